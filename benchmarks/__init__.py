@@ -1,0 +1,1 @@
+"""The project's figures beside its peers'. Prints; never asserts a time."""

@@ -1,0 +1,13 @@
+"""Type tokens: the part of a component's identity that lives in every user's state.
+
+A token never changes by itself. To rename one, give the component an alias with the old token, or
+every resource below it is replaced in every stack that exists.
+"""
+
+from typing import Final
+
+FOUNDATION: Final = "mcpfleet:index:Foundation"
+"""What all servers of a stack share."""
+
+MCP_SERVER: Final = "mcpfleet:index:McpServer"
+"""One MCP server: its identity, image, service and grants."""

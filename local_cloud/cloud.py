@@ -1,0 +1,230 @@
+"""The composition root: every part of one local cloud, made from its settings and connected here, nowhere else."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from starlette.routing import BaseRoute
+
+from local_cloud import registry
+from local_cloud.auth import Gate
+from local_cloud.bootstrap import Bootstrap
+from local_cloud.dataplane import DataPlane, FrontDoor
+from local_cloud.errors import not_found
+from local_cloud.identity import Claims, Identity
+from local_cloud.operations import Operations
+from local_cloud.policy import Policies
+from local_cloud.registry.catalog import MANIFEST
+from local_cloud.services import artifactregistry, run
+from local_cloud.services.artifactregistry.model import KIND as REPOSITORY
+from local_cloud.services.billing.routes import routes as billing_routes
+from local_cloud.services.iam.keys import AccountKeys
+from local_cloud.services.iam.model import ServiceAccounts
+from local_cloud.services.iam.routes import routes as iam_routes
+from local_cloud.services.iamcredentials.routes import routes as iamcredentials_routes
+from local_cloud.services.oauth.model import People, TokenEndpoint
+from local_cloud.services.oauth.routes import routes as oauth_routes
+from local_cloud.services.resourcemanager.model import Projects
+from local_cloud.services.resourcemanager.routes import routes as resourcemanager_routes
+from local_cloud.services.serviceusage.model import ServiceUsage
+from local_cloud.services.serviceusage.routes import routes as serviceusage_routes
+from local_cloud.settings import Settings
+from local_cloud.state import State
+from local_cloud.store import Document, Store
+
+if TYPE_CHECKING:
+    from local_cloud.runtime import DockerDataPlane
+
+# Cloud Run pulls images in this account's name, as on Google.
+_RUN_AGENT: Final = "service-{}@serverless-robot-prod.iam.gserviceaccount.com"
+_PULL_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
+
+
+class Cloud:
+    """One local cloud. `start` before use, `stop` after; what it did is in its state, also after a kill.
+
+    Args:
+        settings: where it lives and who it is.
+        data_plane: what runs containers; Docker on this machine where it is not given.
+        credentials: the folder for the credential files; beside the state where it is not given.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        data_plane: DataPlane | None = None,
+        credentials: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings: Final = settings
+        self.state: Final = State(settings.state)
+        self.store: Final = Store(settings.state / "cloud.db")
+        self.ready: Final = asyncio.Event()
+        self._credentials = credentials or settings.state.parent / "credentials"
+        self.identity: Final = Identity(settings.state / "keys", clock)
+        self.operations: Final = Operations(self.store)
+        self.projects: Final = Projects(self.store)
+        self.usage: Final = ServiceUsage(self.store)
+        self.accounts: Final = ServiceAccounts(self.store)
+        self.keys: Final = AccountKeys(self.store, settings, clock)
+        self.people: Final = People(self.store)
+        self.policies: Final = Policies(self.store, self.accounts.exists)
+        self.gate: Final = Gate(
+            settings=settings,
+            identity=self.identity,
+            accounts=self.accounts,
+            people=self.people,
+            policies=self.policies,
+            projects=self.projects,
+            usage=self.usage,
+            clock=clock,
+        )
+        self._tokens = TokenEndpoint(
+            settings=settings, identity=self.identity, accounts=self.accounts, people=self.people, clock=clock
+        )
+        self._bootstrap = Bootstrap(
+            settings=settings,
+            projects=self.projects,
+            usage=self.usage,
+            accounts=self.accounts,
+            keys=self.keys,
+            people=self.people,
+            policies=self.policies,
+            clock=clock,
+        )
+        self.catalog: Final = registry.Catalog(self.store, registry.BlobStore(settings.state / "registry"), clock)
+        self.repositories: Final = artifactregistry.ArtifactRegistry(
+            self.store, self.catalog, self.gate, settings, clock, publisher_token=self.state.admin_token
+        )
+        self._clock = clock
+        self._docker = None if data_plane else self._docker_data_plane()
+        plane = data_plane or self._docker
+        assert plane is not None  # noqa: S101 - one of the two was just made
+        self.data_plane: Final[DataPlane] = plane
+        self.run: Final = run.RunModel(
+            self.store, self.operations, plane, self.policies, settings, accounts=self.accounts
+        )
+
+    @property
+    def version(self) -> str:
+        """The version of mcpfleet that this process runs."""
+        try:
+            return version("mcpfleet")
+        except PackageNotFoundError:
+            return "0"
+
+    def routes(self) -> list[BaseRoute]:
+        """The routes of every API, each below its prefix; the registry at the root, where clients want it."""
+        return [
+            *serviceusage_routes(self.usage, self.operations, self.gate),
+            *resourcemanager_routes(self.projects, self.policies, self.gate),
+            *iam_routes(self.accounts, self.keys, self.policies, self.gate),
+            *iamcredentials_routes(self.identity, self.accounts, self.gate, self._clock),
+            *billing_routes(self.gate),
+            *oauth_routes(self._tokens, self.identity),
+            *artifactregistry.routes(self.repositories, self.operations, self.gate, self.policies),
+            *run.routes(self.run, self.gate),
+            *registry.routes(self.catalog, self.repositories),
+        ]
+
+    async def start(self) -> None:
+        """Make what every cloud begins with, then take up what an earlier process left.
+
+        The control plane must be listening: a service that comes up again may need its image from the registry.
+
+        Raises:
+            RolloutError: Docker cannot be reached.
+        """
+        self._bootstrap.project()
+        self._bootstrap.credentials(self._credentials)
+        self.catalog.collect()
+        if self._docker is not None:
+            await self._open(self._docker)
+        await self.run.recover()
+        if self._docker is not None:
+            await self._docker.sweep(self.run.workloads())
+        self.ready.set()
+
+    async def stop(self) -> None:
+        """Stop serving; containers run on, and the next `start` takes them over."""
+        self.ready.clear()
+        await self.run.close()
+        await self.operations.close()
+        if self._docker is not None:
+            await self._docker.close()
+        self.store.close()
+
+    async def reset(self) -> None:
+        """Remove every service and forget everything; begin anew, with new credential files."""
+        await self.run.close()
+        await self.operations.close()
+        for door in self.run.front_doors():
+            await self.data_plane.remove(door.service)
+        if self._docker is not None:
+            await self._docker.sweep(())
+        self.store.reset()
+        self.catalog.blobs.keep_only(())
+        self.catalog.blobs.drop_uploads()
+        self._bootstrap.project()
+        self._bootstrap.credentials(self._credentials)
+
+    def inventory(self) -> Document:
+        """What exists: how many documents of each kind, and the resources by name."""
+        project = self.projects.get(self.settings.project)
+        return {
+            "cloud": self.state.cloud_id,
+            "project": project,
+            "documents": self.store.kinds(),
+            "enabledApis": [service["config"]["name"] for service in self.usage.list(project, "ENABLED")],
+            "serviceAccounts": [account["email"] for account in self.accounts.of_project(self.settings.project)],
+            "repositories": [name for name, _ in self.store.list(REPOSITORY)],
+            "images": [name for name, _ in self.store.list(MANIFEST)],
+            "services": self.run.inventory(),
+        }
+
+    async def logs(self, service: str, lines: int) -> str:
+        """The last *lines* of what the containers of *service* (its full or its short name) wrote.
+
+        Raises:
+            GoogleError: NOT_FOUND.
+        """
+        for door in self.run.front_doors():
+            if service in {door.service, door.service.rpartition("/")[2]}:
+                return await self._docker.logs(door.service, lines) if self._docker else ""
+        raise not_found(service)
+
+    def _docker_data_plane(self) -> "DockerDataPlane":
+        # Imported here, because a test of the control plane has no need of Docker's client.
+        from local_cloud.runtime import DockerDataPlane
+
+        agent = _RUN_AGENT.format(self.settings.project_number)
+        return DockerDataPlane(
+            settings=self.settings,
+            cloud_id=self.state.cloud_id,
+            store=self.store,
+            registry_token=lambda: self.identity.mint_access_token(email=agent, scopes=[_PULL_SCOPE])[0],
+        )
+
+    async def _open(self, docker: "DockerDataPlane") -> None:
+        from local_cloud.ingress import create_ingress
+        from local_cloud.metadata import create_metadata
+
+        def door(port: int) -> FrontDoor | None:
+            service = docker.service_at(port)
+            return self.run.front_door(service) if service else None
+
+        def unique_id(email: str) -> str:
+            account = self.accounts.get(email)
+            return str(account["uniqueId"]) if account else ""
+
+        await docker.open(create_metadata(docker.workload, self.identity, self.settings, unique_id))
+
+        def stands(claims: Claims) -> bool:
+            return self.accounts.stands(claims.email, claims.subject)
+
+        await docker.publish(create_ingress(door, self.identity, self.policies, docker, stands))

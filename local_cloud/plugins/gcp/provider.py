@@ -1,0 +1,53 @@
+"""The stand-in for pulumi-gcp: its resource types, its functions and its configuration."""
+
+from typing import Any
+
+import httpx2
+
+from local_cloud.plugins.failures import CheckFailure
+from local_cloud.plugins.gcp import config
+from local_cloud.plugins.gcp.account import Account
+from local_cloud.plugins.gcp.iam_member import ProjectIamMember, RepositoryIamMember, RunServiceIamMember
+from local_cloud.plugins.gcp.invokes import get_client_config, get_project
+from local_cloud.plugins.gcp.project_service import ProjectService
+from local_cloud.plugins.gcp.repository import Repository
+from local_cloud.plugins.gcp.run_service import RunService
+from local_cloud.plugins.gcp.transport import Api
+from local_cloud.plugins.servicer import Provider
+from local_cloud.plugins.values import Properties
+
+
+class GcpProvider(Provider):
+    """The `gcp` plugin.
+
+    Args:
+        transport: what carries the HTTP requests; the network when None.
+    """
+
+    package = "gcp"
+    version = "10.2.0"
+
+    def __init__(self, transport: httpx2.BaseTransport | None = None) -> None:
+        resources: list[Any] = [
+            Account(),
+            ProjectIamMember(),
+            ProjectService(),
+            Repository(),
+            RepositoryIamMember(),
+            RunService(),
+            RunServiceIamMember(),
+        ]
+        functions = {
+            "gcp:organizations/getClientConfig:getClientConfig": get_client_config,
+            "gcp:organizations/getProject:getProject": get_project,
+        }
+        super().__init__(resources, functions)
+        self._transport = transport
+
+    def check_configuration(self, name: str, news: Properties) -> list[CheckFailure]:
+        """Every mistake in the provider's configuration."""
+        return config.check(name, news)
+
+    def configuration(self, news: Properties) -> Api:
+        """The APIs, called with this configuration."""
+        return Api(config.configure(news), self._transport)

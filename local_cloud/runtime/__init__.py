@@ -1,0 +1,6 @@
+"""The data plane: revisions as Docker containers, under Cloud Run's container contract (google-apis.md 5.2)."""
+
+from local_cloud.runtime.cleanup import remove_docker_objects
+from local_cloud.runtime.plane import DockerDataPlane
+
+__all__ = ["DockerDataPlane", "remove_docker_objects"]

@@ -1,0 +1,1 @@
+"""Cloud Billing v1: whether a project can spend money. This one cannot."""

@@ -1,0 +1,1 @@
+"""IAM v1: service accounts, their keys, and who may use them."""

@@ -1,0 +1,162 @@
+"""The command `mcpfleet`.
+
+Commands parse, call the library and print; a `McpfleetError` becomes one message and an exit code here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from mcpfleet.errors import McpfleetError, UsageError
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
+
+    from mcpfleet.proxy import Proxy
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+_out = Console(soft_wrap=True, highlight=False)  # soft wrap: a command that is copied must stay one line
+_err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the package."""
+    try:
+        app()
+    except McpfleetError as error:
+        _err.print(f"[bold red]Error:[/] {escape(str(error))}")
+        raise SystemExit(error.exit_code) from None
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        _out.print(f"mcpfleet {version('mcpfleet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Reach private MCP servers on Cloud Run."""
+
+
+@app.command()
+def proxy(
+    url: Annotated[str, typer.Option(help="The service's URL, or its MCP URL.")],
+    audience: Annotated[
+        str | None, typer.Option(help="What the ID token is for. Default: the URL without its path.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Loopback port to listen on; 0 takes a free one.", min=0, max=65535)] = 3000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="A file that something else keeps a fresh ID token in.")
+    ] = None,
+    token_command: Annotated[
+        str | None, typer.Option(help="A command that prints an ID token; run again for each refresh.")
+    ] = None,
+) -> None:
+    """Listen on 127.0.0.1 and forward everything to a private service, with your ID token.
+
+    The identity is the one google-auth finds: GOOGLE_APPLICATION_CREDENTIALS, then the login of
+    `gcloud auth application-default login`, then the metadata server.
+    """
+    # Imported here: `mcpfleet --help` and the shell's completion need none of it.
+    from mcpfleet.auth import IdTokenAuth
+    from mcpfleet.proxy import Proxy, Target
+    from mcpfleet.sources import TokenCommand, TokenFile, default_source
+
+    if token_file and token_command:
+        raise UsageError("Give --token-file or --token-command, not both.")
+    target = Target.parse(url)
+    _log_to_stderr()
+    if token_file:
+        source = TokenFile(token_file)
+    elif token_command:
+        source = TokenCommand(token_command)
+    else:
+        source = default_source()
+    auth = IdTokenAuth(audience or target.origin, source)
+    auth.tokens.get()  # a missing login should be said now, not to the first client
+
+    listener = _listen(port)
+    here = f"http://127.0.0.1:{listener.getsockname()[1]}{target.path}"
+    _out.print(f"[bold]{escape(here)}[/] -> {escape(target.origin + target.path)}")
+    _out.print(f"as {escape(auth.tokens.identity)}; only programs on this machine; Ctrl-C ends it")
+    _serve(Proxy(target, auth), listener)
+
+
+def _listen(port: int) -> socket.socket:
+    """A listening socket on 127.0.0.1, never on another interface: the port lends out an identity.
+
+    Raises:
+        McpfleetError: The port is taken, or not ours to take.
+    """
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise McpfleetError(
+            f"Cannot listen on 127.0.0.1:{port}: {reason}. Choose another with --port; 0 takes a free one."
+        ) from error
+
+
+def _serve(application: Proxy, listener: socket.socket) -> None:
+    """Serve until a signal ends it."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            application.hang_up()  # open event streams would hold it forever
+            await super().shutdown(sockets)
+
+    try:
+        Server(server_config(application)).run(sockets=[listener])
+    except KeyboardInterrupt:
+        _out.print("stopped")
+
+
+def server_config(application: ASGIApp) -> uvicorn.Config:
+    """How the proxy is served: nothing is added to what the service says."""
+    import uvicorn
+
+    # It says this of an answer that the service broke off; the proxy has said so already, and why.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "without completing" not in record.getMessage())
+    return uvicorn.Config(
+        application,
+        # Not httptools: with it uvicorn loses the body of a request that carries `Upgrade: h2c`, as all of Java's do.
+        http="h11",
+        # The service's own Date and Server headers cross; two of each would be an error.
+        date_header=False,
+        server_header=False,
+        proxy_headers=False,
+        access_log=False,
+        log_config=None,
+        log_level="error",
+        ws="none",
+        lifespan="on",
+        timeout_graceful_shutdown=1,
+    )
+
+
+def _log_to_stderr() -> None:
+    # Plain, not rich's handler: that one folds lines, and a folded command cannot be copied.
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    # Its complaints about a missing metadata server are ours to make, in one message.
+    logging.getLogger("google.auth").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""A reverse proxy on loopback that adds the caller's ID token: any client reaches a private service.
+
+Any method and path, streamed in both directions without buffering; no WebSocket, no HTTP/2. The pieces:
+`mcpfleet.guard` (who may use it), `mcpfleet.headers` (what crosses), `mcpfleet.auth` (the token).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import anyio
+import httpx2
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
+
+from mcpfleet.auth import IdTokenAuth, IdTokens
+from mcpfleet.errors import AuthError, UsageError
+from mcpfleet.guard import refuse
+from mcpfleet.headers import request_headers, response_headers
+from mcpfleet.net import connection_reason, is_loopback
+
+CONNECT_SECONDS = 30.0
+
+_log = logging.getLogger("mcpfleet.proxy")
+
+_CLOUD_RUN_HOST = re.compile(r"(?P<service>[a-z][a-z0-9-]*)-\d+\.(?P<region>[a-z0-9-]+)\.run\.app")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A service to reach.
+
+    Attributes:
+        origin: `https://host[:port]`, also the audience that Cloud Run accepts by default.
+        host: What its Host header says.
+        path: The path of the URL it was given by (`/mcp`); shown to people, not used to forward.
+    """
+
+    origin: str
+    host: str
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read a service's or an MCP endpoint's URL.
+
+        Raises:
+            UsageError: It is not one, or a token would cross the network in the clear.
+        """
+        try:
+            url = httpx2.URL(text.strip())
+        except httpx2.InvalidURL as error:
+            raise UsageError(f"{text!r} is not a URL ({error}). Give one such as https://….run.app.") from error
+        if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
+            raise UsageError(f"{text!r} is not a service's URL. Give one such as https://….run.app.")
+        if url.scheme == "http" and not is_loopback(url.host):
+            raise UsageError(f"An ID token must not cross the network in the clear. Use https://{url.host}.")
+        host = url.netloc.decode("ascii")
+        return cls(f"{url.scheme}://{host}", host, url.path.rstrip("/"))
+
+
+class Proxy(Starlette):
+    """The proxy as an ASGI application.
+
+    Args:
+        target: Where requests go.
+        auth: The identity they go with.
+        transport: The way out; real HTTP if not given.
+    """
+
+    def __init__(
+        self, target: Target, auth: IdTokenAuth, *, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        client = _client_for(target, auth, transport)
+        self._relay = _Relay(target, auth, client)
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+            async with client:
+                yield
+
+        super().__init__(routes=[Mount("/", app=self._relay)], lifespan=lifespan)
+
+    def hang_up(self) -> None:
+        """End every request under way, event streams too; for a server that wants to stop."""
+        self._relay.hang_up()
+
+
+def _client_for(target: Target, auth: IdTokenAuth, transport: httpx2.AsyncBaseTransport | None) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(
+        transport=transport,
+        auth=auth,
+        # Streams may be silent for as long as the service lets them; how long is the service's to say.
+        timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
+        # Cookies are between the caller and the service. The relay sends none of its own; a jar that takes
+        # none does not grow either.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        # A company's HTTP proxy cannot reach this machine's own addresses.
+        trust_env=not is_loopback(httpx2.URL(target.origin).host),
+    )
+
+
+class _Incoming:
+    """The caller's side of one request: its body, and the news that it has gone."""
+
+    def __init__(self, receive: Receive, *, has_body: bool) -> None:
+        self._receive = receive
+        self._read = anyio.Event()
+        self._gone = anyio.Event()
+        self.has_body = has_body
+        if not has_body:
+            self._read.set()
+
+    async def body(self) -> AsyncGenerator[bytes]:
+        """The body's parts as they come; stops for good, to be cancelled, when the caller goes."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._gone.set()
+                await anyio.sleep_forever()
+            if chunk := message.get("body", b""):
+                yield chunk
+            if not message.get("more_body", False):
+                break
+        self._read.set()
+
+    async def gone(self) -> None:
+        """Return when the caller has gone. Nobody else may read meanwhile, so it waits for the body's end."""
+        async with anyio.create_task_group() as either:
+
+            async def seen_by_body() -> None:
+                await self._gone.wait()
+                either.cancel_scope.cancel()
+
+            either.start_soon(seen_by_body)
+            await self._read.wait()
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            either.cancel_scope.cancel()
+
+
+class _Relay:
+    """The ASGI application behind the mount."""
+
+    def __init__(self, target: Target, auth: IdTokenAuth, client: httpx2.AsyncClient) -> None:
+        self._target = target
+        self._auth = auth
+        self._client = client
+        self._open: set[anyio.CancelScope] = set()
+
+    def hang_up(self) -> None:
+        for scope in self._open:
+            scope.cancel()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # a WebSocket: refused before it is accepted
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        refusal = refuse(scope["headers"])
+        if refusal is not None:
+            _log.warning("%s %s refused: %s", scope["method"], scope["path"], refusal.text)
+            await PlainTextResponse(refusal.text + "\n", refusal.status)(scope, receive, send)
+            return
+        names = {name for name, _value in scope["headers"]}
+        incoming = _Incoming(receive, has_body=bool(names & {b"content-length", b"transfer-encoding"}))
+        async with anyio.create_task_group() as tasks:
+
+            async def stop_when_gone() -> None:
+                await incoming.gone()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(stop_when_gone)
+            self._open.add(tasks.cancel_scope)
+            try:
+                await self._forward(scope, incoming, receive, send)
+            finally:
+                self._open.discard(tasks.cancel_scope)
+            tasks.cancel_scope.cancel()
+
+    async def _forward(self, scope: Scope, incoming: _Incoming, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._client.send(self._request(scope, incoming), stream=True)
+        except AuthError as error:
+            await self._fail(502, str(error))(scope, receive, send)
+            return
+        except httpx2.TimeoutException:
+            text = f"{self._target.origin} did not answer within {CONNECT_SECONDS:.0f} s. Check the network."
+            await self._fail(504, text)(scope, receive, send)
+            return
+        except httpx2.TransportError as error:
+            reason = connection_reason(error)
+            text = f"Cannot reach {self._target.origin}: {reason}. Is the service deployed, and the URL right?"
+            await self._fail(502, text)(scope, receive, send)
+            return
+        try:
+            await self._answer(scope, response, send)
+        except httpx2.TransportError as error:
+            # The answer is cut: left without an end, so that the server drops the connection and the caller
+            # does not take what came for the whole.
+            _log.warning("%s %s: the service broke off its answer: %r", scope["method"], scope["path"], error)
+        finally:
+            await response.aclose()
+
+    def _request(self, scope: Scope, incoming: _Incoming) -> httpx2.Request:
+        path: bytes = scope.get("raw_path") or scope["path"].encode()
+        query: bytes = scope["query_string"]
+        target = path + (b"?" + query if query else b"")
+        return httpx2.Request(
+            scope["method"],
+            httpx2.URL(self._target.origin, raw_path=target),
+            headers=request_headers(
+                scope["headers"], self._target.host.encode("ascii"), self._auth.header.encode("ascii")
+            ),
+            content=incoming.body() if incoming.has_body else None,
+            # On the wire the target is the caller's, to the byte; the URL above is normalised (`/../`).
+            extensions={"target": target},
+        )
+
+    async def _answer(self, scope: Scope, response: httpx2.Response, send: Send) -> None:
+        host = next(value for name, value in scope["headers"] if name == b"host").decode("latin-1")
+        if advice := explain(response, self._target, self._auth.tokens):
+            _log.warning("%s %s: %s", scope["method"], scope["path"], advice)
+        headers = response_headers(response.headers.raw, self._target.origin, f"http://{host}")
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        async for chunk in response.aiter_raw():
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _fail(self, status: int, text: str) -> PlainTextResponse:
+        _log.error("%s", text)
+        return PlainTextResponse(f"mcpfleet proxy: {text}\n", status)
+
+
+def explain(response: httpx2.Response, target: Target, tokens: IdTokens) -> str | None:
+    """Why Google's front end refused, and what to type; None for any other answer.
+
+    The front end answers in HTML; a 401 or 403 of the MCP server itself is JSON or text, and its own matter.
+
+    Args:
+        response: The service's answer.
+        target: The service.
+        tokens: Who asked.
+    """
+    if not response.headers.get("content-type", "").startswith("text/html"):
+        return None
+    if response.status_code == 401:
+        return (
+            f"401: {target.origin} did not accept the token of {tokens.identity} for {tokens.audience}. "
+            "If the service has another audience, give it with --audience; otherwise check this machine's clock "
+            "and renew the login with `gcloud auth application-default login`."
+        )
+    if response.status_code == 403:
+        known = _CLOUD_RUN_HOST.fullmatch(target.host)
+        service, region = (known["service"], known["region"]) if known else ("SERVICE", "REGION")
+        return (
+            f"403: {tokens.identity} may not call {target.origin}. Add it to the server's access.iam.invokers and "
+            f"run `pulumi up`, or type: gcloud run services add-iam-policy-binding {service} --region={region} "
+            f"--member={tokens.member or 'user:EMAIL'} --role=roles/run.invoker"
+        )
+    return None

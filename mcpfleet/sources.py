@@ -1,0 +1,197 @@
+"""Where ID tokens come from: key files, a person's login, the metadata server, a file, a command.
+
+`default_source` chooses as google-auth does: `GOOGLE_APPLICATION_CREDENTIALS`, then the file that
+`gcloud auth application-default login` writes, then the metadata server. Not here: caching and expiry
+(`mcpfleet.auth`) and workload identity federation, which needs a service account to impersonate first.
+
+Every `fetch` blocks, and google-auth retries inside it with pauses; call it from a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from mcpfleet.errors import (
+    CredentialsFileError,
+    CredentialsRefusedError,
+    NoCredentialsError,
+    UnsupportedCredentialsError,
+)
+from mcpfleet.google_sources import (
+    LOGIN,
+    GoogleRequest,
+    ImpersonatedAccount,
+    MetadataServer,
+    ServiceAccountKey,
+    UserLogin,
+)
+from mcpfleet.tokens import IdToken
+
+COMMAND_SECONDS = 60.0
+
+
+class TokenSource(Protocol):
+    """One identity that can get ID tokens."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for a person: `service account key /keys/deployer.json`."""
+        ...
+
+    def fetch(self, audience: str) -> IdToken:
+        """Get a new token, blocking.
+
+        Raises:
+            AuthError: With the next step in its message.
+        """
+        ...
+
+
+class TokenFile:
+    """A file that something else keeps a fresh token in; read again for each refresh."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"token file {path}"
+        self._path = path
+
+    def fetch(self, audience: str) -> IdToken:
+        """Read the file."""
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CredentialsFileError(
+                f"Cannot read the {self.name}: {error}. Write an ID token there, for example with "
+                f"`gcloud auth print-identity-token > {self._path}`."
+            ) from error
+        return IdToken.parse(text, self.name)
+
+
+class TokenCommand:
+    """A command that prints a fresh token, such as `gcloud auth print-identity-token`; no shell."""
+
+    def __init__(self, command: str) -> None:
+        self.name = f"command `{command}`"
+        try:
+            self._argv = shlex.split(command)
+        except ValueError as error:
+            raise CredentialsFileError(f"The {self.name} cannot be read: {error}. Check its quotes.") from error
+        if not self._argv:
+            raise CredentialsFileError(
+                "The token command is empty; give one such as `gcloud auth print-identity-token`."
+            )
+
+    def fetch(self, audience: str) -> IdToken:
+        """Run the command, at most a minute."""
+        try:
+            done = subprocess.run(
+                self._argv,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_SECONDS,
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CredentialsFileError(f"The {self.name} did not run: {error}. Try it in a terminal.") from error
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise CredentialsRefusedError(f"The {self.name} failed ({done.returncode}): {last}. Try it in a terminal.")
+        return IdToken.parse(done.stdout, f"The {self.name}")
+
+
+class DefaultSource:
+    """`default_source`, chosen at the first fetch: choosing may ask the network, so it waits for a thread."""
+
+    def __init__(self, choose: Callable[[], TokenSource] | None = None) -> None:
+        self._choose = choose or default_source
+        self._chosen: TokenSource | None = None
+
+    @property
+    def name(self) -> str:
+        """The chosen source's name, once there is one."""
+        return self._chosen.name if self._chosen else "default Google credentials"
+
+    def fetch(self, audience: str) -> IdToken:
+        """Choose, if that is still to be done, and fetch."""
+        if self._chosen is None:
+            self._chosen = self._choose()
+        return self._chosen.fetch(audience)
+
+
+def source_from_file(path: Path, request: GoogleRequest | None = None) -> TokenSource:
+    """The identity in a Google credentials file.
+
+    Raises:
+        CredentialsFileError: It cannot be read.
+        UnsupportedCredentialsError: Its kind has no ID tokens.
+    """
+    info = _read_json(path)
+    kind = str(info.get("type", ""))
+    match kind:
+        case "service_account":
+            return ServiceAccountKey(info, path, request)
+        case "authorized_user":
+            return UserLogin(info, path, request)
+        case "impersonated_service_account":
+            return ImpersonatedAccount(info, path, request)
+        case _:
+            raise UnsupportedCredentialsError(
+                f"{path} holds credentials of type {kind or 'unknown'!r}: not a service account, so it has "
+                f"no ID tokens. Use a service account: {LOGIN} with --impersonate-service-account=ACCOUNT."
+            )
+
+
+def default_source(environ: Mapping[str, str] | None = None, request: GoogleRequest | None = None) -> TokenSource:
+    """The identity of this machine, found where google-auth looks.
+
+    Blocks for some seconds where there are no files and no metadata server (google-auth's own time limits).
+
+    Raises:
+        AuthError: There is none, or the file named is of no use.
+    """
+    environ = os.environ if environ is None else environ
+    named = environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    if named:
+        try:
+            return source_from_file(Path(named), request)
+        except CredentialsFileError as error:
+            raise CredentialsFileError(f"GOOGLE_APPLICATION_CREDENTIALS: {error}") from error
+    login = _application_default_file(environ)
+    if login.is_file():
+        return source_from_file(login, request)
+    metadata = MetadataServer(request)
+    if environ.get("NO_GCE_CHECK", "").lower() != "true" and metadata.answers():
+        return metadata
+    raise NoCredentialsError(
+        "No Google credentials on this machine. "
+        f"Run {LOGIN}, or set GOOGLE_APPLICATION_CREDENTIALS to a credentials file."
+    )
+
+
+def _application_default_file(environ: Mapping[str, str]) -> Path:
+    folder = environ.get("CLOUDSDK_CONFIG")
+    if not folder and os.name == "nt":
+        folder = str(Path(environ.get("APPDATA", "")) / "gcloud")
+    if not folder:
+        home = environ.get("HOME")
+        folder = str((Path(home) if home else Path.home()) / ".config" / "gcloud")
+    return Path(folder) / "application_default_credentials.json"
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        info: object = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or "it cannot be opened"
+        raise CredentialsFileError(f"Cannot read {path}: {reason}. Check the path, or run {LOGIN}.") from error
+    except ValueError as error:
+        raise CredentialsFileError(f"{path} is not JSON. Give a credentials file, or run {LOGIN}.") from error
+    if not isinstance(info, dict):
+        raise CredentialsFileError(f"{path} is not a credentials file. Give one, or run {LOGIN}.")
+    return cast("Mapping[str, Any]", info)

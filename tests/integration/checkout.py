@@ -1,0 +1,119 @@
+"""A whole checkout, deployed by `./dev` as a user would, with a state, a port and a cloud of its own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from mcpfleet.auth import IdTokenAuth
+from mcpfleet.sources import source_from_file
+from workbench.background import Place, running
+from workbench.state import Recorded, recorded
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 240
+
+
+@dataclass
+class Checkout:
+    """A copy of this project with its own state."""
+
+    place: Place
+    started: list[subprocess.Popen] = field(default_factory=list)
+
+    def begin(self, *command, **environment):
+        """Start `./dev COMMAND`, without `./dev`'s own share: the Python environment is this one."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workbench", *command],
+            cwd=self.place.root,
+            env={**os.environ, "MCPFLEET_PORT": str(self.place.port), "COLUMNS": "200", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def dev(self, *command, **environment):
+        """Run `./dev COMMAND` to its end; returns its exit code and what it printed."""
+        process = self.begin(*command, **environment)
+        output, _ = process.communicate(timeout=PATIENCE)
+        return process.returncode, output
+
+    def ok(self, *command, **environment):
+        """Run `./dev COMMAND`, which must succeed; returns what it printed."""
+        code, output = self.dev(*command, **environment)
+        assert code == 0, output
+        return output
+
+    def kill(self, process):
+        """`kill -9` the command with all that it started in its session, the Pulumi CLI among it."""
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)
+
+    def kill_cloud(self):
+        """`kill -9` the local cloud."""
+        pid = running(self.place, "cloud")["pid"]
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: running(self.place, "cloud") is None, "the local cloud is gone")
+
+    @property
+    def state(self) -> Recorded:
+        """What the stack's state says."""
+        return recorded(self.place)
+
+    @property
+    def servers(self):
+        """The stack's output `servers`."""
+        return self.state.outputs["servers"]
+
+    def who(self, name, audience="https://unused.example"):
+        """An httpx2 auth that carries ID tokens of `ada`, `bob` or `deployer`."""
+        return IdTokenAuth(audience, source_from_file(self.place.credentials / f"{name}.json"))
+
+    def get(self, url, auth=None):
+        """GET as a client."""
+        return httpx2.get(url, auth=auth, timeout=30, trust_env=False)
+
+    def edit(self, path, old, new):
+        """Edit a file of the program."""
+        file = self.place.root / path
+        text = file.read_text(encoding="utf-8")
+        assert old in text, f"{path} does not hold {old!r} any more"
+        file.write_text(text.replace(old, new), encoding="utf-8")
+
+    def containers(self, engine):
+        """This cloud's containers."""
+        cloud = running(self.place, "cloud")
+        return engine.containers.list(all=True, filters={"label": f"dev.mcpfleet.cloud={cloud['id']}"})
+
+
+def eventually(seen, what, seconds=PATIENCE):
+    """Wait until `seen()` is true, and return it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := seen():
+            return found
+        time.sleep(0.05)
+    pytest.fail(f"it did not happen within {seconds} s: {what}")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def digest_of(text):
+    """The first sha256 digest in a text."""
+    return re.search(r"sha256:[0-9a-f]{64}", text).group(0)

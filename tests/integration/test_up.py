@@ -1,0 +1,235 @@
+"""`./dev up`, twice, an edit, faults, and `./dev down`: the main job, end to end. The tests run in this order."""
+
+import asyncio
+import json
+import stat
+import threading
+
+import httpx2
+import pytest
+from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.integration.checkout import digest_of, eventually
+from workbench.background import running
+from workbench.processes import Processes
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def checkout(make_checkout):
+    return make_checkout("up")
+
+
+@pytest.fixture(scope="module")
+def first(checkout):
+    return checkout.ok("up")
+
+
+def image_of(checkout, server):
+    service = next(
+        one
+        for one in checkout.state.resources
+        if one["type"] == "gcp:cloudrunv2/service:Service" and one["outputs"]["name"] == f"mcp-{server}"
+    )
+    return service["outputs"]["template"]["containers"][0]["image"]
+
+
+async def call(checkout, server, tool, arguments, mode="2026-07-28"):
+    target = checkout.servers[server]
+    auth = checkout.who("ada", target["audience"])
+    async with (
+        httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as http,
+        Client(streamable_http_client(target["mcp_url"], http_client=http), mode=mode) as client,
+    ):
+        await client.list_tools()  # the client checks the result against it, and may ask for it only after the call
+        return await client.call_tool(tool, arguments)
+
+
+def test_up_deploys_both_servers_and_verifies_them_as_a_client(first, checkout):
+    assert "10 checks of 2 servers passed" in first
+    types = sorted(one["type"].partition(":")[2] for one in checkout.state.resources)
+    for expected in (
+        "artifactregistry/repository:Repository",
+        "cloudrunv2/service:Service",
+        "cloudrunv2/serviceIamMember:ServiceIamMember",
+        "index:Image",
+        "projects/service:Service",
+        "serviceaccount/account:Account",
+    ):
+        assert expected in types
+    assert types.count("cloudrunv2/service:Service") == 2
+    assert types.count("serviceaccount/account:Account") == 2, "each server runs as an account of its own"
+
+
+def test_what_the_cloud_keeps_is_readable_by_its_user_alone(first, checkout):
+    assert stat.S_IMODE(checkout.place.state.stat().st_mode) == 0o700
+
+
+def test_up_prints_for_each_server_what_its_users_need(first, checkout):
+    for name, server in checkout.servers.items():
+        assert f"MCP URL   {server['mcp_url']}" in first
+        assert f"audience  {server['audience']}" in first
+        assert json.dumps(server["client_config"]) in first
+        assert f"./dev proxy {name} --port" in first
+
+
+def test_the_built_image_is_pinned_by_the_digest_that_the_registry_holds(first, checkout):
+    digest = digest_of(image_of(checkout, "reference"))
+    path = image_of(checkout, "reference").partition("/")[2].partition("@")[0].partition(":")[0]
+    key = json.loads((checkout.place.credentials / "deployer.json").read_text())
+    from google.auth import jwt
+    from google.oauth2 import service_account
+
+    credentials = service_account.Credentials.from_service_account_info(
+        key, scopes=["https://www.googleapis.com/auth/cloud-platform"], always_use_jwt_access=True
+    )
+    credentials.refresh(None)
+    assert jwt.decode(credentials.token, verify=False)["iss"] == key["client_email"]
+    answer = httpx2.get(
+        f"{checkout.place.url}/v2/{path}/manifests/{digest}", auth=("oauth2accesstoken", credentials.token), timeout=30
+    )
+    assert (answer.status_code, answer.headers["docker-content-digest"]) == (200, digest)
+
+
+def test_a_second_up_changes_nothing_and_says_so(first, checkout, engine):
+    before = {one.id for one in checkout.containers(engine)}
+    assert "No changes" in checkout.ok("up")
+    assert {one.id for one in checkout.containers(engine)} == before
+
+
+def test_the_local_proxy_lets_a_client_without_credentials_in(first, checkout):
+    process = checkout.begin("proxy", "reference", "--port", "0")
+    try:
+        line = process.stdout.readline()
+        url = line.split()[0]
+        answer = httpx2.post(
+            url,
+            json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"},
+            headers={"accept": "application/json, text/event-stream"},
+            timeout=30,
+            trust_env=False,
+        )
+        assert answer.status_code == 200, answer.text
+    finally:
+        checkout.kill(process)
+
+
+def test_env_prints_exports_that_a_shell_understands(first, checkout):
+    exports = checkout.ok("env")
+    assert "export PULUMI_DEBUG_PROVIDERS=gcp:" in exports
+    assert f"GOOGLE_CLOUD_RUN_V2_CUSTOM_ENDPOINT={checkout.place.url}/run/v2/" in exports
+
+
+def test_status_and_logs_tell_what_runs(first, checkout):
+    status = checkout.ok("status")
+    assert "running" in status
+    assert checkout.servers["toolbox"]["mcp_url"] in status
+    lines = [json.loads(line) for line in checkout.ok("logs", "reference").splitlines() if line.startswith("{")]
+    assert any("severity" in line for line in lines)
+
+
+def test_an_edit_makes_one_new_revision_and_a_call_under_way_is_finished_by_the_old_one(first, checkout, engine):
+    old = image_of(checkout, "reference")
+    toolbox = image_of(checkout, "toolbox")
+    checkout.edit("mcp_server/app.py", "Add two whole numbers", "Add two numbers")
+    results = []
+    slow = threading.Thread(
+        target=lambda: results.append(asyncio.run(call(checkout, "reference", "countdown", {"seconds": 8})))
+    )
+    process = checkout.begin("up")
+    slow.start()
+    output, _ = process.communicate(timeout=240)
+    slow.join(timeout=60)
+    assert process.returncode == 0, output
+    assert "2 updated" in output, "the image and its service, and nothing else"
+    assert [result.is_error for result in results] == [False]
+    assert digest_of(image_of(checkout, "reference")) != digest_of(old)
+    assert image_of(checkout, "toolbox") == toolbox
+    eventually(lambda: len(checkout.containers(engine)) == 2, "the old revision's container is removed")
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ('raise SystemExit("cannot start: no database")', ("cannot start: no database",)),
+        (
+            "import http.server as h; h.HTTPServer(('127.0.0.1', 8080), h.SimpleHTTPRequestHandler).serve_forever()",
+            ("127.0.0.1", "0.0.0.0"),  # noqa: S104
+        ),
+    ],
+    ids=["crashes", "listens on loopback"],
+)
+def test_a_revision_that_cannot_serve_fails_with_the_reason_and_the_previous_one_serves_on(
+    first, checkout, engine, broken, words
+):
+    file = checkout.place.root / "mcp_server/__main__.py"
+    good = file.read_text()
+    file.write_text(f"{broken}\n")
+    try:
+        code, output = checkout.dev("up")
+        assert code == 1
+        assert "is not ready and cannot serve traffic" in output
+        for word in words:
+            assert word in output
+        assert not asyncio.run(call(checkout, "reference", "add", {"a": 1, "b": 2})).is_error
+    finally:
+        file.write_text(good)
+    checkout.ok("up")
+    eventually(lambda: len(checkout.containers(engine)) == 2, "nothing of the failed revision is left")
+
+
+def test_a_change_of_region_that_failed_half_way_can_be_taken_back(first, checkout):
+    region, healthy = ("region: europe-west1", "WORKDIR /src")
+    checkout.edit("Pulumi.local.yaml", region, "region: us-central1")
+    checkout.edit("mcp_server/Dockerfile", healthy, "WORKDR /src")
+    code, output = checkout.dev("up")
+    assert (code, "WORKDR" in output) == (1, True), output
+    checkout.edit("Pulumi.local.yaml", "region: us-central1", region)
+    checkout.edit("mcp_server/Dockerfile", "WORKDR /src", healthy)
+    assert "checks of 2 servers passed" in checkout.ok("up")
+    assert "No changes" in checkout.ok("up")
+
+
+def test_a_killed_container_is_replaced_and_serves_again(first, checkout, engine):
+    victim = next(one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == "mcp-toolbox")
+    victim.kill("SIGKILL")
+    target = checkout.servers["toolbox"]
+    auth = checkout.who("ada", target["audience"])
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    accept = {"accept": "application/json, text/event-stream"}
+
+    def answers():
+        return httpx2.post(target["mcp_url"], json=ping, headers=accept, auth=auth, timeout=30).status_code == 200
+
+    eventually(answers, "the service answers again")
+    assert len(checkout.containers(engine)) == 2
+
+
+def test_a_killed_local_cloud_comes_back_with_its_services_still_running(first, checkout, engine):
+    before = {one.id for one in checkout.containers(engine)}
+    checkout.kill_cloud()
+    output = checkout.ok("up")
+    assert "No changes" in output
+    assert {one.id for one in checkout.containers(engine)} == before, "containers are adopted, not doubled"
+
+
+def test_down_leaves_nothing(first, checkout, engine):
+    cloud = running(checkout.place, "cloud")
+    output = checkout.ok("down")
+    assert "Nothing is left" in output
+    label = {"label": f"dev.mcpfleet.cloud={cloud['id']}"}
+    assert engine.containers.list(all=True, filters=label) == []
+    assert engine.networks.list(filters=label) == []
+    registry = f"127.0.0.1:{checkout.place.port}/"
+    names = [name for one in engine.images.list() for name in (*one.tags, *(one.attrs["RepoDigests"] or ()))]
+    assert [name for name in names if name.startswith(registry) and "mcpfleet-public" not in name] == []
+    assert checkout.state.resources == []
+    assert running(checkout.place, "cloud") is None
+    assert running(checkout.place, "plugins") is None
+    assert not Processes().alive(cloud["pid"])
+
+
+def test_down_again_is_no_mistake(first, checkout):
+    assert "Nothing is left" in checkout.ok("down")

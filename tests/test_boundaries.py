@@ -1,0 +1,401 @@
+"""The "may not" column of the architecture's table of rooms, executed: each rule walks the syntax trees of its rooms.
+
+Every rule is tested itself: it must find the violation that stands beside it, and pass the permitted
+form. Trees, not text: a word in a docstring or a comment is no violation.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONTAINERS = ("mcp_server", "mcp_client", "stdio_bridge")
+
+Found = Iterator[tuple[int, str]]
+"""Line and reason of each violation in one file."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the files of some rooms may not do, with a snippet that does it and one that may stay."""
+
+    name: str
+    rooms: tuple[str, ...]
+    check: Callable[[ast.Module], Found]
+    violations: tuple[str, ...]
+    permitted: str
+    exempt: str = r"(?!)"
+
+    def files(self) -> list[Path]:
+        found: list[Path] = []
+        for room in self.rooms:
+            place = ROOT / room
+            found += [place] if place.is_file() else sorted(place.rglob("*.py"))
+        return [file for file in found if not re.search(rf"{self.exempt}|\.venv/", file.relative_to(ROOT).as_posix())]
+
+
+# --- what a tree says ---------------------------------------------------------------------------------
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b.c` for a chain of names, else what can be known of its end."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}".lstrip(".")
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every module that is imported anywhere, by statement or by a call with a constant name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and dotted(node.func).rpartition(".")[2] in {"import_module", "__import__"}:
+            yield from ((node.lineno, arg.value) for arg in node.args if isinstance(arg, ast.Constant))
+
+
+def words(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every name and attribute that the code uses, and every name that it imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.alias):
+            yield node.lineno, node.name.rpartition(".")[2]
+
+
+def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every string of the code that is a value: no docstring, no bare string."""
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.lineno, node.value
+
+
+# --- checks -------------------------------------------------------------------------------------------
+
+
+def no_import(*forbidden: str) -> Callable[[ast.Module], Found]:
+    pattern = re.compile(rf"({'|'.join(forbidden)})(\.|$)")
+
+    def check(tree: ast.Module) -> Found:
+        return ((line, f"imports {name}") for line, name in imported(tree) if pattern.match(name))
+
+    return check
+
+
+def no_authoritative_iam(tree: ast.Module) -> Found:
+    for line, word in words(tree):
+        if re.search(r"iam_?(binding|policy|audit_?config)s?$", word, re.IGNORECASE):
+            yield line, f"{word} replaces grants that it does not list; add an IamMember"
+
+
+LOCAL = re.compile(r"\blocal\b", re.IGNORECASE)
+LOCAL_NAME = re.compile(r"((is|on|not|run|runs|running)_)?local(ly|_mode|_stack)?", re.IGNORECASE)
+
+
+def no_branch_on_surroundings(tree: ast.Module) -> Found:
+    for line, word in words(tree):
+        if word in {"get_stack", "get_organization"}:
+            yield line, "asks for the stack's name"
+    for line, text in texts(tree):
+        if LOCAL.search(text):
+            yield line, f"knows the word in {text!r}"
+    yield from no_local_condition(tree)
+
+
+def no_local_condition(tree: ast.Module) -> Found:
+    for node in ast.walk(tree):
+        conditions = [getattr(node, "test", None), getattr(node, "subject", None), *getattr(node, "ifs", [])]
+        for condition in filter(None, conditions):
+            for part in ast.walk(condition):
+                word = getattr(part, "id", getattr(part, "attr", ""))
+                text = part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else ""
+                if LOCAL_NAME.fullmatch(word) or LOCAL_NAME.fullmatch(text):
+                    yield node.lineno, f"decides by {word or text!r}"
+
+
+def no_environment(tree: ast.Module) -> Found:
+    for line, word in words(tree):
+        if word in {"environ", "environb", "getenv"}:
+            yield line, f"reads the environment ({word})"
+
+
+def component_manners(tree: ast.Module) -> Found:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and dotted(node) in {"pulumi.Config", "pulumi.export"}:
+            yield node.lineno, f"{dotted(node)} belongs to __main__.py"
+        if not isinstance(node, ast.Call):
+            continue
+        if dotted(node.func).endswith(".Provider"):
+            yield node.lineno, "makes a provider; the stack's config chooses it"
+        if dotted(node.func).endswith("ResourceOptions.merge"):
+            yield node.lineno, "merges a caller's options into a child, which takes the child out of the component"
+        if any(keyword.arg == "opts" and dotted(keyword.value) == "opts" for keyword in node.keywords):
+            yield node.lineno, "passes the caller's options to a child"
+
+
+def no_computing(tree: ast.Module) -> Found:
+    kinds = (ast.If, ast.IfExp, ast.BinOp, ast.Compare, ast.While, ast.JoinedStr)
+    # `X | None` in an annotation is no arithmetic.
+    unions = {id(n) for n in ast.walk(tree) if isinstance(n, ast.BinOp) and isinstance(n.op, ast.BitOr)}
+    for node in ast.walk(tree):
+        if isinstance(node, kinds) and id(node) not in unions:
+            yield node.lineno, f"computes ({type(node).__name__})"
+
+
+def no_server_at_import(tree: ast.Module) -> Found:
+    makers = re.compile(r"MCPServer|FastMCP|Starlette|Settings|(build|create|make)_(server|app)|load_settings")
+
+    def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
+        for child in ast.iter_child_nodes(node):
+            main = isinstance(child, ast.If) and "__name__" in ast.dump(child.test)
+            if not main and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                yield child
+                yield from run_at_import(child)
+
+    for node in run_at_import(tree):
+        if isinstance(node, ast.Call) and makers.fullmatch(dotted(node.func).rpartition(".")[2]):
+            yield node.lineno, f"calls {dotted(node.func)} when it is imported"
+
+
+def no_waiting_and_no_process(tree: ast.Module) -> Found:
+    yield from no_import("multiprocessing", "docker")(tree)
+    # Pulumi's automation has values to build as well as the engine to run.
+    starts = re.compile(
+        r"subprocess\.(run|Popen|call|check_\w+|getoutput)|os\.(system|popen|fork|spawn\w+|exec\w+)"
+        r"|(automation\.)?(create_or_select_stack|create_stack|select_stack|LocalWorkspace|PulumiCommand)"
+    )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = dotted(node.func)
+            if starts.fullmatch(name) or name.rpartition(".")[2].startswith("create_subprocess_"):
+                yield node.lineno, f"starts a process ({name})"
+        if isinstance(node, ast.Call) and re.search(r"(^|\.)sleep$", dotted(node.func)):
+            (first, *_) = [*node.args, None]
+            if not (isinstance(first, ast.Constant) and first.value == 0):
+                yield node.lineno, f"waits ({dotted(node.func)})"
+
+
+def no_open_door(tree: ast.Module) -> Found:
+    def is_open(node: ast.AST | None) -> bool:
+        return isinstance(node, ast.Constant) and node.value in {"0.0.0.0", "::"}  # noqa: S104, what we look for
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg in {"host", "bind", "address"} and is_open(node.value):
+            yield node.value.lineno, f"binds {node.arg} to every interface"
+        elif isinstance(node, ast.arguments):
+            yield from (
+                (d.lineno, "has every interface as default")
+                for d in [*node.defaults, *node.kw_defaults]
+                if d and is_open(d)
+            )
+        elif isinstance(node, (ast.AnnAssign, ast.Assign)) and is_open(node.value):
+            yield node.lineno, "has every interface as default"
+
+
+def no_component_name(tree: ast.Module) -> Found:
+    return ((line, f"knows the component {text!r}") for line, text in texts(tree) if "mcpfleet:index:" in text)
+
+
+RULES = [
+    Rule(
+        "the program names no cloud resource",
+        ("__main__.py",),
+        no_import("pulumi_gcp", "pulumi_docker_build"),
+        ("import pulumi_gcp as gcp",),
+        "import pulumi",
+    ),
+    Rule(
+        "vocabulary, names, tokens and environment know no Pulumi",
+        ("infra/fleet", "infra/naming.py", "infra/tokens.py", "infra/environment.py"),
+        no_import(r"pulumi\w*"),
+        ("import pulumi", "from pulumi_gcp import run", "def f():\n    import pulumi.x", "import_module('pulumi')"),
+        "import pydantic\nfrom infra import naming\n'import pulumi'",
+    ),
+    Rule(
+        "names are the same in every run",
+        ("infra/naming.py", "infra/tokens.py"),
+        no_import("random", "secrets", "uuid", "time", "datetime", "os"),
+        ("import uuid", "from random import choice"),
+        "import re",
+    ),
+    Rule(
+        "infra knows no local cloud and no tool",
+        ("__main__.py", "infra"),
+        no_import("local_cloud", "workbench", "mcpfleet", "mcp_server"),
+        ("import local_cloud.store", "from mcpfleet import client"),
+        "from infra import naming",
+    ),
+    Rule(
+        "containers know nothing of what deploys them",
+        CONTAINERS,
+        no_import("infra", r"pulumi\w*", "local_cloud", "workbench"),
+        ("import infra", "from local_cloud.store import Store", "import pulumi_gcp"),
+        "import mcp\nimport infrared",
+    ),
+    Rule(
+        "the command and client library know neither infra nor the local cloud",
+        ("mcpfleet",),
+        no_import("infra", "local_cloud", "workbench"),
+        ("from infra.outputs import ServerOutput",),
+        "command = ['python', '-m', 'local_cloud']",
+    ),
+    Rule(
+        "the local cloud knows no component and no program of ours",
+        ("local_cloud",),
+        no_import("infra", "mcp_server", "mcpfleet"),
+        ("from infra import naming",),
+        "import pulumi",
+    ),
+    Rule(
+        "the local cloud knows no component by its token",
+        ("local_cloud",),
+        no_component_name,
+        ("TYPE = 'mcpfleet:index:McpServer'",),
+        '"""Not for mcpfleet:index:McpServer."""\nTYPE = "gcp:cloudrunv2/service:Service"',
+    ),
+    Rule(
+        "the local cloud binds loopback unless told otherwise",
+        ("local_cloud",),
+        no_open_door,
+        ("run(host='0.0.0.0')", "def serve(host='0.0.0.0'): ...", "HOST: str = '0.0.0.0'"),
+        "run(host='127.0.0.1')\nadvice = 'listen on 0.0.0.0'",
+    ),
+    Rule(
+        "grants are added, never replaced",
+        ("__main__.py", "infra"),
+        no_authoritative_iam,
+        ("gcp.cloudrunv2.ServiceIamBinding('x')", "gcp.projects.IAMPolicy('x')", "from x import iam_binding"),
+        '"""No IamBinding here."""\ngcp.cloudrunv2.ServiceIamMember("x")\ngcp.projects.IAMMember("x")',
+    ),
+    Rule(
+        "nothing that is deployed knows which cloud it is in",
+        ("__main__.py", "infra", *CONTAINERS),
+        no_branch_on_surroundings,
+        (
+            "if pulumi.get_stack() == 'x': ...",
+            "from pulumi import get_stack",
+            "if stack == 'local': ...",
+            "kind = {'local': 1}",
+            "x = 1 if is_local else 2",
+            "match name:\n    case 'local': ...",
+        ),
+        '"""The local cloud."""\nhosts = ["localhost"]\nif locale: ...\nthreading.local()',
+        exempt=r"/tests/",
+    ),
+    Rule(
+        "infra reads config files, not the environment",
+        ("__main__.py", "infra"),
+        no_environment,
+        ("os.environ['X']", "from os import getenv"),
+        "pulumi.Config('gcp').require('project')",
+    ),
+    Rule(
+        "containers read the environment in settings.py only",
+        CONTAINERS,
+        no_environment,
+        ("os.environ.get('X')", "getenv('X')"),
+        "settings.port",
+        exempt=r"/settings\.py$|/tests/",
+    ),
+    Rule(
+        "containers build no server when imported",
+        CONTAINERS,
+        no_server_at_import,
+        ("server = MCPServer('x')", "class A:\n    app = build_app()", "try:\n    s = Settings()\nexcept E: ..."),
+        "def build_server():\n    return MCPServer('x')\nif __name__ == '__main__':\n    build_server()",
+        exempt=r"/tests/",
+    ),
+    Rule(
+        "components read no config, make no provider, export nothing and keep their children",
+        ("infra/components",),
+        component_manners,
+        (
+            "pulumi.Config('x')",
+            "pulumi.export('x', 1)",
+            "gcp.Provider('x')",
+            "pulumi.ResourceOptions.merge(opts, child)",
+            "gcp.projects.Service('x', opts=opts)",
+        ),
+        "super().__init__(TOKEN, name, None, opts)\ngcp.projects.Service('x', opts=child)",
+    ),
+    Rule(
+        "outputs only assemble",
+        ("infra/outputs.py",),
+        no_computing,
+        ("x = f'{a}/mcp'", "x = 3000 + i", "x = a if b else c"),
+        "def f(a: int | None):\n    return {name: value for name, value in a}",
+    ),
+    Rule(
+        "unit tests start no process and never wait",
+        ("tests/unit",),
+        no_waiting_and_no_process,
+        (
+            "subprocess.run(['x'])",
+            "asyncio.create_subprocess_exec('x')",
+            "time.sleep(1)",
+            "await asyncio.sleep(delay)",
+            "from docker import client",
+            "automation.create_or_select_stack('x')",
+        ),
+        "automation.Deployment()\nawait asyncio.sleep(0)\nimport subprocess\n"
+        "monkeypatch.setattr(subprocess, 'run', fake)",
+    ),
+    Rule(
+        "integration tests are the same for every cloud",
+        ("tests/integration",),
+        no_local_condition,
+        ("if local: ...", "if not config.is_local: ...", "x = 1 if where == 'local' else 2"),
+        "if local_cloud.is_running(): ...\nstack = 'local'",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_boundary(rule):
+    found = [
+        f"{file.relative_to(ROOT)}:{line}: {reason}"
+        for file in rule.files()
+        for line, reason in rule.check(ast.parse(file.read_text(), str(file)))
+    ]
+    assert not found, f"{rule.name}:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("rule", "snippet"), [pytest.param(r, v, id=f"{r.name}: {v}") for r in RULES for v in r.violations]
+)
+def test_a_rule_finds_its_violation(rule, snippet):
+    wrapped = f"async def f():\n    {snippet}" if snippet.startswith("await") else snippet
+    assert list(rule.check(ast.parse(wrapped)))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_rule_passes_the_permitted_form(rule):
+    lines = rule.permitted.split("\n")
+    permitted = "async def f():\n    " + "\n    ".join(lines) if "await" in rule.permitted else rule.permitted
+    assert list(rule.check(ast.parse(permitted))) == []
+
+
+@pytest.mark.parametrize(
+    "room", ["__main__.py", "infra/fleet", "infra/components", "mcp_server", "mcpfleet", "local_cloud"]
+)
+def test_there_is_something_to_scan(room):
+    rules = [rule for rule in RULES if any(room.startswith(name) for name in rule.rooms)]
+    assert rules
+    assert all(any((ROOT / room) in (file, *file.parents) for file in rule.files()) for rule in rules)
+
+
+def test_every_component_and_every_part_of_the_vocabulary_is_scanned():
+    scanned = {file.relative_to(ROOT).as_posix() for rule in RULES for file in rule.files()}
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "infra").rglob("*.py")} <= scanned
+
+
+def test_the_program_stays_short_enough_to_be_read_at_once():
+    assert len((ROOT / "__main__.py").read_text().splitlines()) < 40

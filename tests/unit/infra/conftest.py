@@ -1,0 +1,199 @@
+"""Run Pulumi code against no cloud at all, and keep what it registered.
+
+The fixture `deploy` runs a program under Pulumi's mocks and returns a `Plan`: every resource with what
+mocks alone do not show (parent, dependencies, secrets, aliases, protect), and the exports. Tests then
+make plain asserts on it; an assert inside `.apply()` without `pulumi.runtime.test` would never fail.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+import pytest
+from google.protobuf import json_format
+from pulumi.runtime import mocks, rpc, settings
+
+ACCOUNT = "gcp:serviceaccount/account:Account"
+API = "gcp:projects/service:Service"
+GRANT = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
+IMAGE = "docker-build:index:Image"
+REPOSITORY = "gcp:artifactregistry/repository:Repository"
+SERVICE = "gcp:cloudrunv2/service:Service"
+COMPONENTS = {"foundation": "mcpfleet:index:Foundation", "server": "mcpfleet:index:McpServer"}
+STACK = ("pulumi:pulumi:Stack", "mcpfleet-test")
+
+Named = tuple[str, str]
+"""A resource by its type and name."""
+
+DIGEST = "sha256:" + "d1" * 32
+
+# What a cloud answers that the program did not say; nothing else is made up.
+SERVER_ASSIGNED: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
+    ACCOUNT: lambda i: {"email": f"{i['accountId']}@{i['project']}.iam.gserviceaccount.com"},
+    REPOSITORY: lambda i: {"registryUri": f"{i['location']}-docker.pkg.dev/{i['project']}/{i['repositoryId']}"},
+    IMAGE: lambda i: {"digest": DIGEST, "ref": f"{i['tags'][0]}@{DIGEST}"},
+    SERVICE: lambda i: {"uri": f"https://{i['name']}-h4sh-ew.a.run.app"},
+}
+LOOKUPS = {"gcp:organizations/getClientConfig:getClientConfig": {"accessToken": "ya29.short-lived", "project": "p"}}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One resource as the program registered it."""
+
+    type: str
+    name: str
+    parent: Named | None
+    inputs: dict[str, Any]
+    secrets: frozenset[str]
+    dependencies: frozenset[Named]
+    aliases: tuple[Any, ...]
+    protect: bool
+    delete_before_replace: bool
+
+
+@dataclass
+class Plan:
+    """Everything one run registered."""
+
+    resources: list[Registered] = field(default_factory=list)
+    exports: dict[str, Any] = field(default_factory=dict)
+    component_outputs: dict[Named, dict[str, Any]] = field(default_factory=dict)
+
+    def of(self, type_: str) -> list[Registered]:
+        return [r for r in self.resources if r.type == type_]
+
+    def one(self, type_: str, name: str | None = None) -> Registered:
+        (found,) = (r for r in self.of(type_) if name in (None, r.name))
+        return found
+
+    def names(self, type_: str) -> set[str]:
+        return {r.name for r in self.of(type_)}
+
+    def container(self, server: str | None = None) -> dict[str, Any]:
+        (container,) = self.one(SERVICE, server).inputs["template"]["containers"]
+        return container
+
+    def environment(self, server: str | None = None) -> dict[str, str]:
+        return {entry["name"]: entry["value"] for entry in self.container(server)["envs"]}
+
+
+class _Cloud(pulumi.runtime.Mocks):
+    def __init__(self, *, answers: bool) -> None:
+        self.answers = answers
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        extra = SERVER_ASSIGNED.get(args.typ, lambda _: {})(args.inputs)
+        if self.answers:
+            return f"{args.name}-id", {**args.inputs, **extra}
+        return "", {**args.inputs, **dict.fromkeys(extra, rpc.UNKNOWN)}
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+        assert args.token in LOOKUPS, f"no component may look things up in the cloud: {args.token}"
+        return LOOKUPS[args.token], []
+
+
+class _Recorder(mocks.MockMonitor):
+    def __init__(self, cloud: _Cloud, plan: Plan) -> None:
+        super().__init__(cloud)
+        self.plan = plan
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802, gRPC's name
+        secrets: set[str] = set()
+        inputs = _revealed(json_format.MessageToDict(request.object), "", secrets)
+        self.plan.resources.append(
+            Registered(
+                type=request.type,
+                name=request.name,
+                parent=_named(request.parent) if request.parent else None,
+                inputs=inputs,
+                secrets=frozenset(secrets),
+                dependencies=frozenset(map(_named, request.dependencies)),
+                aliases=(*request.aliasURNs, *request.aliases),
+                protect=request.protect,
+                delete_before_replace=request.deleteBeforeReplace,
+            )
+        )
+        return super().RegisterResource(request)
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802, gRPC's name
+        self.plan.component_outputs[_named(request.urn)] = _revealed(
+            json_format.MessageToDict(request.outputs), "", set()
+        )
+        return super().RegisterResourceOutputs(request)
+
+
+def _named(urn: str) -> Named:
+    """The type and name in *urn*: urn:pulumi:STACK::PROJECT::PARENT-TYPES$TYPE::NAME."""
+    _, _, types, name = urn.split("::", 3)
+    return types.rpartition("$")[2], name
+
+
+def _revealed(value: Any, path: str, secrets: set[str]) -> Any:
+    """*value* without Pulumi's wrapping of secrets; the path of each secret goes to *secrets*."""
+    if isinstance(value, list):
+        return [_revealed(item, f"{path}[{i}]", secrets) for i, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if value.get(rpc._special_sig_key) == rpc._special_secret_sig:
+        secrets.add(path)
+        return _revealed(value["value"], path, secrets)
+    return {key: _revealed(item, f"{path}.{key}".lstrip("."), secrets) for key, item in value.items()}
+
+
+def _deploy(program: Callable[[], object], *, config: dict[str, str] | None = None, cloud_answers: bool = True) -> Plan:
+    """Run *program* to the end and return everything it registered.
+
+    With `cloud_answers=False` it is the preview of a new stack: nothing that a cloud assigns is known.
+    """
+    plan = Plan()
+    with _event_loops():
+        try:
+            monitor = _Recorder(_Cloud(answers=cloud_answers), plan)
+            mocks.set_mocks(monitor.mocks, project="mcpfleet", stack="test", preview=not cloud_answers, monitor=monitor)
+            pulumi.runtime.set_all_config(config or {})
+
+            @pulumi.runtime.test
+            def run() -> None:
+                program()
+                stack = settings.get_root_resource()
+                pulumi.Output.all(**stack.outputs).apply(plan.exports.update)
+
+            run()
+        finally:
+            settings.reset_options()
+            pulumi.runtime.set_all_config({})
+    return plan
+
+
+@contextlib.contextmanager
+def _event_loops() -> Iterator[None]:
+    """An event loop for this thread and one for each worker, all closed at the end.
+
+    Pulumi's mocks make a loop in each worker thread that has none, and never close it.
+    """
+    loops = [asyncio.new_event_loop()]
+
+    def start_worker() -> None:
+        loops.append(asyncio.new_event_loop())
+        asyncio.set_event_loop(loops[-1])
+
+    asyncio.set_event_loop(loops[0])
+    loops[0].set_default_executor(ThreadPoolExecutor(max_workers=4, initializer=start_worker))
+    try:
+        yield
+    finally:
+        loops[0].run_until_complete(loops[0].shutdown_default_executor())
+        for loop in loops:
+            loop.close()
+        asyncio.set_event_loop(None)
+
+
+@pytest.fixture(scope="session")
+def deploy() -> Callable[..., Plan]:
+    """The function that runs a program against no cloud."""
+    return _deploy

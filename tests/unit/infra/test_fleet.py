@@ -1,0 +1,305 @@
+"""Every mistake a user can make in `mcpfleet:fleet`, and the one line that each of them gets."""
+
+import json
+
+import pydantic
+import pytest
+
+from infra.fleet import Build, ExistingImage, FleetError, parse_fleet
+
+SOURCE = {"source": {"image": "docker.io/acme/toolbox:1"}}
+
+
+def fleet(server=None, **keys):
+    """A valid fleet but for what is given: keys of the fleet, or of its server `echo`."""
+    return {"region": "europe-west1", "servers": {"echo": {**SOURCE, **(server or {})}}, **keys}
+
+
+def mistakes(raw, **options):
+    with pytest.raises(FleetError) as refused:
+        parse_fleet(raw, **options)
+    return str(refused.value).splitlines()
+
+
+def server(**keys):
+    return parse_fleet(fleet(keys)).servers["echo"]
+
+
+# --- what is accepted -------------------------------------------------------------------------------
+
+
+def test_a_server_needs_only_a_source():
+    echo = server()
+    assert echo.source == ExistingImage(image="docker.io/acme/toolbox:1", port=8080)
+    assert echo.access.iam.invokers == ()
+    assert (echo.path, echo.timeout, echo.concurrency) == ("/mcp", 3600, 80)
+    assert (echo.cpu, echo.memory) == ("1", "512Mi")
+    assert (echo.min_instances, echo.max_instances, echo.startup_boost) == (0, 3, True)
+    assert (echo.env, echo.audiences, echo.allowed_origins, echo.description) == ({}, (), (), "")
+
+
+def test_a_server_that_we_build_has_a_known_health_path_and_an_existing_image_has_not():
+    assert server(source={"build": "./x"}).health_path == "/health"
+    assert server().health_path is None
+    assert server(health_path="/ready").health_path == "/ready"
+
+
+def test_source_kinds_are_told_apart_by_their_one_key():
+    assert server(source={"build": "./x", "build_args": {"A": "1"}}).source == Build(build="./x", build_args={"A": "1"})
+    assert isinstance(server(source={"image": "a/b", "args": ["-v"]}).source, ExistingImage)
+
+
+def test_what_was_parsed_cannot_be_changed():
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        server().timeout = 1
+
+
+def test_servers_keep_the_order_of_the_file():
+    raw = {"region": "europe-west1", "servers": dict.fromkeys(("zeta", "alpha", "mid"), SOURCE)}
+    assert list(parse_fleet(raw).servers) == ["zeta", "alpha", "mid"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "own", "protected"),
+    [("dev", None, False), ("prod", None, True), ("dev", True, True), ("prod", False, False)],
+)
+def test_deletion_protection_is_the_servers_word_else_the_profiles(profile, own, protected):
+    parsed = parse_fleet(fleet({"deletion_protection": own}, profile=profile))
+    assert parsed.deletion_protection_of(parsed.servers["echo"]) is protected
+
+
+@pytest.mark.parametrize(
+    ("written", "cpu"), [("2", "2"), (2, "2"), (1.0, "1"), (0.5, "0.5"), ("500m", "500m"), (8, "8")]
+)
+def test_cpu_may_be_text_or_a_number(written, cpu):
+    assert (
+        server(cpu=written, memory="1Gi" if cpu == "2" else "4Gi" if cpu == "8" else "512Mi", concurrency=1).cpu == cpu
+    )
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "user:ada@acme.dev",
+        "group:team@acme.dev",
+        "serviceAccount:a@p.iam.gserviceaccount.com",
+        "domain:acme.dev",
+        "principal://iam.googleapis.com/locations/global/workforcePools/p/subject/ada@acme.dev",
+        "principalSet://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/*",
+    ],
+)
+def test_every_kind_of_principal_may_invoke(member):
+    assert server(access={"iam": {"invokers": [member]}}).access.iam.invokers == (member,)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "toolbox",
+        "docker.io/acme/toolbox:1",
+        "127.0.0.1:8470/europe-west1/p/mcpfleet/echo",
+        "europe-docker.pkg.dev/a/b/c:v1@sha256:" + "0a" * 32,
+        "europe-docker.pkg.dev/a/b/c@sha256:" + "0a" * 32,
+    ],
+)
+def test_images_are_named_as_everywhere(image):
+    assert server(source={"image": image}).source.image == image
+
+
+# --- what is refused: (server's keys, the line) ------------------------------------------------------
+
+PATH = "fleet.servers.echo"
+REFUSED = [
+    # unknown keys and kinds
+    ({"max_instnces": 1}, "max_instnces: unknown key; did you mean max_instances?"),
+    ({"source": {"build": "./x", "prt": 1}}, "source.prt: unknown key; there is build, build_args"),
+    ({"source": {"image": "a/b", "prt": 1}}, "source.prt: unknown key; did you mean port?"),
+    ({"source": {"build": "./x", "port": 1}}, "source.port: unknown key; there is build, build_args"),
+    ({"source": {"git": {}}}, "source: unknown kind of source: 'git'; there is build, image"),
+    ({"source": {"biuld": "./x"}}, "source: unknown kind of source: 'biuld'; did you mean build?"),
+    ({"source": {}}, "source: is empty; say which kind of source: build | image"),
+    ({"source": {"build": "./x", "image": "a/b"}}, "source: says build and image at once; keep one"),
+    ({"source": None}, "source: nothing (null) is not a mapping; write {key: value}"),
+    ({"source": "./x"}, 'source: "./x" is not a mapping; write {key: value}'),
+    ({"access": {"public": {}}}, "access: unknown kind of access: 'public'; there is iam"),
+    ({"access": []}, "access: [] is not a mapping; write {key: value}"),
+    ({"access": {"iam": {"invoker": []}}}, "access.iam.invoker: unknown key; did you mean invokers?"),
+    # a source that is built
+    ({"source": {"build": "/srv/x"}}, "source.build: '/srv/x' is a place on one machine; write"),
+    ({"source": {"build": "~/x"}}, "source.build: '~/x' is a place on one machine; write"),
+    ({"source": {"build": " "}}, "source.build: is empty; write a folder that holds a Dockerfile"),
+    (
+        {"source": {"build": "./x", "build_args": {"A-B": "1"}}},
+        "source.build_args.A-B: 'A-B' is not a build argument's name; use letters",
+    ),
+    (
+        {"source": {"build": "./x", "build_args": {"A": 1}}},
+        "source.build_args.A: 1 is not text; put the text in quotes",
+    ),
+    # a source that exists
+    ({"source": {"image": "https://a/b"}}, "source.image: 'https://a/b' is not an image; write [HOST/]PATH"),
+    ({"source": {"image": "a/B"}}, "source.image: 'a/B' is not an image; write [HOST/]PATH"),
+    ({"source": {"image": "a/b", "port": 0}}, "source.port: 0 is too small; write 1 or more"),
+    ({"source": {"image": "a/b", "port": 65536}}, "source.port: 65536 is too large; write 65535 or less"),
+    ({"source": {"image": "a/b", "port": True}}, "source.port: true is not a number; write a number"),
+    ({"source": {"image": "a/b", "args": "-v"}}, 'source.args: "-v" is not a list; write [first, second]'),
+    ({"source": {"image": "a/b", "args": [5]}}, "source.args[0]: 5 is not text; put the text in quotes"),
+    # access
+    (
+        {"access": {"iam": {"invokers": ["allUsers"]}}},
+        "access.iam.invokers[0]: allUsers would let anybody call the server; name people",
+    ),
+    (
+        {"access": {"iam": {"invokers": ["allAuthenticatedUsers"]}}},
+        "access.iam.invokers[0]: allAuthenticatedUsers would let anybody call the server; name people",
+    ),
+    (
+        {"access": {"iam": {"invokers": ["user:a@b.dev", "ada@acme.dev"]}}},
+        "access.iam.invokers[1]: 'ada@acme.dev' is not a principal; write user:ADDRESS",
+    ),
+    (
+        {"access": {"iam": {"invokers": ["user:a@b.dev", "user:A@b.dev"]}}},
+        "access.iam.invokers: 'user:A@b.dev' is in the list twice; keep one",
+    ),
+    # paths
+    ({"path": "mcp"}, "path: 'mcp' is not a path; write it as /mcp"),
+    ({"path": "/mcp/"}, "path: '/mcp/' is not a path; write it as /mcp"),
+    ({"path": "/a?b"}, "path: '/a?b' is not a path; write it as /mcp"),
+    ({"path": "/quiz"}, "path: /quiz ends in z, and Google's front end answers such paths itself; write another"),
+    ({"health_path": "/healthz"}, "health_path: /healthz ends in z, and Google's front end answers"),
+    ({"health_path": "/mcp"}, "health_path: /mcp is the MCP endpoint already; give one of the two another path"),
+    ({"source": {"build": "./x"}, "path": "/health"}, "health_path: /health is the MCP endpoint already; give"),
+    # numbers
+    ({"timeout": 0}, "timeout: 0 is too small; write 1 or more"),
+    ({"timeout": 3601}, "timeout: 3601 is too large; write 3600 or less"),
+    ({"timeout": "1h"}, 'timeout: "1h" is not a whole number; write one, without quotes'),
+    ({"timeout": 1.5}, "timeout: 1.5 is not a whole number; write one, without quotes"),
+    ({"timeout": None}, "timeout: nothing (null) is not a whole number; write one, without quotes"),
+    ({"concurrency": 0}, "concurrency: 0 is too small; write 1 or more"),
+    ({"concurrency": 1001}, "concurrency: 1001 is too large; write 1000 or less"),
+    ({"min_instances": -1}, "min_instances: -1 is too small; write 0 or more"),
+    ({"max_instances": 0}, "max_instances: 0 is too small; write 1 or more"),
+    ({"max_instances": True}, "max_instances: true is not a number; write a number"),
+    ({"min_instances": 2, "max_instances": 1}, "max_instances: 1 is below min_instances (2); raise it or lower"),
+    ({"min_instances": 4}, "max_instances: 3 is below min_instances (4); raise it or lower"),
+    # cpu and memory
+    ({"cpu": "3"}, "cpu: '3' is not an amount of CPU that Cloud Run has; write"),
+    ({"cpu": "0.01"}, "cpu: '0.01' is not an amount of CPU that Cloud Run has; write"),
+    ({"cpu": "fast"}, "cpu: 'fast' is not an amount of CPU that Cloud Run has; write"),
+    ({"cpu": True}, "cpu: true is not text; put the text in quotes"),
+    ({"memory": "512"}, "memory: '512' is not an amount of memory; write it as"),
+    ({"memory": "64Mi"}, "memory: 64Mi is out of range; Cloud Run has 128Mi to 32Gi, write for instance"),
+    ({"memory": "33Gi"}, "memory: 33Gi is out of range; Cloud Run has 128Mi to 32Gi, write for instance"),
+    ({"cpu": 4}, "memory: 512Mi is too little for 4 CPUs; Cloud Run wants 2048Mi or more"),
+    ({"memory": "8Gi"}, 'memory: 8Gi is too much for 1 CPU; take less memory, or cpu: "2"'),
+    ({"cpu": 2, "memory": "9Gi"}, 'memory: 9Gi is too much for 2 CPU; take less memory, or cpu: "4"'),
+    (
+        {"cpu": "0.5", "concurrency": 1, "memory": "2Gi"},
+        "memory: 2Gi is too much for 0.5 CPU; take 1024Mi or less, or more cpu",
+    ),
+    ({"cpu": "0.5"}, "concurrency: 80 needs a whole CPU and cpu is 0.5; write concurrency: 1, or cpu: 1"),
+    # switches and words
+    ({"startup_boost": "maybe"}, 'startup_boost: "maybe" is neither true nor false; write one of them'),
+    ({"deletion_protection": []}, "deletion_protection: [] is neither true nor false; write one of them"),
+    ({"description": "x" * 513}, "description: is longer than 512 characters; shorten it"),
+    ({"description": "\ud800"}, "description: has characters that are not Unicode text; remove them"),
+    # env
+    ({"env": {"PORT": "1"}}, "env.PORT: PORT is Cloud Run's own; remove it"),
+    ({"env": {"K_SERVICE": "x"}}, "env.K_SERVICE: K_SERVICE is Cloud Run's own; remove it"),
+    ({"env": {"X_GOOGLE_A": "x"}}, "env.X_GOOGLE_A: X_GOOGLE_A is Cloud Run's own; remove it"),
+    ({"env": {"MCP_PATH": "/x"}}, "env.MCP_PATH: MCP_PATH is set by mcpfleet; remove it (set `path`)"),
+    ({"env": {"MCP_ALLOWED_HOSTS": "*"}}, "env.MCP_ALLOWED_HOSTS: MCP_ALLOWED_HOSTS is set by mcpfleet; remove it"),
+    ({"env": {"MCP_ALLOWED_ORIGINS": "*"}}, "env.MCP_ALLOWED_ORIGINS: MCP_ALLOWED_ORIGINS is set by mcpfleet; rem"),
+    ({"env": {"FORWARDED_ALLOW_IPS": "*"}}, "env.FORWARDED_ALLOW_IPS: FORWARDED_ALLOW_IPS is set by mcpfleet; rem"),
+    ({"env": {"a b": "x"}}, "env[\"a b\"]: 'a b' is not a variable's name; use letters, digits and _"),
+    ({"env": {"DEBUG": 1}}, "env.DEBUG: 1 is not text; put the text in quotes"),
+    ({"env": ["A=1"]}, 'env: ["A=1"] is not a mapping; write {key: value}'),
+    # audiences and origins
+    ({"audiences": ["a b"]}, "audiences[0]: 'a b' is not an audience; write a URL"),
+    ({"audiences": ["a", "a"]}, "audiences: 'a' is in the list twice; keep one"),
+    ({"allowed_origins": ["*"]}, "allowed_origins[0]: '*' is not an origin; write https://HOST[:PORT]"),
+    ({"allowed_origins": ["https://a.dev/x"]}, "allowed_origins[0]: 'https://a.dev/x' is not an origin; write"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "line"), REFUSED, ids=[line[:60] for _, line in REFUSED])
+def test_a_mistake_in_a_server_is_one_line_under_its_path(keys, line):
+    (only,) = mistakes(fleet(keys))
+    assert only.startswith(f"{PATH}.{line}")
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        ([], "fleet: [] is not a mapping; write {key: value}"),
+        (fleet(regin="x"), "fleet.regin: unknown key; did you mean region?"),
+        (fleet(region="europe-west1-b"), "fleet.region: 'europe-west1-b' is not a Cloud Run region; write one from"),
+        (fleet(region="Europe"), "fleet.region: 'Europe' is not a Cloud Run region; write one from"),
+        (fleet(profile="test"), "fleet.profile: \"test\" is not known; write one of 'dev' or 'prod'"),
+        (fleet(labels={"Team": "x"}), "fleet.labels.Team: 'Team' cannot be a label's key; use at most 63"),
+        (fleet(labels={"team": "X"}), "fleet.labels.team: 'X' cannot be a label's value; use at most 63"),
+        (fleet(labels={"cost-center": 4711}), "fleet.labels.cost-center: 4711 is not text; put the text in quotes"),
+        (fleet(servers={}), "fleet.servers: is empty; add at least one entry"),
+        (
+            {"region": "europe-west1"},
+            "fleet.servers: missing; add servers: {reference: {source: {build: ./mcp_server}}}",
+        ),
+        ({"servers": {"echo": SOURCE}}, "fleet.region: missing; add region: europe-west1"),
+        (fleet(servers={"echo": {}}), "fleet.servers.echo.source: missing; add source: {build: ./mcp_server}"),
+        (fleet(servers={"echo": []}), "fleet.servers.echo: [] is not a mapping; write {key: value}"),
+        (fleet(servers={"x": SOURCE}), "fleet.servers.x: a server's name has 2 to 26 characters"),
+        (fleet(servers={"a" * 27: SOURCE}), f"fleet.servers.{'a' * 27}: a server's name has 2 to 26 characters"),
+        (fleet(servers={"a\nb": SOURCE}), 'fleet.servers["a\\nb"]: a server\'s name has 2 to 26 characters'),
+    ],
+)
+def test_a_mistake_in_the_fleet_is_one_line_under_its_path(raw, line):
+    (only,) = mistakes(raw)
+    assert only.startswith(line)
+
+
+def test_a_name_that_cloud_run_refuses_comes_with_one_that_it_takes():
+    (only,) = mistakes(fleet(servers={"My Server_2": SOURCE}))
+    assert only.endswith("write my-server-2")
+    assert parse_fleet(fleet(servers={"my-server-2": SOURCE}))
+
+
+def test_every_mistake_is_reported_at_once_in_the_order_of_the_vocabulary():
+    raw = {
+        "regin": "europe-west1",
+        "servers": {
+            "Echo": {"source": {"git": {}}},
+            "tool": {**SOURCE, "timeout": 0, "cpu": "0.5", "min_instances": 9, "env": {"PORT": "1"}, "pth": "/x"},
+        },
+    }
+    assert [line.partition(":")[0] for line in mistakes(raw)] == [
+        "fleet.region",
+        "fleet.servers.Echo",
+        "fleet.servers.Echo.source",
+        "fleet.servers.tool.timeout",
+        "fleet.servers.tool.concurrency",
+        "fleet.servers.tool.max_instances",
+        "fleet.servers.tool.env.PORT",
+        "fleet.servers.tool.pth",
+        "fleet.regin",
+    ]
+
+
+def test_a_folder_to_build_must_be_there_with_its_dockerfile(tmp_path):
+    raw = fleet({"source": {"build": "./echo"}})
+    (tmp_path / "echo").mkdir()
+    (only,) = mistakes(raw, root=tmp_path)
+    assert only.startswith("fleet.servers.echo.source.build: there is no echo/Dockerfile beside Pulumi.yaml; correct")
+    (tmp_path / "echo/Dockerfile").touch()
+    assert parse_fleet(raw, root=tmp_path)
+
+
+def test_a_huge_value_does_not_make_a_huge_line():
+    (only,) = mistakes(fleet({"timeout": "x" * 10_000}))
+    assert len(only) < 200
+
+
+def test_every_key_says_what_it_means():
+    schema = json.dumps(parse_fleet(fleet()).model_json_schema())
+    for model in json.loads(schema)["$defs"].values():
+        for name, key in model["properties"].items():
+            assert key.get("description"), f"{name} has no description"

@@ -1,0 +1,127 @@
+"""The whole program, `__main__.py` itself, with the real config files of the repository."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pulumi
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+STACKS = sorted(path.name for path in ROOT.glob("Pulumi.*.yaml"))
+
+ACCOUNT = "gcp:serviceaccount/account:Account"
+GRANT = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
+IMAGE = "docker-build:index:Image"
+SERVER = "mcpfleet:index:McpServer"
+SERVICE = "gcp:cloudrunv2/service:Service"
+
+
+def stack_config(name):
+    config = yaml.safe_load((ROOT / name).read_text())["config"]
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+
+
+@pytest.fixture(name="run")
+def _run(deploy):
+    """Run `__main__.py` with a stack's config file, or with a fleet."""
+
+    def run(stack="Pulumi.dev.yaml", *, fleet=None, **options):
+        config = stack_config(stack) | ({} if fleet is None else {"mcpfleet:fleet": json.dumps(fleet)})
+        return deploy(lambda: runpy.run_path(str(ROOT), run_name="__main__"), config=config, **options)
+
+    return run
+
+
+def test_there_are_stacks_to_run():
+    assert {"Pulumi.dev.yaml", "Pulumi.local.yaml"} <= set(STACKS)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_stack_of_the_repository_deploys_every_server_it_names(run, stack):
+    servers = set(json.loads(stack_config(stack)["mcpfleet:fleet"])["servers"])
+    plan = run(stack)
+    assert plan.names(SERVER) == plan.names(SERVICE) == plan.names(ACCOUNT) == set(plan.exports["servers"]) == servers
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_preview_of_a_new_stack_plans_the_same_resources_though_nothing_is_known(run, stack):
+    planned, deployed = run(stack, cloud_answers=False), run(stack)
+    assert {(r.type, r.name) for r in planned.resources} == {(r.type, r.name) for r in deployed.resources}
+
+
+def test_the_local_stack_is_the_same_program_as_dev_but_for_coordinates(run):
+    kinds = [{r.type for r in run(stack).resources} for stack in ("Pulumi.dev.yaml", "Pulumi.local.yaml")]
+    assert kinds[0] == kinds[1]
+
+
+def test_the_local_stack_builds_one_server_and_takes_the_other_as_it_is(run):
+    plan = run("Pulumi.local.yaml")
+    assert plan.one(IMAGE).inputs["buildArgs"] == {"BASE_IMAGE": "mcpfleet/base:python3.13"}
+    assert plan.container("toolbox")["image"] == "docker.io/mcpfleet-examples/toolbox:1"
+    assert {grant.inputs["member"] for grant in plan.of(GRANT)} == {"user:ada@mcpfleet.test"}
+
+
+def test_a_config_file_without_a_fleet_is_told_what_belongs_there(deploy):
+    with pytest.raises(pulumi.RunError) as refusal:
+        deploy(lambda: runpy.run_path(str(ROOT), run_name="__main__"), config={"gcp:project": "p"})
+    assert str(refusal.value) == "fleet: missing; add mcpfleet:fleet under config, as docs/configuration.md shows"
+
+
+def test_the_export_says_all_that_a_client_needs(run):
+    fleet = {
+        "region": "europe-west1",
+        "servers": {
+            "first": {"source": {"image": "a/b"}},
+            "second": {
+                "source": {"image": "a/b"},
+                "path": "/x",
+                "access": {"iam": {"invokers": ["user:ada@acme.dev"]}},
+            },
+        },
+    }
+    servers = run(fleet=fleet).exports["servers"]
+    assert servers["second"] == {
+        "mcp_url": "https://mcp-second-h4sh-ew.a.run.app/x",
+        "service_url": "https://mcp-second-h4sh-ew.a.run.app",
+        "audience": "https://mcp-second-h4sh-ew.a.run.app",
+        "service": "mcp-second",
+        "region": "europe-west1",
+        "project": "acme-mcp-dev",
+        "invokers": ["user:ada@acme.dev"],
+        "client_config": {"mcpServers": {"second": {"type": "http", "url": "http://127.0.0.1:3001/x"}}},
+        "proxy_command": (
+            "gcloud run services proxy mcp-second --project acme-mcp-dev --region europe-west1 --port 3001"
+        ),
+    }
+    assert "--port 3000" in servers["first"]["proxy_command"], "the first in the file has the first port"
+
+
+@pytest.mark.parametrize(("profile", "protected"), [("dev", False), ("prod", True)])
+def test_the_profile_decides_deletion_protection_and_a_server_may_differ(run, profile, protected):
+    source = {"source": {"image": "a/b"}}
+    servers = {"plain": source, "differs": {**source, "deletion_protection": not protected}}
+    plan = run(fleet={"region": "europe-west1", "profile": profile, "servers": servers})
+    assert plan.one(SERVICE, "plain").inputs["deletionProtection"] is protected
+    assert plan.one(SERVICE, "differs").inputs["deletionProtection"] is not protected
+
+
+def test_labels_reach_everything_that_can_carry_them(run):
+    fleet = {"region": "europe-west1", "labels": {"team": "x"}, "servers": {"echo": {"source": {"image": "a/b"}}}}
+    plan = run(fleet=fleet)
+    labelled = [plan.one(SERVICE), plan.one("gcp:artifactregistry/repository:Repository")]
+    assert [resource.inputs["labels"] for resource in labelled] == [{"team": "x"}] * 2
+
+
+def test_a_bad_fleet_stops_the_program_with_its_mistakes_and_no_traceback(run):
+    with pytest.raises(pulumi.RunError, match=re.escape("fleet.regin: unknown key; did you mean region?")):
+        run(fleet={"regin": "europe-west1", "servers": {}})
+
+
+def test_a_folder_without_a_dockerfile_is_found_before_any_build(run):
+    with pytest.raises(
+        pulumi.RunError, match=r"^fleet\.servers\.echo\.source\.build: there is no docs/nowhere/Dockerfile"
+    ):
+        run(fleet={"region": "europe-west1", "servers": {"echo": {"source": {"build": "docs/nowhere"}}}})

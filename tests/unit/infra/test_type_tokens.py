@@ -1,0 +1,37 @@
+"""Type tokens are pinned: a changed one replaces every resource of every stack."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pulumi
+
+import infra
+from infra import tokens
+
+PINNED = {
+    "FOUNDATION": "mcpfleet:index:Foundation",
+    "MCP_SERVER": "mcpfleet:index:McpServer",
+}
+
+
+def components():
+    for module in pkgutil.walk_packages(infra.__path__, "infra."):
+        for _, found in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if issubclass(found, pulumi.ComponentResource) and found.__module__.startswith("infra."):
+                yield found
+
+
+def test_tokens_are_the_pinned_ones():
+    assert {name: value for name, value in vars(tokens).items() if name.isupper()} == PINNED
+
+
+def test_every_component_of_the_package_has_a_pinned_token_of_its_name():
+    found = {component.__name__ for component in components()}
+    assert found == {token.rpartition(":")[2] for token in PINNED.values()}
+
+
+def test_every_component_registers_with_its_token():
+    for component in set(components()):
+        constant = next(name for name, token in PINNED.items() if token.endswith(f":{component.__name__}"))
+        assert f"super().__init__({constant}, name, None, opts)" in inspect.getsource(component)

@@ -1,0 +1,181 @@
+"""One cloud in memory: its app, its clients, its clock. No socket, no process, no container."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import google.auth._helpers
+import google.oauth2.service_account
+import pytest
+from starlette.testclient import TestClient
+
+import local_cloud.bootstrap
+from local_cloud.app import create_app
+from local_cloud.cloud import Cloud
+from local_cloud.dataplane import Revision
+from local_cloud.identity import Identity, new_key
+from local_cloud.settings import Settings
+
+NOW = 1_790_000_000.0
+CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self, now: float = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class MemoryPlane:
+    """A data plane that keeps book of what it was asked to run."""
+
+    running: dict[str, Revision] = field(default_factory=dict)
+    routed: dict[str, str] = field(default_factory=dict)
+
+    async def resolve(self, image: str) -> str:
+        return image if "@" in image else f"{image.rpartition(':')[0]}@sha256:{'0' * 64}"
+
+    async def start(self, revision: Revision) -> None:
+        self.running[revision.name] = revision
+
+    async def route(self, service: str, revision: Revision) -> None:
+        self.routed[service] = revision.name
+
+    async def retire(self, revision: Revision) -> None:
+        self.running.pop(revision.name, None)
+
+    async def remove(self, service: str) -> None:
+        self.routed.pop(service, None)
+        short = service.rpartition("/")[2]
+        self.running = {name: one for name, one in self.running.items() if one.service != short}
+
+    def address(self, service: str) -> str:
+        return f"http://127.0.0.1:{20000 + sum(service.encode()) % 1000}"
+
+
+@pytest.fixture(scope="session")
+def cloud_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The signing key that every cloud of this session gets: making one takes a tenth of a second."""
+    folder = tmp_path_factory.mktemp("cloud-keys")
+    Identity(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def account_key() -> Any:
+    """The key that every deployer of this session gets, for the same reason."""
+    return new_key()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time, also for google-auth."""
+    clock = Clock()
+    monkeypatch.setattr(
+        google.auth._helpers, "utcnow", lambda: datetime.fromtimestamp(clock.now, UTC).replace(tzinfo=None)
+    )
+    return clock
+
+
+@pytest.fixture
+def plane() -> MemoryPlane:
+    return MemoryPlane()
+
+
+@dataclass
+class Running:
+    """A started cloud and the means to call it."""
+
+    cloud: Cloud
+    client: TestClient
+    clock: Clock
+    plane: MemoryPlane
+    lines: list[dict[str, Any]]
+    credentials: Path
+
+    @property
+    def project(self) -> str:
+        return self.cloud.settings.project
+
+    def credential(self, name: str) -> dict[str, Any]:
+        return json.loads((self.credentials / f"{name}.json").read_text())
+
+    def access_token(self, email: str) -> str:
+        return self.cloud.identity.mint_access_token(email=email, scopes=[CLOUD_PLATFORM])[0]
+
+    def headers(self, email: str | None = None) -> dict[str, str]:
+        email = email or f"deployer@{self.project}.iam.gserviceaccount.com"
+        return {"Authorization": f"Bearer {self.access_token(email)}"}
+
+    def call(self, method: str, path: str, body: Any = None, *, as_: str | None = None, **more: Any) -> Any:
+        """The answer to a request of the deployer (or of the principal *as_*)."""
+        headers = {**self.headers(as_), **more.pop("headers", {})}
+        return self.client.request(method, path, json=body, headers=headers, **more)
+
+    def grant(self, role: str, member: str, resource: str | None = None) -> None:
+        """Add a grant behind the API's back."""
+        name = resource or f"projects/{self.project}"
+        policy = self.cloud.policies.get(name)
+        bindings = [*policy.get("bindings", []), {"role": role, "members": [member]}]
+        self.cloud.policies.set(name, {"bindings": bindings})
+
+    def enable(self, *apis: str) -> None:
+        self.cloud.usage.enable(self.cloud.projects.get(self.project), [f"{api}.googleapis.com" for api in apis])
+
+
+@pytest.fixture
+def settings(tmp_path: Path, cloud_keys: Path, account_key: Any, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(local_cloud.bootstrap, "new_key", lambda: account_key)
+    state = tmp_path / "cloud"
+    shutil.copytree(cloud_keys, state / "keys")
+    return Settings(state=state)
+
+
+@pytest.fixture
+def start(settings: Settings, clock: Clock, plane: MemoryPlane, tmp_path: Path) -> Iterator[Any]:
+    """Start the cloud of this test's state, again and again if wished: `start(port=…)` as a context."""
+
+    @contextmanager
+    def started(**changes: Any) -> Iterator[Running]:
+        cloud = Cloud(replace(settings, **changes), data_plane=plane, clock=clock)
+        lines: list[dict[str, Any]] = []
+        with TestClient(create_app(cloud, lines.append), raise_server_exceptions=False) as client:
+            assert client.portal is not None
+            client.portal.call(cloud.start)
+            try:
+                yield Running(cloud, client, clock, plane, lines, tmp_path / "credentials")
+            finally:
+                client.portal.call(cloud.stop)
+
+    return started
+
+
+@pytest.fixture
+def running(start: Any) -> Iterator[Running]:
+    """A started cloud, as a fresh project is."""
+    with start() as running:
+        yield running
+
+
+@pytest.fixture
+def deployer_jwt(running: Running) -> str:
+    """The bearer that google-auth makes from `deployer.json` by itself, without a call."""
+    credentials = google.oauth2.service_account.Credentials.from_service_account_info(
+        running.credential("deployer"), scopes=[CLOUD_PLATFORM]
+    )
+    credentials.refresh(None)
+    assert isinstance(credentials.token, (str, bytes))
+    return credentials.token if isinstance(credentials.token, str) else credentials.token.decode()

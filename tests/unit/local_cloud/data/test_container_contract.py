@@ -1,0 +1,140 @@
+"""What a container is made with, where its service answers, and what is kept of it: no Docker needed."""
+
+from dataclasses import replace
+
+import pytest
+
+from local_cloud.dataplane import Revision, RolloutError
+from local_cloud.runtime.addresses import FIRST_PORT, PORTS, Addresses
+from local_cloud.runtime.archive import BYTES, REVISIONS, LogArchive
+from local_cloud.runtime.spec import Surroundings, container_spec, fingerprint
+from local_cloud.store import Store
+
+AROUND = Surroundings(cloud_id="c1", network="mcpfleet-c1", gateway="172.18.0.1", metadata_port=80, cpus=2.0)
+REVISION = Revision(
+    name="mcp-echo-00001-abc",
+    service="mcp-echo",
+    project="p",
+    region="r",
+    image="i@sha256:1",
+    service_account="a@b.c",
+    env=(("MCP_PATH", "/mcp"), ("PORT", "1")),
+    port=9000,
+    cpu=4.0,
+)
+
+
+def spec(revision=REVISION, number=1):
+    return container_spec(revision, revision.image, "sha256:id", number, AROUND)
+
+
+def test_the_environment_is_the_users_and_cloud_runs_which_wins():
+    assert spec()["environment"] == {
+        "MCP_PATH": "/mcp",
+        "PORT": "9000",
+        "K_SERVICE": "mcp-echo",
+        "K_REVISION": "mcp-echo-00001-abc",
+        "K_CONFIGURATION": "mcp-echo",
+        "CLOUD_RUN_TIMEOUT_SECONDS": "300",
+        "GCE_METADATA_HOST": "172.18.0.1:80",
+        "GCE_METADATA_IP": "172.18.0.1:80",
+    }
+
+
+def test_memory_has_no_swap_beside_it_and_cpu_is_what_the_machine_can_give():
+    made = spec()
+    assert made["mem_limit"] == made["memswap_limit"] == 512 * 1024 * 1024
+    assert made["nano_cpus"] == 2_000_000_000
+
+
+def test_a_container_has_few_rights_and_is_asked_to_end_by_sigterm():
+    made = spec()
+    assert (made["cap_drop"], made["security_opt"], made["stop_signal"]) == (
+        ["ALL"],
+        ["no-new-privileges"],
+        "SIGTERM",
+    )
+    assert not {"SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "MKNOD"} & set(made["cap_add"])
+
+
+def test_its_labels_say_whose_it_is():
+    labels = spec()["labels"]
+    assert labels["dev.mcpfleet.cloud"] == "c1"
+    assert labels["dev.mcpfleet.service"] == "mcp-echo"
+    assert labels["dev.mcpfleet.revision"] == "mcp-echo-00001-abc"
+    assert spec()["name"] == "mcpfleet-c1-mcp-echo-00001-abc-1"
+
+
+def test_command_replaces_the_entrypoint_and_args_the_command():
+    made = spec(replace(REVISION, command=("/bin/x",), args=("-v",)))
+    assert (made["entrypoint"], made["command"]) == (["/bin/x"], ["-v"])
+    assert not {"entrypoint", "command"} & set(spec())
+
+
+def test_a_container_is_taken_over_only_if_made_from_the_same_things():
+    def mark(revision=REVISION, image="sha256:id", around=AROUND):
+        return fingerprint(revision, image, around)
+
+    assert mark() == mark(replace(REVISION, min_instances=3, max_instances=9))
+    others = {
+        mark(replace(REVISION, env=())),
+        mark(replace(REVISION, memory_bytes=1)),
+        mark(image="sha256:other"),
+        mark(around=replace(AROUND, metadata_port=81)),
+    }
+    assert len(others) == 4
+    assert mark() not in others
+
+
+class Ports:
+    """Listeners on a machine where some ports belong to other programs."""
+
+    def __init__(self, *taken):
+        self.taken = set(taken)
+
+    def open(self, port):
+        return port not in self.taken
+
+
+def test_a_service_keeps_its_address_over_a_restart_and_a_new_deployment():
+    store = Store()
+    port = Addresses(store, Ports(), "c1").port("s/echo")
+    assert FIRST_PORT <= port < FIRST_PORT + PORTS
+    again = Addresses(store, Ports(), "c1")
+    assert again.port("s/echo") == port
+    assert again.service(port) == "s/echo"
+    again.forget("s/echo")
+    assert again.service(port) is None
+    assert again.port("s/echo") == port
+
+
+def test_a_new_service_avoids_ports_of_other_programs_and_of_other_services():
+    store = Store()
+    first = Addresses(store, Ports(), "c1").port("s/echo")
+    second = Addresses(Store(), Ports(first), "c1").port("s/echo")
+    assert second == FIRST_PORT + (first - FIRST_PORT + 1) % PORTS
+
+
+def test_an_address_that_another_program_took_meanwhile_is_a_clear_error():
+    store = Store()
+    port = Addresses(store, Ports(), "c1").port("s/echo")
+    with pytest.raises(RolloutError, match=rf"Port {port} of 127\.0\.0\.1, the address of s/echo, is used by another"):
+        Addresses(store, Ports(port), "c1").port("s/echo")
+
+
+def test_no_free_port_is_a_clear_error():
+    everything = Ports(*range(FIRST_PORT, FIRST_PORT + PORTS))
+    with pytest.raises(RolloutError, match="All ports"):
+        Addresses(Store(), everything, "c1").port("s/echo")
+
+
+def test_logs_of_what_is_gone_are_kept_within_bounds(tmp_path):
+    archive = LogArchive(tmp_path)
+    archive.add("s/echo", "r1", "old\n" + "x" * BYTES)
+    archive.add("s/echo", "r1", "last words\n")
+    text = archive.read("s/echo")
+    assert (len(text), text.endswith("last words\n"), "old" in text) == (BYTES, True, False)
+    for number in range(2, 10):
+        archive.add("s/echo", f"r{number}", f"of {number}\n")
+    assert len(list((tmp_path / "s_echo").iterdir())) == REVISIONS
+    assert archive.read("s/other") == ""

@@ -1,0 +1,207 @@
+"""What the ingress does with a request that may pass: headers, bodies, limits, failures."""
+
+import asyncio
+import re
+
+from local_cloud.ingress import LIMIT
+from local_cloud.runtime.pool import NoInstanceError, NoRevisionError
+
+
+def only(instance):
+    """The one request that reached the instance."""
+    (request,) = instance.requests
+    return request
+
+
+def test_method_path_query_body_and_host_reach_the_container_as_sent(front, kit):
+    instance = kit.Instance()
+    front(
+        instance,
+        method="POST",
+        path="/a b",
+        query=b"x=1&y=%20",
+        headers=[(b"content-length", b"6"), (b"mcp-session-id", b"s")],
+        body=(b"abc", b"def"),
+    )
+    method, target, headers, body = only(instance)
+    assert (method, target, body) == (b"POST", b"/a b?x=1&y=%20", b"abcdef")
+    assert dict(headers)[b"host"] == b"127.0.0.1:18555"
+    assert dict(headers)[b"mcp-session-id"] == b"s"
+    assert dict(headers)[b"content-length"] == b"6"
+
+
+def test_a_body_of_unknown_length_is_passed_on_in_chunks(front, kit):
+    instance = kit.Instance()
+    front(instance, method="POST", headers=[(b"transfer-encoding", b"chunked")], body=(b"a", b"b"))
+    _, _, headers, body = only(instance)
+    assert (dict(headers)[b"transfer-encoding"], body) == (b"chunked", b"ab")
+    assert b"content-length" not in dict(headers)
+
+
+def test_a_request_without_a_body_is_sent_without_one(front, kit):
+    instance = kit.Instance()
+    front(instance)
+    assert only(instance)[3] is None
+
+
+def test_the_callers_trace_goes_on_with_a_new_span(front, kit):
+    instance = kit.Instance()
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    front(instance, headers=[(b"traceparent", f"00-{trace}-{span}-01".encode())])
+    headers = dict(only(instance)[2])
+    parent = re.fullmatch(rf"00-{trace}-([0-9a-f]{{16}})-01", headers[b"traceparent"].decode())
+    assert parent is not None
+    assert parent[1] != span
+    assert headers[b"x-cloud-trace-context"].decode() == f"{trace}/{int(parent[1], 16)};o=1"
+
+
+def test_a_request_without_a_trace_begins_one(front, kit):
+    instance = kit.Instance()
+    front(instance, headers=[(b"traceparent", b"nonsense")])
+    headers = dict(only(instance)[2])
+    assert re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-01", headers[b"traceparent"])
+
+
+def test_status_headers_and_body_come_back_without_hop_by_hop_headers(front, kit):
+    instance = kit.Instance(
+        status=201,
+        headers=[
+            (b"Content-Type", b"text/event-stream"),
+            (b"Connection", b"X-Hop"),
+            (b"X-Hop", b"1"),
+            (b"Transfer-Encoding", b"chunked"),
+            (b"Server", b"uvicorn"),
+            (b"Set-Cookie", b"a=1"),
+            (b"Set-Cookie", b"b=2"),
+        ],
+        chunks=[b"one", b"two"],
+    )
+    exchange = front(instance)
+    assert exchange.status == 201
+    assert exchange.events[0]["headers"] == [
+        (b"content-type", b"text/event-stream"),
+        (b"set-cookie", b"a=1"),
+        (b"set-cookie", b"b=2"),
+        (b"server", b"Google Frontend"),
+    ]
+    assert exchange.body == b"onetwo"
+    assert exchange.complete
+
+
+def test_each_chunk_is_passed_on_before_the_next_one_exists(front, kit):
+    async def hang_up_after_the_first_chunk(exchange, running):
+        await exchange.body_began.wait()
+        assert not running.done()
+        exchange.hung_up.set()
+
+    exchange = front(kit.Instance(chunks=[b"first"], hangs=True), during=hang_up_after_the_first_chunk)
+    assert exchange.body == b"first"
+
+
+def test_a_declared_length_is_completed_by_its_last_piece(front, kit):
+    instance = kit.Instance(headers=[(b"content-length", b"6")], chunks=[b"abc", b"def"])
+    exchange = front(instance)
+    assert [event.get("more_body") for event in exchange.events[1:]] == [True, False]
+
+
+def test_a_304_keeps_no_length_because_it_has_no_body(front, kit):
+    exchange = front(kit.Instance(status=304, headers=[(b"content-length", b"10")], chunks=[]))
+    assert b"content-length" not in exchange.headers
+    assert exchange.complete
+
+
+def test_a_head_answer_keeps_the_length_that_a_get_would_have(front, kit):
+    exchange = front(kit.Instance(headers=[(b"content-length", b"10")], chunks=[]), method="HEAD")
+    assert (exchange.headers[b"content-length"], exchange.complete) == (b"10", True)
+
+
+def test_a_caller_that_hangs_up_ends_the_request_to_the_container(front, kit):
+    instance = kit.Instance(chunks=[], hangs=True)
+
+    async def hang_up(exchange, running):
+        await exchange.began.wait()
+        exchange.hung_up.set()
+
+    front(instance, during=hang_up)
+    assert (instance.given_up, instance.released) == (1, 1)
+
+
+def test_a_request_that_outlasts_the_timeout_gets_504(front, kit):
+    class Slow(kit.Instance):
+        def send(self, *request):
+            outer = super().send(*request)
+
+            class Never:
+                async def __aenter__(self):
+                    await asyncio.Event().wait()
+
+                __aexit__ = outer.__aexit__
+
+            return Never()
+
+    instance = Slow(timeout=0)
+    exchange = front(instance)
+    assert (exchange.status, exchange.body) == (504, b"upstream request timeout")
+    assert instance.released == 1
+
+
+def test_a_stream_that_outlasts_the_timeout_is_cut_without_an_end(front, kit):
+    exchange = front(kit.Instance(timeout=0.02, hangs=True))
+    assert (exchange.status, exchange.complete) == (200, False)
+
+
+def test_a_broken_connection_before_the_answer_is_503(front, kit):
+    instance = kit.Instance(breaks_before=True)
+    exchange = front(instance)
+    assert exchange.status == 503
+    assert exchange.body.startswith(b"upstream connect error or disconnect/reset before headers.")
+    assert instance.released == 1
+
+
+def test_a_broken_connection_in_the_answer_is_not_passed_off_as_its_end(front, kit):
+    exchange = front(kit.Instance(chunks=[b"a", b"b"], breaks_after=1))
+    assert (exchange.status, exchange.body, exchange.complete) == (200, b"a", False)
+
+
+def test_no_free_instance_is_429_in_googles_words(front, kit):
+    exchange = front(kit.Instance(refuses=NoInstanceError()))
+    assert (exchange.status, exchange.body) == (429, b"Rate exceeded.")
+
+
+def test_a_service_without_a_ready_revision_is_503(front, kit):
+    exchange = front(kit.Instance(refuses=NoRevisionError("s")))
+    assert (exchange.status, exchange.body) == (503, b"Service Unavailable")
+
+
+def test_a_request_that_declares_more_than_32_mib_is_413_unread(front, kit):
+    instance = kit.Instance()
+    length = str(LIMIT + 1).encode()
+    exchange = front(instance, method="POST", headers=[(b"content-length", length)])
+    assert (exchange.status, instance.requests) == (413, [])
+
+
+def test_a_request_that_turns_out_larger_than_32_mib_is_413(front, kit):
+    piece = bytes(LIMIT // 2)
+    exchange = front(
+        kit.Instance(), method="POST", headers=[(b"transfer-encoding", b"chunked")], body=(piece, piece, b"x")
+    )
+    assert exchange.status == 413
+
+
+def test_a_request_of_exactly_32_mib_passes(front, kit):
+    instance = kit.Instance()
+    exchange = front(instance, method="POST", headers=[(b"content-length", str(LIMIT).encode())], body=(bytes(LIMIT),))
+    assert (exchange.status, len(only(instance)[3])) == (200, LIMIT)
+
+
+def test_a_response_that_declares_more_than_32_mib_is_500_but_a_streamed_one_is_not_limited(front, kit):
+    length = str(LIMIT + 1).encode()
+    assert front(kit.Instance(headers=[(b"content-length", length)])).status == 500
+    assert len(front(kit.Instance(chunks=[bytes(LIMIT), b"x"])).body) == LIMIT + 1
+
+
+def test_a_websocket_upgrade_is_refused_by_name(front, kit):
+    instance = kit.Instance()
+    exchange = front(instance, headers=[(b"upgrade", b"websocket"), (b"connection", b"upgrade")])
+    assert (exchange.status, instance.requests) == (501, [])
+    assert b"WebSocket" in exchange.body

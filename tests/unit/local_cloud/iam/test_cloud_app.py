@@ -1,0 +1,287 @@
+"""The app around the APIs: errors nobody foresaw, bodies, the log, the cloud's own API; and how a cloud begins."""
+
+import json
+
+import pytest
+
+import local_cloud.bootstrap
+from local_cloud.app import BODY_LIMIT
+from local_cloud.bootstrap import DEPLOYER_ROLES
+from local_cloud.identity import new_key
+from local_cloud.state import State, StateLockedError
+
+DEPLOYER = "deployer@mcpfleet-local.iam.gserviceaccount.com"
+SERVICES = "/serviceusage/v1/projects/mcpfleet-local/services"
+SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/echo"
+
+
+def error(answer, code):
+    assert answer.status_code == code, answer.text
+    assert answer.json()["error"]["code"] == code
+    return answer.json()["error"]["message"]
+
+
+@pytest.fixture
+def admin(running):
+    return {"Authorization": f"Bearer {running.cloud.state.admin_token}"}
+
+
+@pytest.fixture
+def deployed(running):
+    """A running service, deployed through the API."""
+    running.enable("run", "iam")
+    running.call("POST", "/iam/v1/projects/mcpfleet-local/serviceAccounts", {"accountId": "mcp-echo"})
+    account = "mcp-echo@mcpfleet-local.iam.gserviceaccount.com"
+    image = f"127.0.0.1:8470/europe-west1/mcpfleet-local/mcpfleet/echo@sha256:{'0' * 64}"
+    body = {"template": {"serviceAccount": account, "containers": [{"image": image}]}}
+    location = "/run/v2/projects/mcpfleet-local/locations/europe-west1"
+    operation = running.call("POST", f"{location}/services?serviceId=echo", body).json()
+    done = running.call("POST", f"/run/v2/{operation['name']}:wait", {"timeout": "20s"}).json()
+    assert "error" not in done
+    assert done["done"], done
+    return running
+
+
+def test_an_unknown_path_is_not_found_in_googles_shape(running):
+    answer = running.call("GET", "/dns/v1/projects")
+    assert error(answer, 404) == "The local cloud has no method GET /dns/v1/projects."
+    assert answer.json()["error"]["status"] == "NOT_FOUND"
+
+
+def test_a_method_that_a_path_does_not_have_is_refused(running):
+    answer = running.call("PUT", SERVICES)
+    assert error(answer, 405) == f"Method Not Allowed: PUT {SERVICES}"
+    assert "GET" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"nope", b'{"a": 1,}', b"\xff", b"[" * 100_000])
+def test_a_body_that_is_not_json_is_refused(running, body):
+    path = f"{SERVICES}:batchEnable"
+    answer = running.client.post(path, content=body, headers=running.headers())
+    assert error(answer, 400).startswith("Invalid JSON payload received. Unexpected token.\n")
+
+
+def test_a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not(running):
+    said = f"Request payload size exceeds the limit: {BODY_LIMIT} bytes."
+    path = f"{SERVICES}:batchEnable"
+    told = running.client.post(path, content=b" " * (BODY_LIMIT + 1), headers=running.headers())
+    assert error(told, 400) == said
+    chunks = (b" " * 1024 * 1024 for _ in range(11))
+    untold = running.client.post(path, content=chunks, headers=running.headers())
+    assert error(untold, 400) == said
+
+
+def test_a_body_at_the_limit_is_read(running):
+    path = f"{SERVICES}/run.googleapis.com:enable"
+    padded = b"{}" + b" " * (BODY_LIMIT - 2)
+    assert running.client.post(path, content=padded, headers=running.headers()).status_code == 200
+
+
+def test_an_error_nobody_foresaw_is_logged_and_is_nothing_that_clients_repeat(running, monkeypatch, caplog):
+    def broken(*_):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(running.cloud.usage, "list", broken)
+    answer = running.call("GET", SERVICES)
+    request_id = answer.headers["x-request-id"]
+    said = f"The local cloud failed (ZeroDivisionError: by zero). Its log has the rest, under request {request_id}."
+    assert error(answer, 501) == said
+    assert request_id in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+    assert running.lines[-1]["severity"] == "ERROR"
+
+
+def test_every_request_has_one_line_that_says_who_asked_what(running):
+    running.lines.clear()
+    answer = running.call("GET", SERVICES)
+    running.client.get("/nowhere")
+    first, second = running.lines
+    assert first["request_id"] == answer.headers["x-request-id"]
+    assert (first["method"], first["path"], first["status"]) == ("GET", SERVICES, 200)
+    assert first["caller"] == DEPLOYER
+    assert first["ms"] >= 0
+    assert (second["path"], second["status"], second["caller"]) == ("/nowhere", 404, "")
+
+
+def test_a_log_line_is_one_json_object_on_standard_error(capsys):
+    from local_cloud.app import log_to_stderr
+
+    log_to_stderr({"path": "/a\nb"})
+    assert json.loads(capsys.readouterr().err) == {"path": "/a\nb"}
+
+
+def test_a_fresh_cloud_has_the_accounts_and_the_rights_that_readme_promises(running):
+    emails = [account["email"] for account in running.cloud.accounts.of_project(running.project)]
+    assert emails == ["481516234200-compute@developer.gserviceaccount.com", DEPLOYER]
+    bindings = running.cloud.policies.get(f"projects/{running.project}")["bindings"]
+    held = {one["role"] for one in bindings if f"serviceAccount:{DEPLOYER}" in one["members"]}
+    assert held == {
+        "roles/run.admin",
+        "roles/iam.serviceAccountUser",
+        "roles/iam.serviceAccountAdmin",
+        "roles/artifactregistry.admin",
+        "roles/serviceusage.serviceUsageAdmin",
+    }
+    assert held == set(DEPLOYER_ROLES)
+
+
+def test_the_credential_files_are_for_their_owner_only_and_complete(running):
+    for name in ("deployer", "ada", "bob"):
+        path = running.credentials / f"{name}.json"
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert running.credential(name)["token_uri"] == "http://127.0.0.1:8470/oauth2/token"
+        assert running.credential(name)["universe_domain"] == "mcpfleet.test"
+    assert running.credential("deployer")["client_email"] == DEPLOYER
+    assert running.credential("ada")["type"] == "authorized_user"
+    assert running.credential("bob")["account"] == "bob@mcpfleet.test"
+
+
+def test_the_store_holds_no_secret(running):
+    store = (running.cloud.settings.state / "cloud.db").read_bytes()
+    store += (running.cloud.settings.state / "cloud.db-wal").read_bytes()
+    assert running.credential("ada")["refresh_token"].encode() not in store
+    assert b"PRIVATE KEY" not in store
+    assert b"deployer@mcpfleet-local" in store
+
+
+def test_credentials_survive_a_restart_and_follow_the_port(start):
+    with start() as first:
+        before = {name: first.credential(name) for name in ("deployer", "ada", "bob")}
+    with start(port=9000) as second:
+        for name, old in before.items():
+            assert second.credential(name) == {**old, "token_uri": "http://127.0.0.1:9000/oauth2/token"}
+        assert len(second.cloud.keys.list(second.cloud.accounts.get(DEPLOYER))) == 1
+
+
+@pytest.mark.parametrize("damage", ["gone", "rubbish", "foreign"])
+def test_a_credential_file_that_is_lost_or_foreign_is_made_anew_and_the_old_one_revoked(start, damage, monkeypatch):
+    with start() as first:
+        old_key = first.credential("deployer")["private_key_id"]
+        old = first.credential("ada")["refresh_token"]
+        for name in ("deployer", "ada", "bob"):
+            path = first.credentials / f"{name}.json"
+            if damage == "gone":
+                path.unlink()
+            elif damage == "rubbish":
+                path.write_text("[1")
+            else:
+                path.write_text(json.dumps({"private_key_id": "0" * 40, "private_key": "x", "refresh_token": "1//x"}))
+    monkeypatch.setattr(local_cloud.bootstrap, "new_key", new_key)
+    with start() as second:
+        assert second.credential("ada")["refresh_token"] != old
+        assert second.cloud.people.by_refresh_token(old) is None
+        new = second.credential("ada")["refresh_token"]
+        assert second.cloud.people.by_refresh_token(new)["email"] == "ada@mcpfleet.test"
+        deployer = second.credential("deployer")
+        assert deployer["private_key_id"] != old_key
+        held = [key["name"] for key in second.cloud.keys.list(second.cloud.accounts.get(DEPLOYER))]
+        assert held == [f"projects/mcpfleet-local/serviceAccounts/{DEPLOYER}/keys/{deployer['private_key_id']}"]
+
+
+def test_a_readable_credential_file_is_closed_again(start):
+    with start() as first:
+        (first.credentials / "deployer.json").chmod(0o644)
+    with start() as second:
+        assert (second.credentials / "deployer.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_made_survives_a_restart(start):
+    with start() as first:
+        first.enable("iam")
+        first.grant("roles/viewer", "user:bob@mcpfleet.test")
+        token = first.access_token(DEPLOYER)
+        before = first.cloud.inventory()
+    with start() as second:
+        assert second.cloud.inventory() == before
+        assert second.cloud.gate.bearer_caller(token).email == DEPLOYER
+        assert second.cloud.policies.allows("bob@mcpfleet.test", "run.services.get", f"projects/{second.project}")
+
+
+def test_health_is_for_everybody(running):
+    answer = running.client.get("/_local/health").json()
+    assert answer["status"] == "ok"
+    assert answer["cloud"] == running.cloud.state.cloud_id
+    assert answer["version"]
+    running.cloud.ready.clear()
+    assert running.client.get("/_local/health").json()["status"] == "starting"
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "inventory"), ("GET", "logs?service=echo"), ("POST", "reset")])
+def test_the_rest_of_the_clouds_own_api_needs_the_states_token(running, method, path):
+    for headers in ({}, running.headers(), {"Authorization": "Bearer x"}):
+        answer = running.client.request(method, f"/_local/{path}", headers=headers)
+        assert error(answer, 401).endswith("with the token in the state's admin-token.")
+    assert (running.cloud.settings.state / "admin-token").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_inventory_says_what_there_is(deployed):
+    admin = {"Authorization": f"Bearer {deployed.cloud.state.admin_token}"}
+    found = deployed.client.get("/_local/inventory", headers=admin).json()
+    assert found["cloud"] == deployed.cloud.state.cloud_id
+    assert "run.googleapis.com" in found["enabledApis"]
+    assert "mcp-echo@mcpfleet-local.iam.gserviceaccount.com" in found["serviceAccounts"]
+    assert [service["name"] for service in found["services"]] == [SERVICE]
+    assert found["documents"]["serviceAccount"] == 3
+
+
+def test_logs_are_asked_for_by_the_short_or_the_full_name(deployed):
+    admin = {"Authorization": f"Bearer {deployed.cloud.state.admin_token}"}
+    for name in ("echo", SERVICE):
+        assert deployed.client.get(f"/_local/logs?service={name}", headers=admin).status_code == 200
+    missing = deployed.client.get("/_local/logs?service=other", headers=admin)
+    assert error(missing, 404) == "Resource 'other' was not found."
+    wrong = deployed.client.get("/_local/logs?service=echo&lines=0", headers=admin)
+    assert error(wrong, 400) == "lines: '0' is not a number of lines."
+
+
+def test_a_reset_leaves_a_fresh_cloud_with_new_credentials(deployed):
+    admin = {"Authorization": f"Bearer {deployed.cloud.state.admin_token}"}
+    cloud_id, old = deployed.cloud.state.cloud_id, deployed.credential("ada")
+    assert deployed.plane.running
+    assert deployed.client.post("/_local/reset", headers=admin).json() == {}
+    assert deployed.plane.running == {}
+    assert deployed.plane.routed == {}
+    found = deployed.client.get("/_local/inventory", headers=admin).json()
+    assert found["services"] == []
+    assert found["enabledApis"] == ["cloudresourcemanager.googleapis.com", "serviceusage.googleapis.com"]
+    assert found["cloud"] == cloud_id
+    assert deployed.credential("ada")["refresh_token"] != old["refresh_token"]
+    assert deployed.call("GET", SERVICES).status_code == 200
+
+
+def test_a_deployed_service_is_called_by_whom_its_policy_names(deployed):
+    path = f"/run/v2/{SERVICE}"
+    policy = {"bindings": [{"role": "roles/run.invoker", "members": ["user:ada@mcpfleet.test"]}]}
+    written = deployed.call("POST", f"{path}:setIamPolicy", {"policy": policy}).json()
+    assert deployed.call("GET", f"{path}:getIamPolicy").json() == written
+    assert deployed.cloud.policies.allows("ada@mcpfleet.test", "run.routes.invoke", SERVICE)
+    assert not deployed.cloud.policies.allows("bob@mcpfleet.test", "run.routes.invoke", SERVICE)
+    assert deployed.cloud.run.front_door(SERVICE).service == SERVICE
+
+
+def test_the_registry_is_at_the_root_where_clients_want_it(running):
+    assert running.client.get("/v2/").status_code == 401
+    assert running.call("GET", "/v2/").status_code == 200
+
+
+def test_one_process_at_a_time_holds_a_state(tmp_path, settings):
+    with State(tmp_path / "s").locked():
+        with pytest.raises(StateLockedError) as caught, State(tmp_path / "s").locked():
+            pass
+        assert str(caught.value) == (
+            f"The local cloud in {tmp_path / 's'} is being served already, by another process, which is just starting "
+            "or stopping."
+        )
+        State(tmp_path / "s").announce(settings, "now")
+        holder = pytest.raises(StateLockedError, match=r"by process \d+ at http://127\.0\.0\.1:8470\.")
+        with holder, State(tmp_path / "s").locked():
+            pass
+    with State(tmp_path / "s").locked():
+        pass
+
+
+def test_a_cloud_keeps_its_name(tmp_path):
+    first = State(tmp_path / "s")
+    assert State(tmp_path / "s").cloud_id == first.cloud_id
+    assert State(tmp_path / "s").admin_token == first.admin_token
+    assert State(tmp_path / "other").cloud_id != first.cloud_id

@@ -1,0 +1,250 @@
+"""Who may call the APIs: bearers, enabled APIs, permissions; with google-auth as the judge of our credentials."""
+
+import json
+
+import google.oauth2.service_account
+import jwt
+import pytest
+
+from local_cloud.auth import CLOUD_PLATFORM
+
+ACCOUNTS = "/iam/v1/projects/mcpfleet-local/serviceAccounts"
+SERVICES = "/serviceusage/v1/projects/mcpfleet-local/services"
+HELP = (
+    "Expected OAuth 2 access token, login cookie or other valid authentication credential. "
+    "See https://developers.google.com/identity/sign-in/web/devconsole-project."
+)
+INVALID = f"Request had invalid authentication credentials. {HELP}"
+
+
+def error(answer):
+    found = answer.json()["error"]
+    assert found["code"] == answer.status_code
+    details = found.get("details", [{}])
+    return found["code"], found["status"], found["message"], details[0].get("reason")
+
+
+def with_bearer(running, token, path=SERVICES):
+    return running.client.get(path, headers={"Authorization": f"Bearer {token}"})
+
+
+@pytest.fixture
+def self_signed(running):
+    """A bearer of the deployer's own making, with its claims changed at will."""
+    file = running.credential("deployer")
+
+    def make(key=None, kid=None, **changes):
+        now = int(running.clock.now)
+        claims = {
+            "iss": file["client_email"],
+            "sub": file["client_email"],
+            "scope": CLOUD_PLATFORM,
+            "iat": now,
+            "exp": now + 3600,
+        }
+        claims = {name: value for name, value in {**claims, **changes}.items() if value is not None}
+        return jwt.encode(
+            claims, key or file["private_key"], algorithm="RS256", headers={"kid": kid or file["private_key_id"]}
+        )
+
+    return make
+
+
+def test_google_auth_makes_a_bearer_from_the_credential_file_that_is_accepted(running, deployer_jwt):
+    assert with_bearer(running, deployer_jwt).status_code == 200
+    assert running.lines[-1]["caller"] == "deployer@mcpfleet-local.iam.gserviceaccount.com"
+
+
+def test_the_bearer_that_the_provider_makes_with_an_empty_audience_is_accepted(running, self_signed):
+    scope = f"{CLOUD_PLATFORM} https://www.googleapis.com/auth/userinfo.email"
+    assert with_bearer(running, self_signed(aud="", scope=scope)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "audience",
+    [
+        "https://run.googleapis.com/",
+        "https://run.mcpfleet.test/",
+        "https://run.mcpfleet.test",
+        "http://127.0.0.1:8470/",
+    ],
+)
+def test_a_bearer_for_an_api_needs_no_scope(running, self_signed, audience):
+    assert with_bearer(running, self_signed(aud=audience, scope=None)).status_code == 200
+
+
+def test_google_auth_makes_a_bearer_for_an_api_that_is_accepted(running):
+    credentials = google.oauth2.service_account.Credentials.from_service_account_info(running.credential("deployer"))
+    credentials._create_self_signed_jwt("https://run.mcpfleet.test/")
+    credentials.refresh(None)
+    token = credentials.token
+    assert with_bearer(running, token if isinstance(token, str) else token.decode()).status_code == 200
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "token"])
+def test_without_a_credential_google_asks_for_one(running, header):
+    answer = running.client.get(SERVICES, headers={"Authorization": header} if header is not None else {})
+    assert error(answer) == (
+        401,
+        "UNAUTHENTICATED",
+        f"Request is missing required authentication credential. {HELP}",
+        "CREDENTIALS_MISSING",
+    )
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"sub": "bob@mcpfleet.test"}, "may speak only for itself"),
+        ({"iss": "ghost@mcpfleet-local.iam.gserviceaccount.com"}, "is no service account"),
+        ({"iss": None}, "is no service account"),
+        ({"exp": "+0"}, "has expired"),
+        ({"exp": "+3611"}, "one hour at most"),
+        ({"iat": "+11"}, "issued in the future"),
+        ({"iat": None}, "iat"),
+        ({"aud": "https://evil.test/"}, "is meant for https://evil.test/"),
+        ({"aud": "https://run.googleapis.com.evil.test/"}, "is meant for"),
+        ({"aud": "http://run.googleapis.com/"}, "is meant for"),
+        ({"aud": "https://run.googleapis.com/v2"}, "is meant for"),
+        ({"aud": ["https://run.googleapis.com/"]}, "must be strings"),
+        ({"aud": None, "scope": None}, "needs an audience or a scope"),
+    ],
+)
+def test_a_bearer_that_is_not_right_is_refused(running, self_signed, changes, why):
+    now = int(running.clock.now)
+    real = {
+        name: now + int(value) if isinstance(value, str) and value.startswith("+") else value
+        for name, value in changes.items()
+    }
+    answer = with_bearer(running, self_signed(**real))
+    assert error(answer) == (401, "UNAUTHENTICATED", INVALID, "ACCESS_TOKEN_TYPE_UNSUPPORTED")
+    assert why in answer.json()["error"]["details"][0]["metadata"]["why"]
+
+
+def test_a_bearer_signed_with_a_key_that_is_not_the_accounts_is_refused(running, self_signed, cloud_keys):
+    stranger = (cloud_keys / "signing-key.pem").read_text()
+    for kid in (None, "0" * 40):
+        assert error(with_bearer(running, self_signed(key=stranger, kid=kid)))[0] == 401
+
+
+@pytest.mark.parametrize("token", ["x", "a.b.c", "ya29.x", "ya29.a.b.c", "é", "{}"])
+def test_rubbish_is_refused_in_googles_words(running, token):
+    answer = running.client.get(SERVICES, headers={"Authorization": f"Bearer {token}".encode()})
+    assert error(answer)[:3] == (401, "UNAUTHENTICATED", INVALID)
+
+
+def test_an_id_token_is_no_key_to_the_apis(running):
+    token = running.cloud.identity.mint_id_token(
+        email="deployer@mcpfleet-local.iam.gserviceaccount.com", subject="1", audience="https://run.googleapis.com/"
+    )
+    assert error(with_bearer(running, token))[0] == 401
+
+
+def test_a_token_whose_scopes_do_not_reach_is_refused(running, self_signed):
+    email = "https://www.googleapis.com/auth/userinfo.email"
+    narrow, _ = running.cloud.identity.mint_access_token(email="ada@mcpfleet.test", scopes=[email])
+    for token in (narrow, self_signed(scope=email)):
+        assert error(with_bearer(running, token)) == (
+            403,
+            "PERMISSION_DENIED",
+            "Request had insufficient authentication scopes.",
+            "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+        )
+
+
+def test_an_expired_access_token_is_refused(running):
+    headers = running.headers()
+    running.clock.pass_by(3600)
+    assert error(running.client.get(SERVICES, headers=headers))[0] == 401
+
+
+def test_a_token_of_somebody_who_is_not_there_is_refused(running):
+    answer = running.call("GET", SERVICES, as_="ghost@mcpfleet.test")
+    assert error(answer) == (401, "UNAUTHENTICATED", INVALID, "ACCOUNT_STATE_INVALID")
+
+
+def test_a_disabled_account_cannot_call_and_an_enabled_one_can_again(running, deployer_jwt):
+    account = running.cloud.accounts.get("deployer@mcpfleet-local.iam.gserviceaccount.com")
+    running.cloud.accounts.set_disabled(account, disabled=True)
+    assert error(with_bearer(running, deployer_jwt)) == (401, "UNAUTHENTICATED", INVALID, "ACCOUNT_STATE_INVALID")
+    disabled = running.cloud.accounts.get(account["email"])
+    running.cloud.accounts.set_disabled(disabled, disabled=False)
+    assert with_bearer(running, deployer_jwt).status_code == 200
+
+
+def test_a_deleted_key_opens_nothing(running, deployer_jwt):
+    account = running.cloud.accounts.get("deployer@mcpfleet-local.iam.gserviceaccount.com")
+    running.cloud.keys.delete(account, running.credential("deployer")["private_key_id"])
+    assert error(with_bearer(running, deployer_jwt))[0] == 401
+
+
+def test_an_api_that_is_not_enabled_says_how_to_enable_it(running):
+    answer = running.call("GET", ACCOUNTS)
+    where = "https://console.developers.google.com/apis/api/iam.googleapis.com/overview?project=481516234200"
+    assert error(answer) == (
+        403,
+        "PERMISSION_DENIED",
+        (
+            "Identity and Access Management (IAM) API has not been used in project 481516234200 before or it is "
+            f"disabled. Enable it by visiting {where} then retry. If you enabled this API recently, wait a few minutes "
+            "for the action to propagate to our systems and retry."
+        ),
+        "SERVICE_DISABLED",
+    )
+    body = answer.json()["error"]
+    assert body["details"][0]["metadata"]["service"] == "iam.googleapis.com"
+    assert body["details"][0]["metadata"]["consumer"] == "projects/481516234200"
+    # What the provider's isApiNotEnabledError looks for.
+    assert body["errors"][0]["reason"] == "accessNotConfigured"
+
+
+def test_cloud_runs_own_sentence_is_googles(running):
+    message = error(running.call("GET", "/run/v2/projects/mcpfleet-local/locations/europe-west1/services"))[2]
+    assert message.startswith(
+        "Cloud Run Admin API has not been used in project 481516234200 before or it is disabled. Enable it by visiting "
+        "https://console.developers.google.com/apis/api/run.googleapis.com/overview?project=481516234200 then retry."
+    )
+
+
+def test_somebody_without_a_role_is_denied_by_name(running):
+    answer = running.call("GET", SERVICES, as_="bob@mcpfleet.test")
+    assert error(answer) == (
+        403,
+        "PERMISSION_DENIED",
+        "Permission 'serviceusage.services.list' denied on resource 'projects/mcpfleet-local' (or it may not exist).",
+        "IAM_PERMISSION_DENIED",
+    )
+    assert answer.json()["error"]["details"][0]["metadata"] == {
+        "permission": "serviceusage.services.list",
+        "resource": "projects/mcpfleet-local",
+    }
+
+
+def test_another_project_is_denied_as_if_it_existed(running):
+    answer = running.call("GET", "/serviceusage/v1/projects/somebody-elses/services")
+    assert error(answer) == (
+        403,
+        "PERMISSION_DENIED",
+        "Permission denied on resource project somebody-elses.",
+        "CONSUMER_INVALID",
+    )
+
+
+def test_the_projects_number_is_as_good_as_its_id(running):
+    by_number = running.call("GET", "/serviceusage/v1/projects/481516234200/services")
+    assert by_number.json() == running.call("GET", SERVICES).json()
+
+
+def test_cloud_runs_service_agent_may_pull_images_and_nothing_else(running):
+    agent = "service-481516234200@serverless-robot-prod.iam.gserviceaccount.com"
+    repository = "projects/mcpfleet-local/locations/europe-west1/repositories/mcpfleet"
+    caller = running.cloud.gate.bearer_caller(running.access_token(agent))
+    running.cloud.gate.require(caller, "artifactregistry.repositories.downloadArtifacts", repository)
+    assert error(running.call("GET", SERVICES, as_=agent))[3] == "IAM_PERMISSION_DENIED"
+
+
+def test_no_credential_is_ever_logged(running, deployer_jwt):
+    with_bearer(running, deployer_jwt)
+    running.client.get(SERVICES + "?access_token=" + deployer_jwt)
+    assert deployer_jwt not in json.dumps(running.lines)

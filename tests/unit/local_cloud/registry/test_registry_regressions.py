@@ -1,0 +1,220 @@
+"""What an attack on the registry broke, each as the attacker did it."""
+
+import asyncio
+import json
+
+import httpx2
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from local_cloud.errors import GoogleError
+from local_cloud.registry import BlobStore, Catalog, routes
+from local_cloud.registry.blobs import digest_of
+from local_cloud.store import Store
+
+ACME = "europe-west1/acme/mcpfleet/server"
+OTHER = "europe-west1/acme/theirs/server"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = b"{}"
+
+
+class Doorkeeper:
+    """Everybody may do everything; only `good` is anybody's token."""
+
+    def authenticate(self, token):
+        if token != "good":
+            raise GoogleError("UNAUTHENTICATED", "Request had invalid authentication credentials.")
+
+    def check(self, token, permission, image):
+        self.authenticate(token)
+
+    def pushed(self, image):
+        pass
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def catalog(tmp_path, clock):
+    return Catalog(Store(), BlobStore(tmp_path), clock)
+
+
+@pytest.fixture
+def client(catalog):
+    with TestClient(Starlette(routes=routes(catalog, Doorkeeper()))) as client:
+        client.auth = ("oauth2accesstoken", "good")
+        yield client
+
+
+def begin(client, name=ACME):
+    return client.post(f"/v2/{name}/blobs/uploads/").headers["location"]
+
+
+def put_blob(client, content):
+    digest = digest_of(content)
+    assert client.put(begin(client), params={"digest": digest}, content=content).status_code == 201
+    return digest
+
+
+def put_manifest(client, fields, kind=OCI_MANIFEST):
+    config = {"mediaType": "application/x", "digest": put_blob(client, CONFIG), "size": len(CONFIG)}
+    manifest = {"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [], **fields}
+    content = json.dumps(manifest).encode()
+    return client.put(f"/v2/{ACME}/manifests/bad", content=content, headers={"content-type": kind})
+
+
+def refusal(answer):
+    return answer.status_code, answer.json()["errors"][0]["code"]
+
+
+def layer(**changes):
+    return {"layers": [{"mediaType": "application/x", "digest": digest_of(CONFIG), "size": 2, **changes}]}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        layer(size="2"),
+        layer(size=[]),
+        layer(size=-5),
+        layer(size=True),
+        layer(size=2**63),
+        layer(mediaType=5),
+        {"subject": 5},
+        {"subject": {"digest": 5}},
+        {"subject": {"digest": "a\r\nx-injected: 1"}},
+        {"artifactType": 5},
+        {"artifactType": "\ud800"},
+        {"annotations": 5},
+        {"annotations": {"a": 5}},
+        {"annotations": {"a": "\ud800"}},
+        {"config": "x"},
+    ],
+)
+@pytest.mark.parametrize("kind", [OCI_MANIFEST, OCI_INDEX])
+def test_a_manifest_with_a_field_of_the_wrong_type_is_refused_and_leaves_nothing(client, fields, kind):
+    assert refusal(put_manifest(client, fields, kind)) == (400, "MANIFEST_INVALID")
+    assert refusal(client.get(f"/v2/{ACME}/manifests/bad")) == (404, "MANIFEST_UNKNOWN")
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 20_000, b'{"schemaVersion": NaN}'])
+def test_a_manifest_that_no_reader_survives_is_refused(client, content):
+    answer = client.put(f"/v2/{ACME}/manifests/bad", content=content, headers={"content-type": OCI_MANIFEST})
+    assert refusal(answer) == (400, "MANIFEST_INVALID")
+
+
+@pytest.mark.parametrize(("method", "more"), [("GET", {}), ("PATCH", {"content": b"x"}), ("DELETE", {}), ("PUT", {})])
+def test_an_upload_to_one_image_is_unknown_to_every_other(client, method, more):
+    mine = begin(client)
+    theirs = mine.replace(ACME, OTHER)
+    query = {"digest": digest_of(b"")} if method == "PUT" else {}
+    assert refusal(client.request(method, theirs, params=query, **more)) == (404, "BLOB_UPLOAD_UNKNOWN")
+    assert client.get(mine).headers["range"] == "0-0", "the owner's upload is as it was"
+
+
+def test_an_upload_is_bound_to_its_image_after_a_restart_too(client, catalog, tmp_path):
+    mine = begin(client)
+    catalog.blobs = BlobStore(tmp_path)
+    assert client.get(mine).status_code == 204
+    assert client.get(mine.replace(ACME, OTHER)).status_code == 404
+
+
+def test_a_second_writer_of_one_upload_is_refused_and_the_first_one_finishes(catalog):
+    app = Starlette(routes=routes(catalog, Doorkeeper()))
+    digest = digest_of(b"first writer")
+
+    async def scenario():
+        transport, auth = httpx2.ASGITransport(app), ("oauth2accesstoken", "good")
+        sending, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly():
+            yield b"first "
+            sending.set()
+            await go_on.wait()
+            yield b"writer"
+
+        async with httpx2.AsyncClient(transport=transport, base_url="http://registry", auth=auth) as client:
+            location = (await client.post(f"/v2/{ACME}/blobs/uploads/")).headers["location"]
+            first = asyncio.create_task(client.put(location, params={"digest": digest}, content=slowly()))
+            await sending.wait()
+            second = await client.patch(location, content=b"second")
+            go_on.set()
+            return await first, second
+
+    async def bounded():
+        async with asyncio.timeout(10):
+            return await scenario()
+
+    first, second = asyncio.run(bounded())
+    assert refusal(second) == (409, "BLOB_UPLOAD_INVALID")
+    assert first.status_code == 201
+    assert catalog.blobs.path(digest).read_bytes() == b"first writer"
+
+
+def test_an_upload_can_be_finished_once_only(client, tmp_path):
+    location, digest = begin(client), digest_of(b"whole")
+    assert client.put(location, params={"digest": digest}, content=b"whole").status_code == 201
+    again = client.put(location, params={"digest": digest}, content=b"whole")
+    assert refusal(again) == (404, "BLOB_UPLOAD_UNKNOWN")
+    assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_an_upload_that_nobody_goes_on_with_is_thrown_away_with_the_next_collection(client, catalog, clock, tmp_path):
+    old = begin(client)
+    clock.now = (tmp_path / "uploads" / old.rpartition("/")[2]).stat().st_mtime + 3601
+    catalog.collect()
+    assert refusal(client.get(old)) == (404, "BLOB_UPLOAD_UNKNOWN")
+    assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_an_upload_under_way_survives_a_collection(client, catalog, clock, tmp_path):
+    fresh = begin(client)
+    clock.now = (tmp_path / "uploads" / fresh.rpartition("/")[2]).stat().st_mtime + 3599
+    catalog.collect()
+    assert client.get(fresh).status_code == 204
+
+
+@pytest.mark.parametrize("start", ["9" * 5000, "\u0663", "-1", "x", "0x0"])
+def test_a_content_range_that_is_none_is_out_of_order(client, start):
+    answer = client.patch(begin(client), content=b"abcd", headers={"content-range": f"{start}-3".encode()})
+    assert answer.status_code == 416
+
+
+@pytest.mark.parametrize("limit", ["9" * 5000, "\u00b2", "-1", "x"])
+def test_a_page_size_that_is_none_is_ignored(client, limit):
+    put_manifest(client, {})
+    assert client.get(f"/v2/{ACME}/tags/list", params={"n": limit}).json()["tags"] == ["bad"]
+
+
+@pytest.mark.parametrize("asked", ["bytes=500-0", "bytes=", "bytes=x", "lines=1-2", "bytes=0-1,5-6"])
+def test_a_range_that_makes_no_sense_is_ignored(client, asked):
+    digest = put_blob(client, b"0123456789")
+    answer = client.get(f"/v2/{ACME}/blobs/{digest}", headers={"range": asked})
+    assert (answer.status_code, answer.content) == (200, b"0123456789")
+
+
+@pytest.mark.parametrize(
+    ("asked", "part"), [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89"), ("bytes=0-99", b"0123456789")]
+)
+def test_a_range_is_honoured(client, asked, part):
+    digest = put_blob(client, b"0123456789")
+    answer = client.get(f"/v2/{ACME}/blobs/{digest}", headers={"range": asked})
+    assert (answer.status_code, answer.content) == (206, part)
+
+
+def test_a_login_with_a_token_that_is_nobodys_fails(client):
+    assert client.get("/v2/").status_code == 200
+    client.auth = ("oauth2accesstoken", "garbage")
+    assert refusal(client.get("/v2/")) == (401, "UNAUTHORIZED")

@@ -1,0 +1,48 @@
+"""Cloud Run in the whole cloud: the real gate, the real policies, one restart."""
+
+from typing import Any
+
+SERVICES = "/run/v2/projects/{}/locations/europe-west1/services"
+BODY = {"template": {"containers": [{"image": "docker.io/acme/hello:1"}]}}
+
+
+def deployed(running: Any, body: Any = BODY) -> Any:
+    """The finished operation of a deployment by the deployer."""
+    answer = running.call("POST", SERVICES.format(running.project), body, params={"serviceId": "hello"})
+    assert answer.status_code == 200, answer.text
+    waited = running.call("POST", f"/run/v2/{answer.json()['name']}:wait", {})
+    assert waited.json()["done"] is True
+    return waited.json()
+
+
+def test_the_api_must_be_enabled_first(running: Any):
+    answer = running.call("POST", SERVICES.format(running.project), BODY, params={"serviceId": "hello"})
+    assert answer.status_code == 403
+    assert answer.json()["error"]["details"][0]["reason"] == "SERVICE_DISABLED"
+
+
+def test_the_deployer_deploys_and_a_stranger_may_not(running: Any):
+    running.enable("run")
+    service = deployed(running)["response"]
+    assert service["creator"] == f"deployer@{running.project}.iam.gserviceaccount.com"
+    assert list(running.plane.routed) == [service["name"]]
+    path = f"/run/v2/{service['name']}"
+    assert running.call("GET", path).json()["uri"] == service["uri"]
+    refused = running.call("GET", path, as_="bob@mcpfleet.test")
+    assert refused.status_code == 403
+    assert "Permission 'run.services.get' denied on resource" in refused.json()["error"]["message"]
+    assert running.client.get(path).status_code == 401
+    assert running.cloud.inventory()["services"][0]["name"] == service["name"]
+
+
+def test_a_service_is_there_again_after_the_cloud_was_restarted(start: Any, plane: Any):
+    with start() as running:
+        running.enable("run")
+        before = deployed(running)["response"]
+    plane.running.clear()
+    plane.routed.clear()
+    with start() as running:
+        after = running.call("GET", f"/run/v2/{before['name']}").json()
+    assert {**after, "@type": before["@type"]} == before
+    assert list(plane.routed) == [before["name"]]
+    assert len(plane.running) == 1

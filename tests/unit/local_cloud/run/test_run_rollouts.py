@@ -1,0 +1,393 @@
+"""Rollouts that fail, hang, are overtaken, or are killed at any moment."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+NAME = "projects/demo/locations/europe-west1/services/hello"
+PATIENCE = 5
+NOT_READY = (
+    "Revision 'hello-00002-abc' is not ready and cannot serve traffic. The user-provided container failed to start and "
+    "listen on the port defined provided by the PORT=8080 environment variable within the allocated timeout."
+)
+
+
+def changed(body: dict[str, Any], timeout: str) -> dict[str, Any]:
+    """The same service with another template."""
+    return {**body, "template": {**body["template"], "timeout": timeout}}
+
+
+async def reached(world: Any, step: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await world.plane.reached[step].wait()
+
+
+async def test_a_revision_that_never_listens_fails_and_the_previous_one_keeps_serving(world: Any, body: Any):
+    first = await world.create(body)
+    world.plane.refusals["start"] = NOT_READY
+    done = await world.patch(changed(body, "10s"))
+    assert done["error"] == {"code": 9, "message": NOT_READY}
+    service = await world.ok("GET", "/hello")
+    assert service["latestReadyRevision"] == first["latestReadyRevision"]
+    assert "/hello-00002-" in service["latestCreatedRevision"]
+    assert (service["generation"], service["observedGeneration"], service["reconciling"]) == ("2", "1", False)
+    terminal = service["terminalCondition"]
+    assert (terminal["state"], terminal["reason"], terminal["message"]) == (
+        "CONDITION_FAILED",
+        "REVISION_FAILED",
+        NOT_READY,
+    )
+    states = {one["type"]: one["state"] for one in service["conditions"]}
+    assert states == {"RoutesReady": "CONDITION_SUCCEEDED", "ConfigurationsReady": "CONDITION_FAILED"}
+    failed = await world.ok("GET", f"/run/v2/{service['latestCreatedRevision']}")
+    assert failed["conditions"][0]["revisionReason"] == "HEALTH_CHECK_CONTAINER_ERROR"
+    assert [f"{NAME}/revisions/{name}" for name in world.plane.running] == [first["latestReadyRevision"]]
+
+
+async def test_after_a_failure_the_same_patch_makes_another_revision(world: Any, body: Any):
+    await world.create(body)
+    world.plane.refusals["start"] = NOT_READY
+    await world.patch(changed(body, "10s"))
+    del world.plane.refusals["start"]
+    assert "error" not in await world.patch(changed(body, "10s"))
+    assert await world.revisions() == {"00001": "retired", "00002": "failed", "00003": "ready"}
+    assert (await world.ok("GET", "/hello"))["terminalCondition"]["state"] == "CONDITION_SUCCEEDED"
+
+
+async def test_a_missing_image_is_the_revisions_reason(world: Any, body: Any):
+    text = "Revision 'hello-00001-abc' is not ready and cannot serve traffic. Image 'docker.io/acme/hello:1' not found."
+    world.plane.refusals["resolve"] = text
+    done = await world.finish(await world.begin(body))
+    assert done["error"] == {"code": 9, "message": text}
+    service = await world.ok("GET", "/hello")
+    assert {"latestReadyRevision", "observedGeneration", "trafficStatuses"}.isdisjoint(service)
+    revision = await world.ok("GET", f"/run/v2/{service['latestCreatedRevision']}")
+    assert revision["conditions"][0]["reason"] == "CONTAINER_MISSING"
+    assert world.plane.count("start") == 0
+    await world.finish(await world.ok("DELETE", "/hello"))
+
+
+async def test_a_broken_data_plane_ends_the_operation_and_the_next_patch_works(world: Any, body: Any):
+    world.plane.broken["start"] = OSError("docker is gone")
+    done = await world.finish(await world.begin(body))
+    assert done["error"]["code"] == 13
+    service = await world.ok("GET", "/hello")
+    assert (service["reconciling"], service["terminalCondition"]["state"]) == (False, "CONDITION_FAILED")
+    assert "docker is gone" in service["terminalCondition"]["message"]
+    world.plane.broken.clear()
+    assert "error" not in await world.patch(body)
+
+
+async def test_a_newer_template_overtakes_a_rollout(world: Any, body: Any):
+    await world.create(body)
+    world.plane.reached["start"].clear()
+    world.plane.hold("start")
+    slow = await world.ok("PATCH", "/hello", changed(body, "10s"))
+    await reached(world, "start")
+    world.plane.holds.clear()
+    done = await world.patch(changed(body, "20s"))
+    overtaken = await world.finish(slow)
+    assert overtaken["error"]["code"] == 10
+    assert "Generation 2 of service 'hello' was superseded" in overtaken["error"]["message"]
+    assert done["response"]["template"]["timeout"] == "20s"
+    assert await world.revisions() == {"00001": "retired", "00002": "retired", "00003": "ready"}
+    assert [one.timeout for one in world.plane.running.values()] == [20]
+
+
+async def test_an_overtaken_revision_leaves_also_when_the_newer_one_fails(world: Any, body: Any):
+    await world.create(body)
+    world.plane.reached["start"].clear()
+    world.plane.hold("start")
+    await world.ok("PATCH", "/hello", changed(body, "10s"))
+    await reached(world, "start")
+    world.plane.holds.clear()
+    world.plane.refusals["start"] = NOT_READY
+    done = await world.patch(changed(body, "20s"))
+    assert done["error"]["message"] == NOT_READY
+    assert await world.revisions() == {"00001": "ready", "00002": "retired", "00003": "failed"}
+    assert [one.timeout for one in world.plane.running.values()] == [300]
+
+
+async def test_a_service_made_again_runs_again_under_the_same_revision_name(world: Any, body: Any):
+    body["template"]["revision"] = "hello-v1"
+    await world.create(body)
+    await world.finish(await world.ok("DELETE", "/hello"))
+    await world.create(body)
+    assert list(world.plane.running) == ["hello-v1"]
+    assert list(world.plane.routed) == [NAME]
+
+
+async def test_a_label_changed_during_a_rollout_shares_its_revision_and_its_outcome(world: Any, body: Any):
+    release = world.plane.hold("start")
+    first = await world.begin(body)
+    await reached(world, "start")
+    second = await world.ok("PATCH", "/hello", {**body, "labels": {"a": "b"}})
+    release.set()
+    for operation in (first, second):
+        done = await world.finish(operation)
+        assert done["response"]["generation"] == "2"
+        assert done["response"]["labels"] == {"a": "b"}
+    assert await world.revisions() == {"00001": "ready"}
+
+
+async def test_the_same_patch_during_its_rollout_is_the_same_operation(world: Any, body: Any):
+    release = world.plane.hold("start")
+    operation = await world.begin(body)
+    assert (await world.ok("PATCH", "/hello", body))["name"] == operation["name"]
+    release.set()
+    assert "response" in await world.finish(operation)
+
+
+async def test_many_patches_at_once_end_with_the_newest(world: Any, body: Any):
+    operations = [await world.begin(body)]
+    operations += [await world.ok("PATCH", "/hello", changed(body, f"{n}s")) for n in range(1, 9)]
+    outcomes = [await world.finish(operation) for operation in operations]
+    assert all(outcome["error"]["code"] == 10 for outcome in outcomes[:-1])
+    assert outcomes[-1]["response"]["template"]["timeout"] == "8s"
+    await world.model.drained()
+    assert [one.timeout for one in world.plane.running.values()] == [8]
+    assert set((await world.revisions()).values()) == {"retired", "ready"}
+
+
+async def test_a_service_can_be_deleted_during_its_rollout(world: Any, body: Any):
+    world.plane.hold("start")
+    creation = await world.begin(body)
+    await reached(world, "start")
+    removal = world.plane.hold("remove")
+    deletion = await world.ok("DELETE", "/hello")
+    await reached(world, "remove")
+    assert world.model.front_door(NAME) is None
+    assert (await world.ok("DELETE", "/hello"))["name"] == deletion["name"]
+    assert (await world.call("PATCH", "/hello", changed(body, "9s"))).status_code == 409
+    assert (await world.call("POST", "?serviceId=hello", body)).status_code == 409
+    removal.set()
+    assert "response" in await world.finish(deletion)
+    assert (await world.finish(creation))["error"]["code"] == 10
+    assert (world.plane.running, world.model.inventory()) == ({}, [])
+
+
+async def test_a_deletion_that_broke_can_be_asked_for_again(world: Any, body: Any):
+    await world.create(body)
+    world.plane.broken["remove"] = OSError("docker is gone")
+    assert (await world.finish(await world.ok("DELETE", "/hello")))["error"]["code"] == 13
+    world.plane.broken.clear()
+    assert "response" in await world.finish(await world.ok("DELETE", "/hello"))
+    assert (await world.call("GET", "/hello")).status_code == 404
+
+
+async def test_the_operation_does_not_wait_for_the_old_revisions_last_requests(world: Any, body: Any):
+    await world.create(body)
+    world.plane.hold("retire")
+    done = await world.finish(await world.ok("PATCH", "/hello", changed(body, "9s")))
+    assert "response" in done
+    await reached(world, "retire")
+    assert await world.revisions() == {"00001": "retiring", "00002": "ready"}
+    assert "response" in await world.finish(await world.ok("DELETE", "/hello"))  # nor does deletion
+    assert world.plane.running == {}
+
+
+async def test_scaling_that_cannot_start_is_tried_again_with_the_next_patch(world: Any, body: Any):
+    await world.create(body)
+    world.plane.refusals["start"] = "Quota"
+    scaled = {**body, "scaling": {"minInstanceCount": 2}}
+    assert (await world.patch(scaled))["error"]["message"] == "Quota"
+    del world.plane.refusals["start"]
+    assert "error" not in await world.patch(scaled)
+    assert await world.revisions() == {"00001": "ready"}
+    assert [one.min_instances for one in world.plane.routed.values()] == [2]
+    world.plane.refusals["start"] = "Quota"
+    await world.patch(body)
+    del world.plane.refusals["start"]
+    assert "error" not in await world.patch(scaled)  # back to what ran before it broke
+    assert [one.min_instances for one in world.plane.routed.values()] == [2]
+
+
+# Killed at any moment.
+
+
+async def recovered(reborn: Any) -> Any:
+    world = reborn()
+    async with asyncio.timeout(PATIENCE):
+        await world.model.recover()
+        for operation in world.operations.list("projects/demo/locations/europe-west1"):
+            assert (await world.operations.wait(operation["name"], PATIENCE))["done"], operation
+        await world.model.drained()
+    return world
+
+
+def moments(world: Any) -> list[Any]:
+    """From now on, what a kill would leave after each write and each step of the data plane."""
+    taken: list[Any] = []
+
+    def take() -> None:
+        taken.append(world.snapshot())
+
+    world.store.written = world.plane.happened = take
+    return taken
+
+
+async def check_consistent(world: Any, seconds: int, revisions: int) -> None:
+    """One revision runs and is routed, with the template that was last asked for; no operation is left."""
+    service = await world.ok("GET", "/hello")
+    assert service["reconciling"] is False
+    assert service["terminalCondition"]["state"] == "CONDITION_SUCCEEDED"
+    assert service["template"]["timeout"] == f"{seconds}s"
+    assert service["latestReadyRevision"] == service["latestCreatedRevision"]
+    (running,) = world.plane.running.values()
+    assert world.plane.routed == {NAME: running}
+    assert running.timeout == seconds
+    states = list((await world.revisions()).values())
+    assert states == ["retired"] * (revisions - 1) + ["ready"]
+
+
+async def test_killed_at_any_moment_of_a_creation_it_finishes_under_the_same_operation(world: Any, body: Any):
+    taken = moments(world)
+    operation = await world.begin(changed(body, "10s"))
+    await world.finish(operation)
+    assert len(taken) > 8
+    for reborn in taken:
+        again = await recovered(reborn)
+        if again.model.inventory():
+            await check_consistent(again, 10, 1)
+            done = again.operations.get(operation["name"])
+            assert done["response"]["generation"] == "1"
+        await again.close()
+    assert again.model.inventory()
+
+
+async def test_killed_at_any_moment_of_an_update_it_ends_with_the_new_or_the_old_one(world: Any, body: Any):
+    await world.create(changed(body, "10s"))
+    taken = moments(world)
+    operation = await world.ok("PATCH", "/hello", changed(body, "20s"))
+    await world.finish(operation)
+    await world.model.drained()
+    asked_for = 0
+    for reborn in taken:
+        again = await recovered(reborn)
+        asked = (await again.ok("GET", "/hello"))["generation"] == "2"
+        asked_for += asked
+        await check_consistent(again, 20 if asked else 10, 2 if asked else 1)
+        if asked:
+            assert again.operations.get(operation["name"])["response"]["generation"] == "2"
+        await again.close()
+    assert asked_for > 8
+
+
+async def test_killed_at_any_moment_of_an_overtaken_update_it_ends_with_the_newest(world: Any, body: Any):
+    await world.create(changed(body, "10s"))
+    world.plane.reached["start"].clear()
+    world.plane.hold("start")
+    slow = await world.ok("PATCH", "/hello", changed(body, "20s"))
+    await reached(world, "start")
+    world.plane.holds.clear()
+    taken = moments(world)
+    fast = await world.ok("PATCH", "/hello", changed(body, "30s"))
+    await world.finish(fast)
+    await world.model.drained()
+    for reborn in taken:
+        again = await recovered(reborn)
+        if (await again.ok("GET", "/hello"))["generation"] == "3":
+            await check_consistent(again, 30, 3)
+            assert "response" in again.operations.get(fast["name"])
+            assert again.operations.get(slow["name"])["error"]["code"] == 10
+        await again.close()
+
+
+async def test_killed_at_any_moment_of_a_deletion_it_is_finished(world: Any, body: Any):
+    await world.create(body)
+    taken = moments(world)
+    operation = await world.ok("DELETE", "/hello")
+    await world.finish(operation)
+    assert len(taken) > 3
+    for reborn in taken:
+        again = await recovered(reborn)
+        if operation["name"] in {one["name"] for one in again.operations.list("projects/demo/locations/europe-west1")}:
+            assert (again.model.inventory(), again.plane.running) == ([], {})
+            assert "response" in again.operations.get(operation["name"])
+            assert {"run.service", "run.revision"}.isdisjoint(again.store.kinds())
+        await again.close()
+
+
+async def test_killed_during_a_failing_update_the_old_revision_serves_and_the_failure_is_kept(world: Any, body: Any):
+    await world.create(changed(body, "10s"))
+    world.plane.refusals["start"] = NOT_READY
+    taken = moments(world)
+    operation = await world.ok("PATCH", "/hello", changed(body, "20s"))
+    await world.finish(operation)
+    kept = 0
+    for reborn in taken:
+        again = reborn()
+        start = again.plane.start
+
+        async def only_the_old(revision: Any, start: Any = start, again: Any = again) -> None:
+            again.plane.refusals = {} if revision.timeout == 10 else {"start": NOT_READY}
+            await start(revision)
+
+        again.plane.start = only_the_old
+        again = await recovered(lambda again=again: again)
+        assert [one.timeout for one in again.plane.routed.values()] == [10]
+        assert list(again.plane.running) == [one.name for one in again.plane.routed.values()]
+        operations = {one["name"]: one for one in again.operations.list("projects/demo/locations/europe-west1")}
+        if operation["name"] in operations and (await again.ok("GET", "/hello"))["generation"] == "2":
+            kept += 1
+            assert operations[operation["name"]]["error"] == {"code": 9, "message": NOT_READY}
+            assert (await again.ok("GET", "/hello"))["terminalCondition"]["message"] == NOT_READY
+        await again.close()
+    assert kept > 3
+
+
+@pytest.mark.parametrize("first", ["model", "operations"])
+async def test_a_stopped_cloud_leaves_its_operation_to_the_next(world: Any, body: Any, first: str):
+    world.plane.hold("start")
+    operation = await world.begin(body)
+    await reached(world, "start")
+    for part in (world.model, world.operations) if first == "model" else (world.operations, world.model):
+        await part.close()
+    assert world.operations.get(operation["name"])["done"] is False
+    again = await recovered(world.snapshot())
+    assert "response" in again.operations.get(operation["name"])
+    await again.close()
+
+
+async def test_a_model_that_was_closed_and_whose_store_was_emptied_starts_anew(world: Any, body: Any):
+    body["template"]["revision"] = "hello-v1"
+    await world.create(body)
+    await world.model.close()
+    for kind in ("run.service", "run.revision"):
+        for name, _ in world.store.list(kind):
+            world.store.delete(kind, name)
+    world.plane.running, world.plane.routed = {}, {}
+    await world.create(body)
+    assert list(world.plane.routed) == [NAME]
+
+
+async def test_after_a_restart_ready_revisions_run_again_pinned_and_without_a_new_revision(world: Any, body: Any):
+    before = await world.create(body)
+    again = world.snapshot()()
+    again.plane.running.clear()  # the machine was restarted too
+    await again.model.recover()
+    assert await again.ok("GET", "/hello") == before
+    assert [call[0] for call in again.plane.calls] == ["resolve", "start", "route"]
+    assert again.plane.calls[0][1].endswith("@sha256:" + "a" * 64)
+    await again.close()
+
+
+async def test_what_cannot_be_brought_up_again_is_shown_and_heals_at_the_next_restart(world: Any, body: Any):
+    await world.create(body)
+    broken = world.snapshot()()
+    broken.plane.refusals["start"] = "The container crashed."
+    await broken.model.recover()
+    service = await broken.ok("GET", "/hello")
+    assert service["terminalCondition"]["message"] == "The container crashed."
+    healed = broken.snapshot()()
+    await healed.model.recover()
+    assert (await healed.ok("GET", "/hello"))["terminalCondition"]["state"] == "CONDITION_SUCCEEDED"
+    assert list(healed.plane.routed) == [NAME]
+    patched = broken.snapshot()()  # or at the next patch, also one that changes nothing
+    assert "error" not in await patched.patch(body)
+    assert list(patched.plane.routed) == [NAME]
+    assert await patched.revisions() == {"00001": "ready"}
+    for one in (broken, healed, patched):
+        await one.close()

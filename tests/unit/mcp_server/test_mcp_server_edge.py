@@ -1,0 +1,115 @@
+"""Hosting over HTTP, in memory: methods, paths, health, refusals."""
+
+import logging
+
+import pytest
+import uvicorn
+from sse_starlette.sse import AppStatus
+
+from mcp_server.app import build_server
+from mcp_server.hosting import serve
+from mcp_server.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+ACCEPT = {"accept": "application/json, text/event-stream"}
+LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+
+
+@pytest.fixture
+def server():
+    return build_server(Settings())
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/"])
+async def test_the_mcp_path_takes_nothing_but_post(serving, server, method, path):
+    async with serving(server) as http:
+        response = await http.request(method, path, headers=ACCEPT)
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
+
+
+async def test_a_slash_at_the_end_is_the_same_endpoint_and_not_a_redirect(serving, server):
+    async with serving(server) as http:
+        plain = await http.post("/mcp", json=LIST, headers=ACCEPT)
+        slash = await http.post("/mcp/", json=LIST, headers=ACCEPT)
+    assert plain.status_code == slash.status_code == 200
+    assert slash.text == plain.text
+    assert "location" not in slash.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/health/", "/mcp//", "/mcp/x", "/sse", "/MCP"])
+async def test_no_other_path_leads_anywhere(serving, server, path):
+    async with serving(server) as http:
+        response = await http.post(path, json=LIST, headers=ACCEPT)
+    assert response.status_code == 404
+
+
+async def test_the_path_can_be_chosen(serving, server):
+    async with serving(server, MCP_PATH="/v1/tools") as http:
+        assert (await http.post("/v1/tools/", json=LIST, headers=ACCEPT)).status_code == 200
+        assert (await http.get("/v1/tools")).status_code == 405
+        assert (await http.post("/mcp", json=LIST, headers=ACCEPT)).status_code == 404
+
+
+async def test_health_answers_whatever_name_the_probe_calls_by(serving, server):
+    async with serving(server) as http:
+        response = await http.get("/health", headers={"host": "10.8.0.3:8080"})
+    assert response.status_code == 200
+    assert response.json() == {"status": "ok"}
+
+
+async def test_a_foreign_host_gets_a_json_rpc_error_that_names_the_variable(serving, server):
+    async with serving(server, MCP_ALLOWED_HOSTS="mcp-reference-*.run.app") as http:
+        ours = await http.post("/mcp", json=LIST, headers=ACCEPT | {"host": "mcp-reference-1.europe-west1.run.app"})
+        foreign = await http.post("/mcp", json=LIST, headers=ACCEPT | {"host": "evil.test"})
+    assert ours.status_code == 200
+    assert foreign.status_code == 421
+    assert foreign.json()["error"]["code"] == -32600
+    assert "MCP_ALLOWED_HOSTS" in foreign.json()["error"]["message"]
+
+
+async def test_a_foreign_origin_gets_a_json_rpc_error_and_never_reaches_a_tool(serving, server):
+    async with serving(server) as http:
+        response = await http.post("/mcp", json=LIST, headers=ACCEPT | {"origin": "https://evil.test"})
+    assert response.status_code == 403
+    assert "MCP_ALLOWED_ORIGINS" in response.json()["error"]["message"]
+
+
+async def test_a_health_check_s_path_does_not_open_the_other_methods(serving, server):
+    async with serving(server) as http:
+        response = await http.post("/health", headers={"host": "evil.test"})
+    assert response.status_code == 421
+
+
+@pytest.fixture
+def started(monkeypatch, process_state):
+    """`started(settings)`: the uvicorn configuration that `serve` would have run."""
+    monkeypatch.setattr(AppStatus, "enable_automatic_graceful_drain", True)
+    configs = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self: configs.append(self.config))
+
+    def start(server, settings) -> uvicorn.Config:
+        serve(server, settings)
+        return configs.pop()
+
+    return start
+
+
+def test_the_drain_ends_before_cloud_run_kills_and_streams_are_not_cut(started, server):
+    config = started(server, Settings(PORT="9001", FORWARDED_ALLOW_IPS="*"))
+    assert config.timeout_graceful_shutdown is not None
+    assert 5 <= config.timeout_graceful_shutdown < 10
+    assert AppStatus.enable_automatic_graceful_drain is False
+    assert (config.host, config.port) == ("0.0.0.0", 9001)  # noqa: S104
+    assert config.forwarded_allow_ips == "*"
+
+
+def test_on_cloud_run_without_hosts_the_log_says_that_every_call_will_be_refused(started, server, caplog):
+    with caplog.at_level(logging.WARNING):
+        started(server, Settings(K_SERVICE="mcp-reference", MCP_ALLOWED_HOSTS="mcp-reference-*.run.app"))
+    assert caplog.text == ""
+    with caplog.at_level(logging.WARNING):
+        started(server, Settings(K_SERVICE="mcp-reference"))
+    assert "MCP_ALLOWED_HOSTS is empty" in caplog.text

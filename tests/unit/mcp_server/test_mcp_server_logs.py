@@ -1,0 +1,133 @@
+"""Logs: one Cloud Logging object per line, tied to the request's trace."""
+
+import json
+import logging
+import warnings
+from datetime import UTC, datetime
+
+import pytest
+from mcp.server.mcpserver import MCPServer
+
+from mcp_server import logs
+from mcp_server.app import build_server
+from mcp_server.settings import Settings
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACE_KEY = "logging.googleapis.com/trace"
+SPAN_KEY = "logging.googleapis.com/spanId"
+SAMPLED_KEY = "logging.googleapis.com/trace_sampled"
+
+
+def test_a_record_is_one_object_with_severity_message_time_and_logger(logged):
+    logging.getLogger("shop").warning("only %d left\nof %s", 3, "żaba\u2028")
+    (entry,) = logged()
+    assert entry["severity"] == "WARNING"
+    assert entry["message"] == "only 3 left\nof żaba\u2028"
+    assert entry["logging.googleapis.com/labels"] == {"logger": "shop"}
+    age = datetime.now(UTC) - datetime.fromisoformat(entry["time"])
+    assert abs(age.total_seconds()) < 60
+    assert TRACE_KEY not in entry
+
+
+def test_every_level_has_the_name_that_cloud_logging_knows(logged):
+    logged(level="DEBUG")
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL, 33):
+        logging.getLogger("shop").log(level, "x")
+    severities = [entry["severity"] for entry in logged()]
+    assert severities == ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "DEFAULT"]
+
+
+def test_an_exception_stays_on_the_line_of_its_record(logged):
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError:
+        logging.getLogger("shop").exception("failed", stack_info=True)
+    (entry,) = logged()
+    assert entry["severity"] == "ERROR"
+    assert entry["message"].startswith("failed\nTraceback (most recent call last):")
+    assert "ValueError: first\nsecond" in entry["message"]
+    assert "Stack (most recent call last):" in entry["message"]
+
+
+def test_a_record_with_arguments_that_do_not_fit_is_still_written():
+    # Formatted by hand: pytest's own handler, which listens to every logger, raises for such a record.
+    record = logging.makeLogRecord({"name": "shop", "levelname": "INFO", "msg": "%d items", "args": ("many",)})
+    entry = json.loads(logs.CloudLoggingFormatter().format(record))
+    assert "%d items" in entry["message"]
+    assert "many" in entry["message"]
+
+
+def test_uvicorn_the_sdk_and_warnings_go_the_same_way(logged):
+    build_server(Settings())
+    logging.getLogger("uvicorn.error").info("Started")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old", stacklevel=1)
+    assert [entry["logging.googleapis.com/labels"]["logger"] for entry in logged()] == [
+        "uvicorn.error",
+        "py.warnings",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace"),
+    [
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}, (TRACE, "00f067aa0ba902b7", True)),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-00"}, (TRACE, "00f067aa0ba902b7", False)),
+        ({"x-cloud-trace-context": f"{TRACE}/67667974448284343;o=1"}, (TRACE, "00f067aa0ba902b7", True)),
+        ({"x-cloud-trace-context": f"{TRACE}/1;o=0"}, (TRACE, "0000000000000001", False)),
+        ({"x-cloud-trace-context": TRACE.upper()}, (TRACE, None, False)),
+        (
+            {
+                "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01",
+                "x-cloud-trace-context": f"{'a' * 32}/1;o=0",
+            },
+            (TRACE, "00f067aa0ba902b7", True),
+        ),
+        ({"traceparent": "junk", "x-cloud-trace-context": f"{TRACE}/1;o=1"}, (TRACE, "0000000000000001", True)),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01\n"}, None),
+        ({"traceparent": f"00-{TRACE[:-1]}-00f067aa0ba902b7-01"}, None),
+        ({"x-cloud-trace-context": f"projects/p/traces/{TRACE}"}, None),
+        ({}, None),
+    ],
+)
+def test_the_trace_of_a_request_is_read_from_the_header_that_has_its_form(headers, trace):
+    found = logs.trace_of(headers)
+    assert (None if found is None else (found.trace_id, found.span_id, found.sampled)) == trace
+
+
+@pytest.mark.anyio
+async def test_what_a_tool_logs_carries_the_trace_of_its_call_in_both_eras(connected, logged):
+    server = MCPServer("shop")
+
+    @server.tool()
+    async def sell() -> str:
+        logging.getLogger("shop").info("sold")
+        return "ok"
+
+    async with connected(server, headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}) as client:
+        await client.call_tool("sell", {})
+    (sold,) = [entry for entry in logged() if entry["message"] == "sold"]
+    assert sold[TRACE_KEY] == TRACE
+    assert sold[SPAN_KEY] == "00f067aa0ba902b7"
+    assert sold[SAMPLED_KEY] is True
+
+
+@pytest.mark.anyio
+async def test_a_refusal_is_logged_with_its_trace_and_the_next_request_has_its_own(serving, logged):
+    logged(project="acme-dev")
+    async with serving(build_server(Settings())) as http:
+        await http.post("/mcp", headers={"host": "evil.test", "x-cloud-trace-context": f"{TRACE}/1;o=1"})
+        await http.post("/mcp", headers={"host": "evil.test"})
+    with_trace, without = [entry for entry in logged() if "evil.test" in entry["message"]]
+    assert with_trace["severity"] == "WARNING"
+    assert with_trace[TRACE_KEY] == f"projects/acme-dev/traces/{TRACE}"
+    assert TRACE_KEY not in without
+
+
+@pytest.mark.anyio
+async def test_a_quiet_call_writes_no_line(connected, logged):
+    async with connected(build_server(Settings())) as client:
+        await client.call_tool("add", {"a": 1, "b": 2})
+    ours = [entry for entry in logged() if not entry["logging.googleapis.com/labels"]["logger"].startswith("httpx2")]
+    assert ours == []

@@ -1,0 +1,113 @@
+"""The environment: what is accepted, and what a mistake looks like."""
+
+import importlib.metadata
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import mcp_server
+from mcp_server.__main__ import main
+from mcp_server.settings import SettingsError, load_settings
+
+PACKAGE = Path(mcp_server.__file__).parent
+
+
+def test_an_empty_environment_serves_mcp_on_8080_for_loopback_alone():
+    settings = load_settings()
+    assert (settings.port, settings.mcp_path, settings.log_level) == (8080, "/mcp", "INFO")
+    assert settings.allowed_hosts == ()
+    assert settings.allowed_origins == ()
+    assert settings.forwarded_allow_ips == "127.0.0.1"
+
+
+def test_the_fleet_s_variables_are_read(monkeypatch):
+    environment = {
+        "PORT": "9000",
+        "MCP_PATH": "/v1/mcp",
+        "MCP_ALLOWED_HOSTS": "mcp-reference-*.run.app, mcp.example.org ,",
+        "MCP_ALLOWED_ORIGINS": "https://app.example.com",
+        "FORWARDED_ALLOW_IPS": "*",
+        "K_SERVICE": "mcp-reference",
+        "K_REVISION": "mcp-reference-00001-abc",
+        "LOG_LEVEL": "debug",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.port == 9000
+    assert settings.mcp_path == "/v1/mcp"
+    assert [pattern.text for pattern in settings.allowed_hosts] == ["mcp-reference-*.run.app", "mcp.example.org"]
+    assert settings.allowed_origins[0].accepts("https://app.example.com")
+    assert settings.forwarded_allow_ips == "*"
+    assert (settings.service, settings.revision) == ("mcp-reference", "mcp-reference-00001-abc")
+    assert settings.log_level == "DEBUG"
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch):
+    for name in ("PORT", "MCP_PATH", "MCP_ALLOWED_HOSTS", "K_SERVICE", "LOG_LEVEL"):
+        monkeypatch.setenv(name, "")
+    assert load_settings().port == 8080
+    assert load_settings().service is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("PORT", "abc", "integer"),
+        ("PORT", "0", "greater than or equal to 1"),
+        ("PORT", "65536", "less than or equal to 65535"),
+        ("MCP_PATH", "mcp", "leading slash"),
+        ("MCP_PATH", "/mcp/", "no slash at the end"),
+        ("MCP_PATH", "/", "plain words"),
+        ("MCP_PATH", "/m{c}p", "plain words"),
+        ("MCP_PATH", "/health", "health check"),
+        ("MCP_ALLOWED_HOSTS", "*", "any owner"),
+        ("MCP_ALLOWED_HOSTS", "*.app", "any owner"),
+        ("MCP_ALLOWED_HOSTS", "mcp.*.app", "any owner"),
+        ("MCP_ALLOWED_HOSTS", "ok.example.org,mcp-*", "any owner"),
+        ("MCP_ALLOWED_HOSTS", "https://mcp.example.org", "without scheme"),
+        ("MCP_ALLOWED_HOSTS", "mcp.example.org/mcp", "without scheme or path"),
+        ("MCP_ALLOWED_HOSTS", "mcp..example.org", "not a host name"),
+        ("MCP_ALLOWED_HOSTS", "mcp.example.org:70000", "65535"),
+        ("MCP_ALLOWED_ORIGINS", "app.example.com", "scheme://host"),
+        ("MCP_ALLOWED_ORIGINS", "null", "scheme://host"),
+        ("MCP_ALLOWED_ORIGINS", "https://*", "any owner"),
+        ("LOG_LEVEL", "loud", "'WARNING'"),
+    ],
+)
+def test_a_mistake_is_told_under_its_variable_with_what_to_write(monkeypatch, name, value, hint):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{name}: ")
+    assert hint in line
+    assert "Value error" not in line
+
+
+def test_the_process_tells_every_mistake_as_a_log_line_and_ends_with_2(monkeypatch, capsys, process_state):
+    monkeypatch.setenv("PORT", "abc")
+    monkeypatch.setenv("MCP_PATH", "mcp")
+    assert main() == 2
+    captured = capsys.readouterr()
+    entries = [json.loads(line) for line in captured.out.splitlines()]
+    assert [entry["severity"] for entry in entries] == ["CRITICAL", "CRITICAL"]
+    assert entries[0]["message"].startswith("PORT: ")
+    assert entries[1]["message"].startswith("MCP_PATH: ")
+    assert "Traceback" not in captured.out + captured.err
+
+
+def test_the_image_installs_the_versions_that_are_tested():
+    locked = tomllib.loads((PACKAGE / "uv.lock").read_text(encoding="utf-8"))["package"]
+    versions = {package["name"]: package.get("version") for package in locked}
+    for name in ("mcp", "starlette", "uvicorn", "sse-starlette", "pydantic-settings", "httptools", "uvloop"):
+        assert versions[name] == importlib.metadata.version(name), (
+            f"{name} differs: uv lock --project mcp_server --upgrade-package {name}"
+        )
+
+
+def test_the_server_tells_the_version_of_its_project():
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == mcp_server.__version__

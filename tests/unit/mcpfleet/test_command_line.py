@@ -1,0 +1,83 @@
+import socket
+
+import pytest
+
+from mcpfleet import cli
+
+URL = "https://mcp-echo-481516.europe-west1.run.app"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs the command as a shell would; gives (exit code, stdout, stderr)."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.delenv("CLOUDSDK_CONFIG", raising=False)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["mcpfleet", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return run
+
+
+def test_it_says_its_version(run):
+    code, out, _ = run("--version")
+    assert (code, out.split()[0]) == (0, "mcpfleet")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["proxy", "--url", "http://echo.run.app"], 2, "Use https://echo.run.app"),
+        (["proxy", "--url", URL], 1, "gcloud auth application-default login"),
+        (["proxy", "--url", URL, "--token-file", "gone"], 1, "Cannot read the token file gone"),
+        (["proxy", "--url", URL, "--token-file", "a", "--token-command", "b"], 2, "not both"),
+        (["proxy"], 2, "--url"),
+        (["proxy", "--url", URL, "--port", "70000"], 2, "--port"),
+    ],
+)
+def test_a_mistake_is_one_message_with_the_next_step_and_no_traceback(run, arguments, code, said):
+    got, out, err = run(*arguments)
+    assert got == code
+    assert said in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_a_taken_port_names_the_way_out(run, monkeypatch, google, tmp_path):
+    def taken(address):
+        raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr(socket, "create_server", taken)
+    token = tmp_path / "token"
+    google.clock.now = 4_000_000_000.0  # a token that is valid by the real clock
+    token.write_text(google.mint(URL))
+    code, _, err = run("proxy", "--url", URL, "--token-file", str(token), "--port", "3001")
+    assert code == 1
+    assert "127.0.0.1:3001: Address already in use" in err
+    assert "--port" in err
+
+
+def test_it_listens_on_loopback_only_and_says_where_and_as_whom(run, monkeypatch, google, tmp_path):
+    listened, served = [], []
+
+    class Listener:
+        def getsockname(self):
+            return ("127.0.0.1", 3000)
+
+    monkeypatch.setattr(socket, "create_server", lambda address: listened.append(address) or Listener())
+    monkeypatch.setattr(cli, "_serve", lambda app, listener: served.append(app))
+    token = tmp_path / "token"
+    google.clock.now = 4_000_000_000.0
+    token.write_text(google.mint(URL))
+    code, out, _ = run("proxy", "--url", f"{URL}/mcp", "--token-file", str(token))
+    assert code == 0
+    assert listened == [("127.0.0.1", 3000)]
+    assert f"http://127.0.0.1:3000/mcp -> {URL}/mcp" in out
+    assert "user:ada@acme.dev" in out
+    assert len(served) == 1

@@ -1,0 +1,222 @@
+import asyncio
+import logging
+import threading
+
+import httpx2
+import pytest
+
+from mcpfleet.auth import IdTokenAuth, IdTokens
+from mcpfleet.errors import CredentialsRefusedError, TokenEndpointUnavailableError
+
+AUDIENCE = "https://echo.run.app"
+URL = f"{AUDIENCE}/mcp"
+BOUND = 10  # seconds; only a broken build waits this long
+
+pytestmark = pytest.mark.anyio
+
+
+class Deferred:
+    """Holds refreshes back until the test lets them run."""
+
+    def __init__(self):
+        self.work = []
+
+    def __call__(self, work):
+        self.work.append(work)
+
+    def run(self):
+        while self.work:
+            self.work.pop(0)()
+
+
+def at_once(work):
+    work()
+
+
+@pytest.fixture
+def tokens(source, clock):
+    return IdTokens(source, AUDIENCE, clock=clock, start=at_once)
+
+
+@pytest.fixture
+def service(front_end):
+    return front_end(AUDIENCE)
+
+
+def client_of(service, tokens, **options):
+    return httpx2.AsyncClient(transport=service, auth=IdTokenAuth(AUDIENCE, tokens=tokens, **options))
+
+
+async def test_a_private_service_accepts_the_token_and_the_apps_own_authorization_is_left_alone(service, tokens):
+    async with client_of(service, tokens) as client:
+        response = await client.get(URL, headers={"Authorization": "Bearer the-apps-own"})
+    assert response.status_code == 200
+    assert service.claims[0]["aud"] == AUDIENCE
+    assert service.requests[0].headers["authorization"] == "Bearer the-apps-own"
+
+
+async def test_the_token_goes_into_authorization_when_asked(google, service, tokens):
+    async with client_of(service, tokens, header="Authorization") as client:
+        await client.get(URL)
+    sent = service.requests[0].headers
+    assert google.verify(sent["authorization"], AUDIENCE)
+    assert "x-serverless-authorization" not in sent
+
+
+def test_the_blocking_client_is_served_too(service, tokens):
+    with httpx2.Client(transport=service, auth=IdTokenAuth(AUDIENCE, tokens=tokens)) as client:
+        assert client.get(URL).status_code == 200
+
+
+async def test_one_token_serves_many_requests(service, source, tokens):
+    async with client_of(service, tokens) as client:
+        for _ in range(5):
+            await client.get(URL)
+    assert source.fetched == 1
+
+
+async def test_a_session_outlives_its_token_without_one_refused_request(clock, service, source, tokens):
+    async with client_of(service, tokens) as client:
+        for _ in range(40):  # ten hours, a request each quarter
+            assert (await client.get(URL)).status_code == 200
+            clock.advance(900)
+    assert 10 <= source.fetched <= 14
+
+
+async def test_the_refresh_starts_five_minutes_before_the_end_and_delays_nobody(clock, source):
+    deferred = Deferred()
+    tokens = IdTokens(source, AUDIENCE, clock=clock, start=deferred)
+    waiting = asyncio.ensure_future(tokens.aget())
+    await asyncio.sleep(0)
+    deferred.run()
+    first = await asyncio.wait_for(waiting, BOUND)
+
+    clock.advance(3600 - 301)
+    assert await tokens.aget() is first
+    assert deferred.work == []
+
+    clock.advance(1)
+    assert await asyncio.wait_for(tokens.aget(), BOUND) is first, "the old one serves while the new one is fetched"
+    assert await tokens.aget() is first
+    assert len(deferred.work) == 1, "one refresh at a time"
+    deferred.run()
+    assert await tokens.aget() is not first
+
+
+async def test_callers_who_arrive_together_share_one_refresh(clock, source):
+    deferred = Deferred()
+    tokens = IdTokens(source, AUDIENCE, clock=clock, start=deferred)
+    callers = [asyncio.ensure_future(tokens.aget()) for _ in range(20)]
+    await asyncio.sleep(0)
+    deferred.run()
+    held = await asyncio.wait_for(asyncio.gather(*callers), BOUND)
+    assert source.fetched == 1
+    assert len({token.value for token in held}) == 1
+
+
+def test_threads_that_arrive_together_share_one_refresh(clock, source):
+    tokens = IdTokens(source, AUDIENCE, clock=clock)
+    together, got = threading.Barrier(8), []
+
+    def call():
+        together.wait(BOUND)
+        got.append(tokens.get().value)
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(BOUND)
+    assert len(got) == 8
+    assert source.fetched == 1
+
+
+async def test_a_slow_token_endpoint_does_not_block_the_event_loop(clock, source):
+    released = threading.Event()
+    fetch = source.fetch
+
+    def slow(audience):
+        assert released.wait(BOUND), "the loop never ran while the fetch was under way"
+        return fetch(audience)
+
+    source.fetch = slow
+    tokens = IdTokens(source, AUDIENCE, clock=clock)
+    asyncio.get_running_loop().call_soon(released.set)
+    assert await asyncio.wait_for(tokens.aget(), 2 * BOUND)
+
+
+async def test_one_callers_cancellation_is_not_the_others(clock, source):
+    deferred = Deferred()
+    tokens = IdTokens(source, AUDIENCE, clock=clock, start=deferred)
+    leaves, stays = asyncio.ensure_future(tokens.aget()), asyncio.ensure_future(tokens.aget())
+    await asyncio.sleep(0)
+    leaves.cancel()
+    await asyncio.sleep(0)
+    deferred.run()
+    assert (await asyncio.wait_for(stays, BOUND)).audience == AUDIENCE
+    assert leaves.cancelled()
+
+
+async def test_a_failing_refresh_does_not_lose_the_valid_token(clock, service, source, tokens, caplog):
+    async with client_of(service, tokens) as client:
+        await client.get(URL)
+        source.error = TokenEndpointUnavailableError("metadata server away")
+        clock.advance(3400)
+        with caplog.at_level(logging.WARNING, "mcpfleet"):
+            assert (await client.get(URL)).status_code == 200
+        assert "good for 200 s more" in caplog.text
+        assert "metadata server away" in caplog.text
+        assert (await client.get(URL)).status_code == 200
+        assert source.fetched == 2, "a failed refresh is not tried again at once"
+
+        clock.advance(10)
+        source.error = None
+        await client.get(URL)
+        assert source.fetched == 3
+        clock.advance(1000)  # past the first token's end
+        assert (await client.get(URL)).status_code == 200
+
+
+async def test_without_a_valid_token_the_reason_is_raised_and_the_next_call_tries_again(clock, service, source, tokens):
+    async with client_of(service, tokens) as client:
+        await client.get(URL)
+        clock.advance(3600)
+        source.error = TokenEndpointUnavailableError("metadata server away")
+        with pytest.raises(TokenEndpointUnavailableError, match="metadata server away"):
+            await client.get(URL)
+        source.error = None
+        assert (await client.get(URL)).status_code == 200
+
+
+async def test_a_source_that_gives_an_expired_token_is_told_so(source, tokens):
+    source.lifetime = -1
+    with pytest.raises(CredentialsRefusedError, match=r"test login has already expired.*clock"):
+        await tokens.aget()
+
+
+async def test_a_token_the_service_refuses_is_replaced_but_not_in_a_storm(clock, source, tokens, front_end):
+    elsewhere = front_end("https://another-audience")
+    async with client_of(elsewhere, tokens) as client:
+        for _ in range(5):
+            assert (await client.get(URL)).status_code == 401
+        assert source.fetched == 1
+        clock.advance(60)
+        await client.get(URL)
+        await client.get(URL)
+        assert source.fetched == 2
+
+
+async def test_no_thread_to_be_had_fails_the_call_and_not_all_later_ones(clock, source):
+    def refuse(work):
+        raise RuntimeError("can't start new thread")
+
+    tokens = IdTokens(source, AUDIENCE, clock=clock, start=refuse)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="can't start"):
+            await asyncio.wait_for(tokens.aget(), BOUND)
+
+
+async def test_a_token_is_not_shown_by_repr(tokens):
+    token = await tokens.aget()
+    assert token.value not in repr(token)
+    assert tokens.member == "user:ada@acme.dev"

@@ -1,0 +1,205 @@
+"""What the documents say is what the code does: generated tables, examples, links, commands."""
+
+import ast
+import re
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+import local_cloud.reference
+from infra.fleet import FleetError, parse_fleet
+from local_cloud.services.run import unsupported
+from workbench import cli, reference
+from workbench.reference import COMMAND, EXAMPLES, SECTIONS, PageError, written
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGE_IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+REFERENCE = {"source": {"build": "./mcp_server"}}
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+
+
+def blocks(page, language):
+    return [body for kind, body in FENCE.findall(page.read_text()) if kind == language]
+
+
+def prose(page):
+    return FENCE.sub("", page.read_text())
+
+
+def slug(heading):
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def mistakes(fleet):
+    try:
+        parse_fleet(fleet, root=ROOT)
+    except FleetError as error:
+        return str(error).splitlines()
+    return []
+
+
+# --- generated parts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("configuration", reference.configuration), ("local-cloud", local_cloud.reference.parts)]
+)
+def test_the_generated_parts_are_what_the_code_says(name, make):
+    page = (ROOT / "docs" / f"{name}.md").read_text()
+    assert written(page, make()) == page, f"docs/{name}.md is not in step with the code; run: {COMMAND}"
+
+
+def test_a_part_that_the_page_has_no_place_for_is_named():
+    page = "<!-- generated: a. -->\n<!-- end of a -->"
+    assert "new" in written(page, {"a": "new"})
+    with pytest.raises(PageError, match="b"):
+        written(page, {"a": "", "b": ""})
+    with pytest.raises(PageError, match="end of a"):
+        written("<!-- generated: a. -->", {"a": ""})
+
+
+def test_every_refusal_that_the_cloud_can_make_is_found_and_listed():
+    tree = ast.parse(Path(str(unsupported.__file__)).read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    reasons = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        if " " in node.value and node.value.endswith(".")
+    }
+    assert len(reasons) > 20
+    assert reasons - set(local_cloud.reference.refusals().values()) == set()
+
+
+def test_no_field_is_both_honoured_and_refused():
+    honoured = local_cloud.reference.honoured()
+    assert {"template", "customAudiences", "invokerIamDisabled"} <= set(honoured["Service"])
+    refused = [path.rpartition(".")[2] for path in local_cloud.reference.refusals() if path.count(".") == 1]
+    assert set(honoured["Service"]) & set(refused) == set()
+
+
+# --- examples -------------------------------------------------------------------------------------------
+
+
+def around(section, fragment):
+    """A whole fleet that holds *fragment*, some keys of the model that *section* shows."""
+    if section == "fleet":
+        return {"region": "europe-west1", "servers": {"reference": REFERENCE}, **fragment}
+    if section == "server":
+        server = {**REFERENCE, **fragment}
+    elif section.startswith("source-"):
+        kind = section.removeprefix("source-")
+        first = {"build": {"build": "./mcp_server"}, "image": {"image": "docker.io/acme/toolbox:1"}}[kind]
+        server = {"source": {**first, **fragment}}
+    else:
+        server = {**REFERENCE, "access": fragment if section == "access" else {"iam": fragment}}
+    return {"region": "europe-west1", "servers": {"reference": server}}
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_every_keys_example_is_accepted(path):
+    section, _, key = path.partition(".")
+    assert key in SECTIONS[section].model_fields, "the key is gone; remove its example"
+    assert mistakes(around(section, yaml.safe_load(f"{key}: {EXAMPLES[path]}"))) == []
+
+
+@every_page
+def test_every_fleet_on_a_page_is_one(page):
+    for body in blocks(page, "yaml"):
+        found = yaml.safe_load(body)
+        if "config" in found:
+            assert "gcp:project" in found["config"]
+            assert mistakes(found["config"]["mcpfleet:fleet"]) == []
+        elif "servers" in found:
+            assert mistakes({"region": "europe-west1", **found}) == []
+        else:
+            assert "steps" in found, f"neither a fleet nor a CI job:\n{body}"
+
+
+@every_page
+def test_every_python_example_compiles(page):
+    for body in blocks(page, "python"):
+        compile(body, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md"])
+def test_the_mistakes_that_a_page_shows_are_reported_in_these_words(page):
+    shown = re.findall(r"fleet\.[\w.]+: [^`\n]+", (ROOT / page).read_text())
+    said = {
+        line
+        for server in ("toolbox", "reference")
+        for line in mistakes({"servers": {server: {**REFERENCE, "max_instnces": 1}}})
+    }
+    assert shown
+    assert set(shown) - said == set()
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "key"),
+    [
+        ({"cpu": "0.5", "concurrency": 1}, {"cpu": "0.5", "concurrency": 2}, "concurrency"),
+        ({"cpu": "0.4", "concurrency": 1}, {"cpu": "0.4", "concurrency": 1, "memory": "513Mi"}, "memory"),
+        (
+            {"cpu": "0.5", "concurrency": 1, "memory": "1Gi"},
+            {"cpu": "0.5", "concurrency": 1, "memory": "1025Mi"},
+            "memory",
+        ),
+        ({"cpu": 1, "memory": "4Gi"}, {"cpu": 1, "memory": "4097Mi"}, "memory"),
+        ({"cpu": 2, "memory": "8Gi"}, {"cpu": 2, "memory": "8193Mi"}, "memory"),
+        ({"cpu": 4, "memory": "16Gi"}, {"cpu": 4, "memory": "16385Mi"}, "memory"),
+        ({"cpu": 6, "memory": "24Gi"}, {"cpu": 6, "memory": "24577Mi"}, "memory"),
+        ({"cpu": 4, "memory": "2Gi"}, {"cpu": 4, "memory": "2047Mi"}, "memory"),
+        ({"cpu": 6, "memory": "4Gi"}, {"cpu": 8, "memory": "4095Mi"}, "memory"),
+        ({"min_instances": 2, "max_instances": 2}, {"min_instances": 2, "max_instances": 1}, "max_instances"),
+        ({"health_path": "/health"}, {"health_path": "/mcp"}, "health_path"),
+    ],
+)
+def test_the_rules_between_keys_hold_where_configuration_md_says(good, bad, key):
+    assert mistakes(around("server", good)) == []
+    (mistake,) = mistakes(around("server", bad))
+    assert mistake.startswith(f"fleet.servers.reference.{key}: ")
+
+
+# --- links and commands ---------------------------------------------------------------------------------
+
+
+@every_page
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith("https://") or target == "NNNN-title.md":
+            continue
+        path, _, anchor = target.partition("#")
+        place = page.parent / path if path else page
+        assert place.exists(), f"{target} is not there"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", prose(place), re.MULTILINE)
+            assert anchor in {slug(heading) for heading in headings}, f"{target} names no heading"
+
+
+@every_page
+def test_every_command_that_is_named_exists(page):
+    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    text = page.read_text()
+    code = "\n".join([*(body for _, body in FENCE.findall(text)), *re.findall(r"`([^`\n]+)`", prose(page))])
+    assert set(re.findall(r"(?:^|[\s\"])\./dev ([a-z][a-z-]*)", code)) - known == set()
+    for module in re.findall(r"python -m ((?:local_cloud|workbench)[\w.]*)", code):
+        assert find_spec(module) is not None, module
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "adr"], ids=lambda page: page.stem)
+def test_every_decision_says_what_gets_worse(page):
+    headings = re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)
+    assert {"Context", "Decision", "What gets worse"} <= set(headings)
+    assert re.match(rf"# (NNNN|{page.stem[:4]}): ", page.read_text())
+
+
+def test_the_changelog_has_an_entry_for_the_version_in_pyproject():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.search(rf"^## {re.escape(version)}( |$)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -1,0 +1,302 @@
+"""`./dev verify` against a server in memory, behind a front door that can make each mistake that it looks for."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import httpx2
+import jsonschema
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import Tool, ToolAnnotations
+
+from mcp_server.app import build_server
+from mcp_server.hosting import build_app
+from mcp_server.settings import Settings
+from mcpfleet.tokens import IdToken
+from workbench.background import Place
+from workbench.phases import SetupError
+from workbench.verify import People, arguments, callable_tool, check, verify
+
+URL = "http://127.0.0.1:8080"
+SERVER = {"mcp_url": f"{URL}/mcp", "audience": URL}
+ANONYMOUS = "without a token: 403"
+AUDIENCE = "with a token for another audience: 401"
+STRANGER = "as a member who is no invoker: 403"
+LEGACY = "as an invoker, protocol legacy: tools listed and one called, no redirect"
+MODERN = "as an invoker, protocol 2026-07-28: tools listed and one called, no redirect"
+
+
+@dataclass(frozen=True)
+class Person:
+    name: str
+
+    def fetch(self, audience):
+        return IdToken(value=f"{self.name}|{audience}", expires_at=2**40, audience=audience)
+
+
+PEOPLE = People(invoker=Person("ada"), stranger=Person("bob"), elsewhere=Person("deployer"))
+
+
+@dataclass(frozen=True)
+class FrontDoor:
+    """Answers as Cloud Run's does, but for what it is told to do wrong."""
+
+    app: object
+    anonymous: int = 403
+    wrong_audience: int = 401
+    stranger: int = 403
+    redirect: int | None = None
+    refused_revision: str | None = None
+    seen: list = field(default_factory=list)
+
+    async def __call__(self, scope, receive, send):
+        headers = {key.decode().lower(): value.decode() for key, value in scope["headers"]}
+        self.seen.append(headers)
+        name, _, audience = headers.get("x-serverless-authorization", "").removeprefix("Bearer ").partition("|")
+        answer, location = 200, b""
+        if not name:
+            answer = self.anonymous
+        elif audience != URL:
+            answer = self.wrong_audience
+        elif name != "ada":
+            answer = self.stranger
+        elif self.redirect:
+            answer, location = self.redirect, b"/elsewhere"
+        elif self.refused_revision and headers.get("mcp-protocol-version") == self.refused_revision:
+            answer = 400
+        if answer == 200 and name == "ada":
+            await self.app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": answer, "headers": [(b"location", location)]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@asynccontextmanager
+async def lifespan(app) -> AsyncIterator[None]:
+    to_app, from_app = asyncio.Queue(), asyncio.Queue()
+    task = asyncio.create_task(app({"type": "lifespan", "state": {}}, to_app.get, from_app.put))
+    await to_app.put({"type": "lifespan.startup"})
+    assert (await asyncio.wait_for(from_app.get(), 5))["type"] == "lifespan.startup.complete"
+    try:
+        yield
+    finally:
+        await to_app.put({"type": "lifespan.shutdown"})
+        await asyncio.wait_for(task, 5)
+
+
+@pytest.fixture
+def report(monkeypatch):
+    """`report(server, **what the front door does wrong)`: what `check` finds."""
+    for setting in Settings.model_fields.values():
+        monkeypatch.delenv(str(setting.validation_alias), raising=False)
+
+    def look(server=None, **wrong):
+        async def run():
+            app = build_app(server or build_server(Settings()), Settings())
+            door = FrontDoor(app, **wrong)
+            async with lifespan(app):
+                found = await asyncio.wait_for(check("echo", SERVER, PEOPLE, httpx2.ASGITransport(door)), 20)
+            return replace(found, passed=sorted(found.passed)), door
+
+        found, door = asyncio.run(run())
+        assert len(found.passed) + len(found.failed) == 5, "every check ends in one of the two lists"
+        assert door.seen
+        return found
+
+    return look
+
+
+def test_a_server_that_does_all_it_must_passes_every_check(report):
+    found = report()
+    assert found.failed == []
+    assert found.passed == sorted([ANONYMOUS, AUDIENCE, STRANGER, LEGACY, MODERN])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"anonymous": 200}, f"{ANONYMOUS}: the answer was 200"),
+        ({"anonymous": 401}, f"{ANONYMOUS}: the answer was 401"),
+        ({"wrong_audience": 200}, f"{AUDIENCE}: the answer was 200"),
+        ({"stranger": 200}, f"{STRANGER}: the answer was 200"),
+        ({"stranger": 500}, f"{STRANGER}: the answer was 500"),
+    ],
+)
+def test_whoever_is_let_in_by_mistake_is_reported_alone(report, wrong, line):
+    assert report(**wrong).failed == [line]
+
+
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_redirect_is_reported_with_where_it_leads(report, status):
+    assert report(redirect=status).failed == [
+        f"{words}: redirected: {status} to /elsewhere" for words in (LEGACY, MODERN)
+    ]
+
+
+def test_a_server_that_does_not_speak_the_new_revision_fails_that_check_only(report):
+    found = report(refused_revision="2026-07-28")
+    assert [line.startswith(f"{MODERN}: ") for line in found.failed] == [True]
+
+
+def test_a_tool_that_fails_is_reported_by_name(report):
+    server = MCPServer("broken")
+
+    @server.tool()
+    def explode(count: int) -> int:
+        raise ToolError("no database")
+
+    said = "the tool explode failed: Error executing tool explode: no database"
+    assert report(server).failed == [f"{words}: {said}" for words in (LEGACY, MODERN)]
+
+
+def test_a_server_without_a_tool_that_can_be_called_is_reported(report):
+    server = MCPServer("demanding")
+
+    @server.tool()
+    def search(filters: dict[str, str]) -> int:
+        return len(filters)
+
+    assert report(server).failed == [
+        f"{words}: it has no tool that can be called with numbers and words" for words in (LEGACY, MODERN)
+    ]
+
+
+def test_a_server_that_cannot_be_reached_fails_every_check():
+    def refuse(_request):
+        raise httpx2.ConnectError("connection refused")
+
+    found = asyncio.run(check("echo", SERVER, PEOPLE, httpx2.MockTransport(refuse)))
+    assert found.passed == []
+    assert len(found.failed) == 5
+    assert all("connection refused" in line for line in found.failed)
+
+
+def test_missing_credential_files_are_said_with_the_way_out(plain, tmp_path):
+    with pytest.raises(SetupError) as failure:
+        verify(plain, Place(root=tmp_path, state=tmp_path / "state"), {"echo": SERVER})
+    assert "ada.json" in failure.value.message
+    assert "./dev up" in failure.value.next_step
+
+
+# Which tool is called, and with what.
+
+keywords = st.dictionaries(
+    st.sampled_from(["type", "properties", "required", "minimum", "enum", "pattern", "anyOf", "title", "$ref", "not"]),
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.sampled_from(["string", "integer", "number", "boolean", "object", "a", "b"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["a", "b", "type", "const"]), inner, max_size=3)
+        ),
+        max_leaves=8,
+    ),
+    max_size=5,
+)
+plain_arguments = st.dictionaries(
+    st.sampled_from(["a", "b", "c"]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["string", "integer", "number", "boolean", "object", "array", "null"])
+            | st.lists(st.sampled_from(["string", "null"]), min_size=1, unique=True),
+            "enum": st.lists(st.integers() | st.text(max_size=3), min_size=1, max_size=2),
+            "minimum": st.integers(-9, 9),
+            "maxLength": st.integers(0, 9),
+            "pattern": st.sampled_from(["^x$", "."]),
+            "title": st.text(max_size=5),
+            "default": st.integers(),
+        },
+    ),
+)
+
+
+@given(keywords)
+@example({"properties": None, "required": ["a"]})
+@example({"properties": ["a"], "required": ["a"]})
+@example({"properties": {}, "required": 5})
+@example({"properties": {}, "required": [["a"]]})
+def test_no_schema_makes_the_choice_of_arguments_raise(schema):
+    found = arguments(schema)
+    assert found is None or isinstance(found, dict)
+
+
+@given(plain_arguments, st.data())
+def test_arguments_are_valid_by_their_schema_wherever_there_are_any(properties, data):
+    names = data.draw(st.lists(st.sampled_from([*properties, "unknown"]), unique=True))
+    schema = {"type": "object", "properties": properties, "required": names}
+    found = arguments(schema)
+    if found is not None:
+        assert set(found) == set(names)
+        jsonschema.validate(found, schema)
+
+
+@given(st.dictionaries(st.text(max_size=5), st.sampled_from(["string", "integer", "number", "boolean"]), max_size=4))
+def test_plain_required_arguments_are_all_given(kinds):
+    schema = {
+        "type": "object",
+        "properties": {name: {"type": kind} for name, kind in kinds.items()},
+        "required": [*kinds],
+    }
+    found = arguments(schema)
+    assert found is not None
+    jsonschema.validate(found, schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"type": ["string", "null"]}}, "required": ["a"]},
+        {"properties": {"a": {"type": "string", "format": "uri"}}, "required": ["a"]},
+        {"properties": {"a": True}, "required": ["a"]},
+        {"properties": {}, "minProperties": 1},
+        {"properties": {}, "anyOf": [{"required": ["a"]}]},
+        {"$ref": "#/$defs/x"},
+    ],
+)
+def test_a_schema_with_more_conditions_than_types_gives_no_arguments(schema):
+    assert arguments({"type": "object", **schema}) is None
+
+
+def tool(name, *, required=(), **hints):
+    schema = {"type": "object", "properties": {one: {"type": "object"} for one in required}, "required": [*required]}
+    return Tool(name=name, input_schema=schema, annotations=ToolAnnotations(**hints) if hints else None)
+
+
+@pytest.mark.parametrize(
+    ("tools", "chosen"),
+    [
+        ([tool("write"), tool("read", read_only_hint=True)], "read"),
+        ([tool("wipe", destructive_hint=True), tool("write")], "write"),
+        ([tool("wipe", destructive_hint=True)], None),
+        ([tool("query", required=["filter"]), tool("first"), tool("second")], "first"),
+        ([], None),
+    ],
+)
+def test_a_tool_that_reads_comes_first_and_one_that_destroys_is_never_called(tools, chosen):
+    found = callable_tool(tools)
+    assert (found and found[0]) == chosen
+
+
+@pytest.mark.parametrize(
+    ("invokers", "invoker", "stranger"),
+    [
+        (["user:ada@mcpfleet.test"], "ada", "bob"),
+        (["user:bob@mcpfleet.test"], "bob", "ada"),
+        ([], None, "ada"),
+        (["group:all@mcpfleet.test"], None, "ada"),
+        (["user:ada@mcpfleet.test", "user:bob@mcpfleet.test"], "ada", None),
+        (["domain:mcpfleet.test"], "ada", None),
+    ],
+)
+def test_who_is_expected_to_get_in_is_who_the_fleet_names(invokers, invoker, stranger):
+    people = PEOPLE.of_server(invokers)
+    assert getattr(people.invoker, "name", None) == invoker
+    assert getattr(people.stranger, "name", None) == stranger

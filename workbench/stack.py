@@ -1,0 +1,258 @@
+"""The commands of `./dev` that deploy: what each does, in order. The work is in the modules beside this one."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from rich.markup import escape
+
+from workbench import background, leftovers
+from workbench.admin import Admin, admin_token, fresh_lines
+from workbench.background import DEFAULT_PORT, Place, port_of
+from workbench.engine import Engine, Outcome
+from workbench.environment import STACK, exports, shell
+from workbench.paths import Paths
+from workbench.phases import Phases, SetupError
+from workbench.setup import Prepared, prepare
+from workbench.setup.locks import lock_or_refuse
+from workbench.state import recorded, state_file
+from workbench.verify import verify as verify_servers
+
+_LOG_INTERVAL: Final = 0.5
+"""Seconds between two looks at a log that is followed."""
+
+_PUBLIC: Final = "us/mcpfleet-public/images"
+
+
+def place_of(environ: Mapping[str, str]) -> Place:
+    """The checkout's own place; MCPFLEET_PORT moves its control plane to another port.
+
+    A local cloud that runs, or that was killed, keeps its port: the images of its stack are named by it.
+
+    Raises:
+        SetupError: MCPFLEET_PORT is not a port, or not that of the local cloud that is there.
+    """
+    paths = Paths.of(environ)
+    present = port_of(paths.state)
+    chosen = environ.get("MCPFLEET_PORT") or str(present or DEFAULT_PORT)
+    if not (chosen.isascii() and chosen.isdecimal() and 1024 <= int(chosen) <= 65535):
+        raise SetupError(f"MCPFLEET_PORT is {chosen!r}, not a port.", "set it to a number from 1024 to 65535.")
+    if present is not None and int(chosen) != present:
+        raise SetupError(
+            f"MCPFLEET_PORT is {chosen}, but this checkout's local cloud has port {present}.",
+            f"take it down first (MCPFLEET_PORT={present} ./dev down), or unset MCPFLEET_PORT.",
+        )
+    return Place(root=paths.root, state=paths.state, port=int(chosen))
+
+
+def up(phases: Phases) -> None:
+    """Set up, deploy, verify, print."""
+    place = place_of(os.environ)  # first: setting up a bare machine takes minutes
+    prepared = prepare(phases)
+    with _alone(place):
+        engine = start(phases, place, prepared)
+        publish(phases, place, prepared)
+        outcome = deploy(phases, engine)
+        servers = outcome.outputs["servers"]
+        verify_servers(phases, place, servers)
+    if not outcome.touched:
+        phases.out.print("\nNo changes: what runs is what the program says.")
+    print_servers(phases, servers)
+
+
+def _alone(place: Place) -> AbstractContextManager[None]:
+    """One deployment at a time in a checkout; Pulumi's own lock covers only a part of it."""
+    refusal = SetupError(
+        f"The stack {STACK} is locked: another ./dev up or ./dev down is running here. Nothing was changed.",
+        "wait until it is done, or end it; then run the command again.",
+    )
+    return lock_or_refuse(place.state / "locks" / "stack.lock", refusal)
+
+
+def start(phases: Phases, place: Place, prepared: Prepared) -> Engine:
+    """Start what a deployment needs and return the engine that drives it."""
+    place.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.state.chmod(0o700)  # keys, tokens and logs are for this user alone
+    with phases.phase("Local cloud") as step:
+        environ = {**prepared.environment(), **exports(place, None)}
+        cloud, plugins = phases.concurrently(
+            lambda: background.ensure_cloud(place, environ), lambda: background.ensure_plugins(place, environ)
+        )
+        step.note(f"{place.url}, {'started' if cloud.started or plugins.started else 'running'}")
+    providers = str(plugins.facts["PULUMI_DEBUG_PROVIDERS"])
+    return Engine(place, prepared.pulumi, {**prepared.environment(), **exports(place, providers)})
+
+
+def publish(phases: Phases, place: Place, prepared: Prepared) -> None:
+    """Put the base image into the cloud's public repository, whose layers every push then finds there.
+
+    It costs one push for each new cloud (6 s, most of it compression) and saves that at each deployment.
+    """
+    reference = f"127.0.0.1:{place.port}/{_PUBLIC}/base"
+    images: Any = prepared.docker.images  # the stubs leave `push` untyped
+    image = images.get(prepared.base_image)
+    if place.published.exists() and place.published.read_text(encoding="utf-8") == image.id:
+        return
+    with phases.phase("Base image to registry"):
+        credentials = publisher(place)
+        image.tag(reference, "latest")
+        try:
+            answer: str = images.push(reference, "latest", auth_config=credentials)
+        finally:
+            images.remove(f"{reference}:latest")
+        if '"error"' in answer:
+            last = answer.strip().splitlines()[-1]
+            raise SetupError(
+                f"The local registry did not take the base image: {last}",
+                f"read its log: {place.log('cloud')}, then run ./dev up again.",
+            )
+        place.published.write_text(str(image.id), encoding="utf-8")
+
+
+def publisher(place: Place) -> dict[str, str]:
+    """What Docker shows the registry to push a public image."""
+    return {"username": "oauth2accesstoken", "password": admin_token(place)}
+
+
+def deploy(phases: Phases, engine: Engine) -> Outcome:
+    """Run `pulumi up`."""
+    with phases.phase("pulumi up") as step:
+        outcome = engine.up(step)
+        step.note(str(outcome))
+    return outcome
+
+
+def down(phases: Phases, *, force: bool = False) -> None:
+    """Destroy, prove that nothing is left, stop the local cloud."""
+    place = place_of(os.environ)
+    if not (force or place.cloud_state.exists() or state_file(place).exists()):
+        # Nothing is set up for it: on a bare machine that would take minutes.
+        phases.out.print("Nothing is left of the stack: no local cloud was ever started in this checkout.")
+        return
+    prepared = prepare(phases)
+    with _alone(place):
+        take_down(phases, place, prepared, force=force)
+    phases.out.print("\nNothing is left of the stack.")
+
+
+def take_down(phases: Phases, place: Place, prepared: Prepared, *, force: bool = False) -> None:
+    """Destroy the stack in *place*; with *force* also what its state does not know."""
+    engine = start(phases, place, prepared)
+    if not force:
+        with phases.phase("pulumi destroy") as step:
+            step.note(str(engine.destroy(step)) if engine.exists() else "there is no stack")
+    with phases.phase("Proof") as step:
+        cloud = background.running(place, "cloud") or {}
+        if force:
+            leftovers.reset(place, Admin(place))
+        left = leftovers.find(place, prepared.docker, cloud, Admin(place).inventory())
+        if left:
+            raise SetupError(
+                "The stack is destroyed, but this is left:\n  " + "\n  ".join(left),
+                "remove it all, whatever it is, with ./dev down --force.",
+            )
+        background.stop(place)
+        leftovers.forget(place, prepared.docker, cloud)
+        step.note("no container, network, image, registry content, record or state is left")
+
+
+def verify(phases: Phases) -> None:
+    """Call every deployed server as its clients would."""
+    place = place_of(os.environ)
+    servers = recorded(place).servers
+    if not servers:
+        raise SetupError("Nothing is deployed here that could be verified.", "deploy it with ./dev up.")
+    if background.running(place, "cloud") is None:
+        raise SetupError("The local cloud is not running, so no server answers.", "start it with ./dev up.")
+    verify_servers(phases, place, servers)
+
+
+def status(phases: Phases) -> None:
+    """Print what is deployed and where it answers."""
+    place = place_of(os.environ)
+    cloud, plugins = background.running(place, "cloud"), background.running(place, "plugins")
+    for title, facts in (("Local cloud", cloud), ("Stand-in plugins", plugins)):
+        phases.out.print(f"{title:<17} " + (f"running, process {facts['pid']}" if facts else "not running"))
+    stack = recorded(place)
+    if not stack.resources:
+        phases.out.print(f"Stack {STACK:<11} not deployed; deploy it with ./dev up.")
+        return
+    answers = "" if cloud else "; no server answers until ./dev up starts the local cloud again"
+    phases.out.print(f"Stack {STACK:<11} {len(stack.resources)} resources{answers}", soft_wrap=True)
+    print_servers(phases, stack.servers)
+
+
+def env(phases: Phases) -> None:
+    """Print the exports for the user's own shell."""
+    del phases  # this output is for a shell
+    place = place_of(os.environ)
+    plugins = background.running(place, "plugins")
+    if plugins is None or background.running(place, "cloud") is None:
+        raise SetupError("The local cloud is not running.", "start it with ./dev up.")
+    sys.stdout.write(shell(exports(place, str(plugins["PULUMI_DEBUG_PROVIDERS"]))) + "\n")
+
+
+def logs(phases: Phases, server: str, *, follow: bool = False) -> None:
+    """Print a server's log lines."""
+    place = place_of(os.environ)
+    target = _server(place, server)
+    service = f"projects/{target['project']}/locations/{target['region']}/services/{target['service']}"
+    for line in _log_lines(Admin(place), service, follow=follow):
+        phases.out.out(line, highlight=False)
+
+
+def _log_lines(cloud: Admin, service: str, *, follow: bool) -> Iterator[str]:
+    seen: list[str] = []
+    while True:
+        lines = cloud.logs(service)
+        yield from fresh_lines(seen, lines)
+        if not follow:
+            return
+        seen = lines
+        time.sleep(_LOG_INTERVAL)
+
+
+def proxy(phases: Phases, server: str, port: int | None) -> None:
+    """Open an authenticated proxy to a server as the local stack's invoker, until Ctrl-C."""
+    del phases
+    place = place_of(os.environ)
+    target = _server(place, server)
+    command = [sys.executable, "-m", "mcpfleet.cli", "proxy", "--url", str(target["mcp_url"])]
+    command += ["--audience", str(target["audience"]), "--port", str(_proxy_port(target) if port is None else port)]
+    environment = {**os.environ, "GOOGLE_APPLICATION_CREDENTIALS": str(place.credentials / "ada.json")}
+    sys.exit(subprocess.run(command, env=environment, check=False).returncode)
+
+
+def print_servers(phases: Phases, servers: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print, for each server, all that its users need."""
+    show = phases.out.print
+    for name, server in servers.items():
+        show(f"\n[bold]{escape(name)}[/]")
+        show(f"  MCP URL   {server['mcp_url']}", markup=False, soft_wrap=True)
+        show(f"  audience  {server['audience']}", markup=False, soft_wrap=True)
+        show(f"  invokers  {', '.join(server['invokers']) or 'nobody'}", markup=False, soft_wrap=True)
+        show(f"  proxy     ./dev proxy {name} --port {_proxy_port(server)}", markup=False, soft_wrap=True)
+        show(f"  client    {json.dumps(server['client_config'])}", markup=False, soft_wrap=True)
+
+
+def _server(place: Place, name: str) -> Mapping[str, Any]:
+    servers = recorded(place).servers
+    if not servers:
+        raise SetupError("Nothing is deployed here.", "deploy the stack with ./dev up.")
+    if name not in servers:
+        raise SetupError(
+            f"There is no server {name!r} in the stack {STACK}.", f"choose one of these: {', '.join(servers)}."
+        )
+    return servers[name]
+
+
+def _proxy_port(server: Mapping[str, Any]) -> int | None:
+    """The port in the server's client configuration."""
+    (entry,) = server["client_config"]["mcpServers"].values()
+    return urlsplit(str(entry["url"])).port

@@ -1,0 +1,115 @@
+"""What Pulumi's file backend keeps of a stack, read without the engine."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from workbench.background import Place
+from workbench.environment import STACK
+from workbench.phases import SetupError
+
+PROJECT: Final = "mcpfleet"
+_STACK_TYPE: Final = "pulumi:pulumi:Stack"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a stack's state says.
+
+    Attributes:
+        resources: Every resource but the stack itself.
+        outputs: The stack's outputs; secrets are encrypted in it.
+        pending: Whether a run ended in the middle of an operation.
+    """
+
+    resources: list[dict[str, Any]]
+    outputs: dict[str, Any]
+    pending: bool = False
+
+    @property
+    def servers(self) -> dict[str, dict[str, Any]]:
+        """The output `servers` (infra/outputs.py); empty where nothing is deployed."""
+        return self.outputs.get("servers") or {}
+
+
+def state_file(place: Place, stack: str = STACK) -> Path:
+    """Where the file backend keeps the stack's state."""
+    return place.state / "pulumi" / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+
+
+def recorded(place: Place, stack: str = STACK) -> Recorded:
+    """What the state says; nothing where there is no stack.
+
+    Raises:
+        SetupError: The file is no state; it says how to go on.
+    """
+    file = state_file(place, stack)
+    try:
+        return _parse(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return Recorded([], {})
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        backup = file.with_name(f"{file.name}.bak")
+        restore = (
+            f"put its backup in its place ({shlex.join(['cp', str(backup), str(file)])}), or "
+            if backup.exists()
+            else ""
+        )
+        raise SetupError(
+            f"The state of the stack {stack} cannot be read: {file}: {why}.",
+            f"{restore}remove the deployment, whatever it is, with ./dev down --force.",
+        ) from None
+
+
+def _parse(checkpoint: object) -> Recorded:
+    """The parts that are used here, each only as far as it is used.
+
+    Raises:
+        ValueError: It is not what Pulumi writes.
+    """
+    latest = _object(_object(checkpoint, "the file").get("checkpoint"), "checkpoint").get("latest")
+    listed = _object(latest, "latest").get("resources") if latest is not None else None
+    if listed is not None and not isinstance(listed, list):
+        raise ValueError("resources is not a list")
+    resources = [_object(one, "a resource") for one in cast("list[object]", listed or [])]
+    if not all(isinstance(one.get(key), str) for one in resources for key in ("type", "urn")):
+        raise ValueError("a resource has no type or no URN")
+    outputs = [_object(one.get("outputs") or {}, "outputs") for one in resources if one["type"] == _STACK_TYPE]
+    pending = latest is not None and bool(_object(latest, "latest").get("pending_operations"))
+    found = Recorded([one for one in resources if one["type"] != _STACK_TYPE], outputs[0] if outputs else {}, pending)
+    for name, server in _object(found.servers, "servers").items():
+        _object(server, f"the server {name}")
+    return found
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is not an object")  # noqa: TRY004 - like the errors of json, for one except
+    return cast("dict[str, Any]", value)
+
+
+def identifier(resource: Mapping[str, Any]) -> str | None:
+    """The provider's id of a resource whose creation was interrupted, where its name alone decides it.
+
+    None for a resource that can simply be created again: a grant, an enabled API, a pushed image. None too where
+    the inputs do not tell the name: they came from a run that was killed.
+    """
+    inputs: dict[str, Any] = resource.get("inputs") or {}
+    words = {key: value for key, value in inputs.items() if isinstance(value, str) and value}
+    match resource["type"]:
+        case "gcp:artifactregistry/repository:Repository":
+            shape = "projects/{project}/locations/{location}/repositories/{repositoryId}"
+        case "gcp:serviceaccount/account:Account":
+            shape = "projects/{project}/serviceAccounts/{accountId}@{project}.iam.gserviceaccount.com"
+        case "gcp:cloudrunv2/service:Service":
+            shape = "projects/{project}/locations/{location}/services/{name}"
+        case _:
+            return None
+    try:
+        return shape.format_map(words)
+    except KeyError:
+        return None
