@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from typing import Annotated, NoReturn
 
 import typer
@@ -35,21 +35,22 @@ def _phases() -> Phases:
     return phases
 
 
-def record_environment(phases: Phases, environ: Mapping[str, str], now: float) -> None:
+def record_environment(phases: Phases, environ: MutableMapping[str, str], now: float) -> None:
     """Show the phase that ran before Python did.
 
     Args:
         phases: Where to show it.
         environ: Holds MCPFLEET_ENVIRONMENT (what was done) and MCPFLEET_STARTED (seconds since 1970 at which
-            `./dev` began; empty where the shell has no such clock).
+            `./dev` began; empty where the shell has no such clock). Both are taken out of it: a command that this
+            one starts did not begin with it.
         now: Seconds since 1970.
     """
-    done = environ.get("MCPFLEET_ENVIRONMENT")
+    done, started = environ.pop("MCPFLEET_ENVIRONMENT", None), environ.pop("MCPFLEET_STARTED", "")
     if not done:
         return  # started as `python -m workbench`
     try:
         # Some locales have the shell write a comma.
-        seconds = now - float(environ.get("MCPFLEET_STARTED", "").replace(",", "."))
+        seconds = now - float(started.replace(",", "."))
     except ValueError:
         seconds = None
     phases.record("Python environment", seconds, done)

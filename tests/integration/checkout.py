@@ -1,6 +1,7 @@
 """A whole checkout, deployed by `./dev` as a user would, with a state, a port and a cloud of its own."""
 
 import os
+import random
 import re
 import signal
 import socket
@@ -109,9 +110,16 @@ def eventually(seen, what, seconds=PATIENCE):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A free port that stays free while nobody listens at it.
+
+    Below the ports from which systems take those of outgoing connections (Linux: from 32768): a port of theirs may be
+    taken by any client between two starts of the same local cloud. That failed CI once.
+    """
+    for port in random.sample(range(20_000, 32_768), 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    pytest.fail("no free port in a hundred tries")
 
 
 def digest_of(text):

@@ -12,15 +12,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.integration.checkout import free_port
+
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Process:

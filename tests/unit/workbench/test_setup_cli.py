@@ -108,6 +108,7 @@ def test_the_seconds_of_the_front_door_are_the_first_phase(plain, started, secon
     cli.record_environment(plain, environ, now=1795390403.0)
     (result,) = plain.results
     assert (result.title, result.seconds, result.detail) == ("Python environment", seconds, "in step with uv.lock")
+    assert environ == {}, "a command that this one starts would count from its beginning"
 
 
 def test_without_the_front_door_there_is_no_such_phase(plain):
