@@ -27,6 +27,15 @@ DEPLOYER_ROLES: Final = (
     "roles/iam.serviceAccountAdmin",
     "roles/iam.serviceAccountUser",
     "roles/run.admin",
+    # For what only some fleets have: README says which.
+    "roles/agentregistry.admin",
+    "roles/compute.loadBalancerAdmin",
+    "roles/compute.networkAdmin",
+    "roles/iap.admin",
+    "roles/iap.settingsAdmin",
+    "roles/resourcemanager.projectIamAdmin",
+    "roles/secretmanager.admin",
+    "roles/storage.admin",
     "roles/serviceusage.serviceUsageAdmin",
 )
 

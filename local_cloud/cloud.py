@@ -18,7 +18,7 @@ from local_cloud.identity import Claims, Identity
 from local_cloud.operations import Operations
 from local_cloud.policy import Policies
 from local_cloud.registry.catalog import MANIFEST
-from local_cloud.services import artifactregistry, run
+from local_cloud.services import artifactregistry, run, secretmanager
 from local_cloud.services.artifactregistry.model import KIND as REPOSITORY
 from local_cloud.services.billing.routes import routes as billing_routes
 from local_cloud.services.iam.keys import AccountKeys
@@ -34,12 +34,15 @@ from local_cloud.services.serviceusage.routes import routes as serviceusage_rout
 from local_cloud.settings import Settings
 from local_cloud.state import State
 from local_cloud.store import Document, Store
+from local_cloud.vault import Vault
 
 if TYPE_CHECKING:
     from local_cloud.runtime import DockerDataPlane
 
 # Cloud Run pulls images in this account's name, as on Google.
 _RUN_AGENT: Final = "service-{}@serverless-robot-prod.iam.gserviceaccount.com"
+# The label by which the provider marks what it made, unless it is told not to.
+ATTRIBUTION: Final = "goog-pulumi-provisioned"
 _PULL_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 
 
@@ -101,6 +104,12 @@ class Cloud:
         self.repositories: Final = artifactregistry.ArtifactRegistry(
             self.store, self.catalog, self.gate, settings, clock, publisher_token=self.state.admin_token
         )
+        self.secrets: Final = secretmanager.SecretManager(
+            self.store,
+            Vault(settings.state / "keys"),
+            lambda project: self.projects.get(project)["projectNumber"],
+            clock,
+        )
         self._clock = clock
         self._docker = None if data_plane else self._docker_data_plane()
         plane = data_plane or self._docker
@@ -128,6 +137,7 @@ class Cloud:
             *billing_routes(self.gate),
             *oauth_routes(self._tokens, self.identity),
             *artifactregistry.routes(self.repositories, self.operations, self.gate, self.policies),
+            *secretmanager.routes(self.secrets, self.policies, self.gate),
             *run.routes(self.run, self.gate),
             *registry.routes(self.catalog, self.repositories),
         ]
@@ -184,8 +194,14 @@ class Cloud:
             "serviceAccounts": [account["email"] for account in self.accounts.of_project(self.settings.project)],
             "repositories": [name for name, _ in self.store.list(REPOSITORY)],
             "images": [name for name, _ in self.store.list(MANIFEST)],
+            "records": self._records(),
             "services": self.run.inventory(),
         }
+
+    def _records(self) -> list[str]:
+        """What a stack made besides, in words; secrets that a person made for a stack to use are none of its."""
+        secrets = [one for one in self.secrets.secrets() if ATTRIBUTION in one.get("labels", {})]
+        return [f"secret {one['name']}" for one in secrets]
 
     async def logs(self, service: str, lines: int) -> str:
         """The last *lines* of what the containers of *service* (its full or its short name) wrote.

@@ -37,6 +37,7 @@ _APIS: Final = {
     "billing": "Cloud Billing",
     "oauth2": "OAuth",
     "artifactregistry": "Artifact Registry",
+    "secretmanager": "Secret Manager",
     "run": "Cloud Run Admin",
     "v2": "the registry",
     "_local": "the cloud's own",

@@ -69,9 +69,49 @@ _SECRETS_READ: Final = (
     | _of("secretmanager.locations", "get list")
 )
 _SECRETS_ACCESS: Final = _of("secretmanager.versions", "access")
-_SECRETS_WRITE: Final = _of("secretmanager.secrets", "create update delete setIamPolicy") | _of(
-    "secretmanager.versions", "add enable disable destroy"
+_SECRETS_ADD: Final = _of("secretmanager.versions", "add")
+_SECRETS_WRITE: Final = (
+    _of("secretmanager.secrets", "create update delete setIamPolicy")
+    | _of("secretmanager.versions", "enable disable destroy")
+    | _SECRETS_ADD
 )
+
+_OBJECTS_READ: Final = _of("storage.objects", "get list")
+_OBJECTS_WRITE: Final = _of("storage.objects", "create delete update")
+_BUCKETS_READ: Final = _of("storage.buckets", "get list getIamPolicy")
+_BUCKETS_WRITE: Final = _of("storage.buckets", "create delete update setIamPolicy")
+
+_NETWORK_READ: Final = _of("compute.networks", "get list") | _of("compute.subnetworks", "get list")
+_NETWORK_WRITE: Final = _of("compute.networks", "create delete update use") | _of(
+    "compute.subnetworks", "create delete update use"
+)
+_BALANCER: Final = (
+    frozenset(
+        f"compute.{resource}.{verb}"
+        for resource in (
+            "globalAddresses",
+            "sslCertificates",
+            "regionNetworkEndpointGroups",
+            "backendServices",
+            "urlMaps",
+            "targetHttpProxies",
+            "targetHttpsProxies",
+            "globalForwardingRules",
+        )
+        for verb in ("create", "delete", "get", "list", "update", "use")
+    )
+    | _of("compute.globalOperations", "get")
+    | _of("compute.regionOperations", "get")
+)
+
+_IAP_POLICY: Final = _of("iap.webServices", "getIamPolicy setIamPolicy")
+_IAP_SETTINGS: Final = _of("iap.webServices", "getSettings updateSettings") | _of(
+    "iap.projects", "getSettings updateSettings"
+)
+_IAP_ACCESS: Final = _of("iap.webServiceVersions", "accessViaIAP")
+
+_AGENTS_READ: Final = _of("agentregistry.services", "get list") | _of("agentregistry.mcpServers", "get list")
+_AGENTS_WRITE: Final = _of("agentregistry.services", "create update delete")
 _LOGS_WRITE: Final = _of("logging.logEntries", "create route")
 _LOGS_READ: Final = _of("logging.logEntries", "list") | _of("logging.logs", "list")
 _METRICS_WRITE: Final = _of("monitoring.timeSeries", "create") | _of("monitoring.metricDescriptors", "create")
@@ -88,6 +128,9 @@ _READ: Final = (
     | _of("artifactregistry.repositories", "getIamPolicy")
     | _USAGE_READ
     | _SECRETS_READ
+    | _BUCKETS_READ
+    | _NETWORK_READ
+    | _AGENTS_READ
     | _LOGS_READ
 )
 # Editors change resources but neither who may use them nor whose tokens they hold.
@@ -103,11 +146,28 @@ _EDIT: Final = (
     | _USAGE_USE
     | _USAGE_WRITE
     | (_SECRETS_WRITE - _of("secretmanager.secrets", "setIamPolicy"))
+    | (_BUCKETS_WRITE - _of("storage.buckets", "setIamPolicy"))
+    | _NETWORK_WRITE
+    | _BALANCER
+    | _AGENTS_WRITE
     | _LOGS_WRITE
     | _METRICS_WRITE
     | _TRACES_WRITE
 )
-_OWN: Final = _EDIT | _PROJECT_IAM | _RUN_ADMIN | _ACCOUNT_IAM | _REPOSITORIES | _SECRETS_WRITE | _SECRETS_ACCESS
+_OWN: Final = (
+    _EDIT
+    | _PROJECT_IAM
+    | _RUN_ADMIN
+    | _ACCOUNT_IAM
+    | _REPOSITORIES
+    | _SECRETS_WRITE
+    | _SECRETS_ACCESS
+    | _BUCKETS_WRITE
+    | _OBJECTS_READ
+    | _OBJECTS_WRITE
+    | _IAP_POLICY
+    | _IAP_SETTINGS
+)
 
 ROLES: Final[Mapping[str, frozenset[str]]] = {
     "roles/owner": _OWN,
@@ -139,7 +199,28 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "roles/serviceusage.serviceUsageViewer": _USAGE_READ | _PROJECT,
     "roles/secretmanager.admin": _SECRETS_READ | _SECRETS_ACCESS | _SECRETS_WRITE | _PROJECT,
     "roles/secretmanager.secretAccessor": _SECRETS_ACCESS | _PROJECT,
+    "roles/secretmanager.secretVersionAdder": _SECRETS_ADD | _PROJECT,
+    "roles/secretmanager.secretVersionManager": _of("secretmanager.versions", "add destroy disable enable get list")
+    | _PROJECT,
     "roles/secretmanager.viewer": _SECRETS_READ | _PROJECT,
+    "roles/storage.admin": _BUCKETS_READ | _BUCKETS_WRITE | _OBJECTS_READ | _OBJECTS_WRITE | _PROJECT,
+    "roles/storage.objectAdmin": _OBJECTS_READ | _OBJECTS_WRITE | _PROJECT,
+    "roles/storage.objectUser": _OBJECTS_READ | _OBJECTS_WRITE | _PROJECT,
+    "roles/storage.objectCreator": _of("storage.objects", "create") | _PROJECT,
+    "roles/storage.objectViewer": _OBJECTS_READ | _PROJECT,
+    "roles/storage.bucketViewer": _of("storage.buckets", "get list"),
+    "roles/compute.networkAdmin": _NETWORK_READ | _NETWORK_WRITE | _BALANCER | _PROJECT,
+    "roles/compute.networkUser": _NETWORK_READ | _of("compute.networks", "use") | _of("compute.subnetworks", "use"),
+    "roles/compute.networkViewer": _NETWORK_READ | _PROJECT,
+    "roles/compute.loadBalancerAdmin": _BALANCER | _NETWORK_READ | _PROJECT,
+    "roles/compute.securityAdmin": _of("compute.sslCertificates", "create delete get list") | _PROJECT,
+    "roles/iap.admin": _IAP_POLICY,
+    "roles/iap.settingsAdmin": _IAP_SETTINGS,
+    "roles/iap.httpsResourceAccessor": _IAP_ACCESS,
+    "roles/agentregistry.admin": _AGENTS_READ | _AGENTS_WRITE,
+    "roles/agentregistry.editor": _AGENTS_READ | _AGENTS_WRITE,
+    "roles/agentregistry.viewer": _AGENTS_READ,
+    "roles/aiplatform.user": _of("aiplatform.endpoints", "predict"),
     "roles/logging.logWriter": _LOGS_WRITE,
     "roles/logging.viewer": _LOGS_READ | _PROJECT,
     "roles/monitoring.metricWriter": _METRICS_WRITE,
@@ -154,6 +235,8 @@ _APPLICABLE: Final[Mapping[str, tuple[str, ...]]] = {
     "serviceAccounts": ("iam.serviceAccounts.", "iam.serviceAccountKeys."),
     "repositories": ("artifactregistry.",),
     "secrets": ("secretmanager.",),
+    "buckets": ("storage.",),
+    "iap_web": ("iap.",),
 }
 
 

@@ -25,6 +25,7 @@ _ENDPOINTS: Final[Mapping[str, str]] = {
     "IAM_BETA": "iam/v1/",
     "IAM_CREDENTIALS": "iamcredentials/v1/",
     "RESOURCE_MANAGER": "crm/v1/",
+    "SECRET_MANAGER": "secretmanager/v1/",
     "SERVICE_USAGE": "serviceusage/v1beta1/",
 }
 

@@ -30,6 +30,7 @@ def find(place: Place, engine: docker.DockerClient, cloud: Mapping[str, Any], he
     left += [f"repository {name}" for name in held["repositories"]]
     left += [f"registry content {name}" for name in held["images"] if _PUBLIC not in name]
     left += [f"service account {email}" for email in held["serviceAccounts"] if not email.startswith(_FIRST)]
+    left += held["records"]
     left += [f"container {one.name}" for one in _containers(engine, cloud)]
     left += [f"image {reference}" for reference in _images(engine, place)]
     left += [f"state: {resource['urn']}" for resource in recorded(place).resources]

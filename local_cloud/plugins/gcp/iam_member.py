@@ -29,7 +29,8 @@ _CONDITION: Final = (
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-def _member_fields(*of: Field) -> tuple[Field, ...]:
+def member_fields(*of: Field) -> tuple[Field, ...]:
+    """The properties of a grant on a resource that the properties *of* name."""
     return (
         *of,
         PROJECT,
@@ -214,9 +215,7 @@ class RunServiceIamMember(IamMember):
     """A member of a role on a Cloud Run service."""
 
     type_name = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
-    fields = _member_fields(
-        text("name", required=True, force_new=True), text("location", computed=True, force_new=True)
-    )
+    fields = member_fields(text("name", required=True, force_new=True), text("location", computed=True, force_new=True))
     endpoint = "cloudRunV2CustomEndpoint"
     id_form = "projects/{project}/locations/{location}/services/{name}"
     import_forms = ("{project}/{location}/{name}", "{location}/{name}", "{name}")
@@ -228,7 +227,7 @@ class RepositoryIamMember(IamMember):
     """A member of a role on an Artifact Registry repository."""
 
     type_name = "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember"
-    fields = _member_fields(
+    fields = member_fields(
         text("repository", required=True, force_new=True), text("location", computed=True, force_new=True)
     )
     endpoint = "artifactRegistryCustomEndpoint"
@@ -242,7 +241,7 @@ class ProjectIamMember(IamMember):
     """A member of a role on a project; its ids and import ids begin with the bare project."""
 
     type_name = "gcp:projects/iAMMember:IAMMember"
-    fields = _member_fields()
+    fields = member_fields()
     endpoint = "resourceManagerCustomEndpoint"
     id_form = "projects/{project}"
     import_forms = ("{project}",)

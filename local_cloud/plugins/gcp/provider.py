@@ -12,6 +12,7 @@ from local_cloud.plugins.gcp.invokes import get_client_config, get_project
 from local_cloud.plugins.gcp.project_service import ProjectService
 from local_cloud.plugins.gcp.repository import Repository
 from local_cloud.plugins.gcp.run_service import RunService
+from local_cloud.plugins.gcp.secret import Secret, SecretIamMember, SecretVersion
 from local_cloud.plugins.gcp.transport import Api
 from local_cloud.plugins.servicer import Provider
 from local_cloud.plugins.values import Properties
@@ -36,6 +37,9 @@ class GcpProvider(Provider):
             RepositoryIamMember(),
             RunService(),
             RunServiceIamMember(),
+            Secret(),
+            SecretIamMember(),
+            SecretVersion(),
         ]
         functions = {
             "gcp:organizations/getClientConfig:getClientConfig": get_client_config,

@@ -181,6 +181,23 @@ class Api:
             raise OperationError(f"Error waiting for {activity}: Error code {code}, message: {message}")
         return operation.get("response") or {}
 
+    def finish_compute(self, call: Call, endpoint: str, operation: Mapping[str, Any], activity: str) -> None:
+        """Wait until an operation of Compute Engine's is done (TPG compute_operation.go).
+
+        Raises:
+            OperationError: it ended in an error.
+        """
+        pause = 0.05
+        while operation.get("status") != "DONE":
+            call.wait(pause)
+            pause = min(pause * 1.5, self.config.poll_interval, 1.0)
+            operation = self.send(call, "GET", endpoint, str(operation["selfLink"]).partition("/compute/v1/")[2])
+        failed = cast("Mapping[str, Any]", operation.get("error") or {})
+        errors = cast("list[Mapping[str, Any]]", failed.get("errors") or [])
+        if errors:
+            said = "\n\t".join(str(one.get("message")) for one in errors)
+            raise OperationError(f"Error waiting for {activity}: {said}")
+
 
 def _busy(answer: httpx2.Response) -> bool:
     """Refusals that mean `later` (TPG error_retry_predicates.go)."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import google.auth._helpers
 import google.oauth2.service_account
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -19,7 +20,15 @@ from local_cloud.app import create_app
 from local_cloud.cloud import Cloud
 from local_cloud.dataplane import Revision
 from local_cloud.identity import Identity, new_key
+from local_cloud.plugins.call import Call
+from local_cloud.plugins.gcp.config import _camel, configure
+from local_cloud.plugins.gcp.provider import GcpProvider
+from local_cloud.plugins.gcp.transport import Api
+from local_cloud.plugins.resources import CheckInput
+from local_cloud.plugins.values import Secret
 from local_cloud.settings import Settings
+from workbench.background import Place
+from workbench.environment import exports
 
 NOW = 1_790_000_000.0
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
@@ -179,3 +188,81 @@ def deployer_jwt(running: Running) -> str:
     credentials.refresh(None)
     assert isinstance(credentials.token, (str, bytes))
     return credentials.token if isinstance(credentials.token, str) else credentials.token.decode()
+
+
+@dataclass
+class Program:
+    """The stand-in gcp plugin over this cloud's own APIs: what a Pulumi program would get."""
+
+    running: Running
+    api: Api = field(init=False)
+    requests: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        endpoints = {
+            _camel(name.removeprefix("GOOGLE_")): value
+            for name, value in exports(Place(root=Path(), state=Path()), None).items()
+            if name.endswith("_CUSTOM_ENDPOINT")
+        }
+        settings = {"project": self.running.project, "region": "europe-west1", "accessToken": "t", **endpoints}
+        self.api = Api(configure(settings, {}), httpx2.MockTransport(self._answer))
+
+    def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(f"{request.method} {request.url.raw_path.decode()}")
+        headers = {**self.running.headers(), "content-type": request.headers.get("content-type", "")}
+        answer = self.running.client.request(
+            request.method, request.url.raw_path.decode(), content=request.content, headers=headers
+        )
+        return httpx2.Response(answer.status_code, content=answer.content, headers=dict(answer.headers))
+
+    def check(self, kind: str, inputs: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        checked, failures = RESOURCES[kind].check(self.api, CheckInput(name="res", olds={}, news=inputs))
+        return opened(checked), [failure.reason for failure in failures]
+
+    def create(self, kind: str, inputs: dict[str, Any]) -> Any:
+        """The resource as the engine keeps it."""
+        checked, failures = self.check(kind, inputs)
+        assert failures == []
+        return RESOURCES[kind].create(self.api, Call(), "res", checked, preview=False)
+
+    def update(self, kind: str, made: Any, inputs: dict[str, Any]) -> Any:
+        """The same resource with other inputs; a change that replaces is an error."""
+        assert not any(change.replace for change in self.diff(kind, made, inputs).values())
+        checked, _ = self.check(kind, inputs)
+        found = RESOURCES[kind].update(self.api, Call(), made.resource_id, made.properties, checked, preview=False)
+        return replace(made, properties=found)
+
+    def diff(self, kind: str, made: Any, inputs: dict[str, Any]) -> Any:
+        checked, failures = self.check(kind, inputs)
+        assert failures == []
+        return RESOURCES[kind].diff(self.api, made.properties, checked).changes
+
+    def replaced(self, kind: str, made: Any, inputs: dict[str, Any]) -> list[str]:
+        """The properties that force a new resource."""
+        return sorted(path for path, change in self.diff(kind, made, inputs).items() if change.replace)
+
+    def read(self, kind: str, made: Any) -> Any:
+        return RESOURCES[kind].read(self.api, Call(), made.resource_id, made.properties)
+
+    def imported(self, kind: str, identity: str) -> Any:
+        return RESOURCES[kind].read(self.api, Call(), identity, {})
+
+    def delete(self, kind: str, made: Any) -> None:
+        RESOURCES[kind].delete(self.api, Call(), made.resource_id, made.properties)
+
+
+RESOURCES: dict[str, Any] = GcpProvider()._resources
+
+
+def opened(value: Any) -> Any:
+    """Secrets as the engine passes them back."""
+    if isinstance(value, Secret):
+        return opened(value.value)
+    if isinstance(value, dict):
+        return {key: opened(one) for key, one in value.items()}
+    return [opened(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def program(running: Running) -> Program:
+    return Program(running)

@@ -15,6 +15,7 @@ from workbench.state import state_file
 CLOUD = {"id": "c0ffee", "pid": 1}
 EMPTY = {
     "services": [],
+    "records": [],
     "repositories": [],
     "images": [
         "projects/mcpfleet-public/locations/us/repositories/images/dockerImages/base@sha256:0",
@@ -96,6 +97,7 @@ def test_a_cloud_as_it_begins_has_nothing_left(place, docker):
             {"repositories": ["projects/p/locations/l/repositories/mcpfleet"]},
             "repository projects/p/locations/l/repositories/mcpfleet",
         ),
+        ({"records": ["secret projects/1/secrets/db"]}, "secret projects/1/secrets/db"),
         ({"images": ["l/p/mcpfleet/echo@sha256:0"]}, "registry content l/p/mcpfleet/echo@sha256:0"),
         (
             {"serviceAccounts": ["mcp-echo@p.iam.gserviceaccount.com"]},

@@ -1,6 +1,8 @@
 """The app around the APIs: errors nobody foresaw, bodies, the log, the cloud's own API; and how a cloud begins."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -115,7 +117,9 @@ def test_a_fresh_cloud_has_the_accounts_and_the_rights_that_readme_promises(runn
     assert emails == ["481516234200-compute@developer.gserviceaccount.com", DEPLOYER]
     bindings = running.cloud.policies.get(f"projects/{running.project}")["bindings"]
     held = {one["role"] for one in bindings if f"serviceAccount:{DEPLOYER}" in one["members"]}
-    assert held == {
+    readme = (Path(__file__).parents[4] / "README.md").read_text()
+    assert held == set(re.findall(r"^ *\| `(roles/[\w.]+)` \|", readme, re.MULTILINE))
+    assert held >= {
         "roles/run.admin",
         "roles/iam.serviceAccountUser",
         "roles/iam.serviceAccountAdmin",
