@@ -4,8 +4,10 @@ The token goes into `X-Serverless-Authorization`, which Cloud Run checks first a
 application's own `Authorization` alone (google-apis.md 5.1). One token is kept for each audience, fetched
 anew five minutes before it expires, beside the requests: while a token is valid, nobody waits for the next.
 
-Not here: which identity is used (`mcpfleet.sources`), and sending a refused request again, since only the
-caller knows if its body can be sent twice.
+A request whose token the service refuses, as one that expired on the way, goes again once with a new one, if its
+body is held in memory; a body that is a stream cannot be sent twice.
+
+Not here: which identity is used (`mcpfleet.sources`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from concurrent.futures import Future
 
 import httpx2
 
+from mcpfleet.diagnosis import Caller
 from mcpfleet.errors import AuthError, CredentialsRefusedError
 from mcpfleet.sources import DefaultSource, TokenSource
 from mcpfleet.tokens import IdToken
@@ -80,6 +83,11 @@ class IdTokens:
         """The member, or else the source, for a person to read."""
         return self.member or self.source.name
 
+    @property
+    def caller(self) -> Caller:
+        """Who calls, for a diagnosis."""
+        return Caller(self.identity, self.member, self.audience)
+
     async def aget(self) -> IdToken:
         """A valid token, without blocking the event loop.
 
@@ -96,11 +104,16 @@ class IdTokens:
         token = self._token_or_flight()
         return token if isinstance(token, IdToken) else token.result()
 
-    def refused(self, token: IdToken) -> None:
-        """The service did not accept this token, though by our clock it is valid: fetch another next time."""
+    def refused(self, token: IdToken) -> bool:
+        """The service did not accept this token, though by our clock it is valid: fetch another next time.
+
+        Returns:
+            Whether another is to be had, so that the request, which the service did not look at, can go again.
+        """
         with self._lock:
             if self._token is token and self._clock() - self._fetched_at >= MISTRUST_SECONDS:
                 self._token = None
+            return self._token is not token
 
     def _token_or_flight(self) -> IdToken | Future[IdToken]:
         """The token held if it is still valid, or else the refresh to wait for; starts one when it is time."""
@@ -185,20 +198,31 @@ class IdTokenAuth(httpx2.Auth):
         """Called by `httpx2.AsyncClient`."""
         token = await self.tokens.aget()
         self._sign(request, token)
-        self._judge(token, (yield request))
+        response = yield request
+        if self._goes_again(request, response, token):
+            self._sign(request, await self.tokens.aget())
+            yield request
 
     def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
         """Called by `httpx2.Client`."""
         token = self.tokens.get()
         self._sign(request, token)
-        self._judge(token, (yield request))
+        response = yield request
+        if self._goes_again(request, response, token):
+            self._sign(request, self.tokens.get())
+            yield request
 
     def _sign(self, request: httpx2.Request, token: IdToken) -> None:
         request.headers[self.header] = f"Bearer {token.value}"
 
-    def _judge(self, token: IdToken, response: httpx2.Response) -> None:
-        # Google's front end says this of an expired or mis-audienced token; an application's own 401 may
+    def _goes_again(self, request: httpx2.Request, response: httpx2.Response, token: IdToken) -> bool:
+        """Whether the service refused a token that can be replaced, and the request can be sent once more.
+
+        Cloud Run's front end refuses before the service has seen the request, so nothing is done twice.
+        """
+        # The front end says this of an expired or mis-audienced token; an application's own 401 may
         # say it too, and then a fetch a minute is all it costs.
         challenge = response.headers.get("www-authenticate", "")
-        if response.status_code == 401 and "invalid_token" in challenge:
-            self.tokens.refused(token)
+        if response.status_code != 401 or "invalid_token" not in challenge:
+            return False
+        return self.tokens.refused(token) and isinstance(request.stream, httpx2.ByteStream)

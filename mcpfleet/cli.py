@@ -9,14 +9,14 @@ import logging
 import os
 import socket
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from mcpfleet.errors import McpfleetError, UsageError
+from mcpfleet import options
+from mcpfleet.errors import McpfleetError
 
 if TYPE_CHECKING:
     import uvicorn
@@ -55,40 +55,64 @@ def root(
 
 
 @app.command()
+def connect(
+    server: Annotated[str | None, typer.Argument(help="The server's name in the fleet.")] = None,
+    url: options.Url = None,
+    audience: options.Audience = None,
+    stack: options.StackName = None,
+    outputs: options.Outputs = None,
+    cwd: options.Folder = None,
+    credentials: options.Credentials = None,
+    token_file: options.TokenFilePath = None,
+    token_command: options.TokenCommandText = None,
+    impersonate: options.Impersonate = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say on stderr what is tried again, and why.")
+    ] = False,
+) -> None:
+    """Be a stdio MCP server that carries every request to a private one, with your ID token.
+
+    Desktop clients start this command (`mcpfleet config CLIENT` writes how). The identity is the one google-auth
+    finds, unless an option names another.
+    """
+    from mcpfleet.auth import IdTokenAuth
+    from mcpfleet.desk import run_connect
+
+    _log_to_stderr(logging.INFO if verbose else logging.WARNING)
+    found = options.find_stack(url, audience, stack, outputs, cwd)
+    chosen = options.one_server(found, server, url, audience)
+    source = options.find_source(found, credentials, token_file, token_command, impersonate)
+    run_connect(chosen.target, IdTokenAuth(chosen.audience, source))
+
+
+@app.command()
 def proxy(
-    url: Annotated[str, typer.Option(help="The service's URL, or its MCP URL.")],
-    audience: Annotated[
-        str | None, typer.Option(help="What the ID token is for. Default: the URL without its path.")
-    ] = None,
+    server: Annotated[str | None, typer.Argument(help="The server's name in the fleet.")] = None,
+    url: options.Url = None,
+    audience: options.Audience = None,
     port: Annotated[int, typer.Option(help="Loopback port to listen on; 0 takes a free one.", min=0, max=65535)] = 3000,
-    token_file: Annotated[
-        Path | None, typer.Option(help="A file that something else keeps a fresh ID token in.")
-    ] = None,
-    token_command: Annotated[
-        str | None, typer.Option(help="A command that prints an ID token; run again for each refresh.")
-    ] = None,
+    stack: options.StackName = None,
+    outputs: options.Outputs = None,
+    cwd: options.Folder = None,
+    credentials: options.Credentials = None,
+    token_file: options.TokenFilePath = None,
+    token_command: options.TokenCommandText = None,
+    impersonate: options.Impersonate = None,
 ) -> None:
     """Listen on 127.0.0.1 and forward everything to a private service, with your ID token.
 
-    The identity is the one google-auth finds: GOOGLE_APPLICATION_CREDENTIALS, then the login of
-    `gcloud auth application-default login`, then the metadata server.
+    The identity is the one google-auth finds, unless an option names another: GOOGLE_APPLICATION_CREDENTIALS, then
+    the login of `gcloud auth application-default login`, then the metadata server.
     """
     # Imported here: `mcpfleet --help` and the shell's completion need none of it.
     from mcpfleet.auth import IdTokenAuth
-    from mcpfleet.proxy import Proxy, Target
-    from mcpfleet.sources import TokenCommand, TokenFile, default_source
+    from mcpfleet.proxy import Proxy
 
-    if token_file and token_command:
-        raise UsageError("Give --token-file or --token-command, not both.")
-    target = Target.parse(url)
     _log_to_stderr()
-    if token_file:
-        source = TokenFile(token_file)
-    elif token_command:
-        source = TokenCommand(token_command)
-    else:
-        source = default_source()
-    auth = IdTokenAuth(audience or target.origin, source)
+    found = options.find_stack(url, audience, stack, outputs, cwd)
+    chosen = options.one_server(found, server, url, audience)
+    target = chosen.target
+    auth = IdTokenAuth(chosen.audience, options.find_source(found, credentials, token_file, token_command, impersonate))
     auth.tokens.get()  # a missing login should be said now, not to the first client
 
     listener = _listen(port)
@@ -151,9 +175,10 @@ def server_config(application: ASGIApp) -> uvicorn.Config:
     )
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(level: int = logging.WARNING) -> None:
     # Plain, not rich's handler: that one folds lines, and a folded command cannot be copied.
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("mcpfleet").setLevel(level)
     # Its complaints about a missing metadata server are ours to make, in one message.
     logging.getLogger("google.auth").setLevel(logging.ERROR)
 

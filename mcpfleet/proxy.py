@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import anyio
@@ -20,50 +18,17 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from mcpfleet.auth import IdTokenAuth, IdTokens
-from mcpfleet.errors import AuthError, UsageError
+from mcpfleet.auth import IdTokenAuth
+from mcpfleet.diagnosis import diagnose, is_front_ends
+from mcpfleet.errors import AuthError
 from mcpfleet.guard import refuse
 from mcpfleet.headers import request_headers, response_headers
-from mcpfleet.net import connection_reason, is_loopback
+from mcpfleet.net import connection_reason
+from mcpfleet.target import Target
 
 CONNECT_SECONDS = 30.0
 
 _log = logging.getLogger("mcpfleet.proxy")
-
-_CLOUD_RUN_HOST = re.compile(r"(?P<service>[a-z][a-z0-9-]*)-\d+\.(?P<region>[a-z0-9-]+)\.run\.app")
-
-
-@dataclass(frozen=True)
-class Target:
-    """A service to reach.
-
-    Attributes:
-        origin: `https://host[:port]`, also the audience that Cloud Run accepts by default.
-        host: What its Host header says.
-        path: The path of the URL it was given by (`/mcp`); shown to people, not used to forward.
-    """
-
-    origin: str
-    host: str
-    path: str
-
-    @classmethod
-    def parse(cls, text: str) -> Target:
-        """Read a service's or an MCP endpoint's URL.
-
-        Raises:
-            UsageError: It is not one, or a token would cross the network in the clear.
-        """
-        try:
-            url = httpx2.URL(text.strip())
-        except httpx2.InvalidURL as error:
-            raise UsageError(f"{text!r} is not a URL ({error}). Give one such as https://….run.app.") from error
-        if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
-            raise UsageError(f"{text!r} is not a service's URL. Give one such as https://….run.app.")
-        if url.scheme == "http" and not is_loopback(url.host):
-            raise UsageError(f"An ID token must not cross the network in the clear. Use https://{url.host}.")
-        host = url.netloc.decode("ascii")
-        return cls(f"{url.scheme}://{host}", host, url.path.rstrip("/"))
 
 
 class Proxy(Starlette):
@@ -104,7 +69,7 @@ def _client_for(target: Target, auth: IdTokenAuth, transport: httpx2.AsyncBaseTr
         # none does not grow either.
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         # A company's HTTP proxy cannot reach this machine's own addresses.
-        trust_env=not is_loopback(httpx2.URL(target.origin).host),
+        trust_env=not target.on_this_machine,
     )
 
 
@@ -226,7 +191,8 @@ class _Relay:
 
     async def _answer(self, scope: Scope, response: httpx2.Response, send: Send) -> None:
         host = next(value for name, value in scope["headers"] if name == b"host").decode("latin-1")
-        if advice := explain(response, self._target, self._auth.tokens):
+        if is_front_ends(response.status_code, response.headers):
+            advice = diagnose(response.status_code, response.headers, self._target, self._auth.tokens.caller)
             _log.warning("%s %s: %s", scope["method"], scope["path"], advice)
         headers = response_headers(response.headers.raw, self._target.origin, f"http://{host}")
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
@@ -237,32 +203,3 @@ class _Relay:
     def _fail(self, status: int, text: str) -> PlainTextResponse:
         _log.error("%s", text)
         return PlainTextResponse(f"mcpfleet proxy: {text}\n", status)
-
-
-def explain(response: httpx2.Response, target: Target, tokens: IdTokens) -> str | None:
-    """Why Google's front end refused, and what to type; None for any other answer.
-
-    The front end answers in HTML; a 401 or 403 of the MCP server itself is JSON or text, and its own matter.
-
-    Args:
-        response: The service's answer.
-        target: The service.
-        tokens: Who asked.
-    """
-    if not response.headers.get("content-type", "").startswith("text/html"):
-        return None
-    if response.status_code == 401:
-        return (
-            f"401: {target.origin} did not accept the token of {tokens.identity} for {tokens.audience}. "
-            "If the service has another audience, give it with --audience; otherwise check this machine's clock "
-            "and renew the login with `gcloud auth application-default login`."
-        )
-    if response.status_code == 403:
-        known = _CLOUD_RUN_HOST.fullmatch(target.host)
-        service, region = (known["service"], known["region"]) if known else ("SERVICE", "REGION")
-        return (
-            f"403: {tokens.identity} may not call {target.origin}. Add it to the server's access.iam.invokers and "
-            f"run `pulumi up`, or type: gcloud run services add-iam-policy-binding {service} --region={region} "
-            f"--member={tokens.member or 'user:EMAIL'} --role=roles/run.invoker"
-        )
-    return None

@@ -124,6 +124,38 @@ class DefaultSource:
         return self._chosen.fetch(audience)
 
 
+class Impersonation:
+    """A service account, called as by whoever a credentials file names; no key of the account is needed.
+
+    Args:
+        account: Its email.
+        file: The credentials of who impersonates; by default the file that `default_source` would take.
+        environ: The environment that names that file.
+        request: The HTTP transport.
+    """
+
+    def __init__(
+        self,
+        account: str,
+        file: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        request: GoogleRequest | None = None,
+    ) -> None:
+        self.name = f"impersonated service account {account}"
+        self._account = account
+        self._file = file
+        self._environ = os.environ if environ is None else environ
+        self._request = request
+
+    def fetch(self, audience: str) -> IdToken:
+        """Ask IAM Credentials for the account's token."""
+        named = self._environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+        file = self._file or (Path(named) if named else _application_default_file(self._environ))
+        url = f"https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{self._account}:generateAccessToken"
+        info = {"service_account_impersonation_url": url, "source_credentials": _read_json(file)}
+        return ImpersonatedAccount(info, file, self._request).fetch(audience)
+
+
 def source_from_file(path: Path, request: GoogleRequest | None = None) -> TokenSource:
     """The identity in a Google credentials file.
 

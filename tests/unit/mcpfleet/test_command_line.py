@@ -11,6 +11,8 @@ URL = "https://mcp-echo-481516.europe-west1.run.app"
 def run(monkeypatch, capsys, tmp_path):
     """Runs the command as a shell would; gives (exit code, stdout, stderr)."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Pulumi CLI
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.delenv("CLOUDSDK_CONFIG", raising=False)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
@@ -37,7 +39,10 @@ def test_it_says_its_version(run):
         (["proxy", "--url", URL], 1, "gcloud auth application-default login"),
         (["proxy", "--url", URL, "--token-file", "gone"], 1, "Cannot read the token file gone"),
         (["proxy", "--url", URL, "--token-file", "a", "--token-command", "b"], 2, "not both"),
-        (["proxy"], 2, "--url"),
+        (["proxy"], 1, "--url URL"),
+        (["connect", "echo"], 1, "--outputs FILE"),
+        (["connect", "--url", URL, "--stack", "dev"], 2, "not both"),
+        (["connect", "--url", URL, "--impersonate", "a@b", "--token-file", "x"], 2, "needs credentials"),
         (["proxy", "--url", URL, "--port", "70000"], 2, "--port"),
     ],
 )

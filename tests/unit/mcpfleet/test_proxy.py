@@ -9,7 +9,8 @@ import pytest
 
 from mcpfleet.auth import IdTokenAuth, IdTokens
 from mcpfleet.errors import NoCredentialsError, UsageError
-from mcpfleet.proxy import Proxy, Target
+from mcpfleet.proxy import Proxy
+from mcpfleet.target import Target
 
 SERVICE = "https://mcp-echo-481516.europe-west1.run.app"
 BOUND = 10  # seconds; only a broken build waits this long

@@ -1,0 +1,410 @@
+"""`mcpfleet connect`'s core: each message of a stdio client goes to a private MCP server, and the answers come back.
+
+The messages cross as they are. Added are what HTTP wants beside them (headers, the session, streams that are
+opened again) and what a desktop has to live with: cold starts, new revisions, expired tokens, sleep, no network.
+
+Nothing is sent twice that may have been carried out, unless it can do no harm: a request that only asks, or a call of
+a tool that says of itself that it only reads or is idempotent. What is not known is said so in the error.
+
+Not here: lines and pipes (`mcpfleet.stdio`), HTTP and tokens (`mcpfleet.upstream`), translation from one protocol
+revision to another: a client and a server that share none stay apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import httpx2
+
+from mcpfleet import jsonrpc
+from mcpfleet.jsonrpc import Id, Message, Tools
+from mcpfleet.sessions import ACCEPT, Session, SessionLostError, Sessions
+from mcpfleet.upstream import FailedError, Upstream
+
+PATIENCE_SECONDS: Final = 60.0
+"""How long a request that is safe to send again is tried; desktop clients give up at about that time."""
+FIRST_PATIENCE_SECONDS: Final = 20.0
+"""The same while nothing has ever answered: more likely a mistake in the URL than an outage."""
+DRAIN_SECONDS: Final = 1.0
+RESUMES: Final = 5
+RENEWALS: Final = 3
+
+_log = logging.getLogger("mcpfleet.connect")
+
+Emit = Callable[[bytes], None]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+def delay(attempt: int) -> float:
+    """Seconds before the next attempt: 0.25, 0.5, 1, 2, 4, and 4 from then on."""
+    return min(0.25 * 2**attempt, 4.0)
+
+
+@dataclass
+class _Flight:
+    """One request under way.
+
+    Attributes:
+        asked: The server asked the client something meanwhile; sent again, it would ask again.
+        acknowledged: A subscription whose client knows that it stands.
+        event: The last event id, from which a broken stream can be resumed (until 2025-11-25).
+        wait: Seconds that the server wants a client to wait before it resumes.
+    """
+
+    message: Message
+    asked: bool = False
+    acknowledged: bool = False
+    event: str = ""
+    wait: float | None = None
+    attempts: int = 0
+
+
+class Relay:
+    """A stdio client's side of one private MCP server.
+
+    Args:
+        upstream: The server.
+        emit: Takes each line for the client, without its end.
+        sleep: Waits for a number of seconds.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        emit: Emit,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._upstream = upstream
+        self._emit = emit
+        self._sleep = sleep
+        self._clock = clock
+        self._tools = Tools()
+        self._sessions = Sessions(upstream, self._from_server, emit, sleep)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flights: dict[Id, tuple[_Flight, asyncio.Task[None]]] = {}
+        self._opening: asyncio.Task[None] | None = None
+
+    async def take(self, line: bytes) -> None:
+        """Take one line of the client. Returns at once, except while a handshake is under way, which all must await."""
+        if not line.strip():
+            return
+        try:
+            message = jsonrpc.parse(line)
+        except jsonrpc.NotAMessageError as error:
+            self._emit(jsonrpc.error_reply(None, f"mcpfleet connect: {error}.", error.code))
+            return
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait({self._opening})
+        if message.method == jsonrpc.CANCELLED:
+            self._cancel(message)
+        elif message.is_request:
+            self._begin(message)
+        else:
+            task = self._spawn(self._tell(message))
+            if message.method == jsonrpc.INITIALIZED:
+                self._opening = task
+
+    async def aclose(self, grace: float = 0.0) -> None:
+        """End: let requests under way finish for *grace* seconds, then end them and the session."""
+        waiting = {task for flight, task in self._flights.values() if flight.message.method != jsonrpc.LISTEN}
+        if waiting and grace > 0:
+            await asyncio.wait(waiting, timeout=grace)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._sessions.aclose()
+
+    # --- the client's messages ------------------------------------------------------------------------
+
+    def _begin(self, message: Message) -> None:
+        ident = cast("Id", message.id)
+        if ident in self._flights:  # an id used again: the waiter is now this request's
+            self._flights[ident][1].cancel()
+        flight = _Flight(message)
+        task = self._spawn(self._answer(flight))
+        self._flights[ident] = (flight, task)
+        if message.method == jsonrpc.INITIALIZE:
+            self._opening = task
+
+    def _cancel(self, message: Message) -> None:
+        cancelled = message.cancels
+        if cancelled is None or cancelled not in self._flights:
+            return  # its answer is on its way already
+        flight, task = self._flights[cancelled]
+        session = self._sessions.current
+        if flight.message.version or session is None or not session.id:
+            task.cancel()  # without a session, closing the request's stream is what cancels it
+            return
+
+        async def tell_then_stop() -> None:
+            await self._tell(message)
+            task.cancel()
+
+        self._spawn(tell_then_stop())
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _tell(self, message: Message) -> None:
+        """Send a notification, or the client's answer to one of the server's requests."""
+        try:
+            await self._deliver(message)
+        except FailedError as failed:
+            _log.warning("%s was not delivered: %s", message.method or "an answer", failed)
+            return
+        if message.method == jsonrpc.INITIALIZED:
+            self._sessions.listen(self._spawn)
+
+    async def _deliver(self, message: Message) -> None:
+        began, attempt = self._clock(), 0
+        while True:
+            session = self._sessions.current
+            try:
+                async with self._upstream.send("POST", self._headers(message, session), message.raw) as response:
+                    if lost := await self._sessions.lost(response, session):
+                        raise lost
+                    if failed := self._upstream.failure(response):
+                        raise failed
+                    if response.status_code >= 400:
+                        _log.warning("%s was answered %d", message.method or "an answer", response.status_code)
+                    return
+            except SessionLostError as lost:
+                if not message.method:
+                    raise FailedError("the session in which it was asked has ended", done=False) from lost
+                await self._sessions.renew(lost.session, self._spawn)
+            except FailedError as failed:
+                # A notification that comes twice is no call made twice, but is not worth a doubt either.
+                await self._wait_or_raise(failed, began, attempt, may_repeat=False)
+            attempt += 1
+
+    async def _answer(self, flight: _Flight) -> None:
+        message = flight.message
+        try:
+            await self._exchange(flight)
+        except FailedError as failed:
+            self._emit(_refusal(message, failed, flight))
+        except asyncio.CancelledError:
+            raise  # the client cancelled it, so it waits for no answer
+        except Exception as error:
+            _log.exception("%s failed", message.method)
+            self._emit(jsonrpc.error_reply(message.id, f"mcpfleet connect: {error!r}", outcome="unknown"))
+        finally:
+            if self._flights.get(cast("Id", message.id), (None,))[0] is flight:
+                del self._flights[cast("Id", message.id)]
+
+    async def _exchange(self, flight: _Flight) -> None:
+        """Send a request until it is answered.
+
+        Raises:
+            FailedError: It is not to be sent again.
+        """
+        message = flight.message
+        began, attempt, renewed = self._clock(), 0, 0
+        lost: Session | None = None
+        while True:
+            flight.attempts += 1
+            try:
+                if lost is not None:
+                    await self._sessions.renew(lost, self._spawn)
+                    lost = None
+                session = self._sessions.current
+                if await self._once(flight, session):
+                    return
+                began, attempt = self._clock(), 0  # a subscription that stood, and whose stream has ended
+                raise FailedError("The subscription's stream has ended.", done=True)
+            except SessionLostError as error:
+                lost, renewed = error.session, renewed + 1
+                if renewed > RENEWALS:
+                    raise FailedError("The server gives sessions up as fast as they are made.", done=False) from error
+                continue
+            except FailedError as failed:
+                if flight.acknowledged:
+                    if failed.final:
+                        raise
+                    await self._sleep(max(delay(attempt), failed.wait))  # for as long as the client listens
+                else:
+                    may_repeat = self._tools.may_repeat(message) and not flight.asked
+                    await self._wait_or_raise(failed, began, attempt, may_repeat=may_repeat)
+            attempt += 1
+
+    async def _wait_or_raise(self, failed: FailedError, began: float, attempt: int, *, may_repeat: bool) -> None:
+        """Wait before the next attempt, or say that there is none."""
+        patience = PATIENCE_SECONDS if self._upstream.answered else FIRST_PATIENCE_SECONDS
+        pause = max(delay(attempt), failed.wait)
+        if failed.final or (failed.done and not may_repeat) or self._clock() - began + pause > patience:
+            raise failed
+        _log.info("again in %.2f s: %s", pause, failed)
+        await self._sleep(pause)
+
+    async def _once(self, flight: _Flight, session: Session | None) -> bool:
+        """Send a request once and pass its answer on; False where a subscription came to its end.
+
+        Raises:
+            SessionLostError: The server does not know the session any more, and has done nothing.
+            FailedError: There is no answer.
+        """
+        message = flight.message
+        async with self._upstream.send("POST", self._headers(message, session), message.raw) as response:
+            if lost := await self._sessions.lost(response, session):
+                raise lost
+            if failed := self._upstream.failure(response):
+                if message.method == jsonrpc.DISCOVER and failed.status in {400, 405, 406, 415}:
+                    # An old server that does not know the method: its client is to shake hands with it.
+                    self._emit(jsonrpc.error_reply(message.id, str(failed), jsonrpc.METHOD_NOT_FOUND))
+                    return True
+                raise failed
+            if message.method == jsonrpc.INITIALIZE:
+                return await self._initialized(flight, response)
+            if response.headers.get("content-type", "").startswith("text/event-stream"):
+                return await self._stream(flight, response, session)
+            return self._whole(flight, await response.aread(), response.status_code)
+
+    def _headers(self, message: Message, session: Session | None) -> dict[str, str]:
+        if message.version and message.method != jsonrpc.INITIALIZE:
+            return {**ACCEPT, **self._tools.headers(message)}
+        if session is None or message.method == jsonrpc.INITIALIZE:
+            return ACCEPT
+        return session.headers
+
+    # --- the server's messages ------------------------------------------------------------------------
+
+    async def _initialized(self, flight: _Flight, response: httpx2.Response) -> bool:
+        """Keep what a handshake says of the session, and pass it on."""
+        stream = response.headers.get("content-type", "").startswith("text/event-stream")
+        if not stream:
+            body = await response.aread()
+            self._sessions.open(flight.message, response, jsonrpc.decode(body))
+            return self._whole(flight, body, response.status_code)
+        async for event in httpx2.EventSource(response, max_event_size=None):
+            body = event.data.encode()
+            if event.data and self._is_answer(jsonrpc.decode(body), flight):
+                self._sessions.open(flight.message, response, jsonrpc.decode(body))
+            if event.data and self._pass_on(body, flight):
+                return True
+        raise FailedError("The server ended the handshake without an answer.", done=False)
+
+    def _whole(self, flight: _Flight, body: bytes, status: int) -> bool:
+        """Pass on an answer that came in one piece."""
+        found = jsonrpc.decode(body)
+        if found is None or not ({"result", "error"} & found.keys()):
+            text = (
+                f"The answer ({status}, {len(body)} bytes) is no JSON-RPC answer; is the URL that of an MCP endpoint?"
+            )
+            raise FailedError(text, done=True, final=True, status=status)
+        if found.get("id") != flight.message.id:  # a server that refused before it had read the id
+            found["id"] = flight.message.id
+            body = jsonrpc.encode(found)
+        self._pass_on(body, flight, found)
+        return True
+
+    async def _stream(self, flight: _Flight, response: httpx2.Response, session: Session | None) -> bool:
+        """Pass on an answer that comes as a stream; one that breaks off is resumed where the server can."""
+        try:
+            if await self._events(flight, response):
+                return True
+        except httpx2.TransportError:
+            if not (flight.event or flight.acknowledged):
+                raise
+        if flight.event and session is not None and not flight.message.version:
+            return await self._resume(flight, session)
+        if flight.acknowledged:
+            return False
+        raise FailedError("The server ended the stream of the answer before the answer.", done=True)
+
+    async def _events(self, flight: _Flight, response: httpx2.Response) -> bool:
+        """Pass on a stream's messages; whether the answer was among them."""
+        events = httpx2.EventSource(response, max_event_size=None).__aiter__()
+        async for event in events:
+            flight.event = event.id or flight.event
+            if event.retry is not None:
+                flight.wait = event.retry / 1000
+            if event.data and self._pass_on(event.data.encode(), flight):
+                # Read to its end, which is near, the connection serves the next request.
+                try:
+                    async with asyncio.timeout(DRAIN_SECONDS):
+                        async for _ in events:
+                            pass
+                except (httpx2.TransportError, TimeoutError):
+                    pass
+                return not self._goes_on(flight)
+        return False
+
+    async def _resume(self, flight: _Flight, session: Session) -> bool:
+        """Fetch the rest of a stream that broke off (revisions 2025-03-26 to 2025-11-25)."""
+        for attempt in range(RESUMES):
+            await self._sleep(delay(attempt) if flight.wait is None else flight.wait)
+            event = flight.event
+            headers = {**session.headers, "accept": "text/event-stream", "last-event-id": event}
+            try:
+                async with self._upstream.send("GET", headers) as response:
+                    if response.status_code != 200:
+                        break
+                    if await self._events(flight, response):
+                        return True
+            except FailedError as failed:
+                _log.info("the stream is not back yet: %s", failed)
+            if flight.event != event:
+                return await self._resume(flight, session)  # it goes on, so it has as many attempts again
+        raise FailedError("The answer broke off, and the server does not have the rest of it.", done=True)
+
+    def _from_server(self, body: bytes) -> None:
+        """Pass on what a server says outside of any request."""
+        self._pass_on(body, None)
+
+    def _pass_on(self, body: bytes, flight: _Flight | None, found: dict[str, Any] | None = None) -> bool:
+        """Give the client one message of the server; whether it is the answer that *flight* waits for."""
+        found = jsonrpc.decode(body) if found is None else found
+        if found is None:
+            _log.warning("passed over, not JSON: %.200r", body)
+            return False
+        answer = flight is not None and self._is_answer(found, flight)
+        if flight is not None:
+            if answer and "result" in found:
+                self._tools.learn(flight.message, found["result"])
+                self._sessions.remember(flight.message)
+            if answer and self._goes_on(flight) and "result" in found:
+                return True  # an instance that stops says goodbye; the subscription goes on with the next
+            if found.get("method") == jsonrpc.ACKNOWLEDGED:
+                known, flight.acknowledged = flight.acknowledged, True
+                if known:
+                    self._sessions.changed(flight.message)
+                    return False
+            elif "method" in found and found.get("id") is not None:
+                flight.asked = True
+        # One line: what a server prints over several is written anew.
+        self._emit(jsonrpc.encode(found) if b"\n" in body or b"\r" in body else body)
+        return answer
+
+    def _goes_on(self, flight: _Flight) -> bool:
+        return flight.message.method == jsonrpc.LISTEN and flight.acknowledged
+
+    @staticmethod
+    def _is_answer(found: dict[str, Any] | None, flight: _Flight) -> bool:
+        return found is not None and "method" not in found and found.get("id") == flight.message.id
+
+
+def _refusal(message: Message, failed: FailedError, flight: _Flight) -> bytes:
+    """The answer to a request that has none: why, and whether it may have been carried out."""
+    if not failed.done:
+        outcome, more = "not_done", "It was not carried out."
+    else:
+        name = message.params.get("name") if message.method == jsonrpc.CALL else message.method
+        outcome = "unknown"
+        more = f"Whether {name} was carried out is not known."
+        if message.method == jsonrpc.CALL:
+            more += " It was not called again: the tool does not say that it only reads, or is idempotent."
+    data: dict[str, Any] = {"outcome": outcome, "attempts": flight.attempts}
+    if failed.status is not None:
+        data["status"] = failed.status
+    return jsonrpc.error_reply(message.id, f"{failed} {more}", **data)

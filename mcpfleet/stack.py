@@ -1,0 +1,203 @@
+"""The servers of a stack, read from its outputs: the contract that the program exports as `servers`.
+
+Outputs come from a file (`--outputs`: what `pulumi stack output --json` prints, or a state of Pulumi's file backend),
+from the local cloud of a checkout, whose state lies in it, or from the Pulumi CLI.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from mcpfleet.errors import McpfleetError, UsageError
+from mcpfleet.target import Target
+
+PULUMI_SECONDS: Final = 60.0
+LOCAL_STACK: Final = "local"
+_PROJECT: Final = "mcpfleet"
+_STACK_TYPE: Final = "pulumi:pulumi:Stack"
+
+Run = Callable[[list[str], Path], "tuple[int, str, str]"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server of a stack.
+
+    Attributes:
+        name: In the fleet.
+        target: Its MCP endpoint.
+        audience: What a token for it is for.
+        invokers: Who may call, as IAM writes them.
+        output: All that the stack says of it.
+    """
+
+    name: str
+    target: Target
+    audience: str
+    invokers: tuple[str, ...]
+    output: Mapping[str, Any]
+
+    @property
+    def public(self) -> bool:
+        """Whether it is meant for callers without a Google identity."""
+        access = self.output.get("access", "iam")
+        return "allUsers" in self.invokers or access in {"public", "oauth"}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What was found.
+
+    Attributes:
+        origin: Where it was read, for a person.
+        servers: By name.
+        credentials: A credentials file for people of this stack: the local cloud's invoker; None on Google.
+    """
+
+    origin: str
+    servers: Mapping[str, Server]
+    credentials: Path | None = None
+
+    def chosen(self, names: list[str]) -> list[Server]:
+        """The servers of these names, all of them where there is none.
+
+        Raises:
+            UsageError: There is no such server.
+        """
+        for name in names:
+            if name not in self.servers:
+                known = ", ".join(self.servers) or "none"
+                raise UsageError(f"There is no server {name!r} in {self.origin}; there are: {known}.")
+        return [self.servers[name] for name in names or self.servers]
+
+
+def from_url(url: str, audience: str | None, name: str | None = None) -> Server:
+    """A server that is given by its URL alone.
+
+    Raises:
+        UsageError: It is not a service's URL.
+    """
+    target = Target.parse(url)
+    return Server(name or target.service_and_region[0].lower(), target, audience or target.origin, (), {})
+
+
+def read(
+    outputs: Path | None = None, stack: str | None = None, folder: Path | None = None, run: Run | None = None
+) -> Stack:
+    """The servers of a stack.
+
+    Args:
+        outputs: A file with the outputs, or with the state of a stack.
+        stack: The stack's name; by default the one that is selected, or a checkout's own local one.
+        folder: The folder with Pulumi.yaml; the current one by default.
+        run: Runs a program in a folder; gives its exit code, output and error output.
+
+    Raises:
+        McpfleetError: There are none; it says how to get them.
+    """
+    folder = folder or Path.cwd()
+    if outputs is not None:
+        return Stack(str(outputs), _servers(_read_file(outputs), str(outputs)))
+    local = _local_state(folder)
+    if local is not None and stack in {None, LOCAL_STACK}:
+        here = f"the stack {LOCAL_STACK} of {local.parents[5]}"
+        return Stack(here, _servers(_read_file(local), here), local.parents[4] / "credentials" / "ada.json")
+    return _from_pulumi(stack, folder, run or _run)
+
+
+def _local_state(folder: Path) -> Path | None:
+    """The state of the local stack of the checkout around a folder."""
+    for place in (folder, *folder.parents):
+        file = place / ".mcpfleet" / "pulumi" / ".pulumi" / "stacks" / _PROJECT / f"{LOCAL_STACK}.json"
+        if file.is_file():
+            return file
+        if (place / "Pulumi.yaml").is_file():
+            return None
+    return None
+
+
+def _from_pulumi(stack: str | None, folder: Path, run: Run) -> Stack:
+    command = ["pulumi", "stack", "output", "--json", "--non-interactive", *(["--stack", stack] if stack else [])]
+    shown = " ".join(command)
+    hint = "Give the outputs with --outputs FILE, or the service with --url URL."
+    try:
+        code, out, err = run(command, folder)
+    except FileNotFoundError:
+        raise McpfleetError(f"The Pulumi CLI is not installed here, so no stack can be read. {hint}") from None
+    except subprocess.TimeoutExpired:
+        raise McpfleetError(f"`{shown}` did not end within {PULUMI_SECONDS:.0f} s. {hint}") from None
+    if code != 0:
+        why = (err.strip().splitlines() or ["no message"])[0].removeprefix("error: ")
+        raise McpfleetError(f"`{shown}` failed in {folder}: {why}. Choose a stack with --stack. {hint}")
+    return Stack(f"the stack {stack or 'that is selected'} in {folder}", _servers(_parse(out, shown), shown))
+
+
+def _run(command: list[str], folder: Path) -> tuple[int, str, str]:
+    if shutil.which(command[0]) is None:
+        raise FileNotFoundError(command[0])
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PULUMI_SECONDS,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def _read_file(file: Path) -> Mapping[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise McpfleetError(
+            f"Cannot read {file}: {reason}. Write it with `pulumi stack output --json > {file.name}`."
+        ) from error
+    return _parse(text, str(file))
+
+
+def _parse(text: str, origin: str) -> Mapping[str, Any]:
+    try:
+        found: object = json.loads(text)
+    except ValueError as error:
+        raise McpfleetError(f"{origin} gave no JSON: {error}.") from error
+    outputs = found if _at(found, "checkpoint") is None else _of_checkpoint(found)
+    if not isinstance(outputs, dict):
+        raise McpfleetError(f"{origin} holds no stack's outputs.")
+    return cast("Mapping[str, Any]", outputs)
+
+
+def _of_checkpoint(state: object) -> object:
+    """The outputs in a state of the file backend; empty where nothing is deployed."""
+    latest = _at(_at(state, "checkpoint"), "latest")
+    resources = _at(latest, "resources")
+    for one in cast("list[object]", resources) if isinstance(resources, list) else []:
+        if _at(one, "type") == _STACK_TYPE:
+            return _at(one, "outputs") or {}
+    return {}
+
+
+def _at(value: object, key: str) -> Any:
+    return cast("dict[str, Any]", value).get(key) if isinstance(value, dict) else None
+
+
+def _servers(outputs: Mapping[str, Any], origin: str) -> dict[str, Server]:
+    listed = outputs.get("servers")
+    if not isinstance(listed, dict) or not listed:
+        raise McpfleetError(f"{origin} has no servers: nothing is deployed there. Deploy with `pulumi up`.")
+    found: dict[str, Server] = {}
+    for name, one in cast("dict[str, Any]", listed).items():
+        url, audience = _at(one, "mcp_url"), _at(one, "audience")
+        if not isinstance(url, str) or not isinstance(audience, str):
+            raise McpfleetError(f"{origin}: servers.{name} has no mcp_url and audience. Run `pulumi up` once more.")
+        invokers = _at(one, "invokers") or ()
+        found[name] = Server(name, Target.parse(url), audience, tuple(str(who) for who in invokers), one)
+    return found

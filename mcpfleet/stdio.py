@@ -1,0 +1,86 @@
+"""Standard input and output as a stdio MCP server has them: one message on each line, nothing else.
+
+Input is read by a thread, for only that works alike with pipes, files and terminals on every system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+from mcpfleet.relay import Relay
+
+GRACE_SECONDS = 1.5
+"""What still runs when the client closes its end may finish for so long; clients kill after two seconds."""
+_CHUNK = 1 << 16
+
+
+async def serve(make: Callable[[Callable[[bytes], None]], Relay], source: int = 0, sink: int = 1) -> None:
+    """Carry lines between a client and a relay until the client closes its end, or a signal comes.
+
+    Args:
+        make: Makes the relay; is given what writes a line for the client.
+        source: The file descriptor to read.
+        sink: The file descriptor to write.
+    """
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[bytes | None] = asyncio.Queue()  # None: there are no more
+    ended = asyncio.Event()
+
+    def write(line: bytes) -> None:
+        try:
+            _write_all(sink, line + b"\n")
+        except OSError:  # nobody reads any more
+            ended.set()
+
+    def in_loop(call: Callable[..., object], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended before the client did
+            loop.call_soon_threadsafe(call, *arguments)
+
+    def read() -> None:
+        for line in _lines(source):
+            in_loop(lines.put_nowait, line)
+        in_loop(lines.put_nowait, None)
+        in_loop(loop.call_later, GRACE_SECONDS, ended.set)
+
+    async def pump(relay: Relay) -> None:
+        while (line := await lines.get()) is not None:
+            await relay.take(line)
+
+    for name in ("SIGTERM", "SIGINT"):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, and other threads
+            loop.add_signal_handler(getattr(signal, name), ended.set)
+    relay = make(write)
+    threading.Thread(target=read, name="mcpfleet-stdin", daemon=True).start()
+    pumping, ending = asyncio.ensure_future(pump(relay)), asyncio.ensure_future(ended.wait())
+    await asyncio.wait({pumping, ending}, return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    closed = pumping.done()
+    pumping.cancel()
+    await relay.aclose(GRACE_SECONDS if closed else 0)
+    if closed:
+        pumping.result()
+
+
+def _lines(source: int) -> Iterator[bytes]:
+    """The lines of a file descriptor, without their ends; the last one may have none."""
+    parts: list[bytes] = []
+    with contextlib.suppress(OSError):
+        while chunk := os.read(source, _CHUNK):
+            first, *more = chunk.split(b"\n")
+            parts.append(first)
+            for line in more:
+                yield b"".join(parts)
+                parts = [line]
+    if last := b"".join(parts):
+        yield last
+
+
+def _write_all(sink: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(sink, view) :]

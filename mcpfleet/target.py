@@ -1,0 +1,67 @@
+"""A service to reach, by its URL or its MCP URL."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import httpx2
+
+from mcpfleet.errors import UsageError
+from mcpfleet.net import is_loopback
+
+_CLOUD_RUN_HOST = re.compile(r"(?P<service>[a-z][a-z0-9-]*)-\d+\.(?P<region>[a-z0-9-]+)\.run\.app")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A service to reach.
+
+    Attributes:
+        origin: `https://host[:port]`, also the audience that Cloud Run accepts by default.
+        host: What its Host header says.
+        path: The path of the URL it was given by (`/mcp`), without a slash at its end.
+    """
+
+    origin: str
+    host: str
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read a service's or an MCP endpoint's URL.
+
+        Raises:
+            UsageError: It is not one, or a token would cross the network in the clear.
+        """
+        try:
+            url = httpx2.URL(text.strip())
+        except httpx2.InvalidURL as error:
+            raise UsageError(f"{text!r} is not a URL ({error}). Give one such as https://….run.app.") from error
+        if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
+            raise UsageError(f"{text!r} is not a service's URL. Give one such as https://….run.app.")
+        if url.scheme == "http" and not is_loopback(url.host):
+            raise UsageError(f"An ID token must not cross the network in the clear. Use https://{url.host}.")
+        host = url.netloc.decode("ascii")
+        return cls(f"{url.scheme}://{host}", host, url.path.rstrip("/"))
+
+    @property
+    def mcp_url(self) -> str:
+        """The MCP endpoint: the URL's path, or `/mcp` where it had none."""
+        return f"{self.origin}{self.path or '/mcp'}"
+
+    @property
+    def bare_host(self) -> str:
+        """The host without its port."""
+        return httpx2.URL(self.origin).host
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether it is reached over loopback, where no company's HTTP proxy can go."""
+        return is_loopback(self.bare_host)
+
+    @property
+    def service_and_region(self) -> tuple[str, str]:
+        """As gcloud wants them, read from the host; placeholders to fill in where it does not tell."""
+        known = _CLOUD_RUN_HOST.fullmatch(self.host)
+        return (known["service"], known["region"]) if known else ("SERVICE", "REGION")

@@ -1,0 +1,561 @@
+"""The relay between a desktop client and a private server that is scripted, answer by answer."""
+
+import asyncio
+import json
+
+import httpx2
+import pytest
+
+from mcpfleet.auth import IdTokenAuth, IdTokens
+from mcpfleet.errors import TokenEndpointUnavailableError
+from mcpfleet.relay import FIRST_PATIENCE_SECONDS, PATIENCE_SECONDS, Relay
+from mcpfleet.target import Target
+from mcpfleet.upstream import Upstream
+
+BOUND = 10  # seconds; only a broken build waits this long
+ORIGIN = "https://mcp-echo-481516.europe-west1.run.app"
+MODERN = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
+JSON = {"content-type": "application/json"}
+SSE = {"content-type": "text/event-stream"}
+HTML = {"content-type": "text/html; charset=UTF-8"}
+
+pytestmark = pytest.mark.anyio
+
+
+class Stream(httpx2.AsyncByteStream):
+    """A body whose parts the test sends one by one; `None` ends it, an exception breaks it off."""
+
+    def __init__(self, *parts):
+        self.parts = asyncio.Queue()
+        self.closed = asyncio.Event()
+        for part in parts:
+            self.parts.put_nowait(part)
+
+    def send(self, part):
+        self.parts.put_nowait(part)
+
+    async def __aiter__(self):
+        while (part := await self.parts.get()) is not None:
+            if isinstance(part, Exception):
+                raise part
+            yield part
+
+    async def aclose(self):
+        self.closed.set()
+
+
+def event(message, ident=None, retry=None):
+    lines = [f"id: {ident}"] if ident else []
+    lines += [f"retry: {retry}"] if retry is not None else []
+    data = json.dumps(message) if message is not None else ""
+    return ("\n".join([*lines, f"data: {data}"]) + "\n\n").encode()
+
+
+def stream(*parts, **headers):
+    return httpx2.Response(200, headers={**SSE, **headers}, stream=Stream(*parts))
+
+
+def whole(result, ident=1, **headers):
+    return httpx2.Response(200, headers={**JSON, **headers}, json={"jsonrpc": "2.0", "id": ident, "result": result})
+
+
+def request(method, ident=1, **params):
+    return {"jsonrpc": "2.0", "id": ident, "method": method, "params": params}
+
+
+def call(name="pay", ident=1, **more):
+    return request("tools/call", ident, name=name, arguments={}, **MODERN, **more)
+
+
+class Server(httpx2.AsyncBaseTransport):
+    """Gives its answers one after the other; an exception instead of an answer is raised.
+
+    A GET that opens a session's stream is answered apart, for it comes when it likes: 405, or what a test gives.
+    """
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.listening = []
+        self.requests = []
+        self.closed = 0
+        self.arrived = asyncio.Condition()
+
+    async def handle_async_request(self, request):
+        await request.aread()
+        async with self.arrived:
+            self.requests.append(request)
+            self.arrived.notify_all()
+        if request.method == "GET" and "last-event-id" not in request.headers:
+            return self.listening.pop(0) if self.listening else httpx2.Response(405)
+        assert self.answers, f"nothing left to answer {request.method} {request.content!r} with"
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def received(self, count):
+        async with self.arrived, asyncio.timeout(BOUND):
+            await self.arrived.wait_for(lambda: len(self.requests) >= count)
+        return self.requests
+
+    async def aclose(self):
+        self.closed += 1
+
+    @property
+    def methods(self):
+        return [json.loads(one.content).get("method", "answer") if one.content else one.method for one in self.requests]
+
+
+class Desk:
+    """A client at the relay's side."""
+
+    def __init__(self, server, source, clock):
+        self.server = server
+        self.clock = clock
+        self.moment = 0.0
+        self.slept = []
+        self.after = (float("inf"), None)
+        self.lines = asyncio.Queue()
+        auth = IdTokenAuth(ORIGIN, tokens=IdTokens(source, ORIGIN, clock=clock, start=lambda work: work()))
+        upstream = Upstream(
+            Target.parse(f"{ORIGIN}/mcp"), auth, transport=server, wall=clock, clock=lambda: self.moment
+        )
+        self.relay = Relay(upstream, self.lines.put_nowait, sleep=self.sleep, clock=lambda: self.moment)
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.moment += seconds
+        if self.moment >= self.after[0]:
+            self.after[1]()
+        self.clock.advance(seconds)
+        await asyncio.sleep(0)
+
+    async def say(self, *messages):
+        for message in messages:
+            await asyncio.wait_for(self.relay.take(json.dumps(message).encode()), BOUND)
+
+    async def hear(self):
+        return json.loads(await asyncio.wait_for(self.lines.get(), BOUND))
+
+    async def ask(self, message):
+        await self.say(message)
+        return await self.hear()
+
+
+@pytest.fixture
+async def desk(source, clock):
+    made = []
+
+    def make(*answers):
+        made.append(Desk(Server(*answers), source, clock))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.server.answers = one.server.answers or [httpx2.Response(200)]
+        await asyncio.wait_for(one.relay.aclose(), BOUND)
+
+
+@pytest.fixture
+def handshake():
+    """What a client of a server with sessions says first, and what it is answered."""
+    result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {"listChanged": True}}, "serverInfo": {}}
+    opening = request("initialize", 0, protocolVersion="2025-11-25", capabilities={"sampling": {}}, clientInfo={})
+    opened = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+    def answers(session):
+        return [whole(result, 0, **{"mcp-session-id": session}), httpx2.Response(202)]
+
+    async def shake(desk):
+        await desk.ask(opening)
+        await desk.say(opened)
+        await desk.server.received(3)
+
+    return answers, shake
+
+
+# --- crossing -------------------------------------------------------------------------------------------
+
+
+async def test_a_request_crosses_as_it_is_with_a_token_and_the_headers_of_its_revision(desk, google):
+    one = desk(httpx2.Response(200, headers=JSON, content=b'{"jsonrpc": "2.0", "id":1,"result":{"a" : 1}}'))
+    await one.say(call("add"))
+    assert await asyncio.wait_for(one.lines.get(), BOUND) == b'{"jsonrpc": "2.0", "id":1,"result":{"a" : 1}}'
+    (sent,) = one.server.requests
+    assert json.loads(sent.content) == call("add")
+    assert (sent.method, str(sent.url)) == ("POST", f"{ORIGIN}/mcp")
+    assert google.verify(sent.headers["x-serverless-authorization"], ORIGIN)
+    assert (sent.headers["mcp-method"], sent.headers["mcp-name"]) == ("tools/call", "add")
+    assert sent.headers["mcp-protocol-version"] == "2026-07-28"
+    assert sent.headers["accept"] == "application/json, text/event-stream"
+
+
+async def test_progress_arrives_before_the_answer_and_the_connection_is_read_to_its_end(desk):
+    body = Stream()
+    one = desk(httpx2.Response(200, headers=SSE, stream=body))
+    await one.say(call())
+    progress = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}}
+    body.send(b": keep-alive\n\n" + event(progress)[:20])
+    body.send(event(progress)[20:])
+    assert await one.hear() == progress
+    body.send(event({"jsonrpc": "2.0", "id": 1, "result": {}}))
+    assert (await one.hear())["result"] == {}
+    body.send(None)
+    await asyncio.wait_for(body.closed.wait(), BOUND)
+
+
+async def test_an_answer_over_several_lines_becomes_one(desk):
+    one = desk(httpx2.Response(200, headers=JSON, content=b'{\n  "jsonrpc": "2.0",\n  "id": 1,\n  "result": {}\n}'))
+    await one.say(call())
+    line = await asyncio.wait_for(one.lines.get(), BOUND)
+    assert b"\n" not in line
+    assert json.loads(line)["result"] == {}
+
+
+async def test_a_slow_call_holds_up_no_other(desk):
+    slow = Stream()
+    one = desk(httpx2.Response(200, headers=SSE, stream=slow), whole({}, 2))
+    await one.say(call(ident=1), call(ident=2))
+    assert (await one.hear())["id"] == 2
+    slow.send(event({"jsonrpc": "2.0", "id": 1, "result": {}}))
+    slow.send(None)
+    assert (await one.hear())["id"] == 1
+
+
+async def test_the_servers_own_error_is_passed_on_under_the_requests_id(desk):
+    error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32022, "message": "no", "data": {"supported": []}}}
+    answer = await desk(httpx2.Response(400, headers=JSON, json=error)).ask(call(ident="x"))
+    assert answer == {**error, "id": "x"}
+
+
+async def test_a_line_that_is_no_message_is_answered_and_hurts_nothing(desk):
+    one = desk(whole({}))
+    await one.relay.take(b"nonsense")
+    assert (await one.hear())["error"]["code"] == -32700
+    await one.relay.take(b"  ")
+    assert (await one.ask(call()))["result"] == {}
+
+
+async def test_an_old_server_that_cannot_be_discovered_is_to_be_shaken_hands_with(desk):
+    answer = await desk(httpx2.Response(400, headers={"content-type": "text/plain"})).ask(
+        request("server/discover", **MODERN)
+    )
+    assert answer["error"]["code"] == -32601
+
+
+# --- sessions -------------------------------------------------------------------------------------------
+
+
+async def test_a_session_and_its_revision_go_with_every_later_message(desk, handshake):
+    answers, shake = handshake
+    one = desk(*answers("s1"), whole({}))
+    await shake(one)
+    await one.ask(request("tools/call", name="x"))
+    opening, *later = one.server.requests
+    assert "mcp-session-id" not in opening.headers
+    for sent in later:
+        assert sent.headers["mcp-session-id"] == "s1"
+        assert sent.headers["mcp-protocol-version"] == "2025-11-25"
+    assert one.server.methods == ["initialize", "notifications/initialized", "GET", "tools/call"]
+
+
+async def test_a_server_asks_its_client_and_gets_the_answer(desk, handshake):
+    answers, shake = handshake
+    body = Stream()
+    one = desk(*answers("s1"), httpx2.Response(200, headers=SSE, stream=body), httpx2.Response(202))
+    await shake(one)
+    await one.say(request("tools/call", name="ask"))
+    sampling = request("sampling/createMessage", 7, messages=[])
+    body.send(event(sampling))
+    assert await one.hear() == sampling
+    await one.say({"jsonrpc": "2.0", "id": 7, "result": {"content": {}}})
+    sent = (await one.server.received(5))[4]
+    assert json.loads(sent.content)["result"] == {"content": {}}
+    assert sent.headers["mcp-session-id"] == "s1"
+    body.send(event({"jsonrpc": "2.0", "id": 1, "result": {}}))
+    body.send(None)
+    assert (await one.hear())["id"] == 1
+
+
+async def test_what_a_server_says_without_being_asked_reaches_the_client(desk, handshake):
+    answers, shake = handshake
+    changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+    body = Stream(event(changed))
+    one = desk(*answers("s1"))
+    one.server.listening = [httpx2.Response(200, headers=SSE, stream=body)]
+    await shake(one)
+    assert await one.hear() == changed
+
+
+async def test_a_session_that_the_server_forgot_is_made_anew_and_the_call_is_made_once(desk, handshake):
+    answers, shake = handshake
+    gone = httpx2.Response(404, headers=JSON, json={"jsonrpc": "2.0", "id": None, "error": {"code": -32600}})
+    one = desk(*answers("s1"), whole({}, 5), gone, *answers("s2"), whole({}, 5), whole({"paid": 1}))
+    await shake(one)
+    await one.ask(request("logging/setLevel", 5, level="debug"))
+    await one.say(request("tools/call", name="pay"))
+    heard = [await one.hear(), await one.hear()]
+    assert {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"} in heard
+    assert {"jsonrpc": "2.0", "id": 1, "result": {"paid": 1}} in heard
+    again = one.server.requests[5:]
+    assert [json.loads(sent.content).get("method") for sent in again[:3] if sent.content] == [
+        "initialize",
+        "notifications/initialized",
+        "logging/setLevel",
+    ]
+    calls = [sent for sent in one.server.requests if b"tools/call" in sent.content]
+    assert [sent.headers["mcp-session-id"] for sent in calls] == ["s1", "s2"]
+
+
+async def test_a_server_that_gives_up_every_session_is_not_asked_for_ever(desk, handshake):
+    answers, shake = handshake
+    gone = [httpx2.Response(404, headers=JSON, json={}) for _ in range(9)]
+    refused = httpx2.Response(500, headers=JSON, json={"jsonrpc": "2.0", "id": 0, "error": {"code": 1, "message": "x"}})
+    one = desk(*answers("s1"), gone[0], refused)
+    await shake(one)
+    answer = await one.ask(request("tools/call", name="pay"))
+    assert "makes no new one" in answer["error"]["message"]
+    assert answer["error"]["data"]["mcpfleet"]["outcome"] == "not_done"
+
+
+async def test_leaving_ends_the_session(desk, handshake):
+    answers, shake = handshake
+    one = desk(*answers("s1"), httpx2.Response(200))
+    await shake(one)
+    await one.relay.aclose()
+    assert one.server.requests[-1].method == "DELETE"
+    assert one.server.requests[-1].headers["mcp-session-id"] == "s1"
+
+
+# --- cancelling -----------------------------------------------------------------------------------------
+
+
+async def test_cancelling_closes_the_stream_and_nothing_more_is_heard(desk):
+    body = Stream()
+    one = desk(httpx2.Response(200, headers=SSE, stream=body), whole({}, 2))
+    await one.say(call())
+    await one.server.received(1)
+    await one.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    await asyncio.wait_for(body.closed.wait(), BOUND)
+    assert (await one.ask(call(ident=2)))["id"] == 2
+    assert one.lines.empty()
+    assert len(one.server.requests) == 2, "revision 2026-07-28 cancels by closing the stream, not by a message"
+
+
+async def test_cancelling_in_a_session_tells_the_server_and_then_closes_the_stream(desk, handshake):
+    answers, shake = handshake
+    body = Stream()
+    one = desk(*answers("s1"), httpx2.Response(200, headers=SSE, stream=body), httpx2.Response(202))
+    await shake(one)
+    await one.say(request("tools/call", name="slow"))
+    await one.server.received(4)
+    await one.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    await asyncio.wait_for(body.closed.wait(), BOUND)
+    assert one.server.methods[-1] == "notifications/cancelled"
+    assert one.lines.empty()
+
+
+async def test_cancelling_what_waits_for_its_next_attempt_ends_it(desk):
+    one = desk(httpx2.ConnectError("refused"), whole({}, 2))
+    held = asyncio.Event()
+
+    async def sleep(_seconds):
+        held.set()
+        await asyncio.Event().wait()
+
+    one.relay._sleep = sleep
+    await one.say(call())
+    await asyncio.wait_for(held.wait(), BOUND)
+    await one.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    assert (await one.ask(call(ident=2)))["id"] == 2
+
+
+# --- failures -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        httpx2.ConnectError("Connection refused"),
+        httpx2.ConnectTimeout("slow"),
+        httpx2.Response(429, headers={"content-type": "text/plain", "retry-after": "3"}, text="Rate exceeded."),
+    ],
+)
+async def test_a_call_that_never_reached_the_tool_is_sent_again(desk, trouble):
+    one = desk(trouble, whole({"paid": 1}))
+    assert (await one.ask(call()))["result"] == {"paid": 1}
+    assert one.slept == [3.0 if isinstance(trouble, httpx2.Response) else 0.25]
+
+
+BROKEN = [
+    httpx2.ReadError("reset"),
+    httpx2.RemoteProtocolError("Server disconnected without sending a response."),
+    httpx2.Response(503, headers={"content-type": "text/plain"}, text="upstream connect error"),
+    httpx2.Response(502, headers=HTML, text="bad gateway"),
+]
+
+
+def broken_streams():
+    return [stream(httpx2.ReadError("reset")), stream(None), stream(b"data: {", httpx2.RemoteProtocolError("cut"))]
+
+
+@pytest.mark.parametrize("number", range(7))
+async def test_a_call_that_may_have_been_made_is_not_made_twice_and_the_client_is_told(desk, number):
+    one = desk([*BROKEN, *broken_streams()][number])
+    answer = await one.ask(call("pay"))
+    assert len(one.server.requests) == 1
+    assert answer["error"]["data"]["mcpfleet"]["outcome"] == "unknown"
+    assert "Whether pay was carried out is not known" in answer["error"]["message"]
+    assert "not called again" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("number", range(7))
+async def test_a_tool_that_only_reads_is_called_again(desk, number):
+    listing = whole({"tools": [{"name": "look", "annotations": {"readOnlyHint": True}}]}, 9)
+    one = desk(listing, [*BROKEN, *broken_streams()][number], whole({"seen": 1}))
+    await one.ask(request("tools/list", 9, **MODERN))
+    assert (await one.ask(call("look")))["result"] == {"seen": 1}
+    assert len(one.server.requests) == 3
+
+
+async def test_even_a_reading_tool_is_not_called_again_once_it_has_asked_the_client(desk, handshake):
+    answers, shake = handshake
+    listing = whole({"tools": [{"name": "look", "annotations": {"readOnlyHint": True}}]}, 9)
+    body = Stream(event(request("elicitation/create", 7)), httpx2.ReadError("reset"))
+    one = desk(*answers("s1"), listing, httpx2.Response(200, headers=SSE, stream=body))
+    await shake(one)
+    await one.ask(request("tools/list", 9))
+    await one.say(request("tools/call", name="look"))
+    assert (await one.hear())["method"] == "elicitation/create"
+    assert (await one.hear())["error"]["data"]["mcpfleet"]["outcome"] == "unknown"
+
+
+async def test_who_may_not_call_is_told_whom_to_add_and_where_and_nothing_is_tried_again(desk):
+    one = desk(httpx2.Response(403, headers=HTML, text="<html>"))
+    error = (await one.ask(call()))["error"]
+    assert "user:ada@acme.dev may not call" in error["message"]
+    assert "add-iam-policy-binding mcp-echo --region=europe-west1 --member=user:ada@acme.dev" in error["message"]
+    assert error["data"]["mcpfleet"] == {"outcome": "not_done", "attempts": 1, "status": 403}
+
+
+async def test_a_redirect_is_named_and_not_followed(desk):
+    location = {"location": "http://mcp-echo-481516.europe-west1.run.app/mcp"}
+    error = (await desk(httpx2.Response(307, headers=location)).ask(call()))["error"]
+    assert "redirects to http://" in error["message"]
+
+
+async def test_a_token_that_the_service_refuses_is_renewed_and_the_call_goes_through(desk, clock, source):
+    refused = {**HTML, "www-authenticate": 'Bearer error="invalid_token"'}
+    one = desk(whole({}, 0), httpx2.Response(401, headers=refused), whole({"paid": 1}))
+    await one.ask(call(ident=0))
+    clock.advance(600)
+    one.moment += 600
+    assert (await one.ask(call()))["result"] == {"paid": 1}
+    assert source.fetched == 2
+
+
+async def test_a_token_endpoint_that_is_away_for_a_while_costs_only_time(desk, source):
+    one = desk(whole({"paid": 1}))
+    source.error = TokenEndpointUnavailableError("the metadata server did not answer")
+    one.after = (5, lambda: setattr(source, "error", None))
+    assert (await one.ask(call()))["result"] == {"paid": 1}
+    assert 5 <= one.moment < 10
+
+
+async def test_a_network_that_is_gone_for_ten_seconds_costs_only_time(desk):
+    one = desk(whole({}, 0))
+    await one.ask(call(ident=0))
+    one.server.answers = [*(httpx2.ConnectError("Network is unreachable") for _ in range(5)), whole({"paid": 1})]
+    assert (await one.ask(call()))["result"] == {"paid": 1}
+    assert sum(one.slept) < 12
+
+
+async def test_what_stays_away_is_given_up_with_the_reason(desk):
+    one = desk(*(httpx2.ConnectError("Connection refused") for _ in range(50)))
+    error = (await one.ask(call()))["error"]
+    assert "Cannot reach" in error["message"]
+    assert error["data"]["mcpfleet"]["outcome"] == "not_done"
+    assert one.moment <= FIRST_PATIENCE_SECONDS
+    one.server.answers = [whole({}, 2)]
+    await one.ask(call(ident=2))
+    one.server.answers = [httpx2.ConnectError("Connection refused") for _ in range(50)]
+    before = one.moment
+    assert "Cannot reach" in (await one.ask(call(ident=3)))["error"]["message"]
+    assert FIRST_PATIENCE_SECONDS < one.moment - before <= PATIENCE_SECONDS
+
+
+async def test_an_answer_that_is_no_json_rpc_is_not_taken_for_one(desk):
+    one = desk(httpx2.Response(200, headers={"content-type": "text/html"}, text="<html>hello"))
+    assert "is the URL that of an MCP endpoint" in (await one.ask(call()))["error"]["message"]
+
+
+async def test_connections_from_before_a_sleep_are_not_used_after_it(desk, clock):
+    one = desk(whole({}, 1), whole({}, 2), whole({}, 3))
+    await one.ask(call(ident=1))
+    await one.ask(call(ident=2))
+    assert one.server.closed == 0
+    clock.advance(3600)  # the wall's clock went on, the monotonic one stood still
+    await one.ask(call(ident=3))
+    await one.relay.aclose()
+    assert one.server.closed == 1
+
+
+# --- streams that are opened again ----------------------------------------------------------------------
+
+
+async def test_a_stream_that_broke_off_is_resumed_where_it_was(desk, handshake):
+    answers, shake = handshake
+    first = stream(event(None, "e1", 1500), event({"jsonrpc": "2.0", "method": "notifications/message"}, "e2"), None)
+    rest = stream(event({"jsonrpc": "2.0", "id": 1, "result": {"paid": 1}}, "e3"), None)
+    one = desk(*answers("s1"), first, httpx2.ConnectError("away"), rest)
+    await shake(one)
+    await one.say(request("tools/call", name="pay"))
+    assert (await one.hear())["method"] == "notifications/message"
+    assert (await one.hear())["result"] == {"paid": 1}
+    resumed = one.server.requests[-1]
+    assert (resumed.method, resumed.headers["last-event-id"]) == ("GET", "e2")
+    assert one.slept == [1.5, 1.5]
+    assert one.server.methods.count("tools/call") == 1
+
+
+async def test_a_stream_that_cannot_be_resumed_is_an_unknown_outcome(desk, handshake):
+    answers, shake = handshake
+    one = desk(*answers("s1"), stream(event(None, "e1"), None), httpx2.Response(405))
+    await shake(one)
+    answer = await one.ask(request("tools/call", name="pay"))
+    assert answer["error"]["data"]["mcpfleet"]["outcome"] == "unknown"
+
+
+def listening():
+    return request("subscriptions/listen", notifications={"toolsListChanged": True}, **MODERN)
+
+
+ACK = {"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": {"notifications": {}}}
+
+
+@pytest.mark.parametrize(
+    "end",
+    [None, httpx2.ReadError("reset"), event({"jsonrpc": "2.0", "id": 1, "result": {"resultType": "complete"}})],
+    ids=["closed", "broken", "the instance says goodbye"],
+)
+async def test_a_subscription_outlives_the_instance_that_held_it(desk, end):
+    first, second = Stream(event(ACK)), Stream(event(ACK))
+    one = desk(
+        httpx2.Response(200, headers=SSE, stream=first),
+        httpx2.Response(503, headers={"content-type": "text/plain"}),
+        httpx2.Response(200, headers=SSE, stream=second),
+    )
+    assert await one.ask(listening()) == ACK
+    first.send(end)
+    first.send(None)
+    changed = await one.hear()
+    assert changed["method"] == "notifications/tools/list_changed"
+    assert changed["params"]["_meta"] == {"io.modelcontextprotocol/subscriptionId": 1}
+    assert one.lines.empty(), "it is acknowledged once"
+    await one.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    await asyncio.wait_for(second.closed.wait(), BOUND)
+
+
+async def test_a_subscription_that_is_refused_is_refused(desk):
+    error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "no"}}
+    assert await desk(httpx2.Response(404, headers=JSON, json=error)).ask(listening()) == error

@@ -1,0 +1,138 @@
+"""Where servers come from: a file of outputs, a state, a checkout's local cloud, the Pulumi CLI."""
+
+import json
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpfleet import options, stack
+from mcpfleet.errors import McpfleetError, UsageError
+from mcpfleet.sources import Impersonation, TokenFile
+
+ECHO = {"mcp_url": "https://mcp-echo-1.europe-west1.run.app/mcp", "audience": "https://echo.acme.dev", "invokers": []}
+OUTPUTS = {"servers": {"echo": ECHO, "time": {**ECHO, "invokers": ["user:ada@acme.dev"]}}}
+
+
+def state(outputs):
+    resources = [{"type": "x", "urn": "x"}, {"type": "pulumi:pulumi:Stack", "urn": "s", "outputs": outputs}]
+    return {"version": 3, "checkpoint": {"stack": "s", "latest": {"resources": resources}}}
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    file = tmp_path / "outputs.json"
+    file.write_text(json.dumps(OUTPUTS))
+    return file
+
+
+def never(command, folder):
+    raise AssertionError(f"ran {command}")
+
+
+def test_a_file_of_outputs_names_the_servers(outputs):
+    found = stack.read(outputs, run=never)
+    assert list(found.servers) == ["echo", "time"]
+    echo = found.servers["echo"]
+    assert echo.target.mcp_url == ECHO["mcp_url"]
+    assert echo.audience == "https://echo.acme.dev"
+    assert found.servers["time"].invokers == ("user:ada@acme.dev",)
+    assert found.credentials is None
+
+
+def test_a_state_of_the_file_backend_does_as_well(tmp_path):
+    file = tmp_path / "dev.json"
+    file.write_text(json.dumps(state(OUTPUTS)))
+    assert list(stack.read(file, run=never).servers) == ["echo", "time"]
+
+
+def test_a_checkouts_local_cloud_is_found_from_anywhere_in_it_with_its_invokers_credentials(tmp_path):
+    file = tmp_path / ".mcpfleet" / "pulumi" / ".pulumi" / "stacks" / "mcpfleet" / "local.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(state(OUTPUTS)))
+    below = tmp_path / "docs" / "adr"
+    below.mkdir(parents=True)
+    found = stack.read(folder=below, run=never)
+    assert list(found.servers) == ["echo", "time"]
+    assert found.credentials == tmp_path / ".mcpfleet" / "credentials" / "ada.json"
+    asked = []
+    stack.read(
+        stack="dev", folder=below, run=lambda command, folder: asked.append(command) or (0, file.read_text(), "")
+    )
+    assert asked == [["pulumi", "stack", "output", "--json", "--non-interactive", "--stack", "dev"]]
+
+
+def test_otherwise_the_pulumi_cli_is_asked_in_the_folder(tmp_path):
+    asked = []
+
+    def run(command, folder):
+        asked.append(folder)
+        return 0, json.dumps(OUTPUTS), ""
+
+    assert list(stack.read(folder=tmp_path, run=run).servers) == ["echo", "time"]
+    assert asked == [tmp_path]
+
+
+def missing(command, folder):
+    raise FileNotFoundError(command[0])
+
+
+def hangs(command, folder):
+    raise subprocess.TimeoutExpired(command, 60)
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (missing, "not installed"),
+        (hangs, "did not end"),
+        (lambda command, folder: (255, "", "error: no stack selected\n"), "no stack selected. Choose a stack"),
+        (lambda command, folder: (0, "{}", ""), "nothing is deployed"),
+        (lambda command, folder: (0, "nonsense", ""), "no JSON"),
+        (lambda command, folder: (0, '{"servers": {"echo": {"mcp_url": "x"}}}', ""), "servers.echo has no mcp_url and"),
+    ],
+)
+def test_a_stack_that_cannot_be_read_is_one_message_with_a_way_out(tmp_path, run, said):
+    with pytest.raises(McpfleetError, match=said) as raised:
+        stack.read(folder=tmp_path, run=run)
+    assert any(word in str(raised.value) for word in ("--outputs", "pulumi up", "no JSON"))
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+def test_no_file_brings_anything_but_a_message(tmp_path_factory, found):
+    file = tmp_path_factory.mktemp("any") / "outputs.json"
+    for content in (found, {"servers": found}, {"servers": {"a": found}}, {"checkpoint": found}, state(found)):
+        file.write_text(json.dumps(content))
+        with pytest.raises(McpfleetError):
+            stack.read(file, run=never)
+
+
+def test_a_server_that_is_not_there_is_answered_with_those_that_are(outputs):
+    with pytest.raises(UsageError, match="there are: echo, time"):
+        stack.read(outputs).chosen(["ecco"])
+    with pytest.raises(UsageError, match=r"Which server\?.*echo, time"):
+        options.one_server(stack.read(outputs), None, None, None)
+
+
+def test_a_url_alone_is_a_server_too():
+    found = options.find_stack("https://mcp-echo-1.europe-west1.run.app/mcp", "https://a.dev", None, None, None)
+    server = options.one_server(found, None, "https://…", None)
+    assert (server.name, server.audience) == ("mcp-echo", "https://a.dev")
+
+
+def test_who_calls_is_what_the_options_say_and_never_two(tmp_path):
+    nobody = stack.Stack("here", {})
+    assert isinstance(options.find_source(nobody, token_file=tmp_path / "t"), TokenFile)
+    assert isinstance(options.find_source(nobody, impersonate="a@b.iam.gserviceaccount.com"), Impersonation)
+    with pytest.raises(UsageError, match="not both"):
+        options.find_source(nobody, credentials=tmp_path, token_file=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("output", "public"),
+    [({}, False), ({"access": "iam"}, False), ({"access": "public"}, True), ({"access": "oauth"}, True)],
+)
+def test_what_a_server_says_of_its_access_decides_who_should_be_refused(output, public):
+    server = stack.from_url("https://echo.run.app", None)
+    assert stack.Server(server.name, server.target, server.audience, (), output).public is public
