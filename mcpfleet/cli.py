@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mcpfleet import options
-from mcpfleet.errors import McpfleetError
+from mcpfleet.errors import McpfleetError, UsageError
 
 if TYPE_CHECKING:
     import uvicorn
@@ -120,6 +121,49 @@ def proxy(
     _out.print(f"[bold]{escape(here)}[/] -> {escape(target.origin + target.path)}")
     _out.print(f"as {escape(auth.tokens.identity)}; only programs on this machine; Ctrl-C ends it")
     _serve(Proxy(target, auth), listener)
+
+
+@app.command()
+def config(
+    client: Annotated[str, typer.Argument(help="claude-desktop, claude-code, vscode, cursor, gemini-cli, or json.")],
+    servers: Annotated[
+        list[str] | None, typer.Argument(help="Servers by their names in the fleet; all by default.")
+    ] = None,
+    install: Annotated[
+        bool, typer.Option("--install", help="Merge it into the client's own file; keeps a backup.")
+    ] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the servers out of the client's file again.")] = False,
+    via: Annotated[
+        str, typer.Option(help="connect; or proxy or mcp-remote, through the port of `mcpfleet proxy`.")
+    ] = "connect",
+    port: Annotated[int, typer.Option(help="The first port of `mcpfleet proxy`; one for each server.", min=1)] = 3000,
+    file: Annotated[Path | None, typer.Option(help="Another file than the client's usual one.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace entries that somebody else wrote.")] = False,
+    url: options.Url = None,
+    audience: options.Audience = None,
+    stack: options.StackName = None,
+    outputs: options.Outputs = None,
+    cwd: options.Folder = None,
+    credentials: options.Credentials = None,
+    impersonate: options.Impersonate = None,
+) -> None:
+    """Print a client's configuration for private servers, or put it into the client's own file."""
+    from mcpfleet.clients import client_named
+    from mcpfleet.configure import install_servers, print_servers, remove_servers, wishes
+
+    chosen = client_named(client)
+    place = file or (chosen.file(os.environ) if install or remove else None)
+    if install and remove:
+        raise UsageError("Give --install or --remove, not both.")
+    if remove and place is not None:
+        remove_servers(_out, chosen, place, servers or [])
+        return
+    found = options.find_stack(url, audience, stack, outputs, cwd)
+    entries = wishes(chosen, found, servers or [], via, port, credentials, impersonate)
+    if install and place is not None:
+        install_servers(_out, chosen, place, entries, force=force)
+    else:
+        print_servers(_out, chosen, entries)
 
 
 def _listen(port: int) -> socket.socket:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from mcpfleet.sources import TokenSource
     from mcpfleet.stack import Server, Stack
 
+ServerNames = Annotated[
+    list[str] | None, typer.Argument(help="Servers by their names in the fleet; all by default.", show_default=False)
+]
 Url = Annotated[str | None, typer.Option(help="The service's URL, or its MCP URL, instead of a stack's server.")]
 Audience = Annotated[
     str | None,

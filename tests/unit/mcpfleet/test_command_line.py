@@ -1,3 +1,4 @@
+import json
 import socket
 
 import pytest
@@ -86,3 +87,46 @@ def test_it_listens_on_loopback_only_and_says_where_and_as_whom(run, monkeypatch
     assert f"http://127.0.0.1:3000/mcp -> {URL}/mcp" in out
     assert "user:ada@acme.dev" in out
     assert len(served) == 1
+
+
+OUTPUTS = {"servers": {"echo": {"mcp_url": f"{URL}/mcp", "audience": URL, "invokers": []}}}
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    file = tmp_path / "outputs.json"
+    file.write_text(json.dumps(OUTPUTS))
+    return str(file)
+
+
+def test_a_configuration_can_be_piped_into_a_file(run, outputs):
+    code, out, _ = run("config", "cursor", "--outputs", outputs)
+    assert code == 0
+    args = json.loads(out)["mcpServers"]["echo"]["args"]
+    assert args[-6:] == ["connect", "echo", "--url", f"{URL}/mcp", "--audience", URL]
+
+
+def test_a_configuration_is_installed_and_taken_back_by_the_command_that_it_prints(run, outputs, tmp_path):
+    file = tmp_path / ".cursor" / "mcp.json"
+    code, out, _ = run("config", "cursor", "--outputs", outputs, "--install")
+    assert code == 0
+    assert str(file) in out
+    assert "echo" in json.loads(file.read_text())["mcpServers"]
+    assert "already" in run("config", "cursor", "--outputs", outputs, "--install")[1]
+    undo = out.partition("Undo with: mcpfleet ")[2].split()
+    assert run(*undo)[0] == 0
+    assert json.loads(file.read_text()) == {"mcpServers": {}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["config", "emacs"], "there are: claude-desktop"),
+        (["config", "cursor", "--install", "--remove"], "not both"),
+        (["config", "json", "--install"], "--file"),
+        (["config", "cursor", "nobody"], "there are: echo"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_one_message(run, outputs, arguments, said):
+    code, _, err = run(*arguments, "--outputs", outputs)
+    assert (code, said in err) == (2, True)

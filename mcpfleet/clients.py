@@ -1,0 +1,198 @@
+"""What each desktop client wants in its configuration, and where that file lies.
+
+The shapes are those of the clients' own documentation, read in November 2026 (docs/clients.md names the pages).
+Three ways lead to a private server: `connect` (the client starts a stdio server of ours), `proxy` (the client goes to
+a port that `mcpfleet proxy` listens on), and `mcp-remote` (for clients that start commands only, through that port).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from mcpfleet.errors import UsageError
+from mcpfleet.stack import Server
+
+Via = Literal["connect", "proxy", "mcp-remote"]
+
+MCP_REMOTE: Final = "mcp-remote@0.15.1"
+OURS: Final = ("type", "command", "args", "url", "httpUrl")
+"""The keys of an entry that we write; any other is its owner's."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """A desktop client.
+
+    Attributes:
+        name: As `mcpfleet config` takes it.
+        title: As people call it.
+        key: The object that holds the servers.
+        files: Where its configuration lies, by `sys.platform`; `~` and variables are filled in.
+        typed: Whether an entry names its transport.
+        url_key: The key of a streamable HTTP URL; '' where the client takes commands only.
+        after: What its user has to do before it reads the file again.
+    """
+
+    name: str
+    title: str
+    key: str
+    files: Mapping[str, str]
+    typed: bool
+    url_key: str
+    after: str
+
+    def file(self, environ: Mapping[str, str], platform: str = sys.platform) -> Path:
+        """The configuration of the user.
+
+        Raises:
+            UsageError: The client has none on this system.
+        """
+        pattern = self.files.get(platform, self.files.get("*"))
+        if pattern is None:
+            raise UsageError(f"For {self.title} there is no file; run this without --install, or name one with --file.")
+        home = environ.get("HOME") or environ.get("USERPROFILE") or str(Path.home())
+        text = pattern.replace("~", home).replace("%APPDATA%", environ.get("APPDATA", f"{home}\\AppData\\Roaming"))
+        return Path(text.replace("$CONFIG", environ.get("XDG_CONFIG_HOME") or f"{home}/.config"))
+
+    def entry(self, server: Server, via: Via, launch: Launch, port: int) -> dict[str, Any]:
+        """One server as this client wants it.
+
+        Raises:
+            UsageError: The client does not take it that way.
+        """
+        url = f"http://127.0.0.1:{port}{server.target.path or '/mcp'}"
+        if via == "proxy":
+            if not self.url_key:
+                raise UsageError(f"{self.title} starts commands only; take --via connect, or --via mcp-remote.")
+            return {**({"type": "http"} if self.typed else {}), self.url_key: url}
+        if via == "mcp-remote":
+            npx = ["-y", MCP_REMOTE, url, "--transport", "http-only"]
+            return {**self._stdio, "command": "npx", "args": npx}
+        return {**self._stdio, "command": launch.command, "args": launch.arguments(server)}
+
+    @property
+    def _stdio(self) -> dict[str, Any]:
+        return {"type": "stdio"} if self.typed else {}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a client starts `mcpfleet connect`.
+
+    Attributes:
+        command: The program, by its full path: a desktop program has not the shell's PATH.
+        before: Arguments before the subcommand.
+        identity: Options that choose the identity; files and account names, never a token.
+    """
+
+    command: str
+    before: tuple[str, ...] = ()
+    identity: tuple[str, ...] = ()
+
+    @classmethod
+    def here(cls, identity: tuple[str, ...] = (), prefix: str = sys.prefix, argv0: str = sys.argv[0]) -> Launch:
+        """As this process was started; `uvx` where it runs in an environment that uv will throw away."""
+        if f"{os.sep}uv{os.sep}archive-v" in prefix or f"{os.sep}.cache{os.sep}uv{os.sep}" in prefix:
+            return cls(shutil.which("uvx") or "uvx", ("mcpfleet",), identity)
+        found = shutil.which(argv0) if Path(argv0).stem == "mcpfleet" else None
+        if found:
+            return cls(str(Path(found).absolute()), (), identity)
+        return cls(sys.executable, ("-m", "mcpfleet.cli"), identity)
+
+    def arguments(self, server: Server) -> list[str]:
+        """What follows the command. All is spelled out: the client's folder has no stack."""
+        known = ["--url", server.target.mcp_url, "--audience", server.audience]
+        return [*self.before, "connect", server.name, *known, *self.identity]
+
+
+_MAC: Final = "~/Library/Application Support"
+
+CLIENTS: Final[Mapping[str, Client]] = {
+    one.name: one
+    for one in (
+        Client(
+            "claude-desktop",
+            "Claude Desktop",
+            "mcpServers",
+            {
+                "darwin": f"{_MAC}/Claude/claude_desktop_config.json",
+                "win32": "%APPDATA%\\Claude\\claude_desktop_config.json",
+                "*": "$CONFIG/Claude/claude_desktop_config.json",
+            },
+            typed=False,
+            url_key="",
+            after="Quit Claude Desktop and start it again.",
+        ),
+        Client(
+            "claude-code",
+            "Claude Code",
+            "mcpServers",
+            {"*": "~/.claude.json"},
+            typed=True,
+            url_key="url",
+            after="Start a new session; /mcp shows the server.",
+        ),
+        Client(
+            "vscode",
+            "VS Code",
+            "servers",
+            {
+                "darwin": f"{_MAC}/Code/User/mcp.json",
+                "win32": "%APPDATA%\\Code\\User\\mcp.json",
+                "*": "$CONFIG/Code/User/mcp.json",
+            },
+            typed=True,
+            url_key="url",
+            after="VS Code reads it by itself; `MCP: List Servers` shows the server.",
+        ),
+        Client(
+            "cursor",
+            "Cursor",
+            "mcpServers",
+            {"*": "~/.cursor/mcp.json"},
+            typed=False,
+            url_key="url",
+            after="Cursor reads it by itself; its settings, under MCP, show the server.",
+        ),
+        Client(
+            "gemini-cli",
+            "Gemini CLI",
+            "mcpServers",
+            {"*": "~/.gemini/settings.json"},
+            typed=False,
+            url_key="httpUrl",  # `url` there means the SSE transport of 2024
+            after="Start a new session; `gemini mcp list` shows the server.",
+        ),
+        Client("json", "any client", "mcpServers", {}, typed=True, url_key="url", after=""),
+    )
+}
+
+
+def client_named(name: str) -> Client:
+    """The client of that name.
+
+    Raises:
+        UsageError: There is none; it names those that there are.
+    """
+    if name not in CLIENTS:
+        raise UsageError(f"There is no client {name!r}; there are: {', '.join(CLIENTS)}.")
+    return CLIENTS[name]
+
+
+def is_ours(entry: object) -> bool:
+    """Whether an entry was written by this command: it starts `mcpfleet connect`, or goes to a port of this machine."""
+    if not isinstance(entry, dict):
+        return False
+    words: list[str] = []
+    for key in OURS:
+        found: Any = entry.get(key)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        words += [str(one) for one in (found if isinstance(found, list) else [found])]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    starts = "connect" in words and any("mcpfleet" in word for word in words)
+    loopback = any(word.startswith("http://127.0.0.1:") for word in words)
+    return starts or loopback

@@ -1,0 +1,92 @@
+"""`mcpfleet config`: what it prints and says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, cast, get_args
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.markup import escape
+
+from mcpfleet import install as files
+from mcpfleet.clients import Client, Launch, Via
+from mcpfleet.errors import UsageError
+from mcpfleet.stack import Server, Stack
+
+Entries = Mapping[str, Mapping[str, Any]]
+
+_COMMAND: Final = "mcpfleet config"
+
+
+def wishes(
+    client: Client,
+    stack: Stack,
+    names: list[str],
+    via: str,
+    port: int,
+    credentials: Path | None = None,
+    impersonate: str | None = None,
+) -> Entries:
+    """The entries of the servers that are asked for, by name.
+
+    Raises:
+        UsageError: There is no such server or way, or the client does not take it.
+    """
+    if via not in get_args(Via):
+        raise UsageError(f"--via {via}: choose one of {', '.join(get_args(Via))}.")
+    identity: list[str] = []
+    if file := credentials or stack.credentials:
+        identity += ["--credentials", str(file.resolve())]
+    if impersonate:
+        identity += ["--impersonate", impersonate]
+    launch = Launch.here(tuple(identity))
+    return {
+        server.name: client.entry(server, cast("Via", via), launch, proxy_port(server, port + number))
+        for number, server in enumerate(stack.chosen(names))
+    }
+
+
+def proxy_port(server: Server, otherwise: int) -> int:
+    """The port of the server's proxy: the stack's, so that its `proxy_command` and this agree."""
+    config: Any = server.output.get("client_config")
+    entries: Any = cast("dict[str, Any]", config).get("mcpServers") if isinstance(config, dict) else None
+    for entry in cast("dict[str, Any]", entries).values() if isinstance(entries, dict) else ():
+        url = cast("dict[str, Any]", entry).get("url") if isinstance(entry, dict) else None
+        found = urlsplit(str(url)).port
+        if found is not None and urlsplit(str(url)).hostname in {"127.0.0.1", "localhost"}:
+            return found
+    return otherwise
+
+
+def print_servers(out: Console, client: Client, entries: Entries) -> None:
+    """Print the configuration, and nothing else: it can be piped into a file."""
+    out.print(json.dumps({client.key: entries}, indent=2, ensure_ascii=False), markup=False, highlight=False)
+
+
+def install_servers(out: Console, client: Client, file: Path, entries: Entries, *, force: bool) -> None:
+    """Merge the configuration into a file, and say what was done and how to undo it."""
+    change = files.install(file, client.key, entries, force=force)
+    if not change.names:
+        out.print(f"{escape(str(file))} has them already; nothing was changed.")
+        return
+    out.print(f"[bold]{escape(client.title)}[/]: {', '.join(change.names)} in {escape(str(file))}")
+    _say_backup(out, change)
+    out.print(f"{client.after} Undo with: {_COMMAND} {client.name} {' '.join(change.names)} --remove", markup=False)
+
+
+def remove_servers(out: Console, client: Client, file: Path, names: list[str]) -> None:
+    """Take servers out of a file, and say which."""
+    change = files.remove(file, client.key, names)
+    if not change.names:
+        out.print(f"{escape(str(file))} has none of them; nothing was changed.")
+        return
+    out.print(f"[bold]{escape(client.title)}[/]: {', '.join(change.names)} removed from {escape(str(file))}")
+    _say_backup(out, change)
+
+
+def _say_backup(out: Console, change: files.Change) -> None:
+    if change.backup is not None:
+        out.print(f"The file as it was: {escape(str(change.backup))}")

@@ -1,0 +1,144 @@
+"""A file of JSON with comments, edited: one member changes and every comment stays."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpfleet.jsonc import JsoncError, loads, remove_member, set_member
+
+keys = st.sampled_from(["a", "b", "mcpServers", "ö", 'q"uote'])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)
+COMMENTS = ["", " ", "\n", "// note\n", "/* note */", "\n  // two\n  // lines\n"]
+
+
+@st.composite
+def files(draw, value=None, depth=0):
+    """A text with comments anywhere they may be, and the value that it means."""
+    value = draw(st.dictionaries(keys, values, max_size=4)) if value is None and depth == 0 else value
+    gap = lambda: draw(st.sampled_from(COMMENTS))  # noqa: E731
+    if isinstance(value, dict):
+        parts = [
+            f"{gap()}{json.dumps(key, ensure_ascii=draw(st.booleans()))}{gap()}:{gap()}{draw(files(one, depth + 1))[0]}"
+            for key, one in value.items()
+        ]
+        last = "," if parts and draw(st.booleans()) else ""
+        text = "{" + f"{gap()},".join(parts) + last + gap() + "}"
+    elif isinstance(value, list):
+        text = "[" + ",".join(f"{gap()}{draw(files(one, depth + 1))[0]}{gap()}" for one in value) + "]"
+    else:
+        text = json.dumps(value)
+    return (gap() + text + gap() if depth == 0 else text), value
+
+
+def notes(text):
+    """Every comment, in order; strings are no comments."""
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"', '""', text)
+    return re.findall(r"//[^\n]*|/\*.*?\*/", bare)
+
+
+@given(files())
+def test_comments_and_commas_at_the_end_do_not_change_what_is_read(file):
+    text, value = file
+    assert loads(text) == value
+
+
+@given(files(), keys, values)
+def test_a_member_is_set_and_nothing_else_changes(file, key, value):
+    text, before = file
+    edited = set_member(text, [key], value)
+    assert loads(edited) == {**before, key: value}
+    if key not in before:
+        assert notes(edited) == notes(text)
+        assert remove_member(edited, [key]).split() == text.split() or loads(remove_member(edited, [key])) == before
+
+
+@given(files(), keys)
+def test_a_member_is_removed_and_nothing_else_changes(file, key):
+    text, before = file
+    edited = remove_member(text, [key])
+    assert loads(edited) == {name: value for name, value in before.items() if name != key}
+    assert remove_member(edited, [key]) == edited
+
+
+@given(files(), keys, keys, values)
+def test_a_nested_member_is_set_where_there_is_an_object_or_nothing(file, outer, inner, value):
+    text, before = file
+    held = before.get(outer, {})
+    if not isinstance(held, dict):
+        with pytest.raises(JsoncError, match="not an object"):
+            set_member(text, [outer, inner], value)
+        return
+    assert loads(set_member(text, [outer, inner], value)) == {**before, outer: {**held, inner: value}}
+
+
+@given(st.text(max_size=30))
+def test_what_is_no_json_is_refused_by_name(text):
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        try:
+            loads(text)
+        except JsoncError:
+            return
+        assert re.search(r"//|/\*|,", text), "only comments and commas at the end may be more"
+    else:
+        if text.strip(" \t\r\n") not in {"NaN", "Infinity", "-Infinity"}:
+            assert loads(text) == expected
+
+
+def test_an_edit_reads_as_a_persons():
+    text = """{
+    // my servers
+    "mcpServers": {
+        "mine": {"command": "x"} // do not touch
+    }
+}
+"""
+    entry = {"command": "mcpfleet", "args": ["connect"]}
+    edited = set_member(text, ["mcpServers", "echo"], entry)
+    assert (
+        edited
+        == """{
+    // my servers
+    "mcpServers": {
+        "mine": {"command": "x"}, // do not touch
+        "echo": {
+            "command": "mcpfleet",
+            "args": [
+                "connect"
+            ]
+        }
+    }
+}
+"""
+    )
+    assert remove_member(edited, ["mcpServers", "echo"]) == text
+
+
+@pytest.mark.parametrize("text", ["{}", "{ }", "{\n}\n", "{ // none yet\n}"])
+def test_an_empty_object_gets_its_first_member(text):
+    edited = set_member(text, ["a"], 1)
+    assert loads(edited) == {"a": 1}
+    assert notes(edited) == notes(text)
+
+
+def test_line_ends_and_tabs_are_kept():
+    edited = set_member('{\r\n\t"a": 1\r\n}\r\n', ["b"], {"c": 2})
+    assert edited == '{\r\n\t"a": 1,\r\n\t"b": {\r\n\t\t"c": 2\r\n\t}\r\n}\r\n'
+
+
+def test_a_key_that_stands_there_twice_is_gone_when_it_is_removed():
+    assert loads(remove_member('{"a": 1, "a": 2, "b": 3}', ["a"])) == {"b": 3}
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a" 1}', '{"a": 1 "b": 2}', "[1 2]", "{} {}", "{a: 1}", "[" * 500])
+def test_a_broken_file_names_the_line(text):
+    with pytest.raises(JsoncError, match="line 1"):
+        loads(text)
