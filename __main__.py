@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pulumi
 
+from infra import apis
 from infra.components.foundation import Foundation, FoundationArgs
 from infra.components.mcp_server import McpServer, McpServerArgs
 from infra.fleet import FleetError, parse_fleet
@@ -15,17 +16,21 @@ try:
 except FleetError as error:
     raise pulumi.RunError(str(error)) from None
 
-foundation = Foundation("fleet", FoundationArgs(project=project, region=fleet.region, labels=fleet.labels))
+foundation = Foundation(
+    "fleet",
+    FoundationArgs(
+        project=project,
+        region=fleet.all_regions[0],
+        apis=apis.of_fleet(fleet),
+        registry=fleet.registry,
+        labels=fleet.labels,
+    ),
+)
 servers = [
     McpServer(
         name,
         McpServerArgs(
-            project=project,
-            region=fleet.region,
-            foundation=foundation,
-            spec=spec,
-            deletion_protection=fleet.deletion_protection_of(spec),
-            labels=fleet.labels,
+            project=project, regions=fleet.all_regions, foundation=foundation, spec=spec, labels=fleet.labels
         ),
     )
     for name, spec in fleet.servers.items()

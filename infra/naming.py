@@ -4,6 +4,8 @@ No random suffixes: a name computed from what the user wrote can be found again,
 imported. Nothing here reads configuration; `infra.fleet` has already refused what does not fit.
 """
 
+import hashlib
+import re
 from typing import Final
 
 SERVER_PREFIX: Final = "mcp-"
@@ -23,7 +25,10 @@ SERVER_NAME_MIN: Final = ACCOUNT_ID_MIN - len(SERVER_PREFIX)
 SERVER_NAME_MAX: Final = min(ACCOUNT_ID_MAX, SERVICE_NAME_MAX) - len(SERVER_PREFIX)
 
 REPOSITORY_ID: Final = "mcpfleet"
-"""The Artifact Registry repository that holds every image a fleet builds."""
+"""The Artifact Registry repository that holds every image a fleet builds, unless the fleet names another."""
+
+OWN_VOLUME: Final = "fleet-"
+"""The volumes that a fleet makes by itself begin with it, and no others."""
 
 FIRST_PROXY_PORT: Final = 3000
 """Where the first server's authenticated proxy listens on a user's machine; the next takes the next."""
@@ -39,9 +44,52 @@ def account_id(server: str) -> str:
     return f"{SERVER_PREFIX}{server}"
 
 
-def grant_name(server: str, member: str) -> str:
-    """The stack's own name for the grant that lets *member* call *server*."""
-    return f"{server}-invoker-{member}"
+def in_region(server: str, region: str) -> str:
+    """The stack's own name for what *server* has once in each region.
+
+    Also where there is one region only: a region that comes or goes changes no other region's names.
+    """
+    return f"{server}-{region}"
+
+
+def grant_name(server: str, role: str, member: str) -> str:
+    """The stack's own name for a grant of *role* (a word) to *member*."""
+    return f"{server}-{role}-{member}"
+
+
+def service_url(server: str, *, project_number: str, region: str) -> str:
+    """The URL that Cloud Run gives *server*, known before it exists (Cloud Run, "Deterministic URL")."""
+    return f"https://{service_name(server)}-{project_number}.{region}.run.app"
+
+
+def remote_repository_id(repository: str) -> str:
+    """The Artifact Registry repository in front of a public registry."""
+    return f"{repository[:56]}-remote"
+
+
+def through(registry_uri: str, image: str) -> str:
+    """*image* of another registry, as the remote repository at *registry_uri* names it: without its own host."""
+    return f"{registry_uri}/{image.partition('/')[2]}"
+
+
+def account_member(email: str) -> str:
+    """A service account as IAM names it among the members of a policy."""
+    return f"serviceAccount:{email}"
+
+
+def secret_id(secret: str) -> str:
+    """The short name of a secret."""
+    return secret.rpartition("/")[2]
+
+
+def secret_project(secret: str, project: str) -> str:
+    """The project that *secret* is in: its own where it says one, else *project*."""
+    return secret.split("/")[1] if secret.startswith("projects/") else project
+
+
+def iap_resource(server: str, *, project_number: str, region: str) -> str:
+    """What Identity-Aware Proxy calls *server* (iap.googleapis.com, settings of a Cloud Run service)."""
+    return f"projects/{project_number}/iap_web/cloud_run-{region}/services/{service_name(server)}"
 
 
 def api_host(api: str) -> str:
@@ -59,14 +107,25 @@ def registry_host(registry_uri: str) -> str:
     return registry_uri.partition("/")[0]
 
 
-def allowed_hosts(server: str) -> tuple[str, ...]:
+def allowed_hosts(server: str, domain: str | None = None) -> tuple[str, ...]:
     """The Host headers under which *server* is reached; `*` stands for any run of characters.
 
-    A service answers on two run.app hosts. `SERVICE-NUMBER.REGION.run.app` could be computed from the
-    project's number, `SERVICE-HASH-xx.a.run.app` could not, so both are covered by one pattern; it
+    A service answers on two run.app hosts. `SERVICE-NUMBER.REGION.run.app` can be computed from the
+    project's number, `SERVICE-HASH-xx.a.run.app` cannot, so both are covered by one pattern; it
     begins with the service's whole name, and Google routes a run.app host only to its own service.
     """
-    return (f"{service_name(server)}-*.run.app",)
+    return (f"{service_name(server)}-*.run.app", *((domain,) if domain else ()))
+
+
+def secret_volume(folder: str) -> str:
+    """The volume of a folder of secret files; a user cannot name one so, and no two folders share one."""
+    slug = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:40]
+    return f"{OWN_VOLUME}{slug}-{hashlib.sha256(folder.encode()).hexdigest()[:6]}"
+
+
+def certificate_name(server: str, domain: str) -> str:
+    """The managed certificate of *domain*. Another domain has another name: its certificate comes before this goes."""
+    return f"{service_name(server)}-{hashlib.sha256(domain.encode()).hexdigest()[:8]}"
 
 
 def mcp_url(service_url: str, path: str) -> str:
@@ -87,3 +146,9 @@ def proxy_url(port: int, path: str) -> str:
 def proxy_command(server: str, *, project: str, region: str, port: int) -> str:
     """The command that opens a local port to *server* and adds the caller's ID token to each request."""
     return f"gcloud run services proxy {service_name(server)} --project {project} --region {region} --port {port}"
+
+
+def domain_proxy_command(domain: str, path: str, *, port: int) -> str:
+    """The same for a server behind a domain, which gcloud's proxy does not know."""
+    url = f"https://{domain}"
+    return f"mcpfleet proxy --url {mcp_url(url, path)} --audience {url} --port {port}"

@@ -10,35 +10,52 @@ from typing import TypedDict
 import pulumi
 
 from infra import naming
+from infra.clients import ClientConfig, client_config, proxy_command
 from infra.components.mcp_server import McpServer
 from infra.fleet import Fleet
-
-
-class ClientEntry(TypedDict):
-    """One server in an MCP client's configuration."""
-
-    type: str
-    url: str
-
-
-class ClientConfig(TypedDict):
-    """A configuration that MCP clients take as it is; it goes through the local proxy."""
-
-    mcpServers: dict[str, ClientEntry]
+from infra.fleet.access import kind
 
 
 class ServerOutput(TypedDict):
-    """One server, as clients and tools need it."""
+    """One server, as clients and tools need it.
+
+    Attributes:
+        mcp_url: The MCP endpoint itself, without a redirect on the way.
+        service_url: Where the server answers: its domain, else the service's own URL.
+        urls: The service's own URL in each region.
+        audience: What a caller's ID token must be for.
+        service: The Cloud Run service's name.
+        region: The first of its regions.
+        project: The Google Cloud project.
+        access: Who checks the caller: iam, iap, oauth or public.
+        reached: How a person's client reaches it: by a proxy, by its url, or from the network only.
+        invokers: Who may call, where IAM or IAP checks it.
+        transports: What it speaks.
+        sessions: stateless or stateful.
+        health_path: What its probes ask; null where they do not ask by HTTP.
+        domain: Its own domain, or null.
+        address: What the A record of its domain has to name, or null.
+        client_config: A configuration that MCP clients take as it is; null where a desktop cannot reach the server.
+        proxy_command: The command that opens the authenticated proxy in it; null where there is none.
+    """
 
     mcp_url: pulumi.Output[str]
     service_url: pulumi.Output[str]
+    urls: dict[str, pulumi.Output[str]]
     audience: pulumi.Output[str]
     service: pulumi.Output[str]
     region: str
     project: str
+    access: str
+    reached: str
     invokers: list[str]
-    client_config: ClientConfig
-    proxy_command: str
+    transports: list[str]
+    sessions: str
+    health_path: str | None
+    domain: str | None
+    address: pulumi.Output[str] | None
+    client_config: pulumi.Output[ClientConfig] | None
+    proxy_command: str | None
 
 
 def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> dict[str, ServerOutput]:
@@ -50,13 +67,21 @@ def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> 
         name: {
             "mcp_url": server.mcp_url,
             "service_url": server.url,
-            "audience": server.url,
+            "urls": dict(server.urls),
+            "audience": server.audience,
             "service": server.service,
-            "region": fleet.region,
+            "region": fleet.all_regions[0],
             "project": project,
-            "invokers": list(spec.access.iam.invokers),
-            "client_config": {"mcpServers": {name: {"type": "http", "url": naming.proxy_url(port, spec.path)}}},
-            "proxy_command": naming.proxy_command(name, project=project, region=fleet.region, port=port),
+            "access": kind(spec.access),
+            "reached": spec.reached,
+            "invokers": list(spec.invokers),
+            "transports": list(spec.transports),
+            "sessions": spec.sessions,
+            "health_path": spec.health_path,
+            "domain": spec.domain,
+            "address": server.address,
+            "client_config": client_config(name, spec, server.mcp_url, port),
+            "proxy_command": proxy_command(name, spec, project=project, region=fleet.all_regions[0], port=port),
         }
         for (name, spec), server, port in zip(
             fleet.servers.items(), servers, naming.proxy_ports(len(fleet.servers)), strict=True

@@ -9,5 +9,8 @@ from typing import Final
 FOUNDATION: Final = "mcpfleet:index:Foundation"
 """What all servers of a stack share."""
 
+CUSTOM_DOMAIN: Final = "mcpfleet:index:CustomDomain"
+"""A domain of the user's in front of a server, in all its regions."""
+
 MCP_SERVER: Final = "mcpfleet:index:McpServer"
 """One MCP server: its identity, image, service and grants."""

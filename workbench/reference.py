@@ -8,8 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin, get_type_hints
@@ -19,10 +18,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from infra import environment, naming
-from infra.fleet import model, values
+from infra.fleet import access, model, parts, server, sources
+from infra.fleet.kinds import Kind
+from infra.fleet.words import in_yaml
 
 COMMAND: Final = ".venv/bin/python -m workbench.reference"
+SCHEMA: Final = "fleet.schema.json"
 ROOT: Final = Path(__file__).resolve().parents[1]
 _BEGIN: Final = "<!-- generated: {name}. Do not edit; run " + COMMAND + " -->"
 _END: Final = "<!-- end of {name} -->"
@@ -32,112 +33,45 @@ class PageError(Exception):
     """A page and the code cannot be brought together; the text says what is missing where."""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of value in a fleet, in words: one of it, several, and what is accepted."""
-
-    one: str
-    many: str
-    range: str = ""
-
-
-_NAME: Final = (
-    f"{naming.SERVER_NAME_MIN} to {naming.SERVER_NAME_MAX} of `a-z`, `0-9` and `-`; a letter first, no `-` last"
-)
-_KINDS: Final[list[tuple[Any, Kind]]] = [
-    (model.Source, Kind("[source](#source)", "sources", "one of `build`, `image`")),
-    (model.Access, Kind("[access](#access)", "accesses", "`iam`")),
-    (values.Text, Kind("text", "texts", "each text at most 32,768 characters")),
-    (values.ServerName, Kind("name", "names", _NAME)),
-    (values.Region, Kind("region", "regions", "`gcloud run regions list`")),
-    (values.LabelKey, Kind("label", "labels", "keys: 1 to 63 of `a-z`, `0-9`, `_`, `-`; a letter first")),
-    (values.LabelValue, Kind("value", "values", "values: 0 to 63 of the same")),
-    (values.ImageUrl, Kind("image", "images", "`[HOST/]PATH[:TAG][@sha256:DIGEST]`, at most 1,024 characters")),
-    (values.Folder, Kind("folder", "folders", "below or beside `Pulumi.yaml`, not absolute; has a `Dockerfile`")),
-    (values.BuildArgName, Kind("name", "names", "names: letters, digits, `_`; no digit first")),
-    (
-        values.EnvironmentName,
-        Kind(
-            "variable",
-            "variables",
-            "names: letters, digits, `_`; no digit first; not Cloud Run's (`PORT`, `K_…`, `X_GOOGLE_…`), not mcpfleet's"
-            " (" + ", ".join(f"`{name}`" for name in environment.INJECTED) + ")",
-        ),
-    ),
-    (
-        values.UrlPath,
-        Kind(
-            "path",
-            "paths",
-            "`/` first, then letters, digits, `.`, `_`, `~`, `-`, `/`;"
-            " no `/` last, no `z` last; at most 256 characters",
-        ),
-    ),
-    (values.Origin, Kind("origin", "origins", "`https://HOST[:PORT]` or `http://…`; no path, no `*`")),
-    (values.Audience, Kind("audience", "audiences", "no spaces, at most 2,048 characters")),
-    (
-        values.Member,
-        Kind(
-            "principal",
-            "principals",
-            "`user:`, `group:`, `serviceAccount:` ADDRESS, `domain:` DOMAIN, `principal://…`, `principalSet://…`;"
-            " never `allUsers`, `allAuthenticatedUsers`",
-        ),
-    ),
-    (values.Cpu, Kind("CPUs", "CPUs", '`"1"`, `"2"`, `"4"`, `"6"`, `"8"`, or `"0.08"` to `"1"` (`"500m"`)')),
-    (values.Memory, Kind("memory", "memories", "`128Mi` to `32Gi`")),
-    (model.Server, Kind("[server](#a-server)", "[servers](#a-server)")),
-    (model.Iam, Kind("[iam](#access)", "")),
-    (bool, Kind("boolean", "booleans", "`true`, `false`")),
-    (int, Kind("whole number", "whole numbers")),
-    (str, Kind("text", "texts")),
-]
+_PLAIN: Final[Mapping[Any, Kind]] = {
+    bool: Kind("boolean", "booleans", "`true`, `false`"),
+    int: Kind("whole number", "whole numbers"),
+    str: Kind("text", "texts"),
+}
 
 SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "fleet": model.Fleet,
-    "server": model.Server,
-    "source-build": model.Build,
-    "source-image": model.ExistingImage,
-    "access": model.IamAccess,
-    "access-iam": model.Iam,
+    "registry": model.Registry,
+    "server": server.Server,
+    "source-build": sources.Build,
+    "source-image": sources.ExistingImage,
+    "access-iam": access.Iam,
+    "access-iap": access.Iap,
+    "access-iap-client": access.OauthClient,
+    "access-oauth": access.Oauth,
+    "access-public": access.Public,
+    "secret": parts.SecretRef,
+    "volume-memory": parts.InMemory,
+    "volume-gcs": parts.GcsVolume,
+    "volume-gcs-bucket": parts.Gcs,
+    "volume-secret": parts.SecretVolume,
+    "sidecar": parts.Sidecar,
+    "probes": parts.Probes,
+    "probe": parts.Probe,
+    "vpc": parts.Vpc,
 }
-"""The generated parts of docs/configuration.md, and the model that each shows."""
-
-EXAMPLES: Final[Mapping[str, str]] = {
-    "fleet.region": "europe-west1",
-    "fleet.profile": "prod",
-    "fleet.labels": '{team: platform, cost-center: "4711"}',
-    "fleet.servers": "{reference: {source: {build: ./mcp_server}}}",
-    "server.source": "{build: ./mcp_server}",
-    "server.access": '{iam: {invokers: ["group:mcp-users@acme.dev"]}}',
-    "server.path": "/tools/mcp",
-    "server.health_path": "/ready",
-    "server.timeout": "900",
-    "server.cpu": "2",
-    "server.memory": "1Gi",
-    "server.concurrency": "20",
-    "server.min_instances": "1",
-    "server.max_instances": "10",
-    "server.startup_boost": "false",
-    "server.env": "{BIGQUERY_PROJECT: acme-mcp-dev}",
-    "server.audiences": '["https://mcp.acme.dev"]',
-    "server.allowed_origins": '["https://app.acme.dev"]',
-    "server.description": "Weather for the field teams",
-    "server.deletion_protection": "true",
-    "source-build.build": "./mcp_server",
-    "source-build.build_args": '{UV_VERSION: "0.13.9"}',
-    "source-image.image": "docker.io/acme/toolbox:1",
-    "source-image.port": "5000",
-    "source-image.args": '["--address=0.0.0.0", "--port=5000"]',
-    "source-image.command": '["/app/toolbox"]',
-    "access.iam": '{invokers: ["user:ada@acme.dev"]}',
-    "access-iam.invokers": '["group:mcp-users@acme.dev", "serviceAccount:assistant@acme.iam.gserviceaccount.com"]',
-}
-"""An example, in YAML, for each key; a test reads every one of them as part of a fleet."""
+"""The generated parts of docs/fleet.md, and the model that each shows."""
 
 
-def configuration() -> dict[str, str]:
-    """The generated parts of docs/configuration.md, by name.
+def examples() -> Iterator[tuple[str, str, str]]:
+    """Each key's section, its name, and an example of it in YAML; a test reads every one of them as part of a fleet."""
+    for section, kind in SECTIONS.items():
+        for key, field in kind.model_fields.items():
+            yield section, key, _example(section, key, field)
+
+
+def fleet() -> dict[str, str]:
+    """The generated parts of docs/fleet.md, by name.
 
     Raises:
         PageError: a key has no example, or a kind of value that has no words.
@@ -169,35 +103,40 @@ def _table(section: str, kind: type[BaseModel]) -> str:
     hints = get_type_hints(kind, include_extras=True)
     rows = ["| key | type | default | accepted | example | meaning |", "|---|---|---|---|---|---|"]
     for key, field in kind.model_fields.items():
-        if f"{section}.{key}" not in EXAMPLES:
-            raise PageError(f"workbench/reference.py has no example for {section}.{key}; add one to EXAMPLES")
         found = _kind(hints[key])
-        bounds = "; ".join(text for text in (_bounds(field, hints[key]), found.range) if text)
-        example = f"`{key}: {EXAMPLES[f'{section}.{key}']}`"
+        bounds = "; ".join(text for text in (_bounds(field, hints[key]), found.accepted) if text)
+        example = f"`{_example(section, key, field)}`"
         cells = [f"`{key}`", found.one, _default(field), bounds, example, field.description or ""]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 
 
+def _example(section: str, key: str, field: FieldInfo) -> str:
+    if not field.examples:
+        raise PageError(f"the key {key} of {section} has no example; add examples=[…] to its field in infra/fleet")
+    return f"{key}: {in_yaml(field.examples[0])}"
+
+
 def _kind(annotation: Any) -> Kind:
-    for known, kind in _KINDS:
-        if annotation == known:
-            return kind
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _kind(inner[0])
+        named = next((one for one in inner[1:] if isinstance(one, Kind)), None)
+        return named or _kind(inner[0])
     if origin in (Union, UnionType):
         return _kind(next(member for member in inner if member is not type(None)))
     if origin is Literal:
         return Kind("word", "words", ", ".join(f"`{word}`" for word in inner))
     if origin is tuple:
         item = _kind(inner[0])
-        return Kind(f"list of {item.many}", "", item.range)
+        return Kind(f"list of {item.many}", "", item.accepted)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         key, item = _kind(inner[0]), _kind(inner[1])
-        ranges = "; ".join(one.range for one in (key, item) if one.range)
-        return Kind(f"map of {key.many} to {item.many}", "", ranges)
-    raise PageError(f"workbench/reference.py has no words for {annotation}; add them to _KINDS")
+        return Kind(
+            f"map of {key.many} to {item.many}", "", "; ".join(one.accepted for one in (key, item) if one.accepted)
+        )
+    if annotation in _PLAIN:
+        return _PLAIN[annotation]
+    raise PageError(f"{annotation} has no words; put a Kind among its metadata in infra/fleet")
 
 
 def _bounds(field: FieldInfo, annotation: Any) -> str:
@@ -207,7 +146,7 @@ def _bounds(field: FieldInfo, annotation: Any) -> str:
         return f"{low} to {high:,}"
     least = next((one.min_length for one in field.metadata if isinstance(one, MinLen)), None)
     most = next((one.max_length for one in field.metadata if isinstance(one, MaxLen)), None)
-    if _kind(annotation).range:  # the kind's own bound is among its words, unless this is a container of it
+    if _kind(annotation).accepted:  # the kind's own bound is among its words, unless this is a container of it
         of = "" if get_origin(_bare(annotation)) is None else " entries"
         most = most if of else None
     else:
@@ -230,19 +169,40 @@ def _default(field: FieldInfo) -> str:
     if value is PydanticUndefined or value is None:
         return "see meaning"
     if isinstance(value, BaseModel):
-        value = value.model_dump()
-    return f"`{_yaml(value)}`"
+        value = value.model_dump(exclude_defaults=True)
+    return f"`{in_yaml(value)}`" if value != "" else '`""`'
 
 
-def _yaml(value: Any) -> str:
-    """*value* in YAML's short form, as a person would write it."""
-    if isinstance(value, dict):
-        entries = cast("dict[str, Any]", value)
-        return "{" + ", ".join(f"{key}: {_yaml(one)}" for key, one in entries.items()) + "}"
-    if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(_yaml(one) for one in cast("tuple[Any, ...]", value)) + "]"
-    # A number in quotes is a text, a word without them is one as well.
-    return value if isinstance(value, str) and value and not value[0].isdigit() else json.dumps(value)
+def schema() -> str:
+    """The JSON Schema of a stack's config file, by which an editor completes and checks it."""
+    fleet = model.Fleet.model_json_schema(ref_template="#/$defs/{model}")
+    parts_ = fleet.pop("$defs")
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A stack of mcpfleet (Pulumi.<stack>.yaml)",
+        "type": "object",
+        "properties": {
+            "config": {
+                "type": "object",
+                "properties": {
+                    "gcp:project": {"type": "string", "description": "The Google Cloud project; it must exist."},
+                    "mcpfleet:fleet": fleet,
+                },
+            }
+        },
+        "$defs": parts_,
+    }
+    return json.dumps(_closed(whole), indent=1, ensure_ascii=False) + "\n"
+
+
+def _closed(schema: Any) -> Any:
+    """*schema* in which a map takes no key but those of its pattern; pydantic leaves others open."""
+    if isinstance(schema, list):
+        return [_closed(one) for one in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    fields = {key: _closed(one) for key, one in cast("dict[str, Any]", schema).items()}
+    return {**fields, "additionalProperties": False} if "patternProperties" in fields else fields
 
 
 def main() -> None:
@@ -251,17 +211,18 @@ def main() -> None:
     said = subprocess.run(
         [sys.executable, "-m", "local_cloud.reference"], cwd=ROOT, check=True, capture_output=True, text=True
     )
-    pages = {"docs/configuration.md": configuration(), "docs/local-cloud.md": json.loads(said.stdout)}
-    for name, parts in pages.items():
+    pages = {"docs/fleet.md": fleet(), "docs/local-cloud.md": json.loads(said.stdout)}
+    for name, made in pages.items():
         path = ROOT / name
         before = path.read_text(encoding="utf-8")
         try:
-            after = written(before, parts)
+            after = written(before, made)
         except PageError as error:
             sys.exit(f"{name}: {error}")
         if after != before:
             path.write_text(after, encoding="utf-8")
         print(f"{name}: {'written' if after != before else 'in step with the code'}")
+    (ROOT / SCHEMA).write_text(schema(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -236,9 +236,11 @@ def print_servers(phases: Phases, servers: Mapping[str, Mapping[str, Any]]) -> N
         show(f"\n[bold]{escape(name)}[/]")
         show(f"  MCP URL   {server['mcp_url']}", markup=False, soft_wrap=True)
         show(f"  audience  {server['audience']}", markup=False, soft_wrap=True)
-        show(f"  invokers  {', '.join(server['invokers']) or 'nobody'}", markup=False, soft_wrap=True)
-        show(f"  proxy     ./dev proxy {name} --port {_proxy_port(server)}", markup=False, soft_wrap=True)
-        show(f"  client    {json.dumps(server['client_config'])}", markup=False, soft_wrap=True)
+        show(f"  access    {_who(server)}", markup=False, soft_wrap=True)
+        if server["reached"] == "proxy":
+            show(f"  proxy     ./dev proxy {name} --port {_proxy_port(server)}", markup=False, soft_wrap=True)
+        if server["client_config"] is not None:
+            show(f"  client    {json.dumps(server['client_config'])}", markup=False, soft_wrap=True)
 
 
 def _server(place: Place, name: str) -> Mapping[str, Any]:
@@ -252,7 +254,21 @@ def _server(place: Place, name: str) -> Mapping[str, Any]:
     return servers[name]
 
 
+def _who(server: Mapping[str, Any]) -> str:
+    """Who may call, in a few words."""
+    match server["access"]:
+        case "public":
+            return "public: anybody"
+        case "oauth":
+            return "oauth: whoever has a token of its authorization server; the server itself checks"
+        case kind:
+            where = ", from the project's networks only" if server["reached"] == "network" else ""
+            return f"{kind}: {', '.join(server['invokers']) or 'nobody'}{where}"
+
+
 def _proxy_port(server: Mapping[str, Any]) -> int | None:
-    """The port in the server's client configuration."""
+    """The port in the server's client configuration; 0, a free one, where it has none."""
+    if server["client_config"] is None:
+        return 0
     (entry,) = server["client_config"]["mcpServers"].values()
     return urlsplit(str(entry["url"])).port

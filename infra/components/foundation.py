@@ -1,24 +1,18 @@
-"""What all servers of a stack share: the APIs that are switched on, and the registry of built images.
+"""What all servers of a stack share: the APIs that are switched on, the registry of images, the project's number.
 
 It does not own the project, its billing or its network: those outlive a stack.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import pulumi
 import pulumi_gcp as gcp
 
-from infra import naming
+from infra import apis, naming
+from infra.fleet import Registry
 from infra.tokens import FOUNDATION
-
-# The provider asks Resource Manager for the project after it has enabled any API, so that one is first.
-FIRST_API: Final = "cloudresourcemanager"
-APIS: Final = ("artifactregistry", "iam", "iamcredentials", "run")
-
-KEPT_VERSIONS: Final = 10
-"""So many of the newest versions of each image stay, whatever their age: enough to go back to."""
 
 TOKEN_USER: Final = "oauth2accesstoken"  # noqa: S105, a user name
 """Artifact Registry's user name for "the password is an OAuth access token"."""
@@ -26,10 +20,20 @@ TOKEN_USER: Final = "oauth2accesstoken"  # noqa: S105, a user name
 
 @dataclass(frozen=True, kw_only=True)
 class FoundationArgs:
-    """Where the stack is, and the labels of what it shares."""
+    """Where the stack is, what it needs, and the labels of what it shares.
+
+    Attributes:
+        project: The Google Cloud project.
+        region: Where the images are.
+        apis: The APIs to enable, besides Resource Manager, by their first word.
+        registry: The repository, and the registry that it is in front of.
+        labels: Labels on what can carry them.
+    """
 
     project: str
     region: str
+    apis: Sequence[str] = apis.ALWAYS
+    registry: Registry = field(default_factory=Registry)
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -43,43 +47,40 @@ class RegistryLogin:
 
 
 class Foundation(pulumi.ComponentResource):
-    """The enabled APIs and the Docker repository of a stack."""
+    """The enabled APIs and the Docker repositories of a stack."""
 
     apis: tuple[gcp.projects.Service, ...]
     """To depend on: nothing else of a stack can be created before them."""
 
+    project_number: pulumi.Output[str]
+    """Part of every service's URL. Looked up once the APIs are enabled: unknown in the preview of a new stack, which
+    so needs no cloud."""
+
     registry_uri: pulumi.Output[str]
     """The repository's address for images, as Artifact Registry itself gives it."""
 
+    remote_uri: pulumi.Output[str] | None
+    """The address of the repository in front of another registry, if there is one."""
+
     registry_login: RegistryLogin
+
+    iap_agent: pulumi.Output[str] | None
+    """The principal as which Identity-Aware Proxy calls services, where the fleet uses it."""
 
     def __init__(self, name: str, args: FoundationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(FOUNDATION, name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
 
-        first = _enabled(name, FIRST_API, args, child)
+        first = _enabled(name, apis.FIRST, args, child)
         after_first = pulumi.ResourceOptions(parent=self, depends_on=[first])
-        self.apis = (first, *(_enabled(name, api, args, after_first) for api in APIS))
+        self.apis = (first, *(_enabled(name, api, args, after_first) for api in args.apis))
+        self.project_number = gcp.organizations.get_project_output(
+            project_id=args.project, opts=pulumi.InvokeOutputOptions(parent=self, depends_on=self.apis)
+        ).number
 
-        repository = gcp.artifactregistry.Repository(
-            name,
-            project=args.project,
-            location=args.region,
-            repository_id=naming.REPOSITORY_ID,
-            format="DOCKER",
-            description="Images of the MCP servers that mcpfleet builds",
-            labels=args.labels or None,
-            # A keep policy alone deletes nothing: it only takes versions out of what a delete policy matches.
-            # Tagged versions are left alone, so whoever wants to keep a version for good gives it a tag.
-            cleanup_policies=[
-                {"id": "delete-untagged", "action": "DELETE", "condition": {"tag_state": "UNTAGGED"}},
-                {"id": "keep-newest", "action": "KEEP", "most_recent_versions": {"keep_count": KEPT_VERSIONS}},
-            ],
-            # In another region it is another repository of the same name. Created before the old one is deleted, a
-            # change of region that fails half way could not be taken back: the old one would be in its own way (409).
-            opts=pulumi.ResourceOptions(parent=self, depends_on=self.apis, delete_before_replace=True),
-        )
+        repository = self._repository(name, args)
         self.registry_uri = repository.registry_uri
+        self.remote_uri = self._in_front_of(args.registry.remote, name, args) if args.registry.remote else None
         # The provider's own token: whoever may deploy may push, and no key is stored anywhere. A new token
         # at each run is not a change to docker-build, which ignores passwords in its diff.
         token = gcp.organizations.get_client_config_output(opts=pulumi.InvokeOutputOptions(parent=self)).access_token
@@ -88,7 +89,57 @@ class Foundation(pulumi.ComponentResource):
             username=TOKEN_USER,
             password=pulumi.Output.secret(token),
         )
+        self.iap_agent = self._iap_agent(name, args) if "iap" in args.apis else None
         self.register_outputs({"registry_uri": self.registry_uri})
+
+    def _after_apis(self) -> pulumi.ResourceOptions:
+        # A repository in another region is another one of the same name. Created before the old one is deleted, a
+        # change of region that fails half way could not be taken back: the old one would be in its own way (409).
+        return pulumi.ResourceOptions(parent=self, depends_on=self.apis, delete_before_replace=True)
+
+    def _repository(self, name: str, args: FoundationArgs) -> gcp.artifactregistry.Repository:
+        return gcp.artifactregistry.Repository(
+            name,
+            project=args.project,
+            location=args.region,
+            repository_id=args.registry.repository,
+            format="DOCKER",
+            description="Images of the MCP servers that mcpfleet builds",
+            labels=args.labels or None,
+            # A keep policy alone deletes nothing: it only takes versions out of what a delete policy matches.
+            # Tagged versions are left alone, so whoever wants to keep a version for good gives it a tag.
+            cleanup_policies=[
+                {"id": "delete-untagged", "action": "DELETE", "condition": {"tag_state": "UNTAGGED"}},
+                {"id": "keep-newest", "action": "KEEP", "most_recent_versions": {"keep_count": args.registry.keep}},
+            ],
+            cleanup_policy_dry_run=args.registry.dry_run,
+            opts=self._after_apis(),
+        )
+
+    def _in_front_of(self, upstream: str, name: str, args: FoundationArgs) -> pulumi.Output[str]:
+        """A repository that fetches from *upstream* what is asked of it, and keeps it."""
+        repository = gcp.artifactregistry.Repository(
+            f"{name}-remote",
+            project=args.project,
+            location=args.region,
+            repository_id=naming.remote_repository_id(args.registry.repository),
+            format="DOCKER",
+            mode="REMOTE_REPOSITORY",
+            description=f"Images of {upstream}, on their way to Cloud Run",
+            labels=args.labels or None,
+            remote_repository_config={
+                "description": upstream,
+                "docker_repository": {"custom_repository": {"uri": f"https://{upstream}"}},
+            },
+            opts=self._after_apis(),
+        )
+        return repository.registry_uri
+
+    def _iap_agent(self, name: str, args: FoundationArgs) -> pulumi.Output[str]:
+        agent = gcp.projects.ServiceIdentity(
+            f"{name}-iap", project=args.project, service=naming.api_host("iap"), opts=self._after_apis()
+        )
+        return agent.member
 
 
 def _enabled(name: str, api: str, args: FoundationArgs, child: pulumi.ResourceOptions) -> gcp.projects.Service:

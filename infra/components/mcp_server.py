@@ -1,10 +1,10 @@
-"""One MCP server on Cloud Run: its identity, its image, its service, and who may call it.
+"""One MCP server on Cloud Run: its identity, its image, its service in each region, and who may call it.
 
-It creates no registry and enables no API (`Foundation` does), and gives its identity no role: a server
-that needs one says so when the vocabulary has a key for it.
+It creates no registry and enables no API (`Foundation` does). What a revision is, is in `template`; who is let in, in
+`access`; the load balancer of a domain, in `custom_domain`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -13,30 +13,30 @@ import pulumi_docker_build as docker_build
 import pulumi_gcp as gcp
 
 from infra import environment, naming
+from infra.components import template
+from infra.components.access import Guarded, grants, switches
+from infra.components.custom_domain import CustomDomain, CustomDomainArgs
 from infra.components.foundation import Foundation
-from infra.fleet import Build, ExistingImage, Server
+from infra.fleet import Build, ExistingImage, OauthAccess, Server
+from infra.fleet.sources import pullable
 from infra.tokens import MCP_SERVER
 
 if TYPE_CHECKING:
-    from pulumi_gcp.cloudrunv2 import ServiceTemplateContainerArgsDict as Container
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateArgsDict as Template,
+    )
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateContainerEnvArgsDict as Variable,
+    )
 
-INVOKER_ROLE: Final = "roles/run.invoker"
-
-# A short period finds a server ready within a second of its being so. Sixty tries are ten times what the
-# reference server takes on one CPU, and still fail a broken image long before Cloud Run's 240 s.
-STARTUP_PERIOD: Final = 1  # seconds
-STARTUP_TRIES: Final = 60
-
-# Cloud Run's own default for a container without a health path: it waits until something listens.
-LISTENING_PATIENCE: Final = 240  # seconds
-
-BUILT_PORT: Final = 8080
-"""Where a built server listens: Cloud Run's default, which it gets in PORT."""
-
-# Liveness only finds a server that has stopped answering; rarely, because each probe costs CPU time.
-LIVENESS_PERIOD: Final = 30  # seconds
-LIVENESS_TIMEOUT: Final = 5  # seconds
-LIVENESS_TRIES: Final = 3
+_INGRESS: Final = {
+    "all": "INGRESS_TRAFFIC_ALL",
+    "internal": "INGRESS_TRAFFIC_INTERNAL_ONLY",
+    "internal-and-lb": "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER",
+}
+_SECRET_ROLE: Final = "roles/secretmanager.secretAccessor"  # noqa: S105 - a role
+_READS_BUCKET: Final = "roles/storage.objectViewer"
+_WRITES_BUCKET: Final = "roles/storage.objectUser"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +44,9 @@ class McpServerArgs:
     """A server as the fleet describes it, and the stack it stands in."""
 
     project: str
-    region: str
+    regions: Sequence[str]
     foundation: Foundation
     spec: Server
-    deletion_protection: bool
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -55,146 +54,263 @@ class McpServer(pulumi.ComponentResource):
     """A scale-to-zero MCP server that runs as its own service account and that only its invokers may call."""
 
     service: pulumi.Output[str]
-    """The Cloud Run service's name."""
+    """The Cloud Run service's name, the same in each region."""
 
     url: pulumi.Output[str]
-    """The service's URL, also the audience of callers' ID tokens. Known once the invokers may call."""
+    """Where it answers: its domain, else the service's URL. Known once the invokers may call."""
+
+    urls: Mapping[str, pulumi.Output[str]]
+    """The service's own URL in each region; empty where it is switched off."""
+
+    audience: pulumi.Output[str]
+    """What callers' ID tokens are to be for."""
 
     mcp_url: pulumi.Output[str]
     """The URL for MCP clients: the endpoint itself, no redirect on the way."""
 
+    address: pulumi.Output[str] | None
+    """What the A record of its domain has to name."""
+
     def __init__(self, name: str, args: McpServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(MCP_SERVER, name, None, opts)
+        self._name, self._args, self._spec = name, args, args.spec
         # Names are fixed, so a replacement has the name of what it replaces. The engine must know that even where
         # the provider sees no difference any more: when a replacement that failed half way is taken back, it would
         # otherwise create the service again and then delete it, believing that to be the old one.
-        child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
-        after_apis = pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=args.foundation.apis)
-        spec = args.spec
+        self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
+        spec, foundation = args.spec, args.foundation
 
-        # A new account is not seen everywhere at once, and Cloud Run refuses a service whose account it does
-        # not see. What protects us: the provider reads the account three times after it has created it and
-        # then waits 10 s before it reports it done, and `identity.email` below makes the service wait for that.
-        identity = gcp.serviceaccount.Account(
-            name,
-            project=args.project,
-            account_id=naming.account_id(name),
-            display_name=f"MCP server {name}",
-            opts=after_apis,
-        )
-        service = gcp.cloudrunv2.Service(
-            name,
-            name=naming.service_name(name),
-            project=args.project,
-            location=args.region,
-            description=spec.description or None,
-            labels=args.labels or None,
-            ingress="INGRESS_TRAFFIC_ALL",  # who gets through is IAM's question, not the network's
-            deletion_protection=args.deletion_protection,
-            custom_audiences=spec.audiences or None,
-            # Scaling stands in the template only: the block of the same name on the service is filled in by
-            # Cloud Run, and left out here it is no difference in the next update.
-            template={
-                "service_account": identity.email,
-                "timeout": f"{spec.timeout}s",
-                "max_instance_request_concurrency": spec.concurrency,
-                "scaling": {"min_instance_count": spec.min_instances, "max_instance_count": spec.max_instances},
-                "containers": [_container(name, spec, _image(name, spec, args.foundation, child))],
-            },
-            opts=after_apis,
-        )
-        # Members, never a binding: a binding drops the grants it does not list.
-        grants = [
-            gcp.cloudrunv2.ServiceIamMember(
-                naming.grant_name(name, member),
-                project=args.project,
-                location=args.region,
-                name=service.name,
-                role=INVOKER_ROLE,
-                member=member,
-                opts=child,
+        email = self._identity()
+        member = email.apply(naming.account_member)
+        rights = [*self._roles(member), *self._secret_grants(member), *self._bucket_grants(member)]
+        revision = self._template(email)
+        services = {region: self._service(region, revision, rights) for region in args.regions}
+        granted = [
+            grant
+            for region, service in services.items()
+            for grant in grants(
+                spec.access,
+                Guarded(server=name, project=args.project, region=region, service=service.name),
+                foundation,
+                self._child,
             )
-            for member in spec.access.iam.invokers
         ]
+        domain = self._domain({region: service.name for region, service in services.items()})
 
-        self.service = service.name
+        first = services[args.regions[0]]
+        self.service = first.name
         # Whoever reads a URL may call it at once, so it waits for the grants.
-        self.url = pulumi.Output.all(service.uri, *(grant.id for grant in grants)).apply(lambda known: str(known[0]))
+        waits = [*(grant.urn for grant in granted), *([domain.ready] if domain else [])]
+        self.urls = {region: _after(service.uri, waits) for region, service in services.items()}
+        self.url = _after(f"https://{spec.domain}" if spec.domain else first.uri, waits)
+        self.audience = self.url
         self.mcp_url = self.url.apply(lambda url: naming.mcp_url(url, spec.path))
+        self.address = domain.address if domain else None
+        if spec.agent_registry == "entry":
+            self._agent_registry_entry()
         self.register_outputs({"service": self.service, "url": self.url, "mcp_url": self.mcp_url})
 
+    def _options(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
+        after: list[pulumi.Resource] = [*self._args.foundation.apis, *depends_on]
+        return pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=after)
 
-def _image(name: str, spec: Server, foundation: Foundation, child: pulumi.ResourceOptions) -> pulumi.Output[str] | str:
-    """The image to run: the existing one as it is named, or one built here and pinned by its digest."""
-    if isinstance(spec.source, ExistingImage):
-        return spec.source.image
-    repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, name))
-    login = foundation.registry_login
-    image = docker_build.Image(
-        name,
-        # Relative, as the user wrote it: an absolute path would differ between two people's checkouts,
-        # and each of them would rebuild what the other has deployed.
-        context={"location": spec.source.build},
-        build_args=spec.source.build_args,
-        platforms=[docker_build.Platform.LINUX_AMD64],  # the only one that Cloud Run runs
-        push=True,
-        # The tag shows people the newest version; nothing is deployed by it.
-        tags=[pulumi.Output.concat(repository, ":latest")],
-        registries=[{"address": login.host, "username": login.username, "password": login.password}],
-        # The builder's own cache is used. None is kept in the registry: it would change the image's digest
-        # with the builder that made it.
-        build_on_preview=False,  # a preview needs no Docker, no registry and no time
-        opts=child,
-    )
-    return pulumi.Output.concat(repository, "@", image.digest)
+    def _identity(self) -> pulumi.Output[str]:
+        """The address of the account that the server runs as."""
+        if self._spec.service_account is not None:
+            return pulumi.Output.from_input(self._spec.service_account)
+        # A new account is not seen everywhere at once, and Cloud Run refuses a service whose account it does
+        # not see. What protects us: the provider reads the account three times after it has created it and
+        # then waits 10 s before it reports it done, and the address makes everything that uses it wait for that.
+        return gcp.serviceaccount.Account(
+            self._name,
+            project=self._args.project,
+            account_id=naming.account_id(self._name),
+            display_name=f"MCP server {self._name}",
+            opts=self._options(),
+        ).email
+
+    def _roles(self, member: pulumi.Output[str]) -> list[pulumi.Resource]:
+        return [
+            gcp.projects.IAMMember(
+                f"{self._name}-{role}",
+                project=self._args.project,
+                role=role,
+                member=member,
+                opts=self._options(),
+            )
+            for role in self._spec.roles
+        ]
+
+    def _secret_grants(self, member: pulumi.Output[str]) -> list[pulumi.Resource]:
+        """Read access to each secret, and to no other: Cloud Run refuses a revision that may not read its own."""
+        return [
+            gcp.secretmanager.SecretIamMember(
+                naming.grant_name(self._name, "secret", naming.secret_id(secret)),
+                project=naming.secret_project(secret, self._args.project),
+                secret_id=naming.secret_id(secret),
+                role=_SECRET_ROLE,
+                member=member,
+                opts=self._options(),
+            )
+            for secret in self._spec.all_secrets
+        ]
+
+    def _bucket_grants(self, member: pulumi.Output[str]) -> list[pulumi.Resource]:
+        return [
+            gcp.storage.BucketIAMMember(
+                naming.grant_name(self._name, "bucket", bucket),
+                bucket=bucket,
+                role=_READS_BUCKET if read_only else _WRITES_BUCKET,
+                member=member,
+                opts=self._options(),
+            )
+            for bucket, read_only in self._spec.buckets.items()
+        ]
+
+    def _image(self) -> pulumi.Input[str]:
+        """The image to run: the existing one as it is named, or one built here and pinned by its digest."""
+        match self._spec.source:
+            case ExistingImage(image=image):
+                return self._pulled(image)
+            case Build() as source:
+                return self._built(source)
+
+    def _pulled(self, image: str) -> pulumi.Input[str]:
+        """*image* from where Cloud Run can pull it."""
+        remote = self._args.foundation.remote_uri
+        if remote is None or pullable(image):
+            return image
+        return remote.apply(lambda uri: naming.through(uri, image))
+
+    def _built(self, source: Build) -> pulumi.Output[str]:
+        foundation = self._args.foundation
+        repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, self._name))
+        login = foundation.registry_login
+        image = docker_build.Image(
+            self._name,
+            # Relative, as the user wrote it: an absolute path would differ between two people's checkouts,
+            # and each of them would rebuild what the other has deployed.
+            context={"location": source.build},
+            build_args=source.build_args,
+            platforms=[docker_build.Platform.LINUX_AMD64],  # the only one that Cloud Run runs
+            push=True,
+            # The tag shows people the newest version; nothing is deployed by it.
+            tags=[pulumi.Output.concat(repository, ":latest")],
+            registries=[{"address": login.host, "username": login.username, "password": login.password}],
+            # The builder's own cache is used. None is kept in the registry: it would change the image's digest
+            # with the builder that made it.
+            build_on_preview=False,  # a preview needs no Docker, no registry and no time
+            opts=self._child,
+        )
+        return pulumi.Output.concat(repository, "@", image.digest)
+
+    def _template(self, email: pulumi.Output[str]) -> "Template":
+        spec = self._spec
+        sidecars = {name: self._pulled(one.image) for name, one in spec.sidecars.items()}
+        revision: Template = {
+            "service_account": email,
+            "timeout": f"{spec.timeout}s",
+            "max_instance_request_concurrency": spec.concurrency,
+            "scaling": {"max_instance_count": spec.max_instances},
+            "containers": template.containers(spec, self._image(), sidecars, self._variables()),
+        }
+        if environment_ := template.execution_environment(spec):
+            revision["execution_environment"] = environment_
+        if volumes := template.volumes(spec):
+            revision["volumes"] = volumes
+        if spec.vpc is not None:
+            revision["vpc_access"] = template.vpc_access(spec.vpc)
+        return revision
+
+    def _variables(self) -> list["Variable"]:
+        spec = self._spec
+        base = self._base_url()
+        env: dict[str, pulumi.Input[str]] = {
+            environment.BASE_URL: base,
+            environment.AUDIENCE: base.apply(lambda url: ",".join((url, *spec.audiences))),
+            **environment.container_environment(
+                port=template.port_of(spec),
+                path=spec.path,
+                transports=spec.transports,
+                stateless=spec.sessions == "stateless",
+                health_path=spec.health_path,
+                allowed_hosts=naming.allowed_hosts(self._name, spec.domain),
+                allowed_origins=spec.allowed_origins,
+                user=spec.env,
+            ),
+        }
+        if isinstance(spec.access, OauthAccess):
+            oauth = spec.access.oauth
+            audience = oauth.audience or base.apply(lambda url: naming.mcp_url(url, spec.path))
+            env |= environment.oauth_environment(issuer=oauth.issuer, scopes=oauth.scopes)
+            env[environment.OAUTH_AUDIENCE] = audience
+        return template.variables(env, spec.secrets)
+
+    def _base_url(self) -> pulumi.Output[str]:
+        """Where the world reaches the server, known before it exists: so the first `up` is the last."""
+        if self._spec.domain is not None:
+            return pulumi.Output.from_input(f"https://{self._spec.domain}")
+        region = self._args.regions[0]  # several regions have a domain in front of them
+        return self._args.foundation.project_number.apply(
+            lambda number: naming.service_url(self._name, project_number=number, region=region)
+        )
+
+    def _service(self, region: str, revision: "Template", rights: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
+        spec, args = self._spec, self._args
+        return gcp.cloudrunv2.Service(
+            naming.in_region(self._name, region),
+            name=naming.service_name(self._name),
+            project=args.project,
+            location=region,
+            description=spec.description or None,
+            labels=args.labels or None,
+            ingress=_INGRESS[spec.ingress],
+            default_uri_disabled=None if spec.default_url else True,
+            deletion_protection=spec.deletion_protection,
+            custom_audiences=list(self._audiences()) or None,
+            # Of the service, not of the revision: it holds for what serves, whichever revision that is. Said even
+            # where it is 0, or Cloud Run's answer would be a difference in the next update.
+            scaling={"min_instance_count": spec.min_instances},
+            functional_type="FUNCTIONAL_TYPE_MCP_SERVER" if spec.agent_registry == "functional-type" else None,
+            launch_stage="BETA" if spec.agent_registry == "functional-type" else None,
+            template=revision,
+            opts=self._options(*rights),
+            **switches(spec.access),
+        )
+
+    def _audiences(self) -> Iterator[str]:
+        if self._spec.domain is not None:
+            yield f"https://{self._spec.domain}"
+        yield from self._spec.audiences
+
+    def _domain(self, services: Mapping[str, pulumi.Output[str]]) -> CustomDomain | None:
+        if self._spec.domain is None:
+            return None
+        return CustomDomain(
+            self._name,
+            CustomDomainArgs(
+                project=self._args.project,
+                domain=self._spec.domain,
+                services=services,
+                apis=self._args.foundation.apis,
+            ),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _agent_registry_entry(self) -> None:
+        gcp.agentregistry.Service(
+            self._name,
+            project=self._args.project,
+            location=self._args.regions[0],
+            service_id=naming.service_name(self._name),
+            display_name=self._name,
+            description=self._spec.description or None,
+            interfaces=[{"protocol_binding": "JSONRPC", "url": self.mcp_url}],
+            mcp_server_spec={"type": "NO_SPEC"},
+            opts=self._child,
+        )
 
 
-def _container(name: str, spec: Server, image: pulumi.Input[str]) -> "Container":
-    env = environment.container_environment(
-        path=spec.path,
-        allowed_hosts=naming.allowed_hosts(name),
-        allowed_origins=spec.allowed_origins,
-        user=spec.env,
-    )
-    port = spec.source.port if isinstance(spec.source, ExistingImage) else BUILT_PORT
-    # Ports and probes are said even where they are Cloud Run's defaults: what is left out keeps, in an update, the
-    # value of the last revision, and a probe would go on asking at a port that the server has left.
-    container: Container = {
-        "image": image,
-        "envs": [{"name": key, "value": value} for key, value in env.items()],
-        "ports": {"container_port": port},
-        "resources": {
-            "limits": {"cpu": spec.cpu, "memory": spec.memory},
-            "cpu_idle": True,  # CPU, and its bill, only during requests; absent would mean the opposite
-            "startup_cpu_boost": spec.startup_boost,
-        },
-    }
-    match spec.source:
-        case ExistingImage(args=args, command=command):
-            if args:
-                container["args"] = args
-            if command:
-                container["commands"] = command
-        case Build():
-            pass  # the Dockerfile says both
-    if spec.health_path is None:
-        container["startup_probe"] = {
-            "tcp_socket": {"port": port},
-            "period_seconds": LISTENING_PATIENCE,
-            "timeout_seconds": LISTENING_PATIENCE,
-            "failure_threshold": 1,
-        }
-    else:
-        container["startup_probe"] = {
-            "http_get": {"path": spec.health_path, "port": port},
-            "period_seconds": STARTUP_PERIOD,
-            "timeout_seconds": STARTUP_PERIOD,
-            "failure_threshold": STARTUP_TRIES,
-        }
-        container["liveness_probe"] = {
-            "http_get": {"path": spec.health_path, "port": port},
-            "period_seconds": LIVENESS_PERIOD,
-            "timeout_seconds": LIVENESS_TIMEOUT,
-            "failure_threshold": LIVENESS_TRIES,
-        }
-    return container
+def _after(value: pulumi.Input[str], waits: Sequence[pulumi.Output[str]]) -> pulumi.Output[str]:
+    """*value*, known once all of *waits* are."""
+    return pulumi.Output.all(value, *waits).apply(lambda known: str(known[0]))

@@ -5,7 +5,24 @@ nothing downstream checks again. It does not ask any cloud: whether an image or 
 Google's to say. Nothing in this package knows Pulumi.
 """
 
-from infra.fleet.model import Access, Build, ExistingImage, Fleet, Iam, IamAccess, Server
+from infra.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess, PublicAccess
+from infra.fleet.model import Fleet, Registry
 from infra.fleet.parse import FleetError, parse_fleet
+from infra.fleet.server import Server
+from infra.fleet.sources import Build, ExistingImage
 
-__all__ = ["Access", "Build", "ExistingImage", "Fleet", "FleetError", "Iam", "IamAccess", "Server", "parse_fleet"]
+__all__ = [
+    "Access",
+    "Build",
+    "ExistingImage",
+    "Fleet",
+    "FleetError",
+    "Iam",
+    "IamAccess",
+    "IapAccess",
+    "OauthAccess",
+    "PublicAccess",
+    "Registry",
+    "Server",
+    "parse_fleet",
+]

@@ -1,191 +1,180 @@
 """The user's whole vocabulary, as frozen models: every key with its default, limit and meaning.
 
-Keys are the user's words, not the provider's. Rules between two keys stand at the later one as field
-validators, not as model validators, so that they report even when another key is wrong. A field's
-first example is what the report tells a user to add when the field is missing.
+Keys are the user's words, not the provider's. A field's first example is what the report tells a user to add when the
+field is missing; the reference page and the editors' schema show it, too.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from infra.fleet import values
-from infra.fleet.values import NO_REPEATS, NUMBER, Text, one_kind
+from infra import naming
+from infra.fleet import identities, values
+from infra.fleet.access import IapAccess
+from infra.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, Model, without
+from infra.fleet.kinds import Kind
+from infra.fleet.server import Server
+from infra.fleet.sources import ExistingImage, host_of, pinned, pullable
 
-DEFAULT_HEALTH_PATH: Final = "/health"
-"""Answered by the reference server. Never /healthz: Google's front end keeps that one for itself."""
-
-MAX_TIMEOUT: Final = 3600  # seconds; Cloud Run's longest request
-MAX_CONCURRENCY: Final = 1000  # requests at once in one instance; Cloud Run's highest
-MAX_INSTANCES: Final = 1000  # above this a project needs a quota by agreement with Google
-
-# Cloud Run, "CPU limits": the least memory that goes with so many CPUs, in MiB.
-_MEMORY_FLOOR: Final = {4: 2048, 6: 4096, 8: 4096}
-# Cloud Run, "Memory limits": above so many MiB at least so many CPUs, and below one CPU at most this memory.
-_CPU_FLOOR: Final = ((24_576, 8), (16_384, 6), (8_192, 4), (4_096, 2))
-_MEMORY_CEILING: Final = ((0.5, 512), (1.0, 1024))
+PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "dev": {"deletion_protection": False, "min_instances": 0},
+    "prod": {"deletion_protection": True, "min_instances": 1},
+}
+"""The defaults of a server that differ between the profiles."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+class Registry(Model):
+    """The Artifact Registry repository of the images that are built, and one in front of another registry."""
 
-
-class Build(_Model):
-    """An image that `up` builds from a folder and pushes to the stack's registry."""
-
-    build: values.Folder = Field(
-        description="The folder with the Dockerfile, as seen from Pulumi.yaml.", examples=["./mcp_server"]
+    repository: values.RepositoryId = Field(
+        default=naming.REPOSITORY_ID, description="The repository's name.", examples=["mcp-images"]
     )
-    build_args: Mapping[values.BuildArgName, Text] = Field(
-        default={}, description="Values for the Dockerfile's ARGs; they stay visible in the image, so no secrets."
+    keep: Annotated[int, NUMBER] = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="So many of the newest versions of each image stay; older ones without a tag are deleted.",
+        examples=[20],
     )
-
-
-class ExistingImage(_Model):
-    """An image that somebody else builds; used exactly as named."""
-
-    image: values.ImageUrl = Field(
-        description="The image, best pinned by digest.", examples=["docker.io/acme/toolbox:1"]
-    )
-    port: Annotated[int, NUMBER] = Field(
-        default=8080, ge=1, le=65_535, description="The port that the container listens on."
-    )
-    args: tuple[Text, ...] = Field(default=(), description="Arguments in place of the image's CMD.")
-    command: tuple[Text, ...] = Field(default=(), description="The program in place of the image's ENTRYPOINT.")
-
-
-def _source_kind(value: Any) -> str | None:
-    if isinstance(value, (Build, ExistingImage)):
-        return "build" if isinstance(value, Build) else "image"
-    if isinstance(value, dict):
-        return "build" if "build" in value else "image" if "image" in value else None
-    return None
-
-
-Source = Annotated[
-    Annotated[Build, Tag("build")] | Annotated[ExistingImage, Tag("image")],
-    Discriminator(_source_kind),
-    one_kind("source", ["build", "image"]),
-]
-"""Where a server's image comes from: the one key says the kind, and a kind holds only what it needs."""
-
-
-class Iam(_Model):
-    """Cloud Run's own check of the caller's Google ID token."""
-
-    invokers: Annotated[tuple[values.Member, ...], NO_REPEATS] = Field(
-        default=(), description="The principals that may call the server; nobody else can."
-    )
-
-
-class IamAccess(_Model):
-    """Access for named Google identities."""
-
-    iam: Iam = Field(description="Who may call, by IAM.", examples=["{invokers: []}"])
-
-
-Access = Annotated[IamAccess, one_kind("access", ["iam"])]
-"""Who may call a server. One kind for now; the next ones make this a tagged union like `Source`."""
-
-
-class Server(_Model):
-    """One MCP server."""
-
-    source: Source = Field(description="Where the image comes from.", examples=["{build: ./mcp_server}"])
-    access: Access = Field(default=IamAccess(iam=Iam()), description="Who may call. By default nobody.")
-    path: values.UrlPath = Field(default="/mcp", description="The path of the MCP endpoint.")
-    health_path: values.UrlPath | None = Field(
+    dry_run: bool = Field(default=False, description="Only log what the clean-up would delete.", examples=[True])
+    remote: values.UpstreamRegistry | None = Field(
         default=None,
-        description="What probes ask by HTTP: /health where we build the image; for an existing image, whose"
-        " path we cannot know, only that the port accepts connections is probed unless a path is given.",
-    )
-    timeout: Annotated[int, NUMBER] = Field(
-        default=3600, ge=1, le=MAX_TIMEOUT, description="The longest request, streams included, in seconds."
-    )
-    cpu: values.Cpu = Field(default="1", description="CPUs of one instance.")
-    memory: values.Memory = Field(default="512Mi", description="Memory of one instance, its files in /tmp included.")
-    concurrency: Annotated[int, NUMBER] = Field(
-        default=80, ge=1, le=MAX_CONCURRENCY, description="Requests that one instance takes at once."
-    )
-    min_instances: Annotated[int, NUMBER] = Field(
-        default=0, ge=0, le=MAX_INSTANCES, description="Instances kept warm, and paid for, without requests."
-    )
-    max_instances: Annotated[int, NUMBER] = Field(
-        default=3, ge=1, le=MAX_INSTANCES, description="The most instances; also the bound of the bill."
-    )
-    startup_boost: bool = Field(default=True, description="More CPU while an instance starts.")
-    env: Mapping[values.EnvironmentName, Text] = Field(
-        default={}, description="Further environment variables; plain text that everyone with access can read."
-    )
-    audiences: Annotated[tuple[values.Audience, ...], NO_REPEATS] = Field(
-        default=(), max_length=50, description="Audiences that tokens may carry beside the service's URL."
-    )
-    allowed_origins: Annotated[tuple[values.Origin, ...], NO_REPEATS] = Field(
-        default=(), max_length=50, description="Web origins whose pages may call; by default none."
-    )
-    description: str = Field(default="", max_length=512, description="A sentence for the people who see the service.")
-    deletion_protection: bool | None = Field(
-        default=None, description="Refuse to delete the service; by default on in profile prod."
+        description="A public registry that Cloud Run does not pull from: its images come through a remote repository"
+        " of Artifact Registry, which also keeps them.",
+        examples=["ghcr.io"],
     )
 
-    @field_validator("health_path", mode="after")
-    @classmethod
-    def _health_path_of_a_built_server(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None and isinstance(info.data.get("source"), Build):
-            value = DEFAULT_HEALTH_PATH
-        if value is not None and value == info.data.get("path"):
-            raise ValueError(f"{value} is the MCP endpoint already; give one of the two another path")
-        return value
 
-    @field_validator("memory", mode="after")
-    @classmethod
-    def _memory_goes_with_cpu(cls, value: str, info: ValidationInfo) -> str:
-        if "cpu" not in info.data:
-            return value
-        cpu, memory = values.cpus(info.data["cpu"]), values.mebibytes(value)
-        floor = _MEMORY_FLOOR.get(int(cpu), 0) if cpu >= 1 else 0
-        if memory < floor:
-            raise ValueError(f"{value} is too little for {cpu:g} CPUs; Cloud Run wants {floor}Mi or more")
-        ceiling = next((most for below, most in _MEMORY_CEILING if cpu < below), None)
-        if ceiling is not None and memory > ceiling:
-            raise ValueError(f"{value} is too much for {cpu:g} CPU; take {ceiling}Mi or less, or more cpu")
-        least = next((cpus for above, cpus in _CPU_FLOOR if memory > above), 0)
-        if cpu < least:
-            raise ValueError(f'{value} is too much for {cpu:g} CPU; take less memory, or cpu: "{least}"')
-        return value
-
-    @field_validator("concurrency", mode="after")
-    @classmethod
-    def _concurrency_goes_with_cpu(cls, value: int, info: ValidationInfo) -> int:
-        cpu = info.data.get("cpu")
-        if cpu is not None and values.cpus(cpu) < 1 and value > 1:
-            raise ValueError(f"{value} needs a whole CPU and cpu is {cpu}; write concurrency: 1, or cpu: 1")
-        return value
-
-    @field_validator("max_instances", mode="after")
-    @classmethod
-    def _max_is_not_below_min(cls, value: int, info: ValidationInfo) -> int:
-        least = info.data.get("min_instances")
-        if least is not None and value < least:
-            raise ValueError(f"{value} is below min_instances ({least}); raise it or lower min_instances")
-        return value
-
-
-class Fleet(_Model):
+class Fleet(Model):
     """Every server of one stack."""
 
-    region: values.Region = Field(description="The Google Cloud region of everything.", examples=["europe-west1"])
-    profile: Literal["dev", "prod"] = Field(default="dev", description="Which defaults apply where the two differ.")
-    labels: Annotated[Mapping[values.LabelKey, values.LabelValue], Field(max_length=60)] = Field(
-        default={}, description="Labels on every resource that can carry them."
+    region: values.Region | None = Field(
+        default=None, description="The Google Cloud region of everything.", examples=["europe-west1"]
     )
-    servers: Mapping[values.ServerName, Server] = Field(
-        min_length=1, description="The servers, by name.", examples=["{reference: {source: {build: ./mcp_server}}}"]
+    regions: Annotated[tuple[values.Region, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=20,
+        description="Instead of `region`: each server runs in all of them, behind its `domain`; images are kept in the"
+        " first.",
+        examples=[["europe-west1", "us-central1"]],
+    )
+    profile: Literal["dev", "prod"] = Field(
+        default="dev", description="Which defaults apply where the two differ.", examples=["prod"]
+    )
+    organization: identities.Organization | None = Field(
+        default=None,
+        description="The organization that the project is in, if it is in one; access by `iap` depends on it.",
+        examples=["481516234200"],
+    )
+    labels: Annotated[Mapping[values.LabelKey, values.LabelValue], Field(max_length=60)] = Field(
+        default={},
+        description="Labels on every resource that can carry them.",
+        examples=[{"team": "platform", "cost-center": "4711"}],
+    )
+    registry: Annotated[Registry, Kind("[registry](#registry)", "")] = Field(
+        default=Registry(), description="Where images are kept, and for how long.", examples=[{"keep": 20}]
+    )
+    servers: Mapping[values.ServerName, Annotated[Server, Kind("[server](#a-server)", "[servers](#a-server)")]] = Field(
+        min_length=1,
+        max_length=500,
+        description="The servers, by name.",
+        examples=[{"reference": {"source": {"build": "./mcp_server"}}}],
     )
 
-    def deletion_protection_of(self, server: Server) -> bool:
-        """Whether *server* refuses to be deleted: what it says itself, else what the profile says."""
-        if server.deletion_protection is not None:
-            return server.deletion_protection
-        return self.profile == "prod"
+    @property
+    def all_regions(self) -> tuple[str, ...]:
+        """Where the servers run; the first is where the images are."""
+        return self.regions or (str(self.region),)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_profile(cls, raw: Any) -> Any:
+        """Put into each server what its profile says where the server says nothing."""
+        fleet = _mapping(raw)
+        defaults = PROFILES.get(str(fleet.get("profile", "dev")), {})
+        servers = {
+            name: {**defaults, **_mapping(one)} if isinstance(one, Mapping) else one
+            for name, one in _mapping(fleet.get("servers")).items()
+        }
+        return {**fleet, "servers": servers} if servers else raw
+
+    @field_validator("regions", mode="after")
+    @classmethod
+    def _somewhere(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        region = info.data.get("region", "")
+        found: list[Mistake] = []
+        if value and region:
+            found.append(((), f"and region ({region}) are both there; keep one"))
+        if not value and region is None:
+            found.append(((UP, "region"), "missing; add region: europe-west1"))
+        return without(value, found)
+
+    @field_validator("servers", mode="after")
+    @classmethod
+    def _servers_fit_the_fleet(cls, value: Mapping[str, Server], info: ValidationInfo) -> Mapping[str, Server]:
+        return without(value, _beside_each_other(value, info.data))
+
+
+def _beside_each_other(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    """What a server cannot be in this fleet; keys of the fleet with mistakes are absent."""
+    domains: dict[str, str] = {}
+    for name, server in servers.items():
+        if server.domain is not None:
+            other = domains.setdefault(server.domain, name)
+            if other != name:
+                yield (name, "domain"), f"{server.domain} leads to {other} already; write another"
+        for path, sentence in (*_over_regions(server, fleet), *_images(server, fleet), *_organization(server, fleet)):
+            yield (name, *path), sentence
+
+
+def _over_regions(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    regions: tuple[str, ...] = fleet.get("regions", ())
+    if len(regions) < 2:
+        return
+    if server.domain is None:
+        yield ("domain",), f"missing; {len(regions)} regions need one name in front of them, add domain: mcp.acme.dev"
+    if server.sessions == "stateful":
+        yield (
+            ("sessions",),
+            "stateful keeps a session in one instance, and there is one in each region; write stateless",
+        )
+    if "sse" in server.transports:
+        yield ("transports",), "sse keeps its stream in one instance, and there is one in each region; leave it out"
+
+
+def _images(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    named: list[tuple[tuple[str, ...], str]] = [
+        (("sidecars", name, "image"), sidecar.image) for name, sidecar in server.sidecars.items()
+    ]
+    if isinstance(server.source, ExistingImage):
+        named.append((("source", "image"), server.source.image))
+    remote = fleet["registry"].remote if "registry" in fleet else None
+    for path, image in named:
+        if fleet.get("profile") == "prod" and not pinned(image):
+            sentence = (
+                f"{image} names a tag, which can move under a running service; in profile prod write the digest:"
+                " …@sha256:DIGEST (docker buildx imagetools inspect shows it)"
+            )
+            yield path, sentence
+        if "registry" in fleet and not pullable(image) and host_of(image) != remote:
+            sentence = (
+                f"Cloud Run does not pull from {host_of(image)}; write registry: {{remote: {host_of(image)}}} in the"
+                " fleet, and the image comes through Artifact Registry"
+            )
+            yield path, sentence
+
+
+def _organization(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    if not isinstance(server.access, IapAccess) or fleet.get("organization", "") is not None:
+        return
+    if server.access.iap.oauth_client is None:
+        sentence = (
+            "lets in members of the project's organization only, by Google's OAuth client, and the fleet names none;"
+            " add organization: NUMBER to the fleet, or an oauth_client here"
+        )
+        yield ("access", "iap"), sentence
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return dict(cast("Mapping[Any, Any]", value)) if isinstance(value, Mapping) else {}

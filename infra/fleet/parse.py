@@ -6,7 +6,7 @@ config file, what is wrong, what to write.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
@@ -14,8 +14,9 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
+from infra.fleet.base import UP, MistakesError
 from infra.fleet.model import Fleet
-from infra.fleet.words import unknown_word
+from infra.fleet.words import in_yaml, unknown_word
 
 _ROOT: Final = "fleet"
 _KEY_MARK: Final = "[key]"  # pydantic's last step in the place of a mapping's key
@@ -39,17 +40,32 @@ def parse_fleet(raw: Mapping[str, Any] | None, *, root: Path | None = None) -> F
         FleetError: the fleet has mistakes; all of them are in the text.
     """
     if raw is None:
-        raise FleetError(f"{_ROOT}: missing; add mcpfleet:{_ROOT} under config, as docs/configuration.md shows")
+        raise FleetError(f"{_ROOT}: missing; add mcpfleet:{_ROOT} under config, as docs/fleet.md shows")
     try:
         return Fleet.model_validate(raw, context={"root": root})
     except ValidationError as invalid:
         mistakes = invalid.errors(include_url=False)
-        raise FleetError("\n".join(_line(mistake) for mistake in mistakes)) from None
+        raise FleetError("\n".join(line for mistake in mistakes for line in _lines(mistake))) from None
 
 
-def _line(mistake: ErrorDetails) -> str:
+def _lines(mistake: ErrorDetails) -> Iterator[str]:
     path, model = _follow(mistake["loc"])
-    return f"{_spelled(path)}: {_sentence(mistake, model)}"
+    error = mistake.get("ctx", {}).get("error")
+    if isinstance(error, MistakesError):
+        for further, sentence in error.found:
+            yield f"{_spelled(_walk(path, further))}: {sentence}"
+    else:
+        yield f"{_spelled(path)}: {_sentence(mistake, model)}"
+
+
+def _walk(path: Sequence[int | str], further: Sequence[int | str]) -> list[int | str]:
+    there = list(path)
+    for step in further:
+        if step == UP:
+            there.pop()
+        else:
+            there.append(step)
+    return there
 
 
 def _spelled(path: Sequence[int | str]) -> str:
@@ -76,7 +92,7 @@ def _sentence(mistake: ErrorDetails, model: type[BaseModel] | None) -> str:
             return f"unknown key{advice}"
         case "missing" if model:
             name = str(mistake["loc"][-1])
-            return f"missing; add {name}: {(model.model_fields[name].examples or ['…'])[0]}"
+            return f"missing; add {name}: {in_yaml((model.model_fields[name].examples or ['…'])[0])}"
         case "value_error":
             return str(context["error"])
         case "greater_than_equal":

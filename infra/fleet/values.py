@@ -1,131 +1,106 @@
 """The fleet's scalar values: one type for each kind of word a user writes, with its rule.
 
 A rule that fails raises `ValueError` whose text says what to write instead; `infra.fleet.parse` puts
-the config path before it.
+the config path before it. Quantities are in `quantities`, principals and accounts in `identities`.
 """
 
 import re
-from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, cast
+from typing import Annotated, Final, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from infra import environment, naming
-from infra.fleet.words import unknown_word
+from infra.fleet.kinds import Kind, pattern
 
-Items = TypeVar("Items", bound=Sequence[Hashable])
-
-Text = Annotated[str, Field(max_length=32_768)]
+Text = Annotated[str, Field(max_length=32_768), Kind("text", "texts", "each text at most 32,768 characters")]
 """Any text. The bound is Cloud Run's for one environment variable."""
 
 
-def _matching(pattern: str, problem: str) -> AfterValidator:
-    """A rule: the whole text matches *pattern*; otherwise *problem*, with the text quoted before it."""
-    compiled = re.compile(pattern)
+def matching(regex: str, problem: str) -> AfterValidator:
+    """A rule: the whole text matches *regex*; otherwise *problem*, with the text quoted before it."""
+    compiled = re.compile(regex)
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
-            raise ValueError(f"{value!r} {problem}")
+            raise ValueError(f"{value[:200]!r} {problem}")
         return value
 
     return AfterValidator(check)
 
 
-def _without_repeats(items: Items) -> Items:
-    seen: set[Hashable] = set()
-    for item in items:
-        key = item.casefold() if isinstance(item, str) else item
-        if key in seen:
-            raise ValueError(f"{item!r} is in the list twice; keep one")
-        seen.add(key)
-    return items
-
-
-NO_REPEATS: Final = AfterValidator(_without_repeats)
-"""A list without doubles. Letter case does not count: IAM compares members without it."""
-
-
-def _refuse_yes_no(value: Any) -> Any:
-    if isinstance(value, bool):
-        # Python (and so pydantic) takes true for the number 1.
-        raise ValueError(f"{str(value).lower()} is not a number; write a number")  # noqa: TRY004
-    return value
-
-
-NUMBER: Final = BeforeValidator(_refuse_yes_no)
-
-
-def one_kind(what: str, kinds: Sequence[str]) -> BeforeValidator:
-    """A rule for a tagged union: exactly one of *kinds* is a key of the mapping.
-
-    Without it a mistyped kind would be reported as several missing and unknown keys, one set for
-    each member of the union.
-    """
-    choice = " | ".join(kinds)
-
-    def check(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        keys = [str(key) for key in cast("dict[Any, Any]", value)]
-        said = [kind for kind in kinds if kind in keys]
-        if len(said) > 1:
-            raise ValueError(f"says {' and '.join(said)} at once; keep one")
-        if not said:
-            if not keys:
-                raise ValueError(f"is empty; say which kind of {what}: {choice}")
-            raise ValueError(f"unknown kind of {what}: " + "; ".join(unknown_word(key, kinds) for key in keys))
-        return cast("Any", value)
-
-    return BeforeValidator(check)
+def _name_pattern() -> str:
+    low, high = naming.SERVER_NAME_MIN, naming.SERVER_NAME_MAX
+    return rf"[a-z][a-z0-9-]{{{low - 2},{high - 2}}}[a-z0-9]"
 
 
 def _server_name(value: str) -> str:
-    low, high = naming.SERVER_NAME_MIN, naming.SERVER_NAME_MAX
-    if re.fullmatch(rf"[a-z][a-z0-9-]{{{low - 2},{high - 2}}}[a-z0-9]", value):
+    if re.fullmatch(_name_pattern(), value):
         return value
+    high = naming.SERVER_NAME_MAX
     wish = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:high].rstrip("-")
-    advice = f"; write {wish}" if re.fullmatch(rf"[a-z][a-z0-9-]{{{low - 2},{high - 2}}}[a-z0-9]", wish) else ""
+    advice = f"; write {wish}" if re.fullmatch(_name_pattern(), wish) else ""
     raise ValueError(
-        f"a server's name has {low} to {high} characters out of a-z, 0-9 and -, begins with a letter and"
-        f" does not end with - (its service account is {naming.SERVER_PREFIX}NAME){advice}"
+        f"a server's name has {naming.SERVER_NAME_MIN} to {high} characters out of a-z, 0-9 and -, begins with a"
+        f" letter and does not end with - (its service account is {naming.SERVER_PREFIX}NAME){advice}"
     )
 
 
-ServerName = Annotated[str, AfterValidator(_server_name)]
+ServerName = Annotated[
+    str,
+    AfterValidator(_server_name),
+    Kind(
+        "name",
+        "names",
+        f"{naming.SERVER_NAME_MIN} to {naming.SERVER_NAME_MAX} of `a-z`, `0-9` and `-`; a letter first, no `-` last",
+        pattern(_name_pattern()),
+    ),
+]
 
+_REGION: Final = r"[a-z]+(-[a-z]+)+[0-9]{1,2}"
 Region = Annotated[
     str,
-    _matching(
-        r"[a-z]+(-[a-z]+)+[0-9]{1,2}",
+    matching(
+        _REGION,
         "is not a Cloud Run region; write one from `gcloud run regions list`, such as europe-west1 (no zone letter)",
     ),
+    Kind("region", "regions", "`gcloud run regions list`", pattern(_REGION)),
 ]
 
 # Labels: "keys and values can contain lowercase letters, numbers, underscores and dashes; both at most
-# 63 characters; keys begin with a letter" (Google Cloud, "Requirements for labels").
+# 63 characters; keys begin with a letter" (Google Cloud, "Requirements for labels"). Keys that begin with
+# goog are Google's own (the same page).
 LabelKey = Annotated[
     str,
-    _matching(
-        r"[a-z][a-z0-9_-]{0,62}",
-        "cannot be a label's key; use at most 63 of a-z, 0-9, _ and -, beginning with a letter",
+    matching(
+        r"(?!goog)[a-z][a-z0-9_-]{0,62}",
+        "cannot be a label's key; use at most 63 of a-z, 0-9, _ and -, beginning with a letter, and not with goog",
+    ),
+    Kind(
+        "label",
+        "labels",
+        "keys: 1 to 63 of `a-z`, `0-9`, `_`, `-`; a letter first, not `goog…`",
+        pattern(r"(?!goog)[a-z][a-z0-9_-]{0,62}"),
     ),
 ]
 LabelValue = Annotated[
-    str, _matching(r"[a-z0-9_-]{0,63}", "cannot be a label's value; use at most 63 of a-z, 0-9, _ and -")
+    str,
+    matching(r"[a-z0-9_-]{0,63}", "cannot be a label's value; use at most 63 of a-z, 0-9, _ and -"),
+    Kind("value", "values", "values: 0 to 63 of the same", pattern(r"[a-z0-9_-]{0,63}")),
 ]
 
 # The grammar of the distribution project's reference package, which Cloud Run's error quotes as
 # "[host/]repo-path[:tag and/or @digest]".
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST = r"(?:[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*(?::[0-9]+)?/)?"
+_IMAGE: Final = (
+    rf"{_HOST}{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
+)
 ImageUrl = Annotated[
     str,
     Field(max_length=1024),
-    _matching(
-        rf"{_HOST}{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?",
-        "is not an image; write [HOST/]PATH[:TAG][@sha256:DIGEST] in small letters, without https://",
-    ),
+    matching(_IMAGE, "is not an image; write [HOST/]PATH[:TAG][@sha256:DIGEST] in small letters, without https://"),
+    Kind("image", "images", "`[HOST/]PATH[:TAG][@sha256:DIGEST]`, at most 1,024 characters", pattern(_IMAGE)),
 ]
 
 
@@ -141,17 +116,29 @@ def _folder(value: str, info: ValidationInfo) -> str:
     return value
 
 
-Folder = Annotated[str, Field(max_length=1024), AfterValidator(_folder)]
+Folder = Annotated[
+    str,
+    Field(max_length=1024),
+    AfterValidator(_folder),
+    Kind("folder", "folders", "below or beside `Pulumi.yaml`, not absolute; has a `Dockerfile`"),
+]
 
-_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]{0,255}"
+_VARIABLE: Final = r"[A-Za-z_][A-Za-z0-9_]{0,255}"
 BuildArgName = Annotated[
-    str, _matching(_VARIABLE, "is not a build argument's name; use letters, digits and _, no digit first")
+    str,
+    matching(_VARIABLE, "is not a build argument's name; use letters, digits and _, no digit first"),
+    Kind("name", "names", "names: letters, digits, `_`; no digit first", pattern(_VARIABLE)),
 ]
 
 
-def _environment_name(value: str) -> str:
+def environment_name(value: str) -> str:
+    """Check the name of a variable that a user sets.
+
+    Raises:
+        ValueError: It is no name, or Cloud Run or the fleet sets it.
+    """
     if not re.fullmatch(_VARIABLE, value):
-        raise ValueError(f"{value!r} is not a variable's name; use letters, digits and _, no digit first")
+        raise ValueError(f"{value[:200]!r} is not a variable's name; use letters, digits and _, no digit first")
     if value == "PORT" or value.startswith(("K_", "X_GOOGLE_")):
         raise ValueError(f"{value} is Cloud Run's own; remove it")
     if value in environment.INJECTED:
@@ -159,94 +146,190 @@ def _environment_name(value: str) -> str:
     return value
 
 
-EnvironmentName = Annotated[str, AfterValidator(_environment_name)]
+EnvironmentName = Annotated[
+    str,
+    AfterValidator(environment_name),
+    Kind(
+        "variable",
+        "variables",
+        "names: letters, digits, `_`; no digit first; not Cloud Run's (`PORT`, `K_…`, `X_GOOGLE_…`), not"
+        " [the fleet's](#what-a-container-finds-in-its-environment)",
+        pattern(_VARIABLE),
+    ),
+]
+
+# Roughly the forms of keys that their issuers publish so that scanners find them.
+_KEY_FORMS: Final = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAIza[0-9A-Za-z_-]{35}|\bya29\.|\bAKIA[0-9A-Z]{16}|\bgh[opsur]_[0-9A-Za-z]{36}"
+    r"|\bgithub_pat_|\bglpat-|\bxox[abprs]-|\bsk-[A-Za-z0-9_-]{20}|\bnpm_[0-9A-Za-z]{36}|\beyJ[\w-]+\.eyJ[\w-]+\."
+    r"|://[^/\s:@]+:[^/\s@]+@"
+)
+_SECRET_NAME: Final = re.compile(
+    r"(^|_)(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_KEY|ACCESS_KEY|CREDENTIALS?)$", re.IGNORECASE
+)
+
+
+def looks_secret(name: str, value: str) -> bool:
+    """Whether a plain variable seems to hold a secret's value: by the form of the value, or by the name.
+
+    A path, a URL, a number or a yes and no is not one, whatever the variable is called.
+    """
+    if _KEY_FORMS.search(value):
+        return True
+    plain = re.fullmatch(r"|true|false|[0-9.]+|/.*|[a-z]+://.*|projects/.*", value, re.IGNORECASE)
+    return bool(_SECRET_NAME.search(name)) and not plain
 
 
 def _url_path(value: str) -> str:
     if not re.fullmatch(r"/[A-Za-z0-9._~/-]{0,255}", value) or "//" in value or (value != "/" and value.endswith("/")):
-        raise ValueError(f"{value!r} is not a path; write it as /mcp: / first, no / last, no query")
+        raise ValueError(f"{value[:200]!r} is not a path; write it as /mcp: / first, no / last, no query")
     if value.endswith("z"):
         raise ValueError(f"{value} ends in z, and Google's front end answers such paths itself; write another")
     return value
 
 
-UrlPath = Annotated[str, AfterValidator(_url_path)]
+UrlPath = Annotated[
+    str,
+    AfterValidator(_url_path),
+    Kind(
+        "path",
+        "paths",
+        "`/` first, then letters, digits, `.`, `_`, `~`, `-`, `/`; no `/` last, no `z` last; at most 256 characters",
+        pattern(r"/[A-Za-z0-9._~/-]{0,255}"),
+    ),
+]
 
+_ORIGIN: Final = r"https?://[a-z0-9.-]+(:[0-9]{1,5})?"
 Origin = Annotated[
     str,
-    _matching(
-        r"https?://[a-z0-9.-]+(:[0-9]{1,5})?",
-        "is not an origin; write https://HOST[:PORT] in small letters, without a path (* is not accepted)",
+    matching(
+        _ORIGIN, "is not an origin; write https://HOST[:PORT] in small letters, without a path (* is not accepted)"
     ),
+    Kind("origin", "origins", "`https://HOST[:PORT]` or `http://…`; no path, no `*`", pattern(_ORIGIN)),
 ]
 
 Audience = Annotated[
     str,
-    _matching(r"\S{1,2048}", "is not an audience; write a URL or a word without spaces, such as https://mcp.acme.dev"),
+    matching(
+        r"[^\s,]{1,2048}",
+        "is not an audience; write a URL or a word without spaces and commas, such as https://mcp.acme.dev",
+    ),
+    Kind("audience", "audiences", "no spaces, no commas, at most 2,048 characters", pattern(r"[^\s,]{1,2048}")),
 ]
 
+# A host name of at least two labels (RFC 1123), in small letters as DNS compares them.
+_DOMAIN: Final = r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 
-def _member(value: str) -> str:
-    if value in {"allUsers", "allAuthenticatedUsers"}:
+
+def _domain(value: str) -> str:
+    if not re.fullmatch(_DOMAIN, value):
         raise ValueError(
-            f"{value} would let anybody call the server; name people, groups or accounts, such as group:team@acme.dev"
+            f"{value[:200]!r} is not a domain; write it as mcp.acme.dev: small letters, no https://, no path"
         )
-    address = r"[^\s@:,]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
-    forms = (
-        rf"(user|serviceAccount|group):{address}",
-        r"domain:[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+",
-        r"principal(Set)?://[A-Za-z0-9.-]+(/[^\s/]+)+",
-    )
-    # IAM's own bound for a member is not documented; 2 KiB holds any workforce identity.
-    if len(value) > 2048 or not any(re.fullmatch(form, value) for form in forms):
-        raise ValueError(
-            f"{value[:200]!r} is not a principal; write user:ADDRESS, group:ADDRESS, serviceAccount:ADDRESS,"
-            " domain:DOMAIN, principal://… or principalSet://…"
-        )
+    if value.endswith((".run.app", ".google.com", ".googleapis.com")):
+        raise ValueError(f"{value} is Google's; write a domain whose DNS you control")
+    if len(value) > 63:
+        # Google-managed certificates: "the domain's length must be less than 64 bytes" (compute.sslCertificates).
+        raise ValueError(f"{value} has {len(value)} characters; a managed certificate takes at most 63, shorten it")
     return value
 
 
-Member = Annotated[str, AfterValidator(_member)]
+Domain = Annotated[
+    str,
+    AfterValidator(_domain),
+    Kind("domain", "domains", "a DNS name of yours, at most 63 characters", pattern(_DOMAIN)),
+]
+
+_TAG: Final = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+NetworkTag = Annotated[
+    str,
+    matching(_TAG, "is not a network tag; use at most 63 of a-z, 0-9 and -, beginning with a letter"),
+    Kind("tag", "network tags", "1 to 63 of `a-z`, `0-9`, `-`; a letter first", pattern(_TAG)),
+]
+
+_NETWORK: Final = (
+    r"(projects/[a-z0-9:.-]+/(global|regions/[a-z0-9-]+)/(networks|subnetworks)/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+)
+Network = Annotated[
+    str,
+    matching(_NETWORK, "is not a network; write its NAME, or projects/P/global/networks/NAME where it is shared"),
+    Kind("network", "networks", "a name, or its full path in a host project", pattern(_NETWORK)),
+]
+
+# RFC 1123's label: what Cloud Run asks of a container's name.
+_LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+ContainerName = Annotated[
+    str,
+    matching(_LABEL, "is not a container's name; use at most 63 of a-z, 0-9 and -, no - first or last"),
+    Kind("name", "names", "names: 1 to 63 of `a-z`, `0-9`, `-`; no `-` first or last", pattern(_LABEL)),
+]
+_VOLUME: Final = rf"(?!{naming.OWN_VOLUME}){_LABEL}"
+VolumeName = Annotated[
+    str,
+    matching(
+        _VOLUME,
+        f"is not a volume's name; use at most 63 of a-z, 0-9 and -, no - first or last, and not {naming.OWN_VOLUME}…",
+    ),
+    Kind(
+        "name",
+        "names",
+        f"names: 1 to 63 of `a-z`, `0-9`, `-`; no `-` first or last, not `{naming.OWN_VOLUME}…`",
+        pattern(_VOLUME),
+    ),
+]
+
+# Cloud Run refuses a mount at these (google-apis.md 3.1, "are in one of disallowed mount points").
+_NO_MOUNTS: Final = ("/dev", "/etc", "/proc", "/sys")
 
 
-def _as_text(value: Any) -> Any:
-    # YAML reads `cpu: 2` as a number; Cloud Run wants the text "2".
-    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+def mount_path(value: str) -> str:
+    """Check a path at which something is mounted into a container.
 
-
-def cpus(value: str) -> float:
-    """A quantity of CPUs, such as "1" or "500m", in CPUs."""
-    return float(value[:-1]) / 1000 if value.endswith("m") else float(value)
-
-
-_MEMORY_UNITS: Final = {"k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-
-
-def mebibytes(value: str) -> float:
-    """A quantity of memory, such as "512Mi" or "2G", in MiB."""
-    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]+)", value).groups()  # pyright: ignore[reportOptionalMemberAccess]
-    return float(number) * _MEMORY_UNITS[unit] / 2**20
-
-
-def _cpu(value: str) -> str:
-    known = re.fullmatch(r"[0-9]{1,4}m|[0-9]{1,2}(\.[0-9]{1,3})?", value)
-    # Cloud Run: 1, 2, 4, 6 or 8 CPUs, or from 0.08 to 1 in steps of 0.01.
-    if not known or not (0.08 <= cpus(value) < 1 or cpus(value) in {1, 2, 4, 6, 8}):
-        raise ValueError(
-            f'{value!r} is not an amount of CPU that Cloud Run has; write "1", "2", "4", "6", "8" or "0.08" to "1"'
-        )
+    Raises:
+        ValueError: It is no such path.
+    """
+    if (
+        not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", value)
+        or len(value) > 255
+        or "/../" in f"{value}/"
+        or "/./" in f"{value}/"
+    ):
+        raise ValueError(f"{value[:200]!r} is not a place in a container; write it as /data: / first, no / last")
+    top = next((place for place in _NO_MOUNTS if value == place or value.startswith(f"{place}/")), None)
+    if top:
+        raise ValueError(f"Cloud Run mounts nothing at {top}; write another place, such as /data")
     return value
 
 
-Cpu = Annotated[str, BeforeValidator(_as_text), AfterValidator(_cpu)]
+MountPath = Annotated[
+    str,
+    AfterValidator(mount_path),
+    Kind(
+        "path in the container",
+        "paths in the container",
+        "`/` first, no `/` last; not below `/dev`, `/etc`, `/proc`, `/sys`",
+        pattern(r"(/[A-Za-z0-9._-]+)+"),
+    ),
+]
 
+# Cloud Storage, "Bucket names": 3 to 63 (222 with dots) of a-z, 0-9, -, _ and dots, a letter or digit at both ends.
+_BUCKET: Final = r"(?!goog)[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"
+Bucket = Annotated[
+    str,
+    matching(_BUCKET, "is not a bucket; write its name without gs://, in small letters"),
+    Kind("bucket", "buckets", "a name without `gs://`", pattern(_BUCKET)),
+]
 
-def _memory(value: str) -> str:
-    if not re.fullmatch(r"[0-9]{1,9}(k|M|G|Ki|Mi|Gi)", value):
-        raise ValueError(f'{value!r} is not an amount of memory; write it as "512Mi" or "2Gi"')
-    if not 128 <= mebibytes(value) <= 32 * 1024:
-        raise ValueError(f'{value} is out of range; Cloud Run has 128Mi to 32Gi, write for instance "512Mi"')
-    return value
-
-
-Memory = Annotated[str, AfterValidator(_memory)]
+# Artifact Registry: repository ids match this (projects.locations.repositories.create).
+_REPOSITORY: Final = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+RepositoryId = Annotated[
+    str,
+    matching(_REPOSITORY, "is not a repository's name; use at most 63 of a-z, 0-9 and -, beginning with a letter"),
+    Kind("repository", "repositories", "1 to 63 of `a-z`, `0-9`, `-`; a letter first", pattern(_REPOSITORY)),
+]
+_UPSTREAM: Final = r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?"
+UpstreamRegistry = Annotated[
+    str,
+    matching(_UPSTREAM, "is not a registry; write its host, such as ghcr.io, without https:// and without a path"),
+    Kind("registry", "registries", "a host, such as `ghcr.io`", pattern(_UPSTREAM)),
+]

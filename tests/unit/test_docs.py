@@ -1,11 +1,13 @@
 """What the documents say is what the code does: generated tables, examples, links, commands."""
 
 import ast
+import json
 import re
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -13,7 +15,7 @@ import local_cloud.reference
 from infra.fleet import FleetError, parse_fleet
 from local_cloud.services.run import unsupported
 from workbench import cli, reference
-from workbench.reference import COMMAND, EXAMPLES, SECTIONS, PageError, written
+from workbench.reference import COMMAND, SCHEMA, PageError, written
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -48,9 +50,7 @@ def mistakes(fleet):
 # --- generated parts ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "make"), [("configuration", reference.configuration), ("local-cloud", local_cloud.reference.parts)]
-)
+@pytest.mark.parametrize(("name", "make"), [("fleet", reference.fleet), ("local-cloud", local_cloud.reference.parts)])
 def test_the_generated_parts_are_what_the_code_says(name, make):
     page = (ROOT / "docs" / f"{name}.md").read_text()
     assert written(page, make()) == page, f"docs/{name}.md is not in step with the code; run: {COMMAND}"
@@ -88,26 +88,90 @@ def test_no_field_is_both_honoured_and_refused():
 # --- examples -------------------------------------------------------------------------------------------
 
 
+HOLDERS = {
+    "registry": lambda part: {"registry": part},
+    "source-build": lambda part: {"source": {"build": "./mcp_server", **part}},
+    "source-image": lambda part: {"source": {"image": "docker.io/acme/toolbox:1", **part}},
+    "access-iam": lambda part: {"access": {"iam": part}},
+    "access-iap": lambda part: {"access": {"iap": part}},
+    "access-iap-client": lambda part: {"access": {"iap": {"oauth_client": {**CLIENT, **part}}}},
+    "access-oauth": lambda part: {"access": {"oauth": {"issuer": "https://login.acme.dev", **part}}},
+    "access-public": lambda part: {"access": {"public": part}},
+    "secret": lambda part: {"secrets": {"KEY": {"secret": "a", "version": "1", **part}}},
+    "volume-memory": lambda part: {"volumes": {"v": {"memory": "64Mi", "mount": "/v", **part}}},
+    "volume-gcs": lambda part: {"volumes": {"v": {"gcs": {"bucket": "b-1"}, "mount": "/v", **part}}},
+    "volume-gcs-bucket": lambda part: {"volumes": {"v": {"gcs": {"bucket": "b-1", **part}, "mount": "/v"}}},
+    "volume-secret": lambda part: {"volumes": {"v": {"mount": "/v", **FILE, **part}}},
+    "sidecar": lambda part: {
+        "sidecars": {"one": {"image": "a/b", **part}, "database": {"image": "a/b"}},
+        "volumes": {"cache": {"memory": "64Mi", "mount": "/elsewhere"}},
+    },
+    "probes": lambda part: {"probes": part},
+    "probe": lambda part: {"probes": {"liveness": part}},
+    "vpc": lambda part: {"vpc": {"network": "default", **part}},
+}
+CLIENT = {"client_id": "1-a.apps.googleusercontent.com", "secret": "s", "version": "1"}
+FILE = {"secret": "s", "version": "1", "file": "f"}
+
+
 def around(section, fragment):
     """A whole fleet that holds *fragment*, some keys of the model that *section* shows."""
+    fleet = {"region": "europe-west1", "organization": "481516234200", "servers": {"reference": REFERENCE}}
     if section == "fleet":
-        return {"region": "europe-west1", "servers": {"reference": REFERENCE}, **fragment}
-    if section == "server":
-        server = {**REFERENCE, **fragment}
-    elif section.startswith("source-"):
-        kind = section.removeprefix("source-")
-        first = {"build": {"build": "./mcp_server"}, "image": {"image": "docker.io/acme/toolbox:1"}}[kind]
-        server = {"source": {**first, **fragment}}
-    else:
-        server = {**REFERENCE, "access": fragment if section == "access" else {"iam": fragment}}
-    return {"region": "europe-west1", "servers": {"reference": server}}
+        # Several regions stand in the place of one, and want a domain.
+        fleet = {key: one for key, one in fleet.items() if key != "region" or "regions" not in fragment}
+        return {**fleet, "servers": {"reference": {**REFERENCE, "domain": "mcp.acme.dev"}}, **fragment}
+    if section == "registry":
+        return {**fleet, "registry": fragment}
+    keys = (
+        HOLDERS[section](fragment) if section in HOLDERS else {**COMPANIONS.get(next(iter(fragment)), {}), **fragment}
+    )
+    return {**fleet, "servers": {"reference": {**REFERENCE, **keys}}}
 
 
-@pytest.mark.parametrize("path", EXAMPLES)
-def test_every_keys_example_is_accepted(path):
-    section, _, key = path.partition(".")
-    assert key in SECTIONS[section].model_fields, "the key is gone; remove its example"
-    assert mistakes(around(section, yaml.safe_load(f"{key}: {EXAMPLES[path]}"))) == []
+COMPANIONS = {
+    "transports": {"max_instances": 1},
+    "sessions": {"max_instances": 1},
+    "depends_on": {"sidecars": {"redis": {"image": "a/b"}}},
+    "default_url": {"domain": "mcp.acme.dev"},
+}
+"""What has to stand beside a server's key for its example to be right."""
+
+
+@pytest.mark.parametrize(("section", "key", "example"), list(reference.examples()))
+def test_every_keys_example_is_accepted(section, key, example):
+    assert mistakes(around(section, yaml.safe_load(example))) == [], f"the example of {section}.{key}"
+
+
+def test_the_editors_schema_is_what_the_code_says():
+    assert (ROOT / SCHEMA).read_text() == reference.schema(), f"{SCHEMA} is not in step with the code; run: {COMMAND}"
+
+
+@pytest.mark.parametrize("stack", sorted(path.name for path in ROOT.glob("Pulumi.*.yaml")))
+def test_every_stack_of_the_repository_fits_the_editors_schema(stack):
+    validator = jsonschema.Draft202012Validator(json.loads((ROOT / SCHEMA).read_text()))
+    assert list(validator.iter_errors(yaml.safe_load((ROOT / stack).read_text()))) == []
+
+
+@pytest.mark.parametrize(("section", "key", "example"), list(reference.examples()))
+def test_the_editors_schema_takes_what_the_parser_takes(section, key, example):
+    validator = jsonschema.Draft202012Validator(json.loads((ROOT / SCHEMA).read_text()))
+    stack = {"config": {"mcpfleet:fleet": around(section, yaml.safe_load(example))}}
+    assert [error.message for error in validator.iter_errors(stack)] == []
+
+
+def test_the_editors_schema_refuses_an_unknown_key_and_a_bad_name():
+    validator = jsonschema.Draft202012Validator(json.loads((ROOT / SCHEMA).read_text()))
+
+    def wrong(fleet):
+        return bool(list(validator.iter_errors({"config": {"mcpfleet:fleet": fleet}})))
+
+    good = {"region": "europe-west1", "servers": {"reference": REFERENCE}}
+    assert not wrong(good)
+    assert wrong({**good, "regin": "x"})
+    assert wrong({**good, "servers": {"reference": {**REFERENCE, "max_instnces": 1}}})
+    assert wrong({**good, "servers": {"Reference!": REFERENCE}})
+    assert wrong({**good, "servers": {"reference": {**REFERENCE, "source": {"biuld": "x"}}}})
 
 
 @every_page
@@ -129,7 +193,7 @@ def test_every_python_example_compiles(page):
         compile(body, str(page), "exec")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/fleet.md"])
 def test_the_mistakes_that_a_page_shows_are_reported_in_these_words(page):
     shown = re.findall(r"fleet\.[\w.]+: [^`\n]+", (ROOT / page).read_text())
     said = {
@@ -161,7 +225,7 @@ def test_the_mistakes_that_a_page_shows_are_reported_in_these_words(page):
         ({"health_path": "/health"}, {"health_path": "/mcp"}, "health_path"),
     ],
 )
-def test_the_rules_between_keys_hold_where_configuration_md_says(good, bad, key):
+def test_the_rules_between_keys_hold_where_the_guide_says(good, bad, key):
     assert mistakes(around("server", good)) == []
     (mistake,) = mistakes(around("server", bad))
     assert mistake.startswith(f"fleet.servers.reference.{key}: ")

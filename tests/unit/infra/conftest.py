@@ -17,18 +17,20 @@ import pytest
 from google.protobuf import json_format
 from pulumi.runtime import mocks, rpc, settings
 
+ADDRESS = "gcp:compute/globalAddress:GlobalAddress"
+AGENT = "gcp:projects/serviceIdentity:ServiceIdentity"
 ACCOUNT = "gcp:serviceaccount/account:Account"
 API = "gcp:projects/service:Service"
 GRANT = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
 IMAGE = "docker-build:index:Image"
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
 SERVICE = "gcp:cloudrunv2/service:Service"
-COMPONENTS = {"foundation": "mcpfleet:index:Foundation", "server": "mcpfleet:index:McpServer"}
 STACK = ("pulumi:pulumi:Stack", "mcpfleet-test")
 
 Named = tuple[str, str]
 """A resource by its type and name."""
 
+NUMBER = "4711"
 DIGEST = "sha256:" + "d1" * 32
 
 # What a cloud answers that the program did not say; nothing else is made up.
@@ -36,9 +38,15 @@ SERVER_ASSIGNED: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     ACCOUNT: lambda i: {"email": f"{i['accountId']}@{i['project']}.iam.gserviceaccount.com"},
     REPOSITORY: lambda i: {"registryUri": f"{i['location']}-docker.pkg.dev/{i['project']}/{i['repositoryId']}"},
     IMAGE: lambda i: {"digest": DIGEST, "ref": f"{i['tags'][0]}@{DIGEST}"},
-    SERVICE: lambda i: {"uri": f"https://{i['name']}-h4sh-ew.a.run.app"},
+    SERVICE: lambda i: {"uri": "" if i.get("defaultUriDisabled") else f"https://{i['name']}-h4sh-ew.a.run.app"},
+    ADDRESS: lambda i: {"address": "203.0.113.7"},
+    AGENT: lambda i: {"member": f"serviceAccount:service-4711@gcp-sa-{i['service'].partition('.')[0]}.test"},
 }
-LOOKUPS = {"gcp:organizations/getClientConfig:getClientConfig": {"accessToken": "ya29.short-lived", "project": "p"}}
+LOOKUPS = {
+    "gcp:organizations/getClientConfig:getClientConfig": {"accessToken": "ya29.short-lived", "project": "p"},
+    "gcp:organizations/getProject:getProject": {"number": NUMBER, "projectId": "p"},
+    "gcp:secretmanager/getSecretVersionAccess:getSecretVersionAccess": {"secretData": "s3cr3t"},
+}
 
 
 @dataclass(frozen=True)
@@ -74,12 +82,17 @@ class Plan:
     def names(self, type_: str) -> set[str]:
         return {r.name for r in self.of(type_)}
 
+    def service(self, server: str | None = None) -> Registered:
+        """The service of a server in its first region; its name is the server's, then the region."""
+        return next(r for r in self.of(SERVICE) if server is None or r.inputs["name"] == f"mcp-{server}")
+
     def container(self, server: str | None = None) -> dict[str, Any]:
-        (container,) = self.one(SERVICE, server).inputs["template"]["containers"]
+        """The server's own container: the one that is alone, or the first beside sidecars."""
+        container, *_ = self.service(server).inputs["template"]["containers"]
         return container
 
     def environment(self, server: str | None = None) -> dict[str, str]:
-        return {entry["name"]: entry["value"] for entry in self.container(server)["envs"]}
+        return {entry["name"]: entry["value"] for entry in self.container(server)["envs"] if "value" in entry}
 
 
 class _Cloud(pulumi.runtime.Mocks):
@@ -93,6 +106,8 @@ class _Cloud(pulumi.runtime.Mocks):
         return "", {**args.inputs, **dict.fromkeys(extra, rpc.UNKNOWN)}
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+        if not self.answers:
+            assert args.token.endswith(":getClientConfig"), f"the preview of a new stack asks a cloud: {args.token}"
         assert args.token in LOOKUPS, f"no component may look things up in the cloud: {args.token}"
         return LOOKUPS[args.token], []
 

@@ -7,6 +7,7 @@ import pytest
 
 from infra.fleet import Build, ExistingImage, FleetError, parse_fleet
 
+DIGEST = "sha256:" + "0a" * 32
 SOURCE = {"source": {"image": "docker.io/acme/toolbox:1"}}
 
 
@@ -64,8 +65,9 @@ def test_servers_keep_the_order_of_the_file():
     [("dev", None, False), ("prod", None, True), ("dev", True, True), ("prod", False, False)],
 )
 def test_deletion_protection_is_the_servers_word_else_the_profiles(profile, own, protected):
-    parsed = parse_fleet(fleet({"deletion_protection": own}, profile=profile))
-    assert parsed.deletion_protection_of(parsed.servers["echo"]) is protected
+    said = {} if own is None else {"deletion_protection": own}
+    pinned = {"source": {"image": f"docker.io/acme/toolbox@{DIGEST}"}}
+    assert parse_fleet(fleet({**pinned, **said}, profile=profile)).servers["echo"].deletion_protection is protected
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ REFUSED = [
     ({"source": {"build": "./x", "image": "a/b"}}, "source: says build and image at once; keep one"),
     ({"source": None}, "source: nothing (null) is not a mapping; write {key: value}"),
     ({"source": "./x"}, 'source: "./x" is not a mapping; write {key: value}'),
-    ({"access": {"public": {}}}, "access: unknown kind of access: 'public'; there is iam"),
+    ({"access": {"publik": {}}}, "access: unknown kind of access: 'publik'; did you mean public?"),
     ({"access": []}, "access: [] is not a mapping; write {key: value}"),
     ({"access": {"iam": {"invoker": []}}}, "access.iam.invoker: unknown key; did you mean invokers?"),
     # a source that is built

@@ -58,5 +58,36 @@ def test_proxy_command_names_service_project_region_and_port():
 
 
 def test_grants_of_different_members_have_different_names():
-    names = {naming.grant_name("echo", member) for member in ("user:a@b.c", "group:a@b.c")}
+    names = {naming.grant_name("echo", "invoker", member) for member in ("user:a@b.c", "group:a@b.c")}
     assert len(names) == 2
+
+
+def test_the_service_url_is_googles_deterministic_one():
+    url = naming.service_url("echo", project_number="481516234200", region="europe-west1")
+    assert url == "https://mcp-echo-481516234200.europe-west1.run.app"
+
+
+def test_a_domain_is_an_allowed_host_beside_the_run_app_hosts():
+    assert naming.allowed_hosts("echo", "mcp.acme.dev") == ("mcp-echo-*.run.app", "mcp.acme.dev")
+
+
+def test_two_folders_of_secrets_never_share_a_volume_even_when_their_slugs_do():
+    names = {naming.secret_volume(folder) for folder in ("/a/b", "/a-b", "/a/B", "/" + "x" * 300)}
+    assert len(names) == 4
+    assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name) for name in names)
+
+
+def test_a_certificate_of_another_domain_has_another_name():
+    names = {naming.certificate_name("echo", domain) for domain in ("a.acme.dev", "b.acme.dev")}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])", name) for name in names)
+
+
+def test_an_image_of_another_registry_keeps_its_path_behind_the_remote_repository():
+    assert naming.through("europe-docker.pkg.dev/p/r", "ghcr.io/acme/tool:1") == "europe-docker.pkg.dev/p/r/acme/tool:1"
+
+
+def test_a_secret_of_another_project_is_found_there():
+    secret = "projects/vault/secrets/db"
+    assert (naming.secret_id(secret), naming.secret_project(secret, "p")) == ("db", "vault")
+    assert (naming.secret_id("db"), naming.secret_project("db", "p")) == ("db", "p")

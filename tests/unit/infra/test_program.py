@@ -43,7 +43,8 @@ def test_there_are_stacks_to_run():
 def test_every_stack_of_the_repository_deploys_every_server_it_names(run, stack):
     servers = set(json.loads(stack_config(stack)["mcpfleet:fleet"])["servers"])
     plan = run(stack)
-    assert plan.names(SERVER) == plan.names(SERVICE) == plan.names(ACCOUNT) == set(plan.exports["servers"]) == servers
+    assert plan.names(SERVER) == plan.names(ACCOUNT) == set(plan.exports["servers"]) == servers
+    assert {service.inputs["name"] for service in plan.of(SERVICE)} == {f"mcp-{name}" for name in servers}
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -67,7 +68,7 @@ def test_the_local_stack_builds_one_server_and_takes_the_other_as_it_is(run):
 def test_a_config_file_without_a_fleet_is_told_what_belongs_there(deploy):
     with pytest.raises(pulumi.RunError) as refusal:
         deploy(lambda: runpy.run_path(str(ROOT), run_name="__main__"), config={"gcp:project": "p"})
-    assert str(refusal.value) == "fleet: missing; add mcpfleet:fleet under config, as docs/configuration.md shows"
+    assert str(refusal.value) == "fleet: missing; add mcpfleet:fleet under config, as docs/fleet.md shows"
 
 
 def test_the_export_says_all_that_a_client_needs(run):
@@ -86,10 +87,18 @@ def test_the_export_says_all_that_a_client_needs(run):
     assert servers["second"] == {
         "mcp_url": "https://mcp-second-h4sh-ew.a.run.app/x",
         "service_url": "https://mcp-second-h4sh-ew.a.run.app",
+        "urls": {"europe-west1": "https://mcp-second-h4sh-ew.a.run.app"},
         "audience": "https://mcp-second-h4sh-ew.a.run.app",
         "service": "mcp-second",
         "region": "europe-west1",
         "project": "acme-mcp-dev",
+        "access": "iam",
+        "reached": "proxy",
+        "transports": ["streamable-http"],
+        "sessions": "stateless",
+        "health_path": None,
+        "domain": None,
+        "address": None,
         "invokers": ["user:ada@acme.dev"],
         "client_config": {"mcpServers": {"second": {"type": "http", "url": "http://127.0.0.1:3001/x"}}},
         "proxy_command": (
@@ -101,11 +110,11 @@ def test_the_export_says_all_that_a_client_needs(run):
 
 @pytest.mark.parametrize(("profile", "protected"), [("dev", False), ("prod", True)])
 def test_the_profile_decides_deletion_protection_and_a_server_may_differ(run, profile, protected):
-    source = {"source": {"image": "a/b"}}
+    source = {"source": {"image": f"docker.io/a/b@sha256:{'0' * 64}"}}
     servers = {"plain": source, "differs": {**source, "deletion_protection": not protected}}
     plan = run(fleet={"region": "europe-west1", "profile": profile, "servers": servers})
-    assert plan.one(SERVICE, "plain").inputs["deletionProtection"] is protected
-    assert plan.one(SERVICE, "differs").inputs["deletionProtection"] is not protected
+    assert plan.service("plain").inputs["deletionProtection"] is protected
+    assert plan.service("differs").inputs["deletionProtection"] is not protected
 
 
 def test_labels_reach_everything_that_can_carry_them(run):

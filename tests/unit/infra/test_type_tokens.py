@@ -10,6 +10,7 @@ import infra
 from infra import tokens
 
 PINNED = {
+    "CUSTOM_DOMAIN": "mcpfleet:index:CustomDomain",
     "FOUNDATION": "mcpfleet:index:Foundation",
     "MCP_SERVER": "mcpfleet:index:McpServer",
 }

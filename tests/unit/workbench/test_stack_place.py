@@ -19,6 +19,8 @@ SERVER = {
     "service": "mcp-echo",
     "region": "europe-west1",
     "project": "p",
+    "access": "iam",
+    "reached": "proxy",
     "invokers": [],
     "client_config": {"mcpServers": {"echo": {"type": "http", "url": "http://127.0.0.1:3001/mcp"}}},
 }
@@ -176,3 +178,29 @@ def test_down_before_any_up_sets_nothing_up(place, plain, printed, monkeypatch):
 )
 def test_a_log_that_is_followed_prints_each_line_once(seen, lines, fresh):
     assert list(fresh_lines(seen, lines)) == fresh
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        (SERVER, "iam: nobody"),
+        ({**SERVER, "invokers": ["user:a@b.dev", "group:c@b.dev"]}, "iam: user:a@b.dev, group:c@b.dev"),
+        ({**SERVER, "reached": "network"}, "iam: nobody, from the project's networks only"),
+        ({**SERVER, "access": "iap", "invokers": ["user:a@b.dev"]}, "iap: user:a@b.dev"),
+        ({**SERVER, "access": "public"}, "public: anybody"),
+        ({**SERVER, "access": "oauth"}, "oauth: whoever has a token of its authorization server"),
+    ],
+)
+def test_status_says_who_may_call(deployed, place, plain, printed, server, words):
+    deployed(echo=server)
+    stack.status(plain)
+    assert f"access    {words}" in printed()
+
+
+def test_a_server_that_a_desktop_cannot_reach_has_no_proxy_and_no_configuration(deployed, place, plain, printed):
+    deployed(echo={**SERVER, "reached": "network", "client_config": None, "proxy_command": None})
+    stack.status(plain)
+    text = printed()
+    assert "MCP URL" in text
+    assert "proxy  " not in text
+    assert "client  " not in text

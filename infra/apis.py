@@ -1,0 +1,29 @@
+"""Which Google APIs a fleet needs: the ones of every fleet, and those of the keys that it uses."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from infra.fleet import Fleet, IapAccess, Server
+
+FIRST: Final = "cloudresourcemanager"
+"""The provider asks it for the project after it has enabled any other, so it is enabled before them."""
+
+ALWAYS: Final = ("artifactregistry", "iam", "iamcredentials", "run")
+
+
+def of_fleet(fleet: Fleet) -> tuple[str, ...]:
+    """The APIs besides `FIRST`, each once and in a fixed order."""
+    return tuple(sorted({*ALWAYS, *(api for server in fleet.servers.values() for api in _of_server(server))}))
+
+
+def _of_server(server: Server) -> Iterator[str]:
+    if server.all_secrets:
+        yield "secretmanager"
+    if server.domain is not None or server.vpc is not None:
+        yield "compute"
+    if server.buckets:
+        yield "storage"
+    if isinstance(server.access, IapAccess):
+        yield "iap"
+    if server.agent_registry is not None:
+        yield "agentregistry"
