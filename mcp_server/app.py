@@ -13,7 +13,7 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from mcp_server import __version__
-from mcp_server.caller import caller_of
+from mcp_server.caller import current_caller
 from mcp_server.settings import Settings
 
 # The tools change with a deployment only and are the same for every caller.
@@ -55,19 +55,19 @@ def build_server(settings: Settings, sleep: Callable[[float], Awaitable[None]] =
     )
 
     @server.tool(annotations=_READS)
-    def add(a: int, b: int) -> int:
+    async def add(a: int, b: int) -> int:
         """Add two whole numbers."""
         return a + b
 
     @server.tool(annotations=_READS)
-    def echo(text: str) -> str:
+    async def echo(text: str) -> str:
         """Give a text back unchanged."""
         return text
 
     @server.tool(annotations=_READS)
-    def whoami(ctx: Context[Any, Any]) -> Whoami:
+    async def whoami(ctx: Context[Any, Any]) -> Whoami:
         """Tell which service and revision answers, and as whom Cloud Run knows the caller."""
-        caller = caller_of(ctx.headers or {})
+        caller = current_caller()
         return Whoami(
             service=settings.service,
             revision=settings.revision,

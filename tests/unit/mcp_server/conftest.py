@@ -107,6 +107,7 @@ def process_state() -> Iterator[None]:
     logs.bind_trace(None)
     signal.signal(signal.SIGTERM, handler)
     gc.unfreeze()
+    gc.enable()
 
 
 @pytest.fixture

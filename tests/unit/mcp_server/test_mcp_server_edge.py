@@ -1,13 +1,11 @@
 """Hosting over HTTP, in memory: methods, paths, health, refusals."""
 
-import logging
-
 import pytest
-import uvicorn
-from sse_starlette.sse import AppStatus
 
 from mcp_server.app import build_server
-from mcp_server.hosting import serve
+from mcp_server.hosting import build_app
+from mcp_server.hosting.drain import DRAIN_SECONDS
+from mcp_server.hosting.runner import uvicorn_config, warn_of
 from mcp_server.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -83,33 +81,16 @@ async def test_a_health_check_s_path_does_not_open_the_other_methods(serving, se
     assert response.status_code == 421
 
 
-@pytest.fixture
-def started(monkeypatch, process_state):
-    """`started(settings)`: the uvicorn configuration that `serve` would have run."""
-    monkeypatch.setattr(AppStatus, "enable_automatic_graceful_drain", True)
-    configs = []
-    monkeypatch.setattr(uvicorn.Server, "run", lambda self: configs.append(self.config))
-
-    def start(server, settings) -> uvicorn.Config:
-        serve(server, settings)
-        return configs.pop()
-
-    return start
-
-
-def test_the_drain_ends_before_cloud_run_kills_and_streams_are_not_cut(started, server):
-    config = started(server, Settings(PORT="9001", FORWARDED_ALLOW_IPS="*"))
-    assert config.timeout_graceful_shutdown is not None
-    assert 5 <= config.timeout_graceful_shutdown < 10
-    assert AppStatus.enable_automatic_graceful_drain is False
-    assert (config.host, config.port) == ("0.0.0.0", 9001)  # noqa: S104
+def test_the_drain_ends_before_uvicorn_cancels_and_that_before_cloud_run_kills(server):
+    settings = Settings(PORT="9001", FORWARDED_ALLOW_IPS="*")
+    config = uvicorn_config(build_app(server, settings), settings)
+    assert 5 <= DRAIN_SECONDS < config.timeout_graceful_shutdown < 10
     assert config.forwarded_allow_ips == "*"
 
 
-def test_on_cloud_run_without_hosts_the_log_says_that_every_call_will_be_refused(started, server, caplog):
-    with caplog.at_level(logging.WARNING):
-        started(server, Settings(K_SERVICE="mcp-reference", MCP_ALLOWED_HOSTS="mcp-reference-*.run.app"))
+def test_on_cloud_run_without_hosts_the_log_says_that_every_call_will_be_refused(caplog):
+    warn_of(Settings(K_SERVICE="mcp-reference", MCP_ALLOWED_HOSTS="mcp-reference-*.run.app"))
+    warn_of(Settings(K_SERVICE="mcp-reference", MCP_BASE_URL="https://mcp.example.org"))
     assert caplog.text == ""
-    with caplog.at_level(logging.WARNING):
-        started(server, Settings(K_SERVICE="mcp-reference"))
+    warn_of(Settings(K_SERVICE="mcp-reference"))
     assert "MCP_ALLOWED_HOSTS is empty" in caplog.text

@@ -11,9 +11,11 @@ from mcp.server.mcpserver import MCPServer
 from mcp_server import logs
 from mcp_server.app import build_server
 from mcp_server.settings import Settings
+from tests.unit.mcp_server.tokens import ADA, id_token
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACE_KEY = "logging.googleapis.com/trace"
+LABELS = "logging.googleapis.com/labels"
 SPAN_KEY = "logging.googleapis.com/spanId"
 SAMPLED_KEY = "logging.googleapis.com/trace_sampled"
 
@@ -23,7 +25,7 @@ def test_a_record_is_one_object_with_severity_message_time_and_logger(logged):
     (entry,) = logged()
     assert entry["severity"] == "WARNING"
     assert entry["message"] == "only 3 left\nof żaba\u2028"
-    assert entry["logging.googleapis.com/labels"] == {"logger": "shop"}
+    assert entry[LABELS] == {"logger": "shop"}
     age = datetime.now(UTC) - datetime.fromisoformat(entry["time"])
     assert abs(age.total_seconds()) < 60
     assert TRACE_KEY not in entry
@@ -63,7 +65,7 @@ def test_uvicorn_the_sdk_and_warnings_go_the_same_way(logged):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old", stacklevel=1)
-    assert [entry["logging.googleapis.com/labels"]["logger"] for entry in logged()] == [
+    assert [entry[LABELS]["logger"] for entry in logged()] == [
         "uvicorn.error",
         "py.warnings",
     ]
@@ -126,8 +128,32 @@ async def test_a_refusal_is_logged_with_its_trace_and_the_next_request_has_its_o
 
 
 @pytest.mark.anyio
-async def test_a_quiet_call_writes_no_line(connected, logged):
+async def test_each_tool_call_is_one_line_that_says_which_tool_who_called_and_how_it_ended(connected, logged):
+    async with connected(build_server(Settings()), headers={"authorization": f"Bearer {id_token(ADA)}"}) as client:
+        await client.list_tools()
+        await client.call_tool("add", {"a": 1, "b": 2})
+        await client.call_tool("add", {"a": 1, "b": "x" * 500})
+    added, failed = [entry for entry in logged() if entry[LABELS] == {"logger": "mcp_server.calls"}]
+    assert added["message"] == "tools/call add: ok"
+    assert added["fields"]["milliseconds"] > 0
+    assert {name: added["fields"][name] for name in ("tool", "outcome", "caller")} == {
+        "tool": "add",
+        "outcome": "ok",
+        "caller": "ada@mcpfleet.test",
+    }
+    assert failed["fields"]["outcome"] == "error"
+
+
+@pytest.mark.anyio
+async def test_a_quiet_call_writes_no_other_line(connected, logged):
     async with connected(build_server(Settings())) as client:
         await client.call_tool("add", {"a": 1, "b": 2})
-    ours = [entry for entry in logged() if not entry["logging.googleapis.com/labels"]["logger"].startswith("httpx2")]
-    assert ours == []
+    loggers = {entry[LABELS]["logger"].partition(".")[0] for entry in logged()}
+    assert loggers <= {"httpx2", "mcp_server"}
+
+
+def test_a_line_holds_whatever_was_logged(logged):
+    logging.getLogger("shop").info("half \udce4 character", extra={"fields": {"n": float("nan"), "o": object}})
+    (entry,) = logged()
+    assert entry["message"] == "half \udce4 character"
+    assert "object" in entry["fields"]["o"]

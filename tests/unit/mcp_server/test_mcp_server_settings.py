@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import mcp_server
-from mcp_server.__main__ import main
+from mcp_server.__main__ import build
+from mcp_server.hosting import serve
 from mcp_server.settings import SettingsError, load_settings
 
 PACKAGE = Path(mcp_server.__file__).parent
@@ -31,7 +32,7 @@ def test_the_fleet_s_variables_are_read(monkeypatch):
         "FORWARDED_ALLOW_IPS": "*",
         "K_SERVICE": "mcp-reference",
         "K_REVISION": "mcp-reference-00001-abc",
-        "LOG_LEVEL": "debug",
+        "MCP_LOG_LEVEL": "debug",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -46,7 +47,7 @@ def test_the_fleet_s_variables_are_read(monkeypatch):
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch):
-    for name in ("PORT", "MCP_PATH", "MCP_ALLOWED_HOSTS", "K_SERVICE", "LOG_LEVEL"):
+    for name in ("PORT", "MCP_PATH", "MCP_ALLOWED_HOSTS", "K_SERVICE", "MCP_LOG_LEVEL"):
         monkeypatch.setenv(name, "")
     assert load_settings().port == 8080
     assert load_settings().service is None
@@ -74,7 +75,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch):
         ("MCP_ALLOWED_ORIGINS", "app.example.com", "scheme://host"),
         ("MCP_ALLOWED_ORIGINS", "null", "scheme://host"),
         ("MCP_ALLOWED_ORIGINS", "https://*", "any owner"),
-        ("LOG_LEVEL", "loud", "'WARNING'"),
+        ("MCP_LOG_LEVEL", "loud", "'WARNING'"),
     ],
 )
 def test_a_mistake_is_told_under_its_variable_with_what_to_write(monkeypatch, name, value, hint):
@@ -90,7 +91,7 @@ def test_a_mistake_is_told_under_its_variable_with_what_to_write(monkeypatch, na
 def test_the_process_tells_every_mistake_as_a_log_line_and_ends_with_2(monkeypatch, capsys, process_state):
     monkeypatch.setenv("PORT", "abc")
     monkeypatch.setenv("MCP_PATH", "mcp")
-    assert main() == 2
+    assert serve(build) == 2
     captured = capsys.readouterr()
     entries = [json.loads(line) for line in captured.out.splitlines()]
     assert [entry["severity"] for entry in entries] == ["CRITICAL", "CRITICAL"]
@@ -102,7 +103,7 @@ def test_the_process_tells_every_mistake_as_a_log_line_and_ends_with_2(monkeypat
 def test_the_image_installs_the_versions_that_are_tested():
     locked = tomllib.loads((PACKAGE / "uv.lock").read_text(encoding="utf-8"))["package"]
     versions = {package["name"]: package.get("version") for package in locked}
-    for name in ("mcp", "starlette", "uvicorn", "sse-starlette", "pydantic-settings", "httptools", "uvloop"):
+    for name in ("mcp", "starlette", "uvicorn", "sse-starlette", "httptools", "uvloop"):
         assert versions[name] == importlib.metadata.version(name), (
             f"{name} differs: uv lock --project mcp_server --upgrade-package {name}"
         )

@@ -1,28 +1,14 @@
 """What the reference server's tools do, through the official client, in both eras of the protocol."""
 
-import base64
-import json
-
 import pytest
 from mcp.client.client import Client
 
 import mcp_server
 from mcp_server.app import build_server
 from mcp_server.settings import Settings
+from tests.unit.mcp_server.tokens import ADA, id_token
 
 pytestmark = pytest.mark.anyio
-
-
-def token(claims: object, signature: str = "SIGNATURE_REMOVED_BY_GOOGLE") -> str:
-    """An ID token as the container sees it behind Cloud Run's front end."""
-    parts = [
-        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
-        for part in ({"alg": "RS256", "typ": "JWT"}, claims)
-    ]
-    return ".".join([*parts, signature])
-
-
-ADA = {"sub": "1001", "email": "ada@mcpfleet.test"}
 
 
 @pytest.fixture
@@ -100,22 +86,22 @@ async def test_whoami_tells_the_service_the_revision_and_the_protocol(connected,
 @pytest.mark.parametrize(
     ("headers", "caller"),
     [
-        ({"authorization": f"Bearer {token(ADA)}"}, "ada@mcpfleet.test"),
-        ({"authorization": f"bearer {token(ADA)}"}, "ada@mcpfleet.test"),
-        ({"authorization": f"Bearer {token({'sub': '1'})}"}, "1"),
-        ({"authorization": f"Bearer {token({'sub': '10'})}"}, "10"),
-        ({"authorization": f"Bearer {token({'sub': '100'})}"}, "100"),
+        ({"authorization": f"Bearer {id_token(ADA)}"}, "ada@mcpfleet.test"),
+        ({"authorization": f"bearer {id_token(ADA)}"}, "ada@mcpfleet.test"),
+        ({"authorization": f"Bearer {id_token({'sub': '1'})}"}, "1"),
+        ({"authorization": f"Bearer {id_token({'sub': '10'})}"}, "10"),
+        ({"authorization": f"Bearer {id_token({'sub': '100'})}"}, "100"),
         # The app's own token may be in Authorization; Cloud Run checked the other header.
-        ({"authorization": "Bearer app", "x-serverless-authorization": f"Bearer {token(ADA)}"}, "ada@mcpfleet.test"),
-        ({"authorization": f"Bearer {token(ADA)}", "x-serverless-authorization": "Bearer x"}, None),
+        ({"authorization": "Bearer app", "x-serverless-authorization": f"Bearer {id_token(ADA)}"}, "ada@mcpfleet.test"),
+        ({"authorization": f"Bearer {id_token(ADA)}", "x-serverless-authorization": "Bearer x"}, None),
         # Still signed: the front end has not checked it.
-        ({"authorization": f"Bearer {token(ADA, 'c2lnbmF0dXJl')}"}, None),
-        ({"authorization": f"Bearer {token(ADA, '')}"}, None),
-        ({"authorization": f"Basic {token(ADA)}"}, None),
-        ({"authorization": f"Bearer {token({'email': 'ada@mcpfleet.test'})}"}, None),
-        ({"authorization": f"Bearer {token({'sub': 1})}"}, None),
-        ({"authorization": f"Bearer {token(['sub'])}"}, None),
-        ({"authorization": f"Bearer {token('[' * 100_000)}"}, None),
+        ({"authorization": f"Bearer {id_token(ADA, 'c2lnbmF0dXJl')}"}, None),
+        ({"authorization": f"Bearer {id_token(ADA, '')}"}, None),
+        ({"authorization": f"Basic {id_token(ADA)}"}, None),
+        ({"authorization": f"Bearer {id_token({'email': 'ada@mcpfleet.test'})}"}, None),
+        ({"authorization": f"Bearer {id_token({'sub': 1})}"}, None),
+        ({"authorization": f"Bearer {id_token(['sub'])}"}, None),
+        ({"authorization": f"Bearer {id_token('[' * 100_000)}"}, None),
         ({"authorization": "Bearer a.!!!.SIGNATURE_REMOVED_BY_GOOGLE"}, None),
         ({"authorization": "Bearer a.YQ.SIGNATURE_REMOVED_BY_GOOGLE"}, None),
         ({"authorization": "Bearer ..SIGNATURE_REMOVED_BY_GOOGLE"}, None),

@@ -1,0 +1,15 @@
+"""Tokens as a container sees them behind Cloud Run's front end."""
+
+import base64
+import json
+
+ADA = {"sub": "1001", "email": "ada@mcpfleet.test"}
+
+
+def id_token(claims: object, signature: str = "SIGNATURE_REMOVED_BY_GOOGLE") -> str:
+    """An ID token whose signature the front end has taken off."""
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+        for part in ({"alg": "RS256", "typ": "JWT"}, claims)
+    ]
+    return ".".join([*parts, signature])
