@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mcpfleet import options
-from mcpfleet.errors import McpfleetError, UsageError
+from mcpfleet.errors import AuthError, McpfleetError, UsageError
 
 if TYPE_CHECKING:
     import uvicorn
@@ -164,6 +164,107 @@ def config(
         install_servers(_out, chosen, place, entries, force=force)
     else:
         print_servers(_out, chosen, entries)
+
+
+@app.command()
+def verify(
+    servers: options.ServerNames = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for a pipeline.")] = False,
+    expect_tool: Annotated[
+        list[str] | None, typer.Option(help="A tool that must be listed; may be given again.", show_default=False)
+    ] = None,
+    call: Annotated[str | None, typer.Option(help="A tool to call; none is called otherwise.")] = None,
+    arguments: Annotated[str | None, typer.Option(help="The tool's arguments, as a JSON object.")] = None,
+    not_invoker: Annotated[
+        Path | None, typer.Option(help="Credentials of somebody who may not call, and must be refused.")
+    ] = None,
+    url: options.Url = None,
+    audience: options.Audience = None,
+    stack: options.StackName = None,
+    outputs: options.Outputs = None,
+    cwd: options.Folder = None,
+    credentials: options.Credentials = None,
+    token_file: options.TokenFilePath = None,
+    token_command: options.TokenCommandText = None,
+    impersonate: options.Impersonate = None,
+) -> None:
+    """Check deployed servers as their clients would: the gate after a deployment. Exit code 1 if one check fails.
+
+    Without a token and with a wrong one they must refuse; as you, list their tools in both protocol revisions.
+    """
+    import asyncio
+
+    from mcpfleet.auth import IdTokens
+    from mcpfleet.checks import arguments_of, print_reports, reports_json
+    from mcpfleet.sources import source_from_file
+    from mcpfleet.verify import Callers, Wishes, check_all
+
+    if arguments and not call:
+        raise UsageError("--arguments are for the tool of --call; name it.")
+    _log_to_stderr()
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # what the SDK has to say of a failure is in the report
+    found = options.find_stack(url, audience, stack, outputs, cwd)
+    chosen = found.chosen(servers or [])
+    source = options.find_source(found, credentials, token_file, token_command, impersonate)
+    first = IdTokens(source, chosen[0].audience)
+    first.get()  # a missing login should be said once, not by every check
+    stranger = source_from_file(not_invoker) if not_invoker else None
+    callers = Callers(source, stranger, source if source.any_audience else None)
+    wishes = Wishes(expect_tool or (), (call, arguments_of(arguments)) if call else None)
+    reports = asyncio.run(check_all([(one, callers) for one in chosen], wishes))
+    identities = {one.name: first.identity for one in chosen}
+    if as_json:
+        _out.print(reports_json(reports, identities), markup=False)
+    else:
+        print_reports(_out, reports, identities)
+    raise typer.Exit(int(any(report.failed for report in reports)))
+
+
+@app.command()
+def doctor(
+    server: Annotated[str | None, typer.Argument(help="A server's name in the fleet, or a URL.")] = None,
+    project: Annotated[
+        str | None, typer.Option(envvar="GOOGLE_CLOUD_PROJECT", help="The project to look at, without a server.")
+    ] = None,
+    audience: options.Audience = None,
+    stack: options.StackName = None,
+    outputs: options.Outputs = None,
+    cwd: options.Folder = None,
+    credentials: options.Credentials = None,
+    token_file: options.TokenFilePath = None,
+    token_command: options.TokenCommandText = None,
+    impersonate: options.Impersonate = None,
+) -> None:
+    """Say why a server does not answer; without one, whether this machine and the project can deploy.
+
+    Exit code 1 if something is wrong.
+    """
+    from mcpfleet import prerequisites
+    from mcpfleet.checks import print_lines
+    from mcpfleet.doctor import Line, examine
+    from mcpfleet.google_sources import google_api
+
+    _log_to_stderr()
+    if server is None:
+        print_lines(_out, "This machine", lines := prerequisites.tools())
+        if project is None:
+            _out.print("Name a project with --project to have it looked at, too.")
+        else:
+            found = prerequisites.project(project, google_api(os.environ), os.environ)
+            print_lines(_out, f"Project {project}", found)
+            lines = [*lines, *found]
+    else:
+        url = server if "://" in server else None
+        here = options.find_stack(url, audience, stack, outputs, cwd)
+        chosen = options.one_server(here, None if url else server, url, audience)
+        try:
+            source = options.find_source(here, credentials, token_file, token_command, impersonate)
+        except AuthError as error:
+            lines = [*examine(chosen, None), Line("bad", "there is no identity to call with", str(error))]
+        else:
+            lines = examine(chosen, source)
+        print_lines(_out, chosen.target.mcp_url, lines)
+    raise typer.Exit(int(any(line.kind == "bad" for line in lines)))
 
 
 def _listen(port: int) -> socket.socket:

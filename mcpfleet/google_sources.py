@@ -14,6 +14,7 @@ from mcpfleet.errors import (
     AuthError,
     CredentialsFileError,
     CredentialsRefusedError,
+    NoCredentialsError,
     TokenEndpointUnavailableError,
 )
 from mcpfleet.net import connection_reason, host_of, is_loopback
@@ -46,6 +47,8 @@ class ServiceAccountKey:
         request: The HTTP transport; google-auth's own over `requests` if not given.
     """
 
+    any_audience = True
+
     def __init__(self, info: Mapping[str, Any], path: Path, request: GoogleRequest | None = None) -> None:
         self.name = f"service account key {path}"
         self._info = dict(info)
@@ -71,6 +74,8 @@ class ServiceAccountKey:
 
 class ImpersonatedAccount:
     """A file made by `gcloud auth application-default login --impersonate-service-account=…`."""
+
+    any_audience = True
 
     def __init__(self, info: Mapping[str, Any], path: Path, request: GoogleRequest | None = None) -> None:
         self.name = f"impersonated service account of {path}"
@@ -103,6 +108,8 @@ class UserLogin:
     Google puts the OAuth client's id into the audience of a person's token, whatever was asked for, and Cloud
     Run accepts that for people; so the audience asked for is not used.
     """
+
+    any_audience = False
 
     def __init__(self, info: Mapping[str, Any], path: Path, request: GoogleRequest | None = None) -> None:
         self.name = f"login in {path}"
@@ -144,6 +151,7 @@ class MetadataServer:
     """The service account that a Cloud Run or Compute Engine instance runs as."""
 
     name = "metadata server"
+    any_audience = True
 
     def __init__(self, request: GoogleRequest | None = None) -> None:
         self._request = request or _request_for("http://localhost")  # never through an HTTP proxy
@@ -227,3 +235,40 @@ def _first(error: Exception) -> str:
     """The first line of an error, without the JSON that google-auth puts behind it."""
     text = str(error.args[0] if error.args else error)
     return (text.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def google_api(environ: Mapping[str, str]) -> Callable[..., tuple[int, Mapping[str, Any]]]:
+    """Asks Google's APIs as this machine's default identity; see `mcpfleet.prerequisites.Api`.
+
+    Raises:
+        NoCredentialsError: There are no credentials.
+    """
+    import google.auth
+    from google.auth import exceptions
+    from google.auth.transport.requests import AuthorizedSession
+
+    try:
+        look: Any = google.auth.default  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        credentials: Any = look(scopes=["https://www.googleapis.com/auth/cloud-platform"])[0]
+    except exceptions.DefaultCredentialsError as error:
+        raise NoCredentialsError(f"No Google credentials on this machine. Run {LOGIN}.") from error
+    if hasattr(credentials, "with_always_use_jwt_access"):
+        credentials = credentials.with_always_use_jwt_access(True)  # no token endpoint is asked, on any cloud
+    session: Any = AuthorizedSession(credentials)
+    endpoints = [value for name, value in environ.items() if name.endswith("_CUSTOM_ENDPOINT")]
+    session.trust_env = not any(is_loopback(host_of(one)) for one in endpoints)
+
+    def ask(method: str, url: str, body: Mapping[str, Any] | None = None) -> tuple[int, Mapping[str, Any]]:
+        try:
+            answer = session.request(method, url, json=body, timeout=ENDPOINT_SECONDS)
+        except exceptions.RefreshError as error:
+            return 401, {"error": {"message": _first(error)}}
+        except exceptions.TransportError as error:
+            raise ConnectionError(connection_reason(error)) from error
+        try:
+            found: object = answer.json()
+        except ValueError:
+            found = {}
+        return int(answer.status_code), cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+
+    return ask

@@ -44,6 +44,11 @@ class TokenSource(Protocol):
         """What it is, for a person: `service account key /keys/deployer.json`."""
         ...
 
+    @property
+    def any_audience(self) -> bool:
+        """Whether its tokens are for whatever audience is asked for; a person's are not."""
+        ...
+
     def fetch(self, audience: str) -> IdToken:
         """Get a new token, blocking.
 
@@ -55,6 +60,8 @@ class TokenSource(Protocol):
 
 class TokenFile:
     """A file that something else keeps a fresh token in; read again for each refresh."""
+
+    any_audience = False
 
     def __init__(self, path: Path) -> None:
         self.name = f"token file {path}"
@@ -74,6 +81,8 @@ class TokenFile:
 
 class TokenCommand:
     """A command that prints a fresh token, such as `gcloud auth print-identity-token`; no shell."""
+
+    any_audience = False
 
     def __init__(self, command: str) -> None:
         self.name = f"command `{command}`"
@@ -117,6 +126,11 @@ class DefaultSource:
         """The chosen source's name, once there is one."""
         return self._chosen.name if self._chosen else "default Google credentials"
 
+    @property
+    def any_audience(self) -> bool:
+        """That of the chosen source."""
+        return self._chosen is not None and self._chosen.any_audience
+
     def fetch(self, audience: str) -> IdToken:
         """Choose, if that is still to be done, and fetch."""
         if self._chosen is None:
@@ -133,6 +147,8 @@ class Impersonation:
         environ: The environment that names that file.
         request: The HTTP transport.
     """
+
+    any_audience = True
 
     def __init__(
         self,

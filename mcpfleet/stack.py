@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -44,10 +44,9 @@ class Server:
     output: Mapping[str, Any]
 
     @property
-    def public(self) -> bool:
-        """Whether it is meant for callers without a Google identity."""
-        access = self.output.get("access", "iam")
-        return "allUsers" in self.invokers or access in {"public", "oauth"}
+    def access(self) -> str:
+        """Who checks the caller: iam (the default), iap, oauth or public."""
+        return str(self.output.get("access", "iam"))
 
 
 @dataclass(frozen=True)
@@ -103,11 +102,11 @@ def read(
     """
     folder = folder or Path.cwd()
     if outputs is not None:
-        return Stack(str(outputs), _servers(_read_file(outputs), str(outputs)))
+        return Stack(str(outputs), servers_of(_read_file(outputs), str(outputs)))
     local = _local_state(folder)
     if local is not None and stack in {None, LOCAL_STACK}:
         here = f"the stack {LOCAL_STACK} of {local.parents[5]}"
-        return Stack(here, _servers(_read_file(local), here), local.parents[4] / "credentials" / "ada.json")
+        return Stack(here, servers_of(_read_file(local), here), local.parents[4] / "credentials" / "ada.json")
     return _from_pulumi(stack, folder, run or _run)
 
 
@@ -135,7 +134,7 @@ def _from_pulumi(stack: str | None, folder: Path, run: Run) -> Stack:
     if code != 0:
         why = (err.strip().splitlines() or ["no message"])[0].removeprefix("error: ")
         raise McpfleetError(f"`{shown}` failed in {folder}: {why}. Choose a stack with --stack. {hint}")
-    return Stack(f"the stack {stack or 'that is selected'} in {folder}", _servers(_parse(out, shown), shown))
+    return Stack(f"the stack {stack or 'that is selected'} in {folder}", servers_of(_parse(out, shown), shown))
 
 
 def _run(command: list[str], folder: Path) -> tuple[int, str, str]:
@@ -189,7 +188,12 @@ def _at(value: object, key: str) -> Any:
     return cast("dict[str, Any]", value).get(key) if isinstance(value, dict) else None
 
 
-def _servers(outputs: Mapping[str, Any], origin: str) -> dict[str, Server]:
+def servers_of(outputs: Mapping[str, Any], origin: str) -> dict[str, Server]:
+    """Read the output `servers`.
+
+    Raises:
+        McpfleetError: It is missing, or a server in it has no URL.
+    """
     listed = outputs.get("servers")
     if not isinstance(listed, dict) or not listed:
         raise McpfleetError(f"{origin} has no servers: nothing is deployed there. Deploy with `pulumi up`.")
@@ -199,5 +203,8 @@ def _servers(outputs: Mapping[str, Any], origin: str) -> dict[str, Server]:
         if not isinstance(url, str) or not isinstance(audience, str):
             raise McpfleetError(f"{origin}: servers.{name} has no mcp_url and audience. Run `pulumi up` once more.")
         invokers = _at(one, "invokers") or ()
-        found[name] = Server(name, Target.parse(url), audience, tuple(str(who) for who in invokers), one)
+        service, region = _at(one, "service"), _at(one, "region")
+        place = (service, region) if isinstance(service, str) and isinstance(region, str) else None
+        target = replace(Target.parse(url), place=place)
+        found[name] = Server(name, target, audience, tuple(str(who) for who in invokers), one)
     return found

@@ -21,11 +21,13 @@ class Target:
         origin: `https://host[:port]`, also the audience that Cloud Run accepts by default.
         host: What its Host header says.
         path: The path of the URL it was given by (`/mcp`), without a slash at its end.
+        place: Its Cloud Run service and region, where somebody knows them.
     """
 
     origin: str
     host: str
     path: str
+    place: tuple[str, str] | None = None
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -62,6 +64,8 @@ class Target:
 
     @property
     def service_and_region(self) -> tuple[str, str]:
-        """As gcloud wants them, read from the host; placeholders to fill in where it does not tell."""
+        """As gcloud wants them; read from the host, or placeholders to fill in, where nobody knows them."""
+        if self.place is not None:
+            return self.place
         known = _CLOUD_RUN_HOST.fullmatch(self.host)
         return (known["service"], known["region"]) if known else ("SERVICE", "REGION")

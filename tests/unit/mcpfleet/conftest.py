@@ -128,6 +128,7 @@ class IssuerSource:
     lifetime: float = HOUR
     error: Exception | None = None
     fetched: int = 0
+    any_audience: bool = True
     name: str = "test login"
 
     def fetch(self, audience):

@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from mcpfleet import cli
+from mcpfleet import cli, doctor, verify
 
 URL = "https://mcp-echo-481516.europe-west1.run.app"
 
@@ -130,3 +130,45 @@ def test_a_configuration_is_installed_and_taken_back_by_the_command_that_it_prin
 def test_a_wish_that_cannot_be_met_is_one_message(run, outputs, arguments, said):
     code, _, err = run(*arguments, "--outputs", outputs)
     assert (code, said in err) == (2, True)
+
+
+@pytest.fixture
+def token(google, tmp_path):
+    """A token that is valid by the real clock."""
+    google.clock.now = 4_000_000_000.0
+    file = tmp_path / "token"
+    file.write_text(google.mint(URL))
+    return str(file)
+
+
+@pytest.mark.parametrize(("failed", "code"), [([], 0), (["x: was y"], 1)])
+def test_a_pipeline_reads_json_and_the_exit_code(run, monkeypatch, outputs, token, failed, code):
+    asked = []
+
+    async def look(checks, wishes):
+        asked.append((list(checks), wishes))
+        return [verify.Report("echo", ["a"], failed)]
+
+    monkeypatch.setattr(verify, "check_all", look)
+    options = ["--outputs", outputs, "--token-file", token, "--json", "--expect-tool", "add", "--call", "add"]
+    got, out, _ = run("verify", "echo", *options, "--arguments", '{"a": 1}')
+    assert got == code
+    assert json.loads(out)["ok"] is (code == 0)
+    assert json.loads(out)["servers"]["echo"]["identity"] == "user:ada@acme.dev"
+    ((_server, callers),), wishes = asked[0]
+    assert callers.elsewhere is None, "a file's token is for one audience"
+    assert wishes == verify.Wishes(["add"], ("add", {"a": 1}))
+
+
+@pytest.mark.parametrize("given", ["nonsense", "[1]"])
+def test_arguments_that_are_no_object_are_refused_before_anything_is_called(run, outputs, token, given):
+    code, _, err = run("verify", "--outputs", outputs, "--token-file", token, "--call", "add", "--arguments", given)
+    assert (code, "--arguments is not" in err) == (2, True)
+
+
+def test_a_diagnosis_without_credentials_still_says_what_is_seen(run, monkeypatch):
+    monkeypatch.setattr(doctor, "examine", lambda server, source: [doctor.Line("ok", f"{server.name} answers")])
+    code, out, _ = run("doctor", f"{URL}/mcp")
+    assert code == 1
+    assert "mcp-echo answers" in out
+    assert "there is no identity to call with" in out

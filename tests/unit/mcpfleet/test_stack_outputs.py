@@ -127,12 +127,3 @@ def test_who_calls_is_what_the_options_say_and_never_two(tmp_path):
     assert isinstance(options.find_source(nobody, impersonate="a@b.iam.gserviceaccount.com"), Impersonation)
     with pytest.raises(UsageError, match="not both"):
         options.find_source(nobody, credentials=tmp_path, token_file=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("output", "public"),
-    [({}, False), ({"access": "iam"}, False), ({"access": "public"}, True), ({"access": "oauth"}, True)],
-)
-def test_what_a_server_says_of_its_access_decides_who_should_be_refused(output, public):
-    server = stack.from_url("https://echo.run.app", None)
-    assert stack.Server(server.name, server.target, server.audience, (), output).public is public

@@ -1,4 +1,4 @@
-"""`./dev verify` against a server in memory, behind a front door that can make each mistake that it looks for."""
+"""`mcpfleet verify`, and `./dev verify`, against a server in memory behind a front door that makes each mistake."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,13 +17,14 @@ from mcp_types import Tool, ToolAnnotations
 from mcp_server.app import build_server
 from mcp_server.hosting import build_app
 from mcp_server.settings import Settings
+from mcpfleet.harmless import arguments, callable_tool
+from mcpfleet.stack import Server
+from mcpfleet.target import Target
 from mcpfleet.tokens import IdToken
-from workbench.background import Place
-from workbench.phases import SetupError
-from workbench.verify import People, arguments, callable_tool, check, verify
+from mcpfleet.verify import ANY_TOOL, Callers, Wishes, check
 
 URL = "http://127.0.0.1:8080"
-SERVER = {"mcp_url": f"{URL}/mcp", "audience": URL}
+SERVER = Server("echo", Target.parse(f"{URL}/mcp"), URL, (), {})
 ANONYMOUS = "without a token: 403"
 AUDIENCE = "with a token for another audience: 401"
 STRANGER = "as a member who is no invoker: 403"
@@ -31,15 +32,20 @@ LEGACY = "as an invoker, protocol legacy: tools listed and one called, no redire
 MODERN = "as an invoker, protocol 2026-07-28: tools listed and one called, no redirect"
 
 
+ANY = Wishes(call=ANY_TOOL)
+
+
 @dataclass(frozen=True)
 class Person:
+    any_audience = True
+
     name: str
 
     def fetch(self, audience):
         return IdToken(value=f"{self.name}|{audience}", expires_at=2**40, audience=audience)
 
 
-PEOPLE = People(invoker=Person("ada"), stranger=Person("bob"), elsewhere=Person("deployer"))
+PEOPLE = Callers(invoker=Person("ada"), stranger=Person("bob"), elsewhere=Person("deployer"))
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class FrontDoor:
     stranger: int = 403
     redirect: int | None = None
     refused_revision: str | None = None
+    denied: bool = False
     seen: list = field(default_factory=list)
 
     async def __call__(self, scope, receive, send):
@@ -65,6 +72,8 @@ class FrontDoor:
             answer = self.wrong_audience
         elif name != "ada":
             answer = self.stranger
+        elif self.denied:
+            answer = 403
         elif self.redirect:
             answer, location = self.redirect, b"/elsewhere"
         elif self.refused_revision and headers.get("mcp-protocol-version") == self.refused_revision:
@@ -95,16 +104,15 @@ def report(monkeypatch):
     for setting in Settings.model_fields.values():
         monkeypatch.delenv(str(setting.validation_alias), raising=False)
 
-    def look(server=None, **wrong):
+    def look(server=None, wishes=ANY, **wrong):
         async def run():
             app = build_app(server or build_server(Settings()), Settings())
             door = FrontDoor(app, **wrong)
             async with lifespan(app):
-                found = await asyncio.wait_for(check("echo", SERVER, PEOPLE, httpx2.ASGITransport(door)), 20)
+                found = await asyncio.wait_for(check(SERVER, PEOPLE, wishes, httpx2.ASGITransport(door)), 20)
             return replace(found, passed=sorted(found.passed)), door
 
         found, door = asyncio.run(run())
-        assert len(found.passed) + len(found.failed) == 5, "every check ends in one of the two lists"
         assert door.seen
         return found
 
@@ -114,7 +122,95 @@ def report(monkeypatch):
 def test_a_server_that_does_all_it_must_passes_every_check(report):
     found = report()
     assert found.failed == []
+    assert found.warned == []
     assert found.passed == sorted([ANONYMOUS, AUDIENCE, STRANGER, LEGACY, MODERN])
+    assert found.first_ms > 0
+    assert found.median_ms > 0
+
+
+def test_a_tool_that_should_be_there_and_is_not_is_reported_with_those_that_are(report):
+    found = report(wishes=Wishes(tools=["add", "subtract"]))
+    said = "it does not list subtract; it lists add, echo, whoami, countdown"
+    assert [line.partition(": it does")[2] for line in found.failed] == [said.removeprefix("it does")] * 2
+
+
+def test_a_tool_is_called_with_the_arguments_that_were_asked_for_and_only_then(report):
+    called = []
+    server = MCPServer("counting")
+
+    @server.tool()
+    def count(start: int) -> int:
+        called.append(start)
+        return start
+
+    assert report(server, wishes=Wishes()).failed == []
+    assert called == []
+    assert report(server, wishes=Wishes(call=("count", {"start": 7}))).failed == []
+    assert called == [7, 7]
+    failed = report(server, wishes=Wishes(call=("cuont", {}))).failed
+    assert [line.partition(": it has")[2] for line in failed] == [" no tool cuont; it lists count"] * 2
+
+
+def test_what_only_some_clients_stumble_over_is_a_warning(report):
+    async def app(scope, receive, send):
+        if scope["path"].endswith("/"):
+            await send({"type": "http.response.start", "status": 307, "headers": [(b"location", b"http://x/mcp")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        scope = {**scope, "headers": [one for one in scope["headers"] if one[0] != b"origin"]}
+        await careless(scope, receive, send)
+
+    careless = build_app(build_server(Settings()), Settings())
+
+    async def run():
+        async with lifespan(careless):
+            return await check(SERVER, PEOPLE, ANY, httpx2.ASGITransport(FrontDoor(app)))
+
+    found = asyncio.run(asyncio.wait_for(run(), 20))
+    assert found.failed == []
+    redirect, origin = found.warned
+    assert redirect == f"{URL}/mcp/ redirects to http://x/mcp"
+    assert "another origin" in origin
+
+
+def of_access(kind):
+    return replace(SERVER, output={"access": kind})
+
+
+def answers(status, **headers):
+    return httpx2.MockTransport(lambda _request: httpx2.Response(status, headers=headers))
+
+
+@pytest.mark.parametrize(
+    ("kind", "transport", "failed"),
+    [
+        ("oauth", answers(401, **{"www-authenticate": 'Bearer resource_metadata="https://x"'}), 0),
+        ("oauth", answers(401), 1),
+        ("oauth", answers(200), 1),
+        ("iap", answers(302, location="https://accounts.google.com"), 0),
+        ("iap", answers(200), 1),
+    ],
+)
+def test_a_server_with_another_kind_of_door_is_refused_in_its_own_way(kind, transport, failed):
+    found = asyncio.run(check(of_access(kind), PEOPLE, ANY, transport))
+    assert len(found.failed) == failed
+    assert "not checked" in found.warned[0]
+
+
+def test_a_public_server_is_called_without_a_token():
+    async def run():
+        app = build_app(build_server(Settings()), Settings())
+        async with lifespan(app):
+            return await check(of_access("public"), PEOPLE, ANY, httpx2.ASGITransport(app))
+
+    found = asyncio.run(asyncio.wait_for(run(), 20))
+    assert (len(found.passed), found.failed) == (2, [])
+    assert all(line.startswith("without a token, protocol") for line in found.passed)
+
+
+def test_who_is_no_invoker_is_told_whom_to_add(report):
+    found = report(denied=True)
+    assert [("user:EMAIL" in line, "may not call" in line) for line in found.failed] == [(True, True)] * 2
 
 
 @pytest.mark.parametrize(
@@ -170,17 +266,10 @@ def test_a_server_that_cannot_be_reached_fails_every_check():
     def refuse(_request):
         raise httpx2.ConnectError("connection refused")
 
-    found = asyncio.run(check("echo", SERVER, PEOPLE, httpx2.MockTransport(refuse)))
+    found = asyncio.run(check(SERVER, PEOPLE, ANY, httpx2.MockTransport(refuse)))
     assert found.passed == []
     assert len(found.failed) == 5
     assert all("connection refused" in line for line in found.failed)
-
-
-def test_missing_credential_files_are_said_with_the_way_out(plain, tmp_path):
-    with pytest.raises(SetupError) as failure:
-        verify(plain, Place(root=tmp_path, state=tmp_path / "state"), {"echo": SERVER})
-    assert "ada.json" in failure.value.message
-    assert "./dev up" in failure.value.next_step
 
 
 # Which tool is called, and with what.
@@ -283,20 +372,3 @@ def tool(name, *, required=(), **hints):
 def test_a_tool_that_reads_comes_first_and_one_that_destroys_is_never_called(tools, chosen):
     found = callable_tool(tools)
     assert (found and found[0]) == chosen
-
-
-@pytest.mark.parametrize(
-    ("invokers", "invoker", "stranger"),
-    [
-        (["user:ada@mcpfleet.test"], "ada", "bob"),
-        (["user:bob@mcpfleet.test"], "bob", "ada"),
-        ([], None, "ada"),
-        (["group:all@mcpfleet.test"], None, "ada"),
-        (["user:ada@mcpfleet.test", "user:bob@mcpfleet.test"], "ada", None),
-        (["domain:mcpfleet.test"], "ada", None),
-    ],
-)
-def test_who_is_expected_to_get_in_is_who_the_fleet_names(invokers, invoker, stranger):
-    people = PEOPLE.of_server(invokers)
-    assert getattr(people.invoker, "name", None) == invoker
-    assert getattr(people.stranger, "name", None) == stranger

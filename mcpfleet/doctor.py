@@ -1,0 +1,146 @@
+"""`mcpfleet doctor SERVER`: why a URL does not answer as it should, hop by hop, and what to type."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import httpx2
+
+from mcpfleet.auth import IdTokenAuth
+from mcpfleet.diagnosis import diagnose, is_the_servers
+from mcpfleet.errors import AuthError
+from mcpfleet.net import connection_reason
+from mcpfleet.sources import TokenSource
+from mcpfleet.stack import Server
+from mcpfleet.tokens import IdToken
+
+TIMEOUT_SECONDS: Final = 60.0
+SKEW_SECONDS: Final = 60.0
+"""A token's times are whole seconds, and Google's checks leave this much room."""
+
+_HEADERS: Final = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+_INITIALIZE: Final = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "mcpfleet-doctor", "version": "1"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finding.
+
+    Attributes:
+        kind: Whether it is as it should be; `skip` where it could not be found out.
+        text: The finding.
+        step: What to do next; '' where nothing has to be done.
+    """
+
+    kind: Literal["ok", "warn", "bad", "skip"]
+    text: str
+    step: str = ""
+
+
+def examine(
+    server: Server,
+    source: TokenSource | None,
+    *,
+    transport: httpx2.BaseTransport | None = None,
+    clock: Callable[[], float] = time.time,
+) -> list[Line]:
+    """Ask a server as its client would, and say what each answer means.
+
+    Args:
+        server: The server.
+        source: Who asks; None asks without a token.
+        transport: What carries the requests; the network where it is not given.
+        clock: Unix time in seconds.
+    """
+    target = server.target
+    with httpx2.Client(transport=transport, timeout=TIMEOUT_SECONDS, trust_env=not target.on_this_machine) as http:
+        try:
+            anonymous = http.post(target.mcp_url, json=_INITIALIZE, headers=_HEADERS)
+        except httpx2.HTTPError as error:
+            return [
+                Line(
+                    "bad",
+                    f"{target.origin} cannot be reached: {connection_reason(error)}.",
+                    "Check the network, and the URL: `pulumi stack output servers`.",
+                )
+            ]
+        lines = [
+            Line("ok", f"{target.origin} answers"),
+            _without_token(server, anonymous),
+            *_clock_of(anonymous, clock()),
+        ]
+        if source is None:
+            return lines
+        auth = IdTokenAuth(server.audience, source, clock=clock)
+        try:
+            token = auth.tokens.get()
+        except AuthError as error:
+            return [*lines, Line("bad", "there is no token to call with", str(error))]
+        lines.append(_token(token, server, auth))
+        response = http.post(target.mcp_url, json=_INITIALIZE, headers=_HEADERS, auth=auth)
+        lines.append(_with_token(response, server, auth))
+        return lines
+
+
+def _without_token(server: Server, response: httpx2.Response) -> Line:
+    status = response.status_code
+    if server.access == "iam" and status == 403:
+        return Line("ok", "without a token it refuses: 403")
+    if server.access == "iam" and is_the_servers(response.headers):
+        return Line(
+            "warn" if not server.output else "bad",
+            f"without a token it answers: {status}. Everybody may call it.",
+            "If it is meant to be private, remove allUsers from its invokers and run `pulumi up`.",
+        )
+    if status in {301, 302, 307, 308}:
+        return Line("warn", f"without a token it redirects to {response.headers.get('location')}")
+    return Line("ok", f"without a token it answers {status}")
+
+
+def _clock_of(response: httpx2.Response, now: float) -> list[Line]:
+    told = email.utils.parsedate_tz(response.headers.get("date", ""))
+    if told is None:
+        return []
+    ahead = now - email.utils.mktime_tz(told)
+    if abs(ahead) <= SKEW_SECONDS:
+        return [Line("ok", "this machine's clock agrees with the server's")]
+    way = "ahead of" if ahead > 0 else "behind"
+    step = "Set the clock (timedatectl set-ntp true): tokens are good for certain seconds only."
+    return [Line("bad", f"this machine's clock is {abs(ahead):.0f} s {way} the server's", step)]
+
+
+def _token(token: IdToken, server: Server, auth: IdTokenAuth) -> Line:
+    text = f"the token is for {token.audience or 'nobody'} and names {token.member or 'nobody by email'}"
+    person = token.member.startswith("user:")
+    if not person and token.audience not in {server.audience, server.target.origin}:
+        return Line("bad", text, f"It should be for {server.audience}; give that with --audience.")
+    return Line("ok", f"{text} ({auth.tokens.source.name})")
+
+
+def _with_token(response: httpx2.Response, server: Server, auth: IdTokenAuth) -> Line:
+    found = diagnose(response.status_code, response.headers, server.target, auth.tokens.caller)
+    if found is not None:
+        return Line("bad", f"with the token: {found.status}: {found.cause}", found.step)
+    if response.status_code == 421:
+        step = "Put its host into the server's allowed hosts; the fleet does this for the URLs that it knows."
+        return Line("bad", f"with the token: 421: the server does not answer to the host {server.target.host}", step)
+    if response.status_code >= 400:
+        said = " ".join(response.text.split())[:200]
+        return Line("bad", f"with the token the MCP server itself answers {response.status_code}: {said}")
+    if not is_the_servers(response.headers):
+        kind = response.headers.get("content-type", "nothing")
+        return Line("bad", f"with the token it answers {kind}, not MCP", "Is the path right? The default is /mcp.")
+    return Line("ok", f"with the token an MCP server answers ({response.status_code})")

@@ -1,0 +1,224 @@
+"""`mcpfleet doctor`: each way in which a URL, a machine or a project can be wrong is named with the next step."""
+
+import email.utils
+import json
+
+import httpx2
+import pytest
+
+from mcpfleet import prerequisites
+from mcpfleet.doctor import examine
+from mcpfleet.errors import NoCredentialsError
+from mcpfleet.stack import from_url, servers_of
+
+URL = "https://mcp-echo-481516.europe-west1.run.app/mcp"
+HTML = {"content-type": "text/html"}
+JSON = {"content-type": "application/json"}
+SERVER = servers_of({"servers": {"echo": {"mcp_url": URL, "audience": URL.removesuffix("/mcp")}}}, "here")["echo"]
+
+
+@pytest.fixture
+def lines(source, clock):
+    """`lines(answer)`: what is said of a service that refuses who has no token, and gives *answer* to who has."""
+
+    def look(answer, *, anonymous=None, server=SERVER, clock_of_service=None, without=False):
+        date = {"date": email.utils.formatdate(clock_of_service if clock_of_service is not None else clock())}
+        first = anonymous or httpx2.Response(403, headers=HTML)
+        first.headers.update(date)
+
+        def service(request):
+            if "x-serverless-authorization" not in request.headers:
+                return first
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        transport = httpx2.MockTransport(service)
+        return examine(server, None if without else source, transport=transport, clock=clock)
+
+    return look
+
+
+def bad(found):
+    return [f"{line.text} {line.step}" for line in found if line.kind == "bad"]
+
+
+def test_a_healthy_server_has_no_finding(lines):
+    found = lines(httpx2.Response(200, headers=JSON, json={"result": {}}))
+    assert bad(found) == []
+    assert [line.kind for line in found] == ["ok"] * 5
+    assert "user:ada@acme.dev" in found[3].text
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "said", "step"),
+    [
+        (401, HTML, "did not accept the token", "--audience"),
+        (403, HTML, "may not call", "--member=user:ada@acme.dev --role=roles/run.invoker"),
+        (404, HTML, "no such service", "gcloud run services describe mcp-echo --region=europe-west1"),
+        (405, {}, "not take this method", "Give the MCP URL"),
+        (307, {"location": "http://x/mcp"}, "redirects to http://x/mcp", "FORWARDED_ALLOW_IPS"),
+        (308, {"location": "https://x/mcp"}, "redirects to https://x/mcp", "Call the URL that it names"),
+        (421, JSON, "does not answer to the host", "allowed hosts"),
+        (421, {"content-type": "text/plain"}, "does not answer to the host", "allowed hosts"),
+        (429, {"content-type": "text/plain"}, "no instance was free", "max_instances"),
+        (500, HTML, "an error of its own", "logs read mcp-echo"),
+        (502, HTML, "could not start an instance", "logs read mcp-echo --region=europe-west1"),
+        (503, {"content-type": "text/plain"}, "could not start an instance", "logs read mcp-echo"),
+        (504, {"content-type": "text/plain"}, "within its timeout", "Raise the server's timeout"),
+        (400, JSON, "the MCP server itself answers 400", ""),
+        (200, HTML, "not MCP", "Is the path right?"),
+    ],
+)
+def test_each_answer_is_mapped_to_its_cause_and_the_next_command(lines, status, headers, said, step):
+    (finding,) = bad(lines(httpx2.Response(status, headers=headers)))
+    assert said in finding
+    assert step in finding
+
+
+def test_a_server_that_everybody_may_call_although_the_stack_says_otherwise_is_found(lines):
+    open_door = httpx2.Response(200, headers=JSON)
+    (finding,) = bad(lines(httpx2.Response(200, headers=JSON), anonymous=open_door))
+    assert "Everybody may call it" in finding
+    by_url = lines(httpx2.Response(200, headers=JSON), anonymous=open_door, server=from_url(URL, None))
+    assert [line.kind for line in by_url][1] == "warn", "of a URL alone nobody knows what is meant"
+
+
+@pytest.mark.parametrize(("hours", "way"), [(2, "behind"), (-2, "ahead of")])
+def test_a_clock_that_is_wrong_is_named_before_its_consequences(lines, clock, hours, way):
+    found = lines(httpx2.Response(200, headers=JSON), clock_of_service=clock() + hours * 3600)
+    (finding,) = bad(found)
+    assert finding.startswith(f"this machine's clock is 7200 s {way} the server's Set the clock")
+
+
+def test_a_server_that_cannot_be_reached_is_the_only_finding(source):
+    def refuse(_request):
+        raise httpx2.ConnectError("Name or service not known")
+
+    (finding,) = bad(examine(SERVER, source, transport=httpx2.MockTransport(refuse)))
+    assert "cannot be reached: Name or service not known" in finding
+
+
+def test_a_missing_token_is_a_finding_with_its_own_next_step(lines, source):
+    source.error = NoCredentialsError("Run `gcloud auth application-default login`.")
+    (finding,) = bad(lines(httpx2.Response(200, headers=JSON)))
+    assert "no token to call with" in finding
+    assert "gcloud auth" in finding
+    assert len(lines(None, without=True)) == 3
+
+
+def test_a_service_accounts_token_for_somebody_else_is_named(lines, source, google):
+    mint = google.mint
+    google.mint = lambda _audience, lifetime: mint("https://other", "bot@acme.iam.gserviceaccount.com", lifetime)
+    findings = bad(lines(httpx2.Response(401, headers=HTML)))
+    assert "It should be for https://mcp-echo-481516.europe-west1.run.app" in findings[0]
+
+
+# --- prerequisites --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "kinds"),
+    [
+        ({"pulumi": "v3.272.0", "docker": "27.1.1", "gcloud": "Google Cloud SDK 528.0.0"}, ["ok", "ok", "ok"]),
+        ({"pulumi": "v3.200.0", "docker": "19.3.1"}, ["bad", "bad", "skip"]),
+        ({}, ["bad", "bad", "skip"]),
+        ({"pulumi": "no version", "docker": ""}, ["bad", "bad", "skip"]),
+    ],
+)
+def test_programs_that_are_missing_or_too_old_are_named_with_where_to_get_them(said, kinds):
+    found = prerequisites.tools(lambda command: said.get(command[0]))
+    assert [line.kind for line in found] == kinds
+    assert all(("https://" in line.step) == (line.kind == "bad") for line in found)
+
+
+class Project:
+    """Google's APIs, of a project where all is well but for what a test says."""
+
+    def __init__(self, **wrong):
+        self.wrong = wrong
+        self.asked = []
+
+    def __call__(self, method, url, body=None):
+        self.asked.append(url)
+        kind = next(
+            word
+            for word in ("billingInfo", "testIam", "getEffectivePolicy", "services/", "projects/acme")
+            if word in url
+        )
+        if kind in self.wrong:
+            return self.wrong[kind]
+        return 200, {
+            "billingInfo": {"billingEnabled": True},
+            "testIam": {"permissions": (body or {}).get("permissions")},
+            "getEffectivePolicy": {"spec": {"rules": [{"allowAll": True}]}},
+            "services/": {"state": "ENABLED"},
+            "projects/acme": {"lifecycleState": "ACTIVE"},
+        }[kind]
+
+
+def test_a_project_that_is_ready_has_nothing_to_be_done():
+    found = prerequisites.project("acme", Project(), {})
+    assert {line.kind for line in found} == {"ok"}
+    assert len([line for line in found if "roles/" in line.text]) == 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"projects/acme": (403, {"error": {"message": "denied"}})}, "is not to be seen: 403 denied"),
+        ({"billingInfo": (200, {})}, "gcloud billing projects link acme"),
+        ({"testIam": (200, {})}, "add-iam-policy-binding acme --member=user:YOU --role=roles/run.admin"),
+        ({"services/": (200, {"state": "DISABLED"})}, "gcloud services enable serviceusage.googleapis.com"),
+    ],
+)
+def test_what_a_project_lacks_is_named_with_the_command_that_gives_it(wrong, said):
+    assert any(said in line for line in bad(prerequisites.project("acme", Project(**wrong), {})))
+
+
+def test_an_organization_policy_that_stops_something_says_what():
+    rules = {"spec": {"rules": [{"values": {"allowedValues": ["C012"]}}]}}
+    found = prerequisites.project("acme", Project(getEffectivePolicy=(200, rules)), {})
+    warned = [line.text for line in found if line.kind == "warn"]
+    assert len(warned) == len(prerequisites.POLICIES)
+    assert any("allUsers, are refused" in text for text in warned)
+
+
+def test_what_may_not_be_asked_is_said_and_is_no_mistake():
+    denied = (403, {"error": {"message": "denied"}})
+    found = prerequisites.project("acme", Project(billingInfo=denied, getEffectivePolicy=denied), {})
+    assert bad(found) == []
+    assert len([line for line in found if line.kind == "skip"]) == 1 + len(prerequisites.POLICIES)
+
+
+def test_the_same_endpoints_are_asked_as_the_deployment_asks():
+    api = Project()
+    environ = {
+        "GOOGLE_RESOURCE_MANAGER_CUSTOM_ENDPOINT": "http://127.0.0.1:8500/crm/v1/",
+        "GOOGLE_SERVICE_USAGE_CUSTOM_ENDPOINT": "http://127.0.0.1:8500/serviceusage/v1beta1/",
+        "GOOGLE_CLOUD_BILLING_CUSTOM_ENDPOINT": "http://127.0.0.1:8500/billing/v1/",
+    }
+    found = prerequisites.project("acme", api, environ)
+    assert all(url.startswith("http://127.0.0.1:8500/") for url in api.asked)
+    assert "http://127.0.0.1:8500/crm/v1/projects/acme" in api.asked
+    assert [line.kind for line in found if "organization" in line.text] == ["skip"]
+
+
+def test_no_network_is_one_finding():
+    def away(method, url, body=None):
+        raise ConnectionError("Network is unreachable")
+
+    (finding,) = bad(prerequisites.project("acme", away, {}))
+    assert "Network is unreachable" in finding
+
+
+def test_a_report_for_a_pipeline_is_json_that_says_if_all_is_well():
+    from mcpfleet.checks import reports_json
+    from mcpfleet.verify import Report
+
+    good, wrong = Report("a", ["x"], first_ms=1.5, median_ms=1.0), Report("b", ["x"], ["y: was z"])
+    found = json.loads(reports_json([good, wrong], {"a": "user:ada", "b": "user:ada"}))
+    assert found["ok"] is False
+    assert found["servers"]["b"]["failed"] == ["y: was z"]
+    assert set(found["servers"]["a"]) == {"identity", "passed", "failed", "warned", "first_ms", "median_ms"}
+    assert json.loads(reports_json([good], {"a": "user:ada"}))["ok"] is True
