@@ -241,6 +241,13 @@ RULES = [
         "import mcp\nimport infrared",
     ),
     Rule(
+        "a container knows no other",
+        ("stdio_bridge",),
+        no_import("mcp_server", "mcp_client", "mcpfleet"),
+        ("from mcp_server.allowlist import HostPattern",),
+        "import mcp_types",
+    ),
+    Rule(
         "the command and client library know neither infra nor the local cloud",
         ("mcpfleet",),
         no_import("infra", "local_cloud", "workbench"),
@@ -384,7 +391,8 @@ def test_a_rule_passes_the_permitted_form(rule):
 
 
 @pytest.mark.parametrize(
-    "room", ["__main__.py", "infra/fleet", "infra/components", "mcp_server", "mcpfleet", "local_cloud"]
+    "room",
+    ["__main__.py", "infra/fleet", "infra/components", "mcp_server", "stdio_bridge", "mcpfleet", "local_cloud"],
 )
 def test_there_is_something_to_scan(room):
     rules = [rule for rule in RULES if any(room.startswith(name) for name in rule.rooms)]

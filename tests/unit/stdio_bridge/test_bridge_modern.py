@@ -1,0 +1,350 @@
+"""Clients of the revision 2026-07-28 in front of a server that knows the handshake era only."""
+
+import asyncio
+import json
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+META = "io.modelcontextprotocol/"
+CAN_ASK = {"sampling": {}, "elicitation": {"form": {}}}
+
+
+async def send(http, *arguments, **options):
+    message, headers = http.modern(*arguments, **options)
+    return await http.post(message, headers)
+
+
+def tool(name, **arguments):
+    return {"name": name, "arguments": arguments}
+
+
+# --- the envelope -----------------------------------------------------------------------------------------
+
+
+async def test_discover_says_what_the_server_said_in_its_greeting(bridging):
+    async with bridging() as http:
+        result = (await send(http, "server/discover")).last["result"]
+        assert result["supportedVersions"] == ["2026-07-28"]
+        assert result["capabilities"]["resources"] == {"subscribe": True}
+        assert result["instructions"] == "be nice"
+        assert (result["resultType"], result["ttlMs"], result["cacheScope"]) == ("complete", 0, "private")
+        assert result["_meta"][f"{META}serverInfo"] == {"name": "fake", "version": "1"}
+
+
+async def test_the_envelope_stays_here_and_the_rest_of_meta_goes_on(bridging):
+    async with bridging() as http:
+        answer = await send(http, meta={"traceparent": "00-1-2-3", "progressToken": "mine"}, **tool("steps", count=1))
+        assert [one.get("params", {}).get("progressToken") for one in answer.messages] == ["mine", None]
+        meta = http.fleet.started[0].heard[-1]["params"]["_meta"]
+        assert set(meta) == {"traceparent", "progressToken"}
+
+
+async def test_a_result_is_complete_and_lists_say_that_they_do_not_keep(bridging):
+    async with bridging() as http:
+        called = (await send(http, **tool("echo", text="x"))).last["result"]
+        listed = (await send(http, "tools/list")).last["result"]
+        assert called["resultType"] == listed["resultType"] == "complete"
+        assert "ttlMs" not in called
+        assert (listed["ttlMs"], listed["cacheScope"], listed["tools"]) == (0, "private", [])
+
+
+@pytest.mark.parametrize(
+    ("said", "added"),
+    [
+        ("{}", {"resultType": "complete"}),
+        ('{"resultType":"complete","a":1}', {}),
+        ('{"_meta":{"a":1}}', {"resultType": "complete"}),
+        ('{  "a" : 1 }', {"resultType": "complete"}),
+    ],
+)
+async def test_every_form_of_a_result_stays_json(bridging, said, added):
+    async with bridging() as http:
+        line = '{"jsonrpc":"2.0","id":ID,"result":' + said + "}"
+        result = (await send(http, **tool("raw", line=line))).last["result"]
+        assert result.items() >= added.items()
+        assert "resultType" not in added or result["resultType"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"mcp-method": "tools/list"}, -32020),
+        ({"mcp-method": "TOOLS/CALL"}, -32020),
+        ({"mcp-name": "other"}, -32020),
+        ({"mcp-name": "=?base64?ZWNobw==?="}, None),
+        ({"mcp-name": "=?base64?ZWNob?="}, -32020),
+        ({"mcp-protocol-version": "2026-07-29"}, -32020),
+    ],
+)
+async def test_headers_that_do_not_say_what_the_body_says_are_refused(bridging, headers, code):
+    async with bridging() as http:
+        answer = await send(http, headers=headers, **tool("echo", text="x"))
+        assert answer.last.get("error", {}).get("code") == code
+        assert answer.status == (400 if code else 200)
+
+
+@pytest.mark.parametrize("missing", ["mcp-method", "mcp-name"])
+async def test_a_missing_header_is_refused(bridging, missing):
+    async with bridging() as http:
+        message, headers = http.modern(**tool("echo", text="x"))
+        del headers[missing]
+        assert (await http.post(message, headers)).last["error"]["code"] == -32020
+
+
+@pytest.mark.parametrize("missing", ["protocolVersion", "clientCapabilities"])
+async def test_a_missing_part_of_the_envelope_is_named(bridging, missing):
+    async with bridging() as http:
+        message, headers = http.modern(**tool("echo", text="x"))
+        del message["params"]["_meta"][META + missing]
+        answer = await http.post(message, headers)
+        assert (answer.status, answer.last["error"]["code"]) == (400, -32602)
+        assert META + missing in answer.last["error"]["message"]
+
+
+async def test_an_unknown_revision_is_told_which_are_served(bridging):
+    async with bridging() as http:
+        version = {f"{META}protocolVersion": "2031-01-01"}
+        headers = {"mcp-protocol-version": "2031-01-01"}
+        answer = await send(http, meta=version, headers=headers, **tool("echo", text="x"))
+        assert (answer.status, answer.last["error"]["code"]) == (400, -32022)
+        assert answer.last["error"]["data"] == {"supported": ["2026-07-28"], "requested": "2031-01-01"}
+
+
+@pytest.mark.parametrize("method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "no/such"])
+async def test_what_the_revision_does_not_have_is_not_found(bridging, method):
+    async with bridging() as http:
+        answer = await send(http, method)
+        assert (answer.status, answer.last["error"]["code"]) == (404, -32601)
+
+
+async def test_a_resource_that_is_not_there_has_this_revisions_code(bridging):
+    async with bridging() as http:
+        answer = await send(http, "resources/read", uri="file:///x")
+        assert (answer.status, answer.last["error"]["code"]) == (400, -32602)
+        assert answer.last["error"]["data"] == {"uri": "file:///x"}
+
+
+async def test_clients_of_both_eras_take_turns_with_one_process(bridging):
+    async with bridging() as http:
+        for number in range(20):
+            old = await http.post(http.call("echo", number, text=f"old {number}"))
+            new = await send(http, identity=number, **tool("echo", text=f"new {number}"))
+            assert old.last["result"]["content"][0]["text"] == f"old {number}"
+            assert new.last["result"]["content"][0]["text"] == f"new {number}"
+        assert len(http.fleet.started) == 1
+
+
+async def test_a_client_that_closes_its_stream_has_cancelled(bridging, until):
+    async with bridging() as http:
+        message, headers = http.modern(**tool("hold", key=1))
+        request = http.begin(message, headers)
+        (server,) = http.fleet.started
+        await until(lambda: server.held)
+        request.vanish()
+        await request
+        assert "notifications/cancelled" in server.methods()
+
+
+# --- questions --------------------------------------------------------------------------------------------
+
+
+async def ask(http, identity=1, capabilities=CAN_ASK, method="sampling/createMessage", **more):
+    return await send(http, identity=identity, capabilities=capabilities, **tool("ask", method=method), **more)
+
+
+@pytest.mark.parametrize("method", ["sampling/createMessage", "elicitation/create", "roots/list"])
+async def test_a_question_becomes_input_required_and_the_answer_goes_on_with_the_same_call(bridging, method):
+    async with bridging() as http:
+        asked = (await ask(http, capabilities={"roots": {}, **CAN_ASK}, method=method)).last["result"]
+        assert asked["resultType"] == "input_required"
+        ((key, request),) = asked["inputRequests"].items()
+        assert request == {"method": method, "params": {"message": "well?"}}
+        answer = await send(
+            http,
+            identity="second",
+            capabilities={"roots": {}, **CAN_ASK},
+            inputResponses={key: {"said": "yes"}},
+            requestState=asked["requestState"],
+            **tool("ask", method=method),
+        )
+        assert answer.last["id"] == "second"
+        assert answer.last["result"]["content"][0]["text"] == '{"said": "yes"}'
+        asked_servers = [server for server in http.fleet.started if "tools/call" in server.methods()]
+        assert len(asked_servers) == 1
+        assert asked_servers[0].methods().count("tools/call") == 1, "the call was made once"
+
+
+async def test_the_server_learns_what_this_client_can_do_and_nothing_of_others(bridging):
+    async with bridging() as http:
+        await send(http, capabilities=CAN_ASK, **tool("echo", text="x"))
+        shared, own = http.fleet.started
+        assert (shared.capabilities_of_client, own.capabilities_of_client) == ({}, CAN_ASK)
+
+
+async def test_two_clients_that_are_asked_at_once_have_a_process_each_and_get_their_own(bridging):
+    async with bridging() as http:
+        first = (await ask(http, 1)).last["result"]
+        second = (await ask(http, 1)).last["result"]
+        assert first["requestState"] != second["requestState"]
+        for name, asked in (("second", second), ("first", first)):
+            key = next(iter(asked["inputRequests"]))
+            answer = await ask(http, 1, inputResponses={key: {"for": name}}, requestState=asked["requestState"])
+            assert answer.last["result"]["content"][0]["text"] == json.dumps({"for": name})
+        assert len(http.fleet.started) == 3
+
+
+async def test_a_state_serves_once_and_for_its_own_call_only(bridging):
+    async with bridging() as http:
+        asked = (await ask(http)).last["result"]
+        state = asked["requestState"]
+        other = await send(http, capabilities=CAN_ASK, requestState=state, inputResponses={}, **tool("echo", text="x"))
+        assert "requestState" in other.last["error"]["message"]
+        key = next(iter(asked["inputRequests"]))
+        assert (await ask(http, inputResponses={key: {}}, requestState=state)).last["result"]["content"]
+        again = await ask(http, inputResponses={key: {}}, requestState=state)
+        assert (again.status, again.last["error"]["code"]) == (400, -32602)
+
+
+async def test_a_question_that_was_not_answered_is_asked_again(bridging):
+    async with bridging() as http:
+        asked = (await ask(http)).last["result"]
+        again = (await ask(http, requestState=asked["requestState"])).last["result"]
+        assert again["resultType"] == "input_required"
+        assert again["inputRequests"] == asked["inputRequests"]
+
+
+async def test_a_process_of_ones_own_serves_again_after_a_clean_end(bridging):
+    async with bridging() as http:
+        for _ in range(3):
+            await send(http, capabilities=CAN_ASK, **tool("echo", text="x"))
+        assert len(http.fleet.started) == 2
+
+
+async def test_a_process_that_knows_a_clients_roots_serves_nobody_else(bridging):
+    async with bridging() as http:
+        roots = {"roots": {}}
+        asked = (await ask(http, capabilities=roots, method="roots/list")).last["result"]
+        key = next(iter(asked["inputRequests"]))
+        await send(
+            http,
+            capabilities=roots,
+            inputResponses={key: {"roots": []}},
+            requestState=asked["requestState"],
+            **tool("ask", method="roots/list"),
+        )
+        knowing = http.fleet.started[1]
+        assert knowing.over
+        await send(http, capabilities=roots, **tool("echo", text="x"))
+        assert len(http.fleet.started) == 3
+
+
+async def test_a_process_whose_call_was_given_up_serves_nobody_else(bridging, until):
+    async with bridging() as http:
+        message, headers = http.modern(capabilities=CAN_ASK, **tool("hold", key=1))
+        request = http.begin(message, headers)
+        await until(lambda: len(http.fleet.started) == 2 and http.fleet.started[1].held)
+        request.vanish()
+        await request
+        assert http.fleet.started[1].over
+
+
+async def test_a_call_whose_client_never_answers_is_given_up_in_time(bridging, until):
+    async with bridging(call_seconds=1) as http:
+        asked = (await ask(http)).last["result"]
+        await http.bridge._modern.expire(asyncio.get_running_loop().time() + 2)
+        await until(lambda: http.fleet.started[1].over)
+        late = await ask(http, requestState=asked["requestState"])
+        assert late.last["error"]["code"] == -32602
+
+
+async def test_there_are_as_many_processes_for_questions_as_the_settings_say(bridging):
+    async with bridging(exclusive=1, queue=0) as http:
+        await ask(http)
+        refused = await ask(http)
+        assert (refused.status, refused.last["error"]["code"]) == (503, -32000)
+        assert (await send(http, **tool("echo", text="x"))).status == 200, "other calls are not in the way"
+
+
+async def test_another_profile_takes_the_place_of_an_idle_process(bridging):
+    async with bridging(exclusive=1) as http:
+        await send(http, capabilities={"sampling": {}}, **tool("echo", text="x"))
+        await send(http, capabilities={"elicitation": {}}, **tool("echo", text="x"))
+        assert [server.over for server in http.fleet.started] == [False, True, False]
+
+
+async def test_a_question_in_a_request_that_cannot_carry_one_is_declined(bridging, fake_server):
+    class Curious(fake_server):
+        def act(self, message):
+            if message.get("method") == "tools/list":
+                self.asked["q"] = message["id"]
+                self.say(id="q", method="sampling/createMessage", params={})
+            elif message.get("method") is None:
+                self.say(id=self.asked.pop("q"), result={"tools": [], "said": message["error"]["message"]})
+            else:
+                super().act(message)
+
+    async with bridging(server=Curious) as http:
+        answer = await send(http, "tools/list", capabilities=CAN_ASK)
+        assert answer.last["result"]["tools"] == []
+        assert "can't be answered with a question" in answer.last["result"]["said"]
+
+
+async def test_log_messages_go_to_the_client_that_asked_for_them(bridging):
+    async with bridging() as http:
+        answer = await send(http, meta={f"{META}logLevel": "info"}, **tool("log", text="for you"))
+        log, result = answer.messages
+        assert (log["method"], log["params"]["data"]) == ("notifications/message", "for you")
+        assert result["result"]["content"][0]["text"] == "logged"
+        assert {"level": "info"} in [one.get("params") for one in http.fleet.started[1].heard]
+
+
+async def test_a_crash_during_a_question_answers_the_next_round(bridging):
+    async with bridging() as http:
+        asked = (await ask(http)).last["result"]
+        http.fleet.started[1].end("it exited with code 9")
+        answer = await ask(http, requestState=asked["requestState"])
+        assert "it exited with code 9" in answer.last["error"]["message"]
+
+
+# --- subscriptions/listen ---------------------------------------------------------------------------------
+
+
+async def test_listeners_hear_what_they_asked_for_under_their_own_id(bridging, until):
+    async with bridging() as http:
+        (server,) = http.fleet.started
+        lists = http.begin(*http.modern("subscriptions/listen", identity="l", notifications={"toolsListChanged": True}))
+        wish = {"resourceSubscriptions": ["file:///x"]}
+        one = http.begin(*http.modern("subscriptions/listen", identity="r", notifications=wish))
+        await until(lambda: "resources/subscribe" in server.methods())
+        server.say(method="notifications/tools/list_changed")
+        server.say(method="notifications/resources/updated", params={"uri": "file:///x"})
+        server.say(method="notifications/resources/updated", params={"uri": "file:///y"})
+        await until(lambda: len(lists.answer.messages) == 2 and len(one.answer.messages) == 2)
+        http.bridge.drain()
+        first, second = (await lists).messages, (await one).messages
+        assert [message.get("method", "result") for message in first] == [
+            "notifications/subscriptions/acknowledged",
+            "notifications/tools/list_changed",
+            "result",
+        ]
+        assert first[0]["params"]["notifications"] == {"toolsListChanged": True}
+        assert [message["params"].get("uri") for message in second[:2]] == [None, "file:///x"]
+        for messages, identity in ((first, "l"), (second, "r")):
+            for message in messages:
+                where = message.get("params") or message["result"]
+                assert where["_meta"][f"{META}subscriptionId"] == identity
+        assert first[-1]["result"]["resultType"] == "complete"
+
+
+async def test_a_restarted_server_is_subscribed_to_again_and_left_when_nobody_listens(bridging, until):
+    async with bridging() as http:
+        wish = {"resourceSubscriptions": ["file:///x"]}
+        request = http.begin(*http.modern("subscriptions/listen", notifications=wish))
+        await until(lambda: "resources/subscribe" in http.fleet.started[0].methods())
+        await http.post(http.call("crash"))
+        await until(lambda: len(http.fleet.started) == 2 and "resources/subscribe" in http.fleet.started[1].methods())
+        request.vanish()
+        await request
+        assert "resources/unsubscribe" in http.fleet.started[1].methods()

@@ -1,0 +1,262 @@
+"""Stateless clients of the handshake era: a pool of processes that all of them share."""
+
+import asyncio
+import json
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_initialize_is_answered_from_the_greeting_with_the_clients_revision(bridging):
+    async with bridging() as http:
+        ask = {"jsonrpc": "2.0", "id": "a", "method": "initialize", "params": {"protocolVersion": "2025-03-26"}}
+        answer = await http.post(ask)
+        assert answer.last["id"] == "a"
+        assert answer.last["result"]["protocolVersion"] == "2025-03-26"
+        assert answer.last["result"]["serverInfo"]["name"] == "fake"
+        assert http.fleet.started[0].methods() == ["initialize", "notifications/initialized"]
+
+
+async def test_a_revision_that_nobody_knows_is_answered_with_the_servers_own(bridging):
+    async with bridging() as http:
+        ask = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2031-01-01"}}
+        assert (await http.post(ask)).last["result"]["protocolVersion"] == "2025-11-25"
+
+
+async def test_what_needs_a_session_is_neither_offered_nor_served(bridging):
+    async with bridging() as http:
+        ask = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
+        assert (await http.post(ask)).last["result"]["capabilities"] == {"tools": {}, "resources": {}}
+        for method in ("logging/setLevel", "resources/subscribe"):
+            refused = await http.post({"jsonrpc": "2.0", "id": 2, "method": method, "params": {}})
+            assert refused.last["error"]["code"] == -32601
+            assert "needs a session" in refused.last["error"]["message"]
+
+
+async def test_the_same_id_of_two_clients_never_meets(bridging, until):
+    async with bridging() as http:
+        (server,) = http.fleet.started
+        one, other = http.begin(http.call("hold", 1, key="one")), http.begin(http.call("hold", 1, key="other"))
+        await until(lambda: len(server.held) == 2)
+        server.release("other", "for other")
+        server.release("one", "for one")
+        assert (await one).last == {"jsonrpc": "2.0", "id": 1, "result": server.text("for one")}
+        assert (await other).last == {"jsonrpc": "2.0", "id": 1, "result": server.text("for other")}
+
+
+@pytest.mark.parametrize("identity", ['"a\\u00e4"', '"a/b\\"c"', "0", "-7", "12345678901234567890", '""'])
+async def test_an_id_comes_back_as_it_came(bridging, identity):
+    async with bridging() as http:
+        body = b'{"jsonrpc":"2.0","id":%s,"method":"ping"}' % identity.encode()
+        answer = await http.post(body)
+        assert answer.body == b'{"jsonrpc":"2.0","id":%s,"result":{}}' % identity.encode()
+
+
+async def test_parameters_pass_as_the_bytes_they_came_as_but_on_one_line(bridging):
+    async with bridging() as http:
+        big = '{"a": 1.0,\n "b": 123456789012345678901234567890, "c":1E2,\r\n "name":"echo","arguments":{"text":"x"}}'
+        body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%s}' % big.encode()
+        assert (await http.post(body)).status == 200
+        assert http.fleet.started[0].heard[-1]["params"]["b"] == 123456789012345678901234567890
+
+
+async def test_progress_goes_to_the_call_that_asked_under_its_own_token(bridging):
+    async with bridging() as http:
+        first = http.begin(http.call("steps", 1, meta={"progressToken": "same"}, count=2))
+        second = http.begin(http.call("steps", 1, meta={"progressToken": "same"}, count=3))
+        for request, count in ((first, 2), (second, 3)):
+            *progress, result = (await request).messages
+            assert [one["params"] for one in progress] == [
+                {"progressToken": "same", "progress": step} for step in range(count)
+            ]
+            assert result["result"]["content"][0]["text"] == "done"
+        tokens = [one["params"]["_meta"]["progressToken"] for one in http.fleet.started[0].heard if "_meta" in str(one)]
+        assert len(set(tokens)) == 2, "the server sees two tokens, not the clients' one"
+
+
+async def test_a_client_that_takes_no_stream_gets_the_answer_alone(bridging):
+    async with bridging() as http:
+        call = http.call("steps", 1, meta={"progressToken": 1}, count=2)
+        answer = await http.post(call, {"accept": "application/json"})
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.last["result"]["content"][0]["text"] == "done"
+
+
+async def test_a_client_that_takes_streams_only_gets_one(bridging):
+    async with bridging() as http:
+        answer = await http.post(http.call("echo", text="x"), {"accept": "text/event-stream"})
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert answer.last["result"]["content"][0]["text"] == "x"
+
+
+async def test_a_crash_answers_the_calls_in_flight_and_the_next_call_finds_a_new_process(bridging):
+    async with bridging() as http:
+        held = http.begin(http.call("hold", 5, key="k"))
+        crash = await http.post(http.call("crash", 6))
+        for answer, identity in ((await held, 5), (crash, 6)):
+            assert answer.last["id"] == identity
+            assert answer.last["error"]["code"] == -32603
+            assert "it exited with code 3" in answer.last["error"]["message"]
+        assert (await http.post(http.call("echo", text="again"))).last["result"]["content"][0]["text"] == "again"
+        assert len(http.fleet.started) == 2
+
+
+async def test_a_hundred_crashes_leave_one_process_and_no_call_without_answer(bridging):
+    async with bridging() as http:
+        for number in range(100):
+            assert (await http.post(http.call("echo", number, text=str(number)))).last["result"]
+            assert (await http.post(http.call("crash", number))).last["error"]["code"] == -32603
+        assert (await http.post(http.call("echo", text="still"))).last["result"]["content"][0]["text"] == "still"
+        assert len(http.fleet.alive) == 1
+
+
+async def test_calls_go_to_the_process_with_the_fewest(bridging, until):
+    async with bridging(pool=3) as http:
+        held = [http.begin(http.call("hold", number, key=number)) for number in range(6)]
+        await until(lambda: sum(len(server.held) for server in http.fleet.started) == 6)
+        assert [len(server.held) for server in http.fleet.started] == [2, 2, 2]
+        for server in http.fleet.started:
+            for key in list(server.held):
+                server.release(key)
+        assert [(await request).status for request in held] == [200] * 6
+
+
+async def test_calls_beyond_the_concurrency_wait_and_beyond_the_queue_are_refused(bridging, until):
+    async with bridging(concurrency=1, queue=1) as http:
+        (server,) = http.fleet.started
+        first, second = http.begin(http.call("hold", 1, key=1)), http.begin(http.call("hold", 2, key=2))
+        await until(lambda: server.held)
+        refused = await http.post(http.call("hold", 3, key=3))
+        assert (refused.status, refused.last["id"]) == (503, 3)
+        assert "Too many calls wait" in refused.last["error"]["message"]
+        assert refused.headers["retry-after"] == "1"
+        assert list(server.held) == [1]
+        server.release(1)
+        assert (await first).status == 200
+        await until(lambda: server.held)
+        server.release(2)
+        assert (await second).status == 200
+
+
+async def test_a_client_that_vanishes_has_its_call_cancelled_and_its_place_given_to_the_next(bridging, until):
+    async with bridging(concurrency=1) as http:
+        (server,) = http.fleet.started
+        lost, next_ = http.begin(http.call("hold", 1, key=1)), http.begin(http.call("echo", 2, text="mine"))
+        await until(lambda: server.held)
+        number = server.held[1]
+        lost.vanish()
+        assert (await next_).last["result"]["content"][0]["text"] == "mine"
+        cancelled = [one["params"] for one in server.heard if one.get("method") == "notifications/cancelled"]
+        assert [one["requestId"] for one in cancelled] == [number]
+        server.say(id=number, result=server.text("too late"))  # goes nowhere
+        assert (await lost).body == b""
+
+
+async def test_a_call_that_takes_too_long_is_cancelled_and_answered(bridging):
+    async with bridging(call_seconds=0.01) as http:
+        answer = await http.post(http.call("hold", 1, key=1))
+        assert answer.last["error"]["code"] == -32001
+        assert "did not answer within 0.01 s" in answer.last["error"]["message"]
+        assert "notifications/cancelled" in http.fleet.started[0].methods()
+
+
+async def test_a_question_of_a_shared_server_is_declined_and_reaches_no_client(bridging):
+    async with bridging() as http:
+        answer = await http.post(http.call("ask", method="sampling/createMessage"))
+        assert len(answer.messages) == 1
+        assert "can't be asked" in answer.last["result"]["content"][0]["text"]
+
+
+async def test_a_log_message_of_a_shared_server_goes_to_the_log_and_to_no_client(bridging, caplog):
+    caplog.set_level("INFO")
+    async with bridging() as http:
+        answer = await http.post(http.call("log", text="a word about a client"))
+        assert len(answer.messages) == 1
+        assert "a word about a client" in caplog.text
+
+
+async def test_stray_text_on_stdout_is_logged_and_harms_nobody(bridging, caplog, until):
+    async with bridging() as http:
+        (server,) = http.fleet.started
+        held = http.begin(http.call("hold", 1, key=1))
+        await until(lambda: server.held)
+        for line in (
+            b"Server running on stdio",
+            b"{broken",
+            b"[1,2]",
+            b"5",
+            b'{"jsonrpc":"1.0"}',
+            b"\xff\xfe",
+            b"null",
+        ):
+            server.reader.line(line)
+        server.release(1)
+        assert (await held).last["result"]["content"][0]["text"] == "released"
+        assert "Server running on stdio" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"jsonrpc":"2.0","id":ID,"result":',
+        '{"jsonrpc":"2.0","id":ID,"result":NaN}',
+        '{"jsonrpc":"2.0","id":ID}',
+        '{"jsonrpc":"2.0","id":ID,"result":' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"jsonrpc":"2.0","id":ID,"result":"\xff\xfe"}',
+    ],
+    ids=["cut off", "no JSON", "neither result nor error", "too deep", "not UTF-8"],
+)
+async def test_a_broken_answer_fails_its_call_instead_of_leaving_it_waiting(bridging, line):
+    async with bridging(call_seconds=5) as http:
+        answer = await http.post(http.call("raw", 9, line=line))
+        assert answer.last["id"] == 9
+        assert answer.last["error"]["code"] == -32603
+
+
+async def test_half_a_surrogate_pair_costs_no_answer(bridging):
+    async with bridging() as http:
+        line = '{"jsonrpc":"2.0","id":ID,"result":{"text":"cut \\ud83d"}}'
+        assert (await http.post(http.call("raw", line=line))).last["result"]["text"].startswith("cut ")
+
+
+async def test_while_no_server_can_be_started_calls_are_refused_with_the_reason_and_health_says_so(bridging, until):
+    async def at_once(seconds):
+        await asyncio.sleep(0)
+
+    async with bridging(failures=10**6, warm=False) as http:
+        http.bridge.pool._sleep = at_once
+        refused = await http.post(http.call("echo", text="x"))
+        assert refused.status == 503
+        assert "no-such-server" in refused.last["error"]["message"]
+        health = await http.request("GET", "/health")
+        assert (health.status, json.loads(health.body)["status"]) == (503, "unhealthy")
+        assert "no-such-server" in json.loads(health.body)["reason"]
+        http.fleet.failures = 0
+        await until(lambda: http.bridge.pool.children)
+        assert (await http.request("GET", "/health")).status == 200
+        assert (await http.post(http.call("echo", text="x"))).status == 200
+
+
+async def test_health_is_asked_by_any_name_and_is_green_once_a_server_is_up(bridging):
+    async with bridging() as http:
+        answer = await http.request("GET", "/health", {"host": "10.0.0.7:8080"})
+        assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
+
+
+async def test_without_a_warm_pool_the_first_call_starts_it(bridging):
+    async with bridging(warm=False) as http:
+        assert http.fleet.started == []
+        assert (await http.request("GET", "/health")).status == 200
+        assert (await http.post(http.call("echo", text="x"))).last["result"]["content"][0]["text"] == "x"
+        assert len(http.fleet.started) == 1
+
+
+async def test_notifications_and_answers_of_clients_without_a_session_are_taken_and_go_nowhere(bridging):
+    async with bridging() as http:
+        before = len(http.fleet.started[0].heard)
+        cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
+        for message in (cancel, {"jsonrpc": "2.0", "id": 1, "result": {}}):
+            answer = await http.post(message)
+            assert (answer.status, answer.body) == (202, b"")
+        assert len(http.fleet.started[0].heard) == before
