@@ -17,7 +17,8 @@ def of_fleet(fleet: Fleet) -> tuple[str, ...]:
 
 
 def _of_server(server: Server) -> Iterator[str]:
-    if server.all_secrets:
+    client = server.access.iap.oauth_client if isinstance(server.access, IapAccess) else None
+    if server.all_secrets or client is not None:
         yield "secretmanager"
     if server.domain is not None or server.vpc is not None:
         yield "compute"

@@ -57,6 +57,16 @@ NO_REPEATS: Final = AfterValidator(_without_repeats)
 """A list without doubles. Letter case does not count: IAM compares members without it."""
 
 
+def _not_empty(items: Items) -> Items:
+    if not items:
+        raise ValueError("is empty; add at least one entry")
+    return items
+
+
+NOT_EMPTY: Final = AfterValidator(_not_empty)
+"""A list of at least one. pydantic's own bound would also call a list empty whose only entry is wrong."""
+
+
 def _refuse_yes_no(value: Any) -> Any:
     if isinstance(value, bool):
         # Python (and so pydantic) takes true for the number 1.

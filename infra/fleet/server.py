@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from infra.fleet import containers, identities, quantities, rules, values
 from infra.fleet.access import Access, Iam, IamAccess, IapAccess
-from infra.fleet.base import NO_REPEATS, NUMBER, Model, without
+from infra.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, Model, without
 from infra.fleet.kinds import Kind
 from infra.fleet.parts import GcsVolume, Probes, SecretPlace, SecretRef, SecretVolume, Sidecar, Volume, Vpc
 from infra.fleet.sources import Build, Source
@@ -38,9 +38,8 @@ class Server(Model):
         examples=[{"iam": {"invokers": ["group:mcp-users@acme.dev"]}}],
     )
     path: values.UrlPath = Field(default="/mcp", description="The path of the MCP endpoint.", examples=["/tools/mcp"])
-    transports: Annotated[tuple[Literal["streamable-http", "sse"], ...], NO_REPEATS] = Field(
+    transports: Annotated[tuple[Literal["streamable-http", "sse"], ...], NO_REPEATS, NOT_EMPTY] = Field(
         default=("streamable-http",),
-        min_length=1,
         description="What it speaks. `sse` is MCP's deprecated transport, at /sse; it needs `max_instances: 1`.",
         examples=[["streamable-http", "sse"]],
     )

@@ -1,0 +1,296 @@
+"""The vocabulary's further mistakes, between keys, containers and servers; each one line under its path."""
+
+import pytest
+
+from infra.fleet import FleetError, parse_fleet
+
+DIGEST = "@sha256:" + "0a" * 32
+SOURCE = {"source": {"image": "docker.io/acme/toolbox:1"}}
+PROD = {"source": {"image": f"docker.io/acme/toolbox{DIGEST}"}}
+SECRET = {"secret": "db", "version": "3"}
+CLIENT = {"client_id": "1-a.apps.googleusercontent.com", "secret": "iap", "version": "1"}
+REASON = {"public": {"reason": "documentation without private data"}}
+
+
+def mistakes(server=None, *, servers=None, **fleet):
+    raw = {"region": "europe-west1", "servers": servers or {"echo": {**SOURCE, **(server or {})}}, **fleet}
+    try:
+        parse_fleet(raw)
+    except FleetError as error:
+        return str(error).splitlines()
+    return []
+
+
+def one(server=None, **fleet):
+    (line,) = mistakes(server, **fleet)
+    return line
+
+
+SIDECAR = {"redis": {"image": "docker.io/library/redis:7"}}
+
+REFUSED = [
+    # sessions and transports
+    ({"sessions": "stateful"}, "max_instances: 3 instances do not know each other's sessions, and MCP clients do not"),
+    ({"sessions": "sticky"}, "sessions: \"sticky\" is not known; write one of 'stateless' or 'stateful'"),
+    ({"transports": ["sse"]}, "max_instances: 3 instances cannot serve sse: a message would reach an instance"),
+    ({"transports": []}, "transports: is empty; add at least one entry"),
+    ({"transports": ["http"]}, "transports[0]: \"http\" is not known; write one of 'streamable-http' or 'sse'"),
+    ({"transports": ["sse", "sse"], "max_instances": 1}, "transports: 'sse' is in the list twice; keep one"),
+    # secrets
+    ({"env": {"DB_PASSWORD": "hunter22"}}, "env.DB_PASSWORD: looks like a secret, which everyone who sees this file"),
+    ({"env": {"HEADER": "ghp_" + "a" * 36}}, "env.HEADER: looks like a secret"),
+    ({"env": {"DSN": "postgres://ada:pw@db/x"}}, "env.DSN: looks like a secret"),
+    ({"env": {"PEM": "-----BEGIN RSA PRIVATE KEY-----"}}, "env.PEM: looks like a secret"),
+    ({"secrets": {"KEY": "hunter2"}}, 'secrets.KEY: "hunter2" is not a mapping; write {key: value}'),
+    ({"secrets": {"KEY": {"secret": "db"}}}, 'secrets.KEY.version: missing; add version: "3"'),
+    ({"secrets": {"KEY": {**SECRET, "version": "newest"}}}, "secrets.KEY.version: 'newest' is not a version; write"),
+    ({"secrets": {"KEY": {**SECRET, "version": 0}}}, "secrets.KEY.version: '0' is not a version; write its number"),
+    ({"secrets": {"KEY": {**SECRET, "secret": "a b"}}}, "secrets.KEY.secret: 'a b' is not a secret's name; write NAME"),
+    ({"secrets": {"PORT": SECRET}}, "secrets.PORT: PORT is Cloud Run's own; remove it"),
+    ({"secrets": {"MCP_PATH": SECRET}}, "secrets.MCP_PATH: MCP_PATH is set by mcpfleet; remove it"),
+    ({"secrets": {"/key": SECRET}}, "secrets[\"/key\"]: /key would hide the container's whole root; write a file in"),
+    ({"secrets": {"/etc/key": SECRET}}, 'secrets["/etc/key"]: Cloud Run mounts nothing at /etc; write another place'),
+    ({"secrets": {"/a/../b": SECRET}}, "secrets[\"/a/../b\"]: '/a/../b' is not a place in a container; write it as"),
+    ({"env": {"KEY": "x"}, "secrets": {"KEY": SECRET}}, "secrets.KEY: is set in env as well; keep one"),
+    (
+        {"secrets": {"/run/a": SECRET, "/run/b": {**SECRET, "secret": "other"}}},
+        'secrets["/run/b"]: is in the folder of db, and a folder holds one secret; write another folder',
+    ),
+    (
+        {"secrets": {"/run/a": SECRET, "/run/keys/b": SECRET}},
+        'secrets["/run/keys/b"]: at /run/keys and /run/a at /run would hide each other; write another place',
+    ),
+    # volumes
+    ({"volumes": {"v": {"mount": "/v"}}}, "volumes.v: has no kind; say which kind of volume: memory | gcs | secret"),
+    ({"volumes": {"v": {"nfs": {}, "mount": "/v"}}}, "volumes.v: unknown kind of volume: 'nfs'; there is memory, gcs"),
+    ({"volumes": {"v": {"memory": "64Mi"}}}, "volumes.v.mount: missing; add mount: /cache"),
+    ({"volumes": {"v": {"memory": "1k", "mount": "/v"}}}, "volumes.v.memory: 1k is out of range; write a size from"),
+    ({"volumes": {"v": {"memory": "64Mi", "mount": "/proc/x"}}}, "volumes.v.mount: Cloud Run mounts nothing at /proc"),
+    ({"volumes": {"v": {"gcs": {"bucket": "gs://b"}, "mount": "/v"}}}, "volumes.v.gcs.bucket: 'gs://b' is not a buck"),
+    ({"volumes": {"V": {"memory": "64Mi", "mount": "/v"}}}, "volumes.V: 'V' is not a volume's name; use at most 63"),
+    ({"volumes": {"fleet-v": {"memory": "64Mi", "mount": "/v"}}}, "volumes.fleet-v: 'fleet-v' is not a volume's name"),
+    (
+        {"volumes": {"a": {"memory": "64Mi", "mount": "/v"}, "b": {"memory": "64Mi", "mount": "/v"}}},
+        "volumes.b: is mounted at /v, where a is already; write another place",
+    ),
+    (
+        {"secrets": {"/v/key": SECRET}, "volumes": {"a": {"memory": "64Mi", "mount": "/v"}}},
+        "volumes.a: is mounted at /v, where the secret /v/key is already; write another place",
+    ),
+    (
+        {"execution_environment": "gen1", "volumes": {"a": {"gcs": {"bucket": "b-1"}, "mount": "/v"}}},
+        "volumes.a: needs execution_environment: gen2, which mounts buckets; gen1 does not",
+    ),
+    ({"execution_environment": "gen2", "memory": "256Mi"}, "execution_environment: gen2 needs at least 512Mi and mem"),
+    # sidecars
+    ({"sidecars": {"server": {"image": "a/b"}}}, "sidecars.server: is the name of the server's own container; write"),
+    ({"sidecars": {"Redis": {"image": "a/b"}}}, "sidecars.Redis: 'Redis' is not a container's name; use at most 63"),
+    ({"sidecars": {"redis": {}}}, "sidecars.redis.image: missing; add image:"),
+    ({"sidecars": {"redis": {"image": "a/b", "port": 1}}}, "sidecars.redis.port: unknown key; there is image, args"),
+    (
+        {"sidecars": {"redis": {"image": "a/b", "env": {"TOKEN": "hunter22"}}}},
+        "sidecars.redis.env.TOKEN: looks like a secret",
+    ),
+    (
+        {"sidecars": {"redis": {"image": "a/b", "startup": {"period": 1}}}},
+        "sidecars.redis.startup: has no port; a sidecar has none of its own, add port: NUMBER",
+    ),
+    (
+        {"sidecars": {"redis": {"image": "a/b", "startup": {"port": 8080}}}},
+        "sidecars.redis.startup.port: 8080 is the server's, and the containers of an instance share one localhost",
+    ),
+    (
+        {"sidecars": {"redis": {"image": "a/b", "mounts": {"cache": "/c"}}}},
+        "sidecars.redis.mounts.cache: is not among the server's volumes; add it there",
+    ),
+    (
+        {"sidecars": {"redis": {"image": "a/b", "depends_on": ["db"]}}},
+        "sidecars.redis.depends_on[0]: 'db' is not a sidecar; there is redis",
+    ),
+    (
+        {"sidecars": {"redis": {"image": "a/b", "depends_on": ["redis"]}}},
+        "sidecars.redis.depends_on: waits for itself (redis -> redis); remove one of these",
+    ),
+    ({"depends_on": ["redis"]}, "depends_on[0]: 'redis' is not a sidecar; there are none"),
+    ({"sidecars": SIDECAR, "depends_on": ["rdis"]}, "depends_on[0]: 'rdis' is not a sidecar; there is redis"),
+    (
+        {"cpu": 8, "memory": "8Gi", "sidecars": SIDECAR},
+        "sidecars: have 9 CPUs with the server; an instance has at most 8: lower some cpu",
+    ),
+    (
+        {"sidecars": {f"s{n}": {"image": "a/b", "cpu": "0.1", "memory": "128Mi"} for n in range(10)}},
+        "sidecars: has more than 9 entries; remove some",
+    ),
+    # probes
+    ({"probes": {"startup": {"period": 61, "failures": 4}}}, "probes.startup: would wait 244 s; Cloud Run waits at m"),
+    ({"probes": {"liveness": {"timeout": 11}}}, "probes.liveness.timeout: 11 is above the period (10), which Cloud R"),
+    ({"probes": {"liveness": {"path": "/healthz"}}}, "probes.liveness.path: /healthz ends in z, and Google's front e"),
+    # identity
+    ({"roles": ["roles/editor"]}, "roles[0]: roles/editor would give a server that takes requests from clients the"),
+    ({"roles": ["bigquery.user"]}, "roles[0]: 'bigquery.user' is not a role; write it as roles/bigquery.user"),
+    ({"service_account": "toolbox"}, "service_account: 'toolbox' is not a service account; write its address"),
+    (
+        {"service_account": "4711-compute@developer.gserviceaccount.com"},
+        "service_account: 4711-compute@developer.gserviceaccount.com is the project's default account",
+    ),
+    # network
+    ({"ingress": "private"}, "ingress: \"private\" is not known; write one of 'all', 'internal' or 'internal-and-lb'"),
+    (
+        {"ingress": "internal", "access": {"iam": {"invokers": ["user:a@b.dev"]}}},
+        "ingress: internal keeps user:a@b.dev's desktop out, whose requests come from the internet; name service",
+    ),
+    ({"vpc": {}}, "vpc.subnetwork: missing, and network too; write one of them, such as network: default"),
+    ({"vpc": {"network": "My Net"}}, "vpc.network: 'My Net' is not a network; write its NAME"),
+    ({"vpc": {"network": "n", "tags": ["A"]}}, "vpc.tags[0]: 'A' is not a network tag; use at most 63 of a-z"),
+    ({"ingress": "internal", "domain": "mcp.acme.dev"}, "domain: mcp.acme.dev leads to a load balancer, which ingress"),
+    ({"domain": "https://mcp.acme.dev"}, "domain: 'https://mcp.acme.dev' is not a domain; write it as mcp.acme.dev"),
+    ({"domain": "x.run.app"}, "domain: x.run.app is Google's; write a domain whose DNS you control"),
+    ({"domain": "a" * 60 + ".dev"}, f"domain: {'a' * 60}.dev has 64 characters; a managed certificate takes at most "),
+    ({"default_url": False}, "default_url: off leaves no URL at which the server answers; add domain: mcp.acme.dev"),
+    # access
+    ({"access": {"public": {}}}, "access.public.reason: missing; add reason: documentation search without private"),
+    ({"access": {"public": {"reason": "because"}}}, "access.public.reason: has to say, in one line of 10 to 256"),
+    ({"access": {"oauth": {}}}, "access.oauth.issuer: missing; add issuer:"),
+    ({"access": {"oauth": {"issuer": "http://x.dev"}}}, "access.oauth.issuer: 'http://x.dev' is not an issuer; write"),
+    ({"access": {"oauth": {"issuer": "https://x.dev", "scopes": ["a b"]}}}, "access.oauth.scopes[0]: 'a b' is not a "),
+    ({"access": {"iap": {}}}, "access.iap: lets in members of the project's organization only, by Google's OAuth cli"),
+    (
+        {"access": {"iap": {"oauth_client": {**CLIENT, "client_id": "1-a"}}}},
+        "access.iap.oauth_client.client_id: '1-a' is not an OAuth client; write its id, which ends in",
+    ),
+    ({"access": {"iap": {"members": ["allUsers"]}}}, "access.iap.members[0]: allUsers would let anybody call the ser"),
+    ({"access": {**REASON, "iam": {}}}, "access: says iam and public at once; keep one"),
+    ({"agent_registry": "on"}, "agent_registry: \"on\" is not known; write one of 'functional-type' or 'entry'"),
+    ({"source": {"image": "ghcr.io/a/b:1"}}, "source.image: Cloud Run does not pull from ghcr.io; write registry:"),
+    ({"sidecars": {"x": {"image": "quay.io/a/b"}}}, "sidecars.x.image: Cloud Run does not pull from quay.io; write"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "line"), REFUSED, ids=[line[:60] for _, line in REFUSED])
+def test_a_mistake_is_one_line_under_its_path(keys, line):
+    assert one(keys).startswith(f"fleet.servers.echo.{line}")
+
+
+FLEET_REFUSED = [
+    ({"regions": ["europe-west1"]}, "fleet.regions: and region (europe-west1) are both there; keep one"),
+    ({"registry": {"keep": 0}}, "fleet.registry.keep: 0 is too small; write 1 or more"),
+    (
+        {"registry": {"remote": "https://ghcr.io"}},
+        "fleet.registry.remote: 'https://ghcr.io' is not a registry; write its",
+    ),
+    ({"registry": {"repository": "My"}}, "fleet.registry.repository: 'My' is not a repository's name; use at most 63"),
+    ({"organization": "acme"}, "fleet.organization: 'acme' is not an organization's number; find it by"),
+    ({"labels": {"goog-x": "y"}}, "fleet.labels.goog-x: 'goog-x' cannot be a label's key; use at most 63"),
+]
+
+
+@pytest.mark.parametrize(("keys", "line"), FLEET_REFUSED, ids=[line[:40] for _, line in FLEET_REFUSED])
+def test_a_mistake_of_the_whole_fleet_is_one_line_under_its_path(keys, line):
+    assert one(**keys).startswith(line)
+
+
+def test_two_regions_need_one_name_and_no_state():
+    lines = mistakes(
+        {"sessions": "stateful", "transports": ["sse"], "max_instances": 1},
+        region=None,
+        regions=["europe-west1", "us-central1"],
+    )
+    assert [line.partition(": ")[0].rpartition(".")[2] for line in lines] == ["domain", "sessions", "transports"]
+    assert mistakes({"domain": "mcp.acme.dev"}, region=None, regions=["europe-west1", "us-central1"]) == []
+
+
+def test_a_domain_leads_to_one_server():
+    both = {name: {**SOURCE, "domain": "mcp.acme.dev"} for name in ("one", "two")}
+    assert one(servers=both) == "fleet.servers.two.domain: mcp.acme.dev leads to one already; write another"
+
+
+def test_in_prod_an_image_is_named_by_its_digest():
+    assert one(profile="prod").startswith(
+        "fleet.servers.echo.source.image: docker.io/acme/toolbox:1 names a tag, which can move under a running service"
+    )
+    assert one({**PROD, "sidecars": SIDECAR}, profile="prod").startswith("fleet.servers.echo.sidecars.redis.image: ")
+    assert mistakes(PROD, profile="prod") == []
+    assert mistakes(profile="dev") == []
+
+
+def test_a_registry_that_cloud_run_does_not_pull_from_is_reached_through_a_remote_repository():
+    ghcr = {"source": {"image": "ghcr.io/acme/tool:1"}}
+    assert mistakes(ghcr, registry={"remote": "ghcr.io"}) == []
+    assert one(ghcr, registry={"remote": "quay.io"}).endswith("the image comes through Artifact Registry")
+
+
+@pytest.mark.parametrize(
+    "image", ["redis", "acme/redis", "docker.io/a/b", "gcr.io/a/b", "eu.gcr.io/a/b", "x-docker.pkg.dev/a/b", "h:5000/a"]
+)
+def test_registries_that_cloud_run_pulls_from_need_nothing(image):
+    assert mistakes({"source": {"image": image}}) == []
+
+
+def test_iap_needs_an_organization_or_an_oauth_client_of_ones_own():
+    iap = {"access": {"iap": {"members": ["group:a@b.dev"]}}}
+    assert one(iap).startswith("fleet.servers.echo.access.iap: ")
+    assert mistakes(iap, organization=481516234200) == []
+    assert mistakes({"access": {"iap": {"oauth_client": CLIENT}}}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_TOKENS", "100"),
+        ("TOKEN", "12345"),
+        ("TOKEN_URL", "https://x.dev/token"),
+        ("API_TOKEN", "/run/secrets/token"),
+        ("DB_SECRET", "projects/p/secrets/db"),
+        ("PASSWORD", ""),
+        ("USE_TOKEN", "true"),
+        ("REPO", "https://github.com/acme/x.git"),
+        ("PROMPT", "ask for the password"),
+    ],
+)
+def test_a_variable_that_only_sounds_secret_is_none(name, value):
+    assert mistakes({"env": {name: value}}) == []
+
+
+def test_every_mistake_of_the_containers_is_reported_at_once():
+    lines = mistakes(
+        {
+            "env": {"A_TOKEN": "hunter22", "B_TOKEN": "hunter33"},
+            "secrets": {"/etc/x": SECRET, "K_X": SECRET},
+            "sidecars": {
+                "one": {"image": "a/b", "depends_on": ["two"], "mounts": {"v": "/v"}},
+                "two": {"image": "a/b", "depends_on": ["one", "three"]},
+            },
+        }
+    )
+    assert [line.partition(": ")[0].removeprefix("fleet.servers.echo.") for line in lines] == [
+        "env.A_TOKEN",
+        "env.B_TOKEN",
+        'secrets["/etc/x"]',
+        "secrets.K_X",
+        "sidecars.one.mounts.v",
+        "sidecars.two.depends_on[1]",
+        "sidecars.one.depends_on",
+    ]
+
+
+def test_a_secret_never_appears_in_the_report_of_its_mistake():
+    assert "hunter22" not in one({"env": {"DB_PASSWORD": "hunter22"}})
+
+
+def test_profiles_differ_in_the_defaults_that_the_guide_lists():
+    servers = {
+        profile: parse_fleet({"region": "europe-west1", "profile": profile, "servers": {"echo": PROD}})
+        for profile in ("dev", "prod")
+    }
+    found = {profile: fleet.servers["echo"] for profile, fleet in servers.items()}
+    different = {
+        key for key in type(found["dev"]).model_fields if getattr(found["dev"], key) != getattr(found["prod"], key)
+    }
+    assert different == {"deletion_protection", "min_instances"}
+    assert (found["prod"].deletion_protection, found["prod"].min_instances) == (True, 1)
+
+
+def test_one_region_is_the_whole_list():
+    assert parse_fleet({"region": "europe-west1", "servers": {"echo": SOURCE}}).all_regions == ("europe-west1",)
+    several = {"regions": ["us-central1", "europe-west1"], "servers": {"echo": {**SOURCE, "domain": "a.acme.dev"}}}
+    assert parse_fleet(several).all_regions == ("us-central1", "europe-west1")
