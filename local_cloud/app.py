@@ -22,8 +22,8 @@ from local_cloud.errors import GoogleError, invalid
 _log = logging.getLogger(__name__)
 
 BODY_LIMIT: Final = 10 * 1024 * 1024
-# The registry takes whole image layers, and checks them itself.
-_UNLIMITED: Final = "/v2/"
+# The registry takes whole image layers, and Cloud Storage whole objects; both check them themselves.
+_UNLIMITED: Final = ("/v2/", "/upload/")
 _GONE: Final = 499
 """What the log says of a caller who hung up (nginx's number; no caller sees it)."""
 LogLine = Callable[[dict[str, Any]], None]

@@ -18,7 +18,7 @@ from local_cloud.identity import Claims, Identity
 from local_cloud.operations import Operations
 from local_cloud.policy import Policies
 from local_cloud.registry.catalog import MANIFEST
-from local_cloud.services import artifactregistry, run, secretmanager
+from local_cloud.services import artifactregistry, run, secretmanager, storage
 from local_cloud.services.artifactregistry.model import KIND as REPOSITORY
 from local_cloud.services.billing.routes import routes as billing_routes
 from local_cloud.services.iam.keys import AccountKeys
@@ -32,6 +32,7 @@ from local_cloud.services.resourcemanager.routes import routes as resourcemanage
 from local_cloud.services.serviceusage.model import ServiceUsage
 from local_cloud.services.serviceusage.routes import routes as serviceusage_routes
 from local_cloud.settings import Settings
+from local_cloud.sources import CloudSources
 from local_cloud.state import State
 from local_cloud.store import Document, Store
 from local_cloud.vault import Vault
@@ -110,14 +111,24 @@ class Cloud:
             lambda project: self.projects.get(project)["projectNumber"],
             clock,
         )
+        self.storage: Final = storage.Storage(self.store, settings.state / "storage", clock)
+        self._sources = CloudSources(self.secrets, self.storage, self.policies, self.projects)
         self._clock = clock
         self._docker = None if data_plane else self._docker_data_plane()
         plane = data_plane or self._docker
         assert plane is not None  # noqa: S101 - one of the two was just made
         self.data_plane: Final[DataPlane] = plane
         self.run: Final = run.RunModel(
-            self.store, self.operations, plane, self.policies, settings, accounts=self.accounts
+            self.store,
+            self.operations,
+            plane,
+            self.policies,
+            settings,
+            accounts=self.accounts,
+            sources=self._sources,
         )
+        if self._docker is not None:
+            self.secrets.watch(self._docker.refresh)
 
     @property
     def version(self) -> str:
@@ -138,6 +149,7 @@ class Cloud:
             *oauth_routes(self._tokens, self.identity),
             *artifactregistry.routes(self.repositories, self.operations, self.gate, self.policies),
             *secretmanager.routes(self.secrets, self.policies, self.gate),
+            *storage.routes(self.storage, self.policies, self.gate),
             *run.routes(self.run, self.gate),
             *registry.routes(self.catalog, self.repositories),
         ]
@@ -180,6 +192,7 @@ class Cloud:
         self.store.reset()
         self.catalog.blobs.keep_only(())
         self.catalog.blobs.drop_uploads()
+        self.storage.objects.drop_all()
         self._bootstrap.project()
         self._bootstrap.credentials(self._credentials)
 
@@ -201,7 +214,8 @@ class Cloud:
     def _records(self) -> list[str]:
         """What a stack made besides, in words; secrets that a person made for a stack to use are none of its."""
         secrets = [one for one in self.secrets.secrets() if ATTRIBUTION in one.get("labels", {})]
-        return [f"secret {one['name']}" for one in secrets]
+        buckets = [one for one in self.storage.buckets() if ATTRIBUTION in one.get("labels", {})]
+        return [f"secret {one['name']}" for one in secrets] + [f"bucket {one['name']}" for one in buckets]
 
     async def logs(self, service: str, lines: int) -> str:
         """The last *lines* of what the containers of *service* (its full or its short name) wrote.
@@ -224,6 +238,7 @@ class Cloud:
             cloud_id=self.state.cloud_id,
             store=self.store,
             registry_token=lambda: self.identity.mint_access_token(email=agent, scopes=[_PULL_SCOPE])[0],
+            sources=self._sources,
         )
 
     async def _open(self, docker: "DockerDataPlane") -> None:

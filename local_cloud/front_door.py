@@ -18,6 +18,8 @@ from local_cloud.upstream import Headers
 GCLOUD_CLIENT_ID: Final = "32555940559.apps.googleusercontent.com"
 """The audience of the ID tokens that `gcloud auth print-identity-token` makes; Cloud Run lets it pass."""
 INVOKE: Final = "run.routes.invoke"
+AFFINITY: Final = b"GAESA"
+"""The cookie of session affinity (cloud.google.com/run/docs/configuring/session-affinity); it lives 30 days."""
 SIGNATURE: Final = "SIGNATURE_REMOVED_BY_GOOGLE"
 _CREDENTIALS: Final = (b"x-serverless-authorization", b"authorization")
 _CACHED_TOKENS: Final = 1024
@@ -107,6 +109,8 @@ class Guard:
             return Refusal(pages.not_found(path), f"{path} is reserved by Google's front end; use another path")
         if not _routed(door, headers, port):
             return Refusal(pages.not_found(path), "the Host header names no host of this service")
+        if not door.default_uri:
+            return Refusal(pages.not_found(path), "the service's default URL is disabled")
         if door.ingress != "INGRESS_TRAFFIC_ALL":
             return Refusal(pages.not_found(path), f"the service's ingress is {door.ingress}")
         if door.invoker_iam_disabled or self._policies.allows(None, INVOKE, door.service):
@@ -176,6 +180,18 @@ def credential(headers: Headers) -> tuple[bytes, list[str]]:
         if values:
             return name, values
     return _CREDENTIALS[-1], []
+
+
+def affinity_cookie(headers: Headers) -> str:
+    """The instance that the caller's affinity cookie names; empty without one."""
+    for name, value in headers:
+        if name != b"cookie":
+            continue
+        for pair in value.split(b";"):
+            key, _, worth = pair.strip().partition(b"=")
+            if key == AFFINITY:
+                return worth.decode("latin-1")
+    return ""
 
 
 def forwarded(headers: Headers, passage: Passage, client: str) -> Headers:

@@ -14,7 +14,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from local_cloud import pages
 from local_cloud.dataplane import FrontDoor
-from local_cloud.front_door import Guard, Passage, Refusal, Rights, Verifier, forwarded, returned
+from local_cloud.front_door import (
+    AFFINITY,
+    Guard,
+    Passage,
+    Refusal,
+    Rights,
+    Verifier,
+    affinity_cookie,
+    forwarded,
+    returned,
+)
 from local_cloud.identity import Claims
 from local_cloud.runtime.pool import NoInstanceError, NoRevisionError
 from local_cloud.upstream import Answer, Headers, Upstream, UpstreamError
@@ -38,6 +48,11 @@ class Lease(Protocol):
         """Seconds that the request may take."""
         ...
 
+    @property
+    def affinity(self) -> str:
+        """What names the instance in the affinity cookie; empty where there is none."""
+        ...
+
     def release(self) -> None:
         """The request is over."""
         ...
@@ -46,8 +61,13 @@ class Lease(Protocol):
 class Backend(Protocol):
     """Where instances come from: the data plane."""
 
-    async def lease(self, service: str) -> Lease:
-        """An instance for one request; raises `NoInstanceError` or `NoRevisionError`."""
+    async def lease(self, service: str, affinity: str = "") -> Lease:
+        """An instance for one request, the one that *affinity* names if possible.
+
+        Raises:
+            NoInstanceError: none has room in time.
+            NoRevisionError: no revision is ready.
+        """
         ...
 
 
@@ -112,6 +132,8 @@ class _Exchange:
     gone: bool = False
     over: bool = False
     watch: asyncio.Task[None] | None = None
+    cookie: str = ""
+    """The instance that the caller is to be sent to again, where its cookie does not say so yet."""
 
     async def run(self, backend: Backend, passage: Passage) -> None:
         try:
@@ -140,7 +162,9 @@ class _Exchange:
                 body = self._body(deadline) if _has_body(self.scope["headers"]) else None
                 if body is None:
                     self._watch_client(deadline)
-                lease = await backend.lease(self.service)
+                given = affinity_cookie(self.scope["headers"])
+                lease = await backend.lease(self.service, given)
+                self.cookie = lease.affinity if lease.affinity != given else ""
                 deadline.reschedule(loop.time() + lease.timeout)
                 try:
                     if self.gone:
@@ -172,6 +196,8 @@ class _Exchange:
         if not 200 <= answer.status <= _HIGHEST_STATUS:
             raise UpstreamError(f"{answer.status} is no status of HTTP")
         headers = returned(answer.headers, answer.status)
+        if self.cookie:
+            headers.append((b"set-cookie", AFFINITY + b"=%s; Max-Age=2592000; Path=/; HttpOnly" % self.cookie.encode()))
         if method != b"HEAD" and _declared_length(headers) > LIMIT:
             _log.warning("%s: the response is larger than 32 MiB and not streamed", self.service)
             return pages.response_too_large()

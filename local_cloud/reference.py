@@ -38,6 +38,9 @@ _APIS: Final = {
     "oauth2": "OAuth",
     "artifactregistry": "Artifact Registry",
     "secretmanager": "Secret Manager",
+    "storage": "Cloud Storage",
+    "upload": "Cloud Storage, uploads",
+    "download": "Cloud Storage, downloads",
     "run": "Cloud Run Admin",
     "v2": "the registry",
     "_local": "the cloud's own",
@@ -56,7 +59,13 @@ _FURTHER: Final[dict[str, tuple[Any, ...]]] = {
     "service.traffic[0].percent": (50, 100),
     "service.scaling": ({"scalingMode": "MANUAL", "manualInstanceCount": 0},),
     "service.template.timeout": ("0.5s",),
-    "service.template.containers": ([{"image": "x"}, {"image": "x"}],),
+    "service.template": (
+        {
+            "containers": [{"image": "x", "volumeMounts": [{"name": "x", "mountPath": "/x", "subPath": "x"}]}],
+            "volumes": [{"name": "x", "emptyDir": {}}],
+        },
+    ),
+    "service.template.volumes": ([{"name": "x", "emptyDir": {"medium": "DISK"}}],),
     "service.template.containers[0].resources.limits": ({"nvidia.com/gpu": "1"},),
     "service.template.containers[0].ports": ([{"name": "h2c"}],),
 }

@@ -26,6 +26,7 @@ _ENDPOINTS: Final[Mapping[str, str]] = {
     "IAM_CREDENTIALS": "iamcredentials/v1/",
     "RESOURCE_MANAGER": "crm/v1/",
     "SECRET_MANAGER": "secretmanager/v1/",
+    "STORAGE": "storage/v1/",
     "SERVICE_USAGE": "serviceusage/v1beta1/",
 }
 

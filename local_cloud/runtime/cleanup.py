@@ -12,7 +12,7 @@ CLOUD_LABEL: Final = "dev.mcpfleet.cloud"
 
 
 def remove_docker_objects(cloud_id: str, registry: str | None = None) -> list[str]:
-    """Remove the containers and networks of the local cloud *cloud_id*, and the images of its registry.
+    """Remove the containers, volumes and networks of the local cloud *cloud_id*, and the images of its registry.
 
     Args:
         cloud_id: whose objects, as in their label.
@@ -31,6 +31,11 @@ def remove_docker_objects(cloud_id: str, registry: str | None = None) -> list[st
             f"container {container.name}"
             for container in client.containers.list(all=True, filters=mine, ignore_removed=True)
             if _gone(partial(container.remove, force=True, v=True))
+        ]
+        removed += [
+            f"volume {volume.name}"
+            for volume in client.volumes.list(filters=mine)
+            if _gone(partial(volume.remove, force=True))
         ]
         networks = client.networks.list(filters=mine)  # pyright: ignore[reportUnknownMemberType]
         removed += [f"network {network.name}" for network in networks if _gone(network.remove)]

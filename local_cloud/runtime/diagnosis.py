@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from local_cloud.dataplane import Revision
+from local_cloud.dataplane import Container, Revision
 
 LOG_LINES: Final = 20
 _LISTEN: Final = "0A"
@@ -72,30 +72,37 @@ def catches_sigterm(pid: int, proc: Path = Path("/proc")) -> bool:
     return caught is None or bool(int(caught[1], 16) & _SIGTERM_BIT)
 
 
-def report(revision: Revision, ending: Ending) -> str:
-    """The text of the `RolloutError`: what Google says, what the container said last, what to change."""
-    parts = [f"Revision '{revision.name}' is not ready and cannot serve traffic. {_google_says(revision, ending)}"]
+def report(revision: Revision, ending: Ending, container: Container | None = None) -> str:
+    """The text of the `RolloutError`: what Google says, what the container said last, what to change.
+
+    *container* is the one of *revision* that ended; its ingress container where it is not given.
+    """
+    container = container or revision.main
+    parts = [f"Revision '{revision.name}' is not ready and cannot serve traffic. {_google_says(container, ending)}"]
+    if revision.sidecars:
+        parts.append(f"The container is '{container.name}'.")
     lines = ending.logs.splitlines()[-LOG_LINES:]
     if lines:
         parts.append("Last log lines:\n" + "\n".join(f"  {line}" for line in lines))
     else:
         parts.append("The container wrote no logs.")
-    parts.append("What to change: " + diagnose(revision, ending))
+    parts.append("What to change: " + diagnose(revision, ending, container))
     return "\n\n".join(parts)
 
 
-def crash_words(revision: Revision, exit_code: int, *, out_of_memory: bool) -> str:
+def crash_words(container: Container | Revision, exit_code: int, *, out_of_memory: bool) -> str:
     """What Cloud Logging shows for an instance that ended by itself."""
     if out_of_memory:
         return (
-            f"Memory limit of {_mebibytes(revision)} MiB exceeded. Consider increasing the memory limit, see "
+            f"Memory limit of {_mebibytes(container)} MiB exceeded. Consider increasing the memory limit, see "
             "https://cloud.google.com/run/docs/configuring/memory-limits"
         )
     return f"Container called exit({exit_code})."
 
 
-def diagnose(revision: Revision, ending: Ending) -> str:
+def diagnose(revision: Revision, ending: Ending, container: Container | None = None) -> str:
     """One or two sentences: the likely cause and the change that removes it."""
+    container = container or revision.main
     said = f"{ending.refused}\n{ending.logs}".lower()
     if "exec format error" in said:
         return (
@@ -104,20 +111,20 @@ def diagnose(revision: Revision, ending: Ending) -> str:
         )
     if ending.out_of_memory:
         return (
-            f"the container used more than its memory limit of {_mebibytes(revision)} MiB and was killed. Give "
+            f"the container used more than its memory limit of {_mebibytes(container)} MiB and was killed. Give "
             "the server more memory, or let it use less at start."
         )
     if ending.refused:
         return f"Docker could not start the program: {ending.refused}. Correct `command` and `args`, or the image."
     if ending.exit_code is not None:
         return _about_exit(ending.exit_code, said)
-    return _about_listening(revision, ending)
+    return _about_listening(container, ending)
 
 
-def _google_says(revision: Revision, ending: Ending) -> str:
+def _google_says(container: Container, ending: Ending) -> str:
     more = "Logs for this revision might contain more information."
     if ending.out_of_memory:
-        return crash_words(revision, 137, out_of_memory=True)
+        return crash_words(container, 137, out_of_memory=True)
     if ending.refused:
         return f"The container failed to start: {ending.refused}. {more}"
     if ending.exit_code is not None:
@@ -126,11 +133,11 @@ def _google_says(revision: Revision, ending: Ending) -> str:
             f"The user-provided container exited with code {code} before it passed its startup probe. "
             f"Container called exit({code}). {more}"
         )
-    if revision.startup_probe.http_path is not None:
+    if container.port is None or (container.startup_probe and container.startup_probe.http_path is not None):
         return f"The user-provided container failed the configured startup probe checks. {more}"
     return (
         "The user-provided container failed to start and listen on the port defined provided by the "
-        f"PORT={revision.port} environment variable within the allocated timeout. This can happen when the "
+        f"PORT={container.port} environment variable within the allocated timeout. This can happen when the "
         "container port is misconfigured or if the timeout is too short. The health check timeout can be extended. "
         + more
     )
@@ -151,8 +158,10 @@ def _about_exit(code: int, said: str) -> str:
     return "the program failed at start; the log lines above say why. Correct that, or the variables it reads."
 
 
-def _about_listening(revision: Revision, ending: Ending) -> str:
-    probe = revision.startup_probe
+def _about_listening(container: Container, ending: Ending) -> str:
+    probe = container.startup_probe
+    if probe is None:
+        return "the container ran, but another one of its instance did not start."
     here = [address for address, port in ending.listening if port == probe.port]
     if here and all(ipaddress.ip_address(address).is_loopback for address in here):
         return (
@@ -179,5 +188,5 @@ def _about_listening(revision: Revision, ending: Ending) -> str:
     )
 
 
-def _mebibytes(revision: Revision) -> int:
-    return revision.memory_bytes // (1024 * 1024)
+def _mebibytes(container: Container | Revision) -> int:
+    return container.memory_bytes // (1024 * 1024)

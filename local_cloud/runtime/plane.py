@@ -1,6 +1,7 @@
 """`DockerDataPlane`: runs revisions as containers and gives the ingress an instance for each request."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, Final
 from docker.errors import DockerException
 from starlette.types import ASGIApp
 
-from local_cloud.dataplane import Revision, RolloutError
+from local_cloud.dataplane import Revision, RolloutError, Sources
 from local_cloud.listeners import Listeners
 from local_cloud.metadata import Workload
 from local_cloud.runtime.addresses import Addresses
@@ -57,6 +58,8 @@ class Lease:
     timeout: float
     _pool: InstancePool[Instance]
     _slot: Slot[Instance]
+    affinity: str = ""
+    """What names the instance in the affinity cookie; empty where the service has none."""
 
     def release(self) -> None:
         """The request is over."""
@@ -71,6 +74,7 @@ class DockerDataPlane:
         cloud_id: marks its Docker objects.
         store: remembers addresses and container numbers.
         registry_token: mints an access token of Cloud Run's service agent.
+        sources: where secrets and buckets come from.
         idle_after: seconds after which an idle instance may be stopped.
         listeners: the services' ports.
     """
@@ -82,6 +86,7 @@ class DockerDataPlane:
         cloud_id: str,
         store: Store,
         registry_token: Callable[[], str],
+        sources: Sources | None = None,
         idle_after: float = IDLE_AFTER,
         engine: Engine | None = None,
         listeners: Listeners | None = None,
@@ -99,6 +104,7 @@ class DockerDataPlane:
             access_token=registry_token,
             service_agent=f"service-{settings.project_number}@serverless-robot-prod.iam.gserviceaccount.com",
         )
+        self._sources = sources
         self._idle_after = idle_after
         self._around: Surroundings | None = None
         self._running: dict[Key, RevisionInstances] = {}
@@ -164,16 +170,17 @@ class DockerDataPlane:
                 return
             if self._around is None:
                 raise RolloutError("The data plane is not open.")
-            image, image_id = await self._images.fetch(revision.image)
+            images = [await self._images.fetch(container.image) for container in revision.containers]
             counter = f"instance/{'/'.join(key)}"
             instances = RevisionInstances(
                 revision,
-                image,
-                image_id,
+                images,
                 engine=self._engine,
                 around=self._around,
                 archive=self._archive,
                 number=lambda: self._store.next(counter),
+                files=self._settings.state / "mounts",
+                sources=self._sources,
                 idle_after=self._idle_after,
             )
             self._running[key] = instances  # so that ends of its containers are reported to it
@@ -207,7 +214,8 @@ class DockerDataPlane:
             instances = next((each for each in self._leaving if _key(each.revision) == key), None)
         if instances is None:
             await self._remove_found(revision_labels(revision))
-            await self._images.forget(revision.image, self._images_in_use)
+            for container in revision.containers:
+                await self._images.forget(container.image, self._images_in_use)
             return
         self._unroute(instances)
         self._leaving.add(instances)
@@ -249,8 +257,8 @@ class DockerDataPlane:
         """The full name of the service whose address is *port*."""
         return self._addresses.service(port)
 
-    async def lease(self, service: str) -> Lease:
-        """An instance for one request to *service*.
+    async def lease(self, service: str, affinity: str = "") -> Lease:
+        """An instance for one request to *service*; the one that the cookie value *affinity* names, where it has room.
 
         Raises:
             NoInstanceError: none has room in time.
@@ -258,13 +266,20 @@ class DockerDataPlane:
         """
         while True:
             instances = self._routes.get(service) or await self._wait_for_route(service)
+            sticky = instances.revision.session_affinity
             try:
-                slot = await instances.pool.acquire()
+                slot = await instances.pool.acquire(
+                    (lambda instance: _affinity(instance) == affinity) if sticky and affinity else None
+                )
             except NoInstanceError:
                 if self._routes.get(service) is instances:
                     raise
                 continue  # the revision was replaced meanwhile
-            return Lease(slot.instance.upstream, instances.revision.timeout, instances.pool, slot)
+            upstream = slot.instance.upstream
+            if upstream is None:  # never: it is given before the instance is taken into the pool
+                raise NoInstanceError
+            named = _affinity(slot.instance) if sticky else ""
+            return Lease(upstream, instances.revision.timeout, instances.pool, slot, named)
 
     def workload(self, ip: str) -> Workload | None:
         """Who runs at *ip* on the cloud's network.
@@ -283,6 +298,11 @@ class DockerDataPlane:
             region=revision.region,
             instance_id=instance.seen.id,
         )
+
+    def refresh(self, secret: str) -> None:
+        """The versions of *secret* (its full name) have changed: show it where it is mounted."""
+        for instances in [*self._running.values(), *self._leaving]:
+            instances.refresh(secret)
 
     async def logs(self, service: str, lines: int = 200) -> str:
         """The last lines of *service* (its full name): of instances that are gone, then of those that run."""
@@ -346,10 +366,12 @@ class DockerDataPlane:
                 self._routed(service).clear()
 
     async def _forget_image(self, instances: RevisionInstances) -> None:
-        await self._images.forget(instances.image, self._images_in_use)
+        for image, _ in instances.images:
+            await self._images.forget(image, self._images_in_use)
 
     def _images_in_use(self) -> set[str]:
-        return {each.image for each in [*self._running.values(), *self._leaving]}
+        every = [*self._running.values(), *self._leaving]
+        return {image for instances in every for image, _ in instances.images}
 
     def _routed(self, service: str) -> asyncio.Event:
         return self._routings.setdefault(service, asyncio.Event())
@@ -377,6 +399,10 @@ class DockerDataPlane:
         await self._engine.remove(seen.id)
         if image := seen.labels.get(IMAGE_LABEL):
             await self._images.forget(image, self._images_in_use)
+
+
+def _affinity(instance: Instance) -> str:
+    return hashlib.sha256(instance.seen.id.encode()).hexdigest()[:32]
 
 
 def _key(revision: Revision) -> Key:

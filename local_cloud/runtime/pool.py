@@ -42,6 +42,8 @@ class Slot(Generic[T]):
     born: float
     idle_since: float
     active: int = 0
+    ready: bool = True
+    """Whether it may get new requests: its readiness probe, if it has one, succeeds."""
 
 
 @dataclass(eq=False)
@@ -123,17 +125,27 @@ class InstancePool(Generic[T]):
         self._keep = max(minimum, 1) if self._slots else minimum
         self._scale()
 
-    async def acquire(self) -> Slot[T]:
+    def set_ready(self, instance: T, *, ready: bool) -> None:
+        """Let *instance* have new requests, or none."""
+        for slot in self._slots:
+            if slot.instance is instance:
+                slot.ready = ready
+                self._serve_waiting(slot)
+
+    async def acquire(self, preferred: Callable[[T], bool] | None = None) -> Slot[T]:
         """An instance with room for one more request; `release` it afterwards.
+
+        Args:
+            preferred: which instance to take if it has room.
 
         Raises:
             NoInstanceError: none became free in time, or the pool was closed.
         """
         if self._closed:
             raise NoInstanceError
-        for slot in self._slots:  # in order of age, so that those which a peak has added fall idle again
-            if slot.active < self._concurrency:
-                return self._take(slot)
+        free = [slot for slot in self._slots if self._has_room(slot)]
+        if free:  # in order of age, so that those which a peak has added fall idle again
+            return self._take(next((slot for slot in free if preferred and preferred(slot.instance)), free[0]))
         waiter = _Waiter[T](until=self._clock() + self._patience())
         self._waiting.append(waiter)
         self._quiet.clear()
@@ -220,10 +232,13 @@ class InstancePool(Generic[T]):
         return slot
 
     def _serve_waiting(self, slot: Slot[T]) -> None:
-        while self._waiting and slot.active < self._concurrency:
+        while self._waiting and self._has_room(slot):
             waiter = self._waiting.popleft()
             if not waiter.future.done():
                 waiter.future.set_result(self._take(slot))
+
+    def _has_room(self, slot: Slot[T]) -> bool:
+        return slot.ready and slot.active < self._concurrency
 
     def _note_quiet(self) -> None:
         if not self._waiting and self.active == 0:

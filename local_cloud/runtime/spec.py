@@ -1,13 +1,14 @@
 """A revision's container, as Docker must make it (Cloud Run's container contract, google-apis.md 5.2)."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from docker.types import LogConfig
+from docker.types import Mount as DockerMount
 
-from local_cloud.dataplane import Revision
+from local_cloud.dataplane import Container, Revision
 from local_cloud.runtime.cleanup import CLOUD_LABEL
 
 SERVICE_LABEL: Final = "dev.mcpfleet.service"
@@ -16,6 +17,10 @@ PROJECT_LABEL: Final = "dev.mcpfleet.project"
 REGION_LABEL: Final = "dev.mcpfleet.region"
 IMAGE_LABEL: Final = "dev.mcpfleet.image"
 """The digest reference of the image, so that it can be removed with its last container."""
+INSTANCE_LABEL: Final = "dev.mcpfleet.instance"
+"""The number of the instance that the container belongs to."""
+CONTAINER_LABEL: Final = "dev.mcpfleet.container"
+"""Its place among the revision's containers, the ingress container being 0."""
 SPEC_LABEL: Final = "dev.mcpfleet.spec"
 """A hash of all that the container was made from: only an identical one is taken over after a restart."""
 
@@ -31,6 +36,7 @@ _CAPABILITIES: Final = (
     "SYS_CHROOT",
 )
 """What ordinary images need to take a port, drop root and own their files; Docker's default has more."""
+_TMP: Final = "/tmp"  # noqa: S108  # the container's own
 _LOG_LIMITS: Final = {"max-size": "5m", "max-file": "2"}
 
 
@@ -63,14 +69,14 @@ def revision_labels(revision: Revision) -> dict[str, str]:
     }
 
 
-def environment(revision: Revision, around: Surroundings) -> dict[str, str]:
-    """The user's variables and those that Cloud Run sets, which win.
+def environment(revision: Revision, container: Container, around: Surroundings) -> dict[str, str]:
+    """The user's variables and those that Cloud Run sets, which win; PORT is for the ingress container alone.
 
     google-auth asks `GCE_METADATA_HOST` for tokens but looks for the server at `GCE_METADATA_IP`, so both are set.
     """
     return {
-        **dict(revision.env),
-        "PORT": str(revision.port),
+        **dict(container.env),
+        **({"PORT": str(container.port)} if container.port is not None else {}),
         "K_SERVICE": revision.service,
         "K_REVISION": revision.name,
         "K_CONFIGURATION": revision.service,
@@ -80,49 +86,78 @@ def environment(revision: Revision, around: Surroundings) -> dict[str, str]:
     }
 
 
-def fingerprint(revision: Revision, image_id: str, around: Surroundings) -> str:
-    """Equal for two containers exactly when one may stand for the other; how many there are has no part in it."""
+def fingerprint(revision: Revision, image_ids: Sequence[str], around: Surroundings) -> str:
+    """Equal for two instances exactly when one may stand for the other; how many there are has no part in it."""
     same = replace(revision, min_instances=0, max_instances=0)
-    return hashlib.sha256(repr((same, image_id, around.network, around.metadata)).encode()).hexdigest()[:16]
+    told = (same, tuple(image_ids), around.network, around.metadata)
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
-def container_spec(
-    revision: Revision, image: str, image_id: str, number: int, around: Surroundings
-) -> Mapping[str, Any]:
-    """The keyword arguments of `docker.containers.create`.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which container of which instance is to be made.
 
-    Args:
-        revision: what to run.
+    Attributes:
+        index: its place in `Revision.containers`.
+        number: the instance's number; never used twice.
         image: the image's digest reference, for the label.
         image_id: the image's id in Docker, which is what runs, so that a tag which moves changes nothing.
-        number: makes the name unique; never used twice.
-        around: the cloud.
+        spec: the instance's `fingerprint`.
+        secrets: the values of its secret variables.
+        mounts: Docker's mounts of its volumes.
+        joins: the id of the container whose network it shares; None for the first one of an instance.
     """
+
+    index: int
+    number: int
+    image: str
+    image_id: str
+    spec: str
+    secrets: Mapping[str, str] = field(default_factory=dict[str, str])
+    mounts: Sequence[DockerMount] = ()
+    joins: str | None = None
+
+
+def container_spec(revision: Revision, place: Place, around: Surroundings) -> Mapping[str, Any]:
+    """The keyword arguments of `docker.containers.create`."""
+    container = revision.containers[place.index]
+    suffix = f"-{container.name or place.index}" if place.index else ""
     spec: dict[str, Any] = {
-        "image": image_id,
-        "name": f"mcpfleet-{around.cloud_id}-{revision.name}-{number}",
+        "image": place.image_id,
+        "name": f"mcpfleet-{around.cloud_id}-{revision.region}-{revision.name}-{place.number}{suffix}",
         "labels": {
             CLOUD_LABEL: around.cloud_id,
             **revision_labels(revision),
-            IMAGE_LABEL: image,
-            SPEC_LABEL: fingerprint(revision, image_id, around),
+            IMAGE_LABEL: place.image,
+            INSTANCE_LABEL: str(place.number),
+            CONTAINER_LABEL: str(place.index),
+            SPEC_LABEL: place.spec,
         },
-        "environment": environment(revision, around),
-        "network": around.network,
-        "extra_hosts": {"metadata.google.internal": around.gateway},
-        "mem_limit": revision.memory_bytes,
-        "memswap_limit": revision.memory_bytes,  # no swap: beyond the limit is the end, as on Cloud Run
+        "environment": {**place.secrets, **environment(revision, container, around)},
+        "mem_limit": container.memory_bytes,
+        "memswap_limit": container.memory_bytes,  # no swap: beyond the limit is the end, as on Cloud Run
         # A limit above what the machine has limits nothing, and Docker refuses it.
-        "nano_cpus": int(min(revision.cpu, around.cpus) * 1e9),
-        "tmpfs": {"/tmp": "rw,exec,nosuid,nodev,mode=1777"},  # noqa: S108  # in memory, counted against its limit
+        "nano_cpus": int(min(container.cpu, around.cpus) * 1e9),
         "security_opt": ["no-new-privileges"],
         "cap_drop": ["ALL"],
         "cap_add": list(_CAPABILITIES),
         "stop_signal": "SIGTERM",  # whatever the image asks for
         "log_config": LogConfig(type=LogConfig.types.JSON, config=_LOG_LIMITS),
+        **_network(place, around),
     }
-    if revision.command:
-        spec["entrypoint"] = list(revision.command)
-    if revision.args:
-        spec["command"] = list(revision.args)
+    if not any(mount.path.rstrip("/") == _TMP for mount in container.mounts):
+        spec["tmpfs"] = {_TMP: "rw,exec,nosuid,nodev,mode=1777"}  # in memory, counted against its limit
+    if place.mounts:
+        spec["mounts"] = list(place.mounts)
+    if container.command:
+        spec["entrypoint"] = list(container.command)
+    if container.args:
+        spec["command"] = list(container.args)
     return spec
+
+
+def _network(place: Place, around: Surroundings) -> dict[str, Any]:
+    """The cloud's network for the first container of an instance; the others share its namespace, names and all."""
+    if place.joins is not None:
+        return {"network_mode": f"container:{place.joins}"}
+    return {"network": around.network, "extra_hosts": {"metadata.google.internal": around.gateway}}

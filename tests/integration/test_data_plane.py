@@ -2,165 +2,20 @@
 
 import asyncio
 import json
-import uuid
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import docker
 import pytest
 
-from local_cloud.dataplane import FrontDoor, Probe, Revision, RolloutError
-from local_cloud.identity import Identity
-from local_cloud.ingress import create_ingress
-from local_cloud.metadata import create_metadata
-from local_cloud.runtime import DockerDataPlane, remove_docker_objects
-from local_cloud.settings import Settings
-from local_cloud.store import Store
+from local_cloud.dataplane import Probe, RolloutError
+from tests.integration.planes import EMAIL, QUICK, SERVER, SERVICE, a_world, attempts, connect, get, python, serve
 
 pytestmark = pytest.mark.integration
-
-IMAGE = "mcpfleet/base:python3.13"
-EMAIL = "mcp-echo@p.iam.gserviceaccount.com"
-SERVICE = "projects/p/locations/r/services/echo"
-QUICK = Probe(port=8080, timeout=1, period=1, failure_threshold=2)
-
-SERVER = """
-import http.server, json, os, signal, socketserver, sys, threading, time, urllib.request
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def log_message(self, *args): print("request", self.path, flush=True)
-    def reply(self, body, status=200):
-        self.send_response(status); self.send_header("content-length", str(len(body))); self.end_headers()
-        self.wfile.write(body)
-    def do_GET(self):
-        if self.path == "/stream":
-            self.send_response(200); self.send_header("transfer-encoding", "chunked"); self.end_headers()
-            for word in (b"one", b"two"):
-                self.wfile.write(b"%x\\r\\n%s\\r\\n" % (len(word), word)); self.wfile.flush()
-                if word == b"one": go.wait(20)
-            self.wfile.write(b"0\\r\\n\\r\\n")
-        elif self.path == "/go": go.set(); self.reply(b"ok")
-        elif self.path == "/slow": time.sleep(1.5); self.reply(b"slow")
-        elif self.path == "/slower": arrived.set(); time.sleep(5); self.reply(b"slower")
-        elif self.path == "/arrived": arrived.wait(20); self.reply(b"ok")
-        elif self.path == "/hang": time.sleep(60)
-        elif self.path == "/die": os._exit(9)
-        elif self.path == "/sick": sick.set(); self.reply(b"ok")
-        elif self.path == "/alive": self.reply(b"", 500 if sick.is_set() else 200)
-        elif self.path == "/env": self.reply(json.dumps({**dict(os.environ), "pid": os.getpid()}).encode())
-        elif self.path.startswith("/metadata/"):
-            ask = urllib.request.Request("http://" + os.environ["GCE_METADATA_HOST"] + self.path[9:],
-                headers={"Metadata-Flavor": "Google"})
-            self.reply(urllib.request.urlopen(ask, timeout=5).read())
-        else: self.reply(socket_name.encode())
-class Server(socketserver.ThreadingMixIn, http.server.HTTPServer): daemon_threads = True
-go, arrived, sick, socket_name = threading.Event(), threading.Event(), threading.Event(), os.uname().nodename
-server = Server((os.environ.get("BIND", "0.0.0.0"), int(os.environ.get("LISTEN", os.environ["PORT"]))), Handler)
-def stop(*_):
-    print("stopping", flush=True)
-    threading.Thread(target=lambda: (server.shutdown(), time.sleep(0.3), os._exit(0))).start()
-signal.signal(signal.SIGTERM, stop)
-print("listening", flush=True)
-server.serve_forever()
-time.sleep(30)
-"""
-
-
-def python(code, **changes):
-    """A revision that runs *code*."""
-    settings = {"startup_probe": QUICK, "env": ()} | changes
-    return Revision(
-        name=settings.pop("name", "echo-00001-abc"),
-        service="echo",
-        project="p",
-        region="r",
-        image=IMAGE,
-        service_account=EMAIL,
-        command=("python3", "-c"),
-        args=(code,),
-        **settings,
-    )
-
-
-class Everybody:
-    def allows(self, email, permission, resource):
-        return True
-
-
-class World:
-    """One data plane behind an ingress, and a client."""
-
-    def __init__(self, state, cloud_id):
-        self.settings = Settings(state=state, port=9)  # nothing listens there: no image is ever pulled
-        self.cloud_id = cloud_id
-        self.store = Store(state / "cloud.db")
-        self.identity = Identity(state / "keys")
-        self.docker = docker.from_env()
-
-    @asynccontextmanager
-    async def plane(self, **options):
-        plane = DockerDataPlane(
-            settings=self.settings, cloud_id=self.cloud_id, store=self.store, registry_token=lambda: "t", **options
-        )
-        await plane.open(create_metadata(plane.workload, self.identity, self.settings, lambda email: "123"))
-        door = FrontDoor(service=SERVICE, audiences=frozenset(), hosts=frozenset())
-        lookup = {SERVICE: door}
-        ingress = create_ingress(lambda port: lookup.get(plane.service_at(port)), self.identity, Everybody(), plane)
-        await plane.publish(ingress)
-        try:
-            yield plane
-        finally:
-            await plane.close()
-
-    def containers(self):
-        label = f"dev.mcpfleet.cloud={self.cloud_id}"
-        return self.docker.containers.list(all=True, filters={"label": label})
-
-    def run(self, scenario):
-        async def bounded():
-            async with asyncio.timeout(90):
-                await scenario()
-
-        asyncio.run(bounded())
 
 
 @pytest.fixture
 def world(tmp_path):
-    world = World(tmp_path, f"test-{uuid.uuid4().hex[:8]}")
-    yield world
-    remove_docker_objects(world.cloud_id)
-    assert world.containers() == []
-    world.docker.close()
-    world.store.close()
-
-
-async def attempts():
-    """One look after the other, until the scenario's own time is up."""
-    while True:
-        yield
-        await asyncio.sleep(0.1)
-
-
-async def connect(plane, path):
-    port = int(plane.address(SERVICE).rpartition(":")[2])
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n".encode())
-    return reader, writer
-
-
-async def get(plane, path):
-    """Status and body."""
-    reader, writer = await connect(plane, path)
-    answer = await reader.read()
-    writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body
-
-
-async def serve(plane, revision):
-    plane.address(SERVICE)
-    await plane.start(revision)
-    await plane.route(SERVICE, revision)
+    with a_world(tmp_path) as world:
+        yield world
 
 
 @pytest.mark.parametrize(

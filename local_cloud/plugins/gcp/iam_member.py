@@ -67,7 +67,7 @@ class IamMember(GcpResource):
         address = self.address(news)
         with _locks[address]:
             self._change(config, call, address, news, add=True)
-        policy = self._policy(config, call, address)
+        policy = self.policy(config, call, address)
         return Found(self._id(address, news), {**news, "etag": policy.get("etag", "")})
 
     def update(
@@ -88,7 +88,7 @@ class IamMember(GcpResource):
         wanted = self.complete(config, state) if state.get("member") else self._imported(config, resource_id)
         address = self.address(wanted)
         try:
-            policy = self._policy(config, call, address)
+            policy = self.policy(config, call, address)
         except ApiError as error:
             if error.missing:
                 return None
@@ -117,19 +117,16 @@ class IamMember(GcpResource):
 
     def _change(self, api: Api, call: Call, address: str, grant: Properties, *, add: bool) -> None:
         def once() -> None:
-            policy = self._policy(api, call, address)
+            policy = self.policy(api, call, address)
             changed = _with(policy, grant) if add else _without(policy, grant)
-            body = {"policy": {**changed, "version": _POLICY_VERSION}}
-            if self.options_in_body:
-                body["updateMask"] = "bindings,etag,auditConfigs"  # pyright: ignore[reportArgumentType]
-            api.send(call, "POST", self.endpoint, f"{address}:setIamPolicy", body)
+            self.write(api, call, address, {**changed, "version": _POLICY_VERSION})
 
         verb = "applying" if add else "removing"
         try:
             retry_conflicts(call, once)
             seen = 0
             while seen < _CHECKS:
-                binding = _binding(self._policy(api, call, address), grant)
+                binding = _binding(self.policy(api, call, address), grant)
                 there = binding is not None and any(_same(one, grant["member"]) for one in binding["members"])
                 if there == add:
                     seen += 1
@@ -140,7 +137,15 @@ class IamMember(GcpResource):
                 raise
             raise ProviderError(f"Error {verb} IAM policy for {self.noun} {address!r}: {error}") from error
 
-    def _policy(self, api: Api, call: Call, address: str) -> dict[str, Any]:
+    def write(self, api: Api, call: Call, address: str, policy: dict[str, Any]) -> None:
+        """Replace the policy of the resource."""
+        body: dict[str, Any] = {"policy": policy}
+        if self.options_in_body:
+            body["updateMask"] = "bindings,etag,auditConfigs"
+        api.send(call, "POST", self.endpoint, f"{address}:setIamPolicy", body)
+
+    def policy(self, api: Api, call: Call, address: str) -> dict[str, Any]:
+        """The policy of the resource."""
         path = f"{address}:getIamPolicy"
         if self.options_in_body:
             body = {"options": {"requestedPolicyVersion": _POLICY_VERSION}}

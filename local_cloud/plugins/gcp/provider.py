@@ -13,6 +13,7 @@ from local_cloud.plugins.gcp.project_service import ProjectService
 from local_cloud.plugins.gcp.repository import Repository
 from local_cloud.plugins.gcp.run_service import RunService
 from local_cloud.plugins.gcp.secret import Secret, SecretIamMember, SecretVersion
+from local_cloud.plugins.gcp.storage import Bucket, BucketIamMember, BucketObject
 from local_cloud.plugins.gcp.transport import Api
 from local_cloud.plugins.servicer import Provider
 from local_cloud.plugins.values import Properties
@@ -31,6 +32,9 @@ class GcpProvider(Provider):
     def __init__(self, transport: httpx2.BaseTransport | None = None) -> None:
         resources: list[Any] = [
             Account(),
+            Bucket(),
+            BucketIamMember(),
+            BucketObject(),
             ProjectIamMember(),
             ProjectService(),
             Repository(),

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -114,6 +115,25 @@ class Api:
                 )
             call.wait(pause)
             pause = min(pause * 1.6, _LONGEST_PAUSE)
+
+    def upload(
+        self, call: Call, endpoint: str, path: str, content: bytes, kind: str, query: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Send *content* of the type *kind* to *path* of the API's host: Google's clients upload to its root.
+
+        Raises:
+            ApiError: the API refused.
+            ProviderError: it did not answer, or no endpoint is set.
+        """
+        call.check()
+        parts = urlsplit(self.config.endpoint(endpoint))
+        url = f"{parts.scheme}://{parts.netloc}{path}"
+        headers = {"Authorization": f"Bearer {self.bearer()}", "User-Agent": USER_AGENT, "Content-Type": kind}
+        try:
+            answer = self._client.post(url, params={"alt": "json", **query}, content=content, headers=headers)
+        except httpx2.TransportError as error:
+            raise ProviderError(f"POST {url}: no answer: {error}. Is the local cloud running?") from error
+        return _result(answer, repeated=False)
 
     def _try(
         self, method: str, url: str, body: Any, query: Mapping[str, str] | None

@@ -18,6 +18,8 @@ _IMAGE = re.compile(
     r"(?P<host>[a-zA-Z0-9.-]+(?::\d{1,5})?/)?[a-z0-9]+(?:(?:[._-]+|/)[a-z0-9]+)*(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
 _HOSTED = re.compile(r"([a-z0-9-]+\.)?gcr\.io|([a-z0-9-]+-)?docker\.pkg\.dev|docker\.io")
+SECRET_NAME = re.compile(r"(?:projects/[a-z0-9-]{1,63}/secrets/)?[a-zA-Z0-9_-]{1,255}")
+SECRET_VERSION = re.compile(r"[a-zA-Z0-9_-]{1,63}")
 _HEADER = re.compile(r"[A-Za-z0-9-]+")
 _CPU_STEPS: Final = (1, 2, 4, 6, 8)
 _SMALLEST_CPU: Final = 0.08
@@ -88,10 +90,22 @@ def _environment(path: str, variables: Sequence[Document]) -> Iterator[Violation
             yield f"{path}[{index}].name", "must not be empty and must not contain '=' or NUL."
         if len(name) > _ENV_LIMIT:
             yield f"{path}[{index}].name", f"length cannot exceed {_ENV_LIMIT}."
+        if "valueSource" in variable:
+            selector: Document = variable["valueSource"].get("secretKeyRef", {})
+            where = f"{path}[{index}].value_source.secret_key_ref"
+            yield from secret_violations(where, selector.get("secret", ""), selector.get("version") or "latest")
         if len(value.encode()) > _ENV_LIMIT:
             yield f"{path}[{index}].value", f"length cannot exceed {_ENV_LIMIT} bytes."
         if "\0" in value:
             yield f"{path}[{index}].value", "must not contain a NUL character: no program can be given one."
+
+
+def secret_violations(path: str, secret: str, version: str) -> Iterator[Violation]:
+    """What is wrong with a reference to a version of a secret."""
+    if not SECRET_NAME.fullmatch(secret):
+        yield f"{path}.secret", "must be {secret_name}, or projects/{project}/secrets/{secret_name}."
+    if not SECRET_VERSION.fullmatch(version):
+        yield f"{path}.version", "must be 'latest', an integer or an alias."
 
 
 def _ports(path: str, ports: Sequence[Document]) -> Iterator[Violation]:

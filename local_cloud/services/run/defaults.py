@@ -25,10 +25,11 @@ def complete(service: Document, default_account: str) -> Document:
     template: Document = done["template"]
     _fill(template, "serviceAccount", default_account)
     _fill(template, "timeout", "300s", unset=("0s",))
+    alone = len(template["containers"]) == 1
     for container in template["containers"]:
-        _container(container)
+        _container(container, serves=alone or bool(container.get("ports")))
     # Google's rule: a fraction of a CPU serves one request at a time.
-    whole = _cpu(template["containers"][0]) >= 1
+    whole = sum(_cpu(container) for container in template["containers"]) >= 1
     _fill(template, "maxInstanceRequestConcurrency", 80 if whole else 1)
     scaling = template.setdefault("scaling", {})
     _fill(scaling, "maxInstanceCount", max(100, scaling.get("minInstanceCount", 0)))
@@ -44,13 +45,15 @@ def _fill(holder: Document, field: str, value: object, unset: tuple[object, ...]
         holder[field] = value
 
 
-def _container(container: Document) -> None:
-    if not container.get("ports"):
-        no_port: Document = {}
-        container["ports"] = [no_port]
-    port: Document = container["ports"][0]
-    _fill(port, "name", "http1")
-    _fill(port, "containerPort", 8080)
+def _container(container: Document, *, serves: bool) -> None:
+    """Of all containers, only the one that *serves* has a port and must show that it listens on it."""
+    port: Document = {}
+    if serves:
+        if not container.get("ports"):
+            container["ports"] = [port]
+        port = container["ports"][0]
+        _fill(port, "name", "http1")
+        _fill(port, "containerPort", 8080)
     if "resources" not in container:
         # Only where the whole message is absent: "if ResourceRequirements is set, the caller must explicitly set
         # [cpuIdle] to true to preserve the default behavior" (discovery document).
@@ -59,24 +62,26 @@ def _container(container: Document) -> None:
     limits: Document = container["resources"].setdefault("limits", {})
     _fill(limits, "cpu", "1000m")
     _fill(limits, "memory", "512Mi")
-    if "startupProbe" not in container:
+    if serves and "startupProbe" not in container:
         container["startupProbe"] = {
             "timeoutSeconds": 240,
             "periodSeconds": 240,
             "failureThreshold": 1,
             "tcpSocket": {},
         }
-    for name in ("startupProbe", "livenessProbe"):
+    for name in ("startupProbe", "livenessProbe", "readinessProbe"):
         if name in container:
-            _probe(container[name], port["containerPort"])
+            _probe(container[name], port.get("containerPort"))
+    if "readinessProbe" in container:
+        _fill(container["readinessProbe"], "successThreshold", 1)
 
 
-def _probe(probe: Document, port: int) -> None:
+def _probe(probe: Document, port: int | None) -> None:
     _fill(probe, "timeoutSeconds", 1)
     _fill(probe, "periodSeconds", 10)
     _fill(probe, "failureThreshold", 3)
     if "httpGet" in probe:
         _fill(probe["httpGet"], "path", "/")
     for action in ("httpGet", "tcpSocket"):
-        if action in probe:
+        if action in probe and port is not None:
             _fill(probe[action], "port", port)

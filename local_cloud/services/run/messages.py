@@ -34,6 +34,7 @@ MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "invokerIamDisabled": "bool",
         "defaultUriDisabled": "bool",
         "customAudiences": "[string]",
+        "functionalType": "enum:FunctionalType",
         "iapEnabled": "bool",
         "multiRegionSettings": "MultiRegionSettings",
         "buildConfig": "BuildConfig",
@@ -95,6 +96,7 @@ MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "nodeSelector": "NodeSelector",
         "gpuZonalRedundancyDisabled": "bool",
         "serviceMesh": "ServiceMesh",
+        "workloadIdentityConfig": "WorkloadIdentityConfig",
         "client": "string",
         "clientVersion": "string",
     },
@@ -112,6 +114,11 @@ MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "NetworkInterface": {"network": "string", "subnetwork": "string", "tags": "[string]"},
     "NodeSelector": {"accelerator": "string"},
     "ServiceMesh": {"mesh": "string"},
+    "WorkloadIdentityConfig": {
+        "identity": "string",
+        "identityCertificateEnabled": "bool",
+        "identityType": "string",
+    },
     "Container": {
         "name": "string",
         "image": "string",
@@ -142,6 +149,7 @@ MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "timeoutSeconds": "int32",
         "periodSeconds": "int32",
         "failureThreshold": "int32",
+        "successThreshold": "int32",
         "httpGet": "HTTPGetAction",
         "tcpSocket": "TCPSocketAction",
         "grpc": "GRPCAction",
@@ -194,6 +202,12 @@ ENUMS: Final[Mapping[str, tuple[str, ...]]] = {
         "INGRESS_TRAFFIC_INTERNAL_ONLY",
         "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER",
         "INGRESS_TRAFFIC_NONE",
+    ),
+    # Not in that revision of the discovery document: from pulumi_gcp 10.2.0, which has it.
+    "google.cloud.run.v2.FunctionalType": (
+        "FUNCTIONAL_TYPE_UNSPECIFIED",
+        "FUNCTIONAL_TYPE_AGENT",
+        "FUNCTIONAL_TYPE_MCP_SERVER",
     ),
     "google.api.LaunchStage": (
         "LAUNCH_STAGE_UNSPECIFIED",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from local_cloud.dataplane import DataPlane, FrontDoor, Revision
+from local_cloud.dataplane import DataPlane, FrontDoor, Revision, Sources
 from local_cloud.errors import GoogleError, already_exists, invalid
 from local_cloud.operations import Operations
 from local_cloud.services.run import conditions, defaults, render, unsupported, validation
@@ -51,6 +51,7 @@ class RunModel:
         settings: Settings,
         *,
         accounts: Accounts,
+        sources: Sources,
         now: Clock = timestamp,
         new_uid: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
@@ -64,7 +65,7 @@ class RunModel:
         # The registry of this cloud is what Artifact Registry is to Google's: its images are always allowed.
         hosts = (settings.host, "127.0.0.1", "localhost")
         self._registries = frozenset(f"{host}:{settings.port}" for host in hosts)
-        self._rollouts = Rollouts(store, operations, data_plane, policies, now)
+        self._rollouts = Rollouts(store, operations, data_plane, policies, sources, now)
 
     # Services.
 
@@ -119,6 +120,7 @@ class RunModel:
         self._check_etag(record, service.get("etag", ""))
         wish = apply_mask(record["spec"], service, options.mask)
         spec = self._wish("UpdateServiceRequest", place, service_id, wish, caller)
+        _check_functional_type(record["spec"], spec)
         changed = {**record, "spec": spec, "lastModifier": caller}
         if options.validate_only:
             return self._validated(place, changed)
@@ -338,6 +340,16 @@ class RunModel:
             service=record["name"],
             audiences=frozenset([*plain, *(f"{url}/" for url in plain), *spec.get("customAudiences", [])]),
             hosts=frozenset([render.deterministic_host(record)]),
+            default_uri=not spec.get("defaultUriDisabled", False),
             invoker_iam_disabled=spec.get("invokerIamDisabled", False),
             ingress=spec["ingress"],
+        )
+
+
+def _check_functional_type(before: Document, after: Document) -> None:
+    kind = before.get("functionalType", "FUNCTIONAL_TYPE_UNSPECIFIED")
+    if kind not in ("FUNCTIONAL_TYPE_UNSPECIFIED", after.get("functionalType")):
+        raise invalid(
+            "Violation in UpdateServiceRequest.service.functional_type: is immutable once it is set: it is "
+            f"{kind}. Delete the service and create it anew to change it."
         )

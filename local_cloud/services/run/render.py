@@ -19,6 +19,9 @@ _OF_TEMPLATE: Final = (
     "serviceAccount",
     "executionEnvironment",
     "maxInstanceRequestConcurrency",
+    "volumes",
+    "vpcAccess",
+    "sessionAffinity",
     "client",
     "clientVersion",
 )
@@ -36,7 +39,9 @@ def deterministic_host(record: Document) -> str:
 
 
 def urls(record: Document, uri: str) -> list[str]:
-    """Every URL of the service; the first is *uri*, where it really answers (left out where it is "")."""
+    """Every default URL of the service; the first is *uri*, where it really answers (left out where it is "")."""
+    if record["spec"].get("defaultUriDisabled"):
+        return []
     deterministic = f"https://{deterministic_host(record)}"
     return [uri, deterministic] if uri else [deterministic]
 
@@ -57,8 +62,8 @@ def service(record: Document, uri: str) -> Document:
         "terminalCondition": record["terminalCondition"],
         "etag": service_etag(record),
     }
-    if uri:
-        document |= {"uri": uri, "urls": urls(record, uri)}
+    if uri and (every := urls(record, uri)):
+        document |= {"uri": uri, "urls": every}
     if record["observedGeneration"]:
         document["observedGeneration"] = str(record["observedGeneration"])
         document["trafficStatuses"] = [{"type": TRAFFIC_LATEST, "percent": 100}]
@@ -75,9 +80,9 @@ def revision(record: Document) -> Document:
     project, _, service_id = parts(record["name"])
     template: Document = record["template"]
     short = record["name"].rpartition("/")[2]
-    container = dict(template["containers"][0])
-    if record.get("digest"):
-        container["image"] = record["digest"]
+    containers: list[Document] = [dict(container) for container in template["containers"]]
+    for container, digest in zip(containers, record.get("digests") or [], strict=False):
+        container["image"] = digest
     query = (
         f'resource.type="cloud_run_revision"\nresource.labels.service_name="{service_id}"\n'
         f'resource.labels.revision_name="{short}"'
@@ -93,7 +98,7 @@ def revision(record: Document) -> Document:
         "creator": record["creator"],
         "launchStage": record["launchStage"],
         "service": service_id,
-        "containers": [container],
+        "containers": containers,
         "reconciling": record["state"] in ("starting", "retiring"),
         "conditions": record["conditions"],
         "logUri": f"https://console.cloud.google.com/logs/viewer?project={project}&advancedFilter={quote(query)}",

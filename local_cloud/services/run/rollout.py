@@ -20,7 +20,7 @@ from local_cloud.services.run import conditions, render
 from local_cloud.services.run.places import short
 from local_cloud.services.run.records import LIVE, REVISION, SERVICE, Clock, revisions_of
 from local_cloud.services.run.seams import PolicyStore, address
-from local_cloud.services.run.workload import workload
+from local_cloud.services.run.workload import ingress_container, workload
 from local_cloud.store import Document, Store
 
 _log = logging.getLogger(__name__)
@@ -56,12 +56,14 @@ class Rollouts:
         operations: Operations,
         data_plane: dataplane.DataPlane,
         policies: PolicyStore,
+        sources: dataplane.Sources,
         now: Clock,
     ) -> None:
         self._store = store
         self._operations = operations
         self._data_plane = data_plane
         self._policies = policies
+        self._sources = sources
         self._now = now
         self._locks: dict[str, asyncio.Lock] = {}
         self._flights: dict[str, Flight] = {}
@@ -203,15 +205,18 @@ class Rollouts:
         return self._succeed(name, target)
 
     async def _prepare(self, revision_name: str, still_wanted: Callable[[], object]) -> None:
-        """Fetch the revision's image and remember which digest it is, once and for all."""
+        """Fetch the revision's images and remember which digests they are, once and for all."""
         revision = self._revision(revision_name)
-        image = revision.get("digest") or revision["template"]["containers"][0]["image"]
         if revision["state"] != "starting" and self._is_up(revision_name):
             return
-        digest = await self._data_plane.resolve(image)
+        images: list[str] = revision.get("digests") or [one["image"] for one in revision["template"]["containers"]]
+        if revision["state"] == "starting":
+            self._sources.check(workload(revision, {}))
+        digests = [await self._data_plane.resolve(image) for image in images]
         still_wanted()
-        if "digest" not in revision:
-            self._store.put(REVISION, revision_name, {**revision, "digest": digest})
+        if "digests" not in revision:
+            digest = digests[ingress_container(revision["template"])]
+            self._store.put(REVISION, revision_name, {**revision, "digest": digest, "digests": digests})
 
     async def _serve(self, record: Document, revision_name: str) -> None:
         """Have the revision run and route to it, unless this process has done so with the very same settings."""

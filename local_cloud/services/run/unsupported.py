@@ -14,32 +14,30 @@ from local_cloud.store import Document
 _SERVICE: Final = {
     "binaryAuthorization": "no policy checks images here.",
     "iapEnabled": "there is no Identity-Aware Proxy here; use roles/run.invoker.",
-    "defaultUriDisabled": "the default URL is the only one a service has here.",
     "multiRegionSettings": "a service lives in one region here.",
     "buildConfig": "nothing is built from source here; build an image and name it.",
     "sshEnabled": "use `docker exec` on this machine.",
 }
 _TEMPLATE: Final = {
     "vpcAccess": "containers reach the network through this machine.",
-    "volumes": "no volumes are mounted yet.",
     "encryptionKey": "there is no Cloud KMS here.",
     "encryptionKeyRevocationAction": "there is no Cloud KMS here.",
     "encryptionKeyShutdownDuration": "there is no Cloud KMS here.",
-    "sessionAffinity": "requests go to any instance.",
-    "healthCheckDisabled": "the startup probe decides when a revision may serve.",
     "nodeSelector": "there is no GPU here.",
     "gpuZonalRedundancyDisabled": "there is no GPU here.",
     "serviceMesh": "there is no service mesh here.",
+    "workloadIdentityConfig": "there are no workload identities of agents here.",
+}
+_VOLUME: Final = {
+    "cloudSqlInstance": "there is no Cloud SQL here.",
+    "nfs": "there is no NFS server here.",
 }
 _SCALING: Final = {
     "cpuUtilization": "instances are added by concurrency alone.",
     "concurrencyUtilization": "instances are added when all are full.",
 }
 _CONTAINER: Final = {
-    "volumeMounts": "no volumes are mounted yet.",
     "workingDir": "set WORKDIR in the image.",
-    "readinessProbe": "use startupProbe and livenessProbe.",
-    "dependsOn": "a revision is one container here.",
     "baseImageUri": "base images are not updated automatically.",
     "sourceCode": "nothing is built from source here; build an image and name it.",
     "sandboxLauncher": "there are no sandboxes here.",
@@ -74,9 +72,9 @@ def _found(service: Document) -> Iterator[tuple[str, str]]:
     yield from _values(service, template)
     yield from _traffic(service)
     containers: list[Document] = template["containers"]
-    if len(containers) > 1:
-        yield "service.template.containers[1]", "sidecars are not run yet; a revision is one container."
-    yield from _container(containers[0], "service.template.containers[0]")
+    yield from _volumes(template)
+    for index, container in enumerate(containers):
+        yield from _container(container, f"service.template.containers[{index}]")
 
 
 def _set(holder: Document, refusals: dict[str, str], path: str) -> Iterator[tuple[str, str]]:
@@ -93,8 +91,8 @@ def _values(service: Document, template: Document) -> Iterator[tuple[str, str]]:
     scaling = service.get("scaling", {})
     if scaling.get("scalingMode") == "MANUAL" and not scaling.get("manualInstanceCount"):
         yield "service.scaling.manualInstanceCount", "a service cannot be disabled by 0 instances here; delete it."
-    if template.get("executionEnvironment") == "EXECUTION_ENVIRONMENT_GEN1":
-        yield "service.template.executionEnvironment", "there is no gVisor here; use EXECUTION_ENVIRONMENT_GEN2."
+    if service.get("functionalType") == "FUNCTIONAL_TYPE_AGENT":
+        yield "service.functionalType", "agents need a workload identity here that does not exist; use another type."
     if 0 < seconds(template.get("timeout", "0s")) < 1:
         yield "service.template.timeout", "time is kept in whole seconds; use 1s or more."
 
@@ -110,19 +108,39 @@ def _traffic(service: Document) -> Iterator[tuple[str, str]]:
             yield f"{path}.percent", "all requests go to the latest ready revision."
 
 
+def _volumes(template: Document) -> Iterator[tuple[str, str]]:
+    memory = set[str]()
+    for index, volume in enumerate(template.get("volumes", [])):
+        path = f"service.template.volumes[{index}]"
+        for field, why in _VOLUME.items():
+            if field in volume:
+                yield f"{path}.{field}", why
+        if "emptyDir" in volume:
+            memory.add(volume.get("name", ""))
+            if volume["emptyDir"].get("medium") == "DISK":
+                yield f"{path}.emptyDir.medium", "no disk is set aside for an instance here; use MEMORY."
+        if volume.get("gcs", {}).get("mountOptions"):
+            yield (
+                f"{path}.gcs.mountOptions",
+                "the bucket is a folder here, and nothing reads Cloud Storage FUSE's options.",
+            )
+    for index, container in enumerate(template["containers"]):
+        for number, mount in enumerate(container.get("volumeMounts", [])):
+            if mount.get("subPath") and mount.get("name", "") in memory:
+                path = f"service.template.containers[{index}].volumeMounts[{number}].subPath"
+                yield path, "a new volume in memory has no folder to mount; mount it whole."
+
+
 def _container(container: Document, path: str) -> Iterator[tuple[str, str]]:
     # Not pruned: a probe or a source that says nothing but its kind is there, and means something.
     for field, why in _CONTAINER.items():
         if container.get(field):
             yield f"{path}.{field}", why
-    for index, variable in enumerate(container.get("env", [])):
-        if "valueSource" in variable:
-            yield f"{path}.env[{index}].valueSource", "there is no Secret Manager here yet; give a plain value."
     if container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu"):
         yield f"{path}.resources.limits.nvidia.com/gpu", "there is no GPU here."
     for index, port in enumerate(container.get("ports", [])):
         if port.get("name") == "h2c":
             yield f"{path}.ports[{index}].name", "containers are spoken to in HTTP/1; use http1."
-    for probe in ("startupProbe", "livenessProbe"):
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         if "grpc" in container.get(probe, {}):
             yield f"{path}.{probe}.grpc", "probes speak HTTP or TCP here."

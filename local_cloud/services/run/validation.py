@@ -11,7 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from local_cloud.errors import invalid
-from local_cloud.services.run.containers import CONTAINER_LIMIT, Violation, container_violations
+from local_cloud.services.run.containers import (
+    CONTAINER_LIMIT,
+    SECRET_VERSION,
+    Violation,
+    container_violations,
+    secret_violations,
+)
 from local_cloud.services.run.quantities import quantity, seconds
 from local_cloud.store import Document
 
@@ -35,6 +41,7 @@ _LIMITS: Final = {
     "concurrency": 1000,
     "list": 1000,
 }
+_VOLUME_KINDS: Final = ("secret", "cloudSqlInstance", "emptyDir", "nfs", "gcs")
 _DISALLOWED_MOUNTS: Final = ("/", "/dev", "/etc", "/proc", "/sys")
 
 
@@ -77,6 +84,9 @@ def violations(service_id: str, service: Document, registries: frozenset[str]) -
         yield "service.custom_audiences", f"length cannot exceed {_LIMITS['audiences']} characters."
     if service.get("launchStage") not in (None, "LAUNCH_STAGE_UNSPECIFIED", "ALPHA", "BETA", "GA"):
         yield "service.launch_stage", "only ALPHA, BETA, GA, or unspecified are supported."
+    identity = service.get("template", {}).get("workloadIdentityConfig")
+    if service.get("functionalType") == "FUNCTIONAL_TYPE_AGENT" and not identity:
+        yield "service.functional_type", "FUNCTIONAL_TYPE_AGENT needs template.workload_identity_config to be set."
     yield from _service_scaling(service.get("scaling", {}))
     yield from _traffic(service.get("traffic", []))
     if "template" in service:
@@ -169,7 +179,7 @@ def _template(service_id: str, template: Document, registries: frozenset[str]) -
     if account and not _ACCOUNT.fullmatch(account):
         yield f"{path}.service_account", f"Unsupported service account '{account}'; give its e-mail address."
     yield from _vpc(template.get("vpcAccess"))
-    yield from _volumes(template.get("volumes", []))
+    yield from _volumes(template)
     yield from _containers(template, registries)
 
 
@@ -206,17 +216,48 @@ def _vpc(access: Document | None) -> Iterator[Violation]:
             )
 
 
-def _volumes(volumes: Sequence[Document]) -> Iterator[Violation]:
+def _volumes(template: Document) -> Iterator[Violation]:
     seen = set[str]()
-    for index, volume in enumerate(volumes):
+    mounted = {one.get("name") for each in template.get("containers", []) for one in each.get("volumeMounts", [])}
+    for index, volume in enumerate(template.get("volumes", [])):
         path, name = f"service.template.volumes[{index}]", volume.get("name", "")
+        if not _DNS_LABEL.fullmatch(name):
+            yield f"{path}.name", "must conform to RFC 1123: lowercase letters, digits and hyphens."
         if name in seen:
             yield "service.template.volumes", f"Duplicate volume name '{name}'."
         seen.add(name)
+        if name and name not in mounted:
+            yield f"{path}.name", f'volume with name "{name}" not mounted.'
+        if not any(kind in volume for kind in _VOLUME_KINDS):
+            yield path, f"exactly one of {', '.join(_VOLUME_KINDS)} must be set."
         if "cloudSqlInstance" in volume and name != "cloudsql":
             yield f"{path}.name", "Cloud SQL volume must be named 'cloudsql'."
         if "gcs" in volume and not volume["gcs"].get("bucket"):
             yield f"{path}.gcs.bucket", "Bucket name must be specified."
+        limit = volume.get("emptyDir", {}).get("sizeLimit", "")
+        if limit and not quantity(limit):
+            yield f"{path}.empty_dir.size_limit", f"Could not parse Quantity '{limit}'."
+        if "secret" in volume:
+            yield from _secret_volume(f"{path}.secret", volume["secret"])
+
+
+def _secret_volume(path: str, source: Document) -> Iterator[Violation]:
+    yield from secret_violations(path, source.get("secret", ""), "latest")
+    modes = [("default_mode", source.get("defaultMode", 0))]
+    paths: list[str] = []
+    for index, item in enumerate(source.get("items", [])):
+        where, relative = f"{path}.items[{index}]", item.get("path", "")
+        if not relative or relative.startswith("/") or any(part in ("", ".", "..") for part in relative.split("/")):
+            yield f"{where}.path", "must be a relative path without '..'."
+        if relative in paths:
+            yield f"{where}.path", f"Duplicate path '{relative}'."
+        paths.append(relative)
+        if not SECRET_VERSION.fullmatch(item.get("version") or "latest"):
+            yield f"{where}.version", "must be 'latest', an integer or an alias."
+        modes.append((f"items[{index}].mode", item.get("mode", 0)))
+    for field, mode in modes:
+        if not 0 <= mode <= 0o777:
+            yield f"{path}.{field}", "must be a value between 0000 and 0777 (octal)."
 
 
 def _containers(template: Document, registries: frozenset[str]) -> Iterator[Violation]:
@@ -236,8 +277,19 @@ def _containers(template: Document, registries: frozenset[str]) -> Iterator[Viol
     yield from _container_names(containers)
     for index, container in enumerate(containers):
         yield from container_violations(f"{path}[{index}]", container, registries)
+        if len(containers) > 1 and not container.get("ports"):
+            yield from _sidecar_probes(f"{path}[{index}]", container)
         yield from _mounts(f"{path}[{index}]", container, template.get("volumes", []))
     yield from _fractional_cpu(template, containers)
+
+
+def _sidecar_probes(path: str, container: Document) -> Iterator[Violation]:
+    """A container without a port gives a probe no port to go without."""
+    for field in ("startupProbe", "livenessProbe", "readinessProbe"):
+        probe: Document = container.get(field, {})
+        for action in ("httpGet", "tcpSocket"):
+            if action in probe and not probe[action].get("port"):
+                yield f"{path}.{field}", "port must be specified: the container exposes none."
 
 
 def _container_names(containers: Sequence[Document]) -> Iterator[Violation]:
@@ -274,12 +326,18 @@ def _mounts(path: str, container: Document, volumes: Sequence[Document]) -> Iter
     ]
     if unknown:
         yield f"{path}.volume_mounts", f"has names {unknown} which were not found in volumes list."
+    taken = set[str]()
     for index, mount in enumerate(container.get("volumeMounts", [])):
         where, mount_path = f"{path}.volume_mounts[{index}]", mount.get("mountPath", "")
         if not mount_path.startswith("/") or ":" in mount_path:
             yield f"{where}.mount_path", "must be a valid unix absolute path."
         elif mount_path.rstrip("/") in {one.rstrip("/") for one in _DISALLOWED_MOUNTS}:
             yield where, f"mount paths ['{mount_path}'] are in one of disallowed mount points."
+        if mount_path.rstrip("/") in taken:
+            yield f"{where}.mount_path", f'"{mount_path}" must be unique.'
+        taken.add(mount_path.rstrip("/"))
+        if ".." in mount.get("subPath", "").split("/") or mount.get("subPath", "").startswith("/"):
+            yield f"{where}.sub_path", "must be a relative path without '..'."
         if mount.get("subPath") and "secret" in by_name.get(mount.get("name", ""), {}):
             yield where, "secret volume mount cannot have sub_path set."
 

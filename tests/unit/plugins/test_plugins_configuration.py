@@ -145,8 +145,8 @@ def test_two_engines_at_one_process_keep_their_own_settings(unconfigured, wire, 
 
 
 def test_an_unknown_type_is_refused_by_name(engine, refused):
-    with pytest.raises(refused, match="does not have the resource type gcp:storage/bucket:Bucket"):
-        engine.check("gcp:storage/bucket:Bucket", {})
+    with pytest.raises(refused, match="does not have the resource type gcp:spanner/instance:Instance"):
+        engine.check("gcp:spanner/instance:Instance", {})
 
 
 def test_the_access_token_of_the_client_config_is_a_secret(engine):

@@ -37,7 +37,10 @@ class FakeInstance:
     released: int = 0
     refuses: Exception | None = None
 
-    async def lease(self, service):
+    affinity: str = ""
+
+    async def lease(self, service, affinity=""):
+        self.asked_for = affinity
         if self.refuses is not None:
             raise self.refuses
         return self

@@ -7,7 +7,7 @@ import pytest
 from local_cloud.dataplane import Revision, RolloutError
 from local_cloud.runtime.addresses import FIRST_PORT, PORTS, Addresses
 from local_cloud.runtime.archive import BYTES, REVISIONS, LogArchive
-from local_cloud.runtime.spec import Surroundings, container_spec, fingerprint
+from local_cloud.runtime.spec import Place, Surroundings, container_spec, fingerprint
 from local_cloud.store import Store
 
 AROUND = Surroundings(cloud_id="c1", network="mcpfleet-c1", gateway="172.18.0.1", metadata_port=80, cpus=2.0)
@@ -25,7 +25,8 @@ REVISION = Revision(
 
 
 def spec(revision=REVISION, number=1):
-    return container_spec(revision, revision.image, "sha256:id", number, AROUND)
+    place = Place(index=0, number=number, image=revision.image, image_id="sha256:id", spec="f")
+    return container_spec(revision, place, AROUND)
 
 
 def test_the_environment_is_the_users_and_cloud_runs_which_wins():
@@ -62,7 +63,7 @@ def test_its_labels_say_whose_it_is():
     assert labels["dev.mcpfleet.cloud"] == "c1"
     assert labels["dev.mcpfleet.service"] == "mcp-echo"
     assert labels["dev.mcpfleet.revision"] == "mcp-echo-00001-abc"
-    assert spec()["name"] == "mcpfleet-c1-mcp-echo-00001-abc-1"
+    assert spec()["name"] == "mcpfleet-c1-r-mcp-echo-00001-abc-1"
 
 
 def test_command_replaces_the_entrypoint_and_args_the_command():
@@ -73,7 +74,7 @@ def test_command_replaces_the_entrypoint_and_args_the_command():
 
 def test_a_container_is_taken_over_only_if_made_from_the_same_things():
     def mark(revision=REVISION, image="sha256:id", around=AROUND):
-        return fingerprint(revision, image, around)
+        return fingerprint(revision, [image], around)
 
     assert mark() == mark(replace(REVISION, min_instances=3, max_instances=9))
     others = {

@@ -189,6 +189,7 @@ class World:
             self.policies,
             Settings(state=Path("/nowhere"), project=PROJECT, project_number=NUMBER),
             accounts=type("Accounts", (), {"exists": lambda _, email: email in self.accounts})(),
+            sources=type("Sources", (), {"check": lambda _, revision: None})(),
         )
         gate: Any = self.gate
         app = Starlette(routes=routes(self.model, gate), exception_handlers={GoogleError: _refusal})

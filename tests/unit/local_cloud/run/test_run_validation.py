@@ -280,23 +280,69 @@ def test_what_cloud_run_refuses_is_refused_in_its_words(body: Any, text: str):
     assert refusal.message.startswith("Violation in CreateServiceRequest.service.")
 
 
+def mounted(source: Any, **mount: Any) -> dict[str, Any]:
+    """A service with a volume of *source*."""
+    volumes = [{"name": "v", **source}]
+    return service({"volumes": volumes}, {"volumeMounts": [{"name": "v", "mountPath": "/v", **mount}]})
+
+
+def with_secret(**selector: Any) -> dict[str, Any]:
+    return service(container={"env": [{"name": "A", "valueSource": {"secretKeyRef": selector}}]})
+
+
+VOLUMES = [
+    (service({"volumes": [{"name": "a", "emptyDir": {}}]}), 'volumes[0].name: volume with name "a" not mounted.'),
+    (service(container={"volumeMounts": [{"name": "x", "mountPath": "/x"}]}), "has names ['x'] which were not found"),
+    (mounted({}), "volumes[0]: exactly one of secret, cloudSqlInstance, emptyDir, nfs, gcs must be set."),
+    (mounted({"emptyDir": {"sizeLimit": "much"}}), "empty_dir.size_limit: Could not parse Quantity 'much'."),
+    (mounted({"gcs": {}}), "gcs.bucket: Bucket name must be specified."),
+    (mounted({"secret": {}}), "secret.secret: must be {secret_name}, or projects/{project}/secrets/{secret_name}."),
+    (mounted({"secret": {"secret": "s", "defaultMode": 512}}), "default_mode: must be a value between 0000 and 0777"),
+    (mounted({"secret": {"secret": "s", "items": [{"path": "../x"}]}}), "items[0].path: must be a relative path"),
+    (mounted({"secret": {"secret": "s", "items": [{"path": "a"}, {"path": "a"}]}}), "Duplicate path 'a'."),
+    (mounted({"secret": {"secret": "s", "items": [{"path": "a", "version": "1/2"}]}}), "items[0].version: must be"),
+    (mounted({"secret": {"secret": "s"}}, subPath="x"), "secret volume mount cannot have sub_path set."),
+    (mounted({"gcs": {"bucket": "b"}}, subPath="../b"), "sub_path: must be a relative path without '..'."),
+    (mounted({"emptyDir": {}}, mountPath="/etc"), "mount paths ['/etc'] are in one of disallowed mount points."),
+    (mounted({"emptyDir": {}}, mountPath="x"), "must be a valid unix absolute path."),
+    (
+        service(
+            {"volumes": [{"name": "v", "emptyDir": {}}]},
+            {"volumeMounts": [{"name": "v", "mountPath": "/a"}, {"name": "v", "mountPath": "/a/"}]},
+        ),
+        'volume_mounts[1].mount_path: "/a/" must be unique.',
+    ),
+    (with_secret(), "value_source.secret_key_ref.secret: must be {secret_name}"),
+    (with_secret(secret="a b"), "value_source.secret_key_ref.secret: must be {secret_name}"),
+    (with_secret(secret="s", version="."), "secret_key_ref.version: must be 'latest', an integer or an alias."),
+    (containers({"ports": [{}]}, {"startupProbe": {"httpGet": {}}}), "containers[1].startupProbe: port must be"),
+    (service(functionalType="FUNCTIONAL_TYPE_AGENT"), "functional_type: FUNCTIONAL_TYPE_AGENT needs"),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), VOLUMES, ids=[said[:50] for _, said in VOLUMES])
+def test_what_cannot_be_mounted_or_read_is_refused_as_cloud_run_does(body: Any, said: str):
+    refusal = refusal_of(body)
+    assert refusal.http_code == 400
+    assert said in refusal.message
+
+
 OURS = [
-    (containers({"ports": [{}]}, {}), "service.template.containers[1]"),
-    (service({"volumes": [{"name": "a", "emptyDir": {}}]}), "service.template.volumes"),
+    (mounted({"emptyDir": {"medium": "DISK"}}), "service.template.volumes[0].emptyDir.medium"),
+    (mounted({"nfs": {"server": "s", "path": "/p"}}), "service.template.volumes[0].nfs"),
+    (mounted({"gcs": {"bucket": "b", "mountOptions": ["uid=1"]}}), "service.template.volumes[0].gcs.mountOptions"),
+    (mounted({"emptyDir": {}}, subPath="x"), "service.template.containers[0].volumeMounts[0].subPath"),
+    (
+        service({"workloadIdentityConfig": {"identity": "x"}}, functionalType="FUNCTIONAL_TYPE_AGENT"),
+        "service.template.workloadIdentityConfig",
+    ),
     (service({"vpcAccess": {"connector": "x"}}), "service.template.vpcAccess"),
     (service({"encryptionKey": "k"}), "service.template.encryptionKey"),
     (service({"encryptionKeyRevocationAction": "SHUTDOWN"}), "service.template.encryptionKeyRevocationAction"),
-    (service({"sessionAffinity": True}), "service.template.sessionAffinity"),
-    (service({"healthCheckDisabled": True}), "service.template.healthCheckDisabled"),
     (service({"nodeSelector": {"accelerator": "nvidia-l4"}}), "service.template.nodeSelector"),
     (service({"serviceMesh": {"mesh": "m"}}), "service.template.serviceMesh"),
-    (service({"executionEnvironment": "EXECUTION_ENVIRONMENT_GEN1"}), "service.template.executionEnvironment"),
     (service({"scaling": {"cpuUtilization": 0.5}}), "service.template.scaling.cpuUtilization"),
     (service({"timeout": "0.5s"}), "service.template.timeout"),
-    (
-        service(container={"env": [{"name": "A", "valueSource": {"secretKeyRef": {"secret": "s"}}}]}),
-        "service.template.containers[0].env[0].valueSource",
-    ),
     (
         service(container=limits(**{"nvidia.com/gpu": "1"})),
         "service.template.containers[0].resources.limits.nvidia.com/gpu",
@@ -304,7 +350,6 @@ OURS = [
     (service(container={"ports": [{"name": "h2c"}]}), "service.template.containers[0].ports[0].name"),
     (service(container={"startupProbe": {"grpc": {}}}), "service.template.containers[0].startupProbe.grpc"),
     (service(container={"livenessProbe": {"grpc": {}}}), "service.template.containers[0].livenessProbe.grpc"),
-    (service(container={"readinessProbe": {"httpGet": {}}}), "service.template.containers[0].readinessProbe"),
     (service(container={"workingDir": "/x"}), "service.template.containers[0].workingDir"),
     (service(container={"baseImageUri": "x"}), "service.template.containers[0].baseImageUri"),
     (
@@ -314,7 +359,6 @@ OURS = [
     (service(container={"sandboxLauncher": True}), "service.template.containers[0].sandboxLauncher"),
     (service(binaryAuthorization={"useDefault": True}), "service.binaryAuthorization"),
     (service(iapEnabled=True), "service.iapEnabled"),
-    (service(defaultUriDisabled=True), "service.defaultUriDisabled"),
     (service(sshEnabled=True), "service.sshEnabled"),
     (service(buildConfig={"imageUri": "x"}), "service.buildConfig"),
     (service(multiRegionSettings={"regions": ["a"]}), "service.multiRegionSettings"),
@@ -337,6 +381,18 @@ def test_what_one_machine_cannot_honour_is_refused_by_name(body: Any, path: str)
 
 
 ACCEPTED = [
+    mounted({"emptyDir": {"medium": "MEMORY", "sizeLimit": "64Mi"}}),
+    mounted({"secret": {"secret": "s", "items": [{"path": "a/b", "version": "3", "mode": 256}]}}),
+    mounted({"gcs": {"bucket": "b", "readOnly": True}}, subPath="x/y"),
+    with_secret(secret="projects/p/secrets/s", version="latest"),
+    containers(
+        {"ports": [{}], "name": "a", "dependsOn": ["b"]}, {"name": "b", "startupProbe": {"tcpSocket": {"port": 1}}}
+    ),
+    service(
+        {"executionEnvironment": "EXECUTION_ENVIRONMENT_GEN1", "sessionAffinity": True, "healthCheckDisabled": True}
+    ),
+    service(container={"readinessProbe": {"httpGet": {}, "successThreshold": 2}}, defaultUriDisabled=True),
+    service(functionalType="FUNCTIONAL_TYPE_MCP_SERVER"),
     service({"sessionAffinity": False, "healthCheckDisabled": False, "encryptionKey": "", "volumes": []}),
     service(binaryAuthorization={}, iapEnabled=False, defaultUriDisabled=False, launchStage="BETA"),
     service({"executionEnvironment": "EXECUTION_ENVIRONMENT_GEN2"}),

@@ -1,0 +1,234 @@
+"""Secrets, volumes, sidecars and switches of a service, through the whole cloud: what runs, or why it is refused."""
+
+import base64
+
+import pytest
+
+from local_cloud.dataplane import BucketFolder, EmptyDir, Mount, SecretFile, SecretFiles, SecretRef
+
+BASE = "/run/v2/projects/mcpfleet-local/locations/europe-west1"
+SERVICES = f"{BASE}/services"
+SECRETS = "/secretmanager/v1/projects/mcpfleet-local/secrets"
+COMPUTE = "481516234200-compute@developer.gserviceaccount.com"
+ACCESSOR = "roles/secretmanager.secretAccessor"
+IMAGE = "docker.io/acme/hello:1"
+
+
+@pytest.fixture
+def api(running):
+    running.enable("run", "secretmanager", "storage")
+    return running
+
+
+@pytest.fixture
+def secret(api):
+    """A secret `db` with one version, which nobody may read but its owners."""
+    api.call("POST", f"{SECRETS}?secretId=db", {"replication": {"automatic": {}}})
+    add_version(api, b"swordfish")
+    return "projects/mcpfleet-local/secrets/db"
+
+
+def add_version(api, value):
+    body = {"payload": {"data": base64.b64encode(value).decode()}}
+    assert api.call("POST", f"{SECRETS}/db:addVersion", body).status_code == 200
+
+
+def deployed(api, template, name="hello", **more):
+    """The finished operation of creating a service."""
+    answer = api.call("POST", f"{SERVICES}?serviceId={name}", {"template": template, **more})
+    assert answer.status_code == 200, answer.text
+    return api.call("POST", f"/run/v2/{answer.json()['name']}:wait", {}).json()
+
+
+def with_env(**selector):
+    env = [{"name": "DB", "valueSource": {"secretKeyRef": selector}}]
+    return {"containers": [{"image": IMAGE, "env": env}]}
+
+
+def with_volume(source, **mount):
+    mounts = [{"name": "v", "mountPath": "/v", **mount}]
+    return {"containers": [{"image": IMAGE, "volumeMounts": mounts}], "volumes": [{"name": "v", **source}]}
+
+
+def only(api):
+    (revision,) = api.plane.running.values()
+    return revision
+
+
+PERMISSION_DENIED = (
+    "Permission denied on secret: projects/481516234200/secrets/db/versions/1 for Revision service account "
+    f"{COMPUTE}. The service account used must be granted the 'Secret Manager Secret Accessor' role "
+    "(roles/secretmanager.secretAccessor) at the secret, project or higher level."
+)
+SOURCES = [
+    with_env(secret="db", version="1"),
+    with_volume({"secret": {"secret": "db", "items": [{"path": "a", "version": "1"}]}}),
+]
+
+
+@pytest.mark.parametrize("template", SOURCES, ids=["variable", "file"])
+def test_a_revision_whose_account_may_not_read_a_secret_is_refused_in_googles_words(api, secret, template):
+    done = deployed(api, template)
+    assert done["error"]["code"] == 9
+    assert done["error"]["message"].startswith("Revision 'hello-00001-")
+    assert done["error"]["message"].endswith(PERMISSION_DENIED)
+    assert api.plane.running == {}
+
+
+@pytest.mark.parametrize("template", SOURCES, ids=["variable", "file"])
+@pytest.mark.parametrize("level", ["secret", "project"])
+def test_with_the_role_on_the_secret_or_the_project_it_runs(api, secret, template, level):
+    api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}", secret if level == "secret" else None)
+    assert "error" not in deployed(api, template)
+    assert "swordfish" not in repr(only(api)), "values are read when an instance starts"
+
+
+@pytest.mark.parametrize(
+    ("selector", "shown"),
+    [({"secret": "none"}, "none/versions/latest"), ({"secret": "db", "version": "9"}, "db/versions/9")],
+)
+def test_a_secret_or_version_that_is_not_there_is_named(api, secret, selector, shown):
+    api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
+    done = deployed(api, with_env(**selector))
+    assert f"Secret projects/481516234200/secrets/{shown} was not found" in done["error"]["message"]
+
+
+def test_a_disabled_version_is_refused_too(api, secret):
+    api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
+    api.call("POST", f"{SECRETS}/db/versions/1:disable", {})
+    assert "is in DISABLED state" in deployed(api, with_env(secret="db", version="1"))["error"]["message"]
+
+
+def test_a_secret_may_be_named_in_full_and_another_project_is_not_told_apart_from_none(api, secret):
+    api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
+    assert "error" not in deployed(api, with_env(secret="projects/481516234200/secrets/db"))
+    other = deployed(api, with_env(secret="projects/acme/secrets/db"), name="other")
+    assert "Permission denied on secret: projects/acme/secrets/db/versions/latest" in other["error"]["message"]
+
+
+def test_the_value_is_what_the_version_holds_when_it_is_asked_for(api, secret):
+    api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
+    ref = SecretRef(secret=secret)
+    assert api.cloud._sources.secret(ref, COMPUTE) == b"swordfish"
+    add_version(api, b"newer")
+    assert api.cloud._sources.secret(ref, COMPUTE) == b"newer"
+    assert api.cloud._sources.secret(SecretRef(secret=secret, version="1"), COMPUTE) == b"swordfish"
+
+
+def test_a_change_of_a_secrets_versions_is_told_to_whoever_mounts_it(api, secret):
+    told = []
+    api.cloud.secrets.watch(told.append)
+    add_version(api, b"newer")
+    api.call("POST", f"{SECRETS}/db/versions/1:disable", {})
+    api.call("DELETE", f"{SECRETS}/db")
+    assert told == [secret] * 3
+
+
+def test_volumes_reach_the_data_plane_as_they_were_asked_for(api, secret):
+    api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
+    items = [{"path": "a/b", "version": "1", "mode": 256}, {"path": "c"}]
+    assert "error" not in deployed(api, with_volume({"secret": {"secret": "db", "items": items, "defaultMode": 292}}))
+    (volume,) = only(api).volumes
+    files = (SecretFile(path="a/b", version="1", mode=0o400), SecretFile(path="c", version="latest", mode=0o444))
+    assert volume.source == SecretFiles(secret=secret, files=files)
+    assert only(api).mounts == (Mount(volume="v", path="/v"),)
+
+
+def test_a_secret_volume_without_items_is_one_file_with_the_secrets_name(api, secret):
+    api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
+    deployed(api, with_volume({"secret": {"secret": "db"}}))
+    assert only(api).volumes[0].source.files == (SecretFile(path="db", version="latest", mode=0o444),)
+
+
+@pytest.mark.parametrize(("limit", "size"), [({"sizeLimit": "64Mi"}, 64 * 2**20), ({}, 256 * 2**20)])
+def test_a_volume_in_memory_has_its_limit_or_half_of_the_instances_memory(api, limit, size):
+    deployed(api, with_volume({"emptyDir": {"medium": "MEMORY", **limit}}))
+    assert only(api).volumes[0].source == EmptyDir(size_bytes=size)
+
+
+def test_a_bucket_is_mounted_only_where_the_account_may_use_its_objects(api):
+    template = with_volume({"gcs": {"bucket": "data", "readOnly": True}})
+    assert "The bucket 'data' of a volume was not found." in deployed(api, template)["error"]["message"]
+    assert api.call("POST", "/storage/v1/b?project=mcpfleet-local", {"name": "data"}).status_code == 200
+    refused = deployed(api, template, name="second")["error"]["message"]
+    assert f"{COMPUTE} lacks storage.objects.list, storage.objects.get on the bucket 'data'" in refused
+    api.grant("roles/storage.objectViewer", f"serviceAccount:{COMPUTE}", "projects/mcpfleet-local/buckets/data")
+    assert "error" not in deployed(api, template, name="third")
+    assert only(api).volumes[0].source == BucketFolder(bucket="data", read_only=True)
+    writing = deployed(api, with_volume({"gcs": {"bucket": "data"}}), name="fourth")["error"]["message"]
+    assert "lacks storage.objects.create, storage.objects.delete" in writing
+    assert "roles/storage.objectUser" in writing
+
+
+def test_sidecars_run_beside_the_one_with_the_port_whatever_their_order(api):
+    containers = [
+        {
+            "image": "docker.io/acme/proxy:1",
+            "name": "proxy",
+            "resources": {"limits": {"cpu": "0.5", "memory": "128Mi"}},
+        },
+        {"image": IMAGE, "name": "app", "ports": [{"containerPort": 9000}], "dependsOn": ["proxy"]},
+    ]
+    done = deployed(api, {"containers": containers})
+    assert "error" not in done
+    revision = only(api)
+    assert (revision.container_name, revision.port, revision.depends_on) == ("app", 9000, ("proxy",))
+    (sidecar,) = revision.sidecars
+    assert (sidecar.name, sidecar.port, sidecar.startup_probe) == ("proxy", None, None)
+    assert sidecar.memory_bytes == 128 * 2**20
+    assert sidecar.image.startswith("docker.io/acme/proxy@sha256:")
+    shown = api.call("GET", f"{SERVICES}/hello").json()["template"]["containers"]
+    assert "ports" not in shown[0]
+    assert "startupProbe" not in shown[0]
+    revisions = api.call("GET", f"{SERVICES}/hello/revisions").json()["revisions"]
+    assert [one["image"].partition("@")[0] for one in revisions[0]["containers"]] == [
+        "docker.io/acme/proxy",
+        "docker.io/acme/hello",
+    ]
+
+
+def test_a_service_with_a_disabled_default_url_shows_none_and_its_door_is_shut(api):
+    deployed(api, {"containers": [{"image": IMAGE}]}, defaultUriDisabled=True)
+    shown = api.call("GET", f"{SERVICES}/hello").json()
+    assert not {"uri", "urls"} & set(shown)
+    assert shown["defaultUriDisabled"] is True
+    assert api.cloud.run.front_doors()[0].default_uri is False
+
+
+def test_a_functional_type_stays_as_it_was_first_set(api):
+    template = {"containers": [{"image": IMAGE}]}
+    deployed(api, template)
+    typed = {"template": template, "functionalType": "FUNCTIONAL_TYPE_MCP_SERVER"}
+    assert api.call("PATCH", f"{SERVICES}/hello", typed).status_code == 200
+    refused = api.call("PATCH", f"{SERVICES}/hello", {"template": template})
+    assert refused.status_code == 400
+    assert "functional_type: is immutable" in refused.json()["error"]["message"]
+    assert api.call("GET", f"{SERVICES}/hello").json()["functionalType"] == "FUNCTIONAL_TYPE_MCP_SERVER"
+
+
+def test_switches_reach_the_data_plane(api):
+    probe = {"httpGet": {"path": "/ready"}, "periodSeconds": 2, "successThreshold": 3}
+    template = {
+        "containers": [{"image": IMAGE, "readinessProbe": probe}],
+        "sessionAffinity": True,
+        "healthCheckDisabled": True,
+    }
+    assert "error" not in deployed(api, template)
+    revision = only(api)
+    assert (revision.session_affinity, revision.health_checked) == (True, False)
+    assert revision.readiness_probe.http_path == "/ready"
+    assert (revision.readiness_probe.period, revision.readiness_probe.success_threshold) == (2, 3)
+
+
+def test_two_regions_have_a_service_of_the_same_name_each(api):
+    deployed(api, {"containers": [{"image": IMAGE}]})
+    other = SERVICES.replace("europe-west1", "us-central1")
+    answer = api.call("POST", f"{other}?serviceId=hello", {"template": {"containers": [{"image": IMAGE}]}})
+    assert answer.status_code == 200
+    api.call("POST", f"/run/v2/{answer.json()['name']}:wait", {})
+    urls = [api.call("GET", f"{place}/hello").json()["urls"][-1] for place in (SERVICES, other)]
+    assert urls == [
+        "https://hello-481516234200.europe-west1.run.app",
+        "https://hello-481516234200.us-central1.run.app",
+    ]
+    assert len(api.cloud.run.front_doors()) == 2
