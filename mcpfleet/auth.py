@@ -30,6 +30,8 @@ SERVERLESS_AUTHORIZATION = "X-Serverless-Authorization"
 REFRESH_EARLY_SECONDS = 300.0
 EXPIRY_LEEWAY_SECONDS = 10.0
 """A token this near to its end may expire on the way, so it counts as expired."""
+SKEWED_SECONDS = 300.0
+"""How long a token is held that, by a clock that is ahead, has expired on arrival: Google's have as much left."""
 RETRY_SECONDS = 10.0
 """While a valid token is held, a failed refresh is tried again after this."""
 MISTRUST_SECONDS = 60.0
@@ -69,6 +71,7 @@ class IdTokens:
         self._start = start
         self._lock = threading.Lock()  # held for assignments only, never across a fetch
         self._token: IdToken | None = None
+        self._expires_at = 0.0  # by this machine's clock, which may be wrong
         self._fetched_at = 0.0
         self._retry_at = 0.0
         self._flight: Future[IdToken] | None = None
@@ -111,18 +114,17 @@ class IdTokens:
             Whether another is to be had, so that the request, which the service did not look at, can go again.
         """
         with self._lock:
-            if self._token is token and self._clock() - self._fetched_at >= MISTRUST_SECONDS:
+            now = self._clock()
+            if self._token is token and now - self._fetched_at >= MISTRUST_SECONDS:
                 self._token = None
-            return self._token is not token
+            return self._token is not token or now >= self._expires_at - EXPIRY_LEEWAY_SECONDS
 
     def _token_or_flight(self) -> IdToken | Future[IdToken]:
         """The token held if it is still valid, or else the refresh to wait for; starts one when it is time."""
         with self._lock:
             now, token = self._clock(), self._token
-            valid = token is not None and now < token.expires_at - EXPIRY_LEEWAY_SECONDS
-            due = not valid or (
-                token is not None and now >= token.expires_at - REFRESH_EARLY_SECONDS and now >= self._retry_at
-            )
+            valid = token is not None and now < self._expires_at - EXPIRY_LEEWAY_SECONDS
+            due = not valid or (now >= self._expires_at - REFRESH_EARLY_SECONDS and now >= self._retry_at)
             flight, mine = self._flight, due and self._flight is None
             if mine:
                 flight = self._flight = Future[IdToken]()
@@ -143,7 +145,7 @@ class IdTokens:
     def _refresh(self, flight: Future[IdToken]) -> None:
         try:
             token = self.source.fetch(self.audience)
-            if self._clock() >= token.expires_at - EXPIRY_LEEWAY_SECONDS:
+            if self._clock() >= token.expires_at - EXPIRY_LEEWAY_SECONDS and not self.source.mints:
                 raise CredentialsRefusedError(
                     f"The token from the {self.source.name} has already expired. "
                     "Renew it there, and check this machine's clock."
@@ -159,8 +161,8 @@ class IdTokens:
             now = self._clock()
             self._retry_at = now + RETRY_SECONDS
             if isinstance(outcome, IdToken):
-                self._token, self._fetched_at = outcome, now
-            left = self._token.expires_at - now if self._token else 0.0
+                self._token, self._fetched_at, self._expires_at = outcome, now, _expiry(outcome, now)
+            left = self._expires_at - now if self._token else 0.0
         if isinstance(outcome, IdToken):
             flight.set_result(outcome)
             return
@@ -168,6 +170,15 @@ class IdTokens:
             reason = str(outcome) if isinstance(outcome, AuthError) else repr(outcome)
             _log.warning("ID token not renewed (the one held is good for %d s more): %s", left, reason)
         flight.set_exception(outcome)
+
+
+def _expiry(token: IdToken, now: float) -> float:
+    """When a token that has just come expires, by a clock that may be wrong."""
+    if now >= token.expires_at - EXPIRY_LEEWAY_SECONDS:
+        _log.warning("This machine's clock is ahead of the token's issuer by more than a token's life. Set it.")
+        return now + SKEWED_SECONDS
+    behind = max(0.0, (token.issued_at or now) - now)  # nobody issues a token in the future
+    return token.expires_at - behind
 
 
 class IdTokenAuth(httpx2.Auth):
@@ -198,8 +209,9 @@ class IdTokenAuth(httpx2.Auth):
         """Called by `httpx2.AsyncClient`."""
         token = await self.tokens.aget()
         self._sign(request, token)
+        in_memory = isinstance(request.stream, httpx2.ByteStream)
         response = yield request
-        if self._goes_again(request, response, token):
+        if self._is_outdated(response, token) and in_memory:
             self._sign(request, await self.tokens.aget())
             yield request
 
@@ -207,22 +219,21 @@ class IdTokenAuth(httpx2.Auth):
         """Called by `httpx2.Client`."""
         token = self.tokens.get()
         self._sign(request, token)
+        in_memory = isinstance(request.stream, httpx2.ByteStream)
         response = yield request
-        if self._goes_again(request, response, token):
+        if self._is_outdated(response, token) and in_memory:
             self._sign(request, self.tokens.get())
             yield request
 
     def _sign(self, request: httpx2.Request, token: IdToken) -> None:
         request.headers[self.header] = f"Bearer {token.value}"
 
-    def _goes_again(self, request: httpx2.Request, response: httpx2.Response, token: IdToken) -> bool:
-        """Whether the service refused a token that can be replaced, and the request can be sent once more.
+    def _is_outdated(self, response: httpx2.Response, token: IdToken) -> bool:
+        """Whether the service refused a token that can be replaced.
 
         Cloud Run's front end refuses before the service has seen the request, so nothing is done twice.
         """
         # The front end says this of an expired or mis-audienced token; an application's own 401 may
         # say it too, and then a fetch a minute is all it costs.
         challenge = response.headers.get("www-authenticate", "")
-        if response.status_code != 401 or "invalid_token" not in challenge:
-            return False
-        return self.tokens.refused(token) and isinstance(request.stream, httpx2.ByteStream)
+        return response.status_code == 401 and "invalid_token" in challenge and self.tokens.refused(token)

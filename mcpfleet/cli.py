@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from mcpfleet.proxy import Proxy
+    from mcpfleet.sources import TokenSource
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 _out = Console(soft_wrap=True, highlight=False)  # soft wrap: a command that is copied must stay one line
@@ -78,11 +79,16 @@ def connect(
     """
     from mcpfleet.auth import IdTokenAuth
     from mcpfleet.desk import run_connect
+    from mcpfleet.sources import Unusable
 
     _log_to_stderr(logging.INFO if verbose else logging.WARNING)
     found = options.find_stack(url, audience, stack, outputs, cwd)
     chosen = options.one_server(found, server, url, audience)
-    source = options.find_source(found, credentials, token_file, token_command, impersonate)
+    source: TokenSource
+    try:
+        source = options.find_source(found, credentials, token_file, token_command, impersonate)
+    except AuthError as error:
+        source = Unusable(error)  # said to the client, whose user sees that; few see what a server writes to stderr
     run_connect(chosen.target, IdTokenAuth(chosen.audience, source))
 
 

@@ -48,6 +48,7 @@ class ServiceAccountKey:
     """
 
     any_audience = True
+    mints = True
 
     def __init__(self, info: Mapping[str, Any], path: Path, request: GoogleRequest | None = None) -> None:
         self.name = f"service account key {path}"
@@ -76,6 +77,7 @@ class ImpersonatedAccount:
     """A file made by `gcloud auth application-default login --impersonate-service-account=…`."""
 
     any_audience = True
+    mints = True
 
     def __init__(self, info: Mapping[str, Any], path: Path, request: GoogleRequest | None = None) -> None:
         self.name = f"impersonated service account of {path}"
@@ -110,6 +112,7 @@ class UserLogin:
     """
 
     any_audience = False
+    mints = True
 
     def __init__(self, info: Mapping[str, Any], path: Path, request: GoogleRequest | None = None) -> None:
         self.name = f"login in {path}"
@@ -152,6 +155,7 @@ class MetadataServer:
 
     name = "metadata server"
     any_audience = True
+    mints = True
 
     def __init__(self, request: GoogleRequest | None = None) -> None:
         self._request = request or _request_for("http://localhost")  # never through an HTTP proxy

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from mcpfleet.errors import (
+    AuthError,
     CredentialsFileError,
     CredentialsRefusedError,
     NoCredentialsError,
@@ -49,6 +50,11 @@ class TokenSource(Protocol):
         """Whether its tokens are for whatever audience is asked for; a person's are not."""
         ...
 
+    @property
+    def mints(self) -> bool:
+        """Whether it asks Google, who gives no token that has already expired; a file or a command may."""
+        ...
+
     def fetch(self, audience: str) -> IdToken:
         """Get a new token, blocking.
 
@@ -62,6 +68,7 @@ class TokenFile:
     """A file that something else keeps a fresh token in; read again for each refresh."""
 
     any_audience = False
+    mints = False
 
     def __init__(self, path: Path) -> None:
         self.name = f"token file {path}"
@@ -83,6 +90,7 @@ class TokenCommand:
     """A command that prints a fresh token, such as `gcloud auth print-identity-token`; no shell."""
 
     any_audience = False
+    mints = False
 
     def __init__(self, command: str) -> None:
         self.name = f"command `{command}`"
@@ -114,6 +122,21 @@ class TokenCommand:
         return IdToken.parse(done.stdout, f"The {self.name}")
 
 
+class Unusable:
+    """No identity, and the reason: for a program that has to start all the same, and to say it when it is asked."""
+
+    name = "no identity"
+    any_audience = False
+    mints = False
+
+    def __init__(self, reason: AuthError) -> None:
+        self._reason = reason
+
+    def fetch(self, audience: str) -> IdToken:
+        """Raise the reason."""
+        raise self._reason
+
+
 class DefaultSource:
     """`default_source`, chosen at the first fetch: choosing may ask the network, so it waits for a thread."""
 
@@ -130,6 +153,11 @@ class DefaultSource:
     def any_audience(self) -> bool:
         """That of the chosen source."""
         return self._chosen is not None and self._chosen.any_audience
+
+    @property
+    def mints(self) -> bool:
+        """That of the chosen source."""
+        return self._chosen is not None and self._chosen.mints
 
     def fetch(self, audience: str) -> IdToken:
         """Choose, if that is still to be done, and fetch."""
@@ -149,6 +177,7 @@ class Impersonation:
     """
 
     any_audience = True
+    mints = True
 
     def __init__(
         self,

@@ -24,12 +24,14 @@ class IdToken:
         expires_at: Unix time in seconds, from the claim `exp`.
         member: The caller as IAM writes it, `user:ada@acme.dev`; empty when the token names no email.
         audience: The claim `aud`; a person's token holds their OAuth client there, not the service.
+        issued_at: Unix time in seconds by the issuer's clock, from the claim `iat`; None where it says nothing.
     """
 
     value: str = field(repr=False)
     expires_at: float
     member: str = ""
     audience: str = ""
+    issued_at: float | None = None
 
     @classmethod
     def parse(cls, text: str, origin: str) -> IdToken:
@@ -47,13 +49,14 @@ class IdToken:
             # google-auth is not annotated here; it returns the payload's JSON object.
             claims = cast("Mapping[str, Any]", jwt.decode(text, verify=False))  # pyright: ignore[reportUnknownMemberType]
             expires_at = float(claims["exp"])
+            issued_at = float(claims["iat"]) if "iat" in claims else None
         except (ValueError, KeyError, TypeError) as error:
             kind = "an OAuth access token" if text.startswith("ya29.") else "something else"
             raise CredentialsRefusedError(
                 f"{origin} gave {kind}, not an ID token (a JWT with an expiry). "
                 "Cloud Run takes ID tokens only; `gcloud auth print-identity-token` prints one."
             ) from error
-        return cls(text, expires_at, _member(str(claims.get("email", ""))), str(claims.get("aud", "")))
+        return cls(text, expires_at, _member(str(claims.get("email", ""))), str(claims.get("aud", "")), issued_at)
 
 
 def _member(email: str) -> str:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mcpfleet.tokens import IdToken
 
 HOUR = 3600.0
+NO_CLOCK = {"verify_exp": False, "verify_iat": False}  # not the real one
 PERSONS_AUDIENCE = "764086051850.apps.example"
 FRONT_END_401 = {"content-type": "text/html; charset=UTF-8", "www-authenticate": 'Bearer error="invalid_token"'}
 
@@ -68,6 +69,7 @@ class Google:
             "aud": audience,
             "email": email,
             "sub": "1",
+            "iat": int(self.clock()),
             "exp": int(self.clock() + lifetime),
             "jti": str(self.issued),
         }
@@ -78,7 +80,11 @@ class Google:
         scheme, _, token = header.partition(" ")
         assert scheme == "Bearer"
         claims = jwt.decode(
-            token, self.key.public_key(), algorithms=["RS256"], audience=audience, options={"verify_exp": False}
+            token,
+            self.key.public_key(),
+            algorithms=["RS256"],
+            audience=audience,
+            options=NO_CLOCK,
         )
         if claims["exp"] <= self.clock():
             raise jwt.ExpiredSignatureError("expired by the service's clock")
@@ -94,7 +100,9 @@ class Google:
         if parts.path.endswith(":generateIdToken"):
             # google-auth sends a JWT it signed itself; the issuer knows the key, so check it.
             bearer = {k.lower(): v for k, v in headers.items()}["authorization"].removeprefix("Bearer ")
-            caller = jwt.decode(bearer, self.key.public_key(), algorithms=["RS256"], options={"verify_aud": False})
+            caller = jwt.decode(
+                bearer, self.key.public_key(), algorithms=["RS256"], options={**NO_CLOCK, "verify_aud": False}
+            )
             return GoogleAnswer(200, {"token": self.mint(json.loads(body)["audience"], caller["iss"])})
         form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
         if form["grant_type"] == "refresh_token":
@@ -129,6 +137,7 @@ class IssuerSource:
     error: Exception | None = None
     fetched: int = 0
     any_audience: bool = True
+    mints: bool = False
     name: str = "test login"
 
     def fetch(self, audience):

@@ -3,6 +3,7 @@ import logging
 import threading
 
 import httpx2
+import jwt
 import pytest
 
 from mcpfleet.auth import IdTokenAuth, IdTokens
@@ -220,3 +221,92 @@ async def test_a_token_is_not_shown_by_repr(tokens):
     token = await tokens.aget()
     assert token.value not in repr(token)
     assert tokens.member == "user:ada@acme.dev"
+
+
+async def test_a_request_whose_token_expired_on_the_way_goes_again_with_a_new_one(clock, source, tokens, google):
+    source.lifetime = 30
+    sent = []
+
+    def slow(request):
+        if not sent:
+            clock.advance(31)
+        sent.append(request.headers["x-serverless-authorization"])
+        try:
+            google.verify(sent[-1], AUDIENCE)
+        except jwt.ExpiredSignatureError:
+            return httpx2.Response(401, headers={"www-authenticate": 'Bearer error="invalid_token"'})
+        return httpx2.Response(200)
+
+    async with client_of(httpx2.MockTransport(slow), tokens) as client:
+        assert (await client.post(URL, content=b"pay")).status_code == 200
+    assert len(set(sent)) == 2
+
+
+async def test_a_body_that_is_a_stream_is_not_sent_twice(clock, tokens, front_end):
+    async def body():
+        yield b"pay"
+
+    service = front_end("https://another.example")
+    async with client_of(service, tokens) as client:
+        await client.get(URL)
+        clock.advance(600)
+        assert (await client.post(URL, content=body())).status_code == 401
+        assert len(service.requests) == 2
+        await client.post(URL, content=b"pay")
+        assert len(service.requests) == 3, "the token that was just fetched is not mistrusted"
+
+
+async def test_the_blocking_client_sends_a_refused_request_again_too(clock, tokens, source, google):
+    answers = [401, 200]
+    refused = {"www-authenticate": 'Bearer error="invalid_token"'}
+    transport = httpx2.MockTransport(lambda _request: httpx2.Response(answers.pop(0), headers=refused))
+    tokens.get()
+    clock.advance(600)
+    with httpx2.Client(transport=transport, auth=IdTokenAuth(AUDIENCE, tokens=tokens)) as client:
+        assert client.post(URL, content=b"x").status_code == 200
+    assert source.fetched == 2
+
+
+class Skewed:
+    """A clock that is wrong by some seconds."""
+
+    def __init__(self, clock, seconds):
+        self.clock = clock
+        self.seconds = seconds
+
+    def __call__(self):
+        return self.clock() + self.seconds
+
+
+@pytest.mark.parametrize("seconds", [-7200, -600, -59, 59, 600, 3000, 7200])
+async def test_a_clock_that_is_wrong_costs_no_refused_request(clock, service, source, google, seconds):
+    source.mints = True
+    tokens = IdTokens(source, AUDIENCE, clock=Skewed(clock, seconds), start=at_once)
+    async with client_of(service, tokens) as client:
+        for _ in range(60):  # five hours, a request every five minutes
+            assert (await client.get(URL)).status_code == 200
+            clock.advance(300)
+    assert len(service.claims) == 60
+    assert len(service.requests) == 60, "none was refused on the way"
+
+
+async def test_a_clock_that_is_ahead_by_more_than_a_tokens_life_is_named(clock, source, caplog):
+    source.mints = True
+    with caplog.at_level(logging.WARNING):
+        IdTokens(source, AUDIENCE, clock=Skewed(clock, 7200), start=at_once).get()
+    assert "clock is ahead" in caplog.text
+
+
+async def test_a_metadata_server_that_is_away_for_less_than_a_tokens_rest_is_not_missed(clock, service, source, tokens):
+    async with client_of(service, tokens) as client:
+        await client.get(URL)
+        clock.advance(3600 - 290)  # the refresh is due
+        source.error = TokenEndpointUnavailableError("the metadata server did not answer")
+        for _ in range(5):
+            assert (await client.get(URL)).status_code == 200
+            clock.advance(1)
+        source.error = None
+        clock.advance(10)
+        for _ in range(30):
+            assert (await client.get(URL)).status_code == 200
+            clock.advance(60)

@@ -12,10 +12,19 @@ from mcpfleet.errors import (
     TokenEndpointUnavailableError,
     UnsupportedCredentialsError,
 )
-from mcpfleet.sources import DefaultSource, TokenCommand, TokenFile, default_source, source_from_file
+from mcpfleet.sources import (
+    DefaultSource,
+    Impersonation,
+    TokenCommand,
+    TokenFile,
+    Unusable,
+    default_source,
+    source_from_file,
+)
 from mcpfleet.tokens import IdToken
 
 AUDIENCE = "https://echo.run.app"
+BOT = "bot@acme.iam.gserviceaccount.com"
 LOOPBACK = "http://127.0.0.1:8470/oauth2/token"
 
 
@@ -217,3 +226,64 @@ def test_a_token_command_that_does_not_exist_is_one_message(monkeypatch):
 def test_a_token_command_that_is_none_is_refused_at_once(command):
     with pytest.raises(CredentialsFileError):
         TokenCommand(command)
+
+
+@pytest.fixture
+def iam(monkeypatch, google, google_answer):
+    """IAM Credentials, and the source's token endpoint: google-auth asks the first through a session of its own."""
+
+    class Answer:
+        def __init__(self, status, body):
+            self.status_code, self._body = status, body
+
+        def json(self):
+            return self._body
+
+    class Session:
+        def __init__(self, *_arguments, **_options):
+            pass
+
+        def post(self, url, headers=None, data=None):
+            asked.append(url)
+            denied = {"error": {"message": "denied"}}
+            token = {"token": google.mint(json.loads(data)["audience"], BOT)}
+            return Answer(403, denied) if google.answer else Answer(200, token)
+
+        def configure_mtls_channel(self):
+            pass
+
+        def close(self):
+            pass
+
+    asked = []
+    monkeypatch.setattr("google.auth.transport.requests.AuthorizedSession", Session)
+
+    def request(url, **_):
+        answer = {"accessToken": "ya29.x", "expireTime": "2099-01-01T00:00:00Z"}
+        return google_answer(200, {"access_token": "ya29.s", "expires_in": 3599, **answer})
+
+    request.asked = asked
+    return request
+
+
+def test_a_service_account_is_called_as_by_whoever_may_impersonate_it(iam, login_file):
+    token = Impersonation(BOT, login_file(), environ={}, request=iam).fetch(AUDIENCE)
+    assert (token.member, token.audience) == (f"serviceAccount:{BOT}", AUDIENCE)
+    assert any(f"/serviceAccounts/{BOT}:generateIdToken" in url for url in iam.asked)
+
+
+def test_without_a_right_to_impersonate_the_role_is_named(iam, google, login_file):
+    google.answer = "denied"
+    with pytest.raises(CredentialsRefusedError, match=r"roles/iam\.serviceAccountTokenCreator"):
+        Impersonation(BOT, login_file(), environ={}, request=iam).fetch(AUDIENCE)
+
+
+def test_an_impersonation_takes_the_credentials_that_the_environment_names(tmp_path):
+    environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "gone.json")}
+    with pytest.raises(CredentialsFileError, match=r"gone\.json"):
+        Impersonation(BOT, environ=environ).fetch("https://echo.run.app")
+
+
+def test_a_program_that_starts_without_an_identity_says_the_reason_when_it_is_asked():
+    with pytest.raises(NoCredentialsError, match="log in"):
+        Unusable(NoCredentialsError("log in")).fetch("https://echo.run.app")

@@ -38,6 +38,7 @@ ANY = Wishes(call=ANY_TOOL)
 @dataclass(frozen=True)
 class Person:
     any_audience = True
+    mints = False
 
     name: str
 

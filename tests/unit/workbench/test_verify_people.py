@@ -11,6 +11,7 @@ from workbench.verify import callers_of, verify
 
 class Person:
     any_audience = True
+    mints = False
 
     def __init__(self, name):
         self.name = name
