@@ -91,7 +91,8 @@ def check(headers: Mapping[bytes, bytes], message: Message, versions: Sequence[s
 
 def _header(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
     value = headers.get(name)
-    return None if value is None else value.decode("latin-1")
+    # Blanks round a value are no part of it (RFC 9110, 5.5), and the HTTP parser leaves those at its end.
+    return None if value is None else value.decode("latin-1").strip(" \t")
 
 
 def decoded(value: str | None) -> str | None:

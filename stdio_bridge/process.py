@@ -12,7 +12,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
@@ -71,9 +71,6 @@ class Channel(Protocol):
         """End it, gently first; returns when nothing of it is left."""
         ...
 
-
-Launcher = Callable[[Reader], "asyncio.Future[Channel] | asyncio.Task[Channel]"]
-"""Starts a process for a reader."""
 
 _numbers = itertools.count(1)
 _running: set[int] = set()

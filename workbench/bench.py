@@ -1,10 +1,34 @@
 """`./dev bench NAME`: finds the measurement and runs it."""
 
 import os
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from workbench import stack
 from workbench.phases import Phases, SetupError
 from workbench.setup import prepare
+
+
+def _up(phases: Phases, runs: int) -> None:
+    from benchmarks.up import bench_up
+
+    bench_up(phases, stack.place_of(os.environ), prepare(phases), runs)
+
+
+def _bridge(phases: Phases, runs: int) -> None:
+    from benchmarks.bridge import bench_bridge
+
+    bench_bridge(phases, runs)
+
+
+def _soak(phases: Phases, runs: int) -> None:
+    from benchmarks.bridge import bench_soak
+
+    for _ in range(runs):
+        bench_soak(phases)
+
+
+BENCHMARKS: Final[Mapping[str, Callable[[Phases, int], None]]] = {"up": _up, "bridge": _bridge, "bridge-soak": _soak}
 
 
 def bench(phases: Phases, name: str, runs: int) -> None:
@@ -13,8 +37,7 @@ def bench(phases: Phases, name: str, runs: int) -> None:
     Raises:
         SetupError: There is none of that name.
     """
-    if name != "up":
-        raise SetupError(f"There is no benchmark {name!r}.", "the benchmarks are: up.")
-    from benchmarks.up import bench_up
-
-    bench_up(phases, stack.place_of(os.environ), prepare(phases), runs)
+    run = BENCHMARKS.get(name)
+    if run is None:
+        raise SetupError(f"There is no benchmark {name!r}.", f"the benchmarks are: {', '.join(BENCHMARKS)}.")
+    run(phases, runs)

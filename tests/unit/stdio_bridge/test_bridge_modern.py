@@ -73,6 +73,7 @@ async def test_every_form_of_a_result_stays_json(bridging, said, added):
         ({"mcp-method": "tools/list"}, -32020),
         ({"mcp-method": "TOOLS/CALL"}, -32020),
         ({"mcp-name": "other"}, -32020),
+        ({"mcp-name": "  echo\t"}, None),
         ({"mcp-name": "=?base64?ZWNobw==?="}, None),
         ({"mcp-name": "=?base64?ZWNob?="}, -32020),
         ({"mcp-protocol-version": "2026-07-29"}, -32020),
