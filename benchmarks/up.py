@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx2
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.copies import copy_of
 from benchmarks.overhead import measure_overhead
 from workbench import stack
 from workbench.background import Place
@@ -40,7 +40,7 @@ _ROWS = {
 def bench_up(phases: Phases, place: Place, prepared: Prepared, runs: int) -> None:
     """Measure *runs* whole cycles and print the medians, in seconds."""
     console = phases.console
-    bench = replace(place, root=_copy(place), state=place.state / "bench", port=place.port + 100)
+    bench = replace(place, root=copy_of(place, "up"), state=place.state / "bench", port=place.port + 100)
     samples: Samples = {row: [] for row in _ROWS}
     quiet = Phases(Console(quiet=True))
     overhead = ""
@@ -124,15 +124,6 @@ def _timed(samples: list[float]) -> Generator[None]:
     began = time.monotonic()
     yield
     samples.append(time.monotonic() - began)
-
-
-def _copy(place: Place) -> Path:
-    """A copy of the program, to edit."""
-    root = place.state / "bench-program"
-    shutil.rmtree(root, ignore_errors=True)
-    leave_out = shutil.ignore_patterns(".git", ".venv", ".mcpfleet", "__pycache__", ".*_cache", ".hypothesis", "tests")
-    shutil.copytree(place.root, root, ignore=leave_out)
-    return root
 
 
 def _print(console: Console, samples: Samples, runs: int) -> None:

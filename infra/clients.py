@@ -21,13 +21,11 @@ class ClientConfig(TypedDict):
     mcpServers: dict[str, ClientEntry]
 
 
-def client_config(
-    name: str, spec: Server, mcp_url: pulumi.Output[str], port: int
-) -> pulumi.Output[ClientConfig] | None:
+def client_config(name: str, spec: Server, mcp_url: pulumi.Output[str], port: int) -> pulumi.Input[ClientConfig] | None:
     """The configuration for *name*: through its proxy at *port* where IAM checks the caller, else its URL."""
     match spec.reached:
         case "proxy":
-            return pulumi.Output.from_input(_entry(name, naming.proxy_url(port, spec.path)))
+            return _entry(name, naming.proxy_url(port, spec.path))
         case "url":
             return mcp_url.apply(lambda url: _entry(name, url))
         case "network":

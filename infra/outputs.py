@@ -54,7 +54,7 @@ class ServerOutput(TypedDict):
     health_path: str | None
     domain: str | None
     address: pulumi.Output[str] | None
-    client_config: pulumi.Output[ClientConfig] | None
+    client_config: pulumi.Input[ClientConfig] | None
     proxy_command: str | None
 
 

@@ -15,6 +15,12 @@ def _up(phases: Phases, runs: int) -> None:
     bench_up(phases, stack.place_of(os.environ), prepare(phases), runs)
 
 
+def _fleet(phases: Phases, runs: int) -> None:
+    from benchmarks.fleet import bench_fleet
+
+    bench_fleet(phases, stack.place_of(os.environ), prepare(phases), runs)
+
+
 def _bridge(phases: Phases, runs: int) -> None:
     from benchmarks.bridge import bench_bridge
 
@@ -28,7 +34,12 @@ def _soak(phases: Phases, runs: int) -> None:
         bench_soak(phases)
 
 
-BENCHMARKS: Final[Mapping[str, Callable[[Phases, int], None]]] = {"up": _up, "bridge": _bridge, "bridge-soak": _soak}
+BENCHMARKS: Final[Mapping[str, Callable[[Phases, int], None]]] = {
+    "up": _up,
+    "fleet": _fleet,
+    "bridge": _bridge,
+    "bridge-soak": _soak,
+}
 
 
 def bench(phases: Phases, name: str, runs: int) -> None:

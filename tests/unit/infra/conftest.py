@@ -82,6 +82,18 @@ class Plan:
     def names(self, type_: str) -> set[str]:
         return {r.name for r in self.of(type_)}
 
+    def before(self, resource: Registered) -> set[Named]:
+        """Everything that *resource* waits for, directly or through others."""
+        known = {(r.type, r.name): r for r in self.resources}
+        found: set[Named] = set()
+        ahead = list(resource.dependencies)
+        while ahead:
+            one = ahead.pop()
+            if one not in found:
+                found.add(one)
+                ahead += known[one].dependencies
+        return found
+
     def service(self, server: str | None = None) -> Registered:
         """The service of a server in its first region; its name is the server's, then the region."""
         return next(r for r in self.of(SERVICE) if server is None or r.inputs["name"] == f"mcp-{server}")

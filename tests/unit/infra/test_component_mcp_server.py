@@ -105,10 +105,13 @@ def test_the_component_registers_its_outputs(build):
     }
 
 
-@pytest.mark.parametrize("type_", [ACCOUNT, SERVICE])
-def test_nothing_is_created_before_the_apis_are_enabled(build, type_):
-    plan = build(EXISTING)
-    assert {(API, name) for name in plan.names(API)} <= plan.one(type_).dependencies
+@pytest.mark.parametrize("account", [None, "own@p.iam.gserviceaccount.com"])
+def test_nothing_is_created_before_the_apis_are_enabled(build, account):
+    plan = build(EXISTING, service_account=account, roles=["roles/a.b"], secrets={"A": {"secret": "a", "version": "1"}})
+    apis = {(API, name) for name in plan.names(API)}
+    for resource in plan.resources:
+        if resource.parent == (SERVER, "echo"):
+            assert apis <= plan.before(resource), resource.type
 
 
 def test_a_built_image_is_deployed_by_its_digest_never_by_its_tag(build):

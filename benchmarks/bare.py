@@ -1,0 +1,154 @@
+"""The peer of `./dev bench fleet`: the same resources as a fleet's, registered by hand, without checks or components.
+
+What a person would write who knows the names already: a loop over plain values. A test holds it against the fleet's
+program, resource by resource.
+"""
+
+import json
+from typing import Any, cast
+
+import pulumi
+import pulumi_gcp as gcp
+
+APIS = ("artifactregistry", "iam", "iamcredentials", "run")
+
+
+def deploy() -> None:
+    """Register what the fleet in the stack's config asks for; it has images and invokers, and nothing else."""
+    project = pulumi.Config("gcp").require("project")
+    fleet: dict[str, Any] = json.loads(pulumi.Config("mcpfleet").require("fleet"))
+    region: str = fleet["region"]
+    first = _api(project, "cloudresourcemanager")
+    apis = [first, *(_api(project, api, first) for api in APIS)]
+    after_apis = pulumi.ResourceOptions(depends_on=apis, delete_before_replace=True)
+    number = gcp.organizations.get_project_output(
+        project_id=project, opts=pulumi.InvokeOutputOptions(depends_on=apis)
+    ).number
+    gcp.artifactregistry.Repository(
+        "fleet",
+        project=project,
+        location=region,
+        repository_id="mcpfleet",
+        format="DOCKER",
+        description="Images of the MCP servers that mcpfleet builds",
+        cleanup_policies=[
+            {"id": "delete-untagged", "action": "DELETE", "condition": {"tag_state": "UNTAGGED"}},
+            {"id": "keep-newest", "action": "KEEP", "most_recent_versions": {"keep_count": 10}},
+        ],
+        cleanup_policy_dry_run=False,
+        opts=after_apis,
+    )
+    gcp.organizations.get_client_config_output()
+    servers = cast("dict[str, dict[str, Any]]", fleet["servers"])
+    pulumi.export(
+        "servers", {name: _server(name, one, project, region, number, after_apis) for name, one in servers.items()}
+    )
+
+
+def _api(project: str, api: str, *after: pulumi.Resource) -> gcp.projects.Service:
+    return gcp.projects.Service(
+        f"fleet-{api}",
+        project=project,
+        service=f"{api}.googleapis.com",
+        disable_on_destroy=False,
+        opts=pulumi.ResourceOptions(depends_on=list(after)),
+    )
+
+
+def _server(
+    name: str,
+    server: dict[str, Any],
+    project: str,
+    region: str,
+    number: pulumi.Output[str],
+    after_apis: pulumi.ResourceOptions,
+) -> dict[str, Any]:
+    account = gcp.serviceaccount.Account(
+        name, project=project, account_id=f"mcp-{name}", display_name=f"MCP server {name}", opts=after_apis
+    )
+    url = number.apply(lambda known: f"https://mcp-{name}-{known}.{region}.run.app")
+    port: int = server["source"]["port"]
+    environment: dict[str, pulumi.Input[str]] = {
+        "MCP_BASE_URL": url,
+        "MCP_AUDIENCE": url,
+        "MCP_PATH": "/mcp",
+        "MCP_TRANSPORTS": "streamable-http",
+        "MCP_STATELESS": "true",
+        "MCP_ALLOWED_HOSTS": f"mcp-{name}-*.run.app",
+        "FORWARDED_ALLOW_IPS": "*",
+        "FASTMCP_TRANSPORT": "streamable-http",
+        "FASTMCP_HOST": "0.0.0.0",  # noqa: S104 - the container's
+        "FASTMCP_PORT": str(port),
+        "FASTMCP_STREAMABLE_HTTP_PATH": "/mcp",
+        "FASTMCP_STATELESS_HTTP": "true",
+        "FASTMCP_HTTP_HOST_ORIGIN_PROTECTION": "true",
+        "FASTMCP_HTTP_ALLOWED_HOSTS": json.dumps([f"mcp-{name}-*.run.app", "localhost:*", "127.0.0.1:*"]),
+        "FASTMCP_HTTP_ALLOWED_ORIGINS": "[]",
+        "FASTMCP_SHOW_SERVER_BANNER": "false",
+        "FASTMCP_CHECK_FOR_UPDATES": "off",
+    }
+    service = gcp.cloudrunv2.Service(
+        f"{name}-{region}",
+        name=f"mcp-{name}",
+        project=project,
+        location=region,
+        ingress="INGRESS_TRAFFIC_ALL",
+        deletion_protection=False,
+        scaling={"min_instance_count": 0},
+        template={
+            "service_account": account.email,
+            "timeout": "3600s",
+            "max_instance_request_concurrency": 80,
+            "scaling": {"max_instance_count": 3},
+            "containers": [
+                {
+                    "image": server["source"]["image"],
+                    "envs": [{"name": key, "value": value} for key, value in environment.items()],
+                    "ports": {"container_port": port},
+                    "resources": {
+                        "limits": {"cpu": "1", "memory": "512Mi"},
+                        "cpu_idle": True,
+                        "startup_cpu_boost": True,
+                    },
+                    "startup_probe": {
+                        "tcp_socket": {"port": port},
+                        "period_seconds": 240,
+                        "timeout_seconds": 240,
+                        "failure_threshold": 1,
+                    },
+                }
+            ],
+        },
+        opts=after_apis,
+    )
+    for member in server["access"]["iam"]["invokers"]:
+        gcp.cloudrunv2.ServiceIamMember(
+            f"{name}-{region}-invoker-{member}",
+            project=project,
+            location=region,
+            name=service.name,
+            role="roles/run.invoker",
+            member=member,
+            opts=pulumi.ResourceOptions(delete_before_replace=True),
+        )
+    invokers: list[str] = server["access"]["iam"]["invokers"]
+    # What tools and people need of a server: the same outputs as the fleet's.
+    return {
+        "mcp_url": service.uri.apply(lambda uri: f"{uri}/mcp"),
+        "service_url": service.uri,
+        "urls": {region: service.uri},
+        "audience": service.uri,
+        "service": service.name,
+        "region": region,
+        "project": project,
+        "access": "iam",
+        "reached": "proxy",
+        "invokers": invokers,
+        "transports": ["streamable-http"],
+        "sessions": "stateless",
+        "health_path": None,
+        "domain": None,
+        "address": None,
+        "client_config": {"mcpServers": {name: {"type": "http", "url": "http://127.0.0.1:3000/mcp"}}},
+        "proxy_command": f"gcloud run services proxy mcp-{name} --project {project} --region {region} --port 3000",
+    }
