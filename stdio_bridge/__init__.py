@@ -9,6 +9,7 @@
 | `pool.py` | children that all clients share, restarted when they end |
 | `leases.py` | children for one call at a time, for clients that the server may ask something |
 | `sessions.py` | a child for each session of a stateful client |
+| `headers.py`, `params.py` | what headers of 2026-07-28 repeat of the body |
 | `legacy.py`, `modern.py`, `listening.py`, `sse.py` | the protocol's eras, each in its own words |
 | `edge.py`, `replies.py` | HTTP: what may come in, what goes out |
 | `hosting.py` | the application, the drain, the runner |

@@ -15,6 +15,7 @@ from stdio_bridge.legacy import VERSIONS, Legacy
 from stdio_bridge.listening import Listening
 from stdio_bridge.messages import MessageError
 from stdio_bridge.modern import Modern
+from stdio_bridge.params import PREFIX
 from stdio_bridge.pool import Pool
 from stdio_bridge.process import reap_adopted
 from stdio_bridge.replies import STATUS, Exchange, Receive, Scope, Send
@@ -89,7 +90,7 @@ class Bridge:
         headers: dict[bytes, bytes] = {}
         doubled: bytes | None = None
         for name, value in scope["headers"]:
-            if name in headers and name in ROUTING:
+            if name in headers and (name in ROUTING or name.startswith(PREFIX)):
                 doubled = name
             headers[name] = value
         exchange = Exchange(headers, b"", receive, send)

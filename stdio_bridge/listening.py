@@ -5,6 +5,7 @@ subscribed to at the children once, however many clients listen for it, and agai
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ class Listening:
         self._pool = pool
         self._listeners: set[_Listener] = set()
         self._resources: Counter[str] = Counter()
+        self.on_tools_changed: Callable[[], None] = lambda: None
         pool.hears = self
 
     async def serve(self, exchange: Exchange, identity: bytes, members: Json) -> None:
@@ -101,12 +103,15 @@ class Listening:
                 return
             members["uri"] = uri
         flag = _FLAGS.get(method)
+        if flag == "toolsListChanged":
+            self.on_tools_changed()
         for listener in self._listeners:
             if flag in listener.flags or (uri is not None and uri in listener.resources):
                 self._tell(listener, method, members)
 
     def joined(self, child: Child) -> None:
         """A child that has come up learns what is listened for."""
+        self.on_tools_changed()
         if self._resources and _can_subscribe(child):
             for uri in self._resources:
                 child.submit(Call(b"0", "resources/subscribe", messages.dump({"uri": uri})))

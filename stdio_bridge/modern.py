@@ -21,6 +21,7 @@ from stdio_bridge.headers import Refused, Request, check
 from stdio_bridge.leases import Lease, Leases, Profile, Question
 from stdio_bridge.listening import Listening
 from stdio_bridge.messages import Message, MessageError
+from stdio_bridge.params import Params
 from stdio_bridge.pool import Pool, Unavailable
 from stdio_bridge.replies import STATUS, Exchange, Outcome
 from stdio_bridge.settings import Settings
@@ -83,6 +84,8 @@ class Modern:
         self._listening = listening
         self._suspended: dict[str, _Suspended] = {}
         self._prefixes: dict[tuple[bytes, bool], bytes] = {}
+        self._params = Params()
+        listening.on_tools_changed = self._params.forget
 
     async def handle(self, exchange: Exchange, message: Message) -> None:
         """Answer one message.
@@ -111,10 +114,22 @@ class Modern:
             await self._discover(exchange, identity)
         elif request.method == "subscriptions/listen":
             await self._listening.serve(exchange, identity, request.members)
-        else:
+        elif await self._params_agree(exchange, identity, request):
             await self._call(exchange, identity, request)
 
     # --- calls --------------------------------------------------------------------------------------------
+
+    async def _params_agree(self, exchange: Exchange, identity: bytes, request: Request) -> bool:
+        """Compare `Mcp-Param-*` with the arguments; False if the request was refused."""
+        child = self._pool.pick()
+        if request.method != "tools/call" or child is None:
+            return True
+        try:
+            await self._params.check(child, request.name, request.members, exchange.headers)
+        except Refused as refused:
+            await exchange.refuse(400, refused.code, str(refused), identity)
+            return False
+        return True
 
     async def _call(self, exchange: Exchange, identity: bytes, request: Request) -> None:
         members, meta = request.members, request.meta
