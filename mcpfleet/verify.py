@@ -108,6 +108,10 @@ async def check(
     return one.report
 
 
+_TOO_NEW: Final = "Unsupported protocol version"
+"""What servers of the SDKs answer to a revision that is newer than they are."""
+
+
 class _Check:
     def __init__(
         self,
@@ -155,7 +159,13 @@ class _Check:
         who = "without a token" if auth is None else "as an invoker"
         does = "tools listed" + (" and one called" if self._wishes.call else "")
         for mode in (LEGACY, MODERN):
-            await self._note(f"{who}, protocol {mode}: {does}, no redirect", self._calls(auth, mode, began))
+            words = f"{who}, protocol {mode}: {does}, no redirect"
+            await self._note(words, self._calls(auth, mode, began))
+            last = self.report.failed[-1] if self.report.failed else ""
+            if mode == MODERN and len(self.report.failed) == 1 and last.startswith(words) and _TOO_NEW in last:
+                # Most servers in the world are older than the revision, and clients of both are served.
+                self.report.failed.pop()
+                self.report.warned.append(f"it does not speak {MODERN}; clients fall back to the revision before")
         if self.report.first_ms is not None:
             await self._look_closer(auth)
 
@@ -239,12 +249,24 @@ class _Check:
                 return None
             chosen = callable_tool(tools) if call is ANY_TOOL else (call[0], dict(call[1]))
             if chosen is None:
-                return "it has no tool that can be called with numbers and words"
+                self._warn("it has no tool that can be called with numbers and words, so none was")
+                return None
             if chosen[0] not in names:
                 return f"it has no tool {chosen[0]}; it lists {', '.join(names) or 'nothing'}"
             result = await session.call_tool(*chosen)
+        if not result.is_error:
+            return None
         said = " ".join(part.text for part in result.content if isinstance(part, TextContent))
-        return f"the tool {chosen[0]} failed: {said}" if result.is_error else None
+        wrong = f"the tool {chosen[0]} failed: {said}"
+        if call is not ANY_TOOL:
+            return wrong
+        # The arguments were made up: the tool may be right to refuse them, and the call has gone all the way.
+        self._warn(f"{wrong} (with the made-up arguments {chosen[1]})")
+        return None
+
+    def _warn(self, words: str) -> None:
+        if words not in self.report.warned:  # once for both protocols
+            self.report.warned.append(words)
 
     async def _look_closer(self, auth: IdTokenAuth | None) -> None:
         """What clients stumble over, and how long an answer takes."""

@@ -34,6 +34,10 @@ MODERN = "as an invoker, protocol 2026-07-28: tools listed and one called, no re
 
 ANY = Wishes(call=ANY_TOOL)
 
+# What the TypeScript SDK 1.30 answers.
+TOO_NEW = b"""{"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message":
+    "Bad Request: Unsupported protocol version: 2026-07-28 (supported versions: 2025-11-25)"}}"""
+
 
 @dataclass(frozen=True)
 class Person:
@@ -59,6 +63,7 @@ class FrontDoor:
     stranger: int = 403
     redirect: int | None = None
     refused_revision: str | None = None
+    refusal: bytes = b""
     denied: bool = False
     seen: list = field(default_factory=list)
 
@@ -82,8 +87,9 @@ class FrontDoor:
         if answer == 200 and name == "ada":
             await self.app(scope, receive, send)
             return
-        await send({"type": "http.response.start", "status": answer, "headers": [(b"location", location)]})
-        await send({"type": "http.response.body", "body": b""})
+        headers = [(b"location", location), *([(b"content-type", b"application/json")] if self.refusal else [])]
+        await send({"type": "http.response.start", "status": answer, "headers": headers})
+        await send({"type": "http.response.body", "body": self.refusal})
 
 
 @asynccontextmanager
@@ -235,32 +241,53 @@ def test_a_redirect_is_reported_with_where_it_leads(report, status):
     ]
 
 
+def test_a_server_that_is_older_than_the_new_revision_and_says_so_is_a_warning(report):
+    found = report(refused_revision="2026-07-28", refusal=TOO_NEW)
+    assert found.failed == []
+    assert "it does not speak 2026-07-28; clients fall back to the revision before" in found.warned
+
+
 def test_a_server_that_does_not_speak_the_new_revision_fails_that_check_only(report):
     found = report(refused_revision="2026-07-28")
     assert [line.startswith(f"{MODERN}: ") for line in found.failed] == [True]
 
 
-def test_a_tool_that_fails_is_reported_by_name(report):
+@pytest.fixture
+def broken():
     server = MCPServer("broken")
 
     @server.tool()
     def explode(count: int) -> int:
         raise ToolError("no database")
 
+    return server
+
+
+def test_a_tool_that_fails_with_what_the_user_gave_it_is_reported_by_name(report, broken):
     said = "the tool explode failed: Error executing tool explode: no database"
-    assert report(server).failed == [f"{words}: {said}" for words in (LEGACY, MODERN)]
+    found = report(broken, wishes=Wishes(call=("explode", {"count": 1})))
+    assert found.failed == [f"{words}: {said}" for words in (LEGACY, MODERN)]
 
 
-def test_a_server_without_a_tool_that_can_be_called_is_reported(report):
+def test_a_tool_that_refuses_made_up_arguments_is_a_warning_since_the_call_has_gone_all_the_way(report, broken):
+    found = report(broken)
+    assert found.failed == []
+    said = (
+        "the tool explode failed: Error executing tool explode: no database (with the made-up arguments {'count': 1})"
+    )
+    assert said in found.warned
+
+
+def test_a_server_without_a_tool_that_can_be_called_is_a_warning(report):
     server = MCPServer("demanding")
 
     @server.tool()
     def search(filters: dict[str, str]) -> int:
         return len(filters)
 
-    assert report(server).failed == [
-        f"{words}: it has no tool that can be called with numbers and words" for words in (LEGACY, MODERN)
-    ]
+    found = report(server)
+    assert found.failed == []
+    assert "it has no tool that can be called with numbers and words, so none was" in found.warned
 
 
 def test_a_server_that_cannot_be_reached_fails_every_check():
