@@ -214,7 +214,7 @@ RULES = [
     ),
     Rule(
         "vocabulary, names, tokens and environment know no Pulumi",
-        ("infra/fleet", "infra/naming.py", "infra/tokens.py", "infra/environment.py"),
+        ("infra/fleet", "infra/sources", "infra/naming.py", "infra/tokens.py", "infra/environment.py"),
         no_import(r"pulumi\w*"),
         ("import pulumi", "from pulumi_gcp import run", "def f():\n    import pulumi.x", "import_module('pulumi')"),
         "import pydantic\nfrom infra import naming\n'import pulumi'",

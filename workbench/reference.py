@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from infra.fleet import access, model, parts, server, sources
+from infra.fleet import access, made, model, parts, server, sources
 from infra.fleet.kinds import Kind
 from infra.fleet.words import in_yaml
 
@@ -45,6 +45,11 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "server": server.Server,
     "source-build": sources.Build,
     "source-image": sources.ExistingImage,
+    "source-folder": made.Folder,
+    "source-git": made.Git,
+    "source-git-repository": made.GitRepository,
+    "source-stdio": made.Stdio,
+    "source-stdio-server": made.StdioServer,
     "access-iam": access.Iam,
     "access-iap": access.Iap,
     "access-iap-client": access.OauthClient,
@@ -212,11 +217,11 @@ def main() -> None:
         [sys.executable, "-m", "local_cloud.reference"], cwd=ROOT, check=True, capture_output=True, text=True
     )
     pages = {"docs/fleet.md": fleet(), "docs/local-cloud.md": json.loads(said.stdout)}
-    for name, made in pages.items():
+    for name, rendered in pages.items():
         path = ROOT / name
         before = path.read_text(encoding="utf-8")
         try:
-            after = written(before, made)
+            after = written(before, rendered)
         except PageError as error:
             sys.exit(f"{name}: {error}")
         if after != before:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import pulumi
-import pulumi_docker_build as docker_build
 import pulumi_gcp as gcp
 
 from infra import environment, naming
@@ -17,7 +16,8 @@ from infra.components import template
 from infra.components.access import Guarded, grants, switches
 from infra.components.custom_domain import CustomDomain, CustomDomainArgs
 from infra.components.foundation import Foundation
-from infra.fleet import Build, ExistingImage, OauthAccess, Server
+from infra.components.image import built_image
+from infra.fleet import ExistingImage, OauthAccess, Server
 from infra.fleet.sources import pullable
 from infra.tokens import MCP_SERVER
 
@@ -185,8 +185,14 @@ class McpServer(pulumi.ComponentResource):
         match self._spec.source:
             case ExistingImage(image=image):
                 return self._pulled(image)
-            case Build() as source:
-                return self._built(source)
+            case source:
+                return built_image(
+                    self._name,
+                    source,
+                    project=self._args.project,
+                    foundation=self._args.foundation,
+                    parent=self,
+                )
 
     def _pulled(self, image: str) -> pulumi.Input[str]:
         """*image* from where Cloud Run can pull it."""
@@ -194,28 +200,6 @@ class McpServer(pulumi.ComponentResource):
         if remote is None or pullable(image):
             return image
         return remote.apply(lambda uri: naming.through(uri, image))
-
-    def _built(self, source: Build) -> pulumi.Output[str]:
-        foundation = self._args.foundation
-        repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, self._name))
-        login = foundation.registry_login
-        image = docker_build.Image(
-            self._name,
-            # Relative, as the user wrote it: an absolute path would differ between two people's checkouts,
-            # and each of them would rebuild what the other has deployed.
-            context={"location": source.build},
-            build_args=source.build_args,
-            platforms=[docker_build.Platform.LINUX_AMD64],  # the only one that Cloud Run runs
-            push=True,
-            # The tag shows people the newest version; nothing is deployed by it.
-            tags=[pulumi.Output.concat(repository, ":latest")],
-            registries=[{"address": login.host, "username": login.username, "password": login.password}],
-            # The builder's own cache is used. None is kept in the registry: it would change the image's digest
-            # with the builder that made it.
-            build_on_preview=False,  # a preview needs no Docker, no registry and no time
-            opts=self._child,
-        )
-        return pulumi.Output.concat(repository, "@", image.digest)
 
     def _template(self, email: pulumi.Output[str]) -> "Template":
         spec = self._spec

@@ -6,6 +6,7 @@ Google's to say. Nothing in this package knows Pulumi.
 """
 
 from infra.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess, PublicAccess
+from infra.fleet.made import Folder, Git, Stdio
 from infra.fleet.model import Fleet, Registry
 from infra.fleet.parse import FleetError, parse_fleet
 from infra.fleet.server import Server
@@ -17,6 +18,8 @@ __all__ = [
     "ExistingImage",
     "Fleet",
     "FleetError",
+    "Folder",
+    "Git",
     "Iam",
     "IamAccess",
     "IapAccess",
@@ -24,5 +27,6 @@ __all__ = [
     "PublicAccess",
     "Registry",
     "Server",
+    "Stdio",
     "parse_fleet",
 ]

@@ -10,9 +10,10 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from infra.fleet import containers, identities, quantities, rules, values
-from infra.fleet.access import Access, Iam, IamAccess, IapAccess
+from infra.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess
 from infra.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, Model, without
 from infra.fleet.kinds import Kind
+from infra.fleet.made import Stdio
 from infra.fleet.parts import GcsVolume, Probes, SecretPlace, SecretRef, SecretVolume, Sidecar, Volume, Vpc
 from infra.fleet.sources import Build, Source
 from infra.fleet.values import Text
@@ -51,7 +52,7 @@ class Server(Model):
     )
     health_path: values.UrlPath | None = Field(
         default=None,
-        description="What probes ask by HTTP: /health where we build the image; for an existing image, whose"
+        description="What probes ask by HTTP: /health where we build the image (`build`, `stdio`); for any other, whose"
         " path we cannot know, only that the port accepts connections is probed unless a path is given.",
         examples=["/ready"],
     )
@@ -214,10 +215,20 @@ class Server(Model):
             return "network"
         return "proxy" if isinstance(self.access, IamAccess) else "url"
 
+    @field_validator("access", mode="after")
+    @classmethod
+    def _somebody_checks_the_caller(cls, value: Access, info: ValidationInfo) -> Access:
+        if isinstance(value, OauthAccess) and isinstance(info.data.get("source"), Stdio):
+            raise ValueError(  # noqa: TRY004 - what the user wrote, not a mistake of the code
+                "oauth leaves the check of tokens to the server, and a stdio server behind the bridge checks none:"
+                " everybody could call; write iam or iap"
+            )
+        return value
+
     @field_validator("health_path", mode="after")
     @classmethod
     def _health_path_of_a_built_server(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None and isinstance(info.data.get("source"), Build):
+        if value is None and isinstance(info.data.get("source"), (Build, Stdio)):
             value = DEFAULT_HEALTH_PATH
         if value is not None and value == info.data.get("path"):
             raise ValueError(f"{value} is the MCP endpoint already; give one of the two another path")

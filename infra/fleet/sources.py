@@ -8,9 +8,10 @@ from pydantic import Discriminator, Field, Tag
 from infra.fleet import values
 from infra.fleet.base import NUMBER, Model, kind_of, one_kind
 from infra.fleet.kinds import Kind
+from infra.fleet.made import Folder, Git, Stdio
 from infra.fleet.values import Text
 
-KINDS: Final = ("build", "image")
+KINDS: Final = ("build", "image", "folder", "git", "stdio")
 
 
 class Build(Model):
@@ -54,10 +55,14 @@ def _kind(value: Any) -> str | None:
 
 
 Source = Annotated[
-    Annotated[Build, Tag("build")] | Annotated[ExistingImage, Tag("image")],
+    Annotated[Build, Tag("build")]
+    | Annotated[ExistingImage, Tag("image")]
+    | Annotated[Folder, Tag("folder")]
+    | Annotated[Git, Tag("git")]
+    | Annotated[Stdio, Tag("stdio")],
     Discriminator(_kind),
     one_kind("source", KINDS),
-    Kind("[source](#source)", "sources", "one of `build`, `image`"),
+    Kind("[source](#source)", "sources", "one of `build`, `image`, `folder`, `git`, `stdio`"),
 ]
 """The one key says the kind, and a kind holds only what it needs."""
 

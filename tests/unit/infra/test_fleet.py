@@ -117,9 +117,9 @@ REFUSED = [
     ({"source": {"build": "./x", "prt": 1}}, "source.prt: unknown key; there is build, build_args"),
     ({"source": {"image": "a/b", "prt": 1}}, "source.prt: unknown key; did you mean port?"),
     ({"source": {"build": "./x", "port": 1}}, "source.port: unknown key; there is build, build_args"),
-    ({"source": {"git": {}}}, "source: unknown kind of source: 'git'; there is build, image"),
+    ({"source": {"svn": {}}}, "source: unknown kind of source: 'svn'; there is build, image, folder, git, stdio"),
     ({"source": {"biuld": "./x"}}, "source: unknown kind of source: 'biuld'; did you mean build?"),
-    ({"source": {}}, "source: is empty; say which kind of source: build | image"),
+    ({"source": {}}, "source: is empty; say which kind of source: build | image | folder | git | stdio"),
     ({"source": {"build": "./x", "image": "a/b"}}, "source: says build and image at once; keep one"),
     ({"source": None}, "source: nothing (null) is not a mapping; write {key: value}"),
     ({"source": "./x"}, 'source: "./x" is not a mapping; write {key: value}'),
@@ -269,7 +269,7 @@ def test_every_mistake_is_reported_at_once_in_the_order_of_the_vocabulary():
     raw = {
         "regin": "europe-west1",
         "servers": {
-            "Echo": {"source": {"git": {}}},
+            "Echo": {"source": {"svn": {}}},
             "tool": {**SOURCE, "timeout": 0, "cpu": "0.5", "min_instances": 9, "env": {"PORT": "1"}, "pth": "/x"},
         },
     }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from infra import apis, environment
 from infra.components.foundation import Foundation, FoundationArgs
 from infra.components.mcp_server import McpServer, McpServerArgs
-from infra.fleet import Build, ExistingImage, Fleet, FleetError, Server, access, parse_fleet, parts
+from infra.fleet import Build, ExistingImage, Fleet, FleetError, Server, access, made, parse_fleet, parts
 
 ANY_TEXT = st.text(st.characters(), max_size=30) | st.sampled_from(["\ud800", "a\nb", "", "z", "/z", "allUsers", "NaN"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT
@@ -21,6 +21,7 @@ MODELS = (
     *(Fleet, Server, Build, ExistingImage, access.Iap, access.Oauth, access.Public),
     *(parts.SecretRef, parts.InMemory, parts.GcsVolume, parts.Gcs, parts.SecretVolume, parts.Sidecar, parts.Probe),
     *(parts.Probes, parts.Vpc),
+    *(made.Folder, made.Git, made.GitRepository, made.Stdio, made.StdioServer),
 )
 
 # JSON with the vocabulary's own keys at random places goes deeper than JSON with random keys.

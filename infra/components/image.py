@@ -1,0 +1,137 @@
+"""The image of a server that is built here: out of which folder, by which Dockerfile.
+
+What a source without a Dockerfile comes to is `infra.sources`' business; the user reads what was found out, and which
+key would decide otherwise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pulumi
+import pulumi_docker_build as docker_build
+import pulumi_gcp as gcp
+
+from infra import naming
+from infra.components.foundation import Foundation
+from infra.fleet import Build, Folder, Git, Stdio
+from infra.sources import Layout, RecipeError, recipe_for
+from infra.sources.checkout import checkout
+from infra.sources.recipe import Mistake, Recipe
+from infra.sources.stdio import BRIDGE, stdio_recipe
+from infra.sources.stdio import Stdio as StdioServer
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""The folder of Pulumi.yaml, from which sources are looked for: this program is beside it."""
+
+CHECKOUTS: Final = ".mcpfleet/sources"
+"""Where git repositories are fetched to, below the folder of Pulumi.yaml; git ignores it."""
+
+Built = Build | Folder | Git | Stdio
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What the builder is told.
+
+    Attributes:
+        context: The folder that it gets, as seen from Pulumi.yaml: an absolute path would differ between two people's
+            checkouts, and each of them would rebuild what the other has deployed.
+        dockerfile: The Dockerfile's text, or where it is; None: `Dockerfile` in the folder.
+        labels: Labels of the image.
+        decided: What was found out.
+    """
+
+    context: str
+    dockerfile: docker_build.DockerfileArgsDict | None = None
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    decided: Sequence[str] = ()
+
+
+def built_image(
+    name: str, source: Built, *, project: str, foundation: Foundation, parent: pulumi.Resource
+) -> pulumi.Output[str]:
+    """Build and push the image of the server *name*, and give it by its digest.
+
+    Args:
+        name: The server's name.
+        source: Where it comes from.
+        project: The project that a git token's secret is in.
+        foundation: Has the registry.
+        parent: The server.
+
+    Raises:
+        pulumi.RunError: The source can't be built; the text has one line for each mistake, under its path.
+    """
+    try:
+        plan = _plan(source, project, ROOT)
+    except RecipeError as error:
+        path = f"fleet.servers.{name}.source"
+        lines = [
+            f"{path}.{one.key}: {one.sentence}" if one.key else f"{path}: {one.sentence}" for one in error.mistakes
+        ]
+        raise pulumi.RunError("\n".join(lines)) from None
+    for sentence in plan.decided:
+        pulumi.info(f"{name}: {sentence}", parent)
+    repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, name))
+    login = foundation.registry_login
+    image = docker_build.Image(
+        name,
+        context={"location": plan.context},
+        dockerfile=plan.dockerfile,
+        build_args=source.build_args,
+        labels=plan.labels or None,
+        platforms=[docker_build.Platform.LINUX_AMD64],  # the only one that Cloud Run runs
+        push=True,
+        # The tag shows people the newest version; nothing is deployed by it.
+        tags=[pulumi.Output.concat(repository, ":latest")],
+        registries=[{"address": login.host, "username": login.username, "password": login.password}],
+        # The builder's own cache is used. None is kept in the registry: it would change the image's digest
+        # with the builder that made it.
+        build_on_preview=False,  # a preview needs no Docker, no registry and no time
+        opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True),
+    )
+    return pulumi.Output.concat(repository, "@", image.digest)
+
+
+def _plan(source: Built, project: str, root: Path) -> _Plan:
+    match source:
+        case Build(build=folder):
+            return _Plan(context=folder)
+        case Folder(folder=folder):
+            return _made(folder, recipe_for(Layout.read(root / folder), source.wish))
+        case Git():
+            return _fetched(source, project, root)
+        case Stdio(stdio=server):
+            bridge = (root / BRIDGE / "Dockerfile").read_text(encoding="utf-8")
+            recipe = stdio_recipe(bridge, StdioServer(**dict(server)))
+            return _made(f"./{BRIDGE}", recipe)
+
+
+def _fetched(source: Git, project: str, root: Path) -> _Plan:
+    git = source.git
+    token = None
+    if git.token is not None:
+        # Read when the program runs and given to git alone: it is no input of any resource, so no state has it.
+        token = gcp.secretmanager.get_secret_version_access(
+            secret=naming.secret_id(git.token.secret),
+            project=naming.secret_project(git.token.secret, project),
+            version=git.token.version,
+        ).secret_data
+    found = checkout(git.url, git.ref, root / CHECKOUTS, token)
+    place = found.folder / git.dir
+    if not place.is_dir():
+        raise RecipeError([Mistake("git.dir", f"there is no {git.dir} in {git.url} at {git.ref}; correct it")])
+    recipe = recipe_for(Layout.read(place), source.wish)
+    labels = {"org.opencontainers.image.revision": found.commit, "org.opencontainers.image.source": git.url}
+    context = place.relative_to(root).as_posix()
+    return _made(context, recipe, labels, [f"{git.url}: {found.said} {found.commit}"])
+
+
+def _made(context: str, recipe: Recipe, labels: Mapping[str, str] | None = None, decided: Sequence[str] = ()) -> _Plan:
+    if recipe.dockerfile is not None:
+        dockerfile: docker_build.DockerfileArgsDict = {"inline": recipe.dockerfile}
+    else:
+        dockerfile = {"location": f"{context}/{recipe.location}"}
+    return _Plan(context=context, dockerfile=dockerfile, labels=labels or {}, decided=[*decided, *recipe.decided])

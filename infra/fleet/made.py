@@ -1,0 +1,251 @@
+"""Sources for which the Dockerfile is made: a folder, a git repository, a stdio server's package.
+
+Which Dockerfile that is, is `infra.sources`' business. Here stands what a user may say about it.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final, Literal, cast
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from infra.fleet import values
+from infra.fleet.base import NO_REPEATS, UP, MistakesError, Model, without
+from infra.fleet.kinds import Kind, pattern
+from infra.fleet.parts import SecretRef
+from infra.fleet.values import Text
+from infra.sources import Layout, RecipeError, Wish, recipe_for
+from infra.sources.stdio import npm_name, pypi_name
+
+_NO_DOCKERFILE: Final = "none"
+
+_URL: Final = r"(?:https?|ssh|git|file)://[^\s\\]+|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^\s\\]+"
+
+
+def _without_password(value: str) -> str:
+    if re.match(r"[a-z]+://[^/@]*:[^/@]*@", value):
+        raise ValueError("holds a password; remove it, and write token: {secret: …, version: …}")
+    return value
+
+
+GitUrl = Annotated[
+    str,
+    Field(max_length=2048),
+    AfterValidator(_without_password),
+    values.matching(_URL, "is not the address of a repository; write https://HOST/PATH.git or git@HOST:PATH.git"),
+    Kind("address", "addresses", "`https://…`, `ssh://…`, `git://…`, `USER@HOST:PATH`; no password in it"),
+]
+
+# git's own rule is longer (git help check-ref-format); what begins with - would be an option.
+_REF: Final = r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,254}"
+GitRef = Annotated[
+    str,
+    values.matching(_REF, "is not a commit, a tag or a branch"),
+    Kind("ref", "refs", "a commit's whole id, a tag, or a branch", pattern(_REF)),
+]
+
+_APT: Final = r"[a-z0-9][a-z0-9+.-]{1,63}"
+AptPackage = Annotated[
+    str,
+    values.matching(_APT, "is not a package's name; use a-z, 0-9, +, . and -"),
+    Kind("package", "packages", "names of Debian's packages", pattern(_APT)),
+]
+
+
+def _within(value: str) -> str:
+    path = PurePosixPath(value)
+    if not value.strip() or path.is_absolute() or ".." in path.parts or not re.fullmatch(r"[^\s\\\0]{1,255}", value):
+        raise ValueError(f"{value[:200]!r} is not a path within the source; write it as docker/Dockerfile")
+    return value
+
+
+Within = Annotated[
+    str, AfterValidator(_within), Kind("path", "paths", "within the source; no `/` first, no `..`, no spaces")
+]
+
+
+def _any_folder(value: str) -> str:
+    if not value.strip() or "\0" in value:
+        raise ValueError("is empty; write a folder, such as ./weather")
+    if Path(value).is_absolute() or value.startswith("~"):
+        raise ValueError(f"{value!r} is a place on one machine; write the folder as seen from Pulumi.yaml")
+    return value
+
+
+AnyFolder = Annotated[
+    str,
+    Field(max_length=1024),
+    AfterValidator(_any_folder),
+    Kind("folder", "folders", "below or beside `Pulumi.yaml`, not absolute"),
+]
+
+
+class Made(Model):
+    """What is common to sources whose Dockerfile is found out: every key decides what would be found out otherwise."""
+
+    language: Literal["python", "node"] | None = Field(
+        default=None, description="What it is written in, where a repository holds both.", examples=["python"]
+    )
+    installer: Literal["uv", "poetry", "pylock", "requirements", "project", "npm", "pnpm", "yarn"] | None = Field(
+        default=None,
+        description="What installs its dependencies; by default what its lock file is of. `project` takes the newest"
+        " versions that pyproject.toml allows.",
+        examples=["uv"],
+    )
+    start: tuple[Text, ...] = Field(
+        default=(),
+        max_length=1000,
+        description="The command that starts it; by default its only script, its package or its start script. It has to"
+        " serve MCP over HTTP on `$PORT`.",
+        examples=[["python", "-m", "weather_mcp"]],
+    )
+    dockerfile: Within | None = Field(
+        default=None,
+        description="A Dockerfile of its own, which builds it; by default `Dockerfile` if there is one. `none`: none of"
+        " its own.",
+        examples=["deploy/Dockerfile"],
+    )
+    apt: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
+        default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
+    )
+    build_args: Mapping[values.BuildArgName, Text] = Field(
+        default={},
+        description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; they stay visible in the image, so"
+        " no secrets.",
+        examples=[{"BASE_IMAGE": "python:3.13"}],
+    )
+
+    @property
+    def wish(self) -> Wish:
+        """What the user decides about the Dockerfile."""
+        return _wish(self.model_dump(include={"language", "installer", "start", "dockerfile", "apt"}))
+
+
+def _wish(said: Mapping[str, Any]) -> Wish:
+    keys = {name: said[name] for name in ("language", "installer", "start", "apt") if name in said}
+    dockerfile = said.get("dockerfile")
+    return Wish(**keys, dockerfile="" if dockerfile == _NO_DOCKERFILE else dockerfile)
+
+
+class Folder(Made):
+    """An image that `up` builds from a folder, with or without a Dockerfile."""
+
+    folder: AnyFolder = Field(description="The folder, as seen from Pulumi.yaml.", examples=["./weather"])
+
+    @field_validator("folder", mode="after")
+    @classmethod
+    def _can_be_built(cls, value: str, info: ValidationInfo) -> str:
+        root = cast("dict[str, Path | None]", info.context or {}).get("root")
+        if root is None or len(info.data) < len(Made.model_fields):
+            return value  # not to be looked at, or with mistakes of its own
+        place = root / value
+        if not place.is_dir():
+            raise ValueError(f"there is no {PurePosixPath(value)} beside Pulumi.yaml; correct it")
+        try:
+            recipe_for(Layout.read(place), _wish(info.data))
+        except RecipeError as error:
+            found = [((UP, one.key) if one.key else (), one.sentence) for one in error.mistakes]
+            raise MistakesError(found) from None
+        return value
+
+
+class GitRepository(Model):
+    """A git repository at a commit."""
+
+    url: GitUrl = Field(description="Its address.", examples=["https://github.com/acme/weather-mcp.git"])
+    ref: GitRef = Field(
+        description="The commit, tag or branch. A branch is looked up at each `up`, and the commit that it is then is"
+        " deployed.",
+        examples=["v1.2.0"],
+    )
+    dir: Within = Field(default=".", description="The folder within it.", examples=["servers/weather"])
+    token: Annotated[SecretRef, Kind("[version of a secret](#secrets)", "")] | None = Field(
+        default=None,
+        description="For a private repository: a token in Secret Manager, read by whoever deploys. Without it git uses"
+        " your own credentials.",
+        examples=[{"secret": "git-token", "version": "1"}],
+    )
+
+    @field_validator("token", mode="after")
+    @classmethod
+    def _a_token_goes_over_https(cls, value: SecretRef | None, info: ValidationInfo) -> SecretRef | None:
+        if value is not None and not str(info.data.get("url", "https://")).startswith("https://"):
+            raise ValueError("a token is sent to https:// addresses only; write the address so, or remove the token")
+        return value
+
+
+class Git(Made):
+    """An image that `up` builds from a git repository, with or without a Dockerfile."""
+
+    git: Annotated[GitRepository, Kind("[repository](#a-git-repository)", "")] = Field(
+        description="The repository.",
+        examples=[{"url": "https://github.com/acme/weather-mcp.git", "ref": "v1.2.0"}],
+    )
+
+
+def _npm(value: str) -> str:
+    npm_name(value)
+    return value
+
+
+def _pypi(value: str) -> str:
+    pypi_name(value)
+    return value
+
+
+class StdioServer(Model):
+    """A server that speaks stdio, in one of three forms."""
+
+    npm: Annotated[str, AfterValidator(_npm), Kind("package", "", "`NAME@VERSION`")] | None = Field(
+        default=None,
+        description="A package of npm, at one version.",
+        examples=["@modelcontextprotocol/server-everything@2026.8.31"],
+    )
+    pypi: Annotated[str, AfterValidator(_pypi), Kind("package", "", "`NAME==VERSION`")] | None = Field(
+        default=None, description="A package of PyPI, at one version.", examples=["mcp-server-time==2026.10.19"]
+    )
+    image: values.ImageUrl | None = Field(
+        default=None,
+        description="An image that holds it, and Python 3.11 or newer for the bridge; with `command`.",
+        examples=["docker.io/acme/tools:1"],
+    )
+    command: tuple[Text, ...] = Field(
+        default=(),
+        max_length=1000,
+        description="How it is started; needed with `image`, and where a package has several programs.",
+        examples=[["acme-tools", "--stdio"]],
+    )
+    args: tuple[Text, ...] = Field(
+        default=(), max_length=1000, description="Arguments for it.", examples=[["--verbose"]]
+    )
+    apt: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
+        default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
+    )
+
+    @field_validator("command", mode="after")
+    @classmethod
+    def _one_form(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not {"npm", "pypi", "image"} <= info.data.keys():
+            return value  # one has a mistake of its own
+        said = [name for name in ("npm", "pypi", "image") if info.data[name] is not None]
+        if len(said) > 1:
+            raise MistakesError([((UP,), f"says {' and '.join(said)} at once; keep one")])
+        if not said:
+            sentence = 'says no package; add npm: "NAME@VERSION", pypi: "NAME==VERSION", or image and command'
+            raise MistakesError([((UP,), sentence)])
+        found = [((), "missing; say how the server in the image is started, such as [acme-tools, --stdio]")]
+        return without(value, found if said == ["image"] and not value else [])
+
+
+class Stdio(Model):
+    """A server that speaks stdio, behind the bridge of stdio_bridge/."""
+
+    stdio: Annotated[StdioServer, Kind("[stdio server](#a-stdio-server)", "")] = Field(
+        description="The server.", examples=[{"npm": "@modelcontextprotocol/server-everything@2026.8.31"}]
+    )
+    build_args: Mapping[values.BuildArgName, Text] = Field(
+        default={},
+        description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; no secrets.",
+        examples=[{"BASE_IMAGE": "python:3.13"}],
+    )

@@ -1,0 +1,116 @@
+"""What a user may decide about a build, what was decided, and what could not be."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+Language = Literal["python", "node"]
+
+# The same image as the reference server's; workbench/setup/base_image.py keeps the two in step.
+BASE_IMAGE: Final = "python:3.13-slim@sha256:8d9d0b8bcf6506481eae4907c18f5e3e7902e629f5f6d684f9e7c32e85e3ddf0"
+BASE_PYTHON: Final = "3.13"
+UV_VERSION: Final = "0.13.9"
+
+USER: Final = "65532:65532"
+"""A number, so that a runtime can prove it isn't root without reading /etc/passwd."""
+
+
+class Mistake(NamedTuple):
+    """Something that keeps a source from being built: the key of the source it is about, and a sentence."""
+
+    key: str
+    sentence: str
+
+
+class RecipeError(Exception):
+    """A source can't be built as it is; the text has one line for each mistake."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(f"{key}: {sentence}" if key else sentence for key, sentence in self.mistakes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the user decides; what is left out is found out.
+
+    Attributes:
+        language: python or node.
+        installer: Which tool installs the dependencies.
+        start: The command that starts the server.
+        dockerfile: Which Dockerfile of the source's own builds it; empty: none, one is made.
+        apt: Debian packages that the server needs while it runs.
+    """
+
+    language: Language | None = None
+    installer: str | None = None
+    start: Sequence[str] = ()
+    dockerfile: str | None = None
+    apt: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a source is built.
+
+    Attributes:
+        dockerfile: The text of the Dockerfile; None where the source has one of its own.
+        location: The path of that one within the source, else empty.
+        decided: What was found out, a sentence each, with the key that would decide otherwise.
+    """
+
+    dockerfile: str | None
+    location: str = ""
+    decided: Sequence[str] = field(default_factory=tuple[str, ...])
+
+
+def command(words: Sequence[str]) -> str:
+    """A command as a Dockerfile's CMD takes it."""
+    return json.dumps(list(words), ensure_ascii=False)
+
+
+def base_stage(lines: str) -> str:
+    """The beginning of every Dockerfile that is made: the stage `build`, with uv."""
+    return f"""\
+ARG BASE_IMAGE={BASE_IMAGE}
+
+FROM ${{BASE_IMAGE}} AS build
+# UV_SYSTEM_CERTS: uv brings its own list of authorities; the base image's list is the one that knows a
+# company's proxy.
+ENV PIP_NO_CACHE_DIR=1 \\
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \\
+    PIP_ROOT_USER_ACTION=ignore \\
+    UV_SYSTEM_CERTS=1 \\
+    UV_PYTHON_DOWNLOADS=never \\
+    UV_PROJECT_ENVIRONMENT=/opt/venv \\
+    UV_COMPILE_BYTECODE=1 \\
+    UV_LINK_MODE=copy \\
+    UV_NO_CACHE=1 \\
+    PATH=/opt/uv/bin:$PATH
+RUN python3 -m venv /opt/uv && pip=/opt/uv/bin/pip && $pip install --quiet uv=={UV_VERSION}
+WORKDIR /app
+{lines}"""
+
+
+def last_stage(copies: str, *, environment: str, start: Sequence[str], apt: Sequence[str]) -> str:
+    """The end of every Dockerfile that is made: what runs."""
+    packages = ""
+    if apt:
+        packages = (
+            "RUN apt-get update && apt-get install -y --no-install-recommends "
+            f"{' '.join(apt)} && rm -rf /var/lib/apt/lists/*\n"
+        )
+    return f"""
+FROM ${{BASE_IMAGE}}
+{packages}WORKDIR /app
+{copies}# On Cloud Run only memory can be written to; programs look for their caches at home.
+ENV HOME=/tmp {environment}
+USER {USER}
+EXPOSE 8080
+CMD {command(start)}
+"""
+
+
+LEFT_OUT: Final = "RUN rm -rf .git .venv venv node_modules .env\n"
+"""What a folder often holds that must not get into an image, should its .dockerignore not say so."""

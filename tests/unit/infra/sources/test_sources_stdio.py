@@ -1,0 +1,106 @@
+"""The image of a stdio server: what is written into it, and which of a package's programs it starts."""
+
+import json
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.sources.recipe import RecipeError
+from infra.sources.stdio import PROGRAM, Stdio, stdio_recipe
+from stdio_bridge import installed
+
+BRIDGE = "FROM x AS dependencies\nFROM x AS bridge\n"
+
+
+def variable(dockerfile, name):
+    """The value of an ENV line, its quotes and backslashes undone as the builder does."""
+    (line,) = (line for line in dockerfile.splitlines() if line.startswith(f"ENV {name}="))
+    (word,) = shlex.split(line.removeprefix(f"ENV {name}="))
+    return json.loads(word.replace("\\$", "$"))
+
+
+def test_nothing_is_fetched_when_it_starts():
+    dockerfile = stdio_recipe(BRIDGE, Stdio(npm="@a/b@1.0.0")).dockerfile
+    assert variable(dockerfile, "MCP_STDIO_COMMAND") == [PROGRAM]
+    assert "npx" not in dockerfile
+    assert "--ignore-scripts" in dockerfile
+    assert dockerfile.count("USER ") == 0, "the bridge's own stage ends as a user that is not root"
+
+
+def test_packages_of_debian_are_installed_as_root_and_the_server_runs_as_nobody():
+    dockerfile = stdio_recipe(BRIDGE, Stdio(pypi="a==1", apt=["git"])).dockerfile
+    assert [line for line in dockerfile.splitlines() if line.startswith("USER")] == ["USER 0:0", "USER 65532:65532"]
+
+
+def test_a_command_of_the_users_needs_no_program_to_be_found():
+    dockerfile = stdio_recipe(BRIDGE, Stdio(pypi="a==1", command=["python", "-m", "a"])).dockerfile
+    assert variable(dockerfile, "MCP_STDIO_COMMAND") == ["python", "-m", "a"]
+    assert "installed.py pypi" not in dockerfile
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=4))
+def test_arguments_arrive_as_they_were_written(args):
+    dockerfile = stdio_recipe(BRIDGE, Stdio(pypi="a==1", args=args)).dockerfile
+    if args:
+        assert variable(dockerfile, "MCP_STDIO_ARGS") == args
+
+
+@given(st.text(max_size=30), st.sampled_from(["npm", "pypi"]))
+def test_no_package_name_becomes_a_command(text, kind):
+    try:
+        dockerfile = stdio_recipe(BRIDGE, Stdio(**{kind: text})).dockerfile
+    except RecipeError:
+        return
+    assert not set(text) & set(" \n\"'`$;&|<>\\()")
+    assert f'"{text}"' in dockerfile
+
+
+@pytest.mark.parametrize(
+    ("programs", "name", "chosen"),
+    [
+        (["serve"], "a", "serve"),
+        (["a", "a-admin"], "a", "a"),
+        (["server-x", "other"], "@scope/server-x", "server-x"),
+    ],
+)
+def test_the_only_program_is_the_server_or_the_one_that_is_called_as_the_package(tmp_path, programs, name, chosen):
+    found = installed.choose({program: tmp_path / program for program in programs}, name)
+    assert found == tmp_path / chosen
+
+
+@pytest.mark.parametrize(("programs", "said"), [([], "has no program"), (["b", "c"], "has the programs b, c")])
+def test_otherwise_the_build_stops_with_the_key_to_set(tmp_path, programs, said):
+    with pytest.raises(installed.UndecidedError, match=rf"a {said}.*write stdio: \{{command:"):
+        installed.choose({program: tmp_path / program for program in programs}, "a")
+
+
+def test_the_programs_of_a_python_package_are_those_of_its_metadata(tmp_path):
+    info = tmp_path / "lib" / "python3.13" / "site-packages" / "mcp_server_time-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mcp-server-time\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[console_scripts]\nmcp-server-time = a:main\n[other]\nx = y:z\n")
+    found = installed.console_scripts(tmp_path, "MCP_Server.Time")
+    assert found == {"mcp-server-time": tmp_path / "bin" / "mcp-server-time"}
+    assert installed.console_scripts(tmp_path, "other") == {}
+
+
+@pytest.mark.parametrize(
+    ("bin_", "programs"), [("dist/i.js", ["server"]), ({"a": "a.js", "b": "b.js"}, ["a", "b"]), (None, [])]
+)
+def test_the_programs_of_an_npm_package_are_those_of_its_bin(tmp_path, bin_, programs):
+    place = tmp_path / "node_modules" / "@s" / "server"
+    place.mkdir(parents=True)
+    (place / "package.json").write_text(json.dumps({} if bin_ is None else {"bin": bin_}))
+    assert sorted(installed.node_programs(tmp_path, "@s/server")) == programs
+
+
+def test_the_program_is_linked_to_one_place_and_can_be_run(tmp_path):
+    place = tmp_path / "node_modules" / "server"
+    place.mkdir(parents=True)
+    (place / "package.json").write_text('{"bin": "i.js"}')
+    (place / "i.js").write_text("#!/usr/bin/env node\n")
+    installed.main("npm", "server", str(tmp_path / "mcp-server"))
+    assert (tmp_path / "mcp-server").resolve() == place / "i.js"
+    assert (place / "i.js").stat().st_mode & 0o111

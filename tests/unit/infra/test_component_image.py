@@ -1,0 +1,164 @@
+"""What the builder is told for each kind of source that is built."""
+
+import pulumi
+import pytest
+
+from infra.components import image
+from infra.components.foundation import Foundation, FoundationArgs
+from infra.components.mcp_server import McpServer, McpServerArgs
+from infra.fleet import FleetError, parse_fleet
+from infra.sources.checkout import Checkout
+
+IMAGE = "docker-build:index:Image"
+COMMIT = "c0ffee" + "0" * 34
+GIT = {"url": "https://git.acme.dev/weather.git", "ref": "v1"}
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """The folder of Pulumi.yaml, with a Python server in ./weather and the bridge's Dockerfile."""
+    for name, text in {
+        "weather/requirements.txt": "mcp==2.3.0\n",
+        "weather/server.py": "",
+        "own/deploy/Dockerfile": "FROM scratch",
+        "stdio_bridge/Dockerfile": "FROM x AS dependencies\nFROM x AS bridge\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(image, "ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def build(deploy, root):
+    def program(source, keys):
+        fleet = parse_fleet({"region": "europe-west1", "servers": {"echo": {"source": source, **keys}}}, root=root)
+        foundation = Foundation("fleet", FoundationArgs(project="p", region="europe-west1"))
+        McpServer(
+            "echo",
+            McpServerArgs(
+                project="p", regions=fleet.all_regions, foundation=foundation, spec=fleet.servers["echo"], labels={}
+            ),
+        )
+
+    return lambda source, **keys: deploy(lambda: program(source, keys))
+
+
+@pytest.fixture
+def fetched(root, monkeypatch):
+    """A git repository that holds a Python server in ./server; gives the calls that fetched it."""
+    calls = []
+
+    def checkout(url, ref, place, token=None):
+        calls.append((url, ref, token))
+        folder = place / "fetched"
+        (folder / "server").mkdir(parents=True, exist_ok=True)
+        (folder / "server" / "server.py").write_text("")
+        (folder / "server" / "requirements.txt").write_text("mcp==2.3.0\n")
+        return Checkout(folder, COMMIT, "the tag v1 is")
+
+    monkeypatch.setattr(image, "checkout", checkout)
+    return calls
+
+
+def test_a_folder_without_a_dockerfile_is_built_by_one_that_is_made(build):
+    told = build({"folder": "./weather", "build_args": {"BASE_IMAGE": "b"}}).one(IMAGE).inputs
+    assert told["context"] == {"location": "./weather"}
+    assert 'CMD ["python", "server.py"]' in told["dockerfile"]["inline"]
+    assert told["buildArgs"] == {"BASE_IMAGE": "b"}
+
+
+def test_a_dockerfile_of_its_own_wins(build):
+    told = build({"folder": "./own", "dockerfile": "deploy/Dockerfile"}).one(IMAGE).inputs
+    assert told["dockerfile"] == {"location": "./own/deploy/Dockerfile"}
+
+
+def test_the_users_keys_decide(build):
+    told = build({"folder": "./weather", "start": ["python", "-m", "x"], "apt": ["git"]}).one(IMAGE).inputs
+    assert 'CMD ["python", "-m", "x"]' in told["dockerfile"]["inline"]
+    assert "apt-get install -y --no-install-recommends git" in told["dockerfile"]["inline"]
+
+
+def test_a_git_repository_is_built_at_the_commit_which_the_image_names(build, fetched):
+    told = build({"git": {**GIT, "dir": "server"}}).one(IMAGE).inputs
+    assert told["context"] == {"location": ".mcpfleet/sources/fetched/server"}
+    assert told["labels"] == {
+        "org.opencontainers.image.revision": COMMIT,
+        "org.opencontainers.image.source": GIT["url"],
+    }
+    assert fetched == [(GIT["url"], "v1", None)]
+
+
+def test_a_token_goes_from_secret_manager_to_git_and_into_no_resource(build, fetched):
+    plan = build({"git": {**GIT, "dir": "server", "token": {"secret": "git-token", "version": "1"}}})
+    assert {token for _, _, token in fetched} == {"s3cr3t"}
+    assert "s3cr3t" not in str(plan.resources)
+
+
+def test_what_cannot_be_decided_in_a_repository_stops_the_deployment_under_its_path(build, fetched):
+    with pytest.raises(pulumi.RunError, match=r"^fleet\.servers\.echo\.source\.dockerfile: there is no Dockerfile"):
+        build({"git": GIT})
+    with pytest.raises(pulumi.RunError, match=r"^fleet\.servers\.echo\.source\.git\.dir: there is no no-such in"):
+        build({"git": {**GIT, "dir": "no-such"}})
+
+
+@pytest.mark.parametrize(
+    ("server", "line"),
+    [
+        ({"npm": "@a/b@1.2.3"}, '"@a/b@1.2.3"'),
+        ({"pypi": "a-b[x]==1.2.3"}, '"a-b[x]==1.2.3"'),
+        ({"image": "docker.io/acme/tools:1", "command": ["acme", "--stdio"]}, "FROM docker.io/acme/tools:1\n"),
+    ],
+)
+def test_a_stdio_server_is_built_in_the_bridges_folder_and_probed_at_its_health_path(build, server, line):
+    plan = build({"stdio": server})
+    told = plan.one(IMAGE).inputs
+    assert told["context"] == {"location": "./stdio_bridge"}
+    assert told["dockerfile"]["inline"].startswith("FROM x AS dependencies\nFROM x AS bridge\n\nFROM ")
+    assert line in told["dockerfile"]["inline"]
+    container = plan.container()
+    assert container["startupProbe"]["httpGet"]["path"] == container["livenessProbe"]["httpGet"]["path"] == "/health"
+
+
+# --- what the config refuses ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ({"folder": "./nowhere"}, "source.folder: there is no nowhere beside Pulumi.yaml"),
+        ({"folder": "/srv"}, "source.folder: '/srv' is a place on one machine"),
+        ({"folder": "./own"}, "source.dockerfile: there is no Dockerfile, pyproject.toml"),
+        ({"folder": "./weather", "installer": "uv"}, "source.installer: uv needs uv.lock"),
+        ({"folder": "./weather", "dockerfile": "../x"}, "source.dockerfile: '../x' is not a path within the source"),
+        ({"folder": "./weather", "apt": ["git; rm"]}, "source.apt[0]: 'git; rm' is not a package's name"),
+        ({"git": {"url": "weather", "ref": "v1"}}, "source.git.url: 'weather' is not the address of a repository"),
+        ({"git": {**GIT, "ref": "--upload-pack=x"}}, "source.git.ref: '--upload-pack=x' is not a commit"),
+        (
+            {"git": {"url": "https://u:p@h/x.git", "ref": "a"}},
+            "source.git.url: holds a password; remove it, and write token: {secret: …, version: …}",
+        ),
+        (
+            {"git": {"url": "ssh://git@h/x.git", "ref": "a", "token": {"secret": "s", "version": "1"}}},
+            "source.git.token: a token is sent to https:// addresses only",
+        ),
+        ({"stdio": {}}, "source.stdio: says no package; add npm:"),
+        ({"stdio": {"npm": "a@1.0.0", "pypi": "a==1"}}, "source.stdio: says npm and pypi at once; keep one"),
+        ({"stdio": {"npm": "a"}}, "source.stdio.npm: 'a' is no version of a package; write NAME@VERSION"),
+        ({"stdio": {"npm": "a@^1"}}, "source.stdio.npm: 'a@^1' is no version of a package"),
+        ({"stdio": {"npm": 'a@1" && rm'}}, "source.stdio.npm: "),
+        ({"stdio": {"pypi": "a>=1"}}, "source.stdio.pypi: 'a>=1' is no version of a package; write NAME==VERSION"),
+        ({"stdio": {"image": "a/b"}}, "source.stdio.command: missing; say how the server in the image is started"),
+    ],
+)
+def test_a_mistake_in_a_source_is_one_line_under_its_path(root, source, line):
+    with pytest.raises(FleetError) as refused:
+        parse_fleet({"region": "europe-west1", "servers": {"echo": {"source": source}}}, root=root)
+    (only,) = str(refused.value).splitlines()
+    assert only.startswith(f"fleet.servers.echo.{line}")
+
+
+def test_a_stdio_server_is_not_opened_to_everybody_by_an_access_that_the_bridge_does_not_check():
+    server = {"source": {"stdio": {"pypi": "a==1"}}, "access": {"oauth": {"issuer": "https://login.acme.dev"}}}
+    with pytest.raises(FleetError, match=r"^fleet\.servers\.echo\.access: oauth leaves the check of tokens"):
+        parse_fleet({"region": "europe-west1", "servers": {"echo": server}})
