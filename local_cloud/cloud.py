@@ -10,21 +10,32 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import BaseRoute
 
 from local_cloud import registry
+from local_cloud.arrivals import at_port
 from local_cloud.auth import Gate
+from local_cloud.balancer import Balancer, balanced_app
 from local_cloud.bootstrap import Bootstrap
+from local_cloud.certificates import Authority
 from local_cloud.dataplane import DataPlane, FrontDoor
+from local_cloud.entrance import Entrance
 from local_cloud.errors import not_found
+from local_cloud.iap import IdentityAwareProxy, Signer
 from local_cloud.identity import Claims, Identity
 from local_cloud.operations import Operations
 from local_cloud.policy import Policies
 from local_cloud.registry.catalog import MANIFEST
-from local_cloud.services import artifactregistry, run, secretmanager, storage
+from local_cloud.services import artifactregistry, compute, run, secretmanager, storage
+from local_cloud.services.agentregistry.routes import KIND as AGENT_REGISTRY
+from local_cloud.services.agentregistry.routes import routes as agentregistry_routes
 from local_cloud.services.artifactregistry.model import KIND as REPOSITORY
 from local_cloud.services.billing.routes import routes as billing_routes
+from local_cloud.services.compute.model import KIND as COMPUTE
 from local_cloud.services.iam.keys import AccountKeys
 from local_cloud.services.iam.model import ServiceAccounts
 from local_cloud.services.iam.routes import routes as iam_routes
 from local_cloud.services.iamcredentials.routes import routes as iamcredentials_routes
+from local_cloud.services.iap.model import KIND as IAP_SETTINGS
+from local_cloud.services.iap.model import Iap
+from local_cloud.services.iap.routes import routes as iap_routes
 from local_cloud.services.oauth.model import People, TokenEndpoint
 from local_cloud.services.oauth.routes import routes as oauth_routes
 from local_cloud.services.resourcemanager.model import Projects
@@ -112,6 +123,15 @@ class Cloud:
             clock,
         )
         self.storage: Final = storage.Storage(self.store, settings.state / "storage", clock)
+        self.compute: Final = compute.Compute(
+            self.store,
+            self.state.cloud_id,
+            lambda project: self.usage.enabled(self.projects.get(project), "compute.googleapis.com"),
+            clock,
+        )
+        self.iap: Final = Iap(self.store)
+        self._proxy = IdentityAwareProxy(self.iap, Signer(settings.state / "keys", clock), settings.project_number)
+        self.authority: Final = Authority(settings.state / "ca")
         self._sources = CloudSources(self.secrets, self.storage, self.policies, self.projects)
         self._clock = clock
         self._docker = None if data_plane else self._docker_data_plane()
@@ -126,7 +146,9 @@ class Cloud:
             settings,
             accounts=self.accounts,
             sources=self._sources,
+            networks=self.compute,
         )
+        self.balancer: Final = Balancer(self.compute, self.run.front_door)
         if self._docker is not None:
             self.secrets.watch(self._docker.refresh)
 
@@ -149,6 +171,9 @@ class Cloud:
             *oauth_routes(self._tokens, self.identity),
             *artifactregistry.routes(self.repositories, self.operations, self.gate, self.policies),
             *secretmanager.routes(self.secrets, self.policies, self.gate),
+            *iap_routes(self.iap, self._proxy, self.policies, self.gate),
+            *agentregistry_routes(self.store, self.operations, self.gate),
+            *compute.routes(self.compute, self.gate),
             *storage.routes(self.storage, self.policies, self.gate),
             *run.routes(self.run, self.gate),
             *registry.routes(self.catalog, self.repositories),
@@ -177,6 +202,7 @@ class Cloud:
         self.ready.clear()
         await self.run.close()
         await self.operations.close()
+        await self.balancer.close()
         if self._docker is not None:
             await self._docker.close()
         self.store.close()
@@ -193,6 +219,7 @@ class Cloud:
         self.catalog.blobs.keep_only(())
         self.catalog.blobs.drop_uploads()
         self.storage.objects.drop_all()
+        await self.balancer.settle()
         self._bootstrap.project()
         self._bootstrap.credentials(self._credentials)
 
@@ -209,13 +236,20 @@ class Cloud:
             "images": [name for name, _ in self.store.list(MANIFEST)],
             "records": self._records(),
             "services": self.run.inventory(),
+            "loadBalancers": self.balancer.inventory(),
         }
 
     def _records(self) -> list[str]:
         """What a stack made besides, in words; secrets that a person made for a stack to use are none of its."""
         secrets = [one for one in self.secrets.secrets() if ATTRIBUTION in one.get("labels", {})]
         buckets = [one for one in self.storage.buckets() if ATTRIBUTION in one.get("labels", {})]
-        return [f"secret {one['name']}" for one in secrets] + [f"bucket {one['name']}" for one in buckets]
+        return [
+            *(f"secret {one['name']}" for one in secrets),
+            *(f"bucket {one['name']}" for one in buckets),
+            *(path for path, _ in self.store.list(COMPUTE)),
+            *(f"settings of {name}" for name, _ in self.store.list(IAP_SETTINGS)),
+            *(f"agent registry {name}" for name, _ in self.store.list(AGENT_REGISTRY)),
+        ]
 
     async def logs(self, service: str, lines: int) -> str:
         """The last *lines* of what the containers of *service* (its full or its short name) wrote.
@@ -239,11 +273,14 @@ class Cloud:
             store=self.store,
             registry_token=lambda: self.identity.mint_access_token(email=agent, scopes=[_PULL_SCOPE])[0],
             sources=self._sources,
+            upstream=self.repositories.upstream,
         )
 
     async def _open(self, docker: "DockerDataPlane") -> None:
-        from local_cloud.ingress import create_ingress
+        from local_cloud.front_door import Guard
+        from local_cloud.ingress import create_front
         from local_cloud.metadata import create_metadata
+        from local_cloud.runtime import Gateway
 
         def door(port: int) -> FrontDoor | None:
             service = docker.service_at(port)
@@ -253,9 +290,18 @@ class Cloud:
             account = self.accounts.get(email)
             return str(account["uniqueId"]) if account else ""
 
-        await docker.open(create_metadata(docker.workload, self.identity, self.settings, unique_id))
-
         def stands(claims: Claims) -> bool:
             return self.accounts.stands(claims.email, claims.subject)
 
-        await docker.publish(create_ingress(door, self.identity, self.policies, docker, stands))
+        guard = Guard(self.identity, self.policies, stands, proxy=self._proxy)
+        entrance = Entrance(self.run.front_door, self.balancer, docker.workload, self.settings)
+        gateway = Gateway(
+            app=create_front(entrance, guard, docker),
+            tls=self.authority.context(entrance.named),
+            named=entrance.named,
+            trust=self.authority.bundle(),
+        )
+        await docker.open(create_metadata(docker.workload, self.identity, self.settings, unique_id), gateway)
+        await docker.publish(create_front(at_port(door), guard, docker))
+        tls = self.authority.context(self.balancer.secured)
+        await self.balancer.open(balanced_app(lambda arrive: create_front(arrive, guard, docker)), tls)

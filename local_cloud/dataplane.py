@@ -216,6 +216,8 @@ class FrontDoor:
     """The host names that the real front end routes to this service (`S-NUMBER.REGION.run.app`)."""
     default_uri: bool = True
     """Whether it answers at its default URLs; False leaves load balancers alone."""
+    iap: bool = False
+    """Whether Identity-Aware Proxy is in front of it."""
     invoker_iam_disabled: bool = False
     ingress: str = "INGRESS_TRAFFIC_ALL"
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from local_cloud import pages
+from local_cloud import iap, pages
+from local_cloud.arrivals import Arrival
 from local_cloud.dataplane import FrontDoor
 from local_cloud.identity import Claims, TokenError
 from local_cloud.upstream import Headers
@@ -52,6 +53,18 @@ class Verifier(Protocol):
         ...
 
 
+class Proxy(Protocol):
+    """What is asked of Identity-Aware Proxy (`iap.py`)."""
+
+    def protection(self, door: FrontDoor) -> iap.Protection:
+        """How the service is protected."""
+        ...
+
+    def headers(self, claims: Claims, audience: str) -> Headers:
+        """What the container is told of whoever passed."""
+        ...
+
+
 class Rights(Protocol):
     """The part of `policy.Policies` that is needed here."""
 
@@ -75,6 +88,8 @@ class Passage:
     checked: bytes | None = None
     """The name of the header whose token was checked; None where none had to be."""
     token: str = ""
+    told: tuple[tuple[bytes, bytes], ...] = ()
+    """What Identity-Aware Proxy tells the container, in the place of whatever the caller did."""
 
 
 class Guard:
@@ -86,6 +101,7 @@ class Guard:
         stands: whether a token's holder is still who they were when it was made (a service account may be disabled, or
             deleted and made anew under its old name); asked at each request.
         clock: seconds since the epoch.
+        proxy: Identity-Aware Proxy, for the services behind it.
     """
 
     def __init__(
@@ -94,25 +110,30 @@ class Guard:
         policies: Rights,
         stands: Callable[[Claims], bool] = lambda _: True,
         clock: Callable[[], float] = time.time,
+        proxy: Proxy | None = None,
     ) -> None:
         self._identity = identity
         self._policies = policies
         self._stands = stands
         self._clock = clock
+        self._proxy = proxy
         self._verified: dict[str, Claims] = {}
 
-    def check(self, door: FrontDoor | None, headers: Headers, path: str, port: int) -> Passage | Refusal:
-        """Whether a request for *path*, received on *port* of loopback, may pass *door*."""
+    def check(self, arrival: Arrival, headers: Headers, path: str) -> Passage | Refusal:
+        """Whether a request for *path* that arrived so may pass."""
+        door = arrival.door
         if door is None:
             return Refusal(pages.not_found(path), "no service has this address")
         if reserved(path):
             return Refusal(pages.not_found(path), f"{path} is reserved by Google's front end; use another path")
-        if not _routed(door, headers, port):
+        if not arrival.balanced and not _routed(door, headers, arrival.port):
             return Refusal(pages.not_found(path), "the Host header names no host of this service")
-        if not door.default_uri:
+        if not arrival.balanced and not door.default_uri:
             return Refusal(pages.not_found(path), "the service's default URL is disabled")
-        if door.ingress != "INGRESS_TRAFFIC_ALL":
+        if not _admitted(door.ingress, arrival):
             return Refusal(pages.not_found(path), f"the service's ingress is {door.ingress}")
+        if door.iap and self._proxy is not None:
+            return self._pass_proxy(door, headers, self._proxy)
         if door.invoker_iam_disabled or self._policies.allows(None, INVOKE, door.service):
             return Passage()
         return self._authenticate(door, headers, path)
@@ -151,6 +172,29 @@ class Guard:
             )
         return Passage(name, token)
 
+    def _pass_proxy(self, door: FrontDoor, headers: Headers, proxy: Proxy) -> Passage | Refusal:
+        """Identity-Aware Proxy's checks; then it calls the service with an identity of its own."""
+        protection = proxy.protection(door)
+        try:
+            name, token = iap.shown(headers)
+            claims = self._claims(token)
+            if claims.audience not in protection.audiences:
+                raise TokenError(f"JWT audience doesn't match this application ('aud' claim ({claims.audience}))")
+            if not self._stands(claims):
+                raise TokenError("the account is disabled or gone")
+        except TokenError as reason:
+            return Refusal(iap.invalid_credentials(str(reason)), f"Identity-Aware Proxy: {reason}")
+        if not self._policies.allows(claims.email, iap.ACCESS, protection.resource):
+            why = f"{claims.email} lacks {iap.ACCESS} on {protection.resource} (in roles/iap.httpsResourceAccessor)"
+            return Refusal(iap.no_access(claims.email), f"Identity-Aware Proxy: {why}")
+        if not door.invoker_iam_disabled and not self._policies.allows(protection.agent, INVOKE, door.service):
+            return Refusal(
+                iap.not_provisioned(),
+                f"Identity-Aware Proxy: {protection.agent} lacks {INVOKE} on {door.service}: grant it "
+                "roles/run.invoker there",
+            )
+        return Passage(name, token, tuple(proxy.headers(claims, protection.assertion_audience)))
+
     def _claims(self, token: str) -> Claims:
         """The token's claims; the signature is checked once for each token, its end of life every time."""
         known = self._verified.get(token)
@@ -162,6 +206,12 @@ class Guard:
             del self._verified[next(iter(self._verified))]
         self._verified[token] = claims
         return claims
+
+
+def _admitted(ingress: str, arrival: Arrival) -> bool:
+    if ingress == "INGRESS_TRAFFIC_ALL" or arrival.inside:
+        return True
+    return ingress == "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER" and arrival.balanced
 
 
 def reserved(path: str) -> bool:
@@ -207,6 +257,8 @@ def forwarded(headers: Headers, passage: Passage, client: str) -> Headers:
         chunked = chunked or name == b"transfer-encoding"
         if name in _HOP_BY_HOP or name in named or name in _OURS_IN or name.startswith(_OURS_IN_PREFIXES):
             continue
+        if passage.told and name.startswith(iap.OWN_HEADERS):
+            continue
         kept.append((name, _unsigned(passage.token) if name == passage.checked else value))
     if chunked:
         kept = [(name, value) for name, value in kept if name != b"content-length"]
@@ -214,6 +266,7 @@ def forwarded(headers: Headers, passage: Passage, client: str) -> Headers:
     trace = _trace_of(headers) or b"%032x" % (random.getrandbits(128) or 1)  # an identifier, no secret
     span = random.getrandbits(63) or 1
     address = client.encode()
+    kept += passage.told
     kept += [
         (b"x-forwarded-for", address),
         (b"x-forwarded-proto", b"https"),
@@ -257,12 +310,12 @@ def connection_options(headers: Headers) -> frozenset[bytes]:
 
 
 def _routed(door: FrontDoor, headers: Headers, port: int) -> bool:
-    """Google routes by Host, and so keeps other names (DNS rebinding) out; here loopback's own names count as well."""
+    """Google routes by Host, and so keeps other names (DNS rebinding) out; at a loopback port its own names count."""
     hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
     if len(hosts) != 1:
         return False
     name, _, given = hosts[0].rpartition(":") if re.search(r":\d+$", hosts[0]) else (hosts[0], "", "")
-    if name in ("127.0.0.1", "localhost"):
+    if port and name in ("127.0.0.1", "localhost"):
         return given in ("", str(port))
     return name in door.hosts
 

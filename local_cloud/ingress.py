@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from local_cloud import pages
+from local_cloud.arrivals import Arrivals, at_port, host_of
 from local_cloud.dataplane import FrontDoor
 from local_cloud.front_door import (
     AFFINITY,
@@ -86,7 +87,7 @@ def create_ingress(
     backend: Backend,
     stands: Callable[[Claims], bool] = lambda _: True,
 ) -> ASGIApp:
-    """The ASGI app.
+    """The ASGI app for requests from outside.
 
     Args:
         lookup: the service that answers on a loopback port.
@@ -95,26 +96,33 @@ def create_ingress(
         backend: gives instances.
         stands: see `Guard`.
     """
-    guard = Guard(identity, policies, stands)
+    return create_front(at_port(lookup), Guard(identity, policies, stands), backend)
+
+
+def create_front(arrive: Arrivals, guard: Guard, backend: Backend) -> ASGIApp:
+    """The ASGI app for requests that arrive as *arrive* says, and pass *guard*."""
 
     async def ingress(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        port: int = scope["server"][1]
         headers: Headers = scope["headers"]
         path: str = scope["path"]
-        door = lookup(port)
-        verdict = guard.check(door, headers, path, port)
-        if isinstance(verdict, Refusal) or door is None:
+        arrival = arrive(scope)
+        if arrival.redirect is not None:
+            await _send_page(send, pages.redirect(*arrival.redirect))
+            return
+        verdict = guard.check(arrival, headers, path)
+        if isinstance(verdict, Refusal) or arrival.door is None:
             refusal = verdict if isinstance(verdict, Refusal) else Refusal(pages.not_found(path), "")
-            _log.info("%d %s %s on port %d: %s", refusal.page.status, scope["method"], path, port, refusal.reason)
+            where = f"on port {arrival.port}" if arrival.port else f"at {host_of(headers)}"
+            _log.info("%d %s %s %s: %s", refusal.page.status, scope["method"], path, where, refusal.reason)
             await _send_page(send, refusal.page)
         elif any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers):
             await _send_page(send, pages.no_websockets())
         elif _declared_length(headers) > LIMIT:
             await _send_page(send, pages.too_large())
         else:
-            await _Exchange(scope, receive, send, door.service).run(backend, verdict)
+            await _Exchange(scope, receive, send, arrival.door.service).run(backend, verdict)
 
     return ingress
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+import ssl
 from typing import Final
 
 import uvicorn
@@ -15,13 +16,14 @@ _CLOSE_SECONDS: Final = 2
 
 
 class Listeners:
-    """Open ports on *host*; `serve` says who answers on them.
+    """Open ports on *host*, with *tls* if it is given; `serve` says who answers on them.
 
     A port belongs to us from `open` on, so an address can be promised before anything answers there.
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         self._host = host
+        self._tls = tls
         self._app: ASGIApp | None = None
         self._sockets: dict[int, socket.socket] = {}
         self._servers: dict[int, uvicorn.Server] = {}
@@ -52,7 +54,7 @@ class Listeners:
             return
         for port, listener in list(self._sockets.items()):
             if port not in self._servers:
-                self._servers[port] = server = _server(self._app)
+                self._servers[port] = server = _server(self._app, self._tls)
                 await server.startup(sockets=[listener])
 
     async def close(self, port: int) -> None:
@@ -69,7 +71,7 @@ class Listeners:
         await asyncio.gather(*(self.close(port) for port in list(self._sockets)))
 
 
-def _server(app: ASGIApp) -> uvicorn.Server:
+def _server(app: ASGIApp, tls: ssl.SSLContext | None) -> uvicorn.Server:
     """A server that is only ever started and shut down: its own loop (signals, Date header) is not wanted here."""
     config = uvicorn.Config(
         app,
@@ -85,6 +87,7 @@ def _server(app: ASGIApp) -> uvicorn.Server:
         timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     config.load()
+    config.ssl = tls
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     return server

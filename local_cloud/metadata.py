@@ -38,6 +38,8 @@ class Workload:
     project: str
     region: str
     instance_id: str
+    inside: bool = False
+    """Whether all that it sends goes through the project's VPC network."""
 
 
 class Minter(Protocol):

@@ -100,6 +100,17 @@ def timed_out() -> Page:
     return Page(504, b"upstream request timeout", TEXT)
 
 
+def redirect(status: int, location: str) -> Page:
+    """What a load balancer answers by itself."""
+    text = f'The document has moved\n<A HREF="{html.escape(location)}">here</A>.\n'
+    title = {301: "Moved Permanently", 302: "Found"}.get(status, "Redirect")
+    body = (
+        '<HTML><HEAD><meta http-equiv="content-type" content="text/html;charset=utf-8">\n'
+        f"<TITLE>{status} {title}</TITLE></HEAD><BODY>\n<H1>{status} {title}</H1>\n{text}</BODY></HTML>\n"
+    )
+    return Page(status, body.encode(), extra=((b"location", location.encode("latin-1", "replace")),))
+
+
 def no_websockets() -> Page:
     """Google would upgrade this connection; the local cloud says that it does not."""
     return Page(501, b"WebSocket upgrades: the local cloud's ingress does not support them yet.\n", TEXT)

@@ -2,7 +2,8 @@
 
 A policy belongs to a resource's full name (`projects/P/locations/L/services/S`) and counts for everything below it.
 Members are checked as Google checks them: a service account must exist; people and groups have no directory here, so
-only their form is checked, and nobody is a member of any group. Conditions are refused (501).
+only their form is checked, and nobody is a member of any group or of any pool of identities. Conditions are refused
+(501).
 """
 
 import base64
@@ -24,6 +25,10 @@ _EMAIL: Final = re.compile(r"[^@\s:]+@[^@\s:]+\.[^@\s:.]+")
 _DOMAIN: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
 _EVERYBODY: Final = frozenset({"allUsers", "allAuthenticatedUsers"})
 _TYPES: Final = frozenset({"user", "serviceAccount", "group", "domain"})
+_PRINCIPAL: Final = re.compile(
+    r"principal(?:Set)?://(?:iam|cloudresourcemanager|[a-z0-9.-]+)\.googleapis\.com/\S+|"
+    r"principal(?:Set)?://goog/\S+|principal(?:Set)?://agents\.global\.\S+"
+)
 _FEDERATED: Final = ("principal://", "principalSet://")
 # Accounts that Google makes itself for its services ("service agents"); they are nobody's to list.
 _AGENT: Final = re.compile(
@@ -118,7 +123,12 @@ class Policies:
         if member in _EVERYBODY:
             return
         if member.startswith(_FEDERATED):
-            raise unimplemented("policy.bindings.members", f"{member} needs a workload identity pool.")
+            # Of a pool that this cloud does not have: nobody here can ever be such a member, so it grants nothing.
+            if not _PRINCIPAL.fullmatch(member):
+                raise invalid(
+                    f"The member {member} is not valid: it names no identity of a workload or workforce pool."
+                )
+            return
         kind, _, name = member.partition(":")
         if kind == "deleted" and name:
             raise invalid(f"The member {member} was deleted; only a policy that holds it already may keep it.")

@@ -236,7 +236,6 @@ _APPLICABLE: Final[Mapping[str, tuple[str, ...]]] = {
     "repositories": ("artifactregistry.",),
     "secrets": ("secretmanager.",),
     "buckets": ("storage.",),
-    "iap_web": ("iap.",),
 }
 
 
@@ -253,7 +252,7 @@ def supported(role: str, resource: str) -> bool:
     """
     held: Iterable[str] = ROLES.get(role, ())
     collection = resource.split("/")[-2] if "/" in resource else ""
-    prefixes = _APPLICABLE.get(collection)
+    prefixes = ("iap.",) if "/iap_web/" in resource else _APPLICABLE.get(collection)
     if prefixes is None:
         return role in ROLES
     return any(permission.startswith(prefixes) for permission in held)

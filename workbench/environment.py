@@ -21,7 +21,10 @@ nothing in the local stack is worth more than the machine that it runs on."""
 _ENDPOINTS: Final[Mapping[str, str]] = {
     "ARTIFACT_REGISTRY": "artifactregistry/v1/",
     "CLOUD_BILLING": "billing/v1/",
+    "COMPUTE": "compute/v1/",
     "CLOUD_RUN_V2": "run/v2/",
+    "AGENT_REGISTRY": "agentregistry/v1/",
+    "IAP": "iap/v1/",
     "IAM_BETA": "iam/v1/",
     "IAM_CREDENTIALS": "iamcredentials/v1/",
     "RESOURCE_MANAGER": "crm/v1/",

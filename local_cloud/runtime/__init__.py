@@ -1,6 +1,6 @@
 """The data plane: revisions as Docker containers, under Cloud Run's container contract (google-apis.md 5.2)."""
 
 from local_cloud.runtime.cleanup import remove_docker_objects
-from local_cloud.runtime.plane import DockerDataPlane
+from local_cloud.runtime.plane import DockerDataPlane, Gateway
 
-__all__ = ["DockerDataPlane", "remove_docker_objects"]
+__all__ = ["DockerDataPlane", "Gateway", "remove_docker_objects"]

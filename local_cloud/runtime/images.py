@@ -8,7 +8,7 @@ resolved here.
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from docker.errors import APIError, DockerException, ImageNotFound
@@ -51,13 +51,23 @@ class Images:
         registry: `host:port` of this cloud's own registry.
         access_token: mints an access token of Cloud Run's service agent, which reads the registry.
         service_agent: that agent's e-mail, for the message when it has no right.
+        upstream: the repository behind one of a remote repository, where Docker finds the image; None for others.
     """
 
-    def __init__(self, engine: Engine, *, registry: str, access_token: Callable[[], str], service_agent: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        registry: str,
+        access_token: Callable[[], str],
+        service_agent: str,
+        upstream: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
         self._engine = engine
         self._registry = registry
         self._access_token = access_token
         self._service_agent = service_agent
+        self._upstream = upstream
 
     async def fetch(self, image: str) -> tuple[str, str]:
         """Make *image* present in Docker.
@@ -98,6 +108,12 @@ class Images:
         return image.startswith(f"{self._registry}/")
 
     def _fetch(self, image: str, reference: Reference, token: str) -> tuple[str, str]:
+        behind = self._upstream(reference.repository)
+        if behind is not None:
+            # A remote repository has no content of its own here: Docker has the image, or pulls it from upstream.
+            asked = replace(reference, repository=behind)
+            name, image_id = self._fetch(str(asked), asked, token)
+            return f"{reference.repository}@{parse_reference(name).digest}", image_id
         found = None if self._own(image) and reference.digest is None else self._present(reference)
         if found is None:
             self._pull(image, reference, token)

@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import logging
+import ssl
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from docker.errors import DockerException
@@ -13,6 +15,7 @@ from starlette.types import ASGIApp
 from local_cloud.dataplane import Revision, RolloutError, Sources
 from local_cloud.listeners import Listeners
 from local_cloud.metadata import Workload
+from local_cloud.nameserver import NameServer, machine_servers
 from local_cloud.runtime.addresses import Addresses
 from local_cloud.runtime.archive import LogArchive
 from local_cloud.runtime.cleanup import remove_docker_objects
@@ -43,6 +46,7 @@ from local_cloud.upstream import Upstream
 
 _METADATA_KIND: Final = "metadata-server"
 _METADATA_PORTS: Final = (80, *range(18400, 18500))
+_HTTPS: Final = 443
 _TICK: Final = 1.0
 _log = logging.getLogger(__name__)
 
@@ -66,6 +70,19 @@ class Lease:
         self._pool.release(self._slot)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gateway:
+    """What containers reach at the gateway of the cloud's network, besides the metadata server."""
+
+    app: ASGIApp
+    """Answers on port 443."""
+    tls: ssl.SSLContext
+    named: Callable[[str], bool]
+    """Whether a host name leads there."""
+    trust: Path
+    """The certificates that make a container trust it."""
+
+
 class DockerDataPlane:
     """See `dataplane.DataPlane`; `open` before use, `close` (containers run on) or `destroy_all` at the end.
 
@@ -75,6 +92,7 @@ class DockerDataPlane:
         store: remembers addresses and container numbers.
         registry_token: mints an access token of Cloud Run's service agent.
         sources: where secrets and buckets come from.
+        upstream: see `Images`.
         idle_after: seconds after which an idle instance may be stopped.
         listeners: the services' ports.
     """
@@ -87,6 +105,7 @@ class DockerDataPlane:
         store: Store,
         registry_token: Callable[[], str],
         sources: Sources | None = None,
+        upstream: Callable[[str], str | None] = lambda _: None,
         idle_after: float = IDLE_AFTER,
         engine: Engine | None = None,
         listeners: Listeners | None = None,
@@ -96,6 +115,8 @@ class DockerDataPlane:
         self._engine = engine or Engine(cloud_id)
         self._listeners = listeners or Listeners()
         self._metadata: Listeners | None = None
+        self._front: Listeners | None = None
+        self._names: NameServer | None = None
         self._addresses = Addresses(store, self._listeners, cloud_id)
         self._archive = LogArchive(settings.state / "logs")
         self._images = Images(
@@ -103,6 +124,7 @@ class DockerDataPlane:
             registry=f"{settings.host}:{settings.port}",
             access_token=registry_token,
             service_agent=f"service-{settings.project_number}@serverless-robot-prod.iam.gserviceaccount.com",
+            upstream=upstream,
         )
         self._sources = sources
         self._idle_after = idle_after
@@ -115,22 +137,27 @@ class DockerDataPlane:
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self, metadata: ASGIApp) -> None:
+    async def open(self, metadata: ASGIApp, gateway: Gateway | None = None) -> None:
         """Make the network, serve *metadata* on its gateway, begin to watch containers.
+
+        With *gateway*, services are reached from containers by their own names as well.
 
         Raises:
             RolloutError: Docker can't be reached, or the metadata server has no port.
         """
         try:
-            gateway = await self._engine.ensure_network()
+            address = await self._engine.ensure_network()
             cpus = await self._engine.cpus()
         except (DockerException, OSError) as reason:
             raise RolloutError(f"Docker can't be reached ({reason}). `docker info` must answer.") from reason
-        self._metadata = Listeners(gateway)
+        self._metadata = Listeners(address)
+        dns = await self._open_gateway(address, gateway) if gateway is not None else ()
         self._around = Surroundings(
             cloud_id=self._engine.cloud_id,
             network=self._engine.network,
-            gateway=gateway,
+            gateway=address,
+            dns=dns,
+            trust=str(gateway.trust) if gateway is not None else None,
             metadata_port=self._open_metadata(self._metadata),
             cpus=cpus,
         )
@@ -148,8 +175,11 @@ class DockerDataPlane:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
         await self._listeners.close_all()
-        if self._metadata is not None:
-            await self._metadata.close_all()
+        if self._names is not None:
+            self._names.close()
+        for listeners in (self._metadata, self._front):
+            if listeners is not None:
+                await listeners.close_all()
         for instances in [*self._running.values(), *self._leaving]:
             await instances.let_go()
         await self._engine.close()
@@ -297,6 +327,7 @@ class DockerDataPlane:
             project=revision.project,
             region=revision.region,
             instance_id=instance.seen.id,
+            inside=revision.vpc_all_traffic,
         )
 
     def refresh(self, secret: str) -> None:
@@ -326,6 +357,16 @@ class DockerDataPlane:
         self._routes.clear()
         registry = f"{self._settings.host}:{self._settings.port}"
         return await self._engine.call(remove_docker_objects, self._engine.cloud_id, registry)
+
+    async def _open_gateway(self, address: str, gateway: Gateway) -> tuple[str, ...]:
+        """Serve *gateway* on the bridge; the name servers that containers are to ask."""
+        self._names = NameServer(address, gateway.named)
+        self._front = Listeners(address, gateway.tls)
+        if not self._front.open(_HTTPS):
+            _log.warning("port %d of %s cannot be had: containers can't call other services by name", _HTTPS, address)
+            return ()
+        await self._front.serve(gateway.app)
+        return (address, *machine_servers()) if await self._names.open() else ()
 
     def _open_metadata(self, listeners: Listeners) -> int:
         """Open the metadata server's port: the one before, 80 as on Google, or any of ours.

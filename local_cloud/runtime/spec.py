@@ -36,6 +36,15 @@ _CAPABILITIES: Final = (
     "SYS_CHROOT",
 )
 """What ordinary images need to take a port, drop root and own their files; Docker's default has more."""
+TRUSTED: Final = "/etc/mcpfleet/ca.pem"
+"""Where a container finds the certificates that it trusts: this machine's, and the cloud's own authority."""
+_TRUST_VARIABLES: Final = (
+    "SSL_CERT_FILE",  # OpenSSL, and so Python and Ruby; Go; rustls' native certificates
+    "REQUESTS_CA_BUNDLE",  # Python's requests, which brings certificates of its own
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+)
 _TMP: Final = "/tmp"  # noqa: S108  # the container's own
 _LOG_LIMITS: Final = {"max-size": "5m", "max-file": "2"}
 
@@ -49,6 +58,10 @@ class Surroundings:
     gateway: str
     metadata_port: int
     cpus: float
+    trust: str | None = None
+    """The file on this machine with the certificates that a container trusts."""
+    dns: tuple[str, ...] = ()
+    """Name servers; Docker's choice if empty."""
 
     @property
     def metadata(self) -> str:
@@ -75,6 +88,7 @@ def environment(revision: Revision, container: Container, around: Surroundings) 
     google-auth asks `GCE_METADATA_HOST` for tokens but looks for the server at `GCE_METADATA_IP`, so both are set.
     """
     return {
+        **(dict.fromkeys(_TRUST_VARIABLES, TRUSTED) if around.trust else {}),
         **dict(container.env),
         **({"PORT": str(container.port)} if container.port is not None else {}),
         "K_SERVICE": revision.service,
@@ -89,7 +103,7 @@ def environment(revision: Revision, container: Container, around: Surroundings) 
 def fingerprint(revision: Revision, image_ids: Sequence[str], around: Surroundings) -> str:
     """Equal for two instances exactly when one may stand for the other; how many there are has no part in it."""
     same = replace(revision, min_instances=0, max_instances=0)
-    told = (same, tuple(image_ids), around.network, around.metadata)
+    told = (same, tuple(image_ids), around.network, around.metadata, around.trust, around.dns)
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
@@ -147,8 +161,11 @@ def container_spec(revision: Revision, place: Place, around: Surroundings) -> Ma
     }
     if not any(mount.path.rstrip("/") == _TMP for mount in container.mounts):
         spec["tmpfs"] = {_TMP: "rw,exec,nosuid,nodev,mode=1777"}  # in memory, counted against its limit
-    if place.mounts:
-        spec["mounts"] = list(place.mounts)
+    mounts = list(place.mounts)
+    if around.trust:
+        mounts.append(DockerMount(TRUSTED, around.trust, type="bind", read_only=True))
+    if mounts:
+        spec["mounts"] = mounts
     if container.command:
         spec["entrypoint"] = list(container.command)
     if container.args:
@@ -160,4 +177,5 @@ def _network(place: Place, around: Surroundings) -> dict[str, Any]:
     """The cloud's network for the first container of an instance; the others share its namespace, names and all."""
     if place.joins is not None:
         return {"network_mode": f"container:{place.joins}"}
-    return {"network": around.network, "extra_hosts": {"metadata.google.internal": around.gateway}}
+    names = {"dns": list(around.dns)} if around.dns else {}
+    return {"network": around.network, "extra_hosts": {"metadata.google.internal": around.gateway}, **names}

@@ -1,5 +1,6 @@
 """Functions of the gcp provider that programs call."""
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,4 +58,27 @@ def get_project(api: Api, call: Call, arguments: Properties) -> Properties:
         "orgId": "",
         "folderId": "",
         **({of: parent.get("id", "")} if of else {}),
+    }
+
+
+def get_secret_version_access(api: Api, call: Call, arguments: Properties) -> Properties:
+    """gcp:secretmanager/getSecretVersionAccess:getSecretVersionAccess: the value of a version of a secret."""
+    given = str(arguments.get("secret") or "")
+    project = arguments.get("project") or api.config.project
+    secret = given if given.startswith("projects/") else f"projects/{project}/secrets/{given}"
+    version = arguments.get("version") or "latest"
+    try:
+        found = api.send(call, "GET", "secretManagerCustomEndpoint", f"{secret}/versions/{version}:access")
+    except ApiError as error:
+        raise ProviderError(f"error retrieving available secret manager secret version access: {error}") from error
+    data: str = found["payload"]["data"]
+    in_base64 = arguments.get("isSecretDataBase64") in (True, "true")
+    return {
+        "id": found["name"],
+        "name": found["name"],
+        "version": str(found["name"]).rpartition("/")[2],
+        "project": project,
+        "secret": given,
+        "isSecretDataBase64": in_base64,
+        "secretData": Secret(data if in_base64 else base64.b64decode(data).decode()),
     }

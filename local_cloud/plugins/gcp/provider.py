@@ -5,10 +5,12 @@ from typing import Any
 import httpx2
 
 from local_cloud.plugins.failures import CheckFailure
-from local_cloud.plugins.gcp import config
+from local_cloud.plugins.gcp import compute, config
 from local_cloud.plugins.gcp.account import Account
+from local_cloud.plugins.gcp.agent_registry import AgentRegistryService
 from local_cloud.plugins.gcp.iam_member import ProjectIamMember, RepositoryIamMember, RunServiceIamMember
-from local_cloud.plugins.gcp.invokes import get_client_config, get_project
+from local_cloud.plugins.gcp.iap import ServiceIdentity, Settings, WebCloudRunServiceIamMember
+from local_cloud.plugins.gcp.invokes import get_client_config, get_project, get_secret_version_access
 from local_cloud.plugins.gcp.project_service import ProjectService
 from local_cloud.plugins.gcp.repository import Repository
 from local_cloud.plugins.gcp.run_service import RunService
@@ -32,6 +34,7 @@ class GcpProvider(Provider):
     def __init__(self, transport: httpx2.BaseTransport | None = None) -> None:
         resources: list[Any] = [
             Account(),
+            AgentRegistryService(),
             Bucket(),
             BucketIamMember(),
             BucketObject(),
@@ -44,10 +47,15 @@ class GcpProvider(Provider):
             Secret(),
             SecretIamMember(),
             SecretVersion(),
+            ServiceIdentity(),
+            Settings(),
+            WebCloudRunServiceIamMember(),
+            *(kind() for kind in compute.TYPES),
         ]
         functions = {
             "gcp:organizations/getClientConfig:getClientConfig": get_client_config,
             "gcp:organizations/getProject:getProject": get_project,
+            "gcp:secretmanager/getSecretVersionAccess:getSecretVersionAccess": get_secret_version_access,
         }
         super().__init__(resources, functions)
         self._transport = transport

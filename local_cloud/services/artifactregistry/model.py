@@ -23,6 +23,7 @@ PUBLIC_PROJECT: Final = "mcpfleet-public"
 push. Its images belong to no stack, so that the layers of a base image are compressed and sent once."""
 
 _PULL: Final = "artifactregistry.repositories.downloadArtifacts"
+_PUSH: Final = "artifactregistry.repositories.uploadArtifacts"
 _ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _LOCATIONS: Final = frozenset({*REGIONS, "us", "europe", "asia"})
 """Artifact Registry is in every region of Cloud Run, and in three multi-regions."""
@@ -37,6 +38,7 @@ _HONOURED: Final = frozenset(
         "cleanupPolicies",
         "cleanupPolicyDryRun",
         "dockerConfig",
+        "remoteRepositoryConfig",
     }
 )
 _UPDATABLE: Final = {
@@ -57,7 +59,6 @@ REFUSED: Final = frozenset(
         "kmsKeyName",
         "mavenConfig",
         "virtualRepositoryConfig",
-        "remoteRepositoryConfig",
         "vulnerabilityScanningConfig",
     }
 )
@@ -188,8 +189,24 @@ class ArtifactRegistry:
             message = f'Unauthenticated request. Unauthenticated requests do not have permission "{permission}"'
             raise GoogleError("UNAUTHENTICATED", f'{message} on resource "{image.resource}" (or it may not exist)')
         self._gate.require(self._gate.bearer_caller(token), permission, image.resource)
-        if self._store.get(KIND, image.resource) is None:
+        found = self._store.get(KIND, image.resource)
+        if found is None:
             raise GoogleError("NOT_FOUND", f'Repository "{image.repository}" not found')
+        if found["mode"] == "REMOTE_REPOSITORY" and permission == _PUSH:
+            raise GoogleError("PERMISSION_DENIED", "Cannot push to a remote repository: its images come from upstream.")
+
+    def upstream(self, image: str) -> str | None:
+        """What Cloud Run really runs for *image* of a remote repository: the image behind it; None for any other.
+
+        *image* is a reference without tag and digest, `HOST:PORT/LOCATION/PROJECT/REPOSITORY/NAME`.
+        """
+        parts = image.split("/", 4)
+        if len(parts) < 5 or parts[0] != f"{self._settings.host}:{self._settings.port}":
+            return None
+        _, location, project, repository, name = parts
+        record = self._store.get(KIND, f"projects/{project}/locations/{location}/repositories/{repository}")
+        upstream = upstream_of(record) if record and record["mode"] == "REMOTE_REPOSITORY" else ""
+        return f"{upstream}/{name}" if upstream else None
 
     def authenticate(self, token: str) -> None:
         """Decide for the registry whether *token* is anybody's.
@@ -255,8 +272,7 @@ def _check(body: Document) -> None:
         if not body.get("format"):
             raise invalid("repository.format: must be set, for example to DOCKER.")
         raise unimplemented("repository.format", "only DOCKER is served here")
-    if body.get("mode", "STANDARD_REPOSITORY") != "STANDARD_REPOSITORY":
-        raise unimplemented("repository.mode", "only STANDARD_REPOSITORY is served here")
+    _check_mode(body)
     if (as_object(body.get("dockerConfig")) or {}).get("immutableTags"):
         raise unimplemented("repository.dockerConfig.immutableTags", "tags can be moved here")
     policies = as_object(body.get("cleanupPolicies", {}))
@@ -264,6 +280,36 @@ def _check(body: Document) -> None:
         raise invalid("repository.cleanupPolicies: must be a map from policy id to policy.")
     for key, policy in policies.items():
         _check_policy(f"repository.cleanupPolicies[{key}]", as_object(policy) or {})
+
+
+def _check_mode(body: Document) -> None:
+    mode = body.get("mode", "STANDARD_REPOSITORY")
+    remote = as_object(body.get("remoteRepositoryConfig"))
+    if mode not in {"STANDARD_REPOSITORY", "REMOTE_REPOSITORY"}:
+        raise unimplemented("repository.mode", "only standard and remote repositories are served here")
+    if mode == "STANDARD_REPOSITORY":
+        if remote:
+            raise invalid("repository.remoteRepositoryConfig: only a repository of the mode REMOTE_REPOSITORY has it.")
+        return
+    for field in sorted((remote or {}).keys() - {"description", "dockerRepository", "disableUpstreamValidation"}):
+        raise unimplemented(
+            f"repository.remoteRepositoryConfig.{field}",
+            "Docker on this machine pulls what it may: `docker login` to the upstream once, if it wants a login",
+        )
+    if not upstream_of(body):
+        raise invalid(
+            "repository.remoteRepositoryConfig.dockerRepository: publicRepository (DOCKER_HUB) or customRepository.uri "
+            "must be set."
+        )
+
+
+def upstream_of(record: Document) -> str:
+    """The registry in front of which a remote repository stands: `host`, or `host/path`; empty where it has none."""
+    docker = as_object((as_object(record.get("remoteRepositoryConfig")) or {}).get("dockerRepository")) or {}
+    if docker.get("publicRepository") == "DOCKER_HUB":
+        return "docker.io"
+    custom = as_object(docker.get("customRepository")) or {}
+    return str(custom.get("uri") or "").partition("://")[2].rstrip("/")
 
 
 def _check_policy(path: str, policy: Document) -> None:

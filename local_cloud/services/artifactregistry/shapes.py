@@ -97,4 +97,11 @@ _REPOSITORY: Final[Mapping[str, Shape]] = {
     "cleanupPolicies": _map(_object(_POLICY)),
     "cleanupPolicyDryRun": _flag,
     "dockerConfig": _object({"immutableTags": _flag}),
+    "remoteRepositoryConfig": _object(
+        {
+            "description": _text,
+            "disableUpstreamValidation": _flag,
+            "dockerRepository": _object({"publicRepository": _text, "customRepository": _object({"uri": _text})}),
+        }
+    ),
 }

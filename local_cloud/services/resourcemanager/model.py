@@ -8,6 +8,8 @@ from local_cloud.settings import Settings
 from local_cloud.store import Document, Store
 
 KIND: Final = "project"
+ORGANIZATION: Final = "108152342316"
+"""The id of the organization that the project lies in; nothing else of it exists."""
 
 
 class Projects:
@@ -28,6 +30,7 @@ class Projects:
                 "lifecycleState": "ACTIVE",
                 "name": settings.project,
                 "createTime": created.replace("+00:00", "Z"),
+                "parent": {"type": "organization", "id": ORGANIZATION},
             },
         )
 

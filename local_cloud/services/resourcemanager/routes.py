@@ -23,7 +23,9 @@ def routes(model: Projects, policies: Policies, gate: Gate) -> list[BaseRoute]:
         Route(f"{_PROJECT}:getIamPolicy", api.get_policy, methods=["POST"]),
         Route(f"{_PROJECT}:setIamPolicy", api.set_policy, methods=["POST"]),
         Route(f"{_PROJECT}:testIamPermissions", api.test_permissions, methods=["POST"]),
+        Route(f"{_PROJECT}:getAncestry", api.ancestry, methods=["POST"]),
         Route(_PROJECT, api.get, methods=["GET"]),
+        Route("/crm/v3/projects/{project}", api.get_v3, methods=["GET"]),
         Route("/crm/v1/projects", api.list, methods=["GET"]),
     ]
 
@@ -38,6 +40,28 @@ class _Api:
         project = self._project(request)
         self._gate.require(self._gate.caller(request), "resourcemanager.projects.get", _name(project))
         return wire.reply(request, project)
+
+    async def ancestry(self, request: Request) -> Response:
+        """The project and what it lies in: an organization of its own, as Identity-Aware Proxy wants it."""
+        project = self._project(request)
+        self._gate.require(self._gate.caller(request), "resourcemanager.projects.get", _name(project))
+        await wire.json_object(request, ())
+        parents = [("project", project["projectId"]), ("organization", project["parent"]["id"])]
+        return wire.reply(request, {"ancestor": [{"resourceId": {"type": kind, "id": one}} for kind, one in parents]})
+
+    async def get_v3(self, request: Request) -> Response:
+        """The same project as the API's third version has it."""
+        project = self._project(request)
+        self._gate.require(self._gate.caller(request), "resourcemanager.projects.get", _name(project))
+        shown = {
+            "name": f"projects/{project['projectNumber']}",
+            "parent": f"organizations/{project['parent']['id']}",
+            "projectId": project["projectId"],
+            "state": project["lifecycleState"],
+            "displayName": project["name"],
+            "createTime": project["createTime"],
+        }
+        return wire.reply(request, shown)
 
     async def list(self, request: Request) -> Response:
         caller = self._gate.caller(request)

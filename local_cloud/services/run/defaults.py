@@ -26,6 +26,8 @@ def complete(service: Document, default_account: str) -> Document:
     _fill(template, "serviceAccount", default_account)
     _fill(template, "timeout", "300s", unset=("0s",))
     alone = len(template["containers"]) == 1
+    if template.get("vpcAccess"):
+        _fill(template["vpcAccess"], "egress", "PRIVATE_RANGES_ONLY", unset=("VPC_EGRESS_UNSPECIFIED",))
     for container in template["containers"]:
         _container(container, serves=alone or bool(container.get("ports")))
     # Google's rule: a fraction of a CPU serves one request at a time.

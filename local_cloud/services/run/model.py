@@ -23,7 +23,7 @@ from local_cloud.services.run.records import (
     timestamp,
 )
 from local_cloud.services.run.rollout import Rollouts, mark_retiring
-from local_cloud.services.run.seams import Accounts, PolicyStore, address
+from local_cloud.services.run.seams import Accounts, Networks, PolicyStore, address
 from local_cloud.services.run.workload import workload
 from local_cloud.settings import Settings
 from local_cloud.store import Document, Store
@@ -52,6 +52,7 @@ class RunModel:
         *,
         accounts: Accounts,
         sources: Sources,
+        networks: Networks,
         now: Clock = timestamp,
         new_uid: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
@@ -60,6 +61,7 @@ class RunModel:
         self._store = store
         self._data_plane = data_plane
         self._accounts = accounts
+        self._networks = networks
         self._now = now
         self._new_uid = new_uid
         # The registry of this cloud is what Artifact Registry is to Google's: its images are always allowed.
@@ -252,8 +254,18 @@ class RunModel:
         spec = defaults.complete(
             {field: value for field, value in service.items() if field not in ("name", "etag")}, account
         )
+        self._connect(spec["template"], place)
         self._check_account(spec["template"]["serviceAccount"], place.project, caller)
         return spec
+
+    def _connect(self, template: Document, place: Place) -> None:
+        """Complete the network interface, whose network must exist."""
+        access: Document = template.get("vpcAccess", {})
+        for interface in access.get("networkInterfaces", []):
+            network, subnetwork = self._networks.network_of(
+                place.project, place.region, interface.get("network", ""), interface.get("subnetwork", "")
+            )
+            interface |= {"network": network, "subnetwork": subnetwork}
 
     def _check_account(self, account: str, project: str, caller: str) -> None:
         """Google says the same whether there is no such account or the caller may not use it."""
@@ -341,6 +353,7 @@ class RunModel:
             audiences=frozenset([*plain, *(f"{url}/" for url in plain), *spec.get("customAudiences", [])]),
             hosts=frozenset([render.deterministic_host(record)]),
             default_uri=not spec.get("defaultUriDisabled", False),
+            iap=spec.get("iapEnabled", False),
             invoker_iam_disabled=spec.get("invokerIamDisabled", False),
             ingress=spec["ingress"],
         )

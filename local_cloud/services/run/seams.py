@@ -34,6 +34,14 @@ class Accounts(Protocol):
         ...
 
 
+class Networks(Protocol):
+    """What is asked of `services.compute.Compute`."""
+
+    def network_of(self, project: str, region: str, network: str, subnetwork: str) -> tuple[str, str]:
+        """The network and the subnetwork that an interface has; raises `GoogleError` where there is none."""
+        ...
+
+
 def address(data_plane: DataPlane, service: str) -> str:
     """Where *service* (its full name) answers; "" where it has no address: its port was taken by another program."""
     try:

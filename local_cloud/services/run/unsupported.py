@@ -13,13 +13,11 @@ from local_cloud.store import Document
 
 _SERVICE: Final = {
     "binaryAuthorization": "no policy checks images here.",
-    "iapEnabled": "there is no Identity-Aware Proxy here; use roles/run.invoker.",
     "multiRegionSettings": "a service lives in one region here.",
     "buildConfig": "nothing is built from source here; build an image and name it.",
     "sshEnabled": "use `docker exec` on this machine.",
 }
 _TEMPLATE: Final = {
-    "vpcAccess": "containers reach the network through this machine.",
     "encryptionKey": "there is no Cloud KMS here.",
     "encryptionKeyRevocationAction": "there is no Cloud KMS here.",
     "encryptionKeyShutdownDuration": "there is no Cloud KMS here.",
@@ -69,6 +67,8 @@ def _found(service: Document) -> Iterator[tuple[str, str]]:
     template: Document = service["template"]
     yield from _set(template, _TEMPLATE, "service.template")
     yield from _set(template.get("scaling", {}), _SCALING, "service.template.scaling")
+    if template.get("vpcAccess", {}).get("connector"):
+        yield "service.template.vpcAccess.connector", "there are no connectors here; use networkInterfaces."
     yield from _values(service, template)
     yield from _traffic(service)
     containers: list[Document] = template["containers"]

@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from local_cloud import wire
 from local_cloud.auth import Gate
-from local_cloud.errors import invalid
+from local_cloud.errors import invalid, unimplemented
 from local_cloud.operations import Operations
 from local_cloud.services.serviceusage.model import ServiceUsage
 from local_cloud.store import Document
@@ -17,6 +17,15 @@ API: Final = "serviceusage.googleapis.com"
 _TYPES: Final = "type.googleapis.com/google.api.serviceusage.v1."
 # Google answers a call that changes nothing with this operation.
 _NOOP: Final = "operations/noop.DONE_OPERATION"
+_TYPES_BETA: Final = "type.googleapis.com/google.api.serviceusage.v1beta1."
+AGENTS: Final = {
+    "artifactregistry.googleapis.com": "gcp-sa-artifactregistry",
+    "cloudbuild.googleapis.com": "gcp-sa-cloudbuild",
+    "iap.googleapis.com": "gcp-sa-iap",
+    "run.googleapis.com": "serverless-robot-prod",
+    "secretmanager.googleapis.com": "gcp-sa-secretmanager",
+}
+"""The accounts that Google makes for its APIs in a project, by API (cloud.google.com/iam/docs/service-agents)."""
 _STATES: Final = {"state:ENABLED": "ENABLED", "state:DISABLED": "DISABLED"}
 
 
@@ -30,6 +39,7 @@ def routes(model: ServiceUsage, operations: Operations, gate: Gate) -> list[Base
             Route(f"{services}:batchEnable", api.batch_enable, methods=["POST"]),
             Route(f"{services}/{{service}}:enable", api.enable, methods=["POST"]),
             Route(f"{services}/{{service}}:disable", api.disable, methods=["POST"]),
+            Route(f"{services}/{{service}}:generateServiceIdentity", api.identity, methods=["POST"]),
             Route(f"{services}/{{service}}", api.get, methods=["GET"]),
             Route(services, api.list, methods=["GET"]),
             Route(f"/serviceusage/{version}/operations/{{operation}}", api.operation, methods=["GET"]),
@@ -83,6 +93,21 @@ class _Api:
             raise invalid(f"checkIfServiceHasUsage: {check!r} is not supported; use SKIP.")
         changed = self._model.disable(project, service)
         return self._done(request, changed, "DisableServiceResponse", {"service": self._model.get(project, service)})
+
+    async def identity(self, request: Request) -> Response:
+        project = self._allow(request, "enable")
+        service: str = request.path_params["service"]
+        await wire.json_object(request, ())
+        self._model.get(project, service)
+        agent = AGENTS.get(service)
+        if agent is None:
+            raise unimplemented(service, "its agent is not known here; none of what it does is either.")
+        email = f"service-{project['projectNumber']}@{agent}.iam.gserviceaccount.com"
+        made: Document = {
+            "@type": "type.googleapis.com/google.api.serviceusage.v1beta1.ServiceIdentity",
+            "email": email,
+        }
+        return wire.reply(request, self._operations.done("", made))
 
     async def operation(self, request: Request) -> Response:
         self._gate.caller(request)

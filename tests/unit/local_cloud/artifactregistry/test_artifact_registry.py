@@ -136,7 +136,7 @@ def test_a_second_repository_of_that_name_is_refused(client):
         ({**BODY, "colour": "red"}, 400, 'Unknown name "colour"'),
         ({"mode": "STANDARD_REPOSITORY"}, 400, "repository.format"),
         ({**BODY, "format": "NPM"}, 501, "repository.format"),
-        ({**BODY, "mode": "REMOTE_REPOSITORY"}, 501, "repository.mode"),
+        ({**BODY, "mode": "VIRTUAL_REPOSITORY"}, 501, "repository.mode"),
         ({**BODY, "kmsKeyName": "k"}, 501, "repository.kmsKeyName"),
         ({**BODY, "dockerConfig": {"immutableTags": True}}, 501, "immutableTags"),
         ({**BODY, "cleanupPolicies": {"x": {"action": "BURN"}}}, 400, "cleanupPolicies[x].action"),

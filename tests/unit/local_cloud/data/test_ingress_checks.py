@@ -7,6 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from local_cloud.arrivals import Arrival
+
 INVOKER, STRANGER = "ada@mcpfleet.test", "bob@mcpfleet.test"
 SERVERLESS, AUTHORIZATION = b"x-serverless-authorization", b"authorization"
 GOOD_AUDIENCES = (
@@ -239,7 +241,7 @@ def test_a_token_is_verified_once_but_never_outlives_its_expiry(kit, signer):
     headers = [(b"host", b"127.0.0.1:18555"), (AUTHORIZATION, f"Bearer {token}".encode())]
 
     def check():
-        return guard.check(kit.door, headers, "/", kit.port)
+        return guard.check(Arrival(door=kit.door, port=kit.port), headers, "/")
 
     assert isinstance(check(), Passage)
     assert isinstance(check(), Passage)
@@ -247,4 +249,5 @@ def test_a_token_is_verified_once_but_never_outlives_its_expiry(kit, signer):
     now[0] = expires
     check()
     assert len(calls) == 2, "asked again once it may have expired"
-    assert isinstance(guard.check(replace(kit.door, audiences=frozenset({"x"})), headers, "/", kit.port), Refusal)
+    other = Arrival(door=replace(kit.door, audiences=frozenset({"x"})), port=kit.port)
+    assert isinstance(guard.check(other, headers, "/"), Refusal)

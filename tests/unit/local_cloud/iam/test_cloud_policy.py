@@ -201,12 +201,9 @@ def test_a_role_that_fits_the_resource_is_granted(policies, resource, role):
             "policy.auditConfigs: the local cloud does not honour this field yet: there are no audit logs here.",
         ),
         (
-            one("roles/run.invoker", "principal://iam.googleapis.com/x"),
-            501,
-            (
-                "policy.bindings.members: the local cloud does not honour this field yet: "
-                "principal://iam.googleapis.com/x needs a workload identity pool."
-            ),
+            one("roles/run.invoker", "principal://nonsense"),
+            400,
+            "The member principal://nonsense is not valid: it names no identity of a workload or workforce pool.",
         ),
         ({"version": 2}, 400, "Invalid policy version 2: 0, 1 and 3 are valid."),
         ({"bindings": {}, "version": 1, "x": 1}, 400, None),

@@ -189,6 +189,7 @@ class World:
             self.policies,
             Settings(state=Path("/nowhere"), project=PROJECT, project_number=NUMBER),
             accounts=type("Accounts", (), {"exists": lambda _, email: email in self.accounts})(),
+            networks=type("Networks", (), {"network_of": lambda *_: ("default", "default")})(),
             sources=type("Sources", (), {"check": lambda _, revision: None})(),
         )
         gate: Any = self.gate

@@ -1,0 +1,115 @@
+"""Federated principals in policies, agents of APIs, the project's organization, and entries of Agent Registry."""
+
+import pytest
+
+CRM = "/crm/v1/projects/mcpfleet-local"
+POOL = "principal://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/github/subject/x"
+REGISTRY = "/agentregistry/v1/projects/mcpfleet-local/locations/europe-west1/services"
+SERVICE = "gcp:agentregistry/service:Service"
+PROJECT_MEMBER = "gcp:projects/iAMMember:IAMMember"
+ENTRY = {
+    "location": "europe-west1",
+    "serviceId": "mcp-hello",
+    "displayName": "hello",
+    "interfaces": [{"protocolBinding": "JSONRPC", "url": "https://hello-1.europe-west1.run.app/mcp"}],
+    "mcpServerSpec": {"type": "NO_SPEC"},
+}
+
+
+@pytest.mark.parametrize("member", [POOL, POOL.replace("principal:", "principalSet:").replace("subject/x", "*")])
+def test_a_federated_principal_can_be_granted_a_role_and_lets_nobody_here_in(running, member):
+    running.grant("roles/run.invoker", member)
+    assert not running.cloud.policies.allows("ada@mcpfleet.test", "run.routes.invoke", "projects/mcpfleet-local")
+    assert not running.cloud.policies.allows(member, "run.routes.invoke", "projects/mcpfleet-local")
+
+
+def test_a_principal_of_no_pool_is_refused(running):
+    policy = {"bindings": [{"role": "roles/viewer", "members": ["principal://nonsense"]}]}
+    answer = running.call("POST", f"{CRM}:setIamPolicy", {"policy": policy})
+    assert answer.status_code == 400
+    assert "principal://nonsense is not valid" in answer.json()["error"]["message"]
+
+
+def test_a_role_on_the_project_reaches_what_lies_in_it(running, program):
+    running.enable("secretmanager", "iam")
+    running.call(
+        "POST", "/secretmanager/v1/projects/mcpfleet-local/secrets?secretId=db", {"replication": {"automatic": {}}}
+    )
+    running.call(
+        "POST", "/secretmanager/v1/projects/mcpfleet-local/secrets/db:addVersion", {"payload": {"data": "eA=="}}
+    )
+    path = "/secretmanager/v1/projects/mcpfleet-local/secrets/db/versions/1:access"
+    account = running.call("POST", "/iam/v1/projects/mcpfleet-local/serviceAccounts", {"accountId": "mcp-hello"}).json()
+    assert running.call("GET", path, as_=account["email"]).status_code == 403
+    inputs = {
+        "project": "mcpfleet-local",
+        "role": "roles/secretmanager.secretAccessor",
+        "member": f"serviceAccount:{account['email']}",
+    }
+    made = program.create(PROJECT_MEMBER, inputs)
+    assert running.call("GET", path, as_=account["email"]).status_code == 200
+    program.delete(PROJECT_MEMBER, made)
+    assert running.call("GET", path, as_=account["email"]).status_code == 403
+
+
+def test_the_project_lies_in_an_organization(running):
+    answer = running.call("POST", f"{CRM}:getAncestry", {}).json()
+    (project, organization) = (one["resourceId"] for one in answer["ancestor"])
+    assert (project["type"], project["id"]) == ("project", "mcpfleet-local")
+    assert organization["type"] == "organization"
+    assert running.call("GET", CRM).json()["parent"] == organization
+    third = running.call("GET", "/crm/v3/projects/481516234200").json()
+    assert third["parent"] == f"organizations/{organization['id']}"
+    assert running.call("POST", f"{CRM}:getAncestry", {}, as_="bob@mcpfleet.test").status_code == 403
+
+
+def test_an_api_without_a_known_agent_is_refused(running):
+    path = "/serviceusage/v1beta1/projects/mcpfleet-local/services/dns.googleapis.com:generateServiceIdentity"
+    assert running.call("POST", path, {}).status_code == 501
+
+
+def test_a_program_registers_a_server_changes_it_in_place_and_removes_it(running, program):
+    running.enable("agentregistry")
+    made = program.create(SERVICE, ENTRY)
+    assert made.resource_id == "projects/mcpfleet-local/locations/europe-west1/services/mcp-hello"
+    assert made.properties["registryResource"].endswith("/locations/europe-west1/mcpServers/mcp-hello")
+    assert program.diff(SERVICE, program.read(SERVICE, made), ENTRY) == {}
+    changed = program.update(SERVICE, made, {**ENTRY, "displayName": "other"})
+    assert running.call("GET", f"{REGISTRY}/mcp-hello").json()["displayName"] == "other"
+    assert program.replaced(SERVICE, changed, {**ENTRY, "serviceId": "x"}) == ["serviceId"]
+    assert running.cloud.inventory()["records"] == [f"agent registry {made.resource_id}"]
+    program.delete(SERVICE, made)
+    assert program.read(SERVICE, made) is None
+
+
+@pytest.mark.parametrize(
+    ("service_id", "body"),
+    [
+        ("x", {}),
+        ("x", {"mcpServerSpec": {}}),
+        ("x", {"mcpServerSpec": {"type": "NO_SPEC"}, "agentSpec": {"type": "NO_SPEC"}}),
+        ("x", {"mcpServerSpec": {"type": "NO_SPEC"}, "interfaces": [{}]}),
+        ("A", {"mcpServerSpec": {"type": "NO_SPEC"}}),
+    ],
+)
+def test_an_entry_that_says_too_little_or_too_much_is_refused(running, service_id, body):
+    running.enable("agentregistry")
+    assert running.call("POST", f"{REGISTRY}?serviceId={service_id}", body).status_code == 400
+
+
+def test_the_value_of_a_secret_can_be_read_by_a_program(running, program):
+    from local_cloud.plugins.call import Call
+    from local_cloud.plugins.gcp.invokes import get_secret_version_access
+    from local_cloud.plugins.values import Secret
+
+    running.enable("secretmanager")
+    running.call(
+        "POST", "/secretmanager/v1/projects/mcpfleet-local/secrets?secretId=db", {"replication": {"automatic": {}}}
+    )
+    running.call(
+        "POST", "/secretmanager/v1/projects/mcpfleet-local/secrets/db:addVersion", {"payload": {"data": "eA=="}}
+    )
+    found = get_secret_version_access(program.api, Call(), {"secret": "db", "version": "1"})
+    assert (found["secretData"], found["version"]) == (Secret("x"), "1")
+    with pytest.raises(Exception, match="not found"):
+        get_secret_version_access(program.api, Call(), {"secret": "none"})

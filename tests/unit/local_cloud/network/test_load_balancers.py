@@ -1,0 +1,326 @@
+"""Networks and load balancers: their documents, by the API and the plugin, and which way a request goes."""
+
+import asyncio
+
+import pytest
+
+from local_cloud.arrivals import Arrival
+from local_cloud.balancer import Balancer
+from local_cloud.dataplane import FrontDoor
+from local_cloud.front_door import Guard, Passage
+from local_cloud.identity import Claims
+
+GLOBAL = "/compute/v1/projects/mcpfleet-local/global"
+SERVICES = "/run/v2/projects/mcpfleet-local/locations/europe-west1/services"
+DOMAIN = "mcp.acme.dev"
+TYPE = "gcp:compute/"
+ADDRESS = "gcp:compute/globalAddress:GlobalAddress"
+CERTIFICATE = "gcp:compute/managedSslCertificate:ManagedSslCertificate"
+GROUP = "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup"
+BACKEND = "gcp:compute/backendService:BackendService"
+MAP = "gcp:compute/uRLMap:URLMap"
+HTTPS = "gcp:compute/targetHttpsProxy:TargetHttpsProxy"
+HTTP = "gcp:compute/targetHttpProxy:TargetHttpProxy"
+RULE = "gcp:compute/globalForwardingRule:GlobalForwardingRule"
+NETWORK = "gcp:compute/network:Network"
+SUBNETWORK = "gcp:compute/subnetwork:Subnetwork"
+
+
+@pytest.fixture
+def api(running):
+    running.enable("run", "compute")
+    return running
+
+
+def service(api, name="hello", **more):
+    body = {"template": {"containers": [{"image": "docker.io/acme/hello:1"}], **more.pop("template", {})}, **more}
+    answer = api.call("POST", f"{SERVICES}?serviceId={name}", body)
+    if answer.status_code == 200:
+        api.call("POST", f"/run/v2/{answer.json()['name']}:wait", {})
+    return answer
+
+
+@pytest.fixture
+def balanced(api, program):
+    """What infra/components/custom_domain.py makes: the resources by kind, in the order in which they were made."""
+    service(api)
+    return domain_resources(program)
+
+
+def domain_resources(program):
+    made = []
+
+    def create(kind, inputs):
+        made.append((kind, inputs, program.create(kind, inputs)))
+        return made[-1][2].resource_id
+
+    address = create(ADDRESS, {"name": "mcp"})
+    certificate = create(CERTIFICATE, {"name": "cert", "managed": {"domains": [DOMAIN]}})
+    cloud_run = {"region": "europe-west1", "networkEndpointType": "SERVERLESS", "cloudRun": {"service": "hello"}}
+    group = create(GROUP, {"name": "mcp", **cloud_run})
+    scheme = {"loadBalancingScheme": "EXTERNAL_MANAGED"}
+    backend = create(BACKEND, {"name": "mcp", "protocol": "HTTPS", "backends": [{"group": group}], **scheme})
+    routes = create(MAP, {"name": "mcp", "defaultService": backend})
+    proxy = create(HTTPS, {"name": "mcp", "urlMap": routes, "sslCertificates": [certificate]})
+    redirect = {"httpsRedirect": True, "redirectResponseCode": "MOVED_PERMANENTLY_DEFAULT", "stripQuery": False}
+    redirects = create(MAP, {"name": "mcp-redirect", "defaultUrlRedirect": redirect})
+    plain = create(HTTP, {"name": "mcp", "urlMap": redirects})
+    for name, port, target in (("mcp-https", "443", proxy), ("mcp-http", "80", plain)):
+        create(RULE, {"name": name, "ipAddress": address, "portRange": port, "target": target, **scheme})
+    return made
+
+
+def test_a_program_makes_a_load_balancer_whose_second_run_changes_nothing_and_whose_end_leaves_nothing(
+    api, program, balanced
+):
+    for kind, inputs, made in balanced:
+        read = program.read(kind, made)
+        assert program.diff(kind, read, inputs) == {}, kind
+        assert read.resource_id == made.resource_id
+    assert balanced[0][2].properties["address"].startswith("127.77.")
+    assert len(api.cloud.inventory()["records"]) == len(balanced)
+    for kind, _, made in reversed(balanced):
+        program.delete(kind, made)
+        assert program.read(kind, made) is None
+    assert api.cloud.inventory()["records"] == []
+
+
+def test_a_managed_certificate_is_active_at_once(api, balanced):
+    found = api.call("GET", f"{GLOBAL}/sslCertificates/cert").json()
+    assert found["managed"] == {"domains": [DOMAIN], "status": "ACTIVE", "domainStatus": {DOMAIN: "ACTIVE"}}
+
+
+def test_what_is_in_use_is_not_deleted(api, program, balanced):
+    by_kind = {kind: made for kind, _, made in balanced}
+    for kind in (ADDRESS, CERTIFICATE, GROUP, BACKEND, HTTPS):
+        with pytest.raises(Exception, match="is already being used by"):
+            program.delete(kind, by_kind[kind])
+
+
+def test_a_part_that_does_not_exist_is_named(api):
+    body = {"name": "x", "urlMap": "projects/mcpfleet-local/global/urlMaps/none", "sslCertificates": ["x"]}
+    answer = api.call("POST", f"{GLOBAL}/targetHttpsProxies", body)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"] == (
+        "The resource 'projects/mcpfleet-local/global/urlMaps/none' was not found"
+    )
+
+
+@pytest.mark.parametrize(
+    ("collection", "body", "status", "said"),
+    [
+        ("backendServices", {"loadBalancingScheme": "INTERNAL_SELF_MANAGED"}, 501, "loadBalancingScheme"),
+        ("backendServices", {"enableCDN": True}, 501, "enableCDN"),
+        ("backendServices", {"iap": {"enabled": True}}, 501, "backendService.iap"),
+        ("addresses", {"addressType": "INTERNAL"}, 501, "addressType"),
+        ("addresses", {"purpose": "VPC_PEERING"}, 501, "purpose"),
+        ("urlMaps", {}, 400, "exactly one of defaultService and defaultUrlRedirect"),
+        ("urlMaps", {"defaultUrlRedirect": {"nonsense": 1}}, 400, "nonsense"),
+        ("sslCertificates", {"managed": {"domains": []}}, 400, "At least one domain"),
+        ("sslCertificates", {}, 400, "resource.managed"),
+        ("nonsense", {}, 404, "no collection"),
+    ],
+)
+def test_what_is_wrong_or_not_served_is_refused_by_name(api, collection, body, status, said):
+    answer = api.call("POST", f"{GLOBAL}/{collection}", {"name": "x", **body})
+    assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True), answer.text
+
+
+def test_the_timeout_of_a_serverless_backend_is_refused_as_google_does(api, program, balanced):
+    group = next(made.resource_id for kind, _, made in balanced if kind == GROUP)
+    answer = api.call(
+        "POST", f"{GLOBAL}/backendServices", {"name": "x", "timeoutSec": 9, "backends": [{"group": group}]}
+    )
+    assert "Timeout sec is not supported for a backend service" in answer.json()["error"]["message"]
+
+
+def test_which_change_replaces_and_which_does_not(api, program, balanced):
+    by_kind = {kind: (inputs, made) for kind, inputs, made in balanced}
+    inputs, made = by_kind[HTTPS]
+    program.create(CERTIFICATE, {"name": "other", "managed": {"domains": ["b.dev"]}})
+    other = {**inputs, "sslCertificates": ["projects/mcpfleet-local/global/sslCertificates/other"]}
+    assert program.update(HTTPS, made, other).properties["sslCertificates"] == other["sslCertificates"]
+    assert api.cloud.balancer.domains() == {"b.dev"}
+    inputs, made = by_kind[CERTIFICATE]
+    assert program.replaced(CERTIFICATE, made, {**inputs, "managed": {"domains": ["c.dev"]}}) == ["managed.domains[0]"]
+    inputs, made = by_kind[RULE]
+    assert program.replaced(RULE, made, {**inputs, "portRange": "8080"}) == ["portRange"]
+    inputs, made = by_kind[BACKEND]
+    changed = program.update(BACKEND, made, {**inputs, "description": "x"})
+    assert changed.properties["description"] == "x"
+
+
+def test_a_request_goes_by_the_url_map_to_the_service(api, balanced):
+    arrival = api.cloud.balancer.arrive("projects/mcpfleet-local/global/forwardingRules/mcp-https", DOMAIN, "/mcp", "")
+    assert arrival.balanced
+    assert arrival.door.service.endswith("/services/hello")
+    assert api.cloud.balancer.arrive_by_name("x.dev", "/", "") is None
+
+
+def test_a_plain_request_is_redirected_with_its_path_and_query(api, balanced):
+    rule = "projects/mcpfleet-local/global/forwardingRules/mcp-http"
+    assert api.cloud.balancer.arrive(rule, DOMAIN, "/mcp", "a=b").redirect == (301, f"https://{DOMAIN}/mcp?a=b")
+
+
+def test_hosts_and_paths_have_backends_of_their_own(api, program, balanced):
+    service(api, "admin")
+    group = program.create(GROUP, {"name": "admin", "region": "europe-west1", "cloudRun": {"service": "admin"}})
+    backend = program.create(
+        BACKEND,
+        {"name": "admin", "loadBalancingScheme": "EXTERNAL_MANAGED", "backends": [{"group": group.resource_id}]},
+    )
+    by_kind = {kind: (inputs, made) for kind, inputs, made in balanced}
+    inputs, made = next((inputs, made) for kind, inputs, made in balanced if kind == MAP)
+    matcher = {
+        "name": "m",
+        "defaultService": by_kind[BACKEND][1].resource_id,
+        "pathRules": [{"paths": ["/admin/*"], "service": backend.resource_id}],
+    }
+    program.update(
+        MAP, made, {**inputs, "hostRules": [{"hosts": ["*.acme.dev"], "pathMatcher": "m"}], "pathMatchers": [matcher]}
+    )
+
+    def to(host, path):
+        rule = "projects/mcpfleet-local/global/forwardingRules/mcp-https"
+        return api.cloud.balancer.arrive(rule, host, path, "").door.service.rpartition("/")[2]
+
+    assert to(DOMAIN, "/admin/x") == "admin"
+    assert to(DOMAIN, "/admin") == "admin"
+    assert to(DOMAIN, "/administer") == "hello"
+    assert to("other.dev", "/admin/x") == "hello"
+
+
+def test_without_the_service_there_is_no_door(api, program):
+    domain_resources(program)
+    assert api.cloud.balancer.arrive_by_name(DOMAIN, "/", "").door is None
+
+
+# --- who is inside ----------------------------------------------------------------------------------------
+
+
+class Everybody:
+    def allows(self, email, permission, resource):
+        return True
+
+    def verify_id_token(self, token) -> Claims:
+        raise AssertionError
+
+
+INSIDE = {"inside": True}
+BALANCED = {"balanced": True}
+
+
+@pytest.mark.parametrize(
+    ("ingress", "arrival", "passes"),
+    [
+        ("INGRESS_TRAFFIC_ALL", {}, True),
+        ("INGRESS_TRAFFIC_ALL", BALANCED, True),
+        ("INGRESS_TRAFFIC_INTERNAL_ONLY", {}, False),
+        ("INGRESS_TRAFFIC_INTERNAL_ONLY", BALANCED, False),
+        ("INGRESS_TRAFFIC_INTERNAL_ONLY", INSIDE, True),
+        ("INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER", {}, False),
+        ("INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER", BALANCED, True),
+        ("INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER", INSIDE, True),
+    ],
+)
+def test_ingress_lets_in_whom_it_names_and_answers_404_to_others(ingress, arrival, passes):
+    door = FrontDoor(service="s", audiences=frozenset(), hosts=frozenset({"s-1.r.run.app"}), ingress=ingress)
+    guard = Guard(Everybody(), Everybody())
+    verdict = guard.check(Arrival(door=door, **arrival), [(b"host", b"s-1.r.run.app")], "/mcp")
+    assert isinstance(verdict, Passage) == passes
+    assert passes or verdict.page.status == 404
+
+
+def test_a_disabled_default_url_leaves_load_balancers_alone():
+    door = FrontDoor(service="s", audiences=frozenset(), hosts=frozenset({"s-1.r.run.app"}), default_uri=False)
+    guard = Guard(Everybody(), Everybody())
+    host = [(b"host", b"s-1.r.run.app")]
+    assert not isinstance(guard.check(Arrival(door=door, **INSIDE), host, "/"), Passage)
+    assert not isinstance(guard.check(Arrival(door=door, port=1), [(b"host", b"127.0.0.1:1")], "/"), Passage)
+    assert isinstance(guard.check(Arrival(door=door, **BALANCED), [(b"host", DOMAIN.encode())], "/"), Passage)
+
+
+# --- networks ---------------------------------------------------------------------------------------------
+
+
+def interfaces(*given, **more):
+    return {"template": {"vpcAccess": {"networkInterfaces": list(given), **more}}}
+
+
+@pytest.mark.parametrize("interface", [{"network": "default"}, {"subnetwork": "default"}])
+def test_the_default_network_is_there_and_the_interface_is_completed(api, interface):
+    assert service(api, **interfaces(interface, egress="ALL_TRAFFIC")).status_code == 200
+    access = api.call("GET", f"{SERVICES}/hello").json()["template"]["vpcAccess"]
+    assert access == {
+        "networkInterfaces": [{"network": "default", "subnetwork": "default"}],
+        "egress": "ALL_TRAFFIC",
+    }
+    (revision,) = api.plane.running.values()
+    assert revision.vpc_all_traffic
+
+
+def test_private_ranges_alone_are_the_default_and_not_inside(api):
+    service(api, **interfaces({"network": "default"}))
+    (revision,) = api.plane.running.values()
+    assert not revision.vpc_all_traffic
+
+
+def test_a_network_or_subnetwork_that_does_not_exist_is_refused(api, running):
+    for interface in ({"network": "none"}, {"subnetwork": "none"}, {"network": "none", "subnetwork": "default"}):
+        refused = service(api, **interfaces(interface))
+        assert refused.status_code == 400
+        assert "was not found" in refused.json()["error"]["message"]
+
+
+def test_without_the_compute_api_there_is_no_network(running):
+    running.enable("run")
+    assert "Compute Engine API is not enabled" in service(running, **interfaces({"network": "default"})).text
+
+
+def test_a_programs_own_network_is_used(api, program):
+    network = program.create(NETWORK, {"name": "mcp", "autoCreateSubnetworks": False})
+    inputs = {"name": "run", "network": network.resource_id, "ipCidrRange": "10.0.0.0/24", "region": "europe-west1"}
+    subnetwork = program.create(SUBNETWORK, inputs)
+    assert program.diff(SUBNETWORK, program.read(SUBNETWORK, subnetwork), inputs) == {}
+    assert service(api, **interfaces({"network": "mcp", "subnetwork": "run"})).status_code == 200
+    assert service(api, "second", **interfaces({"network": "mcp"})).status_code == 400
+    with pytest.raises(Exception, match="is already being used by"):
+        program.delete(NETWORK, network)
+    program.delete(SUBNETWORK, subnetwork)
+    program.delete(NETWORK, network)
+
+
+# --- the listener -----------------------------------------------------------------------------------------
+
+
+def test_a_rule_is_listened_for_and_let_go(api, balanced, monkeypatch):
+    opened, closed = [], []
+
+    class Listeners:
+        def __init__(self, host, tls=None):
+            self.host, self.tls = host, tls
+
+        def open(self, port):
+            opened.append((self.host, port, self.tls))
+            return port > 1024
+
+        async def serve(self, app):
+            pass
+
+        async def close_all(self):
+            closed.append(self.host)
+
+    monkeypatch.setattr("local_cloud.balancer.Listeners", Listeners)
+
+    async def scenario():
+        balancer = Balancer(api.cloud.compute, api.cloud.run.front_door)
+        await balancer.open(lambda *_: None, "tls")
+        assert [one["url"].rpartition(":")[2] for one in balancer.inventory()] == ["10080", "10443"]
+        await balancer.close()
+
+    asyncio.run(scenario())
+    address = balanced[0][2].properties["address"]
+    assert sorted(opened, key=str) == sorted(
+        [(address, 443, "tls"), (address, 10443, "tls"), (address, 80, None), (address, 10080, None)], key=str
+    )
+    assert closed == [address, address]

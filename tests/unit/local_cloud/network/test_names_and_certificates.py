@@ -1,0 +1,149 @@
+"""What makes one service find and trust another: names, certificates, and how a container's call arrives."""
+
+import ssl
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local_cloud.balancer import Balancer
+from local_cloud.certificates import Authority
+from local_cloud.dataplane import FrontDoor
+from local_cloud.entrance import Entrance
+from local_cloud.metadata import Workload
+from local_cloud.nameserver import answer
+from local_cloud.settings import Settings
+
+HOST = "hello-481516234200.europe-west1.run.app"
+SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/hello"
+
+
+def query(name, kind=1, number=7):
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+    return struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, 1)
+
+
+def read(said):
+    number, flags, _, answers, _, _ = struct.unpack("!HHHHHH", said[:12])
+    return number, flags & 15, answers, said[-4:] if answers else b""
+
+
+def ours(name):
+    return name == HOST
+
+
+def test_a_name_of_this_cloud_has_the_gateways_address():
+    assert read(answer(query(HOST), "172.18.0.1", ours)) == (7, 0, 1, bytes([172, 18, 0, 1]))
+    assert read(answer(query(HOST.upper()), "172.18.0.1", ours))[2] == 1
+
+
+def test_it_has_no_other_kind_of_address_and_says_so_without_an_error():
+    assert read(answer(query(HOST, kind=28), "172.18.0.1", ours))[1:3] == (0, 0)
+
+
+def test_every_other_name_is_left_to_the_next_server():
+    assert read(answer(query("example.org"), "172.18.0.1", ours))[1:3] == (5, 0)
+
+
+@given(data=st.binary(max_size=80))
+def test_no_packet_breaks_the_name_server(data):
+    said = answer(data, "172.18.0.1", ours)
+    assert said is None or len(said) >= 12
+
+
+@given(cut=st.integers(0, 60), name=st.sampled_from([HOST, "a.b"]))
+def test_a_cut_off_question_is_a_format_error(cut, name):
+    whole = query(name)
+    said = answer(whole[:cut], "172.18.0.1", ours)
+    if 12 <= cut < len(whole):
+        assert read(said)[1] == 1
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ca")
+    return Authority(folder)
+
+
+def handshake(server_context, trusted, host):
+    """The certificate that a client which trusts the file *trusted* gets for *host*, in memory."""
+    client_context = ssl.create_default_context(cafile=str(trusted))
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server, server_hostname=host)
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    done = set()
+    for _ in range(10):
+        for name, side in (("client", client), ("server", server)):
+            if name not in done:
+                try:
+                    side.do_handshake()
+                    done.add(name)
+                except ssl.SSLWantReadError:
+                    pass
+    assert done == {"client", "server"}
+    return client.getpeercert()
+
+
+def test_a_host_gets_a_certificate_of_its_own_that_the_bundle_makes_trusted(authority):
+    context = authority.context(lambda host: host in {HOST, "mcp.acme.dev"})
+    for host in (HOST, "mcp.acme.dev"):
+        assert handshake(context, authority.bundle(), host)["subjectAltName"] == (("DNS", host),)
+
+
+def test_a_host_that_is_none_of_ours_gets_none(authority):
+    with pytest.raises(ssl.SSLError):
+        handshake(authority.context(lambda host: False), authority.bundle(), HOST)
+
+
+def test_the_authority_stays_the_same_and_its_key_is_its_owners_alone(authority):
+    again = Authority(authority.certificate.parent)
+    assert handshake(again.context(lambda host: True), authority.certificate, HOST)
+    assert (authority.certificate.parent / "ca.key").stat().st_mode & 0o777 == 0o600
+    assert authority.bundle().stat().st_mode & 0o777 == 0o644
+    assert b"PRIVATE" not in authority.bundle().read_bytes()
+
+
+class NoBalancer(Balancer):
+    def __init__(self):
+        pass
+
+    def secured(self, host):
+        return host == "mcp.acme.dev"
+
+    def arrive_by_name(self, host, path, query):
+        return None
+
+
+@pytest.fixture
+def entrance():
+    door = FrontDoor(service=SERVICE, audiences=frozenset(), hosts=frozenset({HOST}))
+    callers = {
+        "10.0.0.2": Workload(service_account="a", project="p", region="r", instance_id="1", inside=True),
+        "10.0.0.3": Workload(service_account="a", project="p", region="r", instance_id="2"),
+    }
+    settings = Settings(state=Path("/nowhere"))
+    return Entrance({SERVICE: door}.get, NoBalancer(), callers.get, settings)
+
+
+def scope(host, client="10.0.0.2"):
+    return {"headers": [(b"host", host.encode())], "client": (client, 1), "path": "/", "query_string": b""}
+
+
+@pytest.mark.parametrize(("client", "inside"), [("10.0.0.2", True), ("10.0.0.3", False), ("10.0.0.9", False)])
+def test_a_call_by_name_finds_the_service_and_is_inside_as_its_caller_is(entrance, client, inside):
+    for host in (HOST, f"{HOST}:443"):
+        arrival = entrance(scope(host, client))
+        assert arrival.door.service == SERVICE
+        assert arrival.inside == inside
+
+
+def test_names_of_other_projects_and_of_nobody_lead_nowhere(entrance):
+    assert entrance.named(HOST)
+    assert entrance.named("none-481516234200.us-east1.run.app")
+    assert entrance.named("mcp.acme.dev")
+    for host in ("hello-1.europe-west1.run.app", "run.app", "example.org", f"x.{HOST}"):
+        assert not entrance.named(host)
+    assert entrance(scope("none-481516234200.us-east1.run.app")).door is None
+    assert entrance(scope("example.org")).door is None
