@@ -1,23 +1,37 @@
 """The tools of the reference server: small, honest examples. Replace them by yours and keep the rest.
 
-A tool's signature is its schema and its docstring is what a model reads, so both are written for the caller.
+A tool's signature is its schema and its docstring is what a model reads, so both are written for the caller. A tool
+that answers at once, or that waits, is `async`. One that computes for long, or whose library blocks, is a plain `def`:
+the SDK runs it in a thread. `examples/` shows the rest of the protocol.
 """
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import anyio
-from mcp.server.caching import CacheHint
+from mcp.server.caching import CacheableMethod, CacheHint
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from mcp_server import __version__
 from mcp_server.caller import current_caller
+from mcp_server.examples import asking, colors
+from mcp_server.examples.watching import LastCountdown
+from mcp_server.hosting.adapt import lowlevel_of
+from mcp_server.paging import paginate
 from mcp_server.settings import Settings
 
 # The tools change with a deployment only and are the same for every caller.
 _UNTIL_NEXT_DEPLOYMENT = CacheHint(ttl_ms=5 * 60 * 1000, scope="public")
+
+_SAME_FOR_ALL: tuple[CacheableMethod, ...] = (
+    "server/discover",
+    "tools/list",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+)
 
 _READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
@@ -49,10 +63,9 @@ def build_server(settings: Settings, sleep: Callable[[float], Awaitable[None]] =
         title="mcpfleet reference server",
         version=__version__,
         instructions="Small example tools. `countdown` reports its progress while it runs.",
-        cache_hints={"server/discover": _UNTIL_NEXT_DEPLOYMENT, "tools/list": _UNTIL_NEXT_DEPLOYMENT},
-        # Nothing here changes while it runs, and an open subscription would only keep an instance busy.
-        subscriptions=False,
+        cache_hints=dict.fromkeys(_SAME_FOR_ALL, _UNTIL_NEXT_DEPLOYMENT),
     )
+    last = LastCountdown(server, sessions=settings.sessions)
 
     @server.tool(annotations=_READS)
     async def add(a: int, b: int) -> int:
@@ -80,11 +93,15 @@ def build_server(settings: Settings, sleep: Callable[[float], Awaitable[None]] =
         ctx: Context[Any, Any],
         seconds: Annotated[int, Field(ge=1, le=60, description="how long to count")] = 5,
     ) -> Countdown:
-        """Count down, one report of progress per second: a call long enough to see how progress arrives."""
+        """Count down, one report of progress per second: a call long enough to see progress arrive, and to cancel."""
         for elapsed in range(seconds):
             await ctx.report_progress(elapsed, seconds, f"{seconds - elapsed} s left")
             await sleep(1)
         await ctx.report_progress(seconds, seconds, "done")
+        await last.finished(ctx, seconds)
         return Countdown(seconds=seconds)
 
+    colors.register(server)
+    asking.register(server)
+    paginate(lowlevel_of(server))
     return server

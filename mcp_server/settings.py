@@ -101,9 +101,6 @@ class Settings(BaseModel):
         validation_alias="MCP_BASE_URL",
         description="URL under which clients reach the service; its host may call",
     )
-    audience: Names = Field(
-        (), validation_alias="MCP_AUDIENCE", description="comma list of the audiences that callers' ID tokens may have"
-    )
     forwarded_allow_ips: str = Field(
         "127.0.0.1",
         validation_alias="FORWARDED_ALLOW_IPS",

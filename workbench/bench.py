@@ -34,7 +34,14 @@ def _soak(phases: Phases, runs: int) -> None:
         bench_soak(phases)
 
 
+def _server(phases: Phases, runs: int) -> None:
+    from benchmarks.server import bench_server
+
+    bench_server(phases, prepare(phases), runs)
+
+
 BENCHMARKS: Final[Mapping[str, Callable[[Phases, int], None]]] = {
+    "server": _server,
     "up": _up,
     "fleet": _fleet,
     "bridge": _bridge,

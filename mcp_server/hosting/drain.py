@@ -134,10 +134,12 @@ class _Stream:
         await self._send(message)
 
     async def farewell(self) -> None:
+        # Whatever the application still says, it says to a client that it takes for gone.
+        self._left = True
         if self._open and self._events:
             await self._send({"type": "http.response.body", "body": FAREWELL, "more_body": True})
 
     async def finish(self) -> None:
         if self._open:
-            self._left, self._open = True, False
+            self._open = False
             await self._send({"type": "http.response.body", "body": b""})

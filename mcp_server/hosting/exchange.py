@@ -46,8 +46,11 @@ from mcp_types import (
     INVALID_REQUEST,
     PARSE_ERROR,
     ErrorData,
+    JSONRPCNotification,
+    jsonrpc_message_adapter,
 )
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -59,7 +62,7 @@ logger = logging.getLogger(__name__)
 PATIENCE: Final = 15.0
 """Seconds of silence after which a response becomes an event stream, and between two comments on one."""
 
-_BLINK: Final = 0.05
+BLINK: Final = 0.05
 """Seconds after which it pays to look out for the client's going away."""
 
 _STREAM_HEADERS: Final = [
@@ -97,8 +100,6 @@ class Exchange:
         stateless: bool,
         max_body_bytes: int,
         gate: ToolGate | None = None,
-        patience: float = PATIENCE,
-        blink: float = _BLINK,
     ) -> None:
         """Serve a low-level server of the SDK.
 
@@ -110,8 +111,6 @@ class Exchange:
             stateless: Whether requests of handshake clients are answered here, too.
             max_body_bytes: The largest body that is read.
             gate: Knows the scopes that single tools need.
-            patience: Replaces `PATIENCE` in tests.
-            blink: Seconds until a client's going away is noticed.
         """
         self._app = app
         self._server = server
@@ -120,8 +119,6 @@ class Exchange:
         self._stateless = stateless
         self._max_body_bytes = max_body_bytes
         self._gate = gate
-        self._patience = patience
-        self._blink = blink
         self._declares_headers: dict[str, tuple[object, bool]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -215,14 +212,16 @@ class Exchange:
 
     async def _other(self, message: object, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is not a request: a notification and a posted response go to the SDK, the rest is refused."""
-        if isinstance(message, dict):
-            members = cast("dict[str, Any]", message)
-            notification = isinstance(members.get("method"), str) and "id" not in members
-            response = "method" not in members and ("result" in members) != ("error" in members)
-            if members.get("jsonrpc") == "2.0" and (notification or response):
-                await self._app(scope, _replay(body, receive), send)
-                return
-        await refuse(send, 400, INVALID_REQUEST, "The body must be one JSON-RPC request or notification")
+        try:
+            # The SDK would find the same, and tell the client what pydantic says of it.
+            found = jsonrpc_message_adapter.validate_python(message, by_name=False)
+        except ValidationError:
+            found = None
+        # With an id that is none, a request would pass for a notification, and wait for its answer.
+        if found is None or (isinstance(found, JSONRPCNotification) and "id" in cast("dict[str, Any]", message)):
+            await refuse(send, 400, INVALID_REQUEST, "The body must be one JSON-RPC request or notification")
+        else:
+            await self._app(scope, _replay(body, receive), send)
 
     @property
     def server(self) -> Any:
@@ -238,11 +237,6 @@ class Exchange:
     def drain(self) -> Drain:
         """What knows of the calls that run."""
         return self._drain
-
-    @property
-    def pauses(self) -> tuple[float, float]:
-        """Seconds until the client is looked for, and until a silent response becomes a stream."""
-        return self._blink, self._patience
 
 
 class _Call:
@@ -282,9 +276,8 @@ class _Call:
     async def run(self) -> None:
         """Run the kernel, answer, and leave nothing behind."""
         loop = asyncio.get_running_loop()
-        blink, _ = self._exchange.pauses
         watching: list[asyncio.Task[None]] = []
-        timer = loop.call_later(blink, lambda: watching.append(loop.create_task(self._watch())))
+        timer = loop.call_later(BLINK, lambda: watching.append(loop.create_task(self._watch())))
         answer: dict[str, Any] | None = None
         self._exchange.drain.enter(self)
         try:
@@ -388,10 +381,9 @@ class _Call:
 
     async def _watch(self) -> None:
         """Look out for the client's going away, and keep a silent response alive."""
-        _, patience = self._exchange.pauses
         gone = asyncio.ensure_future(self._receive())
         try:
-            while not (await asyncio.wait({gone}, timeout=patience))[0]:
+            while not (await asyncio.wait({gone}, timeout=PATIENCE))[0]:
                 await self._write(b": still at work\r\n\r\n")
             if not self._answered:
                 self._answered = True
@@ -408,16 +400,14 @@ def _is_request(message: object) -> bool:
     if not isinstance(message, dict):
         return False
     members = cast("dict[str, Any]", message)
-    identity, params = members.get("id"), members.get("params", _ABSENT)
+    identity, params = members.get("id"), members.get("params")
     return (
         members.get("jsonrpc") == "2.0"
         and isinstance(members.get("method"), str)
         and (isinstance(identity, str) or (isinstance(identity, int) and not isinstance(identity, bool)))
-        and (params is _ABSENT or isinstance(params, dict))
+        and (params is None or isinstance(params, dict))
     )
 
-
-_ABSENT: Final = object()
 
 _ASK_THE_SDK: Final = InboundLadderRejection(0, "only the server's own tools/list can tell the schema")
 """Stands for no rejection: the request goes the SDK's way."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+import anyio
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_REQUEST, REQUEST_TIMEOUT
 
@@ -100,12 +101,18 @@ class Guard:
         """Await the work, but no longer than its time or the process's.
 
         It runs in a task of its own: a function in a thread can't be cancelled, and its caller is to be answered all
-        the same. Such a function keeps its slot until it returns.
+        the same. Such a function keeps its slot until it returns, which is why the task is stopped through a scope:
+        a plain cancellation would leave the thread behind.
         """
-        task = asyncio.ensure_future(work)
-        waits: set[asyncio.Future[Any]] = {task}
-        if self._sessions:
-            waits.add(asyncio.ensure_future(self._drain.over.wait()))
+        scope = anyio.CancelScope()
+
+        async def scoped() -> Any:
+            with scope:
+                return await work
+
+        task = asyncio.ensure_future(scoped())
+        over = asyncio.ensure_future(self._drain.over.wait()) if self._sessions else None
+        waits: set[asyncio.Future[Any]] = {task} if over is None else {task, over}
         self._drain.begin_work()
         try:
             done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -120,8 +127,9 @@ class Guard:
             )
         finally:
             self._drain.end_work()
-            for wait in waits:
-                wait.cancel()
+            if over is not None:
+                over.cancel()
+            scope.cancel()
             task.add_done_callback(_heard)
 
     def _slots_of(self, tool: str) -> asyncio.Semaphore | None:

@@ -79,9 +79,9 @@ async def fetch_json(url: str) -> object:
 class Keys:
     """The public keys of an issuer, found through its metadata, asked for again when one is missing."""
 
-    def __init__(self, issuer: str, fetch: Fetch = fetch_json, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, issuer: str, fetch: Fetch | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._issuer = issuer
-        self._fetch = fetch
+        self._fetch = fetch or fetch_json
         self._clock = clock
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._asked = float("-inf")

@@ -1,0 +1,1 @@
+"""The same server, `payload(size)`, in each SDK: what `./dev bench server` compares. Each listens on $PORT."""

@@ -1,0 +1,87 @@
+"""The image of the reference server: what it is run as, what it needs, what it tells of itself."""
+
+import http.client
+import json
+import time
+from contextlib import closing
+
+import pytest
+
+from tests.integration.mcp_server_process import ROOT
+from workbench.setup.base_image import BASE_IMAGE
+
+pytestmark = pytest.mark.integration
+
+LIMIT_MIB = 120
+
+
+@pytest.fixture(scope="module")
+def image(engine):
+    built, _ = engine.images.build(
+        path=str(ROOT / "mcp_server"), buildargs={"BASE_IMAGE": BASE_IMAGE}, network_mode="host", rm=True
+    )
+    yield built
+    engine.images.remove(built.id, force=True)
+
+
+def test_it_serves_without_root_without_a_writable_disk_without_any_capability(engine, image):
+    container = engine.containers.run(
+        image.id,
+        detach=True,
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        environment={"PORT": "8080"},
+        mem_limit="256m",
+    )
+    try:
+        container.reload()
+        address = container.attrs["NetworkSettings"]["IPAddress"]
+        status, body = answered(address)
+        assert (status, body["status"]) == (200, "ok")
+        top = container.top()["Processes"]
+        assert {process[0] for process in top} == {"65532"}
+        assert all("sh -c" not in " ".join(process) for process in top)
+        container.kill("SIGTERM")
+        assert container.wait(timeout=15)["StatusCode"] == 0
+    finally:
+        container.remove(force=True)
+
+
+def answered(address):
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with closing(http.client.HTTPConnection(address, 8080, timeout=2)) as connection:
+                connection.request("GET", "/ready")
+                answer = connection.getresponse()
+                return answer.status, json.loads(answer.read())
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_it_tells_what_is_inside(engine, image):
+    path = image.labels["dev.mcpfleet.sbom"]
+    read = engine.containers.run(image.id, ["/opt/venv/bin/python", "-c", f"print(open({path!r}).read())"], remove=True)
+    bill = json.loads(read)
+    versions = {part["name"]: part["version"] for part in bill["components"]}
+    assert bill["bomFormat"] == "CycloneDX"
+    assert versions["mcp"] == "2.3.0"
+    assert "serialNumber" not in bill
+
+
+def test_it_is_small(engine, image):
+    base = engine.images.get(BASE_IMAGE).attrs["Size"]
+    assert image.attrs["Size"] - base < LIMIT_MIB * 1024 * 1024
+
+
+def test_its_code_is_compiled_and_nothing_but_its_code_is_in_it(engine, image):
+    listed = engine.containers.run(
+        image.id,
+        ["/opt/venv/bin/python", "-c", "import glob; print(*glob.glob('/app/**', recursive=True), sep='\\n')"],
+        remove=True,
+    ).decode()
+    assert "__pycache__/app.cpython" in listed
+    assert "conformance" not in listed
+    assert "uv.lock" not in listed

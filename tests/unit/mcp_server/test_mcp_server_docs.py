@@ -1,0 +1,45 @@
+"""The table of variables in docs/mcp-server.md is what `settings.py` says."""
+
+import re
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from infra.environment import INJECTED
+from mcp_server.settings import Settings
+
+PAGE = Path(__file__).parents[3] / "docs" / "mcp-server.md"
+PART = re.compile(r"(<!-- variables: .*? -->\n).*?(<!-- end of variables -->)", re.DOTALL)
+PLATFORM = {"PORT", "K_SERVICE", "K_REVISION"}
+
+
+def default(field) -> str:
+    if field.default is PydanticUndefined or field.default is None or field.default in ((), {}):
+        return ""
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
+    if isinstance(field.default, tuple):
+        return f"`{','.join(field.default)}`"
+    return f"`{field.default}`"
+
+
+def table() -> str:
+    rows = ["| variable | set by | default | meaning |", "|---|---|---|---|"]
+    for field in Settings.model_fields.values():
+        name = field.validation_alias
+        by = "⚙ the fleet" if name in INJECTED else "Cloud Run" if name in PLATFORM else "you"
+        rows.append(f"| `{name}` | {by} | {default(field)} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def test_every_variable_is_in_the_guide_as_the_code_has_it():
+    page = PAGE.read_text(encoding="utf-8")
+    written = PART.sub(lambda match: match[1] + table() + match[2], page)
+    assert table() in page, f"not in step; write {PAGE.name} anew with:\n{table()}"
+    assert written == page
+
+
+def test_the_settings_read_every_variable_that_the_fleet_sets():
+    ours = {field.validation_alias for field in Settings.model_fields.values()}
+    # Cloud Run has checked the audience; its list is for servers that check a token again.
+    assert {name for name in INJECTED if not name.startswith("FASTMCP_")} - {"MCP_AUDIENCE"} <= ours

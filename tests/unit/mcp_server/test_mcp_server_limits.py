@@ -1,0 +1,133 @@
+"""Limits by tool: who waits, who is refused, and that nobody else notices."""
+
+import asyncio
+import threading
+
+import pytest
+from mcp.server.mcpserver import MCPServer
+
+from mcp_server.hosting import build_app
+from mcp_server.settings import Settings
+from tests.unit.mcp_server.wire import call, started
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=[False, True], ids=["legacy", "modern"])
+def modern(request):
+    return request.param
+
+
+class Kitchen:
+    """Tools that hold until told."""
+
+    def __init__(self, **environment):
+        self.running, self.most = 0, 0
+        self.gate = asyncio.Event()
+        self.thread_gate = threading.Event()
+        server = MCPServer("kitchen")
+
+        async def cook() -> str:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            try:
+                await self.gate.wait()
+            finally:
+                self.running -= 1
+            return "served"
+
+        def roast() -> str:
+            self.running += 1
+            self.thread_gate.wait(10)
+            self.running -= 1
+            return "served"
+
+        server.add_tool(cook, name="cook")
+        server.add_tool(cook, name="bake")
+        server.add_tool(roast, name="roast")
+        self.app = build_app(server, Settings(**environment))
+
+
+async def settled():
+    """Let everything run that can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_calls_beyond_a_tool_s_limit_wait_and_all_are_served(modern):
+    kitchen = Kitchen(MCP_TOOL_CONCURRENCY="cook=2")
+    async with started(kitchen.app) as app:
+        requests = [call(app, "cook", modern=modern) for _ in range(5)]
+        other = [call(app, "bake", modern=modern) for _ in range(3)]
+        await settled()
+        assert kitchen.running == 2 + 3
+        kitchen.gate.set()
+        answers = [await request.answer() for request in (*requests, *other)]
+    assert all(answer["result"]["content"][0]["text"] == "served" for _, answer in answers)
+
+
+async def test_the_limit_for_every_tool_is_one_for_each(modern):
+    kitchen = Kitchen(MCP_TOOL_CONCURRENCY="1")
+    async with started(kitchen.app) as app:
+        requests = [call(app, name, modern=modern) for name in ("cook", "cook", "bake", "bake")]
+        await settled()
+        assert kitchen.running == 2
+        kitchen.gate.set()
+        for request in requests:
+            await request.answer()
+
+
+async def test_a_client_that_stops_waiting_gives_its_place_to_the_next(modern):
+    kitchen = Kitchen(MCP_TOOL_CONCURRENCY="1")
+    async with started(kitchen.app) as app:
+        first = call(app, "cook", modern=modern)
+        await settled()
+        gone = call(app, "cook", modern=modern)
+        third = call(app, "cook", modern=modern)
+        gone.hang_up()
+        await asyncio.wait_for(gone.task, 5)
+        kitchen.gate.set()
+        await first.answer()
+        await third.answer()
+    assert kitchen.most == 1
+
+
+async def test_a_call_that_takes_too_long_is_stopped_with_an_error_that_says_so(modern):
+    kitchen = Kitchen(MCP_TOOL_TIMEOUT="cook=0.05")
+    async with started(kitchen.app) as app:
+        status, answer = await call(app, "cook", modern=modern).answer()
+        assert kitchen.running == 0
+    assert status == 200
+    assert answer["error"] == {
+        "code": -32001,
+        "message": "Tool cook took longer than 0.05 s and was stopped",
+        "data": {"tool": "cook", "seconds": 0.05},
+    }
+
+
+async def test_waiting_for_a_place_counts_as_time(modern):
+    kitchen = Kitchen(MCP_TOOL_CONCURRENCY="1", MCP_TOOL_TIMEOUT="bake=0.05")
+    async with started(kitchen.app) as app:
+        # Another limit than the next one's, and the same place: the tool's own.
+        first = call(app, "bake", modern=modern)
+        second = call(app, "bake", modern=modern)
+        codes = [(await request.answer())[1]["error"]["code"] for request in (first, second)]
+    assert codes == [-32001, -32001]
+
+
+async def test_a_blocking_tool_can_t_be_stopped_but_its_caller_is_answered_and_its_place_stays_taken(modern):
+    kitchen = Kitchen(MCP_TOOL_TIMEOUT="*=0.05", MCP_TOOL_CONCURRENCY="roast=1")
+    async with started(kitchen.app) as app:
+        _, first = await call(app, "roast", modern=modern).answer()
+        _, second = await call(app, "roast", modern=modern).answer()
+        assert kitchen.running == 1
+        kitchen.thread_gate.set()
+    assert first["error"]["code"] == second["error"]["code"] == -32001
+
+
+async def test_names_that_callers_make_up_do_not_fill_the_memory():
+    kitchen = Kitchen(MCP_TOOL_CONCURRENCY="1", MCP_LOG_LEVEL="ERROR")
+    async with started(kitchen.app) as app:
+        for number in range(200):
+            _, answer = await call(app, f"no-{number}", modern=False).answer()
+            assert answer["result"]["isError"]

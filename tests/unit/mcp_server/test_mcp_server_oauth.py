@@ -1,0 +1,312 @@
+"""The resource server: who is let in, and what everybody else is told."""
+
+import json
+import time
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.mcpserver import MCPServer
+
+from mcp_server.app import build_server
+from mcp_server.caller import current_caller
+from mcp_server.hosting import build_app, oauth
+from mcp_server.hosting.oauth import IssuerError, Keys, TokenError, metadata_urls
+from mcp_server.settings import Settings
+from tests.unit.mcp_server.tokens import ADA, id_token
+from tests.unit.mcp_server.wire import call, get, message, post, started
+
+pytestmark = pytest.mark.anyio
+
+ISSUER = "https://login.example.org/tenant"
+BASE = "https://mcp.example.org"
+RESOURCE = f"{BASE}/mcp"
+ENVIRONMENT = {
+    "MCP_OAUTH_ISSUER": ISSUER,
+    "MCP_BASE_URL": BASE,
+    "MCP_OAUTH_SCOPES": "mcp",
+    "MCP_OAUTH_TOOL_SCOPES": "sell=shop:write+shop:read",
+}
+RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def public(key, key_id, algorithm) -> dict:
+    kind = jwt.algorithms.RSAAlgorithm if algorithm.startswith("RS") else jwt.algorithms.ECAlgorithm
+    return {**json.loads(kind.to_jwk(key.public_key())), "kid": key_id, "use": "sig", "alg": algorithm}
+
+
+class Issuer:
+    """An authorization server's public documents."""
+
+    def __init__(self) -> None:
+        self.keys = [public(RSA_KEY, "one", "RS256"), public(EC_KEY, "two", "ES256")]
+        self.name = ISSUER
+        self.asked: list[str] = []
+        self.down = False
+
+    async def fetch(self, url: str) -> object:
+        self.asked.append(url)
+        if self.down:
+            raise IssuerError("no route")
+        if url == "https://login.example.org/.well-known/openid-configuration/tenant":
+            return {"issuer": self.name, "jwks_uri": "https://login.example.org/keys"}
+        if url == "https://login.example.org/keys":
+            return {"keys": self.keys}
+        raise IssuerError(f"{url} answered 404")
+
+
+@pytest.fixture
+def issuer(monkeypatch):
+    one = Issuer()
+    monkeypatch.setattr(oauth, "fetch_json", one.fetch)
+    return one
+
+
+def token(key=RSA_KEY, key_id="one", algorithm="RS256", headers=None, **claims) -> str:
+    now = int(time.time())
+    given = {"iss": ISSUER, "aud": RESOURCE, "sub": "ada", "scope": "mcp", "iat": now, "exp": now + 60, **claims}
+    given = {name: value for name, value in given.items() if value is not None}
+    return jwt.encode(given, key, algorithm=algorithm, headers={"kid": key_id, **(headers or {})})
+
+
+def bearer(text: str) -> list[tuple[bytes, bytes]]:
+    return [(b"authorization", f"Bearer {text}".encode())]
+
+
+def shop(**environment):
+    server = MCPServer("shop")
+
+    @server.tool()
+    async def who() -> str:
+        caller, access = current_caller(), get_access_token()
+        return f"{caller.subject} {caller.email} {access.client_id} {sorted(caller.scopes)}"
+
+    @server.tool()
+    async def sell() -> str:
+        return "sold"
+
+    return build_app(server, Settings(**ENVIRONMENT, **environment))
+
+
+@pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"key": EC_KEY, "key_id": "two", "algorithm": "ES256"},
+        {"aud": ["other", RESOURCE]},
+        {"scope": "other mcp"},
+        {"scope": None, "scp": ["mcp", "x"]},
+    ],
+)
+async def test_a_token_for_this_server_lets_in_and_tells_tools_who_it_is(issuer, modern, given):
+    headers = bearer(token(client_id="desk", email="ada@example.org", **given))
+    async with started(shop()) as app:
+        status, answer = await call(app, "who", modern=modern, headers=headers).answer()
+    assert status == 200
+    assert answer["result"]["content"][0]["text"].startswith("ada ada@example.org desk")
+
+
+async def test_who_has_no_token_learns_where_to_get_one(issuer):
+    async with started(shop()) as app:
+        request = call(app, "who")
+        status, headers = await request.start()
+        document = await get(app, "/.well-known/oauth-protected-resource/mcp").answer()
+        plain = await get(app, "/.well-known/oauth-protected-resource").answer()
+    assert status == 401
+    assert headers["www-authenticate"] == (
+        f'Bearer resource_metadata="{BASE}/.well-known/oauth-protected-resource/mcp", scope="mcp"'
+    )
+    assert document == plain
+    assert document == (
+        200,
+        {
+            "resource": RESOURCE,
+            "authorization_servers": [ISSUER],
+            "bearer_methods_supported": ["header"],
+            "scopes_supported": ["mcp", "shop:read", "shop:write"],
+        },
+    )
+    assert issuer.asked == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        token(aud="https://other.example.org/mcp"),
+        token(aud=None),
+        token(aud=f"{RESOURCE}/"),
+        token(iss="https://evil.test"),
+        token(iss=f"{ISSUER}/"),
+        token(iss=None),
+        token(exp=int(time.time()) - 120),
+        token(exp=None),
+        token(nbf=int(time.time()) + 600),
+        token(sub=None),
+        token(key=OTHER_KEY),
+        token(key=OTHER_KEY, key_id="unknown"),
+        token(key_id="two"),
+        token(key="x" * 32, algorithm="HS256"),
+        token(key="x" * 32, algorithm="HS256", headers={"jwk": public(OTHER_KEY, "x", "RS256")}),
+        jwt.encode({"iss": ISSUER, "aud": RESOURCE, "sub": "ada", "exp": 2**33}, None, algorithm="none"),
+        token()[:-4] + "AAAA",
+        token().replace(".", "..", 1),
+        "opaque",
+        "a.b.c",
+        "x" * 20_000,
+        id_token(ADA | {"iss": ISSUER, "aud": RESOURCE, "exp": 2**33}),
+    ],
+    ids=lambda text: None,
+)
+async def test_any_other_token_is_refused_and_nothing_of_it_is_repeated(issuer, text):
+    async with started(shop()) as app:
+        request = call(app, "who", headers=bearer(text))
+        status, headers = await request.start()
+        body, _ = await request.part()
+    assert status == 401
+    assert 'error="invalid_token"' in headers["www-authenticate"]
+    assert text[:40] not in headers["www-authenticate"] + body.decode() or len(text) < 10
+
+
+@pytest.mark.parametrize("value", ["", "Basic abc", "Bearer", "Bearer ", "bearer\t x"])
+async def test_what_is_no_bearer_token_is_no_token(issuer, value):
+    async with started(shop()) as app:
+        status, headers = await call(app, "who", headers=[(b"authorization", value.encode())]).start()
+    assert status == 401
+    assert headers["www-authenticate"].startswith("Bearer resource_metadata=")
+
+
+async def test_a_token_without_the_scope_of_every_request_is_told_which(issuer):
+    async with started(shop()) as app:
+        status, headers = await call(app, "who", headers=bearer(token(scope="other"))).start()
+    assert status == 403
+    assert 'error="insufficient_scope"' in headers["www-authenticate"]
+    assert 'scope="mcp"' in headers["www-authenticate"]
+
+
+@pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
+async def test_a_tool_s_own_scopes_are_needed_for_that_tool_alone(issuer, modern):
+    async with started(shop()) as app:
+        request = call(app, "sell", modern=modern, headers=bearer(token(scope="mcp shop:read")))
+        status, headers = await request.start()
+        allowed, _ = await call(app, "who", modern=modern, headers=bearer(token(scope="mcp"))).answer()
+        both = bearer(token(scope="mcp shop:read shop:write"))
+        _, sold = await call(app, "sell", modern=modern, headers=both).answer()
+    assert status == 403
+    assert 'scope="mcp shop:read shop:write"' in headers["www-authenticate"]
+    assert "Missing scope: shop:write" in headers["www-authenticate"]
+    assert allowed == 200
+    assert sold["result"]["content"][0]["text"] == "sold"
+
+
+async def test_in_a_session_a_tool_s_scopes_are_needed_too(issuer):
+    async with started(shop(MCP_STATELESS="false")) as app:
+        initialize = message(
+            "initialize",
+            {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+            modern=False,
+        )
+        opened = post(app, initialize, modern=False, headers=bearer(token()))
+        _, headers = await opened.start()
+        session = [(b"mcp-session-id", headers["mcp-session-id"].encode())]
+        await opened.task
+        done = {"jsonrpc": "2.0", "method": "notifications/initialized", "params": {}}
+        await post(app, done, modern=False, headers=[*session, *bearer(token())]).task
+        request = call(app, "sell", modern=False, headers=[*session, *bearer(token())])
+        await request.start()
+        answer = await request.event()
+        stranger = call(app, "who", modern=False, headers=[*session, *bearer(token(sub="eve"))])
+        status, _ = await stranger.start()
+    assert answer["error"]["message"] == "Missing scope: shop:read shop:write"
+    assert status == 404
+
+
+async def test_health_and_foreign_hosts_are_as_ever(issuer):
+    async with started(shop()) as app:
+        assert (await get(app, "/health").answer())[0] == 200
+        assert (await call(app, "who", headers=[(b"host", b"mcp.example.org"), *bearer(token())]).answer())[0] == 200
+        assert (await call(app, "who", headers=[(b"host", b"evil.test"), *bearer(token())]).answer())[0] == 421
+
+
+async def test_an_identity_that_cloud_run_s_form_claims_counts_for_nothing(issuer):
+    headers = [*bearer(token()), (b"x-serverless-authorization", f"Bearer {id_token(ADA)}".encode())]
+    async with started(shop()) as app:
+        _, answer = await call(app, "who", headers=headers).answer()
+    assert answer["result"]["content"][0]["text"].startswith("ada None")
+
+
+async def test_when_the_issuer_does_not_answer_nobody_is_sent_to_log_in_again(issuer):
+    issuer.down = True
+    async with started(shop()) as app:
+        status, headers = await call(app, "who", headers=bearer(token())).start()
+    assert status == 503
+    assert headers["retry-after"] == "5"
+    assert "www-authenticate" not in headers
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_keys_are_kept_for_an_hour_and_asked_for_again_when_one_is_unknown():
+    issuer, clock = Issuer(), Clock()
+    keys = Keys(ISSUER, issuer.fetch, clock)
+    await keys.key("one")
+    asked = len(issuer.asked)
+    await keys.key("two")
+    assert len(issuer.asked) == asked
+    with pytest.raises(TokenError):
+        await keys.key("made-up")
+    assert len(issuer.asked) == asked  # asked just now: a made-up name does not make us ask
+    issuer.keys.append(public(OTHER_KEY, "three", "RS256"))
+    clock.now = 11
+    await keys.key("three")
+    assert len(issuer.asked) == 2 * asked
+    clock.now = 11 + 3601
+    issuer.down = True
+    await keys.key("one")  # old, and better than nothing
+    with pytest.raises((TokenError, IssuerError)):
+        await keys.key("four")
+
+
+async def test_an_issuer_that_names_itself_otherwise_is_not_believed():
+    issuer = Issuer()
+    issuer.name = "https://evil.test"
+    with pytest.raises(IssuerError, match=r"names the issuer 'https://evil\.test'"):
+        await Keys(ISSUER, issuer.fetch).key("one")
+
+
+@pytest.mark.parametrize("document", [None, [], {"keys": 3}, {"keys": []}, {"keys": [{}, 3, {"kty": "none"}]}])
+async def test_keys_that_are_none_are_no_keys(document):
+    issuer = Issuer()
+
+    async def fetch(url):
+        return document if url.endswith("/keys") else await issuer.fetch(url)
+
+    with pytest.raises(IssuerError):
+        await Keys(ISSUER, fetch).key("one")
+
+
+async def test_metadata_is_looked_for_where_the_specification_says():
+    assert metadata_urls("https://a.test") == [
+        "https://a.test/.well-known/oauth-authorization-server",
+        "https://a.test/.well-known/openid-configuration",
+    ]
+    assert metadata_urls("https://a.test/t/") == [
+        "https://a.test/.well-known/oauth-authorization-server/t",
+        "https://a.test/.well-known/openid-configuration/t",
+        "https://a.test/t/.well-known/openid-configuration",
+    ]
+
+
+async def test_the_reference_server_shows_the_caller(issuer):
+    settings = Settings(**ENVIRONMENT)
+    async with started(build_app(build_server(settings), settings)) as app:
+        _, answer = await call(app, "whoami", headers=bearer(token(email="ada@example.org"))).answer()
+    assert answer["result"]["structuredContent"]["caller"] == "ada@example.org"
