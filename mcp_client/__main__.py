@@ -1,0 +1,47 @@
+"""`python -m mcp_client`: what the image runs."""
+
+import logging
+import sys
+
+from mcp_client.settings import SettingsError, load_settings
+
+DRAIN_SECONDS = 8
+"""How long calls in flight may still run after SIGTERM; Cloud Run kills the container after 10 seconds."""
+
+
+def main() -> int:
+    """Read the environment and serve.
+
+    Returns:
+        The exit code: 0 after an orderly stop, 2 for a mistake in the environment.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        for mistake in str(error).splitlines():
+            logging.getLogger("mcp_client").critical("%s", mistake)
+        return 2
+    logging.getLogger().setLevel(settings.log_level)
+
+    # The SDK's import takes most of the start; a wrong environment is told before it.
+    import uvicorn
+
+    from mcp_client.app import build_app
+    from mcp_client.calls import Fleet
+
+    uvicorn.run(
+        build_app(Fleet(settings.servers, settings.timeout)),
+        host="0.0.0.0",  # noqa: S104  # Cloud Run's contract: not loopback
+        port=settings.port,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The environment of the container, read once and checked: the only module that reads it.
+
+`PORT` comes from Cloud Run's container contract, `MCP_SERVERS` from the fleet: a JSON object of the servers that this
+client calls, `{"reference": {"url": "https://…/mcp", "audience": "https://…"}}`. Without an audience a server is called
+without a token: a sidecar on localhost asks for none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json
+
+from mcpfleet.errors import UsageError
+from mcpfleet.target import Target
+
+
+class SettingsError(Exception):
+    """The environment is not valid; the text has one line for each mistake, beginning with the variable."""
+
+
+def _mcp_url(value: str) -> str:
+    try:
+        return Target.parse(value).mcp_url
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+class Server(BaseModel):
+    """One server that this client calls."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: Annotated[str, AfterValidator(_mcp_url)] = Field(description="its MCP URL")
+    audience: str | None = Field(None, description="what an ID token for it is for; without one no token is sent")
+
+
+class Settings(BaseModel):
+    """What the environment says."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    port: int = Field(8080, ge=1, le=65535, alias="PORT", description="TCP port to listen on")
+    servers: Json[dict[str, Server]] = Field(alias="MCP_SERVERS", description="the servers, as JSON")
+    timeout: float = Field(60.0, gt=0, le=3600, alias="MCP_TIMEOUT", description="seconds that one question may take")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", alias="LOG_LEVEL", description="least severity that is logged"
+    )
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the environment; an empty variable counts as unset.
+
+    Raises:
+        SettingsError: With every mistake, each under the name of its variable.
+    """
+    environ = os.environ if environ is None else environ
+    given: dict[str, Any] = {name: value for name, value in environ.items() if value}
+    try:
+        return Settings.model_validate(given)
+    except pydantic.ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
+        ]
+        raise SettingsError("\n".join(lines)) from None

@@ -1,0 +1,245 @@
+"""The client service, over servers in memory and a front end that refuses as Cloud Run's does."""
+
+import asyncio
+import contextlib
+import json
+
+import httpx2
+import pytest
+from mcp.server.mcpserver import MCPServer
+
+from mcp_client.app import build_app
+from mcp_client.calls import Fleet
+from mcp_client.settings import Server, SettingsError, load_settings
+from mcpfleet.errors import TokenEndpointUnavailableError
+from mcpfleet.tokens import IdToken
+
+A, B = "https://mcp-a-1.europe-west1.run.app", "https://mcp-b-1.europe-west1.run.app"
+HTML = {"content-type": "text/html"}
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class Account:
+    name = "metadata server"
+    any_audience = True
+    mints = True
+    error = None
+
+    def fetch(self, audience):
+        if self.error:
+            raise self.error
+        member = "serviceAccount:assistant@acme.iam.gserviceaccount.com"
+        return IdToken(f"assistant|{audience}", 2**40, member, audience)
+
+
+def mcp_server(name):
+    server = MCPServer(name)
+
+    @server.tool()
+    def add(a: int, b: int) -> int:
+        """Add two whole numbers."""
+        return a + b
+
+    if name == "b":
+
+        @server.tool()
+        def multiply(a: int, b: int) -> int:
+            """Multiply two whole numbers."""
+            return a * b
+
+    return server
+
+
+class Cloud(httpx2.AsyncBaseTransport):
+    """Two services by their hosts; tokens for another audience get 401; what a test scripts comes first."""
+
+    def __init__(self, apps):
+        self.ways = {host: httpx2.ASGITransport(app) for host, app in apps.items()}
+        self.scripted = []
+        self.requests = []
+        self.closed = 0
+
+    async def handle_async_request(self, request):
+        self.requests.append(request)
+        if self.scripted:
+            answer = self.scripted.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        audience = f"https://{request.url.host}"
+        if request.headers.get("x-serverless-authorization") != f"Bearer assistant|{audience}":
+            return httpx2.Response(401, headers=HTML)
+        return await self.ways[request.url.host].handle_async_request(request)
+
+    async def aclose(self):
+        self.closed += 1
+
+
+@pytest.fixture
+async def service():
+    """`service.post(question)`, with `service.cloud` behind it."""
+    async with contextlib.AsyncExitStack() as stack:
+        apps = {}
+        for name, origin in (("a", A), ("b", B)):
+            server = mcp_server(name)
+            app = server.streamable_http_app(stateless_http=True, json_response=True, host="0.0.0.0")  # noqa: S104
+            await stack.enter_async_context(server.session_manager.run())
+            apps[origin.removeprefix("https://")] = app
+
+        class Service:
+            cloud = Cloud(apps)
+            account = Account()
+
+            async def sleep(self, seconds):
+                self.slept.append(seconds)
+
+        one = Service()
+        one.slept = []
+        servers = {name: Server(url=f"{url}/mcp", audience=url) for name, url in (("a", A), ("b", B))}
+        one.fleet = Fleet(servers, 20, source=one.account, transport=one.cloud, sleep=one.sleep)
+        http = httpx2.AsyncClient(transport=httpx2.ASGITransport(build_app(one.fleet)), base_url="http://client")
+        one.http = await stack.enter_async_context(http)
+
+        async def post(question, **headers):
+            return await asyncio.wait_for(one.http.post("/ask", json=question, headers=headers), 30)
+
+        one.post = post
+        yield one
+
+
+async def test_it_lists_the_tools_of_all_its_servers(service):
+    answer = (await service.post({})).json()
+    names = {name: [tool["name"] for tool in one["tools"]] for name, one in answer["servers"].items()}
+    assert names == {"a": ["add"], "b": ["add", "multiply"]}
+
+
+async def test_it_calls_a_tool_of_every_server_that_has_it_with_a_token_for_each(service):
+    answer = await service.post({"tool": "add", "arguments": {"a": 1, "b": 2}})
+    assert answer.status_code == 200
+    assert {name: one["result"]["structuredContent"] for name, one in answer.json()["servers"].items()} == {
+        "a": {"result": 3},
+        "b": {"result": 3},
+    }
+    assert {request.headers["x-serverless-authorization"] for request in service.cloud.requests} == {
+        f"Bearer assistant|{A}",
+        f"Bearer assistant|{B}",
+    }
+    only = (await service.post({"tool": "multiply", "arguments": {"a": 3, "b": 2}})).json()["servers"]
+    assert list(only) == ["b"]
+
+
+async def test_a_tool_that_no_server_has_is_said(service):
+    answer = await service.post({"tool": "subtract"})
+    assert answer.status_code == 502
+    assert answer.json()["servers"]["a"]["error"]["message"] == "it has no tool subtract"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (401, "did not accept the token of serviceAccount:assistant@acme.iam.gserviceaccount.com"),
+        (403, "--member=serviceAccount:assistant@acme.iam.gserviceaccount.com --role=roles/run.invoker"),
+        (404, "there is no such service"),
+    ],
+)
+async def test_a_refusal_says_who_was_refused_and_what_to_type(service, status, said):
+    service.cloud.scripted = [httpx2.Response(status, headers=HTML) for _ in range(4)]
+    answer = await service.post({"servers": ["a"]})
+    assert answer.status_code == 502
+    error = answer.json()["servers"]["a"]["error"]
+    assert error["status"] == status
+    assert said in error["message"]
+
+
+async def test_one_servers_trouble_is_not_the_others(service):
+    service.cloud.ways.pop(A.removeprefix("https://"))
+    answer = await service.post({})
+    assert answer.status_code == 200
+    assert "error" in answer.json()["servers"]["a"]
+    assert "tools" in answer.json()["servers"]["b"]
+
+
+async def test_a_cold_start_and_a_full_house_are_waited_for(service):
+    full = httpx2.Response(429, headers={"content-type": "text/plain", "retry-after": "3"}, text="Rate exceeded.")
+    service.cloud.scripted = [httpx2.ConnectError("refused"), full]
+    answer = await service.post({"servers": ["a"]})
+    assert answer.status_code == 200
+    assert service.slept == [0.25, 3.0]
+
+
+async def test_what_may_have_been_carried_out_is_not_sent_again(service):
+    service.cloud.scripted = [httpx2.ReadError("reset")] * 2
+    answer = await service.post({"servers": ["a"], "tool": "add", "arguments": {"a": 1, "b": 1}})
+    assert service.slept == []
+    assert "Cannot reach" in answer.json()["servers"]["a"]["error"]["message"]
+
+
+async def test_a_metadata_server_that_is_away_is_said_in_its_own_words(service):
+    service.account.error = TokenEndpointUnavailableError("No token from the metadata server.")
+    answer = await service.post({"servers": ["a"]})
+    assert answer.json()["servers"]["a"]["error"]["message"] == "No token from the metadata server."
+
+
+async def test_the_trace_of_the_question_goes_on_with_every_call(service):
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await service.post({}, traceparent=parent, tracestate="x=1")
+    await service.post({})
+    traced = [request.headers.get("traceparent") for request in service.cloud.requests]
+    assert set(traced[: len(traced) // 2]) == {parent}
+    assert set(traced[len(traced) // 2 :]) == {None}, "one question's trace does not stay for the next"
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ({"servers": ["c"]}, "does not call c; it calls a, b"),
+        ({"tol": "add"}, "tol: Extra inputs are not permitted"),
+        ({"arguments": 3}, "arguments: "),
+        ("nonsense", "the body: "),
+    ],
+)
+async def test_a_question_that_is_none_is_refused_with_the_reason(service, question, said):
+    body = question if isinstance(question, str) else json.dumps(question)
+    answer = await service.http.post("/ask", content=body)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]
+
+
+async def test_there_is_a_page_to_try_it_and_a_health_check(service):
+    page = await service.http.get("/")
+    assert "Servers: a, b." in page.text
+    assert (await service.http.get("/health")).json() == {"status": "ok"}
+    assert service.cloud.requests == []
+
+
+# --- the environment ------------------------------------------------------------------------------------
+
+
+def test_the_environment_names_servers_and_a_sidecar_needs_no_audience():
+    servers = {"a": {"url": f"{A}/mcp", "audience": A}, "near": {"url": "http://localhost:8081/mcp"}}
+    settings = load_settings({"MCP_SERVERS": json.dumps(servers), "PORT": "9000", "LOG_LEVEL": ""})
+    assert settings.port == 9000
+    assert settings.servers["a"].audience == A
+    assert settings.servers["near"].audience is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({}, "MCP_SERVERS: "),
+        ({"MCP_SERVERS": "nonsense"}, "MCP_SERVERS: "),
+        ({"MCP_SERVERS": '{"a": {"url": "http://elsewhere/mcp"}}'}, "Use https://elsewhere"),
+        ({"MCP_SERVERS": '{"a": {"uri": "x"}}'}, "MCP_SERVERS.a.uri: "),
+        ({"MCP_SERVERS": "{}", "PORT": "0"}, "PORT: "),
+    ],
+)
+def test_a_mistake_in_the_environment_is_named_by_its_variable(environ, said):
+    with pytest.raises(SettingsError, match=r"^") as raised:
+        load_settings(environ)
+    assert said in str(raised.value)
