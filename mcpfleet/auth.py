@@ -16,7 +16,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from concurrent.futures import Future
 
 import httpx2
@@ -211,7 +211,7 @@ class IdTokenAuth(httpx2.Auth):
         self._sign(request, token)
         in_memory = isinstance(request.stream, httpx2.ByteStream)
         response = yield request
-        if self._is_outdated(response, token) and in_memory:
+        if self.is_outdated(response.status_code, response.headers, token) and in_memory:
             self._sign(request, await self.tokens.aget())
             yield request
 
@@ -221,19 +221,19 @@ class IdTokenAuth(httpx2.Auth):
         self._sign(request, token)
         in_memory = isinstance(request.stream, httpx2.ByteStream)
         response = yield request
-        if self._is_outdated(response, token) and in_memory:
+        if self.is_outdated(response.status_code, response.headers, token) and in_memory:
             self._sign(request, self.tokens.get())
             yield request
 
     def _sign(self, request: httpx2.Request, token: IdToken) -> None:
         request.headers[self.header] = f"Bearer {token.value}"
 
-    def _is_outdated(self, response: httpx2.Response, token: IdToken) -> bool:
+    def is_outdated(self, status: int, headers: Mapping[str, str], token: IdToken) -> bool:
         """Whether the service refused a token that can be replaced.
 
         Cloud Run's front end refuses before the service has seen the request, so nothing is done twice.
         """
         # The front end says this of an expired or mis-audienced token; an application's own 401 may
         # say it too, and then a fetch a minute is all it costs.
-        challenge = response.headers.get("www-authenticate", "")
-        return response.status_code == 401 and "invalid_token" in challenge and self.tokens.refused(token)
+        challenge = headers.get("www-authenticate", "")
+        return status == 401 and "invalid_token" in challenge and self.tokens.refused(token)

@@ -19,12 +19,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-import httpx2
-
 from mcpfleet import jsonrpc
 from mcpfleet.jsonrpc import Id, Message, Tools
 from mcpfleet.sessions import ACCEPT, Session, SessionLostError, Sessions
-from mcpfleet.upstream import FailedError, Upstream
+from mcpfleet.upstream import CUT, Answer, FailedError, Upstream, events
 
 PATIENCE_SECONDS: Final = 60.0
 """How long a request that is safe to send again is tried; desktop clients give up at about that time."""
@@ -169,7 +167,7 @@ class Relay:
     async def _deliver(self, message: Message) -> None:
         began, attempt = self._clock(), 0
         while True:
-            session = self._sessions.current
+            session = self._session_of(message)
             try:
                 async with self._upstream.send("POST", self._headers(message, session), message.raw) as response:
                     if lost := await self._sessions.lost(response, session):
@@ -218,7 +216,7 @@ class Relay:
                 if lost is not None:
                     await self._sessions.renew(lost, self._spawn)
                     lost = None
-                session = self._sessions.current
+                session = self._session_of(message)
                 if await self._once(flight, session):
                     return
                 began, attempt = self._clock(), 0  # a subscription that stood, and whose stream has ended
@@ -270,24 +268,26 @@ class Relay:
                 return await self._stream(flight, response, session)
             return self._whole(flight, await response.aread(), response.status_code)
 
+    def _session_of(self, message: Message) -> Session | None:
+        """The session that a message belongs to: none where it opens one, or names its revision for itself."""
+        return None if message.version or message.method == jsonrpc.INITIALIZE else self._sessions.current
+
     def _headers(self, message: Message, session: Session | None) -> dict[str, str]:
         if message.version and message.method != jsonrpc.INITIALIZE:
             return {**ACCEPT, **self._tools.headers(message)}
-        if session is None or message.method == jsonrpc.INITIALIZE:
-            return ACCEPT
-        return session.headers
+        return ACCEPT if session is None else session.headers
 
     # --- the server's messages ------------------------------------------------------------------------
 
-    async def _initialized(self, flight: _Flight, response: httpx2.Response) -> bool:
+    async def _initialized(self, flight: _Flight, response: Answer) -> bool:
         """Keep what a handshake says of the session, and pass it on."""
         stream = response.headers.get("content-type", "").startswith("text/event-stream")
         if not stream:
             body = await response.aread()
             self._sessions.open(flight.message, response, jsonrpc.decode(body))
             return self._whole(flight, body, response.status_code)
-        async for event in httpx2.EventSource(response, max_event_size=None):
-            body = event.data.encode()
+        async for event in events(response):
+            body = event.data
             if event.data and self._is_answer(jsonrpc.decode(body), flight):
                 self._sessions.open(flight.message, response, jsonrpc.decode(body))
             if event.data and self._pass_on(body, flight):
@@ -308,34 +308,34 @@ class Relay:
         self._pass_on(body, flight, found)
         return True
 
-    async def _stream(self, flight: _Flight, response: httpx2.Response, session: Session | None) -> bool:
+    async def _stream(self, flight: _Flight, response: Answer, session: Session | None) -> bool:
         """Pass on an answer that comes as a stream; one that breaks off is resumed where the server can."""
         try:
             if await self._events(flight, response):
                 return True
-        except httpx2.TransportError:
+        except CUT:
             if not (flight.event or flight.acknowledged):
                 raise
-        if flight.event and session is not None and not flight.message.version:
+        if flight.event and session is not None:
             return await self._resume(flight, session)
         if flight.acknowledged:
             return False
         raise FailedError("The server ended the stream of the answer before the answer.", done=True)
 
-    async def _events(self, flight: _Flight, response: httpx2.Response) -> bool:
+    async def _events(self, flight: _Flight, response: Answer) -> bool:
         """Pass on a stream's messages; whether the answer was among them."""
-        events = httpx2.EventSource(response, max_event_size=None).__aiter__()
-        async for event in events:
+        stream = events(response)
+        async for event in stream:
             flight.event = event.id or flight.event
             if event.retry is not None:
                 flight.wait = event.retry / 1000
-            if event.data and self._pass_on(event.data.encode(), flight):
+            if event.data and self._pass_on(event.data, flight):
                 # Read to its end, which is near, the connection serves the next request.
                 try:
                     async with asyncio.timeout(DRAIN_SECONDS):
-                        async for _ in events:
+                        async for _ in stream:
                             pass
-                except (httpx2.TransportError, TimeoutError):
+                except (*CUT, TimeoutError):
                     pass
                 return not self._goes_on(flight)
         return False

@@ -13,11 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-import httpx2
-
 from mcpfleet import jsonrpc
 from mcpfleet.jsonrpc import Message
-from mcpfleet.upstream import FailedError, Upstream
+from mcpfleet.upstream import Answer, FailedError, Upstream, events
 
 ACCEPT: Final[dict[str, str]] = {
     "accept": "application/json, text/event-stream",
@@ -93,7 +91,7 @@ class Sessions:
         self._set: dict[str, bytes] = {}
         """What the client has set in the session, by what it is about; the last word counts."""
 
-    def open(self, opening: Message, response: httpx2.Response, answer: Mapping[str, Any] | None) -> None:
+    def open(self, opening: Message, response: Answer, answer: Mapping[str, Any] | None) -> None:
         """Keep what the answer to an `initialize` says; an error leaves what was."""
         result = answer.get("result") if answer else None
         if not isinstance(result, dict):
@@ -120,9 +118,9 @@ class Sessions:
             case _:
                 pass
 
-    async def lost(self, response: httpx2.Response, session: Session | None) -> SessionLostError | None:
+    async def lost(self, response: Answer, session: Session | None) -> SessionLostError | None:
         """Whether an answer says that the session is unknown; read where that takes its body."""
-        if session is None or not session.id or "mcp-session-id" not in response.request.headers:
+        if session is None or not session.id:
             return None
         kind = response.headers.get("content-type", "")
         if response.status_code == 404 and not kind.startswith("text/html"):
@@ -192,11 +190,11 @@ class Sessions:
                     if response.status_code != 200:
                         return  # 405: this server does not speak first
                     pause = 1.0
-                    async for one in httpx2.EventSource(response, max_event_size=None):
+                    async for one in events(response):
                         event = one.id or event
                         pause = pause if one.retry is None else one.retry / 1000
                         if one.data:
-                            self._receive(one.data.encode())
+                            self._receive(one.data)
             except SessionLostError:
                 try:
                     await self.renew(session, spawn)
@@ -220,11 +218,11 @@ class Sessions:
             _log.info("the session was not closed: %s", error)
 
 
-async def _answer(response: httpx2.Response) -> Mapping[str, Any] | None:
+async def _answer(response: Answer) -> Mapping[str, Any] | None:
     """The answer in a handshake's response, in either form."""
     if response.headers.get("content-type", "").startswith("text/event-stream"):
-        async for event in httpx2.EventSource(response, max_event_size=None):
-            found = jsonrpc.decode(event.data.encode())
+        async for event in events(response):
+            found = jsonrpc.decode(event.data)
             if found is not None and "method" not in found:
                 return found
         return None

@@ -1,4 +1,4 @@
-"""The way from a relay to a private service: one pooled HTTP client, and what a failure says of the request.
+"""The way from a relay to a private service: kept connections, and what a failure says of the request.
 
 What matters after a failure is whether the service may have carried the request out: `FailedError.done` says so.
 Retrying is the caller's decision.
@@ -7,33 +7,28 @@ Retrying is the caller's decision.
 from __future__ import annotations
 
 import contextlib
-import socket
-import ssl
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Protocol
 from urllib.request import getproxies
 
 import httpx2
 
+from mcpfleet import sse, wire
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.diagnosis import Finding, diagnose
 from mcpfleet.errors import AuthError, TokenEndpointUnavailableError
 from mcpfleet.net import connection_reason
 from mcpfleet.target import Target
 
-CONNECT_SECONDS = 30.0
-IDLE_SECONDS = 60.0
-"""How long an unused connection is kept: a new one costs a TLS handshake, an old one may be dead unnoticed."""
-DEAD_SECONDS = 30
-"""A peer that acknowledges nothing for this long is gone: its network, or ours."""
 SLEPT_SECONDS = 5.0
 """The clock on the wall ran ahead of the monotonic one by this: the machine was asleep."""
 LONGEST_WAIT_SECONDS = 30.0
 """The most that a service's Retry-After is believed."""
 
-UNREADABLE = "is not an MCP endpoint's answer"
+CUT = (httpx2.TransportError, wire.BrokenError)
+"""How an answer that breaks off is said."""
 
 
 class FailedError(Exception):
@@ -56,15 +51,52 @@ class FailedError(Exception):
         self.wait = wait
 
 
-@dataclass
-class _Pool:
-    client: httpx2.AsyncClient
-    users: int = 0
-    retired: bool = False
+class Way(Protocol):
+    """One way to send requests, with the connections that it keeps."""
+
+    def send(
+        self, method: str, headers: Mapping[str, str], content: bytes | None
+    ) -> contextlib.AbstractAsyncContextManager[Answer]:
+        """Send one request and hand out its answer."""
+        ...
+
+    async def aclose(self) -> None:
+        """End the connections that nobody uses, and the others when they are not used any more."""
+        ...
+
+
+class Answer(Protocol):
+    """What a way answers: `httpx2.Response` has more than this."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By name in lower case."""
+        ...
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
+        """The body's pieces."""
+        ...
+
+    async def aread(self) -> bytes:
+        """The whole body."""
+        ...
+
+
+async def events(answer: Answer) -> AsyncGenerator[sse.Event]:
+    """The events of an answer that is a stream. Raises one of `CUT` where it breaks off."""
+    parser = sse.Parser()
+    async for chunk in answer.aiter_bytes():
+        for event in parser.feed(chunk):
+            yield event
 
 
 class Upstream:
-    """A private service, asked with one identity over one connection pool.
+    """A private service, asked with one identity over kept connections.
 
     Args:
         target: The service.
@@ -90,57 +122,52 @@ class Upstream:
         self._transport = transport
         self._drift = lambda: wall() - clock()
         self._asleep_until_now = self._drift()
-        self._pool = self._new_pool()
-        self._url = httpx2.URL(target.mcp_url)
+        self._way = self._new_way()
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._pool.client.aclose()
+        await self._way.aclose()
 
     @contextlib.asynccontextmanager
     async def send(
         self, method: str, headers: Mapping[str, str], content: bytes | None = None
-    ) -> AsyncGenerator[httpx2.Response]:
+    ) -> AsyncGenerator[Answer]:
         """Send one request and hand out its answer, to be read within the block.
 
         Raises:
             FailedError: No answer came, or it broke off while it was read.
         """
-        pool = await self._pool_after_sleep()
-        request = httpx2.Request(method, self._url, headers=headers, content=content)
-        pool.users += 1
+        drift = self._drift()
+        if drift - self._asleep_until_now > SLEPT_SECONDS:  # connections from before are dead without saying so
+            old, self._way = self._way, self._new_way()
+            await old.aclose()
+        self._asleep_until_now = drift
+        began = False
         try:
-            response = await self._begin(pool.client, request)
-            try:
-                yield response
-            except httpx2.TransportError as error:
-                raise FailedError(
-                    f"The answer of {self.target.origin} broke off: {_words(error)}.", done=True
-                ) from error
-            finally:
-                await response.aclose()
-        finally:
-            pool.users -= 1
-            if pool.retired and pool.users == 0:
-                await pool.client.aclose()
-
-    async def _begin(self, client: httpx2.AsyncClient, request: httpx2.Request) -> httpx2.Response:
-        origin = self.target.origin
-        try:
-            response = await client.send(request, stream=True)
+            async with self._way.send(method, headers, content) as answer:
+                began = self.answered = True
+                yield answer
+        except CUT as error:
+            raise self._broken(error, began=began) from error
         except TokenEndpointUnavailableError as error:
             raise FailedError(str(error), done=False) from error
         except AuthError as error:
             raise FailedError(str(error), done=False, final=True) from error
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
-            untrusted = _is_certificate(error)
-            raise FailedError(f"Cannot reach {origin}: {_words(error)}.", done=False, final=untrusted) from error
-        except httpx2.TransportError as error:
-            raise FailedError(f"{origin} broke off without an answer: {_words(error)}.", done=True) from error
-        self.answered = True
-        return response
+        except (OSError, TimeoutError) as error:
+            raise self._unreachable(error) from error
 
-    def failure(self, response: httpx2.Response) -> FailedError | None:
+    def _broken(self, error: Exception, *, began: bool) -> FailedError:
+        origin = self.target.origin
+        if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)):
+            return self._unreachable(error)
+        what = f"The answer of {origin} broke off" if began else f"{origin} broke off without an answer"
+        return FailedError(f"{what}: {_words(error)}.", done=True)
+
+    def _unreachable(self, error: Exception) -> FailedError:
+        text = f"Cannot reach {self.target.origin}: {_words(error)}."
+        return FailedError(text, done=False, final=wire.is_certificate(error))
+
+    def failure(self, response: Answer) -> FailedError | None:
         """What an answer's status says of the request; None where the answer is the MCP server's to give."""
         status, headers = response.status_code, response.headers
         if status == 429:
@@ -155,53 +182,96 @@ class Upstream:
             str(found), done=done, final=status not in {502, 503}, status=status, wait=_retry_after(headers)
         )
 
-    def _finding(self, response: httpx2.Response) -> Finding | None:
+    def _finding(self, response: Answer) -> Finding | None:
         return diagnose(response.status_code, response.headers, self.target, self.auth.tokens.caller)
 
-    async def _pool_after_sleep(self) -> _Pool:
-        """The pool; a new one after the machine was asleep, when connections are dead without saying so."""
-        drift = self._drift()
-        if drift - self._asleep_until_now > SLEPT_SECONDS:
-            old, self._pool = self._pool, self._new_pool()
-            old.retired = True
-            if old.users == 0:
-                await old.client.aclose()
-        self._asleep_until_now = drift
-        return self._pool
-
-    def _new_pool(self) -> _Pool:
+    def _new_way(self) -> Way:
         proxied = not self.target.on_this_machine and bool(getproxies())
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=IDLE_SECONDS)
-        transport = self._transport
-        if transport is None and not proxied:  # httpx2 looks for a company's proxy only where it makes the transport
-            transport = httpx2.AsyncHTTPTransport(limits=limits, socket_options=_keep_alive())
-        return _Pool(
-            httpx2.AsyncClient(
-                transport=transport,
-                auth=self.auth,
-                # A tool may be silent for as long as the service lets it; the system notices a dead peer.
-                timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
-                limits=limits,
-                trust_env=proxied,
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        if self._transport is not None or proxied:
+            return _Httpx(self.target, self.auth, self._transport)
+        return _Wire(self.target, self.auth)
+
+
+class _Wire:
+    """Straight to the service."""
+
+    def __init__(self, target: Target, auth: IdTokenAuth) -> None:
+        self._wire = wire.Wire(httpx2.URL(target.origin))
+        self._auth = auth
+        self._target = target
+        self._path = httpx2.URL(target.mcp_url).raw_path.decode("ascii")
+
+    @contextlib.asynccontextmanager
+    async def send(self, method: str, headers: Mapping[str, str], content: bytes | None) -> AsyncGenerator[Answer]:
+        """Send, and once more with another token where the first was refused before the service saw the request."""
+        body = content or b""
+        for attempt in range(2):
+            token = await self._auth.tokens.aget()
+            async with self._wire.send(self._head(method, headers, token.value, len(body)), body) as reply:
+                if attempt == 0 and self._auth.is_outdated(reply.status_code, reply.headers, token):
+                    await reply.aread()
+                    continue
+                yield reply
+                return
+
+    def _head(self, method: str, headers: Mapping[str, str], token: str, length: int) -> bytes:
+        lines = [
+            f"{method} {self._path} HTTP/1.1",
+            f"host: {self._target.host}",
+            f"{self._auth.header}: Bearer {token}",
+        ]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if method == "POST":
+            lines.append(f"content-length: {length}")
+        if any(not line.isprintable() for line in lines):  # a line break would begin a header of somebody else's
+            raise FailedError(
+                "A header of this request cannot be sent: it holds control characters.", done=False, final=True
             )
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    async def aclose(self) -> None:
+        """End the connections."""
+        self._wire.close()
+
+
+class _Httpx:
+    """Through whatever httpx2 finds on the way: a company's proxy, or what a test gives."""
+
+    def __init__(self, target: Target, auth: IdTokenAuth, transport: httpx2.AsyncBaseTransport | None) -> None:
+        self._url = httpx2.URL(target.mcp_url)
+        self._users = 0
+        self._retired = False
+        self._client = httpx2.AsyncClient(
+            transport=transport,
+            auth=auth,
+            # A tool may be silent for as long as the service lets it.
+            timeout=httpx2.Timeout(None, connect=wire.CONNECT_SECONDS),
+            limits=httpx2.Limits(max_connections=None, keepalive_expiry=wire.IDLE_SECONDS),
+            trust_env=transport is None,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 
+    @contextlib.asynccontextmanager
+    async def send(self, method: str, headers: Mapping[str, str], content: bytes | None) -> AsyncGenerator[Answer]:
+        """Send."""
+        self._users += 1
+        try:
+            request = httpx2.Request(method, self._url, headers=headers, content=content)
+            response = await self._client.send(request, stream=True)
+            try:
+                yield response
+            finally:
+                await response.aclose()
+        finally:
+            self._users -= 1
+            if self._retired and self._users == 0:
+                await self._client.aclose()
 
-def _keep_alive() -> list[tuple[int, int, int]]:
-    """Options with which the system ends a connection to a peer that is gone."""
-    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    for name, value in (
-        ("TCP_KEEPIDLE", DEAD_SECONDS // 2),
-        ("TCP_KEEPALIVE", DEAD_SECONDS // 2),  # the name on macOS
-        ("TCP_KEEPINTVL", DEAD_SECONDS // 6),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", DEAD_SECONDS * 1000),
-    ):
-        number = getattr(socket, name, None)
-        if isinstance(number, int):
-            options.append((socket.IPPROTO_TCP, number, value))
-    return options
+    async def aclose(self) -> None:
+        """End the connections; those in use when they are not used any more."""
+        self._retired = True
+        if self._users == 0:
+            await self._client.aclose()
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
@@ -212,12 +282,3 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 def _words(error: BaseException) -> str:
     return connection_reason(error).rstrip(".")
-
-
-def _is_certificate(error: BaseException) -> bool:
-    below: BaseException | None = error
-    while below is not None:
-        if isinstance(below, ssl.SSLCertVerificationError):
-            return True
-        below = below.__cause__ or below.__context__
-    return False

@@ -40,12 +40,19 @@ def _server(phases: Phases, runs: int) -> None:
     bench_server(phases, prepare(phases), runs)
 
 
+def _connect(phases: Phases, runs: int) -> None:
+    from benchmarks.connect import bench_connect
+
+    bench_connect(phases, stack.place_of(os.environ), runs)
+
+
 BENCHMARKS: Final[Mapping[str, Callable[[Phases, int], None]]] = {
     "server": _server,
     "up": _up,
     "fleet": _fleet,
     "bridge": _bridge,
     "bridge-soak": _soak,
+    "connect": _connect,
 }
 
 
