@@ -47,11 +47,13 @@ class Outcome:
         changes: How many resources were created, updated, replaced, deleted or left the same.
         touched: The URNs of the resources that were changed.
         outputs: The stack's outputs.
+        told: What the program itself says of its servers.
     """
 
     changes: dict[str, int]
     touched: list[str]
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    told: list[str] = field(default_factory=list[str])
 
     def __str__(self) -> str:
         parts = [f"{self.changes[key]} {done}" for key, done in _DONE.items() if self.changes.get(key)]
@@ -92,7 +94,9 @@ class Engine:
         done = self._run(
             watch, step, "up", lambda stack: stack.up(on_event=watch, color="never", suppress_outputs=True)
         )
-        return Outcome(watch.changes, watch.touched, {key: value.value for key, value in done.outputs.items()})
+        return Outcome(
+            watch.changes, watch.touched, {key: value.value for key, value in done.outputs.items()}, watch.told
+        )
 
     def preview(self, step: Step) -> Outcome:
         """Find out what `up` would do, and do nothing.

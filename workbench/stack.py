@@ -125,6 +125,8 @@ def deploy(phases: Phases, engine: Engine) -> Outcome:
     with phases.phase("pulumi up") as step:
         outcome = engine.up(step)
         step.note(str(outcome))
+    for line in outcome.told:
+        phases.console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     return outcome
 
 

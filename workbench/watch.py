@@ -10,6 +10,7 @@ from workbench.phases import Step
 
 _COLOUR: Final = re.compile(r"<\{%.*?%\}>|\x1b\[[0-9;]*m")
 _COMPONENT: Final = re.compile(r"(?:::|\$)(?:pulumi:pulumi:Stack|mcpfleet:index:\w+)::[^:]*$")
+_SERVER: Final = re.compile(r"mcpfleet:index:McpServer::[^:]*$")
 _TRACEBACK: Final = "\nTraceback (most recent call last):"
 _DOING: Final[Mapping[str, str]] = {
     "create": "creating",
@@ -31,6 +32,7 @@ class Watch:
         tracebacks: Where the program raised it, for who mends the program.
         changes: How many resources were created, updated, replaced, deleted or left the same.
         touched: The URNs of the resources that were changed.
+        told: What the program itself says of its servers: how it builds them.
     """
 
     def __init__(self, step: Step, *, planning: bool = False) -> None:
@@ -41,6 +43,7 @@ class Watch:
         self.tracebacks: list[str] = []
         self.changes: dict[str, int] = {}
         self.touched: list[str] = []
+        self.told: list[str] = []
 
     def quietly(self) -> Callable[[EngineEvent], None]:
         """Take the events of a refresh before the run: what it finds is no change that the run makes."""
@@ -58,6 +61,8 @@ class Watch:
             self._end(failed.metadata.urn)
         elif (said := event.diagnostic_event) is not None and said.severity == "error":
             self._remember(said.urn, said.message)
+        elif said is not None and said.severity == "info" and said.urn and _SERVER.search(said.urn):
+            self.told.append(plain(said.message).strip())
         elif (summary := event.summary_event) is not None:
             self.changes = {_text(op): count for op, count in summary.resource_changes.items()}
 

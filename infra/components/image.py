@@ -16,9 +16,11 @@ import pulumi_gcp as gcp
 from infra import naming
 from infra.components.foundation import Foundation
 from infra.fleet import Build, Folder, Git, Stdio
+from infra.fleet.made import is_bridged
 from infra.sources import Layout, RecipeError, recipe_for
 from infra.sources.checkout import checkout
 from infra.sources.recipe import Mistake, Recipe
+from infra.sources.staging import staged
 from infra.sources.stdio import BRIDGE, stdio_recipe
 from infra.sources.stdio import Stdio as StdioServer
 
@@ -65,7 +67,7 @@ def built_image(
         pulumi.RunError: The source can't be built; the text has one line for each mistake, under its path.
     """
     try:
-        plan = _plan(source, project, ROOT)
+        plan = _plan(source, name, project, ROOT)
     except RecipeError as error:
         path = f"fleet.servers.{name}.source"
         lines = [
@@ -95,21 +97,22 @@ def built_image(
     return pulumi.Output.concat(repository, "@", image.digest)
 
 
-def _plan(source: Built, project: str, root: Path) -> _Plan:
+def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
     match source:
         case Build(build=folder):
             return _Plan(context=folder)
         case Folder(folder=folder):
-            return _made(folder, recipe_for(Layout.read(root / folder), source.wish))
+            recipe = recipe_for(Layout.read(root / folder), source.wish)
+            return _made(_bridged(source, folder, name, root), recipe)
         case Git():
-            return _fetched(source, project, root)
+            return _fetched(source, name, project, root)
         case Stdio(stdio=server):
             bridge = (root / BRIDGE / "Dockerfile").read_text(encoding="utf-8")
             recipe = stdio_recipe(bridge, StdioServer(**dict(server)))
             return _made(f"./{BRIDGE}", recipe)
 
 
-def _fetched(source: Git, project: str, root: Path) -> _Plan:
+def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
     git = source.git
     token = None
     if git.token is not None:
@@ -125,8 +128,17 @@ def _fetched(source: Git, project: str, root: Path) -> _Plan:
         raise RecipeError([Mistake("git.dir", f"there is no {git.dir} in {git.url} at {git.ref}; correct it")])
     recipe = recipe_for(Layout.read(place), source.wish)
     labels = {"org.opencontainers.image.revision": found.commit, "org.opencontainers.image.source": git.url}
-    context = place.relative_to(root).as_posix()
+    context = _bridged(source, place.relative_to(root).as_posix(), name, root)
     return _made(context, recipe, labels, [f"{git.url}: {found.said} {found.commit}"])
+
+
+def _bridged(source: Folder | Git, folder: str, name: str, root: Path) -> str:
+    """The folder that the builder gets: the source's, or a copy of it with the bridge."""
+    if not is_bridged(source):
+        return folder
+    copy = f"{CHECKOUTS}/with-bridge-{name}"
+    staged(root / folder, root / BRIDGE, root / copy)
+    return copy
 
 
 def _made(context: str, recipe: Recipe, labels: Mapping[str, str] | None = None, decided: Sequence[str] = ()) -> _Plan:

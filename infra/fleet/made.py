@@ -97,7 +97,7 @@ class Made(Model):
         default=(),
         max_length=1000,
         description="The command that starts it; by default its only script, its package or its start script. It has to"
-        " serve MCP over HTTP on `$PORT`.",
+        " serve MCP over HTTP on `$PORT`, or to speak stdio where `speaks` says so.",
         examples=[["python", "-m", "weather_mcp"]],
     )
     dockerfile: Within | None = Field(
@@ -109,6 +109,11 @@ class Made(Model):
     apt: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
         default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
     )
+    speaks: Literal["http", "stdio"] = Field(
+        default="http",
+        description="How it speaks MCP. `stdio` puts it behind the bridge; it then has no Dockerfile of its own.",
+        examples=["stdio"],
+    )
     build_args: Mapping[values.BuildArgName, Text] = Field(
         default={},
         description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; they stay visible in the image, so"
@@ -119,11 +124,11 @@ class Made(Model):
     @property
     def wish(self) -> Wish:
         """What the user decides about the Dockerfile."""
-        return _wish(self.model_dump(include={"language", "installer", "start", "dockerfile", "apt"}))
+        return _wish(self.model_dump(include={"language", "installer", "start", "dockerfile", "apt", "speaks"}))
 
 
 def _wish(said: Mapping[str, Any]) -> Wish:
-    keys = {name: said[name] for name in ("language", "installer", "start", "apt") if name in said}
+    keys = {name: said[name] for name in ("language", "installer", "start", "apt", "speaks") if name in said}
     dockerfile = said.get("dockerfile")
     return Wish(**keys, dockerfile="" if dockerfile == _NO_DOCKERFILE else dockerfile)
 
@@ -249,3 +254,8 @@ class Stdio(Model):
         description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; no secrets.",
         examples=[{"BASE_IMAGE": "python:3.13"}],
     )
+
+
+def is_bridged(source: object) -> bool:
+    """Whether a source is put behind the stdio bridge."""
+    return isinstance(source, Stdio) or (isinstance(source, Made) and source.speaks == "stdio")

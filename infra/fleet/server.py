@@ -13,7 +13,7 @@ from infra.fleet import containers, identities, quantities, rules, values
 from infra.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess
 from infra.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, Model, without
 from infra.fleet.kinds import Kind
-from infra.fleet.made import Stdio
+from infra.fleet.made import is_bridged
 from infra.fleet.parts import GcsVolume, Probes, SecretPlace, SecretRef, SecretVolume, Sidecar, Volume, Vpc
 from infra.fleet.sources import Build, Source
 from infra.fleet.values import Text
@@ -52,8 +52,9 @@ class Server(Model):
     )
     health_path: values.UrlPath | None = Field(
         default=None,
-        description="What probes ask by HTTP: /health where we build the image (`build`, `stdio`); for any other, whose"
-        " path we cannot know, only that the port accepts connections is probed unless a path is given.",
+        description="What probes ask by HTTP: /health where we build the image (`build`) or put the bridge before"
+        " it; for any other, whose path we cannot know, only that the port accepts connections is probed unless a path"
+        " is given.",
         examples=["/ready"],
     )
     timeout: Annotated[int, NUMBER] = Field(
@@ -218,8 +219,8 @@ class Server(Model):
     @field_validator("access", mode="after")
     @classmethod
     def _somebody_checks_the_caller(cls, value: Access, info: ValidationInfo) -> Access:
-        if isinstance(value, OauthAccess) and isinstance(info.data.get("source"), Stdio):
-            raise ValueError(  # noqa: TRY004 - what the user wrote, not a mistake of the code
+        if isinstance(value, OauthAccess) and is_bridged(info.data.get("source")):
+            raise ValueError(
                 "oauth leaves the check of tokens to the server, and a stdio server behind the bridge checks none:"
                 " everybody could call; write iam or iap"
             )
@@ -228,7 +229,7 @@ class Server(Model):
     @field_validator("health_path", mode="after")
     @classmethod
     def _health_path_of_a_built_server(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None and isinstance(info.data.get("source"), (Build, Stdio)):
+        if value is None and (isinstance(info.data.get("source"), Build) or is_bridged(info.data.get("source"))):
             value = DEFAULT_HEALTH_PATH
         if value is not None and value == info.data.get("path"):
             raise ValueError(f"{value} is the MCP endpoint already; give one of the two another path")

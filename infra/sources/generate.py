@@ -29,6 +29,11 @@ def _own(layout: Layout, wish: Wish, name: str) -> Recipe:
     if not layout.has(name):
         raise RecipeError([Mistake("dockerfile", f"there is no {name}; correct it, or leave it out and one is made")])
     said = {"language": wish.language, "installer": wish.installer, "start": wish.start, "apt": wish.apt}
+    if wish.speaks == "stdio":
+        sentence = (
+            f"stdio needs a Dockerfile that is made, and there is one ({name}); write dockerfile: none, or put the"
+        )
+        raise RecipeError([Mistake("speaks", f"{sentence} image behind the bridge: stdio: {{image: …, command: […]}}")])
     mistakes = [
         Mistake(key, f"is the Dockerfile's business, and there is one ({name}); remove it, or write dockerfile: none")
         for key, value in said.items()

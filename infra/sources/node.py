@@ -73,7 +73,7 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
         "COPY --from=build /opt/node/bin/node /usr/bin/node\nCOPY --from=build /app /app\n",
         environment="NODE_ENV=production",
         start=start[0],
-        apt=wish.apt,
+        wish=wish,
     )
     decided = [
         f"Node.js {version} (`language`)",

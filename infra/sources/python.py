@@ -79,7 +79,7 @@ def python_recipe(layout: Layout, wish: Wish) -> Recipe:
         "COPY --from=build /opt/venv /opt/venv\nCOPY --from=build /app /app\n",
         environment="PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1",
         start=start,
-        apt=wish.apt,
+        wish=wish,
     )
     decided = [
         "Python (`language`)",

@@ -41,6 +41,7 @@ class Wish:
         start: The command that starts the server.
         dockerfile: Which Dockerfile of the source's own builds it; empty: none, one is made.
         apt: Debian packages that the server needs while it runs.
+        speaks: http, or stdio for a server that is put behind the bridge.
     """
 
     language: Language | None = None
@@ -48,6 +49,7 @@ class Wish:
     start: Sequence[str] = ()
     dockerfile: str | None = None
     apt: Sequence[str] = ()
+    speaks: Literal["http", "stdio"] = "http"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +72,18 @@ def command(words: Sequence[str]) -> str:
     return json.dumps(list(words), ensure_ascii=False)
 
 
+def quoted(words: Sequence[str]) -> str:
+    """A JSON list as the value of a Dockerfile's ENV, which undoes quotes, backslashes and variables."""
+    text = json.dumps(list(words))
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+
+
 def base_stage(lines: str) -> str:
-    """The beginning of every Dockerfile that is made: the stage `build`, with uv."""
+    """The beginning of every Dockerfile that is made: the stage `tools`, with uv, and the stage `build`."""
     return f"""\
 ARG BASE_IMAGE={BASE_IMAGE}
 
-FROM ${{BASE_IMAGE}} AS build
+FROM ${{BASE_IMAGE}} AS tools
 # UV_SYSTEM_CERTS: uv brings its own list of authorities; the base image's list is the one that knows a
 # company's proxy.
 ENV PIP_NO_CACHE_DIR=1 \\
@@ -88,20 +96,27 @@ ENV PIP_NO_CACHE_DIR=1 \\
     UV_LINK_MODE=copy \\
     UV_NO_CACHE=1 \\
     PATH=/opt/uv/bin:$PATH
-RUN python3 -m venv /opt/uv && pip=/opt/uv/bin/pip && $pip install --quiet uv=={UV_VERSION}
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --quiet uv=={UV_VERSION}
+
+FROM tools AS build
 WORKDIR /app
 {lines}"""
 
 
-def last_stage(copies: str, *, environment: str, start: Sequence[str], apt: Sequence[str]) -> str:
+def last_stage(copies: str, *, environment: str, start: Sequence[str], wish: Wish) -> str:
     """The end of every Dockerfile that is made: what runs."""
-    packages = ""
+    packages, apt, bridge = "", wish.apt, ""
+    if wish.speaks == "stdio":
+        bridge = _BRIDGE_STAGE
+        copies += "COPY --from=bridge /opt/bridge /opt/bridge\nCOPY --from=bridge /opt/bridge-code /opt/bridge-code\n"
+        copies += f"ENV MCP_STDIO_COMMAND={quoted(start)}\n"
+        start = ("/opt/bridge/bin/python", "-m", "stdio_bridge")
     if apt:
         packages = (
             "RUN apt-get update && apt-get install -y --no-install-recommends "
             f"{' '.join(apt)} && rm -rf /var/lib/apt/lists/*\n"
         )
-    return f"""
+    return f"""{bridge}
 FROM ${{BASE_IMAGE}}
 {packages}WORKDIR /app
 {copies}# On Cloud Run only memory can be written to; programs look for their caches at home.
@@ -112,5 +127,20 @@ CMD {command(start)}
 """
 
 
-LEFT_OUT: Final = "RUN rm -rf .git .venv venv node_modules .env\n"
+BRIDGE_FOLDER: Final = ".mcpfleet-bridge"
+"""Where the bridge is within a source that is put behind it."""
+
+_BRIDGE_STAGE: Final = f"""
+FROM tools AS bridge
+ENV UV_PROJECT_ENVIRONMENT=/opt/bridge
+WORKDIR /src
+COPY {BRIDGE_FOLDER}/pyproject.toml {BRIDGE_FOLDER}/uv.lock ./
+RUN uv sync --frozen --no-dev --no-install-project \\
+    && /opt/bridge/bin/python -c "import pathlib, site; \\
+pathlib.Path(site.getsitepackages()[0], 'bridge.pth').write_text('/opt/bridge-code')"
+COPY {BRIDGE_FOLDER}/ /opt/bridge-code/stdio_bridge/
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/bridge-code
+"""
+
+LEFT_OUT: Final = f"RUN rm -rf .git .venv venv node_modules .env {BRIDGE_FOLDER}\n"
 """What a folder often holds that must not get into an image, should its .dockerignore not say so."""

@@ -3,14 +3,13 @@
 Everything is installed when the image is built; nothing is fetched when it starts.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from infra.sources.node import NODE_VERSIONS
-from infra.sources.recipe import USER, Mistake, Recipe, RecipeError
+from infra.sources.recipe import USER, Mistake, Recipe, RecipeError, quoted
 
 BRIDGE: Final = "stdio_bridge"
 """The folder of the bridge beside Pulumi.yaml; its Dockerfile ends with the stage `bridge`."""
@@ -99,16 +98,10 @@ def stdio_recipe(bridge: str, server: Stdio) -> Recipe:
     except ValueError as mistake:
         raise RecipeError([Mistake("npm" if server.npm is not None else "pypi", str(mistake))]) from None
     start = tuple(server.command) or (PROGRAM,)
-    variables = f"ENV MCP_STDIO_COMMAND={_quoted(start)}\n"
+    variables = f"ENV MCP_STDIO_COMMAND={quoted(start)}\n"
     if server.args:
-        variables += f"ENV MCP_STDIO_ARGS={_quoted(server.args)}\n"
+        variables += f"ENV MCP_STDIO_ARGS={quoted(server.args)}\n"
     return Recipe(dockerfile=f"{bridge.rstrip()}\n\n{stages}{variables}", decided=[f"{what}, behind the stdio bridge"])
-
-
-def _quoted(words: Sequence[str]) -> str:
-    """A JSON list as the value of a Dockerfile's ENV, which undoes quotes, backslashes and variables."""
-    text = json.dumps(list(words))
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
 
 
 def _packages(apt: Sequence[str]) -> str:

@@ -120,6 +120,28 @@ def test_a_stdio_server_is_built_in_the_bridges_folder_and_probed_at_its_health_
     assert container["startupProbe"]["httpGet"]["path"] == container["livenessProbe"]["httpGet"]["path"] == "/health"
 
 
+def test_a_folder_that_speaks_stdio_is_built_from_a_copy_that_holds_the_bridge(build, root):
+    (root / "weather" / ".dockerignore").write_text("**\n!*.py\n!requirements.txt")
+    (root / "weather" / ".env").write_text("SECRET=1")
+    for name in ("edge.py", "pyproject.toml", "uv.lock"):
+        (root / "stdio_bridge" / name).write_text(name)
+    plan = build({"folder": "./weather", "speaks": "stdio"})
+    told = plan.one(IMAGE).inputs
+    copy = root / told["context"]["location"]
+    assert told["context"]["location"] == ".mcpfleet/sources/with-bridge-echo"
+    assert sorted(file.relative_to(copy).as_posix() for file in copy.rglob("*") if file.is_file()) == [
+        ".dockerignore",
+        ".mcpfleet-bridge/edge.py",
+        ".mcpfleet-bridge/pyproject.toml",
+        ".mcpfleet-bridge/uv.lock",
+        "requirements.txt",
+        "server.py",
+    ]
+    assert (copy / ".dockerignore").read_text().endswith("\n!.mcpfleet-bridge\n")
+    assert not (root / "weather" / ".mcpfleet-bridge").exists()
+    assert plan.container()["startupProbe"]["httpGet"]["path"] == "/health"
+
+
 # --- what the config refuses ------------------------------------------------------------------------------
 
 
@@ -158,7 +180,8 @@ def test_a_mistake_in_a_source_is_one_line_under_its_path(root, source, line):
     assert only.startswith(f"fleet.servers.echo.{line}")
 
 
-def test_a_stdio_server_is_not_opened_to_everybody_by_an_access_that_the_bridge_does_not_check():
-    server = {"source": {"stdio": {"pypi": "a==1"}}, "access": {"oauth": {"issuer": "https://login.acme.dev"}}}
+@pytest.mark.parametrize("source", [{"stdio": {"pypi": "a==1"}}, {"git": GIT, "speaks": "stdio"}])
+def test_a_stdio_server_is_not_opened_to_everybody_by_an_access_that_the_bridge_does_not_check(source):
+    server = {"source": source, "access": {"oauth": {"issuer": "https://login.acme.dev"}}}
     with pytest.raises(FleetError, match=r"^fleet\.servers\.echo\.access: oauth leaves the check of tokens"):
         parse_fleet({"region": "europe-west1", "servers": {"echo": server}})

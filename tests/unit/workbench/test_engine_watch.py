@@ -115,3 +115,12 @@ def test_an_update_that_fails_is_a_failure_with_a_next_step():
     failure = UpdateError("no region", "mend it")
     assert isinstance(failure, SetupError)
     assert (failure.message, failure.next_step) == ("no region", "mend it")
+
+
+def test_what_the_program_says_of_its_servers_is_told_and_what_builders_and_providers_say_is_not(watch):
+    server = "urn:pulumi:dev::mcpfleet::mcpfleet:index:McpServer::echo"
+    watch(error("echo: Python (`language`)\n", server, severity="info"))
+    watch(error("Step 1/3", f"{server}$docker-build:index:Image::echo", severity="info"))
+    watch(error("something", "", severity="info"))
+    assert watch.told == ["echo: Python (`language`)"]
+    assert watch.errors == []

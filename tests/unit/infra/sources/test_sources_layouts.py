@@ -50,7 +50,7 @@ CORPUS = [
         {"pyproject.toml": SCRIPT + BUILD + "[tool.uv.workspace]\nmembers = ['packages/*']\n", "uv.lock": ""},
         {},
         ["uv"],
-        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env\nRUN uv sync --frozen --no-dev --no-editable"],
+        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge\nRUN uv sync --frozen --no-dev --no-editable"],
     ),
     (
         "uv with a dependency in a folder beside it",
@@ -113,7 +113,7 @@ CORPUS = [
         {"requirements.txt": "-r base.txt\n-e .\n", "base.txt": "", "main.py": "", "setup.py": ""},
         {},
         ["requirements"],
-        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env\nRUN uv venv --quiet /opt/venv"],
+        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge\nRUN uv venv --quiet /opt/venv"],
     ),
     (
         "requirements.txt of a package, whose script is to start",
@@ -197,7 +197,7 @@ CORPUS = [
         {"package.json": package(scripts={"prepare": "tsc"}, main="dist/index.js"), "package-lock.json": "{}"},
         {},
         ["main of package.json"],
-        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env\nRUN npm ci"],
+        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge\nRUN npm ci"],
     ),
     (
         "pnpm by its lock file's format",
@@ -218,7 +218,7 @@ CORPUS = [
         {"package.json": package(main="a.js"), "pnpm-lock.yaml": "lockfileVersion: 6.0\n", "pnpm-workspace.yaml": ""},
         {},
         ["pnpm"],
-        ["pnpm@8.", "COPY . .\nRUN rm -rf .git .venv venv node_modules .env\nRUN pnpm install"],
+        ["pnpm@8.", "COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge\nRUN pnpm install"],
     ),
     (
         "yarn of old",
@@ -247,6 +247,20 @@ CORPUS = [
         {},
         ["node index.js"],
         [],
+    ),
+    (
+        "a Python package that speaks stdio",
+        {"pyproject.toml": SCRIPT + BUILD, "uv.lock": ""},
+        {"speaks": "stdio"},
+        ["weather-mcp"],
+        ["FROM tools AS bridge", 'ENV MCP_STDIO_COMMAND="[\\"weather-mcp\\"]"', 'CMD ["/opt/bridge/bin/python", "-m", "stdio_bridge"]'],
+    ),
+    (
+        "a Node.js package that speaks stdio",
+        {"package.json": package(bin="i.js"), "package-lock.json": "{}"},
+        {"speaks": "stdio"},
+        ["node i.js"],
+        ["COPY --from=bridge /opt/bridge-code /opt/bridge-code", 'ENV MCP_STDIO_COMMAND="[\\"node\\", \\"i.js\\"]"'],
     ),
     (
         "both languages, and the user's choice",
@@ -355,6 +369,12 @@ REFUSED = [
         {"Dockerfile": "", "main.py": ""},
         {"start": ["a"], "apt": ["git"]},
         {"start": "is the Dockerfile's business", "apt": "is the Dockerfile's business"},
+    ),
+    (
+        "a Dockerfile of a server that speaks stdio",
+        {"Dockerfile": "FROM scratch", "main.py": ""},
+        {"speaks": "stdio"},
+        {"speaks": "write dockerfile: none, or put the image behind the bridge"},
     ),
     (
         "several mistakes, all at once",

@@ -1,0 +1,304 @@
+"""Servers from anywhere, deployed by `./dev up` and called by the official client.
+
+An npm and a PyPI package that speak stdio, a Python and a Node.js repository without a Dockerfile from a git daemon, a
+folder, and an image that somebody else has built. The tests run in this order.
+"""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import textwrap
+
+import httpx2
+import mcp_types
+import pytest
+import yaml
+from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.integration.checkout import eventually, free_port
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
+
+BASE = {"BASE_IMAGE": "mcpfleet/base:python3.13"}
+ACCESS = {"iam": {"invokers": ["user:ada@mcpfleet.test"]}}
+
+PYTHON = {
+    "requirements.txt": "mcp==2.3.0\n",
+    "server.py": """
+        import os
+        from mcp.server.mcpserver import MCPServer
+        server = MCPServer("weather")
+        @server.tool()
+        def weather(place: str) -> str:
+            return f"sunny in {place}, says user {os.getuid()}"
+        server.run("streamable-http", host="0.0.0.0", port=int(os.environ["PORT"]), stateless_http=True)
+        """,
+}
+NODE = {
+    "package.json": json.dumps(
+        {
+            "name": "notes",
+            "version": "1.0.0",
+            "type": "module",
+            "scripts": {"start": "node server.js"},
+            "dependencies": {"@modelcontextprotocol/sdk": "1.30.0", "express": "5.2.1", "zod": "3.25.76"},
+        }
+    ),
+    "server.js": """
+        import express from "express";
+        import { z } from "zod";
+        import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
+        import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/streamableHttp.js";
+        const app = express();
+        app.use(express.json());
+        app.post("/mcp", async (request, response) => {
+          const server = new McpServer({ name: "notes", version: "1.0.0" });
+          server.registerTool("note", { inputSchema: { text: z.string() } }, async ({ text }) => ({
+            content: [{ type: "text", text: `noted ${text} on Node ${process.versions.node}` }],
+          }));
+          const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined });
+          response.on("close", () => { transport.close(); server.close(); });
+          await server.connect(transport);
+          await transport.handleRequest(request, response, request.body);
+        });
+        app.listen(Number(process.env.PORT), "0.0.0.0");
+        """,
+}
+
+STDIO = {
+    "requirements.txt": "mcp==2.3.0\n",
+    "server.py": """
+        import os, sys
+        from mcp.server.mcpserver import MCPServer
+        server = MCPServer("stdio")
+        @server.tool()
+        def arguments() -> str:
+            return f"{sys.argv[1:]} as {os.getuid()}"
+        server.run("stdio")
+        """,
+}
+
+# Speaks MCP by the standard library alone.
+RAW = """
+    import json, os, sys
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "id" not in message:
+            continue
+        schema = {"type": "object", "properties": {}}
+        info = {"name": "raw", "version": "1"}
+        result = {
+            "initialize": {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info},
+            "tools/list": {"tools": [{"name": "who", "inputSchema": schema}]},
+            "tools/call": {"content": [{"type": "text", "text": f"user {os.getuid()}"}]},
+        }.get(message["method"], {})
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+    """
+
+
+def git(folder, *arguments):
+    identity = ("-c", "user.name=t", "-c", "user.email=t@acme.dev")
+    done = subprocess.run(["git", *identity, "-C", str(folder), *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def write(folder, files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(textwrap.dedent(text).strip() + "\n")
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory):
+    """A git daemon; gives the folder of its repositories and its address."""
+    place = tmp_path_factory.mktemp("repositories")
+    for name, files in (("weather", PYTHON), ("notes", NODE)):
+        write(place / name, files)
+        if name == "notes":
+            npm = ["npm", "install", "--package-lock-only", "--silent", "--no-audit"]
+            subprocess.run(npm, cwd=place / name, check=True, timeout=200)
+        git(place / name, "init", "--quiet", "--initial-branch=main")
+        git(place / name, "add", ".")
+        git(place / name, "commit", "--quiet", "-m", "first")
+        git(place / name, "tag", "-a", "v1.0.0", "-m", "first")
+    port = free_port()
+    command = ["git", "daemon", "--reuseaddr", "--export-all", f"--base-path={place}", "--listen=127.0.0.1"]
+    daemon = subprocess.Popen([*command, f"--port={port}", str(place)], stderr=subprocess.DEVNULL)
+    address = f"git://127.0.0.1:{port}"
+    answers = ["git", "ls-remote", f"{address}/weather/.git"]
+    eventually(
+        lambda: subprocess.run(answers, capture_output=True, timeout=10).returncode == 0, "the daemon answers", 20
+    )
+    yield place, address
+    daemon.terminate()
+    daemon.wait(10)
+
+
+@pytest.fixture(scope="module")
+def image(engine, tmp_path_factory):
+    """An image that holds a server which speaks stdio, and nothing of the bridge."""
+    folder = tmp_path_factory.mktemp("image")
+    write(folder, {"server.py": RAW, "Dockerfile": f"FROM {BASE['BASE_IMAGE']}\nCOPY server.py /srv/server.py\n"})
+    name = f"mcpfleet-test/tools:{folder.name}"
+    engine.images.build(path=str(folder), tag=name, rm=True)
+    yield name
+    engine.images.remove(name, force=True)
+
+
+@pytest.fixture(scope="module")
+def checkout(make_checkout, repositories, image):
+    _, address = repositories
+    checkout = make_checkout("sources")
+    file = checkout.place.root / "Pulumi.local.yaml"
+    stack = yaml.safe_load(file.read_text())
+    fleet = stack["config"]["mcpfleet:fleet"]
+    write(checkout.place.root / "folder server", PYTHON)
+    write(checkout.place.root / "stdio server", STDIO)
+    sources = {
+        "everything": {"stdio": {"npm": "@modelcontextprotocol/server-everything@2026.8.31"}},
+        "time": {"stdio": {"pypi": "mcp-server-time==2026.10.19", "args": ["--local-timezone", "Europe/Zurich"]}},
+        "weather": {"git": {"url": f"{address}/weather/.git", "ref": "main"}},
+        "notes": {"git": {"url": f"{address}/notes/.git", "ref": "v1.0.0"}},
+        "folder": {"folder": "./folder server"},
+        "imaged": {"stdio": {"image": image, "command": ["python3", "/srv/server.py"]}},
+        "stdio-folder": {
+            "folder": "./stdio server",
+            "speaks": "stdio",
+            "start": ["python", "server.py", "--from", "args $HOME"],
+        },
+    }
+    servers = {name: {"source": {**source, "build_args": BASE}, "access": ACCESS} for name, source in sources.items()}
+    fleet["servers"] = {**servers, "toolbox": fleet["servers"]["toolbox"]}
+    file.write_text(yaml.safe_dump(stack, sort_keys=False))
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def first(checkout):
+    return checkout.ok("up")
+
+
+async def call(checkout, server, tool, arguments, mode="2026-07-28", **callbacks):
+    target = checkout.servers[server]
+    auth = checkout.who("ada", target["audience"])
+    async with (
+        httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as http,
+        Client(streamable_http_client(target["mcp_url"], http_client=http), mode=mode, **callbacks) as client,
+    ):
+        tools = {one.name for one in (await client.list_tools()).tools}
+        result = await client.call_tool(tool, arguments)
+        assert not result.is_error
+        return tools, result.content[0].text
+
+
+def answer(*arguments, **options):
+    return asyncio.run(call(*arguments, **options))[1]
+
+
+def test_up_says_what_it_found_out_and_which_key_decides_otherwise(first):
+    assert "time: mcp-server-time==2026.10.19 of PyPI, behind the stdio bridge" in first
+    assert "weather: python server.py: server.py is where it begins, by its name (`start`)" in first
+    assert "notes: npm (`installer`)" in first
+    assert "notes: node server.js: the start script of package.json, without npm around it (`start`)" in first
+
+
+@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
+def test_an_npm_package_that_speaks_stdio_is_served_to_clients_of_both_eras(first, checkout, mode):
+    assert answer(checkout, "everything", "echo", {"message": "hello"}, mode) == "Echo: hello"
+
+
+def test_it_asks_its_client_through_the_bridge_the_ingress_and_the_identity_check(first, checkout):
+    async def sample(context, params):
+        content = mcp_types.TextContent(type="text", text="a word from the client")
+        return mcp_types.CreateMessageResult(role="assistant", content=content, model="m")
+
+    arguments = {"prompt": "say", "maxTokens": 10}
+    said = answer(checkout, "everything", "trigger-sampling-request", arguments, sampling_callback=sample)
+    assert "a word from the client" in said
+
+
+def test_a_pypi_package_that_speaks_stdio_gets_its_arguments(first, checkout):
+    tools, said = asyncio.run(call(checkout, "time", "get_current_time", {"timezone": "Europe/Zurich"}))
+    assert tools == {"get_current_time", "convert_time"}
+    assert json.loads(said)["timezone"] == "Europe/Zurich"
+
+
+def test_a_python_repository_without_a_dockerfile_runs_as_nobody(first, checkout):
+    assert answer(checkout, "weather", "weather", {"place": "Bern"}) == "sunny in Bern, says user 65532"
+
+
+def test_a_node_repository_without_a_dockerfile_runs_on_what_its_lock_file_says(first, checkout):
+    assert answer(checkout, "notes", "note", {"text": "it"}, "legacy").startswith("noted it on Node 24.")
+
+
+def test_a_folder_without_a_dockerfile_is_served(first, checkout):
+    assert answer(checkout, "folder", "weather", {"place": "Chur"}) == "sunny in Chur, says user 65532"
+
+
+def test_a_folder_that_speaks_stdio_is_put_behind_the_bridge_with_its_arguments_as_they_were_written(first, checkout):
+    assert answer(checkout, "stdio-folder", "arguments", {}) == "['--from', 'args $HOME'] as 65532"
+
+
+def test_a_server_in_somebody_elses_image_is_put_behind_the_bridge(first, checkout):
+    assert answer(checkout, "imaged", "who", {}) == "user 65532"
+
+
+def test_the_image_names_the_commit_that_it_is_of(first, checkout, engine, repositories):
+    place, _ = repositories
+    labels = [container.image.labels for container in checkout.containers(engine)]
+    commits = {one["org.opencontainers.image.revision"] for one in labels if "org.opencontainers.image.revision" in one}
+    assert commits <= {
+        git(place / "weather", "rev-parse", "main"),
+        git(place / "notes", "rev-parse", "v1.0.0^{commit}"),
+    }
+    assert commits
+
+
+def test_nobody_but_the_invokers_reaches_a_stdio_server(first, checkout):
+    url = checkout.servers["everything"]["mcp_url"]
+    assert httpx2.post(url, json={}, timeout=30, trust_env=False).status_code in (401, 403)
+
+
+def test_a_second_up_builds_nothing_and_a_moved_branch_builds_that_server_alone(first, checkout, repositories):
+    unchanged = checkout.ok("up")
+    assert "no changes" in unchanged
+    place, _ = repositories
+    before = {name: image_of(checkout, name) for name in ("weather", "notes", "everything")}
+    server = place / "weather" / "server.py"
+    server.write_text(server.read_text().replace("sunny", "rainy"))
+    git(place / "weather", "commit", "--quiet", "-am", "second")
+    checkout.ok("up")
+    after = {name: image_of(checkout, name) for name in before}
+    assert [name for name in before if before[name] != after[name]] == ["weather"]
+    assert answer(checkout, "weather", "weather", {"place": "Bern"}).startswith("rainy in Bern")
+
+
+def test_a_repository_that_cannot_be_fetched_is_one_line_with_its_path(first, checkout, repositories):
+    file = checkout.place.root / "Pulumi.local.yaml"
+    stack = file.read_text()
+    try:
+        file.write_text(stack.replace("ref: main", "ref: no-such-branch"))
+        code, output = checkout.dev("up")
+    finally:
+        file.write_text(stack)
+    assert code == 1
+    assert "fleet.servers.weather.source.git.ref: " in output
+    assert "has no tag and no branch no-such-branch" in output
+    assert "Traceback" not in output
+
+
+def test_down_leaves_nothing(first, checkout):
+    assert checkout.dev("down")[0] == 0
+    shutil.rmtree(checkout.place.root / ".mcpfleet" / "sources")
+
+
+def image_of(checkout, server):
+    service = next(
+        one
+        for one in checkout.state.resources
+        if one["type"] == "gcp:cloudrunv2/service:Service" and one["outputs"]["name"] == f"mcp-{server}"
+    )
+    return service["outputs"]["template"]["containers"][0]["image"]
