@@ -48,6 +48,11 @@ class Server:
         """Who checks the caller: iam (the default), iap, oauth or public."""
         return str(self.output.get("access", "iam"))
 
+    @property
+    def inside(self) -> bool:
+        """Whether requests reach it from the project's networks only."""
+        return self.output.get("reached") == "network"
+
 
 @dataclass(frozen=True)
 class Stack:

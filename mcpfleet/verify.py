@@ -131,7 +131,10 @@ class _Check:
 
     async def run(self) -> None:
         access = self._server.access
-        if access == "oauth":
+        if self._server.inside and await self._refused(None, 404) is None:
+            self.report.passed.append("from outside its network: 404")
+            self.report.warned.append("its calls were not checked: they have to come from the project's networks")
+        elif access == "oauth":
             await self._note("without a token: 401 that names the resource's metadata", self._sends_to_oauth())
             self.report.warned.append("its calls were not checked: they need a token of its own OAuth")
         elif access == "iap":

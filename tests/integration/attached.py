@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -19,6 +18,7 @@ from local_cloud.app import create_app
 from local_cloud.cloud import Cloud
 from local_cloud.dataplane import RolloutError
 from local_cloud.settings import Settings
+from tests.integration.checkout import free_port
 
 PROJECT = "mcpfleet-local"
 REGION = "europe-west1"
@@ -69,9 +69,7 @@ class Google:
     """One local cloud on loopback that can be stopped and started again on the same port."""
 
     def __init__(self, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.settings = Settings(state=folder / "cloud", port=self.port)
         self.credentials = folder / "credentials"
         self.plane = BookPlane()

@@ -204,6 +204,15 @@ def test_a_server_with_another_kind_of_door_is_refused_in_its_own_way(kind, tran
     assert "not checked" in found.warned[0]
 
 
+def test_a_server_inside_its_network_is_not_there_from_outside_and_checked_as_any_other_from_inside():
+    inside = replace(SERVER, output={"access": "iam", "reached": "network"})
+    found = asyncio.run(check(inside, PEOPLE, ANY, answers(404)))
+    assert (found.passed, found.failed) == (["from outside its network: 404"], [])
+    assert "not checked" in found.warned[0]
+    open_to_all = asyncio.run(check(inside, PEOPLE, ANY, answers(200)))
+    assert any(line.startswith("without a token: 403") for line in open_to_all.failed)
+
+
 def test_a_public_server_is_called_without_a_token():
     async def run():
         app = build_app(build_server(Settings()), Settings())
