@@ -7,9 +7,11 @@ from pydantic_core import PydanticUndefined
 
 from infra.environment import INJECTED
 from mcp_server.settings import Settings
+from tests.unit.mcp_server import table_of_clients
 
 PAGE = Path(__file__).parents[3] / "docs" / "mcp-server.md"
 PART = re.compile(r"(<!-- variables: .*? -->\n).*?(<!-- end of variables -->)", re.DOTALL)
+CLIENTS = re.compile(r"(<!-- clients -->\n).*?(<!-- end of clients -->)", re.DOTALL)
 PLATFORM = {"PORT", "K_SERVICE", "K_REVISION"}
 
 
@@ -43,3 +45,7 @@ def test_the_settings_read_every_variable_that_the_fleet_sets():
     ours = {field.validation_alias for field in Settings.model_fields.values()}
     # Cloud Run has checked the audience; its list is for servers that check a token again.
     assert {name for name in INJECTED if not name.startswith("FASTMCP_")} - {"MCP_AUDIENCE"} <= ours
+
+
+def test_the_table_of_clients_is_what_the_tests_run():
+    assert table_of_clients.table() in PAGE.read_text(encoding="utf-8"), table_of_clients.table()
