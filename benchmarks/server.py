@@ -24,7 +24,7 @@ from workbench.phases import Phases, SetupError
 from workbench.setup import Prepared
 
 _PORT: Final = 18480
-_SECONDS: Final = 4
+_SECONDS: Final = 3
 _LUA: Final = Path(__file__).with_name("call.lua")
 
 

@@ -7,7 +7,6 @@ Names are those of the semantic conventions for MCP
 (https://opentelemetry.io/docs/specs/semconv/gen-ai/mcp/).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry import context, metrics, trace
@@ -15,7 +14,7 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
@@ -44,8 +43,8 @@ class Telemetry:
             attributes |= {"service.name": settings.service, "cloud.platform": "gcp_cloud_run", "cloud.provider": "gcp"}
         if settings.revision:
             attributes["faas.version"] = settings.revision
-        # What the environment says wins: Resource.create merges it last.
-        resource = Resource(attributes).merge(Resource.create())
+        # What OpenTelemetry's own variables say goes last, and so wins.
+        resource = Resource.create(attributes).merge(OTELResourceDetector().detect())
         self._traces = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._traces.add_span_processor(BatchSpanProcessor(span_exporter or OTLPSpanExporter()))
         reader = metric_reader or PeriodicExportingMetricReader(OTLPMetricExporter())
@@ -83,6 +82,3 @@ def attach(found: Trace | None) -> None:
         int(found.trace_id, 16), int(found.span_id, 16), is_remote=True, trace_flags=TraceFlags(int(found.sampled))
     )
     context.attach(trace.set_span_in_context(NonRecordingSpan(parent)))
-
-
-Attributes = Mapping[str, str]

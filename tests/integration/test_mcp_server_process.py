@@ -216,3 +216,16 @@ def test_a_wrong_environment_ends_the_process_with_2_and_a_line_for_each_mistake
     assert done.returncode == 2
     assert [json.loads(line)["severity"] for line in done.stdout.splitlines()] == ["CRITICAL"] * 2
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_without_being_asked_nothing_of_opentelemetry_s_exporters_is_imported():
+    program = (
+        "import sys\n"
+        "from mcp_server.app import build_server\n"
+        "from mcp_server.hosting import build_app\n"
+        "from mcp_server.settings import Settings\n"
+        "build_app(build_server(Settings()), Settings())\n"
+        "late = ('opentelemetry.sdk', 'opentelemetry.exporter', 'jwt')\n"
+        "assert not [name for name in sys.modules if name.startswith(late)]\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)

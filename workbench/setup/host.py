@@ -184,6 +184,8 @@ class ThisHost:
         finally:
             timer.cancel()
             self._children.discard(process)
+            if process.stdout is not None:
+                process.stdout.close()
         return Completed(124 if timed_out.is_set() else code, "".join(lines))
 
     def which(self, name: str) -> Path | None:  # noqa: D102

@@ -1,0 +1,67 @@
+"""OpenTelemetry: nothing unless asked for; then a span and a measurement for each call, under the front end's trace."""
+
+import pytest
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from mcp_server.app import build_server
+from mcp_server.hosting import build_app, telemetry
+from mcp_server.settings import Settings
+from tests.unit.mcp_server.wire import call, started
+
+pytestmark = pytest.mark.anyio
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = [(b"traceparent", f"00-{TRACE}-00f067aa0ba902b7-01".encode())]
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """Spans and metrics in memory; OpenTelemetry's providers are set once for a process, so the test sets its own."""
+    spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    made = telemetry.Telemetry
+    chosen = []
+
+    def in_memory(settings):
+        one = made(settings, spans, reader)
+        chosen.append(one)
+        return one
+
+    monkeypatch.setattr(telemetry, "Telemetry", in_memory)
+    monkeypatch.setattr(telemetry.trace, "set_tracer_provider", lambda provider: None)
+    monkeypatch.setattr(telemetry.metrics, "set_meter_provider", lambda provider: None)
+
+    def tracer(name, *rest, **more):
+        return chosen[-1]._traces.get_tracer(name)
+
+    monkeypatch.setattr("mcp.shared._otel._tracer", LazyTracer(lambda: tracer("mcp")))
+    return spans, reader
+
+
+class LazyTracer:
+    def __init__(self, make):
+        self._make = make
+
+    def start_as_current_span(self, *args, **kwargs):
+        return self._make().start_as_current_span(*args, **kwargs)
+
+
+async def test_each_call_is_a_span_under_the_front_end_s_and_a_measurement(exported):
+    spans, reader = exported
+    settings = Settings(MCP_OTEL="true", K_SERVICE="mcp-reference", K_REVISION="mcp-reference-00001-abc")
+    found = []
+    async with started(build_app(build_server(settings), settings)) as app:
+        await call(app, "add", {"a": 1, "b": 2}, headers=PARENT).answer()
+        await call(app, "add", {"a": 1, "b": "x"}, headers=PARENT).answer()
+        found = reader.get_metrics_data()
+    ended = spans.get_finished_spans()
+    assert [span.name for span in ended] == ["tools/call add"] * 2
+    assert {f"{span.context.trace_id:032x}" for span in ended} == {TRACE}
+    assert {f"{span.parent.span_id:016x}" for span in ended} == {"00f067aa0ba902b7"}
+    assert ended[0].resource.attributes["service.name"] == "mcp-reference"
+    (metric,) = found.resource_metrics[0].scope_metrics[0].metrics
+    points = {point.attributes.get("error.type", "ok"): point for point in metric.data.data_points}
+    assert metric.name == "mcp.server.operation.duration"
+    assert set(points) == {"ok", "error"}
+    assert points["ok"].attributes["gen_ai.tool.name"] == "add"
+    assert points["ok"].count == 1
