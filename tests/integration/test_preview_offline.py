@@ -17,6 +17,8 @@ from workbench.phases import Phases
 pytestmark = pytest.mark.integration
 
 
+# Background programs are meant to outlive who started them.
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_a_preview_of_a_new_stack_plans_everything_while_the_cloud_is_down(make_checkout):
     checkout = make_checkout("offline")
     place = checkout.place
