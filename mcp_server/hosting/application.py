@@ -71,7 +71,6 @@ class Application:
             gate=gate,
             on_trace=_parent if settings.otel else None,
             streamable="streamable-http" in settings.transports,
-            sse="sse" in settings.transports,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

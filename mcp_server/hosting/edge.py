@@ -54,7 +54,6 @@ class Edge:
         gate: Gate | None = None,
         on_trace: Callable[[logs.Trace | None], None] | None = None,
         streamable: bool = True,
-        sse: bool = False,
     ) -> None:
         """Stand in front of an MCP application.
 
@@ -71,7 +70,6 @@ class Edge:
             gate: Who may come in; everybody who reaches us by default.
             on_trace: Is told the trace that each request belongs to.
             streamable: Whether the MCP path is served.
-            sse: Whether `/sse` and `/messages/` are served.
         """
         self._mcp = mcp
         self._rest = rest
@@ -83,7 +81,6 @@ class Edge:
         self._gate = gate
         self._on_trace = on_trace
         self._streamable = streamable
-        self._sse = sse
         # The same few names come with every request.
         patterns = (*LOOPBACK, *hosts)
         self._known_host = _remembering(patterns)
@@ -133,9 +130,14 @@ class Edge:
             if document is not None and method in ("GET", "HEAD"):
                 await send_bytes(send, 200, document, (b"access-control-allow-origin", b"*"))
                 return
-        if path == self._path and self._streamable:
-            await self._endpoint(scope, headers, receive, send)
-        elif self._sse and path in (SSE_PATH, MESSAGES_PATH):
+        if path == self._path:
+            if self._streamable:
+                await self._endpoint(scope, headers, receive, send)
+            else:
+                # The SDK's application has the route all the same.
+                await refuse(send, 404, INVALID_REQUEST, "This server speaks SSE alone: see MCP_TRANSPORTS")
+        elif path.startswith((SSE_PATH, MESSAGES_PATH)):
+            # Whatever is below, too: the SDK mounts its endpoint for messages, so that it has many paths.
             if await self._admitted(scope, headers, send):
                 if path == SSE_PATH:
                     await self._drain.stream(self._rest, scope, receive, send)

@@ -51,6 +51,14 @@ async def test_the_path_can_be_chosen(serving, server):
         assert (await http.post("/mcp", json=LIST, headers=ACCEPT)).status_code == 404
 
 
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_a_server_of_the_legacy_transport_alone_does_not_serve_the_other(serving, server, method):
+    async with serving(server, MCP_TRANSPORTS="sse") as http:
+        response = await http.request(method, "/mcp", headers=ACCEPT)
+    assert response.status_code == 404
+    assert "MCP_TRANSPORTS" in response.json()["error"]["message"]
+
+
 async def test_health_answers_whatever_name_the_probe_calls_by(serving, server):
     async with serving(server) as http:
         response = await http.get("/health", headers={"host": "10.8.0.3:8080"})

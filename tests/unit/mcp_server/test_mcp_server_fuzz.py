@@ -140,6 +140,10 @@ class Served:
 
     def close(self) -> None:
         self.loop.run_until_complete(self._running.__aexit__(None, None, None))
+        left = asyncio.all_tasks(self.loop)  # sse-starlette's own, which waits for the process's end
+        for task in left:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self.loop.close()
 
 

@@ -15,7 +15,7 @@ from mcp_server.hosting import build_app, oauth
 from mcp_server.hosting.oauth import IssuerError, Keys, TokenError, metadata_urls
 from mcp_server.settings import Settings
 from tests.unit.mcp_server.tokens import ADA, id_token
-from tests.unit.mcp_server.wire import call, get, message, post, started
+from tests.unit.mcp_server.wire import Request, call, get, message, post, scope_of, started
 
 pytestmark = pytest.mark.anyio
 
@@ -310,3 +310,13 @@ async def test_the_reference_server_shows_the_caller(issuer):
     async with started(build_app(build_server(settings), settings)) as app:
         _, answer = await call(app, "whoami", headers=bearer(token(email="ada@example.org"))).answer()
     assert answer["result"]["structuredContent"]["caller"] == "ada@example.org"
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/sse", "/messages/", "/messages/x", "/messages//"])
+async def test_no_way_in_is_without_the_gate(issuer, path):
+    content = message(params={"name": "who", "arguments": {}})
+    async with started(shop(MCP_TRANSPORTS="streamable-http,sse")) as app:
+        scope = scope_of(content, path=path) | {"method": "GET" if path == "/sse" else "POST"}
+        status, headers = await Request(app, scope, json.dumps(content).encode()).start()
+    assert status == 401
+    assert "resource_metadata" in headers["www-authenticate"]
