@@ -140,11 +140,15 @@ class Served:
 
     def close(self) -> None:
         self.loop.run_until_complete(self._running.__aexit__(None, None, None))
-        left = asyncio.all_tasks(self.loop)  # sse-starlette's own, which waits for the process's end
+        self.loop.run_until_complete(self._end_the_rest())
+        self.loop.close()
+
+    async def _end_the_rest(self) -> None:
+        # sse-starlette has a task of its own, which waits for the process's end.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
-        self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        self.loop.close()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 @pytest.fixture(scope="module")
