@@ -89,7 +89,7 @@ def bench_bridge(phases: Phases, runs: int) -> None:
 def bench_soak(phases: Phases, calls: int = SOAK_CALLS) -> None:
     """Make 100,000 calls of a server that crashes at every 100th, 50 clients of which hang up; print what is left."""
     root = Paths.of(os.environ).root
-    server = [sys.executable, str(root / "benchmarks" / "stdio_server.py")]
+    server = [sys.executable, str(root / "benchmarks" / "soak_server.py")]
     with phases.phase(f"{calls} calls"), _running(ours(root, 2), server) as (process, url):
         asyncio.run(soak(url, calls=1000, vanish=0, crash_every=10**9))  # what is made once is made
         before = footprint(process.pid)

@@ -103,9 +103,15 @@ async def _one(http: httpx2.AsyncClient, url: str, name: int, number: int, tool:
     message, headers = _request(name, tool, {} if tool == "crash" else {"text": text})
     try:
         response = await http.post(url, content=message, headers=headers)
-        answer = response.json()
-    except (httpx2.HTTPError, ValueError) as error:
+    except httpx2.HTTPError as error:
         result.wrong.append(f"{text}: no answer: {error!r}")
+        return
+    try:
+        answer = response.json()
+    except ValueError:
+        result.wrong.append(
+            f"{text}: {response.status_code} {response.headers.get('content-type')} {response.text[:200]!r}"
+        )
         return
     if answer.get("id") != name:
         result.wrong.append(f"{text}: the id is {answer.get('id')!r}")

@@ -179,8 +179,8 @@ class Process(asyncio.SubprocessProtocol):
                 self._reader.line(rest)
         if fd == 2 and (rest := self._err.rest()):  # stderr
             self._log(rest)
-        if fd == 1 and self._transport.get_returncode() is None and not self._stopping:
-            # Whoever can't answer any more is of no use, even if it lives on.
+        if fd in (0, 1) and self._transport.get_returncode() is None and not self._stopping:
+            # Whoever can't listen or answer any more is of no use, even if it lives on.
             asyncio.ensure_future(self.stop())  # noqa: RUF006  # it ends itself
 
     def process_exited(self) -> None:  # noqa: D102
@@ -197,7 +197,11 @@ class Process(asyncio.SubprocessProtocol):
 
     def write(self, line: bytes) -> bool:
         """Send one line, its end included; False if the process takes no more for now."""
-        if self._ended.is_set() or self._stdin.get_write_buffer_size() + len(line) > MAX_UNSENT:
+        if self._ended.is_set():
+            return False
+        if self._stdin.is_closing():
+            return True  # its end is on the way, and will answer what is lost here
+        if self._stdin.get_write_buffer_size() + len(line) > MAX_UNSENT:
             return False
         self._stdin.write(line)
         return True

@@ -184,6 +184,21 @@ def test_a_server_that_ignores_the_end_of_its_input_and_sigterm_is_killed(raw):
     assert not Path(f"/proc/{child}").exists()
 
 
+def test_a_server_that_closes_its_input_is_replaced_and_its_calls_are_answered(raw):
+    one = raw()
+    (child,) = descendants(one.process.pid)
+    assert one.python("os.close(0)") == "None"
+    one.until(lambda: one.python("1 + 1") == "2" and child not in descendants(one.process.pid))
+
+
+def test_a_server_that_crashes_all_the_time_fails_calls_with_a_reason_and_never_otherwise(bridge):
+    one = bridge([sys.executable, str(ROOT / "benchmarks" / "soak_server.py")], POOL=2)
+    one.until(one.healthy)
+    result = asyncio.run(soak(f"{one.url}/mcp", calls=3000, crash_every=20, vanish=10))
+    assert result.wrong == []
+    assert result.answered > 2000
+
+
 def test_limits_are_set_before_a_server_does_its_work(raw):
     one = raw(MEMORY=300, OPEN_FILES=64)
     assert one.python("__import__('resource').getrlimit(7)") == "(64, 64)"
