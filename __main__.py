@@ -1,14 +1,16 @@
 """Read the stack's config, check it, deploy the fleet, export where it answers."""
 
+from functools import partial
 from pathlib import Path
 
 import pulumi
 
 from infra import apis
 from infra.components.foundation import Foundation, FoundationArgs
+from infra.components.mcp_client import McpClient, McpClientArgs
 from infra.components.mcp_server import McpServer, McpServerArgs
 from infra.fleet import FleetError, parse_fleet
-from infra.outputs import servers_output
+from infra.outputs import clients_output, servers_output
 
 project = pulumi.Config("gcp").require("project")
 try:
@@ -16,24 +18,15 @@ try:
 except FleetError as error:
     raise pulumi.RunError(str(error)) from None
 
+regions, labels, needed = fleet.all_regions, fleet.labels, apis.of_fleet(fleet)
 foundation = Foundation(
     "fleet",
-    FoundationArgs(
-        project=project,
-        region=fleet.all_regions[0],
-        apis=apis.of_fleet(fleet),
-        registry=fleet.registry,
-        labels=fleet.labels,
-    ),
+    FoundationArgs(project=project, region=regions[0], apis=needed, registry=fleet.registry, labels=labels),
 )
-servers = [
-    McpServer(
-        name,
-        McpServerArgs(
-            project=project, regions=fleet.all_regions, foundation=foundation, spec=spec, labels=fleet.labels
-        ),
-    )
-    for name, spec in fleet.servers.items()
-]
+of_server = partial(McpServerArgs, project=project, regions=regions, foundation=foundation, labels=labels)
+servers = {name: McpServer(name, of_server(spec=spec)) for name, spec in fleet.servers.items()}
+of_client = partial(McpClientArgs, project=project, region=regions[0], foundation=foundation, labels=labels)
+clients = {name: McpClient(name, of_client(spec=spec, servers=servers)) for name, spec in fleet.clients.items()}
 
-pulumi.export("servers", servers_output(project, fleet, servers))
+pulumi.export("servers", servers_output(project, fleet, servers.values()))
+pulumi.export("clients", clients_output(project, fleet, clients.values()))

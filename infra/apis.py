@@ -13,7 +13,9 @@ ALWAYS: Final = ("artifactregistry", "iam", "iamcredentials", "run")
 
 def of_fleet(fleet: Fleet) -> tuple[str, ...]:
     """The APIs besides `FIRST`, each once and in a fixed order."""
-    return tuple(sorted({*ALWAYS, *(api for server in fleet.servers.values() for api in _of_server(server))}))
+    servers = (api for server in fleet.servers.values() for api in _of_server(server))
+    clients = ("compute" for client in fleet.clients.values() if client.vpc is not None)
+    return tuple(sorted({*ALWAYS, *servers, *clients}))
 
 
 def _of_server(server: Server) -> Iterator[str]:

@@ -11,6 +11,7 @@ import pulumi
 
 from infra import naming
 from infra.clients import ClientConfig, client_config, proxy_command
+from infra.components.mcp_client import McpClient
 from infra.components.mcp_server import McpServer
 from infra.fleet import Fleet
 from infra.fleet.access import kind
@@ -86,4 +87,48 @@ def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> 
         for (name, spec), server, port in zip(
             fleet.servers.items(), servers, naming.proxy_ports(len(fleet.servers)), strict=True
         )
+    }
+
+
+class ClientOutput(TypedDict):
+    """One client.
+
+    Attributes:
+        url: Where it answers.
+        service: The Cloud Run service's name.
+        region: Its region.
+        project: The Google Cloud project.
+        account: The account that it calls as.
+        calls: The servers that it calls.
+        topology: service or sidecar.
+        access: Who checks its own callers: iam, iap, oauth or public.
+        invokers: Who may call it, where IAM or IAP checks that.
+    """
+
+    url: pulumi.Output[str]
+    service: pulumi.Output[str]
+    region: str
+    project: str
+    account: pulumi.Output[str]
+    calls: list[str]
+    topology: str
+    access: str
+    invokers: list[str]
+
+
+def clients_output(project: str, fleet: Fleet, clients: Iterable[McpClient]) -> dict[str, ClientOutput]:
+    """The export `clients`: every client of the fleet by name."""
+    return {
+        name: {
+            "url": client.url,
+            "service": client.service,
+            "region": fleet.all_regions[0],
+            "project": project,
+            "account": client.account,
+            "calls": list(spec.calls),
+            "topology": spec.topology,
+            "access": kind(spec.access),
+            "invokers": list(spec.as_server.invokers),
+        }
+        for (name, spec), client in zip(fleet.clients.items(), clients, strict=True)
     }

@@ -12,5 +12,8 @@ FOUNDATION: Final = "mcpfleet:index:Foundation"
 CUSTOM_DOMAIN: Final = "mcpfleet:index:CustomDomain"
 """A domain of the user's in front of a server, in all its regions."""
 
+MCP_CLIENT: Final = "mcpfleet:index:McpClient"
+"""A service that calls the fleet's servers as itself."""
+
 MCP_SERVER: Final = "mcpfleet:index:McpServer"
 """One MCP server: its identity, image, service and grants."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from infra.fleet import access, made, model, parts, server, sources
+from infra.fleet import access, client, made, model, parts, server, sources
 from infra.fleet.kinds import Kind
 from infra.fleet.words import in_yaml
 
@@ -43,6 +43,7 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "fleet": model.Fleet,
     "registry": model.Registry,
     "server": server.Server,
+    "client": client.Client,
     "source-build": sources.Build,
     "source-image": sources.ExistingImage,
     "source-folder": made.Folder,

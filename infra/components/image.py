@@ -52,7 +52,13 @@ class _Plan:
 
 
 def built_image(
-    name: str, source: Built, *, project: str, foundation: Foundation, parent: pulumi.Resource
+    name: str,
+    source: Built,
+    *,
+    project: str,
+    foundation: Foundation,
+    parent: pulumi.Resource,
+    section: str = "servers",
 ) -> pulumi.Output[str]:
     """Build and push the image of the server *name*, and give it by its digest.
 
@@ -61,7 +67,8 @@ def built_image(
         source: Where it comes from.
         project: The project that a git token's secret is in.
         foundation: Has the registry.
-        parent: The server.
+        parent: The server, or client.
+        section: Where in the fleet it stands.
 
     Raises:
         pulumi.RunError: The source can't be built; the text has one line for each mistake, under its path.
@@ -69,7 +76,7 @@ def built_image(
     try:
         plan = _plan(source, name, project, ROOT)
     except RecipeError as error:
-        path = f"fleet.servers.{name}.source"
+        path = f"fleet.{section}.{name}.source"
         lines = [
             f"{path}.{one.key}: {one.sentence}" if one.key else f"{path}: {one.sentence}" for one in error.mistakes
         ]

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         ServiceTemplateArgsDict as Template,
     )
     from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateContainerArgsDict as Container,
+    )
+    from pulumi_gcp.cloudrunv2 import (
         ServiceTemplateContainerEnvArgsDict as Variable,
     )
 
@@ -62,6 +65,15 @@ class McpServer(pulumi.ComponentResource):
     urls: Mapping[str, pulumi.Output[str]]
     """The service's own URL in each region; empty where it is switched off."""
 
+    spec: Server
+    """What the fleet says of it."""
+
+    base_url: pulumi.Output[str]
+    """Where the world reaches it, known before it exists; an audience of its own."""
+
+    services: Mapping[str, pulumi.Output[str]]
+    """The Cloud Run service's name in each region, once it exists there."""
+
     audience: pulumi.Output[str]
     """What callers' ID tokens are to be for."""
 
@@ -80,6 +92,9 @@ class McpServer(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
         spec, foundation = args.spec, args.foundation
 
+        self.spec = spec
+        self.base_url = self._base_url()
+        self._image_ref = self._image()
         email = self._identity()
         rights = self._rights(email)
         revision = self._template(email)
@@ -96,6 +111,7 @@ class McpServer(pulumi.ComponentResource):
         ]
         domain = self._domain({region: service.name for region, service in services.items()})
 
+        self.services = {region: service.name for region, service in services.items()}
         first = services[args.regions[0]]
         self.service = first.name
         # Whoever reads a URL may call it at once, so it waits for the grants.
@@ -184,7 +200,7 @@ class McpServer(pulumi.ComponentResource):
         """The image to run: the existing one as it is named, or one built here and pinned by its digest."""
         match self._spec.source:
             case ExistingImage(image=image):
-                return self._pulled(image)
+                return pulled(image, self._args.foundation)
             case source:
                 return built_image(
                     self._name,
@@ -194,22 +210,25 @@ class McpServer(pulumi.ComponentResource):
                     parent=self,
                 )
 
-    def _pulled(self, image: str) -> pulumi.Input[str]:
-        """*image* from where Cloud Run can pull it."""
-        remote = self._args.foundation.remote_uri
-        if remote is None or pullable(image):
-            return image
-        return remote.apply(lambda uri: naming.through(uri, image))
+    def beside(self, port: int) -> "Container":
+        """The server as a container beside a client's own, where it listens on *port* and nobody else reaches it."""
+        own: Container = template.containers(self.spec, self._image_ref, {}, self._variables(port))[0]
+        for key in ("ports", "liveness_probe"):
+            own.pop(key, None)
+        own["name"] = self._name
+        own["resources"] = {"limits": {"cpu": self.spec.cpu, "memory": self.spec.memory}, "cpu_idle": True}
+        own["startup_probe"] = template.startup_probe(self.spec, port)
+        return own
 
     def _template(self, email: pulumi.Output[str]) -> "Template":
         spec = self._spec
-        sidecars = {name: self._pulled(one.image) for name, one in spec.sidecars.items()}
+        sidecars = {name: pulled(one.image, self._args.foundation) for name, one in spec.sidecars.items()}
         revision: Template = {
             "service_account": email,
             "timeout": f"{spec.timeout}s",
             "max_instance_request_concurrency": spec.concurrency,
             "scaling": {"max_instance_count": spec.max_instances},
-            "containers": template.containers(spec, self._image(), sidecars, self._variables()),
+            "containers": template.containers(spec, self._image_ref, sidecars, self._variables()),
         }
         if environment_ := template.execution_environment(spec):
             revision["execution_environment"] = environment_
@@ -219,14 +238,15 @@ class McpServer(pulumi.ComponentResource):
             revision["vpc_access"] = template.vpc_access(spec.vpc)
         return revision
 
-    def _variables(self) -> list["Variable"]:
+    def _variables(self, port: int | None = None) -> list["Variable"]:
+        """What the container finds; *port*: where it listens instead, beside a client's container."""
         spec = self._spec
-        base = self._base_url()
+        base = self.base_url
         env: dict[str, pulumi.Input[str]] = {
             environment.BASE_URL: base,
             environment.AUDIENCE: pulumi.Output.concat(base, ",", ",".join(spec.audiences)) if spec.audiences else base,
             **environment.container_environment(
-                port=template.port_of(spec),
+                port=port or template.port_of(spec),
                 path=spec.path,
                 transports=spec.transports,
                 stateless=spec.sessions == "stateless",
@@ -241,6 +261,8 @@ class McpServer(pulumi.ComponentResource):
             audience = oauth.audience or base.apply(lambda url: naming.mcp_url(url, spec.path))
             env |= environment.oauth_environment(issuer=oauth.issuer, scopes=oauth.scopes)
             env[environment.OAUTH_AUDIENCE] = audience
+        if port is not None:
+            env["PORT"] = str(port)  # Cloud Run gives it to the container that takes requests only
         return template.variables(env, spec.secrets)
 
     def _base_url(self) -> pulumi.Output[str]:
@@ -306,6 +328,14 @@ class McpServer(pulumi.ComponentResource):
             mcp_server_spec={"type": "NO_SPEC"},
             opts=self._child,
         )
+
+
+def pulled(image: str, foundation: Foundation) -> pulumi.Input[str]:
+    """*image* from where Cloud Run can pull it."""
+    remote = foundation.remote_uri
+    if remote is None or pullable(image):
+        return image
+    return remote.apply(lambda uri: naming.through(uri, image))
 
 
 def _after(value: pulumi.Input[str], waits: Sequence[pulumi.Output[str]]) -> pulumi.Output[str]:

@@ -97,8 +97,7 @@ def _own(spec: Server, image: pulumi.Input[str], env: Sequence["Variable"]) -> "
             "startup_cpu_boost": spec.startup_boost,
         },
     }
-    startup = spec.probes.startup or (STARTUP if spec.health_path else LISTENING)
-    container["startup_probe"] = _probe(startup, startup.path or spec.health_path, startup.port or port)
+    container["startup_probe"] = startup_probe(spec, port)
     liveness = spec.probes.liveness or LIVENESS
     asked = liveness.path or spec.health_path
     if spec.probes.restart and asked:
@@ -111,6 +110,12 @@ def _own(spec: Server, image: pulumi.Input[str], env: Sequence["Variable"]) -> "
     if mounts := [*_volume_mounts(spec), *_secret_mounts("", spec.secrets)]:
         container["volume_mounts"] = mounts
     return container
+
+
+def startup_probe(spec: Server, port: int) -> Any:
+    """What a server's container is asked until it may serve."""
+    startup = spec.probes.startup or (STARTUP if spec.health_path else LISTENING)
+    return _probe(startup, startup.path or spec.health_path, startup.port or port)
 
 
 def _probe(probe: Probe, path: str | None, port: int) -> Any:

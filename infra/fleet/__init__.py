@@ -6,6 +6,7 @@ Google's to say. Nothing in this package knows Pulumi.
 """
 
 from infra.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess, PublicAccess
+from infra.fleet.client import Client
 from infra.fleet.made import Folder, Git, Stdio
 from infra.fleet.model import Fleet, Registry
 from infra.fleet.parse import FleetError, parse_fleet
@@ -15,6 +16,7 @@ from infra.fleet.sources import Build, ExistingImage
 __all__ = [
     "Access",
     "Build",
+    "Client",
     "ExistingImage",
     "Fleet",
     "FleetError",

@@ -13,6 +13,7 @@ from infra import naming
 from infra.fleet import identities, values
 from infra.fleet.access import IapAccess
 from infra.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, Model, without
+from infra.fleet.client import Client, among
 from infra.fleet.kinds import Kind
 from infra.fleet.server import Server
 from infra.fleet.sources import ExistingImage, host_of, pinned, pullable
@@ -81,6 +82,14 @@ class Fleet(Model):
         description="The servers, by name.",
         examples=[{"reference": {"source": {"build": "./mcp_server"}}}],
     )
+    clients: Mapping[values.ServerName, Annotated[Client, Kind("[client](#a-client)", "[clients](#a-client)")]] = Field(
+        default={},
+        max_length=500,
+        description="Services that call the servers, each as an account of its own, by name.",
+        examples=[
+            {"assistant": {"source": {"image": "docker.io/acme/assistant:1"}, "calls": ["reference"]}},
+        ],
+    )
 
     @property
     def all_regions(self) -> tuple[str, ...]:
@@ -93,11 +102,17 @@ class Fleet(Model):
         """Put into each server what its profile says where the server says nothing."""
         fleet = _mapping(raw)
         defaults = PROFILES.get(str(fleet.get("profile", "dev")), {})
+        guarded = {"deletion_protection": defaults["deletion_protection"]} if defaults else {}
+        clients = {
+            name: {**guarded, **_mapping(one)} if isinstance(one, Mapping) else one
+            for name, one in _mapping(fleet.get("clients")).items()
+        }
         servers = {
             name: {**defaults, **_mapping(one)} if isinstance(one, Mapping) else one
             for name, one in _mapping(fleet.get("servers")).items()
         }
-        return {**fleet, "servers": servers} if servers else raw
+        with_defaults = {key: named for key, named in (("servers", servers), ("clients", clients)) if named}
+        return {**fleet, **with_defaults} if with_defaults else raw
 
     @field_validator("regions", mode="after")
     @classmethod
@@ -114,6 +129,11 @@ class Fleet(Model):
     @classmethod
     def _servers_fit_the_fleet(cls, value: Mapping[str, Server], info: ValidationInfo) -> Mapping[str, Server]:
         return without(value, _beside_each_other(value, info.data))
+
+    @field_validator("clients", mode="after")
+    @classmethod
+    def _clients_fit_the_servers(cls, value: Mapping[str, Client], info: ValidationInfo) -> Mapping[str, Client]:
+        return without(value, among(value, info.data["servers"]) if "servers" in info.data else ())
 
 
 def _beside_each_other(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:

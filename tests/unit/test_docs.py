@@ -132,6 +132,10 @@ def around(section, fragment):
         return {**fleet, "servers": {"reference": {**REFERENCE, "domain": "mcp.acme.dev"}}, **fragment}
     if section == "registry":
         return {**fleet, "registry": fragment}
+    if section == "client":
+        servers = {"reference": REFERENCE, "toolbox": {"source": {"image": "a/b", "port": 5000}}}
+        client = {"source": {"image": "a/b"}, "calls": ["reference"], **fragment}
+        return {**fleet, "servers": servers, "clients": {"assistant": client}}
     keys = (
         HOLDERS[section](fragment) if section in HOLDERS else {**COMPANIONS.get(next(iter(fragment)), {}), **fragment}
     )

@@ -36,10 +36,21 @@ _MEMORY: Final = (
 _PROBE_LIMITS: Final = {"startup_probe": 240, "liveness_probe": 3600, "readiness_probe": 300}
 
 
-def container_violations(path: str, container: Document, registries: frozenset[str]) -> Iterator[Violation]:
-    """Every violation in the container at *path*; *registries* are allowed besides Google's."""
+def container_violations(
+    path: str, container: Document, registries: frozenset[str], *, beside: bool = False
+) -> Iterator[Violation]:
+    """Every violation in the container at *path*.
+
+    Args:
+        path: Where it stands in the request.
+        container: The container.
+        registries: Allowed besides Google's.
+        beside: Whether it is a sidecar: PORT is set for the container that takes requests alone ("Container runtime
+            contract"), and Google's own example of a proxy before a server gives that server another.
+    """
     yield from _image(f"{path}.image", container.get("image", ""), registries)
-    yield from _environment(f"{path}.env", container.get("env", []))
+    reserved = RESERVED_ENV - {"PORT"} if beside else RESERVED_ENV
+    yield from _environment(f"{path}.env", container.get("env", []), reserved)
     yield from _ports(f"{path}.ports", container.get("ports", []))
     yield from _resources(f"{path}.resources.limits", container.get("resources", {}).get("limits", {}))
     for field, name in (
@@ -74,8 +85,8 @@ def _image(path: str, image: str, registries: frozenset[str]) -> Iterator[Violat
         )
 
 
-def _environment(path: str, variables: Sequence[Document]) -> Iterator[Violation]:
-    reserved = [one["name"] for one in variables if one.get("name") in RESERVED_ENV]
+def _environment(path: str, variables: Sequence[Document], names: frozenset[str]) -> Iterator[Violation]:
+    reserved = [one["name"] for one in variables if one.get("name") in names]
     if reserved:
         yield (
             path,

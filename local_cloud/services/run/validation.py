@@ -276,8 +276,9 @@ def _containers(template: Document, registries: frozenset[str]) -> Iterator[Viol
             yield path, f"exceeds the limit on {what} across all containers, which is {_LIMITS['list']}."
     yield from _container_names(containers)
     for index, container in enumerate(containers):
-        yield from container_violations(f"{path}[{index}]", container, registries)
-        if len(containers) > 1 and not container.get("ports"):
+        beside = len(containers) > 1 and not container.get("ports")
+        yield from container_violations(f"{path}[{index}]", container, registries, beside=beside)
+        if beside:
             yield from _sidecar_probes(f"{path}[{index}]", container)
         yield from _mounts(f"{path}[{index}]", container, template.get("volumes", []))
     yield from _fractional_cpu(template, containers)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from infra import apis, environment
 from infra.components.foundation import Foundation, FoundationArgs
 from infra.components.mcp_server import McpServer, McpServerArgs
-from infra.fleet import Build, ExistingImage, Fleet, FleetError, Server, access, made, parse_fleet, parts
+from infra.fleet import Build, Client, ExistingImage, Fleet, FleetError, Server, access, made, parse_fleet, parts
 
 ANY_TEXT = st.text(st.characters(), max_size=30) | st.sampled_from(["\ud800", "a\nb", "", "z", "/z", "allUsers", "NaN"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT
@@ -18,7 +18,7 @@ ANY_JSON = st.recursive(
 )
 
 MODELS = (
-    *(Fleet, Server, Build, ExistingImage, access.Iap, access.Oauth, access.Public),
+    *(Fleet, Server, Client, Build, ExistingImage, access.Iap, access.Oauth, access.Public),
     *(parts.SecretRef, parts.InMemory, parts.GcsVolume, parts.Gcs, parts.SecretVolume, parts.Sidecar, parts.Probe),
     *(parts.Probes, parts.Vpc),
     *(made.Folder, made.Git, made.GitRepository, made.Stdio, made.StdioServer),

@@ -12,6 +12,7 @@ from infra import tokens
 PINNED = {
     "CUSTOM_DOMAIN": "mcpfleet:index:CustomDomain",
     "FOUNDATION": "mcpfleet:index:Foundation",
+    "MCP_CLIENT": "mcpfleet:index:McpClient",
     "MCP_SERVER": "mcpfleet:index:McpServer",
 }
 

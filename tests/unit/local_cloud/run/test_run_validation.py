@@ -127,6 +127,11 @@ GOOGLES = [
         service(container={"env": [{"name": "PORT", "value": "1"}]}),
         "The following reserved env names were provided: PORT.",
     ),
+    (
+        containers({"ports": [{}], "env": [{"name": "PORT", "value": "1"}]}, {}),
+        "The following reserved env names were provided: PORT.",
+    ),
+    (containers({"ports": [{}]}, {"env": [{"name": "K_REVISION"}]}), "reserved env names were provided: K_REVISION"),
     (service(container={"env": [{"name": "K_SERVICE"}]}), "reserved env names were provided: K_SERVICE"),
     (service(container={"env": [{"name": "PORT"}]}), "These values are automatically set by the system."),
     (service(container={"env": [{"name": "A", "value": "ü" * 20000}]}), "length cannot exceed 32768"),
@@ -387,6 +392,7 @@ ACCEPTED = [
     containers(
         {"ports": [{}], "name": "a", "dependsOn": ["b"]}, {"name": "b", "startupProbe": {"tcpSocket": {"port": 1}}}
     ),
+    containers({"ports": [{}], "name": "a"}, {"name": "b", "env": [{"name": "PORT", "value": "8081"}]}),
     service(
         {"executionEnvironment": "EXECUTION_ENVIRONMENT_GEN1", "sessionAffinity": True, "healthCheckDisabled": True}
     ),

@@ -1,0 +1,190 @@
+"""A client of the fleet's servers on Cloud Run: its account, its service, and the right to call just its servers.
+
+What it finds in its environment is `MCP_SERVERS`: for each server that it calls the MCP URL, and the audience of the ID
+token that goes with a call. Not here: the mesh topology.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_gcp as gcp
+
+from infra import naming
+from infra.components import template
+from infra.components.access import INVOKER_ROLE, Guarded, grants, switches
+from infra.components.foundation import Foundation
+from infra.components.image import built_image
+from infra.components.mcp_server import McpServer, pulled
+from infra.fleet import Client, ExistingImage, PublicAccess
+from infra.fleet.client import sidecar_ports
+from infra.tokens import MCP_CLIENT
+
+if TYPE_CHECKING:
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateArgsDict as Template,
+    )
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateContainerArgsDict as Container,
+    )
+
+SERVERS: str = "MCP_SERVERS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class McpClientArgs:
+    """A client as the fleet describes it, and the servers that it calls."""
+
+    project: str
+    region: str
+    foundation: Foundation
+    spec: Client
+    servers: Mapping[str, McpServer]
+    """Every server of the fleet; the client gets what has to do with those that it calls."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class McpClient(pulumi.ComponentResource):
+    """A service that calls MCP servers as its own service account, which may call just these."""
+
+    service: pulumi.Output[str]
+    """The Cloud Run service's name."""
+
+    url: pulumi.Output[str]
+    """Where it answers. Known once its callers may call it, and it its servers."""
+
+    account: pulumi.Output[str]
+    """The account that it runs as."""
+
+    def __init__(self, name: str, args: McpClientArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(MCP_CLIENT, name, None, opts)
+        self._name, self._args, self._spec = name, args, args.spec
+        self._servers = {called: args.servers[called] for called in args.spec.calls}
+        self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
+
+        self.account = self._identity()
+        rights = [*self._roles(), *(self._may_call() if args.spec.topology == "service" else ())]
+        service = self._service(rights)
+        guarded = Guarded(server=name, project=args.project, region=args.region, service=service.name)
+        callers = grants(args.spec.access, guarded, args.foundation, self._child)
+
+        self.service = service.name
+        self.url = pulumi.Output.all(service.uri, *(one.urn for one in (*callers, *rights))).apply(
+            lambda known: str(known[0])
+        )
+        self.register_outputs({"service": self.service, "url": self.url})
+
+    def _identity(self) -> pulumi.Output[str]:
+        return gcp.serviceaccount.Account(
+            self._name,
+            project=self._args.project,
+            account_id=naming.account_id(self._name),
+            display_name=f"MCP client {self._name}",
+            opts=pulumi.ResourceOptions(
+                parent=self, delete_before_replace=True, depends_on=[*self._args.foundation.apis]
+            ),
+        ).email
+
+    def _roles(self) -> list[pulumi.Resource]:
+        return [
+            gcp.projects.IAMMember(
+                f"{self._name}-{role}",
+                project=self._args.project,
+                role=role,
+                member=self.account.apply(naming.account_member),
+                opts=self._child,
+            )
+            for role in self._spec.roles
+        ]
+
+    def _may_call(self) -> list[pulumi.Resource]:
+        """The right to invoke each server; one that lets in everybody needs none."""
+        return [
+            gcp.cloudrunv2.ServiceIamMember(
+                naming.grant_name(self._name, "calls", naming.in_region(called, region)),
+                project=self._args.project,
+                location=region,
+                name=service,
+                role=INVOKER_ROLE,
+                member=self.account.apply(naming.account_member),
+                opts=self._child,
+            )
+            for called, server in self._servers.items()
+            if not isinstance(server.spec.access, PublicAccess)
+            for region, service in server.services.items()
+        ]
+
+    def _service(self, rights: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
+        spec, args = self._spec, self._args
+        revision: Template = {
+            "service_account": self.account,
+            "timeout": f"{spec.timeout}s",
+            "max_instance_request_concurrency": spec.concurrency,
+            "scaling": {"max_instance_count": spec.max_instances},
+            "containers": self._containers(),
+        }
+        if spec.vpc is not None:
+            revision["vpc_access"] = template.vpc_access(spec.vpc)
+        return gcp.cloudrunv2.Service(
+            self._name,
+            name=naming.service_name(self._name),
+            project=args.project,
+            location=args.region,
+            description=spec.description or None,
+            labels=args.labels or None,
+            ingress="INGRESS_TRAFFIC_ALL",
+            deletion_protection=spec.deletion_protection,
+            scaling={"min_instance_count": 0},
+            template=revision,
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=[*rights]),
+            **switches(spec.access),
+        )
+
+    def _containers(self) -> list["Container"]:
+        spec = self._spec
+        beside = sidecar_ports(spec, {name: one.spec for name, one in self._servers.items()})
+        near = spec.topology == "sidecar"
+        env = {**spec.env, SERVERS: _near(self._servers, beside) if near else _far(self._servers)}
+        (own,) = template.containers(spec.as_server, self._image(), {}, template.variables(env, {}))
+        if not near:
+            return [own]
+        own["name"] = "client"
+        own["depends_ons"] = list(beside)
+        return [own, *(self._servers[name].beside(port) for name, port in beside.items())]
+
+    def _image(self) -> pulumi.Input[str]:
+        match self._spec.source:
+            case ExistingImage(image=image):
+                return pulled(image, self._args.foundation)
+            case source:
+                return built_image(
+                    self._name,
+                    source,
+                    project=self._args.project,
+                    foundation=self._args.foundation,
+                    parent=self,
+                    section="clients",
+                )
+
+
+def _far(servers: Mapping[str, McpServer]) -> pulumi.Output[str]:
+    """Where servers answer over HTTPS: the address that is known before they exist, which is an audience of theirs."""
+
+    def written(known: Sequence[str]) -> str:
+        return json.dumps(
+            {
+                name: {"url": naming.mcp_url(base, server.spec.path)}
+                | ({} if isinstance(server.spec.access, PublicAccess) else {"audience": base})
+                for (name, server), base in zip(servers.items(), known, strict=True)
+            }
+        )
+
+    return pulumi.Output.all(*(server.base_url for server in servers.values())).apply(written)
+
+
+def _near(servers: Mapping[str, McpServer], ports: Mapping[str, int]) -> str:
+    """Where servers beside the client answer."""
+    urls = {name: naming.mcp_url(f"http://localhost:{port}", servers[name].spec.path) for name, port in ports.items()}
+    return json.dumps({name: {"url": url} for name, url in urls.items()})

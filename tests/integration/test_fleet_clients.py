@@ -1,0 +1,135 @@
+"""Clients of the fleet on the local cloud: who may call what, with real tokens, from inside real containers."""
+
+import json
+
+import httpx2
+import pytest
+
+pytestmark = pytest.mark.integration
+
+CLIENTS = """
+    clients:
+      assistant:
+        source: {folder: ., dockerfile: mcp_client/Dockerfile, build_args: {BASE_IMAGE: "mcpfleet/base:python3.13"}}
+        calls: [reference]
+        access: {iam: {invokers: ["user:ada@mcpfleet.test"]}}
+        health_path: /health
+      near:
+        source: {folder: ., dockerfile: mcp_client/Dockerfile, build_args: {BASE_IMAGE: "mcpfleet/base:python3.13"}}
+        calls: [reference]
+        topology: sidecar
+        access: {iam: {invokers: ["user:ada@mcpfleet.test"]}}
+        health_path: /health
+encryptionsalt:"""
+
+CALL = """
+import sys, httpx2
+from mcpfleet.auth import IdTokenAuth
+url, audience = sys.argv[1:]
+headers = {"accept": "application/json, text/event-stream"}
+ping = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+print(httpx2.post(url + "/mcp", json=ping, headers=headers, auth=IdTokenAuth(audience), timeout=60).status_code)
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(make_checkout):
+    made = make_checkout("clients")
+    made.edit("Pulumi.local.yaml", "\nencryptionsalt:", CLIENTS)
+    made.ok("up")
+    return made
+
+
+@pytest.fixture(scope="module")
+def ask(checkout):
+    """`ask(client, question)`: the answer of a client's `POST /ask`, as an invoker of it."""
+
+    def run(client, **question):
+        target = checkout.state.outputs["clients"][client]
+        auth = checkout.who("ada", target["url"])
+        answer = httpx2.post(f"{target['url']}/ask", json=question, auth=auth, timeout=90, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["servers"]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def address(checkout):
+    """`address(server)`: the address of a server inside the cloud, which is what clients are told."""
+    resources = [one for one in checkout.state.resources if one["type"] == "gcp:cloudrunv2/service:Service"]
+    told = next(one for one in resources if one["outputs"]["name"] == "mcp-assistant")
+    env = {one["name"]: one["value"] for one in told["outputs"]["template"]["containers"][0]["envs"]}
+    reference = json.loads(env["MCP_SERVERS"])["reference"]["audience"]
+    return lambda server: reference.replace("mcp-reference", f"mcp-{server}")
+
+
+@pytest.fixture(scope="module")
+def from_inside(checkout, engine):
+    """`from_inside(url, audience)`: the status of a call from the container of `assistant`, with its own identity."""
+    (container,) = [one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == "mcp-assistant"]
+
+    def run(url, audience):
+        code, said = container.exec_run(["/opt/venv/bin/python", "-c", CALL, url, audience])
+        assert code == 0, said.decode()
+        return int(said)
+
+    return run
+
+
+def test_a_client_lists_and_calls_the_tools_of_its_server_as_itself(checkout, ask):
+    tools = [tool["name"] for tool in ask("assistant")["reference"]["tools"]]
+    assert "add" in tools
+    found = ask("assistant", tool="whoami")["reference"]["result"]["structuredContent"]
+    assert found["caller"] == checkout.state.outputs["clients"]["assistant"]["account"]
+    assert found["service"] == "mcp-reference"
+
+
+def test_a_client_that_is_not_named_gets_403_and_a_token_for_one_server_is_refused_by_another(from_inside, address):
+    assert from_inside(address("reference"), address("reference")) == 200
+    assert from_inside(address("toolbox"), address("toolbox")) == 403
+    assert from_inside(address("toolbox"), address("reference")) == 401
+
+
+def test_the_servers_policy_holds_its_invokers_and_its_clients_and_nobody_else(checkout):
+    def members(service):
+        from google.auth.transport.requests import AuthorizedSession
+        from google.oauth2 import service_account
+
+        credentials = service_account.Credentials.from_service_account_file(
+            checkout.place.credentials / "deployer.json",
+            scopes=["https://www.googleapis.com/auth/cloud-platform"],
+            always_use_jwt_access=True,
+        )
+        path = f"run/v2/projects/mcpfleet-local/locations/europe-west1/services/{service}:getIamPolicy"
+        with AuthorizedSession(credentials) as session:
+            policy = session.get(f"{checkout.place.url}/{path}", timeout=30).json()
+        return {(one["role"], member) for one in policy["bindings"] for member in one["members"]}
+
+    account = checkout.state.outputs["clients"]["assistant"]["account"]
+    ada = ("roles/run.invoker", "user:ada@mcpfleet.test")
+    assert members("mcp-reference") == {ada, ("roles/run.invoker", f"serviceAccount:{account}")}
+    assert members("mcp-toolbox") == {ada}
+
+
+def test_a_server_beside_its_client_answers_it_and_nobody_else(checkout, ask):
+    found = ask("near", tool="whoami")["reference"]["result"]["structuredContent"]
+    assert (found["service"], found["caller"]) == ("mcp-near", None)
+    target = checkout.state.outputs["clients"]["near"]
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    auth = checkout.who("ada", target["url"])
+    answer = httpx2.post(f"{target['url']}/mcp", json=ping, auth=auth, timeout=60, trust_env=False)
+    assert answer.status_code == 404, "requests reach the client, which has no such path"
+
+
+def test_nobody_calls_a_client_unless_the_fleet_says_so(checkout):
+    target = checkout.state.outputs["clients"]["assistant"]
+    refused = [
+        httpx2.post(f"{target['url']}/ask", json={}, auth=auth, timeout=60, trust_env=False).status_code
+        for auth in (None, checkout.who("bob", target["url"]))
+    ]
+    assert refused == [403, 403]
+
+
+def test_a_second_up_changes_nothing(checkout):
+    assert "No changes" in checkout.ok("up")
