@@ -427,7 +427,8 @@ async def test_even_a_reading_tool_is_not_called_again_once_it_has_asked_the_cli
     await one.ask(request("tools/list", 9))
     await one.say(request("tools/call", name="look"))
     assert (await one.hear())["method"] == "elicitation/create"
-    assert (await one.hear())["error"]["data"]["mcpfleet"]["outcome"] == "unknown"
+    assert (await one.hear())["error"]["data"]["mcpfleet"] == {"outcome": "unknown", "attempts": 1}
+    assert one.server.methods.count("tools/call") == 1
 
 
 async def test_who_may_not_call_is_told_whom_to_add_and_where_and_nothing_is_tried_again(desk):
