@@ -66,15 +66,26 @@ class Client:
         Raises:
             UsageError: The client does not take it that way.
         """
+        reached = server.output.get("reached", "proxy")
+        if reached == "network":
+            raise UsageError(f"{server.name} lets in the project's networks only (ingress), so no desktop reaches it.")
+        if reached == "url":  # it asks for no Google identity: the client logs in by itself, if at all
+            return self._at(server.target.mcp_url) if self.url_key else self._remote(server.target.mcp_url)
         url = f"http://127.0.0.1:{port}{server.target.path or '/mcp'}"
         if via == "proxy":
             if not self.url_key:
                 raise UsageError(f"{self.title} starts commands only; take --via connect, or --via mcp-remote.")
-            return {**({"type": "http"} if self.typed else {}), self.url_key: url}
+            return self._at(url)
         if via == "mcp-remote":
-            npx = ["-y", MCP_REMOTE, url, "--transport", "http-only"]
-            return {**self._stdio, "command": "npx", "args": npx}
+            return self._remote(url)
         return {**self._stdio, "command": launch.command, "args": launch.arguments(server)}
+
+    def _at(self, url: str) -> dict[str, Any]:
+        return {**({"type": "http"} if self.typed else {}), self.url_key: url}
+
+    def _remote(self, url: str) -> dict[str, Any]:
+        npx = ["-y", MCP_REMOTE, url, "--transport", "http-only"]
+        return {**self._stdio, "command": "npx", "args": npx}
 
     @property
     def _stdio(self) -> dict[str, Any]:
@@ -186,7 +197,7 @@ def client_named(name: str) -> Client:
 
 
 def is_ours(entry: object) -> bool:
-    """Whether an entry was written by this command: it starts `mcpfleet connect`, or goes to a port of this machine."""
+    """Whether this command wrote an entry, as far as it shows: one that leads to a server's own URL may be anybody's."""
     if not isinstance(entry, dict):
         return False
     words: list[str] = []

@@ -69,6 +69,20 @@ def test_an_entry_has_the_clients_own_shape(name, via, entry):
     assert is_ours(entry)
 
 
+def reached(how):
+    return stacks.Server("echo", ECHO.target, ECHO.audience, (), {"reached": how})
+
+
+def test_a_server_that_asks_for_no_google_identity_is_reached_by_its_url():
+    assert CLIENTS["vscode"].entry(reached("url"), "connect", LAUNCH, 3000) == {"type": "http", "url": URL}
+    assert CLIENTS["claude-desktop"].entry(reached("url"), "connect", LAUNCH, 3000)["args"][2] == URL
+
+
+def test_a_server_that_no_desktop_reaches_is_said_so():
+    with pytest.raises(UsageError, match="lets in the project's networks only"):
+        CLIENTS["vscode"].entry(reached("network"), "connect", LAUNCH, 3000)
+
+
 def test_a_client_that_takes_commands_only_says_so():
     with pytest.raises(UsageError, match="--via connect"):
         CLIENTS["claude-desktop"].entry(ECHO, "proxy", LAUNCH, 3000)
