@@ -197,7 +197,7 @@ def client_named(name: str) -> Client:
 
 
 def is_ours(entry: object) -> bool:
-    """Whether this command wrote an entry, as far as it shows: one that leads to a server's own URL may be anybody's."""
+    """Whether this command wrote an entry, as far as it shows: a server's own URL may be anybody's."""
     if not isinstance(entry, dict):
         return False
     words: list[str] = []
