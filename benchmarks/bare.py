@@ -1,7 +1,7 @@
 """The peer of `./dev bench fleet`: the same resources as a fleet's, registered by hand, without checks or components.
 
-What a person would write who knows the names already: a loop over plain values. A test holds it against the fleet's
-program, resource by resource.
+What a person would write who knows the names already: a loop over plain values, in the same tree. A test holds it
+against the fleet's program, resource by resource.
 """
 
 import json
@@ -18,9 +18,10 @@ def deploy() -> None:
     project = pulumi.Config("gcp").require("project")
     fleet: dict[str, Any] = json.loads(pulumi.Config("mcpfleet").require("fleet"))
     region: str = fleet["region"]
-    first = _api(project, "cloudresourcemanager")
-    apis = [first, *(_api(project, api, first) for api in APIS)]
-    after_apis = pulumi.ResourceOptions(depends_on=apis, delete_before_replace=True)
+    shared = pulumi.ComponentResource("mcpfleet:index:Foundation", "fleet")
+    first = _api(project, "cloudresourcemanager", shared)
+    apis = [first, *(_api(project, api, shared, first) for api in APIS)]
+    after_apis = pulumi.ResourceOptions(parent=shared, depends_on=apis, delete_before_replace=True)
     number = gcp.organizations.get_project_output(
         project_id=project, opts=pulumi.InvokeOutputOptions(depends_on=apis)
     ).number
@@ -40,18 +41,16 @@ def deploy() -> None:
     )
     gcp.organizations.get_client_config_output()
     servers = cast("dict[str, dict[str, Any]]", fleet["servers"])
-    pulumi.export(
-        "servers", {name: _server(name, one, project, region, number, after_apis) for name, one in servers.items()}
-    )
+    pulumi.export("servers", {name: _server(name, one, project, region, number, apis) for name, one in servers.items()})
 
 
-def _api(project: str, api: str, *after: pulumi.Resource) -> gcp.projects.Service:
+def _api(project: str, api: str, parent: pulumi.Resource, *after: pulumi.Resource) -> gcp.projects.Service:
     return gcp.projects.Service(
         f"fleet-{api}",
         project=project,
         service=f"{api}.googleapis.com",
         disable_on_destroy=False,
-        opts=pulumi.ResourceOptions(depends_on=list(after)),
+        opts=pulumi.ResourceOptions(parent=parent, depends_on=list(after)),
     )
 
 
@@ -61,8 +60,11 @@ def _server(
     project: str,
     region: str,
     number: pulumi.Output[str],
-    after_apis: pulumi.ResourceOptions,
+    apis: list[gcp.projects.Service],
 ) -> dict[str, Any]:
+    group = pulumi.ComponentResource("mcpfleet:index:McpServer", name)
+    child = pulumi.ResourceOptions(parent=group, delete_before_replace=True)
+    after_apis = pulumi.ResourceOptions(parent=group, depends_on=apis, delete_before_replace=True)
     account = gcp.serviceaccount.Account(
         name, project=project, account_id=f"mcp-{name}", display_name=f"MCP server {name}", opts=after_apis
     )
@@ -119,7 +121,7 @@ def _server(
                 }
             ],
         },
-        opts=after_apis,
+        opts=child,
     )
     for member in server["access"]["iam"]["invokers"]:
         gcp.cloudrunv2.ServiceIamMember(
@@ -129,7 +131,7 @@ def _server(
             name=service.name,
             role="roles/run.invoker",
             member=member,
-            opts=pulumi.ResourceOptions(delete_before_replace=True),
+            opts=child,
         )
     invokers: list[str] = server["access"]["iam"]["invokers"]
     # What tools and people need of a server: the same outputs as the fleet's.

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import local_cloud.reference
-from infra.fleet import FleetError, parse_fleet
+from infra.fleet import FleetError, Server, parse_fleet
 from local_cloud.services.run import unsupported
 from workbench import cli, reference
 from workbench.reference import COMMAND, SCHEMA, PageError, written
@@ -244,6 +244,12 @@ def test_the_rules_between_keys_hold_where_the_guide_says(good, bad, key):
     assert mistakes(around("server", good)) == []
     (mistake,) = mistakes(around("server", bad))
     assert mistake.startswith(f"fleet.servers.reference.{key}: ")
+
+
+def test_the_comparison_has_every_key_of_a_server():
+    rows = re.findall(r"^\| (.+?) \|", (ROOT / "docs" / "compare.md").read_text(), re.MULTILINE)
+    named = set(re.findall(r"`(\w+)", " ".join(rows)))
+    assert set(Server.model_fields) - named == set(), "a key of a server is not compared with the others"
 
 
 # --- links and commands ---------------------------------------------------------------------------------
