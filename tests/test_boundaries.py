@@ -407,3 +407,9 @@ def test_every_component_and_every_part_of_the_vocabulary_is_scanned():
 
 def test_the_program_stays_short_enough_to_be_read_at_once():
     assert len((ROOT / "__main__.py").read_text().splitlines()) < 40
+
+
+def test_what_two_containers_both_need_is_one_text_in_two_places():
+    """Each image is built from its own folder, so they cannot share a module; their copies may not differ either."""
+    copies = [(ROOT / room / "allowlist.py").read_text() for room in ("mcp_server", "stdio_bridge")]
+    assert copies[0] == copies[1], "mcp_server/allowlist.py and stdio_bridge/allowlist.py are to be the same"
