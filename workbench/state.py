@@ -92,6 +92,32 @@ def _object(value: object, what: str) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
+_GLOBAL: Final = "projects/{project}/global/"
+_IDS: Final[Mapping[str, str]] = {
+    "gcp:agentregistry/service:Service": "projects/{project}/locations/{location}/services/{serviceId}",
+    "gcp:artifactregistry/repository:Repository": "projects/{project}/locations/{location}/repositories/{repositoryId}",
+    "gcp:cloudrunv2/service:Service": "projects/{project}/locations/{location}/services/{name}",
+    "gcp:compute/backendService:BackendService": _GLOBAL + "backendServices/{name}",
+    "gcp:compute/globalAddress:GlobalAddress": _GLOBAL + "addresses/{name}",
+    "gcp:compute/globalForwardingRule:GlobalForwardingRule": _GLOBAL + "forwardingRules/{name}",
+    "gcp:compute/managedSslCertificate:ManagedSslCertificate": _GLOBAL + "sslCertificates/{name}",
+    "gcp:compute/network:Network": _GLOBAL + "networks/{name}",
+    "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup": (
+        "projects/{project}/regions/{region}/networkEndpointGroups/{name}"
+    ),
+    "gcp:compute/subnetwork:Subnetwork": "projects/{project}/regions/{region}/subnetworks/{name}",
+    "gcp:compute/targetHttpProxy:TargetHttpProxy": _GLOBAL + "targetHttpProxies/{name}",
+    "gcp:compute/targetHttpsProxy:TargetHttpsProxy": _GLOBAL + "targetHttpsProxies/{name}",
+    "gcp:compute/uRLMap:URLMap": _GLOBAL + "urlMaps/{name}",
+    "gcp:secretmanager/secret:Secret": "projects/{project}/secrets/{secretId}",
+    "gcp:serviceaccount/account:Account": (
+        "projects/{project}/serviceAccounts/{accountId}@{project}.iam.gserviceaccount.com"
+    ),
+    "gcp:storage/bucket:Bucket": "{name}",
+}
+"""The provider's ids of what has a name that can be taken, with the inputs in braces."""
+
+
 def identifier(resource: Mapping[str, Any]) -> str | None:
     """The provider's id of a resource whose creation was interrupted, where its name alone decides it.
 
@@ -100,15 +126,9 @@ def identifier(resource: Mapping[str, Any]) -> str | None:
     """
     inputs: dict[str, Any] = resource.get("inputs") or {}
     words = {key: value for key, value in inputs.items() if isinstance(value, str) and value}
-    match resource["type"]:
-        case "gcp:artifactregistry/repository:Repository":
-            shape = "projects/{project}/locations/{location}/repositories/{repositoryId}"
-        case "gcp:serviceaccount/account:Account":
-            shape = "projects/{project}/serviceAccounts/{accountId}@{project}.iam.gserviceaccount.com"
-        case "gcp:cloudrunv2/service:Service":
-            shape = "projects/{project}/locations/{location}/services/{name}"
-        case _:
-            return None
+    shape = _IDS.get(resource["type"])
+    if shape is None:
+        return None
     try:
         return shape.format_map(words)
     except KeyError:

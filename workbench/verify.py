@@ -1,15 +1,17 @@
 """Verifies the stack of this checkout: `mcpfleet.verify`'s checks, by the people of the local cloud."""
 
 import asyncio
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from mcpfleet.errors import McpfleetError
 from mcpfleet.sources import TokenSource, source_from_file
-from mcpfleet.stack import servers_of
-from mcpfleet.verify import ANY_TOOL, Callers, Wishes, check_all
+from mcpfleet.stack import Server, servers_of
+from mcpfleet.verify import ANY_TOOL, Callers, Report, Wishes, check
+from workbench.admin import Admin
 from workbench.background import Place
+from workbench.domains import DomainTransport, addresses
 from workbench.phases import Phases, SetupError
 
 _NAMES: Final = ("ada", "bob", "deployer")
@@ -46,7 +48,8 @@ def verify(phases: Phases, place: Place, servers: Mapping[str, Mapping[str, Any]
         except McpfleetError as error:
             raise SetupError(str(error), "run ./dev up: the local cloud writes its credential files anew.") from None
         callers = [(one, callers_of(people, one.invokers)) for one in found.values()]
-        reports = asyncio.run(check_all(callers, Wishes(call=ANY_TOOL)))
+        balanced = addresses(Admin(place).inventory())
+        reports = asyncio.run(_checked(place, callers, balanced))
         failed = [f"{report.server}: {line}" for report in reports for line in report.failed]
         if failed:
             raise SetupError(
@@ -54,3 +57,20 @@ def verify(phases: Phases, place: Place, servers: Mapping[str, Mapping[str, Any]
                 "read the server's log with ./dev logs SERVER.",
             )
         step.note(f"{sum(len(report.passed) for report in reports)} checks of {len(reports)} servers passed")
+
+
+async def _checked(
+    place: Place, callers: Sequence[tuple[Server, Callers]], balanced: Mapping[str, tuple[str, int]]
+) -> list[Report]:
+    """Check every server side by side; one that is behind a domain by way of its load balancer."""
+    wishes = Wishes(call=ANY_TOOL)
+    return await asyncio.gather(
+        *(
+            check(one, who, wishes, transport=DomainTransport(place, balanced) if _behind(one, balanced) else None)
+            for one, who in callers
+        )
+    )
+
+
+def _behind(server: Server, balanced: Container[str]) -> bool:
+    return server.target.bare_host in balanced

@@ -157,6 +157,27 @@ def test_inputs_that_do_not_tell_the_name_give_no_id(kind, value):
     assert identifier({"type": kind}) is None
 
 
+def test_everything_that_a_fleet_makes_and_that_has_a_name_of_its_own_is_known_by_its_id():
+    inputs = {"project": "p", "location": "l", "region": "r", "name": "n", "serviceId": "s", "secretId": "x"}
+    found = {
+        kind: identifier({"type": kind, "inputs": inputs})
+        for kind in (
+            "gcp:compute/globalAddress:GlobalAddress",
+            "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup",
+            "gcp:agentregistry/service:Service",
+            "gcp:secretmanager/secret:Secret",
+            "gcp:storage/bucket:Bucket",
+        )
+    }
+    assert list(found.values()) == [
+        "projects/p/global/addresses/n",
+        "projects/p/regions/r/networkEndpointGroups/n",
+        "projects/p/locations/l/services/s",
+        "projects/p/secrets/x",
+        "n",
+    ]
+
+
 class FakeStack:
     def __init__(self, **deployment):
         self.state = automation.Deployment(version=3, deployment=deployment)
