@@ -1,8 +1,8 @@
 """Lines in, lines out: the pipe side of `mcpfleet connect`."""
 
 import asyncio
-import contextlib
 import os
+import threading
 
 import pytest
 from hypothesis import given
@@ -31,23 +31,42 @@ class Echo:
         self.closed = grace
 
 
+class Pipes:
+    """What `serve` reads and what it writes; no number is closed twice, since another file may have it by then."""
+
+    def __init__(self):
+        self.source, self.into = os.pipe()
+        self.out, self.sink = os.pipe()
+        self._open = {self.source, self.into, self.out, self.sink}
+
+    def close(self, *ends):
+        for end in self._open & set(ends):
+            self._open.remove(end)
+            os.close(end)
+
+    def end(self):
+        self.close(self.into)  # whoever still reads sees the end
+        for thread in threading.enumerate():
+            if thread.name == "mcpfleet-stdin":
+                thread.join(BOUND)  # it would read from the next test's pipe, which gets the same number
+        self.close(*self._open)
+
+
 @pytest.fixture
 def pipes():
-    ends = [os.pipe(), os.pipe()]
-    yield ends
-    for end in (end for pair in ends for end in pair):
-        with contextlib.suppress(OSError):
-            os.close(end)
+    pipes = Pipes()
+    yield pipes
+    pipes.end()
 
 
 async def served(pipes, data):
-    (source, into), (out, sink) = pipes
     made = []
-    os.write(into, data)
-    os.close(into)
-    await asyncio.wait_for(stdio.serve(lambda emit: made.append(Echo(emit)) or made[0], source, sink), BOUND)
-    os.close(sink)
-    with os.fdopen(out, "rb", closefd=False) as file:
+    os.write(pipes.into, data)
+    pipes.close(pipes.into)
+    serving = stdio.serve(lambda emit: made.append(Echo(emit)) or made[0], pipes.source, pipes.sink)
+    await asyncio.wait_for(serving, BOUND)
+    pipes.close(pipes.sink)
+    with os.fdopen(pipes.out, "rb", closefd=False) as file:
         return file.read(), made[0]
 
 
@@ -58,11 +77,11 @@ async def test_each_line_is_taken_and_each_answer_is_a_line_until_the_client_lea
 
 
 async def test_a_client_that_reads_no_more_ends_it(pipes):
-    (source, into), (out, sink) = pipes
     made = []
-    os.close(out)
-    os.write(into, b"x\n")
-    await asyncio.wait_for(stdio.serve(lambda emit: made.append(Echo(emit)) or made[0], source, sink), BOUND)
+    pipes.close(pipes.out)
+    os.write(pipes.into, b"x\n")
+    serving = stdio.serve(lambda emit: made.append(Echo(emit)) or made[0], pipes.source, pipes.sink)
+    await asyncio.wait_for(serving, BOUND)
     assert made[0].closed == 0
 
 
