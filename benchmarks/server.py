@@ -2,6 +2,7 @@
 
 Every server runs in a container of the same base image, without a network of its own, on CPU 0; wrk runs on CPU 1. All
 have the one tool `payload(size)`. A figure is the best of the runs: what else the machine does can only slow it down.
+The starts go round, one of each server at a time, so that it slows all of them alike.
 """
 
 import http.client
@@ -19,12 +20,14 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.server_peers import Server, gather
+from benchmarks.server_peers import FASTMCP, OURS, Server, gather
 from workbench.phases import Phases, SetupError
 from workbench.setup import Prepared
 
 _PORT: Final = 18480
 _SECONDS: Final = 3
+_STARTS: Final = 5
+_TITLE_OF_STARTS: Final = "Start to the first answered tools/list; resident memory; size (MB: 1,000,000 bytes)"
 _LUA: Final = Path(__file__).with_name("call.lua")
 
 
@@ -81,26 +84,33 @@ def bench_server(phases: Phases, prepared: Prepared, runs: int) -> None:
     console = phases.console
     console.print(f"load average before: {os.getloadavg()[0]:.2f}; {runs} runs of {_SECONDS} s each, best of them")
     starts = Table(
-        "server", "start s: median (min)", "idle MiB", "loaded MiB", "image or files MB", title="Start, memory, size"
+        "server", "start s: median (min)", "idle MB", "loaded MB", "image or files MB", title=_TITLE_OF_STARTS
     )
     speeds = {era: Table("server", *(load.title for load in LOADS), title=_title(era)) for era in ("modern", "legacy")}
+    seconds: dict[str, list[float]] = {server.title: [] for server in servers}
+    with phases.phase("Starts"):
+        for _ in range(max(_STARTS, runs)):
+            for server in servers:
+                seconds[server.title].append(_start_only(prepared, server))
     for server in servers:
-        with phases.phase(server.title):
-            seconds = [_start_only(prepared, server) for _ in range(max(3, runs))]
-            with _running(prepared, server) as container:
-                idle = _memory(container)
-                for era in server.eras:
-                    speeds[era].add_row(server.title, *(str(_best(container, era, load, runs)) for load in LOADS))
-                starts.add_row(
-                    server.title,
-                    f"{statistics.median(seconds):.2f} ({min(seconds):.2f})",
-                    f"{idle:.0f}",
-                    f"{_memory(container):.0f}",
-                    f"{server.megabytes:.0f}",
-                )
+        with phases.phase(server.title), _running(prepared, server) as container:
+            idle = _memory(container)
+            for era in server.eras:
+                speeds[era].add_row(server.title, *(str(_best(container, era, load, runs)) for load in LOADS))
+            starts.add_row(
+                server.title,
+                f"{statistics.median(seconds[server.title]):.2f} ({min(seconds[server.title]):.2f})",
+                f"{idle:.0f}",
+                f"{_memory(container):.0f}",
+                f"{server.megabytes:.0f}",
+            )
+    ours, peer = (statistics.median(seconds[title]) for title in (OURS, FASTMCP))
     wide = Console(width=max(console.width, 150), file=console.file)
     for table in (*speeds.values(), starts):
         wide.print(table)
+    console.print(
+        f"start: ours {ours:.2f} s, FastMCP {peer:.2f} s, medians in the same rounds: {ours / peer:.2f} of it"
+    )
     console.print(f"load average after: {os.getloadavg()[0]:.2f}")
 
 
@@ -220,4 +230,4 @@ def _cpu(container: _Container) -> float:
 def _memory(container: _Container) -> float:
     status = Path(f"/proc/{container.pid}/status").read_text(encoding="ascii")
     (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1]) / 1024
+    return int(line.split()[1]) * 1024 / 1e6

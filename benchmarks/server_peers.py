@@ -15,6 +15,8 @@ from workbench.setup.peers import find_go_program, find_python_peers
 _BASE_PYTHON: Final = "3.13"
 _PEERS: Final = Path(__file__).with_name("servers")
 _IMAGE: Final = "mcpfleet-bench/reference"
+OURS: Final = "ours, streams"
+FASTMCP: Final = "FastMCP 4.1, streams"
 _BOTH: Final = ("modern", "legacy")
 
 
@@ -71,7 +73,7 @@ def gather(phases: Phases, prepared: Prepared) -> list[Server]:
     json_alone = {"MODE": "json"}
     ours_added = _added(prepared, ours, base)
     return [
-        Server("ours, streams", ours, (venv, "-m", "bench.ours"), {_PEERS: "/app/bench"}, ours_added),
+        Server(OURS, ours, (venv, "-m", "bench.ours"), {_PEERS: "/app/bench"}, ours_added),
         Server(
             "FastMCP on our hosting",
             ours,
@@ -80,7 +82,7 @@ def gather(phases: Phases, prepared: Prepared) -> list[Server]:
             ours_added + sizes["python"],
             {"PYTHONPATH": "/app:/peer", "HOSTED": "1"},
         ),
-        Server("FastMCP 4.1, streams", base, fast, on_python, sizes["python"], paths_of),
+        Server(FASTMCP, base, fast, on_python, sizes["python"], paths_of),
         Server("FastMCP 4.1, JSON alone", base, fast, on_python, sizes["python"], {**paths_of, **json_alone}),
         Server("official MCPServer 2.3, streams", base, sdk, on_python, sizes["python"], paths_of),
         Server("official MCPServer 2.3, JSON alone", base, sdk, on_python, sizes["python"], {**paths_of, **json_alone}),

@@ -12,6 +12,7 @@ from mcp_server.hosting.drain import DRAIN_SECONDS, Drain
 from mcp_server.hosting.edge import Edge
 from mcp_server.hosting.exchange import Exchange
 from mcp_server.hosting.guard import Guard
+from mcp_server.hosting.quickly import CodecOnDemand
 from mcp_server.logs import Trace
 from mcp_server.settings import Settings
 
@@ -105,7 +106,7 @@ class Application:
             # Without an exporter the SDK's spans are made for nobody. "Drop it from this list to opt out", it says.
             server.middleware[:] = [one for one in server.middleware if not isinstance(one, OpenTelemetryMiddleware)]
         if settings.request_state_key is not None:
-            security = RequestStateSecurity(keys=[settings.request_state_key.get_secret_value()])
+            security = RequestStateSecurity(codec=CodecOnDemand(settings.request_state_key.get_secret_value()))
             boundary = RequestStateBoundary(security, default_audience=server.name)
             server.middleware[:] = [
                 boundary if isinstance(one, RequestStateBoundary) else one for one in server.middleware

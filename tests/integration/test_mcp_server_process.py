@@ -218,14 +218,53 @@ def test_a_wrong_environment_ends_the_process_with_2_and_a_line_for_each_mistake
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_without_being_asked_nothing_of_opentelemetry_s_exporters_is_imported():
+def test_what_no_request_has_asked_for_is_not_imported():
     program = (
         "import sys\n"
-        "from mcp_server.app import build_server\n"
-        "from mcp_server.hosting import build_app\n"
-        "from mcp_server.settings import Settings\n"
-        "build_app(build_server(Settings()), Settings())\n"
-        "late = ('opentelemetry.sdk', 'opentelemetry.exporter', 'jwt')\n"
+        "from mcp_server.hosting import runner\n"
+        "runner._run = lambda *all: 0\n"
+        "import mcp_server.__main__ as program\n"
+        "assert runner.serve(program.build) == 0\n"
+        "late = ('opentelemetry.sdk', 'opentelemetry.exporter', 'jwt', 'cryptography', 'httpx2', 'mcp.client')\n"
         "assert not [name for name in sys.modules if name.startswith(late)]\n"
+        "import gc, pydantic\n"
+        "gc.unfreeze()\n"
+        "adapters = [one for one in gc.get_objects() if isinstance(one, pydantic.TypeAdapter)]\n"
+        "assert len(adapters) > 10 and not any(one.pydantic_complete for one in adapters[:5])\n"
+        "assert all(one.rebuild() is not False for one in adapters)\n"
+        "import mcp\n"
+        "from mcp import Client, stdio_client\n"
+        "from mcp.client.client import Client as itself\n"
+        "assert mcp.Client is Client is itself\n"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
+    environment = {"PATH": "/usr/bin:/bin", "PORT": str(free_port()), "MCP_WORKERS": "1"}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, timeout=60)
+
+
+@pytest.mark.anyio
+async def test_a_state_that_a_client_carries_is_taken_back_and_a_forged_one_refused(tmp_path):
+    """In a process: only there was the SDK imported without its ciphers."""
+    params = {
+        "name": "order_tea",
+        "arguments": {"kind": "mint"},
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
+        },
+    }
+    headers = {**HEADERS, "mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "order_tea"}
+    with serving(tmp_path) as served:
+        async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
+
+            async def call(**more):
+                body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {**params, **more}}
+                return (await http.post(served.url, headers=headers, json=body)).json()
+
+            asked = (await call())["result"]
+            state = asked["requestState"]
+            (question,) = asked["inputRequests"]
+            answers = {question: {"action": "accept", "content": {"cups": 2, "milk": True}}}
+            forged = await call(inputResponses=answers, requestState=state[:-4] + "AAAA")
+            answer = await call(inputResponses=answers, requestState=state)
+    assert answer["result"]["structuredContent"] == {"kind": "mint", "cups": 2, "milk": True}
+    assert forged["error"]["message"] == "Invalid or expired requestState"

@@ -1,0 +1,146 @@
+"""What a start puts off is done when it is needed, and done as it would have been."""
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import pytest
+from mcp.server.request_state import InvalidRequestState, RequestStateSecurity
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from mcp_server.hosting import quickly
+from mcp_server.hosting.quickly import CodecOnDemand, keys_used_on_demand, models_built_on_demand
+
+KEY = "k" * 32
+
+
+class Point(BaseModel):
+    x: int
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+    x: int
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """Packages of this test's own: `heavy`, and an `sdk` that imports it in every way there is."""
+    (tmp_path / "heavy.py").write_text(
+        "class Wrong(Exception): ...\n"
+        "def check(value):\n"
+        "    if value < 0: raise Wrong(value)\n"
+        "    return value\n"
+        "LIMIT = 3\n"
+    )
+    (tmp_path / "sdk.py").write_text(
+        "import whole\n"
+        "from heavy import Wrong, check\n"
+        "def checked(value):\n"
+        "    try:\n"
+        "        return check(value)\n"
+        "    except Wrong:\n"
+        "        return 'wrong'\n"
+        "def limit():\n"
+        "    return whole.LIMIT\n"
+    )
+    (tmp_path / "whole.py").write_text("LIMIT = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(quickly, "_LATER", {"heavy": "sdk", "whole": "sdk"})
+    yield
+    for name in ("heavy", "whole", "sdk"):
+        sys.modules.pop(name, None)
+
+
+def imported() -> Any:
+    with quickly._stand_ins():
+        return importlib.import_module("sdk")
+
+
+def test_a_heavy_module_is_imported_with_the_first_call_and_not_before(modules):
+    sdk = imported()
+    assert "heavy" not in sys.modules
+    assert sdk.checked(1) == 1
+    assert "heavy" in sys.modules
+    assert sdk.Wrong is sys.modules["heavy"].Wrong
+
+
+def test_an_exception_that_was_put_off_is_caught_as_itself(modules):
+    assert imported().checked(-1) == "wrong"
+
+
+def test_a_module_that_is_imported_as_a_whole_is_there_when_it_is_used(modules):
+    sdk = imported()
+    assert "whole" not in sys.modules
+    assert sdk.limit() == 3
+
+
+def test_a_package_finds_its_names_itself_afterwards(modules):
+    sdk = imported()
+    quickly._name_later(sdk)
+    assert not [one for one in vars(sdk).values() if isinstance(one, quickly._Later)]
+    assert sdk.Wrong is importlib.import_module("heavy").Wrong
+    with pytest.raises(AttributeError, match="module 'sdk' has no attribute 'nothing'"):
+        _ = sdk.nothing
+
+
+def test_what_is_imported_already_is_left_alone(modules):
+    heavy = importlib.import_module("heavy")
+    assert imported().Wrong is heavy.Wrong
+
+
+def test_an_adapter_is_built_with_its_first_use():
+    with quickly._adapters_built_on_demand():
+        adapter = TypeAdapter(Annotated[Point | None, Field(description="where")])
+        generic = TypeAdapter[list[int]](list[int])
+    assert not adapter.pydantic_complete
+    assert adapter.validate_python({"x": "3"}) == Point(x=3)
+    assert generic.validate_json("[1]") == [1]
+    with pytest.raises(ValidationError):
+        adapter.validate_python({"x": "three"})
+    assert TypeAdapter(int).pydantic_complete
+
+
+def test_an_adapter_of_a_model_keeps_the_model_s_own_configuration():
+    with quickly._adapters_built_on_demand():
+        adapter = TypeAdapter(Strict)
+    with pytest.raises(ValidationError):
+        adapter.validate_python({"x": "3"})
+
+
+def test_a_model_is_built_with_its_first_use():
+    with models_built_on_demand():
+
+        class Later(BaseModel):
+            x: int
+
+    assert not Later.__pydantic_complete__
+    assert Later(x=1).x == 1
+
+
+def test_a_state_is_sealed_by_the_sdk_s_own_codec():
+    codec = CodecOnDemand(KEY)
+    token = codec.seal(b"state")
+    assert RequestStateSecurity(keys=[KEY]).codec.unseal(token) == b"state"
+    assert codec.unseal(token) == b"state"
+
+
+@pytest.mark.parametrize("token", ["", "v1.AAAA", CodecOnDemand("o" * 32).seal(b"state")])
+def test_a_state_that_is_not_ours_is_refused(token):
+    with pytest.raises(InvalidRequestState):
+        CodecOnDemand(KEY).unseal(token)
+
+
+def test_a_key_that_nobody_gave_is_made_up_and_is_another_each_time():
+    with keys_used_on_demand():
+        one, other = RequestStateSecurity.ephemeral(ttl=5), RequestStateSecurity.ephemeral()
+    assert isinstance(one.codec, CodecOnDemand)
+    assert one.ttl == 5
+    with pytest.raises(InvalidRequestState):
+        other.codec.unseal(one.codec.seal(b"state"))
+    assert not isinstance(RequestStateSecurity.ephemeral().codec, CodecOnDemand)
+
+
+def test_a_weak_key_of_the_user_s_is_refused_at_once():
+    with keys_used_on_demand(), pytest.raises(ValueError, match="at least 32 bytes"):
+        RequestStateSecurity(keys=["short"])
