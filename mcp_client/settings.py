@@ -9,33 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json
+from pydantic import BaseModel, ConfigDict, Field, Json
 
-from mcpfleet.errors import UsageError
-from mcpfleet.target import Target
+from mcpfleet.service import Server
 
 
 class SettingsError(Exception):
     """The environment is not valid; the text has one line for each mistake, beginning with the variable."""
-
-
-def _mcp_url(value: str) -> str:
-    try:
-        return Target.parse(value).mcp_url
-    except UsageError as error:
-        raise ValueError(str(error)) from None
-
-
-class Server(BaseModel):
-    """One server that this client calls."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    url: Annotated[str, AfterValidator(_mcp_url)] = Field(description="its MCP URL")
-    audience: str | None = Field(None, description="what an ID token for it is for; without one no token is sent")
 
 
 class Settings(BaseModel):

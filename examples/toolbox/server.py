@@ -1,4 +1,3 @@
-# ruff: noqa: INP001  # a script on its own, not a package
 """Toolbox: a few text and unit tools, served as MCP over streamable HTTP at /mcp.
 
 It stands for the image that you already have: it knows nothing of mcpfleet, takes its address from the

@@ -20,6 +20,23 @@ CLIENTS = """
         topology: sidecar
         access: {iam: {invokers: ["user:ada@mcpfleet.test"]}}
         health_path: /health
+      agent-adk: &agent
+        source:
+          folder: .
+          dockerfile: examples/agent/Dockerfile
+          build_args: {BASE_IMAGE: "mcpfleet/base:python3.13", FRAMEWORK: adk}
+        calls: [reference]
+        access: {iam: {invokers: ["user:ada@mcpfleet.test"]}}
+        roles: [roles/aiplatform.user]
+        env: {MODEL: scripted}
+        health_path: /health
+        memory: 1Gi
+      agent-pydantic-ai:
+        <<: *agent
+        source:
+          folder: .
+          dockerfile: examples/agent/Dockerfile
+          build_args: {BASE_IMAGE: "mcpfleet/base:python3.13", FRAMEWORK: pydantic-ai}
 encryptionsalt:"""
 
 CALL = """
@@ -50,6 +67,20 @@ def ask(checkout):
         answer = httpx2.post(f"{target['url']}/ask", json=question, auth=auth, timeout=90, trust_env=False)
         assert answer.status_code == 200, answer.text
         return answer.json()["servers"]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def question(checkout):
+    """`question(agent, text)`: what an agent answers, asked by an invoker of it."""
+
+    def run(agent, text):
+        target = checkout.state.outputs["clients"][agent]
+        auth = checkout.who("ada", target["url"])
+        answer = httpx2.post(f"{target['url']}/ask", json={"question": text}, auth=auth, timeout=90, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["answer"]
 
     return run
 
@@ -106,9 +137,11 @@ def test_the_servers_policy_holds_its_invokers_and_its_clients_and_nobody_else(c
             policy = session.get(f"{checkout.place.url}/{path}", timeout=30).json()
         return {(one["role"], member) for one in policy["bindings"] for member in one["members"]}
 
-    account = checkout.state.outputs["clients"]["assistant"]["account"]
+    clients = [one for one in checkout.state.outputs["clients"].values() if one["topology"] == "service"]
+    accounts = {("roles/run.invoker", f"serviceAccount:{one['account']}") for one in clients}
     ada = ("roles/run.invoker", "user:ada@mcpfleet.test")
-    assert members("mcp-reference") == {ada, ("roles/run.invoker", f"serviceAccount:{account}")}
+    assert len(accounts) == len(clients) == 3
+    assert members("mcp-reference") == {ada, *accounts}
     assert members("mcp-toolbox") == {ada}
 
 
@@ -120,6 +153,13 @@ def test_a_server_beside_its_client_answers_it_and_nobody_else(checkout, ask):
     auth = checkout.who("ada", target["url"])
     answer = httpx2.post(f"{target['url']}/mcp", json=ping, auth=auth, timeout=60, trust_env=False)
     assert answer.status_code == 404, "requests reach the client, which has no such path"
+
+
+@pytest.mark.parametrize("agent", ["agent-adk", "agent-pydantic-ai"])
+def test_an_agent_calls_the_tool_that_its_model_chooses_as_itself(checkout, question, agent):
+    answer = question(agent, 'reference_add {"a": 1, "b": 2}\nreference_whoami {}')
+    assert "3" in answer.splitlines()[0]
+    assert checkout.state.outputs["clients"][agent]["account"] in answer.splitlines()[1]
 
 
 def test_nobody_calls_a_client_unless_the_fleet_says_so(checkout):

@@ -1,0 +1,67 @@
+"""The agent, by Google's Agent Development Kit: https://google.github.io/adk-docs/."""
+
+from collections.abc import Mapping
+
+from google.adk.agents import LlmAgent
+from google.adk.models import BaseLlm
+from google.adk.runners import InMemoryRunner
+from google.adk.tools.mcp_tool import McpToolset, StreamableHTTPConnectionParams
+from google.genai.types import Content, Part
+
+from mcpfleet.service import HttpClients, Server
+
+MODEL = "gemini-3.5-flash"
+
+INSTRUCTION = """\
+You answer questions with the tools that you have. Use a tool wherever one can tell what you would otherwise guess.
+If a tool says that it failed, say so, and why.
+"""
+
+
+class Agent:
+    """An agent whose tools are those of the fleet's servers.
+
+    Args:
+        model: The model's name, or a model.
+        servers: The servers, by name.
+        clients: What makes the HTTP clients for each.
+        timeout: Seconds that a server may take.
+    """
+
+    def __init__(
+        self, model: str | BaseLlm, servers: Mapping[str, Server], clients: Mapping[str, HttpClients], timeout: float
+    ) -> None:
+        self._toolsets = [
+            McpToolset(
+                connection_params=StreamableHTTPConnectionParams(
+                    url=server.url,
+                    # ADK's own 5 seconds are less than a cold start.
+                    timeout=timeout,
+                    # Not headers or header_provider: those are read once for a session, which a token does not outlive.
+                    httpx_client_factory=clients[name],
+                ),
+                tool_name_prefix=name,  # two servers may have a tool of one name
+            )
+            for name, server in servers.items()
+        ]
+        agent = LlmAgent(name="assistant", model=model, instruction=INSTRUCTION, tools=[*self._toolsets])
+        self._runner = InMemoryRunner(agent, app_name="agent")
+
+    async def ask(self, question: str) -> str:
+        """Answer one question, in a session of its own."""
+        sessions = self._runner.session_service
+        session = await sessions.create_session(app_name="agent", user_id="caller")
+        answer = ""
+        try:
+            async for event in self._runner.run_async(
+                user_id="caller", session_id=session.id, new_message=Content(role="user", parts=[Part(text=question)])
+            ):
+                if event.is_final_response() and event.content:
+                    answer = "".join(part.text or "" for part in event.content.parts or ())
+        finally:
+            await sessions.delete_session(app_name="agent", user_id="caller", session_id=session.id)
+        return answer
+
+    async def aclose(self) -> None:
+        """End the sessions with the servers."""
+        await self._runner.close()

@@ -1,0 +1,105 @@
+"""The HTTP service around an agent: `POST /ask` with `{"question": "…"}`, and `GET /health`.
+
+It reads the environment, keeps connections and the trace of each question, and knows no framework: `agent.py` beside it
+does. What comes from where:
+
+- `PORT`: Cloud Run's container contract.
+- `MCP_SERVERS`: the fleet writes it, from `clients.<name>.calls`.
+- `MODEL`: the model's name; `MCP_TIMEOUT`: seconds that a server may take, a cold start included.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import AsyncGenerator, Mapping
+
+import pydantic
+import uvicorn
+from agent import MODEL, Agent
+from opentelemetry import context, propagate
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mcpfleet.errors import UsageError
+from mcpfleet.service import HttpClients, Server, connections, servers_of
+
+log = logging.getLogger("agent")
+
+
+class Question(BaseModel):
+    """What `POST /ask` takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    question: str = Field(min_length=1, max_length=20_000)
+
+
+def build_app(agent: Agent) -> Starlette:
+    """The application around an agent."""
+
+    async def ask(request: Request) -> Response:
+        try:
+            asked = Question.model_validate_json(await request.body())
+        except pydantic.ValidationError as error:
+            wrong = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors()]
+            return JSONResponse({"error": "; ".join(wrong)}, 400)
+        # Whatever the agent does for this question belongs to its trace, and so do the servers' logs.
+        token = context.attach(propagate.extract(request.headers))
+        try:
+            return JSONResponse({"answer": await agent.ask(asked.question)})
+        except Exception as error:  # a model or a server that fails is no reason for a traceback at the caller's
+            log.exception("no answer")
+            return JSONResponse({"error": str(error) or type(error).__name__}, 502)
+        finally:
+            context.detach(token)
+
+    async def health(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+        yield
+        await agent.aclose()
+
+    return Starlette(routes=[Route("/ask", ask, methods=["POST"]), Route("/health", health)], lifespan=lifespan)
+
+
+def http_clients(servers: Mapping[str, Server], timeout: float) -> dict[str, HttpClients]:
+    """HTTP clients for each server, over one pool of connections."""
+    pool = connections(timeout)
+    return {name: HttpClients(server, pool=pool, timeout=timeout) for name, server in servers.items()}
+
+
+def main() -> int:
+    """Read the environment and serve."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request
+    try:
+        servers = servers_of(os.environ.get("MCP_SERVERS", ""))
+    except UsageError as error:
+        log.critical("%s", error)
+        return 2
+    timeout = float(os.environ.get("MCP_TIMEOUT", "60"))
+    model = os.environ.get("MODEL", MODEL)
+    if model == "scripted":
+        from scripted import ScriptedModel  # for tests; it is no AI
+
+        model = ScriptedModel()
+    agent = Agent(model, servers, http_clients(servers, timeout), timeout)
+    uvicorn.run(
+        build_app(agent),
+        host="0.0.0.0",  # noqa: S104  # Cloud Run's contract: not loopback
+        port=int(os.environ.get("PORT", "8080")),
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=8,  # seconds; Cloud Run kills the container after 10
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""For a service that calls MCP servers as itself: which they are (`MCP_SERVERS`), and an HTTP client for each.
+
+    servers = servers_of(os.environ["MCP_SERVERS"])
+    clients = {name: HttpClients(server) for name, server in servers.items()}
+    streamable_http_client(servers["reference"].url, http_client=clients["reference"]())
+
+Every request of such a client carries an ID token for its server, which is fetched anew before it expires; belongs to
+the trace that is current in OpenTelemetry; and is sent again for as long as it was certainly not carried out: while a
+connection cannot be made, and at 429, Cloud Run's word for "no instance is free yet". A request that is refused, or
+that nobody answers, is answered here with a JSON-RPC error: its message says whom to add where, its data under
+`mcpfleet` the HTTP status, and whether the call was certainly `not_done` or whether that is `unknown`.
+
+Not here: MCP itself. Any framework that takes an httpx2 client, or a function that makes one, can be given these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Final, Literal, cast
+
+import httpx2
+import pydantic
+from opentelemetry import propagate
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+
+from mcpfleet import jsonrpc
+from mcpfleet.auth import IdTokenAuth
+from mcpfleet.diagnosis import Caller, diagnose
+from mcpfleet.errors import AuthError, UsageError
+from mcpfleet.net import connection_reason
+from mcpfleet.sources import DefaultSource, TokenSource
+from mcpfleet.target import Target
+
+TELLS_REVISIONS_APART: Final = frozenset({400, 405, 406})
+"""What an MCP client learns from, so it is no refusal here."""
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+def _mcp_url(value: str) -> str:
+    try:
+        return Target.parse(value).mcp_url
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+class Server(BaseModel):
+    """One server that a service calls, as the fleet writes it into `MCP_SERVERS`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: Annotated[str, AfterValidator(_mcp_url)] = Field(description="its MCP URL")
+    audience: str | None = Field(None, description="what an ID token for it is for; without one no token is sent")
+
+
+def servers_of(text: str) -> dict[str, Server]:
+    """Read the variable `MCP_SERVERS`, a JSON object of servers by name.
+
+    Raises:
+        UsageError: It is not valid; the text has one line for each mistake.
+    """
+    try:
+        return TypeAdapter(dict[str, Server]).validate_json(text)
+    except pydantic.ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, ('MCP_SERVERS', *one['loc'])))}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        ]
+        raise UsageError("\n".join(lines)) from None
+
+
+class Patient(httpx2.AsyncBaseTransport):
+    """Sends a request again for as long as it was certainly not carried out.
+
+    Args:
+        inner: The way out.
+        patience: Seconds.
+        sleep: Waits for a number of seconds.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        inner: httpx2.AsyncBaseTransport,
+        patience: float,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._inner = inner
+        self._patience = patience
+        self._sleep = sleep
+        self._clock = clock
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send it, and wait for an answer that is one."""
+        began, attempt = self._clock(), 0
+        while True:
+            pause = min(0.25 * 2**attempt, 4.0)
+            attempt += 1
+            late = self._clock() - began + pause > self._patience
+            try:
+                response = await self._inner.handle_async_request(request)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                if late:
+                    raise
+            else:
+                if response.status_code != 429 or late:
+                    return response
+                asked = response.headers.get("retry-after", "")
+                pause = max(pause, min(float(asked), 30.0)) if asked.isdecimal() else pause
+                await response.aclose()
+            await self._sleep(pause)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._inner.aclose()
+
+
+def connections(
+    patience: float, transport: httpx2.AsyncBaseTransport | None = None, sleep: Sleep = asyncio.sleep
+) -> Patient:
+    """A pool of connections for any number of servers; close it when the service ends.
+
+    Args:
+        patience: Seconds for which a request that was certainly not carried out is sent again.
+        transport: The way out; real HTTP if not given.
+        sleep: Waits for a number of seconds.
+    """
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=60)
+    return Patient(transport or httpx2.AsyncHTTPTransport(limits=limits), patience, sleep)
+
+
+class HttpClients:
+    """Makes HTTP clients for one server. They share one token, which is fetched anew before it expires.
+
+    Args:
+        server: The server.
+        identity: Who calls; by default the service's own account.
+        pool: Connections to share; by default some of its own.
+        timeout: Seconds that a client may wait, where its caller names no timeout: long enough for a cold start.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        identity: TokenSource | None = None,
+        pool: httpx2.AsyncBaseTransport | None = None,
+        timeout: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        source = identity or DefaultSource()
+        self._server = server
+        self._auth = None if server.audience is None else IdTokenAuth(server.audience, source, clock=clock)
+        self._pool = pool or connections(timeout)
+        self._timeout = timeout
+
+    def __call__(
+        self,
+        headers: Mapping[str, str] | None = None,
+        timeout: httpx2.Timeout | float | None = None,
+        auth: httpx2.Auth | None = None,
+    ) -> httpx2.AsyncClient:
+        """A client, as the MCP SDK and ADK ask a factory for one; closing it closes no connection of the pool.
+
+        Args:
+            headers: To send with each request.
+            timeout: Instead of the factory's.
+            auth: Instead of the ID token.
+        """
+        return _Client(
+            Target.parse(self._server.url),
+            lambda: self._auth.tokens.caller if self._auth else Caller("this service", "", "no audience"),
+            transport=_Shared(self._pool),
+            headers=headers,
+            auth=auth or self._auth,
+            timeout=self._timeout if timeout is None else timeout,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._pool.aclose()
+
+
+class _Client(httpx2.AsyncClient):
+    """Answers an MCP request that nobody else answers, so that its caller learns why and the session goes on.
+
+    Otherwise the SDK says "Server returned an error response" of a refusal, and ends the session with "Connection
+    closed" where a request cannot be sent.
+    """
+
+    def __init__(self, target: Target, caller: Callable[[], Caller], **options: Any) -> None:
+        super().__init__(**options)
+        self._target = target
+        self._caller = caller
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request, within the trace that is current, and see to it that it is answered."""
+        # The SDK puts the trace into the message (`_meta.traceparent`); logs and proxies look for it here.
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        request.headers.update(carrier)
+        asked = _request_id(request)
+        try:
+            response = await super().send(request, **options)
+        except (AuthError, httpx2.TransportError) as error:
+            if asked is None:
+                raise
+            done = not isinstance(error, (AuthError, httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout))
+            return _reply(request, 502, asked, self._words(error), "unknown" if done else "not_done")
+        found = diagnose(response.status_code, response.headers, self._target, self._caller())
+        if asked is None or found is None or response.status_code in TELLS_REVISIONS_APART:
+            return response
+        await response.aclose()
+        outcome = "unknown" if found.status >= 500 else "not_done"
+        return _reply(request, found.status, asked, f"{found.cause} {found.step}", outcome)
+
+    def _words(self, error: Exception) -> str:
+        match error:
+            case AuthError():
+                return str(error)
+            case httpx2.TimeoutException():
+                return f"{self._target.origin} did not answer in time."
+            case _:
+                return f"Cannot reach {self._target.origin}: {connection_reason(error)}."
+
+
+def _request_id(request: httpx2.Request) -> jsonrpc.Id | None:
+    """The id of the MCP request that an HTTP request carries, if it carries one."""
+    if request.method != "POST" or not isinstance(request.stream, httpx2.ByteStream):
+        return None
+    try:
+        message: object = json.loads(request.content)
+    except ValueError:
+        return None
+    found = cast("Mapping[str, Any]", message).get("id") if isinstance(message, dict) else None
+    return found if isinstance(found, (str, int, float)) else None
+
+
+def _reply(
+    request: httpx2.Request, status: int, ident: jsonrpc.Id, text: str, outcome: Literal["not_done", "unknown"]
+) -> httpx2.Response:
+    more = " Whether it was carried out is not known." if outcome == "unknown" else ""
+    body = jsonrpc.error_reply(ident, text + more, outcome=outcome, status=status)
+    return httpx2.Response(status, headers={"content-type": "application/json"}, content=body, request=request)
+
+
+class _Shared(httpx2.AsyncBaseTransport):
+    """The pool, lent to one client: closing that does not close the pool."""
+
+    def __init__(self, pool: httpx2.AsyncBaseTransport) -> None:
+        self._pool = pool
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        return await self._pool.handle_async_request(request)

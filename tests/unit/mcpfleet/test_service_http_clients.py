@@ -1,0 +1,251 @@
+"""HTTP clients for services, over a server in memory and a front end that refuses as Google's does."""
+
+import contextlib
+import json
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server.mcpserver import MCPServer
+from mcp.shared.exceptions import MCPError
+from opentelemetry import context, propagate
+
+from mcpfleet.errors import TokenEndpointUnavailableError, UsageError
+from mcpfleet.service import HttpClients, Patient, Server, connections, servers_of
+from mcpfleet.tokens import IdToken
+
+AUDIENCE = "https://mcp-a-1.europe-west1.run.app"
+URL = f"{AUDIENCE}/mcp"
+ME = "serviceAccount:assistant@acme.iam.gserviceaccount.com"
+HTML = {"content-type": "text/html"}
+EXPIRED = {**HTML, "www-authenticate": 'Bearer error="invalid_token"'}
+
+pytestmark = pytest.mark.anyio
+
+
+class Account:
+    """Its tokens live an hour, and are numbered."""
+
+    name = "metadata server"
+    any_audience = True
+    mints = True
+
+    def __init__(self, clock):
+        self.clock, self.count, self.error = clock, 0, None
+
+    def fetch(self, audience):
+        if self.error:
+            raise self.error
+        self.count += 1
+        return IdToken(f"{self.count}|{audience}", self.clock() + 3600, ME, audience)
+
+
+class FrontEnd(httpx2.AsyncBaseTransport):
+    """A service; `answers` come first, for requests whose body holds `on`."""
+
+    def __init__(self, app):
+        self.way = httpx2.ASGITransport(app)
+        self.answers, self.on, self.requests, self.calls = [], b"", [], []
+
+    async def handle_async_request(self, request):
+        self.requests.append(request)
+        if b"tools/call" in request.content:
+            self.calls.append(request.headers["x-serverless-authorization"])
+        if self.answers and self.on in request.content:
+            answer = self.answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        return await self.way.handle_async_request(request)
+
+    @property
+    def methods(self):
+        return [json.loads(request.content)["method"] for request in self.requests]
+
+
+@pytest.fixture
+async def world(clock):
+    """A server with the tool `add`, the service's account, and a session of the SDK's client: `world.add()`."""
+    server = MCPServer("a")
+
+    @server.tool()
+    def add(a: int, b: int) -> int:
+        """Add two whole numbers."""
+        return a + b
+
+    class World:
+        def __init__(self):
+            app = server.streamable_http_app(stateless_http=True, json_response=True, host="0.0.0.0")  # noqa: S104
+            self.account, self.front_end, self.slept = Account(clock), FrontEnd(app), []
+
+        async def sleep(self, seconds):
+            self.slept.append(seconds)
+
+        async def add(self):
+            return (await self.client.call_tool("add", {"a": 1, "b": 2})).structured_content
+
+    world = World()
+    world.http = HttpClients(
+        Server(url=URL, audience=AUDIENCE),
+        identity=world.account,
+        pool=connections(60, world.front_end, world.sleep),
+        clock=clock,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(server.session_manager.run())
+        http = await stack.enter_async_context(world.http())
+        world.client = await stack.enter_async_context(Client(streamable_http_client(URL, http_client=http)))
+        world.front_end.requests.clear()
+        yield world
+
+
+async def test_a_session_outlives_its_token(world, clock):
+    assert await world.add() == {"result": 3}
+    clock.advance(3600)
+    assert await world.add() == {"result": 3}
+    assert world.account.count == 2
+    assert [method for method in world.front_end.methods if method != "tools/call"] == ["tools/list"], "one session"
+    assert world.front_end.calls == [f"Bearer 1|{AUDIENCE}", f"Bearer 2|{AUDIENCE}"]
+
+
+async def test_a_token_that_is_refused_on_the_way_is_replaced_and_the_call_goes_again(world, clock):
+    clock.advance(100)
+    world.front_end.answers = [httpx2.Response(401, headers=EXPIRED)]
+    assert await world.add() == {"result": 3}
+    assert world.front_end.calls == [f"Bearer 1|{AUDIENCE}", f"Bearer 2|{AUDIENCE}"]
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "said"),
+    [
+        (401, "not_done", f"did not accept the token of {ME} for {AUDIENCE}"),
+        (403, "not_done", f"add-iam-policy-binding mcp-a --region=europe-west1 --member={ME} --role=roles/run.invoker"),
+        (404, "not_done", "there is no such service"),
+        (503, "unknown", "Whether it was carried out is not known."),
+    ],
+)
+async def test_a_refusal_is_an_error_of_the_call_in_words_and_the_session_goes_on(world, status, outcome, said):
+    world.front_end.answers, world.front_end.on = [httpx2.Response(status, headers=HTML)], b"tools/call"
+    with pytest.raises(MCPError) as raised:
+        await world.add()
+    assert said in raised.value.error.message
+    assert raised.value.error.data == {"mcpfleet": {"outcome": outcome, "status": status}}
+    assert await world.add() == {"result": 3}
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "said"),
+    [
+        (httpx2.ReadError("reset"), "unknown", f"Cannot reach {AUDIENCE}: reset."),
+        (httpx2.ReadTimeout(""), "unknown", "did not answer in time"),
+    ],
+)
+async def test_a_call_that_broke_off_is_not_sent_again_and_the_session_goes_on(world, error, outcome, said):
+    world.front_end.answers, world.front_end.on = [error], b"tools/call"
+    with pytest.raises(MCPError) as raised:
+        await world.add()
+    assert said in raised.value.error.message
+    assert raised.value.error.data["mcpfleet"]["outcome"] == outcome
+    assert world.front_end.methods.count("tools/call") == 1
+    assert await world.add() == {"result": 3}
+
+
+async def test_a_cold_start_and_a_full_house_are_waited_for(world):
+    full = httpx2.Response(429, headers={"content-type": "text/plain", "retry-after": "3"}, text="Rate exceeded.")
+    world.front_end.answers, world.front_end.on = [httpx2.ConnectError("refused"), full], b"tools/call"
+    assert await world.add() == {"result": 3}
+    assert world.slept == [0.25, 3.0]
+
+
+async def test_patience_has_an_end(clock):
+    class Refusing(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            raise httpx2.ConnectError("refused")
+
+    async def sleep(seconds):
+        clock.advance(seconds)
+
+    began = clock()
+    with pytest.raises(httpx2.ConnectError):
+        await Patient(Refusing(), 10, sleep, clock).handle_async_request(httpx2.Request("POST", URL))
+    assert clock() - began <= 10
+
+
+async def test_a_metadata_server_that_is_away_is_said_in_its_own_words(world, clock):
+    clock.advance(3600)
+    world.account.error = TokenEndpointUnavailableError("No token from the metadata server.")
+    with pytest.raises(MCPError, match="No token from the metadata server"):
+        await world.add()
+    world.account.error = None
+    assert await world.add() == {"result": 3}
+
+
+async def test_a_call_belongs_to_the_trace_that_is_current_where_it_is_made(world):
+    parents = [f"00-{number:032x}-00000000000000aa-01" for number in (1, 2)]
+    for parent in parents:
+        token = context.attach(propagate.extract({"traceparent": parent, "tracestate": "x=1"}))
+        await world.add()
+        context.detach(token)
+    calls = [request for request in world.front_end.requests if b"tools/call" in request.content]
+    assert [request.headers["traceparent"] for request in calls] == parents
+    assert [json.loads(request.content)["params"]["_meta"]["traceparent"] for request in calls] == parents
+    assert {request.headers["tracestate"] for request in calls} == {"x=1"}
+
+
+async def test_a_server_without_an_audience_is_sent_no_token():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(dict(scope["headers"]))
+        await httpx2_answer(send)
+
+    async def httpx2_answer(send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    http = HttpClients(Server(url="http://localhost:8081/mcp"), pool=httpx2.ASGITransport(app))
+    async with http(headers={"x-app": "1"}) as client:
+        await client.get("http://localhost:8081/mcp")
+    assert seen[0][b"x-app"] == b"1"
+    assert b"x-serverless-authorization" not in seen[0]
+
+
+@given(
+    body=st.one_of(
+        st.binary(max_size=60), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
+    )
+)
+async def test_a_refusal_of_what_asks_nothing_is_left_as_it_is(body):
+    class Refusing(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            return httpx2.Response(403, headers=HTML, content=b"<html>")
+
+    async with HttpClients(Server(url="http://localhost:1/mcp"), pool=Refusing())() as client:
+        answer = await client.post("http://localhost:1/mcp", content=body)
+    assert (answer.status_code, answer.content) == (403, b"<html>")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "MCP_SERVERS: Invalid JSON"),
+        ("[]", "MCP_SERVERS: "),
+        ('{"a": {"url": "http://elsewhere/mcp"}, "b": {}}', "MCP_SERVERS.a.url: An ID token must not cross"),
+        ('{"a": {"url": "http://elsewhere/mcp"}, "b": {}}', "MCP_SERVERS.b.url: Field required"),
+    ],
+)
+def test_a_mistake_in_the_variable_is_named_by_its_path(text, said):
+    with pytest.raises(UsageError) as raised:
+        servers_of(text)
+    assert said in str(raised.value)
+
+
+def test_the_variable_of_the_fleet_is_read():
+    text = json.dumps({"a": {"url": URL, "audience": AUDIENCE}, "near": {"url": "http://localhost:8081/mcp"}})
+    assert servers_of(text) == {
+        "a": Server(url=URL, audience=AUDIENCE),
+        "near": Server(url="http://localhost:8081/mcp", audience=None),
+    }
