@@ -1,7 +1,8 @@
 """Calls to the REST APIs, with the real provider's retries, error texts and operation polling.
 
-A local cloud may be killed and started again while an update runs, so that a refused connection, like 429, 502 and
-503, is tried again for a while (TPG retry_transport.go: up to 90 s). 500 is tried again too, as there.
+429, 502, 503 and a broken connection are tried again for a while (TPG retry_transport.go: up to 90 s). 500 is tried
+again too, as there. A local cloud may be killed and started again while an update runs, which takes a second or two, so
+that a refused connection is tried again as well, but not for so long: after that nobody is starting it.
 """
 
 import json
@@ -18,6 +19,7 @@ from local_cloud.plugins.gcp.config import Config
 
 _RETRIED_CODES: Final = frozenset({429, 500, 502, 503})
 _RETRY_SECONDS: Final = 90.0
+_REFUSED_SECONDS: Final = 15.0
 _LONGEST_PAUSE: Final = 2.0
 _REQUEST_SECONDS: Final = 120.0
 _NOT_FOUND: Final = 404
@@ -71,6 +73,8 @@ class Api:
         self.config = config
         # No proxy and no redirect: these calls stay on this machine.
         self._client = httpx2.Client(transport=transport, timeout=_REQUEST_SECONDS, trust_env=False)
+        # Of all calls together: a cloud that is gone is waited for once, not once for each resource.
+        self._refused_since: float | None = None
 
     def send(
         self,
@@ -96,25 +100,37 @@ class Api:
 
         Raises:
             ApiError: the API refused.
-            ProviderError: it did not answer for 90 seconds, or no endpoint is set.
+            ProviderError: it did not answer for 90 seconds, nothing listened there for 15, or no endpoint is set.
         """
         base = self.config.endpoint(endpoint)
         url = (f"{base.rstrip('/').rpartition('/')[0]}/{version}/" if version else base) + path
-        started, pause, repeated = time.monotonic(), 0.1, False
+        started, pause, repeated = call.clock(), 0.1, False
         while True:
             call.check()
             problem, answer = self._try(method, url, body, query)
             if answer is not None and answer.status_code not in _RETRIED_CODES and not _busy(answer):
+                self._refused_since = None
                 return _result(answer, repeated=repeated)
-            repeated = repeated or (answer is None and not isinstance(problem, httpx2.ConnectError))
-            if time.monotonic() - started > _RETRY_SECONDS:
+            if isinstance(problem, httpx2.ConnectError):
+                since, patience = self._refused(call.clock()), _REFUSED_SECONDS
+            else:
+                since, patience = started, _RETRY_SECONDS
+                self._refused_since = None
+                repeated = repeated or answer is None
+            if call.clock() - since > patience:
                 if answer is not None:
                     return _result(answer, repeated=repeated)
                 raise ProviderError(
-                    f"{method} {url}: no answer for {_RETRY_SECONDS:.0f} s: {problem}. Is the local cloud running?"
+                    f"{method} {url}: no answer for {patience:.0f} s: {problem}. Is the local cloud running?"
                 )
             call.wait(pause)
             pause = min(pause * 1.6, _LONGEST_PAUSE)
+
+    def _refused(self, now: float) -> float:
+        """Since when nothing listens there."""
+        if self._refused_since is None:
+            self._refused_since = now
+        return self._refused_since
 
     def upload(
         self, call: Call, endpoint: str, path: str, content: bytes, kind: str, query: Mapping[str, str]
