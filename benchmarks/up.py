@@ -29,7 +29,7 @@ Samples = dict[str, list[float]]
 _ROWS = {
     "cloud": ("start the local cloud and its plugins", None),
     "up": ("pulumi up, from nothing deployed", 20.0),
-    "verify": ("verify both servers", None),
+    "verify": ("verify every server", None),
     "same": ("pulumi up, nothing to change", 6.0),
     "edit": ("pulumi up, one file of one server edited", None),
     "down": ("pulumi destroy and the proof", 10.0),

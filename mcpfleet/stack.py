@@ -18,7 +18,6 @@ from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.target import Target
 
 PULUMI_SECONDS: Final = 60.0
-LOCAL_STACK: Final = "local"
 _PROJECT: Final = "mcpfleet"
 _STACK_TYPE: Final = "pulumi:pulumi:Stack"
 
@@ -109,18 +108,19 @@ def read(
     if outputs is not None:
         return Stack(str(outputs), servers_of(_read_file(outputs), str(outputs)))
     local = _local_state(folder)
-    if local is not None and stack in {None, LOCAL_STACK}:
-        here = f"the stack {LOCAL_STACK} of {local.parents[5]}"
+    if local is not None and stack in {None, local.stem}:
+        here = f"the stack {local.stem} of {local.parents[5]}"
         return Stack(here, servers_of(_read_file(local), here), local.parents[4] / "credentials" / "ada.json")
     return _from_pulumi(stack, folder, run or _run)
 
 
 def _local_state(folder: Path) -> Path | None:
-    """The state of the local stack of the checkout around a folder."""
+    """The state of the stack that the local cloud of the checkout around a folder has; `local` before any other."""
     for place in (folder, *folder.parents):
-        file = place / ".mcpfleet" / "pulumi" / ".pulumi" / "stacks" / _PROJECT / f"{LOCAL_STACK}.json"
-        if file.is_file():
-            return file
+        states = (place / ".mcpfleet" / "pulumi" / ".pulumi" / "stacks" / _PROJECT).glob("*.json")
+        files = sorted(states, key=lambda file: (file.stem != "local", file.stem))
+        if files:
+            return files[0]
         if (place / "Pulumi.yaml").is_file():
             return None
     return None

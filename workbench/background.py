@@ -23,6 +23,7 @@ from workbench.setup.locks import cache_lock
 Name = Literal["cloud", "plugins"]
 
 DEFAULT_PORT: Final = 8470
+DEFAULT_STACK: Final = "local"
 _PATIENCE: Final = 60.0
 """Seconds that a program may take until it answers; measured: 1.5 s on two idle cores."""
 
@@ -35,11 +36,13 @@ class Place:
         root: The checkout whose program is deployed.
         state: The folder that holds everything of this cloud and of its stack.
         port: The control plane's port on loopback.
+        stack: The Pulumi stack that is deployed there, or is to be.
     """
 
     root: Path
     state: Path
     port: int = DEFAULT_PORT
+    stack: str = DEFAULT_STACK
 
     @property
     def cloud_state(self) -> Path:

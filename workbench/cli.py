@@ -25,6 +25,10 @@ INTERRUPTED = 130
 # Commands that Ctrl-C ends as it should: they make nothing that could be kept.
 ENDED_BY_CTRL_C = {"logs", "proxy"}
 
+# A file's tests share their fixtures and their order. In the order of their names the files that take minutes come
+# first; more clouds than four at once would take more memory than they save time.
+_SIDE_BY_SIDE = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder"]
+
 Server = Annotated[str, typer.Argument(help="A server's name in the fleet.")]
 
 
@@ -57,18 +61,25 @@ def record_environment(phases: Phases, environ: MutableMapping[str, str], now: f
 
 
 @app.command()
-def up() -> None:
+def up(
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--stack", metavar="NAME", help="The stack of Pulumi.NAME.yaml; by default what is deployed, or local."
+        ),
+    ] = None,
+) -> None:
     """Set up this machine, deploy the stack `local`, verify it, and print how to reach it."""
     from workbench import stack
 
-    stack.up(_phases())
+    stack.up(_phases(), name)
 
 
 @app.command()
 def down(
     force: Annotated[bool, typer.Option("--force", help="Remove also what the stack's state does not know.")] = False,
 ) -> None:
-    """Destroy the stack `local`, prove that nothing is left, stop the local cloud."""
+    """Destroy the stack that is deployed, prove that nothing is left, stop the local cloud."""
     from workbench import stack
 
     stack.down(_phases(), force=force)
@@ -79,14 +90,15 @@ def down(
     options_metavar="",
 )
 def test(context: typer.Context) -> None:
-    """Set up this machine and run the tests; arguments go to pytest."""
+    """Set up this machine and run every test, several files at once; arguments go to pytest, one test after another."""
     from workbench.setup import prepare
 
     prepared = prepare(_phases())
     root = Paths.of(os.environ).root
     os.chdir(root)
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "pytest", *context.args], prepared.environment())  # noqa: S606
+    arguments = context.args or _SIDE_BY_SIDE
+    os.execve(sys.executable, [sys.executable, "-m", "pytest", *arguments], prepared.environment())  # noqa: S606
 
 
 @app.command()
@@ -107,7 +119,7 @@ def setup() -> None:
 
 @app.command()
 def verify() -> None:
-    """Verify the deployed stack `local` as a client would."""
+    """Verify the deployed stack as a client would."""
     from workbench import stack
 
     stack.verify(_phases())
@@ -123,7 +135,7 @@ def status() -> None:
 
 @app.command()
 def env() -> None:
-    """Print the exports with which plain `pulumi … -s local` works in your own shell."""
+    """Print the exports with which plain `pulumi … -s STACK` works in your own shell."""
     from workbench import stack
 
     stack.env(Phases())

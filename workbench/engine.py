@@ -16,7 +16,6 @@ from typing import Any, Final, Protocol, TypeVar
 from pulumi import automation
 
 from workbench.background import Place
-from workbench.environment import STACK
 from workbench.phases import SetupError, Step
 from workbench.stack_lock import StackLock
 from workbench.state import PROJECT, identifier, recorded, state_file
@@ -75,13 +74,13 @@ class Settling(Protocol):
 class Engine:
     """One stack of the project in *place*."""
 
-    def __init__(self, place: Place, pulumi: Path, environment: Mapping[str, str], stack: str = STACK) -> None:
+    def __init__(self, place: Place, pulumi: Path, environment: Mapping[str, str]) -> None:
         self._place = place
         self._pulumi = pulumi
         self._environment = dict(environment)
-        self._name = stack
+        self._name = place.stack
         self._state = place.state / "pulumi"
-        self._lock = StackLock(self._state / ".pulumi", stack)
+        self._lock = StackLock(self._state / ".pulumi", place.stack)
         self._stack: automation.Stack | None = None
 
     def up(self, step: Step) -> Outcome:
@@ -126,11 +125,11 @@ class Engine:
 
     def exists(self) -> bool:
         """Whether the stack has a state."""
-        return state_file(self._place, self._name).exists()
+        return state_file(self._place).exists()
 
     def _run(self, watch: Watch, step: Step, command: str, operation: Callable[[automation.Stack], T]) -> T:
         """Run one operation on the stack as it is after whatever happened to the last one."""
-        said = recorded(self._place, self._name)  # better than the engine does, where the state is broken
+        said = recorded(self._place)  # better than the engine does, where the state is broken
         self._lock.clear()
         # Here until a run succeeds. One that was stopped may have lost the end of an operation that the cloud
         # finished: the state then has a service that is gone, and knows of nothing pending.

@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 from workbench.background import Place
 
-STACK: Final = "local"
+UNIVERSE: Final = "mcpfleet.test"
+"""The local cloud's universe domain: the one word of a stack's config by which it is of this machine."""
 
 PASSPHRASE: Final = "mcpfleet-local"  # noqa: S105
-"""Encrypts the local stack's state; its salt is in Pulumi.local.yaml. Whoever can read the state can read this:
+"""Encrypts the local stack's state; its salt is in the stack's config file. Whoever can read the state can read this:
 nothing in the local stack is worth more than the machine that it runs on."""
 
 # The provider's key → the path below the local cloud's URL (google-apis.md 2.2).

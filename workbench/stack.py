@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -14,14 +15,15 @@ from rich.markup import escape
 
 from workbench import background, leftovers
 from workbench.admin import Admin, admin_token, fresh_lines
-from workbench.background import DEFAULT_PORT, Place, port_of
+from workbench.background import DEFAULT_PORT, DEFAULT_STACK, Place, port_of
 from workbench.engine import Engine, Outcome
-from workbench.environment import STACK, exports, shell
+from workbench.environment import UNIVERSE, exports, shell
+from workbench.layers import Repository
 from workbench.paths import Paths
 from workbench.phases import Phases, SetupError
 from workbench.setup import Prepared, prepare
 from workbench.setup.locks import lock_or_refuse
-from workbench.state import recorded, state_file
+from workbench.state import deployed_stack, recorded, state_file
 from workbench.verify import verify as verify_servers
 
 _LOG_INTERVAL: Final = 0.5
@@ -31,7 +33,7 @@ _PUBLIC: Final = "us/mcpfleet-public/images"
 
 
 def place_of(environ: Mapping[str, str]) -> Place:
-    """The checkout's own place; MCPFLEET_PORT moves its control plane to another port.
+    """The checkout's own place, with the stack that is deployed there; MCPFLEET_PORT moves its control plane.
 
     A local cloud that runs, or that was killed, keeps its port: the images of its stack are named by it.
 
@@ -48,12 +50,37 @@ def place_of(environ: Mapping[str, str]) -> Place:
             f"MCPFLEET_PORT is {chosen}, but this checkout's local cloud has port {present}.",
             f"take it down first (MCPFLEET_PORT={present} ./dev down), or unset MCPFLEET_PORT.",
         )
-    return Place(root=paths.root, state=paths.state, port=int(chosen))
+    stack = deployed_stack(paths.state) or DEFAULT_STACK
+    return Place(root=paths.root, state=paths.state, port=int(chosen), stack=stack)
 
 
-def up(phases: Phases) -> None:
+def chosen_stack(place: Place, name: str | None) -> Place:
+    """The *place* with the stack *name*, by default the one that it has.
+
+    Raises:
+        SetupError: There is no such stack for this machine, or another one is deployed.
+    """
+    if name is None or name == place.stack:
+        return place
+    files = {file.name.removeprefix("Pulumi.").removesuffix(".yaml"): file for file in place.root.glob("Pulumi.*.yaml")}
+    here = sorted(stack for stack, file in files.items() if UNIVERSE in file.read_text(encoding="utf-8"))
+    if name not in here:
+        why = "is of Google Cloud: pulumi up deploys it" if name in files else "is not there"
+        raise SetupError(
+            f"Pulumi.{name}.yaml {why}. Nothing was changed.",
+            f"name one of this machine ({', '.join(here)}), or write that file with gcp:universeDomain: {UNIVERSE}.",
+        )
+    if deployed_stack(place.state) is not None:
+        raise SetupError(
+            f"The stack {place.stack} is deployed here, and a local cloud holds one. Nothing was changed.",
+            "take it down first: ./dev down.",
+        )
+    return replace(place, stack=name)
+
+
+def up(phases: Phases, stack: str | None = None) -> None:
     """Set up, deploy, verify, print."""
-    place = place_of(os.environ)  # first: setting up a bare machine takes minutes
+    place = chosen_stack(place_of(os.environ), stack)  # first: setting up a bare machine takes minutes
     prepared = prepare(phases)
     with _alone(place):
         engine = start(phases, place, prepared)
@@ -69,7 +96,7 @@ def up(phases: Phases) -> None:
 def _alone(place: Place) -> AbstractContextManager[None]:
     """One deployment at a time in a checkout; Pulumi's own lock covers only a part of it."""
     refusal = SetupError(
-        f"The stack {STACK} is locked: another ./dev up or ./dev down is running here. Nothing was changed.",
+        f"The stack {place.stack} is locked: another ./dev up or ./dev down is running here. Nothing was changed.",
         "wait until it is done, or end it; then run the command again.",
     )
     return lock_or_refuse(place.state / "locks" / "stack.lock", refusal)
@@ -92,7 +119,8 @@ def start(phases: Phases, place: Place, prepared: Prepared) -> Engine:
 def publish(phases: Phases, place: Place, prepared: Prepared) -> None:
     """Put the base image into the cloud's public repository, whose layers every push then finds there.
 
-    It costs one push for each new cloud (6 s, most of it compression) and saves that at each deployment.
+    It costs one push for each new cloud, and saves that at each deployment. Docker would spend 5 s of it on
+    compressing what it has compressed for another cloud before: the cache keeps that.
     """
     reference = f"127.0.0.1:{place.port}/{_PUBLIC}/base"
     images: Any = prepared.docker.images  # the stubs leave `push` untyped
@@ -101,6 +129,9 @@ def publish(phases: Phases, place: Place, prepared: Prepared) -> None:
         return
     with phases.phase("Base image to registry"):
         credentials = publisher(place)
+        repository = Repository(place.url, f"{_PUBLIC}/base", (credentials["username"], credentials["password"]))
+        layers = prepared.paths.cache / "layers" / str(image.id).removeprefix("sha256:")[:16]
+        repository.seed(layers)
         image.tag(reference, "latest")
         try:
             answer: str = images.push(reference, "latest", auth_config=credentials)
@@ -112,6 +143,7 @@ def publish(phases: Phases, place: Place, prepared: Prepared) -> None:
                 f"The local registry did not take the base image: {last}",
                 f"read its log: {place.log('cloud')}, then run ./dev up again.",
             )
+        repository.keep("latest", layers)
         place.published.write_text(str(image.id), encoding="utf-8")
 
 
@@ -183,10 +215,10 @@ def status(phases: Phases) -> None:
         phases.out.print(f"{title:<17} " + (f"running, process {facts['pid']}" if facts else "not running"))
     stack = recorded(place)
     if not stack.resources:
-        phases.out.print(f"Stack {STACK:<11} not deployed; deploy it with ./dev up.")
+        phases.out.print(f"Stack {place.stack:<11} not deployed; deploy it with ./dev up.")
         return
     answers = "" if cloud else "; no server answers until ./dev up starts the local cloud again"
-    phases.out.print(f"Stack {STACK:<11} {len(stack.resources)} resources{answers}", soft_wrap=True)
+    phases.out.print(f"Stack {place.stack:<11} {len(stack.resources)} resources{answers}", soft_wrap=True)
     print_servers(phases, stack.servers)
 
 
@@ -251,7 +283,7 @@ def _server(place: Place, name: str) -> Mapping[str, Any]:
         raise SetupError("Nothing is deployed here.", "deploy the stack with ./dev up.")
     if name not in servers:
         raise SetupError(
-            f"There is no server {name!r} in the stack {STACK}.", f"choose one of these: {', '.join(servers)}."
+            f"There is no server {name!r} in the stack {place.stack}.", f"choose one of these: {', '.join(servers)}."
         )
     return servers[name]
 

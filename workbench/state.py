@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from workbench.background import Place
-from workbench.environment import STACK
+from workbench.background import DEFAULT_STACK, Place
 from workbench.phases import SetupError
 
 PROJECT: Final = "mcpfleet"
@@ -35,18 +34,30 @@ class Recorded:
         return self.outputs.get("servers") or {}
 
 
-def state_file(place: Place, stack: str = STACK) -> Path:
+def _states(state: Path) -> Path:
+    return state / "pulumi" / ".pulumi" / "stacks" / PROJECT
+
+
+def state_file(place: Place) -> Path:
     """Where the file backend keeps the stack's state."""
-    return place.state / "pulumi" / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+    return _states(place.state) / f"{place.stack}.json"
 
 
-def recorded(place: Place, stack: str = STACK) -> Recorded:
+def deployed_stack(state: Path) -> str | None:
+    """The stack that a local cloud's folder *state* has; `local` before any other, None where it has none."""
+    names = sorted(
+        (file.stem for file in _states(state).glob("*.json")), key=lambda name: (name != DEFAULT_STACK, name)
+    )
+    return names[0] if names else None
+
+
+def recorded(place: Place) -> Recorded:
     """What the state says; nothing where there is no stack.
 
     Raises:
         SetupError: The file is no state; it says how to go on.
     """
-    file = state_file(place, stack)
+    file = state_file(place)
     try:
         return _parse(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -60,7 +71,7 @@ def recorded(place: Place, stack: str = STACK) -> Recorded:
             else ""
         )
         raise SetupError(
-            f"The state of the stack {stack} cannot be read: {file}: {why}.",
+            f"The state of the stack {place.stack} cannot be read: {file}: {why}.",
             f"{restore}remove the deployment, whatever it is, with ./dev down --force.",
         ) from None
 

@@ -4,6 +4,7 @@ import shutil
 
 import docker
 import pytest
+import yaml
 
 from tests.integration.checkout import ROOT, Checkout, free_port
 from workbench.background import Place
@@ -17,17 +18,28 @@ def engine():
     client.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def make_checkout(tmp_path_factory):
-    """Copies of the project; each is taken down at the end, whatever happened to it."""
+    """`make_checkout(name)`: a copy of the project, taken down at the end of its module, whatever happened to it.
+
+    Its stack `local` is cut down to two servers, which are enough for most tests, and quick; `whole=True` leaves the
+    files as they are shipped.
+    """
     made = []
 
-    def make(name):
+    def make(name, *, whole=False):
         root = tmp_path_factory.mktemp(name) / "mcpfleet checkout"
         leave_out = shutil.ignore_patterns(
             ".git", ".venv", ".mcpfleet", "__pycache__", ".*_cache", ".hypothesis", "tests"
         )
         shutil.copytree(ROOT, root, ignore=leave_out)
+        if not whole:
+            file = root / "Pulumi.local.yaml"
+            stack = yaml.safe_load(file.read_text())
+            fleet = stack["config"]["mcpfleet:fleet"]
+            del fleet["clients"]
+            fleet["servers"] = {name: fleet["servers"][name] for name in ("reference", "toolbox")}
+            file.write_text(yaml.safe_dump(stack, sort_keys=False))
         checkout = Checkout(Place(root=root, state=root / ".mcpfleet", port=free_port()))
         made.append(checkout)
         return checkout

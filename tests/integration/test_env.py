@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.attached import ENGINE
 from tests.integration.checkout import eventually
-from workbench.environment import STACK
+from workbench.background import DEFAULT_STACK as STACK
 from workbench.leftovers import inventory
 
 pytestmark = pytest.mark.integration

@@ -10,7 +10,7 @@ import pytest
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.integration.checkout import digest_of, eventually
+from tests.integration.checkout import ROOT, digest_of, eventually
 from workbench.background import running
 from workbench.processes import Processes
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def checkout(make_checkout):
-    return make_checkout("up")
+    return make_checkout("up", whole=True)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,9 @@ async def call(checkout, server, tool, arguments, mode="2026-07-28"):
         return await client.call_tool(tool, arguments)
 
 
-def test_up_deploys_both_servers_and_verifies_them_as_a_client(first, checkout):
-    assert "10 checks of 2 servers passed" in first
+def test_up_deploys_the_stack_as_it_is_shipped_and_verifies_its_servers_as_a_client(first, checkout):
+    assert (checkout.place.root / "Pulumi.local.yaml").read_bytes() == (ROOT / "Pulumi.local.yaml").read_bytes()
+    assert "15 checks of 3 servers passed" in first
     types = sorted(one["type"].partition(":")[2] for one in checkout.state.resources)
     for expected in (
         "artifactregistry/repository:Repository",
@@ -59,8 +60,17 @@ def test_up_deploys_both_servers_and_verifies_them_as_a_client(first, checkout):
         "serviceaccount/account:Account",
     ):
         assert expected in types
-    assert types.count("cloudrunv2/service:Service") == 2
-    assert types.count("serviceaccount/account:Account") == 2, "each server runs as an account of its own"
+    assert types.count("cloudrunv2/service:Service") == 4
+    assert types.count("serviceaccount/account:Account") == 4, "each server and client runs as an account of its own"
+
+
+def test_the_client_that_is_shipped_lists_the_tools_of_all_its_servers_as_itself(first, checkout):
+    target = checkout.state.outputs["clients"]["assistant"]
+    auth = checkout.who("ada", target["url"])
+    answer = httpx2.post(f"{target['url']}/ask", json={}, auth=auth, timeout=90, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    tools = {name: {one["name"] for one in found["tools"]} for name, found in answer.json()["servers"].items()}
+    assert {"add" in tools["reference"], "slugify" in tools["toolbox"], "convert_time" in tools["time"]} == {True}
 
 
 def test_what_the_cloud_keeps_is_readable_by_its_user_alone(first, checkout):
@@ -147,7 +157,7 @@ def test_an_edit_makes_one_new_revision_and_a_call_under_way_is_finished_by_the_
     assert [result.is_error for result in results] == [False]
     assert digest_of(image_of(checkout, "reference")) != digest_of(old)
     assert image_of(checkout, "toolbox") == toolbox
-    eventually(lambda: len(checkout.containers(engine)) == 2, "the old revision's container is removed")
+    eventually(lambda: len(checkout.containers(engine)) == 4, "the old revision's container is removed")
 
 
 @pytest.mark.parametrize(
@@ -164,9 +174,11 @@ def test_an_edit_makes_one_new_revision_and_a_call_under_way_is_finished_by_the_
 def test_a_revision_that_cannot_serve_fails_with_the_reason_and_the_previous_one_serves_on(
     first, checkout, engine, broken, words
 ):
-    file = checkout.place.root / "mcp_server/__main__.py"
-    good = file.read_text()
+    file, stack = (checkout.place.root / name for name in ("mcp_server/__main__.py", "Pulumi.local.yaml"))
+    good, whole = file.read_text(), stack.read_text()
     file.write_text(f"{broken}\n")
+    # By default a server has a minute to start, and this one takes all that it is given.
+    checkout.edit("Pulumi.local.yaml", "reference:\n", "reference:\n        probes: {startup: {failures: 8}}\n")
     try:
         code, output = checkout.dev("up")
         assert code == 1
@@ -176,8 +188,9 @@ def test_a_revision_that_cannot_serve_fails_with_the_reason_and_the_previous_one
         assert not asyncio.run(call(checkout, "reference", "add", {"a": 1, "b": 2})).is_error
     finally:
         file.write_text(good)
+        stack.write_text(whole)
     checkout.ok("up")
-    eventually(lambda: len(checkout.containers(engine)) == 2, "nothing of the failed revision is left")
+    eventually(lambda: len(checkout.containers(engine)) == 4, "nothing of the failed revision is left")
 
 
 def test_a_change_of_region_that_failed_half_way_can_be_taken_back(first, checkout):
@@ -188,7 +201,7 @@ def test_a_change_of_region_that_failed_half_way_can_be_taken_back(first, checko
     assert (code, "WORKDR" in output) == (1, True), output
     checkout.edit("Pulumi.local.yaml", "region: us-central1", region)
     checkout.edit("mcp_server/Dockerfile", "WORKDR /src", healthy)
-    assert "checks of 2 servers passed" in checkout.ok("up")
+    assert "checks of 3 servers passed" in checkout.ok("up")
     assert "No changes" in checkout.ok("up")
 
 
@@ -204,7 +217,7 @@ def test_a_killed_container_is_replaced_and_serves_again(first, checkout, engine
         return httpx2.post(target["mcp_url"], json=ping, headers=accept, auth=auth, timeout=30).status_code == 200
 
     eventually(answers, "the service answers again")
-    assert len(checkout.containers(engine)) == 2
+    assert len(checkout.containers(engine)) == 4
 
 
 def test_a_killed_local_cloud_comes_back_with_its_services_still_running(first, checkout, engine):

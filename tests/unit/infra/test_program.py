@@ -4,10 +4,16 @@ import json
 import re
 import runpy
 from pathlib import Path
+from typing import get_args
 
 import pulumi
 import pytest
 import yaml
+
+from infra.fleet import parse_fleet
+from infra.fleet.base import kind_of
+from infra.fleet.client import Client
+from infra.fleet.sources import KINDS
 
 ROOT = Path(__file__).parents[3]
 STACKS = sorted(path.name for path in ROOT.glob("Pulumi.*.yaml"))
@@ -15,6 +21,7 @@ STACKS = sorted(path.name for path in ROOT.glob("Pulumi.*.yaml"))
 ACCOUNT = "gcp:serviceaccount/account:Account"
 GRANT = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
 IMAGE = "docker-build:index:Image"
+CLIENT = "mcpfleet:index:McpClient"
 SERVER = "mcpfleet:index:McpServer"
 SERVICE = "gcp:cloudrunv2/service:Service"
 
@@ -40,11 +47,14 @@ def test_there_are_stacks_to_run():
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_every_stack_of_the_repository_deploys_every_server_it_names(run, stack):
-    servers = set(json.loads(stack_config(stack)["mcpfleet:fleet"])["servers"])
+def test_every_stack_of_the_repository_deploys_every_server_and_client_it_names(run, stack):
+    fleet = json.loads(stack_config(stack)["mcpfleet:fleet"])
+    servers, clients = set(fleet["servers"]), set(fleet.get("clients", {}))
     plan = run(stack)
-    assert plan.names(SERVER) == plan.names(ACCOUNT) == set(plan.exports["servers"]) == servers
-    assert {service.inputs["name"] for service in plan.of(SERVICE)} == {f"mcp-{name}" for name in servers}
+    assert plan.names(SERVER) == set(plan.exports["servers"]) == servers
+    assert plan.names(CLIENT) == set(plan.exports["clients"]) == clients
+    assert plan.names(ACCOUNT) == servers | clients
+    assert {service.inputs["name"] for service in plan.of(SERVICE)} == {f"mcp-{name}" for name in servers | clients}
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -58,11 +68,28 @@ def test_the_local_stack_is_the_same_program_as_dev_but_for_coordinates(run):
     assert kinds[0] == kinds[1]
 
 
-def test_the_local_stack_builds_one_server_and_takes_the_other_as_it_is(run):
-    plan = run("Pulumi.local.yaml")
-    assert plan.one(IMAGE).inputs["buildArgs"] == {"BASE_IMAGE": "mcpfleet/base:python3.13"}
+@pytest.mark.parametrize("stack", ["Pulumi.local.yaml", "Pulumi.showcase.yaml"])
+def test_a_stack_of_this_machine_needs_no_image_but_those_that_setup_makes(run, stack):
+    plan = run(stack)
+    for image in plan.of(IMAGE):
+        assert image.inputs["buildArgs"] == {"BASE_IMAGE": "mcpfleet/base:python3.13"}
     assert plan.container("toolbox")["image"] == "docker.io/mcpfleet-examples/toolbox:1"
-    assert {grant.inputs["member"] for grant in plan.of(GRANT)} == {"user:ada@mcpfleet.test"}
+
+
+@pytest.mark.parametrize("stack", ["Pulumi.local.yaml", "Pulumi.showcase.yaml"])
+def test_a_stack_of_this_machine_lets_in_ada_and_its_own_clients_alone(run, stack):
+    members = {grant.inputs["member"] for grant in run(stack).of(GRANT)}
+    people = {member for member in members if member.startswith("user:")}
+    assert people == {"user:ada@mcpfleet.test"}
+    assert {member.partition("@")[0] for member in members - people} == {"serviceAccount:mcp-assistant"}
+
+
+def test_the_showcase_has_every_kind_of_source_and_every_topology_that_one_machine_can_hold():
+    fleet = parse_fleet(json.loads(stack_config("Pulumi.showcase.yaml")["mcpfleet:fleet"]))
+    assert {kind_of(one.source, KINDS) for one in fleet.servers.values()} == set(KINDS) - {"git"}, "git needs a daemon"
+    assert {one.topology for one in fleet.clients.values()} == set(
+        get_args(Client.model_fields["topology"].annotation)
+    ), "add one of each to Pulumi.showcase.yaml"
 
 
 def test_a_config_file_without_a_fleet_is_told_what_belongs_there(deploy):

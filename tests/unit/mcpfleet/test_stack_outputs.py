@@ -56,6 +56,9 @@ def test_a_checkouts_local_cloud_is_found_from_anywhere_in_it_with_its_invokers_
     found = stack.read(folder=below, run=never)
     assert list(found.servers) == ["echo", "time"]
     assert found.credentials == tmp_path / ".mcpfleet" / "credentials" / "ada.json"
+    file.rename(file.with_name("showcase.json"))
+    assert "the stack showcase of" in stack.read(folder=below, run=never).origin
+    file = file.with_name("showcase.json")
     asked = []
     stack.read(
         stack="dev", folder=below, run=lambda command, folder: asked.append(command) or (0, file.read_text(), "")

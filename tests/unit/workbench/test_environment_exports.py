@@ -13,7 +13,7 @@ from local_cloud.app import create_app
 from local_cloud.cloud import Cloud
 from local_cloud.settings import Settings
 from workbench.background import Place
-from workbench.environment import STACK, exports, shell
+from workbench.environment import UNIVERSE, exports, shell
 from workbench.paths import Paths
 
 PLACE = Place(root=Paths.of({}).root, state=Paths.of({}).root / ".mcpfleet")
@@ -85,10 +85,11 @@ def test_a_shell_reads_back_what_was_printed(variables):
     assert dict(word.split("=", 1) for word in words if word != "export") == variables
 
 
-def test_the_local_stack_has_the_universe_of_the_local_cloud_and_a_salt_of_its_own():
+@pytest.mark.parametrize("name", ["local", "showcase"])
+def test_a_stack_of_this_machine_has_the_universe_of_the_local_cloud_and_a_salt_of_its_own(name):
     """Without the salt Pulumi would write one into the file, which git would then show as changed."""
-    stack = yaml.safe_load((PLACE.root / f"Pulumi.{STACK}.yaml").read_text(encoding="utf-8"))
+    stack = yaml.safe_load((PLACE.root / f"Pulumi.{name}.yaml").read_text(encoding="utf-8"))
     settings = Settings(state=PLACE.state)
-    assert stack["config"]["gcp:universeDomain"] == settings.universe
+    assert stack["config"]["gcp:universeDomain"] == settings.universe == UNIVERSE
     assert stack["config"]["gcp:project"] == settings.project
     assert stack["encryptionsalt"].startswith("v1:")

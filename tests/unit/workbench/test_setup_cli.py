@@ -81,21 +81,27 @@ def test_a_bug_keeps_its_traceback(monkeypatch, setup_fails_with):
         cli.main()
 
 
-def test_arguments_of_test_reach_pytest_as_they_are(monkeypatch, tmp_path):
+@pytest.mark.parametrize("arguments", [["-k", "a or b", "--help", "tests/unit", "-x"], []])
+def test_arguments_of_test_reach_pytest_as_they_are_and_without_any_files_run_side_by_side(
+    monkeypatch, tmp_path, arguments
+):
     class Prepared:
         def environment(self):
             return {"DOCKER_HOST": "unix:///here.sock"}
 
     ran = []
     monkeypatch.setattr("workbench.setup.prepare", lambda _phases: Prepared())
-    monkeypatch.setattr("sys.argv", ["./dev", "test", "-k", "a or b", "--help", "tests/unit", "-x"])
+    monkeypatch.setattr("sys.argv", ["./dev", "test", *arguments])
     monkeypatch.setattr("os.execve", lambda *call: ran.append(call))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         cli.main()
     ((program, argv, environ),) = ran
     assert argv[:3] == [program, "-m", "pytest"]
-    assert argv[3:] == ["-k", "a or b", "--help", "tests/unit", "-x"]
+    if arguments:
+        assert argv[3:] == arguments
+    else:
+        assert {"--numprocesses=auto", "--dist=loadfile"} <= set(argv[3:])
     assert environ == {"DOCKER_HOST": "unix:///here.sock"}
     assert (Path.cwd() / "pyproject.toml").exists()
 

@@ -91,6 +91,36 @@ def test_a_cloud_that_is_there_is_not_moved(cloud_at, place):
     assert "MCPFLEET_PORT=9000 ./dev down" in failure.value.next_step
 
 
+@pytest.fixture
+def stacks(place):
+    for name, domain in (("local", "mcpfleet.test"), ("showcase", "mcpfleet.test"), ("dev", "googleapis.com")):
+        (place.root / f"Pulumi.{name}.yaml").write_text(f"config: {{gcp:universeDomain: {domain}}}\n")
+
+
+def test_the_stack_is_local_unless_another_is_named_and_stays_the_one_that_is_deployed(place, stacks):
+    assert stack.chosen_stack(stack.place_of({}), None).stack == "local"
+    showcase = stack.chosen_stack(stack.place_of({}), "showcase")
+    assert showcase.stack == "showcase"
+    state_file(showcase).parent.mkdir(parents=True)
+    state_file(showcase).write_text("{}")
+    assert stack.place_of({}) == showcase
+    assert stack.chosen_stack(stack.place_of({}), "showcase") == showcase
+
+
+def test_a_second_stack_beside_the_deployed_one_is_refused(place, stacks, deployed):
+    deployed()
+    with pytest.raises(SetupError, match="The stack local is deployed here") as failure:
+        stack.chosen_stack(stack.place_of({}), "showcase")
+    assert failure.value.next_step == "take it down first: ./dev down."
+
+
+@pytest.mark.parametrize(("name", "why"), [("dev", "is of Google Cloud"), ("devv", "is not there")])
+def test_a_stack_that_is_not_of_this_machine_is_answered_with_those_that_are(place, stacks, name, why):
+    with pytest.raises(SetupError, match=f"Pulumi.{name}.yaml {why}") as failure:
+        stack.chosen_stack(stack.place_of({}), name)
+    assert "(local, showcase)" in failure.value.next_step
+
+
 @pytest.mark.parametrize(
     "command", [lambda phases: stack.logs(phases, "echo"), lambda phases: stack.proxy(phases, "echo", None)]
 )

@@ -1,0 +1,32 @@
+"""Weather: what temperature, humidity and wind come to, served as MCP over streamable HTTP at /mcp.
+
+It stands for the repository that has no Dockerfile: requirements.txt says what it needs, `server.py` where it begins.
+"""
+
+import math
+import os
+
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("weather", version="1.0.0", instructions="Formulas of meteorology, in metric units.")
+
+
+@server.tool()
+def dew_point(temperature: float, humidity: float) -> float:
+    """The dew point in °C of air of a temperature in °C and a relative humidity in percent (Magnus' formula)."""
+    if not 0 < humidity <= 100:
+        raise ValueError("humidity is a percentage above 0")
+    gamma = math.log(humidity / 100) + 17.62 * temperature / (243.12 + temperature)
+    return round(243.12 * gamma / (17.62 - gamma), 1)
+
+
+@server.tool()
+def wind_chill(temperature: float, wind: float) -> float:
+    """What a temperature in °C feels like in wind of so many km/h, where it is at most 10 °C and windy."""
+    if temperature > 10 or wind < 4.8:
+        return temperature
+    return round(13.12 + 0.6215 * temperature + (0.3965 * temperature - 11.37) * wind**0.16, 1)
+
+
+if __name__ == "__main__":
+    server.run("streamable-http", host="0.0.0.0", port=int(os.environ.get("PORT", "8080")), stateless_http=True)  # noqa: S104
