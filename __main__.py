@@ -9,6 +9,7 @@ from infra import apis
 from infra.components.foundation import Foundation, FoundationArgs
 from infra.components.mcp_client import McpClient, McpClientArgs
 from infra.components.mcp_server import McpServer, McpServerArgs
+from infra.components.service_mesh import ServiceMesh, ServiceMeshArgs
 from infra.fleet import FleetError, parse_fleet
 from infra.outputs import clients_output, servers_output
 
@@ -24,8 +25,11 @@ foundation = Foundation(
     FoundationArgs(project=project, region=regions[0], apis=needed, registry=fleet.registry, labels=labels),
 )
 of_server = partial(McpServerArgs, project=project, regions=regions, foundation=foundation, labels=labels)
-servers = {name: McpServer(name, of_server(spec=spec)) for name, spec in fleet.servers.items()}
-of_client = partial(McpClientArgs, project=project, region=regions[0], foundation=foundation, labels=labels)
+called, networks = fleet.meshed
+servers = {name: McpServer(name, of_server(spec=spec, in_mesh=name in called)) for name, spec in fleet.servers.items()}
+of_mesh = partial(ServiceMeshArgs, project=project, foundation=foundation, labels=labels, networks=networks)
+mesh = ServiceMesh("fleet", of_mesh(servers={name: servers[name] for name in called})) if called else None
+of_client = partial(McpClientArgs, project=project, region=regions[0], foundation=foundation, labels=labels, mesh=mesh)
 clients = {name: McpClient(name, of_client(spec=spec, servers=servers)) for name, spec in fleet.clients.items()}
 
 pulumi.export("servers", servers_output(project, fleet, servers.values()))

@@ -8,6 +8,9 @@ from infra.fleet import Fleet, IapAccess, Server
 FIRST: Final = "cloudresourcemanager"
 """The provider asks it for the project after it has enabled any other, so it is enabled before them."""
 
+MESH: Final = ("compute", "dns", "networksecurity", "networkservices", "trafficdirector")
+"""What Cloud Service Mesh for Cloud Run asks for, and Compute Engine for the backend services."""
+
 ALWAYS: Final = ("artifactregistry", "iam", "iamcredentials", "run")
 
 
@@ -15,7 +18,8 @@ def of_fleet(fleet: Fleet) -> tuple[str, ...]:
     """The APIs besides `FIRST`, each once and in a fixed order."""
     servers = (api for server in fleet.servers.values() for api in _of_server(server))
     clients = ("compute" for client in fleet.clients.values() if client.vpc is not None)
-    return tuple(sorted({*ALWAYS, *servers, *clients}))
+    mesh = MESH if fleet.meshed[0] else ()
+    return tuple(sorted({*ALWAYS, *servers, *clients, *mesh}))
 
 
 def _of_server(server: Server) -> Iterator[str]:

@@ -27,6 +27,9 @@ SERVER_NAME_MAX: Final = min(ACCOUNT_ID_MAX, SERVICE_NAME_MAX) - len(SERVER_PREF
 REPOSITORY_ID: Final = "mcpfleet"
 """The Artifact Registry repository that holds every image a fleet builds, unless the fleet names another."""
 
+MESH_ID: Final = "mcpfleet"
+"""The service mesh of a fleet."""
+
 OWN_VOLUME: Final = "fleet-"
 """The volumes that a fleet makes by itself begin with it, and no others."""
 
@@ -107,14 +110,37 @@ def registry_host(registry_uri: str) -> str:
     return registry_uri.partition("/")[0]
 
 
-def allowed_hosts(server: str, domain: str | None = None) -> tuple[str, ...]:
+def allowed_hosts(server: str, domain: str | None = None, *, in_mesh: bool = False) -> tuple[str, ...]:
     """The Host headers under which *server* is reached; `*` stands for any run of characters.
 
     A service answers on two run.app hosts. `SERVICE-NUMBER.REGION.run.app` can be computed from the
     project's number, `SERVICE-HASH-xx.a.run.app` cannot, so both are covered by one pattern; it
-    begins with the service's whole name, and Google routes a run.app host only to its own service.
+    begins with the service's whole name, and Google routes a run.app host only to its own service. Over the mesh the
+    host must be the service's own as well, for the same reason; what Google makes of the short name is not written
+    anywhere, so that is let in, too.
     """
-    return (f"{service_name(server)}-*.run.app", *((domain,) if domain else ()))
+    short = (service_name(server),) if in_mesh else ()
+    return (f"{service_name(server)}-*.run.app", *((domain,) if domain else ()), *short)
+
+
+def mesh_name(server: str) -> str:
+    """What leads to *server* in the mesh: its group, backend service, route and zone. Its domain has others."""
+    return f"{service_name(server)}-mesh"
+
+
+def mesh_backend(name: str, *, project: str) -> str:
+    """A backend service as a route of the mesh names it."""
+    return f"projects/{project}/locations/global/backendServices/{name}"
+
+
+def mesh_url(server: str) -> str:
+    """Where a client in the mesh calls *server*; the mesh goes on over HTTPS."""
+    return f"http://{service_name(server)}"
+
+
+def network_path(network: str, project: str) -> str:
+    """A VPC network by its full path, which it has already where it is another project's."""
+    return network if "/" in network else f"projects/{project}/global/networks/{network}"
 
 
 def secret_volume(folder: str) -> str:

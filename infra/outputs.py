@@ -100,7 +100,7 @@ class ClientOutput(TypedDict):
         project: The Google Cloud project.
         account: The account that it calls as.
         calls: The servers that it calls.
-        topology: service or sidecar.
+        topology: service, sidecar or mesh.
         access: Who checks its own callers: iam, iap, oauth or public.
         invokers: Who may call it, where IAM or IAP checks that.
     """

@@ -15,5 +15,8 @@ CUSTOM_DOMAIN: Final = "mcpfleet:index:CustomDomain"
 MCP_CLIENT: Final = "mcpfleet:index:McpClient"
 """A service that calls the fleet's servers as itself."""
 
+SERVICE_MESH: Final = "mcpfleet:index:ServiceMesh"
+"""The names under which clients in the mesh call servers."""
+
 MCP_SERVER: Final = "mcpfleet:index:McpServer"
 """One MCP server: its identity, image, service and grants."""

@@ -31,6 +31,7 @@ DEPLOYER_ROLES: Final = (
     "roles/agentregistry.admin",
     "roles/compute.loadBalancerAdmin",
     "roles/compute.networkAdmin",
+    "roles/dns.admin",
     "roles/iap.admin",
     "roles/iap.settingsAdmin",
     "roles/resourcemanager.projectIamAdmin",

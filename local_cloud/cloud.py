@@ -20,15 +20,17 @@ from local_cloud.entrance import Entrance
 from local_cloud.errors import not_found
 from local_cloud.iap import IdentityAwareProxy, Signer
 from local_cloud.identity import Claims, Identity
+from local_cloud.mesh import Mesh, create_proxy
 from local_cloud.operations import Operations
 from local_cloud.policy import Policies
 from local_cloud.registry.catalog import MANIFEST
-from local_cloud.services import artifactregistry, compute, run, secretmanager, storage
+from local_cloud.services import artifactregistry, compute, dns, networkservices, run, secretmanager, storage
 from local_cloud.services.agentregistry.routes import KIND as AGENT_REGISTRY
 from local_cloud.services.agentregistry.routes import routes as agentregistry_routes
 from local_cloud.services.artifactregistry.model import KIND as REPOSITORY
 from local_cloud.services.billing.routes import routes as billing_routes
 from local_cloud.services.compute.model import KIND as COMPUTE
+from local_cloud.services.dns.model import RECORD, ZONE
 from local_cloud.services.iam.keys import AccountKeys
 from local_cloud.services.iam.model import ServiceAccounts
 from local_cloud.services.iam.routes import routes as iam_routes
@@ -36,6 +38,7 @@ from local_cloud.services.iamcredentials.routes import routes as iamcredentials_
 from local_cloud.services.iap.model import KIND as IAP_SETTINGS
 from local_cloud.services.iap.model import Iap
 from local_cloud.services.iap.routes import routes as iap_routes
+from local_cloud.services.networkservices.model import MESH, ROUTE
 from local_cloud.services.oauth.model import People, TokenEndpoint
 from local_cloud.services.oauth.routes import routes as oauth_routes
 from local_cloud.services.resourcemanager.model import Projects
@@ -132,7 +135,22 @@ class Cloud:
         self.iap: Final = Iap(self.store)
         self._proxy = IdentityAwareProxy(self.iap, Signer(settings.state / "keys", clock), settings.project_number)
         self.authority: Final = Authority(settings.state / "ca")
-        self._sources = CloudSources(self.secrets, self.storage, self.policies, self.projects)
+        self.dns: Final = dns.Dns(self.store, lambda network: self.compute.find(network) is not None, clock)
+        self.networkservices: Final = networkservices.NetworkServices(self.store, self.compute.find, clock)
+        self.compute.used(self.networkservices.user_of)
+        self.mesh: Final = Mesh(
+            zones=self.dns,
+            routing=self.networkservices,
+            compute=self.compute,
+            doors=self._door,
+            policies=self.policies,
+            enabled=lambda project, api: self.usage.enabled(self.projects.get(project), api),
+            token=lambda account, audience: self.identity.mint_id_token(
+                email=account, subject=self._unique_id(account), audience=audience
+            ),
+            clock=clock,
+        )
+        self._sources = CloudSources(self.secrets, self.storage, self.policies, self.projects, self.mesh.check)
         self._clock = clock
         self._docker = None if data_plane else self._docker_data_plane()
         plane = data_plane or self._docker
@@ -147,6 +165,7 @@ class Cloud:
             accounts=self.accounts,
             sources=self._sources,
             networks=self.compute,
+            meshes=self.networkservices,
         )
         self.balancer: Final = Balancer(self.compute, self.run.front_door)
         if self._docker is not None:
@@ -174,6 +193,8 @@ class Cloud:
             *iap_routes(self.iap, self._proxy, self.policies, self.gate),
             *agentregistry_routes(self.store, self.operations, self.gate),
             *compute.routes(self.compute, self.gate),
+            *dns.routes(self.dns, self.gate),
+            *networkservices.routes(self.networkservices, self.operations, self.gate),
             *storage.routes(self.storage, self.policies, self.gate),
             *run.routes(self.run, self.gate),
             *registry.routes(self.catalog, self.repositories),
@@ -246,7 +267,7 @@ class Cloud:
         return [
             *(f"secret {one['name']}" for one in secrets),
             *(f"bucket {one['name']}" for one in buckets),
-            *(path for path, _ in self.store.list(COMPUTE)),
+            *(path for kind in (COMPUTE, MESH, ROUTE, ZONE, RECORD) for path, _ in self.store.list(kind)),
             *(f"settings of {name}" for name, _ in self.store.list(IAP_SETTINGS)),
             *(f"agent registry {name}" for name, _ in self.store.list(AGENT_REGISTRY)),
         ]
@@ -261,6 +282,13 @@ class Cloud:
             if service in {door.service, door.service.rpartition("/")[2]}:
                 return await self._docker.logs(door.service, lines) if self._docker else ""
         raise not_found(service)
+
+    def _door(self, service: str) -> FrontDoor | None:
+        return self.run.front_door(service)  # made after what asks for it
+
+    def _unique_id(self, email: str) -> str:
+        account = self.accounts.get(email)
+        return str(account["uniqueId"]) if account else ""
 
     def _docker_data_plane(self) -> "DockerDataPlane":
         # Imported here, because a test of the control plane has no need of Docker's client.
@@ -286,22 +314,20 @@ class Cloud:
             service = docker.service_at(port)
             return self.run.front_door(service) if service else None
 
-        def unique_id(email: str) -> str:
-            account = self.accounts.get(email)
-            return str(account["uniqueId"]) if account else ""
-
         def stands(claims: Claims) -> bool:
             return self.accounts.stands(claims.email, claims.subject)
 
         guard = Guard(self.identity, self.policies, stands, proxy=self._proxy)
         entrance = Entrance(self.run.front_door, self.balancer, docker.workload, self.settings)
+        front = create_front(entrance, guard, docker)
         gateway = Gateway(
-            app=create_front(entrance, guard, docker),
+            app=front,
             tls=self.authority.context(entrance.named),
-            named=entrance.named,
+            named=lambda host, ip: entrance.named(host) or self.mesh.resolves(host, docker.workload(ip)),
             trust=self.authority.bundle(),
         )
-        await docker.open(create_metadata(docker.workload, self.identity, self.settings, unique_id), gateway)
+        metadata = create_metadata(docker.workload, self.identity, self.settings, self._unique_id)
+        await docker.open(create_proxy(self.mesh, docker.workload, front, metadata), gateway)
         await docker.publish(create_front(at_port(door), guard, docker))
         tls = self.authority.context(self.balancer.secured)
         await self.balancer.open(balanced_app(lambda arrive: create_front(arrive, guard, docker)), tls)

@@ -153,6 +153,10 @@ class Revision:
     """Whether a caller is sent to the instance that served it before, by a cookie."""
     vpc_all_traffic: bool = False
     """Whether all that it sends goes through the project's VPC network, so that it is inside for other services."""
+    network: str = ""
+    """The VPC network that its instances are in, `projects/P/global/networks/N`; empty without one."""
+    mesh: str = ""
+    """The service mesh that it is in, `projects/P/locations/global/meshes/M`; empty without one."""
 
     @property
     def main(self) -> Container:

@@ -40,6 +40,10 @@ class Workload:
     instance_id: str
     inside: bool = False
     """Whether all that it sends goes through the project's VPC network."""
+    network: str = ""
+    """See `dataplane.Revision`."""
+    mesh: str = ""
+    """See `dataplane.Revision`."""
 
 
 class Minter(Protocol):

@@ -58,9 +58,9 @@ def _question(query: bytes) -> tuple[str, int, int, int] | None:
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers on *address* for names that are *ours*; `open` before use."""
+    """Answers on *address* for names that are *ours*, for the caller with that address; `open` before use."""
 
-    def __init__(self, address: str, ours: Callable[[str], bool]) -> None:
+    def __init__(self, address: str, ours: Callable[[str, str], bool]) -> None:
         self._address = address
         self._ours = ours
         self._transport: asyncio.DatagramTransport | None = None
@@ -82,7 +82,7 @@ class NameServer(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Answer one query."""
-        said = answer(data, self._address, self._ours)
+        said = answer(data, self._address, lambda name: self._ours(name, addr[0]))
         if said is not None and self._transport is not None:
             self._transport.sendto(said, addr)
 

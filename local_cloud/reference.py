@@ -41,6 +41,8 @@ _APIS: Final = {
     "iap": "Identity-Aware Proxy",
     "agentregistry": "Agent Registry",
     "compute": "Compute Engine",
+    "dns": "Cloud DNS",
+    "networkservices": "Network Services",
     "storage": "Cloud Storage",
     "upload": "Cloud Storage, uploads",
     "download": "Cloud Storage, downloads",

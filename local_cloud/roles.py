@@ -104,6 +104,21 @@ _BALANCER: Final = (
     | _of("compute.regionOperations", "get")
 )
 
+_MESHES: Final = (
+    _of("networkservices.meshes", "create delete get list update use")
+    | _of("networkservices.httpRoutes", "create delete get list update")
+    | _of("networkservices.operations", "get list")
+)
+_MESH_CLIENT: Final = _of("trafficdirector.networks", "getConfigs reportMetrics")
+_NAMES_READ: Final = (
+    _of("dns.managedZones", "get list") | _of("dns.resourceRecordSets", "get list") | _of("dns.changes", "get list")
+)
+_NAMES_WRITE: Final = (
+    _of("dns.managedZones", "create delete update")
+    | _of("dns.resourceRecordSets", "create delete update")
+    | _of("dns.changes", "create")
+)
+
 _IAP_POLICY: Final = _of("iap.webServices", "getIamPolicy setIamPolicy")
 _IAP_SETTINGS: Final = _of("iap.webServices", "getSettings updateSettings") | _of(
     "iap.projects", "getSettings updateSettings"
@@ -132,6 +147,7 @@ _READ: Final = (
     | _NETWORK_READ
     | _AGENTS_READ
     | _LOGS_READ
+    | _NAMES_READ
 )
 # Editors change resources but neither who may use them nor whose tokens they hold.
 _EDIT: Final = (
@@ -149,6 +165,8 @@ _EDIT: Final = (
     | (_BUCKETS_WRITE - _of("storage.buckets", "setIamPolicy"))
     | _NETWORK_WRITE
     | _BALANCER
+    | _MESHES
+    | _NAMES_WRITE
     | _AGENTS_WRITE
     | _LOGS_WRITE
     | _METRICS_WRITE
@@ -209,11 +227,14 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "roles/storage.objectCreator": _of("storage.objects", "create") | _PROJECT,
     "roles/storage.objectViewer": _OBJECTS_READ | _PROJECT,
     "roles/storage.bucketViewer": _of("storage.buckets", "get list"),
-    "roles/compute.networkAdmin": _NETWORK_READ | _NETWORK_WRITE | _BALANCER | _PROJECT,
+    "roles/compute.networkAdmin": _NETWORK_READ | _NETWORK_WRITE | _BALANCER | _MESHES | _PROJECT,
     "roles/compute.networkUser": _NETWORK_READ | _of("compute.networks", "use") | _of("compute.subnetworks", "use"),
     "roles/compute.networkViewer": _NETWORK_READ | _PROJECT,
     "roles/compute.loadBalancerAdmin": _BALANCER | _NETWORK_READ | _PROJECT,
     "roles/compute.securityAdmin": _of("compute.sslCertificates", "create delete get list") | _PROJECT,
+    "roles/trafficdirector.client": _MESH_CLIENT,
+    "roles/dns.admin": _NAMES_READ | _NAMES_WRITE | _PROJECT,
+    "roles/dns.reader": _NAMES_READ | _PROJECT,
     "roles/iap.admin": _IAP_POLICY,
     "roles/iap.settingsAdmin": _IAP_SETTINGS,
     "roles/iap.httpsResourceAccessor": _IAP_ACCESS,

@@ -1,5 +1,6 @@
 """Secrets and buckets as an instance gets them: in the name of its service account, or refused in Google's words."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -21,16 +22,26 @@ class CloudSources:
         storage: the cloud's buckets.
         policies: knows what an account may do.
         projects: knows a project by number and by id.
+        mesh: refuses a revision whose service mesh does not work, as `Sources.check` does.
     """
 
-    def __init__(self, secrets: SecretManager, storage: Storage, policies: Policies, projects: Projects) -> None:
+    def __init__(
+        self,
+        secrets: SecretManager,
+        storage: Storage,
+        policies: Policies,
+        projects: Projects,
+        mesh: Callable[[Revision], None] = lambda _: None,
+    ) -> None:
         self._secrets = secrets
         self._storage = storage
         self._policies = policies
         self._projects = projects
+        self._mesh = mesh
 
     def check(self, revision: Revision) -> None:
         """See `Sources.check`."""
+        self._mesh(revision)
         asked = [ref for container in revision.containers for _, ref in container.secret_env]
         for volume in revision.volumes:
             if isinstance(volume.source, SecretFiles):

@@ -106,6 +106,17 @@ def texts(fields: Mapping[str, Any], name: str) -> list[str]:
     return cast("list[str]", value)
 
 
+def labels(fields: Mapping[str, Any]) -> None:
+    """Refuse `labels` that are no map of strings.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT.
+    """
+    value: Any = fields.get("labels") or {}
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in cast("Document", value).values()):
+        raise invalid(f"Invalid value at 'labels' (TYPE_STRING), {json.dumps(value)}")
+
+
 def page(names: list[str], request: Request, *, default: int, maximum: int) -> tuple[list[str], str]:
     """One page of the sorted *names* and the token of the next, as `pageSize` and `pageToken` ask.
 

@@ -17,7 +17,6 @@ from mcp.shared.exceptions import MCPError
 
 from mcpfleet.service import HttpClients, Server, Sleep, connections
 from mcpfleet.sources import DefaultSource, TokenSource
-from mcpfleet.target import Target
 
 Result = dict[str, Any]
 
@@ -109,7 +108,7 @@ class Fleet:
                 said: Any = cast("dict[str, Any]", data).get("mcpfleet") if isinstance(data, dict) else None
                 return {"status": said["status"] if said else None, "message": error.error.message}
             case TimeoutError():
-                origin = Target.parse(self._servers[name].url).origin
+                origin = self._servers[name].target.origin
                 return {"status": None, "message": f"{origin} did not answer within {self._timeout:g} s."}
             case _:
                 return {"status": None, "message": f"{type(error).__name__}: {error}"}

@@ -2,7 +2,7 @@
 
 `PORT` comes from Cloud Run's container contract, `MCP_SERVERS` from the fleet: a JSON object of the servers that this
 client calls, `{"reference": {"url": "https://…/mcp", "audience": "https://…"}}`. Without an audience a server is called
-without a token: a sidecar on localhost asks for none.
+without a token: a sidecar on localhost asks for none, and in a service mesh the proxy beside this client adds it.
 """
 
 from __future__ import annotations

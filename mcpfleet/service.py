@@ -19,12 +19,12 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import httpx2
 import pydantic
 from opentelemetry import propagate
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator
 
 from mcpfleet import jsonrpc
 from mcpfleet.auth import IdTokenAuth
@@ -40,20 +40,27 @@ TELLS_REVISIONS_APART: Final = frozenset({400, 405, 406})
 Sleep = Callable[[float], Awaitable[None]]
 
 
-def _mcp_url(value: str) -> str:
-    try:
-        return Target.parse(value).mcp_url
-    except UsageError as error:
-        raise ValueError(str(error)) from None
-
-
 class Server(BaseModel):
     """One server that a service calls, as the fleet writes it into `MCP_SERVERS`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: Annotated[str, AfterValidator(_mcp_url)] = Field(description="its MCP URL")
+    # Before the URL, which may be plain HTTP only where no token goes along.
     audience: str | None = Field(None, description="what an ID token for it is for; without one no token is sent")
+    url: str = Field(description="its MCP URL")
+
+    @field_validator("url")
+    @classmethod
+    def _mcp_url(cls, value: str, info: ValidationInfo) -> str:
+        try:
+            return Target.parse(value, bearer=info.data.get("audience") is not None).mcp_url
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
+    @property
+    def target(self) -> Target:
+        """What is called."""
+        return Target.parse(self.url, bearer=self.audience is not None)
 
 
 def servers_of(text: str) -> dict[str, Server]:
@@ -173,7 +180,7 @@ class HttpClients:
             auth: Instead of the ID token.
         """
         return _Client(
-            Target.parse(self._server.url),
+            self._server.target,
             lambda: self._auth.tokens.caller if self._auth else Caller("this service", "", "no audience"),
             transport=_Shared(self._pool),
             headers=headers,

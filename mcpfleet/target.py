@@ -30,8 +30,13 @@ class Target:
     place: tuple[str, str] | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Target:
+    def parse(cls, text: str, *, bearer: bool = True) -> Target:
         """Read a service's or an MCP endpoint's URL.
+
+        Args:
+            text: The URL.
+            bearer: Whether an ID token goes with requests to it; without one it may be plain HTTP, as in a service
+                mesh, whose proxy beside the caller adds the token.
 
         Raises:
             UsageError: It is not one, or a token would cross the network in the clear.
@@ -42,7 +47,7 @@ class Target:
             raise UsageError(f"{text!r} is not a URL ({error}). Give one such as https://….run.app.") from error
         if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
             raise UsageError(f"{text!r} is not a service's URL. Give one such as https://….run.app.")
-        if url.scheme == "http" and not is_loopback(url.host):
+        if bearer and url.scheme == "http" and not is_loopback(url.host):
             raise UsageError(f"An ID token must not cross the network in the clear. Use https://{url.host}.")
         host = url.netloc.decode("ascii")
         return cls(f"{url.scheme}://{host}", host, url.path.rstrip("/"))

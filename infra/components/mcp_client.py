@@ -1,13 +1,13 @@
 """A client of the fleet's servers on Cloud Run: its account, its service, and the right to call just its servers.
 
 What it finds in its environment is `MCP_SERVERS`: for each server that it calls the MCP URL, and the audience of the ID
-token that goes with a call. Not here: the mesh topology.
+token that goes with a call. The mesh itself is in `service_mesh`.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pulumi
 import pulumi_gcp as gcp
@@ -18,6 +18,7 @@ from infra.components.access import INVOKER_ROLE, Guarded, grants, switches
 from infra.components.foundation import Foundation
 from infra.components.image import built_image
 from infra.components.mcp_server import McpServer, pulled
+from infra.components.service_mesh import ServiceMesh
 from infra.fleet import Client, ExistingImage, PublicAccess
 from infra.fleet.client import sidecar_ports
 from infra.tokens import MCP_CLIENT
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
         ServiceTemplateContainerArgsDict as Container,
     )
 
-SERVERS: str = "MCP_SERVERS"
+SERVERS: Final = "MCP_SERVERS"
+MESH_ROLES: Final = ("roles/trafficdirector.client", "roles/cloudtrace.agent")
+"""What a client in the mesh needs on the project: its routes, and to send traces (Google's guide, "Required roles")."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class McpClientArgs:
     spec: Client
     servers: Mapping[str, McpServer]
     """Every server of the fleet; the client gets what has to do with those that it calls."""
+    mesh: ServiceMesh | None = None
+    """The mesh, where some client of the fleet is in it."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -61,11 +66,12 @@ class McpClient(pulumi.ComponentResource):
     def __init__(self, name: str, args: McpClientArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(MCP_CLIENT, name, None, opts)
         self._name, self._args, self._spec = name, args, args.spec
+        self._mesh = args.mesh if args.spec.topology == "mesh" else None
         self._servers = {called: args.servers[called] for called in args.spec.calls}
         self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
 
         self.account = self._identity()
-        rights = [*self._roles(), *(self._may_call() if args.spec.topology == "service" else ())]
+        rights = [*self._roles(), *(self._may_call() if args.spec.topology != "sidecar" else ())]
         service = self._service(rights)
         guarded = Guarded(server=name, project=args.project, region=args.region, service=service.name)
         callers = grants(args.spec.access, guarded, args.foundation, self._child)
@@ -96,7 +102,7 @@ class McpClient(pulumi.ComponentResource):
                 member=self.account.apply(naming.account_member),
                 opts=self._child,
             )
-            for role in self._spec.roles
+            for role in dict.fromkeys((*self._spec.roles, *(MESH_ROLES if self._mesh else ())))
         ]
 
     def _may_call(self) -> list[pulumi.Resource]:
@@ -127,6 +133,8 @@ class McpClient(pulumi.ComponentResource):
         }
         if spec.vpc is not None:
             revision["vpc_access"] = template.vpc_access(spec.vpc)
+        if self._mesh is not None:
+            revision["service_mesh"] = {"mesh": self._mesh.mesh}
         return gcp.cloudrunv2.Service(
             self._name,
             name=naming.service_name(self._name),
@@ -137,6 +145,7 @@ class McpClient(pulumi.ComponentResource):
             ingress="INGRESS_TRAFFIC_ALL",
             deletion_protection=spec.deletion_protection,
             scaling={"min_instance_count": 0},
+            launch_stage="BETA" if self._mesh is not None else None,
             template=revision,
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=[*rights]),
             **switches(spec.access),
@@ -146,7 +155,14 @@ class McpClient(pulumi.ComponentResource):
         spec = self._spec
         beside = sidecar_ports(spec, {name: one.spec for name, one in self._servers.items()})
         near = spec.topology == "sidecar"
-        env = {**spec.env, SERVERS: _near(self._servers, beside) if near else _far(self._servers)}
+        match spec.topology:
+            case "sidecar":
+                found = _near(self._servers, beside)
+            case "mesh":
+                found = _meshed(self._servers)
+            case "service":
+                found = _far(self._servers)
+        env = {**spec.env, SERVERS: found}
         (own,) = template.containers(spec.as_server, self._image(), {}, template.variables(env, {}))
         if not near:
             return [own]
@@ -182,6 +198,13 @@ def _far(servers: Mapping[str, McpServer]) -> pulumi.Output[str]:
         )
 
     return pulumi.Output.all(*(server.base_url for server in servers.values())).apply(written)
+
+
+def _meshed(servers: Mapping[str, McpServer]) -> str:
+    """Where servers answer in the mesh, which adds the ID token: so there is no audience."""
+    return json.dumps(
+        {name: {"url": naming.mcp_url(naming.mesh_url(name), one.spec.path)} for name, one in servers.items()}
+    )
 
 
 def _near(servers: Mapping[str, McpServer], ports: Mapping[str, int]) -> str:

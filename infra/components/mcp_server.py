@@ -50,6 +50,8 @@ class McpServerArgs:
     regions: Sequence[str]
     foundation: Foundation
     spec: Server
+    in_mesh: bool = False
+    """Whether a client calls it through the service mesh."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -251,7 +253,7 @@ class McpServer(pulumi.ComponentResource):
                 transports=spec.transports,
                 stateless=spec.sessions == "stateless",
                 health_path=spec.health_path,
-                allowed_hosts=naming.allowed_hosts(self._name, spec.domain),
+                allowed_hosts=naming.allowed_hosts(self._name, spec.domain, in_mesh=self._args.in_mesh),
                 allowed_origins=spec.allowed_origins,
                 user=spec.env,
             ),

@@ -31,10 +31,11 @@ class Client(Model):
         " `MCP_SERVERS`.",
         examples=[["reference", "toolbox"]],
     )
-    topology: Literal["service", "sidecar"] = Field(
+    topology: Literal["service", "sidecar", "mesh"] = Field(
         default="service",
         description="How it reaches them. `service`: over HTTPS, with an ID token for each. `sidecar`: their containers"
-        " run beside its own, at `http://localhost:PORT`, and are reached by nobody else.",
+        " run beside its own, at `http://localhost:PORT`, and are reached by nobody else. `mesh`: at"
+        " `http://mcp-SERVER`, through Cloud Service Mesh (a preview), which adds the ID token; needs `vpc`.",
         examples=["sidecar"],
     )
     access: Access = Field(
@@ -72,7 +73,8 @@ class Client(Model):
     )
     vpc: Annotated[Vpc, Kind("[vpc](#vpc)", "")] | None = Field(
         default=None,
-        description="Direct VPC egress: with `all_traffic` it reaches servers whose ingress is `internal`.",
+        description="Direct VPC egress: with `all_traffic` it reaches servers whose ingress is `internal`. A client in"
+        " the mesh needs it, with its `network`.",
         examples=[{"network": "default", "all_traffic": True}],
     )
     description: str = Field(
@@ -150,6 +152,8 @@ def among(clients: Mapping[str, Client], servers: Mapping[str, Server]) -> Itera
                 continue
             for sentence in _cannot_call(client, called, servers[called]):
                 yield (name, "calls", index), sentence
+        if client.topology == "mesh":
+            yield from _no_way_out(name, client)
         if client.topology == "sidecar" and len(known) == len(client.calls):
             yield from _ports(name, client, servers)
 
@@ -159,12 +163,27 @@ def _cannot_call(client: Client, name: str, server: Server) -> Iterator[str]:
         if server.all_secrets or server.volumes or server.sidecars:
             yield f"{name} has secrets, volumes or sidecars, which a client has not; write topology: service"
         return
+    if client.topology == "mesh" and not server.default_url:
+        yield f"{name} has default_url: false, and the mesh calls a service there; write topology: service"
     if isinstance(server.access, (IapAccess, OauthAccess)):
         yield f"{name} asks for a login that an account's ID token is not; give it access by iam"
     if server.ingress != "all" and not (client.vpc and client.vpc.all_traffic):
         yield (
             f"{name} lets in the project's networks only (ingress: {server.ingress}); add"
             " vpc: {network: default, all_traffic: true} to the client"
+        )
+
+
+def _no_way_out(name: str, client: Client) -> Iterator[Mistake]:
+    if client.vpc is None:
+        yield (
+            (name, "vpc"),
+            "missing; a mesh takes what a client sends into a VPC network, add vpc: {network: default}",
+        )
+    elif client.vpc.network is None:
+        yield (
+            (name, "vpc", "network"),
+            "missing; the names of the mesh are known in a network, so write it beside the subnetwork",
         )
 
 

@@ -96,6 +96,14 @@ class Fleet(Model):
         """Where the servers run; the first is where the images are."""
         return self.regions or (str(self.region),)
 
+    @property
+    def meshed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The servers that clients call through the mesh, and the VPC networks that these clients are in."""
+        clients = [one for one in self.clients.values() if one.topology == "mesh"]
+        called = {server: None for one in clients for server in one.calls}
+        networks = {str(one.vpc.network): None for one in clients if one.vpc is not None}
+        return tuple(called), tuple(networks)
+
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_profile(cls, raw: Any) -> Any:

@@ -46,7 +46,7 @@ from local_cloud.upstream import Upstream
 
 _METADATA_KIND: Final = "metadata-server"
 _METADATA_PORTS: Final = (80, *range(18400, 18500))
-_HTTPS: Final = 443
+_HTTP, _HTTPS = 80, 443
 _TICK: Final = 1.0
 _log = logging.getLogger(__name__)
 
@@ -77,8 +77,8 @@ class Gateway:
     app: ASGIApp
     """Answers on port 443."""
     tls: ssl.SSLContext
-    named: Callable[[str], bool]
-    """Whether a host name leads there."""
+    named: Callable[[str, str], bool]
+    """Whether a host name leads there for the container with an address."""
     trust: Path
     """The certificates that make a container trust it."""
 
@@ -140,7 +140,8 @@ class DockerDataPlane:
     async def open(self, metadata: ASGIApp, gateway: Gateway | None = None) -> None:
         """Make the network, serve *metadata* on its gateway, begin to watch containers.
 
-        With *gateway*, services are reached from containers by their own names as well.
+        With *gateway*, services are reached from containers by their own names as well, and *metadata* answers on port
+        80, too: there it is what names of a service mesh lead to (`mesh.create_proxy`).
 
         Raises:
             RolloutError: Docker can't be reached, or the metadata server has no port.
@@ -161,6 +162,8 @@ class DockerDataPlane:
             metadata_port=self._open_metadata(self._metadata),
             cpus=cpus,
         )
+        if gateway is not None and not self._metadata.open(_HTTP):
+            _log.warning("port %d of %s cannot be had: names of a service mesh lead nowhere", _HTTP, address)
         await self._metadata.serve(metadata)
         self._engine.watch(self._ended, self._watch_connected)
         self._ticker = asyncio.create_task(self._tick(), name="data-plane-ticker")
@@ -328,6 +331,8 @@ class DockerDataPlane:
             region=revision.region,
             instance_id=instance.seen.id,
             inside=revision.vpc_all_traffic,
+            network=revision.network,
+            mesh=revision.mesh,
         )
 
     def refresh(self, secret: str) -> None:

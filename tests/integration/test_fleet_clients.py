@@ -7,52 +7,79 @@ import pytest
 
 pytestmark = pytest.mark.integration
 
-CLIENTS = """
+SOURCE = '{folder: ., dockerfile: mcp_client/Dockerfile, build_args: {BASE_IMAGE: "mcpfleet/base:python3.13"}}'
+ADA = """access: {iam: {invokers: ["user:ada@mcpfleet.test"]}}"""
+# A server for the project's own network; `assistant` is not in the network, which is all that keeps it out.
+HIDDEN = """
+      hidden:
+        source:
+          image: docker.io/mcpfleet-examples/toolbox:1
+          port: 5000
+          args: ["--port", "5000", "--host", "0.0.0.0"]
+        ingress: internal
+        access: {iam: {invokers: ["serviceAccount:mcp-assistant@mcpfleet-local.iam.gserviceaccount.com"]}}"""
+CLIENTS = f"""
     clients:
-      assistant:
-        source: {folder: ., dockerfile: mcp_client/Dockerfile, build_args: {BASE_IMAGE: "mcpfleet/base:python3.13"}}
-        calls: [reference]
-        access: {iam: {invokers: ["user:ada@mcpfleet.test"]}}
+      assistant: {{source: {SOURCE}, calls: [reference], health_path: /health, {ADA}}}
+      near: {{source: {SOURCE}, calls: [reference], health_path: /health, topology: sidecar, {ADA}}}
+      inside:
+        source: {SOURCE}
+        calls: [hidden]
         health_path: /health
-      near:
-        source: {folder: ., dockerfile: mcp_client/Dockerfile, build_args: {BASE_IMAGE: "mcpfleet/base:python3.13"}}
+        vpc: {{network: default, all_traffic: true}}
+        {ADA}
+      meshed:
+        source: {SOURCE}
         calls: [reference]
-        topology: sidecar
-        access: {iam: {invokers: ["user:ada@mcpfleet.test"]}}
         health_path: /health
+        topology: mesh
+        vpc: {{network: default}}
+        {ADA}
+      other:
+        source: {SOURCE}
+        calls: [toolbox, hidden]
+        health_path: /health
+        topology: mesh
+        vpc: {{network: default, all_traffic: true}}
+        {ADA}
       agent-adk: &agent
         source:
           folder: .
           dockerfile: examples/agent/Dockerfile
-          build_args: {BASE_IMAGE: "mcpfleet/base:python3.13", FRAMEWORK: adk}
+          build_args: {{BASE_IMAGE: "mcpfleet/base:python3.13", FRAMEWORK: adk}}
         calls: [reference]
-        access: {iam: {invokers: ["user:ada@mcpfleet.test"]}}
         roles: [roles/aiplatform.user]
-        env: {MODEL: scripted}
+        env: {{MODEL: scripted}}
         health_path: /health
         memory: 1Gi
+        {ADA}
       agent-pydantic-ai:
         <<: *agent
         source:
           folder: .
           dockerfile: examples/agent/Dockerfile
-          build_args: {BASE_IMAGE: "mcpfleet/base:python3.13", FRAMEWORK: pydantic-ai}
+          build_args: {{BASE_IMAGE: "mcpfleet/base:python3.13", FRAMEWORK: pydantic-ai}}
 encryptionsalt:"""
 
+# Prints the status of a call of the URL, with an ID token for the audience under the header; 0 where nobody answers.
 CALL = """
 import sys, httpx2
 from mcpfleet.auth import IdTokenAuth
-url, audience = sys.argv[1:]
+url, audience, header = sys.argv[1:]
 headers = {"accept": "application/json, text/event-stream"}
+auth = IdTokenAuth(audience, header=header) if audience else None
 ping = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-print(httpx2.post(url + "/mcp", json=ping, headers=headers, auth=IdTokenAuth(audience), timeout=60).status_code)
+try:
+    print(httpx2.post(url + "/mcp", json=ping, headers=headers, auth=auth, timeout=60).status_code)
+except httpx2.ConnectError:
+    print(0)
 """
 
 
 @pytest.fixture(scope="module")
 def checkout(make_checkout):
     made = make_checkout("clients")
-    made.edit("Pulumi.local.yaml", "\nencryptionsalt:", CLIENTS)
+    made.edit("Pulumi.local.yaml", "\nencryptionsalt:", HIDDEN + CLIENTS)
     made.ok("up")
     return made
 
@@ -97,11 +124,12 @@ def address(checkout):
 
 @pytest.fixture(scope="module")
 def from_inside(checkout, engine):
-    """`from_inside(url, audience)`: the status of a call from the container of `assistant`, with its own identity."""
-    (container,) = [one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == "mcp-assistant"]
+    """`from_inside(url, audience, client)`: the status of a call from the client's container, as its account."""
 
-    def run(url, audience):
-        code, said = container.exec_run(["/opt/venv/bin/python", "-c", CALL, url, audience])
+    def run(url, audience="", client="assistant", header="X-Serverless-Authorization"):
+        service = f"mcp-{client}"
+        (container,) = [one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == service]
+        code, said = container.exec_run(["/opt/venv/bin/python", "-c", CALL, url, audience, header])
         assert code == 0, said.decode()
         return int(said)
 
@@ -122,7 +150,7 @@ def test_a_client_that_is_not_named_gets_403_and_a_token_for_one_server_is_refus
     assert from_inside(address("toolbox"), address("reference")) == 401
 
 
-def test_the_servers_policy_holds_its_invokers_and_its_clients_and_nobody_else(checkout):
+def test_a_servers_policy_holds_its_invokers_and_its_clients_and_nobody_else(checkout):
     def members(service):
         from google.auth.transport.requests import AuthorizedSession
         from google.oauth2 import service_account
@@ -135,14 +163,15 @@ def test_the_servers_policy_holds_its_invokers_and_its_clients_and_nobody_else(c
         path = f"run/v2/projects/mcpfleet-local/locations/europe-west1/services/{service}:getIamPolicy"
         with AuthorizedSession(credentials) as session:
             policy = session.get(f"{checkout.place.url}/{path}", timeout=30).json()
-        return {(one["role"], member) for one in policy["bindings"] for member in one["members"]}
+        assert {one["role"] for one in policy["bindings"]} == {"roles/run.invoker"}
+        return {member for one in policy["bindings"] for member in one["members"]}
 
-    clients = [one for one in checkout.state.outputs["clients"].values() if one["topology"] == "service"]
-    accounts = {("roles/run.invoker", f"serviceAccount:{one['account']}") for one in clients}
-    ada = ("roles/run.invoker", "user:ada@mcpfleet.test")
-    assert len(accounts) == len(clients) == 3
-    assert members("mcp-reference") == {ada, *accounts}
-    assert members("mcp-toolbox") == {ada}
+    ada = "user:ada@mcpfleet.test"
+    clients = {name: f"serviceAccount:{one['account']}" for name, one in checkout.state.outputs["clients"].items()}
+    agents = {clients["agent-adk"], clients["agent-pydantic-ai"]}
+    assert members("mcp-reference") == {ada, clients["assistant"], clients["meshed"], *agents}
+    assert members("mcp-toolbox") == {ada, clients["other"]}
+    assert members("mcp-hidden") == {clients["assistant"], clients["inside"], clients["other"]}
 
 
 def test_a_server_beside_its_client_answers_it_and_nobody_else(checkout, ask):
@@ -169,6 +198,37 @@ def test_nobody_calls_a_client_unless_the_fleet_says_so(checkout):
         for auth in (None, checkout.who("bob", target["url"]))
     ]
     assert refused == [403, 403]
+
+
+def test_a_client_in_the_mesh_calls_its_server_by_its_short_name_and_the_mesh_adds_its_identity(checkout, ask):
+    tools = [tool["name"] for tool in ask("meshed")["reference"]["tools"]]
+    assert "add" in tools
+    found = ask("meshed", tool="whoami")["reference"]["result"]["structuredContent"]
+    assert found["caller"] == checkout.state.outputs["clients"]["meshed"]["account"]
+    assert found["service"] == "mcp-reference"
+
+
+def test_a_client_in_the_mesh_that_is_not_named_gets_403_and_a_name_that_no_client_calls_is_none(from_inside):
+    assert from_inside("http://mcp-reference", client="meshed") == 200
+    assert from_inside("http://mcp-toolbox", client="meshed") == 403
+    assert from_inside("http://mcp-near", client="meshed") == 0
+    assert from_inside("http://mcp-reference", client="assistant") == 0, "it is not in the mesh"
+
+
+def test_a_stolen_token_does_not_help_a_client_in_the_mesh(from_inside, address):
+    stolen = address("reference")
+    assert from_inside("http://mcp-toolbox", stolen, client="meshed") == 401
+    as_itself = from_inside("http://mcp-toolbox", stolen, client="meshed", header="Authorization")
+    assert as_itself == 403, "the mesh writes its own there"
+    assert from_inside(address("toolbox"), stolen, client="meshed") == 401
+
+
+def test_an_internal_server_is_reached_through_the_network_and_is_not_there_without_it(ask, from_inside, address):
+    assert {tool["name"] for tool in ask("inside")["hidden"]["tools"]} >= {"slugify"}
+    assert {tool["name"] for tool in ask("other")["hidden"]["tools"]} >= {"slugify"}, "over the mesh, too"
+    hidden = address("hidden")
+    assert from_inside(hidden, hidden, client="inside") == 200
+    assert from_inside(hidden, hidden, client="assistant") == 404, "an invoker outside of the network"
 
 
 def test_a_second_up_changes_nothing(checkout):

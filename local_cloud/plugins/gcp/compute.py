@@ -141,7 +141,12 @@ class BackendService(ComputeResource):
         blocks("backends", _BACKEND, ordered=False),
         integer("connectionDrainingTimeoutSec", "", default=300),
         boolean("enableCdn", "enableCDN"),
-        text("loadBalancingScheme", default="EXTERNAL", force_new=True, choices=("EXTERNAL", "EXTERNAL_MANAGED")),
+        text(
+            "loadBalancingScheme",
+            default="EXTERNAL",
+            force_new=True,
+            choices=("EXTERNAL", "EXTERNAL_MANAGED", "INTERNAL_SELF_MANAGED"),
+        ),
         text("portName", computed=True),
         text("protocol", computed=True, choices=("HTTP", "HTTPS", "HTTP2", "TCP", "SSL", "GRPC", "UNSPECIFIED", "H2C")),
         text("sessionAffinity", computed=True),

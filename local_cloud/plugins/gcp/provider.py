@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 
 from local_cloud.plugins.failures import CheckFailure
-from local_cloud.plugins.gcp import compute, config
+from local_cloud.plugins.gcp import compute, config, mesh
 from local_cloud.plugins.gcp.account import Account
 from local_cloud.plugins.gcp.agent_registry import AgentRegistryService
 from local_cloud.plugins.gcp.iam_member import ProjectIamMember, RepositoryIamMember, RunServiceIamMember
@@ -50,7 +50,7 @@ class GcpProvider(Provider):
             ServiceIdentity(),
             Settings(),
             WebCloudRunServiceIamMember(),
-            *(kind() for kind in compute.TYPES),
+            *(kind() for kind in (*compute.TYPES, *mesh.TYPES)),
         ]
         functions = {
             "gcp:organizations/getClientConfig:getClientConfig": get_client_config,

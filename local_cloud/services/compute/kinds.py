@@ -81,7 +81,7 @@ GLOBAL: Final[Mapping[str, Kind]] = {
         ),
         values={
             "protocol": frozenset({"HTTP", "HTTPS", "HTTP2", ""}),
-            "loadBalancingScheme": _SCHEME,
+            "loadBalancingScheme": _SCHEME | {"INTERNAL_SELF_MANAGED"},
             "sessionAffinity": frozenset({"NONE", ""}),
             "enableCDN": _NOTHING,
             "securityPolicy": _NOTHING,

@@ -44,10 +44,15 @@ class Compute:
         self._enabled = enabled
         self._clock = clock
         self._watchers: list[Callable[[], None]] = []
+        self._users: list[Callable[[str], str | None]] = []
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call *changed* after each change."""
         self._watchers.append(changed)
+
+    def used(self, user_of: Callable[[str], str | None]) -> None:
+        """Ask *user_of*, before a document is deleted, what of another API needs the document with that path."""
+        self._users.append(user_of)
 
     def create(self, parent: str, collection: str, body: Document) -> Document:
         """Make a document below *parent* (`projects/P/global`); the finished operation.
@@ -130,14 +135,15 @@ class Compute:
         if self._store.get(KIND, path) is None and self._built_in(path) is not None:
             raise unimplemented(path, "every project has its default network here.")
         self._existing(path)
-        for other, record in self._store.list(KIND):
-            if path in record.get(_NEEDS, []):
-                one = kind_of(path.rpartition("/")[0].rpartition("/")[0], path.split("/")[-2]).one
-                raise GoogleError(
-                    "FAILED_PRECONDITION",
-                    f"The {one} resource '{path}' is already being used by '{other}'",
-                    reason="resourceInUseByAnotherResource",
-                )
+        users = [other for other, record in self._store.list(KIND) if path in record.get(_NEEDS, [])]
+        users += [user for ask in self._users if (user := ask(path)) is not None]
+        if users:
+            one = kind_of(path.rpartition("/")[0].rpartition("/")[0], path.split("/")[-2]).one
+            raise GoogleError(
+                "FAILED_PRECONDITION",
+                f"The {one} resource '{path}' is already being used by '{users[0]}'",
+                reason="resourceInUseByAnotherResource",
+            )
         self._store.delete(KIND, path)
         self._tell()
         return self._operation(path, "delete")
@@ -187,6 +193,7 @@ class Compute:
             needs += self._check_backends(body)
         elif collection == "urlMaps":
             needs += self._check_routes(body)
+            self._check_balanced(needs)
         elif collection == "subnetworks":
             _check_range(body["ipCidrRange"])
         elif collection == "forwardingRules" and (given := body.get("IPAddress")):
@@ -257,6 +264,11 @@ class Compute:
                 self._refer(f"resource.pathMatchers[{name}]", one, ("backendServices",)) for one in services if one
             ]
         return needs
+
+    def _check_balanced(self, backends: list[str]) -> None:
+        for path in backends:
+            if (self.find(path) or {}).get("loadBalancingScheme") == "INTERNAL_SELF_MANAGED":
+                raise unimplemented(f"urlMap to {path}", "a mesh has HTTP routes of Network Services here.")
 
     def _check_address(self, path: str, given: str) -> list[str]:
         try:

@@ -23,7 +23,7 @@ from local_cloud.services.run.records import (
     timestamp,
 )
 from local_cloud.services.run.rollout import Rollouts, mark_retiring
-from local_cloud.services.run.seams import Accounts, Networks, PolicyStore, address
+from local_cloud.services.run.seams import Accounts, Meshes, Networks, PolicyStore, address
 from local_cloud.services.run.workload import workload
 from local_cloud.settings import Settings
 from local_cloud.store import Document, Store
@@ -53,6 +53,7 @@ class RunModel:
         accounts: Accounts,
         sources: Sources,
         networks: Networks,
+        meshes: Meshes,
         now: Clock = timestamp,
         new_uid: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
@@ -62,6 +63,7 @@ class RunModel:
         self._data_plane = data_plane
         self._accounts = accounts
         self._networks = networks
+        self._meshes = meshes
         self._now = now
         self._new_uid = new_uid
         # The registry of this cloud is what Artifact Registry is to Google's: its images are always allowed.
@@ -255,6 +257,9 @@ class RunModel:
             {field: value for field, value in service.items() if field not in ("name", "etag")}, account
         )
         self._connect(spec["template"], place)
+        mesh = spec["template"].get("serviceMesh", {}).get("mesh", "")
+        if mesh and not self._meshes.exists(mesh):
+            raise invalid(f"Violation in {request}.service.template.service_mesh.mesh: {mesh} was not found.")
         self._check_account(spec["template"]["serviceAccount"], place.project, caller)
         return spec
 

@@ -42,6 +42,14 @@ class Networks(Protocol):
         ...
 
 
+class Meshes(Protocol):
+    """What is asked of `services.networkservices.NetworkServices`."""
+
+    def exists(self, mesh: str) -> bool:
+        """Whether there is a mesh with that full name."""
+        ...
+
+
 def address(data_plane: DataPlane, service: str) -> str:
     """Where *service* (its full name) answers; "" where it has no address: its port was taken by another program."""
     try:

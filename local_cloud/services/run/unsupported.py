@@ -23,7 +23,6 @@ _TEMPLATE: Final = {
     "encryptionKeyShutdownDuration": "there is no Cloud KMS here.",
     "nodeSelector": "there is no GPU here.",
     "gpuZonalRedundancyDisabled": "there is no GPU here.",
-    "serviceMesh": "there is no service mesh here.",
     "workloadIdentityConfig": "there are no workload identities of agents here.",
 }
 _VOLUME: Final = {

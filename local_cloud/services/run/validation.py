@@ -33,6 +33,7 @@ _REVISION_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 _ACCOUNT = re.compile(r"[a-z0-9-]{1,63}@[a-z0-9.-]{1,253}")
+_MESH = re.compile(r"projects/[a-z0-9-]+/locations/global/meshes/[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _LIMITS: Final = {
     "description": 512,
     "audiences": 32768,
@@ -87,6 +88,9 @@ def violations(service_id: str, service: Document, registries: frozenset[str]) -
     identity = service.get("template", {}).get("workloadIdentityConfig")
     if service.get("functionalType") == "FUNCTIONAL_TYPE_AGENT" and not identity:
         yield "service.functional_type", "FUNCTIONAL_TYPE_AGENT needs template.workload_identity_config to be set."
+    mesh = service.get("template", {}).get("serviceMesh", {}).get("mesh")
+    if mesh and service.get("launchStage") not in ("ALPHA", "BETA"):
+        yield "service.launch_stage", "a service mesh is a preview feature: set the launch stage to BETA."
     yield from _service_scaling(service.get("scaling", {}))
     yield from _traffic(service.get("traffic", []))
     if "template" in service:
@@ -179,6 +183,7 @@ def _template(service_id: str, template: Document, registries: frozenset[str]) -
     if account and not _ACCOUNT.fullmatch(account):
         yield f"{path}.service_account", f"Unsupported service account '{account}'; give its e-mail address."
     yield from _vpc(template.get("vpcAccess"))
+    yield from _mesh(template)
     yield from _volumes(template)
     yield from _containers(template, registries)
 
@@ -214,6 +219,16 @@ def _vpc(access: Document | None) -> Iterator[Violation]:
                 f"{path}.network_interfaces[{index}]",
                 "at least one of network or subnetwork should not be empty.",
             )
+
+
+def _mesh(template: Document) -> Iterator[Violation]:
+    mesh = template.get("serviceMesh", {}).get("mesh", "")
+    if not mesh:
+        return
+    if not _MESH.fullmatch(mesh):
+        yield "service.template.service_mesh.mesh", "must be projects/PROJECT/locations/global/meshes/MESH."
+    if not template.get("vpcAccess"):
+        yield "service.template.service_mesh", "network egress to a VPC network is required: set vpc_access."
 
 
 def _volumes(template: Document) -> Iterator[Violation]:

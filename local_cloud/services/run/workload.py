@@ -14,6 +14,7 @@ from local_cloud.dataplane import (
     SecretRef,
     Volume,
 )
+from local_cloud.services.compute.model import reference
 from local_cloud.services.run.places import parts, short
 from local_cloud.services.run.quantities import quantity, whole_seconds
 from local_cloud.store import Document
@@ -68,6 +69,8 @@ def workload(revision: Document, scaling: Document) -> Revision:
         health_checked=not template.get("healthCheckDisabled", False),
         session_affinity=template.get("sessionAffinity", False),
         vpc_all_traffic=template.get("vpcAccess", {}).get("egress") == "ALL_TRAFFIC",
+        network=_network(template, project),
+        mesh=template.get("serviceMesh", {}).get("mesh", ""),
     )
 
 
@@ -79,6 +82,15 @@ def ingress_container(template: Document) -> int:
 def secret_name(given: str, project: str) -> str:
     """The full name of a secret that a template names by itself, or in full."""
     return given if given.startswith("projects/") else f"projects/{project}/secrets/{given}"
+
+
+def _network(template: Document, project: str) -> str:
+    """The path of the VPC network; a template may name it alone. An interface has one (`RunModel`)."""
+    interfaces: list[Document] = template.get("vpcAccess", {}).get("networkInterfaces", [])
+    given: str = interfaces[0].get("network", "") if interfaces else ""
+    if not given:
+        return ""
+    return reference(given) if "/" in given else f"projects/{project}/global/networks/{given}"
 
 
 def _container(container: Document, digest: str, project: str) -> Container:

@@ -36,6 +36,7 @@ TITLES: Final[Mapping[str, str]] = {
     "storage.googleapis.com": "Cloud Storage API",
     "sts.googleapis.com": "Security Token Service API",
     "telemetry.googleapis.com": "Telemetry API",
+    "trafficdirector.googleapis.com": "Traffic Director API",
     "vpcaccess.googleapis.com": "Serverless VPC Access API",
 }
 # What this cloud gives a project at its birth, so that a program can enable the rest.

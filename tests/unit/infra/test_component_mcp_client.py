@@ -137,7 +137,7 @@ REFUSED = [
     ({"calls": ["referense"]}, {}, "calls[0]: 'referense' is not a server; there is reference, toolbox, open"),
     ({"calls": []}, {}, "calls: is empty"),
     ({"calls": ["open", "open"]}, {}, "calls: 'open' is in the list twice"),
-    ({"topology": "mesh"}, {}, "topology: \"mesh\" is not known; write one of 'service' or 'sidecar'"),
+    ({"topology": "mash"}, {}, "topology: \"mash\" is not known; write one of 'service', 'sidecar' or 'mesh'"),
     ({"env": {"MCP_SERVERS": "{}"}}, {}, "env.MCP_SERVERS: is set by the fleet"),
     ({"env": {"API_TOKEN": "hunter22hunter"}}, {}, "env.API_TOKEN: looks like a secret"),
     ({"source": {"stdio": {"npm": "x@1.0.0"}}}, {}, "source.stdio: is a kind of server"),

@@ -14,6 +14,7 @@ PINNED = {
     "FOUNDATION": "mcpfleet:index:Foundation",
     "MCP_CLIENT": "mcpfleet:index:McpClient",
     "MCP_SERVER": "mcpfleet:index:McpServer",
+    "SERVICE_MESH": "mcpfleet:index:ServiceMesh",
 }
 
 

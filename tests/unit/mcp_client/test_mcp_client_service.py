@@ -229,12 +229,18 @@ def test_the_environment_names_servers_and_a_sidecar_needs_no_audience():
     assert settings.servers["near"].audience is None
 
 
+def test_a_server_in_the_mesh_is_called_in_the_clear_because_no_token_goes_along():
+    settings = load_settings({"MCP_SERVERS": '{"a": {"url": "http://mcp-a"}}'})
+    assert settings.servers["a"].url == "http://mcp-a/mcp"
+    assert settings.servers["a"].target.origin == "http://mcp-a"
+
+
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
         ({}, "MCP_SERVERS: "),
         ({"MCP_SERVERS": "nonsense"}, "MCP_SERVERS: "),
-        ({"MCP_SERVERS": '{"a": {"url": "http://elsewhere/mcp"}}'}, "Use https://elsewhere"),
+        ({"MCP_SERVERS": '{"a": {"url": "http://elsewhere/mcp", "audience": "https://a"}}'}, "Use https://elsewhere"),
         ({"MCP_SERVERS": '{"a": {"uri": "x"}}'}, "MCP_SERVERS.a.uri: "),
         ({"MCP_SERVERS": "{}", "PORT": "0"}, "PORT: "),
     ],

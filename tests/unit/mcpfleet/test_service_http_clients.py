@@ -233,8 +233,14 @@ async def test_a_refusal_of_what_asks_nothing_is_left_as_it_is(body):
     [
         ("", "MCP_SERVERS: Invalid JSON"),
         ("[]", "MCP_SERVERS: "),
-        ('{"a": {"url": "http://elsewhere/mcp"}, "b": {}}', "MCP_SERVERS.a.url: An ID token must not cross"),
-        ('{"a": {"url": "http://elsewhere/mcp"}, "b": {}}', "MCP_SERVERS.b.url: Field required"),
+        (
+            '{"a": {"url": "http://elsewhere/mcp", "audience": "https://a"}, "b": {}}',
+            "MCP_SERVERS.a.url: An ID token must not cross",
+        ),
+        (
+            '{"a": {"url": "http://elsewhere/mcp", "audience": "https://a"}, "b": {}}',
+            "MCP_SERVERS.b.url: Field required",
+        ),
     ],
 )
 def test_a_mistake_in_the_variable_is_named_by_its_path(text, said):

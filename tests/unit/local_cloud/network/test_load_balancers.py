@@ -109,7 +109,7 @@ def test_a_part_that_does_not_exist_is_named(api):
 @pytest.mark.parametrize(
     ("collection", "body", "status", "said"),
     [
-        ("backendServices", {"loadBalancingScheme": "INTERNAL_SELF_MANAGED"}, 501, "loadBalancingScheme"),
+        ("backendServices", {"loadBalancingScheme": "INTERNAL_MANAGED"}, 501, "loadBalancingScheme"),
         ("backendServices", {"enableCDN": True}, 501, "enableCDN"),
         ("backendServices", {"iap": {"enabled": True}}, 501, "backendService.iap"),
         ("addresses", {"addressType": "INTERNAL"}, 501, "addressType"),

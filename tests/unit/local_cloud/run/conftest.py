@@ -190,6 +190,7 @@ class World:
             Settings(state=Path("/nowhere"), project=PROJECT, project_number=NUMBER),
             accounts=type("Accounts", (), {"exists": lambda _, email: email in self.accounts})(),
             networks=type("Networks", (), {"network_of": lambda *_: ("default", "default")})(),
+            meshes=type("Meshes", (), {"exists": lambda _, mesh: mesh.endswith("/meshes/there")})(),
             sources=type("Sources", (), {"check": lambda _, revision: None})(),
         )
         gate: Any = self.gate

@@ -345,7 +345,6 @@ OURS = [
     (service({"encryptionKey": "k"}), "service.template.encryptionKey"),
     (service({"encryptionKeyRevocationAction": "SHUTDOWN"}), "service.template.encryptionKeyRevocationAction"),
     (service({"nodeSelector": {"accelerator": "nvidia-l4"}}), "service.template.nodeSelector"),
-    (service({"serviceMesh": {"mesh": "m"}}), "service.template.serviceMesh"),
     (service({"scaling": {"cpuUtilization": 0.5}}), "service.template.scaling.cpuUtilization"),
     (service({"timeout": "0.5s"}), "service.template.timeout"),
     (

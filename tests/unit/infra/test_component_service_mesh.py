@@ -1,0 +1,158 @@
+"""Clients in the service mesh: what leads from a short name to a server. Decided here without a cloud."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from infra.fleet import FleetError, parse_fleet
+
+ROOT = Path(__file__).parents[3]
+API = "gcp:projects/service:Service"
+BACKEND = "gcp:compute/backendService:BackendService"
+GRANT = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
+GROUP = "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup"
+MESH = "gcp:networkservices/mesh:Mesh"
+RECORD = "gcp:dns/recordSet:RecordSet"
+ROLE = "gcp:projects/iAMMember:IAMMember"
+ROUTE = "gcp:networkservices/httpRoute:HttpRoute"
+SERVICE_MESH = "mcpfleet:index:ServiceMesh"
+ZONE = "gcp:dns/managedZone:ManagedZone"
+OF_A_MESH = (MESH, ROUTE, ZONE, RECORD)
+
+SERVERS = {
+    "reference": {"source": {"build": "./mcp_server"}},
+    "toolbox": {"source": {"image": "docker.io/acme/tool:1", "port": 5000}, "path": "/tools"},
+    "alone": {"source": {"image": "docker.io/acme/alone:1"}},
+}
+SOURCE = {"image": "docker.io/acme/assistant:1"}
+MESHED = {"source": SOURCE, "calls": ["reference"], "topology": "mesh", "vpc": {"network": "default"}}
+
+
+@pytest.fixture(name="build")
+def _build(deploy):
+    """The whole program, with these clients of the servers."""
+
+    def build(servers=SERVERS, fleet=None, **clients):
+        raw = {"servers": servers, "clients": clients, **(fleet or {"region": "europe-west1"})}
+        config = {"gcp:project": "p", "mcpfleet:fleet": json.dumps(raw)}
+        return deploy(lambda: runpy.run_path(str(ROOT), run_name="__main__"), config=config)
+
+    return build
+
+
+def test_a_client_joins_the_mesh_and_is_told_short_names_and_no_audience(build):
+    plan = build(assistant={**MESHED, "calls": ["reference", "toolbox"]})
+    service = plan.service("assistant").inputs
+    assert service["template"]["serviceMesh"] == {"mesh": "fleet-id"}
+    assert service["launchStage"] == "BETA", "Google takes a preview feature in a preview stage only"
+    assert service["template"]["vpcAccess"]["networkInterfaces"] == [{"network": "default"}]
+    assert json.loads(plan.environment("assistant")["MCP_SERVERS"]) == {
+        "reference": {"url": "http://mcp-reference/mcp"},
+        "toolbox": {"url": "http://mcp-toolbox/tools"},
+    }
+
+
+def test_its_account_may_read_the_mesh_send_traces_and_call_just_its_servers(build):
+    plan = build(assistant={**MESHED, "roles": ["roles/cloudtrace.agent", "roles/aiplatform.user"]})
+    account = "serviceAccount:mcp-assistant@p.iam.gserviceaccount.com"
+    assert [(one.inputs["role"], one.inputs["member"]) for one in plan.of(ROLE)] == [
+        ("roles/cloudtrace.agent", account),
+        ("roles/aiplatform.user", account),
+        ("roles/trafficdirector.client", account),
+    ]
+    assert [(one.inputs["name"], one.inputs["member"]) for one in plan.of(GRANT)] == [("mcp-reference", account)]
+
+
+def test_a_short_name_leads_through_a_route_and_a_backend_to_the_service(build):
+    servers = {"reference": {**SERVERS["reference"], "timeout": 900}}
+    plan = build(servers, assistant=MESHED)
+    assert plan.one(MESH).inputs["name"] == "mcpfleet"
+    assert plan.one(GROUP).inputs["cloudRun"] == {"service": "mcp-reference"}
+    backend = plan.one(BACKEND).inputs
+    assert (backend["loadBalancingScheme"], backend["backends"]) == (
+        "INTERNAL_SELF_MANAGED",
+        [{"group": "mcp-reference-mesh-europe-west1-id"}],
+    )
+    route = plan.one(ROUTE).inputs
+    assert (route["hostnames"], route["meshes"]) == (["mcp-reference"], ["fleet-id"])
+    (rule,) = route["rules"]
+    assert rule["action"]["timeout"] == "900s", "the server's own"
+    (destination,) = rule["action"]["destinations"]
+    assert destination == {"serviceName": "projects/p/locations/global/backendServices/mcp-reference-mesh"}
+
+
+def test_a_short_name_has_a_private_address_in_the_clients_networks(build):
+    vpc = {"network": "projects/host/global/networks/shared"}
+    plan = build(assistant=MESHED, second={**MESHED, "vpc": vpc})
+    zone = plan.one(ZONE).inputs
+    assert (zone["dnsName"], zone["visibility"]) == ("mcp-reference.", "private")
+    assert [one["networkUrl"] for one in zone["privateVisibilityConfig"]["networks"]] == [
+        "projects/p/global/networks/default",
+        "projects/host/global/networks/shared",
+    ]
+    record = plan.one(RECORD).inputs
+    assert (record["name"], record["type"], record["rrdatas"]) == ("mcp-reference.", "A", ["10.0.0.1"])
+
+
+def test_clients_share_one_mesh_which_holds_the_servers_that_they_call_and_no_others(build):
+    plan = build(assistant=MESHED, second={**MESHED, "calls": ["reference", "toolbox"]})
+    assert len(plan.of(MESH)) == 1
+    assert plan.names(ROUTE) == plan.names(ZONE) == {"mcp-reference-mesh", "mcp-toolbox-mesh"}
+    assert {one.parent for kind in OF_A_MESH for one in plan.of(kind)} == {(SERVICE_MESH, "fleet")}
+
+
+def test_routes_names_and_rights_are_there_before_the_client(build):
+    plan = build(assistant=MESHED)
+    before = plan.before(plan.service("assistant"))
+    for kind in (*OF_A_MESH, GRANT, ROLE):
+        assert {(one.type, one.name) for one in plan.of(kind)} <= before, kind
+    apis = {(API, one.name) for one in plan.of(API)}
+    assert apis <= plan.before(plan.one(ZONE))
+
+
+def test_the_apis_of_the_mesh_are_enabled_where_a_client_is_in_it(build):
+    def enabled(plan):
+        return {one.inputs["service"].partition(".")[0] for one in plan.of(API)}
+
+    wanted = {"compute", "dns", "networksecurity", "networkservices", "trafficdirector"}
+    assert wanted <= enabled(build(assistant=MESHED))
+    plan = build(assistant={"source": SOURCE, "calls": ["reference"]})
+    assert not wanted & enabled(plan)
+    assert not [one for kind in OF_A_MESH for one in plan.of(kind)]
+
+
+def test_a_server_lets_in_its_short_name_where_it_is_called_by_it(build):
+    plan = build(assistant=MESHED)
+    assert plan.environment("reference")["MCP_ALLOWED_HOSTS"] == "mcp-reference-*.run.app,mcp-reference"
+    assert plan.environment("alone")["MCP_ALLOWED_HOSTS"] == "mcp-alone-*.run.app"
+
+
+def test_a_server_in_several_regions_has_a_group_in_each_beside_those_of_its_domain(build):
+    servers = {"reference": {**SERVERS["reference"], "domain": "mcp.acme.dev"}}
+    plan = build(servers, {"regions": ["europe-west1", "us-east1"]}, assistant=MESHED)
+    groups = [(one.inputs["name"], one.inputs["region"]) for one in plan.of(GROUP) if one.parent[0] == SERVICE_MESH]
+    assert groups == [("mcp-reference-mesh", "europe-west1"), ("mcp-reference-mesh", "us-east1")]
+    names = [(one.inputs["name"], one.inputs["region"]) for one in plan.of(GROUP)]
+    assert len(set(names)) == len(names) == 4
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "said"),
+    [
+        ({"vpc": None}, {}, "vpc: missing; a mesh takes what a client sends into a VPC network, add vpc"),
+        ({"vpc": {"subnetwork": "s"}}, {}, "vpc.network: missing; the names of the mesh are known in a network"),
+        ({}, {"domain": "a.dev", "default_url": False}, "calls[0]: toolbox has default_url: false, and the mesh calls"),
+        ({}, {"access": {"oauth": {"issuer": "https://id.acme.dev"}}}, "calls[0]: toolbox asks for a login"),
+        ({}, {"ingress": "internal"}, "calls[0]: toolbox lets in the project's networks only (ingress: internal)"),
+    ],
+)
+def test_a_client_that_cannot_be_in_the_mesh_is_refused_under_its_path(client, server, said):
+    servers = {**SERVERS, "toolbox": {**SERVERS["toolbox"], **server}}
+    asked = {**MESHED, "calls": ["toolbox"], **client}
+    clients = {"assistant": {key: value for key, value in asked.items() if value is not None}}
+    with pytest.raises(FleetError) as refusal:
+        parse_fleet({"region": "europe-west1", "servers": servers, "clients": clients})
+    (line,) = str(refusal.value).splitlines()
+    assert line.startswith(f"fleet.clients.assistant.{said}"), line

@@ -1,0 +1,271 @@
+"""A service mesh and its names as documents: by the API and the plugin, and what Google would refuse."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local_cloud.errors import GoogleError
+from local_cloud.services.dns.model import Dns
+from local_cloud.services.networkservices import NetworkServices
+from local_cloud.store import Store
+from tests.unit.local_cloud.network.meshes import (
+    BACKEND_KIND,
+    GROUP_KIND,
+    MESH,
+    MESH_KIND,
+    MESHES,
+    NETWORK,
+    PRIVATE,
+    PROJECT,
+    RECORD_KIND,
+    ROUTE_KIND,
+    ROUTES,
+    ZONE_KIND,
+    ZONES,
+    mesh_resources,
+    prepared,
+    service,
+)
+
+
+@pytest.fixture
+def api(running):
+    return prepared(running)
+
+
+@pytest.fixture
+def meshed(api, program):
+    service(api)
+    return mesh_resources(program)
+
+
+def test_a_program_makes_a_mesh_whose_second_run_changes_nothing_and_whose_end_leaves_nothing(api, program, meshed):
+    for kind, inputs, made in meshed:
+        read = program.read(kind, made)
+        assert program.diff(kind, read, inputs) == {}, kind
+        assert read.resource_id == made.resource_id
+    assert meshed[0][2].resource_id == MESH
+    assert len(api.cloud.inventory()["records"]) == len(meshed)
+    for kind, _, made in reversed(meshed):
+        program.delete(kind, made)
+        assert program.read(kind, made) is None
+    assert api.cloud.inventory()["records"] == []
+
+
+def test_what_is_in_use_is_not_deleted(program, meshed):
+    by_kind = {kind: made for kind, _, made in meshed}
+    for kind in (GROUP_KIND, BACKEND_KIND):
+        with pytest.raises(Exception, match="is already being used by"):
+            program.delete(kind, by_kind[kind])
+    with pytest.raises(Exception, match=f"{MESH} is in use by {PROJECT}/locations/global/httpRoutes/mcp"):
+        program.delete(MESH_KIND, by_kind[MESH_KIND])
+    with pytest.raises(Exception, match="cannot be deleted because it contains one or more"):
+        program.delete(ZONE_KIND, by_kind[ZONE_KIND])
+
+
+def test_changes_are_made_in_place_where_google_can(api, program, meshed):
+    by_kind = {kind: (inputs, made) for kind, inputs, made in meshed}
+    program.requests.clear()
+    inputs, made = by_kind[ROUTE_KIND]
+    news = {**inputs, "hostnames": ["mcp-hello", "hello.mesh"], "labels": {"team": "a"}}
+    changed = program.update(ROUTE_KIND, made, news)
+    assert changed.properties["hostnames"] == ["mcp-hello", "hello.mesh"]
+    assert [one for one in program.requests if one.startswith("PATCH")] == [
+        f"PATCH {ROUTES}/mcp?alt=json&updateMask=hostnames%2Clabels"
+    ]
+    inputs, made = by_kind[RECORD_KIND]
+    assert program.update(RECORD_KIND, made, {**inputs, "rrdatas": ["10.9.9.9"]}).properties["rrdatas"] == ["10.9.9.9"]
+    inputs, made = by_kind[ZONE_KIND]
+    assert program.update(ZONE_KIND, made, {**inputs, "description": "x"}).properties["description"] == "x"
+    assert program.replaced(ZONE_KIND, made, {**inputs, "dnsName": "other."}) == ["dnsName"]
+    inputs, made = by_kind[MESH_KIND]
+    assert program.update(MESH_KIND, made, {**inputs, "description": "x"}).properties["description"] == "x"
+
+
+def test_everything_of_a_mesh_can_be_imported(program, meshed):
+    for kind, identity in (
+        (MESH_KIND, "mcpfleet-local/global/fleet"),
+        (ROUTE_KIND, "mcpfleet-local/mcp"),
+        (ZONE_KIND, "mcp"),
+        (RECORD_KIND, "mcp/mcp-hello./A"),
+    ):
+        found = program.imported(kind, identity)
+        assert found.resource_id == next(made.resource_id for one, _, made in meshed if one == kind)
+
+
+RULES = [{"action": {"destinations": [{"serviceName": f"{PROJECT}/locations/global/backendServices/mcp"}]}}]
+
+
+def route(**more):
+    return {"hostnames": ["mcp-other"], "meshes": [MESH], "rules": RULES, **more}
+
+
+def action(**more):
+    return [{"action": {"destinations": RULES[0]["action"]["destinations"], **more}}]
+
+
+ELSEWHERE = [{"action": {"destinations": [{"serviceName": f"{PROJECT}/locations/global/backendServices/none"}]}}]
+BALANCED = [{"action": {"destinations": [{"serviceName": f"{PROJECT}/locations/global/backendServices/lb"}]}}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        (f"{ROUTES}?httpRouteId=x", route(meshes=[f"{MESH}-none"]), 404, f"{MESH}-none"),
+        (f"{ROUTES}?httpRouteId=x", route(rules=ELSEWHERE), 404, "backendServices/none"),
+        (f"{ROUTES}?httpRouteId=x", route(rules=BALANCED), 400, "INTERNAL_SELF_MANAGED"),
+        (f"{ROUTES}?httpRouteId=x", route(rules=[]), 400, "rules"),
+        (f"{ROUTES}?httpRouteId=x", route(rules=RULES * 2), 501, "rules[1]"),
+        (f"{ROUTES}?httpRouteId=x", route(rules=[{"matches": [{"prefixMatch": "/"}]}]), 501, "matches"),
+        (f"{ROUTES}?httpRouteId=x", route(rules=action(timeout="soon")), 400, "'soon' is no duration"),
+        (f"{ROUTES}?httpRouteId=x", route(rules=action(retryPolicy={"numRetries": 1})), 501, "action.retryPolicy"),
+        (f"{ROUTES}?httpRouteId=x", route(rules=action(destinations=[])), 501, "destinations"),
+        (f"{ROUTES}?httpRouteId=x", route(hostnames=["mcp-hello"]), 400, "'mcp-hello' is a name of"),
+        (f"{ROUTES}?httpRouteId=x", route(hostnames=["*.mesh"]), 501, "hostnames"),
+        (f"{ROUTES}?httpRouteId=x", route(hostnames=["No_Host"]), 400, "'No_Host' is no host name"),
+        (f"{ROUTES}?httpRouteId=x", route(hostnames=[]), 400, "hostnames"),
+        (f"{ROUTES}?httpRouteId=x", route(gateways=["g"]), 501, "gateways"),
+        (f"{ROUTES}?httpRouteId=x", route(hosts=["g"]), 400, 'Unknown name "hosts"'),
+        (f"{ROUTES}?httpRouteId=X", route(), 400, "Resource ID 'X'"),
+        (f"{ROUTES}?httpRouteId=mcp", route(), 409, "already exists"),
+        (f"{MESHES}?meshId=x", {"interceptionPort": 1}, 501, "interceptionPort"),
+        (f"{MESHES.replace('global', 'europe-west1')}?meshId=x", {}, 400, "locations/global"),
+        (ZONES, {"name": "x", "dnsName": "x.", "visibility": "public"}, 501, "visibility"),
+        (ZONES, {"name": "x", "dnsName": "x", **PRIVATE}, 400, "dnsName"),
+        (ZONES, {"name": "x", "dnsName": "*.x.", **PRIVATE}, 400, "dnsName"),
+        (ZONES, {"name": "X", "dnsName": "x.", **PRIVATE}, 400, "managedZone.name"),
+        (ZONES, {"name": "mcp", "dnsName": "x.", **PRIVATE}, 409, "already exists"),
+        (ZONES, {"name": "x", "dnsName": "mcp-hello.", **PRIVATE}, 400, "is visible in the network"),
+        (ZONES, {"name": "x", "dnsName": "x.", "peeringConfig": {"x": 1}, **PRIVATE}, 501, "peeringConfig"),
+        (
+            ZONES,
+            {
+                "name": "x",
+                "dnsName": "x.",
+                "visibility": "private",
+                "privateVisibilityConfig": {"networks": [{"networkUrl": f"{NETWORK}-none"}]},
+            },
+            400,
+            "was not found",
+        ),
+        (f"{ZONES}/none/changes", {"additions": []}, 404, "none"),
+        (
+            f"{ZONES}/mcp/changes",
+            {"additions": [{"name": "mcp-hello.", "type": "A", "rrdatas": ["10.0.0.2"]}]},
+            409,
+            "already exists",
+        ),
+        (
+            f"{ZONES}/mcp/changes",
+            {"additions": [{"name": "other.", "type": "A", "rrdatas": ["10.0.0.2"]}]},
+            400,
+            "'other.'",
+        ),
+        (
+            f"{ZONES}/mcp/changes",
+            {"additions": [{"name": "mcp-hello.", "type": "TXT", "rrdatas": ["x"]}]},
+            501,
+            "type = TXT",
+        ),
+        (
+            f"{ZONES}/mcp/changes",
+            {"additions": [{"name": "a.mcp-hello.", "type": "A", "rrdatas": ["10.0.0.256"]}]},
+            400,
+            "'10.0.0.256'",
+        ),
+        (
+            f"{ZONES}/mcp/changes",
+            {"deletions": [{"name": "mcp-hello.", "type": "A", "rrdatas": ["10.0.0.2"]}]},
+            404,
+            "does not exist",
+        ),
+    ],
+)
+def test_what_is_wrong_or_not_served_is_refused_by_name(api, program, meshed, path, body, status, said):
+    program.create(BACKEND_KIND, {"name": "lb", "loadBalancingScheme": "EXTERNAL_MANAGED"})
+    answer = api.call("POST", path, body)
+    assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True), answer.text
+
+
+def test_a_change_of_records_is_made_whole_or_not_at_all(api, meshed):
+    good = {"name": "a.mcp-hello.", "type": "A", "ttl": 1, "rrdatas": ["10.0.0.2"]}
+    there = {"name": "mcp-hello.", "type": "A", "ttl": 1, "rrdatas": ["10.0.0.2"]}
+    assert api.call("POST", f"{ZONES}/mcp/changes", {"additions": [good, there]}).status_code == 409
+    assert [one["name"] for one in api.call("GET", f"{ZONES}/mcp/rrsets").json()["rrsets"]] == ["mcp-hello."]
+
+
+def test_a_load_balancer_has_no_backend_of_a_mesh(api, meshed):
+    body = {"name": "x", "defaultService": f"{PROJECT}/global/backendServices/mcp"}
+    answer = api.call("POST", f"/compute/v1/{PROJECT}/global/urlMaps", body)
+    assert (answer.status_code, "HTTP routes" in answer.json()["error"]["message"]) == (501, True)
+
+
+@pytest.mark.parametrize("path", [ROUTES, MESHES, ZONES, f"{ZONES}/mcp/rrsets"])
+def test_a_stranger_sees_nothing_of_it(api, meshed, path):
+    assert api.call("GET", path).status_code == 200
+    assert api.call("GET", path, as_="bob@mcpfleet.test").status_code == 403
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def fuzzed():
+    """The three models over one store, without an app: what they refuse, they refuse as Google does."""
+    store = Store()
+    backend = {"loadBalancingScheme": "INTERNAL_SELF_MANAGED"}
+    dns = Dns(store, lambda network: network == NETWORK, lambda: 0.0)
+    services = NetworkServices(store, {f"{PROJECT}/global/backendServices/mcp": backend}.get, lambda: 0.0)
+    services.create("networkservices.mesh", MESH, {})
+    dns.create(PROJECT, {"name": "mcp", "dnsName": "mcp-a.", **PRIVATE})
+    return dns, services
+
+
+def outcome(do):
+    """What came of it: a document, or the code of its refusal."""
+    try:
+        return do(), None
+    except GoogleError as refusal:
+        return None, refusal.http_code
+
+
+@given(value=JSON, field=st.sampled_from(["hostnames", "meshes", "rules", "gateways", "labels", "description"]))
+def test_no_route_is_more_than_refused(fuzzed, value, field):
+    _, services = fuzzed
+    path = f"{PROJECT}/locations/global/httpRoutes/x"
+    made, code = outcome(lambda: services.create("networkservices.httpRoute", path, route(**{field: value})))
+    assert code in (None, 400, 404, 501)
+    if made:
+        assert json.loads(json.dumps(made))["hostnames"]
+        assert services.backend_of(MESH, made["hostnames"][0]) in (
+            (f"{PROJECT}/global/backendServices/mcp", None),
+            None,
+        )
+        services.delete("networkservices.httpRoute", path)
+
+
+@given(value=JSON, field=st.sampled_from(["name", "dnsName", "visibility", "privateVisibilityConfig", "labels"]))
+def test_no_zone_is_more_than_refused(fuzzed, value, field):
+    dns, _ = fuzzed
+    made, code = outcome(lambda: dns.create(PROJECT, {"name": "x", "dnsName": "x.", **PRIVATE, field: value}))
+    assert code in (None, 400, 409, 501)
+    if made:
+        dns.delete(f"{PROJECT}/managedZones/{made['name']}")
+
+
+@given(value=JSON, field=st.sampled_from(["name", "type", "ttl", "rrdatas", "kind", ""]))
+def test_no_record_is_more_than_refused(fuzzed, value, field):
+    dns, _ = fuzzed
+    record = {"name": "mcp-a.", "type": "A", "ttl": 1, "rrdatas": ["10.0.0.1"]}
+    change = [{**record, field: value}] if field else value
+    path = f"{PROJECT}/managedZones/mcp"
+    _, code = outcome(lambda: dns.apply(path, {"additions": change}))
+    assert code in (None, 400, 409, 501)
+    dns.apply(path, {"deletions": dns.records(path)})
+    assert dns.records(path) == []

@@ -1,0 +1,266 @@
+"""What a revision and a container in a service mesh meet: the proxy beside them, and the names of private zones."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local_cloud.arrivals import Arrival
+from local_cloud.dataplane import RolloutError
+from local_cloud.front_door import Guard
+from local_cloud.mesh import create_proxy
+from local_cloud.metadata import Workload
+from local_cloud.services.dns.model import Dns
+from local_cloud.store import Store
+from tests.unit.local_cloud.network.meshes import (
+    ACCOUNT,
+    CALLER,
+    HOST,
+    MESH,
+    NETWORK,
+    PRIVATE,
+    PROJECT,
+    RECORD_KIND,
+    ROUTE_KIND,
+    SERVICES,
+    mesh_resources,
+    prepared,
+    service,
+)
+
+
+@pytest.fixture
+def api(running):
+    return prepared(running)
+
+
+@pytest.fixture
+def meshed(api, program):
+    service(api)
+    return mesh_resources(program)
+
+
+INTERFACE = {"vpcAccess": {"networkInterfaces": [{"network": "default"}]}}
+
+
+def join(api, mesh=MESH, launch="BETA", **template):
+    return service(
+        api,
+        "client",
+        launchStage=launch,
+        template={"serviceMesh": {"mesh": mesh}, "serviceAccount": ACCOUNT, **INTERFACE, **template},
+    )
+
+
+def test_a_revision_joins_a_mesh_through_its_network(api, meshed):
+    api.grant("roles/trafficdirector.client", f"serviceAccount:{ACCOUNT}")
+    assert "error" not in join(api).json()
+    revision = next(one for one in api.plane.running.values() if one.service == "client")
+    assert (revision.mesh, revision.network) == (MESH, NETWORK)
+    shown = api.call("GET", f"{SERVICES}/client").json()["template"]
+    assert shown["serviceMesh"] == {"mesh": MESH}
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ({"mesh": f"{MESH}-none"}, f"{MESH}-none was not found"),
+        ({"mesh": "fleet"}, "must be projects/PROJECT/locations/global/meshes/MESH"),
+        ({"launch": "GA"}, "set the launch stage to BETA"),
+        ({"vpcAccess": None}, "network egress to a VPC network is required"),
+    ],
+)
+def test_what_google_would_not_join_is_refused(api, meshed, wish, said):
+    answer = join(api, **wish)
+    assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True), answer.text
+
+
+def test_without_the_role_that_reads_routes_the_revision_does_not_start(api, meshed):
+    error = join(api).json()["error"]["message"]
+    assert "is not ready and cannot serve traffic" in error
+    assert f"{ACCOUNT} lacks trafficdirector.networks.getConfigs" in error
+    assert "roles/trafficdirector.client" in error
+
+
+@pytest.mark.parametrize("name", ["trafficdirector", "networksecurity"])
+def test_without_the_apis_of_the_mesh_the_revision_does_not_start(api, meshed, name):
+    api.grant("roles/trafficdirector.client", f"serviceAccount:{ACCOUNT}")
+    api.cloud.usage.disable(api.cloud.projects.get(api.project), f"{name}.googleapis.com")
+    assert f"{name}.googleapis.com is not enabled" in join(api).json()["error"]["message"]
+
+
+def test_a_revision_whose_mesh_has_gone_does_not_start_again(api):
+    revision = type("Revision", (), {"mesh": MESH, "name": "r", "project": "mcpfleet-local", "service_account": "a"})
+    with pytest.raises(RolloutError, match="found no mesh"):
+        api.cloud.mesh.check(revision)
+
+
+def other(**more):
+    return Workload(**{**vars(CALLER), **more})
+
+
+def test_a_short_name_is_there_for_containers_in_the_mesh_and_the_zones_network_alone(api, meshed):
+    mesh = api.cloud.mesh
+    assert mesh.resolves("mcp-hello", CALLER)
+    assert not mesh.resolves("mcp-none", CALLER)
+    assert not mesh.resolves("a.mcp-hello", CALLER)
+    assert not mesh.resolves("mcp-hello", other(mesh=""))
+    assert not mesh.resolves("mcp-hello", other(network=f"{PROJECT}/global/networks/other"))
+    assert not mesh.resolves("mcp-hello", None)
+
+
+def test_a_name_with_a_public_address_is_not_the_meshs(api, program, meshed):
+    inputs, made = next((inputs, made) for kind, inputs, made in meshed if kind == RECORD_KIND)
+    program.update(RECORD_KIND, made, {**inputs, "rrdatas": ["203.0.113.7"]})
+    assert not api.cloud.mesh.resolves("mcp-hello", CALLER)
+
+
+def test_a_request_goes_to_the_routes_service_with_the_callers_identity(api, meshed):
+    found = api.cloud.mesh.route("mcp-hello", CALLER)
+    claims = api.cloud.identity.verify_id_token(found.token)
+    assert (found.host, claims.email, claims.audience) == (HOST, ACCOUNT, f"https://{HOST}")
+    assert api.cloud.mesh.route("mcp-none", CALLER) is None
+    assert api.cloud.mesh.route("mcp-hello", other(mesh=f"{MESH}-other")) is None
+
+
+def test_a_token_is_used_again_until_it_ages_and_never_for_another_account(api, meshed):
+    def token(caller=CALLER):
+        return api.cloud.mesh.route("mcp-hello", caller).token
+
+    first = token()
+    api.clock.pass_by(44 * 60)
+    assert token() == first
+    assert api.cloud.identity.verify_id_token(token(other(service_account="b@x.test"))).email == "b@x.test"
+    api.clock.pass_by(2 * 60)
+    assert token() != first
+    assert api.cloud.identity.verify_id_token(token())
+
+
+def ask(api, host, headers=(), caller=CALLER):
+    """Status, body and what reached the front end of a request to port 80 of the gateway."""
+    seen, sent = [], []
+
+    async def front(scope, receive, send):
+        seen.append(scope["headers"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"front", "more_body": False})
+
+    async def metadata(scope, receive, send):
+        await send({"type": "http.response.start", "status": 299, "headers": []})
+        await send({"type": "http.response.body", "body": b"metadata", "more_body": False})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "client": ("172.18.0.2", 1),
+        "headers": [(b"host", host), *headers],
+    }
+    proxy = create_proxy(api.cloud.mesh, {"172.18.0.2": caller}.get, front, metadata)
+    asyncio.run(proxy(scope, None, send))
+    return sent[0]["status"], sent[1]["body"], seen
+
+
+def test_the_proxy_writes_host_and_identity_and_leaves_the_rest(api, meshed):
+    given = [(b"authorization", b"Bearer stolen"), (b"accept", b"x"), (b"mcp-session-id", b"1")]
+    status, body, (headers,) = ask(api, b"mcp-hello:80", given)
+    assert (status, body) == (200, b"front")
+    found = dict(headers)
+    assert len(headers) == len(found) == 4
+    assert found[b"host"] == HOST.encode()
+    assert api.cloud.identity.verify_id_token(found[b"authorization"].decode()[7:]).email == ACCOUNT
+    assert (found[b"accept"], found[b"mcp-session-id"]) == (b"x", b"1")
+
+
+def test_the_front_end_lets_the_mesh_in_by_the_services_policy_alone(api, meshed):
+    _, _, (headers,) = ask(api, b"mcp-hello")
+    arrival = api.cloud.run.front_door(f"{PROJECT}/locations/europe-west1/services/hello")
+    guard = Guard(api.cloud.identity, api.cloud.policies)
+
+    def verdict():
+        return guard.check(Arrival(door=arrival), headers, "/mcp")
+
+    assert verdict().page.status == 403
+    api.grant("roles/run.invoker", f"serviceAccount:{ACCOUNT}", arrival.service)
+    assert verdict().checked == b"authorization"
+
+
+@pytest.mark.parametrize(("began", "said"), [(False, [504]), (True, [200])])
+def test_a_request_that_takes_longer_than_the_routes_timeout_is_ended(api, program, meshed, began, said):
+    inputs, made = next((inputs, made) for kind, inputs, made in meshed if kind == ROUTE_KIND)
+    (rule,) = inputs["rules"]
+    program.update(ROUTE_KIND, made, {**inputs, "rules": [{"action": {**rule["action"], "timeout": "0.01s"}}]})
+    sent = []
+
+    async def front(scope, receive, send):
+        if began:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    proxy = create_proxy(api.cloud.mesh, {"172.18.0.2": CALLER}.get, front, front)
+    scope = {"type": "http", "client": ("172.18.0.2", 1), "headers": [(b"host", b"mcp-hello")]}
+    asyncio.run(asyncio.wait_for(proxy(scope, None, send), 10))
+    assert [one["status"] for one in sent if one["type"] == "http.response.start"] == said
+    assert (sent[-1]["type"] == "http.response.body") != began, "what had begun is cut off"
+
+
+def test_a_host_without_a_route_and_a_backend_without_a_service_are_envoys_answers(api, program):
+    made = mesh_resources(program, service="nobody")
+    assert ask(api, b"mcp-hello")[:2] == (503, b"no healthy upstream")
+    kind, _, route = next(one for one in made if one[0] == ROUTE_KIND)
+    program.delete(kind, route)
+    assert ask(api, b"mcp-hello")[:2] == (404, b"")
+
+
+@pytest.mark.parametrize("host", [b"metadata.google.internal", b"172.18.0.1", b"mcp-none", b""])
+def test_every_other_request_is_the_metadata_servers(api, meshed, host):
+    assert ask(api, host)[:2] == (299, b"metadata")
+    assert ask(api, b"mcp-hello", caller=other(mesh=""))[:2] == (299, b"metadata")
+
+
+@pytest.fixture(scope="module")
+def zones():
+    dns = Dns(Store(), lambda network: network == NETWORK, lambda: 0.0)
+    for name, dns_name in (("wide", "mesh."), ("deep", "a.mesh."), ("short", "mcp-a.")):
+        dns.create(PROJECT, {"name": name, "dnsName": dns_name, **PRIVATE})
+
+    def add(zone, name, address):
+        record = {"name": name, "type": "A", "ttl": 1, "rrdatas": [address]}
+        dns.apply(f"{PROJECT}/managedZones/{zone}", {"additions": [record]})
+
+    add("wide", "*.mesh.", "10.0.0.1")
+    add("wide", "plain.mesh.", "10.0.0.2")
+    add("deep", "x.a.mesh.", "10.0.0.3")
+    add("short", "mcp-a.", "10.0.0.4")
+    return dns
+
+
+@pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        ("mcp-a", ["10.0.0.4"]),
+        ("mcp-a.", ["10.0.0.4"]),
+        ("b.mcp-a", []),
+        ("any.mesh", ["10.0.0.1"]),
+        ("many.labels.mesh", ["10.0.0.1"]),
+        ("plain.mesh", ["10.0.0.2"]),
+        ("x.a.mesh", ["10.0.0.3"]),
+        ("y.a.mesh", []),
+        ("mesh", []),
+        ("notmesh", []),
+        ("", []),
+    ],
+)
+def test_a_name_is_answered_by_the_zone_that_says_most_of_it(zones, host, found):
+    assert zones.addresses(NETWORK, host) == found
+    assert zones.addresses(f"{NETWORK}-other", host) == []
+
+
+@given(host=st.text(max_size=300))
+def test_no_name_breaks_the_zones(zones, host):
+    assert set(zones.addresses(NETWORK, host)) <= {f"10.0.0.{last}" for last in range(1, 5)}
