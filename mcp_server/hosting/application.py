@@ -1,7 +1,7 @@
 """The parts put together: one ASGI application round a server."""
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
@@ -18,6 +18,13 @@ from mcp_server.settings import Settings
 
 if TYPE_CHECKING:
     from mcp_server.hosting.telemetry import Telemetry
+
+
+_CLOSED_AFTER: Final = 9.5
+"""Seconds after SIGTERM by which the last traces and metrics are sent or given up; Cloud Run kills after 10."""
+
+_SENT_WITHIN: Final = 3.0
+"""Seconds that sending them may take; a collector beside us answers in milliseconds, and has been told to end, too."""
 
 
 class Application:
@@ -86,6 +93,9 @@ class Application:
         async def watched(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 self._started = True
+            elif message["type"].startswith("lifespan.shutdown."):
+                # Before it is told: the server ends its loop then, with whatever is still to be sent.
+                await self._close()
             await send(message)
 
         if self._settings.otel:
@@ -96,8 +106,12 @@ class Application:
         try:
             await self._rest(scope, receive, watched)
         finally:
-            if self._telemetry is not None:
-                await asyncio.to_thread(self._telemetry.close)
+            await self._close()
+
+    async def _close(self) -> None:
+        telemetry, self._telemetry = self._telemetry, None
+        if telemetry is not None:
+            await asyncio.to_thread(telemetry.close, min(_SENT_WITHIN, self.drain.left(_CLOSED_AFTER)))
 
     def _furnish(self, server: Any, gate: Any) -> None:
         """Put the middleware of hosting round the server's own."""

@@ -7,6 +7,7 @@ whether to call again; streams that wait for news are ended with a word.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
@@ -37,21 +38,42 @@ class Running(Protocol):
 class Drain:
     """Knows the calls that run and the streams that are open, and ends them."""
 
-    def __init__(self, seconds: float = DRAIN_SECONDS, close_subscriptions: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        seconds: float = DRAIN_SECONDS,
+        close_subscriptions: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Begin with nothing running.
 
         Args:
             seconds: How long calls may still run once the end has begun.
             close_subscriptions: Ends the streams of `subscriptions/listen`, each with its final result.
+            clock: Tells the time in seconds.
         """
         self._seconds = seconds
         self._close_subscriptions = close_subscriptions
         self._calls: set[Running] = set()
         self._busy = 0
         self._idle = asyncio.Event()
-        self.ending = False
+        self._clock = clock
+        self._began: float | None = None
         self.over = asyncio.Event()
         """Set when whatever still runs has had its time."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether the end has begun."""
+        return self._began is not None
+
+    def begin(self) -> None:
+        """The end begins; once."""
+        if self._began is None:
+            self._began = self._clock()
+
+    def left(self, seconds: float) -> float:
+        """How many of so many seconds from the begin of the end are left, at least half a one."""
+        return max(0.5, seconds if self._began is None else self._began + seconds - self._clock())
 
     def enter(self, call: Running) -> None:
         """A request is being answered."""
@@ -77,7 +99,7 @@ class Drain:
 
     async def end(self) -> None:
         """Let finish what runs, answer what does not, end what only waits."""
-        self.ending = True
+        self.begin()
         self._close_subscriptions()
         self._settle()
         with suppress(TimeoutError):

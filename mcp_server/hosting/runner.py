@@ -126,7 +126,7 @@ def _run(app: "Application", settings: Settings, listener: socket.socket) -> int
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             super().handle_exit(sig, frame)
             if not app.drain.ending:
-                app.drain.ending = True
+                app.drain.begin()
                 loop.call_soon_threadsafe(lambda: ends.append(loop.create_task(app.drain.end())))
 
         async def serve(self, sockets: list[socket.socket] | None = None) -> None:

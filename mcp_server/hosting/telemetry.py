@@ -7,6 +7,9 @@ Names are those of the semantic conventions for MCP
 (https://opentelemetry.io/docs/specs/semconv/gen-ai/mcp/).
 """
 
+import logging
+import threading
+import time
 from typing import Any
 
 from opentelemetry import context, metrics, trace
@@ -22,6 +25,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from mcp_server import __version__
 from mcp_server.logs import Trace
 from mcp_server.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 # Seconds; most calls are answered in milliseconds, and the defaults begin at five.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -65,10 +70,23 @@ class Telemetry:
             attributes["error.type"] = outcome
         self._duration.record(seconds, attributes)
 
-    def close(self) -> None:
-        """Send what is still here; after that the instance may be frozen or gone."""
-        self._traces.shutdown()
-        self._metrics.shutdown()
+    def close(self, seconds: float) -> None:
+        """Send what is still here; after that the instance may be frozen or gone.
+
+        Args:
+            seconds: How long that may take. The exporters themselves would try for half a minute.
+        """
+        closers = {
+            "traces": threading.Thread(target=self._traces.shutdown, daemon=True),
+            "metrics": threading.Thread(target=self._metrics.shutdown, daemon=True),
+        }
+        until = time.monotonic() + seconds
+        for closer in closers.values():
+            closer.start()
+        for what, closer in closers.items():
+            closer.join(max(0.0, until - time.monotonic()))
+            if closer.is_alive():
+                logger.warning("The last %s could not be exported within %.1f s and are lost", what, seconds)
 
 
 def attach(found: Trace | None) -> None:

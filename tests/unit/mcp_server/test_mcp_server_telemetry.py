@@ -1,7 +1,11 @@
 """OpenTelemetry: nothing unless asked for; then a span and a measurement for each call, under the front end's trace."""
 
+import asyncio
+import threading
+
 import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mcp_server.app import build_server
@@ -65,3 +69,51 @@ async def test_each_call_is_a_span_under_the_front_end_s_and_a_measurement(expor
     assert set(points) == {"ok", "error"}
     assert points["ok"].attributes["gen_ai.tool.name"] == "add"
     assert points["ok"].count == 1
+
+
+class Stuck(SpanExporter):
+    """Sends to a collector that never answers."""
+
+    def __init__(self):
+        self.released = threading.Event()
+
+    def export(self, spans):
+        self.released.wait(10)
+        return SpanExportResult.SUCCESS
+
+
+@pytest.fixture
+def stuck(monkeypatch):
+    exporter, made = Stuck(), telemetry.Telemetry
+    monkeypatch.setattr(telemetry, "Telemetry", lambda settings: made(settings, exporter, InMemoryMetricReader()))
+    monkeypatch.setattr(telemetry.trace, "set_tracer_provider", lambda provider: None)
+    monkeypatch.setattr(telemetry.metrics, "set_meter_provider", lambda provider: None)
+    yield exporter
+    exporter.released.set()
+
+
+def test_what_can_t_be_sent_in_time_is_given_up_with_a_word(stuck, caplog):
+    sending = telemetry.Telemetry(Settings(MCP_OTEL="true"))
+    with sending._traces.get_tracer("test").start_as_current_span("lost"):
+        pass
+    sending.close(0.01)
+    assert [line for line in caplog.messages if "traces could not be exported within 0.0 s and are lost" in line]
+    assert not [line for line in caplog.messages if "metrics" in line]
+
+
+async def test_the_last_spans_are_sent_before_the_server_may_end_its_loop(exported):
+    spans, _ = exported
+    settings = Settings(MCP_OTEL="true")
+    app = build_app(build_server(settings), settings)
+    to_app: asyncio.Queue = asyncio.Queue()
+    seen = []
+
+    async def send(message):
+        seen.append((message["type"], [span.name for span in spans.get_finished_spans()]))
+        if message["type"] == "lifespan.startup.complete":
+            await call(app, "add", {"a": 1, "b": 2}).answer()
+            to_app.put_nowait({"type": "lifespan.shutdown"})
+
+    to_app.put_nowait({"type": "lifespan.startup"})
+    await app({"type": "lifespan", "state": {}}, to_app.get, send)
+    assert seen[-1] == ("lifespan.shutdown.complete", ["tools/call add"])
