@@ -16,10 +16,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from mcpfleet import jsonrpc
+from mcpfleet.flight import Flight, delay
 from mcpfleet.jsonrpc import Id, Message, Tools
 from mcpfleet.sessions import ACCEPT, Session, SessionLostError, Sessions
 from mcpfleet.upstream import CUT, Answer, FailedError, Upstream, events
@@ -36,30 +36,6 @@ _log = logging.getLogger("mcpfleet.connect")
 
 Emit = Callable[[bytes], None]
 Sleep = Callable[[float], Awaitable[None]]
-
-
-def delay(attempt: int) -> float:
-    """Seconds before the next attempt: 0.25, 0.5, 1, 2, 4, and 4 from then on."""
-    return min(0.25 * 2**attempt, 4.0)
-
-
-@dataclass
-class _Flight:
-    """One request under way.
-
-    Attributes:
-        asked: The server asked the client something meanwhile; sent again, it would ask again.
-        acknowledged: A subscription whose client knows that it stands.
-        event: The last event id, from which a broken stream can be resumed (until 2025-11-25).
-        wait: Seconds that the server wants a client to wait before it resumes.
-    """
-
-    message: Message
-    asked: bool = False
-    acknowledged: bool = False
-    event: str = ""
-    wait: float | None = None
-    attempts: int = 0
 
 
 class Relay:
@@ -87,7 +63,7 @@ class Relay:
         self._tools = Tools()
         self._sessions = Sessions(upstream, self._from_server, emit, sleep)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._flights: dict[Id, tuple[_Flight, asyncio.Task[None]]] = {}
+        self._flights: dict[Id, tuple[Flight, asyncio.Task[None]]] = {}
         self._opening: asyncio.Task[None] | None = None
 
     async def take(self, line: bytes) -> None:
@@ -126,7 +102,7 @@ class Relay:
         ident = cast("Id", message.id)
         if ident in self._flights:  # an id used again: the waiter is now this request's
             self._flights[ident][1].cancel()
-        flight = _Flight(message)
+        flight = Flight(message)
         task = self._spawn(self._answer(flight))
         self._flights[ident] = (flight, task)
         if message.method == jsonrpc.INITIALIZE:
@@ -186,12 +162,12 @@ class Relay:
                 await self._wait_or_raise(failed, began, attempt, may_repeat=False)
             attempt += 1
 
-    async def _answer(self, flight: _Flight) -> None:
+    async def _answer(self, flight: Flight) -> None:
         message = flight.message
         try:
             await self._exchange(flight)
         except FailedError as failed:
-            self._emit(_refusal(message, failed, flight))
+            self._emit(flight.refusal(failed))
         except asyncio.CancelledError:
             raise  # the client cancelled it, so it waits for no answer
         except Exception as error:
@@ -201,7 +177,7 @@ class Relay:
             if self._flights.get(cast("Id", message.id), (None,))[0] is flight:
                 del self._flights[cast("Id", message.id)]
 
-    async def _exchange(self, flight: _Flight) -> None:
+    async def _exchange(self, flight: Flight) -> None:
         """Send a request until it is answered.
 
         Raises:
@@ -245,7 +221,7 @@ class Relay:
         _log.info("again in %.2f s: %s", pause, failed)
         await self._sleep(pause)
 
-    async def _once(self, flight: _Flight, session: Session | None) -> bool:
+    async def _once(self, flight: Flight, session: Session | None) -> bool:
         """Send a request once and pass its answer on; False where a subscription came to its end.
 
         Raises:
@@ -279,7 +255,7 @@ class Relay:
 
     # --- the server's messages ------------------------------------------------------------------------
 
-    async def _initialized(self, flight: _Flight, response: Answer) -> bool:
+    async def _initialized(self, flight: Flight, response: Answer) -> bool:
         """Keep what a handshake says of the session, and pass it on."""
         stream = response.headers.get("content-type", "").startswith("text/event-stream")
         if not stream:
@@ -294,7 +270,7 @@ class Relay:
                 return True
         raise FailedError("The server ended the handshake without an answer.", done=False)
 
-    def _whole(self, flight: _Flight, body: bytes, status: int) -> bool:
+    def _whole(self, flight: Flight, body: bytes, status: int) -> bool:
         """Pass on an answer that came in one piece."""
         found = jsonrpc.decode(body)
         if found is None or not ({"result", "error"} & found.keys()):
@@ -308,7 +284,7 @@ class Relay:
         self._pass_on(body, flight, found)
         return True
 
-    async def _stream(self, flight: _Flight, response: Answer, session: Session | None) -> bool:
+    async def _stream(self, flight: Flight, response: Answer, session: Session | None) -> bool:
         """Pass on an answer that comes as a stream; one that breaks off is resumed where the server can."""
         try:
             if await self._events(flight, response):
@@ -322,7 +298,7 @@ class Relay:
             return False
         raise FailedError("The server ended the stream of the answer before the answer.", done=True)
 
-    async def _events(self, flight: _Flight, response: Answer) -> bool:
+    async def _events(self, flight: Flight, response: Answer) -> bool:
         """Pass on a stream's messages; whether the answer was among them."""
         stream = events(response)
         async for event in stream:
@@ -340,7 +316,7 @@ class Relay:
                 return not self._goes_on(flight)
         return False
 
-    async def _resume(self, flight: _Flight, session: Session) -> bool:
+    async def _resume(self, flight: Flight, session: Session) -> bool:
         """Fetch the rest of a stream that broke off (revisions 2025-03-26 to 2025-11-25)."""
         for attempt in range(RESUMES):
             await self._sleep(delay(attempt) if flight.wait is None else flight.wait)
@@ -362,7 +338,7 @@ class Relay:
         """Pass on what a server says outside of any request."""
         self._pass_on(body, None)
 
-    def _pass_on(self, body: bytes, flight: _Flight | None, found: dict[str, Any] | None = None) -> bool:
+    def _pass_on(self, body: bytes, flight: Flight | None, found: dict[str, Any] | None = None) -> bool:
         """Give the client one message of the server; whether it is the answer that *flight* waits for."""
         found = jsonrpc.decode(body) if found is None else found
         if found is None:
@@ -386,25 +362,9 @@ class Relay:
         self._emit(jsonrpc.encode(found) if b"\n" in body or b"\r" in body else body)
         return answer
 
-    def _goes_on(self, flight: _Flight) -> bool:
+    def _goes_on(self, flight: Flight) -> bool:
         return flight.message.method == jsonrpc.LISTEN and flight.acknowledged
 
     @staticmethod
-    def _is_answer(found: dict[str, Any] | None, flight: _Flight) -> bool:
+    def _is_answer(found: dict[str, Any] | None, flight: Flight) -> bool:
         return found is not None and "method" not in found and found.get("id") == flight.message.id
-
-
-def _refusal(message: Message, failed: FailedError, flight: _Flight) -> bytes:
-    """The answer to a request that has none: why, and whether it may have been carried out."""
-    if not failed.done:
-        outcome, more = "not_done", "It was not carried out."
-    else:
-        name = message.params.get("name") if message.method == jsonrpc.CALL else message.method
-        outcome = "unknown"
-        more = f"Whether {name} was carried out is not known."
-        if message.method == jsonrpc.CALL:
-            more += " It was not called again: the tool does not say that it only reads, or is idempotent."
-    data: dict[str, Any] = {"outcome": outcome, "attempts": flight.attempts}
-    if failed.status is not None:
-        data["status"] = failed.status
-    return jsonrpc.error_reply(message.id, f"{failed} {more}", **data)

@@ -14,7 +14,7 @@
 |---|---|
 | `application.py` | how the parts below become one ASGI application |
 | `edge.py` | health, Host and Origin, 405, `/mcp/` |
-| `exchange.py` | the fast way from one POST to its answer, for both eras |
+| `exchange.py`, `call.py` | the fast way from one POST to its answer, for both eras |
 | `guard.py` | limits and one log line for each tool call |
 | `oauth.py` | the resource server of `access: oauth` |
 | `drain.py`, `runner.py` | SIGTERM; processes |
