@@ -78,10 +78,14 @@ def test_a_stack_of_this_machine_needs_no_image_but_those_that_setup_makes(run, 
 
 @pytest.mark.parametrize("stack", ["Pulumi.local.yaml", "Pulumi.showcase.yaml"])
 def test_a_stack_of_this_machine_lets_in_ada_and_its_own_clients_alone(run, stack):
-    members = {grant.inputs["member"] for grant in run(stack).of(GRANT)}
+    plan = run(stack)
+    members = {grant.inputs["member"] for grant in plan.of(GRANT)}
     people = {member for member in members if member.startswith("user:")}
     assert people == {"user:ada@mcpfleet.test"}
-    assert {member.partition("@")[0] for member in members - people} == {"serviceAccount:mcp-assistant"}
+    clients = {
+        f"serviceAccount:mcp-{name}" for name, one in plan.exports["clients"].items() if one["topology"] != "sidecar"
+    }
+    assert {member.partition("@")[0] for member in members - people} == clients
 
 
 def test_the_showcase_has_every_kind_of_source_and_every_topology_that_one_machine_can_hold():
