@@ -1,73 +1,44 @@
 """The instances of one revision: started, probed, watched, restarted, taken over, stopped.
 
-An instance is one container or several that share a network namespace, as on Cloud Run: the first that starts gives the
-namespace, the others join it; `dependsOn` decides the order. When one of them ends, the instance has ended.
+What an instance is, and how it starts, is in `startup.py`.
 """
 
 import asyncio
-import contextlib
+import hashlib
 import logging
-import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from local_cloud.dataplane import Container, Probe, Revision, RolloutError, Sources
+from local_cloud.dataplane import Probe, Revision, RolloutError, Sources
 from local_cloud.runtime import diagnosis, probes
 from local_cloud.runtime.archive import LogArchive
-from local_cloud.runtime.engine import GRACE, Engine, RefusedError, Seen
-from local_cloud.runtime.pool import IDLE_AFTER, InstancePool
-from local_cloud.runtime.spec import (
-    CONTAINER_LABEL,
-    INSTANCE_LABEL,
-    SPEC_LABEL,
-    Place,
-    Surroundings,
-    container_spec,
-    fingerprint,
-    revision_labels,
-)
+from local_cloud.runtime.engine import GRACE, Engine, Seen
+from local_cloud.runtime.pool import IDLE_AFTER, InstancePool, Slot
+from local_cloud.runtime.spec import CONTAINER_LABEL, INSTANCE_LABEL, SPEC_LABEL, Surroundings, revision_labels
+from local_cloud.runtime.startup import Instance, Startup, Unit
 from local_cloud.runtime.volumes import Volumes
-from local_cloud.upstream import HttpUpstream
+from local_cloud.upstream import HttpUpstream, Upstream
 
 _ARCHIVED_LINES: Final = 2000
-_HINT_SECONDS: Final = 10
 _log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class Unit:
-    """One container of an instance, as Docker has it."""
+@dataclass(frozen=True)
+class Lease:
+    """An instance's promise to take one request."""
 
-    container: Container
-    seen: Seen
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    upstream: Upstream
+    timeout: float
+    _pool: InstancePool[Instance]
+    _slot: Slot[Instance]
+    affinity: str = ""
+    """What names the instance in the affinity cookie; empty where the service has none."""
 
-
-@dataclass(eq=False)
-class Instance:
-    """What runs together."""
-
-    number: int
-    units: list[Unit] = field(default_factory=list[Unit])
-    """The first one holds the network namespace."""
-    upstream: HttpUpstream | None = None
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
-    """One of its containers has ended."""
-    born: float = field(default_factory=time.monotonic)
-    stopping: bool = False
-    watches: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
-    stop: asyncio.Task[None] | None = None
-
-    @property
-    def seen(self) -> Seen:
-        """The container that has the instance's address."""
-        return self.units[0].seen
-
-    def unit(self, container_id: str) -> Unit | None:
-        """Its container of that id."""
-        return next((unit for unit in self.units if unit.seen.id == container_id), None)
+    def release(self) -> None:
+        """The request is over."""
+        self._pool.release(self._slot)
 
 
 class RevisionInstances:
@@ -101,11 +72,11 @@ class RevisionInstances:
         self.revision = revision
         self.images = images
         self._engine = engine
-        self._around = around
         self._archive = archive
         self._number = number
         self._instances: list[Instance] = []  # also those that are still starting
         self._volumes = Volumes(revision, engine=engine, root=files, sources=sources)
+        self._startup = Startup(revision, images, engine=engine, around=around, volumes=self._volumes)
         self._tasks: set[asyncio.Task[None]] = set()
         self.pool = InstancePool[Instance](
             start=self._start,
@@ -224,7 +195,7 @@ class RevisionInstances:
         self._instances.append(instance)
         try:
             await self._volumes.prepare(instance.number)
-            await self._bring_up(instance)
+            await self._startup.bring_up(instance)
         except RolloutError:
             await self._stop(instance)
             raise
@@ -240,131 +211,9 @@ class RevisionInstances:
                 instance.watches.append(asyncio.create_task(self._watch_readiness(instance, unit)))
         return instance
 
-    async def _bring_up(self, instance: Instance) -> None:
-        """Start the containers, each after those that it depends on."""
-        containers = self.revision.containers
-        started = {container.name: asyncio.Event() for container in containers}
-        first = next(index for index, container in enumerate(containers) if not container.depends_on)
-
-        async def start(index: int) -> None:
-            container = containers[index]
-            for name in container.depends_on:
-                await started[name].wait()
-            if index != first:
-                await namespace.wait()
-            unit = await self._launch(instance, index)
-            namespace.set()
-            await self._await_startup(instance, unit)
-            started[container.name].set()
-
-        namespace = asyncio.Event()
-        tasks = [asyncio.create_task(start(index)) for index in range(len(containers))]
-        crash = asyncio.create_task(self._crashed(instance))
-        everything = asyncio.gather(*tasks)
-        try:
-            await asyncio.wait({everything, crash}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (*tasks, crash):
-                task.cancel()
-            await asyncio.gather(*tasks, crash, return_exceptions=True)
-            await asyncio.gather(everything, return_exceptions=True)  # so that its error counts as seen
-        for task in (*tasks, crash):
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
-
-    async def _crashed(self, instance: Instance) -> None:
-        """Wait for the end of a container that had started well, while others still start.
-
-        Raises:
-            RolloutError: always, when it comes.
-        """
-        await instance.exited.wait()
-        unit = next(unit for unit in instance.units if unit.exited.is_set())
-        raise RolloutError(await self._post_mortem(instance, unit))
-
-    async def _launch(self, instance: Instance, index: int) -> Unit:
-        """Make and start one container."""
-        container = self.revision.containers[index]
-        image, image_id = self.images[index]
-        place = Place(
-            index=index,
-            number=instance.number,
-            image=image,
-            image_id=image_id,
-            spec=self._fingerprint(),
-            secrets=self._volumes.secrets_of(container),
-            mounts=self._volumes.mounts(container, instance.number),
-            joins=instance.seen.id if instance.units else None,
-        )
-        spec = container_spec(self.revision, place, self._around)
-        running = asyncio.create_task(self._engine.run(spec))
-        try:
-            seen = await asyncio.shield(running)
-        except asyncio.CancelledError:  # Docker goes on in its thread; what it makes must not stay behind
-            with contextlib.suppress(RefusedError):
-                await self._engine.remove((await running).id)
-            raise
-        except RefusedError as refusal:
-            ending = diagnosis.Ending(refused=str(refusal))
-            raise RolloutError(diagnosis.report(self.revision, ending, container)) from refusal
-        unit = Unit(container, seen)
-        instance.units.append(unit)
-        if not seen.running:
-            unit.exited.set()
-        return unit
-
-    def _fingerprint(self) -> str:
-        return fingerprint(self.revision, [image_id for _, image_id in self.images], self._around)
-
-    async def _await_startup(self, instance: Instance, unit: Unit) -> None:
-        """Wait until the container's startup probe succeeded; the error tells why it did not."""
-        probe = unit.container.startup_probe
-        if probe is None or not self.revision.health_checked:
-            if unit.exited.is_set():
-                raise RolloutError(await self._post_mortem(instance, unit))
-            return
-        attempts = asyncio.create_task(probes.started(probe, instance.seen.ip, lambda: not unit.exited.is_set()))
-        watch = asyncio.create_task(self._wait_for_exit(unit))
-        try:
-            await asyncio.wait({attempts, watch}, return_when=asyncio.FIRST_COMPLETED)
-            good = attempts.done() and attempts.result() and not unit.exited.is_set()
-        finally:
-            attempts.cancel()
-            watch.cancel()
-        if not good:
-            raise RolloutError(await self._post_mortem(instance, unit))
-
-    async def _wait_for_exit(self, unit: Unit) -> None:
-        """Return when the container has ended; Docker's event says so at once, a look each second if it got lost."""
-        seconds = 0
-        while not unit.exited.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(unit.exited.wait(), 1.0)
-                return
-            seconds += 1
-            if seconds == _HINT_SECONDS:  # the probe's window may be minutes long
-                found = diagnosis.Ending(listening=diagnosis.listening(unit.seen.pid))
-                hint = diagnosis.diagnose(self.revision, found, unit.container)
-                _log.warning("%s does not serve after %d s: %s", unit.seen.name, seconds, hint)
-            seen = await self._engine.inspect(unit.seen.id)
-            if seen is None or not seen.running:
-                unit.exited.set()
-
-    async def _post_mortem(self, instance: Instance, unit: Unit) -> str:
-        instance.stopping = True
-        container = unit.seen.id
-        seen = await self._engine.inspect(container) or unit.seen
-        ending = diagnosis.Ending(
-            exit_code=None if seen.running else seen.exit_code,
-            out_of_memory=seen.out_of_memory,
-            listening=diagnosis.listening(seen.pid) if seen.running else (),
-            logs=await self._engine.logs(container, diagnosis.LOG_LINES),
-        )
-        return diagnosis.report(self.revision, ending, unit.container)
-
     async def _adopt(self) -> None:
         """Take over the instances that an earlier process of this cloud left running; remove what can't serve."""
-        wanted = self._fingerprint()
+        wanted = self._startup.fingerprint
         by_number: dict[int, list[Seen]] = {}
         for seen in await self._engine.find(revision_labels(self.revision)):
             by_number.setdefault(int(seen.labels.get(INSTANCE_LABEL, "0")), []).append(seen)
@@ -383,7 +232,7 @@ class RevisionInstances:
             instance.units = [Unit(containers[int(seen.labels[CONTAINER_LABEL])], seen) for seen in found]
             self._instances.append(instance)
             try:
-                await asyncio.gather(*(self._await_startup(instance, unit) for unit in instance.units))
+                await asyncio.gather(*(self._startup.wait(instance, unit) for unit in instance.units))
             except RolloutError as reason:
                 _log.warning("%s was not taken over: %s", instance.seen.name, reason)
                 await self._stop(instance)
@@ -466,6 +315,11 @@ class RevisionInstances:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def affinity_of(instance: Instance) -> str:
+    """What names the instance in the affinity cookie."""
+    return hashlib.sha256(instance.seen.id.encode()).hexdigest()[:32]
 
 
 def _this_task() -> asyncio.Task[Any]:

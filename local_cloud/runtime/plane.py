@@ -1,12 +1,7 @@
 """`DockerDataPlane`: runs revisions as containers and gives the ingress an instance for each request."""
 
 import asyncio
-import hashlib
-import logging
-import ssl
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from docker.errors import DockerException
@@ -15,20 +10,18 @@ from starlette.types import ASGIApp
 from local_cloud.dataplane import Revision, RolloutError, Sources
 from local_cloud.listeners import Listeners
 from local_cloud.metadata import Workload
-from local_cloud.nameserver import NameServer, machine_servers
 from local_cloud.runtime.addresses import Addresses
 from local_cloud.runtime.archive import LogArchive
+from local_cloud.runtime.bridge import Bridge, Gateway
 from local_cloud.runtime.cleanup import remove_docker_objects
 from local_cloud.runtime.engine import Engine, Seen
 from local_cloud.runtime.images import Images
-from local_cloud.runtime.instances import Instance, RevisionInstances, full_name
+from local_cloud.runtime.instances import Lease, RevisionInstances, affinity_of
 from local_cloud.runtime.pool import (
     IDLE_AFTER,
     LONGEST_WAIT,
-    InstancePool,
     NoInstanceError,
     NoRevisionError,
-    Slot,
 )
 from local_cloud.runtime.spec import (
     IMAGE_LABEL,
@@ -42,45 +35,11 @@ from local_cloud.runtime.spec import (
 )
 from local_cloud.settings import Settings
 from local_cloud.store import Store
-from local_cloud.upstream import Upstream
 
-_METADATA_KIND: Final = "metadata-server"
-_METADATA_PORTS: Final = (80, *range(18400, 18500))
-_HTTP, _HTTPS = 80, 443
 _TICK: Final = 1.0
-_log = logging.getLogger(__name__)
 
 Key = tuple[str, str, str]
 """Project, region and name of a revision."""
-
-
-@dataclass(frozen=True)
-class Lease:
-    """An instance's promise to take one request."""
-
-    upstream: Upstream
-    timeout: float
-    _pool: InstancePool[Instance]
-    _slot: Slot[Instance]
-    affinity: str = ""
-    """What names the instance in the affinity cookie; empty where the service has none."""
-
-    def release(self) -> None:
-        """The request is over."""
-        self._pool.release(self._slot)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gateway:
-    """What containers reach at the gateway of the cloud's network, besides the metadata server."""
-
-    app: ASGIApp
-    """Answers on port 443."""
-    tls: ssl.SSLContext
-    named: Callable[[str, str], bool]
-    """Whether a host name leads there for the container with an address."""
-    trust: Path
-    """The certificates that make a container trust it."""
 
 
 class DockerDataPlane:
@@ -114,9 +73,7 @@ class DockerDataPlane:
         self._store = store
         self._engine = engine or Engine(cloud_id)
         self._listeners = listeners or Listeners()
-        self._metadata: Listeners | None = None
-        self._front: Listeners | None = None
-        self._names: NameServer | None = None
+        self._bridge = Bridge(store)
         self._addresses = Addresses(store, self._listeners, cloud_id)
         self._archive = LogArchive(settings.state / "logs")
         self._images = Images(
@@ -140,8 +97,7 @@ class DockerDataPlane:
     async def open(self, metadata: ASGIApp, gateway: Gateway | None = None) -> None:
         """Make the network, serve *metadata* on its gateway, begin to watch containers.
 
-        With *gateway*, services are reached from containers by their own names as well, and *metadata* answers on port
-        80, too: there it is what names of a service mesh lead to (`mesh.create_proxy`).
+        With *gateway*, services are reached from containers by their own names as well (`Bridge.open`).
 
         Raises:
             RolloutError: Docker can't be reached, or the metadata server has no port.
@@ -151,20 +107,16 @@ class DockerDataPlane:
             cpus = await self._engine.cpus()
         except (DockerException, OSError) as reason:
             raise RolloutError(f"Docker can't be reached ({reason}). `docker info` must answer.") from reason
-        self._metadata = Listeners(address)
-        dns = await self._open_gateway(address, gateway) if gateway is not None else ()
+        metadata_port, dns = await self._bridge.open(address, metadata, gateway)
         self._around = Surroundings(
             cloud_id=self._engine.cloud_id,
             network=self._engine.network,
             gateway=address,
             dns=dns,
             trust=str(gateway.trust) if gateway is not None else None,
-            metadata_port=self._open_metadata(self._metadata),
+            metadata_port=metadata_port,
             cpus=cpus,
         )
-        if gateway is not None and not self._metadata.open(_HTTP):
-            _log.warning("port %d of %s cannot be had: names of a service mesh lead nowhere", _HTTP, address)
-        await self._metadata.serve(metadata)
         self._engine.watch(self._ended, self._watch_connected)
         self._ticker = asyncio.create_task(self._tick(), name="data-plane-ticker")
 
@@ -178,11 +130,7 @@ class DockerDataPlane:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
         await self._listeners.close_all()
-        if self._names is not None:
-            self._names.close()
-        for listeners in (self._metadata, self._front):
-            if listeners is not None:
-                await listeners.close_all()
+        await self._bridge.close()
         for instances in [*self._running.values(), *self._leaving]:
             await instances.let_go()
         await self._engine.close()
@@ -302,7 +250,7 @@ class DockerDataPlane:
             sticky = instances.revision.session_affinity
             try:
                 slot = await instances.pool.acquire(
-                    (lambda instance: _affinity(instance) == affinity) if sticky and affinity else None
+                    (lambda instance: affinity_of(instance) == affinity) if sticky and affinity else None
                 )
             except NoInstanceError:
                 if self._routes.get(service) is instances:
@@ -311,7 +259,7 @@ class DockerDataPlane:
             upstream = slot.instance.upstream
             if upstream is None:  # never: it is given before the instance is taken into the pool
                 raise NoInstanceError
-            named = _affinity(slot.instance) if sticky else ""
+            named = affinity_of(slot.instance) if sticky else ""
             return Lease(upstream, instances.revision.timeout, instances.pool, slot, named)
 
     def workload(self, ip: str) -> Workload | None:
@@ -362,29 +310,6 @@ class DockerDataPlane:
         self._routes.clear()
         registry = f"{self._settings.host}:{self._settings.port}"
         return await self._engine.call(remove_docker_objects, self._engine.cloud_id, registry)
-
-    async def _open_gateway(self, address: str, gateway: Gateway) -> tuple[str, ...]:
-        """Serve *gateway* on the bridge; the name servers that containers are to ask."""
-        self._names = NameServer(address, gateway.named)
-        self._front = Listeners(address, gateway.tls)
-        if not self._front.open(_HTTPS):
-            _log.warning("port %d of %s cannot be had: containers can't call other services by name", _HTTPS, address)
-            return ()
-        await self._front.serve(gateway.app)
-        return (address, *machine_servers()) if await self._names.open() else ()
-
-    def _open_metadata(self, listeners: Listeners) -> int:
-        """Open the metadata server's port: the one before, 80 as on Google, or any of ours.
-
-        Raises:
-            RolloutError: there is none.
-        """
-        before = self._store.get(_METADATA_KIND, "port")
-        for port in ([int(before["port"])] if before else []) + list(_METADATA_PORTS):
-            if listeners.open(port):
-                self._store.put(_METADATA_KIND, "port", {"port": port})
-                return port
-        raise RolloutError("The metadata server found no free port on the bridge of the cloud's network.")
 
     def _ended(self, container_id: str) -> None:
         for instances in [*self._running.values(), *self._leaving]:
@@ -447,10 +372,6 @@ class DockerDataPlane:
             await self._images.forget(image, self._images_in_use)
 
 
-def _affinity(instance: Instance) -> str:
-    return hashlib.sha256(instance.seen.id.encode()).hexdigest()[:32]
-
-
 def _key(revision: Revision) -> Key:
     return revision.project, revision.region, revision.name
 
@@ -458,6 +379,3 @@ def _key(revision: Revision) -> Key:
 def _key_of(seen: Seen) -> Key:
     labels = seen.labels
     return labels.get(PROJECT_LABEL, ""), labels.get(REGION_LABEL, ""), labels.get(REVISION_LABEL, "")
-
-
-__all__ = ["DockerDataPlane", "Lease", "full_name"]
