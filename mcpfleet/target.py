@@ -72,5 +72,7 @@ class Target:
         """As gcloud wants them; read from the host, or placeholders to fill in, where nobody knows them."""
         if self.place is not None:
             return self.place
+        if self.origin.startswith("http://") and "." not in self.host and not self.on_this_machine:
+            return self.host, "REGION"  # a short name of a service mesh is the service's own
         known = _CLOUD_RUN_HOST.fullmatch(self.host)
         return (known["service"], known["region"]) if known else ("SERVICE", "REGION")

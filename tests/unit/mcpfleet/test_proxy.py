@@ -467,3 +467,9 @@ def test_a_services_or_an_mcp_url_names_the_service(url, origin, path):
 def test_a_url_that_cannot_be_is_refused_before_anything_starts(url, said):
     with pytest.raises(UsageError, match=said):
         Target.parse(url)
+
+
+def test_where_no_token_goes_along_a_url_may_be_plain_and_a_short_name_is_the_services_own():
+    target = Target.parse("http://mcp-echo/mcp", bearer=False)
+    assert (target.origin, target.service_and_region) == ("http://mcp-echo", ("mcp-echo", "REGION"))
+    assert Target.parse("http://localhost:9001").service_and_region == ("SERVICE", "REGION")

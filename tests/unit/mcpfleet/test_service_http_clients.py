@@ -111,6 +111,22 @@ async def test_a_session_outlives_its_token(world, clock):
     assert world.front_end.calls == [f"Bearer 1|{AUDIENCE}", f"Bearer 2|{AUDIENCE}"]
 
 
+async def test_in_a_mesh_no_token_is_fetched_or_sent(clock):
+    account, seen = Account(clock), []
+
+    def answer(request):
+        seen.append(request)
+        return httpx2.Response(403, headers=HTML)
+
+    clients = HttpClients(Server(url="http://mcp-a"), identity=account, pool=httpx2.MockTransport(answer), clock=clock)
+    async with clients() as http:
+        said = await http.post("http://mcp-a/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+    (request,) = seen
+    assert account.count == 0
+    assert not {"authorization", "x-serverless-authorization"} & set(request.headers)
+    assert "add-iam-policy-binding mcp-a --region=REGION" in said.json()["error"]["message"]
+
+
 async def test_a_token_that_is_refused_on_the_way_is_replaced_and_the_call_goes_again(world, clock):
     clock.advance(100)
     world.front_end.answers = [httpx2.Response(401, headers=EXPIRED)]
