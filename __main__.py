@@ -22,7 +22,14 @@ except FleetError as error:
 regions, labels, needed = fleet.all_regions, fleet.labels, apis.of_fleet(fleet)
 foundation = Foundation(
     "fleet",
-    FoundationArgs(project=project, region=regions[0], apis=needed, registry=fleet.registry, labels=labels),
+    FoundationArgs(
+        project=project,
+        region=regions[0],
+        apis=needed,
+        registry=fleet.registry,
+        cloud_build=fleet.cloud_build,
+        labels=labels,
+    ),
 )
 of_server = partial(McpServerArgs, project=project, regions=regions, foundation=foundation, labels=labels)
 called, networks = fleet.meshed

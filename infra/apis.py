@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from infra.fleet import Fleet, IapAccess, Server
+from infra.fleet import Fleet, IapAccess, Server, builds_in_cloud
 
 FIRST: Final = "cloudresourcemanager"
 """The provider asks it for the project after it has enabled any other, so it is enabled before them."""
@@ -14,12 +14,18 @@ MESH: Final = ("compute", "dns", "networksecurity", "networkservices", "trafficd
 ALWAYS: Final = ("artifactregistry", "iam", "iamcredentials", "run")
 
 
+CLOUD_BUILD: Final = ("cloudbuild", "logging", "storage")
+"""What building in the cloud needs: the builds, their logs, the bucket of the sources."""
+
+
 def of_fleet(fleet: Fleet) -> tuple[str, ...]:
     """The APIs besides `FIRST`, each once and in a fixed order."""
     servers = (api for server in fleet.servers.values() for api in _of_server(server))
+    sources = (one.source for one in (*fleet.servers.values(), *fleet.clients.values()))
+    builds = CLOUD_BUILD if any(map(builds_in_cloud, sources)) else ()
     clients = ("compute" for client in fleet.clients.values() if client.vpc is not None)
     mesh = MESH if fleet.meshed[0] else ()
-    return tuple(sorted({*ALWAYS, *servers, *clients, *mesh}))
+    return tuple(sorted({*ALWAYS, *servers, *clients, *mesh, *builds}))
 
 
 def _of_server(server: Server) -> Iterator[str]:

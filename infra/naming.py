@@ -16,6 +16,8 @@ SERVER_PREFIX: Final = "mcp-"
 ACCOUNT_ID_MIN: Final = 6
 ACCOUNT_ID_MAX: Final = 30
 
+BUCKET_NAME_MAX: Final = 63
+
 # Cloud Run's REST reference, projects.locations.services.create, on serviceId: "must begin with letter,
 # and cannot end with hyphen; must contain fewer than 50 characters".
 SERVICE_NAME_MAX: Final = 49
@@ -68,6 +70,32 @@ def service_url(server: str, *, project_number: str, region: str) -> str:
 def remote_repository_id(repository: str) -> str:
     """The Artifact Registry repository in front of a public registry."""
     return f"{repository[:56]}-remote"
+
+
+def source_bucket(project: str, repository: str) -> str:
+    """The bucket of the sources that Cloud Build builds for *repository*; buckets are unique in the world.
+
+    Cloud Storage, "Bucket naming": at most 63 of a-z, 0-9 and `-`, and not the word google.
+    """
+    whole = f"{project}-{repository}-source".replace("google", "g").replace(":", "-").replace(".", "-")
+    return _short(whole, BUCKET_NAME_MAX)
+
+
+def builder_account_id(repository: str) -> str:
+    """The service account (the part before the @) that builds images for *repository*."""
+    return _short(f"{repository}-build", ACCOUNT_ID_MAX)
+
+
+def build_machine(machine: str) -> str:
+    """What Cloud Build's API calls the kind of machine that gcloud calls *machine*."""
+    return machine.replace("-", "_").upper()
+
+
+def _short(name: str, most: int) -> str:
+    """*name* with at most *most* characters; two that differ in what is cut off stay different."""
+    if len(name) <= most:
+        return name
+    return f"{name[: most - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def through(registry_uri: str, image: str) -> str:

@@ -9,6 +9,12 @@ from typing import Final
 FOUNDATION: Final = "mcpfleet:index:Foundation"
 """What all servers of a stack share."""
 
+CLOUD_BUILD: Final = "mcpfleet:index:CloudBuild"
+"""What all builds of a stack by Cloud Build share."""
+
+CLOUD_BUILT_IMAGE: Final = "mcpfleet-build:index:Image"
+"""An image that Cloud Build makes; the type of the provider in cloud_build/."""
+
 CUSTOM_DOMAIN: Final = "mcpfleet:index:CustomDomain"
 """A domain of the user's in front of a server, in all its regions."""
 

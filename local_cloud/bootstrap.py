@@ -29,11 +29,13 @@ DEPLOYER_ROLES: Final = (
     "roles/run.admin",
     # For what only some fleets have: README says which.
     "roles/agentregistry.admin",
+    "roles/cloudbuild.builds.editor",
     "roles/compute.loadBalancerAdmin",
     "roles/compute.networkAdmin",
     "roles/dns.admin",
     "roles/iap.admin",
     "roles/iap.settingsAdmin",
+    "roles/logging.viewer",
     "roles/resourcemanager.projectIamAdmin",
     "roles/secretmanager.admin",
     "roles/storage.admin",

@@ -24,7 +24,16 @@ from local_cloud.mesh import Mesh, create_proxy
 from local_cloud.operations import Operations
 from local_cloud.policy import Policies
 from local_cloud.registry.catalog import MANIFEST
-from local_cloud.services import artifactregistry, compute, dns, networkservices, run, secretmanager, storage
+from local_cloud.services import (
+    artifactregistry,
+    cloudbuild,
+    compute,
+    dns,
+    networkservices,
+    run,
+    secretmanager,
+    storage,
+)
 from local_cloud.services.agentregistry.routes import KIND as AGENT_REGISTRY
 from local_cloud.services.agentregistry.routes import routes as agentregistry_routes
 from local_cloud.services.artifactregistry.model import KIND as REPOSITORY
@@ -38,6 +47,8 @@ from local_cloud.services.iamcredentials.routes import routes as iamcredentials_
 from local_cloud.services.iap.model import KIND as IAP_SETTINGS
 from local_cloud.services.iap.model import Iap
 from local_cloud.services.iap.routes import routes as iap_routes
+from local_cloud.services.logging.model import Entries
+from local_cloud.services.logging.routes import routes as logging_routes
 from local_cloud.services.networkservices.model import MESH, ROUTE
 from local_cloud.services.oauth.model import People, TokenEndpoint
 from local_cloud.services.oauth.routes import routes as oauth_routes
@@ -67,6 +78,7 @@ class Cloud:
     Args:
         settings: where it lives and who it is.
         data_plane: what runs containers; Docker on this machine where it is not given.
+        worker: what runs the steps of builds; the docker command of this machine where it is not given.
         credentials: the folder for the credential files; beside the state where it is not given.
         clock: seconds since the epoch.
     """
@@ -76,6 +88,7 @@ class Cloud:
         settings: Settings,
         *,
         data_plane: DataPlane | None = None,
+        worker: cloudbuild.Worker | None = None,
         credentials: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -126,6 +139,16 @@ class Cloud:
             clock,
         )
         self.storage: Final = storage.Storage(self.store, settings.state / "storage", clock)
+        self.entries: Final = Entries(settings.state / "builds", clock)
+        self.builds: Final = cloudbuild.Builds(
+            self.store,
+            self.storage,
+            self.entries,
+            worker or self._docker_worker(),
+            allows=self.policies.allows,
+            token=lambda email: self.identity.mint_access_token(email=email, scopes=[_PULL_SCOPE])[0],
+            clock=clock,
+        )
         self.compute: Final = compute.Compute(
             self.store,
             self.state.cloud_id,
@@ -195,6 +218,8 @@ class Cloud:
             *compute.routes(self.compute, self.gate),
             *dns.routes(self.dns, self.gate),
             *networkservices.routes(self.networkservices, self.operations, self.gate),
+            *cloudbuild.routes(self.builds, self.accounts, self.gate),
+            *logging_routes(self.entries, self.gate),
             *storage.routes(self.storage, self.policies, self.gate),
             *run.routes(self.run, self.gate),
             *registry.routes(self.catalog, self.repositories),
@@ -211,6 +236,7 @@ class Cloud:
         self._bootstrap.project()
         self._bootstrap.credentials(self._credentials)
         self.catalog.collect()
+        self.builds.recover()
         if self._docker is not None:
             await self._open(self._docker)
         await self.run.recover()
@@ -221,6 +247,7 @@ class Cloud:
     async def stop(self) -> None:
         """Stop serving; containers run on, and the next `start` takes them over."""
         self.ready.clear()
+        await self.builds.close()
         await self.run.close()
         await self.operations.close()
         await self.balancer.close()
@@ -230,6 +257,7 @@ class Cloud:
 
     async def reset(self) -> None:
         """Remove every service and forget everything; begin anew, with new credential files."""
+        await self.builds.close()
         await self.run.close()
         await self.operations.close()
         for door in self.run.front_doors():
@@ -240,6 +268,7 @@ class Cloud:
         self.catalog.blobs.keep_only(())
         self.catalog.blobs.drop_uploads()
         self.storage.objects.drop_all()
+        self.entries.forget_all()
         await self.balancer.settle()
         self._bootstrap.project()
         self._bootstrap.credentials(self._credentials)
@@ -289,6 +318,12 @@ class Cloud:
     def _unique_id(self, email: str) -> str:
         account = self.accounts.get(email)
         return str(account["uniqueId"]) if account else ""
+
+    def _docker_worker(self) -> cloudbuild.Worker:
+        # Imported here for the same reason as below.
+        from local_cloud.runtime.worker import DockerWorker
+
+        return DockerWorker()
 
     def _docker_data_plane(self) -> "DockerDataPlane":
         # Imported here, because a test of the control plane has no need of Docker's client.

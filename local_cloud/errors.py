@@ -17,6 +17,8 @@ HTTP_CODES: Final[Mapping[str, int]] = {
     "NOT_FOUND": 404,
     "ALREADY_EXISTS": 409,
     "ABORTED": 409,
+    # Cloud Storage's own word (conditionNotMet); gRPC has none for it.
+    "CONDITION_NOT_MET": 412,
     "UNIMPLEMENTED": 501,
     "INTERNAL": 500,
 }

@@ -30,6 +30,8 @@ from local_cloud.settings import Settings
 from local_cloud.store import Document
 
 _APIS: Final = {
+    "cloudbuild": "Cloud Build v1",
+    "logging": "Cloud Logging v2",
     "serviceusage": "Service Usage",
     "crm": "Resource Manager",
     "iam": "IAM",

@@ -129,6 +129,8 @@ _AGENTS_READ: Final = _of("agentregistry.services", "get list") | _of("agentregi
 _AGENTS_WRITE: Final = _of("agentregistry.services", "create update delete")
 _LOGS_WRITE: Final = _of("logging.logEntries", "create route")
 _LOGS_READ: Final = _of("logging.logEntries", "list") | _of("logging.logs", "list")
+_BUILDS_READ: Final = _of("cloudbuild.builds", "get list") | _of("cloudbuild.operations", "get list")
+_BUILDS_WRITE: Final = _of("cloudbuild.builds", "create update")
 _METRICS_WRITE: Final = _of("monitoring.timeSeries", "create") | _of("monitoring.metricDescriptors", "create")
 _TRACES_WRITE: Final = _of("cloudtrace.traces", "patch")
 
@@ -148,6 +150,7 @@ _READ: Final = (
     | _AGENTS_READ
     | _LOGS_READ
     | _NAMES_READ
+    | _BUILDS_READ
 )
 # Editors change resources but neither who may use them nor whose tokens they hold.
 _EDIT: Final = (
@@ -169,6 +172,7 @@ _EDIT: Final = (
     | _NAMES_WRITE
     | _AGENTS_WRITE
     | _LOGS_WRITE
+    | _BUILDS_WRITE
     | _METRICS_WRITE
     | _TRACES_WRITE
 )
@@ -242,6 +246,8 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "roles/agentregistry.editor": _AGENTS_READ | _AGENTS_WRITE,
     "roles/agentregistry.viewer": _AGENTS_READ,
     "roles/aiplatform.user": _of("aiplatform.endpoints", "predict"),
+    "roles/cloudbuild.builds.editor": _BUILDS_READ | _BUILDS_WRITE | _PROJECT,
+    "roles/cloudbuild.builds.viewer": _BUILDS_READ | _PROJECT,
     "roles/logging.logWriter": _LOGS_WRITE,
     "roles/logging.viewer": _LOGS_READ | _PROJECT,
     "roles/monitoring.metricWriter": _METRICS_WRITE,

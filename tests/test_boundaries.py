@@ -234,6 +234,20 @@ RULES = [
         "from infra import naming",
     ),
     Rule(
+        "the provider that has images built knows no other room",
+        ("cloud_build",),
+        no_import("infra", "local_cloud", "workbench", "mcpfleet", "pulumi_gcp"),
+        ("from infra import naming", "import local_cloud.errors", "import pulumi_gcp"),
+        "from pulumi.runtime import rpc\nimport google.auth",
+    ),
+    Rule(
+        "infra is not the provider",
+        ("__main__.py", "infra"),
+        no_import("cloud_build"),
+        ("from cloud_build import image", "import cloud_build.archive"),
+        "from infra.components import cloud_build",
+    ),
+    Rule(
         "containers know nothing of what deploys them",
         CONTAINERS,
         no_import("infra", r"pulumi\w*", "local_cloud", "workbench"),
@@ -284,7 +298,7 @@ RULES = [
     ),
     Rule(
         "nothing that is deployed knows which cloud it is in",
-        ("__main__.py", "infra", *CONTAINERS),
+        ("__main__.py", "infra", "cloud_build", *CONTAINERS),
         no_branch_on_surroundings,
         (
             "if pulumi.get_stack() == 'x': ...",
@@ -392,7 +406,16 @@ def test_a_rule_passes_the_permitted_form(rule):
 
 @pytest.mark.parametrize(
     "room",
-    ["__main__.py", "infra/fleet", "infra/components", "mcp_server", "stdio_bridge", "mcpfleet", "local_cloud"],
+    [
+        "__main__.py",
+        "cloud_build",
+        "infra/fleet",
+        "infra/components",
+        "mcp_server",
+        "stdio_bridge",
+        "mcpfleet",
+        "local_cloud",
+    ],
 )
 def test_there_is_something_to_scan(room):
     rules = [rule for rule in RULES if any(room.startswith(name) for name in rule.rooms)]

@@ -165,7 +165,8 @@ class Engine:
             self._state.mkdir(parents=True, exist_ok=True)
             options = automation.LocalWorkspaceOptions(
                 work_dir=str(self._place.root),
-                env_vars=self._environment,
+                # The provider in cloud_build/ runs in this Python, too.
+                env_vars={**self._environment, "MCPFLEET_PYTHON": sys.executable},
                 pulumi_command=automation.PulumiCommand(root=str(_as_root(self._pulumi, self._place))),
             )
             self._stack = automation.create_or_select_stack(

@@ -94,6 +94,11 @@ class Step:
         self.progressed = text
         self._phases.show_progress(self)
 
+    def say(self, text: str) -> None:
+        """Print lines that stay, below the phases that have ended."""
+        for line in text.splitlines():
+            self._phases.console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
     @contextmanager
     def phase(self, title: str) -> Generator["Step"]:
         """Run a phase within this one; its line comes under this one's when this one ends."""

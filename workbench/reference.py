@@ -42,6 +42,7 @@ _PLAIN: Final[Mapping[Any, Kind]] = {
 SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "fleet": model.Fleet,
     "registry": model.Registry,
+    "cloud-build": model.CloudBuildOptions,
     "server": server.Server,
     "client": client.Client,
     "source-build": sources.Build,

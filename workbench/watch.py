@@ -10,6 +10,7 @@ from workbench.phases import Step
 
 _COLOUR: Final = re.compile(r"<\{%.*?%\}>|\x1b\[[0-9;]*m")
 _COMPONENT: Final = re.compile(r"(?:::|\$)(?:pulumi:pulumi:Stack|mcpfleet:index:\w+)::[^:]*$")
+_BUILD: Final = re.compile(r"mcpfleet-build:index:Image::[^:]*$")
 _SERVER: Final = re.compile(r"mcpfleet:index:McpServer::[^:]*$")
 _TRACEBACK: Final = "\nTraceback (most recent call last):"
 _DOING: Final[Mapping[str, str]] = {
@@ -63,6 +64,10 @@ class Watch:
             self._remember(said.urn, said.message)
         elif said is not None and said.severity == "info" and said.urn and _SERVER.search(said.urn):
             self.told.append(plain(said.message).strip())
+        elif said is not None and said.severity == "info" and said.urn and _BUILD.search(said.urn):
+            name = said.urn.rpartition("::")[2]
+            lines = plain(said.message).rstrip().splitlines()
+            self._step.say("\n".join(f"{name}: {line}" for line in lines))
         elif (summary := event.summary_event) is not None:
             self.changes = {_text(op): count for op, count in summary.resource_changes.items()}
 

@@ -11,7 +11,8 @@ import pulumi
 import pulumi_gcp as gcp
 
 from infra import apis, naming
-from infra.fleet import Registry
+from infra.components.cloud_build import CloudBuild, CloudBuildArgs
+from infra.fleet import CloudBuildOptions, Registry
 from infra.tokens import FOUNDATION
 
 TOKEN_USER: Final = "oauth2accesstoken"  # noqa: S105, a user name
@@ -27,6 +28,7 @@ class FoundationArgs:
         region: Where the images are.
         apis: The APIs to enable, besides Resource Manager, by their first word.
         registry: The repository, and the registry that it is in front of.
+        cloud_build: How Cloud Build builds, where `apis` has it.
         labels: Labels on what can carry them.
     """
 
@@ -34,6 +36,7 @@ class FoundationArgs:
     region: str
     apis: Sequence[str] = apis.ALWAYS
     registry: Registry = field(default_factory=Registry)
+    cloud_build: CloudBuildOptions = field(default_factory=CloudBuildOptions)
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -64,6 +67,9 @@ class Foundation(pulumi.ComponentResource):
 
     registry_login: RegistryLogin
 
+    cloud_build: CloudBuild | None
+    """What builds images in the cloud, where the fleet uses it."""
+
     iap_agent: pulumi.Output[str] | None
     """The principal as which Identity-Aware Proxy calls services, where the fleet uses it."""
 
@@ -89,6 +95,7 @@ class Foundation(pulumi.ComponentResource):
             username=TOKEN_USER,
             password=pulumi.Output.secret(token),
         )
+        self.cloud_build = self._cloud_build(repository, name, args) if "cloudbuild" in args.apis else None
         self.iap_agent = self._iap_agent(name, args) if "iap" in args.apis else None
         self.register_outputs({"registry_uri": self.registry_uri})
 
@@ -134,6 +141,21 @@ class Foundation(pulumi.ComponentResource):
             opts=self._after_apis(),
         )
         return repository.registry_uri
+
+    def _cloud_build(self, repository: gcp.artifactregistry.Repository, name: str, args: FoundationArgs) -> CloudBuild:
+        return CloudBuild(
+            f"{name}-build",
+            CloudBuildArgs(
+                project=args.project,
+                region=args.region,
+                repository_id=args.registry.repository,
+                repository=repository.repository_id,
+                options=args.cloud_build,
+                after=self.apis,
+                labels=args.labels,
+            ),
+            pulumi.ResourceOptions(parent=self),
+        )
 
     def _iap_agent(self, name: str, args: FoundationArgs) -> pulumi.Output[str]:
         agent = gcp.projects.ServiceIdentity(

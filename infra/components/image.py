@@ -14,8 +14,9 @@ import pulumi_docker_build as docker_build
 import pulumi_gcp as gcp
 
 from infra import naming
+from infra.components.cloud_build import CloudBuiltImage
 from infra.components.foundation import Foundation
-from infra.fleet import Build, Folder, Git, Stdio
+from infra.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from infra.fleet.made import is_bridged
 from infra.sources import Layout, RecipeError, recipe_for
 from infra.sources.checkout import checkout
@@ -40,13 +41,15 @@ class _Plan:
     Attributes:
         context: The folder that it gets, as seen from Pulumi.yaml: an absolute path would differ between two people's
             checkouts, and each of them would rebuild what the other has deployed.
-        dockerfile: The Dockerfile's text, or where it is; None: `Dockerfile` in the folder.
+        inline: The text of a Dockerfile that was made; empty: the folder has one.
+        location: Where in the folder that one is; empty: the builder looks for `Dockerfile` itself.
         labels: Labels of the image.
         decided: What was found out.
     """
 
     context: str
-    dockerfile: docker_build.DockerfileArgsDict | None = None
+    inline: str = ""
+    location: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     decided: Sequence[str] = ()
 
@@ -84,11 +87,28 @@ def built_image(
     for sentence in plan.decided:
         pulumi.info(f"{name}: {sentence}", parent)
     repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, name))
+    digest = (_in_cloud if builds_in_cloud(source) else _by_docker)(name, plan, source, repository, foundation, parent)
+    return pulumi.Output.concat(repository, "@", digest)
+
+
+def _by_docker(
+    name: str,
+    plan: _Plan,
+    source: Built,
+    repository: pulumi.Output[str],
+    foundation: Foundation,
+    parent: pulumi.Resource,
+) -> pulumi.Output[str]:
+    dockerfile: docker_build.DockerfileArgsDict | None = None
+    if plan.inline:
+        dockerfile = {"inline": plan.inline}
+    elif plan.location:
+        dockerfile = {"location": f"{plan.context}/{plan.location}"}
     login = foundation.registry_login
     image = docker_build.Image(
         name,
         context={"location": plan.context},
-        dockerfile=plan.dockerfile,
+        dockerfile=dockerfile,
         build_args=source.build_args,
         labels=plan.labels or None,
         platforms=[docker_build.Platform.LINUX_AMD64],  # the only one that Cloud Run runs
@@ -101,7 +121,34 @@ def built_image(
         build_on_preview=False,  # a preview needs no Docker, no registry and no time
         opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True),
     )
-    return pulumi.Output.concat(repository, "@", image.digest)
+    return image.digest
+
+
+def _in_cloud(
+    name: str,
+    plan: _Plan,
+    source: Built,
+    repository: pulumi.Output[str],
+    foundation: Foundation,
+    parent: pulumi.Resource,
+) -> pulumi.Output[str]:
+    builder = foundation.cloud_build
+    if builder is None:
+        raise pulumi.RunError(
+            f"{name}: builder: cloud-build needs the API {naming.api_host('cloudbuild')} in the stack"
+        )
+    image = CloudBuiltImage(
+        name,
+        builder=builder,
+        image=repository,
+        context=plan.context,
+        dockerfile=plan.location or "Dockerfile",
+        inline=plan.inline,
+        build_args=source.build_args,
+        labels=plan.labels,
+        opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True, depends_on=builder.grants),
+    )
+    return image.digest
 
 
 def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
@@ -149,8 +196,10 @@ def _bridged(source: Folder | Git, folder: str, name: str, root: Path) -> str:
 
 
 def _made(context: str, recipe: Recipe, labels: Mapping[str, str] | None = None, decided: Sequence[str] = ()) -> _Plan:
-    if recipe.dockerfile is not None:
-        dockerfile: docker_build.DockerfileArgsDict = {"inline": recipe.dockerfile}
-    else:
-        dockerfile = {"location": f"{context}/{recipe.location}"}
-    return _Plan(context=context, dockerfile=dockerfile, labels=labels or {}, decided=[*decided, *recipe.decided])
+    return _Plan(
+        context=context,
+        inline=recipe.dockerfile or "",
+        location=recipe.location,
+        labels=labels or {},
+        decided=[*decided, *recipe.decided],
+    )

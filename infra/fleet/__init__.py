@@ -8,15 +8,16 @@ Google's to say. Nothing in this package knows Pulumi.
 from infra.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess, PublicAccess
 from infra.fleet.client import Client
 from infra.fleet.made import Folder, Git, Stdio
-from infra.fleet.model import Fleet, Registry
+from infra.fleet.model import CloudBuildOptions, Fleet, Registry
 from infra.fleet.parse import FleetError, parse_fleet
 from infra.fleet.server import Server
-from infra.fleet.sources import Build, ExistingImage
+from infra.fleet.sources import Build, ExistingImage, builds_in_cloud
 
 __all__ = [
     "Access",
     "Build",
     "Client",
+    "CloudBuildOptions",
     "ExistingImage",
     "Fleet",
     "FleetError",
@@ -30,5 +31,6 @@ __all__ = [
     "Registry",
     "Server",
     "Stdio",
+    "builds_in_cloud",
     "parse_fleet",
 ]

@@ -81,6 +81,16 @@ AnyFolder = Annotated[
 ]
 
 
+Builder = Annotated[
+    Literal["docker", "cloud-build"],
+    Field(
+        description="Who builds the image: Docker on the machine that deploys, or Cloud Build.",
+        examples=["cloud-build"],
+    ),
+]
+"""Who builds an image."""
+
+
 class Made(Model):
     """What is common to sources whose Dockerfile is found out: every key decides what would be found out otherwise."""
 
@@ -120,6 +130,8 @@ class Made(Model):
         " no secrets.",
         examples=[{"BASE_IMAGE": "python:3.13"}],
     )
+
+    builder: Builder = "docker"
 
     @property
     def wish(self) -> Wish:
@@ -254,6 +266,7 @@ class Stdio(Model):
         description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; no secrets.",
         examples=[{"BASE_IMAGE": "python:3.13"}],
     )
+    builder: Builder = "docker"
 
 
 def is_bridged(source: object) -> bool:

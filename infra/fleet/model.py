@@ -47,6 +47,23 @@ class Registry(Model):
     )
 
 
+class CloudBuildOptions(Model):
+    """How Cloud Build builds the images whose source says `builder: cloud-build`."""
+
+    machine_type: Literal["e2-medium", "e2-highcpu-8", "e2-highcpu-32"] | None = Field(
+        default=None,
+        description="The kind of machine, as gcloud calls it; by default Cloud Build's own choice.",
+        examples=["e2-highcpu-8"],
+    )
+    timeout: Annotated[int, NUMBER] = Field(
+        default=1200,
+        ge=60,
+        le=86_400,
+        description="Seconds that one build may take.",
+        examples=[3600],
+    )
+
+
 class Fleet(Model):
     """Every server of one stack."""
 
@@ -75,6 +92,11 @@ class Fleet(Model):
     )
     registry: Annotated[Registry, Kind("[registry](#registry)", "")] = Field(
         default=Registry(), description="Where images are kept, and for how long.", examples=[{"keep": 20}]
+    )
+    cloud_build: Annotated[CloudBuildOptions, Kind("[Cloud Build](#cloud-build)", "")] = Field(
+        default=CloudBuildOptions(),
+        description="How images are built whose source says `builder: cloud-build`.",
+        examples=[{"machine_type": "e2-highcpu-8"}],
     )
     servers: Mapping[values.ServerName, Annotated[Server, Kind("[server](#a-server)", "[servers](#a-server)")]] = Field(
         min_length=1,

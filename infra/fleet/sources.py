@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag
 from infra.fleet import values
 from infra.fleet.base import NUMBER, Model, kind_of, one_kind
 from infra.fleet.kinds import Kind
-from infra.fleet.made import Folder, Git, Stdio
+from infra.fleet.made import Builder, Folder, Git, Stdio
 from infra.fleet.values import Text
 
 KINDS: Final = ("build", "image", "folder", "git", "stdio")
@@ -25,6 +25,7 @@ class Build(Model):
         description="Values for the Dockerfile's ARGs; they stay visible in the image, so no secrets.",
         examples=[{"UV_VERSION": "0.13.9"}],
     )
+    builder: Builder = "docker"
 
 
 class ExistingImage(Model):
@@ -65,6 +66,11 @@ Source = Annotated[
     Kind("[source](#source)", "sources", "one of `build`, `image`, `folder`, `git`, `stdio`"),
 ]
 """The one key says the kind, and a kind holds only what it needs."""
+
+
+def builds_in_cloud(source: object) -> bool:
+    """Whether Cloud Build builds the image of *source*."""
+    return isinstance(source, Build | Folder | Git | Stdio) and source.builder == "cloud-build"
 
 
 def pinned(image: str) -> bool:

@@ -130,8 +130,8 @@ def around(section, fragment):
         # Several regions stand in the place of one, and want a domain.
         fleet = {key: one for key, one in fleet.items() if key != "region" or "regions" not in fragment}
         return {**fleet, "servers": {"reference": {**REFERENCE, "domain": "mcp.acme.dev"}}, **fragment}
-    if section == "registry":
-        return {**fleet, "registry": fragment}
+    if section in {"registry", "cloud-build"}:
+        return {**fleet, section.replace("-", "_"): fragment}
     if section == "client":
         servers = {"reference": REFERENCE, "toolbox": {"source": {"image": "a/b", "port": 5000}}}
         client = {"source": {"image": "a/b"}, "calls": ["reference"], **fragment}

@@ -109,7 +109,7 @@ def build(call: Call, wanted: Build) -> str:
     with tempfile.TemporaryDirectory(prefix="mcpfleet-build-") as scratch:
         command = _command(builder, wanted, Path(scratch))
         environment = {**os.environ, "DOCKER_BUILDKIT": "1" if builder.buildkit else "0", "BUILDKIT_PROGRESS": "plain"}
-        lines, code = _run(call, command, environment)
+        lines, code = run_command(call, command, environment)
         if code != 0:
             raise ProviderError(_explain(wanted, lines, Path(scratch)))
         return (Path(scratch) / "image-id").read_text().strip()
@@ -140,7 +140,9 @@ def _command(builder: Builder, wanted: Build, scratch: Path) -> list[str]:
     return [builder.command, "build", *options, wanted.context]
 
 
-def _run(call: Call, command: Sequence[str], environment: Mapping[str, str]) -> tuple[list[str], int]:
+def run_command(
+    call: Call, command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None
+) -> tuple[list[str], int]:
     """The last lines of the output and the exit code; cancelled within a fraction of a second."""
     lines: deque[str] = deque(maxlen=_KEPT_LINES)
     process = subprocess.Popen(
@@ -151,6 +153,7 @@ def _run(call: Call, command: Sequence[str], environment: Mapping[str, str]) -> 
         text=True,
         errors="replace",
         env=environment,
+        cwd=folder,
         start_new_session=True,
     )
 

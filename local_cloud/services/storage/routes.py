@@ -177,6 +177,7 @@ class _Api(Handlers):
         elif kind == "resumable":
             facts = wire.parse_json(await request.body() or b"{}")
             name, facts = about(facts, named)
+            self._check_generation(request, bucket, name)
             if content_type := request.headers.get("x-upload-content-type"):
                 facts.setdefault("contentType", content_type)
             where = request.url.include_query_params(upload_id=self._uploads.begin(bucket, name, facts))
@@ -198,7 +199,7 @@ class _Api(Handlers):
         wanted = request.query_params.get("ifGenerationMatch")
         found = self._model.objects.find(bucket, name)
         if wanted is not None and wanted != (found[1]["generation"] if found else "0"):
-            raise GoogleError("ABORTED", "At least one of the pre-conditions you specified did not hold.")
+            raise GoogleError("CONDITION_NOT_MET", "At least one of the pre-conditions you specified did not hold.")
 
     def _of_query(self, request: Request) -> Document:
         self.caller(request)

@@ -23,6 +23,7 @@ ACCOUNT = "gcp:serviceaccount/account:Account"
 API = "gcp:projects/service:Service"
 GRANT = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
 IMAGE = "docker-build:index:Image"
+CLOUD_IMAGE = "mcpfleet-build:index:Image"
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
 SERVICE = "gcp:cloudrunv2/service:Service"
 STACK = ("pulumi:pulumi:Stack", "mcpfleet-test")
@@ -37,6 +38,7 @@ DIGEST = "sha256:" + "d1" * 32
 SERVER_ASSIGNED: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     ACCOUNT: lambda i: {"email": f"{i['accountId']}@{i['project']}.iam.gserviceaccount.com"},
     REPOSITORY: lambda i: {"registryUri": f"{i['location']}-docker.pkg.dev/{i['project']}/{i['repositoryId']}"},
+    CLOUD_IMAGE: lambda i: {"digest": DIGEST},
     IMAGE: lambda i: {"digest": DIGEST, "ref": f"{i['tags'][0]}@{DIGEST}"},
     SERVICE: lambda i: {"uri": "" if i.get("defaultUriDisabled") else f"https://{i['name']}-h4sh-ew.a.run.app"},
     ADDRESS: lambda i: {"address": "203.0.113.7"},

@@ -1,7 +1,9 @@
 """One cloud in memory: its app, its clients, its clock. No socket, no process, no container."""
 
+import asyncio
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -73,6 +75,62 @@ class MemoryPlane:
 
     def address(self, service: str) -> str:
         return f"http://127.0.0.1:{20000 + sum(service.encode()) % 1000}"
+
+
+@dataclass
+class Ran:
+    """A step that a worker was given."""
+
+    arguments: list[str]
+    environment: tuple[tuple[str, str], ...]
+    files: dict[str, str]
+
+
+class MemoryWorker:
+    """A machine for builds that keeps book of what it was asked to run."""
+
+    def __init__(self) -> None:
+        self.steps: list[Ran] = []
+        self.pushed: list[tuple[str, str]] = []
+        self.forgotten: list[str] = []
+        self.failure: Exception | None = None
+        self.push_failure: Exception | None = None
+        self.held = False
+        self.began = threading.Event()
+        self.ended_by_cancel = False
+        self.who: Any = None
+
+    async def run(self, step: Any, log: Any) -> None:
+        files = {
+            path.relative_to(step.folder).as_posix(): path.read_text()
+            for path in sorted(step.folder.rglob("*"))
+            if path.is_file()
+        }
+        self.steps.append(Ran(list(step.arguments), step.environment, files))
+        log("building the weather")
+        self.began.set()
+        if self.held:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.ended_by_cancel = True
+                raise
+        if self.failure is not None:
+            raise self.failure
+
+    async def push(self, image: str, token: str, log: Any) -> str:
+        if self.push_failure is not None:
+            raise self.push_failure
+        self.pushed.append((image, self.who(token)))
+        return "sha256:" + "d1" * 32
+
+    async def forget(self, images: Any) -> None:
+        self.forgotten += images
+
+
+@pytest.fixture
+def worker() -> MemoryWorker:
+    return MemoryWorker()
 
 
 @pytest.fixture(scope="session")
@@ -154,12 +212,13 @@ def settings(tmp_path: Path, cloud_keys: Path, account_key: Any, monkeypatch: py
 
 
 @pytest.fixture
-def start(settings: Settings, clock: Clock, plane: MemoryPlane, tmp_path: Path) -> Iterator[Any]:
+def start(settings: Settings, clock: Clock, plane: MemoryPlane, worker: MemoryWorker, tmp_path: Path) -> Iterator[Any]:
     """Start the cloud of this test's state, again and again if wished: `start(port=…)` as a context."""
 
     @contextmanager
     def started(**changes: Any) -> Iterator[Running]:
-        cloud = Cloud(replace(settings, **changes), data_plane=plane, clock=clock)
+        cloud = Cloud(replace(settings, **changes), data_plane=plane, worker=worker, clock=clock)
+        worker.who = cloud.identity.verify_access_token
         lines: list[dict[str, Any]] = []
         with TestClient(create_app(cloud, lines.append), raise_server_exceptions=False) as client:
             assert client.portal is not None

@@ -1,0 +1,98 @@
+"""Which files of a folder go to Cloud Build: what neither `.dockerignore` nor `.gcloudignore` leaves out.
+
+`.dockerignore` as Docker reads it: what the builder would not see need not be sent. `.gcloudignore` as
+`gcloud builds submit` reads it (`gcloud topic gcloudignore`): gitignore's patterns, and lines `#!include:FILE`; where
+there is none, `.git`, `.gitignore` and what a `.gitignore` beside it names are left out.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pathspec import GitIgnoreSpec
+
+from cloud_build.dockerignore import DockerIgnore
+from cloud_build.errors import BuildError
+
+_DEPTH: Final = 8
+_INCLUDE: Final = "#!include:"
+_DEFAULT: Final = (".gcloudignore", ".git", ".gitignore", "#!include:.gitignore")
+
+
+def included(root: Path, dockerfile: str | None = None) -> list[str]:
+    """The files and links below *root* that are sent, sorted, with `/` between their parts.
+
+    Args:
+        root: The folder.
+        dockerfile: The Dockerfile's path in it, which is always sent, with its ignore file; None: it is elsewhere.
+
+    Raises:
+        BuildError: An ignore file holds what is no pattern, or includes one that is not there.
+        OSError: Something can't be read.
+    """
+    own = [f"{dockerfile}.dockerignore"] if dockerfile else []
+    named = next((name for name in (*own, ".dockerignore") if (root / name).is_file()), None)
+    docker = DockerIgnore(_lines(root / named) if named else ())
+    gcloud = _gcloud(root)
+    always = {name for name in (dockerfile, named) if name}
+    found = {name for name in _walk(root, docker, gcloud) if _is_sent(root / name)}
+    return sorted(found | always)
+
+
+def _is_sent(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
+
+
+def _walk(root: Path, docker: DockerIgnore, gcloud: GitIgnoreSpec) -> Iterator[str]:
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                name = f"{folder}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    # As git: nothing below a folder that is left out can be taken in again.
+                    if not (docker.skips(name) or gcloud.match_file(f"{name}/")):
+                        folders.append(f"{name}/")
+                elif not (docker.leaves_out(name) or gcloud.match_file(name)):
+                    yield name
+
+
+def _gcloud(root: Path) -> GitIgnoreSpec:
+    if (root / ".gcloudignore").is_file():
+        named = ".gcloudignore"
+        lines = _with_includes(root, _lines(root / ".gcloudignore"), ".gcloudignore", 0)
+    else:
+        named = ".gitignore"
+        lines = [line for line in _DEFAULT if not line.startswith(_INCLUDE)]
+        if (root / ".gitignore").is_file():
+            lines += _lines(root / ".gitignore")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of signs that some later Python may read otherwise
+            return GitIgnoreSpec.from_lines(lines)
+    except (ValueError, re.error) as error:
+        raise BuildError(f"{named} in {root.name}: {error}; correct the pattern") from None
+
+
+def _with_includes(root: Path, lines: list[str], name: str, depth: int) -> list[str]:
+    if depth > _DEPTH:
+        raise BuildError(f"{name}: its {_INCLUDE} lines include each other; remove one")
+    made: list[str] = []
+    for line in lines:
+        if not line.startswith(_INCLUDE):
+            made.append(line)
+            continue
+        other = line.removeprefix(_INCLUDE).strip()
+        # gcloud: the file must be in the same folder.
+        if "/" in other or not (root / other).is_file():
+            raise BuildError(f"{name}: {line.strip()} names no file beside it; correct it")
+        made += _with_includes(root, _lines(root / other), other, depth + 1)
+    return made
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff").splitlines()

@@ -1,0 +1,201 @@
+"""Builds in the cloud: who builds, where sources go, what is built. That it builds is tests/integration's."""
+
+import json
+
+import pulumi
+import pytest
+
+from infra import naming
+from infra.apis import of_fleet
+from infra.components import image
+from infra.components.foundation import Foundation, FoundationArgs
+from infra.components.mcp_client import McpClient, McpClientArgs
+from infra.components.mcp_server import McpServer, McpServerArgs
+from infra.fleet import parse_fleet
+from tests.unit.infra.conftest import ACCOUNT, API, CLOUD_IMAGE, DIGEST, IMAGE, SERVICE
+
+BUCKET = "gcp:storage/bucket:Bucket"
+ON_BUCKET = "gcp:storage/bucketIAMMember:BucketIAMMember"
+ON_REPOSITORY = "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember"
+ON_PROJECT = "gcp:projects/iAMMember:IAMMember"
+FOLDER = {"folder": "./weather", "builder": "cloud-build"}
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """The folder of Pulumi.yaml."""
+    for name, text in {
+        "weather/requirements.txt": "mcp==2.3.0\n",
+        "weather/server.py": "",
+        "own/deploy/Dockerfile": "FROM scratch",
+        "stdio_bridge/Dockerfile": "FROM x AS dependencies\nFROM x AS bridge\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(image, "ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def up(deploy, root):
+    """Deploy a fleet of these servers' sources; further keys are the fleet's."""
+
+    def program(servers, fleet):
+        parsed = parse_fleet(
+            {"region": "europe-west1", "servers": {name: {"source": one} for name, one in servers.items()}, **fleet},
+            root=root,
+        )
+        foundation = Foundation(
+            "fleet",
+            FoundationArgs(
+                project="acme",
+                region="europe-west1",
+                apis=of_fleet(parsed),
+                registry=parsed.registry,
+                cloud_build=parsed.cloud_build,
+                labels={"team": "x"},
+            ),
+        )
+        made = {
+            name: McpServer(
+                name, McpServerArgs(project="acme", regions=parsed.all_regions, foundation=foundation, spec=spec)
+            )
+            for name, spec in parsed.servers.items()
+        }
+        for name, spec in parsed.clients.items():
+            args = McpClientArgs(project="acme", region="europe-west1", foundation=foundation, spec=spec, servers=made)
+            McpClient(name, args)
+
+    return lambda servers, answers=True, **fleet: deploy(lambda: program(servers, fleet), cloud_answers=answers)
+
+
+def test_a_source_that_says_so_is_built_by_cloud_build_and_deployed_by_its_digest(up):
+    plan = up({"weather": {**FOLDER, "build_args": {"BASE_IMAGE": "b"}}})
+    assert plan.of(IMAGE) == []
+    told = plan.one(CLOUD_IMAGE).inputs
+    assert 'CMD ["python", "server.py"]' in told.pop("inline")
+    assert told == {
+        "project": "acme",
+        "location": "europe-west1",
+        "bucket": "acme-mcpfleet-source",
+        "serviceAccount": "mcpfleet-build@acme.iam.gserviceaccount.com",
+        "image": "europe-west1-docker.pkg.dev/acme/mcpfleet/weather",
+        "context": "./weather",
+        "buildArgs": {"BASE_IMAGE": "b"},
+        "timeout": 1200,
+    }
+    assert plan.container("weather")["image"] == f"europe-west1-docker.pkg.dev/acme/mcpfleet/weather@{DIGEST}"
+
+
+def test_its_options_reach_cloud_build_in_its_own_words(up):
+    told = (
+        up({"weather": FOLDER}, cloud_build={"machine_type": "e2-highcpu-8", "timeout": 3600}).one(CLOUD_IMAGE).inputs
+    )
+    assert (told["machineType"], told["timeout"]) == ("E2_HIGHCPU_8", 3600)
+
+
+@pytest.mark.parametrize(
+    ("source", "context", "dockerfile"),
+    [
+        ({"build": "./own/deploy"}, "./own/deploy", "Dockerfile"),
+        ({"folder": "./own", "dockerfile": "deploy/Dockerfile"}, "./own", "deploy/Dockerfile"),
+        ({"stdio": {"npm": "@a/b@1.2.3"}}, "./stdio_bridge", None),
+    ],
+)
+def test_every_kind_of_source_that_is_built_can_be_built_there(up, source, context, dockerfile):
+    told = up({"weather": {**source, "builder": "cloud-build"}}).one(CLOUD_IMAGE).inputs
+    assert told["context"] == context
+    assert told.get("dockerfile") == dockerfile
+    assert ("inline" in told) == (dockerfile is None)
+
+
+def test_the_account_that_builds_may_read_sources_write_images_and_log_and_no_more(up):
+    plan = up({"weather": FOLDER})
+    who = "serviceAccount:mcpfleet-build@acme.iam.gserviceaccount.com"
+    granted = {
+        (one.inputs["role"], one.inputs.get("bucket") or one.inputs.get("repository") or one.inputs["project"])
+        for kind in (ON_BUCKET, ON_REPOSITORY, ON_PROJECT)
+        for one in plan.of(kind)
+        if one.inputs["member"] == who
+    }
+    assert granted == {
+        ("roles/storage.objectViewer", "acme-mcpfleet-source"),
+        ("roles/artifactregistry.writer", "mcpfleet"),
+        ("roles/logging.logWriter", "acme"),
+    }
+    assert who not in {f"serviceAccount:{one.inputs['template']['serviceAccount']}" for one in plan.of(SERVICE)}
+
+
+def test_a_build_waits_for_the_rights_of_its_account_and_for_the_apis(up):
+    plan = up({"weather": FOLDER})
+    before = plan.before(plan.one(CLOUD_IMAGE))
+    assert {kind for kind, _ in before} >= {ON_BUCKET, ON_REPOSITORY, ON_PROJECT, BUCKET, API}
+    assert {"fleet-cloudbuild", "fleet-logging", "fleet-storage"} <= {name for kind, name in before if kind == API}
+
+
+def test_the_bucket_of_sources_is_closed_short_lived_and_goes_with_the_stack(up):
+    told = up({"weather": FOLDER}).one(BUCKET).inputs
+    assert told["uniformBucketLevelAccess"] is True
+    assert told["publicAccessPrevention"] == "enforced"
+    assert told["lifecycleRules"] == [{"action": {"type": "Delete"}, "condition": {"age": 30}}]
+    assert told["forceDestroy"] is True
+    assert told["labels"] == {"team": "x"}
+
+
+def test_many_servers_and_clients_share_one_bucket_and_one_account(up):
+    client = {"source": {"build": "./own/deploy", "builder": "cloud-build"}, "calls": ["one"]}
+    plan = up({"one": FOLDER, "two": FOLDER}, clients={"helper": client})
+    assert plan.names(CLOUD_IMAGE) == {"one", "two", "helper"}
+    assert len(plan.of(BUCKET)) == 1
+    assert [one.inputs["accountId"] for one in plan.of(ACCOUNT)].count("mcpfleet-build") == 1
+
+
+def test_a_fleet_that_builds_nothing_there_has_none_of_it(up):
+    plan = up({"weather": {"folder": "./weather"}})
+    assert plan.of(BUCKET) == plan.of(ON_REPOSITORY) == plan.of(CLOUD_IMAGE) == []
+    assert "fleet-cloudbuild" not in plan.names(API)
+
+
+def test_the_preview_of_a_new_stack_asks_no_cloud(up):
+    told = up({"weather": FOLDER}, answers=False).one(CLOUD_IMAGE).inputs
+    assert told["context"] == "./weather"
+
+
+def test_a_builder_without_its_api_is_named(deploy, root):
+    def program():
+        spec = parse_fleet({"region": "r-x1", "servers": {"weather": {"source": FOLDER}}}, root=root).servers["weather"]
+        foundation = Foundation("fleet", FoundationArgs(project="acme", region="r-x1"))
+        McpServer("weather", McpServerArgs(project="acme", regions=["r-x1"], foundation=foundation, spec=spec))
+
+    with pytest.raises(pulumi.RunError, match=r"cloud-build needs the API cloudbuild\.googleapis\.com"):
+        deploy(program)
+
+
+@pytest.mark.parametrize(
+    ("project", "repository"),
+    [("p" * 30, "r" * 63), ("google-acme", "mcp"), ("acme.dev:team", "x"), ("acme-1", "m")],
+)
+def test_names_stay_within_the_clouds_limits(project, repository):
+    bucket, account = naming.source_bucket(project, repository), naming.builder_account_id(repository)
+    assert len(bucket) <= 63
+    assert set(bucket) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert "google" not in bucket
+    assert 6 <= len(account) <= 30
+
+
+def test_names_that_are_cut_stay_apart():
+    assert naming.builder_account_id("r" * 40 + "1") != naming.builder_account_id("r" * 40 + "2")
+
+
+def test_the_bridge_is_sent_whatever_the_ignore_files_say(up, root):
+    (root / "stdio_bridge" / "app.py").write_text("")
+    for name in ("pyproject.toml", "uv.lock"):
+        (root / "stdio_bridge" / name).write_text("")
+    (root / "weather" / ".gitignore").write_text(".*\n*.lock\n")
+    plan = up({"weather": {**FOLDER, "speaks": "stdio", "start": ["python", "server.py"]}})
+    context = plan.one(CLOUD_IMAGE).inputs["context"]
+
+    from cloud_build.ignored import included
+
+    assert {".mcpfleet-bridge/app.py", ".mcpfleet-bridge/uv.lock"} <= set(included(root / context))
+    assert json.dumps(plan.one(CLOUD_IMAGE).inputs)

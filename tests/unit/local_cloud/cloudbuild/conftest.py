@@ -1,0 +1,133 @@
+"""A cloud on which an account may build, and the provider attached to it; no process, no Docker."""
+
+import json
+import threading
+
+import httpx2
+import pytest
+from pulumi.runtime.proto import provider_pb2 as pb
+
+from cloud_build.servicer import Provider, _read, _written
+
+BUILDER = "mcpfleet-build"
+BUCKET = "acme-source"
+PARENT = "/cloudbuild/v1/projects/mcpfleet-local/locations/europe-west1"
+DIGEST = "sha256:" + "d1" * 32
+ADA = "user:ada@mcpfleet.test"
+URN = "urn:pulumi:local::mcpfleet::mcpfleet-build:index:Image::weather"
+
+
+class RefusedError(Exception):
+    pass
+
+
+class Context:
+    def abort(self, _code, message):
+        raise RefusedError(message)
+
+
+class Engine:
+    """The engine's side of the provider; what it was told is in *said*."""
+
+    def __init__(self, running, worker, tmp_path):
+        self.running, self.worker = running, worker
+        self.said = []
+        self.requests = []
+        self.stop_after = None
+        environ = {
+            "GOOGLE_CLOUD_BUILD_CUSTOM_ENDPOINT": "http://127.0.0.1:9/cloudbuild/v1/",
+            "GOOGLE_LOGGING_CUSTOM_ENDPOINT": "http://127.0.0.1:9/logging/v2/",
+            "GOOGLE_STORAGE_CUSTOM_ENDPOINT": "http://127.0.0.1:9/storage/v1/",
+            "GOOGLE_CREDENTIALS": json.dumps(running.credential("deployer")),
+        }
+        self.provider = Provider("", environ, httpx2.MockTransport(self._answer), self._pause)
+        self.provider._say = lambda urn, message: self.said.append(message)
+        self.email = None
+        self.polls = 0
+
+    def _pause(self, stopped: threading.Event, seconds):
+        self.polls += 1
+        assert self.polls < 5000, "it waits for ever"
+        if self.stop_after is not None and self.worker.began.is_set():
+            self.stop_after -= 1
+            if self.stop_after <= 0:
+                stopped.set()
+
+    def _answer(self, request):
+        path = request.url.raw_path.decode()
+        self.requests.append(f"{request.method} {path}")
+        headers = {name: value for name, value in request.headers.items() if name != "host"}
+        if self.email:
+            headers["authorization"] = self.running.headers(self.email)["Authorization"]
+        answer = self.running.client.request(request.method, path, content=request.content, headers=headers)
+        return httpx2.Response(answer.status_code, content=answer.content, headers=dict(answer.headers))
+
+    def check(self, news):
+        answer = self.provider.Check(pb.CheckRequest(urn=URN, news=_written(news)), Context())
+        return _read(answer.inputs), [(one.property, one.reason) for one in answer.failures]
+
+    def create(self, news, preview=False):
+        answer = self.provider.Create(pb.CreateRequest(urn=URN, properties=_written(news), preview=preview), Context())
+        return _read(answer.properties)
+
+    def update(self, olds, news, preview=False):
+        request = pb.UpdateRequest(urn=URN, id="i", olds=_written(olds), news=_written(news), preview=preview)
+        return _read(self.provider.Update(request, Context()).properties)
+
+    def diff(self, olds, news):
+        answer = self.provider.Diff(pb.DiffRequest(urn=URN, olds=_written(olds), news=_written(news)), Context())
+        return list(answer.diffs), list(answer.replaces)
+
+    def is_there(self, made):
+        request = pb.ReadRequest(urn=URN, id="i", properties=_written(made), inputs=_written(made))
+        return self.provider.Read(request, Context()).id == "i"
+
+    def delete(self, made):
+        self.provider.Delete(pb.DeleteRequest(urn=URN, id="i", properties=_written(made)), Context())
+
+
+@pytest.fixture
+def api(running):
+    running.enable("cloudbuild", "storage", "logging", "artifactregistry")
+    cloud, project = running.cloud, running.project
+    running.email = cloud.accounts.create(project, BUILDER)["email"]
+    body = {"name": BUCKET, "location": "europe-west1"}
+    assert running.call("POST", f"/storage/v1/b?project={project}", body).status_code == 200
+    member = f"serviceAccount:{running.email}"
+    running.grant("roles/storage.objectViewer", member, f"projects/{project}/buckets/{BUCKET}")
+    running.grant("roles/logging.logWriter", member)
+    return running
+
+
+@pytest.fixture
+def engine(api, worker, tmp_path):
+    return Engine(api, worker, tmp_path)
+
+
+@pytest.fixture
+def news(api, tmp_path):
+    folder = tmp_path / "weather"
+    folder.mkdir()
+    (folder / "server.py").write_text("print('sunny')")
+    return {
+        "project": api.project,
+        "location": "europe-west1",
+        "bucket": BUCKET,
+        "serviceAccount": api.email,
+        "image": "127.0.0.1:9/europe-west1/mcpfleet-local/mcpfleet/weather",
+        "context": str(folder),
+        "inline": "FROM base\nCOPY . .",
+        "buildArgs": {"PRICE": "$5", "BASE_IMAGE": "base"},
+        "labels": {"a": "b"},
+        "timeout": 600,
+    }
+
+
+@pytest.fixture
+def build(api):
+    """A build that Google would take."""
+    return {
+        "steps": [{"name": "gcr.io/cloud-builders/docker", "args": ["build", "."]}],
+        "serviceAccount": f"projects/{api.project}/serviceAccounts/{api.email}",
+        "options": {"logging": "CLOUD_LOGGING_ONLY"},
+    }

@@ -1,0 +1,270 @@
+"""Cloud Build and Cloud Logging over their APIs: what they do, refuse and keep."""
+
+import base64
+import io
+import tarfile
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+BUCKET = "acme-source"
+PARENT = "/cloudbuild/v1/projects/mcpfleet-local/locations/europe-west1"
+
+
+def ended(api, build_id):
+    for _ in range(5000):
+        found = api.call("GET", f"{PARENT}/builds/{build_id}").json()
+        if found["status"] not in ("QUEUED", "WORKING"):
+            return found
+    pytest.fail("the build does not end")
+
+
+def run(api, build):
+    answer = api.call("POST", f"{PARENT}/builds", build)
+    assert answer.status_code == 200, answer.text
+    return ended(api, answer.json()["metadata"]["build"]["id"])
+
+
+def upload(api, content, name="s.tar.gz"):
+    path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=media&name={name}"
+    return api.client.post(path, content=content, headers=api.headers())
+
+
+def archive(*entries):
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        for entry, text in entries:
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text))
+    return content.getvalue()
+
+
+# --- the API ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        ({"options": {}}, 400, "if 'build.service_account' is specified, the build must either (a) specify"),
+        ({"options": {"logging": "GCS_ONLY"}}, 400, "use either CLOUD_LOGGING_ONLY / NONE logging options"),
+        ({"options": {"logging": "LOUD"}}, 400, "Invalid value at 'build.options.logging'"),
+        ({"options": {"logging": "NONE", "machineType": "E2_TINY"}}, 400, "build.options.machineType"),
+        ({"options": {"logging": "NONE", "pool": {"name": "p"}}}, 501, "build.options.pool"),
+        ({"options": {"logging": "NONE", "diskSizeGb": "100"}}, 501, "build.options.diskSizeGb"),
+        ({"steps": []}, 400, "no build steps provided"),
+        ({"steps": [{}]}, 400, "build.steps[0].name is required"),
+        (
+            {"steps": [{"name": "gcr.io/k8s-skaffold/pack", "args": ["build"]}]},
+            501,
+            "buildpacks (gcr.io/k8s-skaffold/pack)",
+        ),
+        ({"steps": [{"name": "ubuntu"}]}, 501, "steps run gcr.io/cloud-builders/docker here, not ubuntu"),
+        ({"steps": [{"args": ["run", "x"]}]}, 501, "docker builds, tags and pulls here"),
+        ({"steps": [{"args": ["build", "/etc"]}]}, 501, "/etc is outside of the workspace"),
+        ({"steps": [{"args": ["build", "--file=../x", "."]}]}, 501, "../x is outside of the workspace"),
+        ({"steps": [{"args": ["build", "--output=/x", "."]}]}, 501, "--output reaches this machine itself"),
+        ({"steps": [{"args": ["build", "--secret=id=a,src=/x", "."]}]}, 501, "reaches this machine itself"),
+        (
+            {"steps": [{"args": ["build", "$HOME"]}]},
+            400,
+            "key in the template 'HOME' is not a valid built-in substitution",
+        ),
+        ({"steps": [{"args": ["build", "."], "env": ["PATH=/x"]}]}, 501, "docker here takes DOCKER_BUILDKIT"),
+        ({"steps": [{"args": ["build", "."], "entrypoint": "bash"}]}, 501, "build.steps[0].entrypoint"),
+        ({"steps": [{"args": ["build", "."], "color": "red"}]}, 400, 'Unknown name "color"'),
+        ({"color": "red"}, 400, 'Unknown name "color"'),
+        ({"serviceAccount": ""}, 501, "name the account"),
+        ({"serviceAccount": "a@b"}, 400, "invalid build.service_account"),
+        ({"serviceAccount": "projects/mcpfleet-local/serviceAccounts/no@one.test"}, 404, "Unknown service account"),
+        ({"timeout": "1 hour"}, 400, "invalid build.timeout"),
+        ({"timeout": "90000s"}, 400, "invalid build.timeout"),
+        ({"images": ["UPPER/case"]}, 400, "could not parse reference"),
+        ({"substitutions": {"_A": "1"}}, 501, "build.substitutions"),
+        ({"source": {"repoSource": {}}}, 501, "build.source.repoSource"),
+        ({"source": {"storageSource": {"bucket": "b"}}}, 400, "build.source.storageSource.object is required"),
+        ({"source": {"storageSource": {"bucket": "b", "object": "x.txt"}}}, 400, "must be a .tar.gz"),
+        ({"source": {"storageSource": {"bucket": "b", "object": "x.zip"}}}, 501, "archives are .tar.gz here"),
+        ({"logsBucket": "gs://b"}, 501, "build.logsBucket"),
+    ],
+)
+def test_a_build_that_google_or_this_machine_refuses_is_refused_by_name(api, build, change, status, message):
+    steps = (
+        [{**build["steps"][0], **one} if one else {} for one in change.pop("steps", [])]
+        if change.get("steps")
+        else None
+    )
+    answer = api.call("POST", f"{PARENT}/builds", {**build, **change, **({"steps": steps} if steps else {})})
+    assert answer.status_code == status, answer.text
+    assert message in answer.json()["error"]["message"]
+    assert api.cloud.builds.list("projects/mcpfleet-local/locations/europe-west1") == []
+
+
+def test_nothing_works_without_the_api(running):
+    answer = running.call("POST", f"{PARENT}/builds", {})
+    assert answer.status_code == 403
+    assert answer.json()["error"]["details"][0]["reason"] == "SERVICE_DISABLED"
+
+
+def test_a_location_that_google_does_not_have_is_not_found(api, build):
+    assert api.call("POST", PARENT.replace("europe-west1", "mars-north1") + "/builds", build).status_code == 404
+
+
+def test_builtin_values_are_put_in_and_two_dollars_are_one(api, worker, build):
+    build["steps"][0]["args"] = ["build", "--label=p=$PROJECT_ID-${LOCATION}", "--label=d=$$5", "."]
+    done = run(api, build)
+    assert worker.steps[0].arguments == ["build", "--label=p=mcpfleet-local-europe-west1", "--label=d=$5", "."]
+    assert done["status"] == "SUCCESS"
+
+
+def test_a_build_is_got_listed_and_read_as_an_operation(api, build):
+    operation = api.call("POST", f"{PARENT}/builds", build).json()
+    build_id = operation["metadata"]["build"]["id"]
+    assert base64.urlsafe_b64decode(operation["name"].rpartition("/")[2] + "==").decode() == build_id
+    assert "done" not in operation
+    done = ended(api, build_id)
+    assert [one["id"] for one in api.call("GET", f"{PARENT}/builds").json()["builds"]] == [build_id]
+    read = api.call("GET", f"/cloudbuild/v1/{operation['name']}").json()
+    assert (read["done"], read["response"]["status"]) == (True, "SUCCESS")
+    assert done["steps"][0]["status"] == "SUCCESS"
+    refused = api.call("POST", f"{PARENT}/builds/{build_id}:cancel", {})
+    assert refused.json()["error"]["status"] == "FAILED_PRECONDITION"
+    assert api.call("GET", f"{PARENT}/builds/none").status_code == 404
+    assert api.call("GET", f"{PARENT}/operations/%21%21").status_code == 404
+
+
+def test_a_build_that_takes_too_long_ends_by_its_timeout(api, worker, build):
+    worker.held = True
+    done = run(api, {**build, "timeout": "0.05s"})
+    assert done["status"] == "TIMEOUT"
+    assert done["steps"][0]["status"] == "TIMEOUT"
+
+
+def test_a_build_that_the_clouds_end_cut_off_is_an_error_of_the_cloud(api, start, worker, build):
+    worker.held = True
+    build_id = api.call("POST", f"{PARENT}/builds", build).json()["metadata"]["build"]["id"]
+    name = f"projects/mcpfleet-local/locations/europe-west1/builds/{build_id}"
+    record = api.cloud.store.get("build", name)
+    api.call("POST", f"{PARENT}/builds/{build_id}:cancel", {})
+    api.cloud.store.put("build", name, {**record, "status": "WORKING"})
+    api.cloud.builds.recover()
+    assert api.cloud.builds.get(name)["status"] == "INTERNAL_ERROR"
+
+
+@pytest.mark.parametrize(
+    ("content", "detail"),
+    [
+        (b"no archive", "failed to unpack"),
+        (archive((tarfile.TarInfo("../out"), b"x")), "failed to unpack"),
+        (archive((tarfile.TarInfo("/abs/../../out"), b"x")), "failed to unpack"),
+    ],
+)
+def test_an_archive_that_leads_out_of_its_folder_is_not_unpacked(api, worker, build, content, detail):
+    assert upload(api, content).status_code == 200
+    done = run(api, {**build, "source": {"storageSource": {"bucket": BUCKET, "object": "s.tar.gz"}}})
+    assert done["failureInfo"]["type"] == "FETCH_SOURCE_FAILED"
+    assert detail in done["failureInfo"]["detail"]
+    assert worker.steps == []
+
+
+def test_a_link_in_an_archive_takes_no_file_out_of_the_folder(api, worker, build, tmp_path):
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+    assert upload(api, archive((link, b""), (tarfile.TarInfo("link/out"), b"x"))).status_code == 200
+    done = run(api, {**build, "source": {"storageSource": {"bucket": BUCKET, "object": "s.tar.gz"}}})
+    assert done["status"] == "FAILURE"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "detail"),
+    [
+        ({"bucket": "no-such", "object": "s.tgz"}, "The specified bucket does not exist"),
+        ({"bucket": BUCKET, "object": "s.tgz"}, "No such object"),
+        ({"bucket": BUCKET, "object": "there.tgz", "generation": "1"}, "No such object"),
+    ],
+)
+def test_a_source_that_is_not_there_fails_the_build(api, build, source, detail):
+    upload(api, archive((tarfile.TarInfo("a"), b"x")), "there.tgz")
+    done = run(api, {**build, "source": {"storageSource": source}})
+    assert done["failureInfo"]["type"] == "FETCH_SOURCE_FAILED"
+    assert detail in done["failureInfo"]["detail"]
+
+
+def test_an_upload_whose_condition_does_not_hold_is_refused_as_google_does(api):
+    path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=resumable&name=a&ifGenerationMatch=0"
+    assert upload(api, b"1", "a").status_code == 200
+    answer = api.client.post(path, json={}, headers=api.headers())
+    assert answer.status_code == 412
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from(["source", "steps", "images", "serviceAccount", "timeout", "tags", "options", "x"])
+STEPS = st.dictionaries(st.sampled_from(["id", "name", "args", "env", "dir", "waitFor"]), JSON, max_size=3)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(FIELDS, JSON | st.lists(STEPS, max_size=2), max_size=4))
+def test_any_json_is_answered_in_googles_words(api, build, body):
+    answer = api.call("POST", f"{PARENT}/builds", {**build, **body})
+    assert answer.status_code in (200, 400, 403, 404, 501), answer.text
+    assert "The local cloud failed" not in answer.text
+
+
+# --- logs -------------------------------------------------------------------------------------------------
+
+
+def listed(api, filter_, **more):
+    body = {"resourceNames": ["projects/mcpfleet-local"], "filter": filter_, **more}
+    return api.call("POST", "/logging/v2/entries:list", body)
+
+
+def test_a_builds_log_is_read_in_pages_and_from_a_time_on(api, build, clock):
+    build_id = run(api, build)["id"]
+    wanted = f'logName="projects/mcpfleet-local/logs/cloudbuild" AND resource.labels.build_id="{build_id}"'
+    whole = listed(api, wanted, pageSize=1000).json()["entries"]
+    assert [one["textPayload"] for one in whole][-1] == "DONE"
+    first = listed(api, wanted, pageSize=2).json()
+    rest = listed(api, wanted, pageSize=1000, pageToken=first["nextPageToken"]).json()["entries"]
+    assert first["entries"] + rest == whole
+    assert listed(api, f'{wanted} AND timestamp>="{whole[0]["timestamp"]}"', pageSize=1000).json()["entries"] == whole
+    assert "entries" not in listed(api, f'{wanted} AND timestamp>="2999-01-01T00:00:00Z"').json()
+    assert listed(api, wanted, orderBy="timestamp desc", pageSize=1).json()["entries"] == whole[-1:]
+    assert (
+        api.call(
+            "POST", "/logging/v2/entries:list", {"resourceNames": ["projects/mcpfleet-local"]}, as_="ada@mcpfleet.test"
+        ).status_code
+        == 403
+    )
+
+
+@pytest.mark.parametrize(
+    ("filter_", "status"),
+    [
+        ("", 501),
+        ("severity>=ERROR", 501),
+        ('resource.type="gce_instance" AND resource.labels.build_id="x"', 501),
+        ('resource.labels.build_id="../../x"', 200),
+        ('resource.labels.build_id="x" AND timestamp>="yesterday"', 400),
+        ('resource.labels.build_id="x" OR a="b"', 501),
+    ],
+)
+def test_a_filter_that_is_not_understood_is_refused(api, filter_, status):
+    assert listed(api, filter_).status_code == status
+
+
+@given(st.text(max_size=60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_filter_is_answered_in_googles_words(api, filter_):
+    assert listed(api, filter_).status_code in (200, 400, 501)
+
+
+def test_a_reset_forgets_builds_and_their_logs(api, build):
+    build_id = run(api, build)["id"]
+    api.client.portal.call(api.cloud.reset)
+    assert api.cloud.store.list("build") == []
+    assert api.cloud.entries.of(api.project, build_id) == []

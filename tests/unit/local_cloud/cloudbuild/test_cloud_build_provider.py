@@ -1,0 +1,195 @@
+"""The provider of cloud_build/ on the local cloud: an image from its source to its digest, and what can go wrong."""
+
+from pathlib import Path
+
+import pytest
+from pulumi.runtime.rpc import UNKNOWN
+
+from cloud_build import image
+from local_cloud.services.cloudbuild.seams import StepError
+from tests.unit.local_cloud.cloudbuild.conftest import ADA, BUCKET, DIGEST, PARENT, RefusedError
+
+
+def test_an_image_is_built_from_what_was_uploaded_and_comes_back_by_its_digest(engine, worker, news):
+    inputs, failures = engine.check(news)
+    assert failures == []
+    made = engine.create(inputs)
+    assert made["digest"] == DIGEST
+    assert made["ref"] == f"{news['image']}@{DIGEST}"
+    (step,) = worker.steps
+    assert step.files == {"Dockerfile": "FROM base\nCOPY . .", "source/server.py": "print('sunny')"}
+    assert step.arguments == [
+        "build",
+        f"--tag={news['image']}:latest",
+        "--file=Dockerfile",
+        "--platform=linux/amd64",
+        "--build-arg=BASE_IMAGE=base",
+        "--build-arg=PRICE=$5",
+        "--label=a=b",
+        "source",
+    ]
+    assert step.environment == (("DOCKER_BUILDKIT", "1"),)
+    ((image_name, who),) = worker.pushed
+    assert (image_name, who) == (f"{news['image']}:latest", news["serviceAccount"])
+    assert worker.forgotten == [image_name]
+    said = "\n".join(engine.said)
+    assert "building the weather" in said
+    assert 'Step #0 - "image": ' not in said, "there is one step, and it needs no name on each line"
+    assert said.endswith("DONE")
+
+
+def test_the_state_holds_no_token_and_no_key(engine, news):
+    made = engine.create(engine.check(news)[0])
+    assert "ya29" not in str(made)
+    assert "eyJ" not in str(made)
+    assert set(made) == {*news, "contentHash", "digest", "ref", "build", "logUrl"}
+
+
+def test_the_same_content_builds_nothing_whoever_has_it_wherever(engine, worker, news, tmp_path):
+    made = engine.create(engine.check(news)[0])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "server.py").write_text("print('sunny')")
+    again, _ = engine.check({**news, "context": str(elsewhere)})
+    assert engine.diff(made, again) == ([], [])
+    changed = engine.update(made, {**again, "timeout": 900})
+    assert (changed["digest"], changed["timeout"]) == (DIGEST, 900)
+    assert len(worker.steps) == 1
+
+
+def test_changed_content_builds_once_and_another_name_is_another_image(engine, worker, news):
+    made = engine.create(engine.check(news)[0])
+    (Path(news["context"]) / "server.py").write_text("print('rainy')")
+    inputs, _ = engine.check(news)
+    assert engine.diff(made, inputs) == (["contentHash"], [])
+    planned = engine.update(made, inputs, preview=True)
+    assert planned["digest"] == UNKNOWN
+    assert len(worker.steps) == 1, "a preview builds nothing"
+    engine.update(made, inputs)
+    assert len(worker.steps) == 2
+    assert engine.diff(made, {**inputs, "image": "127.0.0.1:9/other"})[1] == ["image"]
+
+
+def test_a_preview_needs_no_cloud(engine, news):
+    known, _ = engine.check(news)
+    assert engine.create(known, preview=True)["digest"] == UNKNOWN
+    unknown, failures = engine.check({**news, "bucket": UNKNOWN, "image": UNKNOWN, "serviceAccount": UNKNOWN})
+    assert failures == []
+    assert unknown["contentHash"] == known["contentHash"]
+    assert engine.create(unknown, preview=True)["digest"] == UNKNOWN
+    assert engine.requests == []
+
+
+def test_a_source_that_is_there_already_is_not_sent_again(engine, news):
+    inputs, _ = engine.check(news)
+    engine.create(inputs)
+    engine.requests.clear()
+    engine.create(inputs)
+    assert not any(request.startswith("PUT /upload/") for request in engine.requests)
+    assert len(engine.running.cloud.builds.list("projects/mcpfleet-local/locations/europe-west1")) == 2
+
+
+def test_a_folder_that_changes_between_plan_and_build_is_not_built(engine, news, monkeypatch):
+    inputs, _ = engine.check(news)
+    monkeypatch.setattr(image, "source_hash", lambda source: "planned")
+    with pytest.raises(RefusedError, match="has changed since the update was planned; run it again"):
+        engine.create(inputs)
+
+
+def test_mistakes_in_the_inputs_are_named(engine, news):
+    del news["bucket"]
+    assert engine.check({**news, "color": "red"})[1] == [
+        ("bucket", "bucket is missing"),
+        ("color", "mcpfleet-build:index:Image has no property color"),
+    ]
+    _, failures = engine.check({**news, "bucket": "b", "context": "no-such-folder"})
+    assert failures == [("context", "there is no folder no-such-folder beside Pulumi.yaml; correct it")]
+
+
+def test_a_failed_build_is_one_message_with_its_step_its_last_lines_its_log_and_what_to_do(engine, worker, news):
+    worker.failure = StepError("docker build ended with status 7", 7)
+    with pytest.raises(RefusedError) as refused:
+        engine.create(engine.check(news)[0])
+    said = str(refused.value)
+    assert said.startswith(f"Cloud Build could not build {news['image']}:latest at step 'image': build step 0")
+    assert "step exited with non-zero status: 7" in said
+    assert "\n  building the weather" in said
+    assert "The whole log: file:///" in said
+    assert "gcloud builds log " in said
+    assert said.endswith("Mend what it names, then run the update again.")
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("role", "advice"),
+    [
+        ("roles/storage.objectViewer", "roles/storage.objectViewer on gs://acme-source"),
+        (None, "roles/artifactregistry.writer"),
+    ],
+)
+def test_an_account_that_is_not_let_in_is_tried_again_once_then_named(engine, worker, news, api, role, advice):
+    inputs, _ = engine.check(news)
+    if role:
+        api.cloud.policies.set(f"projects/{api.project}/buckets/{BUCKET}", {"bindings": []})
+    else:
+        worker.push_failure = StepError("denied: no uploadArtifacts", denied=True)
+    with pytest.raises(RefusedError) as refused:
+        engine.create(inputs)
+    assert f"Grant {api.email} {advice}" in str(refused.value)
+    assert sum("trying once more in 30 s" in line for line in engine.said) == 1
+    assert len(api.cloud.builds.list("projects/mcpfleet-local/locations/europe-west1")) == 2
+
+
+def test_an_account_that_may_not_log_builds_without_a_log(engine, news, api):
+    policy = api.cloud.policies.get(f"projects/{api.project}")
+    kept = [one for one in policy["bindings"] if one["role"] != "roles/logging.logWriter"]
+    api.cloud.policies.set(f"projects/{api.project}", {"bindings": kept})
+    made = engine.create(engine.check(news)[0])
+    found = api.call("GET", f"{PARENT}/builds/{made['build']}").json()
+    assert "does not have permission to write logs to Cloud Logging" in found["warnings"][0]["text"]
+    assert not any("building the weather" in line for line in engine.said)
+
+
+@pytest.mark.parametrize(
+    ("roles", "sentence"),
+    [
+        ([], "can't be uploaded: Permission 'storage.objects.create' denied"),
+        (["roles/storage.admin"], "whoever deploys needs roles/cloudbuild.builds.editor"),
+        (
+            ["roles/storage.admin", "roles/cloudbuild.builds.editor"],
+            "mcpfleet-build@mcpfleet-local.iam.gserviceaccount.com; whoever deploys needs roles/iam.serviceAccountUser",
+        ),
+    ],
+)
+def test_a_deployer_without_a_right_is_told_which(engine, news, api, roles, sentence):
+    for role in roles:
+        api.grant(role, ADA)
+    engine.email = "ada@mcpfleet.test"
+    with pytest.raises(RefusedError) as refused:
+        engine.create(engine.check(news)[0])
+    assert sentence in str(refused.value)
+
+
+def test_who_may_not_read_logs_builds_all_the_same(engine, news, api):
+    for role in ("roles/storage.admin", "roles/cloudbuild.builds.editor", "roles/iam.serviceAccountUser"):
+        api.grant(role, ADA)
+    engine.email = "ada@mcpfleet.test"
+    assert engine.create(engine.check(news)[0])["digest"] == DIGEST
+    assert sum("roles/logging.viewer lets you read it" in line for line in engine.said) == 1
+
+
+def test_ctrl_c_cancels_the_build(engine, worker, news, api):
+    worker.held = True
+    engine.stop_after = 3
+    with pytest.raises(RefusedError, match="the update was stopped, and with it build "):
+        engine.create(engine.check(news)[0])
+    (build,) = api.cloud.builds.list("projects/mcpfleet-local/locations/europe-west1")
+    assert build["status"] == "CANCELLED"
+    assert worker.ended_by_cancel
+
+
+def test_an_image_that_is_gone_is_built_again_and_a_deleted_one_goes_from_the_registry(engine, news):
+    made = engine.create(engine.check(news)[0])
+    assert not engine.is_there(made), "nothing was really pushed"
+    engine.delete(made)
+    assert engine.requests[-1] == f"DELETE /v2/europe-west1/mcpfleet-local/mcpfleet/weather/manifests/{DIGEST}"
