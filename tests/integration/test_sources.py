@@ -1,19 +1,25 @@
 """Servers from anywhere, deployed by `./dev up` and called by the official client.
 
 An npm and a PyPI package that speak stdio, a Python and a Node.js repository without a Dockerfile from a git daemon, a
-folder, and an image that somebody else has built. The tests run in this order.
+folder, one that Cloud Build builds, and an image that somebody else has built. The tests run in this order.
 """
 
 import asyncio
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
+import tarfile
 import textwrap
+from pathlib import Path
 
 import httpx2
 import mcp_types
 import pytest
 import yaml
+from google.oauth2 import service_account
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -157,12 +163,14 @@ def checkout(make_checkout, repositories, image):
     fleet = stack["config"]["mcpfleet:fleet"]
     write(checkout.place.root / "folder server", PYTHON)
     write(checkout.place.root / "stdio server", STDIO)
+    write(checkout.place.root / "cloud server", {**PYTHON, ".gitignore": "*.secret", "a.secret": "not to be sent"})
     sources = {
         "everything": {"stdio": {"npm": "@modelcontextprotocol/server-everything@2026.8.31"}},
         "time": {"stdio": {"pypi": "mcp-server-time==2026.10.19", "args": ["--local-timezone", "Europe/Zurich"]}},
         "weather": {"git": {"url": f"{address}/weather/.git", "ref": "main"}},
         "notes": {"git": {"url": f"{address}/notes/.git", "ref": "v1.0.0"}},
         "folder": {"folder": "./folder server"},
+        "cloud": {"folder": "./cloud server", "builder": "cloud-build"},
         "imaged": {"stdio": {"image": image, "command": ["python3", "/srv/server.py"]}},
         "stdio-folder": {
             "folder": "./stdio server",
@@ -238,6 +246,24 @@ def test_a_folder_without_a_dockerfile_is_served(first, checkout):
     assert answer(checkout, "folder", "weather", {"place": "Chur"}) == "sunny in Chur, says user 65532"
 
 
+def test_a_folder_that_cloud_build_built_is_served_and_its_log_was_shown(first, checkout):
+    assert answer(checkout, "cloud", "weather", {"place": "Chur"}) == "sunny in Chur, says user 65532"
+    assert "cloud: source: " in first
+    assert re.search(r"cloud: #\d+ .*RUN uv venv", first), "the builder's own lines"
+    assert "cloud: DONE" in first
+    (built,) = cloud_builds(checkout)
+    assert built["status"] == "SUCCESS"
+    assert image_of(checkout, "cloud").rpartition("@")[2] == built["results"]["images"][0]["digest"]
+    account = "mcpfleet-build@mcpfleet-local.iam.gserviceaccount.com"
+    assert built["serviceAccount"] == f"projects/mcpfleet-local/serviceAccounts/{account}"
+
+
+def test_what_cloud_build_gets_is_the_folder_without_what_git_ignores(first, checkout):
+    (path,) = (checkout.place.cloud_state / "storage" / "mcpfleet-local-mcpfleet-source" / "source").iterdir()
+    with tarfile.open(path) as archive:
+        assert archive.getnames() == ["Dockerfile", "source/requirements.txt", "source/server.py"]
+
+
 def test_a_folder_that_speaks_stdio_is_put_behind_the_bridge_with_its_arguments_as_they_were_written(first, checkout):
     assert answer(checkout, "stdio-folder", "arguments", {}) == "['--from', 'args $HOME'] as 65532"
 
@@ -266,7 +292,7 @@ def test_a_second_up_builds_nothing_and_a_moved_branch_builds_that_server_alone(
     unchanged = checkout.ok("up")
     assert "no changes" in unchanged
     place, _ = repositories
-    before = {name: image_of(checkout, name) for name in ("weather", "notes", "everything")}
+    before = {name: image_of(checkout, name) for name in ("weather", "notes", "everything", "cloud")}
     server = place / "weather" / "server.py"
     server.write_text(server.read_text().replace("sunny", "rainy"))
     git(place / "weather", "commit", "--quiet", "-am", "second")
@@ -274,6 +300,52 @@ def test_a_second_up_builds_nothing_and_a_moved_branch_builds_that_server_alone(
     after = {name: image_of(checkout, name) for name in before}
     assert [name for name in before if before[name] != after[name]] == ["weather"]
     assert answer(checkout, "weather", "weather", {"place": "Bern"}).startswith("rainy in Bern")
+
+
+def test_changed_content_is_built_by_cloud_build_once_and_unchanged_content_not_at_all(first, checkout):
+    assert len(cloud_builds(checkout)) == 1, "the second and third up changed nothing in it"
+    server = checkout.place.root / "cloud server" / "server.py"
+    server.write_text(server.read_text().replace("sunny", "rainy"))  # as many bytes as before, and as old
+    os.utime(server, (0, 0))
+    output = checkout.ok("up")
+    assert output.count("starting build") == 1
+    assert len(cloud_builds(checkout)) == 2
+    assert answer(checkout, "cloud", "weather", {"place": "Chur"}).startswith("rainy in Chur")
+
+
+def test_a_failing_build_is_one_message_and_what_ran_runs_on(first, checkout):
+    requirements = checkout.place.root / "cloud server" / "requirements.txt"
+    held = requirements.read_text()
+    try:
+        requirements.write_text("no-such-package-of-anybody==1\n")
+        code, output = checkout.dev("up")
+    finally:
+        requirements.write_text(held)
+    assert code == 1
+    _, _, error = output.partition("error: ")
+    assert "Cloud Build could not build 127.0.0.1:" in error
+    assert "at step 'image': build step 0" in error
+    assert "no-such-package-of-anybody" in error, "the log's last lines"
+    log = re.search(r"The whole log: file://(\S+), or gcloud builds log", error)
+    assert "no-such-package-of-anybody" in Path(log[1]).read_text()
+    assert "Traceback" not in output
+    assert cloud_builds(checkout)[0]["status"] == "FAILURE"
+    assert answer(checkout, "cloud", "weather", {"place": "Chur"}).startswith("rainy in Chur")
+
+
+def test_ctrl_c_cancels_the_build_and_the_next_up_goes_on(first, checkout):
+    dockerfile = checkout.place.root / "cloud server" / "Dockerfile"
+    dockerfile.write_text("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nRUN sleep 300\n")
+    try:
+        process = checkout.begin("up")
+        eventually(lambda: "sleep 300" in newest_log(checkout), "the build runs")
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    finally:
+        dockerfile.unlink()
+    assert process.returncode != 0
+    assert cloud_builds(checkout)[0]["status"] == "CANCELLED"
+    assert "no changes" in checkout.ok("up")
 
 
 def test_a_repository_that_cannot_be_fetched_is_one_line_with_its_path(first, checkout, repositories):
@@ -293,6 +365,23 @@ def test_a_repository_that_cannot_be_fetched_is_one_line_with_its_path(first, ch
 def test_down_leaves_nothing(first, checkout):
     assert checkout.dev("down")[0] == 0
     shutil.rmtree(checkout.place.root / ".mcpfleet" / "sources")
+
+
+def cloud_builds(checkout):
+    """Every build of Cloud Build, the newest first."""
+    key = str(checkout.place.credentials / "deployer.json")
+    who = service_account.Credentials.from_service_account_file(
+        key, scopes=["https://www.googleapis.com/auth/cloud-platform"]
+    )
+    who.refresh(None)  # signs by itself, and asks nobody
+    url = f"{checkout.place.url}/cloudbuild/v1/projects/mcpfleet-local/locations/europe-west1/builds"
+    answer = httpx2.get(url, headers={"authorization": f"Bearer {who.token}"}, trust_env=False)
+    return sorted(answer.json().get("builds", []), key=lambda build: build["createTime"], reverse=True)
+
+
+def newest_log(checkout):
+    logs = sorted((checkout.place.cloud_state / "builds").glob("*.log"), key=lambda log: log.stat().st_mtime_ns)
+    return logs[-1].read_text() if logs else ""
 
 
 def image_of(checkout, server):
