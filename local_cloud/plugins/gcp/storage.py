@@ -122,6 +122,9 @@ class Bucket(RestResource):
         ]
         if rules or olds.get("lifecycleRules"):
             body["lifecycle"] = {"rule": rules}
+        if soft := table(planned.get("softDeletePolicy")):
+            # Sent even where it is 0, which switches it off (the provider's ForceSendFields).
+            body["softDeletePolicy"] = {"retentionDurationSeconds": int(soft.get("retentionDurationSeconds") or 0)}
         access = {"uniformBucketLevelAccess": {"enabled": bool(planned.get("uniformBucketLevelAccess"))}}
         prevention = planned.get("publicAccessPrevention") or "inherited"
         return {**body, "iamConfiguration": {**access, "publicAccessPrevention": prevention}}
