@@ -20,17 +20,8 @@ except FleetError as error:
     raise pulumi.RunError(str(error)) from None
 
 regions, labels, needed = fleet.all_regions, fleet.labels, apis.of_fleet(fleet)
-foundation = Foundation(
-    "fleet",
-    FoundationArgs(
-        project=project,
-        region=regions[0],
-        apis=needed,
-        registry=fleet.registry,
-        cloud_build=fleet.cloud_build,
-        labels=labels,
-    ),
-)
+shared = partial(FoundationArgs, project=project, region=regions[0], apis=needed, labels=labels)
+foundation = Foundation("fleet", shared(registry=fleet.registry, cloud_build=fleet.cloud_build))
 of_server = partial(McpServerArgs, project=project, regions=regions, foundation=foundation, labels=labels)
 called, networks = fleet.meshed
 servers = {name: McpServer(name, of_server(spec=spec, in_mesh=name in called)) for name, spec in fleet.servers.items()}
