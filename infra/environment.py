@@ -10,6 +10,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+PROJECT: Final = "GOOGLE_CLOUD_PROJECT"
+"""Google's own libraries look for it, and log entries need it to belong to a trace. A user may say another."""
+
 BASE_URL: Final = "MCP_BASE_URL"
 AUDIENCE: Final = "MCP_AUDIENCE"
 OAUTH_AUDIENCE: Final = "MCP_OAUTH_AUDIENCE"

@@ -4,6 +4,7 @@ import logging
 import sys
 
 from mcp_client.settings import SettingsError, load_settings
+from mcpfleet import logs
 
 DRAIN_SECONDS = 8
 """How long calls in flight may still run after SIGTERM; Cloud Run kills the container after 10 seconds."""
@@ -15,14 +16,14 @@ def main() -> int:
     Returns:
         The exit code: 0 after an orderly stop, 2 for a mistake in the environment.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logs.install()
     try:
         settings = load_settings()
     except SettingsError as error:
         for mistake in str(error).splitlines():
             logging.getLogger("mcp_client").critical("%s", mistake)
         return 2
-    logging.getLogger().setLevel(settings.log_level)
+    logs.install(settings.log_level, settings.project)
 
     # The SDK's import takes most of the start; a wrong environment is told before it.
     import uvicorn

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pydantic
-from opentelemetry import context, propagate
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from mcp_client.calls import Fleet
+from mcpfleet.tracing import traced
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -64,14 +64,11 @@ def build_app(fleet: Fleet) -> Starlette:
         if unknown := [name for name in names if name not in fleet.names]:
             text = f"servers: this client does not call {', '.join(unknown)}; it calls {', '.join(fleet.names)}"
             return JSONResponse({"error": {"message": text}}, 400)
-        token = context.attach(propagate.extract(request.headers))  # every call that follows belongs to its trace
-        try:
+        with traced(request.headers):
             if question.tool is None:
                 answers = await fleet.tools(names)
             else:
                 answers = await fleet.call(names, question.tool, question.arguments)
-        finally:
-            context.detach(token)
         # Something went well: 200. All failed: the gateway that this is says 502.
         return JSONResponse({"servers": answers}, 200 if any("error" not in one for one in answers.values()) else 502)
 

@@ -6,6 +6,8 @@ What is tried again, and what a refusal says, is `mcpfleet.service`'s business.
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
@@ -19,6 +21,8 @@ from mcpfleet.service import HttpClients, Server, Sleep, connections
 from mcpfleet.sources import DefaultSource, TokenSource
 
 Result = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 class Fleet:
@@ -66,7 +70,7 @@ class Fleet:
             listed = (await client.list_tools()).tools
             return {"tools": [{"name": one.name, "description": one.description} for one in listed]}
 
-        return await self._all(names, look)
+        return await self._all(names, "tools/list", look)
 
     async def call(self, names: list[str], tool: str, arguments: Mapping[str, Any]) -> dict[str, Result]:
         """Call one tool of each server that has it; the others are left out unless none has it."""
@@ -79,20 +83,42 @@ class Fleet:
             said = result.model_dump(by_alias=True, mode="json", exclude_none=True)
             return {"result": {key: said[key] for key in ("content", "structuredContent", "isError") if key in said}}
 
-        answers = await self._all(names, do)
+        answers = await self._all(names, f"tools/call {tool}", do)
         having = {name: one for name, one in answers.items() if not one.get("lacks")}
         return having or {name: {"error": one["error"]} for name, one in answers.items()}
 
-    async def _all(self, names: list[str], do: Callable[[Client], Awaitable[Result]]) -> dict[str, Result]:
-        answers = await asyncio.gather(*(self._one(name, do) for name in names))
+    async def _all(self, names: list[str], what: str, do: Callable[[Client], Awaitable[Result]]) -> dict[str, Result]:
+        answers = await asyncio.gather(*(self._one(name, what, do) for name in names))
         return dict(zip(names, answers, strict=True))
 
-    async def _one(self, name: str, do: Callable[[Client], Awaitable[Result]]) -> Result:
+    async def _one(self, name: str, what: str, do: Callable[[Client], Awaitable[Result]]) -> Result:
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout), self._client(name) as client:
-                return await do(client)
+                result = await do(client)
         except Exception as error:  # one server's trouble is not the others'
-            return {"error": self._words(name, _innermost(error))}
+            result: Result = {"error": self._words(name, _innermost(error))}
+        self._log(name, what, result, time.monotonic() - began)
+        return result
+
+    def _log(self, name: str, what: str, result: Result, seconds: float) -> None:
+        """One line for each server that is asked, in the words that the server has for the call."""
+        error: Result | None = None if result.get("lacks") else result.get("error")
+        failed = bool(result.get("result", {}).get("isError"))
+        outcome = "refused" if error and error["status"] in (401, 403, 404) else "error" if error or failed else "ok"
+        fields = {"server": name, "outcome": outcome, "milliseconds": round(seconds * 1000, 3)}
+        http: Result = {
+            "requestMethod": "POST",
+            "requestUrl": self._servers[name].url,
+            "latency": f"{seconds:.6f}s",
+            "protocol": "HTTP/1.1",
+        }
+        if status := error["status"] if error else 200:
+            http["status"] = status
+        said = f"{what} of {name}: {outcome}" + (f": {error['message']}" if error else "")
+        logger.log(
+            logging.WARNING if error else logging.INFO, "%s", said, extra={"fields": fields, "http_request": http}
+        )
 
     @asynccontextmanager
     async def _client(self, name: str) -> AsyncGenerator[Client]:

@@ -29,6 +29,9 @@ class Settings(BaseModel):
     port: int = Field(8080, ge=1, le=65535, alias="PORT", description="TCP port to listen on")
     servers: Json[dict[str, Server]] = Field(alias="MCP_SERVERS", description="the servers, as JSON")
     timeout: float = Field(60.0, gt=0, le=3600, alias="MCP_TIMEOUT", description="seconds that one question may take")
+    project: str | None = Field(
+        None, alias="GOOGLE_CLOUD_PROJECT", description="project whose traces the log entries belong to"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", alias="LOG_LEVEL", description="least severity that is logged"
     )

@@ -2,8 +2,11 @@
 
 Cloud Run turns each line into a log entry and lifts the fields named below out of it
 (https://cloud.google.com/logging/docs/structured-logging). A traceback is part of `message`, where Error
-Reporting looks for it. Install this before the MCP server object exists: its constructor gives the root
+Reporting looks for it. Install this before an MCP server object exists: its constructor gives the root
 logger a handler of its own if there is none.
+
+This text is in mcp_server/ and in mcpfleet/, for the servers' image holds nothing of mcpfleet/; a test holds the two
+together, so that the logs of a client and of a server are of one form and join by their trace.
 """
 
 import json
@@ -34,7 +37,14 @@ def _json(entry: dict[str, object]) -> bytes:
 
 
 # These say at INFO, once per request, what only someone who works on the SDK wants to know.
-_CHATTY = ("mcp.server.streamable_http", "mcp.server.streamable_http_manager", "mcp.server.lowlevel.server")
+_CHATTY = (
+    "httpx",
+    "httpx2",
+    "mcp.client.streamable_http",
+    "mcp.server.lowlevel.server",
+    "mcp.server.streamable_http",
+    "mcp.server.streamable_http_manager",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,11 @@ def trace_of(headers: Mapping[str, str]) -> Trace | None:
     return None
 
 
+def current_trace() -> Trace | None:
+    """The trace that what is logged here is tied to."""
+    return _trace.get()
+
+
 def bind_trace(trace: Trace | None) -> None:
     """Tie what is logged from here on in this task, and in the tasks that it starts, to a trace."""
     _trace.set(trace)
@@ -100,6 +115,10 @@ class CloudLoggingFormatter(logging.Formatter):
         if isinstance(fields, dict):
             # `extra={"fields": {…}}`: what filters and charts in Cloud Logging work with.
             entry["fields"] = fields
+        http_request = getattr(record, "http_request", None)
+        if isinstance(http_request, dict):
+            # `extra={"http_request": {…}}`: an HTTP request, in the words of Cloud Logging's HttpRequest.
+            entry["httpRequest"] = http_request
         if trace := _trace.get():
             entry |= {
                 "logging.googleapis.com/trace": f"projects/{self._project}/traces/{trace.trace_id}"

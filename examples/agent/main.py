@@ -17,15 +17,16 @@ from collections.abc import AsyncGenerator, Mapping
 import pydantic
 import uvicorn
 from agent import MODEL, Agent
-from opentelemetry import context, propagate
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from mcpfleet import logs
 from mcpfleet.errors import UsageError
 from mcpfleet.service import HttpClients, Server, connections, servers_of
+from mcpfleet.tracing import traced
 
 log = logging.getLogger("agent")
 
@@ -47,15 +48,14 @@ def build_app(agent: Agent) -> Starlette:
         except pydantic.ValidationError as error:
             wrong = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors()]
             return JSONResponse({"error": "; ".join(wrong)}, 400)
-        # Whatever the agent does for this question belongs to its trace, and so do the servers' logs.
-        token = context.attach(propagate.extract(request.headers))
-        try:
-            return JSONResponse({"answer": await agent.ask(asked.question)})
-        except Exception as error:  # a model or a server that fails is no reason for a traceback at the caller's
-            log.exception("no answer")
-            return JSONResponse({"error": str(error) or type(error).__name__}, 502)
-        finally:
-            context.detach(token)
+        with traced(request.headers):  # what the agent does belongs to the question's trace, in the servers' logs, too
+            try:
+                answer = await agent.ask(asked.question)
+            except Exception as error:  # a model or a server that fails is no reason for a traceback at the caller's
+                log.exception("no answer")
+                return JSONResponse({"error": str(error) or type(error).__name__}, 502)
+            log.info("answered")
+        return JSONResponse({"answer": answer})
 
     async def health(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -76,8 +76,7 @@ def http_clients(servers: Mapping[str, Server], timeout: float) -> dict[str, Htt
 
 def main() -> int:
     """Read the environment and serve."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request
+    logs.install(project=os.environ.get("GOOGLE_CLOUD_PROJECT"))  # JSON, as Cloud Logging wants it
     try:
         servers = servers_of(os.environ.get("MCP_SERVERS", ""))
     except UsageError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pulumi
 import pulumi_gcp as gcp
 
-from infra import naming
+from infra import environment, naming
 from infra.components import template
 from infra.components.access import INVOKER_ROLE, Guarded, grants, switches
 from infra.components.foundation import Foundation
@@ -162,7 +162,7 @@ class McpClient(pulumi.ComponentResource):
                 found = _meshed(self._servers)
             case "service":
                 found = _far(self._servers)
-        env = {**spec.env, SERVERS: found}
+        env = {environment.PROJECT: self._args.project, **spec.env, SERVERS: found}
         (own,) = template.containers(spec.as_server, self._image(), {}, template.variables(env, {}))
         if not near:
             return [own]

@@ -245,6 +245,7 @@ class McpServer(pulumi.ComponentResource):
         spec = self._spec
         base = self.base_url
         env: dict[str, pulumi.Input[str]] = {
+            environment.PROJECT: self._args.project,
             environment.BASE_URL: base,
             environment.AUDIENCE: pulumi.Output.concat(base, ",", ",".join(spec.audiences)) if spec.audiences else base,
             **environment.container_environment(

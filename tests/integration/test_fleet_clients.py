@@ -1,9 +1,13 @@
 """Clients of the fleet on the local cloud: who may call what, with real tokens, from inside real containers."""
 
 import json
+import secrets
 
 import httpx2
 import pytest
+
+from tests.integration.checkout import eventually
+from workbench.admin import Admin
 
 pytestmark = pytest.mark.integration
 
@@ -189,6 +193,34 @@ def test_an_agent_calls_the_tool_that_its_model_chooses_as_itself(checkout, ques
     answer = question(agent, 'reference_add {"a": 1, "b": 2}\nreference_whoami {}')
     assert "3" in answer.splitlines()[0]
     assert checkout.state.outputs["clients"][agent]["account"] in answer.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("client", "asked"),
+    [
+        ("assistant", {"tool": "add", "arguments": {"a": 1, "b": 2}}),
+        ("near", {"tool": "add", "arguments": {"a": 1, "b": 2}}),
+        ("agent-adk", {"question": 'reference_add {"a": 1, "b": 2}'}),
+        ("agent-pydantic-ai", {"question": 'reference_add {"a": 1, "b": 2}'}),
+    ],
+)
+def test_the_logs_of_a_client_and_of_its_server_stand_together_by_their_trace(checkout, client, asked):
+    trace, target = secrets.token_hex(16), checkout.state.outputs["clients"][client]
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    auth = checkout.who("ada", target["url"])
+    httpx2.post(f"{target['url']}/ask", json=asked, headers=headers, auth=auth, timeout=90, trust_env=False)
+
+    def said(service):
+        name = f"projects/mcpfleet-local/locations/europe-west1/services/{service}"
+        lines = [line[line.index("{") :] for line in Admin(checkout.place).logs(name) if "{" in line]
+        entries = [json.loads(line) for line in lines if trace in line]
+        whole = f"projects/mcpfleet-local/traces/{trace}"
+        assert {one["logging.googleapis.com/trace"] for one in entries} <= {whole}
+        return {one["logging.googleapis.com/labels"]["logger"] for one in entries}
+
+    services = {f"mcp-{client}", "mcp-near" if client == "near" else "mcp-reference"}
+    both = {"agent" if "question" in asked else "mcp_client.calls", "mcp_server.calls"}
+    eventually(lambda: both <= set().union(*map(said, services)), "both have logged the call", 20)
 
 
 def test_nobody_calls_a_client_unless_the_fleet_says_so(checkout):

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import io
 import json
+import logging
+import re
 
 import httpx2
 import pytest
@@ -11,6 +14,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp_client.app import build_app
 from mcp_client.calls import Fleet
 from mcp_client.settings import Server, SettingsError, load_settings
+from mcpfleet import logs
 from mcpfleet.errors import TokenEndpointUnavailableError
 from mcpfleet.tokens import IdToken
 
@@ -186,13 +190,73 @@ async def test_a_metadata_server_that_is_away_is_said_in_its_own_words(service):
     assert answer.json()["servers"]["a"]["error"]["message"] == "No token from the metadata server."
 
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
 async def test_the_trace_of_the_question_goes_on_with_every_call(service):
-    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    parent = f"00-{TRACE}-b7ad6b7169203331-01"
     await service.post({}, traceparent=parent, tracestate="x=1")
-    await service.post({})
+    await service.post({}, **{"x-cloud-trace-context": f"{TRACE[::-1]}/17;o=1"})
+    half = len(service.cloud.requests) // 2
     traced = [request.headers.get("traceparent") for request in service.cloud.requests]
-    assert set(traced[: len(traced) // 2]) == {parent}
-    assert set(traced[len(traced) // 2 :]) == {None}, "one question's trace does not stay for the next"
+    assert set(traced[:half]) == {parent}
+    assert set(traced[half:]) == {f"00-{TRACE[::-1]}-0000000000000011-01"}, "one question's trace is not the next one's"
+    told = [json.loads(request.content) for request in service.cloud.requests if b"tools/list" in request.content]
+    assert [one["params"]["_meta"]["traceparent"] for one in told] == [traced[0]] * 2 + [traced[-1]] * 2
+    assert service.cloud.requests[0].headers["tracestate"] == "x=1"
+    assert "tracestate" not in service.cloud.requests[-1].headers
+
+
+@pytest.mark.parametrize(
+    "header", [None, "nonsense", f"00-{'0' * 32}-b7ad6b7169203331-01", f"00-{TRACE}-{'0' * 16}-01"]
+)
+async def test_a_question_without_a_trace_begins_one(service, header):
+    for _ in range(2):
+        await service.post({"servers": ["a"]}, **({"traceparent": header} if header else {}))
+    first, second = ({request.headers["traceparent"] for request in half} for half in _halves(service.cloud.requests))
+    assert len(first) == len(second) == 1
+    assert first != second
+    assert all(re.fullmatch(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[01]", one) for one in first | second)
+
+
+def _halves(requests):
+    return requests[: len(requests) // 2], requests[len(requests) // 2 :]
+
+
+@pytest.fixture
+def logged():
+    """`logged()`: what has been written, as Cloud Logging would read it."""
+    stream, before = io.StringIO(), (logging.root.handlers[:], logging.root.level)
+    logs.install("INFO", "acme", stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    logging.root.handlers[:], logging.root.level = before
+    logging.captureWarnings(capture=False)
+
+
+async def test_each_call_of_a_server_is_one_line_that_belongs_to_the_trace(service, logged):
+    service.cloud.ways.pop(B.removeprefix("https://"))
+    parent = f"00-{TRACE}-b7ad6b7169203331-01"
+    await service.post({"tool": "add", "arguments": {"a": 1, "b": 2}}, traceparent=parent)
+    entries = {entry["fields"]["server"]: entry for entry in logged()}
+    assert len(logged()) == 2
+    assert {one["logging.googleapis.com/trace"] for one in entries.values()} == {f"projects/acme/traces/{TRACE}"}
+    good = entries["a"]
+    assert (good["severity"], good["message"]) == ("INFO", "tools/call add of a: ok")
+    assert good["fields"]["outcome"] == "ok"
+    assert good["httpRequest"].items() >= {"requestMethod": "POST", "requestUrl": f"{A}/mcp", "status": 200}.items()
+    assert re.fullmatch(r"\d+\.\d{6}s", good["httpRequest"]["latency"])
+    assert entries["b"]["severity"] == "WARNING"
+    assert entries["b"]["message"].startswith("tools/call add of b: error: KeyError")
+
+
+async def test_a_refusal_is_logged_with_its_status_and_no_token_with_anything(service, logged):
+    service.cloud.scripted = [httpx2.Response(403, headers=HTML) for _ in range(4)]
+    await service.post({"servers": ["a"]})
+    (entry,) = logged()
+    assert (entry["severity"], entry["fields"]["outcome"]) == ("WARNING", "refused")
+    assert entry["httpRequest"]["status"] == 403
+    assert "roles/run.invoker" in entry["message"]
+    assert "assistant|" not in json.dumps(logged())
 
 
 @pytest.mark.parametrize(
