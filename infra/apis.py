@@ -23,7 +23,7 @@ def of_fleet(fleet: Fleet) -> tuple[str, ...]:
     servers = (api for server in fleet.servers.values() for api in _of_server(server))
     sources = (one.source for one in (*fleet.servers.values(), *fleet.clients.values()))
     builds = CLOUD_BUILD if any(map(builds_in_cloud, sources)) else ()
-    clients = ("compute" for client in fleet.clients.values() if client.vpc is not None)
+    clients = (api for client in fleet.clients.values() for api in _of_server(client.as_server))
     mesh = MESH if fleet.meshed[0] else ()
     return tuple(sorted({*ALWAYS, *servers, *clients, *mesh, *builds}))
 

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from concurrent.futures import Future
+from typing import Final
 
 import httpx2
 
@@ -26,7 +27,7 @@ from mcpfleet.errors import AuthError, CredentialsRefusedError
 from mcpfleet.sources import DefaultSource, TokenSource
 from mcpfleet.tokens import IdToken
 
-SERVERLESS_AUTHORIZATION = "X-Serverless-Authorization"
+SERVERLESS_AUTHORIZATION: Final = "X-Serverless-Authorization"
 REFRESH_EARLY_SECONDS = 300.0
 EXPIRY_LEEWAY_SECONDS = 10.0
 """A token this near to its end may expire on the way, so it counts as expired."""
@@ -187,7 +188,8 @@ class IdTokenAuth(httpx2.Auth):
     Args:
         audience: What the token is for: the service's URL or one of its custom audiences.
         source: The identity; by default the one google-auth would find, looked for at the first request.
-        header: `X-Serverless-Authorization` or `Authorization`. A value the request already has is replaced.
+        header: `X-Serverless-Authorization` or `Authorization`: Identity-Aware Proxy reads the latter only, and the
+            audience is an OAuth client that it takes. A value the request already has is replaced.
         clock: Unix time in seconds.
 
     A request raises `mcpfleet.errors.AuthError` when no token can be had.

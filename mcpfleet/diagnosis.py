@@ -77,7 +77,21 @@ def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: Ca
         return None
     service, region = target.service_and_region
     place = f"{service} --region={region}"
+    proxied = headers.get("x-goog-iap-generated-response") == "true"
     match status:
+        case 401 if proxied:
+            cause = f"Identity-Aware Proxy before {target.origin} did not accept the token for {caller.audience}."
+            step = (
+                "The audience has to be an OAuth client that the server's access.iap names (programmatic_clients, "
+                "oauth_client), and the token has to be in the header Authorization."
+            )
+        case 403 if proxied:
+            cause = f"Identity-Aware Proxy does not let {caller.identity} through to {target.origin}."
+            step = (
+                f"Add it to the server's access.iap.members and run `pulumi up`, or type: gcloud iap web "
+                f"add-iam-policy-binding --resource-type=cloud-run --service={place} "
+                f"--member={caller.member or 'user:EMAIL'} --role=roles/iap.httpsResourceAccessor"
+            )
         case 401:
             cause = f"{target.origin} did not accept the token of {caller.identity} for {caller.audience}."
             step = (

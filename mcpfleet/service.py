@@ -27,7 +27,7 @@ from opentelemetry import propagate
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_validator
 
 from mcpfleet import jsonrpc
-from mcpfleet.auth import IdTokenAuth
+from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth
 from mcpfleet.diagnosis import Caller, diagnose
 from mcpfleet.errors import AuthError, UsageError
 from mcpfleet.net import connection_reason
@@ -47,6 +47,9 @@ class Server(BaseModel):
 
     # Before the URL, which may be plain HTTP only where no token goes along.
     audience: str | None = Field(None, description="what an ID token for it is for; without one no token is sent")
+    header: Literal["X-Serverless-Authorization", "Authorization"] = Field(
+        SERVERLESS_AUTHORIZATION, description="which header carries the token; behind IAP it is Authorization"
+    )
     url: str = Field(description="its MCP URL")
 
     @field_validator("url")
@@ -160,9 +163,11 @@ class HttpClients:
         timeout: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        source = identity or DefaultSource()
         self._server = server
-        self._auth = None if server.audience is None else IdTokenAuth(server.audience, source, clock=clock)
+        self._auth = None
+        if server.audience is not None:
+            source = identity or DefaultSource()
+            self._auth = IdTokenAuth(server.audience, source, header=server.header, clock=clock)
         self._pool = pool or connections(timeout)
         self._timeout = timeout
 

@@ -68,11 +68,27 @@ def grants(
             return []
 
 
+def admitted(
+    access: Access, guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+) -> pulumi.Resource:
+    """Let in one member more, a client of the fleet's, by a grant of this name: at IAP where that is in front."""
+    if isinstance(access, IapAccess):
+        return _iap_member(guarded, name, member, child)
+    return _may_invoke(guarded, name, member, child)
+
+
 def _invoker(
     guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
 ) -> gcp.cloudrunv2.ServiceIamMember:
+    grant = naming.grant_name(naming.in_region(guarded.server, guarded.region), "invoker", name)
+    return _may_invoke(guarded, grant, member, child)
+
+
+def _may_invoke(
+    guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+) -> gcp.cloudrunv2.ServiceIamMember:
     return gcp.cloudrunv2.ServiceIamMember(
-        naming.grant_name(naming.in_region(guarded.server, guarded.region), "invoker", name),
+        name,
         project=guarded.project,
         location=guarded.region,
         name=guarded.service,
@@ -83,18 +99,22 @@ def _invoker(
 
 
 def _iap_members(guarded: Guarded, iap: Iap, child: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
-    return [
-        gcp.iap.WebCloudRunServiceIamMember(
-            naming.grant_name(naming.in_region(guarded.server, guarded.region), "iap", member),
-            project=guarded.project,
-            location=guarded.region,
-            cloud_run_service_name=guarded.service,
-            role=IAP_ROLE,
-            member=member,
-            opts=child,
-        )
-        for member in iap.members
-    ]
+    place = naming.in_region(guarded.server, guarded.region)
+    return [_iap_member(guarded, naming.grant_name(place, "iap", one), one, child) for one in iap.members]
+
+
+def _iap_member(
+    guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+) -> gcp.iap.WebCloudRunServiceIamMember:
+    return gcp.iap.WebCloudRunServiceIamMember(
+        name,
+        project=guarded.project,
+        location=guarded.region,
+        cloud_run_service_name=guarded.service,
+        role=IAP_ROLE,
+        member=member,
+        opts=child,
+    )
 
 
 def _iap_settings(

@@ -14,12 +14,13 @@ import pulumi_gcp as gcp
 
 from infra import environment, naming
 from infra.components import template
-from infra.components.access import INVOKER_ROLE, Guarded, grants, switches
+from infra.components.access import Guarded, admitted, grants, switches
 from infra.components.foundation import Foundation
 from infra.components.image import built_image
 from infra.components.mcp_server import McpServer, pulled
+from infra.components.rights import rights
 from infra.components.service_mesh import ServiceMesh
-from infra.fleet import Client, ExistingImage, PublicAccess
+from infra.fleet import Access, Client, ExistingImage, IapAccess, PublicAccess
 from infra.fleet.client import sidecar_ports
 from infra.tokens import MCP_CLIENT
 
@@ -71,13 +72,15 @@ class McpClient(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
 
         self.account = self._identity()
-        rights = [*self._roles(), *(self._may_call() if args.spec.topology != "sidecar" else ())]
-        service = self._service(rights)
+        also = MESH_ROLES if self._mesh else ()
+        own = rights(name, args.spec.as_server, project=args.project, email=self.account, child=self._child, also=also)
+        held = [*own, *(self._may_call() if args.spec.topology != "sidecar" else ())]
+        service = self._service(held)
         guarded = Guarded(server=name, project=args.project, region=args.region, service=service.name)
         callers = grants(args.spec.access, guarded, args.foundation, self._child)
 
         self.service = service.name
-        self.url = pulumi.Output.all(service.uri, *(one.urn for one in (*callers, *rights))).apply(
+        self.url = pulumi.Output.all(service.uri, *(one.urn for one in (*callers, *held))).apply(
             lambda known: str(known[0])
         )
         self.register_outputs({"service": self.service, "url": self.url})
@@ -93,36 +96,23 @@ class McpClient(pulumi.ComponentResource):
             ),
         ).email
 
-    def _roles(self) -> list[pulumi.Resource]:
-        return [
-            gcp.projects.IAMMember(
-                f"{self._name}-{role}",
-                project=self._args.project,
-                role=role,
-                member=self.account.apply(naming.account_member),
-                opts=self._child,
-            )
-            for role in dict.fromkeys((*self._spec.roles, *(MESH_ROLES if self._mesh else ())))
-        ]
-
     def _may_call(self) -> list[pulumi.Resource]:
-        """The right to invoke each server; one that lets in everybody needs none."""
+        """The right to come in to each server, past IAM or past IAP; one that lets in everybody needs none."""
+        member = self.account.apply(naming.account_member)
         return [
-            gcp.cloudrunv2.ServiceIamMember(
+            admitted(
+                server.spec.access,
+                Guarded(server=called, project=self._args.project, region=region, service=service),
                 naming.grant_name(self._name, "calls", naming.in_region(called, region)),
-                project=self._args.project,
-                location=region,
-                name=service,
-                role=INVOKER_ROLE,
-                member=self.account.apply(naming.account_member),
-                opts=self._child,
+                member,
+                self._child,
             )
             for called, server in self._servers.items()
             if not isinstance(server.spec.access, PublicAccess)
             for region, service in server.services.items()
         ]
 
-    def _service(self, rights: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
+    def _service(self, held: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
         spec, args = self._spec, self._args
         revision: Template = {
             "service_account": self.account,
@@ -131,6 +121,10 @@ class McpClient(pulumi.ComponentResource):
             "scaling": {"max_instance_count": spec.max_instances},
             "containers": self._containers(),
         }
+        if environment_ := template.execution_environment(spec.as_server):
+            revision["execution_environment"] = environment_
+        if volumes := template.volumes(spec.as_server):
+            revision["volumes"] = volumes
         if spec.vpc is not None:
             revision["vpc_access"] = template.vpc_access(spec.vpc)
         if self._mesh is not None:
@@ -147,7 +141,7 @@ class McpClient(pulumi.ComponentResource):
             scaling={"min_instance_count": 0},
             launch_stage="BETA" if self._mesh is not None else None,
             template=revision,
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=[*rights]),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=[*held]),
             **switches(spec.access),
         )
 
@@ -163,7 +157,7 @@ class McpClient(pulumi.ComponentResource):
             case "service":
                 found = _far(self._servers)
         env = {environment.PROJECT: self._args.project, **spec.env, SERVERS: found}
-        (own,) = template.containers(spec.as_server, self._image(), {}, template.variables(env, {}))
+        (own,) = template.containers(spec.as_server, self._image(), {}, template.variables(env, spec.secrets))
         if not near:
             return [own]
         own["name"] = "client"
@@ -191,8 +185,7 @@ def _far(servers: Mapping[str, McpServer]) -> pulumi.Output[str]:
     def written(known: Sequence[str]) -> str:
         return json.dumps(
             {
-                name: {"url": naming.mcp_url(base, server.spec.path)}
-                | ({} if isinstance(server.spec.access, PublicAccess) else {"audience": base})
+                name: {"url": naming.mcp_url(base, server.spec.path)} | _token(server.spec.access, base)
                 for (name, server), base in zip(servers.items(), known, strict=True)
             }
         )
@@ -205,6 +198,18 @@ def _meshed(servers: Mapping[str, McpServer]) -> str:
     return json.dumps(
         {name: {"url": naming.mcp_url(naming.mesh_url(name), one.spec.path)} for name, one in servers.items()}
     )
+
+
+def _token(access: Access, base: str) -> dict[str, str]:
+    """What the token for a server is for, and which header carries it, where that is not Cloud Run's own."""
+    match access:
+        case PublicAccess():
+            return {}
+        case IapAccess(iap=iap):
+            # IAP looks into this one and Proxy-Authorization (cloud.google.com/iap/docs/authentication-howto).
+            return {"audience": iap.program_audience or "", "header": "Authorization"}
+        case _:
+            return {"audience": base}
 
 
 def _near(servers: Mapping[str, McpServer], ports: Mapping[str, int]) -> str:

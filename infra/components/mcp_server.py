@@ -17,6 +17,7 @@ from infra.components.access import Guarded, grants, switches
 from infra.components.custom_domain import CustomDomain, CustomDomainArgs
 from infra.components.foundation import Foundation
 from infra.components.image import built_image
+from infra.components.rights import rights
 from infra.fleet import ExistingImage, OauthAccess, Server
 from infra.fleet.sources import pullable
 from infra.tokens import MCP_SERVER
@@ -37,9 +38,6 @@ _INGRESS: Final = {
     "internal": "INGRESS_TRAFFIC_INTERNAL_ONLY",
     "internal-and-lb": "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER",
 }
-_SECRET_ROLE: Final = "roles/secretmanager.secretAccessor"  # noqa: S105 - a role
-_READS_BUCKET: Final = "roles/storage.objectViewer"
-_WRITES_BUCKET: Final = "roles/storage.objectUser"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +96,9 @@ class McpServer(pulumi.ComponentResource):
         self.base_url = self._base_url()
         self._image_ref = self._image()
         email = self._identity()
-        rights = self._rights(email)
+        held = self._rights(email)
         revision = self._template(email)
-        services = {region: self._service(region, revision, rights) for region in args.regions}
+        services = {region: self._service(region, revision, held) for region in args.regions}
         granted = [
             grant
             for region, service in services.items()
@@ -153,50 +151,7 @@ class McpServer(pulumi.ComponentResource):
         ).email
 
     def _rights(self, email: pulumi.Output[str]) -> list[pulumi.Resource]:
-        """What the server's identity may do, and has to be able to when its service is made."""
-        spec = self._spec
-        if not (spec.roles or spec.all_secrets or spec.buckets):
-            return []
-        member = email.apply(naming.account_member)
-        return [*self._roles(member), *self._secret_grants(member), *self._bucket_grants(member)]
-
-    def _roles(self, member: pulumi.Output[str]) -> list[pulumi.Resource]:
-        return [
-            gcp.projects.IAMMember(
-                f"{self._name}-{role}",
-                project=self._args.project,
-                role=role,
-                member=member,
-                opts=self._options(),
-            )
-            for role in self._spec.roles
-        ]
-
-    def _secret_grants(self, member: pulumi.Output[str]) -> list[pulumi.Resource]:
-        """Read access to each secret, and to no other: Cloud Run refuses a revision that may not read its own."""
-        return [
-            gcp.secretmanager.SecretIamMember(
-                naming.grant_name(self._name, "secret", naming.secret_id(secret)),
-                project=naming.secret_project(secret, self._args.project),
-                secret_id=naming.secret_id(secret),
-                role=_SECRET_ROLE,
-                member=member,
-                opts=self._options(),
-            )
-            for secret in self._spec.all_secrets
-        ]
-
-    def _bucket_grants(self, member: pulumi.Output[str]) -> list[pulumi.Resource]:
-        return [
-            gcp.storage.BucketIAMMember(
-                naming.grant_name(self._name, "bucket", bucket),
-                bucket=bucket,
-                role=_READS_BUCKET if read_only else _WRITES_BUCKET,
-                member=member,
-                opts=self._options(),
-            )
-            for bucket, read_only in self._spec.buckets.items()
-        ]
+        return rights(self._name, self._spec, project=self._args.project, email=email, child=self._options())
 
     def _image(self) -> pulumi.Input[str]:
         """The image to run: the existing one as it is named, or one built here and pinned by its digest."""

@@ -62,6 +62,13 @@ class Iap(Model):
         examples=[["4711-cli.apps.googleusercontent.com"]],
     )
 
+    @property
+    def program_audience(self) -> str | None:
+        """What a program's token is for; None where IAP takes none, for Google's own OAuth client is for browsers."""
+        if self.programmatic_clients:
+            return self.programmatic_clients[0]
+        return self.oauth_client.client_id if self.oauth_client else None
+
 
 class IapAccess(Model):
     """Access through Identity-Aware Proxy."""

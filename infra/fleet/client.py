@@ -1,16 +1,16 @@
 """One client: a service of the fleet that calls its MCP servers as an account of its own."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from infra.fleet import identities, quantities, rules, values
 from infra.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess
 from infra.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, Mistake, Model, without
 from infra.fleet.kinds import Kind
 from infra.fleet.made import Stdio
-from infra.fleet.parts import Vpc
+from infra.fleet.parts import SecretPlace, SecretRef, Volume, Vpc
 from infra.fleet.server import MAX_CONCURRENCY, MAX_INSTANCES, MAX_TIMEOUT, Server
 from infra.fleet.sources import ExistingImage, Source
 from infra.fleet.values import Text
@@ -65,6 +65,18 @@ class Client(Model):
         description="Further environment variables; plain text that everyone with access can read, so no secrets.",
         examples=[{"GREETING": "hello"}],
     )
+    secrets: Mapping[SecretPlace, Annotated[SecretRef, Kind("", "[versions of secrets](#secrets)")]] = Field(
+        default={},
+        max_length=100,
+        description="Secrets of Secret Manager, as environment variables or as files. Its account may read just these.",
+        examples=[{"CRM_TOKEN": {"secret": "crm-token", "version": "3"}}],
+    )
+    volumes: Mapping[values.VolumeName, Volume] = Field(
+        default={},
+        max_length=10,
+        description="Folders of memory, buckets and secrets, by name.",
+        examples=[{"notes": {"gcs": {"bucket": "acme-notes"}, "mount": "/notes"}}],
+    )
     roles: Annotated[tuple[identities.Role, ...], NO_REPEATS] = Field(
         default=(),
         max_length=50,
@@ -94,11 +106,23 @@ class Client(Model):
     def _env_holds_no_secret(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         return without(value, rules.secrets_in_the_clear(value))
 
-    @field_validator("env", mode="after")
+    @field_validator("env", "secrets", mode="after")
     @classmethod
-    def _env_leaves_the_fleets_own(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+    def _the_fleets_own_is_left(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
         taken = "MCP_SERVERS" in value
         return without(value, [(("MCP_SERVERS",), "is set by the fleet; write `calls`")] if taken else [])
+
+    @field_validator("secrets", mode="after")
+    @classmethod
+    def _secrets_have_their_own_places(
+        cls, value: Mapping[str, SecretRef], info: ValidationInfo
+    ) -> Mapping[str, SecretRef]:
+        return without(value, (*rules.set_twice(value, info.data.get("env", {})), *rules.hidden_secrets(value)))
+
+    @field_validator("volumes", mode="after")
+    @classmethod
+    def _volumes_have_their_own_places(cls, value: Mapping[str, Volume], info: ValidationInfo) -> Mapping[str, Volume]:
+        return without(value, rules.mounts(value, info.data.get("secrets", {})))
 
     @field_validator("source", mode="after")
     @classmethod
@@ -123,6 +147,10 @@ class Client(Model):
             memory=self.memory,
             concurrency=self.concurrency,
             max_instances=self.max_instances,
+            secrets=self.secrets,
+            volumes=self.volumes,
+            roles=self.roles,
+            vpc=self.vpc,
         )
 
 
@@ -161,12 +189,20 @@ def among(clients: Mapping[str, Client], servers: Mapping[str, Server]) -> Itera
 def _cannot_call(client: Client, name: str, server: Server) -> Iterator[str]:
     if client.topology == "sidecar":
         if server.all_secrets or server.volumes or server.sidecars:
-            yield f"{name} has secrets, volumes or sidecars, which a client has not; write topology: service"
+            yield f"{name} has secrets, volumes or sidecars, which would become the client's; write topology: service"
         return
     if client.topology == "mesh" and not server.default_url:
         yield f"{name} has default_url: false, and the mesh calls a service there; write topology: service"
-    if isinstance(server.access, (IapAccess, OauthAccess)):
+    if client.topology == "mesh" and isinstance(server.access, IapAccess):
+        yield f"{name} is behind IAP, which takes no token of the mesh's; write topology: service"
+        return
+    if isinstance(server.access, OauthAccess):
         yield f"{name} asks for a login that an account's ID token is not; give it access by iam"
+    if isinstance(server.access, IapAccess) and server.access.iap.program_audience is None:
+        yield (
+            f"{name} is behind IAP with Google's own OAuth client, for which no program can make a token; add"
+            " programmatic_clients (or an oauth_client) to its access.iap, or give it access by iam"
+        )
     if server.ingress != "all" and not (client.vpc and client.vpc.all_traffic):
         yield (
             f"{name} lets in the project's networks only (ingress: {server.ingress}); add"

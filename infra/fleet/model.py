@@ -163,7 +163,13 @@ class Fleet(Model):
     @field_validator("clients", mode="after")
     @classmethod
     def _clients_fit_the_servers(cls, value: Mapping[str, Client], info: ValidationInfo) -> Mapping[str, Client]:
-        return without(value, among(value, info.data["servers"]) if "servers" in info.data else ())
+        found = [*among(value, info.data["servers"])] if "servers" in info.data else []
+        for name, client in value.items():
+            spec = client.as_server
+            found += [
+                ((name, *path), said) for path, said in (*_images(spec, info.data), *_organization(spec, info.data))
+            ]
+        return without(value, found)
 
 
 def _beside_each_other(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:

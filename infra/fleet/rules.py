@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from infra.fleet import values
 from infra.fleet.base import Mistake
@@ -60,6 +60,11 @@ def hidden(places: Mapping[str, str], before: Places, *, shared: bool = False) -
             elif folder.startswith(f"{other}/") or other.startswith(f"{folder}/"):
                 yield (key,), f"at {folder} and {what} at {other} would hide each other; write another place"
         known[folder] = key
+
+
+def mounts(volumes: Mapping[str, Any], secrets: Mapping[str, object]) -> Iterator[Mistake]:
+    """Volumes that hide each other, or a folder of secrets."""
+    yield from hidden({name: volume.mount for name, volume in volumes.items()}, folders(secrets))
 
 
 def folders(secrets: Mapping[str, object]) -> dict[str, str]:

@@ -293,15 +293,12 @@ class Server(Model):
     @field_validator("volumes", mode="after")
     @classmethod
     def _volumes_have_their_own_places(cls, value: Mapping[str, Volume], info: ValidationInfo) -> Mapping[str, Volume]:
-        mounts = {name: volume.mount for name, volume in value.items()}
         buckets = [name for name, volume in value.items() if isinstance(volume, GcsVolume)]
         gen1 = info.data.get("execution_environment") == "gen1"
         found = [
             ((name,), "needs execution_environment: gen2, which mounts buckets; gen1 does not") for name in buckets
         ]
-        return without(
-            value, (*rules.hidden(mounts, rules.folders(info.data.get("secrets", {}))), *(found if gen1 else ()))
-        )
+        return without(value, (*rules.mounts(value, info.data.get("secrets", {})), *(found if gen1 else ())))
 
     @field_validator("sidecars", mode="after")
     @classmethod

@@ -74,6 +74,27 @@ SERVERS = {
     },
 }
 
+CLIENTS = {
+    "caller": {
+        "source": {
+            "folder": ".",
+            "dockerfile": "mcp_client/Dockerfile",
+            "build_args": {"BASE_IMAGE": "mcpfleet/base:python3.13"},
+        },
+        "calls": ["proxied"],
+        "access": {"iam": {"invokers": [ADA]}},
+        "health_path": "/health",
+        "secrets": {
+            "CRM_TOKEN": {"secret": "toolbox-db", "version": "1"},
+            "/keys/tools.yaml": {"secret": "toolbox-config", "version": "1"},
+        },
+        "volumes": {
+            "scratch": {"memory": "8Mi", "mount": "/scratch"},
+            "data": {"gcs": {"bucket": "acme-data"}, "mount": "/data"},
+        },
+    }
+}
+
 
 def write(checkout, servers, **more):
     path = checkout.place.root / "Pulumi.local.yaml"
@@ -110,7 +131,8 @@ def checkout(make_checkout):
     write(checkout, PLAIN)
     checkout.ok("up")
     prepare(checkout)
-    write(checkout, SERVERS, organization=ORGANIZATION, registry={"remote": "docker.io"}, labels={"team": "x"})
+    more = {"organization": ORGANIZATION, "registry": {"remote": "docker.io"}, "labels": {"team": "x"}}
+    write(checkout, SERVERS, clients=CLIENTS, **more)
     return checkout
 
 
@@ -198,6 +220,23 @@ def test_identity_aware_proxy_lets_in_its_members_and_nobody_else(deployed, chec
     assert posted().text == "Invalid IAP credentials: empty token"
     assert posted("bob").status_code == 403
     assert posted("ada").status_code not in (401, 403, 404)
+
+
+def test_a_client_of_the_fleet_comes_through_identity_aware_proxy_as_itself(deployed, checkout):
+    caller = checkout.state.outputs["clients"]["caller"]
+    question = {"tool": "slugify", "arguments": {"text": "Behind IAP"}}
+    auth = checkout.who("ada", caller["url"])
+    answer = httpx2.post(f"{caller['url']}/ask", json=question, auth=auth, timeout=90, trust_env=False)
+    assert answer.json()["servers"]["proxied"]["result"]["structuredContent"] == {"result": "behind-iap"}
+
+
+def test_a_client_has_its_secrets_and_volumes(deployed, checkout, engine):
+    said = container(checkout, engine, "caller").exec_run(
+        ["sh", "-c", "echo $CRM_TOKEN; cat /keys/tools.yaml; stat -f -c %T /scratch; touch /data/x 2>&1; ls /data"]
+    )
+    lines = said.output.decode().splitlines()
+    assert lines[:3] == ["swordfish", "tools: []", "tmpfs"]
+    assert "Read-only" in lines[3], "a bucket is read only unless said"
 
 
 def test_everybody_may_call_what_is_public(deployed, checkout):

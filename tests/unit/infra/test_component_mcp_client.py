@@ -131,6 +131,69 @@ def test_the_export_says_where_a_client_answers_and_as_whom_it_calls(build):
     }
 
 
+MEMBERS = "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember"
+OAUTH_CLIENT = "4711-cli.apps.googleusercontent.com"
+
+
+def test_behind_iap_a_client_is_let_through_there_and_sends_its_token_where_iap_looks(build):
+    iap = {"members": ["group:staff@acme.dev"], "programmatic_clients": [OAUTH_CLIENT]}
+    servers = {"proxied": {"source": IMAGE, "access": {"iap": iap}}}
+    plan = build(servers, {"organization": "108152342316"}, calls=["proxied"])
+    account = "serviceAccount:mcp-assistant@p.iam.gserviceaccount.com"
+    held = {(one.inputs["member"], one.inputs["role"], one.inputs["cloudRunServiceName"]) for one in plan.of(MEMBERS)}
+    role = "roles/iap.httpsResourceAccessor"
+    assert held == {("group:staff@acme.dev", role, "mcp-proxied"), (account, role, "mcp-proxied")}
+    assert account not in {one.inputs["member"] for one in plan.of(GRANT)}, "IAP's agent is the invoker"
+    url = "https://mcp-proxied-4711.europe-west1.run.app/mcp"
+    assert json.loads(plan.environment("assistant")["MCP_SERVERS"]) == {
+        "proxied": {"url": url, "audience": OAUTH_CLIENT, "header": "Authorization"}
+    }
+
+
+def test_an_oauth_client_of_ones_own_is_what_tokens_are_for_where_no_other_is_named(build):
+    oauth = {"client_id": OAUTH_CLIENT, "secret": "iap", "version": "1"}
+    servers = {"proxied": {"source": IMAGE, "access": {"iap": {"oauth_client": oauth}}}}
+    plan = build(servers, calls=["proxied"])
+    assert json.loads(plan.environment("assistant")["MCP_SERVERS"])["proxied"]["audience"] == OAUTH_CLIENT
+
+
+def test_a_clients_secrets_and_volumes_are_mounted_and_readable_by_its_account_alone(build):
+    plan = build(
+        secrets={"CRM": {"secret": "crm", "version": "3"}, "/keys/a.pem": {"secret": "pem", "version": "1"}},
+        volumes={
+            "scratch": {"memory": "64Mi", "mount": "/scratch"},
+            "notes": {"gcs": {"bucket": "acme-notes", "read_only": False}, "mount": "/notes"},
+            "conf": {"secret": "conf", "version": "2", "file": "app.yaml", "mount": "/conf"},
+        },
+    )
+    revision = plan.service("assistant").inputs["template"]
+    (container,) = revision["containers"]
+    env = {one["name"]: one for one in container["envs"]}
+    assert env["CRM"]["valueSource"]["secretKeyRef"] == {"secret": "crm", "version": "3"}
+    mounts = {one["mountPath"] for one in container["volumeMounts"]}
+    assert mounts == {"/scratch", "/notes", "/conf", "/keys"}
+    assert len(revision["volumes"]) == 4
+    assert revision["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN2"
+    member = "serviceAccount:mcp-assistant@p.iam.gserviceaccount.com"
+    secrets = plan.of("gcp:secretmanager/secretIamMember:SecretIamMember")
+    assert {(one.inputs["secretId"], one.inputs["member"]) for one in secrets} == {
+        (secret, member) for secret in ("crm", "pem", "conf")
+    }
+    (bucket,) = plan.of("gcp:storage/bucketIAMMember:BucketIAMMember")
+    assert (bucket.inputs["bucket"], bucket.inputs["member"]) == ("acme-notes", member)
+    assert bucket.inputs["role"] == "roles/storage.objectUser"
+    enabled = {one.inputs["service"] for one in plan.of("gcp:projects/service:Service")}
+    assert {"secretmanager.googleapis.com", "storage.googleapis.com"} <= enabled
+
+
+def test_a_client_behind_iap_lets_in_its_members(build):
+    iap = {"members": ["group:staff@acme.dev"]}
+    plan = build(fleet={"organization": "108152342316"}, calls=["open"], access={"iap": iap})
+    (member,) = plan.of(MEMBERS)
+    assert (member.inputs["member"], member.inputs["cloudRunServiceName"]) == ("group:staff@acme.dev", "mcp-assistant")
+    assert plan.service("assistant").inputs["iapEnabled"] is True
+
+
 SECRET = {"secrets": {"DB": {"secret": "db", "version": "3"}}}
 
 REFUSED = [
@@ -152,6 +215,22 @@ REFUSED = [
         {"access": {"oauth": {"issuer": "https://id.acme.dev"}}},
         "calls[0]: toolbox asks for a login that an account's ID token is not",
     ),
+    ({"secrets": {"MCP_SERVERS": {"secret": "x", "version": "1"}}}, {}, "secrets.MCP_SERVERS: is set by the fleet"),
+    (
+        {"env": {"CRM": "x"}, "secrets": {"CRM": {"secret": "x", "version": "1"}}},
+        {},
+        "secrets.CRM: is set in env as well",
+    ),
+    (
+        {
+            "secrets": {"/keys/a": {"secret": "x", "version": "1"}},
+            "volumes": {"keys": {"memory": "8Mi", "mount": "/keys"}},
+        },
+        {},
+        "volumes.keys: is mounted at /keys, where the secret /keys/a is already",
+    ),
+    ({"source": {"image": "ghcr.io/a/b:1"}}, {}, "source.image: Cloud Run does not pull from ghcr.io"),
+    ({"access": {"iap": {}}}, {}, "access.iap: lets in members of the project's organization only"),
     (
         {"calls": ["toolbox"]},
         {"access": {"iam": {"invokers": []}}, "ingress": "internal"},
@@ -168,6 +247,25 @@ def test_a_client_that_cannot_be_is_refused_under_its_path(client, toolbox, said
         parse_fleet({"region": "europe-west1", "servers": servers, "clients": clients})
     (line,) = str(refusal.value).splitlines()
     assert line.startswith(f"fleet.clients.assistant.{said}"), line
+
+
+def test_a_server_whose_iap_takes_no_programs_token_is_refused_by_name():
+    servers = {"proxied": {"source": IMAGE, "access": {"iap": {"members": ["group:staff@acme.dev"]}}}}
+    clients = {"assistant": {"source": {"image": "a/b"}, "calls": ["proxied"]}}
+    fleet = {"region": "europe-west1", "organization": "108152342316", "servers": servers, "clients": clients}
+    said = r"^fleet\.clients\.assistant\.calls\[0\]: proxied is behind IAP with Google's own OAuth client"
+    with pytest.raises(FleetError, match=said):
+        parse_fleet(fleet)
+
+
+def test_the_mesh_does_not_lead_through_iap():
+    iap = {"members": ["group:staff@acme.dev"], "programmatic_clients": [OAUTH_CLIENT]}
+    servers = {"proxied": {"source": IMAGE, "access": {"iap": iap}}}
+    vpc = {"network": "default", "all_traffic": True}
+    meshed = {"source": {"image": "a/b"}, "calls": ["proxied"], "topology": "mesh", "vpc": vpc}
+    fleet = {"region": "europe-west1", "organization": "108152342316", "servers": servers}
+    with pytest.raises(FleetError, match=r"calls\[0\]: proxied is behind IAP, which takes no token of the mesh's"):
+        parse_fleet({**fleet, "clients": {"assistant": meshed}})
 
 
 def test_a_client_and_a_server_cannot_share_a_name():

@@ -153,6 +153,38 @@ async def test_a_refusal_is_an_error_of_the_call_in_words_and_the_session_goes_o
 
 
 @pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (401, f"did not accept the token for {AUDIENCE}. The audience has to be an OAuth client"),
+        (403, f"--service=mcp-a --region=europe-west1 --member={ME} --role=roles/iap.httpsResourceAccessor"),
+    ],
+)
+async def test_a_refusal_by_iap_is_told_as_iaps(world, status, said):
+    iaps = httpx2.Response(status, headers={**HTML, "x-goog-iap-generated-response": "true"})
+    world.front_end.answers, world.front_end.on = [iaps], b"tools/call"
+    with pytest.raises(MCPError) as raised:
+        await world.add()
+    assert said in raised.value.error.message
+    assert "run.invoker" not in raised.value.error.message
+
+
+async def test_behind_iap_the_token_is_in_authorization(clock):
+    seen = []
+
+    class Iap(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            seen.append(request.headers)
+            return httpx2.Response(200)
+
+    client = "4711-cli.apps.googleusercontent.com"
+    server = Server(url=URL, audience=client, header="Authorization")
+    async with HttpClients(server, identity=Account(clock), pool=Iap(), clock=clock)() as http:
+        await http.get(URL)
+    assert seen[0]["authorization"] == f"Bearer 1|{client}"
+    assert "x-serverless-authorization" not in seen[0]
+
+
+@pytest.mark.parametrize(
     ("error", "outcome", "said"),
     [
         (httpx2.ReadError("reset"), "unknown", f"Cannot reach {AUDIENCE}: reset."),
@@ -249,6 +281,7 @@ async def test_a_refusal_of_what_asks_nothing_is_left_as_it_is(body):
     [
         ("", "MCP_SERVERS: Invalid JSON"),
         ("[]", "MCP_SERVERS: "),
+        ('{"a": {"url": "https://a.run.app", "header": "Cookie"}}', "MCP_SERVERS.a.header: "),
         (
             '{"a": {"url": "http://elsewhere/mcp", "audience": "https://a"}, "b": {}}',
             "MCP_SERVERS.a.url: An ID token must not cross",
