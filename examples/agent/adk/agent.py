@@ -1,6 +1,7 @@
 """The agent, by Google's Agent Development Kit: https://google.github.io/adk-docs/."""
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 from google.adk.agents import LlmAgent
 from google.adk.models import BaseLlm
@@ -38,7 +39,7 @@ class Agent:
                     # ADK's own 5 seconds are less than a cold start.
                     timeout=timeout,
                     # Not headers or header_provider: those are read once for a session, which a token does not outlive.
-                    httpx_client_factory=clients[name],
+                    httpx_client_factory=cast("Any", clients[name]),  # ADK's types know httpx only, not httpx2
                 ),
                 tool_name_prefix=name,  # two servers may have a tool of one name
             )

@@ -7,7 +7,9 @@ model calls one after the other, and its answer is what they said. `MODEL=script
 import json
 from collections.abc import AsyncGenerator
 
-from google.adk.models import BaseLlm, LlmRequest, LlmResponse
+from google.adk.models import BaseLlm
+from google.adk.models.llm_request import LlmRequest
+from google.adk.models.llm_response import LlmResponse
 from google.genai.types import Content, Part
 
 

@@ -6,15 +6,7 @@ model calls one after the other, and its answer is what they said. `MODEL=script
 
 import json
 
-from pydantic_ai.messages import (
-    ModelMessage,
-    ModelResponse,
-    RetryPromptPart,
-    TextPart,
-    ToolCallPart,
-    ToolReturnPart,
-    UserPromptPart,
-)
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 
@@ -28,7 +20,7 @@ class ScriptedModel(FunctionModel):
 def _next_step(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
     parts = [part for message in messages for part in message.parts]
     script = next(str(part.content) for part in parts if isinstance(part, UserPromptPart)).splitlines()
-    said = [part.content for part in parts if isinstance(part, (ToolReturnPart, RetryPromptPart))]
+    said = [part.content for part in parts if isinstance(part, ToolReturnPart)]
     if len(said) == len(script):
         return ModelResponse(parts=[TextPart("\n".join(json.dumps(one, ensure_ascii=False) for one in said))])
     tool, _, arguments = script[len(said)].partition(" ")
