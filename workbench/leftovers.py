@@ -2,9 +2,11 @@
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import docker
+from docker.errors import ImageNotFound
 
 from workbench.admin import Admin
 from workbench.background import Place
@@ -42,9 +44,12 @@ def inventory(place: Place) -> dict[str, Any]:
     return Admin(place).inventory()
 
 
-def reset(place: Place, cloud: Admin) -> None:
-    """Have the local cloud forget and remove everything, and drop the stack's state."""
+def reset(place: Place, cloud: Admin, engine: docker.DockerClient) -> None:
+    """Have the local cloud forget and remove everything, and drop the stack's state and the images that it built."""
     cloud.reset()
+    for reference in _images(engine, place):
+        with suppress(ImageNotFound):  # the last tag takes the digest with it
+            engine.images.remove(reference)
     place.published.unlink(missing_ok=True)  # a reset empties the registry
     _drop_state(place)
 

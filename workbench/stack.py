@@ -184,7 +184,7 @@ def take_down(phases: Phases, place: Place, prepared: Prepared, *, force: bool =
     with phases.phase("Proof") as step:
         cloud = background.running(place, "cloud") or {}
         if force:
-            leftovers.reset(place, Admin(place))
+            leftovers.reset(place, Admin(place), prepared.docker)
         left = leftovers.find(place, prepared.docker, cloud, Admin(place).inventory())
         if left:
             raise SetupError(

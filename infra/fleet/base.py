@@ -16,6 +16,9 @@ Mistake = tuple[tuple[str | int, ...], str]
 
 UP: Final = ".."
 
+LEFT_OUT: Final = "left out"
+"""In pydantic's context: the names of servers that are in the user's file, but have mistakes of their own."""
+
 
 class MistakesError(ValueError):
     """Several mistakes in one value; the report has a line for each."""
@@ -35,6 +38,14 @@ def without(value: Value, found: Iterable[Mistake]) -> Value:
     if mistakes:
         raise MistakesError(mistakes)
     return value
+
+
+class UnknownKindError(ValueError):
+    """A tagged union's value has no key that says its kind; the report knows where such keys belong."""
+
+    def __init__(self, what: str, words: Sequence[str], kinds: Sequence[str]) -> None:
+        super().__init__(f"unknown kind of {what}: " + "; ".join(unknown_word(word, kinds) for word in words))
+        self.words: Final = tuple(words)
 
 
 class Model(BaseModel):
@@ -102,7 +113,7 @@ def one_kind(what: str, kinds: Sequence[str], beside: Sequence[str] = ()) -> Bef
             unknown = [key for key in keys if key not in beside]
             if not unknown:
                 raise ValueError(f"{'is empty' if not keys else 'has no kind'}; say which kind of {what}: {choice}")
-            raise ValueError(f"unknown kind of {what}: " + "; ".join(unknown_word(key, kinds) for key in unknown))
+            raise UnknownKindError(what, unknown, kinds)
         return cast("Any", value)
 
     return BeforeValidator(check)

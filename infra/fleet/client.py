@@ -1,6 +1,6 @@
 """One client: a service of the fleet that calls its MCP servers as an account of its own."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -168,15 +168,22 @@ def sidecar_ports(client: Client, servers: Mapping[str, Server]) -> dict[str, in
     return ports
 
 
-def among(clients: Mapping[str, Client], servers: Mapping[str, Server]) -> Iterator[Mistake]:
-    """What a client cannot be in this fleet, by its path from the clients."""
+def among(
+    clients: Mapping[str, Client], servers: Mapping[str, Server], left_out: Collection[str] = ()
+) -> Iterator[Mistake]:
+    """What a client cannot be in this fleet, by its path from the clients; of servers *left_out* nothing is said."""
     for name, client in clients.items():
         if name in servers:
             yield (name,), "is a server's name, too, and both name a service and an account; write another"
         known = [one for one in client.calls if one in servers]
         for index, called in enumerate(client.calls):
+            if called in left_out:
+                continue
             if called not in servers:
-                yield (name, "calls", index), f"{called!r} is not a server; there is {', '.join(servers)}"
+                yield (
+                    (name, "calls", index),
+                    f"{called!r} is not a server; there is {', '.join((*servers, *sorted(map(str, left_out))))}",
+                )
                 continue
             for sentence in _cannot_call(client, called, servers[called]):
                 yield (name, "calls", index), sentence

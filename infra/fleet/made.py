@@ -24,8 +24,9 @@ _URL: Final = r"(?:https?|ssh|git|file)://[^\s\\]+|[A-Za-z0-9._-]+@[A-Za-z0-9.-]
 
 
 def _without_password(value: str) -> str:
-    if re.match(r"[a-z]+://[^/@]*:[^/@]*@", value):
-        raise ValueError("holds a password; remove it, and write token: {secret: …, version: …}")
+    # A token is often written in the place of the user; over ssh a user is no secret.
+    if re.match(r"[a-z]+://[^/@]*:[^/@]*@|https?://[^/]*@", value):
+        raise ValueError("holds a password or a token; remove all up to @, and write token: {secret: …, version: …}")
     return value
 
 
@@ -211,6 +212,13 @@ def _pypi(value: str) -> str:
     return value
 
 
+_RUNNERS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("npx", "pnpx", "bunx"), 'npm: "{}@VERSION"'),
+    **dict.fromkeys(("uvx", "pipx"), 'pypi: "{}==VERSION"'),
+}
+"""What desktop clients' files start packages with, and what a fleet says instead."""
+
+
 class StdioServer(Model):
     """A server that speaks stdio, in one of three forms."""
 
@@ -248,6 +256,12 @@ class StdioServer(Model):
         said = [name for name in ("npm", "pypi", "image") if info.data[name] is not None]
         if len(said) > 1:
             raise MistakesError([((UP,), f"says {' and '.join(said)} at once; keep one")])
+        if not said and value and value[0] in _RUNNERS:
+            package = next((one for one in value[1:] if not one.startswith("-")), "NAME")
+            sentence = (
+                f"{value[0]} would fetch a package whenever it starts; write {_RUNNERS[value[0]].format(package)}"
+            )
+            raise MistakesError([((), f"{sentence}, and what comes after the package as args")])
         if not said:
             sentence = 'says no package; add npm: "NAME@VERSION", pypi: "NAME==VERSION", or image and command'
             raise MistakesError([((UP,), sentence)])

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from infra import naming
 from infra.fleet import identities, values
 from infra.fleet.access import IapAccess
-from infra.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, Model, without
+from infra.fleet.base import LEFT_OUT, NO_REPEATS, NUMBER, UP, Mistake, Model, without
 from infra.fleet.client import Client, among
 from infra.fleet.kinds import Kind
 from infra.fleet.server import Server
@@ -163,7 +163,9 @@ class Fleet(Model):
     @field_validator("clients", mode="after")
     @classmethod
     def _clients_fit_the_servers(cls, value: Mapping[str, Client], info: ValidationInfo) -> Mapping[str, Client]:
-        found = [*among(value, info.data["servers"])] if "servers" in info.data else []
+        context = cast("Mapping[str, Any]", info.context or {})
+        left_out = context.get(LEFT_OUT, frozenset[str]())
+        found = [*among(value, info.data["servers"], left_out)] if "servers" in info.data else []
         for name, client in value.items():
             spec = client.as_server
             found += [

@@ -79,7 +79,18 @@ def _memory(value: str) -> str:
     return value
 
 
-Memory = Annotated[str, AfterValidator(_memory), Kind("memory", "memories", "`128Mi` to `32Gi`", pattern(_MEMORY))]
+def _with_unit(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError(f'{value} has no unit; write it as "{value:g}Mi"')  # noqa: TRY004 - a sentence for the user
+    return value
+
+
+Memory = Annotated[
+    str,
+    BeforeValidator(_with_unit),
+    AfterValidator(_memory),
+    Kind("memory", "memories", "`128Mi` to `32Gi`", pattern(_MEMORY)),
+]
 
 
 def _size(value: str) -> str:
@@ -90,4 +101,6 @@ def _size(value: str) -> str:
     return value
 
 
-Size = Annotated[str, AfterValidator(_size), Kind("size", "sizes", "`1Mi` to `32Gi`", pattern(_MEMORY))]
+Size = Annotated[
+    str, BeforeValidator(_with_unit), AfterValidator(_size), Kind("size", "sizes", "`1Mi` to `32Gi`", pattern(_MEMORY))
+]

@@ -41,7 +41,7 @@ def _server_name(value: str) -> str:
     wish = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:high].rstrip("-")
     advice = f"; write {wish}" if re.fullmatch(_name_pattern(), wish) else ""
     raise ValueError(
-        f"a server's name has {naming.SERVER_NAME_MIN} to {high} characters out of a-z, 0-9 and -, begins with a"
+        f"a name has {naming.SERVER_NAME_MIN} to {high} characters out of a-z, 0-9 and -, begins with a"
         f" letter and does not end with - (its service account is {naming.SERVER_PREFIX}NAME){advice}"
     )
 

@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 
+def near(word: str, known: Sequence[str]) -> str | None:
+    """The nearest of *known*, None when none is near."""
+    return next(iter(difflib.get_close_matches(word[:100], known, n=1, cutoff=0.6)), None)
+
+
 def unknown_word(word: str, known: Sequence[str]) -> str:
     """Name *word* and the nearest of *known*, or all of them when none is near."""
-    near = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.6)
-    if near:
-        return f"{word[:100]!r}; did you mean {near[0]}?"
+    meant = near(word, known)
+    if meant:
+        return f"{word[:100]!r}; did you mean {meant}?"
     return f"{word[:100]!r}; there is {', '.join(known)}"
 
 
@@ -24,5 +29,10 @@ def in_yaml(value: Any) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
     # A number in quotes is a text, a word without them is one as well; a colon or a comma would begin something.
-    plain = value and value[0] not in "0123456789-*&!%@`\"'[]{}#|>" and not any(one in value for one in ",:#{}[]")
+    plain = (
+        value.isprintable()
+        and value
+        and value[0] not in "0123456789-*&!%@`\"'[]{}#|>"
+        and not any(one in value for one in ",:#{}[]")
+    )
     return value if plain and value not in {"true", "false", "null", "yes", "no"} else json.dumps(value)

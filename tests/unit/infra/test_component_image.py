@@ -158,7 +158,7 @@ def test_a_folder_that_speaks_stdio_is_built_from_a_copy_that_holds_the_bridge(b
         ({"git": {**GIT, "ref": "--upload-pack=x"}}, "source.git.ref: '--upload-pack=x' is not a commit"),
         (
             {"git": {"url": "https://u:p@h/x.git", "ref": "a"}},
-            "source.git.url: holds a password; remove it, and write token: {secret: …, version: …}",
+            "source.git.url: holds a password or a token; remove all up to @, and write token: {secret: …, version: …}",
         ),
         (
             {"git": {"url": "ssh://git@h/x.git", "ref": "a", "token": {"secret": "s", "version": "1"}}},

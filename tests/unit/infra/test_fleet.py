@@ -121,10 +121,28 @@ REFUSED = [
     ({"source": {"biuld": "./x"}}, "source: unknown kind of source: 'biuld'; did you mean build?"),
     ({"source": {}}, "source: is empty; say which kind of source: build | image | folder | git | stdio"),
     ({"source": {"build": "./x", "image": "a/b"}}, "source: says build and image at once; keep one"),
-    ({"source": None}, "source: nothing (null) is not a mapping; write {key: value}"),
-    ({"source": "./x"}, 'source: "./x" is not a mapping; write {key: value}'),
+    ({"source": None}, "source: nothing (null) is not a mapping; write source: {build: ./mcp_server}, or"),
+    ({"source": "./x"}, 'source: "./x" is not a mapping; write source: {build: ./mcp_server}, or one of image, folder'),
+    ({"source": {"npm": "a@1"}}, "source: write npm as fleet.servers.echo.source.stdio.npm"),
+    ({"source": {"image": "a/b", "env": {}}}, "source.env: unknown key; write it as fleet.servers.echo.env"),
+    ({"image": "a/b"}, "image: unknown key; write it as fleet.servers.echo.source.image"),
+    ({"invokers": []}, "invokers: unknown key; write it as fleet.servers.echo.access.iam.invokers"),
+    ({"access": {"invokers": []}}, "access: write invokers as fleet.servers.echo.access.iam.invokers"),
+    ({"access": "public"}, 'access: "public" is not a mapping; write access: {public: {reason: documentation search'),
+    (
+        {"source": {"stdio": {"command": ["npx", "-y", "a"]}}},
+        'source.stdio.command: npx would fetch a package whenever it starts; write npm: "a@VERSION", and what comes',
+    ),
+    (
+        {"source": {"stdio": {"command": ["uvx"]}}},
+        'source.stdio.command: uvx would fetch a package whenever it starts; write pypi: "NAME==VERSION", and what',
+    ),
+    (
+        {"source": {"git": {"url": "https://ghp_token@github.com/a/b", "ref": "v1"}}},
+        "source.git.url: holds a password or a token; remove all up to @",
+    ),
     ({"access": {"publik": {}}}, "access: unknown kind of access: 'publik'; did you mean public?"),
-    ({"access": []}, "access: [] is not a mapping; write {key: value}"),
+    ({"access": []}, 'access: [] is not a mapping; write access: {iam: {invokers: ["group:mcp-users@'),
     ({"access": {"iam": {"invoker": []}}}, "access.iam.invoker: unknown key; did you mean invokers?"),
     # a source that is built
     ({"source": {"build": "/srv/x"}}, "source.build: '/srv/x' is a place on one machine; write"),
@@ -144,7 +162,7 @@ REFUSED = [
     ({"source": {"image": "a/b", "port": 0}}, "source.port: 0 is too small; write 1 or more"),
     ({"source": {"image": "a/b", "port": 65536}}, "source.port: 65536 is too large; write 65535 or less"),
     ({"source": {"image": "a/b", "port": True}}, "source.port: true is not a number; write a number"),
-    ({"source": {"image": "a/b", "args": "-v"}}, 'source.args: "-v" is not a list; write [first, second]'),
+    ({"source": {"image": "a/b", "args": "-v"}}, 'source.args: "-v" is not a list; write args: ["-v"]'),
     ({"source": {"image": "a/b", "args": [5]}}, "source.args[0]: 5 is not text; put the text in quotes"),
     # access
     (
@@ -189,6 +207,7 @@ REFUSED = [
     ({"cpu": "0.01"}, "cpu: '0.01' is not an amount of CPU that Cloud Run has; write"),
     ({"cpu": "fast"}, "cpu: 'fast' is not an amount of CPU that Cloud Run has; write"),
     ({"cpu": True}, "cpu: true is not text; put the text in quotes"),
+    ({"memory": 512}, 'memory: 512 has no unit; write it as "512Mi"'),
     ({"memory": "512"}, "memory: '512' is not an amount of memory; write it as"),
     ({"memory": "64Mi"}, "memory: 64Mi is out of range; Cloud Run has 128Mi to 32Gi, write for instance"),
     ({"memory": "33Gi"}, "memory: 33Gi is out of range; Cloud Run has 128Mi to 32Gi, write for instance"),
@@ -215,7 +234,7 @@ REFUSED = [
     ({"env": {"FORWARDED_ALLOW_IPS": "*"}}, "env.FORWARDED_ALLOW_IPS: FORWARDED_ALLOW_IPS is set by mcpfleet; rem"),
     ({"env": {"a b": "x"}}, "env[\"a b\"]: 'a b' is not a variable's name; use letters, digits and _"),
     ({"env": {"DEBUG": 1}}, "env.DEBUG: 1 is not text; put the text in quotes"),
-    ({"env": ["A=1"]}, 'env: ["A=1"] is not a mapping; write {key: value}'),
+    ({"env": ["A=1"]}, 'env: ["A=1"] is not a mapping; write env: {BIGQUERY_PROJECT: acme-mcp-dev}'),
     # audiences and origins
     ({"audiences": ["a b"]}, "audiences[0]: 'a b' is not an audience; write a URL"),
     ({"audiences": ["a", "a"]}, "audiences: 'a' is in the list twice; keep one"),
@@ -248,10 +267,13 @@ def test_a_mistake_in_a_server_is_one_line_under_its_path(keys, line):
         ),
         ({"servers": {"echo": SOURCE}}, "fleet.region: missing; add region: europe-west1"),
         (fleet(servers={"echo": {}}), "fleet.servers.echo.source: missing; add source: {build: ./mcp_server}"),
-        (fleet(servers={"echo": []}), "fleet.servers.echo: [] is not a mapping; write {key: value}"),
-        (fleet(servers={"x": SOURCE}), "fleet.servers.x: a server's name has 2 to 26 characters"),
-        (fleet(servers={"a" * 27: SOURCE}), f"fleet.servers.{'a' * 27}: a server's name has 2 to 26 characters"),
-        (fleet(servers={"a\nb": SOURCE}), 'fleet.servers["a\\nb"]: a server\'s name has 2 to 26 characters'),
+        (
+            fleet(servers={"echo": []}),
+            "fleet.servers.echo: [] is not a mapping; write echo: {source: {build: ./mcp_server}}",
+        ),
+        (fleet(servers={"x": SOURCE}), "fleet.servers.x: a name has 2 to 26 characters"),
+        (fleet(servers={"a" * 27: SOURCE}), f"fleet.servers.{'a' * 27}: a name has 2 to 26 characters"),
+        (fleet(servers={"a\nb": SOURCE}), 'fleet.servers["a\\nb"]: a name has 2 to 26 characters'),
     ],
 )
 def test_a_mistake_in_the_fleet_is_one_line_under_its_path(raw, line):
@@ -263,6 +285,21 @@ def test_a_name_that_cloud_run_refuses_comes_with_one_that_it_takes():
     (only,) = mistakes(fleet(servers={"My Server_2": SOURCE}))
     assert only.endswith("write my-server-2")
     assert parse_fleet(fleet(servers={"my-server-2": SOURCE}))
+
+
+def test_what_is_between_servers_is_reported_though_others_have_mistakes_of_their_own():
+    """Three rounds: the wrong key, the domain between two that are right, the client that calls one of all these."""
+    servers = {
+        "first": {**SOURCE, "domain": "mcp.acme.dev"},
+        "second": {**SOURCE, "domain": "mcp.acme.dev"},
+        "third": {**SOURCE, "max_instnces": 1},
+    }
+    clients = {"assistant": {**SOURCE, "calls": ["first", "second", "third", "fourth"]}}
+    assert mistakes(fleet(servers=servers, clients=clients)) == [
+        "fleet.servers.third.max_instnces: unknown key; did you mean max_instances?",
+        "fleet.servers.second.domain: mcp.acme.dev leads to first already; write another",
+        "fleet.clients.assistant.calls[3]: 'fourth' is not a server; there is first, second, third",
+    ]
 
 
 def test_every_mistake_is_reported_at_once_in_the_order_of_the_vocabulary():

@@ -41,7 +41,7 @@ REFUSED = [
     ({"env": {"HEADER": "ghp_" + "a" * 36}}, "env.HEADER: looks like a secret"),
     ({"env": {"DSN": "postgres://ada:pw@db/x"}}, "env.DSN: looks like a secret"),
     ({"env": {"PEM": "-----BEGIN RSA PRIVATE KEY-----"}}, "env.PEM: looks like a secret"),
-    ({"secrets": {"KEY": "hunter2"}}, 'secrets.KEY: "hunter2" is not a mapping; write {key: value}'),
+    ({"secrets": {"KEY": "hunter2"}}, 'secrets.KEY: "hunter2" is not a mapping; write KEY: {secret: toolbox-db, vers'),
     ({"secrets": {"KEY": {"secret": "db"}}}, 'secrets.KEY.version: missing; add version: "3"'),
     ({"secrets": {"KEY": {**SECRET, "version": "newest"}}}, "secrets.KEY.version: 'newest' is not a version; write"),
     ({"secrets": {"KEY": {**SECRET, "version": 0}}}, "secrets.KEY.version: '0' is not a version; write its number"),

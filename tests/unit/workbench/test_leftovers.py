@@ -51,11 +51,21 @@ class Shelf:
         return [one for one in self.things if one.labels.get(key) == value and not one.removed]
 
 
+class Images(Shelf):
+    """A digest goes with the last tag of its image, as in Docker."""
+
+    def remove(self, reference):
+        (image,) = [one for one in self.things if reference in one.tags] or [None]
+        if image is None:
+            raise leftovers.ImageNotFound(reference)
+        self.things.remove(image)
+
+
 @dataclass
 class FakeDocker:
     containers: Shelf = field(default_factory=lambda: Shelf([]))
     networks: Shelf = field(default_factory=lambda: Shelf([]))
-    images: Shelf = field(default_factory=lambda: Shelf([]))
+    images: Images = field(default_factory=lambda: Images([]))
 
 
 @pytest.fixture
@@ -187,13 +197,24 @@ def test_logs_are_the_lines_of_one_service(admin):
     assert dict(sent[0].url.params) == {"service": "projects/p/locations/l/services/mcp-echo&lines=1"}
 
 
-def test_a_reset_drops_the_state_too(admin, place):
+def test_a_reset_drops_the_state_and_the_images_that_were_built_too(admin, place):
     state_file(place).parent.mkdir(parents=True)
     state_file(place).write_text("corrupt")
     cloud, sent = admin(httpx2.Response(200, json={}))
     place.published.parent.mkdir(parents=True, exist_ok=True)
     place.published.write_text("sha256:base")
-    leftovers.reset(place, cloud)
+    mine, public, another = "127.0.0.1:8470/r/mcpfleet/a", "127.0.0.1:8470/us/mcpfleet-public/images/base", "other:1"
+    engine = FakeDocker(
+        images=Images(
+            [
+                Thing("a", tags=[f"{mine}:latest"], attrs={"RepoDigests": [f"{mine}@sha256:1"]}),
+                Thing("base", tags=[f"{public}:latest"]),
+                Thing("other", tags=[another]),
+            ]
+        )
+    )
+    leftovers.reset(place, cloud, engine)
+    assert [image.name for image in engine.images.list()] == ["base", "other"], "a failed up may have built some"
     assert not place.published.exists(), "the registry is empty: the next up has to push the base image again"
     assert [request.method for request in sent] == ["POST"]
     assert not state_file(place).exists()
