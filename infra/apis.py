@@ -40,3 +40,5 @@ def _of_server(server: Server) -> Iterator[str]:
         yield "iap"
     if server.agent_registry is not None:
         yield "agentregistry"
+    if any(role.startswith("roles/aiplatform.") for role in server.roles):  # models, which an agent asks as its account
+        yield "aiplatform"

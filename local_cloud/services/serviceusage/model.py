@@ -12,6 +12,7 @@ BATCH_LIMIT: Final = 20
 # Google's titles; they stand in the sentence that tells a user to enable the API.
 TITLES: Final[Mapping[str, str]] = {
     "agentregistry.googleapis.com": "Agent Registry API",
+    "aiplatform.googleapis.com": "Vertex AI API",
     "artifactregistry.googleapis.com": "Artifact Registry API",
     "billingbudgets.googleapis.com": "Cloud Billing Budget API",
     "certificatemanager.googleapis.com": "Certificate Manager API",

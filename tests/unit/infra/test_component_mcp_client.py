@@ -103,6 +103,7 @@ def test_everything_a_client_says_reaches_its_service(build):
     assert revision["vpcAccess"]["egress"] == "ALL_TRAFFIC"
     assert plan.environment("assistant")["GREETING"] == "hello"
     assert plan.one(ROLE).inputs["role"] == "roles/aiplatform.user"
+    assert "aiplatform.googleapis.com" in {one.inputs["service"] for one in plan.of("gcp:projects/service:Service")}
     members = {one.inputs["member"] for one in plan.of(GRANT) if one.inputs["name"] == "mcp-assistant"}
     assert members == {"group:staff@acme.dev"}
 

@@ -1,0 +1,17 @@
+"""The agents of examples/agent, as a repository of their own: what examples/agent/README.md says of them."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.sources import Layout, Wish, recipe_for
+
+AGENTS = Path(__file__).parents[4] / "examples" / "agent"
+
+
+@pytest.mark.parametrize("framework", ["adk", "pydantic-ai"])
+def test_an_agent_that_is_copied_is_a_repository_that_needs_no_dockerfile(framework):
+    copied = [AGENTS / "main.py", *(AGENTS / framework).glob("*.*")]
+    recipe = recipe_for(Layout.of({file.name: file.read_text() for file in copied if file.is_file()}), Wish())
+    assert [one.partition(":")[0] for one in recipe.decided] == ["Python (`language`)", "uv", "python main.py"]
+    assert 'CMD ["python", "main.py"]' in recipe.dockerfile
