@@ -79,10 +79,13 @@ def main() -> int:
     logs.install(project=os.environ.get("GOOGLE_CLOUD_PROJECT"))  # JSON, as Cloud Logging wants it
     try:
         servers = servers_of(os.environ.get("MCP_SERVERS", ""))
+        timeout = float(os.environ.get("MCP_TIMEOUT", "60"))
     except UsageError as error:
         log.critical("%s", error)
         return 2
-    timeout = float(os.environ.get("MCP_TIMEOUT", "60"))
+    except ValueError:
+        log.critical("MCP_TIMEOUT: %r is not a number of seconds", os.environ["MCP_TIMEOUT"])
+        return 2
     model = os.environ.get("MODEL", MODEL)
     if model == "scripted":
         from scripted import ScriptedModel  # for tests; it is no AI

@@ -234,7 +234,15 @@ async def test_there_is_a_health_check(world):
     assert (await world.http.get("/health")).json() == {"status": "ok"}
 
 
-def test_a_mistake_in_the_environment_is_named(monkeypatch, capsys):
-    monkeypatch.setenv("MCP_SERVERS", '{"a": {"uri": "x"}}')
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"MCP_SERVERS": '{"a": {"uri": "x"}}'}, "MCP_SERVERS.a.uri: "),
+        ({"MCP_SERVERS": "{}", "MCP_TIMEOUT": "long"}, "MCP_TIMEOUT: 'long' is not a number of seconds"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_named(monkeypatch, capsys, environment, said):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     assert main() == 2
-    assert "MCP_SERVERS.a.uri: " in capsys.readouterr().out
+    assert said in json.loads(capsys.readouterr().out.splitlines()[-1])["message"]
