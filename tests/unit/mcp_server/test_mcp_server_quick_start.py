@@ -125,7 +125,9 @@ def test_a_state_is_sealed_by_the_sdk_s_own_codec():
     assert codec.unseal(token) == b"state"
 
 
-@pytest.mark.parametrize("token", ["", "v1.AAAA", CodecOnDemand("o" * 32).seal(b"state")])
+@pytest.mark.parametrize(
+    "token", ["", "v1.AAAA", CodecOnDemand("o" * 32).seal(b"state")], ids=["empty", "garbage", "of-another-key"]
+)
 def test_a_state_that_is_not_ours_is_refused(token):
     with pytest.raises(InvalidRequestState):
         CodecOnDemand(KEY).unseal(token)
