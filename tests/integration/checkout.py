@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx2
@@ -17,7 +17,7 @@ import pytest
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.sources import source_from_file
 from workbench.background import Place, running
-from workbench.state import Recorded, recorded
+from workbench.state import Recorded, deployed_stack, recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 240
@@ -72,8 +72,8 @@ class Checkout:
 
     @property
     def state(self) -> Recorded:
-        """What the stack's state says."""
-        return recorded(self.place)
+        """What the state of the stack says that is deployed."""
+        return recorded(replace(self.place, stack=deployed_stack(self.place.state) or self.place.stack))
 
     @property
     def servers(self):

@@ -1,7 +1,7 @@
 """Servers from anywhere, deployed by `./dev up` and called by the official client.
 
-An npm and a PyPI package that speak stdio, a Python and a Node.js repository without a Dockerfile from a git daemon, a
-folder, one that Cloud Build builds, and an image that somebody else has built. The tests run in this order.
+A Python and a Node.js repository without a Dockerfile from a git daemon, a folder, one that Cloud Build builds, and an
+image that somebody else has built. The tests run in this order. Packages of npm and PyPI are in the showcase's.
 """
 
 import asyncio
@@ -12,12 +12,10 @@ import shutil
 import signal
 import subprocess
 import tarfile
-import textwrap
 from pathlib import Path
 from urllib.parse import unquote
 
 import httpx2
-import mcp_types
 import pytest
 import yaml
 from google.oauth2 import service_account
@@ -25,6 +23,7 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.integration.checkout import eventually, free_port
+from tests.integration.made_repositories import RAW, STDIO, commit, git, write
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
@@ -74,49 +73,6 @@ NODE = {
         """,
 }
 
-STDIO = {
-    "requirements.txt": "mcp==2.3.0\n",
-    "server.py": """
-        import os, sys
-        from mcp.server.mcpserver import MCPServer
-        server = MCPServer("stdio")
-        @server.tool()
-        def arguments() -> str:
-            return f"{sys.argv[1:]} as {os.getuid()}"
-        server.run("stdio")
-        """,
-}
-
-# Speaks MCP by the standard library alone.
-RAW = """
-    import json, os, sys
-    for line in sys.stdin:
-        message = json.loads(line)
-        if "id" not in message:
-            continue
-        schema = {"type": "object", "properties": {}}
-        info = {"name": "raw", "version": "1"}
-        result = {
-            "initialize": {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info},
-            "tools/list": {"tools": [{"name": "who", "inputSchema": schema}]},
-            "tools/call": {"content": [{"type": "text", "text": f"user {os.getuid()}"}]},
-        }.get(message["method"], {})
-        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
-    """
-
-
-def git(folder, *arguments):
-    identity = ("-c", "user.name=t", "-c", "user.email=t@acme.dev")
-    done = subprocess.run(["git", *identity, "-C", str(folder), *arguments], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def write(folder, files):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(textwrap.dedent(text).strip() + "\n")
-
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory):
@@ -127,10 +83,7 @@ def repositories(tmp_path_factory):
         if name == "notes":
             npm = ["npm", "install", "--package-lock-only", "--silent", "--no-audit"]
             subprocess.run(npm, cwd=place / name, check=True, timeout=200)
-        git(place / name, "init", "--quiet", "--initial-branch=main")
-        git(place / name, "add", ".")
-        git(place / name, "commit", "--quiet", "-m", "first")
-        git(place / name, "tag", "-a", "v1.0.0", "-m", "first")
+        commit(place / name)
     port = free_port()
     command = ["git", "daemon", "--reuseaddr", "--export-all", f"--base-path={place}", "--listen=127.0.0.1"]
     daemon = subprocess.Popen([*command, f"--port={port}", str(place)], stderr=subprocess.DEVNULL)
@@ -166,8 +119,6 @@ def checkout(make_checkout, repositories, image):
     write(checkout.place.root / "stdio server", STDIO)
     write(checkout.place.root / "cloud server", {**PYTHON, ".gitignore": "*.secret", "a.secret": "not to be sent"})
     sources = {
-        "everything": {"stdio": {"npm": "@modelcontextprotocol/server-everything@2026.8.31"}},
-        "time": {"stdio": {"pypi": "mcp-server-time==2026.10.19", "args": ["--local-timezone", "Europe/Zurich"]}},
         "weather": {"git": {"url": f"{address}/weather/.git", "ref": "main"}},
         "notes": {"git": {"url": f"{address}/notes/.git", "ref": "v1.0.0"}},
         "folder": {"folder": "./folder server"},
@@ -208,31 +159,9 @@ def answer(*arguments, **options):
 
 
 def test_up_says_what_it_found_out_and_which_key_decides_otherwise(first):
-    assert "time: mcp-server-time==2026.10.19 of PyPI, behind the stdio bridge" in first
     assert "weather: python server.py: server.py is where it begins, by its name (`start`)" in first
     assert "notes: npm (`installer`)" in first
     assert "notes: node server.js: the start script of package.json, without npm around it (`start`)" in first
-
-
-@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
-def test_an_npm_package_that_speaks_stdio_is_served_to_clients_of_both_eras(first, checkout, mode):
-    assert answer(checkout, "everything", "echo", {"message": "hello"}, mode) == "Echo: hello"
-
-
-def test_it_asks_its_client_through_the_bridge_the_ingress_and_the_identity_check(first, checkout):
-    async def sample(context, params):
-        content = mcp_types.TextContent(type="text", text="a word from the client")
-        return mcp_types.CreateMessageResult(role="assistant", content=content, model="m")
-
-    arguments = {"prompt": "say", "maxTokens": 10}
-    said = answer(checkout, "everything", "trigger-sampling-request", arguments, sampling_callback=sample)
-    assert "a word from the client" in said
-
-
-def test_a_pypi_package_that_speaks_stdio_gets_its_arguments(first, checkout):
-    tools, said = asyncio.run(call(checkout, "time", "get_current_time", {"timezone": "Europe/Zurich"}))
-    assert tools == {"get_current_time", "convert_time"}
-    assert json.loads(said)["timezone"] == "Europe/Zurich"
 
 
 def test_a_python_repository_without_a_dockerfile_runs_as_nobody(first, checkout):
@@ -275,17 +204,14 @@ def test_a_server_in_somebody_elses_image_is_put_behind_the_bridge(first, checko
 
 def test_the_image_names_the_commit_that_it_is_of(first, checkout, engine, repositories):
     place, _ = repositories
-    labels = [container.image.labels for container in checkout.containers(engine)]
-    commits = {one["org.opencontainers.image.revision"] for one in labels if "org.opencontainers.image.revision" in one}
-    assert commits <= {
-        git(place / "weather", "rev-parse", "main"),
-        git(place / "notes", "rev-parse", "v1.0.0^{commit}"),
-    }
-    assert commits
+    labels = {one.labels["dev.mcpfleet.service"]: one.image.labels for one in checkout.containers(engine)}
+    revision = "org.opencontainers.image.revision"
+    assert labels["mcp-weather"][revision] == git(place / "weather", "rev-parse", "main")
+    assert labels["mcp-notes"][revision] == git(place / "notes", "rev-parse", "v1.0.0^{commit}")
 
 
 def test_nobody_but_the_invokers_reaches_a_stdio_server(first, checkout):
-    url = checkout.servers["everything"]["mcp_url"]
+    url = checkout.servers["imaged"]["mcp_url"]
     assert httpx2.post(url, json={}, timeout=30, trust_env=False).status_code in (401, 403)
 
 
@@ -294,7 +220,7 @@ def test_a_second_up_builds_nothing_and_what_has_changed_is_built_alone(first, c
     assert "no changes" in unchanged
     assert len(cloud_builds(checkout)) == 1
     place, _ = repositories
-    before = {name: image_of(checkout, name) for name in ("weather", "notes", "everything", "folder", "cloud")}
+    before = {name: image_of(checkout, name) for name in ("weather", "notes", "imaged", "folder", "cloud")}
     server = place / "weather" / "server.py"
     server.write_text(server.read_text().replace("sunny", "rainy"))
     git(place / "weather", "commit", "--quiet", "-am", "second")
