@@ -19,6 +19,10 @@ from cloud_build.errors import BuildError
 
 _DEPTH: Final = 8
 _INCLUDE: Final = "#!include:"
+_REMOVED: Final = frozenset({".git", ".venv", "venv", "node_modules", ".env"})
+"""What a Dockerfile that was made (docs/adr/0017) removes from the source itself: environments, history, and a file of
+secrets, none of which need be in a bucket."""
+
 _DEFAULT: Final = (".gcloudignore", ".git", ".gitignore", "#!include:.gitignore")
 
 
@@ -27,7 +31,7 @@ def included(root: Path, dockerfile: str | None = None) -> list[str]:
 
     Args:
         root: The folder.
-        dockerfile: The Dockerfile's path in it, which is always sent, with its ignore file; None: it is elsewhere.
+        dockerfile: The Dockerfile's path in it, which is always sent, with its ignore file; None: it was made.
 
     Raises:
         BuildError: An ignore file holds what is no pattern, or includes one that is not there.
@@ -38,7 +42,8 @@ def included(root: Path, dockerfile: str | None = None) -> list[str]:
     docker = DockerIgnore(_lines(root / named) if named else ())
     gcloud = _gcloud(root)
     always = {name for name in (dockerfile, named) if name}
-    found = {name for name in _walk(root, docker, gcloud) if _is_sent(root / name)}
+    left_out = _REMOVED if dockerfile is None else frozenset[str]()
+    found = {name for name in _walk(root, docker, gcloud, left_out) if _is_sent(root / name)}
     return sorted(found | always)
 
 
@@ -46,13 +51,15 @@ def _is_sent(path: Path) -> bool:
     return path.is_symlink() or path.is_file()
 
 
-def _walk(root: Path, docker: DockerIgnore, gcloud: GitIgnoreSpec) -> Iterator[str]:
+def _walk(root: Path, docker: DockerIgnore, gcloud: GitIgnoreSpec, left_out: frozenset[str]) -> Iterator[str]:
     folders = [""]
     while folders:
         folder = folders.pop()
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 name = f"{folder}{entry.name}"
+                if name in left_out:
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     # As git: nothing below a folder that is left out can be taken in again.
                     if not (docker.skips(name) or gcloud.match_file(f"{name}/")):

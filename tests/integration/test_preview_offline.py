@@ -21,6 +21,8 @@ pytestmark = pytest.mark.integration
 def test_a_preview_of_a_new_stack_plans_everything_while_the_cloud_is_down(make_checkout):
     checkout = make_checkout("offline")
     place = checkout.place
+    source = "build: ./mcp_server\n"
+    checkout.edit("Pulumi.local.yaml", source, f"{source}          builder: cloud-build\n")
     background.ensure_cloud(place, {**os.environ, **exports(place, None)})  # it writes the deployer's key
     plugins = background.ensure_plugins(place, {**os.environ, **exports(place, None)})
     checkout.kill_cloud()

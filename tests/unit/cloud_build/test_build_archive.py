@@ -45,24 +45,20 @@ def entries(source):
 
 @given(TREES, st.integers(0, 2_000_000_000))
 def test_the_same_content_gives_the_same_bytes_whenever_it_was_written(tmp_path_factory, tree, time):
-    tree = without_clashes(tree)
+    tree = {**without_clashes(tree), "Dockerfile": b"FROM x"}
     one = write(tmp_path_factory.mktemp("one"), tree, 1)
     other = write(tmp_path_factory.mktemp("other"), dict(reversed(tree.items())), time)
     made = [io.BytesIO(), io.BytesIO()]
-    hashes = [
-        write_archive(Source(str(root), inline="FROM x"), file) for root, file in zip((one, other), made, strict=True)
-    ]
-    assert hashes[0] == hashes[1] == source_hash(Source(str(one), inline="FROM x"))
+    hashes = [write_archive(Source(str(root)), file) for root, file in zip((one, other), made, strict=True)]
+    assert hashes[0] == hashes[1] == source_hash(Source(str(one)))
     assert made[0].getvalue() == made[1].getvalue()
 
 
 @given(TREES, TREES)
 def test_other_content_gives_another_hash(tmp_path_factory, one, other):
-    one, other = without_clashes(one), without_clashes(other)
-    hashes = [
-        source_hash(Source(str(write(tmp_path_factory.mktemp("tree"), tree)), inline="FROM x")) for tree in (one, other)
-    ]
-    assert (hashes[0] == hashes[1]) == (one == other)
+    trees = [{**without_clashes(tree), "Dockerfile": b"FROM x"} for tree in (one, other)]
+    hashes = [source_hash(Source(str(write(tmp_path_factory.mktemp("tree"), tree)))) for tree in trees]
+    assert (hashes[0] == hashes[1]) == (trees[0] == trees[1])
 
 
 def test_owners_times_and_odd_permissions_are_not_in_it(tmp_path):
@@ -181,6 +177,12 @@ def test_arguments_and_labels_are_content_too():
 )
 def test_dockerignore_leaves_out_what_docker_leaves_out(patterns, path, out):
     assert DockerIgnore(patterns).leaves_out(path) is out
+
+
+def test_environments_and_secrets_are_not_sent_where_the_dockerfile_is_made(tmp_path):
+    write(tmp_path, dict.fromkeys([".env", ".venv/a", "venv/a", "node_modules/a", "src/.env", "server.py"], ""))
+    assert included(tmp_path) == ["server.py", "src/.env"]
+    assert ".env" in included(tmp_path, "Dockerfile"), "what a Dockerfile of its own takes is its own business"
 
 
 LINES = st.lists(st.text("ab*?!/.[]^-\\# é", max_size=8), max_size=5)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[3]
 STACKS = sorted(path.name for path in ROOT.glob("Pulumi.*.yaml"))
 
 ACCOUNT = "gcp:serviceaccount/account:Account"
+CLOUD_IMAGE = "mcpfleet-build:index:Image"
 GRANT = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
 IMAGE = "docker-build:index:Image"
 CLIENT = "mcpfleet:index:McpClient"
@@ -53,7 +54,9 @@ def test_every_stack_of_the_repository_deploys_every_server_and_client_it_names(
     plan = run(stack)
     assert plan.names(SERVER) == set(plan.exports["servers"]) == servers
     assert plan.names(CLIENT) == set(plan.exports["clients"]) == clients
-    assert plan.names(ACCOUNT) == servers | clients
+    builders = {name for name in plan.names(ACCOUNT) if name == "fleet-build"}
+    assert plan.names(ACCOUNT) - builders == servers | clients
+    assert bool(builders) == bool(plan.of(CLOUD_IMAGE)), "who builds is there where something is built in the cloud"
     assert {service.inputs["name"] for service in plan.of(SERVICE)} == {f"mcp-{name}" for name in servers | clients}
 
 

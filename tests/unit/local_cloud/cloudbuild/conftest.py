@@ -117,7 +117,7 @@ def news(api, tmp_path):
         "image": "127.0.0.1:9/europe-west1/mcpfleet-local/mcpfleet/weather",
         "context": str(folder),
         "inline": "FROM base\nCOPY . .",
-        "buildArgs": {"PRICE": "$5", "BASE_IMAGE": "base"},
+        "buildArgs": {"PRICE": "$PRICE is $$5", "BASE_IMAGE": "base"},
         "labels": {"a": "b"},
         "timeout": 600,
     }

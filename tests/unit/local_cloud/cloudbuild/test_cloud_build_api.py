@@ -168,12 +168,16 @@ def test_an_archive_that_leads_out_of_its_folder_is_not_unpacked(api, worker, bu
     assert worker.steps == []
 
 
-def test_a_link_in_an_archive_takes_no_file_out_of_the_folder(api, worker, build, tmp_path):
-    link = tarfile.TarInfo("link")
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE])
+def test_a_link_in_an_archive_takes_nothing_out_of_the_folder(api, worker, build, tmp_path, kind):
+    link, inner = tarfile.TarInfo("link"), tarfile.TarInfo("link/out")
     link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
-    assert upload(api, archive((link, b""), (tarfile.TarInfo("link/out"), b"x"))).status_code == 200
+    inner.type, inner.linkname = kind, "x"
+    content = b"x" if kind == tarfile.REGTYPE else b""
+    assert upload(api, archive((link, b""), (inner, content))).status_code == 200
     done = run(api, {**build, "source": {"storageSource": {"bucket": BUCKET, "object": "s.tar.gz"}}})
     assert done["status"] == "FAILURE"
+    assert not (tmp_path / "out").is_symlink()
     assert not (tmp_path / "out").exists()
 
 

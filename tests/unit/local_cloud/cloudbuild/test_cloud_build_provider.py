@@ -24,7 +24,7 @@ def test_an_image_is_built_from_what_was_uploaded_and_comes_back_by_its_digest(e
         "--file=Dockerfile",
         "--platform=linux/amd64",
         "--build-arg=BASE_IMAGE=base",
-        "--build-arg=PRICE=$5",
+        "--build-arg=PRICE=$PRICE is $$5",
         "--label=a=b",
         "source",
     ]
