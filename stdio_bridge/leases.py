@@ -94,6 +94,11 @@ class Leases:
         """Every child there is."""
         return [*self._idle, *self._taken]
 
+    @property
+    def wanted(self) -> int:
+        """How many wait for a child."""
+        return len(self._waiting)
+
     async def lease(self, profile: Profile) -> Lease:
         """A child of a profile, for the caller alone until it gives it back.
 

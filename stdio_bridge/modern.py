@@ -44,6 +44,10 @@ _REMOVED: Final = frozenset(
 _MATTERS: Final = ("sampling", "elicitation", "roots")
 _RESOURCE_NOT_FOUND: Final = -32002
 MAX_SUSPENDED: Final = 1000
+YIELDS_AFTER: Final = 10.0
+"""Seconds after which a call that waits for its client gives way, where another one waits for a process."""
+TOGETHER: Final = 0.01
+"""Seconds in which what a server asks at once comes in: one round for the client, not one for each question."""
 
 
 class _Peek(msgspec.Struct):
@@ -70,6 +74,7 @@ class _Suspended:
     call: Call
     method: str
     name: str | None
+    since: float
     until: float
     questions: dict[str, Question] = field(default_factory=dict[str, Question])
 
@@ -192,12 +197,15 @@ class Modern:
             lease.child.respond(question.identity, error=messages.error(messages.METHOD_NOT_FOUND, reason))
 
     async def _suspend(self, exchange: Exchange, lease: Lease, call: Call, name: str | None) -> None:
-        until = asyncio.get_running_loop().time() + self._settings.call_seconds
-        suspended = _Suspended(lease, call, call.method, name, until)
+        now = asyncio.get_running_loop().time()
+        suspended = _Suspended(lease, call, call.method, name, now, now + self._settings.call_seconds)
         if len(self._suspended) >= MAX_SUSPENDED:
             self._abandon(suspended, "too many calls wait for their clients")
             await exchange.refuse(503, messages.SERVER_BUSY, "Too many calls wait for their clients", call.identity)
             return
+        state = secrets.token_urlsafe(32)
+        self._suspended[state] = suspended  # before anything is awaited: from here on it ends by itself
+        await asyncio.sleep(TOGETHER)
         requests: dict[str, object] = {}
         while lease.questions:
             question = lease.questions.popleft()
@@ -206,8 +214,6 @@ class Modern:
             requests[key] = {"method": question.method} | (
                 {} if question.params is None else {"params": Raw(question.params)}
             )
-        state = secrets.token_urlsafe(32)
-        self._suspended[state] = suspended
         body = messages.dump({"resultType": "input_required", "inputRequests": requests, "requestState": state})
         await exchange.finish(200, messages.result(call.identity, body))
 
@@ -232,9 +238,12 @@ class Modern:
         await self._go_on(exchange, lease, call, request.name)
 
     async def expire(self, now: float) -> None:
-        """Give up the calls whose clients have not come back."""
+        """Give up the calls whose clients have not come back, sooner where others wait for their processes."""
         for state in [state for state, one in self._suspended.items() if one.until <= now]:
             self._abandon(self._suspended.pop(state), "the client did not answer")
+        patient = [state for state, one in self._suspended.items() if one.since + YIELDS_AFTER <= now]
+        for state in patient[: self._leases.wanted]:
+            self._abandon(self._suspended.pop(state), "the client did not answer, and another one waits")
         await asyncio.sleep(0)
 
     def _abandon(self, suspended: _Suspended, reason: str) -> None:

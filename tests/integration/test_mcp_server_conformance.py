@@ -1,11 +1,10 @@
 """The official conformance suite, in both revisions, against `mcp_server.conformance` on our hosting layer."""
 
 import os
-import re
-import subprocess
 
 import pytest
 
+from tests.integration.conformance_suite import run_suite
 from tests.integration.mcp_server_process import serving
 from workbench.paths import Paths
 from workbench.setup.host import ThisHost
@@ -43,16 +42,5 @@ def test_every_scored_scenario_passes(tmp_path, packages, revision, stateless, e
     # The suite's page is allowed, as it has to be for a browser client that runs on the same machine.
     environment = {"MCP_STATELESS": stateless, "MCP_ALLOWED_ORIGINS": "http://localhost:*"}
     with serving(tmp_path, "mcp_server.conformance", **environment) as served:
-        suite = packages.script("@modelcontextprotocol/conformance/dist/index.js")
-        command = [*suite, "server", "--url", f"http://localhost:{served.port}/mcp", "--requirements", revision]
-        if expected:
-            listed = tmp_path / "expected.yml"
-            listed.write_text("server:\n" + "".join(f"  - {name}\n" for name in expected), encoding="utf-8")
-            command += ["--expected-failures", str(listed)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
-    output = done.stdout + done.stderr
-    # Exit code 0 says: what is scored has passed, and what was expected to fail has failed.
-    assert done.returncode == 0, output[-4000:]
-    passed = re.search(r"Total: (\d+) passed, (\d+) failed", output)
-    assert passed, output[-2000:]
-    assert int(passed[1]) >= (60 if revision == "2025-11-25" else 160), output[-2000:]
+        passed = run_suite(packages, served.port, revision, expected, tmp_path)
+    assert passed >= (60 if revision == "2025-11-25" else 160)

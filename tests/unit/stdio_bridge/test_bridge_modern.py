@@ -268,6 +268,53 @@ async def test_there_are_as_many_processes_for_questions_as_the_settings_say(bri
         assert (await send(http, **tool("echo", text="x"))).status == 200, "other calls are not in the way"
 
 
+async def test_a_call_that_waits_for_its_client_gives_way_to_one_that_waits_for_a_process(bridging, until):
+    async with bridging(exclusive=2) as http:
+        first, second = [(await ask(http)).last["result"] for _ in range(2)]
+        message, headers = http.modern(capabilities=CAN_ASK, **tool("echo", text="at last"))
+        request = http.begin(message, headers)
+        await until(lambda: http.bridge.leases.wanted == 1)
+        now = asyncio.get_running_loop().time()
+        await http.bridge._modern.expire(now + 9)
+        assert not [server for server in http.fleet.started if server.over], "a client has some seconds to answer"
+        await http.bridge._modern.expire(now + 11)
+        assert (await request).last["result"]["content"][0]["text"] == "at last"
+        late = await ask(http, requestState=first["requestState"])
+        assert late.last["error"]["code"] == -32602
+        key = next(iter(second["inputRequests"]))
+        kept = await ask(http, inputResponses={key: {}}, requestState=second["requestState"])
+        assert kept.last["result"]["content"], "one gave way, for one waited"
+
+
+async def test_what_the_server_asks_at_once_is_one_round_for_the_client(bridging, fake_server):
+    class Curious(fake_server):
+        def act(self, message):
+            if message.get("method") == "tools/call":
+                self.number, self.answers = message["id"], {}
+                for place, method in enumerate(("elicitation/create", "sampling/createMessage", "roots/list")):
+                    later = asyncio.get_running_loop().call_later
+                    later(0.001 * place, lambda method=method: self.say(id=method, method=method, params={}))
+            elif message.get("method") is None:
+                self.answers[message["id"]] = message["result"]
+                if len(self.answers) == 3:
+                    self.say(id=self.number, result={"content": [], "said": self.answers})
+            else:
+                super().act(message)
+
+    async with bridging(server=Curious) as http:
+        able = CAN_ASK | {"roots": {}}
+        asked = (await send(http, capabilities=able, **tool("all"))).last["result"]
+        given = {key: {"to": one["method"]} for key, one in asked["inputRequests"].items()}
+        assert len(given) == 3
+        done = await send(
+            http, capabilities=able, inputResponses=given, requestState=asked["requestState"], **tool("all")
+        )
+        said = done.last["result"]["said"]
+        assert said == {
+            method: {"to": method} for method in ("elicitation/create", "sampling/createMessage", "roots/list")
+        }
+
+
 async def test_another_profile_takes_the_place_of_an_idle_process(bridging):
     async with bridging(exclusive=1) as http:
         await send(http, capabilities={"sampling": {}}, **tool("echo", text="x"))
