@@ -97,6 +97,7 @@ def test_the_drain_ends_before_uvicorn_cancels_and_that_before_cloud_run_kills(s
 
 
 def test_on_cloud_run_without_hosts_the_log_says_that_every_call_will_be_refused(caplog):
+    caplog.set_level("WARNING")
     warn_of(Settings(K_SERVICE="mcp-reference", MCP_ALLOWED_HOSTS="mcp-reference-*.run.app"))
     warn_of(Settings(K_SERVICE="mcp-reference", MCP_BASE_URL="https://mcp.example.org"))
     assert caplog.text == ""
