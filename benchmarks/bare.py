@@ -71,6 +71,7 @@ def _server(
     url = number.apply(lambda known: f"https://mcp-{name}-{known}.{region}.run.app")
     port: int = server["source"]["port"]
     environment: dict[str, pulumi.Input[str]] = {
+        "GOOGLE_CLOUD_PROJECT": project,
         "MCP_BASE_URL": url,
         "MCP_AUDIENCE": url,
         "MCP_PATH": "/mcp",
