@@ -29,7 +29,7 @@ ENDED_BY_CTRL_C = {"logs", "proxy"}
 # first; more clouds than four at once would take more memory than they save time.
 _SIDE_BY_SIDE = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder"]
 
-Server = Annotated[str, typer.Argument(help="A server's name in the fleet.")]
+Server = Annotated[str, typer.Argument(help="A server's or client's name in the fleet.")]
 
 
 def _phases() -> Phases:
@@ -146,7 +146,7 @@ def logs(
     server: Server,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing new lines.")] = False,
 ) -> None:
-    """Print a server's log lines."""
+    """Print the log lines of a server or client."""
     from workbench import stack
 
     stack.logs(Phases(), server, follow=follow)
@@ -159,7 +159,7 @@ def proxy(
         int | None, typer.Option(help="The local port; that of its client configuration by default, 0 for a free one.")
     ] = None,
 ) -> None:
-    """Open an authenticated proxy to a server on a local port."""
+    """Open an authenticated proxy to a server or client on a local port."""
     from workbench import stack
 
     stack.proxy(Phases(), server, port)

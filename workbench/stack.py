@@ -90,7 +90,7 @@ def up(phases: Phases, stack: str | None = None) -> None:
         verify_servers(phases, place, servers)
     if not outcome.touched:
         phases.out.print("\nNo changes: what runs is what the program says.")
-    print_servers(phases, servers)
+    print_services(phases, servers, outcome.outputs.get("clients") or {})
 
 
 def _alone(place: Place) -> AbstractContextManager[None]:
@@ -219,7 +219,7 @@ def status(phases: Phases) -> None:
         return
     answers = "" if cloud else "; no server answers until ./dev up starts the local cloud again"
     phases.out.print(f"Stack {place.stack:<11} {len(stack.resources)} resources{answers}", soft_wrap=True)
-    print_servers(phases, stack.servers)
+    print_services(phases, stack.servers, stack.clients)
 
 
 def env(phases: Phases) -> None:
@@ -232,10 +232,10 @@ def env(phases: Phases) -> None:
     sys.stdout.write(shell(exports(place, str(plugins["PULUMI_DEBUG_PROVIDERS"]))) + "\n")
 
 
-def logs(phases: Phases, server: str, *, follow: bool = False) -> None:
-    """Print a server's log lines."""
+def logs(phases: Phases, name: str, *, follow: bool = False) -> None:
+    """Print the log lines of a server or client."""
     place = place_of(os.environ)
-    target = _server(place, server)
+    target = service_of(place, name)
     service = f"projects/{target['project']}/locations/{target['region']}/services/{target['service']}"
     for line in _log_lines(Admin(place), service, follow=follow):
         phases.out.out(line, highlight=False)
@@ -252,40 +252,61 @@ def _log_lines(cloud: Admin, service: str, *, follow: bool) -> Iterator[str]:
         time.sleep(_LOG_INTERVAL)
 
 
-def proxy(phases: Phases, server: str, port: int | None) -> None:
-    """Open an authenticated proxy to a server as the local stack's invoker, until Ctrl-C."""
+def proxy(phases: Phases, name: str, port: int | None) -> None:
+    """Open an authenticated proxy to a server or client as the local stack's invoker, until Ctrl-C."""
     del phases
     place = place_of(os.environ)
-    target = _server(place, server)
-    command = [sys.executable, "-m", "mcpfleet.cli", "proxy", "--url", str(target["mcp_url"])]
-    command += ["--audience", str(target["audience"]), "--port", str(_proxy_port(target) if port is None else port)]
+    target = service_of(place, name)
+    url, audience = target.get("mcp_url") or target["url"], target.get("audience") or target["url"]
+    command = [sys.executable, "-m", "mcpfleet.cli", "proxy", "--url", str(url)]
+    command += ["--audience", str(audience), "--port", str(_proxy_port(target) if port is None else port)]
     environment = {**os.environ, "GOOGLE_APPLICATION_CREDENTIALS": str(place.credentials / "ada.json")}
     sys.exit(subprocess.run(command, env=environment, check=False).returncode)
 
 
-def print_servers(phases: Phases, servers: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print, for each server, all that its users need."""
-    show = phases.out.print
+def print_services(
+    phases: Phases, servers: Mapping[str, Mapping[str, Any]], clients: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Print, for each server and each client of the fleet, all that its users need."""
     for name, server in servers.items():
-        show(f"\n[bold]{escape(name)}[/]")
-        show(f"  MCP URL   {server['mcp_url']}", markup=False, soft_wrap=True)
-        show(f"  audience  {server['audience']}", markup=False, soft_wrap=True)
-        show(f"  access    {_who(server)}", markup=False, soft_wrap=True)
+        phases.out.print(f"\n[bold]{escape(name)}[/]")
+        _row(phases, "MCP URL", server["mcp_url"])
+        _row(phases, "audience", server["audience"])
+        _row(phases, "access", _who(server))
         if server["reached"] == "proxy":
-            show(f"  proxy     ./dev proxy {name} --port {_proxy_port(server)}", markup=False, soft_wrap=True)
+            _row(phases, "proxy", f"./dev proxy {name} --port {_proxy_port(server)}")
         if server["client_config"] is not None:
-            show(f"  client    {json.dumps(server['client_config'])}", markup=False, soft_wrap=True)
+            _row(phases, "client", json.dumps(server["client_config"]))
+    taken = [_proxy_port(server) or 0 for server in servers.values()]
+    for port, (name, client) in enumerate(clients.items(), max([*taken, 2999]) + 1):  # the first server has 3000
+        phases.out.print(f"\n[bold]{escape(name)}[/], a client")
+        _row(phases, "URL", client["url"])
+        _row(phases, "calls", f"{', '.join(client['calls'])} (topology {client['topology']})")
+        _row(phases, "access", _who(client))
+        if client["access"] == "iam":
+            _row(phases, "proxy", f"./dev proxy {name} --port {port}")
 
 
-def _server(place: Place, name: str) -> Mapping[str, Any]:
-    servers = recorded(place).servers
-    if not servers:
+def _row(phases: Phases, title: str, text: str) -> None:
+    phases.out.print(f"  {title:<9} {text}", markup=False, soft_wrap=True)
+
+
+def service_of(place: Place, name: str) -> Mapping[str, Any]:
+    """The output of the server or client of this name.
+
+    Raises:
+        SetupError: There is none; it says which there are.
+    """
+    stack = recorded(place)
+    services = {**stack.servers, **stack.clients}
+    if not services:
         raise SetupError("Nothing is deployed here.", "deploy the stack with ./dev up.")
-    if name not in servers:
+    if name not in services:
         raise SetupError(
-            f"There is no server {name!r} in the stack {place.stack}.", f"choose one of these: {', '.join(servers)}."
+            f"There is no server or client {name!r} in the stack {place.stack}.",
+            f"choose one of these: {', '.join(services)}.",
         )
-    return servers[name]
+    return services[name]
 
 
 def _who(server: Mapping[str, Any]) -> str:
@@ -296,13 +317,13 @@ def _who(server: Mapping[str, Any]) -> str:
         case "oauth":
             return "oauth: whoever has a token of its authorization server; the server itself checks"
         case kind:
-            where = ", from the project's networks only" if server["reached"] == "network" else ""
+            where = ", from the project's networks only" if server.get("reached") == "network" else ""
             return f"{kind}: {', '.join(server['invokers']) or 'nobody'}{where}"
 
 
 def _proxy_port(server: Mapping[str, Any]) -> int | None:
-    """The port in the server's client configuration; 0, a free one, where it has none."""
-    if server["client_config"] is None:
+    """The port in a server's client configuration; 0, a free one, where it has none, as a client of the fleet."""
+    if server.get("client_config") is None:
         return 0
     (entry,) = server["client_config"]["mcpServers"].values()
     return urlsplit(str(entry["url"])).port

@@ -33,6 +33,11 @@ class Recorded:
         """The output `servers` (infra/outputs.py); empty where nothing is deployed."""
         return self.outputs.get("servers") or {}
 
+    @property
+    def clients(self) -> dict[str, dict[str, Any]]:
+        """The output `clients` (infra/outputs.py); empty where there are none."""
+        return self.outputs.get("clients") or {}
+
 
 def _states(state: Path) -> Path:
     return state / "pulumi" / ".pulumi" / "stacks" / PROJECT

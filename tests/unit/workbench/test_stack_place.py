@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -26,6 +27,18 @@ SERVER = {
 }
 
 
+CLIENT = {
+    "url": "http://127.0.0.1:19002",
+    "service": "mcp-asker",
+    "region": "europe-west1",
+    "project": "p",
+    "calls": ["echo"],
+    "topology": "service",
+    "access": "iam",
+    "invokers": ["user:ada@mcpfleet.test"],
+}
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """The checkout's place, in a checkout of the test's own."""
@@ -46,8 +59,12 @@ def cloud_at(place):
 
 @pytest.fixture
 def deployed(place):
-    def deployed(**servers):
-        root = {"type": "pulumi:pulumi:Stack", "urn": "urn:s", "outputs": {"servers": servers}}
+    def deployed(clients=None, **servers):
+        root = {
+            "type": "pulumi:pulumi:Stack",
+            "urn": "urn:s",
+            "outputs": {"servers": servers, "clients": clients or {}},
+        }
         other = {"type": "gcp:projects/service:Service", "urn": "urn:x"}
         file = state_file(place)
         file.parent.mkdir(parents=True)
@@ -135,7 +152,7 @@ def test_a_server_is_named_only_once_there_is_one(place, plain, command):
 )
 def test_a_server_that_is_not_there_is_answered_with_those_that_are(deployed, place, plain, command):
     deployed(echo=SERVER, toolbox=SERVER)
-    with pytest.raises(SetupError, match="no server 'nosuch'") as failure:
+    with pytest.raises(SetupError, match="no server or client 'nosuch'") as failure:
         command(plain)
     assert failure.value.next_step == "choose one of these: echo, toolbox."
 
@@ -234,3 +251,31 @@ def test_a_server_that_a_desktop_cannot_reach_has_no_proxy_and_no_configuration(
     assert "MCP URL" in text
     assert "proxy  " not in text
     assert "client  " not in text
+
+
+def test_a_client_is_named_like_a_server(deployed, place):
+    deployed(echo=SERVER, clients={"asker": CLIENT})
+    assert stack.service_of(place, "asker") == CLIENT
+    with pytest.raises(SetupError) as failure:
+        stack.service_of(place, "nosuch")
+    assert failure.value.next_step == "choose one of these: echo, asker."
+
+
+def test_a_proxy_leads_to_a_client_by_its_url(deployed, place, plain, monkeypatch):
+    deployed(echo=SERVER, clients={"asker": CLIENT})
+    started = []
+    monkeypatch.setattr(
+        stack.subprocess, "run", lambda command, **_: started.append(command) or SimpleNamespace(returncode=0)
+    )
+    with pytest.raises(SystemExit):
+        stack.proxy(plain, "asker", None)
+    assert started[0][3:] == ["proxy", "--url", CLIENT["url"], "--audience", CLIENT["url"], "--port", "0"]
+
+
+def test_clients_are_printed_after_the_servers_with_the_next_free_port(plain, printed):
+    stack.print_services(plain, {"echo": SERVER}, {"asker": CLIENT, "open": {**CLIENT, "access": "public"}})
+    asker = printed().split("asker, a client")[1]
+    assert "./dev proxy asker --port 3002" in asker
+    assert "echo (topology service)" in asker
+    assert "user:ada@mcpfleet.test" in asker
+    assert "proxy open" not in asker
