@@ -128,7 +128,7 @@ def _methods() -> str:
         assert isinstance(route, Route)  # noqa: S101 - there is no other kind here
         api = route.path.split("/")[1]
         methods = "|".join(sorted((route.methods or set()) - {"HEAD"})) if api != "v2" else "any"
-        groups.setdefault(api, []).append(f"{methods:<7}{route.path}")
+        groups.setdefault(api, []).append(f"{methods:<8}{route.path}")
     return "\n\n".join(f"**{_APIS[api]}**\n\n```text\n" + "\n".join(lines) + "\n```" for api, lines in groups.items())
 
 

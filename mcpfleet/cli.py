@@ -167,7 +167,7 @@ def config(
     found = options.find_stack(url, audience, stack, outputs, cwd)
     entries = wishes(chosen, found, servers or [], via, port, credentials, impersonate)
     if install and place is not None:
-        install_servers(_out, chosen, place, entries, force=force)
+        install_servers(_out, chosen, place, entries, force=force, elsewhere=file is not None)
     else:
         print_servers(_out, chosen, entries)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast, get_args
@@ -66,15 +67,18 @@ def print_servers(out: Console, client: Client, entries: Entries) -> None:
     out.print(json.dumps({client.key: entries}, indent=2, ensure_ascii=False), markup=False, highlight=False)
 
 
-def install_servers(out: Console, client: Client, file: Path, entries: Entries, *, force: bool) -> None:
-    """Merge the configuration into a file, and say what was done and how to undo it."""
+def install_servers(
+    out: Console, client: Client, file: Path, entries: Entries, *, force: bool, elsewhere: bool = False
+) -> None:
+    """Merge the configuration into a file, which may lie `elsewhere` than the client's; say how to undo it."""
     change = files.install(file, client.key, entries, force=force)
     if not change.names:
         out.print(f"{escape(str(file))} has them already; nothing was changed.")
         return
     out.print(f"[bold]{escape(client.title)}[/]: {', '.join(change.names)} in {escape(str(file))}")
     _say_backup(out, change)
-    out.print(f"{client.after} Undo with: {_COMMAND} {client.name} {' '.join(change.names)} --remove", markup=False)
+    undo = [client.name, *change.names, *(["--file", str(file)] if elsewhere else []), "--remove"]
+    out.print(f"{client.after} Undo with: {_COMMAND} {shlex.join(undo)}", markup=False)
 
 
 def remove_servers(out: Console, client: Client, file: Path, names: list[str]) -> None:

@@ -243,7 +243,7 @@ class _Check:
                 return f"the protocol spoken was {spoken}"
             tools = (await session.list_tools()).tools
             if self.report.first_ms is None:
-                self.report.first_ms = (self._clock() - began) * 1000
+                self.report.first_ms = round((self._clock() - began) * 1000, 2)
             names = [tool.name for tool in tools]
             if missing := [name for name in self._wishes.tools if name not in names]:
                 return f"it does not list {', '.join(missing)}; it lists {', '.join(names) or 'nothing'}"
@@ -286,7 +286,7 @@ class _Check:
                 began = self._clock()
                 await http.post(self._url, json=_PING, headers=_HEADERS)
                 times.append((self._clock() - began) * 1000)
-        self.report.median_ms = statistics.median(times)
+        self.report.median_ms = round(statistics.median(times), 2)
 
 
 async def check_all(checks: Iterable[tuple[Server, Callers]], wishes: Wishes | None = None) -> list[Report]:

@@ -167,7 +167,7 @@ def proxy(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="What to measure: server, up, fleet, bridge or bridge-soak.")],
+    name: Annotated[str, typer.Argument(help="What to measure: server, up, fleet, bridge, bridge-soak or connect.")],
     runs: Annotated[int, typer.Option(min=1, help="How often; the median is printed.")] = 3,
 ) -> None:
     """Measure, and print the figures."""

@@ -1,4 +1,5 @@
 import json
+import shlex
 import socket
 
 import pytest
@@ -106,14 +107,17 @@ def test_a_configuration_can_be_piped_into_a_file(run, outputs):
     assert args[-6:] == ["connect", "echo", "--url", f"{URL}/mcp", "--audience", URL]
 
 
-def test_a_configuration_is_installed_and_taken_back_by_the_command_that_it_prints(run, outputs, tmp_path):
-    file = tmp_path / ".cursor" / "mcp.json"
-    code, out, _ = run("config", "cursor", "--outputs", outputs, "--install")
+@pytest.mark.parametrize(("place", "given"), [(".cursor/mcp.json", []), ("my own.json", ["--file", "my own.json"])])
+def test_a_configuration_is_installed_and_taken_back_by_the_command_that_it_prints(
+    run, outputs, tmp_path, place, given
+):
+    file = tmp_path / place
+    code, out, _ = run("config", "cursor", "--outputs", outputs, "--install", *given)
     assert code == 0
-    assert str(file) in out
+    assert place in out
     assert "echo" in json.loads(file.read_text())["mcpServers"]
-    assert "already" in run("config", "cursor", "--outputs", outputs, "--install")[1]
-    undo = out.partition("Undo with: mcpfleet ")[2].split()
+    assert "already" in run("config", "cursor", "--outputs", outputs, "--install", *given)[1]
+    undo = shlex.split(out.partition("Undo with: mcpfleet ")[2])
     assert run(*undo)[0] == 0
     assert json.loads(file.read_text()) == {"mcpServers": {}}
 
