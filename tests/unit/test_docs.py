@@ -278,7 +278,16 @@ def test_every_command_that_is_named_exists(page):
         assert find_spec(module) is not None, module
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "adr"], ids=lambda page: page.stem)
+DECISIONS = [page for page in PAGES if page.parent.name == "adr" and page.name != "README.md"]
+
+
+def test_the_list_of_decisions_names_each_by_its_title():
+    listed = [line[2:] for line in (ROOT / "docs/adr/README.md").read_text().splitlines() if line.startswith("- ")]
+    titles = [(page.name, page.read_text().splitlines()[0][2:].split(": ", 1)) for page in sorted(DECISIONS)]
+    assert listed == [f"[{number}]({name}): {title}" for name, (number, title) in titles if number != "NNNN"]
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
 def test_every_decision_says_what_gets_worse(page):
     headings = re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)
     assert {"Context", "Decision", "What gets worse"} <= set(headings)
