@@ -22,6 +22,8 @@ PREFIX: Final = b"mcp-param-"
 _PAGES: Final = 100
 _SECONDS: Final = 10.0
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_UNREADABLE: Final = object()
+"""An argument that is there and equals no header: a number of thousands of digits, half a character."""
 _DECIMAL: Final = re.compile(r"-?[0-9]+(?:\.0+)?")
 # What a schema may hold further schemas in, but for `properties`: an annotation there has no one argument.
 _NESTED: Final = frozenset(
@@ -143,12 +145,8 @@ def compare(declared: tuple[Declared, ...], arguments: messages.Raw | None, head
     Raises:
         Refused: They differ.
     """
-    try:
-        given = msgspec.json.decode(b"{}" if arguments is None else arguments)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return  # the server will say so
     for one in declared:
-        value = _at(given, one.path)
+        value = _at(arguments, one.path)
         raw = headers.get(one.header)
         text = None if raw is None else decoded(raw.decode("latin-1").strip(" \t"))
         name, argument = one.header.decode(), ".".join(one.path)
@@ -167,15 +165,38 @@ def compare(declared: tuple[Declared, ...], arguments: messages.Raw | None, head
 def _same(value: Any, text: str, *, integer: bool) -> bool:
     if isinstance(value, bool):
         return text == ("true" if value else "false")
-    if integer and isinstance(value, int | float) and float(value).is_integer() and _DECIMAL.fullmatch(text):
-        return int(text.partition(".")[0]) == int(value)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if integer and whole and _DECIMAL.fullmatch(text):
+        try:
+            return int(text.partition(".")[0]) == int(value)
+        except ValueError:
+            return False  # more digits than Python reads, and than the argument has
     return isinstance(value, str | int | float) and str(value) == text
 
 
-def _at(value: Any, path: tuple[str, ...]) -> Any:
+def _at(arguments: messages.Raw | None, path: tuple[str, ...]) -> Any:
+    """The argument at a path, or None. Nothing else is read: what our parser refuses there, the server's may take.
+
+    Raises:
+        Refused: It can't be found out.
+    """
+    raw = b"{}" if arguments is None else bytes(arguments)
     for step in path:
-        value = cast("dict[str, Any]", value).get(step) if isinstance(value, dict) else None
-    return value
+        if not raw.lstrip().startswith(b"{"):
+            return None
+        try:
+            members = messages.fields(raw)
+        except messages.MessageError:
+            raise Refused(
+                messages.HEADER_MISMATCH, f"the arguments can't be read, so {'.'.join(path)} can't be compared"
+            ) from None
+        if step not in members:
+            return None
+        raw = bytes(members[step])
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _UNREADABLE
 
 
 def _list(value: Any) -> list[Any]:
