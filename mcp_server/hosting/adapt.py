@@ -115,6 +115,10 @@ def _has(server: object, name: str) -> bool:
 
 def _add(app: Starlette, routes: list[BaseRoute]) -> None:
     have = {getattr(route, "path", None) for route in app.routes}
+    for route in routes:
+        if isinstance(route, Route) and route.methods is not None:
+            # Starlette takes HEAD wherever it takes GET; a stream without a body would last for ever and carry nothing.
+            route.methods.discard("HEAD")
     app.router.routes.extend(route for route in routes if getattr(route, "path", None) not in have)
 
 

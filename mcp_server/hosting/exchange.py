@@ -41,7 +41,7 @@ from mcp_types import (
 )
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_server.hosting.call import Call
@@ -104,15 +104,20 @@ class Exchange:
         headers: Headers = scope.get("mcp_server.headers") or headers_of(scope)
         version = headers.get("mcp-protocol-version")
         modern = version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS
-        if not (modern or self._stateless):
-            await self._app(scope, receive, send)
-            return
-        if (refusal := _unacceptable(headers)) is not None:
+        ours = modern or self._stateless
+        if ours and (refusal := _unacceptable(headers)) is not None:
             await refuse(send, *refusal)
             return
-        body = await _read(receive, headers, self._max_body_bytes)
+        try:
+            body = await _read(receive, headers, self._max_body_bytes)
+        except ClientDisconnect:
+            return
         if body is None:
             await refuse(send, 413, INVALID_REQUEST, f"The body is larger than {self._max_body_bytes} bytes")
+            return
+        if not ours:
+            # Read here all the same: the SDK (2.3) takes a client that goes away halfway for a failure of its own.
+            await self._app(scope, _replay(body, receive), send)
             return
         try:
             message: object = pydantic_core.from_json(body, allow_inf_nan=False)
@@ -251,17 +256,25 @@ def _unacceptable(headers: Headers) -> tuple[int, int, str] | None:
 
 
 async def _read(receive: Receive, headers: Headers, limit: int) -> bytes | None:
-    """The body, or None where it is larger than the limit, which is noticed before it is read in full."""
+    """The body, or None where it is larger than the limit, which is noticed before it is read in full.
+
+    Raises:
+        ClientDisconnect: The client has gone away before its end: what came is no request, though it may look whole.
+    """
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length[:20]) > limit:
         return None
     message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
     body: bytes = message.get("body", b"")
     if not message.get("more_body"):
         return body if len(body) <= limit else None
     parts, size = [body], len(body)
     while message.get("more_body"):
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         part: bytes = message.get("body", b"")
         parts.append(part)
         size += len(part)

@@ -1,6 +1,10 @@
 """Hosting over HTTP, in memory: methods, paths, health, refusals."""
 
+import asyncio
+
 import pytest
+from mcp.server.lowlevel import Server
+from mcp.server.mcpserver import MCPServer
 
 from mcp_server.app import build_server
 from mcp_server.hosting import build_app
@@ -57,6 +61,15 @@ async def test_a_server_of_the_legacy_transport_alone_does_not_serve_the_other(s
         response = await http.request(method, "/mcp", headers=ACCEPT)
     assert response.status_code == 404
     assert "MCP_TRANSPORTS" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT"])
+@pytest.mark.parametrize("kind", [MCPServer, Server], ids=["MCPServer", "low-level"])
+async def test_the_legacy_stream_is_opened_by_get_alone(serving, kind, method):
+    async with serving(kind("shop"), MCP_TRANSPORTS="sse") as http:
+        response = await asyncio.wait_for(http.request(method, "/sse", headers=ACCEPT), 5)
+    assert response.status_code == 405
+    assert response.headers["allow"] == "GET"
 
 
 async def test_health_answers_whatever_name_the_probe_calls_by(serving, server):

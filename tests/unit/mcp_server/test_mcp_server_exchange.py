@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 
 import anyio
 import pytest
@@ -265,6 +266,31 @@ async def test_headers_have_to_say_what_the_body_says(headers, code, status):
         found, answer = await call(app, "sell", headers=headers).answer()
     assert found == status
     assert answer.get("error", {}).get("code") == code
+
+
+@pytest.mark.parametrize("stateless", ["true", "false"])
+async def test_a_client_that_goes_away_halfway_through_its_body_is_not_answered_and_not_an_error(
+    modern, stateless, caplog
+):
+    shop = Shop(MCP_STATELESS=stateless)
+    async with started(shop.app) as app:
+        content = message("initialize", modern=modern)
+        request = Request(app, scope_of(content, modern=modern), json.dumps(content).encode(), more=True)
+        request.hang_up()
+        await asyncio.wait_for(request.task, 5)
+    assert request.out.empty()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("stateless", ["true", "false"])
+async def test_a_body_beyond_the_limit_is_refused_in_the_same_words_with_sessions(modern, stateless):
+    shop = Shop(MCP_STATELESS=stateless, MCP_MAX_BODY_BYTES="2048")
+    async with started(shop.app) as app:
+        status, answer = await post(
+            app, message("initialize", {"x": "a" * 2048}, modern=modern), modern=modern
+        ).answer()
+    assert status == 413
+    assert answer["error"]["message"] == "The body is larger than 2048 bytes"
 
 
 async def test_an_unknown_method_is_404_for_a_modern_client_and_200_for_an_older_one(modern):

@@ -12,10 +12,10 @@ SECONDS = 5
 class Request:
     """A request in flight."""
 
-    def __init__(self, app, scope, body=b"") -> None:
+    def __init__(self, app, scope, body=b"", *, more=False) -> None:
         self._in: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.out: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._in.put_nowait({"type": "http.request", "body": body, "more_body": False})
+        self._in.put_nowait({"type": "http.request", "body": body, "more_body": more})
         self.task = asyncio.create_task(app(scope, self._in.get, self._send))
 
     async def _send(self, message) -> None:
