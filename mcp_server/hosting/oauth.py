@@ -35,6 +35,9 @@ ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES25
 _METADATA_PREFIX: Final = "/.well-known/oauth-protected-resource"
 _KEYS_SECONDS: Final = 3600.0
 _RETRY_SECONDS: Final = 10.0
+_DOCUMENT_SECONDS: Final = 5.0
+_LOAD_SECONDS: Final = 10.0
+_DOWN_SECONDS: Final = 5
 _LEEWAY_SECONDS: Final = 30
 _MAX_DOCUMENT: Final = 1024 * 1024
 _MAX_TOKEN: Final = 16 * 1024
@@ -55,24 +58,32 @@ async def fetch_json(url: str) -> object:
     """Get a JSON document over HTTPS.
 
     Raises:
-        IssuerError: There is none.
+        IssuerError: There is none, it is too large, or it does not come in time.
     """
     import httpx2
 
+    # Nothing packed: a few bytes could be unpacked to more than the memory holds.
+    headers = {"accept": "application/json", "accept-encoding": "identity"}
     try:
         async with (
-            httpx2.AsyncClient(timeout=5, follow_redirects=False) as client,
-            client.stream("GET", url, headers={"accept": "application/json"}) as response,
+            # Over the whole of it: the client's own limit starts anew with each byte.
+            asyncio.timeout(_DOCUMENT_SECONDS),
+            httpx2.AsyncClient(timeout=_DOCUMENT_SECONDS, follow_redirects=False) as client,
+            client.stream("GET", url, headers=headers) as response,
         ):
             if response.status_code != 200:
                 raise IssuerError(f"{url} answered {response.status_code}")
+            if (coding := response.headers.get("content-encoding", "identity")) != "identity":
+                raise IssuerError(f"{url} is packed ({coding}), though identity was asked for")
             body = b""
-            async for part in response.aiter_bytes():
+            async for part in response.aiter_raw():
                 body += part
                 if len(body) > _MAX_DOCUMENT:
                     raise IssuerError(f"{url} is larger than {_MAX_DOCUMENT} bytes")
         return pydantic_core.from_json(body)
-    except (httpx2.HTTPError, ValueError) as error:
+    except TimeoutError as error:
+        raise IssuerError(f"{url} took longer than {_DOCUMENT_SECONDS:g} s") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise IssuerError(f"{url}: {error}") from error
 
 
@@ -85,6 +96,8 @@ class Keys:
         self._clock = clock
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._asked = float("-inf")
+        self._read = float("-inf")
+        self._failure: IssuerError | None = None
         self._lock = asyncio.Lock()
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:
@@ -94,22 +107,42 @@ class Keys:
             IssuerError: The issuer can't be asked.
             TokenError: It has no such key.
         """
+        known = self._find(key_id)
+        # Who holds a known key does not wait while the issuer is asked for somebody else's.
+        if known is not None and (self._lock.locked() or not self._due(known)):
+            return known
         async with self._lock:
-            age = self._clock() - self._asked
+            if self._due(self._find(key_id)):
+                await self._refresh()
             known = self._find(key_id)
-            # An unknown key may be a new one, or a stranger's invention: the issuer is not asked for each of those.
-            if age > _KEYS_SECONDS or (known is None and age > _RETRY_SECONDS):
-                try:
-                    self._keys = await self._load()
-                except IssuerError:
-                    if known is None:
-                        raise
-                    logger.warning("The issuer's keys could not be read again; the known ones are kept", exc_info=True)
-                self._asked = self._clock()
-                known = self._find(key_id)
-        if known is None:
-            raise TokenError("The token is signed by a key that the issuer does not publish")
-        return known
+        if known is not None:
+            return known
+        if self._failure is not None:
+            raise IssuerError(str(self._failure)) from self._failure
+        raise TokenError("The token is signed by a key that the issuer does not publish")
+
+    def _due(self, known: jwt.PyJWK | None) -> bool:
+        """Whether to ask the issuer now."""
+        now = self._clock()
+        if known is not None and now - self._read <= _KEYS_SECONDS:
+            return False
+        # An unknown key may be a new one, or a stranger's invention: the issuer is not asked for each of those.
+        return now - self._asked > (_RETRY_SECONDS if self._failure is None else _DOWN_SECONDS)
+
+    async def _refresh(self) -> None:
+        try:
+            async with asyncio.timeout(_LOAD_SECONDS):
+                self._keys = await self._load()
+        except TimeoutError:
+            self._failure = IssuerError(f"{self._issuer} took longer than {_LOAD_SECONDS:g} s")
+        except IssuerError as error:
+            self._failure = error
+        else:
+            self._failure = None
+            self._read = self._clock()
+        self._asked = self._clock()
+        if self._failure is not None and self._keys:
+            logger.warning("The issuer's keys could not be read again; the known ones are kept: %s", self._failure)
 
     def _find(self, key_id: str | None) -> jwt.PyJWK | None:
         if key_id is None and len(self._keys) == 1:
@@ -126,9 +159,11 @@ class Keys:
                 continue
             try:
                 key = jwt.PyJWK(dict(members))
-            except jwt.PyJWTError:
+                key_id = key.key_id
+            except (jwt.PyJWTError, TypeError, ValueError):
                 continue  # of a kind that we do not know
-            keys[key.key_id] = key
+            if key.algorithm_name in ALGORITHMS and (key_id is None or isinstance(key_id, str)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                keys[key_id] = key
         if not keys:
             raise IssuerError("the issuer publishes no key that we can use")
         return keys
@@ -166,7 +201,10 @@ def metadata_urls(issuer: str) -> Sequence[str]:
 
 
 def _as_safe(url: str, issuer: str) -> bool:
-    return urlsplit(url).scheme in ("https", urlsplit(issuer).scheme)
+    try:
+        return urlsplit(url).scheme in ("https", urlsplit(issuer).scheme)
+    except ValueError:
+        return False
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -248,7 +286,7 @@ class OAuthGate:
             return False
         except IssuerError:
             logger.exception("No token can be checked: the issuer %s does not answer", self._resource.issuer)
-            retry = (b"retry-after", b"5")
+            retry = (b"retry-after", b"%d" % _DOWN_SECONDS)
             await refuse(send, 503, INTERNAL_ERROR, "The authorization server can't be reached", headers=(retry,))
             return False
         if missing := self._resource.scopes - caller.scopes:
@@ -296,7 +334,7 @@ class OAuthGate:
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
-                algorithms=[key.algorithm_name] if key.algorithm_name in ALGORITHMS else [],
+                algorithms=[key.algorithm_name],
                 audience=self._resource.audience,
                 issuer=self._resource.issuer,
                 leeway=_LEEWAY_SECONDS,
