@@ -9,6 +9,7 @@ from typing import Final
 import uvicorn
 
 from stdio_bridge import orphans
+from stdio_bridge.connection import Connection
 from stdio_bridge.edge import Bridge
 from stdio_bridge.process import Recipe
 from stdio_bridge.settings import Settings
@@ -51,7 +52,7 @@ def serve(settings: Settings) -> None:
         host="0.0.0.0",  # noqa: S104  # Cloud Run's contract: not loopback
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,

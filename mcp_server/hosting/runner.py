@@ -100,10 +100,12 @@ def uvicorn_config(app: "Application", settings: Settings) -> Any:
     """How uvicorn is to serve."""
     import uvicorn
 
+    from mcp_server.hosting.connection import Connection
+
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
