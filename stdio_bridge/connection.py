@@ -12,7 +12,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD: Final = 256 * 1024
-"""Bytes of a request's line and headers, generously: uvicorn's other parser stops at 64 KiB."""
+"""Bytes of a request's line and headers, or of its trailers, generously: uvicorn's other parser stops at 64 KiB."""
 
 MAX_PIPELINED: Final = 16
 """Requests that may wait on one connection while more is read; no client of MCP sends one before the answer."""
@@ -41,7 +41,7 @@ class Connection(HttpToolsProtocol):
     """A connection with bounds."""
 
     _in_head = False
-    _head = 0
+    _pending = 0  # bytes since the parser last told something: of a head, a trailer or a chunk's extension without end
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A client has connected."""
@@ -59,9 +59,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
+        self._pending += len(data)
         super().data_received(data)
-        self._head = self._head + len(data) if self._in_head else 0
-        if self._head > MAX_HEAD and not self.transport.is_closing():
+        if self._pending > MAX_HEAD and not self.transport.is_closing():
             if not self.tasks:  # else it would stand in the midst of another request's answer
                 self.transport.write(_TOO_LARGE)
             self.transport.close()
@@ -69,7 +69,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._in_head = True
+        self._in_head, self._pending = True, 0  # what else this read held belongs to the request before
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer, which is none: whoever checked the headers has not seen it."""
@@ -78,6 +78,16 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's headers are there."""
-        self._in_head = False
+        self._in_head, self._pending = False, 0
         super().on_headers_complete()
         self._open = [*(one for one in self._open if not one.response_complete), self.cycle]
+
+    def on_body(self, body: bytes) -> None:
+        """Some of a request's body is there."""
+        self._pending = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request has ended."""
+        self._pending = 0
+        super().on_message_complete()

@@ -83,12 +83,25 @@ def test_a_head_without_end_is_refused_at_its_bound(start):
     assert heard == []
 
 
+@pytest.mark.parametrize("start", [b"0\r\nX: ", b"2;"], ids=["trailer", "chunk extension"])
+def test_what_follows_a_body_without_end_is_cut_off_at_its_bound(start):
+    wire, _, _ = sent(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + start, *[b"a" * 65_536] * 8, answer=False)
+    assert wire.closed
+
+
 def test_a_large_head_and_a_larger_body_pass():
     body = b"{}" * MAX_HEAD
     head = HEAD + b"X: " + b"a" * 100_000 + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
     wire, _, _ = sent(head[:50_000], head[50_000:], body[:MAX_HEAD], body[MAX_HEAD:])
     assert wire.written.startswith(b"HTTP/1.1 204 ")
     assert not wire.closed
+
+
+def test_requests_whose_heads_lie_across_reads_are_not_taken_for_one_long_head():
+    request = HEAD + b"Content-Length: 20000\r\n\r\n" + b" " * 20_000
+    pieces = [request[:40], *[request[40:] + request[:40]] * 30, request[40:]]
+    wire, _, heard = sent(*pieces)
+    assert (len(heard), wire.closed) == (31, False)
 
 
 def test_requests_that_wait_on_one_connection_are_bounded():
