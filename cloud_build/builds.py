@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cloud_build.archive import write_archive
+from cloud_build.archive import content_hash, write_archive
 from cloud_build.errors import BuildError, CancelledError
 from cloud_build.google import Google, GoogleError
 from cloud_build.request import Job, build_of
@@ -62,7 +62,7 @@ class Builds:
 
         Args:
             job: What to build.
-            expected: The hash that its source had when the update was planned.
+            expected: The hash that its content had when the update was planned.
 
         Raises:
             CancelledError: The user stopped the update; the build was cancelled.
@@ -91,7 +91,7 @@ class Builds:
             file = Path(scratch) / "source.tar.gz"
             with file.open("wb") as target:
                 found = write_archive(job.source, target)
-            if found != expected:
+            if content_hash(found, job.build_args, job.labels) != expected:
                 raise BuildError(f"{job.source.folder} has changed since the update was planned; run it again")
             name = f"source/{found}.tar.gz"
             self._log(f"source: {file.stat().st_size / 1024:.0f} KiB to gs://{job.bucket}/{name}")
@@ -128,9 +128,21 @@ class Builds:
                 self._wait(_LAST_LOOK)
                 lines.fetch()
         except CancelledError:
-            self._google.call("cloudbuild", "POST", f"{path}:cancel", {})
-            raise CancelledError(f"the update was stopped, and with it build {begun['id']} of {job.tag}") from None
+            raise CancelledError(f"the update was stopped{self._cancelled(job, path)}") from None
         return {**found, "log": lines.last}
+
+    def _cancelled(self, job: Job, path: str) -> str:
+        """Cancel the build at *path*, and say what became of it. Only once: the engine ends this process in seconds."""
+        build = path.rpartition("/")[2]
+        try:
+            self._google.call("cloudbuild", "POST", f"{path}:cancel", {})
+        except BuildError as refusal:
+            why = "Cloud Build did not take the request" if isinstance(refusal, CancelledError) else refusal
+            return (
+                f"; build {build} of {job.tag} could not be cancelled ({why}). If it still runs, end it: gcloud"
+                f" builds cancel {build} --project {job.project} --region {job.location}"
+            )
+        return f", and with it build {build} of {job.tag}"
 
 
 class _Lines:

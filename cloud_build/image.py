@@ -80,8 +80,7 @@ class Image:
         Raises:
             BuildError: It was not built.
         """
-        built = self._builds().run(_job(news), source_hash(_source(news)))
-        return _state(news, built)
+        return _state(news, self._builds().run(_job(news), str(news["contentHash"])))
 
     def update(self, olds: Properties, news: Properties) -> Properties:
         """Build it anew where its content has changed; else take over how it would be built.
@@ -89,15 +88,12 @@ class Image:
         Raises:
             BuildError: It was not built.
         """
-        if olds.get("contentHash") == news.get("contentHash") and olds.get("digest"):
-            return {**news, **{name: olds[name] for name in _MADE if name in olds}}
-        return self.create(news)
+        made = _made(olds, news)
+        return {**news, **made} if made else self.create(news)
 
     def planned(self, olds: Properties, news: Properties) -> Properties:
         """What is known of it before it is built."""
-        if olds.get("contentHash") == news.get("contentHash") != UNKNOWN and olds.get("digest"):
-            return {**news, **{name: olds[name] for name in _MADE if name in olds}}
-        return {**news, **dict.fromkeys(_MADE, UNKNOWN)}
+        return {**news, **(_made(olds, news) or dict.fromkeys(_MADE, UNKNOWN))}
 
     def exists(self, state: Mapping[str, Any]) -> bool:
         """Whether it is still in its registry; true where that can't be found out."""
@@ -107,6 +103,13 @@ class Image:
         """Delete it from its registry."""
         if state.get("digest"):
             self._registry().delete(str(state["image"]), str(state["digest"]))
+
+
+def _made(olds: Properties, news: Properties) -> Properties:
+    """What the last build of the same content has made; empty where there is none."""
+    if olds.get("contentHash") != news.get("contentHash") or news.get("contentHash") == UNKNOWN:
+        return {}
+    return {name: olds[name] for name in _MADE if name in olds} if olds.get("digest") else {}
 
 
 def _state(news: Properties, built: Built) -> Properties:

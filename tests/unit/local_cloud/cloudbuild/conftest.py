@@ -34,6 +34,8 @@ class Engine:
         self.said = []
         self.requests = []
         self.stop_after = None
+        self.away = ""
+        """The end of the paths that are answered with 503."""
         environ = {
             "GOOGLE_CLOUD_BUILD_CUSTOM_ENDPOINT": "http://127.0.0.1:9/cloudbuild/v1/",
             "GOOGLE_LOGGING_CUSTOM_ENDPOINT": "http://127.0.0.1:9/logging/v2/",
@@ -56,6 +58,8 @@ class Engine:
     def _answer(self, request):
         path = request.url.raw_path.decode()
         self.requests.append(f"{request.method} {path}")
+        if self.away and path.endswith(self.away):
+            return httpx2.Response(503)
         headers = {name: value for name, value in request.headers.items() if name != "host"}
         if self.email:
             headers["authorization"] = self.running.headers(self.email)["Authorization"]

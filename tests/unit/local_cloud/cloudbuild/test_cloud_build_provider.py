@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from pulumi.runtime.rpc import UNKNOWN
 
-from cloud_build import image
 from local_cloud.services.cloudbuild.seams import StepError
 from tests.unit.local_cloud.cloudbuild.conftest import ADA, BUCKET, DIGEST, PARENT, RefusedError
 
@@ -89,9 +88,9 @@ def test_a_source_that_is_there_already_is_not_sent_again(engine, news):
     assert len(engine.running.cloud.builds.list("projects/mcpfleet-local/locations/europe-west1")) == 2
 
 
-def test_a_folder_that_changes_between_plan_and_build_is_not_built(engine, news, monkeypatch):
+def test_a_folder_that_changes_between_plan_and_build_is_not_built(engine, news):
     inputs, _ = engine.check(news)
-    monkeypatch.setattr(image, "source_hash", lambda source: "planned")
+    (Path(news["context"]) / "server.py").write_text("print('rainy')")
     with pytest.raises(RefusedError, match="has changed since the update was planned; run it again"):
         engine.create(inputs)
 
@@ -186,6 +185,16 @@ def test_ctrl_c_cancels_the_build(engine, worker, news, api):
     (build,) = api.cloud.builds.list("projects/mcpfleet-local/locations/europe-west1")
     assert build["status"] == "CANCELLED"
     assert worker.ended_by_cancel
+
+
+def test_ctrl_c_names_the_build_that_could_not_be_cancelled(engine, worker, news, api):
+    worker.held = True
+    engine.stop_after, engine.away = 3, ":cancel"
+    with pytest.raises(RefusedError) as refused:
+        engine.create(engine.check(news)[0])
+    (build,) = api.cloud.builds.list("projects/mcpfleet-local/locations/europe-west1")
+    assert str(refused.value).startswith(f"the update was stopped; build {build['id']} of ")
+    assert f"gcloud builds cancel {build['id']} --project mcpfleet-local --region europe-west1" in str(refused.value)
 
 
 def test_an_image_that_is_gone_is_built_again_and_a_deleted_one_goes_from_the_registry(engine, news):
