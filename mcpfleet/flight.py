@@ -10,11 +10,6 @@ from mcpfleet.jsonrpc import Message
 from mcpfleet.upstream import FailedError
 
 
-def delay(attempt: int) -> float:
-    """Seconds before the next attempt: 0.25, 0.5, 1, 2, 4, and 4 from then on."""
-    return min(0.25 * 2**attempt, 4.0)
-
-
 @dataclass
 class Flight:
     """One request under way.

@@ -1,4 +1,4 @@
-"""Which hosts are this machine, and why a connection failed."""
+"""Which hosts are this machine, why a connection failed, and when to try again."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def host_of(url: str) -> str:
         return "" if set(parts.netloc) & {"@", "\\"} else parts.hostname or ""
     except ValueError:
         return ""
+
+
+def delay(attempt: int) -> float:
+    """Seconds before the next attempt: 0.25, 0.5, 1, 2, 4, and 4 from then on."""
+    return min(0.25 * 2**attempt, 4.0)
 
 
 def connection_reason(error: BaseException) -> str:

@@ -19,8 +19,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from mcpfleet import jsonrpc
-from mcpfleet.flight import Flight, delay
+from mcpfleet.flight import Flight
 from mcpfleet.jsonrpc import Id, Message, Tools
+from mcpfleet.net import delay
 from mcpfleet.sessions import ACCEPT, Session, SessionLostError, Sessions
 from mcpfleet.upstream import CUT, Answer, FailedError, Upstream, events
 

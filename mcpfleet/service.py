@@ -30,7 +30,7 @@ from mcpfleet import jsonrpc
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth
 from mcpfleet.diagnosis import Caller, diagnose
 from mcpfleet.errors import AuthError, UsageError
-from mcpfleet.net import connection_reason
+from mcpfleet.net import connection_reason, delay
 from mcpfleet.sources import DefaultSource, TokenSource
 from mcpfleet.target import Target
 
@@ -108,7 +108,7 @@ class Patient(httpx2.AsyncBaseTransport):
         """Send it, and wait for an answer that is one."""
         began, attempt = self._clock(), 0
         while True:
-            pause = min(0.25 * 2**attempt, 4.0)
+            pause = delay(attempt)
             attempt += 1
             late = self._clock() - began + pause > self._patience
             try:
