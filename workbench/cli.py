@@ -69,7 +69,7 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Set up this machine, deploy the stack `local`, verify it, and print how to reach it."""
+    """Set up this machine, deploy a stack of it, verify it, and print how to reach it."""
     from workbench import stack
 
     stack.up(_phases(), name)
