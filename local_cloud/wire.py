@@ -5,7 +5,8 @@ import binascii
 import json
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Never, cast
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, Never, cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,14 +25,28 @@ async def json_object(request: Request, known: Collection[str]) -> Document:
     Raises:
         GoogleError: INVALID_ARGUMENT for something else, or a field that is not *known*.
     """
-    content = await request.body()
-    if not content.strip():
+    if not (await request.body()).strip():
         return {}
-    body = parse_json(content)
+    body = await json_body(request)
+    only(body, known)
+    return body
+
+
+async def json_body(request: Request) -> Document:
+    """The JSON object in the body, whatever its fields are; no body stands for the empty object.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT for something else.
+    """
+    body = parse_json(await request.body() or b"{}")
     if not isinstance(body, dict):
         raise invalid("Invalid JSON payload received. The root of the message must be an object.")
-    only(cast("Document", body), known)
     return cast("Document", body)
+
+
+def stamp(seconds: float, digits: Literal["milliseconds", "microseconds"] = "microseconds") -> str:
+    """A time (seconds since the epoch) in RFC 3339, as Google's documents have it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=digits).replace("+00:00", "Z")
 
 
 def parse_json(content: bytes) -> Any:

@@ -7,11 +7,11 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
+from local_cloud import wire
 from local_cloud.errors import GoogleError, not_found
 from local_cloud.services.cloudbuild.seams import Step, StepError, Worker
 from local_cloud.services.cloudbuild.validation import Order
@@ -286,7 +286,7 @@ class Builds:
                 self._entries.forget(str(old["id"]))
 
     def _now(self) -> str:
-        return datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return wire.stamp(self._clock())
 
 
 _NO_LOGS: Final = (

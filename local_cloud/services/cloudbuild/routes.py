@@ -52,7 +52,7 @@ class _Api(Handlers):
         project, parent = self.project(request), self.parent(request)
         location = parent.rpartition("/")[2]
         self.allow(request, "cloudbuild.builds.create", f"projects/{project['projectId']}")
-        body = await _json(request)
+        body = await wire.json_body(request)
         build_id = new_id()
         values = {
             "PROJECT_ID": str(project["projectId"]),
@@ -124,12 +124,3 @@ class _Api(Handlers):
         if not found:
             raise not_found(f"{parent}/operations/{request.path_params['operation']}")
         return f"{parent}/builds/{found}"
-
-
-async def _json(request: Request) -> Document:
-    content = wire.parse_json(await request.body() or b"{}")
-    if not isinstance(content, dict):
-        raise GoogleError(
-            "INVALID_ARGUMENT", "Invalid JSON payload received. The root of the message must be an object."
-        )
-    return content  # pyright: ignore[reportUnknownVariableType]

@@ -1,6 +1,6 @@
 """Compute Engine v1 below `/compute/v1/`: parses and renders; `model.py` decides."""
 
-from typing import Any, Final, cast
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from local_cloud import wire
 from local_cloud.auth import Gate
-from local_cloud.errors import invalid, unimplemented
+from local_cloud.errors import unimplemented
 from local_cloud.services.compute.model import Compute, kind_of, link
 from local_cloud.services.handlers import Handlers
 from local_cloud.store import Document
@@ -57,7 +57,7 @@ class _Api(Handlers):
 
     async def create(self, request: Request) -> Response:
         parent, collection = self._permitted(request, "create")
-        return wire.reply(request, self._model.create(parent, collection, await _body(request)))
+        return wire.reply(request, self._model.create(parent, collection, await wire.json_body(request)))
 
     async def list(self, request: Request) -> Response:
         parent, collection = self._permitted(request, "list")
@@ -68,10 +68,14 @@ class _Api(Handlers):
         return wire.reply(request, self._model.get(self._path(request, "get")))
 
     async def replace(self, request: Request) -> Response:
-        return wire.reply(request, self._model.change(self._path(request, "update"), await _body(request), merge=False))
+        return wire.reply(
+            request, self._model.change(self._path(request, "update"), await wire.json_body(request), merge=False)
+        )
 
     async def merge(self, request: Request) -> Response:
-        return wire.reply(request, self._model.change(self._path(request, "update"), await _body(request), merge=True))
+        return wire.reply(
+            request, self._model.change(self._path(request, "update"), await wire.json_body(request), merge=True)
+        )
 
     async def delete(self, request: Request) -> Response:
         return wire.reply(request, self._model.delete(self._path(request, "delete")))
@@ -81,7 +85,7 @@ class _Api(Handlers):
         if setter not in _SETTERS:
             raise unimplemented(setter, "change the document instead.")
         field = _SETTERS[setter]
-        body = await _body(request)
+        body = await wire.json_body(request)
         wanted: Document = {field or "labels": body.get(field or "labels")}
         return wire.reply(request, self._model.change(self._path(request, "update"), wanted, merge=True))
 
@@ -105,10 +109,3 @@ class _Api(Handlers):
     def _path(self, request: Request, verb: str) -> str:
         parent, collection = self._permitted(request, verb)
         return f"{parent}/{collection}/{request.path_params['name']}"
-
-
-async def _body(request: Request) -> Document:
-    found: Any = wire.parse_json(await request.body() or b"{}")
-    if not isinstance(found, dict):
-        raise invalid("Invalid JSON payload received. The root of the message must be an object.")
-    return cast("Document", found)

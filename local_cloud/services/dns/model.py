@@ -6,7 +6,6 @@ Public zones, forwarding, peering and every type of record but A are refused by 
 import ipaddress
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Final, cast
 from uuid import uuid4
 
@@ -197,7 +196,7 @@ class Dns:
         return {field: value for field, value in body.items() if field in _ZONE_FIELDS and value}
 
     def _now(self) -> str:
-        return datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return wire.stamp(self._clock(), "milliseconds")
 
 
 def _networks(zone: Document) -> list[str]:

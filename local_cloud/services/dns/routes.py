@@ -4,7 +4,7 @@ The provider sends zones by itself and records through Google's Go client, which
 endpoint for its own (google-apis.md section 0, 4): the prefix is Google's.
 """
 
-from typing import Any, Final, cast
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +12,6 @@ from starlette.routing import BaseRoute, Route
 
 from local_cloud import wire
 from local_cloud.auth import Gate
-from local_cloud.errors import invalid
 from local_cloud.services.dns.model import Dns
 from local_cloud.services.handlers import Handlers
 from local_cloud.store import Document
@@ -46,7 +45,7 @@ class _Api(Handlers):
     async def create(self, request: Request) -> Response:
         parent = self.parent(request)
         self.allow(request, "dns.managedZones.create", parent)
-        return wire.reply(request, self._model.create(parent, await _body(request)))
+        return wire.reply(request, self._model.create(parent, await wire.json_body(request)))
 
     async def list(self, request: Request) -> Response:
         parent = self.parent(request)
@@ -59,11 +58,11 @@ class _Api(Handlers):
 
     async def replace(self, request: Request) -> Response:
         path = self._zone(request, "dns.managedZones.update")
-        return wire.reply(request, self._changed(self._model.change(path, await _body(request), merge=False)))
+        return wire.reply(request, self._changed(self._model.change(path, await wire.json_body(request), merge=False)))
 
     async def merge(self, request: Request) -> Response:
         path = self._zone(request, "dns.managedZones.update")
-        return wire.reply(request, self._changed(self._model.change(path, await _body(request), merge=True)))
+        return wire.reply(request, self._changed(self._model.change(path, await wire.json_body(request), merge=True)))
 
     async def delete(self, request: Request) -> Response:
         self._model.delete(self._zone(request, "dns.managedZones.delete"))
@@ -96,10 +95,3 @@ class _Api(Handlers):
     @staticmethod
     def _changed(zone: Document) -> Document:
         return {"kind": "dns#operation", "status": "done", "zoneContext": {"newValue": zone}}
-
-
-async def _body(request: Request) -> Document:
-    found: Any = wire.parse_json(await request.body() or b"{}")
-    if not isinstance(found, dict):
-        raise invalid("Invalid JSON payload received. The root of the message must be an object.")
-    return cast("Document", found)

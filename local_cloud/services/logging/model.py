@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from local_cloud import wire
 from local_cloud.store import Document
 
 LOG: Final = "cloudbuild"
@@ -38,7 +38,7 @@ class Entries:
 
         def write(line: str) -> None:
             nonlocal size
-            now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+            now = wire.stamp(self._clock())
             text = "".join(f"{now} {project} {one}\n" for one in line.splitlines() or [""])
             size += len(text)
             if size < _BYTES or line.startswith(("ERROR", "DONE", "TIMEOUT", "CANCELLED")):

@@ -6,7 +6,6 @@ A route here has one rule without conditions, with one destination and a timeout
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from local_cloud import wire
@@ -24,7 +23,8 @@ _HOST: Final = re.compile(
     r"(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 )
 _DURATION: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?s")
-_OUTPUTS: Final = frozenset({"name", "selfLink", "createTime", "updateTime"})
+OUTPUTS: Final = frozenset({"name", "selfLink", "createTime", "updateTime"})
+"""What only the API writes; who sends it is not refused."""
 FIELDS: Final[Mapping[str, frozenset[str]]] = {
     MESH: frozenset({"description", "labels", "interceptionPort", "envoyHeaders"}),
     ROUTE: frozenset({"description", "labels", "hostnames", "meshes", "gateways", "rules"}),
@@ -85,7 +85,7 @@ class NetworkServices:
         """
         found = self.get(kind, path)
         wanted = {field: found[field] for field in FIELDS[kind] if field in found}
-        for field in mask or [one for one in body if one not in _OUTPUTS]:
+        for field in mask or [one for one in body if one not in OUTPUTS]:
             if field not in FIELDS[kind]:
                 raise invalid(f"Invalid update mask: '{field}' cannot be changed.")
             wanted[field] = body.get(field)
@@ -132,7 +132,7 @@ class NetworkServices:
         return None
 
     def _checked(self, kind: str, path: str, body: Document) -> Document:
-        wire.only(body, FIELDS[kind] | _OUTPUTS)
+        wire.only(body, FIELDS[kind] | OUTPUTS)
         wire.text(body, "description")
         wire.labels(body)
         if kind == MESH:
@@ -169,7 +169,7 @@ class NetworkServices:
                 raise invalid(f"http_route.rules: {destination} must have the load balancing scheme {SCHEME}.")
 
     def _now(self) -> str:
-        return datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return wire.stamp(self._clock())
 
 
 def _destinations(rules: Any) -> Iterator[str]:

@@ -11,11 +11,10 @@ from local_cloud.auth import Gate
 from local_cloud.errors import invalid
 from local_cloud.operations import Operations
 from local_cloud.services.handlers import Handlers
-from local_cloud.services.networkservices.model import COLLECTIONS, FIELDS, NetworkServices
+from local_cloud.services.networkservices.model import COLLECTIONS, FIELDS, OUTPUTS, NetworkServices
 
 API: Final = "networkservices.googleapis.com"
 _PLACE: Final = "/networkservices/v1/projects/{project}/locations/{location}"
-_OUTPUTS: Final = frozenset({"name", "selfLink", "createTime", "updateTime"})
 _PARAMETERS: Final = {"meshes": "meshId", "httpRoutes": "httpRouteId"}
 
 
@@ -50,7 +49,7 @@ class _Api(Handlers):
         parent = self._place(request)
         self._may(request, "create", parent)
         path = f"{parent}/{self._collection}/{request.query_params.get(_PARAMETERS[self._collection], '')}"
-        body = await wire.json_object(request, FIELDS[self._kind] | _OUTPUTS)
+        body = await wire.json_object(request, FIELDS[self._kind] | OUTPUTS)
         return wire.reply(request, self._operations.done(parent, self._model.create(self._kind, path, body)))
 
     async def list(self, request: Request) -> Response:
@@ -65,7 +64,7 @@ class _Api(Handlers):
     async def update(self, request: Request) -> Response:
         path = self._path(request, "update")
         mask = [field for field in request.query_params.get("updateMask", "").split(",") if field]
-        body = await wire.json_object(request, FIELDS[self._kind] | _OUTPUTS)
+        body = await wire.json_object(request, FIELDS[self._kind] | OUTPUTS)
         changed = self._model.change(self._kind, path, body, mask)
         return wire.reply(request, self._operations.done(self._place(request), changed))
 

@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from local_cloud import wire
@@ -272,8 +271,7 @@ class SecretManager:
         return "/".join(parts)
 
     def _now(self) -> str:
-        stamp = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="microseconds")
-        return stamp.replace("+00:00", "Z")
+        return wire.stamp(self._clock())
 
     def _tell(self, name: str) -> None:
         for watcher in self._watchers:

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
+from local_cloud import wire
 from local_cloud.errors import GoogleError, invalid, unimplemented
 from local_cloud.services.storage.objects import Objects, not_there
 from local_cloud.store import Document, Store
@@ -177,7 +178,7 @@ class Storage:
         }
 
     def _now(self) -> str:
-        return datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return wire.stamp(self._clock(), "milliseconds")
 
 
 def shown(bucket: str, name: str, record: Document) -> Document:

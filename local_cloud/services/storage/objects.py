@@ -11,10 +11,10 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from local_cloud import wire
 from local_cloud.checksums import crc32c
 from local_cloud.errors import GoogleError, invalid, unimplemented
 from local_cloud.store import Document, Store
@@ -148,7 +148,7 @@ class Objects:
         now = path.stat()
         with path.open("rb") as file:
             md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
-        stamp = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        stamp = wire.stamp(self._clock(), "milliseconds")
         record: Document = {
             "contentType": "application/octet-stream",
             **about,

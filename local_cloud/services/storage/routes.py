@@ -57,10 +57,8 @@ class _Api(Handlers):
     async def create(self, request: Request) -> Response:
         project = self._of_query(request)
         self.allow(request, "storage.buckets.create", f"projects/{project['projectId']}")
-        body = wire.parse_json(await request.body() or b"{}")
-        if not isinstance(body, dict):
-            raise invalid("Invalid JSON payload received. The root of the message must be an object.")
-        return wire.reply(request, self._model.create(project, body))  # pyright: ignore[reportUnknownArgumentType]
+        body = await wire.json_body(request)
+        return wire.reply(request, self._model.create(project, body))
 
     async def list(self, request: Request) -> Response:
         project = self._of_query(request)
@@ -74,10 +72,8 @@ class _Api(Handlers):
 
     async def update(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.update")
-        body = wire.parse_json(await request.body() or b"{}")
-        if not isinstance(body, dict):
-            raise invalid("Invalid JSON payload received. The root of the message must be an object.")
-        return wire.reply(request, self._model.update(name, body))  # pyright: ignore[reportUnknownArgumentType]
+        body = await wire.json_body(request)
+        return wire.reply(request, self._model.update(name, body))
 
     async def delete(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.delete")
