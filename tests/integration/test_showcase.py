@@ -13,8 +13,6 @@ import httpx2
 import mcp_types
 import pytest
 import yaml
-from mcp.client import Client
-from mcp.client.streamable_http import streamable_http_client
 
 from tests.integration.checkout import ROOT
 from tests.integration.made_repositories import (
@@ -30,6 +28,7 @@ from tests.integration.made_repositories import (
     commit,
     write,
 )
+from tests.integration.mcp_calls import answer, call
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
@@ -109,23 +108,6 @@ def keep_token(checkout):
         ):
             answer = session.post(f"{checkout.place.url}/{path}", json=body, timeout=30)
             assert answer.ok, answer.text
-
-
-async def call(checkout, server, tool, arguments, mode="2026-07-28", **callbacks):
-    target = checkout.servers[server]
-    auth = checkout.who("ada", target["audience"])
-    async with (
-        httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as http,
-        Client(streamable_http_client(target["mcp_url"], http_client=http), mode=mode, **callbacks) as client,
-    ):
-        tools = {one.name for one in (await client.list_tools()).tools}
-        result = await client.call_tool(tool, arguments)
-        assert not result.is_error
-        return tools, result.content[0].text
-
-
-def answer(*arguments, **options):
-    return asyncio.run(call(*arguments, **options))[1]
 
 
 def test_the_shipped_stack_is_deployed_as_it_is_and_says_what_it_found_out(shipped, checkout):

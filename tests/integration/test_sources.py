@@ -4,7 +4,6 @@ A Python and a Node.js repository without a Dockerfile from a git daemon, a fold
 image that somebody else has built. The tests run in this order. Packages of npm and PyPI are in the showcase's.
 """
 
-import asyncio
 import json
 import os
 import re
@@ -19,11 +18,10 @@ import httpx2
 import pytest
 import yaml
 from google.oauth2 import service_account
-from mcp.client import Client
-from mcp.client.streamable_http import streamable_http_client
 
 from tests.integration.checkout import eventually, free_port
 from tests.integration.made_repositories import RAW, STDIO, commit, git, write
+from tests.integration.mcp_calls import answer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
@@ -139,23 +137,6 @@ def checkout(make_checkout, repositories, image):
 @pytest.fixture(scope="module")
 def first(checkout):
     return checkout.ok("up")
-
-
-async def call(checkout, server, tool, arguments, mode="2026-07-28", **callbacks):
-    target = checkout.servers[server]
-    auth = checkout.who("ada", target["audience"])
-    async with (
-        httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as http,
-        Client(streamable_http_client(target["mcp_url"], http_client=http), mode=mode, **callbacks) as client,
-    ):
-        tools = {one.name for one in (await client.list_tools()).tools}
-        result = await client.call_tool(tool, arguments)
-        assert not result.is_error
-        return tools, result.content[0].text
-
-
-def answer(*arguments, **options):
-    return asyncio.run(call(*arguments, **options))[1]
 
 
 def test_up_says_what_it_found_out_and_which_key_decides_otherwise(first):

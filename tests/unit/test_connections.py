@@ -1,4 +1,4 @@
-"""One connection on the wire: what a client may have it hold is bounded, and a trailer is no header."""
+"""One connection, of the server or the bridge: what a client may have it hold is bounded, a trailer is no header."""
 
 import asyncio
 
@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from mcp_server.hosting.connection import MAX_HEAD, Connection
+from mcp_server.hosting.connection import MAX_HEAD
+from mcp_server.hosting.connection import Connection as OfServer
+from stdio_bridge.connection import Connection as OfBridge
 
 HEAD = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
@@ -40,7 +42,21 @@ class Wire(asyncio.Transport):
         self.reads = True
 
 
-def sent(*pieces, answer=True):
+@pytest.fixture(scope="module", params=[OfServer, OfBridge], ids=["server", "bridge"])
+def kind(request):
+    return request.param
+
+
+def made(kind, application):
+    """A connection to the application, and its transport."""
+    config = uvicorn.Config(application, http=kind, ws="none", lifespan="off", log_config=None)
+    config.load()
+    connection, wire = kind(config, ServerState(), {}), Wire()
+    connection.connection_made(wire)
+    return connection, wire
+
+
+def sent(kind, *pieces, answer=True):
     """Send pieces to an application; returns the transport, the connection, and the headers of each request."""
     heard = []
 
@@ -55,10 +71,7 @@ def sent(*pieces, answer=True):
             await asyncio.Event().wait()
 
     async def run():
-        config = uvicorn.Config(application, http=Connection, ws="none", lifespan="off", log_config=None)
-        config.load()
-        connection, wire = Connection(config, ServerState(), {}), Wire()
-        connection.connection_made(wire)
+        connection, wire = made(kind, application)
         for piece in pieces:
             if wire.reads and not wire.closed:
                 connection.data_received(piece)
@@ -76,49 +89,49 @@ def sent(*pieces, answer=True):
 
 
 @pytest.mark.parametrize("start", [HEAD + b"X: ", HEAD + b"X", b"GET /mcp?"], ids=["value", "name", "path"])
-def test_a_head_without_end_is_refused_at_its_bound(start):
-    wire, _, heard = sent(start, *[b"a" * 65_536] * 8)
+def test_a_head_without_end_is_refused_at_its_bound(kind, start):
+    wire, _, heard = sent(kind, start, *[b"a" * 65_536] * 8)
     assert wire.written.startswith(b"HTTP/1.1 431 ")
     assert wire.closed
     assert heard == []
 
 
 @pytest.mark.parametrize("start", [b"0\r\nX: ", b"2;"], ids=["trailer", "chunk extension"])
-def test_what_follows_a_body_without_end_is_cut_off_at_its_bound(start):
-    wire, _, _ = sent(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + start, *[b"a" * 65_536] * 8, answer=False)
+def test_what_follows_a_body_without_end_is_cut_off_at_its_bound(kind, start):
+    wire, _, _ = sent(kind, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + start, *[b"a" * 65_536] * 8, answer=False)
     assert wire.closed
 
 
-def test_a_large_head_and_a_larger_body_pass():
+def test_a_large_head_and_a_larger_body_pass(kind):
     body = b"{}" * MAX_HEAD
     head = HEAD + b"X: " + b"a" * 100_000 + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
-    wire, _, _ = sent(head[:50_000], head[50_000:], body[:MAX_HEAD], body[MAX_HEAD:])
+    wire, _, _ = sent(kind, head[:50_000], head[50_000:], body[:MAX_HEAD], body[MAX_HEAD:])
     assert wire.written.startswith(b"HTTP/1.1 204 ")
     assert not wire.closed
 
 
-def test_requests_whose_heads_lie_across_reads_are_not_taken_for_one_long_head():
+def test_requests_whose_heads_lie_across_reads_are_not_taken_for_one_long_head(kind):
     request = HEAD + b"Content-Length: 20000\r\n\r\n" + b" " * 20_000
     pieces = [request[:40], *[request[40:] + request[:40]] * 30, request[40:]]
-    wire, _, heard = sent(*pieces)
+    wire, _, heard = sent(kind, *pieces)
     assert (len(heard), wire.closed) == (31, False)
 
 
-def test_requests_that_wait_on_one_connection_are_bounded():
+def test_requests_that_wait_on_one_connection_are_bounded(kind):
     request = HEAD + b"Content-Length: 0\r\n\r\n"
-    wire, waiting, _ = sent(*[request * 50] * 20, answer=False)
+    wire, waiting, _ = sent(kind, *[request * 50] * 20, answer=False)
     assert waiting < 50
     assert not wire.reads
 
 
-def test_all_that_waited_are_answered_and_then_more_is_read():
+def test_all_that_waited_are_answered_and_then_more_is_read(kind):
     request = HEAD + b"Content-Length: 0\r\n\r\n"
-    wire, waiting, heard = sent(request * 100)
+    wire, waiting, heard = sent(kind, request * 100)
     assert (len(heard), waiting, wire.closed) == (100, 0, False)
     assert wire.reads
 
 
-def test_each_request_on_a_connection_hears_that_its_client_is_gone():
+def test_each_request_on_a_connection_hears_that_its_client_is_gone(kind):
     heard = []
 
     async def application(scope, receive, send):
@@ -127,10 +140,7 @@ def test_each_request_on_a_connection_hears_that_its_client_is_gone():
         await send({"type": "http.response.start", "status": 204, "headers": []})
 
     async def run():
-        config = uvicorn.Config(application, http=Connection, ws="none", lifespan="off", log_config=None)
-        config.load()
-        connection, wire = Connection(config, ServerState(), {}), Wire()
-        connection.connection_made(wire)
+        connection, wire = made(kind, application)
         connection.data_received((HEAD + b"Content-Length: 0\r\n\r\n") * 3)
         await asyncio.sleep(0)
         running = list(connection.tasks)
@@ -142,8 +152,8 @@ def test_each_request_on_a_connection_hears_that_its_client_is_gone():
     assert heard == ["http.disconnect"]
 
 
-def test_a_trailer_is_no_header():
-    _, _, (headers,) = sent(CHUNKED + b"X-Serverless-Authorization: Bearer x\r\nHost: evil\r\n\r\n")
+def test_a_trailer_is_no_header(kind):
+    _, _, (headers,) = sent(kind, CHUNKED + b"X-Serverless-Authorization: Bearer x\r\nHost: evil\r\n\r\n")
     assert headers == {b"host": b"localhost", b"transfer-encoding": b"chunked"}
 
 
@@ -151,7 +161,7 @@ def test_a_trailer_is_no_header():
 @given(
     st.lists(st.sampled_from([HEAD, CHUNKED, b"\r\n", b"Content-Length: 2\r\n", b"a: b\r\n"]) | st.binary(), max_size=8)
 )
-def test_any_bytes_are_answered_or_waited_for_and_no_more(pieces):
-    wire, waiting, _ = sent(*pieces)
+def test_any_bytes_are_answered_or_waited_for_and_no_more(kind, pieces):
+    wire, waiting, _ = sent(kind, *pieces)
     assert b"HTTP/1.1 500 " not in wire.written
     assert waiting <= len(pieces) * 10
