@@ -90,7 +90,7 @@ def bench_soak(phases: Phases, calls: int = SOAK_CALLS) -> None:
     """Make 100,000 calls of a server that crashes at every 100th, 50 clients of which hang up; print what is left."""
     root = Paths.of(os.environ).root
     server = [sys.executable, str(root / "benchmarks" / "soak_server.py")]
-    with phases.phase(f"{calls} calls"), _running(ours(root, 2), server) as (process, url):
+    with phases.phase(f"{calls} calls"), running(ours(root, 2), server) as (process, url):
         asyncio.run(soak(url, calls=1000, vanish=0, crash_every=10**9))  # what is made once is made
         before = footprint(process.pid)
         result = asyncio.run(soak(url, calls=calls))
@@ -113,7 +113,7 @@ def bench_soak(phases: Phases, calls: int = SOAK_CALLS) -> None:
 
 def _measured(peer: Peer, server: Sequence[str], runs: int) -> Row:
     row = Row(peer)
-    with _running(peer, server) as (process, url):
+    with running(peer, server) as (process, url):
 
         def best(connections: int, *, modern: bool) -> Figures:
             stateful = peer.stateful and not modern
@@ -129,7 +129,7 @@ def _measured(peer: Peer, server: Sequence[str], runs: int) -> Row:
         children = descendants(process.pid)
         row.memory = (footprint(process.pid).memory, sum(footprint(child).memory for child in children))
     # In a process of its own, so that what one session left behind is not counted for the crashes.
-    with _running(peer, server) as (process, url):
+    with running(peer, server) as (process, url):
         row.crashes = asyncio.run(_crash(peer, process, url))
     return row
 
@@ -181,8 +181,8 @@ async def _ask(client: Client, tool: str, seconds: float) -> Answer | None:
 
 
 @contextmanager
-def _running(peer: Peer, server: Sequence[str]) -> "Generator[tuple[subprocess.Popen[bytes], str]]":
-    """The bridge, started on the first CPU, the caller on the last; ended with all that it has started."""
+def running(peer: Peer, server: Sequence[str]) -> "Generator[tuple[subprocess.Popen[bytes], str]]":
+    """A bridge, started on the first CPU, the caller on the last; ended with all that it has started."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])

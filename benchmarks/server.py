@@ -8,6 +8,7 @@ The starts go round, one of each server at a time, so that it slows all of them 
 import http.client
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import time
@@ -23,6 +24,8 @@ from rich.table import Table
 from benchmarks.server_peers import FASTMCP, OURS, Server, gather
 from workbench.phases import Phases, SetupError
 from workbench.setup import Prepared
+from workbench.setup.docker_engine import install
+from workbench.setup.host import ThisHost
 
 _PORT: Final = 18480
 _SECONDS: Final = 3
@@ -71,14 +74,7 @@ class Figures:
 
 def bench_server(phases: Phases, prepared: Prepared, runs: int) -> None:
     """Measure and print."""
-    if len(os.sched_getaffinity(0)) < 2:
-        raise SetupError("This machine has one CPU.", "run it where server and load can have one each.")
-    if subprocess.run(["sh", "-c", "command -v wrk"], check=False, capture_output=True).returncode:
-        from workbench.setup.docker_engine import install
-        from workbench.setup.host import ThisHost
-
-        with phases.phase("wrk") as step:
-            install(ThisHost(), step, ["wrk"], "install wrk (https://github.com/wg/wrk).")
+    find_load(phases)
     with phases.phase("Servers"):
         servers = gather(phases, prepared)
     console = phases.console
@@ -91,17 +87,17 @@ def bench_server(phases: Phases, prepared: Prepared, runs: int) -> None:
     with phases.phase("Starts"):
         for _ in range(max(_STARTS, runs)):
             for server in servers:
-                seconds[server.title].append(_start_only(prepared, server))
+                seconds[server.title].append(start_only(prepared, server))
     for server in servers:
-        with phases.phase(server.title), _running(prepared, server) as container:
-            idle = _memory(container)
+        with phases.phase(server.title), running(prepared, server) as container:
+            idle = memory(container)
             for era in server.eras:
                 speeds[era].add_row(server.title, *(str(_best(container, era, load, runs)) for load in LOADS))
             starts.add_row(
                 server.title,
                 f"{statistics.median(seconds[server.title]):.2f} ({min(seconds[server.title]):.2f})",
                 f"{idle:.0f}",
-                f"{_memory(container):.0f}",
+                f"{memory(container):.0f}",
                 f"{server.megabytes:.0f}",
             )
     ours, peer = (statistics.median(seconds[title]) for title in (OURS, FASTMCP))
@@ -114,29 +110,49 @@ def bench_server(phases: Phases, prepared: Prepared, runs: int) -> None:
     console.print(f"load average after: {os.getloadavg()[0]:.2f}")
 
 
+def find_load(phases: Phases) -> None:
+    """Have wrk here, and a CPU for it alone.
+
+    Raises:
+        SetupError: One of them can't be had.
+    """
+    if len(os.sched_getaffinity(0)) < 2:
+        raise SetupError("This machine has one CPU.", "run it where server and load can have one each.")
+    if shutil.which("wrk") is None:
+        with phases.phase("wrk") as step:
+            install(ThisHost(), step, ["wrk"], "install wrk (https://github.com/wg/wrk).")
+
+
 def _title(era: str) -> str:
     revision = "2026-07-28" if era == "modern" else "2025-11-25"
     return f"tools/call, {revision}, one core: requests/s · p50/p99 ms · CPU µs per request, by answer and connections"
 
 
 @dataclass
-class _Container:
+class Container:
+    """A container that runs.
+
+    Attributes:
+        pid: Its first process, as this machine numbers it.
+    """
+
     pid: int
 
 
 @contextmanager
-def _running(prepared: Prepared, server: Server) -> Generator[_Container]:
+def running(prepared: Prepared, server: Server) -> Generator[Container]:
+    """A server that has answered its first request; removed at the end."""
     container = _create(prepared, server)
     try:
         container.start()
         _answered(server)
         container.reload()
-        yield _Container(int(container.attrs["State"]["Pid"]))
+        yield Container(int(container.attrs["State"]["Pid"]))
     finally:
         container.remove(force=True)
 
 
-def _start_only(prepared: Prepared, server: Server) -> float:
+def start_only(prepared: Prepared, server: Server) -> float:
     """Seconds from `docker start` to the first `tools/list` that is answered well."""
     container = _create(prepared, server)
     try:
@@ -193,7 +209,12 @@ def _answered(server: Server) -> None:
     raise SetupError(f"{server.title} did not answer within 60 s.", "look at its log: docker logs.")
 
 
-def _best(container: _Container, era: str, load: Load, runs: int) -> Figures:
+def _best(container: Container, era: str, load: Load, runs: int) -> Figures:
+    return max(measured(container, era, load, runs), key=lambda one: one.rate)
+
+
+def measured(container: Container, era: str, load: Load, runs: int) -> list[Figures]:
+    """Load a running server so many times, after a second that does not count."""
     _wrk(era, load, 1)  # caches, and code that is compiled at its first use
     figures: list[Figures] = []
     for _ in range(runs):
@@ -204,7 +225,7 @@ def _best(container: _Container, era: str, load: Load, runs: int) -> Figures:
         figures.append(
             Figures(rate, found["p50"], found["p99"], used / max(1, found["requests"]) * 1e6, int(found["errors"]))
         )
-    return max(figures, key=lambda one: one.rate)
+    return figures
 
 
 def _wrk(era: str, load: Load, seconds: int) -> dict[str, float]:
@@ -222,12 +243,13 @@ def _wrk(era: str, load: Load, seconds: int) -> dict[str, float]:
     return figures
 
 
-def _cpu(container: _Container) -> float:
+def _cpu(container: Container) -> float:
     fields = Path(f"/proc/{container.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _memory(container: _Container) -> float:
+def memory(container: Container) -> float:
+    """Resident memory of its first process, in MB."""
     status = Path(f"/proc/{container.pid}/status").read_text(encoding="ascii")
     (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
     return int(line.split()[1]) * 1024 / 1e6

@@ -50,7 +50,7 @@ def gather(phases: Phases, prepared: Prepared) -> list[Server]:
         SetupError: Something can't be had here.
     """
     host, paths, base = ThisHost(), prepared.paths, prepared.base_image
-    ours = _our_image(prepared)
+    ours = ours_of(prepared, paths.root)
     with phases.phase("Python peers"):
         python = find_python_peers(host, paths, _BASE_PYTHON)
         _compile(prepared, python)
@@ -59,7 +59,6 @@ def gather(phases: Phases, prepared: Prepared) -> list[Server]:
     with phases.phase("Go peer") as step:
         go = find_go_program(host, paths, _PEERS / "go", step)
     package = {paths.root / "mcp_server": "/app/mcp_server", _PEERS: "/bench"}
-    venv = "/opt/venv/bin/python"
     sizes = {
         "python": _megabytes(python),
         "node": _node_megabytes(node.folder, node.node),
@@ -71,15 +70,14 @@ def gather(phases: Phases, prepared: Prepared) -> list[Server]:
     fast = ("python3", "/bench/fast.py")
     sdk = ("python3", "/bench/sdk.py")
     json_alone = {"MODE": "json"}
-    ours_added = _added(prepared, ours, base)
     return [
-        Server(OURS, ours, (venv, "-m", "bench.ours"), {_PEERS: "/app/bench"}, ours_added),
+        ours,
         Server(
             "FastMCP on our hosting",
-            ours,
-            (venv, "/bench/fast.py"),
+            ours.image,
+            (ours.command[0], "/bench/fast.py"),
             {**package, python: "/peer"},
-            ours_added + sizes["python"],
+            ours.megabytes + sizes["python"],
             {"PYTHONPATH": "/app:/peer", "HOSTED": "1"},
         ),
         Server(FASTMCP, base, fast, on_python, sizes["python"], paths_of),
@@ -104,14 +102,24 @@ def gather(phases: Phases, prepared: Prepared) -> list[Server]:
     ]
 
 
-def _our_image(prepared: Prepared) -> str:
-    folder = prepared.paths.root / "mcp_server"
-    build = ["docker", "build", "--quiet", "--network", "host", "--tag", _IMAGE]
+def ours_of(prepared: Prepared, root: Path, image: str = _IMAGE) -> Server:
+    """The reference server's hosting layer as it is in a checkout.
+
+    Raises:
+        SetupError: Its image can't be built.
+    """
+    _build(prepared, root, image)
+    command = ("/opt/venv/bin/python", "-m", "bench.ours")
+    return Server(OURS, image, command, {_PEERS: "/app/bench"}, _added(prepared, image, prepared.base_image))
+
+
+def _build(prepared: Prepared, root: Path, image: str) -> None:
+    folder = root / "mcp_server"
+    build = ["docker", "build", "--quiet", "--network", "host", "--tag", image]
     argument = ["--build-arg", f"BASE_IMAGE={prepared.base_image}", str(folder)]
     done = subprocess.run([*build, *argument], env=prepared.environment(), check=False, capture_output=True, text=True)
     if done.returncode:
         raise SetupError(f"docker build failed: {done.stderr.strip()}", "mend what it names, then run it again.")
-    return _IMAGE
 
 
 def _compile(prepared: Prepared, packages: Path) -> None:

@@ -46,6 +46,14 @@ def _connect(phases: Phases, runs: int) -> None:
     bench_connect(phases, stack.place_of(os.environ), runs)
 
 
+def _before(phases: Phases, runs: int, base: str) -> None:
+    from benchmarks.before import bench_before
+
+    bench_before(phases, prepare(phases), runs, base)
+
+
+BEFORE: Final = "before"
+
 BENCHMARKS: Final[Mapping[str, Callable[[Phases, int], None]]] = {
     "server": _server,
     "up": _up,
@@ -56,13 +64,17 @@ BENCHMARKS: Final[Mapping[str, Callable[[Phases, int], None]]] = {
 }
 
 
-def bench(phases: Phases, name: str, runs: int) -> None:
-    """Run the measurement *name*.
+def bench(phases: Phases, name: str, runs: int, base: str) -> None:
+    """Run the measurement *name*; only `before` measures beside the commit *base*.
 
     Raises:
         SetupError: There is none of that name.
     """
+    if name == BEFORE:
+        _before(phases, runs, base)
+        return
     run = BENCHMARKS.get(name)
     if run is None:
-        raise SetupError(f"There is no benchmark {name!r}.", f"the benchmarks are: {', '.join(BENCHMARKS)}.")
+        known = ", ".join((*BENCHMARKS, BEFORE))
+        raise SetupError(f"There is no benchmark {name!r}.", f"the benchmarks are: {known}.")
     run(phases, runs)

@@ -167,13 +167,18 @@ def proxy(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="What to measure: server, up, fleet, bridge, bridge-soak or connect.")],
+    name: Annotated[
+        str, typer.Argument(help="What to measure: server, up, fleet, bridge, bridge-soak, connect or before.")
+    ],
     runs: Annotated[int, typer.Option(min=1, help="How often; the median is printed.")] = 3,
+    base: Annotated[
+        str, typer.Option(metavar="COMMIT", help="For `before`: the commit that server and bridge are measured beside.")
+    ] = "HEAD",
 ) -> None:
     """Measure, and print the figures."""
     from workbench import bench as benchmarks
 
-    benchmarks.bench(_phases(), name, runs)
+    benchmarks.bench(_phases(), name, runs, base)
 
 
 def main() -> NoReturn:
