@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any, Final
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from infra.fleet import identities, values
 from infra.fleet.base import NO_REPEATS, Model, kind_of, one_kind
 from infra.fleet.kinds import Kind
 
 KINDS: Final = ("iam", "iap", "oauth", "public")
+CLIENT_KINDS: Final = ("iam", "iap", "public")
+"""What is checked in front of a service. With `oauth` the service checks, and only servers are told by what."""
 
 
 class Iam(Model):
@@ -141,3 +143,22 @@ Access = Annotated[
     Kind("[access](#access)", "accesses", "one of `iam`, `iap`, `oauth`, `public`"),
 ]
 """The one key says who checks the caller."""
+
+
+def _checked_in_front(value: Any) -> Any:
+    if kind_of(value, KINDS) == "oauth":
+        raise ValueError(
+            "oauth leaves the check of tokens to the service itself, and a client is not told how: anybody could call"
+            " it, and through it its servers as its account; write iam, or iap for people who log in"
+        )
+    return value
+
+
+ClientAccess = Annotated[
+    Annotated[IamAccess, Tag("iam")] | Annotated[IapAccess, Tag("iap")] | Annotated[PublicAccess, Tag("public")],
+    Discriminator(_kind),
+    one_kind("access", CLIENT_KINDS),
+    BeforeValidator(_checked_in_front),
+    Kind("[access](#access)", "accesses", "one of `iam`, `iap`, `public`"),
+]
+"""Who may call a client: only what is checked in front of it, for a client is any app that listens."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from infra.fleet import identities, quantities, rules, values
-from infra.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess
+from infra.fleet.access import ClientAccess, Iam, IamAccess, IapAccess, OauthAccess
 from infra.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, Mistake, Model, without
 from infra.fleet.kinds import Kind
 from infra.fleet.made import Stdio
@@ -38,7 +38,7 @@ class Client(Model):
         " `http://mcp-SERVER`, through Cloud Service Mesh (a preview), which adds the ID token; needs `vpc`.",
         examples=["sidecar"],
     )
-    access: Access = Field(
+    access: ClientAccess = Field(
         default=IamAccess(iam=Iam()),
         description="Who may call the client itself. By default nobody.",
         examples=[{"iam": {"invokers": ["group:staff@acme.dev"]}}],
@@ -194,6 +194,8 @@ def among(
 
 
 def _cannot_call(client: Client, name: str, server: Server) -> Iterator[str]:
+    if isinstance(server.access, OauthAccess):  # beside the client, too: the server itself asks
+        yield f"{name} asks for a login that an account's ID token is not; give it access by iam"
     if client.topology == "sidecar":
         if server.all_secrets or server.volumes or server.sidecars:
             yield f"{name} has secrets, volumes or sidecars, which would become the client's; write topology: service"
@@ -203,8 +205,6 @@ def _cannot_call(client: Client, name: str, server: Server) -> Iterator[str]:
     if client.topology == "mesh" and isinstance(server.access, IapAccess):
         yield f"{name} is behind IAP, which takes no token of the mesh's; write topology: service"
         return
-    if isinstance(server.access, OauthAccess):
-        yield f"{name} asks for a login that an account's ID token is not; give it access by iam"
     if isinstance(server.access, IapAccess) and server.access.iap.program_audience is None:
         yield (
             f"{name} is behind IAP with Google's own OAuth client, for which no program can make a token; add"
