@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -57,25 +57,26 @@ def bench_up(phases: Phases, place: Place, prepared: Prepared, runs: int) -> Non
 
 
 def _cycle(phases: Phases, place: Place, prepared: Prepared, samples: Samples, *, last: bool) -> str:
-    with _timed(samples["cloud"]):
-        engine = stack.start(phases, place, prepared)
-    stack.publish(phases, place, prepared)
-    with _timed(samples["up"]):
-        servers = stack.deploy(phases, engine).outputs["servers"]
-    with _timed(samples["verify"]):
-        stack.verify_servers(phases, place, servers)
-    with _timed(samples["same"]):
-        unchanged = stack.deploy(phases, engine)
-    if unchanged.touched:
-        raise SetupError(
-            f"A second up, with nothing edited, changed {', '.join(unchanged.touched)}.",
-            "find out why first: figures of such a stack mean nothing.",
-        )
-    overhead = measure_overhead(place, prepared, servers["reference"]) if last else ""
-    source = place.root / "mcp_server" / "app.py"
-    source.write_text(source.read_text(encoding="utf-8") + f"# {time.time_ns()}\n", encoding="utf-8")
-    with _timed(samples["edit"]):
-        stack.deploy(phases, engine)
+    with ExitStack() as deployment:
+        with _timed(samples["cloud"]):
+            engine = deployment.enter_context(stack.start(phases, place, prepared))
+        stack.publish(phases, place, prepared)
+        with _timed(samples["up"]):
+            servers = stack.deploy(phases, engine).outputs["servers"]
+        with _timed(samples["verify"]):
+            stack.verify_servers(phases, place, servers)
+        with _timed(samples["same"]):
+            unchanged = stack.deploy(phases, engine)
+        if unchanged.touched:
+            raise SetupError(
+                f"A second up, with nothing edited, changed {', '.join(unchanged.touched)}.",
+                "find out why first: figures of such a stack mean nothing.",
+            )
+        overhead = measure_overhead(place, prepared, servers["reference"]) if last else ""
+        source = place.root / "mcp_server" / "app.py"
+        source.write_text(source.read_text(encoding="utf-8") + f"# {time.time_ns()}\n", encoding="utf-8")
+        with _timed(samples["edit"]):
+            stack.deploy(phases, engine)
     with _timed(samples["docker"]):
         _docker_alone(place, prepared)
     with _timed(samples["down"]):

@@ -1,10 +1,13 @@
 """The two programs that run behind a deployment: the local cloud, and the stand-ins for Pulumi's plugins.
 
-Both are started as processes of their own and never imported: they outlive the command that starts them, and a
-`kill -9` of either is met by starting it again. A program whose code has changed since it started is replaced.
+Both are started as processes of their own and never imported; a `kill -9` of either is met by starting it again. A
+program whose code has changed since it started is replaced. The cloud outlives the command that starts it. The plugins
+act by the deployer's credentials for whoever may call them, so they end with the process that needs them: the command
+that deploys, or the shell that has evaluated `./dev env`.
 """
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -89,6 +92,7 @@ class Program:
     """One background program of a place.
 
     Attributes:
+        kind: Which of the two.
         name: What its files are named after.
         title: What a person calls it.
         facts: The file in which it says that it is ready, with its process and its address.
@@ -98,7 +102,8 @@ class Program:
         configured_by: The beginnings of the names of the variables that it reads once, when it starts.
     """
 
-    name: Name
+    kind: Name
+    name: str
     title: str
     facts: Path
     arguments: list[str]
@@ -107,12 +112,13 @@ class Program:
     configured_by: tuple[str, ...] = ()
 
 
-def program(place: Place, name: Name) -> Program:
-    """The program *name* of *place*."""
+def program(place: Place, name: Name, until: int | None = None) -> Program:
+    """The program *name* of *place*; *until* is the process that needs the plugins, by default this one."""
     if name == "cloud":
         token = place.cloud_state / "admin-token"
         serve = ["serve", "--state", str(place.cloud_state), "--port", str(place.port)]
         return Program(
+            kind=name,
             name=name,
             title="local cloud",
             facts=place.cloud_state / "cloud.json",
@@ -121,12 +127,14 @@ def program(place: Place, name: Name) -> Program:
             # Without its token it cannot be asked anything; a new start writes it again.
             answers=lambda facts: facts.get("url") == place.url and token.exists() and cloud_answers(place.url),
         )
-    ready = place.state / "plugins.json"
+    needed_by = until or os.getpid()
+    ready = place.state / f"plugins-{needed_by}.json"
     return Program(
-        name=name,
+        kind=name,
+        name=f"{name}-{needed_by}",
         title="stand-in plugins",
         facts=ready,
-        arguments=["-m", "local_cloud.plugins", "--ready-file", str(ready)],
+        arguments=["-m", "local_cloud.plugins", "--ready-file", str(ready), "--until", str(needed_by)],
         mark=str(ready),
         answers=_plugins_answer,
         configured_by=("GOOGLE_", "DOCKER_", "PULUMI_GCP_"),
@@ -193,14 +201,14 @@ class Keeper:
         # Two commands at once start one program, not two.
         with cache_lock(self.place.state, wanted.name, waiting=lambda: None):
             version = {"version": _version(self.place, wanted, environ)}
-            version_file = self.place.state / f"{wanted.name}.version.json"
+            version_file = self._version_file(wanted)
             found = self.running(wanted)
             if found is not None:
                 if _read(version_file) == version and wanted.answers(found):
                     return Running(found["pid"], found, started=False)
                 self.processes.end(found["pid"])
             wanted.facts.unlink(missing_ok=True)
-            if wanted.name == "cloud" and self.listens(self.place.port):
+            if wanted.kind == "cloud" and self.listens(self.place.port):
                 raise _port_taken(self.place.port)
             running = self._started(wanted, environ)
             version_file.write_text(json.dumps(version), encoding="utf-8")
@@ -220,9 +228,13 @@ class Keeper:
         if found is not None:
             self.processes.end(found["pid"])
         wanted.facts.unlink(missing_ok=True)
+        self._version_file(wanted).unlink(missing_ok=True)
+
+    def _version_file(self, wanted: Program) -> Path:
+        return self.place.state / f"{wanted.name}.version.json"
 
     def _started(self, wanted: Program, environ: Mapping[str, str]) -> Running:
-        log = self.place.log(wanted.name)
+        log = self.place.log(wanted.kind)
         log.parent.mkdir(parents=True, exist_ok=True)
         began = log.stat().st_size if log.exists() else 0
         process = self.start(wanted.arguments, self.place.root, environ, log)
@@ -250,24 +262,44 @@ def ensure_cloud(place: Place, environ: Mapping[str, str]) -> Running:
     return Keeper(place).ensure(program(place, "cloud"), environ)
 
 
-def ensure_plugins(place: Place, environ: Mapping[str, str]) -> Running:
-    """Return the place's stand-in plugins, started where they do not run.
+def ensure_plugins(place: Place, environ: Mapping[str, str], until: int | None = None) -> Running:
+    """Return the stand-in plugins that end with the process *until*, by default this one; started where needed.
 
     Raises:
         SetupError: They cannot start; the message is their own.
     """
-    return Keeper(place).ensure(program(place, "plugins"), environ)
+    return Keeper(place).ensure(program(place, "plugins", until), environ)
+
+
+def stop_plugins(place: Place) -> None:
+    """End the plugins that this process needed."""
+    Keeper(place).stop(program(place, "plugins"))
 
 
 def stop(place: Place) -> None:
     """End the place's background programs; those that do not run are no mistake."""
-    Keeper(place).stop(program(place, "plugins"))
-    Keeper(place).stop(program(place, "cloud"))
+    for one in (*_every_plugins(place), program(place, "cloud")):
+        Keeper(place).stop(one)
 
 
 def running(place: Place, name: Name) -> dict[str, Any] | None:
     """What the background program *name* wrote about itself, or None where it does not run."""
-    return Keeper(place).running(program(place, name))
+    programs = _every_plugins(place) if name == "plugins" else [program(place, name)]
+    return next((found for one in programs if (found := Keeper(place).running(one)) is not None), None)
+
+
+def shell_of(pid: int) -> int:
+    """The process whose life is that of the shell in which the command *pid* runs: its session's first.
+
+    That of a command that began a session of its own is its parent.
+    """
+    leader = os.getsid(pid)
+    return os.getppid() if leader in {0, pid} or not Processes().alive(leader) else leader
+
+
+def _every_plugins(place: Place) -> list[Program]:
+    numbers = [file.stem.removeprefix("plugins-") for file in place.state.glob("plugins-*.json")]
+    return [program(place, "plugins", int(number)) for number in numbers if number.isascii() and number.isdecimal()]
 
 
 def port_of(state: Path) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from pulumi import automation
 
+from cloud_build import peers
 from workbench.background import Place
 from workbench.phases import SetupError, Step
 from workbench.stack_lock import StackLock
@@ -154,7 +155,8 @@ class Engine:
             return done
 
         try:
-            return finish(run, step)
+            with peers.guarding():
+                return finish(run, step)
         except automation.ConcurrentUpdateError:
             raise self._lock.refusal() from None
         except automation.CommandError as failed:

@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,6 +22,8 @@ from workbench.layers import Repository
 from workbench.paths import Paths
 from workbench.phases import Phases, SetupError
 from workbench.setup import Prepared, prepare
+from workbench.setup.docker_engine import find_docker
+from workbench.setup.host import ThisHost
 from workbench.setup.locks import lock_or_refuse
 from workbench.state import deployed_stack, recorded, state_file
 from workbench.verify import verify as verify_servers
@@ -83,9 +85,9 @@ def up(phases: Phases, stack: str | None = None) -> None:
     place = chosen_stack(place_of(os.environ), stack)  # first: setting up a bare machine takes minutes
     prepared = prepare(phases)
     with _alone(place):
-        engine = start(phases, place, prepared)
-        publish(phases, place, prepared)
-        outcome = deploy(phases, engine)
+        with start(phases, place, prepared) as engine:
+            publish(phases, place, prepared)
+            outcome = deploy(phases, engine)
         servers = outcome.outputs["servers"]
         verify_servers(phases, place, servers)
     if not outcome.touched:
@@ -102,18 +104,22 @@ def _alone(place: Place) -> AbstractContextManager[None]:
     return lock_or_refuse(place.state / "locks" / "stack.lock", refusal)
 
 
-def start(phases: Phases, place: Place, prepared: Prepared) -> Engine:
-    """Start what a deployment needs and return the engine that drives it."""
+@contextmanager
+def start(phases: Phases, place: Place, prepared: Prepared) -> Generator[Engine]:
+    """Start what a deployment needs; the engine that drives it, and the plugins that it calls, last until the end."""
     place.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     place.state.chmod(0o700)  # keys, tokens and logs are for this user alone
-    with phases.phase("Local cloud") as step:
-        environ = {**prepared.environment(), **exports(place, None)}
-        cloud, plugins = phases.concurrently(
-            lambda: background.ensure_cloud(place, environ), lambda: background.ensure_plugins(place, environ)
-        )
-        step.note(f"{place.url}, {'started' if cloud.started or plugins.started else 'running'}")
-    providers = str(plugins.facts["PULUMI_DEBUG_PROVIDERS"])
-    return Engine(place, prepared.pulumi, {**prepared.environment(), **exports(place, providers)})
+    try:
+        with phases.phase("Local cloud") as step:
+            environ = {**prepared.environment(), **exports(place, None)}
+            cloud, plugins = phases.concurrently(
+                lambda: background.ensure_cloud(place, environ), lambda: background.ensure_plugins(place, environ)
+            )
+            step.note(f"{place.url}, {'started' if cloud.started else 'running'}")
+        providers = str(plugins.facts["PULUMI_DEBUG_PROVIDERS"])
+        yield Engine(place, prepared.pulumi, {**prepared.environment(), **exports(place, providers)})
+    finally:
+        background.stop_plugins(place)
 
 
 def publish(phases: Phases, place: Place, prepared: Prepared) -> None:
@@ -177,10 +183,10 @@ def down(phases: Phases, *, force: bool = False) -> None:
 
 def take_down(phases: Phases, place: Place, prepared: Prepared, *, force: bool = False) -> None:
     """Destroy the stack in *place*; with *force* also what its state does not know."""
-    engine = start(phases, place, prepared)
-    if not force:
-        with phases.phase("pulumi destroy") as step:
-            step.note(str(engine.destroy(step)) if engine.exists() else "there is no stack")
+    with start(phases, place, prepared) as engine:
+        if not force:
+            with phases.phase("pulumi destroy") as step:
+                step.note(str(engine.destroy(step)) if engine.exists() else "there is no stack")
     with phases.phase("Proof") as step:
         cloud = background.running(place, "cloud") or {}
         if force:
@@ -211,8 +217,9 @@ def status(phases: Phases) -> None:
     """Print what is deployed and where it answers."""
     place = place_of(os.environ)
     cloud, plugins = background.running(place, "cloud"), background.running(place, "plugins")
-    for title, facts in (("Local cloud", cloud), ("Stand-in plugins", plugins)):
-        phases.out.print(f"{title:<17} " + (f"running, process {facts['pid']}" if facts else "not running"))
+    phases.out.print("Local cloud       " + (f"running, process {cloud['pid']}" if cloud else "not running"))
+    if plugins:
+        phases.out.print(f"Stand-in plugins  running for a command or a shell, process {plugins['pid']}")
     stack = recorded(place)
     if not stack.resources:
         phases.out.print(f"Stack {place.stack:<11} not deployed; deploy it with ./dev up.")
@@ -223,13 +230,17 @@ def status(phases: Phases) -> None:
 
 
 def env(phases: Phases) -> None:
-    """Print the exports for the user's own shell."""
-    del phases  # this output is for a shell
+    """Print the exports for the user's own shell, and start the plugins that they name."""
     place = place_of(os.environ)
-    plugins = background.running(place, "plugins")
-    if plugins is None or background.running(place, "cloud") is None:
+    if background.running(place, "cloud") is None:
         raise SetupError("The local cloud is not running.", "start it with ./dev up.")
-    sys.stdout.write(shell(exports(place, str(plugins["PULUMI_DEBUG_PROVIDERS"]))) + "\n")
+    host = ThisHost()
+    with phases.phase("Stand-in plugins") as step:
+        docker_host = find_docker(host, Paths.of(os.environ), step).host
+        environ = {**os.environ, **exports(place, None), "DOCKER_HOST": docker_host}
+        plugins = background.ensure_plugins(place, environ, until=background.shell_of(os.getpid()))
+        step.note("until this shell ends, or ./dev down")
+    sys.stdout.write(shell(exports(place, str(plugins.facts["PULUMI_DEBUG_PROVIDERS"]))) + "\n")
 
 
 def logs(phases: Phases, name: str, *, follow: bool = False) -> None:

@@ -52,8 +52,10 @@ class Machine:
         return FakeProcess(pid, log)
 
     def say(self, arguments, pid):
-        name = "plugins" if "local_cloud.plugins" in arguments else "cloud"
-        facts = program(self.place, name).facts
+        plugins = "local_cloud.plugins" in arguments
+        facts = (
+            program(self.place, "plugins", int(arguments[-1])).facts if plugins else program(self.place, "cloud").facts
+        )
         facts.parent.mkdir(parents=True, exist_ok=True)
         facts.write_text(json.dumps({"pid": pid, "url": self.place.url, "port": self.place.port}))
 
@@ -138,6 +140,17 @@ def test_plugins_are_replaced_when_what_configures_them_changes(keeper, place, m
     assert keeper.ensure(wanted, {**ENVIRON, **changed}).started is restarted
 
 
+def test_each_process_has_plugins_of_its_own_which_end_with_it(keeper, place, machine):
+    one, other = (replace(program(place, "plugins", pid), answers=lambda _facts: True) for pid in (41, 42))
+    assert keeper.ensure(one, ENVIRON).started
+    assert keeper.ensure(other, ENVIRON).started
+    assert [words[-2:] for words in machine.table.values()] == [["--until", "41"], ["--until", "42"]]
+    keeper.stop(one)
+    assert keeper.running(one) is None
+    assert keeper.running(other) is not None
+    assert [file.name for file in place.state.glob("plugins-41*")] == [], "nothing of it is left"
+
+
 def test_another_port_is_another_program(keeper, place, machine):
     cloud = replace(program(place, "cloud"), answers=lambda _facts: True)
     keeper.ensure(cloud, ENVIRON)
@@ -193,7 +206,7 @@ def test_only_the_last_start_counts(keeper, machine, place, wanted):
     with pytest.raises(SetupError) as failure:
         keeper.ensure(wanted, ENVIRON)
     assert failure.value.message == f"The {wanted.title} ended while it started: ImportError: no module x"
-    assert str(place.log(wanted.name)) in failure.value.next_step
+    assert str(place.log(wanted.kind)) in failure.value.next_step
 
 
 def test_a_program_that_never_answers_is_given_up_and_ended(keeper, machine, wanted):

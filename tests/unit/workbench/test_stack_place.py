@@ -193,7 +193,7 @@ def test_status_says_that_no_server_answers_while_the_cloud_is_dead(deployed, cl
     stack.status(plain)
     lines = printed().splitlines()
     assert lines[0].split() == ["Local", "cloud", "not", "running"]
-    assert lines[2].endswith("1 resources; no server answers until ./dev up starts the local cloud again")
+    assert lines[1].endswith("1 resources; no server answers until ./dev up starts the local cloud again")
     assert "  proxy     ./dev proxy echo --port 3001" in lines
 
 

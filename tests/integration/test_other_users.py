@@ -1,0 +1,121 @@
+"""The providers' ports are open to every user of the machine, but answer only the one who deploys, and end in time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from google.protobuf import empty_pb2
+from pulumi.runtime.proto import plugin_pb2
+from pulumi.runtime.proto.provider_pb2_grpc import ResourceProviderStub
+
+from cloud_build import peers
+from tests.integration.checkout import ROOT, eventually
+from workbench.processes import Processes
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be another user as well"),
+]
+
+ASK = """
+import os, sys
+import grpc
+from google.protobuf import empty_pb2
+os.setgid(65534); os.setuid(65534)
+call = grpc.insecure_channel(sys.argv[1]).unary_unary(
+    "/pulumirpc.ResourceProvider/GetPluginInfo", lambda _: b"", lambda answer: answer)
+try:
+    print("answered", call(empty_pb2.Empty(), timeout=30))
+except grpc.RpcError as refused:
+    print(refused.code().name, refused.details())
+"""
+
+
+def as_nobody(address):
+    """What another user is told there."""
+    done = subprocess.run([sys.executable, "-c", ASK, address], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def answer(address):
+    """What this user is told there."""
+    with grpc.insecure_channel(address) as channel:
+        return ResourceProviderStub(channel).GetPluginInfo(empty_pb2.Empty(), timeout=30)
+
+
+def stand_ins(folder):
+    """Started by a command that then waits, as `./dev up` does while the engine works."""
+    ready = folder / "ready.json"
+    program = (
+        "import os, subprocess, sys\n"
+        f"subprocess.run([sys.executable, '-m', 'local_cloud.plugins', '--ready-file', {str(ready)!r},"
+        " '--until', str(os.getpid())])"
+    )
+    command = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
+    facts = eventually(lambda: ready.exists() and json.loads(ready.read_text()), "the stand-ins are ready", 60)
+    ports = [pair.partition(":")[2] for pair in facts["PULUMI_DEBUG_PROVIDERS"].split(",")]
+    return command, facts["pid"], [f"127.0.0.1:{port}" for port in ports]
+
+
+def image_builder(folder):
+    """Started by an engine, which reads the port."""
+    say = folder / "port"
+    program = (
+        "import subprocess, sys\n"
+        f"with open({str(say)!r}, 'w') as out:\n"
+        "    made = subprocess.Popen(['cloud_build/pulumi-resource-mcpfleet-build', '127.0.0.1:9'], stdout=out)\n"
+        f"    open({str(folder / 'pid')!r}, 'w').write(str(made.pid))\n"
+        "made.wait()"
+    )
+    environment = {**os.environ, "MCPFLEET_PYTHON": sys.executable}
+    command = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=environment)
+    port = eventually(lambda: say.exists() and say.read_text().strip(), "the provider says its port", 60)
+    return command, int((folder / "pid").read_text()), [f"127.0.0.1:{port}"]
+
+
+@pytest.fixture(params=[stand_ins, image_builder])
+def provider(request, tmp_path):
+    command, pid, addresses = request.param(tmp_path)
+    yield command, pid, addresses
+    command.kill()
+    command.wait(30)
+    eventually(lambda: not Processes().alive(pid), "the provider has ended", 30)
+
+
+def test_another_user_is_refused_and_this_one_is_answered(provider):
+    _, _, addresses = provider
+    for address in addresses:
+        assert isinstance(answer(address), plugin_pb2.PluginInfo)
+        assert as_nobody(address) == f"PERMISSION_DENIED {peers.REFUSED}"
+        assert isinstance(answer(address), plugin_pb2.PluginInfo)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_provider_ends_with_the_process_that_needs_it_however_that_ends(provider, number):
+    command, pid, _ = provider
+    command.send_signal(number)
+    command.wait(30)
+    eventually(lambda: not Processes().alive(pid), "the provider has ended", 30)
+
+
+def test_another_user_cannot_have_the_program_run_by_the_automation_api():
+    """The engine calls back into `./dev` for the program; so could anybody."""
+    with peers.guarding():
+        server = grpc.server(ThreadPoolExecutor(1))
+    handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: empty_pb2.Empty())
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("pulumirpc.ResourceProvider", {"GetPluginInfo": handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert as_nobody(f"127.0.0.1:{port}") == f"PERMISSION_DENIED {peers.REFUSED}"
+    finally:
+        server.stop(0).wait()
