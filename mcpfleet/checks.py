@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
-from rich.markup import escape
 
 from mcpfleet.errors import UsageError
+from mcpfleet.shown import marked_up
 
 if TYPE_CHECKING:
     from mcpfleet.doctor import Line
@@ -27,7 +27,7 @@ def arguments_of(text: str | None) -> Mapping[str, Any]:
     """
     try:
         found: object = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--arguments is not JSON: {error}. Give an object such as '{{\"a\": 1}}'.") from None
     if not isinstance(found, dict):
         raise UsageError("--arguments is not a JSON object; give one such as '{\"a\": 1}'.")
@@ -37,10 +37,10 @@ def arguments_of(text: str | None) -> Mapping[str, Any]:
 def print_reports(out: Console, reports: Sequence[Report], identities: Mapping[str, str]) -> None:
     """Print what was seen, server by server."""
     for report in reports:
-        out.print(f"[bold]{escape(report.server)}[/]  as {escape(identities[report.server])}")
+        out.print(f"[bold]{marked_up(report.server)}[/]  as {marked_up(identities[report.server])}")
         for mark, lines in (("ok", report.passed), ("warn", report.warned), ("bad", report.failed)):
             for line in lines:
-                out.print(f"  {_MARKS[mark]} {escape(line)}")
+                out.print(f"  {_MARKS[mark]} {marked_up(line)}")
         if report.first_ms is not None and report.median_ms is not None:
             out.print(f"    first answer after {report.first_ms:.0f} ms, then {report.median_ms:.1f} ms (median)")
     total, failed = sum(len(one.passed) + len(one.failed) for one in reports), sum(len(one.failed) for one in reports)
@@ -59,8 +59,8 @@ def reports_json(reports: Sequence[Report], identities: Mapping[str, str]) -> st
 
 def print_lines(out: Console, title: str, lines: Sequence[Line]) -> None:
     """Print a diagnosis."""
-    out.print(f"[bold]{escape(title)}[/]")
+    out.print(f"[bold]{marked_up(title)}[/]")
     for line in lines:
-        out.print(f"  {_MARKS[line.kind]} {escape(line.text)}")
+        out.print(f"  {_MARKS[line.kind]} {marked_up(line.text)}")
         if line.step:
-            out.print(f"      {escape(line.step)}")
+            out.print(f"      {marked_up(line.step)}")

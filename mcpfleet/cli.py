@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from mcpfleet import options
 from mcpfleet.errors import AuthError, McpfleetError, UsageError
+from mcpfleet.shown import InertFormatter, console, inert_lines, marked_up
 
 if TYPE_CHECKING:
     import uvicorn
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mcpfleet.sources import TokenSource
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-_out = Console(soft_wrap=True, highlight=False)  # soft wrap: a command that is copied must stay one line
-_err = Console(stderr=True, soft_wrap=True, highlight=False)
+_out = console()
+_err = console(stderr=True)
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     try:
         app()
     except McpfleetError as error:
-        _err.print(f"[bold red]Error:[/] {escape(str(error))}")
+        _err.print(f"[bold red]Error:[/] {escape(inert_lines(str(error)))}")
         raise SystemExit(error.exit_code) from None
 
 
@@ -124,8 +124,8 @@ def proxy(
 
     listener = _listen(port)
     here = f"http://127.0.0.1:{listener.getsockname()[1]}{target.path}"
-    _out.print(f"[bold]{escape(here)}[/] -> {escape(target.origin + target.path)}")
-    _out.print(f"as {escape(auth.tokens.identity)}; only programs on this machine; Ctrl-C ends it")
+    _out.print(f"[bold]{marked_up(here)}[/] -> {marked_up(target.origin + target.path)}")
+    _out.print(f"as {marked_up(auth.tokens.identity)}; only programs on this machine; Ctrl-C ends it")
     _serve(Proxy(target, auth), listener)
 
 
@@ -328,7 +328,9 @@ def server_config(application: ASGIApp) -> uvicorn.Config:
 
 def _log_to_stderr(level: int = logging.WARNING) -> None:
     # Plain, not rich's handler: that one folds lines, and a folded command cannot be copied.
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler()
+    handler.setFormatter(InertFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("mcpfleet").setLevel(level)
     # Its complaints about a missing metadata server are ours to make, in one message.
     logging.getLogger("google.auth").setLevel(logging.ERROR)

@@ -118,8 +118,9 @@ class Launch:
 
     def arguments(self, server: Server) -> list[str]:
         """What follows the command. All is spelled out: the client's folder has no stack."""
-        known = ["--url", server.target.mcp_url, "--audience", server.audience]
-        return [*self.before, "connect", server.name, *known, *self.identity]
+        known = ["--url", server.target.mcp_url, f"--audience={server.audience}"]
+        # Behind the `--` nothing is an option, whatever a name may be one day.
+        return [*self.before, "connect", *known, *self.identity, "--", server.name]
 
 
 _MAC: Final = "~/Library/Application Support"

@@ -10,11 +10,12 @@ from typing import Any, Final, cast, get_args
 from urllib.parse import urlsplit
 
 from rich.console import Console
-from rich.markup import escape
 
 from mcpfleet import install as files
 from mcpfleet.clients import Client, Launch, Via
 from mcpfleet.errors import UsageError
+from mcpfleet.net import host_of, is_loopback
+from mcpfleet.shown import inert, marked_up
 from mcpfleet.stack import Server, Stack
 
 Entries = Mapping[str, Mapping[str, Any]]
@@ -56,15 +57,23 @@ def proxy_port(server: Server, otherwise: int) -> int:
     entries: Any = cast("dict[str, Any]", config).get("mcpServers") if isinstance(config, dict) else None
     for entry in cast("dict[str, Any]", entries).values() if isinstance(entries, dict) else ():
         url = cast("dict[str, Any]", entry).get("url") if isinstance(entry, dict) else None
-        found = urlsplit(str(url)).port
-        if found is not None and urlsplit(str(url)).hostname in {"127.0.0.1", "localhost"}:
+        found = loopback_port(str(url))
+        if found is not None:
             return found
     return otherwise
 
 
+def loopback_port(url: str) -> int | None:
+    """The port of a URL of this machine; None where it is none."""
+    if not is_loopback(host_of(url)):
+        return None
+    return urlsplit(url).port
+
+
 def print_servers(out: Console, client: Client, entries: Entries) -> None:
     """Print the configuration, and nothing else: it can be piped into a file."""
-    out.print(json.dumps({client.key: entries}, indent=2, ensure_ascii=False), markup=False, highlight=False)
+    text = json.dumps({client.key: entries}, indent=2, ensure_ascii=False)
+    out.print("\n".join(inert(line) for line in text.split("\n")), markup=False)
 
 
 def install_servers(
@@ -73,24 +82,25 @@ def install_servers(
     """Merge the configuration into a file, which may lie `elsewhere` than the client's; say how to undo it."""
     change = files.install(file, client.key, entries, force=force)
     if not change.names:
-        out.print(f"{escape(str(file))} has them already; nothing was changed.")
+        out.print(f"{marked_up(str(file))} has them already; nothing was changed.")
         return
-    out.print(f"[bold]{escape(client.title)}[/]: {', '.join(change.names)} in {escape(str(file))}")
+    out.print(f"[bold]{marked_up(client.title)}[/]: {marked_up(', '.join(change.names))} in {marked_up(str(file))}")
     _say_backup(out, change)
-    undo = [client.name, *change.names, *(["--file", str(file)] if elsewhere else []), "--remove"]
-    out.print(f"{client.after} Undo with: {_COMMAND} {shlex.join(undo)}", markup=False)
+    undo = [client.name, "--remove", *([f"--file={file}"] if elsewhere else []), "--", *change.names]
+    out.print(inert(f"{client.after} Undo with: {_COMMAND} {shlex.join(undo)}"), markup=False)
 
 
 def remove_servers(out: Console, client: Client, file: Path, names: list[str]) -> None:
     """Take servers out of a file, and say which."""
     change = files.remove(file, client.key, names)
     if not change.names:
-        out.print(f"{escape(str(file))} has none of them; nothing was changed.")
+        out.print(f"{marked_up(str(file))} has none of them; nothing was changed.")
         return
-    out.print(f"[bold]{escape(client.title)}[/]: {', '.join(change.names)} removed from {escape(str(file))}")
+    gone = marked_up(", ".join(change.names))
+    out.print(f"[bold]{marked_up(client.title)}[/]: {gone} removed from {marked_up(str(file))}")
     _say_backup(out, change)
 
 
 def _say_backup(out: Console, change: files.Change) -> None:
     if change.backup is not None:
-        out.print(f"The file as it was: {escape(str(change.backup))}")
+        out.print(f"The file as it was: {marked_up(str(change.backup))}")

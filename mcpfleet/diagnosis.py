@@ -6,6 +6,7 @@ matter. The causes are those of google-apis.md 5.1 and of mcp.md sections 5 and 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -76,7 +77,8 @@ def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: Ca
     if status < 300 or is_the_servers(headers):
         return None
     service, region = target.service_and_region
-    place = f"{service} --region={region}"
+    place = f"{shlex.quote(service)} --region={shlex.quote(region)}"
+    member = shlex.quote(caller.member or "user:EMAIL")  # a token's word, in a command that is copied
     proxied = headers.get("x-goog-iap-generated-response") == "true"
     match status:
         case 401 if proxied:
@@ -90,7 +92,7 @@ def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: Ca
             step = (
                 f"Add it to the server's access.iap.members and run `pulumi up`, or type: gcloud iap web "
                 f"add-iam-policy-binding --resource-type=cloud-run --service={place} "
-                f"--member={caller.member or 'user:EMAIL'} --role=roles/iap.httpsResourceAccessor"
+                f"--member={member} --role=roles/iap.httpsResourceAccessor"
             )
         case 401:
             cause = f"{target.origin} did not accept the token of {caller.identity} for {caller.audience}."
@@ -102,7 +104,7 @@ def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: Ca
             cause = f"{caller.identity} may not call {target.origin}."
             step = (
                 f"Add it to the server's access.iam.invokers and run `pulumi up`, or type: gcloud run services "
-                f"add-iam-policy-binding {place} --member={caller.member or 'user:EMAIL'} --role=roles/run.invoker"
+                f"add-iam-policy-binding {place} --member={member} --role=roles/run.invoker"
             )
         case 404:
             cause = f"there is no such service at {target.origin}, it cannot be reached from here, or not by this path."

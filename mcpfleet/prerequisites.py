@@ -7,6 +7,7 @@ that the local cloud answers as Google does. What it could not ask, it says.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -107,7 +108,7 @@ def project(name: str, api: Api, environ: Mapping[str, str]) -> list[Line]:
     try:
         status, found = api("GET", f"{manager}/projects/{name}")
         if status != 200:
-            step = f"Check its id, and that you may see it: gcloud projects describe {name}"
+            step = f"Check its id, and that you may see it: gcloud projects describe {shlex.quote(name)}"
             return [Line("bad", f"the project {name} is not to be seen: {_message(status, found)}", step)]
         lines = [Line("ok", f"project {name} is {str(found.get('lifecycleState', 'there')).lower()}")]
         lines.append(_billing(name, *api("GET", f"{billing}/projects/{name}/billingInfo")))
@@ -129,7 +130,7 @@ def _billing(name: str, status: int, found: Mapping[str, Any]) -> Line:
         return Line("skip", f"billing: {_message(status, found)}")
     if found.get("billingEnabled"):
         return Line("ok", "billing is enabled")
-    step = f"Link an account: gcloud billing projects link {name} --billing-account=ACCOUNT"
+    step = f"Link an account: gcloud billing projects link {shlex.quote(name)} --billing-account=ACCOUNT"
     return Line("bad", "billing is not enabled, so Cloud Run and the registry refuse everything", step)
 
 
@@ -139,7 +140,7 @@ def _enabled(name: str, api: str, status: int, found: Mapping[str, Any]) -> Line
     if found.get("state") == "ENABLED":
         return Line("ok", f"{api} is enabled")
     if api in {"serviceusage.googleapis.com", "cloudresourcemanager.googleapis.com"}:
-        step = f"gcloud services enable {api} --project={name}"
+        step = f"gcloud services enable {api} --project={shlex.quote(name)}"
         return Line("bad", f"{api} is not enabled, and without it no other can be", step)
     return Line("ok", f"{api} is not enabled yet; `pulumi up` enables it")
 
@@ -152,7 +153,7 @@ def _permissions(name: str, status: int, found: Mapping[str, Any]) -> list[Line]
     for role in dict.fromkeys(ROLES.values()):
         lacking = [one for one, its in ROLES.items() if its == role and one not in held]
         if lacking:
-            step = f"gcloud projects add-iam-policy-binding {name} --member=user:YOU --role={role}"
+            step = f"gcloud projects add-iam-policy-binding {shlex.quote(name)} --member=user:YOU --role={role}"
             lines.append(Line("bad", f"you lack {', '.join(lacking)}, which {role} holds", step))
         else:
             lines.append(Line("ok", f"you have what {role} gives"))

@@ -15,9 +15,14 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from mcpfleet.errors import McpfleetError, UsageError
+from mcpfleet.grammar import mistakes
+from mcpfleet.shown import inert
 from mcpfleet.target import Target
 
 PULUMI_SECONDS: Final = 60.0
+LARGEST_FILE: Final = 64 << 20
+"""Bytes of an outputs file or a state that are read: a large fleet's state has some hundred thousand."""
+_MISTAKES_SHOWN: Final = 20
 _PROJECT: Final = "mcpfleet"
 _STACK_TYPE: Final = "pulumi:pulumi:Stack"
 
@@ -159,7 +164,11 @@ def _run(command: list[str], folder: Path) -> tuple[int, str, str]:
 
 def _read_file(file: Path) -> Mapping[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            content = opened.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            raise McpfleetError(f"{file} is larger than {LARGEST_FILE >> 20} MiB, so it holds no stack's outputs.")
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise McpfleetError(
@@ -171,8 +180,8 @@ def _read_file(file: Path) -> Mapping[str, Any]:
 def _parse(text: str, origin: str) -> Mapping[str, Any]:
     try:
         found: object = json.loads(text)
-    except ValueError as error:
-        raise McpfleetError(f"{origin} gave no JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise McpfleetError(f"{origin} gave no JSON: {inert(str(error))}.") from error
     outputs = found if _at(found, "checkpoint") is None else _of_checkpoint(found)
     if not isinstance(outputs, dict):
         raise McpfleetError(f"{origin} holds no stack's outputs.")
@@ -197,19 +206,42 @@ def servers_of(outputs: Mapping[str, Any], origin: str) -> dict[str, Server]:
     """Read the output `servers`.
 
     Raises:
-        McpfleetError: It is missing, or a server in it has no URL.
+        McpfleetError: It is missing, or a word in it is not of its grammar; every mistake is named.
     """
-    listed = outputs.get("servers")
-    if not isinstance(listed, dict) or not listed:
-        raise McpfleetError(f"{origin} has no servers: nothing is deployed there. Deploy with `pulumi up`.")
     found: dict[str, Server] = {}
-    for name, one in cast("dict[str, Any]", listed).items():
-        url, audience = _at(one, "mcp_url"), _at(one, "audience")
-        if not isinstance(url, str) or not isinstance(audience, str):
-            raise McpfleetError(f"{origin}: servers.{name} has no mcp_url and audience. Run `pulumi up` once more.")
+    for name, one in services_of(outputs, "servers", origin, ("mcp_url", "audience")).items():
+        url, audience = str(one["mcp_url"]), str(one["audience"])
         invokers = _at(one, "invokers") or ()
         service, region = _at(one, "service"), _at(one, "region")
         place = (service, region) if isinstance(service, str) and isinstance(region, str) else None
         target = replace(Target.parse(url), place=place)
         found[name] = Server(name, target, audience, tuple(str(who) for who in invokers), one)
     return found
+
+
+def services_of(
+    outputs: Mapping[str, Any], kind: str, origin: str, required: tuple[str, ...]
+) -> Mapping[str, Mapping[str, Any]]:
+    """The services of an output, each word of the grammar that commands and configurations rely on.
+
+    Args:
+        outputs: A stack's outputs.
+        kind: The output: `servers` or `clients`.
+        origin: Where they were read, for a person.
+        required: The keys that each must have.
+
+    Raises:
+        McpfleetError: There are none, or a word is not of its grammar; every mistake is named.
+    """
+    listed = outputs.get(kind)
+    if not isinstance(listed, dict) or not listed:
+        raise McpfleetError(f"{origin} has no {kind}: nothing is deployed there. Deploy with `pulumi up`.")
+    services = cast("Mapping[str, Mapping[str, Any]]", listed)
+    if wrong := list(mistakes(kind, services, required)):
+        more = [f"and {len(wrong) - _MISTAKES_SHOWN} more"] if len(wrong) > _MISTAKES_SHOWN else []
+        raise McpfleetError(
+            f"{origin} cannot be used: "
+            + "; ".join(wrong[:_MISTAKES_SHOWN] + more)
+            + ". Run `pulumi up` once more to have it written anew; if it comes from somebody else, do not trust it."
+        )
+    return services

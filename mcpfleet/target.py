@@ -10,6 +10,9 @@ import httpx2
 from mcpfleet.errors import UsageError
 from mcpfleet.net import is_loopback
 
+# RFC 3986 without what a shell or a reader stumbles over: quotes, $, backquotes, brackets, pipes, spaces.
+_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+(/[A-Za-z0-9._~%!*+,;=:@&/-]*)?([?#][!-~]*)?")
+_HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,252}[a-z0-9])?\.?|[0-9a-f:.]+:[0-9a-f:.]*")
 _CLOUD_RUN_HOST = re.compile(r"(?P<service>[a-z][a-z0-9-]*)-\d+\.(?P<region>[a-z0-9-]+)\.run\.app")
 
 
@@ -41,15 +44,22 @@ class Target:
         Raises:
             UsageError: It is not one, or a token would cross the network in the clear.
         """
+        text = text.strip()
+        shown = repr(text[:200])
         try:
-            url = httpx2.URL(text.strip())
+            url = httpx2.URL(text)
         except httpx2.InvalidURL as error:
-            raise UsageError(f"{text!r} is not a URL ({error}). Give one such as https://….run.app.") from error
-        if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
-            raise UsageError(f"{text!r} is not a service's URL. Give one such as https://….run.app.")
+            raise UsageError(f"{shown} is not a URL ({error}). Give one such as https://….run.app.") from error
+        # What httpx2 sends is what is looked at: a host in another script as the network knows it.
+        host = url.netloc.decode("ascii", "replace")
+        bare = url.raw_host.decode("ascii", "replace")
+        plain = _TEXT.fullmatch(text) and _HOST.fullmatch(bare)
+        if url.scheme not in {"http", "https"} or not url.host or url.userinfo or not plain:
+            raise UsageError(f"{shown} is not a service's URL. Give one such as https://….run.app.")
+        if url.port is not None and not 1 <= url.port <= 65535:
+            raise UsageError(f"{shown} has the port {url.port}; a port is a number from 1 to 65535.")
         if bearer and url.scheme == "http" and not is_loopback(url.host):
             raise UsageError(f"An ID token must not cross the network in the clear. Use https://{url.host}.")
-        host = url.netloc.decode("ascii")
         return cls(f"{url.scheme}://{host}", host, url.path.rstrip("/"))
 
     @property

@@ -39,7 +39,7 @@ class Admin:
         Args:
             service: Its full name: `projects/…/locations/…/services/…`.
         """
-        return self._ask("GET", "/_local/logs", {"service": service}).text.splitlines()
+        return self._ask("GET", "/_local/logs", {"service": service}).text.removesuffix("\n").split("\n")
 
     def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> httpx2.Response:
         url = self.place.url

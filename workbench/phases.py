@@ -17,6 +17,8 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 
+from mcpfleet.shown import inert, inert_lines, marked_up
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -96,8 +98,8 @@ class Step:
 
     def say(self, text: str) -> None:
         """Print lines that stay, below the phases that have ended."""
-        for line in text.splitlines():
-            self._phases.console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        for line in text.split("\n"):
+            self._phases.console.print(f"  {inert(line)}", markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def phase(self, title: str) -> Generator["Step"]:
@@ -116,8 +118,8 @@ class Phases:
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
-        self.out = Console(highlight=False)
+        self.console = console or Console(stderr=True, highlight=False, emoji=False)
+        self.out = Console(highlight=False, emoji=False)
         self.clock = clock
         self.results: list[Result] = []
         self._running: list[Step] = []
@@ -173,8 +175,8 @@ class Phases:
         if error.shown:
             return
         error.shown = True
-        self.console.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
-        self.console.print(f"[bold]next:[/]  {escape(error.next_step)}", soft_wrap=True)
+        self.console.print(f"[bold red]error:[/] {escape(inert_lines(error.message))}", soft_wrap=True)
+        self.console.print(f"[bold]next:[/]  {escape(inert_lines(error.next_step))}", soft_wrap=True)
 
     def show_progress(self, step: Step) -> None:
         """Show what a running phase does now (used by `Step.progress`)."""
@@ -192,7 +194,7 @@ class Phases:
         if self.clock() - step.last_plain >= PLAIN_PROGRESS_SECONDS:
             step.last_plain = self.clock()
             text = f"{'  ' * step.depth}  … {step.title}" + (f": {step.progressed}" if step.progressed else "")
-            self.console.print(text, markup=False, soft_wrap=True)
+            self.console.print(inert(text), markup=False, soft_wrap=True)
 
     def _keep_beating(self, ended: threading.Event) -> None:
         while not ended.wait(_LOOK_SECONDS):
@@ -252,14 +254,16 @@ class Phases:
         picture.add_column(style="dim")
         for step in list(self._running):
             seconds = f"{self.clock() - step.started:.0f} s"
-            picture.add_row(step.spinner, escape("  " * step.depth + step.title), seconds, escape(step.progressed))
+            picture.add_row(
+                step.spinner, marked_up("  " * step.depth + step.title), seconds, marked_up(step.progressed)
+            )
         return picture
 
     def _print(self, result: Result, depth: int) -> None:
         mark = "[green]✓[/]" if result.ok else "[red]✗[/]"
         seconds = "" if result.seconds is None else f"{result.seconds:.1f} s"
         title = ("  " * depth + result.title).ljust(_TITLE_WIDTH)
-        line = f"{mark} {escape(title)} {seconds.rjust(_SECONDS_WIDTH)}  [dim]{escape(result.detail)}[/]"
+        line = f"{mark} {marked_up(title)} {seconds.rjust(_SECONDS_WIDTH)}  [dim]{marked_up(result.detail)}[/]"
         self.console.print(line.rstrip(), soft_wrap=True)
         for child in result.children:
             self._print(child, depth + 1)

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from rich.markup import escape
-
+from mcpfleet.errors import McpfleetError
+from mcpfleet.shown import inert, marked_up
+from mcpfleet.stack import services_of
 from workbench import background, leftovers
 from workbench.admin import Admin, admin_token, fresh_lines
 from workbench.background import DEFAULT_PORT, DEFAULT_STACK, Place, port_of
@@ -164,7 +165,7 @@ def deploy(phases: Phases, engine: Engine) -> Outcome:
         outcome = engine.up(step)
         step.note(str(outcome))
     for line in outcome.told:
-        phases.console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        phases.console.print(f"  {inert(line)}", markup=False, highlight=False, soft_wrap=True)
     return outcome
 
 
@@ -249,7 +250,7 @@ def logs(phases: Phases, name: str, *, follow: bool = False) -> None:
     target = service_of(place, name)
     service = f"projects/{target['project']}/locations/{target['region']}/services/{target['service']}"
     for line in _log_lines(Admin(place), service, follow=follow):
-        phases.out.out(line, highlight=False)
+        phases.out.out(inert(line), highlight=False)
 
 
 def _log_lines(cloud: Admin, service: str, *, follow: bool) -> Iterator[str]:
@@ -270,7 +271,7 @@ def proxy(phases: Phases, name: str, port: int | None) -> None:
     target = service_of(place, name)
     url, audience = target.get("mcp_url") or target["url"], target.get("audience") or target["url"]
     command = [sys.executable, "-m", "mcpfleet.cli", "proxy", "--url", str(url)]
-    command += ["--audience", str(audience), "--port", str(_proxy_port(target) if port is None else port)]
+    command += [f"--audience={audience}", "--port", str(_proxy_port(target) if port is None else port)]
     environment = {**os.environ, "GOOGLE_APPLICATION_CREDENTIALS": str(place.credentials / "ada.json")}
     sys.exit(subprocess.run(command, env=environment, check=False).returncode)
 
@@ -279,8 +280,9 @@ def print_services(
     phases: Phases, servers: Mapping[str, Mapping[str, Any]], clients: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Print, for each server and each client of the fleet, all that its users need."""
+    _trusted(servers, clients)
     for name, server in servers.items():
-        phases.out.print(f"\n[bold]{escape(name)}[/]")
+        phases.out.print(f"\n[bold]{marked_up(name)}[/]")
         _row(phases, "MCP URL", server["mcp_url"])
         _row(phases, "audience", server["audience"])
         _row(phases, "access", _who(server))
@@ -290,7 +292,7 @@ def print_services(
             _row(phases, "client", json.dumps(server["client_config"]))
     taken = [_proxy_port(server) or 0 for server in servers.values()]
     for port, (name, client) in enumerate(clients.items(), max([*taken, 2999]) + 1):  # the first server has 3000
-        phases.out.print(f"\n[bold]{escape(name)}[/], a client")
+        phases.out.print(f"\n[bold]{marked_up(name)}[/], a client")
         _row(phases, "URL", client["url"])
         _row(phases, "calls", f"{', '.join(client['calls'])} (topology {client['topology']})")
         _row(phases, "access", _who(client))
@@ -299,7 +301,21 @@ def print_services(
 
 
 def _row(phases: Phases, title: str, text: str) -> None:
-    phases.out.print(f"  {title:<9} {text}", markup=False, soft_wrap=True)
+    phases.out.print(f"  {title:<9} {inert(text)}", markup=False, soft_wrap=True)
+
+
+def _trusted(servers: Mapping[str, Any], clients: Mapping[str, Any]) -> None:
+    """Check what a state or a program says of services, before it stands in a command.
+
+    Raises:
+        SetupError: A word is not of its grammar.
+    """
+    try:
+        for kind, services, required in (("servers", servers, ("mcp_url", "audience")), ("clients", clients, ("url",))):
+            if services:
+                services_of({kind: services}, kind, "The stack", required)
+    except McpfleetError as error:
+        raise SetupError(str(error), "remove the deployment, whatever it is, with ./dev down --force.") from None
 
 
 def service_of(place: Place, name: str) -> Mapping[str, Any]:
@@ -309,6 +325,7 @@ def service_of(place: Place, name: str) -> Mapping[str, Any]:
         SetupError: There is none; it says which there are.
     """
     stack = recorded(place)
+    _trusted(stack.servers, stack.clients)
     services = {**stack.servers, **stack.clients}
     if not services:
         raise SetupError("Nothing is deployed here.", "deploy the stack with ./dev up.")

@@ -208,13 +208,20 @@ Origin = Annotated[
     Kind("origin", "origins", "`https://HOST[:PORT]` or `http://…`; no path, no `*`", pattern(_ORIGIN)),
 ]
 
+# Printable ASCII without a comma, and no - first: it becomes an argument of commands.
+_AUDIENCE: Final = r"[!-+.-~][!-+\--~]{0,2047}"
 Audience = Annotated[
     str,
     matching(
-        r"[^\s,]{1,2048}",
+        _AUDIENCE,
         "is not an audience; write a URL or a word without spaces and commas, such as https://mcp.acme.dev",
     ),
-    Kind("audience", "audiences", "no spaces, no commas, at most 2,048 characters", pattern(r"[^\s,]{1,2048}")),
+    Kind(
+        "audience",
+        "audiences",
+        "letters, digits and punctuation; no spaces, no commas, no `-` first, at most 2,048 characters",
+        pattern(_AUDIENCE),
+    ),
 ]
 
 # A host name of at least two labels (RFC 1123), in small letters as DNS compares them.

@@ -16,7 +16,7 @@ from mcpfleet.stack import Stack, from_url
 
 URL = "https://mcp-echo-481516.europe-west1.run.app/mcp"
 ECHO = from_url(URL, "https://echo.acme.dev", "echo")
-CONNECT = ["connect", "echo", "--url", URL, "--audience", "https://echo.acme.dev"]
+CONNECT = ["connect", "--url", URL, "--audience=https://echo.acme.dev", "--", "echo"]
 LAUNCH = Launch("/opt/mcpfleet/bin/mcpfleet")
 
 
@@ -123,11 +123,13 @@ def test_the_stacks_own_proxy_ports_and_the_local_clouds_credentials_are_used(tm
     found = Stack("here", {"echo": server}, tmp_path / "ada.json")
     assert wishes(CLIENTS["cursor"], found, [], "proxy", 3000)["echo"] == {"url": "http://127.0.0.1:3007/mcp"}
     args = wishes(CLIENTS["cursor"], found, [], "connect", 3000, impersonate="bot@acme.iam.gserviceaccount.com")
-    assert args["echo"]["args"][-4:] == [
+    assert args["echo"]["args"][-6:] == [
         "--credentials",
         str(tmp_path / "ada.json"),
         "--impersonate",
         "bot@acme.iam.gserviceaccount.com",
+        "--",
+        "echo",
     ]
     with pytest.raises(UsageError, match="connect, proxy, mcp-remote"):
         wishes(CLIENTS["cursor"], found, [], "pigeon", 3000)

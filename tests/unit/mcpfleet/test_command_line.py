@@ -104,7 +104,7 @@ def test_a_configuration_can_be_piped_into_a_file(run, outputs):
     code, out, _ = run("config", "cursor", "--outputs", outputs)
     assert code == 0
     args = json.loads(out)["mcpServers"]["echo"]["args"]
-    assert args[-6:] == ["connect", "echo", "--url", f"{URL}/mcp", "--audience", URL]
+    assert args[-6:] == ["connect", "--url", f"{URL}/mcp", f"--audience={URL}", "--", "echo"]
 
 
 @pytest.mark.parametrize(("place", "given"), [(".cursor/mcp.json", []), ("my own.json", ["--file", "my own.json"])])

@@ -93,7 +93,10 @@ def hangs(command, folder):
         (lambda command, folder: (255, "", "error: no stack selected\n"), "no stack selected. Choose a stack"),
         (lambda command, folder: (0, "{}", ""), "nothing is deployed"),
         (lambda command, folder: (0, "nonsense", ""), "no JSON"),
-        (lambda command, folder: (0, '{"servers": {"echo": {"mcp_url": "x"}}}', ""), "servers.echo has no mcp_url and"),
+        (
+            lambda command, folder: (0, '{"servers": {"echo": {"x": "x"}}}', ""),
+            "echo has no mcp_url and audience",
+        ),
     ],
 )
 def test_a_stack_that_cannot_be_read_is_one_message_with_a_way_out(tmp_path, run, said):

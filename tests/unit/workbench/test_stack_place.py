@@ -269,7 +269,7 @@ def test_a_proxy_leads_to_a_client_by_its_url(deployed, place, plain, monkeypatc
     )
     with pytest.raises(SystemExit):
         stack.proxy(plain, "asker", None)
-    assert started[0][3:] == ["proxy", "--url", CLIENT["url"], "--audience", CLIENT["url"], "--port", "0"]
+    assert started[0][3:] == ["proxy", "--url", CLIENT["url"], f"--audience={CLIENT['url']}", "--port", "0"]
 
 
 def test_clients_are_printed_after_the_servers_with_the_next_free_port(plain, printed):

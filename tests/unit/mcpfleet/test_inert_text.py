@@ -1,0 +1,119 @@
+"""What others wrote is shown and not obeyed: no escape reaches a terminal, and no line of theirs begins like ours."""
+
+import io
+import json
+import logging
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from mcpfleet import cli
+from mcpfleet.checks import print_lines, print_reports, reports_json
+from mcpfleet.doctor import Line
+from mcpfleet.errors import McpfleetError
+from mcpfleet.shown import InertFormatter, console, inert, inert_lines, marked_up
+from mcpfleet.verify import Report
+
+HOSTILE = [
+    "ok\n✓ all checks passed",
+    "ok\r✓ all checks passed",
+    "\x1b[2K\x1b[1A✓ all checks passed",
+    "\x9b2K",
+    "\x1b]0;title\x07",
+    "\x1b]8;;https://evil.dev\x1b\\click\x1b]8;;\x1b\\",
+    "\u202eevil\u202c \u2066x\u2069",
+    "z\u200bero\u200d\ufeff",
+    "x\u2028✓ all checks passed\u2029\x85\x0b\x0c",
+    "[bold]x[/bold] [link=https://evil.dev]y[/link] [/]",
+    ":warning: :x:",
+    "\ud83d half",
+    "\U000e0041 tag \u3164 \ufe0f",
+]
+texts = st.sampled_from(HOSTILE) | st.text(st.characters() | st.sampled_from("\x1b\x9b\n\r[]\\:"), max_size=60)
+
+
+@pytest.fixture
+def screen():
+    made = io.StringIO()
+    return made, Console(file=made, soft_wrap=True, highlight=False, emoji=False, force_terminal=False)
+
+
+@given(texts)
+def test_an_inert_text_is_one_line_that_no_terminal_obeys(text):
+    shown = inert(text)
+    assert len(shown.splitlines()) <= 1
+    assert shown.isprintable()
+    assert inert(shown) == shown
+    assert (
+        json.loads(json.dumps({"x": 1}).replace("1", f'"{shown}"')) if '"' not in shown and "\\" not in text else True
+    )
+
+
+@given(texts)
+def test_each_further_line_is_marked(text):
+    first, *rest = inert_lines(text).split("\n")
+    assert all(line.startswith("  | ") for line in rest)
+    assert all(line.isprintable() for line in (first, *rest))
+
+
+def test_what_people_write_is_shown_as_it_is():
+    for text in ("Grüße, 世界 ✓ naïve 😀 עברית", "C:\\new\\table", "a 'quoted' \"word\" [x]"):
+        assert inert(text) == text
+
+
+@given(texts, texts)
+def test_a_report_has_the_lines_that_it_would_have_anyway(server_text, text):
+    made = io.StringIO()
+    out = Console(file=made, soft_wrap=True, highlight=False, emoji=False)
+    report = Report("echo", ["it answers"], [f"its tool said: {server_text}"], [text])
+    print_reports(out, [report], {"echo": text})
+    lines = made.getvalue().split("\n")
+    assert [line[:3] for line in lines] == ["ech", "  ✓", "  !", "  ✗", "1 o", ""]
+    assert lines[-2] == "1 of 2 checks passed"
+    assert all(line.isprintable() for line in lines)
+    print_lines(out, text, [Line("bad", text, server_text)])
+    assert len(made.getvalue().split("\n")) == len(lines) + (3 if server_text else 2)
+    assert all(line.isprintable() for line in made.getvalue().split("\n"))
+
+
+@given(texts)
+def test_json_for_a_pipeline_stays_json_to_the_letter(text):
+    made = io.StringIO()
+    out = Console(file=made, soft_wrap=True, highlight=False, emoji=False)
+    out.print(reports_json([Report("echo", [], [text])], {"echo": text}), markup=False)
+    assert json.loads(made.getvalue())["servers"]["echo"]["failed"] == [text]
+    assert all(line.isprintable() for line in made.getvalue().split("\n"))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_an_error_of_the_command_line_says_it_inertly(text, monkeypatch, capsys):
+    def fails():
+        raise McpfleetError(f"the server said: {text}")
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(SystemExit):
+        cli.main()
+    first, *rest = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert first.startswith("Error: the server said: ")
+    assert all(line.startswith("  | ") and line.isprintable() for line in rest)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_log_line_is_one_line_and_its_traceback_is_marked(text):
+    try:
+        raise ValueError(text)
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "f", 1, "it said %s", (text,), sys.exc_info())
+    first, *rest = InertFormatter("%(asctime)s %(message)s").format(record).split("\n")
+    assert "it said" in first
+    assert rest
+    assert all(line.startswith("  | ") and line.isprintable() for line in rest)
+    assert first.isprintable()
+
+
+def test_our_consoles_take_no_word_for_an_emoji_or_a_style(capsys):
+    console().print(marked_up("[red]x[/] :warning:"))
+    assert capsys.readouterr().out == "[red]x[/] :warning:\n"
