@@ -20,7 +20,9 @@ from infra.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from infra.fleet.made import is_bridged
 from infra.sources import Layout, RecipeError, recipe_for
 from infra.sources.checkout import checkout
-from infra.sources.recipe import Mistake, Recipe
+from infra.sources.generate import IGNORES
+from infra.sources.inside import folder_in, own_folder
+from infra.sources.recipe import Mistake, Recipe, inert
 from infra.sources.staging import staged
 from infra.sources.stdio import BRIDGE, stdio_recipe
 from infra.sources.stdio import Stdio as StdioServer
@@ -85,7 +87,7 @@ def built_image(
         ]
         raise pulumi.RunError("\n".join(lines)) from None
     for sentence in plan.decided:
-        pulumi.info(f"{name}: {sentence}", parent)
+        pulumi.info(f"{name}: {inert(sentence)}", parent)
     repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, name))
     digest = (_in_cloud if builds_in_cloud(source) else _by_docker)(name, plan, source, repository, foundation, parent)
     return pulumi.Output.concat(repository, "@", digest)
@@ -154,8 +156,12 @@ def _in_cloud(
 def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
     match source:
         case Build(build=folder):
+            _own(folder, root)
+            if (root / folder).is_dir():
+                Layout.read(root / folder).refuse_odd("Dockerfile", "Dockerfile.dockerignore", *IGNORES)
             return _Plan(context=folder)
         case Folder(folder=folder):
+            _own(folder, root)
             recipe = recipe_for(Layout.read(root / folder), source.wish)
             return _made(_bridged(source, folder, name, root), recipe)
         case Git():
@@ -164,6 +170,12 @@ def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
             bridge = (root / BRIDGE / "Dockerfile").read_text(encoding="utf-8")
             recipe = stdio_recipe(bridge, StdioServer(**dict(server)))
             return _made(f"./{BRIDGE}", recipe)
+
+
+def _own(folder: str, root: Path) -> None:
+    """Refuse a folder that has become a link to elsewhere since the config was read."""
+    if why := own_folder(root, folder):
+        raise RecipeError([Mistake("", why)])
 
 
 def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
@@ -176,14 +188,18 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
             project=naming.secret_project(git.token.secret, project),
             version=git.token.version,
         ).secret_data
-    found = checkout(git.url, git.ref, root / CHECKOUTS, token)
-    place = found.folder / git.dir
-    if not place.is_dir():
-        raise RecipeError([Mistake("git.dir", f"there is no {git.dir} in {git.url} at {git.ref}; correct it")])
+    found = checkout(git.url, git.ref, root / CHECKOUTS, token, submodules=git.submodules)
+    inner = folder_in(found.folder, git.dir, "git.dir", f"{git.url} at {git.ref}")
+    place = found.folder / inner.relative_to(found.folder.resolve())  # without links, and as seen from Pulumi.yaml
     recipe = recipe_for(Layout.read(place), source.wish)
     labels = {"org.opencontainers.image.revision": found.commit, "org.opencontainers.image.source": git.url}
     context = _bridged(source, place.relative_to(root).as_posix(), name, root)
-    return _made(context, recipe, labels, [f"{git.url}: {found.said} {found.commit}"])
+    return _made(
+        context,
+        recipe,
+        labels,
+        [f"{git.url}: {found.said} {found.commit}", *(f"{git.url}: {note}" for note in found.notes)],
+    )
 
 
 def _bridged(source: Folder | Git, folder: str, name: str, root: Path) -> str:

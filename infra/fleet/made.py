@@ -10,32 +10,35 @@ from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from infra.fleet import values
+from infra.fleet import rules, values
 from infra.fleet.base import NO_REPEATS, UP, MistakesError, Model, without
 from infra.fleet.kinds import Kind, pattern
 from infra.fleet.parts import SecretRef
-from infra.fleet.values import Text
-from infra.sources import Layout, RecipeError, Wish, recipe_for
+from infra.sources import Layout, RecipeError, Wish, git, recipe_for
+from infra.sources.inside import own_folder
 from infra.sources.stdio import npm_name, pypi_name
 
 _NO_DOCKERFILE: Final = "none"
 
-_URL: Final = r"(?:https?|ssh|git|file)://[^\s\\]+|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^\s\\]+"
 
-
-def _without_password(value: str) -> str:
+def _git_url(value: str) -> str:
     # A token is often written in the place of the user; over ssh a user is no secret.
     if re.match(r"[a-z]+://[^/@]*:[^/@]*@|https?://[^/]*@", value):
         raise ValueError("holds a password or a token; remove all up to @, and write token: {secret: …, version: …}")
+    if why := git.refused(value):
+        raise ValueError(f"{value[:200]!r} {why}")
     return value
 
 
 GitUrl = Annotated[
     str,
     Field(max_length=2048),
-    AfterValidator(_without_password),
-    values.matching(_URL, "is not the address of a repository; write https://HOST/PATH.git or git@HOST:PATH.git"),
-    Kind("address", "addresses", "`https://…`, `ssh://…`, `git://…`, `USER@HOST:PATH`; no password in it"),
+    AfterValidator(_git_url),
+    Kind(
+        "address",
+        "addresses",
+        "`https://…`, `ssh://…`, `USER@HOST:PATH`; from this machine itself `http://…`, `git://…`; no password, no `?`",
+    ),
 ]
 
 # git's own rule is longer (git help check-ref-format); what begins with - would be an option.
@@ -46,7 +49,8 @@ GitRef = Annotated[
     Kind("ref", "refs", "a commit's whole id, a tag, or a branch", pattern(_REF)),
 ]
 
-_APT: Final = r"[a-z0-9][a-z0-9+.-]{1,63}"
+# apt takes a - at the end for "remove it".
+_APT: Final = r"[a-z0-9][a-z0-9+.-]{0,62}[a-z0-9+.]"
 AptPackage = Annotated[
     str,
     values.matching(_APT, "is not a package's name; use a-z, 0-9, +, . and -"),
@@ -67,8 +71,8 @@ Within = Annotated[
 
 
 def _any_folder(value: str) -> str:
-    if not value.strip() or "\0" in value:
-        raise ValueError("is empty; write a folder, such as ./weather")
+    if not value.strip() or not value.isprintable():
+        raise ValueError("is empty, or holds a sign that is not shown; write a folder, such as ./weather")
     if Path(value).is_absolute() or value.startswith("~"):
         raise ValueError(f"{value!r} is a place on one machine; write the folder as seen from Pulumi.yaml")
     return value
@@ -104,7 +108,7 @@ class Made(Model):
         " versions that pyproject.toml allows.",
         examples=["uv"],
     )
-    start: tuple[Text, ...] = Field(
+    start: rules.Words = Field(
         default=(),
         max_length=1000,
         description="The command that starts it; by default its only script, its package or its start script. It has to"
@@ -125,7 +129,7 @@ class Made(Model):
         description="How it speaks MCP. `stdio` puts it behind the bridge; it then has no Dockerfile of its own.",
         examples=["stdio"],
     )
-    build_args: Mapping[values.BuildArgName, Text] = Field(
+    build_args: rules.BuildArgs = Field(
         default={},
         description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; they stay visible in the image, so"
         " no secrets.",
@@ -160,6 +164,8 @@ class Folder(Made):
         place = root / value
         if not place.is_dir():
             raise ValueError(f"there is no {PurePosixPath(value)} beside Pulumi.yaml; correct it")
+        if why := own_folder(root, value):
+            raise ValueError(why)
         try:
             recipe_for(Layout.read(place), _wish(info.data))
         except RecipeError as error:
@@ -183,6 +189,14 @@ class GitRepository(Model):
         description="For a private repository: a token in Secret Manager, read by whoever deploys. Without it git uses"
         " your own credentials.",
         examples=[{"secret": "git-token", "version": "1"}],
+    )
+
+    submodules: bool = Field(
+        default=False,
+        description="Whether to fetch the repositories that it names as its submodules. Those of the same host are"
+        " fetched with your credentials, whichever they are, and become part of the image: only for a repository that"
+        " you trust. Those of another host are fetched without any.",
+        examples=[True],
     )
 
     @field_validator("token", mode="after")
@@ -235,15 +249,13 @@ class StdioServer(Model):
         description="An image that holds it, and Python 3.11 or newer for the bridge; with `command`.",
         examples=["docker.io/acme/tools:1"],
     )
-    command: tuple[Text, ...] = Field(
+    command: rules.Words = Field(
         default=(),
         max_length=1000,
         description="How it is started; needed with `image`, and where a package has several programs.",
         examples=[["acme-tools", "--stdio"]],
     )
-    args: tuple[Text, ...] = Field(
-        default=(), max_length=1000, description="Arguments for it.", examples=[["--verbose"]]
-    )
+    args: rules.Words = Field(default=(), max_length=1000, description="Arguments for it.", examples=[["--verbose"]])
     apt: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
         default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
     )
@@ -275,7 +287,7 @@ class Stdio(Model):
     stdio: Annotated[StdioServer, Kind("[stdio server](#a-stdio-server)", "")] = Field(
         description="The server.", examples=[{"npm": "@modelcontextprotocol/server-everything@2026.8.31"}]
     )
-    build_args: Mapping[values.BuildArgName, Text] = Field(
+    build_args: rules.BuildArgs = Field(
         default={},
         description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; no secrets.",
         examples=[{"BASE_IMAGE": "python:3.13"}],

@@ -162,10 +162,10 @@ class Sidecar(Model):
     """A further container of each instance, at localhost for the server's own."""
 
     image: values.ImageUrl = Field(description="Its image.", examples=["docker.io/library/redis:7"])
-    args: tuple[Text, ...] = Field(
+    args: rules.Words = Field(
         default=(), max_length=1000, description="Arguments in place of the image's CMD.", examples=[["--save", ""]]
     )
-    command: tuple[Text, ...] = Field(
+    command: rules.Words = Field(
         default=(), max_length=1000, description="The program in place of the image's ENTRYPOINT.", examples=[["redis"]]
     )
     env: Mapping[values.EnvironmentName, Text] = Field(

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator
 
 from infra.fleet import values
-from infra.fleet.base import Mistake
+from infra.fleet.base import Mistake, without
 
 Places = Mapping[str, str]
 """What is mounted: the folder, and in words what is there."""
@@ -22,6 +24,36 @@ def secrets_in_the_clear(env: Mapping[str, str]) -> Iterator[Mistake]:
                 f' secrets: {{{name}: {{secret: {secret}, version: "1"}}}}'
             )
             yield (name,), sentence
+
+
+def _build_args(value: Mapping[str, str]) -> Mapping[str, str]:
+    sentence = "looks like a secret, which everyone who has the image could read, and a build is given none; remove it"
+    found: list[Mistake] = [((name,), sentence) for name in value if values.looks_secret(name, value[name])]
+    found += [((name,), "holds a NUL, which no build takes; remove it") for name in value if "\0" in value[name]]
+    return without(value, found)
+
+
+BuildArgs = Annotated[Mapping[values.BuildArgName, values.Text], AfterValidator(_build_args)]
+"""Values for a Dockerfile's ARGs."""
+
+_OPTION: Final = re.compile(r"--?([A-Za-z][A-Za-z0-9_-]*)=(.+)", re.DOTALL)
+
+
+def _words(value: tuple[str, ...]) -> tuple[str, ...]:
+    def secret(word: str) -> bool:
+        option = _OPTION.fullmatch(word)
+        name, given = (option[1].replace("-", "_"), option[2]) if option else ("", word)
+        return values.looks_secret(name, given)
+
+    sentence = (
+        "looks like a secret, which everyone who sees this file, the image or the service could read; let the server"
+        " read it from its environment, and write it under secrets"
+    )
+    return without(value, [((index,), sentence) for index, word in enumerate(value) if secret(word)])
+
+
+Words = Annotated[tuple[values.Text, ...], AfterValidator(_words)]
+"""A command, or arguments for one."""
 
 
 def set_twice(secrets: Mapping[str, object], env: Mapping[str, str]) -> Iterator[Mistake]:

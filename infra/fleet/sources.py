@@ -1,15 +1,13 @@
 """Where a server's image comes from: a tagged union, one kind to each model."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import Discriminator, Field, Tag
 
-from infra.fleet import values
+from infra.fleet import rules, values
 from infra.fleet.base import NUMBER, Model, kind_of, one_kind
 from infra.fleet.kinds import Kind
 from infra.fleet.made import Builder, Folder, Git, Stdio
-from infra.fleet.values import Text
 
 KINDS: Final = ("build", "image", "folder", "git", "stdio")
 
@@ -20,7 +18,7 @@ class Build(Model):
     build: values.Folder = Field(
         description="The folder with the Dockerfile, as seen from Pulumi.yaml.", examples=["./mcp_server"]
     )
-    build_args: Mapping[values.BuildArgName, Text] = Field(
+    build_args: rules.BuildArgs = Field(
         default={},
         description="Values for the Dockerfile's ARGs; they stay visible in the image, so no secrets.",
         examples=[{"UV_VERSION": "0.13.9"}],
@@ -37,13 +35,13 @@ class ExistingImage(Model):
     port: Annotated[int, NUMBER] = Field(
         default=8080, ge=1, le=65_535, description="The port that the container listens on.", examples=[5000]
     )
-    args: tuple[Text, ...] = Field(
+    args: rules.Words = Field(
         default=(),
         max_length=1000,
         description="Arguments in place of the image's CMD.",
         examples=[["--address=0.0.0.0", "--port=5000"]],
     )
-    command: tuple[Text, ...] = Field(
+    command: rules.Words = Field(
         default=(),
         max_length=1000,
         description="The program in place of the image's ENTRYPOINT.",

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from infra import environment, naming
 from infra.fleet.kinds import Kind, pattern
+from infra.sources.inside import is_file_in, odd, own_folder
 
 Text = Annotated[str, Field(max_length=32_768), Kind("text", "texts", "each text at most 32,768 characters")]
 """Any text. The bound is Cloud Run's for one environment variable."""
@@ -113,6 +114,10 @@ def _folder(value: str, info: ValidationInfo) -> str:
     root = cast("dict[str, Path | None]", info.context or {}).get("root")
     if root is not None and not (root / folder / "Dockerfile").is_file():
         raise ValueError(f"there is no {folder.as_posix()}/Dockerfile beside Pulumi.yaml; correct the folder or add it")
+    if root is not None and (why := own_folder(root, value)):
+        raise ValueError(why)
+    if root is not None and not is_file_in(root / folder, "Dockerfile"):
+        raise ValueError(f"in {folder.as_posix()}, {odd('Dockerfile')}")
     return value
 
 

