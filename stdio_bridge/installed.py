@@ -15,13 +15,17 @@ class UndecidedError(Exception):
     """It can't be told which program is the server; the text says what to write."""
 
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+"""What a program may be called: a file's name, and no option."""
+
+
 def console_scripts(place: Path, name: str) -> dict[str, Path]:
     """The programs of a Python package that is installed in the environment at *place*."""
     packages = [str(folder) for folder in place.glob("lib/python3*/site-packages")]
     for package in metadata.distributions(path=packages):
         if _folded(package.metadata["Name"]) == _folded(name):
-            scripts = package.entry_points.select(group="console_scripts")
-            return {script.name: place / "bin" / script.name for script in scripts}
+            scripts = [one.name for one in package.entry_points.select(group="console_scripts")]
+            return {name: place / "bin" / name for name in scripts if _NAME.fullmatch(name)}
     return {}
 
 
@@ -33,9 +37,18 @@ def node_programs(place: Path, name: str) -> dict[str, Path]:
     """The programs of an npm package that is installed below *place*."""
     file = place / "node_modules" / name / "package.json"
     package = cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-    bin_ = package.get("bin", {})
-    programs: dict[str, str] = {name.rpartition("/")[2]: bin_} if isinstance(bin_, str) else bin_
-    return {program: place / "node_modules" / name / path for program, path in programs.items()}
+    bin_: Any = package.get("bin")
+    said: dict[Any, Any] = {name.rpartition("/")[2]: bin_} if isinstance(bin_, str) else bin_ or {}
+    programs = {str(program): _within(file.parent, path) for program, path in said.items()}
+    return {program: path for program, path in programs.items() if _NAME.fullmatch(program)}
+
+
+def _within(package: Path, path: object) -> Path:
+    """A file of the package: what it names elsewhere is not its own to start, nor to have made executable."""
+    found = package / str(path)
+    if not found.resolve().is_relative_to(package.resolve()):
+        raise UndecidedError(f"{package.name} names a program outside of itself; write stdio: {{command: [...]}}")
+    return found
 
 
 def choose(programs: dict[str, Path], name: str) -> Path:

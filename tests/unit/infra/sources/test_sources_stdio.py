@@ -96,6 +96,30 @@ def test_the_programs_of_an_npm_package_are_those_of_its_bin(tmp_path, bin_, pro
     assert sorted(installed.node_programs(tmp_path, "@s/server")) == programs
 
 
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../../other", "link/x"])
+def test_a_program_outside_of_its_package_is_not_touched(tmp_path, path):
+    place = tmp_path / "node_modules" / "server"
+    place.mkdir(parents=True)
+    (place / "link").symlink_to("/etc")
+    other = tmp_path / "other"
+    other.write_text("")
+    other.chmod(0o600)
+    (place / "package.json").write_text(json.dumps({"bin": path}))
+    with pytest.raises(installed.UndecidedError, match="server names a program outside of itself"):
+        installed.main("npm", "server", str(tmp_path / "mcp-server"))
+    assert other.stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "mcp-server").is_symlink()
+
+
+@pytest.mark.parametrize("bin_", [{"--x": "i.js"}, {"a\nb": "i.js"}, {"../x": "i.js"}, {}, ""])
+def test_a_program_without_a_files_name_is_none(tmp_path, bin_):
+    place = tmp_path / "node_modules" / "server"
+    place.mkdir(parents=True)
+    (place / "package.json").write_text(json.dumps({"bin": bin_}))
+    if bin_:
+        assert installed.node_programs(tmp_path, "server") == {}
+
+
 def test_the_program_is_linked_to_one_place_and_can_be_run(tmp_path):
     place = tmp_path / "node_modules" / "server"
     place.mkdir(parents=True)
