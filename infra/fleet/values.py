@@ -112,10 +112,10 @@ def _folder(value: str, info: ValidationInfo) -> str:
     if folder.is_absolute() or value.startswith("~"):
         raise ValueError(f"{value!r} is a place on one machine; write the folder as seen from Pulumi.yaml")
     root = cast("dict[str, Path | None]", info.context or {}).get("root")
-    if root is not None and not (root / folder / "Dockerfile").is_file():
-        raise ValueError(f"there is no {folder.as_posix()}/Dockerfile beside Pulumi.yaml; correct the folder or add it")
     if root is not None and (why := own_folder(root, value)):
         raise ValueError(why)
+    if root is not None and not (root / folder / "Dockerfile").is_file():
+        raise ValueError(f"there is no {folder.as_posix()}/Dockerfile beside Pulumi.yaml; correct the folder or add it")
     if root is not None and not is_file_in(root / folder, "Dockerfile"):
         raise ValueError(f"in {folder.as_posix()}, {odd('Dockerfile')}")
     return value
