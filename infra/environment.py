@@ -16,6 +16,9 @@ PROJECT: Final = "GOOGLE_CLOUD_PROJECT"
 BASE_URL: Final = "MCP_BASE_URL"
 AUDIENCE: Final = "MCP_AUDIENCE"
 OAUTH_AUDIENCE: Final = "MCP_OAUTH_AUDIENCE"
+ACCESS: Final = "MCP_ACCESS"
+"""Who has checked the caller, as `access` says it: whom the container may believe (mcp_server/callers.py)."""
+IAP_AUDIENCE: Final = "MCP_IAP_AUDIENCE"
 
 INJECTED: Final[Mapping[str, str]] = {
     "MCP_PATH": "set `path`",
@@ -26,6 +29,8 @@ INJECTED: Final[Mapping[str, str]] = {
     "MCP_ALLOWED_ORIGINS": "set `allowed_origins`",
     BASE_URL: "it is computed from the server's name, or is its `domain`",
     AUDIENCE: "it is the base URL with `audiences`",
+    ACCESS: "set `access`",
+    IAP_AUDIENCE: "it is computed from the server's name, the project's number and the regions",
     "MCP_OAUTH_ISSUER": "set `access: {oauth: {issuer: …}}`",
     OAUTH_AUDIENCE: "set `access: {oauth: {audience: …}}`",
     "MCP_OAUTH_SCOPES": "set `access: {oauth: {scopes: …}}`",

@@ -123,6 +123,14 @@ def iap_resource(server: str, *, project_number: str, region: str) -> str:
     return f"projects/{project_number}/iap_web/cloud_run-{region}/services/{service_name(server)}"
 
 
+def iap_audience(server: str, *, project_number: str, region: str) -> str:
+    """What Identity-Aware Proxy's assertions for *server* are made for.
+
+    A service of Cloud Run (cloud.google.com/iap/docs/signed-headers-howto, "Verifying the JWT payload").
+    """
+    return f"/projects/{project_number}/locations/{region}/services/{service_name(server)}"
+
+
 def api_host(api: str) -> str:
     """The full name of a Google API, as Service Usage lists it: `run` is `run.googleapis.com`."""
     return f"{api}.googleapis.com"

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from pydantic_core import ErrorDetails
 
 from mcp_server.allowlist import HostPattern, OriginPattern
+from mcp_server.callers import Access
 
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _TAKEN = ("/sse", "/messages", "/ready")
@@ -106,6 +107,17 @@ class Settings(BaseModel):
         validation_alias="FORWARDED_ALLOW_IPS",
         description="proxies whose X-Forwarded-* headers are believed; `*` behind Cloud Run's front end",
     )
+    access: Access | None = Field(
+        None,
+        validation_alias="MCP_ACCESS",
+        description="who has checked the caller: `iam` (Cloud Run), `iap` (Identity-Aware Proxy), `oauth` (the server "
+        "itself), `public` (nobody, as where it is unset)",
+    )
+    iap_audience: Names = Field(
+        (),
+        validation_alias="MCP_IAP_AUDIENCE",
+        description="comma list of what Identity-Aware Proxy calls this service in its assertions; for `iap` only",
+    )
     oauth_issuer: str | None = Field(
         None, validation_alias="MCP_OAUTH_ISSUER", description="authorization server; set for `access: oauth` only"
     )
@@ -134,7 +146,10 @@ class Settings(BaseModel):
         description="largest request body; Cloud Run itself stops at 32 MiB",
     )
     max_sessions: int = Field(
-        1000, ge=1, validation_alias="MCP_MAX_SESSIONS", description="most sessions at once where there are sessions"
+        1000,
+        ge=1,
+        validation_alias="MCP_MAX_SESSIONS",
+        description="most sessions at once where there are sessions; one caller has three quarters at most",
     )
     tool_concurrency: Annotated[Mapping[str, Annotated[int, Field(ge=1)]], BeforeValidator(_by_tool)] = Field(
         {},
@@ -225,6 +240,12 @@ class Settings(BaseModel):
     def _together(self) -> "Settings":
         if self.mcp_path == self.health_path:
             raise ValueError(f"MCP_PATH: {self.mcp_path} is the health check's own path; choose another")
+        if self.oauth_issuer and self.access not in (None, "oauth"):
+            raise ValueError(f"MCP_OAUTH_ISSUER: its tokens are not looked at with MCP_ACCESS={self.access}; unset one")
+        if self.access == "oauth" and not self.oauth_issuer:
+            raise ValueError("MCP_OAUTH_ISSUER: needed for MCP_ACCESS=oauth, or everybody could call")
+        if (self.access == "iap") != bool(self.iap_audience):
+            raise ValueError("MCP_IAP_AUDIENCE: needed for MCP_ACCESS=iap, and for it alone")
         if self.oauth_issuer and self.base_url is None:
             raise ValueError("MCP_BASE_URL: needed for MCP_OAUTH_ISSUER; clients find the issuer through it")
         if not self.oauth_issuer and (self.oauth_scopes or self.oauth_tool_scopes or self.oauth_audience):

@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qs
 
 from stdio_bridge import logs, messages
 from stdio_bridge.allowlist import LOOPBACK
+from stdio_bridge.callers import Caller, caller_of_claims, checked_by_cloud_run
 from stdio_bridge.child import Start
 from stdio_bridge.headers import ROUTING
+from stdio_bridge.iap import Assertions, KeysError, NoAssertionError
 from stdio_bridge.leases import Leases
 from stdio_bridge.legacy import VERSIONS, Legacy
 from stdio_bridge.listening import Listening
@@ -48,6 +51,9 @@ class Bridge:
         self._hosts = (*LOOPBACK, *settings.allowed_hosts)
         self._good_hosts: set[bytes] = set()
         self._ticker: asyncio.Task[None] | None = None
+        self._assertions: Assertions | None = None
+        if settings.access == "iap":
+            self._assertions = Assertions(settings.iap_audience)
 
     # --- life ---------------------------------------------------------------------------------------------
 
@@ -101,7 +107,7 @@ class Bridge:
             return
         logs.bind_trace(headers)
         try:
-            if await self._refused(exchange, doubled):
+            if await self._refused(exchange, doubled) or not await self._introduced(exchange, scope["headers"]):
                 return
             if path in self._paths:
                 await self._endpoint(exchange, method)
@@ -199,6 +205,26 @@ class Bridge:
             await exchange.refuse(403, messages.INVALID_REQUEST, reason)
             return True
         return False
+
+    async def _introduced(self, exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Find out who calls, as the access mode has it; False if the request was answered with a refusal."""
+        caller: Caller | None = None
+        if self._settings.access == "iam":
+            caller = checked_by_cloud_run(headers)
+        elif self._assertions is not None:
+            try:
+                caller = caller_of_claims(await self._assertions.claims(headers))
+            except (NoAssertionError, KeysError) as refusal:
+                known = isinstance(refusal, NoAssertionError)
+                reason = str(refusal) if known else "The keys of Identity-Aware Proxy can't be had at present"
+                code = messages.INVALID_REQUEST if known else messages.SERVER_BUSY
+                await exchange.refuse(401 if known else 503, code, reason)
+                return False
+            if caller is None:
+                await exchange.refuse(401, messages.INVALID_REQUEST, "Identity-Aware Proxy's assertion names nobody")
+                return False
+        exchange.caller = None if caller is None else caller.identity
+        return True
 
     async def _health(self, exchange: Exchange) -> None:
         trouble = self.pool.trouble()

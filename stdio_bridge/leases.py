@@ -2,12 +2,14 @@
 
 Which client a question of the server's is for can only be told while there is one. Children are kept by
 profile, which is what the client can do and how much it wants logged: that is part of the handshake.
-A child is used again only if its last call ended as it should, and if it never learned a client's roots.
+A child is used again only by the same caller, if its last call ended as it should, and if it never learned a client's
+roots: what it says late, or remembers, is that caller's. Callers who are not known share, as they do the pool, but
+no child that has log messages for its client.
 """
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +19,7 @@ from stdio_bridge.calls import Call
 from stdio_bridge.child import Child, Start, StartError, initialize_params
 from stdio_bridge.pool import Unavailable, log_message
 from stdio_bridge.settings import Settings
+from stdio_bridge.shares import Identity, has_share
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +48,28 @@ class Question:
     params: bytes | None
 
 
+@dataclass(frozen=True, eq=False)
+class _Turn:
+    """Who waits for a child."""
+
+    caller: Identity | None
+    future: "asyncio.Future[None]"
+
+    def come(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
 class Lease:
     """A child that one call has for itself."""
 
-    def __init__(self, profile: Profile, on_gone: Callable[["Lease"], None]) -> None:
+    def __init__(self, profile: Profile, caller: Identity | None, on_gone: Callable[["Lease"], None]) -> None:
         self.profile = profile
+        self.caller = caller
         self.child = Child(self)
         self.questions: deque[Question] = deque()
         self.call: Call | None = None
-        self.reusable = True
+        self.reusable = caller is not None or profile.level is None
         self.idle_since = 0.0
         self._on_gone = on_gone
 
@@ -87,54 +103,61 @@ class Leases:
         self._start = start
         self._idle: list[Lease] = []
         self._taken: set[Lease] = set()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[_Turn] = deque()
 
     @property
     def all(self) -> list[Lease]:
         """Every child there is."""
         return [*self._idle, *self._taken]
 
-    @property
-    def wanted(self) -> int:
-        """How many wait for a child."""
-        return len(self._waiting)
+    def waiting(self) -> tuple[int, Counter[Identity | None]]:
+        """How many wait for any child, and how many of each caller for one of its own, because it has its share."""
+        own = Counter(turn.caller for turn in self._waiting if not self._may_have(turn.caller))
+        return len(self._waiting) - own.total(), own
 
-    async def lease(self, profile: Profile) -> Lease:
+    async def lease(self, profile: Profile, caller: Identity | None) -> Lease:
         """A child of a profile, for the caller alone until it gives it back.
 
         Raises:
-            Unavailable: There are as many as there may be, all taken; or the server can't be started.
+            Unavailable: There are as many as there may be, all taken; or the caller has its share of them; or the
+                server can't be started.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.queue_seconds
         while True:
-            for lease in self._idle:
-                if lease.profile == profile:
-                    self._idle.remove(lease)
-                    self._taken.add(lease)
-                    return lease
-            if len(self._idle) + len(self._taken) < self._settings.exclusive:
-                return await self._new(profile)
-            if self._idle:
-                # One of another profile has to go.
-                await self._end(self._idle.pop(0))
-                continue
+            if self._may_have(caller):
+                for lease in self._idle:
+                    if (lease.profile, lease.caller) == (profile, caller):
+                        self._idle.remove(lease)
+                        self._taken.add(lease)
+                        return lease
+                if len(self._idle) + len(self._taken) < self._settings.exclusive:
+                    return await self._new(profile, caller)
+                if self._idle:
+                    # One of another profile, or of another caller, has to go.
+                    await self._end(self._idle.pop(0))
+                    continue
             if self._settings.exclusive == 0:
                 raise Unavailable("MCP_STDIO_EXCLUSIVE is 0: the server can't ask clients anything", busy=False)
-            if len(self._waiting) >= self._settings.queue or loop.time() >= deadline:
+            most = self._settings.queue
+            full = len(self._waiting) >= most or has_share(caller, (one.caller for one in self._waiting), most)
+            if full or loop.time() >= deadline:
                 raise Unavailable("Every process for calls with questions is taken", busy=True)
-            turn = loop.create_future()
+            turn = _Turn(caller, loop.create_future())
             self._waiting.append(turn)
-            timer = loop.call_at(deadline, _set, turn)
+            timer = loop.call_at(deadline, turn.come)
             try:
-                await turn
+                await turn.future
             finally:
                 timer.cancel()
                 if turn in self._waiting:
                     self._waiting.remove(turn)
 
-    async def _new(self, profile: Profile) -> Lease:
-        lease = Lease(profile, self._gone)
+    def _may_have(self, caller: Identity | None) -> bool:
+        return not has_share(caller, (one.caller for one in self._taken), self._settings.exclusive)
+
+    async def _new(self, profile: Profile, caller: Identity | None) -> Lease:
+        lease = Lease(profile, caller, self._gone)
         self._taken.add(lease)
         try:
             await lease.child.start(self._start, initialize_params(profile.capabilities), self._settings.start_seconds)
@@ -192,13 +215,8 @@ class Leases:
         self._next()
 
     def _next(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+        for turn in self._waiting:
+            if self._may_have(turn.caller):
+                self._waiting.remove(turn)
+                turn.come()
                 return
-
-
-def _set(turn: "asyncio.Future[None]") -> None:
-    if not turn.done():
-        turn.set_result(None)

@@ -56,7 +56,7 @@ class Legacy:
     async def _initialize(self, exchange: Exchange, identity: bytes, message: Message) -> None:
         wanted = messages.text(messages.fields(message.params).get("protocolVersion")) or ""
         try:
-            child = self._pool.pick() or await self._pool.borrow()
+            child = self._pool.pick() or await self._pool.borrow(exchange.caller)
         except Unavailable as reason:
             await exchange.refuse(503, messages.SERVER_BUSY, str(reason), identity)
             return

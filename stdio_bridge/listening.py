@@ -17,6 +17,7 @@ from stdio_bridge.child import Child
 from stdio_bridge.messages import Json, MessageError
 from stdio_bridge.pool import Pool, Unavailable
 from stdio_bridge.replies import Exchange
+from stdio_bridge.shares import Identity, has_share
 
 MAX_STREAMS: Final = 200
 MAX_RESOURCES: Final = 100
@@ -36,6 +37,7 @@ _ASK_SECONDS: Final = 10.0
 @dataclass(frozen=True)
 class _Listener:
     call: Call
+    caller: Identity | None
     flags: frozenset[str]
     resources: frozenset[str]
 
@@ -59,17 +61,18 @@ class Listening:
         if not exchange.takes_stream:
             await exchange.refuse(406, messages.INVALID_REQUEST, "The answer is a text/event-stream", identity)
             return
-        if len(self._listeners) >= MAX_STREAMS:
+        callers = (one.caller for one in self._listeners)
+        if len(self._listeners) >= MAX_STREAMS or has_share(exchange.caller, callers, MAX_STREAMS):
             await exchange.refuse(503, messages.SERVER_BUSY, "Too many clients listen already", identity)
             return
         try:
-            child = self._pool.pick() or await self._pool.borrow()
+            child = self._pool.pick() or await self._pool.borrow(exchange.caller)
         except Unavailable as reason:
             await exchange.refuse(503, messages.SERVER_BUSY, str(reason), identity)
             return
         flags, resources = _wanted(members, can_subscribe=_can_subscribe(child))
         call = Call(identity, "subscriptions/listen", None)
-        listener = _Listener(call, flags, resources)
+        listener = _Listener(call, exchange.caller, flags, resources)
         self._listeners.add(listener)
         try:
             honoured: dict[str, Any] = dict.fromkeys(sorted(flags), True)

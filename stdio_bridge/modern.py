@@ -158,7 +158,7 @@ class Modern:
             await answer_shared(self._pool, exchange, call, seconds, render)
             return
         try:
-            lease = await self._leases.lease(profile)
+            lease = await self._leases.lease(profile, exchange.caller)
         except Unavailable as reason:
             await exchange.refuse(503, messages.SERVER_BUSY, str(reason), identity)
             return
@@ -221,8 +221,9 @@ class Modern:
         self, exchange: Exchange, identity: bytes, request: Request, state: str, answers: Raw | None, token: Raw | None
     ) -> None:
         suspended = self._suspended.get(state)
-        if suspended is None or (suspended.method, suspended.name) != (request.method, request.name):
-            # Another instance may have it, or it waited too long: the client begins anew.
+        asked = (request.method, request.name, exchange.caller)
+        if suspended is None or (suspended.method, suspended.name, suspended.lease.caller) != asked:
+            # It is another caller's, another instance has it, or it waited too long: the client begins anew.
             await exchange.refuse(400, messages.INVALID_PARAMS, "Invalid or expired requestState", identity)
             return
         given = messages.fields(answers or b"{}")
@@ -242,7 +243,15 @@ class Modern:
         for state in [state for state, one in self._suspended.items() if one.until <= now]:
             self._abandon(self._suspended.pop(state), "the client did not answer")
         patient = [state for state, one in self._suspended.items() if one.since + YIELDS_AFTER <= now]
-        for state in patient[: self._leases.wanted]:
+        anybody, own = self._leases.waiting()
+        for state in patient:
+            caller = self._suspended[state].lease.caller
+            if own[caller] > 0:
+                own[caller] -= 1
+            elif anybody > 0:
+                anybody -= 1
+            else:
+                continue
             self._abandon(self._suspended.pop(state), "the client did not answer, and another one waits")
         await asyncio.sleep(0)
 
@@ -256,7 +265,7 @@ class Modern:
 
     async def _discover(self, exchange: Exchange, identity: bytes) -> None:
         try:
-            child = self._pool.pick() or await self._pool.borrow()
+            child = self._pool.pick() or await self._pool.borrow(exchange.caller)
         except Unavailable as reason:
             await exchange.refuse(503, messages.SERVER_BUSY, str(reason), identity)
             return

@@ -15,6 +15,7 @@ from stdio_bridge import messages
 from stdio_bridge.calls import Call
 from stdio_bridge.child import Child, Start, StartError, initialize_params
 from stdio_bridge.settings import Settings
+from stdio_bridge.shares import Identity, has_share
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Pool:
         self._keepers: list[asyncio.Task[None]] = []
         self._failures = [0] * settings.pool
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiters: list[Identity | None] = []
         self._trouble = ""
         self.hears: Hears | None = None
         self.starts = 0
@@ -146,11 +148,11 @@ class Pool:
                 best = child
         return None if best is None or len(best.calls) >= self._settings.concurrency else best
 
-    async def borrow(self) -> Child:
-        """The child to send the next call to. Submit it before anything else is awaited.
+    async def borrow(self, caller: Identity | None) -> Child:
+        """The child to send a caller's next call to. Submit it before anything else is awaited.
 
         Raises:
-            Unavailable: None takes it.
+            Unavailable: None takes it, or the caller has its share of those that wait.
         """
         self.begin()
         loop = asyncio.get_running_loop()
@@ -158,15 +160,18 @@ class Pool:
         while (child := self.pick()) is None:
             if self._lost():
                 raise Unavailable(f"The MCP server can't be started: {self._trouble}", busy=False)
-            if len(self._waiting) >= self._settings.queue:
+            most = self._settings.queue
+            if len(self._waiting) >= most or has_share(caller, self._waiters, most):
                 raise Unavailable("Too many calls wait for the MCP server already", busy=True)
             turn = loop.create_future()
             self._waiting.append(turn)
+            self._waiters.append(caller)
             timer = loop.call_at(deadline, _set, turn)
             try:
                 await turn
             finally:
                 timer.cancel()
+                self._waiters.remove(caller)
                 with contextlib.suppress(ValueError):
                     self._waiting.remove(turn)
             if loop.time() >= deadline and self.pick() is None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from stdio_bridge import messages
 from stdio_bridge.calls import Call
+from stdio_bridge.shares import Identity
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Any]
@@ -57,12 +58,14 @@ class Exchange:
     Attributes:
         headers: By lower-case name; of several with one name, the last.
         body: The request's body.
+        caller: Issuer and subject of who calls; None where nobody is believed (`callers.py`).
         gone: Whether the client has closed the connection.
     """
 
     def __init__(self, headers: dict[bytes, bytes], body: bytes, receive: Receive, send: Send) -> None:
         self.headers = headers
         self.body = body
+        self.caller: Identity | None = None
         self.gone = False
         self.streaming = False
         self.extra: tuple[tuple[bytes, bytes], ...] = ()

@@ -13,7 +13,6 @@ from typing import Final
 from msgspec import UNSET
 
 from stdio_bridge import messages
-from stdio_bridge.callers import caller_of
 from stdio_bridge.calls import Call
 from stdio_bridge.child import Child, Start, StartError
 from stdio_bridge.legacy import params_of
@@ -22,6 +21,7 @@ from stdio_bridge.messages import Message, MessageError
 from stdio_bridge.replies import Exchange, Outcome
 from stdio_bridge.settings import Settings
 from stdio_bridge.shared import conclude
+from stdio_bridge.shares import Identity, has_share
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +38,11 @@ class Session:
 
     Attributes:
         identity: The session's id, which nobody can guess.
-        caller: Who began it, as Cloud Run knows them; nobody else may use it.
+        caller: Who began it; nobody else may use it.
         calls: What is under way, by the client's own ids.
     """
 
-    def __init__(self, caller: str | None, now: float) -> None:
+    def __init__(self, caller: Identity | None, now: float) -> None:
         self.identity = secrets.token_urlsafe(32)
         self.caller = caller
         self.used = now
@@ -226,17 +226,18 @@ class Sessions:
     # --- sessions -----------------------------------------------------------------------------------------
 
     def new(self, exchange: Exchange) -> Session | None:
-        """A new session, its process not yet started; None if there are as many as there may be."""
-        if len(self.all) >= self.settings.sessions:
+        """A new session, its process not yet started; None: there are as many as may be, or as the caller may."""
+        caller, most = exchange.caller, self.settings.sessions
+        if len(self.all) >= most or has_share(caller, (one.caller for one in self.all.values()), most):
             return None
-        session = Session(caller_of(exchange.headers), asyncio.get_running_loop().time())
+        session = Session(caller, asyncio.get_running_loop().time())
         self.all[session.identity] = session
         return session
 
     def find(self, exchange: Exchange, identity: str) -> Session | None:
         """The session of that id, if the caller began it and it still lives."""
         session = self.all.get(identity)
-        if session is None or session.over or session.caller != caller_of(exchange.headers):
+        if session is None or session.over or session.caller != exchange.caller:
             return None
         session.used = asyncio.get_running_loop().time()
         return session

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from stdio_bridge.allowlist import HostPattern, OriginPattern
+from stdio_bridge.callers import ACCESSES, Access
 
 Value = TypeVar("Value")
 
@@ -24,7 +25,7 @@ _TRANSPORTS = ("streamable-http", "sse")
 
 _OURS: Final = re.compile(
     r"MCP_STDIO_\w+|FORWARDED_ALLOW_IPS|PORT"
-    r"|MCP_(PATH|HEALTH_PATH|ALLOWED_HOSTS|ALLOWED_ORIGINS|BASE_URL|AUDIENCE|TRANSPORTS|STATELESS|LOG_LEVEL|OAUTH_\w+)"
+    r"|MCP_(PATH|HEALTH_PATH|ALLOWED_HOSTS|ALLOWED_ORIGINS|BASE_URL|AUDIENCE|ACCESS|IAP_AUDIENCE|TRANSPORTS|STATELESS|LOG_LEVEL|OAUTH_\w+)"
     r"|FASTMCP_(TRANSPORT|HOST|PORT|STREAMABLE_HTTP_PATH|STATELESS_HTTP|HTTP_\w+|SHOW_SERVER_BANNER|CHECK_FOR_UPDATES)"
 )
 """What the fleet says to a server that listens. A stdio server is not to open a port because of it."""
@@ -54,6 +55,10 @@ class Settings:
     """`MCP_HEALTH_PATH`: 200 while calls can be served, 503 while no server can be started."""
     allowed_hosts: tuple[HostPattern, ...] = ()
     allowed_origins: tuple[OriginPattern, ...] = ()
+    access: Access | None = None
+    """`MCP_ACCESS`: who has checked the caller (`callers.py`); None believes nobody, as `public` does."""
+    iap_audience: tuple[str, ...] = ()
+    """`MCP_IAP_AUDIENCE`: what Identity-Aware Proxy's assertions for this service are made for."""
     forwarded_allow_ips: str = "127.0.0.1"
     service: str | None = None
     project: str | None = None
@@ -113,6 +118,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         health_path=reader.read("MCP_HEALTH_PATH", _path, "/health"),
         allowed_hosts=reader.read("MCP_ALLOWED_HOSTS", _each(HostPattern.parse), ()),
         allowed_origins=reader.read("MCP_ALLOWED_ORIGINS", _each(OriginPattern.parse), ()),
+        access=reader.read("MCP_ACCESS", _access, None),
+        iap_audience=reader.read("MCP_IAP_AUDIENCE", _each(str), ()),
         forwarded_allow_ips=reader.values.get("FORWARDED_ALLOW_IPS", "127.0.0.1"),
         service=reader.values.get("K_SERVICE"),
         project=reader.values.get("GOOGLE_CLOUD_PROJECT"),
@@ -139,7 +146,9 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
             "MCP_STDIO_COMMAND: missing; say how the stdio server is started, as a JSON list:"
             ' ["mcp-server-time", "--verbose"]'
         )
-    if "MCP_OAUTH_ISSUER" in reader.values:
+    if (settings.access == "iap") != bool(settings.iap_audience):
+        reader.mistakes.append("MCP_IAP_AUDIENCE: needed for MCP_ACCESS=iap, and for it alone")
+    if "MCP_OAUTH_ISSUER" in reader.values or settings.access == "oauth":
         reader.mistakes.append(
             "MCP_OAUTH_ISSUER: the bridge checks no OAuth tokens, and behind this access nobody else does:"
             " everybody could call; let Cloud Run check callers (access: iam or iap)"
@@ -193,6 +202,13 @@ def _one_of(words: tuple[str, ...], fold: Callable[[str], str]) -> Callable[[str
         return fold(text)
 
     return parse
+
+
+def _access(text: str) -> Access:
+    for access in ACCESSES:
+        if text == access:
+            return access
+    raise ValueError(f"give one of {', '.join(ACCESSES)}")
 
 
 def _each(parse: Callable[[str], Value]) -> Callable[[str], tuple[Value, ...]]:

@@ -23,7 +23,7 @@ async def answer_shared(pool: Pool, exchange: Exchange, call: Call, seconds: flo
     A client that goes away has its call cancelled: without a session nobody could ever fetch the answer.
     """
     try:
-        child = pool.pick() or await pool.borrow()
+        child = pool.pick() or await pool.borrow(exchange.caller)
     except Unavailable as reason:
         await exchange.refuse(503, messages.SERVER_BUSY, str(reason), call.identity)
         return

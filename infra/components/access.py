@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pulumi
 import pulumi_gcp as gcp
 
-from infra import naming
+from infra import environment, naming
 from infra.components.foundation import Foundation
 from infra.fleet import Access, IamAccess, IapAccess, OauthAccess, PublicAccess
-from infra.fleet.access import Iap, OauthClient
+from infra.fleet.access import Iap, OauthClient, kind
 
 if TYPE_CHECKING:
     from pulumi_gcp.iap import SettingsAccessSettingsOauthSettingsArgsDict as OauthSettings
@@ -52,6 +52,25 @@ def switches(access: Access) -> dict[str, Any]:
             return {"invoker_iam_disabled": True, "annotations": {ACCESS_NOTE: "oauth"}}
         case PublicAccess(public=public):
             return {"invoker_iam_disabled": True, "annotations": {ACCESS_NOTE: "public", REASON_NOTE: public.reason}}
+
+
+def told(access: Access, server: str, regions: Sequence[str], foundation: Foundation) -> dict[str, pulumi.Input[str]]:
+    """What the container finds in its environment about who has checked its callers.
+
+    Args:
+        access: The service's.
+        server: The server's name in the fleet.
+        regions: Where it is; Identity-Aware Proxy calls it by another name in each.
+        foundation: Knows the project's number.
+    """
+    found: dict[str, pulumi.Input[str]] = {environment.ACCESS: kind(access)}
+    if isinstance(access, IapAccess):
+        found[environment.IAP_AUDIENCE] = foundation.project_number.apply(
+            lambda number: ",".join(
+                naming.iap_audience(server, project_number=number, region=region) for region in regions
+            )
+        )
+    return found
 
 
 def grants(

@@ -14,7 +14,7 @@ import pulumi_gcp as gcp
 
 from infra import environment, naming
 from infra.components import template
-from infra.components.access import Guarded, admitted, grants, switches
+from infra.components.access import Guarded, admitted, grants, switches, told
 from infra.components.foundation import Foundation
 from infra.components.image import built_image
 from infra.components.mcp_server import McpServer, pulled
@@ -157,6 +157,7 @@ class McpClient(pulumi.ComponentResource):
             case "service":
                 found = _far(self._servers)
         env = {environment.PROJECT: self._args.project, **spec.env, SERVERS: found}
+        env |= told(spec.access, self._name, [self._args.region], self._args.foundation)
         (own,) = template.containers(spec.as_server, self._image(), {}, template.variables(env, spec.secrets))
         if not near:
             return [own]

@@ -13,7 +13,7 @@ import pulumi_gcp as gcp
 
 from infra import environment, naming
 from infra.components import template
-from infra.components.access import Guarded, grants, switches
+from infra.components.access import Guarded, grants, switches, told
 from infra.components.custom_domain import CustomDomain, CustomDomainArgs
 from infra.components.foundation import Foundation
 from infra.components.image import built_image
@@ -219,8 +219,12 @@ class McpServer(pulumi.ComponentResource):
             audience = oauth.audience or base.apply(lambda url: naming.mcp_url(url, spec.path))
             env |= environment.oauth_environment(issuer=oauth.issuer, scopes=oauth.scopes)
             env[environment.OAUTH_AUDIENCE] = audience
-        if port is not None:
+        if port is None:
+            env |= told(spec.access, self._name, self._args.regions, self._args.foundation)
+        else:
             env["PORT"] = str(port)  # Cloud Run gives it to the container that takes requests only
+            # Google's front end has checked who calls the client; what that sends on over localhost names nobody.
+            env[environment.ACCESS] = "public"
         return template.variables(env, spec.secrets)
 
     def _base_url(self) -> pulumi.Output[str]:

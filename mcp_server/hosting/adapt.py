@@ -66,6 +66,8 @@ class Hosted:
             _add(self.app, _sse_routes(server, self.server, settings))
         self.app.router.redirect_slashes = False
         self._state: Any = None
+        most = settings.max_sessions
+        self._sessions_each = max(1, min(most - 1, -(-most * 3 // 4)))
         self._remember()
 
     def _remember(self) -> None:
@@ -100,8 +102,23 @@ class Hosted:
         route = holder
         while not hasattr(holder.app, "session_manager"):
             holder = holder.app
+        _share(holder.app.session_manager, self._sessions_each)
         holder.app = around(holder.app)
         return holder.app if holder is route and not self.app.user_middleware else self.app
+
+
+def _share(manager: Any, most: int) -> None:
+    """Let one caller have *most* sessions. Who is not known is everybody, and may have all."""
+    # The SDK has no public place for it; this one is asked for each new session, one at a time.
+    admit: Callable[[Any], Any] = manager._admit_session
+    owners: dict[str, Any] = manager._session_owners
+
+    def admit_fairly(caller: Any) -> Any:
+        if caller is not None and sum(owner == caller for owner in owners.values()) >= most:
+            return None
+        return admit(caller)
+
+    manager._admit_session = admit_fairly
 
 
 def _wrapped(server: object) -> Any:

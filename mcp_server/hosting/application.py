@@ -7,12 +7,16 @@ from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mcp_server.callers import checked_by_cloud_run
 from mcp_server.hosting.adapt import Hosted
 from mcp_server.hosting.drain import DRAIN_SECONDS, Drain
 from mcp_server.hosting.edge import Edge
 from mcp_server.hosting.exchange import Exchange
 from mcp_server.hosting.guard import Guard
+from mcp_server.hosting.principal import IapGate
 from mcp_server.hosting.quickly import CodecOnDemand
+from mcp_server.hosting.tools import Tools
+from mcp_server.iap import Assertions
 from mcp_server.logs import Trace
 from mcp_server.settings import Settings
 
@@ -48,6 +52,7 @@ class Application:
         self._settings = settings
         self._telemetry: Telemetry | None = None
         gate = _gate(settings)
+        scopes = gate if settings.oauth_issuer is not None else None
         self.drain = Drain(drain_seconds, lambda: _close_subscriptions(hosted.server))
         exchanges: list[Exchange] = []
 
@@ -60,12 +65,12 @@ class Application:
                     self.drain,
                     stateless=settings.stateless,
                     max_body_bytes=settings.max_body_bytes,
-                    gate=gate,
+                    gate=scopes,
                 )
             )
             return exchanges[0]
 
-        self._furnish(hosted.server, gate)
+        self._furnish(hosted.server, scopes)
         self._edge = Edge(
             hosted.insert(settings.mcp_path, around),
             self._lifespan,
@@ -77,6 +82,7 @@ class Application:
             drain=self.drain,
             ready=lambda: self._started and not self.drain.ending,
             gate=gate,
+            read_caller=checked_by_cloud_run if settings.access == "iam" else None,
             on_trace=_parent if settings.otel else None,
             streamable="streamable-http" in settings.transports,
         )
@@ -130,6 +136,7 @@ class Application:
             concurrency=settings.tool_concurrency,
             timeout=settings.tool_timeout,
             sessions=settings.sessions,
+            tools=Tools(server, {*settings.tool_concurrency, *settings.tool_timeout}),
             missing_scopes=None if gate is None else gate.missing,
             observe=self._observe if settings.otel else None,
         )
@@ -152,6 +159,8 @@ def _parent(trace: Trace | None) -> None:
 
 
 def _gate(settings: Settings) -> Any:
+    if settings.access == "iap":
+        return IapGate(Assertions(settings.iap_audience))
     if settings.oauth_issuer is None:
         return None
     from mcp_server.hosting.oauth import OAuthGate

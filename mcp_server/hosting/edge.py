@@ -1,7 +1,7 @@
 """The outermost ASGI application: decides what reaches the MCP application, and in which form."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_server import logs
 from mcp_server.allowlist import LOOPBACK, HostPattern, OriginPattern
-from mcp_server.caller import bind_caller, caller_of
+from mcp_server.callers import Caller
 from mcp_server.hosting.drain import Drain
+from mcp_server.hosting.principal import introduce, nobody
 from mcp_server.hosting.wire import Headers, headers_of, refuse, send_bytes
 
 logger = logging.getLogger(__name__)
@@ -24,8 +25,17 @@ _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _ALLOW_POST: Final = (b"allow", b"POST")
 
 
+ReadCaller = Callable[[Iterable[tuple[bytes, bytes]]], Caller | None]
+"""Finds in a request's headers the caller that somebody has checked already."""
+
+
 class Gate(Protocol):
-    """Decides who may come in, beyond what Cloud Run has decided."""
+    """Decides who may come in, beyond what Cloud Run has decided, and says who it is."""
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it stands before the server's own paths, too."""
+        ...
 
     async def admit(self, scope: Scope, headers: Headers, send: Send) -> bool:
         """Whether the request may pass; if not, it has been answered."""
@@ -52,6 +62,7 @@ class Edge:
         drain: Drain | None = None,
         ready: Callable[[], bool] = lambda: True,
         gate: Gate | None = None,
+        read_caller: ReadCaller | None = None,
         on_trace: Callable[[logs.Trace | None], None] | None = None,
         streamable: bool = True,
     ) -> None:
@@ -68,6 +79,7 @@ class Edge:
             drain: Ends open streams.
             ready: Whether the application has started.
             gate: Who may come in; everybody who reaches us by default.
+            read_caller: Who calls, where somebody in front of us has checked that; by default nobody is believed.
             on_trace: Is told the trace that each request belongs to.
             streamable: Whether the MCP path is served.
         """
@@ -79,6 +91,7 @@ class Edge:
         self._drain = drain or Drain()
         self._ready = ready
         self._gate = gate
+        self._read_caller = read_caller
         self._on_trace = on_trace
         self._streamable = streamable
         # The same few names come with every request.
@@ -97,7 +110,11 @@ class Edge:
         logs.bind_trace(trace)
         if self._on_trace is not None:
             self._on_trace(trace)
-        bind_caller(caller_of(headers) if self._gate is None else None)
+        caller = None if self._read_caller is None else self._read_caller(scope["headers"])
+        if caller is None:
+            nobody()
+        else:
+            introduce(caller, scope)
         started = False
 
         async def watched(message: Message) -> None:
@@ -143,7 +160,7 @@ class Edge:
                     await self._drain.stream(self._rest, scope, receive, send)
                 else:
                     await self._rest(scope, receive, send)
-        else:
+        elif self._gate is None or not self._gate.everywhere or await self._admitted(scope, headers, send):
             await self._rest(scope, receive, send)
 
     async def _endpoint(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:

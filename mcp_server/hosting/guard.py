@@ -16,6 +16,7 @@ from mcp_types import INVALID_REQUEST, REQUEST_TIMEOUT
 
 from mcp_server.caller import current_caller
 from mcp_server.hosting.drain import SHUTTING_DOWN, Drain
+from mcp_server.hosting.tools import UNKNOWN, Tools
 
 # The name is that of the lines' subject: a filter on `mcp_server.calls` finds them and nothing else.
 logger = logging.getLogger("mcp_server.calls")
@@ -35,7 +36,8 @@ class Guard:
         concurrency: Mapping[str, int],
         timeout: Mapping[str, float],
         sessions: bool,
-        missing_scopes: Callable[[str], frozenset[str]] | None = None,
+        tools: Tools,
+        missing_scopes: Callable[[object], frozenset[str]] | None = None,
         observe: Callable[[str, str, float], None] | None = None,
     ) -> None:
         """Set the limits.
@@ -45,6 +47,8 @@ class Guard:
             concurrency: By tool, or `*` for each tool not named: the most calls at once. Further ones wait.
             timeout: By tool, or `*`: the seconds that one call may take, waiting included.
             sessions: Whether messages may come through the SDK's sessions, which no `Exchange` looks after.
+            tools: Knows which there are. All that are not share one place: names come from callers, who could make
+                up new ones to get round a limit, or to fill memory and metrics.
             missing_scopes: Gives the scopes that the caller lacks for a tool.
             observe: Is told the tool, the outcome and the seconds of each call.
         """
@@ -52,6 +56,7 @@ class Guard:
         self._concurrency = concurrency
         self._timeout = timeout
         self._sessions = sessions
+        self._tools = tools
         self._missing_scopes = missing_scopes
         self._observe = observe
         self._slots: dict[str, asyncio.Semaphore] = {}
@@ -60,18 +65,25 @@ class Guard:
         """Pass one message on."""
         if ctx.method == "tools/call":
             return await self._tool(ctx, call_next)
-        if self._sessions and ctx.request_id is not None and ctx.method != "subscriptions/listen":
-            return await self._until_the_end(call_next(ctx))
-        return await call_next(ctx)
+        listens = ctx.method == "subscriptions/listen"
+        work = call_next(ctx)
+        result = await (
+            self._until_the_end(work) if self._sessions and ctx.request_id is not None and not listens else work
+        )
+        if ctx.method == "tools/list":
+            self._tools.listed(result)
+        return result
 
     async def _tool(self, ctx: Any, call_next: CallNext) -> Any:
         name = ctx.params.get("name") if ctx.params else None
-        tool = name[:_MAX_NAME] if isinstance(name, str) else "?"
+        tool = self._tools.name(name)
         began = time.perf_counter()
         outcome = "cancelled"
         try:
-            result = await self._limited(tool, ctx, call_next)
+            result = await self._limited(tool, name, ctx, call_next)
             outcome = "error" if _failed(result) else "ok"
+            if outcome == "ok" and tool == UNKNOWN:
+                self._tools.answered(name)
             return result
         except MCPError as error:
             outcome = f"refused ({error.error.code})"
@@ -84,10 +96,10 @@ class Guard:
             if self._observe is not None:
                 self._observe(tool, outcome, seconds)
             if logger.isEnabledFor(logging.INFO):
-                _log(tool, outcome, seconds, ctx.protocol_version)
+                _log(tool, name, outcome, seconds, ctx.protocol_version)
 
-    async def _limited(self, tool: str, ctx: Any, call_next: CallNext) -> Any:
-        if self._missing_scopes is not None and (missing := self._missing_scopes(tool)):
+    async def _limited(self, tool: str, name: object, ctx: Any, call_next: CallNext) -> Any:
+        if self._missing_scopes is not None and (missing := self._missing_scopes(name)):
             # An exchange has answered 403 already; this is for messages of a session.
             raise MCPError(INVALID_REQUEST, f"Missing scope: {' '.join(sorted(missing))}")
         seconds = self._timeout.get(tool, self._timeout.get("*"))
@@ -138,10 +150,10 @@ class Guard:
         limit = self._concurrency.get(tool, self._concurrency.get("*"))
         if limit is None:
             return None
-        if tool not in self._concurrency and len(self._slots) >= 10_000:
-            # Names come from callers: tools that do not exist must not fill the memory.
-            self._slots.clear()
-        return self._slots.setdefault(tool, asyncio.Semaphore(limit))
+        slots = self._slots.get(tool)
+        if slots is None:
+            slots = self._slots[tool] = asyncio.Semaphore(limit)
+        return slots
 
 
 async def _in_turn(slots: asyncio.Semaphore, call_next: CallNext, ctx: Any) -> Any:
@@ -160,7 +172,7 @@ def _failed(result: Any) -> bool:
     return bool(result.get("isError") if isinstance(result, dict) else getattr(result, "is_error", False))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 
 
-def _log(tool: str, outcome: str, seconds: float, protocol: str) -> None:
+def _log(tool: str, called: object, outcome: str, seconds: float, protocol: str) -> None:
     caller = current_caller()
     fields: dict[str, object] = {
         "tool": tool,
@@ -169,5 +181,6 @@ def _log(tool: str, outcome: str, seconds: float, protocol: str) -> None:
         "protocol": protocol,
     }
     if caller is not None:
-        fields["caller"] = caller.email or caller.subject
-    logger.info("tools/call %s: %s", tool, outcome, extra={"fields": fields})
+        fields["caller"] = caller.name
+    shown = tool if tool == called else repr(called)[:_MAX_NAME]
+    logger.info("tools/call %s: %s", shown, outcome, extra={"fields": fields})

@@ -17,13 +17,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import jwt
 import pydantic_core
-from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.types import Scope, Send
 
-from mcp_server.caller import Caller, bind_caller, current_caller
+from mcp_server.caller import current_caller
+from mcp_server.callers import Caller, caller_of_claims
+from mcp_server.hosting.principal import introduce
 from mcp_server.hosting.wire import Headers, refuse, to_json
 from mcp_server.settings import Settings
 
@@ -245,6 +246,8 @@ class Resource:
 class OAuthGate:
     """Lets in who has a valid token for this server."""
 
+    everywhere: Final = False
+
     def __init__(self, resource: Resource, keys: Keys) -> None:
         self._resource = resource
         self._keys = keys
@@ -342,14 +345,13 @@ class OAuthGate:
             )
         except jwt.PyJWTError as error:
             raise TokenError(f"The token is not valid: {error}") from error
-        email = claims.get("email")
-        return Caller(
-            str(claims["sub"]), email if isinstance(email, str) else None, scopes=_scopes(claims), claims=claims
-        )
+        caller = caller_of_claims(claims, _scopes(claims))
+        if caller is None:
+            raise TokenError("The token names nobody")
+        return caller
 
     def _introduce(self, caller: Caller, token: str, scope: Scope) -> None:
         """Tell tools, and the SDK, who calls."""
-        bind_caller(caller)
         client = caller.claims.get("client_id") or caller.claims.get("azp") or caller.subject
         user = AuthenticatedUser(
             AccessToken(
@@ -362,9 +364,7 @@ class OAuthGate:
                 claims=dict(caller.claims),
             )
         )
-        # Sessions belong to the user who began them, a state that a client carries to the user it was sealed for.
-        scope["user"] = user
-        auth_context_var.set(user)
+        introduce(caller, scope, user)
 
     async def _challenge(
         self,

@@ -4,7 +4,10 @@ import json
 import runpy
 from pathlib import Path
 
+import pulumi
 import pytest
+
+from infra.fleet import FleetError
 
 ROOT = Path(__file__).parents[3]
 
@@ -86,6 +89,41 @@ def test_cloud_runs_own_check_stays_on_where_google_checks_the_caller(run, acces
     plan = run({"access": access})
     assert "invokerIamDisabled" not in plan.service().inputs
     assert not any(name.startswith("MCP_OAUTH") for name in plan.environment())
+
+
+@pytest.mark.parametrize(
+    ("access", "kind"),
+    [
+        ({}, "iam"),
+        ({"access": {"iam": {"invokers": ["group:a@b.dev"]}}}, "iam"),
+        ({"access": {"oauth": {"issuer": "https://login.acme.dev"}}}, "oauth"),
+        ({"access": {"public": {"reason": "documentation without private data"}}}, "public"),
+    ],
+)
+def test_a_container_is_told_who_has_checked_its_callers(run, access, kind):
+    environment = run(access).environment()
+    assert environment["MCP_ACCESS"] == kind
+    assert "MCP_IAP_AUDIENCE" not in environment
+
+
+def test_behind_iap_a_container_is_told_for_what_assertions_are_made_in_each_region(run):
+    regions = {"regions": ["europe-west1", "us-east1"], "servers": {"echo": EXISTING | {"domain": "mcp.acme.dev"}}}
+    regions["servers"]["echo"]["access"] = {"iap": {"oauth_client": CLIENT}}
+    plan = run(region=None, **regions)
+    for service in plan.of(SERVICE):
+        found = {one["name"]: one.get("value") for one in service.inputs["template"]["containers"][0]["envs"]}
+        assert found["MCP_ACCESS"] == "iap"
+        assert found["MCP_IAP_AUDIENCE"] == (
+            "/projects/4711/locations/europe-west1/services/mcp-echo,/projects/4711/locations/us-east1/services/mcp-echo"
+        )
+
+
+@pytest.mark.parametrize("place", ["env", "secrets"])
+@pytest.mark.parametrize("name", ["MCP_ACCESS", "MCP_IAP_AUDIENCE"])
+def test_nobody_but_the_fleet_says_who_has_checked_the_callers(run, place, name):
+    value = "iam" if place == "env" else {"secret": "a", "version": "1"}
+    with pytest.raises((pulumi.RunError, FleetError), match=f"{name} is set by mcpfleet"):
+        run({place: {name: value}})
 
 
 def test_behind_iap_its_agent_is_the_only_invoker_and_members_pass_iap(run):

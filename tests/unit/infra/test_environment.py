@@ -67,4 +67,5 @@ def test_every_name_the_fleet_sets_is_on_the_list_that_the_parser_refuses():
     plain = build(allowed_origins=("https://a.dev",))
     oauth = environment.oauth_environment(issuer="https://login.acme.dev", scopes=("a",))
     addresses = {environment.BASE_URL, environment.AUDIENCE, environment.OAUTH_AUDIENCE}
-    assert {*plain, *oauth, *addresses} == set(environment.INJECTED)
+    callers = {environment.ACCESS, environment.IAP_AUDIENCE}
+    assert {*plain, *oauth, *addresses, *callers} == set(environment.INJECTED)

@@ -4,11 +4,15 @@ import asyncio
 import threading
 
 import pytest
+from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
+from mcp_types import CallToolResult, ListToolsResult, Tool
 
 from mcp_server.hosting import build_app
+from mcp_server.hosting.adapt import lowlevel_of
+from mcp_server.hosting.tools import UNKNOWN, Tools
 from mcp_server.settings import Settings
-from tests.unit.mcp_server.wire import call, started
+from tests.unit.mcp_server.wire import call, message, post, started
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +49,7 @@ class Kitchen:
         server.add_tool(cook, name="cook")
         server.add_tool(cook, name="bake")
         server.add_tool(roast, name="roast")
+        self.server = server
         self.app = build_app(server, Settings(**environment))
 
 
@@ -131,3 +136,69 @@ async def test_names_that_callers_make_up_do_not_fill_the_memory():
         for number in range(200):
             _, answer = await call(app, f"no-{number}", modern=False).answer()
             assert answer["result"]["isError"]
+
+
+def lowlevel(run):
+    """A server that can be asked for its tools by `tools/list` alone."""
+
+    async def listed(ctx, params):
+        tools = [Tool(name=name, input_schema={"type": "object"}) for name in ("cook", "bake")]
+        return ListToolsResult(tools=tools)
+
+    async def called(ctx, params):
+        await run(params.name)
+        return CallToolResult(content=[])
+
+    return Server("kitchen", on_list_tools=listed, on_call_tool=called)
+
+
+async def test_made_up_names_do_not_give_a_tool_a_second_place(modern):
+    """A low-level server may take `COOK` for `cook`; and 10,000 names once made every place anew."""
+    running, most, gate = [], [], asyncio.Event()
+
+    async def run(name):
+        running.append(name)
+        most.append(len(running))
+        await gate.wait()
+        running.remove(name)
+
+    async with started(build_app(lowlevel(run), Settings(MCP_TOOL_CONCURRENCY="cook=1,*=1"))) as app:
+        await post(app, message("tools/list", modern=modern), modern=modern).answer()
+        requests = [call(app, name, modern=modern) for name in ("cook", "COOK", "cOOK", "bake", "x-1", "x-2")]
+        await settled()
+        assert sorted(name.lower() for name in running) == ["bake", "cook", "cook"], "one made-up name at a time"
+        gate.set()
+        for request in requests:
+            await request.start()
+
+
+@pytest.mark.parametrize("make", [lambda: Kitchen().server, lambda: lowlevel(_nothing)], ids=["sdk", "low-level"])
+async def test_names_that_are_no_tools_make_no_metrics(make):
+    server = make()
+    tools = Tools(server if isinstance(server, Server) else lowlevel_of(server), {"named"})
+    assert [tools.name(one) for one in ("named", "nothing", None, 3)] == ["named", UNKNOWN, UNKNOWN, UNKNOWN]
+
+
+async def test_a_tool_is_one_by_its_list_and_before_it_by_its_answer():
+    tools = Tools(lowlevel(_nothing))
+    tools.answered("cook")
+    tools.listed({"tools": [{"name": "bake"}, {"name": 3}, None]})
+    tools.answered("COOK")
+    assert [tools.name(one) for one in ("cook", "bake", "COOK")] == ["cook", "bake", UNKNOWN]
+    for number in range(20_000):
+        tools.listed({"tools": [{"name": f"{number}"}]})
+    assert tools.name("19999") == UNKNOWN, "bounded, whatever the server says"
+
+
+async def _nothing(name):
+    pass
+
+
+async def test_the_log_calls_what_is_no_tool_unknown_and_still_says_what_was_asked_for(logged):
+    kitchen = Kitchen()
+    async with started(kitchen.app) as app:
+        await call(app, "no\nsuch " + "x" * 500, modern=False).answer()
+    (line,) = [entry for entry in logged() if entry["message"].startswith("tools/call")]
+    assert line["fields"]["tool"] == UNKNOWN
+    assert line["message"].startswith(r"tools/call 'no\nsuch xxx")
+    assert len(line["message"]) < 200

@@ -129,7 +129,8 @@ async def test_a_refusal_is_logged_with_its_trace_and_the_next_request_has_its_o
 
 @pytest.mark.anyio
 async def test_each_tool_call_is_one_line_that_says_which_tool_who_called_and_how_it_ended(connected, logged):
-    async with connected(build_server(Settings()), headers={"authorization": f"Bearer {id_token(ADA)}"}) as client:
+    headers = {"authorization": f"Bearer {id_token(ADA)}"}
+    async with connected(build_server(Settings()), headers=headers, MCP_ACCESS="iam") as client:
         await client.list_tools()
         await client.call_tool("add", {"a": 1, "b": 2})
         await client.call_tool("add", {"a": 1, "b": "x" * 500})

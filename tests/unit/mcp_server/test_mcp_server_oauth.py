@@ -107,7 +107,9 @@ async def test_a_token_for_this_server_lets_in_and_tells_tools_who_it_is(issuer,
     async with started(shop()) as app:
         status, answer = await call(app, "who", modern=modern, headers=headers).answer()
     assert status == 200
-    assert answer["result"]["content"][0]["text"].startswith("ada ada@example.org desk")
+    assert answer["result"]["content"][0]["text"].startswith("ada None desk"), (
+        "what an address is worth, only its issuer knows"
+    )
 
 
 async def test_who_has_no_token_learns_where_to_get_one(issuer):
@@ -308,8 +310,8 @@ async def test_metadata_is_looked_for_where_the_specification_says():
 async def test_the_reference_server_shows_the_caller(issuer):
     settings = Settings(**ENVIRONMENT)
     async with started(build_app(build_server(settings), settings)) as app:
-        _, answer = await call(app, "whoami", headers=bearer(token(email="ada@example.org"))).answer()
-    assert answer["result"]["structuredContent"]["caller"] == "ada@example.org"
+        _, answer = await call(app, "whoami", headers=bearer(token(email="eve@google.com"))).answer()
+    assert answer["result"]["structuredContent"]["caller"] == "ada"
 
 
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/sse", "/messages/", "/messages/x", "/messages//"])

@@ -6,7 +6,7 @@ from mcp.client.client import Client
 import mcp_server
 from mcp_server.app import build_server
 from mcp_server.settings import Settings
-from tests.unit.mcp_server.tokens import ADA, id_token
+from tests.unit.mcp_server.tokens import ADA, GOOGLE, id_token
 
 pytestmark = pytest.mark.anyio
 
@@ -89,9 +89,9 @@ async def test_whoami_tells_the_service_the_revision_and_the_protocol(connected,
     [
         ({"authorization": f"Bearer {id_token(ADA)}"}, "ada@mcpfleet.test"),
         ({"authorization": f"bearer {id_token(ADA)}"}, "ada@mcpfleet.test"),
-        ({"authorization": f"Bearer {id_token({'sub': '1'})}"}, "1"),
-        ({"authorization": f"Bearer {id_token({'sub': '10'})}"}, "10"),
-        ({"authorization": f"Bearer {id_token({'sub': '100'})}"}, "100"),
+        ({"authorization": f"Bearer {id_token(GOOGLE | {'sub': '1'})}"}, "1"),
+        ({"authorization": f"Bearer {id_token(GOOGLE | {'sub': '10'})}"}, "10"),
+        ({"authorization": f"Bearer {id_token(GOOGLE | {'sub': '100'})}"}, "100"),
         # The app's own token may be in Authorization; Cloud Run checked the other header.
         ({"authorization": "Bearer app", "x-serverless-authorization": f"Bearer {id_token(ADA)}"}, "ada@mcpfleet.test"),
         ({"authorization": f"Bearer {id_token(ADA)}", "x-serverless-authorization": "Bearer x"}, None),
@@ -99,8 +99,13 @@ async def test_whoami_tells_the_service_the_revision_and_the_protocol(connected,
         ({"authorization": f"Bearer {id_token(ADA, 'c2lnbmF0dXJl')}"}, None),
         ({"authorization": f"Bearer {id_token(ADA, '')}"}, None),
         ({"authorization": f"Basic {id_token(ADA)}"}, None),
-        ({"authorization": f"Bearer {id_token({'email': 'ada@mcpfleet.test'})}"}, None),
-        ({"authorization": f"Bearer {id_token({'sub': 1})}"}, None),
+        ({"authorization": f"Bearer {id_token(GOOGLE | {'email': 'ada@mcpfleet.test'})}"}, None),
+        ({"authorization": f"Bearer {id_token(GOOGLE | {'sub': 1})}"}, None),
+        ({"authorization": f"Bearer {id_token({'sub': '1'})}"}, None),
+        # An address that Google has not verified, or that another issuer tells.
+        ({"authorization": f"Bearer {id_token(ADA | {'email_verified': False})}"}, "1001"),
+        ({"authorization": f"Bearer {id_token(ADA | {'email_verified': 'true'})}"}, "1001"),
+        ({"authorization": f"Bearer {id_token(ADA | {'iss': 'https://evil.test'})}"}, "1001"),
         ({"authorization": f"Bearer {id_token(['sub'])}"}, None),
         ({"authorization": f"Bearer {id_token('[' * 100_000)}"}, None),
         ({"authorization": "Bearer a.!!!.SIGNATURE_REMOVED_BY_GOOGLE"}, None),
@@ -110,7 +115,7 @@ async def test_whoami_tells_the_service_the_revision_and_the_protocol(connected,
     ],
 )
 async def test_whoami_knows_the_caller_that_cloud_run_verified_and_no_other(connected, server, headers, caller):
-    async with connected(server, headers=headers) as client:
+    async with connected(server, headers=headers, MCP_ACCESS="iam") as client:
         result = await client.call_tool("whoami", {})
     assert not result.is_error
     assert result.structured_content["caller"] == caller

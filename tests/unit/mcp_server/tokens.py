@@ -3,7 +3,9 @@
 import base64
 import json
 
-ADA = {"sub": "1001", "email": "ada@mcpfleet.test"}
+GOOGLE = {"iss": "https://accounts.google.com"}
+ADA = {**GOOGLE, "sub": "1001", "email": "ada@mcpfleet.test", "email_verified": True}
+BOB = {**GOOGLE, "sub": "1002", "email": "bob@mcpfleet.test", "email_verified": True}
 
 
 def id_token(claims: object, signature: str = "SIGNATURE_REMOVED_BY_GOOGLE") -> str:

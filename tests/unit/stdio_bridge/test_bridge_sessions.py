@@ -65,7 +65,7 @@ async def test_without_a_session_nothing_but_initialize_is_served(stateful):
 
 
 async def test_a_session_is_its_callers_alone(stateful, session):
-    async with stateful() as http:
+    async with stateful(access="iam") as http:
         header, _ = await session(http, token("ada"))
         assert (await http.post(http.call("echo", text="x"), {**header, **token("ada")})).status == 200
         assert (await http.post(http.call("echo", text="x"), {**header, **token("bob")})).status == 404

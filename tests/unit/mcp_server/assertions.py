@@ -1,0 +1,38 @@
+"""Identity-Aware Proxy as a container meets it: its signed assertions and its public keys."""
+
+import json
+import time
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+
+AUDIENCE = "/projects/481516234200/locations/europe-west1/services/mcp-shop"
+HEADER = b"x-goog-iap-jwt-assertion"
+KEY = ec.generate_private_key(ec.SECP256R1())
+OTHER = ec.generate_private_key(ec.SECP256R1())
+
+
+def published(key=KEY, kid="one") -> bytes:
+    """What Google publishes."""
+    member = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
+    return json.dumps({"keys": [{**member, "kid": kid, "alg": "ES256", "use": "sig"}]}).encode()
+
+
+def assertion(key=KEY, kid="one", algorithm="ES256", now=None, **claims) -> str:
+    """What the proxy says of Ada; a claim that is None is left out."""
+    now = int(time.time() if now is None else now)
+    given = {
+        "iss": "https://cloud.google.com/iap",
+        "aud": AUDIENCE,
+        "sub": "accounts.google.com:1001",
+        "email": "ada@mcpfleet.test",
+        "iat": now,
+        "exp": now + 600,
+        **claims,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    return jwt.encode(given, key, algorithm=algorithm, headers={} if kid is None else {"kid": kid})
+
+
+def asserted(text: str) -> list[tuple[bytes, bytes]]:
+    return [(HEADER, text.encode())]
