@@ -23,6 +23,7 @@ from local_cloud.identity import Claims, Identity
 from local_cloud.mesh import Mesh, create_proxy
 from local_cloud.operations import Operations
 from local_cloud.policy import Policies
+from local_cloud.published import create_published
 from local_cloud.registry.catalog import MANIFEST
 from local_cloud.services import (
     artifactregistry,
@@ -356,7 +357,7 @@ class Cloud:
         entrance = Entrance(self.run.front_door, self.balancer, docker.workload, self.settings)
         front = create_front(entrance, guard, docker)
         gateway = Gateway(
-            app=front,
+            app=create_published(self._proxy, front),
             tls=self.authority.context(entrance.named),
             named=lambda host, ip: entrance.named(host) or self.mesh.resolves(host, docker.workload(ip)),
             trust=self.authority.bundle(),

@@ -15,6 +15,7 @@ from local_cloud.arrivals import Arrival, host_of
 from local_cloud.balancer import Balancer
 from local_cloud.dataplane import FrontDoor
 from local_cloud.metadata import Workload
+from local_cloud.published import HOST
 from local_cloud.settings import Settings
 
 _HOST: Final = re.compile(r"([a-z](?:[a-z0-9-]{0,47}[a-z0-9])?)-(\d{1,19})\.([a-z0-9-]{1,30})\.run\.app")
@@ -43,8 +44,8 @@ class Entrance:
         self._settings = settings
 
     def named(self, host: str) -> bool:
-        """Whether *host* leads to this cloud: a service of its project, whether it exists or not, or a domain."""
-        return self._service(host) is not None or self._balancer.secured(host)
+        """Whether *host* leads to this cloud: a service of its project, whether it exists or not, a domain, or keys."""
+        return host == HOST or self._service(host) is not None or self._balancer.secured(host)
 
     def __call__(self, scope: Scope) -> Arrival:
         """The arrival of a container's request."""

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from local_cloud import iap, pages
 from local_cloud.arrivals import Arrival
 from local_cloud.dataplane import FrontDoor
-from local_cloud.identity import Claims, TokenError
+from local_cloud.identity import REMOVED, Claims, TokenError
 from local_cloud.upstream import Headers
 
 GCLOUD_CLIENT_ID: Final = "32555940559.apps.googleusercontent.com"
@@ -21,7 +21,6 @@ GCLOUD_CLIENT_ID: Final = "32555940559.apps.googleusercontent.com"
 INVOKE: Final = "run.routes.invoke"
 AFFINITY: Final = b"GAESA"
 """The cookie of session affinity (cloud.google.com/run/docs/configuring/session-affinity); it lives 30 days."""
-SIGNATURE: Final = "SIGNATURE_REMOVED_BY_GOOGLE"
 _CREDENTIALS: Final = (b"x-serverless-authorization", b"authorization")
 _CACHED_TOKENS: Final = 1024
 _HOP_BY_HOP: Final = frozenset(
@@ -37,8 +36,21 @@ _HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
-_END_TO_END: Final = frozenset({b"host", b"content-length"})
-"""What `Connection` has no right to name: the container needs it to find where it is called and where a body ends."""
+_END_TO_END: Final = frozenset(
+    {b"authorization", b"cookie", b"forwarded", b"host", b"origin", b"set-cookie", b"traceparent", b"tracestate"}
+)
+_END_TO_END_PREFIXES: Final = (
+    b"content-",
+    b"mcp-",
+    b"sec-",
+    b"x-cloud-",
+    b"x-forwarded-",
+    b"x-goog-",
+    b"x-google-",
+    b"x-serverless-",
+)
+"""What `Connection` has no right to name: where a request is for, what its body is, whose it is and what was checked of
+that. A caller who has the checked credential left behind leaves the container with the one that nobody has checked."""
 _OURS_IN: Final = frozenset({b"forwarded", b"traceparent", b"x-cloud-trace-context", b"expect"})
 _OURS_IN_PREFIXES: Final = (b"x-forwarded-", b"x-google-")
 _TRACEPARENT: Final = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
@@ -247,17 +259,20 @@ def affinity_cookie(headers: Headers) -> str:
 def forwarded(headers: Headers, passage: Passage, client: str) -> Headers:
     """The headers that the container gets.
 
-    The checked token loses its signature, so that the container can read but never replay it; what the front end says
-    about the connection replaces whatever the client claimed; hop-by-hop headers end here (RFC 9110, 7.6.1).
+    The checked token loses its signature, so that the container can read but never replay it, and the other of the two
+    headers passes as it is (cloud.google.com/run/docs/authenticating/service-to-service). What the front end says about
+    the connection, and Identity-Aware Proxy about the caller, replaces whatever the client claimed. Hop-by-hop headers
+    end here (RFC 9110, 7.6.1).
     """
-    named = connection_options(headers) - _END_TO_END
+    named = connection_options(headers)
+    own = {name for name, _ in passage.told}
     kept: Headers = []
     chunked = False
     for name, value in headers:
         chunked = chunked or name == b"transfer-encoding"
         if name in _HOP_BY_HOP or name in named or name in _OURS_IN or name.startswith(_OURS_IN_PREFIXES):
             continue
-        if passage.told and name.startswith(iap.OWN_HEADERS):
+        if passage.told and (name in own or name.startswith(iap.OWN_HEADERS)):
             continue
         kept.append((name, _unsigned(passage.token) if name == passage.checked else value))
     if chunked:
@@ -300,13 +315,14 @@ def returned(headers: Headers, status: int) -> Headers:
 
 
 def connection_options(headers: Headers) -> frozenset[bytes]:
-    """The header names that `Connection` declares to be for this hop only."""
-    return frozenset(
+    """The header names that `Connection` declares to be for this hop only, and that may be."""
+    named = (
         option.strip().lower()
         for name, value in headers
         if name.lower() == b"connection"
         for option in value.split(b",")
     )
+    return frozenset(one for one in named if one not in _END_TO_END and not one.startswith(_END_TO_END_PREFIXES))
 
 
 def _routed(door: FrontDoor, headers: Headers, port: int) -> bool:
@@ -325,4 +341,4 @@ def _meant_for(door: FrontDoor, audience: str) -> bool:
 
 
 def _unsigned(token: str) -> bytes:
-    return f"Bearer {token.rpartition('.')[0]}.{SIGNATURE}".encode("latin-1")
+    return f"Bearer {token.rpartition('.')[0]}.{REMOVED}".encode("latin-1")

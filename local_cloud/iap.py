@@ -2,9 +2,13 @@
 
 Programs show an OIDC token whose audience is an OAuth client that the service's settings name; there is nobody here to
 sign in a browser. What passes is signed for the container with a key of the proxy's own (ES256), as on Google
-(cloud.google.com/iap/docs/signed-headers-howto).
+(cloud.google.com/iap/docs/signed-headers-howto), whose public half containers find at Google's own address. The proxy
+calls Cloud Run as its own account, by `X-Serverless-Authorization`, which the container gets without its signature
+(cloud.google.com/iap/docs/enabling-cloud-run): so there it never names the caller.
 """
 
+import base64
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +23,7 @@ from jwt.algorithms import ECAlgorithm
 from local_cloud import pages
 from local_cloud.dataplane import FrontDoor
 from local_cloud.files import write_private
-from local_cloud.identity import Claims, TokenError
+from local_cloud.identity import ISSUER, REMOVED, Claims, TokenError
 from local_cloud.services.iap.model import AGENT, Iap, resource_of
 from local_cloud.upstream import Headers
 
@@ -123,7 +127,16 @@ class IdentityAwareProxy:
 
     def headers(self, claims: Claims, audience: str) -> Headers:
         """What the container is told of whoever passed."""
-        return self._signer.headers(claims, audience)
+        return [*self._signer.headers(claims, audience), (b"x-serverless-authorization", self._own_token())]
+
+    def _own_token(self) -> bytes:
+        """The proxy's own token, as Cloud Run passes it on: it is never signed, for no signature would be left."""
+        claims = {"iss": ISSUER, "sub": f"1{self._number:020d}", "email": AGENT.format(self._number)}
+        parts = [
+            json.dumps(part).encode() for part in ({"alg": "RS256", "typ": "JWT"}, claims | {"email_verified": True})
+        ]
+        encoded = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+        return b"Bearer " + encoded + b"." + REMOVED.encode()
 
 
 def shown(headers: Headers) -> tuple[bytes, str]:

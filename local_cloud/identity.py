@@ -23,6 +23,8 @@ from local_cloud.jws import TokenError
 __all__ = ["ISSUER", "AccessToken", "Claims", "Identity", "TokenError", "new_key"]
 
 ISSUER: Final = "https://accounts.google.com"
+REMOVED: Final = "SIGNATURE_REMOVED_BY_GOOGLE"
+"""What the front end puts in the place of a signature (cloud.google.com/run/docs/troubleshooting#signature-removed)."""
 _ACCESS_ISSUER: Final = "https://oauth2.mcpfleet.test/access-token"
 _ACCESS_PREFIX: Final = "ya29."
 LIFETIME: Final = 3600

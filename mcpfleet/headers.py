@@ -26,6 +26,11 @@ HOP_BY_HOP = frozenset(
 )
 
 
+_END_TO_END = frozenset({b"authorization", b"cookie", b"forwarded", b"host", b"origin", b"set-cookie", b"traceparent"})
+_END_TO_END_PREFIXES = (b"content-", b"mcp-", b"sec-", b"x-cloud-", b"x-forwarded-", b"x-goog-", b"x-serverless-")
+"""What `Connection` has no right to name: whose a message is, where it goes, what it holds. It crosses all the same."""
+
+
 def request_headers(raw: Iterable[tuple[bytes, bytes]], host: bytes, token_header: bytes) -> RawHeaders:
     """What the service is sent.
 
@@ -34,8 +39,9 @@ def request_headers(raw: Iterable[tuple[bytes, bytes]], host: bytes, token_heade
         host: The service's host (and port), instead of the proxy's.
         token_header: Dropped, as a caller on loopback does not choose the identity; the auth sets it.
     """
-    # Expect: the proxy's own server has already answered it with 100 Continue.
-    kept = _without(raw, {b"host", b"expect", token_header.lower()})
+    # Expect: the proxy's own server has already answered it with 100 Continue. Cloud Run looks at
+    # X-Serverless-Authorization first, so it goes whichever header carries the token.
+    kept = _without(raw, {b"host", b"expect", b"x-serverless-authorization", token_header.lower()})
     return [(b"host", host), *kept]
 
 
@@ -62,5 +68,6 @@ def _without(raw: Iterable[tuple[bytes, bytes]], more: set[bytes]) -> RawHeaders
     named = {
         token.strip().lower() for name, value in pairs if name.lower() == b"connection" for token in value.split(b",")
     }
-    dropped = HOP_BY_HOP | named | more
+    end_to_end = {name for name in named if name in _END_TO_END or name.startswith(_END_TO_END_PREFIXES)}
+    dropped = HOP_BY_HOP | (named - end_to_end) | more
     return [(name, value) for name, value in pairs if name.lower() not in dropped]

@@ -1,6 +1,6 @@
 """Identity-Aware Proxy v1 below `/iap/v1/`: parses and renders; `model.py` decides."""
 
-from typing import Final, Protocol
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -9,20 +9,12 @@ from starlette.routing import BaseRoute, Route
 from local_cloud import wire
 from local_cloud.auth import Gate
 from local_cloud.policy import Policies
+from local_cloud.published import PATH, Keys
 from local_cloud.services.handlers import Handlers, PolicyMethods
 from local_cloud.services.iap.model import Iap
-from local_cloud.store import Document
 
 API: Final = "iap.googleapis.com"
 _SERVICE: Final = "/iap/v1/projects/{project}/iap_web/{kind}/services/{service}"
-
-
-class Keys(Protocol):
-    """What publishes the key that signs assertions."""
-
-    def jwks(self) -> Document:
-        """The public key as a JSON Web Key Set."""
-        ...
 
 
 def routes(model: Iap, keys: Keys, policies: Policies, gate: Gate) -> list[BaseRoute]:
@@ -36,7 +28,7 @@ def routes(model: Iap, keys: Keys, policies: Policies, gate: Gate) -> list[BaseR
         *PolicyMethods(api.named, policies, gate).routes(_SERVICE, get="POST"),
         Route(_SERVICE + ":iapSettings", api.get, methods=["GET"]),
         Route(_SERVICE + ":iapSettings", api.update, methods=["PATCH"]),
-        Route("/iap/verify/public_key-jwk", public_key, methods=["GET"]),
+        Route(PATH, public_key, methods=["GET"]),
     ]
 
 

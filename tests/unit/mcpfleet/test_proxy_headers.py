@@ -70,3 +70,27 @@ def test_the_service_sees_its_own_host_and_no_token_of_the_caller(end_to_end, va
 def test_only_a_redirect_to_the_service_itself_is_turned_to_the_proxy(location, expected):
     (header,) = response_headers([(b"Location", location)], "https://echo.run.app", "http://localhost:3000")
     assert header == (b"Location", expected)
+
+
+ESSENTIAL = [
+    b"Authorization",
+    b"Cookie",
+    b"Content-Type",
+    b"Mcp-Session-Id",
+    b"Origin",
+    b"X-Forwarded-For",
+    b"traceparent",
+]
+
+
+@given(st.lists(st.sampled_from(ESSENTIAL), min_size=1, unique=True), st.booleans())
+def test_connection_cannot_leave_behind_whose_a_message_is_or_what_it_holds(named, upper):
+    essential = [(name, b"1") for name in ESSENTIAL]
+    mixed = [*essential, (b"Connection", b",".join(case_of(name, upper) for name in named))]
+    assert request_headers(mixed, b"h", TOKEN_HEADER)[1:] == essential
+    assert response_headers(mixed, "https://echo.run.app", "http://localhost:3000") == essential
+
+
+def test_whichever_header_carries_the_token_a_caller_on_loopback_does_not_choose_the_identity():
+    own = [(b"X-Serverless-Authorization", b"Bearer mine"), (b"Proxy-Authorization", b"Bearer mine")]
+    assert request_headers(own, b"h", b"Authorization") == [(b"host", b"h")]

@@ -143,7 +143,15 @@ def test_names_of_other_projects_and_of_nobody_lead_nowhere(entrance):
     assert entrance.named(HOST)
     assert entrance.named("none-481516234200.us-east1.run.app")
     assert entrance.named("mcp.acme.dev")
-    for host in ("hello-1.europe-west1.run.app", "run.app", "example.org", f"x.{HOST}"):
+    assert entrance.named("www.gstatic.com"), "the keys of Identity-Aware Proxy are looked for there"
+    for host in (
+        "hello-1.europe-west1.run.app",
+        "run.app",
+        "example.org",
+        "fonts.gstatic.com",
+        "gstatic.com",
+        f"x.{HOST}",
+    ):
         assert not entrance.named(host)
     assert entrance(scope("none-481516234200.us-east1.run.app")).door is None
     assert entrance(scope("example.org")).door is None

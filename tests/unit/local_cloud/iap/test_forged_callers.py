@@ -1,0 +1,167 @@
+"""From a caller's headers through the front end to what a container believes: nobody becomes somebody else."""
+
+import asyncio
+import base64
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from local_cloud.arrivals import Arrival
+from local_cloud.dataplane import FrontDoor
+from local_cloud.front_door import Guard, Passage, forwarded, returned
+from local_cloud.iap import IdentityAwareProxy, Signer
+from local_cloud.identity import Identity
+from local_cloud.published import HOST, PATH, create_published
+from mcp_server.callers import caller_of_claims, checked_by_cloud_run
+from mcp_server.iap import Assertions, NoAssertionError
+
+NUMBER = 481516234200
+SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/hello"
+URL = f"https://hello-{NUMBER}.europe-west1.run.app"
+CLIENT = "123-abc.apps.googleusercontent.com"
+ADA, EVE = "ada@mcpfleet.test", "eve@mcpfleet.test"
+FRONT, APP, PROXY = b"x-serverless-authorization", b"authorization", b"proxy-authorization"
+
+
+class Everybody:
+    def allows(self, email, permission, resource):
+        return bool(email)
+
+
+class Clients:
+    def audiences(self, resource):
+        return frozenset({CLIENT})
+
+
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory):
+    return Identity(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory):
+    return IdentityAwareProxy(Clients(), Signer(tmp_path_factory.mktemp("keys")), NUMBER)
+
+
+def claimed(email):
+    """A token as the front end leaves one behind, of whoever wants to be somebody."""
+    claims = {"iss": "https://accounts.google.com", "sub": email, "email": email, "email_verified": True}
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"alg": "RS256"}, claims)]
+    return b"Bearer " + b".".join(parts) + b".SIGNATURE_REMOVED_BY_GOOGLE"
+
+
+NAMES = [FRONT, APP, PROXY, b"x-goog-iap-jwt-assertion", b"x-goog-authenticated-user-email", b"x-forwarded-user", b"x"]
+lies = st.lists(
+    st.tuples(
+        st.sampled_from(NAMES),
+        st.sampled_from([claimed(ADA), claimed(ADA)[7:], b"accounts.google.com:" + ADA.encode(), b"Bearer ", b""]),
+    ),
+    max_size=5,
+)
+options = st.lists(
+    st.sampled_from([*NAMES, b"X-Serverless-Authorization", b"host", b"close", b" authorization ", b"mcp-session-id"]),
+    max_size=4,
+).map(b" , ".join)
+
+
+def sent(identity, door, headers, proxy=None):
+    """What the container gets, or None where the request is refused."""
+    guard = Guard(identity, Everybody(), proxy=proxy)
+    verdict = guard.check(Arrival(door=door, balanced=True), headers, "/mcp")
+    return forwarded(headers, verdict, "10.0.0.1") if isinstance(verdict, Passage) else None
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(lies=lies, options=options, name=st.sampled_from([FRONT, APP]), at=st.integers(0, 5))
+def test_behind_iam_eve_is_eve_whatever_she_writes(identity, lies, options, name, at):
+    token = identity.mint_id_token(email=EVE, subject=EVE, audience=URL)
+    headers = [*lies, (b"connection", options)]
+    headers.insert(at, (name, f"Bearer {token}".encode()))
+    door = FrontDoor(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset())
+    received = sent(identity, door, headers)
+    if received is not None:
+        caller = checked_by_cloud_run(received)
+        assert caller is None or caller.subject == EVE
+
+
+def test_behind_iam_the_checked_header_cant_be_left_behind(identity):
+    token = identity.mint_id_token(email=EVE, subject=EVE, audience=URL)
+    door = FrontDoor(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset())
+    for option in (
+        b"x-serverless-authorization",
+        b"X-Serverless-Authorization, close",
+        b"close,x-serverless-authorization",
+    ):
+        headers = [(FRONT, f"Bearer {token}".encode()), (APP, claimed(ADA)), (b"connection", option)]
+        received = sent(identity, door, headers)
+        assert checked_by_cloud_run(received).email == EVE
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(lies=lies, options=options, name=st.sampled_from([PROXY, APP]), at=st.integers(0, 5))
+def test_behind_iap_eve_is_eve_whatever_she_writes(identity, proxy, lies, options, name, at):
+    token = identity.mint_id_token(email=EVE, subject=EVE, audience=CLIENT)
+    headers = [*lies, (b"connection", options)]
+    headers.insert(at, (name, f"Bearer {token}".encode()))
+    door = FrontDoor(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset(), iap=True)
+    received = sent(identity, door, headers, proxy)
+    if received is None:
+        return
+    assertions = Assertions([f"/projects/{NUMBER}/locations/europe-west1/services/hello"], published(proxy))
+    caller = caller_of_claims(asyncio.run(assertions.claims(received)))
+    assert (caller.subject, caller.email) == (f"accounts.google.com:{EVE}", EVE)
+    # Read as on a service without the proxy, it would be the proxy itself, and in no case somebody whom Eve chose.
+    other = checked_by_cloud_run(received)
+    assert other is None or other.email == f"service-{NUMBER}@gcp-sa-iap.iam.gserviceaccount.com"
+
+
+def test_an_assertion_for_one_service_is_none_for_another(identity, proxy):
+    token = identity.mint_id_token(email=EVE, subject=EVE, audience=CLIENT)
+    door = FrontDoor(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset(), iap=True)
+    received = sent(identity, door, [(APP, f"Bearer {token}".encode())], proxy)
+    other = Assertions([f"/projects/{NUMBER}/locations/europe-west1/services/other"], published(proxy))
+    with pytest.raises(NoAssertionError):
+        asyncio.run(other.claims(received))
+
+
+def get(app, path=PATH, method="GET", host=HOST):
+    said = []
+
+    async def send(message):
+        said.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "headers": [(b"host", host.encode())]}
+    asyncio.run(app(scope, None, send))
+    return said[0]["status"], said[1].get("body", b"")
+
+
+async def front(scope, receive, send):
+    await send({"type": "http.response.start", "status": 418, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def published(proxy):
+    """Gets the keys as a container does, at Google's own address."""
+    return lambda: get(create_published(proxy, front))[1]
+
+
+def test_the_keys_are_where_google_publishes_its_own_and_nothing_else_is_there(proxy):
+    app = create_published(proxy, front)
+    status, body = get(app)
+    assert (status, json.loads(body)) == (200, proxy.jwks())
+    assert get(app, path="/else")[0] == 404
+    assert get(app, method="POST")[0] == 404
+    assert get(app, method="HEAD") == (200, b"")
+    assert get(app, host="hello.run.app")[0] == 418
+
+
+@settings(derandomize=True, deadline=None)
+@given(options)
+def test_what_says_whose_a_message_is_crosses_in_both_directions(options):
+    mine = [(name, b"1") for name in (APP, b"host", b"cookie", b"mcp-session-id", b"origin", b"content-type")]
+    crossed = forwarded([*mine, (b"connection", options)], Passage(), "10.0.0.1")
+    assert set(mine) <= set(crossed)
+    answer = [(b"set-cookie", b"1"), (b"mcp-session-id", b"1"), (b"content-type", b"1")]
+    assert set(answer) <= set(returned([*answer, (b"connection", b"set-cookie, " + options)], 200))
