@@ -89,6 +89,7 @@ def _server(
         "FASTMCP_HTTP_ALLOWED_ORIGINS": "[]",
         "FASTMCP_SHOW_SERVER_BANNER": "false",
         "FASTMCP_CHECK_FOR_UPDATES": "off",
+        "MCP_ACCESS": "iam",
     }
     service = gcp.cloudrunv2.Service(
         f"{name}-{region}",
@@ -145,6 +146,9 @@ def _server(
         "region": region,
         "project": project,
         "access": "iam",
+        "public_reason": None,
+        "oauth": None,
+        "ingress": "all",
         "reached": "proxy",
         "invokers": invokers,
         "transports": ["streamable-http"],

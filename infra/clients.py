@@ -5,7 +5,7 @@ from typing import TypedDict
 import pulumi
 
 from infra import naming
-from infra.fleet import Server
+from infra.fleet import OauthAccess, Server
 
 
 class ClientEntry(TypedDict):
@@ -19,6 +19,20 @@ class ClientConfig(TypedDict):
     """A configuration that MCP clients take as it is."""
 
     mcpServers: dict[str, ClientEntry]
+
+
+class AcceptedTokens(TypedDict):
+    """What tokens of a server's own OAuth have to be.
+
+    Attributes:
+        issuer: The authorization server.
+        audience: What they are for.
+        scopes: What each must have.
+    """
+
+    issuer: str
+    audience: pulumi.Input[str]
+    scopes: list[str]
 
 
 def client_config(name: str, spec: Server, mcp_url: pulumi.Output[str], port: int) -> pulumi.Input[ClientConfig] | None:
@@ -39,6 +53,15 @@ def proxy_command(name: str, spec: Server, *, project: str, region: str, port: i
     if spec.domain is not None:
         return naming.domain_proxy_command(spec.domain, spec.path, port=port)
     return naming.proxy_command(name, project=project, region=region, port=port)
+
+
+def accepted_tokens(spec: Server, base_url: pulumi.Output[str]) -> AcceptedTokens | None:
+    """The tokens that a server takes; none where it is not the server that checks them."""
+    if not isinstance(spec.access, OauthAccess):
+        return None
+    oauth = spec.access.oauth
+    audience = oauth.audience or base_url.apply(lambda url: naming.mcp_url(url, spec.path))
+    return {"issuer": oauth.issuer, "audience": audience, "scopes": list(oauth.scopes)}
 
 
 def _entry(name: str, url: str) -> ClientConfig:

@@ -10,11 +10,11 @@ from typing import TypedDict
 import pulumi
 
 from infra import naming
-from infra.clients import ClientConfig, client_config, proxy_command
+from infra.clients import AcceptedTokens, ClientConfig, accepted_tokens, client_config, proxy_command
 from infra.components.mcp_client import McpClient
 from infra.components.mcp_server import McpServer
 from infra.fleet import Fleet
-from infra.fleet.access import kind
+from infra.fleet.access import kind, public_reason
 
 
 class ServerOutput(TypedDict):
@@ -29,6 +29,9 @@ class ServerOutput(TypedDict):
         region: The first of its regions.
         project: The Google Cloud project.
         access: Who checks the caller: iam, iap, oauth or public.
+        public_reason: Why anybody may call; null where not everybody may.
+        oauth: What tokens have to be, where the server checks them itself; null elsewhere.
+        ingress: From where requests may come: all, internal or internal-and-lb.
         reached: How a person's client reaches it: by a proxy, by its url, or from the network only.
         invokers: Who may call, where IAM or IAP checks it.
         transports: What it speaks.
@@ -48,6 +51,9 @@ class ServerOutput(TypedDict):
     region: str
     project: str
     access: str
+    public_reason: str | None
+    oauth: AcceptedTokens | None
+    ingress: str
     reached: str
     invokers: list[str]
     transports: list[str]
@@ -74,6 +80,9 @@ def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> 
             "region": fleet.all_regions[0],
             "project": project,
             "access": kind(spec.access),
+            "public_reason": public_reason(spec.access),
+            "oauth": accepted_tokens(spec, server.base_url),
+            "ingress": spec.ingress,
             "reached": spec.reached,
             "invokers": list(spec.invokers),
             "transports": list(spec.transports),
@@ -101,7 +110,8 @@ class ClientOutput(TypedDict):
         account: The account that it calls as.
         calls: The servers that it calls.
         topology: service, sidecar or mesh.
-        access: Who checks its own callers: iam, iap, oauth or public.
+        access: Who checks its own callers: iam, iap or public.
+        public_reason: Why anybody may call it; null where not everybody may.
         invokers: Who may call it, where IAM or IAP checks that.
     """
 
@@ -113,6 +123,7 @@ class ClientOutput(TypedDict):
     calls: list[str]
     topology: str
     access: str
+    public_reason: str | None
     invokers: list[str]
 
 
@@ -128,6 +139,7 @@ def clients_output(project: str, fleet: Fleet, clients: Iterable[McpClient]) -> 
             "calls": list(spec.calls),
             "topology": spec.topology,
             "access": kind(spec.access),
+            "public_reason": public_reason(spec.access),
             "invokers": list(spec.as_server.invokers),
         }
         for (name, spec), client in zip(fleet.clients.items(), clients, strict=True)

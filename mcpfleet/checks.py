@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,11 +34,38 @@ def arguments_of(text: str | None) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", found)
 
 
+def named_call(
+    call: str | None, arguments: str | None, names: Sequence[str]
+) -> tuple[str, tuple[str, Mapping[str, Any]]] | None:
+    """Which tool of which server is to be called: `SERVER/TOOL`, or `TOOL` where one server is verified.
+
+    Args:
+        call: What `--call` says.
+        arguments: What `--arguments` says.
+        names: The servers that are verified.
+
+    Raises:
+        UsageError: It cannot be told, or the arguments are none. Nothing is called that was not named.
+    """
+    if call is None:
+        if arguments:
+            raise UsageError("--arguments are for the tool of --call; name it.")
+        return None
+    given = arguments_of(arguments)
+    server, slash, tool = call.partition("/")
+    if slash and server in names:
+        return server, (tool, given)
+    if len(names) != 1:
+        raise UsageError(f"--call {call}: of which server? Write --call SERVER/TOOL; there are: {', '.join(names)}.")
+    return names[0], (call, given)
+
+
 def print_reports(out: Console, reports: Sequence[Report], identities: Mapping[str, str]) -> None:
     """Print what was seen, server by server."""
     for report in reports:
         out.print(f"[bold]{marked_up(report.server)}[/]  as {marked_up(identities[report.server])}")
-        for mark, lines in (("ok", report.passed), ("warn", report.warned), ("bad", report.failed)):
+        seen = (("ok", report.passed), ("skip", report.unasked), ("warn", report.warned), ("bad", report.failed))
+        for mark, lines in seen:
             for line in lines:
                 out.print(f"  {_MARKS[mark]} {marked_up(line)}")
         if report.first_ms is not None and report.median_ms is not None:
@@ -47,14 +74,14 @@ def print_reports(out: Console, reports: Sequence[Report], identities: Mapping[s
     out.print(f"{total - failed} of {total} checks passed")
 
 
-def reports_json(reports: Sequence[Report], identities: Mapping[str, str]) -> str:
-    """The same for a pipeline: `ok`, and `servers` by name."""
-    servers: dict[str, Any] = {}
+def reports_json(reports: Sequence[Report], identities: Mapping[str, str], clients: Container[str] = ()) -> str:
+    """The same for a pipeline: `ok`, `servers` by name, and `clients`, those of the reports that are of one."""
+    sections: dict[str, dict[str, Any]] = {"servers": {}, "clients": {}}
     for report in reports:
         found = asdict(report)
         name = found.pop("server")
-        servers[name] = {"identity": identities[name], **found}
-    return json.dumps({"ok": all(not one.failed for one in reports), "servers": servers}, indent=2)
+        sections["clients" if name in clients else "servers"][name] = {"identity": identities[name], **found}
+    return json.dumps({"ok": all(not one.failed for one in reports), **sections}, indent=2)
 
 
 def print_lines(out: Console, title: str, lines: Sequence[Line]) -> None:

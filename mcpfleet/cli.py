@@ -179,7 +179,10 @@ def verify(
     expect_tool: Annotated[
         list[str] | None, typer.Option(help="A tool that must be listed; may be given again.", show_default=False)
     ] = None,
-    call: Annotated[str | None, typer.Option(help="A tool to call; none is called otherwise.")] = None,
+    call: Annotated[
+        str | None,
+        typer.Option(help="A tool to call, as SERVER/TOOL where several are verified; none is called otherwise."),
+    ] = None,
     arguments: Annotated[str | None, typer.Option(help="The tool's arguments, as a JSON object.")] = None,
     not_invoker: Annotated[
         Path | None, typer.Option(help="Credentials of somebody who may not call, and must be refused.")
@@ -194,33 +197,36 @@ def verify(
     token_command: options.TokenCommandText = None,
     impersonate: options.Impersonate = None,
 ) -> None:
-    """Check deployed servers as their clients would: the gate after a deployment. Exit code 1 if one check fails.
+    """Check what is deployed as its clients would: the gate after a deployment. Exit code 1 if one check fails.
 
-    Without a token and with a wrong one they must refuse; as you, list their tools in both protocol revisions.
+    Without a token and with wrong ones servers and clients must refuse; as you, servers list their tools in both
+    protocol revisions. No tool is called that you do not name.
     """
     import asyncio
 
     from mcpfleet.auth import IdTokens
-    from mcpfleet.checks import arguments_of, print_reports, reports_json
+    from mcpfleet.checks import named_call, print_reports, reports_json
     from mcpfleet.sources import source_from_file
     from mcpfleet.verify import Callers, Wishes, check_all
 
-    if arguments and not call:
-        raise UsageError("--arguments are for the tool of --call; name it.")
     _log_to_stderr()
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # what the SDK has to say of a failure is in the report
     found = options.find_stack(url, audience, stack, outputs, cwd)
-    chosen = found.chosen(servers or [])
+    chosen = found.services(servers or [])
+    asked = [one.name for one in chosen if one.name in found.servers]
+    named = named_call(call, arguments, asked)
     source = options.find_source(found, credentials, token_file, token_command, impersonate)
     first = IdTokens(source, chosen[0].audience)
     first.get()  # a missing login should be said once, not by every check
     stranger = source_from_file(not_invoker) if not_invoker else None
     callers = Callers(source, stranger, source if source.any_audience else None)
-    wishes = Wishes(expect_tool or (), (call, arguments_of(arguments)) if call else None)
-    reports = asyncio.run(check_all([(one, callers) for one in chosen], wishes))
+    wishes = {
+        name: Wishes(expect_tool or (), named[1] if named is not None and named[0] == name else None) for name in asked
+    }
+    reports = asyncio.run(check_all([(one, callers, wishes.get(one.name)) for one in chosen]))
     identities = {one.name: first.identity for one in chosen}
     if as_json:
-        _out.print(reports_json(reports, identities), markup=False)
+        _out.print(reports_json(reports, identities, found.clients), markup=False)
     else:
         print_reports(_out, reports, identities)
     raise typer.Exit(int(any(report.failed for report in reports)))

@@ -1,60 +1,66 @@
-"""Which of a server's tools can be called to try it, and with what: one that reads if it can be, none that destroys."""
+"""Which of a server's tools we may call to try it, and with what: those that say that they only read, and no others.
+
+MCP's defaults for a tool that says nothing are `readOnlyHint: false` and `destructiveHint: true` (the specification's
+schema, "ToolAnnotations", in 2025-11-25 as in 2026-07-28). So what says nothing, or nothing that is a boolean, may
+destroy, and is called by nobody but its user. Tools are read here as the JSON that came: the SDK's models take the text
+"true" and the number 1 for true.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
-from mcp_types import Tool
+Json = Mapping[str, Any]
 
 
-def callable_tool(tools: Iterable[Tool]) -> tuple[str, dict[str, Any]] | None:
-    """A tool with arguments for it: one that says it only reads where there is one, never one that says it destroys."""
-    harmless = [tool for tool in tools if not _destroys(tool)]
-    for tool in sorted(harmless, key=lambda tool: not _reads(tool)):
-        given = arguments(tool.input_schema)
-        if given is not None:
-            return tool.name, given
+def callable_tool(tools: Iterable[Json]) -> tuple[str, dict[str, Any]] | None:
+    """The first tool that says that it only reads and needs no argument but what its schema gives; None without one."""
+    for tool in tools:
+        name, given = tool.get("name"), arguments(tool.get("inputSchema"))
+        if isinstance(name, str) and given is not None and _says(tool, "readOnlyHint"):
+            return name, given
     return None
 
 
-def _reads(tool: Tool) -> bool:
-    return tool.annotations is not None and tool.annotations.read_only_hint is True
+def repeatable(tool: Json) -> bool:
+    """Whether a tool says that calling it twice is as good as once."""
+    return _says(tool, "readOnlyHint") or _says(tool, "idempotentHint")
 
 
-def _destroys(tool: Tool) -> bool:
-    # A tool that says nothing is called: most say nothing, and a server has to be tried.
-    return not _reads(tool) and tool.annotations is not None and tool.annotations.destructive_hint is True
+def _says(tool: Json, hint: str) -> bool:
+    return _object(tool.get("annotations")).get(hint) is True
 
 
-def arguments(schema: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Arguments that satisfy a tool's schema, where its required ones are plain values without conditions."""
-    if not _PLAIN_TOOL.issuperset(schema):
+def arguments(schema: object) -> dict[str, Any] | None:
+    """What a tool's schema itself gives for its required arguments; None where it gives nothing for one of them.
+
+    Nothing is made up: a value is the argument's `const`, its `default`, or the first of its `enum` or `examples`.
+    """
+    described = _object(schema)
+    required: object = described.get("required", [])
+    if not isinstance(required, list) or not _PLAIN.issuperset(described):
         return None
-    properties, required = schema.get("properties", {}), schema.get("required", [])
-    if not isinstance(properties, Mapping) or not isinstance(required, list):
-        return None
-    described = cast("Mapping[str, Any]", properties)
+    properties = _object(described.get("properties"))
     given: dict[str, Any] = {}
-    for name in cast("list[Any]", required):
-        value = _sample(described.get(name)) if isinstance(name, str) else None
-        if value is None:
+    for name in cast("list[object]", required):
+        argument = _object(properties.get(str(name)))
+        values = [argument[key] for key in ("const", "default") if key in argument]
+        for key in ("enum", "examples"):
+            listed: object = argument.get(key)
+            values += cast("list[Any]", listed)[:1] if isinstance(listed, list) else []
+        if not values:
             return None
-        given[name] = value
+        given[str(name)] = values[0]
     return given
 
 
-# Keywords that do not narrow what may be given; of a tool's schema, and of one argument's.
-_REMARKS: Final = {"$schema", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly"}
-_PLAIN_TOOL: Final = {*_REMARKS, "$defs", "type", "properties", "required", "additionalProperties"}
-_SAMPLES: Final[Mapping[str, Any]] = {"integer": 1, "number": 1.5, "string": "mcpfleet", "boolean": True}
+_PLAIN: Final = {
+    *("$schema", "$comment", "title", "description", "default", "examples", "deprecated"),
+    *("$defs", "type", "properties", "required", "additionalProperties"),
+}
+"""Keywords of a tool's schema that lay no condition on its arguments beyond those of each one."""
 
 
-def _sample(schema: object) -> Any:
-    """A value that satisfies one argument's schema, or None."""
-    if not isinstance(schema, Mapping):
-        return None
-    described = cast("Mapping[str, Any]", schema)
-    if set(described) - _REMARKS != {"type"} or not isinstance(described["type"], str):
-        return None
-    return _SAMPLES.get(described["type"])
+def _object(value: object) -> Json:
+    return cast("Json", value) if isinstance(value, dict) else {}

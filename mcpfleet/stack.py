@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -55,7 +55,47 @@ class Server:
     @property
     def inside(self) -> bool:
         """Whether requests reach it from the project's networks only."""
-        return self.output.get("reached") == "network"
+        alone = self.output.get("ingress", "all") != "all" and not self.output.get("domain")
+        return alone or self.output.get("reached") == "network"
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The service's own URL in each region; none where the stack says none."""
+        own = self.output.get("urls")
+        listed = cast("dict[str, Any]", own).values() if isinstance(own, dict) else ()
+        return tuple(url for url in listed if isinstance(url, str))
+
+
+@dataclass(frozen=True)
+class Client:
+    """One client of a stack: a service that calls its servers.
+
+    Attributes:
+        name: In the fleet.
+        target: Where it answers.
+        invokers: Who may call it, as IAM writes them.
+        output: All that the stack says of it.
+    """
+
+    name: str
+    target: Target
+    invokers: tuple[str, ...]
+    output: Mapping[str, Any]
+
+    @property
+    def access(self) -> str:
+        """Who checks the caller: iam (the default), iap or public."""
+        return str(self.output.get("access", "iam"))
+
+    @property
+    def audience(self) -> str:
+        """What a token for it is for."""
+        return self.target.origin
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """The servers that it calls."""
+        return tuple(str(one) for one in self.output.get("calls") or ())
 
 
 @dataclass(frozen=True)
@@ -66,11 +106,27 @@ class Stack:
         origin: Where it was read, for a person.
         servers: By name.
         credentials: A credentials file for people of this stack: the local cloud's invoker; None on Google.
+        clients: By name.
     """
 
     origin: str
     servers: Mapping[str, Server]
     credentials: Path | None = None
+    clients: Mapping[str, Client] = field(default_factory=dict[str, Client])
+
+    def services(self, names: list[str]) -> list[Server | Client]:
+        """The servers and clients of these names, all of both where there is none.
+
+        Raises:
+            UsageError: There is no such server or client.
+        """
+        known = {**self.servers, **self.clients}
+        for name in names:
+            if name not in known:
+                raise UsageError(
+                    f"There is no server or client {name!r} in {self.origin}; there are: {', '.join(known)}."
+                )
+        return [known[name] for name in names or known]
 
     def chosen(self, names: list[str]) -> list[Server]:
         """The servers of these names, all of them where there is none.
@@ -111,11 +167,11 @@ def read(
     """
     folder = folder or Path.cwd()
     if outputs is not None:
-        return Stack(str(outputs), servers_of(_read_file(outputs), str(outputs)))
+        return _stack(str(outputs), _read_file(outputs), str(outputs))
     local = _local_state(folder)
     if local is not None and stack in {None, local.stem}:
         here = f"the stack {local.stem} of {local.parents[5]}"
-        return Stack(here, servers_of(_read_file(local), here), local.parents[4] / "credentials" / "ada.json")
+        return _stack(here, _read_file(local), here, local.parents[4] / "credentials" / "ada.json")
     return _from_pulumi(stack, folder, run or _run)
 
 
@@ -144,7 +200,11 @@ def _from_pulumi(stack: str | None, folder: Path, run: Run) -> Stack:
     if code != 0:
         why = (err.strip().splitlines() or ["no message"])[0].removeprefix("error: ")
         raise McpfleetError(f"`{shown}` failed in {folder}: {why}. Choose a stack with --stack. {hint}")
-    return Stack(f"the stack {stack or 'that is selected'} in {folder}", servers_of(_parse(out, shown), shown))
+    return _stack(f"the stack {stack or 'that is selected'} in {folder}", _parse(out, shown), shown)
+
+
+def _stack(name: str, outputs: Mapping[str, Any], origin: str, credentials: Path | None = None) -> Stack:
+    return Stack(name, servers_of(outputs, origin), credentials, clients_of(outputs, origin))
 
 
 def _run(command: list[str], folder: Path) -> tuple[int, str, str]:
@@ -245,3 +305,18 @@ def services_of(
             + ". Run `pulumi up` once more to have it written anew; if it comes from somebody else, do not trust it."
         )
     return services
+
+
+def clients_of(outputs: Mapping[str, Any], origin: str) -> dict[str, Client]:
+    """Read the output `clients`; nothing where there are none.
+
+    Raises:
+        McpfleetError: A client in it has no URL, or a word is not of its grammar.
+    """
+    found: dict[str, Client] = {}
+    if not outputs.get("clients"):
+        return found
+    for name, one in services_of(outputs, "clients", origin, ("url",)).items():
+        invokers: list[str] = one.get("invokers") or []
+        found[name] = Client(name, Target.parse(one["url"]), tuple(invokers), one)
+    return found

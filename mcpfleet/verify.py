@@ -16,12 +16,14 @@ from typing import Any, Final, cast
 import httpx2
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import TextContent
+from mcp_types import ListToolsRequest, PaginatedRequestParams, PaginatedResult, TextContent
 
+from mcpfleet import doors
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.diagnosis import diagnose
-from mcpfleet.harmless import callable_tool
-from mcpfleet.sources import TokenSource
+from mcpfleet.doors import HEADERS, PING, TIMEOUT_SECONDS, Callers, Door
+from mcpfleet.harmless import Json, callable_tool, repeatable
+from mcpfleet.stack import Client as Caller
 from mcpfleet.stack import Server
 
 LEGACY: Final = "legacy"
@@ -29,28 +31,11 @@ MODERN: Final = "2026-07-28"
 """Both protocol eras that the SDK's client speaks: the `initialize` handshake, and the sessionless revision."""
 
 ANY_TOOL: Final[tuple[str, Mapping[str, Any]]] = ("*", {})
-"""Instead of a tool's name: any that can be called and does no harm."""
+"""Instead of a tool's name: any that says that it only reads."""
 
-TIMEOUT_SECONDS: Final = 60.0
 _SAMPLES: Final = 10
-_ELSEWHERE: Final = "https://another.example"
-_PING: Final = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-_HEADERS: Final = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
-
-
-@dataclass(frozen=True)
-class Callers:
-    """Those who call.
-
-    Attributes:
-        invoker: May call; None where nobody of this machine may.
-        stranger: Exists, and may not; None where there is no such identity.
-        elsewhere: Can have a token for any audience; None where there is no such identity. A person cannot.
-    """
-
-    invoker: TokenSource | None
-    stranger: TokenSource | None = None
-    elsewhere: TokenSource | None = None
+_PAGES: Final = 100
+"""Pages of a list of tools that are read at most."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +44,7 @@ class Wishes:
 
     Attributes:
         tools: Names that must be listed.
-        call: A tool to call, and its arguments; `ANY_TOOL` for one that does no harm; None for none.
+        call: A tool to call, and its arguments; `ANY_TOOL` for one that says that it only reads; None for none.
     """
 
     tools: Sequence[str] = ()
@@ -68,13 +53,14 @@ class Wishes:
 
 @dataclass
 class Report:
-    """What was seen at one server.
+    """What was seen at one server or client.
 
     Attributes:
-        server: Its name in the fleet.
+        server: Its name in the fleet, or a client's.
         passed: The checks that held, in words.
         failed: Those that did not, each with what was seen instead.
-        warned: What a client may stumble over, though nothing is broken.
+        warned: What a client may stumble over, or its owner should know, though nothing is broken.
+        unasked: What was not looked at, each with the reason.
         first_ms: Milliseconds to the first answer, with the start of an instance where none ran.
         median_ms: Milliseconds of a request after that.
     """
@@ -83,27 +69,31 @@ class Report:
     passed: list[str] = field(default_factory=list[str])
     failed: list[str] = field(default_factory=list[str])
     warned: list[str] = field(default_factory=list[str])
+    unasked: list[str] = field(default_factory=list[str])
     first_ms: float | None = None
     median_ms: float | None = None
 
 
 async def check(
-    server: Server,
+    service: Server | Caller,
     callers: Callers,
     wishes: Wishes | None = None,
     transport: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Report:
-    """Check one server.
+    """Check one server or client.
 
     Args:
-        server: The server.
+        service: What is deployed.
         callers: Who calls.
-        wishes: What else is asked for.
+        wishes: What else is asked for of a server.
         transport: What carries the requests; the network where it is not given.
         clock: Seconds.
     """
-    one = _Check(server, callers, wishes or Wishes(), transport, clock)
+    if isinstance(service, Server):
+        one = _OfServer(service, callers, wishes or Wishes(), transport, clock)
+    else:
+        one = _Check(service, callers, transport)
     await one.run()
     return one.report
 
@@ -113,74 +103,47 @@ _TOO_NEW: Final = "Unsupported protocol version"
 
 
 class _Check:
-    def __init__(
-        self,
-        server: Server,
-        callers: Callers,
-        wishes: Wishes,
-        transport: httpx2.AsyncBaseTransport | None,
-        clock: Callable[[], float],
-    ) -> None:
-        self.report = Report(server.name)
-        self._server = server
-        self._url = server.target.mcp_url
+    """What holds for every service: whom it refuses. A client is asked nothing more, for its answers cost and act."""
+
+    def __init__(self, service: Server | Caller, callers: Callers, transport: httpx2.AsyncBaseTransport | None) -> None:
+        self.report = Report(service.name)
+        self._service = service
         self._callers = callers
-        self._wishes = wishes
         self._transport = transport
-        self._clock = clock
+        found = doors.of_server(service) if isinstance(service, Server) else doors.of_client(service)
+        self._doors: list[Door] = [*found]
 
     async def run(self) -> None:
-        access = self._server.access
-        if self._server.inside and await self._refused(None, 404) is None:
-            self.report.passed.append("from outside its network: 404")
-            self.report.warned.append("its calls were not checked: they have to come from the project's networks")
-        elif access == "oauth":
-            await self._note("without a token: 401 that names the resource's metadata", self._sends_to_oauth())
-            self.report.warned.append("its calls were not checked: they need a token of its own OAuth")
-        elif access == "iap":
-            await self._note("without a token: refused by IAP", self._refused(None, 302, 401, 403))
-            self.report.warned.append("its calls were not checked: IAP wants a login of its own")
-        elif access == "public":
-            await self._check_calls(None)
-        else:
-            await self._check_refusals()
-            if self._callers.invoker is not None:
-                await self._check_calls(IdTokenAuth(self._server.audience, self._callers.invoker))
+        if self._service.access == "public":
+            self._warn(self._open())
+        for attempt in doors.attempts(self._service, self._callers, time.time()):
+            await self._note(lambda words=attempt.words: words, self._refused(attempt))
+        self.report.unasked += doors.unasked(self._service, self._callers)
 
-    async def _check_refusals(self) -> None:
-        refusals: list[tuple[str, IdTokenAuth | None, int]] = [("without a token: 403", None, 403)]
-        if (elsewhere := self._callers.elsewhere) is not None:
-            refusals.append(("with a token for another audience: 401", IdTokenAuth(_ELSEWHERE, elsewhere), 401))
-        if (stranger := self._callers.stranger) is not None:
-            auth = IdTokenAuth(self._server.audience, stranger)
-            refusals.append(("as a member who is no invoker: 403", auth, 403))
-        for words, auth, expected in refusals:
-            await self._note(words, self._refused(auth, expected))
+    def _open(self) -> str:
+        reason = self._service.output.get("public_reason") or "the stack does not say why"
+        calls = self._service.calls if isinstance(self._service, Caller) else ()
+        through = f", and through it {', '.join(calls)} as its account" if calls else ""
+        return f"it is public: anybody may call it{through} ({reason})"
 
-    async def _check_calls(self, auth: IdTokenAuth | None) -> None:
-        began = self._clock()
-        who = "without a token" if auth is None else "as an invoker"
-        does = "tools listed" + (" and one called" if self._wishes.call else "")
-        for mode in (LEGACY, MODERN):
-            words = f"{who}, protocol {mode}: {does}, no redirect"
-            await self._note(words, self._calls(auth, mode, began))
-            last = self.report.failed[-1] if self.report.failed else ""
-            if mode == MODERN and len(self.report.failed) == 1 and last.startswith(words) and _TOO_NEW in last:
-                # Most servers in the world are older than the revision, and clients of both are served.
-                self.report.failed.pop()
-                self.report.warned.append(f"it does not speak {MODERN}; clients fall back to the revision before")
-        if self.report.first_ms is not None:
-            await self._look_closer(auth)
+    def _warn(self, words: str) -> None:
+        if words not in self.report.warned:  # once for both protocols
+            self.report.warned.append(words)
 
-    async def _note(self, words: str, seen: Awaitable[str | None]) -> None:
+    async def _refused(self, attempt: doors.Attempt) -> str | None:
+        async with self._http(None) as http:
+            return await doors.refused(http, self._doors, attempt)
+
+    async def _note(self, words: Callable[[], str], seen: Awaitable[str | None]) -> None:
+        """Put down a check; its words are those that hold once it has been made."""
         try:
             wrong = await seen
         except Exception as error:  # whatever went wrong on the way is the finding
             wrong = f"{type(error).__name__}: {_innermost(error)}"
         if wrong is None:
-            self.report.passed.append(words)
+            self.report.passed.append(words())
         else:
-            self.report.failed.append(f"{words}: {wrong}")
+            self.report.failed.append(f"{words()}: {wrong}")
 
     def _http(self, auth: IdTokenAuth | None, seen: list[httpx2.Response] | None = None) -> httpx2.AsyncClient:
         async def look(response: httpx2.Response) -> None:
@@ -192,23 +155,71 @@ class _Check:
             auth=auth,
             transport=self._transport,
             timeout=TIMEOUT_SECONDS,
-            trust_env=not self._server.target.on_this_machine,
+            trust_env=not self._service.target.on_this_machine,
             event_hooks=hooks,
         )
 
-    async def _refused(self, auth: IdTokenAuth | None, *expected: int) -> str | None:
-        async with self._http(auth) as http:
-            answer = await http.post(self._url, json=_PING, headers=_HEADERS)
-        return None if answer.status_code in expected else f"the answer was {answer.status_code}"
 
-    async def _sends_to_oauth(self) -> str | None:
-        async with self._http(None) as http:
-            answer = await http.post(self._url, json=_PING, headers=_HEADERS)
-        if answer.status_code != 401:
-            return f"the answer was {answer.status_code}"
-        if "resource_metadata" not in answer.headers.get("www-authenticate", ""):
-            return "its WWW-Authenticate names no resource_metadata (RFC 9728), so no client finds the way to log in"
-        return None
+class _OfServer(_Check):
+    """A server's further checks: that its invokers' calls work."""
+
+    def __init__(
+        self,
+        server: Server,
+        callers: Callers,
+        wishes: Wishes,
+        transport: httpx2.AsyncBaseTransport | None,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(server, callers, transport)
+        self._server = server
+        self._url = server.target.mcp_url
+        self._wishes = wishes
+        self._clock = clock
+        self._called_tool = ""
+        self._did = ""
+
+    async def run(self) -> None:
+        if self._server.inside and await self._only_inside():
+            self.report.passed.append("from outside its network: 404")
+            self.report.unasked.append(
+                "who may call it, and its calls: not asked; that has to come from the project's networks"
+            )
+            return
+        await super().run()
+        match self._server.access:
+            case "oauth":
+                self.report.unasked.append("its calls: not asked; they need a token of its own OAuth")
+            case "iap":
+                self.report.unasked.append("its calls: not asked; IAP wants a login of its own")
+            case "public":
+                await self._check_calls(None)
+            case _ if self._callers.invoker is not None:
+                await self._check_calls(IdTokenAuth(self._server.audience, self._callers.invoker))
+            case _:
+                self.report.unasked.append("its calls: not asked; nobody here may call it")
+
+    async def _only_inside(self) -> bool:
+        try:
+            async with self._http(None) as http:
+                return {(await doors.ask(http, door, {})).status_code for door in self._doors} == {404}
+        except (TimeoutError, httpx2.HTTPError):
+            return False  # every check will say why
+
+    async def _check_calls(self, auth: IdTokenAuth | None) -> None:
+        began = self._clock()
+        who = "without a token" if auth is None else "as an invoker"
+        for mode in (LEGACY, MODERN):
+            self._did = "tools listed"
+            start = f"{who}, protocol {mode}: "
+            await self._note(lambda start=start: f"{start}{self._did}, no redirect", self._calls(auth, mode, began))
+            last = self.report.failed[-1] if self.report.failed else ""
+            if mode == MODERN and len(self.report.failed) == 1 and last.startswith(start) and _TOO_NEW in last:
+                # Most servers in the world are older than the revision, and clients of both are served.
+                self.report.failed.pop()
+                self._warn(f"it does not speak {MODERN}; clients fall back to the revision before")
+        if self.report.first_ms is not None:
+            await self._look_closer(auth)
 
     async def _calls(self, auth: IdTokenAuth | None, mode: str, began: float) -> str | None:
         seen: list[httpx2.Response] = []
@@ -241,57 +252,90 @@ class _Check:
             spoken = session.protocol_version
             if (spoken == MODERN) != (mode == MODERN):
                 return f"the protocol spoken was {spoken}"
-            tools = (await session.list_tools()).tools
+            tools = await _listed(session)
             if self.report.first_ms is None:
                 self.report.first_ms = round((self._clock() - began) * 1000, 2)
-            names = [tool.name for tool in tools]
+            names = [str(tool.get("name")) for tool in tools]
             if missing := [name for name in self._wishes.tools if name not in names]:
                 return f"it does not list {', '.join(missing)}; it lists {', '.join(names) or 'nothing'}"
-            call = self._wishes.call
-            if call is None:
-                return None
-            chosen = callable_tool(tools) if call is ANY_TOOL else (call[0], dict(call[1]))
-            if chosen is None:
-                self._warn("it has no tool that can be called with numbers and words, so none was")
-                return None
-            if chosen[0] not in names:
-                return f"it has no tool {chosen[0]}; it lists {', '.join(names) or 'nothing'}"
-            result = await session.call_tool(*chosen)
+            return await self._call(session, tools)
+
+    async def _call(self, session: Client, tools: Sequence[Json]) -> str | None:
+        """Call the tool that was named, once unless it says that twice is as good; or one that only reads."""
+        call = self._wishes.call
+        if call is None:
+            return None
+        chosen = callable_tool(tools) if call is ANY_TOOL else (call[0], dict(call[1]))
+        if chosen is None:
+            self._call_none(tools)
+            return None
+        described = next((tool for tool in tools if tool.get("name") == chosen[0]), None)
+        if described is None:
+            names = [str(tool.get("name")) for tool in tools]
+            return f"it has no tool {chosen[0]}; it lists {', '.join(names) or 'nothing'}"
+        if self._called_tool and not repeatable(described):
+            return None
+        self._called_tool, self._did = chosen[0], f"tools listed and {chosen[0]} called"
+        result = await session.call_tool(*chosen)
         if not result.is_error:
             return None
         said = " ".join(part.text for part in result.content if isinstance(part, TextContent))
         wrong = f"the tool {chosen[0]} failed: {said}"
         if call is not ANY_TOOL:
             return wrong
-        # The arguments were made up: the tool may be right to refuse them, and the call has gone all the way.
-        self._warn(f"{wrong} (with the made-up arguments {chosen[1]})")
+        # An example need not be of today: the tool may be right to refuse it, and the call has gone all the way.
+        self._warn(f"{wrong} (with the arguments that its schema gives, {chosen[1]})")
         return None
 
-    def _warn(self, words: str) -> None:
-        if words not in self.report.warned:  # once for both protocols
-            self.report.warned.append(words)
+    def _call_none(self, tools: Sequence[Json]) -> None:
+        words = (
+            "no tool was called: none says that it only reads (readOnlyHint: true) and needs no arguments but what its"
+            f" schema gives; --call {self._server.name}/TOOL calls the one that you name"
+        )
+        if tools and words not in self.report.unasked:
+            self.report.unasked.append(words)
 
     async def _look_closer(self, auth: IdTokenAuth | None) -> None:
         """What clients stumble over, and how long an answer takes."""
         async with self._http(auth) as http:
-            slash = await http.post(f"{self._url}/", json=_PING, headers=_HEADERS)
+            slash = await http.post(f"{self._url}/", json=PING, headers=HEADERS)
             if slash.is_redirect:
                 self.report.warned.append(f"{self._url}/ redirects to {slash.headers.get('location')}")
-            foreign = await http.post(self._url, json=_PING, headers={**_HEADERS, "origin": "https://another.example"})
+            foreign = await http.post(self._url, json=PING, headers={**HEADERS, "origin": "https://another.example"})
             if foreign.status_code != 403:
                 text = f"a web page of another origin is answered {foreign.status_code}; the specification wants 403"
                 self.report.warned.append(text)
             times: list[float] = []
             for _ in range(_SAMPLES):
                 began = self._clock()
-                await http.post(self._url, json=_PING, headers=_HEADERS)
+                await http.post(self._url, json=PING, headers=HEADERS)
                 times.append((self._clock() - began) * 1000)
         self.report.median_ms = round(statistics.median(times), 2)
 
 
-async def check_all(checks: Iterable[tuple[Server, Callers]], wishes: Wishes | None = None) -> list[Report]:
-    """Check servers side by side."""
-    return await asyncio.gather(*(check(server, callers, wishes) for server, callers in checks))
+async def check_all(checks: Iterable[tuple[Server | Caller, Callers, Wishes | None]]) -> list[Report]:
+    """Check servers and clients side by side."""
+    return await asyncio.gather(*(check(service, callers, wishes) for service, callers, wishes in checks))
+
+
+class _Page(PaginatedResult):
+    """One page of a list of tools, as the JSON that came."""
+
+    tools: list[dict[str, Any]]
+
+
+async def _listed(session: Client) -> list[Json]:
+    """Every tool of a server."""
+    found: list[Json] = []
+    cursor: str | None = None
+    for _ in range(_PAGES):
+        page = await session.session.send_request(ListToolsRequest(params=PaginatedRequestParams(cursor=cursor)), _Page)
+        found += page.tools
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    await session.list_tools()  # so that the client knows which arguments headers repeat
+    return found
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -118,11 +118,17 @@ def setup() -> None:
 
 
 @app.command()
-def verify() -> None:
+def verify(
+    call: Annotated[
+        str | None,
+        typer.Option(metavar="SERVER/TOOL", help="A tool to call; else only what says that it only reads."),
+    ] = None,
+    arguments: Annotated[str | None, typer.Option(help="The tool's arguments, as a JSON object.")] = None,
+) -> None:
     """Verify the deployed stack as a client would."""
     from workbench import stack
 
-    stack.verify(_phases())
+    stack.verify(_phases(), call, arguments)
 
 
 @app.command()

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from mcpfleet.errors import McpfleetError
+from mcpfleet.checks import named_call
+from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.shown import inert, marked_up
 from mcpfleet.stack import services_of
 from workbench import background, leftovers
@@ -89,11 +90,12 @@ def up(phases: Phases, stack: str | None = None) -> None:
         with start(phases, place, prepared) as engine:
             publish(phases, place, prepared)
             outcome = deploy(phases, engine)
-        servers = outcome.outputs["servers"]
-        verify_servers(phases, place, servers)
+        servers: dict[str, Any] = outcome.outputs["servers"]
+        clients: dict[str, Any] = outcome.outputs.get("clients", {})
+        verify_servers(phases, place, servers, clients)
     if not outcome.touched:
         phases.out.print("\nNo changes: what runs is what the program says.")
-    print_services(phases, servers, outcome.outputs.get("clients") or {})
+    print_services(phases, servers, clients)
 
 
 def _alone(place: Place) -> AbstractContextManager[None]:
@@ -203,15 +205,25 @@ def take_down(phases: Phases, place: Place, prepared: Prepared, *, force: bool =
         step.note("no container, network, image, registry content, record or state is left")
 
 
-def verify(phases: Phases) -> None:
-    """Call every deployed server as its clients would."""
+def verify(phases: Phases, call: str | None = None, arguments: str | None = None) -> None:
+    """Call every deployed server, and ask every client, as those would who may and who may not.
+
+    Args:
+        phases: Where to show it.
+        call: A tool to call, `SERVER/TOOL`, that need not say that it only reads.
+        arguments: Its arguments, as a JSON object.
+    """
     place = place_of(os.environ)
-    servers = recorded(place).servers
-    if not servers:
+    stack = recorded(place)
+    if not stack.servers:
         raise SetupError("Nothing is deployed here that could be verified.", "deploy it with ./dev up.")
     if background.running(place, "cloud") is None:
         raise SetupError("The local cloud is not running, so no server answers.", "start it with ./dev up.")
-    verify_servers(phases, place, servers)
+    try:
+        named = named_call(call, arguments, list(stack.servers))
+    except UsageError as error:
+        raise SetupError(str(error), "nothing was called.") from None
+    verify_servers(phases, place, stack.servers, stack.clients, named)
 
 
 def status(phases: Phases) -> None:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mcpfleet.errors import McpfleetError
+from mcpfleet.shown import inert
 from mcpfleet.sources import TokenSource, source_from_file
-from mcpfleet.stack import Server, servers_of
+from mcpfleet.stack import Client, Server, clients_of, servers_of
 from mcpfleet.verify import ANY_TOOL, Callers, Report, Wishes, check
 from workbench.admin import Admin
 from workbench.background import Place
@@ -35,8 +36,21 @@ def callers_of(people: Callers, invokers: Container[str]) -> Callers:
     return replace(people, invoker=next(iter(may), None), stranger=next(iter(may_not), None))
 
 
-def verify(phases: Phases, place: Place, servers: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check every server of *servers* (the stack's output of that name), side by side.
+def verify(
+    phases: Phases,
+    place: Place,
+    servers: Mapping[str, Mapping[str, Any]],
+    clients: Mapping[str, Mapping[str, Any]] | None = None,
+    call: tuple[str, tuple[str, Mapping[str, Any]]] | None = None,
+) -> None:
+    """Check every server of *servers* and client of *clients* (the stack's outputs of these names), side by side.
+
+    Args:
+        phases: Where to show it.
+        place: Where the local cloud lives.
+        servers: The servers.
+        clients: The clients.
+        call: A server's tool to call, and its arguments; without it those that say that they only read.
 
     Raises:
         SetupError: with each check that failed.
@@ -44,33 +58,45 @@ def verify(phases: Phases, place: Place, servers: Mapping[str, Mapping[str, Any]
     with phases.phase("Verify") as step:
         try:
             people = people_of(place)
-            found = servers_of({"servers": servers}, "the stack")
+            outputs = {"servers": servers, "clients": clients or {}}
+            found = servers_of(outputs, "the stack")
+            callers = clients_of(outputs, "the stack")
         except McpfleetError as error:
             raise SetupError(str(error), "run ./dev up: the local cloud writes its credential files anew.") from None
-        callers = [(one, callers_of(people, one.invokers)) for one in found.values()]
-        balanced = addresses(Admin(place).inventory())
-        reports = asyncio.run(_checked(place, callers, balanced))
+        asked = [(one, callers_of(people, one.invokers)) for one in (*found.values(), *callers.values())]
+        reports = asyncio.run(_checked(place, asked, addresses(Admin(place).inventory()), call))
         failed = [f"{report.server}: {line}" for report in reports for line in report.failed]
         if failed:
             raise SetupError(
                 "What is deployed does not behave as it must:\n  " + "\n  ".join(failed),
-                "read the server's log with ./dev logs SERVER.",
+                "read its log with ./dev logs NAME.",
             )
-        step.note(f"{sum(len(report.passed) for report in reports)} checks of {len(reports)} servers passed")
+        of = f"{len(found)} servers" + (f" and {len(callers)} client{'s'[: len(callers) - 1]}" if callers else "")
+        step.note(f"{sum(len(report.passed) for report in reports)} checks of {of} passed")
+    for report in reports:
+        for line in (*report.warned, *report.unasked):
+            step.say(inert(f"{report.server}: {line}"))
 
 
 async def _checked(
-    place: Place, callers: Sequence[tuple[Server, Callers]], balanced: Mapping[str, tuple[str, int]]
+    place: Place,
+    asked: Sequence[tuple[Server | Client, Callers]],
+    balanced: Mapping[str, tuple[str, int]],
+    call: tuple[str, tuple[str, Mapping[str, Any]]] | None,
 ) -> list[Report]:
-    """Check every server side by side; one that is behind a domain by way of its load balancer."""
-    wishes = Wishes(call=ANY_TOOL)
+    """Check every service side by side; one that is behind a domain by way of its load balancer."""
     return await asyncio.gather(
         *(
-            check(one, who, wishes, transport=DomainTransport(place, balanced) if _behind(one, balanced) else None)
-            for one, who in callers
+            check(
+                one,
+                who,
+                Wishes(call=call[1] if call is not None and call[0] == one.name else ANY_TOOL),
+                transport=DomainTransport(place, balanced) if _behind(one, balanced) else None,
+            )
+            for one, who in asked
         )
     )
 
 
-def _behind(server: Server, balanced: Container[str]) -> bool:
-    return server.target.bare_host in balanced
+def _behind(service: Server | Client, balanced: Container[str]) -> bool:
+    return service.target.bare_host in balanced

@@ -8,37 +8,44 @@ import argparse
 import hashlib
 import re
 import unicodedata
-from typing import Literal
+from typing import Annotated, Literal
 
 from mcp.server.mcpserver import MCPServer
+from mcp_types import ToolAnnotations
+from pydantic import Field
 
 Unit = Literal["m", "km", "mi", "ft"]
 
 METRES: dict[Unit, float] = {"m": 1.0, "km": 1000.0, "mi": 1609.344, "ft": 0.3048}
 
+# Without it a client has to take a tool for one that may destroy.
+READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+
+Title = Annotated[str, Field(examples=["Under way"])]
+
 server = MCPServer("toolbox", version="1.0.0", instructions="Small text and unit tools.")
 
 
-@server.tool()
-def slugify(text: str) -> str:
+@server.tool(annotations=READS)
+def slugify(text: Title) -> str:
     """Turn a title into the form used in URLs: lower-case ASCII words joined by hyphens."""
     ascii_text = unicodedata.normalize("NFKD", text.casefold()).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")
 
 
-@server.tool()
+@server.tool(annotations=READS)
 def count_words(text: str) -> int:
     """Count the words of a text, as separated by white space."""
     return len(text.split())
 
 
-@server.tool()
+@server.tool(annotations=READS)
 def sha256(text: str) -> str:
     """The SHA-256 digest of a text's UTF-8 bytes, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@server.tool()
+@server.tool(annotations=READS)
 def convert_length(value: float, source: Unit, target: Unit) -> float:
     """Convert a length between metres, kilometres, miles and feet."""
     return value * METRES[source] / METRES[target]

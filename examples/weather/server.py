@@ -5,14 +5,22 @@ It stands for the repository that has no Dockerfile: requirements.txt says what 
 
 import math
 import os
+from typing import Annotated
 
 from mcp.server.mcpserver import MCPServer
+from mcp_types import ToolAnnotations
+from pydantic import Field
+
+# Without it a client has to take a tool for one that may destroy.
+READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+
+Celsius = Annotated[float, Field(examples=[8.0])]
 
 server = MCPServer("weather", version="1.0.0", instructions="Formulas of meteorology, in metric units.")
 
 
-@server.tool()
-def dew_point(temperature: float, humidity: float) -> float:
+@server.tool(annotations=READS)
+def dew_point(temperature: Celsius, humidity: Annotated[float, Field(examples=[50.0])]) -> float:
     """The dew point in °C of air of a temperature in °C and a relative humidity in percent (Magnus' formula)."""
     if not 0 < humidity <= 100:
         raise ValueError("humidity is a percentage above 0")
@@ -20,8 +28,8 @@ def dew_point(temperature: float, humidity: float) -> float:
     return round(243.12 * gamma / (17.62 - gamma), 1)
 
 
-@server.tool()
-def wind_chill(temperature: float, wind: float) -> float:
+@server.tool(annotations=READS)
+def wind_chill(temperature: Celsius, wind: Annotated[float, Field(examples=[20.0])]) -> float:
     """What a temperature in °C feels like in wind of so many km/h, where it is at most 10 °C and windy."""
     if temperature > 10 or wind < 4.8:
         return temperature

@@ -133,6 +133,11 @@ def kind(access: "Access") -> str:
     return str(_kind(access))
 
 
+def public_reason(access: "Access") -> str | None:
+    """Why anybody may call; None where not everybody may."""
+    return access.public.reason if isinstance(access, PublicAccess) else None
+
+
 Access = Annotated[
     Annotated[IamAccess, Tag("iam")]
     | Annotated[IapAccess, Tag("iap")]

@@ -70,6 +70,7 @@ def test_public_is_by_a_switch_with_its_reason_beside_it_and_grants_nothing(run)
         "mcpfleet/public-reason": "documentation without private data",
     }
     assert plan.of(GRANT) == []
+    assert plan.exports["servers"]["echo"]["public_reason"] == "documentation without private data"
 
 
 def test_oauth_lets_every_caller_reach_the_server_and_tells_it_whose_tokens_to_take(run):
@@ -82,6 +83,9 @@ def test_oauth_lets_every_caller_reach_the_server_and_tells_it_whose_tokens_to_t
     assert environment["MCP_OAUTH_SCOPES"] == "mcp:use,mcp:admin"
     own = run({"access": {"oauth": {**oauth, "audience": "https://api.acme.dev"}}})
     assert own.environment()["MCP_OAUTH_AUDIENCE"] == "https://api.acme.dev"
+    for one in (plan, own):
+        audience = one.environment()["MCP_OAUTH_AUDIENCE"]
+        assert one.exports["servers"]["echo"]["oauth"] == {**oauth, "audience": audience}, "for who verifies it"
 
 
 @pytest.mark.parametrize("access", [{"iam": {"invokers": ["group:a@b.dev"]}}, {"iap": {"oauth_client": CLIENT}}])

@@ -131,6 +131,7 @@ def test_the_export_says_where_a_client_answers_and_as_whom_it_calls(build):
         "calls": ["reference", "open"],
         "topology": "service",
         "access": "iam",
+        "public_reason": None,
         "invokers": [],
     }
 

@@ -149,8 +149,8 @@ def token(google, tmp_path):
 def test_a_pipeline_reads_json_and_the_exit_code(run, monkeypatch, outputs, token, failed, code):
     asked = []
 
-    async def look(checks, wishes):
-        asked.append((list(checks), wishes))
+    async def look(checks):
+        asked.extend(checks)
         return [verify.Report("echo", ["a"], failed)]
 
     monkeypatch.setattr(verify, "check_all", look)
@@ -159,9 +159,60 @@ def test_a_pipeline_reads_json_and_the_exit_code(run, monkeypatch, outputs, toke
     assert got == code
     assert json.loads(out)["ok"] is (code == 0)
     assert json.loads(out)["servers"]["echo"]["identity"] == "user:ada@acme.dev"
-    ((_server, callers),), wishes = asked[0]
+    ((_server, callers, wishes),) = asked
     assert callers.elsewhere is None, "a file's token is for one audience"
     assert wishes == verify.Wishes(["add"], ("add", {"a": 1}))
+
+
+TWO = {
+    "servers": {name: {"mcp_url": f"{URL}/mcp", "audience": URL, "invokers": []} for name in ("echo", "orders")},
+    "clients": {"assistant": {"url": "https://mcp-assistant-1.a.run.app", "access": "iam", "calls": ["echo"]}},
+}
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path, outputs):
+    """What `verify` would do with two servers and a client."""
+    (tmp_path / "outputs.json").write_text(json.dumps(TWO))
+    seen = []
+
+    async def look(checks):
+        seen.extend((service.name, wishes and wishes.call) for service, _callers, wishes in checks)
+        return [verify.Report(name, ["a"]) for name, _call in seen]
+
+    monkeypatch.setattr(verify, "check_all", look)
+    return seen
+
+
+def test_clients_are_verified_like_servers_and_no_tool_is_called_unasked(run, asked, outputs, token):
+    code, out, _ = run("verify", "--outputs", outputs, "--token-file", token, "--json")
+    assert (code, asked) == (0, [("echo", None), ("orders", None), ("assistant", None)])
+    found = json.loads(out)
+    assert (set(found["servers"]), set(found["clients"])) == ({"echo", "orders"}, {"assistant"})
+    asked.clear()
+    assert run("verify", "assistant", "--outputs", outputs, "--token-file", token)[0] == 0
+    assert asked == [("assistant", None)]
+
+
+@pytest.mark.parametrize(
+    ("named", "call"),
+    [
+        ([], "orders/cancel"),
+        (["orders"], "cancel"),
+        (["orders"], "orders/cancel"),
+        (["orders", "assistant"], "cancel"),
+    ],
+)
+def test_a_tool_that_is_named_is_called_at_its_server_alone(run, asked, outputs, token, named, call):
+    assert run("verify", *named, "--outputs", outputs, "--token-file", token, "--call", call)[0] == 0
+    assert [one for one in asked if one[1]] == [("orders", ("cancel", {}))]
+
+
+@pytest.mark.parametrize(("named", "call"), [([], "cancel"), ([], "nosuch/cancel"), (["assistant"], "cancel")])
+def test_a_tool_whose_server_is_not_named_is_called_nowhere(run, asked, outputs, token, named, call):
+    code, _, err = run("verify", *named, "--outputs", outputs, "--token-file", token, "--call", call)
+    assert (code, "Write --call SERVER/TOOL" in err) == (2, True)
+    assert asked == []
 
 
 @pytest.mark.parametrize("given", ["nonsense", "[1]"])

@@ -220,5 +220,8 @@ def test_a_report_for_a_pipeline_is_json_that_says_if_all_is_well():
     found = json.loads(reports_json([good, wrong], {"a": "user:ada", "b": "user:ada"}))
     assert found["ok"] is False
     assert found["servers"]["b"]["failed"] == ["y: was z"]
-    assert set(found["servers"]["a"]) == {"identity", "passed", "failed", "warned", "first_ms", "median_ms"}
+    keys = {"identity", "passed", "failed", "warned", "unasked", "first_ms", "median_ms"}
+    assert set(found["servers"]["a"]) == keys
+    found = json.loads(reports_json([good, wrong], {"a": "user:ada", "b": "user:ada"}, {"b": None}))
+    assert (set(found["servers"]), set(found["clients"])) == ({"a"}, {"b"})
     assert json.loads(reports_json([good], {"a": "user:ada"}))["ok"] is True

@@ -6,19 +6,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import httpx2
-import jsonschema
+import jwt
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import Tool, ToolAnnotations
+from mcp_types import ToolAnnotations
 
 from mcp_server.app import build_server
 from mcp_server.hosting import build_app
 from mcp_server.settings import Settings
-from mcpfleet.harmless import arguments, callable_tool
-from mcpfleet.stack import Server
+from mcpfleet.stack import Client, Server
 from mcpfleet.target import Target
 from mcpfleet.tokens import IdToken
 from mcpfleet.verify import ANY_TOOL, Callers, Wishes, check
@@ -28,11 +25,14 @@ SERVER = Server("echo", Target.parse(f"{URL}/mcp"), URL, (), {})
 ANONYMOUS = "without a token: 403"
 AUDIENCE = "with a token for another audience: 401"
 STRANGER = "as a member who is no invoker: 403"
-LEGACY = "as an invoker, protocol legacy: tools listed and one called, no redirect"
-MODERN = "as an invoker, protocol 2026-07-28: tools listed and one called, no redirect"
+MADE_UP = "with a made-up token: 401"
+LEGACY = "as an invoker, protocol legacy: tools listed and whoami called, no redirect"
+MODERN = "as an invoker, protocol 2026-07-28: tools listed and whoami called, no redirect"
+LISTED = [f"as an invoker, protocol {era}: tools listed, no redirect" for era in ("legacy", "2026-07-28")]
 
 
 ANY = Wishes(call=ANY_TOOL)
+POST = f"POST {URL}/mcp was answered"
 
 # What the TypeScript SDK 1.30 answers.
 TOO_NEW = b"""{"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message":
@@ -60,6 +60,7 @@ class FrontDoor:
     app: object
     anonymous: int = 403
     wrong_audience: int = 401
+    made_up: int = 401
     stranger: int = 403
     redirect: int | None = None
     refused_revision: str | None = None
@@ -74,6 +75,8 @@ class FrontDoor:
         answer, location = 200, b""
         if not name:
             answer = self.anonymous
+        elif name not in ("ada", "bob", "deployer"):
+            answer = self.made_up
         elif audience != URL:
             answer = self.wrong_audience
         elif name != "ada":
@@ -130,7 +133,8 @@ def test_a_server_that_does_all_it_must_passes_every_check(report):
     found = report()
     assert found.failed == []
     assert found.warned == []
-    assert found.passed == sorted([ANONYMOUS, AUDIENCE, STRANGER, LEGACY, MODERN])
+    assert found.unasked == []
+    assert found.passed == sorted([ANONYMOUS, MADE_UP, AUDIENCE, STRANGER, LEGACY, MODERN])
     assert found.first_ms > 0
     assert found.median_ms > 0
 
@@ -153,7 +157,7 @@ def test_a_tool_is_called_with_the_arguments_that_were_asked_for_and_only_then(r
     assert report(server, wishes=Wishes()).failed == []
     assert called == []
     assert report(server, wishes=Wishes(call=("count", {"start": 7}))).failed == []
-    assert called == [7, 7]
+    assert called == [7], "once: it does not say that twice is as good"
     failed = report(server, wishes=Wishes(call=("cuont", {}))).failed
     assert [line.partition(": it has")[2] for line in failed] == [" no tool cuont; it lists count"] * 2
 
@@ -192,23 +196,28 @@ def answers(status, **headers):
     ("kind", "transport", "failed"),
     [
         ("oauth", answers(401, **{"www-authenticate": 'Bearer resource_metadata="https://x"'}), 0),
-        ("oauth", answers(401), 1),
-        ("oauth", answers(200), 1),
-        ("iap", answers(302, location="https://accounts.google.com"), 0),
-        ("iap", answers(200), 1),
+        ("oauth", answers(401), 3),
+        ("oauth", answers(200), 3),
+        ("oauth", answers(403, **{"www-authenticate": 'Bearer resource_metadata="https://x"'}), 3),
+        ("iap", answers(302, location="https://accounts.google.com/o/oauth2/v2/auth"), 0),
+        ("iap", answers(401, **{"x-goog-iap-generated-response": "true"}), 0),
+        ("iap", answers(401), 3),
+        ("iap", answers(302, location="https://accounts.google.com.evil.example/"), 3),
+        ("iap", answers(302, location="/login"), 3),
+        ("iap", answers(200), 3),
     ],
 )
 def test_a_server_with_another_kind_of_door_is_refused_in_its_own_way(kind, transport, failed):
     found = asyncio.run(check(of_access(kind), PEOPLE, ANY, transport))
     assert len(found.failed) == failed
-    assert "not checked" in found.warned[0]
+    assert found.unasked[-1].startswith("its calls: not asked")
 
 
 def test_a_server_inside_its_network_is_not_there_from_outside_and_checked_as_any_other_from_inside():
     inside = replace(SERVER, output={"access": "iam", "reached": "network"})
     found = asyncio.run(check(inside, PEOPLE, ANY, answers(404)))
     assert (found.passed, found.failed) == (["from outside its network: 404"], [])
-    assert "not checked" in found.warned[0]
+    assert "not asked" in found.unasked[0]
     open_to_all = asyncio.run(check(inside, PEOPLE, ANY, answers(200)))
     assert any(line.startswith("without a token: 403") for line in open_to_all.failed)
 
@@ -217,11 +226,13 @@ def test_a_public_server_is_called_without_a_token():
     async def run():
         app = build_app(build_server(Settings()), Settings())
         async with lifespan(app):
-            return await check(of_access("public"), PEOPLE, ANY, httpx2.ASGITransport(app))
+            server = replace(SERVER, output={"access": "public", "public_reason": "documentation"})
+            return await check(server, PEOPLE, ANY, httpx2.ASGITransport(app))
 
     found = asyncio.run(asyncio.wait_for(run(), 20))
     assert (len(found.passed), found.failed) == (2, [])
     assert all(line.startswith("without a token, protocol") for line in found.passed)
+    assert found.warned == ["it is public: anybody may call it (documentation)"]
 
 
 def test_who_is_no_invoker_is_told_whom_to_add(report):
@@ -232,22 +243,22 @@ def test_who_is_no_invoker_is_told_whom_to_add(report):
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
-        ({"anonymous": 200}, f"{ANONYMOUS}: the answer was 200"),
-        ({"anonymous": 401}, f"{ANONYMOUS}: the answer was 401"),
-        ({"wrong_audience": 200}, f"{AUDIENCE}: the answer was 200"),
-        ({"stranger": 200}, f"{STRANGER}: the answer was 200"),
-        ({"stranger": 500}, f"{STRANGER}: the answer was 500"),
+        ({"anonymous": 200}, f"{ANONYMOUS}: {POST} 200"),
+        ({"anonymous": 401}, f"{ANONYMOUS}: {POST} 401"),
+        ({"made_up": 200}, f"{MADE_UP}: {POST} 200"),
+        ({"made_up": 403}, f"{MADE_UP}: {POST} 403"),
+        ({"wrong_audience": 200}, f"{AUDIENCE}: {POST} 200"),
+        ({"stranger": 200}, f"{STRANGER}: {POST} 200"),
+        *(({"stranger": status}, f"{STRANGER}: {POST} {status}") for status in (302, 401, 404, 429, 500, 503)),
     ],
 )
-def test_whoever_is_let_in_by_mistake_is_reported_alone(report, wrong, line):
+def test_whoever_is_let_in_by_mistake_or_perhaps_is_reported_alone(report, wrong, line):
     assert report(**wrong).failed == [line]
 
 
 @pytest.mark.parametrize("status", [302, 307])
 def test_a_redirect_is_reported_with_where_it_leads(report, status):
-    assert report(redirect=status).failed == [
-        f"{words}: redirected: {status} to /elsewhere" for words in (LEGACY, MODERN)
-    ]
+    assert report(redirect=status).failed == [f"{words}: redirected: {status} to /elsewhere" for words in LISTED]
 
 
 def test_a_server_that_is_older_than_the_new_revision_and_says_so_is_a_warning(report):
@@ -258,15 +269,18 @@ def test_a_server_that_is_older_than_the_new_revision_and_says_so_is_a_warning(r
 
 def test_a_server_that_does_not_speak_the_new_revision_fails_that_check_only(report):
     found = report(refused_revision="2026-07-28")
-    assert [line.startswith(f"{MODERN}: ") for line in found.failed] == [True]
+    assert [line.startswith(f"{LISTED[1]}: ") for line in found.failed] == [True]
+
+
+READS = ToolAnnotations(read_only_hint=True)
 
 
 @pytest.fixture
 def broken():
     server = MCPServer("broken")
 
-    @server.tool()
-    def explode(count: int) -> int:
+    @server.tool(annotations=READS)
+    def explode(count: int = 1) -> int:
         raise ToolError("no database")
 
     return server
@@ -275,28 +289,75 @@ def broken():
 def test_a_tool_that_fails_with_what_the_user_gave_it_is_reported_by_name(report, broken):
     said = "the tool explode failed: Error executing tool explode: no database"
     found = report(broken, wishes=Wishes(call=("explode", {"count": 1})))
-    assert found.failed == [f"{words}: {said}" for words in (LEGACY, MODERN)]
+    assert [line.partition(", no redirect: ")[2] for line in found.failed] == [said, said]
 
 
-def test_a_tool_that_refuses_made_up_arguments_is_a_warning_since_the_call_has_gone_all_the_way(report, broken):
+def test_a_tool_that_refuses_what_its_schema_gives_is_a_warning_since_the_call_has_gone_all_the_way(report, broken):
     found = report(broken)
     assert found.failed == []
-    said = (
-        "the tool explode failed: Error executing tool explode: no database (with the made-up arguments {'count': 1})"
-    )
-    assert said in found.warned
+    said = "no database (with the arguments that its schema gives, {})"
+    assert found.warned == [f"the tool explode failed: Error executing tool explode: {said}"]
 
 
-def test_a_server_without_a_tool_that_can_be_called_is_a_warning(report):
-    server = MCPServer("demanding")
+NONE = (
+    "no tool was called: none says that it only reads (readOnlyHint: true) and needs no arguments but what its schema"
+    " gives; --call echo/TOOL calls the one that you name"
+)
 
-    @server.tool()
-    def search(filters: dict[str, str]) -> int:
-        return len(filters)
+
+@pytest.mark.parametrize(
+    "hints",
+    [
+        None,
+        ToolAnnotations(title="Cancel"),
+        ToolAnnotations(read_only_hint=False),
+        ToolAnnotations(destructive_hint=False),
+        ToolAnnotations(idempotent_hint=True, destructive_hint=False),
+    ],
+)
+def test_a_tool_that_does_not_say_that_it_only_reads_is_listed_and_never_called(report, hints):
+    cancelled = []
+    server = MCPServer("orders")
+
+    @server.tool(annotations=hints)
+    def cancel_order(order: str = "1") -> str:
+        cancelled.append(order)
+        return order
 
     found = report(server)
-    assert found.failed == []
-    assert "it has no tool that can be called with numbers and words, so none was" in found.warned
+    assert (found.failed, found.unasked, cancelled) == ([], [NONE], [])
+    assert set(LISTED) < set(found.passed)
+
+
+def test_a_tool_is_called_in_both_revisions_only_if_it_says_that_twice_is_as_good_as_once(report):
+    called = []
+    server = MCPServer("orders")
+
+    @server.tool(annotations=ToolAnnotations(idempotent_hint=True))
+    def settle(order: int) -> int:
+        called.append(order)
+        return order
+
+    assert report(server, wishes=Wishes(call=("settle", {"order": 7}))).failed == []
+    assert called == [7, 7]
+
+
+def test_nothing_but_tools_is_asked_for_and_only_by_lists(report):
+    touched = []
+    server = MCPServer("busy")
+
+    @server.resource("job://next")
+    def job() -> str:
+        touched.append("resource")
+        return ""
+
+    @server.prompt()
+    def order() -> str:
+        touched.append("prompt")
+        return ""
+
+    found = report(server)
+    assert (found.failed, touched) == ([], [])
 
 
 def test_a_server_that_cannot_be_reached_fails_every_check():
@@ -305,107 +366,147 @@ def test_a_server_that_cannot_be_reached_fails_every_check():
 
     found = asyncio.run(check(SERVER, PEOPLE, ANY, httpx2.MockTransport(refuse)))
     assert found.passed == []
-    assert len(found.failed) == 5
+    assert len(found.failed) == 6
     assert all("connection refused" in line for line in found.failed)
 
 
-# Which tool is called, and with what.
-
-keywords = st.dictionaries(
-    st.sampled_from(["type", "properties", "required", "minimum", "enum", "pattern", "anyOf", "title", "$ref", "not"]),
-    st.recursive(
-        st.none()
-        | st.booleans()
-        | st.integers()
-        | st.sampled_from(["string", "integer", "number", "boolean", "object", "a", "b"]),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["a", "b", "type", "const"]), inner, max_size=3)
-        ),
-        max_leaves=8,
-    ),
-    max_size=5,
-)
-plain_arguments = st.dictionaries(
-    st.sampled_from(["a", "b", "c"]),
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "type": st.sampled_from(["string", "integer", "number", "boolean", "object", "array", "null"])
-            | st.lists(st.sampled_from(["string", "null"]), min_size=1, unique=True),
-            "enum": st.lists(st.integers() | st.text(max_size=3), min_size=1, max_size=2),
-            "minimum": st.integers(-9, 9),
-            "maxLength": st.integers(0, 9),
-            "pattern": st.sampled_from(["^x$", "."]),
-            "title": st.text(max_size=5),
-            "default": st.integers(),
-        },
-    ),
-)
+# Every way in, and clients.
 
 
-@given(keywords)
-@example({"properties": None, "required": ["a"]})
-@example({"properties": ["a"], "required": ["a"]})
-@example({"properties": {}, "required": 5})
-@example({"properties": {}, "required": [["a"]]})
-def test_no_schema_makes_the_choice_of_arguments_raise(schema):
-    found = arguments(schema)
-    assert found is None or isinstance(found, dict)
+class Doors:
+    """Answers as a front end that refuses everybody, but at some of its doors."""
+
+    def __init__(self, refusal=403, **otherwise):
+        self.seen = []
+        self.refusal = refusal
+        self.otherwise = otherwise
+
+    def __call__(self, request):
+        self.seen.append((request.method, str(request.url), request.content))
+        token = request.headers.get("x-serverless-authorization", "")
+        status = self.refusal if not token or token.startswith("Bearer bob") else 401
+        return httpx2.Response(self.otherwise.get(f"{request.method} {request.url}", status))
 
 
-@given(plain_arguments, st.data())
-def test_arguments_are_valid_by_their_schema_wherever_there_are_any(properties, data):
-    names = data.draw(st.lists(st.sampled_from([*properties, "unknown"]), unique=True))
-    schema = {"type": "object", "properties": properties, "required": names}
-    found = arguments(schema)
-    if found is not None:
-        assert set(found) == set(names)
-        jsonschema.validate(found, schema)
+def look(service, door, callers=PEOPLE):
+    return asyncio.run(check(service, callers, None, httpx2.MockTransport(door)))
 
 
-@given(st.dictionaries(st.text(max_size=5), st.sampled_from(["string", "integer", "number", "boolean"]), max_size=4))
-def test_plain_required_arguments_are_all_given(kinds):
-    schema = {
-        "type": "object",
-        "properties": {name: {"type": kind} for name, kind in kinds.items()},
-        "required": [*kinds],
+BESIDE = {"url": "http://127.0.0.1:8081", "calls": ["echo", "toolbox"], "access": "iam"}
+
+
+def client(**output):
+    return Client("assistant", Target.parse(BESIDE["url"]), (), {**BESIDE, **output})
+
+
+def test_a_client_that_refuses_everybody_passes_and_is_asked_nothing_more():
+    door = Doors()
+    found = look(client(), door)
+    assert found.passed == [ANONYMOUS, MADE_UP, AUDIENCE, STRANGER]
+    assert (found.failed, found.warned, found.unasked) == ([], [], [])
+    assert {(method, url) for method, url, _ in door.seen} == {
+        ("GET", "http://127.0.0.1:8081/"),
+        ("POST", "http://127.0.0.1:8081/ask"),
+        ("POST", "http://127.0.0.1:8081/"),
     }
-    found = arguments(schema)
-    assert found is not None
-    jsonschema.validate(found, schema)
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"properties": {"a": {"type": ["string", "null"]}}, "required": ["a"]},
-        {"properties": {"a": {"type": "string", "format": "uri"}}, "required": ["a"]},
-        {"properties": {"a": True}, "required": ["a"]},
-        {"properties": {}, "minProperties": 1},
-        {"properties": {}, "anyOf": [{"required": ["a"]}]},
-        {"$ref": "#/$defs/x"},
-    ],
-)
-def test_a_schema_with_more_conditions_than_types_gives_no_arguments(schema):
-    assert arguments({"type": "object", **schema}) is None
+@pytest.mark.parametrize("door", ["GET http://127.0.0.1:8081/", "POST http://127.0.0.1:8081/ask"])
+@pytest.mark.parametrize("status", [200, 302, 400, 404, 405, 422, 500, 503])
+def test_a_client_that_is_open_to_the_world_or_may_be_does_not_pass(door, status):
+    found = look(client(), Doors(**{door: status}))
+    assert found.passed == []
+    assert found.failed[0] == f"{ANONYMOUS}: {door} was answered {status}"
 
 
-def tool(name, *, required=(), **hints):
-    schema = {"type": "object", "properties": {one: {"type": "object"} for one in required}, "required": [*required]}
-    return Tool(name=name, input_schema=schema, annotations=ToolAnnotations(**hints) if hints else None)
+def test_an_open_client_is_sent_nothing_that_it_could_act_on():
+    door = Doors(**{"GET http://127.0.0.1:8081/": 200})
+    assert len(look(client(), door).failed) == 4
+    assert {method for method, _, _ in door.seen} == {"GET"}, "an open page is found out by looking"
+    door = Doors()
+    look(client(), door)
+    assert {content for method, _, content in door.seen if method == "POST"} == {b"?"}
 
 
-@pytest.mark.parametrize(
-    ("tools", "chosen"),
-    [
-        ([tool("write"), tool("read", read_only_hint=True)], "read"),
-        ([tool("wipe", destructive_hint=True), tool("write")], "write"),
-        ([tool("wipe", destructive_hint=True)], None),
-        ([tool("query", required=["filter"]), tool("first"), tool("second")], "first"),
-        ([], None),
-    ],
-)
-def test_a_tool_that_reads_comes_first_and_one_that_destroys_is_never_called(tools, chosen):
-    found = callable_tool(tools)
-    assert (found and found[0]) == chosen
+def test_a_client_that_does_not_answer_does_not_pass():
+    def silent(_request):
+        raise httpx2.ReadTimeout("")
+
+    found = look(client(), silent)
+    assert (found.passed, len(found.failed)) == ([], 4)
+
+
+def test_a_public_client_is_told_to_be_public_with_all_that_it_opens():
+    found = look(client(access="public", public_reason="a demonstration"), Doors(refusal=200))
+    assert (found.passed, found.failed) == ([], [])
+    assert found.warned == [
+        "it is public: anybody may call it, and through it echo, toolbox as its account (a demonstration)"
+    ]
+
+
+def test_an_access_that_is_not_known_is_held_to_be_private():
+    found = look(client(access="open"), Doors(refusal=200))
+    assert [line.partition(": ")[0] for line in found.failed] == ["without a token", "as a member who is no invoker"]
+
+
+def test_what_cannot_be_asked_is_said():
+    found = look(client(), Doors(), Callers(invoker=Person("ada")))
+    assert found.passed == [ANONYMOUS, MADE_UP]
+    assert found.unasked == [
+        "with a token for another audience: not asked; nobody here can have one",
+        "as a member who is no invoker: not asked; nobody here is one",
+    ]
+
+
+REGIONS = {"a": "https://mcp-echo-1.a.run.app", "b": "https://mcp-echo-1.b.run.app"}
+BALANCED = Server("echo", Target.parse("https://mcp.acme.dev/mcp"), "https://mcp.acme.dev", (), {"urls": REGIONS})
+
+
+def without_invoker(server, door):
+    return look(server, door, replace(PEOPLE, invoker=None))
+
+
+@pytest.mark.parametrize("url", ["https://mcp.acme.dev", *REGIONS.values()])
+def test_every_url_of_a_server_is_asked(url):
+    found = without_invoker(BALANCED, Doors(**{f"POST {url}/mcp": 200}))
+    assert found.failed[0] == f"{ANONYMOUS}: POST {url}/mcp was answered 200"
+
+
+@pytest.mark.parametrize("url", ["https://x.dev/sse", f"https://x.dev/messages/?session_id={'0' * 32}"])
+def test_every_transport_of_a_server_is_asked(url):
+    server = Server(
+        "x", Target.parse("https://x.dev/mcp"), "https://x.dev", (), {"transports": ["streamable-http", "sse"]}
+    )
+    method = "GET" if url.endswith("sse") else "POST"
+    found = without_invoker(server, Doors(**{f"{method} {url}": 202}))
+    assert found.failed[0] == f"{ANONYMOUS}: {method} {url} was answered 202"
+
+
+def test_a_services_own_url_that_its_ingress_hides_need_not_be_there_and_its_domain_must():
+    hidden = replace(BALANCED, output={"urls": REGIONS, "ingress": "internal-and-lb", "domain": "mcp.acme.dev"})
+    away = {f"POST {url}/mcp": 404 for url in REGIONS.values()}
+    assert without_invoker(hidden, Doors(**away)).failed == []
+    assert without_invoker(BALANCED, Doors(**away)).passed == []
+    assert without_invoker(hidden, Doors(**{"POST https://mcp.acme.dev/mcp": 404})).passed == []
+
+
+def test_an_oauth_server_gets_tokens_that_claim_what_its_own_would_and_are_signed_by_nobody():
+    told = {"issuer": "https://login.acme.dev", "audience": "https://x.dev/mcp", "scopes": ["mcp:use"]}
+    server = Server("x", Target.parse("https://x.dev/mcp"), "https://x.dev", (), {"access": "oauth", "oauth": told})
+    seen = []
+
+    def believing(request):
+        """Believes whatever a token claims."""
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        try:
+            claims = jwt.decode(token, options={"verify_signature": False})
+        except jwt.PyJWTError:
+            return httpx2.Response(401, headers={"www-authenticate": 'Bearer resource_metadata="https://x.dev/m"'})
+        seen.append(claims)
+        good = (claims["iss"], claims["aud"], claims["scope"]) == (told["issuer"], told["audience"], "mcp:use")
+        return httpx2.Response(200 if good else 401)
+
+    found = without_invoker(server, believing)
+    assert len(found.failed) == 1
+    assert found.failed[0].startswith("with a made-up token: 401 that names the resource's metadata: POST")
+    assert seen[0]["exp"] > seen[0]["iat"]

@@ -1,0 +1,136 @@
+"""Which tools we call by ourselves: those that say that they only read, with nothing made up."""
+
+import jsonschema
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mcpfleet.harmless import arguments, callable_tool, repeatable
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.sampled_from(["true", "object", "string", "a", "b"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "b", "type", "const", "default", "enum", "examples", "readOnlyHint"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=10,
+)
+SCHEMAS = st.dictionaries(
+    st.sampled_from(["type", "properties", "required", "enum", "anyOf", "title", "$ref", "not", "minProperties"]),
+    JSON,
+    max_size=5,
+)
+TOOLS = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.text(max_size=5) | JSON},
+        optional={
+            "inputSchema": SCHEMAS | JSON,
+            "annotations": JSON | st.fixed_dictionaries({"readOnlyHint": JSON | st.just(True)}),
+        },
+    ),
+    max_size=4,
+)
+
+
+@settings(derandomize=True, max_examples=300)
+@given(TOOLS)
+def test_whatever_a_server_lists_only_what_says_with_a_boolean_that_it_only_reads_is_called(tools):
+    found = callable_tool(tools)
+    if found is not None:
+        named = [tool for tool in tools if tool["name"] == found[0]]
+        assert any(one["annotations"]["readOnlyHint"] is True for one in named if "annotations" in one)
+
+
+@settings(derandomize=True, max_examples=300)
+@given(SCHEMAS | JSON)
+@example({"properties": None, "required": ["a"]})
+@example({"properties": ["a"], "required": ["a"]})
+@example({"properties": {}, "required": 5})
+@example({"properties": {}, "required": [["a"]]})
+def test_no_schema_makes_the_choice_of_arguments_raise(schema):
+    found = arguments(schema)
+    assert found is None or isinstance(found, dict)
+
+
+ARGUMENTS = st.dictionaries(
+    st.sampled_from(["a", "b", "c"]),
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["string", "integer", "number", "boolean"])},
+        optional={
+            "const": st.just("const"),
+            "default": st.just("default"),
+            "enum": st.just(["enum", "other"]),
+            "examples": st.just(["example", "other"]),
+            "minimum": st.integers(-9, 9),
+        },
+    ),
+)
+
+
+@settings(derandomize=True, max_examples=300)
+@given(ARGUMENTS, st.data())
+def test_every_argument_is_one_that_the_schema_gives(properties, data):
+    names = data.draw(st.lists(st.sampled_from([*properties, "unknown"]), unique=True))
+    found = arguments({"type": "object", "properties": properties, "required": names})
+    given_for = {name: one.keys() & {"const", "default", "enum", "examples"} for name, one in properties.items()}
+    assert (found is None) == any(not given_for.get(name) for name in names)
+    assert set((found or {}).values()) <= {"const", "default", "enum", "example"}
+
+
+def test_arguments_are_valid_where_what_the_schema_gives_is():
+    properties = {
+        "unit": {"enum": ["m", "km"]},
+        "value": {"type": "number", "examples": [1.5]},
+        "note": {"default": ""},
+    }
+    schema = {"type": "object", "properties": properties, "required": [*properties]}
+    found = arguments(schema)
+    assert found == {"unit": "m", "value": 1.5, "note": ""}
+    jsonschema.validate(found, schema)
+
+
+@pytest.mark.parametrize("more", [{"anyOf": [{"required": ["a"]}]}, {"minProperties": 1}, {"$ref": "#/$defs/x"}])
+def test_a_schema_with_conditions_between_arguments_gives_none(more):
+    assert arguments({"type": "object", **more}) is None
+
+
+def tool(name, hints=None, required=()):
+    schema = {"type": "object", "properties": {one: {"type": "string"} for one in required}, "required": [*required]}
+    return {"name": name, "inputSchema": schema, **({"annotations": hints} if hints is not None else {})}
+
+
+READS = {"readOnlyHint": True}
+
+
+@pytest.mark.parametrize(
+    ("tools", "chosen"),
+    [
+        ([tool("write"), tool("read", READS)], "read"),
+        ([tool("query", READS, ["filter"]), tool("first", READS), tool("second", READS)], "first"),
+        ([tool("write")], None),
+        ([tool("write", {})], None),
+        ([tool("add", {"destructiveHint": False})], None),
+        ([tool("set", {"idempotentHint": True, "destructiveHint": False})], None),
+        *(([tool("sloppy", {"readOnlyHint": said})], None) for said in ("true", 1, "yes", [True], {}, None, False)),
+        ([], None),
+    ],
+)
+def test_a_tool_that_does_not_say_that_it_only_reads_is_never_called(tools, chosen):
+    found = callable_tool(tools)
+    assert (found and found[0]) == chosen
+
+
+@pytest.mark.parametrize(
+    ("hints", "twice"),
+    [(None, False), ({}, False), (READS, True), ({"idempotentHint": True}, True), ({"idempotentHint": "true"}, False)],
+)
+def test_a_tool_may_be_called_twice_only_if_it_says_so(hints, twice):
+    assert repeatable(tool("x", hints)) is twice
