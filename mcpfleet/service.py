@@ -6,7 +6,7 @@
 
 Every request of such a client carries an ID token for its server, which is fetched anew before it expires; belongs to
 the trace that is current in OpenTelemetry; and is sent again for as long as it was certainly not carried out: while a
-connection cannot be made, and at 429, Cloud Run's word for "no instance is free yet". A request that is refused, or
+connection cannot be made, and at Cloud Run's own 429, "no instance is free yet". A request that is refused, or
 that nobody answers, is answered here with a JSON-RPC error: its message says whom to add where, its data under
 `mcpfleet` the HTTP status, and whether the call was certainly `not_done` or whether that is `unknown`.
 
@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, 
 
 from mcpfleet import jsonrpc
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth
-from mcpfleet.diagnosis import Caller, diagnose
+from mcpfleet.diagnosis import Caller, diagnose, is_front_ends
 from mcpfleet.errors import AuthError, UsageError
 from mcpfleet.net import connection_reason, delay
 from mcpfleet.sources import DefaultSource, TokenSource
@@ -117,7 +117,8 @@ class Patient(httpx2.AsyncBaseTransport):
                 if late:
                     raise
             else:
-                if response.status_code != 429 or late:
+                full = response.status_code == 429 and is_front_ends(429, response.headers)
+                if late or not full:
                     return response
                 asked = response.headers.get("retry-after", "")
                 pause = max(pause, min(float(asked), 30.0)) if asked.isdecimal() else pause

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -26,6 +27,9 @@ CLOSE_SECONDS: Final = 2.0
 
 _LISTS: Final = ("tools", "prompts", "resources")
 _INITIALIZED: Final = jsonrpc.encode({"jsonrpc": "2.0", "method": jsonrpc.INITIALIZED})
+
+_UNKNOWN: Final = re.compile(rb"(?i)session[ _-]?id|session not found|(no valid|invalid|unknown|missing) session")
+"""How servers word that they do not know a session. A tool's own words about some other session are not among them."""
 
 _log = logging.getLogger("mcpfleet.connect")
 
@@ -126,7 +130,7 @@ class Sessions:
         if response.status_code == 404 and not kind.startswith("text/html"):
             return SessionLostError(session)
         # Servers older than 2025-06-18, and some newer ones, say it with a 400 and in words only.
-        if response.status_code == 400 and b"session" in (await response.aread()).lower():
+        if response.status_code == 400 and _UNKNOWN.search(await response.aread()):
             return SessionLostError(session)
         return None
 

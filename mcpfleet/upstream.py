@@ -17,7 +17,7 @@ import httpx2
 
 from mcpfleet import sse, wire
 from mcpfleet.auth import IdTokenAuth
-from mcpfleet.diagnosis import Finding, diagnose
+from mcpfleet.diagnosis import Finding, diagnose, is_front_ends
 from mcpfleet.errors import AuthError, TokenEndpointUnavailableError
 from mcpfleet.net import connection_reason
 from mcpfleet.target import Target
@@ -172,7 +172,9 @@ class Upstream:
         status, headers = response.status_code, response.headers
         if status == 429:
             found = self._finding(response) or "429: the server takes no more calls at the moment."
-            return FailedError(str(found), done=False, status=status, wait=_retry_after(headers))
+            # Cloud Run's own says that no instance had it; a server may say the same after half of the work.
+            done = not is_front_ends(status, headers)
+            return FailedError(str(found), done=done, status=status, wait=_retry_after(headers))
         found = self._finding(response)
         if found is None:
             return None

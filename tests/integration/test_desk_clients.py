@@ -236,7 +236,7 @@ def test_through_the_proxy_the_inspectors_command_line_works(proxy, node):
 def test_verify_passes_what_is_deployed_and_fails_a_wish_that_is_not_met(mcpfleet, checkout):
     found = json.loads(mcpfleet("verify", "--json", "--not-invoker", str(checkout.place.credentials / "bob.json")))
     assert found["ok"] is True
-    assert [len(one["passed"]) for one in found["servers"].values()] == [4, 4]
+    assert [len(one["passed"]) for one in found["servers"].values()] == [5, 5]
     assert found["servers"]["reference"]["warned"] == []
     found = json.loads(mcpfleet("verify", "reference", "--json", "--expect-tool", "subtract", code=1))
     assert "does not list subtract" in found["servers"]["reference"]["failed"][0]

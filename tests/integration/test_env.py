@@ -128,7 +128,7 @@ def test_a_down_that_is_stopped_by_ctrl_c_can_be_followed_by_an_up(checkout):
     assert process.returncode == 130, output
     assert "stopped; what was made is kept for the next run." in output
     assert "Traceback" not in output
-    assert "10 checks of 2 servers passed" in checkout.ok("up")
+    assert "12 checks of 2 servers passed" in checkout.ok("up")
 
 
 def test_a_broken_state_is_removed_by_force(checkout):

@@ -151,7 +151,7 @@ def balancers(checkout):
 
 
 def test_up_deploys_everything_and_verifies_what_a_client_reaches(deployed):
-    assert "checks of 4 servers passed" in deployed
+    assert "checks of 4 servers and 1 client passed" in deployed
 
 
 def test_a_second_up_changes_nothing(deployed, checkout):

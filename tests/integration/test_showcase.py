@@ -113,7 +113,7 @@ def keep_token(checkout):
 def test_the_shipped_stack_is_deployed_as_it_is_and_says_what_it_found_out(shipped, checkout):
     file = "Pulumi.showcase.yaml"
     assert (checkout.place.root / file).read_bytes() == (ROOT / file).read_bytes()
-    assert "25 checks of 5 servers passed" in shipped
+    assert "42 checks of 5 servers and 3 clients passed" in shipped
     assert "time: mcp-server-time==2026.10.19 of PyPI, behind the stdio bridge" in shipped
     assert "weather: python server.py: server.py is where it begins, by its name (`start`)" in shipped
 

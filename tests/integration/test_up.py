@@ -49,7 +49,9 @@ async def call(checkout, server, tool, arguments, mode="2026-07-28"):
 
 def test_up_deploys_the_stack_as_it_is_shipped_and_verifies_its_servers_as_a_client(first, checkout):
     assert (checkout.place.root / "Pulumi.local.yaml").read_bytes() == (ROOT / "Pulumi.local.yaml").read_bytes()
-    assert "15 checks of 3 servers passed" in first
+    assert "22 checks of 3 servers and 1 client passed" in first
+    assert "reference: no tool" not in first
+    assert "toolbox: no tool" not in first
     types = sorted(one["type"].partition(":")[2] for one in checkout.state.resources)
     for expected in (
         "artifactregistry/repository:Repository",
@@ -201,7 +203,7 @@ def test_a_change_of_region_that_failed_half_way_can_be_taken_back(first, checko
     assert (code, "WORKDR" in output) == (1, True), output
     checkout.edit("Pulumi.local.yaml", "region: us-central1", region)
     checkout.edit("mcp_server/Dockerfile", "WORKDR /src", healthy)
-    assert "checks of 3 servers passed" in checkout.ok("up")
+    assert "checks of 3 servers and 1 client passed" in checkout.ok("up")
     assert "No changes" in checkout.ok("up")
 
 

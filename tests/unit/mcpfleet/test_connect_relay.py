@@ -307,6 +307,28 @@ async def test_a_session_that_the_server_forgot_is_made_anew_and_the_call_is_mad
     assert [sent.headers["mcp-session-id"] for sent in calls] == ["s1", "s2"]
 
 
+@pytest.mark.parametrize(
+    ("said", "calls"),
+    [
+        ("Bad Request: No valid session ID provided", 2),
+        ("Missing session ID", 2),
+        ("Session not found", 2),
+        ("Your payment session has expired", 1),
+        ("the session with the bank ended after the transfer", 1),
+    ],
+)
+async def test_only_words_about_its_own_session_make_a_call_go_again(desk, handshake, said, calls):
+    answers, shake = handshake
+    error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": said}}
+    one = desk(*answers("s1"), httpx2.Response(400, headers=JSON, json=error), *answers("s2"), whole({"paid": 1}))
+    await shake(one)
+    await one.say(request("tools/call", name="pay"))
+    heard = await one.hear()
+    while heard.get("id") != 1:
+        heard = await one.hear()
+    assert one.server.methods.count("tools/call") == calls
+
+
 async def test_a_server_that_gives_up_every_session_is_not_asked_for_ever(desk, handshake):
     answers, shake = handshake
     gone = [httpx2.Response(404, headers=JSON, json={}) for _ in range(9)]
@@ -392,6 +414,9 @@ BROKEN = [
     httpx2.RemoteProtocolError("Server disconnected without sending a response."),
     httpx2.Response(503, headers={"content-type": "text/plain"}, text="upstream connect error"),
     httpx2.Response(502, headers=HTML, text="bad gateway"),
+    # The front end did not say it, so the server did: after what, nobody knows.
+    httpx2.Response(429, headers=JSON, json={"error": "the shop takes no more orders"}),
+    httpx2.Response(429, content=b""),
 ]
 
 
@@ -399,7 +424,7 @@ def broken_streams():
     return [stream(httpx2.ReadError("reset")), stream(None), stream(b"data: {", httpx2.RemoteProtocolError("cut"))]
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(9))
 async def test_a_call_that_may_have_been_made_is_not_made_twice_and_the_client_is_told(desk, number):
     one = desk([*BROKEN, *broken_streams()][number])
     answer = await one.ask(call("pay"))
@@ -409,7 +434,7 @@ async def test_a_call_that_may_have_been_made_is_not_made_twice_and_the_client_i
     assert "not called again" in answer["error"]["message"]
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(9))
 async def test_a_tool_that_only_reads_is_called_again(desk, number):
     listing = whole({"tools": [{"name": "look", "annotations": {"readOnlyHint": True}}]}, 9)
     one = desk(listing, [*BROKEN, *broken_streams()][number], whole({"seen": 1}))

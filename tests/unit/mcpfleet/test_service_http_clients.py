@@ -208,6 +208,14 @@ async def test_a_cold_start_and_a_full_house_are_waited_for(world):
     assert world.slept == [0.25, 3.0]
 
 
+async def test_a_429_of_the_servers_own_is_no_word_of_cloud_runs_and_the_call_is_not_made_again(world):
+    full = httpx2.Response(429, headers={"content-type": "application/json"}, json={"error": "no more orders"})
+    world.front_end.answers, world.front_end.on = [full], b"tools/call"
+    with pytest.raises(MCPError):
+        await world.add()
+    assert (world.front_end.methods.count("tools/call"), world.slept) == (1, [])
+
+
 async def test_patience_has_an_end(clock):
     class Refusing(httpx2.AsyncBaseTransport):
         async def handle_async_request(self, request):

@@ -1,0 +1,118 @@
+"""A server whose tools say nothing of themselves, and a client that somebody opened: deployed, verified, looked at.
+
+No command calls such a tool unless its user names it; none passes what lets in everybody. The tests run in this order.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from google.auth.transport.requests import AuthorizedSession
+from google.oauth2 import service_account
+
+pytestmark = pytest.mark.integration
+
+BASE = {"BASE_IMAGE": "mcpfleet/base:python3.13"}
+ADA = {"iam": {"invokers": ["user:ada@mcpfleet.test"]}}
+ORDERS = '''
+import os
+
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("orders")
+
+
+@server.tool()
+def cancel_order(order: str = "1") -> str:
+    """Cancel an order."""
+    print(f"cancelled {order}", flush=True)
+    return order
+
+
+if __name__ == "__main__":
+    server.run("streamable-http", host="0.0.0.0", port=int(os.environ["PORT"]), stateless_http=True)
+'''
+SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/mcp-assistant"
+
+
+@pytest.fixture(scope="module")
+def checkout(make_checkout):
+    made = make_checkout("harm")
+    orders = made.place.root / "orders"
+    orders.mkdir()
+    (orders / "server.py").write_text(ORDERS)
+    (orders / "requirements.txt").write_text((made.place.root / "examples/weather/requirements.txt").read_text())
+    file = made.place.root / "Pulumi.local.yaml"
+    stack = yaml.safe_load(file.read_text())
+    fleet = stack["config"]["mcpfleet:fleet"]
+    del fleet["servers"]["toolbox"]
+    fleet["servers"]["orders"] = {"source": {"folder": "./orders", "build_args": BASE}, "access": ADA}
+    client = {"folder": ".", "dockerfile": "mcp_client/Dockerfile", "build_args": BASE}
+    fleet["clients"] = {"assistant": {"source": client, "calls": ["orders"], "access": ADA, "health_path": "/health"}}
+    file.write_text(yaml.safe_dump(stack, sort_keys=False))
+    return made
+
+
+@pytest.fixture(scope="module")
+def deployed(checkout):
+    return checkout.ok("up")
+
+
+def cancelled(checkout):
+    return [line for line in checkout.ok("logs", "orders").splitlines() if "cancelled" in line]
+
+
+def mcpfleet(checkout, *arguments):
+    command = str(Path(sys.executable).with_name("mcpfleet"))
+    done = subprocess.run(
+        [command, *arguments], cwd=checkout.place.root, capture_output=True, text=True, timeout=120, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_up_and_every_command_that_looks_leave_a_tool_that_says_nothing_uncalled(deployed, checkout):
+    assert "16 checks of 2 servers and 1 client passed" in deployed
+    assert "orders: no tool was called: none says that it only reads" in deployed
+    assert "reference: no tool was called" not in deployed
+    checkout.ok("up")
+    checkout.ok("verify")
+    checkout.ok("status")
+    assert mcpfleet(checkout, "verify")[0] == 0
+    assert mcpfleet(checkout, "doctor", "orders")[0] == 0
+    code, said = mcpfleet(checkout, "verify", "--call", "cancel_order")
+    assert (code, "Write --call SERVER/TOOL" in said) == (2, True)
+    assert cancelled(checkout) == []
+
+
+def test_a_tool_that_is_named_is_called_once(deployed, checkout):
+    checkout.ok("verify", "--call", "orders/cancel_order", "--arguments", json.dumps({"order": "seven"}))
+    assert cancelled(checkout) == ["cancelled seven"]
+    code, said = mcpfleet(checkout, "verify", "orders", "--call", "cancel_order")
+    assert (code, "cancel_order called" in said) == (0, True), said
+    assert cancelled(checkout) == ["cancelled seven", "cancelled 1"]
+
+
+def test_a_client_that_is_open_to_the_world_fails_every_verification(deployed, checkout):
+    credentials = service_account.Credentials.from_service_account_file(
+        checkout.place.credentials / "deployer.json",
+        scopes=["https://www.googleapis.com/auth/cloud-platform"],
+        always_use_jwt_access=True,
+    )
+    with AuthorizedSession(credentials) as session:
+        url = f"{checkout.place.url}/run/v2/{SERVICE}"
+        service = session.get(url, timeout=30).json()
+        answer = session.patch(url, json={**service, "invokerIamDisabled": True}, timeout=60)
+        assert answer.ok, answer.text
+    code, said = checkout.dev("verify")
+    assert code == 1
+    assert "assistant: without a token: 403: GET http" in said
+    assert "was answered 200" in said
+    code, said = mcpfleet(checkout, "verify", "--json")
+    found = json.loads(said[said.index("{") :])
+    assert (code, found["ok"]) == (1, False)
+    assert [bool(one["failed"]) for one in found["servers"].values()] == [False, False]
+    assert found["clients"]["assistant"]["passed"] == []
+    assert cancelled(checkout) == ["cancelled seven", "cancelled 1"], "and nothing was called through it"
