@@ -436,7 +436,7 @@ def test_what_two_containers_both_need_is_one_text_in_two_places():
     """Each image is built from its own folder, so they cannot share a module; their copies may not differ either."""
     copies = [(ROOT / room / "allowlist.py").read_text() for room in ("mcp_server", "stdio_bridge")]
     assert copies[0] == copies[1], "mcp_server/allowlist.py and stdio_bridge/allowlist.py are to be the same"
-    for name in ("callers.py", "iap.py"):
+    for name in ("callers.py", "iap.py", "shares.py"):
         copies = [(ROOT / room / name).read_text() for room in ("mcp_server", "stdio_bridge")]
         assert copies[0] == copies[1], f"mcp_server/{name} and stdio_bridge/{name} are to be the same"
     copies = [(ROOT / room / "connection.py").read_text() for room in ("mcp_server/hosting", "stdio_bridge")]

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_server.hosting.edge import MESSAGES_PATH, SSE_PATH
 from mcp_server.settings import Settings
+from mcp_server.shares import share
 
 # Off only because Edge does both checks instead: the SDK's lists are exact, ours take patterns.
 _NO_CHECKS = TransportSecuritySettings(enable_dns_rebinding_protection=False)
@@ -66,8 +67,7 @@ class Hosted:
             _add(self.app, _sse_routes(server, self.server, settings))
         self.app.router.redirect_slashes = False
         self._state: Any = None
-        most = settings.max_sessions
-        self._sessions_each = max(1, min(most - 1, -(-most * 3 // 4)))
+        self._sessions_each = share(settings.max_sessions)
         self._remember()
 
     def _remember(self) -> None:

@@ -85,6 +85,7 @@ class Application:
             read_caller=checked_by_cloud_run if settings.access == "iam" else None,
             on_trace=_parent if settings.otel else None,
             streamable="streamable-http" in settings.transports,
+            max_sessions=settings.max_sessions,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,10 +10,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_server import logs
 from mcp_server.allowlist import LOOPBACK, HostPattern, OriginPattern
+from mcp_server.caller import current_caller
 from mcp_server.callers import Caller
 from mcp_server.hosting.drain import Drain
 from mcp_server.hosting.principal import introduce, nobody
 from mcp_server.hosting.wire import Headers, headers_of, refuse, send_bytes
+from mcp_server.shares import Identity, has_share
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class Edge:
         read_caller: ReadCaller | None = None,
         on_trace: Callable[[logs.Trace | None], None] | None = None,
         streamable: bool = True,
+        max_sessions: int = 1000,
     ) -> None:
         """Stand in front of an MCP application.
 
@@ -82,6 +85,7 @@ class Edge:
             read_caller: Who calls, where somebody in front of us has checked that; by default nobody is believed.
             on_trace: Is told the trace that each request belongs to.
             streamable: Whether the MCP path is served.
+            max_sessions: Most streams of the legacy transport at once, each of which is a session.
         """
         self._mcp = mcp
         self._rest = rest
@@ -94,6 +98,8 @@ class Edge:
         self._read_caller = read_caller
         self._on_trace = on_trace
         self._streamable = streamable
+        self._max_sessions = max_sessions
+        self._streams: list[Identity | None] = []
         # The same few names come with every request.
         patterns = (*LOOPBACK, *hosts)
         self._known_host = _remembering(patterns)
@@ -156,12 +162,26 @@ class Edge:
         elif path.startswith((SSE_PATH, MESSAGES_PATH)):
             # Whatever is below, too: the SDK mounts its endpoint for messages, so that it has many paths.
             if await self._admitted(scope, headers, send):
-                if path == SSE_PATH:
-                    await self._drain.stream(self._rest, scope, receive, send)
+                if path == SSE_PATH and method == "GET":
+                    await self._stream(scope, receive, send)
                 else:
                     await self._rest(scope, receive, send)
         elif self._gate is None or not self._gate.everywhere or await self._admitted(scope, headers, send):
             await self._rest(scope, receive, send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The legacy transport's stream of one client, which the SDK (2.3) would open without end."""
+        caller = current_caller()
+        whose = None if caller is None else caller.identity
+        most = self._max_sessions
+        if len(self._streams) >= most or has_share(whose, self._streams, most):
+            await refuse(send, 503, INTERNAL_ERROR, "Too many open sessions", headers=((b"retry-after", b"1"),))
+            return
+        self._streams.append(whose)
+        try:
+            await self._drain.stream(self._rest, scope, receive, send)
+        finally:
+            self._streams.remove(whose)
 
     async def _endpoint(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         method = scope["method"]

@@ -352,6 +352,20 @@ async def test_one_caller_can_t_take_all_sessions(two):
         assert (await opened(app, bob))[0] == 200
 
 
+async def test_one_caller_can_t_take_all_streams_of_the_legacy_transport(two):
+    environment, ada, bob = two
+    async with started(shop(MCP_TRANSPORTS="streamable-http,sse", MCP_MAX_SESSIONS="4", **environment)) as app:
+        streams = [get(app, "/sse", headers=ada) for _ in range(4)]
+        assert [(await one.start())[0] for one in streams] == [200, 200, 200, 503]
+        streams[0].hang_up()
+        await asyncio.wait_for(streams[0].task, 5)
+        others = [get(app, "/sse", headers=who) for who in (ada, bob, bob)]
+        assert [(await one.start())[0] for one in others] == [200, 200, 503]
+        for one in (*streams[1:3], *others[:2]):
+            one.hang_up()
+            await asyncio.wait_for(one.task, 5)
+
+
 async def test_where_nobody_is_known_all_sessions_are_for_everybody():
     async with started(shop(MCP_STATELESS="false", MCP_MAX_SESSIONS="3")) as app:
         assert [(await opened(app, []))[0] for _ in range(4)] == [200, 200, 200, 503]

@@ -226,6 +226,25 @@ async def test_in_a_session_a_tool_s_scopes_are_needed_too(issuer):
     assert status == 404
 
 
+async def test_in_a_session_each_call_has_the_scopes_of_its_own_token(issuer):
+    async with started(shop(MCP_STATELESS="false")) as app:
+        greeting = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+        every = bearer(token(scope="mcp shop:read shop:write"))
+        opened = post(app, message("initialize", greeting, modern=False), modern=False, headers=every)
+        _, headers = await opened.start()
+        await opened.task
+        session = [(b"mcp-session-id", headers["mcp-session-id"].encode())]
+
+        async def sold(given):
+            request = call(app, "sell", modern=False, headers=[*session, *given])
+            await request.start()
+            return await request.event()
+
+        assert (await sold(every))["result"]["content"][0]["text"] == "sold"
+        assert "Missing scope" in (await sold(bearer(token(scope="mcp"))))["error"]["message"]
+        assert (await sold(every))["result"]["content"][0]["text"] == "sold"
+
+
 async def test_health_and_foreign_hosts_are_as_ever(issuer):
     async with started(shop()) as app:
         assert (await get(app, "/health").answer())[0] == 200
