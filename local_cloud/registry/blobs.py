@@ -121,10 +121,12 @@ class BlobStore:
         if not self.has(digest):
             upload = self.begin()
             path = self._uploads / upload
-            path.write_bytes(content)
-            _sync(path)
-            self._hashes.pop(upload)
-            path.replace(self.path(digest))
+            try:
+                path.write_bytes(content)
+                _sync(path)
+                path.replace(self.path(digest))
+            finally:
+                self.cancel(upload)
         return digest
 
     def keep_only(self, digests: Iterable[str]) -> int:

@@ -139,12 +139,17 @@ class _Registry:
         if mount is not None and is_digest(mount) and source is not None and self._may_mount(request, source, mount):
             self._catalog.link_blob(image, mount)
             return _created(image, "blobs", mount)
-        upload = self._catalog.begin_upload(image)
         digest = request.query_params.get("digest")
         if digest is None:
-            return _accepted(image, upload, 0)
+            return _accepted(image, self._catalog.begin_upload(image), 0)
+        _check_digest(digest)
+        upload = self._catalog.begin_upload(image)
         with self._catalog.blobs.claimed(upload):
-            await self._catalog.blobs.append(upload, request.stream())
+            try:
+                await self._catalog.blobs.append(upload, request.stream())
+            except BaseException:
+                self._catalog.end_upload(upload)  # the client was never told its name, and cannot go on with it
+                raise
             return await self._commit(image, upload, digest)
 
     def _may_mount(self, request: Request, source: str, digest: str) -> bool:
@@ -182,8 +187,7 @@ class _Registry:
 
     async def _commit(self, image: ImageName, upload: str, digest: str) -> Response:
         try:
-            if not is_digest(digest):
-                raise RegistryError(400, "DIGEST_INVALID", f'"{digest}" is not a sha256 digest')
+            _check_digest(digest)
             await self._catalog.blobs.finish(upload, digest)
         except DigestMismatchError:
             message = f"what arrived does not have the digest {digest}"
@@ -277,6 +281,11 @@ def _token(request: Request) -> str | None:
     except (binascii.Error, UnicodeDecodeError):
         return None
     return password if user == "oauth2accesstoken" else None
+
+
+def _check_digest(digest: str) -> None:
+    if not is_digest(digest):
+        raise RegistryError(400, "DIGEST_INVALID", f'"{digest}" is not a sha256 digest')
 
 
 def _continues(request: Request, received: int) -> bool:

@@ -46,6 +46,9 @@ _TRUST_VARIABLES: Final = (
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
 )
 _TMP: Final = "/tmp"  # noqa: S108  # the container's own
+_TASKS: Final = 4096
+"""Processes and threads of one container: a fork bomb ends there, and not with the machine's last process. Google names
+no number for Cloud Run; this leaves four threads to each of the 1,000 requests that an instance may have at once."""
 _LOG_LIMITS: Final = {"max-size": "5m", "max-file": "2"}
 
 
@@ -103,7 +106,7 @@ def environment(revision: Revision, container: Container, around: Surroundings) 
 def fingerprint(revision: Revision, image_ids: Sequence[str], around: Surroundings) -> str:
     """Equal for two instances exactly when one may stand for the other; how many there are has no part in it."""
     same = replace(revision, min_instances=0, max_instances=0)
-    told = (same, tuple(image_ids), around.network, around.metadata, around.trust, around.dns)
+    told = (same, tuple(image_ids), around.network, around.metadata, around.trust, around.dns, _TASKS)
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
@@ -152,6 +155,7 @@ def container_spec(revision: Revision, place: Place, around: Surroundings) -> Ma
         "memswap_limit": container.memory_bytes,  # no swap: beyond the limit is the end, as on Cloud Run
         # A limit above what the machine has limits nothing, and Docker refuses it.
         "nano_cpus": int(min(container.cpu, around.cpus) * 1e9),
+        "pids_limit": _TASKS,
         "security_opt": ["no-new-privileges"],
         "cap_drop": ["ALL"],
         "cap_add": list(_CAPABILITIES),

@@ -20,6 +20,7 @@ from local_cloud.errors import GoogleError, invalid, unimplemented
 from local_cloud.store import Document, Store
 
 OBJECT: Final = "storageObject"
+_UNDER_WAY: Final = ".upload-"
 _SEGMENT: Final = 255
 _NAME: Final = 1024
 # Checksums in Python take a second for ten megabytes; MD5, which clients ask for, does not.
@@ -34,6 +35,8 @@ class Objects:
         self._root = root
         self._clock = clock
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in root.glob(f"{_UNDER_WAY}*"):  # of uploads that ended with another process
+            left.unlink(missing_ok=True)
 
     def folder(self, bucket: str) -> Path:
         """The bucket's folder; any user of a container may write there."""
@@ -56,18 +59,28 @@ class Objects:
 
     def temporary(self) -> tuple[int, Path]:
         """A new file for an upload that is under way: its open handle and its path."""
-        handle, path = tempfile.mkstemp(dir=self._root, prefix=".upload-")
+        handle, path = tempfile.mkstemp(dir=self._root, prefix=_UNDER_WAY)
         return handle, Path(path)
 
+    def now(self) -> float:
+        """The time, in seconds since 1970."""
+        return self._clock()
+
     def put(self, bucket: str, name: str, content: Path, about: Document) -> Document:
-        """Make the file *content* the object *name*; it is moved there.
+        """Make the file *content* the object *name*: it is moved there, or gone where that is refused.
 
         Raises:
             GoogleError: INVALID_ARGUMENT (the name), UNIMPLEMENTED (a name that no file can have here).
         """
+        try:
+            target = self._placed(bucket, name, content)
+        finally:
+            content.unlink(missing_ok=True)
+        return self._record(bucket, name, target, about)
+
+    def _placed(self, bucket: str, name: str, content: Path) -> Path:
         target = self._path(bucket, name)
         if not target.parent.resolve().is_relative_to(self.folder(bucket).resolve()):
-            content.unlink(missing_ok=True)
             raise unimplemented(f"object.name = {name}", "a container made a link in its place; remove that first.")
         try:
             for parent in reversed([target.parent, *target.parent.parents]):
@@ -79,11 +92,10 @@ class Objects:
             content.chmod(0o666)
             content.replace(target)
         except (NotADirectoryError, FileExistsError, IsADirectoryError):
-            content.unlink(missing_ok=True)
             raise unimplemented(
                 f"object.name = {name}", "a bucket is a folder here: no object can have another one's name and a '/'."
             ) from None
-        return self._record(bucket, name, target, about)
+        return target
 
     def find(self, bucket: str, name: str) -> tuple[Path, Document] | None:
         """The object's file and its record; None where there is none."""

@@ -162,11 +162,15 @@ class _Api(Handlers):
         bucket = self._bucket(request, "objects.create")
         query = request.query_params
         if upload_id := query.get("upload_id"):
-            return await self._proceed(request, upload_id)
+            return await self._proceed(request, bucket, upload_id)
         kind, named = query.get("uploadType", ""), query.get("name", "")
         if kind == "multipart":
             facts, path = await self._uploads.multipart(request)
-            name, facts = about(facts, named)
+            try:
+                name, facts = about(facts, named)
+            except GoogleError:
+                path.unlink(missing_ok=True)
+                raise
         elif kind == "media":
             name, facts = about({"contentType": request.headers.get("content-type", "")}, named)
             path = await self._uploads.media(request)
@@ -180,11 +184,14 @@ class _Api(Handlers):
             return Response(headers={"location": str(where)})
         else:
             raise invalid(f"uploadType must be media, multipart or resumable, not {kind!r}.")
-        self._check_generation(request, bucket, name)
-        return JSONResponse(shown(bucket, name, self._model.objects.put(bucket, name, path, facts)))
+        try:
+            self._check_generation(request, bucket, name)
+            return JSONResponse(shown(bucket, name, self._model.objects.put(bucket, name, path, facts)))
+        finally:
+            path.unlink(missing_ok=True)  # where it was refused
 
-    async def _proceed(self, request: Request, upload_id: str) -> Response:
-        pending, done = await self._uploads.proceed(request, upload_id)
+    async def _proceed(self, request: Request, bucket: str, upload_id: str) -> Response:
+        pending, done = await self._uploads.proceed(request, bucket, upload_id)
         if not done:
             headers = {"range": f"bytes=0-{pending.size - 1}"} if pending.size else {}
             return Response(status_code=308, headers=headers)

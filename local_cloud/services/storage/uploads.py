@@ -16,6 +16,8 @@ from local_cloud.store import Document
 
 MULTIPART_LIMIT: Final = 256 * 1024 * 1024
 """Bytes of a body with metadata and media; larger ones come in pieces."""
+_SESSION: Final = 7 * 24 * 3600
+"""Seconds in which an upload in pieces has to be done (cloud.google.com/storage/docs/resumable-uploads)."""
 _RANGE: Final = re.compile(r"bytes (?:(\d{1,15})-(\d{1,15})|\*)/(\d{1,15}|\*)")
 _ABOUT: Final = ("contentType", "metadata", "cacheControl", "contentEncoding", "contentDisposition", "contentLanguage")
 
@@ -28,6 +30,7 @@ class Pending:
     name: str
     about: Document
     path: Path
+    begun: float
     size: int = 0
 
 
@@ -41,9 +44,13 @@ class Uploads:
     async def media(self, request: Request) -> Path:
         """The request's body as a file."""
         handle, path = self._objects.temporary()
-        with os.fdopen(handle, "wb") as file:
-            async for chunk in request.stream():
-                file.write(chunk)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                async for chunk in request.stream():
+                    file.write(chunk)
+        except BaseException:  # the client hung up, or the disk is full
+            path.unlink(missing_ok=True)
+            raise
         return path
 
     async def multipart(self, request: Request) -> tuple[Document, Path]:
@@ -59,26 +66,33 @@ class Uploads:
                 raise invalid(f"Request payload size exceeds the limit: {MULTIPART_LIMIT} bytes.")
         about, content = split(request.headers.get("content-type", ""), bytes(body))
         handle, path = self._objects.temporary()
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         return about, path
 
     def begin(self, bucket: str, name: str, about: Document) -> str:
         """Begin an upload in pieces; the id by which it goes on."""
+        now = self._objects.now()
+        for old in [key for key, one in self._pending.items() if one.begun < now - _SESSION]:
+            self._pending.pop(old).path.unlink(missing_ok=True)
         handle, path = self._objects.temporary()
         os.close(handle)
         upload_id = token_urlsafe(24)
-        self._pending[upload_id] = Pending(bucket, name, about, path)
+        self._pending[upload_id] = Pending(bucket, name, about, path, now)
         return upload_id
 
-    async def proceed(self, request: Request, upload_id: str) -> tuple[Pending, bool]:
-        """Take one piece; whether it was the last.
+    async def proceed(self, request: Request, bucket: str, upload_id: str) -> tuple[Pending, bool]:
+        """Take one piece of an upload to *bucket*; whether it was the last.
 
         Raises:
             GoogleError: NOT_FOUND; INVALID_ARGUMENT where it does not follow the one before.
         """
         pending = self._pending.get(upload_id)
-        if pending is None:
+        if pending is None or pending.bucket != bucket:
             raise GoogleError("NOT_FOUND", "The upload is not known any more; begin it anew.")
         piece = await request.body()
         said = request.headers.get("content-range", f"bytes 0-{max(len(piece) - 1, 0)}/{len(piece)}")

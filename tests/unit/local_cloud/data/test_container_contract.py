@@ -58,6 +58,12 @@ def test_a_container_has_few_rights_and_is_asked_to_end_by_sigterm():
     assert not {"SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "MKNOD"} & set(made["cap_add"])
 
 
+def test_a_container_has_a_bound_of_processes_and_of_log():
+    made = spec()
+    assert made["pids_limit"] == 4096
+    assert made["log_config"]["Config"] == {"max-size": "5m", "max-file": "2"}
+
+
 def test_its_labels_say_whose_it_is():
     labels = spec()["labels"]
     assert labels["dev.mcpfleet.cloud"] == "c1"

@@ -218,3 +218,35 @@ def test_a_login_with_a_token_that_is_nobodys_fails(client):
     assert client.get("/v2/").status_code == 200
     client.auth = ("oauth2accesstoken", "garbage")
     assert refusal(client.get("/v2/")) == (401, "UNAUTHORIZED")
+
+
+def left_over(tmp_path, catalog):
+    """Uploads that are under way, or were: files, and what is known of them."""
+    return [path.name for path in (tmp_path / "uploads").iterdir()], catalog._store.list("registry.upload")
+
+
+@pytest.mark.parametrize("digest", ["md5:1", "sha256:x", digest_of(b"other")])
+def test_a_blob_in_one_request_that_is_refused_leaves_nothing(client, catalog, tmp_path, digest):
+    answer = client.post(f"/v2/{ACME}/blobs/uploads/", params={"digest": digest}, content=b"hello")
+    assert refusal(answer) == (400, "DIGEST_INVALID")
+    assert left_over(tmp_path, catalog) == ([], [])
+
+
+def test_a_blob_in_one_request_whose_sender_hangs_up_leaves_nothing(client, catalog, tmp_path):
+    def broken():
+        yield b"one"
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        client.post(f"/v2/{ACME}/blobs/uploads/", params={"digest": digest_of(b"one")}, content=broken())
+    assert left_over(tmp_path, catalog) == ([], [])
+
+
+def test_a_blob_that_does_not_fit_on_the_disk_leaves_nothing(catalog, tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("local_cloud.registry.blobs.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        catalog.blobs.put(b"hello")
+    assert left_over(tmp_path, catalog) == ([], [])

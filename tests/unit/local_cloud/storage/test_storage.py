@@ -18,6 +18,7 @@ BUCKET = "gcp:storage/bucket:Bucket"
 OBJECT = "gcp:storage/bucketObject:BucketObject"
 MEMBER = "gcp:storage/bucketIAMMember:BucketIAMMember"
 ADA = "ada@mcpfleet.test"
+MULTIPART = b'--b\r\n\r\n{"name": "new"}\r\n--b\r\nContent-Type: text/plain\r\n\r\nhello\r\n--b--'
 
 
 @pytest.fixture
@@ -278,3 +279,70 @@ def test_soft_deletion_that_is_switched_off_stays_off(api, program):
     bucket = program.create(BUCKET, inputs)
     assert api.call("GET", f"{BUCKETS}/code").json()["softDeletePolicy"]["retentionDurationSeconds"] == 0
     assert program.diff(BUCKET, program.read(BUCKET, bucket), inputs) == {}
+
+
+def left_over(api):
+    """Files of uploads that are under way, or were."""
+    return [path.name for path in api.cloud.settings.state.rglob(".upload-*")]
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "kind"),
+    [
+        ("uploadType=media&name=../x", b"hello", "text/plain"),
+        ("uploadType=media&name=taken/x", b"hello", "text/plain"),
+        ("uploadType=media&name=new&ifGenerationMatch=7", b"hello", "text/plain"),
+        ("uploadType=multipart", MULTIPART.replace(b'"name"', b'"nome"'), "multipart/related; boundary=b"),
+        ("uploadType=multipart&ifGenerationMatch=7", MULTIPART, "multipart/related; boundary=b"),
+        ("uploadType=multipart&name=..", MULTIPART, "multipart/related; boundary=b"),
+    ],
+)
+def test_an_upload_that_is_refused_leaves_no_file(api, bucket, query, body, kind):
+    upload(api, "taken")
+    headers = {**api.headers(), "content-type": kind}
+    answer = api.client.post(f"/upload{BUCKETS}/data/o?{query}", content=body, headers=headers)
+    assert answer.status_code >= 400
+    assert left_over(api) == []
+    assert names(api) == ["taken"]
+
+
+def test_an_upload_whose_sender_hangs_up_leaves_no_file(api, bucket):
+    def broken():
+        yield b"one"
+        raise ConnectionError
+
+    headers = {**api.headers(), "content-type": "text/plain"}
+    answer = api.client.post(f"/upload{BUCKETS}/data/o?uploadType=media&name=a", content=broken(), headers=headers)
+    assert answer.status_code >= 500
+    assert left_over(api) == []
+
+
+def test_an_upload_in_pieces_that_nobody_ends_is_gone_after_a_week(api, bucket):
+    def begin():
+        path = f"/upload{BUCKETS}/data/o?uploadType=resumable"
+        return api.client.post(path, json={"name": "big"}, headers=api.headers()).headers["location"]
+
+    first = begin()
+    begin()
+    assert len(left_over(api)) == 2
+    api.clock.pass_by(7 * 86400 + 1)
+    begin()
+    assert len(left_over(api)) == 1
+    assert api.client.put(first, content=b"x", headers=api.headers()).status_code == 404
+
+
+def test_an_upload_goes_on_in_its_own_bucket_only(api, bucket):
+    api.call("POST", f"{BUCKETS}?project={api.project}", {"name": "other", "location": "europe-west1"})
+    path = f"/upload{BUCKETS}/data/o?uploadType=resumable"
+    where = api.client.post(path, json={"name": "big"}, headers=api.headers()).headers["location"]
+    elsewhere = where.replace("/b/data/", "/b/other/")
+    assert api.client.put(elsewhere, content=b"x", headers=api.headers()).status_code == 404
+    assert api.client.put(where, content=b"x", headers=api.headers()).json()["size"] == "1"
+
+
+def test_what_a_killed_cloud_was_receiving_is_gone_at_the_next_start(tmp_path):
+    first = Objects(Store(), tmp_path, lambda: 0.0)
+    handle, path = first.temporary()
+    os.close(handle)
+    Objects(Store(), tmp_path, lambda: 0.0)
+    assert not path.exists()
