@@ -12,6 +12,7 @@ import httpx2
 
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.diagnosis import diagnose, is_the_servers
+from mcpfleet.doors import Callers, attempts
 from mcpfleet.errors import AuthError
 from mcpfleet.net import connection_reason
 from mcpfleet.sources import TokenSource
@@ -96,10 +97,16 @@ def examine(
 
 
 def _without_token(server: Server, response: httpx2.Response) -> Line:
+    """Whether the answer is the refusal that the server's kind of access has; any other leaves open who gets in."""
     status = response.status_code
-    if server.access == "iam" and status == 403:
-        return Line("ok", "without a token it refuses: 403")
-    if server.access == "iam" and is_the_servers(response.headers):
+    refusal = next(attempts(server, Callers(None), 0.0), None)
+    if refusal is None:
+        return Line("ok", f"without a token it answers {status}: it is public")
+    if refusal.refused(response):
+        return Line("ok", f"without a token it refuses: {status}")
+    if server.inside and status == 404:
+        return Line("ok", "from outside its network it is not there: 404")
+    if status < 300 and is_the_servers(response.headers):
         return Line(
             "warn" if not server.output else "bad",
             f"without a token it answers: {status}. Everybody may call it.",
@@ -107,7 +114,7 @@ def _without_token(server: Server, response: httpx2.Response) -> Line:
         )
     if status in {301, 302, 307, 308}:
         return Line("warn", f"without a token it redirects to {response.headers.get('location')}")
-    return Line("ok", f"without a token it answers {status}")
+    return Line("warn", f"without a token it answers {status}, which is no refusal: who gets in is not known")
 
 
 def _clock_of(response: httpx2.Response, now: float) -> list[Line]:

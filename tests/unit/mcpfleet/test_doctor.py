@@ -84,6 +84,30 @@ def test_a_server_that_everybody_may_call_although_the_stack_says_otherwise_is_f
     assert [line.kind for line in by_url][1] == "warn", "of a URL alone nobody knows what is meant"
 
 
+RESOURCE = {"www-authenticate": 'Bearer resource_metadata="https://x/m"'}
+
+
+@pytest.mark.parametrize(
+    ("access", "answer", "kind"),
+    [
+        *(("iam", httpx2.Response(status, headers=HTML), "warn") for status in (401, 404, 429, 500, 503)),
+        ("iam", httpx2.Response(200, headers=HTML), "warn"),
+        ("iam", httpx2.Response(403, headers=HTML), "ok"),
+        ("oauth", httpx2.Response(401, headers=RESOURCE), "ok"),
+        ("oauth", httpx2.Response(401), "warn"),
+        ("oauth", httpx2.Response(200, headers=JSON), "bad"),
+        ("iap", httpx2.Response(401, headers={"x-goog-iap-generated-response": "true"}), "ok"),
+        ("iap", httpx2.Response(200, headers=JSON), "bad"),
+        ("public", httpx2.Response(200, headers=JSON), "ok"),
+    ],
+)
+def test_only_the_refusal_of_its_own_access_is_one(lines, access, answer, kind):
+    output = {"mcp_url": URL, "audience": URL.removesuffix("/mcp"), "access": access}
+    server = servers_of({"servers": {"echo": output}}, "here")["echo"]
+    found = lines(None, anonymous=answer, server=server, without=True)
+    assert found[1].kind == kind, found[1]
+
+
 @pytest.mark.parametrize(("hours", "way"), [(2, "behind"), (-2, "ahead of")])
 def test_a_clock_that_is_wrong_is_named_before_its_consequences(lines, clock, hours, way):
     found = lines(httpx2.Response(200, headers=JSON), clock_of_service=clock() + hours * 3600)
