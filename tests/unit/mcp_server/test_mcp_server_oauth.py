@@ -245,6 +245,28 @@ async def test_in_a_session_each_call_has_the_scopes_of_its_own_token(issuer):
         assert (await sold(every))["result"]["content"][0]["text"] == "sold"
 
 
+async def test_a_session_and_a_stream_are_their_caller_s_alone(issuer):
+    ada, eve = bearer(token()), bearer(token(sub="eve"))
+    async with started(shop(MCP_STATELESS="false", MCP_TRANSPORTS="streamable-http,sse")) as app:
+        greeting = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+        opened = post(app, message("initialize", greeting, modern=False), modern=False, headers=ada)
+        _, headers = await opened.start()
+        await opened.task
+        session = [(b"mcp-session-id", headers["mcp-session-id"].encode())]
+        scope = scope_of(message("ping"), modern=False, headers=[*session, *eve])
+        for method in ("GET", "DELETE"):
+            assert (await Request(app, {**scope, "method": method}).start())[0] == 404
+        stream = get(app, "/sse", headers=ada)
+        await stream.start()
+        path, _, query = (await stream.part())[0].decode().partition("data: ")[2].strip().partition("?")
+        content = message("ping", modern=False)
+        for headers, status in ((eve, 404), (ada, 202)):
+            scope = scope_of(content, modern=False, path=path, headers=headers) | {"query_string": query.encode()}
+            assert (await Request(app, scope, json.dumps(content).encode()).start())[0] == status
+        stream.hang_up()
+        await stream.task
+
+
 async def test_health_and_foreign_hosts_are_as_ever(issuer):
     async with started(shop()) as app:
         assert (await get(app, "/health").answer())[0] == 200
