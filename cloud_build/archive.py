@@ -7,6 +7,7 @@ The archive's hash is that of the tar before compression: compressors differ fro
 import gzip
 import hashlib
 import io
+import os
 import stat
 import tarfile
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import IO, Final, Protocol
 
 from cloud_build.errors import BuildError
 from cloud_build.ignored import included
+from cloud_build.reading import is_there, opened
 
 CONTEXT: Final = "source"
 """The folder within the archive that the Dockerfile's COPY lines see."""
@@ -93,7 +95,7 @@ def _write(source: Source, onward: _Target | None) -> str:
     root = Path(source.folder)
     if not root.is_dir():
         raise BuildError(f"there is no folder {source.folder} beside Pulumi.yaml; correct it")
-    if not source.inline and not (root / source.dockerfile).is_file():
+    if not source.inline and not is_there(root, source.dockerfile):
         raise BuildError(f"there is no {source.dockerfile} in {source.folder}; add it, or name the one that is there")
     summing = _Summing(onward)
     try:
@@ -120,15 +122,15 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _add_file(archive: tarfile.TarFile, path: Path, name: str) -> None:
-    status = path.lstat()
-    if stat.S_ISLNK(status.st_mode):
+    if path.is_symlink():
         entry = _entry(name, 0o777)
         entry.type, entry.linkname = tarfile.SYMTYPE, str(path.readlink())
         archive.addfile(entry)
         return
-    entry = _entry(name, 0o755 if status.st_mode & stat.S_IXUSR else 0o644)
-    entry.size = status.st_size
-    with path.open("rb") as file:
+    with opened(path) as file:
+        status = os.fstat(file.fileno())
+        entry = _entry(name, 0o755 if status.st_mode & stat.S_IXUSR else 0o644)
+        entry.size = status.st_size
         archive.addfile(entry, file)
 
 

@@ -68,8 +68,20 @@ class Builds:
             CancelledError: The user stopped the update; the build was cancelled.
             BuildError: It failed, or was refused.
         """
-        name, generation = self._uploaded(job, expected)
-        build = build_of(job, name, generation)
+        name, generation, new = self._uploaded(job, expected)
+        try:
+            ended = self._ended(job, build_of(job, name, generation))
+        except BuildError:
+            if new:
+                self._google.delete(job.bucket, name, generation)
+            raise
+        images: list[dict[str, Any]] = ended.get("results", {}).get("images") or []
+        digest = next((str(one["digest"]) for one in images if one.get("digest")), "")
+        if not digest:
+            raise BuildError(f"Cloud Build says that {job.tag} is built, but not its digest; run it again")
+        return Built(digest, str(ended["id"]), str(ended.get("logUrl", "")))
+
+    def _ended(self, job: Job, build: dict[str, Any]) -> dict[str, Any]:
         ended = self._followed(job, build)
         if _kind_of_failure(ended) in _NOT_YET:
             self._log(
@@ -80,13 +92,9 @@ class Builds:
             ended = self._followed(job, build)
         if ended["status"] != "SUCCESS":
             raise BuildError(_failure(job, ended, ended["log"]))
-        images: list[dict[str, Any]] = ended.get("results", {}).get("images") or []
-        digest = next((str(one["digest"]) for one in images if one.get("digest")), "")
-        if not digest:
-            raise BuildError(f"Cloud Build says that {job.tag} is built, but not its digest; run it again")
-        return Built(digest, str(ended["id"]), str(ended.get("logUrl", "")))
+        return ended
 
-    def _uploaded(self, job: Job, expected: str) -> tuple[str, str]:
+    def _uploaded(self, job: Job, expected: str) -> tuple[str, str, bool]:
         with tempfile.TemporaryDirectory(prefix="mcpfleet-source-") as scratch:
             file = Path(scratch) / "source.tar.gz"
             with file.open("wb") as target:
@@ -96,7 +104,7 @@ class Builds:
             name = f"source/{found}.tar.gz"
             self._log(f"source: {file.stat().st_size / 1024:.0f} KiB to gs://{job.bucket}/{name}")
             try:
-                return name, self._google.upload(job.bucket, name, file)
+                return name, *self._google.upload(job.bucket, name, file)
             except GoogleError as refusal:
                 advice = (
                     f"; whoever deploys needs roles/storage.objectUser on gs://{job.bucket}"

@@ -95,8 +95,8 @@ class Google:
         """
         return _json(self._send(method, self._bases[api] + path, json=body, params=query))
 
-    def upload(self, bucket: str, name: str, file: Path) -> str:
-        """Put *file* into *bucket* under *name*, in pieces; its generation. What is there already stays.
+    def upload(self, bucket: str, name: str, file: Path) -> tuple[str, bool]:
+        """Put *file* into *bucket* under *name*, in pieces; its generation, and whether it was not there before.
 
         Raises:
             GoogleError: Cloud Storage refuses.
@@ -108,13 +108,27 @@ class Google:
         query = {"uploadType": "resumable", "name": name, "ifGenerationMatch": "0"}
         kind = {"x-upload-content-type": "application/gzip"}
         try:
-            begun = self._send("POST", address, json={}, params=query, headers=kind)
-            return str(self._pieces(begun.headers["location"], file)["generation"])
+            place = self._send("POST", address, json={}, params=query, headers=kind).headers["location"]
         except GoogleError as refusal:
             if refusal.code != _THERE_ALREADY:
                 raise
-        found = self.call("storage", "GET", f"b/{quote(bucket, safe='')}/o/{quote(name, safe='')}")
-        return str(found["generation"])
+            found = self.call("storage", "GET", _object(bucket, name))
+            return str(found["generation"]), False
+        try:
+            return str(self._pieces(place, file)["generation"]), True
+        except BuildError:
+            self._once("DELETE", place)  # or what has arrived would stay for a week
+            raise
+
+    def delete(self, bucket: str, name: str, generation: str) -> None:
+        """Delete an object, without complaint where that is refused: the bucket forgets it by itself."""
+        self._once("DELETE", f"{self._bases['storage']}{_object(bucket, name)}?generation={quote(generation, safe='')}")
+
+    def _once(self, method: str, url: str) -> None:
+        try:
+            self._client.request(method, url, headers=self._authorization(url))
+        except (httpx2.TransportError, BuildError):
+            return
 
     def _pieces(self, address: str, file: Path) -> dict[str, Any]:
         size, sent = file.stat().st_size, 0
@@ -127,8 +141,16 @@ class Google:
                 if answer.status_code != _GO_ON or sent >= size:
                     return _json(answer)
 
+    def _authorization(self, url: str) -> dict[str, str]:
+        """The token, for the hosts that it is for: an answer says where an upload goes on, and that may be elsewhere.
+
+        The address of an upload is its own credential (Cloud Storage, "Resumable uploads").
+        """
+        known = {urlsplit(base)[:2] for base in self._bases.values()}
+        return {"authorization": f"Bearer {self.token()}"} if urlsplit(url)[:2] in known else {}
+
     def _send(self, method: str, url: str, **more: Any) -> httpx2.Response:
-        headers = {**more.pop("headers", {}), "authorization": f"Bearer {self.token()}"}
+        headers = {**more.pop("headers", {}), **self._authorization(url)}
         for left in range(_TRIES - 1, -1, -1):
             try:
                 answer = self._client.request(method, url, headers=headers, **more)
@@ -143,6 +165,10 @@ class Google:
                     raise _refusal(answer)
             self._wait(2.0 ** (_TRIES - 1 - left))
         raise AssertionError  # the last try returns or raises
+
+
+def _object(bucket: str, name: str) -> str:
+    return f"b/{quote(bucket, safe='')}/o/{quote(name, safe='')}"
 
 
 def _json(answer: httpx2.Response) -> dict[str, Any]:

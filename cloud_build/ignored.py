@@ -16,6 +16,7 @@ from pathspec import GitIgnoreSpec
 
 from cloud_build.dockerignore import DockerIgnore
 from cloud_build.errors import BuildError
+from cloud_build.reading import is_there, lines
 
 _DEPTH: Final = 8
 _INCLUDE: Final = "#!include:"
@@ -38,8 +39,8 @@ def included(root: Path, dockerfile: str | None = None) -> list[str]:
         OSError: Something can't be read.
     """
     own = [f"{dockerfile}.dockerignore"] if dockerfile else []
-    named = next((name for name in (*own, ".dockerignore") if (root / name).is_file()), None)
-    docker = DockerIgnore(_lines(root / named) if named else ())
+    named = next((name for name in (*own, ".dockerignore") if is_there(root, name)), None)
+    docker = DockerIgnore(lines(root, named) if named else ())
     gcloud = _gcloud(root)
     always = {name for name in (dockerfile, named) if name}
     left_out = _REMOVED if dockerfile is None else frozenset[str]()
@@ -69,37 +70,33 @@ def _walk(root: Path, docker: DockerIgnore, gcloud: GitIgnoreSpec, left_out: fro
 
 
 def _gcloud(root: Path) -> GitIgnoreSpec:
-    if (root / ".gcloudignore").is_file():
+    if is_there(root, ".gcloudignore"):
         named = ".gcloudignore"
-        lines = _with_includes(root, _lines(root / ".gcloudignore"), ".gcloudignore", 0)
+        patterns = _with_includes(root, lines(root, named), named, 0)
     else:
         named = ".gitignore"
-        lines = [line for line in _DEFAULT if not line.startswith(_INCLUDE)]
-        if (root / ".gitignore").is_file():
-            lines += _lines(root / ".gitignore")
+        patterns = [line for line in _DEFAULT if not line.startswith(_INCLUDE)]
+        if is_there(root, named):
+            patterns += lines(root, named)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of signs that some later Python may read otherwise
-            return GitIgnoreSpec.from_lines(lines)
+            return GitIgnoreSpec.from_lines(patterns)
     except (ValueError, re.error) as error:
         raise BuildError(f"{named} in {root.name}: {error}; correct the pattern") from None
 
 
-def _with_includes(root: Path, lines: list[str], name: str, depth: int) -> list[str]:
+def _with_includes(root: Path, patterns: list[str], name: str, depth: int) -> list[str]:
     if depth > _DEPTH:
         raise BuildError(f"{name}: its {_INCLUDE} lines include each other; remove one")
     made: list[str] = []
-    for line in lines:
+    for line in patterns:
         if not line.startswith(_INCLUDE):
             made.append(line)
             continue
         other = line.removeprefix(_INCLUDE).strip()
         # gcloud: the file must be in the same folder.
-        if "/" in other or not (root / other).is_file():
+        if "/" in other or not is_there(root, other):
             raise BuildError(f"{name}: {line.strip()} names no file beside it; correct it")
-        made += _with_includes(root, _lines(root / other), other, depth + 1)
+        made += _with_includes(root, lines(root, other), other, depth + 1)
     return made
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff").splitlines()

@@ -20,7 +20,7 @@ from pulumi.runtime.proto.provider_pb2_grpc import ResourceProviderServicer
 
 from cloud_build import credentials, image
 from cloud_build.builds import Builds
-from cloud_build.errors import BuildError, CancelledError
+from cloud_build.errors import BuildError, CancelledError, inert
 from cloud_build.google import Google
 from cloud_build.image import Image, Properties
 from cloud_build.registry import Registry
@@ -172,7 +172,7 @@ class Provider(ResourceProviderServicer):
     def _say(self, urn: str, message: str) -> None:
         if self._engine is None:
             return
-        said = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=message, urn=urn)
+        said = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=inert(message), urn=urn)
         try:
             self._engine.Log(said, timeout=5)  # pyright: ignore[reportUnknownMemberType]  generic in the stubs
         except grpc.RpcError:
@@ -195,7 +195,7 @@ def _answered(context: grpc.ServicerContext, answer: Callable[[], Answer]) -> An
         return answer()
     except BuildError as error:
         code = grpc.StatusCode.CANCELLED if isinstance(error, CancelledError) else grpc.StatusCode.UNKNOWN
-        message = str(error)
+        message = inert(str(error))
     except Exception as error:
-        code, message = grpc.StatusCode.INTERNAL, f"{PACKAGE} failed ({type(error).__name__}: {error})"
+        code, message = grpc.StatusCode.INTERNAL, f"{PACKAGE} failed ({type(error).__name__}: {inert(str(error))})"
     raise context.abort(code, message)  # which raises by itself

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from local_cloud.plugins.call import Call
+from local_cloud.plugins.docker_build.context import plain
 from local_cloud.plugins.docker_build.dockerfile import line_of
 from local_cloud.plugins.failures import ProviderError
 
@@ -137,7 +138,7 @@ def _command(builder: Builder, wanted: Build, scratch: Path) -> list[str]:
         file = scratch / f"secret-{number}"  # the folder is ours alone (0700)
         file.write_text(value)
         options += ["--secret", f"id={key},src={file}"]
-    return [builder.command, "build", *options, wanted.context]
+    return [builder.command, "build", *options, "--", wanted.context]
 
 
 def run_command(
@@ -159,8 +160,9 @@ def run_command(
 
     def read() -> None:
         for line in process.stdout or ():
-            lines.append(line.rstrip())
-            call.log("status", line.rstrip())
+            said = _inert(line.rstrip())
+            lines.append(said)
+            call.log("status", said)
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -170,6 +172,12 @@ def run_command(
             call.wait(0.05 if not reader.is_alive() else 0)
     reader.join(5)
     return list(lines), process.returncode
+
+
+def _inert(line: str) -> str:
+    """A line as it may be shown: what runs in a build writes what its source wants, escape sequences too."""
+    shown = "".join(sign if sign.isprintable() or sign == "\t" else ascii(sign)[1:-1] for sign in line)
+    return shown.replace("<{%", "< {%")
 
 
 @contextlib.contextmanager
@@ -201,8 +209,8 @@ def _explain(wanted: Build, lines: list[str], scratch: Path) -> str:
 def _place(wanted: Build, step: str) -> str:
     name = "the inline Dockerfile" if wanted.inline else (wanted.dockerfile or f"{wanted.context}/Dockerfile")
     try:
-        text = wanted.inline or Path(name).read_text()
-    except OSError:
+        text = wanted.inline or plain(Path(name), Path(wanted.context)).decode("utf-8", "replace")
+    except (OSError, RuntimeError):
         return name
     number = line_of(text, step)
     return f"{name}:{number}" if number else name

@@ -4,16 +4,20 @@ As in pulumi-docker-build's context.go: the Dockerfile's content, then each file
 path, mode and content. The value differs from the real plugin's; only its changes matter.
 """
 
+import errno
 import hashlib
+import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import IO, Any, Final, cast
 
 from local_cloud.plugins.failures import ProviderError
 
 _REMOTE: Final = re.compile(r"(https?|git|ssh)://|git@|github\.com/")
 _CHUNK: Final = 1 << 20
+_LARGEST: Final = 4 << 20
+"""Bytes of a Dockerfile or an ignore file that are read."""
 
 
 def is_remote(location: str) -> bool:
@@ -37,12 +41,12 @@ def context_hash(context: str, dockerfile: str, inline: str = "") -> str:
         if inline:
             digest.update(inline.encode())
         elif dockerfile and not is_remote(dockerfile):
-            digest.update(Path(dockerfile).read_bytes())
+            digest.update(plain(Path(dockerfile), Path(context)))
         if not is_remote(context):
             root = Path(context)
             for name in included(root, dockerfile):
                 _add(digest, root / name, name)
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:  # a ring of links; a pattern that is none
         raise ProviderError(f"hashing build context: {error}") from error
     return digest.hexdigest()
 
@@ -59,9 +63,34 @@ def _add(digest: Any, path: Path, name: str) -> None:
     if content is not None:
         digest.update(content)
         return
-    with path.open("rb") as file:
+    with _opened(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
+
+
+def plain(path: Path, context: Path) -> bytes:
+    """The content of what the docker command itself reads of a build: a Dockerfile, an ignore file.
+
+    One that lies in the context may be no link out of it, as BuildKit has it; the docker command would follow one.
+
+    Raises:
+        OSError: It is not there, or is a link out of the context, a pipe or a device.
+    """
+    found = path.resolve(strict=True)
+    written = Path(os.path.normpath(path.absolute()))
+    within = written.is_relative_to(os.path.normpath(context.absolute()))
+    if within and not found.is_relative_to(context.resolve()):
+        raise PermissionError(errno.EPERM, "a symbolic link that leads out of the context is not followed", str(path))
+    with _opened(found) as file:
+        return file.read(_LARGEST)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise PermissionError(errno.EPERM, "no plain file", str(path))
+    return os.fdopen(handle, "rb")
 
 
 def included(root: Path, dockerfile: str = "") -> list[str]:
@@ -77,7 +106,7 @@ def _patterns(root: Path, dockerfile: str) -> list[str]:
     """`<Dockerfile>.dockerignore` before `.dockerignore`, as Docker looks for them."""
     candidates = [Path(f"{dockerfile}.dockerignore")] if dockerfile else []
     for path in (*candidates, root / ".dockerignore"):
-        if path.is_file():
-            lines = (line.strip() for line in path.read_text().splitlines())
+        if os.path.lexists(path):
+            lines = (line.strip() for line in plain(path, root).decode("utf-8", "surrogateescape").splitlines())
             return [line for line in lines if line and not line.startswith("#")]
     return []

@@ -11,11 +11,11 @@ from local_cloud.plugins.call import Call
 from local_cloud.plugins.checking import Checker
 from local_cloud.plugins.diffing import Change, diff
 from local_cloud.plugins.docker_build.builder import Build, build
-from local_cloud.plugins.docker_build.context import context_hash, is_remote
+from local_cloud.plugins.docker_build.context import context_hash, is_remote, plain
 from local_cloud.plugins.docker_build.dockerfile import mistake
 from local_cloud.plugins.docker_build.registry import LocalImages, Login, Registry, parse
 from local_cloud.plugins.docker_build.table import IMAGE, REFUSED, UNCOMPARED
-from local_cloud.plugins.failures import CheckFailure, ProviderError
+from local_cloud.plugins.failures import CancelledError, CheckFailure, ProviderError
 from local_cloud.plugins.resources import CheckInput, Difference, Found, Resource
 from local_cloud.plugins.values import UNKNOWN, Properties, Secret, has_unknown, items, table
 
@@ -83,8 +83,9 @@ class Image(Resource[None]):
             if path is UNKNOWN or is_remote(str(path)) or is_remote(str(context)):
                 return
             try:
-                wrong = mistake(Path(path).read_text())
-            except OSError as error:
+                wrong = mistake(plain(Path(path), Path(context)).decode("utf-8", "replace"))
+            except (OSError, RuntimeError) as error:
+                error = error if isinstance(error, OSError) else OSError(str(error))
                 wrong = f"open {path}: {(error.strerror or str(error)).lower()}"
         if wrong:
             checker.failures.append(CheckFailure(wrong, where))
@@ -174,7 +175,11 @@ class Image(Resource[None]):
             before = images.tagged([*items(olds.get("tags")), *tags])
             image_id = build(call, _build(news, tags if news.get("push") or news.get("load") else ()))
             if news.get("push"):
-                digests = [images.push(call, tag, _logins(news)) for tag in tags]
+                try:
+                    digests = [images.push(call, tag, _logins(news)) for tag in tags]
+                except (ProviderError, CancelledError):
+                    images.untag(tags, image_id)  # what no registry has is not to look as if it had
+                    raise
                 state |= {"digest": digests[0], "ref": _pinned(tags[0], digests[0])}
             elif not news.get("load"):
                 images.remove_unnamed(image_id)

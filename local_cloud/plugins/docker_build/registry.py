@@ -123,6 +123,17 @@ class LocalImages:
                 continue
         return found
 
+    def untag(self, tags: Iterable[str], image_id: str) -> None:
+        """Take *tags* from the image *image_id*, and remove it where nothing else names it."""
+        from docker.errors import APIError
+
+        for tag in tags:
+            try:
+                self._api.remove_image(tag, noprune=False)
+            except APIError:
+                continue
+        self.remove_unnamed(image_id)
+
     def remove_unnamed(self, image_id: str) -> None:
         """Remove an image that no tag and no digest names."""
         from docker.errors import APIError

@@ -14,7 +14,7 @@ from uuid import uuid4
 from local_cloud import wire
 from local_cloud.errors import GoogleError, not_found
 from local_cloud.services.cloudbuild.seams import Step, StepError, Worker
-from local_cloud.services.cloudbuild.validation import Order
+from local_cloud.services.cloudbuild.validation import Order, Task
 from local_cloud.services.logging.model import Entries
 from local_cloud.services.storage.model import Storage
 from local_cloud.store import Document, Store
@@ -197,11 +197,12 @@ class Builds:
         if order.source is not None:
             await asyncio.to_thread(self._fetched, order, place)
         say("BUILD")
-        for index, (arguments, environment, folder) in enumerate(order.steps):
+        for index, task in enumerate(order.steps):
+            _refuse_ways_out(place.folder, task)
             await self._stepped(
                 name,
                 index,
-                Step(arguments=arguments, environment=environment, folder=place.folder / folder),
+                Step(arguments=task.arguments, environment=task.environment, folder=place.folder / task.folder),
                 say,
                 len(order.steps),
             )
@@ -331,6 +332,20 @@ def build_id_of(operation: str) -> str:
         return ""
 
 
+def _refuse_ways_out(workspace: Path, task: Task) -> None:
+    """Refuse links out of the workspace where docker itself would follow them: it can read all of this machine."""
+    border = workspace.resolve()
+    for name in ("", *task.reads):
+        place = workspace / task.folder / name
+        try:
+            found = place.resolve()
+            ours = found.is_relative_to(border) and (not found.exists() or found.is_dir() or found.is_file())
+        except (OSError, RuntimeError):  # links in a ring
+            ours = False
+        if not ours:
+            raise _FailedError("USER_BUILD_STEP", f"{place.relative_to(workspace)} leads out of the workspace")
+
+
 def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
     """Everything in *archive*, below *folder* and nowhere else."""
     size = 0
@@ -338,7 +353,8 @@ def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
         size += entry.size
         if size > _LARGEST:
             raise ValueError(f"it holds more than {_LARGEST} bytes")
-        # Links may lead out of the folder, as Docker's own contexts have them: the builder never follows one there.
+        # Links may lead out of the folder, as Docker's own contexts have them: the builder never follows one there, and
+        # where the docker command would, `_refuse_ways_out` stops it.
         if entry.issym() and not Path(entry.name).is_absolute() and ".." not in Path(entry.name).parts:
             target = folder / entry.name
             target.parent.mkdir(parents=True, exist_ok=True)

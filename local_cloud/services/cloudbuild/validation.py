@@ -4,13 +4,14 @@ Facts: the REST reference of cloudbuild.googleapis.com v1 (projects.builds), and
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from local_cloud import wire
 from local_cloud.errors import invalid, unimplemented
+from local_cloud.services.cloudbuild.docker import command_of
 from local_cloud.shapes import as_list, as_object
 from local_cloud.store import Document
 
@@ -66,12 +67,31 @@ _NO_LOGS: Final = (
 _ACCOUNT: Final = re.compile(r"projects/([^/]+)/serviceAccounts/([^/\s]+)")
 _DURATION: Final = re.compile(r"([0-9]{1,6})(\.[0-9]{1,9})?s")
 _IMAGE: Final = re.compile(r"[a-z0-9][a-z0-9._/:-]{0,400}[a-z0-9](:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?")
+_HERE: Final = re.compile(r"(localhost|127\.[0-9.]+)(:[0-9]+)?/")
+_VARIABLES: Final = ("DOCKER_BUILDKIT", "BUILDKIT_PROGRESS")
 _VARIABLE: Final = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 _DEFAULT: Final = 600
 _LONGEST: Final = 86_400
 _STEPS: Final = 300
 _IMAGES: Final = 100
 _TAG: Final = re.compile(r"[\w][\w.-]{0,127}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One step.
+
+    Attributes:
+        arguments: Of docker.
+        environment: Variables for it.
+        folder: Where it runs, within the workspace.
+        reads: What docker itself opens, as seen from there.
+    """
+
+    arguments: Sequence[str]
+    environment: tuple[tuple[str, str], ...]
+    folder: str
+    reads: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +103,7 @@ class Order:
         timeout: Seconds that it may take.
         logs: Whether its log is kept.
         source: Bucket, object and generation; None: an empty workspace.
-        steps: Arguments, variables and folder of each step.
+        steps: What docker is to do, one after another.
         images: What to push.
     """
 
@@ -91,7 +111,7 @@ class Order:
     timeout: float
     logs: bool
     source: tuple[str, str, str] | None
-    steps: Sequence[tuple[Sequence[str], tuple[tuple[str, str], ...], str]]
+    steps: Sequence[Task]
     images: Sequence[str]
 
 
@@ -121,13 +141,14 @@ def order_of(body: Document, values: Mapping[str, str]) -> Order:
         not isinstance(one, str) or not _TAG.fullmatch(one) for one in as_list(tags) or ()
     ):
         raise invalid("invalid build.tags: must be valid Docker tags")
+    images = _images(body.get("images"), values)
     return Order(
         account=found[2],
         timeout=_seconds(body, "timeout") or _DEFAULT,
         logs=options != "NONE",
         source=_source(body.get("source")),
-        steps=_steps(body.get("steps"), values),
-        images=_images(body.get("images"), values),
+        steps=_steps(body.get("steps"), values, {_with_tag(one) for one in images}),
+        images=images,
     )
 
 
@@ -189,19 +210,19 @@ def _source(value: Any) -> tuple[str, str, str] | None:
     return bucket, name, generation
 
 
-def _steps(value: Any, values: Mapping[str, str]) -> list[tuple[list[str], tuple[tuple[str, str], ...], str]]:
+def _steps(value: Any, values: Mapping[str, str], images: Collection[str]) -> list[Task]:
     steps = as_list(value or [])
     if not steps:
         raise invalid("invalid build: no build steps provided")
     if len(steps) > _STEPS:
         raise invalid(f"invalid build: {len(steps)} build steps provided, the limit is {_STEPS}")
     return [
-        _step(_object(step, f"build.steps[{index}]"), f"build.steps[{index}]", values)
+        _step(_object(step, f"build.steps[{index}]"), f"build.steps[{index}]", values, images)
         for index, step in enumerate(steps)
     ]
 
 
-def _step(step: Document, path: str, values: Mapping[str, str]) -> tuple[list[str], tuple[tuple[str, str], ...], str]:
+def _step(step: Document, path: str, values: Mapping[str, str], images: Collection[str]) -> Task:
     wire.only(step, _STEP | _STEP_ELSEWHERE, path)
     name = wire.text(step, "name", path, required=True)
     if name.startswith(_PACKS):
@@ -217,33 +238,28 @@ def _step(step: Document, path: str, values: Mapping[str, str]) -> tuple[list[st
     if step.get("waitFor"):
         raise unimplemented(f"{path}.waitFor", "steps run one after another here.")
     arguments = [_substituted(one, values) for one in _strings(step, "args", path)]
-    if arguments[:1] not in (["build"], ["tag"], ["pull"]):
-        raise unimplemented(f"{path}.args", "docker builds, tags and pulls here; images are pushed by build.images.")
+    command = command_of(arguments, path)
     variables: list[tuple[str, str]] = []
     for one in _strings(step, "env", path):
         key, sign, given = _substituted(one, values).partition("=")
         if not sign or not key:
             raise invalid(f"invalid {path}.env {one!r}: must be of the form KEY=VALUE")
-        if not key.startswith(("DOCKER_BUILDKIT", "BUILDKIT_")):
-            raise unimplemented(f"{path}.env", f"docker here takes DOCKER_BUILDKIT and BUILDKIT_…, not {key}.")
+        if key not in _VARIABLES:
+            raise unimplemented(f"{path}.env", f"docker here takes {' and '.join(_VARIABLES)}, not {key}.")
         variables.append((key, given))
     folder = wire.text(step, "dir", path)
-    for text in (folder, *arguments):
-        _within(text, path)
-    return arguments, tuple(variables), folder
+    if PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts:
+        raise unimplemented(f"{path}.dir", f"{folder} is outside of the workspace; write it as seen from there.")
+    for name in command.makes:
+        if _with_tag(name) not in images:
+            raise unimplemented(
+                f"{path}.args", f"{name} is not in build.images: what is not pushed would stay on this machine."
+            )
+    return Task(arguments=arguments, environment=tuple(variables), folder=folder, reads=command.reads)
 
 
-def _within(text: str, path: str) -> None:
-    """Docker runs on this machine itself, so it must not be told of anything outside of the workspace."""
-    value = text.partition("=")[2] if text.startswith(("--file=", "--iidfile=", "--secret=", "--ssh=")) else text
-    if text.startswith(("--file=", "--iidfile=", "--secret=", "--ssh=")) or not text.startswith("-"):
-        parts = PurePosixPath(value)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise unimplemented(f"{path}.args", f"{value} is outside of the workspace; write it as seen from there.")
-    if text.startswith(
-        ("--output", "-o", "--secret", "--ssh", "--allow", "--build-context", "--cache-", "--metadata-file")
-    ):
-        raise unimplemented(f"{path}.args", f"{text.partition('=')[0]} reaches this machine itself.")
+def _with_tag(image: str) -> str:
+    return image if ":" in image.rpartition("/")[2] else f"{image}:latest"
 
 
 def _images(value: Any, values: Mapping[str, str]) -> list[str]:
@@ -254,6 +270,9 @@ def _images(value: Any, values: Mapping[str, str]) -> list[str]:
     for one in named:
         if not _IMAGE.fullmatch(one):
             raise invalid(f"invalid image name {one!r}: could not parse reference: {one}")
+        if not _HERE.match(one):
+            # Docker's store is this machine's: the name of somebody else's image would be taken from it.
+            raise unimplemented("build.images", f"{one} is in no registry of this machine, to which images go here.")
     return named
 
 

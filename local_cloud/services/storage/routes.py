@@ -42,7 +42,7 @@ def routes(model: Storage, policies: Policies, gate: Gate) -> list[BaseRoute]:
         Route(_BUCKET, api.get, methods=["GET"]),
         Route(_BUCKET, api.update, methods=["PATCH"]),
         Route(_BUCKET, api.delete, methods=["DELETE"]),
-        Route("/upload" + _BUCKET + "/o", api.upload, methods=["POST", "PUT"]),
+        Route("/upload" + _BUCKET + "/o", api.upload, methods=["POST", "PUT", "DELETE"]),
         Route("/download" + _OBJECT, api.download, methods=["GET"]),
     ]
 
@@ -162,6 +162,9 @@ class _Api(Handlers):
         bucket = self._bucket(request, "objects.create")
         query = request.query_params
         if upload_id := query.get("upload_id"):
+            if request.method == "DELETE":
+                self._uploads.cancel(bucket, upload_id)
+                return Response(status_code=499)  # as Google answers (JSON API, "Cancel an upload")
             return await self._proceed(request, bucket, upload_id)
         kind, named = query.get("uploadType", ""), query.get("name", "")
         if kind == "multipart":

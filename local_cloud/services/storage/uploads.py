@@ -85,6 +85,18 @@ class Uploads:
         self._pending[upload_id] = Pending(bucket, name, about, path, now)
         return upload_id
 
+    def cancel(self, bucket: str, upload_id: str) -> None:
+        """Throw away an upload in pieces.
+
+        Raises:
+            GoogleError: NOT_FOUND.
+        """
+        pending = self._pending.get(upload_id)
+        if pending is None or pending.bucket != bucket:
+            raise GoogleError("NOT_FOUND", "The upload is not known any more; begin it anew.")
+        del self._pending[upload_id]
+        pending.path.unlink(missing_ok=True)
+
     async def proceed(self, request: Request, bucket: str, upload_id: str) -> tuple[Pending, bool]:
         """Take one piece of an upload to *bucket*; whether it was the last.
 

@@ -44,6 +44,10 @@ class Engine:
         }
         self.provider = Provider("", environ, httpx2.MockTransport(self._answer), self._pause)
         self.provider._say = lambda urn, message: self.said.append(message)
+        self.put_fails = False
+        self.elsewhere = ""
+        """The host at which uploads go on, if it is another."""
+        self.told_elsewhere = []
         self.email = None
         self.polls = 0
 
@@ -60,11 +64,19 @@ class Engine:
         self.requests.append(f"{request.method} {path}")
         if self.away and path.endswith(self.away):
             return httpx2.Response(503)
-        headers = {name: value for name, value in request.headers.items() if name != "host"}
+        if self.elsewhere and str(request.url).startswith(self.elsewhere):
+            self.told_elsewhere.append(dict(request.headers))
+            return httpx2.Response(403)
+        if self.put_fails and request.method == "PUT":
+            return httpx2.Response(403)
+        headers = dict(request.headers)
         if self.email:
             headers["authorization"] = self.running.headers(self.email)["Authorization"]
         answer = self.running.client.request(request.method, path, content=request.content, headers=headers)
-        return httpx2.Response(answer.status_code, content=answer.content, headers=dict(answer.headers))
+        said = dict(answer.headers)
+        if self.elsewhere and "location" in said:
+            said["location"] = f"{self.elsewhere}/upload"
+        return httpx2.Response(answer.status_code, content=answer.content, headers=said)
 
     def check(self, news):
         answer = self.provider.Check(pb.CheckRequest(urn=URN, news=_written(news)), Context())

@@ -8,6 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from local_cloud.errors import GoogleError
+from local_cloud.services.cloudbuild.docker import command_of
+
 BUCKET = "acme-source"
 PARENT = "/cloudbuild/v1/projects/mcpfleet-local/locations/europe-west1"
 
@@ -64,6 +67,34 @@ def archive(*entries):
         ({"steps": [{"args": ["build", "/etc"]}]}, 501, "/etc is outside of the workspace"),
         ({"steps": [{"args": ["build", "--file=../x", "."]}]}, 501, "../x is outside of the workspace"),
         ({"steps": [{"args": ["build", "--output=/x", "."]}]}, 501, "--output reaches this machine itself"),
+        ({"steps": [{"args": ["build", "--network=host", "."]}]}, 501, "--network=host reaches this machine itself"),
+        ({"steps": [{"args": ["build", "--network", "host", "."]}]}, 501, "--network=host reaches this machine itself"),
+        ({"steps": [{"args": ["build", "--network=container:x", "."]}]}, 501, "reaches this machine itself"),
+        (
+            {"steps": [{"args": ["build", "--add-host=a:127.0.0.1", "."]}]},
+            501,
+            "--add-host reaches this machine itself",
+        ),
+        ({"steps": [{"args": ["build", "--privileged", "."]}]}, 501, "--privileged reaches this machine itself"),
+        ({"steps": [{"args": ["build", "--ssh=default", "."]}]}, 501, "--ssh reaches this machine itself"),
+        ({"steps": [{"args": ["build", "--allow", "network.host", "."]}]}, 501, "--allow reaches this machine itself"),
+        ({"steps": [{"args": ["build", "-v=/:/x", "."]}]}, 501, "-v reaches this machine itself"),
+        ({"steps": [{"args": ["build", "--iidfile=x", "."]}]}, 501, "--iidfile reaches this machine itself"),
+        ({"steps": [{"args": ["build", "--build-arg=HOME", "."]}]}, 501, "would take a variable of this machine"),
+        ({"steps": [{"args": ["build", "--build-arg", "HOME", "."]}]}, 501, "would take a variable of this machine"),
+        ({"steps": [{"args": ["build", "-f", "../x", "."]}]}, 501, "../x is outside of the workspace"),
+        ({"steps": [{"args": ["build", "--file", "/etc/x", "."]}]}, 501, "/etc/x is outside of the workspace"),
+        ({"steps": [{"args": ["build", "-"]}]}, 501, "- is no folder of the workspace"),
+        ({"steps": [{"args": ["build", "http://169.254.169.254/"]}]}, 501, "is no folder of the workspace"),
+        ({"steps": [{"args": ["build", "git@acme.dev:x"]}]}, 501, "is no folder of the workspace"),
+        ({"steps": [{"args": ["build", ".", "more"]}]}, 501, "docker build takes one folder of the workspace"),
+        ({"steps": [{"args": ["build", "--tag"]}]}, 501, "--tag needs a value"),
+        ({"steps": [{"args": ["build", "--tag=mcpfleet/base:1", "."]}]}, 501, "mcpfleet/base:1 is not in build.images"),
+        ({"steps": [{"args": ["tag", "private:1", "127.0.0.1:9/a:1"]}]}, 501, "private:1 is not in build.images"),
+        ({"steps": [{"args": ["pull", "--all-tags", "x"]}]}, 501, "take names of images and no options here"),
+        ({"steps": [{"args": ["build", "."], "dir": "../x"}]}, 501, "../x is outside of the workspace"),
+        ({"steps": [{"args": ["build", "."], "env": ["BUILDKIT_HOST=tcp://x"]}]}, 501, "docker here takes DOCKER_"),
+        ({"images": ["docker.io/library/python"]}, 501, "is in no registry of this machine"),
         ({"steps": [{"args": ["build", "--secret=id=a,src=/x", "."]}]}, 501, "reaches this machine itself"),
         (
             {"steps": [{"args": ["build", "$HOME"]}]},
@@ -179,6 +210,128 @@ def test_a_link_in_an_archive_takes_nothing_out_of_the_folder(api, worker, build
     assert done["status"] == "FAILURE"
     assert not (tmp_path / "out").is_symlink()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "step"),
+    [
+        ("source", ["build", "source"], {}),
+        ("source/Dockerfile", ["build", "source"], {}),
+        ("source/.dockerignore", ["build", "source"], {}),
+        ("Dockerfile", ["build", "--file=Dockerfile", "source"], {}),
+        ("Dockerfile.dockerignore", ["build", "-f", "Dockerfile", "source"], {}),
+        ("here", ["build", "."], {"dir": "here"}),
+    ],
+)
+@pytest.mark.parametrize("ring", [False, True])
+def test_docker_itself_follows_no_link_out_of_the_workspace(api, worker, build, tmp_path, name, arguments, step, ring):
+    link, other = tarfile.TarInfo(name), tarfile.TarInfo("other")
+    link.type, link.linkname = tarfile.SYMTYPE, name.rpartition("/")[2] if ring else str(tmp_path)
+    assert upload(api, archive((link, b""), (other, b""))).status_code == 200
+    steps = [{**build["steps"][0], "args": arguments, **step}]
+    source = {"storageSource": {"bucket": BUCKET, "object": "s.tar.gz"}}
+    done = run(api, {**build, "steps": steps, "source": source})
+    assert done["status"] == "FAILURE"
+    assert "leads out of the workspace" in done["failureInfo"]["detail"]
+    assert worker.steps == []
+
+
+@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
+def test_a_pipe_or_a_device_in_an_archive_is_not_made(api, worker, build, kind):
+    entry = tarfile.TarInfo("x")
+    entry.type = kind
+    assert upload(api, archive((entry, b""))).status_code == 200
+    done = run(api, {**build, "source": {"storageSource": {"bucket": BUCKET, "object": "s.tar.gz"}}})
+    assert done["failureInfo"]["type"] == "FETCH_SOURCE_FAILED"
+
+
+def test_what_googles_guides_write_is_taken(api, worker, build):
+    image = "127.0.0.1:9/p/r/app:1"
+    told = [
+        ["build", "-t", image, "."],
+        ["build", "--tag", image, "-f", "deploy/Dockerfile", "--build-arg", "A=b=c", "--target=x", "--no-cache", "."],
+        ["pull", image],
+        ["tag", image, "127.0.0.1:9/p/r/app"],
+        ["build", f"--tag={image}", "--network=none", "--platform=linux/amd64", "--pull=true", "."],
+    ]
+    steps = [{**build["steps"][0], "args": one} for one in told]
+    done = run(api, {**build, "steps": steps, "images": [image, "127.0.0.1:9/p/r/app:latest"]})
+    assert done["status"] == "SUCCESS", done
+    assert [list(step.arguments) for step in worker.steps] == told
+
+
+WORDS = st.sampled_from(
+    [
+        *("build", "tag", "pull", ".", "source", "--", "-", "--tag=127.0.0.1:9/a:1", "--network", "--network=host"),
+        *("host", "--build-arg=A", "--build-arg", "A=1", "--file", "/etc/passwd", "--file=../x", "--allow=all", "-fx"),
+        *("-t", "-tx", "--secret", "id=a,src=/x", "--output=type=local,dest=/", "--iidfile=/x", "-H=tcp://x"),
+        "--cache-to=type=local,dest=/x",
+    ]
+)
+
+
+@given(st.lists(WORDS | st.text(max_size=6), max_size=5))
+def test_any_arguments_that_are_taken_reach_no_more_than_the_workspace(arguments):
+    try:
+        command = command_of(arguments, "build.steps[0]")
+    except GoogleError:
+        return
+    assert arguments[0] in ("build", "tag", "pull")
+    flags = [one.partition("=")[0] for one in arguments if one.startswith("-")]
+    assert not set(flags) & {
+        "--secret",
+        "--output",
+        "--iidfile",
+        "--cache-to",
+        "--allow",
+        "-H",
+        "-fx",
+        "-tx",
+        "--",
+        "-",
+    }
+    assert "--network=host" not in arguments
+    assert not any(place.startswith(("/", "..", "-")) for place in command.reads)
+
+
+# --- what a refusal leaves --------------------------------------------------------------------------------
+
+
+def files_of(api):
+    return [path for path in api.cloud.storage.objects._root.iterdir() if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("name=a&ifGenerationMatch=7", 412), ("name=a/../b", 501), ("name=" + "a" * 2000, 400), ("name=b/c", 501)],
+)
+@pytest.mark.parametrize("kind", ["media", "resumable"])
+def test_an_upload_that_is_refused_leaves_no_file(api, kind, query, status):
+    assert upload(api, b"1", "b").status_code == 200
+    path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType={kind}&{query}"
+    answer = api.client.post(path, content=b"{}", headers=api.headers())
+    if answer.status_code == 200:
+        answer = api.client.put(answer.headers["location"], content=b"1", headers=api.headers())
+    assert answer.status_code == status
+    assert files_of(api) == []
+
+
+def test_an_upload_that_is_given_up_leaves_no_file(api):
+    path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=resumable&name=a"
+    place = api.client.post(path, json={}, headers=api.headers()).headers["location"]
+    headers = {**api.headers(), "content-range": "bytes 0-0/5"}
+    assert api.client.put(place, content=b"1", headers=headers).status_code == 308
+    assert len(files_of(api)) == 1
+    assert api.client.delete(place, headers=api.headers()).status_code == 499
+    assert files_of(api) == []
+    assert api.client.put(place, content=b"1", headers=headers).status_code == 404
+
+
+def test_an_upload_that_a_stop_of_the_cloud_cut_off_is_gone_afterwards(api):
+    objects = api.cloud.storage.objects
+    objects.temporary()
+    type(objects)(api.cloud.store, objects._root, lambda: 0.0)
+    assert files_of(api) == []
 
 
 @pytest.mark.parametrize(

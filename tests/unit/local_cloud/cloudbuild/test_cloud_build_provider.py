@@ -119,6 +119,58 @@ def test_a_failed_build_is_one_message_with_its_step_its_last_lines_its_log_and_
     assert "Traceback" not in said
 
 
+def objects_of(api):
+    return [name for name, _ in api.cloud.storage.objects.list(BUCKET)]
+
+
+def test_the_source_of_a_failed_build_is_not_left_and_that_of_another_is(engine, worker, news, api):
+    inputs, _ = engine.check(news)
+    worker.failure = StepError("docker build ended with status 7", 7)
+    with pytest.raises(RefusedError):
+        engine.create(inputs)
+    assert objects_of(api) == []
+    worker.failure = None
+    engine.create(inputs)
+    (kept,) = objects_of(api)
+    worker.failure = StepError("docker build ended with status 7", 7)
+    with pytest.raises(RefusedError):
+        engine.create(inputs)
+    assert objects_of(api) == [kept], "it was there before"
+
+
+def test_a_build_that_was_stopped_leaves_no_source(engine, worker, news, api):
+    worker.held = True
+    engine.stop_after = 3
+    with pytest.raises(RefusedError, match="the update was stopped"):
+        engine.create(engine.check(news)[0])
+    assert objects_of(api) == []
+
+
+def test_an_upload_that_breaks_off_is_given_up(engine, news, api, monkeypatch):
+    monkeypatch.setattr("cloud_build.google._CHUNK", 256)
+    engine.put_fails = True
+    with pytest.raises(RefusedError, match="can't be uploaded"):
+        engine.create(engine.check(news)[0])
+    assert any(request.startswith("DELETE /upload/") for request in engine.requests)
+    assert [path for path in api.cloud.storage.objects._root.iterdir() if path.is_file()] == []
+
+
+def test_the_token_goes_to_no_other_host_that_an_answer_names(engine, news):
+    engine.elsewhere = "https://storage.evil.test"
+    with pytest.raises(RefusedError):
+        engine.create(engine.check(news)[0])
+    assert engine.told_elsewhere
+    assert not any("authorization" in headers for headers in engine.told_elsewhere)
+
+
+def test_what_a_build_writes_commands_no_terminal(engine, worker, news):
+    worker.failure = StepError("\x1b[2J✓ all checks passed", 7)
+    worker.line = "\x1b[2J<{%fg 1%}>"
+    with pytest.raises(RefusedError) as refused:
+        engine.create(engine.check(news)[0])
+    assert "\x1b" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("role", "advice"),
     [
