@@ -1,0 +1,139 @@
+"""A hostile repository, built by Docker and Cloud Build through `./dev up`: nothing outside of it gets into an image.
+
+The tests run in this order.
+"""
+
+import io
+import subprocess
+import tarfile
+
+import pytest
+import yaml
+
+from tests.integration.checkout import eventually, free_port
+from tests.integration.made_repositories import PLAIN, commit, git, write
+from tests.integration.mcp_calls import answer
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+BASE = {"BASE_IMAGE": "mcpfleet/base:python3.13"}
+ACCESS = {"iam": {"invokers": ["user:ada@mcpfleet.test"]}}
+KEY = "a-private-key-of-whoever-deploys"
+BUILDERS = ("docker", "cloud-build")
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory):
+    """What is on the machine of whoever deploys, and none of the repository's business."""
+    place = tmp_path_factory.mktemp("outside")
+    (place / "id_ed25519").write_text(KEY)
+    (place / "Dockerfile").write_text("FROM scratch\n")
+    return place
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, outside):
+    """A git daemon with the repository; the address of that."""
+    place = tmp_path_factory.mktemp("repositories")
+    write(place / "private", {"secret.txt": KEY})
+    commit(place / "private")
+    hostile = place / "hostile"
+    write(hostile, PLAIN)
+    for name, target in {
+        "key": outside / "id_ed25519",
+        "all": outside,
+        "up": "../../../..",
+        "folder": outside,
+    }.items():
+        (hostile / name).symlink_to(target)
+    for name in ("dockerfile", "ignored"):
+        write(hostile / name, PLAIN)
+    (hostile / "dockerfile" / "Dockerfile").symlink_to(outside / "Dockerfile")
+    (hostile / "ignored" / ".dockerignore").symlink_to(outside / "id_ed25519")
+    commit(hostile)
+    inner = git(place / "private", "rev-parse", "HEAD")
+    git(hostile, "update-index", "--add", "--cacheinfo", f"160000,{inner},lib")
+    (hostile / ".gitmodules").write_text('[submodule "lib"]\n\tpath = lib\n\turl = ../../private/.git\n')
+    git(hostile, "add", ".gitmodules")
+    git(hostile, "commit", "--quiet", "-m", "a submodule")
+    port = free_port()
+    command = ["git", "daemon", "--reuseaddr", "--export-all", f"--base-path={place}", "--listen=127.0.0.1"]
+    daemon = subprocess.Popen([*command, f"--port={port}", str(place)], stderr=subprocess.DEVNULL)
+    url = f"git://127.0.0.1:{port}/hostile/.git"
+    answers = ["git", "ls-remote", url]
+    eventually(lambda: subprocess.run(answers, capture_output=True, timeout=10).returncode == 0, "it answers", 20)
+    yield url
+    daemon.terminate()
+    daemon.wait(10)
+
+
+@pytest.fixture(scope="module")
+def checkout(make_checkout, address):
+    checkout = make_checkout("hostile")
+    file = checkout.place.root / "Pulumi.local.yaml"
+    stack = yaml.safe_load(file.read_text())
+    stack["config"]["mcpfleet:fleet"]["servers"] = {
+        builder: {
+            "source": {"git": {"url": address, "ref": "main"}, "builder": builder, "build_args": BASE},
+            "access": ACCESS,
+        }
+        for builder in BUILDERS
+    }
+    file.write_text(yaml.safe_dump(stack, sort_keys=False))
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def first(checkout):
+    return checkout.ok("up")
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_links_out_of_a_repository_are_links_in_its_image_and_nothing_behind_them(first, checkout, engine, builder):
+    assert answer(checkout, builder, "value", {}, "legacy") == "1"
+    (container,) = [
+        one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == f"mcp-{builder}"
+    ]
+    content = b"".join(container.export())
+    assert KEY.encode() not in content
+    with tarfile.open(fileobj=io.BytesIO(content)) as image:
+        found = {one.name: one for one in image if one.name.startswith("app")}
+    assert found["app/key"].issym()
+    assert found["app/all"].issym()
+    assert found["app/up"].issym()
+    assert not any(name.startswith("app/lib/") for name in found), "no submodule that nobody asked for"
+
+
+def test_what_was_left_out_is_said(first):
+    assert "its submodules are not fetched (`git.submodules`)" in first
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("folder", "source.git.dir: folder leads out of"),
+        ("up", "source.git.dir: up leads out of"),
+        ("dockerfile", "source: Dockerfile is no file of the source's own"),
+        ("ignored", "source: .dockerignore is no file of the source's own"),
+    ],
+)
+def test_a_way_out_that_a_builder_would_follow_stops_the_deployment(first, checkout, outside, builder, folder, said):
+    file = checkout.place.root / "Pulumi.local.yaml"
+    held = file.read_text()
+    stack = yaml.safe_load(held)
+    stack["config"]["mcpfleet:fleet"]["servers"][builder]["source"]["git"]["dir"] = folder
+    try:
+        file.write_text(yaml.safe_dump(stack, sort_keys=False))
+        code, output = checkout.dev("up")
+    finally:
+        file.write_text(held)
+    assert code == 1
+    assert f"fleet.servers.{builder}.{said}" in output
+    assert KEY not in output
+    assert "Traceback" not in output
+    assert (outside / "id_ed25519").read_text() == KEY
+
+
+def test_down_leaves_nothing(first, checkout):
+    assert checkout.dev("down")[0] == 0
