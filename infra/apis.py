@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from infra.fleet import Fleet, IapAccess, Server, builds_in_cloud
+from infra.fleet.roles import names as role_names
 
 FIRST: Final = "cloudresourcemanager"
 """The provider asks it for the project after it has enabled any other, so it is enabled before them."""
@@ -40,5 +41,7 @@ def _of_server(server: Server) -> Iterator[str]:
         yield "iap"
     if server.agent_registry is not None:
         yield "agentregistry"
-    if any(role.startswith("roles/aiplatform.") for role in server.roles):  # models, which an agent asks as its account
+    if any(
+        role.startswith("roles/aiplatform.") for role in role_names(server.roles)
+    ):  # models, which an agent asks as its account
         yield "aiplatform"

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from infra.fleet import access, client, made, model, parts, server, sources
+from infra.fleet import access, client, made, model, parts, roles, server, sources
 from infra.fleet.kinds import Kind
 from infra.fleet.words import in_yaml
 
@@ -57,6 +57,7 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "access-iap-client": access.OauthClient,
     "access-oauth": access.Oauth,
     "access-public": access.Public,
+    "role": roles.PowerfulRole,
     "secret": parts.SecretRef,
     "volume-memory": parts.InMemory,
     "volume-gcs": parts.GcsVolume,

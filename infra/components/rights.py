@@ -8,6 +8,7 @@ import pulumi_gcp as gcp
 
 from infra import naming
 from infra.fleet import Server
+from infra.fleet.roles import names as role_names
 
 _SECRET_ROLE: Final = "roles/secretmanager.secretAccessor"  # noqa: S105 - a role
 _READS_BUCKET: Final = "roles/storage.objectViewer"
@@ -33,7 +34,7 @@ def rights(
         child: For each grant.
         also: Roles besides.
     """
-    roles = tuple(dict.fromkeys((*spec.roles, *also)))
+    roles = tuple(dict.fromkeys((*role_names(spec.roles), *also)))
     if not (roles or spec.all_secrets or spec.buckets):
         return []
     member = email.apply(naming.account_member)

@@ -5,12 +5,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from infra.fleet import identities, quantities, rules, values
+from infra.fleet import quantities, rules, values
 from infra.fleet.access import ClientAccess, Iam, IamAccess, IapAccess, OauthAccess
 from infra.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, Mistake, Model, without
 from infra.fleet.kinds import Kind
 from infra.fleet.made import Stdio
 from infra.fleet.parts import SecretPlace, SecretRef, Volume, Vpc
+from infra.fleet.roles import Role
 from infra.fleet.server import MAX_CONCURRENCY, MAX_INSTANCES, MAX_TIMEOUT, Server
 from infra.fleet.sources import ExistingImage, Source
 from infra.fleet.values import Text
@@ -77,7 +78,7 @@ class Client(Model):
         description="Folders of memory, buckets and secrets, by name.",
         examples=[{"notes": {"gcs": {"bucket": "acme-notes"}, "mount": "/notes"}}],
     )
-    roles: Annotated[tuple[identities.Role, ...], NO_REPEATS] = Field(
+    roles: Annotated[tuple[Role, ...], NO_REPEATS] = Field(
         default=(),
         max_length=50,
         description="Roles on the project that its account gets.",

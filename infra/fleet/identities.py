@@ -70,26 +70,6 @@ Account = Annotated[
     ),
 ]
 
-_ROLE: Final = r"roles/[a-zA-Z0-9_.]+|(projects|organizations)/[a-z0-9:.-]+/roles/[a-zA-Z0-9_.]+"
-
-
-def _role(value: str) -> str:
-    if not re.fullmatch(_ROLE, value) or len(value) > 256:
-        raise ValueError(f"{value[:200]!r} is not a role; write it as roles/bigquery.user, or projects/P/roles/NAME")
-    if value in {"roles/owner", "roles/editor"}:
-        raise ValueError(
-            f"{value} would give a server that takes requests from clients the whole project; name the roles of what"
-            " it uses, such as roles/bigquery.user"
-        )
-    return value
-
-
-Role = Annotated[
-    str,
-    AfterValidator(_role),
-    Kind("role", "roles", "`roles/…`, `projects/P/roles/…`; not `roles/owner`, `roles/editor`", pattern(_ROLE)),
-]
-
 # Secret Manager: secret ids are letters, digits, - and _, at most 255 (projects.secrets.create).
 _SECRET_FORM: Final = r"(projects/[a-z0-9:.-]+/secrets/)?[A-Za-z0-9_-]{1,255}"  # noqa: S105 - the form of its name
 SecretName = Annotated[

@@ -15,6 +15,7 @@ from infra.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, Model, without
 from infra.fleet.kinds import Kind
 from infra.fleet.made import is_bridged
 from infra.fleet.parts import GcsVolume, Probes, SecretPlace, SecretRef, SecretVolume, Sidecar, Volume, Vpc
+from infra.fleet.roles import Role
 from infra.fleet.sources import Build, Source
 from infra.fleet.values import Text
 
@@ -125,7 +126,7 @@ class Server(Model):
         description="An existing account to run as; by default one that is created for this server.",
         examples=["toolbox@acme-mcp-dev.iam.gserviceaccount.com"],
     )
-    roles: Annotated[tuple[identities.Role, ...], NO_REPEATS] = Field(
+    roles: Annotated[tuple[Role, ...], NO_REPEATS] = Field(
         default=(),
         max_length=50,
         description="Roles on the project that the server's identity gets.",

@@ -103,6 +103,7 @@ HOLDERS = {
     "access-iap": lambda part: {"access": {"iap": part}},
     "access-iap-client": lambda part: {"access": {"iap": {"oauth_client": {**CLIENT, **part}}}},
     "access-oauth": lambda part: {"access": {"oauth": {"issuer": "https://login.acme.dev", **part}}},
+    "role": lambda part: {"roles": [{"role": "roles/pubsub.admin", "reason": "makes a topic for each tenant", **part}]},
     "access-public": lambda part: {"access": {"public": part}},
     "secret": lambda part: {"secrets": {"KEY": {"secret": "a", "version": "1", **part}}},
     "volume-memory": lambda part: {"volumes": {"v": {"memory": "64Mi", "mount": "/v", **part}}},

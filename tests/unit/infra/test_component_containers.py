@@ -209,7 +209,8 @@ def test_a_server_that_is_not_to_be_restarted_has_no_liveness_probe(build):
 
 
 def test_roles_are_granted_on_the_project_before_the_service_is_made(build):
-    plan = build(roles=["roles/bigquery.user", "projects/p/roles/own"])
+    own = {"role": "projects/p/roles/own", "reason": "reads the one table"}
+    plan = build(roles=["roles/bigquery.user", own])
     grants = plan.of(ROLE_GRANT)
     assert [grant.inputs["role"] for grant in grants] == ["roles/bigquery.user", "projects/p/roles/own"]
     assert {(grant.inputs["project"], grant.inputs["member"]) for grant in grants} == {("p", IDENTITY)}

@@ -157,7 +157,9 @@ SERVERS = st.fixed_dictionaries(
         "sidecars": SIDECARS,
         "probes": st.fixed_dictionaries({}, optional={"startup": PROBE, "liveness": PROBE, "restart": st.booleans()}),
         "service_account": st.just("own@p.iam.gserviceaccount.com"),
-        "roles": st.lists(st.sampled_from(["roles/a.b", "projects/p/roles/c"]), unique=True),
+        "roles": st.sampled_from(
+            [[], ["roles/a.b"], ["roles/a.b", {"role": "projects/p/roles/c", "reason": "reads the one table"}]]
+        ),
         "ingress": st.sampled_from(["all", "internal-and-lb"]),
         "vpc": st.sampled_from([{"network": "n"}, {"subnetwork": "s", "tags": ["t"], "all_traffic": True}]),
         "default_url": st.just(True),
