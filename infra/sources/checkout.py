@@ -9,6 +9,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,9 @@ from infra.sources.recipe import Mistake, RecipeError
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _OTHERS: Final = "https://"
 """By what a submodule of another host is fetched."""
+_SCRATCH: Final = ".new-"
+_LONGEST: Final = 86_400
+"""Seconds after which nobody is still fetching."""
 _NESTED: Final = 5
 _MOST: Final = 100
 
@@ -69,9 +73,10 @@ def checkout(url: str, ref: str, place: Path, token: str | None = None, *, submo
     commit, said = (ref, "the commit") if _COMMIT.fullmatch(ref) else _resolved(url, ref, token)
     what = f"{url}\nwith its submodules" if submodules else url
     folder = place / f"{hashlib.sha256(what.encode()).hexdigest()[:12]}-{commit[:20]}"
+    _sweep(place)
     if not folder.is_dir():
         place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place, prefix=".new-") as scratch:
+        with tempfile.TemporaryDirectory(dir=place, prefix=_SCRATCH) as scratch:
             new = Path(scratch) / "repository"
             # Not every server gives a commit by its id alone; the ref that it was found under always works.
             parts = _fetched(url, ref, commit, new, token)
@@ -83,6 +88,13 @@ def checkout(url: str, ref: str, place: Path, token: str | None = None, *, submo
                 if not folder.is_dir():  # else another run has just made it
                     raise
     return Checkout(folder, commit, said, _left_out(folder, submodules=submodules))
+
+
+def _sweep(place: Path) -> None:
+    """Remove what a run that was killed has left; one that still runs is younger."""
+    for left in place.glob(f"{_SCRATCH}*"):
+        if left.is_dir() and not left.is_symlink() and left.stat().st_mtime < time.time() - _LONGEST:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _fetched(url: str, ref: str, commit: str, new: Path, token: str | None, *, alone: bool = False) -> list[_Part]:

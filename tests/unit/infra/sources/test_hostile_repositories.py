@@ -1,5 +1,6 @@
 """A hostile repository, folder or package: it reaches nothing outside of itself, and commands nobody."""
 
+import hashlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.sources import Layout, RecipeError, Wish, recipe_for
+from infra.sources.checkout import checkout
 from infra.sources.inside import folder_in, own_folder, read_in
 from infra.sources.recipe import inert
 from infra.sources.staging import staged
@@ -116,6 +118,20 @@ def test_a_folder_of_endless_files_is_refused(source, monkeypatch):
         (source / f"{number}.py").write_text("")
     with pytest.raises(RecipeError, match="more than 10 files near its top"):
         Layout.read(source)
+
+
+def test_what_a_killed_run_left_is_swept_and_a_run_that_fetches_is_not_disturbed(tmp_path, away):
+    url, commit = "https://git.acme.dev/x.git", "a" * 40
+    (tmp_path / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{commit[:20]}").mkdir()
+    for name in (".new-old", ".new-now"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".new-old" / "link").symlink_to(away)
+    (tmp_path / ".new-link").symlink_to(away)
+    os.utime(tmp_path / ".new-old", (1, 1))
+    os.utime(away, (1, 1))
+    checkout(url, commit, tmp_path)
+    assert {path.name for path in tmp_path.glob(".new-*")} == {".new-now", ".new-link"}
+    assert (away / "id_ed25519").read_text() == KEY
 
 
 # --- what is written --------------------------------------------------------------------------------------
