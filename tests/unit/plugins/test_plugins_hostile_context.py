@@ -2,6 +2,7 @@
 
 import pytest
 
+from local_cloud.plugins.docker_build import image
 from local_cloud.plugins.docker_build.builder import Build, Builder, _command, _inert
 from local_cloud.plugins.docker_build.context import context_hash
 from local_cloud.plugins.failures import ProviderError
@@ -55,3 +56,33 @@ def test_a_context_is_never_an_option(tmp_path):
 
 def test_what_a_build_writes_commands_no_terminal_and_no_engine():
     assert _inert("\x1b[2J<{%fg 1%}>✓\u202e") == "\\x1b[2J< {%fg 1%}>✓\\u202e"
+
+
+class Images:
+    """Docker's store; a registry refuses every push."""
+
+    def __init__(self):
+        self.untagged, self.closed = [], False
+
+    def tagged(self, tags):
+        return []
+
+    def push(self, call, tag, logins):
+        raise ProviderError("the push was refused")
+
+    def untag(self, tags, image_id):
+        self.untagged.append(([*tags], image_id))
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_push_that_is_refused_leaves_no_tag(context, monkeypatch):
+    images = Images()
+    monkeypatch.setattr(image, "LocalImages", lambda: images)
+    monkeypatch.setattr(image, "build", lambda call, wanted: "sha256:a")
+    news = {"push": True, "tags": ["127.0.0.1:9/a:latest"], "context": {"location": str(context)}}
+    with pytest.raises(ProviderError, match="the push was refused"):
+        image.Image().create(None, None, "a", news, preview=False)
+    assert images.untagged == [(["127.0.0.1:9/a:latest"], "sha256:a")]
+    assert images.closed
