@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 from stdio_bridge import logs, messages
 from stdio_bridge.allowlist import LOOPBACK
-from stdio_bridge.callers import Caller, caller_of_claims, checked_by_cloud_run
+from stdio_bridge.callers import caller_of_claims
 from stdio_bridge.child import Start
 from stdio_bridge.headers import ROUTING
 from stdio_bridge.iap import Assertions, KeysError, NoAssertionError
@@ -51,6 +51,7 @@ class Bridge:
         self._hosts = (*LOOPBACK, *settings.allowed_hosts)
         self._good_hosts: set[bytes] = set()
         self._ticker: asyncio.Task[None] | None = None
+        self._iam = settings.access == "iam"
         self._assertions: Assertions | None = None
         if settings.access == "iap":
             self._assertions = Assertions(settings.iap_audience)
@@ -107,7 +108,11 @@ class Bridge:
             return
         logs.bind_trace(headers)
         try:
-            if await self._refused(exchange, doubled) or not await self._introduced(exchange, scope["headers"]):
+            if await self._refused(exchange, doubled):
+                return
+            if self._iam:
+                exchange.unread = scope["headers"]
+            elif self._assertions and not await self._vouched(exchange, self._assertions, scope["headers"]):
                 return
             if path in self._paths:
                 await self._endpoint(exchange, method)
@@ -206,24 +211,21 @@ class Bridge:
             return True
         return False
 
-    async def _introduced(self, exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-        """Find out who calls, as the access mode has it; False if the request was answered with a refusal."""
-        caller: Caller | None = None
-        if self._settings.access == "iam":
-            caller = checked_by_cloud_run(headers)
-        elif self._assertions is not None:
-            try:
-                caller = caller_of_claims(await self._assertions.claims(headers))
-            except (NoAssertionError, KeysError) as refusal:
-                known = isinstance(refusal, NoAssertionError)
-                reason = str(refusal) if known else "The keys of Identity-Aware Proxy can't be had at present"
-                code = messages.INVALID_REQUEST if known else messages.SERVER_BUSY
-                await exchange.refuse(401 if known else 503, code, reason)
-                return False
-            if caller is None:
-                await exchange.refuse(401, messages.INVALID_REQUEST, "Identity-Aware Proxy's assertion names nobody")
-                return False
-        exchange.caller = None if caller is None else caller.identity
+    @staticmethod
+    async def _vouched(exchange: Exchange, assertions: Assertions, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Find out whom Identity-Aware Proxy vouches for; False if the request was answered with a refusal."""
+        try:
+            caller = caller_of_claims(await assertions.claims(headers))
+        except NoAssertionError as refusal:
+            await exchange.refuse(401, messages.INVALID_REQUEST, str(refusal))
+            return False
+        except KeysError:
+            await exchange.refuse(503, messages.SERVER_BUSY, "The keys of Identity-Aware Proxy can't be had at present")
+            return False
+        if caller is None:
+            await exchange.refuse(401, messages.INVALID_REQUEST, "Identity-Aware Proxy's assertion names nobody")
+            return False
+        exchange.caller = caller.identity
         return True
 
     async def _health(self, exchange: Exchange) -> None:

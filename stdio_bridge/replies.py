@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, Final
 
 from stdio_bridge import messages
+from stdio_bridge.callers import checked_by_cloud_run
 from stdio_bridge.calls import Call
 from stdio_bridge.shares import Identity
 
@@ -58,14 +59,15 @@ class Exchange:
     Attributes:
         headers: By lower-case name; of several with one name, the last.
         body: The request's body.
-        caller: Issuer and subject of who calls; None where nobody is believed (`callers.py`).
+        unread: Header lines in which the caller that Cloud Run has checked is still to be looked for.
         gone: Whether the client has closed the connection.
     """
 
     def __init__(self, headers: dict[bytes, bytes], body: bytes, receive: Receive, send: Send) -> None:
         self.headers = headers
         self.body = body
-        self.caller: Identity | None = None
+        self.unread: Iterable[tuple[bytes, bytes]] | None = None
+        self._caller: Identity | None = None
         self.gone = False
         self.streaming = False
         self.extra: tuple[tuple[bytes, bytes], ...] = ()
@@ -76,6 +78,18 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def caller(self) -> Identity | None:
+        """Issuer and subject of who calls; None where nobody is believed (`callers.py`). Most calls need not know."""
+        if self.unread is not None:
+            found, self.unread = checked_by_cloud_run(self.unread), None
+            self._caller = None if found is None else found.identity
+        return self._caller
+
+    @caller.setter
+    def caller(self, identity: Identity) -> None:
+        self._caller = identity
 
     # --- going out ----------------------------------------------------------------------------------------
 
