@@ -166,6 +166,10 @@ class Edge:
                     await self._stream(scope, receive, send)
                 else:
                     await self._rest(scope, receive, send)
+        elif not path.isprintable():
+            # Starlette's routes match a path with a line end behind it, too: /mcp%0A would be the SDK's own endpoint,
+            # past the gate, and past all that stands round it.
+            await refuse(send, 404, INVALID_REQUEST, "There is no such path")
         elif self._gate is None or not self._gate.everywhere or await self._admitted(scope, headers, send):
             await self._rest(scope, receive, send)
 

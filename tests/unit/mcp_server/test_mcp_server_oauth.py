@@ -1,11 +1,14 @@
 """The resource server: who is let in, and what everybody else is told."""
 
+import asyncio
 import json
 import time
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.mcpserver import MCPServer
 
@@ -363,3 +366,53 @@ async def test_no_way_in_is_without_the_gate(issuer, path):
         status, headers = await Request(app, scope, json.dumps(content).encode()).start()
     assert status == 401
     assert "resource_metadata" in headers["www-authenticate"]
+
+
+# Pieces that routers, proxies and file systems read in different ways.
+PIECES = (
+    *("/mcp", "/sse", "/messages", "/messages/", "/", "//", "/.", "/..", "/./", "/../", ";", ";x=1", "?", "#", "\\"),
+    *("%2f", "%2e%2e", "%00", "\0", "\n", "/MCP", "/Sse", "mcp", "sse", "é", "/health", "/ready", "/.well-known"),
+    *("/oauth-protected-resource", "/authorize", "/token", "/register"),
+)
+# What anybody may ask for: whether the server lives, and where tokens are to be had.
+OPEN = {
+    *("/health", "/ready"),
+    *(f"/.well-known/oauth-protected-resource{path}" for path in ("", "/mcp")),
+}
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS", "HEAD"]),
+            st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("".join),
+        ),
+        min_size=20,
+        max_size=20,
+    )
+)
+@example([("POST", "/mcp\n"), ("GET", "/mcp\n"), ("DELETE", "/mcp\n"), ("POST", "/mcp/\n"), ("GET", "/sse\n")])
+@example([("POST", "/messages\n"), ("POST", "/messages/\n"), ("POST", "/mcp\r"), ("POST", "/mcp\u2028")])
+def test_no_path_however_it_is_written_leads_past_the_gate(asked):
+    called = []
+    server = MCPServer("shop")
+
+    @server.tool()
+    async def who() -> str:
+        called.append("who")
+        return ""
+
+    async def ask(app, method, path):
+        content = message(params={"name": "who", "arguments": {}})
+        scope = scope_of(content, path=path) | {"method": method}
+        return (await Request(app, scope, json.dumps(content).encode()).start())[0]
+
+    async def run():
+        app = build_app(server, Settings(**ENVIRONMENT, MCP_TRANSPORTS="streamable-http,sse"))
+        async with started(app):
+            return [(method, path, await ask(app, method, path)) for method, path in asked]
+
+    # Asked for a token, or not there: whatever else is said, somebody behind the gate has looked at it.
+    found = [one for one in asyncio.run(run()) if one[2] not in {401, 404, 405} and one[1] not in OPEN]
+    assert (found, called) == ([], [])
