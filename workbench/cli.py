@@ -103,7 +103,7 @@ def test(context: typer.Context) -> None:
 
 @app.command()
 def check() -> None:
-    """Check format, lint and types, side by side."""
+    """Check format, lint, types, secrets, licences and known weaknesses, side by side."""
     from workbench.check import check as run_checks
 
     run_checks(_phases())

@@ -459,7 +459,7 @@ def test_a_services_or_an_mcp_url_names_the_service(url, origin, path):
         ("echo.run.app", "not a service's URL"),
         ("ftp://echo.run.app", "not a service's URL"),
         ("https://", "not a service's URL"),
-        ("https://me:pw@echo.run.app", "not a service's URL"),
+        ("https://me:pw@echo.run.app", "not a service's URL"),  # pragma: allowlist secret
         ("https://echo.run.app:port", "is not a URL"),
         ("http://echo.run.app", "Use https://echo.run.app"),
     ],

@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnobody may see this\n"
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnobody may see this\n"  # pragma: allowlist secret
 """What lies outside of the repository, on the machine of whoever deploys it."""
 
 READ = (
