@@ -179,7 +179,7 @@ def test_gemini_cli_lists_the_server_as_connected_after_the_configuration_was_in
 
 
 async def test_who_is_no_invoker_reads_in_the_client_what_to_do(checkout, connect):
-    bob = [*connect[1:], "--credentials", str(checkout.place.credentials / "bob.json")]
+    bob = [one.replace("ada.json", "bob.json") for one in connect[1:]]
     with pytest.RaisesGroup(MCPError, flatten_subgroups=True) as failure:
         async with Client(stdio_client(StdioServerParameters(command=connect[0], args=bob)), mode="legacy"):
             pass
