@@ -30,15 +30,17 @@ def main() -> int:
 
     from mcp_client.app import build_app
     from mcp_client.calls import Fleet
+    from mcpfleet.guard import AT_ONCE
 
     uvicorn.run(
-        build_app(Fleet(settings.servers, settings.timeout)),
+        build_app(Fleet(settings.servers, settings.timeout), settings.origins),
         host="0.0.0.0",  # noqa: S104  # Cloud Run's contract: not loopback
         port=settings.port,
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
+        limit_concurrency=AT_ONCE,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     return 0

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import Any
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from mcp_client.calls import Fleet
+from mcpfleet.guard import Guarded
 from mcpfleet.tracing import traced
 
 PAGE = """<!doctype html>
@@ -51,8 +53,8 @@ class Question(BaseModel):
     servers: list[str] | None = Field(None, description="which servers to ask; all by default")
 
 
-def build_app(fleet: Fleet) -> Starlette:
-    """The application for these servers."""
+def build_app(fleet: Fleet, origins: Collection[str] = ()) -> Starlette:
+    """The application for these servers; pages of *origins* may ask it, besides its own."""
 
     async def ask(request: Request) -> Response:
         try:
@@ -89,4 +91,4 @@ def build_app(fleet: Fleet) -> Starlette:
         Route("/ask", ask, methods=["POST"]),
         Route("/health", health, methods=["GET"]),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(Guarded, origins=origins)])

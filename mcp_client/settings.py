@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, Json
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json
 
+from mcpfleet.errors import UsageError
+from mcpfleet.guard import origins_of
 from mcpfleet.service import Server
 
 
 class SettingsError(Exception):
     """The environment is not valid; the text has one line for each mistake, beginning with the variable."""
+
+
+def _origins(text: object) -> object:
+    try:
+        return origins_of(text) if isinstance(text, str) else text
+    except UsageError as error:
+        raise ValueError(str(error)) from None
 
 
 class Settings(BaseModel):
@@ -29,6 +38,9 @@ class Settings(BaseModel):
     port: int = Field(8080, ge=1, le=65535, alias="PORT", description="TCP port to listen on")
     servers: Json[dict[str, Server]] = Field(alias="MCP_SERVERS", description="the servers, as JSON")
     timeout: float = Field(60.0, gt=0, le=3600, alias="MCP_TIMEOUT", description="seconds that one question may take")
+    origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = Field(
+        (), alias="MCP_CLIENT_ORIGINS", description="origins of other web pages that may ask, with commas between them"
+    )
     project: str | None = Field(
         None, alias="GOOGLE_CLOUD_PROJECT", description="project whose traces the log entries belong to"
     )

@@ -5,6 +5,7 @@ does. What comes from where:
 
 - `PORT`: Cloud Run's container contract.
 - `MCP_SERVERS`: the fleet writes it, from `clients.<name>.calls`.
+- `MCP_CLIENT_ORIGINS`: origins of web pages that may ask, with commas between them; by default none but its own.
 - `MODEL`: the model's name; `MCP_TIMEOUT`: seconds that a server may take, a cold start included.
 """
 
@@ -12,19 +13,21 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 
 import pydantic
 import uvicorn
 from agent import MODEL, Agent
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mcpfleet import logs
 from mcpfleet.errors import UsageError
+from mcpfleet.guard import AT_ONCE, Guarded, origins_of
 from mcpfleet.service import HttpClients, Server, connections, servers_of
 from mcpfleet.tracing import traced
 
@@ -39,8 +42,8 @@ class Question(BaseModel):
     question: str = Field(min_length=1, max_length=20_000)
 
 
-def build_app(agent: Agent) -> Starlette:
-    """The application around an agent."""
+def build_app(agent: Agent, origins: Collection[str] = ()) -> Starlette:
+    """The application around an agent; pages of *origins* may ask it, besides its own."""
 
     async def ask(request: Request) -> Response:
         try:
@@ -65,7 +68,11 @@ def build_app(agent: Agent) -> Starlette:
         yield
         await agent.aclose()
 
-    return Starlette(routes=[Route("/ask", ask, methods=["POST"]), Route("/health", health)], lifespan=lifespan)
+    return Starlette(
+        routes=[Route("/ask", ask, methods=["POST"]), Route("/health", health)],
+        lifespan=lifespan,
+        middleware=[Middleware(Guarded, origins=origins)],  # no web page of another asks in its user's name
+    )
 
 
 def http_clients(servers: Mapping[str, Server], timeout: float) -> dict[str, HttpClients]:
@@ -79,6 +86,7 @@ def main() -> int:
     logs.install(project=os.environ.get("GOOGLE_CLOUD_PROJECT"))  # JSON, as Cloud Logging wants it
     try:
         servers = servers_of(os.environ.get("MCP_SERVERS", ""))
+        origins = origins_of(os.environ.get("MCP_CLIENT_ORIGINS", ""))
         timeout = float(os.environ.get("MCP_TIMEOUT", "60"))
     except UsageError as error:
         log.critical("%s", error)
@@ -93,11 +101,12 @@ def main() -> int:
         model = ScriptedModel()
     agent = Agent(model, servers, http_clients(servers, timeout), timeout)
     uvicorn.run(
-        build_app(agent),
+        build_app(agent, origins),
         host="0.0.0.0",  # noqa: S104  # Cloud Run's contract: not loopback
         port=int(os.environ.get("PORT", "8080")),
         log_config=None,
         access_log=False,
+        limit_concurrency=AT_ONCE,
         timeout_graceful_shutdown=8,  # seconds; Cloud Run kills the container after 10
     )
     return 0

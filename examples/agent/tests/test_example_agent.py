@@ -225,7 +225,7 @@ async def test_what_the_agent_does_belongs_to_the_questions_trace(world):
     ("body", "said"), [("nonsense", "the body: "), ("{}", "question: Field required"), ('{"q": 1}', "q: Extra")]
 )
 async def test_a_question_that_is_none_is_refused_with_the_reason(world, body, said):
-    answer = await world.http.post("/ask", content=body)
+    answer = await world.http.post("/ask", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert said in answer.json()["error"]
 
@@ -246,3 +246,17 @@ def test_a_mistake_in_the_environment_is_named(monkeypatch, capsys, environment,
         monkeypatch.setenv(name, value)
     assert main() == 2
     assert said in json.loads(capsys.readouterr().out.splitlines()[-1])["message"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "text/plain"}, 415),
+        ({"origin": "https://evil.dev"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+    ],
+)
+async def test_a_page_of_somebody_else_asks_nothing(world, headers, status):
+    given = {"content-type": "application/json", **headers}
+    answer = await world.http.post("/ask", content='{"question": "add 1 and 2"}', headers=given)
+    assert (answer.status_code, world.cloud.requests) == (status, [])

@@ -270,9 +270,44 @@ async def test_a_refusal_is_logged_with_its_status_and_no_token_with_anything(se
 )
 async def test_a_question_that_is_none_is_refused_with_the_reason(service, question, said):
     body = question if isinstance(question, str) else json.dumps(question)
-    answer = await service.http.post("/ask", content=body)
+    answer = await service.http.post("/ask", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"origin": "https://evil.dev"}, 403),
+        ({"origin": "https://evil.dev", "sec-fetch-site": "cross-site", "content-type": "text/plain"}, 403),
+        ({"origin": "https://b.acme.dev", "sec-fetch-site": "same-site"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+async def test_a_page_of_somebody_else_has_no_tool_called(service, headers, status):
+    given = {"host": "localhost:8080", "content-type": "application/json", **headers}
+    answer = await service.http.post("/ask", content='{"tool": "add", "arguments": {"a": 1, "b": 2}}', headers=given)
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"]
+    assert service.cloud.requests == []
+
+
+async def test_its_own_page_asks_at_its_own_address_and_through_the_proxy(service):
+    for headers in (
+        {"host": "localhost:8080", "origin": "http://localhost:8080", "sec-fetch-site": "same-origin"},
+        {"host": "localhost:8080", "origin": "http://localhost:8080"},  # a browser from before 2023
+    ):
+        assert (await service.post({}, **headers)).status_code == 200
+
+
+async def test_a_body_is_bounded(service):
+    answer = await service.http.post(
+        "/ask", content=b" " * (1 << 20) + b"{}", headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 413
 
 
 async def test_there_is_a_page_to_try_it_and_a_health_check(service):
@@ -291,6 +326,9 @@ def test_the_environment_names_servers_and_a_sidecar_needs_no_audience():
     assert settings.port == 9000
     assert settings.servers["a"].audience == A
     assert settings.servers["near"].audience is None
+    assert settings.origins == ()
+    more = load_settings({"MCP_SERVERS": "{}", "MCP_CLIENT_ORIGINS": "https://a.dev, https://b.dev:8443"})
+    assert more.origins == ("https://a.dev", "https://b.dev:8443")
 
 
 def test_a_server_in_the_mesh_is_called_in_the_clear_because_no_token_goes_along():
@@ -307,6 +345,7 @@ def test_a_server_in_the_mesh_is_called_in_the_clear_because_no_token_goes_along
         ({"MCP_SERVERS": '{"a": {"url": "http://elsewhere/mcp", "audience": "https://a"}}'}, "Use https://elsewhere"),
         ({"MCP_SERVERS": '{"a": {"uri": "x"}}'}, "MCP_SERVERS.a.uri: "),
         ({"MCP_SERVERS": "{}", "PORT": "0"}, "PORT: "),
+        ({"MCP_SERVERS": "{}", "MCP_CLIENT_ORIGINS": "*"}, "MCP_CLIENT_ORIGINS: '*' is not an origin"),
     ],
 )
 def test_a_mistake_in_the_environment_is_named_by_its_variable(environ, said):
