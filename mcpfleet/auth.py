@@ -7,6 +7,9 @@ anew five minutes before it expires, beside the requests: while a token is valid
 A request whose token the service refuses, as one that expired on the way, goes again once with a new one, if its
 body is held in memory; a body that is a stream cannot be sent twice.
 
+A token is for the origin that is called. httpx2 takes `Authorization` off a request that is redirected to another one,
+and no other header, so here the token is on no redirected request; within the origin one is signed when it is refused.
+
 Not here: which identity is used (`mcpfleet.sources`).
 """
 
@@ -22,7 +25,7 @@ from typing import Final
 
 import httpx2
 
-from mcpfleet.diagnosis import Caller
+from mcpfleet.diagnosis import Caller, is_the_servers
 from mcpfleet.errors import AuthError, CredentialsRefusedError
 from mcpfleet.sources import DefaultSource, TokenSource
 from mcpfleet.tokens import IdToken
@@ -182,6 +185,34 @@ def _expiry(token: IdToken, now: float) -> float:
     return token.expires_at - behind
 
 
+class _OnlyHere(httpx2.Headers):
+    """A request's headers, one of which no copy of them has: a redirected request is made with a copy."""
+
+    def __init__(self, headers: httpx2.Headers, name: str, value: str) -> None:
+        rest = httpx2.Headers(headers)
+        rest.pop(name, None)
+        super().__init__(rest)
+        self._here = name, value
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        """What goes out."""
+        name, value = self._here
+        return [*super().raw, (name.encode("ascii"), value.encode("ascii"))]
+
+    def __getitem__(self, key: str) -> str:
+        return self._here[1] if self._is_here(key) else super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        return self._is_here(key) or super().__contains__(key)
+
+    def get_list(self, key: str, split_commas: bool = False) -> list[str]:
+        return [self._here[1]] if self._is_here(key) else super().get_list(key, split_commas)
+
+    def _is_here(self, key: object) -> bool:
+        return isinstance(key, str) and key.lower() == self._here[0].lower()
+
+
 class IdTokenAuth(httpx2.Auth):
     """Puts an ID token on every request of an httpx2 client, async or not.
 
@@ -209,26 +240,41 @@ class IdTokenAuth(httpx2.Auth):
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         """Called by `httpx2.AsyncClient`."""
-        token = await self.tokens.aget()
-        self._sign(request, token)
         in_memory = isinstance(request.stream, httpx2.ByteStream)
-        response = yield request
-        if self.is_outdated(response.status_code, response.headers, token) and in_memory:
-            self._sign(request, await self.tokens.aget())
-            yield request
+        again: httpx2.Request | None = request
+        renewed = False
+        while again is not None:
+            token = await self.tokens.aget()
+            response = yield self._signed(again, token)
+            again, renewed = self._again(request, response, token, renewed=renewed)
+            again = again if in_memory else None
 
     def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
         """Called by `httpx2.Client`."""
-        token = self.tokens.get()
-        self._sign(request, token)
         in_memory = isinstance(request.stream, httpx2.ByteStream)
-        response = yield request
-        if self.is_outdated(response.status_code, response.headers, token) and in_memory:
-            self._sign(request, self.tokens.get())
-            yield request
+        again: httpx2.Request | None = request
+        renewed = False
+        while again is not None:
+            token = self.tokens.get()
+            response = yield self._signed(again, token)
+            again, renewed = self._again(request, response, token, renewed=renewed)
+            again = again if in_memory else None
 
-    def _sign(self, request: httpx2.Request, token: IdToken) -> None:
-        request.headers[self.header] = f"Bearer {token.value}"
+    def _signed(self, request: httpx2.Request, token: IdToken) -> httpx2.Request:
+        request.headers = _OnlyHere(request.headers, self.header, f"Bearer {token.value}")
+        return request
+
+    def _again(
+        self, request: httpx2.Request, response: httpx2.Response, token: IdToken, *, renewed: bool
+    ) -> tuple[httpx2.Request | None, bool]:
+        """What is to be sent once more, with a token; and whether a refused token has been replaced by then."""
+        last = response.request
+        if isinstance(last.headers, _OnlyHere):
+            outdated = not renewed and self.is_outdated(response.status_code, response.headers, token)
+            return (last if outdated else None), renewed or outdated
+        # A redirect led here without a token: the front end refused, so the service has not seen the request.
+        refused = response.status_code in (401, 403) and not is_the_servers(response.headers)
+        return (last if refused and last.url.origin == request.url.origin else None), renewed
 
     def is_outdated(self, status: int, headers: Mapping[str, str], token: IdToken) -> bool:
         """Whether the service refused a token that can be replaced.

@@ -190,7 +190,10 @@ def _has_its_own_token_endpoint(info: Mapping[str, Any]) -> bool:
 
 
 def _request_for(url: str) -> GoogleRequest:
-    """google-auth's transport with a time limit; this machine's own addresses go past any HTTP proxy."""
+    """google-auth's transport with a time limit; this machine's own addresses go past any HTTP proxy.
+
+    It follows no redirect: a 307 would have the login, which is in the body, sent to another host.
+    """
     import requests
     from google.auth.transport.requests import Request
 
@@ -199,7 +202,7 @@ def _request_for(url: str) -> GoogleRequest:
     over_requests: GoogleRequest = Request(session)  # pyright: ignore[reportUnknownVariableType]
 
     def request(*args: Any, timeout: int = ENDPOINT_SECONDS, **kwargs: Any) -> Any:
-        return over_requests(*args, timeout=timeout, **kwargs)
+        return over_requests(*args, timeout=timeout, allow_redirects=False, **kwargs)
 
     return request
 
@@ -264,7 +267,7 @@ def google_api(environ: Mapping[str, str]) -> Callable[..., tuple[int, Mapping[s
 
     def ask(method: str, url: str, body: Mapping[str, Any] | None = None) -> tuple[int, Mapping[str, Any]]:
         try:
-            answer = session.request(method, url, json=body, timeout=ENDPOINT_SECONDS)
+            answer = session.request(method, url, json=body, timeout=ENDPOINT_SECONDS, allow_redirects=False)
         except exceptions.RefreshError as error:
             return 401, {"error": {"message": _first(error)}}
         except exceptions.TransportError as error:
