@@ -42,7 +42,12 @@ def create_app(cloud: Cloud, log: LogLine = log_to_stderr) -> Starlette:
     """
     return Starlette(
         routes=[*cloud.routes(), *admin.routes(cloud)],
-        middleware=[Middleware(_Watch, log=log), Middleware(_BodyLimit), Middleware(_Patience, cloud=cloud)],
+        middleware=[
+            Middleware(_Watch, log=log),
+            Middleware(_NoPages),
+            Middleware(_BodyLimit),
+            Middleware(_Patience, cloud=cloud),
+        ],
         exception_handlers={GoogleError: _google_error, HTTPException: _http_error, json.JSONDecodeError: _bad_json},
     )
 
@@ -118,6 +123,26 @@ def _broken(error: Exception, request_id: str) -> Response:
         f"The local cloud failed ({type(error).__name__}: {error}). Its log has the rest, under request {request_id}.",
     )
     return JSONResponse(refusal.body(), status_code=refusal.http_code)
+
+
+class _NoPages:
+    """Refuses what a web page had a browser send: nothing here is for pages, and this port is open to any of them.
+
+    A browser says so in Origin or Sec-Fetch-Site, which no page can take out; `none` is an address that a person typed.
+    A name that leads to this machine (DNS rebinding) makes a page's requests same-origin, so that is refused, too.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and any(
+            name == b"origin" or (name == b"sec-fetch-site" and value != b"none") for name, value in scope["headers"]
+        ):
+            refusal = GoogleError("PERMISSION_DENIED", "The local cloud's APIs are for programs, not for web pages.")
+            await JSONResponse(refusal.body(), status_code=refusal.http_code)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 class _BodyLimit:

@@ -15,13 +15,12 @@ import anyio
 import httpx2
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.diagnosis import diagnose, is_front_ends
 from mcpfleet.errors import AuthError
-from mcpfleet.guard import refuse
+from mcpfleet.guard import Refusal, refuse
 from mcpfleet.headers import request_headers, response_headers
 from mcpfleet.net import connection_reason
 from mcpfleet.target import Target
@@ -51,7 +50,8 @@ class Proxy(Starlette):
             async with client:
                 yield
 
-        super().__init__(routes=[Mount("/", app=self._relay)], lifespan=lifespan)
+        super().__init__(lifespan=lifespan)
+        self.router.default = self._relay  # not a route: those match paths only, and answer the rest themselves
 
     def hang_up(self) -> None:
         """End every request under way, event streams too; for a server that wants to stop."""
@@ -71,6 +71,19 @@ def _client_for(target: Target, auth: IdTokenAuth, transport: httpx2.AsyncBaseTr
         # A company's HTTP proxy cannot reach this machine's own addresses.
         trust_env=not target.on_this_machine,
     )
+
+
+def _path_of(scope: Scope) -> bytes:
+    """The path as the caller wrote it."""
+    return scope.get("raw_path") or scope["path"].encode()
+
+
+def _no_path(scope: Scope) -> Refusal | None:
+    """Why there is nothing to forward: the other forms of a request's target are for other kinds of proxies."""
+    path = _path_of(scope)
+    if scope["method"] == "CONNECT":
+        return Refusal(405, "This proxy leads to one service only, and opens no tunnels (CONNECT).")
+    return None if path.startswith(b"/") else Refusal(400, "Ask for a path, such as /mcp.")
 
 
 class _Incoming:
@@ -129,7 +142,7 @@ class _Relay:
         if scope["type"] != "http":  # a WebSocket: refused before it is accepted
             await send({"type": "websocket.close", "code": 1000})
             return
-        refusal = refuse(scope["headers"])
+        refusal = refuse(scope["headers"]) or _no_path(scope)
         if refusal is not None:
             _log.warning("%s %s refused: %s", scope["method"], scope["path"], refusal.text)
             await PlainTextResponse(refusal.text + "\n", refusal.status)(scope, receive, send)
@@ -153,6 +166,9 @@ class _Relay:
     async def _forward(self, scope: Scope, incoming: _Incoming, receive: Receive, send: Send) -> None:
         try:
             response = await self._client.send(self._request(scope, incoming), stream=True)
+        except httpx2.InvalidURL:
+            await self._fail(400, "What was asked for is not the path of a URL.")(scope, receive, send)
+            return
         except AuthError as error:
             await self._fail(502, str(error))(scope, receive, send)
             return
@@ -175,7 +191,7 @@ class _Relay:
             await response.aclose()
 
     def _request(self, scope: Scope, incoming: _Incoming) -> httpx2.Request:
-        path: bytes = scope.get("raw_path") or scope["path"].encode()
+        path = _path_of(scope)
         query: bytes = scope["query_string"]
         target = path + (b"?" + query if query else b"")
         return httpx2.Request(

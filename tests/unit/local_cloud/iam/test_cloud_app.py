@@ -289,3 +289,23 @@ def test_a_cloud_keeps_its_name(tmp_path):
     assert State(tmp_path / "s").cloud_id == first.cloud_id
     assert State(tmp_path / "s").admin_token == first.admin_token
     assert State(tmp_path / "other").cloud_id != first.cloud_id
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.dev"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "http://rebound.evil.dev:8470", "Sec-Fetch-Site": "same-origin"},
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/_local/inventory"), ("POST", "/_local/reset"), ("GET", "/v2/")])
+def test_a_web_page_reaches_no_api_even_with_a_credential(running, admin, headers, method, path):
+    answer = running.client.request(method, path, headers={**admin, **headers})
+    assert error(answer, 403) == "The local cloud's APIs are for programs, not for web pages."
+
+
+def test_a_person_who_types_an_address_sees_the_answer(running):
+    assert running.client.get("/_local/health", headers={"Sec-Fetch-Site": "none"}).status_code == 200
