@@ -166,7 +166,7 @@ class _Relay:
     async def _forward(self, scope: Scope, incoming: _Incoming, receive: Receive, send: Send) -> None:
         try:
             response = await self._client.send(self._request(scope, incoming), stream=True)
-        except httpx2.InvalidURL:
+        except (httpx2.InvalidURL, UnicodeDecodeError):
             await self._fail(400, "What was asked for is not the path of a URL.")(scope, receive, send)
             return
         except AuthError as error:
