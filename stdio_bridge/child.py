@@ -1,21 +1,24 @@
 """One MCP server that speaks stdio: the handshake, and calls under the bridge's own ids.
 
 Every request goes to the server under a number of ours, and progress tokens are those numbers too, so that
-two clients with the same id never meet. What the server sends without being asked goes to the child's owner.
+two clients with the same id never meet. Nobody can guess the numbers: a client that has the server print an answer, or
+names a progress token under a name that only the server reads, would have to name a call of somebody else's.
+What the server sends without being asked goes to the child's owner.
 """
 
 import asyncio
-import itertools
 import logging
+import os
 import re
-from collections.abc import Awaitable, Callable
+from array import array
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Protocol
 
 from msgspec import UNSET
 
 from stdio_bridge import __version__, messages
 from stdio_bridge.calls import Call
-from stdio_bridge.lines import TooLong
+from stdio_bridge.lines import NotOneLine, TooLong
 from stdio_bridge.messages import Message, MessageError
 from stdio_bridge.process import Channel, Reader
 
@@ -26,6 +29,18 @@ PROTOCOL: Final = "2025-11-25"
 
 _OUR_ID: Final = re.compile(rb'"id"\s*:\s*([0-9]{1,18})\s*[,}]')
 _SHOWN: Final = 500  # bytes of a stray line that are logged
+
+_ESCAPE: Final = ord("\\")
+
+
+def _unguessable() -> Iterator[int]:
+    # 31 bits, because some servers read ids as 32 with a sign. Many at once, because asking the kernel takes longer.
+    while True:
+        for number in array("I", os.urandom(1024)):
+            yield number & 0x7FFFFFFF
+
+
+_numbers: Final = _unguessable()
 
 Start = Callable[[Reader], Awaitable[Channel]]
 """Starts a process for a reader; `process.Recipe.start` is the real one."""
@@ -70,7 +85,6 @@ class Child:
         self.alive = True
         self.greeting = b""  # its InitializeResult
         self.stopped = False
-        self._numbers = itertools.count(1)
         self._channel: Channel | None = None
 
     @property
@@ -120,7 +134,7 @@ class Child:
 
     def submit(self, call: Call) -> None:
         """Send a call. Its answer, even if there is none, arrives at the call itself."""
-        number = call.number = next(self._numbers)
+        number = call.number = self._number()
         if not self.alive or self._channel is None:
             call.fail(messages.error(messages.INTERNAL_ERROR, "The MCP server's process has ended"))
             return
@@ -130,22 +144,34 @@ class Child:
             call.fail(messages.error(mistake.code, f"params._meta: {mistake}"))
             return
         self.calls[number] = call
-        if not self._channel.write(line):
-            del self.calls[number]
-            call.fail(messages.error(messages.SERVER_BUSY, "The MCP server does not read what it is sent"))
+        try:
+            if self._channel.write(line):
+                return
+            code, reason = messages.SERVER_BUSY, "The MCP server does not read what it is sent"
+        except NotOneLine as mistake:
+            code, reason = messages.INTERNAL_ERROR, f"The MCP server was sent nothing: {mistake}"
+        del self.calls[number]
+        call.fail(messages.error(code, reason))
+
+    def _number(self) -> int:
+        while (number := next(_numbers)) in self.calls or number == 0:
+            pass
+        return number
 
     def _with_our_token(self, call: Call) -> bytes | None:
         """The parameters, with our number as the progress token if the client gave one."""
         params = call.params
-        if params is None or b"progressToken" not in params:
+        # Its letters may be written as escapes.
+        if params is None or (b"progressToken" not in params and not (_ESCAPE in params and b"\\u" in params)):
             return params
         members = messages.fields(params)
-        meta = messages.fields(members["_meta"]) if "_meta" in members else {}
-        if "progressToken" not in meta:
-            return params  # the word stands elsewhere
-        call.progress = bytes(meta["progressToken"])
-        meta["progressToken"] = messages.Raw(b"%d" % call.number)
-        members["_meta"] = messages.Raw(messages.dump(meta))
+        raw = bytes(members.get("_meta", b""))
+        meta = messages.fields(raw) if raw.startswith(b"{") else {}
+        if "progressToken" in meta:
+            call.progress = bytes(meta["progressToken"])
+            meta["progressToken"] = messages.Raw(b"%d" % call.number)
+            members["_meta"] = messages.Raw(messages.dump(meta))
+        # Written anew even if the word stands elsewhere: of a member that comes twice, the server might read the other.
         return messages.dump(members)
 
     def forget(self, call: Call, reason: str) -> bool:
@@ -174,8 +200,11 @@ class Child:
             self._write(messages.result(identity, b"{}" if result is None else result))
 
     def _write(self, message: bytes) -> None:
-        if self.alive and self._channel is not None and not self._channel.write(message + b"\n"):
-            logger.warning("Dropped a message: the server does not read its stdin", extra={"child": self.name})
+        try:
+            if self.alive and self._channel is not None and not self._channel.write(message + b"\n"):
+                logger.warning("Dropped a message: the server does not read its stdin", extra={"child": self.name})
+        except NotOneLine as mistake:
+            logger.error("Dropped a message: %s", mistake, extra={"child": self.name})  # noqa: TRY400
 
     async def stop(self) -> None:
         """End the process; calls that are under way are answered with an error."""
@@ -210,7 +239,7 @@ class Child:
             call.fail(messages.error(messages.INTERNAL_ERROR, "The MCP server's answer holds neither result nor error"))
 
     def _asked(self, message: Message, method: str) -> None:
-        params = None if message.params is UNSET else messages.one_line(message.params)
+        params = None if message.params is UNSET else messages.raw(message.params)
         if message.id is UNSET:
             if method == "notifications/progress":
                 self._progressed(params)

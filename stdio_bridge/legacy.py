@@ -71,14 +71,14 @@ class Legacy:
 
 
 def params_of(message: Message) -> bytes | None:
-    """A message's parameters as one line.
+    """A message's parameters.
 
     Raises:
         MessageError: They are no object, which MCP asks them to be.
     """
     if message.params is UNSET:
         return None
-    params = messages.one_line(message.params)
+    params = messages.raw(message.params)
     if not params.startswith(b"{"):
         raise MessageError(messages.INVALID_PARAMS, "params is an object in MCP")
     return params

@@ -1,4 +1,9 @@
-"""Lines out of the pieces in which a pipe delivers them, with a bound on how much one line may hold."""
+"""What a line is, going out and coming in.
+
+Out: a message is one line whoever reads it. Most split at a line feed, Python's text streams at a carriage return too,
+`str.splitlines` at the other separators of ASCII and at U+0085, Java's `Scanner` at U+0085, U+2028 and U+2029, Node's
+`readline` at the latter two. In: lines out of the pieces in which a pipe delivers them, with a bound on one line.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,6 +11,35 @@ from typing import Final
 
 HEAD: Final = 256
 """How many bytes of a line that is too long are kept, to tell whose answer it was."""
+
+_LF, _CR, _VT, _FF, _FS, _GS, _RS = b"\n\r\v\f\x1c\x1d\x1e"  # numbers, for which bytes are searched fastest
+_NEL, _LS, _PS = "\x85".encode(), "\u2028".encode(), "\u2029".encode()
+
+
+class NotOneLine(ValueError):  # noqa: N818  # a state of what was to be written
+    """What was to be written is not one line for every reader, and was not written."""
+
+
+def is_line(line: bytes) -> bool:
+    """Whether bytes are one line with its line feed, whoever splits them."""
+    if not line or line.find(b"\n") != len(line) - 1:
+        return False
+    if _CR in line or _VT in line or _FF in line or _FS in line or _GS in line or _RS in line:
+        return False
+    return line.isascii() or not (_NEL in line or _LS in line or _PS in line)
+
+
+def one_line(json: bytes) -> bytes:
+    """The same JSON on one line: blanks for line ends, escapes for what may stand in a text and yet ends lines.
+
+    Args:
+        json: A valid text, so that line ends stand between tokens only, where each blank means the same.
+    """
+    if _LF in json or _CR in json:
+        json = json.replace(b"\n", b" ").replace(b"\r", b" ")
+    if not json.isascii():
+        json = json.replace(_NEL, rb"\u0085").replace(_LS, rb"\u2028").replace(_PS, rb"\u2029")
+    return json
 
 
 @dataclass(frozen=True, slots=True)

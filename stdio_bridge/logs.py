@@ -15,6 +15,8 @@ from typing import TextIO
 
 import msgspec
 
+from stdio_bridge.lines import one_line
+
 # What Python calls WARN and NOTSET have no name in LogSeverity; the rest are the same words.
 _SEVERITIES = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
 
@@ -88,7 +90,7 @@ class CloudLoggingFormatter(logging.Formatter):
             entry["logging.googleapis.com/trace"] = (
                 f"projects/{self._project}/traces/{trace}" if self._project else trace
             )
-        return msgspec.json.encode(entry).decode()
+        return one_line(msgspec.json.encode(entry)).decode()
 
 
 def install(level: str = "INFO", project: str | None = None, stream: TextIO | None = None) -> None:

@@ -1,6 +1,7 @@
 """JSON-RPC as it passes through: the envelope is read, parameters and results stay the bytes they came as.
 
-So a number keeps its digits, an object its order, and a large answer costs what copying costs.
+So a number keeps its digits, an object its order, and a large answer costs what copying costs. Only what ends a line
+goes, with the first reading: whatever is taken from a message, or made here, can stand in a line and in an event.
 """
 
 import json
@@ -9,6 +10,8 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
+
+from stdio_bridge.lines import one_line
 
 Json = dict[str, Raw]
 """An object whose values nobody has looked into."""
@@ -25,7 +28,7 @@ MISSING_CAPABILITY: Final = -32021
 UNSUPPORTED_VERSION: Final = -32022
 
 # A whole number as JSON writes it, or a text; the longest that a client may give.
-_ID: Final = re.compile(rb'-?[0-9]{1,20}|".*"', re.DOTALL)
+_ID: Final = re.compile(rb'-?[0-9]{1,20}|".*"')
 _MAX_ID: Final = 1024
 
 
@@ -58,16 +61,18 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 def parse(body: bytes) -> Message:
-    """Read one message.
+    """Read one message. Its members are parts of one line, however it was printed.
 
     Raises:
         MessageError: It is not one; the text says what it is instead.
     """
     try:
-        # The decoder leaves what is inside Raw unread, bytes that are not UTF-8 included.
+        # The decoder holds what is inside Raw to JSON's grammar, but not to UTF-8.
         if not body.isascii():
             body.decode()
         message = _decoder.decode(body)
+        if (line := one_line(body)) != body:  # only now: a line end inside a text is no JSON, and was refused
+            message = _decoder.decode(line)
     except RecursionError:
         raise MessageError(PARSE_ERROR, "the message is nested too deeply") from None
     except msgspec.ValidationError as mistake:
@@ -145,6 +150,11 @@ def fields(raw: Raw | UnsetType | bytes) -> Json:
         raise MessageError(INVALID_PARAMS, "not an object") from None
 
 
+def raw(part: Raw | UnsetType) -> bytes:
+    """The bytes of a member that is there."""
+    return bytes(cast("bytes", part))
+
+
 def text(raw: Raw | UnsetType | bytes | None) -> str | None:
     """A text's value, or None if it is something else."""
     if raw is None or raw is UNSET:
@@ -156,8 +166,8 @@ def text(raw: Raw | UnsetType | bytes | None) -> str | None:
 
 
 def dump(value: Any) -> bytes:
-    """A value as JSON; `Raw` in it goes out as it came in."""
-    return _encoder.encode(value)
+    """A value as JSON on one line; `Raw` in it goes out as it came in."""
+    return one_line(_encoder.encode(value))
 
 
 _known: dict[str, bytes] = {}
@@ -167,20 +177,10 @@ def quoted(method: str) -> bytes:
     """A method's name as JSON. The few that occur are kept, however many a client may make up."""
     known = _known.get(method)
     if known is None:
-        known = _encoder.encode(method)
+        known = dump(method)
         if len(_known) < 100:  # MCP has some thirty
             _known[method] = known
     return known
-
-
-def one_line(raw: Raw | UnsetType | bytes | bytearray | None) -> bytes:
-    """The same JSON without line ends: between tokens a blank means the same, and inside texts there are none."""
-    if raw is None or raw is UNSET:
-        return b"{}"
-    data = bytes(cast("bytes", raw))
-    if b"\n" in data or b"\r" in data:
-        return data.replace(b"\n", b" ").replace(b"\r", b" ")
-    return data
 
 
 def request(number: int, method: str, params: bytes | None) -> bytes:
@@ -212,4 +212,4 @@ def error(code: int, message: str, data: Any = None) -> bytes:
     value: dict[str, Any] = {"code": code, "message": message.encode("utf-8", "replace").decode()}
     if data is not None:
         value["data"] = data
-    return _encoder.encode(value)
+    return dump(value)

@@ -231,7 +231,7 @@ class Modern:
         lease, call = suspended.lease, suspended.call
         for key, question in suspended.questions.items():
             if key in given:
-                lease.child.respond(question.identity, result=messages.one_line(given[key]))
+                lease.child.respond(question.identity, result=bytes(given[key]))
             else:
                 lease.questions.append(question)  # asked again
         call.identity = identity
@@ -329,4 +329,4 @@ def _profile(meta: messages.Json) -> Profile | None:
     level = messages.text(meta.get(f"{_META}logLevel"))
     if not matter and level is None:
         return None
-    return Profile(messages.one_line(messages.dump(matter)), level)
+    return Profile(messages.dump(matter), level)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
 from stdio_bridge import logs, orphans
-from stdio_bridge.lines import Lines, TooLong
+from stdio_bridge.lines import Lines, NotOneLine, TooLong, is_line
 from stdio_bridge.settings import MEBIBYTE, Settings
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,11 @@ class Channel(Protocol):
         ...
 
     def write(self, line: bytes) -> bool:
-        """Send one line, its end included; False if the process takes no more for now."""
+        """Send one line, its end included; False if the process takes no more for now.
+
+        Raises:
+            NotOneLine: It is more than one line.
+        """
         ...
 
     async def stop(self) -> None:
@@ -196,7 +200,13 @@ class Process(asyncio.SubprocessProtocol):
     # --- what the bridge does -----------------------------------------------------------------------------
 
     def write(self, line: bytes) -> bool:
-        """Send one line, its end included; False if the process takes no more for now."""
+        """Send one line, its end included; False if the process takes no more for now.
+
+        Raises:
+            NotOneLine: Somebody would read more than one line in it.
+        """
+        if not is_line(line):
+            raise NotOneLine("a message that is not one line was not sent")
         if self._ended.is_set():
             return False
         if self._stdin.is_closing():

@@ -13,6 +13,7 @@ from typing import Any, Final
 from stdio_bridge import messages
 from stdio_bridge.callers import checked_by_cloud_run
 from stdio_bridge.calls import Call
+from stdio_bridge.lines import one_line
 from stdio_bridge.shares import Identity
 
 Scope = MutableMapping[str, Any]
@@ -205,5 +206,5 @@ class Exchange:
 
 
 def event(message: bytes) -> bytes:
-    """A message as an event of a stream."""
-    return b"event: message\r\ndata: %s\r\n\r\n" % messages.one_line(message)
+    """A message as an event of a stream. It begins no field and ends no event, for it holds no line end."""
+    return b"event: message\r\ndata: %s\r\n\r\n" % one_line(message)

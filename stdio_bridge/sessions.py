@@ -89,9 +89,9 @@ class Session:
             return
         self._asked.discard(identity)
         if message.error is not UNSET:
-            self.child.respond(identity, error=messages.one_line(message.error))
+            self.child.respond(identity, error=messages.raw(message.error))
         else:
-            self.child.respond(identity, result=messages.one_line(message.result))
+            self.child.respond(identity, result=messages.raw(message.result))
 
     def notified(self, method: str, params: bytes | None) -> None:
         """The client says something."""

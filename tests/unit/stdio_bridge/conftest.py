@@ -36,7 +36,7 @@ class FakeServer:
         if self.over:
             return False
         assert line.endswith(b"\n"), "one message is one line"
-        assert line.count(b"\n") == 1, "one message is one line"
+        assert len(line.decode().splitlines()) == 1, "one message is one line, whoever reads it"
         message = json.loads(line)
         self.heard.append(message)
         # As from a pipe: after the call that wrote has returned.
