@@ -196,4 +196,8 @@ class Call:
 
 
 def _event(payload: bytes) -> bytes:
+    """JSON as an event, on one line for readers that split at more than the standard's line ends, too (httpx's do)."""
+    if not payload.isascii():
+        payload = payload.replace(b"\xc2\x85", rb"\u0085").replace(b"\xe2\x80\xa8", rb"\u2028")
+        payload = payload.replace(b"\xe2\x80\xa9", rb"\u2029")
     return b"event: message\r\ndata: " + payload + b"\r\n\r\n"

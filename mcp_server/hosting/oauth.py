@@ -9,6 +9,7 @@ Not here: logging in. That is the authorization server's, and no token is ever p
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,10 @@ _MAX_TOKEN: Final = 16 * 1024
 
 class IssuerError(Exception):
     """The authorization server did not answer, or not with what was asked."""
+
+
+_UNDESCRIBED: Final = re.compile(r"[^\x20-\x7e]")
+"""What an error_description may not hold (RFC 6750, section 3), line ends above all."""
 
 
 class TokenError(Exception):
@@ -379,7 +384,7 @@ class OAuthGate:
         if scopes:
             parts.append(f'scope="{" ".join(sorted(scopes))}"')
         if error is not None:
-            described = message.encode("ascii", "replace").decode().translate({34: "'", 92: "/"})
+            described = _UNDESCRIBED.sub("?", message.replace('"', "'").replace("\\", "/"))
             parts += [f'error="{error}"', f'error_description="{described}"']
         challenge = (b"www-authenticate", f"Bearer {', '.join(parts)}".encode())
         await refuse(send, status, INVALID_REQUEST, message, request_id, headers=(challenge,))

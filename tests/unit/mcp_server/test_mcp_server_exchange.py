@@ -85,6 +85,26 @@ async def test_the_first_report_of_progress_makes_it_a_stream(modern):
         await request.task
 
 
+async def test_what_a_caller_or_a_tool_says_ends_no_line_of_the_stream_for_any_reader(modern):
+    """A reader that splits at U+2028 too, as httpx does, would find fields and events that were never sent."""
+    planted = "\u2028\u2028data: {}\u2029\x85event: message\r\n\r\ndata: {}\n\n"
+    server = MCPServer("shop")
+
+    @server.tool()
+    async def echo(ctx: Context, text: str) -> str:
+        await ctx.report_progress(1, 2, text)
+        return text
+
+    async with started(build_app(server, Settings())) as app:
+        request = call(app, "echo", {"text": planted}, modern=modern, progress=planted)
+        await request.start()
+        for _ in range(2):
+            part, _ = await request.part()
+            assert len(part.decode().splitlines()) == 3
+        await request.task
+    assert json.loads(part.decode().splitlines()[1].removeprefix("data: "))["result"]["content"][0]["text"] == planted
+
+
 async def test_progress_that_nobody_asked_for_is_not_sent(modern):
     shop = Shop()
     shop.gate.set()

@@ -176,6 +176,21 @@ async def test_any_other_token_is_refused_and_nothing_of_it_is_repeated(issuer, 
     assert text[:40] not in headers["www-authenticate"] + body.decode() or len(text) < 10
 
 
+async def test_no_reason_for_a_refusal_ends_the_line_of_the_challenge(issuer, monkeypatch):
+    def decode(*arguments, **options):
+        raise jwt.PyJWTError('no\r\nset-cookie: a=b\x00\x7f\u2028" \\ \u00e9')
+
+    text = token()
+    monkeypatch.setattr(oauth.jwt, "decode", decode)
+    async with started(shop()) as app:
+        request = call(app, "who", headers=bearer(text))
+        status, headers = await request.start()
+        await request.part()
+    assert status == 401
+    description = headers["www-authenticate"].partition('error_description="')[2]
+    assert description == "The token is not valid: no??set-cookie: a=b???' / ?\""
+
+
 @pytest.mark.parametrize("value", ["", "Basic abc", "Bearer", "Bearer ", "bearer\t x"])
 async def test_what_is_no_bearer_token_is_no_token(issuer, value):
     async with started(shop()) as app:
