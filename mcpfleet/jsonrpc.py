@@ -135,8 +135,20 @@ def decode(body: bytes) -> dict[str, Any] | None:
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """One line of JSON, without its end."""
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    """One line of JSON, without its end; in ASCII, for halves of surrogate pairs have no UTF-8."""
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def is_line(line: bytes) -> bool:
+    """Whether bytes are one line of UTF-8 without its end, whoever splits it.
+
+    Node's `readline` and Java's `Scanner` end lines at U+2028 and U+2029, Python's `str.splitlines` at U+0085, too.
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        return False
+    return text.splitlines() == [text]
 
 
 def error_reply(ident: Id | None, text: str, code: int = CONNECTION_CLOSED, **data: Any) -> bytes:

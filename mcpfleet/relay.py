@@ -359,8 +359,8 @@ class Relay:
                     return False
             elif "method" in found and found.get("id") is not None:
                 flight.asked = True
-        # One line: what a server prints over several is written anew.
-        self._emit(jsonrpc.encode(found) if b"\n" in body or b"\r" in body else body)
+        # What a server prints over several lines, or in another encoding than UTF-8, is written anew.
+        self._emit(body if jsonrpc.is_line(body) and body.lstrip().startswith(b"{") else jsonrpc.encode(found))
         return answer
 
     def _goes_on(self, flight: Flight) -> bool:

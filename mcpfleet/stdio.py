@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from mcpfleet.jsonrpc import is_line
 from mcpfleet.relay import Relay
 
 GRACE_SECONDS = 1.5
 """What still runs when the client closes its end may finish for so long; clients kill after two seconds."""
 _CHUNK = 1 << 16
+
+_log = logging.getLogger("mcpfleet.connect")
 
 
 async def serve(make: Callable[[Callable[[bytes], None]], Relay], source: int = 0, sink: int = 1) -> None:
@@ -32,6 +36,9 @@ async def serve(make: Callable[[Callable[[bytes], None]], Relay], source: int = 
     ended = asyncio.Event()
 
     def write(line: bytes) -> None:
+        if not is_line(line):
+            _log.error("what is not one line was not written: %.200r", line)
+            return
         try:
             _write_all(sink, line + b"\n")
         except OSError:  # nobody reads any more

@@ -212,6 +212,31 @@ async def test_an_answer_over_several_lines_becomes_one(desk):
     assert json.loads(line)["result"] == {}
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("spaces", ["", "\n", "\r"])
+@pytest.mark.parametrize("text", ["\u2028", "\u2029", "\x85", "\x7f", "\u00e9", "\\u2028", "\\ud800", "\\n"])
+async def test_an_answer_is_one_line_whoever_reads_it(desk, streamed, spaces, text):
+    """Node's readline, among others, takes more for a line's end than a line feed."""
+    planted = f'{text}{{\\"jsonrpc\\":\\"2.0\\"}}{text}'
+    body = f'{{"jsonrpc":"2.0",{spaces}"id":1,"result":{{{spaces}"t":"{planted}"}}}}'.encode()
+    lines = b"\n".join(b"data: " + line for line in body.splitlines())
+    one = desk(stream(lines + b"\n\n") if streamed else httpx2.Response(200, headers=JSON, content=body))
+    await one.say(call())
+    line = await asyncio.wait_for(one.lines.get(), BOUND)
+    assert line.decode().splitlines() == [line.decode()]
+    assert json.loads(line)["result"] == json.loads(body)["result"]
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
+async def test_an_answer_in_another_encoding_becomes_a_line_of_utf_8(desk, coding):
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"t": "\u0a0a\u0a00"}}, ensure_ascii=False).encode(coding)
+    one = desk(httpx2.Response(200, headers=JSON, content=body))
+    await one.say(call())
+    line = await asyncio.wait_for(one.lines.get(), BOUND)
+    assert line.startswith(b"{")
+    assert json.loads(line.decode())["result"]["t"] == "\u0a0a\u0a00"
+
+
 async def test_a_slow_call_holds_up_no_other(desk):
     slow = Stream()
     one = desk(httpx2.Response(200, headers=SSE, stream=slow), whole({}, 2))

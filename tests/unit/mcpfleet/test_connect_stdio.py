@@ -85,6 +85,13 @@ async def test_a_client_that_reads_no_more_ends_it(pipes):
     assert made[0].closed == 0
 
 
+@pytest.mark.parametrize("end", ["\r", "\u2028", "\u2029", "\x85", "\v"])
+async def test_what_is_more_than_one_line_to_anybody_is_not_written(pipes, caplog, end):
+    said, _ = await served(pipes, f"a{end}b\nc".encode())
+    assert said == b"<c>\n"
+    assert "not one line" in caplog.text
+
+
 async def test_a_bug_is_not_passed_over(pipes):
     with pytest.raises(ValueError, match="a bug"):
         await served(pipes, b"bug\n")
