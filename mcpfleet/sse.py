@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
+
+_SENDABLE: Final = re.compile(rb"(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?")
+_DIGITS: Final = 9
+"""A time of as many digits, eleven days and more of milliseconds, is none that a server could mean."""
 
 
 @dataclass(frozen=True)
@@ -12,7 +18,7 @@ class Event:
 
     Attributes:
         data: Its data lines, joined by line feeds.
-        id: The last id that the stream has named; '' where it has named none.
+        id: The last id that the stream has named; '' where it has named none, or one that no header can carry back.
         retry: Milliseconds to wait before connecting again; None where the event does not say.
     """
 
@@ -52,8 +58,8 @@ class Parser:
         if name == b"data":
             self._data.append(value)
         elif name == b"id" and b"\0" not in value:
-            self._id = value.decode("utf-8", "replace")
-        elif name == b"retry" and value.isdigit():
+            self._id = value.decode() if _SENDABLE.fullmatch(value) else ""
+        elif name == b"retry" and value.isdigit() and len(value) < _DIGITS:
             self._retry = int(value)
         else:
             return

@@ -54,6 +54,18 @@ def test_no_bytes_make_the_reader_raise(data, sizes):
         list(parser.feed(piece))
 
 
+@pytest.mark.parametrize("text", ["\u00e9", "\x01", "\u2028", " x ", "a\x85b"])
+def test_an_id_that_no_header_can_carry_back_is_none(text):
+    (event,) = Parser().feed(f"id: 7\nid: {text}\ndata: x\n\n".encode())
+    assert event.id == ""
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "9" * 400, "1" + "0" * 20])
+def test_a_time_to_wait_that_is_beyond_all_measure_is_not_believed(digits):
+    (event,) = Parser().feed(f"retry: {digits}\ndata: x\n\n".encode())
+    assert event.retry is None
+
+
 class Line:
     """The other end of a connection, in memory: takes what is written, answers when told."""
 
