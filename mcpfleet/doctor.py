@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Final, Literal
 import httpx2
 
 from mcpfleet.auth import IdTokenAuth
+from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, IN_ALL, Bound, check_seconds, max_answer
 from mcpfleet.diagnosis import diagnose, is_the_servers
 from mcpfleet.doors import Callers, attempts
 from mcpfleet.errors import AuthError
@@ -19,7 +21,6 @@ from mcpfleet.sources import TokenSource
 from mcpfleet.stack import Server
 from mcpfleet.tokens import IdToken
 
-TIMEOUT_SECONDS: Final = 60.0
 SKEW_SECONDS: Final = 60.0
 """A token's times are whole seconds, and Google's checks leave this much room."""
 
@@ -55,7 +56,7 @@ def examine(
     server: Server,
     source: TokenSource | None,
     *,
-    transport: httpx2.BaseTransport | None = None,
+    transport: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.time,
 ) -> list[Line]:
     """Ask a server as its client would, and say what each answer means.
@@ -66,15 +67,32 @@ def examine(
         transport: What carries the requests; the network where it is not given.
         clock: Unix time in seconds.
     """
+    return asyncio.run(_examined(server, source, transport, clock))
+
+
+async def _examined(
+    server: Server,
+    source: TokenSource | None,
+    transport: httpx2.AsyncBaseTransport | None,
+    clock: Callable[[], float],
+) -> list[Line]:
     target = server.target
-    with httpx2.Client(transport=transport, timeout=TIMEOUT_SECONDS, trust_env=not target.on_this_machine) as http:
+    async with httpx2.AsyncClient(
+        transport=transport,
+        timeout=check_seconds(),
+        trust_env=not target.on_this_machine,
+        headers=AS_IT_IS,
+        event_hooks={"response": [Bound(in_all=IN_ALL * max_answer())]},
+    ) as http:
         try:
-            anonymous = http.post(target.mcp_url, json=_INITIALIZE, headers=_HEADERS)
-        except httpx2.HTTPError as error:
+            anonymous = await _asked(http, target.mcp_url, httpx2.Auth())
+        except (httpx2.HTTPError, TimeoutError) as error:
+            nobody = isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
+            what = "cannot be reached" if nobody else "gives no answer that can be used"
             return [
                 Line(
                     "bad",
-                    f"{target.origin} cannot be reached: {connection_reason(error)}.",
+                    f"{target.origin} {what}: {connection_reason(error).rstrip('.')}.",
                     "Check the network, and the URL: `pulumi stack output servers`.",
                 )
             ]
@@ -87,13 +105,25 @@ def examine(
             return lines
         auth = IdTokenAuth(server.audience, source, clock=clock)
         try:
-            token = auth.tokens.get()
+            token = await auth.tokens.aget()
         except AuthError as error:
             return [*lines, Line("bad", "there is no token to call with", str(error))]
         lines.append(_token(token, server, auth))
-        response = http.post(target.mcp_url, json=_INITIALIZE, headers=_HEADERS, auth=auth)
-        lines.append(_with_token(response, server, auth))
+        try:
+            lines.append(_with_token(await _asked(http, target.mcp_url, auth), server, auth))
+        except (httpx2.HTTPError, TimeoutError) as error:
+            lines.append(Line("bad", f"with the token there is no answer: {connection_reason(error)}"))
         return lines
+
+
+async def _asked(http: httpx2.AsyncClient, url: str, auth: httpx2.Auth) -> httpx2.Response:
+    """The whole answer, in the time that a check may take however it drips."""
+    seconds = check_seconds()
+    try:
+        async with asyncio.timeout(seconds):
+            return await http.post(url, json=_INITIALIZE, headers=_HEADERS, auth=auth)
+    except TimeoutError:
+        raise TimeoutError(f"its answer was not whole after {seconds:g} s ({CHECK_SECONDS})") from None
 
 
 def _without_token(server: Server, response: httpx2.Response) -> Line:
@@ -118,10 +148,13 @@ def _without_token(server: Server, response: httpx2.Response) -> Line:
 
 
 def _clock_of(response: httpx2.Response, now: float) -> list[Line]:
-    told = email.utils.parsedate_tz(response.headers.get("date", ""))
-    if told is None:
-        return []
-    ahead = now - email.utils.mktime_tz(told)
+    try:
+        told = email.utils.parsedate_tz(response.headers.get("date", ""))
+        if told is None:
+            return []
+        ahead = now - email.utils.mktime_tz(told)
+    except (ValueError, OverflowError):
+        return []  # no date that there is
     if abs(ahead) <= SKEW_SECONDS:
         return [Line("ok", "this machine's clock agrees with the server's")]
     way = "ahead of" if ahead > 0 else "behind"
@@ -145,7 +178,7 @@ def _with_token(response: httpx2.Response, server: Server, auth: IdTokenAuth) ->
         step = "Put its host into the server's allowed hosts; the fleet does this for the URLs that it knows."
         return Line("bad", f"with the token: 421: the server does not answer to the host {server.target.host}", step)
     if response.status_code >= 400:
-        said = " ".join(response.text.split())[:200]
+        said = " ".join(response.content[:1000].decode("utf-8", "replace").split())[:200]
         return Line("bad", f"with the token the MCP server itself answers {response.status_code}: {said}")
     if not is_the_servers(response.headers):
         kind = response.headers.get("content-type", "nothing")

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, 
 
 from mcpfleet import jsonrpc
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth
+from mcpfleet.bounds import AS_IT_IS, Bound
 from mcpfleet.diagnosis import Caller, diagnose, is_front_ends
 from mcpfleet.errors import AuthError, UsageError
 from mcpfleet.net import connection_reason, delay
@@ -189,7 +190,8 @@ class HttpClients:
             self._server.target,
             lambda: self._auth.tokens.caller if self._auth else Caller("this service", "", "no audience"),
             transport=_Shared(self._pool),
-            headers=headers,
+            headers={**AS_IT_IS, **(headers or {})},
+            event_hooks={"response": [Bound()]},
             auth=auth or self._auth,
             timeout=self._timeout if timeout is None else timeout,
         )

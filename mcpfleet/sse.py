@@ -1,4 +1,4 @@
-"""Server-sent events, read as they arrive: the standard's grammar, over bytes, without a limit on an event's size."""
+"""Server-sent events, read as they arrive: the standard's grammar, over bytes, with a limit on an event's size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+
+from mcpfleet.bounds import max_answer, too_large
 
 _SENDABLE: Final = re.compile(rb"(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?")
 _DIGITS: Final = 9
@@ -31,26 +33,42 @@ class Parser:
     """Takes bytes in any pieces, gives events. One that the stream's end cuts off is dropped, as the standard says."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._limit = max_answer()
+        self._size = 0  # bytes since the last event
+        self._pieces: list[bytes] = []  # of a line that has no end yet
         self._data: list[bytes] = []
         self._id = ""
         self._retry: int | None = None
         self._pending = False
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """The events that end within this piece."""
-        text = self._rest + chunk
+        """The events that end within this piece.
+
+        Raises:
+            TooLargeError: One is longer than a message may be.
+        """
+        self._size += len(chunk)
+        self._pieces.append(chunk)
+        if b"\n" not in chunk and b"\r" not in chunk and self._pieces[0][-1:] != b"\r":
+            if self._size > self._limit:
+                raise too_large(self._limit)
+            return
+        text = b"".join(self._pieces)
         if b"\r" in text:
             # A carriage return at the end may be the first half of a line's end.
             held = b"\r" if text.endswith(b"\r") else b""
             text = text[: len(text) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
-        *lines, self._rest = text.split(b"\n")
+        *lines, rest = text.split(b"\n")
+        self._pieces = [rest] if rest else []
         for line in lines:
             if line:
                 self._field(line)
             elif self._pending:
                 yield Event(b"\n".join(self._data), self._id, self._retry)
                 self._data, self._retry, self._pending = [], None, False
+                self._size = len(rest)
+        if self._size > self._limit + len(chunk):
+            raise too_large(self._limit)
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")

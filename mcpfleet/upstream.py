@@ -17,6 +17,7 @@ import httpx2
 
 from mcpfleet import sse, wire
 from mcpfleet.auth import IdTokenAuth
+from mcpfleet.bounds import AS_IT_IS, Bound, TooLargeError
 from mcpfleet.diagnosis import Finding, diagnose, is_front_ends
 from mcpfleet.errors import AuthError, TokenEndpointUnavailableError
 from mcpfleet.net import connection_reason
@@ -161,7 +162,7 @@ class Upstream:
         if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)):
             return self._unreachable(error)
         what = f"The answer of {origin} broke off" if began else f"{origin} broke off without an answer"
-        return FailedError(f"{what}: {_words(error)}.", done=True)
+        return FailedError(f"{what}: {_words(error)}.", done=True, final=isinstance(error, TooLargeError))
 
     def _unreachable(self, error: Exception) -> FailedError:
         text = f"Cannot reach {self.target.origin}: {_words(error)}."
@@ -251,6 +252,8 @@ class _Httpx:
             limits=httpx2.Limits(max_connections=None, keepalive_expiry=wire.IDLE_SECONDS),
             trust_env=transport is None,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            headers=AS_IT_IS,
+            event_hooks={"response": [Bound()]},
         )
 
     @contextlib.asynccontextmanager

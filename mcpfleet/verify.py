@@ -20,6 +20,7 @@ from mcp_types import ListToolsRequest, PaginatedRequestParams, PaginatedResult,
 
 from mcpfleet import doors
 from mcpfleet.auth import IdTokenAuth
+from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, IN_ALL, Bound, check_seconds, max_answer
 from mcpfleet.diagnosis import diagnose
 from mcpfleet.doors import HEADERS, PING, TIMEOUT_SECONDS, Callers, Door
 from mcpfleet.harmless import Json, callable_tool, repeatable
@@ -136,17 +137,25 @@ class _Check:
 
     async def _note(self, words: Callable[[], str], seen: Awaitable[str | None]) -> None:
         """Put down a check; its words are those that hold once it has been made."""
+        seconds = check_seconds()
         try:
-            wrong = await seen
+            async with asyncio.timeout(seconds):
+                wrong = await seen
+        except TimeoutError:
+            wrong = f"it was not over after {seconds:g} s ({CHECK_SECONDS})"
         except Exception as error:  # whatever went wrong on the way is the finding
-            wrong = f"{type(error).__name__}: {_innermost(error)}"
+            cause = _innermost(error)
+            wrong = f"{type(cause).__name__}: {str(cause)[:500]}"
         if wrong is None:
             self.report.passed.append(words())
         else:
             self.report.failed.append(f"{words()}: {wrong}")
 
     def _http(self, auth: IdTokenAuth | None, seen: list[httpx2.Response] | None = None) -> httpx2.AsyncClient:
+        bound = Bound(in_all=IN_ALL * max_answer())
+
         async def look(response: httpx2.Response) -> None:
+            await bound(response)
             if seen is not None and response.status_code >= 300:
                 seen.append(response)
 
@@ -156,6 +165,7 @@ class _Check:
             transport=self._transport,
             timeout=TIMEOUT_SECONDS,
             trust_env=not self._service.target.on_this_machine,
+            headers=AS_IT_IS,
             event_hooks=hooks,
         )
 
@@ -219,7 +229,11 @@ class _OfServer(_Check):
                 self.report.failed.pop()
                 self._warn(f"it does not speak {MODERN}; clients fall back to the revision before")
         if self.report.first_ms is not None:
-            await self._look_closer(auth)
+            try:
+                async with asyncio.timeout(check_seconds()):
+                    await self._look_closer(auth)
+            except (TimeoutError, httpx2.HTTPError) as error:
+                self._warn(f"how long an answer takes was not found out: {type(error).__name__}: {error}")
 
     async def _calls(self, auth: IdTokenAuth | None, mode: str, began: float) -> str | None:
         seen: list[httpx2.Response] = []

@@ -19,6 +19,8 @@ from typing import Any, Final, cast
 import httptools
 import httpx2
 
+from mcpfleet.bounds import HEAD_BYTES, max_answer, too_large
+
 CONNECT_SECONDS: Final = 30.0
 IDLE_SECONDS: Final = 60.0
 """How long an unused connection is kept: a new one costs a TLS handshake, an old one may be dead unnoticed."""
@@ -26,6 +28,21 @@ DEAD_SECONDS: Final = 30
 """A peer that acknowledges nothing for this long is gone: its network, or ours."""
 _IDLE_AT_MOST: Final = 100
 _BUFFER: Final = 1 << 20
+
+
+async def whole(pieces: AsyncIterator[bytes]) -> bytes:
+    """A body in one piece.
+
+    Raises:
+        TooLargeError: It is longer than one may be.
+    """
+    limit, size, parts = max_answer(), 0, list[bytes]()
+    async for piece in pieces:
+        size += len(piece)
+        if size > limit:
+            raise too_large(limit)
+        parts.append(piece)
+    return b"".join(parts)
 
 
 class BrokenError(OSError):
@@ -55,8 +72,8 @@ class Reply:
             yield chunk
 
     async def aread(self) -> bytes:
-        """The whole body. Raises as `aiter_bytes` does."""
-        return b"".join([chunk async for chunk in self.aiter_bytes()])
+        """The whole body. Raises as `aiter_bytes` does, and `TooLargeError`."""
+        return await whole(self.aiter_bytes())
 
 
 class Wire:
@@ -137,6 +154,7 @@ class _Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._headers: dict[str, str] = {}
+        self._head = 0  # bytes that came before the headers were complete
         self._status = 0
         self._chunks: deque[bytes] = deque()
         self._size = 0
@@ -202,9 +220,13 @@ class _Connection(asyncio.Protocol):
         if self._parser is None or self._whole:  # nobody asked
             self.abort()
             return
+        if not self._status:
+            self._head += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.abort()
+        if not self._status and self._head > HEAD_BYTES:
             self.abort()
         self._tell()
 
@@ -218,6 +240,8 @@ class _Connection(asyncio.Protocol):
     # --- for httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._status:
+            return  # a trailer
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:

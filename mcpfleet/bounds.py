@@ -1,0 +1,130 @@
+"""How much of a server's answer is taken: a hostile or broken server must not fill this machine's memory or time.
+
+`MCPFLEET_MAX_ANSWER` says how many bytes one message of a server may have, by default what the fleet's own bridge lets
+through. JSON takes up to twenty times its size when it is read, which is why the bound is not a generous one.
+`MCPFLEET_CHECK_SECONDS` says how long one check of `verify` or `doctor` may take in all, however an answer drips.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from typing import Final, cast
+
+import httpx2
+
+from mcpfleet.errors import UsageError
+
+MAX_ANSWER: Final = "MCPFLEET_MAX_ANSWER"
+CHECK_SECONDS: Final = "MCPFLEET_CHECK_SECONDS"
+HEAD_BYTES: Final = 256 * 1024
+"""Of an answer's headers; Google's front ends and common servers stop at less."""
+
+IN_ALL: Final = 4
+"""So many times the bound of one answer is what all answers of a check may have together."""
+AS_IT_IS: Final = {"accept-encoding": "identity"}
+
+_ANSWER: Final = 16 * 2**20
+_SECONDS: Final = 60.0
+_STREAM: Final = "text/event-stream"
+_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
+
+
+class TooLargeError(httpx2.ReadError):
+    """An answer was longer than is taken, or came in a form whose size nobody knows."""
+
+
+def max_answer() -> int:
+    """Bytes of one message of a server.
+
+    Raises:
+        UsageError: The variable holds something else.
+    """
+    return int(_number(MAX_ANSWER, _ANSWER, 1024))
+
+
+def check_seconds() -> float:
+    """Seconds that one check may take.
+
+    Raises:
+        UsageError: The variable holds something else.
+    """
+    return _number(CHECK_SECONDS, _SECONDS, 0.1)
+
+
+def _number(name: str, otherwise: float, least: float) -> float:
+    text = os.environ.get(name, "")
+    try:
+        found = float(text or otherwise)
+    except ValueError:
+        found = float("nan")
+    if not least <= found <= 2**40:
+        raise UsageError(f"{name} is {text!r}; write a number from {least:g}.")
+    return found
+
+
+def too_large(limit: int) -> TooLargeError:
+    """The error that names the limit, and how to change it."""
+    return TooLargeError(f"the answer is longer than the {limit} bytes of {MAX_ANSWER}")
+
+
+class Bound:
+    """A response hook of an httpx2 client: its answers are bounded, and come as they are.
+
+    The client asks for answers that are not compressed (`AS_IT_IS`), and others are refused: a few bytes could become
+    gigabytes.
+
+    Args:
+        limit: Bytes of an answer, or of one event of a stream; by default what `MCPFLEET_MAX_ANSWER` says.
+        in_all: Bytes of all answers together; as many as come where it is not given.
+    """
+
+    def __init__(self, limit: int | None = None, in_all: int | None = None) -> None:
+        self._limit = max_answer() if limit is None else limit
+        self._left = in_all
+
+    async def __call__(self, response: httpx2.Response) -> None:
+        """Watch what comes.
+
+        Raises:
+            TooLargeError: It is compressed.
+        """
+        packed = response.headers.get("content-encoding", "").strip().lower()
+        if packed not in {"", "identity"}:
+            raise TooLargeError(f"the answer is compressed ({packed[:40]}), which was not asked for")
+        streams = response.headers.get("content-type", "").lower().startswith(_STREAM)
+        inner = cast("httpx2.AsyncByteStream", response.stream)
+        response.stream = _Counted(self, inner, self._limit, streams=streams)
+
+    def spend(self, count: int) -> None:
+        """Count what came.
+
+        Raises:
+            TooLargeError: It is more than all answers may have.
+        """
+        if self._left is not None:
+            self._left -= count
+            if self._left < 0:
+                raise TooLargeError(f"the answers together are longer than is taken ({IN_ALL} times {MAX_ANSWER})")
+
+
+class _Counted(httpx2.AsyncByteStream):
+    def __init__(self, owner: Bound, inner: httpx2.AsyncByteStream, limit: int, *, streams: bool) -> None:
+        self._owner = owner
+        self._inner = inner
+        self._limit = limit
+        self._streams = streams
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in self._inner:
+            self._owner.spend(len(piece))
+            # The end of an event may lie across two pieces: then the next one counts with it, which is no great harm.
+            ended = max((piece.rfind(end) for end in _ENDS), default=-1) if self._streams else -1
+            size = len(piece) - ended if ended >= 0 else size + len(piece)
+            if size > self._limit or len(piece) > self._limit:
+                raise too_large(self._limit)
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

@@ -1,0 +1,102 @@
+"""What a server may send: bounded in bytes, whatever it says of them, and read in time that grows with them alone."""
+
+import httpx2
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcpfleet import bounds, sse
+from mcpfleet.bounds import Bound, TooLargeError
+from mcpfleet.errors import UsageError
+
+pytestmark = pytest.mark.anyio
+LIMIT = 1024
+
+
+class Pieces(httpx2.AsyncByteStream):
+    def __init__(self, pieces):
+        self.left = list(pieces)
+
+    async def __aiter__(self):
+        while self.left:
+            yield self.left.pop(0)
+
+
+async def read(pieces, in_all=None, times=1, **headers):
+    """The body as the client gets it, and the pieces that were never taken."""
+    streams = [Pieces(pieces) for _ in range(times)]
+    named = {key.replace("_", "-"): value for key, value in headers.items()}
+
+    def answer(_request):
+        stream = streams[min(answer.count, times - 1)]
+        answer.count += 1
+        return httpx2.Response(200, headers=named, stream=stream)
+
+    answer.count = 0
+    hooks = {"response": [Bound(LIMIT, in_all)]}
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), event_hooks=hooks) as client:
+        for _ in range(times):
+            body = (await client.get("https://a.dev")).content
+    return body
+
+
+async def test_an_answer_within_its_bound_comes_as_it_was_sent():
+    assert await read([b"x" * 512, b"y" * 512]) == b"x" * 512 + b"y" * 512
+
+
+@pytest.mark.parametrize("pieces", [[b"x" * 1025], [b"x" * 512] * 3, [b"x"] * 1025])
+async def test_a_longer_answer_is_left_by_an_error_that_names_the_bound(pieces):
+    with pytest.raises(TooLargeError, match="1024 bytes of MCPFLEET_MAX_ANSWER"):
+        await read(pieces, content_length="3")
+
+
+async def test_a_stream_may_go_on_for_long_if_its_events_are_short():
+    event = b"data: " + b"x" * 500 + b"\n\n"
+    assert await read([event] * 100, content_type="text/event-stream") == event * 100
+    with pytest.raises(TooLargeError):
+        await read([event, *[b"data: " + b"x" * 100 + b"\n"] * 20], content_type="text/event-stream")
+
+
+async def test_all_answers_of_a_check_have_a_bound_together():
+    assert await read([b"x" * 1000], in_all=3000, times=3) == b"x" * 1000
+    with pytest.raises(TooLargeError, match="together"):
+        await read([b"x" * 1000], in_all=2999, times=3)
+
+
+@pytest.mark.parametrize("packed", ["gzip", "deflate, gzip", "zstd", "br", "x" * 5000])
+async def test_an_answer_that_is_compressed_is_refused_before_it_is_read(packed):
+    with pytest.raises(TooLargeError, match="compressed"):
+        await read([b"x"], content_encoding=packed)
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "0", "nan", "1e99"])
+async def test_a_bound_that_is_no_number_is_named(monkeypatch, text):
+    monkeypatch.setenv("MCPFLEET_MAX_ANSWER", text)
+    with pytest.raises(UsageError, match="MCPFLEET_MAX_ANSWER"):
+        bounds.max_answer()
+    monkeypatch.setenv("MCPFLEET_CHECK_SECONDS", text)
+    with pytest.raises(UsageError, match="MCPFLEET_CHECK_SECONDS"):
+        bounds.check_seconds()
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("piece", [b"x", b"data: x\n", b": \r\n", b"data: x\r"])
+async def test_an_event_that_does_not_end_is_left(monkeypatch, piece):
+    monkeypatch.setenv("MCPFLEET_MAX_ANSWER", "1024")
+    parser = sse.Parser()
+    with pytest.raises(TooLargeError):
+        [event for _ in range(4096) for event in parser.feed(piece)]
+
+
+@settings(max_examples=200, derandomize=True)
+@given(st.lists(st.sampled_from([b"data: a", b"id: 1", b": c", b"", b"data"]), max_size=12), st.data())
+def test_events_are_the_same_in_whatever_pieces_and_by_whatever_line_ends_they_come(lines, data):
+    end = data.draw(st.sampled_from([b"\n", b"\r\n", b"\r"]))
+    whole = end.join([*lines, b"", b""])
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    one, many = sse.Parser(), sse.Parser()
+    # A last byte that begins no event: a carriage return at the very end may yet be half of a line's end.
+    assert [event for piece in [*pieces, b":"] for event in many.feed(piece)] == list(one.feed(whole + b":"))
