@@ -11,15 +11,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.hostile import ENVIRONMENT, SESSIONS, attack
 from benchmarks.load import Answer, Client, Figures, load
 from benchmarks.peers import Peer, installed, ours
 from benchmarks.soak import Footprint, descendants, footprint, soak
@@ -109,6 +112,52 @@ def bench_soak(phases: Phases, calls: int = SOAK_CALLS) -> None:
         phases.console.print(f"  {count} x {reason}", markup=False)
     for wrong in result.wrong[:10]:
         phases.console.print(f"  wrong: {wrong}", markup=False)
+
+
+def bench_hostile(phases: Phases, calls: int = SOAK_CALLS) -> None:
+    """Have sixteen callers attack each other: four of five calls at a shared process, one with a session each.
+
+    Raises:
+        SetupError: Something was crossed or hung.
+    """
+    root = Paths.of(os.environ).root
+    table = Table(
+        "phase", "calls", "answered", "gone", "refused", "crossed", "hung", "noted", "seconds", "processes", "MiB"
+    )
+    told: list[str] = []
+    for title, sessions, turns in (("shared", False, calls * 4 // 5), ("sessions", True, calls // 5)):
+        with phases.phase(f"{turns} calls, {title}"), tempfile.TemporaryDirectory() as folder:
+            notes = Path(folder) / "notes"
+            with running(_attacked(ours(root, 1), notes, sessions=sessions), hostile_command(root)) as (process, url):
+                before, began = footprint(process.pid), time.monotonic()
+                outcome = attack(url, notes, turns, sessions=sessions)
+                seconds, after = time.monotonic() - began, footprint(process.pid)
+        counts = (outcome.calls, outcome.answered, outcome.gone, outcome.refused.total())
+        faults = (len(outcome.crossed), len(outcome.hung), outcome.noted.total())
+        held = (f"{before.children} → {after.children}", f"{before.memory / 1024:.0f} → {after.memory / 1024:.0f}")
+        table.add_row(title, *map(str, (*counts, *faults)), f"{seconds:.0f}", *held)
+        told += [f"{count} x {reason}" for reason, count in outcome.refused.most_common(5)]
+        if not outcome.clean:
+            phases.console.print(table)
+            raise SetupError("\n".join(outcome.faults()[:20]), "mend the bridge: one caller has reached another.")
+    Console(width=max(phases.console.width, _WIDTH), file=phases.console.file).print(table)
+    for line in told:
+        phases.console.print(f"  refused: {line}", markup=False)
+
+
+def hostile_command(root: Path) -> list[str]:
+    """How the server of the hostile soak is started."""
+    return [sys.executable, str(root / "benchmarks" / "hostile_server.py")]
+
+
+def _attacked(peer: Peer, notes: Path, *, sessions: bool) -> Peer:
+    more = {**(SESSIONS if sessions else ENVIRONMENT), "HOSTILE_NOTES": str(notes)}
+    usual = peer.environment
+
+    def environment(port: int, server: Sequence[str]) -> Mapping[str, str]:
+        return {**usual(port, server), **more}
+
+    return replace(peer, environment=environment, stateful=sessions)
 
 
 def _measured(peer: Peer, server: Sequence[str], runs: int) -> Row:

@@ -34,6 +34,13 @@ def _soak(phases: Phases, runs: int) -> None:
         bench_soak(phases)
 
 
+def _hostile(phases: Phases, runs: int) -> None:
+    from benchmarks.bridge import bench_hostile
+
+    for _ in range(runs):
+        bench_hostile(phases)
+
+
 def _server(phases: Phases, runs: int) -> None:
     from benchmarks.server import bench_server
 
@@ -60,6 +67,7 @@ BENCHMARKS: Final[Mapping[str, Callable[[Phases, int], None]]] = {
     "fleet": _fleet,
     "bridge": _bridge,
     "bridge-soak": _soak,
+    "bridge-hostile": _hostile,
     "connect": _connect,
 }
 

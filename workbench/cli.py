@@ -174,7 +174,10 @@ def proxy(
 @app.command()
 def bench(
     name: Annotated[
-        str, typer.Argument(help="What to measure: server, up, fleet, bridge, bridge-soak, connect or before.")
+        str,
+        typer.Argument(
+            help="What to measure: server, up, fleet, bridge, bridge-soak, bridge-hostile, connect or before."
+        ),
     ],
     runs: Annotated[int, typer.Option(min=1, help="How often; the median is printed.")] = 3,
     base: Annotated[

@@ -18,6 +18,7 @@ import pytest
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from benchmarks import hostile
 from benchmarks.soak import descendants, footprint, soak
 
 pytestmark = pytest.mark.integration
@@ -364,3 +365,15 @@ def test_a_soak_leaves_no_process_no_descriptor_and_no_crossed_answer(raw, bridg
     after = footprint(one.process.pid)
     assert after.descriptors <= before.descriptors
     assert after.memory - before.memory < 8 * 1024
+
+
+@pytest.mark.parametrize("sessions", [False, True])
+def test_no_caller_sees_answers_or_ends_what_is_anothers_however_it_frames_its_calls(bridge, tmp_path, sessions):
+    notes = tmp_path / "notes"
+    variables = {**(hostile.SESSIONS if sessions else hostile.ENVIRONMENT), "HOSTILE_NOTES": str(notes)}
+    one = bridge([sys.executable, str(ROOT / "benchmarks" / "hostile_server.py")], environment=variables)
+    one.until(one.healthy)
+    outcome = hostile.attack(f"{one.url}/mcp", notes, 1500, sessions=sessions)
+    assert outcome.faults() == []
+    assert outcome.answered > 1000
+    assert outcome.refused["what is another's"] > 10
