@@ -257,6 +257,6 @@ def test_a_mistake_in_the_environment_is_named(monkeypatch, capsys, environment,
     ],
 )
 async def test_a_page_of_somebody_else_asks_nothing(world, headers, status):
-    given = {"content-type": "application/json", **headers}
+    given = {"host": "localhost:8080", "content-type": "application/json", **headers}
     answer = await world.http.post("/ask", content='{"question": "add 1 and 2"}', headers=given)
     assert (answer.status_code, world.cloud.requests) == (status, [])
