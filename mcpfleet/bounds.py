@@ -1,7 +1,8 @@
 """How much of a server's answer is taken: a hostile or broken server must not fill this machine's memory or time.
 
 `MCPFLEET_MAX_ANSWER` says how many bytes one message of a server may have, by default what the fleet's own bridge lets
-through. JSON takes up to twenty times its size when it is read, which is why the bound is not a generous one.
+through. What JSON takes when it is read depends on its objects and lists, some 500 bytes each by the models of the SDK:
+so these are bounded, too, by a count of their brackets, those in texts included.
 `MCPFLEET_CHECK_SECONDS` says how long one check of `verify` or `doctor` may take in all, however an answer drips.
 """
 
@@ -23,6 +24,11 @@ HEAD_BYTES: Final = 256 * 1024
 IN_ALL: Final = 4
 """So many times the bound of one answer is what all answers of a check may have together."""
 AS_IT_IS: Final = {"accept-encoding": "identity"}
+
+BRACKETS: Final = 1_000_000
+"""Opening brackets of one message, for programs that do not know what their servers are asked for."""
+FEW_BRACKETS: Final = 100_000
+"""The same for a check, which asks for lists of tools."""
 
 _ANSWER: Final = 16 * 2**20
 _SECONDS: Final = 60.0
@@ -68,6 +74,16 @@ def too_large(limit: int) -> TooLargeError:
     return TooLargeError(f"the answer is longer than the {limit} bytes of {MAX_ANSWER}")
 
 
+def brackets_of(text: bytes) -> int:
+    """How many objects and lists a text may begin at most."""
+    return text.count(b"{") + text.count(b"[")
+
+
+def too_many(limit: int) -> TooLargeError:
+    """The error of an answer that would take too much memory when it is read."""
+    return TooLargeError(f"the answer has more than {limit} objects and lists")
+
+
 class Bound:
     """A response hook of an httpx2 client: its answers are bounded, and come as they are.
 
@@ -77,11 +93,13 @@ class Bound:
     Args:
         limit: Bytes of an answer, or of one event of a stream; by default what `MCPFLEET_MAX_ANSWER` says.
         in_all: Bytes of all answers together; as many as come where it is not given.
+        brackets: Opening brackets of an answer, or of one event of a stream.
     """
 
-    def __init__(self, limit: int | None = None, in_all: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, in_all: int | None = None, brackets: int = BRACKETS) -> None:
         self._limit = max_answer() if limit is None else limit
         self._left = in_all
+        self._brackets = brackets
 
     async def __call__(self, response: httpx2.Response) -> None:
         """Watch what comes.
@@ -94,7 +112,7 @@ class Bound:
             raise TooLargeError(f"the answer is compressed ({packed[:40]}), which was not asked for")
         streams = response.headers.get("content-type", "").lower().startswith(_STREAM)
         inner = cast("httpx2.AsyncByteStream", response.stream)
-        response.stream = _Counted(self, inner, self._limit, streams=streams)
+        response.stream = _Counted(self, inner, self._limit, self._brackets, streams=streams)
 
     def spend(self, count: int) -> None:
         """Count what came.
@@ -109,14 +127,17 @@ class Bound:
 
 
 class _Counted(httpx2.AsyncByteStream):
-    def __init__(self, owner: Bound, inner: httpx2.AsyncByteStream, limit: int, *, streams: bool) -> None:
+    def __init__(
+        self, owner: Bound, inner: httpx2.AsyncByteStream, limit: int, brackets: int, *, streams: bool
+    ) -> None:
         self._owner = owner
         self._inner = inner
         self._limit = limit
+        self._brackets = brackets
         self._streams = streams
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
+        size = opened = 0
         async for piece in self._inner:
             self._owner.spend(len(piece))
             # The end of an event may lie across two pieces: then the next one counts with it, which is no great harm.
@@ -124,6 +145,9 @@ class _Counted(httpx2.AsyncByteStream):
             size = len(piece) - ended if ended >= 0 else size + len(piece)
             if size > self._limit or len(piece) > self._limit:
                 raise too_large(self._limit)
+            opened = brackets_of(piece) + (0 if ended >= 0 else opened)
+            if opened > self._brackets:
+                raise too_many(self._brackets)
             yield piece
 
     async def aclose(self) -> None:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import httpx2
 
 from mcpfleet.auth import IdTokenAuth
-from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, IN_ALL, Bound, check_seconds, max_answer
+from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, FEW_BRACKETS, IN_ALL, Bound, check_seconds, max_answer
 from mcpfleet.diagnosis import diagnose, is_the_servers
 from mcpfleet.doors import Callers, attempts
 from mcpfleet.errors import AuthError
@@ -82,7 +82,7 @@ async def _examined(
         timeout=check_seconds(),
         trust_env=not target.on_this_machine,
         headers=AS_IT_IS,
-        event_hooks={"response": [Bound(in_all=IN_ALL * max_answer())]},
+        event_hooks={"response": [Bound(in_all=IN_ALL * max_answer(), brackets=FEW_BRACKETS)]},
     ) as http:
         try:
             anonymous = await _asked(http, target.mcp_url, httpx2.Auth())

@@ -222,7 +222,7 @@ def _refresh(build: Callable[[], _Refreshable], request: GoogleRequest, name: st
         raise CredentialsRefusedError(f"The {name} was refused: {_first(error)}. {step}") from error
     except AuthError:
         raise
-    except (exceptions.GoogleAuthError, ValueError, KeyError) as error:
+    except (exceptions.GoogleAuthError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CredentialsFileError(f"The {name} is not usable: {_first(error)}. {step}") from error
     return made
 

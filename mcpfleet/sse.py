@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from mcpfleet.bounds import max_answer, too_large
+from mcpfleet.bounds import BRACKETS, brackets_of, max_answer, too_large, too_many
 
 _SENDABLE: Final = re.compile(rb"(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?")
 _DIGITS: Final = 9
@@ -64,7 +64,10 @@ class Parser:
             if line:
                 self._field(line)
             elif self._pending:
-                yield Event(b"\n".join(self._data), self._id, self._retry)
+                data = b"\n".join(self._data)
+                if brackets_of(data) > BRACKETS:
+                    raise too_many(BRACKETS)
+                yield Event(data, self._id, self._retry)
                 self._data, self._retry, self._pending = [], None, False
                 self._size = len(rest)
         if self._size > self._limit + len(chunk):

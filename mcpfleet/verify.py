@@ -20,7 +20,7 @@ from mcp_types import ListToolsRequest, PaginatedRequestParams, PaginatedResult,
 
 from mcpfleet import doors
 from mcpfleet.auth import IdTokenAuth
-from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, IN_ALL, Bound, check_seconds, max_answer
+from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, FEW_BRACKETS, IN_ALL, Bound, check_seconds, max_answer
 from mcpfleet.diagnosis import diagnose
 from mcpfleet.doors import HEADERS, PING, TIMEOUT_SECONDS, Callers, Door
 from mcpfleet.harmless import Json, callable_tool, repeatable
@@ -152,7 +152,7 @@ class _Check:
             self.report.failed.append(f"{words()}: {wrong}")
 
     def _http(self, auth: IdTokenAuth | None, seen: list[httpx2.Response] | None = None) -> httpx2.AsyncClient:
-        bound = Bound(in_all=IN_ALL * max_answer())
+        bound = Bound(in_all=IN_ALL * max_answer(), brackets=FEW_BRACKETS)
 
         async def look(response: httpx2.Response) -> None:
             await bound(response)
@@ -348,6 +348,8 @@ async def _listed(session: Client) -> list[Json]:
         cursor = page.next_cursor
         if cursor is None:
             break
+    else:
+        raise ValueError(f"its list of tools has not ended after {_PAGES} pages")
     await session.list_tools()  # so that the client knows which arguments headers repeat
     return found
 

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 import httptools
 import httpx2
 
-from mcpfleet.bounds import HEAD_BYTES, max_answer, too_large
+from mcpfleet.bounds import BRACKETS, HEAD_BYTES, brackets_of, max_answer, too_large, too_many
 
 CONNECT_SECONDS: Final = 30.0
 IDLE_SECONDS: Final = 60.0
@@ -42,7 +42,10 @@ async def whole(pieces: AsyncIterator[bytes]) -> bytes:
         if size > limit:
             raise too_large(limit)
         parts.append(piece)
-    return b"".join(parts)
+    body = b"".join(parts)
+    if brackets_of(body) > BRACKETS:
+        raise too_many(BRACKETS)
+    return body
 
 
 class BrokenError(OSError):

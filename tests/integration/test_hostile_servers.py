@@ -56,6 +56,12 @@ ATTACKS = {
     "a body without end": lambda: flood(JSON, b'{"jsonrpc":"2.0","id":1,"result":"'),
     "a body that says it is short": lambda: flood(JSON + b"content-length: 10\r\n", b""),
     "a body of objects": lambda: flood(JSON, b'{"jsonrpc":"2.0","id":1,"result":[', b"{}," * 20000),
+    "a whole body of objects": lambda: iter(
+        [
+            JSON + b"connection: close\r\n\r\n",
+            b'{"jsonrpc":"2.0","id":1,"result":{"tools":[' + b"{}," * 300_000 + b"{}]}}",
+        ]
+    ),
     "a body nested deeply": lambda: flood(JSON, b'{"jsonrpc":"2.0","id":1,"result":', b"[" * 65536),
     "a line without end in a stream": lambda: flood(STREAM, b"data: "),
     "an event without end": lambda: flood(STREAM, b"", b"data: " + b"x" * 1000 + b"\n"),

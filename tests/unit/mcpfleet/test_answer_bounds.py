@@ -22,7 +22,7 @@ class Pieces(httpx2.AsyncByteStream):
             yield self.left.pop(0)
 
 
-async def read(pieces, in_all=None, times=1, **headers):
+async def read(pieces, in_all=None, times=1, brackets=1000, **headers):
     """The body as the client gets it, and the pieces that were never taken."""
     streams = [Pieces(pieces) for _ in range(times)]
     named = {key.replace("_", "-"): value for key, value in headers.items()}
@@ -33,7 +33,7 @@ async def read(pieces, in_all=None, times=1, **headers):
         return httpx2.Response(200, headers=named, stream=stream)
 
     answer.count = 0
-    hooks = {"response": [Bound(LIMIT, in_all)]}
+    hooks = {"response": [Bound(LIMIT, in_all, brackets)]}
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), event_hooks=hooks) as client:
         for _ in range(times):
             body = (await client.get("https://a.dev")).content
@@ -55,6 +55,13 @@ async def test_a_stream_may_go_on_for_long_if_its_events_are_short():
     assert await read([event] * 100, content_type="text/event-stream") == event * 100
     with pytest.raises(TooLargeError):
         await read([event, *[b"data: " + b"x" * 100 + b"\n"] * 20], content_type="text/event-stream")
+
+
+async def test_an_answer_of_many_objects_is_left_though_its_bytes_are_few():
+    for piece in (b"{},", b"[],", b"{"):
+        with pytest.raises(TooLargeError, match="more than 10 objects"):
+            await read([piece] * 11, brackets=10)
+    assert await read([b"{},"] * 10, brackets=10) == b"{}," * 10
 
 
 async def test_all_answers_of_a_check_have_a_bound_together():
