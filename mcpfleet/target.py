@@ -9,6 +9,7 @@ import httpx2
 
 from mcpfleet.errors import UsageError
 from mcpfleet.net import is_loopback
+from mcpfleet.shown import inert
 
 # RFC 3986 without what a shell or a reader stumbles over: quotes, $, backquotes, brackets, pipes, spaces.
 _TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+(/[A-Za-z0-9._~%!*+,;=:@&/-]*)?([?#][!-~]*)?")
@@ -45,7 +46,7 @@ class Target:
             UsageError: It is not one, or a token would cross the network in the clear.
         """
         text = text.strip()
-        shown = repr(text[:200])
+        shown = inert(repr(text[:200]))
         try:
             url = httpx2.URL(text)
         except httpx2.InvalidURL as error:

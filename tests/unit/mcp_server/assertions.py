@@ -7,6 +7,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 AUDIENCE = "/projects/481516234200/locations/europe-west1/services/mcp-shop"
+LIFE = 24 * 3600
+"""Seconds: longer than the whole suite, for some are made when a file is read and used when its tests run."""
 HEADER = b"x-goog-iap-jwt-assertion"
 KEY = ec.generate_private_key(ec.SECP256R1())
 OTHER = ec.generate_private_key(ec.SECP256R1())
@@ -27,7 +29,7 @@ def assertion(key=KEY, kid="one", algorithm="ES256", now=None, **claims) -> str:
         "sub": "accounts.google.com:1001",
         "email": "ada@mcpfleet.test",
         "iat": now,
-        "exp": now + 600,
+        "exp": now + LIFE,
         **claims,
     }
     given = {name: value for name, value in given.items() if value is not None}

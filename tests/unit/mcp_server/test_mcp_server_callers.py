@@ -20,7 +20,7 @@ from mcp_server.callers import Caller, checked_by_cloud_run
 from mcp_server.hosting import build_app
 from mcp_server.iap import Assertions, KeysError, NoAssertionError
 from mcp_server.settings import Settings, SettingsError, load_settings
-from tests.unit.mcp_server.assertions import AUDIENCE, OTHER, asserted, assertion, published
+from tests.unit.mcp_server.assertions import AUDIENCE, LIFE, OTHER, asserted, assertion, published
 from tests.unit.mcp_server.tokens import ADA, BOB, GOOGLE, id_token
 from tests.unit.mcp_server.wire import Request, call, get, message, post, scope_of, started
 
@@ -140,7 +140,7 @@ FALSE_ASSERTIONS = [
     assertion(exp=None),
     assertion(exp=int(time.time()) - 60),
     assertion(exp=2.0**33),
-    assertion(iat=int(time.time()) + 600),
+    assertion(iat=int(time.time()) + 12 * 3600),
     assertion(iat=None),
     assertion(key="x" * 32, algorithm="HS256"),
     jwt.encode({"iss": iap.ISSUER, "aud": AUDIENCE, "sub": "a", "iat": 0, "exp": 2**33}, None, algorithm="none"),
@@ -247,7 +247,7 @@ async def test_what_was_valid_is_not_valid_for_ever():
     one = Assertions([AUDIENCE], google.fetch, google.clock, google.clock)
     text = assertion()
     await verified(one, text)
-    google.now += 631
+    google.now += LIFE + 31
     with pytest.raises(NoAssertionError):
         await verified(one, text)
 
