@@ -50,7 +50,8 @@ class Target:
         try:
             url = httpx2.URL(text)
         except httpx2.InvalidURL as error:
-            raise UsageError(f"{shown} is not a URL ({error}). Give one such as https://….run.app.") from error
+            why = inert(str(error))
+            raise UsageError(f"{shown} is not a URL ({why}). Give one such as https://….run.app.") from error
         # What httpx2 sends is what is looked at: a host in another script as the network knows it.
         host = url.netloc.decode("ascii", "replace")
         bare = url.raw_host.decode("ascii", "replace")
@@ -60,7 +61,7 @@ class Target:
         if url.port is not None and not 1 <= url.port <= 65535:
             raise UsageError(f"{shown} has the port {url.port}; a port is a number from 1 to 65535.")
         if bearer and url.scheme == "http" and not is_loopback(url.host):
-            raise UsageError(f"An ID token must not cross the network in the clear. Use https://{url.host}.")
+            raise UsageError(f"An ID token must not cross the network in the clear. Use https://{inert(url.host)}.")
         return cls(f"{url.scheme}://{host}", host, url.path.rstrip("/"))
 
     @property
