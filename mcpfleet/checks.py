@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 
 from mcpfleet.errors import UsageError
-from mcpfleet.shown import marked_up
+from mcpfleet.terminal import marked_up
 
 if TYPE_CHECKING:
     from mcpfleet.doctor import Line

@@ -17,7 +17,8 @@ from rich.markup import escape
 
 from mcpfleet import options
 from mcpfleet.errors import AuthError, McpfleetError, UsageError
-from mcpfleet.shown import InertFormatter, console, inert_lines, marked_up
+from mcpfleet.shown import InertFormatter, inert_lines
+from mcpfleet.terminal import console, marked_up
 
 if TYPE_CHECKING:
     import uvicorn

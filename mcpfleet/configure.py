@@ -15,8 +15,9 @@ from mcpfleet import install as files
 from mcpfleet.clients import Client, Launch, Via
 from mcpfleet.errors import UsageError
 from mcpfleet.net import host_of, is_loopback
-from mcpfleet.shown import inert, marked_up
+from mcpfleet.shown import inert
 from mcpfleet.stack import Server, Stack
+from mcpfleet.terminal import marked_up
 
 Entries = Mapping[str, Mapping[str, Any]]
 

@@ -12,9 +12,6 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from rich.console import Console
-from rich.markup import escape
-
 MARKED: Final = "  | "
 """What begins each further line of a text of several lines: nothing but a mark of ours stands at a line's begin."""
 
@@ -51,19 +48,6 @@ def inert(text: str, at_most: int | None = None) -> str:
 def inert_lines(text: str) -> str:
     """A text of several lines, in which each line but the first begins with a mark."""
     return f"\n{MARKED}".join(inert(line) for line in text.split("\n"))
-
-
-def marked_up(text: str) -> str:
-    """One line for a rich console that reads markup: inert, and without a style of its own."""
-    return escape(inert(text))
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A console for texts of others: nothing in them is an emoji, a number to colour, or a place to fold.
-
-    A command that is copied must stay one line, so nothing is wrapped.
-    """
-    return Console(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
 
 
 class InertFormatter(logging.Formatter):

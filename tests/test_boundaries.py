@@ -6,8 +6,11 @@ form. Trees, not text: a word in a docstring or a comment is no violation.
 
 import ast
 import re
+import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -443,3 +446,61 @@ def test_what_two_containers_both_need_is_one_text_in_two_places():
     assert copies[0] == copies[1], "mcp_server/hosting/connection.py and stdio_bridge/connection.py are to be the same"
     copies = [(ROOT / room / "logs.py").read_text() for room in ("mcp_server", "mcpfleet")]
     assert copies[0] == copies[1], "mcp_server/logs.py and mcpfleet/logs.py are to be the same"
+
+
+# --- what an image lacks ------------------------------------------------------------------------------
+
+IMAGES = {
+    "mcp_server": ("mcp_server",),
+    "mcp_client": ("mcp_client",),
+    "stdio_bridge": ("stdio_bridge",),
+    "agent on ADK": ("examples/agent/adk", "examples/agent/main.py"),
+    "agent on Pydantic AI": ("examples/agent/pydantic-ai", "examples/agent/main.py"),
+}
+"""Of each image: the folder with its lock, and what else it runs."""
+
+
+def files_of(module: str) -> list[Path]:
+    """The file of a module of ours, and of each package above it, whose code runs too."""
+    parts = module.split(".")
+    ways = [ROOT.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)]
+    return [file for way in ways for file in (way.with_suffix(".py"), way / "__init__.py") if file.is_file()]
+
+
+def reached(start: list[Path]) -> dict[str, Path]:
+    """Top-level names of others' packages that some files reach through ours, and a file that imports each."""
+    todo, seen, found = list(start), set[Path](), dict[str, Path]()
+    while todo:
+        file = todo.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for name in (name for _, name in imported(ast.parse(file.read_text()))):
+            ours = files_of(name)
+            todo += ours
+            if not ours:
+                found.setdefault(name.partition(".")[0], file)
+    return found
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_installs_whatever_its_program_imports(image):
+    places = [ROOT / place for place in IMAGES[image]]
+    start = [file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place])]
+    packages = tomllib.loads((places[0] / "uv.lock").read_text())["package"]
+    # Here installed under its whole name, there perhaps as its slim part.
+    locked = {canonical(package["name"]).removesuffix("-slim") for package in packages}
+    beside = {file.stem for file in start}
+    providers = packages_distributions()
+    lacking = {
+        name: file.relative_to(ROOT).as_posix()
+        for name, file in reached(start).items()
+        if name not in sys.stdlib_module_names
+        and name not in beside
+        and not {canonical(each).removesuffix("-slim") for each in providers.get(name, [name])} & locked
+    }
+    assert lacking == {}

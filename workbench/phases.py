@@ -17,7 +17,8 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 
-from mcpfleet.shown import inert, inert_lines, marked_up
+from mcpfleet.shown import inert, inert_lines
+from mcpfleet.terminal import marked_up
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from mcpfleet.checks import named_call
 from mcpfleet.errors import McpfleetError, UsageError
-from mcpfleet.shown import inert, marked_up
+from mcpfleet.shown import inert
 from mcpfleet.stack import services_of
+from mcpfleet.terminal import marked_up
 from workbench import background, leftovers
 from workbench.admin import Admin, admin_token, fresh_lines
 from workbench.background import DEFAULT_PORT, DEFAULT_STACK, Place, port_of

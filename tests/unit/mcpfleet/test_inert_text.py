@@ -14,7 +14,8 @@ from mcpfleet import cli
 from mcpfleet.checks import print_lines, print_reports, reports_json
 from mcpfleet.doctor import Line
 from mcpfleet.errors import McpfleetError
-from mcpfleet.shown import InertFormatter, console, inert, inert_lines, marked_up
+from mcpfleet.shown import InertFormatter, inert, inert_lines
+from mcpfleet.terminal import console, marked_up
 from mcpfleet.verify import Report
 
 HOSTILE = [
