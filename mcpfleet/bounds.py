@@ -94,12 +94,16 @@ class Bound:
         limit: Bytes of an answer, or of one event of a stream; by default what `MCPFLEET_MAX_ANSWER` says.
         in_all: Bytes of all answers together; as many as come where it is not given.
         brackets: Opening brackets of an answer, or of one event of a stream.
+        streams: Whether streams are read event by event; otherwise they are answers like others.
     """
 
-    def __init__(self, limit: int | None = None, in_all: int | None = None, brackets: int = BRACKETS) -> None:
+    def __init__(
+        self, limit: int | None = None, in_all: int | None = None, brackets: int = BRACKETS, *, streams: bool = True
+    ) -> None:
         self._limit = max_answer() if limit is None else limit
         self._left = in_all
         self._brackets = brackets
+        self._streams = streams
 
     async def __call__(self, response: httpx2.Response) -> None:
         """Watch what comes.
@@ -110,7 +114,9 @@ class Bound:
         packed = response.headers.get("content-encoding", "").strip().lower()
         if packed not in {"", "identity"}:
             raise TooLargeError(f"the answer is compressed ({packed[:40]}), which was not asked for")
-        streams = response.headers.get("content-type", "").lower().startswith(_STREAM)
+        # A refusal is read whole, whatever it says that it is.
+        readable = self._streams and response.is_success
+        streams = readable and response.headers.get("content-type", "").lower().startswith(_STREAM)
         inner = cast("httpx2.AsyncByteStream", response.stream)
         response.stream = _Counted(self, inner, self._limit, self._brackets, streams=streams)
 

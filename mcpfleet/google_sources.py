@@ -1,15 +1,18 @@
 """Google's own token sources: key file, impersonation, a person's login, metadata server.
 
-The one module that knows google-auth. It is annotated in parts only, so it is met here behind two small
-types (`GoogleRequest`, `_Refreshable`), and its errors end here: what leaves is an `AuthError`.
+The one module that knows google-auth, but for its transport (`mcpfleet.endpoints`). It is annotated in parts only,
+so it is met here behind two small types (`GoogleRequest`, `_Refreshable`), and its errors end here: what leaves is an
+`AuthError`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from mcpfleet.endpoints import GoogleRequest, request_to
 from mcpfleet.errors import (
     AuthError,
     CredentialsFileError,
@@ -18,16 +21,16 @@ from mcpfleet.errors import (
     TokenEndpointUnavailableError,
 )
 from mcpfleet.net import connection_reason, host_of, is_loopback
+from mcpfleet.shown import inert
 from mcpfleet.tokens import IdToken
 
 GOOGLE_UNIVERSE = "googleapis.com"
 GOOGLE_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, not a secret
-ENDPOINT_SECONDS = 15
 
 LOGIN = "`gcloud auth application-default login`"
 
-GoogleRequest = Callable[..., Any]
-"""A `google.auth.transport.Request`: called with url, method, body, headers, timeout (seconds)."""
+_SAID_AT_MOST = 300
+"""Characters of an endpoint's own words that a message repeats."""
 
 
 class _Refreshable(Protocol):
@@ -44,7 +47,7 @@ class ServiceAccountKey:
     Args:
         info: The file's JSON.
         path: The file, for messages.
-        request: The HTTP transport; google-auth's own over `requests` if not given.
+        request: The HTTP transport; `mcpfleet.endpoints` if not given.
     """
 
     any_audience = True
@@ -57,7 +60,7 @@ class ServiceAccountKey:
             # google-auth sends keys of another universe to iamcredentials.<universe>, whatever their
             # token_uri says. A token_uri outside of both universes was written there to be used.
             self._info["universe_domain"] = GOOGLE_UNIVERSE
-        self._request = request or _request_for(str(info.get("token_uri", "")))
+        self._request = request or request_to(str(info.get("token_uri", "")))
 
     def fetch(self, audience: str) -> IdToken:
         """Exchange a signed assertion for a token at the file's `token_uri`."""
@@ -82,7 +85,7 @@ class ImpersonatedAccount:
     def __init__(self, info: Mapping[str, Any], path: Path, request: GoogleRequest | None = None) -> None:
         self.name = f"impersonated service account of {path}"
         self._info = dict(info)
-        self._request = request or _request_for("")
+        self._request = request or request_to("")
 
     def fetch(self, audience: str) -> IdToken:
         """Ask IAM Credentials for the impersonated account's token."""
@@ -92,16 +95,38 @@ class ImpersonatedAccount:
             account: Any = impersonated_credentials.Credentials.from_impersonated_service_account_info(  # pyright: ignore[reportUnknownMemberType]
                 self._info
             )
-            made: object = impersonated_credentials.IDTokenCredentials(
-                account, target_audience=audience, include_email=True
-            )
-            return cast("_Refreshable", made)
+            return _OfAccount(account, self._info.get("delegates"), audience)
 
         step = (
             f"You need roles/iam.serviceAccountTokenCreator on the account; if you have it, run {LOGIN} "
             "with --impersonate-service-account again."
         )
         return IdToken.parse(_refresh(build, self._request, self.name, step).token or "", self.name)
+
+
+class _OfAccount:
+    """The ID token of an impersonated account; google-auth's own class asks for it by a session that has no bounds."""
+
+    def __init__(self, account: Any, delegates: object, audience: str) -> None:
+        self.token: str | None = None
+        self._account = account
+        self._body = {"audience": audience, "delegates": delegates, "includeEmail": True}
+
+    def refresh(self, request: GoogleRequest) -> None:
+        from google.auth import exceptions
+
+        account = self._account
+        url = (
+            f"https://iamcredentials.{account.universe_domain}/v1/projects/-/serviceAccounts/"
+            f"{account.signer_email}:generateIdToken"
+        )
+        headers = {"content-type": "application/json"}
+        account._source_credentials.before_request(request, "POST", url, headers)
+        answer = request(url=url, method="POST", body=json.dumps(self._body).encode(), headers=headers)
+        said: Any = json.loads(answer.data)
+        if answer.status != 200:
+            raise exceptions.RefreshError(said["error"]["message"])
+        self.token = said["token"]
 
 
 class UserLogin:
@@ -122,7 +147,7 @@ class UserLogin:
             raise CredentialsFileError(f"{path} has no {', '.join(missing)}. Run {LOGIN} to write it anew.")
         # google-auth ignores the file's token_uri for people; honoured here, as it is for service accounts.
         self._token_uri = str(info.get("token_uri") or GOOGLE_TOKEN_URI)
-        self._request = request or _request_for(self._token_uri)
+        self._request = request or request_to(self._token_uri)
         google = self._token_uri == GOOGLE_TOKEN_URI
         self._renew = f"run {LOGIN}" if google else f"have {host_of(self._token_uri)}, which gave it, write {path} anew"
 
@@ -158,7 +183,7 @@ class MetadataServer:
     mints = True
 
     def __init__(self, request: GoogleRequest | None = None) -> None:
-        self._request = request or _request_for("http://localhost")  # never through an HTTP proxy
+        self._request = request or request_to("http://localhost")  # never through an HTTP proxy
 
     def fetch(self, audience: str) -> IdToken:
         """Ask the metadata server, which google-auth finds (`GCE_METADATA_HOST`, `GCE_METADATA_IP`)."""
@@ -189,30 +214,17 @@ def _has_its_own_token_endpoint(info: Mapping[str, Any]) -> bool:
     return bool(host) and not any(f".{host}".endswith(f".{domain}") for domain in (GOOGLE_UNIVERSE, universe))
 
 
-def _request_for(url: str) -> GoogleRequest:
-    """google-auth's transport with a time limit; this machine's own addresses go past any HTTP proxy.
-
-    It follows no redirect: a 307 would have the login, which is in the body, sent to another host.
-    """
-    import requests
-    from google.auth.transport.requests import Request
-
-    session = requests.Session()
-    session.trust_env = not is_loopback(host_of(url))
-    over_requests: GoogleRequest = Request(session)  # pyright: ignore[reportUnknownVariableType]
-
-    def request(*args: Any, timeout: int = ENDPOINT_SECONDS, **kwargs: Any) -> Any:
-        return over_requests(*args, timeout=timeout, allow_redirects=False, **kwargs)
-
-    return request
-
-
 def _refresh(build: Callable[[], _Refreshable], request: GoogleRequest, name: str, step: str) -> _Refreshable:
     """Build google-auth's credentials and refresh them, its errors turned into ours."""
     from google.auth import exceptions
 
     try:
         made = build()
+    except AuthError:
+        raise
+    except Exception as error:  # whatever google-auth stumbles over is in the file
+        raise CredentialsFileError(f"The {name} is not usable: {_first(error)}. {step}") from error
+    try:
         made.refresh(request)
     except exceptions.TransportError as error:
         raise _unavailable(name, error) from error
@@ -220,17 +232,16 @@ def _refresh(build: Callable[[], _Refreshable], request: GoogleRequest, name: st
         if bool(cast("Any", error).retryable) or _caused_by(error, exceptions.TransportError):
             raise _unavailable(name, error) from error
         raise CredentialsRefusedError(f"The {name} was refused: {_first(error)}. {step}") from error
-    except AuthError:
-        raise
-    except (exceptions.GoogleAuthError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CredentialsFileError(f"The {name} is not usable: {_first(error)}. {step}") from error
+    except Exception as error:  # the endpoint's answer may be anything, and google-auth takes it for what it should be
+        said = f"{type(error).__name__}: {_first(error)}"
+        raise CredentialsRefusedError(f"The {name} got an answer that holds no token ({said}). {step}") from error
     return made
 
 
 def _unavailable(name: str, error: Exception) -> TokenEndpointUnavailableError:
     return TokenEndpointUnavailableError(
-        f"No token from the {name}: its token endpoint did not answer ({connection_reason(error)}). "
-        "Check the network (or that the local cloud is up), then try again."
+        f"No token from the {name}: its token endpoint gave no answer that can be used "
+        f"({_brief(connection_reason(error))}). Check the network (or that the local cloud is up), then try again."
     )
 
 
@@ -240,8 +251,12 @@ def _caused_by(error: Exception, kind: type[Exception]) -> bool:
 
 def _first(error: Exception) -> str:
     """The first line of an error, without the JSON that google-auth puts behind it."""
-    text = str(error.args[0] if error.args else error)
-    return (text.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return _brief(str(error.args[0] if error.args else error)) or type(error).__name__
+
+
+def _brief(text: str) -> str:
+    lines = text[: 10 * _SAID_AT_MOST].strip().splitlines()
+    return inert(lines[0].rstrip("."), _SAID_AT_MOST) if lines else ""
 
 
 def google_api(environ: Mapping[str, str]) -> Callable[..., tuple[int, Mapping[str, Any]]]:
@@ -252,30 +267,31 @@ def google_api(environ: Mapping[str, str]) -> Callable[..., tuple[int, Mapping[s
     """
     import google.auth
     from google.auth import exceptions
-    from google.auth.transport.requests import AuthorizedSession
 
+    endpoints = [value for name, value in environ.items() if name.endswith("_CUSTOM_ENDPOINT")]
+    request = request_to(next((one for one in endpoints if is_loopback(host_of(one))), ""))
     try:
         look: Any = google.auth.default  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        credentials: Any = look(scopes=["https://www.googleapis.com/auth/cloud-platform"])[0]
+        credentials: Any = look(scopes=["https://www.googleapis.com/auth/cloud-platform"], request=request)[0]
     except exceptions.DefaultCredentialsError as error:
         raise NoCredentialsError(f"No Google credentials on this machine. Run {LOGIN}.") from error
     if hasattr(credentials, "with_always_use_jwt_access"):
         credentials = credentials.with_always_use_jwt_access(True)  # no token endpoint is asked, on any cloud
-    session: Any = AuthorizedSession(credentials)
-    endpoints = [value for name, value in environ.items() if name.endswith("_CUSTOM_ENDPOINT")]
-    session.trust_env = not any(is_loopback(host_of(one)) for one in endpoints)
 
     def ask(method: str, url: str, body: Mapping[str, Any] | None = None) -> tuple[int, Mapping[str, Any]]:
+        headers: dict[str, str] = {"content-type": "application/json"} if body is not None else {}
+        sent = None if body is None else json.dumps(body).encode()
         try:
-            answer = session.request(method, url, json=body, timeout=ENDPOINT_SECONDS, allow_redirects=False)
-        except exceptions.RefreshError as error:
-            return 401, {"error": {"message": _first(error)}}
+            credentials.before_request(request, method, url, headers)
+            answer = request(url=url, method=method, body=sent, headers=headers)
         except exceptions.TransportError as error:
-            raise ConnectionError(connection_reason(error)) from error
+            raise ConnectionError(_brief(connection_reason(error))) from error
+        except Exception as error:  # the token endpoint's answer may be anything
+            return 401, {"error": {"message": _first(error)}}
         try:
-            found: object = answer.json()
-        except ValueError:
+            found: object = json.loads(answer.data)
+        except (ValueError, RecursionError):
             found = {}
-        return int(answer.status_code), cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+        return int(answer.status), cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
     return ask

@@ -6,13 +6,18 @@ the next in time) and whom it names (to tell a person under which name they were
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from google.auth import jwt
 
 from mcpfleet.errors import CredentialsRefusedError
+
+_JWT: Final = re.compile(r"[A-Za-z0-9_=-]+\.[A-Za-z0-9_=-]+\.[A-Za-z0-9_=-]*")
+"""What goes into a header; google-auth passes over other characters where it decodes."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,15 @@ class IdToken:
         """
         text = text.strip()
         try:
+            if not _JWT.fullmatch(text):
+                raise ValueError("it is not three words of base64url")
             # google-auth is not annotated here; it returns the payload's JSON object.
             claims = cast("Mapping[str, Any]", jwt.decode(text, verify=False))  # pyright: ignore[reportUnknownMemberType]
             expires_at = float(claims["exp"])
             issued_at = float(claims["iat"]) if "iat" in claims else None
-        except (ValueError, KeyError, TypeError) as error:
+            if not math.isfinite(expires_at) or not math.isfinite(issued_at or 0.0):
+                raise ValueError("it does not say when it expires")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             kind = "an OAuth access token" if text.startswith("ya29.") else "something else"
             raise CredentialsRefusedError(
                 f"{origin} gave {kind}, not an ID token (a JWT with an expiry). "

@@ -22,7 +22,7 @@ class Pieces(httpx2.AsyncByteStream):
             yield self.left.pop(0)
 
 
-async def read(pieces, in_all=None, times=1, brackets=1000, **headers):
+async def read(pieces, in_all=None, times=1, brackets=1000, status=200, **headers):
     """The body as the client gets it, and the pieces that were never taken."""
     streams = [Pieces(pieces) for _ in range(times)]
     named = {key.replace("_", "-"): value for key, value in headers.items()}
@@ -30,7 +30,7 @@ async def read(pieces, in_all=None, times=1, brackets=1000, **headers):
     def answer(_request):
         stream = streams[min(answer.count, times - 1)]
         answer.count += 1
-        return httpx2.Response(200, headers=named, stream=stream)
+        return httpx2.Response(status, headers=named, stream=stream)
 
     answer.count = 0
     hooks = {"response": [Bound(LIMIT, in_all, brackets)]}
@@ -55,6 +55,12 @@ async def test_a_stream_may_go_on_for_long_if_its_events_are_short():
     assert await read([event] * 100, content_type="text/event-stream") == event * 100
     with pytest.raises(TooLargeError):
         await read([event, *[b"data: " + b"x" * 100 + b"\n"] * 20], content_type="text/event-stream")
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+async def test_a_refusal_that_calls_itself_a_stream_has_the_bound_of_an_answer(status):
+    with pytest.raises(TooLargeError):
+        await read([b"data: " + b"x" * 500 + b"\n\n"] * 3, status=status, content_type="text/event-stream")
 
 
 async def test_an_answer_of_many_objects_is_left_though_its_bytes_are_few():

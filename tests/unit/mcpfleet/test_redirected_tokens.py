@@ -1,12 +1,10 @@
 """An ID token goes to the origin that it is for, whatever redirects a server sends and a client follows."""
 
-import io
-
 import httpx2
 import pytest
-import requests
 
 from mcpfleet.auth import IdTokenAuth, IdTokens
+from mcpfleet.endpoints import request_to
 from mcpfleet.errors import AuthError
 from mcpfleet.service import HttpClients, Server
 from mcpfleet.sources import source_from_file
@@ -111,18 +109,14 @@ async def test_the_token_is_not_shown_by_what_shows_a_request(google, tokens):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_token_endpoint_that_redirects_takes_no_login_to_another_host(monkeypatch, login_file, status):
+def test_a_token_endpoint_that_redirects_takes_no_login_to_another_host(login_file, status):
     asked = []
 
-    def send(_adapter, request, **_options):
-        asked.append(request.url)
-        answer = requests.Response()
-        answer.status_code, answer.request, answer.url = status, request, request.url
-        answer.headers["location"] = "https://evil.dev/take"
-        answer.raw = io.BytesIO()
-        return answer
+    def answer(request):
+        asked.append(request.url.host)
+        return httpx2.Response(status, headers={"location": "https://evil.dev/take"})
 
-    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
+    request = request_to("", httpx2.MockTransport(answer))
     with pytest.raises(AuthError):
-        source_from_file(login_file()).fetch(AUDIENCE)
-    assert {url.split("/")[2] for url in asked} == {"oauth2.googleapis.com"}
+        source_from_file(login_file(), request).fetch(AUDIENCE)
+    assert set(asked) == {"oauth2.googleapis.com"}

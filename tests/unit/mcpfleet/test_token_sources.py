@@ -93,7 +93,9 @@ def test_a_token_endpoint_that_does_not_answer_is_no_refusal(google, key_file):
         )
 
     google.answer = down
-    with pytest.raises(TokenEndpointUnavailableError, match=r"did not answer \(Connection refused\).*try again"):
+    with pytest.raises(
+        TokenEndpointUnavailableError, match=r"no answer that can be used \(Connection refused\).*try again"
+    ):
         source_from_file(key_file(), google).fetch(AUDIENCE)
 
 
@@ -229,40 +231,19 @@ def test_a_token_command_that_is_none_is_refused_at_once(command):
 
 
 @pytest.fixture
-def iam(monkeypatch, google, google_answer):
-    """IAM Credentials, and the source's token endpoint: google-auth asks the first through a session of its own."""
+def iam(google, google_answer):
+    """IAM Credentials, and the source's token endpoint."""
 
-    class Answer:
-        def __init__(self, status, body):
-            self.status_code, self._body = status, body
+    def request(url, body=None, headers=None, **_):
+        if not url.endswith(":generateIdToken"):
+            return google_answer(200, {"access_token": "ya29.s", "expires_in": 3599})
+        asked.append(url)
+        assert {name.lower(): value for name, value in headers.items()}["authorization"] == "Bearer ya29.s"
+        if google.answer:
+            return google_answer(403, {"error": {"message": "denied"}})
+        return google_answer(200, {"token": google.mint(json.loads(body)["audience"], BOT)})
 
-        def json(self):
-            return self._body
-
-    class Session:
-        def __init__(self, *_arguments, **_options):
-            pass
-
-        def post(self, url, headers=None, data=None):
-            asked.append(url)
-            denied = {"error": {"message": "denied"}}
-            token = {"token": google.mint(json.loads(data)["audience"], BOT)}
-            return Answer(403, denied) if google.answer else Answer(200, token)
-
-        def configure_mtls_channel(self):
-            pass
-
-        def close(self):
-            pass
-
-    asked = []
-    monkeypatch.setattr("google.auth.transport.requests.AuthorizedSession", Session)
-
-    def request(url, **_):
-        answer = {"accessToken": "ya29.x", "expireTime": "2099-01-01T00:00:00Z"}
-        return google_answer(200, {"access_token": "ya29.s", "expires_in": 3599, **answer})
-
-    request.asked = asked
+    asked = request.asked = []
     return request
 
 

@@ -1,0 +1,48 @@
+"""A token endpoint that does its worst: whoever wants a token of it ends, says why in a line, and stays small."""
+
+import json
+
+import pytest
+
+from tests.integration.hostile import ATTACKS, MEMORY, Hostile, login, refusing, run
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def gate():
+    """A server that wants a token."""
+    server = Hostile(refusing)
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=ATTACKS, ids=lambda name: name.replace(" ", "-"))
+def endpoint(request):
+    server = Hostile(ATTACKS[request.param])
+    yield server
+    server.close()
+    assert not server.leaked
+
+
+def test_whoever_wants_a_token_is_told_in_a_line_why_there_is_none(endpoint, gate, tmp_path):
+    text, code, peak = run("verify", f"--url={gate.url}", f"--credentials={login(tmp_path, endpoint.url)}")
+    assert code == 1
+    (line,) = text.strip().splitlines()
+    assert line.startswith("Error: ")
+    assert len(line) < 1000
+    assert "\x1b" not in line
+    assert peak < MEMORY
+
+
+@pytest.mark.parametrize("command", ["doctor", "proxy", "connect"])
+def test_each_program_that_wants_a_token_says_so_in_its_own_way(gate, tmp_path, command):
+    endpoint = Hostile(ATTACKS["a body without end"])
+    where = [gate.url] if command == "doctor" else [f"--url={gate.url}"]
+    call = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}) + "\n"
+    text, code, peak = run(command, *where, f"--credentials={login(tmp_path, endpoint.url)}", stdin=call)
+    assert code == (0 if command == "connect" else 1)
+    assert "MCPFLEET_MAX_ANSWER" in text
+    assert "Traceback" not in text
+    assert peak < MEMORY
+    endpoint.close()
