@@ -24,6 +24,8 @@ def main() -> int:
             logging.getLogger("mcp_client").critical("%s", mistake)
         return 2
     logs.install(settings.log_level, settings.project)
+    # What the SDK has to say of a failure is in the line of the question, without the traceback.
+    logging.getLogger("mcp.client.streamable_http").setLevel(logging.CRITICAL)
 
     # The SDK's import takes most of the start; a wrong environment is told before it.
     import uvicorn

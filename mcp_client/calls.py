@@ -10,17 +10,25 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httpx2
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
+from mcp_types import Tool
 
+from mcpfleet.bounds import IN_ALL, max_answer
 from mcpfleet.service import HttpClients, Server, Sleep, connections
+from mcpfleet.shown import in_a_line
 from mcpfleet.sources import DefaultSource, TokenSource
 
 Result = dict[str, Any]
+
+_PAGES: Final = 100
+"""Pages of a list of tools that are read at most."""
+_SAID: Final = 900
+"""Characters of an error that are passed on."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +58,7 @@ class Fleet:
         self._pool = connections(timeout, transport, sleep)
         identity = source or DefaultSource()
         self._http = {
-            name: HttpClients(server, identity=identity, pool=self._pool, timeout=timeout)
+            name: HttpClients(server, identity=identity, pool=self._pool, timeout=timeout, in_all=IN_ALL * max_answer())
             for name, server in servers.items()
         }
 
@@ -67,7 +75,7 @@ class Fleet:
         """What each server can do."""
 
         async def look(client: Client) -> Result:
-            listed = (await client.list_tools()).tools
+            listed = await _listed(client)
             return {"tools": [{"name": one.name, "description": one.description} for one in listed]}
 
         return await self._all(names, "tools/list", look)
@@ -76,8 +84,7 @@ class Fleet:
         """Call one tool of each server that has it; the others are left out unless none has it."""
 
         async def do(client: Client) -> Result:
-            listed = {one.name for one in (await client.list_tools()).tools}
-            if tool not in listed:
+            if tool not in {one.name for one in await _listed(client)}:
                 return {"error": {"status": None, "message": f"it has no tool {tool}"}, "lacks": True}
             result = await client.call_tool(tool, dict(arguments))
             said = result.model_dump(by_alias=True, mode="json", exclude_none=True)
@@ -132,12 +139,25 @@ class Fleet:
             case MCPError():
                 data: object = error.error.data
                 said: Any = cast("dict[str, Any]", data).get("mcpfleet") if isinstance(data, dict) else None
-                return {"status": said["status"] if said else None, "message": error.error.message}
+                return {"status": said["status"] if said else None, "message": in_a_line(error, _SAID)}
             case TimeoutError():
                 origin = self._servers[name].target.origin
                 return {"status": None, "message": f"{origin} did not answer within {self._timeout:g} s."}
             case _:
-                return {"status": None, "message": f"{type(error).__name__}: {error}"}
+                return {"status": None, "message": f"{type(error).__name__}: {in_a_line(error, _SAID)}"}
+
+
+async def _listed(client: Client) -> list[Tool]:
+    """Every tool of a server."""
+    found: list[Tool] = []
+    cursor: str | None = None
+    for _ in range(_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        found += page.tools
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+    raise ValueError(f"its list of tools has not ended after {_PAGES} pages")
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -23,6 +23,7 @@ from mcpfleet.errors import AuthError
 from mcpfleet.guard import Refusal, refuse
 from mcpfleet.headers import request_headers, response_headers
 from mcpfleet.net import connection_reason
+from mcpfleet.shown import inert
 from mcpfleet.target import Target
 
 CONNECT_SECONDS = 30.0
@@ -177,8 +178,10 @@ class _Relay:
             await self._fail(504, text)(scope, receive, send)
             return
         except httpx2.TransportError as error:
-            reason = connection_reason(error)
-            text = f"Cannot reach {self._target.origin}: {reason}. Is the service deployed, and the URL right?"
+            reason = inert(connection_reason(error).rstrip("."), 300)
+            text = f"{self._target.origin} gave no answer that can be used: {reason}."
+            if isinstance(error, httpx2.ConnectError):
+                text = f"Cannot reach {self._target.origin}: {reason}. Is the service deployed, and the URL right?"
             await self._fail(502, text)(scope, receive, send)
             return
         try:

@@ -153,6 +153,7 @@ class HttpClients:
         identity: Who calls; by default the service's own account.
         pool: Connections to share; by default some of its own.
         timeout: Seconds that a client may wait, where its caller names no timeout: long enough for a cold start.
+        in_all: Bytes of all answers that one client gets; as many as come where it is not given.
         clock: Unix time in seconds.
     """
 
@@ -163,6 +164,7 @@ class HttpClients:
         identity: TokenSource | None = None,
         pool: httpx2.AsyncBaseTransport | None = None,
         timeout: float = 60.0,
+        in_all: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._server = server
@@ -172,6 +174,7 @@ class HttpClients:
             self._auth = IdTokenAuth(server.audience, source, header=server.header, clock=clock)
         self._pool = pool or connections(timeout)
         self._timeout = timeout
+        self._in_all = in_all
 
     def __call__(
         self,
@@ -191,7 +194,7 @@ class HttpClients:
             lambda: self._auth.tokens.caller if self._auth else Caller("this service", "", "no audience"),
             transport=_Shared(self._pool),
             headers={**AS_IT_IS, **(headers or {})},
-            event_hooks={"response": [Bound()]},
+            event_hooks={"response": [Bound(in_all=self._in_all)]},
             auth=auth or self._auth,
             timeout=self._timeout if timeout is None else timeout,
         )

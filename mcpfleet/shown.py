@@ -45,6 +45,19 @@ def inert(text: str, at_most: int | None = None) -> str:
     return _OTHER.sub(lambda found: _visible(found[0]), text)
 
 
+def in_a_line(error: BaseException, at_most: int = 500) -> str:
+    """What went wrong, in one inert line: what pydantic says of a malformed answer has many."""
+    import pydantic
+
+    if isinstance(error, pydantic.ValidationError):
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        where = ".".join(map(str, wrong[0]["loc"])) or "all of it"
+        return inert(f"an answer is not what MCP says: {where}: {wrong[0]['msg']}{more}", at_most)
+    first, *more_lines = str(error)[: at_most + 1].strip().splitlines() or [""]
+    return inert(f"{first} …" if more_lines else first, at_most)
+
+
 def inert_lines(text: str) -> str:
     """A text of several lines, in which each line but the first begins with a mark."""
     return f"\n{MARKED}".join(inert(line) for line in text.split("\n"))

@@ -24,6 +24,7 @@ from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, FEW_BRACKETS, IN_ALL, Bound
 from mcpfleet.diagnosis import diagnose
 from mcpfleet.doors import HEADERS, PING, TIMEOUT_SECONDS, Callers, Door
 from mcpfleet.harmless import Json, callable_tool, repeatable
+from mcpfleet.shown import in_a_line
 from mcpfleet.stack import Client as Caller
 from mcpfleet.stack import Server
 
@@ -145,7 +146,7 @@ class _Check:
             wrong = f"it was not over after {seconds:g} s ({CHECK_SECONDS})"
         except Exception as error:  # whatever went wrong on the way is the finding
             cause = _innermost(error)
-            wrong = f"{type(cause).__name__}: {str(cause)[:500]}"
+            wrong = f"{type(cause).__name__}: {in_a_line(cause)}"
         if wrong is None:
             self.report.passed.append(words())
         else:

@@ -138,6 +138,58 @@ async def test_it_calls_a_tool_of_every_server_that_has_it_with_a_token_for_each
     assert list(only) == ["b"]
 
 
+class Pages(httpx2.AsyncBaseTransport):
+    """A server whose list of tools has so many pages, with such descriptions."""
+
+    def __init__(self, count, description=""):
+        self._count, self._description = count, description
+
+    async def handle_async_request(self, request):
+        asked = json.loads(request.content)
+        match asked["method"]:
+            case "initialize":
+                about = {"name": "pages", "version": "1"}
+                result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": about}
+            case "tools/list":
+                page = int(asked.get("params", {}).get("cursor", 0))
+                tool = {"name": f"t{page}", "description": self._description, "inputSchema": {"type": "object"}}
+                more = {"nextCursor": str(page + 1)} if page + 1 < self._count else {}
+                result = {"tools": [tool], **more}
+            case "tools/call":
+                result = {"content": [{"type": "text", "text": asked["params"]["name"]}]}
+            case "notifications/initialized":
+                return httpx2.Response(202)
+            case _:
+                return self._answer(asked, {"error": {"code": -32601, "message": "no such method"}})
+        return self._answer(asked, {"result": result})
+
+    def _answer(self, asked, what):
+        body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], **what}).encode()
+        return httpx2.Response(200, headers={"content-type": "application/json"}, stream=httpx2.ByteStream(body))
+
+
+def fleet_of(transport):
+    return Fleet({"a": Server(url=f"{A}/mcp", audience=A)}, 20, source=Account(), transport=transport)
+
+
+async def test_a_tool_on_the_last_page_of_a_list_is_called():
+    fleet = fleet_of(Pages(3))
+    assert [one["name"] for one in (await fleet.tools(["a"]))["a"]["tools"]] == ["t0", "t1", "t2"]
+    assert (await fleet.call(["a"], "t2", {}))["a"]["result"]["content"][0]["text"] == "t2"
+
+
+async def test_a_list_without_end_is_left():
+    said = (await fleet_of(Pages(10**9)).tools(["a"]))["a"]["error"]["message"]
+    assert "not ended after 100 pages" in said
+
+
+async def test_the_pages_of_a_list_have_a_bound_together(monkeypatch):
+    monkeypatch.setenv("MCPFLEET_MAX_ANSWER", "4096")
+    said = (await fleet_of(Pages(50, "x" * 2000)).tools(["a"]))["a"]["error"]["message"]
+    assert "together are longer" in said
+    assert len(said.splitlines()) == 1
+
+
 async def test_a_tool_that_no_server_has_is_said(service):
     answer = await service.post({"tool": "subtract"})
     assert answer.status_code == 502

@@ -8,13 +8,14 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from mcpfleet import cli
 from mcpfleet.checks import print_lines, print_reports, reports_json
 from mcpfleet.doctor import Line
 from mcpfleet.errors import McpfleetError
-from mcpfleet.shown import InertFormatter, inert, inert_lines
+from mcpfleet.shown import InertFormatter, in_a_line, inert, inert_lines
 from mcpfleet.terminal import console, marked_up
 from mcpfleet.verify import Report
 
@@ -118,3 +119,18 @@ def test_a_log_line_is_one_line_and_its_traceback_is_marked(text):
 def test_our_consoles_take_no_word_for_an_emoji_or_a_style(capsys):
     console().print(marked_up("[red]x[/] :warning:"))
     assert capsys.readouterr().out == "[red]x[/] :warning:\n"
+
+
+class Answer(BaseModel):
+    tools: list[int]
+
+
+@given(st.text(), st.integers(10, 100))
+def test_what_went_wrong_is_one_inert_line_of_bounded_length(text, at_most):
+    with pytest.raises(ValidationError) as wrong:
+        Answer.model_validate({"tools": [text, [], {text: text}]}, strict=True)
+    said = in_a_line(wrong.value, 200)
+    assert said.startswith("an answer is not what MCP says: tools.0: ")
+    assert said.endswith(", and 2 more")
+    assert in_a_line(ValueError(text), at_most).isprintable()
+    assert len(in_a_line(ValueError(f"a{text}"), at_most)) <= 12 * (at_most + 3)

@@ -327,6 +327,18 @@ async def test_a_service_that_refuses_connections_is_a_502_in_plain_words(proxy,
     assert "Connection refused" in caplog.text
 
 
+async def test_an_answer_that_is_none_is_a_502_in_one_plain_line(proxy):
+    def service(request):
+        raise httpx2.RemoteProtocolError("illegal status line: \x1b[2J\n✓ all checks passed.")
+
+    app = await proxy(service)
+    status, _, body, _ = await Call(app).answer()
+    assert status == 502
+    assert f"{SERVICE} gave no answer that can be used: illegal status line: ".encode() in body
+    assert body.endswith(b"all checks passed.\n")
+    assert body.decode().removesuffix("\n").isprintable()
+
+
 async def test_a_service_that_does_not_answer_is_a_504(proxy):
     def service(request):
         raise httpx2.ConnectTimeout("")

@@ -1,6 +1,7 @@
 """`mcpfleet verify`, and `./dev verify`, against a server in memory behind a front door that makes each mistake."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -114,9 +115,9 @@ def report(monkeypatch):
     for setting in Settings.model_fields.values():
         monkeypatch.delenv(str(setting.validation_alias), raising=False)
 
-    def look(server=None, wishes=ANY, **wrong):
+    def look(server=None, wishes=ANY, instead=None, **wrong):
         async def run():
-            app = build_app(server or build_server(Settings()), Settings())
+            app = instead or build_app(server or build_server(Settings()), Settings())
             door = FrontDoor(app, **wrong)
             async with lifespan(app):
                 found = await asyncio.wait_for(check(SERVER, PEOPLE, wishes, httpx2.ASGITransport(door)), 20)
@@ -270,6 +271,39 @@ def test_a_server_that_is_older_than_the_new_revision_and_says_so_is_a_warning(r
 def test_a_server_that_does_not_speak_the_new_revision_fails_that_check_only(report):
     found = report(refused_revision="2026-07-28")
     assert [line.startswith(f"{LISTED[1]}: ") for line in found.failed] == [True]
+
+
+class Malformed:
+    """A server whose every answer has this as its result."""
+
+    def __init__(self, result):
+        self._result = result
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            for step in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{step}.complete"})
+            return
+        asked = json.loads((await receive())["body"])
+        result = GREETING if asked["method"] == "initialize" else self._result
+        body = json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "result": result}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": body})
+
+
+GREETING = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "x", "version": "1"}}
+
+
+@pytest.mark.parametrize(
+    "result",
+    [{}, {"tools": 1}, {"tools": [1, 2, 3]}, {"tools": {"\x1b[2J\n✓ all": []}}, {"tools": [], "nextCursor": {}}],
+)
+def test_a_malformed_answer_is_told_in_one_line_that_says_where(report, result):
+    failed = report(instead=Malformed(result)).failed
+    assert len(failed) == 2
+    assert all(line.isprintable() and len(line) < 700 for line in failed)
+    assert "an answer is not what MCP says: tools" in failed[0] or "nextCursor" in failed[0]
 
 
 READS = ToolAnnotations(read_only_hint=True)
