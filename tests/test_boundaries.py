@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.fleet.words import is_seen
+from mcpfleet.shown import inert
+
 ROOT = Path(__file__).parents[1]
 CONTAINERS = ("mcp_server", "mcp_client", "stdio_bridge")
 
@@ -433,6 +436,12 @@ def test_every_component_and_every_part_of_the_vocabulary_is_scanned():
 
 def test_the_program_stays_short_enough_to_be_read_at_once():
     assert len((ROOT / "__main__.py").read_text().splitlines()) < 40
+
+
+def test_the_fleet_and_the_reader_of_its_outputs_hold_the_same_characters_for_seen():
+    """`infra` and `mcpfleet` cannot share a module; a reason that one takes and the other refuses would be useless."""
+    differ = [code for code in range(sys.maxunicode + 1) if is_seen(chr(code)) != (inert(chr(code)) == chr(code))]
+    assert not differ
 
 
 def test_what_two_containers_both_need_is_one_text_in_two_places():

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator
 
+from infra.fleet import words
 from infra.fleet.kinds import Kind, pattern
 from infra.fleet.values import matching
 
@@ -125,13 +126,11 @@ Scope = Annotated[
 
 
 def _reason(value: str) -> str:
-    text = value.strip()
-    if len(text) < 10 or len(text) > 256 or "\n" in text:
-        raise ValueError(
-            "has to say, in one line of 10 to 256 characters, why anybody on the internet may call this server;"
-            ' write for instance "public documentation search, no private data"'
-        )
-    return text
+    return words.a_reason(
+        value,
+        "why anybody on the internet may call this server; write for instance"
+        ' "public documentation search, no private data"',
+    )
 
 
 Reason = Annotated[str, AfterValidator(_reason), Kind("text", "texts", "one line of 10 to 256 characters")]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
+from infra.fleet import words
 from infra.fleet.base import Model
 from infra.fleet.kinds import Kind, pattern
 
@@ -67,10 +68,7 @@ def _plain_role(value: str) -> str:
 
 
 def _reason(value: str) -> str:
-    text = value.strip()
-    if len(text) < 10 or len(text) > 256 or "\n" in text:
-        raise ValueError("has to say, in one line of 10 to 256 characters, what the server does with this role")
-    return text
+    return words.a_reason(value, "what the server does with this role")
 
 
 class PowerfulRole(Model):

@@ -2,8 +2,29 @@
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
+
+# Shown as nothing at all, though they are letters and marks to Python: fillers, and variation selectors.
+_INVISIBLE: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+
+
+def is_seen(text: str) -> bool:
+    """Whether each sign of *text* is shown as itself; what reads the outputs, `mcpfleet`, takes no others."""
+    return text.isprintable() and not _INVISIBLE.search(text)
+
+
+def a_reason(value: str, what: str) -> str:
+    """*value* as one line that says *what*.
+
+    Raises:
+        ValueError: It is none.
+    """
+    text = value.strip()
+    if len(text) < 10 or len(text) > 256 or not is_seen(text):
+        raise ValueError(f"has to say, in one line of 10 to 256 characters, all of which are seen, {what}")
+    return text
 
 
 def near(word: str, known: Sequence[str]) -> str | None:

@@ -105,7 +105,9 @@ def test_no_reason_is_good_enough_for_the_whole_project(role):
     assert "the whole project" in refusal({"role": role, "reason": WHY})
 
 
-@pytest.mark.parametrize("reason", ["", "because", " " * 20, "a\nb" * 10, "x" * 257])
+@pytest.mark.parametrize(
+    "reason", ["", "because", " " * 20, "a\nb" * 10, "x" * 257, "makes a topic\ufe0f", "makes a\u202etopic"]
+)
 def test_a_reason_says_something(reason):
     assert "roles[0].reason: has to say" in refusal({"role": "roles/run.admin", "reason": reason})
 

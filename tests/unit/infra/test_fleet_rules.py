@@ -150,6 +150,8 @@ REFUSED = [
     # access
     ({"access": {"public": {}}}, "access.public.reason: missing; add reason: documentation search without private"),
     ({"access": {"public": {"reason": "because"}}}, "access.public.reason: has to say, in one line of 10 to 256"),
+    ({"access": {"public": {"reason": "documentation \u26a0\ufe0f"}}}, "access.public.reason: has to say"),
+    ({"access": {"public": {"reason": "documentation\x1b[2J search"}}}, "access.public.reason: has to say"),
     ({"access": {"oauth": {}}}, "access.oauth.issuer: missing; add issuer:"),
     ({"access": {"oauth": {"issuer": "http://x.dev"}}}, "access.oauth.issuer: 'http://x.dev' is not an issuer; write"),
     ({"access": {"oauth": {"issuer": "https://x.dev", "scopes": ["a b"]}}}, "access.oauth.scopes[0]: 'a b' is not a "),
