@@ -158,7 +158,7 @@ class Builds:
     async def _finish(self, name: str, order: Order) -> None:
         build_id = name.rpartition("/")[2]
         may_log = order.logs and self._may(order.account, "logging.logEntries.create", name)
-        say = self._entries.writer(name.split("/")[1], build_id) if may_log else _silent
+        say = self._entries.writer(name.split("/")[1], build_id) if may_log else _Silent()
         if order.logs and not may_log:
             self._change(name, {"warnings": [{"priority": "WARNING", "text": _NO_LOGS.format(order.account)}]})
         try:
@@ -166,20 +166,20 @@ class Builds:
                 place = _Place(Path(scratch), say)
                 async with asyncio.timeout(order.timeout):
                     results = await self._built(name, order, place)
-            say("DONE")
+            say.end("DONE")
             self._ended(name, "SUCCESS", {"results": results})
         except _FailedError as failed:
-            say(f"ERROR: {failed}")
+            say.end(f"ERROR: {failed}")
             self._ended(name, "FAILURE", _failure(self.get(name), failed))
         except TimeoutError:
-            say("TIMEOUT")
-            say("ERROR: context deadline exceeded")
+            say.end("TIMEOUT")
+            say.end("ERROR: context deadline exceeded")
             self._ended(
                 name, "TIMEOUT", {"statusDetail": "build step exceeded its timeout", **_timed_out(self.get(name))}
             )
         except asyncio.CancelledError:
-            say("CANCELLED")
-            say("ERROR: context canceled")
+            say.end("CANCELLED")
+            say.end("ERROR: context canceled")
             self._ended(name, "CANCELLED", {})
             raise
         except Exception as broken:
@@ -382,5 +382,10 @@ def _timed_out(build: Document) -> Document:
     return {"steps": steps}
 
 
-def _silent(_line: str) -> None:
-    pass
+class _Silent:
+    """The log of a build whose account may not write one."""
+
+    def __call__(self, _line: str) -> None:
+        pass
+
+    end = __call__

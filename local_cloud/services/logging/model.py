@@ -11,7 +11,49 @@ from local_cloud.store import Document
 LOG: Final = "cloudbuild"
 """The log that Cloud Build writes to, and the only one here."""
 _BYTES: Final = 8 * 2**20
+_LAST: Final = 4096
+"""Characters of how a build ended."""
 _ID: Final = re.compile(r"[0-9a-f-]{36}")
+
+
+class Writer:
+    """Adds lines to a log, eight megabytes at most; what is beyond them is left out, and that is said.
+
+    Args:
+        path: The log's file.
+        project: Whose it is.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, path: Path, project: str, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._project = project
+        self._clock = clock
+        self._left = _BYTES
+        self._full = False
+
+    def __call__(self, line: str) -> None:
+        """Add what a build says, whatever that is."""
+        text = self._entries(line)
+        if not self._full and len(text) <= self._left:
+            self._add(text)
+        elif not self._full:
+            self._full = True
+            self._add(self._entries(f"(a log has {_BYTES} bytes here: what the build said from here on is left out)"))
+
+    def end(self, line: str) -> None:
+        """Add Cloud Build's own word of how it ended, which has its place in any log."""
+        self._add(self._entries(line[:_LAST]))
+
+    def _entries(self, line: str) -> bytes:
+        now = wire.stamp(self._clock())
+        lines = line.splitlines() or [""]
+        return "".join(f"{now} {self._project} {one}\n" for one in lines).encode("utf-8", "replace")
+
+    def _add(self, text: bytes) -> None:
+        self._left -= len(text)
+        with self._path.open("ab") as file:
+            file.write(text)
 
 
 class Entries:
@@ -30,22 +72,10 @@ class Entries:
         """Where a person reads the log of *build*: there is no console here, but a file."""
         return self._file(build).absolute().as_uri()
 
-    def writer(self, project: str, build: str) -> Callable[[str], None]:
-        """What adds a line to the log of *build*; beyond eight megabytes lines are left out."""
+    def writer(self, project: str, build: str) -> "Writer":
+        """What adds lines to the log of *build*."""
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._file(build)
-        size = 0
-
-        def write(line: str) -> None:
-            nonlocal size
-            now = wire.stamp(self._clock())
-            text = "".join(f"{now} {project} {one}\n" for one in line.splitlines() or [""])
-            size += len(text)
-            if size < _BYTES or line.startswith(("ERROR", "DONE", "TIMEOUT", "CANCELLED")):
-                with path.open("a", encoding="utf-8", errors="replace") as file:
-                    file.write(text)
-
-        return write
+        return Writer(self._file(build), project, self._clock)
 
     def of(self, project: str, build: str) -> list[Document]:
         """The entries of *build*, in their order."""

@@ -91,6 +91,7 @@ class MemoryWorker:
 
     def __init__(self) -> None:
         self.steps: list[Ran] = []
+        self.says = ["building the weather"]
         self.pushed: list[tuple[str, str]] = []
         self.forgotten: list[str] = []
         self.failure: Exception | None = None
@@ -107,7 +108,8 @@ class MemoryWorker:
             if path.is_file()
         }
         self.steps.append(Ran(list(step.arguments), step.environment, files))
-        log("building the weather")
+        for line in self.says:
+            log(line)
         self.began.set()
         if self.held:
             try:

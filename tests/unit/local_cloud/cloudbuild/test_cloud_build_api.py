@@ -3,6 +3,8 @@
 import base64
 import io
 import tarfile
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from local_cloud.errors import GoogleError
 from local_cloud.services.cloudbuild.docker import command_of
+from local_cloud.services.cloudbuild.seams import StepError
 
 BUCKET = "acme-source"
 PARENT = "/cloudbuild/v1/projects/mcpfleet-local/locations/europe-west1"
@@ -398,6 +401,18 @@ def test_a_builds_log_is_read_in_pages_and_from_a_time_on(api, build, clock):
         ).status_code
         == 403
     )
+
+
+@pytest.mark.parametrize("begins", ["ERROR: ", "DONE", "TIMEOUT", "CANCELLED", "é", "x\n" * 1000, "x"])
+def test_no_line_of_a_build_passes_the_bound_of_its_log_and_its_end_is_told(api, build, worker, begins):
+    worker.says = [begins + "x" * 100_000] * 200
+    worker.failure = StepError("it broke " + "y" * 10**6)
+    made = run(api, build)
+    log = Path(urlsplit(made["logUrl"]).path)
+    assert log.stat().st_size < 9 * 2**20
+    *_, left_out, last = log.read_text().splitlines()
+    assert "is left out" in left_out
+    assert "ERROR: build step 0" in last
 
 
 @pytest.mark.parametrize(
