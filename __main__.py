@@ -5,22 +5,23 @@ from pathlib import Path
 
 import pulumi
 
-from infra import apis
-from infra.components.foundation import Foundation, FoundationArgs
-from infra.components.mcp_client import McpClient, McpClientArgs
-from infra.components.mcp_server import McpServer, McpServerArgs
-from infra.components.service_mesh import ServiceMesh, ServiceMeshArgs
-from infra.fleet import FleetError, parse_fleet
-from infra.outputs import clients_output, servers_output
+from pulumi_mcpfleet import apis
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
+from pulumi_mcpfleet.components.mcp_client import McpClient, McpClientArgs
+from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.components.service_mesh import ServiceMesh, ServiceMeshArgs
+from pulumi_mcpfleet.fleet import FleetError, parse_fleet
+from pulumi_mcpfleet.outputs import clients_output, servers_output
 
+root = Path(__file__).parent
 project = pulumi.Config("gcp").require("project")
 try:
-    fleet = parse_fleet(pulumi.Config("mcpfleet").get_object("fleet"), root=Path(__file__).parent)
+    fleet = parse_fleet(pulumi.Config("mcpfleet").get_object("fleet"), root=root)
 except FleetError as error:
     raise pulumi.RunError(str(error)) from None
 
 regions, labels, needed = fleet.all_regions, fleet.labels, apis.of_fleet(fleet)
-shared = partial(FoundationArgs, project=project, region=regions[0], apis=needed, labels=labels)
+shared = partial(FoundationArgs, project=project, region=regions[0], apis=needed, root=root, labels=labels)
 foundation = Foundation("fleet", shared(registry=fleet.registry, cloud_build=fleet.cloud_build))
 of_server = partial(McpServerArgs, project=project, regions=regions, foundation=foundation, labels=labels)
 called, networks = fleet.meshed

@@ -3,8 +3,8 @@
 import sys
 from typing import Any
 
-from mcp_server.hosting import serve
-from mcp_server.settings import Settings
+from mcpfleet_server.hosting import serve
+from mcpfleet_server.settings import Settings
 
 
 def build(settings: Settings) -> Any:

@@ -15,12 +15,12 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from mcp_server import __version__
-from mcp_server.caller import current_caller
 from mcp_server.examples import asking, colors
 from mcp_server.examples.watching import LastCountdown
-from mcp_server.hosting.adapt import lowlevel_of
-from mcp_server.paging import paginate
-from mcp_server.settings import Settings
+from mcpfleet_server.caller import current_caller
+from mcpfleet_server.hosting.adapt import lowlevel_of
+from mcpfleet_server.paging import paginate
+from mcpfleet_server.settings import Settings
 
 # The tools change with a deployment only and are the same for every caller.
 _UNTIL_NEXT_DEPLOYMENT = CacheHint(ttl_ms=5 * 60 * 1000, scope="public")

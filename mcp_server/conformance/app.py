@@ -24,9 +24,9 @@ from mcp_types import (
 from pydantic import Field
 
 from mcp_server.conformance import asking, asking_2026
-from mcp_server.hosting.adapt import lowlevel_of
 from mcp_server.media import one_pixel_png, silent_wav
-from mcp_server.settings import Settings
+from mcpfleet_server.hosting.adapt import lowlevel_of
+from mcpfleet_server.settings import Settings
 
 Ctx = Context[Any, Any]
 

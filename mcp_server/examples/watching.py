@@ -10,7 +10,7 @@ from typing import Any, Final
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
 
-from mcp_server.hosting.adapt import lowlevel_of
+from mcpfleet_server.hosting.adapt import lowlevel_of
 
 URI: Final = "countdown://last"
 

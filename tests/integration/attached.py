@@ -14,10 +14,10 @@ import pulumi_gcp as gcp
 import uvicorn
 from pulumi import automation
 
-from local_cloud.app import create_app
-from local_cloud.cloud import Cloud
-from local_cloud.dataplane import RolloutError
-from local_cloud.settings import Settings
+from mcpfleet_local_cloud.app import create_app
+from mcpfleet_local_cloud.cloud import Cloud
+from mcpfleet_local_cloud.dataplane import RolloutError
+from mcpfleet_local_cloud.settings import Settings
 from tests.integration.checkout import free_port
 
 PROJECT = "mcpfleet-local"

@@ -16,8 +16,8 @@ import pytest
 
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.sources import source_from_file
-from workbench.background import Place, running
-from workbench.state import Recorded, deployed_stack, recorded
+from mcpfleet_local_cloud.commands.background import Place, running
+from mcpfleet_local_cloud.commands.state import Recorded, deployed_stack, recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 240
@@ -33,7 +33,7 @@ class Checkout:
     def begin(self, *command, **environment):
         """Start `./dev COMMAND`, without `./dev`'s own share: the Python environment is this one."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "workbench", *command],
+            [sys.executable, "-m", "devtools", *command],
             cwd=self.place.root,
             env={**os.environ, "MCPFLEET_PORT": str(self.place.port), "COLUMNS": "200", **environment},
             stdin=subprocess.DEVNULL,

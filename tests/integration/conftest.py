@@ -6,8 +6,8 @@ import docker
 import pytest
 import yaml
 
+from mcpfleet_local_cloud.commands.background import Place
 from tests.integration.checkout import ROOT, Checkout, free_port
-from workbench.background import Place
 
 
 @pytest.fixture(scope="session")

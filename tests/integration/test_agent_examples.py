@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from mcpfleet_local_cloud.commands.paths import Paths
 from tests.integration.checkout import ROOT
-from workbench.paths import Paths
 
 pytestmark = pytest.mark.integration
 

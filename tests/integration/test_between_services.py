@@ -16,7 +16,7 @@ import requests
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
-from local_cloud.runtime import remove_docker_objects
+from mcpfleet_local_cloud.runtime import remove_docker_objects
 from tests.integration.checkout import free_port
 
 pytestmark = pytest.mark.integration
@@ -73,7 +73,16 @@ class Cloud:
     def __init__(self, folder: Path) -> None:
         self.state = folder / "cloud"
         self.port = free_port()
-        command = [sys.executable, "-m", "local_cloud", "serve", "--state", str(self.state), "--port", str(self.port)]
+        command = [
+            sys.executable,
+            "-m",
+            "mcpfleet_local_cloud",
+            "serve",
+            "--state",
+            str(self.state),
+            "--port",
+            str(self.port),
+        ]
         with (folder / "log").open("w") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None

@@ -18,13 +18,13 @@ import pytest
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from benchmarks import hostile
-from benchmarks.soak import descendants, footprint, soak
+from devtools.bench import hostile
+from devtools.bench.soak import descendants, footprint, soak
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-BENCH = [sys.executable, str(ROOT / "benchmarks" / "stdio_server.py")]
+BENCH = [sys.executable, str(ROOT / "devtools" / "bench" / "stdio_server.py")]
 JSON = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 
 META = {"protocolVersion": "2026-07-28", "clientCapabilities": {}}
@@ -65,7 +65,7 @@ class Running:
         environment |= variables.get("environment", {})
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stdio_bridge"], cwd=ROOT, env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", "mcpfleet_bridge"], cwd=ROOT, env=environment, stdout=log, stderr=log
             )
 
     def until(self, condition, seconds=30):
@@ -195,7 +195,7 @@ def test_a_server_that_closes_its_input_is_replaced_and_its_calls_are_answered(r
 
 
 def test_a_server_that_crashes_all_the_time_fails_calls_with_a_reason_and_never_otherwise(bridge):
-    one = bridge([sys.executable, str(ROOT / "benchmarks" / "soak_server.py")], POOL=2)
+    one = bridge([sys.executable, str(ROOT / "devtools" / "bench" / "soak_server.py")], POOL=2)
     one.until(one.healthy)
     result = asyncio.run(soak(f"{one.url}/mcp", calls=3000, crash_every=20, vanish=10))
     assert result.wrong == []
@@ -226,7 +226,7 @@ def test_stderr_becomes_log_entries_and_a_flood_of_it_is_counted(raw):
     one.until(lambda: any(entry["message"] == "ERROR: it is late" for entry in one.entries()))
     entry = next(entry for entry in one.entries() if entry["message"] == "ERROR: it is late")
     assert entry["severity"] == "ERROR"
-    assert entry["logging.googleapis.com/labels"]["logger"] == "stdio_bridge.server"
+    assert entry["logging.googleapis.com/labels"]["logger"] == "mcpfleet_bridge.server"
     one.python("[print('line', number, file=sys.stderr) for number in range(20000)] and None")
     one.python("time.sleep(1.1) or print('after', file=sys.stderr, flush=True)")
     one.until(lambda: any(entry["message"] == "after" for entry in one.entries()))
@@ -371,7 +371,7 @@ def test_a_soak_leaves_no_process_no_descriptor_and_no_crossed_answer(raw, bridg
 def test_no_caller_sees_answers_or_ends_what_is_anothers_however_it_frames_its_calls(bridge, tmp_path, sessions):
     notes = tmp_path / "notes"
     variables = {**(hostile.SESSIONS if sessions else hostile.ENVIRONMENT), "HOSTILE_NOTES": str(notes)}
-    one = bridge([sys.executable, str(ROOT / "benchmarks" / "hostile_server.py")], environment=variables)
+    one = bridge([sys.executable, str(ROOT / "devtools" / "bench" / "hostile_server.py")], environment=variables)
     one.until(one.healthy)
     outcome = hostile.attack(f"{one.url}/mcp", notes, 1500, sessions=sessions)
     assert outcome.faults() == []

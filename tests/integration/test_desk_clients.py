@@ -1,6 +1,6 @@
 """Real desktop clients reach a private server of a deployed stack, through `mcpfleet connect` and `mcpfleet proxy`.
 
-The versions are those of tools/clients/package.json and uv.lock; docs/clients.md lists them.
+The versions are those of devtools/clients/package.json and uv.lock; docs/clients.md lists them.
 """
 
 import json
@@ -19,10 +19,10 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
+from devtools.node_packages import find_node_packages
+from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.setup.host import ThisHost
 from tests.integration.checkout import eventually
-from workbench.paths import Paths
-from workbench.setup.host import ThisHost
-from workbench.setup.node_packages import find_node_packages
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 

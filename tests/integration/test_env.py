@@ -13,10 +13,10 @@ import subprocess
 
 import pytest
 
+from mcpfleet_local_cloud.commands.background import DEFAULT_STACK as STACK
+from mcpfleet_local_cloud.commands.leftovers import inventory
 from tests.integration.attached import ENGINE
 from tests.integration.checkout import eventually
-from workbench.background import DEFAULT_STACK as STACK
-from workbench.leftovers import inventory
 
 pytestmark = pytest.mark.integration
 

@@ -6,8 +6,8 @@ import secrets
 import httpx2
 import pytest
 
+from mcpfleet_local_cloud.commands.admin import Admin
 from tests.integration.checkout import eventually
-from workbench.admin import Admin
 
 pytestmark = pytest.mark.integration
 

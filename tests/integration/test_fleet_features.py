@@ -14,7 +14,7 @@ import yaml
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
-from workbench.admin import Admin
+from mcpfleet_local_cloud.commands.admin import Admin
 
 pytestmark = pytest.mark.integration
 

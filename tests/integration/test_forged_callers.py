@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 ADA, BOB = "user:ada@mcpfleet.test", "user:bob@mcpfleet.test"
 GCLOUD = "32555940559.apps.googleusercontent.com"
 BASE = {"BASE_IMAGE": "mcpfleet/base:python3.13"}
-REFERENCE = {"source": {"build": "./mcp_server", "build_args": BASE}}
+REFERENCE = {"source": {"folder": ".", "dockerfile": "mcp_server/Dockerfile", "build_args": BASE}}
 TIME = {"source": {"stdio": {"pypi": "mcp-server-time==2026.10.19"}, "build_args": BASE}}
 IAP = {"access": {"iap": {"members": [ADA, BOB], "programmatic_clients": [GCLOUD]}}}
 SERVERS = {

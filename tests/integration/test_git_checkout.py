@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.sources import RecipeError
-from infra.sources.checkout import checkout
+from pulumi_mcpfleet.sources import RecipeError
+from pulumi_mcpfleet.sources.checkout import checkout
 
 pytestmark = pytest.mark.integration
 
@@ -237,7 +237,7 @@ def test_a_submodule_of_another_host_is_fetched_by_https_alone(tmp_path, address
 
 
 def test_submodules_that_name_each_other_come_to_an_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("infra.sources.checkout._NESTED", 2)
+    monkeypatch.setattr("pulumi_mcpfleet.sources.checkout._NESTED", 2)
     last = made(tmp_path / "r0", {"a": ""})
     for number in range(1, 5):
         last = made(tmp_path / f"r{number}", {"a": ""}, submodules={"next": (f"../r{number - 1}", head(last))})
@@ -339,9 +339,9 @@ def test_a_submodule_of_another_host_is_asked_for_as_a_stranger_would(tmp_path, 
     monkeypatch.delenv("GIT_CONFIG_GLOBAL", raising=False)
     # https is what other hosts are asked by; for this test a plain server stands in for one.
     monkeypatch.setattr(
-        "infra.sources.checkout.host_of", lambda address: ("", "other" if "x.git" in address else "ours")
+        "pulumi_mcpfleet.sources.checkout.host_of", lambda address: ("", "other" if "x.git" in address else "ours")
     )
-    monkeypatch.setattr("infra.sources.checkout._OTHERS", "http://")
+    monkeypatch.setattr("pulumi_mcpfleet.sources.checkout._OTHERS", "http://")
     with Listening() as other:
         outer = made(tmp_path / "outer", {"server.py": ""}, submodules={"lib": (f"{other.url}/x.git", "0" * 39 + "1")})
         with pytest.raises(RecipeError, match="git can't fetch"):

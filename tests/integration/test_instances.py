@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from local_cloud.dataplane import (
+from mcpfleet_local_cloud.dataplane import (
     BucketFolder,
     Container,
     EmptyDir,

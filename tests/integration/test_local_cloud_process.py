@@ -1,4 +1,4 @@
-"""`python -m local_cloud serve` as a process: how it begins, whom it refuses, how it ends."""
+"""`python -m mcpfleet_local_cloud serve` as a process: how it begins, whom it refuses, how it ends."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ class Process:
 
     def __init__(self, state: Path, port: int) -> None:
         self.state = state
-        command = [sys.executable, "-m", "local_cloud", "serve", "--state", str(state), "--port", str(port)]
+        command = [sys.executable, "-m", "mcpfleet_local_cloud", "serve", "--state", str(state), "--port", str(port)]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def ready(self) -> str:
@@ -49,7 +49,7 @@ class Process:
 
 @pytest.fixture
 def serve(tmp_path):
-    from local_cloud.runtime import remove_docker_objects
+    from mcpfleet_local_cloud.runtime import remove_docker_objects
 
     started: list[Process] = []
 

@@ -13,13 +13,13 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CreateMessageResult, ElicitResult, PromptReference, TextContent
 
+from devtools.node_packages import find_node_packages
+from devtools.peers import find_go_program, find_python_peers
+from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.phases import Phases
+from mcpfleet_local_cloud.commands.setup.host import ThisHost
 from tests.integration.mcp_server_process import ROOT, serving
 from tests.unit.mcp_server.table_of_clients import NEEDS_SESSION, TABLE
-from workbench.paths import Paths
-from workbench.phases import Phases
-from workbench.setup.host import ThisHost
-from workbench.setup.node_packages import find_node_packages
-from workbench.setup.peers import find_go_program, find_python_peers
 
 pytestmark = pytest.mark.integration
 

@@ -4,11 +4,11 @@ import os
 
 import pytest
 
+from devtools.node_packages import find_node_packages
+from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.setup.host import ThisHost
 from tests.integration.conformance_suite import run_suite
 from tests.integration.mcp_server_process import serving
-from workbench.paths import Paths
-from workbench.setup.host import ThisHost
-from workbench.setup.node_packages import find_node_packages
 
 pytestmark = pytest.mark.integration
 

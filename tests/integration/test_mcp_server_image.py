@@ -8,8 +8,8 @@ from contextlib import closing, suppress
 import docker
 import pytest
 
+from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE
 from tests.integration.mcp_server_process import ROOT
-from workbench.setup.base_image import BASE_IMAGE
 
 pytestmark = pytest.mark.integration
 
@@ -19,7 +19,11 @@ LIMIT_MIB = 120
 @pytest.fixture(scope="module")
 def image(engine):
     built, _ = engine.images.build(
-        path=str(ROOT / "mcp_server"), buildargs={"BASE_IMAGE": BASE_IMAGE}, network_mode="host", rm=True
+        path=str(ROOT),
+        dockerfile="mcp_server/Dockerfile",
+        buildargs={"BASE_IMAGE": BASE_IMAGE},
+        network_mode="host",
+        rm=True,
     )
     yield built
     with suppress(docker.errors.APIError):  # another build of the same file, at the same time, may stand on its layers

@@ -162,7 +162,7 @@ async def test_a_thread_that_never_returns_does_not_keep_the_process(tmp_path):
     program = tmp_path / "blocking.py"
     program.write_text(
         "import sys, threading\n"
-        "from mcp_server.hosting import serve\n"
+        "from mcpfleet_server.hosting import serve\n"
         "def build(settings):\n"
         "    from mcp.server.mcpserver import MCPServer\n"
         "    server = MCPServer('blocking')\n"
@@ -221,7 +221,7 @@ def test_a_wrong_environment_ends_the_process_with_2_and_a_line_for_each_mistake
 def test_what_no_request_has_asked_for_is_not_imported():
     program = (
         "import sys\n"
-        "from mcp_server.hosting import runner\n"
+        "from mcpfleet_server.hosting import runner\n"
         "runner._run = lambda *all: 0\n"
         "import mcp_server.__main__ as program\n"
         "assert runner.serve(program.build) == 0\n"

@@ -13,9 +13,9 @@ from google.protobuf import empty_pb2
 from pulumi.runtime.proto import plugin_pb2
 from pulumi.runtime.proto.provider_pb2_grpc import ResourceProviderStub
 
-from cloud_build import peers
+from mcpfleet_local_cloud.commands.processes import Processes
+from pulumi_mcpfleet.cloud_build import peers
 from tests.integration.checkout import ROOT, eventually
-from workbench.processes import Processes
 
 pytestmark = [
     pytest.mark.integration,
@@ -55,7 +55,7 @@ def stand_ins(folder):
     ready = folder / "ready.json"
     program = (
         "import os, subprocess, sys\n"
-        f"subprocess.run([sys.executable, '-m', 'local_cloud.plugins', '--ready-file', {str(ready)!r},"
+        f"subprocess.run([sys.executable, '-m', 'mcpfleet_local_cloud.plugins', '--ready-file', {str(ready)!r},"
         " '--until', str(os.getpid())])"
     )
     command = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)

@@ -53,7 +53,7 @@ def attached(google, tmp_path_factory):
         "GOOGLE_APPLICATION_CREDENTIALS": str(google.credentials / "deployer.json"),
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "local_cloud.plugins", "--ready-file", str(ready)], env=environment
+        [sys.executable, "-m", "mcpfleet_local_cloud.plugins", "--ready-file", str(ready)], env=environment
     )
     deadline = time.monotonic() + 60
     while not ready.exists():

@@ -86,7 +86,7 @@ def test_from_any_folder_a_command_and_its_arguments_reach_the_workbench(dev, wi
     done = dev("test", "-k", "a or b")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "started: -m workbench test -k a or b",
+        "started: -m devtools test -k a or b",
         "environment: installed from uv.lock",
     ]
 

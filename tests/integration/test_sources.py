@@ -95,6 +95,27 @@ def repositories(tmp_path_factory):
     daemon.wait(10)
 
 
+HEALTHY = (
+    PYTHON["server.py"]
+    .replace(
+        "@server.tool()",
+        """@server.custom_route("/health", ["GET"])
+        async def health(request):
+            return Response()
+        @server.tool()""",
+    )
+    .replace("import os\n", "import os\n        from starlette.responses import Response\n")
+)
+DOCKERFILE = """\
+ARG BASE_IMAGE
+FROM ${BASE_IMAGE}
+COPY requirements.txt server.py /srv/
+RUN python3 -m venv /venv && /venv/bin/pip install --quiet --no-cache-dir -r /srv/requirements.txt
+USER 1234:1234
+CMD ["/venv/bin/python", "/srv/server.py"]
+"""
+
+
 @pytest.fixture(scope="module")
 def image(engine, tmp_path_factory):
     """An image that holds a server which speaks stdio, and nothing of the bridge."""
@@ -114,12 +135,14 @@ def checkout(make_checkout, repositories, image):
     stack = yaml.safe_load(file.read_text())
     fleet = stack["config"]["mcpfleet:fleet"]
     write(checkout.place.root / "folder server", PYTHON)
+    write(checkout.place.root / "built server", {**PYTHON, "Dockerfile": DOCKERFILE, "server.py": HEALTHY})
     write(checkout.place.root / "stdio server", STDIO)
     write(checkout.place.root / "cloud server", {**PYTHON, ".gitignore": "*.secret", "a.secret": "not to be sent"})
     sources = {
         "weather": {"git": {"url": f"{address}/weather/.git", "ref": "main"}},
         "notes": {"git": {"url": f"{address}/notes/.git", "ref": "v1.0.0"}},
         "folder": {"folder": "./folder server"},
+        "built": {"build": "./built server"},
         "cloud": {"folder": "./cloud server", "builder": "cloud-build"},
         "imaged": {"stdio": {"image": image, "command": ["python3", "/srv/server.py"]}},
         "stdio-folder": {
@@ -155,6 +178,10 @@ def test_a_node_repository_without_a_dockerfile_runs_on_what_its_lock_file_says(
 
 def test_a_folder_without_a_dockerfile_is_served(first, checkout):
     assert answer(checkout, "folder", "weather", {"place": "Chur"}) == "sunny in Chur, says user 65532"
+
+
+def test_a_folder_is_built_by_its_own_dockerfile(first, checkout):
+    assert answer(checkout, "built", "weather", {"place": "Sion"}) == "sunny in Sion, says user 1234"
 
 
 def test_a_folder_that_cloud_build_built_is_served_and_its_log_was_shown(first, checkout):

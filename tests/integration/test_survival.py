@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
+from mcpfleet_local_cloud.commands.background import running
+from mcpfleet_local_cloud.commands.leftovers import inventory
 from tests.integration.checkout import eventually
-from workbench.background import running
-from workbench.leftovers import inventory
 
 pytestmark = pytest.mark.integration
 

@@ -10,9 +10,9 @@ import pytest
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from mcpfleet_local_cloud.commands.background import running
+from mcpfleet_local_cloud.commands.processes import Processes
 from tests.integration.checkout import ROOT, digest_of, eventually
-from workbench.background import running
-from workbench.processes import Processes
 
 pytestmark = pytest.mark.integration
 

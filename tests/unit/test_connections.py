@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from mcp_server.hosting.connection import MAX_HEAD
-from mcp_server.hosting.connection import Connection as OfServer
-from stdio_bridge.connection import Connection as OfBridge
+from mcpfleet_bridge.connection import Connection as OfBridge
+from mcpfleet_server.hosting.connection import MAX_HEAD
+from mcpfleet_server.hosting.connection import Connection as OfServer
 
 HEAD = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from infra.fleet import FleetError, parse_fleet
+from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 
 ROOT = Path(__file__).parents[3]
 GIT = {"url": "https://github.com/acme/weather.git", "ref": "v1"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pulumi
 import pytest
 
-from infra.fleet import FleetError
+from pulumi_mcpfleet.fleet import FleetError
 
 ROOT = Path(__file__).parents[3]
 

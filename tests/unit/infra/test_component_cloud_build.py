@@ -5,13 +5,12 @@ import json
 import pulumi
 import pytest
 
-from infra import naming
-from infra.apis import of_fleet
-from infra.components import image
-from infra.components.foundation import Foundation, FoundationArgs
-from infra.components.mcp_client import McpClient, McpClientArgs
-from infra.components.mcp_server import McpServer, McpServerArgs
-from infra.fleet import parse_fleet
+from pulumi_mcpfleet import naming
+from pulumi_mcpfleet.apis import of_fleet
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
+from pulumi_mcpfleet.components.mcp_client import McpClient, McpClientArgs
+from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.fleet import parse_fleet
 from tests.unit.infra.conftest import ACCOUNT, API, CLOUD_IMAGE, DIGEST, IMAGE, SERVICE
 
 BUCKET = "gcp:storage/bucket:Bucket"
@@ -22,17 +21,15 @@ FOLDER = {"folder": "./weather", "builder": "cloud-build"}
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def root(tmp_path):
     """The folder of Pulumi.yaml."""
     for name, text in {
         "weather/requirements.txt": "mcp==2.3.0\n",
         "weather/server.py": "",
         "own/deploy/Dockerfile": "FROM scratch",
-        "stdio_bridge/Dockerfile": "FROM x AS dependencies\nFROM x AS bridge\n",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(image, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -53,6 +50,7 @@ def up(deploy, root):
                 apis=of_fleet(parsed),
                 registry=parsed.registry,
                 cloud_build=parsed.cloud_build,
+                root=root,
                 labels={"team": "x"},
             ),
         )
@@ -99,7 +97,7 @@ def test_its_options_reach_cloud_build_in_its_own_words(up):
     [
         ({"build": "./own/deploy"}, "./own/deploy", "Dockerfile"),
         ({"folder": "./own", "dockerfile": "deploy/Dockerfile"}, "./own", "deploy/Dockerfile"),
-        ({"stdio": {"npm": "@a/b@1.2.3"}}, "./stdio_bridge", None),
+        ({"stdio": {"npm": "@a/b@1.2.3"}}, ".mcpfleet/sources/bridge-weather", None),
     ],
 )
 def test_every_kind_of_source_that_is_built_can_be_built_there(up, source, context, dockerfile):
@@ -164,7 +162,7 @@ def test_the_preview_of_a_new_stack_asks_no_cloud(up):
 def test_a_builder_without_its_api_is_named(deploy, root):
     def program():
         spec = parse_fleet({"region": "r-x1", "servers": {"weather": {"source": FOLDER}}}, root=root).servers["weather"]
-        foundation = Foundation("fleet", FoundationArgs(project="acme", region="r-x1"))
+        foundation = Foundation("fleet", FoundationArgs(project="acme", region="r-x1", root=root))
         McpServer("weather", McpServerArgs(project="acme", regions=["r-x1"], foundation=foundation, spec=spec))
 
     with pytest.raises(pulumi.RunError, match=r"cloud-build needs the API cloudbuild\.googleapis\.com"):
@@ -188,14 +186,13 @@ def test_names_that_are_cut_stay_apart():
 
 
 def test_the_bridge_is_sent_whatever_the_ignore_files_say(up, root):
-    (root / "stdio_bridge" / "app.py").write_text("")
-    for name in ("pyproject.toml", "uv.lock"):
-        (root / "stdio_bridge" / name).write_text("")
     (root / "weather" / ".gitignore").write_text(".*\n*.lock\n")
     plan = up({"weather": {**FOLDER, "speaks": "stdio", "start": ["python", "server.py"]}})
     context = plan.one(CLOUD_IMAGE).inputs["context"]
 
-    from cloud_build.ignored import included
+    from pulumi_mcpfleet.cloud_build.ignored import included
 
-    assert {".mcpfleet-bridge/app.py", ".mcpfleet-bridge/uv.lock"} <= set(included(root / context))
+    assert {".mcpfleet-bridge/mcpfleet_bridge/edge.py", ".mcpfleet-bridge/requirements.txt"} <= set(
+        included(root / context)
+    )
     assert json.dumps(plan.one(CLOUD_IMAGE).inputs)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from infra import naming
-from infra.components.foundation import Foundation, FoundationArgs
-from infra.components.mcp_server import McpServer, McpServerArgs
-from infra.fleet import parse_fleet
+from pulumi_mcpfleet import naming
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
+from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.fleet import parse_fleet
 
 BUCKET_GRANT = "gcp:storage/bucketIAMMember:BucketIAMMember"
 ROLE_GRANT = "gcp:projects/iAMMember:IAMMember"

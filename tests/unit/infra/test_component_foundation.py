@@ -3,7 +3,7 @@
 import pulumi
 import pytest
 
-from infra.components.foundation import Foundation, FoundationArgs
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
 
 API = "gcp:projects/service:Service"
 REPOSITORY = "gcp:artifactregistry/repository:Repository"

@@ -3,11 +3,11 @@
 import pulumi
 import pytest
 
-from infra.components import image
-from infra.components.foundation import Foundation, FoundationArgs
-from infra.components.mcp_server import McpServer, McpServerArgs
-from infra.fleet import FleetError, parse_fleet
-from infra.sources.checkout import Checkout
+from pulumi_mcpfleet.components import image
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
+from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.fleet import FleetError, parse_fleet
+from pulumi_mcpfleet.sources.checkout import Checkout
 
 IMAGE = "docker-build:index:Image"
 COMMIT = "c0ffee" + "0" * 34
@@ -15,17 +15,15 @@ GIT = {"url": "https://git.acme.dev/weather.git", "ref": "v1"}
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    """The folder of Pulumi.yaml, with a Python server in ./weather and the bridge's Dockerfile."""
+def root(tmp_path):
+    """The folder of Pulumi.yaml, with a Python server in ./weather."""
     for name, text in {
         "weather/requirements.txt": "mcp==2.3.0\n",
         "weather/server.py": "",
         "own/deploy/Dockerfile": "FROM scratch",
-        "stdio_bridge/Dockerfile": "FROM x AS dependencies\nFROM x AS bridge\n",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(image, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -33,7 +31,7 @@ def root(tmp_path, monkeypatch):
 def build(deploy, root):
     def program(source, keys):
         fleet = parse_fleet({"region": "europe-west1", "servers": {"echo": {"source": source, **keys}}}, root=root)
-        foundation = Foundation("fleet", FoundationArgs(project="p", region="europe-west1"))
+        foundation = Foundation("fleet", FoundationArgs(project="p", region="europe-west1", root=root))
         McpServer(
             "echo",
             McpServerArgs(
@@ -160,8 +158,8 @@ def test_submodules_are_fetched_where_the_user_says_so_and_what_was_left_out_is_
 def test_a_stdio_server_is_built_in_the_bridges_folder_and_probed_at_its_health_path(build, server, line):
     plan = build({"stdio": server})
     told = plan.one(IMAGE).inputs
-    assert told["context"] == {"location": "./stdio_bridge"}
-    assert told["dockerfile"]["inline"].startswith("FROM x AS dependencies\nFROM x AS bridge\n\nFROM ")
+    assert told["context"] == {"location": ".mcpfleet/sources/bridge-echo"}
+    assert told["dockerfile"]["inline"].startswith("ARG BASE_IMAGE=")
     assert line in told["dockerfile"]["inline"]
     container = plan.container()
     assert container["startupProbe"]["httpGet"]["path"] == container["livenessProbe"]["httpGet"]["path"] == "/health"
@@ -170,20 +168,14 @@ def test_a_stdio_server_is_built_in_the_bridges_folder_and_probed_at_its_health_
 def test_a_folder_that_speaks_stdio_is_built_from_a_copy_that_holds_the_bridge(build, root):
     (root / "weather" / ".dockerignore").write_text("**\n!*.py\n!requirements.txt")
     (root / "weather" / ".env").write_text("SECRET=1")
-    for name in ("edge.py", "pyproject.toml", "uv.lock"):
-        (root / "stdio_bridge" / name).write_text(name)
     plan = build({"folder": "./weather", "speaks": "stdio"})
     told = plan.one(IMAGE).inputs
     copy = root / told["context"]["location"]
     assert told["context"]["location"] == ".mcpfleet/sources/with-bridge-echo"
-    assert sorted(file.relative_to(copy).as_posix() for file in copy.rglob("*") if file.is_file()) == [
-        ".dockerignore",
-        ".mcpfleet-bridge/edge.py",
-        ".mcpfleet-bridge/pyproject.toml",
-        ".mcpfleet-bridge/uv.lock",
-        "requirements.txt",
-        "server.py",
-    ]
+    found = {file.relative_to(copy).as_posix() for file in copy.rglob("*") if file.is_file()}
+    bridge = {name for name in found if name.startswith(".mcpfleet-bridge/")}
+    assert found - bridge == {".dockerignore", "requirements.txt", "server.py"}
+    assert {f".mcpfleet-bridge/{name}" for name in ("requirements.txt", "mcpfleet_bridge/edge.py")} <= bridge
     assert (copy / ".dockerignore").read_text().endswith("\n!.mcpfleet-bridge\n")
     assert not (root / "weather" / ".mcpfleet-bridge").exists()
     assert plan.container()["startupProbe"]["httpGet"]["path"] == "/health"

@@ -3,9 +3,9 @@
 import pulumi
 import pytest
 
-from infra.components.foundation import Foundation, FoundationArgs
-from infra.components.mcp_server import McpServer, McpServerArgs
-from infra.fleet import parse_fleet
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
+from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.fleet import parse_fleet
 
 ACCOUNT = "gcp:serviceaccount/account:Account"
 API = "gcp:projects/service:Service"

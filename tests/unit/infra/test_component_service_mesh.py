@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.fleet import FleetError, parse_fleet
+from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 
 ROOT = Path(__file__).parents[3]
 API = "gcp:projects/service:Service"

@@ -2,7 +2,7 @@
 
 import json
 
-from infra import environment
+from pulumi_mcpfleet import environment
 
 
 def build(**wish):

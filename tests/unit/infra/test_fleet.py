@@ -5,7 +5,7 @@ import json
 import pydantic
 import pytest
 
-from infra.fleet import Build, ExistingImage, FleetError, parse_fleet
+from pulumi_mcpfleet.fleet import Build, ExistingImage, FleetError, parse_fleet
 
 DIGEST = "sha256:" + "0a" * 32
 SOURCE = {"source": {"image": "docker.io/acme/toolbox:1"}}
@@ -121,8 +121,8 @@ REFUSED = [
     ({"source": {"biuld": "./x"}}, "source: unknown kind of source: 'biuld'; did you mean build?"),
     ({"source": {}}, "source: is empty; say which kind of source: build | image | folder | git | stdio"),
     ({"source": {"build": "./x", "image": "a/b"}}, "source: says build and image at once; keep one"),
-    ({"source": None}, "source: nothing (null) is not a mapping; write source: {build: ./mcp_server}, or"),
-    ({"source": "./x"}, 'source: "./x" is not a mapping; write source: {build: ./mcp_server}, or one of image, folder'),
+    ({"source": None}, "source: nothing (null) is not a mapping; write source: {build: ./my_server}, or"),
+    ({"source": "./x"}, 'source: "./x" is not a mapping; write source: {build: ./my_server}, or one of image, folder'),
     ({"source": {"npm": "a@1"}}, "source: write npm as fleet.servers.echo.source.stdio.npm"),
     ({"source": {"image": "a/b", "env": {}}}, "source.env: unknown key; write it as fleet.servers.echo.env"),
     ({"image": "a/b"}, "image: unknown key; write it as fleet.servers.echo.source.image"),
@@ -263,13 +263,13 @@ def test_a_mistake_in_a_server_is_one_line_under_its_path(keys, line):
         (fleet(servers={}), "fleet.servers: is empty; add at least one entry"),
         (
             {"region": "europe-west1"},
-            "fleet.servers: missing; add servers: {reference: {source: {build: ./mcp_server}}}",
+            "fleet.servers: missing; add servers: {reference: {source: {build: ./my_server}}}",
         ),
         ({"servers": {"echo": SOURCE}}, "fleet.region: missing; add region: europe-west1"),
-        (fleet(servers={"echo": {}}), "fleet.servers.echo.source: missing; add source: {build: ./mcp_server}"),
+        (fleet(servers={"echo": {}}), "fleet.servers.echo.source: missing; add source: {build: ./my_server}"),
         (
             fleet(servers={"echo": []}),
-            "fleet.servers.echo: [] is not a mapping; write echo: {source: {build: ./mcp_server}}",
+            "fleet.servers.echo: [] is not a mapping; write echo: {source: {build: ./my_server}}",
         ),
         (fleet(servers={"x": SOURCE}), "fleet.servers.x: a name has 2 to 26 characters"),
         (fleet(servers={"a" * 27: SOURCE}), f"fleet.servers.{'a' * 27}: a name has 2 to 26 characters"),

@@ -6,10 +6,21 @@ import pulumi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra import apis, environment
-from infra.components.foundation import Foundation, FoundationArgs
-from infra.components.mcp_server import McpServer, McpServerArgs
-from infra.fleet import Build, Client, ExistingImage, Fleet, FleetError, Server, access, made, parse_fleet, parts
+from pulumi_mcpfleet import apis, environment
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
+from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.fleet import (
+    Build,
+    Client,
+    ExistingImage,
+    Fleet,
+    FleetError,
+    Server,
+    access,
+    made,
+    parse_fleet,
+    parts,
+)
 
 ANY_TEXT = st.text(st.characters(), max_size=30) | st.sampled_from(["\ud800", "a\nb", "", "z", "/z", "allUsers", "NaN"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT

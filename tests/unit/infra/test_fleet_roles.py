@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.fleet import FleetError, parse_fleet
-from infra.fleet.roles import names, power_of
+from pulumi_mcpfleet.fleet import FleetError, parse_fleet
+from pulumi_mcpfleet.fleet.roles import names, power_of
 
 SOURCE = {"build": "./x"}
 WHY = "makes a topic for each tenant"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.fleet import FleetError, parse_fleet
+from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 
 DIGEST = "@sha256:" + "0a" * 32
 SOURCE = {"source": {"image": "docker.io/acme/toolbox:1"}}

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra import naming
+from pulumi_mcpfleet import naming
 
 SERVER_NAMES = st.from_regex(
     rf"[a-z][a-z0-9-]{{{naming.SERVER_NAME_MIN - 2},{naming.SERVER_NAME_MAX - 2}}}[a-z0-9]", fullmatch=True

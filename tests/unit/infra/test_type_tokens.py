@@ -6,8 +6,8 @@ import pkgutil
 
 import pulumi
 
-import infra
-from infra import tokens
+import pulumi_mcpfleet
+from pulumi_mcpfleet import tokens
 
 PINNED = {
     "CLOUD_BUILD": "mcpfleet:index:CloudBuild",
@@ -21,9 +21,9 @@ PINNED = {
 
 
 def components():
-    for module in pkgutil.walk_packages(infra.__path__, "infra."):
+    for module in pkgutil.walk_packages(pulumi_mcpfleet.__path__, "pulumi_mcpfleet."):
         for _, found in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if issubclass(found, pulumi.ComponentResource) and found.__module__.startswith("infra."):
+            if issubclass(found, pulumi.ComponentResource) and found.__module__.startswith("pulumi_mcpfleet."):
                 yield found
 
 

@@ -17,20 +17,20 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-import local_cloud.bootstrap
-from local_cloud.app import create_app
-from local_cloud.cloud import Cloud
-from local_cloud.dataplane import Revision
-from local_cloud.identity import Identity, new_key
-from local_cloud.plugins.call import Call
-from local_cloud.plugins.gcp.config import _camel, configure
-from local_cloud.plugins.gcp.provider import GcpProvider
-from local_cloud.plugins.gcp.transport import Api
-from local_cloud.plugins.resources import CheckInput
-from local_cloud.plugins.values import Secret
-from local_cloud.settings import Settings
-from workbench.background import Place
-from workbench.environment import exports
+import mcpfleet_local_cloud.bootstrap
+from mcpfleet_local_cloud.app import create_app
+from mcpfleet_local_cloud.cloud import Cloud
+from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.environment import exports
+from mcpfleet_local_cloud.dataplane import Revision
+from mcpfleet_local_cloud.identity import Identity, new_key
+from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.gcp.config import _camel, configure
+from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
+from mcpfleet_local_cloud.plugins.gcp.transport import Api
+from mcpfleet_local_cloud.plugins.resources import CheckInput
+from mcpfleet_local_cloud.plugins.values import Secret
+from mcpfleet_local_cloud.settings import Settings
 
 NOW = 1_790_000_000.0
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
@@ -207,7 +207,7 @@ class Running:
 
 @pytest.fixture
 def settings(tmp_path: Path, cloud_keys: Path, account_key: Any, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(local_cloud.bootstrap, "new_key", lambda: account_key)
+    monkeypatch.setattr(mcpfleet_local_cloud.bootstrap, "new_key", lambda: account_key)
     state = tmp_path / "cloud"
     shutil.copytree(cloud_keys, state / "keys")
     return Settings(state=state)

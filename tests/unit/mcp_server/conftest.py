@@ -15,9 +15,9 @@ import pytest
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from mcp_server import logs
-from mcp_server.hosting import build_app
-from mcp_server.settings import Settings
+from mcpfleet_server import logs
+from mcpfleet_server.hosting import build_app
+from mcpfleet_server.settings import Settings
 
 URL = "http://127.0.0.1:8080"
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_server.hosting.edge import Edge
-from mcp_server.settings import Settings
+from mcpfleet_server.hosting.edge import Edge
+from mcpfleet_server.settings import Settings
 
 PATTERNS = "mcp-reference-*.run.app,mcp.example.org,fixed.example.org:8443,any.example.org:*"
 

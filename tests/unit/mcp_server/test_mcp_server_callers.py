@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.mcpserver import MCPServer
 
-import mcp_server.hosting.application as parts
-from mcp_server import callers, iap
+import mcpfleet_server.hosting.application as parts
 from mcp_server.app import build_server
-from mcp_server.caller import current_caller
-from mcp_server.callers import Caller, checked_by_cloud_run
-from mcp_server.hosting import build_app
-from mcp_server.iap import Assertions, KeysError, NoAssertionError
-from mcp_server.settings import Settings, SettingsError, load_settings
+from mcpfleet_server import callers, iap
+from mcpfleet_server.caller import current_caller
+from mcpfleet_server.callers import Caller, checked_by_cloud_run
+from mcpfleet_server.hosting import build_app
+from mcpfleet_server.iap import Assertions, KeysError, NoAssertionError
+from mcpfleet_server.settings import Settings, SettingsError, load_settings
 from tests.unit.mcp_server.assertions import AUDIENCE, LIFE, OTHER, asserted, assertion, published
 from tests.unit.mcp_server.tokens import ADA, BOB, GOOGLE, id_token
 from tests.unit.mcp_server.wire import Request, call, get, message, post, scope_of, started

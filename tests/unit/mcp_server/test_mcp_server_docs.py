@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from infra.environment import INJECTED
-from mcp_server.settings import Settings
+from mcpfleet_server.settings import Settings
+from pulumi_mcpfleet.environment import INJECTED
 from tests.unit.mcp_server import table_of_clients
 
 PAGE = Path(__file__).parents[3] / "docs" / "mcp-server.md"

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from mcp.server.mcpserver import Context, MCPServer
 
-from mcp_server.hosting import build_app
-from mcp_server.hosting.drain import Drain
-from mcp_server.settings import Settings
+from mcpfleet_server.hosting import build_app
+from mcpfleet_server.hosting.drain import Drain
+from mcpfleet_server.settings import Settings
 from tests.unit.mcp_server.wire import call, get, message, post, started
 
 pytestmark = pytest.mark.anyio

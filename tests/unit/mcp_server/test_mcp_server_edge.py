@@ -7,10 +7,10 @@ from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
 
 from mcp_server.app import build_server
-from mcp_server.hosting import build_app
-from mcp_server.hosting.drain import DRAIN_SECONDS
-from mcp_server.hosting.runner import uvicorn_config, warn_of
-from mcp_server.settings import Settings
+from mcpfleet_server.hosting import build_app
+from mcpfleet_server.hosting.drain import DRAIN_SECONDS
+from mcpfleet_server.hosting.runner import uvicorn_config, warn_of
+from mcpfleet_server.settings import Settings
 
 pytestmark = pytest.mark.anyio
 

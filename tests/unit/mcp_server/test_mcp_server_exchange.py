@@ -11,8 +11,8 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, ListToolsResult, TextContent, Tool
 
-from mcp_server.hosting import build_app
-from mcp_server.settings import Settings
+from mcpfleet_server.hosting import build_app
+from mcpfleet_server.settings import Settings
 from tests.unit.mcp_server.wire import Request, call, message, post, scope_of, started
 
 pytestmark = pytest.mark.anyio
@@ -125,7 +125,7 @@ async def test_a_client_that_goes_away_cancels_its_call(modern):
 
 
 async def test_a_silent_call_is_kept_alive_by_comments(modern, monkeypatch):
-    monkeypatch.setattr("mcp_server.hosting.call.PATIENCE", 0.01)
+    monkeypatch.setattr("mcpfleet_server.hosting.call.PATIENCE", 0.01)
     shop = Shop()
     async with started(shop.app) as app:
         request = call(app, "wait", modern=modern)
@@ -360,7 +360,7 @@ async def test_what_a_lifespan_has_made_reaches_the_tools(modern):
 
 
 async def test_what_is_no_mcp_server_is_named_with_what_would_be():
-    from mcp_server.hosting.adapt import UnknownServerError
+    from mcpfleet_server.hosting.adapt import UnknownServerError
 
     with pytest.raises(UnknownServerError, match=r"builtins\.dict can't be hosted; give an MCPServer"):
         build_app({}, Settings())

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from mcp_server.app import build_server
-from mcp_server.hosting import build_app, oauth
-from mcp_server.settings import Settings
+from mcpfleet_server.hosting import build_app, oauth
+from mcpfleet_server.settings import Settings
 from tests.unit.mcp_server.authorization_server import (
     KEYS,
     METADATA,

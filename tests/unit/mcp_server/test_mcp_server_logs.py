@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 from mcp.server.mcpserver import MCPServer
 
-from mcp_server import logs
 from mcp_server.app import build_server
-from mcp_server.settings import Settings
+from mcpfleet_server import logs
+from mcpfleet_server.settings import Settings
 from tests.unit.mcp_server.tokens import ADA, id_token
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

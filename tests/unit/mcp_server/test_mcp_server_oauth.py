@@ -13,10 +13,10 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.mcpserver import MCPServer
 
 from mcp_server.app import build_server
-from mcp_server.caller import current_caller
-from mcp_server.hosting import build_app, oauth
-from mcp_server.hosting.oauth import IssuerError, Keys, TokenError, metadata_urls
-from mcp_server.settings import Settings
+from mcpfleet_server.caller import current_caller
+from mcpfleet_server.hosting import build_app, oauth
+from mcpfleet_server.hosting.oauth import IssuerError, Keys, TokenError, metadata_urls
+from mcpfleet_server.settings import Settings
 from tests.unit.mcp_server.tokens import ADA, id_token
 from tests.unit.mcp_server.wire import Request, call, get, message, post, scope_of, started
 

@@ -8,8 +8,8 @@ import pytest
 from mcp.server.request_state import InvalidRequestState, RequestStateSecurity
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mcp_server.hosting import quickly
-from mcp_server.hosting.quickly import CodecOnDemand, keys_used_on_demand, models_built_on_demand
+from mcpfleet_server.hosting import quickly
+from mcpfleet_server.hosting.quickly import CodecOnDemand, keys_used_on_demand, models_built_on_demand
 
 KEY = "k" * 32
 

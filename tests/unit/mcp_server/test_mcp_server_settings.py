@@ -9,8 +9,8 @@ import pytest
 
 import mcp_server
 from mcp_server.__main__ import build
-from mcp_server.hosting import serve
-from mcp_server.settings import SettingsError, load_settings
+from mcpfleet_server.hosting import serve
+from mcpfleet_server.settings import SettingsError, load_settings
 
 PACKAGE = Path(mcp_server.__file__).parent
 

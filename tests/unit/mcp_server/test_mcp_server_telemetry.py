@@ -9,8 +9,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mcp_server.app import build_server
-from mcp_server.hosting import build_app, telemetry
-from mcp_server.settings import Settings
+from mcpfleet_server.hosting import build_app, telemetry
+from mcpfleet_server.settings import Settings
 from tests.unit.mcp_server.wire import call, started
 
 pytestmark = pytest.mark.anyio

@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra import naming
-from infra.fleet import values
 from mcpfleet import cli, grammar, stack
 from mcpfleet.clients import CLIENTS, Launch
 from mcpfleet.configure import wishes
@@ -18,6 +16,8 @@ from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.jsonc import loads
 from mcpfleet.shown import inert
 from mcpfleet.target import Target
+from pulumi_mcpfleet import naming
+from pulumi_mcpfleet.fleet import values
 
 URL = "https://mcp-echo-1.europe-west1.run.app/mcp"
 ECHO = {

@@ -14,12 +14,12 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 
 from mcp_server.app import build_server
-from mcp_server.hosting import build_app
-from mcp_server.settings import Settings
 from mcpfleet.stack import Client, Server
 from mcpfleet.target import Target
 from mcpfleet.tokens import IdToken
 from mcpfleet.verify import ANY_TOOL, Callers, Wishes, check
+from mcpfleet_server.hosting import build_app
+from mcpfleet_server.settings import Settings
 
 URL = "http://127.0.0.1:8080"
 SERVER = Server("echo", Target.parse(f"{URL}/mcp"), URL, (), {})

@@ -9,15 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.sources import Layout, RecipeError, Wish, recipe_for
-from infra.sources.checkout import checkout
-from infra.sources.inside import folder_in, own_folder, read_in
-from infra.sources.recipe import inert
-from infra.sources.staging import staged
-from infra.sources.stdio import Stdio, stdio_recipe
+from pulumi_mcpfleet.sources import Layout, RecipeError, Wish, recipe_for
+from pulumi_mcpfleet.sources.checkout import checkout
+from pulumi_mcpfleet.sources.inside import folder_in, own_folder, read_in
+from pulumi_mcpfleet.sources.recipe import inert
+from pulumi_mcpfleet.sources.staging import staged
+from pulumi_mcpfleet.sources.stdio import Stdio, stdio_recipe
 from tests.unit.infra.sources.hostile import KEY, LINES, READ, WAYS_OUT, outside, package
-
-BRIDGE = "FROM x AS dependencies\nFROM x AS bridge\n"
 
 
 @pytest.fixture
@@ -113,7 +111,7 @@ def test_a_file_has_a_bound(source):
 
 
 def test_a_folder_of_endless_files_is_refused(source, monkeypatch):
-    monkeypatch.setattr("infra.sources.layout._MOST", 10)
+    monkeypatch.setattr("pulumi_mcpfleet.sources.layout._MOST", 10)
     for number in range(11):
         (source / f"{number}.py").write_text("")
     with pytest.raises(RecipeError, match="more than 10 files near its top"):
@@ -141,11 +139,7 @@ def test_what_a_killed_run_left_is_swept_and_a_run_that_fetches_is_not_disturbed
 @pytest.mark.parametrize("way", WAYS_OUT, ids=lambda way: way.__name__)
 def test_nothing_is_written_by_a_link_out_of_a_copy(tmp_path, source, away, name, way):
     way(source / name, away)
-    bridge = tmp_path / "bridge"
-    bridge.mkdir()
-    for file in ("pyproject.toml", "uv.lock", "edge.py"):
-        (bridge / file).write_text(file)
-    staged(source, bridge, tmp_path / "copy")
+    staged(source, tmp_path / "copy")
     assert (away / "id_ed25519").read_text() == KEY
     assert not (away / "made-later").exists()
     copied = tmp_path / "copy" / name
@@ -155,16 +149,12 @@ def test_nothing_is_written_by_a_link_out_of_a_copy(tmp_path, source, away, name
 def test_a_link_in_the_bridges_place_is_not_followed_and_a_link_to_an_ignore_file_becomes_a_file(
     tmp_path, source, away
 ):
-    bridge = tmp_path / "bridge"
-    bridge.mkdir()
-    for file in ("pyproject.toml", "uv.lock", "edge.py"):
-        (bridge / file).write_text(file)
     (source / ".mcpfleet-bridge").symlink_to(away / "server")
     (source / ".gitignore").write_bytes(b"*.log\xff\n")
     (source / ".dockerignore").symlink_to(".gitignore")
-    staged(source, bridge, tmp_path / "copy")
+    staged(source, tmp_path / "copy")
     assert not (away / "server" / "edge.py").exists()
-    assert (tmp_path / "copy" / ".mcpfleet-bridge" / "edge.py").read_text() == "edge.py"
+    assert (tmp_path / "copy" / ".mcpfleet-bridge" / "mcpfleet_bridge" / "edge.py").is_file()
     assert (tmp_path / "copy" / ".dockerignore").read_bytes() == b"*.log\xff\n!.mcpfleet-bridge\n"
     assert (source / ".gitignore").read_bytes() == b"*.log\xff\n", "the user's own file is as it was"
 
@@ -310,13 +300,13 @@ def test_what_is_shown_commands_no_terminal_and_no_engine():
 @pytest.mark.parametrize("package", ["--global@1.0.0", "-g@1.0.0", "@-x/y@1.0.0", "@x/-y@1.0.0"])
 def test_a_package_is_never_an_option(package):
     with pytest.raises(RecipeError, match="is no version of a package"):
-        stdio_recipe(BRIDGE, Stdio(npm=package))
-    assert '--silent -- "a@1.0.0"' in stdio_recipe(BRIDGE, Stdio(npm="a@1.0.0")).dockerfile
+        stdio_recipe(Stdio(npm=package))
+    assert '--silent -- "a@1.0.0"' in stdio_recipe(Stdio(npm="a@1.0.0")).dockerfile
 
 
 @pytest.mark.parametrize("server", [Stdio(image="a/b:1", command=["x"]), Stdio(npm="a@1.0.0")])
 def test_what_installs_is_of_one_version_and_checked_by_its_hash(server):
-    dockerfile = stdio_recipe(BRIDGE, server).dockerfile
+    dockerfile = stdio_recipe(server).dockerfile
     installed = re.findall(r"pip install (?!.*mcp-server)[^&\n]*", dockerfile)
     assert installed
     assert all("--require-hashes" in line for line in installed)

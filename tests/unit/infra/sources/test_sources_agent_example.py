@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.sources import Layout, Wish, recipe_for
+from pulumi_mcpfleet.sources import Layout, Wish, recipe_for
 
 AGENTS = Path(__file__).parents[4] / "examples" / "agent"
 

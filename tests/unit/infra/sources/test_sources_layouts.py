@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.sources import Layout, RecipeError, Wish, recipe_for
-from infra.sources.recipe import BASE_IMAGE, UV_VERSION
+from pulumi_mcpfleet.sources import Layout, RecipeError, Wish, recipe_for
+from pulumi_mcpfleet.sources.recipe import BASE_IMAGE, UV_VERSION
 
 # ruff: noqa: E501, RUF005
 # Tables, which read best with a case to a line.
@@ -253,7 +253,7 @@ CORPUS = [
         {"pyproject.toml": SCRIPT + BUILD, "uv.lock": ""},
         {"speaks": "stdio"},
         ["weather-mcp"],
-        ["FROM tools AS bridge", 'ENV MCP_STDIO_COMMAND="[\\"weather-mcp\\"]"', 'CMD ["/opt/bridge/bin/python", "-m", "stdio_bridge"]'],
+        ["FROM tools AS bridge", 'ENV MCP_STDIO_COMMAND="[\\"weather-mcp\\"]"', 'CMD ["/opt/bridge/bin/python", "-m", "mcpfleet_bridge"]'],
     ),
     (
         "a Node.js package that speaks stdio",
@@ -467,7 +467,7 @@ def test_a_folder_on_disk_is_read_without_what_nobody_wrote(tmp_path):
 
 def test_the_base_image_is_the_reference_servers():
     root = Path(__file__).parents[4]
-    for name in ("mcp_server", "stdio_bridge"):
+    for name in ("mcp_server", "mcp_client"):
         text = (root / name / "Dockerfile").read_text()
         assert f"ARG BASE_IMAGE={BASE_IMAGE}\n" in text
         assert f"ARG UV_VERSION={UV_VERSION}\n" in text

@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.sources.recipe import RecipeError
-from infra.sources.stdio import PROGRAM, Stdio, stdio_recipe
-from stdio_bridge import installed
-
-BRIDGE = "FROM x AS dependencies\nFROM x AS bridge\n"
+from mcpfleet_bridge import installed
+from pulumi_mcpfleet.sources.recipe import RecipeError
+from pulumi_mcpfleet.sources.stdio import PROGRAM, Stdio, stdio_recipe
 
 
 def variable(dockerfile, name):
@@ -22,27 +20,29 @@ def variable(dockerfile, name):
 
 
 def test_nothing_is_fetched_when_it_starts():
-    dockerfile = stdio_recipe(BRIDGE, Stdio(npm="@a/b@1.0.0")).dockerfile
+    dockerfile = stdio_recipe(Stdio(npm="@a/b@1.0.0")).dockerfile
     assert variable(dockerfile, "MCP_STDIO_COMMAND") == [PROGRAM]
     assert "npx" not in dockerfile
     assert "--ignore-scripts" in dockerfile
-    assert dockerfile.count("USER ") == 0, "the bridge's own stage ends as a user that is not root"
+    assert [line for line in dockerfile.splitlines() if line.startswith("USER")] == ["USER 65532:65532"]
 
 
 def test_packages_of_debian_are_installed_as_root_and_the_server_runs_as_nobody():
-    dockerfile = stdio_recipe(BRIDGE, Stdio(pypi="a==1", apt=["git"])).dockerfile
-    assert [line for line in dockerfile.splitlines() if line.startswith("USER")] == ["USER 0:0", "USER 65532:65532"]
+    dockerfile = stdio_recipe(Stdio(pypi="a==1", apt=["git"])).dockerfile
+    lines = dockerfile.splitlines()
+    assert [line for line in lines if line.startswith("USER")] == ["USER 65532:65532"]
+    assert next(at for at, line in enumerate(lines) if "apt-get" in line) < lines.index("USER 65532:65532")
 
 
 def test_a_command_of_the_users_needs_no_program_to_be_found():
-    dockerfile = stdio_recipe(BRIDGE, Stdio(pypi="a==1", command=["python", "-m", "a"])).dockerfile
+    dockerfile = stdio_recipe(Stdio(pypi="a==1", command=["python", "-m", "a"])).dockerfile
     assert variable(dockerfile, "MCP_STDIO_COMMAND") == ["python", "-m", "a"]
     assert "installed.py pypi" not in dockerfile
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=4))
 def test_arguments_arrive_as_they_were_written(args):
-    dockerfile = stdio_recipe(BRIDGE, Stdio(pypi="a==1", args=args)).dockerfile
+    dockerfile = stdio_recipe(Stdio(pypi="a==1", args=args)).dockerfile
     if args:
         assert variable(dockerfile, "MCP_STDIO_ARGS") == args
 
@@ -50,7 +50,7 @@ def test_arguments_arrive_as_they_were_written(args):
 @given(st.text(max_size=30), st.sampled_from(["npm", "pypi"]))
 def test_no_package_name_becomes_a_command(text, kind):
     try:
-        dockerfile = stdio_recipe(BRIDGE, Stdio(**{kind: text})).dockerfile
+        dockerfile = stdio_recipe(Stdio(**{kind: text})).dockerfile
     except RecipeError:
         return
     assert not set(text) & set(" \n\"'`$;&|<>\\()")

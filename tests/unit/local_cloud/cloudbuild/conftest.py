@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from pulumi.runtime.proto import provider_pb2 as pb
 
-from cloud_build.servicer import Provider, _read, _written
+from pulumi_mcpfleet.cloud_build.servicer import Provider, _read, _written
 
 BUILDER = "mcpfleet-build"
 BUCKET = "acme-source"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from local_cloud.errors import GoogleError
-from local_cloud.services.cloudbuild.docker import command_of
-from local_cloud.services.cloudbuild.seams import StepError
+from mcpfleet_local_cloud.errors import GoogleError
+from mcpfleet_local_cloud.services.cloudbuild.docker import command_of
+from mcpfleet_local_cloud.services.cloudbuild.seams import StepError
 
 BUCKET = "acme-source"
 PARENT = "/cloudbuild/v1/projects/mcpfleet-local/locations/europe-west1"

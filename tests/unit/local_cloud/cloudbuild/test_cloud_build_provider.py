@@ -1,11 +1,11 @@
-"""The provider of cloud_build/ on the local cloud: an image from its source to its digest, and what can go wrong."""
+"""The provider of Cloud Build images on the local cloud: from a source to a digest, and what can go wrong."""
 
 from pathlib import Path
 
 import pytest
 from pulumi.runtime.rpc import UNKNOWN
 
-from local_cloud.services.cloudbuild.seams import StepError
+from mcpfleet_local_cloud.services.cloudbuild.seams import StepError
 from tests.unit.local_cloud.cloudbuild.conftest import ADA, BUCKET, DIGEST, PARENT, RefusedError
 
 
@@ -147,7 +147,7 @@ def test_a_build_that_was_stopped_leaves_no_source(engine, worker, news, api):
 
 
 def test_an_upload_that_breaks_off_is_given_up(engine, news, api, monkeypatch):
-    monkeypatch.setattr("cloud_build.google._CHUNK", 256)
+    monkeypatch.setattr("pulumi_mcpfleet.cloud_build.google._CHUNK", 256)
     engine.put_fails = True
     with pytest.raises(RefusedError, match="can't be uploaded"):
         engine.create(engine.check(news)[0])

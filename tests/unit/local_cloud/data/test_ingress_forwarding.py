@@ -3,8 +3,8 @@
 import asyncio
 import re
 
-from local_cloud.ingress import LIMIT
-from local_cloud.runtime.pool import NoInstanceError, NoRevisionError
+from mcpfleet_local_cloud.ingress import LIMIT
+from mcpfleet_local_cloud.runtime.pool import NoInstanceError, NoRevisionError
 
 
 def only(instance):

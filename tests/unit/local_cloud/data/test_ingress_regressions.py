@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from local_cloud.identity import Claims
-from local_cloud.ingress import create_ingress
+from mcpfleet_local_cloud.identity import Claims
+from mcpfleet_local_cloud.ingress import create_ingress
 
 INVOKER = "mcp-client@p.iam.gserviceaccount.com"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import local_cloud.bootstrap
-from local_cloud.app import BODY_LIMIT
-from local_cloud.bootstrap import DEPLOYER_ROLES
-from local_cloud.identity import new_key
-from local_cloud.state import State, StateLockedError
+import mcpfleet_local_cloud.bootstrap
+from mcpfleet_local_cloud.app import BODY_LIMIT
+from mcpfleet_local_cloud.bootstrap import DEPLOYER_ROLES
+from mcpfleet_local_cloud.identity import new_key
+from mcpfleet_local_cloud.state import State, StateLockedError
 
 DEPLOYER = "deployer@mcpfleet-local.iam.gserviceaccount.com"
 SERVICES = "/serviceusage/v1/projects/mcpfleet-local/services"
@@ -106,7 +106,7 @@ def test_every_request_has_one_line_that_says_who_asked_what(running):
 
 
 def test_a_log_line_is_one_json_object_on_standard_error(capsys):
-    from local_cloud.app import log_to_stderr
+    from mcpfleet_local_cloud.app import log_to_stderr
 
     log_to_stderr({"path": "/a\nb"})
     assert json.loads(capsys.readouterr().err) == {"path": "/a\nb"}
@@ -170,7 +170,7 @@ def test_a_credential_file_that_is_lost_or_foreign_is_made_anew_and_the_old_one_
                 path.write_text("[1")
             else:
                 path.write_text(json.dumps({"private_key_id": "0" * 40, "private_key": "x", "refresh_token": "1//x"}))
-    monkeypatch.setattr(local_cloud.bootstrap, "new_key", new_key)
+    monkeypatch.setattr(mcpfleet_local_cloud.bootstrap, "new_key", new_key)
     with start() as second:
         assert second.credential("ada")["refresh_token"] != old
         assert second.cloud.people.by_refresh_token(old) is None

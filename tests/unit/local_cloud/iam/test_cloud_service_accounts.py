@@ -6,7 +6,7 @@ import json
 import google.oauth2.service_account
 import pytest
 
-from local_cloud.auth import CLOUD_PLATFORM
+from mcpfleet_local_cloud.auth import CLOUD_PLATFORM
 
 ACCOUNTS = "/iam/v1/projects/mcpfleet-local/serviceAccounts"
 EMAIL = "mcp-reference@mcpfleet-local.iam.gserviceaccount.com"
@@ -253,7 +253,7 @@ def test_an_unknown_type_of_key_is_refused(keeper):
 
 
 def test_an_account_has_ten_keys_at_most(iam, account, account_key, keeper, monkeypatch):
-    from local_cloud.services.iam import keys
+    from mcpfleet_local_cloud.services.iam import keys
 
     names = iter(range(100))
     monkeypatch.setattr(keys, "key_name", lambda _: f"{next(names):040}")

@@ -6,8 +6,8 @@ import google.oauth2.service_account
 import jwt
 import pytest
 
-from local_cloud.auth import CLOUD_PLATFORM
-from local_cloud.services.oauth.model import CLIENT_ID, CLIENT_SECRET, JWT_BEARER
+from mcpfleet_local_cloud.auth import CLOUD_PLATFORM
+from mcpfleet_local_cloud.services.oauth.model import CLIENT_ID, CLIENT_SECRET, JWT_BEARER
 
 DEPLOYER = "deployer@mcpfleet-local.iam.gserviceaccount.com"
 TOKEN_URI = "https://oauth2.googleapis.com/token"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from local_cloud.app import create_app
+from mcpfleet_local_cloud.app import create_app
 
 PROJECT = "projects/mcpfleet-local"
 LOCATION = f"{PROJECT}/locations/europe-west1"

@@ -98,9 +98,9 @@ def test_an_entry_that_says_too_little_or_too_much_is_refused(running, service_i
 
 
 def test_the_value_of_a_secret_can_be_read_by_a_program(running, program):
-    from local_cloud.plugins.call import Call
-    from local_cloud.plugins.gcp.invokes import get_secret_version_access
-    from local_cloud.plugins.values import Secret
+    from mcpfleet_local_cloud.plugins.call import Call
+    from mcpfleet_local_cloud.plugins.gcp.invokes import get_secret_version_access
+    from mcpfleet_local_cloud.plugins.values import Secret
 
     running.enable("secretmanager")
     running.call(

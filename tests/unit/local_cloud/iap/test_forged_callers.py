@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local_cloud.arrivals import Arrival
-from local_cloud.dataplane import FrontDoor
-from local_cloud.front_door import Guard, Passage, forwarded, returned
-from local_cloud.iap import IdentityAwareProxy, Signer
-from local_cloud.identity import Identity
-from local_cloud.published import HOST, PATH, create_published
-from mcp_server.callers import caller_of_claims, checked_by_cloud_run
-from mcp_server.iap import Assertions, NoAssertionError
+from mcpfleet_local_cloud.arrivals import Arrival
+from mcpfleet_local_cloud.dataplane import FrontDoor
+from mcpfleet_local_cloud.front_door import Guard, Passage, forwarded, returned
+from mcpfleet_local_cloud.iap import IdentityAwareProxy, Signer
+from mcpfleet_local_cloud.identity import Identity
+from mcpfleet_local_cloud.published import HOST, PATH, create_published
+from mcpfleet_server.callers import caller_of_claims, checked_by_cloud_run
+from mcpfleet_server.iap import Assertions, NoAssertionError
 
 NUMBER = 481516234200
 SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/hello"

@@ -3,9 +3,9 @@
 import jwt
 import pytest
 
-from local_cloud import iap
-from local_cloud.arrivals import Arrival
-from local_cloud.front_door import Guard, Passage, forwarded
+from mcpfleet_local_cloud import iap
+from mcpfleet_local_cloud.arrivals import Arrival
+from mcpfleet_local_cloud.front_door import Guard, Passage, forwarded
 
 SERVICES = "/run/v2/projects/mcpfleet-local/locations/europe-west1/services"
 NUMBER = "481516234200"
@@ -40,7 +40,7 @@ def grant(member=f"user:{ADA}"):
 
 @pytest.fixture
 def behind(api, program):
-    """The service as infra/components/access.py puts it behind the proxy: Ada may pass."""
+    """The service as infra/pulumi_mcpfleet/components/access.py puts it behind the proxy: Ada may pass."""
     identity = program.create(IDENTITY, {"service": "iap.googleapis.com"})
     invoker = {"name": "hello", "location": "europe-west1", "role": "roles/run.invoker"}
     return [

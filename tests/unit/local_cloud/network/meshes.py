@@ -1,6 +1,6 @@
-"""A mesh as infra/components/service_mesh.py makes it, in a cloud in memory."""
+"""A mesh as infra/pulumi_mcpfleet/components/service_mesh.py makes it, in a cloud in memory."""
 
-from local_cloud.metadata import Workload
+from mcpfleet_local_cloud.metadata import Workload
 
 PROJECT = "projects/mcpfleet-local"
 NETWORK = f"{PROJECT}/global/networks/default"
@@ -39,7 +39,7 @@ def service(api, name="hello", **more):
 
 
 def mesh_resources(program, service="hello", host="mcp-hello"):
-    """What infra/components/service_mesh.py makes for a server: kind, inputs and the resource, in order."""
+    """What pulumi_mcpfleet.components.service_mesh makes for a server: kind, inputs and the resource, in order."""
     made = []
 
     def create(kind, inputs):

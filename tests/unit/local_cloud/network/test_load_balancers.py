@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from local_cloud.arrivals import Arrival
-from local_cloud.balancer import Balancer
-from local_cloud.dataplane import FrontDoor
-from local_cloud.front_door import Guard, Passage
-from local_cloud.identity import Claims
+from mcpfleet_local_cloud.arrivals import Arrival
+from mcpfleet_local_cloud.balancer import Balancer
+from mcpfleet_local_cloud.dataplane import FrontDoor
+from mcpfleet_local_cloud.front_door import Guard, Passage
+from mcpfleet_local_cloud.identity import Claims
 
 GLOBAL = "/compute/v1/projects/mcpfleet-local/global"
 SERVICES = "/run/v2/projects/mcpfleet-local/locations/europe-west1/services"
@@ -42,7 +42,7 @@ def service(api, name="hello", **more):
 
 @pytest.fixture
 def balanced(api, program):
-    """What infra/components/custom_domain.py makes: the resources by kind, in the order in which they were made."""
+    """What pulumi_mcpfleet.components.custom_domain makes: the resources by kind, in the order of their making."""
     service(api)
     return domain_resources(program)
 
@@ -310,7 +310,7 @@ def test_a_rule_is_listened_for_and_let_go(api, balanced, monkeypatch):
         async def close_all(self):
             closed.append(self.host)
 
-    monkeypatch.setattr("local_cloud.balancer.Listeners", Listeners)
+    monkeypatch.setattr("mcpfleet_local_cloud.balancer.Listeners", Listeners)
 
     async def scenario():
         balancer = Balancer(api.cloud.compute, api.cloud.run.front_door)

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_cloud.balancer import Balancer
-from local_cloud.certificates import Authority
-from local_cloud.dataplane import FrontDoor
-from local_cloud.entrance import Entrance
-from local_cloud.metadata import Workload
-from local_cloud.nameserver import answer
-from local_cloud.settings import Settings
+from mcpfleet_local_cloud.balancer import Balancer
+from mcpfleet_local_cloud.certificates import Authority
+from mcpfleet_local_cloud.dataplane import FrontDoor
+from mcpfleet_local_cloud.entrance import Entrance
+from mcpfleet_local_cloud.metadata import Workload
+from mcpfleet_local_cloud.nameserver import answer
+from mcpfleet_local_cloud.settings import Settings
 
 HOST = "hello-481516234200.europe-west1.run.app"
 SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/hello"

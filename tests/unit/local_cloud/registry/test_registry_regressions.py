@@ -8,10 +8,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from local_cloud.errors import GoogleError
-from local_cloud.registry import BlobStore, Catalog, routes
-from local_cloud.registry.blobs import digest_of
-from local_cloud.store import Store
+from mcpfleet_local_cloud.errors import GoogleError
+from mcpfleet_local_cloud.registry import BlobStore, Catalog, routes
+from mcpfleet_local_cloud.registry.blobs import digest_of
+from mcpfleet_local_cloud.store import Store
 
 ACME = "europe-west1/acme/mcpfleet/server"
 OTHER = "europe-west1/acme/theirs/server"
@@ -246,7 +246,7 @@ def test_a_blob_that_does_not_fit_on_the_disk_leaves_nothing(catalog, tmp_path, 
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("local_cloud.registry.blobs.os.fsync", full)
+    monkeypatch.setattr("mcpfleet_local_cloud.registry.blobs.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         catalog.blobs.put(b"hello")
     assert left_over(tmp_path, catalog) == ([], [])

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from local_cloud.services.run.messages import ENUMS, MESSAGES
+from mcpfleet_local_cloud.services.run.messages import ENUMS, MESSAGES
 
 IMAGE = "docker.io/acme/hello"
 STRINGS = st.text(max_size=8) | st.sampled_from(

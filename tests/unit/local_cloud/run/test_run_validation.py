@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from local_cloud.errors import GoogleError
-from local_cloud.services.run import defaults, unsupported, validation, wire
-from local_cloud.services.run.messages import ENUMS, MESSAGES
-from local_cloud.services.run.quantities import quantity
-from local_cloud.services.run.workload import instance_bounds, workload
+from mcpfleet_local_cloud.errors import GoogleError
+from mcpfleet_local_cloud.services.run import defaults, unsupported, validation, wire
+from mcpfleet_local_cloud.services.run.messages import ENUMS, MESSAGES
+from mcpfleet_local_cloud.services.run.quantities import quantity
+from mcpfleet_local_cloud.services.run.workload import instance_bounds, workload
 
 IMAGE = "docker.io/acme/hello"
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_cloud.checksums import crc32c
-from local_cloud.vault import Vault
+from mcpfleet_local_cloud.checksums import crc32c
+from mcpfleet_local_cloud.vault import Vault
 
 SECRETS = "/secretmanager/v1/projects/mcpfleet-local/secrets"
 NUMBER = "481516234200"
@@ -282,8 +282,8 @@ def test_a_new_value_is_a_new_version_and_labels_are_changed_in_place(api, progr
 
 
 def test_the_value_is_marked_secret_for_the_engine_and_must_be_there(program):
-    from local_cloud.plugins.resources import CheckInput
-    from local_cloud.plugins.values import Secret
+    from mcpfleet_local_cloud.plugins.resources import CheckInput
+    from mcpfleet_local_cloud.plugins.values import Secret
 
     resource = type(program).create.__globals__["RESOURCES"][VERSION]
     asked = CheckInput(name="v", olds={}, news={"secret": "projects/p/secrets/s", "secretData": VALUE})

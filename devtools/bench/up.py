@@ -1,0 +1,142 @@
+"""`./dev bench up`: each phase of a deployment, beside what Docker alone needs for the same images.
+
+Runs on a cloud of its own (`.mcpfleet/bench`, another port), so that a deployed stack is left alone. Caches are warm:
+the images were built before, and the base image's layers are in the registry.
+"""
+
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+from rich.console import Console
+from rich.table import Table
+
+from devtools.bench.copies import copy_of
+from devtools.bench.overhead import measure_overhead
+from mcpfleet_local_cloud.commands import stack
+from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.phases import Phases, SetupError
+from mcpfleet_local_cloud.commands.setup import Prepared
+
+Samples = dict[str, list[float]]
+
+_ROWS = {
+    "cloud": ("start the local cloud and its plugins", None),
+    "up": ("pulumi up, from nothing deployed", 20.0),
+    "verify": ("verify every server", None),
+    "same": ("pulumi up, nothing to change", 6.0),
+    "edit": ("pulumi up, one file of one server edited", None),
+    "down": ("pulumi destroy and the proof", 10.0),
+    "docker": ("Docker alone: build, push, run until it answers", None),
+}
+
+
+def bench_up(phases: Phases, place: Place, prepared: Prepared, runs: int) -> None:
+    """Measure *runs* whole cycles and print the medians, in seconds."""
+    console = phases.console
+    bench = replace(place, root=copy_of(place, "up"), state=place.state / "bench", port=place.port + 100)
+    samples: Samples = {row: [] for row in _ROWS}
+    quiet = Phases(Console(quiet=True))
+    overhead = ""
+    try:
+        _cycle(quiet, bench, prepared, {row: [] for row in _ROWS}, last=False)  # warms every cache
+        for number in range(runs):
+            with phases.phase(f"Run {number + 1} of {runs}"):
+                overhead = _cycle(quiet, bench, prepared, samples, last=number == runs - 1)
+    finally:
+        stack.take_down(quiet, bench, prepared, force=True)
+        shutil.rmtree(bench.root)
+    _print(console, samples, runs)
+    console.print(f"\nThe local cloud's own share of a request, {overhead}")
+
+
+def _cycle(phases: Phases, place: Place, prepared: Prepared, samples: Samples, *, last: bool) -> str:
+    with ExitStack() as deployment:
+        with _timed(samples["cloud"]):
+            engine = deployment.enter_context(stack.start(phases, place, prepared))
+        stack.publish(phases, place, prepared)
+        with _timed(samples["up"]):
+            servers = stack.deploy(phases, engine).outputs["servers"]
+        with _timed(samples["verify"]):
+            stack.verify_servers(phases, place, servers)
+        with _timed(samples["same"]):
+            unchanged = stack.deploy(phases, engine)
+        if unchanged.touched:
+            raise SetupError(
+                f"A second up, with nothing edited, changed {', '.join(unchanged.touched)}.",
+                "find out why first: figures of such a stack mean nothing.",
+            )
+        overhead = measure_overhead(place, prepared, servers["reference"]) if last else ""
+        source = place.root / "mcp_server" / "app.py"
+        source.write_text(source.read_text(encoding="utf-8") + f"# {time.time_ns()}\n", encoding="utf-8")
+        with _timed(samples["edit"]):
+            stack.deploy(phases, engine)
+    with _timed(samples["docker"]):
+        _docker_alone(place, prepared)
+    with _timed(samples["down"]):
+        stack.take_down(phases, place, prepared)
+    return overhead
+
+
+def _docker_alone(place: Place, prepared: Prepared) -> None:
+    """What a person would type: build, push to the same registry, run, wait for an answer."""
+    reference = f"127.0.0.1:{place.port}/us/mcpfleet-public/images/docker-alone:{time.time_ns()}"
+    source = place.root / "mcp_server" / "app.py"
+    source.write_text(source.read_text(encoding="utf-8") + f"# {time.time_ns()}\n", encoding="utf-8")
+    build = ["docker", "build", "--quiet", "--tag", reference, "--build-arg", f"BASE_IMAGE={prepared.base_image}"]
+    built = subprocess.run(
+        [*build, "--file", str(source.parent / "Dockerfile"), str(place.root)],
+        env=prepared.environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if built.returncode:
+        raise SetupError(f"docker build failed: {built.stderr.strip()}", "mend what it names, then run it again.")
+    images: Any = prepared.docker.images  # the stubs leave `push` untyped
+    images.push(reference, auth_config=stack.publisher(place))
+    environment = {"PORT": "8080"}
+    container = prepared.docker.containers.run(reference, detach=True, environment=environment)
+    try:
+        container.reload()
+        address = container.attrs["NetworkSettings"]["IPAddress"]
+        _until(lambda: httpx2.get(f"http://{address}:8080/health", timeout=1, trust_env=False).is_success)
+    finally:
+        container.remove(force=True)
+        prepared.docker.images.remove(reference, force=True)
+
+
+def _until(answers: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if answers():
+                return
+        except httpx2.HTTPError:
+            pass
+        time.sleep(0.02)
+    raise TimeoutError("the container did not answer")
+
+
+@contextmanager
+def _timed(samples: list[float]) -> Generator[None]:
+    began = time.monotonic()
+    yield
+    samples.append(time.monotonic() - began)
+
+
+def _print(console: Console, samples: Samples, runs: int) -> None:
+    table = Table("phase", "median", "min", "max", "goal", title=f"./dev bench up, seconds, {runs} runs, warm caches")
+    for row, (title, goal) in _ROWS.items():
+        figures = samples[row]
+        cells = [f"{figure:.2f}" for figure in (statistics.median(figures), min(figures), max(figures))]
+        table.add_row(title, *cells, "" if goal is None else f"≤ {goal:.0f}")
+    console.print(table)
+    ratio = statistics.median(samples["up"]) / statistics.median(samples["docker"])
+    console.print(f"pulumi up of the whole fleet takes {ratio:.2f} times what Docker alone needs for one server.")

@@ -1,0 +1,172 @@
+"""Who may call a service, in the provider's words: the service's switches, and the grants beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pulumi
+import pulumi_gcp as gcp
+
+from pulumi_mcpfleet import environment, naming
+from pulumi_mcpfleet.components.foundation import Foundation
+from pulumi_mcpfleet.fleet import Access, IamAccess, IapAccess, OauthAccess, PublicAccess
+from pulumi_mcpfleet.fleet.access import Iap, OauthClient, kind
+
+if TYPE_CHECKING:
+    from pulumi_gcp.iap import SettingsAccessSettingsOauthSettingsArgsDict as OauthSettings
+
+INVOKER_ROLE: Final = "roles/run.invoker"
+IAP_ROLE: Final = "roles/iap.httpsResourceAccessor"
+
+ACCESS_NOTE: Final = "mcpfleet/access"
+REASON_NOTE: Final = "mcpfleet/public-reason"
+"""Annotations: whoever finds a service that Cloud Run lets everybody call reads there why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarded:
+    """A service to grant access to.
+
+    Attributes:
+        server: The server's name in the fleet.
+        project: The Google Cloud project.
+        region: The service's region.
+        service: The service's name, once it exists.
+    """
+
+    server: str
+    project: str
+    region: str
+    service: pulumi.Output[str]
+
+
+def switches(access: Access) -> dict[str, Any]:
+    """The arguments of the service that say who checks the caller; none where Cloud Run's IAM does."""
+    match access:
+        case IamAccess():
+            return {}
+        case IapAccess():
+            return {"iap_enabled": True}
+        case OauthAccess():
+            # Not by a grant to allUsers, which many organizations forbid: a policy would refuse it half way.
+            return {"invoker_iam_disabled": True, "annotations": {ACCESS_NOTE: "oauth"}}
+        case PublicAccess(public=public):
+            return {"invoker_iam_disabled": True, "annotations": {ACCESS_NOTE: "public", REASON_NOTE: public.reason}}
+
+
+def told(access: Access, server: str, regions: Sequence[str], foundation: Foundation) -> dict[str, pulumi.Input[str]]:
+    """What the container finds in its environment about who has checked its callers.
+
+    Args:
+        access: The service's.
+        server: The server's name in the fleet.
+        regions: Where it is; Identity-Aware Proxy calls it by another name in each.
+        foundation: Knows the project's number.
+    """
+    found: dict[str, pulumi.Input[str]] = {environment.ACCESS: kind(access)}
+    if isinstance(access, IapAccess):
+        found[environment.IAP_AUDIENCE] = foundation.project_number.apply(
+            lambda number: ",".join(
+                naming.iap_audience(server, project_number=number, region=region) for region in regions
+            )
+        )
+    return found
+
+
+def grants(
+    access: Access, guarded: Guarded, foundation: Foundation, child: pulumi.ResourceOptions
+) -> list[pulumi.Resource]:
+    """Let in whom *access* names, and nobody else. Members, never a binding: that drops the grants it does not list."""
+    match access:
+        case IamAccess(iam=iam):
+            return [_invoker(guarded, member, member, child) for member in iam.invokers]
+        case IapAccess(iap=iap) if foundation.iap_agent is not None:
+            agent = _invoker(guarded, "iap", foundation.iap_agent, child)
+            return [agent, *_iap_members(guarded, iap, child), *_iap_settings(guarded, iap, foundation, child)]
+        case _:
+            return []
+
+
+def admitted(
+    access: Access, guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+) -> pulumi.Resource:
+    """Let in one member more, a client of the fleet's, by a grant of this name: at IAP where that is in front."""
+    if isinstance(access, IapAccess):
+        return _iap_member(guarded, name, member, child)
+    return _may_invoke(guarded, name, member, child)
+
+
+def _invoker(
+    guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+) -> gcp.cloudrunv2.ServiceIamMember:
+    grant = naming.grant_name(naming.in_region(guarded.server, guarded.region), "invoker", name)
+    return _may_invoke(guarded, grant, member, child)
+
+
+def _may_invoke(
+    guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+) -> gcp.cloudrunv2.ServiceIamMember:
+    return gcp.cloudrunv2.ServiceIamMember(
+        name,
+        project=guarded.project,
+        location=guarded.region,
+        name=guarded.service,
+        role=INVOKER_ROLE,
+        member=member,
+        opts=child,
+    )
+
+
+def _iap_members(guarded: Guarded, iap: Iap, child: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
+    place = naming.in_region(guarded.server, guarded.region)
+    return [_iap_member(guarded, naming.grant_name(place, "iap", one), one, child) for one in iap.members]
+
+
+def _iap_member(
+    guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+) -> gcp.iap.WebCloudRunServiceIamMember:
+    return gcp.iap.WebCloudRunServiceIamMember(
+        name,
+        project=guarded.project,
+        location=guarded.region,
+        cloud_run_service_name=guarded.service,
+        role=IAP_ROLE,
+        member=member,
+        opts=child,
+    )
+
+
+def _iap_settings(
+    guarded: Guarded, iap: Iap, foundation: Foundation, child: pulumi.ResourceOptions
+) -> Sequence[pulumi.Resource]:
+    if iap.oauth_client is None and not iap.programmatic_clients:
+        return []
+    oauth: OauthSettings = {}
+    if iap.programmatic_clients:
+        oauth["programmatic_clients"] = iap.programmatic_clients
+    if iap.oauth_client is not None:
+        oauth["client_id"] = iap.oauth_client.client_id
+        oauth["client_secret"] = _client_secret(iap.oauth_client, guarded, foundation)
+    # The service's name is waited for: there are no settings of a service that does not exist.
+    resource = pulumi.Output.all(foundation.project_number, guarded.service).apply(
+        lambda known: naming.iap_resource(guarded.server, project_number=known[0], region=guarded.region)
+    )
+    return [
+        gcp.iap.Settings(
+            naming.in_region(guarded.server, guarded.region),
+            name=resource,
+            access_settings={"oauth_settings": oauth},
+            opts=child,
+        )
+    ]
+
+
+def _client_secret(client: OauthClient, guarded: Guarded, foundation: Foundation) -> pulumi.Output[str]:
+    """The client's secret, read at each run by whoever deploys; it stays a secret in Pulumi's state."""
+    found = gcp.secretmanager.get_secret_version_access_output(
+        project=naming.secret_project(client.secret, guarded.project),
+        secret=naming.secret_id(client.secret),
+        version=client.version,
+        opts=pulumi.InvokeOutputOptions(depends_on=foundation.apis),
+    )
+    return pulumi.Output.secret(found.secret_data)

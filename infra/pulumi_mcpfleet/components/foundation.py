@@ -1,0 +1,182 @@
+"""What all servers of a stack share: the APIs that are switched on, the registry of images, the project's number.
+
+It does not own the project, its billing or its network: those outlive a stack.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pulumi
+import pulumi_gcp as gcp
+
+from pulumi_mcpfleet import apis, naming
+from pulumi_mcpfleet.components.cloud_build import CloudBuild, CloudBuildArgs
+from pulumi_mcpfleet.fleet import CloudBuildOptions, Registry
+from pulumi_mcpfleet.tokens import FOUNDATION
+
+TOKEN_USER: Final = "oauth2accesstoken"  # noqa: S105, a user name
+"""Artifact Registry's user name for "the password is an OAuth access token"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundationArgs:
+    """Where the stack is, what it needs, and the labels of what it shares.
+
+    Attributes:
+        project: The Google Cloud project.
+        region: Where the images are.
+        apis: The APIs to enable, besides Resource Manager, by their first word.
+        registry: The repository, and the registry that it is in front of.
+        cloud_build: How Cloud Build builds, where `apis` has it.
+        root: The folder of Pulumi.yaml, from which sources are looked for; by default that of the running program.
+        labels: Labels on what can carry them.
+    """
+
+    project: str
+    region: str
+    apis: Sequence[str] = apis.ALWAYS
+    registry: Registry = field(default_factory=Registry)
+    cloud_build: CloudBuildOptions = field(default_factory=CloudBuildOptions)
+    root: Path = field(default_factory=Path.cwd)
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryLogin:
+    """What a client needs to push to the stack's registry; the password lives for an hour at most."""
+
+    host: pulumi.Output[str]
+    username: str
+    password: pulumi.Output[str]
+
+
+class Foundation(pulumi.ComponentResource):
+    """The enabled APIs and the Docker repositories of a stack."""
+
+    root: Path
+    """The folder of Pulumi.yaml, from which sources are looked for."""
+
+    apis: tuple[gcp.projects.Service, ...]
+    """To depend on: nothing else of a stack can be created before them."""
+
+    project_number: pulumi.Output[str]
+    """Part of every service's URL. Looked up once the APIs are enabled: unknown in the preview of a new stack, which
+    so needs no cloud."""
+
+    registry_uri: pulumi.Output[str]
+    """The repository's address for images, as Artifact Registry itself gives it."""
+
+    remote_uri: pulumi.Output[str] | None
+    """The address of the repository in front of another registry, if there is one."""
+
+    registry_login: RegistryLogin
+
+    cloud_build: CloudBuild | None
+    """What builds images in the cloud, where the fleet uses it."""
+
+    iap_agent: pulumi.Output[str] | None
+    """The principal as which Identity-Aware Proxy calls services, where the fleet uses it."""
+
+    def __init__(self, name: str, args: FoundationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(FOUNDATION, name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+
+        self.root = args.root
+        first = _enabled(name, apis.FIRST, args, child)
+        after_first = pulumi.ResourceOptions(parent=self, depends_on=[first])
+        self.apis = (first, *(_enabled(name, api, args, after_first) for api in args.apis))
+        self.project_number = gcp.organizations.get_project_output(
+            project_id=args.project, opts=pulumi.InvokeOutputOptions(parent=self, depends_on=self.apis)
+        ).number
+
+        repository = self._repository(name, args)
+        self.registry_uri = repository.registry_uri
+        self.remote_uri = self._in_front_of(args.registry.remote, name, args) if args.registry.remote else None
+        # The provider's own token: whoever may deploy may push, and no key is stored anywhere. A new token
+        # at each run is not a change to docker-build, which ignores passwords in its diff.
+        token = gcp.organizations.get_client_config_output(opts=pulumi.InvokeOutputOptions(parent=self)).access_token
+        self.registry_login = RegistryLogin(
+            host=self.registry_uri.apply(naming.registry_host),
+            username=TOKEN_USER,
+            password=pulumi.Output.secret(token),
+        )
+        self.cloud_build = self._cloud_build(repository, name, args) if "cloudbuild" in args.apis else None
+        self.iap_agent = self._iap_agent(name, args) if "iap" in args.apis else None
+        self.register_outputs({"registry_uri": self.registry_uri})
+
+    def _after_apis(self) -> pulumi.ResourceOptions:
+        # A repository in another region is another one of the same name. Created before the old one is deleted, a
+        # change of region that fails half way could not be taken back: the old one would be in its own way (409).
+        return pulumi.ResourceOptions(parent=self, depends_on=self.apis, delete_before_replace=True)
+
+    def _repository(self, name: str, args: FoundationArgs) -> gcp.artifactregistry.Repository:
+        return gcp.artifactregistry.Repository(
+            name,
+            project=args.project,
+            location=args.region,
+            repository_id=args.registry.repository,
+            format="DOCKER",
+            description="Images of the MCP servers that mcpfleet builds",
+            labels=args.labels or None,
+            # A keep policy alone deletes nothing: it only takes versions out of what a delete policy matches.
+            # Tagged versions are left alone, so whoever wants to keep a version for good gives it a tag.
+            cleanup_policies=[
+                {"id": "delete-untagged", "action": "DELETE", "condition": {"tag_state": "UNTAGGED"}},
+                {"id": "keep-newest", "action": "KEEP", "most_recent_versions": {"keep_count": args.registry.keep}},
+            ],
+            cleanup_policy_dry_run=args.registry.dry_run,
+            opts=self._after_apis(),
+        )
+
+    def _in_front_of(self, upstream: str, name: str, args: FoundationArgs) -> pulumi.Output[str]:
+        """A repository that fetches from *upstream* what is asked of it, and keeps it."""
+        repository = gcp.artifactregistry.Repository(
+            f"{name}-remote",
+            project=args.project,
+            location=args.region,
+            repository_id=naming.remote_repository_id(args.registry.repository),
+            format="DOCKER",
+            mode="REMOTE_REPOSITORY",
+            description=f"Images of {upstream}, on their way to Cloud Run",
+            labels=args.labels or None,
+            remote_repository_config={
+                "description": upstream,
+                "docker_repository": {"custom_repository": {"uri": f"https://{upstream}"}},
+            },
+            opts=self._after_apis(),
+        )
+        return repository.registry_uri
+
+    def _cloud_build(self, repository: gcp.artifactregistry.Repository, name: str, args: FoundationArgs) -> CloudBuild:
+        return CloudBuild(
+            f"{name}-build",
+            CloudBuildArgs(
+                project=args.project,
+                region=args.region,
+                repository_id=args.registry.repository,
+                repository=repository.repository_id,
+                options=args.cloud_build,
+                after=self.apis,
+                labels=args.labels,
+            ),
+            pulumi.ResourceOptions(parent=self),
+        )
+
+    def _iap_agent(self, name: str, args: FoundationArgs) -> pulumi.Output[str]:
+        agent = gcp.projects.ServiceIdentity(
+            f"{name}-iap", project=args.project, service=naming.api_host("iap"), opts=self._after_apis()
+        )
+        return agent.member
+
+
+def _enabled(name: str, api: str, args: FoundationArgs, child: pulumi.ResourceOptions) -> gcp.projects.Service:
+    return gcp.projects.Service(
+        f"{name}-{api}",
+        project=args.project,
+        service=naming.api_host(api),
+        # The project may use the API for other things; a stack that goes away must not take it along.
+        disable_on_destroy=False,
+        opts=child,
+    )

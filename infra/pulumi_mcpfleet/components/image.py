@@ -1,0 +1,219 @@
+"""The image of a server that is built here: out of which folder, by which Dockerfile.
+
+What a source without a Dockerfile comes to is `pulumi_mcpfleet.sources`' business; the user reads what was found out,
+and which key would decide otherwise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pulumi
+import pulumi_docker_build as docker_build
+import pulumi_gcp as gcp
+
+from pulumi_mcpfleet import naming
+from pulumi_mcpfleet.components.cloud_build import CloudBuiltImage
+from pulumi_mcpfleet.components.foundation import Foundation
+from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
+from pulumi_mcpfleet.fleet.made import is_bridged
+from pulumi_mcpfleet.sources import Layout, RecipeError, recipe_for
+from pulumi_mcpfleet.sources.checkout import checkout
+from pulumi_mcpfleet.sources.generate import IGNORES
+from pulumi_mcpfleet.sources.inside import folder_in, own_folder
+from pulumi_mcpfleet.sources.recipe import Mistake, Recipe, inert
+from pulumi_mcpfleet.sources.staging import stage_bridge, staged
+from pulumi_mcpfleet.sources.stdio import Stdio as StdioServer
+from pulumi_mcpfleet.sources.stdio import stdio_recipe
+
+CHECKOUTS: Final = ".mcpfleet/sources"
+"""Where git repositories are fetched to, below the folder of Pulumi.yaml; git ignores it."""
+
+Built = Build | Folder | Git | Stdio
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What the builder is told.
+
+    Attributes:
+        context: The folder that it gets, as seen from Pulumi.yaml: an absolute path would differ between two people's
+            checkouts, and each of them would rebuild what the other has deployed.
+        inline: The text of a Dockerfile that was made; empty: the folder has one.
+        location: Where in the folder that one is; empty: the builder looks for `Dockerfile` itself.
+        labels: Labels of the image.
+        decided: What was found out.
+    """
+
+    context: str
+    inline: str = ""
+    location: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    decided: Sequence[str] = ()
+
+
+def built_image(
+    name: str,
+    source: Built,
+    *,
+    project: str,
+    foundation: Foundation,
+    parent: pulumi.Resource,
+    section: str = "servers",
+) -> pulumi.Output[str]:
+    """Build and push the image of the server *name*, and give it by its digest.
+
+    Args:
+        name: The server's name.
+        source: Where it comes from.
+        project: The project that a git token's secret is in.
+        foundation: Has the registry.
+        parent: The server, or client.
+        section: Where in the fleet it stands.
+
+    Raises:
+        pulumi.RunError: The source can't be built; the text has one line for each mistake, under its path.
+    """
+    try:
+        plan = _plan(source, name, project, foundation.root)
+    except RecipeError as error:
+        path = f"fleet.{section}.{name}.source"
+        lines = [
+            f"{path}.{one.key}: {one.sentence}" if one.key else f"{path}: {one.sentence}" for one in error.mistakes
+        ]
+        raise pulumi.RunError("\n".join(lines)) from None
+    for sentence in plan.decided:
+        pulumi.info(f"{name}: {inert(sentence)}", parent)
+    repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, name))
+    digest = (_in_cloud if builds_in_cloud(source) else _by_docker)(name, plan, source, repository, foundation, parent)
+    return pulumi.Output.concat(repository, "@", digest)
+
+
+def _by_docker(
+    name: str,
+    plan: _Plan,
+    source: Built,
+    repository: pulumi.Output[str],
+    foundation: Foundation,
+    parent: pulumi.Resource,
+) -> pulumi.Output[str]:
+    dockerfile: docker_build.DockerfileArgsDict | None = None
+    if plan.inline:
+        dockerfile = {"inline": plan.inline}
+    elif plan.location:
+        dockerfile = {"location": f"{plan.context}/{plan.location}"}
+    login = foundation.registry_login
+    image = docker_build.Image(
+        name,
+        context={"location": plan.context},
+        dockerfile=dockerfile,
+        build_args=source.build_args,
+        labels=plan.labels or None,
+        platforms=[docker_build.Platform.LINUX_AMD64],  # the only one that Cloud Run runs
+        push=True,
+        # The tag shows people the newest version; nothing is deployed by it.
+        tags=[pulumi.Output.concat(repository, ":latest")],
+        registries=[{"address": login.host, "username": login.username, "password": login.password}],
+        # The builder's own cache is used. None is kept in the registry: it would change the image's digest
+        # with the builder that made it.
+        build_on_preview=False,  # a preview needs no Docker, no registry and no time
+        opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True),
+    )
+    return image.digest
+
+
+def _in_cloud(
+    name: str,
+    plan: _Plan,
+    source: Built,
+    repository: pulumi.Output[str],
+    foundation: Foundation,
+    parent: pulumi.Resource,
+) -> pulumi.Output[str]:
+    builder = foundation.cloud_build
+    if builder is None:
+        raise pulumi.RunError(
+            f"{name}: builder: cloud-build needs the API {naming.api_host('cloudbuild')} in the stack"
+        )
+    image = CloudBuiltImage(
+        name,
+        builder=builder,
+        image=repository,
+        context=plan.context,
+        dockerfile=plan.location or "Dockerfile",
+        inline=plan.inline,
+        build_args=source.build_args,
+        labels=plan.labels,
+        opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True, depends_on=builder.grants),
+    )
+    return image.digest
+
+
+def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
+    match source:
+        case Build(build=folder):
+            _own(folder, root)
+            if (root / folder).is_dir():
+                Layout.read(root / folder).refuse_odd("Dockerfile", "Dockerfile.dockerignore", *IGNORES)
+            return _Plan(context=folder)
+        case Folder(folder=folder):
+            _own(folder, root)
+            recipe = recipe_for(Layout.read(root / folder), source.wish)
+            return _made(_bridged(source, folder, name, root), recipe)
+        case Git():
+            return _fetched(source, name, project, root)
+        case Stdio(stdio=server):
+            recipe = stdio_recipe(StdioServer(**dict(server)))
+            context = f"{CHECKOUTS}/bridge-{name}"
+            stage_bridge(root / context)
+            return _made(context, recipe)
+
+
+def _own(folder: str, root: Path) -> None:
+    """Refuse a folder that has become a link to elsewhere since the config was read."""
+    if why := own_folder(root, folder):
+        raise RecipeError([Mistake("", why)])
+
+
+def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
+    git = source.git
+    token = None
+    if git.token is not None:
+        # Read when the program runs and given to git alone: it is no input of any resource, so no state has it.
+        token = gcp.secretmanager.get_secret_version_access(
+            secret=naming.secret_id(git.token.secret),
+            project=naming.secret_project(git.token.secret, project),
+            version=git.token.version,
+        ).secret_data
+    found = checkout(git.url, git.ref, root / CHECKOUTS, token, submodules=git.submodules)
+    inner = folder_in(found.folder, git.dir, "git.dir", f"{git.url} at {git.ref}")
+    place = found.folder / inner.relative_to(found.folder.resolve())  # without links, and as seen from Pulumi.yaml
+    recipe = recipe_for(Layout.read(place), source.wish)
+    labels = {"org.opencontainers.image.revision": found.commit, "org.opencontainers.image.source": git.url}
+    context = _bridged(source, place.relative_to(root).as_posix(), name, root)
+    return _made(
+        context,
+        recipe,
+        labels,
+        [f"{git.url}: {found.said} {found.commit}", *(f"{git.url}: {note}" for note in found.notes)],
+    )
+
+
+def _bridged(source: Folder | Git, folder: str, name: str, root: Path) -> str:
+    """The folder that the builder gets: the source's, or a copy of it with the bridge."""
+    if not is_bridged(source):
+        return folder
+    copy = f"{CHECKOUTS}/with-bridge-{name}"
+    staged(root / folder, root / copy)
+    return copy
+
+
+def _made(context: str, recipe: Recipe, labels: Mapping[str, str] | None = None, decided: Sequence[str] = ()) -> _Plan:
+    return _Plan(
+        context=context,
+        inline=recipe.dockerfile or "",
+        location=recipe.location,
+        labels=labels or {},
+        decided=[*decided, *recipe.decided],
+    )

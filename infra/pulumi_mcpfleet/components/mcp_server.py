@@ -1,0 +1,307 @@
+"""One MCP server on Cloud Run: its identity, its image, its service in each region, and who may call it.
+
+It creates no registry and enables no API (`Foundation` does). What a revision is, is in `template`; who is let in, in
+`access`; the load balancer of a domain, in `custom_domain`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import pulumi
+import pulumi_gcp as gcp
+
+from pulumi_mcpfleet import environment, naming
+from pulumi_mcpfleet.components import template
+from pulumi_mcpfleet.components.access import Guarded, grants, switches, told
+from pulumi_mcpfleet.components.custom_domain import CustomDomain, CustomDomainArgs
+from pulumi_mcpfleet.components.foundation import Foundation
+from pulumi_mcpfleet.components.image import built_image
+from pulumi_mcpfleet.components.rights import rights
+from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
+from pulumi_mcpfleet.fleet.sources import pullable
+from pulumi_mcpfleet.tokens import MCP_SERVER
+
+if TYPE_CHECKING:
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateArgsDict as Template,
+    )
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateContainerArgsDict as Container,
+    )
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateContainerEnvArgsDict as Variable,
+    )
+
+_INGRESS: Final = {
+    "all": "INGRESS_TRAFFIC_ALL",
+    "internal": "INGRESS_TRAFFIC_INTERNAL_ONLY",
+    "internal-and-lb": "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class McpServerArgs:
+    """A server as the fleet describes it, and the stack it stands in."""
+
+    project: str
+    regions: Sequence[str]
+    foundation: Foundation
+    spec: Server
+    in_mesh: bool = False
+    """Whether a client calls it through the service mesh."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class McpServer(pulumi.ComponentResource):
+    """A scale-to-zero MCP server that runs as its own service account and that only its invokers may call."""
+
+    service: pulumi.Output[str]
+    """The Cloud Run service's name, the same in each region."""
+
+    url: pulumi.Output[str]
+    """Where it answers: its domain, else the service's URL. Known once the invokers may call."""
+
+    urls: Mapping[str, pulumi.Output[str]]
+    """The service's own URL in each region; empty where it is switched off."""
+
+    spec: Server
+    """What the fleet says of it."""
+
+    base_url: pulumi.Output[str]
+    """Where the world reaches it, known before it exists; an audience of its own."""
+
+    services: Mapping[str, pulumi.Output[str]]
+    """The Cloud Run service's name in each region, once it exists there."""
+
+    audience: pulumi.Output[str]
+    """What callers' ID tokens are to be for."""
+
+    mcp_url: pulumi.Output[str]
+    """The URL for MCP clients: the endpoint itself, no redirect on the way."""
+
+    address: pulumi.Output[str] | None
+    """What the A record of its domain has to name."""
+
+    def __init__(self, name: str, args: McpServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(MCP_SERVER, name, None, opts)
+        self._name, self._args, self._spec = name, args, args.spec
+        # Names are fixed, so a replacement has the name of what it replaces. The engine must know that even where
+        # the provider sees no difference any more: when a replacement that failed half way is taken back, it would
+        # otherwise create the service again and then delete it, believing that to be the old one.
+        self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
+        spec, foundation = args.spec, args.foundation
+
+        self.spec = spec
+        self.base_url = self._base_url()
+        self._image_ref = self._image()
+        email = self._identity()
+        held = self._rights(email)
+        revision = self._template(email)
+        services = {region: self._service(region, revision, held) for region in args.regions}
+        granted = [
+            grant
+            for region, service in services.items()
+            for grant in grants(
+                spec.access,
+                Guarded(server=name, project=args.project, region=region, service=service.name),
+                foundation,
+                self._child,
+            )
+        ]
+        domain = self._domain({region: service.name for region, service in services.items()})
+
+        self.services = {region: service.name for region, service in services.items()}
+        first = services[args.regions[0]]
+        self.service = first.name
+        # Whoever reads a URL may call it at once, so it waits for the grants.
+        waits = [*(grant.urn for grant in granted), *([domain.ready] if domain else [])]
+        self.urls = {region: _after(service.uri, waits) for region, service in services.items()}
+        self.url = _after(f"https://{spec.domain}", waits) if spec.domain else self.urls[args.regions[0]]
+        self.audience = self.url
+        self.mcp_url = self.url.apply(lambda url: naming.mcp_url(url, spec.path))
+        self.address = domain.address if domain else None
+        if spec.agent_registry == "entry":
+            self._agent_registry_entry()
+        self.register_outputs({"service": self.service, "url": self.url, "mcp_url": self.mcp_url})
+
+    def _options(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
+        """For what needs the APIs.
+
+        What names the server's own account waits for it, and so for them. Said again, these dependencies are a tenth
+        of the time that the preview of a large fleet takes (`./dev bench fleet`).
+        """
+        apis = self._args.foundation.apis if self._spec.service_account is not None else ()
+        after: list[pulumi.Resource] = [*apis, *depends_on]
+        return pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=after)
+
+    def _identity(self) -> pulumi.Output[str]:
+        """The address of the account that the server runs as."""
+        if self._spec.service_account is not None:
+            return pulumi.Output.from_input(self._spec.service_account)
+        # A new account is not seen everywhere at once, and Cloud Run refuses a service whose account it does
+        # not see. What protects us: the provider reads the account three times after it has created it and
+        # then waits 10 s before it reports it done, and the address makes everything that uses it wait for that.
+        return gcp.serviceaccount.Account(
+            self._name,
+            project=self._args.project,
+            account_id=naming.account_id(self._name),
+            display_name=f"MCP server {self._name}",
+            opts=self._options(*self._args.foundation.apis),
+        ).email
+
+    def _rights(self, email: pulumi.Output[str]) -> list[pulumi.Resource]:
+        return rights(self._name, self._spec, project=self._args.project, email=email, child=self._options())
+
+    def _image(self) -> pulumi.Input[str]:
+        """The image to run: the existing one as it is named, or one built here and pinned by its digest."""
+        match self._spec.source:
+            case ExistingImage(image=image):
+                return pulled(image, self._args.foundation)
+            case source:
+                return built_image(
+                    self._name,
+                    source,
+                    project=self._args.project,
+                    foundation=self._args.foundation,
+                    parent=self,
+                )
+
+    def beside(self, port: int) -> "Container":
+        """The server as a container beside a client's own, where it listens on *port* and nobody else reaches it."""
+        own: Container = template.containers(self.spec, self._image_ref, {}, self._variables(port))[0]
+        for key in ("ports", "liveness_probe"):
+            own.pop(key, None)
+        own["name"] = self._name
+        own["resources"] = {"limits": {"cpu": self.spec.cpu, "memory": self.spec.memory}, "cpu_idle": True}
+        own["startup_probe"] = template.startup_probe(self.spec, port)
+        return own
+
+    def _template(self, email: pulumi.Output[str]) -> "Template":
+        spec = self._spec
+        sidecars = {name: pulled(one.image, self._args.foundation) for name, one in spec.sidecars.items()}
+        revision: Template = {
+            "service_account": email,
+            "timeout": f"{spec.timeout}s",
+            "max_instance_request_concurrency": spec.concurrency,
+            "scaling": {"max_instance_count": spec.max_instances},
+            "containers": template.containers(spec, self._image_ref, sidecars, self._variables()),
+        }
+        if environment_ := template.execution_environment(spec):
+            revision["execution_environment"] = environment_
+        if volumes := template.volumes(spec):
+            revision["volumes"] = volumes
+        if spec.vpc is not None:
+            revision["vpc_access"] = template.vpc_access(spec.vpc)
+        return revision
+
+    def _variables(self, port: int | None = None) -> list["Variable"]:
+        """What the container finds; *port*: where it listens instead, beside a client's container."""
+        spec = self._spec
+        base = self.base_url
+        env: dict[str, pulumi.Input[str]] = {
+            environment.PROJECT: self._args.project,
+            environment.BASE_URL: base,
+            environment.AUDIENCE: pulumi.Output.concat(base, ",", ",".join(spec.audiences)) if spec.audiences else base,
+            **environment.container_environment(
+                port=port or template.port_of(spec),
+                path=spec.path,
+                transports=spec.transports,
+                stateless=spec.sessions == "stateless",
+                health_path=spec.health_path,
+                allowed_hosts=naming.allowed_hosts(self._name, spec.domain, in_mesh=self._args.in_mesh),
+                allowed_origins=spec.allowed_origins,
+                user=spec.env,
+            ),
+        }
+        if isinstance(spec.access, OauthAccess):
+            oauth = spec.access.oauth
+            audience = oauth.audience or base.apply(lambda url: naming.mcp_url(url, spec.path))
+            env |= environment.oauth_environment(issuer=oauth.issuer, scopes=oauth.scopes)
+            env[environment.OAUTH_AUDIENCE] = audience
+        if port is None:
+            env |= told(spec.access, self._name, self._args.regions, self._args.foundation)
+        else:
+            env["PORT"] = str(port)  # Cloud Run gives it to the container that takes requests only
+            # Google's front end has checked who calls the client; what that sends on over localhost names nobody.
+            env[environment.ACCESS] = "public"
+        return template.variables(env, spec.secrets)
+
+    def _base_url(self) -> pulumi.Output[str]:
+        """Where the world reaches the server, known before it exists: so the first `up` is the last."""
+        if self._spec.domain is not None:
+            return pulumi.Output.from_input(f"https://{self._spec.domain}")
+        region = self._args.regions[0]  # several regions have a domain in front of them
+        return self._args.foundation.project_number.apply(
+            lambda number: naming.service_url(self._name, project_number=number, region=region)
+        )
+
+    def _service(self, region: str, revision: "Template", rights: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
+        spec, args = self._spec, self._args
+        return gcp.cloudrunv2.Service(
+            naming.in_region(self._name, region),
+            name=naming.service_name(self._name),
+            project=args.project,
+            location=region,
+            description=spec.description or None,
+            labels=args.labels or None,
+            ingress=_INGRESS[spec.ingress],
+            default_uri_disabled=None if spec.default_url else True,
+            deletion_protection=spec.deletion_protection,
+            custom_audiences=list(self._audiences()) or None,
+            # Of the service, not of the revision: it holds for what serves, whichever revision that is. Said even
+            # where it is 0, or Cloud Run's answer would be a difference in the next update.
+            scaling={"min_instance_count": spec.min_instances},
+            functional_type="FUNCTIONAL_TYPE_MCP_SERVER" if spec.agent_registry == "functional-type" else None,
+            launch_stage="BETA" if spec.agent_registry == "functional-type" else None,
+            template=revision,
+            opts=self._options(*rights),
+            **switches(spec.access),
+        )
+
+    def _audiences(self) -> Iterator[str]:
+        if self._spec.domain is not None:
+            yield f"https://{self._spec.domain}"
+        yield from self._spec.audiences
+
+    def _domain(self, services: Mapping[str, pulumi.Output[str]]) -> CustomDomain | None:
+        if self._spec.domain is None:
+            return None
+        return CustomDomain(
+            self._name,
+            CustomDomainArgs(
+                project=self._args.project,
+                domain=self._spec.domain,
+                services=services,
+                apis=self._args.foundation.apis,
+            ),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _agent_registry_entry(self) -> None:
+        gcp.agentregistry.Service(
+            self._name,
+            project=self._args.project,
+            location=self._args.regions[0],
+            service_id=naming.service_name(self._name),
+            display_name=self._name,
+            description=self._spec.description or None,
+            interfaces=[{"protocol_binding": "JSONRPC", "url": self.mcp_url}],
+            mcp_server_spec={"type": "NO_SPEC"},
+            opts=self._child,
+        )
+
+
+def pulled(image: str, foundation: Foundation) -> pulumi.Input[str]:
+    """*image* from where Cloud Run can pull it."""
+    remote = foundation.remote_uri
+    if remote is None or pullable(image):
+        return image
+    return remote.apply(lambda uri: naming.through(uri, image))
+
+
+def _after(value: pulumi.Input[str], waits: Sequence[pulumi.Output[str]]) -> pulumi.Output[str]:
+    """*value*, known once all of *waits* are."""
+    if not waits:
+        return pulumi.Output.from_input(value)
+    return pulumi.Output.all(value, *waits).apply(lambda known: str(known[0]))

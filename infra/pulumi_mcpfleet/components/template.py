@@ -1,0 +1,217 @@
+"""What a revision of a server is, in the provider's words: containers, probes, volumes, network.
+
+Functions from the fleet's values to the provider's arguments; they create nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import pulumi
+
+from pulumi_mcpfleet import naming
+from pulumi_mcpfleet.fleet import ExistingImage, Server
+from pulumi_mcpfleet.fleet.containers import SERVER
+from pulumi_mcpfleet.fleet.parts import GcsVolume, InMemory, Probe, SecretRef, SecretVolume, Sidecar, Vpc
+from pulumi_mcpfleet.fleet.rules import folder_of
+
+if TYPE_CHECKING:
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateContainerArgsDict as Container,
+    )
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateContainerEnvArgsDict as Variable,
+    )
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateContainerVolumeMountArgsDict as Mount,
+    )
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateVolumeArgsDict as Volume,
+    )
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateVolumeSecretItemArgsDict as Item,
+    )
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateVpcAccessArgsDict as VpcAccess,
+    )
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateVpcAccessNetworkInterfaceArgsDict as Interface,
+    )
+
+# A short period finds a server ready within a second of its being so. Sixty tries are ten times what the
+# reference server takes on one CPU, and still fail a broken image long before Cloud Run's 240 s.
+STARTUP: Final = Probe(period=1, timeout=1, failures=60)
+
+# Cloud Run's own default for a container without a health path: it waits until something listens.
+LISTENING: Final = Probe(period=240, timeout=240, failures=1)
+
+# Liveness only finds a server that has stopped answering; rarely, because each probe costs CPU time.
+LIVENESS: Final = Probe(period=30, timeout=5, failures=3)
+
+BUILT_PORT: Final = 8080
+"""Where a built server listens: Cloud Run's default, which it gets in PORT."""
+
+
+def port_of(spec: Server) -> int:
+    """Where the server's own container listens."""
+    return spec.source.port if isinstance(spec.source, ExistingImage) else BUILT_PORT
+
+
+def containers(
+    spec: Server, image: pulumi.Input[str], sidecar_images: Mapping[str, pulumi.Input[str]], env: Sequence["Variable"]
+) -> list["Container"]:
+    """The server's own container, and its sidecars.
+
+    A container that is alone has no name: Cloud Run gives it none, and one that comes later is no other revision.
+    """
+    own = _own(spec, image, env)
+    if not spec.sidecars:
+        return [own]
+    own["name"] = SERVER
+    if spec.depends_on:
+        own["depends_ons"] = spec.depends_on
+    return [own, *(_sidecar(name, one, sidecar_images[name]) for name, one in spec.sidecars.items())]
+
+
+def variables(env: Mapping[str, pulumi.Input[str]], secrets: Mapping[str, SecretRef]) -> list["Variable"]:
+    """Plain variables, then those that Cloud Run fills from secrets."""
+    plain: list[Variable] = [{"name": name, "value": value} for name, value in env.items()]
+    secret: list[Variable] = [
+        {"name": name, "value_source": {"secret_key_ref": {"secret": ref.secret, "version": ref.version}}}
+        for name, ref in secrets.items()
+        if not name.startswith("/")
+    ]
+    return [*plain, *secret]
+
+
+def _own(spec: Server, image: pulumi.Input[str], env: Sequence["Variable"]) -> "Container":
+    port = port_of(spec)
+    # Ports and probes are said even where they are Cloud Run's defaults: what is left out keeps, in an update, the
+    # value of the last revision, and a probe would go on asking at a port that the server has left.
+    container: Container = {
+        "image": image,
+        "envs": env,
+        "ports": {"container_port": port},
+        "resources": {
+            "limits": {"cpu": spec.cpu, "memory": spec.memory},
+            "cpu_idle": True,  # CPU, and its bill, only during requests; absent would mean the opposite
+            "startup_cpu_boost": spec.startup_boost,
+        },
+    }
+    container["startup_probe"] = startup_probe(spec, port)
+    liveness = spec.probes.liveness or LIVENESS
+    asked = liveness.path or spec.health_path
+    if spec.probes.restart and asked:
+        container["liveness_probe"] = _probe(liveness, asked, liveness.port or port)
+    if isinstance(spec.source, ExistingImage):  # of a built one the Dockerfile says both
+        if spec.source.args:
+            container["args"] = spec.source.args
+        if spec.source.command:
+            container["commands"] = spec.source.command
+    if mounts := [*_volume_mounts(spec), *_secret_mounts("", spec.secrets)]:
+        container["volume_mounts"] = mounts
+    return container
+
+
+def startup_probe(spec: Server, port: int) -> Any:
+    """What a server's container is asked until it may serve."""
+    startup = spec.probes.startup or (STARTUP if spec.health_path else LISTENING)
+    return _probe(startup, startup.path or spec.health_path, startup.port or port)
+
+
+def _probe(probe: Probe, path: str | None, port: int) -> Any:
+    """A probe: by HTTP where there is a path, else whether the port listens. Any: each kind of probe has a type."""
+    asks = {"http_get": {"path": path, "port": port}} if path else {"tcp_socket": {"port": port}}
+    delay = {"initial_delay_seconds": probe.initial_delay} if probe.initial_delay else {}
+    return {
+        **asks,
+        **delay,
+        "period_seconds": probe.period,
+        "timeout_seconds": probe.timeout,
+        "failure_threshold": probe.failures,
+    }
+
+
+def _sidecar(name: str, spec: Sidecar, image: pulumi.Input[str]) -> "Container":
+    container: Container = {
+        "name": name,
+        "image": image,
+        "resources": {"limits": {"cpu": spec.cpu, "memory": spec.memory}, "cpu_idle": True},
+    }
+    if env := variables(spec.env, spec.secrets):
+        container["envs"] = env
+    if spec.args:
+        container["args"] = spec.args
+    if spec.command:
+        container["commands"] = spec.command
+    if spec.depends_on:
+        container["depends_ons"] = spec.depends_on
+    if spec.startup is not None and spec.startup.port is not None:
+        container["startup_probe"] = _probe(spec.startup, spec.startup.path, spec.startup.port)
+    shared: list[Mount] = [{"name": volume, "mount_path": place} for volume, place in spec.mounts.items()]
+    if mounts := [*shared, *_secret_mounts(f"{name}-", spec.secrets)]:
+        container["volume_mounts"] = mounts
+    return container
+
+
+def volumes(spec: Server) -> list["Volume"]:
+    """Every volume of an instance: the named ones, and one for each folder of secret files."""
+    found = [_volume(name, one) for name, one in spec.volumes.items()]
+    found += _secret_volumes("", spec.secrets)
+    for name, sidecar in spec.sidecars.items():
+        found += _secret_volumes(f"{name}-", sidecar.secrets)
+    return found
+
+
+def _volume(name: str, volume: InMemory | GcsVolume | SecretVolume) -> "Volume":
+    match volume:
+        case InMemory(memory=size):
+            return {"name": name, "empty_dir": {"medium": "MEMORY", "size_limit": size}}
+        case GcsVolume(gcs=gcs):
+            return {"name": name, "gcs": {"bucket": gcs.bucket, "read_only": gcs.read_only}}
+        case SecretVolume(secret=secret, version=version, file=file):
+            return {"name": name, "secret": {"secret": secret, "items": [{"path": file, "version": version}]}}
+
+
+def _volume_mounts(spec: Server) -> list["Mount"]:
+    return [{"name": name, "mount_path": volume.mount} for name, volume in spec.volumes.items()]
+
+
+def _files(secrets: Mapping[str, SecretRef]) -> dict[str, dict[str, SecretRef]]:
+    """The secret files by their folder."""
+    found: dict[str, dict[str, SecretRef]] = {}
+    for place, ref in secrets.items():
+        if folder := folder_of(place):
+            found.setdefault(folder, {})[place.rpartition("/")[2]] = ref
+    return found
+
+
+def _secret_volumes(owner: str, secrets: Mapping[str, SecretRef]) -> Iterator["Volume"]:
+    for folder, files in _files(secrets).items():
+        first = next(iter(files.values()))
+        items: list[Item] = [{"path": file, "version": ref.version} for file, ref in files.items()]
+        yield {"name": _secret_volume(owner, folder), "secret": {"secret": first.secret, "items": items}}
+
+
+def _secret_mounts(owner: str, secrets: Mapping[str, SecretRef]) -> Iterator["Mount"]:
+    for folder in _files(secrets):
+        yield {"name": _secret_volume(owner, folder), "mount_path": folder}
+
+
+def _secret_volume(owner: str, folder: str) -> str:
+    return naming.secret_volume(owner + folder)
+
+
+def execution_environment(spec: Server) -> str | None:
+    """The sandbox: the user's, else the second generation where a bucket is mounted, which needs it."""
+    chosen = spec.execution_environment or ("gen2" if spec.buckets else None)
+    return f"EXECUTION_ENVIRONMENT_{chosen.upper()}" if chosen else None
+
+
+def vpc_access(vpc: Vpc) -> "VpcAccess":
+    """Direct VPC egress."""
+    interface: Interface = {"tags": list(vpc.tags)} if vpc.tags else {}
+    if vpc.network:
+        interface["network"] = vpc.network
+    if vpc.subnetwork:
+        interface["subnetwork"] = vpc.subnetwork
+    return {"egress": "ALL_TRAFFIC" if vpc.all_traffic else "PRIVATE_RANGES_ONLY", "network_interfaces": [interface]}

@@ -1,0 +1,169 @@
+"""Who may call a server: a tagged union, one kind to each model. Nobody, unless said."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from pulumi_mcpfleet.fleet import identities, values
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, Model, kind_of, one_kind
+from pulumi_mcpfleet.fleet.kinds import Kind
+
+KINDS: Final = ("iam", "iap", "oauth", "public")
+CLIENT_KINDS: Final = ("iam", "iap", "public")
+"""What is checked in front of a service. With `oauth` the service checks, and only servers are told by what."""
+
+
+class Iam(Model):
+    """Cloud Run's own check of the caller's Google ID token."""
+
+    invokers: Annotated[tuple[identities.Member, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=1500,  # IAM's bound for the members of one policy
+        description="The principals that may call the server; nobody else can.",
+        examples=[["group:mcp-users@acme.dev", "serviceAccount:assistant@acme.iam.gserviceaccount.com"]],
+    )
+
+
+class IamAccess(Model):
+    """Access for named Google identities."""
+
+    iam: Annotated[Iam, Kind("[iam](#access)", "")] = Field(
+        description="Cloud Run checks the caller's Google ID token, and IAM who may call.",
+        examples=[{"invokers": ["user:ada@acme.dev"]}],
+    )
+
+
+class OauthClient(Model):
+    """An OAuth client of your own, by which people log in in a browser."""
+
+    client_id: identities.OauthClientId = Field(description="Its id.", examples=["4711-abc.apps.googleusercontent.com"])
+    secret: identities.SecretName = Field(
+        description="The secret in Secret Manager that holds the client's secret.", examples=["iap-client"]
+    )
+    version: identities.SecretVersion = Field(description="Which version of it.", examples=["1"])
+
+
+class Iap(Model):
+    """Identity-Aware Proxy in front of the service: people log in, programs send a token."""
+
+    members: Annotated[tuple[identities.Member, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=1500,
+        description="The principals that IAP lets through; nobody else.",
+        examples=[["group:mcp-users@acme.dev"]],
+    )
+    oauth_client: Annotated[OauthClient, Kind("[oauth_client](#access)", "")] | None = Field(
+        default=None,
+        description="Your own OAuth client instead of Google's; needed where the project is in no organization.",
+        examples=[{"client_id": "4711-abc.apps.googleusercontent.com", "secret": "iap-client", "version": "1"}],
+    )
+    programmatic_clients: Annotated[tuple[identities.OauthClientId, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=100,
+        description="OAuth clients whose ID tokens IAP takes from programs; an MCP client needs one of them.",
+        examples=[["4711-cli.apps.googleusercontent.com"]],
+    )
+
+    @property
+    def program_audience(self) -> str | None:
+        """What a program's token is for; None where IAP takes none, for Google's own OAuth client is for browsers."""
+        if self.programmatic_clients:
+            return self.programmatic_clients[0]
+        return self.oauth_client.client_id if self.oauth_client else None
+
+
+class IapAccess(Model):
+    """Access through Identity-Aware Proxy."""
+
+    iap: Annotated[Iap, Kind("[iap](#access)", "")] = Field(
+        description="Identity-Aware Proxy in front of the service.",
+        examples=[{"members": ["group:mcp-users@acme.dev"]}],
+    )
+
+
+class Oauth(Model):
+    """OAuth 2 by the server itself, as the MCP specification has it (RFC 9728); Cloud Run lets every caller through."""
+
+    issuer: identities.Issuer = Field(
+        description="The authorization server whose tokens the server takes.", examples=["https://login.acme.dev"]
+    )
+    audience: values.Audience | None = Field(
+        default=None,
+        description="What tokens must be for; by default the MCP URL.",
+        examples=["https://mcp.acme.dev/mcp"],
+    )
+    scopes: Annotated[tuple[identities.Scope, ...], NO_REPEATS] = Field(
+        default=(), max_length=50, description="Scopes that every token must have.", examples=[["mcp:use"]]
+    )
+
+
+class OauthAccess(Model):
+    """Access for whoever has a token of an authorization server, checked by the server."""
+
+    oauth: Annotated[Oauth, Kind("[oauth](#access)", "")] = Field(
+        description="The server itself checks OAuth tokens; it must, because Cloud Run then checks nothing.",
+        examples=[{"issuer": "https://login.acme.dev"}],
+    )
+
+
+class Public(Model):
+    """Anybody on the internet."""
+
+    reason: identities.Reason = Field(
+        description="Why that is right; it becomes an annotation of the service.",
+        examples=["documentation search without private data"],
+    )
+
+
+class PublicAccess(Model):
+    """Access for anybody."""
+
+    public: Annotated[Public, Kind("[public](#access)", "")] = Field(
+        description="Anybody may call, without any identity.",
+        examples=[{"reason": "documentation search without private data"}],
+    )
+
+
+def _kind(value: Any) -> str | None:
+    return kind_of(value, KINDS)
+
+
+def kind(access: "Access") -> str:
+    """The one key by which *access* says who checks the caller."""
+    return str(_kind(access))
+
+
+def public_reason(access: "Access") -> str | None:
+    """Why anybody may call; None where not everybody may."""
+    return access.public.reason if isinstance(access, PublicAccess) else None
+
+
+Access = Annotated[
+    Annotated[IamAccess, Tag("iam")]
+    | Annotated[IapAccess, Tag("iap")]
+    | Annotated[OauthAccess, Tag("oauth")]
+    | Annotated[PublicAccess, Tag("public")],
+    Discriminator(_kind),
+    one_kind("access", KINDS),
+    Kind("[access](#access)", "accesses", "one of `iam`, `iap`, `oauth`, `public`"),
+]
+"""The one key says who checks the caller."""
+
+
+def _checked_in_front(value: Any) -> Any:
+    if kind_of(value, KINDS) == "oauth":
+        raise ValueError(
+            "oauth leaves the check of tokens to the service itself, and a client is not told how: anybody could call"
+            " it, and through it its servers as its account; write iam, or iap for people who log in"
+        )
+    return value
+
+
+ClientAccess = Annotated[
+    Annotated[IamAccess, Tag("iam")] | Annotated[IapAccess, Tag("iap")] | Annotated[PublicAccess, Tag("public")],
+    Discriminator(_kind),
+    one_kind("access", CLIENT_KINDS),
+    BeforeValidator(_checked_in_front),
+    Kind("[access](#access)", "accesses", "one of `iam`, `iap`, `public`"),
+]
+"""Who may call a client: only what is checked in front of it, for a client is any app that listens."""

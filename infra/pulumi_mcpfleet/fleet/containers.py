@@ -1,0 +1,80 @@
+"""The rules between the containers of one instance: names, ports, order, and what fits."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, Final
+
+from pulumi_mcpfleet.fleet import quantities, rules
+from pulumi_mcpfleet.fleet.base import Mistake
+from pulumi_mcpfleet.fleet.parts import Sidecar
+
+SERVER: Final = "server"
+"""The name of the server's own container, beside its sidecars."""
+
+# Cloud Run, "CPU limits" and "Memory limits": of all containers of an instance together.
+_ALL_CPUS: Final = 8
+_ALL_MEMORY: Final = 32 * 1024  # MiB
+
+
+def beside(server: Mapping[str, Any], sidecars: Mapping[str, Sidecar]) -> Iterator[Mistake]:
+    """What Cloud Run would refuse of *sidecars* beside a server with these keys; keys with mistakes are absent."""
+    if SERVER in sidecars:
+        yield (SERVER,), "is the name of the server's own container; write another"
+    for name, sidecar in sidecars.items():
+        yield from _mounts(name, sidecar, server.get("volumes", {}))
+        for index, other in unknown(sidecar.depends_on, sidecars):
+            yield (name, "depends_on", *index), other
+    yield from _ports(server, sidecars)
+    yield from _circle(sidecars)
+    if "cpu" in server and "memory" in server:
+        yield from _sums(sidecars, server["cpu"], server["memory"])
+
+
+def unknown(names: Sequence[str], sidecars: Collection[str]) -> Iterator[Mistake]:
+    """Dependencies on a sidecar that is not there."""
+    for index, name in enumerate(names):
+        if name not in sidecars:
+            there = f"there is {', '.join(sidecars)}" if sidecars else "there are none"
+            yield (index,), f"{name!r} is not a sidecar; {there}"
+
+
+def _mounts(name: str, sidecar: Sidecar, volumes: Mapping[str, Any]) -> Iterator[Mistake]:
+    for volume in sidecar.mounts:
+        if volume not in volumes:
+            there = f"there is {', '.join(volumes)}" if volumes else "add it there"
+            yield (name, "mounts", volume), f"is not among the server's volumes; {there}"
+    for path, sentence in rules.hidden(sidecar.mounts, rules.folders(sidecar.secrets)):
+        yield (name, "mounts", *path), sentence
+
+
+def _ports(server: Mapping[str, Any], sidecars: Mapping[str, Sidecar]) -> Iterator[Mistake]:
+    """An instance's containers share one localhost."""
+    taken: dict[int, str] = {getattr(server.get("source"), "port", 8080): "the server"}
+    for name, sidecar in sidecars.items():
+        port = sidecar.startup.port if sidecar.startup else None
+        if port is None:
+            continue
+        other = taken.setdefault(port, name)
+        if other != name:
+            sentence = (
+                f"{port} is {other}'s, and the containers of an instance share one localhost; have one of them listen"
+                " on another"
+            )
+            yield (name, "startup", "port"), sentence
+
+
+def _circle(sidecars: Mapping[str, Sidecar]) -> Iterator[Mistake]:
+    try:
+        tuple(TopologicalSorter({name: one.depends_on for name, one in sidecars.items()}).static_order())
+    except CycleError as cycle:
+        around: list[str] = cycle.args[1]
+        yield (around[0], "depends_on"), f"waits for itself ({' -> '.join(around)}); remove one of these"
+
+
+def _sums(sidecars: Mapping[str, Sidecar], cpu: str, memory: str) -> Iterator[Mistake]:
+    cpus = quantities.cpus(cpu) + sum(quantities.cpus(one.cpu) for one in sidecars.values())
+    size = quantities.mebibytes(memory) + sum(quantities.mebibytes(one.memory) for one in sidecars.values())
+    if cpus > _ALL_CPUS:
+        yield (), f"have {cpus:g} CPUs with the server; an instance has at most {_ALL_CPUS}: lower some cpu"
+    if size > _ALL_MEMORY:
+        yield (), f"have {size / 1024:g}Gi with the server; an instance has at most 32Gi: lower some memory"

@@ -1,0 +1,300 @@
+"""Sources for which the Dockerfile is made: a folder, a git repository, a stdio server's package.
+
+Which Dockerfile that is, is `pulumi_mcpfleet.sources`' business. Here stands what a user may say about it.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final, Literal, cast
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from pulumi_mcpfleet.fleet import rules, values
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, MistakesError, Model, without
+from pulumi_mcpfleet.fleet.kinds import Kind, pattern
+from pulumi_mcpfleet.fleet.parts import SecretRef
+from pulumi_mcpfleet.sources import Layout, RecipeError, Wish, git, recipe_for
+from pulumi_mcpfleet.sources.inside import own_folder
+from pulumi_mcpfleet.sources.stdio import npm_name, pypi_name
+
+_NO_DOCKERFILE: Final = "none"
+
+
+def _git_url(value: str) -> str:
+    # A token is often written in the place of the user; over ssh a user is no secret.
+    if re.match(r"[a-z]+://[^/@]*:[^/@]*@|https?://[^/]*@", value):
+        raise ValueError("holds a password or a token; remove all up to @, and write token: {secret: …, version: …}")
+    if why := git.refused(value):
+        raise ValueError(f"{value[:200]!r} {why}")
+    return value
+
+
+GitUrl = Annotated[
+    str,
+    Field(max_length=2048),
+    AfterValidator(_git_url),
+    Kind(
+        "address",
+        "addresses",
+        "`https://…`, `ssh://…`, `USER@HOST:PATH`; from this machine itself `http://…`, `git://…`; no password, no `?`",
+    ),
+]
+
+# git's own rule is longer (git help check-ref-format); what begins with - would be an option.
+_REF: Final = r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,254}"
+GitRef = Annotated[
+    str,
+    values.matching(_REF, "is not a commit, a tag or a branch"),
+    Kind("ref", "refs", "a commit's whole id, a tag, or a branch", pattern(_REF)),
+]
+
+# apt takes a - at the end for "remove it".
+_APT: Final = r"[a-z0-9][a-z0-9+.-]{0,62}[a-z0-9+.]"
+AptPackage = Annotated[
+    str,
+    values.matching(_APT, "is not a package's name; use a-z, 0-9, +, . and -"),
+    Kind("package", "packages", "names of Debian's packages", pattern(_APT)),
+]
+
+
+def _within(value: str) -> str:
+    path = PurePosixPath(value)
+    if not value.strip() or path.is_absolute() or ".." in path.parts or not re.fullmatch(r"[^\s\\\0]{1,255}", value):
+        raise ValueError(f"{value[:200]!r} is not a path within the source; write it as docker/Dockerfile")
+    return value
+
+
+Within = Annotated[
+    str, AfterValidator(_within), Kind("path", "paths", "within the source; no `/` first, no `..`, no spaces")
+]
+
+
+def _any_folder(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise ValueError("is empty, or holds a sign that is not shown; write a folder, such as ./weather")
+    if Path(value).is_absolute() or value.startswith("~"):
+        raise ValueError(f"{value!r} is a place on one machine; write the folder as seen from Pulumi.yaml")
+    return value
+
+
+AnyFolder = Annotated[
+    str,
+    Field(max_length=1024),
+    AfterValidator(_any_folder),
+    Kind("folder", "folders", "below or beside `Pulumi.yaml`, not absolute"),
+]
+
+
+Builder = Annotated[
+    Literal["docker", "cloud-build"],
+    Field(
+        description="Who builds the image: Docker on the machine that deploys, or Cloud Build.",
+        examples=["cloud-build"],
+    ),
+]
+"""Who builds an image."""
+
+
+class Made(Model):
+    """What is common to sources whose Dockerfile is found out: every key decides what would be found out otherwise."""
+
+    language: Literal["python", "node"] | None = Field(
+        default=None, description="What it is written in, where a repository holds both.", examples=["python"]
+    )
+    installer: Literal["uv", "poetry", "pylock", "requirements", "project", "npm", "pnpm", "yarn"] | None = Field(
+        default=None,
+        description="What installs its dependencies; by default what its lock file is of. `project` takes the newest"
+        " versions that pyproject.toml allows.",
+        examples=["uv"],
+    )
+    start: rules.Words = Field(
+        default=(),
+        max_length=1000,
+        description="The command that starts it; by default its only script, its package or its start script. It has to"
+        " serve MCP over HTTP on `$PORT`, or to speak stdio where `speaks` says so.",
+        examples=[["python", "-m", "weather_mcp"]],
+    )
+    dockerfile: Within | None = Field(
+        default=None,
+        description="A Dockerfile of its own, which builds it; by default `Dockerfile` if there is one. `none`: none of"
+        " its own.",
+        examples=["deploy/Dockerfile"],
+    )
+    apt: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
+        default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
+    )
+    speaks: Literal["http", "stdio"] = Field(
+        default="http",
+        description="How it speaks MCP. `stdio` puts it behind the bridge; it then has no Dockerfile of its own.",
+        examples=["stdio"],
+    )
+    build_args: rules.BuildArgs = Field(
+        default={},
+        description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; they stay visible in the image, so"
+        " no secrets.",
+        examples=[{"BASE_IMAGE": "python:3.13"}],
+    )
+
+    builder: Builder = "docker"
+
+    @property
+    def wish(self) -> Wish:
+        """What the user decides about the Dockerfile."""
+        return _wish(self.model_dump(include={"language", "installer", "start", "dockerfile", "apt", "speaks"}))
+
+
+def _wish(said: Mapping[str, Any]) -> Wish:
+    keys = {name: said[name] for name in ("language", "installer", "start", "apt", "speaks") if name in said}
+    dockerfile = said.get("dockerfile")
+    return Wish(**keys, dockerfile="" if dockerfile == _NO_DOCKERFILE else dockerfile)
+
+
+class Folder(Made):
+    """An image that `up` builds from a folder, with or without a Dockerfile."""
+
+    folder: AnyFolder = Field(description="The folder, as seen from Pulumi.yaml.", examples=["./weather"])
+
+    @field_validator("folder", mode="after")
+    @classmethod
+    def _can_be_built(cls, value: str, info: ValidationInfo) -> str:
+        root = cast("dict[str, Path | None]", info.context or {}).get("root")
+        if root is None or len(info.data) < len(Made.model_fields):
+            return value  # not to be looked at, or with mistakes of its own
+        place = root / value
+        if not place.is_dir():
+            raise ValueError(f"there is no {PurePosixPath(value)} beside Pulumi.yaml; correct it")
+        if why := own_folder(root, value):
+            raise ValueError(why)
+        try:
+            recipe_for(Layout.read(place), _wish(info.data))
+        except RecipeError as error:
+            found = [((UP, one.key) if one.key else (), one.sentence) for one in error.mistakes]
+            raise MistakesError(found) from None
+        return value
+
+
+class GitRepository(Model):
+    """A git repository at a commit."""
+
+    url: GitUrl = Field(description="Its address.", examples=["https://github.com/acme/weather-mcp.git"])
+    ref: GitRef = Field(
+        description="The commit, tag or branch. A branch is looked up at each `up`, and the commit that it is then is"
+        " deployed.",
+        examples=["v1.2.0"],
+    )
+    dir: Within = Field(default=".", description="The folder within it.", examples=["servers/weather"])
+    token: Annotated[SecretRef, Kind("[version of a secret](#secrets)", "")] | None = Field(
+        default=None,
+        description="For a private repository: a token in Secret Manager, read by whoever deploys. Without it git uses"
+        " your own credentials.",
+        examples=[{"secret": "git-token", "version": "1"}],
+    )
+
+    submodules: bool = Field(
+        default=False,
+        description="Whether to fetch the repositories that it names as its submodules. Those of the same host are"
+        " fetched with your credentials, whichever they are, and become part of the image: only for a repository that"
+        " you trust. Those of another host are fetched without any.",
+        examples=[True],
+    )
+
+    @field_validator("token", mode="after")
+    @classmethod
+    def _a_token_goes_over_https(cls, value: SecretRef | None, info: ValidationInfo) -> SecretRef | None:
+        if value is not None and not str(info.data.get("url", "https://")).startswith("https://"):
+            raise ValueError("a token is sent to https:// addresses only; write the address so, or remove the token")
+        return value
+
+
+class Git(Made):
+    """An image that `up` builds from a git repository, with or without a Dockerfile."""
+
+    git: Annotated[GitRepository, Kind("[repository](#a-git-repository)", "")] = Field(
+        description="The repository.",
+        examples=[{"url": "https://github.com/acme/weather-mcp.git", "ref": "v1.2.0"}],
+    )
+
+
+def _npm(value: str) -> str:
+    npm_name(value)
+    return value
+
+
+def _pypi(value: str) -> str:
+    pypi_name(value)
+    return value
+
+
+_RUNNERS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("npx", "pnpx", "bunx"), 'npm: "{}@VERSION"'),
+    **dict.fromkeys(("uvx", "pipx"), 'pypi: "{}==VERSION"'),
+}
+"""What desktop clients' files start packages with, and what a fleet says instead."""
+
+
+class StdioServer(Model):
+    """A server that speaks stdio, in one of three forms."""
+
+    npm: Annotated[str, AfterValidator(_npm), Kind("package", "", "`NAME@VERSION`")] | None = Field(
+        default=None,
+        description="A package of npm, at one version.",
+        examples=["@modelcontextprotocol/server-everything@2026.8.31"],
+    )
+    pypi: Annotated[str, AfterValidator(_pypi), Kind("package", "", "`NAME==VERSION`")] | None = Field(
+        default=None, description="A package of PyPI, at one version.", examples=["mcp-server-time==2026.10.19"]
+    )
+    image: values.ImageUrl | None = Field(
+        default=None,
+        description="An image that holds it, and Python 3.11 or newer for the bridge; with `command`.",
+        examples=["docker.io/acme/tools:1"],
+    )
+    command: rules.Words = Field(
+        default=(),
+        max_length=1000,
+        description="How it is started; needed with `image`, and where a package has several programs.",
+        examples=[["acme-tools", "--stdio"]],
+    )
+    args: rules.Words = Field(default=(), max_length=1000, description="Arguments for it.", examples=[["--verbose"]])
+    apt: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
+        default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
+    )
+
+    @field_validator("command", mode="after")
+    @classmethod
+    def _one_form(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not {"npm", "pypi", "image"} <= info.data.keys():
+            return value  # one has a mistake of its own
+        said = [name for name in ("npm", "pypi", "image") if info.data[name] is not None]
+        if len(said) > 1:
+            raise MistakesError([((UP,), f"says {' and '.join(said)} at once; keep one")])
+        if not said and value and value[0] in _RUNNERS:
+            package = next((one for one in value[1:] if not one.startswith("-")), "NAME")
+            sentence = (
+                f"{value[0]} would fetch a package whenever it starts; write {_RUNNERS[value[0]].format(package)}"
+            )
+            raise MistakesError([((), f"{sentence}, and what comes after the package as args")])
+        if not said:
+            sentence = 'says no package; add npm: "NAME@VERSION", pypi: "NAME==VERSION", or image and command'
+            raise MistakesError([((UP,), sentence)])
+        found = [((), "missing; say how the server in the image is started, such as [acme-tools, --stdio]")]
+        return without(value, found if said == ["image"] and not value else [])
+
+
+class Stdio(Model):
+    """A server that speaks stdio, behind the bridge of mcpfleet_bridge/."""
+
+    stdio: Annotated[StdioServer, Kind("[stdio server](#a-stdio-server)", "")] = Field(
+        description="The server.", examples=[{"npm": "@modelcontextprotocol/server-everything@2026.8.31"}]
+    )
+    build_args: rules.BuildArgs = Field(
+        default={},
+        description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; no secrets.",
+        examples=[{"BASE_IMAGE": "python:3.13"}],
+    )
+    builder: Builder = "docker"
+
+
+def is_bridged(source: object) -> bool:
+    """Whether a source is put behind the stdio bridge."""
+    return isinstance(source, Stdio) or (isinstance(source, Made) and source.speaks == "stdio")

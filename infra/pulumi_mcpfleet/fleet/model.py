@@ -1,0 +1,238 @@
+"""The user's whole vocabulary, as frozen models: every key with its default, limit and meaning.
+
+Keys are the user's words, not the provider's. A field's first example is what the report tells a user to add when the
+field is missing; the reference page and the editors' schema show it, too.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, cast
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from pulumi_mcpfleet import naming
+from pulumi_mcpfleet.fleet import identities, values
+from pulumi_mcpfleet.fleet.access import IapAccess
+from pulumi_mcpfleet.fleet.base import LEFT_OUT, NO_REPEATS, NUMBER, UP, Mistake, Model, without
+from pulumi_mcpfleet.fleet.client import Client, among
+from pulumi_mcpfleet.fleet.kinds import Kind
+from pulumi_mcpfleet.fleet.server import Server
+from pulumi_mcpfleet.fleet.sources import ExistingImage, host_of, pinned, pullable
+
+PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "dev": {"deletion_protection": False, "min_instances": 0},
+    "prod": {"deletion_protection": True, "min_instances": 1},
+}
+"""The defaults of a server that differ between the profiles."""
+
+
+class Registry(Model):
+    """The Artifact Registry repository of the images that are built, and one in front of another registry."""
+
+    repository: values.RepositoryId = Field(
+        default=naming.REPOSITORY_ID, description="The repository's name.", examples=["mcp-images"]
+    )
+    keep: Annotated[int, NUMBER] = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="So many of the newest versions of each image stay; older ones without a tag are deleted.",
+        examples=[20],
+    )
+    dry_run: bool = Field(default=False, description="Only log what the clean-up would delete.", examples=[True])
+    remote: values.UpstreamRegistry | None = Field(
+        default=None,
+        description="A public registry that Cloud Run does not pull from: its images come through a remote repository"
+        " of Artifact Registry, which also keeps them.",
+        examples=["ghcr.io"],
+    )
+
+
+class CloudBuildOptions(Model):
+    """How Cloud Build builds the images whose source says `builder: cloud-build`."""
+
+    machine_type: Literal["e2-medium", "e2-highcpu-8", "e2-highcpu-32"] | None = Field(
+        default=None,
+        description="The kind of machine, as gcloud calls it; by default Cloud Build's own choice.",
+        examples=["e2-highcpu-8"],
+    )
+    timeout: Annotated[int, NUMBER] = Field(
+        default=1200,
+        ge=60,
+        le=86_400,
+        description="Seconds that one build may take.",
+        examples=[3600],
+    )
+
+
+class Fleet(Model):
+    """Every server of one stack."""
+
+    region: values.Region | None = Field(
+        default=None, description="The Google Cloud region of everything.", examples=["europe-west1"]
+    )
+    regions: Annotated[tuple[values.Region, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=20,
+        description="Instead of `region`: each server runs in all of them, behind its `domain`; images are kept in the"
+        " first.",
+        examples=[["europe-west1", "us-central1"]],
+    )
+    profile: Literal["dev", "prod"] = Field(
+        default="dev", description="Which defaults apply where the two differ.", examples=["prod"]
+    )
+    organization: identities.Organization | None = Field(
+        default=None,
+        description="The organization that the project is in, if it is in one; access by `iap` depends on it.",
+        examples=["481516234200"],
+    )
+    labels: Annotated[Mapping[values.LabelKey, values.LabelValue], Field(max_length=60)] = Field(
+        default={},
+        description="Labels on every resource that can carry them.",
+        examples=[{"team": "platform", "cost-center": "4711"}],
+    )
+    registry: Annotated[Registry, Kind("[registry](#registry)", "")] = Field(
+        default=Registry(), description="Where images are kept, and for how long.", examples=[{"keep": 20}]
+    )
+    cloud_build: Annotated[CloudBuildOptions, Kind("[Cloud Build](#cloud-build)", "")] = Field(
+        default=CloudBuildOptions(),
+        description="How images are built whose source says `builder: cloud-build`.",
+        examples=[{"machine_type": "e2-highcpu-8"}],
+    )
+    servers: Mapping[values.ServerName, Annotated[Server, Kind("[server](#a-server)", "[servers](#a-server)")]] = Field(
+        min_length=1,
+        max_length=500,
+        description="The servers, by name.",
+        examples=[{"reference": {"source": {"build": "./my_server"}}}],
+    )
+    clients: Mapping[values.ServerName, Annotated[Client, Kind("[client](#a-client)", "[clients](#a-client)")]] = Field(
+        default={},
+        max_length=500,
+        description="Services that call the servers, each as an account of its own, by name.",
+        examples=[
+            {"assistant": {"source": {"image": "docker.io/acme/assistant:1"}, "calls": ["reference"]}},
+        ],
+    )
+
+    @property
+    def all_regions(self) -> tuple[str, ...]:
+        """Where the servers run; the first is where the images are."""
+        return self.regions or (str(self.region),)
+
+    @property
+    def meshed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The servers that clients call through the mesh, and the VPC networks that these clients are in."""
+        clients = [one for one in self.clients.values() if one.topology == "mesh"]
+        called = {server: None for one in clients for server in one.calls}
+        networks = {str(one.vpc.network): None for one in clients if one.vpc is not None}
+        return tuple(called), tuple(networks)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_profile(cls, raw: Any) -> Any:
+        """Put into each server what its profile says where the server says nothing."""
+        fleet = _mapping(raw)
+        defaults = PROFILES.get(str(fleet.get("profile", "dev")), {})
+        guarded = {"deletion_protection": defaults["deletion_protection"]} if defaults else {}
+        clients = {
+            name: {**guarded, **_mapping(one)} if isinstance(one, Mapping) else one
+            for name, one in _mapping(fleet.get("clients")).items()
+        }
+        servers = {
+            name: {**defaults, **_mapping(one)} if isinstance(one, Mapping) else one
+            for name, one in _mapping(fleet.get("servers")).items()
+        }
+        with_defaults = {key: named for key, named in (("servers", servers), ("clients", clients)) if named}
+        return {**fleet, **with_defaults} if with_defaults else raw
+
+    @field_validator("regions", mode="after")
+    @classmethod
+    def _somewhere(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        region = info.data.get("region", "")
+        found: list[Mistake] = []
+        if value and region:
+            found.append(((), f"and region ({region}) are both there; keep one"))
+        if not value and region is None:
+            found.append(((UP, "region"), "missing; add region: europe-west1"))
+        return without(value, found)
+
+    @field_validator("servers", mode="after")
+    @classmethod
+    def _servers_fit_the_fleet(cls, value: Mapping[str, Server], info: ValidationInfo) -> Mapping[str, Server]:
+        return without(value, _beside_each_other(value, info.data))
+
+    @field_validator("clients", mode="after")
+    @classmethod
+    def _clients_fit_the_servers(cls, value: Mapping[str, Client], info: ValidationInfo) -> Mapping[str, Client]:
+        context = cast("Mapping[str, Any]", info.context or {})
+        left_out = context.get(LEFT_OUT, frozenset[str]())
+        found = [*among(value, info.data["servers"], left_out)] if "servers" in info.data else []
+        for name, client in value.items():
+            spec = client.as_server
+            found += [
+                ((name, *path), said) for path, said in (*_images(spec, info.data), *_organization(spec, info.data))
+            ]
+        return without(value, found)
+
+
+def _beside_each_other(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    """What a server cannot be in this fleet; keys of the fleet with mistakes are absent."""
+    domains: dict[str, str] = {}
+    for name, server in servers.items():
+        if server.domain is not None:
+            other = domains.setdefault(server.domain, name)
+            if other != name:
+                yield (name, "domain"), f"{server.domain} leads to {other} already; write another"
+        for path, sentence in (*_over_regions(server, fleet), *_images(server, fleet), *_organization(server, fleet)):
+            yield (name, *path), sentence
+
+
+def _over_regions(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    regions: tuple[str, ...] = fleet.get("regions", ())
+    if len(regions) < 2:
+        return
+    if server.domain is None:
+        yield ("domain",), f"missing; {len(regions)} regions need one name in front of them, add domain: mcp.acme.dev"
+    if server.sessions == "stateful":
+        yield (
+            ("sessions",),
+            "stateful keeps a session in one instance, and there is one in each region; write stateless",
+        )
+    if "sse" in server.transports:
+        yield ("transports",), "sse keeps its stream in one instance, and there is one in each region; leave it out"
+
+
+def _images(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    named: list[tuple[tuple[str, ...], str]] = [
+        (("sidecars", name, "image"), sidecar.image) for name, sidecar in server.sidecars.items()
+    ]
+    if isinstance(server.source, ExistingImage):
+        named.append((("source", "image"), server.source.image))
+    remote = fleet["registry"].remote if "registry" in fleet else None
+    for path, image in named:
+        if fleet.get("profile") == "prod" and not pinned(image):
+            sentence = (
+                f"{image} names a tag, which can move under a running service; in profile prod write the digest:"
+                " …@sha256:DIGEST (docker buildx imagetools inspect shows it)"
+            )
+            yield path, sentence
+        if "registry" in fleet and not pullable(image) and host_of(image) != remote:
+            sentence = (
+                f"Cloud Run does not pull from {host_of(image)}; write registry: {{remote: {host_of(image)}}} in the"
+                " fleet, and the image comes through Artifact Registry"
+            )
+            yield path, sentence
+
+
+def _organization(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    if not isinstance(server.access, IapAccess) or fleet.get("organization", "") is not None:
+        return
+    if server.access.iap.oauth_client is None:
+        sentence = (
+            "lets in members of the project's organization only, by Google's OAuth client, and the fleet names none;"
+            " add organization: NUMBER to the fleet, or an oauth_client here"
+        )
+        yield ("access", "iap"), sentence
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return dict(cast("Mapping[Any, Any]", value)) if isinstance(value, Mapping) else {}

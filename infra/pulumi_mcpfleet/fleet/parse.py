@@ -1,0 +1,303 @@
+"""From the raw config to a `Fleet`, or to one report of every mistake in it.
+
+pydantic finds the mistakes; this module says them in the user's words: the path as it stands in the
+config file, what is wrong, what to write.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
+
+from pydantic import BaseModel, Tag, ValidationError
+from pydantic_core import ErrorDetails
+
+from pulumi_mcpfleet.fleet.base import LEFT_OUT, UP, MistakesError, UnknownKindError
+from pulumi_mcpfleet.fleet.model import Fleet
+from pulumi_mcpfleet.fleet.words import in_yaml, near, unknown_word
+
+_ROOT: Final = "fleet"
+_KEY_MARK: Final = "[key]"  # pydantic's last step in the place of a mapping's key
+_SECTIONS: Final = ("servers", "clients")
+
+
+class FleetError(Exception):
+    """The fleet cannot be deployed as written.
+
+    The text is for the person who wrote it: one line for each mistake, each beginning with its path.
+    """
+
+
+def parse_fleet(raw: Mapping[str, Any] | None, *, root: Path | None = None) -> Fleet:
+    """Check *raw*, the value of `mcpfleet:fleet`.
+
+    Args:
+        raw: What the config file says, as parsed from YAML or JSON; None where it has no such key.
+        root: The folder of Pulumi.yaml. When given, a folder to build must be there with its Dockerfile.
+
+    Raises:
+        FleetError: the fleet has mistakes; all of them are in the text.
+    """
+    if raw is None:
+        raise FleetError(f"{_ROOT}: missing; add mcpfleet:{_ROOT} under config, as docs/fleet.md shows")
+    try:
+        return Fleet.model_validate(raw, context={"root": root})
+    except ValidationError as invalid:
+        raise FleetError("\n".join(dict.fromkeys(_report(raw, invalid, root, frozenset())))) from None
+
+
+def _report(raw: Any, invalid: ValidationError, root: Path | None, left_out: frozenset[Any]) -> Iterator[str]:
+    """Every mistake in *raw*, the fleet of the user without the servers *left_out*.
+
+    What is between servers is looked at only once each of them is right: so those with mistakes are left out, and the
+    rest is looked at again.
+    """
+    mistakes = invalid.errors(include_url=False)
+    broken = set[tuple[Any, Any]]()
+    for mistake in mistakes:
+        yield from _lines(mistake)
+        (section, *further) = mistake["loc"] or ("",)
+        error = mistake.get("ctx", {}).get("error")
+        named = [path[0] for path, _ in error.found if path] if isinstance(error, MistakesError) else []
+        broken |= {(section, name) for name in (further[:1] or named)}
+    if not isinstance(raw, Mapping):
+        return
+    rest = dict(cast("Mapping[str, Any]", raw))
+    for section in _SECTIONS:
+        if isinstance(rest.get(section), Mapping):
+            rest[section] = {name: one for name, one in rest[section].items() if (section, name) not in broken}
+    if rest == raw or not rest.get("servers"):
+        return
+    left_out |= {name for section, name in broken if section == "servers"}
+    try:
+        Fleet.model_validate(rest, context={"root": root, LEFT_OUT: left_out})
+    except ValidationError as further:
+        yield from _report(rest, further, root, left_out)
+
+
+def _lines(mistake: ErrorDetails) -> Iterator[str]:
+    place = _follow(mistake["loc"])
+    error = mistake.get("ctx", {}).get("error")
+    if isinstance(error, MistakesError):
+        for further, sentence in error.found:
+            yield f"{_spelled(_walk(place.path, further))}: {sentence}"
+    else:
+        yield f"{_spelled(place.path)}: {_sentence(mistake, place)}"
+
+
+def _walk(path: Sequence[int | str], further: Sequence[int | str]) -> list[int | str]:
+    there = list(path)
+    for step in further:
+        if step == UP:
+            there.pop()
+        else:
+            there.append(step)
+    return there
+
+
+def _spelled(path: Sequence[int | str]) -> str:
+    """The path as a person would write it; a key with odd characters is quoted so that a line stays a line."""
+    text = _ROOT
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif re.fullmatch(r"[\w-]+", step):
+            text += f".{step}"
+        else:
+            text += f"[{json.dumps(step)}]"
+    return text
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a mistake is.
+
+    Attributes:
+        path: In the user's own file, which knows nothing of the tags that pydantic adds for the members of a union.
+        above: The models on the way, outermost first, each with the path to it.
+        example: What could stand there.
+        kinds: The members of the tagged union that stands there, by their tags.
+    """
+
+    path: Sequence[int | str]
+    above: Sequence[tuple[Sequence[int | str], type[BaseModel]]]
+    example: Any = None
+    kinds: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def _sentence(mistake: ErrorDetails, place: _Place) -> str:
+    """What is wrong and what to do, for one mistake."""
+    context, given = mistake.get("ctx", {}), mistake["input"]
+    shown = _shown(given)
+    model = place.above[-1][1] if place.above else None
+    match mistake["type"]:
+        case "extra_forbidden" if model:
+            return f"unknown key{_other_word(str(mistake['loc'][-1]), model, place)}"
+        case "missing" if model:
+            name = str(mistake["loc"][-1])
+            return f"missing; add {name}: {in_yaml((model.model_fields[name].examples or ['…'])[0])}"
+        case "value_error":
+            return _kindless(context["error"], place)
+        case "greater_than_equal":
+            return f"{shown} is too small; write {context['ge']} or more"
+        case "less_than_equal":
+            return f"{shown} is too large; write {context['le']} or less"
+        case "int_type" | "int_parsing" | "int_from_float" | "int_parsing_size":
+            return f"{shown} is not a whole number; write one, without quotes"
+        case "bool_type" | "bool_parsing":
+            return f"{shown} is neither true nor false; write one of them"
+        case "string_type":
+            return f"{shown} is not text; put the text in quotes"
+        case "string_unicode":
+            return "has characters that are not Unicode text; remove them"
+        case "string_too_long":
+            return f"is longer than {context['max_length']} characters; shorten it"
+        case "too_long":
+            return f"has more than {context['max_length']} entries; remove some"
+        case "too_short":
+            return "is empty; add at least one entry"
+        case "literal_error":
+            return f"{shown} is not known; write one of {context['expected']}"
+        case "tuple_type":
+            return f"{shown} is not a list; write {_as_list(given, place)}"
+        case "model_type" | "dict_type" | "mapping_type" | "union_tag_not_found" | "model_attributes_type":
+            return f"{shown} is not a mapping; write {_as_mapping(given, place)}"
+        case _:
+            return mistake["msg"]
+
+
+def _shown(value: Any) -> str:
+    """*value* as it may stand in one line of a report: short, and as the config file would show it."""
+    if value is None:
+        return "nothing (null)"
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _other_word(word: str, model: type[BaseModel], place: _Place) -> str:
+    """What to write in place of a key that is unknown in *model*."""
+    known = list(model.model_fields)
+    if near(word, known) is None:
+        for path, above in reversed(place.above[:-1]):
+            if word in above.model_fields:
+                return f"; write it as {_spelled([*path, word])}"
+        inside = _inside(model, word)
+        if inside:
+            return f"; write it as {_spelled([*place.path[:-1], *inside])}"
+    return unknown_word(word, known).removeprefix(repr(word[:100]))
+
+
+def _kindless(error: ValueError, place: _Place) -> str:
+    if isinstance(error, UnknownKindError):
+        found = {word: _within(place.kinds, word) for word in error.words if near(word, list(place.kinds)) is None}
+        if found and all(found.values()):
+            spelled = [f"{word} as {_spelled([*place.path, *inside])}" for word, inside in found.items()]
+            return f"write {' and '.join(spelled)}"
+    return str(error)
+
+
+def _inside(model: type[BaseModel], word: str) -> list[str]:
+    """The way to the key *word* in one of the unions of *model*: a source's, or one that says who may call."""
+    for name, known in model.model_fields.items():
+        way = _within(_tagged(known.annotation), word)
+        if way:
+            return [name, *way]
+    return []
+
+
+def _within(kinds: Mapping[str, Any], word: str) -> list[str]:
+    """The way to the key *word* in one of the members of a union."""
+    members = [_plain(one) for one in kinds.values()]
+    for member in members:
+        if word in member.model_fields:
+            return [word]
+    for member in members:
+        for name, known in member.model_fields.items():
+            inner = _plain(known.annotation)
+            if isinstance(inner, type) and issubclass(inner, BaseModel) and word in inner.model_fields:
+                return [name, word]
+    return []
+
+
+def _as_mapping(given: Any, place: _Place) -> str:
+    example = place.example
+    if isinstance(given, str) and given in place.kinds:  # access: public
+        (known, *_) = _plain(place.kinds[given]).model_fields.values()
+        example = {given: known.examples[0]}
+    if not isinstance(example, Mapping):
+        return "{key: value}"
+    example = cast("Mapping[str, Any]", example)
+    name = place.path[-1] if place.path else 0
+    others = [kind for kind in place.kinds if kind not in example]
+    written = in_yaml({name: example})[1:-1] if isinstance(name, str) else in_yaml(example)
+    return written + (f", or one of {', '.join(others)}" if others else "")
+
+
+def _as_list(given: Any, place: _Place) -> str:
+    short = isinstance(given, str) and len(given) < 100
+    words = [word for word in re.split(r"[\s,]+", given) if word] if short else place.example
+    name = place.path[-1] if place.path else 0
+    if not isinstance(words, list) or not words or not isinstance(name, str):
+        return "[first, second]"
+    return f"{name}: {in_yaml(words)}"
+
+
+def _follow(loc: tuple[int | str, ...]) -> _Place:
+    """Walk pydantic's location through the model."""
+    path: list[int | str] = []
+    here: Any = Fleet
+    example: Any = None
+    above: list[tuple[Sequence[int | str], type[BaseModel]]] = []
+    for step in loc:
+        members = _tagged(here)
+        if isinstance(step, str) and step in members:
+            here = members[step]
+            continue
+        if step == _KEY_MARK:
+            continue
+        here = _plain(here)
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            above.append((list(path), here))
+            known = here.model_fields.get(str(step))
+            example = (known.examples or [None])[0] if known else None
+            # `metadata` is what pydantic has taken off an Annotated type.
+            here = (
+                Annotated[known.annotation, *known.metadata] if known and known.metadata else known and known.annotation
+            )
+        else:
+            inner = get_args(here)
+            here = inner[-1 if len(inner) != 2 or inner[1] is not Ellipsis else 0] if inner else None
+            example = next(iter(cast("Mapping[Any, Any]", example).values())) if isinstance(example, Mapping) else None
+        path.append(step)
+    return _Place(path, above, example, _tagged(here))
+
+
+def _plain(annotation: Any) -> Any:
+    """*annotation* without Annotated, and X for `X | None`."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, UnionType):
+        (annotation, *_) = (member for member in get_args(annotation) if member is not type(None))
+        return _plain(annotation)
+    return annotation
+
+
+def _tagged(annotation: Any) -> dict[str, Any]:
+    """The members of a tagged union by their tags; empty when *annotation* is none."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) not in (Union, UnionType):
+        return {}
+    return {
+        mark.tag: member
+        for member in get_args(annotation)
+        if get_origin(member) is Annotated
+        for mark in get_args(member)[1:]
+        if isinstance(mark, Tag)
+    }

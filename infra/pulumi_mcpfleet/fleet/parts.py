@@ -1,0 +1,248 @@
+"""The parts of a server besides its own container: secrets, volumes, sidecars, probes, network."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
+
+from pulumi_mcpfleet.fleet import identities, quantities, rules, values
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, Model, kind_of, one_kind, without
+from pulumi_mcpfleet.fleet.kinds import Kind
+from pulumi_mcpfleet.fleet.values import Text
+
+MAX_STARTUP: Final = 240
+"""Seconds: Cloud Run's longest startup probe, and the longest period of one."""
+
+
+class SecretRef(Model):
+    """A version of a secret in Secret Manager; its value never passes through the fleet."""
+
+    secret: identities.SecretName = Field(description="The secret.", examples=["toolbox-db"])
+    version: identities.SecretVersion = Field(
+        description="Its version. A number makes a rotation a new revision; `latest` is read when an instance starts.",
+        examples=["3"],
+    )
+
+
+def _secret_place(value: str) -> str:
+    if value.startswith("/"):
+        # The last step is the file, the folder before it is what gets mounted.
+        values.mount_path(value)
+        if value.count("/") < 2:
+            raise ValueError(
+                f"{value} would hide the container's whole root; write a file in a folder, such as /secrets/key"
+            )
+        return value
+    return values.environment_name(value)
+
+
+SecretPlace = Annotated[
+    str,
+    AfterValidator(_secret_place),
+    Kind("variable or file", "variables or files", "a variable's name, or a file as `/secrets/key.json`"),
+]
+
+
+class InMemory(Model):
+    """A folder in memory, empty when an instance starts."""
+
+    memory: quantities.Size = Field(
+        description="Its bound; what is in it counts to the instance's memory.", examples=["64Mi"]
+    )
+    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/cache"])
+
+
+class Gcs(Model):
+    """A bucket."""
+
+    bucket: values.Bucket = Field(description="The bucket; it must exist.", examples=["acme-mcp-data"])
+    read_only: bool = Field(default=True, description="Whether it can only be read.", examples=[False])
+
+
+class GcsVolume(Model):
+    """A bucket of Cloud Storage as a folder."""
+
+    gcs: Annotated[Gcs, Kind("[bucket](#volumes)", "")] = Field(
+        description="The bucket; the server's identity gets the role that it needs on it.",
+        examples=[{"bucket": "acme-mcp-data"}],
+    )
+    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/data"])
+
+
+class SecretVolume(Model):
+    """One version of a secret as a file of a folder."""
+
+    secret: identities.SecretName = Field(description="The secret.", examples=["toolbox-config"])
+    version: identities.SecretVersion = Field(description="Its version.", examples=["1"])
+    file: Annotated[
+        str,
+        values.matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "is not a file's name; write one without folders"),
+        Kind("file", "files", "a name without folders"),
+    ] = Field(description="The file's name in the folder.", examples=["tools.yaml"])
+    mount: values.MountPath = Field(description="Where the server's container sees the folder.", examples=["/config"])
+
+
+_VOLUMES: Final = ("memory", "gcs", "secret")
+
+
+def _volume(value: Any) -> str | None:
+    return kind_of(value, _VOLUMES)
+
+
+Volume = Annotated[
+    Annotated[InMemory, Tag("memory")] | Annotated[GcsVolume, Tag("gcs")] | Annotated[SecretVolume, Tag("secret")],
+    Discriminator(_volume),
+    one_kind("volume", _VOLUMES, beside=("mount",)),
+    Kind("[volume](#volumes)", "[volumes](#volumes)", "each one of `memory`, `gcs`, `secret`"),
+]
+
+
+class Probe(Model):
+    """When a container counts as started, or as alive."""
+
+    path: values.UrlPath | None = Field(
+        default=None,
+        description="What is asked by HTTP; without it `health_path`, and without that only whether the port listens.",
+        examples=["/ready"],
+    )
+    port: Annotated[int, NUMBER] | None = Field(
+        default=None, ge=1, le=65_535, description="Which port; by default the container's own.", examples=[9000]
+    )
+    initial_delay: Annotated[int, NUMBER] = Field(
+        default=0, ge=0, le=MAX_STARTUP, description="Seconds before the first try.", examples=[5]
+    )
+    period: Annotated[int, NUMBER] = Field(
+        default=10, ge=1, le=MAX_STARTUP, description="Seconds between two tries.", examples=[2]
+    )
+    timeout: Annotated[int, NUMBER] = Field(
+        default=1, ge=1, le=MAX_STARTUP, description="Seconds that one try may take.", examples=[2]
+    )
+    failures: Annotated[int, NUMBER] = Field(
+        default=3, ge=1, le=240, description="So many failed tries in a row end the container.", examples=[5]
+    )
+
+    @field_validator("timeout", mode="after")
+    @classmethod
+    def _timeout_is_not_above_period(cls, value: int, info: ValidationInfo) -> int:
+        period = info.data.get("period")
+        if period is not None and value > period:
+            raise ValueError(f"{value} is above the period ({period}), which Cloud Run refuses; lower it")
+        return value
+
+
+class Probes(Model):
+    """The probes of a server's own container, where the fleet's do not fit."""
+
+    startup: Annotated[Probe, Kind("[probe](#probes)", "")] | None = Field(
+        default=None,
+        description="Until it succeeds an instance gets no request.",
+        examples=[{"period": 2, "failures": 30}],
+    )
+    liveness: Annotated[Probe, Kind("[probe](#probes)", "")] | None = Field(
+        default=None,
+        description="When it fails the instance is started anew. It asks by HTTP: it needs a path, or `health_path`.",
+        examples=[{"path": "/health", "period": 60, "timeout": 5}],
+    )
+    restart: bool = Field(
+        default=True, description="Whether an instance that answers no more is started anew.", examples=[False]
+    )
+
+    @field_validator("startup", mode="after")
+    @classmethod
+    def _startup_is_no_longer_than_cloud_run_waits(cls, value: Probe | None) -> Probe | None:
+        if value is not None and value.initial_delay + value.period * value.failures > MAX_STARTUP:
+            raise ValueError(
+                f"would wait {value.initial_delay + value.period * value.failures} s; Cloud Run waits at most"
+                f" {MAX_STARTUP} s for a container: lower period, failures or initial_delay"
+            )
+        return value
+
+
+class Sidecar(Model):
+    """A further container of each instance, at localhost for the server's own."""
+
+    image: values.ImageUrl = Field(description="Its image.", examples=["docker.io/library/redis:7"])
+    args: rules.Words = Field(
+        default=(), max_length=1000, description="Arguments in place of the image's CMD.", examples=[["--save", ""]]
+    )
+    command: rules.Words = Field(
+        default=(), max_length=1000, description="The program in place of the image's ENTRYPOINT.", examples=[["redis"]]
+    )
+    env: Mapping[values.EnvironmentName, Text] = Field(
+        default={}, max_length=1000, description="Its environment variables.", examples=[{"LOG_LEVEL": "info"}]
+    )
+    secrets: Mapping[SecretPlace, Annotated[SecretRef, Kind("", "[versions of secrets](#secrets)")]] = Field(
+        default={},
+        max_length=100,
+        description="Secrets in its environment or files.",
+        examples=[{"REDIS_PASSWORD": {"secret": "redis", "version": "1"}}],
+    )
+    mounts: Mapping[values.VolumeName, values.MountPath] = Field(
+        default={},
+        description="Volumes of the server that it sees too, by name, and where.",
+        examples=[{"cache": "/cache"}],
+    )
+    cpu: quantities.Cpu = Field(default="1", description="Its CPUs.", examples=["0.5"])
+    memory: quantities.Memory = Field(default="512Mi", description="Its memory.", examples=["256Mi"])
+    startup: Annotated[Probe, Kind("[probe](#probes)", "")] | None = Field(
+        default=None,
+        description="When it has started; containers that depend on it wait for that. It names a port.",
+        examples=[{"port": 6379, "period": 1, "failures": 30}],
+    )
+    depends_on: Annotated[tuple[values.ContainerName, ...], NO_REPEATS] = Field(
+        default=(), description="Sidecars that have to have started before it.", examples=[["database"]]
+    )
+
+    @field_validator("env", mode="after")
+    @classmethod
+    def _env_holds_no_secret(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        return without(value, rules.secrets_in_the_clear(value))
+
+    @field_validator("secrets", mode="after")
+    @classmethod
+    def _secrets_have_their_own_places(
+        cls, value: Mapping[str, SecretRef], info: ValidationInfo
+    ) -> Mapping[str, SecretRef]:
+        return without(value, (*rules.set_twice(value, info.data.get("env", {})), *rules.hidden_secrets(value)))
+
+    @field_validator("memory", mode="after")
+    @classmethod
+    def _memory_goes_with_cpu(cls, value: str, info: ValidationInfo) -> str:
+        mistake = quantities.memory_mistake(info.data["cpu"], value) if "cpu" in info.data else None
+        if mistake:
+            raise ValueError(mistake)
+        return value
+
+    @field_validator("startup", mode="after")
+    @classmethod
+    def _startup_names_a_port(cls, value: Probe | None) -> Probe | None:
+        if value is not None and value.port is None:
+            raise ValueError("has no port; a sidecar has none of its own, add port: NUMBER")
+        return value
+
+
+class Vpc(Model):
+    """Direct VPC egress: the instances have addresses in your network."""
+
+    network: values.Network | None = Field(
+        default=None, description="The network; by default that of the subnetwork.", examples=["default"]
+    )
+    subnetwork: values.Network | None = Field(
+        default=None, description="The subnetwork, in the server's region.", examples=["mcp-europe-west1"]
+    )
+    tags: Annotated[tuple[values.NetworkTag, ...], NO_REPEATS] = Field(
+        default=(), max_length=64, description="Network tags, for firewall rules.", examples=[["mcp-server"]]
+    )
+    all_traffic: bool = Field(
+        default=False,
+        description="Whether requests to the internet go through the network too, and not only those to private"
+        " addresses. A caller of a service with ingress `internal` needs it.",
+        examples=[True],
+    )
+
+    @field_validator("subnetwork", mode="after")
+    @classmethod
+    def _somewhere(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("network", "") is None:
+            raise ValueError("missing, and network too; write one of them, such as network: default")
+        return value

@@ -1,0 +1,106 @@
+"""Amounts of CPU and memory, as Cloud Run has them, and what goes together."""
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator
+
+from pulumi_mcpfleet.fleet.kinds import Kind, pattern
+
+# Cloud Run, "CPU limits": the least memory that goes with so many CPUs, in MiB.
+_MEMORY_FLOOR: Final = {4: 2048, 6: 4096, 8: 4096}
+# Cloud Run, "Memory limits": above so many MiB at least so many CPUs, and below one CPU at most this memory.
+_CPU_FLOOR: Final = ((24_576, 8), (16_384, 6), (8_192, 4), (4_096, 2))
+_MEMORY_CEILING: Final = ((0.5, 512), (1.0, 1024))
+
+_MEMORY_UNITS: Final = {"k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+_MEMORY: Final = r"[0-9]{1,9}(k|M|G|Ki|Mi|Gi)"
+
+
+def cpus(value: str) -> float:
+    """A quantity of CPUs, such as "1" or "500m", in CPUs."""
+    return float(value[:-1]) / 1000 if value.endswith("m") else float(value)
+
+
+def mebibytes(value: str) -> float:
+    """A quantity of memory, such as "512Mi" or "2G", in MiB."""
+    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]+)", value).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    return float(number) * _MEMORY_UNITS[unit] / 2**20
+
+
+def memory_mistake(cpu: str, memory: str) -> str | None:
+    """What is wrong with *memory* beside so much *cpu*, in a sentence; None where Cloud Run takes the pair."""
+    count, size = cpus(cpu), mebibytes(memory)
+    floor = _MEMORY_FLOOR.get(int(count), 0) if count >= 1 else 0
+    if size < floor:
+        return f"{memory} is too little for {count:g} CPUs; Cloud Run wants {floor}Mi or more"
+    ceiling = next((most for below, most in _MEMORY_CEILING if count < below), None)
+    if ceiling is not None and size > ceiling:
+        return f"{memory} is too much for {count:g} CPU; take {ceiling}Mi or less, or more cpu"
+    least = next((enough for above, enough in _CPU_FLOOR if size > above), 0)
+    if count < least:
+        return f'{memory} is too much for {count:g} CPU; take less memory, or cpu: "{least}"'
+    return None
+
+
+def _as_text(value: Any) -> Any:
+    # YAML reads `cpu: 2` as a number; Cloud Run wants the text "2".
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _cpu(value: str) -> str:
+    known = re.fullmatch(r"[0-9]{1,4}m|[0-9]{1,2}(\.[0-9]{1,3})?", value)
+    # Cloud Run: 1, 2, 4, 6 or 8 CPUs, or from 0.08 to 1 in steps of 0.01.
+    if not known or not (0.08 <= cpus(value) < 1 or cpus(value) in {1, 2, 4, 6, 8}):
+        raise ValueError(
+            f'{value[:50]!r} is not an amount of CPU that Cloud Run has; write "1", "2", "4", "6", "8" or "0.08" to "1"'
+        )
+    return value
+
+
+Cpu = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    AfterValidator(_cpu),
+    Kind(
+        "CPUs",
+        "CPUs",
+        '`"1"`, `"2"`, `"4"`, `"6"`, `"8"`, or `"0.08"` to `"1"` (`"500m"`)',
+        {"type": ["string", "number"]},
+    ),
+]
+
+
+def _memory(value: str) -> str:
+    if not re.fullmatch(_MEMORY, value):
+        raise ValueError(f'{value[:50]!r} is not an amount of memory; write it as "512Mi" or "2Gi"')
+    if not 128 <= mebibytes(value) <= 32 * 1024:
+        raise ValueError(f'{value} is out of range; Cloud Run has 128Mi to 32Gi, write for instance "512Mi"')
+    return value
+
+
+def _with_unit(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError(f'{value} has no unit; write it as "{value:g}Mi"')  # noqa: TRY004 - a sentence for the user
+    return value
+
+
+Memory = Annotated[
+    str,
+    BeforeValidator(_with_unit),
+    AfterValidator(_memory),
+    Kind("memory", "memories", "`128Mi` to `32Gi`", pattern(_MEMORY)),
+]
+
+
+def _size(value: str) -> str:
+    if not re.fullmatch(_MEMORY, value):
+        raise ValueError(f'{value[:50]!r} is not a size; write it as "64Mi" or "1Gi"')
+    if not 1 <= mebibytes(value) <= 32 * 1024:
+        raise ValueError(f'{value} is out of range; write a size from 1Mi to 32Gi, for instance "64Mi"')
+    return value
+
+
+Size = Annotated[
+    str, BeforeValidator(_with_unit), AfterValidator(_size), Kind("size", "sizes", "`1Mi` to `32Gi`", pattern(_MEMORY))
+]

@@ -1,0 +1,106 @@
+"""Roles that a fleet's accounts get on the project: by name, and with a reason where one reaches beyond its own work.
+
+A server takes requests from clients, and so may come to do what somebody else wants. Then it counts what its account
+may do: become another account, change who may do what, run code as another account, read every secret, change images.
+Google lists the permissions that allow this (cloud.google.com/iam/docs/best-practices-service-accounts, "Avoid letting
+users become more privileged"; cloud.google.com/iam/docs/service-account-permissions), and which roles have them
+(cloud.google.com/iam/docs/roles-permissions).
+"""
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from pulumi_mcpfleet.fleet import words
+from pulumi_mcpfleet.fleet.base import Model
+from pulumi_mcpfleet.fleet.kinds import Kind, pattern
+
+_FORM: Final = r"roles/[a-zA-Z0-9_.]+|(projects|organizations)/[a-z0-9:.-]+/roles/[a-zA-Z0-9_.]+"
+_BARRED: Final = frozenset({"roles/owner", "roles/editor"})
+
+_RUNS_CODE: Final = (
+    r"roles/(run\.(developer|sourceDeveloper|builder)|cloudfunctions\.developer|cloudbuild\.builds\.(editor|builder)"
+    r"|deploymentmanager\.\w*[eE]ditor|compute\.(instanceAdmin\.v1|osAdminLogin|osLogin)|appengine\.deployer"
+    r"|container\.(developer|nodeServiceAccount)|dataflow\.(developer|worker)|dataproc\.(editor|worker)"
+    r"|composer\.(user|worker)|workflows\.editor|cloudscheduler\.jobRunner|notebooks\.\w*runner|batch\.jobsEditor"
+    r"|cloudtasks\.enqueuer|ml\.developer|firebase\.develop\w*)"
+)
+_POWERFUL: Final = (
+    (r"roles/viewer", "reads everything in the project"),
+    (r"(projects|organizations)/.+", "is of your own, and nobody sees here what it holds"),
+    (r"roles/iam\.(?!\w*[vV]iewer$).+", "can make its account another one, or change who may do what"),
+    (r"roles/secretmanager\.secret(Accessor|VersionManager)", "reads or changes every secret of the project"),
+    (r"roles/cloudkms\.\w*([dD]ecrypter|[sS]igner)\w*", "decrypts or signs with every key of the project"),
+    (r"roles/artifactregistry\.\w*([wW]riter|Admin)", "replaces the images that run here"),
+    (_RUNS_CODE, "runs code or sends requests as other accounts"),
+    (r"roles/.+[sS]erviceAgent", "is meant for Google's own agents"),
+    (r"roles/(.+[.])?\w*([aA]dmin|[oO]wner)(\.\w+)?", "administers a whole service, and mostly who may use it"),
+)
+"""What a role's name has to match as a whole, and what it then does; the first that matches says it."""
+
+
+def power_of(role: str) -> str | None:
+    """What *role* lets an account do beyond its own work; None where nothing of the kind is known."""
+    return next((what for form, what in _POWERFUL if re.fullmatch(form, role)), None)
+
+
+def _any_role(value: str) -> str:
+    if not re.fullmatch(_FORM, value) or len(value) > 256:
+        raise ValueError(f"{value[:200]!r} is not a role; write it as roles/bigquery.user, or projects/P/roles/NAME")
+    if value in _BARRED:
+        raise ValueError(
+            f"{value} would give a server that takes requests from clients the whole project; name the roles of what"
+            " it uses, such as roles/bigquery.user"
+        )
+    return value
+
+
+def _plain_role(value: str) -> str:
+    what = power_of(_any_role(value))
+    if what is not None:
+        instead = "; a secret of its own goes into secrets instead" if "secretmanager" in value else ""
+        raise ValueError(
+            f"{value} {what}, and whoever misleads the server gets that; take a lesser role{instead}, or say why it is"
+            f' needed: {{role: {value}, reason: "…"}}'
+        )
+    return value
+
+
+def _reason(value: str) -> str:
+    return words.a_reason(value, "what the server does with this role")
+
+
+class PowerfulRole(Model):
+    """A role that reaches beyond its account's own work, and why it is needed all the same."""
+
+    role: Annotated[
+        str,
+        AfterValidator(_any_role),
+        Kind("role", "roles", "`roles/…`, `projects/P/roles/…`; not `roles/owner`, `roles/editor`", pattern(_FORM)),
+    ] = Field(description="The role.", examples=["roles/pubsub.admin"])
+    reason: Annotated[str, AfterValidator(_reason), Kind("text", "texts", "one line of 10 to 256 characters")] = Field(
+        description="What the server does with it.", examples=["makes a topic for each tenant"]
+    )
+
+
+def _form(value: Any) -> str:
+    return "reasoned" if isinstance(value, (dict, PowerfulRole)) else "name"
+
+
+PlainRole = Annotated[str, AfterValidator(_plain_role), Kind("role", "roles", "", pattern(_FORM))]
+
+Role = Annotated[
+    Annotated[PlainRole, Tag("name")] | Annotated[PowerfulRole, Tag("reasoned")],
+    Discriminator(_form),
+    Kind(
+        "role",
+        "[roles](#roles)",
+        "`roles/…`; one that reaches beyond its own work, and `projects/P/roles/…`, with a reason",
+    ),
+]
+
+
+def names(roles: tuple[str | PowerfulRole, ...]) -> tuple[str, ...]:
+    """The roles' names, each once."""
+    return tuple(dict.fromkeys(one.role if isinstance(one, PowerfulRole) else one for one in roles))

@@ -1,0 +1,92 @@
+"""Where a server's image comes from: a tagged union, one kind to each model."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import Discriminator, Field, Tag
+
+from pulumi_mcpfleet.fleet import rules, values
+from pulumi_mcpfleet.fleet.base import NUMBER, Model, kind_of, one_kind
+from pulumi_mcpfleet.fleet.kinds import Kind
+from pulumi_mcpfleet.fleet.made import Builder, Folder, Git, Stdio
+
+KINDS: Final = ("build", "image", "folder", "git", "stdio")
+
+
+class Build(Model):
+    """An image that `up` builds from a folder and pushes to the stack's registry."""
+
+    build: values.Folder = Field(
+        description="The folder with the Dockerfile, as seen from Pulumi.yaml.", examples=["./my_server"]
+    )
+    build_args: rules.BuildArgs = Field(
+        default={},
+        description="Values for the Dockerfile's ARGs; they stay visible in the image, so no secrets.",
+        examples=[{"UV_VERSION": "0.13.9"}],
+    )
+    builder: Builder = "docker"
+
+
+class ExistingImage(Model):
+    """An image that somebody else builds; used exactly as named."""
+
+    image: values.ImageUrl = Field(
+        description="The image; by digest in profile prod, best everywhere.", examples=["docker.io/acme/toolbox:1"]
+    )
+    port: Annotated[int, NUMBER] = Field(
+        default=8080, ge=1, le=65_535, description="The port that the container listens on.", examples=[5000]
+    )
+    args: rules.Words = Field(
+        default=(),
+        max_length=1000,
+        description="Arguments in place of the image's CMD.",
+        examples=[["--address=0.0.0.0", "--port=5000"]],
+    )
+    command: rules.Words = Field(
+        default=(),
+        max_length=1000,
+        description="The program in place of the image's ENTRYPOINT.",
+        examples=[["/app/toolbox"]],
+    )
+
+
+def _kind(value: Any) -> str | None:
+    return kind_of(value, KINDS)
+
+
+Source = Annotated[
+    Annotated[Build, Tag("build")]
+    | Annotated[ExistingImage, Tag("image")]
+    | Annotated[Folder, Tag("folder")]
+    | Annotated[Git, Tag("git")]
+    | Annotated[Stdio, Tag("stdio")],
+    Discriminator(_kind),
+    one_kind("source", KINDS),
+    Kind("[source](#source)", "sources", "one of `build`, `image`, `folder`, `git`, `stdio`"),
+]
+"""The one key says the kind, and a kind holds only what it needs."""
+
+
+def builds_in_cloud(source: object) -> bool:
+    """Whether Cloud Build builds the image of *source*."""
+    return isinstance(source, Build | Folder | Git | Stdio) and source.builder == "cloud-build"
+
+
+def pinned(image: str) -> bool:
+    """Whether *image* names one content for ever: by its digest."""
+    return "@sha256:" in image
+
+
+def host_of(image: str) -> str:
+    """The registry that *image* is in; an image without a host is in Docker Hub, as everywhere."""
+    first, slash, _ = image.partition("/")
+    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
+
+
+def pullable(image: str) -> bool:
+    """Whether Cloud Run pulls from *image*'s registry itself.
+
+    "Artifact Registry, Container Registry or Docker Hub" (google-apis.md 3.1: ghcr.io is rejected). A host with a
+    port is somebody's own registry, of which only the cloud can tell.
+    """
+    host = host_of(image)
+    return ":" in host or host in {"docker.io", "index.docker.io", "gcr.io"} or host.endswith((".pkg.dev", ".gcr.io"))

@@ -1,0 +1,347 @@
+"""The fleet's scalar values: one type for each kind of word a user writes, with its rule.
+
+A rule that fails raises `ValueError` whose text says what to write instead; `pulumi_mcpfleet.fleet.parse` puts
+the config path before it. Quantities are in `quantities`, principals and accounts in `identities`.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, cast
+
+from pydantic import AfterValidator, Field, ValidationInfo
+
+from pulumi_mcpfleet import environment, naming
+from pulumi_mcpfleet.fleet.kinds import Kind, pattern
+from pulumi_mcpfleet.sources.inside import is_file_in, odd, own_folder
+
+Text = Annotated[str, Field(max_length=32_768), Kind("text", "texts", "each text at most 32,768 characters")]
+"""Any text. The bound is Cloud Run's for one environment variable."""
+
+
+def matching(regex: str, problem: str) -> AfterValidator:
+    """A rule: the whole text matches *regex*; otherwise *problem*, with the text quoted before it."""
+    compiled = re.compile(regex)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"{value[:200]!r} {problem}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _name_pattern() -> str:
+    low, high = naming.SERVER_NAME_MIN, naming.SERVER_NAME_MAX
+    return rf"[a-z][a-z0-9-]{{{low - 2},{high - 2}}}[a-z0-9]"
+
+
+def _server_name(value: str) -> str:
+    if re.fullmatch(_name_pattern(), value):
+        return value
+    high = naming.SERVER_NAME_MAX
+    wish = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:high].rstrip("-")
+    advice = f"; write {wish}" if re.fullmatch(_name_pattern(), wish) else ""
+    raise ValueError(
+        f"a name has {naming.SERVER_NAME_MIN} to {high} characters out of a-z, 0-9 and -, begins with a"
+        f" letter and does not end with - (its service account is {naming.SERVER_PREFIX}NAME){advice}"
+    )
+
+
+ServerName = Annotated[
+    str,
+    AfterValidator(_server_name),
+    Kind(
+        "name",
+        "names",
+        f"{naming.SERVER_NAME_MIN} to {naming.SERVER_NAME_MAX} of `a-z`, `0-9` and `-`; a letter first, no `-` last",
+        pattern(_name_pattern()),
+    ),
+]
+
+_REGION: Final = r"[a-z]+(-[a-z]+)+[0-9]{1,2}"
+Region = Annotated[
+    str,
+    matching(
+        _REGION,
+        "is not a Cloud Run region; write one from `gcloud run regions list`, such as europe-west1 (no zone letter)",
+    ),
+    Kind("region", "regions", "`gcloud run regions list`", pattern(_REGION)),
+]
+
+# Labels: "keys and values can contain lowercase letters, numbers, underscores and dashes; both at most
+# 63 characters; keys begin with a letter" (Google Cloud, "Requirements for labels"). Keys that begin with
+# goog are Google's own (the same page).
+LabelKey = Annotated[
+    str,
+    matching(
+        r"(?!goog)[a-z][a-z0-9_-]{0,62}",
+        "cannot be a label's key; use at most 63 of a-z, 0-9, _ and -, beginning with a letter, and not with goog",
+    ),
+    Kind(
+        "label",
+        "labels",
+        "keys: 1 to 63 of `a-z`, `0-9`, `_`, `-`; a letter first, not `goog…`",
+        pattern(r"(?!goog)[a-z][a-z0-9_-]{0,62}"),
+    ),
+]
+LabelValue = Annotated[
+    str,
+    matching(r"[a-z0-9_-]{0,63}", "cannot be a label's value; use at most 63 of a-z, 0-9, _ and -"),
+    Kind("value", "values", "values: 0 to 63 of the same", pattern(r"[a-z0-9_-]{0,63}")),
+]
+
+# The grammar of the distribution project's reference package, which Cloud Run's error quotes as
+# "[host/]repo-path[:tag and/or @digest]".
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_HOST = r"(?:[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*(?::[0-9]+)?/)?"
+_IMAGE: Final = (
+    rf"{_HOST}{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
+)
+ImageUrl = Annotated[
+    str,
+    Field(max_length=1024),
+    matching(_IMAGE, "is not an image; write [HOST/]PATH[:TAG][@sha256:DIGEST] in small letters, without https://"),
+    Kind("image", "images", "`[HOST/]PATH[:TAG][@sha256:DIGEST]`, at most 1,024 characters", pattern(_IMAGE)),
+]
+
+
+def _folder(value: str, info: ValidationInfo) -> str:
+    folder = Path(value)
+    if not value.strip() or "\0" in value:
+        raise ValueError("is empty; write a folder that holds a Dockerfile, such as ./my_server")
+    if folder.is_absolute() or value.startswith("~"):
+        raise ValueError(f"{value!r} is a place on one machine; write the folder as seen from Pulumi.yaml")
+    root = cast("dict[str, Path | None]", info.context or {}).get("root")
+    if root is not None and (why := own_folder(root, value)):
+        raise ValueError(why)
+    if root is not None and not (root / folder / "Dockerfile").is_file():
+        raise ValueError(f"there is no {folder.as_posix()}/Dockerfile beside Pulumi.yaml; correct the folder or add it")
+    if root is not None and not is_file_in(root / folder, "Dockerfile"):
+        raise ValueError(f"in {folder.as_posix()}, {odd('Dockerfile')}")
+    return value
+
+
+Folder = Annotated[
+    str,
+    Field(max_length=1024),
+    AfterValidator(_folder),
+    Kind("folder", "folders", "below or beside `Pulumi.yaml`, not absolute; has a `Dockerfile`"),
+]
+
+_VARIABLE: Final = r"[A-Za-z_][A-Za-z0-9_]{0,255}"
+BuildArgName = Annotated[
+    str,
+    matching(_VARIABLE, "is not a build argument's name; use letters, digits and _, no digit first"),
+    Kind("name", "names", "names: letters, digits, `_`; no digit first", pattern(_VARIABLE)),
+]
+
+
+def environment_name(value: str) -> str:
+    """Check the name of a variable that a user sets.
+
+    Raises:
+        ValueError: It is no name, or Cloud Run or the fleet sets it.
+    """
+    if not re.fullmatch(_VARIABLE, value):
+        raise ValueError(f"{value[:200]!r} is not a variable's name; use letters, digits and _, no digit first")
+    if value == "PORT" or value.startswith(("K_", "X_GOOGLE_")):
+        raise ValueError(f"{value} is Cloud Run's own; remove it")
+    if value in environment.INJECTED:
+        raise ValueError(f"{value} is set by mcpfleet; remove it ({environment.INJECTED[value]})")
+    return value
+
+
+EnvironmentName = Annotated[
+    str,
+    AfterValidator(environment_name),
+    Kind(
+        "variable",
+        "variables",
+        "names: letters, digits, `_`; no digit first; not Cloud Run's (`PORT`, `K_…`, `X_GOOGLE_…`), not"
+        " [the fleet's](#what-a-container-finds-in-its-environment)",
+        pattern(_VARIABLE),
+    ),
+]
+
+# Roughly the forms of keys that their issuers publish so that scanners find them.
+_KEY_FORMS: Final = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAIza[0-9A-Za-z_-]{35}|\bya29\.|\bAKIA[0-9A-Z]{16}|\bgh[opsur]_[0-9A-Za-z]{36}"
+    r"|\bgithub_pat_|\bglpat-|\bxox[abprs]-|\bsk-[A-Za-z0-9_-]{20}|\bnpm_[0-9A-Za-z]{36}|\beyJ[\w-]+\.eyJ[\w-]+\."
+    r"|://[^/\s:@]+:[^/\s@]+@"
+)
+_SECRET_NAME: Final = re.compile(
+    r"(^|_)(PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_KEY|ACCESS_KEY|CREDENTIALS?)$", re.IGNORECASE
+)
+
+
+def looks_secret(name: str, value: str) -> bool:
+    """Whether a plain variable seems to hold a secret's value: by the form of the value, or by the name.
+
+    A path, a URL, a number or a yes and no is not one, whatever the variable is called.
+    """
+    if _KEY_FORMS.search(value):
+        return True
+    plain = re.fullmatch(r"|true|false|[0-9.]+|/.*|[a-z]+://.*|projects/.*", value, re.IGNORECASE)
+    return bool(_SECRET_NAME.search(name)) and not plain
+
+
+def _url_path(value: str) -> str:
+    if not re.fullmatch(r"/[A-Za-z0-9._~/-]{0,255}", value) or "//" in value or (value != "/" and value.endswith("/")):
+        raise ValueError(f"{value[:200]!r} is not a path; write it as /mcp: / first, no / last, no query")
+    if value.endswith("z"):
+        raise ValueError(f"{value} ends in z, and Google's front end answers such paths itself; write another")
+    return value
+
+
+UrlPath = Annotated[
+    str,
+    AfterValidator(_url_path),
+    Kind(
+        "path",
+        "paths",
+        "`/` first, then letters, digits, `.`, `_`, `~`, `-`, `/`; no `/` last, no `z` last; at most 256 characters",
+        pattern(r"/[A-Za-z0-9._~/-]{0,255}"),
+    ),
+]
+
+_ORIGIN: Final = r"https?://[a-z0-9.-]+(:[0-9]{1,5})?"
+Origin = Annotated[
+    str,
+    matching(
+        _ORIGIN, "is not an origin; write https://HOST[:PORT] in small letters, without a path (* is not accepted)"
+    ),
+    Kind("origin", "origins", "`https://HOST[:PORT]` or `http://…`; no path, no `*`", pattern(_ORIGIN)),
+]
+
+# Printable ASCII without a comma, and no - first: it becomes an argument of commands.
+_AUDIENCE: Final = r"[!-+.-~][!-+\--~]{0,2047}"
+Audience = Annotated[
+    str,
+    matching(
+        _AUDIENCE,
+        "is not an audience; write a URL or a word without spaces and commas, such as https://mcp.acme.dev",
+    ),
+    Kind(
+        "audience",
+        "audiences",
+        "letters, digits and punctuation; no spaces, no commas, no `-` first, at most 2,048 characters",
+        pattern(_AUDIENCE),
+    ),
+]
+
+# A host name of at least two labels (RFC 1123), in small letters as DNS compares them.
+_DOMAIN: Final = r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+
+
+def _domain(value: str) -> str:
+    if not re.fullmatch(_DOMAIN, value):
+        raise ValueError(
+            f"{value[:200]!r} is not a domain; write it as mcp.acme.dev: small letters, no https://, no path"
+        )
+    if value.endswith((".run.app", ".google.com", ".googleapis.com")):
+        raise ValueError(f"{value} is Google's; write a domain whose DNS you control")
+    if len(value) > 63:
+        # Google-managed certificates: "the domain's length must be less than 64 bytes" (compute.sslCertificates).
+        raise ValueError(f"{value} has {len(value)} characters; a managed certificate takes at most 63, shorten it")
+    return value
+
+
+Domain = Annotated[
+    str,
+    AfterValidator(_domain),
+    Kind("domain", "domains", "a DNS name of yours, at most 63 characters", pattern(_DOMAIN)),
+]
+
+_TAG: Final = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+NetworkTag = Annotated[
+    str,
+    matching(_TAG, "is not a network tag; use at most 63 of a-z, 0-9 and -, beginning with a letter"),
+    Kind("tag", "network tags", "1 to 63 of `a-z`, `0-9`, `-`; a letter first", pattern(_TAG)),
+]
+
+_NETWORK: Final = (
+    r"(projects/[a-z0-9:.-]+/(global|regions/[a-z0-9-]+)/(networks|subnetworks)/)?[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+)
+Network = Annotated[
+    str,
+    matching(_NETWORK, "is not a network; write its NAME, or projects/P/global/networks/NAME where it is shared"),
+    Kind("network", "networks", "a name, or its full path in a host project", pattern(_NETWORK)),
+]
+
+# RFC 1123's label: what Cloud Run asks of a container's name.
+_LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+ContainerName = Annotated[
+    str,
+    matching(_LABEL, "is not a container's name; use at most 63 of a-z, 0-9 and -, no - first or last"),
+    Kind("name", "names", "names: 1 to 63 of `a-z`, `0-9`, `-`; no `-` first or last", pattern(_LABEL)),
+]
+_VOLUME: Final = rf"(?!{naming.OWN_VOLUME}){_LABEL}"
+VolumeName = Annotated[
+    str,
+    matching(
+        _VOLUME,
+        f"is not a volume's name; use at most 63 of a-z, 0-9 and -, no - first or last, and not {naming.OWN_VOLUME}…",
+    ),
+    Kind(
+        "name",
+        "names",
+        f"names: 1 to 63 of `a-z`, `0-9`, `-`; no `-` first or last, not `{naming.OWN_VOLUME}…`",
+        pattern(_VOLUME),
+    ),
+]
+
+# Cloud Run refuses a mount at these (google-apis.md 3.1, "are in one of disallowed mount points").
+_NO_MOUNTS: Final = ("/dev", "/etc", "/proc", "/sys")
+
+
+def mount_path(value: str) -> str:
+    """Check a path at which something is mounted into a container.
+
+    Raises:
+        ValueError: It is no such path.
+    """
+    if (
+        not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", value)
+        or len(value) > 255
+        or "/../" in f"{value}/"
+        or "/./" in f"{value}/"
+    ):
+        raise ValueError(f"{value[:200]!r} is not a place in a container; write it as /data: / first, no / last")
+    top = next((place for place in _NO_MOUNTS if value == place or value.startswith(f"{place}/")), None)
+    if top:
+        raise ValueError(f"Cloud Run mounts nothing at {top}; write another place, such as /data")
+    return value
+
+
+MountPath = Annotated[
+    str,
+    AfterValidator(mount_path),
+    Kind(
+        "path in the container",
+        "paths in the container",
+        "`/` first, no `/` last; not below `/dev`, `/etc`, `/proc`, `/sys`",
+        pattern(r"(/[A-Za-z0-9._-]+)+"),
+    ),
+]
+
+# Cloud Storage, "Bucket names": 3 to 63 (222 with dots) of a-z, 0-9, -, _ and dots, a letter or digit at both ends.
+_BUCKET: Final = r"(?!goog)[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"
+Bucket = Annotated[
+    str,
+    matching(_BUCKET, "is not a bucket; write its name without gs://, in small letters"),
+    Kind("bucket", "buckets", "a name without `gs://`", pattern(_BUCKET)),
+]
+
+# Artifact Registry: repository ids match this (projects.locations.repositories.create).
+_REPOSITORY: Final = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
+RepositoryId = Annotated[
+    str,
+    matching(_REPOSITORY, "is not a repository's name; use at most 63 of a-z, 0-9 and -, beginning with a letter"),
+    Kind("repository", "repositories", "1 to 63 of `a-z`, `0-9`, `-`; a letter first", pattern(_REPOSITORY)),
+]
+_UPSTREAM: Final = r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?"
+UpstreamRegistry = Annotated[
+    str,
+    matching(_UPSTREAM, "is not a registry; write its host, such as ghcr.io, without https:// and without a path"),
+    Kind("registry", "registries", "a host, such as `ghcr.io`", pattern(_UPSTREAM)),
+]

@@ -1,0 +1,152 @@
+"""What a folder holds, as far as a recipe looks into it: names, and the text of a few files."""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from pulumi_mcpfleet.sources.inside import is_file_in, odd, read_in
+from pulumi_mcpfleet.sources.recipe import Mistake, RecipeError
+
+MAX_FILE: Final = 2 * 2**20
+"""Bytes of the largest file that is read: lock files are looked for, and only their beginning is read."""
+
+_LOOKED_INTO: Final = frozenset(
+    {
+        *("pyproject.toml", "requirements.txt", "setup.cfg", "setup.py", "package.json", "Procfile", ".dockerignore"),
+        *("uv.lock", "poetry.lock", "pylock.toml", "pnpm-lock.yaml", "yarn.lock", ".yarnrc.yml", ".python-version"),
+        *("package-lock.json", "npm-shrinkwrap.json"),
+    }
+)
+MAX_TEXT: Final = 4096
+"""Characters of the longest value that is taken from such a file."""
+
+_MOST: Final = 100_000
+"""Files and folders that are looked at, as far as the third level."""
+
+_SKIPPED: Final = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", ".tox", ".mypy_cache"})
+_DEPTH: Final = 3  # src/<package>/__main__.py
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A folder.
+
+    Attributes:
+        names: Every file down to the third level, with / between the parts.
+        texts: The text of those that recipes read.
+        odd: What is called as a file, and is none: a link that leads out of the folder or nowhere, a pipe, a device.
+    """
+
+    names: frozenset[str]
+    texts: Mapping[str, str]
+    odd: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, files: Mapping[str, str]) -> "Layout":
+        """A folder that holds these files."""
+        return cls(frozenset(files), {name: text for name, text in files.items() if name in _LOOKED_INTO})
+
+    @classmethod
+    def read(cls, folder: Path) -> "Layout":
+        """The folder on disk.
+
+        Raises:
+            RecipeError: It can't be read.
+        """
+        try:
+            return cls._read(folder)
+        except OSError as error:
+            raise RecipeError([Mistake("", f"the source can't be read: {error}")]) from None
+
+    @classmethod
+    def _read(cls, folder: Path) -> "Layout":
+        names: set[str] = set()
+        strange: set[str] = set()
+        places, seen = [""], 0
+        while places:
+            place = places.pop()
+            with os.scandir(folder / place) as entries:
+                for entry in entries:
+                    name = f"{place}{entry.name}"
+                    seen += 1
+                    if seen > _MOST:
+                        sentence = f"the source has more than {_MOST} files near its top; write the folder within it"
+                        raise RecipeError([Mistake("", sentence)])
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.name not in _SKIPPED and name.count("/") < _DEPTH - 1:
+                            places.append(f"{name}/")
+                    elif entry.is_file(follow_symlinks=False) or is_file_in(folder, name):
+                        names.add(name)
+                    elif not (folder / name).is_dir():  # which a ring of links is not, without an error
+                        strange.add(name)
+        texts = {name: read_in(folder, name, MAX_FILE).decode("utf-8", "replace") for name in names & _LOOKED_INTO}
+        return cls(frozenset(names), texts, frozenset(strange))
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file.
+
+        Raises:
+            RecipeError: There is something of that name which is not the folder's own.
+        """
+        self.refuse_odd(name)
+        return name in self.names
+
+    def refuse_odd(self, *names: str) -> None:
+        """Refuse each of *names* that is there without being the folder's own: builders would follow a link.
+
+        Raises:
+            RecipeError: There is one.
+        """
+        mistakes = [Mistake("", odd(name)) for name in names if name in self.odd]
+        if mistakes:
+            raise RecipeError(mistakes)
+
+    def toml(self, name: str) -> dict[str, Any]:
+        """A TOML file; empty if it is not there.
+
+        Raises:
+            RecipeError: It is no TOML.
+        """
+        try:
+            return tomllib.loads(self.texts.get(name, ""))
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits; a list 2,000 deep
+            raise RecipeError([Mistake("", f"{name} is no TOML: {error}; mend it")]) from None
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON object; empty if it is not there.
+
+        Raises:
+            RecipeError: It is none.
+        """
+        try:
+            value = json.loads(self.texts.get(name, "{}").removeprefix("\ufeff"))
+        except (ValueError, RecursionError) as error:
+            raise RecipeError([Mistake("", f"{name} is no JSON: {error}; mend it")]) from None
+        if not isinstance(value, dict):
+            raise RecipeError([Mistake("", f"{name} is no JSON object; mend it")])
+        return cast("dict[str, Any]", value)
+
+
+def table(value: Any, *path: str) -> dict[str, Any]:
+    """What stands at a path of a parsed file; empty if it is no table, whatever else it is."""
+    for step in path:
+        value = cast("dict[str, Any]", value).get(step) if isinstance(value, dict) else None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def text(value: Any) -> str | None:
+    """A text, or None for anything else, an empty one included.
+
+    Raises:
+        RecipeError: It is longer than any name or command, or holds a line end or another sign that is not shown.
+    """
+    if not isinstance(value, str) or not value:
+        return None
+    if len(value) > MAX_TEXT or not value.isprintable():
+        sentence = f"{value[:60]!r} in a file of the source holds a sign that no name and no command has, or is endless"
+        raise RecipeError([Mistake("", f"{sentence}; mend it")])
+    return value

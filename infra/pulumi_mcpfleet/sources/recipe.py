@@ -1,0 +1,197 @@
+"""What a user may decide about a build, what was decided, and what could not be."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+Language = Literal["python", "node"]
+
+# The same image as the reference server's; mcpfleet_local_cloud.commands.setup.base_image keeps the two in step.
+BASE_IMAGE: Final = "python:3.13-slim@sha256:8d9d0b8bcf6506481eae4907c18f5e3e7902e629f5f6d684f9e7c32e85e3ddf0"
+BASE_PYTHON: Final = "3.13"
+UV_VERSION: Final = "0.13.9"
+_UV_HASHES: Final = (
+    "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19",
+    "2c45530751517d6c3bbc69a19473f6effe47cce047bede01ffd8af7ea7b36b25",
+)
+"""sha256 of that version's wheels for Linux on x86-64, of glibc and of musl: the one platform that Cloud Run has."""
+
+USER: Final = "65532:65532"
+"""A number, so that a runtime can prove it isn't root without reading /etc/passwd."""
+
+
+def inert(text: str) -> str:
+    """*text* as it may be shown: what a terminal or Pulumi would act on is written out.
+
+    Sentences quote names and values of repositories, which may hold escape sequences, line ends and Pulumi's markup.
+    """
+    shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "replace").decode() for sign in text)
+    return shown.replace("<{%", "< {%")
+
+
+class Mistake(NamedTuple):
+    """Something that keeps a source from being built: the key of the source it is about, and a sentence."""
+
+    key: str
+    sentence: str
+
+
+class RecipeError(Exception):
+    """A source can't be built as it is; the text has one line for each mistake."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = tuple(Mistake(key, inert(sentence)) for key, sentence in mistakes)
+        super().__init__("\n".join(f"{key}: {sentence}" if key else sentence for key, sentence in self.mistakes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the user decides; what is left out is found out.
+
+    Attributes:
+        language: python or node.
+        installer: Which tool installs the dependencies.
+        start: The command that starts the server.
+        dockerfile: Which Dockerfile of the source's own builds it; empty: none, one is made.
+        apt: Debian packages that the server needs while it runs.
+        speaks: http, or stdio for a server that is put behind the bridge.
+    """
+
+    language: Language | None = None
+    installer: str | None = None
+    start: Sequence[str] = ()
+    dockerfile: str | None = None
+    apt: Sequence[str] = ()
+    speaks: Literal["http", "stdio"] = "http"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a source is built.
+
+    Attributes:
+        dockerfile: The text of the Dockerfile; None where the source has one of its own.
+        location: The path of that one within the source, else empty.
+        decided: What was found out, a sentence each, with the key that would decide otherwise.
+    """
+
+    dockerfile: str | None
+    location: str = ""
+    decided: Sequence[str] = field(default_factory=tuple[str, ...])
+
+
+def command(words: Sequence[str]) -> str:
+    """A command as a Dockerfile's CMD takes it."""
+    return json.dumps(list(words))  # in ASCII: no sign in it ends a line, for whoever reads the file
+
+
+def quoted(words: Sequence[str]) -> str:
+    """A JSON list as the value of a Dockerfile's ENV, which undoes quotes, backslashes and variables."""
+    text = json.dumps(list(words))
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+
+
+def hashed(package: str, hashes: Sequence[str]) -> str:
+    """A shell's words that print one line of a requirements file: a package that has to have one of these hashes."""
+    return f"printf '%s' '{package} {' '.join(f'--hash=sha256:{one}' for one in hashes)}'"
+
+
+INSTALL_UV: Final = (
+    "python3 -m venv /opt/uv"
+    f" && {hashed(f'uv=={UV_VERSION}', _UV_HASHES)} > /tmp/uv.txt"
+    " && /opt/uv/bin/pip install --quiet --no-cache-dir --no-deps --require-hashes -r /tmp/uv.txt && rm /tmp/uv.txt"
+)
+"""What a RUN line installs uv with: one version, of which what is installed is checked."""
+
+
+TOOLS_STAGE: Final = f"""\
+ARG BASE_IMAGE={BASE_IMAGE}
+
+FROM ${{BASE_IMAGE}} AS tools
+# UV_SYSTEM_CERTS: uv brings its own list of authorities; the base image's list is the one that knows a
+# company's proxy.
+ENV PIP_NO_CACHE_DIR=1 \\
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \\
+    PIP_ROOT_USER_ACTION=ignore \\
+    UV_SYSTEM_CERTS=1 \\
+    UV_PYTHON_DOWNLOADS=never \\
+    UV_PROJECT_ENVIRONMENT=/opt/venv \\
+    UV_COMPILE_BYTECODE=1 \\
+    UV_LINK_MODE=copy \\
+    UV_NO_CACHE=1 \\
+    PATH=/opt/uv/bin:$PATH
+RUN {INSTALL_UV}
+"""
+"""The beginning of every Dockerfile that is made: the stage `tools`, with uv."""
+
+
+def base_stage(lines: str) -> str:
+    """The stages `tools`, and `build`, in which *lines* install a source."""
+    return f"""\
+{TOOLS_STAGE}
+FROM tools AS build
+WORKDIR /app
+{lines}"""
+
+
+def last_stage(copies: str, *, environment: str, start: Sequence[str], wish: Wish) -> str:
+    """The end of every Dockerfile that is made: what runs."""
+    packages, apt, bridge = "", wish.apt, ""
+    if wish.speaks == "stdio":
+        bridge = bridge_stage(f"{BRIDGE_FOLDER}/")
+        copies += COPY_BRIDGE
+        copies += f"ENV MCP_STDIO_COMMAND={quoted(start)}\n"
+        start = START_BRIDGE
+    if apt:
+        packages = (
+            "RUN apt-get update && apt-get install -y --no-install-recommends "
+            f"{' '.join(apt)} && rm -rf /var/lib/apt/lists/*\n"
+        )
+    return f"""{bridge}
+FROM ${{BASE_IMAGE}}
+{packages}WORKDIR /app
+{copies}# On Cloud Run only memory can be written to; programs look for their caches at home.
+ENV HOME=/tmp {environment}
+USER {USER}
+EXPOSE 8080
+CMD {command(start)}
+"""
+
+
+BRIDGE_FOLDER: Final = ".mcpfleet-bridge"
+"""Where the bridge is within a source that is put behind it."""
+
+BRIDGE_PTH: Final = """/opt/bridge/bin/python -c "import pathlib, site; \\
+pathlib.Path(site.getsitepackages()[0], 'bridge.pth').write_text('/opt/bridge-code')\""""
+"""Makes the bridge importable in its own environment from any folder, and in the server's in none."""
+
+COPY_BRIDGE: Final = """\
+COPY --from=bridge /opt/bridge /opt/bridge
+COPY --from=bridge /opt/bridge-code /opt/bridge-code
+"""
+START_BRIDGE: Final = ("/opt/bridge/bin/python", "-m", "mcpfleet_bridge")
+
+
+def bridge_stage(folder: str = "") -> str:
+    """The stage `bridge`.
+
+    Args:
+        folder: Where in the context the files of `staging.stage_bridge` are, with a slash at its end.
+    """
+    return f"""
+FROM tools AS bridge
+WORKDIR /src
+COPY {folder}requirements.txt ./
+RUN uv venv --quiet /opt/bridge \\
+    && uv pip sync --quiet --require-hashes --python /opt/bridge/bin/python requirements.txt \\
+    && {BRIDGE_PTH}
+COPY {folder}mcpfleet_bridge /opt/bridge-code/mcpfleet_bridge/
+COPY {folder}mcpfleet_server /opt/bridge-code/mcpfleet_server/
+# unchecked-hash: the bytecode depends on the text of the files alone, never on their dates.
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/bridge-code
+"""
+
+
+LEFT_OUT: Final = f"RUN rm -rf .git .venv venv node_modules .env {BRIDGE_FOLDER}\n"
+"""What a folder often holds that must not get into an image, should its .dockerignore not say so."""

@@ -1,0 +1,203 @@
+"""A stdio server with the bridge beside it: a stage for each, and an image that holds both.
+
+Everything is installed when the image is built; nothing is fetched when it starts.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pulumi_mcpfleet.sources.node import NODE_VERSIONS, install_node
+from pulumi_mcpfleet.sources.recipe import (
+    BRIDGE_PTH,
+    COPY_BRIDGE,
+    INSTALL_UV,
+    START_BRIDGE,
+    TOOLS_STAGE,
+    USER,
+    Mistake,
+    Recipe,
+    RecipeError,
+    bridge_stage,
+    command,
+    quoted,
+)
+
+PROGRAM: Final = "/opt/server/mcp-server"
+"""Where the image has the server's program, whatever it is called in its package."""
+
+# npm's own rule for names, but for a - at the beginning, which would be an option; and semantic versions: a range would
+# be another server tomorrow.
+_NPM: Final = re.compile(
+    r"(?P<name>(?:@[a-z0-9~][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*)@(?P<version>[0-9][0-9A-Za-z.+-]*)"
+)
+_PYPI: Final = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?P<extras>\[[A-Za-z0-9._,-]+\])?"
+    r"==(?P<version>[0-9][0-9A-Za-z.!+-]*)"
+)
+
+
+_LABELS: Final = """\
+LABEL org.opencontainers.image.title="mcpfleet stdio bridge" \\
+      org.opencontainers.image.description="An MCP server that speaks stdio, over streamable HTTP at /mcp" \\
+      org.opencontainers.image.licenses="Apache-2.0"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stdio:
+    """A stdio server.
+
+    Attributes:
+        npm: A package of npm, `NAME@VERSION`.
+        pypi: A package of PyPI, `NAME==VERSION`.
+        image: An image that holds the server, and Python 3.11 or newer for the bridge.
+        command: How the server is started; needed with `image`, else only where a package has several programs.
+        args: Arguments for it.
+        apt: Debian packages that it needs while it runs.
+    """
+
+    npm: str | None = None
+    pypi: str | None = None
+    image: str | None = None
+    command: Sequence[str] = ()
+    args: Sequence[str] = ()
+    apt: Sequence[str] = ()
+
+
+def npm_name(package: str) -> str:
+    """The name in `NAME@VERSION`.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    found = _NPM.fullmatch(package)
+    if found is None or len(package) > 300:
+        raise ValueError(
+            f"{package[:100]!r} is no version of a package; write NAME@VERSION, such as"
+            " @modelcontextprotocol/server-everything@2026.8.31 (npm view NAME version shows the newest)"
+        )
+    return found["name"]
+
+
+def pypi_name(package: str) -> str:
+    """The name in `NAME==VERSION`.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    found = _PYPI.fullmatch(package)
+    if found is None or len(package) > 300:
+        raise ValueError(
+            f"{package[:100]!r} is no version of a package; write NAME==VERSION, such as mcp-server-time==2026.10.19"
+            " (pip index versions NAME shows the newest)"
+        )
+    return found["name"]
+
+
+def stdio_recipe(server: Stdio) -> Recipe:
+    """The Dockerfile of a stdio server behind the bridge, to be built in a folder with the bridge's files.
+
+    Args:
+        server: What the image is to hold.
+
+    Raises:
+        RecipeError: The server is not described as it has to be.
+    """
+    try:
+        if server.npm is not None:
+            stages, what = _npm(server, npm_name(server.npm)), f"{server.npm} of npm"
+        elif server.pypi is not None:
+            stages, what = _pypi(server, pypi_name(server.pypi)), f"{server.pypi} of PyPI"
+        else:
+            stages, what = _image(server), f"{' '.join(server.command)} in {server.image}"
+    except ValueError as mistake:
+        raise RecipeError([Mistake("npm" if server.npm is not None else "pypi", str(mistake))]) from None
+    start = tuple(server.command) or (PROGRAM,)
+    variables = f"ENV MCP_STDIO_COMMAND={quoted(start)}\n"
+    if server.args:
+        variables += f"ENV MCP_STDIO_ARGS={quoted(server.args)}\n"
+    return Recipe(
+        dockerfile=f"{TOOLS_STAGE}{bridge_stage()}\n{stages}{variables}", decided=[f"{what}, behind the stdio bridge"]
+    )
+
+
+def _last_stage(apt: Sequence[str]) -> str:
+    """The image with the bridge, to which the server is added."""
+    return f"""\
+FROM ${{BASE_IMAGE}}
+{_LABELS}{_packages(apt)}WORKDIR /app
+{COPY_BRIDGE}# On Cloud Run only memory can be written to; programs look for their caches at home.
+ENV HOME=/tmp
+USER {USER}
+EXPOSE 8080
+CMD {command(START_BRIDGE)}
+"""
+
+
+def _packages(apt: Sequence[str]) -> str:
+    if not apt:
+        return ""
+    install = f"apt-get update && apt-get install -y --no-install-recommends {' '.join(apt)}"
+    return f"RUN {install} && rm -rf /var/lib/apt/lists/*\n"
+
+
+def _pypi(server: Stdio, name: str) -> str:
+    link = "" if server.command else f" && python3 /src/installed.py pypi {name} {PROGRAM}"
+    return f"""\
+FROM tools AS server
+WORKDIR /src
+COPY mcpfleet_bridge/installed.py ./
+RUN uv venv --quiet /opt/server \\
+    && uv pip install --quiet --python /opt/server/bin/python "{server.pypi}"{link}
+
+{_last_stage(server.apt)}COPY --from=server /opt/server /opt/server
+ENV PATH=/opt/server/bin:$PATH
+"""
+
+
+def _npm(server: Stdio, name: str) -> str:
+    link = "" if server.command else f" && python3 /src/installed.py npm {name} {PROGRAM}"
+    node = next(iter(NODE_VERSIONS.values()))
+    return f"""\
+FROM tools AS server
+WORKDIR /src
+COPY mcpfleet_bridge/installed.py ./
+# Node.js from PyPI: a registry that is reachable wherever this image can be built.
+RUN {install_node(node, "uv")} && chmod +x /opt/node/bin/node
+ENV PATH=/opt/node/bin:$PATH NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt CI=1
+# The installation scripts of its packages do not run: a server seldom needs one, and each could do anything.
+RUN mkdir -p /opt/server && node /opt/node/lib/node_modules/npm/bin/npm-cli.js install --prefix /opt/server \\
+    --omit=dev --ignore-scripts --no-audit --no-fund --no-update-notifier --silent -- "{server.npm}"{link}
+
+{_last_stage(server.apt)}COPY --from=server /opt/node/bin/node /usr/bin/node
+COPY --from=server /opt/server /opt/server
+ENV PATH=/opt/server/node_modules/.bin:$PATH NODE_ENV=production
+"""
+
+
+def _image(server: Stdio) -> str:
+    if not server.command:
+        raise RecipeError(
+            [Mistake("command", "missing; say how the server in the image is started: [my-server, --stdio]")]
+        )
+    # The bridge's own environment is made anew there: another system has another Python.
+    return f"""\
+FROM {server.image}
+USER 0:0
+COPY requirements.txt /tmp/bridge/
+RUN python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the image has Python older than 3.11: add one")' \\
+    && {INSTALL_UV} \\
+    && export UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 \\
+    && /opt/uv/bin/uv venv --quiet /opt/bridge \\
+    && /opt/uv/bin/uv pip sync --quiet --require-hashes --python /opt/bridge/bin/python /tmp/bridge/requirements.txt \\
+    && {BRIDGE_PTH} \\
+    && rm -rf /opt/uv /tmp/bridge
+COPY --from=bridge /opt/bridge-code /opt/bridge-code
+{_packages(server.apt)}ENV HOME=/tmp
+USER {USER}
+EXPOSE 8080
+ENTRYPOINT []
+CMD {command(START_BRIDGE)}
+"""

@@ -1,0 +1,59 @@
+"""The cloud's own API below `/_local/`: health for everybody, the rest for who can read the state's admin token."""
+
+import secrets
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud.cloud import Cloud
+from mcpfleet_local_cloud.errors import GoogleError, invalid
+from mcpfleet_local_cloud.wire import number
+
+_LINES: Final = 200
+
+
+def routes(cloud: Cloud) -> list[BaseRoute]:
+    """The API's routes."""
+    api = _Admin(cloud)
+    return [
+        Route("/_local/health", api.health, methods=["GET"]),
+        Route("/_local/inventory", api.inventory, methods=["GET"]),
+        Route("/_local/logs", api.logs, methods=["GET"]),
+        Route("/_local/reset", api.reset, methods=["POST"]),
+    ]
+
+
+class _Admin:
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    async def health(self, _request: Request) -> Response:
+        status = "ok" if self._cloud.ready.is_set() else "starting"
+        return JSONResponse({"status": status, "cloud": self._cloud.state.cloud_id, "version": self._cloud.version})
+
+    async def inventory(self, request: Request) -> Response:
+        self._admit(request)
+        return JSONResponse(self._cloud.inventory())
+
+    async def logs(self, request: Request) -> Response:
+        self._admit(request)
+        asked = request.query_params.get("lines", str(_LINES))
+        lines = number(asked)
+        if not lines:
+            raise invalid(f"lines: {asked[:20]!r} is not a number of lines.")
+        service = request.query_params.get("service", "")
+        return PlainTextResponse(await self._cloud.logs(service, lines))
+
+    async def reset(self, request: Request) -> Response:
+        self._admit(request)
+        await self._cloud.reset()
+        return JSONResponse({})
+
+    def _admit(self, request: Request) -> None:
+        shown = request.headers.get("authorization", "").encode()
+        if not secrets.compare_digest(shown, f"Bearer {self._cloud.state.admin_token}".encode()):
+            raise GoogleError(
+                "UNAUTHENTICATED", "This needs `Authorization: Bearer TOKEN` with the token in the state's admin-token."
+            )

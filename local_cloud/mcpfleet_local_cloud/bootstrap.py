@@ -1,0 +1,144 @@
+"""The first things of a cloud: its project, its accounts, and the credential files with which its users begin.
+
+What is given to whom is what README tells a user of Google Cloud to have, no more: a program that works here does not
+lean on rights that it lacks there. The private halves of the keys exist in the credential files only.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, cast
+
+from mcpfleet_local_cloud.files import write_private
+from mcpfleet_local_cloud.identity import new_key
+from mcpfleet_local_cloud.policy import Policies
+from mcpfleet_local_cloud.services.iam.keys import AccountKeys
+from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
+from mcpfleet_local_cloud.services.oauth.model import CLIENT_ID, CLIENT_SECRET, People
+from mcpfleet_local_cloud.services.resourcemanager.model import Projects
+from mcpfleet_local_cloud.services.serviceusage.model import FIRST, ServiceUsage
+from mcpfleet_local_cloud.settings import Settings
+from mcpfleet_local_cloud.store import Document
+
+DEPLOYER: Final = "deployer"
+PEOPLE: Final = ("ada", "bob")
+DEPLOYER_ROLES: Final = (
+    "roles/artifactregistry.admin",
+    "roles/iam.serviceAccountAdmin",
+    "roles/iam.serviceAccountUser",
+    "roles/run.admin",
+    # For what only some fleets have: README says which.
+    "roles/agentregistry.admin",
+    "roles/cloudbuild.builds.editor",
+    "roles/compute.loadBalancerAdmin",
+    "roles/compute.networkAdmin",
+    "roles/dns.admin",
+    "roles/iap.admin",
+    "roles/iap.settingsAdmin",
+    "roles/logging.viewer",
+    "roles/resourcemanager.projectIamAdmin",
+    "roles/secretmanager.admin",
+    "roles/storage.admin",
+    "roles/serviceusage.serviceUsageAdmin",
+)
+
+
+class Bootstrap:
+    """Makes what every cloud begins with; may run at each start."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        projects: Projects,
+        usage: ServiceUsage,
+        accounts: ServiceAccounts,
+        keys: AccountKeys,
+        people: People,
+        policies: Policies,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._projects = projects
+        self._usage = usage
+        self._accounts = accounts
+        self._keys = keys
+        self._people = people
+        self._policies = policies
+        self._clock = clock
+
+    def project(self) -> None:
+        """Make the project, its first APIs, accounts and grants, unless it is there."""
+        settings = self._settings
+        if self._projects.list():
+            return
+        self._projects.create(settings, self._clock())
+        self._usage.enable(self._projects.get(settings.project), FIRST)
+        self._accounts.make(
+            f"{settings.project_number}-compute@developer.gserviceaccount.com",
+            settings.project,
+            "Compute Engine default service account",
+        )
+        self._accounts.create(settings.project, DEPLOYER, display_name="Deploys the fleet")
+        member = f"serviceAccount:{self._deployer_email()}"
+        bindings = [{"role": role, "members": [member]} for role in DEPLOYER_ROLES]
+        # Google makes this grant when Cloud Run is enabled.
+        agent = f"serviceAccount:service-{settings.project_number}@serverless-robot-prod.iam.gserviceaccount.com"
+        bindings.append({"role": "roles/run.serviceAgent", "members": [agent]})
+        self._policies.set(f"projects/{settings.project}", {"bindings": bindings})
+
+    def credentials(self, folder: Path) -> None:
+        """Write `deployer.json`, `ada.json` and `bob.json`, mode 0600, with this cloud's address.
+
+        A file that still works keeps its key; a lost or foreign one is replaced, and what it held before is revoked.
+        """
+        self._write_deployer(folder / f"{DEPLOYER}.json")
+        for name in PEOPLE:
+            self._write_person(folder / f"{name}.json", f"{name}@{self._settings.universe}")
+
+    def _write_deployer(self, path: Path) -> None:
+        account = self._accounts.get(self._deployer_email())
+        if account is None:
+            return  # Somebody deleted it, as is their right; a reset brings it back.
+        current = _read(path)
+        held = {key["name"].rpartition("/")[2] for key in self._keys.list(account)}
+        if current.get("private_key_id") in held and "private_key" in current:
+            wanted = {**current, "token_uri": f"{self._settings.url}/oauth2/token"}
+        else:
+            for key_id in held:
+                self._keys.delete(account, key_id)
+            _, wanted = self._keys.create(account, new_key())
+        _write(path, wanted, current)
+
+    def _write_person(self, path: Path, email: str) -> None:
+        current = _read(path)
+        token = current.get("refresh_token")
+        person = self._people.by_refresh_token(token) if isinstance(token, str) else None
+        if person is None or person["email"] != email:
+            token = self._people.issue(email)
+        wanted = {
+            "type": "authorized_user",
+            "account": email,
+            "client_id": CLIENT_ID,
+            "client_secret": CLIENT_SECRET,
+            "refresh_token": token,
+            "token_uri": f"{self._settings.url}/oauth2/token",
+            "universe_domain": self._settings.universe,
+        }
+        _write(path, wanted, current)
+
+    def _deployer_email(self) -> str:
+        return f"{DEPLOYER}@{self._settings.project}.iam.gserviceaccount.com"
+
+
+def _read(path: Path) -> Document:
+    try:
+        found: Any = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return cast("Document", found) if isinstance(found, dict) else {}
+
+
+def _write(path: Path, wanted: Document, current: Document) -> None:
+    if wanted != current or path.stat().st_mode & 0o077:
+        write_private(path, json.dumps(wanted, indent=2) + "\n")

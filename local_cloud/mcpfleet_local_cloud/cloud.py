@@ -1,0 +1,369 @@
+"""The composition root: every part of one local cloud, made from its settings and connected here, nowhere else."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from starlette.routing import BaseRoute
+
+from mcpfleet_local_cloud import registry
+from mcpfleet_local_cloud.arrivals import at_port
+from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.balancer import Balancer, balanced_app
+from mcpfleet_local_cloud.bootstrap import Bootstrap
+from mcpfleet_local_cloud.certificates import Authority
+from mcpfleet_local_cloud.dataplane import DataPlane, FrontDoor
+from mcpfleet_local_cloud.entrance import Entrance
+from mcpfleet_local_cloud.errors import not_found
+from mcpfleet_local_cloud.iap import IdentityAwareProxy, Signer
+from mcpfleet_local_cloud.identity import Claims, Identity
+from mcpfleet_local_cloud.mesh import Mesh, create_proxy
+from mcpfleet_local_cloud.operations import Operations
+from mcpfleet_local_cloud.policy import Policies
+from mcpfleet_local_cloud.published import create_published
+from mcpfleet_local_cloud.registry.catalog import MANIFEST
+from mcpfleet_local_cloud.services import (
+    artifactregistry,
+    cloudbuild,
+    compute,
+    dns,
+    networkservices,
+    run,
+    secretmanager,
+    storage,
+)
+from mcpfleet_local_cloud.services.agentregistry.routes import KIND as AGENT_REGISTRY
+from mcpfleet_local_cloud.services.agentregistry.routes import routes as agentregistry_routes
+from mcpfleet_local_cloud.services.artifactregistry.model import KIND as REPOSITORY
+from mcpfleet_local_cloud.services.billing.routes import routes as billing_routes
+from mcpfleet_local_cloud.services.compute.model import KIND as COMPUTE
+from mcpfleet_local_cloud.services.dns.model import RECORD, ZONE
+from mcpfleet_local_cloud.services.iam.keys import AccountKeys
+from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
+from mcpfleet_local_cloud.services.iam.routes import routes as iam_routes
+from mcpfleet_local_cloud.services.iamcredentials.routes import routes as iamcredentials_routes
+from mcpfleet_local_cloud.services.iap.model import KIND as IAP_SETTINGS
+from mcpfleet_local_cloud.services.iap.model import Iap
+from mcpfleet_local_cloud.services.iap.routes import routes as iap_routes
+from mcpfleet_local_cloud.services.logging.model import Entries
+from mcpfleet_local_cloud.services.logging.routes import routes as logging_routes
+from mcpfleet_local_cloud.services.networkservices.model import MESH, ROUTE
+from mcpfleet_local_cloud.services.oauth.model import People, TokenEndpoint
+from mcpfleet_local_cloud.services.oauth.routes import routes as oauth_routes
+from mcpfleet_local_cloud.services.resourcemanager.model import Projects
+from mcpfleet_local_cloud.services.resourcemanager.routes import routes as resourcemanager_routes
+from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
+from mcpfleet_local_cloud.services.serviceusage.routes import routes as serviceusage_routes
+from mcpfleet_local_cloud.settings import Settings
+from mcpfleet_local_cloud.sources import CloudSources
+from mcpfleet_local_cloud.state import State
+from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.vault import Vault
+
+if TYPE_CHECKING:
+    from mcpfleet_local_cloud.runtime import DockerDataPlane
+
+# Cloud Run pulls images in this account's name, as on Google.
+_RUN_AGENT: Final = "service-{}@serverless-robot-prod.iam.gserviceaccount.com"
+# The label by which the provider marks what it made, unless it is told not to.
+ATTRIBUTION: Final = "goog-pulumi-provisioned"
+_PULL_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
+
+
+class Cloud:
+    """One local cloud. `start` before use, `stop` after; what it did is in its state, also after a kill.
+
+    Args:
+        settings: where it lives and who it is.
+        data_plane: what runs containers; Docker on this machine where it is not given.
+        worker: what runs the steps of builds; the docker command of this machine where it is not given.
+        credentials: the folder for the credential files; beside the state where it is not given.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        data_plane: DataPlane | None = None,
+        worker: cloudbuild.Worker | None = None,
+        credentials: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings: Final = settings
+        self.state: Final = State(settings.state)
+        self.store: Final = Store(settings.state / "cloud.db")
+        self.ready: Final = asyncio.Event()
+        self._credentials = credentials or settings.state.parent / "credentials"
+        self.identity: Final = Identity(settings.state / "keys", clock)
+        self.operations: Final = Operations(self.store)
+        self.projects: Final = Projects(self.store)
+        self.usage: Final = ServiceUsage(self.store)
+        self.accounts: Final = ServiceAccounts(self.store)
+        self.keys: Final = AccountKeys(self.store, settings, clock)
+        self.people: Final = People(self.store)
+        self.policies: Final = Policies(self.store, self.accounts.exists)
+        self.gate: Final = Gate(
+            settings=settings,
+            identity=self.identity,
+            accounts=self.accounts,
+            people=self.people,
+            policies=self.policies,
+            projects=self.projects,
+            usage=self.usage,
+            clock=clock,
+        )
+        self._tokens = TokenEndpoint(
+            settings=settings, identity=self.identity, accounts=self.accounts, people=self.people, clock=clock
+        )
+        self._bootstrap = Bootstrap(
+            settings=settings,
+            projects=self.projects,
+            usage=self.usage,
+            accounts=self.accounts,
+            keys=self.keys,
+            people=self.people,
+            policies=self.policies,
+            clock=clock,
+        )
+        self.catalog: Final = registry.Catalog(self.store, registry.BlobStore(settings.state / "registry"), clock)
+        self.repositories: Final = artifactregistry.ArtifactRegistry(
+            self.store, self.catalog, self.gate, settings, clock, publisher_token=self.state.admin_token
+        )
+        self.secrets: Final = secretmanager.SecretManager(
+            self.store,
+            Vault(settings.state / "keys"),
+            lambda project: self.projects.get(project)["projectNumber"],
+            clock,
+        )
+        self.storage: Final = storage.Storage(self.store, settings.state / "storage", clock)
+        self.entries: Final = Entries(settings.state / "builds", clock)
+        self.builds: Final = cloudbuild.Builds(
+            self.store,
+            self.storage,
+            self.entries,
+            worker or self._docker_worker(),
+            allows=self.policies.allows,
+            token=lambda email: self.identity.mint_access_token(email=email, scopes=[_PULL_SCOPE])[0],
+            clock=clock,
+        )
+        self.compute: Final = compute.Compute(
+            self.store,
+            self.state.cloud_id,
+            lambda project: self.usage.enabled(self.projects.get(project), "compute.googleapis.com"),
+            clock,
+        )
+        self.iap: Final = Iap(self.store)
+        self._proxy = IdentityAwareProxy(self.iap, Signer(settings.state / "keys", clock), settings.project_number)
+        self.authority: Final = Authority(settings.state / "ca")
+        self.dns: Final = dns.Dns(self.store, lambda network: self.compute.find(network) is not None, clock)
+        self.networkservices: Final = networkservices.NetworkServices(self.store, self.compute.find, clock)
+        self.compute.used(self.networkservices.user_of)
+        self.mesh: Final = Mesh(
+            zones=self.dns,
+            routing=self.networkservices,
+            compute=self.compute,
+            doors=self._door,
+            policies=self.policies,
+            enabled=lambda project, api: self.usage.enabled(self.projects.get(project), api),
+            token=lambda account, audience: self.identity.mint_id_token(
+                email=account, subject=self._unique_id(account), audience=audience
+            ),
+            clock=clock,
+        )
+        self._sources = CloudSources(self.secrets, self.storage, self.policies, self.projects, self.mesh.check)
+        self._clock = clock
+        self._docker = None if data_plane else self._docker_data_plane()
+        plane = data_plane or self._docker
+        assert plane is not None  # noqa: S101 - one of the two was just made
+        self.data_plane: Final[DataPlane] = plane
+        self.run: Final = run.RunModel(
+            self.store,
+            self.operations,
+            plane,
+            self.policies,
+            settings,
+            accounts=self.accounts,
+            sources=self._sources,
+            networks=self.compute,
+            meshes=self.networkservices,
+        )
+        self.balancer: Final = Balancer(self.compute, self.run.front_door)
+        if self._docker is not None:
+            self.secrets.watch(self._docker.refresh)
+
+    @property
+    def version(self) -> str:
+        """The version of mcpfleet that this process runs."""
+        try:
+            return version("mcpfleet")
+        except PackageNotFoundError:
+            return "0"
+
+    def routes(self) -> list[BaseRoute]:
+        """The routes of every API, each below its prefix; the registry at the root, where clients want it."""
+        return [
+            *serviceusage_routes(self.usage, self.operations, self.gate),
+            *resourcemanager_routes(self.projects, self.policies, self.gate),
+            *iam_routes(self.accounts, self.keys, self.policies, self.gate),
+            *iamcredentials_routes(self.identity, self.accounts, self.gate, self._clock),
+            *billing_routes(self.gate),
+            *oauth_routes(self._tokens, self.identity),
+            *artifactregistry.routes(self.repositories, self.operations, self.gate, self.policies),
+            *secretmanager.routes(self.secrets, self.policies, self.gate),
+            *iap_routes(self.iap, self._proxy, self.policies, self.gate),
+            *agentregistry_routes(self.store, self.operations, self.gate),
+            *compute.routes(self.compute, self.gate),
+            *dns.routes(self.dns, self.gate),
+            *networkservices.routes(self.networkservices, self.operations, self.gate),
+            *cloudbuild.routes(self.builds, self.accounts, self.gate),
+            *logging_routes(self.entries, self.gate),
+            *storage.routes(self.storage, self.policies, self.gate),
+            *run.routes(self.run, self.gate),
+            *registry.routes(self.catalog, self.repositories),
+        ]
+
+    async def start(self) -> None:
+        """Make what every cloud begins with, then take up what an earlier process left.
+
+        The control plane must be listening: a service that comes up again may need its image from the registry.
+
+        Raises:
+            RolloutError: Docker cannot be reached.
+        """
+        self._bootstrap.project()
+        self._bootstrap.credentials(self._credentials)
+        self.catalog.collect()
+        self.builds.recover()
+        if self._docker is not None:
+            await self._open(self._docker)
+        await self.run.recover()
+        if self._docker is not None:
+            await self._docker.sweep(self.run.workloads())
+        self.ready.set()
+
+    async def stop(self) -> None:
+        """Stop serving; containers run on, and the next `start` takes them over."""
+        self.ready.clear()
+        await self.builds.close()
+        await self.run.close()
+        await self.operations.close()
+        await self.balancer.close()
+        if self._docker is not None:
+            await self._docker.close()
+        self.store.close()
+
+    async def reset(self) -> None:
+        """Remove every service and forget everything; begin anew, with new credential files."""
+        await self.builds.close()
+        await self.run.close()
+        await self.operations.close()
+        for door in self.run.front_doors():
+            await self.data_plane.remove(door.service)
+        if self._docker is not None:
+            await self._docker.sweep(())
+        self.store.reset()
+        self.catalog.blobs.keep_only(())
+        self.catalog.blobs.drop_uploads()
+        self.storage.objects.drop_all()
+        self.entries.forget_all()
+        await self.balancer.settle()
+        self._bootstrap.project()
+        self._bootstrap.credentials(self._credentials)
+
+    def inventory(self) -> Document:
+        """What exists: how many documents of each kind, and the resources by name."""
+        project = self.projects.get(self.settings.project)
+        return {
+            "cloud": self.state.cloud_id,
+            "project": project,
+            "documents": self.store.kinds(),
+            "enabledApis": [service["config"]["name"] for service in self.usage.list(project, "ENABLED")],
+            "serviceAccounts": [account["email"] for account in self.accounts.of_project(self.settings.project)],
+            "repositories": [name for name, _ in self.store.list(REPOSITORY)],
+            "images": [name for name, _ in self.store.list(MANIFEST)],
+            "records": self._records(),
+            "services": self.run.inventory(),
+            "loadBalancers": self.balancer.inventory(),
+        }
+
+    def _records(self) -> list[str]:
+        """What a stack made besides, in words; secrets that a person made for a stack to use are none of its."""
+        secrets = [one for one in self.secrets.secrets() if ATTRIBUTION in one.get("labels", {})]
+        buckets = [one for one in self.storage.buckets() if ATTRIBUTION in one.get("labels", {})]
+        return [
+            *(f"secret {one['name']}" for one in secrets),
+            *(f"bucket {one['name']}" for one in buckets),
+            *(path for kind in (COMPUTE, MESH, ROUTE, ZONE, RECORD) for path, _ in self.store.list(kind)),
+            *(f"settings of {name}" for name, _ in self.store.list(IAP_SETTINGS)),
+            *(f"agent registry {name}" for name, _ in self.store.list(AGENT_REGISTRY)),
+        ]
+
+    async def logs(self, service: str, lines: int) -> str:
+        """The last *lines* of what the containers of *service* (its full or its short name) wrote.
+
+        Raises:
+            GoogleError: NOT_FOUND.
+        """
+        for door in self.run.front_doors():
+            if service in {door.service, door.service.rpartition("/")[2]}:
+                return await self._docker.logs(door.service, lines) if self._docker else ""
+        raise not_found(service)
+
+    def _door(self, service: str) -> FrontDoor | None:
+        return self.run.front_door(service)  # made after what asks for it
+
+    def _unique_id(self, email: str) -> str:
+        account = self.accounts.get(email)
+        return str(account["uniqueId"]) if account else ""
+
+    def _docker_worker(self) -> cloudbuild.Worker:
+        # Imported here for the same reason as below.
+        from mcpfleet_local_cloud.runtime.worker import DockerWorker
+
+        return DockerWorker()
+
+    def _docker_data_plane(self) -> "DockerDataPlane":
+        # Imported here, because a test of the control plane has no need of Docker's client.
+        from mcpfleet_local_cloud.runtime import DockerDataPlane
+
+        agent = _RUN_AGENT.format(self.settings.project_number)
+        return DockerDataPlane(
+            settings=self.settings,
+            cloud_id=self.state.cloud_id,
+            store=self.store,
+            registry_token=lambda: self.identity.mint_access_token(email=agent, scopes=[_PULL_SCOPE])[0],
+            sources=self._sources,
+            upstream=self.repositories.upstream,
+        )
+
+    async def _open(self, docker: "DockerDataPlane") -> None:
+        from mcpfleet_local_cloud.front_door import Guard
+        from mcpfleet_local_cloud.ingress import create_front
+        from mcpfleet_local_cloud.metadata import create_metadata
+        from mcpfleet_local_cloud.runtime import Gateway
+
+        def door(port: int) -> FrontDoor | None:
+            service = docker.service_at(port)
+            return self.run.front_door(service) if service else None
+
+        def stands(claims: Claims) -> bool:
+            return self.accounts.stands(claims.email, claims.subject)
+
+        guard = Guard(self.identity, self.policies, stands, proxy=self._proxy)
+        entrance = Entrance(self.run.front_door, self.balancer, docker.workload, self.settings)
+        front = create_front(entrance, guard, docker)
+        gateway = Gateway(
+            app=create_published(self._proxy, front),
+            tls=self.authority.context(entrance.named),
+            named=lambda host, ip: entrance.named(host) or self.mesh.resolves(host, docker.workload(ip)),
+            trust=self.authority.bundle(),
+        )
+        metadata = create_metadata(docker.workload, self.identity, self.settings, self._unique_id)
+        await docker.open(create_proxy(self.mesh, docker.workload, front, metadata), gateway)
+        await docker.publish(create_front(at_port(door), guard, docker))
+        tls = self.authority.context(self.balancer.secured)
+        await self.balancer.open(balanced_app(lambda arrive: create_front(arrive, guard, docker)), tls)

@@ -1,0 +1,55 @@
+"""The example image `mcpfleet-examples/toolbox:1`: the server of the local fleet that is deployed, not built."""
+
+import hashlib
+from pathlib import Path
+
+from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.phases import SetupError, Step
+from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE
+from mcpfleet_local_cloud.commands.setup.engine import Engine, EngineError
+from mcpfleet_local_cloud.commands.setup.locks import cache_lock
+
+TOOLBOX_IMAGE = "mcpfleet-examples/toolbox:1"
+CONTENT_LABEL = "dev.mcpfleet.content"
+
+
+def content_hash(folder: Path, *ingredients: str) -> str:
+    """Return a short hash of a folder's files (names and content) and of what else decides the image."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        for part in (str(path.relative_to(folder)).encode(), path.read_bytes()):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    for ingredient in ingredients:
+        digest.update(b"\0" + ingredient.encode())
+    return digest.hexdigest()[:16]
+
+
+def find_toolbox_image(paths: Paths, engine: Engine, recipe_hash: str, step: Step) -> None:
+    """Build the example image, unless there is one of the same content on the same base.
+
+    Raises:
+        SetupError: The build failed.
+    """
+    folder = paths.root / "examples" / "toolbox"
+    wanted = content_hash(folder, recipe_hash)
+
+    def current() -> bool:
+        facts = engine.image(TOOLBOX_IMAGE)
+        return facts is not None and facts.labels.get(CONTENT_LABEL) == wanted
+
+    if current():
+        step.note("in place")
+        return
+    with cache_lock(paths.cache, "toolbox-image", lambda: step.progress("another setup is building it; waiting")):
+        if current():
+            step.note("in place")
+            return
+        step.progress("building")
+        try:
+            engine.build(folder, TOOLBOX_IMAGE, args={"BASE_IMAGE": BASE_IMAGE}, labels={CONTENT_LABEL: wanted})
+        except EngineError as error:
+            raise SetupError(
+                f"the example image {TOOLBOX_IMAGE} could not be built:\n{error}",
+                "if a package could not be fetched, check the network and proxy settings; then run ./dev again.",
+            ) from error
+        step.note("built")

@@ -1,0 +1,102 @@
+"""The order of setup: what can run side by side does."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+
+from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.phases import Phases
+from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE, Recipe, find_base_image, pinned_reference
+from mcpfleet_local_cloud.commands.setup.certificates import host_extras
+from mcpfleet_local_cloud.commands.setup.disk import check_room
+from mcpfleet_local_cloud.commands.setup.docker_engine import Connect, find_docker
+from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, Engine
+from mcpfleet_local_cloud.commands.setup.example_image import TOOLBOX_IMAGE, find_toolbox_image
+from mcpfleet_local_cloud.commands.setup.host import Host, ThisHost
+from mcpfleet_local_cloud.commands.setup.pulumi_cli import PulumiCli, find_pulumi
+from mcpfleet_local_cloud.commands.setup.versions import Version
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A machine on which the local stack can be deployed.
+
+    Attributes:
+        paths: This checkout's folders and the user's cache.
+        pulumi: The Pulumi CLI.
+        pulumi_version: Its version.
+        docker: A client of Docker Engine.
+        docker_host: Its address, as DOCKER_HOST has it.
+        base_image: The local name of the image that Dockerfiles build on.
+        toolbox_image: The local name of the example image that is deployed as it is.
+    """
+
+    paths: Paths
+    pulumi: Path
+    pulumi_version: Version
+    docker: docker.DockerClient
+    docker_host: str
+    base_image: str = BASE_IMAGE
+    toolbox_image: str = TOOLBOX_IMAGE
+
+    def environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return an environment in which programs find this Pulumi CLI and this Docker Engine."""
+        environ = os.environ if environ is None else environ
+        path = os.pathsep.join([str(self.pulumi.parent), environ.get("PATH", os.defpath)])
+        return {**environ, "PATH": path, "DOCKER_HOST": self.docker_host, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+
+
+def prepare(
+    phases: Phases,
+    host: Host | None = None,
+    paths: Paths | None = None,
+    connect: Connect = DockerEngine.connect,
+) -> Prepared:
+    """Make this machine ready; every phase first looks for what is there.
+
+    Raises:
+        SetupError: Something is missing that can't be had here; it says what to do.
+        SeveralErrors: More than one such thing.
+    """
+    host = host or ThisHost()
+    paths = paths or Paths.of(host.environ)
+    check_room(
+        host, paths.cache, f"make room, or set XDG_CACHE_HOME to a folder on a larger disk (now: {paths.cache})."
+    )
+
+    def pulumi_cli() -> PulumiCli:
+        with phases.phase("Pulumi CLI") as step:
+            found = find_pulumi(host, paths, step)
+            step.note(f"{found.version}, {found.source}")
+            return found
+
+    def containers() -> Engine:
+        with phases.phase("Docker") as step:
+            engine = find_docker(host, paths, step, connect)
+            check_room(
+                host, engine.root_folder(), "type: docker system prune --all   (removes images that no container uses)"
+            )
+        recipe = _recipe(host, paths)
+        with phases.phase("Base image") as step:
+            find_base_image(host, paths, engine, recipe, step)
+        with phases.phase("Example image") as step:
+            find_toolbox_image(paths, engine, recipe.hash, step)
+        return engine
+
+    cli, engine = phases.concurrently(pulumi_cli, containers)
+    return Prepared(
+        paths=paths,
+        pulumi=cli.path,
+        pulumi_version=cli.version,
+        docker=engine.client,
+        docker_host=engine.host,
+    )
+
+
+def _recipe(host: Host, paths: Paths) -> Recipe:
+    dockerfile = (paths.root / "mcp_server" / "Dockerfile").read_text(encoding="utf-8")
+    chosen = host.environ.get("MCPFLEET_BASE_IMAGE")
+    return Recipe(chosen or pinned_reference(dockerfile), host_extras(host.environ), chosen=bool(chosen))

@@ -1,0 +1,370 @@
+"""The commands of `./dev` that deploy: what each does, in order. The work is in the modules beside this one."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from mcpfleet.checks import named_call
+from mcpfleet.errors import McpfleetError, UsageError
+from mcpfleet.shown import inert
+from mcpfleet.stack import services_of
+from mcpfleet.terminal import marked_up
+from mcpfleet_local_cloud.commands import background, leftovers
+from mcpfleet_local_cloud.commands.admin import Admin, admin_token, fresh_lines
+from mcpfleet_local_cloud.commands.background import DEFAULT_PORT, DEFAULT_STACK, Place, port_of
+from mcpfleet_local_cloud.commands.engine import Engine, Outcome
+from mcpfleet_local_cloud.commands.environment import UNIVERSE, exports, shell
+from mcpfleet_local_cloud.commands.layers import Repository
+from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.phases import Phases, SetupError
+from mcpfleet_local_cloud.commands.setup import Prepared, prepare
+from mcpfleet_local_cloud.commands.setup.docker_engine import find_docker
+from mcpfleet_local_cloud.commands.setup.host import ThisHost
+from mcpfleet_local_cloud.commands.setup.locks import lock_or_refuse
+from mcpfleet_local_cloud.commands.state import deployed_stack, recorded, state_file
+from mcpfleet_local_cloud.commands.verify import verify as verify_servers
+
+_LOG_INTERVAL: Final = 0.5
+"""Seconds between two looks at a log that is followed."""
+
+_PUBLIC: Final = "us/mcpfleet-public/images"
+
+
+def place_of(environ: Mapping[str, str]) -> Place:
+    """The checkout's own place, with the stack that is deployed there; MCPFLEET_PORT moves its control plane.
+
+    A local cloud that runs, or that was killed, keeps its port: the images of its stack are named by it.
+
+    Raises:
+        SetupError: MCPFLEET_PORT is not a port, or not that of the local cloud that is there.
+    """
+    paths = Paths.of(environ)
+    present = port_of(paths.state)
+    chosen = environ.get("MCPFLEET_PORT") or str(present or DEFAULT_PORT)
+    if not (chosen.isascii() and chosen.isdecimal() and 1024 <= int(chosen) <= 65535):
+        raise SetupError(f"MCPFLEET_PORT is {chosen!r}, not a port.", "set it to a number from 1024 to 65535.")
+    if present is not None and int(chosen) != present:
+        raise SetupError(
+            f"MCPFLEET_PORT is {chosen}, but this checkout's local cloud has port {present}.",
+            f"take it down first (MCPFLEET_PORT={present} ./dev down), or unset MCPFLEET_PORT.",
+        )
+    stack = deployed_stack(paths.state) or DEFAULT_STACK
+    return Place(root=paths.root, state=paths.state, port=int(chosen), stack=stack)
+
+
+def chosen_stack(place: Place, name: str | None) -> Place:
+    """The *place* with the stack *name*, by default the one that it has.
+
+    Raises:
+        SetupError: There is no such stack for this machine, or another one is deployed.
+    """
+    if name is None or name == place.stack:
+        return place
+    files = {file.name.removeprefix("Pulumi.").removesuffix(".yaml"): file for file in place.root.glob("Pulumi.*.yaml")}
+    here = sorted(stack for stack, file in files.items() if UNIVERSE in file.read_text(encoding="utf-8"))
+    if name not in here:
+        why = "is of Google Cloud: pulumi up deploys it" if name in files else "is not there"
+        raise SetupError(
+            f"Pulumi.{name}.yaml {why}. Nothing was changed.",
+            f"name one of this machine ({', '.join(here)}), or write that file with gcp:universeDomain: {UNIVERSE}.",
+        )
+    if deployed_stack(place.state) is not None:
+        raise SetupError(
+            f"The stack {place.stack} is deployed here, and a local cloud holds one. Nothing was changed.",
+            "take it down first: ./dev down.",
+        )
+    return replace(place, stack=name)
+
+
+def up(phases: Phases, stack: str | None = None) -> None:
+    """Set up, deploy, verify, print."""
+    place = chosen_stack(place_of(os.environ), stack)  # first: setting up a bare machine takes minutes
+    prepared = prepare(phases)
+    with _alone(place):
+        with start(phases, place, prepared) as engine:
+            publish(phases, place, prepared)
+            outcome = deploy(phases, engine)
+        servers: dict[str, Any] = outcome.outputs["servers"]
+        clients: dict[str, Any] = outcome.outputs.get("clients", {})
+        verify_servers(phases, place, servers, clients)
+    if not outcome.touched:
+        phases.out.print("\nNo changes: what runs is what the program says.")
+    print_services(phases, servers, clients)
+
+
+def _alone(place: Place) -> AbstractContextManager[None]:
+    """One deployment at a time in a checkout; Pulumi's own lock covers only a part of it."""
+    refusal = SetupError(
+        f"The stack {place.stack} is locked: another ./dev up or ./dev down is running here. Nothing was changed.",
+        "wait until it is done, or end it; then run the command again.",
+    )
+    return lock_or_refuse(place.state / "locks" / "stack.lock", refusal)
+
+
+@contextmanager
+def start(phases: Phases, place: Place, prepared: Prepared) -> Generator[Engine]:
+    """Start what a deployment needs; the engine that drives it, and the plugins that it calls, last until the end."""
+    place.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.state.chmod(0o700)  # keys, tokens and logs are for this user alone
+    try:
+        with phases.phase("Local cloud") as step:
+            environ = {**prepared.environment(), **exports(place, None)}
+            cloud, plugins = phases.concurrently(
+                lambda: background.ensure_cloud(place, environ), lambda: background.ensure_plugins(place, environ)
+            )
+            step.note(f"{place.url}, {'started' if cloud.started else 'running'}")
+        providers = str(plugins.facts["PULUMI_DEBUG_PROVIDERS"])
+        yield Engine(place, prepared.pulumi, {**prepared.environment(), **exports(place, providers)})
+    finally:
+        background.stop_plugins(place)
+
+
+def publish(phases: Phases, place: Place, prepared: Prepared) -> None:
+    """Put the base image into the cloud's public repository, whose layers every push then finds there.
+
+    It costs one push for each new cloud, and saves that at each deployment. Docker would spend 5 s of it on
+    compressing what it has compressed for another cloud before: the cache keeps that.
+    """
+    reference = f"127.0.0.1:{place.port}/{_PUBLIC}/base"
+    images: Any = prepared.docker.images  # the stubs leave `push` untyped
+    image = images.get(prepared.base_image)
+    if place.published.exists() and place.published.read_text(encoding="utf-8") == image.id:
+        return
+    with phases.phase("Base image to registry"):
+        credentials = publisher(place)
+        repository = Repository(place.url, f"{_PUBLIC}/base", (credentials["username"], credentials["password"]))
+        layers = prepared.paths.cache / "layers" / str(image.id).removeprefix("sha256:")[:16]
+        repository.seed(layers)
+        image.tag(reference, "latest")
+        try:
+            answer: str = images.push(reference, "latest", auth_config=credentials)
+        finally:
+            images.remove(f"{reference}:latest")
+        if '"error"' in answer:
+            last = answer.strip().splitlines()[-1]
+            raise SetupError(
+                f"The local registry did not take the base image: {last}",
+                f"read its log: {place.log('cloud')}, then run ./dev up again.",
+            )
+        repository.keep("latest", layers)
+        place.published.write_text(str(image.id), encoding="utf-8")
+
+
+def publisher(place: Place) -> dict[str, str]:
+    """What Docker shows the registry to push a public image."""
+    return {"username": "oauth2accesstoken", "password": admin_token(place)}
+
+
+def deploy(phases: Phases, engine: Engine) -> Outcome:
+    """Run `pulumi up`."""
+    with phases.phase("pulumi up") as step:
+        outcome = engine.up(step)
+        step.note(str(outcome))
+    for line in outcome.told:
+        phases.console.print(f"  {inert(line)}", markup=False, highlight=False, soft_wrap=True)
+    return outcome
+
+
+def down(phases: Phases, *, force: bool = False) -> None:
+    """Destroy, prove that nothing is left, stop the local cloud."""
+    place = place_of(os.environ)
+    if not (force or place.cloud_state.exists() or state_file(place).exists()):
+        # Nothing is set up for it: on a bare machine that would take minutes.
+        phases.out.print("Nothing is left of the stack: no local cloud was ever started in this checkout.")
+        return
+    prepared = prepare(phases)
+    with _alone(place):
+        take_down(phases, place, prepared, force=force)
+    phases.out.print("\nNothing is left of the stack.")
+
+
+def take_down(phases: Phases, place: Place, prepared: Prepared, *, force: bool = False) -> None:
+    """Destroy the stack in *place*; with *force* also what its state does not know."""
+    with start(phases, place, prepared) as engine:
+        if not force:
+            with phases.phase("pulumi destroy") as step:
+                step.note(str(engine.destroy(step)) if engine.exists() else "there is no stack")
+    with phases.phase("Proof") as step:
+        cloud = background.running(place, "cloud") or {}
+        if force:
+            leftovers.reset(place, Admin(place), prepared.docker)
+        left = leftovers.find(place, prepared.docker, cloud, Admin(place).inventory())
+        if left:
+            raise SetupError(
+                "The stack is destroyed, but this is left:\n  " + "\n  ".join(left),
+                "remove it all, whatever it is, with ./dev down --force.",
+            )
+        background.stop(place)
+        leftovers.forget(place, prepared.docker, cloud)
+        step.note("no container, network, image, registry content, record or state is left")
+
+
+def verify(phases: Phases, call: str | None = None, arguments: str | None = None) -> None:
+    """Call every deployed server, and ask every client, as those would who may and who may not.
+
+    Args:
+        phases: Where to show it.
+        call: A tool to call, `SERVER/TOOL`, that need not say that it only reads.
+        arguments: Its arguments, as a JSON object.
+    """
+    place = place_of(os.environ)
+    stack = recorded(place)
+    if not stack.servers:
+        raise SetupError("Nothing is deployed here that could be verified.", "deploy it with ./dev up.")
+    if background.running(place, "cloud") is None:
+        raise SetupError("The local cloud is not running, so no server answers.", "start it with ./dev up.")
+    try:
+        named = named_call(call, arguments, list(stack.servers))
+    except UsageError as error:
+        raise SetupError(str(error), "nothing was called.") from None
+    verify_servers(phases, place, stack.servers, stack.clients, named)
+
+
+def status(phases: Phases) -> None:
+    """Print what is deployed and where it answers."""
+    place = place_of(os.environ)
+    cloud, plugins = background.running(place, "cloud"), background.running(place, "plugins")
+    phases.out.print("Local cloud       " + (f"running, process {cloud['pid']}" if cloud else "not running"))
+    if plugins:
+        phases.out.print(f"Stand-in plugins  running for a command or a shell, process {plugins['pid']}")
+    stack = recorded(place)
+    if not stack.resources:
+        phases.out.print(f"Stack {place.stack:<11} not deployed; deploy it with ./dev up.")
+        return
+    answers = "" if cloud else "; no server answers until ./dev up starts the local cloud again"
+    phases.out.print(f"Stack {place.stack:<11} {len(stack.resources)} resources{answers}", soft_wrap=True)
+    print_services(phases, stack.servers, stack.clients)
+
+
+def env(phases: Phases) -> None:
+    """Print the exports for the user's own shell, and start the plugins that they name."""
+    place = place_of(os.environ)
+    if background.running(place, "cloud") is None:
+        raise SetupError("The local cloud is not running.", "start it with ./dev up.")
+    host = ThisHost()
+    with phases.phase("Stand-in plugins") as step:
+        docker_host = find_docker(host, Paths.of(os.environ), step).host
+        environ = {**os.environ, **exports(place, None), "DOCKER_HOST": docker_host}
+        plugins = background.ensure_plugins(place, environ, until=background.shell_of(os.getpid()))
+        step.note("until this shell ends, or ./dev down")
+    sys.stdout.write(shell(exports(place, str(plugins.facts["PULUMI_DEBUG_PROVIDERS"]))) + "\n")
+
+
+def logs(phases: Phases, name: str, *, follow: bool = False) -> None:
+    """Print the log lines of a server or client."""
+    place = place_of(os.environ)
+    target = service_of(place, name)
+    service = f"projects/{target['project']}/locations/{target['region']}/services/{target['service']}"
+    for line in _log_lines(Admin(place), service, follow=follow):
+        phases.out.out(inert(line), highlight=False)
+
+
+def _log_lines(cloud: Admin, service: str, *, follow: bool) -> Iterator[str]:
+    seen: list[str] = []
+    while True:
+        lines = cloud.logs(service)
+        yield from fresh_lines(seen, lines)
+        if not follow:
+            return
+        seen = lines
+        time.sleep(_LOG_INTERVAL)
+
+
+def proxy(phases: Phases, name: str, port: int | None) -> None:
+    """Open an authenticated proxy to a server or client as the local stack's invoker, until Ctrl-C."""
+    del phases
+    place = place_of(os.environ)
+    target = service_of(place, name)
+    url, audience = target.get("mcp_url") or target["url"], target.get("audience") or target["url"]
+    command = [sys.executable, "-m", "mcpfleet.cli", "proxy", "--url", str(url)]
+    command += [f"--audience={audience}", "--port", str(_proxy_port(target) if port is None else port)]
+    environment = {**os.environ, "GOOGLE_APPLICATION_CREDENTIALS": str(place.credentials / "ada.json")}
+    sys.exit(subprocess.run(command, env=environment, check=False).returncode)
+
+
+def print_services(
+    phases: Phases, servers: Mapping[str, Mapping[str, Any]], clients: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Print, for each server and each client of the fleet, all that its users need."""
+    _trusted(servers, clients)
+    for name, server in servers.items():
+        phases.out.print(f"\n[bold]{marked_up(name)}[/]")
+        _row(phases, "MCP URL", server["mcp_url"])
+        _row(phases, "audience", server["audience"])
+        _row(phases, "access", _who(server))
+        if server["reached"] == "proxy":
+            _row(phases, "proxy", f"./dev proxy {name} --port {_proxy_port(server)}")
+        if server["client_config"] is not None:
+            _row(phases, "client", json.dumps(server["client_config"]))
+    taken = [_proxy_port(server) or 0 for server in servers.values()]
+    for port, (name, client) in enumerate(clients.items(), max([*taken, 2999]) + 1):  # the first server has 3000
+        phases.out.print(f"\n[bold]{marked_up(name)}[/], a client")
+        _row(phases, "URL", client["url"])
+        _row(phases, "calls", f"{', '.join(client['calls'])} (topology {client['topology']})")
+        _row(phases, "access", _who(client))
+        if client["access"] == "iam":
+            _row(phases, "proxy", f"./dev proxy {name} --port {port}")
+
+
+def _row(phases: Phases, title: str, text: str) -> None:
+    phases.out.print(f"  {title:<9} {inert(text)}", markup=False, soft_wrap=True)
+
+
+def _trusted(servers: Mapping[str, Any], clients: Mapping[str, Any]) -> None:
+    """Check what a state or a program says of services, before it stands in a command.
+
+    Raises:
+        SetupError: A word is not of its grammar.
+    """
+    try:
+        for kind, services, required in (("servers", servers, ("mcp_url", "audience")), ("clients", clients, ("url",))):
+            if services:
+                services_of({kind: services}, kind, "The stack", required)
+    except McpfleetError as error:
+        raise SetupError(str(error), "remove the deployment, whatever it is, with ./dev down --force.") from None
+
+
+def service_of(place: Place, name: str) -> Mapping[str, Any]:
+    """The output of the server or client of this name.
+
+    Raises:
+        SetupError: There is none; it says which there are.
+    """
+    stack = recorded(place)
+    _trusted(stack.servers, stack.clients)
+    services = {**stack.servers, **stack.clients}
+    if not services:
+        raise SetupError("Nothing is deployed here.", "deploy the stack with ./dev up.")
+    if name not in services:
+        raise SetupError(
+            f"There is no server or client {name!r} in the stack {place.stack}.",
+            f"choose one of these: {', '.join(services)}.",
+        )
+    return services[name]
+
+
+def _who(server: Mapping[str, Any]) -> str:
+    """Who may call, in a few words."""
+    match server["access"]:
+        case "public":
+            return "public: anybody"
+        case "oauth":
+            return "oauth: whoever has a token of its authorization server; the server itself checks"
+        case kind:
+            where = ", from the project's networks only" if server.get("reached") == "network" else ""
+            return f"{kind}: {', '.join(server['invokers']) or 'nobody'}{where}"
+
+
+def _proxy_port(server: Mapping[str, Any]) -> int | None:
+    """The port in a server's client configuration; 0, a free one, where it has none, as a client of the fleet."""
+    if server.get("client_config") is None:
+        return 0
+    (entry,) = server["client_config"]["mcpServers"].values()
+    return urlsplit(str(entry["url"])).port

@@ -1,0 +1,112 @@
+"""The hash of a build context: equal for equal content, different after any edit that the build can see.
+
+As in pulumi-docker-build's context.go: the Dockerfile's content, then each file that `.dockerignore` leaves in, by
+path, mode and content. The value differs from the real plugin's; only its changes matter.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import stat
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+from mcpfleet_local_cloud.plugins.failures import ProviderError
+
+_REMOTE: Final = re.compile(r"(https?|git|ssh)://|git@|github\.com/")
+_CHUNK: Final = 1 << 20
+_LARGEST: Final = 4 << 20
+"""Bytes of a Dockerfile or an ignore file that are read."""
+
+
+def is_remote(location: str) -> bool:
+    """Whether a context or Dockerfile is a URL (moby's urlutil)."""
+    return bool(_REMOTE.match(location))
+
+
+def context_hash(context: str, dockerfile: str, inline: str = "") -> str:
+    """The hash of a local context.
+
+    Args:
+        context: the folder, or a URL, whose content is not hashed.
+        dockerfile: the Dockerfile's path, empty with an inline one.
+        inline: the Dockerfile's text.
+
+    Raises:
+        ProviderError: a file of it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        if inline:
+            digest.update(inline.encode())
+        elif dockerfile and not is_remote(dockerfile):
+            digest.update(plain(Path(dockerfile), Path(context)))
+        if not is_remote(context):
+            root = Path(context)
+            for name in included(root, dockerfile):
+                _add(digest, root / name, name)
+    except (OSError, RuntimeError, ValueError) as error:  # a ring of links; a pattern that is none
+        raise ProviderError(f"hashing build context: {error}") from error
+    return digest.hexdigest()
+
+
+def _add(digest: Any, path: Path, name: str) -> None:
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        content = str(path.readlink()).encode()
+    elif stat.S_ISREG(status.st_mode):
+        content = None
+    else:
+        return
+    digest.update(f"\0{name}\0{stat.filemode(status.st_mode)}\0{status.st_size}\0".encode())
+    if content is not None:
+        digest.update(content)
+        return
+    with _opened(path) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+
+
+def plain(path: Path, context: Path) -> bytes:
+    """The content of what the docker command itself reads of a build: a Dockerfile, an ignore file.
+
+    One that lies in the context may be no link out of it, as BuildKit has it; the docker command would follow one.
+
+    Raises:
+        OSError: It is not there, or is a link out of the context, a pipe or a device.
+    """
+    found = path.resolve(strict=True)
+    written = Path(os.path.normpath(path.absolute()))
+    within = written.is_relative_to(os.path.normpath(context.absolute()))
+    if within and not found.is_relative_to(context.resolve()):
+        raise PermissionError(errno.EPERM, "a symbolic link that leads out of the context is not followed", str(path))
+    with _opened(found) as file:
+        return file.read(_LARGEST)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise PermissionError(errno.EPERM, "no plain file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def included(root: Path, dockerfile: str = "") -> list[str]:
+    """The files below *root* that Docker would send, as sorted relative paths."""
+    from docker.utils.build import PatternMatcher  # Docker's own rules; heavy, so not before the first build
+
+    matcher = PatternMatcher(_patterns(root, dockerfile))
+    walk = cast("Any", matcher.walk)  # untyped in types-docker
+    return sorted(str(name) for name in walk(str(root)) if not (root / name).is_dir() or (root / name).is_symlink())
+
+
+def _patterns(root: Path, dockerfile: str) -> list[str]:
+    """`<Dockerfile>.dockerignore` before `.dockerignore`, as Docker looks for them."""
+    candidates = [Path(f"{dockerfile}.dockerignore")] if dockerfile else []
+    for path in (*candidates, root / ".dockerignore"):
+        if os.path.lexists(path):
+            lines = (line.strip() for line in plain(path, root).decode("utf-8", "surrogateescape").splitlines())
+            return [line for line in lines if line and not line.startswith("#")]
+    return []

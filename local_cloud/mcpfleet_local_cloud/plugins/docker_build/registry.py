@@ -1,0 +1,216 @@
+"""Images in Docker's local store and in registries: push, look up, remove."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import httpx2
+
+from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.values import items, table
+
+_REFERENCE: Final = re.compile(
+    r"(?P<name>(?:(?P<host>[\w.-]+\.[\w.-]+(?::\d+)?|localhost(?::\d+)?|[\w.-]+:\d+|\[[0-9a-f:]+\](?::\d+)?)/)?"
+    r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
+    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+_MANIFESTS: Final = ", ".join(
+    (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    )
+)
+_NOT_FOUND: Final = 404
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image's name taken apart; *name* includes the registry's host."""
+
+    name: str
+    host: str
+    tag: str
+    digest: str = ""
+
+    @property
+    def path(self) -> str:
+        """The repository within its registry."""
+        return self.name.removeprefix(f"{self.host}/")
+
+
+def parse(text: str) -> Reference | None:
+    """The parts of an image reference, None when it is none."""
+    found = _REFERENCE.fullmatch(text)
+    if found is None:
+        return None
+    return Reference(found["name"], found["host"] or "", found["tag"] or "latest", found["digest"] or "")
+
+
+@dataclass(frozen=True)
+class Login:
+    """A registry's credentials."""
+
+    address: str
+    username: str
+    password: str
+
+    def matches(self, host: str) -> bool:
+        """Whether they are for the registry *host*; an address may be a URL and have a path."""
+        return re.sub(r"^https?://", "", self.address).partition("/")[0] == (host or "docker.io")
+
+
+def login_for(logins: Iterable[Login], host: str) -> Login | None:
+    """The credentials for *host*, if any."""
+    return next((login for login in logins if login.matches(host)), None)
+
+
+class LocalImages:
+    """Docker's local image store."""
+
+    def __init__(self) -> None:
+        import docker  # heavy, and not needed before the first build
+        from docker.errors import DockerException
+
+        try:
+            self._api = cast("Any", docker.APIClient(version="auto", timeout=600, **_where()))
+        except DockerException as error:
+            raise ProviderError(f"Docker does not answer ({error}): is the Docker daemon running?") from error
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._api.close()
+
+    def push(self, call: Call, tag: str, logins: Sequence[Login]) -> str:
+        """Push one tag.
+
+        Returns:
+            The digest under which the registry took the manifest.
+
+        Raises:
+            ProviderError: the registry refused; the text says which repository and why.
+        """
+        reference = parse(tag)
+        if reference is None:
+            raise ProviderError(f"tags: invalid reference format: {tag}")
+        login = login_for(logins, reference.host)
+        auth = {"username": login.username, "password": login.password} if login else {}
+        digest = ""
+        for event in self._api.push(reference.name, tag=reference.tag, auth_config=auth, stream=True, decode=True):
+            call.check()
+            fact = cast("Mapping[str, Any]", event)
+            if "error" in fact:
+                raise ProviderError(f"the push to {reference.name} was refused: {fact['error']}")
+            digest = str(table(fact.get("aux")).get("Digest", digest))
+            if fact.get("status") and not fact.get("progressDetail"):
+                call.log("status", f"{fact.get('id', reference.name)}: {fact['status']}")
+        if not digest:
+            raise ProviderError(f"the push to {reference.name} ended without a digest from the registry")
+        return digest
+
+    def tagged(self, tags: Iterable[str]) -> list[str]:
+        """The ids of the images that have these tags now."""
+        from docker.errors import APIError
+
+        found: list[str] = []
+        for tag in tags:
+            try:
+                found.append(str(self._api.inspect_image(tag)["Id"]))
+            except APIError:
+                continue
+        return found
+
+    def untag(self, tags: Iterable[str], image_id: str) -> None:
+        """Take *tags* from the image *image_id*, and remove it where nothing else names it."""
+        from docker.errors import APIError
+
+        for tag in tags:
+            try:
+                self._api.remove_image(tag, noprune=False)
+            except APIError:
+                continue
+        self.remove_unnamed(image_id)
+
+    def remove_unnamed(self, image_id: str) -> None:
+        """Remove an image that no tag and no digest names."""
+        from docker.errors import APIError
+
+        try:
+            facts = self._api.inspect_image(image_id)
+            if not facts.get("RepoTags") and not facts.get("RepoDigests"):
+                self._api.remove_image(image_id)
+        except APIError:
+            return  # gone already, or a container uses it
+
+    def forget(self, names: Iterable[str], keep: str = "") -> None:
+        """Remove the local copies of the repositories *names*, but for the image with the id *keep*.
+
+        An image that a container still uses stays; the next change of the resource tries again.
+        """
+        from docker.errors import APIError
+
+        for name in set(names):
+            for image in self._api.images(filters={"reference": name}):
+                if image["Id"] == keep:
+                    continue
+                for one in [*items(image.get("RepoTags")), *items(image.get("RepoDigests"))]:
+                    reference = parse(one)
+                    if reference is None or reference.name != name:
+                        continue
+                    try:
+                        self._api.remove_image(one)
+                    except APIError:
+                        continue
+
+
+def _where() -> dict[str, Any]:
+    from docker.utils import kwargs_from_env
+
+    return cast("dict[str, Any]", kwargs_from_env())
+
+
+class Registry:
+    """A registry's HTTP API, for looking up and deleting manifests."""
+
+    def __init__(self, logins: Sequence[Login], transport: httpx2.BaseTransport | None = None) -> None:
+        self._logins = logins
+        self._client = httpx2.Client(transport=transport, timeout=30, trust_env=False)
+
+    def _request(self, method: str, tag: str, digest: str) -> httpx2.Response | None:
+        reference = parse(tag)
+        if reference is None or not reference.host:
+            return None
+        login = login_for(self._logins, reference.host)
+        url = f"{_scheme(reference.host)}://{reference.host}/v2/{reference.path}/manifests/{digest}"
+        return self._client.request(
+            method,
+            url,
+            headers={"Accept": _MANIFESTS},
+            auth=(login.username, login.password) if login else None,
+        )
+
+    def has(self, tag: str, digest: str) -> bool | None:
+        """Whether the repository of *tag* still holds *digest*; None when it does not tell."""
+        try:
+            answer = self._request("HEAD", tag, digest)
+        except httpx2.TransportError:
+            return None
+        if answer is None or (answer.is_error and answer.status_code != _NOT_FOUND):
+            return None
+        return answer.status_code != _NOT_FOUND
+
+    def delete(self, tag: str, digest: str) -> None:
+        """Delete a manifest; like the real provider, without complaint when the registry will not."""
+        try:
+            self._request("DELETE", tag, digest)
+        except httpx2.TransportError:
+            return
+
+
+def _scheme(host: str) -> str:
+    """Docker takes loopback registries for insecure ones."""
+    name = host.rpartition(":")[0] if ":" in host else host
+    return "http" if name == "localhost" or name.startswith("127.") or name == "[::1]" else "https"

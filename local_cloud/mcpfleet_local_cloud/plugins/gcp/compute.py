@@ -1,0 +1,303 @@
+"""gcp:compute types: networks, and a load balancer's parts (google-apis.md 1.7).
+
+Only the properties that the local cloud honours are here; the provider has more, which are refused by name.
+"""
+
+import re
+from typing import Any, ClassVar, Final
+
+from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.diffing import diff
+from mcpfleet_local_cloud.plugins.gcp.common import PROJECT
+from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
+from mcpfleet_local_cloud.plugins.gcp.transport import Api
+from mcpfleet_local_cloud.plugins.properties import Field, block, blocks, boolean, integer, mapping, number, text, texts
+from mcpfleet_local_cloud.plugins.values import Properties, table
+
+_POLICY: Final = text("deletionPolicy", "", default="DELETE", choices=("DELETE", "PREVENT", "ABANDON"))
+_NAME: Final = text("name", force_new=True, autoname=63)
+_FIXED: Final = text("description", force_new=True)
+_OUTPUTS: Final = (text("creationTimestamp", output=True), text("selfLink", output=True))
+_LABELS: Final = (
+    mapping("labels", ""),
+    text("labelFingerprint", output=True),
+    mapping("effectiveLabels", "", output=True),
+    mapping("pulumiLabels", "", output=True),
+)
+_REDIRECT: Final = (
+    text("hostRedirect"),
+    boolean("httpsRedirect"),
+    text("pathRedirect"),
+    text("prefixRedirect"),
+    text(
+        "redirectResponseCode",
+        choices=("FOUND", "MOVED_PERMANENTLY_DEFAULT", "PERMANENT_REDIRECT", "SEE_OTHER", "TEMPORARY_REDIRECT"),
+    ),
+    boolean("stripQuery", required=True),
+)
+_BACKEND: Final = (
+    text("group", required=True),
+    text("balancingMode", default="UTILIZATION"),
+    number("capacityScaler", default=1),
+    number("maxUtilization"),
+)
+
+
+def _own(*fields: Field) -> tuple[Field, ...]:
+    return (_NAME, PROJECT, _POLICY, *fields, *_OUTPUTS)
+
+
+class ComputeResource(RestResource):
+    """A document of Compute Engine; *setters* are properties that have a method of their own."""
+
+    endpoint = "computeCustomEndpoint"
+    waiting = "compute"
+    setters: ClassVar[dict[str, str]] = {}
+
+    def complete(self, config: Api, news: Properties) -> Properties:
+        """The inputs with the provider's project and region."""
+        news = super().complete(config, news)
+        wanted = any(one.name == "region" for one in self.fields)
+        return {**news, "region": config.config.region} if wanted and news.get("region") is None else news
+
+    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
+        """Call the setters of what changed, or send all of it."""
+        changed = {re.split(r"[.\[]", path)[0] for path in diff(self.fields, olds, planned)}
+        wires = {one.name: one.wire for one in self.fields}
+        for name in sorted(changed & self.setters.keys()):
+            where = f"{resource_id}/{self.setters[name]}"
+            answer = config.send(call, "POST", self.endpoint, where, {wires[name]: planned.get(name)})
+            self._finish(config, call, answer, "Updating")
+        super().change(config, call, resource_id, olds, planned)
+
+    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
+        """The region by its name, as the program writes it."""
+        return {"region": str(body["region"]).rpartition("/")[2]} if "region" in body else {}
+
+
+class GlobalAddress(ComputeResource):
+    """An address of a load balancer."""
+
+    type_name = "gcp:compute/globalAddress:GlobalAddress"
+    fields = (
+        *_own(_FIXED, text("address", output=True), text("addressType", default="EXTERNAL", force_new=True)),
+        text("ipVersion", force_new=True, choices=("IPV4", "IPV6")),
+        *_LABELS,
+    )
+    id_form = "projects/{project}/global/addresses/{name}"
+    import_forms = ("{project}/{name}", "{name}")
+    title = "GlobalAddress"
+    labelled = True
+
+    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
+        """Only labels can change."""
+        if olds.get("effectiveLabels") != planned.get("effectiveLabels"):
+            body = {"labels": planned.get("effectiveLabels")}
+            config.send(call, "POST", self.endpoint, f"{resource_id}/setLabels", body)
+
+
+class ManagedSslCertificate(ComputeResource):
+    """A certificate that Google issues."""
+
+    type_name = "gcp:compute/managedSslCertificate:ManagedSslCertificate"
+    fields = _own(
+        _FIXED,
+        block("managed", [texts("domains", required=True, force_new=True)], force_new=True),
+        text("type", default="MANAGED", force_new=True, choices=("MANAGED",)),
+        integer("certificateId", "id", output=True),
+        text("expireTime", output=True),
+        texts("subjectAlternativeNames", output=True),
+    )
+    id_form = "projects/{project}/global/sslCertificates/{name}"
+    import_forms = ("{project}/{name}", "{name}")
+    title = "ManagedSslCertificate"
+
+
+class RegionNetworkEndpointGroup(ComputeResource):
+    """A Cloud Run service as a backend."""
+
+    type_name = "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup"
+    fields = _own(
+        text("region", "", required=True, force_new=True),
+        _FIXED,
+        text("networkEndpointType", default="SERVERLESS", force_new=True, choices=("SERVERLESS",)),
+        block(
+            "cloudRun",
+            [text("service", force_new=True), text("tag", force_new=True), text("urlMask", force_new=True)],
+            force_new=True,
+        ),
+    )
+    id_form = "projects/{project}/regions/{region}/networkEndpointGroups/{name}"
+    import_forms = ("{project}/{region}/{name}", "{region}/{name}")
+    title = "RegionNetworkEndpointGroup"
+
+
+class BackendService(ComputeResource):
+    """A load balancer's backends."""
+
+    type_name = "gcp:compute/backendService:BackendService"
+    fields = _own(
+        text("description"),
+        blocks("backends", _BACKEND, ordered=False),
+        integer("connectionDrainingTimeoutSec", "", default=300),
+        boolean("enableCdn", "enableCDN"),
+        text(
+            "loadBalancingScheme",
+            default="EXTERNAL",
+            force_new=True,
+            choices=("EXTERNAL", "EXTERNAL_MANAGED", "INTERNAL_SELF_MANAGED"),
+        ),
+        text("portName", computed=True),
+        text("protocol", computed=True, choices=("HTTP", "HTTPS", "HTTP2", "TCP", "SSL", "GRPC", "UNSPECIFIED", "H2C")),
+        text("sessionAffinity", computed=True),
+        integer("timeoutSec", computed=True),
+        text("fingerprint", output=True),
+    )
+    id_form = "projects/{project}/global/backendServices/{name}"
+    import_forms = ("{project}/{name}", "{name}")
+    title = "BackendService"
+    updating = "put"
+
+    def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
+        """The document; draining lies a level deeper."""
+        draining = {"drainingTimeoutSec": planned.get("connectionDrainingTimeoutSec", 300)}
+        return {**super().body(planned, olds), "connectionDraining": draining}
+
+    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
+        """The same on its way back."""
+        draining = table(body.get("connectionDraining")).get("drainingTimeoutSec", 300)
+        return {**super().further(known, body), "connectionDrainingTimeoutSec": draining}
+
+
+class UrlMap(ComputeResource):
+    """Which request goes to which backend."""
+
+    type_name = "gcp:compute/uRLMap:URLMap"
+    fields = _own(
+        text("description"),
+        text("defaultService", conflicts=("defaultUrlRedirect",)),
+        block("defaultUrlRedirect", _REDIRECT),
+        blocks(
+            "hostRules",
+            [text("description"), texts("hosts", required=True, ordered=False), text("pathMatcher", required=True)],
+            ordered=False,
+        ),
+        blocks(
+            "pathMatchers",
+            [
+                text("name", required=True),
+                text("description"),
+                text("defaultService"),
+                block("defaultUrlRedirect", _REDIRECT),
+                blocks("pathRules", [texts("paths", required=True, ordered=False), text("service")]),
+            ],
+        ),
+        text("fingerprint", output=True),
+        integer("mapId", "id", output=True),
+    )
+    id_form = "projects/{project}/global/urlMaps/{name}"
+    import_forms = ("{project}/{name}", "{name}")
+    title = "UrlMap"
+    updating = "put"
+
+
+class TargetHttpProxy(ComputeResource):
+    """The plain end of a load balancer."""
+
+    type_name = "gcp:compute/targetHttpProxy:TargetHttpProxy"
+    fields = _own(_FIXED, text("urlMap", required=True), integer("proxyId", "id", output=True))
+    id_form = "projects/{project}/global/targetHttpProxies/{name}"
+    import_forms = ("{project}/{name}", "{name}")
+    title = "TargetHttpProxy"
+    setters: ClassVar[dict[str, str]] = {"urlMap": "setUrlMap"}
+
+
+class TargetHttpsProxy(ComputeResource):
+    """The TLS end of a load balancer."""
+
+    type_name = "gcp:compute/targetHttpsProxy:TargetHttpsProxy"
+    fields = _own(
+        _FIXED,
+        text("urlMap", required=True),
+        texts("sslCertificates"),
+        text("quicOverride", default="NONE", choices=("NONE", "ENABLE", "DISABLE")),
+        integer("proxyId", "id", output=True),
+    )
+    id_form = "projects/{project}/global/targetHttpsProxies/{name}"
+    import_forms = ("{project}/{name}", "{name}")
+    title = "TargetHttpsProxy"
+    setters: ClassVar[dict[str, str]] = {"urlMap": "setUrlMap", "sslCertificates": "setSslCertificates"}
+
+
+class GlobalForwardingRule(ComputeResource):
+    """An address and a port that lead to a proxy."""
+
+    type_name = "gcp:compute/globalForwardingRule:GlobalForwardingRule"
+    fields = (
+        *_own(
+            _FIXED,
+            text("target", required=True),
+            text("ipAddress", "IPAddress", computed=True, force_new=True),
+            text("ipProtocol", "IPProtocol", computed=True, force_new=True),
+            text("ipVersion", force_new=True, choices=("IPV4", "IPV6")),
+            text("loadBalancingScheme", default="EXTERNAL", force_new=True, choices=("EXTERNAL", "EXTERNAL_MANAGED")),
+            text("networkTier", computed=True, force_new=True),
+            text("portRange", force_new=True),
+            integer("forwardingRuleId", "id", output=True),
+        ),
+        *_LABELS,
+    )
+    id_form = "projects/{project}/global/forwardingRules/{name}"
+    import_forms = ("{project}/{name}", "{name}")
+    title = "GlobalForwardingRule"
+    labelled = True
+    setters: ClassVar[dict[str, str]] = {"target": "setTarget"}
+
+    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
+        """The target, and labels."""
+        super().change(config, call, resource_id, olds, planned)
+        if olds.get("effectiveLabels") != planned.get("effectiveLabels"):
+            body = {"labels": planned.get("effectiveLabels")}
+            config.send(call, "POST", self.endpoint, f"{resource_id}/setLabels", body)
+
+
+class Network(ComputeResource):
+    """A VPC network."""
+
+    type_name = "gcp:compute/network:Network"
+    fields = _own(_FIXED, boolean("autoCreateSubnetworks", default=True, force_new=True, send_empty=True))
+    id_form = "projects/{project}/global/networks/{name}"
+    import_forms = ("{project}/{name}", "{name}")
+    title = "Network"
+
+
+class Subnetwork(ComputeResource):
+    """A range of a VPC network in one region."""
+
+    type_name = "gcp:compute/subnetwork:Subnetwork"
+    fields = _own(
+        text("region", "", computed=True, force_new=True),
+        _FIXED,
+        text("network", required=True, force_new=True),
+        text("ipCidrRange", required=True),
+        boolean("privateIpGoogleAccess", computed=True),
+        text("fingerprint", output=True),
+    )
+    id_form = "projects/{project}/regions/{region}/subnetworks/{name}"
+    import_forms = ("{project}/{region}/{name}", "{region}/{name}", "{name}")
+    title = "Subnetwork"
+    updating = "patch"
+
+
+TYPES: Final = (
+    BackendService,
+    GlobalAddress,
+    GlobalForwardingRule,
+    ManagedSslCertificate,
+    Network,
+    RegionNetworkEndpointGroup,
+    Subnetwork,
+    TargetHttpProxy,
+    TargetHttpsProxy,
+    UrlMap,
+)

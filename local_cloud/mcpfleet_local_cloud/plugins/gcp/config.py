@@ -1,0 +1,222 @@
+"""The gcp provider's configuration: keys, environment variables and their checks (google-apis.md section 2)."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mcpfleet_local_cloud.plugins.failures import CheckFailure, ProviderError
+from mcpfleet_local_cloud.plugins.gcp.credentials import Credentials, load
+from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties
+
+KEYS: Final = frozenset(
+    [
+        "accessToken",
+        "addPulumiAttributionLabel",
+        "batching",
+        "billingProject",
+        "credentials",
+        "defaultLabels",
+        "deletionPolicy",
+        "disableGooglePartnerName",
+        "externalCredentials",
+        "googlePartnerName",
+        "impersonateServiceAccount",
+        "impersonateServiceAccountDelegates",
+        "pollInterval",
+        "preferGlobalEndpoints",
+        "preferRegionalEndpoints",
+        "project",
+        "pulumiAttributionLabelAdditionStrategy",
+        "region",
+        "requestReason",
+        "requestTimeout",
+        "scopes",
+        "skipRegionValidation",
+        "universeDomain",
+        "userProjectOverride",
+        "zone",
+        "disableGlobalProjectWarning",
+        "version",
+        "pluginDownloadURL",
+        "__internal",
+    ]
+)
+_ENDPOINT_KEY: Final = re.compile(r"[a-zA-Z0-9]+CustomEndpoint")
+_ENDPOINT: Final = re.compile(r".*/[^/]+/$")
+_VARIABLES: Final = {
+    "project": ("GOOGLE_PROJECT", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT"),
+    "region": ("GOOGLE_REGION", "GCLOUD_REGION", "CLOUDSDK_COMPUTE_REGION"),
+    "zone": ("GOOGLE_ZONE", "GCLOUD_ZONE", "CLOUDSDK_COMPUTE_ZONE"),
+    "universeDomain": ("GOOGLE_UNIVERSE_DOMAIN",),
+    "credentials": ("GOOGLE_CREDENTIALS", "GOOGLE_CLOUD_KEYFILE_JSON", "GCLOUD_KEYFILE_JSON"),
+    "accessToken": ("GOOGLE_OAUTH_ACCESS_TOKEN",),
+}
+_DEFAULT_UNIVERSE: Final = "googleapis.com"
+_REFUSED: Final = ("impersonateServiceAccount", "externalCredentials")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A configured gcp provider.
+
+    Attributes:
+        endpoints: base URLs by config key (`cloudRunV2CustomEndpoint`).
+        poll_interval: seconds between two looks at an operation, at most.
+        attribution_label: whether new resources get the label `goog-pulumi-provisioned`.
+    """
+
+    project: str = ""
+    region: str = ""
+    zone: str = ""
+    universe: str = _DEFAULT_UNIVERSE
+    credentials: Credentials
+    endpoints: Mapping[str, str] = field(default_factory=dict[str, str])
+    poll_interval: float = 10.0
+    attribution_label: bool = True
+    default_labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    user_project: str = ""
+
+    def endpoint(self, key: str) -> str:
+        """The base URL of one API.
+
+        Raises:
+            ProviderError: none is set, so that the call would go to Google.
+        """
+        url = self.endpoints.get(key)
+        if not url:
+            raise ProviderError(
+                f"no endpoint is set for this API, and the local stand-in never calls Google: set gcp:{key} or "
+                f"{variable(key)} to the local cloud's base URL"
+            )
+        return url
+
+
+def variable(key: str) -> str:
+    """The environment variable of an endpoint key: cloudRunV2CustomEndpoint -> GOOGLE_CLOUD_RUN_V2_CUSTOM_ENDPOINT."""
+    return f"GOOGLE_{snake(key).upper()}"
+
+
+def snake(key: str) -> str:
+    """A key as Terraform spells it."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower()
+
+
+def check(name: str, news: Properties) -> list[CheckFailure]:
+    """Every mistake in a provider's configuration, in the bridge's words."""
+    explicit = not name.startswith("default")
+    failures: list[CheckFailure] = []
+    for key, value in news.items():
+        if key not in KEYS and not _ENDPOINT_KEY.fullmatch(key):
+            where = f"Examine values at '{name}.{key}'" if explicit else f"Check `pulumi config get gcp:{key}`"
+            failures.append(
+                CheckFailure(f"could not validate provider configuration: Invalid or unknown key. {where}.")
+            )
+        elif _ENDPOINT_KEY.fullmatch(key) and value is not UNKNOWN and not _ENDPOINT.fullmatch(str(value)):
+            failures.append(CheckFailure(f"could not validate provider configuration: {_not_an_endpoint(key, value)}"))
+    return failures
+
+
+def _not_an_endpoint(key: str, value: Any) -> str:
+    return f'"{snake(key)}" ("{value}") doesn\'t match regexp ".*/[^/]+/$" (it must end with a slash)'
+
+
+def configure(news: Properties, environment: Mapping[str, str] = os.environ) -> Config:
+    """The provider's configuration from stack config and environment; config wins.
+
+    Raises:
+        ProviderError: credentials cannot be read or belong to another universe, or an endpoint is no base URL.
+    """
+
+    def setting(key: str) -> str:
+        value = news.get(key)
+        if isinstance(value, str) and value:
+            return value
+        return next((environment[name] for name in _VARIABLES.get(key, ()) if environment.get(name)), "")
+
+    for key in _REFUSED:
+        if news.get(key):
+            raise ProviderError(f"gcp:{key}: the local stand-in does not have this; take it out of this stack")
+    universe = setting("universeDomain")
+    credentials = load(setting("credentials"), setting("accessToken"), environment)
+    _same_universe(universe, credentials)
+    return Config(
+        project=setting("project"),
+        region=setting("region"),
+        zone=setting("zone"),
+        universe=universe or _DEFAULT_UNIVERSE,
+        credentials=credentials,
+        endpoints=_endpoints(news, environment),
+        poll_interval=_seconds(news.get("pollInterval"), 10.0),
+        attribution_label=_boolean(news.get("addPulumiAttributionLabel"), default=True),
+        default_labels=_object(news.get("defaultLabels")),
+        user_project=str(news.get("billingProject") or "") if _boolean(news.get("userProjectOverride")) else "",
+    )
+
+
+def _same_universe(configured: str, credentials: Credentials) -> None:
+    """The checks and words of TPG provider.go; an access token's universe is not known, so it is not checked."""
+    if credentials.kind == "token":
+        return
+    theirs = credentials.universe
+    if configured and not theirs and configured != _DEFAULT_UNIVERSE:
+        raise ProviderError(
+            f"Universe domain mismatch: '{configured}' supplied directly to Terraform with no matching universe domain "
+            "in credentials. Credentials with no 'universe_domain' set are assumed to be in the default universe."
+        )
+    if configured and configured != (theirs or _DEFAULT_UNIVERSE):
+        raise ProviderError(
+            f"Universe domain mismatch: '{theirs}' does not match the universe domain '{configured}' supplied directly "
+            "to Terraform. The 'universe_domain' provider configuration must match the universe domain supplied by "
+            "credentials."
+        )
+    if not configured and theirs not in ("", _DEFAULT_UNIVERSE):
+        raise ProviderError(
+            f"Universe domain mismatch: Universe domain '{theirs}' was found in credentials without a corresponding "
+            f"'universe_domain' provider configuration set. Please set 'universe_domain' to '{theirs}' "
+            "(gcp:universeDomain) or use different credentials."
+        )
+
+
+def _endpoints(news: Properties, environment: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in environment.items():
+        if name.startswith("GOOGLE_") and name.endswith("_CUSTOM_ENDPOINT") and value:
+            found[_camel(name.removeprefix("GOOGLE_"))] = value
+    found |= {key: str(value) for key, value in news.items() if _ENDPOINT_KEY.fullmatch(key) and value}
+    for key, value in found.items():
+        if not _ENDPOINT.fullmatch(value):
+            raise ProviderError(_not_an_endpoint(key, value))
+    return found
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.lower().split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _boolean(value: Any, *, default: bool = False) -> bool:
+    return default if value is None else value in (True, "true")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """A nested setting: stack config gives it as JSON text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ProviderError(f"gcp:defaultLabels is not a JSON object: {value}") from None
+    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]  JSON from outside
+
+
+def _seconds(value: Any, default: float) -> float:
+    """A Go duration such as `1s`, `500ms` or `1m30s`."""
+    if value in (None, ""):
+        return default
+    parts = re.findall(r"([0-9.]+)(ms|s|m|h)", str(value))
+    if not parts or "".join(amount + unit for amount, unit in parts) != str(value):
+        raise ProviderError(f"gcp:pollInterval: time: invalid duration {str(value)!r} (write it as in 1s or 500ms)")
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    return sum(float(amount) * units[unit] for amount, unit in parts)

@@ -1,0 +1,148 @@
+"""The bearer token of each call, made as the real provider makes it (google-apis.md section 0).
+
+A service account's key of a universe of one's own signs its bearer itself; no token endpoint is asked. A key of the
+default universe and a person's refresh token are exchanged at the `token_uri` in their file.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.values import table
+
+SCOPES: Final = (
+    "https://www.googleapis.com/auth/cloud-platform",
+    "https://www.googleapis.com/auth/userinfo.email",
+)
+_LIFETIME: Final = 3600
+_DEFAULT_UNIVERSE: Final = "googleapis.com"
+_NONE_FOUND: Final = (
+    "Attempted to load application default credentials since neither `credentials` nor `access_token` was set in the "
+    "provider block. No credentials loaded. To use your gcloud credentials, run 'gcloud auth application-default "
+    "login'; to use the local cloud, set GOOGLE_APPLICATION_CREDENTIALS to its key file"
+)
+Exchange = Callable[[str, Mapping[str, str]], Mapping[str, Any]]
+
+
+@dataclass
+class Credentials:
+    """Who the provider is.
+
+    Attributes:
+        kind: a service account's key, a person's refresh token, or a ready access token.
+        info: the credential file's content; for a token, `{"token": …}`.
+        universe: the file's universe domain, empty when it names none.
+    """
+
+    kind: Literal["service_account", "authorized_user", "token"]
+    info: Mapping[str, Any]
+    universe: str = ""
+    clock: Callable[[], float] = time.time
+    _cached: tuple[str, float] = ("", 0.0)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def bearer(self, exchange: Exchange) -> str:
+        """A token that is good for at least five more minutes.
+
+        Args:
+            exchange: posts a form to a token endpoint and gives the JSON answer.
+
+        Raises:
+            ProviderError: the key cannot sign, or the token endpoint is Google's.
+        """
+        if self.kind == "token":
+            return str(self.info["token"])
+        with self._lock:
+            token, expires = self._cached
+            if expires - self.clock() < 300:
+                token, expires = self._new(exchange)
+                self._cached = (token, expires)
+            return token
+
+    def _new(self, exchange: Exchange) -> tuple[str, float]:
+        now = int(self.clock())
+        if self.kind == "service_account" and self.universe not in ("", _DEFAULT_UNIVERSE):
+            return self._signed({"scope": " ".join(SCOPES), "aud": ""}, now), now + _LIFETIME
+        token_uri = str(self.info.get("token_uri") or "https://oauth2.googleapis.com/token")
+        if "googleapis.com" in token_uri or "google.com" in token_uri:
+            raise ProviderError(
+                f"these credentials ask {token_uri} for a token, and the local stand-in never calls Google: use the "
+                "local cloud's key file (GOOGLE_APPLICATION_CREDENTIALS)"
+            )
+        if self.kind == "service_account":
+            form = {
+                "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+                "assertion": self._signed({"scope": " ".join(SCOPES), "aud": token_uri}, now),
+            }
+        else:
+            form = {"grant_type": "refresh_token"} | {
+                key: str(self.info.get(key, "")) for key in ("client_id", "client_secret", "refresh_token")
+            }
+        answer = exchange(token_uri, form)
+        return str(answer["access_token"]), now + float(answer.get("expires_in", _LIFETIME))
+
+    def _signed(self, claims: Mapping[str, str], now: int) -> str:
+        import jwt  # heavy, and not needed before the first call
+
+        email = self.info["client_email"]
+        payload = {"iss": email, "sub": email, "iat": now, "exp": now + _LIFETIME, **claims}
+        headers = {"kid": str(self.info.get("private_key_id", ""))}
+        try:
+            return jwt.encode(payload, str(self.info["private_key"]), algorithm="RS256", headers=headers)
+        except (ValueError, TypeError, jwt.PyJWTError) as error:
+            raise ProviderError(f"the private key in the credentials cannot be used: {error}") from error
+
+
+def load(credentials: str, access_token: str, environment: Mapping[str, str]) -> Credentials:
+    """The credentials in the order of the real provider: credentials, access token, application default.
+
+    Args:
+        credentials: a key file's content or its path, empty without one.
+        access_token: a ready bearer.
+        environment: where GOOGLE_APPLICATION_CREDENTIALS and HOME are looked up.
+
+    Raises:
+        ProviderError: there are none, or they cannot be read.
+    """
+    if credentials:
+        return _parse(credentials if credentials.lstrip().startswith("{") else _read(credentials, "gcp:credentials"))
+    if access_token:
+        return Credentials("token", {"token": access_token})
+    path = environment.get("GOOGLE_APPLICATION_CREDENTIALS", "")
+    if path:
+        return _parse(_read(path, "GOOGLE_APPLICATION_CREDENTIALS"))
+    well_known = Path(environment.get("HOME", "/")) / ".config/gcloud/application_default_credentials.json"
+    if well_known.is_file():
+        return _parse(well_known.read_text())
+    raise ProviderError(_NONE_FOUND)
+
+
+def _read(path: str, origin: str) -> str:
+    try:
+        return Path(path).expanduser().read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProviderError(f"{origin}: cannot read the credentials file {path}: {error}") from error
+
+
+def _parse(text: str) -> Credentials:
+    try:
+        info: Any = json.loads(text)
+    except ValueError:
+        raise ProviderError("the credentials are not JSON: expected a key file's content") from None
+    fields = table(info)
+    kind = fields.get("type")
+    if kind not in ("service_account", "authorized_user"):
+        raise ProviderError(
+            f"the local stand-in has no credentials of type {kind!r}: use a service account's key file or an "
+            "authorized_user file"
+        )
+    needed = ("client_email", "private_key") if kind == "service_account" else ("refresh_token", "client_id")
+    missing = [name for name in needed if not fields.get(name)]
+    if missing:
+        raise ProviderError(f"the credentials lack {', '.join(missing)}")
+    return Credentials(kind, fields, str(fields.get("universe_domain") or ""))

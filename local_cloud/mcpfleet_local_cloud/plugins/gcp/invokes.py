@@ -1,0 +1,84 @@
+"""Functions of the gcp provider that programs call."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
+from mcpfleet_local_cloud.plugins.values import Properties, Secret
+
+
+def get_client_config(api: Api, call: Call, arguments: Properties) -> Properties:
+    """gcp:organizations/getClientConfig:getClientConfig; no call is made but for the token."""
+    config = api.config
+    return {
+        "id": f'projects/"{config.project}"/regions/"{config.region}"/zones/"{config.zone}"',
+        "project": config.project,
+        "region": config.region,
+        "zone": config.zone,
+        "accessToken": Secret(api.bearer()),
+        "defaultLabels": dict(config.default_labels),
+    }
+
+
+def get_project(api: Api, call: Call, arguments: Properties) -> Properties:
+    """gcp:organizations/getProject:getProject: the project and its billing account (google-apis.md section 1.7)."""
+    project = arguments.get("projectId") or api.config.project
+    if not project:
+        raise ProviderError("no project value set. `project_id` must be set at the resource level")
+    try:
+        found = api.send(call, "GET", "resourceManagerCustomEndpoint", f"projects/{project}")
+    except ApiError as error:
+        if error.missing:
+            raise ProviderError(f"projects/{project} not found") from error
+        raise
+    try:
+        billing = api.send(call, "GET", "cloudBillingCustomEndpoint", f"projects/{project}/billingInfo")
+    except ApiError as error:
+        if not error.api_disabled:
+            raise ProviderError(f'Error reading billing account for project "projects/{project}": {error}') from error
+        billing = {}
+    parent: Mapping[str, Any] = found.get("parent") or {}
+    of = {"organization": "orgId", "folder": "folderId"}.get(parent.get("type", ""))
+    labels: Mapping[str, Any] = found.get("labels") or {}
+    return {
+        "id": f"projects/{project}",
+        "projectId": found.get("projectId", project),
+        "number": str(found.get("projectNumber", "")),
+        "name": found.get("name", ""),
+        "autoCreateNetwork": True,
+        "billingAccount": str(billing.get("billingAccountName", "")).removeprefix("billingAccounts/"),
+        "deletionPolicy": "PREVENT",
+        "effectiveLabels": labels,
+        "labels": labels,
+        "pulumiLabels": labels,
+        "tags": {},
+        "orgId": "",
+        "folderId": "",
+        **({of: parent.get("id", "")} if of else {}),
+    }
+
+
+def get_secret_version_access(api: Api, call: Call, arguments: Properties) -> Properties:
+    """gcp:secretmanager/getSecretVersionAccess:getSecretVersionAccess: the value of a version of a secret."""
+    given = str(arguments.get("secret") or "")
+    project = arguments.get("project") or api.config.project
+    secret = given if given.startswith("projects/") else f"projects/{project}/secrets/{given}"
+    version = arguments.get("version") or "latest"
+    try:
+        found = api.send(call, "GET", "secretManagerCustomEndpoint", f"{secret}/versions/{version}:access")
+    except ApiError as error:
+        raise ProviderError(f"error retrieving available secret manager secret version access: {error}") from error
+    data: str = found["payload"]["data"]
+    in_base64 = arguments.get("isSecretDataBase64") in (True, "true")
+    return {
+        "id": found["name"],
+        "name": found["name"],
+        "version": str(found["name"]).rpartition("/")[2],
+        "project": project,
+        "secret": given,
+        "isSecretDataBase64": in_base64,
+        "secretData": Secret(data if in_base64 else base64.b64decode(data).decode()),
+    }

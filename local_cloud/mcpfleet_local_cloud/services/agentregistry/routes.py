@@ -1,0 +1,121 @@
+"""Agent Registry v1 below `/agentregistry/v1/`: services as records, with their long-running operations.
+
+The shape is the provider's (`gcp.agentregistry.Service` 10.2.0); a service is an MCP server, an agent or an endpoint.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud import wire
+from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.errors import already_exists, invalid, not_found
+from mcpfleet_local_cloud.operations import Operations
+from mcpfleet_local_cloud.services.handlers import Handlers
+from mcpfleet_local_cloud.store import Document, Store
+
+API: Final = "agentregistry.googleapis.com"
+KIND: Final = "agentregistry.service"
+_LOCATION: Final = "/agentregistry/v1/projects/{project}/locations/{location}"
+_SERVICE: Final = _LOCATION + "/services/{service}"
+_SPECS: Final = ("mcpServerSpec", "agentSpec", "endpointSpec")
+_FIELDS: Final = frozenset({"name", "displayName", "description", "interfaces", *_SPECS})
+_OUTPUTS: Final = frozenset({"createTime", "updateTime", "registryResource"})
+_ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def routes(store: Store, operations: Operations, gate: Gate) -> list[BaseRoute]:
+    """The API's routes."""
+    api = _Api(store, operations, gate)
+    return [
+        Route(_LOCATION + "/services", api.create, methods=["POST"]),
+        Route(_LOCATION + "/services", api.list, methods=["GET"]),
+        Route(_SERVICE, api.get, methods=["GET"]),
+        Route(_SERVICE, api.update, methods=["PATCH"]),
+        Route(_SERVICE, api.delete, methods=["DELETE"]),
+        Route(_LOCATION + "/operations/{operation}", api.operation, methods=["GET"]),
+    ]
+
+
+class _Api(Handlers):
+    def __init__(self, store: Store, operations: Operations, gate: Gate) -> None:
+        super().__init__(gate, API)
+        self._store = store
+        self._operations = operations
+
+    async def create(self, request: Request) -> Response:
+        parent = self.parent(request)
+        self.allow(request, "agentregistry.services.create", parent)
+        service_id = request.query_params.get("serviceId", "")
+        if not _ID.fullmatch(service_id):
+            raise invalid(f"service_id: '{service_id}' must be 1 to 63 lower-case letters, digits and hyphens.")
+        name = f"{parent}/services/{service_id}"
+        body = _checked(await wire.json_object(request, _FIELDS | _OUTPUTS))
+        kind = "mcpServers" if "mcpServerSpec" in body else "agents" if "agentSpec" in body else "endpoints"
+        now = _now()
+        made = {**body, "name": name, "createTime": now, "updateTime": now}
+        made["registryResource"] = f"{parent}/{kind}/{service_id}"
+        if not self._store.insert(KIND, name, made):
+            raise already_exists(name)
+        return wire.reply(request, self._operations.done(parent, made))
+
+    async def list(self, request: Request) -> Response:
+        parent = self.parent(request)
+        self.allow(request, "agentregistry.services.list", parent)
+        found = [one for _, one in self._store.list(KIND, f"{parent}/services/")]
+        return wire.reply(request, {"services": found} if found else {})
+
+    async def get(self, request: Request) -> Response:
+        return wire.reply(request, self._existing(request, "get"))
+
+    async def update(self, request: Request) -> Response:
+        found = self._existing(request, "update")
+        body = await wire.json_object(request, _FIELDS | _OUTPUTS)
+        mask = [path for path in request.query_params.get("updateMask", "").split(",") if path]
+        for field in mask or [one for one in body if one not in _OUTPUTS]:
+            if field not in _FIELDS - {"name"}:
+                raise invalid(f"update_mask: '{field}' cannot be changed.")
+            found[field] = body.get(field)
+        kept = {**_checked({key: value for key, value in found.items() if value}), "updateTime": _now()}
+        self._store.put(KIND, found["name"], kept)
+        return wire.reply(request, self._operations.done(found["name"].partition("/services/")[0], kept))
+
+    async def delete(self, request: Request) -> Response:
+        found = self._existing(request, "delete")
+        self._store.delete(KIND, found["name"])
+        return wire.reply(request, self._operations.done(found["name"].partition("/services/")[0], {}))
+
+    async def operation(self, request: Request) -> Response:
+        parent = self.parent(request)
+        self.allow(request, "agentregistry.services.get", parent)
+        return wire.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
+
+    def _existing(self, request: Request, verb: str) -> Document:
+        name = f"{self.parent(request)}/services/{request.path_params['service']}"
+        self.allow(request, f"agentregistry.services.{verb}", name)
+        found = self._store.get(KIND, name)
+        if found is None:
+            raise not_found(name)
+        return found
+
+
+def _checked(body: Document) -> Document:
+    given = [spec for spec in _SPECS if body.get(spec) is not None]
+    if len(given) != 1:
+        raise invalid(f"service: exactly one of {', '.join(_SPECS)} must be set.")
+    spec: Any = body[given[0]]
+    if not isinstance(spec, dict) or not cast("Document", spec).get("type"):
+        raise invalid(f"service.{given[0]}.type: must be set.")
+    interfaces: Any = body.get("interfaces") or []
+    for index, one in enumerate(cast("list[Any]", interfaces)):
+        if not isinstance(one, dict) or not cast("Document", one).get("url"):
+            raise invalid(f"service.interfaces[{index}].url: must be set.")
+    return body
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,332 @@
+"""Repositories: what they are, who may use them, which images they keep. Knows no HTTP."""
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.errors import GoogleError, already_exists, invalid, unimplemented
+from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName
+from mcpfleet_local_cloud.services.artifactregistry import shapes
+from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed, seconds
+from mcpfleet_local_cloud.services.run.places import REGIONS
+from mcpfleet_local_cloud.settings import Settings
+from mcpfleet_local_cloud.shapes import as_object
+from mcpfleet_local_cloud.store import Document, Store
+
+KIND: Final = "artifactregistry.repository"
+PUBLIC_PROJECT: Final = "mcpfleet-public"
+"""Stands for the public registries that a real build pulls from: everybody may pull, only who runs this cloud may
+push. Its images belong to no stack, so that the layers of a base image are compressed and sent once."""
+
+_PULL: Final = "artifactregistry.repositories.downloadArtifacts"
+_PUSH: Final = "artifactregistry.repositories.uploadArtifacts"
+_ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_LOCATIONS: Final = frozenset({*REGIONS, "us", "europe", "asia"})
+"""Artifact Registry is in every region of Cloud Run, and in three multi-regions."""
+
+_HONOURED: Final = frozenset(
+    {
+        "name",
+        "format",
+        "mode",
+        "description",
+        "labels",
+        "cleanupPolicies",
+        "cleanupPolicyDryRun",
+        "dockerConfig",
+        "remoteRepositoryConfig",
+    }
+)
+_UPDATABLE: Final = {
+    "description": "description",
+    "labels": "labels",
+    "cleanupPolicies": "cleanupPolicies",
+    "cleanup_policies": "cleanupPolicies",
+    "cleanupPolicyDryRun": "cleanupPolicyDryRun",
+    "cleanup_policy_dry_run": "cleanupPolicyDryRun",
+    "dockerConfig": "dockerConfig",
+    "docker_config": "dockerConfig",
+}
+_OUTPUT_ONLY: Final = frozenset(
+    {"createTime", "updateTime", "sizeBytes", "registryUri", "satisfiesPzs", "satisfiesPzi"}
+)
+REFUSED: Final = frozenset(
+    {
+        "kmsKeyName",
+        "mavenConfig",
+        "virtualRepositoryConfig",
+        "vulnerabilityScanningConfig",
+    }
+)
+"""Google has these; one machine has nothing to honour them with."""
+
+FIELDS: Final = _HONOURED | _OUTPUT_ONLY | REFUSED
+"""Every field of a repository that the API knows."""
+
+
+class ArtifactRegistry:
+    """Docker repositories of every location, and what IAM lets into them."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        gate: Gate,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+        *,
+        publisher_token: str | None = None,
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._gate = gate
+        self._settings = settings
+        self._clock = clock
+        self._publisher_token = publisher_token
+
+    def create(self, project: str, location: str, repository_id: str, body: Document) -> Document:
+        """Make a repository.
+
+        Raises:
+            GoogleError: INVALID_ARGUMENT, UNIMPLEMENTED, ALREADY_EXISTS.
+        """
+        if location not in _LOCATIONS:
+            raise invalid(f'Location "{location}" is not valid: name a region such as europe-west1.')
+        if _ID.fullmatch(repository_id) is None:
+            raise invalid(
+                f'repository_id "{repository_id}" is not valid: 1 to 63 lower-case letters, digits and hyphens, '
+                "beginning with a letter."
+            )
+        body = shapes.without_nulls(body)
+        _check(body)
+        name = f"projects/{project}/locations/{location}/repositories/{repository_id}"
+        now = self._now()
+        record: Document = {
+            **{key: value for key, value in body.items() if key not in _OUTPUT_ONLY},
+            "name": name,
+            "mode": body.get("mode", "STANDARD_REPOSITORY"),
+            "createTime": now,
+            "updateTime": now,
+        }
+        if not self._store.insert(KIND, name, record):
+            raise already_exists(name)
+        return self._render(record)
+
+    def get(self, name: str) -> Document:
+        """The repository *name* (its full name).
+
+        Raises:
+            GoogleError: NOT_FOUND.
+        """
+        return self._render(self._record(name))
+
+    def repositories(self, project: str, location: str) -> list[Document]:
+        """Every repository of a location."""
+        prefix = f"projects/{project}/locations/{location}/repositories/"
+        return [self._render(record) for _, record in self._store.list(KIND, prefix)]
+
+    def update(self, name: str, body: Document, mask: list[str]) -> Document:
+        """Change the fields that *mask* names.
+
+        Raises:
+            GoogleError: NOT_FOUND, INVALID_ARGUMENT, UNIMPLEMENTED.
+        """
+        record = self._record(name)
+        body = shapes.without_nulls(body)
+        _check({"format": record["format"], **body})
+        for path in mask:
+            field = _UPDATABLE.get(path)
+            if field is None:
+                raise invalid(f"updateMask: {path} cannot be changed in a repository.")
+            record.pop(field, None)
+            if field in body:
+                record[field] = body[field]
+        record["updateTime"] = self._now()
+        self._store.put(KIND, name, record)
+        self.clean(name)
+        return self._render(record)
+
+    def delete(self, name: str) -> None:
+        """Delete the repository with every image in it.
+
+        Raises:
+            GoogleError: NOT_FOUND.
+        """
+        self._record(name)
+        # Images first: killed between the two, a repository without images is left, and is deleted again.
+        self._catalog.drop_repository(name)
+        self._store.delete(KIND, name)
+
+    def docker_images(self, name: str) -> list[Document]:
+        """The repository's images as `projects.locations.repositories.dockerImages.list` shows them."""
+        repository = self.get(name)
+        return [
+            {
+                "name": f"{name}/dockerImages/{image.image}@{digest}",
+                "uri": f"{repository['registryUri']}/{image.image}@{digest}",
+                "tags": self._catalog.tags_of(image, digest),
+                "imageSizeBytes": str(record["imageSize"]),
+                "mediaType": record["mediaType"],
+                "uploadTime": _timestamp(record["uploaded"]),
+            }
+            for image, digest, record in self._catalog.manifests(name)
+        ]
+
+    def check(self, token: str | None, permission: str, image: ImageName) -> None:
+        """Decide for the registry whether a caller may (see `registry.routes.Access`).
+
+        Raises:
+            GoogleError: UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND.
+        """
+        if image.project == PUBLIC_PROJECT:
+            self._check_public(token, permission, image)
+            return
+        if token is None:
+            message = f'Unauthenticated request. Unauthenticated requests do not have permission "{permission}"'
+            raise GoogleError("UNAUTHENTICATED", f'{message} on resource "{image.resource}" (or it may not exist)')
+        self._gate.require(self._gate.bearer_caller(token), permission, image.resource)
+        found = self._store.get(KIND, image.resource)
+        if found is None:
+            raise GoogleError("NOT_FOUND", f'Repository "{image.repository}" not found')
+        if found["mode"] == "REMOTE_REPOSITORY" and permission == _PUSH:
+            raise GoogleError("PERMISSION_DENIED", "Cannot push to a remote repository: its images come from upstream.")
+
+    def upstream(self, image: str) -> str | None:
+        """What Cloud Run really runs for *image* of a remote repository: the image behind it; None for any other.
+
+        *image* is a reference without tag and digest, `HOST:PORT/LOCATION/PROJECT/REPOSITORY/NAME`.
+        """
+        parts = image.split("/", 4)
+        if len(parts) < 5 or parts[0] != f"{self._settings.host}:{self._settings.port}":
+            return None
+        _, location, project, repository, name = parts
+        record = self._store.get(KIND, f"projects/{project}/locations/{location}/repositories/{repository}")
+        upstream = upstream_of(record) if record and record["mode"] == "REMOTE_REPOSITORY" else ""
+        return f"{upstream}/{name}" if upstream else None
+
+    def authenticate(self, token: str) -> None:
+        """Decide for the registry whether *token* is anybody's.
+
+        Raises:
+            GoogleError: UNAUTHENTICATED, PERMISSION_DENIED.
+        """
+        if not self._publishes(token):
+            self._gate.bearer_caller(token)
+
+    def pushed(self, image: ImageName) -> None:
+        """Apply the cleanup policies after a push (Google does so within a day)."""
+        if image.project != PUBLIC_PROJECT:
+            self.clean(image.resource)
+
+    def clean(self, name: str) -> list[Version]:
+        """Delete what the repository's policies say, and return it; with `cleanupPolicyDryRun` nothing is deleted."""
+        record = self._record(name)
+        images = {f"{image.image}@{digest}": image for image, digest, _ in self._catalog.manifests(name)}
+        versions = [
+            Version(image.image, digest, tuple(self._catalog.tags_of(image, digest)), manifest["uploaded"])
+            for image, digest, manifest in self._catalog.manifests(name)
+        ]
+        condemned = doomed(versions, record.get("cleanupPolicies", {}), self._clock())
+        if not record.get("cleanupPolicyDryRun"):
+            for version in condemned:
+                self._catalog.delete_manifest(images[f"{version.package}@{version.digest}"], version.digest)
+        return condemned
+
+    def _check_public(self, token: str | None, permission: str, image: ImageName) -> None:
+        if permission == _PULL or (token is not None and self._publishes(token)):
+            return
+        raise GoogleError("PERMISSION_DENIED", f'Permission "{permission}" denied on resource "{image.resource}"')
+
+    def _publishes(self, token: str) -> bool:
+        known = self._publisher_token
+        return known is not None and secrets.compare_digest(token.encode(), known.encode())
+
+    def _record(self, name: str) -> Document:
+        record = self._store.get(KIND, name)
+        if record is None:
+            raise GoogleError("NOT_FOUND", f'Repository "{name.rpartition("/")[2]}" not found')
+        return record
+
+    def _render(self, record: Document) -> Document:
+        _, project, _, location, _, repository = record["name"].split("/")
+        size = sum(image["imageSize"] for _, _, image in self._catalog.manifests(record["name"]))
+        return {
+            **record,
+            "sizeBytes": str(size),
+            "registryUri": f"{self._settings.host}:{self._settings.port}/{location}/{project}/{repository}",
+        }
+
+    def _now(self) -> str:
+        return _timestamp(self._clock())
+
+
+def _check(body: Document) -> None:
+    shapes.check(body, "repository")
+    for field in sorted(REFUSED & set(body)):
+        raise unimplemented(f"repository.{field}", "only standard Docker repositories are served here")
+    if body.get("format", "").upper() != "DOCKER":
+        if not body.get("format"):
+            raise invalid("repository.format: must be set, for example to DOCKER.")
+        raise unimplemented("repository.format", "only DOCKER is served here")
+    _check_mode(body)
+    if (as_object(body.get("dockerConfig")) or {}).get("immutableTags"):
+        raise unimplemented("repository.dockerConfig.immutableTags", "tags can be moved here")
+    policies = as_object(body.get("cleanupPolicies", {}))
+    if policies is None:
+        raise invalid("repository.cleanupPolicies: must be a map from policy id to policy.")
+    for key, policy in policies.items():
+        _check_policy(f"repository.cleanupPolicies[{key}]", as_object(policy) or {})
+
+
+def _check_mode(body: Document) -> None:
+    mode = body.get("mode", "STANDARD_REPOSITORY")
+    remote = as_object(body.get("remoteRepositoryConfig"))
+    if mode not in {"STANDARD_REPOSITORY", "REMOTE_REPOSITORY"}:
+        raise unimplemented("repository.mode", "only standard and remote repositories are served here")
+    if mode == "STANDARD_REPOSITORY":
+        if remote:
+            raise invalid("repository.remoteRepositoryConfig: only a repository of the mode REMOTE_REPOSITORY has it.")
+        return
+    for field in sorted((remote or {}).keys() - {"description", "dockerRepository", "disableUpstreamValidation"}):
+        raise unimplemented(
+            f"repository.remoteRepositoryConfig.{field}",
+            "Docker on this machine pulls what it may: `docker login` to the upstream once, if it wants a login",
+        )
+    if not upstream_of(body):
+        raise invalid(
+            "repository.remoteRepositoryConfig.dockerRepository: publicRepository (DOCKER_HUB) or customRepository.uri "
+            "must be set."
+        )
+
+
+def upstream_of(record: Document) -> str:
+    """The registry in front of which a remote repository stands: `host`, or `host/path`; empty where it has none."""
+    docker = as_object((as_object(record.get("remoteRepositoryConfig")) or {}).get("dockerRepository")) or {}
+    if docker.get("publicRepository") == "DOCKER_HUB":
+        return "docker.io"
+    custom = as_object(docker.get("customRepository")) or {}
+    return str(custom.get("uri") or "").partition("://")[2].rstrip("/")
+
+
+def _check_policy(path: str, policy: Document) -> None:
+    if policy.get("action") not in {"KEEP", "DELETE"}:
+        raise invalid(f"{path}.action: must be KEEP or DELETE.")
+    condition, recent = as_object(policy.get("condition")), as_object(policy.get("mostRecentVersions"))
+    if condition is not None and recent is not None:
+        raise invalid(f"{path}: condition and mostRecentVersions exclude each other.")
+    if recent is not None and (policy["action"] != "KEEP" or not recent.get("keepCount")):
+        raise invalid(f"{path}.mostRecentVersions: needs the action KEEP and a keepCount.")
+    for key in ("olderThan", "newerThan"):
+        if condition and key in condition:
+            try:
+                seconds(condition[key])
+            except ValueError as wrong:
+                raise invalid(f"{path}.condition.{key}: {wrong}") from None
+
+
+def _timestamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,7 @@
+"""Cloud Build v1, as far as building an image from an uploaded source needs it."""
+
+from mcpfleet_local_cloud.services.cloudbuild.model import Builds
+from mcpfleet_local_cloud.services.cloudbuild.routes import routes
+from mcpfleet_local_cloud.services.cloudbuild.seams import Step, StepError, Worker
+
+__all__ = ["Builds", "Step", "StepError", "Worker", "routes"]

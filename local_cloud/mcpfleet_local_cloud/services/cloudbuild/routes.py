@@ -1,0 +1,126 @@
+"""Cloud Build v1 below `/cloudbuild/v1/`: builds of a project, with or without a location in the path."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud import wire
+from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.errors import GoogleError, not_found
+from mcpfleet_local_cloud.services.cloudbuild.model import Builds, build_id_of, new_id, operation_of
+from mcpfleet_local_cloud.services.cloudbuild.validation import order_of
+from mcpfleet_local_cloud.services.handlers import Handlers
+from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
+from mcpfleet_local_cloud.services.run.places import REGIONS
+from mcpfleet_local_cloud.store import Document
+
+API: Final = "cloudbuild.googleapis.com"
+_PROJECT: Final = "/cloudbuild/v1/projects/{project}"
+_PAGE: Final = 100
+# What a build says of itself; the body of a build is checked by name in `validation`.
+_BUILD: Final = frozenset({"source", "steps", "images", "serviceAccount", "timeout", "tags", "options"})
+
+
+def routes(model: Builds, accounts: ServiceAccounts, gate: Gate) -> list[BaseRoute]:
+    """The API's routes."""
+    api = _Api(model, accounts, gate)
+    found: list[BaseRoute] = []
+    for parent in (_PROJECT, _PROJECT + "/locations/{location}"):
+        found += [
+            Route(parent + "/builds", api.create, methods=["POST"]),
+            Route(parent + "/builds", api.list, methods=["GET"]),
+            Route(parent + "/builds/{build}", api.get, methods=["GET"]),
+            Route(parent + "/builds/{build}:cancel", api.cancel, methods=["POST"]),
+        ]
+    location = _PROJECT + "/locations/{location}"
+    return [
+        *reversed(found),  # the longer path first: `{build}` would take `ID:cancel`
+        Route(location + "/operations/{operation}", api.operation, methods=["GET"]),
+        Route(location + "/operations/{operation}:cancel", api.cancel_operation, methods=["POST"]),
+    ]
+
+
+class _Api(Handlers):
+    def __init__(self, model: Builds, accounts: ServiceAccounts, gate: Gate) -> None:
+        super().__init__(gate, API)
+        self._model = model
+        self._accounts = accounts
+
+    async def create(self, request: Request) -> Response:
+        project, parent = self.project(request), self.parent(request)
+        location = parent.rpartition("/")[2]
+        self.allow(request, "cloudbuild.builds.create", f"projects/{project['projectId']}")
+        body = await wire.json_body(request)
+        build_id = new_id()
+        values = {
+            "PROJECT_ID": str(project["projectId"]),
+            "PROJECT_NUMBER": str(project["projectNumber"]),
+            "LOCATION": location,
+            "BUILD_ID": build_id,
+        }
+        order = order_of(body, values)
+        self._act_as(request, str(project["projectId"]), order.account)
+        kept = {field: body[field] for field in _BUILD if body.get(field) is not None}
+        build = self._model.start(project, location, kept, order, build_id)
+        return wire.reply(request, operation_of(f"{parent}/builds/{build_id}", build))
+
+    async def list(self, request: Request) -> Response:
+        parent = self.parent(request)
+        self.allow(request, "cloudbuild.builds.list", f"projects/{parent.split('/')[1]}")
+        if request.query_params.get("filter"):
+            raise GoogleError("UNIMPLEMENTED", "filter: builds are not filtered here; read them all.")
+        builds = {str(one["id"]): one for one in self._model.list(parent)}
+        ids, token = wire.page(sorted(builds), request, default=_PAGE, maximum=1000)
+        page: Document = {"builds": [builds[one] for one in ids]} if ids else {}
+        return wire.reply(request, {**page, **({"nextPageToken": token} if token else {})})
+
+    async def get(self, request: Request) -> Response:
+        return wire.reply(request, self._model.get(self._named(request, "get")))
+
+    async def cancel(self, request: Request) -> Response:
+        name = self._named(request, "update")
+        await wire.json_object(request, {"name", "projectId", "id"})
+        return wire.reply(request, await self._model.cancel(name))
+
+    async def operation(self, request: Request) -> Response:
+        return wire.reply(request, self._model.operation(self._operation(request, "get")))
+
+    async def cancel_operation(self, request: Request) -> Response:
+        await self._model.cancel(self._operation(request, "update"))
+        return wire.reply(request, {})
+
+    def parent(self, request: Request) -> str:
+        """`projects/ID/locations/L`; a path without a location means `global`."""
+        location = request.path_params.get("location", "global")
+        if location not in (*REGIONS, "global"):
+            raise not_found(f"projects/{request.path_params['project']}/locations/{location}")
+        return f"projects/{self.project(request)['projectId']}/locations/{location}"
+
+    def _act_as(self, request: Request, project: str, account: str) -> None:
+        found = self._accounts.find("-", account)
+        name = f"projects/{found['projectId']}/serviceAccounts/{found['email']}"
+        if found["projectId"] != project:
+            raise GoogleError("UNIMPLEMENTED", f"build.serviceAccount: {name} is of another project than the build.")
+        try:
+            self.allow(request, "iam.serviceAccounts.actAs", name)
+        except GoogleError:
+            raise GoogleError(
+                "PERMISSION_DENIED", f"caller does not have permission to act as service account {name}"
+            ) from None
+        if found.get("disabled"):
+            raise GoogleError("FAILED_PRECONDITION", f"service account {name} is disabled")
+
+    def _named(self, request: Request, verb: str) -> str:
+        parent = self.parent(request)
+        self.allow(request, f"cloudbuild.builds.{verb}", f"projects/{parent.split('/')[1]}")
+        return f"{parent}/builds/{request.path_params['build']}"
+
+    def _operation(self, request: Request, verb: str) -> str:
+        parent = self.parent(request)
+        self.allow(request, f"cloudbuild.builds.{verb}", f"projects/{parent.split('/')[1]}")
+        found = build_id_of(request.path_params["operation"])
+        if not found:
+            raise not_found(f"{parent}/operations/{request.path_params['operation']}")
+        return f"{parent}/builds/{found}"

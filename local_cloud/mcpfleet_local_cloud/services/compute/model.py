@@ -1,0 +1,399 @@
+"""Documents of Compute Engine: made, changed, and kept from being deleted while another one needs them.
+
+What they do is elsewhere: `balancer.py` serves forwarding rules, Cloud Run looks up networks. Every change is finished
+when it is answered.
+"""
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+from uuid import uuid4
+
+from mcpfleet_local_cloud.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.services.compute.kinds import GLOBAL, REGIONAL, Kind
+from mcpfleet_local_cloud.store import Document, Store
+
+KIND: Final = "compute"
+DEFAULT: Final = "default"
+"""The network, and its subnetwork in each region, that every project begins with."""
+_NAME: Final = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_LOOPBACK: Final = "127.77"
+"""Addresses of load balancers: on Linux all of 127.0.0.0/8 is this machine."""
+_REDIRECT_FIELDS: Final = frozenset(
+    {"hostRedirect", "httpsRedirect", "pathRedirect", "prefixRedirect", "redirectResponseCode", "stripQuery"}
+)
+_NEEDS: Final = "needs"
+
+
+class Compute:
+    """Every such document, by its path `projects/P/global/urlMaps/U` or `projects/P/regions/R/subnetworks/S`.
+
+    Args:
+        store: where they are kept.
+        cloud_id: from which addresses follow, so that two clouds on a machine rarely want the same.
+        enabled: whether a project has the API.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, store: Store, cloud_id: str, enabled: Callable[[str], bool], clock: Callable[[], float]) -> None:
+        self._store = store
+        self._cloud_id = cloud_id
+        self._enabled = enabled
+        self._clock = clock
+        self._watchers: list[Callable[[], None]] = []
+        self._users: list[Callable[[str], str | None]] = []
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call *changed* after each change."""
+        self._watchers.append(changed)
+
+    def used(self, user_of: Callable[[str], str | None]) -> None:
+        """Ask *user_of*, before a document is deleted, what of another API needs the document with that path."""
+        self._users.append(user_of)
+
+    def create(self, parent: str, collection: str, body: Document) -> Document:
+        """Make a document below *parent* (`projects/P/global`); the finished operation.
+
+        Raises:
+            GoogleError: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (what it refers to), UNIMPLEMENTED.
+        """
+        kind = kind_of(parent, collection)
+        name: Any = body.get("name")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise invalid(
+                f"Invalid value for field 'resource.name': '{name}'. Must be a match of regex '{_NAME.pattern}'"
+            )
+        path = f"{parent}/{collection}/{name}"
+        record = self._checked(path, collection, kind, body)
+        if self.find(path) is not None:
+            raise GoogleError("ALREADY_EXISTS", f"The resource '{path}' already exists")
+        record |= {
+            "id": str(int.from_bytes(uuid4().bytes[:8], "big") >> 1),
+            "creationTimestamp": datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
+        }
+        if collection == "addresses":
+            record["address"] = self._new_address(path)
+        if collection == "sslCertificates":
+            record["managed"] = _managed(record["managed"])
+        self._put(path, record)
+        return self._operation(path, "insert")
+
+    def get(self, path: str) -> Document:
+        """The document.
+
+        Raises:
+            GoogleError: NOT_FOUND.
+        """
+        found = self.find(path)
+        if found is None:
+            raise missing(path)
+        return shown(path, found)
+
+    def find(self, path: str) -> Document | None:
+        """The record at *path*; None where there is none."""
+        found = self._store.get(KIND, path)
+        return found if found is not None else self._built_in(path)
+
+    def documents(self, parent: str, collection: str) -> list[Document]:
+        """Every document of the collection, by name."""
+        prefix = f"{parent}/{collection}/"
+        built_in = self._built_in(prefix + DEFAULT)
+        found = [shown(path, record) for path, record in self._store.list(KIND, prefix)]
+        return ([shown(prefix + DEFAULT, built_in)] if built_in else []) + found
+
+    def all(self, collection: str) -> Iterator[tuple[str, Document]]:
+        """Path and record of every document of *collection* that somebody made."""
+        for path, record in self._store.list(KIND):
+            if path.split("/")[-2] == collection:
+                yield path, record
+
+    def change(self, path: str, body: Document, *, merge: bool) -> Document:
+        """Replace the document by *body*, or *merge* it in; the finished operation.
+
+        Raises:
+            GoogleError: as `create`.
+        """
+        found = self._existing(path)
+        collection = path.split("/")[-2]
+        wanted = {**found, **body} if merge else body
+        record = self._checked(
+            path, collection, kind_of(path.rpartition("/")[0].rpartition("/")[0], collection), wanted
+        )
+        kept = {field: found[field] for field in ("id", "creationTimestamp", "address") if field in found}
+        self._put(path, {**record, **kept})
+        return self._operation(path, "update")
+
+    def delete(self, path: str) -> Document:
+        """Forget the document; the finished operation.
+
+        Raises:
+            GoogleError: NOT_FOUND; INVALID_ARGUMENT where another one needs it.
+        """
+        if self._store.get(KIND, path) is None and self._built_in(path) is not None:
+            raise unimplemented(path, "every project has its default network here.")
+        self._existing(path)
+        users = [other for other, record in self._store.list(KIND) if path in record.get(_NEEDS, [])]
+        users += [user for ask in self._users if (user := ask(path)) is not None]
+        if users:
+            one = kind_of(path.rpartition("/")[0].rpartition("/")[0], path.split("/")[-2]).one
+            raise GoogleError(
+                "FAILED_PRECONDITION",
+                f"The {one} resource '{path}' is already being used by '{users[0]}'",
+                reason="resourceInUseByAnotherResource",
+            )
+        self._store.delete(KIND, path)
+        self._tell()
+        return self._operation(path, "delete")
+
+    def network_of(self, project: str, region: str, network: str, subnetwork: str) -> tuple[str, str]:
+        """The network and the subnetwork that an interface of a Cloud Run service in *region* has.
+
+        Raises:
+            GoogleError: INVALID_ARGUMENT: one of them does not exist.
+        """
+        if not self._enabled(project):
+            raise invalid(
+                f"VPC network '{network or subnetwork}' was not found: the Compute Engine API is not enabled in "
+                f"project {project}."
+            )
+        below = f"projects/{project}/regions/{region}/subnetworks"
+        if subnetwork:
+            sub = reference(subnetwork) if "/" in subnetwork else f"{below}/{subnetwork}"
+            found = self.find(sub)
+            if found is None:
+                raise invalid(f"VPC subnetwork '{subnetwork}' was not found in region {region}.")
+            of = reference(found["network"])
+        else:
+            of = reference(network) if "/" in network else f"projects/{project}/global/networks/{network}"
+            sub = f"{below}/{of.rpartition('/')[2]}"
+        wanted = reference(network) if "/" in network else f"projects/{project}/global/networks/{network}"
+        if self.find(of) is None or (network and wanted != of):
+            raise invalid(f"VPC network '{network}' was not found, or has not the subnetwork '{subnetwork}'.")
+        if self.find(sub) is None:
+            raise invalid(f"VPC network '{network}' has no subnetwork of its own name in {region}: name a subnetwork.")
+        return network or of.rpartition("/")[2], subnetwork or sub.rpartition("/")[2]
+
+    def _checked(self, path: str, collection: str, kind: Kind, body: Document) -> Document:
+        unknown = [field for field, value in body.items() if field not in kind.known and value and field != _NEEDS]
+        if unknown:
+            raise unimplemented(f"{kind.one}.{unknown[0]}", "it would change nothing here; leave it out.")
+        for field in kind.required:
+            if not body.get(field):
+                raise invalid(f"Invalid value for field 'resource.{field}': ''. Value for field is required.")
+        for field, allowed in kind.values.items():
+            if field in body and not isinstance(body[field], dict) and body[field] not in allowed:
+                raise unimplemented(f"{kind.one}.{field} = {body[field]}", "another kind is not served here.")
+        needs = self._references(kind, body)
+        if collection == "networkEndpointGroups":
+            _check_endpoints(body)
+        elif collection == "backendServices":
+            needs += self._check_backends(body)
+        elif collection == "urlMaps":
+            needs += self._check_routes(body)
+            self._check_balanced(needs)
+        elif collection == "subnetworks":
+            _check_range(body["ipCidrRange"])
+        elif collection == "forwardingRules" and (given := body.get("IPAddress")):
+            needs += self._check_address(path, given)
+        kept = {field: value for field, value in body.items() if field in kind.known and value is not None}
+        return {**kept, _NEEDS: needs}
+
+    def _references(self, kind: Kind, body: Document) -> list[str]:
+        needs: list[str] = []
+        for field, collections in kind.refers.items():
+            value: Any = body.get(field)
+            several = cast("list[Any]", value) if isinstance(value, list) else [value] if value else []
+            needs += [self._refer(f"resource.{field}", one, collections) for one in several]
+        return needs
+
+    def _refer(self, field: str, value: Any, collections: tuple[str, ...]) -> str:
+        path = reference(str(value))
+        if "/" not in path or path.split("/")[-2] not in collections:
+            raise invalid(f"Invalid value for field '{field}': '{value}'. The URL is malformed.")
+        if self.find(path) is None:
+            raise missing(path)
+        return path
+
+    def _check_backends(self, body: Document) -> list[str]:
+        backends: list[Document] = body.get("backends") or []
+        if body.get("timeoutSec") and backends:
+            raise invalid(
+                "Invalid value for field 'resource.timeoutSec': Timeout sec is not supported for a backend service "
+                "with Serverless network endpoint groups."
+            )
+        for field in ("healthChecks", "customRequestHeaders", "logConfig", "localityLbPolicy"):
+            value: Any = body.get(field)
+            if value and value != {"enable": False}:
+                raise unimplemented(f"backendService.{field}", "it would change nothing here; leave it out.")
+        if cast("Document", body.get("iap") or {}).get("enabled"):
+            raise unimplemented("backendService.iap", "turn Identity-Aware Proxy on on the service: iapEnabled.")
+        return [
+            self._refer(f"resource.backends[{index}].group", one.get("group"), ("networkEndpointGroups",))
+            for index, one in enumerate(backends)
+        ]
+
+    def _check_routes(self, body: Document) -> list[str]:
+        needs: list[str] = []
+        if body.get("tests"):
+            raise unimplemented("urlMap.tests", "tests of URL maps are not run here.")
+        if bool(body.get("defaultService")) == bool(body.get("defaultUrlRedirect")):
+            raise invalid(
+                "Invalid value for field 'resource.defaultService': exactly one of defaultService and "
+                "defaultUrlRedirect must be set."
+            )
+        _check_redirect(body.get("defaultUrlRedirect"))
+        given: list[Document] = body.get("pathMatchers") or []
+        matchers: dict[str, Document] = {one.get("name", ""): one for one in given}
+        rules: list[Document] = body.get("hostRules") or []
+        for index, rule in enumerate(rules):
+            if rule.get("pathMatcher") not in matchers:
+                raise invalid(
+                    f"Invalid value for field 'resource.hostRules[{index}].pathMatcher': there is none so called."
+                )
+        for name, matcher in matchers.items():
+            extra = matcher.keys() - {"name", "description", "defaultService", "defaultUrlRedirect", "pathRules"}
+            if extra:
+                raise unimplemented(f"urlMap.pathMatchers.{min(extra)}", "requests are routed by host and path alone.")
+            _check_redirect(matcher.get("defaultUrlRedirect"))
+            paths: list[Document] = matcher.get("pathRules") or []
+            services = [matcher.get("defaultService"), *(one.get("service") for one in paths)]
+            needs += [
+                self._refer(f"resource.pathMatchers[{name}]", one, ("backendServices",)) for one in services if one
+            ]
+        return needs
+
+    def _check_balanced(self, backends: list[str]) -> None:
+        for path in backends:
+            if (self.find(path) or {}).get("loadBalancingScheme") == "INTERNAL_SELF_MANAGED":
+                raise unimplemented(f"urlMap to {path}", "a mesh has HTTP routes of Network Services here.")
+
+    def _check_address(self, path: str, given: str) -> list[str]:
+        try:
+            ipaddress.ip_address(given)
+        except ValueError:
+            return [self._refer("resource.IPAddress", given, ("addresses",))]
+        for found, record in self.all("addresses"):
+            if record["address"] == given:
+                return [found]
+        raise invalid(
+            f"Invalid value for field 'resource.IPAddress': '{given}' of {path} is no address of this project."
+        )
+
+    def _new_address(self, path: str) -> str:
+        taken = {record["address"] for _, record in self.all("addresses")}
+        number = int.from_bytes(hashlib.sha256(f"{self._cloud_id}/{path}".encode()).digest()[:2], "big")
+        while True:
+            address = f"{_LOOPBACK}.{number >> 8}.{number & 255}"
+            if address not in taken and number & 255 not in (0, 255):
+                return address
+            number = (number + 1) % 65536
+
+    def _built_in(self, path: str) -> Document | None:
+        """The default network, where the API is enabled."""
+        parts = path.split("/")
+        if len(parts) < 5 or parts[-1] != DEFAULT or not self._enabled(parts[1]):
+            return None
+        if parts[2:4] == ["global", "networks"]:
+            return {"name": DEFAULT, "autoCreateSubnetworks": True}
+        if parts[2] == "regions" and parts[4] == "subnetworks":
+            network = f"projects/{parts[1]}/global/networks/{DEFAULT}"
+            return {"name": DEFAULT, "network": network, "ipCidrRange": "10.128.0.0/20", "privateIpGoogleAccess": True}
+        return None
+
+    def _existing(self, path: str) -> Document:
+        found = self._store.get(KIND, path)
+        if found is None:
+            raise missing(path)
+        return found
+
+    def _put(self, path: str, record: Document) -> None:
+        self._store.put(KIND, path, record)
+        self._tell()
+
+    def _tell(self) -> None:
+        for watcher in self._watchers:
+            watcher()
+
+    def _operation(self, path: str, doing: str) -> Document:
+        parent = path.rpartition("/")[0].rpartition("/")[0]
+        name = f"operation-{uuid4().hex}"
+        return {
+            "kind": "compute#operation",
+            "name": name,
+            "operationType": doing,
+            "status": "DONE",
+            "progress": 100,
+            "targetLink": link(path),
+            "selfLink": link(f"{parent}/operations/{name}"),
+        }
+
+
+def kind_of(parent: str, collection: str) -> Kind:
+    """What may be in *collection* below *parent*.
+
+    Raises:
+        GoogleError: NOT_FOUND: there is no such collection here.
+    """
+    found = (REGIONAL if "/regions/" in parent else GLOBAL).get(collection)
+    if found is None:
+        raise GoogleError("NOT_FOUND", f"The local cloud has no collection {parent}/{collection}.")
+    return found
+
+
+def shown(path: str, record: Document) -> Document:
+    """The document of a record."""
+    parts = path.split("/")
+    kept = {field: value for field, value in record.items() if field != _NEEDS}
+    kind = kind_of(path.rpartition("/")[0].rpartition("/")[0], parts[-2])
+    region = {"region": link("/".join(parts[:4]))} if parts[2] == "regions" else {}
+    digest = hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()[:11]
+    return {"kind": f"compute#{kind.one}", **kept, "selfLink": link(path), "fingerprint": f"{digest}=", **region}
+
+
+def link(path: str) -> str:
+    """The URL of a document, as Google's have it."""
+    return f"https://www.googleapis.com/compute/v1/{path}"
+
+
+def reference(value: str) -> str:
+    """The path that a reference means, which may be written as a URL."""
+    found = re.search(r"projects/.*", value)
+    return found[0] if found else value
+
+
+def missing(path: str) -> GoogleError:
+    """Google's words for a document that does not exist."""
+    return GoogleError("NOT_FOUND", f"The resource '{path}' was not found")
+
+
+def _managed(given: Any) -> Document:
+    """A managed certificate is issued at once: its authority is this cloud's own."""
+    domains: Any = cast("Document", given).get("domains") if isinstance(given, dict) else None
+    if not isinstance(domains, list) or not domains:
+        raise invalid("Invalid value for field 'resource.managed.domains': ''. At least one domain is required.")
+    names = [str(one) for one in cast("list[Any]", domains)]
+    return {"domains": names, "status": "ACTIVE", "domainStatus": dict.fromkeys(names, "ACTIVE")}
+
+
+def _check_endpoints(body: Document) -> None:
+    run: Document = body.get("cloudRun") or {}
+    if not run.get("service"):
+        raise unimplemented("networkEndpointGroup.cloudRun", "name one service: URL masks are not served here.")
+    for field in ("tag", "urlMask"):
+        if run.get(field):
+            raise unimplemented(f"networkEndpointGroup.cloudRun.{field}", "a group is one service here.")
+
+
+def _check_redirect(redirect: Document | None) -> None:
+    for field in (redirect or {}).keys() - _REDIRECT_FIELDS:
+        raise invalid(f"Invalid value for field 'resource.urlRedirect.{field}': there is no such field.")
+
+
+def _check_range(given: Any) -> None:
+    try:
+        ipaddress.ip_network(given)
+    except ValueError as refusal:
+        raise invalid(f"Invalid value for field 'resource.ipCidrRange': '{given}': {refusal}.") from None

@@ -1,0 +1,111 @@
+"""Compute Engine v1 below `/compute/v1/`: parses and renders; `model.py` decides."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud import wire
+from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.errors import unimplemented
+from mcpfleet_local_cloud.services.compute.model import Compute, kind_of, link
+from mcpfleet_local_cloud.services.handlers import Handlers
+from mcpfleet_local_cloud.store import Document
+
+API: Final = "compute.googleapis.com"
+_PROJECT: Final = "/compute/v1/projects/{project}"
+_PLACES: Final = (_PROJECT + "/global", _PROJECT + "/regions/{region}")
+_SETTERS: Final = {
+    "setLabels": None,
+    "setUrlMap": "urlMap",
+    "setSslCertificates": "sslCertificates",
+    "setTarget": "target",
+}
+
+
+def routes(model: Compute, gate: Gate) -> list[BaseRoute]:
+    """The API's routes."""
+    api = _Api(model, gate)
+    found: list[BaseRoute] = [Route(_PROJECT, api.project_document, methods=["GET"])]
+    for place in _PLACES:
+        found += [
+            Route(place + "/operations/{operation}", api.operation, methods=["GET"]),
+            Route(place + "/{collection}", api.create, methods=["POST"]),
+            Route(place + "/{collection}", api.list, methods=["GET"]),
+            Route(place + "/{collection}/{name}", api.get, methods=["GET"]),
+            Route(place + "/{collection}/{name}", api.replace, methods=["PUT"]),
+            Route(place + "/{collection}/{name}", api.merge, methods=["PATCH"]),
+            Route(place + "/{collection}/{name}", api.delete, methods=["DELETE"]),
+            Route(place + "/{collection}/{name}/{setter}", api.set, methods=["POST"]),
+        ]
+    # The provider sets a proxy's certificates and map here.
+    found.append(Route(_PROJECT + "/{collection}/{name}/{setter}", api.set, methods=["POST"]))
+    return found
+
+
+class _Api(Handlers):
+    def __init__(self, model: Compute, gate: Gate) -> None:
+        super().__init__(gate, API)
+        self._model = model
+
+    async def project_document(self, request: Request) -> Response:
+        project = self.project(request)
+        self.allow(request, "resourcemanager.projects.get", f"projects/{project['projectId']}")
+        found = {"kind": "compute#project", "name": project["projectId"], "id": project["projectNumber"]}
+        return wire.reply(request, found)
+
+    async def create(self, request: Request) -> Response:
+        parent, collection = self._permitted(request, "create")
+        return wire.reply(request, self._model.create(parent, collection, await wire.json_body(request)))
+
+    async def list(self, request: Request) -> Response:
+        parent, collection = self._permitted(request, "list")
+        found = self._model.documents(parent, collection)
+        return wire.reply(request, {"kind": f"compute#{collection}List", **({"items": found} if found else {})})
+
+    async def get(self, request: Request) -> Response:
+        return wire.reply(request, self._model.get(self._path(request, "get")))
+
+    async def replace(self, request: Request) -> Response:
+        return wire.reply(
+            request, self._model.change(self._path(request, "update"), await wire.json_body(request), merge=False)
+        )
+
+    async def merge(self, request: Request) -> Response:
+        return wire.reply(
+            request, self._model.change(self._path(request, "update"), await wire.json_body(request), merge=True)
+        )
+
+    async def delete(self, request: Request) -> Response:
+        return wire.reply(request, self._model.delete(self._path(request, "delete")))
+
+    async def set(self, request: Request) -> Response:
+        setter = request.path_params["setter"]
+        if setter not in _SETTERS:
+            raise unimplemented(setter, "change the document instead.")
+        field = _SETTERS[setter]
+        body = await wire.json_body(request)
+        wanted: Document = {field or "labels": body.get(field or "labels")}
+        return wire.reply(request, self._model.change(self._path(request, "update"), wanted, merge=True))
+
+    async def operation(self, request: Request) -> Response:
+        """Every operation is done: no answer names one that is not."""
+        parent = self._parent(request)
+        name = request.path_params["operation"]
+        done = {"kind": "compute#operation", "name": name, "status": "DONE", "progress": 100}
+        return wire.reply(request, {**done, "selfLink": link(f"{parent}/operations/{name}")})
+
+    def _parent(self, request: Request) -> str:
+        name = f"projects/{self.project(request)['projectId']}"
+        region = request.path_params.get("region")
+        return f"{name}/regions/{region}" if region else f"{name}/global"
+
+    def _permitted(self, request: Request, verb: str) -> tuple[str, str]:
+        parent, collection = self._parent(request), request.path_params["collection"]
+        self.allow(request, f"compute.{kind_of(parent, collection).permission}.{verb}", parent)
+        return parent, collection
+
+    def _path(self, request: Request, verb: str) -> str:
+        parent, collection = self._permitted(request, verb)
+        return f"{parent}/{collection}/{request.path_params['name']}"

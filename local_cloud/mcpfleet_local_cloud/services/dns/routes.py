@@ -1,0 +1,97 @@
+"""Cloud DNS v1 below `/dns/v1/`: parses and renders; `model.py` decides.
+
+The provider sends zones by itself and records through Google's Go client, which takes whatever follows `/dns/` in the
+endpoint for its own (google-apis.md section 0, 4): the prefix is Google's.
+"""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud import wire
+from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.services.dns.model import Dns
+from mcpfleet_local_cloud.services.handlers import Handlers
+from mcpfleet_local_cloud.store import Document
+
+API: Final = "dns.googleapis.com"
+_ZONES: Final = "/dns/v1/projects/{project}/managedZones"
+_ZONE: Final = _ZONES + "/{zone}"
+
+
+def routes(model: Dns, gate: Gate) -> list[BaseRoute]:
+    """The API's routes."""
+    api = _Api(model, gate)
+    return [
+        Route(_ZONES, api.create, methods=["POST"]),
+        Route(_ZONES, api.list, methods=["GET"]),
+        Route(_ZONE, api.get, methods=["GET"]),
+        Route(_ZONE, api.replace, methods=["PUT"]),
+        Route(_ZONE, api.merge, methods=["PATCH"]),
+        Route(_ZONE, api.delete, methods=["DELETE"]),
+        Route(_ZONE + "/rrsets", api.records, methods=["GET"]),
+        Route(_ZONE + "/changes", api.change, methods=["POST"]),
+        Route(_ZONE + "/changes/{change}", api.changed, methods=["GET"]),
+    ]
+
+
+class _Api(Handlers):
+    def __init__(self, model: Dns, gate: Gate) -> None:
+        super().__init__(gate, API)
+        self._model = model
+
+    async def create(self, request: Request) -> Response:
+        parent = self.parent(request)
+        self.allow(request, "dns.managedZones.create", parent)
+        return wire.reply(request, self._model.create(parent, await wire.json_body(request)))
+
+    async def list(self, request: Request) -> Response:
+        parent = self.parent(request)
+        self.allow(request, "dns.managedZones.list", parent)
+        found = self._model.zones(parent)
+        return wire.reply(request, {"kind": "dns#managedZonesListResponse", "managedZones": found})
+
+    async def get(self, request: Request) -> Response:
+        return wire.reply(request, self._model.get(self._zone(request, "dns.managedZones.get")))
+
+    async def replace(self, request: Request) -> Response:
+        path = self._zone(request, "dns.managedZones.update")
+        return wire.reply(request, self._changed(self._model.change(path, await wire.json_body(request), merge=False)))
+
+    async def merge(self, request: Request) -> Response:
+        path = self._zone(request, "dns.managedZones.update")
+        return wire.reply(request, self._changed(self._model.change(path, await wire.json_body(request), merge=True)))
+
+    async def delete(self, request: Request) -> Response:
+        self._model.delete(self._zone(request, "dns.managedZones.delete"))
+        return Response(status_code=204)
+
+    async def records(self, request: Request) -> Response:
+        path = self._zone(request, "dns.resourceRecordSets.list")
+        asked = request.query_params
+        found = self._model.records(path, asked.get("name", ""), asked.get("type", ""))
+        return wire.reply(request, {"kind": "dns#resourceRecordSetsListResponse", "rrsets": found})
+
+    async def change(self, request: Request) -> Response:
+        path = self._zone(request, "dns.changes.create")
+        body = await wire.json_object(request, {"kind", "additions", "deletions", "id", "startTime", "status"})
+        for part, verb in (("additions", "create"), ("deletions", "delete")):
+            if body.get(part):
+                self.allow(request, f"dns.resourceRecordSets.{verb}", path)
+        return wire.reply(request, self._model.apply(path, body))
+
+    async def changed(self, request: Request) -> Response:
+        """Every change is done: no answer names one that is not."""
+        self._model.get(self._zone(request, "dns.changes.get"))
+        return wire.reply(request, {"kind": "dns#change", "id": request.path_params["change"], "status": "done"})
+
+    def _zone(self, request: Request, permission: str) -> str:
+        path = f"{self.parent(request)}/managedZones/{request.path_params['zone']}"
+        self.allow(request, permission, path)
+        return path
+
+    @staticmethod
+    def _changed(zone: Document) -> Document:
+        return {"kind": "dns#operation", "status": "done", "zoneContext": {"newValue": zone}}

@@ -1,0 +1,198 @@
+"""IAM v1 at `/iam/v1/`: parses and renders; `model.py` and `keys.py` decide."""
+
+import asyncio
+import base64
+import json
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud import wire
+from mcpfleet_local_cloud.auth import Caller, Gate
+from mcpfleet_local_cloud.errors import invalid
+from mcpfleet_local_cloud.identity import new_key
+from mcpfleet_local_cloud.policy import Policies, policy_from
+from mcpfleet_local_cloud.services.iam.keys import AccountKeys
+from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
+from mcpfleet_local_cloud.store import Document
+
+API: Final = "iam.googleapis.com"
+_ACCOUNTS: Final = "/iam/v1/projects/{project}/serviceAccounts"
+_ACCOUNT: Final = _ACCOUNTS + "/{account}"
+_EDITABLE: Final = frozenset({"displayName", "description", "etag"})
+_OUTPUT_ONLY: Final = frozenset({"name", "projectId", "uniqueId", "email", "oauth2ClientId", "disabled"})
+_KEY_TYPES: Final = frozenset({"USER_MANAGED", "SYSTEM_MANAGED", "KEY_TYPE_UNSPECIFIED"})
+
+
+def routes(model: ServiceAccounts, keys: AccountKeys, policies: Policies, gate: Gate) -> list[BaseRoute]:
+    """The API's routes."""
+    api = _Accounts(model, policies, gate)
+    key_api = _Keys(model, keys, gate)
+    return [
+        Route(_ACCOUNTS, api.create, methods=["POST"]),
+        Route(_ACCOUNTS, api.list, methods=["GET"]),
+        Route(f"{_ACCOUNT}:getIamPolicy", api.get_policy, methods=["POST"]),
+        Route(f"{_ACCOUNT}:setIamPolicy", api.set_policy, methods=["POST"]),
+        Route(f"{_ACCOUNT}:testIamPermissions", api.test_permissions, methods=["POST"]),
+        Route(f"{_ACCOUNT}:enable", api.enable, methods=["POST"]),
+        Route(f"{_ACCOUNT}:disable", api.disable, methods=["POST"]),
+        Route(f"{_ACCOUNT}/keys", key_api.create, methods=["POST"]),
+        Route(f"{_ACCOUNT}/keys", key_api.list, methods=["GET"]),
+        Route(f"{_ACCOUNT}/keys/{{key}}", key_api.get, methods=["GET"]),
+        Route(f"{_ACCOUNT}/keys/{{key}}", key_api.delete, methods=["DELETE"]),
+        Route(_ACCOUNT, api.get, methods=["GET"]),
+        Route(_ACCOUNT, api.update, methods=["PATCH"]),
+        Route(_ACCOUNT, api.delete, methods=["DELETE"]),
+    ]
+
+
+class _Front:
+    """What the accounts' and the keys' routes share."""
+
+    def __init__(self, model: ServiceAccounts, gate: Gate) -> None:
+        self._model = model
+        self._gate = gate
+
+    def _admit(self, request: Request) -> tuple[Caller, str]:
+        """The caller, and the project's id; `-` stands for the project of the account in the path."""
+        caller = self._gate.caller(request)
+        project: str = request.path_params["project"]
+        if project == "-":
+            domain = str(request.path_params.get("account", "")).partition("@")[2]
+            project = domain.partition(".")[0] or project
+        project = self._gate.project(project)["projectId"]
+        self._gate.require_api(project, API)
+        return caller, project
+
+    def _find(self, request: Request, permission: str) -> Document:
+        """The account in the path, once the caller may; a stranger does not learn whether it exists."""
+        caller, project = self._admit(request)
+        key: str = request.path_params["account"]
+        known = self._model.get(key)
+        resource = known["name"] if known else f"projects/{project}/serviceAccounts/{key}"
+        self._gate.require(caller, permission, resource)
+        return self._model.find(project, key)
+
+
+class _Accounts(_Front):
+    def __init__(self, model: ServiceAccounts, policies: Policies, gate: Gate) -> None:
+        super().__init__(model, gate)
+        self._policies = policies
+
+    async def create(self, request: Request) -> Response:
+        caller, project = self._admit(request)
+        self._gate.require(caller, "iam.serviceAccounts.create", f"projects/{project}")
+        body = await wire.json_object(request, {"accountId", "serviceAccount"})
+        account = _account(body)
+        made = self._model.create(
+            project,
+            wire.text(body, "accountId", required=True),
+            display_name=wire.text(account, "displayName", "service_account"),
+            description=wire.text(account, "description", "service_account"),
+        )
+        return wire.reply(request, made)
+
+    async def list(self, request: Request) -> Response:
+        caller, project = self._admit(request)
+        self._gate.require(caller, "iam.serviceAccounts.list", f"projects/{project}")
+        found = {account["name"]: account for account in self._model.of_project(project)}
+        names, following = wire.page(sorted(found), request, default=20, maximum=100)
+        answer: Document = {"accounts": [found[name] for name in names]} if names else {}
+        if following:
+            answer["nextPageToken"] = following
+        return wire.reply(request, answer)
+
+    async def get(self, request: Request) -> Response:
+        return wire.reply(request, self._find(request, "iam.serviceAccounts.get"))
+
+    async def update(self, request: Request) -> Response:
+        account = self._find(request, "iam.serviceAccounts.update")
+        body = await wire.json_object(request, {"serviceAccount", "updateMask"})
+        changes = _account(body)
+        for field in ("displayName", "description", "etag"):
+            wire.text(changes, field, "service_account")
+        mask = [path for path in wire.text(body, "updateMask").split(",") if path]
+        return wire.reply(request, self._model.update(account, changes, mask))
+
+    async def delete(self, request: Request) -> Response:
+        account = self._find(request, "iam.serviceAccounts.delete")
+        self._model.delete(account)
+        self._policies.delete(account["name"])
+        self._policies.mark_deleted(account["email"], account["uniqueId"])
+        return wire.reply(request, {})
+
+    async def enable(self, request: Request) -> Response:
+        account = self._find(request, "iam.serviceAccounts.enable")
+        await wire.json_object(request, ())
+        self._model.set_disabled(account, disabled=False)
+        return wire.reply(request, {})
+
+    async def disable(self, request: Request) -> Response:
+        account = self._find(request, "iam.serviceAccounts.disable")
+        await wire.json_object(request, ())
+        self._model.set_disabled(account, disabled=True)
+        return wire.reply(request, {})
+
+    async def get_policy(self, request: Request) -> Response:
+        account = self._find(request, "iam.serviceAccounts.getIamPolicy")
+        return wire.reply(request, self._policies.get(account["name"]))
+
+    async def set_policy(self, request: Request) -> Response:
+        account = self._find(request, "iam.serviceAccounts.setIamPolicy")
+        policy = policy_from(await wire.json_object(request, {"policy", "updateMask"}))
+        return wire.reply(request, self._policies.set(account["name"], policy))
+
+    async def test_permissions(self, request: Request) -> Response:
+        caller, project = self._admit(request)
+        account = self._model.find(project, request.path_params["account"])
+        asked = wire.texts(await wire.json_object(request, {"permissions"}), "permissions")
+        held = [one for one in asked if self._policies.allows(caller.email, one, account["name"])]
+        return wire.reply(request, {"permissions": held} if held else {})
+
+
+class _Keys(_Front):
+    def __init__(self, model: ServiceAccounts, keys: AccountKeys, gate: Gate) -> None:
+        super().__init__(model, gate)
+        self._keys = keys
+
+    async def create(self, request: Request) -> Response:
+        account = self._find(request, "iam.serviceAccountKeys.create")
+        body = await wire.json_object(request, {"privateKeyType", "keyAlgorithm"})
+        kind, algorithm = wire.text(body, "privateKeyType"), wire.text(body, "keyAlgorithm")
+        if kind not in {"", "TYPE_UNSPECIFIED", "TYPE_GOOGLE_CREDENTIALS_FILE"}:
+            raise invalid(f"privateKeyType: {kind} is not supported; use TYPE_GOOGLE_CREDENTIALS_FILE.")
+        if algorithm not in {"", "KEY_ALG_UNSPECIFIED", "KEY_ALG_RSA_2048"}:
+            raise invalid(f"keyAlgorithm: {algorithm} is not supported; use KEY_ALG_RSA_2048.")
+        material = await asyncio.to_thread(new_key)
+        key, credentials = self._keys.create(account, material)
+        data = base64.b64encode(json.dumps(credentials, indent=2).encode()).decode()
+        return wire.reply(request, {**key, "privateKeyType": "TYPE_GOOGLE_CREDENTIALS_FILE", "privateKeyData": data})
+
+    async def list(self, request: Request) -> Response:
+        account = self._find(request, "iam.serviceAccountKeys.list")
+        wanted = set(request.query_params.getlist("keyTypes"))
+        if unknown := wanted - _KEY_TYPES:
+            raise invalid(f"keyTypes: {min(unknown)} is no type of key.")
+        # There are no keys that Google would rotate by itself (SYSTEM_MANAGED).
+        found = self._keys.list(account) if not wanted or "USER_MANAGED" in wanted else []
+        return wire.reply(request, {"keys": found} if found else {})
+
+    async def get(self, request: Request) -> Response:
+        account = self._find(request, "iam.serviceAccountKeys.get")
+        return wire.reply(request, self._keys.get(account, request.path_params["key"]))
+
+    async def delete(self, request: Request) -> Response:
+        account = self._find(request, "iam.serviceAccountKeys.delete")
+        self._keys.delete(account, request.path_params["key"])
+        return wire.reply(request, {})
+
+
+def _account(body: Document) -> Document:
+    account = body.get("serviceAccount", {})
+    if not isinstance(account, dict):
+        raise invalid("serviceAccount: must be an object.")
+    fields: Document = {str(name): value for name, value in account.items()}  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+    wire.only(fields, _EDITABLE | _OUTPUT_ONLY, "service_account")
+    return fields

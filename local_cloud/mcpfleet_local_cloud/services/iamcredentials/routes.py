@@ -1,0 +1,100 @@
+"""IAM Credentials v1 at `/iamcredentials/v1/`: generateAccessToken and generateIdToken."""
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud import wire
+from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.identity import LIFETIME, Identity
+from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
+from mcpfleet_local_cloud.store import Document
+
+API: Final = "iamcredentials.googleapis.com"
+_ACCOUNT: Final = "/iamcredentials/v1/projects/{project}/serviceAccounts/{account}"
+_DURATION: Final = re.compile(r"([0-9]{1,9})(?:\.[0-9]{1,9})?s")
+
+
+def routes(
+    identity: Identity,
+    accounts: ServiceAccounts,
+    gate: Gate,
+    clock: Callable[[], float] = time.time,
+) -> list[BaseRoute]:
+    """The API's routes."""
+    api = _Api(identity, accounts, gate, clock)
+    return [
+        Route(f"{_ACCOUNT}:generateAccessToken", api.access_token, methods=["POST"]),
+        Route(f"{_ACCOUNT}:generateIdToken", api.id_token, methods=["POST"]),
+    ]
+
+
+class _Api:
+    def __init__(self, identity: Identity, accounts: ServiceAccounts, gate: Gate, clock: Callable[[], float]) -> None:
+        self._identity = identity
+        self._accounts = accounts
+        self._gate = gate
+        self._clock = clock
+
+    async def access_token(self, request: Request) -> Response:
+        account = self._admit(request, "iam.serviceAccounts.getAccessToken")
+        body = await wire.json_object(request, {"scope", "lifetime", "delegates"})
+        _no_delegates(body)
+        scopes = wire.texts(body, "scope")
+        if not scopes:
+            raise invalid("scope: at least one scope is required.")
+        token, lifetime = self._identity.mint_access_token(
+            email=account["email"], scopes=scopes, lifetime=_lifetime(wire.text(body, "lifetime"))
+        )
+        expires = datetime.fromtimestamp(int(self._clock()) + lifetime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return wire.reply(request, {"accessToken": token, "expireTime": expires})
+
+    async def id_token(self, request: Request) -> Response:
+        account = self._admit(request, "iam.serviceAccounts.getOpenIdToken")
+        body = await wire.json_object(request, {"audience", "includeEmail", "delegates", "useEmailAzp"})
+        _no_delegates(body)
+        if body.get("useEmailAzp"):
+            raise unimplemented("useEmailAzp", "the claim azp is the account's unique id.")
+        token = self._identity.mint_id_token(
+            email=account["email"],
+            subject=account["uniqueId"],
+            audience=wire.text(body, "audience", required=True),
+            include_email=body.get("includeEmail") is True,
+        )
+        return wire.reply(request, {"token": token})
+
+    def _admit(self, request: Request, permission: str) -> Document:
+        caller = self._gate.caller(request)
+        if request.path_params["project"] != "-":
+            raise invalid("name: the project must be given as '-'.")
+        key: str = request.path_params["account"]
+        known = self._accounts.get(key)
+        resource = known["name"] if known else f"projects/-/serviceAccounts/{key}"
+        if known:
+            self._gate.require_api(known["projectId"], API)
+        self._gate.require(caller, permission, resource)
+        account = self._accounts.find("-", key)
+        if account.get("disabled"):
+            raise GoogleError("FAILED_PRECONDITION", f"Service account {account['email']} is disabled.")
+        return account
+
+
+def _no_delegates(body: Document) -> None:
+    if body.get("delegates"):
+        raise unimplemented("delegates", "ask for the account itself.")
+
+
+def _lifetime(text: str) -> int:
+    if not text:
+        return LIFETIME
+    match = _DURATION.fullmatch(text)
+    if match is None or not 0 < int(match[1]) <= LIFETIME:
+        raise invalid(f"lifetime: {text!r} is not a duration from 1s to {LIFETIME}s.")
+    return int(match[1])

@@ -1,0 +1,60 @@
+"""Identity-Aware Proxy v1 below `/iap/v1/`: parses and renders; `model.py` decides."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud import wire
+from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.policy import Policies
+from mcpfleet_local_cloud.published import PATH, Keys
+from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
+from mcpfleet_local_cloud.services.iap.model import Iap
+
+API: Final = "iap.googleapis.com"
+_SERVICE: Final = "/iap/v1/projects/{project}/iap_web/{kind}/services/{service}"
+
+
+def routes(model: Iap, keys: Keys, policies: Policies, gate: Gate) -> list[BaseRoute]:
+    """The API's routes."""
+    api = _Api(model, gate)
+
+    async def public_key(_request: Request) -> Response:
+        return JSONResponse(keys.jwks())
+
+    return [
+        *PolicyMethods(api.named, policies, gate).routes(_SERVICE, get="POST"),
+        Route(_SERVICE + ":iapSettings", api.get, methods=["GET"]),
+        Route(_SERVICE + ":iapSettings", api.update, methods=["PATCH"]),
+        Route(PATH, public_key, methods=["GET"]),
+    ]
+
+
+class _Api(Handlers):
+    def __init__(self, model: Iap, gate: Gate) -> None:
+        super().__init__(gate, API)
+        self._model = model
+
+    def named(self, request: Request, verb: str) -> str:
+        """The full name of the path's resource, where the caller may do *verb* to its policy."""
+        name = self._name(request)
+        if verb:
+            self.allow(request, f"iap.webServices.{verb}", name)
+        return name
+
+    async def get(self, request: Request) -> Response:
+        name = self._name(request)
+        self.allow(request, "iap.webServices.getSettings", name)
+        return wire.reply(request, self._model.get(name))
+
+    async def update(self, request: Request) -> Response:
+        name = self._name(request)
+        self.allow(request, "iap.webServices.updateSettings", name)
+        body = await wire.json_object(request, {"name", "accessSettings", "applicationSettings"})
+        return wire.reply(request, self._model.update(name, body))
+
+    def _name(self, request: Request) -> str:
+        project = self.project(request)["projectId"]
+        return f"projects/{project}/iap_web/{request.path_params['kind']}/services/{request.path_params['service']}"

@@ -1,0 +1,92 @@
+"""Network Services v1 below `/networkservices/v1/`: parses and renders; `model.py` decides."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud import wire
+from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.errors import invalid
+from mcpfleet_local_cloud.operations import Operations
+from mcpfleet_local_cloud.services.handlers import Handlers
+from mcpfleet_local_cloud.services.networkservices.model import COLLECTIONS, FIELDS, OUTPUTS, NetworkServices
+
+API: Final = "networkservices.googleapis.com"
+_PLACE: Final = "/networkservices/v1/projects/{project}/locations/{location}"
+_PARAMETERS: Final = {"meshes": "meshId", "httpRoutes": "httpRouteId"}
+
+
+def routes(model: NetworkServices, operations: Operations, gate: Gate) -> list[BaseRoute]:
+    """The API's routes."""
+    found: list[BaseRoute] = []
+    for collection in COLLECTIONS:
+        api = _Api(model, operations, gate, collection)
+        one = f"{_PLACE}/{collection}/{{name}}"
+        found += [
+            Route(f"{_PLACE}/{collection}", api.create, methods=["POST"]),
+            Route(f"{_PLACE}/{collection}", api.list, methods=["GET"]),
+            Route(one, api.get, methods=["GET"]),
+            Route(one, api.update, methods=["PATCH"]),
+            Route(one, api.delete, methods=["DELETE"]),
+        ]
+    operation = _Api(model, operations, gate, "meshes").operation
+    return [*found, Route(_PLACE + "/operations/{operation}", operation, methods=["GET"])]
+
+
+class _Api(Handlers):
+    """One collection."""
+
+    def __init__(self, model: NetworkServices, operations: Operations, gate: Gate, collection: str) -> None:
+        super().__init__(gate, API)
+        self._model = model
+        self._operations = operations
+        self._collection = collection
+        self._kind = COLLECTIONS[collection]
+
+    async def create(self, request: Request) -> Response:
+        parent = self._place(request)
+        self._may(request, "create", parent)
+        path = f"{parent}/{self._collection}/{request.query_params.get(_PARAMETERS[self._collection], '')}"
+        body = await wire.json_object(request, FIELDS[self._kind] | OUTPUTS)
+        return wire.reply(request, self._operations.done(parent, self._model.create(self._kind, path, body)))
+
+    async def list(self, request: Request) -> Response:
+        parent = self._place(request)
+        self._may(request, "list", parent)
+        found = self._model.all(self._kind, f"{parent}/{self._collection}/")
+        return wire.reply(request, {self._collection: found} if found else {})
+
+    async def get(self, request: Request) -> Response:
+        return wire.reply(request, self._model.get(self._kind, self._path(request, "get")))
+
+    async def update(self, request: Request) -> Response:
+        path = self._path(request, "update")
+        mask = [field for field in request.query_params.get("updateMask", "").split(",") if field]
+        body = await wire.json_object(request, FIELDS[self._kind] | OUTPUTS)
+        changed = self._model.change(self._kind, path, body, mask)
+        return wire.reply(request, self._operations.done(self._place(request), changed))
+
+    async def delete(self, request: Request) -> Response:
+        self._model.delete(self._kind, self._path(request, "delete"))
+        return wire.reply(request, self._operations.done(self._place(request), {}))
+
+    async def operation(self, request: Request) -> Response:
+        parent = self._place(request)
+        self.allow(request, "networkservices.operations.get", parent)
+        return wire.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
+
+    def _place(self, request: Request) -> str:
+        parent = self.parent(request)
+        if not parent.endswith("/locations/global"):
+            raise invalid(f"{parent}: {self._collection} are in locations/global.")
+        return parent
+
+    def _path(self, request: Request, verb: str) -> str:
+        path = f"{self._place(request)}/{self._collection}/{request.path_params['name']}"
+        self._may(request, verb, path)
+        return path
+
+    def _may(self, request: Request, verb: str, resource: str) -> None:
+        self.allow(request, f"networkservices.{self._collection}.{verb}", resource)

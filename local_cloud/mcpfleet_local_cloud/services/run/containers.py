@@ -1,0 +1,202 @@
+"""What Cloud Run refuses in one container of a template, in its own words (google-apis.md section 3.1)."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from mcpfleet_local_cloud.services.run.quantities import GI, MI, quantity
+from mcpfleet_local_cloud.store import Document
+
+Violation = tuple[str, str]
+"""The field's path in protobuf spelling, and the sentence."""
+
+CONTAINER_LIMIT: Final = 10
+RESERVED_ENV: Final = frozenset({"PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION"})
+_ENV_LIMIT: Final = 32768
+_PORT_LIMIT: Final = 65535
+_IMAGE = re.compile(
+    r"(?P<host>[a-zA-Z0-9.-]+(?::\d{1,5})?/)?[a-z0-9]+(?:(?:[._-]+|/)[a-z0-9]+)*(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_HOSTED = re.compile(r"([a-z0-9-]+\.)?gcr\.io|([a-z0-9-]+-)?docker\.pkg\.dev|docker\.io")
+SECRET_NAME = re.compile(r"(?:projects/[a-z0-9-]{1,63}/secrets/)?[a-zA-Z0-9_-]{1,255}")
+SECRET_VERSION = re.compile(r"[a-zA-Z0-9_-]{1,63}")
+_HEADER = re.compile(r"[A-Za-z0-9-]+")
+_CPU_STEPS: Final = (1, 2, 4, 6, 8)
+_SMALLEST_CPU: Final = 0.08
+# Memory that goes with a number of CPUs: https://cloud.google.com/run/docs/configuring/services/memory-limits
+_MEMORY: Final = (
+    (0.499, 128 * MI, 512 * MI),
+    (0.999, 128 * MI, GI),
+    (1, 128 * MI, 4 * GI),
+    (2, 128 * MI, 8 * GI),
+    (4, 2 * GI, 16 * GI),
+    (6, 4 * GI, 24 * GI),
+    (8, 4 * GI, 32 * GI),
+)
+_PROBE_LIMITS: Final = {"startup_probe": 240, "liveness_probe": 3600, "readiness_probe": 300}
+
+
+def container_violations(
+    path: str, container: Document, registries: frozenset[str], *, beside: bool = False
+) -> Iterator[Violation]:
+    """Every violation in the container at *path*.
+
+    Args:
+        path: Where it stands in the request.
+        container: The container.
+        registries: Allowed besides Google's.
+        beside: Whether it is a sidecar: PORT is set for the container that takes requests alone ("Container runtime
+            contract"), and Google's own example of a proxy before a server gives that server another.
+    """
+    yield from _image(f"{path}.image", container.get("image", ""), registries)
+    reserved = RESERVED_ENV - {"PORT"} if beside else RESERVED_ENV
+    yield from _environment(f"{path}.env", container.get("env", []), reserved)
+    yield from _ports(f"{path}.ports", container.get("ports", []))
+    yield from _resources(f"{path}.resources.limits", container.get("resources", {}).get("limits", {}))
+    for field, name in (
+        ("startupProbe", "startup_probe"),
+        ("livenessProbe", "liveness_probe"),
+        ("readinessProbe", "readiness_probe"),
+    ):
+        if field in container:
+            yield from _probe(path, name, container[field])
+    for field in ("command", "args"):
+        if any("\0" in word for word in container.get(field, [])):
+            yield f"{path}.{field}", "must not contain a NUL character: no program can be given one."
+
+
+def _image(path: str, image: str, registries: frozenset[str]) -> Iterator[Violation]:
+    if not image:
+        yield path, "must provide an image name to deploy."
+        return
+    found = _IMAGE.fullmatch(image)
+    if found is None:
+        yield path, "must be a container image path in the form [hostname/]repo-path[:tag and/or @digest]."
+        return
+    host = (found["host"] or "").removesuffix("/")
+    named = "." in host or ":" in host or host == "localhost"
+    if named and host not in registries and not _HOSTED.fullmatch(host):
+        yield (
+            path,
+            (
+                "must be a container image path: Expected an image path like [host/]repo-path[:tag and/or @digest], "
+                f"where host is one of [region.]gcr.io, [region-]docker.pkg.dev or docker.io but obtained {image}."
+            ),
+        )
+
+
+def _environment(path: str, variables: Sequence[Document], names: frozenset[str]) -> Iterator[Violation]:
+    reserved = [one["name"] for one in variables if one.get("name") in names]
+    if reserved:
+        yield (
+            path,
+            (
+                f"The following reserved env names were provided: {', '.join(reserved)}. "
+                "These values are automatically set by the system."
+            ),
+        )
+    for index, variable in enumerate(variables):
+        name, value = variable.get("name", ""), variable.get("value", "")
+        if not name or "=" in name or "\0" in name:
+            yield f"{path}[{index}].name", "must not be empty and must not contain '=' or NUL."
+        if len(name) > _ENV_LIMIT:
+            yield f"{path}[{index}].name", f"length cannot exceed {_ENV_LIMIT}."
+        if "valueSource" in variable:
+            selector: Document = variable["valueSource"].get("secretKeyRef", {})
+            where = f"{path}[{index}].value_source.secret_key_ref"
+            yield from secret_violations(where, selector.get("secret", ""), selector.get("version") or "latest")
+        if len(value.encode()) > _ENV_LIMIT:
+            yield f"{path}[{index}].value", f"length cannot exceed {_ENV_LIMIT} bytes."
+        if "\0" in value:
+            yield f"{path}[{index}].value", "must not contain a NUL character: no program can be given one."
+
+
+def secret_violations(path: str, secret: str, version: str) -> Iterator[Violation]:
+    """What is wrong with a reference to a version of a secret."""
+    if not SECRET_NAME.fullmatch(secret):
+        yield f"{path}.secret", "must be {secret_name}, or projects/{project}/secrets/{secret_name}."
+    if not SECRET_VERSION.fullmatch(version):
+        yield f"{path}.version", "must be 'latest', an integer or an alias."
+
+
+def _ports(path: str, ports: Sequence[Document]) -> Iterator[Violation]:
+    if len(ports) > 1:
+        yield path, "ports should contain 0 or 1 port."
+    for index, port in enumerate(ports):
+        if port.get("name", "") not in ("", "http1", "h2c"):
+            yield f"{path}[{index}].name", "must be one of empty, 'http1' or 'h2c'."
+        if not 0 <= port.get("containerPort", 0) <= _PORT_LIMIT:
+            yield f"{path}[{index}].container_port", "must be 0 (unset) or between 1 and 65535."
+
+
+def _resources(path: str, limits: dict[str, str]) -> Iterator[Violation]:
+    unknown = sorted(set(limits) - {"cpu", "memory", "nvidia.com/gpu"})
+    if unknown:
+        yield path, f"only 'cpu', 'memory' and 'nvidia.com/gpu' limits are supported, not {unknown}."
+    amounts: dict[str, float] = {}
+    for field, default in (("cpu", "1"), ("memory", "512Mi")):
+        amount = quantity(limits.get(field) or default)
+        if amount is None:
+            yield f"{path}.{field}", f"Could not parse Quantity '{limits[field]}'."
+        else:
+            amounts[field] = amount
+    if len(amounts) == 2 and "nvidia.com/gpu" not in limits:
+        yield from _sizes(path, amounts["cpu"], amounts["memory"])
+
+
+def _sizes(path: str, cpu: float, memory: float) -> Iterator[Violation]:
+    if not (_SMALLEST_CPU <= cpu <= 1 or cpu in _CPU_STEPS):
+        yield (
+            f"{path}.cpu",
+            "Invalid value specified for container cpu. Must be equal to one of [.08-1], 1.0, 2.0, 4.0, 6.0, 8.0",
+        )
+        return
+    least, most = next((low, high) for upto, low, high in _MEMORY if cpu <= upto)
+    if not least <= memory <= most:
+        yield (
+            f"{path}.memory",
+            (
+                f"Invalid value specified for container memory. For {cpu} CPU, memory must be between "
+                f"{_binary(least)} and {_binary(most)} inclusive."
+            ),
+        )
+
+
+def _binary(size: int) -> str:
+    return f"{size // GI}Gi" if size % GI == 0 else f"{size // MI}Mi"
+
+
+def _probe(container: str, name: str, probe: Document) -> Iterator[Violation]:
+    path, limit = f"{container}.{name}", _PROBE_LIMITS[name]
+    kind = name.removesuffix("_probe")
+    actions = [action for action in ("httpGet", "tcpSocket", "grpc") if action in probe]
+    if not actions:
+        yield path, "Exactly one probe action must be set: http_get, tcp_socket or grpc."
+    if "tcpSocket" in actions and kind != "startup":
+        yield path, f"Cloud Run does not support TCP socket in {kind} probe."
+    delay = probe.get("initialDelaySeconds", 0)
+    if kind == "readiness" and delay:
+        yield f"{path}.initial_delay_seconds", "Initial delay is not supported for readiness probe."
+    elif not 0 <= delay <= limit:
+        yield path, f"initial_delay_seconds must be a number between 0 and {limit}."
+    for field, spelled in (("periodSeconds", "period_seconds"), ("timeoutSeconds", "timeout_seconds")):
+        if not 0 <= probe.get(field, 0) <= limit:
+            yield path, f"{spelled} must be a number between 0 and {limit}."
+    if probe.get("failureThreshold", 1) < 0:
+        yield f"{path}.failure_threshold", "Must be a positive number if set."
+    for action in actions:
+        if not 0 <= probe[action].get("port", 0) <= _PORT_LIMIT:
+            yield f"{path}.port", "if specified, must be between 1 and 65535."
+    yield from _http_get(f"{path}.http_get", probe.get("httpGet", {}))
+
+
+def _http_get(path: str, action: Document) -> Iterator[Violation]:
+    target = action.get("path") or "/"
+    if not target.startswith("/") or not target.isascii() or not target.isprintable() or " " in target:
+        yield f"{path}.path", "must be an absolute path of printable ASCII characters."
+    for index, header in enumerate(action.get("httpHeaders", [])):
+        where = f"{path}.http_headers[{index}]"
+        if not _HEADER.fullmatch(header.get("name", "")):
+            yield f"{where}.name", "a valid HTTP header must consist of alphanumeric characters or '-'."
+        if any(char in "\r\n\0" for char in header.get("value", "")):
+            yield f"{where}.value", "must not contain a line break or NUL."

@@ -1,0 +1,104 @@
+"""Where a service lives: projects, Cloud Run's regions, and the full names made of them."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from mcpfleet_local_cloud.errors import GoogleError, unimplemented
+
+REGIONS: Final = (
+    "africa-south1",
+    "asia-east1",
+    "asia-east2",
+    "asia-northeast1",
+    "asia-northeast2",
+    "asia-northeast3",
+    "asia-south1",
+    "asia-south2",
+    "asia-southeast1",
+    "asia-southeast2",
+    "asia-southeast3",
+    "australia-southeast1",
+    "australia-southeast2",
+    "europe-central2",
+    "europe-north1",
+    "europe-north2",
+    "europe-southwest1",
+    "europe-west1",
+    "europe-west10",
+    "europe-west12",
+    "europe-west2",
+    "europe-west3",
+    "europe-west4",
+    "europe-west6",
+    "europe-west8",
+    "europe-west9",
+    "me-central1",
+    "me-central2",
+    "me-west1",
+    "northamerica-northeast1",
+    "northamerica-northeast2",
+    "northamerica-south1",
+    "southamerica-east1",
+    "southamerica-west1",
+    "us-central1",
+    "us-east1",
+    "us-east4",
+    "us-east5",
+    "us-south1",
+    "us-west1",
+    "us-west2",
+    "us-west3",
+    "us-west4",
+)
+"""Every region of Cloud Run (cloud.google.com/run/docs/locations)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A project and a region of Cloud Run that exists.
+
+    Raises:
+        GoogleError: PERMISSION_DENIED for an unknown region, as Google says it; INVALID_ARGUMENT for the wildcard;
+            UNIMPLEMENTED for `global`, where multi-region services live.
+    """
+
+    project: str
+    number: int
+    region: str
+
+    def __post_init__(self) -> None:
+        if self.region == "-":
+            raise GoogleError("INVALID_ARGUMENT", f"Location '-' is not allowed in '{self}': name one region.")
+        if self.region == "global":
+            raise unimplemented("multiRegionSettings", "a service lives in one region here; name a region.")
+        if self.region not in REGIONS:
+            raise GoogleError(
+                "PERMISSION_DENIED", f"Permission denied on 'locations/{self.region}' (or it may not exist)."
+            )
+
+    def __str__(self) -> str:
+        return f"projects/{self.project}/locations/{self.region}"
+
+    def service(self, short: str) -> str:
+        """The full name of a service here."""
+        return f"{self}/services/{short}"
+
+
+def parts(full_name: str) -> tuple[str, str, str]:
+    """Project, region and short name of the service with that full name (also of one of its revisions)."""
+    _, project, _, region, _, service = full_name.split("/")[:6]
+    return project, region, service
+
+
+def short(full_name: str) -> str:
+    """The last part of a full name."""
+    return full_name.rpartition("/")[2]
+
+
+def missing(full_name: str, kind: str = "SERVICE") -> GoogleError:
+    """Google's words for a service (or a REVISION) that is not there."""
+    project, region, _ = parts(full_name)
+    return GoogleError(
+        "NOT_FOUND",
+        f"Resource '{short(full_name)}' of kind '{kind}' in region '{region}' in project '{project}' does not exist.",
+    )

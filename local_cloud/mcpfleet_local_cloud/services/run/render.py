@@ -1,0 +1,110 @@
+"""Google's documents of a service and of a revision, complete, from what the model remembers."""
+
+import hashlib
+from typing import Final
+from urllib.parse import quote
+
+from mcpfleet_local_cloud.services.run.defaults import TRAFFIC_LATEST
+from mcpfleet_local_cloud.services.run.places import parts
+from mcpfleet_local_cloud.store import Document
+
+SERVICE_TYPE: Final = "type.googleapis.com/google.cloud.run.v2.Service"
+REVISION_TYPE: Final = "type.googleapis.com/google.cloud.run.v2.Revision"
+# Fields of a template that a revision shows as its own.
+_OF_TEMPLATE: Final = (
+    "labels",
+    "annotations",
+    "scaling",
+    "timeout",
+    "serviceAccount",
+    "executionEnvironment",
+    "maxInstanceRequestConcurrency",
+    "volumes",
+    "vpcAccess",
+    "sessionAffinity",
+    "client",
+    "clientVersion",
+)
+
+
+def service_etag(record: Document) -> str:
+    """Changes with every change that a caller makes, and not while the cloud works on it."""
+    return _etag(record["uid"], str(record["generation"]))
+
+
+def deterministic_host(record: Document) -> str:
+    """The host name that Google derives from service, project number and region."""
+    _, region, service = parts(record["name"])
+    return f"{service}-{record['projectNumber']}.{region}.run.app"
+
+
+def urls(record: Document, uri: str) -> list[str]:
+    """Every default URL of the service; the first is *uri*, where it really answers (left out where it is "")."""
+    if record["spec"].get("defaultUriDisabled"):
+        return []
+    deterministic = f"https://{deterministic_host(record)}"
+    return [uri, deterministic] if uri else [deterministic]
+
+
+def service(record: Document, uri: str) -> Document:
+    """The service's document; *uri* is its address on this machine, "" where none was given yet."""
+    document: Document = {
+        **record["spec"],
+        "name": record["name"],
+        "uid": record["uid"],
+        "generation": str(record["generation"]),
+        "createTime": record["createTime"],
+        "updateTime": record["updateTime"],
+        "creator": record["creator"],
+        "lastModifier": record["lastModifier"],
+        "reconciling": bool(record.get("pending") or record.get("deleting")),
+        "conditions": record["conditions"],
+        "terminalCondition": record["terminalCondition"],
+        "etag": service_etag(record),
+    }
+    if uri and (every := urls(record, uri)):
+        document |= {"uri": uri, "urls": every}
+    if record["observedGeneration"]:
+        document["observedGeneration"] = str(record["observedGeneration"])
+        document["trafficStatuses"] = [{"type": TRAFFIC_LATEST, "percent": 100}]
+    for field in ("latestReadyRevision", "latestCreatedRevision"):
+        if record.get(field):
+            document[field] = record[field]
+    if record.get("deleting"):
+        document["deleteTime"] = record["deleting"]["time"]
+    return document
+
+
+def revision(record: Document) -> Document:
+    """The revision's document."""
+    project, _, service_id = parts(record["name"])
+    template: Document = record["template"]
+    short = record["name"].rpartition("/")[2]
+    containers: list[Document] = [dict(container) for container in template["containers"]]
+    for container, digest in zip(containers, record.get("digests") or [], strict=False):
+        container["image"] = digest
+    query = (
+        f'resource.type="cloud_run_revision"\nresource.labels.service_name="{service_id}"\n'
+        f'resource.labels.revision_name="{short}"'
+    )
+    return {
+        **{field: template[field] for field in _OF_TEMPLATE if field in template},
+        "name": record["name"],
+        "uid": record["uid"],
+        "generation": "1",
+        "observedGeneration": "1",
+        "createTime": record["createTime"],
+        "updateTime": record["updateTime"],
+        "creator": record["creator"],
+        "launchStage": record["launchStage"],
+        "service": service_id,
+        "containers": containers,
+        "reconciling": record["state"] in ("starting", "retiring"),
+        "conditions": record["conditions"],
+        "logUri": f"https://console.cloud.google.com/logs/viewer?project={project}&advancedFilter={quote(query)}",
+        "etag": _etag(record["uid"], record["state"]),
+    }
+
+
+def _etag(*parts_: str) -> str:
+    return f'"{hashlib.sha256("/".join(parts_).encode()).hexdigest()[:22]}"'

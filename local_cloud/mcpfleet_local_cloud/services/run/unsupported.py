@@ -1,0 +1,145 @@
+"""Fields that Cloud Run honours and one machine cannot yet: refused by name, never ignored.
+
+Looked at after `validation`, so that a mistake is reported as Google reports it first.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from mcpfleet_local_cloud.errors import unimplemented
+from mcpfleet_local_cloud.services.run.quantities import seconds
+from mcpfleet_local_cloud.shapes import as_list, as_object
+from mcpfleet_local_cloud.store import Document
+
+_SERVICE: Final = {
+    "binaryAuthorization": "no policy checks images here.",
+    "multiRegionSettings": "a service lives in one region here.",
+    "buildConfig": "nothing is built from source here; build an image and name it.",
+    "sshEnabled": "use `docker exec` on this machine.",
+}
+_TEMPLATE: Final = {
+    "encryptionKey": "there is no Cloud KMS here.",
+    "encryptionKeyRevocationAction": "there is no Cloud KMS here.",
+    "encryptionKeyShutdownDuration": "there is no Cloud KMS here.",
+    "nodeSelector": "there is no GPU here.",
+    "gpuZonalRedundancyDisabled": "there is no GPU here.",
+    "workloadIdentityConfig": "there are no workload identities of agents here.",
+}
+_VOLUME: Final = {
+    "cloudSqlInstance": "there is no Cloud SQL here.",
+    "nfs": "there is no NFS server here.",
+}
+_SCALING: Final = {
+    "cpuUtilization": "instances are added by concurrency alone.",
+    "concurrencyUtilization": "instances are added when all are full.",
+}
+_CONTAINER: Final = {
+    "workingDir": "set WORKDIR in the image.",
+    "baseImageUri": "base images are not updated automatically.",
+    "sourceCode": "nothing is built from source here; build an image and name it.",
+    "sandboxLauncher": "there are no sandboxes here.",
+}
+
+
+def prune(value: Any) -> Any:
+    """*value* without what protobuf calls default values: what Google stores when a caller sends it."""
+    fields = as_object(value)
+    if fields is not None:
+        kept = {name: prune(one) for name, one in fields.items()}
+        return {name: one for name, one in kept.items() if one}
+    items = as_list(value)
+    return value if items is None else [prune(item) for item in items]
+
+
+def check(service: Document) -> None:
+    """Refuse the first field of *service* that is set and cannot be honoured.
+
+    Raises:
+        GoogleError: UNIMPLEMENTED, with the field's path.
+    """
+    for path, why in _found(service):
+        raise unimplemented(path, why)
+
+
+def _found(service: Document) -> Iterator[tuple[str, str]]:
+    yield from _set(service, _SERVICE, "service")
+    template: Document = service["template"]
+    yield from _set(template, _TEMPLATE, "service.template")
+    yield from _set(template.get("scaling", {}), _SCALING, "service.template.scaling")
+    if template.get("vpcAccess", {}).get("connector"):
+        yield "service.template.vpcAccess.connector", "there are no connectors here; use networkInterfaces."
+    yield from _values(service, template)
+    yield from _traffic(service)
+    containers: list[Document] = template["containers"]
+    yield from _volumes(template)
+    for index, container in enumerate(containers):
+        yield from _container(container, f"service.template.containers[{index}]")
+
+
+def _set(holder: Document, refusals: dict[str, str], path: str) -> Iterator[tuple[str, str]]:
+    for field, why in refusals.items():
+        if prune(holder.get(field)):
+            yield f"{path}.{field}", why
+
+
+def _values(service: Document, template: Document) -> Iterator[tuple[str, str]]:
+    if service.get("ingress") == "INGRESS_TRAFFIC_NONE":
+        yield "service.ingress", "a service without any ingress would have nothing to do here."
+    if service.get("launchStage") == "ALPHA":
+        yield "service.launchStage", "no preview feature of this stage exists here; use BETA or GA."
+    scaling = service.get("scaling", {})
+    if scaling.get("scalingMode") == "MANUAL" and not scaling.get("manualInstanceCount"):
+        yield "service.scaling.manualInstanceCount", "a service cannot be disabled by 0 instances here; delete it."
+    if service.get("functionalType") == "FUNCTIONAL_TYPE_AGENT":
+        yield "service.functionalType", "agents need a workload identity here that does not exist; use another type."
+    if 0 < seconds(template.get("timeout", "0s")) < 1:
+        yield "service.template.timeout", "time is kept in whole seconds; use 1s or more."
+
+
+def _traffic(service: Document) -> Iterator[tuple[str, str]]:
+    for index, target in enumerate(service.get("traffic", [])):
+        path = f"service.traffic[{index}]"
+        if target.get("tag"):
+            yield f"{path}.tag", "revisions have no URLs of their own here."
+        if target.get("revision"):
+            yield f"{path}.revision", "all requests go to the latest ready revision."
+        if target.get("percent") != 100:
+            yield f"{path}.percent", "all requests go to the latest ready revision."
+
+
+def _volumes(template: Document) -> Iterator[tuple[str, str]]:
+    memory = set[str]()
+    for index, volume in enumerate(template.get("volumes", [])):
+        path = f"service.template.volumes[{index}]"
+        for field, why in _VOLUME.items():
+            if field in volume:
+                yield f"{path}.{field}", why
+        if "emptyDir" in volume:
+            memory.add(volume.get("name", ""))
+            if volume["emptyDir"].get("medium") == "DISK":
+                yield f"{path}.emptyDir.medium", "no disk is set aside for an instance here; use MEMORY."
+        if volume.get("gcs", {}).get("mountOptions"):
+            yield (
+                f"{path}.gcs.mountOptions",
+                "the bucket is a folder here, and nothing reads Cloud Storage FUSE's options.",
+            )
+    for index, container in enumerate(template["containers"]):
+        for number, mount in enumerate(container.get("volumeMounts", [])):
+            if mount.get("subPath") and mount.get("name", "") in memory:
+                path = f"service.template.containers[{index}].volumeMounts[{number}].subPath"
+                yield path, "a new volume in memory has no folder to mount; mount it whole."
+
+
+def _container(container: Document, path: str) -> Iterator[tuple[str, str]]:
+    # Not pruned: a probe or a source that says nothing but its kind is there, and means something.
+    for field, why in _CONTAINER.items():
+        if container.get(field):
+            yield f"{path}.{field}", why
+    if container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu"):
+        yield f"{path}.resources.limits.nvidia.com/gpu", "there is no GPU here."
+    for index, port in enumerate(container.get("ports", [])):
+        if port.get("name") == "h2c":
+            yield f"{path}.ports[{index}].name", "containers are spoken to in HTTP/1; use http1."
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        if "grpc" in container.get(probe, {}):
+            yield f"{path}.{probe}.grpc", "probes speak HTTP or TCP here."

@@ -1,0 +1,6 @@
+"""Secret Manager v1: secrets, their versions, who may read them."""
+
+from mcpfleet_local_cloud.services.secretmanager.model import SecretManager
+from mcpfleet_local_cloud.services.secretmanager.routes import routes
+
+__all__ = ["SecretManager", "routes"]

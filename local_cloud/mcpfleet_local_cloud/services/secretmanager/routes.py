@@ -1,0 +1,144 @@
+"""Secret Manager v1 below `/secretmanager/v1/`: parses and renders; `model.py` decides.
+
+The handler of `:access` gives out a value, and nothing else does; no handler logs a body.
+"""
+
+import base64
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud import wire
+from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.checksums import crc32c
+from mcpfleet_local_cloud.errors import GoogleError, invalid
+from mcpfleet_local_cloud.policy import Policies
+from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
+from mcpfleet_local_cloud.services.secretmanager.model import FIELDS, SecretManager
+from mcpfleet_local_cloud.store import Document
+
+API: Final = "secretmanager.googleapis.com"
+_PROJECT: Final = "/secretmanager/v1/projects/{project}"
+_SECRET: Final = _PROJECT + "/secrets/{secret}"
+_VERSION: Final = _SECRET + "/versions/{version}"
+_PAGE: Final = 25000
+
+
+def routes(model: SecretManager, policies: Policies, gate: Gate) -> list[BaseRoute]:
+    """The API's routes."""
+    api = _Api(model, policies, gate)
+    return [
+        Route(_PROJECT + "/secrets", api.create, methods=["POST"]),
+        Route(_PROJECT + "/secrets", api.list, methods=["GET"]),
+        *PolicyMethods(api.named, policies, gate).routes(_SECRET),
+        Route(_SECRET + ":addVersion", api.add_version, methods=["POST"]),
+        Route(_SECRET, api.get, methods=["GET"]),
+        Route(_SECRET, api.update, methods=["PATCH"]),
+        Route(_SECRET, api.delete, methods=["DELETE"]),
+        Route(_SECRET + "/versions", api.versions, methods=["GET"]),
+        Route(_VERSION + ":access", api.access, methods=["GET"]),
+        Route(_VERSION + ":enable", api.enable, methods=["POST"]),
+        Route(_VERSION + ":disable", api.disable, methods=["POST"]),
+        Route(_VERSION + ":destroy", api.destroy, methods=["POST"]),
+        Route(_VERSION, api.version, methods=["GET"]),
+    ]
+
+
+class _Api(Handlers):
+    def __init__(self, model: SecretManager, policies: Policies, gate: Gate) -> None:
+        super().__init__(gate, API)
+        self._model = model
+        self._policies = policies
+
+    def named(self, request: Request, verb: str) -> str:
+        """The full name of the path's secret, where the caller may do *verb* to it; it exists."""
+        name = self._name(request)
+        if verb:
+            self.allow(request, f"secretmanager.secrets.{verb}", name)
+        self._model.get(name)
+        return name
+
+    async def create(self, request: Request) -> Response:
+        parent = self.parent(request)
+        secret_id = request.query_params.get("secretId") or request.query_params.get("secret_id", "")
+        self.allow(request, "secretmanager.secrets.create", parent)
+        body = await wire.json_object(request, FIELDS)
+        return wire.reply(request, self._model.create(parent.partition("/")[2], secret_id, body))
+
+    async def list(self, request: Request) -> Response:
+        parent = self.parent(request)
+        self.allow(request, "secretmanager.secrets.list", parent)
+        return wire.reply(request, _page(request, "secrets", self._model.secrets(parent.partition("/")[2])))
+
+    async def get(self, request: Request) -> Response:
+        return wire.reply(request, self._model.get(self.named(request, "get")))
+
+    async def update(self, request: Request) -> Response:
+        name = self.named(request, "update")
+        mask = [path for path in request.query_params.get("updateMask", "").split(",") if path]
+        if not mask:
+            raise invalid("update_mask: must name the fields to change.")
+        return wire.reply(request, self._model.update(name, await wire.json_object(request, FIELDS), mask))
+
+    async def delete(self, request: Request) -> Response:
+        name = self.named(request, "delete")
+        self._model.delete(name, request.query_params.get("etag", ""))
+        self._policies.delete(name)
+        return wire.reply(request, {})
+
+    async def add_version(self, request: Request) -> Response:
+        name = self._name(request)
+        self.allow(request, "secretmanager.versions.add", name)
+        body = await wire.json_object(request, {"payload"})
+        return wire.reply(request, self._model.add_version(name, body.get("payload")))
+
+    async def versions(self, request: Request) -> Response:
+        name = self._name(request)
+        self.allow(request, "secretmanager.versions.list", name)
+        return wire.reply(request, _page(request, "versions", self._model.versions(name)))
+
+    async def version(self, request: Request) -> Response:
+        return wire.reply(request, self._model.version(*self._version(request, "get")))
+
+    async def access(self, request: Request) -> Response:
+        payload = self._model.access(*self._version(request, "access"))
+        data = {"data": base64.b64encode(payload.data).decode(), "dataCrc32c": str(crc32c(payload.data))}
+        return wire.reply(request, {"name": payload.name, "payload": data})
+
+    async def enable(self, request: Request) -> Response:
+        return await self._change(request, "enable")
+
+    async def disable(self, request: Request) -> Response:
+        return await self._change(request, "disable")
+
+    async def destroy(self, request: Request) -> Response:
+        return await self._change(request, "destroy")
+
+    async def _change(self, request: Request, verb: str) -> Response:
+        name, version = self._version(request, verb)
+        await wire.json_object(request, {"etag"})
+        return wire.reply(request, self._model.change_state(name, version, verb))
+
+    def _version(self, request: Request, verb: str) -> tuple[str, str]:
+        """Name of the secret and the version in the path, with which the caller may do *verb*."""
+        name, version = self._name(request), request.path_params["version"]
+        self.allow(request, f"secretmanager.versions.{verb}", f"{name}/versions/{version}")
+        return name, version
+
+    def _name(self, request: Request) -> str:
+        return f"{self.parent(request)}/secrets/{request.path_params['secret']}"
+
+
+def _page(request: Request, field: str, found: Sequence[Document]) -> Document:
+    size, start = (wire.number(request.query_params.get(one) or "0") for one in ("pageSize", "pageToken"))
+    if size is None or start is None:
+        raise GoogleError("INVALID_ARGUMENT", "page_size and page_token: must come from a list call.")
+    end = start + min(size or _PAGE, _PAGE)
+    page: Document = {field: list(found[start:end])} if found[start:end] else {}
+    page["totalSize"] = len(found)
+    if end < len(found):
+        page["nextPageToken"] = str(end)
+    return page

@@ -1,0 +1,227 @@
+"""Cloud Storage's JSON API at `/storage/v1/`; uploads at `/upload/` and downloads at `/download/` of the root.
+
+That is where Google's clients send them, whatever endpoint they were given (google-apis.md section 0).
+"""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud import wire
+from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.errors import GoogleError, invalid
+from mcpfleet_local_cloud.policy import Policies, policy_from
+from mcpfleet_local_cloud.services.handlers import Handlers
+from mcpfleet_local_cloud.services.storage.model import Storage, shown
+from mcpfleet_local_cloud.services.storage.objects import not_there
+from mcpfleet_local_cloud.services.storage.uploads import Uploads, about
+from mcpfleet_local_cloud.store import Document
+
+API: Final = "storage.googleapis.com"
+_BUCKETS: Final = "/storage/v1/b"
+_BUCKET: Final = _BUCKETS + "/{bucket}"
+_OBJECT: Final = _BUCKET + "/o/{object:path}"
+_PAGE: Final = 1000
+
+
+def routes(model: Storage, policies: Policies, gate: Gate) -> list[BaseRoute]:
+    """The API's routes."""
+    api = _Api(model, policies, gate)
+    return [
+        Route(_BUCKETS, api.create, methods=["POST"]),
+        Route(_BUCKETS, api.list, methods=["GET"]),
+        Route(_BUCKET + "/iam", api.get_policy, methods=["GET"]),
+        Route(_BUCKET + "/iam", api.set_policy, methods=["PUT"]),
+        Route(_BUCKET + "/iam/testPermissions", api.test_permissions, methods=["GET"]),
+        Route(_BUCKET + "/o", api.objects, methods=["GET"]),
+        Route(_OBJECT, api.object, methods=["GET"]),
+        Route(_OBJECT, api.change_object, methods=["PATCH"]),
+        Route(_OBJECT, api.delete_object, methods=["DELETE"]),
+        Route(_BUCKET, api.get, methods=["GET"]),
+        Route(_BUCKET, api.update, methods=["PATCH"]),
+        Route(_BUCKET, api.delete, methods=["DELETE"]),
+        Route("/upload" + _BUCKET + "/o", api.upload, methods=["POST", "PUT", "DELETE"]),
+        Route("/download" + _OBJECT, api.download, methods=["GET"]),
+    ]
+
+
+class _Api(Handlers):
+    def __init__(self, model: Storage, policies: Policies, gate: Gate) -> None:
+        super().__init__(gate, API)
+        self._model = model
+        self._policies = policies
+        self._uploads = Uploads(model.objects)
+
+    async def create(self, request: Request) -> Response:
+        project = self._of_query(request)
+        self.allow(request, "storage.buckets.create", f"projects/{project['projectId']}")
+        body = await wire.json_body(request)
+        return wire.reply(request, self._model.create(project, body))
+
+    async def list(self, request: Request) -> Response:
+        project = self._of_query(request)
+        self.allow(request, "storage.buckets.list", f"projects/{project['projectId']}")
+        prefix = request.query_params.get("prefix", "")
+        found = [one for one in self._model.buckets(project["projectId"]) if one["name"].startswith(prefix)]
+        return wire.reply(request, {"kind": "storage#buckets", **({"items": found} if found else {})})
+
+    async def get(self, request: Request) -> Response:
+        return wire.reply(request, self._model.get(self._bucket(request, "buckets.get")))
+
+    async def update(self, request: Request) -> Response:
+        name = self._bucket(request, "buckets.update")
+        body = await wire.json_body(request)
+        return wire.reply(request, self._model.update(name, body))
+
+    async def delete(self, request: Request) -> Response:
+        name = self._bucket(request, "buckets.delete")
+        resource = self._model.resource(name)
+        self._model.delete(name)
+        self._policies.delete(resource)
+        return Response(status_code=204)
+
+    async def get_policy(self, request: Request) -> Response:
+        name = self._bucket(request, "buckets.getIamPolicy")
+        return wire.reply(request, _policy(name, self._policies.get(self._model.resource(name))))
+
+    async def set_policy(self, request: Request) -> Response:
+        name = self._bucket(request, "buckets.setIamPolicy")
+        body = await wire.json_object(request, {"kind", "resourceId", "bindings", "etag", "version"})
+        kept = self._policies.set(self._model.resource(name), policy_from({"policy": body}))
+        return wire.reply(request, _policy(name, kept))
+
+    async def test_permissions(self, request: Request) -> Response:
+        caller = self.caller(request)
+        resource = self._model.resource(request.path_params["bucket"])
+        asked = request.query_params.getlist("permissions")
+        held = [one for one in asked if self._policies.allows(caller.email, one, resource)]
+        return wire.reply(request, {"kind": "storage#testIamPermissionsResponse", "permissions": held})
+
+    async def objects(self, request: Request) -> Response:
+        name = self._bucket(request, "objects.list")
+        query = request.query_params
+        self._model.expire(name)
+        size = wire.number(query.get("maxResults") or "0")
+        if size is None:
+            raise invalid("Invalid value for: maxResults.")
+        items: list[Document] = []
+        folders: set[str] = set()
+        prefix, sign = query.get("prefix", ""), query.get("delimiter", "")
+        for found, record in self._model.objects.list(name, prefix):
+            if found <= query.get("pageToken", ""):
+                continue
+            head, cut, _ = found[len(prefix) :].partition(sign) if sign else ("", "", "")
+            if cut:
+                folders.add(prefix + head + cut)
+            else:
+                items.append(shown(name, found, record))
+        limit = min(size or _PAGE, _PAGE)
+        page: Document = {"kind": "storage#objects"}
+        if items:
+            page["items"] = items[:limit]
+        if folders:
+            page["prefixes"] = sorted(folders)
+        if items[limit:]:
+            page["nextPageToken"] = items[limit - 1]["name"]
+        return wire.reply(request, page)
+
+    async def object(self, request: Request) -> Response:
+        if request.query_params.get("alt") == "media":
+            return await self.download(request)
+        name = self._bucket(request, "objects.get")
+        return wire.reply(request, self._model.object(name, request.path_params["object"])[1])
+
+    async def download(self, request: Request) -> Response:
+        name = self._bucket(request, "objects.get")
+        path, document = self._model.object(name, request.path_params["object"])
+        headers = {"x-goog-generation": document["generation"], "x-goog-hash": f"md5={document['md5Hash']}"}
+        return FileResponse(path, media_type=document["contentType"], headers=headers)
+
+    async def change_object(self, request: Request) -> Response:
+        name, path = self._bucket(request, "objects.update"), request.path_params["object"]
+        found = self._model.objects.find(name, path)
+        if found is None:
+            raise not_there(name, path)
+        _, facts = about(wire.parse_json(await request.body() or b"{}"), path)
+        record = {**found[1], **facts, "metageneration": str(int(found[1]["metageneration"]) + 1)}
+        self._model.objects.change(name, path, record)
+        return wire.reply(request, shown(name, path, record))
+
+    async def delete_object(self, request: Request) -> Response:
+        name, path = self._bucket(request, "objects.delete"), request.path_params["object"]
+        wanted = request.query_params.get("generation")
+        found = self._model.objects.find(name, path)
+        if found is None or (wanted and found[1]["generation"] != wanted):
+            raise not_there(name, path)
+        self._model.objects.delete(name, path)
+        return Response(status_code=204)
+
+    async def upload(self, request: Request) -> Response:
+        bucket = self._bucket(request, "objects.create")
+        query = request.query_params
+        if upload_id := query.get("upload_id"):
+            if request.method == "DELETE":
+                self._uploads.cancel(bucket, upload_id)
+                return Response(status_code=499)  # as Google answers (JSON API, "Cancel an upload")
+            return await self._proceed(request, bucket, upload_id)
+        kind, named = query.get("uploadType", ""), query.get("name", "")
+        if kind == "multipart":
+            facts, path = await self._uploads.multipart(request)
+            try:
+                name, facts = about(facts, named)
+            except GoogleError:
+                path.unlink(missing_ok=True)
+                raise
+        elif kind == "media":
+            name, facts = about({"contentType": request.headers.get("content-type", "")}, named)
+            path = await self._uploads.media(request)
+        elif kind == "resumable":
+            facts = wire.parse_json(await request.body() or b"{}")
+            name, facts = about(facts, named)
+            self._check_generation(request, bucket, name)
+            if content_type := request.headers.get("x-upload-content-type"):
+                facts.setdefault("contentType", content_type)
+            where = request.url.include_query_params(upload_id=self._uploads.begin(bucket, name, facts))
+            return Response(headers={"location": str(where)})
+        else:
+            raise invalid(f"uploadType must be media, multipart or resumable, not {kind!r}.")
+        try:
+            self._check_generation(request, bucket, name)
+            return JSONResponse(shown(bucket, name, self._model.objects.put(bucket, name, path, facts)))
+        finally:
+            path.unlink(missing_ok=True)  # where it was refused
+
+    async def _proceed(self, request: Request, bucket: str, upload_id: str) -> Response:
+        pending, done = await self._uploads.proceed(request, bucket, upload_id)
+        if not done:
+            headers = {"range": f"bytes=0-{pending.size - 1}"} if pending.size else {}
+            return Response(status_code=308, headers=headers)
+        record = self._model.objects.put(pending.bucket, pending.name, pending.path, pending.about)
+        return JSONResponse(shown(pending.bucket, pending.name, record))
+
+    def _check_generation(self, request: Request, bucket: str, name: str) -> None:
+        wanted = request.query_params.get("ifGenerationMatch")
+        found = self._model.objects.find(bucket, name)
+        if wanted is not None and wanted != (found[1]["generation"] if found else "0"):
+            raise GoogleError("CONDITION_NOT_MET", "At least one of the pre-conditions you specified did not hold.")
+
+    def _of_query(self, request: Request) -> Document:
+        self.caller(request)
+        project = self._gate.project(request.query_params.get("project", ""))
+        self._gate.require_api(project["projectId"], API)
+        return project
+
+    def _bucket(self, request: Request, verb: str) -> str:
+        """The bucket in the path, with which (or with whose objects) the caller may do *verb*."""
+        self.caller(request)
+        name: str = request.path_params["bucket"]
+        resource = self._model.resource(name)
+        self._gate.require_api(resource.split("/")[1], API)
+        self.allow(request, f"storage.{verb}", resource)
+        return name
+
+
+def _policy(bucket: str, policy: Document) -> Document:
+    return {"kind": "storage#policy", "resourceId": f"projects/_/buckets/{bucket}", **policy}

@@ -1,7 +1,0 @@
-"""Cloud Build v1, as far as building an image from an uploaded source needs it."""
-
-from local_cloud.services.cloudbuild.model import Builds
-from local_cloud.services.cloudbuild.routes import routes
-from local_cloud.services.cloudbuild.seams import Step, StepError, Worker
-
-__all__ = ["Builds", "Step", "StepError", "Worker", "routes"]

@@ -1,6 +1,0 @@
-"""Compute Engine v1, as far as networks of Cloud Run services and load balancers in front of them need it."""
-
-from local_cloud.services.compute.model import Compute
-from local_cloud.services.compute.routes import routes
-
-__all__ = ["Compute", "routes"]

@@ -1,6 +1,0 @@
-"""Network Services v1: meshes and their HTTP routes. `mesh.py` sends requests by them."""
-
-from local_cloud.services.networkservices.model import NetworkServices
-from local_cloud.services.networkservices.routes import routes
-
-__all__ = ["NetworkServices", "routes"]

@@ -1,0 +1,108 @@
+"""What `./dev check` says of dependencies: weaknesses that are known, a database that was silent, licences."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devtools.audits import UNREACHED, npm_weaknesses, python_weaknesses
+from devtools.check import CHECKS, Check, check
+from devtools.licences import of_npm, permissive, refused
+from mcpfleet_local_cloud.commands.phases import SetupError
+from mcpfleet_local_cloud.commands.setup.host import Completed
+
+CLEAN = {"name": "idna", "version": "3.10", "vulns": []}
+WEAK = {"name": "h11", "version": "0.1", "vulns": [{"id": "PYSEC-1", "fix_versions": ["0.2"]}]}
+SKIPPED = {"name": "idna", "skip_reason": "Dependency not found on PyPI and could not be audited: idna (3.10)"}
+
+
+def pip_audit(*entries):
+    return "No known vulnerabilities found\n" + json.dumps({"dependencies": entries, "fixes": []}) + "\nWARNING: x"
+
+
+def test_weaknesses_of_python_packages_are_named():
+    assert python_weaknesses(pip_audit(CLEAN, SKIPPED, WEAK)) == ["h11 0.1: PYSEC-1, fixed in 0.2"]
+    assert python_weaknesses(pip_audit(CLEAN, SKIPPED)) == []
+
+
+@pytest.mark.parametrize("output", ["", "ERROR: no route to host", "{", pip_audit(), pip_audit(SKIPPED, SKIPPED)])
+def test_packages_that_could_not_be_asked_about_are_not_called_sound(output):
+    assert python_weaknesses(output) is None
+
+
+def test_weaknesses_of_npm_packages_are_named():
+    found = {"vulnerabilities": {"left-pad": {"range": "<2", "severity": "high"}}, "metadata": {}}
+    assert npm_weaknesses(f"npm warn x\n{json.dumps(found)}") == ["left-pad <2: high"]
+    assert npm_weaknesses('{"vulnerabilities": {}, "metadata": {}}') == []
+
+
+@pytest.mark.parametrize("output", ["", "npm error code ENOTFOUND", '{"message": "405 Method Not Allowed"}', "{}"])
+def test_npm_that_could_not_ask_calls_nothing_sound(output):
+    assert npm_weaknesses(output) is None
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.text(max_size=80))
+def test_whatever_a_program_prints_is_read(output):
+    assert python_weaknesses(output) is None
+    assert npm_weaknesses(output) is None
+
+
+def judged(host, plain, output):
+    host.run = lambda _argv, **_: Completed(1, output)
+    check(plain, host, [Check("Weaknesses", ("x",), "raise it", python_weaknesses)])
+    return plain.console.file.getvalue()
+
+
+def test_a_silent_database_is_said_and_fails_nothing(host, plain):
+    assert UNREACHED in judged(host, plain, "ERROR: no route to host")
+
+
+def test_a_known_weakness_fails(host, plain):
+    with pytest.raises(SetupError, match="h11"):
+        judged(host, plain, pip_audit(WEAK))
+
+
+def test_every_check_has_a_title_and_a_remedy():
+    assert {one.title for one in CHECKS} >= {"Format", "Lint", "Types", "Secrets", "Licences"}
+    assert all(one.remedy for one in CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("expression", "passes"),
+    [
+        ("MIT", True),
+        ("Apache-2.0 OR BSD-3-Clause", True),
+        ("(MIT OR CC0-1.0)", True),
+        ("GPL-3.0-only OR MIT", True),
+        ("MIT AND Apache-2.0", True),
+        ("MIT AND GPL-3.0-only", False),
+        ("GPL-2.0", False),
+        ("AGPL-3.0-or-later", False),
+        ("SEE LICENSE IN LICENSE", False),
+        ("MITX", False),
+        ("", False),
+    ],
+)
+def test_permissive_licences_pass_and_no_other(expression, passes):
+    assert permissive(expression) is passes
+
+
+def test_a_package_without_a_known_licence_is_named_unless_there_is_a_reason():
+    packages = [("good", ["MIT"]), ("odd", ["Proprietary"]), ("mute", []), ("kept", ["Proprietary"])]
+    assert refused(packages, {"kept": "because"}) == ["odd: Proprietary", "mute: says no licence"]
+
+
+def test_packages_of_npm_are_read_from_the_lock_file():
+    lock = {
+        "packages": {"": {"license": "X"}, "node_modules/a": {"license": "MIT"}, "node_modules/a/node_modules/@b/c": {}}
+    }
+    assert list(of_npm(lock)) == [("npm:a", ["MIT"]), ("npm:@b/c", [])]
+
+
+def test_the_programs_that_check_are_installed():
+    for one in CHECKS:
+        if one.argv[0].startswith("/"):
+            assert Path(one.argv[1]).exists(), one.title

@@ -1,0 +1,230 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from devtools import cli
+from devtools.check import Check, check
+from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.phases import SetupError, SeveralErrors
+from mcpfleet_local_cloud.commands.setup import prepare
+from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE
+from mcpfleet_local_cloud.commands.setup.example_image import TOOLBOX_IMAGE
+from mcpfleet_local_cloud.commands.setup.host import Completed
+from mcpfleet_local_cloud.commands.state import Recorded
+
+COMMANDS = ["up", "down", "test", "check", "env", "logs", "status", "bench", "proxy", "setup", "verify"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["./dev", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def setup_fails_with(monkeypatch):
+    def arrange(error):
+        def fail(_phases):
+            raise error
+
+        monkeypatch.setattr("mcpfleet_local_cloud.commands.setup.prepare", fail)
+
+    return arrange
+
+
+def test_no_command_prints_every_command(run):
+    code, out, _ = run()
+    assert code == 0
+    assert [name for name in COMMANDS if f"│ {name} " not in out] == []
+
+
+def test_an_unknown_command_is_named_and_the_known_ones_are_listed(run):
+    code, out, err = run("upp")
+    assert code == 2
+    assert "there is no command 'upp'" in err
+    assert "│ up " in out
+
+
+def test_a_failure_of_the_surroundings_is_one_message_without_a_traceback(run, setup_fails_with):
+    setup_fails_with(SetupError("Docker is missing.", "install it."))
+    code, out, err = run("setup")
+    assert code == 1
+    assert out == ""
+    assert err.splitlines()[-2:] == ["error: Docker is missing.", "next:  install it."]
+
+
+def test_several_failures_are_all_told(run, setup_fails_with):
+    setup_fails_with(SeveralErrors([SetupError("no Docker", "a"), SetupError("no Pulumi", "b")]))
+    code, _, err = run("setup")
+    assert code == 1
+    assert [line for line in err.splitlines() if line.startswith("error")] == ["error: no Docker", "error: no Pulumi"]
+
+
+def test_ctrl_c_ends_without_a_traceback(run, setup_fails_with):
+    setup_fails_with(KeyboardInterrupt())
+    code, _, err = run("setup")
+    assert code == 130
+    assert err.splitlines()[-1] == "stopped; what was made is kept for the next run."
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, setup_fails_with):
+    setup_fails_with(ZeroDivisionError())
+    monkeypatch.setattr("sys.argv", ["./dev", "setup"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+@pytest.mark.parametrize("arguments", [["-k", "a or b", "--help", "tests/unit", "-x"], []])
+def test_arguments_of_test_reach_pytest_as_they_are_and_without_any_files_run_side_by_side(
+    monkeypatch, tmp_path, arguments
+):
+    class Prepared:
+        def environment(self):
+            return {"DOCKER_HOST": "unix:///here.sock"}
+
+    ran = []
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.setup.prepare", lambda _phases: Prepared())
+    monkeypatch.setattr("sys.argv", ["./dev", "test", *arguments])
+    monkeypatch.setattr("os.execve", lambda *call: ran.append(call))
+    (tmp_path / "Pulumi.yaml").touch()
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    with pytest.raises(SystemExit):
+        cli.main()
+    ((program, argv, environ),) = ran
+    assert argv[:3] == [program, "-m", "pytest"]
+    if arguments:
+        assert argv[3:] == arguments
+    else:
+        assert {"--numprocesses=auto", "--dist=loadfile"} <= set(argv[3:])
+    assert environ == {"DOCKER_HOST": "unix:///here.sock"}
+    assert Path.cwd() == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("started", "seconds"), [("1795390400.5", 2.5), ("1795390400,5", 2.5), ("", None), ("garbage", None)]
+)
+def test_the_seconds_of_the_front_door_are_the_first_phase(plain, started, seconds):
+    environ = {"MCPFLEET_ENVIRONMENT": "in step with uv.lock", "MCPFLEET_STARTED": started}
+    cli.record_environment(plain, environ, now=1795390403.0)
+    (result,) = plain.results
+    assert (result.title, result.seconds, result.detail) == ("Python environment", seconds, "in step with uv.lock")
+    assert environ == {}, "a command that this one starts would count from its beginning"
+
+
+def test_without_the_front_door_there_is_no_such_phase(plain):
+    cli.record_environment(plain, {}, now=0)
+    assert plain.results == []
+
+
+@pytest.fixture
+def ready(host, engine, paths):
+    """A machine on which everything but the images is there."""
+    pulumi = Path("/opt/pulumi/pulumi")
+    host.programs["pulumi"] = pulumi
+    host.answers[str(pulumi), "version"] = Completed(0, "v3.272.0")
+    for folder in ("mcp_server", "examples/toolbox"):
+        (paths.root / folder).mkdir(parents=True)
+        (paths.root / folder / "Dockerfile").write_text(f"ARG BASE_IMAGE=python:3.13-slim@sha256:{'a' * 64}\n")
+    return host
+
+
+def test_setup_brings_everything_and_tells_where_it_is(ready, engine, paths, plain):
+    prepared = prepare(plain, ready, paths, lambda _: engine)
+    assert {BASE_IMAGE, TOOLBOX_IMAGE} <= engine.images.keys()
+    assert {result.title for result in plain.results} == {"Pulumi CLI", "Docker", "Base image", "Example image"}
+    environ = prepared.environment({"PATH": "/usr/bin", "LANG": "C"})
+    assert environ["PATH"] == f"/opt/pulumi{os.pathsep}/usr/bin"
+    assert (environ["DOCKER_HOST"], environ["LANG"]) == ("unix:///var/run/docker.sock", "C")
+
+
+def test_a_second_setup_makes_nothing(ready, engine, paths, plain):
+    prepare(plain, ready, paths, lambda _: engine)
+    done = list(engine.did)
+    prepare(plain, ready, paths, lambda _: engine)
+    assert engine.did == done
+
+
+def test_missing_pulumi_and_missing_docker_are_both_told(ready, paths, plain):
+    ready.programs.clear()
+
+    def nobody(address):
+        raise FileNotFoundError(2, address)
+
+    with pytest.raises(SeveralErrors) as failure:
+        prepare(plain, ready, paths, nobody)
+    messages = [error.message for error in failure.value.errors]
+    assert "Go 1.26.0 is missing" in messages[0]
+    assert "docker.io is missing" in messages[1]
+
+
+def test_a_full_cache_disk_stops_setup_before_anything_is_made(ready, engine, paths, plain):
+    ready.free[paths.cache] = 100
+    with pytest.raises(SetupError, match="is full: 100 bytes"):
+        prepare(plain, ready, paths, lambda _: engine)
+    assert engine.did == ready.calls == []
+
+
+def test_a_full_docker_disk_stops_before_an_image_is_made(ready, engine, paths, plain):
+    ready.free[Path("/var/lib/docker")] = 100
+    with pytest.raises(SetupError, match="/var/lib/docker is full"):
+        prepare(plain, ready, paths, lambda _: engine)
+    assert engine.did == []
+
+
+def test_the_users_base_image_replaces_the_pinned_one(ready, engine, paths, plain):
+    ready.environ = {"MCPFLEET_BASE_IMAGE": "corp/python:3.13"}
+    prepare(plain, ready, paths, lambda _: engine)
+    assert engine.did[0] == "pull corp/python:3.13"
+
+
+@pytest.mark.parametrize(
+    ("environ", "cache"),
+    [
+        ({"HOME": "/home/ada"}, "/home/ada/.cache/mcpfleet"),
+        ({"HOME": "/home/ada", "XDG_CACHE_HOME": "/big disk"}, "/big disk/mcpfleet"),
+        ({"HOME": "/home/ada", "XDG_CACHE_HOME": "relative"}, "/home/ada/.cache/mcpfleet"),
+    ],
+)
+def test_the_cache_is_where_the_user_wants_it(environ, cache):
+    assert Paths.of(environ).cache == Path(cache)
+
+
+def test_checks_show_the_output_of_those_that_fail_and_of_no_other(host, plain):
+    checks = [Check(name, (name,), f"mend {name}") for name in ("good", "bad", "worse")]
+
+    def answer(words):
+        name = Path(words[0]).name
+        return Completed(0 if name == "good" else 1, f"output of {name}")
+
+    host.run = lambda argv, **_: answer(argv)
+    with pytest.raises(SeveralErrors):
+        check(plain, host, checks)
+    printed = plain.console.file.getvalue()
+    assert "output of bad" in printed
+    assert "output of worse" in printed
+    assert "output of good" not in printed
+    assert "next:  mend bad" in printed
+
+
+def test_there_is_nothing_to_verify_before_a_deployment(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.place_of", lambda _environ: tmp_path)
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.recorded", lambda _place: Recorded([], {}))
+    code, _, err = run("verify")
+    assert code == 1
+    assert "next:  deploy it with ./dev up." in err
+
+
+def test_down_takes_everything_only_when_told_to(run, monkeypatch):
+    told = []
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.down", lambda _phases, *, force: told.append(force))
+    run("down")
+    run("down", "--force")
+    assert told == [False, True]

@@ -1,0 +1,159 @@
+"""Other processes: is it still ours, who started it, how is it ended; on Linux, and where there is only `ps`."""
+
+import signal
+from dataclasses import dataclass, field
+
+import pytest
+
+from mcpfleet_local_cloud.commands.phases import SetupError
+from mcpfleet_local_cloud.commands.processes import Processes
+
+STATE = "/home/ada/my fleet/.mcpfleet/cloud"
+CLOUD = ["/venv/bin/python", "-m", "mcpfleet_local_cloud", "serve", "--state", STATE]
+
+
+@dataclass
+class Machine:
+    """Processes that end when their signal comes, or do not. Time passes only by sleeping."""
+
+    table: dict[int, dict] = field(default_factory=dict)
+    sent: list[tuple[int, int]] = field(default_factory=list)
+    deaf_to: set[int] = field(default_factory=set)
+    forbidden: bool = False
+    now: float = 0.0
+
+    def add(self, pid, arguments, *, parent=1, state="S"):
+        self.table[pid] = {"arguments": arguments, "parent": parent, "state": state}
+
+    def send(self, pid, number):
+        if self.forbidden:
+            raise PermissionError
+        if pid not in self.table:
+            raise ProcessLookupError
+        self.sent.append((pid, number))
+        if number not in self.deaf_to:
+            self.remove(pid)
+
+    def remove(self, pid):
+        del self.table[pid]
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+class Linux(Machine):
+    def __init__(self, proc):
+        super().__init__()
+        self.proc = proc
+        (proc / "self").mkdir(parents=True)
+        self.processes = Processes(
+            proc=proc, ps=lambda *_: pytest.fail("asked ps"), send=self.send, clock=lambda: self.now, sleep=self.sleep
+        )
+
+    def add(self, pid, arguments, *, parent=1, state="S"):
+        super().add(pid, arguments, parent=parent, state=state)
+        folder = self.proc / str(pid)
+        folder.mkdir()
+        (folder / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in arguments))
+        (folder / "stat").write_text(f"{pid} (a) name (x) {state} {parent} {pid} 0\n")
+
+    def remove(self, pid):
+        super().remove(pid)
+        for file in (self.proc / str(pid)).iterdir():
+            file.unlink()
+        (self.proc / str(pid)).rmdir()
+
+
+class Mac(Machine):
+    def __init__(self, proc):
+        super().__init__()
+        self.processes = Processes(proc=proc, ps=self.ps, send=self.send, clock=lambda: self.now, sleep=self.sleep)
+
+    def ps(self, columns, pid):
+        if pid not in self.table:
+            return ""
+        one = self.table[pid]
+        return {
+            "args=": " ".join(one["arguments"]),
+            "comm=": one["arguments"][0],
+            "stat=,ppid=": f"{one['state']}s   {one['parent']}",
+        }[columns]
+
+
+@pytest.fixture(params=[Linux, Mac])
+def machine(request, tmp_path):
+    return request.param(tmp_path / "proc")
+
+
+def test_a_process_is_told_by_the_words_of_its_command_line(machine):
+    machine.add(7, CLOUD)
+    assert machine.processes.runs(7, ["mcpfleet_local_cloud", STATE])
+    assert not machine.processes.runs(7, ["mcpfleet_local_cloud", "/home/bob/fleet/.mcpfleet/cloud"]), (
+        "another checkout's"
+    )
+    assert not machine.processes.runs(8, ["mcpfleet_local_cloud"]), "there is none"
+
+
+def test_on_linux_a_word_is_a_whole_argument(tmp_path):
+    machine = Linux(tmp_path)
+    machine.add(7, ["python", "-m", "mcpfleet_local_cloud.plugins"])
+    assert not machine.processes.runs(7, ["mcpfleet_local_cloud"])
+
+
+def test_the_program_and_the_parent_of_a_process(machine):
+    machine.add(7, ["/cache/v3/pulumi", "up"], parent=3)
+    assert (machine.processes.program(7), machine.processes.parent(7)) == ("pulumi", 3)
+    assert (machine.processes.program(8), machine.processes.parent(8)) == ("", 0)
+
+
+def test_one_that_has_ended_and_was_not_asked_about_does_not_live(machine):
+    machine.add(7, CLOUD, state="Z")
+    assert not machine.processes.alive(7)
+    assert not machine.processes.runs(7, ["mcpfleet_local_cloud"])
+    assert machine.processes.program(7) == ""
+
+
+@pytest.mark.parametrize("pid", [0, -1])
+def test_a_number_that_means_a_group_is_no_process(machine, pid):
+    machine.add(pid, CLOUD)
+    assert not machine.processes.alive(pid)
+
+
+def test_a_process_that_ends_when_it_is_asked_is_not_killed(machine):
+    machine.add(7, CLOUD)
+    machine.processes.end(7)
+    assert machine.sent == [(7, signal.SIGTERM)]
+    assert machine.now < 0.1
+
+
+def test_a_process_that_does_not_end_in_time_is_killed(machine):
+    machine.add(7, CLOUD)
+    machine.deaf_to = {signal.SIGTERM}
+    machine.processes.end(7, grace=10)
+    assert machine.sent == [(7, signal.SIGTERM), (7, signal.SIGKILL)]
+    assert 10 <= machine.now < 10.1
+
+
+def test_a_process_that_cannot_be_killed_is_not_waited_for_without_end(machine):
+    machine.add(7, CLOUD)
+    machine.deaf_to = {signal.SIGTERM, signal.SIGKILL}
+    machine.processes.end(7, grace=1)
+    assert 6 <= machine.now < 6.1
+
+
+def test_a_process_that_is_gone_is_no_mistake(machine):
+    machine.processes.end(7)
+
+
+def test_another_users_process_is_said_with_the_way_out(machine):
+    machine.add(7, CLOUD)
+    machine.forbidden = True
+    with pytest.raises(SetupError, match="another user") as failure:
+        machine.processes.end(7)
+    assert "sudo kill 7" in failure.value.next_step
+
+
+def test_a_machine_without_proc_and_without_ps_has_no_process_that_is_ours(tmp_path):
+    processes = Processes(proc=tmp_path / "proc", ps=lambda *_: "")
+    assert not processes.runs(7, ["mcpfleet_local_cloud"])
+    assert processes.parent(7) == 0

@@ -1,0 +1,81 @@
+"""The cache of the base image's layers: what one registry was sent is put into the next one; nothing depends on it."""
+
+import hashlib
+
+import httpx2
+import pytest
+
+from mcpfleet_local_cloud.commands.layers import Repository
+
+LAYER = b"a layer" * 1000
+DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
+NAME = "us/mcpfleet-public/images/base"
+
+
+class Registry:
+    """As much of a registry as a push needs."""
+
+    def __init__(self):
+        self.blobs, self.refuses, self.garbles = {}, False, False
+
+    def __call__(self, request):
+        assert request.headers["authorization"].startswith("Basic ")
+        path = request.url.path.removeprefix(f"/v2/{NAME}")
+        if self.refuses:
+            return httpx2.Response(503)
+        if request.method == "POST":
+            assert path == "/blobs/uploads/"
+            return httpx2.Response(202, headers={"location": f"/v2/{NAME}/blobs/uploads/u1?state=x"})
+        if request.method == "PUT":
+            assert path == "/blobs/uploads/u1"
+            self.blobs[request.url.params["digest"]] = request.read()
+            return httpx2.Response(201)
+        if path == "/manifests/latest":
+            return httpx2.Response(200, json={"layers": [{"digest": digest} for digest in self.blobs]})
+        content = self.blobs[path.removeprefix("/blobs/")]
+        return httpx2.Response(200, content=content[:-1] if self.garbles else content)
+
+
+@pytest.fixture
+def registry():
+    return Registry()
+
+
+@pytest.fixture
+def at():
+    return lambda registry: Repository(
+        "http://127.0.0.1:1", NAME, ("oauth2accesstoken", "t"), httpx2.MockTransport(registry)
+    )
+
+
+def test_what_one_registry_was_sent_is_put_into_the_next(registry, at, tmp_path):
+    registry.blobs[DIGEST] = LAYER
+    at(registry).keep("latest", tmp_path / "kept")
+    following = Registry()
+    at(following).seed(tmp_path / "kept")
+    assert following.blobs == {DIGEST: LAYER}
+
+
+def test_layers_that_the_image_has_no_more_are_not_kept(registry, at, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "sha256-old").write_bytes(b"old")
+    registry.blobs[DIGEST] = LAYER
+    at(registry).keep("latest", tmp_path / "kept")
+    assert [file.name for file in (tmp_path / "kept").iterdir()] == [DIGEST.replace(":", "-")]
+
+
+def test_a_layer_that_arrives_damaged_is_not_kept(registry, at, tmp_path):
+    registry.blobs[DIGEST] = LAYER
+    registry.garbles = True
+    at(registry).keep("latest", tmp_path / "kept")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_registry_that_does_not_answer_only_costs_the_time_that_would_have_been_saved(registry, at, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / DIGEST.replace(":", "-")).write_bytes(LAYER)
+    registry.refuses = True
+    at(registry).seed(tmp_path / "kept")
+    at(registry).seed(tmp_path / "none")
+    at(registry).keep("latest", tmp_path / "kept")
+    assert [file.name for file in (tmp_path / "kept").iterdir()] == [DIGEST.replace(":", "-")]

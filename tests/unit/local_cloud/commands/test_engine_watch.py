@@ -1,0 +1,126 @@
+"""What is shown and kept of the engine's events, which come as the SDK parses them from the engine's own JSON."""
+
+import pytest
+from pulumi.automation.events import EngineEvent
+
+from mcpfleet_local_cloud.commands.engine import UpdateError
+from mcpfleet_local_cloud.commands.phases import SetupError
+from mcpfleet_local_cloud.commands.watch import Watch, complaint, short
+
+SERVICE = "urn:pulumi:local::mcpfleet::mcpfleet:index:McpServer$gcp:cloudrunv2/service:Service::echo"
+IMAGE = "urn:pulumi:local::mcpfleet::mcpfleet:index:McpServer$docker-build:index:Image::echo"
+STACK = "urn:pulumi:local::mcpfleet::pulumi:pulumi:Stack::mcpfleet-local"
+
+
+def event(**content):
+    return EngineEvent.from_json({"sequence": 1, "timestamp": 1, **content})
+
+
+def step_event(kind, op, urn):
+    return event(**{kind: {"metadata": {"op": op, "urn": urn, "type": "t", "provider": "p"}, "status": 0, "steps": 0}})
+
+
+def error(message, urn="", severity="error"):
+    return event(diagnosticEvent={"urn": urn, "message": message, "color": "never", "severity": severity})
+
+
+@pytest.fixture
+def watch(step):
+    return Watch(step)
+
+
+def test_operations_are_shown_from_their_beginning_to_their_end(watch, step):
+    watch(step_event("resourcePreEvent", "create", SERVICE))
+    assert step.progressed == "creating Service echo"
+    watch(step_event("resourcePreEvent", "delete-replaced", IMAGE))
+    assert step.progressed == "creating Service echo; deleting the old Image echo"
+    watch(step_event("resOutputsEvent", "create", SERVICE))
+    assert step.progressed == "deleting the old Image echo"
+    watch(step_event("resOpFailedEvent", "delete-replaced", IMAGE))
+    assert step.progressed == ""
+    assert watch.touched == [SERVICE, IMAGE]
+
+
+@pytest.mark.parametrize("op", ["same", "read", "refresh"])
+def test_what_changes_nothing_is_not_touched(watch, step, op):
+    watch(step_event("resourcePreEvent", op, SERVICE))
+    assert (watch.touched, step.progressed) == ([], "")
+
+
+def test_a_plan_touches_but_does_nothing(step):
+    watch = Watch(step, planning=True)
+    watch(step_event("resourcePreEvent", "update", SERVICE))
+    assert (watch.touched, step.progressed) == ([SERVICE], "")
+
+
+def test_a_refresh_before_the_run_counts_no_change_but_its_errors_are_the_runs(watch):
+    before = watch.quietly()
+    before(step_event("resourcePreEvent", "delete", SERVICE))
+    before(error("the service cannot be read", SERVICE))
+    assert watch.touched == []
+    assert watch.errors == ["gcp:cloudrunv2:Service echo: the service cannot be read"]
+
+
+def test_the_summary_counts_the_changes_by_word(watch):
+    changes = {"create": 2, "same": 15, "delete": 1}
+    watch(
+        event(summaryEvent={"maybeCorrupt": False, "durationSeconds": 1, "resourceChanges": changes, "PolicyPacks": {}})
+    )
+    assert watch.changes == changes
+
+
+def test_errors_are_kept_without_colours_and_under_the_resource(watch):
+    watch(error("<{%fg 1%}>googleapi: Error 409:<{%reset%}> \x1b[31mtaken\x1b[0m\n", SERVICE))
+    watch(error("no region", STACK))
+    watch(error("no project"))
+    assert watch.errors == ["gcp:cloudrunv2:Service echo: googleapi: Error 409: taken", "no region", "no project"]
+
+
+def test_warnings_and_empty_words_are_no_errors(watch):
+    watch(error("look out", severity="warning"))
+    watch(error("update failed", STACK))
+    watch(error("<{%reset%}>\n"))
+    assert watch.errors == []
+
+
+def test_what_the_program_raised_is_said_once_and_its_traceback_kept_apart(watch):
+    lines = 'Traceback (most recent call last):\n  File "__main__.py", line 35\nValueError: boom\n'
+    watch(error(f"python inline source runtime error: boom\n{lines}", STACK))
+    watch(error(f"an unhandled error occurred: python inline source runtime error: boom\n{lines}", STACK))
+    assert watch.errors == ["boom"]
+    assert watch.tracebacks[0] == f"boom\n{lines}"
+
+
+def test_a_mistake_in_the_fleet_that_comes_twice_is_said_once(watch):
+    watch(error("fleet.region: missing", STACK))
+    watch(error("an unhandled error occurred: fleet.region: missing", STACK))
+    assert watch.errors == ["fleet.region: missing"]
+
+
+def test_a_urn_is_shortened_to_what_a_person_knows():
+    assert short(SERVICE) == "gcp:cloudrunv2:Service echo"
+    assert (
+        short("urn:pulumi:local::mcpfleet::gcp:projects/service:Service::fleet-run") == "gcp:projects:Service fleet-run"
+    )
+
+
+def test_what_the_command_said_stands_alone():
+    wrapped = " code: 1\n stdout: \n stderr: error: invalid YAML file: line 19\n\n"
+    assert complaint(wrapped) == "invalid YAML file: line 19"
+    assert complaint("\x1b[31mtorn\x1b[0m\n") == "torn"
+    assert complaint("\n".join(map(str, range(50)))).splitlines() == [str(number) for number in range(38, 50)]
+
+
+def test_an_update_that_fails_is_a_failure_with_a_next_step():
+    failure = UpdateError("no region", "mend it")
+    assert isinstance(failure, SetupError)
+    assert (failure.message, failure.next_step) == ("no region", "mend it")
+
+
+def test_what_the_program_says_of_its_servers_is_told_and_what_builders_and_providers_say_is_not(watch):
+    server = "urn:pulumi:dev::mcpfleet::mcpfleet:index:McpServer::echo"
+    watch(error("echo: Python (`language`)\n", server, severity="info"))
+    watch(error("Step 1/3", f"{server}$docker-build:index:Image::echo", severity="info"))
+    watch(error("something", "", severity="info"))
+    assert watch.told == ["echo: Python (`language`)"]
+    assert watch.errors == []

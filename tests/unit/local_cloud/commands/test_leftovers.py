@@ -1,0 +1,259 @@
+"""What a destroyed stack may leave behind, each kind by itself; and how the local cloud is asked."""
+
+import json
+from dataclasses import dataclass, field
+
+import httpx2
+import pytest
+
+from mcpfleet_local_cloud.commands import leftovers
+from mcpfleet_local_cloud.commands.admin import Admin
+from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.phases import SetupError
+from mcpfleet_local_cloud.commands.state import state_file
+
+CLOUD = {"id": "c0ffee", "pid": 1}
+EMPTY = {
+    "services": [],
+    "records": [],
+    "repositories": [],
+    "images": [
+        "projects/mcpfleet-public/locations/us/repositories/images/dockerImages/base@sha256:0",
+        "us/mcpfleet-public/images/base",
+    ],
+    "serviceAccounts": [
+        "deployer@mcpfleet-local.iam.gserviceaccount.com",
+        "481516234200-compute@developer.gserviceaccount.com",
+    ],
+}
+
+
+@dataclass
+class Thing:
+    name: str
+    labels: dict = field(default_factory=dict)
+    tags: list = field(default_factory=list)
+    attrs: dict = field(default_factory=dict)
+    removed: bool = False
+
+    def remove(self):
+        self.removed = True
+
+
+@dataclass
+class Shelf:
+    things: list
+
+    def list(self, all=None, filters=None):  # noqa: A002 - as Docker names it
+        if filters is None:
+            return self.things
+        key, _, value = filters["label"].partition("=")
+        return [one for one in self.things if one.labels.get(key) == value and not one.removed]
+
+
+class Images(Shelf):
+    """A digest goes with the last tag of its image, as in Docker."""
+
+    def remove(self, reference):
+        (image,) = [one for one in self.things if reference in one.tags] or [None]
+        if image is None:
+            raise leftovers.ImageNotFound(reference)
+        self.things.remove(image)
+
+
+@dataclass
+class FakeDocker:
+    containers: Shelf = field(default_factory=lambda: Shelf([]))
+    networks: Shelf = field(default_factory=lambda: Shelf([]))
+    images: Images = field(default_factory=lambda: Images([]))
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(root=tmp_path, state=tmp_path / "state", port=8470)
+
+
+@pytest.fixture
+def docker():
+    return FakeDocker()
+
+
+def ours(name, cloud="c0ffee"):
+    return Thing(name, labels={"dev.mcpfleet.cloud": cloud})
+
+
+def image(*tags, digests=()):
+    return Thing("", tags=[*tags], attrs={"RepoDigests": list(digests) or None})
+
+
+def test_a_cloud_as_it_begins_has_nothing_left(place, docker):
+    docker.images.things = [
+        image("python:3.13"),
+        image("127.0.0.1:8470/us/mcpfleet-public/images/base:latest"),
+        image(),
+    ]
+    docker.containers.things = [ours("x", cloud="other"), Thing("somebody-elses")]
+    assert leftovers.find(place, docker, CLOUD, EMPTY) == []
+
+
+@pytest.mark.parametrize(
+    ("held", "line"),
+    [
+        (
+            {"services": [{"name": "projects/p/locations/l/services/mcp-echo"}]},
+            "service projects/p/locations/l/services/mcp-echo",
+        ),
+        (
+            {"repositories": ["projects/p/locations/l/repositories/mcpfleet"]},
+            "repository projects/p/locations/l/repositories/mcpfleet",
+        ),
+        ({"records": ["secret projects/1/secrets/db"]}, "secret projects/1/secrets/db"),
+        ({"images": ["l/p/mcpfleet/echo@sha256:0"]}, "registry content l/p/mcpfleet/echo@sha256:0"),
+        (
+            {"serviceAccounts": ["mcp-echo@p.iam.gserviceaccount.com"]},
+            "service account mcp-echo@p.iam.gserviceaccount.com",
+        ),
+    ],
+)
+def test_what_the_local_cloud_still_holds_is_left(place, docker, held, line):
+    assert leftovers.find(place, docker, CLOUD, {**EMPTY, **held}) == [line]
+
+
+def test_what_docker_still_holds_of_this_cloud_is_left(place, docker):
+    docker.containers.things = [ours("mcpfleet-echo-1"), ours("another", cloud="other")]
+    docker.images.things = [
+        image("127.0.0.1:8470/l/p/mcpfleet/echo:1", digests=["127.0.0.1:8470/l/p/mcpfleet/echo@sha256:0"]),
+        image("127.0.0.1:84701/l/p/mcpfleet/echo:1"),
+    ]
+    assert leftovers.find(place, docker, CLOUD, EMPTY) == [
+        "container mcpfleet-echo-1",
+        "image 127.0.0.1:8470/l/p/mcpfleet/echo:1",
+        "image 127.0.0.1:8470/l/p/mcpfleet/echo@sha256:0",
+    ]
+
+
+def test_what_the_state_still_holds_is_left(place, docker):
+    file = state_file(place)
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"checkpoint": {"latest": {"resources": [{"type": "t", "urn": "urn:pulumi:x"}]}}}))
+    assert leftovers.find(place, docker, CLOUD, EMPTY) == ["state: urn:pulumi:x"]
+
+
+def test_a_cloud_without_an_id_has_nothing_in_docker(place, docker):
+    docker.containers.things = [Thing("x", labels={"dev.mcpfleet.cloud": ""}), ours("y")]
+    assert leftovers.find(place, docker, {}, EMPTY) == []
+
+
+def test_to_forget_removes_this_clouds_network_and_the_state(place, docker):
+    state_file(place).parent.mkdir(parents=True)
+    state_file(place).write_text("{}")
+    mine, other = ours("mine"), ours("other", cloud="other")
+    docker.networks.things = [mine, other]
+    leftovers.forget(place, docker, CLOUD)
+    assert (mine.removed, other.removed) == (True, False)
+    assert not (place.state / "pulumi").exists()
+    leftovers.forget(place, docker, CLOUD)
+
+
+def test_a_container_that_is_left_at_the_end_is_a_failure(place, docker):
+    docker.containers.things = [ours("late")]
+    with pytest.raises(SetupError, match="Docker still has late"):
+        leftovers.forget(place, docker, CLOUD)
+
+
+# The local cloud, asked.
+
+
+@pytest.fixture
+def admin(place):
+    """`admin(answer)`: one whose cloud gives that answer, and the requests that it sent."""
+    place.cloud_state.mkdir(parents=True)
+    (place.cloud_state / "admin-token").write_text("s3cret\n")
+
+    def admin(answer):
+        sent = []
+
+        def handle(request):
+            sent.append(request)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return Admin(place, httpx2.MockTransport(handle)), sent
+
+    return admin
+
+
+def test_the_cloud_is_asked_with_its_own_token(admin):
+    cloud, sent = admin(httpx2.Response(200, json=EMPTY))
+    assert cloud.inventory() == EMPTY
+    assert str(sent[0].url) == "http://127.0.0.1:8470/_local/inventory"
+    assert sent[0].headers["authorization"] == "Bearer s3cret"
+
+
+def test_logs_are_the_lines_of_one_service(admin):
+    cloud, sent = admin(httpx2.Response(200, text="one\ntwo\n"))
+    assert cloud.logs("projects/p/locations/l/services/mcp-echo&lines=1") == ["one", "two"]
+    assert dict(sent[0].url.params) == {"service": "projects/p/locations/l/services/mcp-echo&lines=1"}
+
+
+def test_a_reset_drops_the_state_and_the_images_that_were_built_too(admin, place):
+    state_file(place).parent.mkdir(parents=True)
+    state_file(place).write_text("corrupt")
+    cloud, sent = admin(httpx2.Response(200, json={}))
+    place.published.parent.mkdir(parents=True, exist_ok=True)
+    place.published.write_text("sha256:base")
+    mine, public, another = "127.0.0.1:8470/r/mcpfleet/a", "127.0.0.1:8470/us/mcpfleet-public/images/base", "other:1"
+    engine = FakeDocker(
+        images=Images(
+            [
+                Thing("a", tags=[f"{mine}:latest"], attrs={"RepoDigests": [f"{mine}@sha256:1"]}),
+                Thing("base", tags=[f"{public}:latest"]),
+                Thing("other", tags=[another]),
+            ]
+        )
+    )
+    leftovers.reset(place, cloud, engine)
+    assert [image.name for image in engine.images.list()] == ["base", "other"], "a failed up may have built some"
+    assert not place.published.exists(), "the registry is empty: the next up has to push the base image again"
+    assert [request.method for request in sent] == ["POST"]
+    assert not state_file(place).exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message", "step"),
+    [
+        (httpx2.ConnectError("refused"), "does not answer at http://127.0.0.1:8470", "./dev up"),
+        (httpx2.ReadTimeout("slow"), "does not answer", "./dev up"),
+        (
+            httpx2.Response(401, json={"error": {"message": "no"}}),
+            "does not accept this checkout's token",
+            "delete that file",
+        ),
+        (
+            httpx2.Response(404, json={"error": {"message": "mcp-echo not found"}}),
+            "answered 404 .*: mcp-echo not found",
+            "log",
+        ),
+        (httpx2.Response(500, text="oops"), "answered 500 .*: oops", "cloud.log"),
+        (httpx2.Response(502), "answered 502 .*: Bad Gateway", "cloud.log"),
+    ],
+)
+def test_a_cloud_that_cannot_be_asked_is_said_with_the_way_out(admin, answer, message, step):
+    cloud, _ = admin(answer)
+    with pytest.raises(SetupError, match=message) as failure:
+        cloud.logs("mcp-echo")
+    assert step in failure.value.next_step
+    assert "s3cret" not in failure.value.message + failure.value.next_step
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_missing_token_is_said_with_the_way_out(admin, place, content):
+    cloud, sent = admin(httpx2.Response(200))
+    file = place.cloud_state / "admin-token"
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(SetupError) as failure:
+        cloud.inventory()
+    assert str(file) in failure.value.message
+    assert "./dev up" in failure.value.next_step
+    assert sent == []

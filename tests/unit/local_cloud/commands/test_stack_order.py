@@ -1,0 +1,15 @@
+"""What `./dev up` looks at before it sets anything up."""
+
+import pytest
+
+from mcpfleet_local_cloud.commands import stack
+from mcpfleet_local_cloud.commands.phases import SetupError
+
+
+def test_a_bad_port_is_said_before_the_machine_is_set_up(monkeypatch, plain):
+    prepared = []
+    monkeypatch.setattr(stack, "prepare", prepared.append)
+    monkeypatch.setenv("MCPFLEET_PORT", "eight")
+    with pytest.raises(SetupError, match="MCPFLEET_PORT is 'eight', not a port"):
+        stack.up(plain)
+    assert prepared == []

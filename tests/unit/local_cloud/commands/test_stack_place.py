@@ -1,0 +1,282 @@
+"""What the commands find out before they do anything: the place, the server, what is left to do."""
+
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from mcpfleet_local_cloud.commands import stack
+from mcpfleet_local_cloud.commands.admin import fresh_lines
+from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.phases import SetupError
+from mcpfleet_local_cloud.commands.state import state_file
+
+SERVER = {
+    "mcp_url": "http://127.0.0.1:19001/mcp",
+    "audience": "http://127.0.0.1:19001",
+    "service": "mcp-echo",
+    "region": "europe-west1",
+    "project": "p",
+    "access": "iam",
+    "reached": "proxy",
+    "invokers": [],
+    "client_config": {"mcpServers": {"echo": {"type": "http", "url": "http://127.0.0.1:3001/mcp"}}},
+}
+
+
+CLIENT = {
+    "url": "http://127.0.0.1:19002",
+    "service": "mcp-asker",
+    "region": "europe-west1",
+    "project": "p",
+    "calls": ["echo"],
+    "topology": "service",
+    "access": "iam",
+    "invokers": ["user:ada@mcpfleet.test"],
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The checkout's place, in a checkout of the test's own."""
+    checkout = Paths(root=tmp_path, cache=tmp_path / "cache")
+    monkeypatch.setattr(Paths, "of", classmethod(lambda _cls, _environ: checkout))
+    monkeypatch.delenv("MCPFLEET_PORT", raising=False)
+    return Place(root=tmp_path, state=checkout.state)
+
+
+@pytest.fixture
+def cloud_at(place):
+    def cloud_at(port):
+        place.cloud_state.mkdir(parents=True, exist_ok=True)
+        (place.cloud_state / "cloud.json").write_text(json.dumps({"port": port, "pid": 2**30, "id": "c0"}))
+
+    return cloud_at
+
+
+@pytest.fixture
+def deployed(place):
+    def deployed(clients=None, **servers):
+        root = {
+            "type": "pulumi:pulumi:Stack",
+            "urn": "urn:s",
+            "outputs": {"servers": servers, "clients": clients or {}},
+        }
+        other = {"type": "gcp:projects/service:Service", "urn": "urn:x"}
+        file = state_file(place)
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"checkpoint": {"latest": {"resources": [root, other]}}}))
+
+    return deployed
+
+
+@pytest.fixture
+def printed(plain):
+    plain.out = Console(file=io.StringIO(), highlight=False, width=200)
+    return plain.out.file.getvalue
+
+
+def test_a_checkout_has_the_default_port_unless_it_is_told_another(place):
+    assert stack.place_of({}) == place
+    assert stack.place_of({"MCPFLEET_PORT": ""}).port == 8470
+    assert stack.place_of({"MCPFLEET_PORT": "9000"}).port == 9000
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "80", "65536", "-1", "8470.0", " 8470", "²", "٨٤٧٠"])
+def test_what_is_no_port_is_refused(place, port):
+    with pytest.raises(SetupError, match="not a port") as failure:
+        stack.place_of({"MCPFLEET_PORT": port})
+    assert repr(port) in failure.value.message
+    assert "1024 to 65535" in failure.value.next_step
+
+
+def test_a_cloud_that_is_there_keeps_its_port(cloud_at, place):
+    cloud_at(9000)
+    assert stack.place_of({}).port == 9000
+    assert stack.place_of({"MCPFLEET_PORT": "9000"}).port == 9000
+
+
+def test_a_cloud_that_is_there_is_not_moved(cloud_at, place):
+    cloud_at(9000)
+    with pytest.raises(
+        SetupError, match="MCPFLEET_PORT is 9001, but this checkout's local cloud has port 9000"
+    ) as failure:
+        stack.place_of({"MCPFLEET_PORT": "9001"})
+    assert "MCPFLEET_PORT=9000 ./dev down" in failure.value.next_step
+
+
+@pytest.fixture
+def stacks(place):
+    for name, domain in (("local", "mcpfleet.test"), ("showcase", "mcpfleet.test"), ("dev", "googleapis.com")):
+        (place.root / f"Pulumi.{name}.yaml").write_text(f"config: {{gcp:universeDomain: {domain}}}\n")
+
+
+def test_the_stack_is_local_unless_another_is_named_and_stays_the_one_that_is_deployed(place, stacks):
+    assert stack.chosen_stack(stack.place_of({}), None).stack == "local"
+    showcase = stack.chosen_stack(stack.place_of({}), "showcase")
+    assert showcase.stack == "showcase"
+    state_file(showcase).parent.mkdir(parents=True)
+    state_file(showcase).write_text("{}")
+    assert stack.place_of({}) == showcase
+    assert stack.chosen_stack(stack.place_of({}), "showcase") == showcase
+
+
+def test_a_second_stack_beside_the_deployed_one_is_refused(place, stacks, deployed):
+    deployed()
+    with pytest.raises(SetupError, match="The stack local is deployed here") as failure:
+        stack.chosen_stack(stack.place_of({}), "showcase")
+    assert failure.value.next_step == "take it down first: ./dev down."
+
+
+@pytest.mark.parametrize(("name", "why"), [("dev", "is of Google Cloud"), ("devv", "is not there")])
+def test_a_stack_that_is_not_of_this_machine_is_answered_with_those_that_are(place, stacks, name, why):
+    with pytest.raises(SetupError, match=f"Pulumi.{name}.yaml {why}") as failure:
+        stack.chosen_stack(stack.place_of({}), name)
+    assert "(local, showcase)" in failure.value.next_step
+
+
+@pytest.mark.parametrize(
+    "command", [lambda phases: stack.logs(phases, "echo"), lambda phases: stack.proxy(phases, "echo", None)]
+)
+def test_a_server_is_named_only_once_there_is_one(place, plain, command):
+    with pytest.raises(SetupError, match="Nothing is deployed here") as failure:
+        command(plain)
+    assert "./dev up" in failure.value.next_step
+
+
+@pytest.mark.parametrize(
+    "command", [lambda phases: stack.logs(phases, "nosuch"), lambda phases: stack.proxy(phases, "nosuch", None)]
+)
+def test_a_server_that_is_not_there_is_answered_with_those_that_are(deployed, place, plain, command):
+    deployed(echo=SERVER, toolbox=SERVER)
+    with pytest.raises(SetupError, match="no server or client 'nosuch'") as failure:
+        command(plain)
+    assert failure.value.next_step == "choose one of these: echo, toolbox."
+
+
+@pytest.mark.parametrize(("asked", "port"), [(None, "3001"), (0, "0"), (4000, "4000")])
+def test_the_proxy_opens_where_the_client_configuration_says_unless_told_otherwise(
+    deployed, place, plain, monkeypatch, asked, port
+):
+    deployed(echo=SERVER)
+    started = []
+
+    def run(command, env, check):
+        started.append((command, env))
+        return type("Done", (), {"returncode": 3})
+
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.subprocess.run", run)
+    with pytest.raises(SystemExit) as end:
+        stack.proxy(plain, "echo", asked)
+    ((command, env),) = started
+    assert end.value.code == 3
+    assert command[command.index("--port") + 1] == port
+    assert command[command.index("--url") + 1] == SERVER["mcp_url"]
+    assert env["GOOGLE_APPLICATION_CREDENTIALS"] == str(place.credentials / "ada.json")
+
+
+def test_env_and_verify_say_that_the_cloud_does_not_run(deployed, cloud_at, place, plain):
+    deployed(echo=SERVER)
+    cloud_at(9000)
+    for command in (stack.env, stack.verify):
+        with pytest.raises(SetupError, match="The local cloud is not running") as failure:
+            command(plain)
+        assert "./dev up" in failure.value.next_step
+
+
+def test_status_says_that_no_server_answers_while_the_cloud_is_dead(deployed, cloud_at, place, plain, printed):
+    deployed(echo=SERVER)
+    cloud_at(9000)
+    stack.status(plain)
+    lines = printed().splitlines()
+    assert lines[0].split() == ["Local", "cloud", "not", "running"]
+    assert lines[1].endswith("1 resources; no server answers until ./dev up starts the local cloud again")
+    assert "  proxy     ./dev proxy echo --port 3001" in lines
+
+
+def test_status_before_any_up_says_what_to_do(place, plain, printed):
+    stack.status(plain)
+    assert printed().splitlines()[-1].endswith("not deployed; deploy it with ./dev up.")
+
+
+def test_down_before_any_up_sets_nothing_up(place, plain, printed, monkeypatch):
+    monkeypatch.setattr(
+        "mcpfleet_local_cloud.commands.stack.prepare",
+        lambda _phases: pytest.fail("it would install what it does not need"),
+    )
+    stack.down(plain)
+    assert "Nothing is left of the stack" in printed()
+
+
+@pytest.mark.parametrize(
+    ("seen", "lines", "fresh"),
+    [
+        ([], ["a", "b"], ["a", "b"]),
+        (["a", "b"], ["a", "b"], []),
+        (["a"], ["a", "b"], ["b"]),
+        (["a", "b", "c"], ["b", "c", "d"], ["d"]),
+        (["a", "b"], ["x", "y"], ["x", "y"]),
+        (["a", "a"], ["a", "a", "a"], ["a"]),
+        (["a"], [], []),
+    ],
+    ids=["first", "nothing new", "grown", "the window moved on", "it moved on by more", "alike", "emptied"],
+)
+def test_a_log_that_is_followed_prints_each_line_once(seen, lines, fresh):
+    assert list(fresh_lines(seen, lines)) == fresh
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        (SERVER, "iam: nobody"),
+        ({**SERVER, "invokers": ["user:a@b.dev", "group:c@b.dev"]}, "iam: user:a@b.dev, group:c@b.dev"),
+        ({**SERVER, "reached": "network"}, "iam: nobody, from the project's networks only"),
+        ({**SERVER, "access": "iap", "invokers": ["user:a@b.dev"]}, "iap: user:a@b.dev"),
+        ({**SERVER, "access": "public"}, "public: anybody"),
+        ({**SERVER, "access": "oauth"}, "oauth: whoever has a token of its authorization server"),
+    ],
+)
+def test_status_says_who_may_call(deployed, place, plain, printed, server, words):
+    deployed(echo=server)
+    stack.status(plain)
+    assert f"access    {words}" in printed()
+
+
+def test_a_server_that_a_desktop_cannot_reach_has_no_proxy_and_no_configuration(deployed, place, plain, printed):
+    deployed(echo={**SERVER, "reached": "network", "client_config": None, "proxy_command": None})
+    stack.status(plain)
+    text = printed()
+    assert "MCP URL" in text
+    assert "proxy  " not in text
+    assert "client  " not in text
+
+
+def test_a_client_is_named_like_a_server(deployed, place):
+    deployed(echo=SERVER, clients={"asker": CLIENT})
+    assert stack.service_of(place, "asker") == CLIENT
+    with pytest.raises(SetupError) as failure:
+        stack.service_of(place, "nosuch")
+    assert failure.value.next_step == "choose one of these: echo, asker."
+
+
+def test_a_proxy_leads_to_a_client_by_its_url(deployed, place, plain, monkeypatch):
+    deployed(echo=SERVER, clients={"asker": CLIENT})
+    started = []
+    monkeypatch.setattr(
+        stack.subprocess, "run", lambda command, **_: started.append(command) or SimpleNamespace(returncode=0)
+    )
+    with pytest.raises(SystemExit):
+        stack.proxy(plain, "asker", None)
+    assert started[0][3:] == ["proxy", "--url", CLIENT["url"], f"--audience={CLIENT['url']}", "--port", "0"]
+
+
+def test_clients_are_printed_after_the_servers_with_the_next_free_port(plain, printed):
+    stack.print_services(plain, {"echo": SERVER}, {"asker": CLIENT, "open": {**CLIENT, "access": "public"}})
+    asker = printed().split("asker, a client")[1]
+    assert "./dev proxy asker --port 3002" in asker
+    assert "echo (topology service)" in asker
+    assert "user:ada@mcpfleet.test" in asker
+    assert "proxy open" not in asker

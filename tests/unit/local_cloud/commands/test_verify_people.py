@@ -1,0 +1,102 @@
+"""`./dev verify`: who of the local cloud calls which server."""
+
+import pytest
+
+from mcpfleet.tokens import IdToken
+from mcpfleet.verify import ANY_TOOL, Callers, Report
+from mcpfleet_local_cloud.commands import verify as module
+from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.phases import SetupError
+from mcpfleet_local_cloud.commands.verify import callers_of, verify
+
+
+class Person:
+    any_audience = True
+    mints = False
+
+    def __init__(self, name):
+        self.name = name
+
+    def fetch(self, audience):
+        return IdToken(value=self.name, expires_at=2**40)
+
+
+SERVER = {"mcp_url": "http://127.0.0.1:8080/mcp", "audience": "http://127.0.0.1:8080"}
+PEOPLE = Callers(invoker=Person("ada"), stranger=Person("bob"), elsewhere=Person("deployer"))
+
+
+def test_missing_credential_files_are_said_with_the_way_out(plain, tmp_path):
+    with pytest.raises(SetupError) as failure:
+        verify(plain, Place(root=tmp_path, state=tmp_path / "state"), {"echo": SERVER})
+    assert "ada.json" in failure.value.message
+    assert "./dev up" in failure.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("invokers", "invoker", "stranger"),
+    [
+        (["user:ada@mcpfleet.test"], "ada", "bob"),
+        (["user:bob@mcpfleet.test"], "bob", "ada"),
+        ([], None, "ada"),
+        (["group:all@mcpfleet.test"], None, "ada"),
+        (["user:ada@mcpfleet.test", "user:bob@mcpfleet.test"], "ada", None),
+        (["domain:mcpfleet.test"], "ada", None),
+    ],
+)
+def test_who_is_expected_to_get_in_is_who_the_fleet_names(invokers, invoker, stranger):
+    people = callers_of(PEOPLE, invokers)
+    assert getattr(people.invoker, "name", None) == invoker
+    assert getattr(people.stranger, "name", None) == stranger
+
+
+CLIENT = {"url": "http://127.0.0.1:8081", "access": "iam", "invokers": ["user:ada@mcpfleet.test"], "calls": ["echo"]}
+
+
+@pytest.fixture
+def printed(plain):
+    return plain.console.file.getvalue
+
+
+@pytest.fixture
+def verifies(monkeypatch, plain, tmp_path):
+    """`verifies(reports, **options)`: runs it with what the checks would find; gives what is asked of each service."""
+
+    def run(found, **options):
+        asked = {}
+
+        async def look(service, callers, wishes, transport=None):
+            asked[service.name] = (callers, wishes)
+            return found.get(service.name, Report(service.name, ["a"]))
+
+        monkeypatch.setattr(module, "check", look)
+        monkeypatch.setattr(module, "people_of", lambda _place: PEOPLE)
+        monkeypatch.setattr(module.Admin, "inventory", lambda _self: {})
+        verify(plain, Place(root=tmp_path, state=tmp_path), {"echo": SERVER}, {"assistant": CLIENT}, **options)
+        return asked
+
+    return run
+
+
+def test_clients_are_asked_as_servers_are_and_by_whom_the_fleet_names(verifies, printed):
+    asked = verifies({})
+    assert set(asked) == {"echo", "assistant"}
+    assert (asked["assistant"][0].invoker.name, asked["assistant"][0].stranger.name) == ("ada", "bob")
+    assert "2 checks of 1 servers and 1 client passed" in printed()
+
+
+def test_a_client_that_is_open_fails_the_verification(verifies):
+    with pytest.raises(SetupError) as failure:
+        verifies({"assistant": Report("assistant", failed=["without a token: 403: GET / was answered 200"])})
+    assert "assistant: without a token: 403: GET / was answered 200" in failure.value.message
+
+
+def test_what_is_public_and_what_was_not_asked_is_printed(verifies, printed):
+    verifies({"echo": Report("echo", warned=["it is public"], unasked=["no tool was called: none says"])})
+    assert "echo: it is public" in printed()
+    assert "echo: no tool was called: none says" in printed()
+
+
+def test_only_the_tool_that_is_named_is_called_besides_those_that_only_read(verifies):
+    asked = verifies({}, call=("echo", ("cancel", {"order": 1})))
+    assert asked["echo"][1].call == ("cancel", {"order": 1})
+    assert verifies({})["echo"][1].call is ANY_TOOL

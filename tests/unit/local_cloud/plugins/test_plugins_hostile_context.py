@@ -1,0 +1,88 @@
+"""A hostile build context: what the docker command itself opens is the context's own."""
+
+import pytest
+
+from mcpfleet_local_cloud.plugins.docker_build import image
+from mcpfleet_local_cloud.plugins.docker_build.builder import Build, Builder, _command, _inert
+from mcpfleet_local_cloud.plugins.docker_build.context import context_hash
+from mcpfleet_local_cloud.plugins.failures import ProviderError
+from tests.unit.infra.sources.hostile import KEY, WAYS_OUT, outside
+
+IMAGE = "docker-build:index:Image"
+
+
+@pytest.fixture
+def context(tmp_path):
+    place = tmp_path / "context"
+    place.mkdir()
+    (place / "Dockerfile").write_text("FROM scratch\n")
+    return place
+
+
+@pytest.mark.parametrize("way", WAYS_OUT, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore", "Dockerfile.dockerignore"])
+def test_no_link_out_of_a_context_is_followed_and_no_pipe_opened(docker_engine, context, tmp_path, name, way):
+    (context / name).unlink(missing_ok=True)
+    way(context / name, outside(tmp_path))
+    with pytest.raises(ProviderError, match="hashing build context: ") as refused:
+        context_hash(str(context), str(context / "Dockerfile"))
+    assert "BEGIN" not in str(refused.value)
+    news = {"push": False, "context": {"location": str(context)}}
+    _, failures = docker_engine.check(IMAGE, news)
+    if name == "Dockerfile":
+        assert [path for path, _ in failures] == ["dockerfile.location"]
+    assert "BEGIN" not in str(failures)
+
+
+def test_a_link_in_a_context_counts_by_where_it_leads_and_not_by_what_is_there(context, tmp_path):
+    away = outside(tmp_path)
+    (context / "key").symlink_to(away / "id_ed25519")
+    (context / "all").symlink_to(away)
+    before = context_hash(str(context), str(context / "Dockerfile"))
+    (away / "id_ed25519").write_text(KEY + KEY)
+    assert context_hash(str(context), str(context / "Dockerfile")) == before
+
+
+def test_a_dockerfile_that_the_program_names_elsewhere_is_its_own_business(context, tmp_path):
+    away = outside(tmp_path)
+    (away / "Dockerfile").write_text("FROM scratch\n")
+    assert context_hash(str(context), str(away / "Dockerfile"))
+
+
+def test_a_context_is_never_an_option(tmp_path):
+    command = _command(Builder("docker", buildkit=True), Build(context="--network=host"), tmp_path)
+    assert command[-2:] == ["--", "--network=host"]
+
+
+def test_what_a_build_writes_commands_no_terminal_and_no_engine():
+    assert _inert("\x1b[2J<{%fg 1%}>✓\u202e") == "\\x1b[2J< {%fg 1%}>✓\\u202e"
+
+
+class Images:
+    """Docker's store; a registry refuses every push."""
+
+    def __init__(self):
+        self.untagged, self.closed = [], False
+
+    def tagged(self, tags):
+        return []
+
+    def push(self, call, tag, logins):
+        raise ProviderError("the push was refused")
+
+    def untag(self, tags, image_id):
+        self.untagged.append(([*tags], image_id))
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_push_that_is_refused_leaves_no_tag(context, monkeypatch):
+    images = Images()
+    monkeypatch.setattr(image, "LocalImages", lambda: images)
+    monkeypatch.setattr(image, "build", lambda call, wanted: "sha256:a")
+    news = {"push": True, "tags": ["127.0.0.1:9/a:latest"], "context": {"location": str(context)}}
+    with pytest.raises(ProviderError, match="the push was refused"):
+        image.Image().create(None, None, "a", news, preview=False)
+    assert images.untagged == [(["127.0.0.1:9/a:latest"], "sha256:a")]
+    assert images.closed

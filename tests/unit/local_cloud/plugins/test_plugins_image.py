@@ -1,0 +1,214 @@
+"""docker-build:index:Image without a Docker: its inputs, its hash, its differences, its errors."""
+
+import pytest
+from pulumi.runtime.proto import provider_pb2 as pb
+
+from mcpfleet_local_cloud.plugins.docker_build.builder import failed_step
+from mcpfleet_local_cloud.plugins.docker_build.context import context_hash
+from mcpfleet_local_cloud.plugins.docker_build.dockerfile import line_of, mistake
+from mcpfleet_local_cloud.plugins.docker_build.registry import Login, parse
+from mcpfleet_local_cloud.plugins.values import UNKNOWN, to_struct
+
+IMAGE = "docker-build:index:Image"
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.fixture
+def context(tmp_path):
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY app /app\n")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/main.py").write_text("print()\n")
+    (tmp_path / ".dockerignore").write_text("*.log\n")
+    return tmp_path
+
+
+@pytest.fixture
+def inputs(docker_engine, context):
+    return docker_engine.checked(
+        IMAGE,
+        {
+            "push": True,
+            "tags": ["127.0.0.1:8470/r/p/fleet/app:latest"],
+            "context": {"location": str(context)},
+            "registries": [{"address": "127.0.0.1:8470", "username": "oauth2accesstoken", "password": "one"}],
+        },
+    )
+
+
+@pytest.fixture
+def state(inputs, context):
+    return {**inputs, "contextHash": context_hash(str(context), str(context / "Dockerfile")), "digest": DIGEST}
+
+
+def test_nothing_new_is_no_update(docker_engine, inputs, state):
+    assert docker_engine.changed(IMAGE, state, inputs) == []
+
+
+def test_a_new_password_is_no_update_but_a_new_user_is(docker_engine, inputs, state):
+    (login,) = inputs["registries"]
+    assert docker_engine.changed(IMAGE, state, {**inputs, "registries": [{**login, "password": "two"}]}) == []
+    changed = docker_engine.changed(IMAGE, state, {**inputs, "registries": [{**login, "username": "me"}]})
+    assert changed == ["registries[0].username"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda root: (root / "app/main.py").write_text("print(1)\n"),
+        lambda root: (root / "app/main.py").rename(root / "app/other.py"),
+        lambda root: (root / "app/main.py").chmod(0o755),
+        lambda root: (root / "Dockerfile").write_text("FROM scratch\n"),
+        lambda root: (root / "new").write_text(""),
+        lambda root: (root / "link").symlink_to("app/main.py"),
+    ],
+)
+def test_every_edit_that_the_build_can_see_is_an_update(docker_engine, inputs, state, context, edit):
+    edit(context)
+    answer = docker_engine.diff(IMAGE, state, inputs)
+    assert list(answer.detailedDiff) == ["contextHash"]
+    assert not answer.replaces
+
+
+def test_an_ignored_file_is_no_edit(docker_engine, inputs, state, context):
+    (context / "debug.log").write_text("noise")
+    assert docker_engine.changed(IMAGE, state, inputs) == []
+
+
+def test_a_dockerfiles_own_ignore_file_comes_first(context):
+    (context / "Dockerfile.dockerignore").write_text("app\n")
+    (context / "noise.log").write_text("seen now")
+    before = context_hash(str(context), str(context / "Dockerfile"))
+    (context / "app/main.py").write_text("changed\n")
+    assert context_hash(str(context), str(context / "Dockerfile")) == before
+    (context / "noise.log").write_text("changed")
+    assert context_hash(str(context), str(context / "Dockerfile")) != before
+
+
+@pytest.mark.parametrize("name", ["cacheFrom", "cacheTo", "exports", "ssh"])
+def test_what_the_stand_in_lacks_is_refused_by_name(docker_engine, context, name):
+    news = {"push": False, "context": {"location": str(context)}, name: [{"x": "y"}]}
+    _, failures = docker_engine.check(IMAGE, news)
+    assert (name, f"{name}: the local stand-in of docker-build does not have this property") in failures
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"context": {"location": "/nonexistent"}}, "context.location"),
+        ({"dockerfile": {"location": "/nonexistent"}}, "dockerfile.location"),
+        ({"dockerfile": {"inline": "FROM scratch\nRUM x"}}, "dockerfile.inline"),
+        ({"dockerfile": {"inline": "FROM scratch", "location": "Dockerfile"}}, "dockerfile"),
+        ({"tags": ["Not A Tag"]}, "tags[0]"),
+        ({"platforms": ["linux/amd64", "linux/arm64"]}, "platforms"),
+        ({"tags": []}, "tags"),
+    ],
+)
+def test_a_mistake_is_found_before_the_build(docker_engine, inputs, change, place):
+    _, failures = docker_engine.check(IMAGE, {**inputs, **change})
+    assert [path for path, _ in failures] == [place]
+
+
+def test_a_password_is_a_secret_in_the_inputs_whatever_the_program_did(docker_engine, inputs):
+    request = pb.CheckRequest(urn=f"urn:pulumi:d::p::{IMAGE}::i", news=to_struct(inputs))
+    checked = docker_engine.rpc("Check", request).inputs
+    password = checked.fields["registries"].list_value.values[0].struct_value.fields["password"]
+    assert password.WhichOneof("kind") == "struct_value"
+
+
+def test_a_preview_with_unknown_tags_builds_nothing_and_promises_nothing(docker_engine, inputs):
+    _, planned = docker_engine.create(IMAGE, {**inputs, "tags": [UNKNOWN]}, preview=True)
+    assert (planned["digest"], planned["ref"]) == (UNKNOWN, UNKNOWN)
+    assert isinstance(planned["contextHash"], str)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("FROM scratch\nRUN <<EOF\nnot an instruction\nEOF\nCOPY a b\n", None),
+        ("ARG BASE=x\nFROM $BASE\nRUN a \\\n  # why\n  b\n", None),
+        ("FROM scratch\nRUM x\n", "dockerfile parse error on line 2: unknown instruction: RUM"),
+        ("RUN x\n", "dockerfile parse error on line 1: no build stage in current context"),
+        ("# nothing\n", "file with no instructions"),
+        ("# syntax=other/frontend\nANYTHING\n", None),
+    ],
+)
+def test_a_dockerfile_is_judged_as_the_real_parser_does(text, said):
+    assert mistake(text) == said
+
+
+def test_a_failed_step_is_found_with_its_line_and_output():
+    said = """\
+#5 [2/2] RUN pip install nothing
+#5 ERROR: exit code: 1
+------
+ > [2/2] RUN pip install nothing:
+#5 0.412 No matching distribution
+------
+executor failed running: exit code: 1"""
+    step, output = failed_step(said.splitlines())
+    assert step == "RUN pip install nothing"
+    assert output == ["No matching distribution", "executor failed running: exit code: 1"]
+    assert line_of("FROM a\n\nRUN --mount=type=cache,target=/c pip install \\\n  nothing\n", step) == 3
+    assert failed_step(["Step 1/2 : FROM a", " ---> 1", "Step 2/2 : RUN x", "boom"]) == ("RUN x", ["boom"])
+
+
+def test_what_a_failed_step_wrote_is_shown_where_the_builder_does_not_repeat_it():
+    # Docker 20.10: the cause stands above, under the step's number, among the output of other steps.
+    said = """\
+#6 [one 1/2] RUN echo other
+#6 0.100 other
+#7 [code 3/3] RUN python3 -m compileall -q /app
+#7 sha256:e981628331d87ef254e78086e5b4cac5884bf075e757a35668253089bd5fa3ee
+#7 0.237 *** Error compiling '/app/bad.py'...
+#6 0.238 other again
+#7 0.237   File "/app/bad.py", line 1
+#7 0.237 SyntaxError: invalid syntax
+#7 0.237
+#7 ERROR: executor failed running [/bin/sh -c python3 -m compileall -q /app]: exit code: 1
+------
+ > [code 3/3] RUN python3 -m compileall -q /app:
+------
+executor failed running [/bin/sh -c python3 -m compileall -q /app]: exit code: 1"""
+    step, output = failed_step(said.splitlines())
+    assert step == "RUN python3 -m compileall -q /app"
+    assert output == [
+        "*** Error compiling '/app/bad.py'...",
+        '  File "/app/bad.py", line 1',
+        "SyntaxError: invalid syntax",
+        "executor failed running [/bin/sh -c python3 -m compileall -q /app]: exit code: 1",
+    ]
+
+
+def test_what_a_failed_step_wrote_is_shown_once_where_the_builder_repeats_it():
+    # buildx: the step's last lines come again below it, without its number.
+    said = """\
+#5 [2/2] RUN echo hello && false
+#5 0.169 hello
+#5 ERROR: process "/bin/sh -c echo hello && false" did not complete successfully: exit code: 1
+------
+ > [2/2] RUN echo hello && false:
+0.169 hello
+------
+ERROR: failed to solve: exit code: 1"""
+    assert failed_step(said.splitlines())[1] == ["hello", "ERROR: failed to solve: exit code: 1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "path", "tag"),
+    [
+        ("127.0.0.1:8470/r/p/fleet/app:1", "127.0.0.1:8470", "r/p/fleet/app", "1"),
+        ("europe-docker.pkg.dev/p/r/app", "europe-docker.pkg.dev", "p/r/app", "latest"),
+        ("localhost/app", "localhost", "app", "latest"),
+        ("library/app:2", "", "library/app", "2"),
+    ],
+)
+def test_a_reference_is_taken_apart(text, host, path, tag):
+    reference = parse(text)
+    assert (reference.host, reference.path, reference.tag) == (host, path, tag)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8470", "http://127.0.0.1:8470", "http://127.0.0.1:8470/v2/"])
+def test_credentials_are_found_by_the_registrys_host(address):
+    login = Login(address, "u", "p")
+    assert login.matches("127.0.0.1:8470")
+    assert not login.matches("127.0.0.1:8471")

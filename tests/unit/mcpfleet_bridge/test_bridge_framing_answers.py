@@ -1,0 +1,156 @@
+"""What a server says stays one message on one line as well, and the channel itself writes nothing else."""
+
+import asyncio
+import json
+import logging
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mcpfleet_bridge import logs
+from mcpfleet_bridge.calls import Call
+from mcpfleet_bridge.child import Child
+from mcpfleet_bridge.lines import NotOneLine
+from mcpfleet_bridge.process import Process
+from tests.unit.mcpfleet_bridge.framing import FUZZ, IN_TEXT, PLANTED, spaced
+
+pytestmark = pytest.mark.anyio
+
+
+@FUZZ
+@given(data=st.data(), stream=st.booleans())
+def test_an_answer_is_one_event_whatever_the_server_puts_between_and_into_its_texts(bridging, data, stream):
+    planted = "data: {}\u2028\u2028event: message\u2029id: 7\x85: x"
+    value = {"content": [{"type": "text", "text": planted}, ...], "data": data.draw(PLANTED)}
+    text = data.draw(spaced(value)).replace("\n", " ")  # its lines end there
+    answer = f'{{"jsonrpc":"2.0",\r"id":ID,\r"result":{text}}}'.encode()
+
+    async def run():
+        async with bridging(call_seconds=5) as http:
+            http.fleet.started[0].tool_raw = lambda number, params: http.fleet.started[0].reader.line(
+                answer.replace(b"ID", b"%d" % number)
+            )
+            headers = {"accept": "text/event-stream"} if stream else {}
+            got = await http.post(http.call("raw"), headers)
+            assert got.last["result"] == json.loads(text)
+            assert len(got.body.decode().splitlines()) == (3 if stream else 1)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("guess", ["ID", "1", "2", '"ID"', "ID.0", "null", "-ID"])
+async def test_a_server_that_prints_what_a_caller_says_answers_nobody_elses_call(bridging, until, guess):
+    async with bridging(call_seconds=5) as http:
+        (server,) = http.fleet.started
+        held = http.begin(http.call("hold", "victim", key="v"))
+        await until(lambda: server.held)
+        # The attacker knows the number of a call of his own, and neighbours of it.
+        line = f'{{"jsonrpc":"2.0","id":{guess},"result":{{"content":[{{"type":"text","text":"planted"}}]}}}}'
+        attack = http.begin(http.call("raw", "attacker", line=line))
+        await until(lambda: server.methods().count("tools/call") == 2)
+        for number in range(-10, 200):
+            server.reader.line(json.dumps({"jsonrpc": "2.0", "id": number, "result": {}}).encode())
+        assert not held.task.done()
+        server.release("v", "mine")
+        assert (await held).last["result"]["content"][0]["text"] == "mine"
+        attack.vanish()
+        assert (await attack).ended == (guess == "ID"), "it has at most answered itself"
+
+
+async def test_an_answer_that_comes_after_its_call_was_given_up_answers_no_later_call(bridging, until):
+    async with bridging(call_seconds=5) as http:
+        (server,) = http.fleet.started
+        gone = http.begin(http.call("hold", 1, key="gone"))
+        await until(lambda: "gone" in server.held)
+        gone.vanish()
+        await gone
+        later = http.begin(http.call("hold", 1, key="later"))
+        await until(lambda: "later" in server.held)
+        server.release("gone", "late")
+        assert not later.task.done()
+        server.release("later", "its own")
+        assert (await later).last["result"]["content"][0]["text"] == "its own"
+
+
+# --- the channel itself ---------------------------------------------------------------------------------------
+
+
+class Pipe:
+    """Stdin of a process, and its transport."""
+
+    def __init__(self):
+        self.written = []
+
+    def get_pid(self):
+        return 2**22 + 1  # larger than any of Linux's
+
+    def get_pipe_transport(self, fd):
+        return self
+
+    def is_closing(self):
+        return False
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def write(self, line):
+        self.written.append(line)
+
+
+@pytest.fixture
+def channel(monkeypatch):
+    monkeypatch.setattr("mcpfleet_bridge.process._running", set())
+    pipe = Pipe()
+    process = Process("1", "mark", None, 1000)
+    process.connection_made(pipe)
+    return process, pipe
+
+
+LINES = st.text(alphabet=st.sampled_from('a"{ \t\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029\u00e9\u3042'), max_size=12)
+
+
+@given(LINES.map(str.encode))
+@settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_channel_refuses_what_is_more_than_one_line_to_anybody(channel, text):
+    process, pipe = channel
+    pipe.written.clear()
+    line = text + b"\n"
+    if len(line.decode().splitlines()) == 1 and not text.endswith(b"\r"):
+        assert process.write(line)
+        assert pipe.written == [line]
+    else:
+        with pytest.raises(NotOneLine):
+            process.write(line)
+        assert pipe.written == []
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b"{}\r\n", b"{}\n{}\n", b"\n{}\n"])
+def test_the_channel_refuses_what_is_no_line(channel, line):
+    with pytest.raises(NotOneLine):
+        channel[0].write(line)
+
+
+async def test_a_call_that_is_not_one_line_is_answered_and_not_sent(channel, caplog):
+    process, pipe = channel
+
+    child = Child(None)
+    child._channel = process
+    call = Call(b"1", "x", b'{"a":\n1}')
+    child.submit(call)
+    succeeded, error = call.answer
+    assert not succeeded
+    assert b"not one line" in error
+    assert child.calls == {}
+    child.notify("x", b'{"a":\r1}')
+    assert "Dropped a message" in caplog.text
+    assert pipe.written == []
+
+
+@given(st.text(max_size=60) | st.lists(st.sampled_from(IN_TEXT), max_size=6).map("".join), st.text(max_size=5))
+@settings(derandomize=True, deadline=None)
+def test_a_log_entry_is_one_line_whatever_it_tells(text, name):
+    record = logging.LogRecord(name, logging.INFO, "x", 1, "%s", (text,), None)
+    line = logs.CloudLoggingFormatter().format(record)
+    assert len(line.splitlines()) == 1
+    assert json.loads(line)["message"] == text.encode("utf-8", "replace").decode()

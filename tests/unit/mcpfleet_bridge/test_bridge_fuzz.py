@@ -1,0 +1,205 @@
+"""Whatever comes from either side: every request is answered, the server reads nothing but messages, both live on."""
+
+import asyncio
+import base64
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mcpfleet_bridge import messages
+from mcpfleet_bridge.headers import decoded
+from mcpfleet_bridge.lines import Lines, TooLong, one_line
+
+FUZZ = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+METHODS = st.sampled_from(
+    ["tools/call", "tools/list", "ping", "initialize", "notifications/cancelled", "notifications/progress", "x", ""]
+)
+MESSAGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "jsonrpc": st.sampled_from(["2.0", "1.0", 2.0]) | VALUES,
+        "id": st.integers() | st.text(max_size=5) | VALUES,
+        "method": METHODS | VALUES,
+        "params": st.fixed_dictionaries(
+            {},
+            optional={"name": st.sampled_from(["echo", "none"]), "arguments": VALUES, "_meta": VALUES, "uri": VALUES},
+        )
+        | VALUES,
+        "result": VALUES,
+        "error": VALUES,
+    },
+)
+JSON_TEXTS = MESSAGES.map(lambda message: json.dumps(message).encode())
+
+
+@st.composite
+def broken(draw, texts):
+    """A text with a piece cut out, doubled, or replaced by any bytes."""
+    text = draw(texts)
+    start = draw(st.integers(0, len(text)))
+    end = draw(st.integers(start, len(text)))
+    return text[:start] + draw(st.binary(max_size=6) | st.just(text[start:end] * 2)) + text[end:]
+
+
+def doubled(message):
+    """The same members twice, with other values the second time."""
+    text = json.dumps(message)[1:-1]
+    return ("{" + ", ".join([text, '"id": 77, "method": "ping"'] if text else ['"id": 1, "id": 2']) + "}").encode()
+
+
+BODIES = (
+    JSON_TEXTS
+    | broken(JSON_TEXTS)
+    | st.binary(max_size=50)
+    | st.lists(MESSAGES, max_size=3).map(lambda batch: json.dumps(batch).encode())
+    | MESSAGES.map(doubled)
+    | MESSAGES.map(lambda message: json.dumps(message, indent=2, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    | st.integers(1, 3000).map(lambda depth: b'{"jsonrpc":"2.0","id":1,"method":"x","params":' + b'{"a":' * depth)
+)
+
+MODERN = {"mcp-protocol-version": "2026-07-28"}
+
+
+@FUZZ
+@given(st.lists(BODIES, min_size=1, max_size=5), st.sampled_from([{}, MODERN]), st.booleans())
+def test_any_body_is_answered_and_the_server_reads_messages_only(bridging, bodies, headers, stateless):
+    async def run():
+        async with bridging(call_seconds=2, stateless=stateless) as http:
+            for body in bodies:
+                answer = await http.post(body, headers)
+                assert answer.ended
+                assert answer.status in (200, 202, 400, 404, 413, 503)
+                if answer.body:
+                    assert answer.last["jsonrpc"] == "2.0"
+                    assert ("result" in answer.last) != ("error" in answer.last)
+            well = await http.post(*http.modern(name="echo", arguments={"text": "well"}))
+            assert well.last["result"]["content"][0]["text"] == "well"
+            # FakeServer.write has checked that each of these was one message on one line.
+            assert all(message["jsonrpc"] == "2.0" for server in http.fleet.started for message in server.heard)
+            assert len(http.fleet.ended) == 0
+
+    asyncio.run(run())
+
+
+LINES = BODIES.map(lambda body: body.replace(b"\n", b" "))
+
+
+@FUZZ
+@given(st.lists(LINES, max_size=8))
+def test_any_line_of_a_server_leaves_the_bridge_alive_and_reaches_no_wrong_call(bridging, until, lines):
+    async def run():
+        async with bridging(call_seconds=2, concurrency=4) as http:
+            (server,) = http.fleet.started
+            held = http.begin(http.call("hold", "mine", key=1))
+            await until(lambda: server.held)
+            number = server.held[1]
+            for line in lines:
+                if b'"id"' in line and str(number).encode() in line:
+                    continue  # that might well be this call's answer
+                server.reader.line(line)
+            server.release(1, "the answer")
+            assert (await held).last["result"]["content"][0]["text"] == "the answer"
+            assert (await http.post(http.call("echo", text="still"))).last["result"]["content"][0]["text"] == "still"
+
+    asyncio.run(run())
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["echo", "crash", "vanish", "steps", "modern"]), st.text(max_size=5)),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_in_any_order_of_calls_crashes_and_vanishing_clients_each_gets_its_own(bridging, steps):
+    async def run():
+        async with bridging(pool=2, call_seconds=5) as http:
+            requests = []
+            for number, (kind, text) in enumerate(steps):
+                mine = f"{number}:{text}"
+                if kind == "modern":
+                    request = http.begin(*http.modern(name="echo", arguments={"text": mine}))
+                elif kind == "steps":
+                    request = http.begin(http.call("steps", 1, meta={"progressToken": mine}, count=2))
+                elif kind == "vanish":
+                    request = http.begin(http.call("hold", 1, key=mine))
+                    request.vanish()
+                else:
+                    request = http.begin(http.call(kind, 1, text=mine))
+                requests.append((kind, mine, request))
+            for kind, mine, request in requests:
+                answer = await request
+                if kind == "vanish":
+                    continue
+                assert answer.ended
+                if "error" in answer.last:
+                    assert answer.last["error"]["code"] == -32603, "only a crash fails a call here"
+                elif kind == "steps":
+                    tokens = {one["params"]["progressToken"] for one in answer.messages[:-1]}
+                    assert tokens <= {mine}
+                else:
+                    assert answer.last["result"]["content"][0]["text"] == mine
+            assert all(not child.calls for child in http.bridge.pool.children)
+
+    asyncio.run(run())
+
+
+# --- the small parsers ------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(1, 40), min_size=1), st.integers(1, 60))
+def test_lines_are_the_same_however_a_pipe_cuts_them_and_none_is_longer_than_the_bound(data, sizes, limit):
+    lines, found, start = Lines(limit), [], 0
+    while start < len(data):
+        size = sizes[start % len(sizes)]
+        found += lines.feed(data[start : start + size])
+        assert lines._held <= limit + 300
+        start += size
+    expected = [line if len(line) > limit else line.rstrip(b"\r") for line in data.split(b"\n")[:-1]]
+    for line, whole in zip(found, filter(None, expected), strict=True):
+        if isinstance(line, TooLong):
+            assert line.size == len(whole) > limit
+            assert whole.startswith(line.head)
+        else:
+            assert line == whole
+
+
+@given(st.binary(max_size=200))
+def test_reading_a_message_ends_in_a_message_or_in_a_reason(data):
+    for read in (messages.parse, messages.parse_leniently):
+        try:
+            message = read(data)
+        except messages.MessageError as mistake:
+            found = mistake.code
+        else:
+            found = message.jsonrpc
+        assert found in (messages.PARSE_ERROR, messages.INVALID_REQUEST, "2.0")
+
+
+@given(VALUES)
+def test_one_line_means_the_same(value):
+    text = json.dumps(value, indent=1, ensure_ascii=False).replace("\n", "\r\n").encode("utf-8", "replace")
+    line = one_line(text)
+    assert len(line.decode().splitlines()) == 1
+    assert json.loads(line) == json.loads(text)
+
+
+@given(st.text(max_size=40))
+def test_a_headers_base64_form_is_read_and_a_broken_one_matches_nothing(text):
+    encoded = base64.b64encode(text.encode("utf-8", "replace")).decode()
+    assert decoded(f"=?base64?{encoded}?=") == text.encode("utf-8", "replace").decode()
+    assert decoded(f"=?base64?{encoded}!?=") is None
+
+
+@pytest.mark.parametrize("value", ["=?base64?/w==?=", "=?base64?YQ?=", "=?base64?YR==?="])
+def test_base64_that_is_no_text_or_not_canonical_is_nothing(value):
+    assert decoded(value) is None

@@ -1,0 +1,167 @@
+"""The environment, the logs, and that the two containers read the same lists in the same way."""
+
+import io
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mcpfleet_bridge.allowlist
+import mcpfleet_server.allowlist
+from mcpfleet_bridge import logs, settings
+from mcpfleet_bridge.process import describe
+from mcpfleet_bridge.settings import SettingsError, load_settings
+from pulumi_mcpfleet import environment
+
+COMMAND = {"MCP_STDIO_COMMAND": '["mcp-server-time"]'}
+
+
+def test_the_least_that_has_to_be_said_is_the_command():
+    loaded = load_settings({**COMMAND, "MCP_STDIO_ARGS": '["--local-timezone", "UTC"]'})
+    assert loaded.command == ("mcp-server-time", "--local-timezone", "UTC")
+    assert (loaded.port, loaded.path, loaded.health_path) == (8080, "/mcp", "/health")
+    assert loaded.stateless
+    assert loaded.warm
+    assert not loaded.sse
+
+
+def test_without_a_command_the_error_shows_how_one_is_written():
+    with pytest.raises(SettingsError, match=r'^MCP_STDIO_COMMAND: missing; .*\["mcp-server-time", "--verb'):
+        load_settings({"PATH": "/bin"})
+
+
+def test_every_mistake_is_named_in_a_line_of_its_own():
+    wrong = {
+        "MCP_STDIO_COMMAND": "mcp-server-time",
+        "MCP_STDIO_ARGS": "[1]",
+        "PORT": "0",
+        "MCP_PATH": "mcp",
+        "MCP_STATELESS": "maybe",
+        "MCP_TRANSPORTS": "http,grpc",
+        "MCP_ALLOWED_HOSTS": "*",
+        "MCP_ALLOWED_ORIGINS": "null",
+        "MCP_LOG_LEVEL": "LOUD",
+        "MCP_STDIO_POOL": "many",
+        "MCP_STDIO_CALL_SECONDS": "-1",
+    }
+    with pytest.raises(SettingsError) as error:
+        load_settings(wrong)
+    lines = str(error.value).splitlines()
+    assert sorted(line.partition(":")[0] for line in lines) == sorted(wrong)
+    assert all("(it is " in line for line in lines)
+
+
+def test_the_two_paths_differ():
+    with pytest.raises(SettingsError, match="MCP_PATH: /x is the health check's path"):
+        load_settings({**COMMAND, "MCP_PATH": "/x", "MCP_HEALTH_PATH": "/x"})
+
+
+def test_the_server_gets_the_environment_but_nothing_that_is_said_to_the_bridge():
+    loaded = load_settings(
+        {**COMMAND, "PORT": "8080", "MCP_PATH": "/mcp", "API_KEY": "s3cret", "PATH": "/bin", "MCP_MODE": "x"}
+    )
+    assert loaded.environment == {"API_KEY": "s3cret", "PATH": "/bin", "MCP_MODE": "x"}
+    assert "s3cret" not in repr(loaded)
+
+
+def test_nothing_that_the_fleet_sets_reaches_the_server_which_might_open_a_port_because_of_it():
+    fleet = dict.fromkeys(environment.INJECTED, "x") | {"PORT": "8080"}
+    ours = environment.container_environment(
+        port=8080,
+        path="/mcp",
+        transports=["streamable-http", "sse"],
+        stateless=False,
+        health_path="/health",
+        allowed_hosts=["mcp-*.run.app"],
+        allowed_origins=["https://app.example.com"],
+        user={"FASTMCP_LOG_LEVEL": "DEBUG"},
+    )
+    loaded = load_settings({**COMMAND, **ours})
+    assert loaded.environment == {"FASTMCP_LOG_LEVEL": "DEBUG"}
+    assert (loaded.sse, loaded.stateless, loaded.path) == (True, False, "/mcp")
+    assert [name for name in fleet if settings._OURS.fullmatch(name) is None] == []
+
+
+def test_a_bridge_that_would_have_to_check_oauth_tokens_does_not_start():
+    with pytest.raises(SettingsError, match="MCP_OAUTH_ISSUER: the bridge checks no OAuth tokens"):
+        load_settings({**COMMAND, "MCP_OAUTH_ISSUER": "https://issuer.example"})
+
+
+def test_every_variable_of_the_bridge_is_in_its_guide_with_its_default():
+    guide = (Path(__file__).parents[3] / "docs" / "stdio-bridge.md").read_text()
+    told = dict(re.findall(r"^\| `(MCP_STDIO_\w+)` \| ([^|]*?) \|", guide, re.MULTILINE))
+    read = dict(
+        re.findall(
+            r'reader\.read\("(MCP_STDIO_\w+)", _number\([^)]*\), ([^)]+)\),', Path(settings.__file__).read_text()
+        )
+    )
+    assert len(read) > 10
+    sizes = {"4 * MEBIBYTE": "4194304", "16 * MEBIBYTE": "16777216"}
+    assert {name: told.get(name) for name in read} == {name: sizes.get(text, text) for name, text in read.items()}
+
+
+# The two containers hold a copy each of the same rules; neither may import the other.
+ENTRIES = st.from_regex(re.compile(r"[a-z0-9.*:\[\]_-]{1,30}", re.ASCII), fullmatch=True)
+
+
+@given(ENTRIES, ENTRIES)
+def test_both_containers_accept_the_same_hosts(entry, host):
+    def answer(module):
+        try:
+            return module.HostPattern.parse(entry).accepts(host)
+        except ValueError as refusal:
+            return str(refusal)
+
+    assert answer(mcpfleet_server.allowlist) == answer(mcpfleet_bridge.allowlist)
+
+
+@given(ENTRIES)
+def test_both_containers_accept_the_same_origins(entry):
+    def answer(module):
+        try:
+            return module.OriginPattern.parse(f"https://{entry}").accepts(f"https://{entry}")
+        except ValueError as refusal:
+            return str(refusal)
+
+    assert answer(mcpfleet_server.allowlist) == answer(mcpfleet_bridge.allowlist)
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("Server running on stdio", logging.INFO),
+        ("WARNING: deprecated", logging.WARNING),
+        ("2026-11-24 10:00:00,123 ERROR it failed", logging.ERROR),
+        ("[warn] careful", logging.WARNING),
+        ("errors are not the first word's business", logging.INFO),
+        ("FATAL", logging.CRITICAL),
+    ],
+)
+def test_a_line_of_stderr_is_as_grave_as_it_says(line, level):
+    assert logs.level_of(line) == level
+
+
+def test_a_log_entry_is_one_line_of_json_with_the_process_it_is_about():
+    stream = io.StringIO()
+    before, level = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        logs.install("INFO", "acme", stream)
+        logging.getLogger("mcpfleet_bridge.server").warning("two\nlines \ud83d", extra={"child": "7"})
+    finally:
+        logging.getLogger().handlers[:] = before
+        logging.getLogger().setLevel(level)
+        logging.captureWarnings(False)
+    (line,) = stream.getvalue().splitlines()
+    entry = json.loads(line)
+    assert (entry["severity"], entry["message"]) == ("WARNING", "two\nlines ?")
+    assert entry["logging.googleapis.com/labels"] == {"logger": "mcpfleet_bridge.server", "child": "7"}
+
+
+def test_an_end_is_described_in_words():
+    assert describe(3) == "it exited with code 3"
+    assert describe(-9) == "it was killed by SIGKILL"
+    assert describe(None) == "it was ended"

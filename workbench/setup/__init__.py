@@ -1,9 +1,0 @@
-"""Makes a machine ready: the Pulumi CLI, Docker, the base image and the example image.
-
-`prepare` is the whole of it. Every phase first looks for what is there, so that a second run, or a second
-clone, costs a few hundred milliseconds.
-"""
-
-from workbench.setup.prepare import Prepared, prepare
-
-__all__ = ["Prepared", "prepare"]
