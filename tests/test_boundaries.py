@@ -242,7 +242,7 @@ RULES = [
         "infra knows no local cloud and no tool",
         ("__main__.py", *INFRA),
         no_import("mcpfleet_local_cloud", "devtools", "mcpfleet", "mcp_server", "mcpfleet_server"),
-        ("import mcpfleet_local_cloud.store", "from mcpfleet import client"),
+        ("import mcpfleet_local_cloud.state.store", "from mcpfleet import client"),
         "from pulumi_mcpfleet import naming",
     ),
     Rule(
@@ -251,7 +251,7 @@ RULES = [
         no_import(
             r"pulumi_mcpfleet(?!\.cloud_build)", "devtools", "mcpfleet", r"mcpfleet_\w+", "pulumi_gcp"
         ),
-        ("from pulumi_mcpfleet import naming", "import mcpfleet_local_cloud.errors", "import pulumi_gcp"),
+        ("from pulumi_mcpfleet import naming", "import mcpfleet_local_cloud.rest.errors", "import pulumi_gcp"),
         "from pulumi.runtime import rpc\nimport google.auth",
     ),
     Rule(
@@ -266,7 +266,7 @@ RULES = [
         "containers know nothing of what deploys them",
         CONTAINERS,
         no_import(r"pulumi\w*", "mcpfleet_local_cloud", "devtools"),
-        ("import pulumi_mcpfleet", "from mcpfleet_local_cloud.store import Store", "import pulumi_gcp"),
+        ("import pulumi_mcpfleet", "from mcpfleet_local_cloud.state.store import Store", "import pulumi_gcp"),
         "import mcp\nimport infrared",
     ),
     Rule(

@@ -8,8 +8,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.cloud import Cloud
-from mcpfleet_local_cloud.errors import GoogleError, invalid
-from mcpfleet_local_cloud.wire import number
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
+from mcpfleet_local_cloud.rest.wire import number
 
 _LINES: Final = 200
 

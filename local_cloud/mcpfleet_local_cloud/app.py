@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpfleet_local_cloud import admin
 from mcpfleet_local_cloud.cloud import Cloud
-from mcpfleet_local_cloud.errors import GoogleError, invalid
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 
 _log = logging.getLogger(__name__)
 

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, cast
 
-from mcpfleet_local_cloud.files import write_private
-from mcpfleet_local_cloud.identity import new_key
-from mcpfleet_local_cloud.policy import Policies
+from mcpfleet_local_cloud.identity.policy import Policies
+from mcpfleet_local_cloud.identity.tokens import new_key
 from mcpfleet_local_cloud.services.iam.keys import AccountKeys
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.services.oauth.model import CLIENT_ID, CLIENT_SECRET, People
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
 from mcpfleet_local_cloud.services.serviceusage.model import FIRST, ServiceUsage
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.files import write_private
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Document
 
 DEPLOYER: Final = "deployer"
 PEOPLE: Final = ("ada", "bob")

@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import BaseRoute
 
 from mcpfleet_local_cloud import registry
-from mcpfleet_local_cloud.arrivals import at_port
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.balancer import Balancer, balanced_app
 from mcpfleet_local_cloud.bootstrap import Bootstrap
-from mcpfleet_local_cloud.certificates import Authority
-from mcpfleet_local_cloud.dataplane import DataPlane, FrontDoor
-from mcpfleet_local_cloud.entrance import Entrance
-from mcpfleet_local_cloud.errors import not_found
-from mcpfleet_local_cloud.iap import IdentityAwareProxy, Signer
-from mcpfleet_local_cloud.identity import Claims, Identity
-from mcpfleet_local_cloud.mesh import Mesh, create_proxy
-from mcpfleet_local_cloud.operations import Operations
-from mcpfleet_local_cloud.policy import Policies
-from mcpfleet_local_cloud.published import create_published
+from mcpfleet_local_cloud.data_plane.contract import DataPlane, FrontDoor
+from mcpfleet_local_cloud.front_end.arrivals import at_port
+from mcpfleet_local_cloud.front_end.balancer import Balancer, balanced_app
+from mcpfleet_local_cloud.front_end.certificates import Authority
+from mcpfleet_local_cloud.front_end.entrance import Entrance
+from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
+from mcpfleet_local_cloud.front_end.mesh import Mesh, create_proxy
+from mcpfleet_local_cloud.front_end.published import create_published
+from mcpfleet_local_cloud.identity.policy import Policies
+from mcpfleet_local_cloud.identity.tokens import Claims, Identity
 from mcpfleet_local_cloud.registry.catalog import MANIFEST
+from mcpfleet_local_cloud.rest.errors import not_found
+from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services import (
     artifactregistry,
     cloudbuild,
@@ -38,6 +37,7 @@ from mcpfleet_local_cloud.services import (
 from mcpfleet_local_cloud.services.agentregistry.routes import KIND as AGENT_REGISTRY
 from mcpfleet_local_cloud.services.agentregistry.routes import routes as agentregistry_routes
 from mcpfleet_local_cloud.services.artifactregistry.model import KIND as REPOSITORY
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.billing.routes import routes as billing_routes
 from mcpfleet_local_cloud.services.compute.model import KIND as COMPUTE
 from mcpfleet_local_cloud.services.dns.model import RECORD, ZONE
@@ -57,14 +57,14 @@ from mcpfleet_local_cloud.services.resourcemanager.model import Projects
 from mcpfleet_local_cloud.services.resourcemanager.routes import routes as resourcemanager_routes
 from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
 from mcpfleet_local_cloud.services.serviceusage.routes import routes as serviceusage_routes
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.sources import CloudSources
-from mcpfleet_local_cloud.state import State
-from mcpfleet_local_cloud.store import Document, Store
-from mcpfleet_local_cloud.vault import Vault
+from mcpfleet_local_cloud.services.sources import CloudSources
+from mcpfleet_local_cloud.state.folder import State
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Document, Store
+from mcpfleet_local_cloud.state.vault import Vault
 
 if TYPE_CHECKING:
-    from mcpfleet_local_cloud.runtime import DockerDataPlane
+    from mcpfleet_local_cloud.data_plane import DockerDataPlane
 
 # Cloud Run pulls images in this account's name, as on Google.
 _RUN_AGENT: Final = "service-{}@serverless-robot-prod.iam.gserviceaccount.com"
@@ -322,13 +322,13 @@ class Cloud:
 
     def _docker_worker(self) -> cloudbuild.Worker:
         # Imported here for the same reason as below.
-        from mcpfleet_local_cloud.runtime.worker import DockerWorker
+        from mcpfleet_local_cloud.services.cloudbuild.worker import DockerWorker
 
         return DockerWorker()
 
     def _docker_data_plane(self) -> "DockerDataPlane":
         # Imported here, because a test of the control plane has no need of Docker's client.
-        from mcpfleet_local_cloud.runtime import DockerDataPlane
+        from mcpfleet_local_cloud.data_plane import DockerDataPlane
 
         agent = _RUN_AGENT.format(self.settings.project_number)
         return DockerDataPlane(
@@ -341,10 +341,10 @@ class Cloud:
         )
 
     async def _open(self, docker: "DockerDataPlane") -> None:
-        from mcpfleet_local_cloud.front_door import Guard
-        from mcpfleet_local_cloud.ingress import create_front
-        from mcpfleet_local_cloud.metadata import create_metadata
-        from mcpfleet_local_cloud.runtime import Gateway
+        from mcpfleet_local_cloud.data_plane import Gateway
+        from mcpfleet_local_cloud.front_end.front_door import Guard
+        from mcpfleet_local_cloud.front_end.ingress import create_front
+        from mcpfleet_local_cloud.identity.metadata import create_metadata
 
         def door(port: int) -> FrontDoor | None:
             service = docker.service_at(port)

@@ -16,18 +16,19 @@ from typing import Any, Final
 from pulumi.runtime.proto.provider_pb2 import GetSchemaRequest
 from starlette.routing import Route
 
-from mcpfleet_local_cloud import admin, roles
+from mcpfleet_local_cloud import admin
 from mcpfleet_local_cloud.cloud import Cloud
-from mcpfleet_local_cloud.errors import GoogleError
+from mcpfleet_local_cloud.identity import roles
 from mcpfleet_local_cloud.plugins.docker_build.provider import DockerBuildProvider
 from mcpfleet_local_cloud.plugins.docker_build.table import REFUSED as REFUSED_OF_IMAGES
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from mcpfleet_local_cloud.plugins.servicer import Provider
+from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.services.artifactregistry.model import REFUSED as REFUSED_OF_REPOSITORIES
 from mcpfleet_local_cloud.services.run import unsupported
 from mcpfleet_local_cloud.services.run.messages import MESSAGES, enum
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Document
 
 _APIS: Final = {
     "cloudbuild": "Cloud Build v1",

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager, contextmanager
 
 import docker
 
-from mcpfleet_local_cloud.dataplane import FrontDoor, Probe, Revision
-from mcpfleet_local_cloud.identity import Identity
-from mcpfleet_local_cloud.ingress import create_ingress
-from mcpfleet_local_cloud.metadata import create_metadata
-from mcpfleet_local_cloud.runtime import DockerDataPlane, remove_docker_objects
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.store import Store
+from mcpfleet_local_cloud.data_plane import DockerDataPlane, remove_docker_objects
+from mcpfleet_local_cloud.data_plane.contract import FrontDoor, Probe, Revision
+from mcpfleet_local_cloud.front_end.ingress import create_ingress
+from mcpfleet_local_cloud.identity.metadata import create_metadata
+from mcpfleet_local_cloud.identity.tokens import Identity
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Store
 
 IMAGE = "mcpfleet/base:python3.13"
 EMAIL = "mcp-echo@p.iam.gserviceaccount.com"

@@ -16,7 +16,7 @@ import requests
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
-from mcpfleet_local_cloud.runtime import remove_docker_objects
+from mcpfleet_local_cloud.data_plane import remove_docker_objects
 from tests.integration.checkout import free_port
 
 pytestmark = pytest.mark.integration

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mcpfleet_local_cloud.dataplane import Probe, RolloutError
+from mcpfleet_local_cloud.data_plane.contract import Probe, RolloutError
 from tests.integration.planes import EMAIL, QUICK, SERVER, SERVICE, a_world, attempts, connect, get, python, serve
 
 pytestmark = pytest.mark.integration

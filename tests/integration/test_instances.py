@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from mcpfleet_local_cloud.dataplane import (
+from mcpfleet_local_cloud.data_plane.contract import (
     BucketFolder,
     Container,
     EmptyDir,

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 import docker
 import pytest
 
-from mcpfleet_local_cloud.dataplane import Probe, Revision
-from mcpfleet_local_cloud.identity import Identity
-from mcpfleet_local_cloud.metadata import create_metadata
-from mcpfleet_local_cloud.runtime import DockerDataPlane, remove_docker_objects
-from mcpfleet_local_cloud.runtime.engine import Engine
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.store import Store
+from mcpfleet_local_cloud.data_plane import DockerDataPlane, remove_docker_objects
+from mcpfleet_local_cloud.data_plane.contract import Probe, Revision
+from mcpfleet_local_cloud.data_plane.engine import Engine
+from mcpfleet_local_cloud.identity.metadata import create_metadata
+from mcpfleet_local_cloud.identity.tokens import Identity
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Store
 
 pytestmark = pytest.mark.integration
 

@@ -49,7 +49,7 @@ class Process:
 
 @pytest.fixture
 def serve(tmp_path):
-    from mcpfleet_local_cloud.runtime import remove_docker_objects
+    from mcpfleet_local_cloud.data_plane import remove_docker_objects
 
     started: list[Process] = []
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from mcpfleet_local_cloud.registry.blobs import BlobStore, digest_of, is_digest
-from mcpfleet_local_cloud.shapes import as_list, as_object
-from mcpfleet_local_cloud.store import Document, Store
-from mcpfleet_local_cloud.wire import strict_json
+from mcpfleet_local_cloud.rest.shapes import as_list, as_object
+from mcpfleet_local_cloud.rest.wire import strict_json
+from mcpfleet_local_cloud.state.store import Document, Store
 
 MANIFEST: Final = "registry.manifest"
 TAG: Final = "registry.tag"

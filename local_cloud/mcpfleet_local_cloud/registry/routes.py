@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.errors import GoogleError
 from mcpfleet_local_cloud.registry.blobs import DigestMismatchError, UploadBusyError, is_digest
 from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName, RegistryError
-from mcpfleet_local_cloud.wire import number
+from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.rest.wire import number
 
 _PULL: Final = "artifactregistry.repositories.downloadArtifacts"
 _PUSH: Final = "artifactregistry.repositories.uploadArtifacts"

@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Caller, Gate
-from mcpfleet_local_cloud.policy import Policies, policy_from
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.identity.policy import Policies, policy_from
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.services.auth import Caller, Gate
+from mcpfleet_local_cloud.state.store import Document
 
 Named = Callable[[Request, str], str]
 """The full name of the resource that a request means, where its caller may do the verb to it ("": none is asked)."""

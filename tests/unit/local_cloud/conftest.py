@@ -22,15 +22,15 @@ from mcpfleet_local_cloud.app import create_app
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.commands.background import Place
 from mcpfleet_local_cloud.commands.environment import exports
-from mcpfleet_local_cloud.dataplane import Revision
-from mcpfleet_local_cloud.identity import Identity, new_key
+from mcpfleet_local_cloud.data_plane.contract import Revision
+from mcpfleet_local_cloud.identity.tokens import Identity, new_key
 from mcpfleet_local_cloud.plugins.call import Call
 from mcpfleet_local_cloud.plugins.gcp.config import _camel, configure
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from mcpfleet_local_cloud.plugins.gcp.transport import Api
 from mcpfleet_local_cloud.plugins.resources import CheckInput
 from mcpfleet_local_cloud.plugins.values import Secret
-from mcpfleet_local_cloud.settings import Settings
+from mcpfleet_local_cloud.state.settings import Settings
 
 NOW = 1_790_000_000.0
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"

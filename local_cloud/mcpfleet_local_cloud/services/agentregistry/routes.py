@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.errors import already_exists, invalid, not_found
-from mcpfleet_local_cloud.operations import Operations
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import already_exists, invalid, not_found
+from mcpfleet_local_cloud.rest.operations import Operations
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Store
 
 API: Final = "agentregistry.googleapis.com"
 KIND: Final = "agentregistry.service"

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.errors import GoogleError, already_exists, invalid, unimplemented
 from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName
+from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, unimplemented
+from mcpfleet_local_cloud.rest.shapes import as_object
 from mcpfleet_local_cloud.services.artifactregistry import shapes
 from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed, seconds
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.run.places import REGIONS
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.shapes import as_object
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "artifactregistry.repository"
 PUBLIC_PROJECT: Final = "mcpfleet-public"

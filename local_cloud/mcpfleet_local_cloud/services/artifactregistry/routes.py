@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.errors import invalid
-from mcpfleet_local_cloud.operations import Operations
-from mcpfleet_local_cloud.policy import Policies, policy_from
+from mcpfleet_local_cloud.identity.policy import Policies, policy_from
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import invalid
+from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.artifactregistry.model import FIELDS, ArtifactRegistry
+from mcpfleet_local_cloud.services.auth import Gate
 
 _API: Final = "artifactregistry.googleapis.com"
 _LOCATION: Final = "/artifactregistry/v1/projects/{project}/locations/{location}"

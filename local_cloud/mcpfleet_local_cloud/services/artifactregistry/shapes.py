@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from mcpfleet_local_cloud.errors import invalid
-from mcpfleet_local_cloud.shapes import as_list, as_object
-from mcpfleet_local_cloud.store import Document
-from mcpfleet_local_cloud.wire import number
+from mcpfleet_local_cloud.rest.errors import invalid
+from mcpfleet_local_cloud.rest.shapes import as_list, as_object
+from mcpfleet_local_cloud.rest.wire import number
+from mcpfleet_local_cloud.state.store import Document
 
 Shape = Callable[[Any, str], None]
 

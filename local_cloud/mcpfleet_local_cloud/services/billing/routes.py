@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.services.auth import Gate
 
 API: Final = "cloudbilling.googleapis.com"
 

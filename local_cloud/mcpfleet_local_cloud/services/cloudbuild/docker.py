@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final, NoReturn
 
-from mcpfleet_local_cloud.errors import unimplemented
+from mcpfleet_local_cloud.rest.errors import unimplemented
 
 _VALUES: Final = {
     **{name: name for name in ("--tag", "--file", "--platform", "--build-arg", "--label", "--target", "--network")},

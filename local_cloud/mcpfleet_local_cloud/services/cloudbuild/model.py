@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.errors import GoogleError, not_found
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
 from mcpfleet_local_cloud.services.cloudbuild.seams import Step, StepError, Worker
 from mcpfleet_local_cloud.services.cloudbuild.validation import Order, Task
 from mcpfleet_local_cloud.services.logging.model import Entries
 from mcpfleet_local_cloud.services.storage.model import Storage
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "build"
 ENDED: Final = frozenset({"SUCCESS", "FAILURE", "INTERNAL_ERROR", "TIMEOUT", "CANCELLED", "EXPIRED"})

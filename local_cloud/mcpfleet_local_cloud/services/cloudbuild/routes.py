@@ -6,15 +6,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.errors import GoogleError, not_found
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.cloudbuild.model import Builds, build_id_of, new_id, operation_of
 from mcpfleet_local_cloud.services.cloudbuild.validation import order_of
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.services.run.places import REGIONS
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "cloudbuild.googleapis.com"
 _PROJECT: Final = "/cloudbuild/v1/projects/{project}"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.errors import invalid, unimplemented
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
+from mcpfleet_local_cloud.rest.shapes import as_list, as_object
 from mcpfleet_local_cloud.services.cloudbuild.docker import command_of
-from mcpfleet_local_cloud.shapes import as_list, as_object
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 DOCKER: Final = "gcr.io/cloud-builders/docker"
 _PACKS: Final = ("gcr.io/k8s-skaffold/pack", "gcr.io/buildpacks/", "buildpacksio/pack")

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 from uuid import uuid4
 
-from mcpfleet_local_cloud.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
 from mcpfleet_local_cloud.services.compute.kinds import GLOBAL, REGIONAL, Kind
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "compute"
 DEFAULT: Final = "default"

@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.errors import unimplemented
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import unimplemented
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.compute.model import Compute, kind_of, link
 from mcpfleet_local_cloud.services.handlers import Handlers
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "compute.googleapis.com"
 _PROJECT: Final = "/compute/v1/projects/{project}"

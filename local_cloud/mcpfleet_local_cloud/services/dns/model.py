@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 from uuid import uuid4
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
 from mcpfleet_local_cloud.services.compute.model import reference
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Store
 
 ZONE: Final = "dns.zone"
 RECORD: Final = "dns.record"

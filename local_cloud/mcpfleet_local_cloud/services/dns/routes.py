@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.dns.model import Dns
 from mcpfleet_local_cloud.services.handlers import Handlers
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "dns.googleapis.com"
 _ZONES: Final = "/dns/v1/projects/{project}/managedZones"

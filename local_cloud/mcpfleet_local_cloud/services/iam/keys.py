@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from mcpfleet_local_cloud.errors import GoogleError, not_found
-from mcpfleet_local_cloud.identity import key_name, private_pem, public_pem
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.identity.tokens import key_name, private_pem, public_pem
+from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "serviceAccountKey"
 # Google's limit of keys for one account.

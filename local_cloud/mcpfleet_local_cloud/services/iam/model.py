@@ -8,12 +8,12 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from mcpfleet_local_cloud import jws
-from mcpfleet_local_cloud.errors import GoogleError, invalid
-from mcpfleet_local_cloud.jws import TokenError
-from mcpfleet_local_cloud.policy import is_service_agent
+from mcpfleet_local_cloud.identity import jws
+from mcpfleet_local_cloud.identity.jws import TokenError
+from mcpfleet_local_cloud.identity.policy import is_service_agent
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.services.iam import keys
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "serviceAccount"
 _ID: Final = re.compile(r"[a-z](?:[-a-z0-9]{4,28}[a-z0-9])")

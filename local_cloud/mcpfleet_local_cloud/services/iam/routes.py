@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Caller, Gate
-from mcpfleet_local_cloud.errors import invalid
-from mcpfleet_local_cloud.identity import new_key
-from mcpfleet_local_cloud.policy import Policies, policy_from
+from mcpfleet_local_cloud.identity.policy import Policies, policy_from
+from mcpfleet_local_cloud.identity.tokens import new_key
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import invalid
+from mcpfleet_local_cloud.services.auth import Caller, Gate
 from mcpfleet_local_cloud.services.iam.keys import AccountKeys
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "iam.googleapis.com"
 _ACCOUNTS: Final = "/iam/v1/projects/{project}/serviceAccounts"

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.errors import GoogleError, invalid, unimplemented
-from mcpfleet_local_cloud.identity import LIFETIME, Identity
+from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "iamcredentials.googleapis.com"
 _ACCOUNT: Final = "/iamcredentials/v1/projects/{project}/serviceAccounts/{account}"

@@ -6,8 +6,8 @@ A resource is `projects/P/iap_web/cloud_run-REGION/services/S`; its IAM policy s
 import hashlib
 from typing import Any, Final, cast
 
-from mcpfleet_local_cloud.errors import invalid, unimplemented
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
+from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "iapSettings"
 AGENT: Final = "service-{}@gcp-sa-iap.iam.gserviceaccount.com"

@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.policy import Policies
-from mcpfleet_local_cloud.published import PATH, Keys
+from mcpfleet_local_cloud.front_end.published import PATH, Keys
+from mcpfleet_local_cloud.identity.policy import Policies
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.iap.model import Iap
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.state.store import Document
 
 LOG: Final = "cloudbuild"
 """The log that Cloud Build writes to, and the only one here."""

@@ -7,12 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.errors import invalid, unimplemented
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.logging.model import LOG, Entries
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "logging.googleapis.com"
 _FIELDS: Final = frozenset({"resourceNames", "projectIds", "filter", "orderBy", "pageSize", "pageToken"})

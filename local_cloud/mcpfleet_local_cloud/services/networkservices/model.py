@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.errors import GoogleError, already_exists, invalid, not_found, unimplemented
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, not_found, unimplemented
+from mcpfleet_local_cloud.rest.shapes import as_list, as_object
 from mcpfleet_local_cloud.services.compute.model import reference
-from mcpfleet_local_cloud.shapes import as_list, as_object
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Store
 
 MESH: Final = "networkservices.mesh"
 ROUTE: Final = "networkservices.httpRoute"

@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.errors import invalid
-from mcpfleet_local_cloud.operations import Operations
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import invalid
+from mcpfleet_local_cloud.rest.operations import Operations
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.networkservices.model import COLLECTIONS, FIELDS, OUTPUTS, NetworkServices
 

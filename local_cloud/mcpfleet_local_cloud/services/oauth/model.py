@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from mcpfleet_local_cloud import jws
-from mcpfleet_local_cloud.identity import LIFETIME, Identity, TokenError
+from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity, TokenError, jws
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "person"
 # gcloud's own client: the audience of the ID tokens that it shows to a Cloud Run service.

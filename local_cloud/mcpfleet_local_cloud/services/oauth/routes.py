@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.identity import Identity
+from mcpfleet_local_cloud.identity.tokens import Identity
 from mcpfleet_local_cloud.services.oauth.model import OAuthError, TokenEndpoint
 
 

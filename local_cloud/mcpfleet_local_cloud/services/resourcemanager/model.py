@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from mcpfleet_local_cloud.errors import GoogleError
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "project"
 ORGANIZATION: Final = "108152342316"

@@ -6,11 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.policy import Policies, policy_from
+from mcpfleet_local_cloud.identity.policy import Policies, policy_from
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "cloudresourcemanager.googleapis.com"
 _PROJECT: Final = "/crm/v1/projects/{project}"

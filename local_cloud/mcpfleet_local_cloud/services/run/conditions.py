@@ -7,7 +7,7 @@ transition time while its state stays.
 from collections.abc import Sequence
 from typing import Final
 
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 SUCCEEDED: Final = "CONDITION_SUCCEEDED"
 FAILED: Final = "CONDITION_FAILED"

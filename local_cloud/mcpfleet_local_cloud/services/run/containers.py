@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from mcpfleet_local_cloud.services.run.quantities import GI, MI, quantity
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 Violation = tuple[str, str]
 """The field's path in protobuf spelling, and the sentence."""

@@ -9,7 +9,7 @@ import copy
 from typing import Final
 
 from mcpfleet_local_cloud.services.run.quantities import quantity
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 TRAFFIC_LATEST: Final = "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST"
 _UNSET: Final = ("", 0, None)

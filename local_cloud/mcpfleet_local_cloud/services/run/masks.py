@@ -2,10 +2,10 @@
 
 import copy
 
-from mcpfleet_local_cloud.errors import invalid
+from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.services.run.messages import MESSAGES
 from mcpfleet_local_cloud.services.run.wire import field_of
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 
 def apply_mask(current: Document, given: Document, mask: str) -> Document:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from mcpfleet_local_cloud.dataplane import DataPlane, FrontDoor, Revision, Sources
-from mcpfleet_local_cloud.errors import GoogleError, already_exists, invalid
-from mcpfleet_local_cloud.operations import Operations
+from mcpfleet_local_cloud.data_plane.contract import DataPlane, FrontDoor, Revision, Sources
+from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid
+from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.run import conditions, defaults, render, unsupported, validation
 from mcpfleet_local_cloud.services.run.masks import apply_mask
 from mcpfleet_local_cloud.services.run.places import Place, missing, short
@@ -25,8 +25,8 @@ from mcpfleet_local_cloud.services.run.records import (
 from mcpfleet_local_cloud.services.run.rollout import Rollouts, mark_retiring
 from mcpfleet_local_cloud.services.run.seams import Accounts, Meshes, Networks, PolicyStore, address
 from mcpfleet_local_cloud.services.run.workload import workload
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Document, Store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from mcpfleet_local_cloud.errors import GoogleError, unimplemented
+from mcpfleet_local_cloud.rest.errors import GoogleError, unimplemented
 
 REGIONS: Final = (
     "africa-south1",

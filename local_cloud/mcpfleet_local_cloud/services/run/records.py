@@ -14,7 +14,7 @@ from typing import Final
 
 from mcpfleet_local_cloud.services.run.places import short
 from mcpfleet_local_cloud.services.run.unsupported import prune
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Store
 
 SERVICE: Final = "run.service"
 REVISION: Final = "run.revision"

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from mcpfleet_local_cloud.services.run.defaults import TRAFFIC_LATEST
 from mcpfleet_local_cloud.services.run.places import parts
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 SERVICE_TYPE: Final = "type.googleapis.com/google.cloud.run.v2.Service"
 REVISION_TYPE: Final = "type.googleapis.com/google.cloud.run.v2.Revision"

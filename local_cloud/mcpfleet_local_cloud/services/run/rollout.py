@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mcpfleet_local_cloud import dataplane
-from mcpfleet_local_cloud.errors import GoogleError
-from mcpfleet_local_cloud.operations import KIND as OPERATION
-from mcpfleet_local_cloud.operations import Operations
+from mcpfleet_local_cloud.data_plane import contract
+from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.rest.operations import KIND as OPERATION
+from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.run import conditions, render
 from mcpfleet_local_cloud.services.run.places import short
 from mcpfleet_local_cloud.services.run.records import LIVE, REVISION, SERVICE, Clock, revisions_of
 from mcpfleet_local_cloud.services.run.seams import PolicyStore, address
 from mcpfleet_local_cloud.services.run.workload import ingress_container, workload
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Store
 
 _log = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ class Rollouts:
         self,
         store: Store,
         operations: Operations,
-        data_plane: dataplane.DataPlane,
+        data_plane: contract.DataPlane,
         policies: PolicyStore,
-        sources: dataplane.Sources,
+        sources: contract.Sources,
         now: Clock,
     ) -> None:
         self._store = store
@@ -69,7 +69,7 @@ class Rollouts:
         self._flights: dict[str, Flight] = {}
         self._retiring: dict[str, asyncio.Task[None]] = {}
         # What this process has started and routed; after a restart it knows of nothing.
-        self._applied: dict[str, dataplane.Revision] = {}
+        self._applied: dict[str, contract.Revision] = {}
 
     def deploy(self, record: Document, operation_of: str) -> Document:
         """Begin to make *record*, which has its `pending`, real; writes it. Returns the operation.
@@ -191,7 +191,7 @@ class Rollouts:
         try:
             await self._prepare(target, lambda: self._mine(name, uid, generation))
             await self._serve(self._mine(name, uid, generation), target)
-        except dataplane.RolloutError as refusal:
+        except contract.RolloutError as refusal:
             self._mine(name, uid, generation)
             self._fail(name, target, str(refusal))
             raise GoogleError("FAILED_PRECONDITION", str(refusal)) from refusal

@@ -7,14 +7,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.errors import GoogleError, invalid, not_found
-from mcpfleet_local_cloud.policy import policy_from
+from mcpfleet_local_cloud.identity.policy import policy_from
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, not_found
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.run.model import PatchOptions, RunModel
 from mcpfleet_local_cloud.services.run.places import REGIONS, Place
 from mcpfleet_local_cloud.services.run.quantities import seconds
 from mcpfleet_local_cloud.services.run.wire import read
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 _API: Final = "run.googleapis.com"
 _PROJECT: Final = "/run/v2/projects/{project}"

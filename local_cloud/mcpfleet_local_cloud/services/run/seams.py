@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from mcpfleet_local_cloud.dataplane import DataPlane, RolloutError
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.data_plane.contract import DataPlane, RolloutError
+from mcpfleet_local_cloud.state.store import Document
 
 
 class PolicyStore(Protocol):

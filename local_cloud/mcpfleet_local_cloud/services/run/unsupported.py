@@ -6,10 +6,10 @@ Looked at after `validation`, so that a mistake is reported as Google reports it
 from collections.abc import Iterator
 from typing import Any, Final
 
-from mcpfleet_local_cloud.errors import unimplemented
+from mcpfleet_local_cloud.rest.errors import unimplemented
+from mcpfleet_local_cloud.rest.shapes import as_list, as_object
 from mcpfleet_local_cloud.services.run.quantities import seconds
-from mcpfleet_local_cloud.shapes import as_list, as_object
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 _SERVICE: Final = {
     "binaryAuthorization": "no policy checks images here.",

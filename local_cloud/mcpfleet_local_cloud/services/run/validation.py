@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from mcpfleet_local_cloud.errors import invalid
+from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.services.run.containers import (
     CONTAINER_LIMIT,
     SECRET_VERSION,
@@ -19,7 +19,7 @@ from mcpfleet_local_cloud.services.run.containers import (
     secret_violations,
 )
 from mcpfleet_local_cloud.services.run.quantities import quantity, seconds
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 SYSTEM_NAMESPACES: Final = (
     "run.googleapis.com",

@@ -9,10 +9,10 @@ import math
 import re
 from typing import Any, Final, Never
 
-from mcpfleet_local_cloud.errors import GoogleError, invalid
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
+from mcpfleet_local_cloud.rest.shapes import as_list, as_object
 from mcpfleet_local_cloud.services.run.messages import MESSAGES, ONEOFS, enum
-from mcpfleet_local_cloud.shapes import as_list, as_object
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 _PAYLOAD: Final = "Invalid JSON payload received."
 _DURATION = re.compile(r"-?\d{1,12}(\.\d{1,9})?s")

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from mcpfleet_local_cloud.dataplane import (
+from mcpfleet_local_cloud.data_plane.contract import (
     BucketFolder,
     Container,
     EmptyDir,
@@ -17,7 +17,7 @@ from mcpfleet_local_cloud.dataplane import (
 from mcpfleet_local_cloud.services.compute.model import reference
 from mcpfleet_local_cloud.services.run.places import parts, short
 from mcpfleet_local_cloud.services.run.quantities import quantity, whole_seconds
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 _MODE: Final = 0o444
 """Of a secret's file where none is asked for."""

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.checksums import crc32c
-from mcpfleet_local_cloud.errors import GoogleError, invalid, unimplemented
-from mcpfleet_local_cloud.store import Document, Store
-from mcpfleet_local_cloud.vault import Vault
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.checksums import crc32c
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.state.store import Document, Store
+from mcpfleet_local_cloud.state.vault import Vault
 
 SECRET: Final = "secret"  # noqa: S105 - a kind of document
 VERSION: Final = "secretVersion"

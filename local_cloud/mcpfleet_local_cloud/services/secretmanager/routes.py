@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.checksums import crc32c
-from mcpfleet_local_cloud.errors import GoogleError, invalid
-from mcpfleet_local_cloud.policy import Policies
+from mcpfleet_local_cloud.identity.policy import Policies
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.checksums import crc32c
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.secretmanager.model import FIELDS, SecretManager
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "secretmanager.googleapis.com"
 _PROJECT: Final = "/secretmanager/v1/projects/{project}"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from mcpfleet_local_cloud.errors import GoogleError, invalid
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
+from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "enabledApi"
 BATCH_LIMIT: Final = 20

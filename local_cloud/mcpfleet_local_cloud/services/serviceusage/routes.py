@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.errors import invalid, unimplemented
-from mcpfleet_local_cloud.operations import Operations
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
+from mcpfleet_local_cloud.rest.operations import Operations
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "serviceusage.googleapis.com"
 _TYPES: Final = "type.googleapis.com/google.api.serviceusage.v1."

@@ -6,10 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
 from mcpfleet_local_cloud.services.storage.objects import Objects, not_there
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Store
 
 BUCKET: Final = "bucket"
 REFUSED: Final = {

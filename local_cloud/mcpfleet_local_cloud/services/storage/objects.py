@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.checksums import crc32c
-from mcpfleet_local_cloud.errors import GoogleError, invalid, unimplemented
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.checksums import crc32c
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.state.store import Document, Store
 
 OBJECT: Final = "storageObject"
 _UNDER_WAY: Final = ".upload-"

@@ -9,15 +9,15 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.auth import Gate
-from mcpfleet_local_cloud.errors import GoogleError, invalid
-from mcpfleet_local_cloud.policy import Policies, policy_from
+from mcpfleet_local_cloud.identity.policy import Policies, policy_from
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
+from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.storage.model import Storage, shown
 from mcpfleet_local_cloud.services.storage.objects import not_there
 from mcpfleet_local_cloud.services.storage.uploads import Uploads, about
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "storage.googleapis.com"
 _BUCKETS: Final = "/storage/v1/b"

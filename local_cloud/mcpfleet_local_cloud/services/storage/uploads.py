@@ -9,10 +9,10 @@ from typing import Any, Final, cast
 
 from starlette.requests import Request
 
-from mcpfleet_local_cloud import wire
-from mcpfleet_local_cloud.errors import GoogleError, invalid
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.services.storage.objects import Objects
-from mcpfleet_local_cloud.store import Document
+from mcpfleet_local_cloud.state.store import Document
 
 MULTIPART_LIMIT: Final = 256 * 1024 * 1024
 """Bytes of a body with metadata and media; larger ones come in pieces."""

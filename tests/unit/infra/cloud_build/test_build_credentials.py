@@ -8,7 +8,7 @@ import pytest
 from google.auth import impersonated_credentials
 from google.oauth2 import service_account
 
-from mcpfleet_local_cloud.identity import new_key, private_pem
+from mcpfleet_local_cloud.identity.tokens import new_key, private_pem
 from pulumi_mcpfleet.cloud_build import credentials
 from pulumi_mcpfleet.cloud_build.errors import BuildError
 

@@ -9,14 +9,14 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from mcpfleet_local_cloud.auth import Caller
-from mcpfleet_local_cloud.errors import GoogleError
-from mcpfleet_local_cloud.operations import Operations
 from mcpfleet_local_cloud.registry import BlobStore, Catalog, ImageName
+from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.artifactregistry import ArtifactRegistry, routes
 from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.store import Store
+from mcpfleet_local_cloud.services.auth import Caller
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Store
 
 LOCATION = "/artifactregistry/v1/projects/acme/locations/europe-west1"
 REPOSITORY = f"{LOCATION}/repositories/mcpfleet"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcpfleet_local_cloud.runtime.images import Images
+from mcpfleet_local_cloud.data_plane.images import Images
 
 BASE = "/artifactregistry/v1/projects/mcpfleet-local/locations/europe-west1/repositories"
 REPOSITORY = "gcp:artifactregistry/repository:Repository"

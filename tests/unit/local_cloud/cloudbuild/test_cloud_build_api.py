@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.errors import GoogleError
+from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.services.cloudbuild.docker import command_of
 from mcpfleet_local_cloud.services.cloudbuild.seams import StepError
 

@@ -1,6 +1,6 @@
 """What the worker does to a source before docker gets it; that docker builds it is tests/integration's."""
 
-from mcpfleet_local_cloud.runtime.worker import _tell_apart
+from mcpfleet_local_cloud.services.cloudbuild.worker import _tell_apart
 
 
 def test_files_of_other_content_have_another_time_and_those_of_the_same_content_the_same(tmp_path):

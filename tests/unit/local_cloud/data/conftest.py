@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mcpfleet_local_cloud.dataplane import FrontDoor
-from mcpfleet_local_cloud.identity import Identity
-from mcpfleet_local_cloud.ingress import create_ingress
-from mcpfleet_local_cloud.upstream import Answer, UpstreamError
+from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.front_end.ingress import create_ingress
+from mcpfleet_local_cloud.identity.tokens import Identity
+from mcpfleet_local_cloud.network.upstream import Answer, UpstreamError
 
 SERVICE = "projects/p/locations/europe-west1/services/echo"
 PORT = 18555

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from mcpfleet_local_cloud.dataplane import Revision, RolloutError
-from mcpfleet_local_cloud.runtime.addresses import FIRST_PORT, PORTS, Addresses
-from mcpfleet_local_cloud.runtime.archive import BYTES, REVISIONS, LogArchive
-from mcpfleet_local_cloud.runtime.spec import Place, Surroundings, container_spec, fingerprint
-from mcpfleet_local_cloud.store import Store
+from mcpfleet_local_cloud.data_plane.addresses import FIRST_PORT, PORTS, Addresses
+from mcpfleet_local_cloud.data_plane.archive import BYTES, REVISIONS, LogArchive
+from mcpfleet_local_cloud.data_plane.contract import Revision, RolloutError
+from mcpfleet_local_cloud.data_plane.spec import Place, Surroundings, container_spec, fingerprint
+from mcpfleet_local_cloud.state.store import Store
 
 AROUND = Surroundings(cloud_id="c1", network="mcpfleet-c1", gateway="172.18.0.1", metadata_port=80, cpus=2.0)
 REVISION = Revision(

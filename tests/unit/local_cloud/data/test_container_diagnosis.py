@@ -2,8 +2,8 @@
 
 import pytest
 
-from mcpfleet_local_cloud.dataplane import Probe, Revision
-from mcpfleet_local_cloud.runtime.diagnosis import Ending, catches_sigterm, listening, parse_listening, report
+from mcpfleet_local_cloud.data_plane.contract import Probe, Revision
+from mcpfleet_local_cloud.data_plane.diagnosis import Ending, catches_sigterm, listening, parse_listening, report
 
 ANY = "0.0.0.0"  # noqa: S104
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"

@@ -6,8 +6,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from mcpfleet_local_cloud import http_protocol
-from mcpfleet_local_cloud.http_protocol import HEAD_LIMIT, FrontProtocol
+from mcpfleet_local_cloud.network import http_protocol
+from mcpfleet_local_cloud.network.http_protocol import HEAD_LIMIT, FrontProtocol
 
 # What Java's HTTP client adds to each request to an `http:` address.
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n"

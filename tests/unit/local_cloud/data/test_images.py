@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from mcpfleet_local_cloud.dataplane import RolloutError
-from mcpfleet_local_cloud.runtime.images import APIError, ImageNotFound, Images, parse_reference
+from mcpfleet_local_cloud.data_plane.contract import RolloutError
+from mcpfleet_local_cloud.data_plane.images import APIError, ImageNotFound, Images, parse_reference
 
 REGISTRY = "127.0.0.1:8470"
 OWN = f"{REGISTRY}/europe-west1/p/mcpfleet/echo"

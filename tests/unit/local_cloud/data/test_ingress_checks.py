@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.arrivals import Arrival
+from mcpfleet_local_cloud.front_end.arrivals import Arrival
 
 INVOKER, STRANGER = "ada@mcpfleet.test", "bob@mcpfleet.test"
 SERVERLESS, AUTHORIZATION = b"x-serverless-authorization", b"authorization"
@@ -225,7 +225,7 @@ def test_only_the_services_own_host_names_are_routed_as_on_google(front, kit, ho
 
 
 def test_a_token_is_verified_once_but_never_outlives_its_expiry(kit, signer):
-    from mcpfleet_local_cloud.front_door import Guard, Passage, Refusal
+    from mcpfleet_local_cloud.front_end.front_door import Guard, Passage, Refusal
 
     calls = []
 

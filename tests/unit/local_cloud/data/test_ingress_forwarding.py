@@ -3,8 +3,8 @@
 import asyncio
 import re
 
-from mcpfleet_local_cloud.ingress import LIMIT
-from mcpfleet_local_cloud.runtime.pool import NoInstanceError, NoRevisionError
+from mcpfleet_local_cloud.data_plane.pool import NoInstanceError, NoRevisionError
+from mcpfleet_local_cloud.front_end.ingress import LIMIT
 
 
 def only(instance):

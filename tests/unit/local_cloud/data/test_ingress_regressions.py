@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from mcpfleet_local_cloud.identity import Claims
-from mcpfleet_local_cloud.ingress import create_ingress
+from mcpfleet_local_cloud.front_end.ingress import create_ingress
+from mcpfleet_local_cloud.identity.tokens import Claims
 
 INVOKER = "mcp-client@p.iam.gserviceaccount.com"
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mcpfleet_local_cloud.runtime.pool import InstancePool, NoInstanceError
+from mcpfleet_local_cloud.data_plane.pool import InstancePool, NoInstanceError
 
 
 class World:

@@ -9,8 +9,8 @@ import pytest
 import mcpfleet_local_cloud.bootstrap
 from mcpfleet_local_cloud.app import BODY_LIMIT
 from mcpfleet_local_cloud.bootstrap import DEPLOYER_ROLES
-from mcpfleet_local_cloud.identity import new_key
-from mcpfleet_local_cloud.state import State, StateLockedError
+from mcpfleet_local_cloud.identity.tokens import new_key
+from mcpfleet_local_cloud.state.folder import State, StateLockedError
 
 DEPLOYER = "deployer@mcpfleet-local.iam.gserviceaccount.com"
 SERVICES = "/serviceusage/v1/projects/mcpfleet-local/services"

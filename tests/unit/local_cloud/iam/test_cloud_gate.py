@@ -6,7 +6,7 @@ import google.oauth2.service_account
 import jwt
 import pytest
 
-from mcpfleet_local_cloud.auth import CLOUD_PLATFORM
+from mcpfleet_local_cloud.services.auth import CLOUD_PLATFORM
 
 ACCOUNTS = "/iam/v1/projects/mcpfleet-local/serviceAccounts"
 SERVICES = "/serviceusage/v1/projects/mcpfleet-local/services"

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.identity import ISSUER, Identity, TokenError, key_name, new_key
+from mcpfleet_local_cloud.identity.tokens import ISSUER, Identity, TokenError, key_name, new_key
 
 NOW = 1_790_000_000
 AUDIENCE = "http://127.0.0.1:8500"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from mcpfleet_local_cloud.errors import GoogleError
-from mcpfleet_local_cloud.policy import Policies, policy_from
-from mcpfleet_local_cloud.roles import ROLES, grants
-from mcpfleet_local_cloud.store import Store
+from mcpfleet_local_cloud.identity.policy import Policies, policy_from
+from mcpfleet_local_cloud.identity.roles import ROLES, grants
+from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.state.store import Store
 
 PROJECT = "projects/p"
 SERVICE = "projects/p/locations/europe-west1/services/s"

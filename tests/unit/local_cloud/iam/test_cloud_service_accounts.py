@@ -6,7 +6,7 @@ import json
 import google.oauth2.service_account
 import pytest
 
-from mcpfleet_local_cloud.auth import CLOUD_PLATFORM
+from mcpfleet_local_cloud.services.auth import CLOUD_PLATFORM
 
 ACCOUNTS = "/iam/v1/projects/mcpfleet-local/serviceAccounts"
 EMAIL = "mcp-reference@mcpfleet-local.iam.gserviceaccount.com"

@@ -6,7 +6,7 @@ import google.oauth2.service_account
 import jwt
 import pytest
 
-from mcpfleet_local_cloud.auth import CLOUD_PLATFORM
+from mcpfleet_local_cloud.services.auth import CLOUD_PLATFORM
 from mcpfleet_local_cloud.services.oauth.model import CLIENT_ID, CLIENT_SECRET, JWT_BEARER
 
 DEPLOYER = "deployer@mcpfleet-local.iam.gserviceaccount.com"

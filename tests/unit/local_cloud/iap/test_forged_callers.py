@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.arrivals import Arrival
-from mcpfleet_local_cloud.dataplane import FrontDoor
-from mcpfleet_local_cloud.front_door import Guard, Passage, forwarded, returned
-from mcpfleet_local_cloud.iap import IdentityAwareProxy, Signer
-from mcpfleet_local_cloud.identity import Identity
-from mcpfleet_local_cloud.published import HOST, PATH, create_published
+from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.front_end.arrivals import Arrival
+from mcpfleet_local_cloud.front_end.front_door import Guard, Passage, forwarded, returned
+from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
+from mcpfleet_local_cloud.front_end.published import HOST, PATH, create_published
+from mcpfleet_local_cloud.identity.tokens import Identity
 from mcpfleet_server.callers import caller_of_claims, checked_by_cloud_run
 from mcpfleet_server.iap import Assertions, NoAssertionError
 

@@ -3,9 +3,9 @@
 import jwt
 import pytest
 
-from mcpfleet_local_cloud import iap
-from mcpfleet_local_cloud.arrivals import Arrival
-from mcpfleet_local_cloud.front_door import Guard, Passage, forwarded
+from mcpfleet_local_cloud.front_end import iap
+from mcpfleet_local_cloud.front_end.arrivals import Arrival
+from mcpfleet_local_cloud.front_end.front_door import Guard, Passage, forwarded
 
 SERVICES = "/run/v2/projects/mcpfleet-local/locations/europe-west1/services"
 NUMBER = "481516234200"

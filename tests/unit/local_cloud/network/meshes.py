@@ -1,6 +1,6 @@
 """A mesh as infra/pulumi_mcpfleet/components/service_mesh.py makes it, in a cloud in memory."""
 
-from mcpfleet_local_cloud.metadata import Workload
+from mcpfleet_local_cloud.identity.metadata import Workload
 
 PROJECT = "projects/mcpfleet-local"
 NETWORK = f"{PROJECT}/global/networks/default"

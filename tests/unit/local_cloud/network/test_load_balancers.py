@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from mcpfleet_local_cloud.arrivals import Arrival
-from mcpfleet_local_cloud.balancer import Balancer
-from mcpfleet_local_cloud.dataplane import FrontDoor
-from mcpfleet_local_cloud.front_door import Guard, Passage
-from mcpfleet_local_cloud.identity import Claims
+from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.front_end.arrivals import Arrival
+from mcpfleet_local_cloud.front_end.balancer import Balancer
+from mcpfleet_local_cloud.front_end.front_door import Guard, Passage
+from mcpfleet_local_cloud.identity.tokens import Claims
 
 GLOBAL = "/compute/v1/projects/mcpfleet-local/global"
 SERVICES = "/run/v2/projects/mcpfleet-local/locations/europe-west1/services"
@@ -310,7 +310,7 @@ def test_a_rule_is_listened_for_and_let_go(api, balanced, monkeypatch):
         async def close_all(self):
             closed.append(self.host)
 
-    monkeypatch.setattr("mcpfleet_local_cloud.balancer.Listeners", Listeners)
+    monkeypatch.setattr("mcpfleet_local_cloud.front_end.balancer.Listeners", Listeners)
 
     async def scenario():
         balancer = Balancer(api.cloud.compute, api.cloud.run.front_door)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.errors import GoogleError
+from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.services.dns.model import Dns
 from mcpfleet_local_cloud.services.networkservices import NetworkServices
-from mcpfleet_local_cloud.store import Store
+from mcpfleet_local_cloud.state.store import Store
 from tests.unit.local_cloud.network.meshes import (
     BACKEND_KIND,
     GROUP_KIND,

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.arrivals import Arrival
-from mcpfleet_local_cloud.dataplane import RolloutError
-from mcpfleet_local_cloud.front_door import Guard
-from mcpfleet_local_cloud.mesh import create_proxy
-from mcpfleet_local_cloud.metadata import Workload
+from mcpfleet_local_cloud.data_plane.contract import RolloutError
+from mcpfleet_local_cloud.front_end.arrivals import Arrival
+from mcpfleet_local_cloud.front_end.front_door import Guard
+from mcpfleet_local_cloud.front_end.mesh import create_proxy
+from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.services.dns.model import Dns
-from mcpfleet_local_cloud.store import Store
+from mcpfleet_local_cloud.state.store import Store
 from tests.unit.local_cloud.network.meshes import (
     ACCOUNT,
     CALLER,

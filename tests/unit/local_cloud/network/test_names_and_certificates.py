@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.balancer import Balancer
-from mcpfleet_local_cloud.certificates import Authority
-from mcpfleet_local_cloud.dataplane import FrontDoor
-from mcpfleet_local_cloud.entrance import Entrance
-from mcpfleet_local_cloud.metadata import Workload
-from mcpfleet_local_cloud.nameserver import answer
-from mcpfleet_local_cloud.settings import Settings
+from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.data_plane.nameserver import answer
+from mcpfleet_local_cloud.front_end.balancer import Balancer
+from mcpfleet_local_cloud.front_end.certificates import Authority
+from mcpfleet_local_cloud.front_end.entrance import Entrance
+from mcpfleet_local_cloud.identity.metadata import Workload
+from mcpfleet_local_cloud.state.settings import Settings
 
 HOST = "hello-481516234200.europe-west1.run.app"
 SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/hello"

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from mcpfleet_local_cloud.errors import GoogleError
 from mcpfleet_local_cloud.registry import BlobStore, Catalog, ImageName, RegistryError, routes
 from mcpfleet_local_cloud.registry.blobs import digest_of
-from mcpfleet_local_cloud.store import Store
+from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.state.store import Store
 
 NAME = "europe-west1/acme/mcpfleet/reference"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"

@@ -8,10 +8,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from mcpfleet_local_cloud.errors import GoogleError
 from mcpfleet_local_cloud.registry import BlobStore, Catalog, routes
 from mcpfleet_local_cloud.registry.blobs import digest_of
-from mcpfleet_local_cloud.store import Store
+from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.state.store import Store
 
 ACME = "europe-west1/acme/mcpfleet/server"
 OTHER = "europe-west1/acme/theirs/server"

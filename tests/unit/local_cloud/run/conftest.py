@@ -14,13 +14,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from mcpfleet_local_cloud.dataplane import Revision, RolloutError
-from mcpfleet_local_cloud.errors import GoogleError
-from mcpfleet_local_cloud.operations import Operations
-from mcpfleet_local_cloud.policy import Policies
+from mcpfleet_local_cloud.data_plane.contract import Revision, RolloutError
+from mcpfleet_local_cloud.identity.policy import Policies
+from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.run import RunModel, routes
-from mcpfleet_local_cloud.settings import Settings
-from mcpfleet_local_cloud.store import Document, Store
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Document, Store
 
 PROJECT, NUMBER, REGION = "demo", 481516234200, "europe-west1"
 SERVICES = f"/run/v2/projects/{PROJECT}/locations/{REGION}/services"

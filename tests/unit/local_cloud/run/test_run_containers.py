@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from mcpfleet_local_cloud.dataplane import BucketFolder, EmptyDir, Mount, SecretFile, SecretFiles, SecretRef
+from mcpfleet_local_cloud.data_plane.contract import BucketFolder, EmptyDir, Mount, SecretFile, SecretFiles, SecretRef
 
 BASE = "/run/v2/projects/mcpfleet-local/locations/europe-west1"
 SERVICES = f"{BASE}/services"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcpfleet_local_cloud.errors import GoogleError
+from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.services.run import defaults, unsupported, validation, wire
 from mcpfleet_local_cloud.services.run.messages import ENUMS, MESSAGES
 from mcpfleet_local_cloud.services.run.quantities import quantity

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.errors import GoogleError
+from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.services.storage.objects import Objects
 from mcpfleet_local_cloud.services.storage.uploads import split
-from mcpfleet_local_cloud.store import Store
+from mcpfleet_local_cloud.state.store import Store
 
 BUCKETS = "/storage/v1/b"
 BUCKET = "gcp:storage/bucket:Bucket"

@@ -1,0 +1,237 @@
+"""Docker, asked in threads so that the event loop never waits for it."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, ParamSpec, TypeVar
+
+import docker
+from docker.errors import APIError, DockerException, NotFound
+from docker.models.containers import Container
+
+from mcpfleet_local_cloud.data_plane.cleanup import CLOUD_LABEL
+from mcpfleet_local_cloud.data_plane.diagnosis import catches_sigterm
+
+GRACE: Final = 10
+"""Seconds between SIGTERM and SIGKILL (Cloud Run's container contract)."""
+_THREADS: Final = 16
+_log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A container as Docker last described it."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    running: bool
+    ip: str
+    pid: int
+    exit_code: int
+    out_of_memory: bool
+
+
+class RefusedError(Exception):
+    """Docker could not start a container's program; the text is Docker's reason, in one line."""
+
+
+class Engine:
+    """One local cloud's view of Docker: its network and its containers.
+
+    Args:
+        cloud_id: goes into the label of every object, and into the network's name.
+        connect: gives a Docker client; called when Docker is first needed.
+    """
+
+    def __init__(self, cloud_id: str, connect: Callable[[], docker.DockerClient] = docker.from_env) -> None:
+        self.cloud_id = cloud_id
+        self.network = f"mcpfleet-{cloud_id}"
+        self._connect = connect
+        self._client: docker.DockerClient | None = None
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
+        self._watching = threading.Event()
+        self._events: Any = None
+
+    @property
+    def client(self) -> docker.DockerClient:
+        """The SDK's client, for use inside `call`."""
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do *work*, which may block, in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
+
+    async def ensure_network(self) -> str:
+        """The address at which containers reach this machine, on the cloud's own bridge; made if it isn't there.
+
+        Containers can't reach each other directly (as on Cloud Run), hence `enable_icc`.
+        """
+
+        def ensure() -> str:
+            found = self.client.networks.list(names=[self.network])  # pyright: ignore[reportUnknownMemberType]
+            network = next((each for each in found if each.name == self.network), None)
+            if network is None:
+                network = self.client.networks.create(
+                    self.network,
+                    driver="bridge",
+                    labels={CLOUD_LABEL: self.cloud_id},
+                    options={"com.docker.network.bridge.enable_icc": "false"},
+                )
+            network.reload()
+            configs: list[dict[str, str]] = network.attrs["IPAM"]["Config"]
+            return next(config["Gateway"] for config in configs if ":" not in config["Gateway"])
+
+        return await self.call(ensure)
+
+    async def cpus(self) -> float:
+        """How many CPUs Docker has to give."""
+        info: dict[str, Any] = await self.call(self.client.info)
+        return float(info["NCPU"])
+
+    async def run(self, spec: Mapping[str, Any]) -> Seen:
+        """Create and start a container from the keyword arguments of `containers.create`.
+
+        Raises:
+            RefusedError: the program could not be started; the container is gone again.
+        """
+
+        def run() -> Seen:
+            container = self.client.containers.create(**spec)
+            try:
+                container.start()
+                container.reload()
+            except APIError as refusal:
+                container.remove(force=True, v=True)
+                raise RefusedError(one_line(refusal)) from refusal
+            return self._seen(container)
+
+        try:
+            return await self.call(run)
+        except APIError as refusal:
+            raise RefusedError(one_line(refusal)) from refusal
+
+    async def inspect(self, container_id: str) -> Seen | None:
+        """The container as it is now; None when it is gone."""
+
+        def inspect() -> Seen | None:
+            try:
+                return self._seen(self.client.containers.get(container_id))
+            except NotFound:
+                return None
+
+        return await self.call(inspect)
+
+    async def find(self, labels: Mapping[str, str]) -> list[Seen]:
+        """This cloud's containers that carry *labels*, running or not."""
+        wanted = [f"{name}={value}" for name, value in {CLOUD_LABEL: self.cloud_id, **labels}.items()]
+
+        def find() -> list[Seen]:
+            found = self.client.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
+            return [self._seen(container) for container in found]
+
+        return await self.call(find)
+
+    async def logs(self, container_id: str, lines: int = 200) -> str:
+        """The container's last *lines* of stdout and stderr; empty when it is gone."""
+
+        def logs() -> str:
+            try:
+                output: bytes = self.client.containers.get(container_id).logs(tail=lines)
+            except (NotFound, APIError):
+                return ""
+            return output.decode(errors="replace")
+
+        return await self.call(logs)
+
+    async def stop(self, container_id: str, grace: int = GRACE) -> None:
+        """SIGTERM, *grace* seconds, SIGKILL; the container stays for its logs."""
+
+        def stop() -> None:
+            try:
+                container = self.client.containers.get(container_id)
+                seen = self._seen(container)
+                if seen.running:
+                    container.stop(timeout=grace if catches_sigterm(seen.pid) else 0)
+            except NotFound:
+                return
+
+        await self.call(stop)
+
+    async def remove(self, container_id: str) -> None:
+        """Remove the container and its anonymous volumes, whatever it does."""
+
+        def remove() -> None:
+            try:
+                self.client.containers.get(container_id).remove(force=True, v=True)
+            except NotFound:
+                return
+            except APIError as refusal:
+                if refusal.status_code != 409:  # its removal is in progress already
+                    raise
+
+        await self.call(remove)
+
+    def watch(self, ended: Callable[[str], None], connected: Callable[[], None]) -> None:
+        """Report from now on, in the event loop, each of this cloud's containers that ends.
+
+        Args:
+            ended: gets the container's id.
+            connected: called each time that the watch begins (again): whatever ended before was not reported.
+        """
+        loop = asyncio.get_running_loop()
+        filters = {"type": "container", "event": "die", "label": f"{CLOUD_LABEL}={self.cloud_id}"}
+
+        def report(callback: Callable[..., None], *args: str) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(callback, *args)
+
+        def follow() -> None:
+            while not self._watching.is_set():
+                try:
+                    self._events = self.client.events(filters=filters, decode=True)
+                    report(connected)
+                    for event in self._events:
+                        report(ended, event["id"])
+                except (DockerException, OSError, ValueError) as reason:
+                    _log.warning("Docker's events ended (%s); trying again", reason)
+                self._watching.wait(1.0)
+
+        threading.Thread(target=follow, name="docker-events", daemon=True).start()
+
+    async def close(self) -> None:
+        """Let go of Docker; containers run on."""
+        self._watching.set()
+        events = self._events
+        if events is not None:
+            await self.call(events.close)
+        if self._client is not None:
+            await self.call(self._client.close)
+        self._threads.shutdown(wait=False)
+
+    def _seen(self, container: Container) -> Seen:
+        attrs: dict[str, Any] = container.attrs
+        state: dict[str, Any] = attrs["State"]
+        networks: dict[str, Any] = attrs["NetworkSettings"]["Networks"]
+        return Seen(
+            id=str(container.id),
+            name=str(container.name),
+            labels=attrs["Config"]["Labels"],
+            running=bool(state["Running"]),
+            ip=str(networks.get(self.network, {}).get("IPAddress", "")),
+            pid=int(state["Pid"]),
+            exit_code=int(state["ExitCode"]),
+            out_of_memory=bool(state["OOMKilled"]),
+        )
+
+
+def one_line(refusal: APIError) -> str:
+    """Docker's reason without the HTTP around it."""
+    return " ".join(str(refusal.explanation or refusal).split())

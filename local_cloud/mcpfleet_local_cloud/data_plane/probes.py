@@ -1,0 +1,68 @@
+"""Startup and liveness probes of a container (Cloud Run v2 `Probe`).
+
+Cloud Run probes once every `period`. We ask much more often inside the same window: a container that is ready early is
+found early, and one that is not ready when the last attempt's `timeout` ends has failed, at the same moment as there.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from mcpfleet_local_cloud.data_plane.contract import Probe
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.25
+
+
+def window(probe: Probe) -> float:
+    """Seconds from the container's start to the end of the last attempt."""
+    return probe.initial_delay + (probe.failure_threshold - 1) * probe.period + probe.timeout
+
+
+async def started(probe: Probe, host: str, running: Callable[[], bool]) -> bool:
+    """Wait until *probe* succeeds at *host*.
+
+    Args:
+        probe: what to ask.
+        host: the container's address.
+        running: asked between attempts; once false, there is nothing to wait for.
+
+    Returns:
+        False when the window closed, or the container stopped running, before an attempt succeeded.
+    """
+    began = time.monotonic()
+    await asyncio.sleep(probe.initial_delay)
+    pause = _FIRST_PAUSE
+    while running():
+        left = began + window(probe) - time.monotonic()
+        if left <= 0:
+            return False
+        # An attempt that hangs must not use up the window: a fresh one may find the server that came meanwhile.
+        if await succeeds(probe, host, min(float(probe.timeout), left, 5.0)):
+            return running()
+        await asyncio.sleep(min(pause, max(left, 0.0)))
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+    return False
+
+
+async def succeeds(probe: Probe, host: str, seconds: float) -> bool:
+    """One attempt of at most *seconds*: a TCP connection, or a GET that is answered 2xx or 3xx."""
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_connection(host, probe.port)
+            try:
+                return probe.http_path is None or await _get(probe, host, reader, writer)
+            finally:
+                writer.close()
+    except (OSError, ValueError, asyncio.IncompleteReadError):  # TimeoutError is an OSError
+        return False
+
+
+async def _get(probe: Probe, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    headers = {"host": f"{host}:{probe.port}", "user-agent": "mcpfleet-probe", "connection": "close"}
+    headers.update({name.lower(): value for name, value in probe.http_headers})
+    lines = [f"GET {probe.http_path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    writer.write("\r\n".join(lines).encode())
+    version, status, *_ = (await reader.readline()).split()
+    return version.startswith(b"HTTP/1.") and 200 <= int(status) < 400

@@ -1,0 +1,54 @@
+"""How a request came to the front end, and which service it means.
+
+Google routes by Host. Here a request comes
+- *from outside*, at the loopback port that is the service's own;
+- *from a container*, at the gateway of the cloud's network, by the service's deterministic host or a domain;
+- *through a load balancer*, at its forwarding rule's address, by the domain's URL map.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.types import Scope
+
+from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.network.upstream import Headers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """One request's way in."""
+
+    door: FrontDoor | None
+    """The service; None where there is none."""
+    port: int = 0
+    """The loopback port, where the Host header need not name the service."""
+    inside: bool = False
+    """Whether it comes from the project's own VPC network (docs/local-cloud.md says when a container does)."""
+    balanced: bool = False
+    """Whether it came through an external load balancer."""
+    redirect: tuple[int, str] | None = None
+    """Status and location that a load balancer answers with by itself."""
+
+
+Arrivals = Callable[[Scope], Arrival]
+"""Says how the request with an ASGI scope arrived."""
+
+
+def at_port(lookup: Callable[[int], FrontDoor | None]) -> Arrivals:
+    """From outside: *lookup* knows the service of a loopback port."""
+
+    def arrive(scope: Scope) -> Arrival:
+        port: int = scope["server"][1]
+        return Arrival(door=lookup(port), port=port)
+
+    return arrive
+
+
+def host_of(headers: Headers) -> str:
+    """The host that the request names, without a port, in lower case; empty unless there is exactly one."""
+    found = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
+    if len(found) != 1:
+        return ""
+    name, _, port = found[0].rpartition(":")
+    return name if name and port.isdigit() else found[0]

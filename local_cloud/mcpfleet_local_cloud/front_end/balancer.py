@@ -1,0 +1,207 @@
+"""External load balancers: what the forwarding rules of the project do, on loopback addresses of this machine.
+
+A rule's address is one of 127.77.0.0/16, so that its port is Google's own: 443 and 80, or where a process may not have
+those, 10443 and 10080. TLS is by the cloud's own authority. A request goes by host and path through the URL map to a
+service, or is redirected.
+"""
+
+import asyncio
+import logging
+import re
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+from starlette.types import ASGIApp, Scope
+
+from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.front_end.arrivals import Arrival, host_of
+from mcpfleet_local_cloud.network.listeners import Listeners
+from mcpfleet_local_cloud.services.compute.model import Compute, reference
+from mcpfleet_local_cloud.state.store import Document
+
+_HIGH: Final = 10000
+_CODES: Final = {
+    "MOVED_PERMANENTLY_DEFAULT": 301,
+    "FOUND": 302,
+    "SEE_OTHER": 303,
+    "TEMPORARY_REDIRECT": 307,
+    "PERMANENT_REDIRECT": 308,
+}
+_log = logging.getLogger(__name__)
+
+
+class Balancer:
+    """Serves every forwarding rule.
+
+    Args:
+        compute: the documents.
+        doors: the front door of a service, by its full name.
+    """
+
+    def __init__(self, compute: Compute, doors: Callable[[str], FrontDoor | None]) -> None:
+        self._compute = compute
+        self._doors = doors
+        self._listeners: dict[str, tuple[Listeners, int, bool]] = {}
+        self._make: Callable[[Balancer, str], ASGIApp] | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Which way a request goes.
+
+    def secured(self, host: str) -> bool:
+        """Whether a certificate of some HTTPS load balancer is for *host*."""
+        return host in self.domains()
+
+    def domains(self) -> set[str]:
+        """The domains of every HTTPS forwarding rule."""
+        return {one for path, _ in self._compute.all("forwardingRules") for one in self._certified(path)}
+
+    def arrive(self, rule: str, host: str, path: str, query: str) -> Arrival:
+        """How a request for *host* and *path* leaves the forwarding rule with that full name."""
+        routes = self._routes(rule)
+        return self._route(routes, host, path, query) if routes else Arrival(door=None, balanced=True)
+
+    def arrive_by_name(self, host: str, path: str, query: str) -> Arrival | None:
+        """The same for an HTTPS request to *host* whose rule is not known; None where no rule is for it."""
+        rule = next((name for name, _ in self._compute.all("forwardingRules") if host in self._certified(name)), None)
+        return self.arrive(rule, host, path, query) if rule else None
+
+    # Serving.
+
+    async def open(self, app: Callable[["Balancer", str], ASGIApp], tls: ssl.SSLContext) -> None:
+        """Begin to serve the rules that there are, and from now on those that there will be."""
+        self._make = app
+        self._tls = tls
+        self._compute.watch(self._changed)
+        await self.settle()
+
+    async def close(self) -> None:
+        """Stop serving."""
+        for listeners, _, _ in self._listeners.values():
+            await listeners.close_all()
+        self._listeners.clear()
+
+    async def settle(self) -> None:
+        """Listen for the rules that there are, and for no others."""
+        if self._make is None:
+            return
+        async with self._lock:
+            rules = dict(self._compute.all("forwardingRules"))
+            for name in [name for name in self._listeners if name not in rules]:
+                await self._listeners.pop(name)[0].close_all()
+            for name, rule in rules.items():
+                if name not in self._listeners:
+                    await self._listen(name, rule)
+
+    def inventory(self) -> list[Document]:
+        """What is served, for people."""
+        return [
+            {
+                "name": name,
+                "url": f"{'https' if secure else 'http'}://{self._address(rule)}:{port}",
+                "domains": sorted(self._certified(name)),
+            }
+            for name, rule in self._compute.all("forwardingRules")
+            for _, port, secure in [self._listeners.get(name, (None, 0, "Https" in rule["target"]))]
+        ]
+
+    async def _listen(self, name: str, rule: Document) -> None:
+        secure = "/targetHttpsProxies/" in rule["target"]
+        listeners = Listeners(self._address(rule), self._tls if secure else None)
+        wanted = int(str(rule["portRange"]).partition("-")[0])
+        port = next((one for one in (wanted, wanted + _HIGH) if listeners.open(one)), 0)
+        if not port:
+            _log.warning("%s: ports %d and %d of %s are taken", name, wanted, wanted + _HIGH, self._address(rule))
+            return
+        assert self._make is not None  # noqa: S101 - `settle` has looked
+        await listeners.serve(self._make(self, name))
+        self._listeners[name] = (listeners, port, secure)
+
+    def _changed(self) -> None:
+        try:
+            task = asyncio.get_running_loop().create_task(self.settle())
+        except RuntimeError:  # nobody serves yet
+            return
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _address(self, rule: Document) -> str:
+        given = str(rule.get("IPAddress", ""))
+        found = self._compute.find(reference(given))
+        return str(found["address"]) if found else given or "127.77.0.1"
+
+    def _proxy(self, rule: str) -> Document | None:
+        found = self._compute.find(rule)
+        return self._compute.find(reference(found["target"])) if found else None
+
+    def _certified(self, rule: str) -> set[str]:
+        proxy = self._proxy(rule) or {}
+        certificates = [self._compute.find(reference(one)) for one in proxy.get("sslCertificates", [])]
+        return {domain.rstrip(".") for one in certificates if one for domain in one["managed"]["domains"]}
+
+    def _routes(self, rule: str) -> Document | None:
+        proxy = self._proxy(rule)
+        return self._compute.find(reference(proxy["urlMap"])) if proxy else None
+
+    def _route(self, routes: Document, host: str, path: str, query: str) -> Arrival:
+        matcher: Document = routes
+        for host_rule in routes.get("hostRules", []):
+            if any(_matches(host, pattern) for pattern in host_rule["hosts"]):
+                matcher = next(one for one in routes["pathMatchers"] if one["name"] == host_rule["pathMatcher"])
+        for rule in matcher.get("pathRules", []):
+            if any(_covers(pattern, path) for pattern in rule["paths"]):
+                return self._to(rule["service"])
+        redirect: Document | None = matcher.get("defaultUrlRedirect")
+        if redirect:
+            return Arrival(door=None, balanced=True, redirect=_redirected(redirect, host, path, query))
+        return self._to(matcher.get("defaultService") or routes["defaultService"])
+
+    def _to(self, service: str) -> Arrival:
+        """The backend's service: on Google the nearest region's, here the first that there is."""
+        backend = self._compute.find(reference(service)) or {}
+        for one in backend.get("backends", []):
+            group = reference(one["group"])
+            found = self._compute.find(group) or {}
+            _, project, _, region, *_ = group.split("/")
+            door = self._doors(f"projects/{project}/locations/{region}/services/{found['cloudRun']['service']}")
+            if door is not None:
+                return Arrival(door=door, balanced=True)
+        return Arrival(door=None, balanced=True)
+
+
+def balanced_app(front: Callable[[Callable[[Scope], Arrival]], ASGIApp]) -> Callable[[Balancer, str], ASGIApp]:
+    """What answers for a forwarding rule; *front* makes a front end of the way in which requests arrive."""
+
+    def make(balancer: Balancer, rule: str) -> ASGIApp:
+        def arrive(scope: Scope) -> Arrival:
+            return balancer.arrive(
+                rule, host_of(scope["headers"]), scope["path"], scope["query_string"].decode("latin-1")
+            )
+
+        return front(arrive)
+
+    return make
+
+
+def _matches(host: str, pattern: str) -> bool:
+    if pattern == "*":
+        return True
+    return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
+
+
+def _covers(pattern: str, path: str) -> bool:
+    return path.startswith(pattern[:-1]) or path == pattern[:-2] if pattern.endswith("/*") else path == pattern
+
+
+def _redirected(redirect: Document, host: str, path: str, query: str) -> tuple[int, str]:
+    scheme = "https" if redirect.get("httpsRedirect") else "http"
+    where = redirect.get("hostRedirect") or host
+    new = redirect.get("pathRedirect") or path
+    if prefix := redirect.get("prefixRedirect"):
+        new = prefix.rstrip("/") + path
+    new = re.sub(r"[\r\n]", "", new)
+    kept = f"?{query}" if query and not redirect.get("stripQuery") else ""
+    code = _CODES[redirect.get("redirectResponseCode") or "MOVED_PERMANENTLY_DEFAULT"]
+    return code, f"{scheme}://{where}{new}{kept}"

@@ -1,0 +1,226 @@
+"""IAM policies of every resource: one place that keeps them, one way to change them, one answer to "may they?".
+
+A policy belongs to a resource's full name (`projects/P/locations/L/services/S`) and counts for everything below it.
+Members are checked as Google checks them: a service account must exist; people and groups have no directory here, so
+only their form is checked, and nobody is a member of any group or of any pool of identities. Conditions are refused
+(501).
+"""
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final, cast
+
+from mcpfleet_local_cloud.identity import roles
+from mcpfleet_local_cloud.rest.errors import etag_conflict, invalid, unimplemented
+from mcpfleet_local_cloud.state.store import Document, Store
+
+KIND: Final = "policy"
+# The members of each role; named here, because `set` means a method inside the class below.
+_Kept = dict[str, set[str]]
+# Google's etag of a policy that nobody has set yet.
+EMPTY_ETAG: Final = "ACAB"
+_FIELDS: Final = frozenset({"version", "etag", "bindings", "auditConfigs", "kind", "resourceId"})
+_EMAIL: Final = re.compile(r"[^@\s:]+@[^@\s:]+\.[^@\s:.]+")
+_DOMAIN: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
+_EVERYBODY: Final = frozenset({"allUsers", "allAuthenticatedUsers"})
+_TYPES: Final = frozenset({"user", "serviceAccount", "group", "domain"})
+_PRINCIPAL: Final = re.compile(
+    r"principal(?:Set)?://(?:iam|cloudresourcemanager|[a-z0-9.-]+)\.googleapis\.com/\S+|"
+    r"principal(?:Set)?://goog/\S+|principal(?:Set)?://agents\.global\.\S+"
+)
+_FEDERATED: Final = ("principal://", "principalSet://")
+# Accounts that Google makes itself for its services ("service agents"); they are nobody's to list.
+_AGENT: Final = re.compile(
+    r"service-[0-9]+@[a-z0-9-]+\.iam\.gserviceaccount\.com|[0-9]+@cloudservices\.gserviceaccount\.com"
+)
+
+
+class Policies:
+    """The policies of one cloud.
+
+    Args:
+        store: where they are kept.
+        account_exists: whether there is a service account of that e-mail.
+    """
+
+    def __init__(self, store: Store, account_exists: Callable[[str], bool]) -> None:
+        self._store = store
+        self._account_exists = account_exists
+
+    def get(self, resource: str) -> Document:
+        """The policy of *resource*; like Google's, without `bindings` where there are none."""
+        return self._store.get(KIND, resource) or {"version": 1, "etag": EMPTY_ETAG}
+
+    def set(self, resource: str, policy: Document) -> Document:
+        """Replace the policy of *resource*, and return it as it is kept.
+
+        Without an `etag` the write is unconditional, as in Google's API.
+
+        Raises:
+            GoogleError: ABORTED (the etag is an old one), INVALID_ARGUMENT (member, role, shape),
+                UNIMPLEMENTED (conditions, audit logs).
+        """
+        _check_shape(policy)
+        with self._store.transaction():
+            current = self.get(resource)
+            if policy.get("etag") and policy["etag"] != current["etag"]:
+                raise etag_conflict(resource)
+            kept = self._checked(resource, policy.get("bindings") or [], current)
+            return self._write(resource, kept)
+
+    def delete(self, resource: str) -> None:
+        """Forget the policy, with the resource."""
+        self._store.delete(KIND, resource)
+
+    def allows(self, email: str | None, permission: str, resource: str) -> bool:
+        """Whether *email* (None: nobody known; empty: known, without an address) has *permission* on *resource*."""
+        names = _names(email)
+        for ancestor in _lineage(resource):
+            for binding in self.get(ancestor).get("bindings", []):
+                if not roles.grants(binding["role"], permission):
+                    continue
+                if any(_canonical(member) in names for member in binding["members"]):
+                    return True
+        return False
+
+    def mark_deleted(self, email: str, unique_id: str) -> None:
+        """Rename a service account that is gone in every policy, so that a new one of its name inherits nothing."""
+        member, tombstone = f"serviceAccount:{email}", f"deleted:serviceAccount:{email}?uid={unique_id}"
+        with self._store.transaction():
+            for resource, policy in self._store.list(KIND):
+                bindings = policy.get("bindings", [])
+                if not any(member in binding["members"] for binding in bindings):
+                    continue
+                kept = {
+                    binding["role"]: {tombstone if one == member else one for one in binding["members"]}
+                    for binding in bindings
+                }
+                self._write(resource, kept)
+
+    def _checked(self, resource: str, bindings: list[Document], current: Document) -> _Kept:
+        # A member that was deleted since may stay, or no one could write the rest of the policy back.
+        gone = {
+            member
+            for binding in current.get("bindings", [])
+            for member in binding["members"]
+            if member.startswith("deleted:")
+        }
+        kept: _Kept = {}
+        for index, binding in enumerate(bindings):
+            _check_binding(index, binding)
+            role = binding["role"]
+            if not roles.supported(role, resource):
+                raise invalid(f"Role {role} is not supported for this resource.")
+            members = {_canonical(member) for member in binding.get("members", [])}
+            for member in sorted(members - gone):
+                self._check_member(member)
+            if members:
+                kept.setdefault(role, set()).update(members)
+        return kept
+
+    def _check_member(self, member: str) -> None:
+        if member in _EVERYBODY:
+            return
+        if member.startswith(_FEDERATED):
+            # Of a pool that this cloud does not have: nobody here can ever be such a member, so it grants nothing.
+            if not _PRINCIPAL.fullmatch(member):
+                raise invalid(
+                    f"The member {member} is not valid: it names no identity of a workload or workforce pool."
+                )
+            return
+        kind, _, name = member.partition(":")
+        if kind == "deleted" and name:
+            raise invalid(f"The member {member} was deleted; only a policy that holds it already may keep it.")
+        if kind not in _TYPES or not name:
+            raise invalid(f"The member {member} is of an unknown type. Please set a valid type prefix for the member.")
+        pattern = _DOMAIN if kind == "domain" else _EMAIL
+        if not pattern.fullmatch(name):
+            wanted = "a domain" if kind == "domain" else "an e-mail address"
+            raise invalid(f"The member {member} is not valid: {name!r} is not {wanted}.")
+        if kind == "serviceAccount" and not is_service_agent(name) and not self._account_exists(name):
+            raise invalid(f"Service account {name} does not exist.")
+
+    def _write(self, resource: str, kept: _Kept) -> Document:
+        policy: Document = {"version": 1, "etag": self._new_etag()}
+        if kept:
+            policy["bindings"] = [{"role": role, "members": sorted(kept[role])} for role in sorted(kept)]
+        self._store.put(KIND, resource, policy)
+        return policy
+
+    def _new_etag(self) -> str:
+        # Eight bytes whose first is 7, as Google's are; never given twice.
+        number = self._store.next("policy-etag")
+        return base64.b64encode(b"\x07" + number.to_bytes(7, "big")).decode()
+
+
+def is_service_agent(email: str) -> bool:
+    """Whether *email* is an account that Google makes by itself for one of its services."""
+    return _AGENT.fullmatch(email) is not None
+
+
+def policy_from(body: Document) -> Document:
+    """The policy in the body of a setIamPolicy call.
+
+    `updateMask` names what to change; all that this cloud keeps is `bindings` and `etag`, so a mask without
+    `bindings` is refused.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT, UNIMPLEMENTED.
+    """
+    for field in body.keys() - {"policy", "updateMask"}:
+        raise invalid(f'Invalid JSON payload received. Unknown name "{field}": Cannot find field.')
+    policy = body.get("policy")
+    if not isinstance(policy, dict):
+        raise invalid("policy: must be set.")
+    mask = [path for path in str(body.get("updateMask", "bindings,etag")).split(",") if path]
+    for path in mask:
+        if path not in {"bindings", "etag", "version", "auditConfigs", "audit_configs"}:
+            raise invalid(f"updateMask: the policy has no field {path!r}.")
+    if "bindings" not in mask:
+        raise unimplemented("updateMask", "a policy is changed with its bindings, or not at all.")
+    return cast("Document", policy)
+
+
+def _check_shape(policy: Document) -> None:
+    for field in policy.keys() - _FIELDS:
+        raise invalid(f"Invalid JSON payload received. Unknown name \"{field}\" at 'policy': Cannot find field.")
+    if policy.get("auditConfigs"):
+        raise unimplemented("policy.auditConfigs", "there are no audit logs here.")
+    if policy.get("version", 0) not in (0, 1, 3):  # a list may hold what cannot be hashed
+        raise invalid(f"Invalid policy version {policy['version']}: 0, 1 and 3 are valid.")
+    bindings: Any = policy.get("bindings") or []
+    if not isinstance(bindings, list):
+        raise invalid("policy.bindings: must be a list.")
+
+
+def _check_binding(index: int, binding: Any) -> None:
+    where = f"policy.bindings[{index}]"
+    if not isinstance(binding, dict) or not isinstance(cast("Document", binding).get("role"), str):
+        raise invalid(f"{where}.role: must be set.")
+    for field in cast("Document", binding).keys() - {"role", "members", "condition", "bindingId"}:
+        raise invalid(f"Invalid JSON payload received. Unknown name \"{field}\" at '{where}': Cannot find field.")
+    if cast("Document", binding).get("condition"):
+        raise unimplemented(f"{where}.condition", "grant without a condition.")
+    members: Any = cast("Document", binding).get("members", [])
+    if not isinstance(members, list) or not all(isinstance(one, str) for one in cast("list[Any]", members)):
+        raise invalid(f"{where}.members: must be a list of strings.")
+
+
+def _canonical(member: str) -> str:
+    """E-mail addresses do not distinguish case; Google keeps them in lower case."""
+    kind, colon, name = member.partition(":")
+    return f"{kind}:{name.lower()}" if colon and kind in _TYPES else member
+
+
+def _names(email: str | None) -> frozenset[str]:
+    if email is None:
+        return frozenset({"allUsers"})
+    address = email.lower()
+    return _EVERYBODY | {f"user:{address}", f"serviceAccount:{address}", f"domain:{address.partition('@')[2]}"}
+
+
+def _lineage(resource: str) -> Iterator[str]:
+    parts = resource.split("/")
+    for length in range(len(parts) - len(parts) % 2, 0, -2):
+        yield "/".join(parts[:length])

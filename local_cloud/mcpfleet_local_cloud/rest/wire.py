@@ -1,0 +1,223 @@
+"""What every JSON API of Google's does with a request and an answer: bodies, unknown names, pages, partial answers."""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, Never, cast
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mcpfleet_local_cloud.rest.errors import invalid
+from mcpfleet_local_cloud.state.store import Document
+
+# More digits than any parameter needs, and fewer than Python refuses to convert.
+_DIGITS: Final = 18
+_DEEPEST: Final = 100
+
+
+async def json_object(request: Request, known: Collection[str]) -> Document:
+    """The JSON object in the body; nothing stands for the empty object.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT for something else, or a field that is not *known*.
+    """
+    if not (await request.body()).strip():
+        return {}
+    body = await json_body(request)
+    only(body, known)
+    return body
+
+
+async def json_body(request: Request) -> Document:
+    """The JSON object in the body, whatever its fields are; no body stands for the empty object.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT for something else.
+    """
+    body = parse_json(await request.body() or b"{}")
+    if not isinstance(body, dict):
+        raise invalid("Invalid JSON payload received. The root of the message must be an object.")
+    return cast("Document", body)
+
+
+def stamp(seconds: float, digits: Literal["milliseconds", "microseconds"] = "microseconds") -> str:
+    """A time (seconds since the epoch) in RFC 3339, as Google's documents have it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=digits).replace("+00:00", "Z")
+
+
+def parse_json(content: bytes) -> Any:
+    """The JSON value of *content*.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT in Google's words, with the place.
+    """
+    try:
+        return strict_json(content)
+    except (ValueError, RecursionError) as refusal:
+        raise invalid(f"Invalid JSON payload received. Unexpected token.\n{refusal}") from refusal
+
+
+def strict_json(content: bytes) -> Any:
+    """The JSON value of *content*, which can be kept and sent out again.
+
+    Python reads more than JSON has: `NaN`, numbers beyond a double's range, and halves of a surrogate pair, which no
+    UTF-8 can hold, so that a resource with one in its description could never be shown again.
+
+    Raises:
+        ValueError: not JSON.
+        RecursionError: nested too deeply.
+    """
+    value = json.loads(content, parse_constant=_no_constant, parse_float=_finite)
+    if b"\\u" in content:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def number(text: str) -> int | None:
+    """The whole number that a parameter's *text* is; None where it is none, or beyond every sensible size."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else None
+
+
+def only(fields: Mapping[str, Any], known: Collection[str], at: str = "") -> None:
+    """Refuse a field that the message at the path *at* does not have.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT in Google's words.
+    """
+    where = f" at '{at}'" if at else ""
+    for field in fields:
+        if field not in known:
+            raise invalid(f'Invalid JSON payload received. Unknown name "{field}"{where}: Cannot find field.')
+
+
+def text(fields: Mapping[str, Any], name: str, at: str = "", *, required: bool = False) -> str:
+    """The string *name* among *fields*; empty where it is left out.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT: no string, or left out though *required*.
+    """
+    value = fields.get(name, "")
+    path = f"{at}.{name}" if at else name
+    if not isinstance(value, str):
+        raise invalid(f"Invalid value at '{path}' (TYPE_STRING), {json.dumps(value)}")
+    if required and not value:
+        raise invalid(f"{path} is required.")
+    return value
+
+
+def texts(fields: Mapping[str, Any], name: str) -> list[str]:
+    """The list of strings *name* among *fields*; empty where it is left out.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT: something else.
+    """
+    value = fields.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in cast("list[Any]", value)):
+        raise invalid(f"Invalid value at '{name}' (TYPE_STRING), {json.dumps(value)}")
+    return cast("list[str]", value)
+
+
+def labels(fields: Mapping[str, Any]) -> None:
+    """Refuse `labels` that are no map of strings.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT.
+    """
+    value: Any = fields.get("labels") or {}
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in cast("Document", value).values()):
+        raise invalid(f"Invalid value at 'labels' (TYPE_STRING), {json.dumps(value)}")
+
+
+def page(names: list[str], request: Request, *, default: int, maximum: int) -> tuple[list[str], str]:
+    """One page of the sorted *names* and the token of the next, as `pageSize` and `pageToken` ask.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT: not a size, not a token.
+    """
+    size_text = request.query_params.get("pageSize", "0")
+    asked = number(size_text)
+    if asked is None:
+        raise invalid(f"Invalid value at 'page_size' (TYPE_INT32), {json.dumps(size_text)}")
+    size = min(asked or default, maximum)
+    after = _page_token(request.query_params.get("pageToken", ""))
+    rest = [name for name in names if name > after]
+    return rest[:size], base64.urlsafe_b64encode(rest[size - 1].encode()).decode() if rest[size:] else ""
+
+
+def _page_token(token: str) -> str:
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError) as refusal:
+        raise invalid("The page token is invalid.") from refusal
+
+
+def reply(request: Request, document: Document) -> Response:
+    """A 200 with *document*, or the part of it that the system parameter `fields` asks for.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT: not a field mask.
+    """
+    mask = request.query_params.get("fields", "")
+    return JSONResponse(part(document, mask) if mask and mask != "*" else document)
+
+
+def part(document: Any, mask: str) -> Any:
+    """What *mask* (`services/name,nextPageToken`, `services(name,state)`) leaves of *document*.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT: not a field mask.
+    """
+    wanted, rest = _parse_mask(mask)
+    if rest:
+        raise invalid(f"Invalid field selection {mask}")
+    return _select(document, wanted)
+
+
+def _select(value: Any, wanted: dict[str, Any]) -> Any:
+    if not wanted or "*" in wanted:
+        return value
+    if isinstance(value, list):
+        return [_select(one, wanted) for one in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    fields = cast("Document", value)
+    return {name: _select(fields[name], below) for name, below in wanted.items() if name in fields}
+
+
+def _no_constant(constant: str) -> Never:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
+def _parse_mask(mask: str, depth: int = 0) -> tuple[dict[str, Any], str]:
+    """The tree of names that *mask* begins with, and what follows it (from the first unmatched bracket)."""
+    if depth > _DEEPEST or mask.count("/") + mask.count(".") > _DEEPEST:
+        raise invalid("Invalid field selection: it is nested too deeply.")
+    tree: dict[str, Any] = {}
+    while True:
+        end = next((at for at, sign in enumerate(mask) if sign in ",()"), len(mask))
+        path, mask = mask[:end], mask[end:]
+        if not path.strip():
+            raise invalid("Invalid field selection: a name is missing.")
+        below = tree
+        for name in path.strip().replace(".", "/").split("/"):
+            below = below.setdefault(name, {})
+        if mask.startswith("("):
+            inner, mask = _parse_mask(mask[1:], depth + 1)
+            if not mask.startswith(")"):
+                raise invalid("Invalid field selection: a bracket is not closed.")
+            below.update(inner)
+            mask = mask[1:]
+        if not mask.startswith(","):
+            return tree, mask
+        mask = mask[1:]

@@ -1,0 +1,197 @@
+"""Who calls, and may they: one gate in front of every API.
+
+Callers show a bearer, as Google's clients do: a JWT that a service account signed with its own key (google-auth with a
+credential of another universe; aip.dev/auth/4111), or an access token of this cloud. The sentences are Google's, so
+that a client reacts as it would there; the `ErrorInfo` metadata adds why, which Google keeps to itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from mcpfleet_local_cloud.identity.policy import Policies, is_service_agent
+from mcpfleet_local_cloud.identity.tokens import Identity, TokenError, jws
+from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
+from mcpfleet_local_cloud.services.oauth.model import People
+from mcpfleet_local_cloud.services.resourcemanager.model import Projects
+from mcpfleet_local_cloud.services.serviceusage.model import TITLES, ServiceUsage
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Document
+
+CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
+# Google refuses a self-signed token that lives longer.
+_LONGEST: Final = 3600
+_HELP: Final = (
+    "Expected OAuth 2 access token, login cookie or other valid authentication credential. "
+    "See https://developers.google.com/identity/sign-in/web/devconsole-project."
+)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A principal that has shown who it is."""
+
+    email: str
+
+
+class Gate:
+    """Answers for every API who the caller is and what they may do."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        identity: Identity,
+        accounts: ServiceAccounts,
+        people: People,
+        policies: Policies,
+        projects: Projects,
+        usage: ServiceUsage,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._accounts = accounts
+        self._people = people
+        self._policies = policies
+        self._projects = projects
+        self._usage = usage
+        self._clock = clock
+
+    def caller(self, request: Request) -> Caller:
+        """Who sent *request*.
+
+        Raises:
+            GoogleError: UNAUTHENTICATED; PERMISSION_DENIED where the token's scopes do not reach.
+        """
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise GoogleError(
+                "UNAUTHENTICATED",
+                f"Request is missing required authentication credential. {_HELP}",
+                reason="CREDENTIALS_MISSING",
+            )
+        caller = self.bearer_caller(token.strip())
+        request.state.caller = caller.email
+        return caller
+
+    def bearer_caller(self, token: str) -> Caller:
+        """Whose bearer *token* is.
+
+        Raises:
+            GoogleError: as `caller`.
+        """
+        try:
+            email, scoped = self._principal(token)
+        except TokenError as refusal:
+            raise _unauthenticated("ACCESS_TOKEN_TYPE_UNSUPPORTED", str(refusal)) from refusal
+        if not scoped:
+            raise GoogleError(
+                "PERMISSION_DENIED",
+                "Request had insufficient authentication scopes.",
+                reason="ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+            )
+        account = self._accounts.get(email)
+        if account is not None and account.get("disabled"):
+            raise _unauthenticated("ACCOUNT_STATE_INVALID", f"the service account {email} is disabled")
+        if account is None and not self._people.exists(email) and not is_service_agent(email):
+            raise _unauthenticated("ACCOUNT_STATE_INVALID", f"there is no account {email}")
+        return Caller(email)
+
+    def require(self, caller: Caller, permission: str, resource: str) -> None:
+        """Return where *caller* has *permission* on *resource* (its full name).
+
+        Raises:
+            GoogleError: PERMISSION_DENIED.
+        """
+        if self._policies.allows(caller.email, permission, self._by_id(resource)):
+            return
+        raise GoogleError(
+            "PERMISSION_DENIED",
+            f"Permission '{permission}' denied on resource '{resource}' (or it may not exist).",
+            reason="IAM_PERMISSION_DENIED",
+            metadata={"permission": permission, "resource": resource},
+            domain="iam.googleapis.com",
+        )
+
+    def require_api(self, project: str, api: str) -> None:
+        """Return where *project* (id or number) has *api* enabled.
+
+        Raises:
+            GoogleError: PERMISSION_DENIED, reason SERVICE_DISABLED.
+        """
+        found = self.project(project)
+        if self._usage.enabled(found, api):
+            return
+        number, title = found["projectNumber"], TITLES.get(api, api)
+        where = f"https://console.developers.google.com/apis/api/{api}/overview?project={number}"
+        raise GoogleError(
+            "PERMISSION_DENIED",
+            f"{title} has not been used in project {number} before or it is disabled. Enable it by visiting "
+            f"{where} then retry. If you enabled this API recently, wait a few minutes for the action to "
+            "propagate to our systems and retry.",
+            reason="SERVICE_DISABLED",
+            metadata={
+                "service": api,
+                "serviceTitle": title,
+                "consumer": f"projects/{number}",
+                "containerInfo": number,
+                "activationUrl": where,
+            },
+        )
+
+    def project(self, id_or_number: str) -> Document:
+        """The project `{projectId, projectNumber, …}`.
+
+        Raises:
+            GoogleError: PERMISSION_DENIED: none of that name that anybody here may know of.
+        """
+        return self._projects.get(id_or_number)
+
+    def _principal(self, token: str) -> tuple[str, bool]:
+        if token.startswith("ya29."):
+            access = self._identity.access_token(token)
+            return access.email, CLOUD_PLATFORM in access.scopes
+        claims = self._accounts.verify_signed(token, self._clock())
+        email = claims["iss"]
+        if claims.get("sub", email) != email:
+            raise TokenError("a service account may speak only for itself")
+        if claims["exp"] - claims["iat"] > _LONGEST + jws.CLOCK_SKEW:
+            raise TokenError("a self-signed token may live one hour at most")
+        audience, scope = claims.get("aud") or "", claims.get("scope") or ""
+        if not isinstance(audience, str) or not isinstance(scope, str):
+            raise TokenError("aud and scope must be strings")
+        if audience and not self._is_an_api(audience):
+            raise TokenError(f"the token is meant for {audience}")
+        if not audience and not scope:
+            raise TokenError("a self-signed token needs an audience or a scope")
+        return email, bool(audience) or CLOUD_PLATFORM in scope.split()
+
+    def _is_an_api(self, audience: str) -> bool:
+        # An audience names an API's root: https://run.googleapis.com/ in Google's universe (aip.dev/auth/4111).
+        if audience.rstrip("/") == self._settings.url:
+            return True
+        parts = urlsplit(audience)
+        host = parts.hostname or ""
+        ours = host.endswith((f".{self._settings.universe}", ".googleapis.com"))
+        return parts.scheme == "https" and ours and parts.path in {"", "/"}
+
+    def _by_id(self, resource: str) -> str:
+        # Policies lie under the project's id; callers may write its number.
+        parts = resource.split("/")
+        if parts[0] == "projects" and len(parts) > 1 and parts[1].isdecimal():
+            parts[1] = self.project(parts[1])["projectId"]
+        return "/".join(parts)
+
+
+def _unauthenticated(reason: str, why: str) -> GoogleError:
+    return GoogleError(
+        "UNAUTHENTICATED",
+        f"Request had invalid authentication credentials. {_HELP}",
+        reason=reason,
+        metadata={"why": why},
+    )

@@ -1,0 +1,1 @@
+"""What one local cloud keeps: who it is, its documents, and its private files, all below one directory."""

@@ -1,0 +1,80 @@
+"""The directory that is one local cloud: who it is, its admin's token, and the lock of the process that serves it."""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from mcpfleet_local_cloud.state.files import write_private
+from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.store import Document
+
+_RUNNING: Final = "cloud.json"
+
+
+class StateLockedError(Exception):
+    """Another process serves this state; the text says which, *next_step* what to do."""
+
+    next_step: Final = "use that one, or end it, or give another --state."
+
+
+class State:
+    """The files of *folder* that are nobody else's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.cloud_id: Final = _kept(folder / "id", lambda: secrets.token_hex(6))
+        """Names this cloud in Docker's labels; the same for as long as the directory lives, also after a reset."""
+        self.admin_token: Final = _kept(folder / "admin-token", lambda: secrets.token_urlsafe(32))
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """Hold the state for this process. The kernel lets go of it when the process ends, however it ends.
+
+        Raises:
+            StateLockedError: another process holds it.
+        """
+        handle = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StateLockedError(self._holder()) from None
+            yield
+        finally:
+            os.close(handle)
+
+    def announce(self, settings: Settings, started: str) -> None:
+        """Write `cloud.json`, by which others find the process."""
+        running: Document = {
+            "pid": os.getpid(),
+            "port": settings.port,
+            "url": settings.url,
+            "id": self.cloud_id,
+            "started": started,
+        }
+        write_private(self._folder / _RUNNING, json.dumps(running, indent=2) + "\n")
+
+    def withdraw(self) -> None:
+        """Remove `cloud.json`."""
+        (self._folder / _RUNNING).unlink(missing_ok=True)
+
+    def _holder(self) -> str:
+        try:
+            running: Document = json.loads((self._folder / _RUNNING).read_text())
+            who = f"process {running['pid']} at {running['url']}"
+        except (OSError, ValueError, KeyError):
+            who = "another process, which is just starting or stopping"
+        return f"The local cloud in {self._folder} is being served already, by {who}."
+
+
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    """The word in *path*, made at first use."""
+    if not path.exists():
+        write_private(path, make() + "\n")
+    return path.read_text().strip()
