@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from pulumi_mcpfleet.fleet import Fleet, IapAccess, Server, builds_in_cloud
+from pulumi_mcpfleet.fleet import Fleet, IapAccess, Server, Workload, builds_in_cloud
 from pulumi_mcpfleet.fleet.roles import names as role_names
 
 FIRST: Final = "cloudresourcemanager"
@@ -21,27 +21,29 @@ CLOUD_BUILD: Final = ("cloudbuild", "logging", "storage")
 
 def of_fleet(fleet: Fleet) -> tuple[str, ...]:
     """The APIs besides `FIRST`, each once and in a fixed order."""
-    servers = (api for server in fleet.servers.values() for api in _of_server(server))
-    sources = (one.source for one in (*fleet.servers.values(), *fleet.clients.values()))
-    builds = CLOUD_BUILD if any(map(builds_in_cloud, sources)) else ()
-    clients = (api for client in fleet.clients.values() for api in _of_server(client.as_server))
+    all_of_it = (*fleet.servers.values(), *fleet.clients.values())
+    used = (api for spec in all_of_it for api in _of(spec))
     mesh = MESH if fleet.meshed[0] else ()
-    return tuple(sorted({*ALWAYS, *servers, *clients, *mesh, *builds}))
+    return tuple(sorted({*ALWAYS, *used, *mesh}))
 
 
-def _of_server(server: Server) -> Iterator[str]:
-    client = server.access.iap.oauth_client if isinstance(server.access, IapAccess) else None
-    if server.all_secrets or client is not None:
+def _of(spec: Workload) -> Iterator[str]:
+    if builds_in_cloud(spec.source):
+        yield from CLOUD_BUILD
+    client = spec.access.iap.oauth_client if isinstance(spec.access, IapAccess) else None
+    if spec.all_secrets or client is not None:
         yield "secretmanager"
-    if server.domain is not None or server.vpc is not None:
+    if spec.vpc is not None:
         yield "compute"
-    if server.buckets:
+    if spec.buckets:
         yield "storage"
-    if isinstance(server.access, IapAccess):
+    if isinstance(spec.access, IapAccess):
         yield "iap"
-    if server.agent_registry is not None:
-        yield "agentregistry"
-    if any(
-        role.startswith("roles/aiplatform.") for role in role_names(server.roles)
-    ):  # models, which an agent asks as its account
+    # Models, which an agent asks as its account.
+    if any(role.startswith("roles/aiplatform.") for role in role_names(spec.roles)):
         yield "aiplatform"
+    if isinstance(spec, Server):
+        if spec.domain is not None:
+            yield "compute"
+        if spec.agent_registry is not None:
+            yield "agentregistry"

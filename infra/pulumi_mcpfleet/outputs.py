@@ -140,7 +140,7 @@ def clients_output(project: str, fleet: Fleet, clients: Iterable[McpClient]) -> 
             "topology": spec.topology,
             "access": kind(spec.access),
             "public_reason": public_reason(spec.access),
-            "invokers": list(spec.as_server.invokers),
+            "invokers": list(spec.invokers),
         }
         for (name, spec), client in zip(fleet.clients.items(), clients, strict=True)
     }

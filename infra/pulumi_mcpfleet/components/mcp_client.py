@@ -26,9 +26,6 @@ from pulumi_mcpfleet.tokens import MCP_CLIENT
 
 if TYPE_CHECKING:
     from pulumi_gcp.cloudrunv2 import (
-        ServiceTemplateArgsDict as Template,
-    )
-    from pulumi_gcp.cloudrunv2 import (
         ServiceTemplateContainerArgsDict as Container,
     )
 
@@ -73,7 +70,7 @@ class McpClient(pulumi.ComponentResource):
 
         self.account = self._identity()
         also = MESH_ROLES if self._mesh else ()
-        own = rights(name, args.spec.as_server, project=args.project, email=self.account, child=self._child, also=also)
+        own = rights(name, args.spec, project=args.project, email=self.account, child=self._child, also=also)
         held = [*own, *(self._may_call() if args.spec.topology != "sidecar" else ())]
         service = self._service(held)
         guarded = Guarded(server=name, project=args.project, region=args.region, service=service.name)
@@ -114,19 +111,7 @@ class McpClient(pulumi.ComponentResource):
 
     def _service(self, held: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
         spec, args = self._spec, self._args
-        revision: Template = {
-            "service_account": self.account,
-            "timeout": f"{spec.timeout}s",
-            "max_instance_request_concurrency": spec.concurrency,
-            "scaling": {"max_instance_count": spec.max_instances},
-            "containers": self._containers(),
-        }
-        if environment_ := template.execution_environment(spec.as_server):
-            revision["execution_environment"] = environment_
-        if volumes := template.volumes(spec.as_server):
-            revision["volumes"] = volumes
-        if spec.vpc is not None:
-            revision["vpc_access"] = template.vpc_access(spec.vpc)
+        revision = template.revision(spec, self.account, self._containers())
         if self._mesh is not None:
             revision["service_mesh"] = {"mesh": self._mesh.mesh}
         return gcp.cloudrunv2.Service(
@@ -158,7 +143,7 @@ class McpClient(pulumi.ComponentResource):
                 found = _far(self._servers)
         env = {environment.PROJECT: self._args.project, **spec.env, SERVERS: found}
         env |= told(spec.access, self._name, [self._args.region], self._args.foundation)
-        (own,) = template.containers(spec.as_server, self._image(), {}, template.variables(env, spec.secrets))
+        own = template.own_container(spec, self._image(), template.variables(env, spec.secrets))
         if not near:
             return [own]
         own["name"] = "client"

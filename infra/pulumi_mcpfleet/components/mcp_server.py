@@ -169,31 +169,18 @@ class McpServer(pulumi.ComponentResource):
 
     def beside(self, port: int) -> "Container":
         """The server as a container beside a client's own, where it listens on *port* and nobody else reaches it."""
-        own: Container = template.containers(self.spec, self._image_ref, {}, self._variables(port))[0]
+        own = template.own_container(self.spec, self._image_ref, self._variables(port))
         for key in ("ports", "liveness_probe"):
             own.pop(key, None)
         own["name"] = self._name
         own["resources"] = {"limits": {"cpu": self.spec.cpu, "memory": self.spec.memory}, "cpu_idle": True}
-        own["startup_probe"] = template.startup_probe(self.spec, port)
+        own["startup_probe"] = template.startup_probe(self.spec, port, self.spec.probes.startup)
         return own
 
     def _template(self, email: pulumi.Output[str]) -> "Template":
         spec = self._spec
         sidecars = {name: pulled(one.image, self._args.foundation) for name, one in spec.sidecars.items()}
-        revision: Template = {
-            "service_account": email,
-            "timeout": f"{spec.timeout}s",
-            "max_instance_request_concurrency": spec.concurrency,
-            "scaling": {"max_instance_count": spec.max_instances},
-            "containers": template.containers(spec, self._image_ref, sidecars, self._variables()),
-        }
-        if environment_ := template.execution_environment(spec):
-            revision["execution_environment"] = environment_
-        if volumes := template.volumes(spec):
-            revision["volumes"] = volumes
-        if spec.vpc is not None:
-            revision["vpc_access"] = template.vpc_access(spec.vpc)
-        return revision
+        return template.revision(spec, email, template.containers(spec, self._image_ref, sidecars, self._variables()))
 
     def _variables(self, port: int | None = None) -> list["Variable"]:
         """What the container finds; *port*: where it listens instead, beside a client's container."""
@@ -204,7 +191,7 @@ class McpServer(pulumi.ComponentResource):
             environment.BASE_URL: base,
             environment.AUDIENCE: pulumi.Output.concat(base, ",", ",".join(spec.audiences)) if spec.audiences else base,
             **environment.container_environment(
-                port=port or template.port_of(spec),
+                port=port or spec.port,
                 path=spec.path,
                 transports=spec.transports,
                 stateless=spec.sessions == "stateless",

@@ -7,7 +7,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.fleet import Server
+from pulumi_mcpfleet.fleet import Workload
 from pulumi_mcpfleet.fleet.roles import names as role_names
 
 _SECRET_ROLE: Final = "roles/secretmanager.secretAccessor"  # noqa: S105 - a role
@@ -17,7 +17,7 @@ _WRITES_BUCKET: Final = "roles/storage.objectUser"
 
 def rights(
     name: str,
-    spec: Server,
+    spec: Workload,
     *,
     project: str,
     email: pulumi.Output[str],
@@ -55,7 +55,7 @@ def _roles(
 
 
 def _secrets(
-    name: str, spec: Server, project: str, member: pulumi.Output[str], child: pulumi.ResourceOptions
+    name: str, spec: Workload, project: str, member: pulumi.Output[str], child: pulumi.ResourceOptions
 ) -> list[pulumi.Resource]:
     """Read access to each secret, and to no other: Cloud Run refuses a revision that may not read its own."""
     return [
@@ -72,7 +72,7 @@ def _secrets(
 
 
 def _buckets(
-    name: str, spec: Server, member: pulumi.Output[str], child: pulumi.ResourceOptions
+    name: str, spec: Workload, member: pulumi.Output[str], child: pulumi.ResourceOptions
 ) -> list[pulumi.Resource]:
     return [
         gcp.storage.BucketIAMMember(

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import pulumi
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.fleet import ExistingImage, Server
+from pulumi_mcpfleet.fleet import ExistingImage, Server, Workload
 from pulumi_mcpfleet.fleet.containers import SERVER
-from pulumi_mcpfleet.fleet.parts import GcsVolume, InMemory, Probe, SecretRef, SecretVolume, Sidecar, Vpc
+from pulumi_mcpfleet.fleet.parts import GcsVolume, InMemory, Probe, Probes, SecretRef, SecretVolume, Sidecar, Vpc
 from pulumi_mcpfleet.fleet.rules import folder_of
 
 if TYPE_CHECKING:
+    from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateArgsDict as Template,
+    )
     from pulumi_gcp.cloudrunv2 import (
         ServiceTemplateContainerArgsDict as Container,
     )
@@ -47,13 +50,23 @@ LISTENING: Final = Probe(period=240, timeout=240, failures=1)
 # Liveness only finds a server that has stopped answering; rarely, because each probe costs CPU time.
 LIVENESS: Final = Probe(period=30, timeout=5, failures=3)
 
-BUILT_PORT: Final = 8080
-"""Where a built server listens: Cloud Run's default, which it gets in PORT."""
 
-
-def port_of(spec: Server) -> int:
-    """Where the server's own container listens."""
-    return spec.source.port if isinstance(spec.source, ExistingImage) else BUILT_PORT
+def revision(spec: Workload, email: pulumi.Output[str], containers: Sequence["Container"]) -> "Template":
+    """A revision of a server or a client that runs as *email*."""
+    found: Template = {
+        "service_account": email,
+        "timeout": f"{spec.timeout}s",
+        "max_instance_request_concurrency": spec.concurrency,
+        "scaling": {"max_instance_count": spec.max_instances},
+        "containers": containers,
+    }
+    if spec.sandbox:
+        found["execution_environment"] = f"EXECUTION_ENVIRONMENT_{spec.sandbox.upper()}"
+    if volumes := _volumes(spec):
+        found["volumes"] = volumes
+    if spec.vpc is not None:
+        found["vpc_access"] = _vpc_access(spec.vpc)
+    return found
 
 
 def containers(
@@ -63,7 +76,7 @@ def containers(
 
     A container that is alone has no name: Cloud Run gives it none, and one that comes later is no other revision.
     """
-    own = _own(spec, image, env)
+    own = own_container(spec, image, env, spec.probes, boost=spec.startup_boost)
     if not spec.sidecars:
         return [own]
     own["name"] = SERVER
@@ -83,8 +96,24 @@ def variables(env: Mapping[str, pulumi.Input[str]], secrets: Mapping[str, Secret
     return [*plain, *secret]
 
 
-def _own(spec: Server, image: pulumi.Input[str], env: Sequence["Variable"]) -> "Container":
-    port = port_of(spec)
+def own_container(
+    spec: Workload,
+    image: pulumi.Input[str],
+    env: Sequence["Variable"],
+    probes: Probes | None = None,
+    *,
+    boost: bool = True,
+) -> "Container":
+    """The container that takes a workload's requests.
+
+    Args:
+        spec: The server, or client.
+        image: Its image.
+        env: Its variables.
+        probes: The user's own probes.
+        boost: Whether it has more CPU while it starts.
+    """
+    port, probes = spec.port, probes or Probes()
     # Ports and probes are said even where they are Cloud Run's defaults: what is left out keeps, in an update, the
     # value of the last revision, and a probe would go on asking at a port that the server has left.
     container: Container = {
@@ -94,13 +123,13 @@ def _own(spec: Server, image: pulumi.Input[str], env: Sequence["Variable"]) -> "
         "resources": {
             "limits": {"cpu": spec.cpu, "memory": spec.memory},
             "cpu_idle": True,  # CPU, and its bill, only during requests; absent would mean the opposite
-            "startup_cpu_boost": spec.startup_boost,
+            "startup_cpu_boost": boost,
         },
     }
-    container["startup_probe"] = startup_probe(spec, port)
-    liveness = spec.probes.liveness or LIVENESS
+    container["startup_probe"] = startup_probe(spec, port, probes.startup)
+    liveness = probes.liveness or LIVENESS
     asked = liveness.path or spec.health_path
-    if spec.probes.restart and asked:
+    if probes.restart and asked:
         container["liveness_probe"] = _probe(liveness, asked, liveness.port or port)
     if isinstance(spec.source, ExistingImage):  # of a built one the Dockerfile says both
         if spec.source.args:
@@ -112,9 +141,9 @@ def _own(spec: Server, image: pulumi.Input[str], env: Sequence["Variable"]) -> "
     return container
 
 
-def startup_probe(spec: Server, port: int) -> Any:
-    """What a server's container is asked until it may serve."""
-    startup = spec.probes.startup or (STARTUP if spec.health_path else LISTENING)
+def startup_probe(spec: Workload, port: int, own: Probe | None) -> Any:
+    """What a container is asked until it may serve; *own*: as the user has it."""
+    startup = own or (STARTUP if spec.health_path else LISTENING)
     return _probe(startup, startup.path or spec.health_path, startup.port or port)
 
 
@@ -153,11 +182,11 @@ def _sidecar(name: str, spec: Sidecar, image: pulumi.Input[str]) -> "Container":
     return container
 
 
-def volumes(spec: Server) -> list["Volume"]:
+def _volumes(spec: Workload) -> list["Volume"]:
     """Every volume of an instance: the named ones, and one for each folder of secret files."""
     found = [_volume(name, one) for name, one in spec.volumes.items()]
     found += _secret_volumes("", spec.secrets)
-    for name, sidecar in spec.sidecars.items():
+    for name, sidecar in spec.beside.items():
         found += _secret_volumes(f"{name}-", sidecar.secrets)
     return found
 
@@ -172,7 +201,7 @@ def _volume(name: str, volume: InMemory | GcsVolume | SecretVolume) -> "Volume":
             return {"name": name, "secret": {"secret": secret, "items": [{"path": file, "version": version}]}}
 
 
-def _volume_mounts(spec: Server) -> list["Mount"]:
+def _volume_mounts(spec: Workload) -> list["Mount"]:
     return [{"name": name, "mount_path": volume.mount} for name, volume in spec.volumes.items()]
 
 
@@ -201,13 +230,7 @@ def _secret_volume(owner: str, folder: str) -> str:
     return naming.secret_volume(owner + folder)
 
 
-def execution_environment(spec: Server) -> str | None:
-    """The sandbox: the user's, else the second generation where a bucket is mounted, which needs it."""
-    chosen = spec.execution_environment or ("gen2" if spec.buckets else None)
-    return f"EXECUTION_ENVIRONMENT_{chosen.upper()}" if chosen else None
-
-
-def vpc_access(vpc: Vpc) -> "VpcAccess":
+def _vpc_access(vpc: Vpc) -> "VpcAccess":
     """Direct VPC egress."""
     interface: Interface = {"tags": list(vpc.tags)} if vpc.tags else {}
     if vpc.network:

@@ -12,6 +12,7 @@ from pulumi_mcpfleet.fleet.model import CloudBuildOptions, Fleet, Registry
 from pulumi_mcpfleet.fleet.parse import FleetError, parse_fleet
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import Build, ExistingImage, builds_in_cloud
+from pulumi_mcpfleet.fleet.workload import Workload
 
 __all__ = [
     "Access",
@@ -31,6 +32,7 @@ __all__ = [
     "Registry",
     "Server",
     "Stdio",
+    "Workload",
     "builds_in_cloud",
     "parse_fleet",
 ]

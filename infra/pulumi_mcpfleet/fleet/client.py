@@ -1,31 +1,38 @@
 """One client: a service of the fleet that calls its MCP servers as an account of its own."""
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
-from pulumi_mcpfleet.fleet import quantities, rules, values
+from pulumi_mcpfleet.fleet import values
 from pulumi_mcpfleet.fleet.access import ClientAccess, Iam, IamAccess, IapAccess, OauthAccess
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, Mistake, Model, without
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, Mistake, without
 from pulumi_mcpfleet.fleet.kinds import Kind
 from pulumi_mcpfleet.fleet.made import Stdio
-from pulumi_mcpfleet.fleet.parts import SecretPlace, SecretRef, Volume, Vpc
-from pulumi_mcpfleet.fleet.roles import Role
-from pulumi_mcpfleet.fleet.server import MAX_CONCURRENCY, MAX_INSTANCES, MAX_TIMEOUT, Server
+from pulumi_mcpfleet.fleet.parts import Vpc
+from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage, Source
-from pulumi_mcpfleet.fleet.values import Text
-
-BUILT_PORT: Final = 8080
-"""Where a built client listens; its sidecars listen on the ports after it."""
+from pulumi_mcpfleet.fleet.workload import Workload
 
 
-class Client(Model):
+class Client(Workload):
     """One client of the fleet's servers."""
 
     source: Source = Field(
         description="Where the image comes from.",
         examples=[{"folder": ".", "dockerfile": "mcp_client/Dockerfile"}],
+    )
+    access: ClientAccess = Field(  # pyright: ignore[reportIncompatibleVariableOverride]  narrower, and frozen
+        default=IamAccess(iam=Iam()),
+        description="Who may call the client itself. By default nobody.",
+        examples=[{"iam": {"invokers": ["group:staff@acme.dev"]}}],
+    )
+    vpc: Annotated[Vpc, Kind("[vpc](#vpc)", "")] | None = Field(
+        default=None,
+        description="Direct VPC egress: with `all_traffic` it reaches servers whose ingress is `internal`. A client in"
+        " the mesh needs it, with its `network`.",
+        examples=[{"network": "default", "all_traffic": True}],
     )
     calls: Annotated[tuple[values.ServerName, ...], NO_REPEATS, NOT_EMPTY] = Field(
         description="The servers that it calls. Its account may call just these, and finds where they answer in"
@@ -39,73 +46,6 @@ class Client(Model):
         " `http://mcp-SERVER`, through Cloud Service Mesh (a preview), which adds the ID token; needs `vpc`.",
         examples=["sidecar"],
     )
-    access: ClientAccess = Field(
-        default=IamAccess(iam=Iam()),
-        description="Who may call the client itself. By default nobody.",
-        examples=[{"iam": {"invokers": ["group:staff@acme.dev"]}}],
-    )
-    health_path: values.UrlPath | None = Field(
-        default=None,
-        description="What probes ask by HTTP; by default only that its port accepts connections.",
-        examples=["/health"],
-    )
-    timeout: Annotated[int, NUMBER] = Field(
-        default=300, ge=1, le=MAX_TIMEOUT, description="The longest request, in seconds.", examples=[900]
-    )
-    cpu: quantities.Cpu = Field(default="1", description="CPUs of its own container.", examples=["2"])
-    memory: quantities.Memory = Field(default="512Mi", description="Memory of its own container.", examples=["1Gi"])
-    concurrency: Annotated[int, NUMBER] = Field(
-        default=80, ge=1, le=MAX_CONCURRENCY, description="Requests that one instance takes at once.", examples=[20]
-    )
-    max_instances: Annotated[int, NUMBER] = Field(
-        default=3, ge=1, le=MAX_INSTANCES, description="The most instances; also the bound of the bill.", examples=[10]
-    )
-    env: Mapping[values.EnvironmentName, Text] = Field(
-        default={},
-        max_length=900,
-        description="Further environment variables; plain text that everyone with access can read, so no secrets.",
-        examples=[{"GREETING": "hello"}],
-    )
-    secrets: Mapping[SecretPlace, Annotated[SecretRef, Kind("", "[versions of secrets](#secrets)")]] = Field(
-        default={},
-        max_length=100,
-        description="Secrets of Secret Manager, as environment variables or as files. Its account may read just these.",
-        examples=[{"CRM_TOKEN": {"secret": "crm-token", "version": "3"}}],
-    )
-    volumes: Mapping[values.VolumeName, Volume] = Field(
-        default={},
-        max_length=10,
-        description="Folders of memory, buckets and secrets, by name.",
-        examples=[{"notes": {"gcs": {"bucket": "acme-notes"}, "mount": "/notes"}}],
-    )
-    roles: Annotated[tuple[Role, ...], NO_REPEATS] = Field(
-        default=(),
-        max_length=50,
-        description="Roles on the project that its account gets.",
-        examples=[["roles/aiplatform.user"]],
-    )
-    vpc: Annotated[Vpc, Kind("[vpc](#vpc)", "")] | None = Field(
-        default=None,
-        description="Direct VPC egress: with `all_traffic` it reaches servers whose ingress is `internal`. A client in"
-        " the mesh needs it, with its `network`.",
-        examples=[{"network": "default", "all_traffic": True}],
-    )
-    description: str = Field(
-        default="",
-        max_length=512,
-        description="A sentence for the people who see the service.",
-        examples=["Answers the field teams"],
-    )
-    deletion_protection: bool = Field(
-        default=False,
-        description="Refuse to delete the service; by default on in profile prod.",
-        examples=[True],
-    )
-
-    @field_validator("env", mode="after")
-    @classmethod
-    def _env_holds_no_secret(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        return without(value, rules.secrets_in_the_clear(value))
 
     @field_validator("env", "secrets", mode="after")
     @classmethod
@@ -113,46 +53,11 @@ class Client(Model):
         taken = "MCP_SERVERS" in value
         return without(value, [(("MCP_SERVERS",), "is set by the fleet; write `calls`")] if taken else [])
 
-    @field_validator("secrets", mode="after")
-    @classmethod
-    def _secrets_have_their_own_places(
-        cls, value: Mapping[str, SecretRef], info: ValidationInfo
-    ) -> Mapping[str, SecretRef]:
-        return without(value, (*rules.set_twice(value, info.data.get("env", {})), *rules.hidden_secrets(value)))
-
-    @field_validator("volumes", mode="after")
-    @classmethod
-    def _volumes_have_their_own_places(cls, value: Mapping[str, Volume], info: ValidationInfo) -> Mapping[str, Volume]:
-        return without(value, rules.mounts(value, info.data.get("secrets", {})))
-
     @field_validator("source", mode="after")
     @classmethod
     def _stdio_is_no_client(cls, value: Source) -> Source:
         wrong = "is a kind of server; a client is an app that listens: write folder, build, git or image"
         return without(value, [(("stdio",), wrong)] if isinstance(value, Stdio) else [])
-
-    @property
-    def port(self) -> int:
-        """Where its own container listens."""
-        return self.source.port if isinstance(self.source, ExistingImage) else BUILT_PORT
-
-    @property
-    def as_server(self) -> Server:
-        """What a revision of it is made of, in a server's words."""
-        return Server(
-            source=self.source,
-            access=self.access,
-            health_path=self.health_path,
-            timeout=self.timeout,
-            cpu=self.cpu,
-            memory=self.memory,
-            concurrency=self.concurrency,
-            max_instances=self.max_instances,
-            secrets=self.secrets,
-            volumes=self.volumes,
-            roles=self.roles,
-            vpc=self.vpc,
-        )
 
 
 def sidecar_ports(client: Client, servers: Mapping[str, Server]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from pulumi_mcpfleet.fleet import quantities, rules
 from pulumi_mcpfleet.fleet.base import Mistake
 from pulumi_mcpfleet.fleet.parts import Sidecar
+from pulumi_mcpfleet.fleet.workload import BUILT_PORT
 
 SERVER: Final = "server"
 """The name of the server's own container, beside its sidecars."""
@@ -49,7 +50,7 @@ def _mounts(name: str, sidecar: Sidecar, volumes: Mapping[str, Any]) -> Iterator
 
 def _ports(server: Mapping[str, Any], sidecars: Mapping[str, Sidecar]) -> Iterator[Mistake]:
     """An instance's containers share one localhost."""
-    taken: dict[int, str] = {getattr(server.get("source"), "port", 8080): "the server"}
+    taken: dict[int, str] = {getattr(server.get("source"), "port", BUILT_PORT): "the server"}
     for name, sidecar in sidecars.items():
         port = sidecar.startup.port if sidecar.startup else None
         if port is None:

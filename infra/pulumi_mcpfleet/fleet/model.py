@@ -17,6 +17,7 @@ from pulumi_mcpfleet.fleet.client import Client, among
 from pulumi_mcpfleet.fleet.kinds import Kind
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage, host_of, pinned, pullable
+from pulumi_mcpfleet.fleet.workload import Workload
 
 PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
     "dev": {"deletion_protection": False, "min_instances": 0},
@@ -167,10 +168,7 @@ class Fleet(Model):
         left_out = context.get(LEFT_OUT, frozenset[str]())
         found = [*among(value, info.data["servers"], left_out)] if "servers" in info.data else []
         for name, client in value.items():
-            spec = client.as_server
-            found += [
-                ((name, *path), said) for path, said in (*_images(spec, info.data), *_organization(spec, info.data))
-            ]
+            found += [((name, *path), said) for path, said in _workload(client, info.data)]
         return without(value, found)
 
 
@@ -182,7 +180,7 @@ def _beside_each_other(servers: Mapping[str, Server], fleet: Mapping[str, Any]) 
             other = domains.setdefault(server.domain, name)
             if other != name:
                 yield (name, "domain"), f"{server.domain} leads to {other} already; write another"
-        for path, sentence in (*_over_regions(server, fleet), *_images(server, fleet), *_organization(server, fleet)):
+        for path, sentence in (*_over_regions(server, fleet), *_workload(server, fleet)):
             yield (name, *path), sentence
 
 
@@ -201,12 +199,18 @@ def _over_regions(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]
         yield ("transports",), "sse keeps its stream in one instance, and there is one in each region; leave it out"
 
 
-def _images(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+def _workload(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    """What a server or a client cannot be in this fleet."""
+    yield from _images(spec, fleet)
+    yield from _organization(spec, fleet)
+
+
+def _images(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     named: list[tuple[tuple[str, ...], str]] = [
-        (("sidecars", name, "image"), sidecar.image) for name, sidecar in server.sidecars.items()
+        (("sidecars", name, "image"), sidecar.image) for name, sidecar in spec.beside.items()
     ]
-    if isinstance(server.source, ExistingImage):
-        named.append((("source", "image"), server.source.image))
+    if isinstance(spec.source, ExistingImage):
+        named.append((("source", "image"), spec.source.image))
     remote = fleet["registry"].remote if "registry" in fleet else None
     for path, image in named:
         if fleet.get("profile") == "prod" and not pinned(image):
@@ -223,10 +227,10 @@ def _images(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
             yield path, sentence
 
 
-def _organization(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
-    if not isinstance(server.access, IapAccess) or fleet.get("organization", "") is not None:
+def _organization(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    if not isinstance(spec.access, IapAccess) or fleet.get("organization", "") is not None:
         return
-    if server.access.iap.oauth_client is None:
+    if spec.access.iap.oauth_client is None:
         sentence = (
             "lets in members of the project's organization only, by Google's OAuth client, and the fleet names none;"
             " add organization: NUMBER to the fleet, or an oauth_client here"

@@ -111,6 +111,17 @@ def test_everything_a_client_says_reaches_its_service(build):
     assert members == {"group:staff@acme.dev"}
 
 
+def test_a_built_client_is_asked_only_whether_it_listens_unless_it_says_a_path(build):
+    container = build(source={"build": "./mcp_client"}).container("assistant")
+    assert container["startupProbe"]["tcpSocket"] == {"port": 8080}
+    assert "httpGet" not in container["startupProbe"]
+    assert "livenessProbe" not in container
+
+
+def test_a_path_of_probes_may_be_a_clients_own_mcp_endpoint(build):
+    assert build(health_path="/mcp").container("assistant")["startupProbe"]["httpGet"]["path"] == "/mcp"
+
+
 @pytest.mark.parametrize(("profile", "protected"), [("dev", False), ("prod", True)])
 def test_the_profile_protects_clients_as_it_does_servers(build, profile, protected):
     digest = "@sha256:" + "0a" * 32
@@ -235,6 +246,8 @@ REFUSED = [
         "volumes.keys: is mounted at /keys, where the secret /keys/a is already",
     ),
     ({"source": {"image": "ghcr.io/a/b:1"}}, {}, "source.image: Cloud Run does not pull from ghcr.io"),
+    ({"cpu": "4", "memory": "256Mi"}, {}, "memory: 256Mi"),
+    ({"cpu": "0.5", "memory": "256Mi", "concurrency": 2}, {}, "concurrency: 2 needs a whole CPU and cpu is 0.5"),
     ({"access": {"iap": {}}}, {}, "access.iap: lets in members of the project's organization only"),
     (
         {"calls": ["toolbox"]},

@@ -316,8 +316,8 @@ def test_every_mistake_is_reported_at_once_in_the_order_of_the_vocabulary():
         "fleet.servers.Echo.source",
         "fleet.servers.tool.timeout",
         "fleet.servers.tool.concurrency",
-        "fleet.servers.tool.max_instances",
         "fleet.servers.tool.env.PORT",
+        "fleet.servers.tool.max_instances",
         "fleet.servers.tool.pth",
         "fleet.regin",
     ]

@@ -95,7 +95,7 @@ SOURCES = st.fixed_dictionaries(
 ) | st.fixed_dictionaries(
     {"image": st.just(PINNED)},
     optional={
-        "port": st.integers(1, 64_999),
+        "port": st.integers(2, 64_999),  # 1 is where the sidecar below listens
         "args": st.lists(TEXT, max_size=3),
         "command": st.lists(TEXT, max_size=3),
     },
