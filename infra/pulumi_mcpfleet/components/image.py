@@ -159,8 +159,7 @@ def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
             return _Plan(context=folder)
         case Folder(folder=folder):
             _own(folder, root)
-            recipe = recipe_for(Layout.read(root / folder), source.wish)
-            return _made(_bridged(source, folder, name, root), recipe)
+            return _made(_bridged(source, folder, name, root), source.recipe(root))
         case Git():
             return _fetched(source, name, project, root)
         case Stdio(stdio=server):

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal, cast
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from pulumi_mcpfleet.fleet import rules, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, MistakesError, Model, without
 from pulumi_mcpfleet.fleet.kinds import Kind, pattern
 from pulumi_mcpfleet.fleet.parts import SecretRef
-from pulumi_mcpfleet.sources import Layout, RecipeError, Wish, git, recipe_for
+from pulumi_mcpfleet.sources import Layout, Recipe, RecipeError, Wish, git, recipe_for
 from pulumi_mcpfleet.sources.inside import own_folder
 from pulumi_mcpfleet.sources.stdio import npm_name, pypi_name
 
@@ -141,37 +141,55 @@ class Made(Model):
     @property
     def wish(self) -> Wish:
         """What the user decides about the Dockerfile."""
-        return _wish(self.model_dump(include={"language", "installer", "start", "dockerfile", "apt", "speaks"}))
+        said: Any = self.model_dump(include={"language", "installer", "start", "apt", "speaks"})
+        return Wish(**said, dockerfile="" if self.dockerfile == _NO_DOCKERFILE else self.dockerfile)
 
 
-def _wish(said: Mapping[str, Any]) -> Wish:
-    keys = {name: said[name] for name in ("language", "installer", "start", "apt", "speaks") if name in said}
-    dockerfile = said.get("dockerfile")
-    return Wish(**keys, dockerfile="" if dockerfile == _NO_DOCKERFILE else dockerfile)
+def _root(info: ValidationInfo) -> Path | None:
+    """The folder of Pulumi.yaml; None where no folder is to be looked at."""
+    return cast("dict[str, Path | None]", info.context or {}).get("root")
 
 
 class Folder(Made):
     """An image that `up` builds from a folder, with or without a Dockerfile."""
 
     folder: AnyFolder = Field(description="The folder, as seen from Pulumi.yaml.", examples=["./weather"])
+    _recipes: dict[Path, Recipe] = PrivateAttr(default_factory=dict[Path, Recipe])
 
     @field_validator("folder", mode="after")
     @classmethod
-    def _can_be_built(cls, value: str, info: ValidationInfo) -> str:
-        root = cast("dict[str, Path | None]", info.context or {}).get("root")
-        if root is None or len(info.data) < len(Made.model_fields):
-            return value  # not to be looked at, or with mistakes of its own
-        place = root / value
-        if not place.is_dir():
+    def _is_there(cls, value: str, info: ValidationInfo) -> str:
+        root = _root(info)
+        if root is None:
+            return value
+        if not (root / value).is_dir():
             raise ValueError(f"there is no {PurePosixPath(value)} beside Pulumi.yaml; correct it")
         if why := own_folder(root, value):
             raise ValueError(why)
-        try:
-            recipe_for(Layout.read(place), _wish(info.data))
-        except RecipeError as error:
-            found = [((UP, one.key) if one.key else (), one.sentence) for one in error.mistakes]
-            raise MistakesError(found) from None
         return value
+
+    @model_validator(mode="after")
+    def _can_be_built(self, info: ValidationInfo) -> "Folder":
+        root = _root(info)
+        try:
+            if root is not None:
+                self.recipe(root)
+        except RecipeError as error:
+            raise MistakesError([((one.key or "folder",), one.sentence) for one in error.mistakes]) from None
+        return self
+
+    def recipe(self, root: Path) -> Recipe:
+        """How the folder is built, as found out once.
+
+        Args:
+            root: The folder of Pulumi.yaml.
+
+        Raises:
+            RecipeError: Something can't be decided, or is not supported.
+        """
+        if root not in self._recipes:
+            self._recipes[root] = recipe_for(Layout.read(root / self.folder), self.wish)
+        return self._recipes[root]
 
 
 class GitRepository(Model):

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from pulumi_mcpfleet.sources.layout import Layout, table, text
-from pulumi_mcpfleet.sources.recipe import LEFT_OUT, Mistake, Recipe, RecipeError, Wish, base_stage, hashed, last_stage
+from pulumi_mcpfleet.sources.recipe import LEFT_OUT, Mistake, Recipe, RecipeError, Wish, built, hashed
 
 INSTALLERS: Final = ("npm", "pnpm", "yarn")
 """What `installer` may say for Node.js."""
@@ -106,7 +106,8 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
         "ENV PATH=/opt/node/bin:$PATH NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt CI=1"
         " npm_config_update_notifier=false npm_config_fund=false npm_config_audit=false\n"
     )
-    dockerfile = base_stage(node + tool + lines) + last_stage(
+    dockerfile = built(
+        node + tool + lines,
         "COPY --from=build /opt/node/bin/node /usr/bin/node\nCOPY --from=build /app /app\n",
         environment="NODE_ENV=production",
         start=start[0],

@@ -15,8 +15,7 @@ from pulumi_mcpfleet.sources.recipe import (
     Recipe,
     RecipeError,
     Wish,
-    base_stage,
-    last_stage,
+    built,
 )
 
 POETRY_VERSION: Final = "2.5.1"
@@ -87,7 +86,8 @@ def python_recipe(layout: Layout, wish: Wish) -> Recipe:
         mistakes += error.mistakes
     if mistakes:
         raise RecipeError(mistakes)
-    dockerfile = base_stage(install.early + "COPY . .\n" + LEFT_OUT + install.late) + last_stage(
+    dockerfile = built(
+        install.early + "COPY . .\n" + LEFT_OUT + install.late,
         "COPY --from=build /opt/venv /opt/venv\nCOPY --from=build /app /app\n",
         environment="PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1",
         start=start,

@@ -126,37 +126,71 @@ RUN {INSTALL_UV}
 """The beginning of every Dockerfile that is made: the stage `tools`, with uv."""
 
 
-def base_stage(lines: str) -> str:
-    """The stages `tools`, and `build`, in which *lines* install a source."""
+def built(lines: str, copies: str, *, environment: str, start: Sequence[str], wish: Wish) -> str:
+    """The Dockerfile of a source: the stages `tools`, `build`, in which *lines* install it, and the last one.
+
+    Args:
+        lines: What installs the source.
+        copies: What of it the last stage has.
+        environment: Its variables, as ENV has them.
+        start: The command that starts it.
+        wish: Debian packages, and whether it speaks stdio.
+    """
+    bridged = wish.speaks == "stdio"
+    bridge = bridge_stage(f"{BRIDGE_FOLDER}/") if bridged else ""
+    end = last_stage(copies, environment=environment, start=start, apt=wish.apt, bridged=bridged)
     return f"""\
 {TOOLS_STAGE}
 FROM tools AS build
 WORKDIR /app
-{lines}"""
+{lines}{bridge}{end}"""
 
 
-def last_stage(copies: str, *, environment: str, start: Sequence[str], wish: Wish) -> str:
-    """The end of every Dockerfile that is made: what runs."""
-    packages, apt, bridge = "", wish.apt, ""
-    if wish.speaks == "stdio":
-        bridge = bridge_stage(f"{BRIDGE_FOLDER}/")
-        copies += COPY_BRIDGE
-        copies += f"ENV MCP_STDIO_COMMAND={quoted(start)}\n"
+def last_stage(
+    copies: str, *, environment: str, start: Sequence[str], apt: Sequence[str], labels: str = "", bridged: bool = False
+) -> str:
+    """The end of a Dockerfile that is made: what runs.
+
+    Args:
+        copies: Lines that bring the server in from the stage that installed it.
+        environment: Its variables, as ENV has them.
+        start: The command that starts it.
+        apt: Debian packages that it needs.
+        labels: A LABEL line.
+        bridged: Whether it is put behind the bridge, of which there is a stage.
+    """
+    if bridged:
+        # First the bridge, which is the same in each such image.
+        copies = f"{COPY_BRIDGE}{copies}{stdio_variable('COMMAND', start)}"
         start = START_BRIDGE
-    if apt:
-        packages = (
-            "RUN apt-get update && apt-get install -y --no-install-recommends "
-            f"{' '.join(apt)} && rm -rf /var/lib/apt/lists/*\n"
-        )
-    return f"""{bridge}
+    return f"""
 FROM ${{BASE_IMAGE}}
-{packages}WORKDIR /app
-{copies}# On Cloud Run only memory can be written to; programs look for their caches at home.
-ENV HOME=/tmp {environment}
+{labels}{packages(apt)}WORKDIR /app
+{copies}{running(environment, start)}"""
+
+
+def packages(apt: Sequence[str]) -> str:
+    """The line that installs Debian packages; nothing for none."""
+    if not apt:
+        return ""
+    install = f"apt-get update && apt-get install -y --no-install-recommends {' '.join(apt)}"
+    return f"RUN {install} && rm -rf /var/lib/apt/lists/*\n"
+
+
+def running(environment: str, start: Sequence[str]) -> str:
+    """The lines that say how an image runs: as nobody, with *environment* besides, by the command *start*."""
+    return f"""\
+# On Cloud Run only memory can be written to; programs look for their caches at home.
+ENV {f"HOME=/tmp {environment}".rstrip()}
 USER {USER}
 EXPOSE 8080
 CMD {command(start)}
 """
+
+
+def stdio_variable(name: str, words: Sequence[str]) -> str:
+    """The line that tells the bridge a list of words: the server's COMMAND, or its ARGS."""
+    return f"ENV MCP_STDIO_{name}={quoted(words)}\n"
 
 
 BRIDGE_FOLDER: Final = ".mcpfleet-bridge"

@@ -11,17 +11,17 @@ from typing import Final
 from pulumi_mcpfleet.sources.node import NODE_VERSIONS, install_node
 from pulumi_mcpfleet.sources.recipe import (
     BRIDGE_PTH,
-    COPY_BRIDGE,
     INSTALL_UV,
     START_BRIDGE,
     TOOLS_STAGE,
-    USER,
     Mistake,
     Recipe,
     RecipeError,
     bridge_stage,
-    command,
-    quoted,
+    last_stage,
+    packages,
+    running,
+    stdio_variable,
 )
 
 PROGRAM: Final = "/opt/server/mcp-server"
@@ -43,6 +43,8 @@ LABEL org.opencontainers.image.title="mcpfleet stdio bridge" \\
       org.opencontainers.image.description="An MCP server that speaks stdio, over streamable HTTP at /mcp" \\
       org.opencontainers.image.licenses="Apache-2.0"
 """
+
+_COPY: Final = "COPY --from=server /opt/server /opt/server\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,33 +116,16 @@ def stdio_recipe(server: Stdio) -> Recipe:
             stages, what = _image(server), f"{' '.join(server.command)} in {server.image}"
     except ValueError as mistake:
         raise RecipeError([Mistake("npm" if server.npm is not None else "pypi", str(mistake))]) from None
-    start = tuple(server.command) or (PROGRAM,)
-    variables = f"ENV MCP_STDIO_COMMAND={quoted(start)}\n"
-    if server.args:
-        variables += f"ENV MCP_STDIO_ARGS={quoted(server.args)}\n"
+    arguments = stdio_variable("ARGS", server.args) if server.args else ""
     return Recipe(
-        dockerfile=f"{TOOLS_STAGE}{bridge_stage()}\n{stages}{variables}", decided=[f"{what}, behind the stdio bridge"]
+        dockerfile=f"{TOOLS_STAGE}{bridge_stage()}\n{stages}{arguments}", decided=[f"{what}, behind the stdio bridge"]
     )
 
 
-def _last_stage(apt: Sequence[str]) -> str:
+def _end(server: Stdio, copies: str, environment: str) -> str:
     """The image with the bridge, to which the server is added."""
-    return f"""\
-FROM ${{BASE_IMAGE}}
-{_LABELS}{_packages(apt)}WORKDIR /app
-{COPY_BRIDGE}# On Cloud Run only memory can be written to; programs look for their caches at home.
-ENV HOME=/tmp
-USER {USER}
-EXPOSE 8080
-CMD {command(START_BRIDGE)}
-"""
-
-
-def _packages(apt: Sequence[str]) -> str:
-    if not apt:
-        return ""
-    install = f"apt-get update && apt-get install -y --no-install-recommends {' '.join(apt)}"
-    return f"RUN {install} && rm -rf /var/lib/apt/lists/*\n"
+    start = server.command or (PROGRAM,)
+    return last_stage(copies, environment=environment, start=start, apt=server.apt, labels=_LABELS, bridged=True)
 
 
 def _pypi(server: Stdio, name: str) -> str:
@@ -151,15 +136,14 @@ WORKDIR /src
 COPY mcpfleet_bridge/installed.py ./
 RUN uv venv --quiet /opt/server \\
     && uv pip install --quiet --python /opt/server/bin/python "{server.pypi}"{link}
-
-{_last_stage(server.apt)}COPY --from=server /opt/server /opt/server
-ENV PATH=/opt/server/bin:$PATH
-"""
+{_end(server, _COPY, "PATH=/opt/server/bin:$PATH")}"""
 
 
 def _npm(server: Stdio, name: str) -> str:
     link = "" if server.command else f" && python3 /src/installed.py npm {name} {PROGRAM}"
     node = next(iter(NODE_VERSIONS.values()))
+    copies = f"COPY --from=server /opt/node/bin/node /usr/bin/node\n{_COPY}"
+    environment = "PATH=/opt/server/node_modules/.bin:$PATH NODE_ENV=production"
     return f"""\
 FROM tools AS server
 WORKDIR /src
@@ -170,11 +154,7 @@ ENV PATH=/opt/node/bin:$PATH NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.
 # The installation scripts of its packages do not run: a server seldom needs one, and each could do anything.
 RUN mkdir -p /opt/server && node /opt/node/lib/node_modules/npm/bin/npm-cli.js install --prefix /opt/server \\
     --omit=dev --ignore-scripts --no-audit --no-fund --no-update-notifier --silent -- "{server.npm}"{link}
-
-{_last_stage(server.apt)}COPY --from=server /opt/node/bin/node /usr/bin/node
-COPY --from=server /opt/server /opt/server
-ENV PATH=/opt/server/node_modules/.bin:$PATH NODE_ENV=production
-"""
+{_end(server, copies, environment)}"""
 
 
 def _image(server: Stdio) -> str:
@@ -195,9 +175,5 @@ RUN python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the image h
     && {BRIDGE_PTH} \\
     && rm -rf /opt/uv /tmp/bridge
 COPY --from=bridge /opt/bridge-code /opt/bridge-code
-{_packages(server.apt)}ENV HOME=/tmp
-USER {USER}
-EXPOSE 8080
-ENTRYPOINT []
-CMD {command(START_BRIDGE)}
-"""
+{packages(server.apt)}{stdio_variable("COMMAND", server.command)}ENTRYPOINT []
+{running("", START_BRIDGE)}"""

@@ -66,6 +66,18 @@ def test_a_folder_without_a_dockerfile_is_built_by_one_that_is_made(build):
     assert told["buildArgs"] == {"BASE_IMAGE": "b"}
 
 
+def test_a_folder_is_built_by_the_dockerfile_that_was_made_when_the_config_was_checked(deploy, root):
+    raw = {"region": "europe-west1", "servers": {"echo": {"source": {"folder": "./weather"}}}}
+    spec = parse_fleet(raw, root=root).servers["echo"]
+    (root / "weather" / "server.py").unlink()  # of which another one would come to nothing
+
+    def program():
+        foundation = Foundation("fleet", FoundationArgs(project="p", region="europe-west1", root=root))
+        McpServer("echo", McpServerArgs(project="p", regions=["europe-west1"], foundation=foundation, spec=spec))
+
+    assert 'CMD ["python", "server.py"]' in deploy(program).one(IMAGE).inputs["dockerfile"]["inline"]
+
+
 def test_a_dockerfile_of_its_own_wins(build):
     told = build({"folder": "./own", "dockerfile": "deploy/Dockerfile"}).one(IMAGE).inputs
     assert told["dockerfile"] == {"location": "./own/deploy/Dockerfile"}
