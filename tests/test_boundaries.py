@@ -277,6 +277,14 @@ RULES = [
         "import mcp_types",
     ),
     Rule(
+        "the bridge, and the base that it shares with servers, do without the SDK and without pydantic",
+        (BRIDGE, SERVER),
+        no_import("mcp", "mcp_types", r"pydantic\w*", "starlette", "fastmcp", r"mcpfleet_server\.hosting"),
+        ("import mcp_types", "from pydantic import BaseModel", "from mcpfleet_server.hosting import serve"),
+        "import msgspec\nfrom mcpfleet_server import logs",
+        exempt=f"^{SERVER}/mcpfleet_server/(hosting/|__init__)",
+    ),
+    Rule(
         "the command and client library know neither infra nor the local cloud",
         (FLEET,),
         no_import("pulumi_mcpfleet", "mcpfleet_local_cloud", "devtools"),
@@ -455,14 +463,6 @@ def test_the_fleet_and_the_reader_of_its_outputs_hold_the_same_characters_for_se
     """`infra` and `mcpfleet` cannot share a module; a reason that one takes and the other refuses would be useless."""
     differ = [code for code in range(sys.maxunicode + 1) if is_seen(chr(code)) != (inert(chr(code)) == chr(code))]
     assert not differ
-
-
-def test_what_two_containers_both_need_is_one_text_in_two_places():
-    server, bridge = ROOT / SERVER / "mcpfleet_server", ROOT / BRIDGE / "mcpfleet_bridge"
-    for name in ("allowlist.py", "callers.py", "iap.py", "shares.py"):
-        assert (server / name).read_text() == (bridge / name).read_text(), name
-    assert (server / "hosting" / "connection.py").read_text() == (bridge / "connection.py").read_text()
-    assert (server / "logs.py").read_text() == (ROOT / FLEET / "mcpfleet" / "logs.py").read_text()
 
 
 # --- what an image lacks ------------------------------------------------------------------------------

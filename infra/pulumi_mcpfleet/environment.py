@@ -17,7 +17,7 @@ BASE_URL: Final = "MCP_BASE_URL"
 AUDIENCE: Final = "MCP_AUDIENCE"
 OAUTH_AUDIENCE: Final = "MCP_OAUTH_AUDIENCE"
 ACCESS: Final = "MCP_ACCESS"
-"""Who has checked the caller, as `access` says it: whom the container may believe (mcpfleet_server.callers)."""
+"""Who has checked the caller, as `access` says it: whom the container may believe (mcpfleet_server.caller)."""
 IAP_AUDIENCE: Final = "MCP_IAP_AUDIENCE"
 
 INJECTED: Final[Mapping[str, str]] = {

@@ -26,7 +26,7 @@ from pydantic import Field
 from mcp_server.conformance import asking, asking_2026
 from mcp_server.media import one_pixel_png, silent_wav
 from mcpfleet_server.hosting.adapt import lowlevel_of
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 
 Ctx = Context[Any, Any]
 

@@ -11,7 +11,7 @@ from mcp_types import SamplingMessage, TextContent
 from pydantic import BaseModel
 
 from mcp_server.conformance.app import build_server
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 
 Ctx = Context[Any, Any]
 

@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from mcpfleet_bridge.connection import Connection as OfBridge
-from mcpfleet_server.hosting.connection import MAX_HEAD
-from mcpfleet_server.hosting.connection import Connection as OfServer
+from mcpfleet_server.connection import MAX_HEAD, Connection
 
 HEAD = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
@@ -42,21 +40,16 @@ class Wire(asyncio.Transport):
         self.reads = True
 
 
-@pytest.fixture(scope="module", params=[OfServer, OfBridge], ids=["server", "bridge"])
-def kind(request):
-    return request.param
-
-
-def made(kind, application):
+def made(application):
     """A connection to the application, and its transport."""
-    config = uvicorn.Config(application, http=kind, ws="none", lifespan="off", log_config=None)
+    config = uvicorn.Config(application, http=Connection, ws="none", lifespan="off", log_config=None)
     config.load()
-    connection, wire = kind(config, ServerState(), {}), Wire()
+    connection, wire = Connection(config, ServerState(), {}), Wire()
     connection.connection_made(wire)
     return connection, wire
 
 
-def sent(kind, *pieces, answer=True):
+def sent(*pieces, answer=True):
     """Send pieces to an application; returns the transport, the connection, and the headers of each request."""
     heard = []
 
@@ -71,7 +64,7 @@ def sent(kind, *pieces, answer=True):
             await asyncio.Event().wait()
 
     async def run():
-        connection, wire = made(kind, application)
+        connection, wire = made(application)
         for piece in pieces:
             if wire.reads and not wire.closed:
                 connection.data_received(piece)
@@ -89,49 +82,49 @@ def sent(kind, *pieces, answer=True):
 
 
 @pytest.mark.parametrize("start", [HEAD + b"X: ", HEAD + b"X", b"GET /mcp?"], ids=["value", "name", "path"])
-def test_a_head_without_end_is_refused_at_its_bound(kind, start):
-    wire, _, heard = sent(kind, start, *[b"a" * 65_536] * 8)
+def test_a_head_without_end_is_refused_at_its_bound(start):
+    wire, _, heard = sent(start, *[b"a" * 65_536] * 8)
     assert wire.written.startswith(b"HTTP/1.1 431 ")
     assert wire.closed
     assert heard == []
 
 
 @pytest.mark.parametrize("start", [b"0\r\nX: ", b"2;"], ids=["trailer", "chunk extension"])
-def test_what_follows_a_body_without_end_is_cut_off_at_its_bound(kind, start):
-    wire, _, _ = sent(kind, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + start, *[b"a" * 65_536] * 8, answer=False)
+def test_what_follows_a_body_without_end_is_cut_off_at_its_bound(start):
+    wire, _, _ = sent(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + start, *[b"a" * 65_536] * 8, answer=False)
     assert wire.closed
 
 
-def test_a_large_head_and_a_larger_body_pass(kind):
+def test_a_large_head_and_a_larger_body_pass():
     body = b"{}" * MAX_HEAD
     head = HEAD + b"X: " + b"a" * 100_000 + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
-    wire, _, _ = sent(kind, head[:50_000], head[50_000:], body[:MAX_HEAD], body[MAX_HEAD:])
+    wire, _, _ = sent(head[:50_000], head[50_000:], body[:MAX_HEAD], body[MAX_HEAD:])
     assert wire.written.startswith(b"HTTP/1.1 204 ")
     assert not wire.closed
 
 
-def test_requests_whose_heads_lie_across_reads_are_not_taken_for_one_long_head(kind):
+def test_requests_whose_heads_lie_across_reads_are_not_taken_for_one_long_head():
     request = HEAD + b"Content-Length: 20000\r\n\r\n" + b" " * 20_000
     pieces = [request[:40], *[request[40:] + request[:40]] * 30, request[40:]]
-    wire, _, heard = sent(kind, *pieces)
+    wire, _, heard = sent(*pieces)
     assert (len(heard), wire.closed) == (31, False)
 
 
-def test_requests_that_wait_on_one_connection_are_bounded(kind):
+def test_requests_that_wait_on_one_connection_are_bounded():
     request = HEAD + b"Content-Length: 0\r\n\r\n"
-    wire, waiting, _ = sent(kind, *[request * 50] * 20, answer=False)
+    wire, waiting, _ = sent(*[request * 50] * 20, answer=False)
     assert waiting < 50
     assert not wire.reads
 
 
-def test_all_that_waited_are_answered_and_then_more_is_read(kind):
+def test_all_that_waited_are_answered_and_then_more_is_read():
     request = HEAD + b"Content-Length: 0\r\n\r\n"
-    wire, waiting, heard = sent(kind, request * 100)
+    wire, waiting, heard = sent(request * 100)
     assert (len(heard), waiting, wire.closed) == (100, 0, False)
     assert wire.reads
 
 
-def test_each_request_on_a_connection_hears_that_its_client_is_gone(kind):
+def test_each_request_on_a_connection_hears_that_its_client_is_gone():
     heard = []
 
     async def application(scope, receive, send):
@@ -140,7 +133,7 @@ def test_each_request_on_a_connection_hears_that_its_client_is_gone(kind):
         await send({"type": "http.response.start", "status": 204, "headers": []})
 
     async def run():
-        connection, wire = made(kind, application)
+        connection, wire = made(application)
         connection.data_received((HEAD + b"Content-Length: 0\r\n\r\n") * 3)
         await asyncio.sleep(0)
         running = list(connection.tasks)
@@ -152,8 +145,8 @@ def test_each_request_on_a_connection_hears_that_its_client_is_gone(kind):
     assert heard == ["http.disconnect"]
 
 
-def test_a_trailer_is_no_header(kind):
-    _, _, (headers,) = sent(kind, CHUNKED + b"X-Serverless-Authorization: Bearer x\r\nHost: evil\r\n\r\n")
+def test_a_trailer_is_no_header():
+    _, _, (headers,) = sent(CHUNKED + b"X-Serverless-Authorization: Bearer x\r\nHost: evil\r\n\r\n")
     assert headers == {b"host": b"localhost", b"transfer-encoding": b"chunked"}
 
 
@@ -161,7 +154,7 @@ def test_a_trailer_is_no_header(kind):
 @given(
     st.lists(st.sampled_from([HEAD, CHUNKED, b"\r\n", b"Content-Length: 2\r\n", b"a: b\r\n"]) | st.binary(), max_size=8)
 )
-def test_any_bytes_are_answered_or_waited_for_and_no_more(kind, pieces):
-    wire, waiting, _ = sent(kind, *pieces)
+def test_any_bytes_are_answered_or_waited_for_and_no_more(pieces):
+    wire, waiting, _ = sent(*pieces)
     assert b"HTTP/1.1 500 " not in wire.written
     assert waiting <= len(pieces) * 10

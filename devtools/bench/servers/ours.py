@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from mcpfleet_server.hosting import serve
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 
 
 def build(settings: Settings) -> Any:

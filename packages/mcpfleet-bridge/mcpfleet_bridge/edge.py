@@ -8,11 +8,8 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from mcpfleet_bridge import logs, messages
-from mcpfleet_bridge.allowlist import LOOPBACK
-from mcpfleet_bridge.callers import caller_of_claims
 from mcpfleet_bridge.child import Start
 from mcpfleet_bridge.headers import ROUTING
-from mcpfleet_bridge.iap import Assertions, KeysError, NoAssertionError
 from mcpfleet_bridge.leases import Leases
 from mcpfleet_bridge.legacy import VERSIONS, Legacy
 from mcpfleet_bridge.listening import Listening
@@ -25,6 +22,9 @@ from mcpfleet_bridge.replies import STATUS, Exchange, Receive, Scope, Send
 from mcpfleet_bridge.sessions import Sessions
 from mcpfleet_bridge.settings import Settings
 from mcpfleet_bridge.sse import MESSAGES_PATH, STREAM_PATH, Sse
+from mcpfleet_server.allowlist import LOOPBACK
+from mcpfleet_server.callers import caller_of_claims
+from mcpfleet_server.iap import Assertions, KeysError, NoAssertionError
 
 logger = logging.getLogger(__name__)
 

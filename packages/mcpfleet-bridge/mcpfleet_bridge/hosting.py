@@ -9,10 +9,10 @@ from typing import Final
 import uvicorn
 
 from mcpfleet_bridge import orphans
-from mcpfleet_bridge.connection import Connection
 from mcpfleet_bridge.edge import Bridge
 from mcpfleet_bridge.process import Recipe
 from mcpfleet_bridge.settings import Settings
+from mcpfleet_server.connection import Connection
 
 logger = logging.getLogger(__name__)
 

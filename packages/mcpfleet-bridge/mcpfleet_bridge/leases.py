@@ -19,7 +19,7 @@ from mcpfleet_bridge.calls import Call
 from mcpfleet_bridge.child import Child, Start, StartError, initialize_params
 from mcpfleet_bridge.pool import Unavailable, log_message
 from mcpfleet_bridge.settings import Settings
-from mcpfleet_bridge.shares import Identity, has_share
+from mcpfleet_server.shares import Identity, has_share
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from mcpfleet_bridge.child import Child
 from mcpfleet_bridge.messages import Json, MessageError
 from mcpfleet_bridge.pool import Pool, Unavailable
 from mcpfleet_bridge.replies import Exchange
-from mcpfleet_bridge.shares import Identity, has_share
+from mcpfleet_server.shares import Identity, has_share
 
 MAX_STREAMS: Final = 200
 MAX_RESOURCES: Final = 100

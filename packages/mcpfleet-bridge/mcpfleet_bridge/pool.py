@@ -15,7 +15,7 @@ from mcpfleet_bridge import messages
 from mcpfleet_bridge.calls import Call
 from mcpfleet_bridge.child import Child, Start, StartError, initialize_params
 from mcpfleet_bridge.settings import Settings
-from mcpfleet_bridge.shares import Identity, has_share
+from mcpfleet_server.shares import Identity, has_share
 
 logger = logging.getLogger(__name__)
 

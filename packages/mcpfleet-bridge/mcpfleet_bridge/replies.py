@@ -11,10 +11,10 @@ from enum import Enum
 from typing import Any, Final
 
 from mcpfleet_bridge import messages
-from mcpfleet_bridge.callers import checked_by_cloud_run
 from mcpfleet_bridge.calls import Call
 from mcpfleet_bridge.lines import one_line
-from mcpfleet_bridge.shares import Identity
+from mcpfleet_server.callers import checked_by_cloud_run
+from mcpfleet_server.shares import Identity
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Any]

@@ -21,7 +21,7 @@ from mcpfleet_bridge.messages import Message, MessageError
 from mcpfleet_bridge.replies import Exchange, Outcome
 from mcpfleet_bridge.settings import Settings
 from mcpfleet_bridge.shared import conclude
-from mcpfleet_bridge.shares import Identity, has_share
+from mcpfleet_server.shares import Identity, has_share
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from mcpfleet_bridge.allowlist import HostPattern, OriginPattern
-from mcpfleet_bridge.callers import ACCESSES, Access
+from mcpfleet_server.allowlist import HostPattern, OriginPattern
+from mcpfleet_server.callers import ACCESSES, Access
 
 Value = TypeVar("Value")
 

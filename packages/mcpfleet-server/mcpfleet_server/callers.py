@@ -13,7 +13,7 @@ Which header that is follows from the service's access mode, which the fleet say
 - `oauth`: what the server itself has verified.
 - `public`, and where nobody has said: no caller is believed. Anybody can write a token of any form.
 
-The one text of two images (server and bridge); a test holds the copies equal. Standard library alone.
+Standard library alone.
 """
 
 import base64

@@ -6,8 +6,7 @@ issuer is https://cloud.google.com/iap and its audience, for a service of Cloud 
 here: should a request ever reach the container without the proxy, it is refused, and the plain headers beside it
 (`X-Goog-Authenticated-User-*`), which anybody can write, are never looked at.
 
-The one text of two images (server and bridge); a test holds the copies equal. What checks a signature
-is imported with the first assertion, so that a container with another access never loads it.
+What checks a signature is imported with the first assertion, so that a container with another access never loads it.
 """
 
 import asyncio

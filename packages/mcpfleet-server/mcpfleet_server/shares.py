@@ -2,8 +2,6 @@
 
 Three quarters, and never all where there are two or more: the rest is for others. A caller who is not known is
 everybody together, so no share holds for it: nobody could be told from those who would be kept out.
-
-The one text of two images (`mcp_server/` and `mcpfleet_bridge/`); a test holds the copies equal.
 """
 
 from collections.abc import Iterable

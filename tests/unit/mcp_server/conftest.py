@@ -17,7 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from mcpfleet_server import logs
 from mcpfleet_server.hosting import build_app
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 
 URL = "http://127.0.0.1:8080"
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcpfleet_server.hosting.edge import Edge
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 
 PATTERNS = "mcp-reference-*.run.app,mcp.example.org,fixed.example.org:8443,any.example.org:*"
 

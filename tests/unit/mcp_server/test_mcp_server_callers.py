@@ -18,8 +18,8 @@ from mcpfleet_server import callers, iap
 from mcpfleet_server.caller import current_caller
 from mcpfleet_server.callers import Caller, checked_by_cloud_run
 from mcpfleet_server.hosting import build_app
+from mcpfleet_server.hosting.settings import Settings, SettingsError, load_settings
 from mcpfleet_server.iap import Assertions, KeysError, NoAssertionError
-from mcpfleet_server.settings import Settings, SettingsError, load_settings
 from tests.unit.mcp_server.assertions import AUDIENCE, LIFE, OTHER, asserted, assertion, published
 from tests.unit.mcp_server.tokens import ADA, BOB, GOOGLE, id_token
 from tests.unit.mcp_server.wire import Request, call, get, message, post, scope_of, started

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 from pulumi_mcpfleet.environment import INJECTED
 from tests.unit.mcp_server import table_of_clients
 

@@ -7,7 +7,7 @@ from mcp.server.mcpserver import Context, MCPServer
 
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.drain import Drain
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.wire import call, get, message, post, started
 
 pytestmark = pytest.mark.anyio

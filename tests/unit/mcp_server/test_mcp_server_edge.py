@@ -10,7 +10,7 @@ from mcp_server.app import build_server
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.drain import DRAIN_SECONDS
 from mcpfleet_server.hosting.runner import uvicorn_config, warn_of
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, ListToolsResult, TextContent, Tool
 
 from mcpfleet_server.hosting import build_app
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.wire import Request, call, message, post, scope_of, started
 
 pytestmark = pytest.mark.anyio

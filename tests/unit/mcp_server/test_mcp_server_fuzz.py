@@ -11,7 +11,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from mcp_server.app import build_server
 from mcpfleet_server.hosting import build_app
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.wire import Request, message, meta, scope_of, started
 
 PROFILE = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

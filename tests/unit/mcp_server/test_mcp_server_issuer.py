@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 
 from mcp_server.app import build_server
 from mcpfleet_server.hosting import build_app, oauth
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.authorization_server import (
     KEYS,
     METADATA,

@@ -10,7 +10,7 @@ from mcp.server.mcpserver import MCPServer
 
 from mcp_server.app import build_server
 from mcpfleet_server import logs
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.tokens import ADA, id_token
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -16,7 +16,7 @@ from mcp_server.app import build_server
 from mcpfleet_server.caller import current_caller
 from mcpfleet_server.hosting import build_app, oauth
 from mcpfleet_server.hosting.oauth import IssuerError, Keys, TokenError, metadata_urls
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.tokens import ADA, id_token
 from tests.unit.mcp_server.wire import Request, call, get, message, post, scope_of, started
 

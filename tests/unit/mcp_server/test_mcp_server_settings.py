@@ -10,7 +10,7 @@ import pytest
 import mcp_server
 from mcp_server.__main__ import build
 from mcpfleet_server.hosting import serve
-from mcpfleet_server.settings import SettingsError, load_settings
+from mcpfleet_server.hosting.settings import SettingsError, load_settings
 
 PACKAGE = Path(mcp_server.__file__).parent
 

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from mcp_server.app import build_server
 from mcpfleet_server.hosting import build_app, telemetry
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.wire import call, started
 
 pytestmark = pytest.mark.anyio

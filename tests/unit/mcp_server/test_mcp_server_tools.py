@@ -5,7 +5,7 @@ from mcp.client.client import Client
 
 import mcp_server
 from mcp_server.app import build_server
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.tokens import ADA, GOOGLE, id_token
 
 pytestmark = pytest.mark.anyio

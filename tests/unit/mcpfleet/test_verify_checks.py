@@ -19,7 +19,7 @@ from mcpfleet.target import Target
 from mcpfleet.tokens import IdToken
 from mcpfleet.verify import ANY_TOOL, Callers, Wishes, check
 from mcpfleet_server.hosting import build_app
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 
 URL = "http://127.0.0.1:8080"
 SERVER = Server("echo", Target.parse(f"{URL}/mcp"), URL, (), {})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcpfleet_bridge.allowlist import HostPattern, OriginPattern
+from mcpfleet_server.allowlist import HostPattern, OriginPattern
 
 pytestmark = pytest.mark.anyio
 

@@ -1,4 +1,4 @@
-"""The environment, the logs, and that the two containers read the same lists in the same way."""
+"""The environment and the logs."""
 
 import io
 import json
@@ -7,11 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-import mcpfleet_bridge.allowlist
-import mcpfleet_server.allowlist
 from mcpfleet_bridge import logs, settings
 from mcpfleet_bridge.process import describe
 from mcpfleet_bridge.settings import SettingsError, load_settings
@@ -102,32 +98,6 @@ def test_every_variable_of_the_bridge_is_in_its_guide_with_its_default():
     assert len(read) > 10
     sizes = {"4 * MEBIBYTE": "4194304", "16 * MEBIBYTE": "16777216"}
     assert {name: told.get(name) for name in read} == {name: sizes.get(text, text) for name, text in read.items()}
-
-
-# The two containers hold a copy each of the same rules; neither may import the other.
-ENTRIES = st.from_regex(re.compile(r"[a-z0-9.*:\[\]_-]{1,30}", re.ASCII), fullmatch=True)
-
-
-@given(ENTRIES, ENTRIES)
-def test_both_containers_accept_the_same_hosts(entry, host):
-    def answer(module):
-        try:
-            return module.HostPattern.parse(entry).accepts(host)
-        except ValueError as refusal:
-            return str(refusal)
-
-    assert answer(mcpfleet_server.allowlist) == answer(mcpfleet_bridge.allowlist)
-
-
-@given(ENTRIES)
-def test_both_containers_accept_the_same_origins(entry):
-    def answer(module):
-        try:
-            return module.OriginPattern.parse(f"https://{entry}").accepts(f"https://{entry}")
-        except ValueError as refusal:
-            return str(refusal)
-
-    assert answer(mcpfleet_server.allowlist) == answer(mcpfleet_bridge.allowlist)
 
 
 @pytest.mark.parametrize(

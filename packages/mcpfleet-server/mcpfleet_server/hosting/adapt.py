@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcpfleet_server.hosting.edge import MESSAGES_PATH, SSE_PATH
-from mcpfleet_server.settings import Settings
+from mcpfleet_server.hosting.settings import Settings
 from mcpfleet_server.shares import share
 
 # Off only because Edge does both checks instead: the SDK's lists are exact, ours take patterns.

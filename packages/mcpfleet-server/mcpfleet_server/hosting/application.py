@@ -15,10 +15,10 @@ from mcpfleet_server.hosting.exchange import Exchange
 from mcpfleet_server.hosting.guard import Guard
 from mcpfleet_server.hosting.principal import IapGate
 from mcpfleet_server.hosting.quickly import CodecOnDemand
+from mcpfleet_server.hosting.settings import Settings
 from mcpfleet_server.hosting.tools import Tools
 from mcpfleet_server.iap import Assertions
 from mcpfleet_server.logs import Trace
-from mcpfleet_server.settings import Settings
 
 if TYPE_CHECKING:
     from mcpfleet_server.hosting.telemetry import Telemetry

@@ -26,8 +26,8 @@ from starlette.types import Scope, Send
 from mcpfleet_server.caller import current_caller
 from mcpfleet_server.callers import Caller, caller_of_claims
 from mcpfleet_server.hosting.principal import introduce
+from mcpfleet_server.hosting.settings import Settings
 from mcpfleet_server.hosting.wire import Headers, refuse, to_json
-from mcpfleet_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 

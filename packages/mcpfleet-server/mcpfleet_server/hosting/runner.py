@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from mcpfleet_server import logs
-from mcpfleet_server.settings import Settings, SettingsError, load_settings
+from mcpfleet_server.hosting.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from mcpfleet_server.hosting.application import Application
@@ -100,7 +100,7 @@ def uvicorn_config(app: "Application", settings: Settings) -> Any:
     """How uvicorn is to serve."""
     import uvicorn
 
-    from mcpfleet_server.hosting.connection import Connection
+    from mcpfleet_server.connection import Connection
 
     return uvicorn.Config(
         app,

@@ -23,8 +23,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from mcpfleet_server import __version__
+from mcpfleet_server.hosting.settings import Settings
 from mcpfleet_server.logs import Trace
-from mcpfleet_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
