@@ -4,7 +4,7 @@ import logging
 import sys
 
 from mcp_client.settings import SettingsError, load_settings
-from mcpfleet import logs
+from mcpfleet_server import logs
 
 DRAIN_SECONDS = 8
 """How long calls in flight may still run after SIGTERM; Cloud Run kills the container after 10 seconds."""

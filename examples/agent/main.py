@@ -25,11 +25,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from mcpfleet import logs
 from mcpfleet.errors import UsageError
 from mcpfleet.guard import AT_ONCE, Guarded, origins_of
 from mcpfleet.service import HttpClients, Server, connections, servers_of
 from mcpfleet.tracing import traced
+from mcpfleet_server import logs
 
 log = logging.getLogger("agent")
 

@@ -6,8 +6,8 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from mcpfleet_bridge import logs
 from mcpfleet_bridge.settings import SettingsError, load_settings
+from mcpfleet_server import logs
 
 
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:

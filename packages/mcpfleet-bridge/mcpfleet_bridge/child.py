@@ -270,7 +270,10 @@ class Child:
         """Something on stdout that is no message: a print by mistake. Logged, not fatal, unless it was an answer."""
         shown = line[:_SHOWN].decode("utf-8", "replace")
         logger.warning(
-            "The server wrote to stdout what is no MCP message (%s): %s", mistake, shown, extra={"child": self.name}
+            "The server wrote to stdout what is no MCP message (%s): %s",
+            mistake,
+            shown,
+            extra={"child": self.name},
         )
         # A broken answer still answers: its call would wait for nothing.
         if line.lstrip().startswith(b"{") and b'"method"' not in line:

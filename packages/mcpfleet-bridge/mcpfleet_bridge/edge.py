@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import parse_qs
 
-from mcpfleet_bridge import logs, messages
+from mcpfleet_bridge import messages
 from mcpfleet_bridge.child import Start
 from mcpfleet_bridge.headers import ROUTING
 from mcpfleet_bridge.leases import Leases
@@ -22,8 +22,9 @@ from mcpfleet_bridge.replies import STATUS, Exchange, Receive, Scope, Send
 from mcpfleet_bridge.sessions import Sessions
 from mcpfleet_bridge.settings import Settings
 from mcpfleet_bridge.sse import MESSAGES_PATH, STREAM_PATH, Sse
+from mcpfleet_server import logs
 from mcpfleet_server.allowlist import LOOPBACK
-from mcpfleet_server.callers import caller_of_claims
+from mcpfleet_server.caller import caller_of_claims
 from mcpfleet_server.iap import Assertions, KeysError, NoAssertionError
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Bridge:
             # Before the checks: a probe calls by whatever name the platform likes.
             await self._health(exchange)
             return
-        logs.bind_trace(headers)
+        logs.bind_trace(_trace(headers))
         try:
             if await self._refused(exchange, doubled):
                 return
@@ -248,3 +249,8 @@ def _identity(body: bytes) -> bytes:
     with contextlib.suppress(MessageError):
         return messages.request_id(messages.parse(body)) or b"null"
     return b"null"
+
+
+def _trace(headers: Mapping[bytes, bytes]) -> logs.Trace | None:
+    named = {name.decode(): headers[name].decode("latin-1") for name in logs.TRACE_HEADERS if name in headers}
+    return logs.trace_of(named) if named else None

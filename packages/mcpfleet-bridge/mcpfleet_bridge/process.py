@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import resource
 import signal
 import time
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
-from mcpfleet_bridge import logs, orphans
+from mcpfleet_bridge import orphans
 from mcpfleet_bridge.lines import Lines, NotOneLine, TooLong, is_line
 from mcpfleet_bridge.settings import MEBIBYTE, Settings
 
@@ -40,6 +41,26 @@ STDERR_LINE: Final = 16 * 1024
 
 STDERR_RATE: Final = 200
 """Lines of stderr a second that are logged of one process; a flood is counted instead."""
+
+# A word at the beginning of a line of stderr that says how grave it is; after a date or a bracket at most.
+_WORD: Final = re.compile(
+    r"[\s\d:.,TZ\[\]+-]{0,40}(?P<word>TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)\b", re.IGNORECASE
+)
+_LEVELS: Final = {
+    "TRACE": logging.DEBUG,
+    "DEBUG": logging.DEBUG,
+    "WARN": logging.WARNING,
+    "WARNING": logging.WARNING,
+    "ERROR": logging.ERROR,
+    "CRITICAL": logging.CRITICAL,
+    "FATAL": logging.CRITICAL,
+}
+
+
+def level_of(line: str) -> int:
+    """How grave a line of stderr is, by the word that it begins with; INFO if it says nothing."""
+    match = _WORD.match(line)
+    return _LEVELS.get(match["word"].upper(), logging.INFO) if match else logging.INFO
 
 
 class Reader(Protocol):
@@ -262,7 +283,7 @@ class Process(asyncio.SubprocessProtocol):
             return
         data = line.head + b" ... (%d bytes)" % line.size if isinstance(line, TooLong) else line
         text = data.decode("utf-8", "replace")
-        server_log.log(logs.level_of(text), "%s", text, extra={"child": self.name})
+        server_log.log(level_of(text), "%s", text, extra={"child": self.name})
 
 
 def reap_adopted() -> None:

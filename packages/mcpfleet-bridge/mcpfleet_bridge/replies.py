@@ -13,7 +13,7 @@ from typing import Any, Final
 from mcpfleet_bridge import messages
 from mcpfleet_bridge.calls import Call
 from mcpfleet_bridge.lines import one_line
-from mcpfleet_server.callers import checked_by_cloud_run
+from mcpfleet_server.caller import checked_by_cloud_run
 from mcpfleet_server.shares import Identity
 
 Scope = MutableMapping[str, Any]
@@ -82,7 +82,7 @@ class Exchange:
 
     @property
     def caller(self) -> Identity | None:
-        """Issuer and subject of who calls; None where nobody is believed (`callers.py`). Most calls need not know."""
+        """Issuer and subject of who calls; None where nobody is believed (`caller.py`). Most calls need not know."""
         if self.unread is not None:
             found, self.unread = checked_by_cloud_run(self.unread), None
             self._caller = None if found is None else found.identity

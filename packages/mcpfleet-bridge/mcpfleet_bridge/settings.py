@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from mcpfleet_server.allowlist import HostPattern, OriginPattern
-from mcpfleet_server.callers import ACCESSES, Access
+from mcpfleet_server.caller import ACCESSES, Access
 
 Value = TypeVar("Value")
 
@@ -56,7 +56,7 @@ class Settings:
     allowed_hosts: tuple[HostPattern, ...] = ()
     allowed_origins: tuple[OriginPattern, ...] = ()
     access: Access | None = None
-    """`MCP_ACCESS`: who has checked the caller (`callers.py`); None believes nobody, as `public` does."""
+    """`MCP_ACCESS`: who has checked the caller (`caller.py`); None believes nobody, as `public` does."""
     iap_audience: tuple[str, ...] = ()
     """`MCP_IAP_AUDIENCE`: what Identity-Aware Proxy's assertions for this service are made for."""
     forwarded_allow_ips: str = "127.0.0.1"

@@ -5,36 +5,30 @@ Cloud Run turns each line into a log entry and lifts the fields named below out 
 Reporting looks for it. Install this before an MCP server object exists: its constructor gives the root
 logger a handler of its own if there is none.
 
-This text is in mcp_server/ and in mcpfleet/, for the servers' image holds nothing of mcpfleet/; a test holds the two
-together, so that the logs of a client and of a server are of one form and join by their trace.
+Servers, the bridge and clients log by this alone, so that their entries are of one form and join by their trace.
 """
 
 import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TextIO
-
-import pydantic_core
+from typing import Any, Final, TextIO, cast
 
 # What Python calls WARN and NOTSET have no name in LogSeverity; the rest are the same words.
 _SEVERITIES = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
 
+TRACE_HEADERS: Final = (b"traceparent", b"x-cloud-trace-context")
+"""Where a request says which trace it belongs to; of two that do, the first counts."""
+
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?", re.ASCII)
 _CLOUD_TRACE = re.compile(r"([0-9a-fA-F]{32})(?:/([0-9]{1,20}))?(?:;o=([0-3]))?", re.ASCII)
 
-
-def _json(entry: dict[str, object]) -> bytes:
-    try:
-        return pydantic_core.to_json(entry, inf_nan_mode="strings", fallback=repr, ensure_ascii=True)
-    except ValueError:
-        # Half a character, as broken input leaves them: no UTF-8 can hold it.
-        return json.dumps(entry, default=repr).encode()
-
+to_json = json.JSONEncoder(default=repr, allow_nan=False).encode
+"""Writes an entry in ASCII."""
 
 # These say at INFO, once per request, what only someone who works on the SDK wants to know.
 _CHATTY = (
@@ -90,11 +84,18 @@ def bind_trace(trace: Trace | None) -> None:
 
 
 class CloudLoggingFormatter(logging.Formatter):
-    """Renders a record as one line that holds one JSON object."""
+    """Renders a record as one line that holds one JSON object.
 
-    def __init__(self, project: str | None = None) -> None:
+    Args:
+        project: The Google Cloud project that traces belong to.
+        encode: Writes JSON in ASCII, so that nothing in it ends a line; the standard library's by default. What it
+            raises a ValueError or TypeError for is told in words.
+    """
+
+    def __init__(self, project: str | None = None, encode: Callable[[Any], str] = to_json) -> None:
         super().__init__()
         self._project = project
+        self._encode = encode
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record; never raises for what the record holds."""
@@ -103,13 +104,20 @@ class CloudLoggingFormatter(logging.Formatter):
             message = f"{message}\n{self.formatException(record.exc_info)}"
         if record.stack_info:
             message = f"{message}\n{self.formatStack(record.stack_info)}"
+        labels = {"logger": record.name}
+        if child := getattr(record, "child", None):
+            # `extra={"child": …}`: which of the bridge's processes it was.
+            labels["child"] = str(child)
+        if not message.isascii():
+            # Half a character, as broken input leaves them: no UTF-8 can hold it.
+            message = message.encode("utf-8", "replace").decode()
         entry: dict[str, object] = {
             "severity": record.levelname if record.levelname in _SEVERITIES else "DEFAULT",
             "message": message,
             "time": datetime.fromtimestamp(record.created, UTC)
             .isoformat(timespec="microseconds")
             .replace("+00:00", "Z"),
-            "logging.googleapis.com/labels": {"logger": record.name},
+            "logging.googleapis.com/labels": labels,
         }
         fields = getattr(record, "fields", None)
         if isinstance(fields, dict):
@@ -128,7 +136,26 @@ class CloudLoggingFormatter(logging.Formatter):
             }
             if trace.span_id:
                 entry["logging.googleapis.com/spanId"] = trace.span_id
-        return _json(entry).decode()
+        try:
+            return self._encode(entry)
+        except (ValueError, TypeError):
+            return to_json({name: _in_words(value) for name, value in entry.items()})
+
+
+def _in_words(value: object) -> object:
+    """The same for JSON, in Python's words where JSON has none: NaN, a key that is no text, what holds itself."""
+    if isinstance(value, dict):
+        members = cast("dict[object, object]", value).items()
+        return {str(name): one if _can_be_written(one) else repr(one) for name, one in members}
+    return value
+
+
+def _can_be_written(value: object) -> bool:
+    try:
+        to_json(value)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -139,19 +166,25 @@ def _message(record: logging.LogRecord) -> str:
         return f"{record.msg} {record.args!r}"
 
 
-def install(level: str = "INFO", project: str | None = None, stream: TextIO | None = None) -> None:
+def install(
+    level: str = "INFO",
+    project: str | None = None,
+    stream: TextIO | None = None,
+    encode: Callable[[Any], str] = to_json,
+) -> None:
     """Send every logger of the process, uvicorn's among them, to one JSON handler on stdout.
 
     Args:
         level: The least severity that is written.
         project: The Google Cloud project that traces belong to.
         stream: Where to write instead of stdout.
+        encode: Writes the JSON, see `CloudLoggingFormatter`.
     """
     # Nothing of ours shows a thread or a process, and to find their names takes a third of the time of a line.
     for detail in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, detail, False)
     handler = logging.StreamHandler(stream or sys.stdout)
-    handler.setFormatter(CloudLoggingFormatter(project))
+    handler.setFormatter(CloudLoggingFormatter(project, encode))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     root = logging.getLogger().level

@@ -2,8 +2,8 @@
 
 Google's front end gives each request a trace and names it in `traceparent`, and in its own older header. What the MCP
 SDK sends then carries it in `_meta.traceparent` (SEP-414), what `mcpfleet.service` sends in `traceparent` as well, and
-what is logged by `mcpfleet.logs` in `logging.googleapis.com/trace`: so the logs of a client and of the servers that it
-calls stand together. No OpenTelemetry SDK is needed; where there is one, its spans have the same parent.
+what is logged by `mcpfleet_server.logs` in `logging.googleapis.com/trace`: so the logs of a client and of the servers
+that it calls stand together. No OpenTelemetry SDK is needed; where there is one, its spans have the same parent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from opentelemetry import context, propagate
 
-from mcpfleet import logs
+from mcpfleet_server import logs
 
 
 @contextmanager

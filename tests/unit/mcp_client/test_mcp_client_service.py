@@ -14,9 +14,9 @@ from mcp.server.mcpserver import MCPServer
 from mcp_client.app import build_app
 from mcp_client.calls import Fleet
 from mcp_client.settings import Server, SettingsError, load_settings
-from mcpfleet import logs
 from mcpfleet.errors import TokenEndpointUnavailableError
 from mcpfleet.tokens import IdToken
+from mcpfleet_server import logs
 
 A, B = "https://mcp-a-1.europe-west1.run.app", "https://mcp-b-1.europe-west1.run.app"
 HTML = {"content-type": "text/html"}

@@ -14,9 +14,8 @@ from mcp.server.mcpserver import MCPServer
 
 import mcpfleet_server.hosting.application as parts
 from mcp_server.app import build_server
-from mcpfleet_server import callers, iap
-from mcpfleet_server.caller import current_caller
-from mcpfleet_server.callers import Caller, checked_by_cloud_run
+from mcpfleet_server import iap
+from mcpfleet_server.caller import Caller, caller_of_claims, checked_by_cloud_run, current_caller
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.settings import Settings, SettingsError, load_settings
 from mcpfleet_server.iap import Assertions, KeysError, NoAssertionError
@@ -110,9 +109,9 @@ async def test_behind_iam_no_other_header_names_anybody(headers):
 
 
 def test_what_a_caller_is_kept_under_is_issuer_and_subject():
-    google, other = (callers.caller_of_claims({"iss": iss, "sub": "1"}) for iss in (GOOGLE["iss"], "https://b.test"))
+    google, other = (caller_of_claims({"iss": iss, "sub": "1"}) for iss in (GOOGLE["iss"], "https://b.test"))
     assert google.identity != other.identity
-    assert callers.caller_of_claims({"iss": "a b", "sub": "c"}).identity != Caller("a", "b c").identity
+    assert caller_of_claims({"iss": "a b", "sub": "c"}).identity != Caller("a", "b c").identity
     assert other.name == "https://b.test 1"
 
 

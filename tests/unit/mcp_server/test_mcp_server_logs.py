@@ -10,6 +10,7 @@ from mcp.server.mcpserver import MCPServer
 
 from mcp_server.app import build_server
 from mcpfleet_server import logs
+from mcpfleet_server.hosting import runner
 from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.tokens import ADA, id_token
 
@@ -153,8 +154,16 @@ async def test_a_quiet_call_writes_no_other_line(connected, logged):
     assert loggers <= {"httpx2", "mcp_server"}
 
 
-def test_a_line_holds_whatever_was_logged(logged):
-    logging.getLogger("shop").info("half \udce4 character", extra={"fields": {"n": float("nan"), "o": object}})
+@pytest.mark.parametrize("encode", [logs.to_json, runner.to_json], ids=["standard library", "hosting"])
+def test_a_line_holds_whatever_was_logged(logged, encode):
+    logged(encode=encode)
+    itself: dict[str, object] = {}
+    itself["it"] = itself
+    said = {"n": float("nan"), "o": object, "itself": itself, 7: "half \udce4", "text": "ä\u2028"}
+    logging.getLogger("shop").info("half \udce4 character", extra={"fields": said})
     (entry,) = logged()
-    assert entry["message"] == "half \udce4 character"
+    assert entry["message"] == "half ? character"
+    assert (entry["fields"]["n"].lower(), entry["fields"]["text"]) == ("nan", "ä\u2028")
     assert "object" in entry["fields"]["o"]
+    assert "{...}" in entry["fields"]["itself"]
+    assert entry["fields"]["7"].startswith("half")

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import propagate
 
-from mcpfleet import logs
 from mcpfleet.tracing import traced
+from mcpfleet_server import logs
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[01]")

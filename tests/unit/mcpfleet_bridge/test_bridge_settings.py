@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mcpfleet_bridge import logs, settings
-from mcpfleet_bridge.process import describe
+from mcpfleet_bridge import settings
+from mcpfleet_bridge.process import describe, level_of
 from mcpfleet_bridge.settings import SettingsError, load_settings
+from mcpfleet_server import logs
 from pulumi_mcpfleet import environment
 
 COMMAND = {"MCP_STDIO_COMMAND": '["mcp-server-time"]'}
@@ -112,7 +113,7 @@ def test_every_variable_of_the_bridge_is_in_its_guide_with_its_default():
     ],
 )
 def test_a_line_of_stderr_is_as_grave_as_it_says(line, level):
-    assert logs.level_of(line) == level
+    assert level_of(line) == level
 
 
 def test_a_log_entry_is_one_line_of_json_with_the_process_it_is_about():

@@ -7,7 +7,7 @@ from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpfleet_server.callers import checked_by_cloud_run
+from mcpfleet_server.caller import checked_by_cloud_run
 from mcpfleet_server.hosting.adapt import Hosted
 from mcpfleet_server.hosting.drain import DRAIN_SECONDS, Drain
 from mcpfleet_server.hosting.edge import Edge

@@ -10,8 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpfleet_server import logs
 from mcpfleet_server.allowlist import LOOPBACK, HostPattern, OriginPattern
-from mcpfleet_server.caller import current_caller
-from mcpfleet_server.callers import Caller
+from mcpfleet_server.caller import Caller, current_caller
 from mcpfleet_server.hosting.drain import Drain
 from mcpfleet_server.hosting.principal import introduce, nobody
 from mcpfleet_server.hosting.wire import Headers, headers_of, refuse, send_bytes

@@ -23,8 +23,7 @@ from mcp.server.auth.provider import AccessToken
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.types import Scope, Send
 
-from mcpfleet_server.caller import current_caller
-from mcpfleet_server.callers import Caller, caller_of_claims
+from mcpfleet_server.caller import Caller, caller_of_claims, current_caller
 from mcpfleet_server.hosting.principal import introduce
 from mcpfleet_server.hosting.settings import Settings
 from mcpfleet_server.hosting.wire import Headers, refuse, to_json

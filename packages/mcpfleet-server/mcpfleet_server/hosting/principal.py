@@ -14,8 +14,7 @@ from mcp.server.auth.provider import AccessToken
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.types import Scope, Send
 
-from mcpfleet_server.caller import bind_caller
-from mcpfleet_server.callers import Caller, caller_of_claims
+from mcpfleet_server.caller import Caller, bind_caller, caller_of_claims
 from mcpfleet_server.hosting.wire import Headers, refuse
 from mcpfleet_server.iap import Assertions, KeysError, NoAssertionError
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+import pydantic_core
+
 from mcpfleet_server import logs
 from mcpfleet_server.hosting.settings import Settings, SettingsError, load_settings
 
@@ -42,14 +44,14 @@ def serve(server: Server | Callable[[Settings], Server], settings: Settings | No
     # As process 1 we would not end by a signal at all before there is a handler for it.
     signal.signal(signal.SIGTERM, _leave)
     if settings is None:
-        logs.install()
+        logs.install(encode=to_json)
         try:
             settings = load_settings()
         except SettingsError as error:
             for mistake in str(error).splitlines():
                 logging.getLogger("mcp_server").critical("%s", mistake)
             return 2
-    logs.install(settings.log_level, settings.project)
+    logs.install(settings.log_level, settings.project, encode=to_json)
     warn_of(settings)
     from mcpfleet_server.hosting.cpus import whole_cpus
     from mcpfleet_server.hosting.quickly import import_the_sdk, keys_used_on_demand, models_built_on_demand
@@ -73,6 +75,11 @@ def serve(server: Server | Callable[[Settings], Server], settings: Settings | No
 
         return supervise(workers, lambda: _run(app, settings, listener))
     return _run(app, settings, listener)
+
+
+def to_json(entry: Any) -> str:
+    """Write a log entry in half the time that the standard library takes: there is one for each call."""
+    return pydantic_core.to_json(entry, inf_nan_mode="strings", fallback=repr, ensure_ascii=True).decode()
 
 
 def warn_of(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from pydantic_core import ErrorDetails
 
 from mcpfleet_server.allowlist import HostPattern, OriginPattern
-from mcpfleet_server.callers import Access
+from mcpfleet_server.caller import Access
 
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _TAKEN = ("/sse", "/messages", "/ready")

@@ -14,7 +14,7 @@ from mcpfleet_local_cloud.front_end.front_door import Guard, Passage, forwarded,
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
 from mcpfleet_local_cloud.front_end.published import HOST, PATH, create_published
 from mcpfleet_local_cloud.identity.tokens import Identity
-from mcpfleet_server.callers import caller_of_claims, checked_by_cloud_run
+from mcpfleet_server.caller import caller_of_claims, checked_by_cloud_run
 from mcpfleet_server.iap import Assertions, NoAssertionError
 
 NUMBER = 481516234200
