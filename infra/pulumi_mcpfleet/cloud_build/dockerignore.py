@@ -5,10 +5,11 @@ depth meets an exception (`**/data` with `!**/keep.txt`). The rules are those of
 that says something of a path, or of a folder above it, counts.
 """
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from pulumi_mcpfleet.cloud_build.errors import BuildError
 
@@ -17,6 +18,20 @@ from pulumi_mcpfleet.cloud_build.errors import BuildError
 class _Pattern:
     matches: re.Pattern[str]
     exception: bool
+    text: str
+
+    def may_match_below(self, folder: str) -> bool:
+        """Whether it can say something of a path below *folder* that it says neither of that nor of one above."""
+        parts, ahead = folder.split("/"), self.text.split("/")
+        try:
+            for part, pattern in zip(parts, ahead, strict=False):
+                if "**" in pattern:
+                    return True
+                if not re.fullmatch(_expression(pattern), part, re.DOTALL):
+                    return False
+        except re.error:  # a / that is escaped, or in brackets
+            return True
+        return len(ahead) > len(parts)
 
 
 class DockerIgnore:
@@ -31,7 +46,7 @@ class DockerIgnore:
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._patterns = [found for line in lines if (found := _parsed(line)) is not None]
-        self._exceptions = any(pattern.exception for pattern in self._patterns)
+        self._exceptions = [pattern for pattern in self._patterns if pattern.exception]
 
     def leaves_out(self, path: str) -> bool:
         """Whether the file or folder at *path* (parts between `/`) is left out."""
@@ -45,7 +60,31 @@ class DockerIgnore:
 
     def skips(self, folder: str) -> bool:
         """Whether nothing below *folder* can be wanted."""
-        return not self._exceptions and self.leaves_out(folder)
+        return self.leaves_out(folder) and not any(one.may_match_below(folder) for one in self._exceptions)
+
+
+def walk(root: Path, skips: Callable[[str], bool], leaves_out: Callable[[str], bool]) -> Iterator[str]:
+    """All below *root* that is no folder, by its path with `/` between the parts.
+
+    Args:
+        root: Where to look.
+        skips: Whether nothing below a folder is wanted.
+        leaves_out: Whether a path is not wanted.
+
+    Raises:
+        OSError: A folder can't be read.
+    """
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                name = f"{folder}{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    if not skips(name):
+                        folders.append(f"{name}/")
+                elif not leaves_out(name):
+                    yield name
 
 
 def _parsed(line: str) -> _Pattern | None:
@@ -67,7 +106,8 @@ def _parsed(line: str) -> _Pattern | None:
     if not parts:
         return None  # "." leaves nothing out, for historical reasons
     try:
-        return _Pattern(re.compile(_expression("/".join(parts)), re.DOTALL), exception)
+        cleaned = "/".join(parts)
+        return _Pattern(re.compile(_expression(cleaned), re.DOTALL), exception, cleaned)
     except re.error:
         raise BuildError(f".dockerignore: {line.strip()!r} is no pattern; correct it") from None
 

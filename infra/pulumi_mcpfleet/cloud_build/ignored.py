@@ -5,16 +5,14 @@
 there is none, `.git`, `.gitignore` and what a `.gitignore` beside it names are left out.
 """
 
-import os
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from pathspec import GitIgnoreSpec
 
-from pulumi_mcpfleet.cloud_build.dockerignore import DockerIgnore
+from pulumi_mcpfleet.cloud_build.dockerignore import DockerIgnore, walk
 from pulumi_mcpfleet.cloud_build.errors import BuildError
 from pulumi_mcpfleet.cloud_build.reading import is_there, lines
 
@@ -44,29 +42,19 @@ def included(root: Path, dockerfile: str | None = None) -> list[str]:
     gcloud = _gcloud(root)
     always = {name for name in (dockerfile, named) if name}
     left_out = _REMOVED if dockerfile is None else frozenset[str]()
-    found = {name for name in _walk(root, docker, gcloud, left_out) if _is_sent(root / name)}
-    return sorted(found | always)
+
+    def skips(folder: str) -> bool:
+        # As git: nothing below a folder that is left out can be taken in again.
+        return folder in left_out or docker.skips(folder) or gcloud.match_file(f"{folder}/")
+
+    def leaves_out(name: str) -> bool:
+        return name in left_out or docker.leaves_out(name) or gcloud.match_file(name) or not _is_sent(root / name)
+
+    return sorted({*walk(root, skips, leaves_out), *always})
 
 
 def _is_sent(path: Path) -> bool:
     return path.is_symlink() or path.is_file()
-
-
-def _walk(root: Path, docker: DockerIgnore, gcloud: GitIgnoreSpec, left_out: frozenset[str]) -> Iterator[str]:
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                name = f"{folder}{entry.name}"
-                if name in left_out:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    # As git: nothing below a folder that is left out can be taken in again.
-                    if not (docker.skips(name) or gcloud.match_file(f"{name}/")):
-                        folders.append(f"{name}/")
-                elif not (docker.leaves_out(name) or gcloud.match_file(name)):
-                    yield name
 
 
 def _gcloud(root: Path) -> GitIgnoreSpec:

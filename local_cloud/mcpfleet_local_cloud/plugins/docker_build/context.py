@@ -10,9 +10,12 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final
 
 from mcpfleet_local_cloud.plugins.failures import ProviderError
+from pulumi_mcpfleet.cloud_build.dockerignore import DockerIgnore, walk
+from pulumi_mcpfleet.cloud_build.errors import BuildError
+from pulumi_mcpfleet.cloud_build.reading import opened
 
 _REMOTE: Final = re.compile(r"(https?|git|ssh)://|git@|github\.com/")
 _CHUNK: Final = 1 << 20
@@ -46,7 +49,7 @@ def context_hash(context: str, dockerfile: str, inline: str = "") -> str:
             root = Path(context)
             for name in included(root, dockerfile):
                 _add(digest, root / name, name)
-    except (OSError, RuntimeError, ValueError) as error:  # a ring of links; a pattern that is none
+    except (BuildError, OSError, RuntimeError, ValueError) as error:  # a pattern that is none; a ring of links
         raise ProviderError(f"hashing build context: {error}") from error
     return digest.hexdigest()
 
@@ -63,7 +66,7 @@ def _add(digest: Any, path: Path, name: str) -> None:
     if content is not None:
         digest.update(content)
         return
-    with _opened(path) as file:
+    with opened(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
 
@@ -81,25 +84,14 @@ def plain(path: Path, context: Path) -> bytes:
     within = written.is_relative_to(os.path.normpath(context.absolute()))
     if within and not found.is_relative_to(context.resolve()):
         raise PermissionError(errno.EPERM, "a symbolic link that leads out of the context is not followed", str(path))
-    with _opened(found) as file:
+    with opened(found) as file:
         return file.read(_LARGEST)
-
-
-def _opened(path: Path) -> IO[bytes]:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise PermissionError(errno.EPERM, "no plain file", str(path))
-    return os.fdopen(handle, "rb")
 
 
 def included(root: Path, dockerfile: str = "") -> list[str]:
     """The files below *root* that Docker would send, as sorted relative paths."""
-    from docker.utils.build import PatternMatcher  # Docker's own rules; heavy, so not before the first build
-
-    matcher = PatternMatcher(_patterns(root, dockerfile))
-    walk = cast("Any", matcher.walk)  # untyped in types-docker
-    return sorted(str(name) for name in walk(str(root)) if not (root / name).is_dir() or (root / name).is_symlink())
+    ignore = DockerIgnore(_patterns(root, dockerfile))
+    return sorted(walk(root, ignore.skips, ignore.leaves_out))
 
 
 def _patterns(root: Path, dockerfile: str) -> list[str]:
@@ -107,6 +99,5 @@ def _patterns(root: Path, dockerfile: str) -> list[str]:
     candidates = [Path(f"{dockerfile}.dockerignore")] if dockerfile else []
     for path in (*candidates, root / ".dockerignore"):
         if os.path.lexists(path):
-            lines = (line.strip() for line in plain(path, root).decode("utf-8", "surrogateescape").splitlines())
-            return [line for line in lines if line and not line.startswith("#")]
+            return plain(path, root).decode("utf-8", "surrogateescape").removeprefix("\ufeff").splitlines()
     return []

@@ -185,6 +185,35 @@ def test_environments_and_secrets_are_not_sent_where_the_dockerfile_is_made(tmp_
     assert ".env" in included(tmp_path, "Dockerfile"), "what a Dockerfile of its own takes is its own business"
 
 
+@pytest.mark.parametrize(
+    ("patterns", "folder", "skipped"),
+    [
+        (["*", "!src"], ".venv", True),
+        (["*", "!src"], "src", False),
+        (["*", "!a/b/c"], "a", False),
+        (["*", "!a/b/c"], "a/b", False),
+        (["*", "!a/b/c"], "a/x", True),
+        (["*", "!a/b/c"], "a/b/x", True),
+        (["*", "!x/*/y"], "x/z", False),
+        (["*", "!**/keep"], ".venv", False),
+        (["*", "!/./src/"], "x", True),
+        (["*", "!a\\/b"], "a", False),
+        (["a", "!a/b"], "b", False),
+    ],
+)
+def test_a_folder_is_skipped_below_which_no_exception_takes_anything_in(patterns, folder, skipped):
+    assert DockerIgnore(patterns).skips(folder) is skipped
+
+
+NEAR_LINES = st.lists(st.sampled_from(["*", "!a", "!b.txt/a", "!*/A", "a*", "!**/A", "!a/[A-b]/-z", "**"]), max_size=4)
+
+
+@given(NEAR_LINES, PATHS, PATHS)
+def test_nothing_below_a_folder_that_is_skipped_is_wanted(lines, folder, name):
+    ignore = DockerIgnore(lines)
+    assert not ignore.skips(folder) or ignore.leaves_out(f"{folder}/{name}")
+
+
 LINES = st.lists(st.text("ab*?!/.[]^-\\# é", max_size=8), max_size=5)
 
 

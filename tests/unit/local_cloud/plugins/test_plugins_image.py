@@ -7,6 +7,7 @@ from mcpfleet_local_cloud.plugins.docker_build.builder import failed_step
 from mcpfleet_local_cloud.plugins.docker_build.context import context_hash
 from mcpfleet_local_cloud.plugins.docker_build.dockerfile import line_of, mistake
 from mcpfleet_local_cloud.plugins.docker_build.registry import Login, parse
+from mcpfleet_local_cloud.plugins.failures import ProviderError
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, to_struct
 
 IMAGE = "docker-build:index:Image"
@@ -82,6 +83,22 @@ def test_a_dockerfiles_own_ignore_file_comes_first(context):
     assert context_hash(str(context), str(context / "Dockerfile")) == before
     (context / "noise.log").write_text("changed")
     assert context_hash(str(context), str(context / "Dockerfile")) != before
+
+
+def test_an_exception_below_a_pattern_of_any_depth_counts_as_it_does_in_a_build(context):
+    (context / "app/data/deep").mkdir(parents=True)
+    (context / ".dockerignore").write_text("**/data\n!**/keep.txt\n")
+    hashes = set()
+    for name in ("drop.txt", "keep.txt"):
+        (context / "app/data/deep" / name).write_text("new")
+        hashes.add(context_hash(str(context), str(context / "Dockerfile")))
+    assert len(hashes) == 2
+
+
+def test_an_ignore_file_that_no_build_reads_is_one_sentence(context):
+    (context / ".dockerignore").write_text("a[b\n")
+    with pytest.raises(ProviderError, match=r"^hashing build context: \.dockerignore: 'a\[b' is no pattern"):
+        context_hash(str(context), str(context / "Dockerfile"))
 
 
 @pytest.mark.parametrize("name", ["cacheFrom", "cacheTo", "exports", "ssh"])
