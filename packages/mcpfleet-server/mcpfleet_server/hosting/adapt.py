@@ -67,11 +67,11 @@ class Hosted:
             _add(self.app, _sse_routes(server, self.server, settings))
         self.app.router.redirect_slashes = False
         self._state: Any = None
-        self._sessions_each = share(settings.max_sessions)
-        self._remember()
+        self._endpoint: Any = None
+        self._remember(share(settings.max_sessions))
 
-    def _remember(self) -> None:
-        """Keep what the server's lifespan makes when the SDK's session manager enters it."""
+    def _remember(self, sessions_each: int) -> None:
+        """Keep what the server's lifespan makes when the SDK's session manager enters it, and share its sessions."""
         original: Callable[[Any], Any] = self.server.lifespan
         entered = False
 
@@ -83,6 +83,8 @@ class Hosted:
             async with original(server) as state:
                 if first:
                     self._state = state
+                    # Not before: FastMCP makes its session manager when it starts.
+                    _share(self._endpoint.session_manager, sessions_each)
                 yield state
 
         self.server.lifespan = remembering
@@ -102,7 +104,7 @@ class Hosted:
         route = holder
         while not hasattr(holder.app, "session_manager"):
             holder = holder.app
-        _share(holder.app.session_manager, self._sessions_each)
+        self._endpoint = holder.app
         holder.app = around(holder.app)
         return holder.app if holder is route and not self.app.user_middleware else self.app
 
