@@ -11,6 +11,12 @@ from mcpfleet_local_cloud.commands.setup.host import Host
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock, replace, scratch_folder
 
 
+def find_uv(host: Host, paths: Paths) -> Path:
+    """The uv that `./dev` has made the Python environment with: the user's own, or that of the cache."""
+    kept = paths.cache / "uv" / "uv"  # only there where the user's own is missing or too old
+    return kept if kept.exists() else host.which("uv") or kept
+
+
 def find_python_peers(host: Host, paths: Paths, python: str) -> Path:
     """Return a folder that holds the packages of devtools/python_peers/uv.lock for a version of Python, such as "3.13".
 
@@ -21,7 +27,7 @@ def find_python_peers(host: Host, paths: Paths, python: str) -> Path:
     """
     project = paths.root / "devtools" / "python_peers"
     lock = project / "uv.lock"
-    uv = host.which("uv") or paths.cache / "uv" / "uv"
+    uv = find_uv(host, paths)
 
     def make(folder: Path) -> None:
         wanted = folder.parent / f".{folder.name}.txt"

@@ -63,7 +63,7 @@ async def ask_person(ctx: Context) -> str:
 
 
 class FrontEnd:
-    """Looks at a token's times and audience as Cloud Run does. (The local cloud verifies signatures, too.)"""
+    """Looks at a token's times and audience as Cloud Run does. Of signatures one is right; the local cloud verifies."""
 
     def __init__(self, app):
         self.app = app
@@ -73,20 +73,23 @@ class FrontEnd:
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http":
             await asyncio.sleep(SLOW)
-            if not self.admits(dict(scope["headers"])):
-                await send({"type": "http.response.start", "status": 401, "headers": REFUSED})
-                await send({"type": "http.response.body", "body": b"<html>401"})
+            if refused := self.refused(dict(scope["headers"])):
+                await send({"type": "http.response.start", "status": refused, "headers": REFUSED})
+                await send({"type": "http.response.body", "body": b"<html>%d" % refused})
                 return
             await self.start()
         await self.app(scope, receive, send)
 
-    def admits(self, headers):
+    def refused(self, headers):
         token = headers.get(b"x-serverless-authorization", b"").decode().removeprefix("Bearer ")
+        if not token:
+            return 403
         try:
             claims = jwt.decode(token, verify=False)
         except ValueError:
-            return False
-        return claims["aud"] == AUDIENCE and claims["exp"] > time.time()
+            return 401
+        good = token.endswith(".c2ln") and claims["aud"] == AUDIENCE and claims["exp"] > time.time()
+        return None if good else 401
 
     async def start(self):
         if not self.starting:
