@@ -63,7 +63,7 @@ def interim(_asked):
 
 def away(where):
     return lambda asked: iter(
-        [b"HTTP/1.1 307 Away\r\nlocation: %s\r\ncontent-length: 0\r\n\r\n" % where(asked).encode()]
+        [b"HTTP/1.1 307 Away\r\nconnection: close\r\nlocation: %s\r\ncontent-length: 0\r\n\r\n" % where(asked).encode()]
     )
 
 
@@ -83,10 +83,10 @@ def pages(asked):
         case _:
             answer = {"error": {"code": -32601, "message": "no such method"}}
     if "id" not in asked.message:
-        yield b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
+        yield b"HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
         return
     body = json.dumps({"jsonrpc": "2.0", "id": asked.message["id"], **answer}).encode()
-    yield JSON + b"content-length: %d\r\n\r\n" % len(body) + body
+    yield JSON + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
 
 ATTACKS = {
@@ -112,7 +112,7 @@ ATTACKS = {
     "nothing": lambda _: iter(()),
     "no HTTP": lambda _: flood(b"\x00\xff", b""),
     "a date that there is not": lambda _: iter(
-        [JSON + b"date: Mon, 99 Foo 99999999999999 99:99:99 +9999\r\ncontent-length: 2\r\n\r\n{}"]
+        [JSON + b"date: Mon, 99 Foo 99999999999999 99:99:99 +9999\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"]
     ),
     "an id of a million digits": lambda _: iter(
         [JSON + b"connection: close\r\n\r\n" + b'{"jsonrpc":"2.0","result":{},"id":' + b"9" * 1_000_000 + b"}"]
@@ -333,9 +333,9 @@ def login(tmp_path, endpoint):
 def issuing(_asked):
     """What is no attack: a token endpoint's answer."""
     body = json.dumps({"access_token": "ya29.x", "expires_in": 3599, "id_token": token()}).encode()
-    yield JSON + b"content-length: %d\r\n\r\n" % len(body) + body
+    yield JSON + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
 
 def refusing(_asked):
     """What is no attack: the front end's answer to who shows no token."""
-    yield b"HTTP/1.1 403 Forbidden\r\nserver: Google Frontend\r\ncontent-length: 0\r\n\r\n"
+    yield b"HTTP/1.1 403 Forbidden\r\nconnection: close\r\nserver: Google Frontend\r\ncontent-length: 0\r\n\r\n"
