@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
@@ -23,6 +24,7 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be another user as well"),
 ]
 
+BUILDER = str(Path(peers.__file__).with_name("pulumi-resource-mcpfleet-build"))
 ASK = """
 import os, sys
 import grpc
@@ -70,7 +72,7 @@ def image_builder(folder):
     program = (
         "import subprocess, sys\n"
         f"with open({str(say)!r}, 'w') as out:\n"
-        "    made = subprocess.Popen(['cloud_build/pulumi-resource-mcpfleet-build', '127.0.0.1:9'], stdout=out)\n"
+        f"    made = subprocess.Popen([{BUILDER!r}, '127.0.0.1:9'], stdout=out)\n"
         f"    open({str(folder / 'pid')!r}, 'w').write(str(made.pid))\n"
         "made.wait()"
     )
