@@ -216,6 +216,39 @@ def no_component_name(tree: ast.Module) -> Found:
     return ((line, f"knows the component {text!r}") for line, text in texts(tree) if "mcpfleet:index:" in text)
 
 
+FLOORS = {
+    "state": "",
+    "rest": "state",
+    "network": "",
+    "identity": "state rest",
+    "data_plane": "state identity network",
+    "registry": "state rest",
+    "plugins": "",
+    "services": "state rest identity data_plane registry plugins",
+    "front_end": "state rest identity network data_plane services",
+}
+"""Of each room of the local cloud: those below it, which it may import. The top puts them together; `plugins` serve a
+Pulumi engine and know no cloud, but for the builder that they share with Cloud Build; `commands` start it all."""
+
+
+def floor(room: str) -> Rule:
+    """A room of the local cloud imports those below it alone."""
+    below = [rf"{each}(\.|$)" for each in (room, *FLOORS[room].split())]
+    above = next((each for each in reversed(FLOORS) if each not in (room, *FLOORS[room].split())), "cloud")
+    return Rule(
+        f"the local cloud's room {room} imports only what is below it",
+        (f"local_cloud/mcpfleet_local_cloud/{room}",),
+        no_import(rf"mcpfleet_local_cloud\.(?!{'|'.join(below)})\w+"),
+        (
+            f"from mcpfleet_local_cloud.{above} import routes",
+            f"from mcpfleet_local_cloud import {above}",
+            "import mcpfleet_local_cloud.cloud",
+            "from mcpfleet_local_cloud.commands import stack",
+        ),
+        f"from mcpfleet_local_cloud.{room}.here import A\nfrom mcpfleet_local_cloud import {room}",
+    )
+
+
 RULES = [
     Rule(
         "the program names no cloud resource",
@@ -402,6 +435,15 @@ RULES = [
         ("if local: ...", "if not config.is_local: ...", "x = 1 if where == 'local' else 2"),
         "if local_cloud.is_running(): ...\nstack = 'local'",
     ),
+    Rule(
+        "of the data plane the APIs and the front end know the contract",
+        tuple(f"local_cloud/mcpfleet_local_cloud/{room}" for room in ("services", "front_end")),
+        no_import(r"mcpfleet_local_cloud\.data_plane\.(?!contract)\w+"),
+        ("from mcpfleet_local_cloud.data_plane import plane", "import mcpfleet_local_cloud.data_plane.pool"),
+        "from mcpfleet_local_cloud.data_plane.contract import Revision",
+        exempt=r"/ingress\.py$",  # picks the instance, and so knows the pool
+    ),
+    *(floor(room) for room in FLOORS),
 ]  # fmt: skip
 
 
@@ -453,6 +495,11 @@ def test_there_is_something_to_scan(room):
 def test_every_component_and_every_part_of_the_vocabulary_is_scanned():
     scanned = {file.relative_to(ROOT).as_posix() for rule in RULES for file in rule.files()}
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "infra").rglob("*.py")} <= scanned
+
+
+def test_every_room_of_the_local_cloud_has_its_floor():
+    rooms = {each.parent.name for each in (ROOT / COMMANDS).parent.glob("*/__init__.py")}
+    assert rooms == {*FLOORS, "commands"}
 
 
 def test_the_program_stays_short_enough_to_be_read_at_once():

@@ -8,8 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mcpfleet_local_cloud.server import StartError, serve
-from mcpfleet_local_cloud.state.folder import StateLockedError
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings, StateLockedError
 
 app = typer.Typer(help="The part of Google Cloud that mcpfleet touches, on this machine.", no_args_is_help=True)
 

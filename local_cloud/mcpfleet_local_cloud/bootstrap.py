@@ -16,8 +16,7 @@ from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.services.oauth.model import CLIENT_ID, CLIENT_SECRET, People
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
 from mcpfleet_local_cloud.services.serviceusage.model import FIRST, ServiceUsage
-from mcpfleet_local_cloud.state.files import write_private
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings, write_private
 from mcpfleet_local_cloud.state.store import Document
 
 DEPLOYER: Final = "deployer"

@@ -15,10 +15,9 @@ from mcpfleet_local_cloud.data_plane.contract import DataPlane, FrontDoor
 from mcpfleet_local_cloud.front_end.arrivals import at_port
 from mcpfleet_local_cloud.front_end.balancer import Balancer, balanced_app
 from mcpfleet_local_cloud.front_end.certificates import Authority
-from mcpfleet_local_cloud.front_end.entrance import Entrance
+from mcpfleet_local_cloud.front_end.entrance import Entrance, create_published
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
 from mcpfleet_local_cloud.front_end.mesh import Mesh, create_proxy
-from mcpfleet_local_cloud.front_end.published import create_published
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.identity.tokens import Claims, Identity
 from mcpfleet_local_cloud.registry.catalog import MANIFEST
@@ -58,10 +57,8 @@ from mcpfleet_local_cloud.services.resourcemanager.routes import routes as resou
 from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
 from mcpfleet_local_cloud.services.serviceusage.routes import routes as serviceusage_routes
 from mcpfleet_local_cloud.services.sources import CloudSources
-from mcpfleet_local_cloud.state.folder import State
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings, State, Vault
 from mcpfleet_local_cloud.state.store import Document, Store
-from mcpfleet_local_cloud.state.vault import Vault
 
 if TYPE_CHECKING:
     from mcpfleet_local_cloud.data_plane import DockerDataPlane

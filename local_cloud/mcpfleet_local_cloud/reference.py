@@ -27,7 +27,7 @@ from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.services.artifactregistry.model import REFUSED as REFUSED_OF_REPOSITORIES
 from mcpfleet_local_cloud.services.run import unsupported
 from mcpfleet_local_cloud.services.run.messages import MESSAGES, enum
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document
 
 _APIS: Final = {

@@ -16,8 +16,7 @@ from mcpfleet_local_cloud.app import create_app
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.data_plane.contract import RolloutError
 from mcpfleet_local_cloud.network.http_protocol import FrontProtocol
-from mcpfleet_local_cloud.state.folder import State
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings, State
 
 # A stop takes under five seconds: open requests get this long, the containers are left alone.
 _GRACE: Final = 2

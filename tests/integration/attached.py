@@ -17,7 +17,7 @@ from pulumi import automation
 from mcpfleet_local_cloud.app import create_app
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.data_plane.contract import RolloutError
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 from tests.integration.checkout import free_port
 
 PROJECT = "mcpfleet-local"

@@ -11,7 +11,7 @@ from mcpfleet_local_cloud.data_plane.contract import FrontDoor, Probe, Revision
 from mcpfleet_local_cloud.front_end.ingress import create_ingress
 from mcpfleet_local_cloud.identity.metadata import create_metadata
 from mcpfleet_local_cloud.identity.tokens import Identity
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Store
 
 IMAGE = "mcpfleet/base:python3.13"

@@ -13,7 +13,7 @@ from mcpfleet_local_cloud.data_plane.contract import Probe, Revision
 from mcpfleet_local_cloud.data_plane.engine import Engine
 from mcpfleet_local_cloud.identity.metadata import create_metadata
 from mcpfleet_local_cloud.identity.tokens import Identity
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Store
 
 pytestmark = pytest.mark.integration

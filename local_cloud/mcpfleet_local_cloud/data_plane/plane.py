@@ -33,7 +33,7 @@ from mcpfleet_local_cloud.data_plane.spec import (
 )
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.network.listeners import Listeners
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Store
 
 _TICK: Final = 1.0

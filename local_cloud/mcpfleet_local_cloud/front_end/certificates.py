@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from mcpfleet_local_cloud.state.files import write_private
+from mcpfleet_local_cloud.state.folder import write_private
 
 _YEARS: Final = 10
 _DAYS: Final = 90

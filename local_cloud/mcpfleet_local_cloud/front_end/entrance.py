@@ -5,18 +5,19 @@ the called service depends on its own way out. The names of `run.app` are public
 traffic through the VPC network arrives from there.
 """
 
+import json
 import re
 from collections.abc import Callable
 from typing import Final
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcpfleet_local_cloud.data_plane.contract import FrontDoor
 from mcpfleet_local_cloud.front_end.arrivals import Arrival, host_of
 from mcpfleet_local_cloud.front_end.balancer import Balancer
-from mcpfleet_local_cloud.front_end.published import HOST
 from mcpfleet_local_cloud.identity.metadata import Workload
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.services.iap.model import KEYS_HOST, KEYS_PATH, Keys
+from mcpfleet_local_cloud.state.folder import Settings
 
 _HOST: Final = re.compile(r"([a-z](?:[a-z0-9-]{0,47}[a-z0-9])?)-(\d{1,19})\.([a-z0-9-]{1,30})\.run\.app")
 
@@ -45,7 +46,7 @@ class Entrance:
 
     def named(self, host: str) -> bool:
         """Whether *host* leads to this cloud: a service of its project, whether it exists or not, a domain, or keys."""
-        return host == HOST or self._service(host) is not None or self._balancer.secured(host)
+        return host == KEYS_HOST or self._service(host) is not None or self._balancer.secured(host)
 
     def __call__(self, scope: Scope) -> Arrival:
         """The arrival of a container's request."""
@@ -63,3 +64,23 @@ class Entrance:
         if found is None or found[2] != str(self._settings.project_number):
             return None
         return f"projects/{self._settings.project}/locations/{found[3]}/services/{found[1]}"
+
+
+def create_published(keys: Keys, front: ASGIApp) -> ASGIApp:
+    """The ASGI app at the gateway of the cloud's network: *front*, and the proxy's public keys by their own host.
+
+    Whoever checks the assertions of Identity-Aware Proxy has that address built in, and would find Google's own keys
+    there, which sign nothing here.
+    """
+
+    async def published(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or host_of(scope["headers"]) != KEYS_HOST:
+            await front(scope, receive, send)
+            return
+        found = scope["path"] == KEYS_PATH and scope["method"] in ("GET", "HEAD")
+        body = json.dumps(keys.jwks()).encode() if found else b""
+        headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200 if found else 404, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    return published

@@ -25,7 +25,7 @@ from mcpfleet_local_cloud.front_end import pages
 from mcpfleet_local_cloud.identity.tokens import ISSUER, REMOVED, Claims, TokenError
 from mcpfleet_local_cloud.network.upstream import Headers
 from mcpfleet_local_cloud.services.iap.model import AGENT, Iap, resource_of
-from mcpfleet_local_cloud.state.files import write_private
+from mcpfleet_local_cloud.state.folder import write_private
 
 ACCESS: Final = "iap.webServiceVersions.accessViaIAP"
 _ISSUER: Final = "https://cloud.google.com/iap"

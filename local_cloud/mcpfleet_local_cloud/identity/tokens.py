@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mcpfleet_local_cloud.identity import jws
 from mcpfleet_local_cloud.identity.jws import TokenError
-from mcpfleet_local_cloud.state.files import write_private
+from mcpfleet_local_cloud.state.folder import write_private
 
 __all__ = ["ISSUER", "AccessToken", "Claims", "Identity", "TokenError", "new_key"]
 

@@ -77,6 +77,16 @@ def strict_json(content: bytes) -> Any:
     return value
 
 
+def as_object(value: Any) -> Document | None:
+    """*value* where it is a JSON object, else None."""
+    return cast("Document", value) if isinstance(value, dict) else None
+
+
+def as_list(value: Any) -> list[Any] | None:
+    """*value* where it is a JSON array, else None."""
+    return cast("list[Any]", value) if isinstance(value, list) else None
+
+
 def number(text: str) -> int | None:
     """The whole number that a parameter's *text* is; None where it is none, or beyond every sensible size."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else None

@@ -19,7 +19,7 @@ from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.services.oauth.model import People
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
 from mcpfleet_local_cloud.services.serviceusage.model import TITLES, ServiceUsage
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document
 
 CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"

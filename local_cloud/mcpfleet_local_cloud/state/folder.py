@@ -1,19 +1,39 @@
-"""The directory that is one local cloud: who it is, its admin's token, and the lock of the process that serves it."""
+"""The directory that is one local cloud: who it is, its admin's token, its lock, and files that nobody else reads."""
 
 import fcntl
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mcpfleet_local_cloud.state.files import write_private
-from mcpfleet_local_cloud.state.settings import Settings
+from cryptography.fernet import Fernet
+
 from mcpfleet_local_cloud.state.store import Document
 
 _RUNNING: Final = "cloud.json"
+_SEAL: Final = "secrets.key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The coordinates of one local cloud; every path below *state* belongs to it alone."""
+
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 8470
+    project: str = "mcpfleet-local"
+    project_number: int = 481516234200
+    universe: str = "mcpfleet.test"
+
+    @property
+    def url(self) -> str:
+        """The control plane's base URL, without a slash at its end."""
+        return f"http://{self.host}:{self.port}"
 
 
 class StateLockedError(Exception):
@@ -78,3 +98,41 @@ def _kept(path: Path, make: Callable[[], str]) -> str:
     if not path.exists():
         write_private(path, make() + "\n")
     return path.read_text().strip()
+
+
+def write_private(path: Path, content: str) -> None:
+    """Write *content* with mode 0600, whole or not at all, however the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # mkstemp makes the file 0600, so nobody can read it even for a moment.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class Vault:
+    """Keeps values that must not lie in the store in clear: encrypted with a key of mode 0600 beside it.
+
+    Whoever can read the whole state can read them; whoever gets hold of the database alone (a copy, a log, an
+    inventory) cannot. *keys_dir* holds the key, which is made at first use.
+    """
+
+    def __init__(self, keys_dir: Path) -> None:
+        path = keys_dir / _SEAL
+        if not path.exists():
+            write_private(path, Fernet.generate_key().decode() + "\n")
+        self._key = Fernet(path.read_text().strip())
+
+    def seal(self, value: bytes) -> str:
+        """*value*, encrypted and authenticated, as text."""
+        return self._key.encrypt(value).decode()
+
+    def open(self, sealed: str) -> bytes:
+        """What `seal` was given."""
+        return self._key.decrypt(sealed.encode())

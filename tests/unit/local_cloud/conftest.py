@@ -30,7 +30,7 @@ from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from mcpfleet_local_cloud.plugins.gcp.transport import Api
 from mcpfleet_local_cloud.plugins.resources import CheckInput
 from mcpfleet_local_cloud.plugins.values import Secret
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 
 NOW = 1_790_000_000.0
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"

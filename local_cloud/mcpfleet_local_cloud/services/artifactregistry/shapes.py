@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from mcpfleet_local_cloud.rest.errors import invalid
-from mcpfleet_local_cloud.rest.shapes import as_list, as_object
-from mcpfleet_local_cloud.rest.wire import number
+from mcpfleet_local_cloud.rest.wire import as_list, as_object, number
 from mcpfleet_local_cloud.state.store import Document
 
 Shape = Callable[[Any, str], None]

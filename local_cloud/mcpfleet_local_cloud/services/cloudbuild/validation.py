@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
-from mcpfleet_local_cloud.rest.shapes import as_list, as_object
+from mcpfleet_local_cloud.rest.wire import as_list, as_object
 from mcpfleet_local_cloud.services.cloudbuild.docker import command_of
 from mcpfleet_local_cloud.state.store import Document
 

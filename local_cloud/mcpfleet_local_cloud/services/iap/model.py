@@ -4,15 +4,26 @@ A resource is `projects/P/iap_web/cloud_run-REGION/services/S`; its IAM policy s
 """
 
 import hashlib
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
 from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "iapSettings"
+KEYS_HOST: Final = "www.gstatic.com"
+KEYS_PATH: Final = "/iap/verify/public_key-jwk"
+"""Where Google publishes the proxy's public keys (cloud.google.com/iap/docs/signed-headers-howto)."""
 AGENT: Final = "service-{}@gcp-sa-iap.iam.gserviceaccount.com"
 """Identity-Aware Proxy's own account, with the project's number; it calls the service."""
 _OAUTH: Final = frozenset({"clientId", "clientSecret", "clientSecretSha256", "loginHint", "programmaticClients"})
+
+
+class Keys(Protocol):
+    """What has the proxy's keys."""
+
+    def jwks(self) -> Document:
+        """The public keys as a JSON Web Key Set."""
+        ...
 
 
 class Iap:

@@ -6,12 +6,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.front_end.published import PATH, Keys
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
-from mcpfleet_local_cloud.services.iap.model import Iap
+from mcpfleet_local_cloud.services.iap.model import KEYS_PATH, Iap, Keys
 
 API: Final = "iap.googleapis.com"
 _SERVICE: Final = "/iap/v1/projects/{project}/iap_web/{kind}/services/{service}"
@@ -28,7 +27,7 @@ def routes(model: Iap, keys: Keys, policies: Policies, gate: Gate) -> list[BaseR
         *PolicyMethods(api.named, policies, gate).routes(_SERVICE, get="POST"),
         Route(_SERVICE + ":iapSettings", api.get, methods=["GET"]),
         Route(_SERVICE + ":iapSettings", api.update, methods=["PATCH"]),
-        Route(PATH, public_key, methods=["GET"]),
+        Route(KEYS_PATH, public_key, methods=["GET"]),
     ]
 
 

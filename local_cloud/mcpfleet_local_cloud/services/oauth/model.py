@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity, TokenError, jws
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "person"

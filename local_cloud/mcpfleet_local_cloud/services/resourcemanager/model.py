@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "project"

@@ -25,7 +25,7 @@ from mcpfleet_local_cloud.services.run.records import (
 from mcpfleet_local_cloud.services.run.rollout import Rollouts, mark_retiring
 from mcpfleet_local_cloud.services.run.seams import Accounts, Meshes, Networks, PolicyStore, address
 from mcpfleet_local_cloud.services.run.workload import workload
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from mcpfleet_local_cloud.rest.errors import unimplemented
-from mcpfleet_local_cloud.rest.shapes import as_list, as_object
+from mcpfleet_local_cloud.rest.wire import as_list, as_object
 from mcpfleet_local_cloud.services.run.quantities import seconds
 from mcpfleet_local_cloud.state.store import Document
 

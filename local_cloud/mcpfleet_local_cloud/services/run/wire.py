@@ -10,7 +10,7 @@ import re
 from typing import Any, Final, Never
 
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
-from mcpfleet_local_cloud.rest.shapes import as_list, as_object
+from mcpfleet_local_cloud.rest.wire import as_list, as_object
 from mcpfleet_local_cloud.services.run.messages import MESSAGES, ONEOFS, enum
 from mcpfleet_local_cloud.state.store import Document
 

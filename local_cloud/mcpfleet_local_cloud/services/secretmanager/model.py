@@ -1,4 +1,4 @@
-"""Secrets and versions: what there is. Values are kept sealed (`vault.Vault`) and leave through `access` alone.
+"""Secrets and versions: what there is. Values are kept sealed (`folder.Vault`) and leave through `access` alone.
 
 A version never changes but for its state: ENABLED, DISABLED, or DESTROYED, which forgets the value for good.
 """
@@ -14,8 +14,8 @@ from typing import Any, Final, cast
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.checksums import crc32c
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.state.folder import Vault
 from mcpfleet_local_cloud.state.store import Document, Store
-from mcpfleet_local_cloud.state.vault import Vault
 
 SECRET: Final = "secret"  # noqa: S105 - a kind of document
 VERSION: Final = "secretVersion"

@@ -15,7 +15,7 @@ from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.artifactregistry import ArtifactRegistry, routes
 from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed
 from mcpfleet_local_cloud.services.auth import Caller
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Store
 
 LOCATION = "/artifactregistry/v1/projects/acme/locations/europe-west1"

@@ -14,7 +14,7 @@ from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.commands.background import Place
 from mcpfleet_local_cloud.commands.environment import UNIVERSE, exports, shell
 from mcpfleet_local_cloud.commands.paths import Paths
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 
 PLACE = Place(root=Paths.of({}).root, state=Paths.of({}).root / ".mcpfleet")
 ENDPOINT = re.compile(r"GOOGLE_[A-Z0-9_]+_CUSTOM_ENDPOINT")

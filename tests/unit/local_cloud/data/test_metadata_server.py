@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from mcpfleet_local_cloud.identity.metadata import Workload, create_metadata
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 
 EMAIL = "mcp-echo@mcpfleet-local.iam.gserviceaccount.com"
 ACCOUNT = "/computeMetadata/v1/instance/service-accounts/default"

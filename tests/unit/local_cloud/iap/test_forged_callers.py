@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.data_plane.contract import FrontDoor
 from mcpfleet_local_cloud.front_end.arrivals import Arrival
+from mcpfleet_local_cloud.front_end.entrance import create_published
 from mcpfleet_local_cloud.front_end.front_door import Guard, Passage, forwarded, returned
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
-from mcpfleet_local_cloud.front_end.published import HOST, PATH, create_published
 from mcpfleet_local_cloud.identity.tokens import Identity
+from mcpfleet_local_cloud.services.iap.model import KEYS_HOST, KEYS_PATH
 from mcpfleet_server.caller import caller_of_claims, checked_by_cloud_run
 from mcpfleet_server.iap import Assertions, NoAssertionError
 
@@ -126,7 +127,7 @@ def test_an_assertion_for_one_service_is_none_for_another(identity, proxy):
         asyncio.run(other.claims(received))
 
 
-def get(app, path=PATH, method="GET", host=HOST):
+def get(app, path=KEYS_PATH, method="GET", host=KEYS_HOST):
     said = []
 
     async def send(message):

@@ -14,7 +14,7 @@ from mcpfleet_local_cloud.front_end.balancer import Balancer
 from mcpfleet_local_cloud.front_end.certificates import Authority
 from mcpfleet_local_cloud.front_end.entrance import Entrance
 from mcpfleet_local_cloud.identity.metadata import Workload
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 
 HOST = "hello-481516234200.europe-west1.run.app"
 SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/hello"

@@ -19,7 +19,7 @@ from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.run import RunModel, routes
-from mcpfleet_local_cloud.state.settings import Settings
+from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
 
 PROJECT, NUMBER, REGION = "demo", 481516234200, "europe-west1"

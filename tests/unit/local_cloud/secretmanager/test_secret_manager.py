@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.rest.checksums import crc32c
-from mcpfleet_local_cloud.state.vault import Vault
+from mcpfleet_local_cloud.state.folder import Vault
 
 SECRETS = "/secretmanager/v1/projects/mcpfleet-local/secrets"
 NUMBER = "481516234200"
