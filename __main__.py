@@ -1,12 +1,10 @@
 """Read the stack's config, check it, deploy the fleet, export where it answers."""
 
-from functools import partial
 from pathlib import Path
 
 import pulumi
 
-from pulumi_mcpfleet import apis
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs, apis_of
 from pulumi_mcpfleet.components.mcp_client import McpClient, McpClientArgs
 from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
 from pulumi_mcpfleet.components.service_mesh import ServiceMesh, ServiceMeshArgs
@@ -20,16 +18,40 @@ try:
 except FleetError as error:
     raise pulumi.RunError(str(error)) from None
 
-regions, labels, needed = fleet.all_regions, fleet.labels, apis.of_fleet(fleet)
-shared = partial(FoundationArgs, project=project, region=regions[0], apis=needed, root=root, labels=labels)
-foundation = Foundation("fleet", shared(registry=fleet.registry, cloud_build=fleet.cloud_build))
-of_server = partial(McpServerArgs, project=project, regions=regions, foundation=foundation, labels=labels)
+regions, labels = fleet.all_regions, fleet.labels
+foundation = Foundation(
+    "fleet",
+    FoundationArgs(
+        project=project,
+        region=regions[0],
+        apis=apis_of(fleet),
+        registry=fleet.registry,
+        cloud_build=fleet.cloud_build,
+        root=root,
+        labels=labels,
+    ),
+)
+
 called, networks = fleet.meshed
-servers = {name: McpServer(name, of_server(spec=spec, in_mesh=name in called)) for name, spec in fleet.servers.items()}
-of_mesh = partial(ServiceMeshArgs, project=project, foundation=foundation, labels=labels, networks=networks)
-mesh = ServiceMesh("fleet", of_mesh(servers={name: servers[name] for name in called})) if called else None
-of_client = partial(McpClientArgs, project=project, region=regions[0], foundation=foundation, labels=labels, mesh=mesh)
-clients = {name: McpClient(name, of_client(spec=spec, servers=servers)) for name, spec in fleet.clients.items()}
+servers: dict[str, McpServer] = {}
+for name, spec in fleet.servers.items():
+    args = McpServerArgs(
+        project=project, regions=regions, foundation=foundation, spec=spec, in_mesh=name in called, labels=labels
+    )
+    servers[name] = McpServer(name, args)
+
+mesh = None
+if called:
+    callees = {name: servers[name] for name in called}
+    meshed = ServiceMeshArgs(project=project, foundation=foundation, servers=callees, networks=networks, labels=labels)
+    mesh = ServiceMesh("fleet", meshed)
+
+clients: dict[str, McpClient] = {}
+for name, spec in fleet.clients.items():
+    args = McpClientArgs(
+        project=project, region=regions[0], foundation=foundation, spec=spec, servers=servers, mesh=mesh, labels=labels
+    )
+    clients[name] = McpClient(name, args)
 
 pulumi.export("servers", servers_output(project, fleet, servers.values()))
 pulumi.export("clients", clients_output(project, fleet, clients.values()))

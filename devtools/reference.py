@@ -19,8 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pulumi_mcpfleet.fleet import access, client, made, model, parts, roles, server, sources
-from pulumi_mcpfleet.fleet.kinds import Kind
-from pulumi_mcpfleet.fleet.words import in_yaml
+from pulumi_mcpfleet.fleet.words import Kind, in_yaml
 
 COMMAND: Final = ".venv/bin/python -m devtools.reference"
 SCHEMA: Final = "fleet.schema.json"

@@ -503,7 +503,7 @@ def test_every_room_of_the_local_cloud_has_its_floor():
 
 
 def test_the_program_stays_short_enough_to_be_read_at_once():
-    assert len((ROOT / "__main__.py").read_text().splitlines()) < 40
+    assert len((ROOT / "__main__.py").read_text().splitlines()) < 60
 
 
 def test_the_fleet_and_the_reader_of_its_outputs_hold_the_same_characters_for_seen():

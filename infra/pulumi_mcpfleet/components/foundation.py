@@ -3,7 +3,7 @@
 It does not own the project, its billing or its network: those outlive a stack.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -11,10 +11,22 @@ from typing import Final
 import pulumi
 import pulumi_gcp as gcp
 
-from pulumi_mcpfleet import apis, naming
+from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.components.cloud_build import CloudBuild, CloudBuildArgs
-from pulumi_mcpfleet.fleet import CloudBuildOptions, Registry
+from pulumi_mcpfleet.fleet import CloudBuildOptions, Fleet, IapAccess, Registry, Server, Workload, builds_in_cloud
+from pulumi_mcpfleet.fleet.roles import names as role_names
 from pulumi_mcpfleet.tokens import FOUNDATION
+
+FIRST: Final = "cloudresourcemanager"
+"""The provider asks it for the project after it has enabled any other, so it is enabled before them."""
+
+MESH: Final = ("compute", "dns", "networksecurity", "networkservices", "trafficdirector")
+"""What Cloud Service Mesh for Cloud Run asks for, and Compute Engine for the backend services."""
+
+ALWAYS: Final = ("artifactregistry", "iam", "iamcredentials", "run")
+
+CLOUD_BUILD: Final = ("cloudbuild", "logging", "storage")
+"""What building in the cloud needs: the builds, their logs, the bucket of the sources."""
 
 TOKEN_USER: Final = "oauth2accesstoken"  # noqa: S105, a user name
 """Artifact Registry's user name for "the password is an OAuth access token"."""
@@ -36,7 +48,7 @@ class FoundationArgs:
 
     project: str
     region: str
-    apis: Sequence[str] = apis.ALWAYS
+    apis: Sequence[str] = ALWAYS
     registry: Registry = field(default_factory=Registry)
     cloud_build: CloudBuildOptions = field(default_factory=CloudBuildOptions)
     root: Path = field(default_factory=Path.cwd)
@@ -84,7 +96,7 @@ class Foundation(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
 
         self.root = args.root
-        first = _enabled(name, apis.FIRST, args, child)
+        first = _enabled(name, FIRST, args, child)
         after_first = pulumi.ResourceOptions(parent=self, depends_on=[first])
         self.apis = (first, *(_enabled(name, api, args, after_first) for api in args.apis))
         self.project_number = gcp.organizations.get_project_output(
@@ -180,3 +192,33 @@ def _enabled(name: str, api: str, args: FoundationArgs, child: pulumi.ResourceOp
         disable_on_destroy=False,
         opts=child,
     )
+
+
+def apis_of(fleet: Fleet) -> tuple[str, ...]:
+    """The APIs besides `FIRST`, each once and in a fixed order."""
+    all_of_it = (*fleet.servers.values(), *fleet.clients.values())
+    used = (api for spec in all_of_it for api in _of(spec))
+    mesh = MESH if fleet.meshed[0] else ()
+    return tuple(sorted({*ALWAYS, *used, *mesh}))
+
+
+def _of(spec: Workload) -> Iterator[str]:
+    if builds_in_cloud(spec.source):
+        yield from CLOUD_BUILD
+    client = spec.access.iap.oauth_client if isinstance(spec.access, IapAccess) else None
+    if spec.all_secrets or client is not None:
+        yield "secretmanager"
+    if spec.vpc is not None:
+        yield "compute"
+    if spec.buckets:
+        yield "storage"
+    if isinstance(spec.access, IapAccess):
+        yield "iap"
+    # Models, which an agent asks as its account.
+    if any(role.startswith("roles/aiplatform.") for role in role_names(spec.roles)):
+        yield "aiplatform"
+    if isinstance(spec, Server):
+        if spec.domain is not None:
+            yield "compute"
+        if spec.agent_registry is not None:
+            yield "agentregistry"

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from pulumi_mcpfleet.fleet import identities, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, Model, kind_of, one_kind
-from pulumi_mcpfleet.fleet.kinds import Kind
+from pulumi_mcpfleet.fleet.words import Kind
 
 KINDS: Final = ("iam", "iap", "oauth", "public")
 CLIENT_KINDS: Final = ("iam", "iap", "public")

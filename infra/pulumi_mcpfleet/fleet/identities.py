@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator
 
 from pulumi_mcpfleet.fleet import words
-from pulumi_mcpfleet.fleet.kinds import Kind, pattern
 from pulumi_mcpfleet.fleet.values import matching
+from pulumi_mcpfleet.fleet.words import Kind, pattern
 
 _ADDRESS: Final = r"[^\s@:,]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
 _MEMBER: Final = (

@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 
 from pulumi_mcpfleet.fleet import rules, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, MistakesError, Model, without
-from pulumi_mcpfleet.fleet.kinds import Kind, pattern
 from pulumi_mcpfleet.fleet.parts import SecretRef
+from pulumi_mcpfleet.fleet.words import Kind, pattern
 from pulumi_mcpfleet.sources import Layout, Recipe, RecipeError, Wish, git, recipe_for
 from pulumi_mcpfleet.sources.inside import own_folder
 from pulumi_mcpfleet.sources.stdio import npm_name, pypi_name

@@ -14,9 +14,9 @@ from pulumi_mcpfleet.fleet import identities, values
 from pulumi_mcpfleet.fleet.access import IapAccess
 from pulumi_mcpfleet.fleet.base import LEFT_OUT, NO_REPEATS, NUMBER, UP, Mistake, Model, without
 from pulumi_mcpfleet.fleet.client import Client, among
-from pulumi_mcpfleet.fleet.kinds import Kind
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage, host_of, pinned, pullable
+from pulumi_mcpfleet.fleet.words import Kind
 from pulumi_mcpfleet.fleet.workload import Workload
 
 PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {

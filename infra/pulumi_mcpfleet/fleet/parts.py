@@ -7,8 +7,8 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, 
 
 from pulumi_mcpfleet.fleet import identities, quantities, rules, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, Model, kind_of, one_kind, without
-from pulumi_mcpfleet.fleet.kinds import Kind
 from pulumi_mcpfleet.fleet.values import Text
+from pulumi_mcpfleet.fleet.words import Kind
 
 MAX_STARTUP: Final = 240
 """Seconds: Cloud Run's longest startup probe, and the longest period of one."""

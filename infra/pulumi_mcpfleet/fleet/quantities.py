@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator
 
-from pulumi_mcpfleet.fleet.kinds import Kind, pattern
+from pulumi_mcpfleet.fleet.words import Kind, pattern
 
 # Cloud Run, "CPU limits": the least memory that goes with so many CPUs, in MiB.
 _MEMORY_FLOOR: Final = {4: 2048, 6: 4096, 8: 4096}

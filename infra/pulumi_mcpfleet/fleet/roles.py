@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from pulumi_mcpfleet.fleet import words
 from pulumi_mcpfleet.fleet.base import Model
-from pulumi_mcpfleet.fleet.kinds import Kind, pattern
+from pulumi_mcpfleet.fleet.words import Kind, pattern
 
 _FORM: Final = r"roles/[a-zA-Z0-9_.]+|(projects|organizations)/[a-z0-9:.-]+/roles/[a-zA-Z0-9_.]+"
 _BARRED: Final = frozenset({"roles/owner", "roles/editor"})

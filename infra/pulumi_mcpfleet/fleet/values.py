@@ -11,7 +11,7 @@ from typing import Annotated, Final, cast
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from pulumi_mcpfleet import environment, naming
-from pulumi_mcpfleet.fleet.kinds import Kind, pattern
+from pulumi_mcpfleet.fleet.words import Kind, pattern
 from pulumi_mcpfleet.sources.inside import is_file_in, odd, own_folder
 
 Text = Annotated[str, Field(max_length=32_768), Kind("text", "texts", "each text at most 32,768 characters")]

@@ -1,10 +1,46 @@
-"""Words for users: what to write instead of a word that does not exist here, and values as the file shows them."""
+"""Words for users: what kinds of values are called, what to write instead of an unknown word, values in YAML.
+
+A `Kind` stands among the metadata of an `Annotated` type: the reference page and editors read it. Checking is not its
+business: the rule beside it does that.
+"""
 
 import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
+
+from pydantic import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value, in words and in JSON Schema.
+
+    Attributes:
+        one: What one of them is called.
+        many: What several are called.
+        accepted: Which ones there are, as Markdown.
+        schema: What an editor can check by itself, as keywords of JSON Schema.
+    """
+
+    one: str
+    many: str
+    accepted: str = ""
+    schema: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Add what this kind knows to the schema of its type."""
+        return {**handler(core), **cast("dict[str, Any]", self.schema)}
+
+
+def pattern(text: str) -> dict[str, str]:
+    """The JSON Schema of a text that matches *text* as a whole."""
+    return {"pattern": f"^(?:{text})$"}
+
 
 # Shown as nothing at all, though they are letters and marks to Python: fillers, and variation selectors.
 _INVISIBLE: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")

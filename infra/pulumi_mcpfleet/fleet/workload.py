@@ -8,11 +8,11 @@ from pydantic import Field, ValidationInfo, field_validator
 from pulumi_mcpfleet.fleet import quantities, rules, values
 from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, Model, without
-from pulumi_mcpfleet.fleet.kinds import Kind
 from pulumi_mcpfleet.fleet.parts import GcsVolume, SecretPlace, SecretRef, SecretVolume, Sidecar, Volume, Vpc
 from pulumi_mcpfleet.fleet.roles import Role
 from pulumi_mcpfleet.fleet.sources import ExistingImage, Source
 from pulumi_mcpfleet.fleet.values import Text
+from pulumi_mcpfleet.fleet.words import Kind
 
 BUILT_PORT: Final = 8080
 """Where a container listens whose image is built here: Cloud Run's default, which it gets in PORT."""

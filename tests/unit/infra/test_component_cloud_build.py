@@ -6,8 +6,7 @@ import pulumi
 import pytest
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.apis import of_fleet
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs, apis_of
 from pulumi_mcpfleet.components.mcp_client import McpClient, McpClientArgs
 from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
 from pulumi_mcpfleet.fleet import parse_fleet
@@ -47,7 +46,7 @@ def up(deploy, root):
             FoundationArgs(
                 project="acme",
                 region="europe-west1",
-                apis=of_fleet(parsed),
+                apis=apis_of(parsed),
                 registry=parsed.registry,
                 cloud_build=parsed.cloud_build,
                 root=root,

@@ -6,8 +6,8 @@ import pulumi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulumi_mcpfleet import apis, environment
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
+from pulumi_mcpfleet import environment
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs, apis_of
 from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
 from pulumi_mcpfleet.fleet import (
     Build,
@@ -209,9 +209,7 @@ def test_what_is_accepted_the_components_build(deploy, raw):
     def program():
         foundation = Foundation(
             "fleet",
-            FoundationArgs(
-                project="p", region=fleet.all_regions[0], apis=apis.of_fleet(fleet), registry=fleet.registry
-            ),
+            FoundationArgs(project="p", region=fleet.all_regions[0], apis=apis_of(fleet), registry=fleet.registry),
         )
         for name, spec in fleet.servers.items():
             McpServer(name, McpServerArgs(project="p", regions=fleet.all_regions, foundation=foundation, spec=spec))
