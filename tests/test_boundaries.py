@@ -212,6 +212,18 @@ def no_open_door(tree: ast.Module) -> Found:
             yield node.lineno, "has every interface as default"
 
 
+FOLDER_OF_OURS = re.compile(r"(?<![\w-])(mcp_server|mcp_client|local_cloud|devtools|examples|packages|infra|tests)/")
+
+
+def no_folder_of_this_checkout(tree: ast.Module) -> Found:
+    yield from (
+        (line, f"knows a folder of this checkout: {text!r}")
+        for line, text in texts(tree)
+        if FOLDER_OF_OURS.search(text)
+    )
+    yield from ((line, "asks where it stands itself") for line, word in words(tree) if word == "__file__")
+
+
 def no_component_name(tree: ast.Module) -> Found:
     return ((line, f"knows the component {text!r}") for line, text in texts(tree) if "mcpfleet:index:" in text)
 
@@ -277,6 +289,13 @@ RULES = [
         no_import("mcpfleet_local_cloud", "devtools", "mcpfleet", "mcp_server", "mcpfleet_server"),
         ("import mcpfleet_local_cloud.state.store", "from mcpfleet import client"),
         "from pulumi_mcpfleet import naming",
+    ),
+    Rule(
+        "infra works in any folder: it knows none of this checkout",
+        INFRA,
+        no_folder_of_this_checkout,
+        ("Path(__file__).parents[2]", "context = 'packages/mcpfleet-bridge'", "x = f'{root}/mcp_server/Dockerfile'"),
+        "resources.files('mcpfleet_bridge')\nplace = root / 'mcpfleet_server'",
     ),
     Rule(
         "the provider that has images built knows no other room",

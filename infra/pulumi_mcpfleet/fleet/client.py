@@ -21,7 +21,7 @@ class Client(Workload):
 
     source: Source = Field(
         description="Where the image comes from.",
-        examples=[{"folder": ".", "dockerfile": "mcp_client/Dockerfile"}],
+        examples=[{"image": "docker.io/acme/assistant:1"}],
     )
     access: ClientAccess = Field(  # pyright: ignore[reportIncompatibleVariableOverride]  narrower, and frozen
         default=IamAccess(iam=Iam()),
