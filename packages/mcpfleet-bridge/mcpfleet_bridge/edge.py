@@ -9,16 +9,15 @@ from urllib.parse import parse_qs
 
 from mcpfleet_bridge import messages
 from mcpfleet_bridge.child import Start
-from mcpfleet_bridge.headers import ROUTING
+from mcpfleet_bridge.headers import PREFIX, ROUTING
 from mcpfleet_bridge.leases import Leases
 from mcpfleet_bridge.legacy import VERSIONS, Legacy
 from mcpfleet_bridge.listening import Listening
-from mcpfleet_bridge.messages import MessageError
+from mcpfleet_bridge.messages import Message, Refused, Unavailable
 from mcpfleet_bridge.modern import Modern
-from mcpfleet_bridge.params import PREFIX
 from mcpfleet_bridge.pool import Pool
 from mcpfleet_bridge.process import reap_adopted
-from mcpfleet_bridge.replies import STATUS, Exchange, Receive, Scope, Send
+from mcpfleet_bridge.replies import Exchange, Receive, Scope, Send
 from mcpfleet_bridge.sessions import Sessions
 from mcpfleet_bridge.settings import Settings
 from mcpfleet_bridge.sse import MESSAGES_PATH, STREAM_PATH, Sse
@@ -34,6 +33,10 @@ TICK: Final = 5.0
 
 _HANDSHAKE: Final = frozenset(version.encode() for version in VERSIONS)
 _MAX_KNOWN: Final = 100
+
+
+class _Gone(Exception):  # noqa: N818  # an event
+    """The client is gone, and nobody waits for an answer."""
 
 
 class Bridge:
@@ -101,7 +104,7 @@ class Bridge:
             if name in headers and (name in ROUTING or name.startswith(PREFIX)):
                 doubled = name
             headers[name] = value
-        exchange = Exchange(headers, b"", receive, send)
+        exchange = Exchange(headers, receive, send)
         path, method = scope["path"], scope["method"]
         if path == self._settings.health_path and method in ("GET", "HEAD"):
             # Before the checks: a probe calls by whatever name the platform likes.
@@ -109,25 +112,24 @@ class Bridge:
             return
         logs.bind_trace(_trace(headers))
         try:
-            if await self._refused(exchange, doubled):
-                return
+            self._check(exchange, doubled)
             if self._iam:
                 exchange.unread = scope["headers"]
-            elif self._assertions and not await self._vouched(exchange, self._assertions, scope["headers"]):
-                return
+            elif self._assertions:
+                await self._introduce(exchange, self._assertions, scope["headers"])
             if path in self._paths:
                 await self._endpoint(exchange, method)
             elif self._settings.sse and path == STREAM_PATH and method == "GET":
                 await self._sse.get(exchange)
             elif self._settings.sse and path.rstrip("/") == MESSAGES_PATH.rstrip("/") and method == "POST":
                 identity = parse_qs(scope["query_string"].decode("latin-1")).get("session_id", [""])[0]
-                if await self._read(exchange):
-                    await self._sse.post(exchange, messages.parse(exchange.body), identity)
+                await self._sse.post(exchange, await self._read(exchange), identity)
             else:
-                await exchange.refuse(404, messages.INVALID_REQUEST, f"MCP is served at {self._settings.path}")
-        except MessageError as mistake:
-            identity = _identity(exchange.body)
-            await exchange.refuse(STATUS.get(mistake.code, 400), mistake.code, str(mistake), identity)
+                raise Refused(messages.INVALID_REQUEST, f"MCP is served at {self._settings.path}", status=404)
+        except Refused as refused:
+            await exchange.refuse(refused)
+        except _Gone:
+            return
 
     async def _endpoint(self, exchange: Exchange, method: str) -> None:
         version = exchange.headers.get(b"mcp-protocol-version")
@@ -141,9 +143,7 @@ class Bridge:
             else:
                 await self.sessions.delete(exchange)
             return
-        if not await self._read(exchange):
-            return
-        message = messages.parse(exchange.body)
+        message = await self._read(exchange)
         if not handshake:
             await self._modern.handle(exchange, message)
         elif self._settings.stateless:
@@ -151,55 +151,52 @@ class Bridge:
         else:
             await self.sessions.post(exchange, message)
 
-    async def _read(self, exchange: Exchange) -> bool:
-        """Read the body; False if the request was answered with a refusal."""
+    async def _read(self, exchange: Exchange) -> Message:
+        """Read the body: one message.
+
+        Raises:
+            Refused: It is none, or the headers don't fit.
+            _Gone: The client went away before its end.
+        """
         kind = exchange.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":
-            await exchange.refuse(415, messages.INVALID_REQUEST, "Content-Type must be application/json")
-            return False
+            raise Refused(messages.INVALID_REQUEST, "Content-Type must be application/json", status=415)
         if not (exchange.takes_json or exchange.takes_stream):
-            await exchange.refuse(
-                406, messages.INVALID_REQUEST, "Accept must hold application/json and text/event-stream"
-            )
-            return False
+            reason = "Accept must hold application/json and text/event-stream"
+            raise Refused(messages.INVALID_REQUEST, reason, status=406)
         limit = self._settings.max_request
         length = exchange.headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > limit:
-            await self._too_large(exchange)
-            return False
+            raise _too_large(limit)
         parts: list[bytes] = []
         size = 0
         while True:
             piece = await exchange.receive()
             if piece["type"] == "http.disconnect":
-                return False
+                raise _Gone
             data = piece.get("body", b"")
             size += len(data)
             if size > limit:
-                await self._too_large(exchange)
-                return False
+                raise _too_large(limit)
             if not piece.get("more_body"):
-                exchange.body = data if not parts else b"".join([*parts, data])
-                return True
+                exchange.message = messages.parse(b"".join([*parts, data]) if parts else data)
+                return exchange.message
             parts.append(data)
 
-    async def _too_large(self, exchange: Exchange) -> None:
-        reason = f"The message is longer than the {self._settings.max_request} bytes of MCP_STDIO_MAX_REQUEST"
-        await exchange.refuse(413, messages.INVALID_REQUEST, reason)
+    def _check(self, exchange: Exchange, doubled: bytes | None) -> None:
+        """Look whether a request comes from where it says.
 
-    async def _refused(self, exchange: Exchange, doubled: bytes | None) -> bool:
-        """Answer what comes from elsewhere than it says; False if the request may pass."""
+        Raises:
+            Refused: It does not, or says two things.
+        """
         if doubled is not None:
-            reason = f"{doubled.decode('latin-1')} header appears more than once"
-            await exchange.refuse(400, messages.HEADER_MISMATCH, reason)
-            return True
+            raise Refused(messages.HEADER_MISMATCH, f"{doubled.decode('latin-1')} header appears more than once")
         host = exchange.headers.get(b"host", b"")
         if host not in self._good_hosts:
             if not any(pattern.accepts(host.decode("latin-1")) for pattern in self._hosts):
                 logger.warning("Refused a request for the host %.300r; MCP_ALLOWED_HOSTS does not hold it", host)
                 reason = "Invalid Host header: MCP_ALLOWED_HOSTS of this server does not hold it"
-                await exchange.refuse(421, messages.INVALID_REQUEST, reason)
-                return True
+                raise Refused(messages.INVALID_REQUEST, reason, status=421)
             if len(self._good_hosts) < _MAX_KNOWN:
                 self._good_hosts.add(host)
         origin = exchange.headers.get(b"origin")
@@ -208,26 +205,24 @@ class Bridge:
         ):
             logger.warning("Refused a request from the origin %.300r; MCP_ALLOWED_ORIGINS does not hold it", origin)
             reason = "Invalid Origin header: MCP_ALLOWED_ORIGINS of this server does not hold it"
-            await exchange.refuse(403, messages.INVALID_REQUEST, reason)
-            return True
-        return False
+            raise Refused(messages.INVALID_REQUEST, reason, status=403)
 
     @staticmethod
-    async def _vouched(exchange: Exchange, assertions: Assertions, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-        """Find out whom Identity-Aware Proxy vouches for; False if the request was answered with a refusal."""
+    async def _introduce(exchange: Exchange, assertions: Assertions, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Find out whom Identity-Aware Proxy vouches for.
+
+        Raises:
+            Refused: For nobody, or it can't be found out.
+        """
         try:
             caller = caller_of_claims(await assertions.claims(headers))
         except NoAssertionError as refusal:
-            await exchange.refuse(401, messages.INVALID_REQUEST, str(refusal))
-            return False
+            raise Refused(messages.INVALID_REQUEST, str(refusal), status=401) from None
         except KeysError:
-            await exchange.refuse(503, messages.SERVER_BUSY, "The keys of Identity-Aware Proxy can't be had at present")
-            return False
+            raise Unavailable("The keys of Identity-Aware Proxy can't be had at present") from None
         if caller is None:
-            await exchange.refuse(401, messages.INVALID_REQUEST, "Identity-Aware Proxy's assertion names nobody")
-            return False
+            raise Refused(messages.INVALID_REQUEST, "Identity-Aware Proxy's assertion names nobody", status=401)
         exchange.caller = caller.identity
-        return True
 
     async def _health(self, exchange: Exchange) -> None:
         trouble = self.pool.trouble()
@@ -244,11 +239,9 @@ class Bridge:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _identity(body: bytes) -> bytes:
-    """The id of a request that can't be passed on, if it has a proper one."""
-    with contextlib.suppress(MessageError):
-        return messages.request_id(messages.parse(body)) or b"null"
-    return b"null"
+def _too_large(limit: int) -> Refused:
+    reason = f"The message is longer than the {limit} bytes of MCP_STDIO_MAX_REQUEST"
+    return Refused(messages.INVALID_REQUEST, reason, status=413)
 
 
 def _trace(headers: Mapping[bytes, bytes]) -> logs.Trace | None:

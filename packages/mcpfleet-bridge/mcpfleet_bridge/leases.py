@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from mcpfleet_bridge import messages
-from mcpfleet_bridge.calls import Call
-from mcpfleet_bridge.child import Child, Start, StartError, initialize_params
-from mcpfleet_bridge.pool import Unavailable, log_message
+from mcpfleet_bridge.child import Call, Child, Start, StartError, initialize_params
+from mcpfleet_bridge.messages import Unavailable
+from mcpfleet_bridge.pool import log_message
 from mcpfleet_bridge.settings import Settings
 from mcpfleet_server.shares import Identity, has_share
 
@@ -138,11 +138,11 @@ class Leases:
                     await self._end(self._idle.pop(0))
                     continue
             if self._settings.exclusive == 0:
-                raise Unavailable("MCP_STDIO_EXCLUSIVE is 0: the server can't ask clients anything", busy=False)
+                raise Unavailable("MCP_STDIO_EXCLUSIVE is 0: the server can't ask clients anything")
             most = self._settings.queue
             full = len(self._waiting) >= most or has_share(caller, (one.caller for one in self._waiting), most)
             if full or loop.time() >= deadline:
-                raise Unavailable("Every process for calls with questions is taken", busy=True)
+                raise Unavailable("Every process for calls with questions is taken")
             turn = _Turn(caller, loop.create_future())
             self._waiting.append(turn)
             timer = loop.call_at(deadline, turn.come)
@@ -167,7 +167,7 @@ class Leases:
                 await level.news(_LEVEL_SECONDS)
         except StartError as error:
             self._discard(lease)
-            raise Unavailable(f"The MCP server can't be started: {error}", busy=False) from None
+            raise Unavailable(f"The MCP server can't be started: {error}") from None
         except asyncio.CancelledError:
             self._discard(lease)
             raise

@@ -9,12 +9,11 @@ from typing import Final
 from msgspec import UNSET
 
 from mcpfleet_bridge import messages
-from mcpfleet_bridge.calls import Call
+from mcpfleet_bridge.child import Call
 from mcpfleet_bridge.messages import Message, MessageError, Raw
-from mcpfleet_bridge.pool import Pool, Unavailable
+from mcpfleet_bridge.pool import Pool
 from mcpfleet_bridge.replies import Exchange
 from mcpfleet_bridge.settings import Settings
-from mcpfleet_bridge.shared import answer_shared
 
 VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 """The revisions with a handshake."""
@@ -34,7 +33,7 @@ class Legacy:
         """Answer one message.
 
         Raises:
-            MessageError: The message can't be passed on.
+            Refused: The message can't be passed on.
         """
         identity = messages.request_id(message) if message.method is not UNSET else None
         if identity is None:
@@ -51,15 +50,11 @@ class Legacy:
             await exchange.finish(200, messages.failure(identity, messages.error(messages.METHOD_NOT_FOUND, reason)))
             return
         call = Call(identity, method, params_of(message))
-        await answer_shared(self._pool, exchange, call, self._settings.call_seconds)
+        await self._pool.answer(exchange, call, self._settings.call_seconds)
 
     async def _initialize(self, exchange: Exchange, identity: bytes, message: Message) -> None:
         wanted = messages.text(messages.fields(message.params).get("protocolVersion")) or ""
-        try:
-            child = self._pool.pick() or await self._pool.borrow(exchange.caller)
-        except Unavailable as reason:
-            await exchange.refuse(503, messages.SERVER_BUSY, str(reason), identity)
-            return
+        child = self._pool.pick() or await self._pool.borrow(exchange.caller)
         # The greeting is the child's own, so a new child's other words are never hidden by a cache.
         key = (child.greeting, wanted if wanted in VERSIONS else "")
         greeting = self._greetings.get(key)

@@ -12,10 +12,9 @@ from typing import Any, Final
 import msgspec
 
 from mcpfleet_bridge import messages
-from mcpfleet_bridge.calls import Call
-from mcpfleet_bridge.child import Child
-from mcpfleet_bridge.messages import Json, MessageError
-from mcpfleet_bridge.pool import Pool, Unavailable
+from mcpfleet_bridge.child import Call, Child
+from mcpfleet_bridge.messages import Json, MessageError, Refused, Unavailable
+from mcpfleet_bridge.pool import Pool
 from mcpfleet_bridge.replies import Exchange
 from mcpfleet_server.shares import Identity, has_share
 
@@ -56,20 +55,14 @@ class Listening:
         """Answer one `subscriptions/listen`; returns when the stream ends.
 
         Raises:
-            MessageError: The parameters are not those of such a request.
+            Refused: It is not such a request, or there are too many.
         """
         if not exchange.takes_stream:
-            await exchange.refuse(406, messages.INVALID_REQUEST, "The answer is a text/event-stream", identity)
-            return
+            raise Refused(messages.INVALID_REQUEST, "The answer is a text/event-stream", status=406)
         callers = (one.caller for one in self._listeners)
         if len(self._listeners) >= MAX_STREAMS or has_share(exchange.caller, callers, MAX_STREAMS):
-            await exchange.refuse(503, messages.SERVER_BUSY, "Too many clients listen already", identity)
-            return
-        try:
-            child = self._pool.pick() or await self._pool.borrow(exchange.caller)
-        except Unavailable as reason:
-            await exchange.refuse(503, messages.SERVER_BUSY, str(reason), identity)
-            return
+            raise Unavailable("Too many clients listen already")
+        child = self._pool.pick() or await self._pool.borrow(exchange.caller)
         flags, resources = _wanted(members, can_subscribe=_can_subscribe(child))
         call = Call(identity, "subscriptions/listen", None)
         listener = _Listener(call, exchange.caller, flags, resources)

@@ -32,16 +32,43 @@ _ID: Final = re.compile(rb'-?[0-9]{1,20}|".*"')
 _MAX_ID: Final = 1024
 
 
-class MessageError(Exception):
-    """What came is no JSON-RPC message that can be passed on.
+STATUS: Final = {
+    PARSE_ERROR: 400,
+    INVALID_REQUEST: 400,
+    INVALID_PARAMS: 400,
+    HEADER_MISMATCH: 400,
+    MISSING_CAPABILITY: 400,
+    UNSUPPORTED_VERSION: 400,
+    METHOD_NOT_FOUND: 404,
+}
+"""The HTTP status that goes with a JSON-RPC error in the revision 2026-07-28; others go with 200."""
+
+
+class Refused(Exception):  # noqa: N818  # an answer
+    """A request gets an error, and nothing is done: raised where that is known, answered at the edge.
 
     Attributes:
-        code: JSON-RPC's code for it.
+        code: JSON-RPC's code.
+        data: What the error holds besides.
+        status: HTTP's status.
     """
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, data: Any = None, *, status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.data = data
+        self.status = STATUS.get(code, 400) if status is None else status
+
+
+class Unavailable(Refused):
+    """Nothing is free for the request at present."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(SERVER_BUSY, message, status=503)
+
+
+class MessageError(Refused):
+    """What came is no JSON-RPC message that can be passed on."""
 
 
 class Message(msgspec.Struct, gc=False):

@@ -9,23 +9,21 @@ answers. Such calls have a child of their own meanwhile (`leases.py`); all other
 import asyncio
 import secrets
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from mcpfleet_bridge import messages
-from mcpfleet_bridge.calls import Call
-from mcpfleet_bridge.child import Child
-from mcpfleet_bridge.headers import Refused, Request, check
+from mcpfleet_bridge.child import Call, Child
+from mcpfleet_bridge.headers import Params, Request, check
 from mcpfleet_bridge.leases import Lease, Leases, Profile, Question
 from mcpfleet_bridge.listening import Listening
-from mcpfleet_bridge.messages import Message, MessageError
-from mcpfleet_bridge.params import Params
-from mcpfleet_bridge.pool import Pool, Unavailable
-from mcpfleet_bridge.replies import STATUS, Exchange, Outcome
+from mcpfleet_bridge.messages import STATUS, Message, MessageError, Refused, Unavailable
+from mcpfleet_bridge.pool import Pool
+from mcpfleet_bridge.replies import Exchange, Outcome
 from mcpfleet_bridge.settings import Settings
-from mcpfleet_bridge.shared import answer_shared, conclude
 
 VERSION: Final = "2026-07-28"
 
@@ -96,7 +94,7 @@ class Modern:
         """Answer one message.
 
         Raises:
-            MessageError: The message can't be passed on.
+            Refused: The message can't be passed on.
         """
         if message.method is UNSET:
             raise MessageError(messages.INVALID_REQUEST, "an answer is sent with the request that it belongs to")
@@ -107,34 +105,19 @@ class Modern:
             return
         if identity is None:
             identity = b"null"
-        try:
-            request = check(exchange.headers, message, (VERSION,))
-        except Refused as refused:
-            await exchange.refuse(STATUS[refused.code], refused.code, str(refused), identity, refused.data)
-            return
+        request = check(exchange.headers, message, (VERSION,))
         if request.method in _REMOVED:
-            reason = f"{request.method} is not part of {VERSION}"
-            await exchange.refuse(404, messages.METHOD_NOT_FOUND, reason, identity)
-        elif request.method == "server/discover":
+            raise Refused(messages.METHOD_NOT_FOUND, f"{request.method} is not part of {VERSION}")
+        if request.method == "server/discover":
             await self._discover(exchange, identity)
         elif request.method == "subscriptions/listen":
             await self._listening.serve(exchange, identity, request.members)
-        elif await self._params_agree(exchange, identity, request):
+        else:
+            if request.method == "tools/call" and (child := self._pool.pick()) is not None:
+                await self._params.check(child, request.name, request.members, exchange.headers)
             await self._call(exchange, identity, request)
 
     # --- calls --------------------------------------------------------------------------------------------
-
-    async def _params_agree(self, exchange: Exchange, identity: bytes, request: Request) -> bool:
-        """Compare `Mcp-Param-*` with the arguments; False if the request was refused."""
-        child = self._pool.pick()
-        if request.method != "tools/call" or child is None:
-            return True
-        try:
-            await self._params.check(child, request.name, request.members, exchange.headers)
-        except Refused as refused:
-            await exchange.refuse(400, refused.code, str(refused), identity)
-            return False
-        return True
 
     async def _call(self, exchange: Exchange, identity: bytes, request: Request) -> None:
         members, meta = request.members, request.meta
@@ -150,18 +133,10 @@ class Modern:
             members["_meta"] = Raw(messages.dump(kept))
         call = Call(identity, request.method, messages.dump(members))
         if profile is None:
-            seconds = self._settings.call_seconds
-
-            def render(child: Child, succeeded: bool, body: bytes) -> tuple[int, bool, bytes]:
-                return self._rendered(child, call.method, succeeded, body)
-
-            await answer_shared(self._pool, exchange, call, seconds, render)
+            render = partial(self._rendered, call.method)
+            await self._pool.answer(exchange, call, self._settings.call_seconds, render)
             return
-        try:
-            lease = await self._leases.lease(profile, exchange.caller)
-        except Unavailable as reason:
-            await exchange.refuse(503, messages.SERVER_BUSY, str(reason), identity)
-            return
+        lease = await self._leases.lease(profile, exchange.caller)
         lease.call = call
         lease.child.submit(call)
         await self._go_on(exchange, lease, call, request.name)
@@ -184,11 +159,8 @@ class Modern:
         if outcome is Outcome.ASKED:
             await self._suspend(exchange, lease, call, name)
             return
-
-        def render(child: Child, succeeded: bool, body: bytes) -> tuple[int, bool, bytes]:
-            return self._rendered(child, call.method, succeeded, body)
-
-        await conclude(exchange, lease.child, call, outcome, self._settings.call_seconds, render)
+        render = partial(self._rendered, call.method, lease.child)
+        await exchange.conclude(call, outcome, self._settings.call_seconds, render)
 
     @staticmethod
     def _decline(lease: Lease, reason: str) -> None:
@@ -201,8 +173,7 @@ class Modern:
         suspended = _Suspended(lease, call, call.method, name, now, now + self._settings.call_seconds)
         if len(self._suspended) >= MAX_SUSPENDED:
             self._abandon(suspended, "too many calls wait for their clients")
-            await exchange.refuse(503, messages.SERVER_BUSY, "Too many calls wait for their clients", call.identity)
-            return
+            raise Unavailable("Too many calls wait for their clients")
         state = secrets.token_urlsafe(32)
         self._suspended[state] = suspended  # before anything is awaited: from here on it ends by itself
         await asyncio.sleep(TOGETHER)
@@ -224,8 +195,7 @@ class Modern:
         asked = (request.method, request.name, exchange.caller)
         if suspended is None or (suspended.method, suspended.name, suspended.lease.caller) != asked:
             # It is another caller's, another instance has it, or it waited too long: the client begins anew.
-            await exchange.refuse(400, messages.INVALID_PARAMS, "Invalid or expired requestState", identity)
-            return
+            raise Refused(messages.INVALID_PARAMS, "Invalid or expired requestState")
         given = messages.fields(answers or b"{}")
         del self._suspended[state]  # once only
         lease, call = suspended.lease, suspended.call
@@ -264,21 +234,17 @@ class Modern:
     # --- answers ------------------------------------------------------------------------------------------
 
     async def _discover(self, exchange: Exchange, identity: bytes) -> None:
-        try:
-            child = self._pool.pick() or await self._pool.borrow(exchange.caller)
-        except Unavailable as reason:
-            await exchange.refuse(503, messages.SERVER_BUSY, str(reason), identity)
-            return
+        child = self._pool.pick() or await self._pool.borrow(exchange.caller)
         greeting = messages.fields(child.greeting)
         capabilities = messages.fields(greeting.get("capabilities", Raw(b"{}")))
         capabilities.pop("tasks", None)  # an extension of its own by now
         found: dict[str, object] = {"supportedVersions": [VERSION], "capabilities": capabilities}
         if "instructions" in greeting:
             found["instructions"] = greeting["instructions"]
-        _, _, body = self._rendered(child, "server/discover", True, messages.dump(found))
+        _, _, body = self._rendered("server/discover", child, True, messages.dump(found))
         await exchange.finish(200, messages.result(identity, body))
 
-    def _rendered(self, child: Child, method: str, succeeded: bool, body: bytes) -> tuple[int, bool, bytes]:
+    def _rendered(self, method: str, child: Child, succeeded: bool, body: bytes) -> tuple[int, bool, bytes]:
         """The server's answer in this revision's words, with its HTTP status."""
         if succeeded:
             return 200, True, self._complete(child, method in _CACHEABLE, body)

@@ -9,11 +9,13 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Protocol
 
 from mcpfleet_bridge import messages
-from mcpfleet_bridge.calls import Call
-from mcpfleet_bridge.child import Child, Start, StartError, initialize_params
+from mcpfleet_bridge.child import Call, Child, Start, StartError, initialize_params
+from mcpfleet_bridge.messages import Unavailable
+from mcpfleet_bridge.replies import Exchange, Outcome
 from mcpfleet_bridge.settings import Settings
 from mcpfleet_server.shares import Identity, has_share
 
@@ -28,17 +30,8 @@ _NO_METHOD = "The client can't be asked anything: this call shares the server's 
 
 Sleep = Callable[[float], Awaitable[None]]
 
-
-class Unavailable(Exception):  # noqa: N818  # a state, not a mistake of the code
-    """No child takes the call.
-
-    Attributes:
-        busy: Whether it may help to try again soon.
-    """
-
-    def __init__(self, message: str, *, busy: bool) -> None:
-        super().__init__(message)
-        self.busy = busy
+Render = Callable[[Child, bool, bytes], tuple[int, bool, bytes]]
+"""Makes an era's answer of the server's: from child, success and body to HTTP status, success and body."""
 
 
 class Hears(Protocol):
@@ -148,6 +141,25 @@ class Pool:
                 best = child
         return None if best is None or len(best.calls) >= self._settings.concurrency else best
 
+    async def answer(self, exchange: Exchange, call: Call, seconds: float, render: Render | None = None) -> None:
+        """Have a child answer a call; in the server's own words where it is not rendered.
+
+        A client that goes away has its call cancelled: without a session nobody could ever fetch the answer.
+
+        Raises:
+            Unavailable: None takes it.
+        """
+        child = self.pick() or await self.borrow(exchange.caller)
+        child.submit(call)
+        outcome = Outcome.VANISHED
+        try:
+            outcome = await exchange.follow(call, seconds)
+        finally:
+            if call.answer is None:
+                child.forget(call, outcome.value)
+            self.released()
+        await exchange.conclude(call, outcome, seconds, None if render is None else partial(render, child))
+
     async def borrow(self, caller: Identity | None) -> Child:
         """The child to send a caller's next call to. Submit it before anything else is awaited.
 
@@ -159,10 +171,10 @@ class Pool:
         deadline = loop.time() + self._settings.queue_seconds
         while (child := self.pick()) is None:
             if self._lost():
-                raise Unavailable(f"The MCP server can't be started: {self._trouble}", busy=False)
+                raise Unavailable(f"The MCP server can't be started: {self._trouble}")
             most = self._settings.queue
             if len(self._waiting) >= most or has_share(caller, self._waiters, most):
-                raise Unavailable("Too many calls wait for the MCP server already", busy=True)
+                raise Unavailable("Too many calls wait for the MCP server already")
             turn = loop.create_future()
             self._waiting.append(turn)
             self._waiters.append(caller)
@@ -175,7 +187,7 @@ class Pool:
                 with contextlib.suppress(ValueError):
                     self._waiting.remove(turn)
             if loop.time() >= deadline and self.pick() is None:
-                raise Unavailable(f"The MCP server took no call for {self._settings.queue_seconds:g} s", busy=True)
+                raise Unavailable(f"The MCP server took no call for {self._settings.queue_seconds:g} s")
         return child
 
     def released(self) -> None:

@@ -11,8 +11,9 @@ from enum import Enum
 from typing import Any, Final
 
 from mcpfleet_bridge import messages
-from mcpfleet_bridge.calls import Call
+from mcpfleet_bridge.child import Call
 from mcpfleet_bridge.lines import one_line
+from mcpfleet_bridge.messages import Message, MessageError, Refused
 from mcpfleet_server.caller import checked_by_cloud_run
 from mcpfleet_server.shares import Identity
 
@@ -33,17 +34,6 @@ _STREAM: Final = (
     (b"x-accel-buffering", b"no"),
 )
 
-STATUS: Final = {
-    messages.PARSE_ERROR: 400,
-    messages.INVALID_REQUEST: 400,
-    messages.INVALID_PARAMS: 400,
-    messages.HEADER_MISMATCH: 400,
-    messages.MISSING_CAPABILITY: 400,
-    messages.UNSUPPORTED_VERSION: 400,
-    messages.METHOD_NOT_FOUND: 404,
-}
-"""The HTTP status that goes with a JSON-RPC error in the revision 2026-07-28; others go with 200."""
-
 
 class Outcome(Enum):
     """How following a call ended."""
@@ -59,14 +49,14 @@ class Exchange:
 
     Attributes:
         headers: By lower-case name; of several with one name, the last.
-        body: The request's body.
+        message: What the body holds, once it has been read.
         unread: Header lines in which the caller that Cloud Run has checked is still to be looked for.
         gone: Whether the client has closed the connection.
     """
 
-    def __init__(self, headers: dict[bytes, bytes], body: bytes, receive: Receive, send: Send) -> None:
+    def __init__(self, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         self.headers = headers
-        self.body = body
+        self.message: Message | None = None
         self.unread: Iterable[tuple[bytes, bytes]] | None = None
         self._caller: Identity | None = None
         self.gone = False
@@ -120,10 +110,22 @@ class Exchange:
         )
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def refuse(self, status: int, code: int, message: str, identity: bytes = b"null", data: Any = None) -> None:
-        """The whole answer: an error. JSON-RPC always, for clients read it to tell the protocol's eras apart."""
-        headers = [(b"retry-after", b"1")] if status == 503 else []
-        await self.json(status, messages.failure(identity, messages.error(code, message, data)), headers)
+    async def refuse(self, refused: Refused) -> None:
+        """The whole answer, or the end of a stream: an error.
+
+        JSON-RPC always, for clients read it to tell the protocol's eras apart. It has the id of what it answers, if
+        that is a proper one.
+        """
+        identity = None
+        if self.message is not None:
+            with contextlib.suppress(MessageError):
+                identity = messages.request_id(self.message)
+        said = messages.failure(identity or b"null", messages.error(refused.code, str(refused), refused.data))
+        if self.streaming:
+            await self.stream(event(said))
+            await self.end()
+        else:
+            await self.json(refused.status, said, [(b"retry-after", b"1")] if refused.status == 503 else [])
 
     async def stream(self, data: bytes) -> None:
         """A piece of an event stream, which begins with the first one."""
@@ -140,6 +142,24 @@ class Exchange:
             return
         await self.stream(event(message))
         await self.end()
+
+    async def conclude(
+        self,
+        call: Call,
+        outcome: Outcome,
+        seconds: float,
+        render: Callable[[bool, bytes], tuple[int, bool, bytes]] | None = None,
+    ) -> None:
+        """Send what following a call has come to, in the server's own words where it is not rendered."""
+        if outcome is Outcome.VANISHED:
+            return
+        if call.answer is None:
+            late = messages.error(messages.TIMED_OUT, f"The MCP server did not answer within {seconds:g} s")
+            await self.finish(200, messages.failure(call.identity, late))
+            return
+        status, succeeded, body = (200, *call.answer) if render is None else render(*call.answer)
+        make = messages.result if succeeded else messages.failure
+        await self.finish(status, make(call.identity, body))
 
     async def end(self) -> None:
         """The end of a stream."""

@@ -13,14 +13,12 @@ from typing import Final
 from msgspec import UNSET
 
 from mcpfleet_bridge import messages
-from mcpfleet_bridge.calls import Call
-from mcpfleet_bridge.child import Child, Start, StartError
+from mcpfleet_bridge.child import Call, Child, Start, StartError
 from mcpfleet_bridge.legacy import params_of
 from mcpfleet_bridge.listening import FOREVER
-from mcpfleet_bridge.messages import Message, MessageError
+from mcpfleet_bridge.messages import Message, MessageError, Refused, Unavailable
 from mcpfleet_bridge.replies import Exchange, Outcome
 from mcpfleet_bridge.settings import Settings
-from mcpfleet_bridge.shared import conclude
 from mcpfleet_server.shares import Identity, has_share
 
 logger = logging.getLogger(__name__)
@@ -129,14 +127,12 @@ class Sessions:
         """Answer a POST.
 
         Raises:
-            MessageError: The message can't be passed on.
+            Refused: The message can't be passed on.
         """
         if message.method == "initialize" and HEADER not in exchange.headers:
             await self._begin(exchange, message)
             return
-        session = await self._session(exchange)
-        if session is None:
-            return
+        session = self._session(exchange)
         if message.method is UNSET:
             session.answered(message)
             await exchange.empty(202)
@@ -155,16 +151,12 @@ class Sessions:
         if identity is None:
             raise MessageError(messages.INVALID_REQUEST, "initialize is a request and needs an id")
         session = self.new(exchange)
-        if session is None:
-            await exchange.refuse(503, messages.SERVER_BUSY, "There are as many sessions as there may be", identity)
-            return
         try:
             params = params_of(message) or b"{}"
             await session.child.start(self.start, params, self.settings.start_seconds, greet=False)
         except StartError as error:
             await self.end(session)
-            await exchange.refuse(503, messages.SERVER_BUSY, f"The MCP server can't be started: {error}", identity)
-            return
+            raise Unavailable(f"The MCP server can't be started: {error}") from None
         except BaseException:
             await self.end(session)
             raise
@@ -192,19 +184,15 @@ class Sessions:
             elif call.answer is None:
                 session.child.forget(call, outcome.value)
             session.calls.pop(call.identity, None)
-        await conclude(exchange, session.child, call, outcome, seconds)
+        await exchange.conclude(call, outcome, seconds)
 
     async def get(self, exchange: Exchange) -> None:
         """Answer a GET: the stream of what the server sends of its own accord."""
-        session = await self._session(exchange)
-        if session is None:
-            return
+        session = self._session(exchange)
         if not exchange.takes_stream:
-            await exchange.refuse(406, messages.INVALID_REQUEST, "The answer is a text/event-stream")
-            return
+            raise Refused(messages.INVALID_REQUEST, "The answer is a text/event-stream", status=406)
         if session.stream is not None:
-            await exchange.refuse(409, messages.INVALID_REQUEST, "This session has a stream open already")
-            return
+            raise Refused(messages.INVALID_REQUEST, "This session has a stream open already", status=409)
         await exchange.stream(b": open\r\n\r\n")
         stream = Call(b"null", "GET", None)
         session.open(stream)
@@ -218,18 +206,20 @@ class Sessions:
 
     async def delete(self, exchange: Exchange) -> None:
         """Answer a DELETE: the client is done."""
-        session = await self._session(exchange)
-        if session is not None:
-            await self.end(session)
-            await exchange.empty(204)
+        await self.end(self._session(exchange))
+        await exchange.empty(204)
 
     # --- sessions -----------------------------------------------------------------------------------------
 
-    def new(self, exchange: Exchange) -> Session | None:
-        """A new session, its process not yet started; None: there are as many as may be, or as the caller may."""
+    def new(self, exchange: Exchange) -> Session:
+        """A new session, its process not yet started.
+
+        Raises:
+            Unavailable: There are as many as may be, or as the caller may have.
+        """
         caller, most = exchange.caller, self.settings.sessions
         if len(self.all) >= most or has_share(caller, (one.caller for one in self.all.values()), most):
-            return None
+            raise Unavailable("There are as many sessions as there may be")
         session = Session(caller, asyncio.get_running_loop().time())
         self.all[session.identity] = session
         return session
@@ -242,15 +232,14 @@ class Sessions:
         session.used = asyncio.get_running_loop().time()
         return session
 
-    async def _session(self, exchange: Exchange) -> Session | None:
+    def _session(self, exchange: Exchange) -> Session:
         header = exchange.headers.get(HEADER)
         if header is None:
-            await exchange.refuse(400, messages.INVALID_REQUEST, "Mcp-Session-Id is missing; begin with initialize")
-            return None
+            raise Refused(messages.INVALID_REQUEST, "Mcp-Session-Id is missing; begin with initialize")
         session = self.find(exchange, header.decode("latin-1"))
         if session is None:
             # The specification's word for "begin anew".
-            await exchange.refuse(404, messages.TIMED_OUT, "Session not found; begin anew with initialize")
+            raise Refused(messages.TIMED_OUT, "Session not found; begin anew with initialize", status=404)
         return session
 
     async def end(self, session: Session) -> None:

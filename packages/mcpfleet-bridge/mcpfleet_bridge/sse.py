@@ -12,11 +12,10 @@ from typing import Final
 from msgspec import UNSET
 
 from mcpfleet_bridge import messages
-from mcpfleet_bridge.calls import Call
-from mcpfleet_bridge.child import StartError
+from mcpfleet_bridge.child import Call, StartError
 from mcpfleet_bridge.legacy import params_of
 from mcpfleet_bridge.listening import FOREVER
-from mcpfleet_bridge.messages import Message, MessageError
+from mcpfleet_bridge.messages import Message, MessageError, Refused
 from mcpfleet_bridge.replies import Exchange, Outcome
 from mcpfleet_bridge.sessions import Session, Sessions
 
@@ -52,11 +51,12 @@ class Sse:
         self._starting: set[asyncio.Task[None]] = set()
 
     async def get(self, exchange: Exchange) -> None:
-        """Open a stream; returns when it ends, and the session with it."""
+        """Open a stream; returns when it ends, and the session with it.
+
+        Raises:
+            Unavailable: There are as many sessions as there may be.
+        """
         session = self._sessions.new(exchange)
-        if session is None:
-            await exchange.refuse(503, messages.SERVER_BUSY, "There are as many sessions as there may be")
-            return
         stream = Call(b"null", "GET", None)
         try:
             address = f"{MESSAGES_PATH}?session_id={session.identity}"
@@ -72,12 +72,11 @@ class Sse:
         """Take one message.
 
         Raises:
-            MessageError: The message can't be passed on.
+            Refused: The message can't be passed on.
         """
         session = self._sessions.find(exchange, identity)
         if session is None or session.stream is None:
-            await exchange.refuse(404, messages.TIMED_OUT, "Session not found; open the stream anew")
-            return
+            raise Refused(messages.TIMED_OUT, "Session not found; open the stream anew", status=404)
         self._take(session, session.stream, message)
         await exchange.empty(202)
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_bridge.calls import Call
-from mcpfleet_bridge.child import Child
+from mcpfleet_bridge.child import Call, Child
 from mcpfleet_bridge.lines import NotOneLine
 from mcpfleet_bridge.process import Process
 from mcpfleet_server import logs

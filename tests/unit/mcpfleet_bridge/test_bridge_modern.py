@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from mcpfleet_bridge import modern
+
 pytestmark = pytest.mark.anyio
 
 META = "io.modelcontextprotocol/"
@@ -313,6 +315,23 @@ async def test_what_the_server_asks_at_once_is_one_round_for_the_client(bridging
         assert said == {
             method: {"to": method} for method in ("elicitation/create", "sampling/createMessage", "roots/list")
         }
+
+
+async def test_a_refusal_after_the_first_event_is_the_last_event(bridging, fake_server, monkeypatch):
+    class Telling(fake_server):
+        def tool_ask(self, number, params):
+            token = params["_meta"]["progressToken"]
+            self.say(method="notifications/progress", params={"progressToken": token, "progress": 1})
+            asyncio.get_running_loop().call_later(0.01, super().tool_ask, number, params)
+
+    monkeypatch.setattr(modern, "MAX_SUSPENDED", 0)
+    async with bridging(server=Telling) as http:
+        asked = tool("ask", method="elicitation/create")
+        answer = await send(http, capabilities=CAN_ASK, meta={"progressToken": "mine"}, **asked)
+        assert (answer.status, answer.headers["content-type"], answer.ended) == (200, "text/event-stream", True)
+        progress, refusal = answer.messages
+        assert progress["params"]["progressToken"] == "mine"
+        assert (refusal["id"], refusal["error"]["code"]) == (1, -32000)
 
 
 async def test_another_profile_takes_the_place_of_an_idle_process(bridging):

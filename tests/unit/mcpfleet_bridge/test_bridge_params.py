@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_bridge.headers import Refused
-from mcpfleet_bridge.messages import Raw
-from mcpfleet_bridge.params import compare, declarations
+from mcpfleet_bridge.headers import compare, declarations
+from mcpfleet_bridge.messages import Raw, Refused
 
 pytestmark = pytest.mark.anyio
 
