@@ -18,8 +18,7 @@ from mcp_server import __version__
 from mcp_server.examples import asking, colors
 from mcp_server.examples.watching import LastCountdown
 from mcpfleet_server.caller import current_caller
-from mcpfleet_server.hosting.adapt import lowlevel_of
-from mcpfleet_server.hosting.paging import paginate
+from mcpfleet_server.hosting.adapt import lowlevel_of, paginate
 from mcpfleet_server.hosting.settings import Settings
 
 # The tools change with a deployment only and are the same for every caller.

@@ -16,7 +16,7 @@ from mcpfleet_bridge.child import Call, Child
 from mcpfleet_bridge.messages import Json, MessageError, Refused, Unavailable
 from mcpfleet_bridge.pool import Pool
 from mcpfleet_bridge.replies import Exchange
-from mcpfleet_server.shares import Identity, has_share
+from mcpfleet_server.caller import Identity, has_share
 
 MAX_STREAMS: Final = 200
 MAX_RESOURCES: Final = 100

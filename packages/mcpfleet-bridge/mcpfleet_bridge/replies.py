@@ -14,8 +14,7 @@ from mcpfleet_bridge import messages
 from mcpfleet_bridge.child import Call
 from mcpfleet_bridge.lines import one_line
 from mcpfleet_bridge.messages import Message, MessageError, Refused
-from mcpfleet_server.caller import checked_by_cloud_run
-from mcpfleet_server.shares import Identity
+from mcpfleet_server.caller import Identity, checked_by_cloud_run
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Any]

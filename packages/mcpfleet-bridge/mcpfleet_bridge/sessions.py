@@ -19,7 +19,7 @@ from mcpfleet_bridge.listening import FOREVER
 from mcpfleet_bridge.messages import Message, MessageError, Refused, Unavailable
 from mcpfleet_bridge.replies import Exchange, Outcome
 from mcpfleet_bridge.settings import Settings
-from mcpfleet_server.shares import Identity, has_share
+from mcpfleet_server.caller import Identity, has_share
 
 logger = logging.getLogger(__name__)
 

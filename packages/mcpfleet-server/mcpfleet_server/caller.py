@@ -41,6 +41,10 @@ _LONGEST: Final = 16 * 1024
 _REMEMBERED: Final = 256
 
 
+Identity = tuple[str, str]
+"""Issuer and subject of a caller; None in its place stands for whoever is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The claims that say who a caller is.
@@ -60,7 +64,7 @@ class Caller:
     claims: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, compare=False)
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def identity(self) -> Identity:
         """What belongs to a caller is kept under this."""
         return self.issuer, self.subject
 
@@ -136,3 +140,17 @@ def _claims(payload: bytes) -> dict[str, Any] | None:
     except (binascii.Error, ValueError, RecursionError):
         return None
     return cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else None
+
+
+def share(limit: int) -> int:
+    """How much of what there is for all one caller may have.
+
+    Three quarters, and never all where there are two or more: the rest is for others. A caller who is not known is
+    everybody together, so no share holds for it: nobody could be told from those who would be kept out.
+    """
+    return max(1, min(limit - 1, -(-limit * 3 // 4)))
+
+
+def has_share(caller: Identity | None, held: Iterable[Identity | None], limit: int) -> bool:
+    """Whether a caller has its share of *limit* already; *held*: whose each is that is taken."""
+    return caller is not None and sum(one == caller for one in held) >= share(limit)

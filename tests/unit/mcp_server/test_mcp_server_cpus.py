@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcpfleet_server.hosting.cpus import whole_cpus
+from mcpfleet_server.hosting.runner import whole_cpus
 
 
 @pytest.mark.parametrize(

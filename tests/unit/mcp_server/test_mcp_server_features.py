@@ -19,8 +19,7 @@ from mcp_types import (
 from mcp_server.app import build_server
 from mcp_server.examples.colors import COLORS
 from mcpfleet_server.hosting import build_app
-from mcpfleet_server.hosting.adapt import lowlevel_of
-from mcpfleet_server.hosting.paging import paginate
+from mcpfleet_server.hosting.adapt import lowlevel_of, paginate
 from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.wire import call, message, post, started
 

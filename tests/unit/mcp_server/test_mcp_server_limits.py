@@ -10,8 +10,8 @@ from mcp_types import CallToolResult, ListToolsResult, Tool
 
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.adapt import lowlevel_of
+from mcpfleet_server.hosting.guard import UNKNOWN, Tools
 from mcpfleet_server.hosting.settings import Settings
-from mcpfleet_server.hosting.tools import UNKNOWN, Tools
 from tests.unit.mcp_server.wire import call, message, post, started
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import mcpfleet_bridge.edge as edge
 from mcpfleet_bridge.settings import SettingsError, load_settings
+from mcpfleet_server.caller import has_share, share
 from mcpfleet_server.iap import Assertions, KeysError
-from mcpfleet_server.shares import has_share, share
 from tests.unit.mcp_server.assertions import AUDIENCE, OTHER, assertion, published
 from tests.unit.mcp_server.tokens import ADA, BOB, id_token
 

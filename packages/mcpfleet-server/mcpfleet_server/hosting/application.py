@@ -9,14 +9,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpfleet_server.caller import checked_by_cloud_run
 from mcpfleet_server.hosting.adapt import Hosted
+from mcpfleet_server.hosting.call import Kernel
 from mcpfleet_server.hosting.drain import DRAIN_SECONDS, Drain
 from mcpfleet_server.hosting.edge import Edge
 from mcpfleet_server.hosting.exchange import Exchange
-from mcpfleet_server.hosting.guard import Guard
+from mcpfleet_server.hosting.guard import Guard, Tools
 from mcpfleet_server.hosting.principal import IapGate
 from mcpfleet_server.hosting.quickly import CodecOnDemand
 from mcpfleet_server.hosting.settings import Settings
-from mcpfleet_server.hosting.tools import Tools
 from mcpfleet_server.iap import Assertions
 from mcpfleet_server.logs import Trace
 
@@ -54,21 +54,15 @@ class Application:
         gate = _gate(settings)
         scopes = gate if settings.oauth_issuer is not None else None
         self.drain = Drain(drain_seconds, lambda: _close_subscriptions(hosted.server))
-        exchanges: list[Exchange] = []
 
         def around(app: ASGIApp) -> ASGIApp:
-            exchanges.append(
-                Exchange(
-                    app,
-                    hosted.server,
-                    hosted.lifespan_state,
-                    self.drain,
-                    stateless=settings.stateless,
-                    max_body_bytes=settings.max_body_bytes,
-                    gate=scopes,
-                )
+            return Exchange(
+                app,
+                Kernel(hosted.server, hosted.lifespan_state, self.drain),
+                stateless=settings.stateless,
+                max_body_bytes=settings.max_body_bytes,
+                gate=scopes,
             )
-            return exchanges[0]
 
         self._furnish(hosted.server, scopes)
         self._edge = Edge(

@@ -5,8 +5,9 @@ How a response comes to be an event stream, and what becomes of a call whose cli
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import anyio
 from mcp.server.connection import Connection
@@ -21,10 +22,8 @@ from mcp_types import INTERNAL_ERROR, ErrorData
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from mcpfleet_server.hosting.drain import Drain
 from mcpfleet_server.hosting.wire import send_bytes, to_json
-
-if TYPE_CHECKING:
-    from mcpfleet_server.hosting.exchange import Exchange
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +41,21 @@ _STREAM_HEADERS: Final = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What every call of a server runs in.
+
+    Attributes:
+        server: The `mcp.server.lowlevel.Server`.
+        lifespan_state: Gives what the server's lifespan has made, once it runs.
+        drain: Knows what runs, and tells when it has to end.
+    """
+
+    server: Any
+    lifespan_state: Callable[[], Any]
+    drain: Drain
+
+
 class Call:
     """One request in the works."""
 
@@ -56,7 +70,7 @@ class Call:
         send: Send,
         *,
         modern: bool,
-        exchange: "Exchange",
+        kernel: Kernel,
     ) -> None:
         self.request_id: str | int = request["id"]
         self._method: str = request["method"]
@@ -66,7 +80,7 @@ class Call:
         self._receive = receive
         self._send = send
         self._modern = modern
-        self._exchange = exchange
+        self._kernel = kernel
         self._cancel = anyio.CancelScope()
         self._lock: asyncio.Lock | None = None
         self._streams = False
@@ -82,28 +96,27 @@ class Call:
         watching: list[asyncio.Task[None]] = []
         timer = loop.call_later(BLINK, lambda: watching.append(loop.create_task(self._watch())))
         answer: dict[str, Any] | None = None
-        self._exchange.drain.enter(self)
+        self._kernel.drain.enter(self)
         try:
             with self._cancel:
                 answer = await self._outcome()
             if answer is not None:
                 await self._finish(answer)
         finally:
-            self._exchange.drain.leave(self)
+            self._kernel.drain.leave(self)
             timer.cancel()
             for task in watching:
                 task.cancel()
 
     async def _outcome(self) -> dict[str, Any]:
-        exchange = self._exchange
         try:
             result = await serve_one(
-                exchange.server,
+                self._kernel.server,
                 self,  # pyright: ignore[reportArgumentType]  # a DispatchContext, but for `Final` attributes
                 self._method,
                 self._params,
                 connection=self._connection,
-                lifespan_state=exchange.lifespan_state,
+                lifespan_state=self._kernel.lifespan_state(),
             )
         except Exception as exception:
             return {"error": modern_error_data(exception).model_dump(mode="json", by_alias=True, exclude_none=True)}

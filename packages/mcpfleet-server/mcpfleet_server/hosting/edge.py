@@ -10,11 +10,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpfleet_server import logs
 from mcpfleet_server.allowlist import LOOPBACK, HostPattern, OriginPattern
-from mcpfleet_server.caller import Caller, current_caller
+from mcpfleet_server.caller import Caller, Identity, current_caller, has_share
 from mcpfleet_server.hosting.drain import Drain
 from mcpfleet_server.hosting.principal import introduce, nobody
 from mcpfleet_server.hosting.wire import Headers, headers_of, refuse, send_bytes
-from mcpfleet_server.shares import Identity, has_share
 
 logger = logging.getLogger(__name__)
 

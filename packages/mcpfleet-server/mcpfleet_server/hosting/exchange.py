@@ -18,7 +18,7 @@ refuses). What is checked here is checked by the SDK's own functions (`mcp.share
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Protocol, cast
 
 import pydantic_core
@@ -44,8 +44,7 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpfleet_server.hosting.call import Call
-from mcpfleet_server.hosting.drain import Drain
+from mcpfleet_server.hosting.call import Call, Kernel
 from mcpfleet_server.hosting.wire import Headers, headers_of, refuse
 
 logger = logging.getLogger(__name__)
@@ -71,9 +70,7 @@ class Exchange:
     def __init__(
         self,
         app: ASGIApp,
-        server: Any,
-        lifespan_state: Callable[[], Any],
-        drain: Drain,
+        kernel: Kernel,
         *,
         stateless: bool,
         max_body_bytes: int,
@@ -83,17 +80,14 @@ class Exchange:
 
         Args:
             app: The SDK's application for the same server, for all that is not one request and its answer.
-            server: The `mcp.server.lowlevel.Server`.
-            lifespan_state: Gives what the server's lifespan has made, once it runs.
-            drain: Knows what runs, and tells when it has to end.
+            kernel: That server, and what its calls run in.
             stateless: Whether requests of handshake clients are answered here, too.
             max_body_bytes: The largest body that is read.
             gate: Knows the scopes that single tools need.
         """
         self._app = app
-        self._server = server
-        self._lifespan_state = lifespan_state
-        self._drain = drain
+        self._kernel = kernel
+        self._server = kernel.server
         self._stateless = stateless
         self._max_body_bytes = max_body_bytes
         self._gate = gate
@@ -145,7 +139,7 @@ class Exchange:
             if missing := self._gate.missing(params.get("name")):
                 await self._gate.refuse_tool(send, missing, request["id"])
                 return
-        await Call(request, connection, scope, receive, send, modern=modern, exchange=self).run()
+        await Call(request, connection, scope, receive, send, modern=modern, kernel=self._kernel).run()
 
     def _modern(self, request: dict[str, Any], scope: Scope, headers: Headers) -> Connection | InboundLadderRejection:
         """What a request of 2026-07-28 says about its sender, or why it is refused."""
@@ -205,21 +199,6 @@ class Exchange:
             await refuse(send, 400, INVALID_REQUEST, "The body must be one JSON-RPC request or notification")
         else:
             await self._app(scope, _replay(body, receive), send)
-
-    @property
-    def server(self) -> Any:
-        """The low-level server."""
-        return self._server
-
-    @property
-    def lifespan_state(self) -> Any:
-        """What the server's lifespan has made."""
-        return self._lifespan_state()
-
-    @property
-    def drain(self) -> Drain:
-        """What knows of the calls that run."""
-        return self._drain
 
 
 def _is_request(message: object) -> bool:

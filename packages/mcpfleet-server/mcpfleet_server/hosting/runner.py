@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # More than DRAIN_SECONDS, so that calls get our answer before uvicorn cancels; less than Cloud Run's 10.
 _GRACEFUL_SECONDS: Final = 9
+
+_CGROUP: Final = Path("/sys/fs/cgroup")
 
 Server = Any
 """An `MCPServer`, a low-level `Server` or a `FastMCP`."""
@@ -53,7 +56,6 @@ def serve(server: Server | Callable[[Settings], Server], settings: Settings | No
             return 2
     logs.install(settings.log_level, settings.project, encode=to_json)
     warn_of(settings)
-    from mcpfleet_server.hosting.cpus import whole_cpus
     from mcpfleet_server.hosting.quickly import import_the_sdk, keys_used_on_demand, models_built_on_demand
 
     import_the_sdk()
@@ -71,8 +73,6 @@ def serve(server: Server | Callable[[Settings], Server], settings: Settings | No
     gc.freeze()
     gc.enable()
     if workers > 1:
-        from mcpfleet_server.hosting.workers import supervise
-
         return supervise(workers, lambda: _run(app, settings, listener))
     return _run(app, settings, listener)
 
@@ -172,3 +172,77 @@ def _end(code: int) -> int:
 
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:
     sys.exit(0)
+
+
+# --- one process for each CPU: forked after everything was built, accepting from one socket -------------------
+
+
+def supervise(count: int, run: Callable[[], int]) -> int:
+    """Run *run* in *count* processes until all have ended.
+
+    SIGTERM and SIGINT go to each of them. If one ends by itself, the others are asked to end too and the exit code
+    says so: Cloud Run then starts a new instance, which is cleaner than a process mended half.
+
+    Returns:
+        0 if all ended in order, else the first other exit code.
+    """
+    children: set[int] = set()
+    asked = False
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        for child in children:
+            os.kill(child, signum)
+
+    for _ in range(count):
+        child = os.fork()
+        if child == 0:
+            # Flushed and ended here: what the parent has registered for its own end is not ours.
+            code = 1
+            try:
+                code = run()
+            finally:
+                logging.shutdown()
+                os._exit(code)
+        children.add(child)
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, ask)
+    logger.info("%d processes serve", count)
+    worst = 0
+    while children:
+        child, status = os.wait()
+        children.discard(child)
+        code = os.waitstatus_to_exitcode(status)
+        if code != 0 or not asked:
+            worst = worst or code or 1
+            if not asked:
+                logger.error("A serving process ended by itself (%d); the others are asked to end", code)
+                ask(signal.SIGTERM, None)
+    return abs(worst)
+
+
+def whole_cpus(cgroup: Path = _CGROUP, runnable: int | None = None) -> int:
+    """The whole CPUs that this process may use; 1 if it is less than one.
+
+    Args:
+        cgroup: Where the kernel shows the container's limits (both of its versions are read).
+        runnable: How many CPUs the process may run on; asked of the kernel if it isn't given.
+    """
+    runnable = len(os.sched_getaffinity(0)) if runnable is None else runnable
+    quota = _quota(cgroup)
+    return max(1, runnable if quota is None else min(runnable, int(quota)))
+
+
+def _quota(cgroup: Path) -> float | None:
+    try:
+        limit, period = (cgroup / "cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        try:
+            limit = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            return None
+    if not (limit.isdecimal() and period.isdecimal()):
+        return None  # "max" and -1 are no limit
+    return int(limit) / max(1, int(period))
