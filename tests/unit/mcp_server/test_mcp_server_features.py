@@ -2,11 +2,13 @@
 
 import base64
 import json
+from contextlib import asynccontextmanager
 
 import pytest
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import MCPServer
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CreateMessageResult,
@@ -15,6 +17,8 @@ from mcp_types import (
     ResourceTemplateReference,
     TextContent,
 )
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from mcp_server.app import build_server
 from mcp_server.examples.colors import COLORS
@@ -201,3 +205,45 @@ async def test_a_long_list_comes_in_pages_and_a_made_up_cursor_is_refused(connec
                 await client.list_tools(cursor=bad)
     assert [len(page) for page in pages] == [50, 50, 20]
     assert [name for page in pages for name in page] == [f"tool-{number:03}" for number in range(120)]
+
+
+class LikeFastMCP:
+    """Has what is used of a FastMCP (4.2), which makes its session manager when its application starts."""
+
+    def __init__(self, server):
+        self._mcp_server = lowlevel_of(server)
+
+    def http_app(self, path, stateless_http, **_):
+        class Endpoint:
+            session_manager = None
+
+            async def __call__(self, scope, receive, send):
+                await self.session_manager.handle_request(scope, receive, send)
+
+        endpoint = Endpoint()
+
+        @asynccontextmanager
+        async def lifespan(app):
+            endpoint.session_manager = StreamableHTTPSessionManager(self._mcp_server, stateless=stateless_http)
+            async with endpoint.session_manager.run():
+                yield
+
+        return Starlette(routes=[Route(path, endpoint)], lifespan=lifespan)
+
+
+async def test_a_server_whose_sessions_are_managed_only_once_it_runs_is_hosted(connected):
+    server = MCPServer("weather")
+    server.add_tool(lambda city: f"Rain in {city}.", "forecast")
+    async with connected(LikeFastMCP(server)) as client:
+        assert (await client.call_tool("forecast", {"city": "Oslo"})).content[0].text == "Rain in Oslo."
+
+
+async def test_its_sessions_are_as_many_as_the_settings_say(serving):
+    greeting = {
+        **message("initialize"),
+        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}},
+    }
+    headers = {"accept": "application/json, text/event-stream"}
+    async with serving(LikeFastMCP(MCPServer("weather")), MCP_STATELESS="false", MCP_MAX_SESSIONS="2") as http:
+        begun = [(await http.post("/mcp", json=greeting, headers=headers)).status_code for _ in range(3)]
+    assert begun == [200, 200, 503]

@@ -81,9 +81,9 @@ class Hosted:
         self.app.router.redirect_slashes = False
         self._state: Any = None
         self._endpoint: Any = None
-        self._remember(share(settings.max_sessions))
+        self._remember(settings.max_sessions)
 
-    def _remember(self, sessions_each: int) -> None:
+    def _remember(self, max_sessions: int) -> None:
         """Keep what the server's lifespan makes when the SDK's session manager enters it, and share its sessions."""
         original: Callable[[Any], Any] = self.server.lifespan
         entered = False
@@ -97,7 +97,7 @@ class Hosted:
                 if first:
                     self._state = state
                     # Not before: FastMCP makes its session manager when it starts.
-                    _share(self._endpoint.session_manager, sessions_each)
+                    _share(self._endpoint.session_manager, max_sessions)
                 yield state
 
         self.server.lifespan = remembering
@@ -122,8 +122,10 @@ class Hosted:
         return holder.app if holder is route and not self.app.user_middleware else self.app
 
 
-def _share(manager: Any, most: int) -> None:
-    """Let one caller have *most* sessions. Who is not known is everybody, and may have all."""
+def _share(manager: Any, limit: int) -> None:
+    """Let there be *limit* sessions, and one caller have its share. Who is not known is everybody, and may have all."""
+    manager.max_sessions = limit
+    most = share(limit)
     # The SDK has no public place for it; this one is asked for each new session, one at a time.
     admit: Callable[[Any], Any] = manager._admit_session
     owners: dict[str, Any] = manager._session_owners
