@@ -10,8 +10,8 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import SamplingMessage, TextContent
 from pydantic import BaseModel
 
-from mcp_server.conformance.app import build_server
 from mcpfleet_server.hosting.settings import Settings
+from tests.integration.conformance_server.app import build_server
 
 Ctx = Context[Any, Any]
 

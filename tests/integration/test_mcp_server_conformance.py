@@ -1,4 +1,4 @@
-"""The official conformance suite, in both revisions, against `mcp_server.conformance` on our hosting layer."""
+"""The official conformance suite, in both revisions, against `conformance_server` on our hosting layer."""
 
 import os
 
@@ -41,6 +41,6 @@ def packages():
 def test_every_scored_scenario_passes(tmp_path, packages, revision, stateless, expected):
     # The suite's page is allowed, as it has to be for a browser client that runs on the same machine.
     environment = {"MCP_STATELESS": stateless, "MCP_ALLOWED_ORIGINS": "http://localhost:*"}
-    with serving(tmp_path, "mcp_server.conformance", **environment) as served:
+    with serving(tmp_path, "tests.integration.conformance_server", **environment) as served:
         passed = run_suite(packages, served.port, revision, expected, tmp_path)
     assert passed >= (60 if revision == "2025-11-25" else 160)

@@ -1,4 +1,10 @@
-"""`python -m mcp_server.conformance`."""
+"""The server that the official conformance suite asks for, on the same hosting layer as the reference server.
+
+    python -m tests.integration.conformance_server
+
+Its tools, resources and prompts have the names, texts and schemas that the suite checks
+(https://github.com/modelcontextprotocol/conformance); nobody would want them in a server of their own.
+"""
 
 import sys
 from typing import Any
@@ -9,7 +15,7 @@ from mcpfleet_server.hosting.settings import Settings
 
 def build(settings: Settings) -> Any:
     """The server of the suite."""
-    from mcp_server.conformance.app import build_server
+    from tests.integration.conformance_server.app import build_server
 
     return build_server(settings)
 

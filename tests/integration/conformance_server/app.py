@@ -23,10 +23,10 @@ from mcp_types import (
 )
 from pydantic import Field
 
-from mcp_server.conformance import asking, asking_2026
 from mcp_server.media import one_pixel_png, silent_wav
 from mcpfleet_server.hosting.adapt import lowlevel_of
 from mcpfleet_server.hosting.settings import Settings
+from tests.integration.conformance_server import asking, asking_2026
 
 Ctx = Context[Any, Any]
 
