@@ -1,14 +1,17 @@
 """What a start puts off is done when it is needed, and done as it would have been."""
 
-import importlib
+import ast
+import importlib.util
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from mcp.server.request_state import InvalidRequestState, RequestStateSecurity
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mcpfleet_server.hosting import quickly
+import mcpfleet_server
+from mcpfleet_server.hosting import quickly, runner
 from mcpfleet_server.hosting.quickly import CodecOnDemand, keys_used_on_demand, models_built_on_demand
 
 KEY = "k" * 32
@@ -146,3 +149,29 @@ def test_a_key_that_nobody_gave_is_made_up_and_is_another_each_time():
 def test_a_weak_key_of_the_user_s_is_refused_at_once():
     with keys_used_on_demand(), pytest.raises(ValueError, match="at least 32 bytes"):
         RequestStateSecurity(keys=["short"])
+
+
+@pytest.mark.parametrize(("module", "importer"), list(quickly._LATER.items()))
+def test_the_sdk_still_imports_what_is_put_off_where_it_did(module, importer):
+    """Fails with an SDK that has it elsewhere: a start would be as slow as before, and nobody would notice."""
+    spec = importlib.util.find_spec(importer)
+    tree = ast.parse(Path(spec.origin).read_text())
+    taken = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    taken |= {
+        importlib.util.resolve_name("." * node.level + (node.module or ""), spec.parent)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert module in taken
+
+
+def test_a_process_that_was_given_a_server_has_imported_the_sdk_and_nothing_is_put_off():
+    before = dict(sys.modules)
+    quickly.import_the_sdk()
+    assert dict(sys.modules) == before
+
+
+def test_serve_is_the_packages_own_name_and_nothing_else_is_looked_for_in_hosting():
+    assert mcpfleet_server.serve is runner.serve
+    with pytest.raises(AttributeError, match="no attribute 'served'"):
+        _ = mcpfleet_server.served
