@@ -3,6 +3,9 @@
 - A request for an upgrade that is not granted is an ordinary request (RFC 9110, 7.8). uvicorn's parser throws the body
   of such a request away; Java's HTTP client sends `Upgrade: h2c` with every request to an `http:` address.
 - A head has a limit in bytes and in seconds, or a caller could fill the memory or hold a connection for ever.
+
+Not on `mcpfleet_server.connection`, which does another job behind such a front: it bounds what is pipelined and
+what trails a body, and leaves upgrades and slow heads to the front.
 """
 
 import asyncio
