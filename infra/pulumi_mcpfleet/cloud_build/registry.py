@@ -14,23 +14,25 @@ _MANIFESTS: Final = ", ".join(
     )
 )
 _NOT_FOUND: Final = 404
-_USER: Final = "oauth2accesstoken"
+
+Login = tuple[str, str]
+"""User name and password."""
 
 
 class Registry:
-    """Artifact Registry's Docker side.
+    """The registries that images name.
 
     Args:
-        token: Gives an access token.
+        login: What a registry is told about who asks, by its host; None: nothing.
         transport: What carries the requests; the network where it is None.
     """
 
-    def __init__(self, token: Callable[[], str], transport: httpx2.BaseTransport | None = None) -> None:
-        self._token = token
+    def __init__(self, login: Callable[[str], Login | None], transport: httpx2.BaseTransport | None = None) -> None:
+        self._login = login
         self._transport = transport
 
     def has(self, image: str, digest: str) -> bool | None:
-        """Whether the registry has *image* under *digest*; None where it does not tell."""
+        """Whether the registry has *image*, named without a tag, under *digest*; None where it does not tell."""
         try:
             answer = self._asked("HEAD", image, digest)
         except httpx2.TransportError:
@@ -49,7 +51,7 @@ class Registry:
     def _asked(self, method: str, image: str, digest: str) -> httpx2.Response:
         host, _, path = image.partition("/")
         # Docker takes registries on loopback for plain ones, and so does this.
-        plain = host.startswith(("127.", "localhost:"))
+        plain = host.startswith(("127.", "localhost:", "[::1]")) or host == "localhost"
         url = f"{'http' if plain else 'https'}://{host}/v2/{path}/manifests/{digest}"
         with httpx2.Client(transport=self._transport, timeout=30, trust_env=not plain) as client:
-            return client.request(method, url, headers={"accept": _MANIFESTS}, auth=(_USER, self._token()))
+            return client.request(method, url, headers={"accept": _MANIFESTS}, auth=self._login(host))

@@ -27,6 +27,8 @@ from pulumi_mcpfleet.cloud_build.registry import Registry
 
 PACKAGE: Final = "mcpfleet-build"
 VERSION: Final = "0.1.0"
+_USER: Final = "oauth2accesstoken"
+"""Artifact Registry's user name for "the password is an OAuth access token"."""
 
 Answer = TypeVar("Answer")
 
@@ -161,7 +163,7 @@ class Provider(ResourceProviderServicer):
 
         return Image(
             builds=lambda: Builds(google(), log, self._wait),
-            registry=lambda: Registry(google().token, self._transport),
+            registry=lambda: Registry(lambda _: (_USER, google().token()), self._transport),
         )
 
     def _wait(self, seconds: float) -> None:

@@ -13,11 +13,12 @@ from mcpfleet_local_cloud.plugins.diffing import Change, diff
 from mcpfleet_local_cloud.plugins.docker_build.builder import Build, build
 from mcpfleet_local_cloud.plugins.docker_build.context import context_hash, is_remote, plain
 from mcpfleet_local_cloud.plugins.docker_build.dockerfile import mistake
-from mcpfleet_local_cloud.plugins.docker_build.registry import LocalImages, Login, Registry, parse
+from mcpfleet_local_cloud.plugins.docker_build.registry import LocalImages, Login, login_for, parse
 from mcpfleet_local_cloud.plugins.docker_build.table import IMAGE, REFUSED, UNCOMPARED
 from mcpfleet_local_cloud.plugins.failures import CancelledError, CheckFailure, ProviderError
 from mcpfleet_local_cloud.plugins.resources import CheckInput, Difference, Found, Resource
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, Secret, has_unknown, items, table
+from pulumi_mcpfleet.cloud_build.registry import Registry
 
 _PASSWORD: Final = re.compile(r"registries\[\d+\]\.password")
 
@@ -128,8 +129,8 @@ class Image(Resource[None]):
         digest, tags = state.get("digest"), items(state.get("tags"))
         if not state.get("push") or not digest:
             return Found(resource_id, state)
-        registry = Registry(_logins(state), self._transport)
-        held = {tag: registry.has(tag, digest) for tag in tags}
+        registry = self._registry(state)
+        held = {tag: registry.has(name, digest) if (name := _hosted(tag)) else None for tag in tags}
         if any(there is None for there in held.values()):
             call.log("warning", "unable to verify image tags, leaving state unchanged")
             return Found(resource_id, state)
@@ -142,14 +143,23 @@ class Image(Resource[None]):
         """Delete the manifest in each registry, and the local copies."""
         tags = items(olds.get("tags"))
         if olds.get("digest"):
-            registry = Registry(_logins(olds), self._transport)
-            for tag in tags:
-                registry.delete(tag, olds["digest"])
+            registry = self._registry(olds)
+            for name in filter(None, map(_hosted, tags)):
+                registry.delete(name, olds["digest"])
         images = LocalImages()
         try:
             images.forget(_names(tags))
         finally:
             images.close()
+
+    def _registry(self, properties: Properties) -> Registry:
+        logins = _logins(properties)
+
+        def login(host: str) -> tuple[str, str] | None:
+            found = login_for(logins, host)
+            return (found.username, found.password) if found else None
+
+        return Registry(login, self._transport)
 
     def inputs(self, old_inputs: Properties, state: Properties) -> Properties:
         """The program's inputs; a registry cannot tell anything about them but the tags that are gone."""
@@ -239,6 +249,12 @@ def _logins(properties: Properties) -> list[Login]:
         Login(str(one["address"]), str(one.get("username") or ""), str(one.get("password") or ""))
         for one in items(properties.get("registries"))
     ]
+
+
+def _hosted(tag: Any) -> str | None:
+    """The name of an image that says its registry; none of another, which no registry can be asked for."""
+    reference = parse(tag) if isinstance(tag, str) else None
+    return reference.name if reference and reference.host else None
 
 
 def _names(tags: Sequence[Any]) -> list[str]:

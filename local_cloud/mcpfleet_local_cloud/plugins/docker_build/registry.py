@@ -1,11 +1,9 @@
-"""Images in Docker's local store and in registries: push, look up, remove."""
+"""Images in Docker's local store, and who pushes them to which registry."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
-
-import httpx2
 
 from mcpfleet_local_cloud.plugins.call import Call
 from mcpfleet_local_cloud.plugins.failures import ProviderError
@@ -16,15 +14,6 @@ _REFERENCE: Final = re.compile(
     r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
     r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-_MANIFESTS: Final = ", ".join(
-    (
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    )
-)
-_NOT_FOUND: Final = 404
 
 
 @dataclass(frozen=True)
@@ -35,11 +24,6 @@ class Reference:
     host: str
     tag: str
     digest: str = ""
-
-    @property
-    def path(self) -> str:
-        """The repository within its registry."""
-        return self.name.removeprefix(f"{self.host}/")
 
 
 def parse(text: str) -> Reference | None:
@@ -170,47 +154,3 @@ def _where() -> dict[str, Any]:
     from docker.utils import kwargs_from_env
 
     return cast("dict[str, Any]", kwargs_from_env())
-
-
-class Registry:
-    """A registry's HTTP API, for looking up and deleting manifests."""
-
-    def __init__(self, logins: Sequence[Login], transport: httpx2.BaseTransport | None = None) -> None:
-        self._logins = logins
-        self._client = httpx2.Client(transport=transport, timeout=30, trust_env=False)
-
-    def _request(self, method: str, tag: str, digest: str) -> httpx2.Response | None:
-        reference = parse(tag)
-        if reference is None or not reference.host:
-            return None
-        login = login_for(self._logins, reference.host)
-        url = f"{_scheme(reference.host)}://{reference.host}/v2/{reference.path}/manifests/{digest}"
-        return self._client.request(
-            method,
-            url,
-            headers={"Accept": _MANIFESTS},
-            auth=(login.username, login.password) if login else None,
-        )
-
-    def has(self, tag: str, digest: str) -> bool | None:
-        """Whether the repository of *tag* still holds *digest*; None when it does not tell."""
-        try:
-            answer = self._request("HEAD", tag, digest)
-        except httpx2.TransportError:
-            return None
-        if answer is None or (answer.is_error and answer.status_code != _NOT_FOUND):
-            return None
-        return answer.status_code != _NOT_FOUND
-
-    def delete(self, tag: str, digest: str) -> None:
-        """Delete a manifest; like the real provider, without complaint when the registry will not."""
-        try:
-            self._request("DELETE", tag, digest)
-        except httpx2.TransportError:
-            return
-
-
-def _scheme(host: str) -> str:
-    """Docker takes loopback registries for insecure ones."""
-    name = host.rpartition(":")[0] if ":" in host else host
-    return "http" if name == "localhost" or name.startswith("127.") or name == "[::1]" else "https"

@@ -211,17 +211,17 @@ ERROR: failed to solve: exit code: 1"""
 
 
 @pytest.mark.parametrize(
-    ("text", "host", "path", "tag"),
+    ("text", "host", "name", "tag"),
     [
-        ("127.0.0.1:8470/r/p/fleet/app:1", "127.0.0.1:8470", "r/p/fleet/app", "1"),
-        ("europe-docker.pkg.dev/p/r/app", "europe-docker.pkg.dev", "p/r/app", "latest"),
-        ("localhost/app", "localhost", "app", "latest"),
+        ("127.0.0.1:8470/r/p/fleet/app:1", "127.0.0.1:8470", "127.0.0.1:8470/r/p/fleet/app", "1"),
+        ("europe-docker.pkg.dev/p/r/app", "europe-docker.pkg.dev", "europe-docker.pkg.dev/p/r/app", "latest"),
+        ("localhost/app", "localhost", "localhost/app", "latest"),
         ("library/app:2", "", "library/app", "2"),
     ],
 )
-def test_a_reference_is_taken_apart(text, host, path, tag):
+def test_a_reference_is_taken_apart(text, host, name, tag):
     reference = parse(text)
-    assert (reference.host, reference.path, reference.tag) == (host, path, tag)
+    assert (reference.host, reference.name, reference.tag) == (host, name, tag)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8470", "http://127.0.0.1:8470", "http://127.0.0.1:8470/v2/"])
