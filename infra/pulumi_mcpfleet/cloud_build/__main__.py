@@ -2,21 +2,13 @@
 
 import argparse
 import os
-import signal
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from pulumi.runtime.proto.provider_pb2_grpc import add_ResourceProviderServicer_to_server
-
-from pulumi_mcpfleet.cloud_build import peers
+from pulumi_mcpfleet.cloud_build.plugin import GLANCE, serve, stopped_by_signal
 from pulumi_mcpfleet.cloud_build.servicer import Provider
 
 _WORKERS: Final = 32  # a build blocks its thread
-_MESSAGE_BYTES: Final = 400 * 1024 * 1024  # as the engine's own limit
-_GLANCE: Final = 0.5
-"""Seconds between two looks at whether the engine lives: what it started here acts by the deployer's credentials."""
 
 
 def main() -> None:
@@ -26,18 +18,13 @@ def main() -> None:
     parser.add_argument("engine", nargs="?", default="", help="where the engine takes messages")
     engine = parser.parse_known_args()[0].engine
     provider = Provider(engine)
-    limits = [("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.max_send_message_length", _MESSAGE_BYTES)]
-    server = peers.server(ThreadPoolExecutor(_WORKERS), limits)
-    port = server.add_insecure_port(f"{peers.HOST}:0")
-    add_ResourceProviderServicer_to_server(provider, server)
-    server.start()
+    server, port = serve(provider, _WORKERS)
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: ended.set())
-    while os.getppid() == engine_process and not ended.wait(_GLANCE):
-        pass  # an engine that was killed sends no signal
+    ended = stopped_by_signal()
+    # An engine that was killed sends no signal, and what it started here acts by the deployer's credentials.
+    while os.getppid() == engine_process and not ended.wait(GLANCE):
+        pass
     # A build that is under way is cancelled; the engine gives five seconds for that.
     provider.stop()
     server.stop(grace=4).wait()

@@ -1,28 +1,23 @@
 # ruff: noqa: D102, N802 - the methods are named by the protocol, and documented there (pulumi/proto/provider.proto)
-"""The engine's gRPC protocol for the one resource of this provider.
+"""The engine's gRPC protocol for the one resource of this provider."""
 
-The SDK's own server for providers in Python (`pulumi.provider.experimental`) answers a mistake with a traceback, which
-no user should see; so this is one of its own, of the same messages.
-"""
-
-import json
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import grpc
 import httpx2
 from google.protobuf import empty_pb2, json_format, struct_pb2
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2
+from pulumi.runtime.proto import engine_pb2
 from pulumi.runtime.proto import provider_pb2 as pb
-from pulumi.runtime.proto.provider_pb2_grpc import ResourceProviderServicer
 
 from pulumi_mcpfleet.cloud_build import credentials, image
 from pulumi_mcpfleet.cloud_build.builds import Builds
 from pulumi_mcpfleet.cloud_build.errors import BuildError, CancelledError, inert
 from pulumi_mcpfleet.cloud_build.google import Google
 from pulumi_mcpfleet.cloud_build.image import Image, Properties
+from pulumi_mcpfleet.cloud_build.plugin import Engine, Plugin
 from pulumi_mcpfleet.cloud_build.registry import Registry
 
 PACKAGE: Final = "mcpfleet-build"
@@ -33,7 +28,7 @@ _USER: Final = "oauth2accesstoken"
 Answer = TypeVar("Answer")
 
 
-class Provider(ResourceProviderServicer):
+class Provider(Plugin):
     """The provider, attached to one engine.
 
     Args:
@@ -43,6 +38,9 @@ class Provider(ResourceProviderServicer):
         pause: Waits for so many seconds, or until an event is set; `threading.Event.wait` where it is not given.
     """
 
+    package = PACKAGE
+    version = VERSION
+
     def __init__(
         self,
         engine: str,
@@ -50,11 +48,12 @@ class Provider(ResourceProviderServicer):
         transport: httpx2.BaseTransport | None = None,
         pause: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
+        super().__init__((image.TYPE,))
         self._environ = dict(os.environ) if environ is None else environ
         self._transport = transport
         self._pause = pause
         self._stopped = threading.Event()
-        self._engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(engine)) if engine else None
+        self._engine = Engine(engine) if engine else None
 
     def stop(self) -> None:
         """Cancel whatever is under way."""
@@ -66,19 +65,6 @@ class Provider(ResourceProviderServicer):
         self, request: pb.ProviderHandshakeRequest, context: grpc.ServicerContext
     ) -> pb.ProviderHandshakeResponse:
         return pb.ProviderHandshakeResponse()
-
-    def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
-        return plugin_pb2.PluginInfo(version=VERSION)
-
-    def GetSchema(self, request: pb.GetSchemaRequest, context: grpc.ServicerContext) -> pb.GetSchemaResponse:
-        schema: dict[str, Any] = {"name": PACKAGE, "version": VERSION, "resources": {image.TYPE: {}}}
-        return pb.GetSchemaResponse(schema=json.dumps(schema))
-
-    def GetMapping(self, request: pb.GetMappingRequest, context: grpc.ServicerContext) -> pb.GetMappingResponse:
-        return pb.GetMappingResponse()
-
-    def GetMappings(self, request: pb.GetMappingsRequest, context: grpc.ServicerContext) -> pb.GetMappingsResponse:
-        return pb.GetMappingsResponse()
 
     def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
         self.stop()
@@ -172,13 +158,8 @@ class Provider(ResourceProviderServicer):
             raise CancelledError("the update was stopped")
 
     def _say(self, urn: str, message: str) -> None:
-        if self._engine is None:
-            return
-        said = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=inert(message), urn=urn)
-        try:
-            self._engine.Log(said, timeout=5)  # pyright: ignore[reportUnknownMemberType]  generic in the stubs
-        except grpc.RpcError:
-            return  # the engine is ending; nobody reads any more
+        if self._engine is not None:
+            self._engine.show(inert(message), urn, engine_pb2.INFO)
 
 
 def _read(struct: struct_pb2.Struct) -> Properties:

@@ -4,46 +4,16 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-import grpc
-from pulumi.runtime.proto.provider_pb2_grpc import add_ResourceProviderServicer_to_server
-
 from mcpfleet_local_cloud.plugins.docker_build.provider import DockerBuildProvider
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
-from mcpfleet_local_cloud.plugins.servicer import Provider
-from pulumi_mcpfleet.cloud_build import peers
+from pulumi_mcpfleet.cloud_build.plugin import GLANCE, serve, stopped_by_signal
 
-_MESSAGE_BYTES: Final = 400 * 1024 * 1024  # as the engine's own limit
 _WORKERS: Final = 64  # an operation blocks its thread; the engine starts as many as the machine has CPUs, times 4
-_GLANCE: Final = 0.5
-"""Seconds between two looks at whether the process that needs the providers lives."""
-
-
-def serve(provider: Provider, port: int) -> tuple[grpc.Server, int]:
-    """Start *provider* on loopback; port 0 means any free one.
-
-    Returns:
-        The running server and its port.
-
-    Raises:
-        OSError: the port is taken.
-    """
-    limits = [("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.max_send_message_length", _MESSAGE_BYTES)]
-    server = peers.server(ThreadPoolExecutor(_WORKERS, provider.package), [*limits, ("grpc.so_reuseport", 0)])
-    try:
-        bound = server.add_insecure_port(f"{peers.HOST}:{port}")
-    except RuntimeError as error:
-        raise OSError(f"port {port} on {peers.HOST} is taken; choose another or leave the option out") from error
-    add_ResourceProviderServicer_to_server(provider, server)
-    server.start()
-    return server, bound
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,16 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.directory:
         os.chdir(options.directory)
     try:
-        gcp, gcp_port = serve(GcpProvider(), options.gcp_port)
-        docker_build, docker_build_port = serve(DockerBuildProvider(), options.docker_build_port)
+        gcp, gcp_port = serve(GcpProvider(), _WORKERS, options.gcp_port)
+        docker_build, docker_build_port = serve(DockerBuildProvider(), _WORKERS, options.docker_build_port)
     except OSError as error:
         sys.exit(f"the stand-in providers could not start: {error}")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
+    stop = stopped_by_signal()
     attach = f"gcp:{gcp_port},docker-build:{docker_build_port}"
     _announce(options.ready_file, {"pid": os.getpid(), "PULUMI_DEBUG_PROVIDERS": attach})
-    while not stop.wait(_GLANCE) and _needed(options.until, parent):
+    while not stop.wait(GLANCE) and _needed(options.until, parent):
         pass
     for ended in [server.stop(grace=2) for server in (gcp, docker_build)]:
         ended.wait()

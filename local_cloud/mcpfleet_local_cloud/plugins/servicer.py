@@ -5,11 +5,10 @@
 `PartialFailureError`s into answers. It keeps no state but the sessions.
 """
 
-import json
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf import empty_pb2
@@ -17,7 +16,6 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import status_pb2
 from pulumi.runtime.proto import plugin_pb2
 from pulumi.runtime.proto import provider_pb2 as pb
-from pulumi.runtime.proto.provider_pb2_grpc import ResourceProviderServicer
 
 from mcpfleet_local_cloud.plugins.call import Call
 from mcpfleet_local_cloud.plugins.diffing import Change
@@ -25,6 +23,7 @@ from mcpfleet_local_cloud.plugins.failures import CheckFailure, PartialFailureEr
 from mcpfleet_local_cloud.plugins.resources import CheckInput, Resource
 from mcpfleet_local_cloud.plugins.sessions import Session, Sessions
 from mcpfleet_local_cloud.plugins.values import Properties, from_struct, to_struct
+from pulumi_mcpfleet.cloud_build.plugin import Plugin
 
 Invoke = Callable[[Any, Call, Properties], Properties]
 Response = TypeVar("Response")
@@ -40,15 +39,13 @@ _KINDS: Final = {
 }
 
 
-class Provider(ResourceProviderServicer):
+class Provider(Plugin):
     """A provider plugin; each subclass names its types and reads its configuration."""
-
-    package: ClassVar[str]
-    version: ClassVar[str]
 
     def __init__(self, resources: Sequence[Resource[Any]], invokes: Mapping[str, Invoke] | None = None) -> None:
         self._resources = {resource.type_name: resource for resource in resources}
         self._invokes = dict(invokes or {})
+        super().__init__(self._resources, self._invokes)
         self._sessions = Sessions()
 
     @abstractmethod
@@ -76,24 +73,6 @@ class Provider(ResourceProviderServicer):
     def Attach(self, request: plugin_pb2.PluginAttach, context: grpc.ServicerContext) -> empty_pb2.Empty:
         self._sessions.of(context.peer()).connect(request.address)
         return empty_pb2.Empty()
-
-    def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
-        return plugin_pb2.PluginInfo(version=self.version)
-
-    def GetSchema(self, request: pb.GetSchemaRequest, context: grpc.ServicerContext) -> pb.GetSchemaResponse:
-        schema: dict[str, Any] = {
-            "name": self.package,
-            "version": self.version,
-            "resources": {token: {} for token in self._resources},
-            "functions": {token: {} for token in self._invokes},
-        }
-        return pb.GetSchemaResponse(schema=json.dumps(schema))
-
-    def GetMapping(self, request: pb.GetMappingRequest, context: grpc.ServicerContext) -> pb.GetMappingResponse:
-        return pb.GetMappingResponse()
-
-    def GetMappings(self, request: pb.GetMappingsRequest, context: grpc.ServicerContext) -> pb.GetMappingsResponse:
-        return pb.GetMappingsResponse()
 
     def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
         self._sessions.of(context.peer()).cancelled.set()

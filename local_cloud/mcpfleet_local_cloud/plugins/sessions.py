@@ -4,15 +4,14 @@ The real engine starts a plugin process per provider; one stand-in process serve
 engine attaches opens its own connection, so the connection tells them apart.
 """
 
-import logging
 import threading
 from collections import OrderedDict
 from typing import Any, Final
 
-import grpc
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
+from pulumi.runtime.proto import engine_pb2
 
 from mcpfleet_local_cloud.plugins.call import Call
+from pulumi_mcpfleet.cloud_build.plugin import Engine
 
 _KEPT: Final = 256  # connections remembered; an engine opens one per provider
 _SEVERITIES: Final = {
@@ -21,7 +20,6 @@ _SEVERITIES: Final = {
     "warning": engine_pb2.WARNING,
     "error": engine_pb2.ERROR,
 }
-_log = logging.getLogger(__name__)
 
 
 class Session:
@@ -30,31 +28,20 @@ class Session:
     def __init__(self) -> None:
         self.cancelled = threading.Event()
         self.config: Any = None
-        self._engine: engine_pb2_grpc.EngineStub | None = None
+        self._engine: Engine | None = None
 
     def connect(self, engine_address: str) -> None:
         """Remember where the engine's log is."""
-        channel = grpc.insecure_channel(engine_address)
-        self._engine = engine_pb2_grpc.EngineStub(channel)
+        self._engine = Engine(engine_address)
 
     def call(self, urn: str, timeout: float) -> Call:
         """The surroundings of one operation on the resource *urn*; *timeout* 0 means the usual 20 minutes."""
 
         def log(severity: str, message: str) -> None:
-            self._send(severity, message, urn)
+            if self._engine is not None:
+                self._engine.show(message, urn, _SEVERITIES[severity], passing=severity == "status")
 
         return Call(cancelled=self.cancelled, timeout=timeout or 1200, log=log)
-
-    def _send(self, severity: str, message: str, urn: str) -> None:
-        if self._engine is None:
-            return
-        request = engine_pb2.LogRequest(
-            severity=_SEVERITIES[severity], message=message, urn=urn, ephemeral=severity == "status"
-        )
-        try:
-            self._engine.Log(request, timeout=5)  # pyright: ignore[reportUnknownMemberType]  generic in the stubs
-        except grpc.RpcError as error:
-            _log.debug("the engine does not take log messages: %s", error)
 
 
 class Sessions:
