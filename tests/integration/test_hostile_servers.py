@@ -95,6 +95,18 @@ def test_the_proxy_carries_on_stays_small_and_lets_go_when_its_caller_does(hosti
     assert max(map(len, proxy.text.splitlines())) < LINE
 
 
+@pytest.mark.parametrize("attack", ["headers that drip", "interim answers without end"])
+def test_the_proxy_gives_up_an_answer_that_does_not_begin_in_time(tmp_path, attack):
+    server = Hostile(ATTACKS[attack])
+    command = [MCPFLEET, "proxy", f"--url={server.url}", "--port=0", credentials(tmp_path)]
+    with running(tmp_path / "log", *command, MCPFLEET_ANSWER_SECONDS=str(SECONDS)) as proxy:
+        port = int(proxy.said(r"http://127\.0\.0\.1:(\d+)/mcp")[1])
+        answer = httpx2.post(f"http://127.0.0.1:{port}/mcp", json={}, timeout=BOUND, trust_env=False)
+        assert (answer.status_code, "MCPFLEET_ANSWER_SECONDS" in answer.text) == (504, True)
+        assert server.is_left()
+    server.close()
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as one:
         return one.getsockname()[1]

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
 from typing import Final
 
@@ -270,18 +270,18 @@ class IdTokenAuth(httpx2.Auth):
         """What is to be sent once more, with a token; and whether a refused token has been replaced by then."""
         last = response.request
         if isinstance(last.headers, _OnlyHere):
-            outdated = not renewed and self.is_outdated(response.status_code, response.headers, token)
+            outdated = not renewed and self._is_outdated(response, token)
             return (last if outdated else None), renewed or outdated
         # A redirect led here without a token: the front end refused, so the service has not seen the request.
         refused = response.status_code in (401, 403) and not is_the_servers(response.headers)
         return (last if refused and last.url.origin == request.url.origin else None), renewed
 
-    def is_outdated(self, status: int, headers: Mapping[str, str], token: IdToken) -> bool:
+    def _is_outdated(self, response: httpx2.Response, token: IdToken) -> bool:
         """Whether the service refused a token that can be replaced.
 
         Cloud Run's front end refuses before the service has seen the request, so nothing is done twice.
         """
         # The front end says this of an expired or mis-audienced token; an application's own 401 may
         # say it too, and then a fetch a minute is all it costs.
-        challenge = headers.get("www-authenticate", "")
-        return status == 401 and "invalid_token" in challenge and self.tokens.refused(token)
+        challenge = response.headers.get("www-authenticate", "")
+        return response.status_code == 401 and "invalid_token" in challenge and self.tokens.refused(token)

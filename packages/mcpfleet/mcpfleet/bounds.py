@@ -3,7 +3,8 @@
 `MCPFLEET_MAX_ANSWER` says how many bytes one message of a server may have, by default what the fleet's own bridge lets
 through. What JSON takes when it is read depends on its objects and lists, some 500 bytes each by the models of the SDK:
 so these are bounded, too, by a count of their brackets, those in texts included.
-`MCPFLEET_CHECK_SECONDS` says how long one check of `verify` or `doctor` may take in all, however an answer drips.
+`MCPFLEET_CHECK_SECONDS` says how long one check of `verify` or `doctor` may take in all, however an answer drips,
+`MCPFLEET_ANSWER_SECONDS` how long it may take until an answer to `connect` or `proxy` begins, however its headers drip.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ from mcpfleet.errors import UsageError
 
 MAX_ANSWER: Final = "MCPFLEET_MAX_ANSWER"
 CHECK_SECONDS: Final = "MCPFLEET_CHECK_SECONDS"
-HEAD_BYTES: Final = 256 * 1024
-"""Of an answer's headers; Google's front ends and common servers stop at less."""
-
+ANSWER_SECONDS: Final = "MCPFLEET_ANSWER_SECONDS"
 IN_ALL: Final = 4
 """So many times the bound of one answer is what all answers of a check may have together."""
 AS_IT_IS: Final = {"accept-encoding": "identity"}
@@ -32,6 +31,8 @@ FEW_BRACKETS: Final = 100_000
 
 _ANSWER: Final = 16 * 2**20
 _SECONDS: Final = 60.0
+_LONGEST: Final = 3660.0
+"""Cloud Run itself answers 504 after 3600 seconds at most (its services' request timeout)."""
 _STREAM: Final = "text/event-stream"
 _ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
 
@@ -56,6 +57,15 @@ def check_seconds() -> float:
         UsageError: The variable holds something else.
     """
     return _number(CHECK_SECONDS, _SECONDS, 0.1)
+
+
+def answer_seconds() -> float:
+    """Seconds until an answer has to begin.
+
+    Raises:
+        UsageError: The variable holds something else.
+    """
+    return _number(ANSWER_SECONDS, _LONGEST, 0.1)
 
 
 def _number(name: str, otherwise: float, least: float) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import anyio
 import httpx2
@@ -22,11 +21,9 @@ from mcpfleet.diagnosis import diagnose, is_front_ends
 from mcpfleet.errors import AuthError
 from mcpfleet.guard import Refusal, refuse
 from mcpfleet.headers import request_headers, response_headers
-from mcpfleet.net import connection_reason
+from mcpfleet.net import CONNECT_SECONDS, client_for, connection_reason
 from mcpfleet.shown import inert
 from mcpfleet.target import Target
-
-CONNECT_SECONDS = 30.0
 
 _log = logging.getLogger("mcpfleet.proxy")
 
@@ -43,7 +40,7 @@ class Proxy(Starlette):
     def __init__(
         self, target: Target, auth: IdTokenAuth, *, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
-        client = _client_for(target, auth, transport)
+        client = client_for(auth, target.on_this_machine, transport)
         self._relay = _Relay(target, auth, client)
 
         @contextlib.asynccontextmanager
@@ -57,21 +54,6 @@ class Proxy(Starlette):
     def hang_up(self) -> None:
         """End every request under way, event streams too; for a server that wants to stop."""
         self._relay.hang_up()
-
-
-def _client_for(target: Target, auth: IdTokenAuth, transport: httpx2.AsyncBaseTransport | None) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(
-        transport=transport,
-        auth=auth,
-        # Streams may be silent for as long as the service lets them; how long is the service's to say.
-        timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
-        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
-        # Cookies are between the caller and the service. The relay sends none of its own; a jar that takes
-        # none does not grow either.
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        # A company's HTTP proxy cannot reach this machine's own addresses.
-        trust_env=not target.on_this_machine,
-    )
 
 
 def _path_of(scope: Scope) -> bytes:
@@ -173,8 +155,10 @@ class _Relay:
         except AuthError as error:
             await self._fail(502, str(error))(scope, receive, send)
             return
-        except httpx2.TimeoutException:
+        except httpx2.TimeoutException as error:
             text = f"{self._target.origin} did not answer within {CONNECT_SECONDS:.0f} s. Check the network."
+            if isinstance(error, httpx2.ReadTimeout):
+                text = f"{self._target.origin}: {error}."
             await self._fail(504, text)(scope, receive, send)
             return
         except httpx2.TransportError as error:

@@ -18,12 +18,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
+import httpx2
+
 from mcpfleet import jsonrpc
 from mcpfleet.flight import Flight
 from mcpfleet.jsonrpc import Id, Message, Tools
 from mcpfleet.net import delay
-from mcpfleet.sessions import ACCEPT, Session, SessionLostError, Sessions
-from mcpfleet.upstream import CUT, Answer, FailedError, Upstream, events
+from mcpfleet.sessions import ACCEPT, LEAST_PAUSE_SECONDS, Session, SessionLostError, Sessions
+from mcpfleet.upstream import CUT, FailedError, Upstream, events
 
 PATIENCE_SECONDS: Final = 60.0
 """How long a request that is safe to send again is tried; desktop clients give up at about that time."""
@@ -31,6 +33,9 @@ FIRST_PATIENCE_SECONDS: Final = 20.0
 """The same while nothing has ever answered: more likely a mistake in the URL than an outage."""
 DRAIN_SECONDS: Final = 1.0
 RESUMES: Final = 5
+"""So many times the rest of a stream is asked for without a word of it."""
+RESUMES_IN_ALL: Final = 10_000
+"""A server may end its streams on purpose, to be polled: once a second would be 3600 times in a call's longest hour."""
 RENEWALS: Final = 3
 
 _log = logging.getLogger("mcpfleet.connect")
@@ -256,7 +261,7 @@ class Relay:
 
     # --- the server's messages ------------------------------------------------------------------------
 
-    async def _initialized(self, flight: Flight, response: Answer) -> bool:
+    async def _initialized(self, flight: Flight, response: httpx2.Response) -> bool:
         """Keep what a handshake says of the session, and pass it on."""
         stream = response.headers.get("content-type", "").startswith("text/event-stream")
         if not stream:
@@ -285,7 +290,7 @@ class Relay:
         self._pass_on(body, flight, found)
         return True
 
-    async def _stream(self, flight: Flight, response: Answer, session: Session | None) -> bool:
+    async def _stream(self, flight: Flight, response: httpx2.Response, session: Session | None) -> bool:
         """Pass on an answer that comes as a stream; one that breaks off is resumed where the server can."""
         try:
             if await self._events(flight, response):
@@ -299,7 +304,7 @@ class Relay:
             return False
         raise FailedError("The server ended the stream of the answer before the answer.", done=True)
 
-    async def _events(self, flight: Flight, response: Answer) -> bool:
+    async def _events(self, flight: Flight, response: httpx2.Response) -> bool:
         """Pass on a stream's messages; whether the answer was among them."""
         stream = events(response)
         async for event in stream:
@@ -312,16 +317,17 @@ class Relay:
                     async with asyncio.timeout(DRAIN_SECONDS):
                         async for _ in stream:
                             pass
-                except (*CUT, TimeoutError):
+                except (CUT, TimeoutError):
                     pass
                 return not self._goes_on(flight)
         return False
 
     async def _resume(self, flight: Flight, session: Session) -> bool:
         """Fetch the rest of a stream that broke off (revisions 2025-03-26 to 2025-11-25)."""
-        for attempt in range(RESUMES):
-            await self._sleep(delay(attempt) if flight.wait is None else flight.wait)
-            event = flight.event
+        attempt = 0
+        for _ in range(RESUMES_IN_ALL):
+            await self._sleep(max(LEAST_PAUSE_SECONDS, delay(attempt) if flight.wait is None else flight.wait))
+            event, attempt = flight.event, attempt + 1
             headers = {**session.headers, "accept": "text/event-stream", "last-event-id": event}
             try:
                 async with self._upstream.send("GET", headers) as response:
@@ -332,7 +338,9 @@ class Relay:
             except FailedError as failed:
                 _log.info("the stream is not back yet: %s", failed)
             if flight.event != event:
-                return await self._resume(flight, session)  # it goes on, so it has as many attempts again
+                attempt = 0  # it goes on, so it has as many attempts again
+            elif attempt == RESUMES:
+                break
         raise FailedError("The answer broke off, and the server does not have the rest of it.", done=True)
 
     def _from_server(self, body: bytes) -> None:

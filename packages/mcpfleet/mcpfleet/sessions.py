@@ -14,14 +14,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+import httpx2
+
 from mcpfleet import jsonrpc
 from mcpfleet.jsonrpc import Message
-from mcpfleet.upstream import Answer, FailedError, Upstream, events
+from mcpfleet.upstream import FailedError, Upstream, events
 
 ACCEPT: Final[dict[str, str]] = {
     "accept": "application/json, text/event-stream",
     "content-type": "application/json",
 }
+LEAST_PAUSE_SECONDS: Final = 0.1
+"""A server that says `retry: 0` is not asked without a pause."""
 LONGEST_PAUSE_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 2.0
 
@@ -95,7 +99,7 @@ class Sessions:
         self._set: dict[str, bytes] = {}
         """What the client has set in the session, by what it is about; the last word counts."""
 
-    def open(self, opening: Message, response: Answer, answer: Mapping[str, Any] | None) -> None:
+    def open(self, opening: Message, response: httpx2.Response, answer: Mapping[str, Any] | None) -> None:
         """Keep what the answer to an `initialize` says; an error leaves what was."""
         result = answer.get("result") if answer else None
         if not isinstance(result, dict):
@@ -122,7 +126,7 @@ class Sessions:
             case _:
                 pass
 
-    async def lost(self, response: Answer, session: Session | None) -> SessionLostError | None:
+    async def lost(self, response: httpx2.Response, session: Session | None) -> SessionLostError | None:
         """Whether an answer says that the session is unknown; read where that takes its body."""
         if session is None or not session.id:
             return None
@@ -207,7 +211,7 @@ class Sessions:
                 return
             except FailedError as failed:
                 _log.info("the server's stream is not back yet: %s", failed)
-            await self._sleep(pause)
+            await self._sleep(max(LEAST_PAUSE_SECONDS, pause))
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     async def aclose(self) -> None:
@@ -222,7 +226,7 @@ class Sessions:
             _log.info("the session was not closed: %s", error)
 
 
-async def _answer(response: Answer) -> Mapping[str, Any] | None:
+async def _answer(response: httpx2.Response) -> Mapping[str, Any] | None:
     """The answer in a handshake's response, in either form."""
     if response.headers.get("content-type", "").startswith("text/event-stream"):
         async for event in events(response):

@@ -1,4 +1,7 @@
-"""Server-sent events, read as they arrive: the standard's grammar, over bytes, with a limit on an event's size."""
+"""Server-sent events, read as they arrive: the standard's grammar, over bytes, with a limit on an event's size.
+
+Not httpx2.EventSource: that knows no limit, and gives an event that the stream's end cut off for a whole one.
+"""
 
 from __future__ import annotations
 

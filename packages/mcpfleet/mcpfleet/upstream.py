@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Protocol
-from urllib.request import getproxies
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Final
 
 import httpx2
 
-from mcpfleet import sse, wire
+from mcpfleet import sse
 from mcpfleet.auth import IdTokenAuth
-from mcpfleet.bounds import AS_IT_IS, Bound, TooLargeError
+from mcpfleet.bounds import Bound, TooLargeError
 from mcpfleet.diagnosis import Finding, diagnose, is_front_ends
 from mcpfleet.errors import AuthError, TokenEndpointUnavailableError
-from mcpfleet.net import connection_reason
+from mcpfleet.net import client_for, connection_reason, is_certificate
+from mcpfleet.shown import inert
 from mcpfleet.target import Target
 
 SLEPT_SECONDS = 5.0
@@ -28,8 +27,10 @@ SLEPT_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 30.0
 """The most that a service's Retry-After is believed."""
 
-CUT = (httpx2.TransportError, wire.BrokenError)
+CUT: Final = httpx2.TransportError
 """How an answer that breaks off is said."""
+_SHOWN: Final = 300
+"""Characters of why: what is no HTTP is quoted."""
 
 
 class FailedError(Exception):
@@ -52,43 +53,7 @@ class FailedError(Exception):
         self.wait = wait
 
 
-class Way(Protocol):
-    """One way to send requests, with the connections that it keeps."""
-
-    def send(
-        self, method: str, headers: Mapping[str, str], content: bytes | None
-    ) -> contextlib.AbstractAsyncContextManager[Answer]:
-        """Send one request and hand out its answer."""
-        ...
-
-    async def aclose(self) -> None:
-        """End the connections that nobody uses, and the others when they are not used any more."""
-        ...
-
-
-class Answer(Protocol):
-    """What a way answers: `httpx2.Response` has more than this."""
-
-    @property
-    def status_code(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """By name in lower case."""
-        ...
-
-    def aiter_bytes(self) -> AsyncIterator[bytes]:
-        """The body's pieces."""
-        ...
-
-    async def aread(self) -> bytes:
-        """The whole body."""
-        ...
-
-
-async def events(answer: Answer) -> AsyncGenerator[sse.Event]:
+async def events(answer: httpx2.Response) -> AsyncGenerator[sse.Event]:
     """The events of an answer that is a stream. Raises one of `CUT` where it breaks off."""
     parser = sse.Parser()
     async for chunk in answer.aiter_bytes():
@@ -120,6 +85,7 @@ class Upstream:
         self.auth = auth
         self.answered = False
         """Whether anything has ever answered there."""
+        self._url = httpx2.URL(target.mcp_url)
         self._transport = transport
         self._drift = lambda: wall() - clock()
         self._asleep_until_now = self._drift()
@@ -127,25 +93,28 @@ class Upstream:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._way.aclose()
+        await self._way.retire()
 
     @contextlib.asynccontextmanager
     async def send(
         self, method: str, headers: Mapping[str, str], content: bytes | None = None
-    ) -> AsyncGenerator[Answer]:
+    ) -> AsyncGenerator[httpx2.Response]:
         """Send one request and hand out its answer, to be read within the block.
 
         Raises:
             FailedError: No answer came, or it broke off while it was read.
         """
+        if not all(value.isascii() and value.isprintable() for value in headers.values()):
+            raise _unsendable()
         drift = self._drift()
         if drift - self._asleep_until_now > SLEPT_SECONDS:  # connections from before are dead without saying so
             old, self._way = self._way, self._new_way()
-            await old.aclose()
+            await old.retire()
         self._asleep_until_now = drift
         began = False
         try:
-            async with self._way.send(method, headers, content) as answer:
+            request = httpx2.Request(method, self._url, headers=headers, content=content)
+            async with self._way.send(request) as answer:
                 began = self.answered = True
                 yield answer
         except CUT as error:
@@ -154,21 +123,18 @@ class Upstream:
             raise FailedError(str(error), done=False) from error
         except AuthError as error:
             raise FailedError(str(error), done=False, final=True) from error
-        except (OSError, TimeoutError) as error:
-            raise self._unreachable(error) from error
 
-    def _broken(self, error: Exception, *, began: bool) -> FailedError:
+    def _broken(self, error: httpx2.TransportError, *, began: bool) -> FailedError:
         origin = self.target.origin
         if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)):
-            return self._unreachable(error)
+            text = f"Cannot reach {origin}: {_words(error)}."
+            return FailedError(text, done=False, final=is_certificate(error))
+        if isinstance(error, httpx2.LocalProtocolError):
+            return _unsendable()
         what = f"The answer of {origin} broke off" if began else f"{origin} broke off without an answer"
         return FailedError(f"{what}: {_words(error)}.", done=True, final=isinstance(error, TooLargeError))
 
-    def _unreachable(self, error: Exception) -> FailedError:
-        text = f"Cannot reach {self.target.origin}: {_words(error)}."
-        return FailedError(text, done=False, final=wire.is_certificate(error))
-
-    def failure(self, response: Answer) -> FailedError | None:
+    def failure(self, response: httpx2.Response) -> FailedError | None:
         """What an answer's status says of the request; None where the answer is the MCP server's to give."""
         status, headers = response.status_code, response.headers
         if status == 429:
@@ -185,83 +151,25 @@ class Upstream:
             str(found), done=done, final=status not in {502, 503}, status=status, wait=_retry_after(headers)
         )
 
-    def _finding(self, response: Answer) -> Finding | None:
+    def _finding(self, response: httpx2.Response) -> Finding | None:
         return diagnose(response.status_code, response.headers, self.target, self.auth.tokens.caller)
 
-    def _new_way(self) -> Way:
-        proxied = not self.target.on_this_machine and bool(getproxies())
-        if self._transport is not None or proxied:
-            return _Httpx(self.target, self.auth, self._transport)
-        return _Wire(self.target, self.auth)
+    def _new_way(self) -> _Way:
+        return _Way(client_for(self.auth, self.target.on_this_machine, self._transport, answers=Bound()))
 
 
-class _Wire:
-    """Straight to the service."""
+class _Way:
+    """Kept connections, which are let go one by one when others have taken their place."""
 
-    def __init__(self, target: Target, auth: IdTokenAuth) -> None:
-        self._wire = wire.Wire(httpx2.URL(target.origin))
-        self._auth = auth
-        self._target = target
-        self._path = httpx2.URL(target.mcp_url).raw_path.decode("ascii")
-
-    @contextlib.asynccontextmanager
-    async def send(self, method: str, headers: Mapping[str, str], content: bytes | None) -> AsyncGenerator[Answer]:
-        """Send, and once more with another token where the first was refused before the service saw the request."""
-        body = content or b""
-        for attempt in range(2):
-            token = await self._auth.tokens.aget()
-            async with self._wire.send(self._head(method, headers, token.value, len(body)), body) as reply:
-                if attempt == 0 and self._auth.is_outdated(reply.status_code, reply.headers, token):
-                    await reply.aread()
-                    continue
-                yield reply
-                return
-
-    def _head(self, method: str, headers: Mapping[str, str], token: str, length: int) -> bytes:
-        lines = [
-            f"{method} {self._path} HTTP/1.1",
-            f"host: {self._target.host}",
-            f"{self._auth.header}: Bearer {token}",
-        ]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        if method == "POST":
-            lines.append(f"content-length: {length}")
-        if any(not line.isprintable() for line in lines):  # a line break would begin a header of somebody else's
-            raise FailedError(
-                "A header of this request cannot be sent: it holds control characters.", done=False, final=True
-            )
-        return "\r\n".join([*lines, "", ""]).encode()
-
-    async def aclose(self) -> None:
-        """End the connections."""
-        self._wire.close()
-
-
-class _Httpx:
-    """Through whatever httpx2 finds on the way: a company's proxy, or what a test gives."""
-
-    def __init__(self, target: Target, auth: IdTokenAuth, transport: httpx2.AsyncBaseTransport | None) -> None:
-        self._url = httpx2.URL(target.mcp_url)
+    def __init__(self, client: httpx2.AsyncClient) -> None:
+        self._client = client
         self._users = 0
         self._retired = False
-        self._client = httpx2.AsyncClient(
-            transport=transport,
-            auth=auth,
-            # A tool may be silent for as long as the service lets it.
-            timeout=httpx2.Timeout(None, connect=wire.CONNECT_SECONDS),
-            limits=httpx2.Limits(max_connections=None, keepalive_expiry=wire.IDLE_SECONDS),
-            trust_env=transport is None,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            headers=AS_IT_IS,
-            event_hooks={"response": [Bound()]},
-        )
 
     @contextlib.asynccontextmanager
-    async def send(self, method: str, headers: Mapping[str, str], content: bytes | None) -> AsyncGenerator[Answer]:
-        """Send."""
+    async def send(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Response]:
         self._users += 1
         try:
-            request = httpx2.Request(method, self._url, headers=headers, content=content)
             response = await self._client.send(request, stream=True)
             try:
                 yield response
@@ -269,13 +177,14 @@ class _Httpx:
                 await response.aclose()
         finally:
             self._users -= 1
-            if self._retired and self._users == 0:
-                await self._client.aclose()
+            await self._close_unused()
 
-    async def aclose(self) -> None:
-        """End the connections; those in use when they are not used any more."""
+    async def retire(self) -> None:
         self._retired = True
-        if self._users == 0:
+        await self._close_unused()
+
+    async def _close_unused(self) -> None:
+        if self._retired and self._users == 0:
             await self._client.aclose()
 
 
@@ -286,4 +195,9 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _words(error: BaseException) -> str:
-    return connection_reason(error).rstrip(".")
+    return inert(connection_reason(error).rstrip("."), _SHOWN)
+
+
+def _unsendable() -> FailedError:
+    text = "A header of this request cannot be sent: it holds control characters, or others that HTTP does not take."
+    return FailedError(text, done=False, final=True)

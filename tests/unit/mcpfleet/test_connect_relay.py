@@ -6,6 +6,7 @@ import json
 import httpx2
 import pytest
 
+from mcpfleet import relay
 from mcpfleet.auth import IdTokenAuth, IdTokens
 from mcpfleet.errors import TokenEndpointUnavailableError
 from mcpfleet.relay import FIRST_PATIENCE_SECONDS, PATIENCE_SECONDS, Relay
@@ -312,6 +313,15 @@ async def test_what_a_server_says_without_being_asked_reaches_the_client(desk, h
     assert await one.hear() == changed
 
 
+async def test_a_server_that_ends_every_stream_of_its_own_at_once_is_not_asked_without_a_pause(desk, handshake):
+    answers, shake = handshake
+    one = desk(*answers("s1"))
+    one.server.listening = [stream(event(None, retry=0), None) for _ in range(5)]
+    await shake(one)
+    await one.server.received(2 + 5)
+    assert min(one.slept) > 0
+
+
 async def test_a_session_that_the_server_forgot_is_made_anew_and_the_call_is_made_once(desk, handshake):
     answers, shake = handshake
     gone = httpx2.Response(404, headers=JSON, json={"jsonrpc": "2.0", "id": None, "error": {"code": -32600}})
@@ -575,6 +585,31 @@ async def test_a_stream_that_cannot_be_resumed_is_an_unknown_outcome(desk, hands
     await shake(one)
     answer = await one.ask(request("tools/call", name="pay"))
     assert answer["error"]["data"]["mcpfleet"]["outcome"] == "unknown"
+
+
+def polled(count):
+    """The streams of a server that ends each of them after a word that says where to go on."""
+    return [stream(event(None, f"e{number}", 0), None) for number in range(count)]
+
+
+async def test_a_stream_that_breaks_off_a_thousand_times_is_resumed_as_often(desk, handshake):
+    answers, shake = handshake
+    last = stream(event({"jsonrpc": "2.0", "id": 1, "result": {"paid": 1}}, "last"), None)
+    one = desk(*answers("s1"), *polled(1500), last)
+    await shake(one)
+    assert (await one.ask(request("tools/call", name="pay")))["result"] == {"paid": 1}
+    assert one.server.methods.count("tools/call") == 1
+
+
+async def test_a_server_that_breaks_off_every_stream_is_not_asked_for_ever(desk, handshake, monkeypatch):
+    monkeypatch.setattr(relay, "RESUMES_IN_ALL", 20)
+    answers, shake = handshake
+    one = desk(*answers("s1"), *polled(30))
+    await shake(one)
+    answer = await one.ask(request("tools/call", name="pay"))
+    assert answer["error"]["data"]["mcpfleet"]["outcome"] == "unknown"
+    assert len(one.server.answers) == 30 - 1 - 20
+    assert min(one.slept) > 0, "nor without a pause"
 
 
 def listening():

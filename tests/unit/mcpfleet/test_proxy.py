@@ -348,6 +348,13 @@ async def test_a_service_that_does_not_answer_is_a_504(proxy):
     assert (status, b"did not answer within 30 s" in body) == (504, True)
 
 
+async def test_an_answer_that_does_not_begin_in_time_is_a_504_that_names_the_bound(proxy, monkeypatch):
+    monkeypatch.setenv("MCPFLEET_ANSWER_SECONDS", "0.1")
+    app = await proxy(lambda _request: asyncio.Event().wait())
+    status, _, body, _ = await Call(app).answer()
+    assert (status, b"no answer began within 0.1 s (MCPFLEET_ANSWER_SECONDS)" in body) == (504, True)
+
+
 async def test_without_a_token_the_client_reads_what_to_do(proxy, source):
     source.error = NoCredentialsError("No Google credentials. Run `gcloud auth application-default login`.")
     asked = []
