@@ -79,8 +79,8 @@ def connect(
     finds, unless an option names another.
     """
     from mcpfleet.auth import IdTokenAuth
-    from mcpfleet.desk import run_connect
     from mcpfleet.sources import Unusable
+    from mcpfleet.stdio import run_connect
 
     _log_to_stderr(logging.INFO if verbose else logging.WARNING)
     found = options.find_stack(url, audience, stack, outputs, cwd)

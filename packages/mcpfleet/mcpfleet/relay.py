@@ -16,12 +16,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import httpx2
 
 from mcpfleet import jsonrpc
-from mcpfleet.flight import Flight
 from mcpfleet.jsonrpc import Id, Message, Tools
 from mcpfleet.net import delay
 from mcpfleet.sessions import ACCEPT, LEAST_PAUSE_SECONDS, Session, SessionLostError, Sessions
@@ -42,6 +42,40 @@ _log = logging.getLogger("mcpfleet.connect")
 
 Emit = Callable[[bytes], None]
 Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass
+class Flight:
+    """One request of a client that is under way, and what its client is told if it ends without an answer.
+
+    Attributes:
+        asked: The server asked the client something meanwhile; sent again, it would ask again.
+        acknowledged: A subscription whose client knows that it stands.
+        event: The last event id, from which a broken stream can be resumed (until 2025-11-25).
+        wait: Seconds that the server wants a client to wait before it resumes.
+    """
+
+    message: Message
+    asked: bool = False
+    acknowledged: bool = False
+    event: str = ""
+    wait: float | None = None
+    attempts: int = 0
+
+    def refusal(self, failed: FailedError) -> bytes:
+        """The answer to a request that has none: why, and whether it may have been carried out."""
+        if not failed.done:
+            outcome, more = "not_done", "It was not carried out."
+        else:
+            name = self.message.params.get("name") if self.message.method == jsonrpc.CALL else self.message.method
+            outcome = "unknown"
+            more = f"Whether {name} was carried out is not known."
+            if self.message.method == jsonrpc.CALL:
+                more += " It was not called again: the tool does not say that it only reads, or is idempotent."
+        data: dict[str, Any] = {"outcome": outcome, "attempts": self.attempts}
+        if failed.status is not None:
+            data["status"] = failed.status
+        return jsonrpc.error_reply(self.message.id, f"{failed} {more}", **data)
 
 
 class Relay:

@@ -204,7 +204,7 @@ def test_the_command_reads_the_entry_that_it_wrote(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     started = []
-    monkeypatch.setattr("mcpfleet.desk.run_connect", lambda target, auth, *_: started.append((target, auth)))
+    monkeypatch.setattr("mcpfleet.stdio.run_connect", lambda target, auth, *_: started.append((target, auth)))
     monkeypatch.setattr("sys.argv", ["mcpfleet", *Launch("x").arguments(read()["echo"])])
     with pytest.raises(SystemExit):
         cli.main()

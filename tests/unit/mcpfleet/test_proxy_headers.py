@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpfleet.headers import request_headers, response_headers
+from mcpfleet.proxy import request_headers, response_headers
 
 TOKEN_HEADER = b"X-Serverless-Authorization"
 HOP_BY_HOP = [  # RFC 9110 section 7.6.1, and Proxy-Connection, which old clients send
