@@ -1,4 +1,4 @@
-"""MCP's messages as a relay needs them: what a line is, which HTTP headers it wants, whether it may be sent twice.
+"""MCP's messages as a relay needs them: what a line is, and what it says.
 
 Nothing here is validated against the protocol's schema: what the two sides say to each other is their matter.
 """
@@ -32,34 +32,7 @@ CONNECTION_CLOSED: Final = -32000
 VERSION_META: Final = "io.modelcontextprotocol/protocolVersion"
 SUBSCRIPTION_META: Final = "io.modelcontextprotocol/subscriptionId"
 
-# The field that the header Mcp-Name repeats (revision 2026-07-28, transports, "Standard headers").
-_NAMED: Final = {CALL: "name", "prompts/get": "name", "resources/read": "uri"}
-
-# Those that ask, or that set what they set again. Any other method is as unsafe as a tool that says nothing.
-_REPEATABLE: Final = frozenset(
-    {
-        INITIALIZE,
-        DISCOVER,
-        LIST,
-        LISTEN,
-        "ping",
-        "completion/complete",
-        "logging/setLevel",
-        "prompts/get",
-        "prompts/list",
-        "resources/list",
-        "resources/read",
-        "resources/subscribe",
-        "resources/templates/list",
-        "resources/unsubscribe",
-        "tasks/cancel",
-        "tasks/get",
-        "tasks/list",
-        "tasks/result",
-    }
-)
 _HEADER_SAFE: Final = re.compile(r"[\x20-\x7e]*")
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BASE64: Final = re.compile(r"=\?base64\?.*\?=")
 
 
@@ -171,84 +144,3 @@ def header_value(text: str) -> str:
     if _HEADER_SAFE.fullmatch(text) and text == text.strip() and not _BASE64.fullmatch(text):
         return text
     return f"=?base64?{base64.b64encode(text.encode('utf-8', 'surrogatepass')).decode('ascii')}?="
-
-
-@dataclass
-class Tools:
-    """What a server says of its tools, kept from the lists that pass by.
-
-    Bounded by the server's own list: a tool that is listed again replaces itself.
-    """
-
-    repeatable: set[str] = field(default_factory=set[str])
-    """Those that only read, or that say that a second call changes nothing more."""
-    params: dict[str, dict[tuple[str, ...], str]] = field(default_factory=dict[str, dict[tuple[str, ...], str]])
-    """For each tool, the arguments that a header repeats (`x-mcp-header`), by the path to them."""
-
-    def learn(self, message: Message, result: object) -> None:
-        """Read the result of a request, if that lists tools; what is not as it should be is passed over."""
-        if message.method != LIST:
-            return
-        listed = cast("dict[str, Any]", result).get("tools") if isinstance(result, dict) else None
-        for one in cast("list[object]", listed) if isinstance(listed, list) else []:
-            tool = cast("dict[str, Any]", one) if isinstance(one, dict) else {}
-            name = tool.get("name")
-            if not isinstance(name, str):
-                continue
-            hints: Any = tool.get("annotations")
-            hints = cast("dict[str, Any]", hints) if isinstance(hints, dict) else {}
-            safe = hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
-            (self.repeatable.add if safe else self.repeatable.discard)(name)
-            if found := _header_params(tool.get("inputSchema")):
-                self.params[name] = found
-            else:
-                self.params.pop(name, None)
-
-    def may_repeat(self, message: Message) -> bool:
-        """Whether a request that may have been carried out can be sent again."""
-        if message.method == CALL:
-            return message.params.get("name") in self.repeatable
-        return message.method in _REPEATABLE
-
-    def headers(self, message: Message) -> dict[str, str]:
-        """The headers that revision 2026-07-28 wants beside a message that names its revision."""
-        headers = {"mcp-protocol-version": message.version, "mcp-method": header_value(message.method)}
-        name = message.params.get(_NAMED.get(message.method, ""))
-        if isinstance(name, str):
-            headers["mcp-name"] = header_value(name)
-            if message.method == CALL and name in self.params:
-                for path, header in self.params[name].items():
-                    text = _scalar(_at(message.params.get("arguments"), path))
-                    if text is not None:
-                        headers[f"mcp-param-{header.lower()}"] = header_value(text)
-        return headers
-
-
-def _header_params(schema: object) -> dict[tuple[str, ...], str]:
-    """The properties, reached through `properties` alone, that carry a usable `x-mcp-header`."""
-    found: dict[tuple[str, ...], str] = {}
-    waiting: list[tuple[tuple[str, ...], object]] = [((), schema)]
-    while waiting:
-        path, node = waiting.pop()
-        if not isinstance(node, dict):
-            continue
-        described = cast("dict[str, Any]", node)
-        header = described.get("x-mcp-header")
-        if path and isinstance(header, str) and _TOKEN.fullmatch(header):
-            found[path] = header
-        inner = described.get("properties")
-        if isinstance(inner, dict):
-            waiting.extend(((*path, name), one) for name, one in cast("dict[str, object]", inner).items())
-    return found
-
-
-def _at(node: object, path: tuple[str, ...]) -> object:
-    for key in path:
-        node = cast("dict[str, object]", node).get(key) if isinstance(node, dict) else None
-    return node
-
-
-def _scalar(value: object) -> str | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, (str, int, float)) else None

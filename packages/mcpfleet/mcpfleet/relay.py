@@ -22,9 +22,10 @@ from typing import Any, Final, cast
 import httpx2
 
 from mcpfleet import jsonrpc
-from mcpfleet.jsonrpc import Id, Message, Tools
+from mcpfleet.jsonrpc import Id, Message
 from mcpfleet.net import delay
 from mcpfleet.sessions import ACCEPT, LEAST_PAUSE_SECONDS, Session, SessionLostError, Sessions
+from mcpfleet.tools import Tools
 from mcpfleet.upstream import CUT, FailedError, Upstream, events
 
 PATIENCE_SECONDS: Final = 60.0

@@ -23,10 +23,10 @@ from mcpfleet.auth import IdTokenAuth
 from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, FEW_BRACKETS, IN_ALL, Bound, check_seconds, max_answer
 from mcpfleet.diagnosis import diagnose
 from mcpfleet.doors import HEADERS, PING, TIMEOUT_SECONDS, Callers, Door
-from mcpfleet.harmless import Json, callable_tool, repeatable
 from mcpfleet.shown import in_a_line
 from mcpfleet.stack import Client as Caller
 from mcpfleet.stack import Server
+from mcpfleet.tools import Json, callable_tool, repeatable
 
 LEGACY: Final = "legacy"
 MODERN: Final = "2026-07-28"

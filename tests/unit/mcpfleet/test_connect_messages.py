@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from mcp.shared.inbound import decode_header_value, encode_header_value, mcp_param_headers, x_mcp_header_map
 
 from mcpfleet import jsonrpc
-from mcpfleet.jsonrpc import NotAMessageError, Tools, header_value, parse
+from mcpfleet.jsonrpc import NotAMessageError, header_value, parse
+from mcpfleet.tools import Tools
 
 MODERN = "2026-07-28"
 json_values = st.recursive(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mcpfleet.harmless import arguments, callable_tool, repeatable
+from mcpfleet.tools import arguments, callable_tool, repeatable
 
 JSON = st.recursive(
     st.none()
