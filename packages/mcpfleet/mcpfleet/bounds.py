@@ -9,9 +9,10 @@ so these are bounded, too, by a count of their brackets, those in texts included
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import httpx2
 
@@ -92,6 +93,21 @@ def brackets_of(text: bytes) -> int:
 def too_many(limit: int) -> TooLargeError:
     """The error of an answer that would take too much memory when it is read."""
     return TooLargeError(f"the answer has more than {limit} objects and lists")
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """Read text of others that should be a JSON object.
+
+    Raises:
+        ValueError: It is none, or is nested more deeply than Python reads; says why.
+    """
+    try:
+        found: object = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is not an object")  # noqa: TRY004 - one error for whatever is no object
+    return cast("dict[str, Any]", found)
 
 
 class Bound:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from mcpfleet.bounds import json_object
 from mcpfleet.errors import UsageError
 from mcpfleet.terminal import marked_up
 
@@ -26,12 +27,9 @@ def arguments_of(text: str | None) -> Mapping[str, Any]:
         UsageError: It is not a JSON object.
     """
     try:
-        found: object = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"--arguments is not JSON: {error}. Give an object such as '{{\"a\": 1}}'.") from None
-    if not isinstance(found, dict):
-        raise UsageError("--arguments is not a JSON object; give one such as '{\"a\": 1}'.")
-    return cast("Mapping[str, Any]", found)
+        return json_object(text or "{}")
+    except ValueError as error:
+        raise UsageError(f"--arguments is not a JSON object: {error}. Give one such as '{{\"a\": 1}}'.") from None
 
 
 def named_call(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from mcpfleet.bounds import json_object
 from mcpfleet.endpoints import GoogleRequest, request_to
 from mcpfleet.errors import (
     AuthError,
@@ -123,7 +124,7 @@ class _OfAccount:
         headers = {"content-type": "application/json"}
         account._source_credentials.before_request(request, "POST", url, headers)
         answer = request(url=url, method="POST", body=json.dumps(self._body).encode(), headers=headers)
-        said: Any = json.loads(answer.data)
+        said = json_object(answer.data)
         if answer.status != 200:
             raise exceptions.RefreshError(said["error"]["message"])
         self.token = said["token"]
@@ -289,9 +290,9 @@ def google_api(environ: Mapping[str, str]) -> Callable[..., tuple[int, Mapping[s
         except Exception as error:  # the token endpoint's answer may be anything
             return 401, {"error": {"message": _first(error)}}
         try:
-            found: object = json.loads(answer.data)
-        except (ValueError, RecursionError):
+            found = json_object(answer.data)
+        except ValueError:
             found = {}
-        return int(answer.status), cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
+        return int(answer.status), found
 
     return ask

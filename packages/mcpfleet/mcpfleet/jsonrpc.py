@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from mcpfleet.bounds import json_object
+
 Id = int | str | float
 
 INITIALIZE: Final = "initialize"
@@ -101,10 +103,9 @@ def parse(line: bytes) -> Message:
 def decode(body: bytes) -> dict[str, Any] | None:
     """A message of a server; None where it is no JSON object."""
     try:
-        found: object = json.loads(body)
-    except (ValueError, RecursionError):
+        return json_object(body)
+    except ValueError:
         return None
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
 def encode(message: Mapping[str, Any]) -> bytes:

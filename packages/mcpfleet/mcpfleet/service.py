@@ -16,10 +16,9 @@ Not here: MCP itself. Any framework that takes an httpx2 client, or a function t
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import httpx2
 import pydantic
@@ -251,11 +250,8 @@ def _request_id(request: httpx2.Request) -> jsonrpc.Id | None:
     """The id of the MCP request that an HTTP request carries, if it carries one."""
     if request.method != "POST" or not isinstance(request.stream, httpx2.ByteStream):
         return None
-    try:
-        message: object = json.loads(request.content)
-    except ValueError:
-        return None
-    found = cast("Mapping[str, Any]", message).get("id") if isinstance(message, dict) else None
+    message = jsonrpc.decode(request.content)
+    found: object = message.get("id") if message else None
     return found if isinstance(found, (str, int, float)) else None
 
 

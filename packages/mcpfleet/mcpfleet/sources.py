@@ -9,14 +9,14 @@ Every `fetch` blocks, and google-auth retries inside it with pauses; call it fro
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
+from mcpfleet.bounds import json_object
 from mcpfleet.errors import (
     AuthError,
     CredentialsFileError,
@@ -263,12 +263,9 @@ def _application_default_file(environ: Mapping[str, str]) -> Path:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        info: object = json.loads(path.read_text(encoding="utf-8"))
+        return json_object(path.read_text(encoding="utf-8"))
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
         raise CredentialsFileError(f"Cannot read {path}: {reason}. Check the path, or run {LOGIN}.") from error
     except ValueError as error:
-        raise CredentialsFileError(f"{path} is not JSON. Give a credentials file, or run {LOGIN}.") from error
-    if not isinstance(info, dict):
-        raise CredentialsFileError(f"{path} is not a credentials file. Give one, or run {LOGIN}.")
-    return cast("Mapping[str, Any]", info)
+        raise CredentialsFileError(f"{path} is not a JSON object. Give a credentials file, or run {LOGIN}.") from error

@@ -6,7 +6,6 @@ from the local cloud of a checkout, whose state lies in it, or from the Pulumi C
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
+from mcpfleet.bounds import json_object
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.grammar import mistakes
 from mcpfleet.shown import inert
@@ -239,9 +239,9 @@ def _read_file(file: Path) -> Mapping[str, Any]:
 
 def _parse(text: str, origin: str) -> Mapping[str, Any]:
     try:
-        found: object = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise McpfleetError(f"{origin} gave no JSON: {inert(str(error))}.") from error
+        found = json_object(text)
+    except ValueError as error:
+        raise McpfleetError(f"{origin} gave no JSON object: {inert(str(error))}.") from error
     outputs = found if _at(found, "checkpoint") is None else _of_checkpoint(found)
     if not isinstance(outputs, dict):
         raise McpfleetError(f"{origin} holds no stack's outputs.")

@@ -111,7 +111,7 @@ def test_a_federated_identity_is_told_it_has_no_id_tokens(tmp_path):
         source_from_file(path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "not json", "\udcff"])
+@pytest.mark.parametrize("content", ["", "[]", "not json", "\udcff", "[" * 100_000], ids=range(5))
 def test_a_file_that_is_no_credentials_file_is_one_message(tmp_path, content):
     path = tmp_path / "odd.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
