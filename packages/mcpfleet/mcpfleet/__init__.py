@@ -1,1 +1,16 @@
-"""Reach private MCP servers on Cloud Run: ID tokens, a local proxy, checks."""
+"""Reach private MCP servers on Cloud Run: ID tokens, a local proxy, checks.
+
+Its modules in an order in which each imports those before it only:
+
+- `errors`, `shown`, `terminal`, `tracing`: what is said, and how
+- `bounds`, `jsonc`, `jsonrpc`, `sse`, `tools`: what others send, read within bounds
+- `net`, `target`, `guard`: the way to a service, and who may use ours
+- `tokens`, `endpoints`, `google_sources`, `sources`, `diagnosis`, `auth`: as whom, and why not
+- `grammar`, `stack`, `options`: which servers
+- `service`: for services that call servers
+- `upstream`, `sessions`, `relay`, `stdio`: `mcpfleet connect`
+- `proxy`: `mcpfleet proxy`
+- `clients`, `install`, `configure`: `mcpfleet config`
+- `doors`, `verify`, `doctor`, `prerequisites`, `checks`: `mcpfleet verify` and `mcpfleet doctor`
+- `cli`: the command
+"""
