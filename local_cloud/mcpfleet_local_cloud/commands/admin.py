@@ -8,6 +8,7 @@ from typing import Any, Final
 import httpx2
 
 from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError
 
 _TIMEOUT: Final = 60.0
@@ -48,17 +49,17 @@ class Admin:
                 headers = {"authorization": f"Bearer {admin_token(self.place)}"}
                 answer = client.request(method, f"{url}{path}", params=query, headers=headers)
         except httpx2.HTTPError:
-            raise SetupError(f"The local cloud does not answer at {url}.", "start it with ./dev up.") from None
+            raise SetupError(f"The local cloud does not answer at {url}.", f"start it with {PROGRAM} up.") from None
         if answer.status_code == 401:
             raise SetupError(
                 f"The local cloud at {url} does not accept this checkout's token: it serves another state, or the file "
                 f"{_token_file(self.place)} was changed.",
-                "delete that file and run ./dev up: it starts this checkout's local cloud anew.",
+                f"delete that file and run {PROGRAM} up: it starts this checkout's local cloud anew.",
             )
         if not answer.is_success:
             raise SetupError(
                 f"The local cloud answered {answer.status_code} to {method} {path}: {_words(answer)}",
-                f"read its log: {self.place.log('cloud')}, then run ./dev up.",
+                f"read its log: {self.place.log('cloud')}, then run {PROGRAM} up.",
             )
         return answer
 
@@ -75,7 +76,8 @@ def admin_token(place: Place) -> str:
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no token"
         raise SetupError(
-            f"The local cloud's token in {file} cannot be read: {why}.", "run ./dev up: it starts the local cloud anew."
+            f"The local cloud's token in {file} cannot be read: {why}.",
+            f"run {PROGRAM} up: it starts the local cloud anew.",
         ) from None
 
 

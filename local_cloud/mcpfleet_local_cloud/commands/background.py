@@ -8,17 +8,20 @@ that deploys, or the shell that has evaluated `./dev env`.
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import httpx2
 
+from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.processes import Processes
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock
@@ -46,6 +49,14 @@ class Place:
     state: Path
     port: int = DEFAULT_PORT
     stack: str = DEFAULT_STACK
+
+    @cached_property
+    def project(self) -> str:
+        """The name in Pulumi.yaml."""
+        file = self.root / "Pulumi.yaml"
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        named = re.search(r"^name:\s*['\"]?([\w.-]+)", text, re.MULTILINE)
+        return named[1] if named else "mcpfleet"
 
     @property
     def cloud_state(self) -> Path:
@@ -328,12 +339,12 @@ def _port_taken(port: int) -> SetupError:
     if cloud_answers(f"http://127.0.0.1:{port}"):
         return SetupError(
             f"Port {port} on 127.0.0.1 is taken by the local cloud of another checkout.",
-            f"run ./dev down there, or choose another port here: MCPFLEET_PORT={other} ./dev up",
+            f"run {PROGRAM} down there, or choose another port here: MCPFLEET_PORT={other} {PROGRAM} up",
         )
     return SetupError(
         f"Port {port} on 127.0.0.1 is taken by another program; the local cloud listens there.",
         f"end that program (ss -ltnp 'sport = :{port}', or lsof -i :{port}, names it), or choose another port: "
-        f"MCPFLEET_PORT={other} ./dev up",
+        f"MCPFLEET_PORT={other} {PROGRAM} up",
     )
 
 

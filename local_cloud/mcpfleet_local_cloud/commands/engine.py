@@ -16,9 +16,10 @@ from typing import Any, Final, Protocol, TypeVar
 from pulumi import automation
 
 from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
 from mcpfleet_local_cloud.commands.stack_lock import StackLock
-from mcpfleet_local_cloud.commands.state import PROJECT, identifier, recorded, state_file
+from mcpfleet_local_cloud.commands.state import identifier, recorded, state_file
 from mcpfleet_local_cloud.commands.watch import Watch, complaint
 from pulumi_mcpfleet.cloud_build import peers
 
@@ -81,7 +82,7 @@ class Engine:
         self._environment = dict(environment)
         self._name = place.stack
         self._state = place.state / "pulumi"
-        self._lock = StackLock(self._state / ".pulumi", place.stack)
+        self._lock = StackLock(self._state / ".pulumi", place.project, place.stack)
         self._stack: automation.Stack | None = None
 
     def up(self, step: Step) -> Outcome:
@@ -172,7 +173,7 @@ class Engine:
                 pulumi_command=automation.PulumiCommand(root=str(_as_root(self._pulumi, self._place))),
             )
             self._stack = automation.create_or_select_stack(
-                self._name, project_name=PROJECT, program=self._program, opts=options
+                self._name, project_name=self._place.project, program=self._program, opts=options
             )
         return self._stack
 
@@ -190,7 +191,8 @@ class Engine:
             log.write_text("\n\n".join(watch.tracebacks), encoding="utf-8")
             where = f" (where the program raised it: {log})"
         return UpdateError(
-            "\n".join(watch.errors) or complaint(said), f"mend what it names{where}, then run ./dev {command} again."
+            "\n".join(watch.errors) or complaint(said),
+            f"mend what it names{where}, then run {PROGRAM} {command} again.",
         )
 
 

@@ -10,6 +10,7 @@ from docker.errors import ImageNotFound
 
 from mcpfleet_local_cloud.commands.admin import Admin
 from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.state import recorded
 
@@ -65,7 +66,7 @@ def forget(place: Place, engine: docker.DockerClient, cloud: Mapping[str, Any]) 
     _drop_state(place)
     left = [str(one.name) for one in (*_containers(engine, cloud), *_networks(engine, cloud))]
     if left:
-        raise SetupError(f"Docker still has {', '.join(left)}.", "run ./dev down again.")
+        raise SetupError(f"Docker still has {', '.join(left)}.", f"run {PROGRAM} down again.")
 
 
 def _containers(engine: docker.DockerClient, cloud: Mapping[str, Any]) -> list[Any]:

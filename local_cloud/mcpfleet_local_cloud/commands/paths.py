@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,7 @@ class Paths:
 def _project(folder: Path) -> Path:
     """The nearest folder with a Pulumi.yaml, from *folder* upwards; else *folder*."""
     return next((place for place in (folder, *folder.parents) if (place / "Pulumi.yaml").is_file()), folder)
+
+
+PROGRAM: Final = "./dev" if (_project(Path.cwd()) / "dev").is_file() else "mcpfleet-local-cloud"
+"""What a user of this folder types: the front door of mcpfleet's own checkout, elsewhere the console script."""

@@ -46,7 +46,10 @@ class Processes:
     sleep: Callable[[float], None] = time.sleep
 
     def runs(self, pid: int, words: Sequence[str]) -> bool:
-        """Whether a process lives whose command line has each of *words*: its number may be another's by now."""
+        """Whether a process lives whose command line has each of *words*, as an argument or as one's file name.
+
+        Its number may be another's by now.
+        """
         if not self.alive(pid):
             return False
         try:
@@ -54,7 +57,8 @@ class Processes:
         except OSError:
             line = self.ps("args=", pid)  # it does not say where one argument ends
             return bool(line) and all(word in line for word in words)
-        return all(os.fsencode(word) in arguments for word in words)
+        names = {*arguments, *(argument.rpartition(b"/")[2] for argument in arguments)}
+        return all(os.fsencode(word) in names for word in words)
 
     def program(self, pid: int) -> str:
         """The file name of what it runs; "" where it is gone."""

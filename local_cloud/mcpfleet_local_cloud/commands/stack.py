@@ -22,7 +22,7 @@ from mcpfleet_local_cloud.commands.background import DEFAULT_PORT, DEFAULT_STACK
 from mcpfleet_local_cloud.commands.engine import Engine, Outcome
 from mcpfleet_local_cloud.commands.environment import UNIVERSE, exports, shell
 from mcpfleet_local_cloud.commands.layers import Repository
-from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.setup import Prepared, prepare
 from mcpfleet_local_cloud.commands.setup.docker_engine import find_docker
@@ -53,7 +53,7 @@ def place_of(environ: Mapping[str, str]) -> Place:
     if present is not None and int(chosen) != present:
         raise SetupError(
             f"MCPFLEET_PORT is {chosen}, but this checkout's local cloud has port {present}.",
-            f"take it down first (MCPFLEET_PORT={present} ./dev down), or unset MCPFLEET_PORT.",
+            f"take it down first (MCPFLEET_PORT={present} {PROGRAM} down), or unset MCPFLEET_PORT.",
         )
     stack = deployed_stack(paths.state) or DEFAULT_STACK
     return Place(root=paths.root, state=paths.state, port=int(chosen), stack=stack)
@@ -78,7 +78,7 @@ def chosen_stack(place: Place, name: str | None) -> Place:
     if deployed_stack(place.state) is not None:
         raise SetupError(
             f"The stack {place.stack} is deployed here, and a local cloud holds one. Nothing was changed.",
-            "take it down first: ./dev down.",
+            f"take it down first: {PROGRAM} down.",
         )
     return replace(place, stack=name)
 
@@ -102,7 +102,8 @@ def up(phases: Phases, stack: str | None = None) -> None:
 def _alone(place: Place) -> AbstractContextManager[None]:
     """One deployment at a time in a checkout; Pulumi's own lock covers only a part of it."""
     refusal = SetupError(
-        f"The stack {place.stack} is locked: another ./dev up or ./dev down is running here. Nothing was changed.",
+        f"The stack {place.stack} is locked: another {PROGRAM} up or {PROGRAM} down is running here. "
+        "Nothing was changed.",
         "wait until it is done, or end it; then run the command again.",
     )
     return lock_or_refuse(place.state / "locks" / "stack.lock", refusal)
@@ -151,7 +152,7 @@ def publish(phases: Phases, place: Place, prepared: Prepared) -> None:
             last = answer.strip().splitlines()[-1]
             raise SetupError(
                 f"The local registry did not take the base image: {last}",
-                f"read its log: {place.log('cloud')}, then run ./dev up again.",
+                f"read its log: {place.log('cloud')}, then run {PROGRAM} up again.",
             )
         repository.keep("latest", layers)
         place.published.write_text(str(image.id), encoding="utf-8")
@@ -199,7 +200,7 @@ def take_down(phases: Phases, place: Place, prepared: Prepared, *, force: bool =
         if left:
             raise SetupError(
                 "The stack is destroyed, but this is left:\n  " + "\n  ".join(left),
-                "remove it all, whatever it is, with ./dev down --force.",
+                f"remove it all, whatever it is, with {PROGRAM} down --force.",
             )
         background.stop(place)
         leftovers.forget(place, prepared.docker, cloud)
@@ -217,9 +218,9 @@ def verify(phases: Phases, call: str | None = None, arguments: str | None = None
     place = place_of(os.environ)
     stack = recorded(place)
     if not stack.servers:
-        raise SetupError("Nothing is deployed here that could be verified.", "deploy it with ./dev up.")
+        raise SetupError("Nothing is deployed here that could be verified.", f"deploy it with {PROGRAM} up.")
     if background.running(place, "cloud") is None:
-        raise SetupError("The local cloud is not running, so no server answers.", "start it with ./dev up.")
+        raise SetupError("The local cloud is not running, so no server answers.", f"start it with {PROGRAM} up.")
     try:
         named = named_call(call, arguments, list(stack.servers))
     except UsageError as error:
@@ -236,9 +237,9 @@ def status(phases: Phases) -> None:
         phases.out.print(f"Stand-in plugins  running for a command or a shell, process {plugins['pid']}")
     stack = recorded(place)
     if not stack.resources:
-        phases.out.print(f"Stack {place.stack:<11} not deployed; deploy it with ./dev up.")
+        phases.out.print(f"Stack {place.stack:<11} not deployed; deploy it with {PROGRAM} up.")
         return
-    answers = "" if cloud else "; no server answers until ./dev up starts the local cloud again"
+    answers = "" if cloud else f"; no server answers until {PROGRAM} up starts the local cloud again"
     phases.out.print(f"Stack {place.stack:<11} {len(stack.resources)} resources{answers}", soft_wrap=True)
     print_services(phases, stack.servers, stack.clients)
 
@@ -247,13 +248,13 @@ def env(phases: Phases) -> None:
     """Print the exports for the user's own shell, and start the plugins that they name."""
     place = place_of(os.environ)
     if background.running(place, "cloud") is None:
-        raise SetupError("The local cloud is not running.", "start it with ./dev up.")
+        raise SetupError("The local cloud is not running.", f"start it with {PROGRAM} up.")
     host = ThisHost()
     with phases.phase("Stand-in plugins") as step:
         docker_host = find_docker(host, Paths.of(os.environ), step).host
         environ = {**os.environ, **exports(place, None), "DOCKER_HOST": docker_host}
         plugins = background.ensure_plugins(place, environ, until=background.shell_of(os.getpid()))
-        step.note("until this shell ends, or ./dev down")
+        step.note(f"until this shell ends, or {PROGRAM} down")
     sys.stdout.write(shell(exports(place, str(plugins.facts["PULUMI_DEBUG_PROVIDERS"]))) + "\n")
 
 
@@ -300,7 +301,7 @@ def print_services(
         _row(phases, "audience", server["audience"])
         _row(phases, "access", _who(server))
         if server["reached"] == "proxy":
-            _row(phases, "proxy", f"./dev proxy {name} --port {_proxy_port(server)}")
+            _row(phases, "proxy", f"{PROGRAM} proxy {name} --port {_proxy_port(server)}")
         if server["client_config"] is not None:
             _row(phases, "client", json.dumps(server["client_config"]))
     taken = [_proxy_port(server) or 0 for server in servers.values()]
@@ -310,7 +311,7 @@ def print_services(
         _row(phases, "calls", f"{', '.join(client['calls'])} (topology {client['topology']})")
         _row(phases, "access", _who(client))
         if client["access"] == "iam":
-            _row(phases, "proxy", f"./dev proxy {name} --port {port}")
+            _row(phases, "proxy", f"{PROGRAM} proxy {name} --port {port}")
 
 
 def _row(phases: Phases, title: str, text: str) -> None:
@@ -328,7 +329,7 @@ def _trusted(servers: Mapping[str, Any], clients: Mapping[str, Any]) -> None:
             if services:
                 services_of({kind: services}, kind, "The stack", required)
     except McpfleetError as error:
-        raise SetupError(str(error), "remove the deployment, whatever it is, with ./dev down --force.") from None
+        raise SetupError(str(error), f"remove the deployment, whatever it is, with {PROGRAM} down --force.") from None
 
 
 def service_of(place: Place, name: str) -> Mapping[str, Any]:
@@ -341,7 +342,7 @@ def service_of(place: Place, name: str) -> Mapping[str, Any]:
     _trusted(stack.servers, stack.clients)
     services = {**stack.servers, **stack.clients}
     if not services:
-        raise SetupError("Nothing is deployed here.", "deploy the stack with ./dev up.")
+        raise SetupError("Nothing is deployed here.", f"deploy the stack with {PROGRAM} up.")
     if name not in services:
         raise SetupError(
             f"There is no server or client {name!r} in the stack {place.stack}.",

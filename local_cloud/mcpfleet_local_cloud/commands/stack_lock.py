@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.processes import Processes
-from mcpfleet_local_cloud.commands.state import PROJECT
 
 _PATIENCE: Final = 10.0
 """Seconds that a run which is ending gets to give its lock back."""
@@ -21,12 +20,14 @@ class StackLock:
 
     Attributes:
         folder: The file backend's own, `.pulumi`.
+        project: The project's name.
         stack: The stack's name.
         processes: The processes of this machine.
         hostname: This machine's name, as Pulumi writes it.
     """
 
     folder: Path
+    project: str
     stack: str
     processes: Processes = field(default_factory=Processes)
     hostname: Callable[[], str] = socket.gethostname
@@ -57,7 +58,7 @@ class StackLock:
         )
 
     def _files(self) -> list[Path]:
-        return sorted((self.folder / "locks").rglob(f"{PROJECT}/{self.stack}/*.json"))
+        return sorted((self.folder / "locks").rglob(f"{self.project}/{self.stack}/*.json"))
 
     def _owners(self) -> list[int]:
         """The processes that hold the lock and still live on this machine."""
@@ -79,4 +80,5 @@ class StackLock:
         That need not be process 1: a session manager may take orphans over, and in a container 1 may be `./dev`.
         """
         inline = self.processes.runs(pid, ["auto.inline"])
-        return inline and not self.processes.runs(self.processes.parent(pid), ["devtools"])
+        parent = self.processes.parent(pid)
+        return inline and not any(self.processes.runs(parent, [word]) for word in ("devtools", "mcpfleet-local-cloud"))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from mcpfleet_local_cloud.commands.background import DEFAULT_STACK, Place
+from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError
 
-PROJECT: Final = "mcpfleet"
 _STACK_TYPE: Final = "pulumi:pulumi:Stack"
 
 
@@ -40,18 +40,18 @@ class Recorded:
 
 
 def _states(state: Path) -> Path:
-    return state / "pulumi" / ".pulumi" / "stacks" / PROJECT
+    return state / "pulumi" / ".pulumi" / "stacks"
 
 
 def state_file(place: Place) -> Path:
     """Where the file backend keeps the stack's state."""
-    return _states(place.state) / f"{place.stack}.json"
+    return _states(place.state) / place.project / f"{place.stack}.json"
 
 
 def deployed_stack(state: Path) -> str | None:
     """The stack that a local cloud's folder *state* has; `local` before any other, None where it has none."""
     names = sorted(
-        (file.stem for file in _states(state).glob("*.json")), key=lambda name: (name != DEFAULT_STACK, name)
+        (file.stem for file in _states(state).glob("*/*.json")), key=lambda name: (name != DEFAULT_STACK, name)
     )
     return names[0] if names else None
 
@@ -77,7 +77,7 @@ def recorded(place: Place) -> Recorded:
         )
         raise SetupError(
             f"The state of the stack {place.stack} cannot be read: {file}: {why}.",
-            f"{restore}remove the deployment, whatever it is, with ./dev down --force.",
+            f"{restore}remove the deployment, whatever it is, with {PROGRAM} down --force.",
         ) from None
 
 

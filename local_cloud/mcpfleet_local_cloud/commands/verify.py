@@ -13,6 +13,7 @@ from mcpfleet.verify import ANY_TOOL, Callers, Report, Wishes, check
 from mcpfleet_local_cloud.commands.admin import Admin
 from mcpfleet_local_cloud.commands.background import Place
 from mcpfleet_local_cloud.commands.domains import DomainTransport, addresses
+from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 
 _NAMES: Final = ("ada", "bob", "deployer")
@@ -62,14 +63,16 @@ def verify(
             found = servers_of(outputs, "the stack")
             callers = clients_of(outputs, "the stack")
         except McpfleetError as error:
-            raise SetupError(str(error), "run ./dev up: the local cloud writes its credential files anew.") from None
+            raise SetupError(
+                str(error), f"run {PROGRAM} up: the local cloud writes its credential files anew."
+            ) from None
         asked = [(one, callers_of(people, one.invokers)) for one in (*found.values(), *callers.values())]
         reports = asyncio.run(_checked(place, asked, addresses(Admin(place).inventory()), call))
         failed = [f"{report.server}: {line}" for report in reports for line in report.failed]
         if failed:
             raise SetupError(
                 "What is deployed does not behave as it must:\n  " + "\n  ".join(failed),
-                "read its log with ./dev logs NAME.",
+                f"read its log with {PROGRAM} logs NAME.",
             )
         of = f"{len(found)} servers" + (f" and {len(callers)} client{'s'[: len(callers) - 1]}" if callers else "")
         step.note(f"{sum(len(report.passed) for report in reports)} checks of {of} passed")

@@ -3,6 +3,7 @@
 import pytest
 
 from devtools import cli
+from mcpfleet_local_cloud.commands.cli import INTERRUPTED
 
 
 @pytest.mark.parametrize("command", [["logs", "reference", "-f"], ["proxy", "reference"]])
@@ -14,5 +15,5 @@ def test_ctrl_c_on_a_command_that_makes_nothing_says_nothing(monkeypatch, capsys
     monkeypatch.setattr("sys.argv", ["./dev", *command])
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert end.value.code == cli.INTERRUPTED
+    assert end.value.code == INTERRUPTED
     assert capsys.readouterr().err.strip() == ""

@@ -5,6 +5,7 @@ import pytest
 
 from devtools import cli
 from devtools.check import Check, check
+from mcpfleet_local_cloud.commands.cli import record_environment
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, SeveralErrors
 from mcpfleet_local_cloud.commands.setup import prepare
@@ -113,14 +114,14 @@ def test_arguments_of_test_reach_pytest_as_they_are_and_without_any_files_run_si
 )
 def test_the_seconds_of_the_front_door_are_the_first_phase(plain, started, seconds):
     environ = {"MCPFLEET_ENVIRONMENT": "in step with uv.lock", "MCPFLEET_STARTED": started}
-    cli.record_environment(plain, environ, now=1795390403.0)
+    record_environment(plain, environ, now=1795390403.0)
     (result,) = plain.results
     assert (result.title, result.seconds, result.detail) == ("Python environment", seconds, "in step with uv.lock")
     assert environ == {}, "a command that this one starts would count from its beginning"
 
 
 def test_without_the_front_door_there_is_no_such_phase(plain):
-    cli.record_environment(plain, {}, now=0)
+    record_environment(plain, {}, now=0)
     assert plain.results == []
 
 

@@ -6,12 +6,11 @@ what this machine trusts. A label holds the recipe's hash, so that a changed rec
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
 from mcpfleet_local_cloud.commands.setup.certificates import file_name
 from mcpfleet_local_cloud.commands.setup.docker_engine import install
@@ -73,21 +72,6 @@ class Recipe:
         ]
 
 
-def pinned_reference(dockerfile: str) -> str:
-    """Return the default of `ARG BASE_IMAGE` in a Dockerfile.
-
-    Raises:
-        SetupError: The Dockerfile names none, or not by digest.
-    """
-    found = re.search(r"^ARG\s+BASE_IMAGE=(\S+)$", dockerfile, flags=re.MULTILINE)
-    if found is None or not re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", found[1]):
-        raise SetupError(
-            "mcp_server/Dockerfile names no base image by digest.",
-            "restore its line: ARG BASE_IMAGE=python:3.13-slim@sha256:<64 hex digits>",
-        )
-    return found[1]
-
-
 def find_base_image(host: Host, paths: Paths, engine: Engine, recipe: Recipe, step: Step) -> None:
     """Make sure that `BASE_IMAGE` is there and is what the recipe says.
 
@@ -119,7 +103,9 @@ def find_base_image(host: Host, paths: Paths, engine: Engine, recipe: Recipe, st
             engine.import_tar(tar, BASE_IMAGE, recipe.changes(recipe.hash))
         except EngineError as error:
             tar.unlink(missing_ok=True)
-            raise SetupError(f"Docker refuses the base image: {error}", "run ./dev again: it is made anew.") from error
+            raise SetupError(
+                f"Docker refuses the base image: {error}", f"run {PROGRAM} again: it is made anew."
+            ) from error
         step.note("made from Debian packages" if refusal else "imported from the cache")
 
 
@@ -158,7 +144,7 @@ def _make_tar(host: Host, recipe: Recipe, tar: Path, refusal: str, step: Step) -
     """Make a root file system of Debian's packages."""
     by_hand = (
         f"make {recipe.short} reachable for Docker (a mirror, or a proxy), or set MCPFLEET_BASE_IMAGE to an image "
-        "with Python 3.13 that Docker has; then run ./dev again."
+        f"with Python 3.13 that Docker has; then run {PROGRAM} again."
     )
     if host.which("mmdebstrap") is None:
         try:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
 from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, Engine, EngineError, candidates
 from mcpfleet_local_cloud.commands.setup.host import Background, Host
@@ -13,7 +13,7 @@ from mcpfleet_local_cloud.commands.setup.locks import cache_lock
 # From `dockerd` to its first answer: 2 s on two idle cores, more beside a compiler.
 START_SECONDS = 90.0
 _APT_SECONDS = 900.0
-INSTALL_DOCKER = "install Docker Engine (https://docs.docker.com/engine/install), then run ./dev again."
+INSTALL_DOCKER = f"install Docker Engine (https://docs.docker.com/engine/install), then run {PROGRAM} again."
 
 Connect = Callable[[str], Engine]
 
@@ -41,7 +41,8 @@ def _reach(host: Host, connect: Connect) -> Engine | None:
         except PermissionError as error:
             raise SetupError(
                 f"Docker Engine is there ({address}), but this user may not talk to it.",
-                'type: sudo usermod -aG docker "$USER"   then log in again (or: newgrp docker) and run ./dev again.',
+                'type: sudo usermod -aG docker "$USER"   then log in again (or: newgrp docker) '
+                f"and run {PROGRAM} again.",
             ) from error
         except (OSError, EngineError) as error:
             if chosen:
@@ -60,7 +61,7 @@ def _bring_up(host: Host, paths: Paths, step: Step, connect: Connect) -> Engine:
     if host.platform()[0] != "Linux":
         raise SetupError(
             "Docker does not run on this machine.",
-            "start Docker Desktop (or install it: https://docs.docker.com/get-docker), then run ./dev again.",
+            f"start Docker Desktop (or install it: https://docs.docker.com/get-docker), then run {PROGRAM} again.",
         )
     if not host.is_root():
         if host.which("dockerd"):
@@ -96,7 +97,7 @@ def _start(host: Host, paths: Paths, step: Step, connect: Connect) -> Engine:
         if host.monotonic() >= deadline:
             raise SetupError(
                 f"Docker Engine did not answer within {START_SECONDS:.0f} s of its start:\n{_last_lines(host, log)}",
-                f"read {log}, then run ./dev again.",
+                f"read {log}, then run {PROGRAM} again.",
             )
         host.sleep(0.2)
 
@@ -119,7 +120,7 @@ def install(host: Host, step: Step, packages: Sequence[str], otherwise: str) -> 
     """
     names = " ".join(packages)
     if not _is_debian(host) or not host.is_root():
-        raise SetupError(f"{names} is missing, and ./dev installs only on Debian and Ubuntu, as root.", otherwise)
+        raise SetupError(f"{names} is missing, and {PROGRAM} installs only on Debian and Ubuntu, as root.", otherwise)
     step.progress(f"installing {names}")
     # One lock for all setups of this machine, apt's own; it waits rather than fails.
     options = ["-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=2"]

@@ -3,12 +3,13 @@
 import hashlib
 from pathlib import Path
 
-from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
 from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE
 from mcpfleet_local_cloud.commands.setup.engine import Engine, EngineError
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock
 
+TOOLBOX_FOLDER = "examples/toolbox"
 TOOLBOX_IMAGE = "mcpfleet-examples/toolbox:1"
 CONTENT_LABEL = "dev.mcpfleet.content"
 
@@ -30,7 +31,7 @@ def find_toolbox_image(paths: Paths, engine: Engine, recipe_hash: str, step: Ste
     Raises:
         SetupError: The build failed.
     """
-    folder = paths.root / "examples" / "toolbox"
+    folder = paths.root / TOOLBOX_FOLDER
     wanted = content_hash(folder, recipe_hash)
 
     def current() -> bool:
@@ -50,6 +51,6 @@ def find_toolbox_image(paths: Paths, engine: Engine, recipe_hash: str, step: Ste
         except EngineError as error:
             raise SetupError(
                 f"the example image {TOOLBOX_IMAGE} could not be built:\n{error}",
-                "if a package could not be fetched, check the network and proxy settings; then run ./dev again.",
+                f"if a package could not be fetched, check the network and proxy settings; then run {PROGRAM} again.",
             ) from error
         step.note("built")

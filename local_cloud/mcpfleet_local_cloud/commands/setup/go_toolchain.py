@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
 from mcpfleet_local_cloud.commands.setup.host import Host
 from mcpfleet_local_cloud.commands.setup.locks import replace, scratch_folder
@@ -37,7 +37,7 @@ def find_go(host: Host, paths: Paths, step: Step) -> Path:
         raise SetupError(
             f"the Pulumi CLI has to be built here, and Go {OLDEST_GO} is missing:\n{done.tail()}",
             "install Go (https://go.dev/dl) or the Pulumi CLI (https://www.pulumi.com/docs/install), "
-            "then run ./dev again.",
+            f"then run {PROGRAM} again.",
         )
     return cached
 

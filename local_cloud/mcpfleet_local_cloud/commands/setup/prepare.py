@@ -9,15 +9,16 @@ import docker
 
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases
-from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE, Recipe, find_base_image, pinned_reference
+from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE, Recipe, find_base_image
 from mcpfleet_local_cloud.commands.setup.certificates import host_extras
 from mcpfleet_local_cloud.commands.setup.disk import check_room
 from mcpfleet_local_cloud.commands.setup.docker_engine import Connect, find_docker
 from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, Engine
-from mcpfleet_local_cloud.commands.setup.example_image import TOOLBOX_IMAGE, find_toolbox_image
+from mcpfleet_local_cloud.commands.setup.example_image import TOOLBOX_FOLDER, TOOLBOX_IMAGE, find_toolbox_image
 from mcpfleet_local_cloud.commands.setup.host import Host, ThisHost
 from mcpfleet_local_cloud.commands.setup.pulumi_cli import PulumiCli, find_pulumi
 from mcpfleet_local_cloud.commands.setup.versions import Version
+from pulumi_mcpfleet.sources.recipe import BASE_IMAGE as PINNED_IMAGE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +80,12 @@ def prepare(
             check_room(
                 host, engine.root_folder(), "type: docker system prune --all   (removes images that no container uses)"
             )
-        recipe = _recipe(host, paths)
+        recipe = _recipe(host)
         with phases.phase("Base image") as step:
             find_base_image(host, paths, engine, recipe, step)
-        with phases.phase("Example image") as step:
-            find_toolbox_image(paths, engine, recipe.hash, step)
+        if (paths.root / TOOLBOX_FOLDER).is_dir():
+            with phases.phase("Example image") as step:
+                find_toolbox_image(paths, engine, recipe.hash, step)
         return engine
 
     cli, engine = phases.concurrently(pulumi_cli, containers)
@@ -96,7 +98,6 @@ def prepare(
     )
 
 
-def _recipe(host: Host, paths: Paths) -> Recipe:
-    dockerfile = (paths.root / "mcp_server" / "Dockerfile").read_text(encoding="utf-8")
+def _recipe(host: Host) -> Recipe:
     chosen = host.environ.get("MCPFLEET_BASE_IMAGE")
-    return Recipe(chosen or pinned_reference(dockerfile), host_extras(host.environ), chosen=bool(chosen))
+    return Recipe(chosen or PINNED_IMAGE, host_extras(host.environ), chosen=bool(chosen))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
 from mcpfleet_local_cloud.commands.setup.go_toolchain import find_go
 from mcpfleet_local_cloud.commands.setup.host import Host
@@ -71,7 +71,7 @@ def find_pulumi(host: Host, paths: Paths, step: Step) -> PulumiCli:
             return found
     raise SetupError(
         f"the Pulumi CLI that was made at {cached} does not run.",
-        "remove that folder and run ./dev again, or install the Pulumi CLI (https://www.pulumi.com/docs/install).",
+        f"remove that folder and run {PROGRAM} again, or install the Pulumi CLI (https://www.pulumi.com/docs/install).",
     )
 
 

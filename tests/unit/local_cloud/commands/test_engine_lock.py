@@ -54,7 +54,7 @@ def processes():
 
 @pytest.fixture
 def lock(tmp_path, processes):
-    return StackLock(tmp_path, "local", processes, lambda: "here")
+    return StackLock(tmp_path, "mcpfleet", "local", processes, lambda: "here")
 
 
 @pytest.fixture

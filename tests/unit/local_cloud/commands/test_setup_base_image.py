@@ -10,13 +10,13 @@ from mcpfleet_local_cloud.commands.setup.base_image import (
     RECIPE_LABEL,
     Recipe,
     find_base_image,
-    pinned_reference,
     write_context,
 )
 from mcpfleet_local_cloud.commands.setup.certificates import certificates, extra_certificates, file_name, host_extras
 from mcpfleet_local_cloud.commands.setup.engine import ImageFacts
 from mcpfleet_local_cloud.commands.setup.example_image import TOOLBOX_IMAGE, content_hash, find_toolbox_image
 from mcpfleet_local_cloud.commands.setup.host import Completed
+from pulumi_mcpfleet.sources.recipe import BASE_IMAGE as PINNED
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 REFERENCE = f"python:3.13-slim@sha256:{'a' * 64}"
@@ -178,21 +178,10 @@ def test_another_pin_is_another_recipe(recipe):
     assert Recipe(f"python:3.13-slim@sha256:{'b' * 64}", []).hash != recipe.hash
 
 
-def test_the_pin_is_read_from_the_dockerfile_s_argument():
-    assert pinned_reference(f"# ours\nARG BASE_IMAGE={REFERENCE}\nFROM ${{BASE_IMAGE}}\n") == REFERENCE
-
-
-@pytest.mark.parametrize(
-    "line", ["", "ARG BASE_IMAGE", "ARG BASE_IMAGE=python:3.13-slim", "# ARG BASE_IMAGE=x@sha256:1"]
-)
-def test_a_dockerfile_without_a_digest_is_refused(line):
-    with pytest.raises(SetupError, match="names no base image by digest"):
-        pinned_reference(f"{line}\nFROM scratch\n")
-
-
-def test_the_example_and_the_server_are_built_on_the_same_base():
-    files = [REPOSITORY / folder / "Dockerfile" for folder in ("mcp_server", "examples/toolbox")]
-    assert len({pinned_reference(file.read_text()) for file in files}) == 1
+def test_every_dockerfile_of_ours_is_pinned_to_the_base_that_setup_makes():
+    files = [file for file in REPOSITORY.glob("*/**/Dockerfile") if not {".mcpfleet", ".venv"} & {*file.parts}]
+    pins = {line for file in files for line in file.read_text().splitlines() if line.startswith("ARG BASE_IMAGE=")}
+    assert pins == {f"ARG BASE_IMAGE={PINNED}"}
 
 
 def test_only_certificates_that_somebody_added_are_extra():

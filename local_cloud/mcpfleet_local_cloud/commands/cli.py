@@ -1,0 +1,167 @@
+"""`mcpfleet-local-cloud`: the commands that run a stack on this machine, in any folder with a Pulumi.yaml.
+
+Each imports what it needs when it runs: the command alone answers at once.
+"""
+
+import os
+import sys
+import time
+from collections.abc import MutableMapping
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from mcpfleet_local_cloud.commands.phases import Phases, SetupError, SeveralErrors
+
+# What typer makes of Ctrl-C.
+INTERRUPTED: Final = 130
+
+# Commands that Ctrl-C ends as it should: they make nothing that could be kept.
+ENDED_BY_CTRL_C: Final = {"logs", "proxy"}
+
+Server = Annotated[str, typer.Argument(help="A server's or client's name in the fleet.")]
+
+
+def new_app(name: str, about: str) -> typer.Typer:
+    """A program of that name and purpose that has the commands of this module; others may be added."""
+    app = typer.Typer(name=name, help=about, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    for command in (up, down, verify, status, env, logs, proxy):
+        app.command()(command)
+    return app
+
+
+def begun() -> Phases:
+    """Return the progress of this run, which begins with what `./dev` itself has done."""
+    phases = Phases()
+    record_environment(phases, os.environ, time.time())
+    return phases
+
+
+def record_environment(phases: Phases, environ: MutableMapping[str, str], now: float) -> None:
+    """Show the phase that ran before Python did.
+
+    Args:
+        phases: Where to show it.
+        environ: Holds MCPFLEET_ENVIRONMENT (what was done) and MCPFLEET_STARTED (seconds since 1970 at which
+            `./dev` began; empty where the shell has no such clock). Both are taken out of it: a command that this
+            one starts did not begin with it.
+        now: Seconds since 1970.
+    """
+    done, started = environ.pop("MCPFLEET_ENVIRONMENT", None), environ.pop("MCPFLEET_STARTED", "")
+    if not done:
+        return  # started as `python -m devtools`
+    try:
+        # Some locales have the shell write a comma.
+        seconds = now - float(started.replace(",", "."))
+    except ValueError:
+        seconds = None
+    phases.record("Python environment", seconds, done)
+
+
+def up(
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--stack", metavar="NAME", help="The stack of Pulumi.NAME.yaml; by default what is deployed, or local."
+        ),
+    ] = None,
+) -> None:
+    """Set up this machine, deploy a stack of it, verify it, and print how to reach it."""
+    from mcpfleet_local_cloud.commands import stack
+
+    stack.up(begun(), name)
+
+
+def down(
+    force: Annotated[bool, typer.Option("--force", help="Remove also what the stack's state does not know.")] = False,
+) -> None:
+    """Destroy the stack that is deployed, prove that nothing is left, stop the local cloud."""
+    from mcpfleet_local_cloud.commands import stack
+
+    stack.down(begun(), force=force)
+
+
+def verify(
+    call: Annotated[
+        str | None,
+        typer.Option(metavar="SERVER/TOOL", help="A tool to call; else only what says that it only reads."),
+    ] = None,
+    arguments: Annotated[str | None, typer.Option(help="The tool's arguments, as a JSON object.")] = None,
+) -> None:
+    """Verify the deployed stack as a client would."""
+    from mcpfleet_local_cloud.commands import stack
+
+    stack.verify(begun(), call, arguments)
+
+
+def status() -> None:
+    """Print what is deployed and where it answers."""
+    from mcpfleet_local_cloud.commands import stack
+
+    stack.status(Phases())
+
+
+def env() -> None:
+    """Print the exports with which plain `pulumi … -s STACK` works in your own shell."""
+    from mcpfleet_local_cloud.commands import stack
+
+    stack.env(Phases())
+
+
+def logs(
+    server: Server,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing new lines.")] = False,
+) -> None:
+    """Print the log lines of a server or client."""
+    from mcpfleet_local_cloud.commands import stack
+
+    stack.logs(Phases(), server, follow=follow)
+
+
+def proxy(
+    server: Server,
+    port: Annotated[
+        int | None, typer.Option(help="The local port; that of its client configuration by default, 0 for a free one.")
+    ] = None,
+) -> None:
+    """Open an authenticated proxy to a server or client on a local port."""
+    from mcpfleet_local_cloud.commands import stack
+
+    stack.proxy(Phases(), server, port)
+
+
+def run(app: typer.Typer) -> NoReturn:
+    """Run one command. A failure of the surroundings ends with one message and exit code 1, no traceback."""
+    phases = Phases()
+    arguments = sys.argv[1:] or ["--help"]
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
+        # Typer names the mistake; the list of commands is what the user needs next.
+        phases.console.print(f"error: there is no command {arguments[0]!r}.\n", markup=False, soft_wrap=True)
+        _run(app, ["--help"])
+        sys.exit(2)
+    try:
+        code = _run(app, arguments)
+    except SeveralErrors as several:
+        for error in several.errors:
+            phases.show_error(error)
+    except SetupError as error:
+        phases.show_error(error)
+    else:
+        if code == INTERRUPTED and arguments[0] not in ENDED_BY_CTRL_C:
+            phases.console.print("stopped; what was made is kept for the next run.")
+        sys.exit(code)
+    sys.exit(1)
+
+
+def _run(app: typer.Typer, arguments: list[str]) -> int:
+    try:
+        app(arguments, prog_name=app.info.name)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def main() -> NoReturn:
+    """Run the command line; the entry point of the package."""
+    run(new_app("mcpfleet-local-cloud", "Deploys a fleet of MCP servers on this machine, and takes it away again."))
