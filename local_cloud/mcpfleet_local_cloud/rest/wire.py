@@ -44,7 +44,7 @@ async def json_body(request: Request) -> Document:
     return cast("Document", body)
 
 
-def stamp(seconds: float, digits: Literal["milliseconds", "microseconds"] = "microseconds") -> str:
+def stamp(seconds: float, digits: Literal["seconds", "milliseconds", "microseconds"] = "microseconds") -> str:
     """A time (seconds since the epoch) in RFC 3339, as Google's documents have it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=digits).replace("+00:00", "Z")
 

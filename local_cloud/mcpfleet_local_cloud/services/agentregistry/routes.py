@@ -4,7 +4,7 @@ The shape is the provider's (`gcp.agentregistry.Service` 10.2.0); a service is a
 """
 
 import re
-from datetime import UTC, datetime
+import time
 from typing import Any, Final, cast
 
 from starlette.requests import Request
@@ -118,4 +118,4 @@ def _checked(body: Document) -> Document:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return wire.stamp(time.time())

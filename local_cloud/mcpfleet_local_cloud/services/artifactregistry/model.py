@@ -4,12 +4,11 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, unimplemented
-from mcpfleet_local_cloud.rest.wire import as_object
+from mcpfleet_local_cloud.rest.wire import as_object, stamp
 from mcpfleet_local_cloud.services.artifactregistry import shapes
 from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed, seconds
 from mcpfleet_local_cloud.services.auth import Gate
@@ -171,7 +170,7 @@ class ArtifactRegistry:
                 "tags": self._catalog.tags_of(image, digest),
                 "imageSizeBytes": str(record["imageSize"]),
                 "mediaType": record["mediaType"],
-                "uploadTime": _timestamp(record["uploaded"]),
+                "uploadTime": stamp(record["uploaded"]),
             }
             for image, digest, record in self._catalog.manifests(name)
         ]
@@ -261,7 +260,7 @@ class ArtifactRegistry:
         }
 
     def _now(self) -> str:
-        return _timestamp(self._clock())
+        return stamp(self._clock())
 
 
 def _check(body: Document) -> None:
@@ -326,7 +325,3 @@ def _check_policy(path: str, policy: Document) -> None:
                 seconds(condition[key])
             except ValueError as wrong:
                 raise invalid(f"{path}.condition.{key}: {wrong}") from None
-
-
-def _timestamp(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 from starlette.requests import Request
@@ -53,7 +52,7 @@ class _Api:
         token, lifetime = self._identity.mint_access_token(
             email=account["email"], scopes=scopes, lifetime=_lifetime(wire.text(body, "lifetime"))
         )
-        expires = datetime.fromtimestamp(int(self._clock()) + lifetime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        expires = wire.stamp(int(self._clock()) + lifetime, "seconds")
         return wire.reply(request, {"accessToken": token, "expireTime": expires})
 
     async def id_token(self, request: Request) -> Response:

@@ -8,10 +8,11 @@ A revision's `state`: starting → ready → retiring → retired, or starting �
 """
 
 import hashlib
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
+from mcpfleet_local_cloud.rest.wire import stamp
 from mcpfleet_local_cloud.services.run.places import short
 from mcpfleet_local_cloud.services.run.unsupported import prune
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -24,7 +25,7 @@ Clock = Callable[[], str]
 
 def timestamp() -> str:
     """Now, in RFC 3339 with microseconds, as Google's documents have it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return stamp(time.time())
 
 
 def new_service(name: str, number: int, uid: str, spec: Document, caller: str, now: str) -> Document:
