@@ -3,11 +3,12 @@
 import asyncio
 import uuid
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import fields
 
 import docker
 
 from mcpfleet_local_cloud.data_plane import DockerDataPlane, remove_docker_objects
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor, Probe, Revision
+from mcpfleet_local_cloud.data_plane.contract import Container, FrontDoor, Probe, Revision
 from mcpfleet_local_cloud.front_end.ingress import create_ingress
 from mcpfleet_local_cloud.identity.metadata import create_metadata
 from mcpfleet_local_cloud.identity.tokens import Identity
@@ -61,19 +62,24 @@ time.sleep(30)
 """
 
 
-def python(code, **changes):
-    """A revision that runs *code*."""
-    settings = {"startup_probe": QUICK, "env": ()} | changes
+def python(code, *sidecars, name="echo-00001-abc", container="", **changes):
+    """A revision that runs *code*; *changes* are of its ingress container where one has such a field."""
+    given = {
+        "image": IMAGE,
+        "command": ("python3", "-c"),
+        "args": (code,),
+        "port": 8080,
+        "startup_probe": QUICK,
+    } | changes
+    own = {field.name: given.pop(field.name) for field in fields(Container) if field.name in given}
     return Revision(
-        name=settings.pop("name", "echo-00001-abc"),
+        name=name,
         service="echo",
         project="p",
         region="r",
-        image=IMAGE,
+        containers=(Container(name=container, **own), *sidecars),
         service_account=EMAIL,
-        command=("python3", "-c"),
-        args=(code,),
-        **settings,
+        **given,
     )
 
 

@@ -84,7 +84,7 @@ def test_a_program_that_is_not_in_the_image_is_named(world):
     async def scenario():
         async with world.plane() as plane:
             with pytest.raises(RolloutError, match=r"no-such-program.*not found"):
-                await plane.start(replace(python(""), command=("no-such-program",)))
+                await plane.start(python("", command=("no-such-program",)))
             assert world.containers() == []
 
     world.run(scenario)

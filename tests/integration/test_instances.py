@@ -96,7 +96,7 @@ def sidecar(name, code=SHELL, port=9000, **changes):
 
 def revision(*sidecars, **changes):
     probe = replace(QUICK, failure_threshold=10)
-    return python(SHELL, container_name="main", sidecars=sidecars, startup_probe=probe, **changes)
+    return python(SHELL, *sidecars, **{"container": "main", "startup_probe": probe, **changes})
 
 
 async def shell(plane, command):
@@ -140,8 +140,8 @@ def test_a_container_starts_after_those_that_it_depends_on_have_passed_their_sta
 
     async def scenario():
         async with world.plane() as plane:
-            made = revision(sidecar("helper", env=(("WAIT", "1.5"),)), depends_on=("helper",))
-            await serve(plane, replace(made, args=(code,)))
+            made = revision(sidecar("helper", env=(("WAIT", "1.5"),)), depends_on=("helper",), args=(code,))
+            await serve(plane, made)
             assert await shell(plane, "echo up") == "up\n"
 
     world.run(scenario)
@@ -324,7 +324,7 @@ def test_an_instance_that_is_not_ready_gets_no_requests_until_it_is(world):
 
     async def scenario():
         async with world.plane() as plane:
-            made = replace(revision(readiness_probe=probe, max_instances=1, concurrency=5), args=(code,))
+            made = revision(readiness_probe=probe, max_instances=1, concurrency=5, args=(code,))
             await serve(plane, made)
             container = world.containers()[0]
             pool = next(iter(plane._running.values())).pool  # the only one who knows without a request

@@ -9,7 +9,7 @@ import docker
 import pytest
 
 from mcpfleet_local_cloud.data_plane import DockerDataPlane, remove_docker_objects
-from mcpfleet_local_cloud.data_plane.contract import Probe, Revision
+from mcpfleet_local_cloud.data_plane.contract import Container, Probe, Revision
 from mcpfleet_local_cloud.data_plane.engine import Engine
 from mcpfleet_local_cloud.identity.metadata import create_metadata
 from mcpfleet_local_cloud.identity.tokens import Identity
@@ -48,11 +48,17 @@ def revision(service):
         service=service,
         project="p",
         region="r",
-        image="mcpfleet/base:python3.13",
+        containers=(
+            Container(
+                name="",
+                image="mcpfleet/base:python3.13",
+                command=("python3", "-c"),
+                args=(SERVE,),
+                port=8080,
+                startup_probe=Probe(port=8080, timeout=1, period=1, failure_threshold=10),
+            ),
+        ),
         service_account=f"{service}@p.iam.gserviceaccount.com",
-        command=("python3", "-c"),
-        args=(SERVE,),
-        startup_probe=Probe(port=8080, timeout=1, period=1, failure_threshold=10),
     )
 
 

@@ -4,7 +4,7 @@
 one in its place. Nothing here knows HTTP, SQLite or Docker.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -94,6 +94,7 @@ class Container:
     name: str
     """"" where the user gave none."""
     image: str
+    """The reference as the user wrote it, or its digest once that is known."""
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
@@ -113,10 +114,7 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class Revision:
-    """One immutable revision of a service, complete with defaults, ready to run.
-
-    The fields of its ingress container are its own; `containers` has them all.
-    """
+    """One immutable revision of a service, complete with defaults, ready to run."""
 
     name: str
     """The revision's short name, `<service>-<5 digits>-<3 letters>`."""
@@ -124,28 +122,14 @@ class Revision:
     """The service's short name."""
     project: str
     region: str
-    image: str
-    """The reference as the user wrote it."""
+    containers: tuple[Container, ...]
+    """The ingress container first: the one that has a port and a startup probe."""
     service_account: str
     """The e-mail whose identity the metadata server gives to its instances."""
-    command: tuple[str, ...] = ()
-    args: tuple[str, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
-    port: int = 8080
-    cpu: float = 1.0
-    memory_bytes: int = 512 * 1024 * 1024
     concurrency: int = 80
     timeout: int = 300
     min_instances: int = 0
     max_instances: int = 100
-    startup_probe: Probe = field(default_factory=lambda: Probe(port=8080, timeout=240, period=240, failure_threshold=1))
-    liveness_probe: Probe | None = None
-    readiness_probe: Probe | None = None
-    container_name: str = ""
-    secret_env: tuple[tuple[str, SecretRef], ...] = ()
-    depends_on: tuple[str, ...] = ()
-    mounts: tuple[Mount, ...] = ()
-    sidecars: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
     health_checked: bool = True
     """False: an instance serves as soon as its containers run, without a startup probe (`healthCheckDisabled`)."""
@@ -161,27 +145,7 @@ class Revision:
     @property
     def main(self) -> Container:
         """The ingress container."""
-        return Container(
-            name=self.container_name,
-            image=self.image,
-            command=self.command,
-            args=self.args,
-            env=self.env,
-            secret_env=self.secret_env,
-            port=self.port,
-            cpu=self.cpu,
-            memory_bytes=self.memory_bytes,
-            startup_probe=self.startup_probe,
-            liveness_probe=self.liveness_probe,
-            readiness_probe=self.readiness_probe,
-            depends_on=self.depends_on,
-            mounts=self.mounts,
-        )
-
-    @property
-    def containers(self) -> tuple[Container, ...]:
-        """All of them, the ingress container first."""
-        return (self.main, *self.sidecars)
+        return self.containers[0]
 
 
 class Sources(Protocol):

@@ -79,7 +79,7 @@ def report(revision: Revision, ending: Ending, container: Container | None = Non
     """
     container = container or revision.main
     parts = [f"Revision '{revision.name}' is not ready and cannot serve traffic. {_google_says(container, ending)}"]
-    if revision.sidecars:
+    if len(revision.containers) > 1:
         parts.append(f"The container is '{container.name}'.")
     lines = ending.logs.splitlines()[-LOG_LINES:]
     if lines:
@@ -90,7 +90,7 @@ def report(revision: Revision, ending: Ending, container: Container | None = Non
     return "\n\n".join(parts)
 
 
-def crash_words(container: Container | Revision, exit_code: int, *, out_of_memory: bool) -> str:
+def crash_words(container: Container, exit_code: int, *, out_of_memory: bool) -> str:
     """What Cloud Logging shows for an instance that ended by itself."""
     if out_of_memory:
         return (
@@ -188,5 +188,5 @@ def _about_listening(container: Container, ending: Ending) -> str:
     )
 
 
-def _mebibytes(container: Container | Revision) -> int:
+def _mebibytes(container: Container) -> int:
     return container.memory_bytes // (1024 * 1024)

@@ -184,7 +184,7 @@ class RevisionInstances:
     async def _logs(self, seen: Seen, lines: int) -> str:
         """What a container wrote; of several in an instance, each line says which."""
         text = await self._engine.logs(seen.id, lines)
-        if not self.revision.sidecars:
+        if len(self.revision.containers) == 1:
             return text
         index = int(seen.labels.get(CONTAINER_LABEL, "0"))
         known = self.revision.containers
@@ -209,7 +209,7 @@ class RevisionInstances:
 
     def _up(self, instance: Instance) -> Instance:
         """Begin to look after an instance whose containers have started."""
-        instance.upstream = HttpUpstream(instance.seen.ip, self.revision.port)
+        instance.upstream = HttpUpstream(instance.seen.ip, self.revision.main.port or 0)
         for unit in instance.units:
             if unit.container.liveness_probe is not None:
                 instance.watches.append(asyncio.create_task(self._watch_liveness(instance, unit)))

@@ -38,33 +38,19 @@ def workload(revision: Document, scaling: Document) -> Revision:
         )
     ]
     main = made.pop(ingress_container(template))
-    if main.startup_probe is None:
-        raise ValueError(f"{revision['name']}: the ingress container has no startup probe")
+    if main.port is None or main.startup_probe is None:
+        raise ValueError(f"{revision['name']}: the ingress container has no port or no startup probe")
     return Revision(
         name=short(revision["name"]),
         service=service,
         project=project,
         region=region,
-        image=main.image,
+        containers=(main, *made),
         service_account=template["serviceAccount"],
-        command=main.command,
-        args=main.args,
-        env=main.env,
-        port=main.port or 0,
-        cpu=main.cpu,
-        memory_bytes=main.memory_bytes,
         concurrency=template["maxInstanceRequestConcurrency"],
         timeout=whole_seconds(template["timeout"]),
         min_instances=least,
         max_instances=most,
-        startup_probe=main.startup_probe,
-        liveness_probe=main.liveness_probe,
-        readiness_probe=main.readiness_probe,
-        container_name=main.name,
-        secret_env=main.secret_env,
-        depends_on=main.depends_on,
-        mounts=main.mounts,
-        sidecars=tuple(made),
         volumes=tuple(_volume(one, template, project) for one in template.get("volumes", [])),
         health_checked=not template.get("healthCheckDisabled", False),
         session_affinity=template.get("sessionAffinity", False),

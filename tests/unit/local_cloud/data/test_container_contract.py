@@ -6,7 +6,7 @@ import pytest
 
 from mcpfleet_local_cloud.data_plane.addresses import FIRST_PORT, PORTS, Addresses
 from mcpfleet_local_cloud.data_plane.archive import BYTES, REVISIONS, LogArchive
-from mcpfleet_local_cloud.data_plane.contract import Revision, RolloutError
+from mcpfleet_local_cloud.data_plane.contract import Container, Revision, RolloutError
 from mcpfleet_local_cloud.data_plane.spec import Place, Surroundings, container_spec, fingerprint
 from mcpfleet_local_cloud.state.store import Store
 
@@ -16,16 +16,17 @@ REVISION = Revision(
     service="mcp-echo",
     project="p",
     region="r",
-    image="i@sha256:1",
+    containers=(Container(name="", image="i@sha256:1", env=(("MCP_PATH", "/mcp"), ("PORT", "1")), port=9000, cpu=4.0),),
     service_account="a@b.c",
-    env=(("MCP_PATH", "/mcp"), ("PORT", "1")),
-    port=9000,
-    cpu=4.0,
 )
 
 
+def changed(**changes):
+    return replace(REVISION, containers=(replace(REVISION.main, **changes),))
+
+
 def spec(revision=REVISION, number=1):
-    place = Place(index=0, number=number, image=revision.image, image_id="sha256:id", spec="f")
+    place = Place(index=0, number=number, image=revision.main.image, image_id="sha256:id", spec="f")
     return container_spec(revision, place, AROUND)
 
 
@@ -73,7 +74,7 @@ def test_its_labels_say_whose_it_is():
 
 
 def test_command_replaces_the_entrypoint_and_args_the_command():
-    made = spec(replace(REVISION, command=("/bin/x",), args=("-v",)))
+    made = spec(changed(command=("/bin/x",), args=("-v",)))
     assert (made["entrypoint"], made["command"]) == (["/bin/x"], ["-v"])
     assert not {"entrypoint", "command"} & set(spec())
 
@@ -84,8 +85,8 @@ def test_a_container_is_taken_over_only_if_made_from_the_same_things():
 
     assert mark() == mark(replace(REVISION, min_instances=3, max_instances=9))
     others = {
-        mark(replace(REVISION, env=())),
-        mark(replace(REVISION, memory_bytes=1)),
+        mark(changed(env=())),
+        mark(changed(memory_bytes=1)),
         mark(image="sha256:other"),
         mark(around=replace(AROUND, metadata_port=81)),
     }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcpfleet_local_cloud.data_plane.contract import Probe, Revision
+from mcpfleet_local_cloud.data_plane.contract import Container, Probe, Revision
 from mcpfleet_local_cloud.data_plane.diagnosis import Ending, catches_sigterm, listening, parse_listening, report
 
 ANY = "0.0.0.0"  # noqa: S104
@@ -18,15 +18,17 @@ TCP6 = HEAD + (
 )
 
 
-def revision(**changes):
+PROBE = Probe(port=8080, timeout=240, period=240, failure_threshold=1)
+
+
+def revision(startup_probe=PROBE):
     return Revision(
         name="echo-00001-abc",
         service="echo",
         project="p",
         region="r",
-        image="i",
+        containers=(Container(name="", image="i", port=8080, startup_probe=startup_probe),),
         service_account="a@b.c",
-        **changes,
     )
 
 

@@ -131,7 +131,7 @@ def test_volumes_reach_the_data_plane_as_they_were_asked_for(api, secret):
     (volume,) = only(api).volumes
     files = (SecretFile(path="a/b", version="1", mode=0o400), SecretFile(path="c", version="latest", mode=0o444))
     assert volume.source == SecretFiles(secret=secret, files=files)
-    assert only(api).mounts == (Mount(volume="v", path="/v"),)
+    assert only(api).main.mounts == (Mount(volume="v", path="/v"),)
 
 
 def test_a_secret_volume_without_items_is_one_file_with_the_secrets_name(api, secret):
@@ -172,8 +172,8 @@ def test_sidecars_run_beside_the_one_with_the_port_whatever_their_order(api):
     done = deployed(api, {"containers": containers})
     assert "error" not in done
     revision = only(api)
-    assert (revision.container_name, revision.port, revision.depends_on) == ("app", 9000, ("proxy",))
-    (sidecar,) = revision.sidecars
+    assert (revision.main.name, revision.main.port, revision.main.depends_on) == ("app", 9000, ("proxy",))
+    (_, sidecar) = revision.containers
     assert (sidecar.name, sidecar.port, sidecar.startup_probe) == ("proxy", None, None)
     assert sidecar.memory_bytes == 128 * 2**20
     assert sidecar.image.startswith("docker.io/acme/proxy@sha256:")
@@ -216,8 +216,8 @@ def test_switches_reach_the_data_plane(api):
     assert "error" not in deployed(api, template)
     revision = only(api)
     assert (revision.session_affinity, revision.health_checked) == (True, False)
-    assert revision.readiness_probe.http_path == "/ready"
-    assert (revision.readiness_probe.period, revision.readiness_probe.success_threshold) == (2, 3)
+    assert revision.main.readiness_probe.http_path == "/ready"
+    assert (revision.main.readiness_probe.period, revision.main.readiness_probe.success_threshold) == (2, 3)
 
 
 def test_two_regions_have_a_service_of_the_same_name_each(api):

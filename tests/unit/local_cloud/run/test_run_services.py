@@ -180,12 +180,16 @@ async def test_revision_runs_as_written_pinned_to_its_digest(world: Any, wire_bo
     wire_body["template"] |= {"timeout": "60s", "maxInstanceRequestConcurrency": 7}
     await world.create(wire_body)
     (run,) = world.plane.routed.values()
-    assert run.image == "docker.io/acme/hello@sha256:" + "a" * 64
-    assert (run.command, run.args, run.port) == (("/bin/x",), ("--a",), 5000)
-    assert run.env == (("S", ""), ("A", "b"))
-    assert (run.cpu, run.memory_bytes, run.timeout, run.concurrency) == (1.0, 512 * 1024**2, 60, 7)
+    assert run.main.image == "docker.io/acme/hello@sha256:" + "a" * 64
+    assert (run.main.command, run.main.args, run.main.port) == (("/bin/x",), ("--a",), 5000)
+    assert run.main.env == (("S", ""), ("A", "b"))
+    assert (run.main.cpu, run.main.memory_bytes, run.timeout, run.concurrency) == (1.0, 512 * 1024**2, 60, 7)
     assert (run.min_instances, run.max_instances) == (0, 3)
-    assert (run.startup_probe.http_path, run.startup_probe.port, run.startup_probe.period) == ("/healthz", 5000, 10)
+    assert (run.main.startup_probe.http_path, run.main.startup_probe.port, run.main.startup_probe.period) == (
+        "/healthz",
+        5000,
+        10,
+    )
     assert run.service_account == "mcp-hello@demo.iam.gserviceaccount.com"
 
 

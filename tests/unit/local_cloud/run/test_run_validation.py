@@ -421,7 +421,7 @@ def test_what_is_honoured_or_says_nothing_is_accepted(body: Any):
     assert parsed == body, "defaults go to a copy"
     assert defaults.complete(complete, "other@b.c") == complete, "defaults are filled in once"
     run = {"name": "projects/p/locations/r/services/hello/revisions/x", "template": complete["template"]}
-    assert workload(run, complete.get("scaling", {})).image == body["template"]["containers"][0]["image"]
+    assert workload(run, complete.get("scaling", {})).main.image == body["template"]["containers"][0]["image"]
 
 
 @pytest.mark.parametrize("name", ["", "A", "a" * 50, "1a", "a-", "a.b", "hello\n"])
