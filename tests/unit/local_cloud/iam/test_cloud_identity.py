@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jwt.utils import base64url_encode
 
 from mcpfleet_local_cloud.identity.tokens import ISSUER, Identity, TokenError, key_name, new_key
 
@@ -173,8 +174,23 @@ def test_a_key_inside_the_token_is_not_believed(identity, forged):
 
 
 def test_a_critical_extension_is_refused(identity, forged):
-    with pytest.raises(TokenError, match="plain RS256"):
+    with pytest.raises(TokenError, match="critical extension"):
         identity.verify_id_token(forged(headers={"crit": ["exp"]}))
+
+
+def test_the_one_critical_extension_that_the_library_knows_is_refused(cloud_keys, identity, forged):
+    head, claims, _ = forged().split(".")
+    header = json.loads(base64.urlsafe_b64decode(head + "==")) | {"crit": ["b64"], "b64": True}
+    signed = f"{base64url_encode(json.dumps(header).encode()).decode()}.{claims}"
+    key = serialization.load_pem_private_key((cloud_keys / "signing-key.pem").read_bytes(), None)
+    signature = jwt.get_algorithm_by_name("RS256").sign(signed.encode(), key)
+    with pytest.raises(TokenError, match="plain RS256"):
+        identity.verify_id_token(f"{signed}.{base64url_encode(signature).decode()}")
+
+
+def test_padding_is_refused_so_that_one_token_is_one_text(identity, forged):
+    with pytest.raises(TokenError, match="three parts"):
+        identity.verify_id_token(forged() + "==")
 
 
 def test_the_unchanged_forgery_is_accepted_so_that_the_others_prove_something(identity, forged):
