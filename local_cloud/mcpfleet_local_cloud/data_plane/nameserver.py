@@ -6,55 +6,52 @@ this machine's.
 
 import asyncio
 import logging
-import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+
 PORT: Final = 53
-_A, _AAAA, _IN = 1, 28, 1
-_REFUSED, _FORMAT, _OK = 5, 1, 0
+_HEADER: Final = 12
+_IS_ANSWER: Final = 0x80
 _SECONDS: Final = 5
 """How long an answer may be remembered: services come and go."""
-_LABEL: Final = 63
 _FILES: Final = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 _log = logging.getLogger(__name__)
 
 
 def answer(query: bytes, address: str, ours: Callable[[str], bool]) -> bytes | None:
     """What to say to *query*: *address* for a name that is *ours*; None where it is no query at all."""
-    if len(query) < 12 or query[2] & 0x80:
+    if len(query) < _HEADER or query[2] & _IS_ANSWER:
         return None
-    number, flags, questions = struct.unpack("!HHH", query[:6])
-    found = _question(query) if questions == 1 and not flags & 0x7800 else None
-    if found is None:
-        return struct.pack("!HHHHHH", number, 0x8000 | _FORMAT, 0, 0, 0, 0)
-    name, kind, of_class, end = found
-    mine = of_class == _IN and ours(name)
-    has_address = mine and kind == _A
-    code = _OK if mine else _REFUSED
-    # An answer, authoritative where it is ours, recursion as it was asked for.
-    head = struct.pack(
-        "!HHHHHH", number, 0x8000 | (0x0400 if mine else 0) | (flags & 0x0100) | code, 1, has_address, 0, 0
-    )
-    record = struct.pack("!HHHIH", 0xC00C, _A, _IN, _SECONDS, 4) + socket.inet_aton(address) if has_address else b""
-    return head + query[12:end] + record
-
-
-def _question(query: bytes) -> tuple[str, int, int, int] | None:
-    """Name, type and class of the question, and where it ends; None where it is broken."""
-    labels: list[str] = []
-    at = 12
-    while at < len(query) and (size := query[at]):
-        if size > _LABEL or at + 1 + size > len(query):
-            return None
-        labels.append(query[at + 1 : at + 1 + size].decode("latin-1").lower())
-        at += 1 + size
-    if at + 5 > len(query) or not labels:
-        return None
-    kind, of_class = struct.unpack("!HH", query[at + 1 : at + 5])
-    return ".".join(labels), kind, of_class, at + 5
+    try:
+        asked = dns.message.from_wire(query, question_only=True)
+        (question,) = asked.question
+        if asked.opcode() != dns.opcode.QUERY or question.name == dns.name.root:
+            raise dns.exception.FormError
+    except (dns.exception.DNSException, ValueError):
+        refusal = dns.message.Message(id=int.from_bytes(query[:2], "big"))
+        refusal.flags = dns.flags.QR
+        refusal.set_rcode(dns.rcode.FORMERR)
+        return refusal.to_wire()
+    name = question.name.to_text(omit_final_dot=True).lower()
+    said = dns.message.make_response(asked)
+    if question.rdclass != dns.rdataclass.IN or not ours(name):
+        said.set_rcode(dns.rcode.REFUSED)
+        return said.to_wire()
+    said.flags |= dns.flags.AA
+    if question.rdtype == dns.rdatatype.A:
+        said.answer.append(dns.rrset.from_text(question.name, _SECONDS, dns.rdataclass.IN, dns.rdatatype.A, address))
+    return said.to_wire()
 
 
 class NameServer(asyncio.DatagramProtocol):

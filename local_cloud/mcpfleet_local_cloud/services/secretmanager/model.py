@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import google_crc32c
+
 from mcpfleet_local_cloud.rest import wire
-from mcpfleet_local_cloud.rest.checksums import crc32c
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
 from mcpfleet_local_cloud.state.folder import Vault
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -296,6 +297,11 @@ def _replicated(replication: Any) -> bool:
     )
 
 
+def checksum(data: bytes) -> str:
+    """CRC-32C of *data*, as a payload has it."""
+    return str(google_crc32c.value(data))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+
+
 def _data(payload: Any) -> bytes:
     if not isinstance(payload, dict):
         raise invalid("payload: must be set.")
@@ -308,7 +314,7 @@ def _data(payload: Any) -> bytes:
         raise invalid("Invalid value at 'payload.data' (TYPE_BYTES), Base64 decoding failed.") from None
     if len(data) > LIMIT:
         raise invalid(f"The Secret Payload size exceeds the limit of {LIMIT} bytes.")
-    if "dataCrc32c" in fields and str(fields["dataCrc32c"]) != str(crc32c(data)):
+    if "dataCrc32c" in fields and str(fields["dataCrc32c"]) != checksum(data):
         raise invalid("The checksum of the payload's data is not payload.dataCrc32c: it was damaged on its way.")
     return data
 

@@ -13,11 +13,10 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import wire
-from mcpfleet_local_cloud.rest.checksums import crc32c
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
-from mcpfleet_local_cloud.services.secretmanager.model import FIELDS, SecretManager
+from mcpfleet_local_cloud.services.secretmanager.model import FIELDS, SecretManager, checksum
 from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "secretmanager.googleapis.com"
@@ -105,7 +104,7 @@ class _Api(Handlers):
 
     async def access(self, request: Request) -> Response:
         payload = self._model.access(*self._version(request, "access"))
-        data = {"data": base64.b64encode(payload.data).decode(), "dataCrc32c": str(crc32c(payload.data))}
+        data = {"data": base64.b64encode(payload.data).decode(), "dataCrc32c": checksum(payload.data)}
         return wire.reply(request, {"name": payload.name, "payload": data})
 
     async def enable(self, request: Request) -> Response:

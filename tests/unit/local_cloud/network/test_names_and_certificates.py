@@ -47,6 +47,26 @@ def test_every_other_name_is_left_to_the_next_server():
     assert read(answer(query("example.org"), "172.18.0.1", ours))[1:3] == (5, 0)
 
 
+@pytest.mark.parametrize(
+    ("at", "byte"),
+    [(2, 0x29), (4, 1), (5, 0), (5, 2)],  # a dynamic update; 257 questions, none, two
+)
+def test_what_is_no_single_question_is_a_format_error(at, byte):
+    asked = bytearray(query(HOST))
+    asked[at] = byte
+    assert read(answer(bytes(asked), "172.18.0.1", ours))[1:3] == (1, 0)
+
+
+def test_an_answer_is_never_answered():
+    assert answer(answer(query(HOST), "172.18.0.1", ours), "172.18.0.1", ours) is None
+
+
+def test_a_name_of_this_cloud_is_ours_by_its_labels_only():
+    one = bytes([len(HOST)]) + HOST.encode()
+    asked = struct.pack("!HHHHHH", 7, 0x0100, 1, 0, 0, 0) + one + b"\0" + struct.pack("!HH", 1, 1)
+    assert read(answer(asked, "172.18.0.1", ours))[1:3] == (5, 0)
+
+
 @given(data=st.binary(max_size=80))
 def test_no_packet_breaks_the_name_server(data):
     said = answer(data, "172.18.0.1", ours)

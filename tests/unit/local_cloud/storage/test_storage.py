@@ -65,6 +65,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(api, field):
 def test_an_object_is_uploaded_read_listed_and_deleted(api, bucket):
     document = upload(api, "a/b.txt").json()
     assert document["md5Hash"] == base64.b64encode(hashlib.md5(b"hello", usedforsecurity=False).digest()).decode()
+    assert base64.b64decode(document["crc32c"]).hex() == "9a71bb4c"
     assert (document["size"], document["contentType"]) == ("5", "text/plain")
     assert (api.cloud.storage.folder("data") / "a" / "b.txt").read_bytes() == b"hello"
     for path in (f"{BUCKETS}/data/o/a%2Fb.txt?alt=media", f"/download{BUCKETS}/data/o/a%2Fb.txt"):
