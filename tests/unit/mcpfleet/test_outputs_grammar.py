@@ -81,7 +81,6 @@ def config_at(url):
         ("mcp_url", "https://b.dev/mcp\n"),
         ("mcp_url", "file:///etc/passwd"),
         ("mcp_url", "--url=https://b.dev"),
-        ("mcp_url", ["https://b.dev"]),
         ("service_url", "https://b.dev:70000"),
         ("urls", {"europe-west1": "https://b.dev:70000"}),
         ("urls", {"--x": URL}),
@@ -102,14 +101,26 @@ def config_at(url):
         ("client_config", {"mcpServers": {"--x": {"url": URL}}}),
         ("client_config", {"mcpServers": 3}),
         ("proxy_command", "gcloud\nrm -rf ~"),
-        ("new_key", {"deep": ["\u200b"]}),
     ],
 )
 def test_a_word_that_is_not_of_its_grammar_is_named_with_its_file_and_key(key, value):
     with pytest.raises(McpfleetError) as raised:
         read(**{key: value})
     said = str(raised.value)
-    assert f"outputs.json cannot be used: servers.echo.{key}: " in said or f"servers.echo has no {key}" in said
+    assert f"outputs.json cannot be used: servers.echo.{key}: " in said
+    assert inert(said) == said
+
+
+def test_an_address_that_is_no_text_is_none():
+    with pytest.raises(McpfleetError, match=r"^outputs.json cannot be used: servers.echo has no mcp_url"):
+        read(mcp_url=["https://b.dev"])
+
+
+def test_a_key_that_nobody_knows_may_hold_nothing_that_is_not_seen():
+    with pytest.raises(McpfleetError) as raised:
+        read(new_key={"deep": ["\u200b"]})
+    said = str(raised.value)
+    assert "new_key" in said
     assert inert(said) == said
 
 

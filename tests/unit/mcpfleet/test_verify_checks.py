@@ -296,14 +296,20 @@ GREETING = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "ser
 
 
 @pytest.mark.parametrize(
-    "result",
-    [{}, {"tools": 1}, {"tools": [1, 2, 3]}, {"tools": {"\x1b[2J\n✓ all": []}}, {"tools": [], "nextCursor": {}}],
+    ("result", "where"),
+    [
+        ({}, "tools"),
+        ({"tools": 1}, "tools"),
+        ({"tools": [1, 2, 3]}, "tools"),
+        ({"tools": {"\x1b[2J\n✓ all": []}}, "tools"),
+        ({"tools": [], "nextCursor": {}}, "nextCursor"),
+    ],
 )
-def test_a_malformed_answer_is_told_in_one_line_that_says_where(report, result):
+def test_a_malformed_answer_is_told_in_one_line_that_says_where(report, result, where):
     failed = report(instead=Malformed(result)).failed
     assert len(failed) == 2
     assert all(line.isprintable() and len(line) < 700 for line in failed)
-    assert "an answer is not what MCP says: tools" in failed[0] or "nextCursor" in failed[0]
+    assert f"an answer is not what MCP says: {where}" in failed[0]
 
 
 READS = ToolAnnotations(read_only_hint=True)
