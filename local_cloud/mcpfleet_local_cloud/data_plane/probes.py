@@ -2,6 +2,8 @@
 
 Cloud Run probes once every `period`. We ask much more often inside the same window: a container that is ready early is
 found early, and one that is not ready when the last attempt's `timeout` ends has failed, at the same moment as there.
+
+Not on an HTTP client: of an answer only the status line counts, however the server goes on.
 """
 
 import asyncio

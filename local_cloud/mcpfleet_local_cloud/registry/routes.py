@@ -2,6 +2,8 @@
 
 Who may push and pull is Artifact Registry's decision, in its words: a caller shows an OAuth access token as the
 password of `oauth2accesstoken` (cloud.google.com/artifact-registry/docs/docker/authentication) or as a bearer.
+
+Python's packages for this API are clients; none serves it.
 """
 
 import base64

@@ -2,6 +2,8 @@
 
 What comes out has only known fields, in camelCase (snake_case is read too, as protobuf's JSON mapping says), numbers as
 numbers, 64-bit ones as strings, no nulls. A zero value (`false`, `0`, `""`, `[]`) stays when it was sent.
+
+Not on protobuf's `json_format`: it says what is wrong in other words, and forgets which zero values were sent.
 """
 
 import json
