@@ -25,18 +25,18 @@ pytestmark = pytest.mark.integration
 
 HEADERS = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 AUDIENCE = "https://ledger.example"
-PATIENCE = 60
+PATIENCE = 240
 
 OFFICIAL = """
 from mcp.server.mcpserver import MCPServer
-from mcpfleet_server.hosting import serve
+from mcpfleet_server import serve
 server = MCPServer("official")
 server.tool()(abs)
 raise SystemExit(serve(server))
 """
 FASTMCP = """
 from fastmcp import FastMCP
-from mcpfleet_server.hosting import serve
+from mcpfleet_server import serve
 server = FastMCP("fast")
 server.tool(name="abs")(lambda x: abs(x))
 raise SystemExit(serve(server))
@@ -211,7 +211,7 @@ def test_there_is_a_wheel_of_each_distribution(wheels):
 def test_the_servers_base_brings_no_sdk(elsewhere):
     place = elsewhere("mcpfleet-server")
     assert place.knows("mcp") == place.knows("pydantic") == "False\n"
-    place.run("python", "-c", "import mcpfleet_server.caller, mcpfleet_server.allowlist")
+    place.run("python", "-c", "from mcpfleet_server import allowlist, caller, connection, logs")
 
 
 def test_five_lines_host_a_server_of_the_official_sdk_or_of_fastmcp(elsewhere):
@@ -308,3 +308,9 @@ def test_the_local_cloud_starts_and_answers(elsewhere):
     finally:
         place.end()
         remove_docker_objects((state / "id").read_text().strip())
+
+
+def test_the_commands_of_a_stack_name_themselves_in_another_folder(elsewhere):
+    place = elsewhere("mcpfleet-local-cloud")
+    (place.folder / "Pulumi.yaml").write_text("name: elsewhere\nruntime: python\n")
+    assert "deploy it with mcpfleet-local-cloud up" in place.run("mcpfleet-local-cloud", "status")
