@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import yaml
 
 from devtools.peers import find_uv
 from mcpfleet_local_cloud.commands.paths import Paths
@@ -314,3 +315,21 @@ def test_the_commands_of_a_stack_name_themselves_in_another_folder(elsewhere):
     place = elsewhere("mcpfleet-local-cloud")
     (place.folder / "Pulumi.yaml").write_text("name: elsewhere\nruntime: python\n")
     assert "deploy it with mcpfleet-local-cloud up" in place.run("mcpfleet-local-cloud", "status")
+
+
+def test_the_command_deploys_a_fleet_of_another_folder_and_takes_it_away(elsewhere):
+    place = elsewhere("mcpfleet-local-cloud")
+    shutil.copy(ROOT / "__main__.py", place.folder)
+    (place.folder / "Pulumi.yaml").write_text("name: elsewhere\nruntime: python\n")
+    stack = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())
+    fleet = stack["config"]["mcpfleet:fleet"]
+    del fleet["clients"], fleet["servers"]["reference"]  # what is left needs no folder of the checkout
+    (place.folder / "Pulumi.local.yaml").write_text(yaml.safe_dump(stack))
+    outside = {"XDG_CACHE_HOME": str(Paths.of(os.environ).cache.parent), "MCPFLEET_PORT": str(free_port())}
+    assert "deploy it with mcpfleet-local-cloud up" in place.run("mcpfleet-local-cloud", "status", **outside)
+    try:
+        said = place.run("mcpfleet-local-cloud", "up", **outside)
+        assert [name for name in fleet["servers"] if f"mcpfleet-local-cloud proxy {name}" not in said] == []
+    finally:
+        said = place.run("mcpfleet-local-cloud", "down", **outside)
+    assert "Nothing is left of the stack." in said
