@@ -199,7 +199,8 @@ def test_a_server_that_crashes_all_the_time_fails_calls_with_a_reason_and_never_
     one.until(one.healthy)
     result = asyncio.run(soak(f"{one.url}/mcp", calls=3000, crash_every=20, vanish=10))
     assert result.wrong == []
-    assert result.answered > 2000
+    # Each of 150 crashes fails what is under way in its process: of sixteen calls at most those.
+    assert result.answered > 1500
 
 
 def test_limits_are_set_before_a_server_does_its_work(raw):

@@ -137,7 +137,9 @@ def checkout(make_checkout, repositories, image):
     write(checkout.place.root / "folder server", PYTHON)
     write(checkout.place.root / "built server", {**PYTHON, "Dockerfile": DOCKERFILE, "server.py": HEALTHY})
     write(checkout.place.root / "stdio server", STDIO)
-    write(checkout.place.root / "cloud server", {**PYTHON, ".gitignore": "*.secret", "a.secret": "not to be sent"})
+    # With a step of its own: what two builds have in common at one time, the builder logs in one of them.
+    cloud = {**PYTHON, "requirements.txt": "mcp==2.3.0\n# for Cloud Build\n"}
+    write(checkout.place.root / "cloud server", {**cloud, ".gitignore": "*.secret", "a.secret": "not to be sent"})
     sources = {
         "weather": {"git": {"url": f"{address}/weather/.git", "ref": "main"}},
         "notes": {"git": {"url": f"{address}/notes/.git", "ref": "v1.0.0"}},

@@ -91,7 +91,7 @@ MEMBERS = st.sampled_from(
 )
 SOURCES = st.fixed_dictionaries(
     {"build": st.sampled_from(["./x", "a/b", "../c"])},
-    optional={"build_args": st.dictionaries(VARIABLES, TEXT, max_size=2)},
+    optional={"build_args": st.dictionaries(VARIABLES, TEXT.filter(lambda text: "\0" not in text), max_size=2)},
 ) | st.fixed_dictionaries(
     {"image": st.just(PINNED)},
     optional={
