@@ -199,6 +199,7 @@ def test_a_server_that_crashes_all_the_time_fails_calls_with_a_reason_and_never_
     one.until(one.healthy)
     result = asyncio.run(soak(f"{one.url}/mcp", calls=3000, crash_every=20, vanish=10))
     assert result.wrong == []
+    assert result.answered + result.vanished + sum(result.failures.values()) == 3000
     # Each of 150 crashes fails what is under way in its process: of sixteen calls at most those.
     assert result.answered > 1500
 

@@ -158,7 +158,23 @@ class Probes(Model):
         return value
 
 
-class Sidecar(Model):
+class WithEnvironment(Model):
+    """What holds for whatever has the keys `env` and `secrets`, in this order: a container of any kind."""
+
+    @field_validator("env", mode="after", check_fields=False)
+    @classmethod
+    def _env_holds_no_secret(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        return without(value, rules.secrets_in_the_clear(value))
+
+    @field_validator("secrets", mode="after", check_fields=False)
+    @classmethod
+    def _secrets_have_their_own_places(
+        cls, value: Mapping[str, SecretRef], info: ValidationInfo
+    ) -> Mapping[str, SecretRef]:
+        return without(value, (*rules.set_twice(value, info.data.get("env", {})), *rules.hidden_secrets(value)))
+
+
+class Sidecar(WithEnvironment):
     """A further container of each instance, at localhost for the server's own."""
 
     image: values.ImageUrl = Field(description="Its image.", examples=["docker.io/library/redis:7"])
@@ -192,18 +208,6 @@ class Sidecar(Model):
     depends_on: Annotated[tuple[values.ContainerName, ...], NO_REPEATS] = Field(
         default=(), description="Sidecars that have to have started before it.", examples=[["database"]]
     )
-
-    @field_validator("env", mode="after")
-    @classmethod
-    def _env_holds_no_secret(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        return without(value, rules.secrets_in_the_clear(value))
-
-    @field_validator("secrets", mode="after")
-    @classmethod
-    def _secrets_have_their_own_places(
-        cls, value: Mapping[str, SecretRef], info: ValidationInfo
-    ) -> Mapping[str, SecretRef]:
-        return without(value, (*rules.set_twice(value, info.data.get("env", {})), *rules.hidden_secrets(value)))
 
     @field_validator("memory", mode="after")
     @classmethod

@@ -7,8 +7,17 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import quantities, rules, values
 from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, Model, without
-from pulumi_mcpfleet.fleet.parts import GcsVolume, SecretPlace, SecretRef, SecretVolume, Sidecar, Volume, Vpc
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, without
+from pulumi_mcpfleet.fleet.parts import (
+    GcsVolume,
+    SecretPlace,
+    SecretRef,
+    SecretVolume,
+    Sidecar,
+    Volume,
+    Vpc,
+    WithEnvironment,
+)
 from pulumi_mcpfleet.fleet.roles import Role
 from pulumi_mcpfleet.fleet.sources import ExistingImage, Source
 from pulumi_mcpfleet.fleet.values import Text
@@ -22,7 +31,7 @@ MAX_CONCURRENCY: Final = 1000  # requests at once in one instance; Cloud Run's h
 MAX_INSTANCES: Final = 1000  # above this a project needs a quota by agreement with Google
 
 
-class Workload(Model):
+class Workload(WithEnvironment):
     """A service of the fleet, be it a server or a client of servers."""
 
     source: Source = Field(description="Where the image comes from.", examples=[{"build": "./my_server"}])
@@ -147,18 +156,6 @@ class Workload(Model):
         if cpu is not None and quantities.cpus(cpu) < 1 and value > 1:
             raise ValueError(f"{value} needs a whole CPU and cpu is {cpu}; write concurrency: 1, or cpu: 1")
         return value
-
-    @field_validator("env", mode="after")
-    @classmethod
-    def _env_holds_no_secret(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        return without(value, rules.secrets_in_the_clear(value))
-
-    @field_validator("secrets", mode="after")
-    @classmethod
-    def _secrets_have_their_own_places(
-        cls, value: Mapping[str, SecretRef], info: ValidationInfo
-    ) -> Mapping[str, SecretRef]:
-        return without(value, (*rules.set_twice(value, info.data.get("env", {})), *rules.hidden_secrets(value)))
 
     @field_validator("volumes", mode="after")
     @classmethod
