@@ -86,6 +86,11 @@ def chosen_stack(place: Place, name: str | None) -> Place:
 def up(phases: Phases, stack: str | None = None) -> None:
     """Set up, deploy, verify, print."""
     place = chosen_stack(place_of(os.environ), stack)  # first: setting up a bare machine takes minutes
+    if not (place.root / "Pulumi.yaml").is_file():
+        raise SetupError(
+            f"There is no Pulumi.yaml in {place.root}, nor above it. Nothing was changed.",
+            f"go to the folder of your Pulumi program, then run {PROGRAM} up again.",
+        )
     prepared = prepare(phases)
     with _alone(place):
         with start(phases, place, prepared) as engine:

@@ -202,6 +202,14 @@ def test_status_before_any_up_says_what_to_do(place, plain, printed):
     assert printed().splitlines()[-1].endswith("not deployed; deploy it with ./dev up.")
 
 
+def test_up_in_a_folder_without_a_project_makes_nothing_and_says_where_to_go(place, plain, monkeypatch):
+    monkeypatch.setattr(stack, "prepare", lambda _phases: pytest.fail("it would set up a machine for nothing"))
+    with pytest.raises(SetupError, match=r"no Pulumi\.yaml in .* nor above it") as refused:
+        stack.up(plain)
+    assert "folder of your Pulumi program" in refused.value.next_step
+    assert list(place.root.iterdir()) == []
+
+
 def test_down_before_any_up_sets_nothing_up(place, plain, printed, monkeypatch):
     monkeypatch.setattr(
         "mcpfleet_local_cloud.commands.stack.prepare",
