@@ -1,0 +1,311 @@
+"""Machines of other people, made on this one: users, and Docker engines that are not this machine's own.
+
+Each is made as root and taken away by what was noted when it was made; this machine's own engine is never touched. By
+hand:
+
+    .venv/bin/python -m tests.integration.engines SHAPE [COMMAND ...]
+
+runs the command (by default a shell) as whoever has that engine. SHAPE is `user` (an ordinary user in the group
+docker), `namespace` (the same, with an engine in a network of its own, as Docker Desktop's), `rootless`, or `podman`.
+"""
+
+import contextlib
+import grp
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOTLESS = Path("/usr/share/docker.io/contrib/dockerd-rootless.sh")
+_TUN = Path("/dev/net/tun")
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of this machine who is not root.
+
+    Attributes:
+        name: Its name.
+        home: Its home, which nobody else has a file in.
+        groups: The numbers of its further groups.
+        environ: What its shell has set besides HOME and its name.
+    """
+
+    name: str
+    home: Path
+    groups: tuple[int, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def uid(self) -> int:
+        return pwd.getpwnam(self.name).pw_uid
+
+    @property
+    def runtime(self) -> Path:
+        """Its XDG_RUNTIME_DIR."""
+        return self.home / "run"
+
+    def environment(self) -> dict[str, str]:
+        """What of this process's environment an ordinary user has as well, and its own."""
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "XDG_", "SUDO_"))}
+        own = {"HOME": str(self.home), "USER": self.name, "LOGNAME": self.name, "XDG_RUNTIME_DIR": str(self.runtime)}
+        return {**ours, **own, **self.environ}
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """*argv* as this user, from a process of root.
+
+        The Python that runs the tests may be in a home that only root enters. The command then sees that home with the
+        Python alone in it: in a mount namespace of its own, so that nothing changes for anybody else.
+        """
+        became = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--groups", self._groups(), "--", *argv]
+        python = Path(sys.base_prefix).resolve()
+        closed = next((one for one in reversed(python.parents) if not one.stat().st_mode & 0o001), None)
+        if closed is None:
+            return became
+        shown = python.relative_to(closed)
+        script = (
+            'set -e; place=$(mktemp -d); mkdir -p "$place/$2"; mount --bind "$1/$2" "$place/$2"; chmod 755 "$place"; '
+            'mount --rbind "$place" "$1"; shift 2; exec "$@"'
+        )
+        return [
+            "unshare",
+            "--mount",
+            "--propagation=private",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            str(closed),
+            str(shown),
+            *became,
+        ]
+
+    def _groups(self) -> str:
+        return ",".join(str(one) for one in (self.uid, *self.groups))
+
+
+@contextmanager
+def ordinary_user(*groups: str) -> Iterator[User]:
+    """A user with a home of its own, in these groups besides its own."""
+    name = f"mcpfleet-{secrets.token_hex(3)}"
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    folder.chmod(0o755)
+    home = folder / "home"
+    numbers = tuple(grp.getgrnam(group).gr_gid for group in groups)
+    _run("useradd", "--create-home", "--home-dir", str(home), "--user-group", "--shell", "/bin/bash", name)
+    try:
+        user = User(name, home, numbers)
+        for made in (user.runtime, home / ".cache"):
+            made.mkdir(mode=0o700)
+            os.chown(made, user.uid, user.uid)
+        yield user
+    finally:
+        _end_all_of(pwd.getpwnam(name).pw_uid)
+        _run("userdel", name)
+        shutil.rmtree(folder)
+
+
+def with_cache(user: User) -> User:
+    """Give *user* what setup has made for this one and a package registry cannot give: base image and Pulumi CLI."""
+    cache = Path.home() / ".cache" / "mcpfleet"
+    for name in ("base", "pulumi"):
+        if (cache / name).is_dir():
+            shutil.copytree(cache / name, user.home / ".cache" / "mcpfleet" / name, symlinks=True)
+    own(user.home / ".cache", user)
+    return user
+
+
+def own(folder: Path, user: User) -> None:
+    """Make *folder* and all that is in it the user's."""
+    _run("chown", "--recursive", "--no-dereference", f"{user.uid}:{user.uid}", str(folder))
+
+
+@contextmanager
+def namespace_engine(folder: Path) -> Iterator[str]:
+    """A Docker engine in a network of its own, as in a virtual machine; gives its DOCKER_HOST.
+
+    Published ports are to be had on this machine's loopback as well (`port_relay`); the addresses of containers are
+    not. Its way out is user-space networking, so that this machine's interfaces and rules stay as they are;
+    `host-gateway` leads to this machine.
+    """
+    name = f"mcpfleet-{secrets.token_hex(3)}"
+    network = f"/run/netns/{name}"
+    relay = folder / "port-relay"
+    script = Path(__file__).with_name("port_relay.py")
+    relay.write_text(f"#!{sys.executable}\nimport runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')\n")
+    relay.chmod(0o755)
+    (folder / "daemon.json").write_text("{}")
+    host = f"unix://{folder}/docker.sock"
+    with contextlib.ExitStack() as made:
+        _run("ip", "netns", "add", name)
+        made.callback(_run, "ip", "netns", "delete", name)
+        _run("ip", "-n", name, "link", "set", "lo", "up")
+        uplink = ["slirp4netns", "--configure", "--mtu=65520", "--netns-type=path", network, "tap0"]
+        made.enter_context(_started(uplink, folder / "uplink.log"))
+        _until(lambda: "default" in _said("ip", "-n", name, "route"), "the engine's network has a way out")
+        dns = folder / "resolv.conf"
+        dns.write_text("nameserver 10.0.2.3\n")
+        daemon = [
+            *("nsenter", f"--net={network}", "unshare", "--mount", "--propagation=private", "sh", "-c"),
+            f'mount --bind "{dns}" /etc/resolv.conf; exec "$@"',
+            *("sh", "dockerd", f"--config-file={folder}/daemon.json", f"--data-root={folder}/data"),
+            *(f"--exec-root={folder}/exec", f"--pidfile={folder}/dockerd.pid", f"--host={host}", "--group=docker"),
+            *(f"--userland-proxy-path={relay}", "--host-gateway-ip=10.0.2.2"),
+        ]
+        environ = {**os.environ, "RELAY_NETWORK": f"/proc/{os.getpid()}/ns/net"}
+        made.callback(_unmount_below, folder)
+        made.enter_context(_started(daemon, folder / "dockerd.log", environ))
+        _until(lambda: _answers(folder / "docker.sock"), f"dockerd answers (its log: {folder}/dockerd.log)")
+        yield host
+
+
+@contextmanager
+def rootless_engine(user: User) -> Iterator[str]:
+    """The Docker engine of an ordinary user, started by Docker's own script; gives its DOCKER_HOST."""
+    environ = {**user.environment(), "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    log = user.home.parent / "rootless.log"
+    mode = _TUN.stat().st_mode & 0o777
+    with contextlib.ExitStack() as made:
+        _TUN.chmod(0o666)  # udev's own mode; a machine without udev may have another
+        made.callback(_TUN.chmod, mode)
+        made.enter_context(_started(user.command(["sh", str(ROOTLESS)]), log, environ))
+        _until(lambda: _answers(user.runtime / "docker.sock"), f"the rootless dockerd answers (its log: {log})")
+        yield f"unix://{user.runtime}/docker.sock"
+
+
+@contextmanager
+def podman(folder: Path) -> Iterator[str]:
+    """Podman's API; gives its DOCKER_HOST."""
+    where = f"unix://{folder}/podman.sock"
+    places = ["--root", str(folder / "storage"), "--runroot", str(folder / "run"), "--tmpdir", str(folder / "tmp")]
+    with contextlib.ExitStack() as made:
+        made.callback(_unmount_below, folder)
+        made.enter_context(_started(["podman", *places, "system", "service", "--time=0", where], folder / "podman.log"))
+        _until(lambda: _answers(folder / "podman.sock"), f"podman answers (its log: {folder}/podman.log)")
+        (folder / "podman.sock").chmod(0o666)
+        yield where
+
+
+@contextmanager
+def shape(name: str) -> Iterator[User]:
+    """One of the shapes by its name; gives the user whose shell has it."""
+    with contextlib.ExitStack() as made:
+        user = with_cache(made.enter_context(ordinary_user(*(["docker"] if name in {"user", "namespace"} else []))))
+        folder = Path(made.enter_context(tempfile.TemporaryDirectory(prefix=f"mcpfleet-{name}-")))
+        folder.chmod(0o755)
+        if name == "namespace":
+            host = made.enter_context(namespace_engine(folder))
+        elif name == "podman":
+            host = made.enter_context(podman(folder))
+        elif name == "rootless":
+            made.enter_context(rootless_engine(user))
+            host = ""  # found at its usual socket
+        else:
+            host = ""
+        yield User(user.name, user.home, user.groups, {"DOCKER_HOST": host} if host else {})
+
+
+@contextmanager
+def _started(argv: Sequence[str], log: Path, environ: Mapping[str, str] | None = None) -> Iterator[None]:
+    """A program in a session of its own, which ends with the block: SIGTERM to it, SIGKILL to what is left of it."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end_all_of(uid: int) -> None:
+    """End what a user that goes away still runs."""
+
+    def its() -> list[int]:
+        found = []
+        for process in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if process.name.isdigit() and process.stat().st_uid == uid:
+                    state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+                    found += [int(process.name)] if state not in "ZX" else []
+        return found
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in its():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + 5
+        while its() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _unmount_below(folder: Path) -> None:
+    """Docker leaves mounts of containers that were killed with it."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    for place in reversed([line.split()[1] for line in lines if line.split()[1].startswith(f"{folder}/")]):
+        subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as knock:
+        knock.settimeout(5)
+        try:
+            knock.connect(str(path))
+            knock.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in knock.recv(1024)
+        except OSError:
+            return False
+
+
+def _until(seen: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not seen():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"it did not happen within {_PATIENCE:.0f} s: {what}")
+        time.sleep(0.05)
+
+
+def _said(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+
+
+def _run(*argv: str) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
+
+
+def main() -> int:
+    """Run a command in a shape, in a copy of this checkout that is the user's."""
+    name, *argv = sys.argv[1:] or ["user"]
+    with shape(name) as user:
+        checkout = user.home / "mcpfleet"
+        leave_out = shutil.ignore_patterns(".git", ".mcpfleet", ".venv", "__pycache__", ".*_cache", "node_modules")
+        shutil.copytree(ROOT, checkout, ignore=leave_out, symlinks=True)
+        own(checkout, user)
+        environ = {**user.environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        print(f"{user.name} in {checkout}, DOCKER_HOST={user.environ.get('DOCKER_HOST', '')}", flush=True)
+        return subprocess.run(user.command(argv or ["bash"]), cwd=checkout, env=environ, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
