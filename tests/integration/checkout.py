@@ -29,13 +29,16 @@ class Checkout:
 
     place: Place
     started: list[subprocess.Popen] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    """What its commands have in their environment besides."""
 
     def begin(self, *command, **environment):
         """Start `./dev COMMAND`, without `./dev`'s own share: the Python environment is this one."""
+        given = {"MCPFLEET_PORT": str(self.place.port), "COLUMNS": "200", **self.variables, **environment}
         process = subprocess.Popen(
             [sys.executable, "-m", "devtools", *command],
             cwd=self.place.root,
-            env={**os.environ, "MCPFLEET_PORT": str(self.place.port), "COLUMNS": "200", **environment},
+            env={**os.environ, **given},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -58,6 +61,11 @@ class Checkout:
         code, output = self.dev(*command, **environment)
         assert code == 0, output
         return output
+
+    def stand(self, *options):
+        """Deploy again what another test has taken down: so each test passes alone, and in any order."""
+        if running(self.place, "cloud") is None:
+            self.ok("up", *options)
 
     def kill(self, process):
         """`kill -9` the command with all that it started in its session, the Pulumi CLI among it."""

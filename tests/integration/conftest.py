@@ -51,3 +51,10 @@ def make_checkout(tmp_path_factory):
                 checkout.kill(process)
         code, output = checkout.dev("down", "--force")
         assert code == 0, output
+
+
+@pytest.fixture
+def deployed(checkout, first):
+    """The module's `checkout`, deployed; what its first `up` said."""
+    checkout.stand()
+    return first

@@ -1,7 +1,6 @@
 """A fleet with everything that one machine can honour, deployed by `./dev up`; effects are looked at where they are.
 
 In the container (variables, files, folders), at the ingress (who passes), at the load balancer (TLS, redirect).
-The tests run in this order.
 """
 
 import base64
@@ -137,7 +136,7 @@ def checkout(make_checkout):
 
 
 @pytest.fixture(scope="module")
-def deployed(checkout):
+def first(checkout):
     return checkout.ok("up")
 
 

@@ -1,7 +1,4 @@
-"""A hostile repository, built by Docker and Cloud Build through `./dev up`: nothing outside of it gets into an image.
-
-The tests run in this order.
-"""
+"""A hostile repository, built by Docker and Cloud Build with `./dev up`: nothing outside gets into an image."""
 
 import io
 import subprocess
@@ -89,7 +86,7 @@ def first(checkout):
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
-def test_links_out_of_a_repository_are_links_in_its_image_and_nothing_behind_them(first, checkout, engine, builder):
+def test_links_out_of_a_repository_are_links_in_its_image_and_nothing_behind_them(deployed, checkout, engine, builder):
     assert answer(checkout, builder, "value", {}, "legacy") == "1"
     (container,) = [
         one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == f"mcp-{builder}"
@@ -104,8 +101,8 @@ def test_links_out_of_a_repository_are_links_in_its_image_and_nothing_behind_the
     assert not any(name.startswith("app/lib/") for name in found), "no submodule that nobody asked for"
 
 
-def test_what_was_left_out_is_said(first):
-    assert "its submodules are not fetched (`git.submodules`)" in first
+def test_what_was_left_out_is_said(deployed):
+    assert "its submodules are not fetched (`git.submodules`)" in deployed
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
@@ -118,7 +115,7 @@ def test_what_was_left_out_is_said(first):
         ("ignored", "source: .dockerignore is no file of the source's own"),
     ],
 )
-def test_a_way_out_that_a_builder_would_follow_stops_the_deployment(first, checkout, outside, builder, folder, said):
+def test_a_way_out_that_a_builder_would_follow_stops_the_deployment(deployed, checkout, outside, builder, folder, said):
     file = checkout.place.root / "Pulumi.local.yaml"
     held = file.read_text()
     stack = yaml.safe_load(held)
@@ -135,5 +132,5 @@ def test_a_way_out_that_a_builder_would_follow_stops_the_deployment(first, check
     assert (outside / "id_ed25519").read_text() == KEY
 
 
-def test_down_leaves_nothing(first, checkout):
+def test_down_leaves_nothing(deployed, checkout):
     assert checkout.dev("down")[0] == 0

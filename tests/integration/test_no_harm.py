@@ -1,6 +1,6 @@
 """A server whose tools say nothing of themselves, and a client that somebody opened: deployed, verified, looked at.
 
-No command calls such a tool unless its user names it; none passes what lets in everybody. The tests run in this order.
+No command calls such a tool unless its user names it; none passes what lets in everybody.
 """
 
 import json
@@ -57,7 +57,7 @@ def checkout(make_checkout):
 
 
 @pytest.fixture(scope="module")
-def deployed(checkout):
+def first(checkout):
     return checkout.ok("up")
 
 
@@ -77,6 +77,7 @@ def test_up_and_every_command_that_looks_leave_a_tool_that_says_nothing_uncalled
     assert "16 checks of 2 servers and 1 client passed" in deployed
     assert "orders: no tool was called: none says that it only reads" in deployed
     assert "reference: no tool was called" not in deployed
+    before = cancelled(checkout)
     checkout.ok("up")
     checkout.ok("verify")
     checkout.ok("status")
@@ -84,28 +85,41 @@ def test_up_and_every_command_that_looks_leave_a_tool_that_says_nothing_uncalled
     assert mcpfleet(checkout, "doctor", "orders")[0] == 0
     code, said = mcpfleet(checkout, "verify", "--call", "cancel_order")
     assert (code, "Write --call SERVER/TOOL" in said) == (2, True)
-    assert cancelled(checkout) == []
+    assert cancelled(checkout) == before
 
 
 def test_a_tool_that_is_named_is_called_once(deployed, checkout):
+    before = cancelled(checkout)
     checkout.ok("verify", "--call", "orders/cancel_order", "--arguments", json.dumps({"order": "seven"}))
-    assert cancelled(checkout) == ["cancelled seven"]
+    assert cancelled(checkout) == [*before, "cancelled seven"]
     code, said = mcpfleet(checkout, "verify", "orders", "--call", "cancel_order")
     assert (code, "cancel_order called" in said) == (0, True), said
-    assert cancelled(checkout) == ["cancelled seven", "cancelled 1"]
+    assert cancelled(checkout) == [*before, "cancelled seven", "cancelled 1"]
 
 
-def test_a_client_that_is_open_to_the_world_fails_every_verification(deployed, checkout):
+@pytest.fixture
+def opened(deployed, checkout):
+    """Somebody has opened the client to the world, as long as the test runs."""
     credentials = service_account.Credentials.from_service_account_file(
         checkout.place.credentials / "deployer.json",
         scopes=["https://www.googleapis.com/auth/cloud-platform"],
         always_use_jwt_access=True,
     )
     with AuthorizedSession(credentials) as session:
-        url = f"{checkout.place.url}/run/v2/{SERVICE}"
-        service = session.get(url, timeout=30).json()
-        answer = session.patch(url, json={**service, "invokerIamDisabled": True}, timeout=60)
-        assert answer.ok, answer.text
+
+        def set_open(to_all):
+            url = f"{checkout.place.url}/run/v2/{SERVICE}"
+            service = session.get(url, timeout=30).json()
+            answer = session.patch(url, json={**service, "invokerIamDisabled": to_all}, timeout=60)
+            assert answer.ok, answer.text
+
+        set_open(True)
+        yield
+        set_open(False)
+
+
+def test_a_client_that_is_open_to_the_world_fails_every_verification(opened, checkout):
+    before = cancelled(checkout)
     code, said = checkout.dev("verify")
     assert code == 1
     assert "assistant: without a token: 403: GET http" in said
@@ -115,4 +129,4 @@ def test_a_client_that_is_open_to_the_world_fails_every_verification(deployed, c
     assert (code, found["ok"]) == (1, False)
     assert [bool(one["failed"]) for one in found["servers"].values()] == [False, False]
     assert found["clients"]["assistant"]["passed"] == []
-    assert cancelled(checkout) == ["cancelled seven", "cancelled 1"], "and nothing was called through it"
+    assert cancelled(checkout) == before, "nothing was called through it"

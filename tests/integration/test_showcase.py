@@ -1,8 +1,7 @@
 """The stack `showcase` as it is shipped, deployed by `./dev up`, called by the official client and by its own clients.
 
 A folder with a Dockerfile and one without, somebody else's image, an npm and a PyPI package that speak stdio; a client
-for each way to call. Then, on the same cloud, private repositories, and folders with each kind of lock file. The tests
-run in this order.
+for each way to call. Then, on the same cloud, private repositories, and folders with each kind of lock file.
 """
 
 import asyncio
@@ -33,6 +32,7 @@ from tests.integration.mcp_calls import answer, call
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 
 BASE = {"BASE_IMAGE": "mcpfleet/base:python3.13"}
+FILE = "Pulumi.showcase.yaml"
 ACCESS = {"iam": {"invokers": ["user:ada@mcpfleet.test"]}}
 
 
@@ -57,8 +57,9 @@ def checkout(make_checkout):
 
 @pytest.fixture(scope="module")
 def shipped(checkout):
-    """What `up` says of the stack `showcase`."""
-    return checkout.ok("up", "--stack", "showcase")
+    """What `up` says of the stack `showcase`, and the file that it was deployed from."""
+    said = checkout.ok("up", "--stack", "showcase")
+    return said, (checkout.place.root / FILE).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +81,27 @@ def first(shipped, checkout, private):
         "own": {"git": {"url": f"{server.url}/own/.git", "ref": "v1.0.0"}},
         **{name: {"folder": f"./{name}"} for name in ("pnpm", "yarn", "berry", "poetry")},
     }
-    file = root / "Pulumi.showcase.yaml"
+    file = root / FILE
     stack = yaml.safe_load(file.read_text())
     fleet = stack["config"]["mcpfleet:fleet"]
     added = {name: {"source": {**source, "build_args": BASE}, "access": ACCESS} for name, source in sources.items()}
     fleet["servers"] |= added
     file.write_text(yaml.safe_dump(stack, sort_keys=False))
-    return checkout.ok("up", **variables)
+    checkout.variables |= variables
+    return checkout.ok("up")
+
+
+@pytest.fixture
+def standing(shipped, checkout):
+    """The stack stands, with the other servers or without; what `up` said of it as it is shipped."""
+    checkout.stand("--stack", "showcase")
+    return shipped[0]
+
+
+@pytest.fixture
+def deployed(standing, first):
+    """The stack stands with the other servers; what `up` said of those."""
+    return first
 
 
 def keep_token(checkout):
@@ -110,12 +125,12 @@ def keep_token(checkout):
             assert answer.ok, answer.text
 
 
-def test_the_shipped_stack_is_deployed_as_it_is_and_says_what_it_found_out(shipped, checkout):
-    file = "Pulumi.showcase.yaml"
-    assert (checkout.place.root / file).read_bytes() == (ROOT / file).read_bytes()
-    assert "42 checks of 5 servers and 3 clients passed" in shipped
-    assert "time: mcp-server-time==2026.10.19 of PyPI, behind the stdio bridge" in shipped
-    assert "weather: python server.py: server.py is where it begins, by its name (`start`)" in shipped
+def test_the_shipped_stack_is_deployed_as_it_is_and_says_what_it_found_out(shipped):
+    said, file = shipped
+    assert file == (ROOT / FILE).read_bytes()
+    assert "42 checks of 5 servers and 3 clients passed" in said
+    assert "time: mcp-server-time==2026.10.19 of PyPI, behind the stdio bridge" in said
+    assert "weather: python server.py: server.py is where it begins, by its name (`start`)" in said
 
 
 @pytest.mark.parametrize(
@@ -128,17 +143,17 @@ def test_the_shipped_stack_is_deployed_as_it_is_and_says_what_it_found_out(shipp
     ],
 )
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
-def test_every_server_of_it_answers_clients_of_both_eras(shipped, checkout, server, tool, arguments, said, mode):
+def test_every_server_of_it_answers_clients_of_both_eras(standing, checkout, server, tool, arguments, said, mode):
     assert said in answer(checkout, server, tool, arguments, mode)
 
 
-def test_a_pypi_package_that_speaks_stdio_gets_its_arguments(shipped, checkout):
+def test_a_pypi_package_that_speaks_stdio_gets_its_arguments(standing, checkout):
     tools, said = asyncio.run(call(checkout, "time", "get_current_time", {"timezone": "Europe/Zurich"}))
     assert tools == {"get_current_time", "convert_time"}
     assert json.loads(said)["timezone"] == "Europe/Zurich"
 
 
-def test_a_server_asks_its_client_through_the_bridge_the_ingress_and_the_identity_check(shipped, checkout):
+def test_a_server_asks_its_client_through_the_bridge_the_ingress_and_the_identity_check(standing, checkout):
     async def sample(context, params):
         content = mcp_types.TextContent(type="text", text="a word from the client")
         return mcp_types.CreateMessageResult(role="assistant", content=content, model="m")
@@ -148,8 +163,8 @@ def test_a_server_asks_its_client_through_the_bridge_the_ingress_and_the_identit
     assert "a word from the client" in said
 
 
-def test_every_client_of_it_reaches_just_the_servers_that_it_names(shipped, checkout):
-    clients = yaml.safe_load((ROOT / "Pulumi.showcase.yaml").read_text())["config"]["mcpfleet:fleet"]["clients"]
+def test_every_client_of_it_reaches_just_the_servers_that_it_names(standing, checkout):
+    clients = yaml.safe_load((ROOT / FILE).read_text())["config"]["mcpfleet:fleet"]["clients"]
     for name, client in clients.items():
         target = checkout.state.outputs["clients"][name]
         auth = checkout.who("ada", target["url"])
@@ -160,29 +175,29 @@ def test_every_client_of_it_reaches_just_the_servers_that_it_names(shipped, chec
 
 
 @pytest.mark.parametrize("name", ["pnpm", "yarn", "berry"])
-def test_a_node_folder_is_installed_by_the_tool_of_its_lock_file(first, checkout, name):
+def test_a_node_folder_is_installed_by_the_tool_of_its_lock_file(deployed, checkout, name):
     assert answer(checkout, name, "milliseconds", {"text": "2h"}, "legacy") == "7200000"
 
 
-def test_a_python_folder_is_installed_by_poetry_where_the_lock_file_is_poetrys(first, checkout):
+def test_a_python_folder_is_installed_by_poetry_where_the_lock_file_is_poetrys(deployed, checkout):
     assert answer(checkout, "poetry", "value", {"ini": "[a]\nb = by poetry"}, "legacy") == "by poetry"
 
 
-def test_a_private_repository_is_fetched_by_the_token_or_by_the_callers_own_credentials(first, checkout, private):
+def test_a_private_repository_is_fetched_by_the_token_or_by_the_callers_own_credentials(deployed, checkout, private):
     server, _ = private
     for name in ("private", "own"):
         assert answer(checkout, name, "value", {"ini": f"[a]\nb = {name}"}, "legacy") == name
     assert set(server.let_in) == {"x-access-token", "somebody"}
 
 
-def test_neither_the_token_nor_a_password_is_kept_or_shown_anywhere(first, checkout, private, engine):
+def test_neither_the_token_nor_a_password_is_kept_or_shown_anywhere(deployed, checkout, private, engine):
     server, _ = private
     hidden = [word.encode() for word in HIDDEN]
     assert server.seen_in_argv == []
     files = {file.relative_to(checkout.place.state): file for file in checkout.place.state.rglob("*") if file.is_file()}
     assert {"pulumi", "logs", "sources"} <= {file.parts[0] for file in files}, "where it could be"
     assert [str(name) for name, file in files.items() if any(word in file.read_bytes() for word in hidden)] == []
-    assert not any(word.decode() in first for word in hidden)
+    assert not any(word.decode() in deployed for word in hidden)
     containers = {one.labels["dev.mcpfleet.service"]: one for one in checkout.containers(engine)}
     for container in (containers["mcp-private"], containers["mcp-own"]):
         said = json.dumps([container.attrs, container.image.attrs, container.image.history()]).encode()
@@ -191,6 +206,6 @@ def test_neither_the_token_nor_a_password_is_kept_or_shown_anywhere(first, check
         assert (code, found) == (1, b"")
 
 
-def test_a_second_up_changes_nothing_and_down_leaves_nothing(first, checkout, private):
-    assert "no changes" in checkout.ok("up", **private[1])
+def test_a_second_up_changes_nothing_and_down_leaves_nothing(deployed, checkout):
+    assert "no changes" in checkout.ok("up")
     assert "Nothing is left" in checkout.ok("down")

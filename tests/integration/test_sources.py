@@ -1,7 +1,7 @@
 """Servers from anywhere, deployed by `./dev up` and called by the official client.
 
 A Python and a Node.js repository without a Dockerfile from a git daemon, a folder, one that Cloud Build builds, and an
-image that somebody else has built. The tests run in this order. Packages of npm and PyPI are in the showcase's.
+image that somebody else has built. Packages of npm and PyPI are in the showcase's.
 """
 
 import json
@@ -164,55 +164,54 @@ def first(checkout):
     return checkout.ok("up")
 
 
-def test_up_says_what_it_found_out_and_which_key_decides_otherwise(first):
-    assert "weather: python server.py: server.py is where it begins, by its name (`start`)" in first
-    assert "notes: npm (`installer`)" in first
-    assert "notes: node server.js: the start script of package.json, without npm around it (`start`)" in first
+def test_up_says_what_it_found_out_and_which_key_decides_otherwise(deployed):
+    assert "weather: python server.py: server.py is where it begins, by its name (`start`)" in deployed
+    assert "notes: npm (`installer`)" in deployed
+    assert "notes: node server.js: the start script of package.json, without npm around it (`start`)" in deployed
 
 
-def test_a_python_repository_without_a_dockerfile_runs_as_nobody(first, checkout):
-    assert answer(checkout, "weather", "weather", {"place": "Bern"}) == "sunny in Bern, says user 65532"
+def test_a_python_repository_without_a_dockerfile_runs_as_nobody(deployed, checkout):
+    assert answer(checkout, "weather", "weather", {"place": "Bern"}).endswith(" in Bern, says user 65532")
 
 
-def test_a_node_repository_without_a_dockerfile_runs_on_what_its_lock_file_says(first, checkout):
+def test_a_node_repository_without_a_dockerfile_runs_on_what_its_lock_file_says(deployed, checkout):
     assert answer(checkout, "notes", "note", {"text": "it"}, "legacy").startswith("noted it on Node 24.")
 
 
-def test_a_folder_without_a_dockerfile_is_served(first, checkout):
+def test_a_folder_without_a_dockerfile_is_served(deployed, checkout):
     assert answer(checkout, "folder", "weather", {"place": "Chur"}) == "sunny in Chur, says user 65532"
 
 
-def test_a_folder_is_built_by_its_own_dockerfile(first, checkout):
+def test_a_folder_is_built_by_its_own_dockerfile(deployed, checkout):
     assert answer(checkout, "built", "weather", {"place": "Sion"}) == "sunny in Sion, says user 1234"
 
 
-def test_a_folder_that_cloud_build_built_is_served_and_its_log_was_shown(first, checkout):
-    assert answer(checkout, "cloud", "weather", {"place": "Chur"}) == "sunny in Chur, says user 65532"
-    assert "cloud: source: " in first
-    assert re.search(r"cloud: #\d+ .*RUN uv venv", first), "the builder's own lines"
-    assert "cloud: DONE" in first
-    (built,) = cloud_builds(checkout)
-    assert built["status"] == "SUCCESS"
+def test_a_folder_that_cloud_build_built_is_served_and_its_log_was_shown(deployed, checkout):
+    assert answer(checkout, "cloud", "weather", {"place": "Chur"}).endswith(" in Chur, says user 65532")
+    assert "cloud: source: " in deployed
+    assert re.search(r"cloud: #\d+ .*RUN uv venv", deployed), "the builder's own lines"
+    assert "cloud: DONE" in deployed
+    built = newest_built(checkout)
     assert image_of(checkout, "cloud").rpartition("@")[2] == built["results"]["images"][0]["digest"]
     account = "mcpfleet-build@mcpfleet-local.iam.gserviceaccount.com"
     assert built["serviceAccount"] == f"projects/mcpfleet-local/serviceAccounts/{account}"
 
 
-def test_what_cloud_build_gets_is_the_folder_without_what_git_ignores(first, checkout):
-    (path,) = (checkout.place.cloud_state / "storage" / "mcpfleet-local-mcpfleet-source" / "source").iterdir()
-    with tarfile.open(path) as archive:
+def test_what_cloud_build_gets_is_the_folder_without_what_git_ignores(deployed, checkout):
+    source = newest_built(checkout)["source"]["storageSource"]
+    with tarfile.open(checkout.place.cloud_state / "storage" / source["bucket"] / source["object"]) as archive:
         assert archive.getnames() == ["Dockerfile", "source/requirements.txt", "source/server.py"]
 
 
-def test_a_folder_that_speaks_stdio_is_put_behind_the_bridge_with_its_arguments_as_they_were_written(first, checkout):
+def test_a_folder_that_speaks_stdio_is_put_behind_the_bridge_with_its_arguments_as_written(deployed, checkout):
     assert answer(checkout, "stdio-folder", "arguments", {}) == "['--from', 'args $HOME'] as 65532"
 
 
-def test_a_server_in_somebody_elses_image_is_put_behind_the_bridge(first, checkout):
+def test_a_server_in_somebody_elses_image_is_put_behind_the_bridge(deployed, checkout):
     assert answer(checkout, "imaged", "who", {}) == "user 65532"
 
 
-def test_the_image_names_the_commit_that_it_is_of(first, checkout, engine, repositories):
+def test_the_image_names_the_commit_that_it_is_of(deployed, checkout, engine, repositories):
     place, _ = repositories
     labels = {one.labels["dev.mcpfleet.service"]: one.image.labels for one in checkout.containers(engine)}
     revision = "org.opencontainers.image.revision"
@@ -220,15 +219,16 @@ def test_the_image_names_the_commit_that_it_is_of(first, checkout, engine, repos
     assert labels["mcp-notes"][revision] == git(place / "notes", "rev-parse", "v1.0.0^{commit}")
 
 
-def test_nobody_but_the_invokers_reaches_a_stdio_server(first, checkout):
+def test_nobody_but_the_invokers_reaches_a_stdio_server(deployed, checkout):
     url = checkout.servers["imaged"]["mcp_url"]
     assert httpx2.post(url, json={}, timeout=30, trust_env=False).status_code in (401, 403)
 
 
-def test_a_second_up_builds_nothing_and_what_has_changed_is_built_alone(first, checkout, repositories):
+def test_a_second_up_builds_nothing_and_what_has_changed_is_built_alone(deployed, checkout, repositories):
+    builds = len(cloud_builds(checkout))
     unchanged = checkout.ok("up")
     assert "no changes" in unchanged
-    assert len(cloud_builds(checkout)) == 1
+    assert len(cloud_builds(checkout)) == builds
     place, _ = repositories
     before = {name: image_of(checkout, name) for name in ("weather", "notes", "imaged", "folder", "cloud")}
     server = place / "weather" / "server.py"
@@ -241,13 +241,13 @@ def test_a_second_up_builds_nothing_and_what_has_changed_is_built_alone(first, c
     assert [name for name in before if before[name] != after[name]] == ["weather", "cloud"]
     assert answer(checkout, "weather", "weather", {"place": "Bern"}).startswith("rainy in Bern")
     assert changed.count("cloud: starting build") == 1
-    assert len(cloud_builds(checkout)) == 2
+    assert len(cloud_builds(checkout)) == builds + 1
     assert answer(checkout, "cloud", "weather", {"place": "Chur"}).startswith("rainy in Chur")
 
 
-def test_a_failing_build_is_one_message_and_what_ran_runs_on(first, checkout):
+def test_a_failing_build_is_one_message_and_what_ran_runs_on(deployed, checkout):
     requirements = checkout.place.root / "cloud server" / "requirements.txt"
-    held = requirements.read_text()
+    held, before = requirements.read_text(), answer(checkout, "cloud", "weather", {"place": "Chur"})
     try:
         requirements.write_text("no-such-package-of-anybody==1\n")
         code, output = checkout.dev("up")
@@ -262,10 +262,11 @@ def test_a_failing_build_is_one_message_and_what_ran_runs_on(first, checkout):
     assert "no-such-package-of-anybody" in Path(unquote(log[1])).read_text()
     assert "Traceback" not in output
     assert cloud_builds(checkout)[0]["status"] == "FAILURE"
-    assert answer(checkout, "cloud", "weather", {"place": "Chur"}).startswith("rainy in Chur")
+    assert answer(checkout, "cloud", "weather", {"place": "Chur"}) == before
 
 
-def test_ctrl_c_cancels_the_build_and_what_ran_runs_on(first, checkout):
+def test_ctrl_c_cancels_the_build_and_what_ran_runs_on(deployed, checkout):
+    before = answer(checkout, "cloud", "weather", {"place": "Chur"})
     dockerfile = checkout.place.root / "cloud server" / "Dockerfile"
     dockerfile.write_text("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nRUN sleep 300\n")
     try:
@@ -277,10 +278,10 @@ def test_ctrl_c_cancels_the_build_and_what_ran_runs_on(first, checkout):
         dockerfile.unlink()
     assert process.returncode != 0
     assert cloud_builds(checkout)[0]["status"] == "CANCELLED"
-    assert answer(checkout, "cloud", "weather", {"place": "Chur"}).startswith("rainy in Chur")
+    assert answer(checkout, "cloud", "weather", {"place": "Chur"}) == before
 
 
-def test_a_repository_that_cannot_be_fetched_is_one_line_with_its_path(first, checkout, repositories):
+def test_a_repository_that_cannot_be_fetched_is_one_line_with_its_path(deployed, checkout, repositories):
     file = checkout.place.root / "Pulumi.local.yaml"
     stack = file.read_text()
     try:
@@ -294,7 +295,7 @@ def test_a_repository_that_cannot_be_fetched_is_one_line_with_its_path(first, ch
     assert "Traceback" not in output
 
 
-def test_down_leaves_nothing(first, checkout):
+def test_down_leaves_nothing(deployed, checkout):
     assert checkout.dev("down")[0] == 0
     shutil.rmtree(checkout.place.root / ".mcpfleet" / "sources")
 
@@ -309,6 +310,11 @@ def cloud_builds(checkout):
     url = f"{checkout.place.url}/cloudbuild/v1/projects/mcpfleet-local/locations/europe-west1/builds"
     answer = httpx2.get(url, headers={"authorization": f"Bearer {who.token}"}, trust_env=False)
     return sorted(answer.json().get("builds", []), key=lambda build: build["createTime"], reverse=True)
+
+
+def newest_built(checkout):
+    """The build that made the image which is deployed."""
+    return next(one for one in cloud_builds(checkout) if one["status"] == "SUCCESS")
 
 
 def newest_log(checkout):

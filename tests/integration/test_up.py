@@ -1,4 +1,4 @@
-"""`./dev up`, twice, an edit, faults, and `./dev down`: the main job, end to end. The tests run in this order."""
+"""`./dev up`, twice, an edit, faults, and `./dev down`: the main job, end to end."""
 
 import asyncio
 import json
@@ -47,11 +47,11 @@ async def call(checkout, server, tool, arguments, mode="2026-07-28"):
         return await client.call_tool(tool, arguments)
 
 
-def test_up_deploys_the_stack_as_it_is_shipped_and_verifies_its_servers_as_a_client(first, checkout):
+def test_up_deploys_the_stack_as_it_is_shipped_and_verifies_its_servers_as_a_client(deployed, checkout):
     assert (checkout.place.root / "Pulumi.local.yaml").read_bytes() == (ROOT / "Pulumi.local.yaml").read_bytes()
-    assert "22 checks of 3 servers and 1 client passed" in first
-    assert "reference: no tool" not in first
-    assert "toolbox: no tool" not in first
+    assert "22 checks of 3 servers and 1 client passed" in deployed
+    assert "reference: no tool" not in deployed
+    assert "toolbox: no tool" not in deployed
     types = sorted(one["type"].partition(":")[2] for one in checkout.state.resources)
     for expected in (
         "artifactregistry/repository:Repository",
@@ -66,7 +66,7 @@ def test_up_deploys_the_stack_as_it_is_shipped_and_verifies_its_servers_as_a_cli
     assert types.count("serviceaccount/account:Account") == 4, "each server and client runs as an account of its own"
 
 
-def test_the_client_that_is_shipped_lists_the_tools_of_all_its_servers_as_itself(first, checkout):
+def test_the_client_that_is_shipped_lists_the_tools_of_all_its_servers_as_itself(deployed, checkout):
     target = checkout.state.outputs["clients"]["assistant"]
     auth = checkout.who("ada", target["url"])
     answer = httpx2.post(f"{target['url']}/ask", json={}, auth=auth, timeout=90, trust_env=False)
@@ -78,19 +78,19 @@ def test_the_client_that_is_shipped_lists_the_tools_of_all_its_servers_as_itself
     }
 
 
-def test_what_the_cloud_keeps_is_readable_by_its_user_alone(first, checkout):
+def test_what_the_cloud_keeps_is_readable_by_its_user_alone(deployed, checkout):
     assert stat.S_IMODE(checkout.place.state.stat().st_mode) == 0o700
 
 
-def test_up_prints_for_each_server_what_its_users_need(first, checkout):
+def test_up_prints_for_each_server_what_its_users_need(deployed, checkout):
     for name, server in checkout.servers.items():
-        assert f"MCP URL   {server['mcp_url']}" in first
-        assert f"audience  {server['audience']}" in first
-        assert json.dumps(server["client_config"]) in first
-        assert f"./dev proxy {name} --port" in first
+        assert f"MCP URL   {server['mcp_url']}" in deployed
+        assert f"audience  {server['audience']}" in deployed
+        assert json.dumps(server["client_config"]) in deployed
+        assert f"./dev proxy {name} --port" in deployed
 
 
-def test_the_built_image_is_pinned_by_the_digest_that_the_registry_holds(first, checkout):
+def test_the_built_image_is_pinned_by_the_digest_that_the_registry_holds(deployed, checkout):
     digest = digest_of(image_of(checkout, "reference"))
     path = image_of(checkout, "reference").partition("/")[2].partition("@")[0].partition(":")[0]
     key = json.loads((checkout.place.credentials / "deployer.json").read_text())
@@ -108,13 +108,13 @@ def test_the_built_image_is_pinned_by_the_digest_that_the_registry_holds(first, 
     assert (answer.status_code, answer.headers["docker-content-digest"]) == (200, digest)
 
 
-def test_a_second_up_changes_nothing_and_says_so(first, checkout, engine):
+def test_a_second_up_changes_nothing_and_says_so(deployed, checkout, engine):
     before = {one.id for one in checkout.containers(engine)}
     assert "No changes" in checkout.ok("up")
     assert {one.id for one in checkout.containers(engine)} == before
 
 
-def test_the_local_proxy_lets_a_client_without_credentials_in(first, checkout):
+def test_the_local_proxy_lets_a_client_without_credentials_in(deployed, checkout):
     process = checkout.begin("proxy", "reference", "--port", "0")
     try:
         line = process.stdout.readline()
@@ -131,13 +131,13 @@ def test_the_local_proxy_lets_a_client_without_credentials_in(first, checkout):
         checkout.kill(process)
 
 
-def test_env_prints_exports_that_a_shell_understands(first, checkout):
+def test_env_prints_exports_that_a_shell_understands(deployed, checkout):
     exports = checkout.ok("env")
     assert "export PULUMI_DEBUG_PROVIDERS=gcp:" in exports
     assert f"GOOGLE_CLOUD_RUN_V2_CUSTOM_ENDPOINT={checkout.place.url}/run/v2/" in exports
 
 
-def test_status_and_logs_tell_what_runs(first, checkout):
+def test_status_and_logs_tell_what_runs(deployed, checkout):
     status = checkout.ok("status")
     assert "running" in status
     assert checkout.servers["toolbox"]["mcp_url"] in status
@@ -145,7 +145,7 @@ def test_status_and_logs_tell_what_runs(first, checkout):
     assert any("severity" in line for line in lines)
 
 
-def test_an_edit_makes_one_new_revision_and_a_call_under_way_is_finished_by_the_old_one(first, checkout, engine):
+def test_an_edit_makes_one_new_revision_and_a_call_under_way_is_finished_by_the_old_one(deployed, checkout, engine):
     old = image_of(checkout, "reference")
     toolbox = image_of(checkout, "toolbox")
     checkout.edit("mcp_server/app.py", "Add two whole numbers", "Add two numbers")
@@ -177,7 +177,7 @@ def test_an_edit_makes_one_new_revision_and_a_call_under_way_is_finished_by_the_
     ids=["crashes", "listens on loopback"],
 )
 def test_a_revision_that_cannot_serve_fails_with_the_reason_and_the_previous_one_serves_on(
-    first, checkout, engine, broken, words
+    deployed, checkout, engine, broken, words
 ):
     file, stack = (checkout.place.root / name for name in ("mcp_server/__main__.py", "Pulumi.local.yaml"))
     good, whole = file.read_text(), stack.read_text()
@@ -198,7 +198,7 @@ def test_a_revision_that_cannot_serve_fails_with_the_reason_and_the_previous_one
     eventually(lambda: len(checkout.containers(engine)) == 4, "nothing of the failed revision is left")
 
 
-def test_a_change_of_region_that_failed_half_way_can_be_taken_back(first, checkout):
+def test_a_change_of_region_that_failed_half_way_can_be_taken_back(deployed, checkout):
     region, healthy = ("region: europe-west1", "WORKDIR /src")
     checkout.edit("Pulumi.local.yaml", region, "region: us-central1")
     checkout.edit("mcp_server/Dockerfile", healthy, "WORKDR /src")
@@ -210,7 +210,7 @@ def test_a_change_of_region_that_failed_half_way_can_be_taken_back(first, checko
     assert "No changes" in checkout.ok("up")
 
 
-def test_a_killed_container_is_replaced_and_serves_again(first, checkout, engine):
+def test_a_killed_container_is_replaced_and_serves_again(deployed, checkout, engine):
     victim = next(one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == "mcp-toolbox")
     victim.kill("SIGKILL")
     target = checkout.servers["toolbox"]
@@ -225,7 +225,7 @@ def test_a_killed_container_is_replaced_and_serves_again(first, checkout, engine
     assert len(checkout.containers(engine)) == 4
 
 
-def test_a_killed_local_cloud_comes_back_with_its_services_still_running(first, checkout, engine):
+def test_a_killed_local_cloud_comes_back_with_its_services_still_running(deployed, checkout, engine):
     before = {one.id for one in checkout.containers(engine)}
     checkout.kill_cloud()
     output = checkout.ok("up")
@@ -233,7 +233,7 @@ def test_a_killed_local_cloud_comes_back_with_its_services_still_running(first, 
     assert {one.id for one in checkout.containers(engine)} == before, "containers are adopted, not doubled"
 
 
-def test_down_leaves_nothing(first, checkout, engine):
+def test_down_leaves_nothing_and_again_is_no_mistake(deployed, checkout, engine):
     cloud = running(checkout.place, "cloud")
     output = checkout.ok("down")
     assert "Nothing is left" in output
@@ -247,7 +247,4 @@ def test_down_leaves_nothing(first, checkout, engine):
     assert running(checkout.place, "cloud") is None
     assert running(checkout.place, "plugins") is None
     assert not Processes().alive(cloud["pid"])
-
-
-def test_down_again_is_no_mistake(first, checkout):
     assert "Nothing is left" in checkout.ok("down")
