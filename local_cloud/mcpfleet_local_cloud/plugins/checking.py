@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from mcpfleet_local_cloud.plugins.failures import CheckFailure, at
+from mcpfleet_local_cloud.plugins.call import CheckFailure, at
 from mcpfleet_local_cloud.plugins.properties import SCALARS, Field, inner
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, Secret
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from mcpfleet_local_cloud.plugins.docker_build.provider import DockerBuildProvider
+from mcpfleet_local_cloud.plugins.docker_build.image import DockerBuildProvider
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from pulumi_mcpfleet.cloud_build.plugin import GLANCE, serve, stopped_by_signal
 

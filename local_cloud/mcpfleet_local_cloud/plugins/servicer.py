@@ -6,7 +6,9 @@
 """
 
 import logging
+import threading
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -14,16 +16,75 @@ import grpc
 from google.protobuf import empty_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import status_pb2
-from pulumi.runtime.proto import plugin_pb2
+from pulumi.runtime.proto import engine_pb2, plugin_pb2
 from pulumi.runtime.proto import provider_pb2 as pb
 
-from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.call import Call, CheckFailure, PartialFailureError, ProviderError
 from mcpfleet_local_cloud.plugins.diffing import Change
-from mcpfleet_local_cloud.plugins.failures import CheckFailure, PartialFailureError, ProviderError
 from mcpfleet_local_cloud.plugins.resources import CheckInput, Resource
-from mcpfleet_local_cloud.plugins.sessions import Session, Sessions
 from mcpfleet_local_cloud.plugins.values import Properties, from_struct, to_struct
-from pulumi_mcpfleet.cloud_build.plugin import Plugin
+from pulumi_mcpfleet.cloud_build.plugin import Engine, Plugin
+
+_KEPT: Final = 256  # connections remembered; an engine opens one per provider
+_SEVERITIES: Final = {
+    "status": engine_pb2.INFO,
+    "info": engine_pb2.INFO,
+    "warning": engine_pb2.WARNING,
+    "error": engine_pb2.ERROR,
+}
+
+
+class Session:
+    """One attached engine."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+        self.config: Any = None
+        self._engine: Engine | None = None
+
+    def connect(self, engine_address: str) -> None:
+        """Remember where the engine's log is."""
+        self._engine = Engine(engine_address)
+
+    def call(self, urn: str, timeout: float) -> Call:
+        """The surroundings of one operation on the resource *urn*; *timeout* 0 means the usual 20 minutes."""
+
+        def log(severity: str, message: str) -> None:
+            if self._engine is not None:
+                self._engine.show(message, urn, _SEVERITIES[severity], passing=severity == "status")
+
+        return Call(cancelled=self.cancelled, timeout=timeout or 1200, log=log)
+
+
+class Sessions:
+    """Which engine is calling: its configuration and its Ctrl-C, apart from other engines'; the oldest are forgotten.
+
+    The real engine starts a plugin process per provider; one process here serves them all. Every provider that an
+    engine attaches opens its own connection, so the connection tells them apart.
+    """
+
+    def __init__(self) -> None:
+        self._by_peer: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, peer: str) -> Session:
+        """The session of the connection *peer*.
+
+        A connection that gRPC opened anew in the middle of an update goes on with the configuration given last.
+        """
+        with self._lock:
+            session = self._by_peer.get(peer)
+            if session is None:
+                session = Session()
+                if self._by_peer:
+                    session.config = next(reversed(self._by_peer.values())).config
+                self._by_peer[peer] = session
+                while len(self._by_peer) > _KEPT:
+                    self._by_peer.popitem(last=False)
+            else:
+                self._by_peer.move_to_end(peer)
+            return session
+
 
 Invoke = Callable[[Any, Call, Properties], Properties]
 Response = TypeVar("Response")

@@ -19,10 +19,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.docker_build.context import plain
 from mcpfleet_local_cloud.plugins.docker_build.dockerfile import line_of
-from mcpfleet_local_cloud.plugins.failures import ProviderError
 
 _OLDEST_BUILDKIT: Final = (20, 10)
 _NEEDS_BUILDX: Final = (23, 0)

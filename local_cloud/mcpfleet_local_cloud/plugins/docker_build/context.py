@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
-from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.call import ProviderError
 from pulumi_mcpfleet.cloud_build.dockerignore import DockerIgnore, walk
 from pulumi_mcpfleet.cloud_build.errors import BuildError
 from pulumi_mcpfleet.cloud_build.reading import opened

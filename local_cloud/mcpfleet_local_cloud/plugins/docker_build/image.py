@@ -1,4 +1,7 @@
-"""docker-build:index:Image: build, push, and know when to build again."""
+"""docker-build:index:Image: build, push, and know when to build again; and the emulated provider that has it.
+
+Its properties are those of pulumi-docker-build 0.0.22 (provider/internal/image.go).
+"""
 
 import re
 from collections.abc import Sequence
@@ -7,18 +10,46 @@ from typing import Any, ClassVar, Final, cast
 
 import httpx2
 
-from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.call import Call, CancelledError, CheckFailure, ProviderError
 from mcpfleet_local_cloud.plugins.checking import Checker
 from mcpfleet_local_cloud.plugins.diffing import Change, diff
 from mcpfleet_local_cloud.plugins.docker_build.builder import Build, build
 from mcpfleet_local_cloud.plugins.docker_build.context import context_hash, is_remote, plain
 from mcpfleet_local_cloud.plugins.docker_build.dockerfile import mistake
 from mcpfleet_local_cloud.plugins.docker_build.registry import LocalImages, Login, login_for, parse
-from mcpfleet_local_cloud.plugins.docker_build.table import IMAGE, REFUSED, UNCOMPARED
-from mcpfleet_local_cloud.plugins.failures import CancelledError, CheckFailure, ProviderError
+from mcpfleet_local_cloud.plugins.properties import Field, block, blocks, boolean, mapping, text, texts
 from mcpfleet_local_cloud.plugins.resources import CheckInput, Difference, Found, Resource
+from mcpfleet_local_cloud.plugins.servicer import Provider
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, Secret, has_unknown, items, table
 from pulumi_mcpfleet.cloud_build.registry import Registry
+
+_NETWORKS: Final = ("default", "host", "none")
+
+IMAGE: Final[tuple[Field, ...]] = (
+    boolean("push", required=True),
+    texts("addHosts"),
+    mapping("buildArgs"),
+    boolean("buildOnPreview", default=True),
+    block("context", [text("location", required=True)]),
+    block("dockerfile", [text("inline"), text("location")]),
+    texts("ignoreSecretsInDiffCalculation"),
+    mapping("labels"),
+    boolean("load"),
+    text("network", default="default", choices=_NETWORKS),
+    boolean("noCache"),
+    texts("platforms"),
+    boolean("pull"),
+    blocks("registries", [text("address", required=True), text("username"), text("password", secret=True)]),
+    mapping("secrets", secret=True),
+    texts("tags"),
+    text("target"),
+    text("contextHash", output=True),
+    text("digest", output=True),
+    text("ref", output=True),
+)
+REFUSED: Final = ("builder", "cacheFrom", "cacheTo", "exec", "exports", "ssh")  # real, but not in the stand-in
+UNCOMPARED: Final = frozenset({"ignoreSecretsInDiffCalculation"})
+
 
 _PASSWORD: Final = re.compile(r"registries\[\d+\]\.password")
 
@@ -310,3 +341,33 @@ def _marked(properties: Properties) -> Properties:
             for one in items(marked["registries"])
         ]
     return marked
+
+
+_KEYS: Final = frozenset({"host", "version", "pluginDownloadURL", "__internal"})
+
+
+class DockerBuildProvider(Provider):
+    """The `docker-build` plugin."""
+
+    package = "docker-build"
+    version = "0.0.22"
+
+    def __init__(self) -> None:
+        super().__init__([Image()])
+
+    def check_configuration(self, name: str, news: Properties) -> list[CheckFailure]:
+        """Every key that the stand-in does not have."""
+        return [
+            CheckFailure(f"docker-build:{key}: the local stand-in does not have this setting", key)
+            for key in news
+            if key not in _KEYS
+        ]
+
+    def configuration(self, news: Properties) -> None:
+        """Docker is found through the environment.
+
+        Raises:
+            ProviderError: another Docker host is configured.
+        """
+        if news.get("host"):
+            raise ProviderError("docker-build:host: the local stand-in takes the Docker host from DOCKER_HOST alone")

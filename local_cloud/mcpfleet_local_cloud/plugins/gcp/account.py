@@ -2,10 +2,9 @@
 
 from typing import Any, Final
 
-from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.checking import Checker
 from mcpfleet_local_cloud.plugins.diffing import plan
-from mcpfleet_local_cloud.plugins.failures import ProviderError
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT, GcpResource, may_delete
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
 from mcpfleet_local_cloud.plugins.properties import boolean, text

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, cast
 
-from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.call import ProviderError
 from mcpfleet_local_cloud.plugins.gcp.transport import Api
 from mcpfleet_local_cloud.plugins.properties import Field, text
 from mcpfleet_local_cloud.plugins.resources import Resource

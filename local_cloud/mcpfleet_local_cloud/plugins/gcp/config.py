@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from mcpfleet_local_cloud.plugins.failures import CheckFailure, ProviderError
+from mcpfleet_local_cloud.plugins.call import CheckFailure, ProviderError
 from mcpfleet_local_cloud.plugins.gcp.credentials import Credentials, load
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties
 

@@ -10,8 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from mcpfleet_local_cloud.plugins.call import Call
-from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.gcp.common import PROJECT, GcpResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError, retry_conflicts
 from mcpfleet_local_cloud.plugins.properties import Field, block, text

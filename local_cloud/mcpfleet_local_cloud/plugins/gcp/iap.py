@@ -3,8 +3,7 @@
 import re
 from typing import Any, Final
 
-from mcpfleet_local_cloud.plugins.call import Call
-from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
 from mcpfleet_local_cloud.plugins.gcp.iam_member import IamMember, member_fields
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource

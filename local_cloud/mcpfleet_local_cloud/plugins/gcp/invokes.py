@@ -4,8 +4,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from mcpfleet_local_cloud.plugins.call import Call
-from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
 from mcpfleet_local_cloud.plugins.values import Properties, Secret
 

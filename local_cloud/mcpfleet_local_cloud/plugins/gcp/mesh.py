@@ -5,8 +5,7 @@ Only the properties that the local cloud honours are here; the provider has more
 
 from typing import Any, ClassVar, Final
 
-from mcpfleet_local_cloud.plugins.call import Call
-from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError

@@ -6,8 +6,7 @@ for each alone, as the real one does when nothing else is waiting.
 
 from typing import Any, Final
 
-from mcpfleet_local_cloud.plugins.call import Call
-from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT, GcpResource, may_delete
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
 from mcpfleet_local_cloud.plugins.properties import boolean, text

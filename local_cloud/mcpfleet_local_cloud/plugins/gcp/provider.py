@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx2
 
-from mcpfleet_local_cloud.plugins.failures import CheckFailure
+from mcpfleet_local_cloud.plugins.call import CheckFailure
 from mcpfleet_local_cloud.plugins.gcp import compute, config, mesh
 from mcpfleet_local_cloud.plugins.gcp.account import Account
 from mcpfleet_local_cloud.plugins.gcp.agent_registry import AgentRegistryService

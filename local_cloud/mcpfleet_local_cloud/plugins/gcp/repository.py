@@ -3,9 +3,8 @@
 import re
 from typing import Any, Final
 
-from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.call import Call, CancelledError, PartialFailureError, ProviderError
 from mcpfleet_local_cloud.plugins.diffing import diff, plan
-from mcpfleet_local_cloud.plugins.failures import CancelledError, PartialFailureError, ProviderError
 from mcpfleet_local_cloud.plugins.gcp.common import (
     DELETION_POLICY,
     PROJECT,

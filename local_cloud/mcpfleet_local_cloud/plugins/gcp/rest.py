@@ -8,9 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.call import Call, CancelledError, PartialFailureError, ProviderError
 from mcpfleet_local_cloud.plugins.diffing import diff, plan
-from mcpfleet_local_cloud.plugins.failures import CancelledError, PartialFailureError, ProviderError
 from mcpfleet_local_cloud.plugins.gcp.common import GcpResource, labelled, labels, may_delete, outputs
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError, OperationError
 from mcpfleet_local_cloud.plugins.resources import Found

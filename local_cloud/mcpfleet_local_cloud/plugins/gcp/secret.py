@@ -6,9 +6,8 @@ The value is a secret of Pulumi's: the SDK has the engine encrypt it in the stat
 import base64
 from typing import Any, Final
 
-from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.checking import Checker
-from mcpfleet_local_cloud.plugins.failures import ProviderError
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
 from mcpfleet_local_cloud.plugins.gcp.iam_member import IamMember, member_fields
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource

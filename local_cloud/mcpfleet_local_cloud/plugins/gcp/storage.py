@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from mcpfleet_local_cloud.plugins.call import Call
+from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.checking import Checker
-from mcpfleet_local_cloud.plugins.failures import ProviderError
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
 from mcpfleet_local_cloud.plugins.gcp.iam_member import IamMember, member_fields
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from mcpfleet_local_cloud.plugins.call import Call
-from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.gcp.config import Config
 
 _RETRIED_CODES: Final = frozenset({429, 500, 502, 503})

@@ -9,7 +9,7 @@ from google.rpc import status_pb2
 from pulumi.runtime.proto import provider_pb2 as pb
 
 from mcpfleet_local_cloud.plugins.call import Call
-from mcpfleet_local_cloud.plugins.docker_build.provider import DockerBuildProvider
+from mcpfleet_local_cloud.plugins.docker_build.image import DockerBuildProvider
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from mcpfleet_local_cloud.plugins.values import from_struct, to_struct
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2 as pb
 
-from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.call import ProviderError
 from mcpfleet_local_cloud.plugins.gcp.config import configure, variable
 
 UNIVERSE = "own.test"

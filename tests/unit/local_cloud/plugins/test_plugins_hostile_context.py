@@ -2,10 +2,10 @@
 
 import pytest
 
+from mcpfleet_local_cloud.plugins.call import ProviderError
 from mcpfleet_local_cloud.plugins.docker_build import image
 from mcpfleet_local_cloud.plugins.docker_build.builder import Build, Builder, _command, _inert
 from mcpfleet_local_cloud.plugins.docker_build.context import context_hash
-from mcpfleet_local_cloud.plugins.failures import ProviderError
 from tests.unit.infra.sources.hostile import KEY, WAYS_OUT, outside
 
 IMAGE = "docker-build:index:Image"

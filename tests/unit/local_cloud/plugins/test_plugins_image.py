@@ -3,11 +3,11 @@
 import pytest
 from pulumi.runtime.proto import provider_pb2 as pb
 
+from mcpfleet_local_cloud.plugins.call import ProviderError
 from mcpfleet_local_cloud.plugins.docker_build.builder import failed_step
 from mcpfleet_local_cloud.plugins.docker_build.context import context_hash
 from mcpfleet_local_cloud.plugins.docker_build.dockerfile import line_of, mistake
 from mcpfleet_local_cloud.plugins.docker_build.registry import Login, parse
-from mcpfleet_local_cloud.plugins.failures import ProviderError
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, to_struct
 
 IMAGE = "docker-build:index:Image"

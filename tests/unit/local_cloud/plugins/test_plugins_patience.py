@@ -3,8 +3,7 @@
 import httpx2
 import pytest
 
-from mcpfleet_local_cloud.plugins.call import Call
-from mcpfleet_local_cloud.plugins.failures import ProviderError
+from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.gcp.config import configure
 from mcpfleet_local_cloud.plugins.gcp.transport import Api
 

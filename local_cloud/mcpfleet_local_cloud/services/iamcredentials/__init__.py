@@ -1,1 +1,0 @@
-"""IAM Credentials v1: tokens in the name of a service account, for those who may ask."""

@@ -1,1 +1,0 @@
-"""OAuth 2.0: the token endpoint, the people who may use it, and the published keys."""
