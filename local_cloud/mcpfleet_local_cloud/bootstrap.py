@@ -13,7 +13,7 @@ from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.identity.tokens import new_key
 from mcpfleet_local_cloud.services.iam.keys import AccountKeys
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
-from mcpfleet_local_cloud.services.oauth.model import CLIENT_ID, CLIENT_SECRET, People
+from mcpfleet_local_cloud.services.oauth import CLIENT_ID, CLIENT_SECRET, People
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
 from mcpfleet_local_cloud.services.serviceusage.model import FIRST, ServiceUsage
 from mcpfleet_local_cloud.state.folder import Settings, write_private

@@ -24,34 +24,32 @@ from mcpfleet_local_cloud.registry.catalog import MANIFEST
 from mcpfleet_local_cloud.rest.errors import not_found
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services import (
+    agentregistry,
     artifactregistry,
+    billing,
     cloudbuild,
     compute,
     dns,
+    iamcredentials,
     networkservices,
+    oauth,
     run,
     secretmanager,
     storage,
 )
-from mcpfleet_local_cloud.services.agentregistry.routes import KIND as AGENT_REGISTRY
-from mcpfleet_local_cloud.services.agentregistry.routes import routes as agentregistry_routes
 from mcpfleet_local_cloud.services.artifactregistry.model import KIND as REPOSITORY
 from mcpfleet_local_cloud.services.auth import Gate
-from mcpfleet_local_cloud.services.billing.routes import routes as billing_routes
 from mcpfleet_local_cloud.services.compute.model import KIND as COMPUTE
 from mcpfleet_local_cloud.services.dns.model import RECORD, ZONE
 from mcpfleet_local_cloud.services.iam.keys import AccountKeys
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.services.iam.routes import routes as iam_routes
-from mcpfleet_local_cloud.services.iamcredentials.routes import routes as iamcredentials_routes
 from mcpfleet_local_cloud.services.iap.model import KIND as IAP_SETTINGS
 from mcpfleet_local_cloud.services.iap.model import Iap
 from mcpfleet_local_cloud.services.iap.routes import routes as iap_routes
 from mcpfleet_local_cloud.services.logging.model import Entries
 from mcpfleet_local_cloud.services.logging.routes import routes as logging_routes
 from mcpfleet_local_cloud.services.networkservices.model import MESH, ROUTE
-from mcpfleet_local_cloud.services.oauth.model import People, TokenEndpoint
-from mcpfleet_local_cloud.services.oauth.routes import routes as oauth_routes
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
 from mcpfleet_local_cloud.services.resourcemanager.routes import routes as resourcemanager_routes
 from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
@@ -101,7 +99,7 @@ class Cloud:
         self.usage: Final = ServiceUsage(self.store)
         self.accounts: Final = ServiceAccounts(self.store)
         self.keys: Final = AccountKeys(self.store, settings, clock)
-        self.people: Final = People(self.store)
+        self.people: Final = oauth.People(self.store)
         self.policies: Final = Policies(self.store, self.accounts.exists)
         self.gate: Final = Gate(
             settings=settings,
@@ -113,7 +111,7 @@ class Cloud:
             usage=self.usage,
             clock=clock,
         )
-        self._tokens = TokenEndpoint(
+        self._tokens = oauth.TokenEndpoint(
             settings=settings, identity=self.identity, accounts=self.accounts, people=self.people, clock=clock
         )
         self._bootstrap = Bootstrap(
@@ -206,13 +204,13 @@ class Cloud:
             *serviceusage_routes(self.usage, self.operations, self.gate),
             *resourcemanager_routes(self.projects, self.policies, self.gate),
             *iam_routes(self.accounts, self.keys, self.policies, self.gate),
-            *iamcredentials_routes(self.identity, self.accounts, self.gate, self._clock),
-            *billing_routes(self.gate),
-            *oauth_routes(self._tokens, self.identity),
+            *iamcredentials.routes(self.identity, self.accounts, self.gate, self._clock),
+            *billing.routes(self.gate),
+            *oauth.routes(self._tokens, self.identity),
             *artifactregistry.routes(self.repositories, self.operations, self.gate, self.policies),
             *secretmanager.routes(self.secrets, self.policies, self.gate),
             *iap_routes(self.iap, self._proxy, self.policies, self.gate),
-            *agentregistry_routes(self.store, self.operations, self.gate),
+            *agentregistry.routes(self.store, self.operations, self.gate),
             *compute.routes(self.compute, self.gate),
             *dns.routes(self.dns, self.gate),
             *networkservices.routes(self.networkservices, self.operations, self.gate),
@@ -296,7 +294,7 @@ class Cloud:
             *(f"bucket {one['name']}" for one in buckets),
             *(path for kind in (COMPUTE, MESH, ROUTE, ZONE, RECORD) for path, _ in self.store.list(kind)),
             *(f"settings of {name}" for name, _ in self.store.list(IAP_SETTINGS)),
-            *(f"agent registry {name}" for name, _ in self.store.list(AGENT_REGISTRY)),
+            *(f"agent registry {name}" for name, _ in self.store.list(agentregistry.KIND)),
         ]
 
     async def logs(self, service: str, lines: int) -> str:

@@ -1,1 +1,1 @@
-"""One folder for each Google API: `routes.py` parses and renders, `model.py` decides and knows no HTTP."""
+"""The Google APIs: `routes.py` parses and renders, `model.py` decides and knows no HTTP; the smallest are one file."""

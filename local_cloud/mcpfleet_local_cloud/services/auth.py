@@ -16,7 +16,7 @@ from mcpfleet_local_cloud.identity.policy import Policies, is_service_agent
 from mcpfleet_local_cloud.identity.tokens import Identity, TokenError, jws
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
-from mcpfleet_local_cloud.services.oauth.model import People
+from mcpfleet_local_cloud.services.oauth import People
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
 from mcpfleet_local_cloud.services.serviceusage.model import TITLES, ServiceUsage
 from mcpfleet_local_cloud.state.folder import Settings

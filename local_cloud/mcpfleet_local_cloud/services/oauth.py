@@ -1,10 +1,18 @@
-"""People and the grants that turn a credential into tokens (RFC 6749, RFC 7523, developers.google.com/identity)."""
+"""OAuth 2.0 at `/oauth2/`: people, the grants that turn a credential into tokens, and the published keys.
+
+Sources: RFC 6749, RFC 7523, developers.google.com/identity.
+"""
 
 import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity, TokenError, jws
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
@@ -184,3 +192,27 @@ def _need(form: Mapping[str, str], name: str) -> str:
 def _hash(token: str) -> str:
     # The token holds 384 random bits, so a plain hash cannot be searched.
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def routes(endpoint: TokenEndpoint, identity: Identity) -> list[BaseRoute]:
+    """The endpoints' routes."""
+
+    async def token(request: Request) -> Response:
+        # RFC 6749 sends a form, and nothing else; a parameter may not be repeated (section 3.2).
+        pairs = parse_qsl((await request.body()).decode(errors="replace"))
+        try:
+            if len({name for name, _ in pairs}) != len(pairs):
+                raise OAuthError("invalid_request", "A parameter is repeated.")
+            answer = endpoint.exchange(dict(pairs))
+        except OAuthError as refusal:
+            body = {"error": refusal.error, "error_description": refusal.description}
+            return JSONResponse(body, status_code=refusal.http_code)
+        return JSONResponse(answer, headers={"Cache-Control": "no-store", "Pragma": "no-cache"})
+
+    async def certs(_request: Request) -> Response:
+        return JSONResponse(identity.jwks(), headers={"Cache-Control": "public, max-age=300"})
+
+    return [
+        Route("/oauth2/token", token, methods=["POST"]),
+        Route("/oauth2/v3/certs", certs, methods=["GET"]),
+    ]

@@ -6,12 +6,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.identity.policy import Policies, policy_from
+from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.artifactregistry.model import FIELDS, ArtifactRegistry
 from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 
 _API: Final = "artifactregistry.googleapis.com"
 _LOCATION: Final = "/artifactregistry/v1/projects/{project}/locations/{location}"
@@ -24,9 +25,7 @@ def routes(model: ArtifactRegistry, operations: Operations, gate: Gate, policies
     return [
         Route(f"{_LOCATION}/repositories", api.create, methods=["POST"]),
         Route(f"{_LOCATION}/repositories", api.list, methods=["GET"]),
-        Route(_REPOSITORY + ":getIamPolicy", api.get_policy, methods=["GET"]),
-        Route(_REPOSITORY + ":setIamPolicy", api.set_policy, methods=["POST"]),
-        Route(_REPOSITORY + ":testIamPermissions", api.test_permissions, methods=["POST"]),
+        *PolicyMethods(api.named, policies, gate).routes(_REPOSITORY),
         Route(_REPOSITORY, api.get, methods=["GET"]),
         Route(_REPOSITORY, api.update, methods=["PATCH"]),
         Route(_REPOSITORY, api.delete, methods=["DELETE"]),
@@ -35,21 +34,29 @@ def routes(model: ArtifactRegistry, operations: Operations, gate: Gate, policies
     ]
 
 
-class _Api:
+class _Api(Handlers):
     def __init__(self, model: ArtifactRegistry, operations: Operations, gate: Gate, policies: Policies) -> None:
+        super().__init__(gate, _API)
         self._model = model
         self._operations = operations
-        self._gate = gate
         self._policies = policies
 
+    def named(self, request: Request, verb: str) -> str:
+        """The full name of the path's repository, where the caller may do *verb* to it; it exists."""
+        name = self._repository(request, verb) if verb else self._name(request)
+        self._model.get(name)
+        return name
+
     async def create(self, request: Request) -> Response:
-        project, location = self._location(request, "create")
+        parent = self._location(request, "create")
         repository_id = request.query_params.get("repository_id") or request.query_params.get("repositoryId", "")
+        _, project, _, location = parent.split("/")
         made = self._model.create(project, location, repository_id, await wire.json_object(request, FIELDS))
-        return wire.reply(request, self._operations.done(_parent(project, location), made))
+        return wire.reply(request, self._operations.done(parent, made))
 
     async def list(self, request: Request) -> Response:
-        found = self._model.repositories(*self._location(request, "list"))
+        _, project, _, location = self._location(request, "list").split("/")
+        found = self._model.repositories(project, location)
         return wire.reply(request, {"repositories": found} if found else {})
 
     async def get(self, request: Request) -> Response:
@@ -70,45 +77,19 @@ class _Api:
 
     async def images(self, request: Request) -> Response:
         name = self._name(request)
-        self._gate.require(self._gate.caller(request), "artifactregistry.dockerimages.list", name)
+        self.allow(request, "artifactregistry.dockerimages.list", name)
         found = self._model.docker_images(name)
         return wire.reply(request, {"dockerImages": found} if found else {})
 
     async def operation(self, request: Request) -> Response:
-        parent = _parent(*self._location(request, "get"))
+        parent = self._location(request, "get")
         return wire.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
 
-    async def get_policy(self, request: Request) -> Response:
-        name = self._repository(request, "getIamPolicy")
-        self._model.get(name)
-        return wire.reply(request, self._policies.get(name))
-
-    async def set_policy(self, request: Request) -> Response:
-        name = self._repository(request, "setIamPolicy")
-        self._model.get(name)
-        policy = policy_from(await wire.json_object(request, {"policy", "updateMask"}))
-        return wire.reply(request, self._policies.set(name, policy))
-
-    async def test_permissions(self, request: Request) -> Response:
-        caller = self._gate.caller(request)
-        name = self._name(request)
-        self._model.get(name)
-        asked = wire.texts(await wire.json_object(request, {"permissions"}), "permissions")
-        held = [one for one in asked if self._policies.allows(caller.email, one, name)]
-        return wire.reply(request, {"permissions": held} if held else {})
-
-    def _project(self, request: Request) -> str:
-        """The id of the project in the path, which may be written as its number; its API must be enabled."""
-        self._gate.caller(request)
-        project: str = self._gate.project(request.path_params["project"])["projectId"]
-        self._gate.require_api(project, _API)
-        return project
-
-    def _location(self, request: Request, verb: str) -> tuple[str, str]:
+    def _location(self, request: Request, verb: str) -> str:
         """The location in the path, where the caller may do *verb* with its repositories."""
-        project, location = self._project(request), request.path_params["location"]
-        self._allow(request, verb, _parent(project, location))
-        return project, location
+        parent = self.parent(request)
+        self._allow(request, verb, parent)
+        return parent
 
     def _repository(self, request: Request, verb: str) -> str:
         """The full name of the repository in the path, with which the caller may do *verb*."""
@@ -117,12 +98,7 @@ class _Api:
         return name
 
     def _name(self, request: Request) -> str:
-        parent = _parent(self._project(request), request.path_params["location"])
-        return f"{parent}/repositories/{request.path_params['repository']}"
+        return f"{self.parent(request)}/repositories/{request.path_params['repository']}"
 
     def _allow(self, request: Request, verb: str, resource: str) -> None:
-        self._gate.require(self._gate.caller(request), f"artifactregistry.repositories.{verb}", resource)
-
-
-def _parent(project: str, location: str) -> str:
-    return f"projects/{project}/locations/{location}"
+        self.allow(request, f"artifactregistry.repositories.{verb}", resource)

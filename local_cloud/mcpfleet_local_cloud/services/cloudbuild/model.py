@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
-from mcpfleet_local_cloud.services.cloudbuild.seams import Step, StepError, Worker
 from mcpfleet_local_cloud.services.cloudbuild.validation import Order, Task
+from mcpfleet_local_cloud.services.cloudbuild.worker import Step, StepError, Worker
 from mcpfleet_local_cloud.services.logging.model import Entries
 from mcpfleet_local_cloud.services.storage.model import Storage
 from mcpfleet_local_cloud.state.store import Document, Store

@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.identity.policy import Policies, policy_from
+from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.identity.tokens import new_key
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.services.auth import Caller, Gate
+from mcpfleet_local_cloud.services.handlers import PolicyMethods
 from mcpfleet_local_cloud.services.iam.keys import AccountKeys
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.state.store import Document
@@ -33,9 +34,7 @@ def routes(model: ServiceAccounts, keys: AccountKeys, policies: Policies, gate: 
     return [
         Route(_ACCOUNTS, api.create, methods=["POST"]),
         Route(_ACCOUNTS, api.list, methods=["GET"]),
-        Route(f"{_ACCOUNT}:getIamPolicy", api.get_policy, methods=["POST"]),
-        Route(f"{_ACCOUNT}:setIamPolicy", api.set_policy, methods=["POST"]),
-        Route(f"{_ACCOUNT}:testIamPermissions", api.test_permissions, methods=["POST"]),
+        *PolicyMethods(api.named, policies, gate).routes(_ACCOUNT, get="POST"),
         Route(f"{_ACCOUNT}:enable", api.enable, methods=["POST"]),
         Route(f"{_ACCOUNT}:disable", api.disable, methods=["POST"]),
         Route(f"{_ACCOUNT}/keys", key_api.create, methods=["POST"]),
@@ -81,6 +80,13 @@ class _Accounts(_Front):
         super().__init__(model, gate)
         self._policies = policies
 
+    def named(self, request: Request, verb: str) -> str:
+        """The full name of the path's account, where the caller may do *verb* to it; it exists."""
+        if verb:
+            return self._find(request, f"iam.serviceAccounts.{verb}")["name"]
+        _, project = self._admit(request)
+        return self._model.find(project, request.path_params["account"])["name"]
+
     async def create(self, request: Request) -> Response:
         caller, project = self._admit(request)
         self._gate.require(caller, "iam.serviceAccounts.create", f"projects/{project}")
@@ -124,32 +130,16 @@ class _Accounts(_Front):
         return wire.reply(request, {})
 
     async def enable(self, request: Request) -> Response:
-        account = self._find(request, "iam.serviceAccounts.enable")
-        await wire.json_object(request, ())
-        self._model.set_disabled(account, disabled=False)
-        return wire.reply(request, {})
+        return await self._set(request, "enable")
 
     async def disable(self, request: Request) -> Response:
-        account = self._find(request, "iam.serviceAccounts.disable")
+        return await self._set(request, "disable")
+
+    async def _set(self, request: Request, verb: str) -> Response:
+        account = self._find(request, f"iam.serviceAccounts.{verb}")
         await wire.json_object(request, ())
-        self._model.set_disabled(account, disabled=True)
+        self._model.set_disabled(account, disabled=verb == "disable")
         return wire.reply(request, {})
-
-    async def get_policy(self, request: Request) -> Response:
-        account = self._find(request, "iam.serviceAccounts.getIamPolicy")
-        return wire.reply(request, self._policies.get(account["name"]))
-
-    async def set_policy(self, request: Request) -> Response:
-        account = self._find(request, "iam.serviceAccounts.setIamPolicy")
-        policy = policy_from(await wire.json_object(request, {"policy", "updateMask"}))
-        return wire.reply(request, self._policies.set(account["name"], policy))
-
-    async def test_permissions(self, request: Request) -> Response:
-        caller, project = self._admit(request)
-        account = self._model.find(project, request.path_params["account"])
-        asked = wire.texts(await wire.json_object(request, {"permissions"}), "permissions")
-        held = [one for one in asked if self._policies.allows(caller.email, one, account["name"])]
-        return wire.reply(request, {"permissions": held} if held else {})
 
 
 class _Keys(_Front):

@@ -6,9 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.identity.policy import Policies, policy_from
+from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
 from mcpfleet_local_cloud.state.store import Document
 
@@ -20,9 +21,7 @@ def routes(model: Projects, policies: Policies, gate: Gate) -> list[BaseRoute]:
     """The API's routes."""
     api = _Api(model, policies, gate)
     return [
-        Route(f"{_PROJECT}:getIamPolicy", api.get_policy, methods=["POST"]),
-        Route(f"{_PROJECT}:setIamPolicy", api.set_policy, methods=["POST"]),
-        Route(f"{_PROJECT}:testIamPermissions", api.test_permissions, methods=["POST"]),
+        *PolicyMethods(api.named, policies, gate).routes(_PROJECT, get="POST"),
         Route(f"{_PROJECT}:getAncestry", api.ancestry, methods=["POST"]),
         Route(_PROJECT, api.get, methods=["GET"]),
         Route("/crm/v3/projects/{project}", api.get_v3, methods=["GET"]),
@@ -30,29 +29,29 @@ def routes(model: Projects, policies: Policies, gate: Gate) -> list[BaseRoute]:
     ]
 
 
-class _Api:
+class _Api(Handlers):
     def __init__(self, model: Projects, policies: Policies, gate: Gate) -> None:
+        super().__init__(gate, API)
         self._model = model
         self._policies = policies
-        self._gate = gate
+
+    def named(self, request: Request, verb: str) -> str:
+        """The full name of the project, where the caller may do *verb* to it."""
+        return _name(self._allowed(request, verb) if verb else self.project(request))
 
     async def get(self, request: Request) -> Response:
-        project = self._project(request)
-        self._gate.require(self._gate.caller(request), "resourcemanager.projects.get", _name(project))
-        return wire.reply(request, project)
+        return wire.reply(request, self._allowed(request))
 
     async def ancestry(self, request: Request) -> Response:
         """The project and what it lies in: an organization of its own, as Identity-Aware Proxy wants it."""
-        project = self._project(request)
-        self._gate.require(self._gate.caller(request), "resourcemanager.projects.get", _name(project))
+        project = self._allowed(request)
         await wire.json_object(request, ())
         parents = [("project", project["projectId"]), ("organization", project["parent"]["id"])]
         return wire.reply(request, {"ancestor": [{"resourceId": {"type": kind, "id": one}} for kind, one in parents]})
 
     async def get_v3(self, request: Request) -> Response:
         """The same project as the API's third version has it."""
-        project = self._project(request)
-        self._gate.require(self._gate.caller(request), "resourcemanager.projects.get", _name(project))
+        project = self._allowed(request)
         shown = {
             "name": f"projects/{project['projectNumber']}",
             "parent": f"organizations/{project['parent']['id']}",
@@ -64,7 +63,7 @@ class _Api:
         return wire.reply(request, shown)
 
     async def list(self, request: Request) -> Response:
-        caller = self._gate.caller(request)
+        caller = self.caller(request)
         # A list shows what the caller may see, and refuses nobody.
         seen = [
             project
@@ -73,29 +72,9 @@ class _Api:
         ]
         return wire.reply(request, {"projects": seen} if seen else {})
 
-    async def get_policy(self, request: Request) -> Response:
-        project = self._project(request)
-        self._gate.require(self._gate.caller(request), "resourcemanager.projects.getIamPolicy", _name(project))
-        await wire.json_object(request, {"options"})
-        return wire.reply(request, self._policies.get(_name(project)))
-
-    async def set_policy(self, request: Request) -> Response:
-        project = self._project(request)
-        self._gate.require(self._gate.caller(request), "resourcemanager.projects.setIamPolicy", _name(project))
-        policy = policy_from(await wire.json_object(request, {"policy", "updateMask"}))
-        return wire.reply(request, self._policies.set(_name(project), policy))
-
-    async def test_permissions(self, request: Request) -> Response:
-        caller = self._gate.caller(request)
-        project = self._project(request)
-        asked = wire.texts(await wire.json_object(request, {"permissions"}), "permissions")
-        held = [one for one in asked if self._policies.allows(caller.email, one, _name(project))]
-        return wire.reply(request, {"permissions": held} if held else {})
-
-    def _project(self, request: Request) -> Document:
-        self._gate.caller(request)
-        project = self._gate.project(request.path_params["project"])
-        self._gate.require_api(project["projectId"], API)
+    def _allowed(self, request: Request, verb: str = "get") -> Document:
+        project = self.project(request)
+        self.allow(request, f"resourcemanager.projects.{verb}", _name(project))
         return project
 
 

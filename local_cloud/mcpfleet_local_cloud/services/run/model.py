@@ -6,10 +6,13 @@ from typing import Any
 from uuid import uuid4
 
 from mcpfleet_local_cloud.data_plane.contract import DataPlane, FrontDoor, Revision, Sources
+from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid
 from mcpfleet_local_cloud.rest.operations import Operations
+from mcpfleet_local_cloud.services.compute.model import Compute
+from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
+from mcpfleet_local_cloud.services.networkservices.model import NetworkServices
 from mcpfleet_local_cloud.services.run import conditions, defaults, render, unsupported, validation
-from mcpfleet_local_cloud.services.run.masks import apply_mask
 from mcpfleet_local_cloud.services.run.places import Place, missing, short
 from mcpfleet_local_cloud.services.run.records import (
     LIVE,
@@ -22,8 +25,8 @@ from mcpfleet_local_cloud.services.run.records import (
     same,
     timestamp,
 )
-from mcpfleet_local_cloud.services.run.rollout import Rollouts, mark_retiring
-from mcpfleet_local_cloud.services.run.seams import Accounts, Meshes, Networks, PolicyStore, address
+from mcpfleet_local_cloud.services.run.rollout import Rollouts, address, mark_retiring
+from mcpfleet_local_cloud.services.run.wire import apply_mask
 from mcpfleet_local_cloud.services.run.workload import workload
 from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -47,13 +50,13 @@ class RunModel:
         store: Store,
         operations: Operations,
         data_plane: DataPlane,
-        policies: PolicyStore,
+        policies: Policies,
         settings: Settings,
         *,
-        accounts: Accounts,
+        accounts: ServiceAccounts,
         sources: Sources,
-        networks: Networks,
-        meshes: Meshes,
+        networks: Compute,
+        meshes: NetworkServices,
         now: Clock = timestamp,
         new_uid: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:

@@ -13,13 +13,13 @@ from functools import partial
 from typing import Any
 
 from mcpfleet_local_cloud.data_plane import contract
+from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.rest.operations import KIND as OPERATION
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.run import conditions, render
 from mcpfleet_local_cloud.services.run.places import short
 from mcpfleet_local_cloud.services.run.records import LIVE, REVISION, SERVICE, Clock, revisions_of
-from mcpfleet_local_cloud.services.run.seams import PolicyStore, address
 from mcpfleet_local_cloud.services.run.workload import ingress_container, workload
 from mcpfleet_local_cloud.state.store import Document, Store
 
@@ -55,7 +55,7 @@ class Rollouts:
         store: Store,
         operations: Operations,
         data_plane: contract.DataPlane,
-        policies: PolicyStore,
+        policies: Policies,
         sources: contract.Sources,
         now: Clock,
     ) -> None:
@@ -385,3 +385,11 @@ def _seen(task: asyncio.Task[Document]) -> None:
     """Whoever waits for the task reads its error; nobody need."""
     if not task.cancelled():
         task.exception()
+
+
+def address(data_plane: contract.DataPlane, service: str) -> str:
+    """Where *service* (its full name) answers; "" where it has no address: its port was taken by another program."""
+    try:
+        return data_plane.address(service)
+    except contract.RolloutError:
+        return ""

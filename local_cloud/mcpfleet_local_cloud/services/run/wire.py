@@ -6,6 +6,7 @@ numbers, 64-bit ones as strings, no nulls. A zero value (`false`, `0`, `""`, `[]
 Not on protobuf's `json_format`: it says what is wrong in other words, and forgets which zero values were sent.
 """
 
+import copy
 import json
 import math
 import re
@@ -184,3 +185,41 @@ def _float(value: Any) -> float | int | None:
 def _encodable(text: str) -> bool:
     """A lone surrogate is no text: no answer could carry it back."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def apply_mask(current: Document, given: Document, mask: str) -> Document:
+    """*current* with the fields that *mask* names (`labels,template.timeout`) as they are in *given*.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT, the mask names no field of a service.
+    """
+    if mask in ("", "*"):
+        return given
+    merged = copy.deepcopy(current)
+    for path in mask.split(","):
+        _copy_field(merged, given, path.strip())
+    return merged
+
+
+def _copy_field(target: Document, source: Document, path: str) -> None:
+    message = "Service"
+    *parents, last = path.split(".")
+    for step in parents:
+        field = _field(message, step, path)
+        target = target.setdefault(field, {})
+        source = source.get(field, {})
+        message = MESSAGES[message][field]
+        if message not in MESSAGES:
+            raise invalid(f"update_mask: '{path}' goes into '{field}', which has no fields of its own.")
+    field = _field(message, last, path)
+    if field in source:
+        target[field] = copy.deepcopy(source[field])
+    else:
+        target.pop(field, None)
+
+
+def _field(message: str, name: str, path: str) -> str:
+    field = field_of(message, name)
+    if field is None or MESSAGES[message][field].endswith("!"):
+        raise invalid(f"update_mask: '{path}' is no field of a service that can be changed.")
+    return field

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.services.cloudbuild.docker import command_of
-from mcpfleet_local_cloud.services.cloudbuild.seams import StepError
+from mcpfleet_local_cloud.services.cloudbuild.worker import StepError
 
 BUCKET = "acme-source"
 PARENT = "/cloudbuild/v1/projects/mcpfleet-local/locations/europe-west1"

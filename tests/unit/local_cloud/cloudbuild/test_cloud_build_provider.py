@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pulumi.runtime.rpc import UNKNOWN
 
-from mcpfleet_local_cloud.services.cloudbuild.seams import StepError
+from mcpfleet_local_cloud.services.cloudbuild.worker import StepError
 from tests.unit.local_cloud.cloudbuild.conftest import ADA, BUCKET, DIGEST, PARENT, RefusedError
 
 

@@ -7,7 +7,7 @@ import jwt
 import pytest
 
 from mcpfleet_local_cloud.services.auth import CLOUD_PLATFORM
-from mcpfleet_local_cloud.services.oauth.model import CLIENT_ID, CLIENT_SECRET, JWT_BEARER
+from mcpfleet_local_cloud.services.oauth import CLIENT_ID, CLIENT_SECRET, JWT_BEARER
 
 DEPLOYER = "deployer@mcpfleet-local.iam.gserviceaccount.com"
 TOKEN_URI = "https://oauth2.googleapis.com/token"
