@@ -8,7 +8,7 @@ Its modules in an order in which each imports those before it only:
 - `tokens`, `endpoints`, `google_sources`, `sources`, `diagnosis`, `auth`: as whom, and why not
 - `grammar`, `stack`, `options`: which servers
 - `service`: for services that call servers
-- `upstream`, `sessions`, `relay`, `stdio`: `mcpfleet connect`
+- `upstream`, `sessions`, `flight`, `relay`, `stdio`: `mcpfleet connect`
 - `proxy`: `mcpfleet proxy`
 - `clients`, `install`, `configure`: `mcpfleet config`
 - `doors`, `verify`, `doctor`, `prerequisites`, `checks`: `mcpfleet verify` and `mcpfleet doctor`

@@ -102,12 +102,21 @@ def json_object(text: str | bytes) -> dict[str, Any]:
         ValueError: It is none, or is nested more deeply than Python reads; says why.
     """
     try:
-        found: object = json.loads(text)
+        found: object = json.loads(text, parse_constant=no_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(found, dict):
         raise ValueError("it is not an object")  # noqa: TRY004 - one error for whatever is no object
     return cast("dict[str, Any]", found)
+
+
+def no_constant(word: str) -> None:
+    """Refuse NaN and Infinity, which Python reads and writes, and which are no JSON (RFC 8259, section 6).
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"{word} is no JSON")
 
 
 class Bound:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from mcpfleet.bounds import json_object
+from mcpfleet.bounds import json_object, no_constant
 
 Id = int | str | float
 
@@ -28,6 +29,7 @@ LIST: Final = "tools/list"
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
+INTERNAL_ERROR: Final = -32603
 CONNECTION_CLOSED: Final = -32000
 """What the official SDKs say where an answer can not come any more."""
 
@@ -68,11 +70,17 @@ class Message:
 
 
 class NotAMessageError(ValueError):
-    """A line that is not one JSON-RPC message; the text says why."""
+    """A line that is not one JSON-RPC message; the text says why.
 
-    def __init__(self, text: str, code: int) -> None:
+    Attributes:
+        code: JSON-RPC's.
+        id: The request's id, where there is one that can be read.
+    """
+
+    def __init__(self, text: str, code: int, ident: Id | None = None) -> None:
         super().__init__(text)
         self.code = code
+        self.id = ident
 
 
 def parse(line: bytes) -> Message:
@@ -82,22 +90,31 @@ def parse(line: bytes) -> Message:
         NotAMessageError: It is not a JSON-RPC message.
     """
     try:
-        found: object = json.loads(line)
+        found: object = json.loads(line, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
         raise NotAMessageError(f"not JSON: {error}", PARSE_ERROR) from None
     if not isinstance(found, dict):
         raise NotAMessageError("one JSON object on each line, please; batches ended with 2025-06-18", INVALID_REQUEST)
     body = cast("dict[str, Any]", found)
     method, ident, params = body.get("method", ""), body.get("id"), body.get("params")
-    if not isinstance(method, str) or not (ident is None or isinstance(ident, (int, str, float))):
-        raise NotAMessageError("a method is a string, and an id a string or a number", INVALID_REQUEST)
+    if not (ident is None or _is_id(ident)) or not isinstance(method, str):
+        ident = ident if _is_id(ident) else None
+        raise NotAMessageError("a method is a string, and an id a string or a number", INVALID_REQUEST, ident)
     if not method and (ident is None or not ("result" in body or "error" in body)):
-        raise NotAMessageError("neither a request nor a notification nor a response", INVALID_REQUEST)
+        raise NotAMessageError("neither a request nor a notification nor a response", INVALID_REQUEST, ident)
     params = cast("dict[str, Any]", params) if isinstance(params, dict) else {}
     meta = params.get("_meta")
     version = cast("dict[str, Any]", meta).get(VERSION_META) if isinstance(meta, dict) else None
     # A line with a line break of JSON's white space inside cannot come: the break ended it.
     return Message(line, method, ident, params, version if isinstance(version, str) else "")
+
+
+def _is_id(ident: object) -> bool:
+    return isinstance(ident, (int, str, float)) and not isinstance(ident, bool) and _is_finite(ident)
+
+
+def _is_finite(ident: float | str) -> bool:
+    return not isinstance(ident, float) or math.isfinite(ident)
 
 
 def decode(body: bytes) -> dict[str, Any] | None:
@@ -108,9 +125,73 @@ def decode(body: bytes) -> dict[str, Any] | None:
         return None
 
 
+def answer(found: Mapping[str, Any], ident: Id) -> dict[str, Any] | None:
+    """A server's answer to a request, in JSON-RPC's own form; None where it is no answer.
+
+    Clients drop what is not of that form, and would wait for ever: so the id is the request's, `"error": null` beside a
+    result is gone, as are members that the protocol does not know, and an error has a number and a text.
+
+    Args:
+        found: What the server said.
+        ident: The request's id.
+    """
+    error, result = found.get("error"), found.get("result")
+    if found.get("method") is not None:
+        return None
+    if isinstance(error, dict):
+        said = cast("dict[str, Any]", error)
+        code, message = said.get("code"), said.get("message")
+        formed: dict[str, Any] = {
+            "code": code if type(code) is int else INTERNAL_ERROR,
+            "message": message if isinstance(message, str) else "no reason given",
+        }
+        if "data" in said:
+            formed["data"] = said["data"]
+        return {"jsonrpc": "2.0", "id": ident, "error": formed}
+    if error is None and isinstance(result, dict):
+        return {"jsonrpc": "2.0", "id": ident, "result": cast("dict[str, Any]", result)}
+    return None
+
+
+def speech(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A server's own request or notification, in JSON-RPC's own form; None where it is neither."""
+    method, ident, params = found.get("method"), found.get("id"), found.get("params")
+    if not isinstance(method, str) or not (ident is None or _is_id(ident)) or {"result", "error"} & found.keys():
+        return None
+    if not (params is None or isinstance(params, dict)):
+        return None
+    formed: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if ident is not None:
+        formed["id"] = ident
+    if params is not None:
+        formed["params"] = params
+    return formed
+
+
+def line_of(body: bytes, found: Mapping[str, Any], formed: Mapping[str, Any]) -> bytes:
+    """One line for a client: what came, byte for byte, if it is that already, and else what is meant by it.
+
+    Args:
+        body: What the server sent.
+        found: The same, read.
+        formed: What is meant.
+
+    Raises:
+        ValueError: A number in it is larger than Python knows.
+    """
+    # In Python 1, 1.0 and True are equal, to a client they are not the same id.
+    same = found == formed and type(found.get("id")) is type(formed.get("id"))
+    # What a server prints over several lines, or in another encoding than UTF-8, is written anew.
+    return body if same and is_line(body) and body.lstrip().startswith(b"{") else encode(formed)
+
+
 def encode(message: Mapping[str, Any]) -> bytes:
-    """One line of JSON, without its end; in ASCII, for halves of surrogate pairs have no UTF-8."""
-    return json.dumps(message, separators=(",", ":")).encode()
+    """One line of JSON, without its end; in ASCII, for halves of surrogate pairs have no UTF-8.
+
+    Raises:
+        ValueError: A number in it is infinite, which JSON has no word for.
+    """
+    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
 
 
 def is_line(line: bytes) -> bool:

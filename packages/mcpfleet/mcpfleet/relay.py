@@ -16,17 +16,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import httpx2
 
 from mcpfleet import jsonrpc
+from mcpfleet.flight import Flight
 from mcpfleet.jsonrpc import Id, Message
 from mcpfleet.net import delay
 from mcpfleet.sessions import ACCEPT, LEAST_PAUSE_SECONDS, Session, SessionLostError, Sessions
+from mcpfleet.shown import inert
 from mcpfleet.tools import Tools
-from mcpfleet.upstream import CUT, FailedError, Upstream, events
+from mcpfleet.upstream import CUT, FailedError, Upstream, events, is_stream
 
 PATIENCE_SECONDS: Final = 60.0
 """How long a request that is safe to send again is tried; desktop clients give up at about that time."""
@@ -38,45 +39,13 @@ RESUMES: Final = 5
 RESUMES_IN_ALL: Final = 10_000
 """A server may end its streams on purpose, to be polled: once a second would be 3600 times in a call's longest hour."""
 RENEWALS: Final = 3
+_QUOTED: Final = 200
+"""Characters of an answer that is none, which are shown."""
 
 _log = logging.getLogger("mcpfleet.connect")
 
 Emit = Callable[[bytes], None]
 Sleep = Callable[[float], Awaitable[None]]
-
-
-@dataclass
-class Flight:
-    """One request of a client that is under way, and what its client is told if it ends without an answer.
-
-    Attributes:
-        asked: The server asked the client something meanwhile; sent again, it would ask again.
-        acknowledged: A subscription whose client knows that it stands.
-        event: The last event id, from which a broken stream can be resumed (until 2025-11-25).
-        wait: Seconds that the server wants a client to wait before it resumes.
-    """
-
-    message: Message
-    asked: bool = False
-    acknowledged: bool = False
-    event: str = ""
-    wait: float | None = None
-    attempts: int = 0
-
-    def refusal(self, failed: FailedError) -> bytes:
-        """The answer to a request that has none: why, and whether it may have been carried out."""
-        if not failed.done:
-            outcome, more = "not_done", "It was not carried out."
-        else:
-            name = self.message.params.get("name") if self.message.method == jsonrpc.CALL else self.message.method
-            outcome = "unknown"
-            more = f"Whether {name} was carried out is not known."
-            if self.message.method == jsonrpc.CALL:
-                more += " It was not called again: the tool does not say that it only reads, or is idempotent."
-        data: dict[str, Any] = {"outcome": outcome, "attempts": self.attempts}
-        if failed.status is not None:
-            data["status"] = failed.status
-        return jsonrpc.error_reply(self.message.id, f"{failed} {more}", **data)
 
 
 class Relay:
@@ -114,7 +83,7 @@ class Relay:
         try:
             message = jsonrpc.parse(line)
         except jsonrpc.NotAMessageError as error:
-            self._emit(jsonrpc.error_reply(None, f"mcpfleet connect: {error}.", error.code))
+            self._emit(jsonrpc.error_reply(error.id, f"mcpfleet connect: {error}.", error.code))
             return
         if self._opening is not None and not self._opening.done():
             await asyncio.wait({self._opening})
@@ -213,7 +182,8 @@ class Relay:
             raise  # the client cancelled it, so it waits for no answer
         except Exception as error:
             _log.exception("%s failed", message.method)
-            self._emit(jsonrpc.error_reply(message.id, f"mcpfleet connect: {error!r}", outcome="unknown"))
+            if not flight.answered:
+                self._emit(jsonrpc.error_reply(message.id, f"mcpfleet connect: {error!r}", outcome="unknown"))
         finally:
             if self._flights.get(cast("Id", message.id), (None,))[0] is flight:
                 del self._flights[cast("Id", message.id)]
@@ -244,6 +214,8 @@ class Relay:
                     raise FailedError("The server gives sessions up as fast as they are made.", done=False) from error
                 continue
             except FailedError as failed:
+                if flight.answered:
+                    return  # what went wrong did so after the answer
                 if flight.acknowledged:
                     if failed.final:
                         raise
@@ -276,14 +248,15 @@ class Relay:
             if failed := self._upstream.failure(response):
                 if message.method == jsonrpc.DISCOVER and failed.status in {400, 405, 406, 415}:
                     # An old server that does not know the method: its client is to shake hands with it.
+                    flight.answered = True
                     self._emit(jsonrpc.error_reply(message.id, str(failed), jsonrpc.METHOD_NOT_FOUND))
                     return True
                 raise failed
             if message.method == jsonrpc.INITIALIZE:
                 return await self._initialized(flight, response)
-            if response.headers.get("content-type", "").startswith("text/event-stream"):
+            if is_stream(response):
                 return await self._stream(flight, response, session)
-            return self._whole(flight, await response.aread(), response.status_code)
+            return self._whole(flight, await response.aread(), response)
 
     def _session_of(self, message: Message) -> Session | None:
         """The session that a message belongs to: none where it opens one, or names its revision for itself."""
@@ -298,31 +271,25 @@ class Relay:
 
     async def _initialized(self, flight: Flight, response: httpx2.Response) -> bool:
         """Keep what a handshake says of the session, and pass it on."""
-        stream = response.headers.get("content-type", "").startswith("text/event-stream")
-        if not stream:
-            body = await response.aread()
-            self._sessions.open(flight.message, response, jsonrpc.decode(body))
-            return self._whole(flight, body, response.status_code)
+        if not is_stream(response):
+            return self._whole(flight, await response.aread(), response)
         async for event in events(response):
-            body = event.data
-            if event.data and self._is_answer(jsonrpc.decode(body), flight):
-                self._sessions.open(flight.message, response, jsonrpc.decode(body))
-            if event.data and self._pass_on(body, flight):
+            if event.data and self._pass_on(event.data, flight, response):
                 return True
         raise FailedError("The server ended the handshake without an answer.", done=False)
 
-    def _whole(self, flight: Flight, body: bytes, status: int) -> bool:
+    def _whole(self, flight: Flight, body: bytes, response: httpx2.Response) -> bool:
         """Pass on an answer that came in one piece."""
-        found = jsonrpc.decode(body)
-        if found is None or not ({"result", "error"} & found.keys()):
+        found, status = jsonrpc.decode(body), response.status_code
+        formed = None if found is None else jsonrpc.answer(found, cast("Id", flight.message.id))
+        if found is None or formed is None:
+            said = inert(body[: 4 * _QUOTED].decode("utf-8", "replace").strip(), _QUOTED)
             text = (
                 f"The answer ({status}, {len(body)} bytes) is no JSON-RPC answer; is the URL that of an MCP endpoint?"
+                + (f" It says: {said}" if said else "")
             )
-            raise FailedError(text, done=True, final=True, status=status)
-        if found.get("id") != flight.message.id:  # a server that refused before it had read the id
-            found["id"] = flight.message.id
-            body = jsonrpc.encode(found)
-        self._pass_on(body, flight, found)
+            raise FailedError(text, done=not 400 <= status < 500, final=True, status=status)
+        self._give(flight, body, found, formed, response)
         return True
 
     async def _stream(self, flight: Flight, response: httpx2.Response, session: Session | None) -> bool:
@@ -354,7 +321,7 @@ class Relay:
                             pass
                 except (CUT, TimeoutError):
                     pass
-                return not self._goes_on(flight)
+                return flight.answered
         return False
 
     async def _resume(self, flight: Flight, session: Session) -> bool:
@@ -382,33 +349,58 @@ class Relay:
         """Pass on what a server says outside of any request."""
         self._pass_on(body, None)
 
-    def _pass_on(self, body: bytes, flight: Flight | None, found: dict[str, Any] | None = None) -> bool:
-        """Give the client one message of the server; whether it is the answer that *flight* waits for."""
-        found = jsonrpc.decode(body) if found is None else found
+    def _pass_on(self, body: bytes, flight: Flight | None, response: httpx2.Response | None = None) -> bool:
+        """Give the client one message of a stream; whether it is the answer that *flight* waits for."""
+        found = jsonrpc.decode(body)
         if found is None:
             _log.warning("passed over, not JSON: %.200r", body)
             return False
-        answer = flight is not None and self._is_answer(found, flight)
-        if flight is not None:
-            if answer and "result" in found:
-                self._tools.learn(flight.message, found["result"])
-                self._sessions.remember(flight.message)
-            if answer and self._goes_on(flight) and "result" in found:
-                return True  # an instance that stops says goodbye; the subscription goes on with the next
-            if found.get("method") == jsonrpc.ACKNOWLEDGED:
-                known, flight.acknowledged = flight.acknowledged, True
-                if known:
-                    self._sessions.changed(flight.message)
-                    return False
-            elif "method" in found and found.get("id") is not None:
-                flight.asked = True
-        # What a server prints over several lines, or in another encoding than UTF-8, is written anew.
-        self._emit(body if jsonrpc.is_line(body) and body.lstrip().startswith(b"{") else jsonrpc.encode(found))
-        return answer
+        # An error of a server that has not read the id has none. With another id it is the answer to something else.
+        if flight is not None and found.get("id") in (None, flight.message.id):
+            formed = jsonrpc.answer(found, cast("Id", flight.message.id))
+            if formed is not None:
+                self._give(flight, body, found, formed, response)
+                return True
+        formed = jsonrpc.speech(found)
+        if formed is None:
+            _log.warning("passed over, neither asked for nor a message of a server: %.200r", body)
+            return False
+        if flight is not None and formed["method"] == jsonrpc.ACKNOWLEDGED:
+            known, flight.acknowledged = flight.acknowledged, True
+            if known:
+                self._sessions.changed(flight.message)
+                return False
+        elif flight is not None and "id" in formed:
+            flight.asked = True
+        self._emit(_line(body, found, formed))
+        return False
+
+    def _give(
+        self,
+        flight: Flight,
+        body: bytes,
+        found: dict[str, Any],
+        formed: dict[str, Any],
+        response: httpx2.Response | None,
+    ) -> None:
+        """Give the client the answer that it waits for."""
+        if "result" in formed:
+            self._tools.learn(flight.message, formed["result"])
+            self._sessions.remember(flight.message)
+            if self._goes_on(flight):
+                return  # an instance that stops says goodbye; the subscription goes on with the next
+        line = _line(body, found, formed)
+        if response is not None and flight.message.method == jsonrpc.INITIALIZE:
+            self._sessions.open(flight.message, response, formed)
+        flight.answered = True
+        self._emit(line)
 
     def _goes_on(self, flight: Flight) -> bool:
         return flight.message.method == jsonrpc.LISTEN and flight.acknowledged
 
-    @staticmethod
-    def _is_answer(found: dict[str, Any] | None, flight: Flight) -> bool:
-        return found is not None and "method" not in found and found.get("id") == flight.message.id
+
+def _line(body: bytes, found: dict[str, Any], formed: dict[str, Any]) -> bytes:
+    try:
+        return jsonrpc.line_of(body, found, formed)
+    except ValueError as error:
+        raise FailedError(f"The server's message cannot be passed on: {error}.", done=True, final=True) from error

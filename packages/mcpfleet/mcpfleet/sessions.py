@@ -18,7 +18,7 @@ import httpx2
 
 from mcpfleet import jsonrpc
 from mcpfleet.jsonrpc import Message
-from mcpfleet.upstream import FailedError, Upstream, events
+from mcpfleet.upstream import FailedError, Upstream, events, is_stream
 
 ACCEPT: Final[dict[str, str]] = {
     "accept": "application/json, text/event-stream",
@@ -130,7 +130,7 @@ class Sessions:
         """Whether an answer says that the session is unknown; read where that takes its body."""
         if session is None or not session.id:
             return None
-        kind = response.headers.get("content-type", "")
+        kind = response.headers.get("content-type", "").lower()
         if response.status_code == 404 and not kind.startswith("text/html"):
             return SessionLostError(session)
         # Servers older than 2025-06-18, and some newer ones, say it with a 400 and in words only.
@@ -228,7 +228,7 @@ class Sessions:
 
 async def _answer(response: httpx2.Response) -> Mapping[str, Any] | None:
     """The answer in a handshake's response, in either form."""
-    if response.headers.get("content-type", "").startswith("text/event-stream"):
+    if is_stream(response):
         async for event in events(response):
             found = jsonrpc.decode(event.data)
             if found is not None and "method" not in found:

@@ -61,6 +61,11 @@ async def events(answer: httpx2.Response) -> AsyncGenerator[sse.Event]:
             yield event
 
 
+def is_stream(response: httpx2.Response) -> bool:
+    """Whether an answer is a stream of events."""
+    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
+
+
 class Upstream:
     """A private service, asked with one identity over kept connections.
 

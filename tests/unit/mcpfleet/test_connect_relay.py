@@ -258,6 +258,10 @@ async def test_a_line_that_is_no_message_is_answered_and_hurts_nothing(desk):
     one = desk(whole({}))
     await one.relay.take(b"nonsense")
     assert (await one.hear())["error"]["code"] == -32700
+    await one.relay.take(b'{"id": 7, "method": 1}')
+    assert (await one.hear())["id"] == 7
+    await one.relay.take(b'{"id": NaN, "method": "ping"}')
+    assert (await one.hear())["id"] is None
     await one.relay.take(b"  ")
     assert (await one.ask(call()))["result"] == {}
 
@@ -267,6 +271,37 @@ async def test_an_old_server_that_cannot_be_discovered_is_to_be_shaken_hands_wit
         request("server/discover", **MODERN)
     )
     assert answer["error"]["code"] == -32601
+
+
+async def test_an_answer_comes_from_its_own_request_alone(desk, handshake):
+    answers, shake = handshake
+    first, spoken = Stream(), Stream()
+    one = desk(*answers("s1"), httpx2.Response(200, headers=SSE, stream=first), whole({"paid": 1}, 2))
+    one.server.listening = [httpx2.Response(200, headers=SSE, stream=spoken)]
+    await shake(one)
+    await one.say(request("tools/call", 1, name="slow"))
+    planted = {"jsonrpc": "2.0", "id": 2, "result": {"planted": True}}
+    spoken.send(event(planted))
+    first.send(event(planted) + event({"jsonrpc": "2.0", "method": "notifications/message", "params": {}}))
+    assert (await one.hear())["method"] == "notifications/message"
+    assert (await one.ask(request("tools/call", 2, name="pay")))["result"] == {"paid": 1}
+    first.send(event({"jsonrpc": "2.0", "id": 1, "result": {}}))
+    first.send(None)
+    assert (await one.hear())["id"] == 1
+    assert one.lines.empty()
+
+
+async def test_a_connection_that_breaks_behind_the_answer_is_no_reason_to_ask_again(desk):
+    class Broken(Stream):
+        async def aclose(self):
+            raise httpx2.ReadError("reset")
+
+    body = event({"jsonrpc": "2.0", "id": 1, "result": {}})
+    one = desk(httpx2.Response(200, headers=SSE, stream=Broken(body, httpx2.ReadError("reset"))))
+    assert (await one.ask(request("tools/list", **MODERN)))["result"] == {}
+    await asyncio.wait_for(one.relay.aclose(1), BOUND)
+    assert one.lines.empty()
+    assert len(one.server.requests) == 1
 
 
 # --- sessions -------------------------------------------------------------------------------------------

@@ -1,0 +1,181 @@
+"""Whatever comes over HTTP, a client of `mcpfleet connect` gets one well-formed answer for each of its requests."""
+
+import asyncio
+import json
+
+import httpx2
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from mcp_types.jsonrpc import JSONRPCError, JSONRPCResponse, jsonrpc_message_adapter
+
+from mcpfleet.auth import IdTokenAuth, IdTokens
+from mcpfleet.relay import Relay
+from mcpfleet.target import Target
+from mcpfleet.tokens import IdToken
+from mcpfleet.upstream import Upstream
+
+BOUND = 10  # seconds; only a broken build waits this long
+ORIGIN = "https://mcp-echo-481516.europe-west1.run.app"
+JSON, SSE, HTML, TEXT = "application/json", "text/event-stream", "text/html; charset=UTF-8", "text/plain"
+META = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
+TOP = {"jsonrpc", "id", "result", "error"}
+
+
+class Held:
+    """An identity that has one token."""
+
+    name = "test login"
+
+    def fetch(self, _audience):
+        return IdToken("a.b.c", expires_at=1e9)
+
+
+class Same(httpx2.AsyncBaseTransport):
+    """Answers each request alike."""
+
+    def __init__(self, status, kind, body):
+        self.status, self.kind, self.body = status, kind, body
+
+    async def handle_async_request(self, request):
+        headers = {"content-type": self.kind} if self.kind else {}
+        return httpx2.Response(self.status, headers=headers, stream=httpx2.ByteStream(self.body), request=request)
+
+
+def strictly(constant):
+    raise ValueError(f"{constant} is no JSON")
+
+
+def said_by(request, status, kind, body):
+    """The lines that a client gets in all, for one request."""
+    lines = []
+
+    async def run():
+        moment = [0.0]
+
+        async def sleep(seconds):
+            moment[0] += seconds
+
+        now = lambda: moment[0]  # noqa: E731
+        auth = IdTokenAuth(ORIGIN, tokens=IdTokens(Held(), ORIGIN, clock=now, start=lambda work: work()))
+        upstream = Upstream(
+            Target.parse(f"{ORIGIN}/mcp"), auth, transport=Same(status, kind, body), wall=now, clock=now
+        )
+        answered = asyncio.Event()
+
+        def emit(line):
+            lines.append(line)
+            if b'"method"' not in line:
+                answered.set()
+
+        relay = Relay(upstream, emit, sleep=sleep, clock=now)
+        await relay.take(json.dumps(request).encode())
+        async with asyncio.timeout(BOUND):
+            await answered.wait()
+            await relay.aclose(BOUND)
+
+    asyncio.run(run())
+    return lines
+
+
+def answers_to(request, lines):
+    """Those of the lines that answer, each read as strictly as a client may read it."""
+    found = []
+    for line in lines:
+        assert line.decode().splitlines() == [line.decode()]
+        message = json.loads(line, parse_constant=strictly)
+        read = jsonrpc_message_adapter.validate_json(line)
+        if isinstance(read, JSONRPCResponse | JSONRPCError):
+            assert message.keys() <= TOP, "a client may refuse what it does not know"
+            assert ("result" in message) != ("error" in message)
+            assert json.dumps(message["id"]) == json.dumps(request["id"])
+            found.append(message)
+    return found
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+ids = st.sampled_from([1, 1, 1, "1", 2, True, 1.0, None])
+codes = st.sampled_from([-32602, "x", None, 1.5, True])
+errors = st.none() | st.fixed_dictionaries({}, optional={"code": codes, "message": values, "data": values}) | values
+messages = st.fixed_dictionaries(
+    {},
+    optional={
+        "jsonrpc": st.sampled_from(["2.0", "2.0", "1.0", 2, None]),
+        "id": ids,
+        "result": st.just({}) | values,
+        "error": errors,
+        "method": st.sampled_from(["notifications/progress", "ping", 1, None]),
+        "params": values,
+        "detail": values,
+    },
+)
+texts = messages.map(json.dumps) | values.map(json.dumps) | st.lists(messages, max_size=2).map(json.dumps)
+streams = st.lists(texts, max_size=3).map(lambda parts: "".join(f"data: {part}\n\n" for part in parts))
+bodies = st.one_of(texts.map(str.encode), streams.map(str.encode), texts.map(lambda text: text.encode("utf-16")))
+bodies = bodies | st.sampled_from([b"", b"<html>", b"\xff\xfe", b"{", b"null", b"[" * 5000]) | st.binary(max_size=20)
+kinds = st.sampled_from(
+    [JSON, SSE, HTML, TEXT, "", "Application/JSON", "Text/Event-Stream", "application/problem+json"]
+)
+statuses = st.sampled_from([200, 200, 200, 201, 202, 204, 206, 299, 304, 307, 399]) | st.integers(200, 599)
+methods = st.sampled_from(
+    ["tools/call", "tools/list", "initialize", "server/discover", "subscriptions/listen", "acme/x"]
+)
+
+
+def request_of(method, *, modern):
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"name": "add", **(META if modern else {})}}
+
+
+RESULT = b'{"jsonrpc":"2.0","id":1,"result":{}'
+
+
+@given(methods, st.booleans(), statuses, kinds, bodies)
+@example("tools/call", True, 200, JSON, RESULT + b',"error":null}')
+@example("tools/call", True, 401, JSON, b'{"error":"invalid_token","error_description":"expired"}')
+@example("tools/call", True, 200, JSON, b'{"id":1,"result":{}}')
+@example("tools/call", True, 200, JSON, b'{"jsonrpc":"2.0","id":1,"result":[]}')
+@example("tools/call", True, 200, JSON, b'{"jsonrpc":"2.0","id":1,"result":{"x":NaN}}')
+@example("tools/call", True, 200, JSON, b'{"jsonrpc":"2.0","id":2,"result":{"x":1e999}}')
+@example("tools/call", True, 200, JSON, b'{"jsonrpc":"2.0","id":true,"result":{}}')
+@example("tools/call", True, 200, JSON, RESULT + b',"detail":1}')
+@example("tools/call", True, 200, SSE, b"data: " + RESULT + b"}\n\ndata: " + RESULT + b"}\n\n")
+@example("tools/call", True, 200, SSE, b'data: {"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"x"}}\n\n')
+@example("tools/call", True, 200, SSE, b'data: {"jsonrpc":"2.0","id":2,"result":{}}\n\n')
+@example("tools/call", True, 200, "Text/Event-Stream", b"data: " + RESULT + b"}\n\n")
+@example("initialize", False, 200, JSON, RESULT + b',"error":{"code":1,"message":"x"}}')
+@example("tools/call", True, 200, JSON, b'{"jsonrpc":"2.0","id":1,"error":{"code":"x","message":null}}')
+@example("tools/call", True, 202, "", b"")
+def test_a_request_gets_one_well_formed_answer_whatever_http_brings(method, modern, status, kind, body):
+    request = request_of(method, modern=modern)
+    lines = said_by(request, status, kind, body)
+    assert len(answers_to(request, lines)) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, {"id": 1, "result": {"a": 1}}, {"result": {"a": 1}}),
+        (200, {"jsonrpc": "2.0", "id": 1, "result": {"a": 1}, "error": None}, {"result": {"a": 1}}),
+        (400, {"error": {"code": 403, "message": "no", "status": "DENIED"}}, {"error": {"code": 403, "message": "no"}}),
+        (
+            200,
+            {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000}},
+            {"error": {"code": -32000, "message": "no reason given"}},
+        ),
+    ],
+)
+def test_what_a_server_meant_reaches_the_client_in_the_protocols_form(status, body, said):
+    request = request_of("tools/call", modern=True)
+    (answer,) = answers_to(request, said_by(request, status, JSON, json.dumps(body).encode()))
+    assert answer == {"jsonrpc": "2.0", "id": 1, **said}
+
+
+def test_a_refusal_in_json_that_is_no_json_rpc_is_told_in_the_servers_words_and_as_not_carried_out():
+    request = request_of("tools/call", modern=True)
+    (answer,) = answers_to(request, said_by(request, 401, JSON, b'{"error": "invalid_token"}'))
+    assert "invalid_token" in answer["error"]["message"]
+    assert answer["error"]["data"]["mcpfleet"]["outcome"] == "not_done"
