@@ -8,12 +8,13 @@ a port that `mcpfleet proxy` listens on), and `mcp-remote` (for clients that sta
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from mcpfleet.errors import UsageError
 from mcpfleet.stack import Server
@@ -23,6 +24,13 @@ Via = Literal["connect", "proxy", "mcp-remote"]
 MCP_REMOTE: Final = "mcp-remote@0.15.1"
 OURS: Final = ("type", "command", "args", "url", "httpUrl")
 """The keys of an entry that we write; any other is its owner's."""
+MARKS: Final = (("headers", "X-Mcpfleet-Config"), ("env", "MCPFLEET_CONFIG"))
+"""What an entry with a URL, or a command that is not ours, bears in a client's file to be known again: its own name."""
+
+_BEFORE: Final = ((("mcpfleet",), "uvx"), (("-m", "mcpfleet.cli"), ""), ((), "mcpfleet"))
+"""Arguments before the subcommand, with the program that they are for; '' for any Python."""
+_THROWN_AWAY: Final = re.compile(r"[\\/]archive-v\d+[\\/]|[\\/]\.cache[\\/]uv[\\/]")
+"""Environments that uv keeps in its cache (`uvx`), on any system."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,12 @@ class Client:
         pattern = self.files.get(platform, self.files.get("*"))
         if pattern is None:
             raise UsageError(f"For {self.title} there is no file; run this without --install, or name one with --file.")
-        home = environ.get("HOME") or environ.get("USERPROFILE") or str(Path.home())
-        text = pattern.replace("~", home).replace("%APPDATA%", environ.get("APPDATA", f"{home}\\AppData\\Roaming"))
-        return Path(text.replace("$CONFIG", environ.get("XDG_CONFIG_HOME") or f"{home}/.config"))
+        # Where Node and Electron look, in which these clients are written: on Windows HOME is a shell's own.
+        homes = ("USERPROFILE", "HOME") if platform == "win32" else ("HOME", "USERPROFILE")
+        home = next((environ[one] for one in homes if environ.get(one)), "") or str(Path.home())
+        config = environ.get("XDG_CONFIG_HOME", "")
+        text = pattern.replace("~", home).replace("%APPDATA%", environ.get("APPDATA") or f"{home}\\AppData\\Roaming")
+        return Path(text.replace("$CONFIG", config if config.startswith("/") else f"{home}/.config"))
 
     def entry(self, server: Server, via: Via, launch: Launch, port: int) -> dict[str, Any]:
         """One server as this client wants it.
@@ -109,7 +120,7 @@ class Launch:
     @classmethod
     def here(cls, identity: tuple[str, ...] = (), prefix: str = sys.prefix, argv0: str = sys.argv[0]) -> Launch:
         """As this process was started; `uvx` where it runs in an environment that uv will throw away."""
-        if f"{os.sep}uv{os.sep}archive-v" in prefix or f"{os.sep}.cache{os.sep}uv{os.sep}" in prefix:
+        if _THROWN_AWAY.search(prefix + os.sep):
             return cls(shutil.which("uvx") or "uvx", ("mcpfleet",), identity)
         found = shutil.which(argv0) if Path(argv0).stem == "mcpfleet" else None
         if found:
@@ -197,14 +208,40 @@ def client_named(name: str) -> Client:
     return CLIENTS[name]
 
 
-def is_ours(entry: object) -> bool:
-    """Whether this command wrote an entry, as far as it shows: a server's own URL may be anybody's."""
+def marked(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry as it goes into a client's file: known again, if its shape alone may be anybody's."""
+    if _is_launch(name, entry):
+        return dict(entry)
+    outer, inner = MARKS[1] if "command" in entry else MARKS[0]
+    return {**entry, outer: {inner: name}}
+
+
+def is_ours(name: str, entry: object) -> bool:
+    """Whether this command wrote the entry of a name: it starts `connect` just as we write it, or bears our mark."""
     if not isinstance(entry, dict):
         return False
-    words: list[str] = []
-    for key in OURS:
-        found: Any = entry.get(key)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        words += [str(one) for one in (found if isinstance(found, list) else [found])]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    starts = "connect" in words and any("mcpfleet" in word for word in words)
-    loopback = any(word.startswith("http://127.0.0.1:") for word in words)
-    return starts or loopback
+    held = cast("dict[str, Any]", entry)
+    for outer, inner in MARKS:
+        beside: object = held.get(outer)
+        if isinstance(beside, dict) and cast("dict[str, Any]", beside).get(inner) == name:
+            return True
+    return _is_launch(name, held)
+
+
+def _is_launch(name: str, entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is a `Launch` of the server, word for word."""
+    command: object = entry.get("command")
+    found: object = entry.get("args")
+    if not isinstance(command, str) or not isinstance(found, list):
+        return False
+    arguments = cast("list[object]", found)
+    program = re.split(r"[\\/]", command)[-1].removesuffix(".exe")
+    for before, its in _BEFORE:
+        if tuple(arguments[: len(before)]) == before and program == (its or program):
+            match arguments[len(before) :]:
+                case ["connect", "--url", str(), str(audience), *identity, "--", last]:
+                    known = all(one in {"--credentials", "--impersonate"} for one in identity[::2])
+                    return audience.startswith("--audience=") and known and len(identity) % 2 == 0 and last == name
+                case _:
+                    pass
+    return False

@@ -1,22 +1,26 @@
 """Puts servers into a client's own configuration file, and takes them out again.
 
-What the file's owner wrote stays: comments, order, other servers, keys that they added to an entry of ours. The file
-as it was is kept beside it, and the new one takes its place in one step: a client never reads half of it.
+What the file's owner wrote stays: comments, order, other servers, keys that they added to an entry of ours. An entry is
+ours if it starts `mcpfleet connect` just as we write it, or bears our mark (`mcpfleet.clients.marked`). The file as it
+was is kept beside it, and the new one takes its place in one step: a client never reads half of it. A file that
+somebody else changed meanwhile is left as it is, and so is one that is not understood.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
-from mcpfleet.clients import OURS, is_ours
+from mcpfleet.clients import MARKS, OURS, is_ours, marked
 from mcpfleet.errors import McpfleetError
-from mcpfleet.jsonc import JsoncError, loads, remove_member, set_member
+from mcpfleet.jsonc import JsoncError, is_empty, loads, remove_member, set_member
 
 Now = Callable[[], datetime.datetime]
 
@@ -56,13 +60,15 @@ def install(
         McpfleetError: The file is not to be understood, or an entry of that name is not ours. Nothing was changed.
     """
     text = _read(file)
-    edited = text if text.strip() else "{}\n"
+    edited = f"{text.strip()}{{}}\n" if is_empty(text) else text  # a byte-order mark stays
     try:
+        before = _servers(edited, key)
         for name, entry in entries.items():
-            edited = _set(edited, file, key, name, entry, force=force)
+            edited = _set(edited, file, key, name, marked(name, entry), force=force)
+        after = _servers(edited, key)
     except JsoncError as error:
         raise _unreadable(file, error) from error
-    changed = tuple(name for name in entries if _entry(text, key, name) != _entry(edited, key, name))
+    changed = tuple(name for name in entries if before.get(name) != after[name])
     return Change(file, changed, _write(file, text, edited, now))
 
 
@@ -73,13 +79,13 @@ def remove(file: Path, key: str, names: list[str], *, now: Now = _utc) -> Change
         McpfleetError: The file is not to be understood, or an entry of that name is not ours. Nothing was changed.
     """
     text = _read(file)
-    if not text.strip():
+    if is_empty(text):
         return Change(file, (), None)
     try:
-        held = cast("dict[str, Any]", _object(loads(text)).get(key) or {})
-        gone = [name for name in names if name in held] if names else [name for name in held if is_ours(held[name])]
+        held = _servers(text, key)
+        gone = [name for name in names or held if name in held and (names or is_ours(name, held[name]))]
         for name in gone:
-            if not is_ours(held[name]):
+            if not is_ours(name, held[name]):
                 raise McpfleetError(f"{file} has an entry {name} that mcpfleet did not write; remove it by hand.")
         edited = text
         for name in gone:
@@ -90,11 +96,9 @@ def remove(file: Path, key: str, names: list[str], *, now: Now = _utc) -> Change
 
 
 def _set(text: str, file: Path, key: str, name: str, entry: Mapping[str, Any], *, force: bool) -> str:
-    held = _entry(text, key, name)
-    if held is None:
-        return set_member(text, [key, name], dict(entry))
-    if not is_ours(held):
-        if not force:
+    held = _servers(text, key)
+    if name not in held or not is_ours(name, held[name]):
+        if name in held and not force:
             raise McpfleetError(
                 f"{file} has an entry {name} already, and mcpfleet did not write it. Nothing was changed. "
                 "Rename that entry, or replace it with --force."
@@ -103,18 +107,27 @@ def _set(text: str, file: Path, key: str, name: str, entry: Mapping[str, Any], *
     for one in OURS:  # further keys, such as env, timeout or disabled, are their owner's
         path = [key, name, one]
         text = set_member(text, path, entry[one]) if one in entry else remove_member(text, path)
+    for outer, inner in MARKS:  # as are headers and variables beside the mark
+        path = [key, name, outer, inner]
+        text = set_member(text, path, entry[outer][inner]) if outer in entry else remove_member(text, path)
+        if outer not in entry and held[name].get(outer) == {inner: name}:
+            text = remove_member(text, path[:-1])
     return text
 
 
-def _entry(text: str, key: str, name: str) -> Any:
-    held = _object(loads(text)).get(key) if text.strip() else None
-    return cast("dict[str, Any]", held).get(name) if isinstance(held, dict) else None
+def _servers(text: str, key: str) -> dict[str, Any]:
+    """The servers in a file, by name; none where it has no such object.
 
-
-def _object(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
+    Raises:
+        JsoncError: It is not JSON, or there is something else in that place.
+    """
+    whole: object = loads(text)
+    if not isinstance(whole, dict):
         raise JsoncError("the file is not an object")
-    return cast("dict[str, Any]", value)
+    held: object = cast("dict[str, Any]", whole).get(key, {})
+    if not isinstance(held, dict):
+        raise JsoncError(f"{key} is not an object")
+    return cast("dict[str, Any]", held)
 
 
 def _unreadable(file: Path, error: JsoncError) -> McpfleetError:
@@ -123,47 +136,101 @@ def _unreadable(file: Path, error: JsoncError) -> McpfleetError:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8")  # not read_text: line ends stay what they are
-    except FileNotFoundError:
-        return ""
+        return _bytes(file).decode("utf-8")  # not read_text: line ends stay what they are
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise McpfleetError(f"Cannot read {file}: {reason}. Nothing was changed.") from error
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _write(file: Path, before: str, after: str, now: Now) -> Path | None:
     """Replace a file's text, and keep the old one; returns where."""
     if before == after:
         return None
-    file = file.resolve()  # a link stays one
+    held = before.encode("utf-8")
+    backup: Path | None = None
     try:
+        file = file.resolve()  # a link stays one
         file.parent.mkdir(parents=True, exist_ok=True)
         there = file.exists()
         mode = file.stat().st_mode & 0o777 if there else 0o600
-        backup = _backup_name(file, now) if there else None
-        if backup is not None:
-            _put(backup, before, mode)
-        _put(file, after, mode)
+        if there:
+            backup = _keep(file, held, mode, now)
+        _put(file, after.encode("utf-8"), mode, held)
+    except _ChangedError:
+        _drop(backup)
+        raise McpfleetError(f"{file} was changed meanwhile. Nothing was changed by this; run it again.") from None
     except OSError as error:
-        raise McpfleetError(f"Cannot write {error.filename or file}: {error.strerror}. {file} is as it was.") from error
+        left = f"What {file} held is in {backup}."
+        if backup is None or _bytes(file) == held:
+            _drop(backup)
+            left = f"{file} is as it was."
+        raise McpfleetError(f"Cannot write {error.filename or file}: {error.strerror}. {left}") from error
     return backup
 
 
-def _backup_name(file: Path, now: Now) -> Path:
+class _ChangedError(Exception):
+    """Somebody else wrote the file."""
+
+
+def _drop(backup: Path | None) -> None:
+    if backup is not None:
+        with contextlib.suppress(OSError):
+            backup.unlink()
+
+
+def _keep(file: Path, held: bytes, mode: int, now: Now) -> Path:
+    """Write a file's content beside it, under a name that is nobody's."""
     stem = f"{file.name}.{now():%Y%m%d-%H%M%S}"
-    names = (file.with_name(f"{stem}{more}.bak") for more in ("", *(f"-{number}" for number in range(2, 1000))))
-    return next(name for name in names if not name.exists())
+    for number in range(1, 1000):
+        kept = file.with_name(f"{stem}{'' if number == 1 else f'-{number}'}.bak")
+        try:
+            descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+        except FileExistsError:
+            continue
+        try:
+            with os.fdopen(descriptor, "wb") as out:
+                _flushed(out, held)
+            kept.chmod(mode)
+        except BaseException:
+            _drop(kept)
+            raise
+        return kept
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(file.with_name(f"{stem}.bak")))
 
 
-def _put(file: Path, text: str, mode: int) -> None:
+def _put(file: Path, content: bytes, mode: int, held: bytes) -> None:
+    """Put content in the place of what a file *held*, in one step.
+
+    Raises:
+        _ChangedError: It holds something else by now.
+    """
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(descriptor, "wb") as out:
-            out.write(text.encode("utf-8"))
-            out.flush()
-            os.fsync(out.fileno())
+            _flushed(out, content)
         Path(name).chmod(mode)
-        Path(name).replace(file)
+        if _bytes(file) != held:
+            raise _ChangedError
+        if file.exists() and file.stat().st_nlink > 1:  # its other names are to see what it holds; a backup is there
+            with file.open("r+b") as out:
+                _flushed(out, content)
+                out.truncate()
+            Path(name).unlink()
+        else:
+            Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _flushed(out: IO[bytes], content: bytes) -> None:
+    out.write(content)
+    out.flush()
+    os.fsync(out.fileno())

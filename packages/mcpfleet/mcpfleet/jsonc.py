@@ -16,6 +16,10 @@ _SKIPPED = re.compile(r"(?:[ \t\r\n]+|//[^\r\n]*|/\*.*?\*/)+", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*"')
 _SCALAR = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null")
 _DEPTH = 200
+_SPACE = " \t\r\n"
+"""JSON's white space; what Python strips besides may stand in a comment."""
+_MARK = "\ufeff"
+"""What some editors on Windows begin a file with."""
 
 
 class JsoncError(ValueError):
@@ -47,6 +51,11 @@ def loads(text: str) -> Any:
         JsoncError: It is not JSON.
     """
     return _Reader(text).whole().value
+
+
+def is_empty(text: str) -> bool:
+    """Whether there is nothing in a text, not even an object."""
+    return not text.removeprefix(_MARK).strip(_SPACE)
 
 
 def set_member(text: str, path: Sequence[str], value: Any) -> str:
@@ -101,9 +110,13 @@ def _last(members: list[_Member], key: str) -> _Member | None:
 
 
 def _cut(text: str, members: list[_Member], member: _Member) -> str:
-    start, end = member.start, member.comma or member.value.end
+    start, end = member.start, member.value.end
     index = members.index(member)
-    if member.comma is None and index > 0:
+    if member.comma is not None and not text[end : member.comma - 1].strip(_SPACE):
+        end = member.comma
+    elif member.comma is not None:  # a comment before the comma stays
+        text = text[: member.comma - 1] + text[member.comma :]
+    elif index > 0:
         before = members[index - 1]
         assert before.comma is not None  # noqa: S101 - members are parted by commas
         text = text[: before.comma - 1] + text[before.comma :]
@@ -124,12 +137,12 @@ def _insert(text: str, node: _Node, key: str, value: Any, depth: int) -> str:
     trailing = "," if members and members[-1].comma is not None else ""
     comma = "," if members and not trailing else ""
     end = members[-1].comma or members[-1].value.end if members else node.start + 1
-    if members and "\n" not in inside:  # an object on one line stays on it
+    if members and not {"\n", "\r"} & set(inside):  # an object on one line stays on it
         return f"{text[:end]}{comma} {written}{trailing}{text[end:]}"
     # After the comments behind the last member, before the line of the closing brace.
-    after = end + len(text[end:close].rstrip())
+    after = end + len(text[end:close].rstrip(_SPACE))
     line = newline + _unit(text) * (depth + 1)
-    tail = "" if "\n" in text[after:close] else newline + _unit(text) * depth
+    tail = "" if {"\n", "\r"} & set(text[after:close]) else newline + _unit(text) * depth
     return f"{text[:end]}{comma}{text[end:after]}{line}{written}{trailing}{tail}{text[after:]}"
 
 
@@ -141,12 +154,12 @@ def _written(text: str, value: Any, depth: int) -> str:
 
 def _unit(text: str) -> str:
     """What the file indents by: that of its first indented line, else two spaces."""
-    found = re.search(r"\n([ \t]+)\S", text)
+    found = re.search(r"[\r\n]([ \t]+)\S", text)
     return found.group(1) if found else "  "
 
 
 def _newline(text: str) -> str:
-    return "\r\n" if "\r\n" in text else "\n"
+    return next((end for end in ("\r\n", "\n", "\r") if end in text), "\n")
 
 
 class _Reader:
@@ -154,7 +167,7 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._at = 0
+        self._at = len(_MARK) if text.startswith(_MARK) else 0
 
     def whole(self) -> _Node:
         """The only value of the text."""
@@ -179,8 +192,12 @@ class _Reader:
         found = (_STRING if opening == '"' else _SCALAR).match(self._text, start)
         if found is None:
             raise self._wrong("no value where one should be")
+        try:
+            value = json.loads(found.group())
+        except ValueError:  # Python reads no number of more than 4300 digits
+            raise self._wrong("a number that is too long") from None
         self._at = found.end()
-        return _Node(start, self._at, json.loads(found.group()))
+        return _Node(start, self._at, value)
 
     def _members(self, depth: int) -> Iterator[_Member]:
         self._at += 1

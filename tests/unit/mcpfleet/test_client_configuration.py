@@ -2,12 +2,16 @@
 
 import datetime
 import json
+import os
+import re
 import stat
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mcpfleet import stack as stacks
-from mcpfleet.clients import CLIENTS, Launch, client_named, is_ours
+from mcpfleet.clients import CLIENTS, Launch, client_named, is_ours, marked
 from mcpfleet.configure import wishes
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.install import install, remove
@@ -43,6 +47,8 @@ def test_each_clients_file_is_where_the_client_looks(name, platform, file):
 def test_a_configuration_folder_of_ones_own_is_honoured():
     found = CLIENTS["vscode"].file({"HOME": "/home/ada", "XDG_CONFIG_HOME": "/conf"}, "linux")
     assert str(found) == "/conf/Code/User/mcp.json"
+    relative = CLIENTS["vscode"].file({"HOME": "/home/ada", "XDG_CONFIG_HOME": "conf"}, "linux")
+    assert str(relative) == "/home/ada/.config/Code/User/mcp.json", "the XDG specification has relative ones ignored"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,9 @@ def test_a_configuration_folder_of_ones_own_is_honoured():
 )
 def test_an_entry_has_the_clients_own_shape(name, via, entry):
     assert CLIENTS[name].entry(ECHO, via, LAUNCH, 3000) == entry
-    assert is_ours(entry)
+    assert is_ours("echo", marked("echo", entry))
+    assert (marked("echo", entry) == entry) is (via == "connect"), "what anybody could have written bears a mark"
+    assert not is_ours("another", marked("echo", entry)), "a copy is its owner's"
 
 
 def reached(how):
@@ -93,9 +101,61 @@ def test_a_client_that_is_not_known_is_answered_with_those_that_are():
         client_named("emacs")
 
 
-@pytest.mark.parametrize("entry", [None, [], {}, {"command": "npx", "args": ["x"]}, {"url": URL}, {"args": "connect"}])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        None,
+        [],
+        "mcpfleet connect",
+        {},
+        {"command": "npx", "args": ["x"]},
+        {"url": URL},
+        {"args": "connect"},
+        {"url": "http://127.0.0.1:3000/mcp"},
+        {"type": "http", "url": "http://127.0.0.1:3000/mcp", "headers": {"X-Mcpfleet-Config": "another"}},
+        {"type": "http", "url": "http://127.0.0.1:3000/mcp", "headers": "X-Mcpfleet-Config"},
+        {
+            "command": "npx",
+            "args": ["-y", "mcp-remote@0.15.1", "http://127.0.0.1:3000/mcp", "--transport", "http-only"],
+        },
+        {"command": "ssh", "args": ["desk", "mcpfleet", *CONNECT]},
+        {"command": "wrapper", "args": CONNECT},
+        {"command": LAUNCH.command, "args": [*CONNECT[:-2], "--verbose", *CONNECT[-2:]]},
+        {"command": LAUNCH.command, "args": CONNECT[:-1]},
+        {"command": 3, "args": CONNECT},
+        {"command": LAUNCH.command, "args": ["connect", *map(str, range(9))]},
+    ],
+)
 def test_what_others_wrote_is_not_taken_for_ours(entry):
-    assert not is_ours(entry)
+    assert not is_ours("echo", entry)
+
+
+@pytest.mark.parametrize(
+    ("command", "before"),
+    [
+        ("C:\\Users\\ada\\bin\\mcpfleet.exe", []),
+        ("C:\\uv\\uvx.exe", ["mcpfleet"]),
+        ("C:\\Python313\\python.exe", ["-m", "mcpfleet.cli"]),
+        ("/usr/bin/python3.13", ["-m", "mcpfleet.cli"]),
+        ("uvx", ["mcpfleet"]),
+    ],
+)
+def test_each_way_to_start_connect_is_known_again(command, before):
+    identity = ["--credentials", "/home/ada/key.json", "--impersonate", "bot@acme.iam.gserviceaccount.com"]
+    assert is_ours("echo", {"command": command, "args": [*before, *CONNECT[:-2], *identity, *CONNECT[-2:]]})
+
+
+@pytest.mark.parametrize(
+    ("environ", "file"),
+    [
+        ({"USERPROFILE": "C:\\Users\\ada", "HOME": "/c/Users/ada"}, "C:\\Users\\ada/.cursor/mcp.json"),
+        ({"HOME": "C:\\Users\\ada"}, "C:\\Users\\ada/.cursor/mcp.json"),
+    ],
+)
+def test_on_windows_the_home_is_where_clients_look_and_not_where_a_shell_does(environ, file):
+    assert str(CLIENTS["cursor"].file(environ, "win32")) == file
+    roaming = str(CLIENTS["vscode"].file(environ, "win32"))
+    assert roaming == "C:\\Users\\ada\\AppData\\Roaming\\Code\\User\\mcp.json"
 
 
 def test_a_desktop_program_gets_the_full_path_of_the_command(tmp_path, monkeypatch):
@@ -111,8 +171,16 @@ def test_a_desktop_program_gets_the_full_path_of_the_command(tmp_path, monkeypat
     assert fallback.arguments(ECHO)[:3] == ["-m", "mcpfleet.cli", "connect"]
 
 
-def test_from_uvx_the_client_is_told_to_use_uvx():
-    launch = Launch.here(prefix="/home/ada/.cache/uv/archive-v0/abc", argv0="mcpfleet")
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "/home/ada/.cache/uv/archive-v0/abc",
+        "C:\\Users\\ada\\AppData\\Local\\uv\\cache\\archive-v0\\abc",
+        "/cache/archive-v0/abc",
+    ],
+)
+def test_from_uvx_the_client_is_told_to_use_uvx(prefix):
+    launch = Launch.here(prefix=prefix, argv0="mcpfleet")
     assert launch.command.endswith("uvx")
     assert launch.arguments(ECHO)[:2] == ["mcpfleet", "connect"]
 
@@ -197,7 +265,10 @@ def test_keys_that_the_owner_added_to_our_entry_stay(file):
         "env": {"LANG": "C"},
         "disabled": True,
         "url": "http://127.0.0.1:3000/mcp",
+        "headers": {"X-Mcpfleet-Config": "echo"},
     }
+    install(file, "mcpServers", {"echo": entry()}, now=now)
+    assert loads(file.read_text())["mcpServers"]["echo"] == entry(env={"LANG": "C"}, disabled=True)
 
 
 def test_an_entry_of_somebody_else_is_not_replaced_unless_asked(file):
@@ -206,15 +277,48 @@ def test_an_entry_of_somebody_else_is_not_replaced_unless_asked(file):
     assert file.read_text() == OWNERS, "nothing was changed, not even the entry that could be"
     with pytest.raises(McpfleetError, match="remove it by hand"):
         remove(file, "mcpServers", ["files"], now=now)
-    install(file, "mcpServers", {"files": entry()}, force=True, now=now)
-    assert loads(file.read_text())["mcpServers"]["files"] == entry()
+    install(file, "mcpServers", {"files": {"command": "x"}}, force=True, now=now)
+    assert loads(file.read_text())["mcpServers"]["files"] == {"command": "x", "env": {"MCPFLEET_CONFIG": "files"}}
+    remove(file, "mcpServers", ["files"], now=now)
+    assert loads(file.read_text())["mcpServers"] == {}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"mcpServers": 3}', '{"mcpServers": []}', b"\xff\xfe"])
+EITHER = [
+    lambda file: install(file, "mcpServers", {"echo": entry()}),
+    lambda file: remove(file, "mcpServers", ["echo"]),
+]
+
+
+@pytest.mark.parametrize("text", [b'{"mcpServers": {"echo": null}}', b'{"mcpServers": {"echo": "mine"}}'])
+def test_an_entry_that_is_no_object_is_somebody_elses_all_the_same(file, text):
+    file.write_bytes(text)
+    for change in EITHER:
+        with pytest.raises(McpfleetError, match="has an entry echo"):
+            change(file)
+    assert remove(file, "mcpServers", []).names == ()
+    assert file.read_bytes() == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"mcpServers": 3}',
+        '{"mcpServers": []}',
+        '{"mcpServers": ["echo"]}',
+        '{"mcpServers": "echo"}',
+        '{"mcpServers": null}',
+        '{"a": ' + "9" * 5000 + "}",
+        b"\xff\xfe",
+        '{"mcpServers": {}}'.encode("utf-16"),
+    ],
+)
 def test_a_file_that_is_not_understood_is_left_alone(file, text):
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(McpfleetError, match="Nothing was changed"):
-        install(file, "mcpServers", {"echo": entry()}, now=now)
+    for change in EITHER:
+        with pytest.raises(McpfleetError, match="Nothing was changed"):
+            change(file)
     assert file.read_bytes() == (text if isinstance(text, bytes) else text.encode())
     assert list(file.parent.iterdir()) == [file]
 
@@ -226,6 +330,38 @@ def test_a_client_that_was_never_configured_gets_a_file_of_its_users_alone(tmp_p
     assert change.backup is None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert remove(tmp_path / "none.json", "servers", []).names == ()
+
+
+@pytest.mark.parametrize("held", [b"", b"\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}\r\n"])
+def test_a_file_with_nothing_in_it_is_filled_and_its_byte_order_mark_is_kept(file, held):
+    file.write_bytes(held)
+    assert remove(file, "mcpServers", []).names == ()
+    install(file, "mcpServers", {"echo": entry()}, now=now)
+    assert file.read_bytes().startswith(b"\xef\xbb\xbf") is held.startswith(b"\xef\xbb\xbf")
+    assert json.loads(file.read_text(encoding="utf-8-sig"))["mcpServers"] == {"echo": entry()}
+
+
+def test_a_file_that_its_client_writes_meanwhile_is_left_as_the_client_wrote_it(file, monkeypatch):
+    flush = os.fsync
+
+    def written_meanwhile(descriptor):
+        flush(descriptor)
+        file.write_text('{"theme": "light"}')
+
+    monkeypatch.setattr("os.fsync", written_meanwhile)
+    with pytest.raises(McpfleetError, match="was changed meanwhile"):
+        install(file, "mcpServers", {"echo": entry()}, now=now)
+    assert file.read_text() == '{"theme": "light"}'
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_file_of_two_names_has_one_content_under_both(file, tmp_path):
+    other = tmp_path / "dotfiles.json"
+    other.hardlink_to(file)
+    install(file, "mcpServers", {"echo": entry()}, now=now)
+    assert other.samefile(file)
+    remove(other, "mcpServers", [], now=now)
+    assert file.read_text() == OWNERS
 
 
 def test_a_link_stays_a_link(file, tmp_path):
@@ -242,3 +378,80 @@ def test_a_folder_that_cannot_be_written_leaves_the_file_and_says_so(file, monke
         install(file, "mcpServers", {"echo": entry()}, now=now)
     assert file.read_text() == OWNERS
     assert list(file.parent.iterdir()) == [file], "nothing half written is left"
+
+
+# --- whatever the file, nothing of its owner's is lost ----------------------------------------------------
+
+NOTES = ["", "", " ", "{end}", "{end}  ", "// note {n}\u00a0{end}", "/* note {n} */", "{end}\t// note {n}{end}"]
+THEIRS = [
+    {"command": "npx", "args": ["files"]},
+    {"url": "http://127.0.0.1:3000/mcp"},
+    {"type": "http", "url": "http://127.0.0.1:8000/mcp", "headers": {"authorization": "x"}},
+    {"command": "ssh", "args": ["desk", "mcpfleet", *CONNECT]},
+    {"command": "mcpfleet", "args": ["connect", "echo"]},
+    None,
+    "mcpfleet",
+    [],
+]
+OURS_HERE = [entry(), entry(disabled=True), marked("echo", {"url": "http://127.0.0.1:3000/mcp"})]
+SERVERS = st.dictionaries(st.sampled_from(["files", "time", "\u00f6"]), st.sampled_from(THEIRS), max_size=3)
+REST = st.dictionaries(st.sampled_from(["theme", "a//b", "/*", 'q"', "args"]), st.sampled_from([1, "// x", {}, ["*/"]]))
+
+
+@st.composite
+def written(draw):
+    """A client's file as bytes, the servers of others in it, all else in it, and its comments."""
+    end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
+    numbers = iter(range(10_000))
+    gap = lambda: draw(st.sampled_from(NOTES)).format(end=end, n=next(numbers))  # noqa: E731
+
+    def member(name, value, depth):
+        if name == "echo":  # a comment within an entry of ours goes with it
+            return f"{gap()}{json.dumps(name)}: {json.dumps(value)}{gap()}"
+        return f"{gap()}{json.dumps(name)}{gap()}:{gap()}{text(value, depth + 1)}{gap()}"
+
+    def text(value, depth=0):
+        if not isinstance(value, dict):
+            return json.dumps(value, ensure_ascii=draw(st.booleans()))
+        parts = [member(name, one, depth) for name, one in value.items()]
+        last = f",{gap()}" if parts and draw(st.booleans()) else gap()
+        return "{" + ",".join(parts) + last + "}"
+
+    rest, theirs = draw(REST), draw(SERVERS)
+    ours = draw(st.sampled_from([{}, {"echo": OURS_HERE[0]}, {"echo": OURS_HERE[1]}, {"echo": OURS_HERE[2]}]))
+    named = draw(st.permutations([*theirs.items(), *ours.items()]))
+    whole = draw(st.permutations([*rest.items(), ("mcpServers", dict(named))]))
+    mark = draw(st.sampled_from(["", "\ufeff"]))
+    return (mark + gap() + text(dict(whole)) + gap()).encode(), theirs, rest
+
+
+def notes(file):
+    return re.findall(r"note \d+\u00a0?", file.read_bytes().decode())
+
+
+@settings(max_examples=150, deadline=None)
+@given(written(), st.sampled_from(["connect", "proxy"]), st.booleans())
+def test_what_others_wrote_survives_every_install_and_removal(tmp_path_factory, made, via, linked):
+    content, theirs, rest = made
+    real = tmp_path_factory.mktemp("client") / "real.json"
+    real.write_bytes(content)
+    file = real.with_name("link.json") if linked else real
+    if linked:
+        file.symlink_to(real)
+    comments = notes(real)
+    wanted = {"echo": CLIENTS["cursor"].entry(ECHO, via, LAUNCH, 3000)}
+
+    install(file, "mcpServers", wanted, now=now)
+    found = loads(real.read_bytes().decode())
+    ours = found["mcpServers"].pop("echo")
+    assert ours.items() >= wanted["echo"].items()
+    assert found == {**rest, "mcpServers": theirs}
+    assert notes(real) == comments
+
+    remove(file, "mcpServers", [], now=now)
+    assert loads(real.read_bytes().decode()) == {**rest, "mcpServers": theirs}
+    assert notes(real) == comments
+    assert real.read_bytes().startswith(b"\xef\xbb\xbf") is content.startswith(b"\xef\xbb\xbf")
+    assert file.is_symlink() is linked
+    kept = [one.read_bytes() for one in real.parent.glob("*.bak")]
+    assert content in [*kept, real.read_bytes()]
