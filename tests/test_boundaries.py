@@ -232,8 +232,9 @@ FLOORS = {
     "state": "",
     "rest": "state",
     "network": "",
+    "gateway": "",
     "identity": "state rest",
-    "data_plane": "state identity network",
+    "data_plane": "state identity network gateway",
     "registry": "state rest",
     "plugins": "",
     "services": "state rest identity data_plane registry plugins",
@@ -241,6 +242,11 @@ FLOORS = {
 }
 """Of each room of the local cloud: those below it, which it may import. The top puts them together; `plugins` serve a
 Pulumi engine and know no cloud, but for the builder that they share with Cloud Build; `commands` start it all."""
+
+
+GATEWAY_MODULES = ("wire", "relay", "resolver", "container")
+THERE = rf"(?!mcpfleet_local_cloud\.gateway\.({'|'.join(GATEWAY_MODULES)})(\.|$))"
+"""No name of a module of ours that is in the gateway container (`gateway/program.py` puts them there)."""
 
 
 def floor(room: str) -> Rule:
@@ -461,6 +467,17 @@ RULES = [
         ("from mcpfleet_local_cloud.data_plane import plane", "import mcpfleet_local_cloud.data_plane.pool"),
         "from mcpfleet_local_cloud.data_plane.contract import Revision",
         exempt=r"/ingress\.py$",  # picks the instance, and so knows the pool
+    ),
+    Rule(
+        "what runs in the gateway container has the standard library alone",
+        tuple(f"local_cloud/mcpfleet_local_cloud/gateway/{name}.py" for name in GATEWAY_MODULES),
+        no_import(rf"(?!({'|'.join(sorted(sys.stdlib_module_names))})(\.|$)){THERE}\w+"),
+        (
+            "import uvloop",
+            "from mcpfleet_local_cloud.gateway import names",
+            "import mcpfleet_local_cloud.gateway.tunnel",
+        ),
+        "import asyncio\nfrom mcpfleet_local_cloud.gateway import wire\nimport mcpfleet_local_cloud.gateway.relay",
     ),
     *(floor(room) for room in FLOORS),
 ]  # fmt: skip

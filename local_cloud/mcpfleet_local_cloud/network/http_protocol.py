@@ -16,6 +16,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from mcpfleet_local_cloud.network.dial import Address
+
 HEAD_LIMIT: Final = 64 * 1024
 """Bytes of a request's URL and headers (cloud.google.com/load-balancing/docs/quotas#request-header-limits)."""
 HEAD_SECONDS: Final = 60.0
@@ -24,7 +26,11 @@ _TOO_LARGE: Final = "The request's URL and headers are larger than 64 KiB."
 
 
 class FrontProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection.
+
+    Args:
+        between: the addresses of client and server, where they are not those of the socket.
+    """
 
     def __init__(
         self,
@@ -32,8 +38,10 @@ class FrontProtocol(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        between: tuple[Address, Address] | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._between = between
         self._in_head = False
         self._head_bytes = 0
         self._plain = False
@@ -43,6 +51,8 @@ class FrontProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
         super().connection_made(transport)
+        if self._between is not None:
+            self.client, self.server = self._between
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,4 +1,4 @@
-"""One loopback listener for each Cloud Run service, all of them in front of one ASGI app; see `ingress.py`."""
+"""ASGI apps on connections: on listeners of our own, and on connections that somebody else has accepted."""
 
 import asyncio
 import errno
@@ -9,10 +9,12 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from mcpfleet_local_cloud.network.dial import Address
 from mcpfleet_local_cloud.network.http_protocol import FrontProtocol
 
 _KEEP_ALIVE: Final = 75
 _CLOSE_SECONDS: Final = 2
+_TLS_SECONDS: Final = 10
 
 
 class Listeners:
@@ -71,10 +73,45 @@ class Listeners:
         await asyncio.gather(*(self.close(port) for port in list(self._sockets)))
 
 
+class Connections:
+    """*app*, with *tls* if it is given, on connections that somebody else has accepted."""
+
+    def __init__(self, app: ASGIApp, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._server = _server(app, tls)
+        self._started = asyncio.Lock()
+
+    async def serve(self, sock: socket.socket, client: Address, server: Address) -> None:
+        """Answer on *sock*, which came from *client* to *server*; returns when that has begun.
+
+        Raises:
+            OSError: it has gone already, or there was no TLS within ten seconds.
+        """
+        async with self._started:
+            if not self._server.started:
+                await self._server.startup(sockets=[])
+        config = self._server.config
+
+        def make() -> FrontProtocol:
+            state = self._server.lifespan.state
+            return FrontProtocol(config, self._server.server_state, state, between=(client, server))
+
+        seconds = None if self._tls is None else _TLS_SECONDS
+        await asyncio.get_running_loop().connect_accepted_socket(
+            make, sock, ssl=self._tls, ssl_handshake_timeout=seconds
+        )
+
+    async def close(self) -> None:
+        """Close every connection; what is being answered may finish within two seconds."""
+        if self._server.started:
+            await self._server.shutdown()
+
+
 def _server(app: ASGIApp, tls: ssl.SSLContext | None) -> uvicorn.Server:
     """A server that is only ever started and shut down: its own loop (signals, Date header) is not wanted here."""
     config = uvicorn.Config(
         app,
+        interface="asgi3",
         http=FrontProtocol,
         ws="none",
         lifespan="off",

@@ -1,0 +1,63 @@
+"""What the containers' name server says, and which names it has asked elsewhere."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpfleet_local_cloud.gateway.names import answer
+
+HOST = "hello-481516234200.europe-west1.run.app"
+GATEWAY = "172.18.0.1"
+
+
+def query(name, kind=1, number=7, group=1):
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+    return struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, group)
+
+
+def read(said):
+    number, flags, _, answers, _, _ = struct.unpack("!HHHHHH", said[:12])
+    return number, flags & 15, answers, said[-4:] if answers else b""
+
+
+def ours(name):
+    return name in (HOST, "weather")
+
+
+@pytest.mark.parametrize("name", [HOST, HOST.upper(), "weather"])
+def test_a_name_of_this_cloud_leads_to_the_gateway(name):
+    assert read(answer(query(name), GATEWAY, ours)) == (7, 0, 1, bytes([172, 18, 0, 1]))
+
+
+def test_it_has_no_other_kind_of_address_and_says_so_without_an_error():
+    assert read(answer(query(HOST, kind=28), GATEWAY, ours))[1:3] == (0, 0)
+
+
+def test_every_other_name_is_asked_elsewhere():
+    assert answer(query("example.org"), GATEWAY, ours) == b""
+
+
+def test_a_short_name_that_is_not_ours_is_nobodys_lest_docker_answer_with_a_container_of_another_network():
+    assert read(answer(query("mcpfleet-neighbour"), GATEWAY, ours))[1:3] == (3, 0)
+
+
+def test_a_name_of_another_class_is_refused_and_not_asked_elsewhere():
+    assert read(answer(query("version.bind", kind=16, group=3), GATEWAY, ours))[1:3] == (5, 0)
+
+
+@pytest.mark.parametrize(
+    ("at", "byte"),
+    [(2, 0x29), (2, 0x81), (4, 1), (5, 0), (5, 2)],  # a dynamic update; an answer; 257 questions, none, two
+)
+def test_what_is_no_single_question_is_a_format_error(at, byte):
+    asked = bytearray(query(HOST))
+    asked[at] = byte
+    assert read(answer(bytes(asked), GATEWAY, ours))[1:3] == (1, 0)
+
+
+@given(st.binary(min_size=12, max_size=1024))
+def test_anything_is_answered_or_asked_elsewhere(asked):
+    said = answer(asked, GATEWAY, ours)
+    assert not said or said[:2] == asked[:2]
