@@ -243,7 +243,8 @@ def test_everybody_may_call_what_is_public(deployed, checkout):
     assert answer.status_code not in (401, 403, 404)
 
 
-def test_down_leaves_nothing_but_what_a_person_made(deployed, checkout):
+def test_down_leaves_nothing_but_what_a_person_made(deployed, checkout, engine):
+    assert container(checkout, engine, "toolbox").exec_run(["sh", "-c", "echo x > /data/made"]).exit_code == 0
     assert "Nothing is left" in checkout.ok("down")
     held = Admin(checkout.place)
     with pytest.raises(Exception, match="does not answer"):  # it is stopped as well
