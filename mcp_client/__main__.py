@@ -3,8 +3,8 @@
 import logging
 import sys
 
-from mcp_client.settings import SettingsError, load_settings
-from mcpfleet_server import logs
+from mcp_client.settings import load_settings
+from mcpfleet_server.environment import begin
 
 DRAIN_SECONDS = 8
 """How long calls in flight may still run after SIGTERM; Cloud Run kills the container after 10 seconds."""
@@ -16,14 +16,9 @@ def main() -> int:
     Returns:
         The exit code: 0 after an orderly stop, 2 for a mistake in the environment.
     """
-    logs.install()
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        for mistake in str(error).splitlines():
-            logging.getLogger("mcp_client").critical("%s", mistake)
+    settings = begin(load_settings, "mcp_client")
+    if settings is None:
         return 2
-    logs.install(settings.log_level, settings.project)
     # What the SDK has to say of a failure is in the line of the question, without the traceback.
     logging.getLogger("mcp.client.streamable_http").setLevel(logging.CRITICAL)
 

@@ -17,10 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json
 from mcpfleet.errors import UsageError
 from mcpfleet.guard import origins_of
 from mcpfleet.service import Server
-
-
-class SettingsError(Exception):
-    """The environment is not valid; the text has one line for each mistake, beginning with the variable."""
+from mcpfleet_server.environment import SettingsError
 
 
 def _origins(text: object) -> object:

@@ -1,13 +1,12 @@
 """`python -m mcpfleet_bridge`: what the image runs."""
 
-import logging
 import signal
 import sys
 from types import FrameType
 from typing import NoReturn
 
-from mcpfleet_bridge.settings import SettingsError, load_settings
-from mcpfleet_server import logs
+from mcpfleet_bridge.settings import load_settings
+from mcpfleet_server.environment import begin
 
 
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:
@@ -22,14 +21,9 @@ def main() -> int:
     """
     # uvicorn raises the signal again after its drain: as process 1 we would not end by it without a handler.
     signal.signal(signal.SIGTERM, _leave)
-    logs.install()
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        for mistake in str(error).splitlines():
-            logging.getLogger("mcpfleet_bridge").critical("%s", mistake)
+    settings = begin(load_settings, "mcpfleet_bridge")
+    if settings is None:
         return 2
-    logs.install(settings.log_level, settings.project)
 
     from mcpfleet_bridge.hosting import serve
 

@@ -3,8 +3,7 @@
 import gc
 import logging
 import socket
-from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
@@ -12,7 +11,7 @@ from mcpfleet_bridge import orphans
 from mcpfleet_bridge.edge import Bridge
 from mcpfleet_bridge.process import Recipe
 from mcpfleet_bridge.settings import Settings
-from mcpfleet_server.connection import Connection
+from mcpfleet_server.connection import config
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +26,6 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, bridge: Bridge) -> None:
         super().__init__(config)
         self._bridge = bridge
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM or SIGINT has come."""
-        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let calls finish; streams that have no end get one."""
@@ -47,24 +42,10 @@ def serve(settings: Settings) -> None:
         )
     orphans.adopt()
     bridge = Bridge(settings, Recipe.of(settings).start)
-    config = uvicorn.Config(
-        bridge,
-        host="0.0.0.0",  # noqa: S104  # Cloud Run's contract: not loopback
-        port=settings.port,
-        loop="uvloop",
-        http=Connection,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=True,
-        forwarded_allow_ips=settings.forwarded_allow_ips,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        backlog=2048,
-    )
+    # Cloud Run's contract: not loopback.
+    place: dict[str, Any] = {"host": "0.0.0.0", "port": settings.port, "backlog": 2048}  # noqa: S104
+    how = config(bridge, settings.forwarded_allow_ips, DRAIN_SECONDS, date_header=False, **place)
     # What was made up to here lives for ever; the collector need not walk it again.
     gc.collect()
     gc.freeze()
-    _Server(config, bridge).run()
+    _Server(how, bridge).run()

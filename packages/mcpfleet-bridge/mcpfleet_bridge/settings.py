@@ -16,6 +16,7 @@ import msgspec
 
 from mcpfleet_server.allowlist import HostPattern, OriginPattern
 from mcpfleet_server.caller import ACCESSES, Access
+from mcpfleet_server.environment import SettingsError
 
 Value = TypeVar("Value")
 
@@ -31,10 +32,6 @@ _OURS: Final = re.compile(
 """What the fleet says to a server that listens. A stdio server is not to open a port because of it."""
 
 MEBIBYTE: Final = 2**20
-
-
-class SettingsError(Exception):
-    """The environment is not valid; the text has one line for each mistake, beginning with the variable."""
 
 
 @dataclass(frozen=True, kw_only=True)

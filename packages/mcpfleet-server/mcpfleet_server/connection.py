@@ -6,8 +6,9 @@ Whatever a platform's front end holds back, a sidecar or a neighbour connects wi
 
 import asyncio
 from collections.abc import Sized
-from typing import Final
+from typing import Any, Final
 
+import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -91,3 +92,28 @@ class Connection(HttpToolsProtocol):
         """A request has ended."""
         self._pending = 0
         super().on_message_complete()
+
+
+def config(app: Any, forwarded_allow_ips: str, drain_seconds: int, **more: Any) -> uvicorn.Config:
+    """How uvicorn serves *app* on Cloud Run.
+
+    Args:
+        app: An ASGI application.
+        forwarded_allow_ips: Proxies whose X-Forwarded-* headers are believed.
+        drain_seconds: How long calls in flight may still run once the end begins.
+        more: Further settings of uvicorn's.
+    """
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=forwarded_allow_ips,
+        timeout_graceful_shutdown=drain_seconds,
+        **more,
+    )

@@ -11,13 +11,12 @@ What checks a signature is imported with the first assertion, so that a containe
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, cast
 
-logger = logging.getLogger(__name__)
+from mcpfleet_server.keys import KeysError, PublicKeys
 
 HEADER: Final = b"x-goog-iap-jwt-assertion"
 ISSUER: Final = "https://cloud.google.com/iap"
@@ -25,9 +24,6 @@ KEYS_URL: Final = "https://www.gstatic.com/iap/verify/public_key-jwk"
 
 _LEEWAY: Final = 30
 """Seconds that the clocks may be apart, as Google says (signed-headers-howto)."""
-_KEYS_SECONDS: Final = 3600.0
-_RETRY_SECONDS: Final = 10.0
-"""The keys are asked for no oftener, however many assertions name a key that is not known."""
 _FETCH_SECONDS: Final = 10.0
 _LARGEST: Final = 256 * 1024
 _LONGEST: Final = 16 * 1024
@@ -36,10 +32,6 @@ _REMEMBERED: Final = 256
 
 class NoAssertionError(Exception):
     """Nothing says who calls; the text is for the client."""
-
-
-class KeysError(Exception):
-    """The proxy's keys can't be had, so nothing can be checked."""
 
 
 def fetch_keys() -> bytes:
@@ -82,13 +74,12 @@ class Assertions:
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._audiences = list(audiences)
-        self._fetch = fetch
         self._clock = clock
-        self._ticks = ticks
-        self._keys: Mapping[str, Any] = {}
-        self._read = self._asked = float("-inf")
-        self._failure: KeysError | None = None
-        self._lock = asyncio.Lock()
+
+        async def read() -> Mapping[str | None, Any]:
+            return _keys(await asyncio.to_thread(fetch))
+
+        self._keys = PublicKeys(read, ticks)
         self._verified: dict[bytes, tuple[Mapping[str, Any], float]] = {}
 
     async def claims(self, headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, Any]:
@@ -124,7 +115,9 @@ class Assertions:
         kid = header.get("kid")
         if header.get("alg") != "ES256" or not isinstance(kid, str):
             raise NoAssertionError("Identity-Aware Proxy's assertion is not signed with ES256")
-        key = await self._key(kid)
+        key = await self._keys.find(kid)
+        if key is None:
+            raise NoAssertionError("Identity-Aware Proxy's assertion is signed with a key that Google does not publish")
         try:
             claims: dict[str, Any] = jwt.decode(
                 assertion,
@@ -148,39 +141,8 @@ class Assertions:
             raise NoAssertionError("Identity-Aware Proxy's assertion is not valid at this time")
         return MappingProxyType(claims), float(expires + _LEEWAY)
 
-    async def _key(self, kid: str) -> Any:
-        known = self._keys.get(kid)
-        if known is not None and (self._lock.locked() or not self._due(known)):
-            return known
-        async with self._lock:
-            if self._due(self._keys.get(kid)):
-                await self._refresh()
-            known = self._keys.get(kid)
-        if known is not None:
-            return known
-        if self._failure is not None:
-            raise KeysError(str(self._failure)) from self._failure
-        raise NoAssertionError("Identity-Aware Proxy's assertion is signed with a key that Google does not publish")
 
-    def _due(self, known: object) -> bool:
-        now = self._ticks()
-        if known is not None and now - self._read <= _KEYS_SECONDS:
-            return False
-        return now - self._asked > _RETRY_SECONDS
-
-    async def _refresh(self) -> None:
-        try:
-            self._keys = _keys(await asyncio.to_thread(self._fetch))
-        except KeysError as error:
-            self._failure = error
-            logger.warning("Identity-Aware Proxy's keys can't be read, the known ones are kept: %s", error)
-        else:
-            self._failure = None
-            self._read = self._ticks()
-        self._asked = self._ticks()
-
-
-def _keys(document: bytes) -> Mapping[str, Any]:
+def _keys(document: bytes) -> Mapping[str | None, Any]:
     """The keys for ES256 in a JSON Web Key Set, by their id.
 
     Raises:
@@ -188,7 +150,7 @@ def _keys(document: bytes) -> Mapping[str, Any]:
     """
     import jwt
 
-    found: dict[str, Any] = {}
+    found: dict[str | None, Any] = {}
     try:
         members: object = json.loads(document)
         entries: object = cast("dict[str, object]", members).get("keys") if isinstance(members, dict) else None

@@ -15,8 +15,9 @@ from mcp.server.mcpserver import MCPServer
 from mcp_server.app import build_server
 from mcpfleet_server.caller import current_caller
 from mcpfleet_server.hosting import build_app, oauth
-from mcpfleet_server.hosting.oauth import IssuerError, Keys, TokenError, metadata_urls
+from mcpfleet_server.hosting.oauth import Keys, TokenError, metadata_urls
 from mcpfleet_server.hosting.settings import Settings
+from mcpfleet_server.keys import KeysError
 from tests.unit.mcp_server.tokens import ADA, id_token
 from tests.unit.mcp_server.wire import Request, call, get, message, post, scope_of, started
 
@@ -53,12 +54,12 @@ class Issuer:
     async def fetch(self, url: str) -> object:
         self.asked.append(url)
         if self.down:
-            raise IssuerError("no route")
+            raise KeysError("no route")
         if url == "https://login.example.org/.well-known/openid-configuration/tenant":
             return {"issuer": self.name, "jwks_uri": "https://login.example.org/keys"}
         if url == "https://login.example.org/keys":
             return {"keys": self.keys}
-        raise IssuerError(f"{url} answered 404")
+        raise KeysError(f"{url} answered 404")
 
 
 @pytest.fixture
@@ -332,14 +333,14 @@ async def test_keys_are_kept_for_an_hour_and_asked_for_again_when_one_is_unknown
     clock.now = 11 + 3601
     issuer.down = True
     await keys.key("one")  # old, and better than nothing
-    with pytest.raises((TokenError, IssuerError)):
+    with pytest.raises((TokenError, KeysError)):
         await keys.key("four")
 
 
 async def test_an_issuer_that_names_itself_otherwise_is_not_believed():
     issuer = Issuer()
     issuer.name = "https://evil.test"
-    with pytest.raises(IssuerError, match=r"names the issuer 'https://evil\.test'"):
+    with pytest.raises(KeysError, match=r"names the issuer 'https://evil\.test'"):
         await Keys(ISSUER, issuer.fetch).key("one")
 
 
@@ -350,7 +351,7 @@ async def test_keys_that_are_none_are_no_keys(document):
     async def fetch(url):
         return document if url.endswith("/keys") else await issuer.fetch(url)
 
-    with pytest.raises(IssuerError):
+    with pytest.raises(KeysError):
         await Keys(ISSUER, fetch).key("one")
 
 

@@ -27,6 +27,7 @@ from mcpfleet_server.caller import Caller, caller_of_claims, current_caller
 from mcpfleet_server.hosting.principal import introduce
 from mcpfleet_server.hosting.settings import Settings
 from mcpfleet_server.hosting.wire import Headers, refuse, to_json
+from mcpfleet_server.keys import KeysError, PublicKeys
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +35,12 @@ logger = logging.getLogger(__name__)
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 
 _METADATA_PREFIX: Final = "/.well-known/oauth-protected-resource"
-_KEYS_SECONDS: Final = 3600.0
-_RETRY_SECONDS: Final = 10.0
 _DOCUMENT_SECONDS: Final = 5.0
 _LOAD_SECONDS: Final = 10.0
 _DOWN_SECONDS: Final = 5
 _LEEWAY_SECONDS: Final = 30
 _MAX_DOCUMENT: Final = 1024 * 1024
 _MAX_TOKEN: Final = 16 * 1024
-
-
-class IssuerError(Exception):
-    """The authorization server did not answer, or not with what was asked."""
 
 
 _UNDESCRIBED: Final = re.compile(r"[^\x20-\x7e]")
@@ -63,7 +58,7 @@ async def fetch_json(url: str) -> object:
     """Get a JSON document over HTTPS.
 
     Raises:
-        IssuerError: There is none, it is too large, or it does not come in time.
+        KeysError: There is none, it is too large, or it does not come in time.
     """
     import httpx2
 
@@ -77,82 +72,46 @@ async def fetch_json(url: str) -> object:
             client.stream("GET", url, headers=headers) as response,
         ):
             if response.status_code != 200:
-                raise IssuerError(f"{url} answered {response.status_code}")
+                raise KeysError(f"{url} answered {response.status_code}")
             if (coding := response.headers.get("content-encoding", "identity")) != "identity":
-                raise IssuerError(f"{url} is packed ({coding}), though identity was asked for")
+                raise KeysError(f"{url} is packed ({coding}), though identity was asked for")
             body = b""
             async for part in response.aiter_raw():
                 body += part
                 if len(body) > _MAX_DOCUMENT:
-                    raise IssuerError(f"{url} is larger than {_MAX_DOCUMENT} bytes")
+                    raise KeysError(f"{url} is larger than {_MAX_DOCUMENT} bytes")
         return pydantic_core.from_json(body)
     except TimeoutError as error:
-        raise IssuerError(f"{url} took longer than {_DOCUMENT_SECONDS:g} s") from error
+        raise KeysError(f"{url} took longer than {_DOCUMENT_SECONDS:g} s") from error
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
-        raise IssuerError(f"{url}: {error}") from error
+        raise KeysError(f"{url}: {error}") from error
 
 
-class Keys:
-    """The public keys of an issuer, found through its metadata, asked for again when one is missing."""
+class Keys(PublicKeys):
+    """The public keys of an issuer, found through its metadata."""
 
     def __init__(self, issuer: str, fetch: Fetch | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(self._read_in_time, clock, _DOWN_SECONDS)
         self._issuer = issuer
         self._fetch = fetch or fetch_json
-        self._clock = clock
-        self._keys: dict[str | None, jwt.PyJWK] = {}
-        self._asked = float("-inf")
-        self._read = float("-inf")
-        self._failure: IssuerError | None = None
-        self._lock = asyncio.Lock()
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:
         """The key of that id; without an id, the only one.
 
         Raises:
-            IssuerError: The issuer can't be asked.
+            KeysError: The issuer can't be asked.
             TokenError: It has no such key.
         """
-        known = self._find(key_id)
-        # Who holds a known key does not wait while the issuer is asked for somebody else's.
-        if known is not None and (self._lock.locked() or not self._due(known)):
-            return known
-        async with self._lock:
-            if self._due(self._find(key_id)):
-                await self._refresh()
-            known = self._find(key_id)
-        if known is not None:
-            return known
-        if self._failure is not None:
-            raise IssuerError(str(self._failure)) from self._failure
-        raise TokenError("The token is signed by a key that the issuer does not publish")
+        if (found := await self.find(key_id)) is None:
+            raise TokenError("The token is signed by a key that the issuer does not publish")
+        return found
 
-    def _due(self, known: jwt.PyJWK | None) -> bool:
-        """Whether to ask the issuer now."""
-        now = self._clock()
-        if known is not None and now - self._read <= _KEYS_SECONDS:
-            return False
-        # An unknown key may be a new one, or a stranger's invention: the issuer is not asked for each of those.
-        return now - self._asked > (_RETRY_SECONDS if self._failure is None else _DOWN_SECONDS)
-
-    async def _refresh(self) -> None:
+    async def _read_in_time(self) -> Mapping[str | None, jwt.PyJWK]:
         try:
             async with asyncio.timeout(_LOAD_SECONDS):
-                self._keys = await self._load()
+                return await self._load()
         except TimeoutError:
-            self._failure = IssuerError(f"{self._issuer} took longer than {_LOAD_SECONDS:g} s")
-        except IssuerError as error:
-            self._failure = error
-        else:
-            self._failure = None
-            self._read = self._clock()
-        self._asked = self._clock()
-        if self._failure is not None and self._keys:
-            logger.warning("The issuer's keys could not be read again; the known ones are kept: %s", self._failure)
-
-    def _find(self, key_id: str | None) -> jwt.PyJWK | None:
-        if key_id is None and len(self._keys) == 1:
-            return next(iter(self._keys.values()))
-        return self._keys.get(key_id)
+            raise KeysError(f"{self._issuer} took longer than {_LOAD_SECONDS:g} s") from None
 
     async def _load(self) -> dict[str | None, jwt.PyJWK]:
         document = _mapping(await self._fetch(await self._keys_url()))
@@ -170,7 +129,7 @@ class Keys:
             if key.algorithm_name in ALGORITHMS and (key_id is None or isinstance(key_id, str)):  # pyright: ignore[reportUnnecessaryIsInstance]
                 keys[key_id] = key
         if not keys:
-            raise IssuerError("the issuer publishes no key that we can use")
+            raise KeysError("the issuer publishes no key that we can use")
         return keys
 
     async def _keys_url(self) -> str:
@@ -178,7 +137,7 @@ class Keys:
         for url in metadata_urls(self._issuer):
             try:
                 document = _mapping(await self._fetch(url))
-            except IssuerError as error:
+            except KeysError as error:
                 failures.append(str(error))
                 continue
             # RFC 8414, 3.3: a document of another issuer is somebody else's.
@@ -189,7 +148,7 @@ class Keys:
             if isinstance(keys_url, str) and _as_safe(keys_url, self._issuer):
                 return keys_url
             failures.append(f"{url} has no https jwks_uri")
-        raise IssuerError("; ".join(failures))
+        raise KeysError("; ".join(failures))
 
 
 def metadata_urls(issuer: str) -> Sequence[str]:
@@ -291,7 +250,7 @@ class OAuthGate:
         except TokenError as error:
             await self._challenge(send, 401, str(error), "invalid_token", self._resource.scopes)
             return False
-        except IssuerError:
+        except KeysError:
             logger.exception("No token can be checked: the issuer %s does not answer", self._resource.issuer)
             retry = (b"retry-after", b"%d" % _DOWN_SECONDS)
             await refuse(send, 503, INTERNAL_ERROR, "The authorization server can't be reached", headers=(retry,))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pydantic_core
 
-from mcpfleet_server import logs
-from mcpfleet_server.hosting.settings import Settings, SettingsError, load_settings
+from mcpfleet_server.environment import begin
+from mcpfleet_server.hosting.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from mcpfleet_server.hosting.application import Application
@@ -46,15 +46,10 @@ def serve(server: Server | Callable[[Settings], Server], settings: Settings | No
     gc.disable()
     # As process 1 we would not end by a signal at all before there is a handler for it.
     signal.signal(signal.SIGTERM, _leave)
+    given = settings
+    settings = begin(load_settings if given is None else lambda: given, "mcp_server", to_json)
     if settings is None:
-        logs.install(encode=to_json)
-        try:
-            settings = load_settings()
-        except SettingsError as error:
-            for mistake in str(error).splitlines():
-                logging.getLogger("mcp_server").critical("%s", mistake)
-            return 2
-    logs.install(settings.log_level, settings.project, encode=to_json)
+        return 2
     warn_of(settings)
     from mcpfleet_server.hosting.quickly import import_the_sdk, keys_used_on_demand, models_built_on_demand
 
@@ -105,25 +100,10 @@ def _listen(port: int) -> socket.socket:
 
 def uvicorn_config(app: "Application", settings: Settings) -> Any:
     """How uvicorn is to serve."""
-    import uvicorn
+    from mcpfleet_server.connection import config
 
-    from mcpfleet_server.connection import Connection
-
-    return uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=Connection,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=True,
-        forwarded_allow_ips=settings.forwarded_allow_ips,
-        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-        # Google's front end keeps connections for minutes; one that we close first costs a request.
-        timeout_keep_alive=620,
-    )
+    # Google's front end keeps connections for minutes; one that we close first costs a request.
+    return config(app, settings.forwarded_allow_ips, _GRACEFUL_SECONDS, timeout_keep_alive=620)
 
 
 def _run(app: "Application", settings: Settings, listener: socket.socket) -> int:

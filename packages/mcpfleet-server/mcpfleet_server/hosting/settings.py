@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from mcpfleet_server.allowlist import HostPattern, OriginPattern
 from mcpfleet_server.caller import Access
+from mcpfleet_server.environment import SettingsError
 
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _TAKEN = ("/sse", "/messages", "/ready")
@@ -25,10 +26,6 @@ Transport = Literal["streamable-http", "sse"]
 
 # Shorter keys can be guessed; the SDK wants 32 bytes too (`RequestStateSecurity`).
 _KEY_BYTES = 32
-
-
-class SettingsError(Exception):
-    """The environment is not valid; the text has one line for each mistake, beginning with the variable."""
 
 
 def _entries(value: object) -> object:
