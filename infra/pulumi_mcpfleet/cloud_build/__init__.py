@@ -6,11 +6,11 @@ A provider of its own, started by the Pulumi engine as `Pulumi.yaml` says, becau
 | module | says |
 |---|---|
 | `servicer.py`, `__main__.py` | the engine's protocol, and the process that speaks it |
-| `peers.py`, `loopback.py` | who may call it: the user who runs it, by the kernel's tables |
+| `peers.py` | who may call it: the user who runs it, by the kernel's tables |
 | `image.py` | the resource: what makes a new build necessary, and what is done |
-| `archive.py`, `ignored.py`, `dockerignore.py` | the source as one archive: the same content, the same bytes |
+| `archive.py`, `ignored.py` | the source as one archive: the same content, the same bytes |
 | `reading.py` | what of a source is its own: nothing outside of it is read |
-| `request.py`, `builds.py` | what Cloud Build is told; a build from its beginning to its end |
-| `google.py`, `credentials.py` | Google's APIs over HTTP, and in whose name |
+| `builds.py` | what Cloud Build is told; a build from its beginning to its end |
+| `google.py` | Google's APIs over HTTP, and in whose name |
 | `registry.py` | whether an image is still in its registry |
 """

@@ -7,10 +7,9 @@ from typing import Any, Final, cast
 from pulumi.runtime.rpc import UNKNOWN
 
 from pulumi_mcpfleet.cloud_build.archive import Source, content_hash, source_hash
-from pulumi_mcpfleet.cloud_build.builds import Builds, Built
+from pulumi_mcpfleet.cloud_build.builds import Builds, Built, Job
 from pulumi_mcpfleet.cloud_build.errors import BuildError
 from pulumi_mcpfleet.cloud_build.registry import Registry
-from pulumi_mcpfleet.cloud_build.request import Job
 
 TYPE: Final = "mcpfleet-build:index:Image"
 

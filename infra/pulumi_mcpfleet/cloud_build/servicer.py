@@ -12,10 +12,10 @@ from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import engine_pb2
 from pulumi.runtime.proto import provider_pb2 as pb
 
-from pulumi_mcpfleet.cloud_build import credentials, image
+from pulumi_mcpfleet.cloud_build import image
 from pulumi_mcpfleet.cloud_build.builds import Builds
 from pulumi_mcpfleet.cloud_build.errors import BuildError, CancelledError, inert
-from pulumi_mcpfleet.cloud_build.google import Google
+from pulumi_mcpfleet.cloud_build.google import Google, find_credentials
 from pulumi_mcpfleet.cloud_build.image import Image, Properties
 from pulumi_mcpfleet.cloud_build.plugin import Engine, Plugin
 from pulumi_mcpfleet.cloud_build.registry import Registry
@@ -145,7 +145,7 @@ class Provider(Plugin):
             self._say(urn, message)
 
         def google() -> Google:
-            return Google(self._environ, credentials.find(self._environ), self._wait, self._transport)
+            return Google(self._environ, find_credentials(self._environ), self._wait, self._transport)
 
         return Image(
             builds=lambda: Builds(google(), log, self._wait),

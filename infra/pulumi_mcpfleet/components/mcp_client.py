@@ -14,11 +14,10 @@ import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components import template
-from pulumi_mcpfleet.components.access import Guarded, admitted, grants, switches, told
+from pulumi_mcpfleet.components.access import Guarded, admitted, grants, rights, switches, told
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.components.mcp_server import McpServer, pulled
-from pulumi_mcpfleet.components.rights import rights
 from pulumi_mcpfleet.components.service_mesh import ServiceMesh
 from pulumi_mcpfleet.fleet import Access, Client, ExistingImage, IapAccess, PublicAccess
 from pulumi_mcpfleet.fleet.client import sidecar_ports

@@ -13,11 +13,10 @@ import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components import template
-from pulumi_mcpfleet.components.access import Guarded, grants, switches, told
+from pulumi_mcpfleet.components.access import Guarded, grants, rights, switches, told
 from pulumi_mcpfleet.components.custom_domain import CustomDomain, CustomDomainArgs
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.image import built_image
-from pulumi_mcpfleet.components.rights import rights
 from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
 from pulumi_mcpfleet.fleet.sources import pullable
 from pulumi_mcpfleet.tokens import MCP_SERVER

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from mcpfleet_local_cloud.plugins.call import ProviderError
-from pulumi_mcpfleet.cloud_build.dockerignore import DockerIgnore, walk
 from pulumi_mcpfleet.cloud_build.errors import BuildError
+from pulumi_mcpfleet.cloud_build.ignored import DockerIgnore, walk
 from pulumi_mcpfleet.cloud_build.reading import opened
 
 _REMOTE: Final = re.compile(r"(https?|git|ssh)://|git@|github\.com/")

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pulumi_mcpfleet.cloud_build.archive import Source, content_hash, source_hash, write_archive
-from pulumi_mcpfleet.cloud_build.dockerignore import DockerIgnore
 from pulumi_mcpfleet.cloud_build.errors import BuildError
-from pulumi_mcpfleet.cloud_build.ignored import included
+from pulumi_mcpfleet.cloud_build.ignored import DockerIgnore, included
 
 NAMES = st.sampled_from(["a", "b.txt", "é", "x y", "-z", "node_modules", ".env", "A"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)

@@ -9,8 +9,8 @@ from google.auth import impersonated_credentials
 from google.oauth2 import service_account
 
 from mcpfleet_local_cloud.identity.tokens import new_key, private_pem
-from pulumi_mcpfleet.cloud_build import credentials
 from pulumi_mcpfleet.cloud_build.errors import BuildError
+from pulumi_mcpfleet.cloud_build.google import find_credentials
 
 PERSON = {"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r"}
 
@@ -35,34 +35,34 @@ def default(monkeypatch):
 
 
 def test_without_anything_said_it_is_the_default(default):
-    assert credentials.find({}) is default
-    assert credentials.find({"PULUMI_CONFIG": "no JSON"}) is default
+    assert find_credentials({}) is default
+    assert find_credentials({"PULUMI_CONFIG": "no JSON"}) is default
 
 
 def test_the_stacks_config_comes_before_the_environment():
     config = json.dumps({"gcp:accessToken": "of-config"})
     environ = {"PULUMI_CONFIG": config, "GOOGLE_OAUTH_ACCESS_TOKEN": "of-environment"}
-    assert credentials.find(environ).token == "of-config"
-    assert credentials.find({"GOOGLE_OAUTH_ACCESS_TOKEN": "of-environment"}).token == "of-environment"
+    assert find_credentials(environ).token == "of-config"
+    assert find_credentials({"GOOGLE_OAUTH_ACCESS_TOKEN": "of-environment"}).token == "of-environment"
 
 
 def test_a_key_is_taken_as_text_or_as_a_file_and_signs_for_its_universe(key, tmp_path):
     file = tmp_path / "key.json"
     file.write_text(json.dumps(key))
     for said in (json.dumps(key), str(file)):
-        found = credentials.find({"GOOGLE_CREDENTIALS": said})
+        found = find_credentials({"GOOGLE_CREDENTIALS": said})
         assert isinstance(found, service_account.Credentials)
         assert found.universe_domain == "acme.test"
         found.refresh(None)
         assert found.token, "it signs by itself, and asks nobody"
     assert isinstance(
-        credentials.find({"GOOGLE_CREDENTIALS": json.dumps(PERSON)}), google.oauth2.credentials.Credentials
+        find_credentials({"GOOGLE_CREDENTIALS": json.dumps(PERSON)}), google.oauth2.credentials.Credentials
     )
 
 
 def test_an_account_to_speak_as_is_put_in_front(key):
     environ = {"GOOGLE_CREDENTIALS": json.dumps(key), "GOOGLE_IMPERSONATE_SERVICE_ACCOUNT": "ci@acme.test"}
-    found = credentials.find(environ)
+    found = find_credentials(environ)
     assert isinstance(found, impersonated_credentials.Credentials)
     assert found.service_account_email == "ci@acme.test"
 
@@ -73,4 +73,4 @@ def test_an_account_to_speak_as_is_put_in_front(key):
 )
 def test_a_key_that_is_none_is_one_sentence_with_what_to_do(said):
     with pytest.raises(BuildError, match=r"^no credentials for Google Cloud: .*gcloud auth application-default login"):
-        credentials.find({"GOOGLE_CREDENTIALS": said})
+        find_credentials({"GOOGLE_CREDENTIALS": said})

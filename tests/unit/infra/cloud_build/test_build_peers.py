@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulumi_mcpfleet.cloud_build import loopback
-from pulumi_mcpfleet.cloud_build.loopback import may_call, owner
-from pulumi_mcpfleet.cloud_build.peers import REFUSED, OwnUserOnly
+from pulumi_mcpfleet.cloud_build import peers
+from pulumi_mcpfleet.cloud_build.peers import REFUSED, OwnUserOnly, may_call, owner
 
 PEER, OURS = ("127.0.0.1", 0xAE62), ("127.0.0.1", 0x94E5)
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
@@ -81,7 +80,7 @@ def test_any_text_is_read_without_an_error(text):
 
 @pytest.fixture
 def tables(tmp_path, monkeypatch):
-    monkeypatch.setattr(loopback.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(peers.os, "geteuid", lambda: 1000)
     return tmp_path / "tcp", tmp_path / "tcp6"
 
 
