@@ -1,15 +1,54 @@
 """`./dev check`: format, lint, types, secrets, licences and known weaknesses, side by side, one line each."""
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
-from devtools.audits import UNREACHED, npm_weaknesses, python_weaknesses
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.setup.host import Host, ThisHost
+
+UNREACHED: Final = "its database could not be reached: nothing is known"
+
+
+def python_weaknesses(output: str) -> list[str] | None:
+    """A line for each, from the JSON of `pip-audit`; None where it could not ask of any package."""
+    document = _last_object(output)
+    entries: list[dict[str, Any]] = document.get("dependencies") or []
+    asked = [one for one in entries if "vulns" in one]
+    if not asked:
+        return None
+    return [
+        f"{one['name']} {one['version']}: {weak['id']}, fixed in {', '.join(weak['fix_versions']) or 'nothing yet'}"
+        for one in asked
+        for weak in one["vulns"]
+    ]
+
+
+def npm_weaknesses(output: str) -> list[str] | None:
+    """A line for each, from the JSON of `npm audit`; None where it could not ask."""
+    found: Any = _last_object(output).get("vulnerabilities")
+    if not isinstance(found, dict):
+        return None
+    return [
+        f"{name} {one.get('range', '')}: {one.get('severity', 'unknown severity')}"
+        for name, one in cast("dict[str, dict[str, Any]]", found).items()
+    ]
+
+
+def _last_object(output: str) -> dict[str, Any]:
+    """The JSON object in what a program printed, whatever it said before and after; an empty one if there is none."""
+    start = output.find("{")
+    if start < 0:
+        return {}
+    try:
+        found: object = json.JSONDecoder().raw_decode(output[start:])[0]
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True)

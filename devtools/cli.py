@@ -5,7 +5,9 @@ Each imports what it needs when it runs: `./dev` alone answers at once.
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Callable
+from inspect import signature
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,9 +16,21 @@ from mcpfleet_local_cloud.commands.paths import Paths
 
 app = new_app("./dev", "Deploys a fleet of MCP servers on this machine, tests it, and takes it away again.")
 
-# A file's tests share their fixtures and their order. In the order of their names the files that take minutes come
+# A file's tests share their fixtures. In the order of their names the files that take minutes come
 # first; more clouds than four at once would take more memory than they save time.
 _SIDE_BY_SIDE = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder"]
+
+_BENCHMARKS = {
+    "server": "server:bench_server",
+    "up": "up:bench_up",
+    "fleet": "fleet:bench_fleet",
+    "bridge": "bridge:bench_bridge",
+    "bridge-soak": "bridge:bench_soak",
+    "bridge-hostile": "bridge:bench_hostile",
+    "connect": "connect:bench_connect",
+    "before": "before:bench_before",
+}
+"""Module and function of each; a function gets what its parameters are called."""
 
 
 @app.command(
@@ -55,9 +69,7 @@ def setup() -> None:
 def bench(
     name: Annotated[
         str,
-        typer.Argument(
-            help="What to measure: server, up, fleet, bridge, bridge-soak, bridge-hostile, connect or before."
-        ),
+        typer.Argument(help=f"What to measure: {', '.join(_BENCHMARKS)}."),
     ],
     runs: Annotated[int, typer.Option(min=1, help="How often; the median is printed.")] = 3,
     base: Annotated[
@@ -65,9 +77,26 @@ def bench(
     ] = "HEAD",
 ) -> None:
     """Measure, and print the figures."""
-    from devtools.bench import command as benchmarks
+    from importlib import import_module
 
-    benchmarks.bench(begun(), name, runs, base)
+    from mcpfleet_local_cloud.commands import stack
+    from mcpfleet_local_cloud.commands.phases import SetupError
+    from mcpfleet_local_cloud.commands.setup import prepare
+
+    phases, place = begun(), stack.place_of(os.environ)
+    function = _BENCHMARKS.get(name)
+    if function is None:
+        raise SetupError(f"There is no benchmark {name!r}.", f"the benchmarks are: {', '.join(_BENCHMARKS)}.")
+    module, _, function = function.partition(":")
+    given: dict[str, Callable[[], Any]] = {
+        "phases": lambda: phases,
+        "place": lambda: place,
+        "prepared": lambda: prepare(phases),
+        "runs": lambda: runs,
+        "base": lambda: base,
+    }
+    measure = getattr(import_module(f"devtools.bench.{module}"), function)
+    measure(**{wanted: given[wanted]() for wanted in signature(measure).parameters})
 
 
 def main() -> NoReturn:

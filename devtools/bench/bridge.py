@@ -89,14 +89,19 @@ def bench_bridge(phases: Phases, runs: int) -> None:
     print_rows(phases.console, rows, runs)
 
 
-def bench_soak(phases: Phases, calls: int = SOAK_CALLS) -> None:
+def bench_soak(phases: Phases, runs: int) -> None:
     """Make 100,000 calls of a server that crashes at every 100th, 50 clients of which hang up; print what is left."""
+    for _ in range(runs):
+        _soak(phases)
+
+
+def _soak(phases: Phases) -> None:
     root = Paths.of(os.environ).root
     server = [sys.executable, str(root / "devtools" / "bench" / "soak_server.py")]
-    with phases.phase(f"{calls} calls"), running(ours(root, 2), server) as (process, url):
+    with phases.phase(f"{SOAK_CALLS} calls"), running(ours(root, 2), server) as (process, url):
         asyncio.run(soak(url, calls=1000, vanish=0, crash_every=10**9))  # what is made once is made
         before = footprint(process.pid)
-        result = asyncio.run(soak(url, calls=calls))
+        result = asyncio.run(soak(url, calls=SOAK_CALLS))
         settled = time.monotonic() + PATIENCE
         while footprint(process.pid).children != before.children and time.monotonic() < settled:
             time.sleep(0.1)
@@ -114,18 +119,23 @@ def bench_soak(phases: Phases, calls: int = SOAK_CALLS) -> None:
         phases.console.print(f"  wrong: {wrong}", markup=False)
 
 
-def bench_hostile(phases: Phases, calls: int = SOAK_CALLS) -> None:
+def bench_hostile(phases: Phases, runs: int) -> None:
     """Have sixteen callers attack each other: four of five calls at a shared process, one with a session each.
 
     Raises:
         SetupError: Something was crossed or hung.
     """
+    for _ in range(runs):
+        _hostile(phases)
+
+
+def _hostile(phases: Phases) -> None:
     root = Paths.of(os.environ).root
     table = Table(
         "phase", "calls", "answered", "gone", "refused", "crossed", "hung", "noted", "seconds", "processes", "MiB"
     )
     told: list[str] = []
-    for title, sessions, turns in (("shared", False, calls * 4 // 5), ("sessions", True, calls // 5)):
+    for title, sessions, turns in (("shared", False, SOAK_CALLS * 4 // 5), ("sessions", True, SOAK_CALLS // 5)):
         with phases.phase(f"{turns} calls, {title}"), tempfile.TemporaryDirectory() as folder:
             notes = Path(folder) / "notes"
             with running(_attacked(ours(root, 1), notes, sessions=sessions), hostile_command(root)) as (process, url):

@@ -8,7 +8,6 @@ import asyncio
 import base64
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -16,12 +15,13 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from rich.table import Table
 
-from devtools.node_packages import find_node_packages
+from devtools.bench.load import Client, tool_call
+from devtools.bench.soak import footprint
+from devtools.peers import find_node_packages
 from mcpfleet_local_cloud.commands.background import Place
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases
@@ -106,18 +106,8 @@ def _mcp_proxy(paths: Paths) -> list[str]:
     return [str(folder / "bin" / "mcp-proxy")]
 
 
-def _request(ident: int, method: str, params: Mapping[str, Any], *, modern: bool) -> bytes:
-    body = {
-        "jsonrpc": "2.0",
-        "id": ident,
-        "method": method,
-        "params": {**params, **({"_meta": _META} if modern else {})},
-    }
-    return json.dumps(body, separators=(",", ":")).encode()
-
-
-def _add(ident: int, *, modern: bool) -> bytes:
-    return _request(ident, "tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}}, modern=modern)
+def _line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 @asynccontextmanager
@@ -147,21 +137,22 @@ async def _way(command: list[str] | None, port: int, *, modern: bool) -> AsyncGe
 
     reader = asyncio.ensure_future(read())
 
-    async def ask(ident: int, line: bytes) -> dict[str, Any]:
+    async def ask(message: Mapping[str, Any]) -> dict[str, Any]:
+        ident = message["id"]
         waiting[ident] = asyncio.get_running_loop().create_future()
-        stdin.write(line + b"\n")
+        stdin.write(_line(message))
         return await asyncio.wait_for(waiting[ident], _SECONDS)
 
     async def call(ident: int) -> None:
-        _check(await ask(ident, _add(ident, modern=modern)))
+        _check(await ask(tool_call("add", {"a": 1, "b": 2}, ident, modern=modern)[0]))
 
     try:
         if modern:
-            await ask(-1, _request(-1, "server/discover", {}, modern=True))
+            await ask({"jsonrpc": "2.0", "id": -1, "method": "server/discover", "params": {"_meta": _META}})
         else:
             hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "b", "version": "1"}}
-            await ask(-1, _request(-1, "initialize", hello, modern=False))
-            stdin.write(b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+            await ask({"jsonrpc": "2.0", "id": -1, "method": "initialize", "params": hello})
+            stdin.write(_line({"jsonrpc": "2.0", "method": "notifications/initialized"}))
         yield call, process.pid
     finally:
         reader.cancel()
@@ -172,30 +163,17 @@ async def _way(command: list[str] | None, port: int, *, modern: bool) -> AsyncGe
 @asynccontextmanager
 async def _directly(port: int, *, modern: bool) -> AsyncGenerator[Call]:
     """HTTP by hand, so that the generator is not what is measured: one kept connection for each call under way."""
-    free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-    headers = "accept: application/json, text/event-stream\r\ncontent-type: application/json\r\n"
-    headers += f"mcp-protocol-version: {_MODERN if modern else '2025-11-25'}\r\n"
-    headers += "mcp-method: tools/call\r\nmcp-name: add\r\n" if modern else ""
+    free: list[Client] = []
 
     async def call(ident: int) -> None:
-        reader, writer = free.pop() if free else await asyncio.open_connection("127.0.0.1", port)
-        body = _add(ident, modern=modern)
-        head = f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n{headers}content-length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        answered = (await reader.readuntil(b"\r\n\r\n")).lower()
-        if (length := re.search(rb"content-length: (\d+)", answered)) is not None:
-            said = await reader.readexactly(int(length[1]))
-        else:
-            said = b""
-            while size := int(await reader.readline(), 16):
-                said += (await reader.readexactly(size + 2))[:-2]
-            await reader.readline()
-        free.append((reader, writer))
-        _check(json.loads(said[said.index(b"{") : said.rindex(b"}") + 1]))
+        client = free.pop() if free else Client(f"http://127.0.0.1:{port}/mcp", modern=modern)
+        answer = await client.call("add", {"a": 1, "b": 2}, ident)
+        free.append(client)
+        _check(answer.message or {})
 
     yield call
-    for _reader, writer in free:
-        writer.close()
+    for client in free:
+        await client.close()
 
 
 def _check(answer: Mapping[str, Any]) -> None:
@@ -236,20 +214,15 @@ async def _endure(command: list[str], port: int) -> str:
     """Many calls, with tokens that live for seconds: memory, and whether a refresh ever costs a call."""
     async with _way(command, port, modern=True) as (call, pid):
         await _side_by_side(call, range(SOAK // 10))
-        early = _memory(pid)
+        early = footprint(pid).memory / 1024
         began = time.perf_counter()
         await _side_by_side(call, range(SOAK // 10, SOAK))
         seconds = time.perf_counter() - began
-        late = _memory(pid)
+        late = footprint(pid).memory / 1024
     return (
         f"{SOAK:,} calls, none failed, with a token that is renewed every {_LIFE - 10} s: resident memory "
         f"{early:.1f} MiB after {SOAK // 10:,} calls, {late:.1f} MiB after all; {0.9 * SOAK / seconds:.0f} calls/s"
     )
-
-
-def _memory(pid: int) -> float:
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
-    return int(found[1]) / 1024 if found else 0.0
 
 
 async def _until_up(port: int) -> None:

@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from devtools.bench.copies import copy_of
+from devtools.bench.up import copy_of
 from mcpfleet_local_cloud.commands import background
 from mcpfleet_local_cloud.commands.background import Place
 from mcpfleet_local_cloud.commands.environment import exports

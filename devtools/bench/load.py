@@ -68,6 +68,16 @@ class Figures:
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
 
 
+def tool_call(tool: str, arguments: dict[str, Any], identity: int, *, modern: bool) -> tuple[Any, dict[str, str]]:
+    """The message of a call, and the headers that go with it."""
+    params: dict[str, Any] = {"name": tool, "arguments": arguments}
+    headers = {"mcp-protocol-version": _LEGACY}
+    if modern:
+        params["_meta"] = {f"{_PREFIX}protocolVersion": _MODERN, f"{_PREFIX}clientCapabilities": {}}
+        headers = {"mcp-protocol-version": _MODERN, "mcp-method": "tools/call", "mcp-name": tool}
+    return {"jsonrpc": "2.0", "id": identity, "method": "tools/call", "params": params}, headers
+
+
 class Client:
     """One connection, kept, to one endpoint."""
 
@@ -88,14 +98,10 @@ class Client:
         """
         if self._stateful and self._session is None:
             await self._begin()
-        params: dict[str, Any] = {"name": tool, "arguments": arguments}
-        headers = {"mcp-protocol-version": _LEGACY}
-        if self._modern:
-            params["_meta"] = {f"{_PREFIX}protocolVersion": _MODERN, f"{_PREFIX}clientCapabilities": {}}
-            headers = {"mcp-protocol-version": _MODERN, "mcp-method": "tools/call", "mcp-name": tool}
+        message, headers = tool_call(tool, arguments, identity, modern=self._modern)
         if self._session:
             headers["mcp-session-id"] = self._session
-        answer = await self._post({"jsonrpc": "2.0", "id": identity, "method": "tools/call", "params": params}, headers)
+        answer = await self._post(message, headers)
         if self._stateful and answer.status in (400, 404):
             self._session = None
         return answer

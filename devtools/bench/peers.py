@@ -51,10 +51,9 @@ class Peer:
 def ours(root: Path, pool: int) -> Peer:
     """The bridge of a checkout, on the packages that are installed here."""
     packages = root / "packages"
-    module = "mcpfleet_bridge" if packages.is_dir() else "stdio_bridge"  # before 2026-12
     return Peer(
         name=f"mcpfleet-bridge, {pool} process{'es' if pool > 1 else ''}",
-        command=lambda _port, _server: [sys.executable, "-m", module],
+        command=lambda _port, _server: [sys.executable, "-m", "mcpfleet_bridge"],
         environment=lambda port, server: {
             "PYTHONPATH": f"{packages / 'mcpfleet-bridge'}:{packages / 'mcpfleet-server'}",
             "PORT": str(port),

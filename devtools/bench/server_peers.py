@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from devtools.node_packages import find_node_packages
-from devtools.peers import find_go_program, find_python_peers
+from devtools.peers import find_go_program, find_node_packages, find_python_peers
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.setup import Prepared
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
@@ -110,22 +109,14 @@ def ours_of(prepared: Prepared, root: Path, image: str = _IMAGE) -> Server:
     """
     _build(prepared, root, image)
     command = ("/opt/venv/bin/python", "-m", "bench.ours")
-    peers = root / "benchmarks" / "servers" if _is_old(root) else root / "devtools" / "bench" / "servers"
+    peers = root / "devtools" / "bench" / "servers"
     return Server(OURS, image, command, {peers: "/app/bench"}, _added(prepared, image, prepared.base_image))
-
-
-def _is_old(root: Path) -> bool:
-    """Whether a checkout is of before 2026-12, when packages got folders of their own."""
-    return not (root / "packages").is_dir()
 
 
 def _build(prepared: Prepared, root: Path, image: str) -> None:
     build = ["docker", "build", "--quiet", "--network", "host", "--tag", image]
     build += ["--build-arg", f"BASE_IMAGE={prepared.base_image}"]
-    # Before packages had folders of their own, an image's context was its own folder.
-    build += (
-        [str(root / "mcp_server")] if _is_old(root) else ["--file", str(root / "mcp_server" / "Dockerfile"), str(root)]
-    )
+    build += ["--file", str(root / "mcp_server" / "Dockerfile"), str(root)]
     done = subprocess.run(build, env=prepared.environment(), check=False, capture_output=True, text=True)
     if done.returncode:
         raise SetupError(f"docker build failed: {done.stderr.strip()}", "mend what it names, then run it again.")

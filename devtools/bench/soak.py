@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import httpx2
 
+from devtools.bench.load import tool_call
+
 _HEADERS: Final = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-_MODERN: Final = "2026-07-28"
 _KNOWN: Final = ("process ended before it answered", "Too many calls wait")
 
 
@@ -141,11 +142,6 @@ async def _hang_up(url: str, name: int, number: int) -> None:
 
 
 def _request(name: int, tool: str, arguments: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
-    params: dict[str, Any] = {"name": tool, "arguments": arguments}
-    headers = dict(_HEADERS)
-    if name % 2:
-        prefix = "io.modelcontextprotocol/"
-        params["_meta"] = {f"{prefix}protocolVersion": _MODERN, f"{prefix}clientCapabilities": {}}
-        headers |= {"mcp-protocol-version": _MODERN, "mcp-method": "tools/call", "mcp-name": tool}
     # Every client uses one and the same id all the time.
-    return json.dumps({"jsonrpc": "2.0", "id": name, "method": "tools/call", "params": params}).encode(), headers
+    message, headers = tool_call(tool, arguments, name, modern=bool(name % 2))
+    return json.dumps(message).encode(), {**_HEADERS, **headers}

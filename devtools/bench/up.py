@@ -8,21 +8,32 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import httpx2
 from rich.console import Console
 from rich.table import Table
 
-from devtools.bench.copies import copy_of
-from devtools.bench.overhead import measure_overhead
+from mcpfleet.auth import IdTokenAuth
+from mcpfleet.sources import source_from_file
 from mcpfleet_local_cloud.commands import stack
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import Place, running
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.setup import Prepared
+
+
+def copy_of(place: Place, name: str) -> Path:
+    """A copy of *place*'s program, in a folder of its state for the measurement *name*."""
+    root = place.state / f"bench-{name}-program"
+    shutil.rmtree(root, ignore_errors=True)
+    leave_out = shutil.ignore_patterns(".git", ".venv", ".mcpfleet", "__pycache__", ".*_cache", ".hypothesis", "tests")
+    shutil.copytree(place.root, root, ignore=leave_out)
+    return root
+
 
 Samples = dict[str, list[float]]
 
@@ -140,3 +151,38 @@ def _print(console: Console, samples: Samples, runs: int) -> None:
     console.print(table)
     ratio = statistics.median(samples["up"]) / statistics.median(samples["docker"])
     console.print(f"pulumi up of the whole fleet takes {ratio:.2f} times what Docker alone needs for one server.")
+
+
+_REQUESTS: Final = 500
+
+
+def measure_overhead(place: Place, prepared: Prepared, server: Mapping[str, Any]) -> str:
+    """Measure `GET /health` of *server* (its part of the stack's outputs) one by one, over kept connections."""
+    cloud = running(place, "cloud") or {}
+    labels = [f"dev.mcpfleet.cloud={cloud.get('id')}", f"dev.mcpfleet.service={server['service']}"]
+    containers: list[Any] = prepared.docker.containers.list(filters={"label": labels})
+    if not containers:
+        raise SetupError(f"No container of {server['service']} runs.", "look at its log: ./dev logs SERVER.")
+    (container, *_) = containers
+    networks: dict[str, Any] = container.attrs["NetworkSettings"]["Networks"]
+    address = next(iter(networks.values()))["IPAddress"]
+    auth = IdTokenAuth(str(server["audience"]), source_from_file(place.credentials / "ada.json"))
+    direct = _times(f"http://{address}:8080/health", None)
+    through = _times(f"{server['service_url']}/health", auth)
+    direct_p50, through_p50 = statistics.median(direct), statistics.median(through)
+    p99 = sorted(through)[int(len(through) * 0.99)] - sorted(direct)[int(len(direct) * 0.99)]
+    return (
+        f"GET /health, {_REQUESTS} requests one by one: p50 {(through_p50 - direct_p50) * 1000:.2f} ms "
+        f"({through_p50 * 1000:.2f} through the ingress, {direct_p50 * 1000:.2f} to the container), "
+        f"p99 {p99 * 1000:.2f} ms; goal: p50 ≤ 3 ms."
+    )
+
+
+def _times(url: str, auth: IdTokenAuth | None) -> list[float]:
+    times: list[float] = []
+    with httpx2.Client(auth=auth, trust_env=False, timeout=30) as client:
+        for _ in range(_REQUESTS + 50):
+            began = time.perf_counter()
+            client.get(url).raise_for_status()
+            times.append(time.perf_counter() - began)
+    return times[50:]

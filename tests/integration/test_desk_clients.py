@@ -19,7 +19,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-from devtools.node_packages import find_node_packages
+from devtools.peers import find_node_packages
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
 from tests.integration.checkout import eventually

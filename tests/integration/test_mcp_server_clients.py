@@ -13,8 +13,7 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CreateMessageResult, ElicitResult, PromptReference, TextContent
 
-from devtools.node_packages import find_node_packages
-from devtools.peers import find_go_program, find_python_peers
+from devtools.peers import find_go_program, find_node_packages, find_python_peers
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.commands.setup.host import ThisHost

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from devtools.node_packages import find_node_packages
+from devtools.peers import find_node_packages
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
 from tests.integration.conformance_suite import run_suite

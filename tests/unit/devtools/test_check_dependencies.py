@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devtools.audits import UNREACHED, npm_weaknesses, python_weaknesses
-from devtools.check import CHECKS, Check, check
+from devtools.check import CHECKS, UNREACHED, Check, check, npm_weaknesses, python_weaknesses
 from devtools.licences import of_npm, permissive, refused
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.setup.host import Completed
