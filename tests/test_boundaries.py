@@ -233,10 +233,11 @@ FLOORS = {
     "rest": "state",
     "network": "",
     "gateway": "",
+    "docker_engine": "",
     "identity": "state rest",
-    "data_plane": "state identity network gateway",
+    "data_plane": "state identity network gateway docker_engine",
     "registry": "state rest",
-    "plugins": "",
+    "plugins": "docker_engine",
     "services": "state rest identity data_plane registry plugins",
     "front_end": "state rest identity network data_plane services",
 }

@@ -2,10 +2,10 @@
 
 import shutil
 
-import docker
 import pytest
 import yaml
 
+from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.commands.background import Place
 from tests.integration.checkout import ROOT, Checkout, free_port
 
@@ -13,7 +13,7 @@ from tests.integration.checkout import ROOT, Checkout, free_port
 @pytest.fixture(scope="session")
 def engine():
     """Docker."""
-    client = docker.from_env()
+    client = docker_engine.client()
     yield client
     client.close()
 

@@ -5,8 +5,7 @@ import uuid
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import fields
 
-import docker
-
+from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.data_plane import DockerDataPlane, remove_docker_objects
 from mcpfleet_local_cloud.data_plane.contract import Container, FrontDoor, Probe, Revision
 from mcpfleet_local_cloud.front_end.ingress import create_ingress
@@ -96,7 +95,7 @@ class World:
         self.cloud_id = cloud_id
         self.store = Store(state / "cloud.db")
         self.identity = Identity(state / "keys")
-        self.docker = docker.from_env()
+        self.docker = docker_engine.client()
 
     @asynccontextmanager
     async def plane(self, **options):

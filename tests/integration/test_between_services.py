@@ -9,13 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import docker
 import httpx2
 import pytest
 import requests
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
+from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.data_plane import remove_docker_objects
 from tests.integration.checkout import free_port
 
@@ -131,7 +131,7 @@ class Cloud:
 @pytest.fixture(scope="module")
 def caller_image():
     """google-auth and httpx as their users have them."""
-    client = docker.from_env()
+    client = docker_engine.client()
     try:
         subprocess.run(["docker", "build", "-q", "-t", CLIENT_IMAGE, "-"], input=DOCKERFILE, text=True, check=True)
         yield CLIENT_IMAGE

@@ -5,9 +5,9 @@ import json
 import uuid
 from contextlib import asynccontextmanager
 
-import docker
 import pytest
 
+from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.data_plane import DockerDataPlane, remove_docker_objects
 from mcpfleet_local_cloud.data_plane.contract import Container, Probe, Revision
 from mcpfleet_local_cloud.data_plane.engine import Engine
@@ -68,7 +68,7 @@ class World:
     def __init__(self, state):
         self.state = state
         self.cloud_id = f"test-{uuid.uuid4().hex[:8]}"
-        self.docker = docker.from_env()
+        self.docker = docker_engine.client()
 
     @asynccontextmanager
     async def plane(self):

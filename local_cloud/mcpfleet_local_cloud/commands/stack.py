@@ -256,8 +256,8 @@ def env(phases: Phases) -> None:
         raise SetupError("The local cloud is not running.", f"start it with {PROGRAM} up.")
     host = ThisHost()
     with phases.phase("Stand-in plugins") as step:
-        docker_host = find_docker(host, Paths.of(os.environ), step).host
-        environ = {**os.environ, **exports(place, None), "DOCKER_HOST": docker_host}
+        address = find_docker(host, Paths.of(os.environ), step).address
+        environ = {**os.environ, **exports(place, None), **address.environment}
         plugins = background.ensure_plugins(place, environ, until=background.shell_of(os.getpid()))
         step.note(f"until this shell ends, or {PROGRAM} down")
     sys.stdout.write(shell(exports(place, str(plugins.facts["PULUMI_DEBUG_PROVIDERS"]))) + "\n")

@@ -8,6 +8,8 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.models.images import Image
 
+from mcpfleet_local_cloud import docker_engine
+
 CLOUD_LABEL: Final = "dev.mcpfleet.cloud"
 
 
@@ -24,7 +26,7 @@ def remove_docker_objects(cloud_id: str, registry: str | None = None) -> list[st
     Raises:
         DockerException: Docker can't be reached.
     """
-    client = docker.from_env()
+    client = docker_engine.client()
     try:
         mine: dict[str, Any] = {"label": f"{CLOUD_LABEL}={cloud_id}"}
         removed = [

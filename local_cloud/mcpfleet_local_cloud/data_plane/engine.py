@@ -12,8 +12,10 @@ import docker
 from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 
+from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.data_plane.cleanup import CLOUD_LABEL
 from mcpfleet_local_cloud.data_plane.diagnosis import catches_sigterm
+from mcpfleet_local_cloud.docker_engine import Facts
 
 GRACE: Final = 10
 """Seconds between SIGTERM and SIGKILL (Cloud Run's container contract)."""
@@ -49,11 +51,12 @@ class Engine:
         connect: gives a Docker client; called when Docker is first needed.
     """
 
-    def __init__(self, cloud_id: str, connect: Callable[[], docker.DockerClient] = docker.from_env) -> None:
+    def __init__(self, cloud_id: str, connect: Callable[[], docker.DockerClient] = docker_engine.client) -> None:
         self.cloud_id = cloud_id
         self.network = f"mcpfleet-{cloud_id}"
         self._connect = connect
         self._client: docker.DockerClient | None = None
+        self._facts: Facts | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
         self._watching = threading.Event()
         self._events: Any = None
@@ -64,6 +67,13 @@ class Engine:
         if self._client is None:
             self._client = self._connect()
         return self._client
+
+    @property
+    def facts(self) -> Facts:
+        """What Docker says of itself, asked once; for use inside `call`."""
+        if self._facts is None:
+            self._facts = docker_engine.facts_of(self.client)
+        return self._facts
 
     async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do *work*, which may block, in a thread."""
@@ -93,18 +103,19 @@ class Engine:
 
     async def cpus(self) -> float:
         """How many CPUs Docker has to give."""
-        info: dict[str, Any] = await self.call(self.client.info)
-        return float(info["NCPU"])
+        return (await self.call(lambda: self.facts)).cpus
 
     async def run(self, spec: Mapping[str, Any]) -> Seen:
         """Create and start a container from the keyword arguments of `containers.create`.
+
+        It goes without a limit that this Docker cannot hold: rootless Docker has none on cgroup v1.
 
         Raises:
             RefusedError: the program could not be started; the container is gone again.
         """
 
         def run() -> Seen:
-            container = self.client.containers.create(**spec)
+            container = self.client.containers.create(**self.facts.limits.kept(spec))
             try:
                 container.start()
                 container.reload()
@@ -226,7 +237,7 @@ class Engine:
             labels=attrs["Config"]["Labels"],
             running=bool(state["Running"]),
             ip=str(networks.get(self.network, {}).get("IPAddress", "")),
-            pid=int(state["Pid"]),
+            pid=int(state["Pid"]) if self.facts.shares_kernel else 0,  # another kernel counts anew
             exit_code=int(state["ExitCode"]),
             out_of_memory=bool(state["OOMKilled"]),
         )

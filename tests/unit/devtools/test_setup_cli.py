@@ -166,6 +166,31 @@ def test_missing_pulumi_and_missing_docker_are_both_told(ready, paths, plain):
     assert "docker.io is missing" in messages[1]
 
 
+def test_an_engine_that_may_not_be_used_is_told_before_a_cli_is_compiled(ready, paths, plain):
+    ready.programs.clear()
+    ready.root = False
+
+    def denied(_address):
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(SetupError, match="this user may not talk to it") as failure:
+        prepare(plain, ready, paths, denied)
+    assert "usermod -aG docker" in failure.value.next_step
+    assert ready.calls == ready.downloads == []
+
+
+def test_a_user_without_docker_is_told_before_a_cli_is_compiled(ready, paths, plain):
+    ready.programs.clear()
+    ready.root = False
+
+    def nobody(address):
+        raise FileNotFoundError(2, str(address))
+
+    with pytest.raises(SetupError, match="this user may not install it"):
+        prepare(plain, ready, paths, nobody)
+    assert ready.calls == ready.downloads == []
+
+
 def test_a_full_cache_disk_stops_setup_before_anything_is_made(ready, engine, paths, plain):
     ready.free[paths.cache] = 100
     with pytest.raises(SetupError, match="is full: 100 bytes"):

@@ -6,16 +6,17 @@ from pathlib import Path
 
 from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
-from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, Engine, EngineError, candidates
+from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, Engine
 from mcpfleet_local_cloud.commands.setup.host import Background, Host
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock
+from mcpfleet_local_cloud.docker_engine import Address, Facts, NoEngineError, reach
 
 # From `dockerd` to its first answer: 2 s on two idle cores, more beside a compiler.
 START_SECONDS = 90.0
 _APT_SECONDS = 900.0
 INSTALL_DOCKER = f"install Docker Engine (https://docs.docker.com/engine/install), then run {PROGRAM} again."
 
-Connect = Callable[[str], Engine]
+Connect = Callable[[Address], Engine]
 
 
 def find_docker(host: Host, paths: Paths, step: Step, connect: Connect = DockerEngine.connect) -> Engine:
@@ -24,49 +25,51 @@ def find_docker(host: Host, paths: Paths, step: Step, connect: Connect = DockerE
     Raises:
         SetupError: There is none and we can't install or start one, or we may not talk to it.
     """
-    engine = _reach(host, connect)
+    engine = reach_docker(host, connect)
     if engine is None:
         with cache_lock(paths.cache, "docker", lambda: step.progress("another setup is at it; waiting")):
-            engine = _reach(host, connect) or _bring_up(host, paths, step, connect)
-    step.note(f"{engine.version()} at {engine.host}")
+            engine = reach_docker(host, connect) or _bring_up(host, paths, step, connect)
     return engine
 
 
-def _reach(host: Host, connect: Connect) -> Engine | None:
-    """Return the first engine that answers; None where nobody listens at any address."""
-    chosen = host.environ.get("DOCKER_HOST")
-    for address in candidates(host):
-        try:
-            return connect(address)
-        except PermissionError as error:
-            raise SetupError(
-                f"Docker Engine is there ({address}), but this user may not talk to it.",
-                'type: sudo usermod -aG docker "$USER"   then log in again (or: newgrp docker) '
-                f"and run {PROGRAM} again.",
-            ) from error
-        except (OSError, EngineError) as error:
-            if chosen:
-                raise SetupError(
-                    f"Docker Engine does not answer at DOCKER_HOST={chosen}: {error}",
-                    "start it, or correct the variable (to use this machine's own: unset DOCKER_HOST).",
-                ) from error
-            if isinstance(error, EngineError):
-                raise SetupError(
-                    f"Docker Engine at {address} answers with an error: {error}", INSTALL_DOCKER
-                ) from error
-    return None
+def reach_docker(host: Host, connect: Connect = DockerEngine.connect) -> Engine | None:
+    """Return the engine that the user means, else the first that answers; None where nobody listens.
+
+    Raises:
+        SetupError: The engine cannot be used.
+    """
+    try:
+        # Root gets Docker installed or started beside Podman, and so does not have to hear of it.
+        return reach(host.environ, connect, podman=not host.is_root())
+    except NoEngineError as error:
+        raise SetupError(str(error), error.next_step) from error
 
 
-def _bring_up(host: Host, paths: Paths, step: Step, connect: Connect) -> Engine:
+def cannot_bring_up(host: Host) -> SetupError | None:
+    """Return why no engine can be installed or started here, None where one can."""
     if host.platform()[0] != "Linux":
-        raise SetupError(
+        return SetupError(
             "Docker does not run on this machine.",
             f"start Docker Desktop (or install it: https://docs.docker.com/get-docker), then run {PROGRAM} again.",
         )
-    if not host.is_root():
-        if host.which("dockerd"):
-            raise SetupError("Docker Engine is installed, but not running.", "type: sudo systemctl start docker")
-        raise SetupError("Docker is not installed, and this user may not install it.", INSTALL_DOCKER)
+    if host.is_root():
+        return None
+    if host.which("dockerd"):
+        return SetupError("Docker Engine is installed, but not running.", "type: sudo systemctl start docker")
+    return SetupError("Docker is not installed, and this user may not install it.", INSTALL_DOCKER)
+
+
+def tell(facts: Facts, address: Address, step: Step) -> None:
+    """Say which engine was found, and what its servers have to do without."""
+    machine = "" if facts.architecture == "amd64" else f", {facts.platform}"
+    step.note(f"{facts} at {address}{machine}")
+    if facts.lacks:
+        step.say(f"{facts}: {facts.lacks}")
+
+
+def _bring_up(host: Host, paths: Paths, step: Step, connect: Connect) -> Engine:
+    if (why := cannot_bring_up(host)) is not None:
+        raise why
     if host.which("dockerd") is None:
         install(host, step, ["docker.io"], INSTALL_DOCKER)
     return _start(host, paths, step, connect)
@@ -85,7 +88,7 @@ def _start(host: Host, paths: Paths, step: Step, connect: Connect) -> Engine:
         (log.parent / "dockerd.pid").write_text(f"{process.pid}\n", encoding="utf-8")
     deadline = host.monotonic() + START_SECONDS
     while True:
-        engine = _reach(host, connect)
+        engine = reach_docker(host, connect)
         if engine is not None:
             return engine
         ended = process.ended() if process else None

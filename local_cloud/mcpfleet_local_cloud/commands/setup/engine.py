@@ -1,7 +1,5 @@
 """Docker Engine, as setup and the rest of the workbench reach it: through the API, never the command line."""
 
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +9,7 @@ import docker
 import docker.errors
 import requests
 
-from mcpfleet_local_cloud.commands.setup.host import Host
+from mcpfleet_local_cloud.docker_engine import Address, Facts, connect, facts_of
 
 # A registry that can't be reached must be noticed soon; a slow one that still sends is waited for.
 PULL_SILENCE_SECONDS = 20
@@ -38,8 +36,8 @@ class Engine(Protocol):
     """A Docker Engine that answers."""
 
     @property
-    def host(self) -> str:
-        """Its address, as DOCKER_HOST has it."""
+    def address(self) -> Address:
+        """Where it answers."""
         ...
 
     @property
@@ -47,12 +45,8 @@ class Engine(Protocol):
         """The SDK's client, for those who do more than setup does."""
         ...
 
-    def version(self) -> str:
-        """Return its version."""
-        ...
-
-    def root_folder(self) -> Path:
-        """Return where it keeps images; on another machine if it runs there."""
+    def facts(self) -> Facts:
+        """Return what it says of itself."""
         ...
 
     def image(self, name: str) -> ImageFacts | None:
@@ -79,36 +73,19 @@ class Engine(Protocol):
 class DockerEngine:
     """Docker Engine through its Python SDK."""
 
-    def __init__(self, host: str, client: docker.DockerClient) -> None:
-        self.host = host
+    def __init__(self, address: Address, client: docker.DockerClient) -> None:
+        self.address = address
         self.client = client
         # The SDK's stubs leave the low-level client's answers untyped.
         self._api: Any = client.api
 
     @classmethod
-    def connect(cls, host: str) -> "DockerEngine":
-        """Connect to an address and ask its version.
+    def connect(cls, address: Address) -> "DockerEngine":
+        """Connect to an address; raises as `docker_engine.connect`."""
+        return cls(address, connect(address))
 
-        Raises:
-            OSError: The first operating system error below: nobody there, or no permission.
-            EngineError: Something answers that is not a Docker Engine we can talk to.
-        """
-        _knock(host)
-        try:
-            client = docker.DockerClient(base_url=host, timeout=60, version="auto")
-        except (docker.errors.DockerException, requests.RequestException) as error:
-            cause = os_error_below(error)
-            if cause is not None:
-                raise cause from error
-            raise EngineError(str(error)) from error
-        return cls(host, client)
-
-    def version(self) -> str:  # noqa: D102 - see Engine
-        return str(self._api.version()["Version"])
-
-    def root_folder(self) -> Path:  # noqa: D102
-        info: dict[str, Any] = self._api.info()
-        return Path(str(info.get("DockerRootDir", "/var/lib/docker")))
+    def facts(self) -> Facts:  # noqa: D102 - see Engine
+        return facts_of(self.client)
 
     def image(self, name: str) -> ImageFacts | None:  # noqa: D102
         try:
@@ -122,7 +99,8 @@ class DockerEngine:
 
     def pull(self, reference: str) -> None:  # noqa: D102
         # Its own client: the timeout is that of each read, so it ends silence and not a long download.
-        api: Any = docker.APIClient(base_url=self.host, timeout=PULL_SILENCE_SECONDS, version="auto")
+        client = connect(self.address, timeout=PULL_SILENCE_SECONDS)
+        api: Any = client.api
         try:
             for event in api.pull(reference, stream=True, decode=True):
                 if "error" in event:
@@ -130,7 +108,7 @@ class DockerEngine:
         except (docker.errors.DockerException, requests.RequestException) as error:
             raise EngineError(str(error)) from error
         finally:
-            api.close()
+            client.close()
 
     def tag(self, reference: str, name: str) -> None:  # noqa: D102
         repository, _, tag = name.rpartition(":")
@@ -158,57 +136,3 @@ class DockerEngine:
                     raise EngineError("\n".join([*lines, str(event["error"])]))
         except (docker.errors.DockerException, requests.RequestException, TypeError) as error:
             raise EngineError(str(error)) from error
-
-
-def _knock(host: str) -> None:
-    # The SDK leaves its socket open where nobody listens, which Python warns about.
-    if host.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(10)
-            client.connect(host.removeprefix("unix://"))
-
-
-def candidates(host: Host) -> list[str]:
-    """Return the addresses at which Docker Engine may answer, the user's own choice first.
-
-    DOCKER_HOST, if set, is the only one. Then the current `docker context`, and the sockets of Docker Engine,
-    rootless Docker and Docker Desktop.
-    """
-    chosen = host.environ.get("DOCKER_HOST")
-    if chosen:
-        return [chosen]
-    found: list[str] = []
-    if context := _context_host():
-        found.append(context)
-    found.append("unix:///var/run/docker.sock")
-    if runtime := host.environ.get("XDG_RUNTIME_DIR"):
-        found.append(f"unix://{runtime}/docker.sock")
-    if home := host.environ.get("HOME"):
-        found.append(f"unix://{home}/.docker/run/docker.sock")
-    return list(dict.fromkeys(found))
-
-
-def _context_host() -> str | None:
-    from docker.context import ContextAPI
-
-    try:
-        context: Any = ContextAPI.get_current_context()
-        return str(context.Host) if context is not None and context.Host else None
-    except Exception:  # a broken ~/.docker is no reason to stop: the default sockets remain
-        return None
-
-
-def os_error_below(error: BaseException) -> OSError | None:
-    """Return the operating system's error that an HTTP error was made from (Errno 2, 13, 111 …), or None."""
-    todo: list[object] = [error]
-    seen: set[int] = set()
-    while todo:
-        current = todo.pop(0)
-        if id(current) in seen or not isinstance(current, BaseException):
-            continue
-        seen.add(id(current))
-        # requests' errors are OSErrors too, without a number; urllib3 keeps the cause in `args` or `reason`.
-        if isinstance(current, OSError) and current.errno is not None:
-            return OSError(current.errno, os.strerror(current.errno))
-        todo += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
-    return None

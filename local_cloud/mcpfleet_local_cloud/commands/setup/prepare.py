@@ -12,12 +12,19 @@ from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE, Recipe, find_base_image
 from mcpfleet_local_cloud.commands.setup.certificates import host_extras
 from mcpfleet_local_cloud.commands.setup.disk import check_room
-from mcpfleet_local_cloud.commands.setup.docker_engine import Connect, find_docker
+from mcpfleet_local_cloud.commands.setup.docker_engine import (
+    Connect,
+    cannot_bring_up,
+    find_docker,
+    reach_docker,
+    tell,
+)
 from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, Engine
 from mcpfleet_local_cloud.commands.setup.example_image import TOOLBOX_FOLDER, TOOLBOX_IMAGE, find_toolbox_image
 from mcpfleet_local_cloud.commands.setup.host import Host, ThisHost
 from mcpfleet_local_cloud.commands.setup.pulumi_cli import PulumiCli, find_pulumi
 from mcpfleet_local_cloud.commands.setup.versions import Version
+from mcpfleet_local_cloud.docker_engine import Address, Facts
 from pulumi_mcpfleet.sources.recipe import BASE_IMAGE as PINNED_IMAGE
 
 
@@ -30,7 +37,8 @@ class Prepared:
         pulumi: The Pulumi CLI.
         pulumi_version: Its version.
         docker: A client of Docker Engine.
-        docker_host: Its address, as DOCKER_HOST has it.
+        address: Where it answers.
+        engine: What it says of itself.
         base_image: The local name of the image that Dockerfiles build on.
         toolbox_image: The local name of the example image that is deployed as it is.
     """
@@ -39,7 +47,8 @@ class Prepared:
     pulumi: Path
     pulumi_version: Version
     docker: docker.DockerClient
-    docker_host: str
+    address: Address
+    engine: Facts
     base_image: str = BASE_IMAGE
     toolbox_image: str = TOOLBOX_IMAGE
 
@@ -47,7 +56,7 @@ class Prepared:
         """Return an environment in which programs find this Pulumi CLI and this Docker Engine."""
         environ = os.environ if environ is None else environ
         path = os.pathsep.join([str(self.pulumi.parent), environ.get("PATH", os.defpath)])
-        return {**environ, "PATH": path, "DOCKER_HOST": self.docker_host, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+        return {**environ, "PATH": path, **self.address.environment, "PULUMI_SKIP_UPDATE_CHECK": "true"}
 
 
 def prepare(
@@ -68,17 +77,24 @@ def prepare(
         host, paths.cache, f"make room, or set XDG_CACHE_HOME to a folder on a larger disk (now: {paths.cache})."
     )
 
+    # An engine that cannot be used is told at once, and not beside a CLI that is compiled for minutes.
+    there = reach_docker(host, connect)
+    if there is None and (why := cannot_bring_up(host)) is not None:
+        raise why
+
     def pulumi_cli() -> PulumiCli:
         with phases.phase("Pulumi CLI") as step:
             found = find_pulumi(host, paths, step)
             step.note(f"{found.version}, {found.source}")
             return found
 
-    def containers() -> Engine:
+    def containers() -> tuple[Engine, Facts]:
         with phases.phase("Docker") as step:
-            engine = find_docker(host, paths, step, connect)
+            engine = there or find_docker(host, paths, step, connect)
+            facts = engine.facts()
+            tell(facts, engine.address, step)
             check_room(
-                host, engine.root_folder(), "type: docker system prune --all   (removes images that no container uses)"
+                host, facts.root_folder, "type: docker system prune --all   (removes images that no container uses)"
             )
         recipe = _recipe(host)
         with phases.phase("Base image") as step:
@@ -86,15 +102,16 @@ def prepare(
         if (paths.root / TOOLBOX_FOLDER).is_dir():
             with phases.phase("Example image") as step:
                 find_toolbox_image(paths, engine, recipe.hash, step)
-        return engine
+        return engine, facts
 
-    cli, engine = phases.concurrently(pulumi_cli, containers)
+    cli, (engine, facts) = phases.concurrently(pulumi_cli, containers)
     return Prepared(
         paths=paths,
         pulumi=cli.path,
         pulumi_version=cli.version,
         docker=engine.client,
-        docker_host=engine.host,
+        address=engine.address,
+        engine=facts,
     )
 
 

@@ -108,11 +108,29 @@ def build(call: Call, wanted: Build) -> str:
         raise ProviderError("secrets: building with secrets needs BuildKit: install the docker buildx plugin")
     with tempfile.TemporaryDirectory(prefix="mcpfleet-build-") as scratch:
         command = _command(builder, wanted, Path(scratch))
-        environment = {**os.environ, "DOCKER_BUILDKIT": "1" if builder.buildkit else "0", "BUILDKIT_PROGRESS": "plain"}
+        environment = {
+            **docker_environment(),
+            "DOCKER_BUILDKIT": "1" if builder.buildkit else "0",
+            "BUILDKIT_PROGRESS": "plain",
+        }
         lines, code = run_command(call, command, environment)
         if code != 0:
             raise ProviderError(_explain(wanted, lines, Path(scratch)))
         return (Path(scratch) / "image-id").read_text().strip()
+
+
+def docker_environment() -> dict[str, str]:
+    """The environment in which a docker command uses the engine that everything here uses.
+
+    Raises:
+        ProviderError: there is none.
+    """
+    from mcpfleet_local_cloud import docker_engine  # heavy, and not needed before the first build
+
+    try:
+        return docker_engine.environment()
+    except docker_engine.NoEngineError as error:
+        raise ProviderError(f"{error} Next: {error.next_step}") from error
 
 
 def _command(builder: Builder, wanted: Build, scratch: Path) -> list[str]:

@@ -370,4 +370,4 @@ class DockerBuildProvider(Provider):
             ProviderError: another Docker host is configured.
         """
         if news.get("host"):
-            raise ProviderError("docker-build:host: the local stand-in takes the Docker host from DOCKER_HOST alone")
+            raise ProviderError("docker-build:host: the local stand-in finds Docker by the environment alone")

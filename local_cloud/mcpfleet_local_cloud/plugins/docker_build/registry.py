@@ -55,13 +55,12 @@ class LocalImages:
     """Docker's local image store."""
 
     def __init__(self) -> None:
-        import docker  # heavy, and not needed before the first build
-        from docker.errors import DockerException
+        from mcpfleet_local_cloud import docker_engine  # heavy, and not needed before the first build
 
         try:
-            self._api = cast("Any", docker.APIClient(version="auto", timeout=600, **_where()))
-        except DockerException as error:
-            raise ProviderError(f"Docker does not answer ({error}): is the Docker daemon running?") from error
+            self._api = cast("Any", docker_engine.client(timeout=600).api)
+        except docker_engine.NoEngineError as error:
+            raise ProviderError(f"{error} Next: {error.next_step}") from error
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -147,9 +146,3 @@ class LocalImages:
                         self._api.remove_image(one)
                     except APIError:
                         continue
-
-
-def _where() -> dict[str, Any]:
-    from docker.utils import kwargs_from_env
-
-    return cast("dict[str, Any]", kwargs_from_env())

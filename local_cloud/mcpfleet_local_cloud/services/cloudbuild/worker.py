@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
-from mcpfleet_local_cloud.plugins.docker_build.builder import find_builder, run_command
+from mcpfleet_local_cloud.plugins.docker_build.builder import docker_environment, find_builder, run_command
 from mcpfleet_local_cloud.plugins.docker_build.registry import LocalImages, Login, parse
 
 Log = Callable[[str], None]
@@ -119,7 +119,7 @@ def _run(step: Step, call: Call) -> None:
         _tell_apart(step.folder)
     if not builder.buildkit:
         given["DOCKER_BUILDKIT"] = "0"  # the docker here cannot; a Dockerfile that needs it says so itself
-    _, code = run_command(call, [builder.command, *step.arguments], {**os.environ, **given}, step.folder)
+    _, code = run_command(call, [builder.command, *step.arguments], {**docker_environment(), **given}, step.folder)
     if code:
         raise StepError(f"docker {step.arguments[0]} ended with status {code}", code)
 

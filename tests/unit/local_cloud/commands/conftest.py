@@ -12,6 +12,7 @@ from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.commands.setup.engine import EngineError, ImageFacts
 from mcpfleet_local_cloud.commands.setup.host import Completed
+from mcpfleet_local_cloud.docker_engine import Address, Facts
 
 Answer = Completed | Callable[[list[str]], Completed]
 
@@ -98,18 +99,16 @@ class FakeHost:
 class FakeEngine:
     """Keeps images by name; `refuse` names the operations that fail, with Docker's text."""
 
-    host: str = "unix:///var/run/docker.sock"
+    address: Address = field(default_factory=lambda: Address(host="unix:///var/run/docker.sock"))
+    said: Facts = field(default_factory=lambda: Facts(version="28.0.1"))
     client: object = None
     images: dict[str, ImageFacts] = field(default_factory=dict)
     refuse: dict[str, str] = field(default_factory=dict)
     did: list[str] = field(default_factory=list)
     contexts: list[dict[str, str]] = field(default_factory=list)
 
-    def version(self) -> str:
-        return "28.0.1"
-
-    def root_folder(self) -> Path:
-        return Path("/var/lib/docker")
+    def facts(self) -> Facts:
+        return self.said
 
     def image(self, name: str) -> ImageFacts | None:
         return self.images.get(name)

@@ -2,13 +2,12 @@ import errno
 from pathlib import Path
 
 import pytest
-import requests
 
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.setup.disk import NEEDED_BYTES, check_room
-from mcpfleet_local_cloud.commands.setup.docker_engine import START_SECONDS, find_docker
-from mcpfleet_local_cloud.commands.setup.engine import EngineError, candidates, os_error_below
+from mcpfleet_local_cloud.commands.setup.docker_engine import START_SECONDS, find_docker, tell
 from mcpfleet_local_cloud.commands.setup.host import Completed
+from mcpfleet_local_cloud.docker_engine import Address, Facts, Limits, NoEngineError
 
 APT = ("apt-get", "-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=2")
 DEBIAN = {Path("/etc/os-release"): 'PRETTY_NAME="Debian"\nID=debian\n'}
@@ -46,36 +45,12 @@ def failing(error):
 def test_a_docker_that_answers_is_taken_as_it_is(host, paths, step, engine):
     assert find_docker(host, paths, step, lambda _: engine) is engine
     assert host.calls == []
-    assert step.detail == "28.0.1 at unix:///var/run/docker.sock"
-
-
-def test_sockets_are_tried_until_one_answers(host, paths, step, engine):
-    host.environ = {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1000"}
-    asked = []
-
-    def connect(address):
-        asked.append(address)
-        if address != "unix:///home/ada/.docker/run/docker.sock":
-            raise FileNotFoundError(errno.ENOENT, address)
-        return engine
-
-    assert find_docker(host, paths, step, connect) is engine
-    assert asked[-3:] == [
-        "unix:///var/run/docker.sock",
-        "unix:///run/user/1000/docker.sock",
-        "unix:///home/ada/.docker/run/docker.sock",
-    ]
-
-
-def test_docker_host_rules_out_every_other_address(host):
-    host.environ = {"HOME": "/home/ada", "DOCKER_HOST": "tcp://10.0.0.5:2375"}
-    assert candidates(host) == ["tcp://10.0.0.5:2375"]
 
 
 def test_a_dead_docker_host_is_named_and_nothing_is_installed(host, paths, step, nobody_listens):
     host.environ = {"DOCKER_HOST": "unix:///gone.sock"}
     host.files = DEBIAN
-    with pytest.raises(SetupError, match=r"does not answer at DOCKER_HOST=unix:///gone\.sock") as failure:
+    with pytest.raises(SetupError, match=r"No Docker Engine answers at unix:///gone\.sock \(DOCKER_HOST\)") as failure:
         find_docker(host, paths, step, nobody_listens)
     assert "unset DOCKER_HOST" in failure.value.next_step
     assert host.calls == []
@@ -87,9 +62,24 @@ def test_no_permission_names_the_docker_group(host, paths, step):
     assert "usermod -aG docker" in failure.value.next_step
 
 
+def test_the_engine_is_named_with_what_it_lacks(plain):
+    facts = Facts(version="28.0.1", rootless=True, architecture="arm64", limits=Limits(memory=False, processes=False))
+    with plain.phase("Docker") as step:
+        tell(facts, Address(host="unix:///run/user/1000/docker.sock"), step)
+    printed = plain.console.file.getvalue()
+    assert "Docker Engine 28.0.1 (rootless) at unix:///run/user/1000/docker.sock, linux/arm64" in printed
+    assert "it cannot limit containers' memory and processes" in printed
+
+
+def test_an_engine_that_lacks_nothing_is_named_and_nothing_more(plain):
+    with plain.phase("Docker") as step:
+        tell(Facts(version="28.0.1"), Address(host="unix:///var/run/docker.sock"), step)
+    assert len(plain.console.file.getvalue().splitlines()) == 1
+
+
 def test_an_engine_that_answers_nonsense_is_not_replaced_by_an_installation(host, paths, step):
-    with pytest.raises(SetupError, match=r"answers with an error: client version 1\.12 is too old"):
-        find_docker(host, paths, step, failing(EngineError("client version 1.12 is too old")))
+    with pytest.raises(SetupError, match=r"client version 1\.12 is too old"):
+        find_docker(host, paths, step, failing(NoEngineError("client version 1.12 is too old")))
     assert host.calls == []
 
 
@@ -200,26 +190,6 @@ def test_a_daemon_that_never_answers_is_not_waited_for_forever(host, paths, step
     with pytest.raises(SetupError, match="did not answer within 90 s"):
         find_docker(host, paths, step, nobody_listens)
     assert START_SECONDS <= host.now < START_SECONDS + 1
-
-
-@pytest.mark.parametrize(
-    ("cause", "kind"),
-    [
-        (PermissionError(errno.EACCES, "denied"), PermissionError),
-        (FileNotFoundError(errno.ENOENT, "no socket"), FileNotFoundError),
-        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ConnectionRefusedError),
-    ],
-)
-def test_the_operating_system_s_error_is_found_below_the_http_errors(cause, kind):
-    # requests keeps urllib3's error in args, which keeps the OSError in args: seen with docker 7.2.
-    wrapped = requests.ConnectionError(Exception("Connection aborted.", cause))
-    outer = RuntimeError("Error while fetching server API version")
-    outer.__cause__ = wrapped
-    assert type(os_error_below(outer)) is kind
-
-
-def test_an_error_without_a_number_below_it_is_left_alone():
-    assert os_error_below(requests.ReadTimeout("timed out")) is None
 
 
 def test_a_full_disk_names_the_path_the_bytes_and_the_way_out(host):

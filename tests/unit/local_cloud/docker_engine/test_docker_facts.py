@@ -1,0 +1,110 @@
+"""What an engine says of itself, and what follows from it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpfleet_local_cloud.docker_engine import Facts, Limits
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=9), each, max_size=3),
+)
+KEYS = st.sampled_from(
+    ["ID", "Name", "OperatingSystem", "Architecture", "NCPU", "SecurityOptions", "MemoryLimit", "DockerRootDir"]
+)
+# As docker.io 20.10 of Debian 12 said it in rootless mode on cgroup v1.
+ROOTLESS = {
+    "ID": "42DS:SFIF",
+    "DockerRootDir": "/home/ada/.local/share/docker",
+    "MemoryLimit": False,
+    "CpuCfsPeriod": False,
+    "CpuCfsQuota": False,
+    "PidsLimit": False,
+    "CgroupDriver": "none",
+    "Architecture": "x86_64",
+    "NCPU": 2,
+    "OperatingSystem": "Debian GNU/Linux 12 (bookworm)",
+    "SecurityOptions": ["name=seccomp,profile=default", "name=rootless"],
+}
+VERSION = {"Version": "20.10.24+dfsg1", "Components": [{"Name": "Engine"}]}
+
+
+@pytest.mark.parametrize(
+    ("info", "kind"),
+    [
+        ({"OperatingSystem": "Docker Desktop", "Name": "docker-desktop"}, "Docker Desktop"),
+        ({"OperatingSystem": "OrbStack", "Name": "orbstack"}, "OrbStack"),
+        ({"OperatingSystem": "Ubuntu 24.04 LTS", "Name": "colima-work"}, "Colima"),
+        ({"OperatingSystem": "Alpine Linux v3.21", "Name": "lima-rancher-desktop"}, "Rancher Desktop"),
+        ({"OperatingSystem": "Rancher Desktop WSL Distribution", "Name": "LAPTOP"}, "Rancher Desktop"),
+        ({"OperatingSystem": "Debian GNU/Linux 12 (bookworm)", "Name": "vm"}, "Docker Engine"),
+        ({}, "Docker Engine"),
+    ],
+)
+def test_an_engine_is_called_what_its_users_call_it(info, kind):
+    assert Facts.of(VERSION, info).kind == kind
+
+
+def test_podman_is_told_by_its_components():
+    # podman 4.3.1
+    components = [{"Name": "Podman Engine"}, {"Name": "Conmon"}]
+    version = {"Platform": {"Name": "linux/amd64/debian-12"}, "Version": "4.3.1", "Components": components}
+    assert str(Facts.of(version, {})) == "Podman 4.3.1"
+
+
+@pytest.mark.parametrize(
+    ("kernels", "images"), [("x86_64", "amd64"), ("aarch64", "arm64"), ("arm64", "arm64"), ("riscv64", "riscv64")]
+)
+def test_images_are_for_the_engines_machine_and_not_for_this_process(kernels, images):
+    assert Facts.of(VERSION, {"Architecture": kernels}).platform == f"linux/{images}"
+
+
+def test_two_engines_of_one_machine_are_told_apart_though_they_share_an_id():
+    one, other = (Facts.of(VERSION, {"ID": "7EI7", "DockerRootDir": place}) for place in ("/var/lib/docker", "/other"))
+    assert one.identity != other.identity
+
+
+def test_processes_are_this_machines_where_the_kernel_is():
+    here = {"Name": os.uname().nodename, "KernelVersion": os.uname().release}
+    assert Facts.of(VERSION, here).shares_kernel
+    assert not Facts.of(VERSION, {**here, "Name": "docker-desktop"}).shares_kernel
+
+
+def test_rootless_docker_on_cgroup_v1_says_what_it_lacks_and_what_follows():
+    facts = Facts.of(VERSION, ROOTLESS)
+    assert str(facts) == "Docker Engine 20.10.24+dfsg1 (rootless)"
+    assert facts.limits.lacking == ["memory", "cpu", "processes"]
+    assert "it cannot limit containers' memory, cpu and processes" in facts.lacks
+    assert "cgroup v2" in facts.lacks
+
+
+def test_an_engine_with_every_limit_lacks_nothing():
+    assert Facts.of(VERSION, {"MemoryLimit": True, "PidsLimit": True}).lacks == ""
+
+
+SPEC = {"image": "x", "mem_limit": 1, "memswap_limit": 1, "nano_cpus": 1, "pids_limit": 1}
+
+
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [
+        (Limits(), set(SPEC)),
+        (Limits(memory=False), {"image", "nano_cpus", "pids_limit"}),
+        (Limits(cpu=False), {"image", "mem_limit", "memswap_limit", "pids_limit"}),
+        (Limits(memory=False, cpu=False, processes=False), {"image"}),
+    ],
+)
+def test_a_container_goes_without_the_limits_that_its_engine_lacks(limits, left):
+    assert set(limits.kept(SPEC)) == left
+
+
+@given(JSON, JSON | st.dictionaries(KEYS, JSON))
+def test_any_answer_of_an_engine_is_read(version, info):
+    facts = Facts.of(version, info)
+    assert facts.cpus > 0
+    assert isinstance(facts.root_folder, Path)
+    assert str(facts)
