@@ -158,4 +158,5 @@ def _server(
         "address": None,
         "client_config": {"mcpServers": {name: {"type": "http", "url": "http://127.0.0.1:3000/mcp"}}},
         "proxy_command": f"gcloud run services proxy mcp-{name} --project {project} --region {region} --port 3000",
+        "proxy_port": 3000,
     }

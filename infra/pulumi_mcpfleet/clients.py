@@ -55,6 +55,11 @@ def proxy_command(name: str, spec: Server, *, project: str, region: str, port: i
     return naming.proxy_command(name, project=project, region=region, port=port)
 
 
+def proxy_port(spec: Server, port: int) -> int | None:
+    """The port of this machine that its proxy has; none where there is no proxy."""
+    return port if spec.reached == "proxy" else None
+
+
 def accepted_tokens(spec: Server, base_url: pulumi.Output[str]) -> AcceptedTokens | None:
     """The tokens that a server takes; none where it is not the server that checks them."""
     if not isinstance(spec.access, OauthAccess):

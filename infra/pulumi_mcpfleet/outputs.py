@@ -10,7 +10,14 @@ from typing import TypedDict
 import pulumi
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.clients import AcceptedTokens, ClientConfig, accepted_tokens, client_config, proxy_command
+from pulumi_mcpfleet.clients import (
+    AcceptedTokens,
+    ClientConfig,
+    accepted_tokens,
+    client_config,
+    proxy_command,
+    proxy_port,
+)
 from pulumi_mcpfleet.components.mcp_client import McpClient
 from pulumi_mcpfleet.components.mcp_server import McpServer
 from pulumi_mcpfleet.fleet import Fleet
@@ -41,6 +48,7 @@ class ServerOutput(TypedDict):
         address: What the A record of its domain has to name, or null.
         client_config: A configuration that MCP clients take as it is; null where a desktop cannot reach the server.
         proxy_command: The command that opens the authenticated proxy in it; null where there is none.
+        proxy_port: The port of a person's machine that this proxy has; null where there is none.
     """
 
     mcp_url: pulumi.Output[str]
@@ -63,6 +71,7 @@ class ServerOutput(TypedDict):
     address: pulumi.Output[str] | None
     client_config: pulumi.Input[ClientConfig] | None
     proxy_command: str | None
+    proxy_port: int | None
 
 
 def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> dict[str, ServerOutput]:
@@ -92,6 +101,7 @@ def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> 
             "address": server.address,
             "client_config": client_config(name, spec, server.mcp_url, port),
             "proxy_command": proxy_command(name, spec, project=project, region=fleet.all_regions[0], port=port),
+            "proxy_port": proxy_port(spec, port),
         }
         for (name, spec), server, port in zip(
             fleet.servers.items(), servers, naming.proxy_ports(len(fleet.servers)), strict=True

@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from mcpfleet.checks import named_call
 from mcpfleet.errors import McpfleetError, UsageError
@@ -309,7 +308,7 @@ def print_services(
             _row(phases, "proxy", f"{PROGRAM} proxy {name} --port {_proxy_port(server)}")
         if server["client_config"] is not None:
             _row(phases, "client", json.dumps(server["client_config"]))
-    taken = [_proxy_port(server) or 0 for server in servers.values()]
+    taken = [_proxy_port(server) for server in servers.values()]
     for port, (name, client) in enumerate(clients.items(), max([*taken, 2999]) + 1):  # the first server has 3000
         phases.out.print(f"\n[bold]{marked_up(name)}[/], a client")
         _row(phases, "URL", client["url"])
@@ -368,9 +367,6 @@ def _who(server: Mapping[str, Any]) -> str:
             return f"{kind}: {', '.join(server['invokers']) or 'nobody'}{where}"
 
 
-def _proxy_port(server: Mapping[str, Any]) -> int | None:
-    """The port in a server's client configuration; 0, a free one, where it has none, as a client of the fleet."""
-    if server.get("client_config") is None:
-        return 0
-    (entry,) = server["client_config"]["mcpServers"].values()
-    return urlsplit(str(entry["url"])).port
+def _proxy_port(server: Mapping[str, Any]) -> int:
+    """The port of a server's proxy; 0, a free one, where it has none, as a client of the fleet."""
+    return server.get("proxy_port") or 0

@@ -7,16 +7,14 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast, get_args
-from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from mcpfleet import install as files
 from mcpfleet.clients import Client, Launch, Via
 from mcpfleet.errors import UsageError
-from mcpfleet.net import host_of, is_loopback
 from mcpfleet.shown import inert
-from mcpfleet.stack import Server, Stack
+from mcpfleet.stack import Stack
 from mcpfleet.terminal import marked_up
 
 Entries = Mapping[str, Mapping[str, Any]]
@@ -46,29 +44,11 @@ def wishes(
     if impersonate:
         identity += ["--impersonate", impersonate]
     launch = Launch.here(tuple(identity))
+    # The stack's own ports, so that its `proxy_command` and this agree.
     return {
-        server.name: client.entry(server, cast("Via", via), launch, proxy_port(server, port + number))
+        server.name: client.entry(server, cast("Via", via), launch, server.output.get("proxy_port") or port + number)
         for number, server in enumerate(stack.chosen(names))
     }
-
-
-def proxy_port(server: Server, otherwise: int) -> int:
-    """The port of the server's proxy: the stack's, so that its `proxy_command` and this agree."""
-    config: Any = server.output.get("client_config")
-    entries: Any = cast("dict[str, Any]", config).get("mcpServers") if isinstance(config, dict) else None
-    for entry in cast("dict[str, Any]", entries).values() if isinstance(entries, dict) else ():
-        url = cast("dict[str, Any]", entry).get("url") if isinstance(entry, dict) else None
-        found = loopback_port(str(url))
-        if found is not None:
-            return found
-    return otherwise
-
-
-def loopback_port(url: str) -> int | None:
-    """The port of a URL of this machine; None where it is none."""
-    if not is_loopback(host_of(url)):
-        return None
-    return urlsplit(url).port
 
 
 def print_servers(out: Console, client: Client, entries: Entries) -> None:

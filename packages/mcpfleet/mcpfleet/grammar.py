@@ -107,8 +107,11 @@ _FIELDS: Final[Mapping[str, Callable[[object], Wrong]]] = {
     "calls": _list_of(_NAMED),
     "domain": _matching(DOMAIN, "is not a domain"),
     "client_config": _wrong_config,
+    "proxy_port": lambda value: None if type(value) is int and 0 < value < 2**16 else "is not a port",
 }
-_MAY_BE_NULL: Final = frozenset({"domain", "client_config", "health_path", "address", "proxy_command", "invokers"})
+_MAY_BE_NULL: Final = frozenset(
+    {"domain", "client_config", "health_path", "address", "proxy_command", "proxy_port", "invokers"}
+)
 
 
 def shown(value: object) -> str:

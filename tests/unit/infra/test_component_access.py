@@ -173,11 +173,13 @@ def test_clients_go_through_the_proxy_just_where_google_wants_its_token(run, acc
     assert (entry["url"] == "http://127.0.0.1:3000/mcp") == proxied
     assert (entry["url"] == output["mcp_url"]) != proxied
     assert (output["proxy_command"] is not None) == proxied
+    assert output["proxy_port"] == (3000 if proxied else None)
 
 
 def test_a_server_inside_the_network_has_no_configuration_for_desktops(run):
     output = run({"ingress": "internal"}).exports["servers"]["echo"]
-    assert (output["reached"], output["client_config"], output["proxy_command"]) == ("network", None, None)
+    assert (output["reached"], output["client_config"]) == ("network", None)
+    assert (output["proxy_command"], output["proxy_port"]) == (None, None)
 
 
 # --- domain and regions -----------------------------------------------------------------------------

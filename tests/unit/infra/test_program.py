@@ -142,6 +142,7 @@ def test_the_export_says_all_that_a_client_needs(run):
         "proxy_command": (
             "gcloud run services proxy mcp-second --project acme-mcp-dev --region europe-west1 --port 3001"
         ),
+        "proxy_port": 3001,
     }
     assert "--port 3000" in servers["first"]["proxy_command"], "the first in the file has the first port"
 

@@ -186,8 +186,7 @@ def test_from_uvx_the_client_is_told_to_use_uvx(prefix):
 
 
 def test_the_stacks_own_proxy_ports_and_the_local_clouds_credentials_are_used(tmp_path):
-    output = {"client_config": {"mcpServers": {"echo": {"type": "http", "url": "http://127.0.0.1:3007/mcp"}}}}
-    server = stacks.Server("echo", ECHO.target, ECHO.audience, (), output)
+    server = stacks.Server("echo", ECHO.target, ECHO.audience, (), {"proxy_port": 3007})
     found = Stack("here", {"echo": server}, tmp_path / "ada.json")
     assert wishes(CLIENTS["cursor"], found, [], "proxy", 3000)["echo"] == {"url": "http://127.0.0.1:3007/mcp"}
     args = wishes(CLIENTS["cursor"], found, [], "connect", 3000, impersonate="bot@acme.iam.gserviceaccount.com")

@@ -38,6 +38,7 @@ ECHO = {
     "address": None,
     "client_config": {"mcpServers": {"echo": {"type": "http", "url": "http://127.0.0.1:3000/mcp"}}},
     "proxy_command": "gcloud run services proxy mcp-echo --project acme-mcp --region europe-west1 --port 3000",
+    "proxy_port": 3000,
 }
 
 
@@ -101,6 +102,7 @@ def config_at(url):
         ("client_config", {"mcpServers": {"--x": {"url": URL}}}),
         ("client_config", {"mcpServers": 3}),
         ("proxy_command", "gcloud\nrm -rf ~"),
+        *(("proxy_port", port) for port in (0, 65_536, True, 3000.5, "3000", "3000 --audience=x", [3000])),
     ],
 )
 def test_a_word_that_is_not_of_its_grammar_is_named_with_its_file_and_key(key, value):

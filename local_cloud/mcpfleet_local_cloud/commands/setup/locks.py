@@ -1,4 +1,8 @@
-"""Locks between the setups of several clones, and files that appear whole or not at all."""
+"""Locks between the setups of several clones, and files that appear whole or not at all.
+
+By `flock` itself and not by filelock: the kernel wakes who waits, where that looks again every 50 ms; and who waits is
+told once (`waiting`).
+"""
 
 import fcntl
 import shutil

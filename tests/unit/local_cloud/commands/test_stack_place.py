@@ -24,6 +24,7 @@ SERVER = {
     "reached": "proxy",
     "invokers": [],
     "client_config": {"mcpServers": {"echo": {"type": "http", "url": "http://127.0.0.1:3001/mcp"}}},
+    "proxy_port": 3001,
 }
 
 
@@ -158,7 +159,7 @@ def test_a_server_that_is_not_there_is_answered_with_those_that_are(deployed, pl
 
 
 @pytest.mark.parametrize(("asked", "port"), [(None, "3001"), (0, "0"), (4000, "4000")])
-def test_the_proxy_opens_where_the_client_configuration_says_unless_told_otherwise(
+def test_the_proxy_opens_where_the_stacks_output_says_unless_told_otherwise(
     deployed, place, plain, monkeypatch, asked, port
 ):
     deployed(echo=SERVER)
@@ -254,7 +255,7 @@ def test_status_says_who_may_call(deployed, place, plain, printed, server, words
 
 
 def test_a_server_that_a_desktop_cannot_reach_has_no_proxy_and_no_configuration(deployed, place, plain, printed):
-    deployed(echo={**SERVER, "reached": "network", "client_config": None, "proxy_command": None})
+    deployed(echo={**SERVER, "reached": "network", "client_config": None, "proxy_port": None})
     stack.status(plain)
     text = printed()
     assert "MCP URL" in text
