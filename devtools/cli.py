@@ -12,9 +12,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from mcpfleet_local_cloud.commands.cli import begun, new_app, run
-from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.paths import ALSO_MADE, Paths
 
 app = new_app("./dev", "Deploys a fleet of MCP servers on this machine, tests it, and takes it away again.")
+
+ALSO_MADE["Example image"] = "devtools.example_image:find_toolbox_image"
 
 # A file's tests share their fixtures. In the order of their names the files that take minutes come
 # first; more clouds than four at once would take more memory than they save time.

@@ -44,3 +44,7 @@ def _project(folder: Path) -> Path:
 
 PROGRAM: Final = "./dev" if (_project(Path.cwd()) / "dev").is_file() else "mcpfleet-local-cloud"
 """What a user of this folder types: the front door of mcpfleet's own checkout, elsewhere the console script."""
+
+ALSO_MADE: Final[dict[str, str]] = {}
+"""What setup makes besides, once there is a base image, for a program that adds to these commands: by the title of its
+phase a `module:function`, which is called with paths, engine, the hash of the base image's recipe, and the step."""

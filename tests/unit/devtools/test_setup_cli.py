@@ -5,12 +5,12 @@ import pytest
 
 from devtools import cli
 from devtools.check import Check, check
+from devtools.example_image import TOOLBOX_IMAGE
 from mcpfleet_local_cloud.commands.cli import record_environment
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, SeveralErrors
 from mcpfleet_local_cloud.commands.setup import prepare
 from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE
-from mcpfleet_local_cloud.commands.setup.example_image import TOOLBOX_IMAGE
 from mcpfleet_local_cloud.commands.setup.host import Completed
 from mcpfleet_local_cloud.commands.state import Recorded
 

@@ -1,4 +1,4 @@
-"""Makes a machine ready: the Pulumi CLI, Docker, the base image and the example image.
+"""Makes a machine ready: the Pulumi CLI, Docker, the base image, and what a program adds (`paths.ALSO_MADE`).
 
 `prepare` is the whole of it. Every phase first looks for what is there, so that a second run, or a second
 clone, costs a few hundred milliseconds.

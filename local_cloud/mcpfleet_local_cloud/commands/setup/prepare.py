@@ -3,11 +3,12 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import docker
 
-from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.paths import ALSO_MADE, Paths
 from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE, Recipe, find_base_image
 from mcpfleet_local_cloud.commands.setup.certificates import host_extras
@@ -20,7 +21,6 @@ from mcpfleet_local_cloud.commands.setup.docker_engine import (
     tell,
 )
 from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, Engine
-from mcpfleet_local_cloud.commands.setup.example_image import TOOLBOX_FOLDER, TOOLBOX_IMAGE, find_toolbox_image
 from mcpfleet_local_cloud.commands.setup.host import Host, ThisHost
 from mcpfleet_local_cloud.commands.setup.pulumi_cli import PulumiCli, find_pulumi
 from mcpfleet_local_cloud.commands.setup.versions import Version
@@ -40,7 +40,6 @@ class Prepared:
         address: Where it answers.
         engine: What it says of itself.
         base_image: The local name of the image that Dockerfiles build on.
-        toolbox_image: The local name of the example image that is deployed as it is.
     """
 
     paths: Paths
@@ -50,7 +49,6 @@ class Prepared:
     address: Address
     engine: Facts
     base_image: str = BASE_IMAGE
-    toolbox_image: str = TOOLBOX_IMAGE
 
     def environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return an environment in which programs find this Pulumi CLI and this Docker Engine."""
@@ -99,9 +97,10 @@ def prepare(
         recipe = _recipe(host)
         with phases.phase("Base image") as step:
             find_base_image(host, paths, engine, recipe, step)
-        if (paths.root / TOOLBOX_FOLDER).is_dir():
-            with phases.phase("Example image") as step:
-                find_toolbox_image(paths, engine, recipe.hash, step)
+        for title, function in ALSO_MADE.items():
+            module, _, name = function.partition(":")
+            with phases.phase(title) as step:
+                getattr(import_module(module), name)(paths, engine, recipe.hash, step)
         return engine, facts
 
     cli, (engine, facts) = phases.concurrently(pulumi_cli, containers)

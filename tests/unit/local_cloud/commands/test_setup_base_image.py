@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devtools.example_image import TOOLBOX_IMAGE, content_hash, find_toolbox_image
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.setup.base_image import (
     BASE_IMAGE,
@@ -14,7 +15,6 @@ from mcpfleet_local_cloud.commands.setup.base_image import (
 )
 from mcpfleet_local_cloud.commands.setup.certificates import certificates, extra_certificates, file_name, host_extras
 from mcpfleet_local_cloud.commands.setup.engine import ImageFacts
-from mcpfleet_local_cloud.commands.setup.example_image import TOOLBOX_IMAGE, content_hash, find_toolbox_image
 from mcpfleet_local_cloud.commands.setup.host import Completed
 from pulumi_mcpfleet.sources.recipe import BASE_IMAGE as PINNED
 
