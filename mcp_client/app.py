@@ -1,4 +1,4 @@
-"""The application: `POST /ask`, `GET /health`, and a page to try it by hand."""
+"""The application: `POST /ask`, `GET /health`, `GET /servers/{name}`, and a page to try it by hand."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from mcp_client.calls import Fleet
 from mcpfleet.guard import Guarded
+from mcpfleet.reach import reach_route
 from mcpfleet.tracing import traced
 
 PAGE = """<!doctype html>
@@ -90,5 +91,6 @@ def build_app(fleet: Fleet, origins: Collection[str] = ()) -> Starlette:
         Route("/", page, methods=["GET"]),
         Route("/ask", ask, methods=["POST"]),
         Route("/health", health, methods=["GET"]),
+        reach_route(fleet.http),
     ]
     return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(Guarded, origins=origins)])

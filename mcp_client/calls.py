@@ -10,31 +10,30 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import httpx2
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.exceptions import MCPError
 from mcp_types import Tool
 
 from mcpfleet.bounds import IN_ALL, max_answer
+from mcpfleet.reach import error_of
 from mcpfleet.service import HttpClients, Server, Sleep, connections
-from mcpfleet.shown import in_a_line
 from mcpfleet.sources import DefaultSource, TokenSource
 
 Result = dict[str, Any]
 
 _PAGES: Final = 100
 """Pages of a list of tools that are read at most."""
-_SAID: Final = 900
-"""Characters of an error that are passed on."""
 
 logger = logging.getLogger(__name__)
 
 
 class Fleet:
     """The servers that this client calls.
+
+    `http` makes HTTP clients for each.
 
     Args:
         servers: By name.
@@ -57,7 +56,7 @@ class Fleet:
         self._timeout = timeout
         self._pool = connections(timeout, transport, sleep)
         identity = source or DefaultSource()
-        self._http = {
+        self.http = {
             name: HttpClients(server, identity=identity, pool=self._pool, timeout=timeout, in_all=IN_ALL * max_answer())
             for name, server in servers.items()
         }
@@ -104,7 +103,7 @@ class Fleet:
             async with asyncio.timeout(self._timeout), self._client(name) as client:
                 result = await do(client)
         except Exception as error:  # one server's trouble is not the others'
-            result: Result = {"error": self._words(name, _innermost(error))}
+            result: Result = {"error": error_of(error, self._servers[name], self._timeout)}
         self._log(name, what, result, time.monotonic() - began)
         return result
 
@@ -130,21 +129,9 @@ class Fleet:
     @asynccontextmanager
     async def _client(self, name: str) -> AsyncGenerator[Client]:
         async with AsyncExitStack() as stack:
-            http = await stack.enter_async_context(self._http[name]())
+            http = await stack.enter_async_context(self.http[name]())
             transport = streamable_http_client(self._servers[name].url, http_client=http)
             yield await stack.enter_async_context(Client(transport))
-
-    def _words(self, name: str, error: BaseException) -> Result:
-        match error:
-            case MCPError():
-                data: object = error.error.data
-                said: Any = cast("dict[str, Any]", data).get("mcpfleet") if isinstance(data, dict) else None
-                return {"status": said["status"] if said else None, "message": in_a_line(error, _SAID)}
-            case TimeoutError():
-                origin = self._servers[name].target.origin
-                return {"status": None, "message": f"{origin} did not answer within {self._timeout:g} s."}
-            case _:
-                return {"status": None, "message": f"{type(error).__name__}: {in_a_line(error, _SAID)}"}
 
 
 async def _listed(client: Client) -> list[Tool]:
@@ -158,10 +145,3 @@ async def _listed(client: Client) -> list[Tool]:
         if cursor is None:
             return found
     raise ValueError(f"its list of tools has not ended after {_PAGES} pages")
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """What went wrong first, in the task group that it ended."""
-    if isinstance(error, BaseExceptionGroup):
-        return _innermost(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
-    return error

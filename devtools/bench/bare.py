@@ -147,6 +147,7 @@ def _server(
         "project": project,
         "access": "iam",
         "public_reason": None,
+        "program_audience": None,
         "oauth": None,
         "ingress": "all",
         "reached": "proxy",

@@ -1,4 +1,4 @@
-"""The HTTP service around an agent: `POST /ask` with `{"question": "…"}`, and `GET /health`.
+"""The HTTP service around an agent: `POST /ask` with `{"question": "…"}`, `GET /health`, and `GET /servers/{name}`.
 
 It reads the environment, keeps connections and the trace of each question, and knows no framework: `agent.py` beside it
 does. What comes from where:
@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from mcpfleet.errors import UsageError
 from mcpfleet.guard import AT_ONCE, Guarded, origins_of
+from mcpfleet.reach import reach_route
 from mcpfleet.service import HttpClients, Server, connections, servers_of
 from mcpfleet.tracing import traced
 from mcpfleet_server import logs
@@ -42,8 +43,13 @@ class Question(BaseModel):
     question: str = Field(min_length=1, max_length=20_000)
 
 
-def build_app(agent: Agent, origins: Collection[str] = ()) -> Starlette:
-    """The application around an agent; pages of *origins* may ask it, besides its own."""
+def build_app(
+    agent: Agent, clients: Mapping[str, HttpClients] | None = None, origins: Collection[str] = ()
+) -> Starlette:
+    """The application around an agent; who verifies a deployment asks it whether it reaches the servers of *clients*.
+
+    Pages of *origins* may ask it, besides its own.
+    """
 
     async def ask(request: Request) -> Response:
         try:
@@ -69,7 +75,7 @@ def build_app(agent: Agent, origins: Collection[str] = ()) -> Starlette:
         await agent.aclose()
 
     return Starlette(
-        routes=[Route("/ask", ask, methods=["POST"]), Route("/health", health)],
+        routes=[Route("/ask", ask, methods=["POST"]), Route("/health", health), reach_route(clients or {})],
         lifespan=lifespan,
         middleware=[Middleware(Guarded, origins=origins)],  # no web page of another asks in its user's name
     )
@@ -99,9 +105,10 @@ def main() -> int:
         from scripted import ScriptedModel  # for tests; it is no AI
 
         model = ScriptedModel()
-    agent = Agent(model, servers, http_clients(servers, timeout), timeout)
+    clients = http_clients(servers, timeout)
+    agent = Agent(model, servers, clients, timeout)
     uvicorn.run(
-        build_app(agent, origins),
+        build_app(agent, clients, origins),
         host="0.0.0.0",  # noqa: S104  # Cloud Run's contract: not loopback
         port=int(os.environ.get("PORT", "8080")),
         log_config=None,

@@ -21,7 +21,7 @@ from pulumi_mcpfleet.clients import (
 from pulumi_mcpfleet.components.mcp_client import McpClient
 from pulumi_mcpfleet.components.mcp_server import McpServer
 from pulumi_mcpfleet.fleet import Fleet
-from pulumi_mcpfleet.fleet.access import kind, public_reason
+from pulumi_mcpfleet.fleet.access import kind, program_audience, public_reason
 
 
 class ServerOutput(TypedDict):
@@ -41,6 +41,7 @@ class ServerOutput(TypedDict):
         ingress: From where requests may come: all, internal or internal-and-lb.
         reached: How a person's client reaches it: by a proxy, by its url, or from the network only.
         invokers: Who may call, where IAM or IAP checks it.
+        program_audience: The OAuth client that a program's token is for, where IAP checks it; null elsewhere.
         transports: What it speaks.
         sessions: stateless or stateful.
         health_path: What its probes ask; null where they do not ask by HTTP.
@@ -64,6 +65,7 @@ class ServerOutput(TypedDict):
     ingress: str
     reached: str
     invokers: list[str]
+    program_audience: str | None
     transports: list[str]
     sessions: str
     health_path: str | None
@@ -94,6 +96,7 @@ def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> 
             "ingress": spec.ingress,
             "reached": spec.reached,
             "invokers": list(spec.invokers),
+            "program_audience": program_audience(spec.access),
             "transports": list(spec.transports),
             "sessions": spec.sessions,
             "health_path": spec.health_path,
@@ -123,6 +126,8 @@ class ClientOutput(TypedDict):
         access: Who checks its own callers: iam, iap or public.
         public_reason: Why anybody may call it; null where not everybody may.
         invokers: Who may call it, where IAM or IAP checks that.
+        program_audience: The OAuth client that a program's token is for, where IAP checks that; null elsewhere.
+        health_path: What its probes ask; null where they do not ask by HTTP.
     """
 
     url: pulumi.Output[str]
@@ -135,6 +140,8 @@ class ClientOutput(TypedDict):
     access: str
     public_reason: str | None
     invokers: list[str]
+    program_audience: str | None
+    health_path: str | None
 
 
 def clients_output(project: str, fleet: Fleet, clients: Iterable[McpClient]) -> dict[str, ClientOutput]:
@@ -151,6 +158,8 @@ def clients_output(project: str, fleet: Fleet, clients: Iterable[McpClient]) -> 
             "access": kind(spec.access),
             "public_reason": public_reason(spec.access),
             "invokers": list(spec.invokers),
+            "program_audience": program_audience(spec.access),
+            "health_path": spec.health_path,
         }
         for (name, spec), client in zip(fleet.clients.items(), clients, strict=True)
     }

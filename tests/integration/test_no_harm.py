@@ -1,6 +1,6 @@
-"""A server whose tools say nothing of themselves, and a client that somebody opened: deployed, verified, looked at.
+"""A server whose tools say nothing of themselves, and a client that somebody opened, or cut off from its server.
 
-No command calls such a tool unless its user names it; none passes what lets in everybody.
+No command calls such a tool unless its user names it; none passes what lets in everybody, or does not do its work.
 """
 
 import json
@@ -35,7 +35,7 @@ def cancel_order(order: str = "1") -> str:
 if __name__ == "__main__":
     server.run("streamable-http", host="0.0.0.0", port=int(os.environ["PORT"]), stateless_http=True)
 '''
-SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/mcp-assistant"
+SERVICES = "projects/mcpfleet-local/locations/europe-west1/services"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,9 @@ def checkout(make_checkout):
     del fleet["servers"]["toolbox"]
     fleet["servers"]["orders"] = {"source": {"folder": "./orders", "build_args": BASE}, "access": ADA}
     client = {"folder": ".", "dockerfile": "mcp_client/Dockerfile", "build_args": BASE}
-    fleet["clients"] = {"assistant": {"source": client, "calls": ["orders"], "access": ADA, "health_path": "/health"}}
+    fleet["clients"] = {
+        "assistant": {"source": client, "calls": ["orders", "reference"], "access": ADA, "health_path": "/health"}
+    }
     file.write_text(yaml.safe_dump(stack, sort_keys=False))
     return made
 
@@ -74,7 +76,7 @@ def mcpfleet(checkout, *arguments):
 
 
 def test_up_and_every_command_that_looks_leave_a_tool_that_says_nothing_uncalled(deployed, checkout):
-    assert "16 checks of 2 servers and 1 client passed" in deployed
+    assert "19 checks of 2 servers and 1 client passed" in deployed
     assert "orders: no tool was called: none says that it only reads" in deployed
     assert "reference: no tool was called" not in deployed
     before = cancelled(checkout)
@@ -98,24 +100,60 @@ def test_a_tool_that_is_named_is_called_once(deployed, checkout):
 
 
 @pytest.fixture
-def opened(deployed, checkout):
-    """Somebody has opened the client to the world, as long as the test runs."""
+def session(deployed, checkout):
+    """Requests to the cloud's APIs as the deployer."""
     credentials = service_account.Credentials.from_service_account_file(
         checkout.place.credentials / "deployer.json",
         scopes=["https://www.googleapis.com/auth/cloud-platform"],
         always_use_jwt_access=True,
     )
     with AuthorizedSession(credentials) as session:
+        yield session
 
-        def set_open(to_all):
-            url = f"{checkout.place.url}/run/v2/{SERVICE}"
-            service = session.get(url, timeout=30).json()
-            answer = session.patch(url, json={**service, "invokerIamDisabled": to_all}, timeout=60)
-            assert answer.ok, answer.text
 
-        set_open(True)
-        yield
-        set_open(False)
+@pytest.fixture
+def opened(session, checkout):
+    """Somebody has opened the client to the world, as long as the test runs."""
+
+    def set_open(to_all):
+        url = f"{checkout.place.url}/run/v2/{SERVICES}/mcp-assistant"
+        service = session.get(url, timeout=30).json()
+        answer = session.patch(url, json={**service, "invokerIamDisabled": to_all}, timeout=60)
+        assert answer.ok, answer.text
+
+    set_open(True)
+    yield
+    set_open(False)
+
+
+@pytest.fixture
+def cut_off(session, checkout):
+    """Somebody has taken from the client the right to call one of its servers, as long as the test runs."""
+    url = f"{checkout.place.url}/run/v2/{SERVICES}/mcp-orders"
+    policy = session.get(f"{url}:getIamPolicy", timeout=30).json()
+    ada = [{"role": "roles/run.invoker", "members": ["user:ada@mcpfleet.test"]}]
+
+    def bind(bindings):
+        body = {"policy": {"bindings": bindings}}
+        assert session.post(f"{url}:setIamPolicy", json=body, timeout=30).ok
+
+    bind(ada)
+    yield
+    bind(policy["bindings"])
+
+
+def test_a_client_that_may_not_call_one_of_its_servers_fails_every_verification(cut_off, checkout):
+    code, said = checkout.dev("verify")
+    assert code == 1
+    wrong = (
+        "through it, orders does not answer: 403: serviceAccount:mcp-assistant@mcpfleet-local.iam.gserviceaccount.com"
+    )
+    assert f"assistant: {wrong} may not call" in said
+    code, said = mcpfleet(checkout, "verify", "assistant", "--json")
+    found = json.loads(said[said.index("{") :])["clients"]["assistant"]
+    assert code == 1
+    assert [line.partition(" may not call")[0] for line in found["failed"]] == [wrong]
+    assert any(line.startswith("through it, reference answers: ") for line in found["passed"])
 
 
 def test_a_client_that_is_open_to_the_world_fails_every_verification(opened, checkout):
@@ -128,5 +166,6 @@ def test_a_client_that_is_open_to_the_world_fails_every_verification(opened, che
     found = json.loads(said[said.index("{") :])
     assert (code, found["ok"]) == (1, False)
     assert [bool(one["failed"]) for one in found["servers"].values()] == [False, False]
-    assert found["clients"]["assistant"]["passed"] == []
+    refused = [line for line in found["clients"]["assistant"]["passed"] if "40" in line]
+    assert refused == []
     assert cancelled(checkout) == before, "nothing was called through it"

@@ -128,7 +128,7 @@ def keep_token(checkout):
 def test_the_shipped_stack_is_deployed_as_it_is_and_says_what_it_found_out(shipped):
     said, file = shipped
     assert file == (ROOT / FILE).read_bytes()
-    assert "42 checks of 5 servers and 3 clients passed" in said
+    assert "53 checks of 5 servers and 3 clients passed" in said
     assert "time: mcp-server-time==2026.10.19 of PyPI, behind the stdio bridge" in said
     assert "weather: python server.py: server.py is where it begins, by its name (`start`)" in said
 

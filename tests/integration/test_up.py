@@ -49,7 +49,7 @@ async def call(checkout, server, tool, arguments, mode="2026-07-28"):
 
 def test_up_deploys_the_stack_as_it_is_shipped_and_verifies_its_servers_as_a_client(deployed, checkout):
     assert (checkout.place.root / "Pulumi.local.yaml").read_bytes() == (ROOT / "Pulumi.local.yaml").read_bytes()
-    assert "22 checks of 3 servers and 1 client passed" in deployed
+    assert "26 checks of 3 servers and 1 client passed" in deployed
     assert "reference: no tool" not in deployed
     assert "toolbox: no tool" not in deployed
     types = sorted(one["type"].partition(":")[2] for one in checkout.state.resources)

@@ -129,7 +129,7 @@ async def world():
         }
         agent = Agent(ScriptedModel(), servers, clients, 20)
         stack.push_async_callback(agent.aclose)
-        http = httpx2.AsyncClient(transport=httpx2.ASGITransport(build_app(agent)), base_url="http://agent")
+        http = httpx2.AsyncClient(transport=httpx2.ASGITransport(build_app(agent, clients)), base_url="http://agent")
         world.http = await stack.enter_async_context(http)
         yield world
 
@@ -145,6 +145,12 @@ async def test_the_tool_that_the_model_chooses_is_called_with_a_token_for_its_se
         f"https://{request.url.host}" for request in calls
     ]
     assert len({request.url.host for request in calls}) == 2
+
+
+async def test_it_says_of_each_server_whether_it_reaches_it_and_calls_nothing(world):
+    assert (await world.http.get("/servers/one")).json() == {"server": "one", "tools": 3}
+    assert (await world.http.get("/servers/three")).status_code == 404
+    assert not world.cloud.messages("tools/call")
 
 
 async def test_a_tool_that_is_not_there_is_not_called(world):

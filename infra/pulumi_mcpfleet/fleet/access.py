@@ -138,6 +138,11 @@ def public_reason(access: "Access") -> str | None:
     return access.public.reason if isinstance(access, PublicAccess) else None
 
 
+def program_audience(access: "Access | ClientAccess") -> str | None:
+    """What a program's token is for, where IAP checks it; None where it takes none, and where others check."""
+    return access.iap.program_audience if isinstance(access, IapAccess) else None
+
+
 Access = Annotated[
     Annotated[IamAccess, Tag("iam")]
     | Annotated[IapAccess, Tag("iap")]

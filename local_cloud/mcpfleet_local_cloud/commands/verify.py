@@ -1,4 +1,8 @@
-"""Verifies the stack of this checkout: `mcpfleet.verify`'s checks, by the people of the local cloud."""
+"""Verifies the stack of this checkout: `mcpfleet.verify`'s checks, by the people of the local cloud.
+
+All that was deployed is asked: servers, by their domains where they have one, and clients, through which each server
+that they are given has to answer, over HTTPS, beside them, or by its name in the mesh.
+"""
 
 import asyncio
 from collections.abc import Container, Mapping, Sequence
@@ -14,7 +18,7 @@ from mcpfleet_local_cloud.commands.admin import Admin
 from mcpfleet_local_cloud.commands.background import Place
 from mcpfleet_local_cloud.commands.domains import DomainTransport, addresses
 from mcpfleet_local_cloud.commands.paths import PROGRAM
-from mcpfleet_local_cloud.commands.phases import Phases, SetupError
+from mcpfleet_local_cloud.commands.phases import Phases, SetupError, Step
 
 _NAMES: Final = ("ada", "bob", "deployer")
 _DOMAIN: Final = "mcpfleet.test"
@@ -46,6 +50,8 @@ def verify(
 ) -> None:
     """Check every server of *servers* and client of *clients* (the stack's outputs of these names), side by side.
 
+    What fails is said as soon as it is known.
+
     Args:
         phases: Where to show it.
         place: Where the local cloud lives.
@@ -67,7 +73,7 @@ def verify(
                 str(error), f"run {PROGRAM} up: the local cloud writes its credential files anew."
             ) from None
         asked = [(one, callers_of(people, one.invokers)) for one in (*found.values(), *callers.values())]
-        reports = asyncio.run(_checked(place, asked, addresses(Admin(place).inventory()), call))
+        reports = asyncio.run(_checked(place, asked, addresses(Admin(place).inventory()), call, step))
         failed = [f"{report.server}: {line}" for report in reports for line in report.failed]
         if failed:
             raise SetupError(
@@ -86,19 +92,20 @@ async def _checked(
     asked: Sequence[tuple[Server | Client, Callers]],
     balanced: Mapping[str, tuple[str, int]],
     call: tuple[str, tuple[str, Mapping[str, Any]]] | None,
+    step: Step,
 ) -> list[Report]:
     """Check every service side by side; one that is behind a domain by way of its load balancer."""
-    return await asyncio.gather(
-        *(
-            check(
-                one,
-                who,
-                Wishes(call=call[1] if call is not None and call[0] == one.name else ANY_TOOL),
-                transport=DomainTransport(place, balanced) if _behind(one, balanced) else None,
-            )
-            for one, who in asked
+
+    async def checked(one: Server | Client, who: Callers) -> Report:
+        wishes = Wishes(call=call[1] if call is not None and call[0] == one.name else ANY_TOOL)
+        report = await check(
+            one, who, wishes, transport=DomainTransport(place, balanced) if _behind(one, balanced) else None
         )
-    )
+        for line in report.failed:
+            step.say(inert(f"{report.server}: {line}"))
+        return report
+
+    return await asyncio.gather(*(checked(one, who) for one, who in asked))
 
 
 def _behind(service: Server | Client, balanced: Container[str]) -> bool:

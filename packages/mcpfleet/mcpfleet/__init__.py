@@ -7,10 +7,10 @@ Its modules in an order in which each imports those before it only:
 - `net`, `target`, `guard`: the way to a service, and who may use ours
 - `tokens`, `endpoints`, `google_sources`, `sources`, `diagnosis`, `auth`: as whom, and why not
 - `grammar`, `stack`, `options`: which servers
-- `service`: for services that call servers
+- `service`, `reach`: for services that call servers
 - `upstream`, `sessions`, `flight`, `relay`, `stdio`: `mcpfleet connect`
 - `proxy`: `mcpfleet proxy`
 - `clients`, `install`, `configure`: `mcpfleet config`
-- `doors`, `verify`, `doctor`, `prerequisites`, `checks`: `mcpfleet verify` and `mcpfleet doctor`
+- `doors`, `through`, `verify`, `doctor`, `prerequisites`, `checks`: `mcpfleet verify` and `mcpfleet doctor`
 - `cli`: the command
 """

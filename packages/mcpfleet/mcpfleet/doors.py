@@ -121,6 +121,9 @@ def attempts(service: Server | Client, callers: Callers, now: float) -> Iterator
             if callers.elsewhere is not None:
                 other = IdTokenAuth(_ELSEWHERE, callers.elsewhere, header=_PLAIN)
                 yield Attempt("with a token for another audience: refused by IAP", [other], _by_proxy)
+            if callers.stranger is not None and service.program_audience:
+                stranger = IdTokenAuth(service.program_audience, callers.stranger, header=_PLAIN)
+                yield Attempt("as a member whom IAP does not let through: refused by IAP", [stranger], _by_proxy)
         case "oauth":
             yield Attempt(f"without a token: {_LOGIN}", [{}], _to_login, _NO_WAY)
             said: object = service.output.get("oauth")
@@ -151,8 +154,8 @@ def unasked(service: Server | Client, callers: Callers) -> Iterator[str]:
         yield "with a token for another audience: not asked; nobody here can have one"
     if service.access == "iam" and callers.stranger is None:
         yield "as a member who is no invoker: not asked; nobody here is one"
-    if service.access == "iap":
-        yield "as a member whom IAP does not let through: not asked; IAP wants a token for its own OAuth client"
+    if service.access == "iap" and not (service.program_audience and callers.stranger):
+        yield "as a member whom IAP does not let through: not asked; nobody here is one, with a token that IAP takes"
 
 
 async def refused(http: httpx2.AsyncClient, doors: Sequence[Door], attempt: Attempt) -> str | None:

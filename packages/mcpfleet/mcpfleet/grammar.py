@@ -23,6 +23,7 @@ PROJECT: Final = re.compile(r"([a-z0-9.-]{1,63}:)?[a-z]([a-z0-9-]{0,61}[a-z0-9])
 AUDIENCE: Final = re.compile(r"[!-+.-~][!-+\--~]{0,2047}")
 MEMBER: Final = re.compile(r"[A-Za-z]+(:[!-~]{1,1024})?")
 DOMAIN: Final = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]{0,255}")
 ACCESS: Final = ("iam", "iap", "oauth", "public")
 REACHED: Final = ("proxy", "url", "network")
 DEPTH: Final = 20
@@ -98,6 +99,8 @@ _FIELDS: Final[Mapping[str, Callable[[object], Wrong]]] = {
     "url": wrong_url,
     "urls": _map_of(wrong_url, _REGION),
     "audience": _AUDIENCE,
+    "program_audience": _AUDIENCE,
+    "health_path": _matching(PATH, "is not a path of a URL"),
     "service": _matching(SERVICE, "is not a Cloud Run service's name"),
     "region": _REGION,
     "project": _matching(PROJECT, "is not a project's id"),
@@ -110,7 +113,7 @@ _FIELDS: Final[Mapping[str, Callable[[object], Wrong]]] = {
     "proxy_port": lambda value: None if type(value) is int and 0 < value < 2**16 else "is not a port",
 }
 _MAY_BE_NULL: Final = frozenset(
-    {"domain", "client_config", "health_path", "address", "proxy_command", "proxy_port", "invokers"}
+    {"domain", "client_config", "health_path", "program_audience", "address", "proxy_command", "proxy_port", "invokers"}
 )
 
 

@@ -87,7 +87,7 @@ class Patient(httpx2.AsyncBaseTransport):
 
     Args:
         inner: The way out.
-        patience: Seconds.
+        patience: Seconds; fewer, where a request's own time to connect is shorter.
         sleep: Waits for a number of seconds.
         clock: Seconds.
     """
@@ -107,10 +107,12 @@ class Patient(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send it, and wait for an answer that is one."""
         began, attempt = self._clock(), 0
+        connect: float | None = request.extensions.get("timeout", {}).get("connect")
+        patience = self._patience if connect is None else min(self._patience, connect)
         while True:
             pause = delay(attempt)
             attempt += 1
-            late = self._clock() - began + pause > self._patience
+            late = self._clock() - began + pause > patience
             try:
                 response = await self._inner.handle_async_request(request)
             except (httpx2.ConnectError, httpx2.ConnectTimeout):
@@ -145,7 +147,7 @@ def connections(
 
 
 class HttpClients:
-    """Makes HTTP clients for one server. They share one token, which is fetched anew before it expires.
+    """Makes HTTP clients for one `server`. They share one token, which is fetched anew before it expires.
 
     Args:
         server: The server.
@@ -166,7 +168,7 @@ class HttpClients:
         in_all: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._server = server
+        self.server = server
         self._auth = None
         if server.audience is not None:
             source = identity or DefaultSource()
@@ -189,7 +191,7 @@ class HttpClients:
             auth: Instead of the ID token.
         """
         return _Client(
-            self._server.target,
+            self.server.target,
             lambda: self._auth.tokens.caller if self._auth else Caller("this service", "", "no audience"),
             transport=_Shared(self._pool),
             headers={**AS_IT_IS, **(headers or {})},

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 MARKED: Final = "  | "
 """What begins each further line of a text of several lines: nothing but a mark of ours stands at a line's begin."""
@@ -56,6 +56,13 @@ def in_a_line(error: BaseException, at_most: int = 500) -> str:
         return inert(f"an answer is not what MCP says: {where}: {wrong[0]['msg']}{more}", at_most)
     first, *more_lines = str(error)[: at_most + 1].strip().splitlines() or [""]
     return inert(f"{first} …" if more_lines else first, at_most)
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What went wrong first, in the task group that it ended."""
+    if isinstance(error, BaseExceptionGroup):
+        return innermost(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+    return error
 
 
 def inert_lines(text: str) -> str:

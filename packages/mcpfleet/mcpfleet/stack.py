@@ -53,6 +53,11 @@ class Server:
         return str(self.output.get("access", "iam"))
 
     @property
+    def program_audience(self) -> str:
+        """The OAuth client that a program's token is for, where IAP checks the caller; '' where it takes none."""
+        return str(self.output.get("program_audience") or "")
+
+    @property
     def inside(self) -> bool:
         """Whether requests reach it from the project's networks only."""
         alone = self.output.get("ingress", "all") != "all" and not self.output.get("domain")
@@ -86,6 +91,11 @@ class Client:
     def access(self) -> str:
         """Who checks the caller: iam (the default), iap or public."""
         return str(self.output.get("access", "iam"))
+
+    @property
+    def program_audience(self) -> str:
+        """The OAuth client that a program's token is for, where IAP checks the caller; '' where it takes none."""
+        return str(self.output.get("program_audience") or "")
 
     @property
     def audience(self) -> str:

@@ -11,19 +11,21 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import httpx2
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ListToolsRequest, PaginatedRequestParams, PaginatedResult, TextContent
 
-from mcpfleet import doors
-from mcpfleet.auth import IdTokenAuth
+from mcpfleet import doors, through
+from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth, IdTokens
 from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, FEW_BRACKETS, IN_ALL, Bound, check_seconds, max_answer
 from mcpfleet.diagnosis import diagnose
 from mcpfleet.doors import HEADERS, PING, TIMEOUT_SECONDS, Callers, Door
-from mcpfleet.shown import in_a_line
+from mcpfleet.errors import AuthError
+from mcpfleet.shown import in_a_line, innermost
+from mcpfleet.sources import TokenSource
 from mcpfleet.stack import Client as Caller
 from mcpfleet.stack import Server
 from mcpfleet.tools import Json, callable_tool, repeatable
@@ -95,7 +97,7 @@ async def check(
     if isinstance(service, Server):
         one = _OfServer(service, callers, wishes or Wishes(), transport, clock)
     else:
-        one = _Check(service, callers, transport)
+        one = _OfClient(service, callers, transport)
     await one.run()
     return one.report
 
@@ -105,7 +107,7 @@ _TOO_NEW: Final = "Unsupported protocol version"
 
 
 class _Check:
-    """What holds for every service: whom it refuses. A client is asked nothing more, for its answers cost and act."""
+    """What holds for every service: whom it refuses, and as whom it is asked."""
 
     def __init__(self, service: Server | Caller, callers: Callers, transport: httpx2.AsyncBaseTransport | None) -> None:
         self.report = Report(service.name)
@@ -121,6 +123,24 @@ class _Check:
         for attempt in doors.attempts(self._service, self._callers, time.time()):
             await self._note(lambda words=attempt.words: words, self._refused(attempt))
         self.report.unasked += doors.unasked(self._service, self._callers)
+
+    async def _entry(self, what: str) -> tuple[str, IdTokenAuth | None] | None:
+        """As whom *what* is asked, in words and with which token; None, and the reason said, where nobody here may."""
+        invoker, audience, header = self._callers.invoker, self._service.audience, SERVERLESS_AUTHORIZATION
+        match self._service.access:
+            case "public":
+                return "without a token", None
+            case "oauth":
+                why = "they need a token of its own OAuth"
+            case "iap" if invoker is not None:
+                audience, header = self._service.program_audience, "Authorization"
+                why = await _not_for(invoker, audience)
+            case _:
+                why = "nobody here may call it" if invoker is None else ""
+        if why or invoker is None:
+            self.report.unasked.append(f"{what}: not asked; {why}")
+            return None
+        return "as an invoker", IdTokenAuth(audience, invoker, header=header)
 
     def _open(self) -> str:
         reason = self._service.output.get("public_reason") or "the stack does not say why"
@@ -145,7 +165,7 @@ class _Check:
         except TimeoutError:
             wrong = f"it was not over after {seconds:g} s ({CHECK_SECONDS})"
         except Exception as error:  # whatever went wrong on the way is the finding
-            cause = _innermost(error)
+            cause = innermost(error)
             wrong = f"{type(cause).__name__}: {in_a_line(cause)}"
         if wrong is None:
             self.report.passed.append(words())
@@ -169,6 +189,29 @@ class _Check:
             headers=AS_IT_IS,
             event_hooks=hooks,
         )
+
+
+class _OfClient(_Check):
+    """A client's further checks: that it answers its invokers, and reaches the servers that it is given.
+
+    It is an app that we know nothing of, whose answers may cost and act: so it is asked by GET only, whether it is well
+    and, if it says so (`mcpfleet.reach`), what of its servers it reaches.
+    """
+
+    def __init__(self, client: Caller, callers: Callers, transport: httpx2.AsyncBaseTransport | None) -> None:
+        super().__init__(client, callers, transport)
+        self._client = client
+
+    async def run(self) -> None:
+        await super().run()
+        entry = await self._entry("its answers, and whether it reaches its servers")
+        if entry is None:
+            return
+        _, auth = entry
+        lines = {"ok": self.report.passed, "bad": self.report.failed, "skip": self.report.unasked}
+        async with self._http(auth) as http:
+            for seen in await through.seen_of(self._client, http, auth, min(check_seconds(), through.SECONDS)):
+                lines[seen.kind].append(seen.words)
 
 
 class _OfServer(_Check):
@@ -198,17 +241,8 @@ class _OfServer(_Check):
             )
             return
         await super().run()
-        match self._server.access:
-            case "oauth":
-                self.report.unasked.append("its calls: not asked; they need a token of its own OAuth")
-            case "iap":
-                self.report.unasked.append("its calls: not asked; IAP wants a login of its own")
-            case "public":
-                await self._check_calls(None)
-            case _ if self._callers.invoker is not None:
-                await self._check_calls(IdTokenAuth(self._server.audience, self._callers.invoker))
-            case _:
-                self.report.unasked.append("its calls: not asked; nobody here may call it")
+        if entry := await self._entry("its calls"):
+            await self._check_calls(*entry)
 
     async def _only_inside(self) -> bool:
         try:
@@ -217,9 +251,8 @@ class _OfServer(_Check):
         except (TimeoutError, httpx2.HTTPError):
             return False  # every check will say why
 
-    async def _check_calls(self, auth: IdTokenAuth | None) -> None:
+    async def _check_calls(self, who: str, auth: IdTokenAuth | None) -> None:
         began = self._clock()
-        who = "without a token" if auth is None else "as an invoker"
         for mode in (LEGACY, MODERN):
             self._did = "tools listed"
             start = f"{who}, protocol {mode}: "
@@ -333,6 +366,17 @@ async def check_all(checks: Iterable[tuple[Server | Caller, Callers, Wishes | No
     return await asyncio.gather(*(check(service, callers, wishes) for service, callers, wishes in checks))
 
 
+async def _not_for(source: TokenSource, audience: str) -> str:
+    """Why an identity has no token for an OAuth client that Identity-Aware Proxy takes; '' where it has one."""
+    if not audience:
+        return "IAP takes no program's token (access.iap names no programmatic_clients)"
+    try:
+        token = await IdTokens(source, audience).aget()
+    except AuthError as error:
+        return str(error)
+    return "" if audience in token.audience.split() else f"IAP wants a token for {audience}, and nobody here has one"
+
+
 class _Page(PaginatedResult):
     """One page of a list of tools, as the JSON that came."""
 
@@ -353,10 +397,3 @@ async def _listed(session: Client) -> list[Json]:
         raise ValueError(f"its list of tools has not ended after {_PAGES} pages")
     await session.list_tools()  # so that the client knows which arguments headers repeat
     return found
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """A task group wraps what went wrong within it."""
-    if isinstance(error, BaseExceptionGroup):
-        return _innermost(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
-    return error

@@ -144,6 +144,8 @@ def test_the_export_says_where_a_client_answers_and_as_whom_it_calls(build):
         "access": "iam",
         "public_reason": None,
         "invokers": [],
+        "program_audience": None,
+        "health_path": None,
     }
 
 
@@ -155,6 +157,7 @@ def test_behind_iap_a_client_is_let_through_there_and_sends_its_token_where_iap_
     iap = {"members": ["group:staff@acme.dev"], "programmatic_clients": [OAUTH_CLIENT]}
     servers = {"proxied": {"source": IMAGE, "access": {"iap": iap}}}
     plan = build(servers, {"organization": "108152342316"}, calls=["proxied"])
+    assert plan.exports["servers"]["proxied"]["program_audience"] == OAUTH_CLIENT
     account = "serviceAccount:mcp-assistant@p.iam.gserviceaccount.com"
     held = {(one.inputs["member"], one.inputs["role"], one.inputs["cloudRunServiceName"]) for one in plan.of(MEMBERS)}
     role = "roles/iap.httpsResourceAccessor"

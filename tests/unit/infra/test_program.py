@@ -138,6 +138,7 @@ def test_the_export_says_all_that_a_client_needs(run):
         "domain": None,
         "address": None,
         "invokers": ["user:ada@acme.dev"],
+        "program_audience": None,
         "client_config": {"mcpServers": {"second": {"type": "http", "url": "http://127.0.0.1:3001/x"}}},
         "proxy_command": (
             "gcloud run services proxy mcp-second --project acme-mcp-dev --region europe-west1 --port 3001"

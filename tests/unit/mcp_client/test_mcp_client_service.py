@@ -190,6 +190,43 @@ async def test_the_pages_of_a_list_have_a_bound_together(monkeypatch):
     assert len(said.splitlines()) == 1
 
 
+async def test_it_says_of_each_server_whether_it_reaches_it_and_calls_nothing(service):
+    found = {name: (await service.http.get(f"/servers/{name}")) for name in ("a", "b")}
+    assert {name: (one.status_code, one.json()) for name, one in found.items()} == {
+        "a": (200, {"server": "a", "tools": 1}),
+        "b": (200, {"server": "b", "tools": 2}),
+    }
+    assert not [request for request in service.cloud.requests if b"tools/call" in request.content]
+    unknown = await service.http.get("/servers/c")
+    assert unknown.status_code == 404
+    assert unknown.json()["error"]["message"] == "this service does not call it; it calls a, b"
+
+
+async def test_a_server_that_it_does_not_reach_is_said_with_the_reason_and_soon(service, monkeypatch):
+    monkeypatch.setattr("mcpfleet.reach.CONNECT_SECONDS", 0.1)  # less than the first pause between two attempts
+    service.cloud.scripted = [httpx2.ConnectError("refused")] * 100
+    answer = await asyncio.wait_for(service.http.get("/servers/a"), 30)
+    assert answer.status_code == 502
+    assert answer.json()["error"] == {"status": 502, "message": f"Cannot reach {A}: refused."}
+    service.cloud.scripted = [httpx2.Response(403, headers=HTML)] * 100
+    error = (await asyncio.wait_for(service.http.get("/servers/a"), 30)).json()["error"]
+    assert error["status"] == 403
+    assert "add-iam-policy-binding mcp-a" in error["message"]
+
+
+async def test_a_server_that_answers_nothing_is_left_before_anybody_loses_patience(service, monkeypatch):
+    monkeypatch.setattr("mcpfleet.reach.SECONDS", 0.05)
+
+    class Silent(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            await asyncio.Event().wait()
+
+    app = build_app(fleet_of(Silent()))
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://client") as http:
+        answer = await asyncio.wait_for(http.get("/servers/a"), 30)
+    assert answer.json()["error"]["message"] == f"{A} did not answer within 0.05 s."
+
+
 async def test_a_tool_that_no_server_has_is_said(service):
     answer = await service.post({"tool": "subtract"})
     assert answer.status_code == 502

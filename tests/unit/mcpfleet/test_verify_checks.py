@@ -14,6 +14,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 
 from mcp_server.app import build_server
+from mcpfleet import through
 from mcpfleet.stack import Client, Server
 from mcpfleet.target import Target
 from mcpfleet.tokens import IdToken
@@ -49,6 +50,15 @@ class Person:
 
     def fetch(self, audience):
         return IdToken(value=f"{self.name}|{audience}", expires_at=2**40, audience=audience)
+
+
+class Fixed(Person):
+    """Has tokens for an audience of its own."""
+
+    any_audience = False
+
+    def fetch(self, audience):
+        return super().fetch("another-client")
 
 
 PEOPLE = Callers(invoker=Person("ada"), stranger=Person("bob"), elsewhere=Person("deployer"))
@@ -414,18 +424,29 @@ def test_a_server_that_cannot_be_reached_fails_every_check():
 
 
 class Doors:
-    """Answers as a front end that refuses everybody, but at some of its doors."""
+    """Answers as a front end that lets in ada alone; behind it, what each path of an app answers."""
 
-    def __init__(self, refusal=403, **otherwise):
+    def __init__(self, refusal=403, app=None, **otherwise):
         self.seen = []
         self.refusal = refusal
+        self.app = {"/": httpx2.Response(200), **(app or {})}
         self.otherwise = otherwise
 
     def __call__(self, request):
-        self.seen.append((request.method, str(request.url), request.content))
-        token = request.headers.get("x-serverless-authorization", "")
-        status = self.refusal if not token or token.startswith("Bearer bob") else 401
-        return httpx2.Response(self.otherwise.get(f"{request.method} {request.url}", status))
+        shown = request.headers.get("x-serverless-authorization", "") or request.headers.get("authorization", "")
+        name, _, audience = shown.removeprefix("Bearer ").partition("|")
+        asked = f"{request.method} {request.url}"
+        self.seen.append((request.method, str(request.url), request.content, name))
+        if name == "ada" and audience in {"http://127.0.0.1:8081", CLI} and asked not in self.otherwise:
+            answer = self.app.get(request.url.path, httpx2.Response(404))
+            if isinstance(answer, Exception):
+                raise answer
+            return httpx2.Response(answer.status_code, headers=answer.headers, content=answer.content)
+        status = self.refusal if not name or name == "bob" else 401
+        return httpx2.Response(self.otherwise.get(asked, status), headers={"x-goog-iap-generated-response": "true"})
+
+
+CLI = "4711-cli.apps.googleusercontent.com"
 
 
 def look(service, door, callers=PEOPLE):
@@ -439,33 +460,156 @@ def client(**output):
     return Client("assistant", Target.parse(BESIDE["url"]), (), {**BESIDE, **output})
 
 
-def test_a_client_that_refuses_everybody_passes_and_is_asked_nothing_more():
-    door = Doors()
+REFUSALS = [ANONYMOUS, MADE_UP, AUDIENCE, STRANGER]
+WELL = "as an invoker: GET / was answered 200"
+
+
+def says(server, status=200, **more):
+    return {f"/servers/{server}": httpx2.Response(status, json={"server": server, **more})}
+
+
+REACHES = {**says("echo", tools=12), **says("toolbox", tools=1)}
+
+
+def test_a_client_refuses_all_others_and_is_seen_to_reach_each_of_its_servers():
+    door = Doors(app=REACHES)
     found = look(client(), door)
-    assert found.passed == [ANONYMOUS, MADE_UP, AUDIENCE, STRANGER]
+    through = [f"through it, {name} answers: {count} tools listed" for name, count in (("echo", 12), ("toolbox", 1))]
+    assert found.passed == [*REFUSALS, WELL, *through]
     assert (found.failed, found.warned, found.unasked) == ([], [], [])
-    assert {(method, url) for method, url, _ in door.seen} == {
+    assert {(method, url) for method, url, _, who in door.seen if who != "ada"} == {
         ("GET", "http://127.0.0.1:8081/"),
         ("POST", "http://127.0.0.1:8081/ask"),
         ("POST", "http://127.0.0.1:8081/"),
     }
+    assert {method for method, _, _, who in door.seen if who == "ada"} == {"GET"}, "its answers may cost and act"
+
+
+@pytest.mark.parametrize(
+    ("echo", "wrong"),
+    [
+        (
+            says("echo", 502, error={"status": 403, "message": "bot may not call it."}),
+            "echo does not answer: 403: bot may not call it.",
+        ),
+        (
+            says("echo", 502, error={"status": None, "message": "Cannot reach it: \x1b[2Jrefused."}),
+            "echo does not answer: Cannot reach it: \\u001b[2Jrefused.",
+        ),
+        (
+            says("echo", 404, error={"message": "this service does not call it; it calls none"}),
+            "echo does not answer: this service does not call it; it calls none",
+        ),
+        (says("echo", 502, error="x"), "echo does not answer: no reason given"),
+        (says("echo", 200, tools="many"), "echo does not answer: no reason given"),
+        (
+            {"/servers/echo": httpx2.Response(503, headers={"content-type": "text/html"})},
+            "echo is not seen to answer: GET /servers/echo was answered 503: the service could not start",
+        ),
+        ({"/servers/echo": httpx2.ReadTimeout("gone")}, "echo is not seen to answer: gone"),
+        ({"/servers/echo": httpx2.ConnectError("refused")}, "echo is not seen to answer: refused"),
+    ],
+)
+def test_a_client_that_does_not_reach_one_of_its_servers_does_not_pass(echo, wrong):
+    found = look(client(), Doors(app={**REACHES, **echo}))
+    (failed,) = found.failed
+    assert failed.startswith(f"through it, {wrong}")
+    assert "through it, toolbox answers: 1 tools listed" in found.passed
+
+
+def test_a_client_that_never_says_whether_it_reaches_a_server_costs_no_minute(monkeypatch):
+    monkeypatch.setattr(through, "SECONDS", 0.05)
+
+    class Dead(httpx2.MockTransport):
+        async def handle_async_request(self, request):
+            if request.url.path == "/servers/echo":
+                await asyncio.Event().wait()
+            return await super().handle_async_request(request)
+
+    found = asyncio.run(check(client(), PEOPLE, None, Dead(Doors(app=REACHES))))
+    assert found.failed == ["through it, echo is not seen to answer: no answer within 0.05 s"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        httpx2.Response(404),
+        httpx2.Response(404, json={"detail": "Not Found"}),
+        httpx2.Response(200, html="<title>an app of one page</title>"),
+        httpx2.Response(405),
+    ],
+)
+def test_an_app_that_does_not_say_what_it_reaches_is_not_held_to_it(other):
+    found = look(client(calls=["echo"]), Doors(app={"/servers/echo": other}))
+    assert found.failed == []
+    assert found.unasked == ["whether echo answers it: not asked; it has no GET /servers/NAME (mcpfleet.reach)"]
+
+
+@pytest.mark.parametrize(
+    ("output", "path", "status", "well"),
+    [
+        ({"health_path": "/health"}, "/health", 200, True),
+        ({"health_path": "/health"}, "/health", 404, False),
+        ({"health_path": "/health"}, "/health", 500, False),
+        ({}, "/", 404, True),
+        ({}, "/", 302, False),
+        ({}, "/", 403, False),
+        ({}, "/", 500, False),
+    ],
+)
+def test_an_invoker_finds_a_client_in_health(output, path, status, well):
+    found = look(client(calls=[], **output), Doors(app={path: httpx2.Response(status)}))
+    words = f"as an invoker: GET {path} was answered {status}"
+    assert any(line.startswith(words) for line in (found.passed if well else found.failed))
+    assert bool(found.failed) is not well
+
+
+@pytest.mark.parametrize(
+    ("output", "invoker", "asked"),
+    [
+        ({"program_audience": CLI}, Person("ada"), True),
+        ({"program_audience": CLI}, None, "nobody here may call it"),
+        ({"program_audience": None}, Person("ada"), "access.iap names no programmatic_clients"),
+        ({"program_audience": CLI}, Fixed("ada"), f"IAP wants a token for {CLI}, and nobody here has one"),
+    ],
+)
+def test_behind_iap_a_client_is_asked_with_a_token_that_iap_takes(output, invoker, asked):
+    door = Doors(app=REACHES)
+    found = look(client(access="iap", **output), door, replace(PEOPLE, invoker=invoker))
+    assert found.failed == []
+    reached = [line for line in found.passed if line.startswith("through it")]
+    assert len(reached) == (2 if asked is True else 0)
+    assert asked is True or any(asked in line for line in found.unasked)
+    stranger = "as a member whom IAP does not let through: refused by IAP"
+    assert (stranger in found.passed) is bool(output["program_audience"])
+
+
+def test_behind_iap_a_servers_calls_are_made_with_a_token_that_iap_takes():
+    door = Doors()
+    server = replace(SERVER, output={"access": "iap", "program_audience": CLI})
+    found = look(server, door)
+    assert "ada" in {who for _, _, _, who in door.seen}
+    assert [line.partition(":")[0] for line in found.failed] == [
+        "as an invoker, protocol legacy",
+        "as an invoker, protocol 2026-07-28",
+    ], "there is no MCP behind this door"
 
 
 @pytest.mark.parametrize("door", ["GET http://127.0.0.1:8081/", "POST http://127.0.0.1:8081/ask"])
 @pytest.mark.parametrize("status", [200, 302, 400, 404, 405, 422, 500, 503])
 def test_a_client_that_is_open_to_the_world_or_may_be_does_not_pass(door, status):
     found = look(client(), Doors(**{door: status}))
-    assert found.passed == []
+    assert not set(found.passed) & set(REFUSALS)
     assert found.failed[0] == f"{ANONYMOUS}: {door} was answered {status}"
 
 
 def test_an_open_client_is_sent_nothing_that_it_could_act_on():
     door = Doors(**{"GET http://127.0.0.1:8081/": 200})
-    assert len(look(client(), door).failed) == 4
-    assert {method for method, _, _ in door.seen} == {"GET"}, "an open page is found out by looking"
+    assert len([line for line in look(client(), door).failed if ": GET http" in line]) == 4
+    assert {method for method, _, _, _ in door.seen} == {"GET"}, "an open page is found out by looking"
     door = Doors()
     look(client(), door)
-    assert {content for method, _, content in door.seen if method == "POST"} == {b"?"}
+    assert {content for method, _, content, _ in door.seen if method == "POST"} == {b"?"}
 
 
 def test_a_client_that_does_not_answer_does_not_pass():
@@ -473,12 +617,12 @@ def test_a_client_that_does_not_answer_does_not_pass():
         raise httpx2.ReadTimeout("")
 
     found = look(client(), silent)
-    assert (found.passed, len(found.failed)) == ([], 4)
+    assert (found.passed, len(found.failed)) == ([], 4 + 1 + 2)
 
 
 def test_a_public_client_is_told_to_be_public_with_all_that_it_opens():
     found = look(client(access="public", public_reason="a demonstration"), Doors(refusal=200))
-    assert (found.passed, found.failed) == ([], [])
+    assert (found.passed, found.failed) == (["without a token: GET / was answered 200"], [])
     assert found.warned == [
         "it is public: anybody may call it, and through it echo, toolbox as its account (a demonstration)"
     ]
@@ -490,8 +634,8 @@ def test_an_access_that_is_not_known_is_held_to_be_private():
 
 
 def test_what_cannot_be_asked_is_said():
-    found = look(client(), Doors(), Callers(invoker=Person("ada")))
-    assert found.passed == [ANONYMOUS, MADE_UP]
+    found = look(client(calls=[]), Doors(), Callers(invoker=Person("ada")))
+    assert found.passed == [ANONYMOUS, MADE_UP, WELL]
     assert found.unasked == [
         "with a token for another audience: not asked; nobody here can have one",
         "as a member who is no invoker: not asked; nobody here is one",

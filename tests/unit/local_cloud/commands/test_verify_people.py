@@ -1,5 +1,7 @@
 """`./dev verify`: who of the local cloud calls which server."""
 
+import asyncio
+
 import pytest
 
 from mcpfleet.tokens import IdToken
@@ -61,14 +63,14 @@ def printed(plain):
 def verifies(monkeypatch, plain, tmp_path):
     """`verifies(reports, **options)`: runs it with what the checks would find; gives what is asked of each service."""
 
-    def run(found, **options):
+    def run(found, look=None, **options):
         asked = {}
 
-        async def look(service, callers, wishes, transport=None):
+        async def note(service, callers, wishes, transport=None):
             asked[service.name] = (callers, wishes)
             return found.get(service.name, Report(service.name, ["a"]))
 
-        monkeypatch.setattr(module, "check", look)
+        monkeypatch.setattr(module, "check", look or note)
         monkeypatch.setattr(module, "people_of", lambda _place: PEOPLE)
         monkeypatch.setattr(module.Admin, "inventory", lambda _self: {})
         verify(plain, Place(root=tmp_path, state=tmp_path), {"echo": SERVER}, {"assistant": CLIENT}, **options)
@@ -88,6 +90,22 @@ def test_a_client_that_is_open_fails_the_verification(verifies):
     with pytest.raises(SetupError) as failure:
         verifies({"assistant": Report("assistant", failed=["without a token: 403: GET / was answered 200"])})
     assert "assistant: without a token: 403: GET / was answered 200" in failure.value.message
+
+
+def test_what_fails_is_said_as_soon_as_it_is_known(verifies, printed, monkeypatch):
+    waits = asyncio.Event()
+
+    async def look(service, callers, wishes, transport=None):
+        if service.name == "assistant":
+            return Report("assistant", failed=["through it, echo does not answer: 403"])
+        while "assistant: through it, echo does not answer: 403" not in printed():  # noqa: ASYNC110 - as it is printed
+            await asyncio.sleep(0)
+        waits.set()
+        return Report("echo", ["a"])
+
+    with pytest.raises(SetupError, match="through it, echo does not answer: 403"):
+        verifies({}, look=look)
+    assert waits.is_set()
 
 
 def test_what_is_public_and_what_was_not_asked_is_printed(verifies, printed):
