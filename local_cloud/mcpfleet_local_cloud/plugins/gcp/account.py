@@ -5,7 +5,8 @@ from typing import Any, Final
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.checking import Checker
 from mcpfleet_local_cloud.plugins.diffing import plan
-from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT, GcpResource, may_delete
+from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
+from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
 from mcpfleet_local_cloud.plugins.properties import boolean, text
 from mcpfleet_local_cloud.plugins.resources import Found
@@ -29,7 +30,7 @@ _READS_AFTER_CREATE: Final = 3
 _DEFAULT_UNIVERSE: Final = "googleapis.com"
 
 
-class Account(GcpResource):
+class Account(RestResource):
     """A service account."""
 
     type_name = "gcp:serviceaccount/account:Account"
@@ -37,6 +38,7 @@ class Account(GcpResource):
     endpoint = "iamBetaCustomEndpoint"
     id_form = "projects/{project}/serviceAccounts/{email}"
     import_forms = ("{project}/{email}", "{email}")
+    title = "Service Account"
 
     def check_more(self, config: Api, inputs: Properties, checker: Checker) -> None:
         """An account id has 6 to 30 characters (validateRFC1035Name)."""
@@ -64,52 +66,23 @@ class Account(GcpResource):
             if not error.exists_by_our_doing and not (error.code == 409 and news.get("createIgnoreAlreadyExists")):
                 raise ProviderError(f"Error creating service account: {error}") from error
             email = f"{news['accountId']}@{_domain(str(project))}"
-            made = config.send(call, "GET", self.endpoint, f"{path}/{email}")
+            made = self.get(config, call, f"{path}/{email}")
         for _ in range(_READS_AFTER_CREATE):
             made = self._reread(config, call, str(made["name"]))
         return Found(str(made["name"]), self._state(news, made))
 
-    def update(
-        self, config: Api, call: Call, resource_id: str, olds: Properties, news: Properties, *, preview: bool
-    ) -> Properties:
+    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
         """Enable or disable it, and PATCH its texts."""
-        news = self.complete(config, news)
-        if preview:
-            return plan(ACCOUNT, olds, news, unknown=True)
-        now = config.send(call, "GET", self.endpoint, resource_id)
-        if bool(news.get("disabled")) != bool(now.get("disabled")):
-            verb = "disable" if news.get("disabled") else "enable"
+        now = self.get(config, call, resource_id)
+        if bool(planned.get("disabled")) != bool(now.get("disabled")):
+            verb = "disable" if planned.get("disabled") else "enable"
             config.send(call, "POST", self.endpoint, f"{resource_id}:{verb}", {})
-        wanted = {key: news.get(key) or "" for key in ("description", "displayName")}
+        wanted = {key: planned.get(key) or "" for key in ("description", "displayName")}
         changed = [key for key, value in wanted.items() if value != (now.get(key) or "")]
         if changed:
             mask = [{"displayName": "display_name"}.get(key, key) for key in changed]
             body = {"serviceAccount": {**wanted, "etag": now.get("etag")}, "updateMask": ",".join(mask)}
             config.send(call, "PATCH", self.endpoint, resource_id, body)
-        return self._state(news, config.send(call, "GET", self.endpoint, resource_id))
-
-    def read(self, config: Api, call: Call, resource_id: str, state: Properties) -> Found | None:
-        """GET the account."""
-        address = self.address(self.parts(config, resource_id))
-        try:
-            body = config.send(call, "GET", self.endpoint, address)
-        except ApiError as error:
-            if error.missing:
-                return None
-            raise ProviderError(f'Error when reading or editing Service Account "{address}": {error}') from error
-        return Found(str(body["name"]), self._state(state, body))
-
-    def delete(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
-        """DELETE the account."""
-        if not may_delete(olds, "service account"):
-            return
-        try:
-            config.send(call, "DELETE", self.endpoint, resource_id)
-        except ApiError as error:
-            if not error.missing:
-                raise ProviderError(
-                    f'Error when reading or editing Service Account "{resource_id}": {error}'
-                ) from error
 
     def _previewed(self, api: Api, news: Properties) -> Properties:
         """In the default universe the provider tells the address before the account exists; elsewhere it does not."""
@@ -124,7 +97,7 @@ class Account(GcpResource):
         """The account; one that is not visible yet is waited for."""
         while True:
             try:
-                return api.send(call, "GET", self.endpoint, name)
+                return self.get(api, call, name)
             except ApiError as error:
                 if not error.missing:
                     raise

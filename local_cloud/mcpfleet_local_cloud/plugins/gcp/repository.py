@@ -1,24 +1,13 @@
 """gcp:artifactregistry/repository:Repository (google-apis.md section 1.2)."""
 
-import re
+from collections.abc import Collection
 from typing import Any, Final
 
-from mcpfleet_local_cloud.plugins.call import Call, CancelledError, PartialFailureError, ProviderError
-from mcpfleet_local_cloud.plugins.diffing import diff, plan
-from mcpfleet_local_cloud.plugins.gcp.common import (
-    DELETION_POLICY,
-    PROJECT,
-    GcpResource,
-    labelled,
-    labels,
-    may_delete,
-    outputs,
-)
-from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError, OperationError
+from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
+from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
+from mcpfleet_local_cloud.plugins.gcp.transport import Api
 from mcpfleet_local_cloud.plugins.properties import Field, block, blocks, boolean, integer, mapping, text, texts
-from mcpfleet_local_cloud.plugins.resources import Found
 from mcpfleet_local_cloud.plugins.values import Properties
-from mcpfleet_local_cloud.plugins.wire import from_wire, to_wire
 
 
 def _remote(name: str, only: str) -> Field:
@@ -115,18 +104,9 @@ REPOSITORY: Final = (
     text("registryUri", output=True),
     text("updateTime", output=True),
 )
-_MASKED: Final = (
-    "description",
-    "dockerConfig",
-    "mavenConfig",
-    "virtualRepositoryConfig",
-    "cleanupPolicies",
-    "cleanupPolicyDryRun",
-    "vulnerabilityScanningConfig",
-)
 
 
-class Repository(GcpResource):
+class Repository(RestResource):
     """An Artifact Registry repository; `registryUri` is what the API answers, word for word."""
 
     type_name = "gcp:artifactregistry/repository:Repository"
@@ -134,6 +114,22 @@ class Repository(GcpResource):
     endpoint = "artifactRegistryCustomEndpoint"
     id_form = "projects/{project}/locations/{location}/repositories/{repositoryId}"
     import_forms = ("{project}/{location}/{repositoryId}", "{location}/{repositoryId}", "{repositoryId}")
+    title = "Repository"
+    naming = "repositoryId"
+    create_query = "repository_id"
+    updating = "mask"
+    masked = (
+        "description",
+        "dockerConfig",
+        "mavenConfig",
+        "virtualRepositoryConfig",
+        "cleanupPolicies",
+        "cleanupPolicyDryRun",
+        "vulnerabilityScanningConfig",
+    )
+    waiting = "google"
+    changed_at_once = True
+    labelled = True
 
     def complete(self, config: Api, news: Properties) -> Properties:
         """The inputs with the provider's project and region."""
@@ -142,84 +138,16 @@ class Repository(GcpResource):
             return {**news, "location": config.config.region}
         return news
 
-    def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> Found:
-        """POST the repository and wait for it."""
-        planned = self._planned(config, {}, news, preview=preview)
-        if preview:
-            return Found("", {**planned, "name": planned["repositoryId"]})
-        address = self.address(planned)
-        parent, _, repository = address.rpartition("/")
-        query = {"repository_id": repository}
-        try:
-            operation = config.send(call, "POST", self.endpoint, parent, self._body(planned), query=query)
-            config.finish(call, self.endpoint, operation, "Creating Repository")
-        except ApiError as error:
-            if not error.exists_by_our_doing:
-                raise ProviderError(f"Error creating Repository: {error}") from error
-        except OperationError as error:  # it was not made
-            raise ProviderError(f"Error waiting to create Repository: {error}") from error
-        except CancelledError as error:  # the request may or may not have arrived
-            raise PartialFailureError([str(error)], resource_id=address, properties=planned) from error
-        return Found(address, self._state(planned, config.send(call, "GET", self.endpoint, address)))
+    def mask(self, changed: Collection[str]) -> list[str]:
+        """Of an upstream only the credentials can change."""
+        below = "remoteRepositoryConfig.upstreamCredentials.usernamePasswordCredentials"
+        credentials = [f"{below}.username", f"{below}.passwordSecretVersion"]
+        return super().mask(changed) + (credentials if "remoteRepositoryConfig" in changed else [])
 
-    def update(
-        self, config: Api, call: Call, resource_id: str, olds: Properties, news: Properties, *, preview: bool
-    ) -> Properties:
-        """PATCH what changed; nothing of the repository itself may have changed at all."""
-        planned = self._planned(config, olds, news, preview=preview)
-        if preview:
-            return planned
-        mask = self._mask(olds, planned)
-        if mask:
-            query = {"updateMask": ",".join(mask)}
-            try:
-                config.send(call, "PATCH", self.endpoint, resource_id, self._body(planned), query=query)
-            except ApiError as error:
-                raise ProviderError(f'Error updating Repository "{resource_id}": {error}') from error
-        return self._state(planned, config.send(call, "GET", self.endpoint, resource_id))
-
-    def read(self, config: Api, call: Call, resource_id: str, state: Properties) -> Found | None:
-        """GET the repository."""
-        parts = self.parts(config, resource_id)
-        address = self.address(parts)
-        try:
-            return Found(address, self._state({**state, **parts}, config.send(call, "GET", self.endpoint, address)))
-        except ApiError as error:
-            if error.missing:
-                return None
-            raise ProviderError(f'Error when reading or editing Repository "{address}": {error}') from error
-
-    def delete(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
-        """DELETE the repository and wait until it is gone."""
-        if not may_delete(olds, "repository"):
-            return
-        try:
-            operation = config.send(call, "DELETE", self.endpoint, resource_id)
-            config.finish(call, self.endpoint, operation, "Deleting Repository")
-        except ApiError as error:
-            if not error.missing:
-                raise ProviderError(f'Error when reading or editing Repository "{resource_id}": {error}') from error
+    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
+        """Its name is its id alone."""
+        return {"name": str(body.get("name", "")).rpartition("/")[2] or known["repositoryId"]}
 
     def _planned(self, api: Api, olds: Properties, news: Properties, *, preview: bool) -> Properties:
-        news = self.complete(api, news)
-        return {**plan(REPOSITORY, olds, news, unknown=preview), **labels(api, olds, news)}
-
-    def _body(self, planned: Properties) -> dict[str, Any]:
-        body = to_wire(REPOSITORY, planned)
-        return {**body, "labels": planned["effectiveLabels"]} if planned.get("effectiveLabels") else body
-
-    def _mask(self, olds: Properties, planned: Properties) -> list[str]:
-        changed = {re.split(r"[.\[]", path)[0] for path in diff(REPOSITORY, olds, planned)}
-        mask = [name for name in _MASKED if name in changed]
-        if olds.get("effectiveLabels") != planned.get("effectiveLabels"):
-            mask.append("labels")
-        if "remoteRepositoryConfig" in changed:
-            below = "remoteRepositoryConfig.upstreamCredentials.usernamePasswordCredentials"
-            mask += [f"{below}.username", f"{below}.passwordSecretVersion"]
-        return mask
-
-    def _state(self, known: Properties, body: dict[str, Any]) -> Properties:
-        local = {one.name: known[one.name] for one in REPOSITORY if not one.wire and one.name in known}
-        found = {"deletionPolicy": "DELETE", **local, **from_wire(REPOSITORY, body), **labelled(known, body)}
-        found["name"] = str(body.get("name", "")).rpartition("/")[2] or known["repositoryId"]
-        return outputs(REPOSITORY, found)
+        planned = super()._planned(api, olds, news, preview=preview)
+        return {**planned, "name": planned["repositoryId"]}

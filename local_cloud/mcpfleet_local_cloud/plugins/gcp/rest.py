@@ -5,7 +5,7 @@ resource does more, its class overrides one of the small methods at the end.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Literal
 
 from mcpfleet_local_cloud.plugins.call import Call, CancelledError, PartialFailureError, ProviderError
@@ -28,6 +28,7 @@ class RestResource(GcpResource):
         updating: `mask`: PATCH with `updateMask`; `patch`: PATCH of everything; `put`: PUT; `""`: no call at all.
         masked: the properties that a mask may name.
         waiting: `google`: calls answer with a long-running operation; `compute`: with one of Compute Engine's; `""`.
+        changed_at_once: whether an update answers with the document all the same.
         labelled: whether it has labels.
         shown: what an answer's field of a property is called where it holds the full name (`selfLink`).
     """
@@ -39,6 +40,7 @@ class RestResource(GcpResource):
     updating: ClassVar[Literal["mask", "patch", "put", ""]] = ""
     masked: ClassVar[Sequence[str]] = ()
     waiting: ClassVar[Literal["google", "compute", ""]] = ""
+    changed_at_once: ClassVar[bool] = False
     labelled: ClassVar[bool] = False
 
     def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> Found:
@@ -122,13 +124,19 @@ class RestResource(GcpResource):
             return
         query: dict[str, str] = {}
         if self.updating == "mask":
-            mask = [wires[name] for name in self.masked if name in changed] + ["labels"] * relabelled
+            mask = [*self.mask(changed), *(["labels"] if relabelled else [])]
             if not mask:
                 return
             query = {"updateMask": ",".join(mask)}
         method = "PUT" if self.updating == "put" else "PATCH"
         answer = config.send(call, method, self.endpoint, resource_id, self.body(planned, olds), query=query)
-        self._finish(config, call, answer, "Updating")
+        if not self.changed_at_once:
+            self._finish(config, call, answer, "Updating")
+
+    def mask(self, changed: Collection[str]) -> list[str]:
+        """The paths of an `updateMask` for these properties."""
+        wires = {one.name: one.wire for one in self.fields}
+        return [wires[name] for name in self.masked if name in changed]
 
     def remove(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
         """Have the API remove it."""

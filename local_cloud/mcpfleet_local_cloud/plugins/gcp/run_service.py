@@ -4,26 +4,17 @@ import time
 from typing import Any, Final
 
 from mcpfleet_local_cloud.plugins.call import Call, CancelledError, PartialFailureError, ProviderError
-from mcpfleet_local_cloud.plugins.diffing import plan
-from mcpfleet_local_cloud.plugins.gcp.common import (
-    GcpResource,
-    annotations,
-    labelled,
-    labels,
-    may_delete,
-    outputs,
-    seen,
-)
+from mcpfleet_local_cloud.plugins.gcp.common import annotations, seen
+from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.run_table import SERVICE
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
 from mcpfleet_local_cloud.plugins.resources import Found
 from mcpfleet_local_cloud.plugins.values import Properties, table
-from mcpfleet_local_cloud.plugins.wire import from_wire, to_wire
 
 _ROLLOUT_SECONDS: Final = 300.0
 
 
-class RunService(GcpResource):
+class RunService(RestResource):
     """A Cloud Run service.
 
     The service exists as soon as the API took the request: when its rollout fails or the user cancels, the engine
@@ -35,6 +26,9 @@ class RunService(GcpResource):
     endpoint = "cloudRunV2CustomEndpoint"
     id_form = "projects/{project}/locations/{location}/services/{name}"
     import_forms = ("{project}/{location}/{name}", "{location}/{name}")
+    title = "Service"
+    waiting = "google"
+    labelled = True
 
     def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> Found:
         """POST the service and wait until its first revision serves."""
@@ -45,7 +39,7 @@ class RunService(GcpResource):
         parent, _, service = address.rpartition("/")
         try:
             operation = config.send(
-                call, "POST", self.endpoint, parent, self._body(planned), query={"serviceId": service}
+                call, "POST", self.endpoint, parent, self.body(planned, {}), query={"serviceId": service}
             )
         except ApiError as error:
             if not error.exists_by_our_doing:
@@ -61,7 +55,7 @@ class RunService(GcpResource):
         if preview:
             return planned
         try:
-            operation = config.send(call, "PATCH", self.endpoint, resource_id, self._body(planned))
+            operation = config.send(call, "PATCH", self.endpoint, resource_id, self.body(planned, {}))
         except ApiError as error:
             raise ProviderError(f'Error updating Service "{resource_id}": {error}') from error
         return self._rolled_out(config, call, resource_id, planned, operation, "update", "Updating")
@@ -78,43 +72,30 @@ class RunService(GcpResource):
                 return None
             raise ProviderError(f'Error when reading or editing CloudRunV2Service "{address}": {error}') from error
 
-    def delete(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
-        """DELETE the service and wait until it is gone."""
-        if not may_delete(olds, "service"):
-            return
+    def remove(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
+        """DELETE the service and wait until it is gone, unless it is protected."""
         if olds.get("deletionProtection", True):
             raise ProviderError(
                 "cannot destroy service without setting deletion_protection=false and running `pulumi up`"
             )
-        try:
-            operation = config.send(call, "DELETE", self.endpoint, resource_id)
-            config.finish(call, self.endpoint, operation, "Deleting Service")
-        except ApiError as error:
-            if not error.missing:
-                raise ProviderError(f'Error when reading or editing Service "{resource_id}": {error}') from error
+        super().remove(config, call, resource_id, olds)
 
-    def _planned(self, api: Api, olds: Properties, news: Properties, *, preview: bool) -> Properties:
-        news = self.complete(api, news)
-        planned = plan(SERVICE, olds, news, unknown=preview)
-        return {**planned, **labels(api, olds, news), **annotations(olds, news)}
-
-    def _body(self, planned: Properties) -> dict[str, Any]:
-        body = to_wire(SERVICE, planned)
-        for key, effective in (("labels", "effectiveLabels"), ("annotations", "effectiveAnnotations")):
-            if planned.get(effective):
-                body[key] = planned[effective]
+    def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
+        """The document, with the annotations of others."""
+        body = super().body(planned, olds)
+        if planned.get("effectiveAnnotations"):
+            body["annotations"] = planned["effectiveAnnotations"]
         return body
 
-    def _state(self, known: Properties, body: dict[str, Any]) -> Properties:
-        """The state that *body* shows; *known* has what only the provider knows."""
-        local = {one.name: known[one.name] for one in SERVICE if not one.wire and one.name in known}
-        found = {"deletionPolicy": "DELETE", **local, **from_wire(SERVICE, body), **labelled(known, body)}
+    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
+        """All annotations, and those that are ours."""
         effective = table(body.get("annotations"))
-        found["effectiveAnnotations"] = dict(effective)
         mine = seen("annotations", known, effective)
-        if mine is not None:
-            found["annotations"] = mine
-        return outputs(SERVICE, found)
+        return {"effectiveAnnotations": dict(effective), **({} if mine is None else {"annotations": mine})}
+
+    def _planned(self, api: Api, olds: Properties, news: Properties, *, preview: bool) -> Properties:
+        planned = super()._planned(api, olds, news, preview=preview)
+        return {**planned, **annotations(olds, self.complete(api, news))}
 
     def _rolled_out(
         self, api: Api, call: Call, address: str, planned: Properties, operation: dict[str, Any], verb: str, doing: str
