@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpfleet_local_cloud import admin
+from mcpfleet_local_cloud import admin, registry
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 
@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 BODY_LIMIT: Final = 10 * 1024 * 1024
 # The registry takes whole image layers, and Cloud Storage whole objects; both check them themselves.
 _UNLIMITED: Final = ("/v2/", "/upload/")
+_WAITING: Final = ("/run/", "/artifactregistry/", "/_local/inventory")
 _GONE: Final = 499
 """What the log says of a caller who hung up (nginx's number; no caller sees it)."""
 LogLine = Callable[[dict[str, Any]], None]
@@ -49,6 +50,15 @@ def create_app(cloud: Cloud, log: LogLine = log_to_stderr) -> Starlette:
             Middleware(_Patience, cloud=cloud),
         ],
         exception_handlers={GoogleError: _google_error, HTTPException: _http_error, json.JSONDecodeError: _bad_json},
+    )
+
+
+def create_registry(cloud: Cloud, log: LogLine = log_to_stderr) -> Starlette:
+    """The registry of *cloud* alone, for Docker, which need not reach the control plane."""
+    return Starlette(
+        routes=registry.routes(cloud.catalog, cloud.repositories),
+        middleware=[Middleware(_Watch, log=log), Middleware(_NoPages)],
+        exception_handlers={GoogleError: _google_error, HTTPException: _http_error},
     )
 
 
@@ -176,7 +186,8 @@ class _BodyLimit:
 class _Patience:
     """Lets nobody change a service while `Cloud.start` still brings back what an earlier process left.
 
-    Only Cloud Run's API waits: what comes up meanwhile needs the registry, and may need tokens.
+    Who asks for a repository waits, too: its name is known once the gateway container runs. Others need not wait: what
+    comes up meanwhile needs the registry, and may need tokens.
     """
 
     def __init__(self, app: ASGIApp, cloud: Cloud) -> None:
@@ -184,7 +195,7 @@ class _Patience:
         self._cloud = cloud
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith("/run/"):
+        if scope["type"] == "http" and scope["path"].startswith(_WAITING):
             await self._cloud.ready.wait()
         await self._app(scope, receive, send)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from mcpfleet_local_cloud import registry
 from mcpfleet_local_cloud.bootstrap import Bootstrap
@@ -126,7 +127,7 @@ class Cloud:
         )
         self.catalog: Final = registry.Catalog(self.store, registry.BlobStore(settings.state / "registry"), clock)
         self.repositories: Final = artifactregistry.ArtifactRegistry(
-            self.store, self.catalog, self.gate, settings, clock, publisher_token=self.state.admin_token
+            self.store, self.catalog, self.gate, self._registry, clock, publisher_token=self.state.admin_token
         )
         self.secrets: Final = secretmanager.SecretManager(
             self.store,
@@ -180,7 +181,7 @@ class Cloud:
             self.operations,
             plane,
             self.policies,
-            settings,
+            self._registry,
             accounts=self.accounts,
             sources=self._sources,
             networks=self.compute,
@@ -221,20 +222,21 @@ class Cloud:
             *registry.routes(self.catalog, self.repositories),
         ]
 
-    async def start(self) -> None:
+    async def start(self, registry: ASGIApp | None = None) -> None:
         """Make what every cloud begins with, then take up what an earlier process left.
 
-        The control plane must be listening: a service that comes up again may need its image from the registry.
+        Args:
+            registry: what Docker reaches through the gateway container.
 
         Raises:
-            RolloutError: Docker cannot be reached.
+            OpenError: nothing can be run on this machine.
         """
         self._bootstrap.project()
         self._bootstrap.credentials(self._credentials)
         self.catalog.collect()
         self.builds.recover()
         if self._docker is not None:
-            await self._open(self._docker)
+            await self._open(self._docker, registry)
         await self.run.recover()
         if self._docker is not None:
             await self._docker.sweep(self.run.workloads())
@@ -274,6 +276,7 @@ class Cloud:
         project = self.projects.get(self.settings.project)
         return {
             "cloud": self.state.cloud_id,
+            "registry": self._registry(),
             "project": project,
             "documents": self.store.kinds(),
             "enabledApis": [service["config"]["name"] for service in self.usage.list(project, "ENABLED")],
@@ -308,6 +311,10 @@ class Cloud:
                 return await self._docker.logs(door.service, lines) if self._docker else ""
         raise not_found(service)
 
+    def _registry(self) -> str:
+        """`host:port` in the names of images."""
+        return self._docker.registry if self._docker else f"{self.settings.host}:{self.settings.port}"
+
     def _door(self, service: str) -> FrontDoor | None:
         return self.run.front_door(service)  # made after what asks for it
 
@@ -335,8 +342,8 @@ class Cloud:
             upstream=self.repositories.upstream,
         )
 
-    async def _open(self, docker: "DockerDataPlane") -> None:
-        from mcpfleet_local_cloud.data_plane import Gateway
+    async def _open(self, docker: "DockerDataPlane", registry: ASGIApp | None) -> None:
+        from mcpfleet_local_cloud.data_plane import Front
         from mcpfleet_local_cloud.front_end.front_door import Guard
         from mcpfleet_local_cloud.front_end.ingress import create_front
         from mcpfleet_local_cloud.identity.metadata import create_metadata
@@ -351,14 +358,14 @@ class Cloud:
         guard = Guard(self.identity, self.policies, stands, proxy=self._proxy)
         entrance = Entrance(self.run.front_door, self.balancer, docker.workload, self.settings)
         front = create_front(entrance, guard, docker)
-        gateway = Gateway(
+        inside = Front(
             app=create_published(self._proxy, front),
             tls=self.authority.context(entrance.named),
             named=lambda host, ip: entrance.named(host) or self.mesh.resolves(host, docker.workload(ip)),
             trust=self.authority.bundle(),
         )
         metadata = create_metadata(docker.workload, self.identity, self.settings, self._unique_id)
-        await docker.open(create_proxy(self.mesh, docker.workload, front, metadata), gateway)
+        await docker.open(create_proxy(self.mesh, docker.workload, front, metadata), inside, registry)
         await docker.publish(create_front(at_port(door), guard, docker))
         tls = self.authority.context(self.balancer.secured)
         await self.balancer.open(balanced_app(lambda arrive: create_front(arrive, guard, docker)), tls)

@@ -12,9 +12,9 @@ from typing import Final
 
 import uvicorn
 
-from mcpfleet_local_cloud.app import create_app
+from mcpfleet_local_cloud.app import create_app, create_registry
 from mcpfleet_local_cloud.cloud import Cloud
-from mcpfleet_local_cloud.data_plane.contract import RolloutError
+from mcpfleet_local_cloud.data_plane.contract import OpenError
 from mcpfleet_local_cloud.network.http_protocol import FrontProtocol
 from mcpfleet_local_cloud.state.folder import Settings, State
 
@@ -67,12 +67,12 @@ async def _serve(
     try:
         await _started(server, serving)
         cloud.state.announce(settings, datetime.now(UTC).isoformat(timespec="seconds"))
-        await cloud.start()
+        await cloud.start(create_registry(cloud))
         starting = False
         announce(f"local cloud {cloud.state.cloud_id} is ready at {settings.url} (project {settings.project})")
         await serving
-    except RolloutError as refusal:
-        raise StartError(str(refusal), "see that `docker info` answers, then start again.") from refusal
+    except OpenError as refusal:
+        raise StartError(str(refusal), refusal.next_step) from refusal
     except asyncio.CancelledError:
         _log.info("stopped while starting")
     finally:

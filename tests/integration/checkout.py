@@ -104,9 +104,10 @@ class Checkout:
         file.write_text(text.replace(old, new), encoding="utf-8")
 
     def containers(self, engine):
-        """This cloud's containers."""
+        """The containers of this cloud's services."""
         cloud = running(self.place, "cloud")
-        return engine.containers.list(all=True, filters={"label": f"dev.mcpfleet.cloud={cloud['id']}"})
+        labels = [f"dev.mcpfleet.cloud={cloud['id']}", "dev.mcpfleet.service"]
+        return engine.containers.list(all=True, filters={"label": labels})
 
 
 def eventually(seen, what, seconds=PATIENCE):

@@ -113,8 +113,25 @@ class World:
             await plane.close()
 
     def containers(self):
-        label = f"dev.mcpfleet.cloud={self.cloud_id}"
-        return self.docker.containers.list(all=True, filters={"label": label})
+        """Those of services; the gateway container is none."""
+        labels = [f"dev.mcpfleet.cloud={self.cloud_id}", "dev.mcpfleet.service"]
+        return self.docker.containers.list(all=True, filters={"label": labels})
+
+    def volumes(self):
+        """Those of services; the gateway container's is none."""
+        labels = [f"dev.mcpfleet.cloud={self.cloud_id}", "dev.mcpfleet.service"]
+        return self.docker.volumes.list(filters={"label": labels})
+
+    def gateway(self):
+        """The gateway container."""
+        labels = [f"dev.mcpfleet.cloud={self.cloud_id}", "dev.mcpfleet.role=gateway"]
+        (found,) = self.docker.containers.list(all=True, filters={"label": labels})
+        return found
+
+    def networks(self):
+        """The names of this cloud's networks."""
+        filters = {"label": f"dev.mcpfleet.cloud={self.cloud_id}"}
+        return sorted(each.name for each in self.docker.networks.list(filters=filters))
 
     def run(self, scenario):
         async def bounded():

@@ -11,6 +11,8 @@ from tests.integration.planes import EMAIL, QUICK, SERVER, SERVICE, a_world, att
 
 pytestmark = pytest.mark.integration
 
+EMAIL_PATH = "/metadata/computeMetadata/v1/instance/service-accounts/default/email"
+
 
 @pytest.fixture
 def world(tmp_path):
@@ -232,6 +234,46 @@ def test_the_next_process_takes_over_what_the_last_one_left_running(world):
     world.run(scenario)
 
 
+def test_a_killed_gateway_container_comes_back_and_so_does_the_way_to_every_service(world):
+    async def scenario():
+        async with world.plane() as plane:
+            await serve(plane, python(SERVER))
+            before = world.gateway()
+            hanging = asyncio.create_task(get(plane, "/hang"))
+            await get(plane, "/env")  # `/hang` went first
+            await asyncio.to_thread(before.kill, "SIGKILL")
+            assert (await hanging)[0] == 503
+            assert (await get(plane, "/"))[0] == 200
+            assert (await get(plane, EMAIL_PATH)) == (200, EMAIL.encode())
+            await asyncio.to_thread(before.remove, force=True, v=True)
+            async for _ in attempts():
+                if (await get(plane, "/"))[0] == 200:
+                    break
+            assert world.gateway().id != before.id
+            assert (await get(plane, EMAIL_PATH)) == (200, EMAIL.encode())
+            assert len(world.containers()) == 1, "the instance never went away"
+
+    world.run(scenario)
+
+
+def test_the_next_process_takes_over_the_gateway_container_too_or_starts_it_again(world):
+    async def scenario():
+        revision = python(SERVER)
+        async with world.plane() as plane:
+            await serve(plane, revision)
+            before = world.gateway()
+        async with world.plane() as plane:
+            await serve(plane, revision)
+            assert world.gateway().id == before.id
+        await asyncio.to_thread(before.kill)
+        async with world.plane() as plane:
+            await serve(plane, revision)
+            assert world.gateway().id == before.id
+            assert (await get(plane, EMAIL_PATH)) == (200, EMAIL.encode())
+
+    world.run(scenario)
+
+
 def test_what_no_revision_wants_any_more_is_swept_away(world):
     async def scenario():
         kept, gone = python(SERVER), python(SERVER, name="echo-00002-abc")
@@ -274,6 +316,7 @@ def test_a_revision_of_a_dead_process_can_be_retired_and_a_service_removed(world
             await plane.remove(SERVICE)
             assert world.containers() == []
             assert world.store.list("address") == []
+        assert world.networks() == [f"mcpfleet-{world.cloud_id}"], "the gateway's own"
 
     world.run(scenario)
 
@@ -296,8 +339,11 @@ def test_a_removed_cloud_leaves_nothing_in_docker(world):
         async with world.plane() as plane:
             await serve(plane, python(SERVER))
             removed = await plane.destroy_all()
-            assert [line.split()[0] for line in removed] == ["container", "network"]
-        assert world.containers() == []
-        assert world.docker.networks.list(filters={"label": f"dev.mcpfleet.cloud={world.cloud_id}"}) == []
+            kinds = [line.split()[0] for line in removed]
+            assert kinds == ["container", "container", "network", "network"], "the service's and the gateway's"
+        label = {"label": f"dev.mcpfleet.cloud={world.cloud_id}"}
+        assert world.docker.containers.list(all=True, filters=label) == []
+        assert world.docker.networks.list(filters=label) == []
+        assert world.docker.volumes.list(filters=label) == []
 
     world.run(scenario)

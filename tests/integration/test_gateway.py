@@ -69,8 +69,8 @@ class Program:
 
     def _spawn(self):
         with tarfile.open(fileobj=io.BytesIO(program.archive(KEY, self.settings))) as tar:
-            tar.extractall(self._folder, filter="data")
-        command = [sys.executable, *program.COMMAND[1:-1], str(self._folder / program.FOLDER.strip("/"))]
+            tar.extractall(self._folder / "gateway", filter="data")
+        command = [sys.executable, *program.COMMAND[1:-1], str(self._folder / "gateway")]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
     def kill(self):

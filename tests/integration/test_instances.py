@@ -228,8 +228,9 @@ def test_a_restarted_cloud_takes_a_whole_instance_over_and_removes_half_of_one(w
             await serve(plane, made)
             assert await beside(plane, "echo here") == "here\n"
             assert not {one.id for one in world.containers()} & before
-            assert len(world.docker.volumes.list(filters={"label": f"dev.mcpfleet.cloud={world.cloud_id}"})) == 1
+            assert len(world.volumes()) == 1
             await plane.destroy_all()
+            assert world.docker.volumes.list(filters={"label": f"dev.mcpfleet.cloud={world.cloud_id}"}) == []
 
     for scenario in (first, second, third):
         world.run(scenario)
@@ -249,7 +250,7 @@ def test_a_volume_in_memory_is_shared_bounded_and_gone_with_its_instance(world):
             assert "tmpfs" in await shell(plane, "stat -f -c %T /scratch")
             assert "No space left" in await shell(plane, "head -c 3000000 /dev/zero > /scratch/big")
             await plane.retire(made)
-        assert world.docker.volumes.list(filters={"label": f"dev.mcpfleet.cloud={world.cloud_id}"}) == []
+        assert world.volumes() == []
 
     world.run(scenario)
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import uuid
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -32,6 +33,18 @@ import sys, urllib.request
 ask = urllib.request.Request(f"http://{sys.argv[1]}/computeMetadata/v1/instance/service-accounts/default/email",
     headers={"Metadata-Flavor": "Google", "Host": "metadata.google.internal"})
 print(urllib.request.urlopen(ask, timeout=5).read().decode())
+"""
+
+
+KNOCK = """
+import socket, sys
+said = b""
+try:
+    with socket.create_connection(("metadata.google.internal", int(sys.argv[1])), 5) as connection:
+        connection.sendall(b"GET /v2/ HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n" + bytes(200))
+        said = connection.recv(100)
+except OSError: pass
+print(said or "nothing")
 """
 
 
@@ -91,7 +104,22 @@ class World:
         return found
 
     def network(self, container):
-        return container.attrs["NetworkSettings"]["Networks"][f"mcpfleet-{self.cloud_id}"]
+        (only,) = container.attrs["NetworkSettings"]["Networks"].values()
+        return only
+
+    def gateway(self):
+        """The gateway container's networks."""
+        return self._gateway().attrs["NetworkSettings"]["Networks"]
+
+    def published(self):
+        """The gateway container's ports on this machine."""
+        ports = self._gateway().attrs["NetworkSettings"]["Ports"]
+        return [int(one["HostPort"]) for published in ports.values() for one in published]
+
+    def _gateway(self):
+        labels = [f"dev.mcpfleet.cloud={self.cloud_id}", "dev.mcpfleet.role=gateway"]
+        (found,) = self.docker.containers.list(filters={"label": labels})
+        return found
 
     async def inside(self, service, code, *arguments):
         command = ["python3", "-c", code, *arguments]
@@ -122,24 +150,30 @@ def test_a_container_reaches_neither_another_services_container_nor_this_machine
             await plane.start(revision("two"))
             port = int(plane.address("projects/p/locations/r/services/two").rpartition(":")[2])
             own, other = (world.network(world.container(name)) for name in ("one", "two"))
-            targets = [
-                [own["IPAddress"], 8080],
+            gateway = world.gateway()
+            elsewhere = [each["IPAddress"] for each in gateway.values() if each["Gateway"] != own["Gateway"]]
+            assert len(elsewhere) == 2, "the gateway container's own network, and the other service's"
+            allowed = [[own["IPAddress"], 8080], ["metadata.google.internal", 80]]
+            refused = [
                 [other["IPAddress"], 8080],
                 [own["Gateway"], port],
+                [other["Gateway"], port],
                 ["127.0.0.1", port],
-                ["metadata.google.internal", plane_port(world)],
+                *([ip, gate] for ip in elsewhere for gate in (80, 7300, 7301)),
+                *([own["Gateway"], published] for published in world.published()),
             ]
-            assert json.loads(await world.inside("one", PROBE, json.dumps(targets))) == [
-                True,
-                False,
-                False,
-                False,
-                True,
-            ]
+            assert json.loads(await world.inside("one", PROBE, json.dumps(allowed))) == [True] * len(allowed)
+            assert json.loads(await world.inside("one", PROBE, json.dumps(refused))) == [False] * len(refused)
 
-    def plane_port(world):
-        environment = dict(line.split("=", 1) for line in world.container("one").attrs["Config"]["Env"])
-        return int(environment["GCE_METADATA_HOST"].rpartition(":")[2])
+    world.run(scenario)
+
+
+def test_a_container_gets_nothing_out_of_the_gateways_ports_for_the_host(world):
+    async def scenario():
+        async with world.plane() as plane:
+            await plane.start(revision("one"))
+            for port in ("7300", "7301"):
+                assert await world.inside("one", KNOCK, port) == "nothing"
 
     world.run(scenario)
 
@@ -147,13 +181,14 @@ def test_a_container_reaches_neither_another_services_container_nor_this_machine
 def test_the_next_holder_of_a_dead_containers_address_does_not_get_the_dead_ones_identity(world):
     async def scenario():
         async with world.plane() as plane:
-            await plane.start(revision("one"))
+            old, new = revision("one"), replace(revision("one"), name="one-00002-abc", service_account="new@p")
+            await plane.start(old)
             dead = world.container("one")
             address = world.network(dead)["IPAddress"]
             await asyncio.to_thread(dead.kill)
-            await plane.start(revision("two"))
-            assert world.network(world.container("two"))["IPAddress"] == address, "Docker gives it away at once"
-            environment = dict(line.split("=", 1) for line in world.container("two").attrs["Config"]["Env"])
-            assert await world.inside("two", ASK, environment["GCE_METADATA_HOST"]) == "two@p.iam.gserviceaccount.com"
+            await plane.start(new)
+            assert world.network(world.container("one"))["IPAddress"] == address, "Docker gives it away at once"
+            environment = dict(line.split("=", 1) for line in world.container("one").attrs["Config"]["Env"])
+            assert await world.inside("one", ASK, environment["GCE_METADATA_HOST"]) == "new@p"
 
     world.run(scenario)

@@ -15,6 +15,8 @@ from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.state import recorded
 
 _LABEL: Final = "dev.mcpfleet.cloud"
+_SERVICE: Final = "dev.mcpfleet.service"
+"""The label of a service's container; the gateway container, which has none, goes with the cloud."""
 _PUBLIC: Final = "/mcpfleet-public/"
 _FIRST: Final = ("deployer@", "481516234200-compute@")
 """The service accounts that every local project begins with."""
@@ -34,8 +36,8 @@ def find(place: Place, engine: docker.DockerClient, cloud: Mapping[str, Any], he
     left += [f"registry content {name}" for name in held["images"] if _PUBLIC not in name]
     left += [f"service account {email}" for email in held["serviceAccounts"] if not email.startswith(_FIRST)]
     left += held["records"]
-    left += [f"container {one.name}" for one in _containers(engine, cloud)]
-    left += [f"image {reference}" for reference in _images(engine, place)]
+    left += [f"container {one.name}" for one in _containers(engine, cloud) if _SERVICE in one.labels]
+    left += [f"image {reference}" for reference in _images(engine, held["registry"])]
     left += [f"state: {resource['urn']}" for resource in recorded(place).resources]
     return left
 
@@ -48,7 +50,7 @@ def inventory(place: Place) -> dict[str, Any]:
 def reset(place: Place, cloud: Admin, engine: docker.DockerClient) -> None:
     """Have the local cloud forget and remove everything, and drop the stack's state and the images that it built."""
     cloud.reset()
-    for reference in _images(engine, place):
+    for reference in _images(engine, cloud.inventory()["registry"]):
         with suppress(ImageNotFound):  # the last tag takes the digest with it
             engine.images.remove(reference)
     place.published.unlink(missing_ok=True)  # a reset empties the registry
@@ -56,11 +58,14 @@ def reset(place: Place, cloud: Admin, engine: docker.DockerClient) -> None:
 
 
 def forget(place: Place, engine: docker.DockerClient, cloud: Mapping[str, Any]) -> None:
-    """Remove what no stack needs once the local cloud has stopped: its network, the state's history.
+    """Remove what no stack needs once the local cloud has stopped: its gateway container and networks, the history.
 
     Raises:
         SetupError: Docker still has something of this cloud afterwards.
     """
+    for container in _containers(engine, cloud):
+        if _SERVICE not in container.labels:
+            container.remove(force=True, v=True)
     for network in _networks(engine, cloud):
         network.remove()
     _drop_state(place)
@@ -84,11 +89,10 @@ def _filters(cloud: Mapping[str, Any]) -> dict[str, Any]:
     return {"label": f"{_LABEL}={cloud.get('id', 'no cloud')}"}
 
 
-def _images(engine: docker.DockerClient, place: Place) -> list[str]:
-    """Tags and digests of images that this cloud's registry served, without its public ones."""
-    registry = f"127.0.0.1:{place.port}/"
+def _images(engine: docker.DockerClient, registry: str) -> list[str]:
+    """Tags and digests of images that this cloud's *registry* (`host:port`) served, without its public ones."""
     names = [name for one in engine.images.list() for name in (*one.tags, *(one.attrs.get("RepoDigests") or ()))]
-    return sorted(name for name in names if name.startswith(registry) and _PUBLIC not in name)
+    return sorted(name for name in names if name.startswith(f"{registry}/") and _PUBLIC not in name)
 
 
 def _drop_state(place: Place) -> None:

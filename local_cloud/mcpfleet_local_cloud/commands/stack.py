@@ -137,12 +137,12 @@ def publish(phases: Phases, place: Place, prepared: Prepared) -> None:
     It costs one push for each new cloud, and saves that at each deployment. Docker would spend 5 s of it on
     compressing what it has compressed for another cloud before: the cache keeps that.
     """
-    reference = f"127.0.0.1:{place.port}/{_PUBLIC}/base"
     images: Any = prepared.docker.images  # the stubs leave `push` untyped
     image = images.get(prepared.base_image)
     if place.published.exists() and place.published.read_text(encoding="utf-8") == image.id:
         return
     with phases.phase("Base image to registry"):
+        reference = f"{Admin(place).inventory()['registry']}/{_PUBLIC}/base"
         credentials = publisher(place)
         repository = Repository(place.url, f"{_PUBLIC}/base", (credentials["username"], credentials["password"]))
         layers = prepared.paths.cache / "layers" / str(image.id).removeprefix("sha256:")[:16]

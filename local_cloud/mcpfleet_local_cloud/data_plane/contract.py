@@ -13,6 +13,14 @@ class RolloutError(Exception):
     """A revision cannot serve. The text is Google's wording, then the last log lines, then what to change."""
 
 
+class OpenError(Exception):
+    """Nothing can be run on this machine; the text says why, *next_step* what to do."""
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """A startup or liveness probe (Cloud Run v2 `Probe`); seconds. Exactly one of *http_path* and *tcp* acts."""

@@ -1,6 +1,6 @@
 """Why a container does not serve: Google's sentence, the last log lines, and what to change.
 
-Where a server listens is read from the kernel's table of the container's network namespace, `/proc/PID/net/tcp`
+Where a server listens is read from the kernel's tables of the container's network namespace, `/proc/net/tcp` and `tcp6`
 (proc_net_tcp(5)); nothing is executed in the container.
 """
 
@@ -8,7 +8,6 @@ import ipaddress
 import re
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from mcpfleet_local_cloud.data_plane.contract import Container, Revision
@@ -33,21 +32,10 @@ class Ending:
     logs: str = ""
 
 
-def listening(pid: int, proc: Path = Path("/proc")) -> tuple[tuple[str, int], ...]:
-    """Where programs in the network namespace of *pid* listen; empty where the kernel does not let us look."""
+def parse_listening(tables: str) -> list[tuple[str, int]]:
+    """The listening sockets in tables as `/proc/net/tcp` and `tcp6` have them, without Docker's own name server."""
     found: list[tuple[str, int]] = []
-    for table in ("tcp", "tcp6"):
-        try:
-            found += parse_listening((proc / str(pid) / "net" / table).read_text())
-        except OSError:
-            continue
-    return tuple(found)
-
-
-def parse_listening(table: str) -> list[tuple[str, int]]:
-    """The listening sockets in a `/proc/…/net/tcp` or `tcp6` table, without Docker's own name server."""
-    found: list[tuple[str, int]] = []
-    for line in table.splitlines()[1:]:
+    for line in tables.splitlines():
         fields = line.split()
         if len(fields) > 3 and fields[3] == _LISTEN:
             address, port = fields[1].split(":")
@@ -58,18 +46,14 @@ def parse_listening(table: str) -> list[tuple[str, int]]:
     return found
 
 
-def catches_sigterm(pid: int, proc: Path = Path("/proc")) -> bool:
-    """Whether the container's first process would notice a SIGTERM; true where that can't be known.
+def catches_sigterm(caught: str) -> bool:
+    """Whether a container's first process would notice a SIGTERM, by the mask of the signals that it catches (ps(1)).
 
-    The kernel discards signals that PID 1 of a namespace has no handler for (pid_namespaces(7)), so waiting the
-    10 s before SIGKILL would change nothing for such a program.
+    True where that can't be read. The kernel discards signals that PID 1 of a namespace has no handler for
+    (pid_namespaces(7)), so waiting the 10 s before SIGKILL would change nothing for such a program.
     """
-    try:
-        status = (proc / str(pid) / "status").read_text()
-    except OSError:
-        return True
-    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    return caught is None or bool(int(caught[1], 16) & _SIGTERM_BIT)
+    mask = re.fullmatch(r"\s*<?([0-9a-fA-F]{1,32})\s*", caught)  # procps writes "<" before what it cut off
+    return mask is None or bool(int(mask[1], 16) & _SIGTERM_BIT)
 
 
 def report(revision: Revision, ending: Ending, container: Container | None = None) -> str:

@@ -14,7 +14,7 @@ from docker.models.containers import Container
 
 from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.data_plane.cleanup import CLOUD_LABEL
-from mcpfleet_local_cloud.data_plane.diagnosis import catches_sigterm
+from mcpfleet_local_cloud.data_plane.diagnosis import catches_sigterm, parse_listening
 from mcpfleet_local_cloud.docker_engine import Facts
 
 GRACE: Final = 10
@@ -44,16 +44,15 @@ class RefusedError(Exception):
 
 
 class Engine:
-    """One local cloud's view of Docker: its network and its containers.
+    """One local cloud's view of Docker: its containers.
 
     Args:
-        cloud_id: goes into the label of every object, and into the network's name.
+        cloud_id: goes into the label of every object.
         connect: gives a Docker client; called when Docker is first needed.
     """
 
     def __init__(self, cloud_id: str, connect: Callable[[], docker.DockerClient] = docker_engine.client) -> None:
         self.cloud_id = cloud_id
-        self.network = f"mcpfleet-{cloud_id}"
         self._connect = connect
         self._client: docker.DockerClient | None = None
         self._facts: Facts | None = None
@@ -78,28 +77,6 @@ class Engine:
     async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do *work*, which may block, in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
-
-    async def ensure_network(self) -> str:
-        """The address at which containers reach this machine, on the cloud's own bridge; made if it isn't there.
-
-        Containers can't reach each other directly (as on Cloud Run), hence `enable_icc`.
-        """
-
-        def ensure() -> str:
-            found = self.client.networks.list(names=[self.network])  # pyright: ignore[reportUnknownMemberType]
-            network = next((each for each in found if each.name == self.network), None)
-            if network is None:
-                network = self.client.networks.create(
-                    self.network,
-                    driver="bridge",
-                    labels={CLOUD_LABEL: self.cloud_id},
-                    options={"com.docker.network.bridge.enable_icc": "false"},
-                )
-            network.reload()
-            configs: list[dict[str, str]] = network.attrs["IPAM"]["Config"]
-            return next(config["Gateway"] for config in configs if ":" not in config["Gateway"])
-
-        return await self.call(ensure)
 
     async def cpus(self) -> float:
         """How many CPUs Docker has to give."""
@@ -140,9 +117,10 @@ class Engine:
 
         return await self.call(inspect)
 
-    async def find(self, labels: Mapping[str, str]) -> list[Seen]:
-        """This cloud's containers that carry *labels*, running or not."""
-        wanted = [f"{name}={value}" for name, value in {CLOUD_LABEL: self.cloud_id, **labels}.items()]
+    async def find(self, labels: Mapping[str, str | None]) -> list[Seen]:
+        """This cloud's containers that carry *labels*, running or not; None stands for any value."""
+        every = {CLOUD_LABEL: self.cloud_id, **labels}
+        wanted = [name if value is None else f"{name}={value}" for name, value in every.items()]
 
         def find() -> list[Seen]:
             found = self.client.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
@@ -162,6 +140,39 @@ class Engine:
 
         return await self.call(logs)
 
+    async def listening(self, container_id: str, image: str) -> tuple[tuple[str, int], ...]:
+        """Where programs in the container's network listen; empty where that can't be seen.
+
+        Args:
+            container_id: the container.
+            image: of the short-lived container that looks; nothing is executed in the other one.
+        """
+        spec: dict[str, Any] = {
+            "image": image,
+            "entrypoint": ["sh", "-c"],
+            "command": ["cat /proc/net/tcp*"],
+            "network_mode": f"container:{container_id}",
+            "labels": {CLOUD_LABEL: self.cloud_id},
+            "remove": True,
+            "user": "65534:65534",
+            "read_only": True,
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "pids_limit": 4,
+            "mem_limit": "32m",
+        }
+
+        def look() -> tuple[tuple[str, int], ...]:
+            try:
+                run: Any = self.client.containers.run  # its stubs have another type for each answer
+                tables: bytes = run(**self.facts.limits.kept(spec))
+            except DockerException as reason:  # the container has ended, or there is no such image
+                _log.warning("nobody can look into the network of %s: %s", container_id[:12], reason)
+                return ()
+            return tuple(parse_listening(tables.decode("ascii", "replace")))
+
+        return await self.call(look)
+
     async def stop(self, container_id: str, grace: int = GRACE) -> None:
         """SIGTERM, *grace* seconds, SIGKILL; the container stays for its logs."""
 
@@ -170,7 +181,7 @@ class Engine:
                 container = self.client.containers.get(container_id)
                 seen = self._seen(container)
                 if seen.running:
-                    container.stop(timeout=grace if catches_sigterm(seen.pid) else 0)
+                    container.stop(timeout=grace if self._catches_sigterm(container, seen) else 0)
             except NotFound:
                 return
 
@@ -227,6 +238,15 @@ class Engine:
             await self.call(self._client.close)
         self._threads.shutdown(wait=False)
 
+    def _catches_sigterm(self, container: Container, seen: Seen) -> bool:
+        """Whether its first process would notice a SIGTERM; true where the engine has no ps that tells it."""
+        try:
+            told: Any = container.top(ps_args="-o pid,caught")
+        except DockerException:
+            return True
+        caught = next((row[1] for row in told["Processes"] if row[0].strip() == str(seen.pid)), None)
+        return caught is None or catches_sigterm(caught)
+
     def _seen(self, container: Container) -> Seen:
         attrs: dict[str, Any] = container.attrs
         state: dict[str, Any] = attrs["State"]
@@ -236,8 +256,8 @@ class Engine:
             name=str(container.name),
             labels=attrs["Config"]["Labels"],
             running=bool(state["Running"]),
-            ip=str(networks.get(self.network, {}).get("IPAddress", "")),
-            pid=int(state["Pid"]) if self.facts.shares_kernel else 0,  # another kernel counts anew
+            ip=next((ip for each in networks.values() if (ip := str(each.get("IPAddress") or ""))), ""),
+            pid=int(state["Pid"]),
             exit_code=int(state["ExitCode"]),
             out_of_memory=bool(state["OOMKilled"]),
         )

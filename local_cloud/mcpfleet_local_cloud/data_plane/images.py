@@ -48,7 +48,7 @@ class Images:
 
     Args:
         engine: Docker.
-        registry: `host:port` of this cloud's own registry.
+        registry: gives `host:port` of this cloud's own registry.
         access_token: mints an access token of Cloud Run's service agent, which reads the registry.
         service_agent: that agent's e-mail, for the message when it has no right.
         upstream: the repository behind one of a remote repository, where Docker finds the image; None for others.
@@ -58,7 +58,7 @@ class Images:
         self,
         engine: Engine,
         *,
-        registry: str,
+        registry: Callable[[], str],
         access_token: Callable[[], str],
         service_agent: str,
         upstream: Callable[[str], str | None] = lambda _: None,
@@ -105,7 +105,7 @@ class Images:
             _log.warning("image %s stays in Docker: %s", image, reason)
 
     def _own(self, image: str) -> bool:
-        return image.startswith(f"{self._registry}/")
+        return image.startswith(f"{self._registry()}/")
 
     def _fetch(self, image: str, reference: Reference, token: str) -> tuple[str, str]:
         behind = self._upstream(reference.repository)

@@ -25,6 +25,7 @@ from mcpfleet_local_cloud.data_plane.spec import (
 )
 from mcpfleet_local_cloud.data_plane.startup import Instance, Startup, Unit
 from mcpfleet_local_cloud.data_plane.volumes import Volumes
+from mcpfleet_local_cloud.network.dial import Dial
 from mcpfleet_local_cloud.network.upstream import HttpUpstream, Upstream
 
 _ARCHIVED_LINES: Final = 2000
@@ -58,6 +59,8 @@ class RevisionInstances:
         archive: keeps the logs of what is removed.
         number: gives the next instance's number.
         files: a private folder for files of secrets.
+        dial: connects to a container.
+        base_image: see `Startup`.
         sources: where secrets and buckets come from.
         idle_after: seconds after which an idle instance may be stopped.
     """
@@ -72,6 +75,8 @@ class RevisionInstances:
         archive: LogArchive,
         number: Callable[[], int],
         files: Path,
+        dial: Dial,
+        base_image: str,
         sources: Sources | None = None,
         idle_after: float = IDLE_AFTER,
     ) -> None:
@@ -82,7 +87,16 @@ class RevisionInstances:
         self._number = number
         self._instances: list[Instance] = []  # also those that are still starting
         self._volumes = Volumes(revision, engine=engine, root=files, sources=sources)
-        self._startup = Startup(revision, images, engine=engine, around=around, volumes=self._volumes)
+        self._dial = dial
+        self._startup = Startup(
+            revision,
+            images,
+            engine=engine,
+            around=around,
+            volumes=self._volumes,
+            dial=dial,
+            base_image=base_image,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self.pool = InstancePool[Instance](
             start=self._start,
@@ -209,7 +223,7 @@ class RevisionInstances:
 
     def _up(self, instance: Instance) -> Instance:
         """Begin to look after an instance whose containers have started."""
-        instance.upstream = HttpUpstream(instance.seen.ip, self.revision.main.port or 0)
+        instance.upstream = HttpUpstream(instance.seen.ip, self.revision.main.port or 0, self._dial)
         for unit in instance.units:
             if unit.container.liveness_probe is not None:
                 instance.watches.append(asyncio.create_task(self._watch_liveness(instance, unit)))
@@ -278,7 +292,7 @@ class RevisionInstances:
 
     async def _probed(self, instance: Instance, probe: Probe) -> bool:
         await asyncio.sleep(probe.period)
-        return await probes.succeeds(probe, instance.seen.ip, probe.timeout)
+        return await probes.succeeds(probe, instance.seen.ip, self._dial, probe.timeout)
 
     async def _bury(self, instance: Instance, unit: Unit) -> None:
         """An instance crashed: say why, keep its logs, cut off what it was serving (503), remove it."""

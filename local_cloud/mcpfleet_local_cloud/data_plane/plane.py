@@ -9,12 +9,12 @@ from starlette.types import ASGIApp
 
 from mcpfleet_local_cloud.data_plane.addresses import Addresses
 from mcpfleet_local_cloud.data_plane.archive import LogArchive
-from mcpfleet_local_cloud.data_plane.bridge import Bridge, Gateway
 from mcpfleet_local_cloud.data_plane.cleanup import remove_docker_objects
-from mcpfleet_local_cloud.data_plane.contract import Revision, RolloutError, Sources
+from mcpfleet_local_cloud.data_plane.contract import OpenError, Revision, RolloutError, Sources
 from mcpfleet_local_cloud.data_plane.engine import Engine, Seen
+from mcpfleet_local_cloud.data_plane.gateway import Front, Gateway
 from mcpfleet_local_cloud.data_plane.images import Images
-from mcpfleet_local_cloud.data_plane.instances import Lease, RevisionInstances, affinity_of
+from mcpfleet_local_cloud.data_plane.instances import Lease, RevisionInstances, affinity_of, full_name
 from mcpfleet_local_cloud.data_plane.pool import (
     IDLE_AFTER,
     LONGEST_WAIT,
@@ -31,6 +31,8 @@ from mcpfleet_local_cloud.data_plane.spec import (
     revision_labels,
     service_labels,
 )
+from mcpfleet_local_cloud.docker_engine import NoEngineError
+from mcpfleet_local_cloud.gateway.tunnel import TunnelError
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.network.listeners import Listeners
 from mcpfleet_local_cloud.state.folder import Settings
@@ -73,19 +75,20 @@ class DockerDataPlane:
         self._store = store
         self._engine = engine or Engine(cloud_id)
         self._listeners = listeners or Listeners()
-        self._bridge = Bridge(store)
+        self._gateway = Gateway(self._engine, settings)
         self._addresses = Addresses(store, self._listeners, cloud_id)
         self._archive = LogArchive(settings.state / "logs")
         self._images = Images(
             self._engine,
-            registry=f"{settings.host}:{settings.port}",
+            registry=lambda: self.registry,
             access_token=registry_token,
             service_agent=f"service-{settings.project_number}@serverless-robot-prod.iam.gserviceaccount.com",
             upstream=upstream,
         )
         self._sources = sources
         self._idle_after = idle_after
-        self._around: Surroundings | None = None
+        self._cpus: float | None = None
+        self._trust: str | None = None
         self._running: dict[Key, RevisionInstances] = {}
         self._leaving: set[RevisionInstances] = set()
         self._routes: dict[str, RevisionInstances] = {}
@@ -94,29 +97,24 @@ class DockerDataPlane:
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def open(self, metadata: ASGIApp, gateway: Gateway | None = None) -> None:
-        """Make the network, serve *metadata* on its gateway, begin to watch containers.
+    async def open(self, metadata: ASGIApp, front: Front | None = None, registry: ASGIApp | None = None) -> None:
+        """Have containers reach *metadata*, and Docker *registry*; begin to watch containers.
 
-        With *gateway*, services are reached from containers by their own names as well (`Bridge.open`).
+        With *front*, services are reached from containers by their own names as well.
 
         Raises:
-            RolloutError: Docker can't be reached, or the metadata server has no port.
+            OpenError: Docker can't be reached, or the gateway container does not start.
         """
         try:
-            address = await self._engine.ensure_network()
-            cpus = await self._engine.cpus()
+            self._cpus = await self._engine.cpus()
+            await self._gateway.open(metadata, front, registry)
+        except NoEngineError as none:
+            raise OpenError(str(none), none.next_step) from none
         except (DockerException, OSError) as reason:
-            raise RolloutError(f"Docker can't be reached ({reason}). `docker info` must answer.") from reason
-        metadata_port, dns = await self._bridge.open(address, metadata, gateway)
-        self._around = Surroundings(
-            cloud_id=self._engine.cloud_id,
-            network=self._engine.network,
-            gateway=address,
-            dns=dns,
-            trust=str(gateway.trust) if gateway is not None else None,
-            metadata_port=metadata_port,
-            cpus=cpus,
-        )
+            raise OpenError(
+                f"Docker can't be reached ({reason}).", "see that `docker info` answers, then start again."
+            ) from reason
+        self._trust = str(front.trust) if front is not None else None
         self._engine.watch(self._ended, self._watch_connected)
         self._ticker = asyncio.create_task(self._tick(), name="data-plane-ticker")
 
@@ -130,9 +128,9 @@ class DockerDataPlane:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
         await self._listeners.close_all()
-        await self._bridge.close()
         for instances in [*self._running.values(), *self._leaving]:
             await instances.let_go()
+        await self._gateway.close()
         await self._engine.close()
 
     # What `contract.DataPlane` promises.
@@ -149,18 +147,18 @@ class DockerDataPlane:
             if (running := self._running.get(key)) is not None:
                 await running.resize(revision)
                 return
-            if self._around is None:
-                raise RolloutError("The data plane is not open.")
-            images = [await self._images.fetch(container.image) for container in revision.containers]
+            images, around = await asyncio.gather(self._fetched(revision), self._surroundings(revision))
             counter = f"instance/{'/'.join(key)}"
             instances = RevisionInstances(
                 revision,
                 images,
                 engine=self._engine,
-                around=self._around,
+                around=around,
                 archive=self._archive,
                 number=lambda: self._store.next(counter),
                 files=self._settings.state / "mounts",
+                dial=self._gateway.dial,
+                base_image=self._settings.base_image,
                 sources=self._sources,
                 idle_after=self._idle_after,
             )
@@ -218,6 +216,7 @@ class DockerDataPlane:
         await self._remove_found(service_labels(project, region, name))
         for instances in gone:
             await self._forget_image(instances)
+        self._gateway.leave(service)
         if port is not None:
             await self._listeners.close(port)
 
@@ -233,6 +232,11 @@ class DockerDataPlane:
         return f"http://{self._settings.host}:{port}"
 
     # For the ingress, the metadata server, the admin API and the composition root.
+
+    @property
+    def registry(self) -> str:
+        """`host:port` of this cloud's registry, as Docker and the programs of this machine reach it."""
+        return self._gateway.registry
 
     def service_at(self, port: int) -> str | None:
         """The full name of the service whose address is *port*."""
@@ -298,24 +302,47 @@ class DockerDataPlane:
     async def sweep(self, wanted: Collection[Revision]) -> None:
         """Remove this cloud's containers that belong to none of the *wanted* revisions."""
         keep = {_key(revision) for revision in wanted} | set(self._running)
-        found = await self._engine.find({})
+        found = await self._engine.find({REVISION_LABEL: None})
         await asyncio.gather(*(self._discard(seen) for seen in found if _key_of(seen) not in keep))
+        running = [each.revision for each in self._running.values()]
+        await self._gateway.keep_only({full_name(revision) for revision in (*wanted, *running)})
 
     async def destroy_all(self) -> list[str]:
         """Remove every container, network and image of this cloud from Docker; returns what was removed."""
         for instances in [*self._running.values(), *self._leaving]:
             await instances.let_go()
+        await self._gateway.close()  # or it would be started again
         self._running.clear()
         self._leaving.clear()
         self._routes.clear()
-        registry = f"{self._settings.host}:{self._settings.port}"
-        return await self._engine.call(remove_docker_objects, self._engine.cloud_id, registry)
+        return await self._engine.call(remove_docker_objects, self._engine.cloud_id, self.registry)
+
+    async def _fetched(self, revision: Revision) -> list[tuple[str, str]]:
+        return [await self._images.fetch(container.image) for container in revision.containers]
+
+    async def _surroundings(self, revision: Revision) -> Surroundings:
+        """What the containers of *revision* are told, with a network to be in."""
+        if self._cpus is None:
+            raise RolloutError("The data plane is not open.")
+        try:
+            network = await self._gateway.join(full_name(revision))
+        except (DockerException, OSError, TunnelError, OpenError) as reason:
+            raise RolloutError(f"Docker failed to make the network of '{revision.service}': {reason}") from reason
+        return Surroundings(
+            cloud_id=self._engine.cloud_id,
+            network=network.name,
+            gateway=network.addresses.gateway,
+            trust=self._trust,
+            cpus=self._cpus,
+        )
 
     def _ended(self, container_id: str) -> None:
+        self._gateway.ended(container_id)
         for instances in [*self._running.values(), *self._leaving]:
             instances.ended(container_id)
 
     def _watch_connected(self) -> None:
+        self._spawn(self._gateway.recheck())
         for instances in list(self._running.values()):
             self._spawn(instances.recheck())
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mcpfleet_local_cloud.data_plane.contract import Probe
+from mcpfleet_local_cloud.network.dial import Dial
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.25
@@ -22,12 +23,13 @@ def window(probe: Probe) -> float:
     return probe.initial_delay + (probe.failure_threshold - 1) * probe.period + probe.timeout
 
 
-async def started(probe: Probe, host: str, running: Callable[[], bool]) -> bool:
+async def started(probe: Probe, host: str, dial: Dial, running: Callable[[], bool]) -> bool:
     """Wait until *probe* succeeds at *host*.
 
     Args:
         probe: what to ask.
         host: the container's address.
+        dial: connects to it.
         running: asked between attempts; once false, there is nothing to wait for.
 
     Returns:
@@ -41,18 +43,18 @@ async def started(probe: Probe, host: str, running: Callable[[], bool]) -> bool:
         if left <= 0:
             return False
         # An attempt that hangs must not use up the window: a fresh one may find the server that came meanwhile.
-        if await succeeds(probe, host, min(float(probe.timeout), left, 5.0)):
+        if await succeeds(probe, host, dial, min(float(probe.timeout), left, 5.0)):
             return running()
         await asyncio.sleep(min(pause, max(left, 0.0)))
         pause = min(pause * 1.5, _LONGEST_PAUSE)
     return False
 
 
-async def succeeds(probe: Probe, host: str, seconds: float) -> bool:
+async def succeeds(probe: Probe, host: str, dial: Dial, seconds: float) -> bool:
     """One attempt of at most *seconds*: a TCP connection, or a GET that is answered 2xx or 3xx."""
     try:
         async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection(host, probe.port)
+            reader, writer = await asyncio.open_connection(sock=await dial(host, probe.port))
             try:
                 return probe.http_path is None or await _get(probe, host, reader, writer)
             finally:

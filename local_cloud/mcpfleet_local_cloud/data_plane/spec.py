@@ -58,18 +58,17 @@ class Surroundings:
 
     cloud_id: str
     network: str
+    """Its service's, in Docker."""
     gateway: str
-    metadata_port: int
+    """The gateway container's address there: metadata server, name server, other services."""
     cpus: float
     trust: str | None = None
     """The file on this machine with the certificates that a container trusts."""
-    dns: tuple[str, ...] = ()
-    """Name servers; Docker's choice if empty."""
 
     @property
     def metadata(self) -> str:
         """The metadata server's `host:port`."""
-        return f"{self.gateway}:{self.metadata_port}"
+        return f"{self.gateway}:80"
 
 
 def service_labels(project: str, region: str, service: str) -> dict[str, str]:
@@ -106,7 +105,7 @@ def environment(revision: Revision, container: Container, around: Surroundings) 
 def fingerprint(revision: Revision, image_ids: Sequence[str], around: Surroundings) -> str:
     """Equal for two instances exactly when one may stand for the other; how many there are has no part in it."""
     same = replace(revision, min_instances=0, max_instances=0)
-    told = (same, tuple(image_ids), around.network, around.metadata, around.trust, around.dns, _TASKS)
+    told = (same, tuple(image_ids), around.network, around.gateway, around.trust, _TASKS)
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
@@ -178,8 +177,8 @@ def container_spec(revision: Revision, place: Place, around: Surroundings) -> Ma
 
 
 def _network(place: Place, around: Surroundings) -> dict[str, Any]:
-    """The cloud's network for the first container of an instance; the others share its namespace, names and all."""
+    """The service's network for the first container of an instance; the others share its namespace, names and all."""
     if place.joins is not None:
         return {"network_mode": f"container:{place.joins}"}
-    names = {"dns": list(around.dns)} if around.dns else {}
-    return {"network": around.network, "extra_hosts": {"metadata.google.internal": around.gateway}, **names}
+    names = {"metadata.google.internal": around.gateway}
+    return {"network": around.network, "extra_hosts": names, "dns": [around.gateway]}

@@ -17,6 +17,7 @@ from mcpfleet_local_cloud.data_plane.contract import Container, Revision, Rollou
 from mcpfleet_local_cloud.data_plane.engine import Engine, RefusedError, Seen
 from mcpfleet_local_cloud.data_plane.spec import Place, Surroundings, container_spec, fingerprint
 from mcpfleet_local_cloud.data_plane.volumes import Volumes
+from mcpfleet_local_cloud.network.dial import Dial
 from mcpfleet_local_cloud.network.upstream import HttpUpstream
 
 _HINT_SECONDS: Final = 10
@@ -66,6 +67,8 @@ class Startup:
         engine: Docker.
         around: the cloud.
         volumes: the revision's volumes.
+        dial: connects to a container.
+        base_image: of the container that looks where another one listens.
     """
 
     def __init__(
@@ -76,12 +79,16 @@ class Startup:
         engine: Engine,
         around: Surroundings,
         volumes: Volumes,
+        dial: Dial,
+        base_image: str,
     ) -> None:
         self._revision = revision
         self._images = images
         self._engine = engine
         self._around = around
         self._volumes = volumes
+        self._dial = dial
+        self._base_image = base_image
 
     async def bring_up(self, instance: Instance) -> None:
         """Start the containers, each after those that it depends on.
@@ -176,8 +183,10 @@ class Startup:
             if unit.exited.is_set():
                 raise RolloutError(await self._post_mortem(instance, unit))
             return
-        attempts = asyncio.create_task(probes.started(probe, instance.seen.ip, lambda: not unit.exited.is_set()))
-        watch = asyncio.create_task(self._wait_for_exit(unit))
+        attempts = asyncio.create_task(
+            probes.started(probe, instance.seen.ip, self._dial, lambda: not unit.exited.is_set())
+        )
+        watch = asyncio.create_task(self._wait_for_exit(instance, unit))
         try:
             await asyncio.wait({attempts, watch}, return_when=asyncio.FIRST_COMPLETED)
             good = attempts.done() and attempts.result() and not unit.exited.is_set()
@@ -187,7 +196,7 @@ class Startup:
         if not good:
             raise RolloutError(await self._post_mortem(instance, unit))
 
-    async def _wait_for_exit(self, unit: Unit) -> None:
+    async def _wait_for_exit(self, instance: Instance, unit: Unit) -> None:
         """Return when the container has ended; Docker's event says so at once, a look each second if it got lost."""
         seconds = 0
         while not unit.exited.is_set():
@@ -196,7 +205,7 @@ class Startup:
                 return
             seconds += 1
             if seconds == _HINT_SECONDS:  # the probe's window may be minutes long
-                found = diagnosis.Ending(listening=diagnosis.listening(unit.seen.pid))
+                found = diagnosis.Ending(listening=await self._listening(instance))
                 hint = diagnosis.diagnose(self._revision, found, unit.container)
                 _log.warning("%s does not serve after %d s: %s", unit.seen.name, seconds, hint)
             seen = await self._engine.inspect(unit.seen.id)
@@ -210,7 +219,10 @@ class Startup:
         ending = diagnosis.Ending(
             exit_code=None if seen.running else seen.exit_code,
             out_of_memory=seen.out_of_memory,
-            listening=diagnosis.listening(seen.pid) if seen.running else (),
+            listening=await self._listening(instance) if seen.running else (),
             logs=await self._engine.logs(container, diagnosis.LOG_LINES),
         )
         return diagnosis.report(self._revision, ending, unit.container)
+
+    async def _listening(self, instance: Instance) -> tuple[tuple[str, int], ...]:
+        return await self._engine.listening(instance.seen.id, self._base_image)

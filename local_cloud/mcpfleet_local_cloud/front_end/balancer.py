@@ -1,8 +1,7 @@
-"""External load balancers: what the forwarding rules of the project do, on loopback addresses of this machine.
+"""External load balancers: what the forwarding rules of the project do, on loopback ports of this machine.
 
-A rule's address is one of 127.77.0.0/16, so that its port is Google's own: 443 and 80, or where a process may not have
-those, 10443 and 10080. TLS is by the cloud's own authority. A request goes by host and path through the URL map to a
-service, or is redirected.
+Each rule has a port of 127.0.0.1 that follows from its name. TLS is by the cloud's own authority. A request goes by
+host and path through the URL map to a service, or is redirected.
 """
 
 import asyncio
@@ -17,10 +16,9 @@ from starlette.types import ASGIApp, Scope
 from mcpfleet_local_cloud.data_plane.contract import FrontDoor
 from mcpfleet_local_cloud.front_end.arrivals import Arrival, host_of
 from mcpfleet_local_cloud.network.listeners import Listeners
-from mcpfleet_local_cloud.services.compute.model import Compute, reference
+from mcpfleet_local_cloud.services.compute.model import LOOPBACK, Compute, reference
 from mcpfleet_local_cloud.state.store import Document
 
-_HIGH: Final = 10000
 _CODES: Final = {
     "MOVED_PERMANENTLY_DEFAULT": 301,
     "FOUND": 302,
@@ -42,7 +40,7 @@ class Balancer:
     def __init__(self, compute: Compute, doors: Callable[[str], FrontDoor | None]) -> None:
         self._compute = compute
         self._doors = doors
-        self._listeners: dict[str, tuple[Listeners, int, bool]] = {}
+        self._listeners: dict[str, tuple[Listeners, int]] = {}
         self._make: Callable[[Balancer, str], ASGIApp] | None = None
         self._tls: ssl.SSLContext | None = None
         self._lock = asyncio.Lock()
@@ -79,7 +77,7 @@ class Balancer:
 
     async def close(self) -> None:
         """Stop serving."""
-        for listeners, _, _ in self._listeners.values():
+        for listeners, _ in self._listeners.values():
             await listeners.close_all()
         self._listeners.clear()
 
@@ -93,31 +91,29 @@ class Balancer:
                 await self._listeners.pop(name)[0].close_all()
             for name, rule in rules.items():
                 if name not in self._listeners:
-                    await self._listen(name, rule)
+                    await self._listen(name, secure=_secure(rule))
 
     def inventory(self) -> list[Document]:
         """What is served, for people."""
         return [
             {
                 "name": name,
-                "url": f"{'https' if secure else 'http'}://{self._address(rule)}:{port}",
+                "url": f"{'https' if _secure(rule) else 'http'}://{LOOPBACK}:{self._listeners[name][1]}",
                 "domains": sorted(self._certified(name)),
             }
             for name, rule in self._compute.all("forwardingRules")
-            for _, port, secure in [self._listeners.get(name, (None, 0, "Https" in rule["target"]))]
+            if name in self._listeners
         ]
 
-    async def _listen(self, name: str, rule: Document) -> None:
-        secure = "/targetHttpsProxies/" in rule["target"]
-        listeners = Listeners(self._address(rule), self._tls if secure else None)
-        wanted = int(str(rule["portRange"]).partition("-")[0])
-        port = next((one for one in (wanted, wanted + _HIGH) if listeners.open(one)), 0)
+    async def _listen(self, name: str, *, secure: bool) -> None:
+        listeners = Listeners(LOOPBACK, self._tls if secure else None)
+        port = next((one for one in self._compute.ports_of(name) if listeners.open(one)), 0)
         if not port:
-            _log.warning("%s: ports %d and %d of %s are taken", name, wanted, wanted + _HIGH, self._address(rule))
+            _log.warning("%s: all ports for load balancers on %s are taken", name, LOOPBACK)
             return
         assert self._make is not None  # noqa: S101 - `settle` has looked
         await listeners.serve(self._make(self, name))
-        self._listeners[name] = (listeners, port, secure)
+        self._listeners[name] = (listeners, port)
 
     def _changed(self) -> None:
         try:
@@ -126,11 +122,6 @@ class Balancer:
             return
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _address(self, rule: Document) -> str:
-        given = str(rule.get("IPAddress", ""))
-        found = self._compute.find(reference(given))
-        return str(found["address"]) if found else given or "127.77.0.1"
 
     def _proxy(self, rule: str) -> Document | None:
         found = self._compute.find(rule)
@@ -183,6 +174,10 @@ def balanced_app(front: Callable[[Callable[[Scope], Arrival]], ASGIApp]) -> Call
         return front(arrive)
 
     return make
+
+
+def _secure(rule: Document) -> bool:
+    return "/targetHttpsProxies/" in rule["target"]
 
 
 def _matches(host: str, pattern: str) -> bool:

@@ -10,7 +10,7 @@ from mcpfleet_local_cloud.gateway import wire
 from mcpfleet_local_cloud.gateway.container import Settings
 
 FOLDER: Final = "/gateway"
-"""Where `archive` belongs in the container, unpacked at its root."""
+"""Where `archive` belongs in the container, unpacked there: Docker lets nothing into a root that is read-only."""
 COMMAND: Final = ("python", "-I", FOLDER)
 _PACKAGE: Final = "mcpfleet_local_cloud.gateway"
 _MODULES: Final = ("wire", "relay", "resolver", "container")
@@ -36,7 +36,7 @@ def archive(key: bytes, settings: Settings) -> bytes:
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w") as tar:
         for name, content in files.items():
-            entry = tarfile.TarInfo(f"{FOLDER.strip('/')}/{name}")
+            entry = tarfile.TarInfo(name)
             entry.size = len(content)
             entry.mode = 0o444
             tar.addfile(entry, io.BytesIO(content))

@@ -29,6 +29,8 @@ class Settings:
     project: str = "mcpfleet-local"
     project_number: int = 481516234200
     universe: str = "mcpfleet.test"
+    base_image: str = "mcpfleet/base:python3.13"
+    """In Docker; the cloud's own helper containers are made from it."""
 
     @property
     def url(self) -> str:

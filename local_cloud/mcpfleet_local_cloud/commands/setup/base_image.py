@@ -17,8 +17,9 @@ from mcpfleet_local_cloud.commands.setup.docker_engine import install
 from mcpfleet_local_cloud.commands.setup.engine import Engine, EngineError
 from mcpfleet_local_cloud.commands.setup.host import Host
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock, replace, scratch_folder
+from mcpfleet_local_cloud.state.folder import Settings
 
-BASE_IMAGE = "mcpfleet/base:python3.13"
+BASE_IMAGE = Settings.base_image
 RECIPE_LABEL = "dev.mcpfleet.base"
 
 _SUITE = "trixie"  # Debian 13, whose Python is 3.13

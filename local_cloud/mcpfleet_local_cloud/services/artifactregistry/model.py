@@ -13,7 +13,6 @@ from mcpfleet_local_cloud.services.artifactregistry import shapes
 from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed, seconds
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.run.places import REGIONS
-from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "artifactregistry.repository"
@@ -68,14 +67,14 @@ FIELDS: Final = _HONOURED | _OUTPUT_ONLY | REFUSED
 
 
 class ArtifactRegistry:
-    """Docker repositories of every location, and what IAM lets into them."""
+    """Docker repositories of every location, and what IAM lets into them; *registry* gives their `host:port`."""
 
     def __init__(
         self,
         store: Store,
         catalog: Catalog,
         gate: Gate,
-        settings: Settings,
+        registry: Callable[[], str],
         clock: Callable[[], float] = time.time,
         *,
         publisher_token: str | None = None,
@@ -83,7 +82,7 @@ class ArtifactRegistry:
         self._store = store
         self._catalog = catalog
         self._gate = gate
-        self._settings = settings
+        self._registry = registry
         self._clock = clock
         self._publisher_token = publisher_token
 
@@ -200,7 +199,7 @@ class ArtifactRegistry:
         *image* is a reference without tag and digest, `HOST:PORT/LOCATION/PROJECT/REPOSITORY/NAME`.
         """
         parts = image.split("/", 4)
-        if len(parts) < 5 or parts[0] != f"{self._settings.host}:{self._settings.port}":
+        if len(parts) < 5 or parts[0] != self._registry():
             return None
         _, location, project, repository, name = parts
         record = self._store.get(KIND, f"projects/{project}/locations/{location}/repositories/{repository}")
@@ -256,7 +255,7 @@ class ArtifactRegistry:
         return {
             **record,
             "sizeBytes": str(size),
-            "registryUri": f"{self._settings.host}:{self._settings.port}/{location}/{project}/{repository}",
+            "registryUri": f"{self._registry()}/{location}/{project}/{repository}",
         }
 
     def _now(self) -> str:

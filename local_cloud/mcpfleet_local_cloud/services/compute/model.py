@@ -20,8 +20,10 @@ KIND: Final = "compute"
 DEFAULT: Final = "default"
 """The network, and its subnetwork in each region, that every project begins with."""
 _NAME: Final = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_LOOPBACK: Final = "127.77"
-"""Addresses of load balancers: on Linux all of 127.0.0.0/8 is this machine."""
+LOOPBACK: Final = "127.0.0.1"
+"""The address of every load balancer: not every system has another one of its own. Ports tell them apart."""
+_FIRST_PORT: Final = 19500
+_PORTS: Final = 500
 _REDIRECT_FIELDS: Final = frozenset(
     {"hostRedirect", "httpsRedirect", "pathRedirect", "prefixRedirect", "redirectResponseCode", "stripQuery"}
 )
@@ -33,7 +35,7 @@ class Compute:
 
     Args:
         store: where they are kept.
-        cloud_id: from which addresses follow, so that two clouds on a machine rarely want the same.
+        cloud_id: from which ports follow, so that two clouds on a machine rarely want the same.
         enabled: whether a project has the API.
         clock: seconds since the epoch.
     """
@@ -75,7 +77,7 @@ class Compute:
             "creationTimestamp": datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
         }
         if collection == "addresses":
-            record["address"] = self._new_address(path)
+            record["address"] = LOOPBACK
         if collection == "sslCertificates":
             record["managed"] = _managed(record["managed"])
         self._put(path, record)
@@ -109,6 +111,11 @@ class Compute:
         for path, record in self._store.list(KIND):
             if path.split("/")[-2] == collection:
                 yield path, record
+
+    def ports_of(self, rule: str) -> Iterator[int]:
+        """The loopback ports that the forwarding rule at that path may have, the first choice first."""
+        start = int.from_bytes(hashlib.sha256(f"{self._cloud_id}/{rule}".encode()).digest()[:4], "big")
+        return (_FIRST_PORT + (start + step) % _PORTS for step in range(_PORTS))
 
     def change(self, path: str, body: Document, *, merge: bool) -> Document:
         """Replace the document by *body*, or *merge* it in; the finished operation.
@@ -281,15 +288,6 @@ class Compute:
         raise invalid(
             f"Invalid value for field 'resource.IPAddress': '{given}' of {path} is no address of this project."
         )
-
-    def _new_address(self, path: str) -> str:
-        taken = {record["address"] for _, record in self.all("addresses")}
-        number = int.from_bytes(hashlib.sha256(f"{self._cloud_id}/{path}".encode()).digest()[:2], "big")
-        while True:
-            address = f"{_LOOPBACK}.{number >> 8}.{number & 255}"
-            if address not in taken and number & 255 not in (0, 255):
-                return address
-            number = (number + 1) % 65536
 
     def _built_in(self, path: str) -> Document | None:
         """The default network, where the API is enabled."""

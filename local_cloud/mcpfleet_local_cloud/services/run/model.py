@@ -28,7 +28,6 @@ from mcpfleet_local_cloud.services.run.records import (
 from mcpfleet_local_cloud.services.run.rollout import Rollouts, address, mark_retiring
 from mcpfleet_local_cloud.services.run.wire import apply_mask
 from mcpfleet_local_cloud.services.run.workload import workload
-from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
 
 
@@ -51,7 +50,7 @@ class RunModel:
         operations: Operations,
         data_plane: DataPlane,
         policies: Policies,
-        settings: Settings,
+        registry: Callable[[], str],
         *,
         accounts: ServiceAccounts,
         sources: Sources,
@@ -69,9 +68,8 @@ class RunModel:
         self._meshes = meshes
         self._now = now
         self._new_uid = new_uid
-        # The registry of this cloud is what Artifact Registry is to Google's: its images are always allowed.
-        hosts = (settings.host, "127.0.0.1", "localhost")
-        self._registries = frozenset(f"{host}:{settings.port}" for host in hosts)
+        # What Artifact Registry is to Google's: its images are always allowed.
+        self._registry = registry
         self._rollouts = Rollouts(store, operations, data_plane, policies, sources, now)
 
     # Services.
@@ -253,7 +251,7 @@ class RunModel:
 
     def _wish(self, request: str, place: Place, service_id: str, service: Document, caller: str) -> Document:
         """The complete spec for *service*, once everything about it was found good."""
-        validation.check(request, service_id, service, self._registries)
+        validation.check(request, service_id, service, frozenset({self._registry()}))
         unsupported.check(service)
         account = f"{place.number}-compute@developer.gserviceaccount.com"
         spec = defaults.complete(

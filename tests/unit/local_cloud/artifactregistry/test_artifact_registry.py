@@ -15,7 +15,6 @@ from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.artifactregistry import ArtifactRegistry, routes
 from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed
 from mcpfleet_local_cloud.services.auth import Caller
-from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Store
 
 LOCATION = "/artifactregistry/v1/projects/acme/locations/europe-west1"
@@ -86,9 +85,8 @@ def catalog(tmp_path, clock):
 
 
 @pytest.fixture
-def model(catalog, gate, clock, tmp_path):
-    settings = Settings(state=tmp_path, port=9999)
-    return ArtifactRegistry(Store(), catalog, gate, settings, clock, publisher_token="operator")
+def model(catalog, gate, clock):
+    return ArtifactRegistry(Store(), catalog, gate, lambda: "127.0.0.1:9999", clock, publisher_token="operator")
 
 
 @pytest.fixture

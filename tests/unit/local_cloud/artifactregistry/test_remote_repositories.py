@@ -97,7 +97,7 @@ async def test_docker_is_asked_for_the_image_behind_and_the_name_stays_the_repos
     docker = Docker()
     images = Images(
         docker,
-        registry="127.0.0.1:8470",
+        registry=lambda: "127.0.0.1:8470",
         access_token=lambda: "t",
         service_agent="agent",
         upstream=lambda name: name.replace(f"{OURS}/far", "ghcr.io") if name.startswith(f"{OURS}/far/") else None,

@@ -9,15 +9,15 @@ from mcpfleet_local_cloud.commands.domains import DomainTransport, addresses
 
 HELD = {
     "loadBalancers": [
-        {"name": "https", "url": "https://127.77.1.2:443", "domains": ["mcp.acme.dev"]},
-        {"name": "http", "url": "http://127.77.1.2:80", "domains": []},
-        {"name": "away", "url": "https://127.77.1.3:0", "domains": ["x.dev"]},
+        {"name": "https", "url": "https://127.0.0.1:19501", "domains": ["mcp.acme.dev"]},
+        {"name": "http", "url": "http://127.0.0.1:19502", "domains": []},
+        {"name": "away", "url": "https://127.0.0.1:0", "domains": ["x.dev"]},
     ]
 }
 
 
 def test_a_domain_is_where_its_load_balancer_listens_if_it_does():
-    assert addresses(HELD) == {"mcp.acme.dev": ("127.77.1.2", 443)}
+    assert addresses(HELD) == {"mcp.acme.dev": ("127.0.0.1", 19501)}
     assert addresses({}) == {}
 
 
@@ -40,7 +40,7 @@ def test_a_request_goes_to_the_address_and_keeps_its_name(tmp_path):
 
     asyncio.run(scenario())
     assert seen == [
-        ("https://127.77.1.2/mcp", "mcp.acme.dev", "mcp.acme.dev"),
-        ("https://127.77.1.2/mcp", "mcp.acme.dev", "mcp.acme.dev"),
+        ("https://127.0.0.1:19501/mcp", "mcp.acme.dev", "mcp.acme.dev"),
+        ("https://127.0.0.1:19501/mcp", "mcp.acme.dev", "mcp.acme.dev"),
         ("https://other.dev/", "other.dev", None),
     ]

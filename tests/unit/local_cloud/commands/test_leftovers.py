@@ -14,6 +14,7 @@ from mcpfleet_local_cloud.commands.state import state_file
 
 CLOUD = {"id": "c0ffee", "pid": 1}
 EMPTY = {
+    "registry": "127.0.0.1:18300",
     "services": [],
     "records": [],
     "repositories": [],
@@ -36,7 +37,7 @@ class Thing:
     attrs: dict = field(default_factory=dict)
     removed: bool = False
 
-    def remove(self):
+    def remove(self, **options):
         self.removed = True
 
 
@@ -78,8 +79,9 @@ def docker():
     return FakeDocker()
 
 
-def ours(name, cloud="c0ffee"):
-    return Thing(name, labels={"dev.mcpfleet.cloud": cloud})
+def ours(name, cloud="c0ffee", service="mcp-echo"):
+    labels = {"dev.mcpfleet.service": service} if service else {}
+    return Thing(name, labels={"dev.mcpfleet.cloud": cloud, **labels})
 
 
 def image(*tags, digests=()):
@@ -89,10 +91,10 @@ def image(*tags, digests=()):
 def test_a_cloud_as_it_begins_has_nothing_left(place, docker):
     docker.images.things = [
         image("python:3.13"),
-        image("127.0.0.1:8470/us/mcpfleet-public/images/base:latest"),
+        image("127.0.0.1:18300/us/mcpfleet-public/images/base:latest"),
         image(),
     ]
-    docker.containers.things = [ours("x", cloud="other"), Thing("somebody-elses")]
+    docker.containers.things = [ours("x", cloud="other"), Thing("somebody-elses"), ours("gateway", service="")]
     assert leftovers.find(place, docker, CLOUD, EMPTY) == []
 
 
@@ -122,13 +124,13 @@ def test_what_the_local_cloud_still_holds_is_left(place, docker, held, line):
 def test_what_docker_still_holds_of_this_cloud_is_left(place, docker):
     docker.containers.things = [ours("mcpfleet-echo-1"), ours("another", cloud="other")]
     docker.images.things = [
-        image("127.0.0.1:8470/l/p/mcpfleet/echo:1", digests=["127.0.0.1:8470/l/p/mcpfleet/echo@sha256:0"]),
-        image("127.0.0.1:84701/l/p/mcpfleet/echo:1"),
+        image("127.0.0.1:18300/l/p/mcpfleet/echo:1", digests=["127.0.0.1:18300/l/p/mcpfleet/echo@sha256:0"]),
+        image("127.0.0.1:183001/l/p/mcpfleet/echo:1"),
     ]
     assert leftovers.find(place, docker, CLOUD, EMPTY) == [
         "container mcpfleet-echo-1",
-        "image 127.0.0.1:8470/l/p/mcpfleet/echo:1",
-        "image 127.0.0.1:8470/l/p/mcpfleet/echo@sha256:0",
+        "image 127.0.0.1:18300/l/p/mcpfleet/echo:1",
+        "image 127.0.0.1:18300/l/p/mcpfleet/echo@sha256:0",
     ]
 
 
@@ -144,13 +146,16 @@ def test_a_cloud_without_an_id_has_nothing_in_docker(place, docker):
     assert leftovers.find(place, docker, {}, EMPTY) == []
 
 
-def test_to_forget_removes_this_clouds_network_and_the_state(place, docker):
+def test_to_forget_removes_this_clouds_gateway_its_networks_and_the_state(place, docker):
     state_file(place).parent.mkdir(parents=True)
     state_file(place).write_text("{}")
     mine, other = ours("mine"), ours("other", cloud="other")
     docker.networks.things = [mine, other]
+    gateway, others = ours("gateway", service=""), ours("gateway", cloud="other", service="")
+    docker.containers.things = [gateway, others]
     leftovers.forget(place, docker, CLOUD)
     assert (mine.removed, other.removed) == (True, False)
+    assert (gateway.removed, others.removed) == (True, False)
     assert not (place.state / "pulumi").exists()
     leftovers.forget(place, docker, CLOUD)
 
@@ -200,10 +205,10 @@ def test_logs_are_the_lines_of_one_service(admin):
 def test_a_reset_drops_the_state_and_the_images_that_were_built_too(admin, place):
     state_file(place).parent.mkdir(parents=True)
     state_file(place).write_text("corrupt")
-    cloud, sent = admin(httpx2.Response(200, json={}))
+    cloud, sent = admin(httpx2.Response(200, json=EMPTY))
     place.published.parent.mkdir(parents=True, exist_ok=True)
     place.published.write_text("sha256:base")
-    mine, public, another = "127.0.0.1:8470/r/mcpfleet/a", "127.0.0.1:8470/us/mcpfleet-public/images/base", "other:1"
+    mine, public, another = "127.0.0.1:18300/r/mcpfleet/a", "127.0.0.1:18300/us/mcpfleet-public/images/base", "other:1"
     engine = FakeDocker(
         images=Images(
             [
@@ -216,7 +221,7 @@ def test_a_reset_drops_the_state_and_the_images_that_were_built_too(admin, place
     leftovers.reset(place, cloud, engine)
     assert [image.name for image in engine.images.list()] == ["base", "other"], "a failed up may have built some"
     assert not place.published.exists(), "the registry is empty: the next up has to push the base image again"
-    assert [request.method for request in sent] == ["POST"]
+    assert [request.method for request in sent] == ["POST", "GET"]
     assert not state_file(place).exists()
 
 

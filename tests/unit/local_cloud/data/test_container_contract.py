@@ -10,7 +10,7 @@ from mcpfleet_local_cloud.data_plane.contract import Container, Revision, Rollou
 from mcpfleet_local_cloud.data_plane.spec import Place, Surroundings, container_spec, fingerprint
 from mcpfleet_local_cloud.state.store import Store
 
-AROUND = Surroundings(cloud_id="c1", network="mcpfleet-c1", gateway="172.18.0.1", metadata_port=80, cpus=2.0)
+AROUND = Surroundings(cloud_id="c1", network="mcpfleet-c1", gateway="172.18.0.1", cpus=2.0)
 REVISION = Revision(
     name="mcp-echo-00001-abc",
     service="mcp-echo",
@@ -88,7 +88,7 @@ def test_a_container_is_taken_over_only_if_made_from_the_same_things():
         mark(changed(env=())),
         mark(changed(memory_bytes=1)),
         mark(image="sha256:other"),
-        mark(around=replace(AROUND, metadata_port=81)),
+        mark(around=replace(AROUND, gateway="172.18.1.2")),
     }
     assert len(others) == 4
     assert mark() not in others

@@ -65,7 +65,7 @@ def refusal(status, text):
 
 
 def fetch(docker, image):
-    images = Images(docker, registry=REGISTRY, access_token=lambda: "ya29.x", service_agent="agent@g")
+    images = Images(docker, registry=lambda: REGISTRY, access_token=lambda: "ya29.x", service_agent="agent@g")
     return asyncio.run(images.fetch(image))
 
 
@@ -154,7 +154,7 @@ def test_a_failure_in_the_middle_of_a_pull_is_not_overlooked():
 
 
 def forget(docker, image, in_use=()):
-    images = Images(docker, registry=REGISTRY, access_token=lambda: "t", service_agent="a")
+    images = Images(docker, registry=lambda: REGISTRY, access_token=lambda: "t", service_agent="a")
     asyncio.run(images.forget(image, lambda: set(in_use)))
     return docker.removed
 

@@ -1,15 +1,11 @@
 """What makes one service find and trust another: names, certificates, and how a container's call arrives."""
 
 import ssl
-import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.data_plane.contract import FrontDoor
-from mcpfleet_local_cloud.data_plane.nameserver import answer
 from mcpfleet_local_cloud.front_end.balancer import Balancer
 from mcpfleet_local_cloud.front_end.certificates import Authority
 from mcpfleet_local_cloud.front_end.entrance import Entrance
@@ -18,67 +14,6 @@ from mcpfleet_local_cloud.state.folder import Settings
 
 HOST = "hello-481516234200.europe-west1.run.app"
 SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/hello"
-
-
-def query(name, kind=1, number=7):
-    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
-    return struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, 1)
-
-
-def read(said):
-    number, flags, _, answers, _, _ = struct.unpack("!HHHHHH", said[:12])
-    return number, flags & 15, answers, said[-4:] if answers else b""
-
-
-def ours(name):
-    return name == HOST
-
-
-def test_a_name_of_this_cloud_has_the_gateways_address():
-    assert read(answer(query(HOST), "172.18.0.1", ours)) == (7, 0, 1, bytes([172, 18, 0, 1]))
-    assert read(answer(query(HOST.upper()), "172.18.0.1", ours))[2] == 1
-
-
-def test_it_has_no_other_kind_of_address_and_says_so_without_an_error():
-    assert read(answer(query(HOST, kind=28), "172.18.0.1", ours))[1:3] == (0, 0)
-
-
-def test_every_other_name_is_left_to_the_next_server():
-    assert read(answer(query("example.org"), "172.18.0.1", ours))[1:3] == (5, 0)
-
-
-@pytest.mark.parametrize(
-    ("at", "byte"),
-    [(2, 0x29), (4, 1), (5, 0), (5, 2)],  # a dynamic update; 257 questions, none, two
-)
-def test_what_is_no_single_question_is_a_format_error(at, byte):
-    asked = bytearray(query(HOST))
-    asked[at] = byte
-    assert read(answer(bytes(asked), "172.18.0.1", ours))[1:3] == (1, 0)
-
-
-def test_an_answer_is_never_answered():
-    assert answer(answer(query(HOST), "172.18.0.1", ours), "172.18.0.1", ours) is None
-
-
-def test_a_name_of_this_cloud_is_ours_by_its_labels_only():
-    one = bytes([len(HOST)]) + HOST.encode()
-    asked = struct.pack("!HHHHHH", 7, 0x0100, 1, 0, 0, 0) + one + b"\0" + struct.pack("!HH", 1, 1)
-    assert read(answer(asked, "172.18.0.1", ours))[1:3] == (5, 0)
-
-
-@given(data=st.binary(max_size=80))
-def test_no_packet_breaks_the_name_server(data):
-    said = answer(data, "172.18.0.1", ours)
-    assert said is None or len(said) >= 12
-
-
-@given(cut=st.integers(0, 60), name=st.sampled_from([HOST, "a.b"]))
-def test_a_cut_off_question_is_a_format_error(cut, name):
-    whole = query(name)
-    said = answer(whole[:cut], "172.18.0.1", ours)
-    if 12 <= cut < len(whole):
-        assert read(said)[1] == 1
 
 
 @pytest.fixture(scope="module")

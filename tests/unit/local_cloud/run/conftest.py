@@ -5,7 +5,6 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -19,7 +18,6 @@ from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.run import RunModel, routes
-from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
 
 PROJECT, NUMBER, REGION = "demo", 481516234200, "europe-west1"
@@ -187,7 +185,7 @@ class World:
             self.operations,
             self.plane,
             self.policies,
-            Settings(state=Path("/nowhere"), project=PROJECT, project_number=NUMBER),
+            lambda: "127.0.0.1:8470",
             accounts=type("Accounts", (), {"exists": lambda _, email: email in self.accounts})(),
             networks=type("Networks", (), {"network_of": lambda *_: ("default", "default")})(),
             meshes=type("Meshes", (), {"exists": lambda _, mesh: mesh.endswith("/meshes/there")})(),

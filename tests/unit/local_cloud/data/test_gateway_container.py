@@ -1,0 +1,160 @@
+"""How the gateway container is made, taken over and replaced, and where it is reached."""
+
+import asyncio
+import io
+import json
+import tarfile
+
+import pytest
+
+from mcpfleet_local_cloud.data_plane.contract import OpenError
+from mcpfleet_local_cloud.data_plane.gateway_container import GatewayContainer
+from mcpfleet_local_cloud.data_plane.networks import Networks
+from mcpfleet_local_cloud.state.folder import Settings
+from tests.unit.local_cloud.data.docker_networks import FakeDocker, FakeEngine
+
+SERVICE = "projects/p/locations/r/services/echo"
+NAME = "mcpfleet-c1-gateway"
+
+
+@pytest.fixture
+def docker():
+    return FakeDocker()
+
+
+@pytest.fixture
+def start(docker, tmp_path):
+    """What a process of the cloud does at its start: its networks, and its gateway container's id."""
+
+    async def start():
+        engine = FakeEngine(docker)
+        networks = Networks(engine)
+        await networks.open()
+        gateway = GatewayContainer(engine, networks, Settings(state=tmp_path))
+        await gateway.ensure()
+        return gateway, networks
+
+    return start
+
+
+def made(docker):
+    return docker.containers.by_name[NAME]
+
+
+def test_it_has_no_right_that_it_does_not_need(docker, start):
+    asyncio.run(start())
+    spec = made(docker).spec
+    assert spec["user"] == "65534:65534"
+    assert (spec["cap_drop"], spec["security_opt"], spec["read_only"]) == (["ALL"], ["no-new-privileges"], True)
+    assert "cap_add" not in spec
+    assert spec["mem_limit"] == spec["memswap_limit"] == "256m"
+    assert spec["pids_limit"] == 16
+    assert {host for host, _ in spec["ports"].values()} == {"127.0.0.1"}
+    assert made(docker).running
+
+
+def test_its_key_reaches_it_as_a_file_and_nothing_else_shows_it(docker, start):
+    gateway, _ = asyncio.run(start())
+    with tarfile.open(fileobj=io.BytesIO(made(docker).files["/gateway"])) as tar:
+        assert tar.extractfile("key").read() == gateway.key
+    assert gateway.key.hex() not in repr(made(docker).spec)
+    assert repr(gateway.key) not in repr(made(docker).spec)
+
+
+def test_it_is_taken_over_by_the_next_process_and_attached_to_every_network(docker, start):
+    async def scenario():
+        gateway, networks = await start()
+        network = await networks.ensure(SERVICE)
+        await gateway.attach(network)
+        again, _ = await start()
+        assert (again.id, docker.made, again.key, again.ports) == (gateway.id, 1, gateway.key, gateway.ports)
+        assert docker.networks.get(network.name).attached == {NAME: network.addresses.gateway}
+
+    asyncio.run(scenario())
+
+
+def test_one_that_was_removed_is_made_again_with_all_its_addresses(docker, start):
+    async def scenario():
+        gateway, networks = await start()
+        network = await networks.ensure(SERVICE)
+        await gateway.attach(network)
+        made(docker).remove(force=True, v=True)
+        await gateway.ensure()
+        assert made(docker).running
+        assert docker.networks.get(network.name).attached == {NAME: network.addresses.gateway}
+
+    asyncio.run(scenario())
+
+
+def test_one_that_stands_still_is_started_again(docker, start):
+    async def scenario():
+        gateway, _ = await start()
+        made(docker).running = False
+        await gateway.ensure()
+        assert (made(docker).running, docker.made) == (True, 1)
+
+    asyncio.run(scenario())
+
+
+def test_one_of_another_base_image_or_key_is_replaced(docker, start, tmp_path):
+    asyncio.run(start())
+    docker.image = "sha256:new"
+    asyncio.run(start())
+    assert (made(docker).spec["image"], docker.made) == ("sha256:new", 2)
+    (tmp_path / "keys" / "gateway").unlink()
+    asyncio.run(start())
+    assert docker.made == 3
+
+
+def test_ports_that_other_programs_have_are_passed_over_and_the_choice_is_kept(docker, start):
+    first = asyncio.run(start())[0].ports
+    made(docker).remove(force=True, v=True)
+    assert asyncio.run(start())[0].ports == first
+    docker.taken_ports = {first.tunnel}
+    made(docker).remove(force=True, v=True)
+    second = asyncio.run(start())[0].ports
+    assert second.registry == first.registry
+    assert second.tunnel not in docker.taken_ports
+    docker.taken_ports = set()
+    assert asyncio.run(start())[0].ports == second
+
+
+def test_two_clouds_on_a_machine_do_not_want_the_same_ports(docker, start, tmp_path):
+    taken = asyncio.run(start())[0].ports
+    docker.taken_ports = {taken.tunnel, taken.registry}
+    made(docker).remove(force=True, v=True)
+    (tmp_path / "gateway" / "ports.json").unlink()
+    mine = asyncio.run(start())[0].ports
+    assert not {mine.tunnel, mine.registry} & docker.taken_ports
+
+
+def test_the_registrys_port_once_given_is_never_another(docker, start):
+    ports = asyncio.run(start())[0].ports
+    docker.taken_ports = {ports.registry}
+    made(docker).remove(force=True, v=True)
+    with pytest.raises(OpenError, match=f"Port {ports.registry} of 127.0.0.1, which is in the names") as refused:
+        asyncio.run(start())
+    assert f":{ports.registry}" in refused.value.next_step
+    assert NAME not in docker.containers.by_name
+    docker.taken_ports = set()
+    assert asyncio.run(start())[0].ports == ports
+
+
+def test_no_free_port_at_all_is_a_clear_error(docker, start):
+    docker.taken_ports = set(range(18300, 18500))
+    with pytest.raises(OpenError, match="All ports from 18300 to 18499"):
+        asyncio.run(start())
+
+
+def test_without_the_base_image_it_is_said_what_to_type(docker, start):
+    docker.image = None
+    with pytest.raises(OpenError, match="no image mcpfleet/base") as refused:
+        asyncio.run(start())
+    assert refused.value.next_step == "type: ./dev setup"
+
+
+def test_what_the_next_start_needs_is_readable_by_its_owner_alone(start, tmp_path):
+    asyncio.run(start())
+    for file in (tmp_path / "keys" / "gateway", tmp_path / "gateway" / "ports.json"):
+        assert file.stat().st_mode & 0o077 == 0
+    assert set(json.loads((tmp_path / "gateway" / "ports.json").read_text())) == {"tunnel", "registry"}
