@@ -27,13 +27,3 @@ def wav(samples: bytes, rate: int = 8000) -> bytes:
     head = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, rate, 1, 8)
     data = struct.pack("<4sI", b"data", len(samples)) + samples
     return struct.pack("<4sI4s", b"RIFF", 4 + len(head) + len(data), b"WAVE") + head + data
-
-
-def one_pixel_png() -> bytes:
-    """One red pixel."""
-    return png(1, 1, b"\xff\x00\x00")
-
-
-def silent_wav() -> bytes:
-    """A hundredth of a second of silence."""
-    return wav(b"\x80" * 80)

@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Never, cast
 
@@ -156,6 +156,20 @@ def page(names: list[str], request: Request, *, default: int, maximum: int) -> t
     after = _page_token(request.query_params.get("pageToken", ""))
     rest = [name for name in names if name > after]
     return rest[:size], base64.urlsafe_b64encode(rest[size - 1].encode()).decode() if rest[size:] else ""
+
+
+def listed(request: Request, field: str, found: Sequence[Document], *, default: int, maximum: int) -> Document:
+    """One page of a list; the token is where the next one begins.
+
+    Raises:
+        GoogleError: INVALID_ARGUMENT: not a size, not a token.
+    """
+    size, start = (number(request.query_params.get(one) or "0") for one in ("pageSize", "pageToken"))
+    if size is None or start is None:
+        raise invalid("page_size and page_token: must come from a list call.")
+    end = start + min(size or default, maximum)
+    page: Document = {field: list(found[start:end])} if found[start:end] else {}
+    return {**page, "nextPageToken": str(end)} if end < len(found) else page
 
 
 def _page_token(token: str) -> str:

@@ -23,10 +23,13 @@ from mcp_types import (
 )
 from pydantic import Field
 
-from mcp_server.media import one_pixel_png, silent_wav
+from mcp_server.media import png, wav
 from mcpfleet_server.hosting.adapt import lowlevel_of
 from mcpfleet_server.hosting.settings import Settings
 from tests.integration.conformance_server import asking, asking_2026
+
+ONE_PIXEL = png(1, 1, b"\xff\x00\x00")
+SILENCE = wav(b"\x80" * 80)
 
 Ctx = Context[Any, Any]
 
@@ -69,7 +72,7 @@ def build_server(settings: Settings) -> MCPServer[Any]:
 
 
 def _image() -> ImageContent:
-    return ImageContent(type="image", data=base64.b64encode(one_pixel_png()).decode(), mime_type="image/png")
+    return ImageContent(type="image", data=base64.b64encode(ONE_PIXEL).decode(), mime_type="image/png")
 
 
 def _embedded(uri: str, text: str, mime_type: str = "text/plain") -> EmbeddedResource:
@@ -90,7 +93,7 @@ def _content(server: MCPServer[Any]) -> None:
     @server.tool()
     async def test_audio_content() -> AudioContent:
         """Answer with a sound."""
-        return AudioContent(type="audio", data=base64.b64encode(silent_wav()).decode(), mime_type="audio/wav")
+        return AudioContent(type="audio", data=base64.b64encode(SILENCE).decode(), mime_type="audio/wav")
 
     @server.tool()
     async def test_embedded_resource() -> EmbeddedResource:
@@ -178,7 +181,7 @@ def _resources(server: MCPServer[Any]) -> None:
     @server.resource("test://static-binary", mime_type="image/png")
     def static_binary() -> bytes:
         """An image."""
-        return one_pixel_png()
+        return ONE_PIXEL
 
     @server.resource("test://template/{id}/data", mime_type="application/json")
     def template(id: str) -> str:  # noqa: A002  # the suite's name

@@ -10,7 +10,7 @@ from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, unimplemented
 from mcpfleet_local_cloud.rest.wire import as_object, stamp
 from mcpfleet_local_cloud.services.artifactregistry import shapes
-from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed, seconds
+from mcpfleet_local_cloud.services.artifactregistry.shapes import Version, doomed, seconds
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.run.places import REGIONS
 from mcpfleet_local_cloud.state.store import Document, Store

@@ -8,7 +8,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import policy_from
-from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, not_found
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import invalid, not_found
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.run.model import PatchOptions, RunModel
 from mcpfleet_local_cloud.services.run.places import REGIONS, Place
@@ -24,7 +25,6 @@ _REVISION: Final = _SERVICE + "/revisions/{revision}"
 _OPERATION: Final = _LOCATION + "/operations/{operation}"
 # Below what clients allow one request (the provider: 120 s).
 _LONGEST_WAIT: Final = 60.0
-_PAGE: Final = 100
 
 
 def routes(model: RunModel, gate: Gate) -> list[BaseRoute]:
@@ -207,16 +207,4 @@ def _flag(request: Request, name: str) -> bool:
 
 
 def _page(request: Request, field: str, found: Sequence[Document]) -> Document:
-    """One page of a list; the token is where the next one begins."""
-    try:
-        size = int(request.query_params.get("pageSize") or _PAGE)
-        start = int(request.query_params.get("pageToken") or 0)
-    except ValueError:
-        raise GoogleError("INVALID_ARGUMENT", "page_size and page_token: must come from a list call.") from None
-    if size < 0 or start < 0:
-        raise invalid("page_size: must not be negative.")
-    end = start + min(size or _PAGE, 1000)
-    page: Document = {field: list(found[start:end])} if found[start:end] else {}
-    if end < len(found):
-        page["nextPageToken"] = str(end)
-    return page
+    return wire.listed(request, field, found, default=100, maximum=1000)

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import wire
-from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
+from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.secretmanager.model import FIELDS, SecretManager, checksum
@@ -132,12 +132,4 @@ class _Api(Handlers):
 
 
 def _page(request: Request, field: str, found: Sequence[Document]) -> Document:
-    size, start = (wire.number(request.query_params.get(one) or "0") for one in ("pageSize", "pageToken"))
-    if size is None or start is None:
-        raise GoogleError("INVALID_ARGUMENT", "page_size and page_token: must come from a list call.")
-    end = start + min(size or _PAGE, _PAGE)
-    page: Document = {field: list(found[start:end])} if found[start:end] else {}
-    page["totalSize"] = len(found)
-    if end < len(found):
-        page["nextPageToken"] = str(end)
-    return page
+    return {**wire.listed(request, field, found, default=_PAGE, maximum=_PAGE), "totalSize": len(found)}

@@ -13,7 +13,7 @@ from mcpfleet_local_cloud.registry import BlobStore, Catalog, ImageName
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.artifactregistry import ArtifactRegistry, routes
-from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed
+from mcpfleet_local_cloud.services.artifactregistry.shapes import Version, doomed
 from mcpfleet_local_cloud.services.auth import Caller
 from mcpfleet_local_cloud.state.store import Store
 
