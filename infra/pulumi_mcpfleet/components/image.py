@@ -22,7 +22,7 @@ from pulumi_mcpfleet.sources import Layout, RecipeError, recipe_for
 from pulumi_mcpfleet.sources.checkout import checkout
 from pulumi_mcpfleet.sources.generate import IGNORES
 from pulumi_mcpfleet.sources.inside import folder_in, own_folder
-from pulumi_mcpfleet.sources.recipe import Mistake, Recipe, inert
+from pulumi_mcpfleet.sources.recipe import Recipe, inert
 from pulumi_mcpfleet.sources.staging import stage_bridge, staged
 from pulumi_mcpfleet.sources.stdio import Stdio as StdioServer
 from pulumi_mcpfleet.sources.stdio import stdio_recipe
@@ -172,7 +172,7 @@ def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
 def _own(folder: str, root: Path) -> None:
     """Refuse a folder that has become a link to elsewhere since the config was read."""
     if why := own_folder(root, folder):
-        raise RecipeError([Mistake("", why)])
+        raise RecipeError.of("", why)
 
 
 def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:

@@ -17,7 +17,7 @@ from typing import Final
 from pulumi_mcpfleet.sources.git import URL, asked, host_of, laid_out
 from pulumi_mcpfleet.sources.inside import is_file_in, read_in, resolved
 from pulumi_mcpfleet.sources.layout import MAX_FILE
-from pulumi_mcpfleet.sources.recipe import Mistake, RecipeError
+from pulumi_mcpfleet.sources.recipe import RecipeError
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _OTHERS: Final = "https://"
@@ -69,7 +69,7 @@ def checkout(url: str, ref: str, place: Path, token: str | None = None, *, submo
         RecipeError: git is not there, the address does not answer, or the ref is not there.
     """
     if re.fullmatch(URL, url) is None:
-        raise RecipeError([Mistake("git.url", f"{url!r} is not the address of a repository; correct it")])
+        raise RecipeError.of("git.url", f"{url!r} is not the address of a repository; correct it")
     commit, said = (ref, "the commit") if _COMMIT.fullmatch(ref) else _resolved(url, ref, token)
     what = f"{url}\nwith its submodules" if submodules else url
     folder = place / f"{hashlib.sha256(what.encode()).hexdigest()[:12]}-{commit[:20]}"
@@ -105,7 +105,7 @@ def _fetched(url: str, ref: str, commit: str, new: Path, token: str | None, *, a
     asked(url, [*fetch, "--", url, ref], token, alone=alone)
     found = laid_out(new, "rev-parse", "FETCH_HEAD^{commit}").strip()
     if found != commit:
-        raise RecipeError([Mistake("git.ref", f"{ref} has just moved from {commit[:12]} to {found[:12]}; try again")])
+        raise RecipeError.of("git.ref", f"{ref} has just moved from {commit[:12]} to {found[:12]}; try again")
     laid_out(new, "checkout", "--quiet", "--detach", commit)
     parts = _parts(new, url)
     # Neither the image nor its digest is to depend on how it was fetched.
@@ -157,7 +157,7 @@ def _take_in(new: Path, parts: list[_Part], url: str, token: str | None) -> None
             sentence = "leads out of the repository"
         if sentence or target is None:
             advice = "remove it there, or git.submodules here"
-            raise RecipeError([Mistake("git.submodules", f"the submodule {part.path[:200]!r} {sentence}; {advice}")])
+            raise RecipeError.of("git.submodules", f"the submodule {part.path[:200]!r} {sentence}; {advice}")
         found = _fetched(part.url, part.commit, part.commit, target, token if ours else None, alone=not ours)
         waiting += [(target, inner, ours, depth + 1) for inner in found]
 
@@ -196,4 +196,4 @@ def _resolved(url: str, ref: str, token: str | None) -> tuple[str, str]:
     ):
         if name in there:
             return there[name], f"{said} {ref} is"
-    raise RecipeError([Mistake("git.ref", f"{url} has no tag and no branch {ref}; write one of git ls-remote {url}")])
+    raise RecipeError.of("git.ref", f"{url} has no tag and no branch {ref}; write one of git ls-remote {url}")

@@ -24,23 +24,23 @@ def recipe_for(layout: Layout, wish: Wish) -> Recipe:
     language = wish.language or _language(layout)
     if language == "python":
         if not is_python(layout):
-            raise RecipeError([Mistake("language", "python needs a pyproject.toml or a requirements.txt")])
+            raise RecipeError.of("language", "python needs a pyproject.toml or a requirements.txt")
         return python_recipe(layout, wish)
     if not is_node(layout):
-        raise RecipeError([Mistake("language", "node needs a package.json")])
+        raise RecipeError.of("language", "node needs a package.json")
     return node_recipe(layout, wish)
 
 
 def _own(layout: Layout, wish: Wish, name: str) -> Recipe:
     if not layout.has(name):
-        raise RecipeError([Mistake("dockerfile", f"there is no {name}; correct it, or leave it out and one is made")])
+        raise RecipeError.of("dockerfile", f"there is no {name}; correct it, or leave it out and one is made")
     layout.refuse_odd(f"{name}.dockerignore")
     said = {"language": wish.language, "installer": wish.installer, "start": wish.start, "apt": wish.apt}
     if wish.speaks == "stdio":
         sentence = (
             f"stdio needs a Dockerfile that is made, and there is one ({name}); write dockerfile: none, or put the"
         )
-        raise RecipeError([Mistake("speaks", f"{sentence} image behind the bridge: stdio: {{image: …, command: […]}}")])
+        raise RecipeError.of("speaks", f"{sentence} image behind the bridge: stdio: {{image: …, command: […]}}")
     mistakes = [
         Mistake(key, f"is the Dockerfile's business, and there is one ({name}); remove it, or write dockerfile: none")
         for key, value in said.items()
@@ -54,12 +54,8 @@ def _own(layout: Layout, wish: Wish, name: str) -> Recipe:
 def _language(layout: Layout) -> Language:
     python, node = is_python(layout), is_node(layout)
     if python and node:
-        raise RecipeError(
-            [
-                Mistake(
-                    "language", "there are a package.json and Python's files; write language: python or language: node"
-                )
-            ]
+        raise RecipeError.of(
+            "language", "there are a package.json and Python's files; write language: python or language: node"
         )
     if python:
         return "python"
@@ -68,19 +64,11 @@ def _language(layout: Layout) -> Language:
     others = {"go.mod": "Go", "Cargo.toml": "Rust", "pom.xml": "Java", "build.gradle": "Java", "Gemfile": "Ruby"}
     for name, what in others.items():
         if layout.has(name):
-            raise RecipeError(
-                [
-                    Mistake(
-                        "dockerfile", f"{name} is {what}'s, for which no Dockerfile is made; add one to the repository"
-                    )
-                ]
+            raise RecipeError.of(
+                "dockerfile", f"{name} is {what}'s, for which no Dockerfile is made; add one to the repository"
             )
-    raise RecipeError(
-        [
-            Mistake(
-                "dockerfile",
-                "there is no Dockerfile, pyproject.toml, requirements.txt or package.json; correct the folder (or dir),"
-                " or add one of them",
-            )
-        ]
+    raise RecipeError.of(
+        "dockerfile",
+        "there is no Dockerfile, pyproject.toml, requirements.txt or package.json; correct the folder (or dir),"
+        " or add one of them",
     )

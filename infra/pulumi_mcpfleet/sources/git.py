@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from pulumi_mcpfleet.sources.recipe import Mistake, RecipeError
+from pulumi_mcpfleet.sources.recipe import RecipeError
 
 # RFC 3986's signs, but for ? and #: no repository's address needs them, and tokens are written there. No part begins
 # with -, which would be an option of git or of ssh.
@@ -137,12 +137,12 @@ def _run(
             )
         except subprocess.TimeoutExpired:
             sentence = f"{url} did not answer within {_SECONDS} s; check the address"
-            raise RecipeError([Mistake("git.url", sentence)]) from None
+            raise RecipeError.of("git.url", sentence) from None
     if done.returncode == _NO_GIT:
         sentence = "git is not installed; install it (Debian, Ubuntu: apt-get install git)"
-        raise RecipeError([Mistake("git", sentence)])
+        raise RecipeError.of("git", sentence)
     if done.returncode:
-        raise RecipeError([Mistake("git.url", _refusal(url, done.stderr, token))])
+        raise RecipeError.of("git.url", _refusal(url, done.stderr, token))
     return done.stdout
 
 

@@ -60,7 +60,7 @@ class Layout:
         try:
             return cls._read(folder)
         except OSError as error:
-            raise RecipeError([Mistake("", f"the source can't be read: {error}")]) from None
+            raise RecipeError.of("", f"the source can't be read: {error}") from None
 
     @classmethod
     def _read(cls, folder: Path) -> "Layout":
@@ -75,7 +75,7 @@ class Layout:
                     seen += 1
                     if seen > _MOST:
                         sentence = f"the source has more than {_MOST} files near its top; write the folder within it"
-                        raise RecipeError([Mistake("", sentence)])
+                        raise RecipeError.of("", sentence)
                     if entry.is_dir(follow_symlinks=False):
                         if entry.name not in _SKIPPED and name.count("/") < _DEPTH - 1:
                             places.append(f"{name}/")
@@ -114,7 +114,7 @@ class Layout:
         try:
             return tomllib.loads(self.texts.get(name, ""))
         except (ValueError, RecursionError) as error:  # a number of 5,000 digits; a list 2,000 deep
-            raise RecipeError([Mistake("", f"{name} is no TOML: {error}; mend it")]) from None
+            raise RecipeError.of("", f"{name} is no TOML: {error}; mend it") from None
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object; empty if it is not there.
@@ -125,9 +125,9 @@ class Layout:
         try:
             value = json.loads(self.texts.get(name, "{}").removeprefix("\ufeff"))
         except (ValueError, RecursionError) as error:
-            raise RecipeError([Mistake("", f"{name} is no JSON: {error}; mend it")]) from None
+            raise RecipeError.of("", f"{name} is no JSON: {error}; mend it") from None
         if not isinstance(value, dict):
-            raise RecipeError([Mistake("", f"{name} is no JSON object; mend it")])
+            raise RecipeError.of("", f"{name} is no JSON object; mend it")
         return cast("dict[str, Any]", value)
 
 
@@ -148,5 +148,5 @@ def text(value: Any) -> str | None:
         return None
     if len(value) > MAX_TEXT or not value.isprintable():
         sentence = f"{value[:60]!r} in a file of the source holds a sign that no name and no command has, or is endless"
-        raise RecipeError([Mistake("", f"{sentence}; mend it")])
+        raise RecipeError.of("", f"{sentence}; mend it")
     return value

@@ -130,12 +130,8 @@ def _version(package: Mapping[str, Any]) -> str:
         if wanted is None or _allows(wanted, major):
             return version
     there = ", ".join(str(major) for major in NODE_VERSIONS)
-    raise RecipeError(
-        [
-            Mistake(
-                "dockerfile", f"package.json wants Node.js {wanted}, and there is {there}; add a Dockerfile of its own"
-            )
-        ]
+    raise RecipeError.of(
+        "dockerfile", f"package.json wants Node.js {wanted}, and there is {there}; add a Dockerfile of its own"
     )
 
 
@@ -185,22 +181,14 @@ def _installer(layout: Layout, package: Mapping[str, Any]) -> str:
     if len(locks) == 1:
         return locks[0]
     if locks:
-        raise RecipeError(
-            [Mistake("installer", f"there are lock files of {' and '.join(locks)}; write installer: {locks[0]}")]
-        )
+        raise RecipeError.of("installer", f"there are lock files of {' and '.join(locks)}; write installer: {locks[0]}")
     if foreign or said:
         what = foreign[0] if foreign else f"packageManager is {said}"
-        raise RecipeError(
-            [Mistake("installer", f"{what}, which is not supported; add a package-lock.json (npm install)")]
-        )
-    raise RecipeError(
-        [
-            Mistake(
-                "installer",
-                "there is no package-lock.json, pnpm-lock.yaml or yarn.lock, so nobody can say what would be installed;"
-                " add one (npm install --package-lock-only), or a Dockerfile",
-            )
-        ]
+        raise RecipeError.of("installer", f"{what}, which is not supported; add a package-lock.json (npm install)")
+    raise RecipeError.of(
+        "installer",
+        "there is no package-lock.json, pnpm-lock.yaml or yarn.lock, so nobody can say what would be installed;"
+        " add one (npm install --package-lock-only), or a Dockerfile",
     )
 
 
@@ -212,7 +200,7 @@ def _manager(package: Mapping[str, Any]) -> tuple[str, str]:
     found = _MANAGER.fullmatch(said)
     if found is None:
         sentence = f"packageManager {said[:100]!r} of package.json is no NAME@VERSION, such as pnpm@10.18.3; mend it"
-        raise RecipeError([Mistake("installer", sentence)])
+        raise RecipeError.of("installer", sentence)
     return found["name"], found["version"]
 
 
@@ -220,10 +208,10 @@ def _install(layout: Layout, package: Mapping[str, Any], installer: str) -> tupl
     """Lines that get the installer, and lines that install and build."""
     locks = [name for name, tool in _LOCKS.items() if tool == installer and layout.has(name)]
     if installer not in INSTALLERS:
-        raise RecipeError([Mistake("installer", f"{installer!r} is no installer of Node.js; write npm, pnpm or yarn")])
+        raise RecipeError.of("installer", f"{installer!r} is no installer of Node.js; write npm, pnpm or yarn")
     if not locks:
         missing = next(name for name, tool in _LOCKS.items() if tool == installer)
-        raise RecipeError([Mistake("installer", f"{installer} needs {missing}, and there is none")])
+        raise RecipeError.of("installer", f"{installer} needs {missing}, and there is none")
     name, pinned = _manager(package)
     pinned = pinned if name == installer else ""
     scripts = table(package, "scripts")
@@ -249,12 +237,8 @@ def _commands(layout: Layout, lock: str, installer: str, pinned: str) -> tuple[s
         format_ = re.search(r"^lockfileVersion:\s*'?(\d+)", layout.texts.get(lock, ""), re.MULTILINE)
         version = pinned or _PNPM.get(format_[1] if format_ else "")
         if version is None:
-            raise RecipeError(
-                [
-                    Mistake(
-                        "installer", f"{lock} is of a format that is not known; write packageManager into package.json"
-                    )
-                ]
+            raise RecipeError.of(
+                "installer", f"{lock} is of a format that is not known; write packageManager into package.json"
             )
         tool = f"RUN npm install --silent --global pnpm@{version}\n"
         return tool, "pnpm install --frozen-lockfile", "pnpm run", "RUN pnpm prune --prod --ignore-scripts\n"
@@ -329,4 +313,4 @@ def _words(script: str) -> tuple[str, ...] | None:
 
 
 def _undecided(sentence: str) -> RecipeError:
-    return RecipeError([Mistake("start", sentence)])
+    return RecipeError.of("start", sentence)

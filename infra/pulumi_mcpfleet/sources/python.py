@@ -138,33 +138,23 @@ def _installer(layout: Layout, project: Mapping[str, Any]) -> str:
             return installer
     foreign = [f"{name} is {what}" for name, what in _FOREIGN.items() if layout.has(name)]
     if foreign:
-        raise RecipeError(
-            [
-                Mistake(
-                    "installer",
-                    f"{foreign[0]}, which is not supported; add a uv.lock (uv lock) or a requirements.txt, or write"
-                    " installer: project, which takes the newest versions that pyproject.toml allows",
-                )
-            ]
+        raise RecipeError.of(
+            "installer",
+            f"{foreign[0]}, which is not supported; add a uv.lock (uv lock) or a requirements.txt, or write"
+            " installer: project, which takes the newest versions that pyproject.toml allows",
         )
     if "build-system" in project or "project" in project or layout.has("setup.py") or layout.has("setup.cfg"):
         return "project"
-    raise RecipeError(
-        [
-            Mistake(
-                "installer",
-                "nothing says what the server depends on: there is no uv.lock, poetry.lock, pylock.toml,"
-                " requirements.txt and no [project] in pyproject.toml; add one of them, or a Dockerfile",
-            )
-        ]
+    raise RecipeError.of(
+        "installer",
+        "nothing says what the server depends on: there is no uv.lock, poetry.lock, pylock.toml,"
+        " requirements.txt and no [project] in pyproject.toml; add one of them, or a Dockerfile",
     )
 
 
 def _needs(layout: Layout, name: str, installer: str) -> None:
     if not layout.has(name):
-        raise RecipeError(
-            [Mistake("installer", f"{installer} needs {name}, and there is none; write another of {_or()}")]
-        )
+        raise RecipeError.of("installer", f"{installer} needs {name}, and there is none; write another of {_or()}")
 
 
 def _uv(layout: Layout, project: Mapping[str, Any]) -> _Install:
@@ -228,9 +218,7 @@ def _requirements(layout: Layout, project: Mapping[str, Any]) -> _Install:
 
 def _project(layout: Layout, project: Mapping[str, Any]) -> _Install:
     if not ("project" in project or "build-system" in project or layout.has("setup.py") or layout.has("setup.cfg")):
-        raise RecipeError(
-            [Mistake("installer", "project needs a [project] in pyproject.toml, a setup.py or a setup.cfg")]
-        )
+        raise RecipeError.of("installer", "project needs a [project] in pyproject.toml, a setup.py or a setup.cfg")
     return _Install("no lock file, so the newest versions that are allowed when it is built", "", _venv(".", ""))
 
 
@@ -300,4 +288,4 @@ def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
 
 
 def _undecided(sentence: str) -> RecipeError:
-    return RecipeError([Mistake("start", sentence)])
+    return RecipeError.of("start", sentence)

@@ -44,6 +44,11 @@ class RecipeError(Exception):
         self.mistakes = tuple(Mistake(key, inert(sentence)) for key, sentence in mistakes)
         super().__init__("\n".join(f"{key}: {sentence}" if key else sentence for key, sentence in self.mistakes))
 
+    @classmethod
+    def of(cls, key: str, sentence: str) -> "RecipeError":
+        """With one mistake."""
+        return cls([Mistake(key, sentence)])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:

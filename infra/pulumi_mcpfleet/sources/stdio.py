@@ -14,7 +14,6 @@ from pulumi_mcpfleet.sources.recipe import (
     INSTALL_UV,
     START_BRIDGE,
     TOOLS_STAGE,
-    Mistake,
     Recipe,
     RecipeError,
     bridge_stage,
@@ -115,7 +114,7 @@ def stdio_recipe(server: Stdio) -> Recipe:
         else:
             stages, what = _image(server), f"{' '.join(server.command)} in {server.image}"
     except ValueError as mistake:
-        raise RecipeError([Mistake("npm" if server.npm is not None else "pypi", str(mistake))]) from None
+        raise RecipeError.of("npm" if server.npm is not None else "pypi", str(mistake)) from None
     arguments = stdio_variable("ARGS", server.args) if server.args else ""
     return Recipe(
         dockerfile=f"{TOOLS_STAGE}{bridge_stage()}\n{stages}{arguments}", decided=[f"{what}, behind the stdio bridge"]
@@ -159,9 +158,7 @@ RUN mkdir -p /opt/server && node /opt/node/lib/node_modules/npm/bin/npm-cli.js i
 
 def _image(server: Stdio) -> str:
     if not server.command:
-        raise RecipeError(
-            [Mistake("command", "missing; say how the server in the image is started: [my-server, --stdio]")]
-        )
+        raise RecipeError.of("command", "missing; say how the server in the image is started: [my-server, --stdio]")
     # The bridge's own environment is made anew there: another system has another Python.
     return f"""\
 FROM {server.image}
