@@ -8,8 +8,10 @@ import ast
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -537,6 +539,43 @@ def test_every_component_and_every_part_of_the_vocabulary_is_scanned():
 def test_every_room_of_the_local_cloud_has_its_floor():
     rooms = {each.parent.name for each in (ROOT / COMMANDS).parent.glob("*/__init__.py")}
     assert rooms == {*FLOORS, "commands"}
+
+
+def module_of(file: Path) -> str:
+    """What a file of the product is imported as: packages begin below the folder that holds their pyproject.toml."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    name = ".".join(parts[{"packages": 2, "infra": 1, "local_cloud": 1}.get(parts[0], 0) :])
+    return name.removesuffix(".__init__")
+
+
+def needed_at_import(tree: ast.Module) -> Iterator[str]:
+    """What a module imports when it is imported itself; within a function, or for types alone, is later or never."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_module_needs_itself():
+    """Of `from package import name` the module of that name is needed, else the package."""
+    rooms = ("infra", "packages", "local_cloud", "mcp_server", "mcp_client", "devtools")
+    files = {module_of(file): file for room in rooms for file in sorted((ROOT / room).rglob("*.py"))}
+    needs: dict[str, set[str]] = {}
+    for module, file in files.items():
+        named = needed_at_import(ast.parse(file.read_text(encoding="utf-8")))
+        found = {name if name in files else name.rpartition(".")[0] for name in named}
+        needs[module] = (found & files.keys()) - {module}
+    assert len(needs) > 300
+    assert list(TopologicalSorter(needs).static_order())  # raises CycleError, which names the circle
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+
+
+def test_no_file_of_the_product_stands_twice():
+    rooms = ("infra", "packages", "local_cloud", "mcp_server", "mcp_client", "devtools")
+    contents = Counter(file.read_text() for room in rooms for file in (ROOT / room).rglob("*.py"))
+    assert [text[:200] for text, count in contents.items() if count > 1 and text] == []
 
 
 def test_the_program_stays_short_enough_to_be_read_at_once():
