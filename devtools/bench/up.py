@@ -22,6 +22,7 @@ from mcpfleet.auth import IdTokenAuth
 from mcpfleet.sources import source_from_file
 from mcpfleet_local_cloud.commands import stack
 from mcpfleet_local_cloud.commands.background import Place, running
+from mcpfleet_local_cloud.commands.leftovers import inventory
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.setup import Prepared
 
@@ -97,7 +98,7 @@ def _cycle(phases: Phases, place: Place, prepared: Prepared, samples: Samples, *
 
 def _docker_alone(place: Place, prepared: Prepared) -> None:
     """What a person would type: build, push to the same registry, run, wait for an answer."""
-    reference = f"127.0.0.1:{place.port}/us/mcpfleet-public/images/docker-alone:{time.time_ns()}"
+    reference = f"{inventory(place)['registry']}/us/mcpfleet-public/images/docker-alone:{time.time_ns()}"
     source = place.root / "mcp_server" / "app.py"
     source.write_text(source.read_text(encoding="utf-8") + f"# {time.time_ns()}\n", encoding="utf-8")
     build = ["docker", "build", "--quiet", "--tag", reference, "--build-arg", f"BASE_IMAGE={prepared.base_image}"]

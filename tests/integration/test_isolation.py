@@ -136,11 +136,23 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path):
-    world = World(tmp_path)
-    yield world
-    remove_docker_objects(world.cloud_id)
-    world.docker.close()
+def make_world(tmp_path):
+    """`make_world(name)`: a cloud that leaves nothing behind."""
+    made = []
+
+    def make(name):
+        made.append(World(tmp_path / name))
+        return made[-1]
+
+    yield make
+    for world in made:
+        remove_docker_objects(world.cloud_id)
+        world.docker.close()
+
+
+@pytest.fixture
+def world(make_world):
+    return make_world("cloud")
 
 
 def test_a_container_reaches_neither_another_services_container_nor_this_machines_ports(world):
@@ -192,3 +204,20 @@ def test_the_next_holder_of_a_dead_containers_address_does_not_get_the_dead_ones
             assert await world.inside("one", ASK, environment["GCE_METADATA_HOST"]) == "new@p"
 
     world.run(scenario)
+
+
+def test_two_clouds_on_one_machine_have_nothing_of_each_other(make_world):
+    one, other = make_world("one"), make_world("other")
+
+    async def scenario():
+        async with one.plane() as here, other.plane() as there:
+            await asyncio.gather(here.start(revision("same")), there.start(revision("same")))
+            assert not set(one.published()) & set(other.published())
+            theirs = [each["IPAddress"] for each in other.gateway().values()]
+            targets = [[other.network(other.container("same"))["IPAddress"], 8080]]
+            targets += [[ip, port] for ip in theirs for port in (80, 443, 7300, 7301)]
+            assert json.loads(await one.inside("same", PROBE, json.dumps(targets))) == [False] * len(targets)
+            for cloud in (one, other):
+                assert await cloud.inside("same", ASK, "metadata.google.internal") == "same@p.iam.gserviceaccount.com"
+
+    one.run(scenario)

@@ -1,6 +1,7 @@
 """`python -m mcpfleet_local_cloud serve` as a process: how it begins, whom it refuses, how it ends."""
 
 import json
+import os
 import signal
 import socket
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from mcpfleet_local_cloud.data_plane import remove_docker_objects
 from tests.integration.checkout import free_port
 
 pytestmark = pytest.mark.integration
@@ -22,10 +24,13 @@ ROOT = Path(__file__).parents[2]
 class Process:
     """One server; its ready line is awaited, its end too."""
 
-    def __init__(self, state: Path, port: int) -> None:
+    def __init__(self, state: Path, port: int, environ: dict[str, str]) -> None:
         self.state = state
         command = [sys.executable, "-m", "mcpfleet_local_cloud", "serve", "--state", str(state), "--port", str(port)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        environ = {**os.environ, **environ}
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+        )
 
     def ready(self) -> str:
         assert self.process.stdout is not None
@@ -49,12 +54,10 @@ class Process:
 
 @pytest.fixture
 def serve(tmp_path):
-    from mcpfleet_local_cloud.data_plane import remove_docker_objects
-
     started: list[Process] = []
 
-    def start(state: str = "cloud", port: int | None = None) -> Process:
-        started.append(Process(tmp_path / state, port or free_port()))
+    def start(state: str = "cloud", port: int | None = None, **environ: str) -> Process:
+        started.append(Process(tmp_path / state, port or free_port(), environ))
         return started[-1]
 
     yield start
@@ -107,6 +110,28 @@ def test_a_port_that_is_taken_is_one_message_with_the_next_step(serve):
         f"error: Port {port} on 127.0.0.1 cannot be used: Address already in use.\n"
         f"next: see what has it with `ss -ltnp 'sport = :{port}'`, or give another --port."
     )
+
+
+def test_a_taken_port_of_the_registry_is_one_message_with_the_next_step(serve):
+    first = serve()
+    assert "is ready" in first.ready()
+    port = json.loads((first.state / "gateway" / "ports.json").read_text())["registry"]
+    first.end()
+    remove_docker_objects((first.state / "id").read_text().strip())
+    with socket.create_server(("127.0.0.1", port)):
+        said = serve().refused()
+    assert (
+        f"error: Port {port} of 127.0.0.1, which is in the names of this cloud's images, is used by another program.\n"
+        "next: end that program"
+    ) in said
+    assert "Traceback" not in said
+
+
+def test_without_docker_it_ends_with_one_message_and_the_next_step(serve, tmp_path):
+    said = serve(DOCKER_HOST=f"unix://{tmp_path}/nobody.sock").refused()
+    assert "\nerror: No Docker Engine answers at" in f"\n{said}"
+    assert "\nnext: " in said
+    assert "Traceback" not in said
 
 
 def test_a_second_server_of_the_same_state_is_refused(serve):

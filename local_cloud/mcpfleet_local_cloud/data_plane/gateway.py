@@ -154,9 +154,11 @@ class Gateway:
         pause = 0.0
         while True:
             await asyncio.sleep(pause)
-            said = await self._container.last_words()
-            _log.warning("the gateway container ended and is started again%s", f"; it said:\n{said}" if said else "")
             try:
+                said = await self._container.last_words()
+                _log.warning(
+                    "the gateway container ended and is started again%s", f"; it said:\n{said}" if said else ""
+                )
                 await self._tunnel.open(await self._container.ensure())
             except (OpenError, TunnelError, DockerException, OSError) as reason:
                 pause = min(max(1.0, 2 * pause), _SLOWEST_RETRY)
