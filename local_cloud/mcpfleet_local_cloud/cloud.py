@@ -222,11 +222,12 @@ class Cloud:
             *registry.routes(self.catalog, self.repositories),
         ]
 
-    async def start(self, registry: ASGIApp | None = None) -> None:
+    async def start(self, registry: ASGIApp | None = None, opened: Callable[[], None] = lambda: None) -> None:
         """Make what every cloud begins with, then take up what an earlier process left.
 
         Args:
             registry: what Docker reaches through the gateway container.
+            opened: called once nothing more can keep this machine from running services.
 
         Raises:
             OpenError: nothing can be run on this machine.
@@ -237,6 +238,7 @@ class Cloud:
         self.builds.recover()
         if self._docker is not None:
             await self._open(self._docker, registry)
+        opened()
         await self.run.recover()
         if self._docker is not None:
             await self._docker.sweep(self.run.workloads())

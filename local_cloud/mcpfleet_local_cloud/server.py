@@ -66,8 +66,8 @@ async def _serve(
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="control-plane")
     try:
         await _started(server, serving)
-        cloud.state.announce(settings, datetime.now(UTC).isoformat(timespec="seconds"))
-        await cloud.start(create_registry(cloud))
+        began = datetime.now(UTC).isoformat(timespec="seconds")
+        await cloud.start(create_registry(cloud), lambda: cloud.state.announce(settings, began))
         starting = False
         announce(f"local cloud {cloud.state.cloud_id} is ready at {settings.url} (project {settings.project})")
         await serving

@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 import mcpfleet_local_cloud.bootstrap
-from mcpfleet_local_cloud.app import BODY_LIMIT
+from mcpfleet_local_cloud.app import BODY_LIMIT, create_registry
 from mcpfleet_local_cloud.bootstrap import DEPLOYER_ROLES
 from mcpfleet_local_cloud.identity.tokens import new_key
 from mcpfleet_local_cloud.state.folder import State, StateLockedError
@@ -305,6 +306,15 @@ def test_a_cloud_keeps_its_name(tmp_path):
 def test_a_web_page_reaches_no_api_even_with_a_credential(running, admin, headers, method, path):
     answer = running.client.request(method, path, headers={**admin, **headers})
     assert error(answer, 403) == "The local cloud's APIs are for programs, not for web pages."
+
+
+@pytest.mark.parametrize("path", ["/_local/inventory", "/run/v2/projects/p/locations/l/services", "/oauth2/token"])
+def test_through_the_gateway_container_docker_reaches_the_registry_and_no_api(running, admin, path):
+    docker = TestClient(create_registry(running.cloud, running.lines.append))
+    assert docker.get("/v2/").status_code == 401
+    assert docker.get("/v2/", headers=running.headers()).status_code == 200
+    assert "has no method" in error(docker.get(path, headers=admin), 404)
+    assert docker.get("/v2/", headers={**running.headers(), "Origin": "https://evil.dev"}).status_code == 403
 
 
 def test_a_person_who_types_an_address_sees_the_answer(running):
