@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,12 +40,14 @@ class User:
         name: Its name.
         home: Its home, which nobody else has a file in.
         groups: The numbers of its further groups.
+        view: The process in whose mount namespace it lives.
         environ: What its shell has set besides HOME and its name.
     """
 
     name: str
     home: Path
     groups: tuple[int, ...] = ()
+    view: int = 0
     environ: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -61,39 +63,60 @@ class User:
         """What of this process's environment an ordinary user has as well, and its own."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "XDG_", "SUDO_"))}
         own = {"HOME": str(self.home), "USER": self.name, "LOGNAME": self.name, "XDG_RUNTIME_DIR": str(self.runtime)}
-        return {**ours, **own, **self.environ}
+        # A cache that it could not write would be a warning of hypothesis, and so a failure.
+        places = {"TMPDIR": str(self.home / "tmp"), "HYPOTHESIS_STORAGE_DIRECTORY": str(self.home / ".hypothesis")}
+        return {**ours, **own, **places, **self.environ}
 
-    def command(self, argv: Sequence[str]) -> list[str]:
-        """*argv* as this user, from a process of root.
+    def command(self, argv: Sequence[str], folder: Path | None = None) -> list[str]:
+        """*argv* as this user in *folder* (by default its home), from a process of root."""
+        numbers = ",".join(str(one) for one in (self.uid, *self.groups))
+        became = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", f"--groups={numbers}", "--"]
+        seen = ["nsenter", f"--mount=/proc/{self.view}/ns/mnt", "--"] if self.view else []
+        return [*seen, *became, "sh", "-c", 'cd "$0" && exec "$@"', str(folder or self.home), *argv]
 
-        The Python that runs the tests may be in a home that only root enters. The command then sees that home with the
-        Python alone in it: in a mount namespace of its own, so that nothing changes for anybody else.
-        """
-        became = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--groups", self._groups(), "--", *argv]
-        python = Path(sys.base_prefix).resolve()
-        closed = next((one for one in reversed(python.parents) if not one.stat().st_mode & 0o001), None)
-        if closed is None:
-            return became
-        shown = python.relative_to(closed)
-        script = (
-            'set -e; place=$(mktemp -d); mkdir -p "$place/$2"; mount --bind "$1/$2" "$place/$2"; chmod 755 "$place"; '
-            'mount --rbind "$place" "$1"; shift 2; exec "$@"'
-        )
-        return [
-            "unshare",
-            "--mount",
-            "--propagation=private",
-            "sh",
-            "-c",
-            script,
-            "sh",
-            str(closed),
-            str(shown),
-            *became,
-        ]
 
-    def _groups(self) -> str:
-        return ",".join(str(one) for one in (self.uid, *self.groups))
+_SHOW = """
+set -e
+python=$1; closed=$2; cache=$3; home=$4; uid=$5
+mkdir -p "$home/.cache/mcpfleet" "$home/.overlay/new" "$home/.overlay/work" "$home/.shown"
+if [ -d "$cache" ]; then
+  layers="lowerdir=$cache,upperdir=$home/.overlay/new,workdir=$home/.overlay/work"
+  mount -t overlay -o "$layers" overlay "$home/.cache/mcpfleet"
+fi
+find "$home/.cache" '(' -type d -o -path '*/locks/*' ')' -exec chown "$uid:$uid" {} +
+if [ -n "$closed" ]; then
+  for one in "$python" "$cache"; do
+    case "$one" in "$closed"/*)
+      place="$home/.shown/${one#"$closed"/}"; mkdir -p "$place"
+      if [ "$one" = "$cache" ]; then one="$home/.cache/mcpfleet"; fi
+      mount --bind "$one" "$place";;
+    esac
+  done
+  mount --rbind "$home/.shown" "$closed"
+fi
+echo ready
+exec sleep infinity
+"""
+"""What a user sees otherwise than root, in a mount namespace of its own, so that nothing changes for anybody else: the
+Python that runs the tests, which may be in a home that only root enters, and of root's cache a copy of its own."""
+
+
+@contextmanager
+def _shown(name: str, home: Path, uid: int) -> Iterator[int]:
+    """The process whose mount namespace the user sees."""
+    python = Path(sys.base_prefix).resolve()
+    closed = next((one for one in reversed(python.parents) if not one.stat().st_mode & 0o001), None)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcpfleet"
+    words = [str(python), str(closed or ""), str(cache), str(home), str(uid)]
+    command = ["unshare", "--mount", "--propagation=private", "sh", "-c", _SHOW, f"view of {name}", *words]
+    holder = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    with holder:
+        try:
+            if holder.stdout is None or holder.stdout.readline() != "ready\n":
+                raise RuntimeError(f"{name} could not be shown Python and the cache")
+            yield holder.pid
+        finally:
+            holder.kill()
 
 
 @contextmanager
@@ -104,32 +127,31 @@ def ordinary_user(*groups: str) -> Iterator[User]:
     folder.chmod(0o755)
     home = folder / "home"
     numbers = tuple(grp.getgrnam(group).gr_gid for group in groups)
-    _run("useradd", "--create-home", "--home-dir", str(home), "--user-group", "--shell", "/bin/bash", name)
-    try:
-        user = User(name, home, numbers)
-        for made in (user.runtime, home / ".cache"):
-            made.mkdir(mode=0o700)
-            os.chown(made, user.uid, user.uid)
+    with contextlib.ExitStack() as made:
+        made.callback(shutil.rmtree, folder)
+        _run("useradd", "--create-home", "--home-dir", str(home), "--user-group", "--shell", "/bin/bash", name)
+        made.callback(_run, "userdel", name)
+        uid = pwd.getpwnam(name).pw_uid
+        user = User(name, home, numbers, made.enter_context(_shown(name, home, uid)))
+        made.callback(_end_all_of, uid)
+        for place in (user.runtime, home / "tmp"):
+            place.mkdir(mode=0o700)
+            os.chown(place, uid, uid)
         yield user
-    finally:
-        _end_all_of(pwd.getpwnam(name).pw_uid)
-        _run("userdel", name)
-        shutil.rmtree(folder)
-
-
-def with_cache(user: User) -> User:
-    """Give *user* what setup has made for this one and a package registry cannot give: base image and Pulumi CLI."""
-    cache = Path.home() / ".cache" / "mcpfleet"
-    for name in ("base", "pulumi"):
-        if (cache / name).is_dir():
-            shutil.copytree(cache / name, user.home / ".cache" / "mcpfleet" / name, symlinks=True)
-    own(user.home / ".cache", user)
-    return user
 
 
 def own(folder: Path, user: User) -> None:
     """Make *folder* and all that is in it the user's."""
     _run("chown", "--recursive", "--no-dereference", f"{user.uid}:{user.uid}", str(folder))
+
+
+def checkout_of(user: User) -> Path:
+    """A copy of this checkout that is the user's."""
+    folder = user.home / "mcpfleet"
+    leave_out = shutil.ignore_patterns(".git", ".mcpfleet", ".venv", "__pycache__", ".*_cache", "node_modules")
+    shutil.copytree(ROOT, folder, ignore=leave_out, symlinks=True)
+    own(folder, user)
+    return folder
 
 
 @contextmanager
@@ -202,7 +224,7 @@ def podman(folder: Path) -> Iterator[str]:
 def shape(name: str) -> Iterator[User]:
     """One of the shapes by its name; gives the user whose shell has it."""
     with contextlib.ExitStack() as made:
-        user = with_cache(made.enter_context(ordinary_user(*(["docker"] if name in {"user", "namespace"} else []))))
+        user = made.enter_context(ordinary_user(*(["docker"] if name in {"user", "namespace"} else [])))
         folder = Path(made.enter_context(tempfile.TemporaryDirectory(prefix=f"mcpfleet-{name}-")))
         folder.chmod(0o755)
         if name == "namespace":
@@ -214,7 +236,7 @@ def shape(name: str) -> Iterator[User]:
             host = ""  # found at its usual socket
         else:
             host = ""
-        yield User(user.name, user.home, user.groups, {"DOCKER_HOST": host} if host else {})
+        yield replace(user, environ={"DOCKER_HOST": host} if host else {})
 
 
 @contextmanager
@@ -298,13 +320,10 @@ def main() -> int:
     """Run a command in a shape, in a copy of this checkout that is the user's."""
     name, *argv = sys.argv[1:] or ["user"]
     with shape(name) as user:
-        checkout = user.home / "mcpfleet"
-        leave_out = shutil.ignore_patterns(".git", ".mcpfleet", ".venv", "__pycache__", ".*_cache", "node_modules")
-        shutil.copytree(ROOT, checkout, ignore=leave_out, symlinks=True)
-        own(checkout, user)
+        checkout = checkout_of(user)
         environ = {**user.environment(), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         print(f"{user.name} in {checkout}, DOCKER_HOST={user.environ.get('DOCKER_HOST', '')}", flush=True)
-        return subprocess.run(user.command(argv or ["bash"]), cwd=checkout, env=environ, check=False).returncode
+        return subprocess.run(user.command(argv or ["bash"], checkout), env=environ, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tests.integration.checkout import ROOT, eventually
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.root,
     pytest.mark.timeout(120),
     pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be another user as well"),
 ]

@@ -1,0 +1,136 @@
+"""Docker as other people have it: what each shape of engine is called, what works there, and what is refused and why.
+
+A part of it runs whenever root runs the tests; `./dev test --engines` runs all of it.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.integration import engines
+from tests.integration.checkout import free_port
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.root,
+    pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can make users and engines"),
+]
+
+PROGRAMS = {
+    "user": ["dockerd"],
+    "namespace": ["dockerd", "ip", "slirp4netns"],
+    "rootless": ["dockerd", "rootlesskit", "slirp4netns", "newuidmap"],
+    "podman": ["podman"],
+}
+# A container of a revision, started as the data plane starts each: with limits of memory, CPU and processes.
+CONTAINER = """
+import asyncio, sys
+from mcpfleet_local_cloud.data_plane import remove_docker_objects
+from mcpfleet_local_cloud.data_plane.engine import Engine
+async def main():
+    engine = Engine("test-shape")
+    limits = {"mem_limit": 2**27, "memswap_limit": 2**27, "nano_cpus": 10**9, "pids_limit": 99}
+    what = {"image": sys.argv[1], "command": ["true"], "labels": {"dev.mcpfleet.cloud": "test-shape"}}
+    found = await engine.run({**what, **limits})
+    await engine.close()
+    print("ran", bool(found.id), remove_docker_objects("test-shape") != [])
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def shape():
+    """`shape(name)`: the user who has it; skipped where a program is missing."""
+
+    def make(name):
+        missing = [
+            program
+            for program in PROGRAMS[name]
+            if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None
+        ]
+        if missing:
+            pytest.skip(f"{', '.join(missing)} is not installed")
+        return made.enter_context(engines.shape(name))
+
+    with contextlib.ExitStack() as made:
+        yield make
+
+
+def as_user(user, *argv, **environ):
+    """What a command of the user says, with its exit code."""
+    done = subprocess.run(
+        user.command(argv, engines.ROOT),
+        env={**user.environment(), "COLUMNS": "200", **environ},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def setup(user, **environ):
+    """`./dev setup`, without `./dev`'s own share."""
+    return as_user(user, sys.executable, "-m", "devtools", "setup", **environ)
+
+
+def test_podman_is_refused_with_what_to_do(shape):
+    code, said = setup(shape("podman"))
+    assert code == 1
+    assert said.count("error: ") == 1
+    assert "the local cloud needs Docker" in said
+    assert "next:  install Docker Engine beside it" in said
+
+
+def test_a_user_without_rights_hears_it_before_anything_is_made(shape):
+    user = shape("podman")
+    code, said = setup(user, DOCKER_HOST="unix:///var/run/docker.sock")
+    assert code == 1
+    assert "this user may not talk to it" in said
+    assert "✓" not in said
+
+
+def test_rootless_docker_is_found_named_and_used_without_the_limits_that_it_lacks(shape):
+    user = shape("rootless")
+    code, said = setup(user)
+    assert code == 0, said
+    assert "(rootless) at unix://" in said
+    if "it cannot limit" in said:  # a machine with cgroup v2 has the limits
+        assert "Servers run without these limits." in said
+    code, said = as_user(user, sys.executable, "-c", CONTAINER, "mcpfleet/base:python3.13")
+    assert (code, said.split()) == (0, ["ran", "True", "True"])
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("name", ["user", "namespace", "rootless"])
+def test_a_fleet_is_deployed_verified_and_taken_away_on_every_engine(shape, name):
+    user = shape(name)
+    dev = [sys.executable, "-m", "devtools"]
+    checkout = engines.checkout_of(user)
+    environ = {"MCPFLEET_PORT": str(free_port())}
+
+    def run(*command):
+        done = subprocess.run(
+            user.command([*dev, *command], checkout),
+            env={**user.environment(), "COLUMNS": "200", **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=500,
+        )
+        return done.returncode, done.stdout
+
+    try:
+        code, said = run("up")
+        assert code == 0, said
+        assert "checks of" in said
+        code, said = run("down")
+        assert code == 0, said
+        assert "Nothing is left of the stack." in said
+    finally:
+        run("down", "--force")
