@@ -4,9 +4,11 @@ Each imports what it needs when it runs: `./dev` alone answers at once.
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from inspect import signature
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -40,15 +42,44 @@ _BENCHMARKS = {
     options_metavar="",
 )
 def test(context: typer.Context) -> None:
-    """Set up this machine and run every test, several files at once; arguments go to pytest, one test after another."""
+    """Set up this machine and run every test, several files at once; arguments go to pytest, one test after another.
+
+    Root runs them as an ordinary user that it makes for it, and then those that need root; --as-root first keeps root.
+    --engines runs those of other Docker engines, which it makes.
+    """
     from mcpfleet_local_cloud.commands.setup import prepare
 
     prepared = prepare(begun())
-    root = Paths.of(os.environ).root
-    os.chdir(root)
+    os.chdir(Paths.of(os.environ).root)
     sys.stdout.flush()
-    arguments = context.args or _SIDE_BY_SIDE
-    os.execve(sys.executable, [sys.executable, "-m", "pytest", *arguments], prepared.environment())  # noqa: S606
+    command, environ = [sys.executable, "-m", "pytest"], prepared.environment()
+    match context.args:
+        case []:
+            runs = [[*_SIDE_BY_SIDE, "-m", "not root and not engines"], ["-m", "root and not engines"]]
+        case ["--engines", *further]:
+            runs = [[], ["-m", "engines", *further]]
+        case ["--as-root", *further]:
+            runs = [[], further]
+        case further:
+            runs = [further, []]
+    ordinary, of_root = runs
+    if os.geteuid() == 0:
+        code = _as_ordinary_user([*command, *ordinary], environ) if ordinary else 0
+        if of_root:
+            code = subprocess.run([*command, *of_root], env=environ, check=False).returncode or code
+        sys.exit(code)
+    os.execve(sys.executable, [*command, *(ordinary or of_root)], environ)  # noqa: S606
+
+
+def _as_ordinary_user(command: list[str], environ: dict[str, str]) -> int:
+    """Run *command* as a user that is made for it; its exit code."""
+    from tests.integration import engines
+
+    with engines.ordinary_user("docker") as user:
+        own = {**user.environment(), **{name: environ[name] for name in ("PATH", "DOCKER_HOST")}}
+        print(f"as an ordinary user, {user.name}; as root: ./dev test --as-root", flush=True)
+        arguments = [*command, "-p", "no:cacheprovider"]
+        return subprocess.run(user.command(arguments, Path.cwd()), env=own, check=False).returncode
 
 
 @app.command()

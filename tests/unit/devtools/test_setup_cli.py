@@ -1,5 +1,7 @@
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,6 +95,7 @@ def test_arguments_of_test_reach_pytest_as_they_are_and_without_any_files_run_si
     ran = []
     monkeypatch.setattr("mcpfleet_local_cloud.commands.setup.prepare", lambda _phases: Prepared())
     monkeypatch.setattr("sys.argv", ["./dev", "test", *arguments])
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr("os.execve", lambda *call: ran.append(call))
     (tmp_path / "Pulumi.yaml").touch()
     (tmp_path / "below").mkdir()
@@ -107,6 +110,51 @@ def test_arguments_of_test_reach_pytest_as_they_are_and_without_any_files_run_si
         assert {"--numprocesses=auto", "--dist=loadfile"} <= set(argv[3:])
     assert environ == {"DOCKER_HOST": "unix:///here.sock"}
     assert Path.cwd() == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ordinary", "of_root"),
+    [
+        ([], "not root and not engines", "root and not engines"),
+        (["tests/unit", "-x"], "tests/unit -x", None),
+        (["--as-root", "tests/unit"], None, "tests/unit"),
+        (["--engines"], None, "-m engines"),
+    ],
+)
+def test_root_has_the_tests_run_by_an_ordinary_user_but_for_those_that_need_root(
+    monkeypatch, tmp_path, run, arguments, ordinary, of_root
+):
+    class Prepared:
+        def environment(self):
+            return {"DOCKER_HOST": "unix:///here.sock", "PATH": "/bin", "SECRET": "of root"}
+
+    class User:
+        name = "mcpfleet-1"
+
+        def environment(self):
+            return {"HOME": "/home/ada", "PATH": "/usr/bin"}
+
+        def command(self, argv, folder):
+            return ["as", "ada", *argv]
+
+    ran = []
+
+    def start(argv, *, env, check):
+        ran.append((" ".join(argv), env))
+        return SimpleNamespace(returncode=3)
+
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.setup.prepare", lambda _phases: Prepared())
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("subprocess.run", start)
+    monkeypatch.setattr("tests.integration.engines.ordinary_user", lambda _group: nullcontext(User()))
+    monkeypatch.chdir(tmp_path)
+    assert run("test", *arguments)[0] == 3
+    by_user = [(said, env) for said, env in ran if said.startswith("as ada")]
+    by_root = [said for said, _ in ran if not said.startswith("as ada")]
+    assert [ordinary in said for said, _ in by_user] == ([True] if ordinary else [])
+    assert [of_root in said for said in by_root] == ([True] if of_root else [])
+    for _, env in by_user:
+        assert env == {"HOME": "/home/ada", "PATH": "/bin", "DOCKER_HOST": "unix:///here.sock"}
 
 
 @pytest.mark.parametrize(
