@@ -27,6 +27,7 @@ foundation = Foundation(
         apis=apis_of(fleet),
         registry=fleet.registry,
         cloud_build=fleet.cloud_build,
+        platform=fleet.platform,
         root=root,
         labels=labels,
     ),

@@ -34,6 +34,7 @@ class Job:
         source: What it is built from.
         build_args: Values for the Dockerfile's ARGs.
         labels: Labels of the image.
+        platform: For which machine, as docker has it; `native`: for the one that builds.
         machine: The kind of machine; empty: Cloud Build's own choice.
         timeout: Seconds that the build may take.
     """
@@ -46,6 +47,7 @@ class Job:
     source: Source
     build_args: Mapping[str, str] = field(default_factory=dict[str, str])
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    platform: str = "linux/amd64"
     machine: str = ""
     timeout: int = 1200
 
@@ -66,7 +68,7 @@ def build_of(job: Job, name: str, generation: str) -> dict[str, Any]:
     flags = [
         f"--tag={job.tag}",
         f"--file={job.source.file}",
-        "--platform=linux/amd64",  # the only one that Cloud Run runs
+        *([] if job.platform == "native" else [f"--platform={job.platform}"]),
         *(f"--build-arg={key}={value}" for key, value in sorted(job.build_args.items())),
         *(f"--label={key}={value}" for key, value in sorted(job.labels.items())),
     ]

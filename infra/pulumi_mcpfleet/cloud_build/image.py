@@ -16,7 +16,7 @@ TYPE: Final = "mcpfleet-build:index:Image"
 Properties = dict[str, Any]
 
 _REQUIRED: Final = ("project", "location", "bucket", "serviceAccount", "image", "context")
-_OPTIONAL: Final = ("dockerfile", "inline", "buildArgs", "labels", "machineType", "timeout")
+_OPTIONAL: Final = ("dockerfile", "inline", "buildArgs", "labels", "platform", "machineType", "timeout")
 _MADE: Final = ("digest", "ref", "build", "logUrl")
 _REPLACING: Final = ("image", "project", "location")
 """Another repository is another image; the old one goes with the old resource."""
@@ -106,7 +106,8 @@ class Image:
 
 def _made(olds: Properties, news: Properties) -> Properties:
     """What the last build of the same content has made; empty where there is none."""
-    if olds.get("contentHash") != news.get("contentHash") or news.get("contentHash") == UNKNOWN:
+    same = all(olds.get(name) == news.get(name) for name in ("contentHash", "platform"))
+    if not same or news.get("contentHash") == UNKNOWN:
         return {}
     return {name: olds[name] for name in _MADE if name in olds} if olds.get("digest") else {}
 
@@ -137,6 +138,7 @@ def _job(news: Properties) -> Job:
         source=_source(news),
         build_args=news.get("buildArgs") or {},
         labels=news.get("labels") or {},
+        platform=news.get("platform") or "linux/amd64",
         machine=news.get("machineType") or "",
         timeout=int(news.get("timeout") or 1200),
     )

@@ -29,6 +29,7 @@ class CloudBuildArgs:
         repository_id: The stack's Artifact Registry repository.
         repository: Its name, once it exists.
         options: How builds run.
+        platform: For which machine images are built, as the fleet has it.
         after: What has to be there first: the APIs.
         labels: Labels on the bucket.
     """
@@ -38,6 +39,7 @@ class CloudBuildArgs:
     repository_id: str
     repository: pulumi.Output[str]
     options: CloudBuildOptions
+    platform: str
     after: Sequence[pulumi.Resource]
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -147,6 +149,7 @@ class CloudBuiltImage(pulumi.CustomResource):
             **({"inline": inline} if inline else {"dockerfile": dockerfile}),
             **({"buildArgs": dict(build_args)} if build_args else {}),
             **({"labels": dict(labels)} if labels else {}),
+            **({"platform": builder.args.platform} if builder.args.platform != "linux/amd64" else {}),
             **({"machineType": naming.build_machine(options.machine_type)} if options.machine_type else {}),
         }
         super().__init__(CLOUD_BUILT_IMAGE, name, {**inputs, "digest": None}, opts)

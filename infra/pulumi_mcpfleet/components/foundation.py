@@ -42,6 +42,7 @@ class FoundationArgs:
         apis: The APIs to enable, besides Resource Manager, by their first word.
         registry: The repository, and the registry that it is in front of.
         cloud_build: How Cloud Build builds, where `apis` has it.
+        platform: For which machine images are built, as the fleet has it.
         root: The folder of Pulumi.yaml, from which sources are looked for; by default that of the running program.
         labels: Labels on what can carry them.
     """
@@ -51,6 +52,7 @@ class FoundationArgs:
     apis: Sequence[str] = ALWAYS
     registry: Registry = field(default_factory=Registry)
     cloud_build: CloudBuildOptions = field(default_factory=CloudBuildOptions)
+    platform: str = "linux/amd64"
     root: Path = field(default_factory=Path.cwd)
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -69,6 +71,9 @@ class Foundation(pulumi.ComponentResource):
 
     root: Path
     """The folder of Pulumi.yaml, from which sources are looked for."""
+
+    platform: str
+    """For which machine images are built; `native`: for that of the machine that builds."""
 
     apis: tuple[gcp.projects.Service, ...]
     """To depend on: nothing else of a stack can be created before them."""
@@ -95,7 +100,7 @@ class Foundation(pulumi.ComponentResource):
         super().__init__(FOUNDATION, name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
 
-        self.root = args.root
+        self.root, self.platform = args.root, args.platform
         first = _enabled(name, FIRST, args, child)
         after_first = pulumi.ResourceOptions(parent=self, depends_on=[first])
         self.apis = (first, *(_enabled(name, api, args, after_first) for api in args.apis))
@@ -170,6 +175,7 @@ class Foundation(pulumi.ComponentResource):
                 repository_id=args.registry.repository,
                 repository=repository.repository_id,
                 options=args.cloud_build,
+                platform=args.platform,
                 after=self.apis,
                 labels=args.labels,
             ),

@@ -110,7 +110,7 @@ def _by_docker(
         dockerfile=dockerfile,
         build_args=source.build_args,
         labels=plan.labels or None,
-        platforms=[docker_build.Platform.LINUX_AMD64],  # the only one that Cloud Run runs
+        platforms=None if foundation.platform == "native" else [docker_build.Platform(foundation.platform)],
         push=True,
         # The tag shows people the newest version; nothing is deployed by it.
         tags=[pulumi.Output.concat(repository, ":latest")],

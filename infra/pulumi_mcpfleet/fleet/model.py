@@ -99,6 +99,12 @@ class Fleet(Model):
         description="How images are built whose source says `builder: cloud-build`.",
         examples=[{"machine_type": "e2-highcpu-8"}],
     )
+    platform: Literal["linux/amd64", "native"] = Field(
+        default="linux/amd64",
+        description="For which machine images are built. Cloud Run runs linux/amd64 alone; `native` is for a stack on"
+        " another: what the machine that builds makes when it is told nothing.",
+        examples=["native"],
+    )
     servers: Mapping[values.ServerName, Annotated[Server, Kind("[server](#a-server)", "[servers](#a-server)")]] = Field(
         min_length=1,
         max_length=500,

@@ -20,17 +20,23 @@ _NODE_HASHES: Final = {
     "24.19.0": (
         "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8",
         "28d078b2ced9e2069516e652dc4b1380e7a1a7f2d3934eccd1611586d283ba4c",
+        "4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227",
+        "352e048ab4dd35e7de5f338d1cc4fcbf77a0e93da30bf7336a8217ee246b31d7",
     ),
     "22.20.0": (
         "b5c500aa4dc046333ecb0a80f183e069e5c30ce637f1c1a37166b2c0b642dc21",
         "d29705797b33bade62d79d8f106c2453c8a26442a9b2a5576610c0f7e7c351ed",
+        "7a2b0989194148f66e9295d8f11bc463bde02cbe276517f4d20a310fb84780ae",
+        "3279eb1b99521f0d20a850bbfc0159a658e0e85b843b3cf31b090d7da9f10dfc",
     ),
     "20.18.0": (
         "33b138288dbeb9aafc6d54f43fbca6545b37e8fd9cbb8f68275ff2a47d4fed07",
         "bb4009d4d6abfb6765fabb62f322efdc520b6930d041af1d7f64d58445ce3e91",
+        "f62e38288d3a129b962dcba61b911d72b3d691935b8a2facfc0fa9433d9260b5",
     ),
 }
-"""sha256 of their wheels for Linux on x86-64, of glibc and of musl: the one platform that Cloud Run has."""
+"""sha256 of their wheels for Linux: on x86-64, which Cloud Run runs, and on arm64, each of glibc and of musl. 20.18.0
+has none for musl on arm64."""
 
 _LOCKS: Final = {
     "package-lock.json": "npm",

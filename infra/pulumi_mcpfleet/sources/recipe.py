@@ -14,8 +14,11 @@ UV_VERSION: Final = "0.13.9"
 _UV_HASHES: Final = (
     "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19",
     "2c45530751517d6c3bbc69a19473f6effe47cce047bede01ffd8af7ea7b36b25",
+    "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375",
+    "5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe",
 )
-"""sha256 of that version's wheels for Linux on x86-64, of glibc and of musl: the one platform that Cloud Run has."""
+"""sha256 of that version's wheels for Linux: on x86-64, which Cloud Run runs, of glibc and of musl, and on arm64 (of
+glibc 2.28; of an older one and of musl), which other machines build for themselves."""
 
 USER: Final = "65532:65532"
 """A number, so that a runtime can prove it isn't root without reading /etc/passwd."""

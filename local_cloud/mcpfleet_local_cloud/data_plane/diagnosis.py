@@ -30,6 +30,8 @@ class Ending:
     listening: tuple[tuple[str, int], ...] = ()
     """The (address, port) pairs on which something in it listens."""
     logs: str = ""
+    platform: str = "linux/amd64"
+    """That of the machine."""
 
 
 def parse_listening(tables: str) -> list[tuple[str, int]]:
@@ -89,9 +91,14 @@ def diagnose(revision: Revision, ending: Ending, container: Container | None = N
     container = container or revision.main
     said = f"{ending.refused}\n{ending.logs}".lower()
     if "exec format error" in said:
+        emulated = (
+            ""
+            if ending.platform == "linux/amd64"
+            else ", or let Docker emulate linux/amd64: docker run --privileged --rm tonistiigi/binfmt --install amd64"
+        )
         return (
-            "the program is not built for linux/amd64 (or a script lacks its `#!` line). Build the image with "
-            "`--platform linux/amd64`."
+            f"the program is not built for {ending.platform} (or a script lacks its `#!` line). Build the image with "
+            f"`--platform {ending.platform}`{emulated}."
         )
     if ending.out_of_memory:
         return (

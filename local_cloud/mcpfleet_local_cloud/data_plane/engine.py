@@ -78,6 +78,10 @@ class Engine:
         """Do *work*, which may block, in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
 
+    async def platform(self) -> str:
+        """The platform of this Docker's machine."""
+        return (await self.call(lambda: self.facts)).platform
+
     async def cpus(self) -> float:
         """How many CPUs Docker has to give."""
         return (await self.call(lambda: self.facts)).cpus

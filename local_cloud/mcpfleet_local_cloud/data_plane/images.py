@@ -6,6 +6,7 @@ on this machine): its stable name is `<repository>@<image id>`, which looks like
 resolved here.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from mcpfleet_local_cloud.data_plane.contract import RolloutError
 from mcpfleet_local_cloud.data_plane.engine import Engine, one_line
 
 PLATFORM: Final = "linux/amd64"
+"""What Cloud Run runs."""
 _MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 _log = logging.getLogger(__name__)
 
@@ -41,6 +43,10 @@ def parse_reference(text: str) -> Reference:
     if colon and "/" not in tag:
         return Reference(head, tag or None, digest or None)
     return Reference(name, None, digest or None)
+
+
+class _OtherPlatformError(RolloutError):
+    """The registry has no image for the platform that was asked for."""
 
 
 class Images:
@@ -121,7 +127,7 @@ class Images:
         if found is None:
             raise RolloutError(self._explain(image, "not found", 404))
         platform = f"{found.attrs.get('Os')}/{found.attrs.get('Architecture')}"
-        if platform != PLATFORM:
+        if platform not in self._platforms():
             raise RolloutError(_wrong_platform(image, platform))
         return _stable_name(found, reference), str(found.id)
 
@@ -140,19 +146,38 @@ class Images:
         known = {parse_reference(tag).repository for tag in found.tags}
         return found if _familiar(reference.repository) in known and found.id == reference.digest else None
 
+    def _platforms(self) -> list[str]:
+        """What may run here, the best first: the engine's own, and Cloud Run's, which another machine emulates."""
+        return list(dict.fromkeys((self._engine.facts.platform, PLATFORM)))
+
     def _pull(self, image: str, reference: Reference, token: str) -> None:
+        *better, last = self._platforms()
+        for platform in better:
+            with contextlib.suppress(_OtherPlatformError):
+                self._pull_for(platform, image, reference, token)
+                return
+        self._pull_for(last, image, reference, token)
+
+    def _pull_for(self, platform: str, image: str, reference: Reference, token: str) -> None:
         auth = {"username": "oauth2accesstoken", "password": token} if self._own(image) else None
-        steps = self._engine.client.api.pull(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            reference.repository,
-            tag=reference.digest or reference.tag or "latest",
-            stream=True,
-            decode=True,
-            auth_config=auth,
-            platform=PLATFORM,
-        )
+        try:
+            steps = self._engine.client.api.pull(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+                reference.repository,
+                tag=reference.digest or reference.tag or "latest",
+                stream=True,
+                decode=True,
+                auth_config=auth,
+                platform=platform,
+            )
+        except APIError as refusal:
+            if _says_platform(one_line(refusal)):
+                raise _OtherPlatformError(_wrong_platform(image, one_line(refusal))) from refusal
+            raise
         for step in cast(
             "Iterator[dict[str, Any]]", steps
         ):  # a failure after the first byte is a step of the stream, not a status
+            if "error" in step and _says_platform(str(step["error"])):
+                raise _OtherPlatformError(_wrong_platform(image, str(step["error"])))
             if "error" in step:
                 raise RolloutError(self._explain(image, str(step["error"]), None))
 
@@ -172,8 +197,6 @@ class Images:
 
     def _explain(self, image: str, reason: str, status: int | None) -> str:
         said = reason.lower()
-        if "platform" in said or "no matching manifest" in said:
-            return _wrong_platform(image, reason)
         if status in (401, 403) or "unauthorized" in said or "denied" in said:
             if not self._own(image):
                 return (
@@ -204,6 +227,10 @@ def _stable_name(found: Image, reference: Reference) -> str:
 def _familiar(repository: str) -> str:
     """The short form that Docker stores names of Docker Hub under."""
     return repository.removeprefix("docker.io/").removeprefix("library/")
+
+
+def _says_platform(reason: str) -> bool:
+    return "platform" in reason.lower() or "no matching manifest" in reason.lower()
 
 
 def _wrong_platform(image: str, seen: str) -> str:

@@ -159,7 +159,7 @@ class Startup:
                 await self._engine.remove((await running).id)
             raise
         except RefusedError as refusal:
-            ending = diagnosis.Ending(refused=str(refusal))
+            ending = diagnosis.Ending(refused=str(refusal), platform=await self._engine.platform())
             raise RolloutError(diagnosis.report(self._revision, ending, container)) from refusal
         unit = Unit(container, seen)
         instance.units.append(unit)
@@ -221,6 +221,7 @@ class Startup:
             out_of_memory=seen.out_of_memory,
             listening=await self._listening(instance) if seen.running else (),
             logs=await self._engine.logs(container, diagnosis.LOG_LINES),
+            platform=await self._engine.platform(),
         )
         return diagnosis.report(self._revision, ending, unit.container)
 

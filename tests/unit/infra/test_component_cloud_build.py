@@ -49,6 +49,7 @@ def up(deploy, root):
                 apis=apis_of(parsed),
                 registry=parsed.registry,
                 cloud_build=parsed.cloud_build,
+                platform=parsed.platform,
                 root=root,
                 labels={"team": "x"},
             ),
@@ -89,6 +90,11 @@ def test_its_options_reach_cloud_build_in_its_own_words(up):
         up({"weather": FOLDER}, cloud_build={"machine_type": "e2-highcpu-8", "timeout": 3600}).one(CLOUD_IMAGE).inputs
     )
     assert (told["machineType"], told["timeout"]) == ("E2_HIGHCPU_8", 3600)
+
+
+def test_a_stack_may_have_images_built_there_for_the_machine_that_builds(up):
+    assert "platform" not in up({"weather": FOLDER}).one(CLOUD_IMAGE).inputs
+    assert up({"weather": FOLDER}, platform="native").one(CLOUD_IMAGE).inputs["platform"] == "native"
 
 
 @pytest.mark.parametrize(

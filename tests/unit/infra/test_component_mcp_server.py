@@ -19,10 +19,10 @@ EXISTING = {"image": "docker.io/acme/toolbox:1", "port": 5000}
 DIGEST = "sha256:" + "d1" * 32
 
 
-def server(source, *, opts=None, labels=None, **keys):
+def server(source, *, opts=None, labels=None, platform="linux/amd64", **keys):
     """Build one server `echo` beside a foundation, as `__main__.py` does."""
     fleet = parse_fleet({"region": "europe-west1", "servers": {"echo": {"source": source, **keys}}})
-    foundation = Foundation("fleet", FoundationArgs(project="p", region="europe-west1"))
+    foundation = Foundation("fleet", FoundationArgs(project="p", region="europe-west1", platform=platform))
     return McpServer(
         "echo",
         McpServerArgs(
@@ -145,6 +145,10 @@ def test_the_push_logs_in_to_the_registrys_host_and_the_token_is_a_secret(build)
 
 def test_a_preview_builds_no_image(build):
     assert build().one(IMAGE).inputs["buildOnPreview"] is False
+
+
+def test_a_stack_may_have_images_built_for_the_machine_that_builds(build):
+    assert "platforms" not in build(BUILD, platform="native").one(IMAGE).inputs
 
 
 def test_an_existing_image_is_used_as_named_and_nothing_is_built(build):

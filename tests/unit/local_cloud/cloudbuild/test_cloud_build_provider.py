@@ -69,6 +69,14 @@ def test_changed_content_builds_once_and_another_name_is_another_image(engine, w
     assert engine.diff(made, {**inputs, "image": "127.0.0.1:9/other"})[1] == ["image"]
 
 
+def test_an_image_of_another_platform_is_built_anew_for_the_machine_that_builds(engine, worker, news):
+    made = engine.create(engine.check(news)[0])
+    inputs, failures = engine.check({**news, "platform": "native"})
+    assert (failures, engine.diff(made, inputs)) == ([], (["platform"], []))
+    engine.update(made, inputs)
+    assert [one for one in worker.steps[1].arguments if one.startswith("--platform")] == []
+
+
 def test_a_preview_needs_no_cloud(engine, news):
     known, _ = engine.check(news)
     assert engine.create(known, preview=True)["digest"] == UNKNOWN

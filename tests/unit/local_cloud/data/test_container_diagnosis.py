@@ -83,6 +83,11 @@ def test_a_container_that_is_not_reached_is_told_where_it_listens(ending, advice
         (Ending(exit_code=127), "exit(127)", "not found or is not executable"),
         (Ending(exit_code=139), "exit(139)", "signal 11"),
         (Ending(exit_code=1, logs="exec user process caused: exec format error"), "exit(1)", "linux/amd64"),
+        (
+            Ending(exit_code=1, logs="exec /x: exec format error", platform="linux/arm64"),
+            "exit(1)",
+            "linux/arm64`, or let Docker emulate linux/amd64",
+        ),
         (Ending(exit_code=1, logs="PermissionError: [Errno 13] Permission denied: '/x'"), "exit(1)", "denied a right"),
         (
             Ending(exit_code=137, out_of_memory=True),

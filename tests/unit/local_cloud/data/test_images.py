@@ -6,6 +6,7 @@ import pytest
 
 from mcpfleet_local_cloud.data_plane.contract import RolloutError
 from mcpfleet_local_cloud.data_plane.images import APIError, ImageNotFound, Images, parse_reference
+from mcpfleet_local_cloud.docker_engine import Facts
 
 REGISTRY = "127.0.0.1:8470"
 OWN = f"{REGISTRY}/europe-west1/p/mcpfleet/echo"
@@ -24,16 +25,18 @@ class FakeImage:
 class FakeDocker:
     """Docker's images: what is there, and what a pull brings."""
 
-    def __init__(self, *present, remote=(), steps=(), refusal=None):
+    def __init__(self, *present, remote=(), steps=(), refusal=None, architecture="amd64", only=None):
         self.present = list(present)
         self.remote = list(remote)
         self.steps = steps
         self.refusal = refusal
+        self.only = only
         self.pulls = []
         self.removed = []
         self.images = self
         self.api = self
         self.client = self
+        self.facts = Facts(architecture=architecture)
 
     async def call(self, work, *args):
         return work(*args)
@@ -48,6 +51,8 @@ class FakeDocker:
         self.pulls.append((repository, tag, auth_config, platform))
         if self.refusal:
             raise self.refusal
+        if self.only not in (None, platform):
+            raise refusal(404, f"no matching manifest for {platform} in the manifest list entries")
         self.present += self.remote
         return iter(self.steps)
 
@@ -129,6 +134,34 @@ def test_that_name_means_nothing_for_another_repository():
 def test_an_image_for_another_platform_is_refused_in_googles_words(platform):
     docker = FakeDocker(FakeImage(tags=["x:1"], platform=platform))
     with pytest.raises(RolloutError, match=r"Container manifest type '.*' must support amd64/linux\."):
+        fetch(docker, "x:1")
+
+
+@pytest.mark.parametrize("platform", ["linux/arm64", "linux/amd64"])
+def test_an_arm_machine_runs_its_own_images_and_emulates_those_of_cloud_run(platform):
+    docker = FakeDocker(FakeImage(tags=["x:1"], platform=platform), architecture="arm64")
+    assert fetch(docker, "x:1")[1] == ID
+
+
+def test_an_arm_machine_does_not_run_what_neither_it_nor_cloud_run_has():
+    docker = FakeDocker(FakeImage(tags=["x:1"], platform="linux/s390x"), architecture="arm64")
+    with pytest.raises(RolloutError, match=r"must support amd64/linux"):
+        fetch(docker, "x:1")
+
+
+@pytest.mark.parametrize(
+    ("only", "asked"),
+    [(None, ["linux/arm64"]), ("linux/arm64", ["linux/arm64"]), ("linux/amd64", ["linux/arm64", "linux/amd64"])],
+)
+def test_an_arm_machine_pulls_its_own_image_and_cloud_runs_where_there_is_no_other(only, asked):
+    docker = FakeDocker(remote=[FakeImage(digests=[f"{OWN}@{DIGEST}"])], architecture="arm64", only=only)
+    fetch(docker, f"{OWN}@{DIGEST}")
+    assert [pull[-1] for pull in docker.pulls] == asked
+
+
+def test_an_arm_machine_names_an_image_that_exists_for_neither():
+    docker = FakeDocker(architecture="arm64", only="linux/s390x")
+    with pytest.raises(RolloutError, match=r"no matching manifest for linux/amd64"):
         fetch(docker, "x:1")
 
 
