@@ -33,6 +33,7 @@ _BENCHMARKS = {
     "bridge-hostile": "bridge:bench_hostile",
     "connect": "connect:bench_connect",
     "before": "before:bench_before",
+    "ingress": "ingress:bench_ingress",
 }
 """Module and function of each; a function gets what its parameters are called."""
 
@@ -106,7 +107,7 @@ def bench(
     ],
     runs: Annotated[int, typer.Option(min=1, help="How often; the median is printed.")] = 3,
     base: Annotated[
-        str, typer.Option(metavar="COMMIT", help="For `before`: the commit that server and bridge are measured beside.")
+        str, typer.Option(metavar="COMMIT", help="For `before` and `ingress`: the commit to measure beside.")
     ] = "HEAD",
 ) -> None:
     """Measure, and print the figures."""

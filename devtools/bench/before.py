@@ -51,7 +51,7 @@ def bench_before(phases: Phases, prepared: Prepared, runs: int, base: str) -> No
     """
     find_load(phases)
     root = prepared.paths.root
-    with _tree(root, base) as before:
+    with tree_of(root, base) as before:
         with phases.phase("Images"):
             servers = [
                 ours_of(prepared, tree, f"mcpfleet-bench/{name}") for tree, name in ((before, "before"), (root, "now"))
@@ -66,7 +66,7 @@ def bench_before(phases: Phases, prepared: Prepared, runs: int, base: str) -> No
 
 
 @contextmanager
-def _tree(root: Path, base: str) -> Generator[Path]:
+def tree_of(root: Path, base: str) -> Generator[Path]:
     """The files of a commit, in a folder that goes away."""
     packed = subprocess.run(
         ["git", "-C", str(root), "archive", "--end-of-options", base], check=False, capture_output=True
@@ -131,11 +131,12 @@ def _table(title: str, rounds: Sequence[tuple[Sample, Sample]]) -> Table:
         old = [before[name] for before, _ in rounds]
         new = [now[name] for _, now in rounds]
         ratios = [after / earlier for earlier, after in zip(old, new, strict=True)]
-        table.add_row(name, _spread(old), _spread(new), _spread(ratios))
+        table.add_row(name, spread(old), spread(new), spread(ratios))
     return table
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """The median, and the least and the most."""
     digits = 0 if min(values) >= 100 else 2
     middle, least, most = (f"{one:,.{digits}f}" for one in (statistics.median(values), min(values), max(values)))
     return f"{middle} ({least} to {most})"

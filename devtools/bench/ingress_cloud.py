@@ -1,0 +1,142 @@
+"""The local cloud's front end in a process of its own, in front of one server: what `ingress.py` measures.
+
+Everything is the cloud's own but the data plane. It runs on an older tree as well, which has no gateway.
+"""
+
+import asyncio
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from mcpfleet_local_cloud.cloud import Cloud
+from mcpfleet_local_cloud.data_plane.contract import Revision
+from mcpfleet_local_cloud.data_plane.pool import InstancePool
+from mcpfleet_local_cloud.front_end.ingress import create_ingress
+from mcpfleet_local_cloud.network.listeners import Listeners
+from mcpfleet_local_cloud.network.upstream import HttpUpstream
+from mcpfleet_local_cloud.services.run.places import Place
+from mcpfleet_local_cloud.state.folder import Settings
+
+_ACCOUNT = "deployer@mcpfleet-local.iam.gserviceaccount.com"
+
+
+class _Plane:
+    """Runs one service, whose instance is there already."""
+
+    def __init__(self, port: int, make: Callable[[], HttpUpstream]) -> None:
+        self._port = port
+
+        async def start() -> HttpUpstream:
+            return make()
+
+        async def stop(upstream: HttpUpstream) -> None:
+            await upstream.close()
+
+        self._pool = InstancePool[HttpUpstream](start=start, stop=stop, concurrency=1000, minimum=1, maximum=1)
+
+    async def resolve(self, image: str) -> str:
+        return f"{image}@sha256:{'0' * 64}"
+
+    async def start(self, revision: Revision) -> None:
+        await self._pool.warm()
+
+    async def route(self, service: str, revision: Revision) -> None: ...
+
+    async def retire(self, revision: Revision) -> None: ...
+
+    async def remove(self, service: str) -> None: ...
+
+    def address(self, service: str) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    async def lease(self, service: str, affinity: str = "") -> Any:
+        slot = await self._pool.acquire()
+        return _Lease(slot.instance, lambda: self._pool.release(slot))
+
+
+class _Lease:
+    timeout = 300.0
+    affinity = ""
+
+    def __init__(self, upstream: HttpUpstream, release: Callable[[], None]) -> None:
+        self.upstream = upstream
+        self.release = release
+
+
+async def _serve(folder: Path, port: int, server: tuple[str, int], gateway: str) -> None:
+    make: Callable[[], HttpUpstream] = lambda: HttpUpstream(*server)  # noqa: E731
+    if gateway:
+        dial = await _gateway(folder, gateway)
+        make = lambda: HttpUpstream(*server, dial=dial)  # noqa: E731
+    listeners = Listeners()
+    if not listeners.open(port):
+        raise SystemExit(f"port {port} is taken")
+    plane = _Plane(port, make)
+    cloud = Cloud(Settings(state=folder / "state"), data_plane=plane)
+    await cloud.start()
+    place = Place(project=cloud.settings.project, region="europe-west1", number=cloud.settings.project_number)
+    body = {"template": {"containers": [{"image": "docker.io/acme/echo", "env": [{"name": "A", "value": "b"}]}]}}
+    operation = cloud.run.create(place, "echo", body, _ACCOUNT)
+    await cloud.operations.wait(operation["name"], 30)
+    name = place.service("echo")
+    cloud.policies.set(name, {"bindings": [{"role": "roles/run.invoker", "members": [f"serviceAccount:{_ACCOUNT}"]}]})
+    account = cloud.accounts.get(_ACCOUNT) or {}
+    token = cloud.identity.mint_id_token(
+        email=_ACCOUNT, subject=account["uniqueId"], audience=f"http://127.0.0.1:{port}"
+    )
+    app = create_ingress(
+        lambda _: cloud.run.front_door(name),
+        cloud.identity,
+        cloud.policies,
+        plane,
+        lambda claims: cloud.accounts.stands(claims.email, claims.subject),
+    )
+    await listeners.serve(app)
+    print(token, flush=True)
+    await asyncio.Event().wait()
+
+
+async def _gateway(folder: Path, python: str) -> Callable[[str, int], Awaitable[Any]]:
+    """The gateway's program as a process on loopback; how containers are reached through it."""
+    from mcpfleet_local_cloud.gateway import program
+    from mcpfleet_local_cloud.gateway.container import Settings as GatewaySettings
+    from mcpfleet_local_cloud.gateway.tunnel import Tunnel
+
+    settings = GatewaySettings(
+        networks=("127.0.0.0/16",), own="127.0.0.1/32", tunnel=17300, registry=17301, names=17302, web=(17303, 17304)
+    )
+    key = program.new_key()
+    with tarfile.open(fileobj=io.BytesIO(program.archive(key, settings))) as tar:
+        tar.extractall(folder, filter="data")
+    command = [python, *program.COMMAND[1:-1], str(folder / program.FOLDER.strip("/"))]
+    print(await asyncio.to_thread(_start, command), flush=True)
+
+    async def accept(*_: object) -> None: ...
+
+    def named(_name: str, _caller: str) -> bool:
+        return False
+
+    tunnel = Tunnel(key, accept=accept, named=named)
+    await tunnel.open(("127.0.0.1", settings.tunnel))
+    return tunnel.dial
+
+
+def _start(command: list[str]) -> int:
+    """Start the gateway; its process's number, once it listens."""
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    if process.stderr is not None:
+        process.stderr.readline()
+    return process.pid
+
+
+if __name__ == "__main__":
+    _, given, ip, server_port, through = sys.argv
+    with tempfile.TemporaryDirectory() as made:
+        uvloop.run(_serve(Path(made), int(given), (ip, int(server_port)), through))
