@@ -93,6 +93,11 @@ CHECKS = (
     Check("Lint", ("ruff", "check", "."), "type: .venv/bin/ruff check --fix .   and mend what is left"),
     Check("Types", ("pyright",), "mend what pyright names above"),
     Check(
+        "Types, on Windows",
+        ("pyright", "--pythonplatform", "Windows", "packages/mcpfleet"),
+        "what only POSIX has belongs into mcpfleet/system.py, with what Windows has instead",
+    ),
+    Check(
         "Secrets",
         ("sh", "-c", _SECRETS),
         "take it out, and revoke it if it was ever pushed; a made-up one gets the comment: pragma: allowlist secret",

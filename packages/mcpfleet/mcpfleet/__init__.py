@@ -2,6 +2,7 @@
 
 Its modules in an order in which each imports those before it only:
 
+- `system`: what is not alike on Linux, macOS and Windows
 - `errors`, `shown`, `terminal`, `tracing`: what is said, and how
 - `bounds`, `jsonc`, `jsonrpc`, `sse`, `tools`: what others send, read within bounds
 - `net`, `target`, `guard`: the way to a service, and who may use ours

@@ -5,9 +5,11 @@ Commands parse, call the library and print; a `McpfleetError` becomes one messag
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from mcpfleet import options
+from mcpfleet import options, system
 from mcpfleet.errors import AuthError, McpfleetError, UsageError
 from mcpfleet.shown import InertFormatter, inert_lines
-from mcpfleet.terminal import console, marked_up
+from mcpfleet.terminal import console, lost, marked_up, settle, words_of
 
 if TYPE_CHECKING:
     import uvicorn
@@ -34,11 +36,24 @@ _err = console(stderr=True)
 
 def main() -> None:
     """Run the command line; the entry point of the package."""
+    settle()
+    code: object = 0
+    said: str | None = None
     try:
         app()
     except McpfleetError as error:
-        _err.print(f"[bold red]Error:[/] {escape(inert_lines(str(error)))}")
-        raise SystemExit(error.exit_code) from None
+        code, said = error.exit_code, str(error)
+    except SystemExit as ended:
+        code = ended.code
+    except OSError as error:
+        code, said = 1, words_of(error)
+    if (error := lost(sys.stdout)) is not None and said is None:
+        code, said = code or 1, words_of(error)
+    if said:
+        with contextlib.suppress(OSError):
+            _err.print(f"[bold red]Error:[/] {escape(inert_lines(said))}")
+    lost(sys.stderr)
+    raise SystemExit(code)
 
 
 def _print_version(asked: bool) -> None:
@@ -287,7 +302,7 @@ def _listen(port: int) -> socket.socket:
         McpfleetError: The port is taken, or not ours to take.
     """
     try:
-        return socket.create_server(("127.0.0.1", port))
+        return system.listen(port)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise McpfleetError(

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, cast
 
 from mcpfleet.errors import UsageError
 from mcpfleet.stack import Server
+from mcpfleet.system import home_of, roaming_of
 
 Via = Literal["connect", "proxy", "mcp-remote"]
 
@@ -64,11 +65,9 @@ class Client:
         pattern = self.files.get(platform, self.files.get("*"))
         if pattern is None:
             raise UsageError(f"For {self.title} there is no file; run this without --install, or name one with --file.")
-        # Where Node and Electron look, in which these clients are written: on Windows HOME is a shell's own.
-        homes = ("USERPROFILE", "HOME") if platform == "win32" else ("HOME", "USERPROFILE")
-        home = next((environ[one] for one in homes if environ.get(one)), "") or str(Path.home())
+        home = str(home_of(environ, platform))
         config = environ.get("XDG_CONFIG_HOME", "")
-        text = pattern.replace("~", home).replace("%APPDATA%", environ.get("APPDATA") or f"{home}\\AppData\\Roaming")
+        text = pattern.replace("~", home).replace("%APPDATA%", roaming_of(environ, platform))
         return Path(text.replace("$CONFIG", config if config.startswith("/") else f"{home}/.config"))
 
     def entry(self, server: Server, via: Via, launch: Launch, port: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast, get_args
@@ -15,6 +14,7 @@ from mcpfleet.clients import Client, Launch, Via
 from mcpfleet.errors import UsageError
 from mcpfleet.shown import inert
 from mcpfleet.stack import Stack
+from mcpfleet.system import command_of
 from mcpfleet.terminal import marked_up
 
 Entries = Mapping[str, Mapping[str, Any]]
@@ -53,7 +53,9 @@ def wishes(
 
 def print_servers(out: Console, client: Client, entries: Entries) -> None:
     """Print the configuration, and nothing else: it can be piped into a file."""
-    text = json.dumps({client.key: entries}, indent=2, ensure_ascii=False)
+    # A file that a Windows console's output is piped into is not UTF-8, and clients read no other.
+    ascii_only = not out.encoding.startswith("utf")
+    text = json.dumps({client.key: entries}, indent=2, ensure_ascii=ascii_only)
     out.print("\n".join(inert(line) for line in text.split("\n")), markup=False)
 
 
@@ -68,7 +70,7 @@ def install_servers(
     out.print(f"[bold]{marked_up(client.title)}[/]: {marked_up(', '.join(change.names))} in {marked_up(str(file))}")
     _say_backup(out, change)
     undo = [client.name, "--remove", *([f"--file={file}"] if elsewhere else []), "--", *change.names]
-    out.print(inert(f"{client.after} Undo with: {_COMMAND} {shlex.join(undo)}"), markup=False)
+    out.print(inert(f"{client.after} Undo with: {_COMMAND} {command_of(undo)}"), markup=False)
 
 
 def remove_servers(out: Console, client: Client, file: Path, names: list[str]) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
 from mcpfleet.doctor import Line
+from mcpfleet.system import run_program
 
 COMMAND_SECONDS: Final = 30.0
 REQUEST_SECONDS: Final = 20.0
@@ -179,12 +179,8 @@ def _message(status: int, found: Mapping[str, Any]) -> str:
 
 
 def _run(command: list[str]) -> str | None:
-    if shutil.which(command[0]) is None:
-        return None
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False, stdin=subprocess.DEVNULL
-        )
+        done = run_program(command, COMMAND_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -10,8 +10,8 @@ Every `fetch` blocks, and google-auth retries inside it with pauses; call it fro
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from mcpfleet.google_sources import (
     ServiceAccountKey,
     UserLogin,
 )
+from mcpfleet.system import WINDOWS, home_of, roaming_of, run_program, text_of, words_of
 from mcpfleet.tokens import IdToken
 
 COMMAND_SECONDS = 60.0
@@ -77,7 +78,7 @@ class TokenFile:
     def fetch(self, audience: str) -> IdToken:
         """Read the file."""
         try:
-            text = self._path.read_text(encoding="utf-8")
+            text = text_of(self._path.read_bytes())
         except (OSError, UnicodeDecodeError) as error:
             raise CredentialsFileError(
                 f"Cannot read the {self.name}: {error}. Write an ID token there, for example with "
@@ -95,7 +96,7 @@ class TokenCommand:
     def __init__(self, command: str) -> None:
         self.name = f"command `{command}`"
         try:
-            self._argv = shlex.split(command)
+            self._argv = words_of(command)
         except ValueError as error:
             raise CredentialsFileError(f"The {self.name} cannot be read: {error}. Check its quotes.") from error
         if not self._argv:
@@ -106,14 +107,7 @@ class TokenCommand:
     def fetch(self, audience: str) -> IdToken:
         """Run the command, at most a minute."""
         try:
-            done = subprocess.run(
-                self._argv,
-                capture_output=True,
-                text=True,
-                timeout=COMMAND_SECONDS,
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
+            done = run_program(self._argv, COMMAND_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CredentialsFileError(f"The {self.name} did not run: {error}. Try it in a terminal.") from error
         if done.returncode != 0:
@@ -251,19 +245,18 @@ def default_source(environ: Mapping[str, str] | None = None, request: GoogleRequ
     )
 
 
-def _application_default_file(environ: Mapping[str, str]) -> Path:
-    folder = environ.get("CLOUDSDK_CONFIG")
-    if not folder and os.name == "nt":
-        folder = str(Path(environ.get("APPDATA", "")) / "gcloud")
+def _application_default_file(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
+    folder: str | Path | None = environ.get("CLOUDSDK_CONFIG")
+    if not folder and platform == WINDOWS:
+        folder = f"{roaming_of(environ, platform)}\\gcloud"
     if not folder:
-        home = environ.get("HOME")
-        folder = str((Path(home) if home else Path.home()) / ".config" / "gcloud")
+        folder = home_of(environ, platform) / ".config" / "gcloud"
     return Path(folder) / "application_default_credentials.json"
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        return json_object(path.read_text(encoding="utf-8"))
+        return json_object(text_of(path.read_bytes()))
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
         raise CredentialsFileError(f"Cannot read {path}: {reason}. Check the path, or run {LOGIN}.") from error

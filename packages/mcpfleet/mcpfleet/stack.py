@@ -6,7 +6,6 @@ from the local cloud of a checkout, whose state lies in it, or from the Pulumi C
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from mcpfleet.bounds import json_object
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.grammar import mistakes
 from mcpfleet.shown import inert
+from mcpfleet.system import run_program, text_of
 from mcpfleet.target import Target
 
 PULUMI_SECONDS: Final = 60.0
@@ -218,17 +218,7 @@ def _stack(name: str, outputs: Mapping[str, Any], origin: str, credentials: Path
 
 
 def _run(command: list[str], folder: Path) -> tuple[int, str, str]:
-    if shutil.which(command[0]) is None:
-        raise FileNotFoundError(command[0])
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=PULUMI_SECONDS,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    done = run_program(command, PULUMI_SECONDS, folder)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -238,7 +228,7 @@ def _read_file(file: Path) -> Mapping[str, Any]:
             content = opened.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             raise McpfleetError(f"{file} is larger than {LARGEST_FILE >> 20} MiB, so it holds no stack's outputs.")
-        text = content.decode("utf-8")
+        text = text_of(content)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise McpfleetError(

@@ -9,15 +9,15 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 
 from mcpfleet.auth import IdTokenAuth
-from mcpfleet.errors import AuthError
+from mcpfleet.errors import AuthError, UsageError
 from mcpfleet.jsonrpc import is_line
 from mcpfleet.relay import Relay
+from mcpfleet.system import at_signals, closed_streams, runner
 from mcpfleet.target import Target
 from mcpfleet.upstream import Upstream
 
@@ -29,9 +29,18 @@ _log = logging.getLogger("mcpfleet.connect")
 
 
 def run_connect(target: Target, auth: IdTokenAuth) -> None:
-    """Serve the client at this process's standard input and output until it leaves."""
+    """Serve the client at this process's standard input and output until it leaves.
+
+    Raises:
+        UsageError: One of them is closed.
+    """
+    if closed := closed_streams():
+        raise UsageError(
+            f"Standard {' and '.join(closed)} is closed, and this speaks MCP there. An MCP client starts it; "
+            "`mcpfleet config CLIENT` says how."
+        )
     sys.stdout = sys.stderr  # the client reads file descriptor 1 as MCP: a stray print would break it
-    _runner()(_connect(target, auth))
+    runner()(_connect(target, auth))
 
 
 async def _connect(target: Target, auth: IdTokenAuth) -> None:
@@ -52,15 +61,6 @@ async def _first_token(target: Target, auth: IdTokenAuth) -> None:
         _log.warning("%s", error)  # the client is told when it asks for something
         return
     _log.info("%s as %s", target.mcp_url, auth.tokens.identity)
-
-
-def _runner() -> Callable[..., object]:
-    """What runs the event loop: uvloop where there is one, which saves a fifth of the time of a call."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run
-    return uvloop.run
 
 
 async def serve(make: Callable[[Callable[[bytes], None]], Relay], source: int = 0, sink: int = 1) -> None:
@@ -98,9 +98,7 @@ async def serve(make: Callable[[Callable[[bytes], None]], Relay], source: int = 
         while (line := await lines.get()) is not None:
             await relay.take(line)
 
-    for name in ("SIGTERM", "SIGINT"):
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, and other threads
-            loop.add_signal_handler(getattr(signal, name), ended.set)
+    at_signals(loop, ended.set)
     relay = make(write)
     threading.Thread(target=read, name="mcpfleet-stdin", daemon=True).start()
     pumping, ending = asyncio.ensure_future(pump(relay)), asyncio.ensure_future(ended.wait())

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import stat
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -41,14 +43,14 @@ def now():
     ],
 )
 def test_each_clients_file_is_where_the_client_looks(name, platform, file):
-    assert str(CLIENTS[name].file({"HOME": "/home/ada", "APPDATA": "C:\\Roaming"}, platform)) == file
+    assert CLIENTS[name].file({"HOME": "/home/ada", "APPDATA": "C:\\Roaming"}, platform) == Path(file)
 
 
 def test_a_configuration_folder_of_ones_own_is_honoured():
     found = CLIENTS["vscode"].file({"HOME": "/home/ada", "XDG_CONFIG_HOME": "/conf"}, "linux")
-    assert str(found) == "/conf/Code/User/mcp.json"
+    assert found == Path("/conf/Code/User/mcp.json")
     relative = CLIENTS["vscode"].file({"HOME": "/home/ada", "XDG_CONFIG_HOME": "conf"}, "linux")
-    assert str(relative) == "/home/ada/.config/Code/User/mcp.json", "the XDG specification has relative ones ignored"
+    assert relative == Path("/home/ada/.config/Code/User/mcp.json"), "the XDG specification has relative ones ignored"
 
 
 @pytest.mark.parametrize(
@@ -153,13 +155,13 @@ def test_each_way_to_start_connect_is_known_again(command, before):
     ],
 )
 def test_on_windows_the_home_is_where_clients_look_and_not_where_a_shell_does(environ, file):
-    assert str(CLIENTS["cursor"].file(environ, "win32")) == file
-    roaming = str(CLIENTS["vscode"].file(environ, "win32"))
-    assert roaming == "C:\\Users\\ada\\AppData\\Roaming\\Code\\User\\mcp.json"
+    assert CLIENTS["cursor"].file(environ, "win32") == Path(file)
+    roaming = CLIENTS["vscode"].file(environ, "win32")
+    assert str(roaming) == "C:\\Users\\ada\\AppData\\Roaming\\Code\\User\\mcp.json"
 
 
 def test_a_desktop_program_gets_the_full_path_of_the_command(tmp_path, monkeypatch):
-    program = tmp_path / "bin" / "mcpfleet"
+    program = tmp_path / "bin" / ("mcpfleet.exe" if sys.platform == "win32" else "mcpfleet")
     program.parent.mkdir()
     program.write_text("")
     program.chmod(0o755)
@@ -214,6 +216,11 @@ OWNERS = """{
 """
 
 
+def has_mode(file, mode):
+    """Whether a file has a mode; on Windows that says only whether it can be written."""
+    return sys.platform == "win32" or stat.S_IMODE(file.stat().st_mode) == mode
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "client" / "settings.json"
@@ -236,8 +243,8 @@ def test_installing_keeps_comments_and_other_servers_and_a_backup(file):
     assert change.names == ("echo",)
     assert change.backup == file.with_name("settings.json.20261124-153000.bak")
     assert change.backup.read_text() == OWNERS
-    assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    assert stat.S_IMODE(change.backup.stat().st_mode) == 0o640
+    assert has_mode(file, 0o640)
+    assert has_mode(change.backup, 0o640)
 
 
 def test_what_is_installed_and_removed_leaves_the_file_as_it_was(file):
@@ -327,7 +334,7 @@ def test_a_client_that_was_never_configured_gets_a_file_of_its_users_alone(tmp_p
     change = install(path, "servers", {"echo": entry()}, now=now)
     assert json.loads(path.read_text()) == {"servers": {"echo": entry()}}
     assert change.backup is None
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert has_mode(path, 0o600)
     assert remove(tmp_path / "none.json", "servers", []).names == ()
 
 

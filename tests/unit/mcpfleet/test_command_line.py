@@ -1,10 +1,10 @@
 import json
-import shlex
 import socket
 
 import pytest
 
 from mcpfleet import cli, doctor, verify
+from mcpfleet.system import words_of
 
 URL = "https://mcp-echo-481516.europe-west1.run.app"
 
@@ -12,7 +12,8 @@ URL = "https://mcp-echo-481516.europe-west1.run.app"
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Runs the command as a shell would; gives (exit code, stdout, stderr)."""
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for home in ("HOME", "USERPROFILE", "APPDATA"):
+        monkeypatch.setenv(home, str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))  # no Pulumi CLI
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_GCE_CHECK", "true")
@@ -117,7 +118,7 @@ def test_a_configuration_is_installed_and_taken_back_by_the_command_that_it_prin
     assert place in out
     assert "echo" in json.loads(file.read_text())["mcpServers"]
     assert "already" in run("config", "cursor", "--outputs", outputs, "--install", *given)[1]
-    undo = shlex.split(out.partition("Undo with: mcpfleet ")[2])
+    undo = words_of(out.partition("Undo with: mcpfleet ")[2])
     assert run(*undo)[0] == 0
     assert json.loads(file.read_text()) == {"mcpServers": {}}
 

@@ -241,7 +241,9 @@ async def test_an_answer_in_another_encoding_becomes_a_line_of_utf_8(desk, codin
 async def test_a_slow_call_holds_up_no_other(desk):
     slow = Stream()
     one = desk(httpx2.Response(200, headers=SSE, stream=slow), whole({}, 2))
-    await one.say(call(ident=1), call(ident=2))
+    await one.say(call(ident=1))
+    await one.server.received(1)
+    await one.say(call(ident=2))
     assert (await one.hear())["id"] == 2
     slow.send(event({"jsonrpc": "2.0", "id": 1, "result": {}}))
     slow.send(None)

@@ -12,7 +12,7 @@ FILES = {file.stem: file for file in Path(mcpfleet.__file__).parent.glob("*.py")
 
 def imported(file):
     """The modules of the package that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "mcpfleet":
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mcpfleet."):

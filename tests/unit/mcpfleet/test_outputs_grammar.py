@@ -214,7 +214,8 @@ def test_an_entry_for_a_client_ends_its_options_before_the_name():
 
 
 def test_the_command_reads_the_entry_that_it_wrote(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for home in ("HOME", "USERPROFILE", "APPDATA"):
+        monkeypatch.setenv(home, str(tmp_path))
     monkeypatch.chdir(tmp_path)
     started = []
     monkeypatch.setattr("mcpfleet.stdio.run_connect", lambda target, auth, *_: started.append((target, auth)))

@@ -1,5 +1,6 @@
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 from google.auth import exceptions
@@ -18,6 +19,7 @@ from mcpfleet.sources import (
     TokenCommand,
     TokenFile,
     Unusable,
+    _application_default_file,
     default_source,
     source_from_file,
 )
@@ -126,10 +128,35 @@ def test_a_login_with_a_field_missing_names_it(login_file):
 
 def test_the_environments_file_is_chosen_before_the_login(tmp_path, key_file, login_file):
     login_file(tmp_path / ".config" / "gcloud" / "application_default_credentials.json")
-    environ = {"HOME": str(tmp_path), "GOOGLE_APPLICATION_CREDENTIALS": str(key_file())}
+    environ = {
+        "HOME": str(tmp_path),
+        "APPDATA": str(tmp_path / ".config"),
+        "GOOGLE_APPLICATION_CREDENTIALS": str(key_file()),
+    }
     assert default_source(environ).name.startswith("service account key")
     del environ["GOOGLE_APPLICATION_CREDENTIALS"]
     assert default_source(environ).name.startswith("login in")
+
+
+@pytest.mark.parametrize(
+    ("environ", "folder"),
+    [
+        ({"APPDATA": "C:\\Roaming"}, "C:\\Roaming\\gcloud"),
+        ({"USERPROFILE": "C:\\Users\\ada", "HOME": "/c/Users/ada"}, "C:\\Users\\ada\\AppData\\Roaming\\gcloud"),
+    ],
+)
+def test_on_windows_the_login_is_where_gcloud_writes_it_there(environ, folder):
+    assert _application_default_file(environ, "win32") == Path(folder, "application_default_credentials.json")
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_files_that_windows_programs_write_are_read(tmp_path, google, login_file, coding):
+    login = login_file()
+    login.write_bytes(login.read_text().encode(coding))
+    assert source_from_file(login, google).fetch(AUDIENCE)
+    token = tmp_path / "token"
+    token.write_bytes(f"{google.mint(AUDIENCE)}\r\n".encode(coding))
+    assert TokenFile(token).fetch(AUDIENCE)
 
 
 def test_gclouds_own_folder_variable_is_honoured(tmp_path, login_file):
