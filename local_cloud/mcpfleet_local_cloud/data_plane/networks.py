@@ -121,8 +121,7 @@ class Networks:
 
     def _know(self, found: DockerNetwork) -> None:
         labels: dict[str, str] = found.attrs["Labels"]
-        (pool,) = found.attrs["IPAM"]["Config"]
-        network = Network(str(found.name), Slice(IPv4Network(pool["Subnet"])))
+        network = Network(str(found.name), Slice(_subnet(found)))
         self._ranges[IPv4Network(labels[RANGE_LABEL])] = None
         self._taken.add(network.addresses.subnet)
         if found.name == self._own_name:
@@ -178,8 +177,7 @@ class Networks:
         network = self._engine.client.networks.create(f"{self._own_name}-range", internal=True, labels=labels)
         try:
             network.reload()
-            (pool,) = [one for one in network.attrs["IPAM"]["Config"] if ":" not in one["Subnet"]]
-            return IPv4Network(pool["Subnet"])
+            return _subnet(network)
         finally:
             network.remove()
 
@@ -193,3 +191,9 @@ class Networks:
             network.remove()
         except NotFound:
             return
+
+
+def _subnet(network: DockerNetwork) -> IPv4Network:
+    """Its IPv4 addresses: a Docker that is told so gives each network some of IPv6, too."""
+    pools: list[dict[str, str]] = network.attrs["IPAM"]["Config"]
+    return next(IPv4Network(pool["Subnet"]) for pool in pools if ":" not in pool["Subnet"])

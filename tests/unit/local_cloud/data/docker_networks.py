@@ -22,7 +22,7 @@ def refusal(said, status=403):
 class FakeNetwork:
     def __init__(self, docker, name, subnet, labels):
         self.docker, self.name = docker, name
-        self.attrs = {"Labels": labels, "IPAM": {"Config": [{"Subnet": str(subnet)}]}, "Containers": {}}
+        self.attrs = {"Labels": labels, "IPAM": {"Config": [*docker.more, {"Subnet": str(subnet)}]}, "Containers": {}}
         self.attached = {}
 
     def reload(self):
@@ -49,7 +49,7 @@ class FakeNetworks:
         self.docker, self.pools, self.things, self.refused = docker, [IPv4Network(pool) for pool in pools], [], 0
 
     def _in_use(self, subnet):
-        taken = [IPv4Network(one.attrs["IPAM"]["Config"][0]["Subnet"]) for one in self.things]
+        taken = [IPv4Network(one.attrs["IPAM"]["Config"][-1]["Subnet"]) for one in self.things]
         return any(subnet.overlaps(one) for one in taken)
 
     def list(self, filters):
@@ -109,6 +109,8 @@ class FakeDocker:
         self.networks = FakeNetworks(self, pools or ["172.20.0.0/16"])
         self.taken_ports = set()
         self.made = 0
+        self.more = []
+        """What each network has besides its IPv4 addresses."""
         self.containers = SimpleNamespace(by_name={}, list=self._list, create=self._create)
         self.images = SimpleNamespace(get=self._image)
         self.image = image

@@ -78,6 +78,18 @@ def test_the_next_process_finds_the_networks_of_the_last_one(docker):
     asyncio.run(scenario())
 
 
+def test_addresses_of_ipv6_that_docker_adds_by_itself_are_no_matter(docker):
+    docker.more = [{"Subnet": "fd4b:1::/64"}]
+
+    async def scenario():
+        before = await opened(docker)
+        made = await before.ensure(service("echo"))
+        after = await opened(docker)
+        assert (after.own, after.all) == (before.own, {service("echo"): made})
+
+    asyncio.run(scenario())
+
+
 def test_addresses_that_another_program_has_taken_are_passed_over(docker):
     async def scenario():
         networks = await opened(docker)
