@@ -177,13 +177,6 @@ MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "NFSVolumeSource": {"server": "string", "path": "string", "readOnly": "bool"},
     "GCSVolumeSource": {"bucket": "string", "readOnly": "bool", "mountOptions": "[string]"},
     # The requests around a service.
-    "SetIamPolicyRequest": {"policy": "Policy", "updateMask": "string"},
-    "Policy": {"version": "int32", "etag": "string", "bindings": "[Binding]", "auditConfigs": "[AuditConfig]"},
-    "Binding": {"role": "string", "members": "[string]", "condition": "Expr"},
-    "Expr": {"expression": "string", "title": "string", "description": "string", "location": "string"},
-    "AuditConfig": {"service": "string", "auditLogConfigs": "[AuditLogConfig]"},
-    "AuditLogConfig": {"logType": "string", "exemptedMembers": "[string]"},
-    "TestIamPermissionsRequest": {"permissions": "[string]"},
     "WaitOperationRequest": {"timeout": "duration"},
 }
 

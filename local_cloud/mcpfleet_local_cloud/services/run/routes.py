@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.identity.policy import policy_from
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid, not_found
 from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.handlers import PolicyMethods
 from mcpfleet_local_cloud.services.run.model import PatchOptions, RunModel
 from mcpfleet_local_cloud.services.run.places import REGIONS, Place
 from mcpfleet_local_cloud.services.run.quantities import seconds
@@ -34,9 +34,7 @@ def routes(model: RunModel, gate: Gate) -> list[BaseRoute]:
         Route(_PROJECT + "/locations", others.locations, methods=["GET"]),
         Route(_LOCATION + "/services", services.create, methods=["POST"]),
         Route(_LOCATION + "/services", services.list, methods=["GET"]),
-        Route(_SERVICE + ":getIamPolicy", services.get_policy, methods=["GET"]),
-        Route(_SERVICE + ":setIamPolicy", services.set_policy, methods=["POST"]),
-        Route(_SERVICE + ":testIamPermissions", services.test_permissions, methods=["POST"]),
+        *PolicyMethods(services.named, model.policies, gate).routes(_SERVICE),
         Route(_SERVICE, services.get, methods=["GET"]),
         Route(_SERVICE, services.patch, methods=["PATCH"]),
         Route(_SERVICE, services.delete, methods=["DELETE"]),
@@ -109,31 +107,22 @@ class _Services(_Handlers):
         etag = request.query_params.get("etag", "")
         return JSONResponse(self._model.delete(name, etag, validate_only=_flag(request, "validateOnly")))
 
-    async def get_policy(self, request: Request) -> Response:
-        name = self._permitted(request, "getIamPolicy")
+    def named(self, request: Request, verb: str) -> str:
+        """The full name of the path's service, where the caller may do *verb* to it; it exists."""
+        name = (
+            self._permitted(request, verb) if verb else self._enter(request)[1].service(request.path_params["service"])
+        )
         self._model.check_exists(name)
-        return JSONResponse(self._model.policies.get(name))
-
-    async def set_policy(self, request: Request) -> Response:
-        name = self._permitted(request, "setIamPolicy")
-        policy = policy_from(read(await request.body(), "SetIamPolicyRequest", "request"))
-        self._model.check_exists(name)
-        return JSONResponse(self._model.policies.set(name, policy))
-
-    async def test_permissions(self, request: Request) -> Response:
-        caller, place = self._enter(request)
-        name = place.service(request.path_params["service"])
-        asked = read(await request.body(), "TestIamPermissionsRequest", "request").get("permissions", [])
-        self._model.check_exists(name)
-        held = [one for one in asked if self._model.policies.allows(caller, one, name)]
-        return JSONResponse({"permissions": held} if held else {})
+        return name
 
     def _permitted(self, request: Request, verb: str) -> str:
         """The full name of the path's service, where the caller may do *verb* to it."""
-        _, place = self._enter(request)
-        name = place.service(request.path_params["service"])
+        name = self._name(request)
         self._allow(request, f"run.services.{verb}", name)
         return name
+
+    def _name(self, request: Request) -> str:
+        return self._enter(request)[1].service(request.path_params["service"])
 
 
 class _Others(_Handlers):

@@ -10,6 +10,7 @@ from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
 from mcpfleet_local_cloud.state.store import Document
 
@@ -47,11 +48,11 @@ def routes(model: ServiceUsage, operations: Operations, gate: Gate) -> list[Base
     return made
 
 
-class _Api:
+class _Api(Handlers):
     def __init__(self, model: ServiceUsage, operations: Operations, gate: Gate) -> None:
+        super().__init__(gate, API)
         self._model = model
         self._operations = operations
-        self._gate = gate
 
     async def list(self, request: Request) -> Response:
         project = self._allow(request, "list")
@@ -110,7 +111,7 @@ class _Api:
         return wire.reply(request, self._operations.done("", made))
 
     async def operation(self, request: Request) -> Response:
-        self._gate.caller(request)
+        self.caller(request)
         name = f"operations/{request.path_params['operation']}"
         return wire.reply(request, {"name": _NOOP, "done": True} if name == _NOOP else self._operations.get(name))
 
@@ -121,8 +122,6 @@ class _Api:
         return wire.reply(request, self._operations.done("", typed))
 
     def _allow(self, request: Request, verb: str) -> Document:
-        caller = self._gate.caller(request)
-        project = self._gate.project(request.path_params["project"])
-        self._gate.require_api(project["projectId"], API)
-        self._gate.require(caller, f"serviceusage.services.{verb}", f"projects/{project['projectId']}")
+        project = self.project(request)
+        self.allow(request, f"serviceusage.services.{verb}", f"projects/{project['projectId']}")
         return project
