@@ -6,7 +6,7 @@ import pytest
 from pulumi.runtime.rpc import UNKNOWN
 
 from mcpfleet_local_cloud.services.cloudbuild.worker import StepError
-from tests.unit.local_cloud.cloudbuild.conftest import ADA, BUCKET, DIGEST, PARENT, RefusedError
+from tests.unit.local_cloud.services.cloudbuild.conftest import ADA, BUCKET, DIGEST, PARENT, RefusedError
 
 
 def test_an_image_is_built_from_what_was_uploaded_and_comes_back_by_its_digest(engine, worker, news):

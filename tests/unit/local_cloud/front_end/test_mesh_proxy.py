@@ -13,7 +13,7 @@ from mcpfleet_local_cloud.front_end.mesh import create_proxy
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.services.dns.model import Dns
 from mcpfleet_local_cloud.state.store import Store
-from tests.unit.local_cloud.network.meshes import (
+from tests.unit.local_cloud.front_end.meshes import (
     ACCOUNT,
     CALLER,
     HOST,

@@ -10,7 +10,7 @@ from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.services.dns.model import Dns
 from mcpfleet_local_cloud.services.networkservices import NetworkServices
 from mcpfleet_local_cloud.state.store import Store
-from tests.unit.local_cloud.network.meshes import (
+from tests.unit.local_cloud.front_end.meshes import (
     BACKEND_KIND,
     GROUP_KIND,
     MESH,

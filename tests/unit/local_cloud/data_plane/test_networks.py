@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.data_plane.networks import Networks
 from mcpfleet_local_cloud.data_plane.subnets import slices
-from tests.unit.local_cloud.data.docker_networks import CLOUD, LABEL, FakeDocker, FakeEngine
+from tests.unit.local_cloud.data_plane.docker_networks import CLOUD, LABEL, FakeDocker, FakeEngine
 
 
 def service(name):

@@ -11,7 +11,7 @@ from mcpfleet_local_cloud.data_plane.contract import OpenError
 from mcpfleet_local_cloud.data_plane.gateway_container import GatewayContainer
 from mcpfleet_local_cloud.data_plane.networks import Networks
 from mcpfleet_local_cloud.state.folder import Settings
-from tests.unit.local_cloud.data.docker_networks import FakeDocker, FakeEngine
+from tests.unit.local_cloud.data_plane.docker_networks import FakeDocker, FakeEngine
 
 SERVICE = "projects/p/locations/r/services/echo"
 NAME = "mcpfleet-c1-gateway"
