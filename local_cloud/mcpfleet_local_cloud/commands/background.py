@@ -137,6 +137,7 @@ def program(place: Place, name: Name, until: int | None = None) -> Program:
             mark=str(place.cloud_state),
             # Without its token it cannot be asked anything; a new start writes it again.
             answers=lambda facts: facts.get("url") == place.url and token.exists() and cloud_answers(place.url),
+            configured_by=("DOCKER_",),
         )
     needed_by = until or os.getpid()
     ready = place.state / f"plugins-{needed_by}.json"

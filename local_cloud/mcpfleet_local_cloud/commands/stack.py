@@ -15,7 +15,7 @@ from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.shown import inert
 from mcpfleet.stack import services_of
 from mcpfleet.terminal import marked_up
-from mcpfleet_local_cloud.commands import background, leftovers
+from mcpfleet_local_cloud.commands import background, leftovers, same_engine
 from mcpfleet_local_cloud.commands.admin import Admin, admin_token, fresh_lines
 from mcpfleet_local_cloud.commands.background import DEFAULT_PORT, DEFAULT_STACK, Place, port_of
 from mcpfleet_local_cloud.commands.engine import Engine, Outcome
@@ -114,10 +114,14 @@ def _alone(place: Place) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def start(phases: Phases, place: Place, prepared: Prepared) -> Generator[Engine]:
-    """Start what a deployment needs; the engine that drives it, and the plugins that it calls, last until the end."""
+def start(phases: Phases, place: Place, prepared: Prepared, *, force: bool = False) -> Generator[Engine]:
+    """Start what a deployment needs; the engine that drives it, and the plugins that it calls, last until the end.
+
+    With *force*, what is deployed may have been on another Docker Engine, which is gone.
+    """
     place.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     place.state.chmod(0o700)  # keys, tokens and logs are for this user alone
+    same_engine.hold(place, prepared.address, prepared.engine, force=force)
     try:
         with phases.phase("Local cloud") as step:
             environ = {**prepared.environment(), **exports(place, None)}
@@ -192,7 +196,7 @@ def down(phases: Phases, *, force: bool = False) -> None:
 
 def take_down(phases: Phases, place: Place, prepared: Prepared, *, force: bool = False) -> None:
     """Destroy the stack in *place*; with *force* also what its state does not know."""
-    with start(phases, place, prepared) as engine:
+    with start(phases, place, prepared, force=force) as engine:
         if not force:
             with phases.phase("pulumi destroy") as step:
                 step.note(str(engine.destroy(step)) if engine.exists() else "there is no stack")
@@ -208,6 +212,7 @@ def take_down(phases: Phases, place: Place, prepared: Prepared, *, force: bool =
             )
         background.stop(place)
         leftovers.forget(place, prepared.docker, cloud)
+        same_engine.let_go(place)
         step.note("no container, network, image, registry content, record or state is left")
 
 
@@ -255,8 +260,9 @@ def env(phases: Phases) -> None:
         raise SetupError("The local cloud is not running.", f"start it with {PROGRAM} up.")
     host = ThisHost()
     with phases.phase("Stand-in plugins") as step:
-        address = find_docker(host, Paths.of(os.environ), step).address
-        environ = {**os.environ, **exports(place, None), **address.environment}
+        found = find_docker(host, Paths.of(os.environ), step)
+        same_engine.hold(place, found.address, found.facts())
+        environ = {**os.environ, **exports(place, None), **found.address.environment}
         plugins = background.ensure_plugins(place, environ, until=background.shell_of(os.getpid()))
         step.note(f"until this shell ends, or {PROGRAM} down")
     sys.stdout.write(shell(exports(place, str(plugins.facts["PULUMI_DEBUG_PROVIDERS"]))) + "\n")

@@ -140,6 +140,13 @@ def test_plugins_are_replaced_when_what_configures_them_changes(keeper, place, m
     assert keeper.ensure(wanted, {**ENVIRON, **changed}).started is restarted
 
 
+@pytest.mark.parametrize(("changed", "restarted"), [({"DOCKER_HOST": "unix:///other"}, True), ({"TERM": "y"}, False)])
+def test_the_cloud_uses_the_engine_that_setup_found_last(keeper, place, machine, changed, restarted):
+    wanted = replace(program(place, "cloud"), answers=lambda _facts: True)
+    keeper.ensure(wanted, ENVIRON)
+    assert keeper.ensure(wanted, {**ENVIRON, **changed}).started is restarted
+
+
 def test_each_process_has_plugins_of_its_own_which_end_with_it(keeper, place, machine):
     one, other = (replace(program(place, "plugins", pid), answers=lambda _facts: True) for pid in (41, 42))
     assert keeper.ensure(one, ENVIRON).started
