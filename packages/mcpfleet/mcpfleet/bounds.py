@@ -102,7 +102,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
         ValueError: It is none, or is nested more deeply than Python reads; says why.
     """
     try:
-        found: object = json.loads(text, parse_constant=no_constant)
+        found = json_value(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(found, dict):
@@ -110,13 +110,23 @@ def json_object(text: str | bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def no_constant(word: str) -> None:
-    """Refuse NaN and Infinity, which Python reads and writes, and which are no JSON (RFC 8259, section 6).
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
+_STRICT: Final = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def json_value(text: str | bytes) -> object:
+    """Read JSON, without NaN and Infinity, which Python takes for it, and others do not (RFC 8259, section 6).
 
     Raises:
-        ValueError: Always.
+        ValueError: It is none.
+        RecursionError: It is nested more deeply than Python reads.
     """
-    raise ValueError(f"{word} is no JSON")
+    # As `json.loads`, which would make a decoder for each call.
+    shown = text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass")
+    return _STRICT.decode(shown)
 
 
 class Bound:

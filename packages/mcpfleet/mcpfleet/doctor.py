@@ -19,6 +19,7 @@ from mcpfleet.errors import AuthError
 from mcpfleet.net import connection_reason
 from mcpfleet.sources import TokenSource
 from mcpfleet.stack import Server
+from mcpfleet.system import SET_CLOCK
 from mcpfleet.tokens import IdToken
 
 SKEW_SECONDS: Final = 60.0
@@ -158,7 +159,7 @@ def _clock_of(response: httpx2.Response, now: float) -> list[Line]:
     if abs(ahead) <= SKEW_SECONDS:
         return [Line("ok", "this machine's clock agrees with the server's")]
     way = "ahead of" if ahead > 0 else "behind"
-    step = "Set the clock (timedatectl set-ntp true): tokens are good for certain seconds only."
+    step = f"Set the clock ({SET_CLOCK}): tokens are good for certain seconds only."
     return [Line("bad", f"this machine's clock is {abs(ahead):.0f} s {way} the server's", step)]
 
 

@@ -221,7 +221,6 @@ def _put(file: Path, content: bytes, mode: int, held: bytes) -> None:
         if file.exists() and file.stat().st_nlink > 1:  # its other names are to see what it holds; a backup is there
             with file.open("r+b") as out:
                 _flushed(out, content)
-                out.truncate()
             Path(name).unlink()
         else:
             Path(name).replace(file)
@@ -232,5 +231,6 @@ def _put(file: Path, content: bytes, mode: int, held: bytes) -> None:
 
 def _flushed(out: IO[bytes], content: bytes) -> None:
     out.write(content)
+    out.truncate()
     out.flush()
     os.fsync(out.fileno())

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from mcpfleet.bounds import json_object, no_constant
+from mcpfleet.bounds import json_object, json_value
 
 Id = int | str | float
 
@@ -90,7 +90,7 @@ def parse(line: bytes) -> Message:
         NotAMessageError: It is not a JSON-RPC message.
     """
     try:
-        found: object = json.loads(line, parse_constant=no_constant)
+        found = json_value(line)
     except (ValueError, RecursionError) as error:
         raise NotAMessageError(f"not JSON: {error}", PARSE_ERROR) from None
     if not isinstance(found, dict):

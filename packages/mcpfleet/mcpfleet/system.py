@@ -17,8 +17,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
-WINDOWS = "win32"
+WINDOWS: Final = "win32"
+
+SET_CLOCK: Final = {WINDOWS: "w32tm /resync", "darwin": "sudo sntp -sS time.apple.com"}.get(
+    sys.platform, "timedatectl set-ntp true"
+)
+"""What sets the clock by the network's time."""
 
 
 def runner() -> Callable[..., object]:
