@@ -7,16 +7,19 @@ import asyncio
 import contextlib
 import io
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 
+from mcpfleet_local_cloud.front_end.certificates import Authority
 from mcpfleet_local_cloud.gateway import program, wire
 from mcpfleet_local_cloud.gateway.container import Settings
-from mcpfleet_local_cloud.gateway.tunnel import Tunnel
+from mcpfleet_local_cloud.gateway.tunnel import Tunnel, TunnelError
 from mcpfleet_local_cloud.network.listeners import Connections
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -72,6 +75,9 @@ class Program:
             tar.extractall(self._folder / "gateway", filter="data")
         command = [sys.executable, *program.COMMAND[1:-1], str(self._folder / "gateway")]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def status(self):
+        return Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
 
     def kill(self):
         self.process.kill()
@@ -158,9 +164,22 @@ async def resolver():
 @contextlib.asynccontextmanager
 async def container(talk, address=CONTAINER):
     """A container that listens, and has *talk* speak on every connection."""
-    server = await asyncio.start_server(talk, address, 0)
+    talks = set()
+
+    async def one(reader, writer):
+        talks.add(asyncio.current_task())
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                await talk(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(one, address, 0)
     async with server:
         yield server.sockets[0].getsockname()
+        for task in talks:
+            task.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
 
 
 async def echo(reader, writer):
@@ -177,9 +196,9 @@ async def connect(port, caller=CONTAINER, **options):
 
 async def get(port, path, caller=CONTAINER, **options):
     reader, writer = await connect(port, caller, **options)
-    writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
-    said = await reader.read()
-    writer.close()
+    with contextlib.closing(writer):
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        said = await reader.read()
     return said.partition(b"\r\n\r\n")[2].decode()
 
 
@@ -187,7 +206,7 @@ async def closed(reader):
     """Wait until the other side closes without having said anything."""
     async with asyncio.timeout(15):
         try:
-            return await reader.read() == b""
+            return await reader.read(1) == b""
         except ConnectionError:
             return True
 
@@ -247,3 +266,314 @@ async def test_containers_reach_the_host_and_it_knows_from_where(gateway, host):
 async def test_a_hundred_callers_at_once_are_all_served(gateway, host):
     said = await asyncio.gather(*(get(gateway.web, f"/{one}", f"127.0.3.{one}") for one in range(1, 101)))
     assert said == [f"http 127.0.3.{one} {gateway.web} /{one}" for one in range(1, 101)]
+
+
+# --- names --------------------------------------------------------------------------------------------
+
+
+async def test_names_lead_to_the_gateway_for_whom_they_are_and_others_are_asked_elsewhere(gateway, host):
+    port = gateway.settings.names
+    for caller in (CONTAINER, NEIGHBOUR):
+        said = await ask(port, query(f"of-{caller}.test"), caller)
+        assert said[-4:] == socket.inet_aton(HOST)
+    asked = query(f"of-{CONTAINER}.test")
+    assert await ask(port, asked, NEIGHBOUR) == asked[:2] + b"\x84\x00" + asked[4:] + b"elsewhere"
+
+
+async def test_answers_too_large_for_udp_come_by_tcp(gateway, host):
+    reader, writer = await connect(gateway.settings.names)
+    for asked in (query("example.org"), query("example.com", 8)):
+        writer.write(len(asked).to_bytes(2, "big") + asked)
+        said = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        assert said == asked[:2] + b"\x84\x00" + asked[4:] + b"elsewhere" * 1000
+    writer.close()
+
+
+async def test_no_name_is_asked_elsewhere_while_nobody_can_say_whose_it_is(gateway):
+    asked = query("weather.example.org")
+    said = await ask(gateway.settings.names, asked)
+    assert (said[:2], said[3] & 15, said[4:]) == (asked[:2], 2, asked[4:])
+
+
+async def test_whatever_is_sent_to_the_name_server_it_goes_on(gateway, host):
+    port = gateway.settings.names
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hostile:
+        hostile.bind((CONTAINER, 0))
+        for junk in (b"", b"x", bytes(12), b"\xff" * 12, query("x.test")[:-3], bytes(2000), query("x.test") + bytes(5)):
+            for _ in range(50):
+                hostile.sendto(junk, (HOST, port))
+    for said in (b"\xff\xff" + bytes(65535), b"\x00\x00", b"\x00\x05hello", b"\x04\x01" + bytes(1025)):
+        reader, writer = await connect(port)
+        writer.write(said)
+        assert await closed(reader)
+        writer.close()
+    assert (await ask(port, query(f"of-{NEIGHBOUR}.test"), NEIGHBOUR))[-4:] == socket.inet_aton(HOST)
+
+
+# --- who may not --------------------------------------------------------------------------------------
+
+
+async def test_a_container_is_not_let_in_where_the_host_or_the_engine_comes(gateway, host):
+    for port in (gateway.settings.tunnel, gateway.settings.registry):
+        assert await refused(port, CONTAINER)
+    assert await refused(gateway.web, HOST)  # nor anybody but containers where they come
+
+
+async def refused(port, caller):
+    try:
+        reader, writer = await connect(port, caller)
+    except ConnectionError:
+        return True
+    with contextlib.closing(writer):
+        writer.write(wire.hello(bytes(wire.NONCE_SIZE)))  # whoever is let in at the tunnel gets a challenge
+        return await closed(reader)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" + bytes(100),
+        wire.hello(b"n" * wire.NONCE_SIZE) + b"A" + bytes(32),  # no key
+        wire.hello(b"n" * wire.NONCE_SIZE) + bytes(100_000),
+        bytes(100_000),
+    ],
+    ids=["HTTP", "no proof", "more than was asked for", "anything"],
+)
+async def test_a_stranger_on_the_machine_gets_nowhere(gateway, host, said):
+    reader, writer = await connect(gateway.settings.tunnel, HOST)
+    writer.write(said)
+    async with asyncio.timeout(15):
+        with contextlib.suppress(ConnectionError):
+            assert len(await reader.read()) in (0, wire.CHALLENGE_SIZE)
+    writer.close()
+    assert await get(gateway.web, "/") == f"http {CONTAINER} {gateway.web} /"
+
+
+async def test_what_was_overheard_is_of_no_use_a_second_time(gateway, host):
+    """A replay, of all that a host with the key has said on one connection."""
+    heard = asyncio.Queue()
+
+    async def overhear(reader, writer):
+        """Stand between the two, as far as the handshake goes."""
+        there, out = await asyncio.open_connection(*gateway.tunnel)
+        with contextlib.closing(out):
+            said = await reader.readexactly(wire.HELLO_SIZE)
+            out.write(said)
+            writer.write(await there.readexactly(wire.CHALLENGE_SIZE))
+            said += await reader.readexactly(wire.PROOF_SIZE)
+        await heard.put(said)
+
+    async with container(overhear, HOST) as (ip, port):
+        victim = Tunnel(KEY, accept=None, named=None)
+        await victim.open((ip, port))
+        said = await heard.get()
+        await victim.close()
+    reader, writer = await connect(gateway.settings.tunnel, HOST)
+    writer.write(said)
+    async with asyncio.timeout(15):
+        with contextlib.suppress(ConnectionError):
+            assert len(await reader.read()) in (0, wire.CHALLENGE_SIZE)
+    writer.close()
+
+
+async def reflect(reader, writer):
+    """Somebody else on the port, who sends back what came."""
+    said = await reader.readexactly(wire.HELLO_SIZE)
+    writer.write(said[-wire.NONCE_SIZE :] * 2)
+    await reader.read()
+    writer.close()
+
+
+async def made_up(reader, writer):
+    writer.write(bytes(wire.CHALLENGE_SIZE))
+    await reader.read()
+    writer.close()
+
+
+async def silent(reader, writer):
+    await reader.read()
+    writer.close()
+
+
+async def shut(_, writer):
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("stranger", "why"),
+    [(reflect, "does not have this cloud's key"), (made_up, "does not have this cloud's key"), (shut, r"closed|reset")],
+)
+async def test_the_host_gives_nothing_to_somebody_else_on_the_gateways_port_and_says_so(stranger, why):
+    async with container(stranger, HOST) as (ip, port):
+        tunnel = Tunnel(KEY, accept=None, named=None)
+        with pytest.raises(TunnelError, match=why):
+            await tunnel.open((ip, port), 0.5)
+        await tunnel.close()
+
+
+async def test_the_host_does_not_wait_for_ever_for_who_says_nothing(monkeypatch):
+    monkeypatch.setattr(wire, "SECONDS", 0.1)
+    async with container(silent, HOST) as (ip, port):
+        tunnel = Tunnel(KEY, accept=None, named=None)
+        with pytest.raises(TunnelError, match=r"TimeoutError|does not answer"):
+            await tunnel.open((ip, port), 0.5)
+        await tunnel.close()
+
+
+async def test_a_host_with_another_key_is_not_the_gateways(gateway):
+    tunnel = Tunnel(b"o" * wire.KEY_SIZE, accept=None, named=None)
+    with pytest.raises(TunnelError, match="does not have this cloud's key"):
+        await tunnel.open(gateway.tunnel, 0.5)
+    await tunnel.close()
+
+
+# --- who takes too much -------------------------------------------------------------------------------
+
+
+async def test_strangers_who_hold_connections_keep_the_host_from_nothing(gateway):
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(200):
+            _, writer = await connect(gateway.settings.tunnel, HOST)
+            stack.callback(writer.close)
+        host = Host(gateway)
+        stack.push_async_callback(host.close)
+        await host.tunnel.open(gateway.tunnel)
+        assert await get(gateway.web, "/") == f"http {CONTAINER} {gateway.web} /"
+
+
+async def test_a_container_that_holds_all_the_connections_it_can_get_leaves_the_others_theirs(gateway, host):
+    async with contextlib.AsyncExitStack() as stack:
+        held = 0
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while held < 300:
+                reader, writer = await connect(gateway.web)
+                stack.callback(writer.close)
+                writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                await reader.readuntil(b"\r\n\r\n")
+                held += 1
+        assert held == 256
+        assert await get(gateway.web, "/", NEIGHBOUR) == f"http {NEIGHBOUR} {gateway.web} /"
+    # And once it lets them go it is served again.
+    assert await eventually(lambda: get(gateway.web, "/"), f"http {CONTAINER} {gateway.web} /")
+
+
+async def eventually(attempt, wanted):
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(ConnectionError):
+                if await attempt() == wanted:
+                    return True
+
+
+async def test_neither_side_fills_the_gateways_memory(gateway, host):
+    """64 MiB to who does not read: it stops at what sockets hold, and goes on when that one reads."""
+    size = 64 << 20
+    host.raw = asyncio.Queue()
+    reader, writer = await connect(gateway.web)
+    sending = asyncio.create_task(send(writer, size))
+    there, back = await asyncio.open_connection(sock=await host.raw.get())
+    back_sending = asyncio.create_task(send(back, size))
+    got, got_back = await asyncio.gather(count(there), count(reader))
+    await asyncio.gather(sending, back_sending)
+    writer.close()
+    back.close()
+    assert (got, got_back) == (size, size)
+    peak = next(line for line in gateway.status() if line.startswith("VmHWM"))
+    assert int(peak.split()[1]) < 64 << 10
+
+
+async def send(writer, size):
+    for _ in range(size >> 16):
+        writer.write(bytes(1 << 16))
+        await writer.drain()
+    writer.write_eof()
+
+
+async def count(reader):
+    size = 0
+    while data := await reader.read(1 << 16):
+        size += len(data)
+    return size
+
+
+# --- what breaks --------------------------------------------------------------------------------------
+
+
+async def test_a_break_is_passed_on_as_a_break_in_both_directions(gateway, host):
+    broken = asyncio.Event()
+
+    async def breaks(reader, writer):
+        if await reader.read(1) == b"x":
+            writer.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            writer.transport.abort()
+            return
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        broken.set()
+        writer.close()
+
+    async with container(breaks) as (ip, port):
+        reader, writer = await asyncio.open_connection(sock=await host.tunnel.dial(ip, port))
+        writer.write(b"x")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+        _, writer = await asyncio.open_connection(sock=await host.tunnel.dial(ip, port))
+        writer.write(b"y")
+        await writer.drain()
+        writer.transport.abort()
+        await asyncio.wait_for(broken.wait(), 15)
+
+
+async def test_a_container_that_comes_before_the_host_is_served_when_that_comes(gateway):
+    early = asyncio.create_task(get(gateway.web, "/early"))
+    reader, writer = await connect(gateway.settings.tunnel, HOST)  # so that the early one has been taken in
+    writer.close()
+    assert await closed(reader)
+    host = Host(gateway)
+    await host.tunnel.open(gateway.tunnel)
+    assert await asyncio.wait_for(early, 15) == f"http {CONTAINER} {gateway.web} /early"
+    await host.close()
+
+
+async def test_everything_works_again_after_the_gateway_was_killed_and_started_again(gateway, host):
+    async with container(echo) as (ip, port):
+        (await host.tunnel.dial(ip, port)).close()
+        gateway.kill()
+        await gateway.start()
+        reader, writer = await asyncio.open_connection(sock=await host.tunnel.dial(ip, port))
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        writer.close()
+    assert await get(gateway.web, "/") == f"http {CONTAINER} {gateway.web} /"
+
+
+async def test_a_dial_without_a_gateway_says_that_it_is_gone(gateway, host, monkeypatch):
+    monkeypatch.setattr("mcpfleet_local_cloud.gateway.tunnel._GATEWAY_SECONDS", 0.3)
+    gateway.kill()
+    with pytest.raises(ConnectionError, match=r"gateway at 127\.0\.0\.1"):
+        await host.tunnel.dial(CONTAINER, 80)
+    await gateway.start()
+
+
+async def test_tls_ends_on_the_host(gateway, tmp_path):
+    authority = Authority(tmp_path / "ca")
+    host = Host(gateway, authority.context(lambda name: name == "hello.test"))
+    await host.tunnel.open(gateway.tunnel)
+    trusting = ssl.create_default_context(cafile=str(authority.certificate))
+    said = await get(gateway.settings.web[1], "/", ssl=trusting, server_hostname="hello.test")
+    assert said == f"https {CONTAINER} {gateway.settings.web[1]} /"
+    reader, writer = await connect(gateway.settings.web[1])
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")  # what is no TLS is closed, and nothing else happens
+    async with asyncio.timeout(15):
+        with contextlib.suppress(ConnectionError):
+            assert not (await reader.read()).startswith(b"HTTP")
+    writer.close()
+    await host.close()
+
+
+async def test_it_ends_at_once_when_it_is_asked_to(gateway, host):
+    gateway.process.terminate()
+    assert await asyncio.to_thread(gateway.process.wait, 15) == 0
