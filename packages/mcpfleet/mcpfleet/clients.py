@@ -234,7 +234,7 @@ def _is_launch(name: str, entry: Mapping[str, Any]) -> bool:
     if not isinstance(command, str) or not isinstance(found, list):
         return False
     arguments = cast("list[object]", found)
-    program = re.split(r"[\\/]", command)[-1].removesuffix(".exe")
+    program = re.split(r"[\\/]", command)[-1].lower().removesuffix(".exe")  # as PATHEXT writes it
     for before, its in _BEFORE:
         if tuple(arguments[: len(before)]) == before and program == (its or program):
             match arguments[len(before) :]:

@@ -137,6 +137,7 @@ def test_what_others_wrote_is_not_taken_for_ours(entry):
     [
         ("C:\\Users\\ada\\bin\\mcpfleet.exe", []),
         ("C:\\uv\\uvx.exe", ["mcpfleet"]),
+        ("C:\\bin\\mcpfleet.EXE", []),
         ("C:\\Python313\\python.exe", ["-m", "mcpfleet.cli"]),
         ("/usr/bin/python3.13", ["-m", "mcpfleet.cli"]),
         ("uvx", ["mcpfleet"]),

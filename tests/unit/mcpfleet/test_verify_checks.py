@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 import httpx2
 import jwt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
@@ -515,6 +517,28 @@ def test_a_client_that_does_not_reach_one_of_its_servers_does_not_pass(echo, wro
     (failed,) = found.failed
     assert failed.startswith(f"through it, {wrong}")
     assert "through it, toolbox answers: 1 tools listed" in found.passed
+
+
+SAID = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just({}) | st.just([])
+ERRORS = st.fixed_dictionaries({}, optional={"status": SAID, "message": SAID}) | SAID
+TALK = st.fixed_dictionaries({}, optional={"server": st.just("echo") | SAID, "tools": SAID, "error": ERRORS})
+BODIES = st.binary(max_size=20) | (TALK | SAID).map(lambda value: json.dumps(value).encode())
+KINDS = st.sampled_from(["application/json", "text/html", "text/event-stream", "", "x"])
+
+
+@given(
+    st.integers(200, 599),
+    KINDS,
+    BODIES,
+    st.sampled_from(["/", "https://accounts.google.com/", "//", "\x1b", "http://["]),
+)
+def test_whatever_a_client_says_each_of_its_servers_has_one_finding(status, kind, body, location):
+    answer = httpx2.Response(status, headers={"content-type": kind, "location": location}, content=body)
+    found = look(client(calls=["echo"]), Doors(app={"/servers/echo": answer}))
+    lines = [line for line in (*found.passed, *found.failed, *found.unasked) if "echo" in line]
+    assert len(lines) == 1
+    told = status < 300 and lines[0].startswith("through it, echo answers: ")
+    assert told is (lines[0] in found.passed)
 
 
 def test_a_client_that_never_says_whether_it_reaches_a_server_costs_no_minute(monkeypatch):
