@@ -82,7 +82,7 @@ class Facts:
             version=_text(told, "Version") or _text(said, "ServerVersion"),
             # Engines that share /etc/docker have one ID up to Docker 20.10, but never one folder.
             identity=f"{_text(said, 'ID')} {folder}",
-            architecture=_ARCHITECTURES.get(machine, machine),
+            architecture=architecture_of(machine),
             rootless=any("name=rootless" in str(one) for one in _list(said.get("SecurityOptions"))),
             shares_kernel=_shares_kernel(said),
             cpus=float(cpus) if isinstance(cpus, int) and 0 < cpus < 2**16 else 1.0,
@@ -119,6 +119,11 @@ class Facts:
             f"it cannot limit containers' {_and(lacking)}{why}: {_and([follows[one] for one in lacking])}. "
             "Servers run without these limits."
         )
+
+
+def architecture_of(machine: str) -> str:
+    """The kernel's name of a machine, as the name of it in an image."""
+    return _ARCHITECTURES.get(machine, machine)
 
 
 def _kind(version: Mapping[str, Any], info: Mapping[str, Any]) -> str:

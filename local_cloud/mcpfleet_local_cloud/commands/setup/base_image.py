@@ -17,6 +17,7 @@ from mcpfleet_local_cloud.commands.setup.docker_engine import install
 from mcpfleet_local_cloud.commands.setup.engine import Engine, EngineError
 from mcpfleet_local_cloud.commands.setup.host import Host
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock, replace, scratch_folder
+from mcpfleet_local_cloud.docker_engine.facts import architecture_of
 from mcpfleet_local_cloud.state.folder import Settings
 
 BASE_IMAGE = Settings.base_image
@@ -86,7 +87,8 @@ def find_base_image(host: Host, paths: Paths, engine: Engine, recipe: Recipe, st
         if _is_current(engine, recipe):
             step.note("in place")
             return
-        tar = paths.cache / "base" / f"{recipe.hash}.tar"
+        architecture = engine.facts().architecture
+        tar = paths.cache / "base" / (recipe.hash + ("" if architecture == "amd64" else f"-{architecture}") + ".tar")
         # A tar means: this machine once could not pull. It is the image that was tested with here.
         refusal = "" if tar.exists() else _pull(engine, recipe, tar.parent, step)
         if refusal is None:
@@ -98,7 +100,7 @@ def find_base_image(host: Host, paths: Paths, engine: Engine, recipe: Recipe, st
                 "name an image that Docker has or can pull, or unset MCPFLEET_BASE_IMAGE.",
             )
         if not tar.exists():
-            _make_tar(host, recipe, tar, refusal, step)
+            _make_tar(host, recipe, tar, refusal, step, architecture)
         step.progress("importing")
         try:
             engine.import_tar(tar, BASE_IMAGE, recipe.changes(recipe.hash))
@@ -141,8 +143,8 @@ def write_context(folder: Path, recipe: Recipe) -> None:
     (folder / "Dockerfile").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _make_tar(host: Host, recipe: Recipe, tar: Path, refusal: str, step: Step) -> None:
-    """Make a root file system of Debian's packages."""
+def _make_tar(host: Host, recipe: Recipe, tar: Path, refusal: str, step: Step, architecture: str) -> None:
+    """Make a root file system of Debian's packages, for the machine of the engine."""
     by_hand = (
         f"make {recipe.short} reachable for Docker (a mirror, or a proxy), or set MCPFLEET_BASE_IMAGE to an image "
         f"with Python 3.13 that Docker has; then run {PROGRAM} again."
@@ -163,6 +165,8 @@ def _make_tar(host: Host, recipe: Recipe, tar: Path, refusal: str, step: Step) -
         if recipe.certificates:
             hooks.append('chroot "$1" update-ca-certificates')
         argv = ["mmdebstrap", "--variant=minbase", f"--include={_PACKAGES}", *_debian_trims()]
+        if architecture != architecture_of(host.platform()[1]):
+            argv.append(f"--architectures={architecture}")  # which takes emulation; without one it says so itself
         done = host.run([*argv, *(f"--customize-hook={hook}" for hook in hooks), _SUITE, made], timeout=_DEBIAN_SECONDS)
         if done.code != 0 or not made.exists():
             raise SetupError(

@@ -16,6 +16,7 @@ from mcpfleet_local_cloud.commands.setup.base_image import (
 from mcpfleet_local_cloud.commands.setup.certificates import certificates, extra_certificates, file_name, host_extras
 from mcpfleet_local_cloud.commands.setup.engine import ImageFacts
 from mcpfleet_local_cloud.commands.setup.host import Completed
+from mcpfleet_local_cloud.docker_engine import Facts
 from pulumi_mcpfleet.sources.recipe import BASE_IMAGE as PINNED
 
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -50,6 +51,21 @@ def test_the_image_of_the_recipe_is_left_alone(host, paths, engine, recipe, step
     find_base_image(host, paths, engine, recipe, step)
     assert engine.did == []
     assert step.detail == "in place"
+
+
+@pytest.mark.parametrize(
+    ("process", "machine", "foreign"),
+    [("x86_64", "amd64", []), ("aarch64", "arm64", []), ("x86_64", "arm64", ["--architectures=arm64"])],
+)
+def test_the_image_is_made_for_the_engines_machine_and_not_for_this_process(
+    debian, paths, engine, recipe, step, process, machine, foreign
+):
+    debian.system = ("Linux", process)
+    engine.said = Facts(architecture=machine)
+    engine.refuse["pull"] = NO_HUB
+    find_base_image(debian, paths, engine, recipe, step)
+    (command,) = [words for words in debian.calls if words[0] == "mmdebstrap"]
+    assert [word for word in command if word.startswith("--architectures")] == foreign
 
 
 @pytest.mark.parametrize("labels", [{}, {RECIPE_LABEL: "of another recipe"}])
