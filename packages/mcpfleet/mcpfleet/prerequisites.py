@@ -42,6 +42,10 @@ POLICIES: Final = {
     "iam.disableServiceAccountCreation": "servers cannot have accounts of their own",
 }
 _LEAST: Final = {"pulumi": (3, 256), "docker": (20, 10)}
+_ENGINE: Final = "|".join(
+    f"{{{{.{fact}}}}}"
+    for fact in ("ServerVersion", "OperatingSystem", "Architecture", "MemoryLimit", "PidsLimit", "SecurityOptions")
+)
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.\d+)?")
 
 Run = Callable[[list[str]], "str | None"]
@@ -64,11 +68,7 @@ def tools(run: Run | None = None) -> list[Line]:
     run = run or _run
     return [
         _tool("pulumi", run(["pulumi", "version"]), "https://www.pulumi.com/docs/install/"),
-        _tool(
-            "docker",
-            run(["docker", "version", "--format", "{{.Server.Version}}"]),
-            "https://docs.docker.com/engine/install/ (and start it)",
-        ),
+        *_engine(run(["docker", "info", "--format", _ENGINE])),
         _optional("gcloud", run(["gcloud", "version"])),
     ]
 
@@ -82,6 +82,28 @@ def _tool(name: str, said: str | None, where: str) -> Line:
         wanted = ".".join(map(str, least))
         return Line("bad", f"{name} {found.group()} is older than {wanted}", f"Install a newer one: {where}")
     return Line("ok", f"{name} {found.group()}")
+
+
+def _engine(said: str | None) -> list[Line]:
+    """The Docker Engine that the docker command means: which it is, and what it lacks."""
+    version, *facts = (said or "").strip().split("|")
+    line = _tool("docker", version, "https://docs.docker.com/engine/install/ (and start it)")
+    if line.kind != "ok" or len(facts) != 5:
+        return [line]
+    system, machine, memory, processes, security = facts
+    lacks = [name for name, there in (("memory", memory), ("processes", processes)) if there == "false"]
+    parts = [
+        f"{line.text}: {system}, {machine}",
+        *(["rootless"] if "name=rootless" in security else []),
+        *([f"without limits of {' and '.join(lacks)}"] if lacks else []),
+    ]
+    lines = [Line("ok", ", ".join(parts))]
+    if machine not in {"x86_64", "amd64"}:
+        step = "See that it emulates linux/amd64: docker run --rm --platform linux/amd64 hello-world"
+        lines.append(
+            Line("warn", f"Cloud Run runs linux/amd64; an engine of {machine} builds for it by emulation", step)
+        )
+    return lines
 
 
 def _optional(name: str, said: str | None) -> Line:

@@ -5,6 +5,8 @@ import json
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcpfleet import prerequisites
 from mcpfleet.doctor import examine
@@ -154,6 +156,36 @@ def test_programs_that_are_missing_or_too_old_are_named_with_where_to_get_them(s
     found = prerequisites.tools(lambda command: said.get(command[0]))
     assert [line.kind for line in found] == kinds
     assert all(("https://" in line.step) == (line.kind == "bad") for line in found)
+
+
+@pytest.mark.parametrize(
+    ("said", "lines"),
+    [
+        (
+            "28.0.1|Docker Desktop|x86_64|true|true|[name=seccomp,profile=builtin name=cgroupns]\n",
+            [("ok", "docker 28.0.1: Docker Desktop, x86_64")],
+        ),
+        (
+            "20.10.24+dfsg1|Debian GNU/Linux 12|x86_64|false|false|[name=seccomp name=rootless]",
+            [("ok", "docker 20.10.24: Debian GNU/Linux 12, x86_64, rootless, without limits of memory and processes")],
+        ),
+        (
+            "28.0.1|OrbStack|aarch64|true|true|[]",
+            [
+                ("ok", "docker 28.0.1: OrbStack, aarch64"),
+                ("warn", "Cloud Run runs linux/amd64; an engine of aarch64 builds for it by emulation"),
+            ],
+        ),
+    ],
+)
+def test_the_engine_is_named_with_what_it_lacks(said, lines):
+    found = prerequisites.tools(lambda command: said if command[0] == "docker" else None)
+    assert [(line.kind, line.text) for line in found if "ocker" in line.text or "engine" in line.text] == lines
+
+
+@given(st.text())
+def test_whatever_docker_says_there_is_a_line_for_it(said):
+    assert prerequisites.tools(lambda command: said if command[0] == "docker" else None)[1].kind in {"ok", "bad"}
 
 
 class Project:
