@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mcpfleet_local_cloud.data_plane.contract import Probe, RolloutError
+from mcpfleet_local_cloud.data_plane.engine import Engine
 from tests.integration.planes import EMAIL, QUICK, SERVER, SERVICE, a_world, attempts, connect, get, python, serve
 
 pytestmark = pytest.mark.integration
@@ -168,6 +169,40 @@ def test_a_killed_container_is_replaced_and_what_it_served_gets_503(world):
             assert (status, after.short_id) == (200, name.decode())
             assert after.id != before.id
             assert "Container called exit(137)." in await plane.logs(SERVICE)
+
+    world.run(scenario)
+
+
+class RestartedDocker(Engine):
+    """Docker that does not answer for a while, as when it is started again."""
+
+    def __init__(self, cloud_id):
+        super().__init__(cloud_id)
+        self.away = False
+        self.refused = asyncio.Event()
+
+    async def inspect(self, container_id):
+        if self.away:
+            self.refused.set()
+            raise ConnectionError("Docker is being started again")
+        return await super().inspect(container_id)
+
+
+def test_what_ended_while_docker_did_not_answer_is_removed_once_it_does(world):
+    async def scenario():
+        engine = RestartedDocker(world.cloud_id)
+        async with world.plane(engine=engine) as plane:
+            await serve(plane, python(SERVER))
+            (before,) = world.containers()
+            engine.away = True
+            await asyncio.to_thread(before.kill, "SIGKILL")
+            await engine.refused.wait()
+            engine.away = False
+            async for _ in attempts():
+                gone = before.id not in [each.id for each in world.containers()]
+                if gone and "Container called exit(137)." in await plane.logs(SERVICE):
+                    break
+            assert (await get(plane, "/"))[0] == 200
 
     world.run(scenario)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from docker.errors import DockerException
+
 from mcpfleet_local_cloud.data_plane import diagnosis, probes
 from mcpfleet_local_cloud.data_plane.archive import LogArchive
 from mcpfleet_local_cloud.data_plane.contract import Probe, Revision, RolloutError, Sources
@@ -29,6 +31,7 @@ from mcpfleet_local_cloud.network.dial import Dial
 from mcpfleet_local_cloud.network.upstream import HttpUpstream, Upstream
 
 _ARCHIVED_LINES: Final = 2000
+_RETRY: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -295,7 +298,18 @@ class RevisionInstances:
         return await probes.succeeds(probe, instance.seen.ip, self._dial, probe.timeout)
 
     async def _bury(self, instance: Instance, unit: Unit) -> None:
-        """An instance crashed: say why, keep its logs, cut off what it was serving (503), remove it."""
+        """An instance crashed: `_bury_now`, as soon as Docker answers; it may be what was started again."""
+        while True:
+            try:
+                await self._bury_now(instance, unit)
+            except (DockerException, OSError) as reason:
+                _log.warning("%s has ended and is removed later: %s", unit.seen.name, reason)
+                await asyncio.sleep(_RETRY)
+            else:
+                return
+
+    async def _bury_now(self, instance: Instance, unit: Unit) -> None:
+        """Say why it crashed, keep its logs, cut off what it was serving (503), remove it."""
         seen = await self._engine.inspect(unit.seen.id) or unit.seen
         words = diagnosis.crash_words(unit.container, seen.exit_code, out_of_memory=seen.out_of_memory)
         _log.warning("%s: %s", seen.name, words)
@@ -304,7 +318,7 @@ class RevisionInstances:
 
     async def _stop(self, instance: Instance) -> None:
         """Stop and remove, once, however many ask for it and whoever of them is cancelled."""
-        if instance.stop is None:
+        if instance.stop is None or _failed(instance.stop):
             instance.stopping = True
             instance.stop = asyncio.create_task(self._stop_now(instance))
         await asyncio.shield(instance.stop)
@@ -340,6 +354,10 @@ class RevisionInstances:
 def affinity_of(instance: Instance) -> str:
     """What names the instance in the affinity cookie."""
     return hashlib.sha256(instance.seen.id.encode()).hexdigest()[:32]
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
 
 
 def _this_task() -> asyncio.Task[Any]:
