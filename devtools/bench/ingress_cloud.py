@@ -5,11 +5,13 @@ Everything is the cloud's own but the data plane. It runs on an older tree as we
 
 import asyncio
 import io
+import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +111,21 @@ async def _gateway(folder: Path, python: str) -> Callable[[str, int], Awaitable[
     from mcpfleet_local_cloud.gateway.container import Settings as GatewaySettings
     from mcpfleet_local_cloud.gateway.tunnel import Tunnel
 
+    with ExitStack() as stack:
+        taken = [stack.enter_context(socket.create_server(("", 0))) for _ in range(5)]
+        tunnel_port, registry, names, *web = (one.getsockname()[1] for one in taken)
     settings = GatewaySettings(
-        networks=("127.0.0.0/16",), own="127.0.0.1/32", tunnel=17300, registry=17301, names=17302, web=(17303, 17304)
+        networks=("127.0.0.0/16",),
+        own="127.0.0.1/32",
+        tunnel=tunnel_port,
+        registry=registry,
+        names=names,
+        web=tuple(web),
     )
     key = program.new_key()
     with tarfile.open(fileobj=io.BytesIO(program.archive(key, settings))) as tar:
-        tar.extractall(folder, filter="data")
-    command = [python, *program.COMMAND[1:-1], str(folder / program.FOLDER.strip("/"))]
+        tar.extractall(folder / "gateway", filter="data")
+    command = [python, *program.COMMAND[1:-1], str(folder / "gateway")]
     print(await asyncio.to_thread(_start, command), flush=True)
 
     async def accept(*_: object) -> None: ...

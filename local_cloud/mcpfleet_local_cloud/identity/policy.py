@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from mcpfleet_local_cloud.identity import roles
 from mcpfleet_local_cloud.rest.errors import etag_conflict, invalid, unimplemented
-from mcpfleet_local_cloud.state.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Memo, Store
 
 KIND: Final = "policy"
 # The members of each role; named here, because `set` means a method inside the class below.
@@ -46,6 +46,7 @@ class Policies:
 
     def __init__(self, store: Store, account_exists: Callable[[str], bool]) -> None:
         self._store = store
+        self._allowed = Memo[tuple[str | None, str, str], bool](store)
         self._account_exists = account_exists
 
     def get(self, resource: str) -> Document:
@@ -75,6 +76,13 @@ class Policies:
 
     def allows(self, email: str | None, permission: str, resource: str) -> bool:
         """Whether *email* (None: nobody known; empty: known, without an address) has *permission* on *resource*."""
+        known = self._allowed.get((email, permission, resource))
+        if known is None:
+            known = self._allows(email, permission, resource)
+            self._allowed.put((email, permission, resource), known)
+        return known
+
+    def _allows(self, email: str | None, permission: str, resource: str) -> bool:
         names = _names(email)
         for ancestor in _lineage(resource):
             for binding in self.get(ancestor).get("bindings", []):

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from mcpfleet_local_cloud.network.dial import Address
+from mcpfleet_local_cloud.network.gathering import Gathered
 
 HEAD_LIMIT: Final = 64 * 1024
 """Bytes of a request's URL and headers (cloud.google.com/load-balancing/docs/quotas#request-header-limits)."""
@@ -51,6 +52,7 @@ class FrontProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
         super().connection_made(transport)
+        self.transport = Gathered(transport, self.loop)  # type: ignore[assignment]
         if self._between is not None:
             self.client, self.server = self._between
         self._watch_head()

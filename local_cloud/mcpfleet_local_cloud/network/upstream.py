@@ -16,6 +16,7 @@ from typing import Final, Protocol, Self, cast
 import httptools
 
 from mcpfleet_local_cloud.network.dial import Dial, direct
+from mcpfleet_local_cloud.network.gathering import Gathered
 
 Headers = list[tuple[bytes, bytes]]
 _CONNECT_SECONDS: Final = 5.0
@@ -145,9 +146,9 @@ class _Exchange:
     async def __aenter__(self) -> Answer:
         self._connection = connection = await self._upstream.take()
         try:
-            connection.begin(self._head, bodiless=self._method == b"HEAD")
-            if self._body is not None:
+            if self._body is not None:  # its first turn is before the head is sent, so that they go together
                 self._sender = asyncio.create_task(connection.send_body(self._body, chunked=self._chunked))
+            connection.begin(self._head, bodiless=self._method == b"HEAD")
             while connection.status == 0:
                 await connection.more()
         except BaseException:
@@ -215,7 +216,7 @@ class _Connection(asyncio.Protocol):
         self._busy = True
         if self._lost or self._transport.is_closing():
             self._break(UpstreamError("the container closed the connection"))
-        self._transport.write(head)
+        self._out.write(head)
 
     async def send_body(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
         """Send the body of a request; whatever goes wrong with it ends the exchange."""
@@ -223,12 +224,12 @@ class _Connection(asyncio.Protocol):
             async for chunk in body:
                 if self._transport.is_closing():
                     return
-                self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                self._out.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                 if self._paused:
                     self._drained = asyncio.get_running_loop().create_future()
                     await self._drained
             if chunked:
-                self._transport.write(b"0\r\n\r\n")
+                self._out.write(b"0\r\n\r\n")
         except Exception as error:
             self._spoiled = True
             self._break(error)
@@ -277,6 +278,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(_BUFFER)
+        self._out = Gathered(self._transport, asyncio.get_running_loop())
         self._upstream.opened(self)
 
     def data_received(self, data: bytes) -> None:

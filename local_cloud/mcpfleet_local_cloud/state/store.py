@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Generic, TypeVar
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (
@@ -18,6 +18,10 @@ CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NU
 """
 
 Document = dict[str, Any]
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+_REMEMBERED: Final = 1024
 
 
 class Store:
@@ -32,6 +36,8 @@ class Store:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
         self._depth = 0
+        self.version = 0
+        """Another number after each change of a document, also one that was taken back."""
 
     def get(self, kind: str, name: str) -> Document | None:
         """The document, or None."""
@@ -40,6 +46,7 @@ class Store:
 
     def put(self, kind: str, name: str, body: Document) -> None:
         """Write the document, whether it was there or not."""
+        self.version += 1
         self._db.execute(
             "INSERT INTO documents VALUES (?,?,?) ON CONFLICT (kind, name) DO UPDATE SET body=excluded.body",
             (kind, name, json.dumps(body, separators=(",", ":"))),
@@ -47,6 +54,7 @@ class Store:
 
     def insert(self, kind: str, name: str, body: Document) -> bool:
         """Write the document if there is none of that name; False where there is."""
+        self.version += 1
         done = self._db.execute(
             "INSERT OR IGNORE INTO documents VALUES (?,?,?)",
             (kind, name, json.dumps(body, separators=(",", ":"))),
@@ -55,6 +63,7 @@ class Store:
 
     def delete(self, kind: str, name: str) -> bool:
         """Forget the document; False where there was none."""
+        self.version += 1
         return self._db.execute("DELETE FROM documents WHERE kind=? AND name=?", (kind, name)).rowcount == 1
 
     def list(self, kind: str, prefix: str = "") -> list[tuple[str, Document]]:
@@ -88,6 +97,7 @@ class Store:
         except BaseException:
             if self._depth == 1:
                 self._db.execute("ROLLBACK")
+                self.version += 1
             raise
         else:
             if self._depth == 1:
@@ -97,6 +107,7 @@ class Store:
 
     def reset(self) -> None:
         """Forget everything."""
+        self.version += 1
         with self.transaction():
             self._db.execute("DELETE FROM documents")
             self._db.execute("DELETE FROM counters")
@@ -104,3 +115,29 @@ class Store:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+class Memo(Generic[Key, Value]):
+    """Values that follow from what a store holds, until anything in it changes: a request asks the same every time.
+
+    Values must not be changed by who gets them.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._version = store.version
+        self._values: dict[Key, Value] = {}
+
+    def get(self, key: Key) -> Value | None:
+        """What was `put` since the last change; None where nothing was."""
+        if self._version != self._store.version:
+            self._values.clear()
+            self._version = self._store.version
+        return self._values.get(key)
+
+    def put(self, key: Key, value: Value) -> None:
+        """Remember what follows from the store as it is."""
+        if self._version != self._store.version or len(self._values) >= _REMEMBERED:
+            self._values.clear()
+            self._version = self._store.version
+        self._values[key] = value

@@ -13,7 +13,7 @@ from mcpfleet_local_cloud.identity.jws import TokenError
 from mcpfleet_local_cloud.identity.policy import is_service_agent
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.services.iam import keys
-from mcpfleet_local_cloud.state.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Memo, Store
 
 KIND: Final = "serviceAccount"
 _ID: Final = re.compile(r"[a-z](?:[-a-z0-9]{4,28}[a-z0-9])")
@@ -28,6 +28,7 @@ class ServiceAccounts:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._standing = Memo[tuple[str, str], bool](store)
 
     def get(self, email: str) -> Document | None:
         """The account as IAM v1 renders it, or None."""
@@ -42,6 +43,13 @@ class ServiceAccounts:
 
         An e-mail address that is no service account's (a person's, a service agent's) always stands.
         """
+        known = self._standing.get((email, subject))
+        if known is None:
+            known = self._stands(email, subject)
+            self._standing.put((email, subject), known)
+        return known
+
+    def _stands(self, email: str, subject: str) -> bool:
         account = self.get(email)
         if account is None:
             return not email.lower().endswith(_DOMAIN) or is_service_agent(email)

@@ -28,7 +28,7 @@ from mcpfleet_local_cloud.services.run.records import (
 from mcpfleet_local_cloud.services.run.rollout import Rollouts, address, mark_retiring
 from mcpfleet_local_cloud.services.run.wire import apply_mask
 from mcpfleet_local_cloud.services.run.workload import workload
-from mcpfleet_local_cloud.state.store import Document, Store
+from mcpfleet_local_cloud.state.store import Document, Memo, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,7 @@ class RunModel:
         self.operations = operations
         self.policies = policies
         self._store = store
+        self._doors = Memo[str, FrontDoor](store)
         self._data_plane = data_plane
         self._accounts = accounts
         self._networks = networks
@@ -201,8 +202,15 @@ class RunModel:
 
     def front_door(self, service: str) -> FrontDoor | None:
         """What the ingress must know of the service with that full name; None where there is none (any more)."""
-        record = self._store.get(SERVICE, service)
-        return self._front_door(record) if record is not None and not record.get("deleting") else None
+        door = self._doors.get(service)
+        if door is None:
+            record = self._store.get(SERVICE, service)
+            if record is None or record.get("deleting"):
+                return None
+            door = self._front_door(record)
+            if address(self._data_plane, service):  # else its port is another program's, and is tried again
+                self._doors.put(service, door)
+        return door
 
     def front_doors(self) -> list[FrontDoor]:
         """The front door of every service."""

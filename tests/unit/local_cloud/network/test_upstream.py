@@ -19,6 +19,7 @@ class Wire:
     def __init__(self, protocol):
         self.protocol = protocol
         self.sent = b""
+        self.writes = 0
         self.closed = self.aborted = False
         self.reading = True
         self.resumed = asyncio.Event()
@@ -31,6 +32,7 @@ class Wire:
     def write(self, data):
         assert not self.closed or not data, "written to a connection that is closed"
         self.sent += data
+        self.writes += 1
 
     def is_closing(self):
         return self.closed
@@ -138,6 +140,11 @@ pytestmark = pytest.mark.anyio
 async def test_a_request_is_sent_as_it_is_and_its_answer_comes_back(container):
     assert await container.ask(OK, headers=[(b"Accept", b"a/b")]) == (200, [(b"Content-Length", b"5")], b"hello")
     assert container.wires[0].sent == b"GET /mcp HTTP/1.1\r\nhost: x\r\nAccept: a/b\r\n\r\n"
+
+
+async def test_a_small_request_and_its_body_are_one_write(container):
+    await container.ask(OK, method=b"POST", headers=[(b"content-length", b"6")], body=of(b"abc", b"def"))
+    assert container.wires[0].writes == 1
 
 
 async def test_a_body_is_sent_by_its_length_or_in_chunks_as_the_headers_say(container):
@@ -372,16 +379,16 @@ async def test_a_caller_waits_for_a_slow_container(container):
     async def body():
         for number in range(3):
             read.append(number)
-            yield b"abc"
+            yield bytes(1 << 16)
 
     async def exchange():
-        async with container.send(b"POST", headers=[(b"content-length", b"9")], body=body()) as answer:
+        async with container.send(b"POST", headers=[(b"content-length", b"196608")], body=body()) as answer:
             return answer.status
 
     class Full(Wire):
         def write(self, data):
             super().write(data)
-            if data == b"abc":
+            if len(data) >= 1 << 16:
                 self.protocol.pause_writing()
 
     container.kind = Full

@@ -1,0 +1,58 @@
+"""What follows from the store is remembered until the store changes, in whatever way."""
+
+import contextlib
+
+import pytest
+
+from mcpfleet_local_cloud.state.store import Memo, Store
+
+
+def rolled_back(store):
+    with contextlib.suppress(LookupError), store.transaction():
+        store.put("kind", "name", {"a": 3})
+        memo.put("key", "of what is not kept")
+        raise LookupError
+
+
+memo: Memo[str, str]
+
+
+@pytest.fixture
+def store():
+    global memo  # noqa: PLW0603 - a change may put something into it
+    made = Store()
+    made.put("kind", "name", {"a": 1})
+    memo = Memo(made)
+    memo.put("key", "value")
+    yield made
+    made.close()
+
+
+def test_it_is_remembered_while_nothing_changes(store):
+    store.get("kind", "name")
+    store.list("kind")
+    store.next("counter")
+    assert memo.get("key") == "value"
+    assert memo.get("another") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store: store.put("kind", "name", {"a": 2}),
+        lambda store: store.insert("kind", "another", {}),
+        lambda store: store.delete("kind", "name"),
+        lambda store: store.reset(),
+        rolled_back,
+    ],
+    ids=["put", "insert", "delete", "reset", "a transaction that was taken back"],
+)
+def test_it_is_forgotten_after_a_change(store, change):
+    change(store)
+    assert memo.get("key") is None
+
+
+def test_it_holds_no_more_than_its_bound(store):
+    for number in range(5000):
+        memo.put(str(number), "value")
+    assert sum(memo.get(str(number)) is not None for number in range(5000)) <= 1024
