@@ -1,6 +1,5 @@
 """What a Docker Engine says of itself: which it is, for which machine, and which limits it can hold."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +53,6 @@ class Facts:
         identity: Tells it from every other engine of this machine.
         architecture: For which machine its images are, as images name it: `amd64`, `arm64`.
         rootless: Whether it runs as an ordinary user.
-        shares_kernel: Whether its containers are processes of this machine's own kernel: no virtual machine.
         cpus: How many CPUs it has to give.
         root_folder: Where it keeps images; on another machine if it runs there.
         limits: Which limits it can hold.
@@ -65,7 +63,6 @@ class Facts:
     identity: str = ""
     architecture: str = "amd64"
     rootless: bool = False
-    shares_kernel: bool = True
     cpus: float = 1.0
     root_folder: Path = Path("/var/lib/docker")
     limits: Limits = Limits()
@@ -84,7 +81,6 @@ class Facts:
             identity=f"{_text(said, 'ID')} {folder}",
             architecture=architecture_of(machine),
             rootless=any("name=rootless" in str(one) for one in _list(said.get("SecurityOptions"))),
-            shares_kernel=_shares_kernel(said),
             cpus=float(cpus) if isinstance(cpus, int) and 0 < cpus < 2**16 else 1.0,
             root_folder=Path(folder.replace("\0", "")),
             limits=Limits(
@@ -138,11 +134,6 @@ def _kind(version: Mapping[str, Any], info: Mapping[str, Any]) -> str:
     if system == "OrbStack" or name == "orbstack":
         return "OrbStack"
     return "Colima" if name.startswith("colima") else "Docker Engine"
-
-
-def _shares_kernel(info: Mapping[str, Any]) -> bool:
-    here = os.uname()
-    return (_text(info, "Name"), _text(info, "KernelVersion")) == (here.nodename, here.release)
 
 
 def _and(words: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 Google routes by Host. Here a request comes
 - *from outside*, at the loopback port that is the service's own;
-- *from a container*, at the gateway of the cloud's network, by the service's deterministic host or a domain;
+- *from a container*, at the gateway container, by the service's deterministic host or a domain;
 - *through a load balancer*, at its forwarding rule's address, by the domain's URL map.
 """
 

@@ -1,4 +1,4 @@
-"""How a container's request arrives: by the service's own name, at the gateway of the cloud's network.
+"""How a container's request arrives: by the service's own name, at the gateway container.
 
 On Google a container calls `https://NAME-NUMBER.REGION.run.app`, or a domain, whoever it is; whether it is *inside* for
 the called service depends on its own way out. The names of `run.app` are public, so only a caller that sends all its
@@ -67,7 +67,7 @@ class Entrance:
 
 
 def create_published(keys: Keys, front: ASGIApp) -> ASGIApp:
-    """The ASGI app at the gateway of the cloud's network: *front*, and the proxy's public keys by their own host.
+    """The ASGI app at port 443 of the gateway container: *front*, and the proxy's public keys by their own host.
 
     Whoever checks the assertions of Identity-Aware Proxy has that address built in, and would find Google's own keys
     there, which sign nothing here.

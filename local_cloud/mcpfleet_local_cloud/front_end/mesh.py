@@ -3,7 +3,7 @@
 On Google an Envoy proxy runs beside the containers of a revision that names a mesh. It takes every request to an RFC
 1918 address, finds the host's HTTP route, and calls the backend's Cloud Run service at its default URL, with an ID
 token of the revision's account (docs.cloud.google.com/service-mesh, "Configure Cloud Service Mesh for Cloud Run"). Here
-names lead to the gateway of the cloud's network, and this module is the proxy: what it sends on passes the same front
+names lead to the gateway container, and this module is the proxy: what it sends on passes the same front
 end as every other request.
 
 Of its details Google documents none; they are as Envoy's own: its `gcp_authn` filter replaces `Authorization`, an

@@ -1,7 +1,7 @@
 """The metadata server (google-apis.md 5.3): tells a container who it is, and signs tokens for it.
 
-It listens on the gateway of the cloud's own Docker network, which only this cloud's containers and this machine reach,
-and knows a container by its address. google-auth, gcloud and Google's other client libraries work against it unchanged.
+It answers on port 80 of the gateway container, which only this cloud's containers reach, and knows a container by its
+address. google-auth, gcloud and Google's other client libraries work against it unchanged.
 """
 
 import hashlib

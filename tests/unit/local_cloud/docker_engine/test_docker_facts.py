@@ -1,6 +1,5 @@
 """What an engine says of itself, and what follows from it."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -66,12 +65,6 @@ def test_images_are_for_the_engines_machine_and_not_for_this_process(kernels, im
 def test_two_engines_of_one_machine_are_told_apart_though_they_share_an_id():
     one, other = (Facts.of(VERSION, {"ID": "7EI7", "DockerRootDir": place}) for place in ("/var/lib/docker", "/other"))
     assert one.identity != other.identity
-
-
-def test_processes_are_this_machines_where_the_kernel_is():
-    here = {"Name": os.uname().nodename, "KernelVersion": os.uname().release}
-    assert Facts.of(VERSION, here).shares_kernel
-    assert not Facts.of(VERSION, {**here, "Name": "docker-desktop"}).shares_kernel
 
 
 def test_rootless_docker_on_cgroup_v1_says_what_it_lacks_and_what_follows():
