@@ -77,8 +77,11 @@ class User:
 
 _SHOW = """
 set -e
-python=$1; closed=$2; cache=$3; home=$4; uid=$5
-mkdir -p "$home/.cache/mcpfleet" "$home/.overlay/new" "$home/.overlay/work" "$home/.shown"
+python=$1; closed=$2; cache=$3; home=$4; uid=$5; checkout=$6
+mkdir -p "$home/.cache/mcpfleet" "$home/.overlay/new" "$home/.overlay/work" "$home/.shown" "$home/.state"
+mkdir -p "$checkout/.mcpfleet"
+chown "$uid:$uid" "$home/.state"
+mount --bind "$home/.state" "$checkout/.mcpfleet"
 if [ -d "$cache" ]; then
   layers="lowerdir=$cache,upperdir=$home/.overlay/new,workdir=$home/.overlay/work"
   mount -t overlay -o "$layers" overlay "$home/.cache/mcpfleet"
@@ -98,7 +101,8 @@ echo ready
 exec sleep infinity
 """
 """What a user sees otherwise than root, in a mount namespace of its own, so that nothing changes for anybody else: the
-Python that runs the tests, which may be in a home that only root enters, and of root's cache a copy of its own."""
+Python that runs the tests, which may be in a home that only root enters; of root's cache a copy of its own; and in the
+checkout a state folder that it can write."""
 
 
 @contextmanager
@@ -107,7 +111,7 @@ def _shown(name: str, home: Path, uid: int) -> Iterator[int]:
     python = Path(sys.base_prefix).resolve()
     closed = next((one for one in reversed(python.parents) if not one.stat().st_mode & 0o001), None)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcpfleet"
-    words = [str(python), str(closed or ""), str(cache), str(home), str(uid)]
+    words = [str(python), str(closed or ""), str(cache), str(home), str(uid), str(ROOT)]
     command = ["unshare", "--mount", "--propagation=private", "sh", "-c", _SHOW, f"view of {name}", *words]
     holder = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     with holder:
