@@ -2,8 +2,9 @@
 
 What the file's owner wrote stays: comments, order, other servers, keys that they added to an entry of ours. An entry is
 ours if it starts `mcpfleet connect` just as we write it, or bears our mark (`mcpfleet.clients.marked`). The file as it
-was is kept beside it, and the new one takes its place in one step: a client never reads half of it. A file that
-somebody else changed meanwhile is left as it is, and so is one that is not understood.
+was is kept beside it, and the new one takes its place in one step: a client never reads half of it (but of a file with
+several names, which is written over, so that all of them lead to what it holds). A file that somebody else changed
+meanwhile is left as it is, and so is one that is not understood.
 """
 
 from __future__ import annotations

@@ -238,6 +238,14 @@ async def test_an_answer_in_another_encoding_becomes_a_line_of_utf_8(desk, codin
     assert json.loads(line.decode())["result"]["t"] == "\u0a0a\u0a00"
 
 
+async def test_a_line_that_ends_as_on_windows_is_a_message(desk):
+    one = desk(whole({}))
+    await one.relay.take(json.dumps(call()).encode() + b"\r")
+    assert (await one.hear())["result"] == {}
+    await one.relay.take(b"\r")
+    assert one.lines.empty()
+
+
 async def test_a_slow_call_holds_up_no_other(desk):
     slow = Stream()
     one = desk(httpx2.Response(200, headers=SSE, stream=slow), whole({}, 2))
