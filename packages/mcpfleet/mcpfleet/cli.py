@@ -216,7 +216,7 @@ def verify(
     """Check what is deployed as its clients would: the gate after a deployment. Exit code 1 if one check fails.
 
     Without a token and with wrong ones servers and clients must refuse; as you, servers list their tools in both
-    protocol revisions. No tool is called that you do not name.
+    protocol revisions, and clients say whether they reach their servers. No tool is called that you do not name.
     """
     import asyncio
 
