@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Generator
@@ -20,6 +21,8 @@ from mcpfleet_local_cloud.state.folder import Settings, State
 
 # A stop takes under five seconds: open requests get this long, the containers are left alone.
 _GRACE: Final = 2
+_OPEN_FILES: Final = 16384
+"""The gateway passes at most 2,048 connections of containers on, and to each a connection to an instance may belong."""
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +42,7 @@ def serve(settings: Settings, credentials: Path | None, announce: Callable[[str]
         StateLockedError: another process serves this state.
     """
     state = State(settings.state)
+    allow_open_files()
     with (
         state.locked(),
         contextlib.closing(_listen(settings)) as listener,
@@ -86,6 +90,17 @@ async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
     # The socket listens already, so that nothing is lost; uvicorn accepts within one turn or two of the loop.
     while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells it by a flag only
         await asyncio.sleep(0.005)
+
+
+def allow_open_files() -> None:
+    """Let this process have as many connections as the gateway lets in: 1,024 files are the usual limit of a login."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError) as refusal:  # macOS has a second, lower limit
+            _log.warning("no more than %d files can be open at once: %s", soft, refusal)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,0 +1,36 @@
+"""The cloud's process may hold as many connections as the gateway lets in, as far as the machine allows."""
+
+import resource
+
+import pytest
+
+from mcpfleet_local_cloud.server import allow_open_files
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((1024, 524288), (16384, 524288)),
+        ((1024, 4096), (4096, 4096)),
+        ((256, resource.RLIM_INFINITY), (16384, resource.RLIM_INFINITY)),
+        ((65536, 524288), (65536, 524288)),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)),
+    ],
+)
+def test_the_limit_of_open_files_is_raised_and_never_lowered(monkeypatch, before, after):
+    limits = {resource.RLIMIT_NOFILE: before}
+    monkeypatch.setattr(resource, "getrlimit", limits.get)
+    monkeypatch.setattr(resource, "setrlimit", limits.__setitem__)
+    allow_open_files()
+    assert limits[resource.RLIMIT_NOFILE] == after
+
+
+@pytest.mark.parametrize("refusal", [OSError, ValueError])
+def test_a_machine_that_refuses_is_no_reason_not_to_start(monkeypatch, caplog, refusal):
+    def refuse(*_):
+        raise refusal("not so many")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    allow_open_files()
+    assert "no more than 256 files" in caplog.text
