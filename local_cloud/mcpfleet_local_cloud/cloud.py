@@ -24,6 +24,7 @@ from mcpfleet_local_cloud.identity.tokens import Claims, Identity
 from mcpfleet_local_cloud.registry.catalog import MANIFEST
 from mcpfleet_local_cloud.rest.errors import not_found
 from mcpfleet_local_cloud.rest.operations import Operations
+from mcpfleet_local_cloud.rest.parameters import binding
 from mcpfleet_local_cloud.services import (
     agentregistry,
     artifactregistry,
@@ -201,7 +202,7 @@ class Cloud:
 
     def routes(self) -> list[BaseRoute]:
         """The routes of every API, each below its prefix; the registry at the root, where clients want it."""
-        return [
+        apis: list[BaseRoute] = [
             *serviceusage_routes(self.usage, self.operations, self.gate),
             *resourcemanager_routes(self.projects, self.policies, self.gate),
             *iam_routes(self.accounts, self.keys, self.policies, self.gate),
@@ -219,8 +220,8 @@ class Cloud:
             *logging_routes(self.entries, self.gate),
             *storage.routes(self.storage, self.policies, self.gate),
             *run.routes(self.run, self.gate),
-            *registry.routes(self.catalog, self.repositories),
         ]
+        return [*binding(apis), *registry.routes(self.catalog, self.repositories)]
 
     async def start(self, registry: ASGIApp | None = None, opened: Callable[[], None] = lambda: None) -> None:
         """Make what every cloud begins with, then take up what an earlier process left.

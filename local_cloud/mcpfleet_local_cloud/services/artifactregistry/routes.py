@@ -49,7 +49,7 @@ class _Api(Handlers):
 
     async def create(self, request: Request) -> Response:
         parent = self._location(request, "create")
-        repository_id = request.query_params.get("repository_id") or request.query_params.get("repositoryId", "")
+        repository_id = request.query_params.get("repositoryId", "")
         _, project, _, location = parent.split("/")
         made = self._model.create(project, location, repository_id, await wire.json_object(request, FIELDS))
         return wire.reply(request, self._operations.done(parent, made))

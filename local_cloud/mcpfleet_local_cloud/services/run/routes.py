@@ -74,7 +74,7 @@ class _Handlers:
 class _Services(_Handlers):
     async def create(self, request: Request) -> Response:
         caller, place = self._enter(request)
-        service_id = request.query_params.get("serviceId") or request.query_params.get("service_id", "")
+        service_id = request.query_params.get("serviceId", "")
         self._allow(request, "run.services.create", place.service(service_id) if service_id else str(place))
         service = read(await request.body(), "Service", "service")
         done = self._model.create(place, service_id, service, caller, validate_only=_flag(request, "validateOnly"))
@@ -91,7 +91,7 @@ class _Services(_Handlers):
     async def patch(self, request: Request) -> Response:
         caller, place = self._enter(request)
         options = PatchOptions(
-            mask=request.query_params.get("updateMask") or request.query_params.get("update_mask", ""),
+            mask=request.query_params.get("updateMask", ""),
             allow_missing=_flag(request, "allowMissing"),
             validate_only=_flag(request, "validateOnly"),
             force_new_revision=_flag(request, "forceNewRevision"),
@@ -192,7 +192,7 @@ def _ours(operation: Document) -> bool:
 
 
 def _flag(request: Request, name: str) -> bool:
-    return request.query_params.get(name, "").lower() in ("true", "1")
+    return request.query_params.get(name) == "true"
 
 
 def _page(request: Request, field: str, found: Sequence[Document]) -> Document:

@@ -62,7 +62,7 @@ class _Api(Handlers):
 
     async def create(self, request: Request) -> Response:
         parent = self.parent(request)
-        secret_id = request.query_params.get("secretId") or request.query_params.get("secret_id", "")
+        secret_id = request.query_params.get("secretId", "")
         self.allow(request, "secretmanager.secrets.create", parent)
         body = await wire.json_object(request, FIELDS)
         return wire.reply(request, self._model.create(parent.partition("/")[2], secret_id, body))

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from mcpfleet_local_cloud.registry import BlobStore, Catalog, ImageName
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.rest.operations import Operations
+from mcpfleet_local_cloud.rest.parameters import binding
 from mcpfleet_local_cloud.services.artifactregistry import ArtifactRegistry, routes
 from mcpfleet_local_cloud.services.artifactregistry.shapes import Version, doomed
 from mcpfleet_local_cloud.services.auth import Caller
@@ -95,7 +96,7 @@ def client(model, gate):
         return JSONResponse(error.body(), status_code=error.http_code)
 
     app = Starlette(
-        routes=routes(model, Operations(Store()), gate, NoPolicies()), exception_handlers={GoogleError: render}
+        routes=binding(routes(model, Operations(Store()), gate, NoPolicies())), exception_handlers={GoogleError: render}
     )
     with TestClient(app) as client:
         yield client

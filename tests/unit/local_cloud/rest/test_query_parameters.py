@@ -1,0 +1,140 @@
+"""Query parameters as Google's front end binds them: both spellings, types checked, unknown ones refused by name."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.routing import Route
+
+from mcpfleet_local_cloud.rest.parameters import known_of, parameters
+
+CONTAINER = {"template": {"containers": [{"image": "us-docker.pkg.dev/cloudrun/container/hello"}]}}
+JSON_APIS = frozenset(
+    [
+        "agentregistry",
+        "artifactregistry",
+        "billing",
+        "cloudbuild",
+        "compute",
+        "crm",
+        "dns",
+        "download",
+        "iam",
+        "iamcredentials",
+        "iap",
+        "logging",
+        "networkservices",
+        "run",
+        "secretmanager",
+        "serviceusage",
+        "storage",
+        "upload",
+    ]
+)
+
+
+@pytest.fixture
+def services(running: Any) -> str:
+    running.enable("run", "iam", "secretmanager", "artifactregistry", "compute", "storage")
+    return f"/run/v2/projects/{running.project}/locations/europe-west1/services"
+
+
+@pytest.mark.parametrize("spelling", ["validateOnly=true", "validate_only=true", "validate_only=TRUE"])
+def test_a_validated_service_is_not_created_in_either_spelling(running: Any, services: str, spelling: str) -> None:
+    answer = running.call("POST", f"{services}?service_id=tried&{spelling}", CONTAINER)
+
+    assert answer.status_code == 200, answer.text
+    assert running.call("GET", f"{services}/tried").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("serviceId=a&dryRun=true", "dryRun"),
+        ("serviceId=a&validateOnly=perhaps", "Invalid value at 'validate_only' (TYPE_BOOL), \"perhaps\""),
+        ("serviceId=a&validateOnly=", "Invalid value at 'validate_only' (TYPE_BOOL)"),
+        ("serviceId=a&service_id=b", "serviceId"),
+    ],
+)
+def test_a_parameter_that_google_would_not_bind_is_refused_by_name(
+    running: Any, services: str, query: str, said: str
+) -> None:
+    answer = running.call("POST", f"{services}?{query}", CONTAINER)
+
+    assert (answer.status_code, answer.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    assert said in answer.json()["error"]["message"]
+    assert running.call("GET", services).json() == {}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/run/v2/projects/{}/locations/europe-west1/services?",
+        "/secretmanager/v1/projects/{}/secrets?",
+        "/artifactregistry/v1/projects/{}/locations/europe-west1/repositories?",
+        "/compute/v1/projects/{}/global/networks?",
+        "/iam/v1/projects/{}/serviceAccounts?",
+        "/storage/v1/b?project={}&",
+        "/crm/v1/projects/{}?",
+        "/serviceusage/v1/projects/{}/services?",
+    ],
+)
+def test_every_api_refuses_an_unknown_parameter_and_takes_the_system_ones(
+    running: Any, services: str, path: str
+) -> None:
+    where = path.format(running.project)
+
+    refused = running.call("GET", f"{where}nope=1")
+    assert refused.status_code == 400
+    assert (
+        "\"nope\": Cannot bind query parameter. Field 'nope' could not be found" in refused.json()["error"]["message"]
+    )
+    assert running.call("GET", f"{where}alt=json&prettyPrint=false&%24alt=json%3Benum-encoding%3Dint").is_success
+
+
+def test_what_google_has_and_this_cloud_does_not_honour_is_refused_by_name(running: Any, services: str) -> None:
+    answer = running.call("GET", f"/secretmanager/v1/projects/{running.project}/secrets?filter=labels.a%3Db")
+
+    assert (answer.status_code, answer.json()["error"]["status"]) == (501, "UNIMPLEMENTED")
+    assert answer.json()["error"]["message"].startswith("filter: ")
+
+
+def test_a_whole_number_that_is_none_is_refused(running: Any, services: str) -> None:
+    answer = running.call("GET", f"{services}?page_size=ten")
+
+    assert answer.json()["error"]["message"] == "Invalid value at 'page_size' (TYPE_INT32), \"ten\""
+
+
+def test_pages_are_bounded_in_either_spelling(running: Any, services: str) -> None:
+    for name in ("a", "b"):
+        body = {"replication": {"automatic": {}}}
+        running.call("POST", f"/secretmanager/v1/projects/{running.project}/secrets?secret_id={name}", body)
+
+    answer = running.call("GET", f"/secretmanager/v1/projects/{running.project}/secrets?page_size=1").json()
+
+    assert len(answer["secrets"]) == 1
+    assert answer["nextPageToken"]
+
+
+def test_every_route_of_a_json_api_says_which_parameters_it_has(running: Any) -> None:
+    served = {
+        (method, route.path)
+        for route in running.cloud.routes()
+        if isinstance(route, Route) and route.path.split("/")[1] in JSON_APIS
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+
+    assert {one for one in served if known_of(*one) is None} == {("GET", "/iap/verify/public_key-jwk")}
+    assert set(parameters()) <= served
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=st.lists(st.tuples(st.sampled_from(["pageSize", "page_token", "alt", "x"]), st.text(max_size=8))))
+def test_no_query_breaks_a_list(running: Any, query: list[tuple[str, str]]) -> None:
+    running.enable("secretmanager")
+    encodable = [(name, value) for name, value in query if value.isprintable()]
+
+    answer = running.call("GET", f"/secretmanager/v1/projects/{running.project}/secrets", params=encodable)
+
+    assert answer.status_code in (200, 400, 501)
