@@ -86,7 +86,7 @@ if [ -d "$cache" ]; then
   layers="lowerdir=$cache,upperdir=$home/.overlay/new,workdir=$home/.overlay/work"
   mount -t overlay -o "$layers" overlay "$home/.cache/mcpfleet"
 fi
-find "$home/.cache" -maxdepth 3 '(' -type d -o -path '*/locks/*' ')' -exec chown "$uid:$uid" {} +
+find "$home/.cache" '(' -type d -o -path '*/locks/*' ')' -exec chown "$uid:$uid" {} +
 if [ -n "$closed" ]; then
   for one in "$python" "$cache"; do
     case "$one" in "$closed"/*)

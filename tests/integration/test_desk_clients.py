@@ -6,6 +6,7 @@ The versions are those of devtools/clients/package.json and uv.lock; docs/client
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -81,16 +82,15 @@ def connect(mcpfleet):
 
 
 @pytest.fixture(scope="module")
-def node(npm, home):
+def node(npm, home, tmp_path_factory):
     """`node(script, …)`: runs a script of ours or of a package; gives what it printed."""
+    clients = tmp_path_factory.mktemp("node") / "clients"
+    shutil.copytree(Path(__file__).with_name("clients"), clients)
+    (clients / "node_modules").symlink_to(npm.folder / "node_modules")  # a module finds its packages beside itself only
 
     def run(script, *arguments, both=False, **environment):
-        own = Path(__file__).with_name("clients") / script
+        own = clients / script
         argv = [str(npm.node), str(own)] if own.exists() else npm.script(script)
-        if own.exists():  # a module finds its packages beside itself only
-            copy = npm.folder / script
-            copy.write_text(own.read_text())
-            argv = [str(npm.node), str(copy)]
         done = subprocess.run(
             [*argv, *arguments],
             env={**home, "PATH": f"{npm.node.parent}:{home['PATH']}", **environment},
