@@ -79,7 +79,9 @@ class CustomDomain(pulumi.ComponentResource):
             project=args.project,
             name=naming.certificate_name(name, args.domain),
             managed={"domains": [args.domain]},
-            opts=pulumi.ResourceOptions(parent=self, depends_on=args.apis),
+            # Another domain has another certificate, under a name of its own. The provider would delete the old one
+            # first, as it does with whatever the program names; Google refuses that while the proxy has it.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=args.apis, delete_before_replace=False),
         )
         groups = [
             gcp.compute.RegionNetworkEndpointGroup(

@@ -81,18 +81,19 @@ class Resource(ABC, Generic[Config]):
         """What an update from the state *olds* to the inputs *news* changes."""
         changes = diff(self.fields, olds, self.complete(config, news))
         replaced = any(change.replace for change in changes.values())
-        return Difference(changes, replaced and self._same_name(olds, news))
+        return Difference(changes, replaced and self._named_by_program(news))
 
     def complete(self, config: Config, news: Properties) -> Properties:
         """The inputs with what the provider's configuration adds to them."""
         return news
 
-    def _same_name(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
-        """Whether old and new cannot exist side by side (the bridge's nameRequiresDeleteBeforeReplace)."""
-        naming = [one.name for one in self.fields if one.autoname]
-        if not naming or naming[0] in news.get(DEFAULTS, []):
-            return False
-        return olds.get(naming[0]) == news.get(naming[0])
+    def _named_by_program(self, news: Mapping[str, Any]) -> bool:
+        """Whether a replacement deletes first: it does wherever the program gives the name, another name too.
+
+        So decides nameRequiresDeleteBeforeReplace in pkg/tfbridge/schema.go of pulumi-terraform-bridge (3.137).
+        """
+        made_up = news.get(DEFAULTS, [])
+        return any(one.autoname and one.name in news and one.name not in made_up for one in self.fields)
 
     @abstractmethod
     def create(self, config: Config, call: Call, name: str, news: Properties, *, preview: bool) -> Found:

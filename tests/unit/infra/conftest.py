@@ -63,7 +63,8 @@ class Registered:
     dependencies: frozenset[Named]
     aliases: tuple[Any, ...]
     protect: bool
-    delete_before_replace: bool
+    delete_before_replace: bool | None
+    """None: the provider decides."""
 
 
 @dataclass
@@ -144,7 +145,7 @@ class _Recorder(mocks.MockMonitor):
                 dependencies=frozenset(map(_named, request.dependencies)),
                 aliases=(*request.aliasURNs, *request.aliases),
                 protect=request.protect,
-                delete_before_replace=request.deleteBeforeReplace,
+                delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
             )
         )
         return super().RegisterResource(request)

@@ -189,7 +189,6 @@ def test_a_domain_gets_a_load_balancer_with_a_certificate_and_a_way_from_http(ru
     plan = run({"domain": "mcp.acme.dev", "ingress": "internal-and-lb"})
     (certificate,) = plan.of(f"{COMPUTE}managedSslCertificate:ManagedSslCertificate")
     assert certificate.inputs["managed"] == {"domains": ["mcp.acme.dev"]}
-    assert not certificate.delete_before_replace, "the old one is in use until the new one is"
     (group,) = plan.of(f"{COMPUTE}regionNetworkEndpointGroup:RegionNetworkEndpointGroup")
     assert (group.inputs["cloudRun"], group.inputs["networkEndpointType"]) == ({"service": "mcp-echo"}, "SERVERLESS")
     backend = plan.one(f"{COMPUTE}backendService:BackendService").inputs

@@ -219,7 +219,7 @@ class RunServiceIamMember(IamMember):
     """A member of a role on a Cloud Run service."""
 
     type_name = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
-    fields = member_fields(text("name", required=True, force_new=True), text("location", computed=True, force_new=True))
+    fields = member_fields(text("name", force_new=True, autoname=255), text("location", computed=True, force_new=True))
     endpoint = "cloudRunV2CustomEndpoint"
     id_form = "projects/{project}/locations/{location}/services/{name}"
     import_forms = ("{project}/{location}/{name}", "{location}/{name}", "{name}")

@@ -21,7 +21,7 @@ _OAUTH: Final = (
     texts("programmaticClients"),
 )
 SETTINGS: Final = (
-    text("name", force_new=True, required=True),
+    text("name", force_new=True, autoname=255),
     block("accessSettings", [block("oauthSettings", _OAUTH)]),
     DELETION_POLICY,
 )

@@ -1,9 +1,16 @@
 """The other gcp types on the wire (google-apis.md sections 1.2 to 1.5 and 1.7)."""
 
+import importlib
+import inspect
 import json
 
 import pytest
 
+from mcpfleet_local_cloud.plugins.gcp import compute, mesh
+from mcpfleet_local_cloud.plugins.gcp.iam_member import RunServiceIamMember
+from mcpfleet_local_cloud.plugins.gcp.iap import Settings
+from mcpfleet_local_cloud.plugins.gcp.run_service import RunService
+from mcpfleet_local_cloud.plugins.gcp.storage import Bucket, BucketObject
 from mcpfleet_local_cloud.plugins.values import UNKNOWN
 
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
@@ -235,7 +242,23 @@ def test_a_member_is_imported_by_every_form_of_its_id(engine, wire, identity):
 def test_another_grant_is_another_resource(engine, change, replaces):
     answer = engine.diff(INVOKER, {**GRANT, "project": "acme"}, {**GRANT, **change})
     assert list(answer.replaces) == replaces
-    assert not answer.deleteBeforeReplace
+    assert answer.deleteBeforeReplace is bool(replaces), "the program gives the name"
+
+
+NAMED = [
+    one
+    for one in (*compute.TYPES, *mesh.TYPES, RunService, RunServiceIamMember, Settings, Bucket, BucketObject)
+    if any(field.name == "name" for field in one.fields)
+]
+
+
+@pytest.mark.parametrize("resource", NAMED, ids=lambda one: one.__name__)
+def test_a_name_is_made_up_for_each_type_for_which_the_real_provider_does(resource):
+    """The bridge makes the property `name` optional in the SDK wherever it makes up a name."""
+    _, module, kind = resource.type_name.split(":")
+    arguments = getattr(importlib.import_module(f"pulumi_gcp.{module.partition('/')[0]}"), f"{kind}Args")
+    optional = inspect.signature(arguments).parameters["name"].default is not inspect.Parameter.empty
+    assert [bool(field.autoname) for field in resource.fields if field.name == "name"] == [optional]
 
 
 def test_a_projects_policy_is_read_by_post(engine, wire):

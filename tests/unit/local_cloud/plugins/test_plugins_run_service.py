@@ -172,10 +172,15 @@ def test_only_identity_and_tags_replace_a_service(engine, deployed, change, path
     assert bool(answer.replaces) is replaced
 
 
-def test_a_replacement_under_the_same_name_deletes_first(engine, deployed):
-    moved = engine.diff(KIND, deployed[1], engine.checked(KIND, {**INPUTS, "location": "r2"}))
-    renamed = engine.diff(KIND, deployed[1], engine.checked(KIND, {**INPUTS, "name": "other"}))
-    assert (moved.deleteBeforeReplace, renamed.deleteBeforeReplace) == (True, False)
+@pytest.mark.parametrize("change", [{"location": "r2"}, {"name": "other"}])
+def test_a_replacement_deletes_first_where_the_program_gives_the_name(engine, deployed, change):
+    assert engine.diff(KIND, deployed[1], engine.checked(KIND, {**INPUTS, **change})).deleteBeforeReplace
+
+
+def test_a_replacement_under_a_name_that_the_provider_made_up_creates_first(engine):
+    inputs = engine.checked(KIND, {key: value for key, value in INPUTS.items() if key != "name"})
+    answer = engine.diff(KIND, {**inputs, "project": "acme"}, {**inputs, "location": "r2"})
+    assert (list(answer.replaces), answer.deleteBeforeReplace) == (["location"], False)
 
 
 def test_the_order_of_environment_variables_means_nothing(engine, deployed):
