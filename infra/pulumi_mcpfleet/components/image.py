@@ -30,6 +30,10 @@ from pulumi_mcpfleet.sources.stdio import stdio_recipe
 CHECKOUTS: Final = ".mcpfleet/sources"
 """Where git repositories are fetched to, below the folder of Pulumi.yaml; git ignores it."""
 
+IN_CLOUD: Final = {"dev.mcpfleet.builder": "cloud-build"}
+"""A label by which the two builders never make the same digest of one source. Where a server's builder changes, the old
+builder's image is deleted after the new one is deployed, and a registry deletes by digest."""
+
 Built = Build | Folder | Git | Stdio
 
 
@@ -144,7 +148,7 @@ def _in_cloud(
         dockerfile=plan.location or "Dockerfile",
         inline=plan.inline,
         build_args=source.build_args,
-        labels=plan.labels,
+        labels={**plan.labels, **IN_CLOUD},
         opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True, depends_on=builder.grants),
     )
     return image.digest

@@ -80,6 +80,7 @@ def test_a_source_that_says_so_is_built_by_cloud_build_and_deployed_by_its_diges
         "image": "europe-west1-docker.pkg.dev/acme/mcpfleet/weather",
         "context": "./weather",
         "buildArgs": {"BASE_IMAGE": "b"},
+        "labels": {"dev.mcpfleet.builder": "cloud-build"},
         "timeout": 1200,
     }
     assert plan.container("weather")["image"] == f"europe-west1-docker.pkg.dev/acme/mcpfleet/weather@{DIGEST}"
@@ -110,6 +111,17 @@ def test_every_kind_of_source_that_is_built_can_be_built_there(up, source, conte
     assert told["context"] == context
     assert told.get("dockerfile") == dockerfile
     assert ("inline" in told) == (dockerfile is None)
+
+
+@pytest.mark.parametrize(
+    "source", [{"folder": "./weather"}, {"build": "./own/deploy"}, {"stdio": {"npm": "@a/b@1.2.3"}}]
+)
+def test_another_builder_makes_another_digest_of_the_same_source(up, source):
+    """The old builder's image is deleted last, by its digest: it must not be the one that has just been deployed."""
+    by_docker = up({"weather": source}).one(IMAGE).inputs
+    in_cloud = up({"weather": {**source, "builder": "cloud-build"}}).one(CLOUD_IMAGE).inputs
+    assert in_cloud["labels"] != by_docker.get("labels", {})
+    assert in_cloud["labels"].keys() - by_docker.get("labels", {}) == {"dev.mcpfleet.builder"}
 
 
 def test_the_account_that_builds_may_read_sources_write_images_and_log_and_no_more(up):
