@@ -40,7 +40,9 @@ BUCKET: Final = (
     ),
     text("publicAccessPrevention", "", computed=True, choices=("inherited", "enforced")),
     block(
-        "softDeletePolicy", [integer("retentionDurationSeconds", default=604800), text("effectiveTime")], computed=True
+        "softDeletePolicy",
+        [integer("retentionDurationSeconds", default=604800), text("effectiveTime", output=True)],
+        computed=True,
     ),
     text("storageClass", default="STANDARD"),
     boolean("uniformBucketLevelAccess", "", computed=True),

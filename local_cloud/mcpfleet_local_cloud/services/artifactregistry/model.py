@@ -135,7 +135,7 @@ class ArtifactRegistry:
         """
         record = self._record(name)
         body = shapes.without_nulls(body)
-        _check({"format": record["format"], **body})
+        _check({"format": record["format"], **body, "mode": record["mode"]})
         for path in mask:
             field = _UPDATABLE.get(path)
             if field is None:

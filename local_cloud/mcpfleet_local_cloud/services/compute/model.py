@@ -28,6 +28,8 @@ _REDIRECT_FIELDS: Final = frozenset(
     {"hostRedirect", "httpsRedirect", "pathRedirect", "prefixRedirect", "redirectResponseCode", "stripQuery"}
 )
 _NEEDS: Final = "needs"
+_GIVEN: Final = ("id", "creationTimestamp", "address")
+"""What a document got when it was made, and keeps."""
 
 
 class Compute:
@@ -125,13 +127,32 @@ class Compute:
         """
         found = self._existing(path)
         collection = path.split("/")[-2]
-        wanted = {**found, **body} if merge else body
+        kept = {field: found[field] for field in _GIVEN if field in found}
+        own = {field: value for field, value in found.items() if field not in kept}
+        wanted = {**own, **body} if merge else body
         record = self._checked(
             path, collection, kind_of(path.rpartition("/")[0].rpartition("/")[0], collection), wanted
         )
-        kept = {field: found[field] for field in ("id", "creationTimestamp", "address") if field in found}
         self._put(path, {**record, **kept})
         return self._operation(path, "update")
+
+    def label(self, path: str, labels: Any, fingerprint: str) -> Document:
+        """Replace the document's labels; the finished operation.
+
+        Args:
+            path: of the document.
+            labels: the new ones.
+            fingerprint: of the labels that the caller read; empty where the caller read none.
+
+        Raises:
+            GoogleError: NOT_FOUND, INVALID_ARGUMENT; CONDITION_NOT_MET where others were set meanwhile.
+        """
+        found = self._existing(path)
+        if fingerprint and fingerprint != _fingerprint(found.get("labels") or {}):
+            raise GoogleError(
+                "CONDITION_NOT_MET", "Labels fingerprint either invalid or resource labels have changed: read it again."
+            )
+        return self.change(path, {"labels": labels}, merge=True)
 
     def delete(self, path: str) -> Document:
         """Forget the document; the finished operation.
@@ -347,8 +368,14 @@ def shown(path: str, record: Document) -> Document:
     kept = {field: value for field, value in record.items() if field != _NEEDS}
     kind = kind_of(path.rpartition("/")[0].rpartition("/")[0], parts[-2])
     region = {"region": link("/".join(parts[:4]))} if parts[2] == "regions" else {}
-    digest = hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()[:11]
-    return {"kind": f"compute#{kind.one}", **kept, "selfLink": link(path), "fingerprint": f"{digest}=", **region}
+    if "labelFingerprint" in kind.fields:
+        kept["labelFingerprint"] = _fingerprint(kept.get("labels") or {})
+    answer = {"kind": f"compute#{kind.one}", **kept, "selfLink": link(path), "fingerprint": _fingerprint(kept)}
+    return answer | region
+
+
+def _fingerprint(of: Document) -> str:
+    return f"{hashlib.sha256(repr(sorted(of.items())).encode()).hexdigest()[:11]}="
 
 
 def link(path: str) -> str:

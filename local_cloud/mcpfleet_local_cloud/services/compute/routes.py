@@ -11,7 +11,6 @@ from mcpfleet_local_cloud.rest.errors import unimplemented
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.compute.model import Compute, kind_of, link
 from mcpfleet_local_cloud.services.handlers import Handlers
-from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "compute.googleapis.com"
 _PROJECT: Final = "/compute/v1/projects/{project}"
@@ -86,8 +85,14 @@ class _Api(Handlers):
             raise unimplemented(setter, "change the document instead.")
         field = _SETTERS[setter]
         body = await wire.json_body(request)
-        wanted: Document = {field or "labels": body.get(field or "labels")}
-        return wire.reply(request, self._model.change(self._path(request, "update"), wanted, merge=True))
+        path = self._path(request, "update")
+        if field is None:
+            wire.only(body, {"labels", "labelFingerprint"})
+            wire.labels(body)
+            done = self._model.label(path, body.get("labels"), wire.text(body, "labelFingerprint"))
+        else:
+            done = self._model.change(path, {field: body.get(field)}, merge=True)
+        return wire.reply(request, done)
 
     async def operation(self, request: Request) -> Response:
         """Every operation is done: no answer names one that is not."""

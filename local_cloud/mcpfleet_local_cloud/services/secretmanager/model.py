@@ -143,7 +143,8 @@ class SecretManager:
             if field == "versionAliases":
                 self._check_aliases(name, body.get(field) or {})
             if field != "etag":
-                record[field] = body.get(field) or {}
+                given: Document = body.get(field) or {}
+                record[field] = {key: str(value) for key, value in given.items()}
         self._store.put(SECRET, name, record)
         return self._secret(name, record)
 

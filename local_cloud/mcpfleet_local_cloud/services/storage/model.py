@@ -1,5 +1,6 @@
 """Buckets: what there is of them, and their objects (`objects.py`)."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -69,6 +70,7 @@ class Storage:
             "metageneration": 1,
             **{field: body[field] for field in _KEPT if body.get(field)},
         }
+        _soften(record, now)
         if not self._store.insert(BUCKET, name, record):
             raise GoogleError(
                 "ALREADY_EXISTS", "Your previous request to create the named bucket succeeded and you already own it."
@@ -117,6 +119,8 @@ class Storage:
                 record[field] = body[field] or {}
         record["metageneration"] += 1
         record["updated"] = self._now()
+        if body.get("softDeletePolicy"):
+            _soften(record, record["updated"])
         self._store.put(BUCKET, name, record)
         return self._bucket(name, record)
 
@@ -195,7 +199,20 @@ def shown(bucket: str, name: str, record: Document) -> Document:
     }
 
 
+def _soften(record: Document, now: str) -> None:
+    """Complete the soft delete policy: since when it holds, and its 64-bit number as a string."""
+    if policy := record.get("softDeletePolicy"):
+        seconds = str(policy.get("retentionDurationSeconds") or 0)
+        record["softDeletePolicy"] = {"retentionDurationSeconds": seconds, "effectiveTime": now}
+
+
 def _check(body: Document) -> None:
+    soft: Any = body.get("softDeletePolicy") or {}
+    seconds: Any = cast("Document", soft).get("retentionDurationSeconds") if isinstance(soft, dict) else ""
+    if seconds is not None and (not isinstance(seconds, int | str) or wire.number(str(seconds)) is None):
+        raise invalid(
+            f"Invalid value at 'bucket.softDeletePolicy.retentionDurationSeconds' (TYPE_INT64), {json.dumps(seconds)}"
+        )
     for field, why in REFUSED.items():
         value: Any = body.get(field)
         off = isinstance(value, dict) and not any(cast("Document", value).values())

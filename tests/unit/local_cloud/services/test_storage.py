@@ -278,7 +278,7 @@ def test_no_name_leads_out_of_the_bucket(tmp_path_factory, name):
 def test_soft_deletion_that_is_switched_off_stays_off(api, program):
     inputs = {"name": "code", "location": "EU", "softDeletePolicy": {"retentionDurationSeconds": 0}}
     bucket = program.create(BUCKET, inputs)
-    assert api.call("GET", f"{BUCKETS}/code").json()["softDeletePolicy"]["retentionDurationSeconds"] == 0
+    assert api.call("GET", f"{BUCKETS}/code").json()["softDeletePolicy"]["retentionDurationSeconds"] == "0"
     assert program.diff(BUCKET, program.read(BUCKET, bucket), inputs) == {}
 
 
