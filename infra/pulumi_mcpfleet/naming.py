@@ -179,6 +179,11 @@ def network_path(network: str, project: str) -> str:
     return network if "/" in network else f"projects/{project}/global/networks/{network}"
 
 
+def subnetwork_of(network: str, region: str) -> str:
+    """The subnetwork that Cloud Run takes where only *network* is given: that of the same name."""
+    return network.replace("/global/networks/", f"/regions/{region}/subnetworks/")
+
+
 def secret_volume(folder: str) -> str:
     """The volume of a folder of secret files; a user cannot name one so, and no two folders share one."""
     slug = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:40]

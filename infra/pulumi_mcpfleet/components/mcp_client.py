@@ -110,7 +110,7 @@ class McpClient(pulumi.ComponentResource):
 
     def _service(self, held: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
         spec, args = self._spec, self._args
-        revision = template.revision(spec, self.account, self._containers())
+        revision = template.revision(spec, self.account, self._containers(), args.region)
         if self._mesh is not None:
             revision["service_mesh"] = {"mesh": self._mesh.mesh}
         return gcp.cloudrunv2.Service(
@@ -123,7 +123,7 @@ class McpClient(pulumi.ComponentResource):
             ingress="INGRESS_TRAFFIC_ALL",
             deletion_protection=spec.deletion_protection,
             scaling={"min_instance_count": 0},
-            launch_stage="BETA" if self._mesh is not None else None,
+            launch_stage="BETA" if self._mesh is not None else "GA",
             template=revision,
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=[*held]),
             **switches(spec.access),

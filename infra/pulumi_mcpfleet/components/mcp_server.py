@@ -96,8 +96,11 @@ class McpServer(pulumi.ComponentResource):
         self._image_ref = self._image()
         email = self._identity()
         held = self._rights(email)
-        revision = self._template(email)
-        services = {region: self._service(region, revision, held) for region in args.regions}
+        containers = self._containers()
+        services = {
+            region: self._service(region, template.revision(spec, email, containers, region), held)
+            for region in args.regions
+        }
         granted = [
             grant
             for region, service in services.items()
@@ -176,10 +179,10 @@ class McpServer(pulumi.ComponentResource):
         own["startup_probe"] = template.startup_probe(self.spec, port, self.spec.probes.startup)
         return own
 
-    def _template(self, email: pulumi.Output[str]) -> "Template":
+    def _containers(self) -> list["Container"]:
         spec = self._spec
         sidecars = {name: pulled(one.image, self._args.foundation) for name, one in spec.sidecars.items()}
-        return template.revision(spec, email, template.containers(spec, self._image_ref, sidecars, self._variables()))
+        return template.containers(spec, self._image_ref, sidecars, self._variables())
 
     def _variables(self, port: int | None = None) -> list["Variable"]:
         """What the container finds; *port*: where it listens instead, beside a client's container."""
@@ -239,7 +242,8 @@ class McpServer(pulumi.ComponentResource):
             # where it is 0, or Cloud Run's answer would be a difference in the next update.
             scaling={"min_instance_count": spec.min_instances},
             functional_type="FUNCTIONAL_TYPE_MCP_SERVER" if spec.agent_registry == "functional-type" else None,
-            launch_stage="BETA" if spec.agent_registry == "functional-type" else None,
+            # Said even where it is Cloud Run's default, or a service that was of the preview would stay so.
+            launch_stage="BETA" if spec.agent_registry == "functional-type" else "GA",
             template=revision,
             opts=self._options(*rights),
             **switches(spec.access),

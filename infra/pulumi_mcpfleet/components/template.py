@@ -51,8 +51,8 @@ LISTENING: Final = Probe(period=240, timeout=240, failures=1)
 LIVENESS: Final = Probe(period=30, timeout=5, failures=3)
 
 
-def revision(spec: Workload, email: pulumi.Output[str], containers: Sequence["Container"]) -> "Template":
-    """A revision of a server or a client that runs as *email*."""
+def revision(spec: Workload, email: pulumi.Output[str], containers: Sequence["Container"], region: str) -> "Template":
+    """A revision of a server or a client that runs as *email* in *region*."""
     found: Template = {
         "service_account": email,
         "timeout": f"{spec.timeout}s",
@@ -65,7 +65,7 @@ def revision(spec: Workload, email: pulumi.Output[str], containers: Sequence["Co
     if volumes := _volumes(spec):
         found["volumes"] = volumes
     if spec.vpc is not None:
-        found["vpc_access"] = _vpc_access(spec.vpc)
+        found["vpc_access"] = _vpc_access(spec.vpc, region)
     return found
 
 
@@ -230,11 +230,15 @@ def _secret_volume(owner: str, folder: str) -> str:
     return naming.secret_volume(owner + folder)
 
 
-def _vpc_access(vpc: Vpc) -> "VpcAccess":
-    """Direct VPC egress."""
+def _vpc_access(vpc: Vpc, region: str) -> "VpcAccess":
+    """Direct VPC egress.
+
+    A subnetwork is said even where it is Google's choice, the one with the network's name: what is left out keeps, in
+    an update, the value of the last revision, and that would be a subnetwork of the network that the user has left.
+    """
     interface: Interface = {"tags": list(vpc.tags)} if vpc.tags else {}
     if vpc.network:
         interface["network"] = vpc.network
-    if vpc.subnetwork:
-        interface["subnetwork"] = vpc.subnetwork
+    if subnetwork := vpc.subnetwork or naming.subnetwork_of(vpc.network or "", region):
+        interface["subnetwork"] = subnetwork
     return {"egress": "ALL_TRAFFIC" if vpc.all_traffic else "PRIVATE_RANGES_ONLY", "network_interfaces": [interface]}

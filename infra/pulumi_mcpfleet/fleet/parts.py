@@ -229,7 +229,9 @@ class Vpc(Model):
     """Direct VPC egress: the instances have addresses in your network."""
 
     network: values.Network | None = Field(
-        default=None, description="The network; by default that of the subnetwork.", examples=["default"]
+        default=None,
+        description="The network; by default that of the subnetwork. Named too where the subnetwork moves to another.",
+        examples=["default"],
     )
     subnetwork: values.Network | None = Field(
         default=None, description="The subnetwork, in the server's region.", examples=["mcp-europe-west1"]

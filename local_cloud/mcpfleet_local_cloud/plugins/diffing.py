@@ -58,8 +58,12 @@ def _field(field: Field, old: Any, new: Any, path: str, changes: Changes) -> Non
 
 
 def _meant(field: Field, given: Any) -> Any:
-    """What an input stands for: its default, or nothing where an empty block leaves the choice to the server."""
-    if given is None or (field.computed and given in ([], {}) and field.kind not in SCALARS):
+    """What an input stands for: its default, or nothing where an empty one leaves the choice to the server.
+
+    An empty string takes back nothing that the server may choose (terraform-plugin-sdk v2, schema.finalizeDiff).
+    """
+    empty = given == "" if field.kind == "string" else field.kind not in SCALARS and given in ([], {})
+    if given is None or (field.computed and empty):
         return field.default
     return given
 

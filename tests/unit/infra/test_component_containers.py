@@ -244,7 +244,7 @@ def test_direct_vpc_egress_has_one_interface(build):
     }
     assert template(build(vpc={"network": "n"}))["vpcAccess"] == {
         "egress": "PRIVATE_RANGES_ONLY",
-        "networkInterfaces": [{"network": "n"}],
+        "networkInterfaces": [{"network": "n", "subnetwork": "n"}],
     }
 
 

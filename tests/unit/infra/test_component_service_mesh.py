@@ -47,7 +47,7 @@ def test_a_client_joins_the_mesh_and_is_told_short_names_and_no_audience(build):
     service = plan.service("assistant").inputs
     assert service["template"]["serviceMesh"] == {"mesh": "fleet-id"}
     assert service["launchStage"] == "BETA", "Google takes a preview feature in a preview stage only"
-    assert service["template"]["vpcAccess"]["networkInterfaces"] == [{"network": "default"}]
+    assert service["template"]["vpcAccess"]["networkInterfaces"] == [{"network": "default", "subnetwork": "default"}]
     assert json.loads(plan.environment("assistant")["MCP_SERVERS"]) == {
         "reference": {"url": "http://mcp-reference/mcp"},
         "toolbox": {"url": "http://mcp-toolbox/tools"},

@@ -1,4 +1,5 @@
-"""What a changed key of the fleet replaces, and in which order: the whole program twice, judged by the provider."""
+"""What a changed key of the fleet replaces, in which order, and what it leaves behind: the whole program twice, judged
+by the provider."""
 
 import json
 import runpy
@@ -8,7 +9,7 @@ import pytest
 from pulumi.runtime.proto import provider_pb2 as pb
 
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
-from mcpfleet_local_cloud.plugins.values import to_struct
+from mcpfleet_local_cloud.plugins.values import UNKNOWN, from_struct, to_struct
 
 ROOT = Path(__file__).parents[3]
 HELD = ("gcp:compute/", "gcp:networkservices/")
@@ -16,6 +17,7 @@ HELD = ("gcp:compute/", "gcp:networkservices/")
 
 EXISTING = {"source": {"image": "docker.io/acme/toolbox:1"}}
 MESHED = {**EXISTING, "calls": ["echo"], "topology": "mesh", "vpc": {"network": "default"}}
+SERVICE = "gcp:cloudrunv2/service:Service"
 SECRET = {"secret": "token", "version": "1"}
 
 
@@ -139,3 +141,55 @@ def test_a_move_to_another_project_deletes_nothing_that_is_in_use(run, provider)
     found = replaced(provider, before, after)
     assert {type_ for type_, _ in found} > {one.type for one in before.resources if one.type.startswith(HELD)}
     assert not in_use(before, found)
+
+
+SHARED = "projects/host/global/networks/b"
+GOES = {
+    "vpc.subnetwork": (fleet(vpc={"network": "a", "subnetwork": "s"}), fleet(vpc={"network": "b"})),
+    "vpc.subnetwork, shared": (fleet(vpc={"network": "a", "subnetwork": "s"}), fleet(vpc={"network": SHARED})),
+    "vpc.tags": (fleet(vpc={"network": "a", "tags": ["x"]}), fleet(vpc={"network": "a"})),
+    "vpc.all_traffic": (fleet(vpc={"network": "a", "all_traffic": True}), fleet(vpc={"network": "a"})),
+    "vpc": (fleet(vpc={"network": "a", "subnetwork": "s"}), fleet()),
+    "agent_registry": (fleet(agent_registry="functional-type"), fleet()),
+    "topology": (fleet(MESHED), fleet({**MESHED, "topology": "service"})),
+    "domain": (fleet(**DOMAIN, default_url=False), fleet()),
+    "ingress": (fleet(ingress="internal"), fleet()),
+    "timeout, concurrency": (fleet(timeout=900, concurrency=3), fleet()),
+    "cpu, memory": (fleet(cpu=2, memory="1Gi"), fleet()),
+    "min_instances, max_instances": (fleet(min_instances=1, max_instances=2), fleet()),
+    "execution_environment": (fleet(execution_environment="gen2"), fleet()),
+    "health_path": (fleet(health_path="/ready"), fleet()),
+    "probes": (fleet(health_path="/ready", probes={"startup": {"port": 9000}}), fleet(health_path="/ready")),
+    "service_account": (fleet(service_account="a@p.iam.gserviceaccount.com"), fleet()),
+    "description": (fleet(description="old"), fleet()),
+    "secrets": (fleet(secrets={"/run/a/b": SECRET, "A": SECRET}), fleet()),
+    "sidecars": (fleet(sidecars={"redis": {"image": "a/redis", "startup": {"port": 6379}}}), fleet()),
+    "labels": (fleet(labels={"team": "a"}), fleet()),
+    "access": (fleet(access={"public": {"reason": "no private data"}}), fleet()),
+}
+
+
+def settled(value):
+    """*value* without what only the cloud can tell, and what is empty."""
+    if isinstance(value, dict):
+        found = {key: settled(one) for key, one in value.items()}
+        return {key: one for key, one in found.items() if one not in (None, {}, [], "", False, UNKNOWN)}
+    return [settled(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("key", GOES)
+def test_what_a_key_had_set_goes_with_it(run, provider, key):
+    """An update keeps what the program does not say any more, where the cloud too may set it."""
+    before, after = (run(each) for each in GOES[key])
+    for kind, name in {(one.type, one.name) for one in before.resources if one.type == SERVICE}:
+        urn = f"urn:pulumi:test::mcpfleet::{kind}::{name}"
+        olds, news = (
+            provider.Check(pb.CheckRequest(urn=urn, news=to_struct(each.one(kind, name).inputs)), Call()).inputs
+            for each in (before, after)
+        )
+        request = pb.UpdateRequest(urn=urn, id=name, olds=olds, news=news, preview=True)
+        updated = settled(from_struct(provider.Update(request, Call()).properties))
+        request = pb.CreateRequest(urn=urn, name=name, properties=news, preview=True)
+        made = settled(from_struct(provider.Create(request, Call()).properties))
+        assert {one: updated.get(one) for one in from_struct(news)} == {one: made.get(one) for one in from_struct(news)}
+        assert updated.get("launchStage") == made.get("launchStage")

@@ -183,6 +183,13 @@ def test_a_replacement_under_a_name_that_the_provider_made_up_creates_first(engi
     assert (list(answer.replaces), answer.deleteBeforeReplace) == (["location"], False)
 
 
+def test_an_empty_string_takes_back_nothing_that_the_server_may_choose(engine, deployed):
+    state = {**deployed[1], "launchStage": "BETA"}
+    inputs = engine.checked(KIND, INPUTS)
+    assert engine.changed(KIND, state, {**inputs, "launchStage": ""}) == engine.changed(KIND, state, inputs)
+    assert engine.changed(KIND, state, {**inputs, "launchStage": "GA"}) == ["launchStage"]
+
+
 def test_the_order_of_environment_variables_means_nothing(engine, deployed):
     turned = json.loads(json.dumps(INPUTS))
     turned["template"]["containers"][0]["envs"].reverse()
