@@ -179,13 +179,14 @@ class RunModel:
         """The revision with that full name."""
         return render.revision(self._existing_revision(name))
 
-    def delete_revision(self, name: str, *, validate_only: bool = False) -> Document:
+    def delete_revision(self, name: str, etag: str = "", *, validate_only: bool = False) -> Document:
         """Forget a revision that does not serve; the finished operation.
 
         Raises:
-            GoogleError: NOT_FOUND; FAILED_PRECONDITION where it serves, or may soon.
+            GoogleError: NOT_FOUND; FAILED_PRECONDITION where it serves, or may soon; ABORTED (the *etag*).
         """
         record = self._existing_revision(name)
+        _check_version(name, etag, render.revision(record)["etag"])
         if record["state"] not in ("retired", "failed"):
             raise GoogleError(
                 "FAILED_PRECONDITION",
@@ -337,12 +338,7 @@ class RunModel:
         return record
 
     def _check_etag(self, record: Document, etag: str) -> None:
-        if etag and etag != render.service_etag(record):
-            raise GoogleError(
-                "ABORTED",
-                f"Conflict for resource '{short(record['name'])}': version '{etag}' was specified but current "
-                f"version is '{render.service_etag(record)}'.",
-            )
+        _check_version(record["name"], etag, render.service_etag(record))
 
     def _not_deleting(self, record: Document) -> None:
         if record.get("deleting"):
@@ -379,4 +375,13 @@ def _check_functional_type(before: Document, after: Document) -> None:
         raise invalid(
             "Violation in UpdateServiceRequest.service.functional_type: is immutable once it is set: it is "
             f"{kind}. Delete the service and create it anew to change it."
+        )
+
+
+def _check_version(name: str, given: str, current: str) -> None:
+    if given and given != current:
+        raise GoogleError(
+            "ABORTED",
+            f"Conflict for resource '{short(name)}': version '{given}' was specified but current version is "
+            f"'{current}'.",
         )

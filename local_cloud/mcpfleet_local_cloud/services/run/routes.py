@@ -151,7 +151,8 @@ class _Others(_Handlers):
 
     async def delete_revision(self, request: Request) -> Response:
         name = self._permitted(request, "delete")
-        return JSONResponse(self._model.delete_revision(name, validate_only=_flag(request, "validateOnly")))
+        etag = request.query_params.get("etag", "")
+        return JSONResponse(self._model.delete_revision(name, etag, validate_only=_flag(request, "validateOnly")))
 
     async def operations(self, request: Request) -> Response:
         _, place = self._enter(request)

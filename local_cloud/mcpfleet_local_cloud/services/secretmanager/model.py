@@ -208,13 +208,15 @@ class SecretManager:
             )
         return Payload(name=self._shown(full), data=self._vault.open(record["sealed"]))
 
-    def change_state(self, name: str, version: str, verb: str) -> Document:
+    def change_state(self, name: str, version: str, verb: str, etag: str = "") -> Document:
         """`enable`, `disable` or `destroy` a version.
 
         Raises:
-            GoogleError: NOT_FOUND; FAILED_PRECONDITION where it was destroyed before.
+            GoogleError: NOT_FOUND; FAILED_PRECONDITION where it was destroyed before; ABORTED (the *etag*).
         """
         full, record = self._found(name, version)
+        if etag and etag != self._version(full, record)["etag"]:
+            raise GoogleError("ABORTED", f"The etag of [{self._shown(full)}] is out of date.")
         if record["state"] == "DESTROYED" and verb != "destroy":
             raise GoogleError("FAILED_PRECONDITION", f"Secret Version [{self._shown(full)}] is in DESTROYED state.")
         record["state"] = _STATES[verb]

@@ -118,8 +118,8 @@ class _Api(Handlers):
 
     async def _change(self, request: Request, verb: str) -> Response:
         name, version = self._version(request, verb)
-        await wire.json_object(request, {"etag"})
-        return wire.reply(request, self._model.change_state(name, version, verb))
+        etag = wire.text(await wire.json_object(request, {"etag"}), "etag")
+        return wire.reply(request, self._model.change_state(name, version, verb, etag))
 
     def _version(self, request: Request, verb: str) -> tuple[str, str]:
         """Name of the secret and the version in the path, with which the caller may do *verb*."""

@@ -3,7 +3,7 @@
 That is where Google's clients send them, whatever endpoint they were given (google-apis.md section 0).
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -68,15 +68,18 @@ class _Api(Handlers):
         return wire.reply(request, {"kind": "storage#buckets", **({"items": found} if found else {})})
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._model.get(self._bucket(request, "buckets.get")))
+        found = self._model.get(self._bucket(request, "buckets.get"))
+        return Response(status_code=304) if _is_unchanged(request, found) else wire.reply(request, found)
 
     async def update(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.update")
+        _check_conditions(request, self._model.get(name))
         body = await wire.json_body(request)
         return wire.reply(request, self._model.update(name, body))
 
     async def delete(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.delete")
+        _check_conditions(request, self._model.get(name))
         resource = self._model.resource(name)
         self._model.delete(name)
         self._policies.delete(resource)
@@ -131,19 +134,23 @@ class _Api(Handlers):
         if request.query_params.get("alt") == "media":
             return await self.download(request)
         name = self._bucket(request, "objects.get")
-        return wire.reply(request, self._model.object(name, request.path_params["object"])[1])
+        found = self._model.object(name, request.path_params["object"])[1]
+        return Response(status_code=304) if _is_unchanged(request, found) else wire.reply(request, found)
 
     async def download(self, request: Request) -> Response:
         name = self._bucket(request, "objects.get")
         path, document = self._model.object(name, request.path_params["object"])
+        if _is_unchanged(request, document):
+            return Response(status_code=304)
         headers = {"x-goog-generation": document["generation"], "x-goog-hash": f"md5={document['md5Hash']}"}
         return FileResponse(path, media_type=document["contentType"], headers=headers)
 
     async def change_object(self, request: Request) -> Response:
         name, path = self._bucket(request, "objects.update"), request.path_params["object"]
         found = self._model.objects.find(name, path)
-        if found is None:
+        if found is None or not _is_generation(request, found[1]):
             raise not_there(name, path)
+        _check_conditions(request, found[1])
         _, facts = about(wire.parse_json(await request.body() or b"{}"), path)
         record = {**found[1], **facts, "metageneration": str(int(found[1]["metageneration"]) + 1)}
         self._model.objects.change(name, path, record)
@@ -151,10 +158,10 @@ class _Api(Handlers):
 
     async def delete_object(self, request: Request) -> Response:
         name, path = self._bucket(request, "objects.delete"), request.path_params["object"]
-        wanted = request.query_params.get("generation")
         found = self._model.objects.find(name, path)
-        if found is None or (wanted and found[1]["generation"] != wanted):
+        if found is None or not _is_generation(request, found[1]):
             raise not_there(name, path)
+        _check_conditions(request, found[1])
         self._model.objects.delete(name, path)
         return Response(status_code=204)
 
@@ -202,10 +209,8 @@ class _Api(Handlers):
         return JSONResponse(shown(pending.bucket, pending.name, record))
 
     def _check_generation(self, request: Request, bucket: str, name: str) -> None:
-        wanted = request.query_params.get("ifGenerationMatch")
         found = self._model.objects.find(bucket, name)
-        if wanted is not None and wanted != (found[1]["generation"] if found else "0"):
-            raise GoogleError("CONDITION_NOT_MET", "At least one of the pre-conditions you specified did not hold.")
+        _check_conditions(request, found[1] if found else {})
 
     def _of_query(self, request: Request) -> Document:
         self.caller(request)
@@ -221,6 +226,45 @@ class _Api(Handlers):
         self._gate.require_api(resource.split("/")[1], API)
         self.allow(request, f"storage.{verb}", resource)
         return name
+
+
+def _is_generation(request: Request, found: Document) -> bool:
+    return request.query_params.get("generation") in (None, "", found.get("generation"))
+
+
+def _is_unchanged(request: Request, found: Document) -> bool:
+    """Whether the caller of a read has what it would get (304).
+
+    Raises:
+        GoogleError: NOT_FOUND: another generation is asked for; CONDITION_NOT_MET.
+    """
+    if not _is_generation(request, found):
+        raise not_there(found.get("bucket", ""), found["name"])
+    if _unmet(request, found, "Match"):
+        raise _not_met()
+    return _unmet(request, found, "NotMatch")
+
+
+def _check_conditions(request: Request, found: Document) -> None:
+    """Refuse a change whose conditions *found* (empty: there is none) does not meet.
+
+    Raises:
+        GoogleError: CONDITION_NOT_MET.
+    """
+    if _unmet(request, found, "Match") or _unmet(request, found, "NotMatch"):
+        raise _not_met()
+
+
+def _unmet(request: Request, found: Document, kind: Literal["Match", "NotMatch"]) -> bool:
+    for field in ("generation", "metageneration"):
+        wanted = request.query_params.get(f"if{field.capitalize()}{kind}")
+        if wanted and (int(wanted) == int(found.get(field, 0))) != (kind == "Match"):
+            return True
+    return False
+
+
+def _not_met() -> GoogleError:
+    return GoogleError("CONDITION_NOT_MET", "At least one of the pre-conditions you specified did not hold.")
 
 
 def _policy(bucket: str, policy: Document) -> Document:
