@@ -12,7 +12,10 @@ import sys
 import docker
 import pytest
 
+from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE
+from mcpfleet_local_cloud.commands.setup.docker_engine import install
+from mcpfleet_local_cloud.commands.setup.host import ThisHost
 from tests.integration import engines
 from tests.integration.checkout import free_port
 
@@ -22,12 +25,13 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can make users and engines"),
 ]
 
-PROGRAMS = {
-    "user": ["dockerd"],
-    "namespace": ["dockerd", "ip", "slirp4netns"],
-    "rootless": ["dockerd", "rootlesskit", "slirp4netns", "newuidmap"],
-    "podman": ["podman"],
+PACKAGES = {
+    "user": {},
+    "namespace": {"ip": "iproute2", "slirp4netns": "slirp4netns"},
+    "rootless": {"rootlesskit": "rootlesskit", "slirp4netns": "slirp4netns", "newuidmap": "uidmap"},
+    "podman": {"podman": "podman"},
 }
+"""The programs that each shape needs besides Docker, and Debian's packages of them."""
 NAMED = """
 from mcpfleet_local_cloud import docker_engine
 facts = docker_engine.facts_of(docker_engine.client())
@@ -51,16 +55,14 @@ asyncio.run(main())
 
 @pytest.fixture
 def shape():
-    """`shape(name)`: the user who has it; skipped where a program is missing."""
+    """`shape(name)`: the user who has it. What it needs is installed, as setup installs Docker."""
 
     def make(name):
-        missing = [
-            program
-            for program in PROGRAMS[name]
-            if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None
-        ]
+        path = f"{os.environ['PATH']}:/usr/sbin"
+        missing = [package for program, package in PACKAGES[name].items() if shutil.which(program, path=path) is None]
         if missing:
-            pytest.skip(f"{', '.join(missing)} is not installed")
+            with Phases().phase("Other engines") as step:
+                install(ThisHost(), step, missing, "install them by hand.")
         return made.enter_context(engines.shape(name))
 
     with contextlib.ExitStack() as made:
