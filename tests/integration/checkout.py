@@ -107,7 +107,7 @@ class Checkout:
         """The containers of this cloud's services."""
         cloud = running(self.place, "cloud")
         labels = [f"dev.mcpfleet.cloud={cloud['id']}", "dev.mcpfleet.service"]
-        return engine.containers.list(all=True, filters={"label": labels})
+        return engine.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
 
 
 def eventually(seen, what, seconds=PATIENCE):

@@ -115,7 +115,7 @@ class World:
     def containers(self):
         """Those of services; the gateway container is none."""
         labels = [f"dev.mcpfleet.cloud={self.cloud_id}", "dev.mcpfleet.service"]
-        return self.docker.containers.list(all=True, filters={"label": labels})
+        return self.docker.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
 
     def volumes(self):
         """Those of services; the gateway container's is none."""
@@ -125,7 +125,7 @@ class World:
     def gateway(self):
         """The gateway container."""
         labels = [f"dev.mcpfleet.cloud={self.cloud_id}", "dev.mcpfleet.role=gateway"]
-        (found,) = self.docker.containers.list(all=True, filters={"label": labels})
+        (found,) = self.docker.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
         return found
 
     def networks(self):

@@ -379,7 +379,7 @@ def test_a_removed_cloud_leaves_nothing_in_docker(world):
             kinds = [line.split()[0] for line in removed]
             assert kinds == ["container", "container", "network", "network"], "the service's and the gateway's"
         label = {"label": f"dev.mcpfleet.cloud={world.cloud_id}"}
-        assert world.docker.containers.list(all=True, filters=label) == []
+        assert world.docker.containers.list(all=True, filters=label, ignore_removed=True) == []
         assert world.docker.networks.list(filters=label) == []
         assert world.docker.volumes.list(filters=label) == []
 

@@ -100,7 +100,7 @@ class World:
 
     def container(self, service):
         labels = [f"dev.mcpfleet.cloud={self.cloud_id}", f"dev.mcpfleet.service={service}"]
-        (found,) = self.docker.containers.list(filters={"label": labels})
+        (found,) = self.docker.containers.list(filters={"label": labels}, ignore_removed=True)
         return found
 
     def network(self, container):
@@ -118,7 +118,7 @@ class World:
 
     def _gateway(self):
         labels = [f"dev.mcpfleet.cloud={self.cloud_id}", "dev.mcpfleet.role=gateway"]
-        (found,) = self.docker.containers.list(filters={"label": labels})
+        (found,) = self.docker.containers.list(filters={"label": labels}, ignore_removed=True)
         return found
 
     async def inside(self, service, code, *arguments):

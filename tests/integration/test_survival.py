@@ -76,7 +76,10 @@ def test_a_down_that_was_killed_is_finished_by_the_next_one(checkout, engine):
     eventually(seen(checkout, lambda found: len(found["services"]) < 2), "the first service is gone")
     checkout.kill(process)
     assert "Nothing is left" in checkout.ok("down")
-    assert engine.containers.list(all=True, filters={"label": f"dev.mcpfleet.cloud={cloud['id']}"}) == []
+    assert (
+        engine.containers.list(all=True, filters={"label": f"dev.mcpfleet.cloud={cloud['id']}"}, ignore_removed=True)
+        == []
+    )
 
 
 def test_a_down_with_a_killed_cloud_and_killed_containers_leaves_nothing(checkout, engine):
@@ -87,7 +90,10 @@ def test_a_down_with_a_killed_cloud_and_killed_containers_leaves_nothing(checkou
     for container in containers:
         container.kill("SIGKILL")
     assert "Nothing is left" in checkout.ok("down")
-    assert engine.containers.list(all=True, filters={"label": f"dev.mcpfleet.cloud={cloud['id']}"}) == []
+    assert (
+        engine.containers.list(all=True, filters={"label": f"dev.mcpfleet.cloud={cloud['id']}"}, ignore_removed=True)
+        == []
+    )
 
 
 def test_a_lost_state_is_named_by_down_and_removed_by_force(checkout, engine):

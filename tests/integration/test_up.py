@@ -240,7 +240,7 @@ def test_down_leaves_nothing_and_again_is_no_mistake(deployed, checkout, engine)
     output = checkout.ok("down")
     assert "Nothing is left" in output
     label = {"label": f"dev.mcpfleet.cloud={cloud['id']}"}
-    assert engine.containers.list(all=True, filters=label) == []
+    assert engine.containers.list(all=True, filters=label, ignore_removed=True) == []
     assert engine.networks.list(filters=label) == []
     names = [name for one in engine.images.list() for name in (*one.tags, *(one.attrs["RepoDigests"] or ()))]
     assert [name for name in names if name.startswith(f"{registry}/") and "mcpfleet-public" not in name] == []
