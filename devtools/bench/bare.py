@@ -97,6 +97,7 @@ def _server(
         project=project,
         location=region,
         ingress="INGRESS_TRAFFIC_ALL",
+        launch_stage="GA",
         deletion_protection=False,
         scaling={"min_instance_count": 0},
         template={
