@@ -5,6 +5,7 @@ from typing import Any, Final, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
+from pulumi_mcpfleet.fleet.cloud_run_terms import advice
 from pulumi_mcpfleet.fleet.words import unknown_word
 
 Value = TypeVar("Value")
@@ -44,7 +45,9 @@ class UnknownKindError(ValueError):
     """A tagged union's value has no key that says its kind; the report knows where such keys belong."""
 
     def __init__(self, what: str, words: Sequence[str], kinds: Sequence[str]) -> None:
-        super().__init__(f"unknown kind of {what}: " + "; ".join(unknown_word(word, kinds) for word in words))
+        said = {word: None if what == "source" else advice(word) for word in words}
+        advised = (f"{word!r}; {said[word]}" if said[word] else unknown_word(word, kinds) for word in words)
+        super().__init__(f"unknown kind of {what}: " + "; ".join(advised))
         self.words: Final = tuple(words)
 
 

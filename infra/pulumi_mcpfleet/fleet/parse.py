@@ -16,7 +16,9 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from pulumi_mcpfleet.fleet.base import LEFT_OUT, UP, MistakesError, UnknownKindError
+from pulumi_mcpfleet.fleet.cloud_run_terms import advice, snake
 from pulumi_mcpfleet.fleet.model import Fleet
+from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.words import in_yaml, near, unknown_word
 
 _ROOT: Final = "fleet"
@@ -182,15 +184,19 @@ def _shown(value: Any) -> str:
 
 def _other_word(word: str, model: type[BaseModel], place: _Place) -> str:
     """What to write in place of a key that is unknown in *model*."""
-    known = list(model.model_fields)
-    if near(word, known) is None:
-        for path, above in reversed(place.above[:-1]):
-            if word in above.model_fields:
-                return f"; write it as {_spelled([*path, word])}"
-        inside = _inside(model, word)
-        if inside:
-            return f"; write it as {_spelled([*place.path[:-1], *inside])}"
-    return unknown_word(word, known).removeprefix(repr(word[:100]))
+    known, spelled = list(model.model_fields), snake(word)
+    if spelled in known:
+        return f"; did you mean {spelled}?"
+    for path, above in reversed(place.above[:-1]):
+        if word in above.model_fields:
+            return f"; write it as {_spelled([*path, word])}"
+    if model is Fleet and word in Server.model_fields:
+        return f"; write it as {_spelled(['servers', 'NAME', word])}"
+    inside = _inside(model, word)
+    if inside:
+        return f"; write it as {_spelled([*place.path[:-1], *inside])}"
+    said = advice(word) if "source" not in place.path else None  # a revision there would be git's
+    return f"; {said}" if said else unknown_word(word, known).removeprefix(repr(word[:100]))
 
 
 def _kindless(error: ValueError, place: _Place) -> str:
@@ -203,11 +209,14 @@ def _kindless(error: ValueError, place: _Place) -> str:
 
 
 def _inside(model: type[BaseModel], word: str) -> list[str]:
-    """The way to the key *word* in one of the unions of *model*: a source's, or one that says who may call."""
+    """The way to the key *word* one step further in: in a union, as a source's, or in a part, as `vpc`."""
     for name, known in model.model_fields.items():
         way = _within(_tagged(known.annotation), word)
         if way:
             return [name, *way]
+        part = _plain(known.annotation)
+        if isinstance(part, type) and issubclass(part, BaseModel) and word in part.model_fields:
+            return [name, word]
     return []
 
 

@@ -6,6 +6,7 @@ import pydantic
 import pytest
 
 from pulumi_mcpfleet.fleet import Build, ExistingImage, FleetError, parse_fleet
+from pulumi_mcpfleet.fleet.cloud_run_terms import TERMS
 
 DIGEST = "sha256:" + "0a" * 32
 SOURCE = {"source": {"image": "docker.io/acme/toolbox:1"}}
@@ -125,6 +126,24 @@ REFUSED = [
     ({"source": "./x"}, 'source: "./x" is not a mapping; write source: {build: ./my_server}, or one of image, folder'),
     ({"source": {"npm": "a@1"}}, "source: write npm as fleet.servers.echo.source.stdio.npm"),
     ({"source": {"image": "a/b", "env": {}}}, "source.env: unknown key; write it as fleet.servers.echo.env"),
+    ({"network": "a"}, "network: unknown key; write it as fleet.servers.echo.vpc.network"),
+    ({"startup": {}}, "startup: unknown key; write it as fleet.servers.echo.probes.startup"),
+    ({"maxInstances": 1}, "maxInstances: unknown key; did you mean max_instances?"),
+    ({"--max-instances": 1}, "--max-instances: unknown key; did you mean max_instances?"),
+    # words of Cloud Run's, whose nearest word by its letters is another thing
+    ({"containerConcurrency": 1}, "containerConcurrency: unknown key; write concurrency"),
+    ({"no-allow-unauthenticated": True}, "no-allow-unauthenticated: unknown key; write access: {public: {reason: …}}"),
+    ({"gpu": 1}, "gpu: unknown key; a fleet has no GPUs yet"),
+    ({"connector": "c"}, "connector: unknown key; a fleet has no VPC connectors yet"),
+    ({"vpc": {"network": "a", "connector": "c"}}, "vpc.connector: unknown key; a fleet has no VPC connectors yet"),
+    ({"encryption_key": "k"}, "encryption_key: unknown key; a fleet has no keys of Cloud KMS yet"),
+    ({"traffic": []}, "traffic: unknown key; all requests go to the newest revision"),
+    ({"probes": {"startup": {"periodSeconds": 1}}}, "probes.startup.periodSeconds: unknown key; write period"),
+    ({"volumes": {"v": {"emptyDir": {}, "mount": "/v"}}}, "volumes.v: unknown kind of volume: 'emptyDir'; write memo"),
+    (
+        {"source": {"git": {"url": "https://a.dev/b", "ref": "v1", "revision": "x"}}},
+        "source.git.revision: unknown key; there is url, ref",
+    ),
     ({"image": "a/b"}, "image: unknown key; write it as fleet.servers.echo.source.image"),
     ({"invokers": []}, "invokers: unknown key; write it as fleet.servers.echo.access.iam.invokers"),
     ({"access": {"invokers": []}}, "access: write invokers as fleet.servers.echo.access.iam.invokers"),
@@ -249,10 +268,19 @@ def test_a_mistake_in_a_server_is_one_line_under_its_path(keys, line):
     assert only.startswith(f"{PATH}.{line}")
 
 
+@pytest.mark.parametrize("word", TERMS)
+def test_a_word_of_cloud_runs_is_not_answered_with_what_only_looks_like_it(word):
+    (only,) = mistakes(fleet({word: {}}))
+    assert only.startswith(f"{PATH}.{word}: unknown key; ")
+    assert "did you mean" not in only
+
+
 @pytest.mark.parametrize(
     ("raw", "line"),
     [
         ([], "fleet: [] is not a mapping; write {key: value}"),
+        (fleet(timeout=9), "fleet.timeout: unknown key; write it as fleet.servers.NAME.timeout"),
+        (fleet(keep=9), "fleet.keep: unknown key; write it as fleet.registry.keep"),
         (fleet(regin="x"), "fleet.regin: unknown key; did you mean region?"),
         (fleet(region="europe-west1-b"), "fleet.region: 'europe-west1-b' is not a Cloud Run region; write one from"),
         (fleet(region="Europe"), "fleet.region: 'Europe' is not a Cloud Run region; write one from"),

@@ -62,7 +62,7 @@ REFUSED = [
     ),
     # volumes
     ({"volumes": {"v": {"mount": "/v"}}}, "volumes.v: has no kind; say which kind of volume: memory | gcs | secret"),
-    ({"volumes": {"v": {"nfs": {}, "mount": "/v"}}}, "volumes.v: unknown kind of volume: 'nfs'; there is memory, gcs"),
+    ({"volumes": {"v": {"nfs": {}, "mount": "/v"}}}, "volumes.v: unknown kind of volume: 'nfs'; a fleet has no NFS"),
     ({"volumes": {"v": {"memory": "64Mi"}}}, "volumes.v.mount: missing; add mount: /cache"),
     ({"volumes": {"v": {"memory": "1k", "mount": "/v"}}}, "volumes.v.memory: 1k is out of range; write a size from"),
     ({"volumes": {"v": {"memory": "64Mi", "mount": "/proc/x"}}}, "volumes.v.mount: Cloud Run mounts nothing at /proc"),
@@ -86,7 +86,7 @@ REFUSED = [
     ({"sidecars": {"server": {"image": "a/b"}}}, "sidecars.server: is the name of the server's own container; write"),
     ({"sidecars": {"Redis": {"image": "a/b"}}}, "sidecars.Redis: 'Redis' is not a container's name; use at most 63"),
     ({"sidecars": {"redis": {}}}, "sidecars.redis.image: missing; add image:"),
-    ({"sidecars": {"redis": {"image": "a/b", "port": 1}}}, "sidecars.redis.port: unknown key; there is image, args"),
+    ({"sidecars": {"redis": {"image": "a/b", "port": 1}}}, "sidecars.redis.port: unknown key; write it as fleet"),
     (
         {"sidecars": {"redis": {"image": "a/b", "env": {"TOKEN": "hunter22"}}}},
         "sidecars.redis.env.TOKEN: looks like a secret",

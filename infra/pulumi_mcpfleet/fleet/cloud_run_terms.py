@@ -1,0 +1,134 @@
+"""What Cloud Run's API, its YAML and gcloud call things, and what a fleet says instead.
+
+For the report only: a nearest word by its letters would mislead where the user has written a right word of another
+vocabulary (`gpu` is near `cpu`, `encryption_key` is near `description`).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+_NO_BUILDS: Final = "a fleet builds images from its `source` alone; write source: {folder: ./my_server}"
+_PROBE: Final = "write it below probes: startup, liveness or readiness"
+_NEWEST: Final = "all requests go to the newest revision; for a trial, write a second server beside the first"
+
+TERMS: Final[Mapping[str, str]] = {
+    # who may call
+    "allow_unauthenticated": "write access: {public: {reason: …}}",
+    "default_uri_disabled": "write default_url: false",
+    "default_url_disabled": "write default_url: false",
+    "iap_enabled": "write access: {iap: {members: […]}}",
+    "invoker_iam_check": "write access: {public: {reason: …}}",
+    "invoker_iam_disabled": "write access: {public: {reason: …}}",
+    "custom_audiences": "write audiences",
+    # how much, how many
+    "cpu_boost": "write startup_boost",
+    "startup_cpu_boost": "write startup_boost",
+    "limits": "write cpu and memory",
+    "resources": "write cpu and memory",
+    "container_concurrency": "write concurrency",
+    "max_instance_request_concurrency": "write concurrency",
+    "max_instance_count": "write max_instances",
+    "max_scale": "write max_instances",
+    "min_instance_count": "write min_instances",
+    "min_scale": "write min_instances",
+    "scaling": "write min_instances and max_instances",
+    "scaling_mode": "a fleet scales by min_instances and max_instances alone; for a fixed number make the two equal",
+    "manual_instance_count": "a fleet has no manual scaling; make min_instances and max_instances equal",
+    "concurrency_utilization": "a fleet has no targets of utilization; lower concurrency to have more instances",
+    "cpu_utilization": "a fleet has no targets of utilization; lower concurrency to have more instances",
+    "timeout_seconds": "write timeout",
+    # the container
+    "base_image": _NO_BUILDS,
+    "base_image_uri": _NO_BUILDS,
+    "build_config": _NO_BUILDS,
+    "function": _NO_BUILDS,
+    "function_target": _NO_BUILDS,
+    "source_code": _NO_BUILDS,
+    "containers": "write the server's own container as source, and the others as sidecars",
+    "container_port": "write source: {image: …, port: …}; what is built here listens on PORT",
+    "ports": "write source: {image: …, port: …}; what is built here listens on PORT",
+    "env_vars": "write env",
+    "environment": "write env",
+    "workdir": "a fleet has no working directory; set WORKDIR in the Dockerfile",
+    "working_dir": "a fleet has no working directory; set WORKDIR in the Dockerfile",
+    "sandbox_launcher": "a fleet has no sandboxes of Cloud Run's",
+    # probes
+    "failure_threshold": "write failures",
+    "initial_delay_seconds": "write initial_delay",
+    "period_seconds": "write period",
+    "http_get": "write path, and port",
+    "tcp_socket": "write port, and no path",
+    "grpc": "a fleet's probes ask by HTTP or TCP; give the container a path that answers by HTTP, or write port alone",
+    "health_check": _PROBE,
+    "health_check_disabled": "a fleet has no way to switch health checks off; write probes: {startup: {failures: …}}",
+    "liveness_probe": _PROBE,
+    "startup_probe": _PROBE,
+    # volumes
+    "disk": "a fleet has no volumes on disk; write memory for what an instance needs, gcs for what stays",
+    "empty_dir": "write memory: SIZE",
+    "in_memory": "write memory: SIZE",
+    "mount_options": "a fleet has no options of Cloud Storage FUSE; write read_only, or use the bucket by its API",
+    "mount_path": "write mount",
+    "sub_path": "a fleet mounts whole volumes; write a volume of its own for the folder",
+    # network
+    "domain_mapping": "write domain",
+    "egress": "write vpc: {all_traffic: true}",
+    "ingress_settings": "write ingress",
+    "multi_region_settings": "write the fleet's regions",
+    "network_interfaces": "write vpc: {network: …, subnetwork: …}",
+    "network_tags": "write vpc: {tags: […]}",
+    "service_mesh": "write a client with topology: mesh",
+    "vpc_access": "write vpc",
+    "vpc_egress": "write vpc: {all_traffic: true}",
+    # identity, and the rest
+    "service_account_email": "write service_account",
+    "service_account_name": "write service_account",
+    "encryption_key_revocation_action": "a fleet leaves what happens when a key is revoked to Cloud Run",
+    "encryption_key_shutdown_duration": "a fleet leaves what happens when a key is revoked to Cloud Run",
+    "functional_type": "write agent_registry: functional-type",
+    "project": "write gcp:project beside mcpfleet:fleet",
+    "revision": _NEWEST,
+    "revision_suffix": _NEWEST,
+    "tag": _NEWEST,
+    "traffic": _NEWEST,
+    "ssh_enabled": "a fleet has no SSH into instances",
+    "worker_pool": "a fleet has services alone; worker pools and jobs are deployed beside it",
+    "job": "a fleet has services alone; worker pools and jobs are deployed beside it",
+    # not yet
+    "cpu_idle": "CPU is allocated during requests alone; a fleet has no other way yet",
+    "cpu_throttling": "CPU is allocated during requests alone; a fleet has no other way yet",
+    "session_affinity": "a fleet has no session affinity yet; MCP clients keep no cookie, so write sessions: stateful",
+    "readiness_probe": "a fleet has no readiness probes yet; write probes: {startup: …}",
+    "readiness": "a fleet has no readiness probes yet; write startup",
+    "annotations": "a fleet has no annotations yet; write the fleet's labels, or description",
+    "service_name": "a service is called mcp-NAME; a fleet has no other way yet",
+    "http2": "containers are spoken to in HTTP/1; a fleet has no other way yet",
+    "use_http2": "containers are spoken to in HTTP/1; a fleet has no other way yet",
+    "h2c": "containers are spoken to in HTTP/1; a fleet has no other way yet",
+    "connector": "a fleet has no VPC connectors yet; write vpc: {network: …}, direct VPC egress",
+    "vpc_connector": "a fleet has no VPC connectors yet; write vpc: {network: …}, direct VPC egress",
+    "encryption_key": "a fleet has no keys of Cloud KMS yet; what Google stores is encrypted with Google's own",
+    "kms_key_name": "a fleet has no keys of Cloud KMS yet; what Google stores is encrypted with Google's own",
+    "binary_authorization": "a fleet has no Binary Authorization yet; name images by digest, as profile: prod asks",
+    "cloud_sql": "a fleet has no Cloud SQL volumes yet; reach the database over vpc, or run its proxy as a sidecar",
+    "cloud_sql_instance": "a fleet has no Cloud SQL volumes yet; reach it over vpc, or run its proxy as a sidecar",
+    "cloudsql_instances": "a fleet has no Cloud SQL volumes yet; reach it over vpc, or run its proxy as a sidecar",
+    "nfs": "a fleet has no NFS volumes yet; write gcs",
+    "gpu": "a fleet has no GPUs yet; call a model by its API, as roles/aiplatform.user",
+    "gpu_type": "a fleet has no GPUs yet; call a model by its API, as roles/aiplatform.user",
+    "accelerator": "a fleet has no GPUs yet; call a model by its API, as roles/aiplatform.user",
+    "node_selector": "a fleet has no GPUs yet; call a model by its API, as roles/aiplatform.user",
+}
+"""By the word in snake case: what to write, or that a fleet has nothing of the kind."""
+
+
+def snake(word: str) -> str:
+    """*word* as the fleet's own keys are spelled: `maxInstances`, `--max-instances` and `max_instances` are one."""
+    bare = re.sub(r"^(--)?(no-|add-|set-|update-)?", "", word.rpartition("/")[2])
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).replace("-", "_").lower()
+
+
+def advice(word: str) -> str | None:
+    """What to do about a term of Cloud Run's that is no key; None where *word* is none."""
+    return TERMS.get(snake(word))
