@@ -21,6 +21,7 @@ def routes(cloud: Cloud) -> list[BaseRoute]:
         Route("/_local/health", api.health, methods=["GET"]),
         Route("/_local/inventory", api.inventory, methods=["GET"]),
         Route("/_local/logs", api.logs, methods=["GET"]),
+        Route("/_local/forget", api.forget, methods=["POST"]),
         Route("/_local/reset", api.reset, methods=["POST"]),
     ]
 
@@ -45,6 +46,11 @@ class _Admin:
             raise invalid(f"lines: {asked[:20]!r} is not a number of lines.")
         service = request.query_params.get("service", "")
         return PlainTextResponse(await self._cloud.logs(service, lines))
+
+    async def forget(self, request: Request) -> Response:
+        self._admit(request)
+        self._cloud.forget()
+        return JSONResponse({})
 
     async def reset(self, request: Request) -> Response:
         self._admit(request)

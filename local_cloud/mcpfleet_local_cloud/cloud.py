@@ -96,7 +96,7 @@ class Cloud:
         self.ready: Final = asyncio.Event()
         self._credentials = credentials or settings.state.parent / "credentials"
         self.identity: Final = Identity(settings.state / "keys", clock)
-        self.operations: Final = Operations(self.store)
+        self.operations: Final = Operations(self.store, clock)
         self.projects: Final = Projects(self.store)
         self.usage: Final = ServiceUsage(self.store)
         self.accounts: Final = ServiceAccounts(self.store)
@@ -235,6 +235,7 @@ class Cloud:
         """
         self._bootstrap.project()
         self._bootstrap.credentials(self._credentials)
+        self.operations.open()
         self.catalog.collect()
         self.builds.recover()
         if self._docker is not None:
@@ -271,8 +272,16 @@ class Cloud:
         self.storage.objects.drop_all()
         self.entries.forget_all()
         await self.balancer.settle()
+        self.store.scrub()
+        self.operations.open()
         self._bootstrap.project()
         self._bootstrap.credentials(self._credentials)
+
+    def forget(self) -> None:
+        """Forget what is over: finished operations, builds that ended and their logs."""
+        self.operations.forget_finished()
+        self.builds.forget_ended()
+        self.store.scrub()
 
     def inventory(self) -> Document:
         """What exists: how many documents of each kind, and the resources by name."""
@@ -289,6 +298,7 @@ class Cloud:
             "records": self._records(),
             "services": self.run.inventory(),
             "loadBalancers": self.balancer.inventory(),
+            "operations": self.operations.names(),
         }
 
     def _records(self) -> list[str]:

@@ -30,6 +30,10 @@ class Admin:
         """What exists: services, repositories, images, service accounts."""
         return self._ask("GET", "/_local/inventory").json()
 
+    def forget(self) -> None:
+        """Have it forget what is over: finished operations, builds that ended."""
+        self._ask("POST", "/_local/forget")
+
     def reset(self) -> None:
         """Have it remove and forget everything."""
         self._ask("POST", "/_local/reset")

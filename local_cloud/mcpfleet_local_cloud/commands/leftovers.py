@@ -36,6 +36,7 @@ def find(place: Place, engine: docker.DockerClient, cloud: Mapping[str, Any], he
     left += [f"registry content {name}" for name in held["images"] if _PUBLIC not in name]
     left += [f"service account {email}" for email in held["serviceAccounts"] if not email.startswith(_FIRST)]
     left += held["records"]
+    left += [f"operation {name}" for name in held["operations"]]
     left += [f"container {one.name}" for one in _containers(engine, cloud) if _SERVICE in one.labels]
     left += [f"image {reference}" for reference in _images(engine, held["registry"])]
     left += [f"state: {resource['urn']}" for resource in recorded(place).resources]

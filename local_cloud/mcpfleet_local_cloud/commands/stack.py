@@ -204,6 +204,7 @@ def take_down(phases: Phases, place: Place, prepared: Prepared, *, force: bool =
         cloud = background.running(place, "cloud") or {}
         if force:
             leftovers.reset(place, Admin(place), prepared.docker)
+        Admin(place).forget()
         left = leftovers.find(place, prepared.docker, cloud, Admin(place).inventory())
         if left:
             raise SetupError(

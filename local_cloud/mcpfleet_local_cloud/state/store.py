@@ -34,6 +34,8 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         # FULL: a write survives a power cut as well; a few hundred writes make a whole deployment.
         self._db.execute("PRAGMA synchronous=FULL")
+        # What is deleted or written over leaves the file: documents hold environment values.
+        self._db.execute("PRAGMA secure_delete=ON")
         self._db.executescript(_SCHEMA)
         self._depth = 0
         self.version = 0
@@ -111,6 +113,11 @@ class Store:
         with self.transaction():
             self._db.execute("DELETE FROM documents")
             self._db.execute("DELETE FROM counters")
+
+    def scrub(self) -> None:
+        """Write the file anew, so that neither it nor its log holds any more of what was forgotten."""
+        self._db.execute("VACUUM")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the file."""

@@ -97,7 +97,7 @@ class Builds:
             "artifacts": {"images": list(order.images)},
         }
         self._store.put(KIND, name, record)
-        self._forget_old(parent)
+        self.forget_ended(parent, kept=_KEPT)
         task = asyncio.create_task(self._finish(name, order), name=name)
         self._running[name] = task
         task.add_done_callback(lambda _: self._running.pop(name, None))
@@ -280,10 +280,12 @@ class Builds:
     def _ended(self, name: str, status: str, fields: Document) -> None:
         self._change(name, {**fields, "status": status, "finishTime": self._now()})
 
-    def _forget_old(self, parent: str) -> None:
-        for old in self.list(parent)[_KEPT:]:
+    def forget_ended(self, parent: str = "", *, kept: int = 0) -> None:
+        """Forget the builds below *parent*, or everywhere, that have ended, with their logs; not the *kept* newest."""
+        found = self._store.list(KIND, f"{parent}/builds/" if parent else "")
+        for name, old in sorted(found, key=lambda one: str(one[1].get("createTime")), reverse=True)[kept:]:
             if old["status"] in ENDED:
-                self._store.delete(KIND, f"{parent}/builds/{old['id']}")
+                self._store.delete(KIND, name)
                 self._entries.forget(str(old["id"]))
 
     def _now(self) -> str:

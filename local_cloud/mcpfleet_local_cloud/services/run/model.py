@@ -131,8 +131,8 @@ class RunModel:
         if options.validate_only:
             return self._validated(place, changed)
         if same(record["spec"], spec) and not options.force_new_revision:
-            if record.get("pending"):
-                return self.operations.get(record["pending"]["operation"])
+            if record.get("pending") and (running := self.operations.find(record["pending"]["operation"])):
+                return running
             if record["terminalCondition"]["state"] == conditions.SUCCEEDED:
                 return self.operations.done(str(place), self._response(record))
         changed["generation"] = record["generation"] + 1
@@ -153,8 +153,8 @@ class RunModel:
         if validate_only:
             return self.operations.done(place, self._response(record))
         if record.get("deleting"):
-            running = self.operations.get(record["deleting"]["operation"])
-            if not running["done"]:
+            running = self.operations.find(record["deleting"]["operation"])
+            if running is not None and not running["done"]:
                 return running
         with self._store.transaction():
             record["deleting"] = {"time": self._now()}

@@ -17,6 +17,7 @@ EMPTY = {
     "registry": "127.0.0.1:18300",
     "services": [],
     "records": [],
+    "operations": [],
     "repositories": [],
     "images": [
         "projects/mcpfleet-public/locations/us/repositories/images/dockerImages/base@sha256:0",
@@ -110,6 +111,7 @@ def test_a_cloud_as_it_begins_has_nothing_left(place, docker):
             "repository projects/p/locations/l/repositories/mcpfleet",
         ),
         ({"records": ["secret projects/1/secrets/db"]}, "secret projects/1/secrets/db"),
+        ({"operations": ["projects/p/locations/l/operations/x"]}, "operation projects/p/locations/l/operations/x"),
         ({"images": ["l/p/mcpfleet/echo@sha256:0"]}, "registry content l/p/mcpfleet/echo@sha256:0"),
         (
             {"serviceAccounts": ["mcp-echo@p.iam.gserviceaccount.com"]},

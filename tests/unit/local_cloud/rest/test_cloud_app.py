@@ -211,7 +211,10 @@ def test_health_is_for_everybody(running):
     assert running.client.get("/_local/health").json()["status"] == "starting"
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "inventory"), ("GET", "logs?service=echo"), ("POST", "reset")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "inventory"), ("GET", "logs?service=echo"), ("POST", "forget"), ("POST", "reset")],
+)
 def test_the_rest_of_the_clouds_own_api_needs_the_states_token(running, method, path):
     for headers in ({}, running.headers(), {"Authorization": "Bearer x"}):
         answer = running.client.request(method, f"/_local/{path}", headers=headers)
