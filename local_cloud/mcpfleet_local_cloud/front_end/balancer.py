@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Scope
 from mcpfleet_local_cloud.data_plane.contract import FrontDoor
 from mcpfleet_local_cloud.front_end.arrivals import Arrival, host_of
 from mcpfleet_local_cloud.network.listeners import Listeners
-from mcpfleet_local_cloud.services.compute.model import LOOPBACK, Compute, reference
+from mcpfleet_local_cloud.services.compute.answers import LOOPBACK, reference
+from mcpfleet_local_cloud.services.compute.model import Compute
 from mcpfleet_local_cloud.state.store import Document
 
 _CODES: Final = {

@@ -24,7 +24,8 @@ from mcpfleet_local_cloud.data_plane.contract import FrontDoor, Revision, Rollou
 from mcpfleet_local_cloud.front_end.arrivals import host_of
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.network.upstream import Headers
-from mcpfleet_local_cloud.services.compute.model import Compute, reference
+from mcpfleet_local_cloud.services.compute.answers import reference
+from mcpfleet_local_cloud.services.compute.model import Compute
 from mcpfleet_local_cloud.services.dns import Dns
 from mcpfleet_local_cloud.services.networkservices import NetworkServices
 

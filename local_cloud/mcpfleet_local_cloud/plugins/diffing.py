@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from mcpfleet_local_cloud.plugins.properties import SCALARS, Field, inner, is_zero
+from mcpfleet_local_cloud.plugins.properties import SCALARS, Field, inner, is_zero, same
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, table
 
 ChangeKind = Literal["add", "delete", "update"]
@@ -33,7 +33,7 @@ def diff(fields: Sequence[Field], olds: Mapping[str, Any], news: Mapping[str, An
 def _field(field: Field, old: Any, new: Any, path: str, changes: Changes) -> None:
     new = _meant(field, new)
     if new is None:
-        if not field.computed and not _unset(field, old):
+        if not field.computed and not _unset(field, old) and not (field.alike and field.alike(old, "")):
             changes[path] = Change("delete", field.force_new)
         return
     if new is UNKNOWN:
@@ -45,7 +45,7 @@ def _field(field: Field, old: Any, new: Any, path: str, changes: Changes) -> Non
             changes[path] = Change("add", field.force_new)
         return
     if field.kind in SCALARS:
-        if not _same(field, old, new):
+        if not same(field, old, new):
             changes[path] = Change("update", field.force_new)
     elif field.kind == "map":
         _map(field, old, new, path, changes)
@@ -85,12 +85,6 @@ def _below(field: Field, changes: Changes) -> Changes:
     return {path: Change(change.kind, replace=True) for path, change in changes.items()}
 
 
-def _same(field: Field, old: Any, new: Any) -> bool:
-    if field.ignore_case:
-        return str(old).casefold() == str(new).casefold()
-    return bool(old == new)
-
-
 def _map(field: Field, old: Mapping[str, Any], new: Mapping[str, Any], path: str, changes: Changes) -> None:
     for key in sorted({*old, *new}):
         place = inner(path, key)
@@ -114,7 +108,7 @@ def _list(field: Field, old: list[Any], new: list[Any], path: str, changes: Chan
             changes[place] = Change("update", field.force_new)
         elif field.children:
             changes.update(_below(field, diff(field.children, old[index], new[index], place)))
-        elif old[index] != new[index]:
+        elif not same(field, old[index], new[index]):
             changes[place] = Change("update", field.force_new)
 
 
@@ -140,7 +134,7 @@ def _set(field: Field, old: list[Any], new: list[Any], path: str, changes: Chang
 def _equal(field: Field, old: Any, new: Any) -> bool:
     if old is UNKNOWN or new is UNKNOWN:
         return False
-    return not diff(field.children, old, new) if field.children else bool(old == new)
+    return not diff(field.children, old, new) if field.children else same(field, old, new)
 
 
 def plan(

@@ -5,11 +5,14 @@ whether the server may fill it (`computed`), whether a change needs a new resour
 it is spelled in the API.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 Kind = Literal["string", "int", "float", "bool", "map", "list", "set", "block", "blocks", "block set"]
+
+Alike = Callable[[Any, Any], bool]
+"""Whether what the API answered and what the program gives (`""`: nothing) mean the same."""
 
 SCALARS: Final = frozenset({"string", "int", "float", "bool"})
 
@@ -34,6 +37,7 @@ class Field:
         wire_key: the child that is a map's key in the API (`cleanupPolicies`).
         conflicts: names of siblings that may not be given too.
         ignore_case: compared without regard to case.
+        alike: says of different values whether they mean the same (Terraform's DiffSuppressFunc).
         secret: always encrypted in the state.
         autoname: the longest name that the provider may make up; 0 when the program must name it.
         config: the provider setting that stands in when it is absent.
@@ -55,6 +59,7 @@ class Field:
     wire_key: str = ""
     conflicts: tuple[str, ...] = ()
     ignore_case: bool = False
+    alike: Alike | None = None
     secret: bool = False
     autoname: int = 0
     config: str = ""
@@ -117,6 +122,13 @@ def inner(path: str, name: str) -> str:
         quoted = name.replace('"', '\\"')
         return f'{path}["{quoted}"]'
     return f"{path}.{name}" if path else name
+
+
+def same(field: Field, old: Any, new: Any) -> bool:
+    """Whether two scalars of a property, or of its list, mean the same."""
+    if field.ignore_case:
+        return str(old).casefold() == str(new).casefold()
+    return bool(old == new) or (field.alike is not None and field.alike(old, new))
 
 
 def is_zero(value: Any) -> bool:

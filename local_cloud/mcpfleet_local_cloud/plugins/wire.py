@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from mcpfleet_local_cloud.plugins.properties import Field, is_zero
+from mcpfleet_local_cloud.plugins.properties import SCALARS, Field, is_zero, same
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties
 
 
@@ -95,7 +95,7 @@ def refreshed_inputs(fields: Sequence[Field], inputs: Mapping[str, Any], state: 
         elif field.kind in ("set", "block set") and _same_items(given, value):
             fresh[field.name] = given
         else:
-            fresh[field.name] = value
+            fresh[field.name] = given if field.kind in SCALARS and same(field, value, given) else value
     return fresh
 
 

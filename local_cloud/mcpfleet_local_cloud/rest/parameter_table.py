@@ -32,6 +32,7 @@ POST /{service}:generateServiceIdentity
 """
 _COMPUTE: Final = """
 GET /operations/{operation}
+POST /operations/{operation}/wait
 POST /{collection} requestId-
 GET /{collection} filter! maxResults:int- orderBy! pageToken! returnPartialSuccess:bool-
 GET /{collection}/{name}

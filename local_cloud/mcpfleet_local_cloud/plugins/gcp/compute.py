@@ -4,10 +4,12 @@ Only the properties that the local cloud honours are here; the provider has more
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from mcpfleet_local_cloud.plugins.call import Call
 from mcpfleet_local_cloud.plugins.diffing import diff
+from mcpfleet_local_cloud.plugins.gcp.alike import same_address, same_or_default, same_path, same_ports, same_resource
 from mcpfleet_local_cloud.plugins.gcp.common import PROJECT
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api
@@ -36,11 +38,12 @@ _REDIRECT: Final = (
     boolean("stripQuery", required=True),
 )
 _BACKEND: Final = (
-    text("group", required=True),
+    text("group", required=True, alike=same_path),
     text("balancingMode", default="UTILIZATION"),
     number("capacityScaler", default=1),
-    number("maxUtilization"),
+    number("maxUtilization", computed=True, send_empty=True),
 )
+_PATH_RULE: Final = (texts("paths", required=True, ordered=False), text("service", alike=same_resource))
 
 
 def _own(*fields: Field) -> tuple[Field, ...]:
@@ -70,9 +73,17 @@ class ComputeResource(RestResource):
             self._finish(config, call, answer, "Updating")
         super().change(config, call, resource_id, olds, planned)
 
-    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
-        """The region by its name, as the program writes it."""
-        return {"region": str(body["region"]).rpartition("/")[2]} if "region" in body else {}
+    def address(self, properties: Mapping[str, Any]) -> str:
+        """The id; it has the region's name, whether the state has that or a URL."""
+        region = str(properties.get("region", "")).rpartition("/")[2]
+        return super().address({**properties, "region": region} if region else properties)
+
+    def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
+        """The document; one that is replaced as a whole says of which one it was made."""
+        body = super().body(planned, olds)
+        if self.updating == "put" and olds.get("fingerprint"):
+            body["fingerprint"] = olds["fingerprint"]
+        return body
 
 
 class GlobalAddress(ComputeResource):
@@ -80,8 +91,9 @@ class GlobalAddress(ComputeResource):
 
     type_name = "gcp:compute/globalAddress:GlobalAddress"
     fields = (
-        *_own(_FIXED, text("address", output=True), text("addressType", default="EXTERNAL", force_new=True)),
-        text("ipVersion", force_new=True, choices=("IPV4", "IPV6")),
+        *_own(_FIXED, text("address", output=True)),
+        text("addressType", default="EXTERNAL", force_new=True, alike=same_or_default("EXTERNAL")),
+        text("ipVersion", force_new=True, choices=("IPV4", "IPV6"), alike=same_or_default("IPV4")),
         *_LABELS,
     )
     id_form = "projects/{project}/global/addresses/{name}"
@@ -118,7 +130,7 @@ class RegionNetworkEndpointGroup(ComputeResource):
 
     type_name = "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup"
     fields = _own(
-        text("region", "", required=True, force_new=True),
+        text("region", required=True, force_new=True, alike=same_resource),
         _FIXED,
         text("networkEndpointType", default="SERVERLESS", force_new=True, choices=("SERVERLESS",)),
         block(
@@ -165,8 +177,7 @@ class BackendService(ComputeResource):
 
     def further(self, known: Properties, body: dict[str, Any]) -> Properties:
         """The same on its way back."""
-        draining = table(body.get("connectionDraining")).get("drainingTimeoutSec", 300)
-        return {**super().further(known, body), "connectionDrainingTimeoutSec": draining}
+        return {"connectionDrainingTimeoutSec": table(body.get("connectionDraining")).get("drainingTimeoutSec", 300)}
 
 
 class UrlMap(ComputeResource):
@@ -175,7 +186,7 @@ class UrlMap(ComputeResource):
     type_name = "gcp:compute/uRLMap:URLMap"
     fields = _own(
         text("description"),
-        text("defaultService", conflicts=("defaultUrlRedirect",)),
+        text("defaultService", conflicts=("defaultUrlRedirect",), alike=same_resource),
         block("defaultUrlRedirect", _REDIRECT),
         blocks(
             "hostRules",
@@ -187,9 +198,9 @@ class UrlMap(ComputeResource):
             [
                 text("name", required=True),
                 text("description"),
-                text("defaultService"),
+                text("defaultService", alike=same_resource),
                 block("defaultUrlRedirect", _REDIRECT),
-                blocks("pathRules", [texts("paths", required=True, ordered=False), text("service")]),
+                blocks("pathRules", _PATH_RULE),
             ],
         ),
         text("fingerprint", output=True),
@@ -205,7 +216,7 @@ class TargetHttpProxy(ComputeResource):
     """The plain end of a load balancer."""
 
     type_name = "gcp:compute/targetHttpProxy:TargetHttpProxy"
-    fields = _own(_FIXED, text("urlMap", required=True), integer("proxyId", "id", output=True))
+    fields = _own(_FIXED, text("urlMap", required=True, alike=same_resource), integer("proxyId", "id", output=True))
     id_form = "projects/{project}/global/targetHttpProxies/{name}"
     import_forms = ("{project}/{name}", "{name}")
     title = "TargetHttpProxy"
@@ -218,8 +229,8 @@ class TargetHttpsProxy(ComputeResource):
     type_name = "gcp:compute/targetHttpsProxy:TargetHttpsProxy"
     fields = _own(
         _FIXED,
-        text("urlMap", required=True),
-        texts("sslCertificates"),
+        text("urlMap", required=True, alike=same_resource),
+        texts("sslCertificates", alike=same_resource),
         text("quicOverride", default="NONE", choices=("NONE", "ENABLE", "DISABLE")),
         integer("proxyId", "id", output=True),
     )
@@ -236,13 +247,13 @@ class GlobalForwardingRule(ComputeResource):
     fields = (
         *_own(
             _FIXED,
-            text("target", required=True),
-            text("ipAddress", "IPAddress", computed=True, force_new=True),
+            text("target", required=True, alike=same_path),
+            text("ipAddress", "IPAddress", computed=True, force_new=True, alike=same_address),
             text("ipProtocol", "IPProtocol", computed=True, force_new=True),
             text("ipVersion", force_new=True, choices=("IPV4", "IPV6")),
             text("loadBalancingScheme", default="EXTERNAL", force_new=True, choices=("EXTERNAL", "EXTERNAL_MANAGED")),
             text("networkTier", computed=True, force_new=True),
-            text("portRange", force_new=True),
+            text("portRange", force_new=True, alike=same_ports),
             integer("forwardingRuleId", "id", output=True),
         ),
         *_LABELS,
@@ -276,9 +287,9 @@ class Subnetwork(ComputeResource):
 
     type_name = "gcp:compute/subnetwork:Subnetwork"
     fields = _own(
-        text("region", "", computed=True, force_new=True),
+        text("region", "", computed=True, force_new=True, alike=same_resource),
         _FIXED,
-        text("network", required=True, force_new=True),
+        text("network", required=True, force_new=True, alike=same_resource),
         text("ipCidrRange", required=True),
         boolean("privateIpGoogleAccess", computed=True),
         text("fingerprint", output=True),
@@ -287,6 +298,10 @@ class Subnetwork(ComputeResource):
     import_forms = ("{project}/{region}/{name}", "{region}/{name}", "{name}")
     title = "Subnetwork"
     updating = "patch"
+
+    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
+        """The region by its name, as the program writes it."""
+        return {"region": str(body["region"]).rpartition("/")[2]}
 
 
 TYPES: Final = (

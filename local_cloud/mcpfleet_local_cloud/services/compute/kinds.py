@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 _COMMON: Final = frozenset(
     {"name", "description", "kind", "id", "selfLink", "creationTimestamp", "fingerprint", "region"}
@@ -20,6 +20,8 @@ class Kind:
         values: the only values of a field that are honoured.
         refers: fields with the name of another document, and the collections that it may be in.
         required: fields that must be set.
+        defaults: what Google chooses for a field that was left out.
+        fingerprinted: whether a document has a fingerprint of its own.
     """
 
     one: str
@@ -28,6 +30,13 @@ class Kind:
     values: Mapping[str, frozenset[object]] = field(default_factory=dict[str, frozenset[object]])
     refers: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     required: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    fingerprinted: bool = False
+
+    @property
+    def settable(self) -> frozenset[str]:
+        """What is kept of what a caller sends."""
+        return self.fields - {"labelFingerprint", "gatewayAddress"} | {"name", "description"}
 
     @property
     def known(self) -> frozenset[str]:
@@ -36,6 +45,8 @@ class Kind:
 
 
 _SCHEME: Final = frozenset({"EXTERNAL", "EXTERNAL_MANAGED"})
+TIMEOUT: Final = 30
+"""What a backend service answers where no timeout was given, in seconds; serverless backends take no other."""
 _NOTHING: Final = frozenset({False, "", None})
 
 GLOBAL: Final[Mapping[str, Kind]] = {
@@ -48,6 +59,7 @@ GLOBAL: Final[Mapping[str, Kind]] = {
             "ipVersion": frozenset({"IPV4", "", "UNSPECIFIED_VERSION"}),
             "networkTier": frozenset({"PREMIUM", ""}),
         },
+        defaults={"addressType": "EXTERNAL", "ipVersion": "IPV4", "networkTier": "PREMIUM"},
     ),
     "sslCertificates": Kind(
         one="sslCertificate",
@@ -61,6 +73,7 @@ GLOBAL: Final[Mapping[str, Kind]] = {
         permission="backendServices",
         fields=frozenset(
             {
+                "affinityCookieTtlSec",
                 "backends",
                 "protocol",
                 "loadBalancingScheme",
@@ -80,18 +93,32 @@ GLOBAL: Final[Mapping[str, Kind]] = {
             }
         ),
         values={
+            "affinityCookieTtlSec": frozenset({0, ""}),
             "protocol": frozenset({"HTTP", "HTTPS", "HTTP2", ""}),
             "loadBalancingScheme": _SCHEME | {"INTERNAL_SELF_MANAGED"},
             "sessionAffinity": frozenset({"NONE", ""}),
             "enableCDN": _NOTHING,
             "securityPolicy": _NOTHING,
         },
+        defaults={
+            "affinityCookieTtlSec": 0,
+            "connectionDraining": {"drainingTimeoutSec": 0},
+            "enableCDN": False,
+            "loadBalancingScheme": "EXTERNAL",
+            "port": 80,
+            "portName": "http",
+            "protocol": "HTTP",
+            "sessionAffinity": "NONE",
+            "timeoutSec": TIMEOUT,
+        },
+        fingerprinted=True,
     ),
     "urlMaps": Kind(
         one="urlMap",
         permission="urlMaps",
         fields=frozenset({"defaultService", "defaultUrlRedirect", "hostRules", "pathMatchers", "tests"}),
         refers={"defaultService": ("backendServices",)},
+        fingerprinted=True,
     ),
     "targetHttpProxies": Kind(
         one="targetHttpProxy",
@@ -99,6 +126,7 @@ GLOBAL: Final[Mapping[str, Kind]] = {
         fields=frozenset({"urlMap"}),
         refers={"urlMap": ("urlMaps",)},
         required=("urlMap",),
+        fingerprinted=True,
     ),
     "targetHttpsProxies": Kind(
         one="targetHttpsProxy",
@@ -107,6 +135,8 @@ GLOBAL: Final[Mapping[str, Kind]] = {
         values={"quicOverride": frozenset({"NONE", "DISABLE", ""}), "tlsEarlyData": frozenset({"DISABLED", ""})},
         refers={"urlMap": ("urlMaps",), "sslCertificates": ("sslCertificates",)},
         required=("urlMap", "sslCertificates"),
+        defaults={"quicOverride": "NONE", "tlsEarlyData": "DISABLED"},
+        fingerprinted=True,
     ),
     "forwardingRules": Kind(
         one="forwardingRule",
@@ -132,11 +162,20 @@ GLOBAL: Final[Mapping[str, Kind]] = {
         },
         refers={"target": ("targetHttpProxies", "targetHttpsProxies")},
         required=("target", "portRange"),
+        defaults={"IPProtocol": "TCP", "loadBalancingScheme": "EXTERNAL", "networkTier": "PREMIUM"},
+        fingerprinted=True,
     ),
     "networks": Kind(
         one="network",
         permission="networks",
-        fields=frozenset({"autoCreateSubnetworks", "routingConfig", "mtu", "subnetworks"}),
+        fields=frozenset(
+            {"autoCreateSubnetworks", "routingConfig", "mtu", "subnetworks", "networkFirewallPolicyEnforcementOrder"}
+        ),
+        values={"networkFirewallPolicyEnforcementOrder": frozenset({"AFTER_CLASSIC_FIREWALL", ""})},
+        defaults={
+            "networkFirewallPolicyEnforcementOrder": "AFTER_CLASSIC_FIREWALL",
+            "routingConfig": {"routingMode": "REGIONAL"},
+        },
     ),
 }
 REGIONAL: Final[Mapping[str, Kind]] = {
@@ -146,6 +185,7 @@ REGIONAL: Final[Mapping[str, Kind]] = {
         fields=frozenset({"networkEndpointType", "cloudRun"}),
         values={"networkEndpointType": frozenset({"SERVERLESS", ""})},
         required=("cloudRun",),
+        defaults={"networkEndpointType": "SERVERLESS"},
     ),
     "subnetworks": Kind(
         one="subnetwork",
@@ -153,6 +193,7 @@ REGIONAL: Final[Mapping[str, Kind]] = {
         fields=frozenset(
             {
                 "network",
+                "gatewayAddress",
                 "ipCidrRange",
                 "privateIpGoogleAccess",
                 "purpose",
@@ -164,5 +205,7 @@ REGIONAL: Final[Mapping[str, Kind]] = {
         values={"purpose": frozenset({"PRIVATE", ""}), "stackType": frozenset({"IPV4_ONLY", ""})},
         refers={"network": ("networks",)},
         required=("network", "ipCidrRange"),
+        defaults={"privateIpGoogleAccess": False, "purpose": "PRIVATE", "stackType": "IPV4_ONLY"},
+        fingerprinted=True,
     ),
 }

@@ -13,21 +13,32 @@ from typing import Any, Final, cast
 from uuid import uuid4
 
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
-from mcpfleet_local_cloud.services.compute.kinds import GLOBAL, REGIONAL, Kind
+from mcpfleet_local_cloud.services.compute.answers import (
+    LOOPBACK,
+    NEEDS,
+    completed,
+    fingerprint,
+    kind_at,
+    kind_of,
+    label_fingerprint,
+    link,
+    reference,
+    shown,
+)
+from mcpfleet_local_cloud.services.compute.kinds import TIMEOUT, Kind
 from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "compute"
 DEFAULT: Final = "default"
 """The network, and its subnetwork in each region, that every project begins with."""
 _NAME: Final = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
-LOOPBACK: Final = "127.0.0.1"
-"""The address of every load balancer: not every system has another one of its own. Ports tell them apart."""
 _FIRST_PORT: Final = 19500
 _PORTS: Final = 500
 _REDIRECT_FIELDS: Final = frozenset(
     {"hostRedirect", "httpsRedirect", "pathRedirect", "prefixRedirect", "redirectResponseCode", "stripQuery"}
 )
-_NEEDS: Final = "needs"
+_OPERATIONS: Final = 1000
+"""How many operations are kept; each is done when it is answered, so a client reads one once at most."""
 _GIVEN: Final = ("id", "creationTimestamp", "address")
 """What a document got when it was made, and keeps."""
 
@@ -49,6 +60,7 @@ class Compute:
         self._clock = clock
         self._watchers: list[Callable[[], None]] = []
         self._users: list[Callable[[str], str | None]] = []
+        self._operations: dict[str, Document] = {}
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call *changed* after each change."""
@@ -71,12 +83,12 @@ class Compute:
                 f"Invalid value for field 'resource.name': '{name}'. Must be a match of regex '{_NAME.pattern}'"
             )
         path = f"{parent}/{collection}/{name}"
-        record = self._checked(path, collection, kind, body)
+        record = self._checked(path, collection, kind, body, {})
         if self.find(path) is not None:
             raise GoogleError("ALREADY_EXISTS", f"The resource '{path}' already exists")
         record |= {
-            "id": str(int.from_bytes(uuid4().bytes[:8], "big") >> 1),
-            "creationTimestamp": datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds"),
+            "id": _number(),
+            "creationTimestamp": self._now(),
         }
         if collection == "addresses":
             record["address"] = LOOPBACK
@@ -94,7 +106,7 @@ class Compute:
         found = self.find(path)
         if found is None:
             raise missing(path)
-        return shown(path, found)
+        return self._shown(path, found)
 
     def find(self, path: str) -> Document | None:
         """The record at *path*; None where there is none."""
@@ -105,8 +117,8 @@ class Compute:
         """Every document of the collection, by name."""
         prefix = f"{parent}/{collection}/"
         built_in = self._built_in(prefix + DEFAULT)
-        found = [shown(path, record) for path, record in self._store.list(KIND, prefix)]
-        return ([shown(prefix + DEFAULT, built_in)] if built_in else []) + found
+        found = [self._shown(path, record) for path, record in self._store.list(KIND, prefix)]
+        return ([self._shown(prefix + DEFAULT, built_in)] if built_in else []) + found
 
     def all(self, collection: str) -> Iterator[tuple[str, Document]]:
         """Path and record of every document of *collection* that somebody made."""
@@ -119,40 +131,39 @@ class Compute:
         start = int.from_bytes(hashlib.sha256(f"{self._cloud_id}/{rule}".encode()).digest()[:4], "big")
         return (_FIRST_PORT + (start + step) % _PORTS for step in range(_PORTS))
 
-    def change(self, path: str, body: Document, *, merge: bool) -> Document:
-        """Replace the document by *body*, or *merge* it in; the finished operation.
+    def change(self, path: str, body: Document, *, merge: bool, doing: str = "update") -> Document:
+        """Replace the document by *body*, or *merge* it in; the finished operation, of the type *doing*.
 
         Raises:
-            GoogleError: as `create`.
+            GoogleError: as `create`; CONDITION_NOT_MET where the body's fingerprint is of an older document.
         """
         found = self._existing(path)
-        collection = path.split("/")[-2]
+        read: Any = body.get("fingerprint")
+        if read and read != fingerprint(found):
+            raise GoogleError("CONDITION_NOT_MET", "Invalid fingerprint: the resource has changed, read it again.")
         kept = {field: found[field] for field in _GIVEN if field in found}
         own = {field: value for field, value in found.items() if field not in kept}
         wanted = {**own, **body} if merge else body
-        record = self._checked(
-            path, collection, kind_of(path.rpartition("/")[0].rpartition("/")[0], collection), wanted
-        )
-        self._put(path, {**record, **kept})
-        return self._operation(path, "update")
+        self._put(path, {**self._checked(path, path.split("/")[-2], kind_at(path), wanted, found), **kept})
+        return self._operation(path, doing)
 
-    def label(self, path: str, labels: Any, fingerprint: str) -> Document:
+    def label(self, path: str, labels: Any, read: str) -> Document:
         """Replace the document's labels; the finished operation.
 
         Args:
             path: of the document.
             labels: the new ones.
-            fingerprint: of the labels that the caller read; empty where the caller read none.
+            read: the fingerprint of the labels that the caller read; empty where the caller read none.
 
         Raises:
             GoogleError: NOT_FOUND, INVALID_ARGUMENT; CONDITION_NOT_MET where others were set meanwhile.
         """
         found = self._existing(path)
-        if fingerprint and fingerprint != _fingerprint(found.get("labels") or {}):
+        if read and read != label_fingerprint(found):
             raise GoogleError(
                 "CONDITION_NOT_MET", "Labels fingerprint either invalid or resource labels have changed: read it again."
             )
-        return self.change(path, {"labels": labels}, merge=True)
+        return self.change(path, {"labels": labels}, merge=True, doing="setLabels")
 
     def delete(self, path: str) -> Document:
         """Forget the document; the finished operation.
@@ -163,13 +174,12 @@ class Compute:
         if self._store.get(KIND, path) is None and self._built_in(path) is not None:
             raise unimplemented(path, "every project has its default network here.")
         self._existing(path)
-        users = [other for other, record in self._store.list(KIND) if path in record.get(_NEEDS, [])]
+        users = self._needing(path)
         users += [user for ask in self._users if (user := ask(path)) is not None]
         if users:
-            one = kind_of(path.rpartition("/")[0].rpartition("/")[0], path.split("/")[-2]).one
             raise GoogleError(
                 "FAILED_PRECONDITION",
-                f"The {one} resource '{path}' is already being used by '{users[0]}'",
+                f"The {kind_at(path).one} resource '{path}' is already being used by '{users[0]}'",
                 reason="resourceInUseByAnotherResource",
             )
         self._store.delete(KIND, path)
@@ -204,8 +214,25 @@ class Compute:
             raise invalid(f"VPC network '{network}' has no subnetwork of its own name in {region}: name a subnetwork.")
         return network or of.rpartition("/")[2], subnetwork or sub.rpartition("/")[2]
 
-    def _checked(self, path: str, collection: str, kind: Kind, body: Document) -> Document:
-        unknown = [field for field, value in body.items() if field not in kind.known and value and field != _NEEDS]
+    def operation(self, name: str) -> Document:
+        """The operation with that full name, `projects/P/global/operations/O`: finished.
+
+        Raises:
+            GoogleError: NOT_FOUND; only the latest are kept, and until the cloud is stopped.
+        """
+        found = self._operations.get(name)
+        if found is None:
+            raise missing(name)
+        return found
+
+    def _needing(self, path: str) -> list[str]:
+        return [other for other, record in self._store.list(KIND) if path in record.get(NEEDS, [])]
+
+    def _shown(self, path: str, record: Document) -> Document:
+        return shown(path, record, lambda: self._needing(path))
+
+    def _checked(self, path: str, collection: str, kind: Kind, body: Document, before: Document) -> Document:
+        unknown = [field for field, value in body.items() if field not in kind.known and value and field != NEEDS]
         if unknown:
             raise unimplemented(f"{kind.one}.{unknown[0]}", "it would change nothing here; leave it out.")
         for field in kind.required:
@@ -225,9 +252,9 @@ class Compute:
         elif collection == "subnetworks":
             _check_range(body["ipCidrRange"])
         elif collection == "forwardingRules" and (given := body.get("IPAddress")):
-            needs += self._check_address(path, given)
-        kept = {field: value for field, value in body.items() if field in kind.known and value is not None}
-        return {**kept, _NEEDS: needs}
+            needs += self._check_address(path, given, before)
+        kept = {field: value for field, value in body.items() if field in kind.settable}
+        return {**completed(kind, kept), NEEDS: needs}
 
     def _references(self, kind: Kind, body: Document) -> list[str]:
         needs: list[str] = []
@@ -247,7 +274,7 @@ class Compute:
 
     def _check_backends(self, body: Document) -> list[str]:
         backends: list[Document] = body.get("backends") or []
-        if body.get("timeoutSec") and backends:
+        if backends and body.get("timeoutSec") not in (None, 0, TIMEOUT):
             raise invalid(
                 "Invalid value for field 'resource.timeoutSec': Timeout sec is not supported for a backend service "
                 "with Serverless network endpoint groups."
@@ -298,7 +325,9 @@ class Compute:
             if (self.find(path) or {}).get("loadBalancingScheme") == "INTERNAL_SELF_MANAGED":
                 raise unimplemented(f"urlMap to {path}", "a mesh has HTTP routes of Network Services here.")
 
-    def _check_address(self, path: str, given: str) -> list[str]:
+    def _check_address(self, path: str, given: str, before: Document) -> list[str]:
+        if given == before.get("IPAddress"):
+            return [need for need in before[NEEDS] if "/addresses/" in need]
         try:
             ipaddress.ip_address(given)
         except ValueError:
@@ -316,10 +345,11 @@ class Compute:
         if len(parts) < 5 or parts[-1] != DEFAULT or not self._enabled(parts[1]):
             return None
         if parts[2:4] == ["global", "networks"]:
-            return {"name": DEFAULT, "autoCreateSubnetworks": True}
+            return completed(kind_at(path), {"name": DEFAULT, "autoCreateSubnetworks": True})
         if parts[2] == "regions" and parts[4] == "subnetworks":
             network = f"projects/{parts[1]}/global/networks/{DEFAULT}"
-            return {"name": DEFAULT, "network": network, "ipCidrRange": "10.128.0.0/20", "privateIpGoogleAccess": True}
+            subnetwork = {"network": network, "ipCidrRange": "10.128.0.0/20", "privateIpGoogleAccess": True}
+            return completed(kind_at(path), {"name": DEFAULT, **subnetwork})
         return None
 
     def _existing(self, path: str) -> Document:
@@ -338,55 +368,34 @@ class Compute:
 
     def _operation(self, path: str, doing: str) -> Document:
         parent = path.rpartition("/")[0].rpartition("/")[0]
-        name = f"operation-{uuid4().hex}"
-        return {
+        name = f"{parent}/operations/operation-{uuid4().hex}"
+        now = self._now()
+        done: Document = {
             "kind": "compute#operation",
-            "name": name,
+            "id": _number(),
+            "name": name.rpartition("/")[2],
             "operationType": doing,
             "status": "DONE",
             "progress": 100,
+            "insertTime": now,
+            "startTime": now,
+            "endTime": now,
             "targetLink": link(path),
-            "selfLink": link(f"{parent}/operations/{name}"),
+            "selfLink": link(name),
         }
+        if "/regions/" in parent:
+            done["region"] = link(parent)
+        self._operations[name] = done
+        while len(self._operations) > _OPERATIONS:
+            self._operations.pop(next(iter(self._operations)))
+        return done
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
 
 
-def kind_of(parent: str, collection: str) -> Kind:
-    """What may be in *collection* below *parent*.
-
-    Raises:
-        GoogleError: NOT_FOUND: there is no such collection here.
-    """
-    found = (REGIONAL if "/regions/" in parent else GLOBAL).get(collection)
-    if found is None:
-        raise GoogleError("NOT_FOUND", f"The local cloud has no collection {parent}/{collection}.")
-    return found
-
-
-def shown(path: str, record: Document) -> Document:
-    """The document of a record."""
-    parts = path.split("/")
-    kept = {field: value for field, value in record.items() if field != _NEEDS}
-    kind = kind_of(path.rpartition("/")[0].rpartition("/")[0], parts[-2])
-    region = {"region": link("/".join(parts[:4]))} if parts[2] == "regions" else {}
-    if "labelFingerprint" in kind.fields:
-        kept["labelFingerprint"] = _fingerprint(kept.get("labels") or {})
-    answer = {"kind": f"compute#{kind.one}", **kept, "selfLink": link(path), "fingerprint": _fingerprint(kept)}
-    return answer | region
-
-
-def _fingerprint(of: Document) -> str:
-    return f"{hashlib.sha256(repr(sorted(of.items())).encode()).hexdigest()[:11]}="
-
-
-def link(path: str) -> str:
-    """The URL of a document, as Google's have it."""
-    return f"https://www.googleapis.com/compute/v1/{path}"
-
-
-def reference(value: str) -> str:
-    """The path that a reference means, which may be written as a URL."""
-    found = re.search(r"projects/.*", value)
-    return found[0] if found else value
+def _number() -> str:
+    return str(int.from_bytes(uuid4().bytes[:8], "big") >> 1)
 
 
 def missing(path: str) -> GoogleError:

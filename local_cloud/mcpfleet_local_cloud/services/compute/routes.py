@@ -9,7 +9,8 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import unimplemented
 from mcpfleet_local_cloud.services.auth import Gate
-from mcpfleet_local_cloud.services.compute.model import Compute, kind_of, link
+from mcpfleet_local_cloud.services.compute.answers import kind_of
+from mcpfleet_local_cloud.services.compute.model import Compute
 from mcpfleet_local_cloud.services.handlers import Handlers
 
 API: Final = "compute.googleapis.com"
@@ -30,6 +31,7 @@ def routes(model: Compute, gate: Gate) -> list[BaseRoute]:
     for place in _PLACES:
         found += [
             Route(place + "/operations/{operation}", api.operation, methods=["GET"]),
+            Route(place + "/operations/{operation}/wait", api.operation, methods=["POST"]),
             Route(place + "/{collection}", api.create, methods=["POST"]),
             Route(place + "/{collection}", api.list, methods=["GET"]),
             Route(place + "/{collection}/{name}", api.get, methods=["GET"]),
@@ -91,15 +93,14 @@ class _Api(Handlers):
             wire.labels(body)
             done = self._model.label(path, body.get("labels"), wire.text(body, "labelFingerprint"))
         else:
-            done = self._model.change(path, {field: body.get(field)}, merge=True)
+            done = self._model.change(path, {field: body.get(field)}, merge=True, doing=setter)
         return wire.reply(request, done)
 
     async def operation(self, request: Request) -> Response:
-        """Every operation is done: no answer names one that is not."""
-        parent = self._parent(request)
-        name = request.path_params["operation"]
-        done = {"kind": "compute#operation", "name": name, "status": "DONE", "progress": 100}
-        return wire.reply(request, {**done, "selfLink": link(f"{parent}/operations/{name}")})
+        """Every operation is done when it is answered: to wait for one is to read it."""
+        return wire.reply(
+            request, self._model.operation(f"{self._parent(request)}/operations/{request.path_params['operation']}")
+        )
 
     def _parent(self, request: Request) -> str:
         name = f"projects/{self.project(request)['projectId']}"

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
-from mcpfleet_local_cloud.services.compute.model import reference
+from mcpfleet_local_cloud.services.compute.answers import reference
 from mcpfleet_local_cloud.state.store import Document, Store
 
 ZONE: Final = "dns.zone"

@@ -11,7 +11,7 @@ from typing import Any, Final
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, not_found, unimplemented
 from mcpfleet_local_cloud.rest.wire import as_list, as_object
-from mcpfleet_local_cloud.services.compute.model import reference
+from mcpfleet_local_cloud.services.compute.answers import reference
 from mcpfleet_local_cloud.state.store import Document, Store
 
 MESH: Final = "networkservices.mesh"

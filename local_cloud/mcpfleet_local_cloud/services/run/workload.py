@@ -14,7 +14,7 @@ from mcpfleet_local_cloud.data_plane.contract import (
     SecretRef,
     Volume,
 )
-from mcpfleet_local_cloud.services.compute.model import reference
+from mcpfleet_local_cloud.services.compute.answers import reference
 from mcpfleet_local_cloud.services.run.places import parts, short
 from mcpfleet_local_cloud.services.run.quantities import quantity, whole_seconds
 from mcpfleet_local_cloud.state.store import Document

@@ -1,6 +1,7 @@
 """Networks and load balancers: their documents, by the API and the plugin, and which way a request goes."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from mcpfleet_local_cloud.front_end.front_door import Guard, Passage
 from mcpfleet_local_cloud.identity.tokens import Claims
 
 GLOBAL = "/compute/v1/projects/mcpfleet-local/global"
+URL = f"https://www.googleapis.com{GLOBAL}"
 SERVICES = "/run/v2/projects/mcpfleet-local/locations/europe-west1/services"
 DOMAIN = "mcp.acme.dev"
 TYPE = "gcp:compute/"
@@ -139,7 +141,7 @@ def test_which_change_replaces_and_which_does_not(api, program, balanced):
     inputs, made = by_kind[HTTPS]
     program.create(CERTIFICATE, {"name": "other", "managed": {"domains": ["b.dev"]}})
     other = {**inputs, "sslCertificates": ["projects/mcpfleet-local/global/sslCertificates/other"]}
-    assert program.update(HTTPS, made, other).properties["sslCertificates"] == other["sslCertificates"]
+    assert program.update(HTTPS, made, other).properties["sslCertificates"] == [f"{URL}/sslCertificates/other"]
     assert api.cloud.balancer.domains() == {"b.dev"}
     inputs, made = by_kind[CERTIFICATE]
     assert program.replaced(CERTIFICATE, made, {**inputs, "managed": {"domains": ["c.dev"]}}) == ["managed.domains[0]"]
@@ -331,3 +333,29 @@ def test_a_rule_is_listened_for_and_let_go(api, balanced, monkeypatch):
     again = asyncio.run(scenario())
     assert port_of(again[0]) not in (port_of(first[0]), port_of(again[1])), "another program has the port now"
     assert again[1] == first[1]
+
+
+# --- the same thing spelled differently ---------------------------------------------------------------------
+
+
+def test_what_google_answers_in_full_is_no_change_for_a_program_that_writes_it_short(program, balanced):
+    """Answers are URLs, an IP and a range of ports; the program names, an address and one port."""
+    by_kind = {kind: (inputs, made) for kind, inputs, made in balanced}
+    inputs, made = by_kind[RULE]
+    assert (made.properties["ipAddress"], made.properties["portRange"]) == ("127.0.0.1", "80-80")
+    assert made.properties["target"] == f"{URL}/targetHttpProxies/mcp"
+    assert by_kind[GROUP][1].properties["region"].endswith("/regions/europe-west1")
+    inputs, made = by_kind[HTTPS]
+    assert program.diff(HTTPS, made, {**inputs, "urlMap": "mcp", "sslCertificates": ["cert"]}) == {}
+    assert list(program.diff(HTTPS, made, {**inputs, "urlMap": "mcp-redirect"})) == ["urlMap"]
+    inputs, made = by_kind[GROUP]
+    assert program.replaced(GROUP, made, {**inputs, "region": "europe-west4"}) == ["region"]
+    inputs, made = by_kind[BACKEND]
+    other = {"group": "projects/mcpfleet-local/regions/europe-west4/networkEndpointGroups/mcp"}
+    assert list(program.diff(BACKEND, made, {**inputs, "backends": [other]})) == ["backends[0]"]
+
+
+def test_a_state_of_an_older_local_cloud_has_the_short_names_and_changes_nothing(program, balanced):
+    for kind, inputs, made in balanced:
+        older = {**made.properties, **{name: value for name, value in inputs.items() if isinstance(value, str)}}
+        assert program.diff(kind, replace(made, properties=older), inputs) == {}, kind
