@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from mcpfleet_local_cloud.data_plane.contract import Probe, RolloutError
+from mcpfleet_local_cloud.data_plane import gateway_container
+from mcpfleet_local_cloud.data_plane.contract import OpenError, Probe, RolloutError
 from mcpfleet_local_cloud.data_plane.engine import Engine
 from tests.integration.planes import EMAIL, QUICK, SERVER, SERVICE, a_world, attempts, connect, get, python, serve
 
@@ -289,6 +290,17 @@ def test_a_killed_gateway_container_comes_back_and_so_does_the_way_to_every_serv
             assert world.gateway().id != before.id
             assert (await get(plane, EMAIL_PATH)) == (200, EMAIL.encode())
             assert len(world.containers()) == 1, "the instance never went away"
+
+    world.run(scenario)
+
+
+def test_a_gateway_container_that_ends_at_its_start_is_told_at_once_with_what_it_said(world, monkeypatch):
+    monkeypatch.setattr(gateway_container, "COMMAND", ("python", "-c", "raise SystemExit('no more memory')"))
+
+    async def scenario():
+        with pytest.raises(OpenError, match=r"ended at its start\. It says:\nno more memory"):
+            async with world.plane():
+                pass
 
     world.run(scenario)
 

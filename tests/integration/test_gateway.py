@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from mcpfleet_local_cloud.front_end.certificates import Authority
+from mcpfleet_local_cloud.gateway import container as program_in_container
 from mcpfleet_local_cloud.gateway import program, wire
 from mcpfleet_local_cloud.gateway.container import Settings
 from mcpfleet_local_cloud.gateway.tunnel import Tunnel, TunnelError
@@ -85,6 +86,26 @@ class Program:
         self.process.stderr.close()
 
 
+class Here:
+    """The gateway in this process, whose bounds a test may make small; it has no resolver to ask."""
+
+    def __init__(self, patch):
+        self._patch = patch
+        self.settings = Program(None, (HOST, 9)).settings
+        self.gateway = program_in_container.Gateway(KEY, self.settings)
+
+    def bound(self, name, value):
+        self._patch.setattr(program_in_container, name, value)
+
+    @property
+    def web(self):
+        return self.settings.web[0]
+
+    @property
+    def tunnel(self):
+        return (HOST, self.settings.tunnel)
+
+
 class Host:
     """The host's end, and an ASGI app that says how requests came to it."""
 
@@ -126,6 +147,14 @@ async def gateway(tmp_path):
         await made.start()
         yield made
         made.kill()
+
+
+@pytest.fixture
+async def here(monkeypatch):
+    made = Here(monkeypatch)
+    await made.gateway.open("0.0.0.0")  # noqa: S104 - as in its container
+    yield made
+    made.gateway.close()
 
 
 @pytest.fixture
@@ -466,6 +495,73 @@ async def eventually(attempt, wanted):
             with contextlib.suppress(ConnectionError):
                 if await attempt() == wanted:
                     return True
+
+
+async def test_who_does_not_show_the_key_in_time_is_let_go(here, monkeypatch):
+    monkeypatch.setattr(wire, "SECONDS", 0.1)
+    reader, writer = await connect(here.settings.tunnel, HOST)
+    with contextlib.closing(writer):
+        writer.write(wire.hello(b"n" * wire.NONCE_SIZE))  # half of the handshake is no reason to wait longer
+        assert len(await reader.readexactly(wire.CHALLENGE_SIZE)) == wire.CHALLENGE_SIZE
+        assert await closed(reader)
+
+
+async def test_a_container_waits_for_the_host_only_so_long(here):
+    here.bound("_WAIT_SECONDS", 0.1)
+    reader, writer = await connect(here.web)
+    with contextlib.closing(writer):
+        assert await closed(reader)
+
+
+async def test_a_container_has_only_so_many_connections_waiting_and_another_has_its_own(here):
+    async with contextlib.AsyncExitStack() as stack:
+        readers = []
+        for caller in [CONTAINER] * 65 + [NEIGHBOUR]:
+            reader, writer = await connect(here.web, caller)
+            stack.callback(writer.close)
+            readers.append(reader)
+        assert await closed(readers[64])
+        host = Host(here)
+        host.raw = asyncio.Queue()
+        stack.push_async_callback(host.close)
+        await host.tunnel.open(here.tunnel)
+        for _ in range(65):
+            stack.callback((await host.raw.get()).close)
+        assert sorted({caller[0] for _, caller in host.arrived}) == [CONTAINER, NEIGHBOUR]
+
+
+async def test_all_containers_together_have_only_so_many_connections_and_one_that_ends_makes_room(here):
+    here.bound("_CONNECTIONS", 3)
+    callers = [f"127.0.{service}.2" for service in range(1, 5)]
+    host = Host(here)
+    host.raw = asyncio.Queue()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(host.close)
+        await host.tunnel.open(here.tunnel)
+        ends = []
+        for caller in callers[:3]:
+            _, writer = await connect(here.web, caller)
+            ends.append((writer, await host.raw.get()))
+            stack.callback(writer.close)
+            stack.callback(ends[-1][1].close)
+        reader, writer = await connect(here.web, callers[3])
+        stack.callback(writer.close)
+        assert await closed(reader)
+        for end in ends[0]:
+            end.close()
+
+        async def served():
+            reader, writer = await connect(here.web, callers[3])
+            stack.callback(writer.close)
+            refused, taken = asyncio.create_task(closed(reader)), asyncio.create_task(host.raw.get())
+            done, waiting = await asyncio.wait({refused, taken}, return_when=asyncio.FIRST_COMPLETED)
+            for each in waiting:
+                each.cancel()
+            if taken in done:
+                stack.callback(taken.result().close)
+            return taken in done
+
+        assert await eventually(served, True)
 
 
 async def test_neither_side_fills_the_gateways_memory(gateway, host):

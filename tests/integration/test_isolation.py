@@ -30,8 +30,8 @@ def reached(host, port, tries=4):
     return True
 print(json.dumps([reached(host, port) for host, port in json.loads(sys.argv[1])]))
 """
-# Reached is what is reached again and again: while Docker Engine 20.10 makes a network for anybody, it takes the jump to
-# its isolation rules away for a moment (docs/threat-model.md, "What is outside").
+# Reached is what is reached again and again: while Docker Engine 20.10 makes a network for anybody, it takes the jump
+# to its isolation rules away for a moment (docs/threat-model.md, "What is outside").
 ASK = """
 import sys, urllib.request
 ask = urllib.request.Request(f"http://{sys.argv[1]}/computeMetadata/v1/instance/service-accounts/default/email",

@@ -11,6 +11,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
+from mcpfleet.terminal import settle
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError, SeveralErrors
 
 # What typer makes of Ctrl-C.
@@ -132,6 +133,7 @@ def proxy(
 
 def run(app: typer.Typer) -> NoReturn:
     """Run one command. A failure of the surroundings ends with one message and exit code 1, no traceback."""
+    settle()
     phases = Phases()
     arguments = sys.argv[1:] or ["--help"]
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}

@@ -22,6 +22,8 @@ from mcpfleet_local_cloud.state.folder import Settings
 
 _HTTP, _HTTPS = 80, 443
 _SLOWEST_RETRY: Final = 30.0
+_LOOK_SECONDS: Final = 0.5
+_SEE_LOG: Final = "correct what it says, or report it: it is made from nothing but the base image and this package."
 _log = logging.getLogger(__name__)
 
 
@@ -85,21 +87,14 @@ class Gateway:
         if registry is not None:
             self._served[REGISTRY_PORT] = Connections(registry)
         await self._networks.open()
-        try:
-            await self._tunnel.open(await self._container.ensure())
-        except TunnelError as silent:
-            said = await self._container.last_words()
-            raise OpenError(
-                f"The gateway container runs, and can't be reached: {silent}." + (f" It says:\n{said}" if said else ""),
-                f"see that this machine reaches ports that Docker publishes on 127.0.0.1; they are {self.published}.",
-            ) from silent
+        await self._connect()
 
     async def join(self, service: str) -> Network:
         """The network of *service* (its full name), made and attached to the gateway container."""
         ranges = self._networks.ranges
         network = await self._networks.ensure(service)
         if self._networks.ranges != ranges:
-            await self._tunnel.open(await self._container.ensure())  # it is told at its start to whom it may connect
+            await self._connect()  # it is told at its start to whom it may connect
         else:
             await self._container.attach(network)
         return network
@@ -133,6 +128,31 @@ class Gateway:
         await self._tunnel.close()
         await asyncio.gather(*(each.close() for each in self._served.values()))
 
+    async def _connect(self) -> None:
+        """Have the gateway container run, and the tunnel lead to it.
+
+        Raises:
+            OpenError: it ends, or can't be reached.
+            DockerException: Docker can't be reached.
+        """
+        opening = asyncio.create_task(self._tunnel.open(await self._container.ensure()))
+        try:
+            while not (await asyncio.wait({opening}, timeout=_LOOK_SECONDS))[0]:
+                if not await self._container.running():
+                    raise OpenError(await self._with_last_words("The gateway container ended at its start."), _SEE_LOG)
+            opening.result()
+        except TunnelError as silent:
+            raise OpenError(
+                await self._with_last_words(f"The gateway container runs, and can't be reached: {silent}."),
+                f"see that this machine reaches ports that Docker publishes on 127.0.0.1; they are {self.published}.",
+            ) from silent
+        finally:
+            opening.cancel()
+
+    async def _with_last_words(self, text: str) -> str:
+        said = await self._container.last_words()
+        return f"{text} It says:\n{said}" if said else text
+
     def _leads_here(self, host: str, ip: str) -> bool:
         return self._named(host, ip)
 
@@ -159,8 +179,8 @@ class Gateway:
                 _log.warning(
                     "the gateway container ended and is started again%s", f"; it said:\n{said}" if said else ""
                 )
-                await self._tunnel.open(await self._container.ensure())
-            except (OpenError, TunnelError, DockerException, OSError) as reason:
+                await self._connect()
+            except (OpenError, DockerException, OSError) as reason:
                 pause = min(max(1.0, 2 * pause), _SLOWEST_RETRY)
                 _log.warning("the gateway container does not start (%s); again in %.0f s", reason, pause)
             else:

@@ -9,10 +9,11 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.models.containers import Container
@@ -26,7 +27,10 @@ from mcpfleet_local_cloud.data_plane.networks import Network, Networks
 from mcpfleet_local_cloud.data_plane.spec import SPEC_LABEL
 from mcpfleet_local_cloud.gateway import container as program
 from mcpfleet_local_cloud.gateway.program import COMMAND, FOLDER, archive, new_key
+from mcpfleet_local_cloud.gateway.wire import KEY_SIZE
 from mcpfleet_local_cloud.state.folder import Settings, write_private
+
+A = TypeVar("A")
 
 ROLE_LABEL: Final = "dev.mcpfleet.role"
 REGISTRY_PORT: Final = program.Settings.registry
@@ -54,11 +58,14 @@ class PortBook:
     Args:
         file: Where.
         cloud_id: From which the first choice follows, so that two clouds on a machine rarely want the same.
+
+    Raises:
+        OpenError: the file is damaged.
     """
 
     def __init__(self, file: Path, cloud_id: str) -> None:
         self._file = file
-        self._kept = Ports(**json.loads(file.read_text())) if file.exists() else None
+        self._kept = _stored(file, _ports)
         self._start = int.from_bytes(hashlib.sha256(cloud_id.encode()).digest()[:4], "big")
         self._refused: set[int] = set()
 
@@ -125,10 +132,16 @@ class GatewayContainer:
 
     @property
     def key(self) -> bytes:
-        """What it and this cloud know each other by; made at first use."""
-        if not self._key_file.exists():
-            write_private(self._key_file, new_key().hex() + "\n")
-        return bytes.fromhex(self._key_file.read_text().strip())
+        """What it and this cloud know each other by; made at first use.
+
+        Raises:
+            OpenError: its file is damaged.
+        """
+        key = _stored(self._key_file, _key)
+        if key is None:
+            key = new_key()
+            write_private(self._key_file, key.hex() + "\n")
+        return key
 
     @property
     def ports(self) -> Ports:
@@ -268,6 +281,34 @@ class GatewayContainer:
         except APIError as refusal:
             if "already exists in network" not in str(refusal.explanation):
                 raise
+
+
+def _stored(file: Path, read: Callable[[str], A]) -> A | None:
+    """What *read* makes of the *file*; None where there is none."""
+    try:
+        return read(file.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, AttributeError) as damage:
+        raise OpenError(
+            f"{file} can't be read ({damage}).",
+            f"remove it (rm {shlex.quote(str(file))}), then start again. It is made anew: the same ports, unless other "
+            "programs have them, or another key.",
+        ) from damage
+
+
+def _ports(text: str) -> Ports:
+    found: dict[str, object] = json.loads(text)
+    if not all(isinstance(port, int) and 0 < port < 1 << 16 for port in found.values()):
+        raise ValueError("these are no ports")
+    return Ports(**found)  # pyright: ignore[reportArgumentType] - has just been checked
+
+
+def _key(text: str) -> bytes:
+    key = bytes.fromhex(text.strip())
+    if len(key) != KEY_SIZE:
+        raise ValueError(f"a key has {KEY_SIZE} bytes")
+    return key
 
 
 def _refuses(reason: str, port: int) -> bool:

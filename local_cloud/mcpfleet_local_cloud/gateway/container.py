@@ -91,6 +91,7 @@ class Gateway:
         self._ready: dict[_HostEnd, None] = {}
         self._waiting: deque[_CallerEnd] = deque()
         self._open: Counter[str] = Counter()
+        self._connections = 0
         self._waits: Counter[str] = Counter()
         self._dials: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
@@ -172,9 +173,10 @@ class Gateway:
             return False
         if container and any(self._open[key] >= most for key, most in caller.limits):
             return False
-        if self._open.total() >= _CONNECTIONS:
+        if self._connections >= _CONNECTIONS:
             return False
         caller.counted = True
+        self._connections += 1
         for key, _ in caller.limits:
             self._open[key] += 1
         if self._ready:
@@ -193,6 +195,7 @@ class Gateway:
         """*caller* is gone."""
         self._waited(caller)
         if caller.counted:
+            self._connections -= 1
             for key, _ in caller.limits:
                 self._open[key] -= 1
                 if not self._open[key]:

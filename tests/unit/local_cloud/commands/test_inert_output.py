@@ -1,11 +1,12 @@
 """`./dev` shows what containers, packages and repositories say, and obeys none of it."""
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
 
-from mcpfleet_local_cloud.commands import stack
+from mcpfleet_local_cloud.commands import cli, stack
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 
 FORGED = "hello\x1b[2K\r✓ Verify   all checks passed\u202e [green]✓[/] :x:\u2028✓"
@@ -58,3 +59,24 @@ def test_a_state_with_a_name_that_is_an_option_is_refused_before_it_is_printed(s
         stack.print_services(phases, {"--x\x1b": {}}, {})
     assert "./dev down --force" in raised.value.next_step
     assert made.getvalue() == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_console_that_is_not_utf_8_gets_words_for_our_marks(monkeypatch, encoding):
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    monkeypatch.setattr(sys, "argv", ["mcpfleet-local-cloud", "status"])
+
+    def status(phases):
+        phases.out.print("✓ echo: Grüße, 你好")
+        phases.record("Verify", 1.0, "all checks passed")
+
+    monkeypatch.setattr(stack, "status", status)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    out, err = ((one.flush(), one.buffer.getvalue().decode(encoding))[1] for one in streams)
+    assert out.startswith("ok echo: Gr")
+    assert "\\u4f60" in out
+    assert err.startswith("ok Verify")

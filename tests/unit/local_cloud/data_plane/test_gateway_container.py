@@ -158,3 +158,27 @@ def test_what_the_next_start_needs_is_readable_by_its_owner_alone(start, tmp_pat
     for file in (tmp_path / "keys" / "gateway", tmp_path / "gateway" / "ports.json"):
         assert file.stat().st_mode & 0o077 == 0
     assert set(json.loads((tmp_path / "gateway" / "ports.json").read_text())) == {"tunnel", "registry"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("gateway/ports.json", b""),
+        ("gateway/ports.json", b'{"tunnel": 18301}'),
+        ("gateway/ports.json", b'{"tunnel": "18301", "registry": 18300}'),
+        ("gateway/ports.json", b'{"tunnel": 18301, "registry": 70000}'),
+        ("gateway/ports.json", b"[1, 2]"),
+        ("gateway/ports.json", b"\xff"),
+        ("keys/gateway", b""),
+        ("keys/gateway", b"not hexadecimal"),
+        ("keys/gateway", b"abcd"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_comes_of_removing_it(docker, start, tmp_path, file, content):
+    ports = asyncio.run(start())[0].ports
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(OpenError, match=f"{tmp_path / file} can't be read") as refused:
+        asyncio.run(start())
+    assert f"rm {tmp_path / file}" in refused.value.next_step
+    (tmp_path / file).unlink()
+    assert asyncio.run(start())[0].ports == ports
