@@ -27,6 +27,10 @@ class Arrival:
     """Whether it comes from the project's own VPC network (docs/local-cloud.md says when a container does)."""
     balanced: bool = False
     """Whether it came through an external load balancer."""
+    address: str = ""
+    """The load balancer's own address; empty without one."""
+    secure: bool = True
+    """Whether the caller spoke HTTPS: always, but for a load balancer's forwarding rule of plain HTTP."""
     redirect: tuple[int, str] | None = None
     """Status and location that a load balancer answers with by itself."""
 

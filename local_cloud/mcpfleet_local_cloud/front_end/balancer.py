@@ -9,6 +9,7 @@ import logging
 import re
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from starlette.types import ASGIApp, Scope
@@ -59,8 +60,11 @@ class Balancer:
 
     def arrive(self, rule: str, host: str, path: str, query: str) -> Arrival:
         """How a request for *host* and *path* leaves the forwarding rule with that full name."""
-        routes = self._routes(rule)
-        return self._route(routes, host, path, query) if routes else Arrival(door=None, balanced=True)
+        forwarding = self._compute.find(rule)
+        proxy = self._compute.find(reference(forwarding["target"])) if forwarding else None
+        routes = self._compute.find(reference(proxy["urlMap"])) if proxy else None
+        found = self._route(routes, host, path, query) if routes else Arrival(door=None, balanced=True)
+        return replace(found, address=LOOPBACK, secure=forwarding is None or _secure(forwarding))
 
     def arrive_by_name(self, host: str, path: str, query: str) -> Arrival | None:
         """The same for an HTTPS request to *host* whose rule is not known; None where no rule is for it."""
@@ -132,10 +136,6 @@ class Balancer:
         proxy = self._proxy(rule) or {}
         certificates = [self._compute.find(reference(one)) for one in proxy.get("sslCertificates", [])]
         return {domain.rstrip(".") for one in certificates if one for domain in one["managed"]["domains"]}
-
-    def _routes(self, rule: str) -> Document | None:
-        proxy = self._proxy(rule)
-        return self._compute.find(reference(proxy["urlMap"])) if proxy else None
 
     def _route(self, routes: Document, host: str, path: str, query: str) -> Arrival:
         matcher: Document = routes

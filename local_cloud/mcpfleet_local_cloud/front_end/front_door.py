@@ -51,10 +51,14 @@ _END_TO_END_PREFIXES: Final = (
 )
 """What `Connection` has no right to name: where a request is for, what its body is, whose it is and what was checked of
 that. A caller who has the checked credential left behind leaves the container with the one that nobody has checked."""
+_VIA: Final = (b"via", b"1.1 google")
+_DIRECT: Final = Arrival(door=None)
 _OURS_IN: Final = frozenset({b"forwarded", b"traceparent", b"x-cloud-trace-context", b"expect"})
 _OURS_IN_PREFIXES: Final = (b"x-forwarded-", b"x-google-")
-_TRACEPARENT: Final = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
-_CLOUD_TRACE: Final = re.compile(rb"([0-9a-f]{32})(?:/\d{1,20})?(?:;o=[0-3])?")
+_TRACEPARENT: Final = re.compile(
+    rb"00-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f](?P<flags>[0-9a-f])"
+)
+_CLOUD_TRACE: Final = re.compile(rb"(?!0{32})(?P<trace>[0-9a-f]{32})(?:/\d{1,20})?(?:;o=(?P<flags>[0-3]))?")
 
 
 class Verifier(Protocol):
@@ -256,13 +260,16 @@ def affinity_cookie(headers: Headers) -> str:
     return ""
 
 
-def forwarded(headers: Headers, passage: Passage, client: str) -> Headers:
+def forwarded(headers: Headers, passage: Passage, client: str, arrival: Arrival = _DIRECT) -> Headers:
     """The headers that the container gets.
 
     The checked token loses its signature, so that the container can read but never replay it, and the other of the two
     headers passes as it is (cloud.google.com/run/docs/authenticating/service-to-service). What the front end says about
     the connection, and Identity-Aware Proxy about the caller, replaces whatever the client claimed. Hop-by-hop headers
     end here (RFC 9110, 7.6.1).
+
+    Through a load balancer `X-Forwarded-For` is `<what the client claimed>,<client>,<load balancer>`, so that only its
+    last two addresses are to be believed (cloud.google.com/load-balancing/docs/https#x-forwarded-for_header).
     """
     named = connection_options(headers)
     own = {name for name, _ in passage.told}
@@ -278,30 +285,38 @@ def forwarded(headers: Headers, passage: Passage, client: str) -> Headers:
     if chunked:
         kept = [(name, value) for name, value in kept if name != b"content-length"]
         kept.append((b"transfer-encoding", b"chunked"))
-    trace = _trace_of(headers) or b"%032x" % (random.getrandbits(128) or 1)  # an identifier, no secret
+    trace, sampled = _trace_of(headers) or (b"%032x" % (random.getrandbits(128) or 1), 1)  # an identifier, no secret
     span = random.getrandbits(63) or 1
-    address = client.encode()
+    address, protocol = client.encode(), b"https" if arrival.secure else b"http"
+    hops = [address]
+    if arrival.address:
+        claimed = [value for name, value in headers if name == b"x-forwarded-for" and value.strip()]
+        hops = [*claimed, address, arrival.address.encode()]
+        kept.append(_VIA)
     kept += passage.told
     kept += [
-        (b"x-forwarded-for", address),
-        (b"x-forwarded-proto", b"https"),
-        (b"forwarded", b'for="%s";proto=https' % address),
-        (b"x-cloud-trace-context", b"%s/%d;o=1" % (trace, span)),
-        (b"traceparent", b"00-%s-%016x-01" % (trace, span)),
+        (b"x-forwarded-for", b",".join(hops)),
+        (b"x-forwarded-proto", protocol),
+        (b"forwarded", b'for="%s";proto=%s' % (address, protocol)),
+        (b"x-cloud-trace-context", b"%s/%d;o=%d" % (trace, span, sampled)),
+        (b"traceparent", b"00-%s-%016x-%02x" % (trace, span, sampled)),
     ]
     return kept
 
 
-def _trace_of(headers: Headers) -> bytes | None:
-    """The trace that the caller takes part in: W3C's header first, then Google's older one."""
+def _trace_of(headers: Headers) -> tuple[bytes, int] | None:
+    """The trace that the caller takes part in, and whether it is sampled: W3C's header first, then Google's older one.
+
+    Google's without options leaves the choice to the front end.
+    """
     for wanted, pattern in ((b"traceparent", _TRACEPARENT), (b"x-cloud-trace-context", _CLOUD_TRACE)):
         for name, value in headers:
             if name == wanted and (parent := pattern.fullmatch(value)):
-                return parent[1]
+                return parent["trace"], int(parent["flags"] or b"1", 16) & 1
     return None
 
 
-def returned(headers: Headers, status: int) -> Headers:
+def returned(headers: Headers, status: int, arrival: Arrival = _DIRECT) -> Headers:
     """The headers that the caller gets of a container's answer."""
     named = connection_options(headers)
     dropped = _HOP_BY_HOP | named | {b"server"}
@@ -311,6 +326,8 @@ def returned(headers: Headers, status: int) -> Headers:
     if status in (204, 304) or chunked:
         kept = [(name, value) for name, value in kept if name != b"content-length"]
     kept.append((b"server", b"Google Frontend"))
+    if arrival.address:
+        kept.append(_VIA)
     return kept
 
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mcpfleet_local_cloud.data_plane.contract import FrontDoor
 from mcpfleet_local_cloud.data_plane.pool import NoInstanceError, NoRevisionError
 from mcpfleet_local_cloud.front_end import pages
-from mcpfleet_local_cloud.front_end.arrivals import Arrivals, at_port, host_of
+from mcpfleet_local_cloud.front_end.arrivals import Arrival, Arrivals, at_port, host_of
 from mcpfleet_local_cloud.front_end.front_door import (
     AFFINITY,
     Guard,
@@ -122,7 +122,7 @@ def create_front(arrive: Arrivals, guard: Guard, backend: Backend) -> ASGIApp:
         elif _declared_length(headers) > LIMIT:
             await _send_page(send, pages.too_large())
         else:
-            await _Exchange(scope, receive, send, arrival.door.service).run(backend, verdict)
+            await _Exchange(scope, receive, send, arrival.door.service, arrival).run(backend, verdict)
 
     return ingress
 
@@ -135,6 +135,7 @@ class _Exchange:
     receive: Receive
     send: Send
     service: str
+    arrival: Arrival
     began: bool = False
     """The response's head is out: from here on an error can only cut the connection."""
     gone: bool = False
@@ -193,7 +194,7 @@ class _Exchange:
         self, upstream: Upstream, passage: Passage, body: AsyncIterator[bytes] | None
     ) -> pages.Page | None:
         client: tuple[str, int] | None = self.scope["client"]
-        headers = forwarded(self.scope["headers"], passage, client[0] if client else "127.0.0.1")
+        headers = forwarded(self.scope["headers"], passage, client[0] if client else "127.0.0.1", self.arrival)
         query: bytes = self.scope["query_string"]
         target: bytes = self.scope["raw_path"] + (b"?" + query if query else b"")
         method = str(self.scope["method"]).encode()
@@ -203,7 +204,7 @@ class _Exchange:
     async def _pass_on(self, answer: Answer, method: bytes) -> pages.Page | None:
         if not 200 <= answer.status <= _HIGHEST_STATUS:
             raise UpstreamError(f"{answer.status} is no status of HTTP")
-        headers = returned(answer.headers, answer.status)
+        headers = returned(answer.headers, answer.status, self.arrival)
         if self.cookie:
             headers.append((b"set-cookie", AFFINITY + b"=%s; Max-Age=2592000; Path=/; HttpOnly" % self.cookie.encode()))
         if method != b"HEAD" and _declared_length(headers) > LIMIT:

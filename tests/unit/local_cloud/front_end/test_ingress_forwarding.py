@@ -2,9 +2,20 @@
 
 import asyncio
 import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
 from mcpfleet_local_cloud.data_plane.pool import NoInstanceError, NoRevisionError
-from mcpfleet_local_cloud.front_end.ingress import LIMIT
+from mcpfleet_local_cloud.front_end.arrivals import Arrival
+from mcpfleet_local_cloud.front_end.front_door import Guard, Passage, forwarded, returned
+from mcpfleet_local_cloud.front_end.ingress import LIMIT, create_front
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+BALANCED = Arrival(door=None, balanced=True, address="127.0.0.1")
 
 
 def only(instance):
@@ -53,6 +64,83 @@ def test_the_callers_trace_goes_on_with_a_new_span(front, kit):
     assert parent is not None
     assert parent[1] != span
     assert headers[b"x-cloud-trace-context"].decode() == f"{trace}/{int(parent[1], 16)};o=1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sampled"),
+    [
+        ("traceparent", f"00-{TRACE}-b7ad6b7169203331-00", 0),
+        ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01", 1),
+        ("x-cloud-trace-context", f"{TRACE}/123;o=0", 0),
+        ("x-cloud-trace-context", f"{TRACE}/123;o=1", 1),
+        ("x-cloud-trace-context", f"{TRACE}/123", 1),
+    ],
+)
+def test_whether_a_trace_is_sampled_is_the_callers_choice(front, kit, name, value, sampled):
+    instance = kit.Instance()
+    front(instance, headers=[(name.encode(), value.encode())])
+    headers = dict(only(instance)[2])
+    assert re.fullmatch(rf"00-{TRACE}-[0-9a-f]{{16}}-0{sampled}", headers[b"traceparent"].decode())
+    assert re.fullmatch(rf"{TRACE}/[1-9]\d*;o={sampled}", headers[b"x-cloud-trace-context"].decode())
+
+
+@pytest.mark.parametrize("value", [f"00-{'0' * 32}-b7ad6b7169203331-01", f"00-{TRACE}-{'0' * 16}-01", "00-abc-01"])
+def test_a_trace_that_names_nothing_is_begun_anew(front, kit, value):
+    instance = kit.Instance()
+    front(instance, headers=[(b"traceparent", value.encode())])
+    sent = dict(only(instance)[2])[b"traceparent"].decode()
+    assert re.fullmatch(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-01", sent)
+    assert TRACE not in sent
+
+
+@pytest.mark.parametrize(
+    ("claimed", "found"),
+    [
+        ([], b"127.0.0.9,127.0.0.1"),
+        ([b"10.1.2.3"], b"10.1.2.3,127.0.0.9,127.0.0.1"),
+        ([b"10.1.2.3, 8.8.8.8", b"unknown"], b"10.1.2.3, 8.8.8.8,unknown,127.0.0.9,127.0.0.1"),
+        ([b""], b"127.0.0.9,127.0.0.1"),
+    ],
+)
+def test_a_load_balancer_appends_the_client_and_itself_to_what_the_client_claims(claimed, found):
+    headers = [(b"x-forwarded-for", one) for one in claimed]
+    sent = forwarded(headers, Passage(), "127.0.0.9", BALANCED)
+    assert [value for name, value in sent if name == b"x-forwarded-for"] == [found]
+
+
+@given(st.lists(st.binary()))
+def test_whatever_a_client_claims_the_last_two_addresses_are_true(claimed):
+    headers = [(b"x-forwarded-for", one) for one in claimed]
+    (found,) = [
+        value for name, value in forwarded(headers, Passage(), "127.0.0.9", BALANCED) if name == b"x-forwarded-for"
+    ]
+    assert found.split(b",")[-2:] == [b"127.0.0.9", b"127.0.0.1"]
+
+
+def test_a_request_through_a_load_balancer_reaches_the_container_with_its_headers(kit, signer):
+    instance = kit.Instance()
+    guard = Guard(signer, kit.May(None))
+    app = create_front(lambda scope: replace(BALANCED, door=kit.door, secure=False), guard, instance)
+    answer = TestClient(app).get("/mcp", headers={"x-forwarded-for": "10.0.0.7"})
+    sent = dict(only(instance)[2])
+    assert (sent[b"x-forwarded-for"], sent[b"x-forwarded-proto"]) == (b"10.0.0.7,testclient,127.0.0.1", b"http")
+    assert answer.headers["via"] == "1.1 google"
+
+
+@pytest.mark.parametrize(("secure", "protocol"), [(True, b"https"), (False, b"http")])
+def test_the_protocol_is_the_forwarding_rules(secure, protocol):
+    lies = [(b"x-forwarded-proto", b"gopher"), (b"forwarded", b"for=1.2.3.4;proto=gopher")]
+    sent = dict(forwarded(lies, Passage(), "127.0.0.9", replace(BALANCED, secure=secure)))
+    assert sent[b"x-forwarded-proto"] == protocol
+    assert sent[b"forwarded"] == b'for="127.0.0.9";proto=' + protocol
+
+
+def test_a_load_balancer_says_in_both_directions_that_it_was_passed():
+    sent = forwarded([(b"via", b"1.1 squid")], Passage(), "127.0.0.9", BALANCED)
+    assert [value for name, value in sent if name == b"via"] == [b"1.1 squid", b"1.1 google"]
+    assert (b"via", b"1.1 google") in returned([], 200, BALANCED)
+    assert b"via" not in dict(forwarded([], Passage(), "127.0.0.9"))
+    assert b"via" not in dict(returned([], 200))
 
 
 def test_a_request_without_a_trace_begins_one(front, kit):

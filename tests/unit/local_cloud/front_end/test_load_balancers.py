@@ -154,14 +154,16 @@ def test_which_change_replaces_and_which_does_not(api, program, balanced):
 
 def test_a_request_goes_by_the_url_map_to_the_service(api, balanced):
     arrival = api.cloud.balancer.arrive("projects/mcpfleet-local/global/forwardingRules/mcp-https", DOMAIN, "/mcp", "")
-    assert arrival.balanced
+    assert (arrival.balanced, arrival.secure, arrival.address) == (True, True, "127.0.0.1")
     assert arrival.door.service.endswith("/services/hello")
     assert api.cloud.balancer.arrive_by_name("x.dev", "/", "") is None
 
 
 def test_a_plain_request_is_redirected_with_its_path_and_query(api, balanced):
     rule = "projects/mcpfleet-local/global/forwardingRules/mcp-http"
-    assert api.cloud.balancer.arrive(rule, DOMAIN, "/mcp", "a=b").redirect == (301, f"https://{DOMAIN}/mcp?a=b")
+    arrival = api.cloud.balancer.arrive(rule, DOMAIN, "/mcp", "a=b")
+    assert arrival.redirect == (301, f"https://{DOMAIN}/mcp?a=b")
+    assert not arrival.secure
 
 
 def test_hosts_and_paths_have_backends_of_their_own(api, program, balanced):
