@@ -56,7 +56,8 @@ def test(context: typer.Context) -> None:
     command, environ = [sys.executable, "-m", "pytest"], prepared.environment()
     match context.args:
         case []:
-            runs = [[*_SIDE_BY_SIDE, "-m", "not root and not engines"], ["-m", "root and not engines"]]
+            others = "not engines and not corpus"
+            runs = [[*_SIDE_BY_SIDE, "-m", f"not root and {others}"], ["-m", f"root and {others}"]]
         case ["--engines", *further]:
             runs = [[], ["-m", "engines", *further]]
         case ["--as-root", *further]:

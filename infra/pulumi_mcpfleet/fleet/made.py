@@ -141,7 +141,7 @@ class Made(Model):
     @property
     def wish(self) -> Wish:
         """What the user decides about the Dockerfile."""
-        said: Any = self.model_dump(include={"language", "installer", "start", "apt", "speaks"})
+        said: Any = self.model_dump(include={"language", "installer", "start", "apt", "speaks", "build_args"})
         return Wish(**said, dockerfile="" if self.dockerfile == _NO_DOCKERFILE else self.dockerfile)
 
 

@@ -1,5 +1,6 @@
 """What a folder holds, as far as a recipe looks into it: names, and the text of a few files."""
 
+import codecs
 import json
 import os
 import tomllib
@@ -18,11 +19,14 @@ _LOOKED_INTO: Final = frozenset(
     {
         *("pyproject.toml", "requirements.txt", "setup.cfg", "setup.py", "package.json", "Procfile", ".dockerignore"),
         *("uv.lock", "poetry.lock", "pylock.toml", "pnpm-lock.yaml", "yarn.lock", ".yarnrc.yml", ".python-version"),
-        *("package-lock.json", "npm-shrinkwrap.json"),
+        *("package-lock.json", "npm-shrinkwrap.json", ".nvmrc", ".node-version", ".tool-versions", "runtime.txt"),
     }
 )
 MAX_TEXT: Final = 4096
 """Characters of the longest value that is taken from such a file."""
+
+MARK: Final = "\ufeff"
+"""The byte-order mark that some editors begin a file with; a text that was read has it still."""
 
 _MOST: Final = 100_000
 """Files and folders that are looked at, as far as the third level."""
@@ -46,9 +50,12 @@ class Layout:
     odd: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, files: Mapping[str, str]) -> "Layout":
+    def of(cls, files: Mapping[str, str | bytes]) -> "Layout":
         """A folder that holds these files."""
-        return cls(frozenset(files), {name: text for name, text in files.items() if name in _LOOKED_INTO})
+        texts = {name: files[name] for name in files.keys() & _LOOKED_INTO}
+        return cls(
+            frozenset(files), {name: said if isinstance(said, str) else _decoded(said) for name, said in texts.items()}
+        )
 
     @classmethod
     def read(cls, folder: Path) -> "Layout":
@@ -83,7 +90,7 @@ class Layout:
                         names.add(name)
                     elif not (folder / name).is_dir():  # which a ring of links is not, without an error
                         strange.add(name)
-        texts = {name: read_in(folder, name, MAX_FILE).decode("utf-8", "replace") for name in names & _LOOKED_INTO}
+        texts = {name: _decoded(read_in(folder, name, MAX_FILE)) for name in names & _LOOKED_INTO}
         return cls(frozenset(names), texts, frozenset(strange))
 
     def has(self, name: str) -> bool:
@@ -112,7 +119,7 @@ class Layout:
             RecipeError: It is no TOML.
         """
         try:
-            return tomllib.loads(self.texts.get(name, ""))
+            return tomllib.loads(self.texts.get(name, "").removeprefix(MARK))
         except (ValueError, RecursionError) as error:  # a number of 5,000 digits; a list 2,000 deep
             raise RecipeError.of("", f"{name} is no TOML: {error}; mend it") from None
 
@@ -123,12 +130,19 @@ class Layout:
             RecipeError: It is none.
         """
         try:
-            value = json.loads(self.texts.get(name, "{}").removeprefix("\ufeff"))
+            value = json.loads(self.texts.get(name, "{}").removeprefix(MARK))
         except (ValueError, RecursionError) as error:
             raise RecipeError.of("", f"{name} is no JSON: {error}; mend it") from None
         if not isinstance(value, dict):
             raise RecipeError.of("", f"{name} is no JSON object; mend it")
         return cast("dict[str, Any]", value)
+
+
+def _decoded(content: bytes) -> str:
+    """A file's text: in UTF-8, or in UTF-16 where it begins with that mark."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    return content.decode("utf-8", "replace")
 
 
 def table(value: Any, *path: str) -> dict[str, Any]:

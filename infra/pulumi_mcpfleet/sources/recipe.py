@@ -1,7 +1,7 @@
 """What a user may decide about a build, what was decided, and what could not be."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -64,6 +64,7 @@ class Wish:
         dockerfile: Which Dockerfile of the source's own builds it; empty: none, one is made.
         apt: Debian packages that the server needs while it runs.
         speaks: http, or stdio for a server that is put behind the bridge.
+        build_args: Values for the ARGs of the Dockerfile.
     """
 
     language: Language | None = None
@@ -72,6 +73,7 @@ class Wish:
     dockerfile: str | None = None
     apt: Sequence[str] = ()
     speaks: Literal["http", "stdio"] = "http"
+    build_args: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +120,12 @@ ARG BASE_IMAGE={BASE_IMAGE}
 
 FROM ${{BASE_IMAGE}} AS tools
 # UV_SYSTEM_CERTS: uv brings its own list of authorities; the base image's list is the one that knows a
-# company's proxy.
+# company's proxy. UV_PYTHON: the base image's Python, whichever a file of the source prefers.
 ENV PIP_NO_CACHE_DIR=1 \\
     PIP_DISABLE_PIP_VERSION_CHECK=1 \\
     PIP_ROOT_USER_ACTION=ignore \\
     UV_SYSTEM_CERTS=1 \\
+    UV_PYTHON=python3 \\
     UV_PYTHON_DOWNLOADS=never \\
     UV_PROJECT_ENVIRONMENT=/opt/venv \\
     UV_COMPILE_BYTECODE=1 \\

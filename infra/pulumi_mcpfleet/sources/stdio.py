@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pulumi_mcpfleet.sources.node import NODE_VERSIONS, install_node
+from pulumi_mcpfleet.sources.node_version import NODE_VERSIONS, install_node
 from pulumi_mcpfleet.sources.recipe import (
     BRIDGE_PTH,
     INSTALL_UV,

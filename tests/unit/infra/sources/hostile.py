@@ -11,7 +11,7 @@ KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnobody may see this\n"  # pragma: al
 READ = (
     *("Dockerfile", ".dockerignore", ".gitignore", ".gcloudignore", "pyproject.toml", "uv.lock", "requirements.txt"),
     *("package.json", "package-lock.json", "pnpm-lock.yaml", "yarn.lock", "poetry.lock", "pylock.toml", "Procfile"),
-    *(".python-version", "setup.py", "setup.cfg", ".yarnrc.yml"),
+    *(".python-version", "setup.py", "setup.cfg", ".yarnrc.yml", ".nvmrc", ".node-version", ".tool-versions"),
 )
 """Files of a repository that are read on the machine of whoever deploys it."""
 
