@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pulumi_mcpfleet.fleet import access, client, made, model, parts, roles, server, sources
+from pulumi_mcpfleet.fleet import access, client, made, model, parts, roles, server, sources, volumes
 from pulumi_mcpfleet.fleet.words import Kind, in_yaml
 
 COMMAND: Final = ".venv/bin/python -m devtools.reference"
@@ -58,10 +58,13 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "access-public": access.Public,
     "role": roles.PowerfulRole,
     "secret": parts.SecretRef,
-    "volume-memory": parts.InMemory,
-    "volume-gcs": parts.GcsVolume,
-    "volume-gcs-bucket": parts.Gcs,
-    "volume-secret": parts.SecretVolume,
+    "volume-memory": volumes.InMemory,
+    "volume-gcs": volumes.GcsVolume,
+    "volume-gcs-bucket": volumes.Gcs,
+    "volume-secret": volumes.SecretVolume,
+    "volume-secret-item": volumes.Item,
+    "volume-nfs": volumes.NfsVolume,
+    "volume-nfs-export": volumes.Nfs,
     "sidecar": parts.Sidecar,
     "probes": parts.Probes,
     "probe": parts.Probe,

@@ -109,7 +109,7 @@ def _server(
                 {
                     "image": server["source"]["image"],
                     "envs": [{"name": key, "value": value} for key, value in environment.items()],
-                    "ports": {"container_port": port},
+                    "ports": {"container_port": port, "name": "http1"},
                     "resources": {
                         "limits": {"cpu": "1", "memory": "512Mi"},
                         "cpu_idle": True,

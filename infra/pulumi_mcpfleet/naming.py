@@ -184,6 +184,11 @@ def subnetwork_of(network: str, region: str) -> str:
     return network.replace("/global/networks/", f"/regions/{region}/subnetworks/")
 
 
+def connector_path(connector: str, *, project: str, region: str) -> str:
+    """A Serverless VPC Access connector by its full path, which it has already where it is another project's."""
+    return connector if "/" in connector else f"projects/{project}/locations/{region}/connectors/{connector}"
+
+
 def secret_volume(folder: str) -> str:
     """The volume of a folder of secret files; a user cannot name one so, and no two folders share one."""
     slug = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:40]

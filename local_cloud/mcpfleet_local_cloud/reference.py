@@ -73,6 +73,7 @@ _FURTHER: Final[dict[str, tuple[Any, ...]]] = {
             "volumes": [{"name": "x", "emptyDir": {}}],
         },
     ),
+    "service.template.containers[0].volumeMounts": ([{"name": "x", "mountPath": "/etc/mcpfleet"}],),
     "service.template.volumes": ([{"name": "x", "emptyDir": {"medium": "DISK"}}],),
     "service.template.containers[0].resources.limits": ({"nvidia.com/gpu": "1"},),
     "service.template.containers[0].ports": ([{"name": "h2c"}],),

@@ -111,18 +111,27 @@ HOLDERS = {
     "volume-memory": lambda part: {"volumes": {"v": {"memory": "64Mi", "mount": "/v", **part}}},
     "volume-gcs": lambda part: {"volumes": {"v": {"gcs": {"bucket": "b-1"}, "mount": "/v", **part}}},
     "volume-gcs-bucket": lambda part: {"volumes": {"v": {"gcs": {"bucket": "b-1", **part}, "mount": "/v"}}},
-    "volume-secret": lambda part: {"volumes": {"v": {"mount": "/v", **FILE, **part}}},
+    "volume-secret": lambda part: {
+        "volumes": {"v": {"mount": "/v", **({"secret": "s"} if "items" in part else FILE), **part}}
+    },
+    "volume-secret-item": lambda part: {
+        "volumes": {"v": {"mount": "/v", "secret": "s", "items": {"f": {"version": "1", **part}}}}
+    },
+    "volume-nfs": lambda part: {**VPC, "volumes": {"v": {"nfs": EXPORT, "mount": "/v", **part}}},
+    "volume-nfs-export": lambda part: {**VPC, "volumes": {"v": {"nfs": {**EXPORT, **part}, "mount": "/v"}}},
     "sidecar": lambda part: {
         "sidecars": {"one": {"image": "a/b", **part}, "database": {"image": "a/b"}},
         "volumes": {"cache": {"memory": "64Mi", "mount": "/elsewhere"}},
     },
     "probes": lambda part: {"probes": part},
     "probe": lambda part: {"probes": {"liveness": part}},
-    "vpc": lambda part: {"vpc": {"network": "default", **part}},
+    "vpc": lambda part: {"vpc": part if "connector" in part else {"network": "default", **part}},
 }
 GIT = {"url": "https://github.com/acme/weather-mcp.git", "ref": "v1"}
 STDIO = {"npm": {}, "pypi": {}, "image": {"command": ["a"]}}
 CLIENT = {"client_id": "1-a.apps.googleusercontent.com", "secret": "s", "version": "1"}
+VPC = {"vpc": {"network": "default"}}
+EXPORT = {"server": "10.0.0.2", "path": "/share"}
 FILE = {"secret": "s", "version": "1", "file": "f"}
 
 
@@ -137,7 +146,8 @@ def around(section, fragment):
         return {**fleet, section.replace("-", "_"): fragment}
     if section == "client":
         servers = {"reference": REFERENCE, "toolbox": {"source": {"image": "a/b", "port": 5000}}}
-        client = {"source": {"image": "a/b"}, "calls": ["reference"], **fragment}
+        beside = COMPANIONS.get(next(iter(fragment)), {})
+        client = {"source": {"image": "a/b"}, "calls": ["reference"], **beside, **fragment}
         return {**fleet, "servers": servers, "clients": {"assistant": client}}
     keys = (
         HOLDERS[section](fragment) if section in HOLDERS else {**COMPANIONS.get(next(iter(fragment)), {}), **fragment}
@@ -145,11 +155,15 @@ def around(section, fragment):
     return {**fleet, "servers": {"reference": {**REFERENCE, **keys}}}
 
 
+GPU = {"cpu": "4", "memory": "16Gi", "cpu_throttling": False}
 COMPANIONS = {
     "transports": {"max_instances": 1},
     "sessions": {"max_instances": 1},
     "depends_on": {"sidecars": {"redis": {"image": "a/b"}}},
     "default_url": {"domain": "mcp.acme.dev"},
+    "gpu": GPU,
+    "gpu_zonal_redundancy": {**GPU, "gpu": "nvidia-l4"},
+    "use_http2": {"health_path": None, "source": {"image": "docker.io/acme/toolbox:1"}},
 }
 """What has to stand beside a server's key for its example to be right."""
 

@@ -11,6 +11,7 @@ from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.fleet import Access, IamAccess, IapAccess, OauthAccess, PublicAccess
 from pulumi_mcpfleet.fleet.access import Iap, OauthClient, kind
+from pulumi_mcpfleet.fleet.references import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from pulumi_gcp.iap import SettingsAccessSettingsOauthSettingsArgsDict as OauthSettings
@@ -44,18 +45,28 @@ class Guarded:
     service: pulumi.Output[str]
 
 
-def switches(access: Access) -> dict[str, Any]:
-    """The arguments of the service that say who checks the caller; none where Cloud Run's IAM does."""
-    match access:
+def switches(spec: Workload) -> dict[str, Any]:
+    """The arguments of the service that say who and what is let in, and its annotations, which say why."""
+    found: dict[str, Any] = {}
+    notes = dict(spec.annotations)
+    match spec.access:
         case IamAccess():
-            return {}
+            pass
         case IapAccess():
-            return {"iap_enabled": True}
+            found["iap_enabled"] = True
         case OauthAccess():
             # Not by a grant to allUsers, which many organizations forbid: a policy would refuse it half way.
-            return {"invoker_iam_disabled": True, "annotations": {ACCESS_NOTE: "oauth"}}
+            found["invoker_iam_disabled"] = True
+            notes[ACCESS_NOTE] = "oauth"
         case PublicAccess(public=public):
-            return {"invoker_iam_disabled": True, "annotations": {ACCESS_NOTE: "public", REASON_NOTE: public.reason}}
+            found["invoker_iam_disabled"] = True
+            notes |= {ACCESS_NOTE: "public", REASON_NOTE: public.reason}
+    if notes:
+        found["annotations"] = notes
+    if spec.binary_authorization is not None:
+        by_default = spec.binary_authorization == DEFAULT_POLICY
+        found["binary_authorization"] = {"use_default": True} if by_default else {"policy": spec.binary_authorization}
+    return found
 
 
 def told(access: Access, server: str, regions: Sequence[str], foundation: Foundation) -> dict[str, pulumi.Input[str]]:
@@ -177,6 +188,7 @@ def _client_secret(client: OauthClient, guarded: Guarded, foundation: Foundation
 
 
 _SECRET_ROLE: Final = "roles/secretmanager.secretAccessor"  # noqa: S105 - a role
+_SQL_ROLE: Final = "roles/cloudsql.client"
 _READS_BUCKET: Final = "roles/storage.objectViewer"
 _WRITES_BUCKET: Final = "roles/storage.objectUser"
 
@@ -200,7 +212,8 @@ def rights(
         child: For each grant.
         also: Roles besides.
     """
-    roles = tuple(dict.fromkeys((*role_names(spec.roles), *also)))
+    sockets = (_SQL_ROLE,) if spec.cloudsql_instances else ()
+    roles = tuple(dict.fromkeys((*role_names(spec.roles), *sockets, *also)))
     if not (roles or spec.all_secrets or spec.buckets):
         return []
     member = email.apply(naming.account_member)

@@ -215,7 +215,13 @@ def _of(spec: Workload) -> Iterator[str]:
     if spec.all_secrets or client is not None:
         yield "secretmanager"
     if spec.vpc is not None:
-        yield "compute"
+        yield "compute" if spec.vpc.connector is None else "vpcaccess"
+    if spec.cloudsql_instances:
+        yield "sqladmin"
+    if spec.encryption_key is not None:
+        yield "cloudkms"
+    if spec.binary_authorization is not None:
+        yield "binaryauthorization"
     if spec.buckets:
         yield "storage"
     if isinstance(spec.access, IapAccess):

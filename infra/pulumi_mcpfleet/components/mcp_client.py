@@ -110,7 +110,7 @@ class McpClient(pulumi.ComponentResource):
 
     def _service(self, held: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
         spec, args = self._spec, self._args
-        revision = template.revision(spec, self.account, self._containers(), args.region)
+        revision = template.revision(spec, self.account, self._containers(), project=args.project, region=args.region)
         if self._mesh is not None:
             revision["service_mesh"] = {"mesh": self._mesh.mesh}
         return gcp.cloudrunv2.Service(
@@ -119,14 +119,14 @@ class McpClient(pulumi.ComponentResource):
             project=args.project,
             location=args.region,
             description=spec.description or None,
-            labels=args.labels or None,
+            labels={**args.labels, **spec.labels} or None,
             ingress="INGRESS_TRAFFIC_ALL",
             deletion_protection=spec.deletion_protection,
             scaling={"min_instance_count": 0},
             launch_stage="BETA" if self._mesh is not None else "GA",
             template=revision,
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=[*held]),
-            **switches(spec.access),
+            **switches(spec),
         )
 
     def _containers(self) -> list["Container"]:
@@ -147,7 +147,8 @@ class McpClient(pulumi.ComponentResource):
             return [own]
         own["name"] = "client"
         own["depends_ons"] = list(beside)
-        return [own, *(self._servers[name].beside(port) for name, port in beside.items())]
+        idle = spec.cpu_throttling
+        return [own, *(self._servers[name].beside(port, idle=idle) for name, port in beside.items())]
 
     def _image(self) -> pulumi.Input[str]:
         match self._spec.source:

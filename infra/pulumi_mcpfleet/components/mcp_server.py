@@ -98,7 +98,9 @@ class McpServer(pulumi.ComponentResource):
         held = self._rights(email)
         containers = self._containers()
         services = {
-            region: self._service(region, template.revision(spec, email, containers, region), held)
+            region: self._service(
+                region, template.revision(spec, email, containers, project=args.project, region=region), held
+            )
             for region in args.regions
         }
         granted = [
@@ -169,13 +171,18 @@ class McpServer(pulumi.ComponentResource):
                     parent=self,
                 )
 
-    def beside(self, port: int) -> "Container":
-        """The server as a container beside a client's own, where it listens on *port* and nobody else reaches it."""
+    def beside(self, port: int, *, idle: bool) -> "Container":
+        """The server as a container beside a client's own, where it listens on *port* and nobody else reaches it.
+
+        Args:
+            port: Where it listens.
+            idle: Whether the instance's CPU is there during requests alone.
+        """
         own = template.own_container(self.spec, self._image_ref, self._variables(port))
         for key in ("ports", "liveness_probe"):
             own.pop(key, None)
         own["name"] = self._name
-        own["resources"] = {"limits": {"cpu": self.spec.cpu, "memory": self.spec.memory}, "cpu_idle": True}
+        own["resources"] = {"limits": {"cpu": self.spec.cpu, "memory": self.spec.memory}, "cpu_idle": idle}
         own["startup_probe"] = template.startup_probe(self.spec, port, self.spec.probes.startup)
         return own
 
@@ -233,7 +240,7 @@ class McpServer(pulumi.ComponentResource):
             project=args.project,
             location=region,
             description=spec.description or None,
-            labels=args.labels or None,
+            labels={**args.labels, **spec.labels} or None,
             ingress=_INGRESS[spec.ingress],
             default_uri_disabled=None if spec.default_url else True,
             deletion_protection=spec.deletion_protection,
@@ -246,7 +253,7 @@ class McpServer(pulumi.ComponentResource):
             launch_stage="BETA" if spec.agent_registry == "functional-type" else "GA",
             template=revision,
             opts=self._options(*rights),
-            **switches(spec.access),
+            **switches(spec),
         )
 
     def _audiences(self) -> Iterator[str]:

@@ -11,8 +11,10 @@ import pulumi
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.fleet import ExistingImage, Server, Workload
 from pulumi_mcpfleet.fleet.containers import SERVER
-from pulumi_mcpfleet.fleet.parts import GcsVolume, InMemory, Probe, Probes, SecretRef, SecretVolume, Sidecar, Vpc
+from pulumi_mcpfleet.fleet.parts import Probe, Probes, SecretRef, Sidecar, Vpc
 from pulumi_mcpfleet.fleet.rules import folder_of
+from pulumi_mcpfleet.fleet.volumes import GcsVolume, InMemory, NfsVolume, SecretVolume
+from pulumi_mcpfleet.fleet.workload import SQL_MOUNT, SQL_VOLUME
 
 if TYPE_CHECKING:
     from pulumi_gcp.cloudrunv2 import (
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
         ServiceTemplateVolumeArgsDict as Volume,
     )
     from pulumi_gcp.cloudrunv2 import (
+        ServiceTemplateVolumeSecretArgsDict as Source,
+    )
+    from pulumi_gcp.cloudrunv2 import (
         ServiceTemplateVolumeSecretItemArgsDict as Item,
     )
     from pulumi_gcp.cloudrunv2 import (
@@ -44,6 +49,8 @@ if TYPE_CHECKING:
 # reference server takes on one CPU, and still fail a broken image long before Cloud Run's 240 s.
 STARTUP: Final = Probe(period=1, timeout=1, failures=60)
 
+_GPU: Final = "nvidia.com/gpu"
+
 # Cloud Run's own default for a container without a health path: it waits until something listens.
 LISTENING: Final = Probe(period=240, timeout=240, failures=1)
 
@@ -51,8 +58,10 @@ LISTENING: Final = Probe(period=240, timeout=240, failures=1)
 LIVENESS: Final = Probe(period=30, timeout=5, failures=3)
 
 
-def revision(spec: Workload, email: pulumi.Output[str], containers: Sequence["Container"], region: str) -> "Template":
-    """A revision of a server or a client that runs as *email* in *region*."""
+def revision(
+    spec: Workload, email: pulumi.Output[str], containers: Sequence["Container"], *, project: str, region: str
+) -> "Template":
+    """A revision of a server or a client that runs as *email* in *region* of *project*."""
     found: Template = {
         "service_account": email,
         "timeout": f"{spec.timeout}s",
@@ -65,7 +74,14 @@ def revision(spec: Workload, email: pulumi.Output[str], containers: Sequence["Co
     if volumes := _volumes(spec):
         found["volumes"] = volumes
     if spec.vpc is not None:
-        found["vpc_access"] = _vpc_access(spec.vpc, region)
+        found["vpc_access"] = _vpc_access(spec.vpc, project=project, region=region)
+    if spec.session_affinity:
+        found["session_affinity"] = True
+    if spec.encryption_key is not None:
+        found["encryption_key"] = spec.encryption_key
+    if spec.gpu is not None:
+        found["node_selector"] = {"accelerator": spec.gpu}
+        found["gpu_zonal_redundancy_disabled"] = not spec.gpu_zonal_redundancy
     return found
 
 
@@ -82,7 +98,8 @@ def containers(
     own["name"] = SERVER
     if spec.depends_on:
         own["depends_ons"] = spec.depends_on
-    return [own, *(_sidecar(name, one, sidecar_images[name]) for name, one in spec.sidecars.items())]
+    idle = spec.cpu_throttling
+    return [own, *(_sidecar(name, one, sidecar_images[name], idle=idle) for name, one in spec.sidecars.items())]
 
 
 def variables(env: Mapping[str, pulumi.Input[str]], secrets: Mapping[str, SecretRef]) -> list["Variable"]:
@@ -119,10 +136,10 @@ def own_container(
     container: Container = {
         "image": image,
         "envs": env,
-        "ports": {"container_port": port},
+        "ports": {"container_port": port, "name": "h2c" if spec.use_http2 else "http1"},
         "resources": {
-            "limits": {"cpu": spec.cpu, "memory": spec.memory},
-            "cpu_idle": True,  # CPU, and its bill, only during requests; absent would mean the opposite
+            "limits": {"cpu": spec.cpu, "memory": spec.memory, **({_GPU: "1"} if spec.gpu else {})},
+            "cpu_idle": spec.cpu_throttling,  # absent would mean false
             "startup_cpu_boost": boost,
         },
     }
@@ -160,11 +177,12 @@ def _probe(probe: Probe, path: str | None, port: int) -> Any:
     }
 
 
-def _sidecar(name: str, spec: Sidecar, image: pulumi.Input[str]) -> "Container":
+def _sidecar(name: str, spec: Sidecar, image: pulumi.Input[str], *, idle: bool) -> "Container":
     container: Container = {
         "name": name,
         "image": image,
-        "resources": {"limits": {"cpu": spec.cpu, "memory": spec.memory}, "cpu_idle": True},
+        # Cloud Run's switch is of the whole instance: all of its containers say the same.
+        "resources": {"limits": {"cpu": spec.cpu, "memory": spec.memory}, "cpu_idle": idle},
     }
     if env := variables(spec.env, spec.secrets):
         container["envs"] = env
@@ -185,24 +203,42 @@ def _sidecar(name: str, spec: Sidecar, image: pulumi.Input[str]) -> "Container":
 def _volumes(spec: Workload) -> list["Volume"]:
     """Every volume of an instance: the named ones, and one for each folder of secret files."""
     found = [_volume(name, one) for name, one in spec.volumes.items()]
+    if spec.cloudsql_instances:
+        found.append({"name": SQL_VOLUME, "cloud_sql_instance": {"instances": spec.cloudsql_instances}})
     found += _secret_volumes("", spec.secrets)
     for name, sidecar in spec.beside.items():
         found += _secret_volumes(f"{name}-", sidecar.secrets)
     return found
 
 
-def _volume(name: str, volume: InMemory | GcsVolume | SecretVolume) -> "Volume":
+def _volume(name: str, volume: InMemory | GcsVolume | SecretVolume | NfsVolume) -> "Volume":
     match volume:
         case InMemory(memory=size):
             return {"name": name, "empty_dir": {"medium": "MEMORY", "size_limit": size}}
         case GcsVolume(gcs=gcs):
             return {"name": name, "gcs": {"bucket": gcs.bucket, "read_only": gcs.read_only}}
-        case SecretVolume(secret=secret, version=version, file=file):
-            return {"name": name, "secret": {"secret": secret, "items": [{"path": file, "version": version}]}}
+        case NfsVolume(nfs=nfs):
+            return {"name": name, "nfs": {"server": nfs.server, "path": nfs.path, "read_only": nfs.read_only}}
+        case SecretVolume():
+            return {"name": name, "secret": _secret(volume)}
+
+
+def _secret(volume: SecretVolume) -> "Source":
+    items: list[Item] = []
+    for path, one in volume.files.items():
+        item: Item = {"path": path, "version": one.version}
+        if one.mode is not None:
+            item["mode"] = int(one.mode, 8)
+        items.append(item)
+    source: Source = {"secret": volume.secret, "items": items}
+    if volume.mode is not None:
+        source["default_mode"] = int(volume.mode, 8)
+    return source
 
 
 def _volume_mounts(spec: Workload) -> list["Mount"]:
-    return [{"name": name, "mount_path": volume.mount} for name, volume in spec.volumes.items()]
+    named: list[Mount] = [{"name": name, "mount_path": volume.mount} for name, volume in spec.volumes.items()]
+    return [*named, {"name": SQL_VOLUME, "mount_path": SQL_MOUNT}] if spec.cloudsql_instances else named
 
 
 def _files(secrets: Mapping[str, SecretRef]) -> dict[str, dict[str, SecretRef]]:
@@ -230,15 +266,18 @@ def _secret_volume(owner: str, folder: str) -> str:
     return naming.secret_volume(owner + folder)
 
 
-def _vpc_access(vpc: Vpc, region: str) -> "VpcAccess":
-    """Direct VPC egress.
+def _vpc_access(vpc: Vpc, *, project: str, region: str) -> "VpcAccess":
+    """Egress into a VPC network.
 
     A subnetwork is said even where it is Google's choice, the one with the network's name: what is left out keeps, in
     an update, the value of the last revision, and that would be a subnetwork of the network that the user has left.
     """
+    egress = "ALL_TRAFFIC" if vpc.all_traffic else "PRIVATE_RANGES_ONLY"
+    if vpc.connector is not None:
+        return {"egress": egress, "connector": naming.connector_path(vpc.connector, project=project, region=region)}
     interface: Interface = {"tags": list(vpc.tags)} if vpc.tags else {}
     if vpc.network:
         interface["network"] = vpc.network
     if subnetwork := vpc.subnetwork or naming.subnetwork_of(vpc.network or "", region):
         interface["subnetwork"] = subnetwork
-    return {"egress": "ALL_TRAFFIC" if vpc.all_traffic else "PRIVATE_RANGES_ONLY", "network_interfaces": [interface]}
+    return {"egress": egress, "network_interfaces": [interface]}

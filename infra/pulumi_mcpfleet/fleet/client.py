@@ -103,8 +103,10 @@ def _cannot_call(client: Client, name: str, server: Server) -> Iterator[str]:
     if isinstance(server.access, OauthAccess):  # beside the client, too: the server itself asks
         yield f"{name} asks for a login that an account's ID token is not; give it access by iam"
     if client.topology == "sidecar":
-        if server.all_secrets or server.volumes or server.sidecars:
+        if server.all_secrets or server.volumes or server.sidecars or server.cloudsql_instances:
             yield f"{name} has secrets, volumes or sidecars, which would become the client's; write topology: service"
+        if server.gpu is not None:
+            yield f"{name} has a GPU, and beside the client it would have none; write topology: service"
         return
     if client.topology == "mesh" and not server.default_url:
         yield f"{name} has default_url: false, and the mesh calls a service there; write topology: service"

@@ -14,6 +14,7 @@ from pulumi_mcpfleet.fleet import identities, values
 from pulumi_mcpfleet.fleet.access import IapAccess
 from pulumi_mcpfleet.fleet.base import LEFT_OUT, NO_REPEATS, NUMBER, UP, Mistake, Model, without
 from pulumi_mcpfleet.fleet.client import Client, among
+from pulumi_mcpfleet.fleet.references import key_region
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage, host_of, pinned, pullable
 from pulumi_mcpfleet.fleet.words import Kind
@@ -24,6 +25,10 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
     "prod": {"deletion_protection": True, "min_instances": 1},
 }
 """The defaults of a server that differ between the profiles."""
+
+
+MAX_LABELS: Final = 60
+"""Of one resource: Google's 64, less what the provider adds."""
 
 
 class Registry(Model):
@@ -209,6 +214,22 @@ def _workload(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     """What a server or a client cannot be in this fleet."""
     yield from _images(spec, fleet)
     yield from _organization(spec, fleet)
+    yield from _key(spec, fleet)
+    count = len({**fleet.get("labels", {}), **spec.labels})
+    if count > MAX_LABELS:
+        yield ("labels",), f"are {count} with the fleet's; a resource has at most {MAX_LABELS}, remove some"
+
+
+def _key(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Cloud Run, "Using customer managed encryption keys": the key is in the service's region."""
+    regions = fleet.get("regions") or ((fleet["region"],) if fleet.get("region") else ())
+    if spec.encryption_key is None or not regions:
+        return
+    place = key_region(spec.encryption_key)
+    if isinstance(spec, Server) and len(regions) > 1:
+        yield ("encryption_key",), f"is in {place}, and there are {len(regions)} regions; a key is for one of them"
+    elif place != regions[0]:
+        yield ("encryption_key",), f"is in {place} and the service in {regions[0]}; name a key of {regions[0]}"
 
 
 def _images(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -1,12 +1,12 @@
-"""The parts of a server besides its own container: secrets, volumes, sidecars, probes, network."""
+"""The parts of a server besides its own container: secrets, sidecars, probes, network; `volumes` has its volumes."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from pulumi_mcpfleet.fleet import identities, quantities, rules, values
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, Model, kind_of, one_kind, without
+from pulumi_mcpfleet.fleet import identities, quantities, references, rules, values
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, Model, without
 from pulumi_mcpfleet.fleet.values import Text
 from pulumi_mcpfleet.fleet.words import Kind
 
@@ -32,6 +32,7 @@ def _secret_place(value: str) -> str:
             raise ValueError(
                 f"{value} would hide the container's whole root; write a file in a folder, such as /secrets/key"
             )
+        values.mount_path(value.rpartition("/")[0])
         return value
     return values.environment_name(value)
 
@@ -40,60 +41,6 @@ SecretPlace = Annotated[
     str,
     AfterValidator(_secret_place),
     Kind("variable or file", "variables or files", "a variable's name, or a file as `/secrets/key.json`"),
-]
-
-
-class InMemory(Model):
-    """A folder in memory, empty when an instance starts."""
-
-    memory: quantities.Size = Field(
-        description="Its bound; what is in it counts to the instance's memory.", examples=["64Mi"]
-    )
-    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/cache"])
-
-
-class Gcs(Model):
-    """A bucket."""
-
-    bucket: values.Bucket = Field(description="The bucket; it must exist.", examples=["acme-mcp-data"])
-    read_only: bool = Field(default=True, description="Whether it can only be read.", examples=[False])
-
-
-class GcsVolume(Model):
-    """A bucket of Cloud Storage as a folder."""
-
-    gcs: Annotated[Gcs, Kind("[bucket](#volumes)", "")] = Field(
-        description="The bucket; the server's identity gets the role that it needs on it.",
-        examples=[{"bucket": "acme-mcp-data"}],
-    )
-    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/data"])
-
-
-class SecretVolume(Model):
-    """One version of a secret as a file of a folder."""
-
-    secret: identities.SecretName = Field(description="The secret.", examples=["toolbox-config"])
-    version: identities.SecretVersion = Field(description="Its version.", examples=["1"])
-    file: Annotated[
-        str,
-        values.matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "is not a file's name; write one without folders"),
-        Kind("file", "files", "a name without folders"),
-    ] = Field(description="The file's name in the folder.", examples=["tools.yaml"])
-    mount: values.MountPath = Field(description="Where the server's container sees the folder.", examples=["/config"])
-
-
-_VOLUMES: Final = ("memory", "gcs", "secret")
-
-
-def _volume(value: Any) -> str | None:
-    return kind_of(value, _VOLUMES)
-
-
-Volume = Annotated[
-    Annotated[InMemory, Tag("memory")] | Annotated[GcsVolume, Tag("gcs")] | Annotated[SecretVolume, Tag("secret")],
-    Discriminator(_volume),
-    one_kind("volume", _VOLUMES, beside=("mount",)),
-    Kind("[volume](#volumes)", "[volumes](#volumes)", "each one of `memory`, `gcs`, `secret`"),
 ]
 
 
@@ -226,7 +173,7 @@ class Sidecar(WithEnvironment):
 
 
 class Vpc(Model):
-    """Direct VPC egress: the instances have addresses in your network."""
+    """Egress into a VPC network: directly, the instances having addresses there, or through a connector."""
 
     network: values.Network | None = Field(
         default=None,
@@ -239,6 +186,11 @@ class Vpc(Model):
     tags: Annotated[tuple[values.NetworkTag, ...], NO_REPEATS] = Field(
         default=(), max_length=64, description="Network tags, for firewall rules.", examples=[["mcp-server"]]
     )
+    connector: references.Connector | None = Field(
+        default=None,
+        description="Instead of a network: a Serverless VPC Access connector, in the server's region. It must exist.",
+        examples=["mcp-connector"],
+    )
     all_traffic: bool = Field(
         default=False,
         description="Whether requests to the internet go through the network too, and not only those to private"
@@ -246,9 +198,13 @@ class Vpc(Model):
         examples=[True],
     )
 
-    @field_validator("subnetwork", mode="after")
+    @field_validator("connector", mode="after")
     @classmethod
-    def _somewhere(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None and info.data.get("network", "") is None:
-            raise ValueError("missing, and network too; write one of them, such as network: default")
-        return value
+    def _one_way_in(cls, value: str | None, info: ValidationInfo) -> str | None:
+        said = [key for key in ("network", "subnetwork", "tags") if info.data.get(key)]
+        found: list[Mistake] = []
+        if value is not None and said:
+            found.append(((), f"and {said[0]} are both there; a connector has a network of its own, keep one"))
+        if value is None and said in ([], ["tags"]) and {"network", "subnetwork"} <= info.data.keys():
+            found.append(((UP, "subnetwork"), "missing, and network too; write one of them, such as network: default"))
+        return without(value, found)

@@ -104,6 +104,11 @@ def folders(secrets: Mapping[str, object]) -> dict[str, str]:
     return {folder: f"the secret {place}" for place in secrets if (folder := folder_of(place))}
 
 
+def places(secrets: Mapping[str, object]) -> dict[str, str]:
+    """The files of *secrets*, each with its folder."""
+    return {place: folder for place in secrets if (folder := folder_of(place))}
+
+
 _FILE: Final = re.compile(r"(/.+)/[^/]+")
 
 

@@ -13,8 +13,9 @@ from pulumi_mcpfleet.fleet import containers, identities, quantities, values
 from pulumi_mcpfleet.fleet.access import Access, IamAccess, OauthAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, UP, Mistake, without
 from pulumi_mcpfleet.fleet.made import is_bridged
-from pulumi_mcpfleet.fleet.parts import GcsVolume, Probes, Sidecar
+from pulumi_mcpfleet.fleet.parts import Probes, Sidecar
 from pulumi_mcpfleet.fleet.sources import Build
+from pulumi_mcpfleet.fleet.volumes import GcsVolume, NfsVolume
 from pulumi_mcpfleet.fleet.words import Kind
 from pulumi_mcpfleet.fleet.workload import MAX_INSTANCES, MAX_TIMEOUT, Workload
 
@@ -195,9 +196,9 @@ class Server(Workload):
         if value == "gen2" and memory is not None and quantities.mebibytes(memory) < 512:
             raise ValueError(f"gen2 needs at least 512Mi and memory is {memory}; raise it, or write gen1")
         found: list[Mistake] = [
-            ((UP, "volumes", name), "needs execution_environment: gen2, which mounts buckets; gen1 does not")
+            ((UP, "volumes", name), "needs execution_environment: gen2, which mounts file systems; gen1 does not")
             for name, volume in info.data.get("volumes", {}).items()
-            if value == "gen1" and isinstance(volume, GcsVolume)
+            if value == "gen1" and isinstance(volume, GcsVolume | NfsVolume)
         ]
         return without(value, found)
 

@@ -290,8 +290,10 @@ VolumeName = Annotated[
     ),
 ]
 
-# Cloud Run refuses a mount at these (google-apis.md 3.1, "are in one of disallowed mount points").
-_NO_MOUNTS: Final = ("/dev", "/etc", "/proc", "/sys")
+# Cloud Run, "Configure secrets", "Disallowed paths and limitations": nothing is mounted at these or below. At /etc
+# itself a mount would hide the names of users and hosts; below it, as at /etc/secrets, Google's guides mount secrets.
+_NO_MOUNTS: Final = ("/dev", "/proc", "/sys")
+_HIDES: Final = "/etc"
 
 
 def mount_path(value: str) -> str:
@@ -310,6 +312,10 @@ def mount_path(value: str) -> str:
     top = next((place for place in _NO_MOUNTS if value == place or value.startswith(f"{place}/")), None)
     if top:
         raise ValueError(f"Cloud Run mounts nothing at {top}; write another place, such as /data")
+    if value == _HIDES:
+        raise ValueError(
+            f"{value} would be hidden, names of users and hosts with it; write a folder in it: /etc/secrets"
+        )
     return value
 
 
@@ -319,7 +325,7 @@ MountPath = Annotated[
     Kind(
         "path in the container",
         "paths in the container",
-        "`/` first, no `/` last; not below `/dev`, `/etc`, `/proc`, `/sys`",
+        "`/` first, no `/` last; not `/etc`, not below `/dev`, `/proc`, `/sys`",
         pattern(r"(/[A-Za-z0-9._-]+)+"),
     ),
 ]

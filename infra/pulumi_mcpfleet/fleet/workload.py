@@ -5,22 +5,14 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pulumi_mcpfleet.fleet import quantities, rules, values
+from pulumi_mcpfleet.fleet import quantities, references, rules, values
 from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, without
-from pulumi_mcpfleet.fleet.parts import (
-    GcsVolume,
-    SecretPlace,
-    SecretRef,
-    SecretVolume,
-    Sidecar,
-    Volume,
-    Vpc,
-    WithEnvironment,
-)
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, without
+from pulumi_mcpfleet.fleet.parts import SecretPlace, SecretRef, Sidecar, Vpc, WithEnvironment
 from pulumi_mcpfleet.fleet.roles import Role
 from pulumi_mcpfleet.fleet.sources import ExistingImage, Source
 from pulumi_mcpfleet.fleet.values import Text
+from pulumi_mcpfleet.fleet.volumes import GcsVolume, NfsVolume, SecretVolume, Volume
 from pulumi_mcpfleet.fleet.words import Kind
 
 BUILT_PORT: Final = 8080
@@ -28,6 +20,14 @@ BUILT_PORT: Final = 8080
 
 MAX_TIMEOUT: Final = 3600  # seconds; Cloud Run's longest request
 MAX_CONCURRENCY: Final = 1000  # requests at once in one instance; Cloud Run's highest
+SQL_VOLUME: Final = "cloudsql"
+SQL_MOUNT: Final = "/cloudsql"
+"""What Cloud Run calls the volume of Cloud SQL's sockets, and where it is seen: both are fixed."""
+
+# Cloud Run, "GPU support for services": the least that goes with an L4.
+_GPU_CPUS: Final = 4
+_GPU_MEMORY: Final = 16 * 1024  # MiB
+
 MAX_INSTANCES: Final = 1000  # above this a project needs a quota by agreement with Google
 
 
@@ -52,6 +52,23 @@ class Workload(WithEnvironment):
     memory: quantities.Memory = Field(
         default="512Mi", description="Memory of its own container, its files in /tmp included.", examples=["1Gi"]
     )
+    cpu_throttling: bool = Field(
+        default=True,
+        description="Whether CPU, and its bill, is there during requests alone. `false`: as long as an instance is up,"
+        " for work between requests.",
+        examples=[False],
+    )
+    gpu: Literal["nvidia-l4"] | None = Field(
+        default=None,
+        description="A GPU for its own container; needs 4 CPUs, `16Gi` and `cpu_throttling: false`, and a quota of the"
+        " project's.",
+        examples=["nvidia-l4"],
+    )
+    gpu_zonal_redundancy: bool = Field(
+        default=True,
+        description="Whether GPUs are kept ready in a second zone. `false` costs less, and needs another quota.",
+        examples=[False],
+    )
     concurrency: Annotated[int, NUMBER] = Field(
         default=80, ge=1, le=MAX_CONCURRENCY, description="Requests that one instance takes at once.", examples=[20]
     )
@@ -73,7 +90,7 @@ class Workload(WithEnvironment):
     volumes: Mapping[values.VolumeName, Volume] = Field(
         default={},
         max_length=10,
-        description="Folders of memory, buckets and secrets, by name.",
+        description="Folders of memory, buckets, secrets and NFS exports, by name.",
         examples=[{"cache": {"memory": "64Mi", "mount": "/cache"}}],
     )
     roles: Annotated[tuple[Role, ...], NO_REPEATS] = Field(
@@ -86,6 +103,46 @@ class Workload(WithEnvironment):
         default=None,
         description="Direct VPC egress: its requests leave through your network.",
         examples=[{"network": "default", "subnetwork": "mcp", "all_traffic": True}],
+    )
+    cloudsql_instances: Annotated[tuple[references.SqlInstance, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=100,
+        description="Instances of Cloud SQL, each with a socket in `/cloudsql/PROJECT:REGION:INSTANCE`. Its account"
+        " gets `roles/cloudsql.client`.",
+        examples=[["acme-mcp-dev:europe-west1:tools"]],
+    )
+    session_affinity: bool = Field(
+        default=False,
+        description="Whether a caller that keeps cookies is led to the instance that answered it before, as long as"
+        " that is there. MCP clients keep none.",
+        examples=[True],
+    )
+    use_http2: bool = Field(
+        default=False,
+        description="Whether Cloud Run speaks HTTP/2 in the clear (h2c) to the container. Probes by HTTP do not go with"
+        " it.",
+        examples=[True],
+    )
+    encryption_key: references.EncryptionKey | None = Field(
+        default=None,
+        description="A key of Cloud KMS, in the service's region, for what Google stores of the image. Cloud Run's"
+        " agent needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` on it.",
+        examples=["projects/acme-mcp-dev/locations/europe-west1/keyRings/mcp/cryptoKeys/run"],
+    )
+    binary_authorization: references.BinaryPolicy | None = Field(
+        default=None,
+        description="The policy of Binary Authorization that its images have to meet.",
+        examples=["default"],
+    )
+    labels: Annotated[Mapping[values.LabelKey, values.LabelValue], Field(max_length=60)] = Field(
+        default={},
+        description="Labels of its own resources, besides the fleet's; of two with one key its own counts.",
+        examples=[{"team": "weather"}],
+    )
+    annotations: Annotated[Mapping[references.AnnotationKey, Text], Field(max_length=60)] = Field(
+        default={},
+        description="Annotations on its service, for tools that read them.",
+        examples=[{"acme.dev/owner": "weather@acme.dev"}],
     )
     description: str = Field(
         default="",
@@ -111,8 +168,8 @@ class Workload(WithEnvironment):
 
     @property
     def sandbox(self) -> Literal["gen1", "gen2"] | None:
-        """The execution environment: the second generation where a bucket is mounted, which needs it."""
-        return "gen2" if self.buckets else None
+        """The execution environment: the second generation where a file system is mounted, which needs it."""
+        return "gen2" if self.buckets or self.exports else None
 
     @property
     def all_secrets(self) -> tuple[str, ...]:
@@ -129,6 +186,11 @@ class Workload(WithEnvironment):
             if isinstance(one, GcsVolume):
                 found[one.gcs.bucket] = found.get(one.gcs.bucket, True) and one.gcs.read_only
         return found
+
+    @property
+    def exports(self) -> tuple[NfsVolume, ...]:
+        """The NFS exports that it mounts."""
+        return tuple(one for one in self.volumes.values() if isinstance(one, NfsVolume))
 
     @property
     def invokers(self) -> tuple[str, ...]:
@@ -155,6 +217,75 @@ class Workload(WithEnvironment):
         cpu = info.data.get("cpu")
         if cpu is not None and quantities.cpus(cpu) < 1 and value > 1:
             raise ValueError(f"{value} needs a whole CPU and cpu is {cpu}; write concurrency: 1, or cpu: 1")
+        return value
+
+    @field_validator("cpu_throttling", mode="after")
+    @classmethod
+    def _cpu_that_stays_is_a_whole_one(cls, value: bool, info: ValidationInfo) -> bool:
+        cpu, memory = info.data.get("cpu"), info.data.get("memory")
+        if not value and cpu is not None and quantities.cpus(cpu) < 1:
+            raise ValueError(f"false needs a whole CPU and cpu is {cpu}; write cpu: 1, or remove it")
+        if not value and memory is not None and quantities.mebibytes(memory) < 512:
+            raise ValueError(f"false needs at least 512Mi and memory is {memory}; raise it, or remove cpu_throttling")
+        return value
+
+    @field_validator("gpu", mode="after")
+    @classmethod
+    def _a_gpu_has_what_it_needs(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return value
+        cpu, memory = info.data.get("cpu"), info.data.get("memory")
+        found: list[Mistake] = []
+        if cpu is not None and quantities.cpus(cpu) < _GPU_CPUS:
+            found.append(((), f"{value} needs at least {_GPU_CPUS} CPUs and cpu is {cpu}; raise it"))
+        if memory is not None and quantities.mebibytes(memory) < _GPU_MEMORY:
+            found.append(((), f"{value} needs at least {_GPU_MEMORY // 1024}Gi and memory is {memory}; raise it"))
+        if info.data.get("cpu_throttling") is True:
+            found.append(((), f"{value} needs CPU all the time; add cpu_throttling: false"))
+        return without(value, found)
+
+    @field_validator("gpu_zonal_redundancy", mode="after")
+    @classmethod
+    def _zones_of_a_gpu(cls, value: bool, info: ValidationInfo) -> bool:
+        if not value and "gpu" in info.data and info.data["gpu"] is None:
+            raise ValueError("false is about a GPU, and there is none; add gpu: nvidia-l4, or remove it")
+        return value
+
+    @field_validator("cloudsql_instances", mode="after")
+    @classmethod
+    def _sockets_have_their_own_place(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not value:
+            return value
+        volumes: Mapping[str, Volume] = info.data.get("volumes", {})
+        taken = {name: one.mount for name, one in volumes.items()} | rules.places(info.data.get("secrets", {}))
+        found: list[Mistake] = [
+            ((), f"are seen in {SQL_MOUNT}, where {name} is; write another place for that")
+            for name, place in taken.items()
+            if f"{place}/".startswith(f"{SQL_MOUNT}/")
+        ]
+        if SQL_VOLUME in volumes:
+            found.append(((UP, "volumes", SQL_VOLUME), "is Cloud Run's name for cloudsql_instances; write another"))
+        return without(value, found)
+
+    @field_validator("vpc", mode="after")
+    @classmethod
+    def _exports_are_reached(cls, value: Vpc | None, info: ValidationInfo) -> Vpc | None:
+        found: list[Mistake] = [
+            ((UP, "volumes", name), "needs vpc, over which its server is reached; add vpc: {network: default}")
+            for name, one in info.data.get("volumes", {}).items()
+            if value is None and isinstance(one, NfsVolume)
+        ]
+        return without(value, found)
+
+    @field_validator("use_http2", mode="after")
+    @classmethod
+    def _probes_ask_in_http_1(cls, value: bool, info: ValidationInfo) -> bool:
+        path = info.data.get("health_path")
+        if value and path is not None:
+            raise ValueError(
+                f"does not go with health_path ({path}): Cloud Run's probes by HTTP speak HTTP/1; leave health_path"
+                " out, and of what is built here write the source as folder"
+            )
         return value
 
     @field_validator("volumes", mode="after")

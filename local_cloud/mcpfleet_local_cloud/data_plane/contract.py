@@ -6,7 +6,10 @@ one in its place. Nothing here knows HTTP, SQLite or Docker.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+TRUSTED: Final = "/etc/mcpfleet/ca.pem"
+"""Where a container finds the certificates that it trusts: this machine's, and the cloud's own authority."""
 
 
 class RolloutError(Exception):

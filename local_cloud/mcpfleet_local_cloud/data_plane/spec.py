@@ -9,7 +9,7 @@ from docker.types import LogConfig
 from docker.types import Mount as DockerMount
 
 from mcpfleet_local_cloud.data_plane.cleanup import CLOUD_LABEL
-from mcpfleet_local_cloud.data_plane.contract import Container, Revision
+from mcpfleet_local_cloud.data_plane.contract import TRUSTED, Container, Revision
 
 SERVICE_LABEL: Final = "dev.mcpfleet.service"
 REVISION_LABEL: Final = "dev.mcpfleet.revision"
@@ -36,8 +36,6 @@ _CAPABILITIES: Final = (
     "SYS_CHROOT",
 )
 """What ordinary images need to take a port, drop root and own their files; Docker's default has more."""
-TRUSTED: Final = "/etc/mcpfleet/ca.pem"
-"""Where a container finds the certificates that it trusts: this machine's, and the cloud's own authority."""
 _TRUST_VARIABLES: Final = (
     "SSL_CERT_FILE",  # OpenSSL, and so Python and Ruby; Go; rustls' native certificates
     "REQUESTS_CA_BUNDLE",  # Python's requests, which brings certificates of its own

@@ -89,7 +89,7 @@ def _map(field: Field, old: Mapping[str, Any], new: Mapping[str, Any], path: str
     for key in sorted({*old, *new}):
         place = inner(path, key)
         if key not in new:
-            if not field.computed:
+            if key not in field.kept:
                 changes[place] = Change("delete", field.force_new)
         elif key not in old:
             changes[place] = Change("add", field.force_new)
@@ -165,7 +165,7 @@ def _planned(field: Field, old: Any, new: Any, *, unknown: bool, made: bool) -> 
         return UNKNOWN if old is None and unknown and made else old
     if new is UNKNOWN or not field.children:
         if field.kind == "map" and field.computed and new is not UNKNOWN:
-            return {**table(old), **table(new)}
+            return {**{key: one for key, one in table(old).items() if key in field.kept}, **table(new)}
         return new
     if field.kind == "block":
         return plan(field.children, old or {}, new, unknown=unknown)

@@ -40,6 +40,7 @@ class Field:
         alike: says of different values whether they mean the same (Terraform's DiffSuppressFunc).
         secret: always encrypted in the state.
         autoname: the longest name that the provider may make up; 0 when the program must name it.
+        kept: keys of a computed map that the server fills in, and that so stay where the program leaves them out.
         config: the provider setting that stands in when it is absent.
         any_of: siblings of which at least one must be given when this block is.
     """
@@ -62,6 +63,7 @@ class Field:
     alike: Alike | None = None
     secret: bool = False
     autoname: int = 0
+    kept: tuple[str, ...] = ()
     config: str = ""
 
     @property

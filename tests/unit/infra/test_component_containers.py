@@ -14,6 +14,7 @@ ACCOUNT = "gcp:serviceaccount/account:Account"
 SERVICE = "gcp:cloudrunv2/service:Service"
 
 EXISTING = {"image": "docker.io/acme/toolbox:1", "port": 5000}
+POLICY = "projects/acme-dev/platforms/cloudRun/own"
 IDENTITY = "serviceAccount:mcp-echo@p.iam.gserviceaccount.com"
 
 
@@ -147,7 +148,11 @@ def test_a_sidecar_has_no_port_and_the_server_waits_for_it(build):
         depends_on=["redis"],
     )
     server, redis = template(plan)["containers"]
-    assert (server["name"], server["dependsOns"], server["ports"]) == ("server", ["redis"], {"containerPort": 5000})
+    assert (server["name"], server["dependsOns"], server["ports"]) == (
+        "server",
+        ["redis"],
+        {"containerPort": 5000, "name": "http1"},
+    )
     assert redis == {
         "name": "redis",
         "image": "docker.io/library/redis:7",
@@ -253,3 +258,84 @@ def test_the_execution_environment_is_the_users_else_cloud_runs(build, generatio
     chosen = template(build(execution_environment=generation))["executionEnvironment"]
     assert chosen == f"EXECUTION_ENVIRONMENT_{generation.upper()}"
     assert "executionEnvironment" not in template(build())
+
+
+# --- what Google has and a machine has not ------------------------------------------------------------
+
+
+def test_cpu_that_stays_is_of_the_whole_instance(build):
+    plan = build(cpu_throttling=False, sidecars={"redis": {"image": "a/redis"}})
+    assert [one["resources"]["cpuIdle"] for one in template(plan)["containers"]] == [False, False]
+
+
+def test_a_gpu_is_a_limit_and_a_kind_of_machine(build):
+    plan = build(cpu=4, memory="16Gi", cpu_throttling=False, gpu="nvidia-l4", gpu_zonal_redundancy=False)
+    assert plan.container()["resources"]["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
+    assert template(plan)["nodeSelector"] == {"accelerator": "nvidia-l4"}
+    assert template(plan)["gpuZonalRedundancyDisabled"] is True
+
+
+def test_the_protocol_is_always_said_as_an_update_would_keep_the_last(build):
+    assert build().container()["ports"] == {"containerPort": 5000, "name": "http1"}
+    assert build(use_http2=True).container()["ports"] == {"containerPort": 5000, "name": "h2c"}
+
+
+def test_affinity_and_a_key_are_the_revisions(build):
+    key = "projects/acme-dev/locations/europe-west1/keyRings/mcp/cryptoKeys/run"
+    found = template(build(session_affinity=True, encryption_key=key))
+    assert (found["sessionAffinity"], found["encryptionKey"]) == (True, key)
+    assert {"sessionAffinity", "encryptionKey", "nodeSelector"}.isdisjoint(template(build()))
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [("default", {"useDefault": True}), (POLICY, {"policy": POLICY})],
+    ids=["default", "own"],
+)
+def test_images_have_to_meet_the_policy(build, policy, said):
+    assert build(binary_authorization=policy).service().inputs["binaryAuthorization"] == said
+
+
+def test_a_servers_own_labels_and_notes_stand_beside_the_fleets(build):
+    access = {"public": {"reason": "no private data in it"}}
+    inputs = build(labels={"team": "a"}, annotations={"acme.dev/owner": "ada"}, access=access).service().inputs
+    assert inputs["labels"] == {"team": "a"}
+    assert inputs["annotations"] == {
+        "acme.dev/owner": "ada",
+        "mcpfleet/access": "public",
+        "mcpfleet/public-reason": "no private data in it",
+    }
+
+
+def test_cloud_sql_has_its_volume_and_the_account_may_connect(build):
+    instance = "acme-dev:europe-west1:tools"
+    plan = build(cloudsql_instances=[instance])
+    assert template(plan)["volumes"] == [{"name": "cloudsql", "cloudSqlInstance": {"instances": [instance]}}]
+    assert plan.container()["volumeMounts"] == [{"name": "cloudsql", "mountPath": "/cloudsql"}]
+    (grant,) = plan.of(ROLE_GRANT)
+    assert (grant.inputs["role"], grant.inputs["member"]) == ("roles/cloudsql.client", IDENTITY)
+
+
+def test_an_export_is_mounted_in_the_second_generation(build):
+    export = {"server": "10.0.0.2", "path": "/share"}
+    found = template(build(vpc={"network": "a"}, volumes={"data": {"nfs": export, "mount": "/data"}}))
+    assert found["volumes"] == [{"name": "data", "nfs": {**export, "readOnly": True}}]
+    assert found["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN2"
+
+
+def test_a_secrets_versions_are_several_files_each_with_its_mode(build):
+    items = {"new.pem": {"version": 2}, "old/key.pem": {"version": 1, "mode": "0400"}}
+    volume = {"secret": "tls", "items": items, "mode": "0440", "mount": "/etc/tls"}
+    (found,) = template(build(volumes={"tls": volume}))["volumes"]
+    assert found["secret"] == {
+        "secret": "tls",
+        "defaultMode": 0o440,
+        "items": [{"path": "new.pem", "version": "2"}, {"path": "old/key.pem", "version": "1", "mode": 0o400}],
+    }
+
+
+def test_a_connector_is_named_in_full_and_needs_no_interface(build):
+    found = template(build(vpc={"connector": "mcp"}))["vpcAccess"]
+    assert found == {"egress": "PRIVATE_RANGES_ONLY", "connector": "projects/p/locations/europe-west1/connectors/mcp"}
+    shared = "projects/acme-host/locations/europe-west1/connectors/mcp"
+    assert template(build(vpc={"connector": shared, "all_traffic": True}))["vpcAccess"]["connector"] == shared

@@ -64,7 +64,7 @@ def test_beside_a_client_servers_start_before_it_on_ports_of_their_own_and_take_
     plan = build(topology="sidecar", calls=["reference", "toolbox"])
     client, reference, toolbox = plan.service("assistant").inputs["template"]["containers"]
     assert (client["name"], client["dependsOns"]) == ("client", ["reference", "toolbox"])
-    assert client["ports"] == {"containerPort": 8080}
+    assert client["ports"] == {"containerPort": 8080, "name": "http1"}
     assert json.loads(plan.environment("assistant")["MCP_SERVERS"]) == {
         "reference": {"url": "http://localhost:8081/mcp"},
         "toolbox": {"url": "http://localhost:5000/mcp"},

@@ -159,7 +159,7 @@ def test_an_existing_image_is_used_as_named_and_nothing_is_built(build):
 
 def test_an_existing_image_gets_its_port_arguments_and_program(build):
     container = build({**EXISTING, "args": ["--port", "5000"], "command": ["/toolbox"]}).container()
-    assert container["ports"] == {"containerPort": 5000}
+    assert container["ports"] == {"containerPort": 5000, "name": "http1"}
     assert (container["args"], container["commands"]) == (["--port", "5000"], ["/toolbox"])
 
 
@@ -188,7 +188,7 @@ def test_an_existing_image_is_probed_as_cloud_run_does_by_default_but_at_the_por
 
 
 def test_a_built_server_gets_its_port_said_because_an_image_in_its_place_may_have_had_another(build):
-    assert build().container()["ports"] == {"containerPort": 8080}
+    assert build().container()["ports"] == {"containerPort": 8080, "name": "http1"}
 
 
 def test_an_existing_image_with_a_health_path_is_probed_there(build):

@@ -133,10 +133,9 @@ REFUSED = [
     # words of Cloud Run's, whose nearest word by its letters is another thing
     ({"containerConcurrency": 1}, "containerConcurrency: unknown key; write concurrency"),
     ({"no-allow-unauthenticated": True}, "no-allow-unauthenticated: unknown key; write access: {public: {reason: …}}"),
-    ({"gpu": 1}, "gpu: unknown key; a fleet has no GPUs yet"),
-    ({"connector": "c"}, "connector: unknown key; a fleet has no VPC connectors yet"),
-    ({"vpc": {"network": "a", "connector": "c"}}, "vpc.connector: unknown key; a fleet has no VPC connectors yet"),
-    ({"encryption_key": "k"}, "encryption_key: unknown key; a fleet has no keys of Cloud KMS yet"),
+    ({"gpu-type": "nvidia-l4"}, "gpu-type: unknown key; write gpu: nvidia-l4"),
+    ({"connector": "c"}, "connector: unknown key; write it as fleet.servers.echo.vpc.connector"),
+    ({"sidecars": {"a": {"image": "a/b", "gpu": 1}}}, "sidecars.a.gpu: unknown key; write it as fleet.servers.ec"),
     ({"traffic": []}, "traffic: unknown key; all requests go to the newest revision"),
     ({"probes": {"startup": {"periodSeconds": 1}}}, "probes.startup.periodSeconds: unknown key; write period"),
     ({"volumes": {"v": {"emptyDir": {}, "mount": "/v"}}}, "volumes.v: unknown kind of volume: 'emptyDir'; write memo"),

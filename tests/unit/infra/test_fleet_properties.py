@@ -20,6 +20,7 @@ from pulumi_mcpfleet.fleet import (
     made,
     parse_fleet,
     parts,
+    volumes,
 )
 
 ANY_TEXT = st.text(st.characters(), max_size=30) | st.sampled_from(["\ud800", "a\nb", "", "z", "/z", "allUsers", "NaN"])
@@ -30,7 +31,8 @@ ANY_JSON = st.recursive(
 
 MODELS = (
     *(Fleet, Server, Client, Build, ExistingImage, access.Iap, access.Oauth, access.Public),
-    *(parts.SecretRef, parts.InMemory, parts.GcsVolume, parts.Gcs, parts.SecretVolume, parts.Sidecar, parts.Probe),
+    *(parts.SecretRef, parts.Sidecar, parts.Probe, volumes.InMemory, volumes.GcsVolume, volumes.Gcs),
+    *(volumes.SecretVolume, volumes.Item, volumes.NfsVolume, volumes.Nfs),
     *(parts.Probes, parts.Vpc),
     *(made.Folder, made.Git, made.GitRepository, made.Stdio, made.StdioServer),
 )

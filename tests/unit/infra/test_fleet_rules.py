@@ -26,6 +26,18 @@ def one(server=None, **fleet):
     return line
 
 
+VPC = {"vpc": {"network": "default"}}
+EXPORT = {"server": "10.0.0.2", "path": "/share"}
+ITEMS = {"a": {"version": "1"}}
+SQL = ["acme-dev:europe-west1:tools"]
+KEY = "projects/acme-dev/locations/europe-west1/keyRings/mcp/cryptoKeys/run"
+WITH_GPU = {"gpu": "nvidia-l4", "cpu_throttling": False}
+
+
+def secret_volume(**keys):
+    return {"volumes": {"v": {"secret": "db", "mount": "/v", **keys}}}
+
+
 SIDECAR = {"redis": {"image": "docker.io/library/redis:7"}}
 
 REFUSED = [
@@ -49,7 +61,8 @@ REFUSED = [
     ({"secrets": {"PORT": SECRET}}, "secrets.PORT: PORT is Cloud Run's own; remove it"),
     ({"secrets": {"MCP_PATH": SECRET}}, "secrets.MCP_PATH: MCP_PATH is set by mcpfleet; remove it"),
     ({"secrets": {"/key": SECRET}}, "secrets[\"/key\"]: /key would hide the container's whole root; write a file in"),
-    ({"secrets": {"/etc/key": SECRET}}, 'secrets["/etc/key"]: Cloud Run mounts nothing at /etc; write another place'),
+    ({"secrets": {"/etc/key": SECRET}}, 'secrets["/etc/key"]: /etc would be hidden, names of users and hosts with it'),
+    ({"secrets": {"/dev/a/key": SECRET}}, 'secrets["/dev/a/key"]: Cloud Run mounts nothing at /dev; write another'),
     ({"secrets": {"/a/../b": SECRET}}, "secrets[\"/a/../b\"]: '/a/../b' is not a place in a container; write it as"),
     ({"env": {"KEY": "x"}, "secrets": {"KEY": SECRET}}, "secrets.KEY: is set in env as well; keep one"),
     (
@@ -62,7 +75,54 @@ REFUSED = [
     ),
     # volumes
     ({"volumes": {"v": {"mount": "/v"}}}, "volumes.v: has no kind; say which kind of volume: memory | gcs | secret"),
-    ({"volumes": {"v": {"nfs": {}, "mount": "/v"}}}, "volumes.v: unknown kind of volume: 'nfs'; a fleet has no NFS"),
+    ({"volumes": {"v": {"cloudSql": {}, "mount": "/v"}}}, "volumes.v: unknown kind of volume: 'cloudSql'; write clo"),
+    ({"volumes": {"v": {"nfs": EXPORT, "mount": "/v"}}}, "volumes.v: needs vpc, over which its server is reached; add"),
+    (
+        {**VPC, "execution_environment": "gen1", "volumes": {"v": {"nfs": EXPORT, "mount": "/v"}}},
+        "volumes.v: needs execution_environment: gen2, which mounts file systems; gen1 does not",
+    ),
+    (secret_volume(version="1", file="a", items=ITEMS), "volumes.v.items: and version are both there; keep items for"),
+    (secret_volume(file="a"), 'volumes.v.version: missing; add version: "1"'),
+    (secret_volume(version="1"), "volumes.v.file: missing; add file: tools.yaml"),
+    (secret_volume(items={"../a": {"version": "1"}}), "volumes.v.items[\"../a\"]: '../a' is not a file in the folder"),
+    (secret_volume(items=ITEMS, mode=400), 'volumes.v.mode: 400 is a number, which YAML reads in one base or another'),
+    (secret_volume(items=ITEMS, mode="0640"), 'volumes.v.mode: 0640 lets somebody write, which Cloud Run takes away'),
+    (secret_volume(items=ITEMS, mode="9"), "volumes.v.mode: '9' is not a mode; write it as \"0440\": 0, then a digit"),
+    # Cloud SQL
+    ({"cloudsql_instances": ["tools"]}, "cloudsql_instances[0]: 'tools' is not a connection name; write PROJECT:REG"),
+    (
+        {"cloudsql_instances": SQL, "volumes": {"v": {"memory": "64Mi", "mount": "/cloudsql/v"}}},
+        "cloudsql_instances: are seen in /cloudsql, where v is; write another place for that",
+    ),
+    (
+        {"cloudsql_instances": SQL, "secrets": {"/cloudsql/key": SECRET}},
+        "cloudsql_instances: are seen in /cloudsql, where /cloudsql/key is; write another place for that",
+    ),
+    (
+        {"cloudsql_instances": SQL, "volumes": {"cloudsql": {"memory": "64Mi", "mount": "/v"}}},
+        "volumes.cloudsql: is Cloud Run's name for cloudsql_instances; write another",
+    ),
+    # CPU, GPU
+    ({"cpu": "0.5", "concurrency": 1, "cpu_throttling": False}, "cpu_throttling: false needs a whole CPU and cpu is"),
+    ({"memory": "256Mi", "cpu_throttling": False}, "cpu_throttling: false needs at least 512Mi and memory is 256Mi"),
+    ({"cpu": 4, "memory": "16Gi", "gpu": "nvidia-l4"}, "gpu: nvidia-l4 needs CPU all the time; add cpu_throttling: "),
+    ({"cpu": 4, "memory": "8Gi", **WITH_GPU}, "gpu: nvidia-l4 needs at least 16Gi and memory is 8Gi; raise it"),
+    ({"cpu": 2, "memory": "8Gi", "gpu": "a100"}, 'gpu: "a100" is not known; write one of \'nvidia-l4\''),
+    ({"gpu_zonal_redundancy": False}, "gpu_zonal_redundancy: false is about a GPU, and there is none; add gpu: nvid"),
+    # protocols, keys, policies, notes
+    ({"use_http2": True, "health_path": "/ok"}, "use_http2: does not go with health_path (/ok): Cloud Run's probes "),
+    ({"encryption_key": "k"}, "encryption_key: 'k' is not a key of Cloud KMS in a region; write projects/P/location"),
+    ({"encryption_key": KEY.replace("europe", "us")}, "encryption_key: is in us-west1 and the service in europe-wes"),
+    ({"binary_authorization": True}, "binary_authorization: true is not text; put the text in quotes"),
+    ({"binary_authorization": "strict"}, "binary_authorization: 'strict' is not a policy; write default, the projec"),
+    ({"labels": {"Team": "x"}}, "labels.Team: 'Team' cannot be a label's key; use at most 63"),
+    ({"annotations": {"run.googleapis.com/x": "y"}}, 'annotations["run.googleapis.com/x"]: run.googleapis.com/x is '),
+    ({"annotations": {"mcpfleet/access": "y"}}, 'annotations["mcpfleet/access"]: mcpfleet/ is the fleet\'s own; write'),
+    ({"annotations": {"a b": "y"}}, "annotations[\"a b\"]: 'a b' cannot be an annotation's key; write acme.dev/owner"),
+    # network
+    ({"vpc": {"connector": "mcp", "network": "n"}}, "vpc.connector: and network are both there; a connector has a n"),
+    ({"vpc": {"connector": "mcp", "tags": ["t"]}}, "vpc.connector: and tags are both there; a connector has a netwo"),
+    ({"vpc": {"connector": "C"}}, "vpc.connector: 'C' is not a connector; write its NAME, or projects/P/locations/REG"),
     ({"volumes": {"v": {"memory": "64Mi"}}}, "volumes.v.mount: missing; add mount: /cache"),
     ({"volumes": {"v": {"memory": "1k", "mount": "/v"}}}, "volumes.v.memory: 1k is out of range; write a size from"),
     ({"volumes": {"v": {"memory": "64Mi", "mount": "/proc/x"}}}, "volumes.v.mount: Cloud Run mounts nothing at /proc"),
@@ -79,7 +139,7 @@ REFUSED = [
     ),
     (
         {"execution_environment": "gen1", "volumes": {"a": {"gcs": {"bucket": "b-1"}, "mount": "/v"}}},
-        "volumes.a: needs execution_environment: gen2, which mounts buckets; gen1 does not",
+        "volumes.a: needs execution_environment: gen2, which mounts file systems; gen1 does not",
     ),
     ({"execution_environment": "gen2", "memory": "256Mi"}, "execution_environment: gen2 needs at least 512Mi and mem"),
     # sidecars

@@ -18,6 +18,8 @@ HELD = ("gcp:compute/", "gcp:networkservices/")
 EXISTING = {"source": {"image": "docker.io/acme/toolbox:1"}}
 MESHED = {**EXISTING, "calls": ["echo"], "topology": "mesh", "vpc": {"network": "default"}}
 SERVICE = "gcp:cloudrunv2/service:Service"
+KEY = "projects/acme-dev/locations/europe-west1/keyRings/mcp/cryptoKeys/run"
+EXPORT = {"nfs": {"server": "10.0.0.2", "path": "/share", "read_only": False}, "mount": "/v"}
 SECRET = {"secret": "token", "version": "1"}
 
 
@@ -85,9 +87,9 @@ def in_use(before, found):
     ]
 
 
-def fleet(client=None, *, regions=("europe-west1",), registry=None, labels=None, **keys):
-    """A fleet of the server `echo` with these keys, and perhaps of a client."""
-    found = {"servers": {"echo": {**EXISTING, **keys}}}
+def fleet(client=None, *, regions=("europe-west1",), registry=None, labels=None, servers=None, **keys):
+    """A fleet of the server `echo` with these keys, in *servers* those that a fleet has too; perhaps of a client."""
+    found = {"servers": {"echo": {**EXISTING, **keys, **(servers or {})}}}
     found |= {"clients": {"agent": client}} if client else {}
     found |= {"regions": regions} if len(regions) > 1 else {"region": regions[0]}
     found |= {"registry": registry} if registry else {}
@@ -165,6 +167,26 @@ GOES = {
     "secrets": (fleet(secrets={"/run/a/b": SECRET, "A": SECRET}), fleet()),
     "sidecars": (fleet(sidecars={"redis": {"image": "a/redis", "startup": {"port": 6379}}}), fleet()),
     "labels": (fleet(labels={"team": "a"}), fleet()),
+    "cpu_throttling": (fleet(cpu_throttling=False), fleet()),
+    "session_affinity": (fleet(session_affinity=True), fleet()),
+    "use_http2": (fleet(use_http2=True), fleet()),
+    "gpu": (fleet(cpu=4, memory="16Gi", cpu_throttling=False, gpu="nvidia-l4", gpu_zonal_redundancy=False), fleet()),
+    "encryption_key": (fleet(encryption_key=KEY), fleet()),
+    "binary_authorization": (fleet(binary_authorization="default"), fleet()),
+    "binary_authorization, own": (
+        fleet(binary_authorization="projects/acme-dev/platforms/cloudRun/own"),
+        fleet(binary_authorization="default"),
+    ),
+    "labels, own": (fleet(labels={"team": "a"}, servers={"labels": {"team": "b", "own": "c"}}), fleet()),
+    "annotations": (fleet(annotations={"acme.dev/owner": "ada"}), fleet()),
+    "cloudsql_instances": (fleet(cloudsql_instances=["acme-dev:europe-west1:tools"]), fleet()),
+    "volumes": (fleet(vpc={"network": "a"}, volumes={"v": EXPORT}), fleet(vpc={"network": "a"})),
+    "volumes of a secret": (
+        fleet(volumes={"v": {"secret": "s", "items": {"a": {"version": "1"}}, "mode": "0400", "mount": "/v"}}),
+        fleet(volumes={"v": {"secret": "s", "file": "a", "version": "1", "mount": "/v"}}),
+    ),
+    "vpc.connector": (fleet(vpc={"connector": "mcp"}), fleet(vpc={"network": "a"})),
+    "vpc.network": (fleet(vpc={"network": "a", "subnetwork": "s"}), fleet(vpc={"connector": "mcp"})),
     "access": (fleet(access={"public": {"reason": "no private data"}}), fleet()),
 }
 

@@ -69,7 +69,8 @@ _CONTAINER: Final = (
     block("readinessProbe", _READINESS),
     block(
         "resources",
-        [boolean("cpuIdle"), mapping("limits", computed=True), boolean("startupCpuBoost")],
+        # A GPU that is taken out of the limits goes (TPG cloudRunV2ServiceResourceLimitsDiffSuppress).
+        [boolean("cpuIdle"), mapping("limits", computed=True, kept=("cpu", "memory")), boolean("startupCpuBoost")],
         computed=True,
     ),
     boolean("sandboxLauncher"),

@@ -6,6 +6,7 @@ Looked at after `validation`, so that a mistake is reported as Google reports it
 from collections.abc import Iterator
 from typing import Any, Final
 
+from mcpfleet_local_cloud.data_plane.contract import TRUSTED
 from mcpfleet_local_cloud.rest.errors import unimplemented
 from mcpfleet_local_cloud.rest.wire import as_list, as_object
 from mcpfleet_local_cloud.services.run.quantities import seconds
@@ -39,6 +40,9 @@ _CONTAINER: Final = {
     "sourceCode": "nothing is built from source here; build an image and name it.",
     "sandboxLauncher": "there are no sandboxes here.",
 }
+
+
+_TRUST: Final = TRUSTED.rpartition("/")[0]
 
 
 def prune(value: Any) -> Any:
@@ -128,6 +132,9 @@ def _volumes(template: Document) -> Iterator[tuple[str, str]]:
             if mount.get("subPath") and mount.get("name", "") in memory:
                 path = f"service.template.containers[{index}].volumeMounts[{number}].subPath"
                 yield path, "a new volume in memory has no folder to mount; mount it whole."
+            if f"{mount.get('mountPath', '')}/".startswith(f"{_TRUST}/"):
+                path = f"service.template.containers[{index}].volumeMounts[{number}].mountPath"
+                yield path, "this machine's own certificates are there; mount it elsewhere."
 
 
 def _container(container: Document, path: str) -> Iterator[tuple[str, str]]:

@@ -43,7 +43,8 @@ _LIMITS: Final = {
     "list": 1000,
 }
 _VOLUME_KINDS: Final = ("secret", "cloudSqlInstance", "emptyDir", "nfs", "gcs")
-_DISALLOWED_MOUNTS: Final = ("/", "/dev", "/etc", "/proc", "/sys")
+# Cloud Run, "Configure secrets", "Disallowed paths": /dev, /proc, /sys and what is below; below /etc is none of them.
+_DISALLOWED_MOUNTS: Final = re.compile(r"/*|/+etc/*|/+(dev|proc|sys)(/.*)?")
 
 
 def check_service_id(request: str, service_id: str) -> None:
@@ -345,9 +346,13 @@ def _mounts(path: str, container: Document, volumes: Sequence[Document]) -> Iter
     taken = set[str]()
     for index, mount in enumerate(container.get("volumeMounts", [])):
         where, mount_path = f"{path}.volume_mounts[{index}]", mount.get("mountPath", "")
+        if "cloudSqlInstance" in by_name.get(mount.get("name", ""), {}):
+            if mount_path not in ("", "/cloudsql"):
+                yield f"{where}.mount_path", "for Cloud SQL volumes, it must be empty or '/cloudsql'."
+            continue
         if not mount_path.startswith("/") or ":" in mount_path:
             yield f"{where}.mount_path", "must be a valid unix absolute path."
-        elif mount_path.rstrip("/") in {one.rstrip("/") for one in _DISALLOWED_MOUNTS}:
+        elif _DISALLOWED_MOUNTS.fullmatch(mount_path):
             yield where, f"mount paths ['{mount_path}'] are in one of disallowed mount points."
         if mount_path.rstrip("/") in taken:
             yield f"{where}.mount_path", f'"{mount_path}" must be unique.'

@@ -1,0 +1,102 @@
+"""Things of the project that a fleet names and does not make: keys, policies, databases, connectors; and notes."""
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from pulumi_mcpfleet.fleet.values import matching
+from pulumi_mcpfleet.fleet.words import Kind, pattern
+
+_PROJECT: Final = r"[a-z][a-z0-9:.-]{4,62}"
+_PLACE: Final = r"[a-z]+(-[a-z]+)+[0-9]{1,2}"
+
+# Cloud KMS, "Resource IDs": 1 to 63 of letters, digits, _ and -.
+_KEY: Final = rf"projects/{_PROJECT}/locations/{_PLACE}/keyRings/[A-Za-z0-9_-]{{1,63}}/cryptoKeys/[A-Za-z0-9_-]{{1,63}}"
+EncryptionKey = Annotated[
+    str,
+    matching(
+        _KEY,
+        "is not a key of Cloud KMS in a region; write projects/P/locations/REGION/keyRings/RING/cryptoKeys/KEY",
+    ),
+    Kind("key", "keys", "`projects/P/locations/REGION/keyRings/RING/cryptoKeys/KEY`", pattern(_KEY)),
+]
+
+
+def key_region(key: str) -> str:
+    """The region of a key of Cloud KMS."""
+    return key.split("/")[3]
+
+
+DEFAULT_POLICY: Final = "default"
+_POLICY: Final = rf"default|projects/{_PROJECT}/platforms/cloudRun/[a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?"
+BinaryPolicy = Annotated[
+    str,
+    matching(_POLICY, "is not a policy; write default, the project's own, or projects/P/platforms/cloudRun/POLICY"),
+    Kind("policy", "policies", "`default`, or `projects/P/platforms/cloudRun/POLICY`", pattern(_POLICY)),
+]
+
+_INSTANCE: Final = rf"{_PROJECT}:{_PLACE}:[a-z][a-z0-9-]{{0,96}}"
+SqlInstance = Annotated[
+    str,
+    matching(
+        _INSTANCE,
+        "is not a connection name; write PROJECT:REGION:INSTANCE, as `gcloud sql instances describe INSTANCE` shows it",
+    ),
+    Kind("connection name", "connection names", "`PROJECT:REGION:INSTANCE`", pattern(_INSTANCE)),
+]
+
+_CONNECTOR: Final = rf"(projects/{_PROJECT}/locations/{_PLACE}/connectors/)?[a-z][a-z0-9-]{{0,23}}[a-z0-9]"
+Connector = Annotated[
+    str,
+    matching(
+        _CONNECTOR,
+        "is not a connector; write its NAME, or projects/P/locations/REGION/connectors/NAME where it is shared",
+    ),
+    Kind("connector", "connectors", "a name, or its full path in a host project", pattern(_CONNECTOR)),
+]
+
+# Cloud Run's API v2 refuses what its v1 kept its own settings in ("annotations", discovery document).
+_SYSTEM: Final = ("run.googleapis.com", "cloud.googleapis.com", "serving.knative.dev", "autoscaling.knative.dev")
+_OWN: Final = "mcpfleet"
+# Kubernetes, "Annotations": an optional DNS name and /, then at most 63 of letters, digits, -, _ and dots.
+_NOTE: Final = r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+
+
+def _annotation(value: str) -> str:
+    if not re.fullmatch(_NOTE, value):
+        raise ValueError(
+            f"{value[:200]!r} cannot be an annotation's key; write acme.dev/owner: at most 63 of letters, digits, ., _"
+            " and -, after a DNS name and / where it has one"
+        )
+    prefix = value.partition("/")[0] if "/" in value else ""
+    if any(prefix == one or prefix.endswith(f".{one}") for one in _SYSTEM):
+        raise ValueError(f"{value} is a setting of Cloud Run's older API; write the fleet's key for it")
+    if prefix == _OWN:
+        raise ValueError(f"{prefix}/ is the fleet's own; write another prefix")
+    return value
+
+
+AnnotationKey = Annotated[
+    str,
+    AfterValidator(_annotation),
+    Kind(
+        "annotation",
+        "annotations",
+        "keys: `[DNS-NAME/]NAME`, at most 63 of letters, digits, `.`, `_`, `-`; not Cloud Run's, not `mcpfleet/…`",
+        pattern(_NOTE),
+    ),
+]
+
+
+NfsServer = Annotated[
+    str,
+    matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "is not a server; write its IP address or its DNS name"),
+    Kind("server", "servers", "an IP address, or a DNS name"),
+]
+NfsPath = Annotated[
+    str,
+    Field(max_length=1024),
+    matching(r"/([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?", "is not what a server exports; write it as /share"),
+    Kind("path", "paths", "`/` first, no `/` last"),
+]

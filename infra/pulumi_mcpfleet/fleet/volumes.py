@@ -1,0 +1,174 @@
+"""The volumes of a server: memory, a bucket, a secret's versions, an NFS export; each with the place that it has."""
+
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
+
+from pulumi_mcpfleet.fleet import identities, quantities, references, values
+from pulumi_mcpfleet.fleet.base import UP, Mistake, Model, kind_of, one_kind, without
+from pulumi_mcpfleet.fleet.words import Kind
+
+
+class InMemory(Model):
+    """A folder in memory, empty when an instance starts."""
+
+    memory: quantities.Size = Field(
+        description="Its bound; what is in it counts to the instance's memory.", examples=["64Mi"]
+    )
+    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/cache"])
+
+
+class Gcs(Model):
+    """A bucket."""
+
+    bucket: values.Bucket = Field(description="The bucket; it must exist.", examples=["acme-mcp-data"])
+    read_only: bool = Field(default=True, description="Whether it can only be read.", examples=[False])
+
+
+class GcsVolume(Model):
+    """A bucket of Cloud Storage as a folder."""
+
+    gcs: Annotated[Gcs, Kind("[bucket](#volumes)", "")] = Field(
+        description="The bucket; the server's identity gets the role that it needs on it.",
+        examples=[{"bucket": "acme-mcp-data"}],
+    )
+    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/data"])
+
+
+def _octal(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        # YAML has read 0400 as the number 256, or as 400: nobody can tell which was meant.
+        raise ValueError(f'{value} is a number, which YAML reads in one base or another; write it as "0440"')  # noqa: TRY004
+    return value
+
+
+# Cloud Run applies a umask of 0222 (SecretVolumeSource.default_mode): nobody writes into a secret.
+_MODE: Final = r"0[0-7]{3}"
+
+
+def _mode(value: str) -> str:
+    if not re.fullmatch(_MODE, value) or int(value, 8) == 0:
+        raise ValueError(
+            f'{value[:20]!r} is not a mode; write it as "0440": 0, then a digit each for owner, group, all'
+        )
+    if int(value, 8) & 0o222:
+        raise ValueError(
+            f'{value} lets somebody write, which Cloud Run takes away; write "0{int(value, 8) & 0o555:03o}"'
+        )
+    return value
+
+
+Mode = Annotated[
+    str,
+    BeforeValidator(_octal),
+    AfterValidator(_mode),
+    Kind("mode", "modes", '`"0400"`, `"0440"`, `"0444"` or another without a bit to write', {"pattern": f"^{_MODE}$"}),
+]
+
+FileName = Annotated[
+    str,
+    values.matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "is not a file's name; write one without folders"),
+    Kind("file", "files", "a name without folders"),
+]
+_ITEM: Final = r"[A-Za-z0-9._][A-Za-z0-9._-]*(/[A-Za-z0-9._][A-Za-z0-9._-]*){0,9}"
+
+
+def _item(value: str) -> str:
+    if not re.fullmatch(_ITEM, value) or len(value) > 255 or any(one in (".", "..") for one in value.split("/")):
+        raise ValueError(f"{value[:200]!r} is not a file in the folder; write it as tools.yaml or certs/ca.pem")
+    return value
+
+
+ItemPath = Annotated[
+    str, AfterValidator(_item), Kind("file", "files", "a file in the folder, such as `certs/ca.pem`; no `..`")
+]
+
+
+class Item(Model):
+    """One file of a volume: a version of the volume's secret."""
+
+    version: identities.SecretVersion = Field(description="The version that is in it.", examples=["2"])
+    mode: Mode | None = Field(
+        default=None, description="Who may read it; by default the volume's `mode`.", examples=["0400"]
+    )
+
+
+class SecretVolume(Model):
+    """Versions of a secret as files of a folder: one, by `version` and `file`, or several, by `items`."""
+
+    secret: identities.SecretName = Field(description="The secret.", examples=["toolbox-config"])
+    version: identities.SecretVersion | None = Field(
+        default=None, description="Its version, where there is one file.", examples=["1"]
+    )
+    file: FileName | None = Field(default=None, description="That file's name in the folder.", examples=["tools.yaml"])
+    items: Annotated[
+        dict[ItemPath, Annotated[Item, Kind("", "[versions](#volumes)")]],
+        Kind("map of files to [versions](#volumes)", ""),
+    ] = Field(
+        default={},
+        max_length=100,
+        description="Instead of `version` and `file`: several files, each a version of this secret.",
+        examples=[{"new.pem": {"version": "2"}, "old.pem": {"version": "1", "mode": "0400"}}],
+    )
+    mode: Mode | None = Field(
+        default=None, description="Who may read the files; by default everybody in the container.", examples=["0440"]
+    )
+    mount: values.MountPath = Field(description="Where the server's container sees the folder.", examples=["/config"])
+
+    @field_validator("items", mode="after")
+    @classmethod
+    def _one_way(cls, value: dict[str, Item], info: ValidationInfo) -> dict[str, Item]:
+        if not {"version", "file"} <= info.data.keys():
+            return value  # one has a mistake of its own
+        said = [key for key in ("version", "file") if info.data[key] is not None]
+        found: list[Mistake] = []
+        if value and said:
+            found.append(((), f"and {said[0]} are both there; keep items for several files, version and file for one"))
+        elif not value:
+            examples = {"version": 'version: "1"', "file": "file: tools.yaml"}
+            found += [((UP, key), f"missing; add {text}") for key, text in examples.items() if key not in said]
+        return without(value, found)
+
+    @property
+    def files(self) -> dict[str, Item]:
+        """Its files by their paths in the folder."""
+        if self.version is not None and self.file is not None:
+            return {self.file: Item(version=self.version)}
+        return self.items
+
+
+class Nfs(Model):
+    """What an NFS server exports."""
+
+    server: references.NfsServer = Field(description="The server, in your network.", examples=["10.0.0.2"])
+    path: references.NfsPath = Field(description="What it exports.", examples=["/share"])
+    read_only: bool = Field(default=True, description="Whether it can only be read.", examples=[False])
+
+
+class NfsVolume(Model):
+    """An export of an NFS server as a folder; needs `vpc`."""
+
+    nfs: Annotated[Nfs, Kind("[export](#volumes)", "")] = Field(
+        description="The export; instances reach its server over `vpc`.",
+        examples=[{"server": "10.0.0.2", "path": "/share"}],
+    )
+    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/data"])
+
+
+_VOLUMES: Final = ("memory", "gcs", "secret", "nfs")
+
+
+def _volume(value: Any) -> str | None:
+    return kind_of(value, _VOLUMES)
+
+
+Volume = Annotated[
+    Annotated[InMemory, Tag("memory")]
+    | Annotated[GcsVolume, Tag("gcs")]
+    | Annotated[SecretVolume, Tag("secret")]
+    | Annotated[NfsVolume, Tag("nfs")],
+    Discriminator(_volume),
+    one_kind("volume", _VOLUMES, beside=("mount",)),
+    Kind("[volume](#volumes)", "[volumes](#volumes)", "each one of `memory`, `gcs`, `secret`, `nfs`"),
+]
