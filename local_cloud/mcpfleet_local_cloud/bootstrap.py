@@ -39,6 +39,7 @@ DEPLOYER_ROLES: Final = (
     "roles/secretmanager.admin",
     "roles/storage.admin",
     "roles/serviceusage.serviceUsageAdmin",
+    "roles/vpcaccess.user",
 )
 
 

@@ -231,6 +231,7 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "roles/storage.objectCreator": _of("storage.objects", "create") | _PROJECT,
     "roles/storage.objectViewer": _OBJECTS_READ | _PROJECT,
     "roles/storage.bucketViewer": _of("storage.buckets", "get list"),
+    "roles/vpcaccess.user": _of("vpcaccess.connectors", "get list use") | _PROJECT,
     "roles/compute.networkAdmin": _NETWORK_READ | _NETWORK_WRITE | _BALANCER | _MESHES | _PROJECT,
     "roles/compute.networkUser": _NETWORK_READ | _of("compute.networks", "use") | _of("compute.subnetworks", "use"),
     "roles/compute.networkViewer": _NETWORK_READ | _PROJECT,
