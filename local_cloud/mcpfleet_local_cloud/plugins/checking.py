@@ -48,7 +48,7 @@ class Checker:
         if value is None:
             if field.required:
                 self._missing(field, path)
-            return field.default
+            return None if field.implied else field.default
         if value is UNKNOWN:
             return value
         checked = self._typed(field, value, path)

@@ -31,7 +31,7 @@ def diff(fields: Sequence[Field], olds: Mapping[str, Any], news: Mapping[str, An
 
 
 def _field(field: Field, old: Any, new: Any, path: str, changes: Changes) -> None:
-    new = _meant(field, new)
+    given, new = new, _meant(field, new)
     if new is None:
         if not field.computed and not _unset(field, old) and not (field.alike and field.alike(old, "")):
             changes[path] = Change("delete", field.force_new)
@@ -40,6 +40,8 @@ def _field(field: Field, old: Any, new: Any, path: str, changes: Changes) -> Non
         changes[path] = Change("add" if old is None else "update", field.force_new)
         return
     if old is None:
+        if given is None or (field.alike is not None and field.alike("", new)):
+            return  # an absent value of the state stands for the default
         # A block of nothing but empty values leaves no trace in the API, unless it is one that is always sent.
         if field.send_empty or not _blank(new):
             changes[path] = Change("add", field.force_new)

@@ -30,6 +30,7 @@ class Field:
         output: only the server sets it.
         force_new: a change replaces the resource.
         default: what an absent value means.
+        implied: the default is the provider's, not the schema's: it is in the state, but not among the inputs.
         choices: the only values allowed, if any.
         children: the properties of a block.
         send_empty: sent even when empty, as null or its zero (magic modules' `send_empty_value`).
@@ -53,6 +54,7 @@ class Field:
     output: bool = False
     force_new: bool = False
     default: Any = None
+    implied: bool = False
     choices: tuple[str, ...] = ()
     children: tuple["Field", ...] = ()
     send_empty: bool = False

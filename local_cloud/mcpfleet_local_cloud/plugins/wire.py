@@ -1,10 +1,13 @@
 """Between Pulumi's properties and the bodies of the REST APIs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from mcpfleet_local_cloud.plugins.properties import SCALARS, Field, is_zero, same
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties
+
+_NOTHING: Final[Mapping[str, Any]] = {"string": "", "blocks": []}
+"""What is sent for nothing, where it is sent; null for other kinds."""
 
 
 def to_wire(fields: Sequence[Field], properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +24,7 @@ def to_wire(fields: Sequence[Field], properties: Mapping[str, Any]) -> dict[str,
 
 def _outgoing(field: Field, value: Any) -> Any:
     if value is None or value is UNKNOWN:
-        return "" if field.send_empty and field.kind == "string" else None
+        return _NOTHING.get(field.kind) if field.send_empty else None
     if field.kind == "block":
         inside = to_wire(field.children, value)
         return ([inside] if inside else None) if field.wire_list else inside

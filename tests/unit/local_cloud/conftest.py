@@ -258,6 +258,7 @@ class Program:
     running: Running
     api: Api = field(init=False)
     requests: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         endpoints = {
@@ -270,6 +271,7 @@ class Program:
 
     def _answer(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(f"{request.method} {request.url.raw_path.decode()}")
+        self.bodies.append(request.content)
         headers = {**self.running.headers(), "content-type": request.headers.get("content-type", "")}
         answer = self.running.client.request(
             request.method, request.url.raw_path.decode(), content=request.content, headers=headers

@@ -11,7 +11,9 @@ from mcpfleet_local_cloud.plugins.resources import Resource
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, table
 
 ATTRIBUTION: Final = "goog-pulumi-provisioned"
-DELETION_POLICY: Final = text("deletionPolicy", "", default="DELETE", choices=("DELETE", "PREVENT", "ABANDON"))
+DELETION_POLICY: Final = text(
+    "deletionPolicy", "", default="DELETE", implied=True, choices=("DELETE", "PREVENT", "ABANDON")
+)
 PROJECT: Final = text("project", "", computed=True, force_new=True)
 
 
@@ -67,17 +69,19 @@ class GcpResource(Resource[Api]):
         raise ProviderError(f"Import id {resource_id!r} doesn't match any of the accepted formats: [{accepted}]")
 
 
-def labels(api: Api, olds: Mapping[str, Any], news: Mapping[str, Any]) -> Properties:
+def labels(api: Api, olds: Mapping[str, Any], news: Mapping[str, Any], *, attributed: bool = True) -> Properties:
     """The label properties that the inputs *news* plan (tpgresource.SetLabelsDiff).
 
-    Labels that other tools put on the resource stay; the attribution label comes with creation and stays.
+    Labels that other tools put on the resource stay; the attribution label comes with creation and stays, where the
+    type is *attributed* (the others: SetLabelsDiffWithoutAttributionLabel).
     """
     given = table(news.get("labels"))
     if news.get("labels") is UNKNOWN:
         return {"pulumiLabels": UNKNOWN, "effectiveLabels": UNKNOWN}
     before = table(olds.get("pulumiLabels"))
     provided: dict[str, Any] = {**api.config.default_labels}
-    if ATTRIBUTION in before or (not olds and api.config.attribution_label):
+    had = ATTRIBUTION in table(olds.get("effectiveLabels"))
+    if attributed and api.config.attribution_label and (had or not olds):
         provided[ATTRIBUTION] = "true"
     provided |= given
     others = {key: value for key, value in table(olds.get("effectiveLabels")).items() if key not in before}

@@ -16,7 +16,7 @@ from mcpfleet_local_cloud.plugins.gcp.transport import Api
 from mcpfleet_local_cloud.plugins.properties import Field, block, blocks, boolean, integer, mapping, number, text, texts
 from mcpfleet_local_cloud.plugins.values import Properties, table
 
-_POLICY: Final = text("deletionPolicy", "", default="DELETE", choices=("DELETE", "PREVENT", "ABANDON"))
+_POLICY: Final = text("deletionPolicy", "", default="DELETE", implied=True, choices=("DELETE", "PREVENT", "ABANDON"))
 _NAME: Final = text("name", force_new=True, autoname=63)
 _FIXED: Final = text("description", force_new=True)
 _OUTPUTS: Final = (text("creationTimestamp", output=True), text("selfLink", output=True))
@@ -26,6 +26,7 @@ _LABELS: Final = (
     mapping("effectiveLabels", "", output=True),
     mapping("pulumiLabels", "", output=True),
 )
+_PROXY: Final = (text("fingerprint", output=True), integer("proxyId", "id", output=True))
 _REDIRECT: Final = (
     text("hostRedirect"),
     boolean("httpsRedirect"),
@@ -51,11 +52,17 @@ def _own(*fields: Field) -> tuple[Field, ...]:
 
 
 class ComputeResource(RestResource):
-    """A document of Compute Engine; *setters* are properties that have a method of their own."""
+    """A document of Compute Engine.
+
+    Attributes:
+        setters: properties that have a method of their own.
+        nulls: properties that are not here and that the real provider always sends empty.
+    """
 
     endpoint = "computeCustomEndpoint"
     waiting = "compute"
     setters: ClassVar[dict[str, str]] = {}
+    nulls: ClassVar[tuple[str, ...]] = ()
 
     def complete(self, config: Api, news: Properties) -> Properties:
         """The inputs with the provider's project and region."""
@@ -68,8 +75,10 @@ class ComputeResource(RestResource):
         changed = {re.split(r"[.\[]", path)[0] for path in diff(self.fields, olds, planned)}
         wires = {one.name: one.wire for one in self.fields}
         for name in sorted(changed & self.setters.keys()):
-            where = f"{resource_id}/{self.setters[name]}"
-            answer = config.send(call, "POST", self.endpoint, where, {wires[name]: planned.get(name)})
+            # A proxy's are not below `global`.
+            at = resource_id.replace("/global/target", "/target")
+            body = {**dict.fromkeys(self.nulls), wires[name]: planned.get(name)}
+            answer = config.send(call, "POST", self.endpoint, f"{at}/{self.setters[name]}", body)
             self._finish(config, call, answer, "Updating")
         super().change(config, call, resource_id, olds, planned)
 
@@ -80,10 +89,19 @@ class ComputeResource(RestResource):
 
     def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
         """The document; one that is replaced as a whole says of which one it was made."""
-        body = super().body(planned, olds)
+        body = {**dict.fromkeys(self.nulls), **super().body(planned, olds)}
         if self.updating == "put" and olds.get("fingerprint"):
             body["fingerprint"] = olds["fingerprint"]
+        if self.updating == "" and body.get("region"):
+            # So says ParseGlobalFieldValue, which makes a path of a region's name; the API reads the last part.
+            body["region"] = f"projects/{planned['project']}/global/regions/{str(body['region']).rpartition('/')[2]}"
         return body
+
+    def relabel(self, config: Api, call: Call, resource_id: str, fingerprint: str, planned: Properties) -> None:
+        """Set the labels, which have a method of their own."""
+        body = {"labels": planned.get("effectiveLabels"), "labelFingerprint": fingerprint}
+        answer = config.send(call, "POST", self.endpoint, f"{resource_id}/setLabels", body)
+        self._finish(config, call, answer, "Updating")
 
 
 class GlobalAddress(ComputeResource):
@@ -92,7 +110,7 @@ class GlobalAddress(ComputeResource):
     type_name = "gcp:compute/globalAddress:GlobalAddress"
     fields = (
         *_own(_FIXED, text("address", output=True)),
-        text("addressType", default="EXTERNAL", force_new=True, alike=same_or_default("EXTERNAL")),
+        text("addressType", force_new=True, alike=same_or_default("EXTERNAL")),
         text("ipVersion", force_new=True, choices=("IPV4", "IPV6"), alike=same_or_default("IPV4")),
         *_LABELS,
     )
@@ -101,11 +119,20 @@ class GlobalAddress(ComputeResource):
     title = "GlobalAddress"
     labelled = True
 
+    def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
+        """The document; a global address is of the premium tier."""
+        return {**super().body(planned, olds), "networkTier": "PREMIUM"}
+
+    def after_create(self, config: Api, call: Call, address: str, planned: Properties) -> None:
+        """The labels are set again: the API was without labels at creation once."""
+        if planned.get("effectiveLabels"):
+            made = self.get(config, call, address)
+            self.relabel(config, call, address, made.get("labelFingerprint", ""), planned)
+
     def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
         """Only labels can change."""
         if olds.get("effectiveLabels") != planned.get("effectiveLabels"):
-            body = {"labels": planned.get("effectiveLabels")}
-            config.send(call, "POST", self.endpoint, f"{resource_id}/setLabels", body)
+            self.relabel(config, call, resource_id, olds.get("labelFingerprint", ""), planned)
 
 
 class ManagedSslCertificate(ComputeResource):
@@ -142,6 +169,7 @@ class RegionNetworkEndpointGroup(ComputeResource):
     id_form = "projects/{project}/regions/{region}/networkEndpointGroups/{name}"
     import_forms = ("{project}/{region}/{name}", "{region}/{name}")
     title = "RegionNetworkEndpointGroup"
+    nulls = ("appEngine", "serverlessDeployment")
 
 
 class BackendService(ComputeResource):
@@ -155,7 +183,7 @@ class BackendService(ComputeResource):
         boolean("enableCdn", "enableCDN"),
         text(
             "loadBalancingScheme",
-            default="EXTERNAL",
+            default="EXTERNAL_MANAGED",
             force_new=True,
             choices=("EXTERNAL", "EXTERNAL_MANAGED", "INTERNAL_SELF_MANAGED"),
         ),
@@ -164,10 +192,12 @@ class BackendService(ComputeResource):
         text("sessionAffinity", computed=True),
         integer("timeoutSec", computed=True),
         text("fingerprint", output=True),
+        integer("generatedId", "id", output=True),
     )
     id_form = "projects/{project}/global/backendServices/{name}"
     import_forms = ("{project}/{name}", "{name}")
     title = "BackendService"
+    nulls = ("iap",)
     updating = "put"
 
     def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
@@ -216,7 +246,7 @@ class TargetHttpProxy(ComputeResource):
     """The plain end of a load balancer."""
 
     type_name = "gcp:compute/targetHttpProxy:TargetHttpProxy"
-    fields = _own(_FIXED, text("urlMap", required=True, alike=same_resource), integer("proxyId", "id", output=True))
+    fields = _own(_FIXED, text("urlMap", required=True, alike=same_resource), *_PROXY)
     id_form = "projects/{project}/global/targetHttpProxies/{name}"
     import_forms = ("{project}/{name}", "{name}")
     title = "TargetHttpProxy"
@@ -232,11 +262,12 @@ class TargetHttpsProxy(ComputeResource):
         text("urlMap", required=True, alike=same_resource),
         texts("sslCertificates", alike=same_resource),
         text("quicOverride", default="NONE", choices=("NONE", "ENABLE", "DISABLE")),
-        integer("proxyId", "id", output=True),
+        *_PROXY,
     )
     id_form = "projects/{project}/global/targetHttpsProxies/{name}"
     import_forms = ("{project}/{name}", "{name}")
     title = "TargetHttpsProxy"
+    nulls = ("serverTlsPolicy",)
     setters: ClassVar[dict[str, str]] = {"urlMap": "setUrlMap", "sslCertificates": "setSslCertificates"}
 
 
@@ -251,7 +282,12 @@ class GlobalForwardingRule(ComputeResource):
             text("ipAddress", "IPAddress", computed=True, force_new=True, alike=same_address),
             text("ipProtocol", "IPProtocol", computed=True, force_new=True),
             text("ipVersion", force_new=True, choices=("IPV4", "IPV6")),
-            text("loadBalancingScheme", default="EXTERNAL", force_new=True, choices=("EXTERNAL", "EXTERNAL_MANAGED")),
+            text(
+                "loadBalancingScheme",
+                default="EXTERNAL_MANAGED",
+                force_new=True,
+                choices=("EXTERNAL", "EXTERNAL_MANAGED"),
+            ),
             text("networkTier", computed=True, force_new=True),
             text("portRange", force_new=True, alike=same_ports),
             integer("forwardingRuleId", "id", output=True),
@@ -262,14 +298,14 @@ class GlobalForwardingRule(ComputeResource):
     import_forms = ("{project}/{name}", "{name}")
     title = "GlobalForwardingRule"
     labelled = True
+    attributed = False
     setters: ClassVar[dict[str, str]] = {"target": "setTarget"}
 
     def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
         """The target, and labels."""
         super().change(config, call, resource_id, olds, planned)
         if olds.get("effectiveLabels") != planned.get("effectiveLabels"):
-            body = {"labels": planned.get("effectiveLabels")}
-            config.send(call, "POST", self.endpoint, f"{resource_id}/setLabels", body)
+            self.relabel(config, call, resource_id, olds.get("labelFingerprint", ""), planned)
 
 
 class Network(ComputeResource):

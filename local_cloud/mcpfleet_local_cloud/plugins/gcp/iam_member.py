@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
+from mcpfleet_local_cloud.plugins.gcp.alike import same_resource
 from mcpfleet_local_cloud.plugins.gcp.common import PROJECT, GcpResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError, retry_conflicts
 from mcpfleet_local_cloud.plugins.properties import Field, block, text
@@ -26,6 +27,11 @@ _CONDITION: Final = (
     text("description", force_new=True),
 )
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+def owner_field(name: str, **facts: Any) -> Field:
+    """The property that names the resource: the program may give its short name, the state has the full one."""
+    return text(name, required=True, force_new=True, alike=same_resource, **facts)
 
 
 def member_fields(*of: Field) -> tuple[Field, ...]:
@@ -67,7 +73,7 @@ class IamMember(GcpResource):
         with _locks[address]:
             self._change(config, call, address, news, add=True)
         policy = self.policy(config, call, address)
-        return Found(self._id(address, news), {**news, "etag": policy.get("etag", "")})
+        return Found(self._id(address, news), self._granted(address, news, policy.get("etag", "")))
 
     def update(
         self,
@@ -80,7 +86,8 @@ class IamMember(GcpResource):
         preview: bool,
     ) -> Properties:
         """Every real change replaces a member; what is left is the same grant in other words."""
-        return {**self.complete(config, news), "etag": olds.get("etag", "")}
+        news = self.complete(config, news)
+        return self._granted(self.address(news), news, olds.get("etag", ""))
 
     def read(self, config: Api, call: Call, resource_id: str, state: Properties) -> Found | None:
         """Look for the member in the policy."""
@@ -96,7 +103,7 @@ class IamMember(GcpResource):
         member = next((one for one in (binding or {}).get("members", []) if _same(one, wanted["member"])), None)
         if binding is None or member is None:
             return None
-        found: Properties = {**wanted, "etag": policy.get("etag", "")}
+        found = self._granted(address, wanted, policy.get("etag", ""))
         if not state:
             found["member"] = member
         if binding.get("condition"):
@@ -118,7 +125,8 @@ class IamMember(GcpResource):
         def once() -> None:
             policy = self.policy(api, call, address)
             changed = _with(policy, grant) if add else _without(policy, grant)
-            self.write(api, call, address, {**changed, "version": _POLICY_VERSION})
+            version = _POLICY_VERSION if add else policy.get("version", _POLICY_VERSION)
+            self.write(api, call, address, {**changed, "version": version})
 
         verb = "applying" if add else "removing"
         try:
@@ -135,6 +143,10 @@ class IamMember(GcpResource):
             if error.missing and not add:
                 raise
             raise ProviderError(f"Error {verb} IAM policy for {self.noun} {address!r}: {error}") from error
+
+    def _granted(self, address: str, grant: Mapping[str, Any], etag: str) -> Properties:
+        """The state of a grant; it names the resource in full (the updaters' GetResourceId)."""
+        return {**grant, self.owner: address, "etag": etag}
 
     def write(self, api: Api, call: Call, address: str, policy: dict[str, Any]) -> None:
         """Replace the policy of the resource."""
@@ -219,7 +231,9 @@ class RunServiceIamMember(IamMember):
     """A member of a role on a Cloud Run service."""
 
     type_name = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
-    fields = member_fields(text("name", force_new=True, autoname=255), text("location", computed=True, force_new=True))
+    fields = member_fields(
+        text("name", force_new=True, autoname=255, alike=same_resource), text("location", computed=True, force_new=True)
+    )
     endpoint = "cloudRunV2CustomEndpoint"
     id_form = "projects/{project}/locations/{location}/services/{name}"
     import_forms = ("{project}/{location}/{name}", "{location}/{name}", "{name}")
@@ -231,9 +245,7 @@ class RepositoryIamMember(IamMember):
     """A member of a role on an Artifact Registry repository."""
 
     type_name = "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember"
-    fields = member_fields(
-        text("repository", required=True, force_new=True), text("location", computed=True, force_new=True)
-    )
+    fields = member_fields(owner_field("repository"), text("location", computed=True, force_new=True))
     endpoint = "artifactRegistryCustomEndpoint"
     id_form = "projects/{project}/locations/{location}/repositories/{repository}"
     import_forms = ("{project}/{location}/{repository}", "{location}/{repository}", "{repository}")
@@ -255,3 +267,6 @@ class ProjectIamMember(IamMember):
 
     def _id(self, address: str, grant: Mapping[str, Any]) -> str:
         return super()._id(address.removeprefix("projects/"), grant)
+
+    def _granted(self, address: str, grant: Mapping[str, Any], etag: str) -> Properties:
+        return {**grant, "etag": etag}

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
-from mcpfleet_local_cloud.plugins.gcp.iam_member import IamMember, member_fields
+from mcpfleet_local_cloud.plugins.gcp.iam_member import IamMember, member_fields, owner_field
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
 from mcpfleet_local_cloud.plugins.properties import block, text, texts
@@ -88,9 +88,7 @@ class WebCloudRunServiceIamMember(IamMember):
     """Somebody who may pass Identity-Aware Proxy to a Cloud Run service."""
 
     type_name = "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember"
-    fields = member_fields(
-        text("cloudRunServiceName", required=True, force_new=True), text("location", computed=True, force_new=True)
-    )
+    fields = member_fields(owner_field("cloudRunServiceName"), text("location", computed=True, force_new=True))
     endpoint = _ENDPOINT
     id_form = "projects/{project}/iap_web/cloud_run-{location}/services/{cloudRunServiceName}"
     import_forms = ("{project}/{location}/{cloudRunServiceName}", "{location}/{cloudRunServiceName}")
@@ -128,7 +126,7 @@ class ServiceIdentity(RestResource):
         address = self.address(planned)
         try:
             operation = config.send(
-                call, "POST", self.endpoint, f"{address}:generateServiceIdentity", {}, version="v1beta1"
+                call, "POST", self.endpoint, f"{address}:generateServiceIdentity", version="v1beta1"
             )
             made = config.finish(call, self.endpoint, operation, "Creating Service Identity")
         except ApiError as error:

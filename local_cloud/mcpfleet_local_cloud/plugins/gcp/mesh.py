@@ -6,6 +6,7 @@ Only the properties that the local cloud honours are here; the provider has more
 from typing import Any, ClassVar, Final
 
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
+from mcpfleet_local_cloud.plugins.gcp.alike import same_resource
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
@@ -75,7 +76,10 @@ class HttpRoute(_NetworkService):
         texts("gateways"),
         blocks(
             "rules",
-            [block("action", [blocks("destinations", [text("serviceName"), integer("weight")]), text("timeout")])],
+            [
+                block("action", [blocks("destinations", [text("serviceName"), integer("weight")]), text("timeout")]),
+                blocks("matches", [], send_empty=True),
+            ],
             required=True,
         ),
         *_LABELS,
@@ -101,7 +105,7 @@ class ManagedZone(RestResource):
         boolean("forceDestroy", ""),
         block(
             "privateVisibilityConfig",
-            [blocks("networks", [text("networkUrl", required=True)], ordered=False)],
+            [blocks("networks", [text("networkUrl", required=True, alike=same_resource)], ordered=False)],
             send_empty=True,
         ),
         text("visibility", default="public", force_new=True, choices=("private", "public")),
@@ -172,10 +176,15 @@ class RecordSet(RestResource):
 
     def _apply(self, api: Api, call: Call, address: str, **change: list[dict[str, Any]]) -> None:
         zone = address.partition("/rrsets/")[0]
+        if "deletions" not in change:
+            # The records that a zone has by itself would have to be replaced; it has none of ours.
+            api.send(call, "GET", self.endpoint, f"{zone}/rrsets", query=self._QUERY)
         done = api.send(call, "POST", self.endpoint, f"{zone}/changes", change, query=self._QUERY)
-        while done.get("status") != "done":
-            call.wait(0.5)
+        while True:
             done = api.send(call, "GET", self.endpoint, f"{zone}/changes/{done['id']}", query=self._QUERY)
+            if done.get("status") == "done":
+                return
+            call.wait(0.5)
 
 
 TYPES: Final = (HttpRoute, ManagedZone, Mesh, RecordSet)

@@ -81,6 +81,7 @@ REPOSITORY: Final = (
             _remote("pythonRepository", "PYPI"),
             _CREDENTIALS,
             boolean("disableUpstreamValidation"),
+            block("noCache", [], send_empty=True),
         ],
         conflicts=("virtualRepositoryConfig",),
     ),

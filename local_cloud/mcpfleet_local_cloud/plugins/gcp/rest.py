@@ -30,6 +30,7 @@ class RestResource(GcpResource):
         waiting: `google`: calls answer with a long-running operation; `compute`: with one of Compute Engine's; `""`.
         changed_at_once: whether an update answers with the document all the same.
         labelled: whether it has labels.
+        attributed: whether one of them says that Pulumi made it.
         shown: what an answer's field of a property is called where it holds the full name (`selfLink`).
     """
 
@@ -42,6 +43,7 @@ class RestResource(GcpResource):
     waiting: ClassVar[Literal["google", "compute", ""]] = ""
     changed_at_once: ClassVar[bool] = False
     labelled: ClassVar[bool] = False
+    attributed: ClassVar[bool] = True
 
     def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> Found:
         """POST it and wait until it is there."""
@@ -154,7 +156,7 @@ class RestResource(GcpResource):
     def _planned(self, api: Api, olds: Properties, news: Properties, *, preview: bool) -> Properties:
         news = self.complete(api, news)
         planned = plan(self.fields, olds, news, unknown=preview)
-        return {**planned, **labels(api, olds, news)} if self.labelled else planned
+        return {**planned, **labels(api, olds, news, attributed=self.attributed)} if self.labelled else planned
 
     def _state(self, known: Properties, body: dict[str, Any]) -> Properties:
         local = {one.name: known[one.name] for one in self.fields if not one.wire and one.name in known}

@@ -4,7 +4,7 @@ From TPG services/cloudrunv2/resource_cloud_run_v2_service.go (optional, compute
 pulumi_gcp 10.2.0 SDK (Pulumi's names, and the fields that came after). `computed` decides what an update echoes.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
 from mcpfleet_local_cloud.plugins.properties import (
@@ -32,12 +32,12 @@ _HTTP_GET: Final = block(
 )
 
 
-def _tcp(port: Field) -> Field:
-    return block("tcpSocket", [port], send_empty=True)
+def _tcp(port: Field, **facts: Any) -> Field:
+    return block("tcpSocket", [port], **facts)
 
 
 _LIVENESS: Final = (*_TIMING, _GRPC, _HTTP_GET, _tcp(integer("port", required=True)))
-_STARTUP: Final = (*_TIMING, _GRPC, _HTTP_GET, _tcp(integer("port", computed=True)))
+_STARTUP: Final = (*_TIMING, _GRPC, _HTTP_GET, _tcp(integer("port", computed=True), send_empty=True))
 _READINESS: Final = (
     integer("failureThreshold", computed=True),
     integer("periodSeconds", computed=True),

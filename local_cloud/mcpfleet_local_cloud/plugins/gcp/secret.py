@@ -9,7 +9,7 @@ from typing import Any, Final
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.checking import Checker
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
-from mcpfleet_local_cloud.plugins.gcp.iam_member import IamMember, member_fields
+from mcpfleet_local_cloud.plugins.gcp.iam_member import IamMember, member_fields, owner_field
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
 from mcpfleet_local_cloud.plugins.properties import block, blocks, boolean, mapping, text
@@ -55,7 +55,7 @@ VERSION: Final = (
     text("secretData", "", force_new=True, secret=True),
     boolean("isSecretDataBase64", "", force_new=True),
     boolean("enabled", "", default=True),
-    text("deletionPolicy", "", default="DELETE", choices=("DELETE", "DISABLE", "ABANDON")),
+    text("deletionPolicy", "", default="DELETE", implied=True, choices=("DELETE", "DISABLE", "ABANDON")),
     text("createTime", output=True),
     text("destroyTime", output=True),
     text("name", output=True),
@@ -202,9 +202,14 @@ class SecretIamMember(IamMember):
     """A member of a role on a secret."""
 
     type_name = "gcp:secretmanager/secretIamMember:SecretIamMember"
-    fields = member_fields(text("secretId", required=True, force_new=True))
+    fields = member_fields(owner_field("secretId"))
     endpoint = _ENDPOINT
     id_form = "projects/{project}/secrets/{secretId}"
     import_forms = ("{project}/{secretId}", "{secretId}")
     owner = "secretId"
     noun = "secretmanager secret"
+
+    def policy(self, api: Api, call: Call, address: str) -> dict[str, Any]:
+        """The policy of the secret, with its conditions."""
+        query = {"options.requestedPolicyVersion": "3"}
+        return api.send(call, "GET", self.endpoint, f"{address}:getIamPolicy", query=query)

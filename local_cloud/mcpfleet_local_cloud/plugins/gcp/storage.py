@@ -14,7 +14,7 @@ from urllib.parse import quote
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.checking import Checker
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
-from mcpfleet_local_cloud.plugins.gcp.iam_member import IamMember, member_fields
+from mcpfleet_local_cloud.plugins.gcp.iam_member import IamMember, member_fields, owner_field
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
 from mcpfleet_local_cloud.plugins.properties import block, blocks, boolean, integer, mapping, text
@@ -65,7 +65,7 @@ OBJECT: Final = (
     text("contentEncoding"),
     text("contentLanguage"),
     text("contentType", computed=True),
-    text("deletionPolicy", "", default="DELETE"),
+    text("deletionPolicy", "", default="DELETE", implied=True),
     text("detectMd5hash", "", computed=True),
     mapping("metadata"),
     mapping("source", "", conflicts=("content",)),
@@ -99,12 +99,12 @@ class Bucket(RestResource):
             return Found("", planned)
         query = {"project": str(planned["project"])}
         try:
-            made = config.send(call, "POST", self.endpoint, "b", self.body(planned, {}), query=query)
+            config.send(call, "POST", self.endpoint, "b", self.body(planned, {}), query=query)
         except ApiError as error:
             if not error.exists_by_our_doing:
                 raise ProviderError(f"Error creating bucket {planned['name']}: {error}") from error
-            made = self.get(config, call, str(planned["name"]))
-        return Found(str(planned["name"]), self._state(planned, made))
+        self.get(config, call, str(planned["name"]))  # to see it there, as the real provider does
+        return Found(str(planned["name"]), self._state(planned, self.get(config, call, str(planned["name"]))))
 
     def get(self, config: Api, call: Call, address: str) -> dict[str, Any]:
         """GET it."""
@@ -125,7 +125,7 @@ class Bucket(RestResource):
             body["lifecycle"] = {"rule": rules}
         if soft := table(planned.get("softDeletePolicy")):
             # Sent even where it is 0, which switches it off (the provider's ForceSendFields).
-            body["softDeletePolicy"] = {"retentionDurationSeconds": int(soft.get("retentionDurationSeconds") or 0)}
+            body["softDeletePolicy"] = {"retentionDurationSeconds": str(soft.get("retentionDurationSeconds") or 0)}
         access = {"uniformBucketLevelAccess": {"enabled": bool(planned.get("uniformBucketLevelAccess"))}}
         prevention = planned.get("publicAccessPrevention") or "inherited"
         return {**body, "iamConfiguration": {**access, "publicAccessPrevention": prevention}}
@@ -254,7 +254,7 @@ class BucketIamMember(IamMember):
     """A member of a role on a bucket; Cloud Storage's policies have methods of their own."""
 
     type_name = "gcp:storage/bucketIAMMember:BucketIAMMember"
-    fields = tuple(one for one in member_fields(text("bucket", required=True, force_new=True)) if one.name != "project")
+    fields = tuple(one for one in member_fields(owner_field("bucket")) if one.name != "project")
     endpoint = _ENDPOINT
     id_form = "b/{bucket}"
     import_forms = ("{bucket}",)

@@ -225,7 +225,7 @@ def test_a_member_is_imported_by_every_form_of_its_id(engine, wire, identity):
     made, _ = engine.create(INVOKER, GRANT)
     found, state, inputs = engine.read(INVOKER, identity)
     assert found == made
-    assert inputs == {**GRANT, "project": "acme"}
+    assert inputs == {**GRANT, "project": "acme", "name": "projects/acme/locations/r1/services/hello"}
     assert engine.changed(INVOKER, state, GRANT) == []
 
 
