@@ -1,6 +1,8 @@
 """Every layout of the corpus, by what it is like."""
 
-from tests.corpus import decisions, versions
+from tests.corpus import decisions, node, versions
 
-CASES = {name: case for part in (decisions, versions) for name, case in part.CASES.items()}
-assert len(CASES) == sum(len(part.CASES) for part in (decisions, versions)), "two layouts have one name"
+_PARTS = (decisions, versions, node)
+
+CASES = {name: case for part in _PARTS for name, case in part.CASES.items()}
+assert len(CASES) == sum(len(part.CASES) for part in _PARTS), "two layouts have one name"

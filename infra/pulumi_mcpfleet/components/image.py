@@ -5,7 +5,7 @@ and which key would decide otherwise.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ from pulumi_mcpfleet.sources.recipe import Recipe, inert
 from pulumi_mcpfleet.sources.staging import stage_bridge, staged
 from pulumi_mcpfleet.sources.stdio import Stdio as StdioServer
 from pulumi_mcpfleet.sources.stdio import stdio_recipe
+from pulumi_mcpfleet.sources.workspaces import workspace_root
 
 CHECKOUTS: Final = ".mcpfleet/sources"
 """Where git repositories are fetched to, below the folder of Pulumi.yaml; git ignores it."""
@@ -191,8 +192,14 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
         ).secret_data
     found = checkout(git.url, git.ref, root / CHECKOUTS, token, submodules=git.submodules)
     inner = folder_in(found.folder, git.dir, "git.dir", f"{git.url} at {git.ref}")
-    place = found.folder / inner.relative_to(found.folder.resolve())  # without links, and as seen from Pulumi.yaml
-    recipe = recipe_for(Layout.read(place), source.wish)
+    place = found.folder / (
+        within := inner.relative_to(found.folder.resolve())
+    )  # without links, as seen from Pulumi.yaml
+    wish = source.wish
+    if (top := workspace_root(found.folder, within.as_posix())) is not None:
+        # What a workspace's member is installed from is at its top.
+        place, wish = found.folder / top, replace(wish, package=within.relative_to(top).as_posix())
+    recipe = recipe_for(Layout.read(place), wish)
     labels = {"org.opencontainers.image.revision": found.commit, "org.opencontainers.image.source": git.url}
     context = _bridged(source, place.relative_to(root).as_posix(), name, root)
     return _made(

@@ -58,6 +58,15 @@ AptPackage = Annotated[
 ]
 
 
+# A member's name is npm's or PyPI's, and its folder a path of such words.
+_MEMBER: Final = r"@?[A-Za-z0-9_][A-Za-z0-9_.@/-]{0,254}"
+MemberName = Annotated[
+    str,
+    values.matching(_MEMBER, "is not a package's name or folder; write it as servers/weather or @acme/weather"),
+    Kind("member", "members", "a package's name, or its folder within the source", pattern(_MEMBER)),
+]
+
+
 def _within(value: str) -> str:
     path = PurePosixPath(value)
     if not value.strip() or path.is_absolute() or ".." in path.parts or not re.fullmatch(r"[^\s\\\0]{1,255}", value):
@@ -115,6 +124,12 @@ class Made(Model):
         " serve MCP over HTTP on `$PORT`, or to speak stdio where `speaks` says so.",
         examples=[["python", "-m", "weather_mcp"]],
     )
+    package: MemberName | None = Field(
+        default=None,
+        description="Which member of a workspace is the server, by its package's name or its folder; by default the"
+        " only one that looks like a server.",
+        examples=["@acme/weather"],
+    )
     dockerfile: Within | None = Field(
         default=None,
         description="A Dockerfile of its own, which builds it; by default `Dockerfile` if there is one. `none`: none of"
@@ -141,7 +156,9 @@ class Made(Model):
     @property
     def wish(self) -> Wish:
         """What the user decides about the Dockerfile."""
-        said: Any = self.model_dump(include={"language", "installer", "start", "apt", "speaks", "build_args"})
+        said: Any = self.model_dump(
+            include={"language", "installer", "start", "apt", "speaks", "build_args", "package"}
+        )
         return Wish(**said, dockerfile="" if self.dockerfile == _NO_DOCKERFILE else self.dockerfile)
 
 

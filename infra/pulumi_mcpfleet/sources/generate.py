@@ -36,6 +36,7 @@ def _own(layout: Layout, wish: Wish, name: str) -> Recipe:
         raise RecipeError.of("dockerfile", f"there is no {name}; correct it, or leave it out and one is made")
     layout.refuse_odd(f"{name}.dockerignore")
     said = {"language": wish.language, "installer": wish.installer, "start": wish.start, "apt": wish.apt}
+    said["package"] = wish.package
     if wish.speaks == "stdio":
         sentence = (
             f"stdio needs a Dockerfile that is made, and there is one ({name}); write dockerfile: none, or put the"

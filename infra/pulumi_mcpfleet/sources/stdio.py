@@ -152,7 +152,7 @@ RUN {install_node(node, "uv")} && chmod +x /opt/node/bin/node
 ENV PATH=/opt/node/bin:$PATH NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt CI=1
 # The installation scripts of its packages do not run: a server seldom needs one, and each could do anything.
 RUN mkdir -p /opt/server && node /opt/node/lib/node_modules/npm/bin/npm-cli.js install --prefix /opt/server \\
-    --omit=dev --ignore-scripts --no-audit --no-fund --no-update-notifier --silent -- "{server.npm}"{link}
+    --omit=dev --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error -- "{server.npm}"{link}
 {_end(server, copies, environment)}"""
 
 

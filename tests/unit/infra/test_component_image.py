@@ -8,6 +8,7 @@ from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
 from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from pulumi_mcpfleet.sources.checkout import Checkout
+from tests.corpus.node import NPM_WORKSPACE
 
 IMAGE = "docker-build:index:Image"
 COMMIT = "c0ffee" + "0" * 34
@@ -97,6 +98,21 @@ def test_a_git_repository_is_built_at_the_commit_which_the_image_names(build, fe
         "org.opencontainers.image.source": GIT["url"],
     }
     assert fetched == [(GIT["url"], "v1", None)]
+
+
+def test_a_folder_of_a_repository_that_is_a_member_of_a_workspace_is_built_from_the_workspaces_top(build, monkeypatch):
+    def fetched(url, ref, place, token=None, *, submodules=False):
+        for name, content in NPM_WORKSPACE.items():
+            file = place / "fetched" / "js" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+        return Checkout(place / "fetched", COMMIT, "the tag v1 is")
+
+    monkeypatch.setattr(image, "checkout", fetched)
+    told = build({"git": {**GIT, "dir": "js/packages/server"}}).one(IMAGE).inputs
+    assert told["context"] == {"location": ".mcpfleet/sources/fetched/js"}
+    assert "RUN npm ci\nRUN cd packages/core && npm run build\n" in told["dockerfile"]["inline"]
+    assert "WORKDIR /app/packages/server\n" in told["dockerfile"]["inline"]
 
 
 def test_a_token_goes_from_secret_manager_to_git_and_into_no_resource(build, fetched):

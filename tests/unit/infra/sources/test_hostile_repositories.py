@@ -194,7 +194,11 @@ MANAGERS = [f"{name}@{version}" for name in ("npm", "pnpm", "yarn") for version 
 @pytest.mark.parametrize("manager", MANAGERS)
 @pytest.mark.parametrize("lock", ["pnpm-lock.yaml", "yarn.lock"])
 def test_a_package_manager_is_a_name_and_a_version_and_nothing_else(line, manager, lock):
-    files = {"package.json": package(main="a.js", packageManager=manager + line), lock: "lockfileVersion: '9.0'"}
+    files = {
+        "a.js": "",
+        "package.json": package(main="a.js", packageManager=manager + line),
+        lock: "lockfileVersion: '9.0'",
+    }
     with pytest.raises(RecipeError) as refused:
         recipe_for(Layout.of(files), Wish(installer=lock.partition("-")[0].partition(".")[0]))
     assert str(refused.value).isprintable()
@@ -204,7 +208,11 @@ def test_a_package_manager_is_a_name_and_a_version_and_nothing_else(line, manage
     "said", ["pnpm@9 --registry=http://x", "pnpm@$(id)", "pnpm@;id", "pnpm@https://x/y.tgz", "pnpm@", "@9", "-g@9"]
 )
 def test_a_package_manager_commands_no_shell(said):
-    files = {"package.json": package(main="a.js", packageManager=said), "pnpm-lock.yaml": "lockfileVersion: '9.0'"}
+    files = {
+        "a.js": "",
+        "package.json": package(main="a.js", packageManager=said),
+        "pnpm-lock.yaml": "lockfileVersion: '9.0'",
+    }
     with pytest.raises(RecipeError, match=r"^installer: packageManager"):
         recipe_for(Layout.of(files), Wish())
 
@@ -236,8 +244,13 @@ PACKAGES = st.fixed_dictionaries(
         "engines": ANY | st.fixed_dictionaries({"node": ANY}),
         "bin": ANY,
         "main": ANY,
-        "scripts": ANY | st.fixed_dictionaries({}, optional={"start": ANY, "build": ANY, "prepare": ANY}),
+        "scripts": ANY
+        | st.fixed_dictionaries({}, optional=dict.fromkeys(("start", "prestart", "build", "prepack", "prepare"), ANY)),
         "workspaces": ANY,
+        "devDependencies": ANY,
+        "devEngines": ANY | st.fixed_dictionaries({"runtime": ANY, "packageManager": ANY}),
+        "volta": ANY,
+        "pnpm": ANY,
     },
 )
 LOCKS = st.sampled_from(["package-lock.json", "pnpm-lock.yaml", "yarn.lock"])
@@ -247,6 +260,10 @@ LOCKS = st.sampled_from(["package-lock.json", "pnpm-lock.yaml", "yarn.lock"])
 def test_any_package_json_ends_in_a_dockerfile_of_ours_or_in_shown_sentences(members, lock, content, speaks):
     files = {"package.json": json.dumps(members), lock: f"lockfileVersion: '9.0'\n{content}", "index.js": ""}
     assert_harmless(files, Wish(speaks=speaks))
+    inner = {f"{name}/package.json": text for name in ("a", content) if (text := files["package.json"])}
+    top = {"package.json": '{"workspaces": ["*"]}', "pnpm-workspace.yaml": content, lock: files[lock]}
+    assert_harmless({**top, **inner}, Wish(speaks=speaks))
+    assert_harmless({**files, **dict.fromkeys((".nvmrc", ".yarnrc.yml", "pnpm-workspace.yaml"), content)}, Wish())
 
 
 def toml(value):
@@ -285,7 +302,11 @@ def test_a_file_that_breaks_a_parser_is_said_so(text):
 
 
 def test_a_range_of_versions_that_is_endless_is_refused_at_once():
-    files = {"package.json": package(engines={"node": " " * 200_000}, main="a.js"), "package-lock.json": "{}"}
+    files = {
+        "a.js": "",
+        "package.json": package(engines={"node": " " * 200_000}, main="a.js"),
+        "package-lock.json": "{}",
+    }
     with pytest.raises(RecipeError, match="or is endless"):
         recipe_for(Layout.of(files), Wish())
 
@@ -301,7 +322,7 @@ def test_what_is_shown_commands_no_terminal_and_no_engine():
 def test_a_package_is_never_an_option(package):
     with pytest.raises(RecipeError, match="is no version of a package"):
         stdio_recipe(Stdio(npm=package))
-    assert '--silent -- "a@1.0.0"' in stdio_recipe(Stdio(npm="a@1.0.0")).dockerfile
+    assert '--loglevel=error -- "a@1.0.0"' in stdio_recipe(Stdio(npm="a@1.0.0")).dockerfile
 
 
 @pytest.mark.parametrize("server", [Stdio(image="a/b:1", command=["x"]), Stdio(npm="a@1.0.0")])
@@ -315,7 +336,10 @@ def test_what_installs_is_of_one_version_and_checked_by_its_hash(server):
 
 @pytest.mark.parametrize(
     "files",
-    [{"requirements.txt": "a==1", "server.py": ""}, {"package.json": package(main="a.js"), "package-lock.json": "{}"}],
+    [
+        {"requirements.txt": "a==1", "server.py": ""},
+        {"a.js": "", "package.json": package(main="a.js"), "package-lock.json": "{}"},
+    ],
 )
 @pytest.mark.parametrize("speaks", ["http", "stdio"])
 def test_the_tools_of_a_dockerfile_that_is_made_are_checked_by_their_hashes(files, speaks):

@@ -98,7 +98,7 @@ def test_any_folder_ends_in_a_recipe_or_in_sentences(files, language, installer)
     ],
 )  # fmt: skip
 def test_the_newest_node_that_package_json_allows_is_taken(wanted, version):
-    files = {"package.json": package(engines={"node": wanted}, main="i.js"), "package-lock.json": "{}"}
+    files = {"i.js": "", "package.json": package(engines={"node": wanted}, main="i.js"), "package-lock.json": "{}"}
     assert f"Node.js {version}." in recipe_for(Layout.of(files), Wish()).decided[0]
 
 
