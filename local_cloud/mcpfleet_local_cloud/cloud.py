@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import httpx2
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
@@ -19,6 +20,7 @@ from mcpfleet_local_cloud.front_end.certificates import Authority
 from mcpfleet_local_cloud.front_end.entrance import Entrance, create_published
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
 from mcpfleet_local_cloud.front_end.mesh import Mesh, create_proxy
+from mcpfleet_local_cloud.identity.external import Issuers
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.identity.tokens import Claims, Identity
 from mcpfleet_local_cloud.registry.catalog import MANIFEST
@@ -38,6 +40,7 @@ from mcpfleet_local_cloud.services import (
     run,
     secretmanager,
     storage,
+    sts,
 )
 from mcpfleet_local_cloud.services.artifactregistry.model import KIND as REPOSITORY
 from mcpfleet_local_cloud.services.auth import Gate
@@ -45,6 +48,8 @@ from mcpfleet_local_cloud.services.compute.model import KIND as COMPUTE
 from mcpfleet_local_cloud.services.dns.model import RECORD, ZONE
 from mcpfleet_local_cloud.services.iam.keys import AccountKeys
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
+from mcpfleet_local_cloud.services.iam.pool_routes import routes as pool_routes
+from mcpfleet_local_cloud.services.iam.pools import Pools
 from mcpfleet_local_cloud.services.iam.routes import routes as iam_routes
 from mcpfleet_local_cloud.services.iap.model import KIND as IAP_SETTINGS
 from mcpfleet_local_cloud.services.iap.model import Iap
@@ -78,6 +83,7 @@ class Cloud:
         data_plane: what runs containers; Docker on this machine where it is not given.
         worker: what runs the steps of builds; the docker command of this machine where it is not given.
         credentials: the folder for the credential files; beside the state where it is not given.
+        issuers: what carries requests to the issuers of external identities; the network where it is not given.
         clock: seconds since the epoch.
     """
 
@@ -88,6 +94,7 @@ class Cloud:
         data_plane: DataPlane | None = None,
         worker: cloudbuild.Worker | None = None,
         credentials: Path | None = None,
+        issuers: httpx2.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings: Final = settings
@@ -102,12 +109,14 @@ class Cloud:
         self.accounts: Final = ServiceAccounts(self.store)
         self.keys: Final = AccountKeys(self.store, settings, clock)
         self.people: Final = oauth.People(self.store)
-        self.policies: Final = Policies(self.store, self.accounts.exists)
+        self.pools: Final = Pools(self.store, clock)
+        self.policies: Final = Policies(self.store, self.accounts.exists, self._pool_missing)
         self.gate: Final = Gate(
             settings=settings,
             identity=self.identity,
             accounts=self.accounts,
             people=self.people,
+            pools=self.pools,
             policies=self.policies,
             projects=self.projects,
             usage=self.usage,
@@ -116,6 +125,7 @@ class Cloud:
         self._tokens = oauth.TokenEndpoint(
             settings=settings, identity=self.identity, accounts=self.accounts, people=self.people, clock=clock
         )
+        self._exchange = sts.TokenExchange(self.pools, Issuers(clock, issuers), self.identity, clock)
         self._bootstrap = Bootstrap(
             settings=settings,
             projects=self.projects,
@@ -206,6 +216,8 @@ class Cloud:
             *serviceusage_routes(self.usage, self.operations, self.gate),
             *resourcemanager_routes(self.projects, self.policies, self.gate),
             *iam_routes(self.accounts, self.keys, self.policies, self.gate),
+            *pool_routes(self.pools, self.operations, self.gate),
+            *sts.routes(self._exchange, self.gate),
             *iamcredentials.routes(self.identity, self.accounts, self.gate, self._clock),
             *billing.routes(self.gate),
             *oauth.routes(self._tokens, self.identity),
@@ -278,9 +290,10 @@ class Cloud:
         self._bootstrap.credentials(self._credentials)
 
     def forget(self) -> None:
-        """Forget what is over: finished operations, builds that ended and their logs."""
+        """Forget what is over: finished operations, builds that ended and their logs, deleted identity pools."""
         self.operations.forget_finished()
         self.builds.forget_ended()
+        self.pools.forget_deleted()
         self.store.scrub()
 
     def inventory(self) -> Document:
@@ -310,6 +323,7 @@ class Cloud:
             *(f"bucket {one['name']}" for one in buckets),
             *(path for kind in (COMPUTE, MESH, ROUTE, ZONE, RECORD) for path, _ in self.store.list(kind)),
             *(f"settings of {name}" for name, _ in self.store.list(IAP_SETTINGS)),
+            *(f"identity pool {name}" for name in self.pools.names()),
             *(f"agent registry {name}" for name, _ in self.store.list(agentregistry.KIND)),
         ]
 
@@ -330,6 +344,11 @@ class Cloud:
 
     def _door(self, service: str) -> FrontDoor | None:
         return self.run.front_door(service)  # made after what asks for it
+
+    def _pool_missing(self, pool: str) -> bool:
+        """Whether *pool* is one of the project's own, which is not there."""
+        ours = pool.startswith((f"projects/{self.settings.project_number}/", f"projects/{self.settings.project}/"))
+        return ours and not self.pools.exists(pool)
 
     def _unique_id(self, email: str) -> str:
         account = self.accounts.get(email)

@@ -37,6 +37,7 @@ _APIS: Final = {
     "crm": "Resource Manager",
     "iam": "IAM",
     "iamcredentials": "IAM Credentials",
+    "sts": "Security Token Service",
     "billing": "Cloud Billing",
     "oauth2": "OAuth",
     "artifactregistry": "Artifact Registry",

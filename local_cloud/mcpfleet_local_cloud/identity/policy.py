@@ -1,9 +1,9 @@
 """IAM policies of every resource: one place that keeps them, one way to change them, one answer to "may they?".
 
 A policy belongs to a resource's full name (`projects/P/locations/L/services/S`) and counts for everything below it.
-Members are checked as Google checks them: a service account must exist; people and groups have no directory here, so
-only their form is checked, and nobody is a member of any group or of any pool of identities. Conditions are refused
-(501).
+Members are checked as Google checks them: a service account must exist, and a workload identity pool of this project;
+people and groups have no directory here, so only their form is checked, and nobody is a member of any group. Conditions
+are refused (501).
 """
 
 import base64
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
 from mcpfleet_local_cloud.identity import roles
+from mcpfleet_local_cloud.identity.principals import Principal, sets_of
 from mcpfleet_local_cloud.rest.errors import etag_conflict, invalid, unimplemented
 from mcpfleet_local_cloud.state.store import Document, Memo, Store
 
@@ -30,6 +31,9 @@ _PRINCIPAL: Final = re.compile(
     r"principal(?:Set)?://goog/\S+|principal(?:Set)?://agents\.global\.\S+"
 )
 _FEDERATED: Final = ("principal://", "principalSet://")
+_POOL: Final = re.compile(
+    r"principal(?:Set)?://iam\.googleapis\.com/(?P<pool>projects/[^/]+/locations/global/workloadIdentityPools/[^/]+)/.*"
+)
 # Accounts that Google makes itself for its services ("service agents"); they are nobody's to list.
 _AGENT: Final = re.compile(
     r"service-[0-9]+@[a-z0-9-]+\.iam\.gserviceaccount\.com|[0-9]+@cloudservices\.gserviceaccount\.com"
@@ -42,12 +46,19 @@ class Policies:
     Args:
         store: where they are kept.
         account_exists: whether there is a service account of that e-mail.
+        pool_missing: whether a workload identity pool (its full name) would be this cloud's, and is not there.
     """
 
-    def __init__(self, store: Store, account_exists: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        account_exists: Callable[[str], bool],
+        pool_missing: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._store = store
-        self._allowed = Memo[tuple[str | None, str, str], bool](store)
+        self._allowed = Memo[tuple[str | None, frozenset[str], str, str], bool](store)
         self._account_exists = account_exists
+        self._pool_missing = pool_missing
 
     def get(self, resource: str) -> Document:
         """The policy of *resource*; like Google's, without `bindings` where there are none."""
@@ -75,11 +86,15 @@ class Policies:
         self._store.delete(KIND, resource)
 
     def allows(self, email: str | None, permission: str, resource: str) -> bool:
-        """Whether *email* (None: nobody known; empty: known, without an address) has *permission* on *resource*."""
-        known = self._allowed.get((email, permission, resource))
+        """Whether *email* has *permission* on *resource*.
+
+        None is nobody known, an empty one somebody known without an address, a `Principal` a federated identity.
+        """
+        key = (email, sets_of(email), permission, resource)
+        known = self._allowed.get(key)
         if known is None:
             known = self._allows(email, permission, resource)
-            self._allowed.put((email, permission, resource), known)
+            self._allowed.put(key, known)
         return known
 
     def _allows(self, email: str | None, permission: str, resource: str) -> bool:
@@ -131,10 +146,16 @@ class Policies:
         if member in _EVERYBODY:
             return
         if member.startswith(_FEDERATED):
-            # Of a pool that this cloud does not have: nobody here can ever be such a member, so it grants nothing.
+            # Of another project's pool: nobody here can ever be such a member, so it grants nothing.
             if not _PRINCIPAL.fullmatch(member):
                 raise invalid(
                     f"The member {member} is not valid: it names no identity of a workload or workforce pool."
+                )
+            pool = _POOL.fullmatch(member)
+            if pool is not None and self._pool_missing(pool["pool"]):
+                raise invalid(
+                    f"Identity Pool does not exist ({pool['pool']}). Please check that you specified a valid resource "
+                    "name as returned in the `name` attribute in the configuration API."
                 )
             return
         kind, _, name = member.partition(":")
@@ -224,6 +245,8 @@ def _canonical(member: str) -> str:
 def _names(email: str | None) -> frozenset[str]:
     if email is None:
         return frozenset({"allUsers"})
+    if isinstance(email, Principal):  # no Google account, so not of allAuthenticatedUsers
+        return email.sets | {"allUsers", str(email)}
     address = email.lower()
     return _EVERYBODY | {f"user:{address}", f"serviceAccount:{address}", f"domain:{address.partition('@')[2]}"}
 

@@ -36,6 +36,12 @@ _ACCOUNT_WRITE: Final = _of("iam.serviceAccounts", "create delete disable enable
 _ACCOUNT_IAM: Final = _of("iam.serviceAccounts", "getIamPolicy setIamPolicy")
 _ACCOUNT_KEYS: Final = _of("iam.serviceAccountKeys", "create delete get list")
 _ACT_AS: Final = _of("iam.serviceAccounts", "actAs")
+_POOLS_READ: Final = _of("iam.workloadIdentityPools", "get list") | _of("iam.workloadIdentityPoolProviders", "get list")
+_POOLS: Final = (
+    _POOLS_READ
+    | _of("iam.workloadIdentityPools", "create delete undelete update")
+    | _of("iam.workloadIdentityPoolProviders", "create delete undelete update")
+)
 _TOKENS: Final = _of("iam.serviceAccounts", "getAccessToken getOpenIdToken implicitDelegation signBlob signJwt")
 
 _IMAGES_READ: Final = (
@@ -141,6 +147,7 @@ _READ: Final = (
     | _ACCOUNT_READ
     | _of("iam.serviceAccounts", "getIamPolicy")
     | _of("iam.serviceAccountKeys", "get list")
+    | _POOLS_READ
     | _IMAGES_READ
     | _of("artifactregistry.repositories", "getIamPolicy")
     | _USAGE_READ
@@ -181,6 +188,7 @@ _OWN: Final = (
     | _PROJECT_IAM
     | _RUN_ADMIN
     | _ACCOUNT_IAM
+    | _POOLS
     | _REPOSITORIES
     | _SECRETS_WRITE
     | _SECRETS_ACCESS
@@ -211,6 +219,8 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "roles/iam.serviceAccountUser": _ACCOUNT_READ | _ACT_AS | _PROJECT,
     "roles/iam.serviceAccountTokenCreator": _ACCOUNT_READ | _TOKENS | _PROJECT,
     "roles/iam.serviceAccountOpenIdTokenCreator": _of("iam.serviceAccounts", "getOpenIdToken"),
+    "roles/iam.workloadIdentityPoolAdmin": _POOLS | _PROJECT,
+    "roles/iam.workloadIdentityPoolViewer": _POOLS_READ | _PROJECT,
     "roles/iam.workloadIdentityUser": _ACCOUNT_READ | _of("iam.serviceAccounts", "getAccessToken getOpenIdToken"),
     "roles/artifactregistry.admin": _REPO_ADMIN | _REPOSITORIES,
     "roles/artifactregistry.repoAdmin": _REPO_ADMIN,

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mcpfleet_local_cloud.identity import jws
 from mcpfleet_local_cloud.identity.jws import TokenError
+from mcpfleet_local_cloud.identity.principals import Principal
 from mcpfleet_local_cloud.state.folder import write_private
 
 __all__ = ["ISSUER", "AccessToken", "Claims", "Identity", "TokenError", "new_key"]
@@ -48,6 +49,7 @@ class AccessToken:
     """What a verified access token says."""
 
     email: str
+    """The principal; a `Principal` where it is federated."""
     scopes: frozenset[str]
     expires: int
 
@@ -104,15 +106,17 @@ class Identity:
         return Claims(email=verified, subject=subject, audience=audience, expires=int(raw["exp"]), raw=raw)
 
     def mint_access_token(self, *, email: str, scopes: Sequence[str], lifetime: int = LIFETIME) -> tuple[str, int]:
-        """An access token and the seconds that it is valid."""
+        """An access token and the seconds that it is valid; *email* may be a federated `Principal`."""
         now = int(self._clock())
-        claims = {
+        claims: dict[str, Any] = {
             "iss": _ACCESS_ISSUER,
             "email": email,
             "scope": " ".join(scopes),
             "iat": now,
             "exp": now + lifetime,
         }
+        if isinstance(email, Principal):
+            claims["sets"] = sorted(email.sets)
         return _ACCESS_PREFIX + jws.sign(claims, self._key, self._kid), lifetime
 
     def access_token(self, token: str) -> AccessToken:
@@ -124,9 +128,8 @@ class Identity:
         if not token.startswith(_ACCESS_PREFIX):
             raise TokenError("not an access token")
         raw = self._verified(token.removeprefix(_ACCESS_PREFIX), _ACCESS_ISSUER)
-        return AccessToken(
-            email=str(raw["email"]), scopes=frozenset(str(raw["scope"]).split()), expires=int(raw["exp"])
-        )
+        email = Principal(str(raw["email"]), raw["sets"]) if "sets" in raw else str(raw["email"])
+        return AccessToken(email=email, scopes=frozenset(str(raw["scope"]).split()), expires=int(raw["exp"]))
 
     def verify_access_token(self, token: str) -> str:
         """The e-mail of the principal that *token* was made for.

@@ -22,6 +22,7 @@ POST :setIamPolicy
 POST :testIamPermissions
 """
 _IAM_BY_POST: Final = _IAM.replace("GET :getIamPolicy", "POST :getIamPolicy")
+_DELETABLE: Final = "GET pageSize:int pageToken showDeleted:bool"
 _USAGE: Final = """
 GET filter pageSize:int pageToken
 POST :batchEnable
@@ -73,6 +74,25 @@ TABLE: Final[Mapping[str, str]] = {
         GET /keys/{{key}} publicKeyType
         DELETE /keys/{{key}}
     """,
+    f"/iam/v1{_LOCATION}/workloadIdentityPools": f"""
+        POST workloadIdentityPoolId
+        {_DELETABLE}
+        GET /{{pool}}/operations/{{operation}}
+        GET /{{pool}}
+        PATCH /{{pool}} updateMask
+        DELETE /{{pool}}
+        POST /{{pool}}:undelete
+    """,
+    f"/iam/v1{_LOCATION}/workloadIdentityPools/{{pool}}/providers": f"""
+        POST workloadIdentityPoolProviderId
+        {_DELETABLE}
+        GET /{{provider}}/operations/{{operation}}
+        GET /{{provider}}
+        PATCH /{{provider}} updateMask
+        DELETE /{{provider}}
+        POST /{{provider}}:undelete
+    """,
+    "/sts/v1": "POST /token",
     f"/iamcredentials/v1{_PROJECT}/serviceAccounts/{{account}}": "POST :generateAccessToken\nPOST :generateIdToken",
     "/billing/v1": "GET /projects/{project}/billingInfo",
     f"/artifactregistry/v1{_LOCATION}": """

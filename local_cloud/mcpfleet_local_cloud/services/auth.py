@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from mcpfleet_local_cloud.identity.policy import Policies, is_service_agent
+from mcpfleet_local_cloud.identity.principals import Principal
 from mcpfleet_local_cloud.identity.tokens import Identity, TokenError, jws
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
+from mcpfleet_local_cloud.services.iam.pools import Pools
 from mcpfleet_local_cloud.services.oauth import People
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
 from mcpfleet_local_cloud.services.serviceusage.model import TITLES, ServiceUsage
@@ -23,6 +25,9 @@ from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document
 
 CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
+IAM: Final = "https://www.googleapis.com/auth/iam"
+"""The scope that reaches IAM alone; client libraries ask for it to impersonate a service account."""
+_EVERYTHING: Final = frozenset({CLOUD_PLATFORM})
 # Google refuses a self-signed token that lives longer.
 _LONGEST: Final = 3600
 _HELP: Final = (
@@ -36,6 +41,7 @@ class Caller:
     """A principal that has shown who it is."""
 
     email: str
+    """Its address; a `Principal` where it is federated."""
 
 
 class Gate:
@@ -48,6 +54,7 @@ class Gate:
         identity: Identity,
         accounts: ServiceAccounts,
         people: People,
+        pools: Pools,
         policies: Policies,
         projects: Projects,
         usage: ServiceUsage,
@@ -57,13 +64,14 @@ class Gate:
         self._identity = identity
         self._accounts = accounts
         self._people = people
+        self._pools = pools
         self._policies = policies
         self._projects = projects
         self._usage = usage
         self._clock = clock
 
-    def caller(self, request: Request) -> Caller:
-        """Who sent *request*.
+    def caller(self, request: Request, scopes: frozenset[str] = _EVERYTHING) -> Caller:
+        """Who sent *request*; the token must have one of *scopes*.
 
         Raises:
             GoogleError: UNAUTHENTICATED; PERMISSION_DENIED where the token's scopes do not reach.
@@ -75,26 +83,30 @@ class Gate:
                 f"Request is missing required authentication credential. {_HELP}",
                 reason="CREDENTIALS_MISSING",
             )
-        caller = self.bearer_caller(token.strip())
+        caller = self.bearer_caller(token.strip(), scopes)
         request.state.caller = caller.email
         return caller
 
-    def bearer_caller(self, token: str) -> Caller:
-        """Whose bearer *token* is.
+    def bearer_caller(self, token: str, scopes: frozenset[str] = _EVERYTHING) -> Caller:
+        """Whose bearer *token* is; it must have one of *scopes*.
 
         Raises:
             GoogleError: as `caller`.
         """
         try:
-            email, scoped = self._principal(token)
+            email, granted = self._principal(token)
         except TokenError as refusal:
             raise _unauthenticated("ACCESS_TOKEN_TYPE_UNSUPPORTED", str(refusal)) from refusal
-        if not scoped:
+        if not granted & scopes:
             raise GoogleError(
                 "PERMISSION_DENIED",
                 "Request had insufficient authentication scopes.",
                 reason="ACCESS_TOKEN_SCOPE_INSUFFICIENT",
             )
+        if isinstance(email, Principal):
+            if not self._pools.active(email.pool):
+                raise _unauthenticated("ACCOUNT_STATE_INVALID", f"the pool {email.pool} is disabled or deleted")
+            return Caller(email)
         account = self._accounts.get(email)
         if account is not None and account.get("disabled"):
             raise _unauthenticated("ACCOUNT_STATE_INVALID", f"the service account {email} is disabled")
@@ -152,10 +164,10 @@ class Gate:
         """
         return self._projects.get(id_or_number)
 
-    def _principal(self, token: str) -> tuple[str, bool]:
+    def _principal(self, token: str) -> tuple[str, frozenset[str]]:
         if token.startswith("ya29."):
             access = self._identity.access_token(token)
-            return access.email, CLOUD_PLATFORM in access.scopes
+            return access.email, access.scopes
         claims = self._accounts.verify_signed(token, self._clock())
         email = claims["iss"]
         if claims.get("sub", email) != email:
@@ -169,7 +181,7 @@ class Gate:
             raise TokenError(f"the token is meant for {audience}")
         if not audience and not scope:
             raise TokenError("a self-signed token needs an audience or a scope")
-        return email, bool(audience) or CLOUD_PLATFORM in scope.split()
+        return email, _EVERYTHING if audience else frozenset(scope.split())
 
     def _is_an_api(self, audience: str) -> bool:
         # An audience names an API's root: https://run.googleapis.com/ in Google's universe (aip.dev/auth/4111).

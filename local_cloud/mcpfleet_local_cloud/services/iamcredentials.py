@@ -12,12 +12,13 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import CLOUD_PLATFORM, IAM, Gate
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "iamcredentials.googleapis.com"
 _ACCOUNT: Final = "/iamcredentials/v1/projects/{project}/serviceAccounts/{account}"
+_SCOPES: Final = frozenset({CLOUD_PLATFORM, IAM})
 _DURATION: Final = re.compile(r"([0-9]{1,9})(?:\.[0-9]{1,9})?s")
 
 
@@ -70,7 +71,7 @@ class _Api:
         return wire.reply(request, {"token": token})
 
     def _admit(self, request: Request, permission: str) -> Document:
-        caller = self._gate.caller(request)
+        caller = self._gate.caller(request, _SCOPES)
         if request.path_params["project"] != "-":
             raise invalid("name: the project must be given as '-'.")
         key: str = request.path_params["account"]

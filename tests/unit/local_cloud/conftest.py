@@ -214,12 +214,37 @@ def settings(tmp_path: Path, cloud_keys: Path, account_key: Any, monkeypatch: py
 
 
 @pytest.fixture
-def start(settings: Settings, clock: Clock, plane: MemoryPlane, worker: MemoryWorker, tmp_path: Path) -> Iterator[Any]:
+def web() -> dict[str, Any]:
+    """What issuers on this machine answer, by URL: bytes, or a document; everything else refuses the connection."""
+    return {}
+
+
+def _issuers(web: dict[str, Any]) -> httpx2.MockTransport:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        content = web.get(str(request.url))
+        if content is None:
+            raise httpx2.ConnectError("connection refused")
+        if isinstance(content, int):
+            return httpx2.Response(content, headers={"location": "http://127.0.0.1:1/"})
+        return httpx2.Response(200, content=content if isinstance(content, bytes) else json.dumps(content).encode())
+
+    return httpx2.MockTransport(answer)
+
+
+@pytest.fixture
+def start(
+    settings: Settings,
+    clock: Clock,
+    plane: MemoryPlane,
+    worker: MemoryWorker,
+    tmp_path: Path,
+    web: dict[str, Any],
+) -> Iterator[Any]:
     """Start the cloud of this test's state, again and again if wished: `start(port=…)` as a context."""
 
     @contextmanager
     def started(**changes: Any) -> Iterator[Running]:
-        cloud = Cloud(replace(settings, **changes), data_plane=plane, worker=worker, clock=clock)
+        cloud = Cloud(replace(settings, **changes), data_plane=plane, worker=worker, issuers=_issuers(web), clock=clock)
         worker.who = cloud.identity.verify_access_token
         lines: list[dict[str, Any]] = []
         with TestClient(create_app(cloud, lines.append), raise_server_exceptions=False) as client:

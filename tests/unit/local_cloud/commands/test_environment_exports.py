@@ -19,7 +19,7 @@ from mcpfleet_local_cloud.state.folder import Settings
 PLACE = Place(root=Paths.of({}).root, state=Paths.of({}).root / ".mcpfleet")
 ENDPOINT = re.compile(r"GOOGLE_[A-Z0-9_]+_CUSTOM_ENDPOINT")
 # Not an API of Google's that the provider is configured for: tokens, the registry, the cloud's own.
-OTHERS = {"oauth2", "v2", "_local", "upload", "download"}
+OTHERS = {"oauth2", "sts", "v2", "_local", "upload", "download"}
 
 
 @pytest.fixture

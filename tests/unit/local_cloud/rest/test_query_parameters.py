@@ -22,6 +22,7 @@ JSON_APIS = frozenset(
         "download",
         "iam",
         "iamcredentials",
+        "sts",
         "iap",
         "logging",
         "networkservices",

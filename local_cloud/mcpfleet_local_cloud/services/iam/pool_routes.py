@@ -1,0 +1,99 @@
+"""Workload identity pools of IAM v1, below `/iam/v1/projects/{project}/locations/global/`."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.errors import invalid
+from mcpfleet_local_cloud.rest.operations import Operations
+from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.handlers import Handlers
+from mcpfleet_local_cloud.services.iam.pools import POOL, PROVIDER, Pools
+from mcpfleet_local_cloud.state.store import Document
+
+API: Final = "iam.googleapis.com"
+_POOLS: Final = "/iam/v1/projects/{project}/locations/{location}/workloadIdentityPools"
+_PROVIDERS: Final = _POOLS + "/{pool}/providers"
+_TYPE: Final = {
+    POOL: "type.googleapis.com/google.iam.v1.WorkloadIdentityPool",
+    PROVIDER: "type.googleapis.com/google.iam.v1.WorkloadIdentityPoolProvider",
+}
+
+
+def routes(model: Pools, operations: Operations, gate: Gate) -> list[BaseRoute]:
+    """The API's routes."""
+    found: list[BaseRoute] = []
+    for kind, path in ((POOL, _POOLS), (PROVIDER, _PROVIDERS)):
+        api = _Api(kind, model, operations, gate)
+        one = f"{path}/{{{api.word}}}"
+        found += [
+            Route(path, api.create, methods=["POST"]),
+            Route(path, api.list, methods=["GET"]),
+            Route(f"{one}/operations/{{operation}}", api.operation, methods=["GET"]),
+            Route(f"{one}:undelete", api.undelete, methods=["POST"]),
+            Route(one, api.get, methods=["GET"]),
+            Route(one, api.update, methods=["PATCH"]),
+            Route(one, api.delete, methods=["DELETE"]),
+        ]
+    return found
+
+
+class _Api(Handlers):
+    def __init__(self, kind: str, model: Pools, operations: Operations, gate: Gate) -> None:
+        super().__init__(gate, API)
+        self._kind = kind
+        self._model = model
+        self._operations = operations
+        self.word = "pool" if kind == POOL else "provider"
+
+    async def create(self, request: Request) -> Response:
+        parent = self._admit(request, "create")
+        given = request.query_params.get(f"{self._kind}Id", "")
+        body = await wire.json_body(request)
+        return self._done(request, self._model.create(self._kind, f"{parent}{given}", body))
+
+    async def list(self, request: Request) -> Response:
+        parent = self._admit(request, "list").rstrip("/")
+        shown = self._model.list(self._kind, parent, deleted=request.query_params.get("showDeleted") == "true")
+        field = "workloadIdentityPools" if self._kind == POOL else "workloadIdentityPoolProviders"
+        return wire.reply(request, wire.listed(request, field, shown, default=50, maximum=1000))
+
+    async def get(self, request: Request) -> Response:
+        return wire.reply(request, self._model.get(self._kind, self._admit(request, "get")))
+
+    async def update(self, request: Request) -> Response:
+        name = self._admit(request, "update")
+        mask = [path for path in request.query_params.get("updateMask", "").split(",") if path]
+        return self._done(request, self._model.update(self._kind, name, await wire.json_body(request), mask))
+
+    async def delete(self, request: Request) -> Response:
+        return self._done(request, self._model.delete(self._kind, self._admit(request, "delete")))
+
+    async def undelete(self, request: Request) -> Response:
+        name = self._admit(request, "undelete")
+        await wire.json_object(request, ())
+        return self._done(request, self._model.undelete(self._kind, name))
+
+    async def operation(self, request: Request) -> Response:
+        name = self._admit(request, "get")
+        return wire.reply(request, self._operations.get(f"{name}/operations/{request.path_params['operation']}"))
+
+    def _admit(self, request: Request, verb: str) -> str:
+        """The full name of what the path means (its parent's and a slash, for `create` and `list`)."""
+        project = self.project(request)
+        if request.path_params["location"] != "global":
+            raise invalid("parent: the location of a pool is global.")
+        self.allow(request, f"iam.{self._kind}s.{verb}", f"projects/{project['projectId']}")
+        name = f"projects/{project['projectNumber']}/locations/global/workloadIdentityPools/"
+        if self._kind == PROVIDER:
+            name += f"{request.path_params['pool']}/providers/"
+            if verb in ("create", "list"):
+                self._model.get(POOL, name.partition("/providers/")[0])
+        return name + request.path_params.get(self.word, "")
+
+    def _done(self, request: Request, made: Document) -> Response:
+        operation = self._operations.done(made["name"], {"@type": _TYPE[self._kind], **made})
+        return wire.reply(request, operation)
