@@ -5,7 +5,7 @@ no DNS record: the zone is the user's.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import pulumi
@@ -27,12 +27,14 @@ class CustomDomainArgs:
         domain: The domain.
         services: The service's name in each region.
         apis: What has to be enabled before.
+        labels: Labels on the address and the forwarding rules; nothing else of a load balancer can carry any.
     """
 
     project: str
     domain: str
     services: Mapping[str, pulumi.Output[str]]
     apis: tuple[gcp.projects.Service, ...]
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class CustomDomain(pulumi.ComponentResource):
@@ -50,7 +52,11 @@ class CustomDomain(pulumi.ComponentResource):
         resource = naming.service_name(name)
 
         address = gcp.compute.GlobalAddress(
-            name, project=args.project, name=resource, opts=pulumi.ResourceOptions(parent=self, depends_on=args.apis)
+            name,
+            project=args.project,
+            name=resource,
+            labels=args.labels or None,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=args.apis),
         )
         secure = self._https_proxy(name, resource, args, child)
         plain = self._redirecting_proxy(name, resource, args, child)
@@ -63,6 +69,7 @@ class CustomDomain(pulumi.ComponentResource):
                 port_range=port,
                 target=target,
                 load_balancing_scheme=SCHEME,
+                labels=args.labels or None,
                 opts=child,
             )
             for scheme, port, target in (("https", "443", secure.id), ("http", "80", plain.id))

@@ -250,7 +250,7 @@ class McpServer(pulumi.ComponentResource):
             scaling={"min_instance_count": spec.min_instances},
             functional_type="FUNCTIONAL_TYPE_MCP_SERVER" if spec.agent_registry == "functional-type" else None,
             # Said even where it is Cloud Run's default, or a service that was of the preview would stay so.
-            launch_stage="BETA" if spec.agent_registry == "functional-type" else "GA",
+            launch_stage="BETA" if _of_a_preview(spec) else "GA",
             template=revision,
             opts=self._options(*rights),
             **switches(spec),
@@ -271,6 +271,7 @@ class McpServer(pulumi.ComponentResource):
                 domain=self._spec.domain,
                 services=services,
                 apis=self._args.foundation.apis,
+                labels={**self._args.labels, **self._spec.labels},
             ),
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -287,6 +288,10 @@ class McpServer(pulumi.ComponentResource):
             mcp_server_spec={"type": "NO_SPEC"},
             opts=self._child,
         )
+
+
+def _of_a_preview(spec: Server) -> bool:
+    return spec.agent_registry == "functional-type" or spec.probes.readiness is not None
 
 
 def pulled(image: str, foundation: Foundation) -> pulumi.Input[str]:

@@ -148,6 +148,8 @@ def own_container(
     asked = liveness.path or spec.health_path
     if probes.restart and asked:
         container["liveness_probe"] = _probe(liveness, asked, liveness.port or port)
+    if (ready := probes.readiness) is not None:
+        container["readiness_probe"] = _probe(ready, ready.path or spec.health_path, ready.port or port)
     if isinstance(spec.source, ExistingImage):  # of a built one the Dockerfile says both
         if spec.source.args:
             container["args"] = spec.source.args

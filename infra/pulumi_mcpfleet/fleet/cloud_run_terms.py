@@ -70,6 +70,8 @@ TERMS: Final[Mapping[str, str]] = {
     "health_check": _PROBE,
     "health_check_disabled": "a fleet has no way to switch health checks off; write probes: {startup: {failures: …}}",
     "liveness_probe": _PROBE,
+    "readiness_probe": _PROBE,
+    "success_threshold": "Cloud Run has none; two successes in a row let a readiness probe succeed",
     "startup_probe": _PROBE,
     # volumes
     "cloud_sql": "write cloudsql_instances: [PROJECT:REGION:INSTANCE]",
@@ -110,8 +112,6 @@ TERMS: Final[Mapping[str, str]] = {
     "worker_pool": "a fleet has services alone; worker pools and jobs are deployed beside it",
     "job": "a fleet has services alone; worker pools and jobs are deployed beside it",
     # not yet
-    "readiness_probe": "a fleet has no readiness probes yet; write probes: {startup: …}",
-    "readiness": "a fleet has no readiness probes yet; write startup",
     "service_name": "a service is called mcp-NAME; a fleet has no other way yet",
 }
 """By the word in snake case: what to write, or that a fleet has nothing of the kind."""

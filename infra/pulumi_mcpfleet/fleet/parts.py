@@ -1,6 +1,6 @@
 """The parts of a server besides its own container: secrets, sidecars, probes, network; `volumes` has its volumes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
@@ -12,6 +12,12 @@ from pulumi_mcpfleet.fleet.words import Kind
 
 MAX_STARTUP: Final = 240
 """Seconds: Cloud Run's longest startup probe, and the longest period of one."""
+
+MAX_READINESS: Final = 300
+"""Seconds: the longest period of a readiness probe."""
+
+MAX_LIVENESS: Final = 3600
+"""Seconds: the longest period of a liveness probe (`Probe.period_seconds`, discovery document)."""
 
 
 class SecretRef(Model):
@@ -56,13 +62,13 @@ class Probe(Model):
         default=None, ge=1, le=65_535, description="Which port; by default the container's own.", examples=[9000]
     )
     initial_delay: Annotated[int, NUMBER] = Field(
-        default=0, ge=0, le=MAX_STARTUP, description="Seconds before the first try.", examples=[5]
+        default=0, ge=0, le=MAX_LIVENESS, description="Seconds before the first try.", examples=[5]
     )
     period: Annotated[int, NUMBER] = Field(
-        default=10, ge=1, le=MAX_STARTUP, description="Seconds between two tries.", examples=[2]
+        default=10, ge=1, le=MAX_LIVENESS, description="Seconds between two tries.", examples=[2]
     )
     timeout: Annotated[int, NUMBER] = Field(
-        default=1, ge=1, le=MAX_STARTUP, description="Seconds that one try may take.", examples=[2]
+        default=1, ge=1, le=MAX_LIVENESS, description="Seconds that one try may take.", examples=[2]
     )
     failures: Annotated[int, NUMBER] = Field(
         default=3, ge=1, le=240, description="So many failed tries in a row end the container.", examples=[5]
@@ -75,6 +81,32 @@ class Probe(Model):
         if period is not None and value > period:
             raise ValueError(f"{value} is above the period ({period}), which Cloud Run refuses; lower it")
         return value
+
+
+def _startup(probe: Probe) -> Iterator[Mistake]:
+    """Cloud Run, "Configure container health checks": a startup probe ends a container after 240 s at the latest."""
+    for key in ("initial_delay", "period"):
+        value = getattr(probe, key)
+        if value > MAX_STARTUP:
+            yield (key,), f"{value} is too large; of a startup probe write {MAX_STARTUP} or less"
+    waits = probe.period * probe.failures
+    if probe.period <= MAX_STARTUP < waits:
+        sentence = f"would wait {waits} s (period x failures); Cloud Run waits at most {MAX_STARTUP} s for a container"
+        yield (), f"{sentence}: lower one of the two"
+
+
+def _running(probe: Probe) -> Iterator[Mistake]:
+    """What holds for a probe of a container that has started (`Probe.timeout_seconds`, discovery document)."""
+    if probe.timeout == probe.period:
+        yield ("timeout",), f"{probe.timeout} is the period, too, and Cloud Run wants it smaller; lower it"
+
+
+def _readiness(probe: Probe) -> Iterator[Mistake]:
+    yield from _running(probe)
+    if probe.initial_delay:
+        yield ("initial_delay",), "is not for a readiness probe, which begins when the startup probe ends; remove it"
+    if probe.period > MAX_READINESS:
+        yield ("period",), f"{probe.period} is too large; of a readiness probe write {MAX_READINESS} or less"
 
 
 class Probes(Model):
@@ -90,19 +122,30 @@ class Probes(Model):
         description="When it fails the instance is started anew. It asks by HTTP: it needs a path, or `health_path`.",
         examples=[{"path": "/health", "period": 60, "timeout": 5}],
     )
+    readiness: Annotated[Probe, Kind("[probe](#probes)", "")] | None = Field(
+        default=None,
+        description="While it fails the instance gets no new request, and is not started anew (a preview of Cloud"
+        " Run's). It asks by HTTP: it needs a path, or `health_path`.",
+        examples=[{"path": "/ready", "period": 5, "failures": 2}],
+    )
     restart: bool = Field(
         default=True, description="Whether an instance that answers no more is started anew.", examples=[False]
     )
 
     @field_validator("startup", mode="after")
     @classmethod
-    def _startup_is_no_longer_than_cloud_run_waits(cls, value: Probe | None) -> Probe | None:
-        if value is not None and value.initial_delay + value.period * value.failures > MAX_STARTUP:
-            raise ValueError(
-                f"would wait {value.initial_delay + value.period * value.failures} s; Cloud Run waits at most"
-                f" {MAX_STARTUP} s for a container: lower period, failures or initial_delay"
-            )
-        return value
+    def _startup_is_one(cls, value: Probe | None) -> Probe | None:
+        return value and without(value, _startup(value))
+
+    @field_validator("liveness", mode="after")
+    @classmethod
+    def _liveness_is_one(cls, value: Probe | None) -> Probe | None:
+        return value and without(value, _running(value))
+
+    @field_validator("readiness", mode="after")
+    @classmethod
+    def _readiness_is_one(cls, value: Probe | None) -> Probe | None:
+        return value and without(value, _readiness(value))
 
 
 class WithEnvironment(Model):
@@ -169,7 +212,7 @@ class Sidecar(WithEnvironment):
     def _startup_names_a_port(cls, value: Probe | None) -> Probe | None:
         if value is not None and value.port is None:
             raise ValueError("has no port; a sidecar has none of its own, add port: NUMBER")
-        return value
+        return value and without(value, _startup(value))
 
 
 class Vpc(Model):

@@ -13,7 +13,7 @@ from pulumi_mcpfleet.fleet import containers, identities, quantities, values
 from pulumi_mcpfleet.fleet.access import Access, IamAccess, OauthAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, UP, Mistake, without
 from pulumi_mcpfleet.fleet.made import is_bridged
-from pulumi_mcpfleet.fleet.parts import Probes, Sidecar
+from pulumi_mcpfleet.fleet.parts import Probe, Probes, Sidecar
 from pulumi_mcpfleet.fleet.sources import Build
 from pulumi_mcpfleet.fleet.volumes import GcsVolume, NfsVolume
 from pulumi_mcpfleet.fleet.words import Kind
@@ -211,6 +211,20 @@ class Server(Workload):
     @classmethod
     def _depends_on_sidecars(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         return without(value, containers.unknown(value, info.data.get("sidecars", value)))
+
+    @field_validator("probes", mode="after")
+    @classmethod
+    def _probes_have_a_path(cls, value: Probes, info: ValidationInfo) -> Probes:
+        found: list[Mistake] = []
+        health_path, http2 = info.data.get("health_path", ""), info.data.get("use_http2", False)
+        for name in ("startup", "liveness", "readiness"):
+            probe: Probe | None = getattr(value, name)
+            if probe is not None and probe.path and http2:
+                sentence = "is asked in HTTP/1, and use_http2 has the container speak HTTP/2; remove one of them"
+                found.append(((name, "path"), sentence))
+            elif probe is not None and name != "startup" and not probe.path and health_path is None:
+                found.append(((name, "path"), "missing, and health_path too; add path: /ready"))
+        return without(value, found)
 
     @field_validator("ingress", mode="after")
     @classmethod

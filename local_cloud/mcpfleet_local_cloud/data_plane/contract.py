@@ -35,8 +35,8 @@ class Probe:
     timeout: int = 1
     period: int = 10
     failure_threshold: int = 3
-    success_threshold: int = 1
-    """Of a readiness probe: successes after which an instance gets requests again."""
+    success_threshold: int = 2
+    """Of a readiness probe: successes after which an instance gets requests again; API v2 has no field for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,9 @@ ALWAYS = {"artifactregistry", "cloudresourcemanager", "iam", "iamcredentials", "
         ({"volumes": {"v": {"gcs": {"bucket": "b-1"}, "mount": "/v"}}}, {"storage"}),
         ({"vpc": {"network": "n"}}, {"compute"}),
         ({"domain": "mcp.acme.dev"}, {"compute"}),
+        ({"vpc": {"connector": "mcp"}}, {"vpcaccess"}),
+        ({"cloudsql_instances": ["acme-dev:europe-west1:tools"]}, {"sqladmin"}),
+        ({"binary_authorization": "default"}, {"binaryauthorization"}),
         ({"access": {"iap": {"oauth_client": CLIENT}}}, {"iap", "secretmanager"}),
         ({"agent_registry": "entry"}, {"agentregistry"}),
     ],
@@ -200,6 +203,13 @@ def test_a_domain_gets_a_load_balancer_with_a_certificate_and_a_way_from_http(ru
     assert rules["443"]["ipAddress"] == rules["80"]["ipAddress"]
     redirect = plan.one(f"{COMPUTE}uRLMap:URLMap", "echo-redirect").inputs["defaultUrlRedirect"]
     assert (redirect["httpsRedirect"], redirect["redirectResponseCode"]) == (True, "PERMANENT_REDIRECT")
+
+
+def test_the_address_and_the_rules_of_a_domain_carry_the_labels(run):
+    plan = run({"domain": "mcp.acme.dev", "labels": {"own": "b"}}, labels={"team": "a"})
+    for kind in ("GlobalAddress", "GlobalForwardingRule"):
+        for one in (one for one in plan.resources if one.type.endswith(f":{kind}")):
+            assert one.inputs["labels"] == {"team": "a", "own": "b"}
 
 
 def test_a_domain_is_audience_base_url_and_allowed_host_by_itself(run):

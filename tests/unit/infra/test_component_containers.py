@@ -206,6 +206,18 @@ def test_probes_are_the_users_where_he_says_so(build):
     }
 
 
+def test_a_server_that_is_not_ready_gets_no_requests_which_is_a_preview_of_cloud_runs(build):
+    plan = build(health_path="/health", probes={"readiness": {"path": "/ready", "period": 5, "failures": 2}})
+    assert plan.container()["readinessProbe"] == {
+        "httpGet": {"path": "/ready", "port": 5000},
+        "periodSeconds": 5,
+        "timeoutSeconds": 1,
+        "failureThreshold": 2,
+    }
+    assert plan.service().inputs["launchStage"] == "BETA"
+    assert build().service().inputs["launchStage"] == "GA"
+
+
 def test_a_server_that_is_not_to_be_restarted_has_no_liveness_probe(build):
     assert "livenessProbe" not in build(health_path="/ready", probes={"restart": False}).container()
 

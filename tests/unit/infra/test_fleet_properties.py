@@ -128,6 +128,9 @@ PROBE = st.fixed_dictionaries(
         "period": st.integers(1, 9),
     },
 )
+RUNNING = st.fixed_dictionaries(
+    {"path": PATHS, "period": st.integers(2, 9)}, optional={"port": st.integers(1, 65535), "failures": st.just(2)}
+)
 VOLUMES = st.fixed_dictionaries(
     {},
     optional={
@@ -136,6 +139,7 @@ VOLUMES = st.fixed_dictionaries(
             lambda read_only: {"gcs": {"bucket": "b-1", "read_only": read_only}, "mount": "/data"}, st.booleans()
         ),
         "config": st.just({"secret": "c", "version": "1", "file": "tools.yaml", "mount": "/config"}),
+        "certs": st.just({"secret": "c", "items": {"a/b.pem": {"version": 2, "mode": "0400"}}, "mount": "/etc/certs"}),
     },
 )
 SIDECARS = st.fixed_dictionaries(
@@ -168,7 +172,15 @@ SERVERS = st.fixed_dictionaries(
         ),
         "volumes": VOLUMES,
         "sidecars": SIDECARS,
-        "probes": st.fixed_dictionaries({}, optional={"startup": PROBE, "liveness": PROBE, "restart": st.booleans()}),
+        "probes": st.fixed_dictionaries(
+            {}, optional={"startup": PROBE, "liveness": RUNNING, "readiness": RUNNING, "restart": st.booleans()}
+        ),
+        "cpu_throttling": st.booleans(),
+        "session_affinity": st.booleans(),
+        "cloudsql_instances": st.just(["acme-dev:europe-west1:tools"]),
+        "binary_authorization": st.sampled_from(["default", "projects/acme-dev/platforms/cloudRun/own"]),
+        "labels": st.dictionaries(LABELS, LABELS, max_size=2),
+        "annotations": st.just({"acme.dev/owner": "ada"}),
         "service_account": st.just("own@p.iam.gserviceaccount.com"),
         "roles": st.sampled_from(
             [[], ["roles/a.b"], ["roles/a.b", {"role": "projects/p/roles/c", "reason": "reads the one table"}]]

@@ -38,6 +38,10 @@ def secret_volume(**keys):
     return {"volumes": {"v": {"secret": "db", "mount": "/v", **keys}}}
 
 
+def probe(kind, **keys):
+    return {"probes": {kind: {"path": "/ready", **keys}}}
+
+
 SIDECAR = {"redis": {"image": "docker.io/library/redis:7"}}
 
 REFUSED = [
@@ -182,7 +186,18 @@ REFUSED = [
         "sidecars: has more than 9 entries; remove some",
     ),
     # probes
-    ({"probes": {"startup": {"period": 61, "failures": 4}}}, "probes.startup: would wait 244 s; Cloud Run waits at m"),
+    ({"probes": {"startup": {"period": 61, "failures": 4}}}, "probes.startup: would wait 244 s (period x failures); C"),
+    ({"probes": {"startup": {"period": 241}}}, "probes.startup.period: 241 is too large; of a startup probe write 240"),
+    (
+        {"sidecars": {"redis": {"image": "a/b", "startup": {"port": 1, "period": 90}}}},
+        "sidecars.redis.startup: would wait 270 s (period x failures); Cloud Run waits at most 240 s",
+    ),
+    ({"probes": {"liveness": {}}}, "probes.liveness.path: missing, and health_path too; add path: /ready"),
+    (probe("liveness", timeout=10), "probes.liveness.timeout: 10 is the period, too, and Cloud Run wants it smaller"),
+    (probe("readiness", timeout=10), "probes.readiness.timeout: 10 is the period, too, and Cloud Run wants it smaller"),
+    (probe("readiness", initial_delay=1), "probes.readiness.initial_delay: is not for a readiness probe, which begins"),
+    (probe("readiness", period=301), "probes.readiness.period: 301 is too large; of a readiness probe write 300 or"),
+    ({"use_http2": True, **probe("startup")}, "probes.startup.path: is asked in HTTP/1, and use_http2 has the contain"),
     ({"probes": {"liveness": {"timeout": 11}}}, "probes.liveness.timeout: 11 is above the period (10), which Cloud R"),
     ({"probes": {"liveness": {"path": "/healthz"}}}, "probes.liveness.path: /healthz ends in z, and Google's front e"),
     # identity

@@ -162,6 +162,7 @@ GOES = {
     "execution_environment": (fleet(execution_environment="gen2"), fleet()),
     "health_path": (fleet(health_path="/ready"), fleet()),
     "probes": (fleet(health_path="/ready", probes={"startup": {"port": 9000}}), fleet(health_path="/ready")),
+    "probes.readiness": (fleet(health_path="/ready", probes={"readiness": {"period": 5}}), fleet(health_path="/ready")),
     "service_account": (fleet(service_account="a@p.iam.gserviceaccount.com"), fleet()),
     "description": (fleet(description="old"), fleet()),
     "secrets": (fleet(secrets={"/run/a/b": SECRET, "A": SECRET}), fleet()),

@@ -179,6 +179,9 @@ def _probe(container: str, name: str, probe: Document) -> Iterator[Violation]:
         yield f"{path}.initial_delay_seconds", "Initial delay is not supported for readiness probe."
     elif not 0 <= delay <= limit:
         yield path, f"initial_delay_seconds must be a number between 0 and {limit}."
+    if "successThreshold" in probe:
+        yield f"{path}.success_threshold", "Cannot find field: API v2 has no success threshold."
+    yield from _timing(path, kind, probe)
     for field, spelled in (("periodSeconds", "period_seconds"), ("timeoutSeconds", "timeout_seconds")):
         if not 0 <= probe.get(field, 0) <= limit:
             yield path, f"{spelled} must be a number between 0 and {limit}."
@@ -188,6 +191,16 @@ def _probe(container: str, name: str, probe: Document) -> Iterator[Violation]:
         if not 0 <= probe[action].get("port", 0) <= _PORT_LIMIT:
             yield f"{path}.port", "if specified, must be between 1 and 65535."
     yield from _http_get(f"{path}.http_get", probe.get("httpGet", {}))
+
+
+def _timing(path: str, kind: str, probe: Document) -> Iterator[Violation]:
+    """The default startup probe's timeout is its period, 240 s; of the other probes it has to be smaller."""
+    period, timeout = probe.get("periodSeconds") or 10, probe.get("timeoutSeconds") or 1
+    if timeout > period or (timeout == period and kind != "startup"):
+        yield f"{path}.timeout_seconds", "must be less than period_seconds."
+    waits = period * (probe.get("failureThreshold") or 3)
+    if kind == "startup" and waits > _PROBE_LIMITS["startup_probe"] >= period:
+        yield path, f"failure_threshold * period_seconds is {waits} seconds and must not exceed 240 seconds."
 
 
 def _http_get(path: str, action: Document) -> Iterator[Violation]:

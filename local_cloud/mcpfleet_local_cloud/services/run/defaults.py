@@ -74,8 +74,6 @@ def _container(container: Document, *, serves: bool) -> None:
     for name in ("startupProbe", "livenessProbe", "readinessProbe"):
         if name in container:
             _probe(container[name], port.get("containerPort"))
-    if "readinessProbe" in container:
-        _fill(container["readinessProbe"], "successThreshold", 1)
 
 
 def _probe(probe: Document, port: int | None) -> None:

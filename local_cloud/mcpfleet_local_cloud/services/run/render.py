@@ -22,6 +22,7 @@ _OF_TEMPLATE: Final = (
     "volumes",
     "vpcAccess",
     "sessionAffinity",
+    "serviceMesh",
     "client",
     "clientVersion",
 )
@@ -81,8 +82,11 @@ def revision(record: Document) -> Document:
     template: Document = record["template"]
     short = record["name"].rpartition("/")[2]
     containers: list[Document] = [dict(container) for container in template["containers"]]
+    statuses: list[Document] = []
     for container, digest in zip(containers, record.get("digests") or [], strict=False):
         container["image"] = digest
+        named = {"name": container["name"]} if container.get("name") else {}
+        statuses.append({**named, "imageDigest": digest})
     query = (
         f'resource.type="cloud_run_revision"\nresource.labels.service_name="{service_id}"\n'
         f'resource.labels.revision_name="{short}"'
@@ -99,6 +103,8 @@ def revision(record: Document) -> Document:
         "launchStage": record["launchStage"],
         "service": service_id,
         "containers": containers,
+        **({"containerStatuses": statuses} if statuses else {}),
+        "scalingStatus": {"desiredMinInstanceCount": template["scaling"].get("minInstanceCount", 0)},
         "reconciling": record["state"] in ("starting", "retiring"),
         "conditions": record["conditions"],
         "logUri": f"https://console.cloud.google.com/logs/viewer?project={project}&advancedFilter={quote(query)}",

@@ -158,5 +158,4 @@ def _probe(probe: Document) -> Probe:
         timeout=probe["timeoutSeconds"],
         period=probe["periodSeconds"],
         failure_threshold=probe["failureThreshold"],
-        success_threshold=probe.get("successThreshold") or 1,
     )

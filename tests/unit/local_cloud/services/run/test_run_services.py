@@ -319,6 +319,8 @@ async def test_revisions_are_read_listed_and_deleted_once_they_do_not_serve(worl
     newest = await world.ok("GET", f"/hello/revisions/{names[0]}")
     assert (newest["service"], newest["timeout"], newest["conditions"][0]["type"]) == ("hello", "10s", "Ready")
     assert newest["containers"][0]["image"].endswith("a" * 64)
+    assert newest["containerStatuses"][0]["imageDigest"] == newest["containers"][0]["image"]
+    assert newest["scalingStatus"] == {"desiredMinInstanceCount": 0}
     answer = await world.call("DELETE", f"/hello/revisions/{names[0]}")
     assert answer.json()["error"]["status"] == "FAILED_PRECONDITION"
     assert "cannot be directly deleted because it is actively serving" in answer.text

@@ -187,6 +187,22 @@ GOOGLES = [
     ),
     (service(container={"startupProbe": {"httpGet": {"path": "x y"}}}), "must be an absolute path"),
     (
+        service(container={"startupProbe": {"httpGet": {}, "periodSeconds": 25, "failureThreshold": 10}}),
+        "startup_probe: failure_threshold * period_seconds is 250 seconds and must not exceed 240 seconds.",
+    ),
+    (
+        service(container={"startupProbe": {"httpGet": {}, "timeoutSeconds": 11}}),
+        "startup_probe.timeout_seconds: must be less than period_seconds.",
+    ),
+    (
+        service(container={"livenessProbe": {"httpGet": {}, "timeoutSeconds": 10}}),
+        "liveness_probe.timeout_seconds: must be less than period_seconds.",
+    ),
+    (
+        service(container={"readinessProbe": {"httpGet": {}, "periodSeconds": 2, "timeoutSeconds": 2}}),
+        "readiness_probe.timeout_seconds: must be less than period_seconds.",
+    ),
+    (
         service({"maxInstanceRequestConcurrency": 1001}),
         "max_instance_request_concurrency: Must be a number between 0 and 1000",
     ),
@@ -383,6 +399,7 @@ def test_what_one_machine_cannot_honour_is_refused_by_name(body: Any, path: str)
     assert (refusal.http_code, refusal.message.startswith(f"{path}: ")) == (501, True), refusal.message
 
 
+ONCE = {"failureThreshold": 1}
 ACCEPTED = [
     mounted({"emptyDir": {"medium": "MEMORY", "sizeLimit": "64Mi"}}),
     mounted({"secret": {"secret": "s", "items": [{"path": "a/b", "version": "3", "mode": 256}]}}),
@@ -395,7 +412,9 @@ ACCEPTED = [
     service(
         {"executionEnvironment": "EXECUTION_ENVIRONMENT_GEN1", "sessionAffinity": True, "healthCheckDisabled": True}
     ),
-    service(container={"readinessProbe": {"httpGet": {}, "successThreshold": 2}}, defaultUriDisabled=True),
+    service(container={"readinessProbe": {"httpGet": {}}}, defaultUriDisabled=True),
+    service(container={"startupProbe": {"tcpSocket": {}, "periodSeconds": 240, "timeoutSeconds": 240, **ONCE}}),
+    service(container={"startupProbe": {"tcpSocket": {}, "periodSeconds": 24, "failureThreshold": 10}}),
     service(functionalType="FUNCTIONAL_TYPE_MCP_SERVER"),
     service({"sessionAffinity": False, "healthCheckDisabled": False, "encryptionKey": "", "volumes": []}),
     service(binaryAuthorization={}, iapEnabled=False, defaultUriDisabled=False, launchStage="BETA"),
