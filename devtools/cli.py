@@ -20,9 +20,10 @@ app = new_app("./dev", "Deploys a fleet of MCP servers on this machine, tests it
 
 ALSO_MADE["Example image"] = "devtools.example_image:find_toolbox_image"
 
-# A file's tests share their fixtures. In the order of their names the files that take minutes come
-# first; more clouds than four at once would take more memory than they save time.
-_SIDE_BY_SIDE = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile", "--no-loadscope-reorder"]
+# A file's tests share their fixtures. In the order of their names the files that take minutes come first; those mostly
+# wait, for containers and for bounds of time. More clouds than four at once would take more memory than they save time.
+_WORKERS = min(4, 2 * (os.cpu_count() or 1))
+_SIDE_BY_SIDE = [f"--numprocesses={_WORKERS}", "--dist=loadfile", "--no-loadscope-reorder"]
 
 _BENCHMARKS = {
     "server": "server:bench_server",

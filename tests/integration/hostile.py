@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ MCPFLEET = str(Path(sys.executable).with_name("mcpfleet"))
 LIMIT = 2**20  # bytes of an answer that the programs take here
 MEMORY = 400 * 2**20  # far above what they need, far below what the server sends
 SECONDS = 2  # of one check
+_AT_ONCE = 3
 BOUND = 90  # seconds; only a broken build waits this long
 FLOOD = 700 * 2**20  # bytes that the server is ready to send
 
@@ -302,6 +305,23 @@ def run(*arguments, stdin=""):
     )
     text, _, peak = (done.stdout + done.stderr).decode("utf-8", "replace").rpartition("\npeak ")
     return text, done.returncode, int(peak) * 1024
+
+
+def meet_all(meet):
+    """For each attack the future of what *meet(server, folder)* returned; several at once, as most just wait."""
+
+    def one(attack):
+        server = Hostile(attack)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                met = meet(server, Path(folder))
+        finally:
+            server.close()
+        assert not server.leaked
+        return met
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return {name: pool.submit(one, attack) for name, attack in ATTACKS.items()}
 
 
 def token(**claims):

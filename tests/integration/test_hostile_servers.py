@@ -20,6 +20,7 @@ from tests.integration.hostile import (
     credentials,
     issuing,
     login,
+    meet_all,
     run,
     running,
 )
@@ -29,18 +30,31 @@ pytestmark = pytest.mark.integration
 LINE = 1000  # characters of a message, more than any has
 
 
-@pytest.fixture(params=ATTACKS, ids=lambda name: name.replace(" ", "-"))
-def hostile(request):
-    server = Hostile(ATTACKS[request.param])
-    yield server
-    server.close()
-    assert not server.leaked
+@pytest.fixture(scope="module", params=["verify", "doctor"])
+def checked(request):
+    """How a check of each hostile server ended."""
+
+    def check(server, folder):
+        where = [f"--url={server.url}"] if request.param == "verify" else [server.url]
+        return run(request.param, *where, credentials(folder))
+
+    return meet_all(check)
 
 
-@pytest.mark.parametrize("command", ["verify", "doctor"])
-def test_a_check_ends_with_a_finding_and_stays_small(hostile, tmp_path, command):
-    where = [f"--url={hostile.url}"] if command == "verify" else [hostile.url]
-    text, code, peak = run(command, *where, credentials(tmp_path))
+@pytest.fixture(scope="module")
+def relayed():
+    """What a client got through the relay to each hostile server."""
+    lines = [
+        {"jsonrpc": "2.0", "id": 1, "method": "ping"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "a", "arguments": {}}},
+    ]
+    call = "".join(json.dumps(line) + "\n" for line in lines)
+    return meet_all(lambda server, folder: run("connect", f"--url={server.url}", credentials(folder), stdin=call))
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_check_ends_with_a_finding_and_stays_small(checked, attack):
+    text, code, peak = checked[attack].result()
     assert "Traceback" not in text
     assert "\x1b" not in text
     assert not any(line.startswith("✓ all checks") for line in text.splitlines())
@@ -49,13 +63,9 @@ def test_a_check_ends_with_a_finding_and_stays_small(hostile, tmp_path, command)
     assert peak < MEMORY
 
 
-def test_the_relay_answers_its_client_and_stays_small(hostile, tmp_path):
-    lines = [
-        {"jsonrpc": "2.0", "id": 1, "method": "ping"},
-        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "a", "arguments": {}}},
-    ]
-    call = "".join(json.dumps(line) + "\n" for line in lines)
-    text, code, peak = run("connect", f"--url={hostile.url}", credentials(tmp_path), stdin=call)
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_relay_answers_its_client_and_stays_small(relayed, attack):
+    text, code, peak = relayed[attack].result()
     assert (code, "Traceback" in text, "\x1b" in text) == (0, False, False)
     for line in text.splitlines():
         assert json.loads(line)["jsonrpc"] == "2.0"
@@ -80,7 +90,9 @@ def carried(port):
     return taken
 
 
-def test_the_proxy_carries_on_stays_small_and_lets_go_when_its_caller_does(hostile, tmp_path):
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_proxy_carries_on_stays_small_and_lets_go_when_its_caller_does(attack, tmp_path):
+    hostile = Hostile(ATTACKS[attack])
     command = [MCPFLEET, "proxy", f"--url={hostile.url}", "--port=0", credentials(tmp_path)]
     with running(tmp_path / "log", *command) as proxy:
         port = int(proxy.said(r"http://127\.0\.0\.1:(\d+)/mcp")[1])
@@ -89,6 +101,8 @@ def test_the_proxy_carries_on_stays_small_and_lets_go_when_its_caller_does(hosti
         assert hostile.asked == 2
         assert hostile.is_left()
         assert proxy.peak < MEMORY
+    hostile.close()
+    assert not hostile.leaked
     assert "Traceback" not in proxy.text
     assert "\x1b" not in proxy.text
     assert len(proxy.text.splitlines()) <= 3 + 2  # where it listens, as whom, that it stopped; a line for each request
@@ -112,30 +126,44 @@ def free_port():
         return one.getsockname()[1]
 
 
-def test_the_client_service_answers_in_its_time_and_stays_small(hostile, tmp_path):
-    issuer = Hostile(issuing)
-    port = free_port()
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """A client service of all the hostile servers, by name, with an HTTP client of its own."""
+    folder, issuer, port = tmp_path_factory.mktemp("client"), Hostile(issuing), free_port()
+    servers = {attack.replace(" ", "-").lower(): Hostile(ATTACKS[attack]) for attack in ATTACKS}
     told = {
         "PORT": str(port),
-        "MCP_SERVERS": json.dumps({"bad": {"url": hostile.url, "audience": "http://127.0.0.1"}}),
+        "MCP_SERVERS": json.dumps(
+            {name: {"url": server.url, "audience": "http://127.0.0.1"} for name, server in servers.items()}
+        ),
         "MCP_TIMEOUT": str(SECONDS),
-        "GOOGLE_APPLICATION_CREDENTIALS": str(login(tmp_path, issuer.url)),
+        "GOOGLE_APPLICATION_CREDENTIALS": str(login(folder, issuer.url)),
     }
-    with running(tmp_path / "log", sys.executable, "-m", "mcp_client", **told) as client:
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=BOUND, trust_env=False) as http:
-            wait_for(http, client)
-            for question in ({}, {"tool": "a"}):
-                answer = http.post("/ask", json=question)
-                said = answer.json()["servers"]["bad"]["error"]["message"]
-                assert answer.status_code == 502
-                assert len(said) < LINE
-                assert len(said.splitlines()) == 1
-            assert http.get("/health").status_code == 200
-        assert client.peak < MEMORY
-        assert hostile.is_left()
-    assert "Traceback" not in client.text
-    assert "\x1b" not in client.text
-    issuer.close()
+    with (
+        running(folder / "log", sys.executable, "-m", "mcp_client", **told) as program,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=BOUND, trust_env=False) as http,
+    ):
+        wait_for(http, program)
+        yield program, http, servers
+    for server in (issuer, *servers.values()):
+        server.close()
+
+
+@pytest.mark.parametrize("name", [attack.replace(" ", "-").lower() for attack in ATTACKS])
+def test_the_client_service_answers_in_its_time_and_stays_small(client, name):
+    program, http, servers = client
+    for question in ({}, {"tool": "a"}):
+        answer = http.post("/ask", json={"servers": [name], **question})
+        said = answer.json()["servers"][name]["error"]["message"]
+        assert answer.status_code == 502
+        assert len(said) < LINE
+        assert len(said.splitlines()) == 1
+    assert http.get("/health").status_code == 200
+    assert program.peak < MEMORY
+    assert servers[name].is_left()
+    assert not servers[name].leaked
+    assert "Traceback" not in program.text
+    assert "\x1b" not in program.text
 
 
 def wait_for(http, program):

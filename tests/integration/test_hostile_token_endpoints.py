@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.integration.hostile import ATTACKS, MEMORY, Hostile, login, refusing, run
+from tests.integration.hostile import ATTACKS, MEMORY, Hostile, login, meet_all, refusing, run
 
 pytestmark = pytest.mark.integration
 
@@ -17,16 +17,19 @@ def gate():
     server.close()
 
 
-@pytest.fixture(params=ATTACKS, ids=lambda name: name.replace(" ", "-"))
-def endpoint(request):
-    server = Hostile(ATTACKS[request.param])
-    yield server
-    server.close()
-    assert not server.leaked
+@pytest.fixture(scope="module")
+def verified():
+    """How `verify` ended at a server whose token comes from each hostile endpoint."""
+    gate = Hostile(refusing)
+    yield meet_all(
+        lambda endpoint, folder: run("verify", f"--url={gate.url}", f"--credentials={login(folder, endpoint.url)}")
+    )
+    gate.close()
 
 
-def test_whoever_wants_a_token_is_told_in_a_line_why_there_is_none(endpoint, gate, tmp_path):
-    text, code, peak = run("verify", f"--url={gate.url}", f"--credentials={login(tmp_path, endpoint.url)}")
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_whoever_wants_a_token_is_told_in_a_line_why_there_is_none(verified, attack):
+    text, code, peak = verified[attack].result()
     assert code == 1
     (line,) = text.strip().splitlines()
     assert line.startswith("Error: ")
