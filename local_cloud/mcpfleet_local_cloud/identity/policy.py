@@ -97,6 +97,17 @@ class Policies:
             self._allowed.put(key, known)
         return known
 
+    def held(self, email: str, asked: list[str], resource: str) -> list[str]:
+        """Which of the permissions *asked* for `testIamPermissions` *email* has on *resource*.
+
+        Raises:
+            GoogleError: INVALID_ARGUMENT: a wildcard, or one that means nothing there.
+        """
+        for permission in asked:
+            if not roles.testable(permission, resource):
+                raise invalid(f"Permission {permission} is not valid for this resource.")
+        return [one for one in asked if self.allows(email, one, resource)]
+
     def _allows(self, email: str | None, permission: str, resource: str) -> bool:
         names = _names(email)
         for ancestor in _lineage(resource):

@@ -6,6 +6,7 @@ Permissions are compared without regard to case: Cloud Run writes `iam.serviceac
 `iam.serviceAccounts.actAs`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -265,6 +266,14 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "roles/cloudtrace.agent": _TRACES_WRITE,
 }
 
+_PERMISSION: Final = re.compile(r"[A-Za-z0-9]+(?:\.[A-Za-z0-9]+){2,}")
+_ABOVE: Final = (
+    "resourcemanager.projects.create",
+    "resourcemanager.projects.list",
+    "resourcemanager.organizations.",
+    "resourcemanager.folders.",
+)
+
 _FOLDED: Final = {role: frozenset(permission.casefold() for permission in held) for role, held in ROLES.items()}
 
 # The permissions that mean something on one resource, by the collection that its name ends in.
@@ -280,6 +289,21 @@ _APPLICABLE: Final[Mapping[str, tuple[str, ...]]] = {
 def grants(role: str, permission: str) -> bool:
     """Whether *role* holds *permission*; an unknown role holds none."""
     return permission.casefold() in _FOLDED.get(role, frozenset())
+
+
+def testable(permission: str, resource: str) -> bool:
+    """Whether `testIamPermissions` may ask for *permission* on *resource* (its full name).
+
+    A wildcard never is one, and a permission belongs to the resource's own API. On a project every permission can be
+    asked for, but for those that only an organization or a folder has.
+    """
+    if _PERMISSION.fullmatch(permission) is None:
+        return False
+    collection = resource.split("/")[-2] if "/" in resource else ""
+    prefixes = ("iap.",) if "/iap_web/" in resource else _APPLICABLE.get(collection)
+    if prefixes is None:
+        return not permission.startswith(_ABOVE)
+    return permission.startswith(tuple(f"{one.partition('.')[0]}." for one in prefixes))
 
 
 def supported(role: str, resource: str) -> bool:

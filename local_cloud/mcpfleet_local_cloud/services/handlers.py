@@ -101,5 +101,5 @@ class PolicyMethods:
         name = self._named(request, "")
         asked = wire.texts(await wire.json_object(request, {"permissions"}), "permissions")
         caller = self._gate.caller(request)
-        held = [one for one in asked if self._policies.allows(caller.email, one, name)]
+        held = self._policies.held(caller.email, asked, name)
         return wire.reply(request, {"permissions": held} if held else {})

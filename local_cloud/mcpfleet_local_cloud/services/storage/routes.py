@@ -99,7 +99,7 @@ class _Api(Handlers):
         caller = self.caller(request)
         resource = self._model.resource(request.path_params["bucket"])
         asked = request.query_params.getlist("permissions")
-        held = [one for one in asked if self._policies.allows(caller.email, one, resource)]
+        held = self._policies.held(caller.email, asked, resource)
         return wire.reply(request, {"kind": "storage#testIamPermissionsResponse", "permissions": held})
 
     async def objects(self, request: Request) -> Response:

@@ -190,6 +190,16 @@ def test_a_caller_can_ask_what_it_may_do(running):
     assert running.call("POST", f"{PROJECT}:testIamPermissions", asked, as_="bob@mcpfleet.test").json() == {}
 
 
+@pytest.mark.parametrize(
+    "permission",
+    ["*", "run.*", "run.services.*", "run.services", "", " run.services.get", "resourcemanager.projects.create"],
+)
+def test_a_wildcard_or_what_means_nothing_on_a_project_cannot_be_asked_for(running, permission):
+    asked = {"permissions": ["run.services.create", permission]}
+    answer = running.call("POST", f"{PROJECT}:testIamPermissions", asked)
+    assert message(answer, 400) == f"Permission {permission} is not valid for this resource."
+
+
 def test_billing_is_off_and_its_api_must_be_enabled_to_learn_it(running):
     path = "/billing/v1/projects/mcpfleet-local/billingInfo"
     assert "Cloud Billing API has not been used" in message(running.call("GET", path), 403)

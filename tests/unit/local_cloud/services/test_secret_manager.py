@@ -219,6 +219,8 @@ def test_permissions_are_tested_and_the_policy_goes_with_the_secret(api):
     asked = {"permissions": ["secretmanager.versions.access", "secretmanager.secrets.delete"]}
     held = api.call("POST", f"{SECRETS}/db:testIamPermissions", asked, as_="ada@mcpfleet.test").json()
     assert held == {"permissions": ["secretmanager.versions.access"]}
+    foreign = api.call("POST", f"{SECRETS}/db:testIamPermissions", {"permissions": ["run.services.get"]})
+    assert foreign.json()["error"]["message"] == "Permission run.services.get is not valid for this resource."
     api.call("DELETE", f"{SECRETS}/db")
     made(api)
     assert accessed(api, as_="ada@mcpfleet.test").status_code == 403
