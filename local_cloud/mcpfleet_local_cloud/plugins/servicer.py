@@ -113,6 +113,10 @@ class Provider(Plugin):
     def check_configuration(self, name: str, news: Properties) -> list[CheckFailure]:
         """Every mistake in a provider's configuration."""
 
+    def implied(self) -> dict[str, str]:
+        """What the real provider's CheckConfig fills in where nothing is configured."""
+        return {}
+
     @abstractmethod
     def configuration(self, news: Properties) -> Any:
         """What the resources get as their configuration.
@@ -144,10 +148,17 @@ class Provider(Plugin):
     def CheckConfig(self, request: pb.CheckRequest, context: grpc.ServicerContext) -> pb.CheckResponse:
         name = request.urn.rpartition("::")[2]
         failures = self.check_configuration(name, from_struct(request.news))
+        for key, value in self.implied().items():
+            if key not in request.news.fields:
+                request.news.fields[key].string_value = value
         return _checked_struct(request.news, failures)
 
     def DiffConfig(self, request: pb.DiffRequest, context: grpc.ServicerContext) -> pb.DiffResponse:
-        changed = from_struct(request.olds) != from_struct(request.news)
+        olds, news = (
+            {**self.implied(), **{key: value for key, value in from_struct(one).items() if not _internal(key)}}
+            for one in (request.olds, request.news)
+        )
+        changed = olds != news
         return pb.DiffResponse(changes=pb.DiffResponse.DIFF_SOME if changed else pb.DiffResponse.DIFF_NONE)
 
     def Configure(self, request: pb.ConfigureRequest, context: grpc.ServicerContext) -> pb.ConfigureResponse:
@@ -285,6 +296,11 @@ class Provider(Plugin):
             _log.exception("a bug in the stand-in of %s", self.package)
             message = f"the local stand-in of the {self.package} provider has a bug: {type(error).__name__}: {error}"
         return context.abort(grpc.StatusCode.UNKNOWN, message)
+
+
+def _internal(key: str) -> bool:
+    """Whether a provider's setting is its framework's own note: the emulated provider and the real one differ there."""
+    return key == "version" or key.startswith("__")
 
 
 def _partial(error: PartialFailureError) -> status_pb2.Status:

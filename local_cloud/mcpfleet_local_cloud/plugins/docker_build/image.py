@@ -3,6 +3,7 @@
 Its properties are those of pulumi-docker-build 0.0.22 (provider/internal/image.go).
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ _NETWORKS: Final = ("default", "host", "none")
 IMAGE: Final[tuple[Field, ...]] = (
     boolean("push", required=True),
     texts("addHosts"),
+    boolean("exec"),
     mapping("buildArgs"),
     boolean("buildOnPreview", default=True),
     block("context", [text("location", required=True)]),
@@ -82,7 +84,7 @@ class Image(Resource[None]):
             CheckFailure(f"{name}: the local stand-in of docker-build does not have this property", name)
             for name in refused
         ]
-        return inputs, [*lacks, *failures]
+        return _in_full(inputs), [*lacks, *failures]
 
     def check_more(self, config: None, inputs: Properties, checker: Checker) -> None:
         """Contexts exist, Dockerfiles parse, tags are references, one platform."""
@@ -251,6 +253,14 @@ class Image(Resource[None]):
         return context_hash(context, dockerfile, _inline(inputs))
 
 
+def _in_full(inputs: Properties) -> Properties:
+    """The inputs with what the real plugin's Check adds to them: the empty values that its arguments cannot lack."""
+    full: Properties = {"exec": False, "load": False, "noCache": False, "pull": False, "target": "", **inputs}
+    if isinstance(inputs.get("dockerfile"), dict):
+        full["dockerfile"] = {"inline": "", "location": "", **inputs["dockerfile"]}
+    return full
+
+
 def _context(inputs: Properties) -> Any:
     context = inputs.get("context")
     return UNKNOWN if context is UNKNOWN else table(context).get("location") or "."
@@ -363,11 +373,15 @@ class DockerBuildProvider(Provider):
             if key not in _KEYS
         ]
 
+    def implied(self) -> dict[str, str]:
+        """Which Docker, as the real plugin notes it."""
+        return {"host": os.environ.get("DOCKER_HOST", "")}
+
     def configuration(self, news: Properties) -> None:
         """Docker is found through the environment.
 
         Raises:
             ProviderError: another Docker host is configured.
         """
-        if news.get("host"):
+        if news.get("host", "") not in ("", os.environ.get("DOCKER_HOST")):
             raise ProviderError("docker-build:host: the local stand-in finds Docker by the environment alone")

@@ -8,7 +8,7 @@ from mcpfleet_local_cloud.plugins.docker_build.builder import failed_step
 from mcpfleet_local_cloud.plugins.docker_build.context import context_hash
 from mcpfleet_local_cloud.plugins.docker_build.dockerfile import line_of, mistake
 from mcpfleet_local_cloud.plugins.docker_build.registry import Login, parse
-from mcpfleet_local_cloud.plugins.values import UNKNOWN, to_struct
+from mcpfleet_local_cloud.plugins.values import UNKNOWN, from_struct, to_struct
 
 IMAGE = "docker-build:index:Image"
 DIGEST = "sha256:" + "a" * 64
@@ -229,3 +229,30 @@ def test_credentials_are_found_by_the_registrys_host(address):
     login = Login(address, "u", "p")
     assert login.matches("127.0.0.1:8470")
     assert not login.matches("127.0.0.1:8471")
+
+
+# --- a state that travels -----------------------------------------------------------------------------------
+
+
+def test_inputs_are_filled_in_as_the_real_plugin_does_and_change_nothing_over_its_state(docker_engine, context):
+    dockerfile = {"location": str(context / "Dockerfile")}
+    given = {"push": False, "context": {"location": str(context)}, "dockerfile": dockerfile}
+    inputs = docker_engine.checked(IMAGE, given)
+    added = {"exec": False, "load": False, "noCache": False, "pull": False, "target": ""}
+    assert {name: inputs[name] for name in added} == added
+    assert inputs["dockerfile"] == {**given["dockerfile"], "inline": ""}
+    now = context_hash(str(context), dockerfile["location"], "")
+    older = {name: value for name, value in inputs.items() if name not in added} | {"dockerfile": dockerfile}
+    for state in (inputs, older):
+        assert docker_engine.changed(IMAGE, {**state, "contextHash": now}, inputs) == []
+
+
+def test_a_provider_of_the_real_plugin_is_the_same_provider(docker_engine, monkeypatch):
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    urn = "urn:pulumi:dev::proj::pulumi:providers:docker-build::default_0_0_22"
+    checked = docker_engine.rpc("CheckConfig", pb.CheckRequest(urn=urn, news=to_struct({})))
+    assert from_struct(checked.inputs) == {"host": ""}
+    real = {"host": "", "version": "0.0.22", "__pulumi-go-provider-infer": True, "__pulumi-go-provider-version": "v1"}
+    for olds, news in ((real, {"host": ""}), ({}, real)):
+        answer = docker_engine.rpc("DiffConfig", pb.DiffRequest(urn=urn, olds=to_struct(olds), news=to_struct(news)))
+        assert answer.changes == pb.DiffResponse.DIFF_NONE
