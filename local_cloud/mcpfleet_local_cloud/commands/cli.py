@@ -102,11 +102,15 @@ def status() -> None:
     stack.status(Phases())
 
 
-def env() -> None:
+def env(
+    real_plugins: Annotated[
+        bool, typer.Option("--real-plugins", help="For the official CLI's own plugins: attach none of the emulated.")
+    ] = False,
+) -> None:
     """Print the exports with which plain `pulumi … -s STACK` works in your own shell."""
     from mcpfleet_local_cloud.commands import stack
 
-    stack.env(Phases())
+    stack.env(Phases(), real_plugins=real_plugins)
 
 
 def logs(

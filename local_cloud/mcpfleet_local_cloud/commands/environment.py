@@ -5,7 +5,7 @@ universe domain of its own, every endpoint by environment, and the region check 
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -52,6 +52,10 @@ _NOT_OURS: Final = (
 )
 
 
+ATTACHMENT: Final = ("PULUMI_DEBUG_PROVIDERS", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION")
+"""By which the engine takes the emulated providers; a shell that is to use the real plugins may have them."""
+
+
 def exports(place: Place, providers: str | None) -> dict[str, str]:
     """The variables that make plain `pulumi` work on the stack `local`.
 
@@ -71,12 +75,16 @@ def exports(place: Place, providers: str | None) -> dict[str, str]:
     for key, path in _ENDPOINTS.items():
         variables[f"GOOGLE_{key}_CUSTOM_ENDPOINT"] = f"{place.url}/{path}"
     if providers is not None:
-        variables["PULUMI_DEBUG_PROVIDERS"] = providers
         # The engine would look for the real plugins' archives first, outside, for seconds, and then not use them.
-        variables["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
+        variables |= dict(zip(ATTACHMENT, (providers, "true"), strict=True))
     return variables
 
 
 def shell(variables: Mapping[str, str]) -> str:
     """The variables as lines that a POSIX shell can evaluate."""
     return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in sorted(variables.items()))
+
+
+def unset(names: Iterable[str]) -> str:
+    """A line by which a POSIX shell forgets the variables."""
+    return f"unset {' '.join(names)}"

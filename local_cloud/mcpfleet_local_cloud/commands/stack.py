@@ -19,7 +19,7 @@ from mcpfleet_local_cloud.commands import background, leftovers, same_engine
 from mcpfleet_local_cloud.commands.admin import Admin, admin_token, fresh_lines
 from mcpfleet_local_cloud.commands.background import DEFAULT_PORT, DEFAULT_STACK, Place, port_of
 from mcpfleet_local_cloud.commands.engine import Engine, Outcome
-from mcpfleet_local_cloud.commands.environment import UNIVERSE, exports, shell
+from mcpfleet_local_cloud.commands.environment import ATTACHMENT, UNIVERSE, exports, shell, unset
 from mcpfleet_local_cloud.commands.layers import Repository
 from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
@@ -254,11 +254,19 @@ def status(phases: Phases) -> None:
     print_services(phases, stack.servers, stack.clients)
 
 
-def env(phases: Phases) -> None:
-    """Print the exports for the user's own shell, and start the plugins that they name."""
+def env(phases: Phases, *, real_plugins: bool = False) -> None:
+    """Print the exports for the user's own shell, and start the plugins that they name.
+
+    Args:
+        phases: what is shown of it.
+        real_plugins: the official CLI is to use its own plugins, so that none is started here.
+    """
     place = place_of(os.environ)
     if background.running(place, "cloud") is None:
         raise SetupError("The local cloud is not running.", f"start it with {PROGRAM} up.")
+    if real_plugins:
+        sys.stdout.write(shell(exports(place, None)) + "\n" + unset(ATTACHMENT) + "\n")
+        return
     host = ThisHost()
     with phases.phase("Stand-in plugins") as step:
         found = find_docker(host, Paths.of(os.environ), step)

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.app import create_app
 from mcpfleet_local_cloud.cloud import Cloud
+from mcpfleet_local_cloud.commands import background, stack
 from mcpfleet_local_cloud.commands.background import Place
 from mcpfleet_local_cloud.commands.environment import UNIVERSE, exports, shell
 from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.state.folder import Settings
 
 PLACE = Place(root=Paths.of({}).root, state=Paths.of({}).root / ".mcpfleet")
@@ -62,6 +64,16 @@ def test_a_users_own_google_credentials_do_not_reach_the_local_cloud():
 def test_attached_plugins_are_named_only_where_there_are_any():
     assert exports(PLACE, "gcp:1,docker-build:2")["PULUMI_DEBUG_PROVIDERS"] == "gcp:1,docker-build:2"
     assert "PULUMI_DEBUG_PROVIDERS" not in exports(PLACE, None)
+
+
+def test_for_the_real_plugins_none_is_started_and_a_shell_forgets_the_emulated_ones(monkeypatch, capsys):
+    monkeypatch.setattr(background, "running", lambda _place, what: {"pid": 1} if what == "cloud" else None)
+    monkeypatch.setattr(background, "ensure_plugins", lambda *_, **__: pytest.fail("a plugin was started"))
+    stack.env(Phases(), real_plugins=True)
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == "unset PULUMI_DEBUG_PROVIDERS PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"
+    assert not [line for line in lines if line.startswith("export PULUMI_DEBUG_PROVIDERS")]
+    assert [line for line in lines if line.startswith("export GOOGLE_CLOUD_RUN_V2_CUSTOM_ENDPOINT=http://127.0.0.1")]
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1))
