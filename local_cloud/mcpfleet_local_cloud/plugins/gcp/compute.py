@@ -97,6 +97,12 @@ class ComputeResource(RestResource):
             body["region"] = f"projects/{planned['project']}/global/regions/{str(body['region']).rpartition('/')[2]}"
         return body
 
+    def after_create(self, config: Api, call: Call, address: str, planned: Properties) -> None:
+        """The labels are set again, as the real provider does: the API took none at creation once."""
+        if planned.get("effectiveLabels"):
+            made = self.get(config, call, address)
+            self.relabel(config, call, address, made.get("labelFingerprint", ""), planned)
+
     def relabel(self, config: Api, call: Call, resource_id: str, fingerprint: str, planned: Properties) -> None:
         """Set the labels, which have a method of their own."""
         body = {"labels": planned.get("effectiveLabels"), "labelFingerprint": fingerprint}
@@ -122,12 +128,6 @@ class GlobalAddress(ComputeResource):
     def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
         """The document; a global address is of the premium tier."""
         return {**super().body(planned, olds), "networkTier": "PREMIUM"}
-
-    def after_create(self, config: Api, call: Call, address: str, planned: Properties) -> None:
-        """The labels are set again: the API was without labels at creation once."""
-        if planned.get("effectiveLabels"):
-            made = self.get(config, call, address)
-            self.relabel(config, call, address, made.get("labelFingerprint", ""), planned)
 
     def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
         """Only labels can change."""
