@@ -7,6 +7,7 @@ import pulumi
 from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs, apis_of
 from pulumi_mcpfleet.components.mcp_client import McpClient, McpClientArgs
 from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.components.prerequisites import needs
 from pulumi_mcpfleet.components.service_mesh import ServiceMesh, ServiceMeshArgs
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from pulumi_mcpfleet.outputs import clients_output, servers_output
@@ -30,6 +31,7 @@ foundation = Foundation(
         platform=fleet.platform,
         root=root,
         labels=labels,
+        needs=needs(fleet, project),
     ),
 )
 
@@ -46,7 +48,6 @@ if called:
     callees = {name: servers[name] for name in called}
     meshed = ServiceMeshArgs(project=project, foundation=foundation, servers=callees, networks=networks, labels=labels)
     mesh = ServiceMesh("fleet", meshed)
-
 clients: dict[str, McpClient] = {}
 for name, spec in fleet.clients.items():
     args = McpClientArgs(

@@ -40,7 +40,7 @@ class CloudBuildArgs:
     repository: pulumi.Output[str]
     options: CloudBuildOptions
     platform: str
-    after: Sequence[pulumi.Resource]
+    after: Sequence[pulumi.Input[pulumi.Resource]]
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 

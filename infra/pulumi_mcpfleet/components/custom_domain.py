@@ -4,7 +4,7 @@ Google issues the certificate once the domain's DNS leads to `address`; until th
 no DNS record: the zone is the user's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,7 +33,7 @@ class CustomDomainArgs:
     project: str
     domain: str
     services: Mapping[str, pulumi.Output[str]]
-    apis: tuple[gcp.projects.Service, ...]
+    apis: Sequence[pulumi.Input[pulumi.Resource]]
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 

@@ -3,6 +3,7 @@
 It does not own the project, its billing or its network: those outlive a stack.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.components.cloud_build import CloudBuild, CloudBuildArgs
+from pulumi_mcpfleet.components.prerequisites import Need, check
 from pulumi_mcpfleet.fleet import CloudBuildOptions, Fleet, IapAccess, Registry, Server, Workload, builds_in_cloud
 from pulumi_mcpfleet.fleet.roles import names as role_names
 from pulumi_mcpfleet.tokens import FOUNDATION
@@ -45,6 +47,7 @@ class FoundationArgs:
         platform: For which machine images are built, as the fleet has it.
         root: The folder of Pulumi.yaml, from which sources are looked for; by default that of the running program.
         labels: Labels on what can carry them.
+        needs: What has to exist before anything but the APIs is touched.
     """
 
     project: str
@@ -55,6 +58,7 @@ class FoundationArgs:
     platform: str = "linux/amd64"
     root: Path = field(default_factory=Path.cwd)
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    needs: Sequence[Need] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +79,8 @@ class Foundation(pulumi.ComponentResource):
     platform: str
     """For which machine images are built; `native`: for that of the machine that builds."""
 
-    apis: tuple[gcp.projects.Service, ...]
-    """To depend on: nothing else of a stack can be created before them."""
+    apis: tuple[pulumi.Input[pulumi.Resource], ...]
+    """To depend on: nothing else of a stack can be created before them, and before what it needs was found."""
 
     project_number: pulumi.Output[str]
     """Part of every service's URL. Looked up once the APIs are enabled: unknown in the preview of a new stack, which
@@ -103,9 +107,10 @@ class Foundation(pulumi.ComponentResource):
         self.root, self.platform = args.root, args.platform
         first = _enabled(name, FIRST, args, child)
         after_first = pulumi.ResourceOptions(parent=self, depends_on=[first])
-        self.apis = (first, *(_enabled(name, api, args, after_first) for api in args.apis))
+        enabled = (first, *(_enabled(name, api, args, after_first) for api in args.apis))
+        self.apis = (*enabled, asyncio.ensure_future(_found(args.needs, enabled))) if args.needs else enabled
         self.project_number = gcp.organizations.get_project_output(
-            project_id=args.project, opts=pulumi.InvokeOutputOptions(parent=self, depends_on=self.apis)
+            project_id=args.project, opts=pulumi.InvokeOutputOptions(parent=self, depends_on=enabled)
         ).number
 
         repository = self._repository(name, args)
@@ -187,6 +192,17 @@ class Foundation(pulumi.ComponentResource):
             f"{name}-iap", project=args.project, service=naming.api_host("iap"), opts=self._after_apis()
         )
         return agent.member
+
+
+async def _found(needs: Sequence[Need], apis: Sequence[gcp.projects.Service]) -> pulumi.Resource:
+    """One of *apis*, once all of *needs* are found; in the preview of a new stack no cloud is asked.
+
+    Raises:
+        pulumi.RunError: Something is missing.
+    """
+    if all(await asyncio.gather(*(api.id.is_known() for api in apis))):
+        await check(needs)
+    return apis[0]
 
 
 def _enabled(name: str, api: str, args: FoundationArgs, child: pulumi.ResourceOptions) -> gcp.projects.Service:

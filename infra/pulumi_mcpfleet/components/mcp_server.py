@@ -129,14 +129,14 @@ class McpServer(pulumi.ComponentResource):
             self._agent_registry_entry()
         self.register_outputs({"service": self.service, "url": self.url, "mcp_url": self.mcp_url})
 
-    def _options(self, *depends_on: pulumi.Resource) -> pulumi.ResourceOptions:
+    def _options(self, *depends_on: pulumi.Input[pulumi.Resource]) -> pulumi.ResourceOptions:
         """For what needs the APIs.
 
         What names the server's own account waits for it, and so for them. Said again, these dependencies are a tenth
         of the time that the preview of a large fleet takes (`./dev bench fleet`).
         """
         apis = self._args.foundation.apis if self._spec.service_account is not None else ()
-        after: list[pulumi.Resource] = [*apis, *depends_on]
+        after: list[pulumi.Input[pulumi.Resource]] = [*apis, *depends_on]
         return pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=after)
 
     def _identity(self) -> pulumi.Output[str]:

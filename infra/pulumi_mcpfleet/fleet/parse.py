@@ -85,9 +85,9 @@ def _lines(mistake: ErrorDetails) -> Iterator[str]:
     error = mistake.get("ctx", {}).get("error")
     if isinstance(error, MistakesError):
         for further, sentence in error.found:
-            yield f"{_spelled(_walk(place.path, further))}: {sentence}"
+            yield f"{spelled(_walk(place.path, further))}: {sentence}"
     else:
-        yield f"{_spelled(place.path)}: {_sentence(mistake, place)}"
+        yield f"{spelled(place.path)}: {_sentence(mistake, place)}"
 
 
 def _walk(path: Sequence[int | str], further: Sequence[int | str]) -> list[int | str]:
@@ -100,7 +100,7 @@ def _walk(path: Sequence[int | str], further: Sequence[int | str]) -> list[int |
     return there
 
 
-def _spelled(path: Sequence[int | str]) -> str:
+def spelled(path: Sequence[int | str]) -> str:
     """The path as a person would write it; a key with odd characters is quoted so that a line stays a line."""
     text = _ROOT
     for step in path:
@@ -184,17 +184,17 @@ def _shown(value: Any) -> str:
 
 def _other_word(word: str, model: type[BaseModel], place: _Place) -> str:
     """What to write in place of a key that is unknown in *model*."""
-    known, spelled = list(model.model_fields), snake(word)
-    if spelled in known:
-        return f"; did you mean {spelled}?"
+    known, snaked = list(model.model_fields), snake(word)
+    if snaked in known:
+        return f"; did you mean {snaked}?"
     for path, above in reversed(place.above[:-1]):
         if word in above.model_fields:
-            return f"; write it as {_spelled([*path, word])}"
+            return f"; write it as {spelled([*path, word])}"
     if model is Fleet and word in Server.model_fields:
-        return f"; write it as {_spelled(['servers', 'NAME', word])}"
+        return f"; write it as {spelled(['servers', 'NAME', word])}"
     inside = _inside(model, word)
     if inside:
-        return f"; write it as {_spelled([*place.path[:-1], *inside])}"
+        return f"; write it as {spelled([*place.path[:-1], *inside])}"
     said = advice(word) if "source" not in place.path else None  # a revision there would be git's
     return f"; {said}" if said else unknown_word(word, known).removeprefix(repr(word[:100]))
 
@@ -203,8 +203,8 @@ def _kindless(error: ValueError, place: _Place) -> str:
     if isinstance(error, UnknownKindError):
         found = {word: _within(place.kinds, word) for word in error.words if near(word, list(place.kinds)) is None}
         if found and all(found.values()):
-            spelled = [f"{word} as {_spelled([*place.path, *inside])}" for word, inside in found.items()]
-            return f"write {' and '.join(spelled)}"
+            ways = [f"{word} as {spelled([*place.path, *inside])}" for word, inside in found.items()]
+            return f"write {' and '.join(ways)}"
     return str(error)
 
 

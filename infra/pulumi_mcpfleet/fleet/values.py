@@ -11,7 +11,7 @@ from typing import Annotated, Final, cast
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from pulumi_mcpfleet import environment, naming
-from pulumi_mcpfleet.fleet.words import Kind, pattern
+from pulumi_mcpfleet.fleet.words import Kind, near, pattern
 from pulumi_mcpfleet.sources.inside import is_file_in, odd, own_folder
 
 Text = Annotated[str, Field(max_length=32_768), Kind("text", "texts", "each text at most 32,768 characters")]
@@ -59,12 +59,35 @@ ServerName = Annotated[
 ]
 
 _REGION: Final = r"[a-z]+(-[a-z]+)+[0-9]{1,2}"
+REGIONS: Final = tuple(
+    """
+    africa-south1 asia-east1 asia-east2 asia-northeast1 asia-northeast2 asia-northeast3 asia-south1 asia-south2
+    asia-southeast1 asia-southeast2 asia-southeast3 australia-southeast1 australia-southeast2 europe-central2
+    europe-north1 europe-north2 europe-southwest1 europe-west1 europe-west10 europe-west12 europe-west2 europe-west3
+    europe-west4 europe-west6 europe-west8 europe-west9 me-central1 me-central2 me-west1 northamerica-northeast1
+    northamerica-northeast2 northamerica-south1 southamerica-east1 southamerica-west1 us-central1 us-east1 us-east4
+    us-east5 us-south1 us-west1 us-west2 us-west3 us-west4
+    """.split()  # noqa: SIM905 - forty lines otherwise
+)
+"""Cloud Run's regions (cloud.google.com/run/docs/locations, 2026-11). A wrong one would be found half way: Google says
+that permission is denied."""
+
+
+def _known_region(value: str) -> str:
+    if value not in REGIONS:
+        meant = near(value, REGIONS)
+        advice = f"did you mean {meant}?" if meant else "write one from `gcloud run regions list`"
+        raise ValueError(f"{value} is not a region of Cloud Run (of those of 2026-11); {advice}")
+    return value
+
+
 Region = Annotated[
     str,
     matching(
         _REGION,
         "is not a Cloud Run region; write one from `gcloud run regions list`, such as europe-west1 (no zone letter)",
     ),
+    AfterValidator(_known_region),
     Kind("region", "regions", "`gcloud run regions list`", pattern(_REGION)),
 ]
 

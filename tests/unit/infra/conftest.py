@@ -7,7 +7,7 @@ make plain asserts on it; an assert inside `.apply()` without `pulumi.runtime.te
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +45,9 @@ SERVER_ASSIGNED: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     AGENT: lambda i: {"member": f"serviceAccount:service-4711@gcp-sa-{i['service'].partition('.')[0]}.test"},
 }
 LOOKUPS = {
+    "gcp:compute/getNetwork:getNetwork": {"name": "default"},
+    "gcp:compute/getSubnetwork:getSubnetwork": {"name": "default"},
+    "gcp:secretmanager/getSecretVersion:getSecretVersion": {"enabled": True},
     "gcp:organizations/getClientConfig:getClientConfig": {"accessToken": "ya29.short-lived", "project": "p"},
     "gcp:organizations/getProject:getProject": {"number": NUMBER, "projectId": "p"},
     "gcp:secretmanager/getSecretVersionAccess:getSecretVersionAccess": {"secretData": "s3cr3t"},
@@ -111,8 +114,9 @@ class Plan:
 
 
 class _Cloud(pulumi.runtime.Mocks):
-    def __init__(self, *, answers: bool) -> None:
+    def __init__(self, *, answers: bool, lookups: Mapping[str, Any]) -> None:
         self.answers = answers
+        self.lookups = lookups
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         extra = SERVER_ASSIGNED.get(args.typ, lambda _: {})(args.inputs)
@@ -123,8 +127,11 @@ class _Cloud(pulumi.runtime.Mocks):
     def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         if not self.answers:
             assert args.token.endswith(":getClientConfig"), f"the preview of a new stack asks a cloud: {args.token}"
-        assert args.token in LOOKUPS, f"no component may look things up in the cloud: {args.token}"
-        return LOOKUPS[args.token], []
+        assert args.token in self.lookups, f"no component may look things up in the cloud: {args.token}"
+        found = self.lookups[args.token]
+        if isinstance(found, Exception):
+            raise found
+        return found, []
 
 
 class _Recorder(mocks.MockMonitor):
@@ -175,15 +182,23 @@ def _revealed(value: Any, path: str, secrets: set[str]) -> Any:
     return {key: _revealed(item, f"{path}.{key}".lstrip("."), secrets) for key, item in value.items()}
 
 
-def _deploy(program: Callable[[], object], *, config: dict[str, str] | None = None, cloud_answers: bool = True) -> Plan:
+def _deploy(
+    program: Callable[[], object],
+    *,
+    config: dict[str, str] | None = None,
+    cloud_answers: bool = True,
+    lookups: Mapping[str, Any] = {},
+    plan: Plan | None = None,
+) -> Plan:
     """Run *program* to the end and return everything it registered.
 
-    With `cloud_answers=False` it is the preview of a new stack: nothing that a cloud assigns is known.
+    With `cloud_answers=False` it is the preview of a new stack: nothing that a cloud assigns is known. *lookups* are
+    answers of functions, by their tokens; an exception is raised. *plan* is filled, also where the program fails.
     """
-    plan = Plan()
+    plan = plan or Plan()
     with _event_loops():
         try:
-            monitor = _Recorder(_Cloud(answers=cloud_answers), plan)
+            monitor = _Recorder(_Cloud(answers=cloud_answers, lookups={**LOOKUPS, **lookups}), plan)
             mocks.set_mocks(monitor.mocks, project="mcpfleet", stack="test", preview=not cloud_answers, monitor=monitor)
             pulumi.runtime.set_all_config(config or {})
 
@@ -221,6 +236,12 @@ def _event_loops() -> Iterator[None]:
         for loop in loops:
             loop.close()
         asyncio.set_event_loop(None)
+
+
+@pytest.fixture
+def empty_plan() -> Plan:
+    """A plan to hand to `deploy`, which also a program that fails fills."""
+    return Plan()
 
 
 @pytest.fixture(scope="session")

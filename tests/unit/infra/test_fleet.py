@@ -5,7 +5,8 @@ import json
 import pydantic
 import pytest
 
-from pulumi_mcpfleet.fleet import Build, ExistingImage, FleetError, parse_fleet
+from mcpfleet_local_cloud.services.run import places
+from pulumi_mcpfleet.fleet import Build, ExistingImage, FleetError, parse_fleet, values
 from pulumi_mcpfleet.fleet.cloud_run_terms import TERMS
 
 DIGEST = "sha256:" + "0a" * 32
@@ -282,6 +283,10 @@ def test_a_word_of_cloud_runs_is_not_answered_with_what_only_looks_like_it(word)
         (fleet(keep=9), "fleet.keep: unknown key; write it as fleet.registry.keep"),
         (fleet(regin="x"), "fleet.regin: unknown key; did you mean region?"),
         (fleet(region="europe-west1-b"), "fleet.region: 'europe-west1-b' is not a Cloud Run region; write one from"),
+        (
+            fleet(region="europe-west13"),
+            "fleet.region: europe-west13 is not a region of Cloud Run (of those of 2026-11); did you mean europe-west",
+        ),
         (fleet(region="Europe"), "fleet.region: 'Europe' is not a Cloud Run region; write one from"),
         (fleet(profile="test"), "fleet.profile: \"test\" is not known; write one of 'dev' or 'prod'"),
         (fleet(labels={"Team": "x"}), "fleet.labels.Team: 'Team' cannot be a label's key; use at most 63"),
@@ -369,3 +374,7 @@ def test_every_key_says_what_it_means():
     for model in json.loads(schema)["$defs"].values():
         for name, key in model["properties"].items():
             assert key.get("description"), f"{name} has no description"
+
+
+def test_the_regions_are_those_of_the_local_cloud():
+    assert sorted(values.REGIONS) == sorted(places.REGIONS)

@@ -81,3 +81,53 @@ def get_secret_version_access(api: Api, call: Call, arguments: Properties) -> Pr
         "isSecretDataBase64": in_base64,
         "secretData": Secret(data if in_base64 else base64.b64decode(data).decode()),
     }
+
+
+def get_secret_version(api: Api, call: Call, arguments: Properties) -> Properties:
+    """gcp:secretmanager/getSecretVersion:getSecretVersion, where no value is asked for (`fetchSecretData`)."""
+    if arguments.get("fetchSecretData", True) not in (False, "false"):
+        raise ProviderError("the value of a secret's version is read by getSecretVersionAccess here")
+    given = str(arguments.get("secret") or "")
+    project = arguments.get("project") or api.config.project
+    secret = given if given.startswith("projects/") else f"projects/{project}/secrets/{given}"
+    version = arguments.get("version") or "latest"
+    try:
+        found = api.send(call, "GET", "secretManagerCustomEndpoint", f"{secret}/versions/{version}")
+    except ApiError as error:
+        raise ProviderError(f"error retrieving available secret manager secret versions: {error}") from error
+    return {
+        "id": found["name"],
+        "name": found["name"],
+        "version": str(found["name"]).rpartition("/")[2],
+        "project": project,
+        "secret": given,
+        "enabled": found.get("state") == "ENABLED",
+        "createTime": found.get("createTime", ""),
+        "destroyTime": found.get("destroyTime", ""),
+        "fetchSecretData": False,
+        "secretData": "",
+    }
+
+
+def get_network(api: Api, call: Call, arguments: Properties) -> Properties:
+    """gcp:compute/getNetwork:getNetwork."""
+    project = arguments.get("project") or api.config.project
+    path = f"projects/{project}/global/networks/{arguments['name']}"
+    return {**_compute(api, call, path), "name": arguments["name"], "project": project}
+
+
+def get_subnetwork(api: Api, call: Call, arguments: Properties) -> Properties:
+    """gcp:compute/getSubnetwork:getSubnetwork."""
+    project, region = arguments.get("project") or api.config.project, arguments.get("region") or api.config.region
+    found = _compute(api, call, f"projects/{project}/regions/{region}/subnetworks/{arguments['name']}")
+    return {**found, "name": arguments["name"], "project": project, "region": region}
+
+
+def _compute(api: Api, call: Call, path: str) -> Properties:
+    try:
+        found = api.send(call, "GET", "computeCustomEndpoint", path)
+    except ApiError as error:
+        if error.missing:
+            raise ProviderError(f"{path} not found") from error
+        raise
+    return {"id": path, "selfLink": found.get("selfLink", "")}

@@ -10,7 +10,14 @@ from mcpfleet_local_cloud.plugins.gcp.account import Account
 from mcpfleet_local_cloud.plugins.gcp.agent_registry import AgentRegistryService
 from mcpfleet_local_cloud.plugins.gcp.iam_member import ProjectIamMember, RepositoryIamMember, RunServiceIamMember
 from mcpfleet_local_cloud.plugins.gcp.iap import ServiceIdentity, Settings, WebCloudRunServiceIamMember
-from mcpfleet_local_cloud.plugins.gcp.invokes import get_client_config, get_project, get_secret_version_access
+from mcpfleet_local_cloud.plugins.gcp.invokes import (
+    get_client_config,
+    get_network,
+    get_project,
+    get_secret_version,
+    get_secret_version_access,
+    get_subnetwork,
+)
 from mcpfleet_local_cloud.plugins.gcp.project_service import ProjectService
 from mcpfleet_local_cloud.plugins.gcp.repository import Repository
 from mcpfleet_local_cloud.plugins.gcp.run_service import RunService
@@ -55,6 +62,9 @@ class GcpProvider(Provider):
         functions = {
             "gcp:organizations/getClientConfig:getClientConfig": get_client_config,
             "gcp:organizations/getProject:getProject": get_project,
+            "gcp:compute/getNetwork:getNetwork": get_network,
+            "gcp:compute/getSubnetwork:getSubnetwork": get_subnetwork,
+            "gcp:secretmanager/getSecretVersion:getSecretVersion": get_secret_version,
             "gcp:secretmanager/getSecretVersionAccess:getSecretVersionAccess": get_secret_version_access,
         }
         super().__init__(resources, functions)
