@@ -24,9 +24,9 @@ from mcpfleet_local_cloud.plugins.docker_build.image import DockerBuildProvider
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from mcpfleet_local_cloud.plugins.servicer import Provider
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.services.artifactregistry.model import REFUSED as REFUSED_OF_REPOSITORIES
+from mcpfleet_local_cloud.rest.reading import fields_of, read
+from mcpfleet_local_cloud.rest.schemas import load
 from mcpfleet_local_cloud.services.run import unsupported
-from mcpfleet_local_cloud.services.run.messages import MESSAGES, enum
 from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document
 
@@ -54,6 +54,8 @@ _APIS: Final = {
     "v2": "the registry",
     "_local": "the cloud's own",
 }
+_MESSAGES: Final = load("run.v2").schemas
+_CREATE: Final = load("run.v2").methods["POST /run/v2/projects/{project}/locations/{location}/services"]
 _VALUES: Final[dict[str, Any]] = {
     "string": "x",
     "bool": True,
@@ -61,7 +63,7 @@ _VALUES: Final[dict[str, Any]] = {
     "int64": "1",
     "float": 0.5,
     "duration": "60s",
-    "map": {"x": "x"},
+    "{string}": {"x": "x"},
 }
 # A field's own path → values of it that its kind alone does not suggest.
 _FURTHER: Final[dict[str, tuple[Any, ...]]] = {
@@ -87,7 +89,11 @@ def parts() -> dict[str, str]:
         "methods": _methods(),
         "honoured": _honoured(),
         "refused": _refused(),
-        "repositories": ", ".join(f"`{field}`" for field in sorted(REFUSED_OF_REPOSITORIES)),
+        "repositories": ", ".join(
+            f"`{one.name}`"
+            for name, one in sorted(fields_of("artifactregistry.v1", "Repository").items())
+            if name == one.name and one.standing.kind == "refused"
+        ),
         "roles": ", ".join(f"`{role}`" for role in sorted(roles.ROLES)),
         "plugins": _plugins(),
     }
@@ -165,21 +171,21 @@ def _tokens(provider: Provider) -> list[str]:
 
 def _fields(message: str, path: str) -> Iterator[tuple[str, str, str]]:
     """Message, path and name of each field that a caller may set; messages that are refused whole are not entered."""
-    for field, kind in MESSAGES[message].items():
+    for field, kind in _MESSAGES[message].items():
         if kind.endswith("!"):
             continue
         here, inner = f"{path}.{field}", kind.strip("[]")
         yield message, here, field
-        if inner in MESSAGES and (_refusal(_service(here, _sample(kind))) or ("",))[0] != here:
+        if inner in _MESSAGES and (_refusal(_service(here, _sample(kind))) or ("",))[0] != here:
             yield from _fields(inner, f"{here}[0]" if kind.startswith("[") else here)
 
 
 def _every_value() -> Iterator[tuple[str, Any]]:
     for message, here, field in _fields("Service", "service"):
-        kind = MESSAGES[message][field]
+        kind = _MESSAGES[message][field]
         yield here, _sample(kind)
-        if kind.startswith("enum:"):
-            yield from ((here, value) for value in enum(kind.removeprefix("enum:"))[1])
+        if kind.startswith("enum "):
+            yield from ((here, value) for value in kind.removeprefix("enum ").split("|"))
         yield from ((here, value) for value in _FURTHER.get(here, ()))
 
 
@@ -187,11 +193,11 @@ def _sample(kind: str) -> Any:
     """Some value of that kind; of a message, one with its first field."""
     if kind.startswith("["):
         return [_sample(kind[1:-1])]
-    if kind.startswith("enum:"):
-        return enum(kind.removeprefix("enum:"))[1][0]
-    if kind in MESSAGES:
-        field, inner = next((name, inner) for name, inner in MESSAGES[kind].items() if not inner.endswith("!"))
-        return {field: _sample(inner)}
+    if kind.startswith("enum "):
+        return kind.rpartition("|")[2]
+    if kind in _MESSAGES:
+        fields = ((name, inner) for name, inner in _MESSAGES[kind].items() if not inner.endswith("!"))
+        return {field: _sample(inner) for field, inner in list(fields)[:1]}
     return _VALUES[kind]
 
 
@@ -210,7 +216,7 @@ def _service(path: str, value: Any) -> Document:
 def _refusal(service: Document) -> tuple[str, str] | None:
     """The field that is refused first, and why."""
     try:
-        unsupported.check(service)
+        unsupported.check(read(json.dumps(service).encode(), _CREATE))
     except GoogleError as refusal:
         field, _, why = refusal.message.partition(": the local cloud does not honour this field yet: ")
         return field, why

@@ -1,13 +1,13 @@
-"""Binds query parameters as Google's front end does: by name in either spelling, by type, and no unknown one.
+"""Binds a request to its method, and its query parameters as Google's front end does: by name, by type, no unknown one.
 
-Behind it a handler reads canonical names (`validateOnly`) and canonical values (`true`, `false`) alone.
+Behind it a handler reads canonical names (`validateOnly`) and canonical values (`true`, `false`) alone, and the body
+through `reading.body_of`.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -15,9 +15,20 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
-from mcpfleet_local_cloud.rest.parameter_table import SYSTEM, TABLE
+from mcpfleet_local_cloud.rest.honoured import Standing, standing_of_parameter
+from mcpfleet_local_cloud.rest.reading import METHOD, snake
+from mcpfleet_local_cloud.rest.schemas import Method, api_of, method_at
 
-_PARAMETER: Final = re.compile(r"(?P<name>[$\w.]+)(?P<kind>:int|:bool)?(?P<repeated>\*)?(?P<mark>[!-])?")
+_STRINGS: Final = (
+    "access_token alt $alt callback fields $fields key oauth_token quotaUser $userProject uploadType userIp"
+)
+SYSTEM: Final[Mapping[str, str]] = {
+    **dict.fromkeys([*_STRINGS.split(), "$.xgafv", "upload_protocol"], "string"),
+    **dict.fromkeys(["prettyPrint", "$prettyPrint"], "bool"),
+}
+"""What every method has (cloud.google.com/apis/docs/system-parameters). A token belongs into the header."""
+_SESSION: Final = {"upload_id": "string"}
+"""Of a resumable upload, which goes on where it began (cloud.google.com/storage/docs/performing-resumable-uploads)."""
 _BOOLEANS: Final = {"true": "true", "1": "true", "false": "false", "0": "false"}
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _NOTHING: Final = ("", "0", "false")
@@ -30,15 +41,15 @@ class Parameter:
 
     Attributes:
         name: as the discovery document spells it.
-        kind: `int`, `bool`, or empty for a string.
+        kind: as the table has it.
         repeated: whether it may be given several times.
-        refused: Google honours it and this cloud does not.
+        standing: what the local cloud does with it.
     """
 
     name: str
-    kind: str = ""
-    repeated: bool = False
-    refused: bool = False
+    kind: str
+    repeated: bool
+    standing: Standing
 
     def read(self, value: str) -> str:
         """The canonical text of *value*.
@@ -47,32 +58,33 @@ class Parameter:
             GoogleError: INVALID_ARGUMENT: of another type; UNIMPLEMENTED.
         """
         if self.kind == "bool":
-            if value.lower() not in _BOOLEANS:
-                raise _mistyped(self.name, "TYPE_BOOL", value)
-            value = _BOOLEANS[value.lower()]
-        elif self.kind == "int" and value and not _INTEGER.fullmatch(value):
-            raise _mistyped(self.name, "TYPE_INT32" if self.name.endswith(("Size", "Results")) else "TYPE_INT64", value)
-        if self.refused and value not in _NOTHING:
-            raise unimplemented(self.name, "leave this query parameter out.")
-        return value
+            found = _BOOLEANS.get(value.lower())
+        elif self.kind.startswith("enum "):
+            found = value if value in ("", *self.kind.removeprefix("enum ").split("|")) else None
+        elif self.kind.startswith(("int", "uint")):
+            found = value if not value or _INTEGER.fullmatch(value) else None
+        else:
+            found = value
+        if found is None:
+            kind = f"TYPE_{self.kind.partition(' ')[0].upper()}"
+            raise invalid(f"Invalid value at '{snake(self.name)}' ({kind}), {json.dumps(value)}")
+        if self.standing.kind == "refused" and found not in _NOTHING:
+            raise unimplemented(self.name, self.standing.why)
+        return found
 
 
-@cache
-def parameters() -> Mapping[tuple[str, str], Mapping[str, Parameter]]:
-    """Every method (`GET`, the path of its route) with its parameters by each name that they go by."""
-    system = SYSTEM.split()
-    found: dict[tuple[str, str], Mapping[str, Parameter]] = {}
-    for base, methods in TABLE.items():
-        for line in filter(None, map(str.strip, methods.splitlines())):
-            verb, *rest = line.split()
-            path = rest.pop(0) if rest and rest[0][0] in ":/" else ""
-            found[verb, base + path] = _by_name([*rest, *system])
+def parameters_of(method: Method, path: str = "") -> Mapping[str, Parameter]:
+    """The parameters of *method* at *path*, by each name that they go by."""
+    found: dict[str, Parameter] = {}
+    for name, kind in {**SYSTEM, **method.query, **(_SESSION if path.startswith("/upload/") else {})}.items():
+        one = Parameter(
+            name=name,
+            kind=kind.removesuffix("*"),
+            repeated=kind.endswith("*"),
+            standing=standing_of_parameter(method.id, name),
+        )
+        found |= {name: one, snake(name): one}
     return found
-
-
-def known_of(method: str, path: str) -> Mapping[str, Parameter] | None:
-    """The parameters of the method at the route *path*; None where the path is no method of Google's JSON APIs."""
-    return parameters().get((method, path))
 
 
 def bind(query: str, known: Mapping[str, Parameter]) -> str:
@@ -105,46 +117,31 @@ def bind(query: str, known: Mapping[str, Parameter]) -> str:
 
 
 def binding(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
-    """The *routes*; those of Google's JSON APIs take a query only through `bind`."""
+    """The *routes*; those of Google's JSON APIs take only what a method of Google's takes."""
     for route in routes:
-        if isinstance(route, Route):
-            known = {verb: found for verb in route.methods or () if (found := known_of(verb, route.path)) is not None}
-            if known:
-                route.app = _Bound(route.app, {"HEAD": known.get("GET", {}), **known})
+        if isinstance(route, Route) and api_of(route.path):
+            route.app = _Bound(route.app, route.path)
     return list(routes)
 
 
 class _Bound:
-    def __init__(self, app: ASGIApp, known: Mapping[str, Mapping[str, Parameter]]) -> None:
+    def __init__(self, app: ASGIApp, path: str) -> None:
         self._app = app
-        self._known = known
+        self._path = path
+        self._named = [name for name in ("collection", "setter") if f"{{{name}}}" in path]
+        self._parameters: dict[str, Mapping[str, Parameter]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = self._path
+        for name in self._named:
+            path = path.replace(f"{{{name}}}", scope["path_params"][name])
+        method = method_at("GET" if scope["method"] == "HEAD" else scope["method"], path)
+        if method is None:
+            raise GoogleError("NOT_FOUND", f"The local cloud has no method {scope['method']} {scope['path']}.")
+        scope[METHOD] = method
         if query := scope["query_string"]:
-            bound = bind(query.decode("latin-1"), self._known[scope["method"]])
-            scope = {**scope, "query_string": bound.encode("ascii")}
+            if method.id not in self._parameters:
+                self._parameters[method.id] = parameters_of(method, path)
+            bound = bind(query.decode("latin-1"), self._parameters[method.id])
+            scope["query_string"] = bound.encode("ascii")
         await self._app(scope, receive, send)
-
-
-def _by_name(declared: Sequence[str]) -> Mapping[str, Parameter]:
-    names: dict[str, Parameter] = {}
-    for text in declared:
-        match = _PARAMETER.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text} declares no parameter")
-        parameter = Parameter(
-            name=match["name"],
-            kind=(match["kind"] or "").removeprefix(":"),
-            repeated=match["repeated"] is not None,
-            refused=match["mark"] == "!",
-        )
-        names |= {parameter.name: parameter, _snake(parameter.name): parameter}
-    return names
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
-
-
-def _mistyped(name: str, kind: str, value: str) -> GoogleError:
-    return invalid(f"Invalid value at '{_snake(name)}' ({kind}), {json.dumps(value)}")

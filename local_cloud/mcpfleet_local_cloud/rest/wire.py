@@ -4,7 +4,8 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Never, cast
 
@@ -17,31 +18,6 @@ from mcpfleet_local_cloud.state.store import Document
 # More digits than any parameter needs, and fewer than Python refuses to convert.
 _DIGITS: Final = 18
 _DEEPEST: Final = 100
-
-
-async def json_object(request: Request, known: Collection[str]) -> Document:
-    """The JSON object in the body; nothing stands for the empty object.
-
-    Raises:
-        GoogleError: INVALID_ARGUMENT for something else, or a field that is not *known*.
-    """
-    if not (await request.body()).strip():
-        return {}
-    body = await json_body(request)
-    only(body, known)
-    return body
-
-
-async def json_body(request: Request) -> Document:
-    """The JSON object in the body, whatever its fields are; no body stands for the empty object.
-
-    Raises:
-        GoogleError: INVALID_ARGUMENT for something else.
-    """
-    body = parse_json(await request.body() or b"{}")
-    if not isinstance(body, dict):
-        raise invalid("Invalid JSON payload received. The root of the message must be an object.")
-    return cast("Document", body)
 
 
 def stamp(seconds: float, digits: Literal["seconds", "milliseconds", "microseconds"] = "microseconds") -> str:
@@ -71,10 +47,16 @@ def strict_json(content: bytes) -> Any:
         ValueError: not JSON.
         RecursionError: nested too deeply.
     """
-    value = json.loads(content, parse_constant=_no_constant, parse_float=_finite)
+    value = json.loads(content, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_object)
     if b"\\u" in content:
         json.dumps(value, ensure_ascii=False).encode()
     return value
+
+
+class Twice(dict[str, Any]):
+    """A JSON object that has a name more than once; `names` are those."""
+
+    names: tuple[str, ...] = ()
 
 
 def as_object(value: Any) -> Document | None:
@@ -92,54 +74,15 @@ def number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else None
 
 
-def only(fields: Mapping[str, Any], known: Collection[str], at: str = "") -> None:
-    """Refuse a field that the message at the path *at* does not have.
+def required(fields: Mapping[str, Any], name: str, at: str = "") -> str:
+    """The string *name* among *fields* of the message at the path *at*.
 
     Raises:
-        GoogleError: INVALID_ARGUMENT in Google's words.
+        GoogleError: INVALID_ARGUMENT: it is left out, or empty.
     """
-    where = f" at '{at}'" if at else ""
-    for field in fields:
-        if field not in known:
-            raise invalid(f'Invalid JSON payload received. Unknown name "{field}"{where}: Cannot find field.')
-
-
-def text(fields: Mapping[str, Any], name: str, at: str = "", *, required: bool = False) -> str:
-    """The string *name* among *fields*; empty where it is left out.
-
-    Raises:
-        GoogleError: INVALID_ARGUMENT: no string, or left out though *required*.
-    """
-    value = fields.get(name, "")
-    path = f"{at}.{name}" if at else name
-    if not isinstance(value, str):
-        raise invalid(f"Invalid value at '{path}' (TYPE_STRING), {json.dumps(value)}")
-    if required and not value:
-        raise invalid(f"{path} is required.")
-    return value
-
-
-def texts(fields: Mapping[str, Any], name: str) -> list[str]:
-    """The list of strings *name* among *fields*; empty where it is left out.
-
-    Raises:
-        GoogleError: INVALID_ARGUMENT: something else.
-    """
-    value = fields.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in cast("list[Any]", value)):
-        raise invalid(f"Invalid value at '{name}' (TYPE_STRING), {json.dumps(value)}")
-    return cast("list[str]", value)
-
-
-def labels(fields: Mapping[str, Any]) -> None:
-    """Refuse `labels` that are no map of strings.
-
-    Raises:
-        GoogleError: INVALID_ARGUMENT.
-    """
-    value: Any = fields.get("labels") or {}
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in cast("Document", value).values()):
-        raise invalid(f"Invalid value at 'labels' (TYPE_STRING), {json.dumps(value)}")
+    if not fields.get(name):
+        raise invalid(f"{f'{at}.{name}' if at else name} is required.")
+    return str(fields[name])
 
 
 def page(names: list[str], request: Request, *, default: int, maximum: int) -> tuple[list[str], str]:
@@ -210,6 +153,15 @@ def _select(value: Any, wanted: dict[str, Any]) -> Any:
         return value
     fields = cast("Document", value)
     return {name: _select(fields[name], below) for name, below in wanted.items() if name in fields}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Document:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        several = Counter(name for name, _ in pairs)
+        fields = Twice(fields)
+        fields.names = tuple(name for name, times in several.items() if times > 1)
+    return fields
 
 
 def _no_constant(constant: str) -> Never:

@@ -5,7 +5,7 @@ The shape is the provider's (`gcp.agentregistry.Service` 10.2.0); a service is a
 
 import re
 import time
-from typing import Any, Final, cast
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +13,9 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import already_exists, invalid, not_found
+from mcpfleet_local_cloud.rest.masks import masked
 from mcpfleet_local_cloud.rest.operations import Operations
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -23,8 +25,6 @@ KIND: Final = "agentregistry.service"
 _LOCATION: Final = "/agentregistry/v1/projects/{project}/locations/{location}"
 _SERVICE: Final = _LOCATION + "/services/{service}"
 _SPECS: Final = ("mcpServerSpec", "agentSpec", "endpointSpec")
-_FIELDS: Final = frozenset({"name", "displayName", "description", "interfaces", *_SPECS})
-_OUTPUTS: Final = frozenset({"createTime", "updateTime", "registryResource"})
 _ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -54,7 +54,7 @@ class _Api(Handlers):
         if not _ID.fullmatch(service_id):
             raise invalid(f"service_id: '{service_id}' must be 1 to 63 lower-case letters, digits and hyphens.")
         name = f"{parent}/services/{service_id}"
-        body = _checked(await wire.json_object(request, _FIELDS | _OUTPUTS))
+        body = _checked(await body_of(request))
         kind = "mcpServers" if "mcpServerSpec" in body else "agents" if "agentSpec" in body else "endpoints"
         now = _now()
         made = {**body, "name": name, "createTime": now, "updateTime": now}
@@ -74,11 +74,8 @@ class _Api(Handlers):
 
     async def update(self, request: Request) -> Response:
         found = self._existing(request, "update")
-        body = await wire.json_object(request, _FIELDS | _OUTPUTS)
-        mask = [path for path in request.query_params.get("updateMask", "").split(",") if path]
-        for field in mask or [one for one in body if one not in _OUTPUTS]:
-            if field not in _FIELDS - {"name"}:
-                raise invalid(f"update_mask: '{field}' cannot be changed.")
+        body = await body_of(request)
+        for field in masked(request, body):
             found[field] = body.get(field)
         kept = {**_checked({key: value for key, value in found.items() if value}), "updateTime": _now()}
         self._store.put(KIND, found["name"], kept)
@@ -107,12 +104,11 @@ def _checked(body: Document) -> Document:
     given = [spec for spec in _SPECS if body.get(spec) is not None]
     if len(given) != 1:
         raise invalid(f"service: exactly one of {', '.join(_SPECS)} must be set.")
-    spec: Any = body[given[0]]
-    if not isinstance(spec, dict) or not cast("Document", spec).get("type"):
+    if not body[given[0]].get("type"):
         raise invalid(f"service.{given[0]}.type: must be set.")
-    interfaces: Any = body.get("interfaces") or []
-    for index, one in enumerate(cast("list[Any]", interfaces)):
-        if not isinstance(one, dict) or not cast("Document", one).get("url"):
+    interfaces: list[Document] = body.get("interfaces", [])
+    for index, one in enumerate(interfaces):
+        if not one.get("url"):
             raise invalid(f"service.interfaces[{index}].url: must be set.")
     return body
 

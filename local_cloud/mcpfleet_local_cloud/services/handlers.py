@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies, policy_from
 from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Caller, Gate
 from mcpfleet_local_cloud.state.store import Document
 
@@ -87,19 +88,19 @@ class PolicyMethods:
     async def get(self, request: Request) -> Response:
         """The policy."""
         name = self._named(request, "getIamPolicy")
-        await wire.json_object(request, {"options"})
+        await body_of(request)
         return wire.reply(request, self._policies.get(name))
 
     async def set(self, request: Request) -> Response:
         """Replace the policy."""
         name = self._named(request, "setIamPolicy")
-        policy = policy_from(await wire.json_object(request, {"policy", "updateMask"}))
+        policy = policy_from(await body_of(request))
         return wire.reply(request, self._policies.set(name, policy))
 
     async def test(self, request: Request) -> Response:
         """Which of the permissions in the body the caller has."""
         name = self._named(request, "")
-        asked = wire.texts(await wire.json_object(request, {"permissions"}), "permissions")
+        asked: list[str] = (await body_of(request)).get("permissions", [])
         caller = self._gate.caller(request)
         held = self._policies.held(caller.email, asked, name)
         return wire.reply(request, {"permissions": held} if held else {})

@@ -11,7 +11,8 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity
 from mcpfleet_local_cloud.rest import wire
-from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import CLOUD_PLATFORM, IAM, Gate
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.state.store import Document
@@ -45,28 +46,24 @@ class _Api:
 
     async def access_token(self, request: Request) -> Response:
         account = self._admit(request, "iam.serviceAccounts.getAccessToken")
-        body = await wire.json_object(request, {"scope", "lifetime", "delegates"})
-        _no_delegates(body)
-        scopes = wire.texts(body, "scope")
+        body = await body_of(request)
+        scopes: list[str] = body.get("scope", [])
         if not scopes:
             raise invalid("scope: at least one scope is required.")
         token, lifetime = self._identity.mint_access_token(
-            email=account["email"], scopes=scopes, lifetime=_lifetime(wire.text(body, "lifetime"))
+            email=account["email"], scopes=scopes, lifetime=_lifetime(body.get("lifetime", ""))
         )
         expires = wire.stamp(int(self._clock()) + lifetime, "seconds")
         return wire.reply(request, {"accessToken": token, "expireTime": expires})
 
     async def id_token(self, request: Request) -> Response:
         account = self._admit(request, "iam.serviceAccounts.getOpenIdToken")
-        body = await wire.json_object(request, {"audience", "includeEmail", "delegates", "useEmailAzp"})
-        _no_delegates(body)
-        if body.get("useEmailAzp"):
-            raise unimplemented("useEmailAzp", "the claim azp is the account's unique id.")
+        body = await body_of(request)
         token = self._identity.mint_id_token(
             email=account["email"],
             subject=account["uniqueId"],
-            audience=wire.text(body, "audience", required=True),
-            include_email=body.get("includeEmail") is True,
+            audience=wire.required(body, "audience"),
+            include_email=body.get("includeEmail", False),
         )
         return wire.reply(request, {"token": token})
 
@@ -84,11 +81,6 @@ class _Api:
         if account.get("disabled"):
             raise GoogleError("FAILED_PRECONDITION", f"Service account {account['email']} is disabled.")
         return account
-
-
-def _no_delegates(body: Document) -> None:
-    if body.get("delegates"):
-        raise unimplemented("delegates", "ask for the account itself.")
 
 
 def _lifetime(text: str) -> int:

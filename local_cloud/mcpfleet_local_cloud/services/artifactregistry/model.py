@@ -8,9 +8,8 @@ from typing import Final
 
 from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, unimplemented
-from mcpfleet_local_cloud.rest.wire import as_object, stamp
-from mcpfleet_local_cloud.services.artifactregistry import shapes
-from mcpfleet_local_cloud.services.artifactregistry.shapes import Version, doomed, seconds
+from mcpfleet_local_cloud.rest.wire import stamp
+from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed, seconds
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.run.places import REGIONS
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -26,44 +25,7 @@ _ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _LOCATIONS: Final = frozenset({*REGIONS, "us", "europe", "asia"})
 """Artifact Registry is in every region of Cloud Run, and in three multi-regions."""
 
-_HONOURED: Final = frozenset(
-    {
-        "name",
-        "format",
-        "mode",
-        "description",
-        "labels",
-        "cleanupPolicies",
-        "cleanupPolicyDryRun",
-        "dockerConfig",
-        "remoteRepositoryConfig",
-    }
-)
-_UPDATABLE: Final = {
-    "description": "description",
-    "labels": "labels",
-    "cleanupPolicies": "cleanupPolicies",
-    "cleanup_policies": "cleanupPolicies",
-    "cleanupPolicyDryRun": "cleanupPolicyDryRun",
-    "cleanup_policy_dry_run": "cleanupPolicyDryRun",
-    "dockerConfig": "dockerConfig",
-    "docker_config": "dockerConfig",
-}
-_OUTPUT_ONLY: Final = frozenset(
-    {"createTime", "updateTime", "sizeBytes", "registryUri", "satisfiesPzs", "satisfiesPzi"}
-)
-REFUSED: Final = frozenset(
-    {
-        "kmsKeyName",
-        "mavenConfig",
-        "virtualRepositoryConfig",
-        "vulnerabilityScanningConfig",
-    }
-)
-"""Google has these; one machine has nothing to honour them with."""
-
-FIELDS: Final = _HONOURED | _OUTPUT_ONLY | REFUSED
-"""Every field of a repository that the API knows."""
+_UPDATABLE: Final = ("description", "labels", "cleanupPolicies", "cleanupPolicyDryRun", "dockerConfig")
 
 
 class ArtifactRegistry:
@@ -99,12 +61,11 @@ class ArtifactRegistry:
                 f'repository_id "{repository_id}" is not valid: 1 to 63 lower-case letters, digits and hyphens, '
                 "beginning with a letter."
             )
-        body = shapes.without_nulls(body)
         _check(body)
         name = f"projects/{project}/locations/{location}/repositories/{repository_id}"
         now = self._now()
         record: Document = {
-            **{key: value for key, value in body.items() if key not in _OUTPUT_ONLY},
+            **body,
             "name": name,
             "mode": body.get("mode", "STANDARD_REPOSITORY"),
             "createTime": now,
@@ -134,12 +95,10 @@ class ArtifactRegistry:
             GoogleError: NOT_FOUND, INVALID_ARGUMENT, UNIMPLEMENTED.
         """
         record = self._record(name)
-        body = shapes.without_nulls(body)
         _check({"format": record["format"], **body, "mode": record["mode"]})
-        for path in mask:
-            field = _UPDATABLE.get(path)
-            if field is None:
-                raise invalid(f"updateMask: {path} cannot be changed in a repository.")
+        for field in mask:
+            if field not in _UPDATABLE:
+                raise invalid(f"update_mask: {field} cannot be changed in a repository.")
             record.pop(field, None)
             if field in body:
                 record[field] = body[field]
@@ -263,37 +222,25 @@ class ArtifactRegistry:
 
 
 def _check(body: Document) -> None:
-    shapes.check(body, "repository")
-    for field in sorted(REFUSED & set(body)):
-        raise unimplemented(f"repository.{field}", "only standard Docker repositories are served here")
-    if body.get("format", "").upper() != "DOCKER":
+    if body.get("format") != "DOCKER":
         if not body.get("format"):
             raise invalid("repository.format: must be set, for example to DOCKER.")
         raise unimplemented("repository.format", "only DOCKER is served here")
     _check_mode(body)
-    if (as_object(body.get("dockerConfig")) or {}).get("immutableTags"):
-        raise unimplemented("repository.dockerConfig.immutableTags", "tags can be moved here")
-    policies = as_object(body.get("cleanupPolicies", {}))
-    if policies is None:
-        raise invalid("repository.cleanupPolicies: must be a map from policy id to policy.")
+    policies: dict[str, Document] = body.get("cleanupPolicies", {})
     for key, policy in policies.items():
-        _check_policy(f"repository.cleanupPolicies[{key}]", as_object(policy) or {})
+        _check_policy(f"repository.cleanupPolicies[{key}]", policy)
 
 
 def _check_mode(body: Document) -> None:
     mode = body.get("mode", "STANDARD_REPOSITORY")
-    remote = as_object(body.get("remoteRepositoryConfig"))
+    remote = body.get("remoteRepositoryConfig")
     if mode not in {"STANDARD_REPOSITORY", "REMOTE_REPOSITORY"}:
         raise unimplemented("repository.mode", "only standard and remote repositories are served here")
     if mode == "STANDARD_REPOSITORY":
         if remote:
             raise invalid("repository.remoteRepositoryConfig: only a repository of the mode REMOTE_REPOSITORY has it.")
         return
-    for field in sorted((remote or {}).keys() - {"description", "dockerRepository", "disableUpstreamValidation"}):
-        raise unimplemented(
-            f"repository.remoteRepositoryConfig.{field}",
-            "Docker on this machine pulls what it may: `docker login` to the upstream once, if it wants a login",
-        )
     if not upstream_of(body):
         raise invalid(
             "repository.remoteRepositoryConfig.dockerRepository: publicRepository (DOCKER_HUB) or customRepository.uri "
@@ -303,17 +250,16 @@ def _check_mode(body: Document) -> None:
 
 def upstream_of(record: Document) -> str:
     """The registry in front of which a remote repository stands: `host`, or `host/path`; empty where it has none."""
-    docker = as_object((as_object(record.get("remoteRepositoryConfig")) or {}).get("dockerRepository")) or {}
+    docker: Document = record.get("remoteRepositoryConfig", {}).get("dockerRepository", {})
     if docker.get("publicRepository") == "DOCKER_HUB":
         return "docker.io"
-    custom = as_object(docker.get("customRepository")) or {}
-    return str(custom.get("uri") or "").partition("://")[2].rstrip("/")
+    return str(docker.get("customRepository", {}).get("uri", "")).partition("://")[2].rstrip("/")
 
 
 def _check_policy(path: str, policy: Document) -> None:
     if policy.get("action") not in {"KEEP", "DELETE"}:
         raise invalid(f"{path}.action: must be KEEP or DELETE.")
-    condition, recent = as_object(policy.get("condition")), as_object(policy.get("mostRecentVersions"))
+    condition, recent = policy.get("condition"), policy.get("mostRecentVersions")
     if condition is not None and recent is not None:
         raise invalid(f"{path}: condition and mostRecentVersions exclude each other.")
     if recent is not None and (policy["action"] != "KEEP" or not recent.get("keepCount")):

@@ -9,8 +9,10 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid
+from mcpfleet_local_cloud.rest.masks import masked
 from mcpfleet_local_cloud.rest.operations import Operations
-from mcpfleet_local_cloud.services.artifactregistry.model import FIELDS, ArtifactRegistry
+from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.services.artifactregistry.model import ArtifactRegistry
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 
@@ -51,7 +53,7 @@ class _Api(Handlers):
         parent = self._location(request, "create")
         repository_id = request.query_params.get("repositoryId", "")
         _, project, _, location = parent.split("/")
-        made = self._model.create(project, location, repository_id, await wire.json_object(request, FIELDS))
+        made = self._model.create(project, location, repository_id, await body_of(request))
         return wire.reply(request, self._operations.done(parent, made))
 
     async def list(self, request: Request) -> Response:
@@ -64,10 +66,10 @@ class _Api(Handlers):
 
     async def update(self, request: Request) -> Response:
         name = self._repository(request, "update")
-        mask = [path for path in request.query_params.get("updateMask", "").split(",") if path]
-        if not mask:
-            raise invalid("updateMask: must name the fields to change.")
-        return wire.reply(request, self._model.update(name, await wire.json_object(request, FIELDS), mask))
+        if not request.query_params.get("updateMask"):
+            raise invalid("update_mask: must name the fields to change.")
+        body = await body_of(request)
+        return wire.reply(request, self._model.update(name, body, masked(request, body)))
 
     async def delete(self, request: Request) -> Response:
         name = self._repository(request, "delete")

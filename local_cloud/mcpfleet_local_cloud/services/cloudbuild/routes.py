@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.cloudbuild.model import Builds, build_id_of, new_id, operation_of
 from mcpfleet_local_cloud.services.cloudbuild.validation import order_of
@@ -19,8 +20,6 @@ from mcpfleet_local_cloud.state.store import Document
 API: Final = "cloudbuild.googleapis.com"
 _PROJECT: Final = "/cloudbuild/v1/projects/{project}"
 _PAGE: Final = 100
-# What a build says of itself; the body of a build is checked by name in `validation`.
-_BUILD: Final = frozenset({"source", "steps", "images", "serviceAccount", "timeout", "tags", "options"})
 
 
 def routes(model: Builds, accounts: ServiceAccounts, gate: Gate) -> list[BaseRoute]:
@@ -52,7 +51,7 @@ class _Api(Handlers):
         project, parent = self.project(request), self.parent(request)
         location = parent.rpartition("/")[2]
         self.allow(request, "cloudbuild.builds.create", f"projects/{project['projectId']}")
-        body = await wire.json_body(request)
+        body = await body_of(request)
         build_id = new_id()
         values = {
             "PROJECT_ID": str(project["projectId"]),
@@ -62,8 +61,7 @@ class _Api(Handlers):
         }
         order = order_of(body, values)
         self._act_as(request, str(project["projectId"]), order.account)
-        kept = {field: body[field] for field in _BUILD if body.get(field) is not None}
-        build = self._model.start(project, location, kept, order, build_id)
+        build = self._model.start(project, location, body, order, build_id)
         return wire.reply(request, operation_of(f"{parent}/builds/{build_id}", build))
 
     async def list(self, request: Request) -> Response:
@@ -79,14 +77,16 @@ class _Api(Handlers):
 
     async def cancel(self, request: Request) -> Response:
         name = self._named(request, "update")
-        await wire.json_object(request, {"name", "projectId", "id"})
+        await body_of(request)
         return wire.reply(request, await self._model.cancel(name))
 
     async def operation(self, request: Request) -> Response:
         return wire.reply(request, self._model.operation(self._operation(request, "get")))
 
     async def cancel_operation(self, request: Request) -> Response:
-        await self._model.cancel(self._operation(request, "update"))
+        name = self._operation(request, "update")
+        await body_of(request)
+        await self._model.cancel(name)
         return wire.reply(request, {})
 
     def parent(self, request: Request) -> str:

@@ -84,7 +84,7 @@ def shown(path: str, record: Document, users: Callable[[], list[str]]) -> Docume
         answer["region"] = link("/".join(parts[:4]))
     if kind.fingerprinted:
         answer["fingerprint"] = fingerprint(record)
-    if "labelFingerprint" in kind.fields:
+    if kind.labelled:
         answer["labelFingerprint"] = label_fingerprint(record)
     if kind.one == "address":
         rules = users()

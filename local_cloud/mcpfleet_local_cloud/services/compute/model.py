@@ -34,11 +34,10 @@ DEFAULT: Final = "default"
 _NAME: Final = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _FIRST_PORT: Final = 19500
 _PORTS: Final = 500
-_REDIRECT_FIELDS: Final = frozenset(
-    {"hostRedirect", "httpsRedirect", "pathRedirect", "prefixRedirect", "redirectResponseCode", "stripQuery"}
-)
 _OPERATIONS: Final = 1000
 """How many operations are kept; each is done when it is answered, so a client reads one once at most."""
+_DERIVED: Final = (NEEDS, "fingerprint", "labelFingerprint")
+"""What follows from the rest of a document."""
 _GIVEN: Final = ("id", "creationTimestamp", "address")
 """What a document got when it was made, and keeps."""
 
@@ -77,8 +76,8 @@ class Compute:
             GoogleError: INVALID_ARGUMENT, ALREADY_EXISTS, NOT_FOUND (what it refers to), UNIMPLEMENTED.
         """
         kind = kind_of(parent, collection)
-        name: Any = body.get("name")
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        name: str = body.get("name", "")
+        if not _NAME.fullmatch(name):
             raise invalid(
                 f"Invalid value for field 'resource.name': '{name}'. Must be a match of regex '{_NAME.pattern}'"
             )
@@ -232,14 +231,11 @@ class Compute:
         return shown(path, record, lambda: self._needing(path))
 
     def _checked(self, path: str, collection: str, kind: Kind, body: Document, before: Document) -> Document:
-        unknown = [field for field, value in body.items() if field not in kind.known and value and field != NEEDS]
-        if unknown:
-            raise unimplemented(f"{kind.one}.{unknown[0]}", "it would change nothing here; leave it out.")
         for field in kind.required:
             if not body.get(field):
                 raise invalid(f"Invalid value for field 'resource.{field}': ''. Value for field is required.")
         for field, allowed in kind.values.items():
-            if field in body and not isinstance(body[field], dict) and body[field] not in allowed:
+            if field in body and body[field] not in allowed:
                 raise unimplemented(f"{kind.one}.{field} = {body[field]}", "another kind is not served here.")
         needs = self._references(kind, body)
         if collection == "networkEndpointGroups":
@@ -253,7 +249,7 @@ class Compute:
             _check_range(body["ipCidrRange"])
         elif collection == "forwardingRules" and (given := body.get("IPAddress")):
             needs += self._check_address(path, given, before)
-        kept = {field: value for field, value in body.items() if field in kind.settable}
+        kept = {field: value for field, value in body.items() if field not in _DERIVED}
         return {**completed(kind, kept), NEEDS: needs}
 
     def _references(self, kind: Kind, body: Document) -> list[str]:
@@ -279,12 +275,6 @@ class Compute:
                 "Invalid value for field 'resource.timeoutSec': Timeout sec is not supported for a backend service "
                 "with Serverless network endpoint groups."
             )
-        for field in ("healthChecks", "customRequestHeaders", "logConfig", "localityLbPolicy"):
-            value: Any = body.get(field)
-            if value and value != {"enable": False}:
-                raise unimplemented(f"backendService.{field}", "it would change nothing here; leave it out.")
-        if cast("Document", body.get("iap") or {}).get("enabled"):
-            raise unimplemented("backendService.iap", "turn Identity-Aware Proxy on on the service: iapEnabled.")
         return [
             self._refer(f"resource.backends[{index}].group", one.get("group"), ("networkEndpointGroups",))
             for index, one in enumerate(backends)
@@ -292,14 +282,11 @@ class Compute:
 
     def _check_routes(self, body: Document) -> list[str]:
         needs: list[str] = []
-        if body.get("tests"):
-            raise unimplemented("urlMap.tests", "tests of URL maps are not run here.")
         if bool(body.get("defaultService")) == bool(body.get("defaultUrlRedirect")):
             raise invalid(
                 "Invalid value for field 'resource.defaultService': exactly one of defaultService and "
                 "defaultUrlRedirect must be set."
             )
-        _check_redirect(body.get("defaultUrlRedirect"))
         given: list[Document] = body.get("pathMatchers") or []
         matchers: dict[str, Document] = {one.get("name", ""): one for one in given}
         rules: list[Document] = body.get("hostRules") or []
@@ -309,10 +296,6 @@ class Compute:
                     f"Invalid value for field 'resource.hostRules[{index}].pathMatcher': there is none so called."
                 )
         for name, matcher in matchers.items():
-            extra = matcher.keys() - {"name", "description", "defaultService", "defaultUrlRedirect", "pathRules"}
-            if extra:
-                raise unimplemented(f"urlMap.pathMatchers.{min(extra)}", "requests are routed by host and path alone.")
-            _check_redirect(matcher.get("defaultUrlRedirect"))
             paths: list[Document] = matcher.get("pathRules") or []
             services = [matcher.get("defaultService"), *(one.get("service") for one in paths)]
             needs += [
@@ -416,14 +399,6 @@ def _check_endpoints(body: Document) -> None:
     run: Document = body.get("cloudRun") or {}
     if not run.get("service"):
         raise unimplemented("networkEndpointGroup.cloudRun", "name one service: URL masks are not served here.")
-    for field in ("tag", "urlMask"):
-        if run.get(field):
-            raise unimplemented(f"networkEndpointGroup.cloudRun.{field}", "a group is one service here.")
-
-
-def _check_redirect(redirect: Document | None) -> None:
-    for field in (redirect or {}).keys() - _REDIRECT_FIELDS:
-        raise invalid(f"Invalid value for field 'resource.urlRedirect.{field}': there is no such field.")
 
 
 def _check_range(given: Any) -> None:

@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import unimplemented
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.compute.answers import kind_of
 from mcpfleet_local_cloud.services.compute.model import Compute
@@ -58,7 +59,7 @@ class _Api(Handlers):
 
     async def create(self, request: Request) -> Response:
         parent, collection = self._permitted(request, "create")
-        return wire.reply(request, self._model.create(parent, collection, await wire.json_body(request)))
+        return wire.reply(request, self._model.create(parent, collection, await body_of(request)))
 
     async def list(self, request: Request) -> Response:
         parent, collection = self._permitted(request, "list")
@@ -70,12 +71,12 @@ class _Api(Handlers):
 
     async def replace(self, request: Request) -> Response:
         return wire.reply(
-            request, self._model.change(self._path(request, "update"), await wire.json_body(request), merge=False)
+            request, self._model.change(self._path(request, "update"), await body_of(request), merge=False)
         )
 
     async def merge(self, request: Request) -> Response:
         return wire.reply(
-            request, self._model.change(self._path(request, "update"), await wire.json_body(request), merge=True)
+            request, self._model.change(self._path(request, "update"), await body_of(request), merge=True)
         )
 
     async def delete(self, request: Request) -> Response:
@@ -86,12 +87,10 @@ class _Api(Handlers):
         if setter not in _SETTERS:
             raise unimplemented(setter, "change the document instead.")
         field = _SETTERS[setter]
-        body = await wire.json_body(request)
         path = self._path(request, "update")
+        body = await body_of(request)
         if field is None:
-            wire.only(body, {"labels", "labelFingerprint"})
-            wire.labels(body)
-            done = self._model.label(path, body.get("labels"), wire.text(body, "labelFingerprint"))
+            done = self._model.label(path, body.get("labels"), body.get("labelFingerprint", ""))
         else:
             done = self._model.change(path, {field: body.get(field)}, merge=True, doing=setter)
         return wire.reply(request, done)

@@ -20,17 +20,7 @@ _NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _DNS_NAME: Final = re.compile(rf"(?:\*\.)?(?:{_LABEL}\.)+")
 _LONGEST: Final = 254
-_ELSEWHERE: Final = {
-    "dnssecConfig": "private zones are not signed.",
-    "forwardingConfig": "no zone is forwarded here.",
-    "peeringConfig": "no zone is peered here.",
-    "reverseLookupConfig": "addresses have no names here.",
-    "serviceDirectoryConfig": "there is no Service Directory here.",
-    "cloudLoggingConfig": "queries are not logged here.",
-}
 _ZONE_FIELDS: Final = frozenset({"name", "dnsName", "description", "visibility", "privateVisibilityConfig", "labels"})
-_OUTPUTS: Final = frozenset({"kind", "id", "creationTime", "nameServers", "nameServerSet"})
-_RECORD_FIELDS: Final = frozenset({"kind", "name", "type", "ttl", "rrdatas", "signatureRrdatas"})
 
 
 class Dns:
@@ -167,14 +157,7 @@ class Dns:
         return records[found] if found is not None else []
 
     def _checked(self, path: str, body: Document) -> Document:
-        wire.only(body, _ZONE_FIELDS | _OUTPUTS | _ELSEWHERE.keys(), "managed_zone")
-        for field, why in _ELSEWHERE.items():
-            if body.get(field):
-                raise unimplemented(f"managedZone.{field}", why)
-        wire.text(body, "description")
-        wire.labels(body)
-        name = wire.text(body, "name", required=True)
-        dns_name = wire.text(body, "dnsName", required=True)
+        name, dns_name = wire.required(body, "name"), wire.required(body, "dnsName")
         if not _NAME.fullmatch(name):
             raise invalid(f"Invalid value for 'entity.managedZone.name': '{name}'")
         if not _DNS_NAME.fullmatch(dns_name) or dns_name.startswith("*") or len(dns_name) > _LONGEST:
@@ -200,23 +183,18 @@ class Dns:
 
 
 def _networks(zone: Document) -> list[str]:
-    config: Any = zone.get("privateVisibilityConfig") or {}
-    listed: Any = cast("Document", config).get("networks") if isinstance(config, dict) else None
-    given = cast("list[Any]", listed) if isinstance(listed, list) else []
-    return [reference(str(cast("Document", one).get("networkUrl", ""))) for one in given if isinstance(one, dict)]
+    config: Document = zone.get("privateVisibilityConfig") or {}
+    given: list[Document] = config.get("networks") or []
+    return [reference(one.get("networkUrl", "")) for one in given]
 
 
-def _record(at: str, given: Any, zone: Document) -> Document:
-    if not isinstance(given, dict):
-        raise invalid(f"Invalid value at '{at}' (RESOURCE_RECORD_SET), an object is wanted.")
-    body = cast("Document", given)
-    wire.only(body, _RECORD_FIELDS, at)
-    name, kind = wire.text(body, "name", at, required=True), wire.text(body, "type", at, required=True)
+def _record(at: str, body: Document, zone: Document) -> Document:
+    name, kind = wire.required(body, "name", at), wire.required(body, "type", at)
     if not _DNS_NAME.fullmatch(name) or not f".{name}".endswith(f".{zone['dnsName']}"):
         raise invalid(f"Invalid value for 'entity.{at}.name': '{name}'")
     if kind != "A":
         raise unimplemented(f"{at}.type = {kind}", "only A records are answered here.")
-    values = wire.texts(body, "rrdatas")
+    values: list[str] = body.get("rrdatas") or []
     for value in values:
         try:
             ipaddress.IPv4Address(value)
@@ -224,8 +202,8 @@ def _record(at: str, given: Any, zone: Document) -> Document:
             raise invalid(f"Invalid value for 'entity.{at}.rrdata[0]': '{value}'") from None
     if not values:
         raise invalid(f"The 'entity.{at}.rrdata' must be specified.")
-    ttl: Any = body.get("ttl", 0)
-    if isinstance(ttl, bool) or not isinstance(ttl, int) or ttl < 0:
+    ttl: int = body.get("ttl") or 0
+    if ttl < 0:
         raise invalid(f"Invalid value for 'entity.{at}.ttl': '{ttl}'")
     return {"kind": "dns#resourceRecordSet", "name": name, "type": kind, "ttl": ttl, "rrdatas": values}
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.dns.model import Dns
 from mcpfleet_local_cloud.services.handlers import Handlers
@@ -45,7 +46,7 @@ class _Api(Handlers):
     async def create(self, request: Request) -> Response:
         parent = self.parent(request)
         self.allow(request, "dns.managedZones.create", parent)
-        return wire.reply(request, self._model.create(parent, await wire.json_body(request)))
+        return wire.reply(request, self._model.create(parent, await body_of(request)))
 
     async def list(self, request: Request) -> Response:
         parent = self.parent(request)
@@ -58,11 +59,11 @@ class _Api(Handlers):
 
     async def replace(self, request: Request) -> Response:
         path = self._zone(request, "dns.managedZones.update")
-        return wire.reply(request, self._changed(self._model.change(path, await wire.json_body(request), merge=False)))
+        return wire.reply(request, self._changed(self._model.change(path, await body_of(request), merge=False)))
 
     async def merge(self, request: Request) -> Response:
         path = self._zone(request, "dns.managedZones.update")
-        return wire.reply(request, self._changed(self._model.change(path, await wire.json_body(request), merge=True)))
+        return wire.reply(request, self._changed(self._model.change(path, await body_of(request), merge=True)))
 
     async def delete(self, request: Request) -> Response:
         self._model.delete(self._zone(request, "dns.managedZones.delete"))
@@ -76,7 +77,7 @@ class _Api(Handlers):
 
     async def change(self, request: Request) -> Response:
         path = self._zone(request, "dns.changes.create")
-        body = await wire.json_object(request, {"kind", "additions", "deletions", "id", "startTime", "status"})
+        body = await body_of(request)
         for part, verb in (("additions", "create"), ("deletions", "delete")):
             if body.get(part):
                 self.allow(request, f"dns.resourceRecordSets.{verb}", path)

@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.rest.operations import Operations
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.iam.pools import POOL, PROVIDER, Pools
@@ -52,7 +53,7 @@ class _Api(Handlers):
     async def create(self, request: Request) -> Response:
         parent = self._admit(request, "create")
         given = request.query_params.get(f"{self._kind}Id", "")
-        body = await wire.json_body(request)
+        body = await body_of(request)
         return self._done(request, self._model.create(self._kind, f"{parent}{given}", body))
 
     async def list(self, request: Request) -> Response:
@@ -66,15 +67,15 @@ class _Api(Handlers):
 
     async def update(self, request: Request) -> Response:
         name = self._admit(request, "update")
-        mask = [path for path in request.query_params.get("updateMask", "").split(",") if path]
-        return self._done(request, self._model.update(self._kind, name, await wire.json_body(request), mask))
+        mask = request.query_params.get("updateMask", "")
+        return self._done(request, self._model.update(self._kind, name, await body_of(request), mask))
 
     async def delete(self, request: Request) -> Response:
         return self._done(request, self._model.delete(self._kind, self._admit(request, "delete")))
 
     async def undelete(self, request: Request) -> Response:
         name = self._admit(request, "undelete")
-        await wire.json_object(request, ())
+        await body_of(request)
         return self._done(request, self._model.undelete(self._kind, name))
 
     async def operation(self, request: Request) -> Response:

@@ -4,14 +4,15 @@ As on Google a deleted one is kept for 30 days, may be undeleted, and keeps its 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 from urllib.parse import urlsplit
 
 from mcpfleet_local_cloud.identity import mapping
 from mcpfleet_local_cloud.identity.external import key_set, on_this_machine
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.rest.masks import merged
 from mcpfleet_local_cloud.state.store import Document, Memo, Store
 
 POOL: Final = "workloadIdentityPool"
@@ -19,23 +20,8 @@ PROVIDER: Final = "workloadIdentityPoolProvider"
 _ID: Final = re.compile(r"(?!gcp-)[a-z0-9-]{4,32}")
 _KEPT_SECONDS: Final = 30 * 24 * 3600
 _OUTPUT_ONLY: Final = ("name", "state", "expireTime")
-_EDITABLE: Final[Mapping[str, tuple[str, ...]]] = {
-    POOL: ("displayName", "description", "disabled"),
-    PROVIDER: ("displayName", "description", "disabled", "attributeMapping", "attributeCondition", "oidc"),
-}
-_REFUSED: Final[Mapping[str, Mapping[str, str]]] = {
-    POOL: dict.fromkeys(
-        ("inlineCertificateIssuanceConfig", "inlineTrustConfig"), "there are no workload certificates here."
-    ),
-    PROVIDER: {
-        "aws": "tokens come from OIDC issuers alone; use oidc.",
-        "saml": "tokens come from OIDC issuers alone; use oidc.",
-        "x509": "tokens come from OIDC issuers alone; use oidc.",
-        "actorProviders": "there are no actor tokens here.",
-    },
-}
+_SCHEMA: Final = {POOL: "WorkloadIdentityPool", PROVIDER: "WorkloadIdentityPoolProvider"}
 _LIMITS: Final = {"displayName": 32, "description": 256}
-_OIDC: Final = ("issuerUri", "allowedAudiences", "jwksJson")
 _AUDIENCES: Final = 10
 _AUDIENCE: Final = 256
 _URI: Final = 2000
@@ -113,7 +99,7 @@ class Pools:
             raise GoogleError("ALREADY_EXISTS", "Requested entity already exists")
         return made
 
-    def update(self, kind: str, name: str, body: Document, mask: Sequence[str]) -> Document:
+    def update(self, kind: str, name: str, body: Document, mask: str) -> Document:
         """Change what *mask* names; without a mask, what the body has.
 
         Raises:
@@ -123,8 +109,8 @@ class Pools:
         if found["state"] != "ACTIVE":
             raise GoogleError("FAILED_PRECONDITION", f"{name} is deleted; undelete it first.")
         fields = {field: value for field, value in found.items() if field not in _OUTPUT_ONLY}
-        for path in mask or [field for field in body if field not in _OUTPUT_ONLY]:
-            _copy(kind, path, body, fields)
+        if mask or body:
+            fields = merged("iam.v1", _SCHEMA[kind], fields, body, mask or ",".join(body))
         kept = {"name": name, "state": "ACTIVE", **_checked(kind, fields)}
         self._store.put(kind, name, kept)
         return kept
@@ -178,21 +164,6 @@ def _usable(found: Document | None) -> bool:
     return found is not None and found["state"] == "ACTIVE" and not found.get("disabled")
 
 
-def _copy(kind: str, path: str, body: Document, fields: Document) -> None:
-    """Set the field at *path* (`oidc.allowedAudiences`, in either spelling) to the body's, or remove it."""
-    field, _, below = (re.sub(r"_([a-z])", lambda match: match[1].upper(), one) for one in path.partition("."))
-    if field not in _EDITABLE[kind] or (below and (field != "oidc" or below not in _OIDC)):
-        raise invalid(f"update_mask: {path!r} names no field that can be changed.")
-    if not below:
-        fields.pop(field, None)
-        if field in body:
-            fields[field] = body[field]
-        return
-    inner: Document = {key: value for key, value in (wire.as_object(fields.get(field)) or {}).items() if key != below}
-    given = wire.as_object(body.get(field)) or {}
-    fields[field] = {**inner, below: given[below]} if below in given else inner
-
-
 def _checked(kind: str, body: Document) -> Document:
     """The fields of *body* that are kept.
 
@@ -200,46 +171,38 @@ def _checked(kind: str, body: Document) -> Document:
         GoogleError: INVALID_ARGUMENT, UNIMPLEMENTED.
     """
     at = "workload_identity_pool" if kind == POOL else "workload_identity_pool_provider"
-    for name, why in _REFUSED[kind].items():
-        if body.get(name):
-            raise unimplemented(f"{at}.{name}", why)
     if kind == POOL and body.get("mode") not in (None, "MODE_UNSPECIFIED", "FEDERATION_ONLY"):
         raise unimplemented(f"{at}.mode", "pools are for federation alone.")
-    wire.only(body, {*_EDITABLE[kind], *_REFUSED[kind], *_OUTPUT_ONLY, *(["mode"] if kind == POOL else [])}, at)
     kept: Document = {}
     for field, limit in _LIMITS.items():
-        if text := wire.text(body, field, at):
+        if text := body.get(field, ""):
             if len(text) > limit:
                 raise invalid(f"{at}.{field}: cannot exceed {limit} characters.")
             kept[field] = text
-    disabled = body.get("disabled", False)
-    if not isinstance(disabled, bool):
-        raise invalid(f"Invalid value at '{at}.disabled' (TYPE_BOOL), {disabled!r}")
-    if disabled:
+    if body.get("disabled"):
         kept["disabled"] = True
     return kept if kind == POOL else {**kept, **_provider(body, at)}
 
 
 def _provider(body: Document, at: str) -> Document:
-    oidc = wire.as_object(body.get("oidc"))
+    oidc: Document | None = body.get("oidc")
     if oidc is None:
         raise invalid(f"{at}.oidc: must be set.")
-    if oidc.get("discoveryUri"):
-        raise unimplemented(f"{at}.oidc.discoveryUri", "it is the issuer's /.well-known/openid-configuration.")
-    wire.only(oidc, {*_OIDC, "discoveryUri"}, f"{at}.oidc")
-    kept: Document = {"oidc": {"issuerUri": _issuer(wire.text(oidc, "issuerUri", f"{at}.oidc", required=True), at)}}
-    if audiences := wire.texts(oidc, "allowedAudiences"):
+    kept: Document = {"oidc": {"issuerUri": _issuer(wire.required(oidc, "issuerUri", f"{at}.oidc"), at)}}
+    audiences: list[str] = oidc.get("allowedAudiences", [])
+    if audiences:
         if len(audiences) > _AUDIENCES or any(not 0 < len(one) <= _AUDIENCE for one in audiences):
             raise invalid(f"{at}.oidc.allowed_audiences: at most {_AUDIENCES}, of 1 to {_AUDIENCE} characters each.")
         kept["oidc"]["allowedAudiences"] = audiences
-    if keys := wire.text(oidc, "jwksJson", f"{at}.oidc"):
+    keys: str = oidc.get("jwksJson", "")
+    if keys:
         try:
             key_set(keys)
         except ValueError as refusal:
             raise invalid(f"{at}.oidc.jwks_json: not a JSON Web Key Set: {refusal}") from refusal
         kept["oidc"]["jwksJson"] = keys
-    kept["attributeMapping"] = _mapping(body.get("attributeMapping"), at)
-    condition = wire.text(body, "attributeCondition", at)
+    kept["attributeMapping"] = _mapping(body.get("attributeMapping", {}), at)
+    condition: str = body.get("attributeCondition", "")
     if condition:
         _check(
             condition, f"{at}.attribute_condition", mapping.CONDITION, frozenset({"assertion", "google", "attribute"})
@@ -266,10 +229,9 @@ def _issuer(uri: str, at: str) -> str:
     return uri
 
 
-def _mapping(given: Any, at: str) -> dict[str, str]:
-    found = wire.as_object(given) or {}
-    if not all(isinstance(one, str) and one for one in found.values()) or (given and not isinstance(given, dict)):
-        raise invalid(f"{at}.attribute_mapping: must be a map of strings.")
+def _mapping(found: dict[str, str], at: str) -> dict[str, str]:
+    if not all(found.values()):
+        raise invalid(f"{at}.attribute_mapping: no expression may be empty.")
     if "google.subject" not in found:
         raise invalid(f"{at}.attribute_mapping: google.subject must be mapped, for example from assertion.sub.")
     if len(found) > _CUSTOM:

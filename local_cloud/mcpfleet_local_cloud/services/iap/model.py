@@ -4,9 +4,8 @@ A resource is `projects/P/iap_web/cloud_run-REGION/services/S`; its IAM policy s
 """
 
 import hashlib
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol
 
-from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
 from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "iapSettings"
@@ -15,7 +14,6 @@ KEYS_PATH: Final = "/iap/verify/public_key-jwk"
 """Where Google publishes the proxy's public keys (cloud.google.com/iap/docs/signed-headers-howto)."""
 AGENT: Final = "service-{}@gcp-sa-iap.iam.gserviceaccount.com"
 """Identity-Aware Proxy's own account, with the project's number; it calls the service."""
-_OAUTH: Final = frozenset({"clientId", "clientSecret", "clientSecretSha256", "loginHint", "programmaticClients"})
 
 
 class Keys(Protocol):
@@ -40,25 +38,8 @@ class Iap:
         return {**shown, "accessSettings": {"oauthSettings": oauth}} if oauth else shown
 
     def update(self, resource: str, body: Document) -> Document:
-        """Replace the settings by *body*.
-
-        Raises:
-            GoogleError: INVALID_ARGUMENT, UNIMPLEMENTED.
-        """
-        access: Any = body.get("accessSettings") or {}
-        if body.get("applicationSettings"):
-            raise unimplemented("applicationSettings", "the pages of Identity-Aware Proxy are its own here.")
-        for field in cast("Document", access).keys() - {"oauthSettings"}:
-            if access[field]:
-                raise unimplemented(f"accessSettings.{field}", "only OAuth clients are looked at here.")
-        oauth = cast("Document", cast("Document", access).get("oauthSettings") or {})
-        for field in oauth.keys() - _OAUTH:
-            raise invalid(
-                f"Unknown name \"{field}\" at 'iap_settings.access_settings.oauth_settings': Cannot find field."
-            )
-        clients: Any = oauth.get("programmaticClients") or []
-        if not isinstance(clients, list) or not all(isinstance(one, str) for one in cast("list[Any]", clients)):
-            raise invalid("Invalid value at 'oauth_settings.programmatic_clients' (TYPE_STRING)")
+        """Replace the settings by *body*."""
+        oauth: Document = body.get("accessSettings", {}).get("oauthSettings", {})
         # Of the client's secret only its digest is kept: nothing here ever shows it to an OAuth server.
         secret = str(oauth.get("clientSecret") or "")
         digest = {"clientSecretSha256": hashlib.sha256(secret.encode()).hexdigest()} if secret else {}

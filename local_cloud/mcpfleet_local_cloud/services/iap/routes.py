@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.iap.model import KEYS_PATH, Iap, Keys
@@ -51,7 +52,7 @@ class _Api(Handlers):
     async def update(self, request: Request) -> Response:
         name = self._name(request)
         self.allow(request, "iap.webServices.updateSettings", name)
-        body = await wire.json_object(request, {"name", "accessSettings", "applicationSettings"})
+        body = await body_of(request)
         return wire.reply(request, self._model.update(name, body))
 
     def _name(self, request: Request) -> str:

@@ -1,7 +1,7 @@
 """Cloud Logging v2 below `/logging/v2/`: `entries:list` for the log of one build."""
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,13 +9,13 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.logging.model import LOG, Entries
 from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "logging.googleapis.com"
-_FIELDS: Final = frozenset({"resourceNames", "projectIds", "filter", "orderBy", "pageSize", "pageToken"})
 _COMPARISON: Final = re.compile(r'\s*([a-zA-Z_.]+)\s*(>=|>|=)\s*"([^"\\]*)"\s*')
 _PROJECT: Final = re.compile(r"projects/([^/]+)")
 _MOST: Final = 1000
@@ -33,17 +33,17 @@ class _Api(Handlers):
 
     async def list(self, request: Request) -> Response:
         self.caller(request)
-        body = await wire.json_object(request, _FIELDS)
-        names = wire.texts(body, "resourceNames")
+        body = await body_of(request)
+        names = body.get("resourceNames", [])
         found = _PROJECT.fullmatch(names[0]) if len(names) == 1 else None
-        if found is None or body.get("projectIds"):
+        if found is None:
             raise unimplemented("resourceNames", "name one project: [projects/PROJECT].")
         project = str(self._gate.project(found[1])["projectId"])
         self._gate.require_api(project, API)
         self.allow(request, "logging.logEntries.list", f"projects/{project}")
-        asked = _comparisons(wire.text(body, "filter"))
+        asked = _comparisons(body.get("filter", ""))
         build, since = _build(asked, project), _time(asked.get(("timestamp", ">="), ""))
-        order = wire.text(body, "orderBy")
+        order = body.get("orderBy", "")
         if order not in ("", "timestamp asc", "timestamp desc"):
             raise invalid(f"orderBy: {order!r} is neither 'timestamp asc' nor 'timestamp desc'.")
         entries = [one for one in self._entries.of(project, build) if _time(str(one["timestamp"])) >= since]
@@ -53,11 +53,10 @@ class _Api(Handlers):
 
 
 def _page(entries: list[Document], body: Document) -> Document:
-    size: Any = body.get("pageSize") or 50
-    token = wire.text(body, "pageToken") or "0"
-    first = wire.number(token)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise invalid("Invalid value at 'page_size' (TYPE_INT32)")
+    size: int = body.get("pageSize") or 50
+    first = wire.number(body.get("pageToken") or "0")
+    if size < 1:
+        raise invalid("page_size: must be positive.")
     if first is None:
         raise invalid("page_token: the page token is invalid.")
     last = first + min(size, _MOST)

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, not_found, unimplemented
-from mcpfleet_local_cloud.rest.wire import as_list, as_object
 from mcpfleet_local_cloud.services.compute.answers import reference
 from mcpfleet_local_cloud.state.store import Document, Store
 
@@ -22,12 +21,9 @@ _ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _HOST: Final = re.compile(
     r"(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 )
-_DURATION: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?s")
-OUTPUTS: Final = frozenset({"name", "selfLink", "createTime", "updateTime"})
-"""What only the API writes; who sends it is not refused."""
-FIELDS: Final[Mapping[str, frozenset[str]]] = {
-    MESH: frozenset({"description", "labels", "interceptionPort", "envoyHeaders"}),
-    ROUTE: frozenset({"description", "labels", "hostnames", "meshes", "gateways", "rules"}),
+_FIELDS: Final[Mapping[str, frozenset[str]]] = {
+    MESH: frozenset({"description", "labels"}),
+    ROUTE: frozenset({"description", "labels", "hostnames", "meshes", "rules"}),
 }
 COLLECTIONS: Final = {"meshes": MESH, "httpRoutes": ROUTE}
 
@@ -78,16 +74,14 @@ class NetworkServices:
         return [one for _, one in self._store.list(kind, parent)]
 
     def change(self, kind: str, path: str, body: Document, mask: list[str]) -> Document:
-        """Change the fields of *mask* to those of *body*; without a mask, those that *body* has.
+        """Change the fields of *mask* to those of *body*.
 
         Raises:
             GoogleError: as `create`; NOT_FOUND.
         """
         found = self.get(kind, path)
-        wanted = {field: found[field] for field in FIELDS[kind] if field in found}
-        for field in mask or [one for one in body if one not in OUTPUTS]:
-            if field not in FIELDS[kind]:
-                raise invalid(f"Invalid update mask: '{field}' cannot be changed.")
+        wanted = {field: found[field] for field in _FIELDS[kind] if field in found}
+        for field in mask:
             wanted[field] = body.get(field)
         kept = {field: found[field] for field in ("name", "selfLink", "createTime")}
         changed = {**self._checked(kind, path, wanted), **kept, "updateTime": self._now()}
@@ -132,21 +126,13 @@ class NetworkServices:
         return None
 
     def _checked(self, kind: str, path: str, body: Document) -> Document:
-        wire.only(body, FIELDS[kind] | OUTPUTS)
-        wire.text(body, "description")
-        wire.labels(body)
-        if kind == MESH:
-            for field in ("interceptionPort", "envoyHeaders"):
-                if body.get(field):
-                    raise unimplemented(f"mesh.{field}", "requests are taken where they arrive; leave it out.")
-        else:
+        if kind == ROUTE:
             self._check_route(path, body)
-        return {field: value for field, value in body.items() if field in FIELDS[kind] and value}
+        return {field: value for field, value in body.items() if value}
 
     def _check_route(self, path: str, body: Document) -> None:
-        if body.get("gateways"):
-            raise unimplemented("httpRoute.gateways", "there are no gateways of meshes here.")
-        hosts, meshes = wire.texts(body, "hostnames"), wire.texts(body, "meshes")
+        hosts: list[str] = body.get("hostnames", [])
+        meshes: list[str] = body.get("meshes", [])
         if not hosts:
             raise invalid("http_route.hostnames: at least one is required.")
         for host in hosts:
@@ -178,29 +164,19 @@ def _destinations(rules: Any) -> Iterator[str]:
     Raises:
         GoogleError: INVALID_ARGUMENT, UNIMPLEMENTED.
     """
-    given = as_list(rules)
+    given: list[Document] = rules or []
     if not given:
         raise invalid("http_route.rules: at least one is required.")
     if len(given) > 1:
         raise unimplemented("httpRoute.rules[1]", "a route has one rule here.")
-    rule = as_object(given[0]) or {}
-    wire.only(rule, {"matches", "action"}, "http_route.rules[0]")
-    if rule.get("matches"):
-        raise unimplemented("httpRoute.rules[0].matches", "a route takes every request for its names here.")
-    action = as_object(rule.get("action")) or {}
-    timeout = wire.text(action, "timeout", "http_route.rules[0].action")
-    if timeout and not _DURATION.fullmatch(timeout):
-        raise invalid(f"http_route.rules[0].action.timeout: '{timeout}' is no duration, such as 300s.")
-    others = [field for field, value in action.items() if field not in ("destinations", "timeout") and value]
-    if others:
-        raise unimplemented(f"httpRoute.rules[0].action.{min(others)}", "a route only sends requests on here.")
-    wanted = as_list(action.get("destinations")) or []
+    action: Document = given[0].get("action", {})
+    if action.get("timeout", "").startswith("-"):
+        raise invalid(f"http_route.rules[0].action.timeout: '{action['timeout']}' is negative.")
+    wanted: list[Document] = action.get("destinations", [])
     if len(wanted) != 1:
         raise unimplemented("httpRoute.rules[0].action.destinations", "a rule has one destination here.")
-    destination = as_object(wanted[0]) or {}
     # A single destination has all requests, whatever its weight.
-    wire.only(destination, {"serviceName", "weight"}, "http_route.rules[0].action.destinations[0]")
-    yield wire.text(destination, "serviceName", "http_route.rules[0].action.destinations[0]", required=True)
+    yield wire.required(wanted[0], "serviceName", "http_route.rules[0].action.destinations[0]")
 
 
 def _backend_path(service: str) -> str:

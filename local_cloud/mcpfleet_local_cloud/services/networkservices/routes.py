@@ -8,10 +8,12 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid
+from mcpfleet_local_cloud.rest.masks import masked
 from mcpfleet_local_cloud.rest.operations import Operations
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers
-from mcpfleet_local_cloud.services.networkservices.model import COLLECTIONS, FIELDS, OUTPUTS, NetworkServices
+from mcpfleet_local_cloud.services.networkservices.model import COLLECTIONS, NetworkServices
 
 API: Final = "networkservices.googleapis.com"
 _PLACE: Final = "/networkservices/v1/projects/{project}/locations/{location}"
@@ -49,7 +51,7 @@ class _Api(Handlers):
         parent = self._place(request)
         self._may(request, "create", parent)
         path = f"{parent}/{self._collection}/{request.query_params.get(_PARAMETERS[self._collection], '')}"
-        body = await wire.json_object(request, FIELDS[self._kind] | OUTPUTS)
+        body = await body_of(request)
         return wire.reply(request, self._operations.done(parent, self._model.create(self._kind, path, body)))
 
     async def list(self, request: Request) -> Response:
@@ -63,9 +65,8 @@ class _Api(Handlers):
 
     async def update(self, request: Request) -> Response:
         path = self._path(request, "update")
-        mask = [field for field in request.query_params.get("updateMask", "").split(",") if field]
-        body = await wire.json_object(request, FIELDS[self._kind] | OUTPUTS)
-        changed = self._model.change(self._kind, path, body, mask)
+        body = await body_of(request)
+        changed = self._model.change(self._kind, path, body, masked(request, body))
         return wire.reply(request, self._operations.done(self._place(request), changed))
 
     async def delete(self, request: Request) -> Response:

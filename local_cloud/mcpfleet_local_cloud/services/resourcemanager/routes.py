@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
@@ -45,7 +46,7 @@ class _Api(Handlers):
     async def ancestry(self, request: Request) -> Response:
         """The project and what it lies in: an organization of its own, as Identity-Aware Proxy wants it."""
         project = self._allowed(request)
-        await wire.json_object(request, ())
+        await body_of(request)
         parents = [("project", project["projectId"]), ("organization", project["parent"]["id"])]
         return wire.reply(request, {"ancestor": [{"resourceId": {"type": kind, "id": one}} for kind, one in parents]})
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 from mcpfleet_local_cloud.data_plane.contract import DataPlane, FrontDoor, Revision, Sources
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid
+from mcpfleet_local_cloud.rest.masks import merged
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.compute.model import Compute
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
@@ -26,7 +27,6 @@ from mcpfleet_local_cloud.services.run.records import (
     timestamp,
 )
 from mcpfleet_local_cloud.services.run.rollout import Rollouts, address, mark_retiring
-from mcpfleet_local_cloud.services.run.wire import apply_mask
 from mcpfleet_local_cloud.services.run.workload import workload
 from mcpfleet_local_cloud.state.store import Document, Memo, Store
 
@@ -124,7 +124,7 @@ class RunModel:
             return self.create(place, service_id, new, caller, validate_only=options.validate_only)
         self._not_deleting(record)
         self._check_etag(record, service.get("etag", ""))
-        wish = apply_mask(record["spec"], service, options.mask)
+        wish = merged("run.v2", "Service", record["spec"], service, options.mask)
         spec = self._wish("UpdateServiceRequest", place, service_id, wish, caller)
         _check_functional_type(record["spec"], spec)
         changed = {**record, "spec": spec, "lastModifier": caller}

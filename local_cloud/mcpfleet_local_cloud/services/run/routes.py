@@ -9,12 +9,12 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid, not_found
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import PolicyMethods
 from mcpfleet_local_cloud.services.run.model import PatchOptions, RunModel
-from mcpfleet_local_cloud.services.run.places import REGIONS, Place
+from mcpfleet_local_cloud.services.run.places import Place
 from mcpfleet_local_cloud.services.run.quantities import seconds
-from mcpfleet_local_cloud.services.run.wire import read
 from mcpfleet_local_cloud.state.store import Document
 
 _API: Final = "run.googleapis.com"
@@ -31,7 +31,6 @@ def routes(model: RunModel, gate: Gate) -> list[BaseRoute]:
     """The API's routes."""
     services, others = _Services(model, gate), _Others(model, gate)
     return [
-        Route(_PROJECT + "/locations", others.locations, methods=["GET"]),
         Route(_LOCATION + "/services", services.create, methods=["POST"]),
         Route(_LOCATION + "/services", services.list, methods=["GET"]),
         *PolicyMethods(services.named, model.policies, gate).routes(_SERVICE),
@@ -76,7 +75,7 @@ class _Services(_Handlers):
         caller, place = self._enter(request)
         service_id = request.query_params.get("serviceId", "")
         self._allow(request, "run.services.create", place.service(service_id) if service_id else str(place))
-        service = read(await request.body(), "Service", "service")
+        service = await body_of(request)
         done = self._model.create(place, service_id, service, caller, validate_only=_flag(request, "validateOnly"))
         return JSONResponse(done)
 
@@ -99,7 +98,7 @@ class _Services(_Handlers):
         service_id = request.path_params["service"]
         for permission in ("update", "create") if options.allow_missing else ("update",):
             self._allow(request, f"run.services.{permission}", place.service(service_id))
-        service = read(await request.body(), "Service", "service")
+        service = await body_of(request)
         return JSONResponse(self._model.patch(place, service_id, service, caller, options))
 
     async def delete(self, request: Request) -> Response:
@@ -126,20 +125,6 @@ class _Services(_Handlers):
 
 
 class _Others(_Handlers):
-    async def locations(self, request: Request) -> Response:
-        self._gate.caller(request)
-        project, _ = self._project(request)
-        self._allow(request, "run.locations.list", f"projects/{project}")
-        found = [
-            {
-                "name": f"projects/{project}/locations/{region}",
-                "locationId": region,
-                "labels": {"cloud.googleapis.com/region": region},
-            }
-            for region in REGIONS
-        ]
-        return JSONResponse(_page(request, "locations", found))
-
     async def revisions(self, request: Request) -> Response:
         _, place = self._enter(request)
         parent = place.service(request.path_params["service"])
@@ -165,7 +150,7 @@ class _Others(_Handlers):
 
     async def wait(self, request: Request) -> Response:
         name = self._operation(request)["name"]
-        asked = read(await request.body(), "WaitOperationRequest", "request").get("timeout")
+        asked = (await body_of(request)).get("timeout")
         limit = _LONGEST_WAIT if asked is None else min(max(seconds(asked), 0), _LONGEST_WAIT)
         return JSONResponse(await self._model.operations.wait(name, limit))
 

@@ -4,17 +4,16 @@ A version never changes but for its state: ENABLED, DISABLED, or DESTROYED, whic
 """
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
 import google_crc32c
 
 from mcpfleet_local_cloud.rest import wire
-from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
+from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.state.folder import Vault
 from mcpfleet_local_cloud.state.store import Document, Store
 
@@ -23,33 +22,6 @@ VERSION: Final = "secretVersion"
 LATEST: Final = "latest"
 LIMIT: Final = 64 * 1024
 """Bytes of one value (cloud.google.com/secret-manager/quotas)."""
-FIELDS: Final = frozenset(
-    {
-        "name",
-        "replication",
-        "createTime",
-        "labels",
-        "topics",
-        "expireTime",
-        "ttl",
-        "etag",
-        "rotation",
-        "versionAliases",
-        "annotations",
-        "versionDestroyTtl",
-        "customerManagedEncryption",
-        "tags",
-    }
-)
-REFUSED: Final = {
-    "topics": "there is no Pub/Sub here.",
-    "rotation": "nothing would be told that a rotation is due; add a version.",
-    "expireTime": "secrets do not expire here; delete it.",
-    "ttl": "secrets do not expire here; delete it.",
-    "versionDestroyTtl": "a version is destroyed at once here.",
-    "customerManagedEncryption": "there is no Cloud KMS here.",
-    "tags": "there are no resource tags here.",
-}
 _CHANGEABLE: Final = frozenset({"labels", "annotations", "versionAliases", "etag"})
 _ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,255}")
 _ALIAS: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_-]{0,62}")
@@ -91,14 +63,13 @@ class SecretManager:
         """Make a secret without a version.
 
         Raises:
-            GoogleError: INVALID_ARGUMENT, ALREADY_EXISTS, UNIMPLEMENTED.
+            GoogleError: INVALID_ARGUMENT, ALREADY_EXISTS.
         """
         if not _ID.fullmatch(secret_id):
             raise invalid(
                 "The provided Secret ID [" + secret_id + "] does not match the expected format [[a-zA-Z_0-9]+]."
             )
-        _check(body)
-        if not _replicated(body.get("replication")):
+        if not body.get("replication"):
             raise invalid("Secret.replication must be set: {automatic: {}} or {userManaged: {replicas: [...]}}.")
         name = f"projects/{project}/secrets/{secret_id}"
         kept = {key: body[key] for key in ("replication", "labels", "annotations") if body.get(key)}
@@ -126,25 +97,18 @@ class SecretManager:
         """Change the fields that *mask* names.
 
         Raises:
-            GoogleError: NOT_FOUND, INVALID_ARGUMENT, ABORTED (the etag), UNIMPLEMENTED.
+            GoogleError: NOT_FOUND, INVALID_ARGUMENT, ABORTED (the etag).
         """
         record = self._existing(name)
-        _check(body)
         if body.get("etag") and body["etag"] != _etag(record):
             raise GoogleError("ABORTED", f"The etag of [{self._shown(name)}] is out of date.")
-        for path in mask:
-            field = _camel(path.partition(".")[0])
+        for field in mask:
             if field not in _CHANGEABLE:
-                if field in REFUSED:
-                    if body.get(field):
-                        raise unimplemented(f"secret.{field}", REFUSED[field])
-                    continue
-                raise invalid(f"update_mask: '{path}' cannot be changed.")
+                raise invalid(f"update_mask: '{field}' cannot be changed.")
             if field == "versionAliases":
                 self._check_aliases(name, body.get(field) or {})
             if field != "etag":
-                given: Document = body.get(field) or {}
-                record[field] = {key: str(value) for key, value in given.items()}
+                record[field] = body.get(field, {})
         self._store.put(SECRET, name, record)
         return self._secret(name, record)
 
@@ -165,7 +129,7 @@ class SecretManager:
 
     # Versions.
 
-    def add_version(self, name: str, payload: Any) -> Document:
+    def add_version(self, name: str, payload: Document) -> Document:
         """Add the value of *payload* (`{data: base64, dataCrc32c}`) as the newest version.
 
         Raises:
@@ -282,49 +246,21 @@ class SecretManager:
             watcher(name)
 
 
-def _check(body: Document) -> None:
-    for field, why in REFUSED.items():
-        if body.get(field):
-            raise unimplemented(f"secret.{field}", why)
-    for field in ("labels", "annotations", "versionAliases"):
-        value: Any = body.get(field) or {}
-        if not isinstance(value, dict) or not all(
-            isinstance(one, (str, int)) for one in cast("Document", value).values()
-        ):
-            raise invalid(f"Invalid value at 'secret.{field}' (Map).")
-
-
-def _replicated(replication: Any) -> bool:
-    return (
-        isinstance(replication, dict) and len({"automatic", "userManaged"} & cast("Document", replication).keys()) == 1
-    )
-
-
 def checksum(data: bytes) -> str:
     """CRC-32C of *data*, as a payload has it."""
     return str(google_crc32c.value(data))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 
 
-def _data(payload: Any) -> bytes:
-    if not isinstance(payload, dict):
+def _data(payload: Document) -> bytes:
+    if not payload:
         raise invalid("payload: must be set.")
-    fields = cast("Document", payload)
-    wire.only(fields, {"data", "dataCrc32c"}, "payload")
-    text = wire.text(fields, "data", "payload", required=True)
-    try:
-        data = base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid("Invalid value at 'payload.data' (TYPE_BYTES), Base64 decoding failed.") from None
+    text = wire.required(payload, "data", "payload").replace("-", "+").replace("_", "/")
+    data = base64.b64decode(text + "=" * (-len(text) % 4))
     if len(data) > LIMIT:
         raise invalid(f"The Secret Payload size exceeds the limit of {LIMIT} bytes.")
-    if "dataCrc32c" in fields and str(fields["dataCrc32c"]) != checksum(data):
+    if payload.get("dataCrc32c", checksum(data)) != checksum(data):
         raise invalid("The checksum of the payload's data is not payload.dataCrc32c: it was damaged on its way.")
     return data
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
 
 
 def _etag(record: Document) -> str:

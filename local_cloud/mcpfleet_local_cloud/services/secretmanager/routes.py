@@ -14,9 +14,11 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid
+from mcpfleet_local_cloud.rest.masks import masked
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
-from mcpfleet_local_cloud.services.secretmanager.model import FIELDS, SecretManager, checksum
+from mcpfleet_local_cloud.services.secretmanager.model import SecretManager, checksum
 from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "secretmanager.googleapis.com"
@@ -64,7 +66,7 @@ class _Api(Handlers):
         parent = self.parent(request)
         secret_id = request.query_params.get("secretId", "")
         self.allow(request, "secretmanager.secrets.create", parent)
-        body = await wire.json_object(request, FIELDS)
+        body = await body_of(request)
         return wire.reply(request, self._model.create(parent.partition("/")[2], secret_id, body))
 
     async def list(self, request: Request) -> Response:
@@ -77,10 +79,10 @@ class _Api(Handlers):
 
     async def update(self, request: Request) -> Response:
         name = self.named(request, "update")
-        mask = [path for path in request.query_params.get("updateMask", "").split(",") if path]
-        if not mask:
+        if not request.query_params.get("updateMask"):
             raise invalid("update_mask: must name the fields to change.")
-        return wire.reply(request, self._model.update(name, await wire.json_object(request, FIELDS), mask))
+        body = await body_of(request)
+        return wire.reply(request, self._model.update(name, body, masked(request, body)))
 
     async def delete(self, request: Request) -> Response:
         name = self.named(request, "delete")
@@ -91,8 +93,8 @@ class _Api(Handlers):
     async def add_version(self, request: Request) -> Response:
         name = self._name(request)
         self.allow(request, "secretmanager.versions.add", name)
-        body = await wire.json_object(request, {"payload"})
-        return wire.reply(request, self._model.add_version(name, body.get("payload")))
+        body = await body_of(request)
+        return wire.reply(request, self._model.add_version(name, body.get("payload", {})))
 
     async def versions(self, request: Request) -> Response:
         name = self._name(request)
@@ -118,7 +120,7 @@ class _Api(Handlers):
 
     async def _change(self, request: Request, verb: str) -> Response:
         name, version = self._version(request, verb)
-        etag = wire.text(await wire.json_object(request, {"etag"}), "etag")
+        etag: str = (await body_of(request)).get("etag", "")
         return wire.reply(request, self._model.change_state(name, version, verb, etag))
 
     def _version(self, request: Request, verb: str) -> tuple[str, str]:

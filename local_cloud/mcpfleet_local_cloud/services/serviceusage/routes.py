@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
 from mcpfleet_local_cloud.rest.operations import Operations
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
@@ -40,12 +41,12 @@ def routes(model: ServiceUsage, operations: Operations, gate: Gate) -> list[Base
             Route(f"{services}:batchEnable", api.batch_enable, methods=["POST"]),
             Route(f"{services}/{{service}}:enable", api.enable, methods=["POST"]),
             Route(f"{services}/{{service}}:disable", api.disable, methods=["POST"]),
-            Route(f"{services}/{{service}}:generateServiceIdentity", api.identity, methods=["POST"]),
             Route(f"{services}/{{service}}", api.get, methods=["GET"]),
             Route(services, api.list, methods=["GET"]),
             Route(f"/serviceusage/{version}/operations/{{operation}}", api.operation, methods=["GET"]),
         ]
-    return made
+    identity = "/serviceusage/v1beta1/projects/{project}/services/{service}:generateServiceIdentity"
+    return [Route(identity, api.identity, methods=["POST"]), *made]
 
 
 class _Api(Handlers):
@@ -73,13 +74,13 @@ class _Api(Handlers):
     async def enable(self, request: Request) -> Response:
         project = self._allow(request, "enable")
         service: str = request.path_params["service"]
-        await wire.json_object(request, ())
+        await body_of(request)
         changed = self._model.enable(project, [service])
         return self._done(request, changed, "EnableServiceResponse", {"service": self._model.get(project, service)})
 
     async def batch_enable(self, request: Request) -> Response:
         project = self._allow(request, "enable")
-        apis = wire.texts(await wire.json_object(request, {"serviceIds"}), "serviceIds")
+        apis: list[str] = (await body_of(request)).get("serviceIds", [])
         changed = self._model.enable(project, apis)
         services = [self._model.get(project, api) for api in apis]
         return self._done(request, changed, "BatchEnableServicesResponse", {"services": services})
@@ -87,18 +88,17 @@ class _Api(Handlers):
     async def disable(self, request: Request) -> Response:
         project = self._allow(request, "disable")
         service: str = request.path_params["service"]
-        body = await wire.json_object(request, {"disableDependentServices", "checkIfServiceHasUsage"})
+        body = await body_of(request)
         # No API here depends on another, and what an API made keeps running when it is disabled: as Google's SKIP.
-        check = wire.text(body, "checkIfServiceHasUsage")
-        if check not in {"", "CHECK_IF_SERVICE_HAS_USAGE_UNSPECIFIED", "SKIP"}:
-            raise invalid(f"checkIfServiceHasUsage: {check!r} is not supported; use SKIP.")
+        if body.get("checkIfServiceHasUsage") == "CHECK":
+            raise unimplemented("checkIfServiceHasUsage", "nothing is counted here; use SKIP.")
         changed = self._model.disable(project, service)
         return self._done(request, changed, "DisableServiceResponse", {"service": self._model.get(project, service)})
 
     async def identity(self, request: Request) -> Response:
         project = self._allow(request, "enable")
         service: str = request.path_params["service"]
-        await wire.json_object(request, ())
+        await body_of(request)
         self._model.get(project, service)
         agent = AGENTS.get(service)
         if agent is None:

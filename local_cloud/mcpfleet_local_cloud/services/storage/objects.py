@@ -70,13 +70,17 @@ class Objects:
         """Make the file *content* the object *name*: it is moved there, or gone where that is refused.
 
         Raises:
-            GoogleError: INVALID_ARGUMENT (the name), UNIMPLEMENTED (a name that no file can have here).
+            GoogleError: INVALID_ARGUMENT (the name, a checksum), UNIMPLEMENTED (a name that no file can have here).
         """
         try:
+            sums = _sums(content)
+            for field, found in sums.items():
+                if about.get(field, found) != found:
+                    raise invalid(f"Provided {field} '{about[field]}' doesn't match calculated {field} '{found}'.")
             target = self._placed(bucket, name, content)
         finally:
             content.unlink(missing_ok=True)
-        return self._record(bucket, name, target, about)
+        return self._record(bucket, name, target, about, sums)
 
     def _placed(self, bucket: str, name: str, content: Path) -> Path:
         target = self._path(bucket, name)
@@ -154,22 +158,16 @@ class Objects:
         now = path.stat()
         if record is not None and (record["mtime"], record["size"]) == (now.st_mtime_ns, str(now.st_size)):
             return record
-        return self._record(bucket, name, path, {})
+        return self._record(bucket, name, path, {}, _sums(path))
 
-    def _record(self, bucket: str, name: str, path: Path, about: Document) -> Document:
+    def _record(self, bucket: str, name: str, path: Path, about: Document, sums: dict[str, str]) -> Document:
         now = path.stat()
-        md5, crc32c = hashlib.md5(usedforsecurity=False), google_crc32c.Checksum()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                md5.update(chunk)
-                crc32c.update(chunk)  # pyright: ignore[reportUnknownMemberType]
         stamp = wire.stamp(self._clock(), "milliseconds")
         record: Document = {
             "contentType": "application/octet-stream",
             **about,
             "size": str(now.st_size),
-            "md5Hash": base64.b64encode(md5.digest()).decode(),
-            "crc32c": base64.b64encode(crc32c.digest()).decode(),
+            **sums,
             "generation": str(int(self._clock() * 1_000_000) * 1000 + self._store.next("storage-generation") % 1000),
             "metageneration": "1",
             "timeCreated": stamp,
@@ -178,6 +176,18 @@ class Objects:
         }
         self._store.put(OBJECT, f"{bucket}/{name}", record)
         return record
+
+
+def _sums(path: Path) -> dict[str, str]:
+    md5, crc32c = hashlib.md5(usedforsecurity=False), google_crc32c.Checksum()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            md5.update(chunk)
+            crc32c.update(chunk)  # pyright: ignore[reportUnknownMemberType]
+    return {
+        "md5Hash": base64.b64encode(md5.digest()).decode(),
+        "crc32c": base64.b64encode(crc32c.digest()).decode(),
+    }
 
 
 def not_there(bucket: str, name: str) -> GoogleError:

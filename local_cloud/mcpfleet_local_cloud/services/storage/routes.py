@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.identity.policy import Policies, policy_from
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
+from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.storage.model import Storage, shown
@@ -57,7 +58,7 @@ class _Api(Handlers):
     async def create(self, request: Request) -> Response:
         project = self._of_query(request)
         self.allow(request, "storage.buckets.create", f"projects/{project['projectId']}")
-        body = await wire.json_body(request)
+        body = await body_of(request)
         return wire.reply(request, self._model.create(project, body))
 
     async def list(self, request: Request) -> Response:
@@ -74,7 +75,7 @@ class _Api(Handlers):
     async def update(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.update")
         _check_conditions(request, self._model.get(name))
-        body = await wire.json_body(request)
+        body = await body_of(request)
         return wire.reply(request, self._model.update(name, body))
 
     async def delete(self, request: Request) -> Response:
@@ -91,7 +92,7 @@ class _Api(Handlers):
 
     async def set_policy(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.setIamPolicy")
-        body = await wire.json_object(request, {"kind", "resourceId", "bindings", "etag", "version"})
+        body = await body_of(request)
         kept = self._policies.set(self._model.resource(name), policy_from({"policy": body}))
         return wire.reply(request, _policy(name, kept))
 
@@ -151,8 +152,12 @@ class _Api(Handlers):
         if found is None or not _is_generation(request, found[1]):
             raise not_there(name, path)
         _check_conditions(request, found[1])
-        _, facts = about(wire.parse_json(await request.body() or b"{}"), path)
-        record = {**found[1], **facts, "metageneration": str(int(found[1]["metageneration"]) + 1)}
+        record = {**found[1], "metageneration": str(int(found[1]["metageneration"]) + 1)}
+        changes: Document = await body_of(request)
+        changes.pop("name", None)
+        if changes.get("metadata"):
+            changes["metadata"] = _patched(found[1].get("metadata", {}), changes["metadata"])
+        record = _patched(record, changes)
         self._model.objects.change(name, path, record)
         return wire.reply(request, shown(name, path, record))
 
@@ -185,8 +190,7 @@ class _Api(Handlers):
             name, facts = about({"contentType": request.headers.get("content-type", "")}, named)
             path = await self._uploads.media(request)
         elif kind == "resumable":
-            facts = wire.parse_json(await request.body() or b"{}")
-            name, facts = about(facts, named)
+            name, facts = about(await body_of(request), named)
             self._check_generation(request, bucket, name)
             if content_type := request.headers.get("x-upload-content-type"):
                 facts.setdefault("contentType", content_type)
@@ -226,6 +230,10 @@ class _Api(Handlers):
         self._gate.require_api(resource.split("/")[1], API)
         self.allow(request, f"storage.{verb}", resource)
         return name
+
+
+def _patched(found: Document, changes: Document) -> Document:
+    return {field: value for field, value in {**found, **changes}.items() if value is not None}
 
 
 def _is_generation(request: Request, found: Document) -> bool:

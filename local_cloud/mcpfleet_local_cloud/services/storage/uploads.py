@@ -5,12 +5,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_urlsafe
-from typing import Any, Final, cast
+from typing import Final
 
 from starlette.requests import Request
 
-from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
+from mcpfleet_local_cloud.rest.reading import read
+from mcpfleet_local_cloud.rest.schemas import load
 from mcpfleet_local_cloud.services.storage.objects import Objects
 from mcpfleet_local_cloud.state.store import Document
 
@@ -19,7 +20,7 @@ MULTIPART_LIMIT: Final = 256 * 1024 * 1024
 _SESSION: Final = 7 * 24 * 3600
 """Seconds in which an upload in pieces has to be done (cloud.google.com/storage/docs/resumable-uploads)."""
 _RANGE: Final = re.compile(r"bytes (?:(\d{1,15})-(\d{1,15})|\*)/(\d{1,15}|\*)")
-_ABOUT: Final = ("contentType", "metadata", "cacheControl", "contentEncoding", "contentDisposition", "contentLanguage")
+_INSERT: Final = "POST /upload/storage/v1/b/{bucket}/o"
 
 
 @dataclass
@@ -125,19 +126,16 @@ class Uploads:
         return pending, done
 
 
-def about(document: Any, name: str) -> tuple[str, Document]:
+def about(document: Document, name: str) -> tuple[str, Document]:
     """Name and further facts of an object, from its metadata and the request's parameter *name*.
 
     Raises:
         GoogleError: INVALID_ARGUMENT.
     """
-    if not isinstance(document, dict):
-        raise invalid("The object's metadata must be a JSON object.")
-    fields = cast("Document", document)
-    named = name or wire.text(fields, "name")
+    named = name or document.get("name", "")
     if not named:
         raise invalid("Required parameter: name")
-    return named, {field: fields[field] for field in _ABOUT if fields.get(field)}
+    return named, {field: value for field, value in document.items() if field != "name" and value}
 
 
 def split(content_type: str, body: bytes) -> tuple[Document, bytes]:
@@ -161,11 +159,8 @@ def split(content_type: str, body: bytes) -> tuple[Document, bytes]:
             raise invalid("Invalid multipart request: a part has no blank line after its headers.")
         heads.append(head)
         contents.append(content)
-    metadata = wire.parse_json(contents[0])
-    if not isinstance(metadata, dict):
-        raise invalid("Invalid multipart request: its first part must be a JSON object.")
+    facts = read(contents[0], load("storage.v1").methods[_INSERT])
     kind = re.search(rb"(?i)content-type:\s*([^\r\n]+)", heads[1])
-    facts = cast("Document", metadata)
     if kind and not facts.get("contentType"):
         facts["contentType"] = kind[1].decode("latin-1").strip()
     return facts, contents[1]

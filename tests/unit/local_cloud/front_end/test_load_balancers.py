@@ -120,7 +120,7 @@ def test_a_part_that_does_not_exist_is_named(api):
         ("urlMaps", {"defaultUrlRedirect": {"nonsense": 1}}, 400, "nonsense"),
         ("sslCertificates", {"managed": {"domains": []}}, 400, "At least one domain"),
         ("sslCertificates", {}, 400, "resource.managed"),
-        ("nonsense", {}, 404, "no collection"),
+        ("nonsense", {}, 404, "has no method"),
     ],
 )
 def test_what_is_wrong_or_not_served_is_refused_by_name(api, collection, body, status, said):

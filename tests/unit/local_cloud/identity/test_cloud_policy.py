@@ -1,10 +1,14 @@
 """IAM policies: who may be in them, how they change, what they allow."""
 
+import json
+
 import pytest
 
 from mcpfleet_local_cloud.identity.policy import Policies, policy_from
 from mcpfleet_local_cloud.identity.roles import ROLES, grants
 from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.rest.reading import read
+from mcpfleet_local_cloud.rest.schemas import load
 from mcpfleet_local_cloud.state.store import Store
 
 PROJECT = "projects/p"
@@ -187,6 +191,16 @@ def test_a_role_that_fits_the_resource_is_granted(policies, resource, role):
     assert policies.set(resource, one(role, "user:a@x.test"))["bindings"][0]["role"] == role
 
 
+def asked(body):
+    """The policy in a body, as it is read."""
+    method = load("secretmanager.v1").methods["POST /secretmanager/v1/projects/{project}/secrets/{secret}:setIamPolicy"]
+    return policy_from(read(json.dumps(body).encode(), method))
+
+
+def written(policies, policy):
+    return policies.set(SERVICE, asked({"policy": policy}))
+
+
 @pytest.mark.parametrize(
     ("policy", "code", "message"),
     [
@@ -207,13 +221,21 @@ def test_a_role_that_fits_the_resource_is_granted(policies, resource, role):
         ),
         ({"version": 2}, 400, "Invalid policy version 2: 0, 1 and 3 are valid."),
         ({"bindings": {}, "version": 1, "x": 1}, 400, None),
-        ({"bindings": "all"}, 400, "policy.bindings: must be a list."),
+        (
+            {"bindings": "all"},
+            400,
+            "Invalid value at 'policy.bindings' (type.googleapis.com/google.iam.v1.Binding), \"all\"",
+        ),
         ({"bindings": [{"members": ["allUsers"]}]}, 400, "policy.bindings[0].role: must be set."),
-        ({"bindings": ["roles/run.invoker"]}, 400, "policy.bindings[0].role: must be set."),
+        (
+            {"bindings": ["roles/run.invoker"]},
+            400,
+            "Invalid value at 'policy.bindings[0]' (type.googleapis.com/google.iam.v1.Binding), \"roles/run.invoker\"",
+        ),
         (
             {"bindings": [{"role": "roles/run.invoker", "members": "allUsers"}]},
             400,
-            "policy.bindings[0].members: must be a list of strings.",
+            "Invalid value at 'policy.bindings[0].members' (TYPE_STRING), \"allUsers\"",
         ),
         (
             {"bindings": [{"role": "roles/run.invoker", "memebrs": ["allUsers"]}]},
@@ -228,7 +250,7 @@ def test_a_role_that_fits_the_resource_is_granted(policies, resource, role):
     ],
 )
 def test_a_policy_of_the_wrong_shape_is_refused_and_nothing_is_written(policies, policy, code, message):
-    got, _, said = refusal(policies.set, SERVICE, policy)
+    got, _, said = refusal(written, policies, policy)
     assert got == code
     assert message in {None, said}
     assert policies.get(SERVICE)["etag"] == "ACAB"
@@ -238,7 +260,11 @@ def test_a_policy_of_the_wrong_shape_is_refused_and_nothing_is_written(policies,
     ("body", "code", "message"),
     [
         ({}, 400, "policy: must be set."),
-        ({"policy": []}, 400, "policy: must be set."),
+        (
+            {"policy": []},
+            400,
+            'Invalid JSON payload received. Unknown name "policy": Proto field is not repeating, cannot start list.',
+        ),
         ({"policy": {}, "mask": "x"}, 400, 'Invalid JSON payload received. Unknown name "mask": Cannot find field.'),
         ({"policy": {}, "updateMask": "bindings,owner"}, 400, "updateMask: the policy has no field 'owner'."),
         (
@@ -252,7 +278,7 @@ def test_a_policy_of_the_wrong_shape_is_refused_and_nothing_is_written(policies,
     ],
 )
 def test_a_set_request_of_the_wrong_shape_is_refused(body, code, message):
-    got, _, said = refusal(policy_from, body)
+    got, _, said = refusal(asked, body)
     assert (got, said) == (code, message)
 
 

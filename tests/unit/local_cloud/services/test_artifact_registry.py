@@ -14,7 +14,7 @@ from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.parameters import binding
 from mcpfleet_local_cloud.services.artifactregistry import ArtifactRegistry, routes
-from mcpfleet_local_cloud.services.artifactregistry.shapes import Version, doomed
+from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed
 from mcpfleet_local_cloud.services.auth import Caller
 from mcpfleet_local_cloud.state.store import Store
 
@@ -138,7 +138,7 @@ def test_a_second_repository_of_that_name_is_refused(client):
         ({**BODY, "mode": "VIRTUAL_REPOSITORY"}, 501, "repository.mode"),
         ({**BODY, "kmsKeyName": "k"}, 501, "repository.kmsKeyName"),
         ({**BODY, "dockerConfig": {"immutableTags": True}}, 501, "immutableTags"),
-        ({**BODY, "cleanupPolicies": {"x": {"action": "BURN"}}}, 400, "cleanupPolicies[x].action"),
+        ({**BODY, "cleanupPolicies": {"x": {"action": "BURN"}}}, 400, "cleanup_policies[0].value.action"),
         (
             {**BODY, "cleanupPolicies": {"x": {"action": "DELETE", "mostRecentVersions": {"keepCount": 1}}}},
             400,
@@ -147,7 +147,7 @@ def test_a_second_repository_of_that_name_is_refused(client):
         (
             {**BODY, "cleanupPolicies": {"x": {"action": "DELETE", "condition": {"olderThan": "30d"}}}},
             400,
-            "cleanupPolicies[x].condition.olderThan",
+            "cleanup_policies[0].value.condition.older_than",
         ),
     ],
 )

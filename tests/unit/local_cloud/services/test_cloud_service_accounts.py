@@ -13,6 +13,7 @@ EMAIL = "mcp-reference@mcpfleet-local.iam.gserviceaccount.com"
 ACCOUNT = f"{ACCOUNTS}/{EMAIL}"
 NAME = f"projects/mcpfleet-local/serviceAccounts/{EMAIL}"
 SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/mcp-reference"
+NO_LIST = 'Invalid JSON payload received. Unknown name "{}": Proto field is not repeating, cannot start list.'
 UNKNOWN_NAME = 'Invalid JSON payload received. Unknown name "{}"{}: Cannot find field.'
 
 
@@ -74,10 +75,13 @@ def test_the_shortest_and_the_longest_account_id_are_taken(iam, account_id):
     ("body", "said"),
     [
         ({}, "accountId is required."),
-        ({"accountId": 5}, "Invalid value at 'accountId' (TYPE_STRING), 5"),
+        ({"accountId": 5}, "Invalid value at 'account_id' (TYPE_STRING), 5"),
         ({"accountId": "mcp-ref", "acount": {}}, UNKNOWN_NAME.format("acount", "")),
         ({"accountId": "mcp-ref", "serviceAccount": {"x": 1}}, UNKNOWN_NAME.format("x", " at 'service_account'")),
-        ({"accountId": "mcp-ref", "serviceAccount": []}, "serviceAccount: must be an object."),
+        (
+            {"accountId": "mcp-ref", "serviceAccount": []},
+            NO_LIST.format("service_account"),
+        ),
         (
             {"accountId": "mcp-ref", "serviceAccount": {"displayName": "x" * 101}},
             "service_account.display_name: at most 100 bytes in UTF-8 are allowed.",
@@ -86,7 +90,7 @@ def test_the_shortest_and_the_longest_account_id_are_taken(iam, account_id):
             {"accountId": "mcp-ref", "serviceAccount": {"description": "é" * 129}},
             "service_account.description: at most 256 bytes in UTF-8 are allowed.",
         ),
-        ([], "Invalid JSON payload received. The root of the message must be an object."),
+        ([], 'Invalid JSON payload received. Unknown name "": Root element must be a message.'),
     ],
 )
 def test_a_create_request_of_the_wrong_shape_is_refused(iam, body, said):
@@ -119,7 +123,7 @@ def test_an_update_changes_what_its_mask_names_and_the_etag(iam, account):
         ),
         (
             {"serviceAccount": {"displayName": 1}, "updateMask": "displayName"},
-            "Invalid value at 'service_account.displayName' (TYPE_STRING), 1",
+            "Invalid value at 'service_account.display_name' (TYPE_STRING), 1",
         ),
     ],
 )
@@ -249,7 +253,7 @@ def test_a_key_of_another_kind_is_refused(keeper, body, said):
 
 
 def test_an_unknown_type_of_key_is_refused(keeper):
-    assert message(keeper("GET", "?keyTypes=HIS"), 400) == "keyTypes: HIS is no type of key."
+    assert message(keeper("GET", "?keyTypes=HIS"), 400) == "Invalid value at 'key_types' (TYPE_ENUM), \"HIS\""
 
 
 def test_an_account_has_ten_keys_at_most(iam, account, account_key, keeper, monkeypatch):

@@ -72,7 +72,7 @@ def test_a_batch_enables_all_or_none(running):
     [
         ({}, "serviceIds: at least one service must be given."),
         ({"serviceIds": ["run.googleapis.com"] * 21}, "serviceIds: at most 20 services can be enabled at once."),
-        ({"serviceIds": "run.googleapis.com"}, "Invalid value at 'serviceIds' (TYPE_STRING), \"run.googleapis.com\""),
+        ({"serviceIds": "run.googleapis.com"}, "Invalid value at 'service_ids' (TYPE_STRING), \"run.googleapis.com\""),
         ({"services": []}, 'Invalid JSON payload received. Unknown name "services": Cannot find field.'),
     ],
 )
@@ -93,7 +93,8 @@ def test_disabling_takes_the_api_away(running):
 
 def test_a_check_for_usage_is_refused_because_nobody_counts(running):
     answer = running.call("POST", f"{SERVICES}/run.googleapis.com:disable", {"checkIfServiceHasUsage": "CHECK"})
-    assert message(answer, 400) == "checkIfServiceHasUsage: 'CHECK' is not supported; use SKIP."
+    said = "checkIfServiceHasUsage: the local cloud does not honour this field yet: nothing is counted here; use SKIP."
+    assert message(answer, 501) == said
 
 
 def test_an_unknown_api_is_denied_and_an_unknown_operation_not_found(running):

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.rest.reading import read
+from mcpfleet_local_cloud.rest.schemas import load
 from mcpfleet_local_cloud.services.dns.model import Dns
 from mcpfleet_local_cloud.services.networkservices import NetworkServices
 from mcpfleet_local_cloud.state.store import Store
@@ -119,7 +121,12 @@ BALANCED = [{"action": {"destinations": [{"serviceName": f"{PROJECT}/locations/g
         (f"{ROUTES}?httpRouteId=x", route(rules=[]), 400, "rules"),
         (f"{ROUTES}?httpRouteId=x", route(rules=RULES * 2), 501, "rules[1]"),
         (f"{ROUTES}?httpRouteId=x", route(rules=[{"matches": [{"prefixMatch": "/"}]}]), 501, "matches"),
-        (f"{ROUTES}?httpRouteId=x", route(rules=action(timeout="soon")), 400, "'soon' is no duration"),
+        (
+            f"{ROUTES}?httpRouteId=x",
+            route(rules=action(timeout="soon")),
+            400,
+            "Invalid value at 'http_route.rules[0].action.timeout'",
+        ),
         (f"{ROUTES}?httpRouteId=x", route(rules=action(retryPolicy={"numRetries": 1})), 501, "action.retryPolicy"),
         (f"{ROUTES}?httpRouteId=x", route(rules=action(destinations=[])), 501, "destinations"),
         (f"{ROUTES}?httpRouteId=x", route(hostnames=["mcp-hello"]), 400, "'mcp-hello' is a name of"),
@@ -138,7 +145,12 @@ BALANCED = [{"action": {"destinations": [{"serviceName": f"{PROJECT}/locations/g
         (ZONES, {"name": "X", "dnsName": "x.", **PRIVATE}, 400, "managedZone.name"),
         (ZONES, {"name": "mcp", "dnsName": "x.", **PRIVATE}, 409, "already exists"),
         (ZONES, {"name": "x", "dnsName": "mcp-hello.", **PRIVATE}, 400, "is visible in the network"),
-        (ZONES, {"name": "x", "dnsName": "x.", "peeringConfig": {"x": 1}, **PRIVATE}, 501, "peeringConfig"),
+        (
+            ZONES,
+            {"name": "x", "dnsName": "x.", "peeringConfig": {"targetNetwork": {"networkUrl": "x"}}, **PRIVATE},
+            501,
+            "peeringConfig",
+        ),
         (
             ZONES,
             {
@@ -227,6 +239,17 @@ def fuzzed():
     return dns, services
 
 
+ROUTE = load("networkservices.v1").methods[
+    "POST /networkservices/v1/projects/{project}/locations/{location}/httpRoutes"
+]
+ZONE = load("dns.v1").methods["POST /dns/v1/projects/{project}/managedZones"]
+CHANGE = load("dns.v1").methods["POST /dns/v1/projects/{project}/managedZones/{zone}/changes"]
+
+
+def read_as(method, body):
+    return read(json.dumps(body).encode(), method)
+
+
 def outcome(do):
     """What came of it: a document, or the code of its refusal."""
     try:
@@ -239,7 +262,9 @@ def outcome(do):
 def test_no_route_is_more_than_refused(fuzzed, value, field):
     _, services = fuzzed
     path = f"{PROJECT}/locations/global/httpRoutes/x"
-    made, code = outcome(lambda: services.create("networkservices.httpRoute", path, route(**{field: value})))
+    made, code = outcome(
+        lambda: services.create("networkservices.httpRoute", path, read_as(ROUTE, route(**{field: value})))
+    )
     assert code in (None, 400, 404, 501)
     if made:
         assert json.loads(json.dumps(made))["hostnames"]
@@ -253,7 +278,9 @@ def test_no_route_is_more_than_refused(fuzzed, value, field):
 @given(value=JSON, field=st.sampled_from(["name", "dnsName", "visibility", "privateVisibilityConfig", "labels"]))
 def test_no_zone_is_more_than_refused(fuzzed, value, field):
     dns, _ = fuzzed
-    made, code = outcome(lambda: dns.create(PROJECT, {"name": "x", "dnsName": "x.", **PRIVATE, field: value}))
+    made, code = outcome(
+        lambda: dns.create(PROJECT, read_as(ZONE, {"name": "x", "dnsName": "x.", **PRIVATE, field: value}))
+    )
     assert code in (None, 400, 409, 501)
     if made:
         dns.delete(f"{PROJECT}/managedZones/{made['name']}")
@@ -265,7 +292,7 @@ def test_no_record_is_more_than_refused(fuzzed, value, field):
     record = {"name": "mcp-a.", "type": "A", "ttl": 1, "rrdatas": ["10.0.0.1"]}
     change = [{**record, field: value}] if field else value
     path = f"{PROJECT}/managedZones/mcp"
-    _, code = outcome(lambda: dns.apply(path, {"additions": change}))
+    _, code = outcome(lambda: dns.apply(path, read_as(CHANGE, {"additions": change})))
     assert code in (None, 400, 409, 501)
     dns.apply(path, {"deletions": dns.records(path)})
     assert dns.records(path) == []

@@ -144,9 +144,19 @@ def test_labels_are_changed_by_mask_and_an_old_etag_is_refused(api):
     assert stale.status_code == 409
 
 
-@pytest.mark.parametrize("field", ["topics", "rotation", "ttl", "expireTime", "versionDestroyTtl", "tags"])
-def test_what_cannot_be_honoured_is_refused_by_name(api, field):
-    body = {"replication": {"automatic": {}}, field: {"x": "1"}}
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("topics", [{"name": "x"}]),
+        ("rotation", {"rotationPeriod": "3600s"}),
+        ("ttl", "60s"),
+        ("expireTime", "2030-01-01T00:00:00Z"),
+        ("versionDestroyTtl", "60s"),
+        ("tags", {"x": "1"}),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(api, field, value):
+    body = {"replication": {"automatic": {}}, field: value}
     answer = api.call("POST", f"{SECRETS}?secretId=x", body)
     assert answer.status_code == 501
     assert field in answer.json()["error"]["message"]

@@ -54,7 +54,12 @@ def test_a_bucket_is_what_was_asked_for_and_its_name_is_taken_once(api, bucket):
 
 
 @pytest.mark.parametrize(
-    "field", [{"versioning": {"enabled": True}}, {"website": {"mainPageSuffix": "x"}}, {"encryption": {"a": "b"}}]
+    "field",
+    [
+        {"versioning": {"enabled": True}},
+        {"website": {"mainPageSuffix": "x"}},
+        {"encryption": {"defaultKmsKeyName": "x"}},
+    ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(api, field):
     answer = api.call("POST", f"{BUCKETS}?project={api.project}", {"name": "other", **field})

@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.services.run.messages import ENUMS, MESSAGES
+from mcpfleet_local_cloud.rest.schemas import load
 
+MESSAGES = load("run.v2").schemas
 IMAGE = "docker.io/acme/hello"
 STRINGS = st.text(max_size=8) | st.sampled_from(
     [
@@ -40,13 +41,12 @@ def of_kind(kind: str, depth: int) -> st.SearchStrategy[Any]:
     if kind in MESSAGES and depth:
         fields = {name: of_kind(wanted, depth - 1) for name, wanted in MESSAGES[kind].items()}
         return st.fixed_dictionaries({}, optional=fields)
-    if kind == "map":
+    if kind == "{string}":
         return st.dictionaries(STRINGS | st.sampled_from(["cpu", "memory"]), STRINGS, max_size=2)
     if kind.startswith("int"):
         return st.integers(-2, 300) | SCALARS
-    if kind.startswith("enum:"):
-        name = kind.removeprefix("enum:")
-        return st.sampled_from(next(values for full, values in ENUMS.items() if full.endswith(f".{name}")))
+    if kind.startswith("enum "):
+        return st.sampled_from(kind.removeprefix("enum ").split("|"))
     return st.booleans() if kind == "bool" else STRINGS | SCALARS
 
 

@@ -20,7 +20,6 @@ CALLS = [
     ("DELETE", "/hello/revisions/x", "run.revisions.delete"),
     ("GET", "/run/v2/projects/demo/locations/europe-west1/operations/x", "run.operations.get"),
     ("GET", "/run/v2/projects/demo/locations/europe-west1/operations", "run.operations.list"),
-    ("GET", "/run/v2/projects/demo/locations", "run.locations.list"),
 ]
 
 

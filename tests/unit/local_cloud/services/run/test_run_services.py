@@ -329,12 +329,6 @@ async def test_revisions_are_read_listed_and_deleted_once_they_do_not_serve(worl
     assert (await world.call("GET", "/nobody/revisions")).status_code == 404
 
 
-async def test_locations_are_cloud_runs_regions(world: Any):
-    found = (await world.ok("GET", "/run/v2/projects/demo/locations"))["locations"]
-    assert {"locationId", "name"} <= found[0].keys()
-    assert {"europe-west1", "us-central1"} <= {one["locationId"] for one in found}
-
-
 @pytest.mark.parametrize(
     ("location", "status", "text"),
     [

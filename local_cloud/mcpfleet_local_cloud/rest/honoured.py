@@ -1,0 +1,474 @@
+"""What of Google's schemas the local cloud honours. The rest is refused by name as soon as it is set (501).
+
+A line of `FIELDS` has the fields of a schema: a plain name is honoured (by a model, which may refuse some of its
+values), `-name` is taken and changes nothing here (the comment says why), `~name` is written by the API alone although
+the table does not say so, and what a caller sends there is dropped. A line of `QUERY` has query parameters likewise,
+for the methods whose id begins so. What no line names is refused, also what a newer table adds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Literal
+
+_POLICIES: Final = {
+    "Policy": "bindings etag version",
+    "Binding": "role members",
+    "SetIamPolicyRequest": "policy updateMask",
+    "GetIamPolicyRequest": "options",
+    # A policy has no conditions here, so every version shows the same.
+    "GetPolicyOptions": "-requestedPolicyVersion",
+    "TestIamPermissionsRequest": "permissions",
+}
+FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
+    "agentregistry": {
+        # What a service is, is a record for others to read: nothing here looks into it.
+        "Service": "~name displayName description interfaces mcpServerSpec agentSpec endpointSpec",
+        "AgentSpec": "type content",
+        "EndpointSpec": "type content",
+        "McpServerSpec": "type content",
+        "Interface": "url protocolBinding",
+    },
+    "artifactregistry": {
+        **_POLICIES,
+        "Repository": (
+            "name format mode description labels cleanupPolicies cleanupPolicyDryRun dockerConfig "
+            "remoteRepositoryConfig"
+        ),
+        "CleanupPolicy": "id action condition mostRecentVersions",
+        "CleanupPolicyCondition": ("tagState tagPrefixes versionNamePrefixes packageNamePrefixes olderThan newerThan"),
+        "CleanupPolicyMostRecentVersions": "packageNamePrefixes keepCount",
+        # Whatever it says, no upstream is asked before Docker pulls from it.
+        "RemoteRepositoryConfig": "description dockerRepository -disableUpstreamValidation",
+        "DockerRepository": "publicRepository customRepository",
+        "GoogleDevtoolsArtifactregistryV1RemoteRepositoryConfigDockerRepositoryCustomRepository": "uri",
+    },
+    "cloudbuild": {
+        # A build begins at once, and never waits for so long.
+        "Build": "source steps images serviceAccount timeout tags options -queueTtl ~status ~name ~id ~projectId",
+        # Logs are always streamed; every kind of machine is this one; no build here has substitutions of its own.
+        "BuildOptions": "logging machineType -logStreamingOption -substitutionOption",
+        "BuildStep": "id name args env dir ~status",
+        "Source": "storageSource",
+        # There is one way to fetch a source.
+        "StorageSource": "bucket object generation sourceFetcher",
+        # The path names the build.
+        "CancelBuildRequest": "-name -projectId -id",
+    },
+    "cloudresourcemanager": _POLICIES,
+    "compute": {
+        "Address": "name description addressType ipVersion networkTier labels labelFingerprint",
+        "GlobalSetLabelsRequest": "labels labelFingerprint",
+        "SslCertificate": "name description type managed",
+        "SslCertificateManagedSslCertificate": "domains",
+        # A serverless backend has neither ports nor health checks nor connections to drain, and every balancing mode
+        # sends all requests to its one group.
+        "BackendService": (
+            "name description fingerprint backends protocol loadBalancingScheme sessionAffinity timeoutSec iap "
+            "logConfig -connectionDraining -portName -port"
+        ),
+        "Backend": "group -description -balancingMode -capacityScaler -maxUtilization",
+        "BackendServiceIAP": "",
+        "ConnectionDraining": "-drainingTimeoutSec",
+        # There is nothing to leave out of a log that is not written.
+        "BackendServiceLogConfig": "-sampleRate -optionalMode -optionalFields",
+        "UrlMap": "name description fingerprint defaultService defaultUrlRedirect hostRules pathMatchers",
+        "UrlMapReference": "urlMap",
+        "HostRule": "hosts pathMatcher description",
+        "PathMatcher": "name description defaultService defaultUrlRedirect pathRules",
+        "PathRule": "paths service",
+        "HttpRedirectAction": (
+            "hostRedirect httpsRedirect pathRedirect prefixRedirect redirectResponseCode stripQuery"
+        ),
+        "TargetHttpProxy": "name description fingerprint urlMap",
+        "TargetHttpsProxy": "name description fingerprint urlMap sslCertificates quicOverride tlsEarlyData",
+        "TargetHttpsProxiesSetSslCertificatesRequest": "sslCertificates",
+        "TargetReference": "target",
+        "ForwardingRule": (
+            "name description fingerprint IPAddress IPProtocol portRange target loadBalancingScheme networkTier "
+            "ipVersion "
+            "labels labelFingerprint"
+        ),
+        # Containers reach one another by name; no packet is routed, cut to a size or logged.
+        "Network": "name description autoCreateSubnetworks -routingConfig -mtu -networkFirewallPolicyEnforcementOrder",
+        "NetworkRoutingConfig": "-routingMode -bgpBestPathSelectionMode",
+        "Subnetwork": (
+            "name description fingerprint region network ipCidrRange privateIpGoogleAccess purpose stackType "
+            "-secondaryIpRanges"
+        ),
+        "SubnetworkSecondaryRange": "-rangeName -ipCidrRange",
+        "NetworkEndpointGroup": "name description networkEndpointType cloudRun",
+        "NetworkEndpointGroupCloudRun": "service",
+    },
+    "dns": {
+        "ManagedZone": (
+            "name dnsName description visibility privateVisibilityConfig labels ~id ~creationTime ~nameServers "
+            "~nameServerSet"
+        ),
+        "ManagedZonePrivateVisibilityConfig": "networks",
+        "ManagedZonePrivateVisibilityConfigNetwork": "networkUrl",
+        "Change": "additions deletions ~id ~startTime ~status ~isServing",
+        # Nothing here is signed; a caller that deletes a record sends back what it read.
+        "ResourceRecordSet": "name type ttl rrdatas -signatureRrdatas",
+    },
+    "iam": {
+        **_POLICIES,
+        "CreateServiceAccountRequest": "accountId serviceAccount",
+        "PatchServiceAccountRequest": "serviceAccount updateMask",
+        "ServiceAccount": "displayName description etag ~name",
+        "CreateServiceAccountKeyRequest": "keyAlgorithm privateKeyType",
+        "WorkloadIdentityPool": "displayName description disabled mode ~name",
+        "WorkloadIdentityPoolProvider": (
+            "displayName description disabled attributeMapping attributeCondition oidc ~name"
+        ),
+        "Oidc": "issuerUri allowedAudiences jwksJson",
+    },
+    "iamcredentials": {
+        "GenerateAccessTokenRequest": "scope lifetime",
+        "GenerateIdTokenRequest": "audience includeEmail",
+    },
+    "iap": {
+        **_POLICIES,
+        "IapSettings": "accessSettings ~name",
+        "AccessSettings": "oauthSettings",
+        # People here log in where the local cloud says, which knows no hint.
+        "OAuthSettings": "clientId clientSecret programmaticClients -loginHint",
+    },
+    # Read as a form, too, by `services/sts.py`.
+    "sts": {
+        "GoogleIdentityStsV1ExchangeTokenRequest": (
+            "audience grantType options requestedTokenType scope subjectToken subjectTokenType"
+        )
+    },
+    "logging": {"ListLogEntriesRequest": "resourceNames filter orderBy pageSize pageToken"},
+    "networkservices": {
+        "Mesh": "description labels ~name",
+        "HttpRoute": "description labels hostnames meshes rules ~name",
+        "HttpRouteRouteRule": "action matches",
+        "HttpRouteRouteMatch": "",
+        "HttpRouteRouteAction": "destinations timeout",
+        # A rule has one destination, which gets every request.
+        "HttpRouteDestination": "serviceName -weight",
+    },
+    "run": {
+        **_POLICIES,
+        # `services/run/unsupported.py` refuses what of these is not honoured, after Google's own checks.
+        "Service": (
+            "annotations binaryAuthorization buildConfig client clientVersion customAudiences defaultUriDisabled "
+            "description etag functionalType iapEnabled ingress invokerIamDisabled labels launchStage "
+            "multiRegionSettings "
+            "name scaling sshEnabled template traffic"
+        ),
+        "BinaryAuthorization": "breakglassJustification policy useDefault",
+        "BuildConfig": (
+            "baseImage enableAutomaticUpdates environmentVariables functionTarget imageUri serviceAccount "
+            "sourceLocation "
+            "workerPool"
+        ),
+        "MultiRegionSettings": "multiRegionId regions",
+        "ServiceScaling": "manualInstanceCount maxInstanceCount minInstanceCount scalingMode",
+        "RevisionTemplate": (
+            "annotations client clientVersion containers encryptionKey encryptionKeyRevocationAction "
+            "encryptionKeyShutdownDuration executionEnvironment gpuZonalRedundancyDisabled healthCheckDisabled "
+            "labels "
+            "maxInstanceRequestConcurrency nodeSelector revision scaling serviceAccount serviceMesh sessionAffinity "
+            "timeout volumes vpcAccess workloadIdentityConfig"
+        ),
+        "TrafficTarget": "percent revision tag type",
+        "Container": (
+            "args baseImageUri command dependsOn env image livenessProbe name ports readinessProbe resources "
+            "sandboxLauncher sourceCode startupProbe volumeMounts workingDir"
+        ),
+        "NodeSelector": "accelerator",
+        "RevisionScaling": "concurrencyUtilization cpuUtilization maxInstanceCount minInstanceCount",
+        "ServiceMesh": "mesh",
+        "Volume": "cloudSqlInstance emptyDir gcs name nfs secret",
+        "VpcAccess": "connector egress networkInterfaces",
+        "WorkloadIdentityConfig": "identity identityCertificateEnabled identityType",
+        "EnvVar": "name value valueSource",
+        "Probe": "failureThreshold grpc httpGet initialDelaySeconds periodSeconds tcpSocket timeoutSeconds",
+        "ContainerPort": "containerPort name",
+        "ResourceRequirements": "cpuIdle limits startupCpuBoost",
+        "SourceCode": "cloudStorageSource inlinedSource",
+        "VolumeMount": "mountPath name subPath",
+        "CloudSqlInstance": "instances",
+        "EmptyDirVolumeSource": "medium sizeLimit",
+        "GCSVolumeSource": "bucket mountOptions readOnly",
+        "NFSVolumeSource": "path readOnly server",
+        "SecretVolumeSource": "defaultMode items secret",
+        "NetworkInterface": "network subnetwork tags",
+        "EnvVarSource": "secretKeyRef",
+        "GRPCAction": "port service",
+        "HTTPGetAction": "httpHeaders path port",
+        "TCPSocketAction": "port",
+        "CloudStorageSource": "bucket generation object",
+        "InlinedSource": "sources",
+        "VersionToPath": "mode path version",
+        "SecretKeySelector": "secret version",
+        "HTTPHeader": "name value",
+        "SourceFile": "content filename",
+        "WaitOperationRequest": "timeout",
+    },
+    "secretmanager": {
+        **_POLICIES,
+        "Secret": "replication labels annotations versionAliases etag",
+        "Replication": "automatic userManaged",
+        "UserManaged": "replicas",
+        "Replica": "location",
+        "AddSecretVersionRequest": "payload",
+        "SecretPayload": "data dataCrc32c",
+        "EnableSecretVersionRequest": "etag",
+        "DisableSecretVersionRequest": "etag",
+        "DestroySecretVersionRequest": "etag",
+    },
+    "serviceusage": {
+        "BatchEnableServicesRequest": "serviceIds",
+        # No API here depends on another.
+        "DisableServiceRequest": "checkIfServiceHasUsage -disableDependentServices",
+    },
+    "storage": {
+        # A bucket is a folder of this machine, whatever its class and its replication.
+        "Bucket": (
+            "name location labels iamConfiguration lifecycle softDeletePolicy -storageClass -rpo ~kind ~id "
+            "~selfLink ~etag "
+            "~generation ~metageneration ~timeCreated ~updated ~projectNumber ~locationType ~owner ~satisfiesPZI "
+            "~satisfiesPZS ~hardDeleteTime ~softDeleteTime"
+        ),
+        # The older name of the uniform access, which clients send with it.
+        "Bucket.iamConfiguration": "publicAccessPrevention uniformBucketLevelAccess -bucketPolicyOnly",
+        "Bucket.iamConfiguration.uniformBucketLevelAccess": "enabled ~lockedTime",
+        "Bucket.iamConfiguration.bucketPolicyOnly": "-enabled ~lockedTime",
+        "Bucket.lifecycle": "rule",
+        "Bucket.lifecycle.rule": "action condition",
+        "Bucket.lifecycle.rule.action": "type",
+        "Bucket.lifecycle.rule.condition": "age",
+        # What is deleted is gone, as `docs/local-cloud.md` says.
+        "Bucket.softDeletePolicy": "-retentionDurationSeconds ~effectiveTime",
+        "Policy": "bindings etag version ~kind ~resourceId",
+        "Policy.bindings": "role members",
+        "Object": (
+            "name contentType metadata md5Hash crc32c cacheControl contentEncoding contentDisposition "
+            "contentLanguage ~kind ~id ~selfLink "
+            "~bucket ~generation ~metageneration ~etag ~size ~timeCreated ~updated ~timeDeleted ~timeFinalized "
+            "~timeStorageClassUpdated ~mediaLink ~owner ~componentCount ~softDeleteTime ~hardDeleteTime "
+            "~retentionExpirationTime -storageClass"
+        ),
+    },
+}
+_KMS: Final = "there is no Cloud KMS here."
+_HOLDS: Final = "nothing keeps objects from being deleted here."
+_ACL: Final = "use IAM: uniform bucket-level access."
+_SECRETS: Final = "steps get no secrets here."
+_SUBSTITUTIONS: Final = "there are no substitutions here."
+_POOLS: Final = "there are no worker pools here."
+_SOURCE: Final = "a source comes from Cloud Storage here."
+_ROUTES: Final = "requests are routed by host and path alone."
+REASONS: Final[Mapping[str, str]] = {
+    "Binding.condition": "grant without a condition.",
+    "Policy.bindings.condition": "grant without a condition.",
+    "Policy.auditConfigs": "there are no audit logs here.",
+    "artifactregistry.Repository": "only standard and remote Docker repositories are served here.",
+    "artifactregistry.DockerRepositoryConfig.immutableTags": "tags can be moved here.",
+    "artifactregistry.RemoteRepositoryConfig": (
+        "Docker on this machine pulls what it may: `docker login` to the upstream once, if it wants a login"
+    ),
+    "cloudbuild.Build.artifacts": "images are the only artifacts here.",
+    "cloudbuild.Build.availableSecrets": _SECRETS,
+    "cloudbuild.Build.dependencies": _SOURCE,
+    "cloudbuild.Build.gitConfig": _SOURCE,
+    "cloudbuild.Build.logsBucket": "write options.logging: CLOUD_LOGGING_ONLY.",
+    "cloudbuild.Build.secrets": _KMS,
+    "cloudbuild.Build.substitutions": "write the values themselves.",
+    "cloudbuild.BuildOptions.automapSubstitutions": _SUBSTITUTIONS,
+    "cloudbuild.BuildOptions.defaultLogsBucketBehavior": "write options.logging: CLOUD_LOGGING_ONLY.",
+    "cloudbuild.BuildOptions.diskSizeGb": "a build has this machine's disk.",
+    "cloudbuild.BuildOptions.dynamicSubstitutions": _SUBSTITUTIONS,
+    "cloudbuild.BuildOptions.enableStructuredLogging": "lines are text here.",
+    "cloudbuild.BuildOptions.env": "write it in the step.",
+    "cloudbuild.BuildOptions.pool": _POOLS,
+    "cloudbuild.BuildOptions.pubsubTopic": "there is no Pub/Sub here.",
+    "cloudbuild.BuildOptions.requestedVerifyOption": "builds are not signed here.",
+    "cloudbuild.BuildOptions.secretEnv": _SECRETS,
+    "cloudbuild.BuildOptions.sourceProvenanceHash": "sources are not summed up here.",
+    "cloudbuild.BuildOptions.volumes": "steps share /workspace alone here.",
+    "cloudbuild.BuildOptions.workerPool": _POOLS,
+    "cloudbuild.BuildStep": "a step is docker with its arguments here.",
+    "cloudbuild.BuildStep.waitFor": "steps run one after another here.",
+    "cloudbuild.Source": _SOURCE,
+    "compute.BackendServiceIAP": "turn Identity-Aware Proxy on on the service: iapEnabled.",
+    "compute.NetworkEndpointGroup.cloudFunction": "a group is one Cloud Run service here.",
+    "compute.NetworkEndpointGroup.appEngine": "a group is one Cloud Run service here.",
+    "compute.NetworkEndpointGroupCloudRun": "a group is one service here.",
+    "compute.PathMatcher": _ROUTES,
+    "compute.PathRule": _ROUTES,
+    "compute.SslCertificate": "certificates are managed ones here.",
+    "compute.UrlMap": _ROUTES,
+    "compute.UrlMap.tests": "tests of URL maps are not run here.",
+    "dns.ManagedZone.cloudLoggingConfig": "queries are not logged here.",
+    "dns.ManagedZone.dnssecConfig": "private zones are not signed.",
+    "dns.ManagedZone.forwardingConfig": "no zone is forwarded here.",
+    "dns.ManagedZone.peeringConfig": "no zone is peered here.",
+    "dns.ManagedZone.reverseLookupConfig": "addresses have no names here.",
+    "dns.ManagedZone.serviceDirectoryConfig": "there is no Service Directory here.",
+    "dns.ManagedZonePrivateVisibilityConfig.gkeClusters": "there are no clusters here.",
+    "dns.ResourceRecordSet.routingPolicy": "a name has one answer here.",
+    "iam.Oidc.discoveryUri": "it is the issuer's /.well-known/openid-configuration.",
+    "iam.WorkloadIdentityPool": "there are no workload certificates here.",
+    "iam.WorkloadIdentityPoolProvider": "tokens come from OIDC issuers alone; use oidc.",
+    "iam.WorkloadIdentityPoolProvider.actorProviders": "there are no actor tokens here.",
+    "iamcredentials.GenerateAccessTokenRequest.delegates": "ask for the account itself.",
+    "iamcredentials.GenerateIdTokenRequest.delegates": "ask for the account itself.",
+    "iap.AccessSettings": "only OAuth clients are looked at here.",
+    "iap.IapSettings.applicationSettings": "the pages of Identity-Aware Proxy are its own here.",
+    "logging.ListLogEntriesRequest.projectIds": "name one project in resourceNames: [projects/PROJECT].",
+    "networkservices.HttpRoute.gateways": "there are no gateways of meshes here.",
+    "networkservices.HttpRouteRouteAction": "a route only sends requests on here.",
+    "networkservices.HttpRouteRouteMatch": "a route takes every request for its names here.",
+    "networkservices.HttpRouteDestination": "a route only sends requests on here.",
+    "networkservices.Mesh": "requests are taken where they arrive; leave it out.",
+    "run.Container.buildConfig": "nothing is built from source here; build an image and name it.",
+    "run.Volume.filestore": "there is no Filestore here.",
+    "run.RevisionTemplate.ambientNetworking": "there is no ambient mesh here.",
+    "run.RevisionTemplate.sandboxes": "there are no sandboxes here.",
+    "secretmanager.Automatic.customerManagedEncryption": _KMS,
+    "secretmanager.Replica.customerManagedEncryption": _KMS,
+    "secretmanager.Secret.customerManagedEncryption": _KMS,
+    "secretmanager.Secret.expireTime": "secrets do not expire here; delete it.",
+    "secretmanager.Secret.rotation": "nothing would be told that a rotation is due; add a version.",
+    "secretmanager.Secret.secretType": "a secret is bytes here, which nothing makes by itself.",
+    "secretmanager.Secret.tags": "there are no resource tags here.",
+    "secretmanager.Secret.topics": "there is no Pub/Sub here.",
+    "secretmanager.Secret.ttl": "secrets do not expire here; delete it.",
+    "secretmanager.Secret.versionDestroyTtl": "a version is destroyed at once here.",
+    "storage.Bucket.acl": _ACL,
+    "storage.Bucket.autoclass": "objects have one storage class here.",
+    "storage.Bucket.billing": "nobody pays here.",
+    "storage.Bucket.cors": "no browser reaches a bucket here.",
+    "storage.Bucket.customPlacementConfig": "a bucket is in one place here.",
+    "storage.Bucket.defaultEventBasedHold": _HOLDS,
+    "storage.Bucket.defaultObjectAcl": _ACL,
+    "storage.Bucket.encryption": _KMS,
+    "storage.Bucket.hierarchicalNamespace": "a bucket is a folder here as it is.",
+    "storage.Bucket.ipFilter": "buckets are reached from this machine alone.",
+    "storage.Bucket.lifecycle.rule.action": "objects are deleted by age here, and nothing else happens to them.",
+    "storage.Bucket.lifecycle.rule.condition": "objects are deleted by age here, and nothing else happens to them.",
+    "storage.Bucket.logging": "there are no access logs of buckets here.",
+    "storage.Bucket.objectRetention": _HOLDS,
+    "storage.Bucket.retentionPolicy": _HOLDS,
+    "storage.Bucket.versioning": "objects have one version here.",
+    "storage.Bucket.website": "buckets are not served as websites here.",
+    "storage.Object.acl": _ACL,
+    "storage.Object.eventBasedHold": _HOLDS,
+    "storage.Object.retention": _HOLDS,
+    "storage.Object.temporaryHold": _HOLDS,
+}
+"""Why a field is refused, by API, schema and field; a schema alone speaks for all of its fields."""
+_UNSPECIFIC: Final = "it would change nothing here; leave it out."
+
+QUERY: Final[Mapping[str, str]] = {
+    # Every change is made at once, there are no access control lists to leave out, and nobody pays.
+    "": (
+        "alt $alt fields uploadType -$.xgafv -key -prettyPrint -$prettyPrint -quotaUser -$userProject "
+        "-upload_protocol "
+        "-userIp -options.requestedPolicyVersion -optionsRequestedPolicyVersion -requestId -clientOperationId "
+        "-projection -userProject -returnPartialSuccess -showDeleted"
+    ),
+    "agentregistry.": "serviceId updateMask pageSize pageToken",
+    "artifactregistry.": "repositoryId updateMask pageSize pageToken",
+    "cloudbuild.projects.": "pageSize pageToken -projectId -id -name",
+    "cloudresourcemanager.projects.list": "filter pageSize pageToken",
+    "compute.": "maxResults pageToken",
+    "dns.": "maxResults pageToken",
+    "dns.resourceRecordSets.list": "name type",
+    "iam.": (
+        "pageSize pageToken keyTypes publicKeyType showDeleted updateMask workloadIdentityPoolId "
+        "workloadIdentityPoolProviderId"
+    ),
+    "iap.": "updateMask",
+    "networkservices.": "meshId httpRouteId updateMask pageSize pageToken",
+    "run.": ("serviceId validateOnly allowMissing forceNewRevision updateMask etag pageSize pageToken "),
+    "secretmanager.": "secretId updateMask etag pageSize pageToken",
+    "serviceusage.": "filter pageSize pageToken",
+    "storage.": "ifGenerationMatch ifGenerationNotMatch ifMetagenerationMatch ifMetagenerationNotMatch",
+    "storage.buckets.": "project prefix permissions maxResults pageToken",
+    # There are no versions of objects, no folders and no locks that they could mean.
+    "storage.objects.": (
+        "generation name prefix delimiter maxResults pageToken upload_id -versions -includeFoldersAsPrefixes "
+        "-overrideUnlockedRetention"
+    ),
+}
+
+PACKAGES: Final[Mapping[str, str]] = {
+    "agentregistry": "google.cloud.agentregistry.v1",
+    "artifactregistry": "google.devtools.artifactregistry.v1",
+    "cloudbuild": "google.devtools.cloudbuild.v1",
+    "cloudresourcemanager": "google.cloud.resourcemanager.v1",
+    "iam": "google.iam.admin.v1",
+    "iap": "google.cloud.iap.v1",
+    "logging": "google.logging.v2",
+    "networkservices": "google.cloud.networkservices.v1",
+    "run": "google.cloud.run.v2",
+    "secretmanager": "google.cloud.secretmanager.v1",
+    "serviceusage": "google.api.serviceusage.v1",
+}
+"""Where an API's messages are in protobuf, which the discovery documents leave out."""
+
+ONEOFS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "cloudbuild.Source": {
+        "source": (
+            *("storageSource", "repoSource", "gitSource", "storageSourceManifest", "connectedRepository"),
+            "developerConnectConfig",
+        )
+    },
+    "run.Probe": {"probe_type": ("httpGet", "tcpSocket", "grpc")},
+    "run.EnvVar": {"values": ("value", "valueSource")},
+    "run.Volume": {"volume_type": ("secret", "cloudSqlInstance", "emptyDir", "nfs", "gcs")},
+    "run.BinaryAuthorization": {"binauthz_method": ("useDefault", "policy")},
+    "run.SourceCode": {"source_type": ("cloudStorageSource", "inlinedSource")},
+    "secretmanager.Replication": {"replication": ("automatic", "userManaged")},
+    "agentregistry.Service": {"spec": ("mcpServerSpec", "agentSpec", "endpointSpec")},
+}
+"""Fields of which one message has at most one (protobuf's definitions; the discovery documents leave them out)."""
+
+ENUM_NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "LAUNCH_STAGE_UNSPECIFIED": (
+        *("LAUNCH_STAGE_UNSPECIFIED", "EARLY_ACCESS", "ALPHA", "BETA", "GA", "DEPRECATED", "UNIMPLEMENTED"),
+        "PRELAUNCH",
+    ),
+}
+"""Enums whose numbers do not follow the order of their values in the discovery documents, by the first value."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the local cloud does with a field or a query parameter, and why it refuses it."""
+
+    kind: Literal["honoured", "idle", "written", "refused"]
+    why: str = ""
+
+
+_MARKS: Final[Mapping[str, Standing]] = {"-": Standing("idle"), "~": Standing("written")}
+_HONOURED: Final = Standing("honoured")
+
+
+def standing_of(api: str, schema: str, field: str) -> Standing:
+    """What is done with the *field* of a *schema* of *api* (`run.v2`)."""
+    short = api.partition(".")[0]
+    found = _names(FIELDS.get(short, {}).get(schema, "")).get(field)
+    if found is not None:
+        return found
+    reasons = (f"{short}.{schema}.{field}", f"{schema}.{field}", f"{short}.{schema}")
+    return Standing("refused", next((REASONS[one] for one in reasons if one in REASONS), _UNSPECIFIC))
+
+
+def standing_of_parameter(method: str, name: str) -> Standing:
+    """What is done with a query parameter of the *method* with that id."""
+    for prefix, line in reversed(QUERY.items()):
+        if method.startswith(prefix) and (found := _names(line).get(name)) is not None:
+            return found
+    return Standing("refused", "leave this query parameter out.")
+
+
+@cache
+def _names(line: str) -> Mapping[str, Standing]:
+    return {one.lstrip("-~"): _MARKS.get(one[0], _HONOURED) for one in line.split()}
