@@ -134,14 +134,16 @@ def _add_file(archive: tarfile.TarFile, path: Path, name: str) -> None:
         archive.addfile(entry, file)
 
 
-def content_hash(source: str, build_args: Mapping[str, str], labels: Mapping[str, str]) -> str:
+def content_hash(source: str, build_args: Mapping[str, str], labels: Mapping[str, str], stage: str = "") -> str:
     """One hash of all that decides what is in an image: the source's and what the Dockerfile is told.
 
     Args:
         source: The hash of the source.
         build_args: Values for its ARGs.
         labels: Labels of the image.
+        stage: The stage of the Dockerfile that is the image; empty: the last.
     """
     told = [source, *(f"arg {key}={value}" for key, value in sorted(build_args.items()))]
     told += [f"label {key}={value}" for key, value in sorted(labels.items())]
+    told += [f"stage {stage}"] if stage else []
     return hashlib.sha256("\0".join(told).encode()).hexdigest()

@@ -37,6 +37,7 @@ class Job:
         platform: For which machine, as docker has it; `native`: for the one that builds.
         machine: The kind of machine; empty: Cloud Build's own choice.
         timeout: Seconds that the build may take.
+        stage: The stage of the Dockerfile that is the image; empty: the last.
     """
 
     project: str
@@ -50,6 +51,7 @@ class Job:
     platform: str = "linux/amd64"
     machine: str = ""
     timeout: int = 1200
+    stage: str = ""
 
     @property
     def tag(self) -> str:
@@ -69,6 +71,7 @@ def build_of(job: Job, name: str, generation: str) -> dict[str, Any]:
         f"--tag={job.tag}",
         f"--file={job.source.file}",
         *([] if job.platform == "native" else [f"--platform={job.platform}"]),
+        *([f"--target={job.stage}"] if job.stage else []),
         *(f"--build-arg={key}={value}" for key, value in sorted(job.build_args.items())),
         *(f"--label={key}={value}" for key, value in sorted(job.labels.items())),
     ]
@@ -188,7 +191,7 @@ class Builds:
             file = Path(scratch) / "source.tar.gz"
             with file.open("wb") as target:
                 found = write_archive(job.source, target)
-            if content_hash(found, job.build_args, job.labels) != expected:
+            if content_hash(found, job.build_args, job.labels, job.stage) != expected:
                 raise BuildError(f"{job.source.folder} has changed since the update was planned; run it again")
             name = f"source/{found}.tar.gz"
             self._log(f"source: {file.stat().st_size / 1024:.0f} KiB to gs://{job.bucket}/{name}")

@@ -16,7 +16,7 @@ TYPE: Final = "mcpfleet-build:index:Image"
 Properties = dict[str, Any]
 
 _REQUIRED: Final = ("project", "location", "bucket", "serviceAccount", "image", "context")
-_OPTIONAL: Final = ("dockerfile", "inline", "buildArgs", "labels", "platform", "machineType", "timeout")
+_OPTIONAL: Final = ("dockerfile", "inline", "buildArgs", "labels", "platform", "machineType", "timeout", "target")
 _MADE: Final = ("digest", "ref", "build", "logUrl")
 _REPLACING: Final = ("image", "project", "location")
 """Another repository is another image; the old one goes with the old resource."""
@@ -40,11 +40,12 @@ def check(news: Properties) -> tuple[Properties, list[Failure]]:
     ]
     if failures:
         return news, failures
-    said = [news.get(name) for name in ("context", "dockerfile", "inline", "buildArgs", "labels")]
+    said = [news.get(name) for name in ("context", "dockerfile", "inline", "buildArgs", "labels", "target")]
     if any(_unknown(value) for value in said):
         return {**news, "contentHash": UNKNOWN}, []
     try:
-        content = content_hash(source_hash(_source(news)), news.get("buildArgs") or {}, news.get("labels") or {})
+        job = _job(news)
+        content = content_hash(source_hash(job.source), job.build_args, job.labels, job.stage)
     except BuildError as error:
         return news, [Failure("context", str(error))]
     return {**news, "contentHash": content}, []
@@ -140,6 +141,7 @@ def _job(news: Properties) -> Job:
         labels=news.get("labels") or {},
         platform=news.get("platform") or "linux/amd64",
         machine=news.get("machineType") or "",
+        stage=news.get("target") or "",
         timeout=int(news.get("timeout") or 1200),
     )
 

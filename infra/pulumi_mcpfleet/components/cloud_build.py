@@ -118,6 +118,7 @@ class CloudBuiltImage(pulumi.CustomResource):
         inline: The text of a Dockerfile in its stead; empty: there is none.
         build_args: Values for its ARGs.
         labels: Labels of the image.
+        target: The stage of the Dockerfile that is the image; empty: the last.
         opts: The resource's place and order.
     """
 
@@ -135,6 +136,7 @@ class CloudBuiltImage(pulumi.CustomResource):
         inline: str,
         build_args: Mapping[str, str],
         labels: Mapping[str, str],
+        target: str = "",
         opts: pulumi.ResourceOptions,
     ) -> None:
         options = builder.args.options
@@ -149,6 +151,7 @@ class CloudBuiltImage(pulumi.CustomResource):
             **({"inline": inline} if inline else {"dockerfile": dockerfile}),
             **({"buildArgs": dict(build_args)} if build_args else {}),
             **({"labels": dict(labels)} if labels else {}),
+            **({"target": target} if target else {}),
             **({"platform": builder.args.platform} if builder.args.platform != "linux/amd64" else {}),
             **({"machineType": naming.build_machine(options.machine_type)} if options.machine_type else {}),
         }

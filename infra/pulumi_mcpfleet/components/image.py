@@ -12,6 +12,7 @@ from typing import Final
 import pulumi
 import pulumi_docker_build as docker_build
 import pulumi_gcp as gcp
+from packaging.version import InvalidVersion, Version
 
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.components.cloud_build import CloudBuiltImage
@@ -19,6 +20,7 @@ from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from pulumi_mcpfleet.fleet.made import is_bridged
 from pulumi_mcpfleet.sources import Layout, RecipeError, recipe_for
+from pulumi_mcpfleet.sources.build_needs import UNKNOWN_VERSION
 from pulumi_mcpfleet.sources.checkout import checkout
 from pulumi_mcpfleet.sources.generate import IGNORES
 from pulumi_mcpfleet.sources.inside import folder_in, own_folder
@@ -114,6 +116,7 @@ def _by_docker(
         context={"location": plan.context},
         dockerfile=dockerfile,
         build_args=source.build_args,
+        target=_target(source) or None,
         labels=plan.labels or None,
         platforms=None if foundation.platform == "native" else [docker_build.Platform(foundation.platform)],
         push=True,
@@ -150,9 +153,15 @@ def _in_cloud(
         inline=plan.inline,
         build_args=source.build_args,
         labels={**plan.labels, **IN_CLOUD},
+        target=_target(source),
         opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True, depends_on=builder.grants),
     )
     return image.digest
+
+
+def _target(source: Built) -> str:
+    """The stage of the Dockerfile that is the image; empty: the last."""
+    return "" if isinstance(source, Stdio) else source.target
 
 
 def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
@@ -195,7 +204,7 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
     place = found.folder / (
         within := inner.relative_to(found.folder.resolve())
     )  # without links, as seen from Pulumi.yaml
-    wish = source.wish
+    wish = replace(source.wish, version=_version(git.ref, found.commit))
     if (top := workspace_root(found.folder, within.as_posix())) is not None:
         # What a workspace's member is installed from is at its top.
         place, wish = found.folder / top, replace(wish, package=within.relative_to(top).as_posix())
@@ -208,6 +217,14 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
         labels,
         [f"{git.url}: {found.said} {found.commit}", *(f"{git.url}: {note}" for note in found.notes)],
     )
+
+
+def _version(ref: str, commit: str) -> str:
+    """The version of a source, for what would ask git's tags: that of the tag, else one that names the commit."""
+    try:
+        return str(Version(ref.rpartition("/")[2]))
+    except InvalidVersion:
+        return f"{UNKNOWN_VERSION}+g{commit[:9]}"
 
 
 def _bridged(source: Folder | Git, folder: str, name: str, root: Path) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pulumi
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.fleet import ExistingImage, Server, Workload
+from pulumi_mcpfleet.fleet import Build, ExistingImage, Server, Workload
 from pulumi_mcpfleet.fleet.containers import SERVER
 from pulumi_mcpfleet.fleet.parts import Probe, Probes, SecretRef, Sidecar, Vpc
 from pulumi_mcpfleet.fleet.rules import folder_of
@@ -150,11 +150,10 @@ def own_container(
         container["liveness_probe"] = _probe(liveness, asked, liveness.port or port)
     if (ready := probes.readiness) is not None:
         container["readiness_probe"] = _probe(ready, ready.path or spec.health_path, ready.port or port)
-    if isinstance(spec.source, ExistingImage):  # of a built one the Dockerfile says both
-        if spec.source.args:
-            container["args"] = spec.source.args
-        if spec.source.command:
-            container["commands"] = spec.source.command
+    if isinstance(spec.source, ExistingImage | Build) and spec.source.args:  # of others the Dockerfile says both
+        container["args"] = spec.source.args
+    if isinstance(spec.source, ExistingImage) and spec.source.command:
+        container["commands"] = spec.source.command
     if mounts := [*_volume_mounts(spec), *_secret_mounts("", spec.secrets)]:
         container["volume_mounts"] = mounts
     return container

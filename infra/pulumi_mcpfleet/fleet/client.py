@@ -13,7 +13,7 @@ from pulumi_mcpfleet.fleet.parts import Vpc
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage, Source
 from pulumi_mcpfleet.fleet.words import Kind
-from pulumi_mcpfleet.fleet.workload import Workload
+from pulumi_mcpfleet.fleet.workload import BUILT_PORT, Workload
 
 
 class Client(Workload):
@@ -66,7 +66,7 @@ def sidecar_ports(client: Client, servers: Mapping[str, Server]) -> dict[str, in
     free = client.port
     for name in client.calls:
         source = servers[name].source
-        if isinstance(source, ExistingImage):
+        if isinstance(source, ExistingImage) or (not isinstance(source, Stdio) and source.port != BUILT_PORT):
             ports[name] = source.port
         else:
             free += 1

@@ -67,6 +67,38 @@ MemberName = Annotated[
 ]
 
 
+# PEP 685: what an extra and a group are called.
+_DEPENDENCY: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?"
+DependencyName = Annotated[
+    str,
+    values.matching(_DEPENDENCY, "is not the name of an extra or a group; use letters, digits, ., _ and -"),
+    Kind("name", "names", "letters, digits, `.`, `_` and `-`", pattern(_DEPENDENCY)),
+]
+
+_BOUND: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}(?:\[[A-Za-z0-9._,-]{1,100}\])?[<>=!~][<>=!~A-Za-z0-9.*+,]{1,100}"
+Bound = Annotated[
+    str,
+    values.matching(_BOUND, "is no requirement; write a package and which versions of it, such as mcp<2"),
+    Kind("requirement", "requirements", "`NAME<VERSION` and the like, without spaces", pattern(_BOUND)),
+]
+Bounds = Annotated[tuple[Bound, ...], NO_REPEATS]
+"""Requirements that hold what would be installed otherwise."""
+
+_DATE: Final = r"(?:20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01]))?"
+Date = Annotated[
+    str,
+    values.matching(_DATE, "is no date; write it as 2026-06-30"),
+    Kind("date", "dates", "`YYYY-MM-DD`", pattern(_DATE)),
+]
+
+_STAGE: Final = r"(?:[A-Za-z][A-Za-z0-9_.-]{0,98})?"
+StageName = Annotated[
+    str,
+    values.matching(_STAGE, "is not a stage's name; use letters, digits, _, . and -"),
+    Kind("stage", "stages", "`NAME` of a `FROM … AS NAME`", pattern(_STAGE)),
+]
+
+
 def _within(value: str) -> str:
     path = PurePosixPath(value)
     if not value.strip() or path.is_absolute() or ".." in path.parts or not re.fullmatch(r"[^\s\\\0]{1,255}", value):
@@ -139,15 +171,58 @@ class Made(Model):
     apt: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
         default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
     )
-    speaks: Literal["http", "stdio"] = Field(
-        default="http",
-        description="How it speaks MCP. `stdio` puts it behind the bridge; it then has no Dockerfile of its own.",
+    speaks: Literal["http", "stdio"] | None = Field(
+        default=None,
+        description="How it speaks MCP: by default `http`, and one whose files say that it speaks stdio is refused."
+        " `stdio` puts it behind the bridge; it then has no Dockerfile of its own.",
         examples=["stdio"],
+    )
+    apt_build: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=100,
+        description="Debian packages that it needs while it is built, such as a compiler.",
+        examples=[["gcc", "libc6-dev"]],
+    )
+    args: rules.Words = Field(
+        default=(),
+        max_length=1000,
+        description="Arguments behind the command that starts it, where the Dockerfile is made.",
+        examples=[["--transport", "http"]],
+    )
+    extras: Annotated[tuple[DependencyName, ...], NO_REPEATS] | None = Field(
+        default=None,
+        max_length=100,
+        description="Extras of a Python package that are installed; by default none, or the one that brings the MCP"
+        " library where nothing else does.",
+        examples=[["http"]],
+    )
+    groups: Annotated[tuple[DependencyName, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=100,
+        description="Groups of a Python project's dependencies that are installed besides.",
+        examples=[["prod"]],
+    )
+    bounds: Bounds = Field(
+        default=(),
+        max_length=100,
+        description="Requirements besides those of a Python project without a lock file, to hold what it depends on.",
+        examples=[["mcp<2"]],
+    )
+    before: Date = Field(
+        default="",
+        description="A date: of what a Python project without a lock file depends on, nothing newer is installed.",
+        examples=["2026-06-30"],
+    )
+    port: rules.Port = Field(default=8080, description="The port that the container listens on.", examples=[5000])
+    target: StageName = Field(
+        default="",
+        description="The stage of its own Dockerfile that is the image; by default the last one.",
+        examples=["prod"],
     )
     build_args: rules.BuildArgs = Field(
         default={},
-        description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; they stay visible in the image, so"
-        " no secrets.",
+        description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; in one that is made, the others"
+        " are variables while it is built. They stay visible in the image, so no secrets.",
         examples=[{"BASE_IMAGE": "python:3.13"}],
     )
 
@@ -156,9 +231,9 @@ class Made(Model):
     @property
     def wish(self) -> Wish:
         """What the user decides about the Dockerfile."""
-        said: Any = self.model_dump(
-            include={"language", "installer", "start", "apt", "speaks", "build_args", "package"}
-        )
+        keys = {"language", "installer", "start", "apt", "apt_build", "args", "speaks", "build_args", "package"}
+        keys |= {"extras", "groups", "bounds", "before", "target"}
+        said: Any = self.model_dump(include=keys)
         return Wish(**said, dockerfile="" if self.dockerfile == _NO_DOCKERFILE else self.dockerfile)
 
 

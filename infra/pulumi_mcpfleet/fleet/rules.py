@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from pulumi_mcpfleet.fleet import values
-from pulumi_mcpfleet.fleet.base import Mistake, without
+from pulumi_mcpfleet.fleet.base import NUMBER, Mistake, without
 
 Places = Mapping[str, str]
 """What is mounted: the folder, and in words what is there."""
@@ -54,6 +54,10 @@ def _words(value: tuple[str, ...]) -> tuple[str, ...]:
 
 Words = Annotated[tuple[values.Text, ...], AfterValidator(_words)]
 """A command, or arguments for one."""
+
+
+Port = Annotated[int, NUMBER, Field(ge=1, le=65_535)]
+"""Where a container listens."""
 
 
 def set_twice(secrets: Mapping[str, object], env: Mapping[str, str]) -> Iterator[Mistake]:

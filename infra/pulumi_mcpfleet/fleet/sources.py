@@ -5,8 +5,8 @@ from typing import Annotated, Any, Final
 from pydantic import Discriminator, Field, Tag
 
 from pulumi_mcpfleet.fleet import rules, values
-from pulumi_mcpfleet.fleet.base import NUMBER, Model, kind_of, one_kind
-from pulumi_mcpfleet.fleet.made import Builder, Folder, Git, Stdio
+from pulumi_mcpfleet.fleet.base import Model, kind_of, one_kind
+from pulumi_mcpfleet.fleet.made import Builder, Folder, Git, StageName, Stdio
 from pulumi_mcpfleet.fleet.words import Kind
 
 KINDS: Final = ("build", "image", "folder", "git", "stdio")
@@ -24,6 +24,13 @@ class Build(Model):
         examples=[{"UV_VERSION": "0.13.9"}],
     )
     builder: Builder = "docker"
+    port: rules.Port = Field(default=8080, description="The port that the container listens on.", examples=[5000])
+    args: rules.Words = Field(
+        default=(), max_length=1000, description="Arguments in place of the image's CMD.", examples=[["--http"]]
+    )
+    target: StageName = Field(
+        default="", description="The stage of the Dockerfile that is the image; by default the last.", examples=["prod"]
+    )
 
 
 class ExistingImage(Model):
@@ -32,9 +39,7 @@ class ExistingImage(Model):
     image: values.ImageUrl = Field(
         description="The image; by digest in profile prod, best everywhere.", examples=["docker.io/acme/toolbox:1"]
     )
-    port: Annotated[int, NUMBER] = Field(
-        default=8080, ge=1, le=65_535, description="The port that the container listens on.", examples=[5000]
-    )
+    port: rules.Port = Field(default=8080, description="The port that the container listens on.", examples=[5000])
     args: rules.Words = Field(
         default=(),
         max_length=1000,

@@ -1,14 +1,20 @@
 """Which kind of repository a folder is, and the recipe that follows."""
 
+import re
 from typing import Final
 
 from pulumi_mcpfleet.sources.layout import Layout
 from pulumi_mcpfleet.sources.node import is_node, node_recipe
 from pulumi_mcpfleet.sources.python import is_python, python_recipe
 from pulumi_mcpfleet.sources.recipe import Language, Mistake, Recipe, RecipeError, Wish
+from pulumi_mcpfleet.sources.speaks import stdio_sign
 
 IGNORES: Final = (".dockerignore", ".gcloudignore", ".gitignore")
 """What builders read beside the Dockerfile."""
+
+
+_HTTP: Final = re.compile(r"http|sse|port", re.IGNORECASE)
+"""What a command says that has a server speak HTTP."""
 
 
 def recipe_for(layout: Layout, wish: Wish) -> Recipe:
@@ -21,13 +27,22 @@ def recipe_for(layout: Layout, wish: Wish) -> Recipe:
     own = "Dockerfile" if wish.dockerfile is None and layout.has("Dockerfile") else wish.dockerfile
     if own:
         return _own(layout, wish, own)
+    if wish.target:
+        raise RecipeError.of("target", "is a stage of a Dockerfile of its own, and one is made; remove it")
     language = wish.language or _language(layout)
+    sign = None if wish.speaks or _HTTP.search(" ".join([*wish.start, *wish.args])) else stdio_sign(layout)
+    if sign is not None:
+        sentence = f"it speaks stdio, by its files: {sign}. Write speaks: stdio, which puts the bridge before it"
+        raise RecipeError.of("speaks", f"{sentence}; or speaks: http, if it serves HTTP none the less")
     if language == "python":
         if not is_python(layout):
             raise RecipeError.of("language", "python needs a pyproject.toml or a requirements.txt")
         return python_recipe(layout, wish)
     if not is_node(layout):
         raise RecipeError.of("language", "node needs a package.json")
+    of_python = {"extras": wish.extras, "groups": wish.groups, "bounds": wish.bounds, "before": wish.before}
+    if said := [key for key, value in of_python.items() if value]:
+        raise RecipeError([Mistake(key, "is for Python, and this is Node.js; remove it") for key in said])
     return node_recipe(layout, wish)
 
 
@@ -36,7 +51,8 @@ def _own(layout: Layout, wish: Wish, name: str) -> Recipe:
         raise RecipeError.of("dockerfile", f"there is no {name}; correct it, or leave it out and one is made")
     layout.refuse_odd(f"{name}.dockerignore")
     said = {"language": wish.language, "installer": wish.installer, "start": wish.start, "apt": wish.apt}
-    said["package"] = wish.package
+    said |= {"package": wish.package, "apt_build": wish.apt_build, "args": wish.args, "extras": wish.extras}
+    said |= {"groups": wish.groups, "bounds": wish.bounds, "before": wish.before}
     if wish.speaks == "stdio":
         sentence = (
             f"stdio needs a Dockerfile that is made, and there is one ({name}); write dockerfile: none, or put the"
@@ -49,6 +65,10 @@ def _own(layout: Layout, wish: Wish, name: str) -> Recipe:
     ]
     if mistakes:
         raise RecipeError(mistakes)
+    if wish.target:
+        return Recipe(
+            dockerfile=None, location=name, decided=[f"{wish.target} of the repository's own {name} (`target`)"]
+        )
     return Recipe(dockerfile=None, location=name, decided=[f"the repository's own {name} (`dockerfile`)"])
 
 

@@ -5,9 +5,11 @@ import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
+
+import yaml
 
 from pulumi_mcpfleet.sources.inside import is_file_in, odd, read_in
 from pulumi_mcpfleet.sources.recipe import Mistake, RecipeError
@@ -19,22 +21,21 @@ _LOOKED_INTO: Final = frozenset(
     {
         *("pyproject.toml", "requirements.txt", "setup.cfg", "setup.py", "package.json", "Procfile", ".dockerignore"),
         *("uv.lock", "poetry.lock", "pylock.toml", "pnpm-lock.yaml", "yarn.lock", ".yarnrc.yml", ".python-version"),
-        *(
-            "pnpm-workspace.yaml",
-            ".yarnrc",
-            "package-lock.json",
-            "npm-shrinkwrap.json",
-            ".nvmrc",
-            ".node-version",
-            ".tool-versions",
-            "runtime.txt",
-        ),
+        *("package-lock.json", "npm-shrinkwrap.json", "pnpm-workspace.yaml", ".yarnrc", "runtime.txt"),
+        *(".nvmrc", ".node-version", ".tool-versions"),
+        *("fastmcp.json", "smithery.yaml", "server.json", "manifest.json"),
     }
 )
 _MANIFESTS: Final = ("/package.json", "/pyproject.toml")
 """Of the members of a workspace."""
 
 _MOST_MANIFESTS: Final = 300
+_CODE: Final = (".py", ".js", ".mjs", ".cjs", ".ts", ".mts")
+_MOST_CODE: Final = 200
+_MAX_CODE: Final = 64 * 1024
+"""Files of code that are read, and bytes of each: enough to see how a server begins."""
+
+_MAX_YAML: Final = 64 * 1024
 
 MAX_TEXT: Final = 4096
 """Characters of the longest value that is taken from such a file."""
@@ -57,18 +58,26 @@ class Layout:
         names: Every file down to the third level, with / between the parts.
         texts: The text of those that recipes read.
         odd: What is called as a file, and is none: a link that leads out of the folder or nowhere, a pipe, a device.
+        code: The beginning of the files of code near the top.
     """
 
     names: frozenset[str]
     texts: Mapping[str, str]
     odd: frozenset[str] = frozenset()
+    code: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def of(cls, files: Mapping[str, str | bytes]) -> "Layout":
         """A folder that holds these files."""
-        texts = {name: files[name] for name in _looked_into(files)}
+
+        def said(name: str) -> str:
+            content = files[name]
+            return content if isinstance(content, str) else _decoded(content)
+
         return cls(
-            frozenset(files), {name: said if isinstance(said, str) else _decoded(said) for name, said in texts.items()}
+            frozenset(files),
+            {name: said(name) for name in _looked_into(files)},
+            code={name: said(name)[:_MAX_CODE] for name in _code(files)},
         )
 
     @classmethod
@@ -105,7 +114,8 @@ class Layout:
                     elif not (folder / name).is_dir():  # which a ring of links is not, without an error
                         strange.add(name)
         texts = {name: _decoded(read_in(folder, name, MAX_FILE)) for name in _looked_into(names)}
-        return cls(frozenset(names), texts, frozenset(strange))
+        code = {name: _decoded(read_in(folder, name, _MAX_CODE)) for name in _code(names)}
+        return cls(frozenset(names), texts, frozenset(strange), code)
 
     def has(self, name: str) -> bool:
         """Whether there is such a file.
@@ -151,10 +161,30 @@ class Layout:
             raise RecipeError.of("", f"{name} is no JSON object; mend it")
         return cast("dict[str, Any]", value)
 
+    def yaml(self, name: str) -> dict[str, Any]:
+        """A YAML mapping; empty if it is not there.
+
+        Raises:
+            RecipeError: It is no YAML.
+        """
+        content = self.texts.get(name, "").removeprefix(MARK)
+        try:
+            if len(content) > _MAX_YAML:
+                raise ValueError("it is endless")
+            return table(yaml.safe_load(content))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise RecipeError.of("", f"{name} is no YAML: {str(error)[:200]}; mend it") from None
+
 
 def _looked_into(names: Iterable[str]) -> list[str]:
     inner = sorted(name for name in names if name.endswith(_MANIFESTS) and name.count("/") < _DEPTH)
     return [*(_LOOKED_INTO.intersection(names)), *inner[:_MOST_MANIFESTS]]
+
+
+def _code(names: Iterable[str]) -> list[str]:
+    """Files of code, those nearest to the top first."""
+    found = [name for name in names if name.endswith(_CODE) and name.count("/") < _DEPTH]
+    return sorted(found, key=lambda name: (name.count("/"), name))[:_MOST_CODE]
 
 
 def _decoded(content: bytes) -> str:

@@ -1,13 +1,13 @@
 """How a Node.js repository becomes an image."""
 
-from dataclasses import replace
 from typing import Final
 
+from pulumi_mcpfleet.sources.build_needs import apt_for_node
 from pulumi_mcpfleet.sources.layout import Layout, table, text
 from pulumi_mcpfleet.sources.node_install import INSTALLERS, node_install, node_installer, package_marked
 from pulumi_mcpfleet.sources.node_start import NodeStart, node_start
 from pulumi_mcpfleet.sources.node_version import install_node, node_needs, node_version
-from pulumi_mcpfleet.sources.recipe import Mistake, Recipe, RecipeError, Wish, built, packages, unmarked
+from pulumi_mcpfleet.sources.recipe import Mistake, Recipe, RecipeError, Wish, built, unmarked, with_apt
 from pulumi_mcpfleet.sources.workspaces import Member, before, chosen, node_members
 
 __all__ = ["INSTALLERS", "is_node", "node_recipe"]
@@ -47,8 +47,10 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
         raise RecipeError([*mistakes, *error.mistakes]) from None
     if mistakes:
         raise RecipeError(mistakes)
+    needs, needed = apt_for_node(layout)
+    linked = node_needs(version)
     node = (
-        f"{packages(node_needs(version))}RUN {install_node(version, 'uv')}\n"
+        f"RUN {install_node(version, 'uv')}\n"
         # Each of these is a script beside npm's own; the wheel's own `npm` wants its Python.
         "RUN cd /opt/node/bin && rm -f npm npx corepack"
         " && ln -s ../lib/node_modules/npm/bin/npm-cli.js npm && ln -s ../lib/node_modules/npm/bin/npx-cli.js npx"
@@ -64,8 +66,8 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
         node + install.tool + lines,
         "COPY --from=build /opt/node/bin/node /usr/bin/node\nCOPY --from=build /app /app\n",
         environment="NODE_ENV=production" + (f" PATH={':'.join(found)}:$PATH" if start.bins else ""),
-        start=start.words,
-        wish=replace(wish, apt=(*wish.apt, *node_needs(version))),
+        start=(*start.words, *wish.args),
+        wish=with_apt(wish, ((*linked, *needs.build), (*linked, *needs.run))),
         place=member.folder,
     )
     decided = [
@@ -79,6 +81,7 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
         f"{' '.join(start.words)}: {start.why} (`start`)",
         *start.notes,
         *install.notes,
+        *needed,
     ]
     return Recipe(dockerfile=dockerfile, decided=decided)
 

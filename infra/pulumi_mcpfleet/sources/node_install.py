@@ -10,7 +10,7 @@ from pulumi_mcpfleet.sources.layout import Layout, table, text
 from pulumi_mcpfleet.sources.node_start import NodeStart
 from pulumi_mcpfleet.sources.node_version import in_range
 from pulumi_mcpfleet.sources.recipe import LEFT_OUT, RecipeError
-from pulumi_mcpfleet.sources.workspaces import Member, before, pnpm_settings
+from pulumi_mcpfleet.sources.workspaces import PNPM, Member, before
 
 INSTALLERS: Final = ("npm", "pnpm", "yarn")
 """What `installer` may say for Node.js."""
@@ -139,9 +139,9 @@ def _why_late(layout: Layout, package: Mapping[str, Any], members: Sequence[Memb
     scripts = table(package, "scripts")
     if ran := [name for name in ("preinstall", "install", "postinstall", "prepare") if name in scripts]:
         yield f"the script {ran[0]} runs then"
-    if members or "workspaces" in package or layout.has("pnpm-workspace.yaml"):
+    if members or "workspaces" in package or layout.has(PNPM):
         yield "it is a workspace"
-    if "patchedDependencies" in {**table(package, "pnpm"), **pnpm_settings(layout)}:
+    if "patchedDependencies" in {**table(package, "pnpm"), **layout.yaml(PNPM)}:
         yield "it has patches"
     for kind in ("dependencies", "devDependencies", "optionalDependencies", "overrides", "resolutions"):
         for name, said in table(package, kind).items():

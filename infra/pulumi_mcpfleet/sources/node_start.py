@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from pulumi_mcpfleet.sources.commands import Command, commands
-from pulumi_mcpfleet.sources.layout import Layout, table, text
+from pulumi_mcpfleet.sources.layout import MARK, Layout, table, text
 from pulumi_mcpfleet.sources.recipe import RecipeError
 from pulumi_mcpfleet.sources.workspaces import Member
 
@@ -63,6 +63,10 @@ def node_start(layout: Layout, member: Member, wished: Sequence[str]) -> NodeSta
     package, folder = member.manifest, member.within
     if wished:
         return _kept(NodeStart(tuple(wished), "as `start` says", _built(package)), package)
+    procfile = re.search(r"^web:[ \t]*(\S.*)$", layout.texts.get("Procfile", "").removeprefix(MARK), re.MULTILINE)
+    if procfile is not None and not folder:
+        found = replace(_by_script(package, text(procfile[1].strip()) or ""), why="web of the Procfile")
+        return _complete(layout, package, folder, _kept(found, package))
     script = text(table(package, "scripts").get("start"))
     found = _by_script(package, script) if script is not None else _by_file(layout, package, folder)
     return _complete(layout, package, folder, _kept(found, package))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
 Language = Literal["python", "node"]
@@ -63,9 +63,17 @@ class Wish:
         start: The command that starts the server.
         dockerfile: Which Dockerfile of the source's own builds it; empty: none, one is made.
         apt: Debian packages that the server needs while it runs.
-        speaks: http, or stdio for a server that is put behind the bridge.
+        apt_build: Debian packages that it needs while it is built.
+        args: Arguments behind the command that starts it.
+        speaks: http, or stdio for a server that is put behind the bridge; None: http, unless its files say otherwise.
         build_args: Values for the ARGs of the Dockerfile.
         package: Which member of a workspace is the server, by its name or folder.
+        extras: Extras of a Python package; None: none, or the one that brings the MCP library.
+        groups: Groups of a Python project's dependencies.
+        bounds: Requirements beside those of a project without a lock file.
+        before: The date of the newest packages of a project without a lock file.
+        target: The stage of its own Dockerfile that is the image.
+        version: Which version the source is, where it is known: for what would ask git's tags.
     """
 
     language: Language | None = None
@@ -73,9 +81,17 @@ class Wish:
     start: Sequence[str] = ()
     dockerfile: str | None = None
     apt: Sequence[str] = ()
-    speaks: Literal["http", "stdio"] = "http"
+    apt_build: Sequence[str] = ()
+    args: Sequence[str] = ()
+    speaks: Literal["http", "stdio"] | None = None
     build_args: Mapping[str, str] = field(default_factory=dict[str, str])
     package: str | None = None
+    extras: Sequence[str] | None = None
+    groups: Sequence[str] = ()
+    bounds: Sequence[str] = ()
+    before: str = ""
+    target: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +169,21 @@ def built(lines: str, copies: str, *, environment: str, start: Sequence[str], wi
     bridged = wish.speaks == "stdio"
     bridge = bridge_stage(f"{BRIDGE_FOLDER}/") if bridged else ""
     end = last_stage(copies, environment=environment, start=start, apt=wish.apt, bridged=bridged, place=place)
+    told = [name for name in wish.build_args if name != "BASE_IMAGE" and f"\nARG {name}=" not in f"\n{lines}"]
+    given = "".join(f"ARG {name}\n" for name in told)
     return f"""\
 {TOOLS_STAGE}
 FROM tools AS build
 WORKDIR /app
-{lines}{bridge}{end}"""
+{packages(wish.apt_build)}{given}{lines}{bridge}{end}"""
+
+
+def with_apt(wish: Wish, apt: tuple[Sequence[str], Sequence[str]]) -> Wish:
+    """*wish* with further Debian packages: while it is built, and while it runs."""
+    build, run = (
+        tuple(dict.fromkeys((*said, *more))) for said, more in zip((wish.apt_build, wish.apt), apt, strict=True)
+    )
+    return replace(wish, apt_build=build, apt=run)
 
 
 def last_stage(

@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, cast
 
-import yaml
-
-from pulumi_mcpfleet.sources.layout import MARK, Layout, table, text
+from pulumi_mcpfleet.sources.layout import Layout, table, text
 from pulumi_mcpfleet.sources.recipe import RecipeError
 
-_PNPM: Final = "pnpm-workspace.yaml"
-_MOST: Final = 64 * 1024
-"""Characters of the longest pnpm-workspace.yaml that is read."""
-
+PNPM: Final = "pnpm-workspace.yaml"
+"""What makes a repository a workspace of pnpm, and holds settings of it."""
 _FOLDER: Final = re.compile(r"(?:[A-Za-z0-9_@][A-Za-z0-9_.@-]*/)*[A-Za-z0-9_@][A-Za-z0-9_.@-]*")
 """A member's folder: it becomes a word of a shell's, and part of a path."""
 
@@ -52,8 +48,8 @@ def node_members(layout: Layout, package: Mapping[str, Any]) -> tuple[Member, ..
     """
     said = package.get("workspaces")
     patterns = cast("Any", said).get("packages") if isinstance(said, dict) else said
-    if layout.has(_PNPM):
-        patterns = pnpm_settings(layout).get("packages") or patterns
+    if layout.has(PNPM):
+        patterns = layout.yaml(PNPM).get("packages") or patterns
     return _members(layout, _texts(patterns), (), "package.json")
 
 
@@ -65,21 +61,6 @@ def uv_members(layout: Layout, project: Mapping[str, Any]) -> tuple[Member, ...]
     """
     found = table(project, "tool", "uv", "workspace")
     return _members(layout, _texts(found.get("members")), _texts(found.get("exclude")), "pyproject.toml")
-
-
-def pnpm_settings(layout: Layout) -> dict[str, Any]:
-    """What pnpm-workspace.yaml says.
-
-    Raises:
-        RecipeError: It is no YAML.
-    """
-    content = layout.texts.get(_PNPM, "").removeprefix(MARK)
-    try:
-        if len(content) > _MOST:
-            raise ValueError("it is endless")
-        return table(yaml.safe_load(content))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError.of("", f"{_PNPM} is no YAML: {str(error)[:200]}; mend it") from None
 
 
 def chosen(top: Member, members: Sequence[Member], wanted: str | None, servers: Sequence[Member]) -> Member:

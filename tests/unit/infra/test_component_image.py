@@ -8,9 +8,12 @@ from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
 from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from pulumi_mcpfleet.sources.checkout import Checkout
+from tests.corpus.corpus import CASES
 from tests.corpus.node import NPM_WORKSPACE
 
 IMAGE = "docker-build:index:Image"
+CLOUD_IMAGE = "mcpfleet-build:index:Image"
+SERVICE = "gcp:cloudrunv2/service:Service"
 COMMIT = "c0ffee" + "0" * 34
 GIT = {"url": "https://git.acme.dev/weather.git", "ref": "v1"}
 
@@ -113,6 +116,34 @@ def test_a_folder_of_a_repository_that_is_a_member_of_a_workspace_is_built_from_
     assert told["context"] == {"location": ".mcpfleet/sources/fetched/js"}
     assert "RUN npm ci\nRUN cd packages/core && npm run build\n" in told["dockerfile"]["inline"]
     assert "WORKDIR /app/packages/server\n" in told["dockerfile"]["inline"]
+
+
+@pytest.mark.parametrize(
+    ("ref", "version"),
+    [("v1.2.0", "1.2.0"), ("weather/v2", "2"), ("main", f"0.0.0+g{COMMIT[:9]}"), (COMMIT, f"0.0.0+g{COMMIT[:9]}")],
+)
+def test_a_version_that_git_tags_would_say_is_that_of_the_ref(build, monkeypatch, ref, version):
+    def fetched(url, ref, place, token=None, *, submodules=False):
+        for name, content in CASES["a version from git's tags, by hatch-vcs"].files.items():
+            file = place / "fetched" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+        return Checkout(place / "fetched", COMMIT, "it is")
+
+    monkeypatch.setattr(image, "checkout", fetched)
+    told = build({"git": {**GIT, "ref": ref}}).one(IMAGE).inputs
+    assert f"\nARG SETUPTOOLS_SCM_PRETEND_VERSION={version}\n" in told["dockerfile"]["inline"]
+
+
+def test_a_dockerfile_of_its_own_may_have_a_stage_a_port_and_arguments(build, root):
+    (root / "weather" / "Dockerfile").write_text("FROM scratch AS prod\n")
+    plan = build({"build": "./weather", "target": "prod", "port": 5000, "args": ["--http"]})
+    assert plan.one(IMAGE).inputs["target"] == "prod"
+    (container,) = plan.one(SERVICE).inputs["template"]["containers"]
+    assert container["ports"]["containerPort"] == 5000
+    assert container["args"] == ["--http"]
+    told = build({"folder": "./weather", "target": "prod", "builder": "cloud-build"}).one(CLOUD_IMAGE).inputs
+    assert told["target"] == "prod"
 
 
 def test_a_token_goes_from_secret_manager_to_git_and_into_no_resource(build, fetched):

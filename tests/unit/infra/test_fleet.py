@@ -116,9 +116,14 @@ PATH = "fleet.servers.echo"
 REFUSED = [
     # unknown keys and kinds
     ({"max_instnces": 1}, "max_instnces: unknown key; did you mean max_instances?"),
-    ({"source": {"build": "./x", "prt": 1}}, "source.prt: unknown key; there is build, build_args"),
+    ({"source": {"build": "./x", "prt": 1}}, "source.prt: unknown key; did you mean port?"),
     ({"source": {"image": "a/b", "prt": 1}}, "source.prt: unknown key; did you mean port?"),
-    ({"source": {"build": "./x", "port": 1}}, "source.port: unknown key; there is build, build_args"),
+    ({"source": {"build": "./x", "port": 0}}, "source.port: "),
+    ({"source": {"folder": "./x", "bounds": ["mcp < 2"]}}, "source.bounds[0]: 'mcp < 2' is no requirement"),
+    ({"source": {"folder": "./x", "before": "June"}}, "source.before: 'June' is no date; write it as 2026-06-30"),
+    ({"source": {"folder": "./x", "extras": ["a b"]}}, "source.extras[0]: 'a b' is not the name of an extra"),
+    ({"source": {"folder": "./x", "package": "-x"}}, "source.package: '-x' is not a package's name or folder"),
+    ({"source": {"folder": "./x", "target": "a b"}}, "source.target: 'a b' is not a stage's name"),
     ({"source": {"svn": {}}}, "source: unknown kind of source: 'svn'; there is build, image, folder, git, stdio"),
     ({"source": {"biuld": "./x"}}, "source: unknown kind of source: 'biuld'; did you mean build?"),
     ({"source": {}}, "source: is empty; say which kind of source: build | image | folder | git | stdio"),

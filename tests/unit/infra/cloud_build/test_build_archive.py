@@ -129,8 +129,9 @@ def test_arguments_and_labels_are_content_too():
         content_hash("s", {"A": "1"}, {}),
         content_hash("s", {"A": "2"}, {}),
         content_hash("s", {}, {"A": "1"}),
+        content_hash("s", {}, {}, "prod"),
     }
-    assert len(hashes) == 5
+    assert len(hashes) == 6
     assert content_hash("s", {"A": "1", "B": "2"}, {}) == content_hash("s", {"B": "2", "A": "1"}, {})
 
 
