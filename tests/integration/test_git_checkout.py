@@ -61,6 +61,20 @@ def test_a_commit_is_fetched_by_its_id(repository, tmp_path):
     assert found.commit == commit
 
 
+def test_a_commit_that_a_server_does_not_give_by_its_id_is_found_in_its_branches(repository, tmp_path, monkeypatch):
+    commit = git(repository, "rev-parse", "main")
+    (repository / "server.py").write_text("three")
+    git(repository, "commit", "--quiet", "-am", "three")
+    config = tmp_path / "gitconfig"
+    config.write_text("[protocol]\n\tversion = 0\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    found = checkout(url(repository), commit, tmp_path / "kept")
+    assert (found.folder / "server.py").read_text() == "two"
+    assert found.commit == commit
+    with pytest.raises(RecipeError, match=f"no branch and no tag of {url(repository)} has the commit {'1' * 40}"):
+        checkout(url(repository), "1" * 40, tmp_path / "kept")
+
+
 def test_what_is_kept_has_no_history_and_the_modes_of_the_files(repository, tmp_path):
     found = checkout(url(repository), "v1", tmp_path / "kept")
     assert sorted(entry.name for entry in found.folder.iterdir()) == ["run.sh", "server.py"]
@@ -79,7 +93,7 @@ def test_a_commit_that_was_fetched_before_is_not_fetched_again(repository, tmp_p
     ("ref", "key", "said"),
     [
         ("no-such", "git.ref", "has no tag and no branch no-such; write one of git ls-remote"),
-        ("0" * 40, "git.url", "git can't fetch"),
+        ("0" * 40, "git.ref", "has the commit 00000"),
     ],
 )
 def test_a_ref_that_is_not_there_is_said_so(repository, tmp_path, ref, key, said):

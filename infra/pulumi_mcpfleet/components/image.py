@@ -21,7 +21,7 @@ from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from pulumi_mcpfleet.fleet.made import is_bridged
 from pulumi_mcpfleet.sources import Layout, RecipeError, recipe_for
 from pulumi_mcpfleet.sources.build_needs import UNKNOWN_VERSION
-from pulumi_mcpfleet.sources.checkout import checkout
+from pulumi_mcpfleet.sources.checkout import checkout, pointers
 from pulumi_mcpfleet.sources.generate import IGNORES
 from pulumi_mcpfleet.sources.inside import folder_in, own_folder
 from pulumi_mcpfleet.sources.recipe import Recipe, inert
@@ -204,6 +204,12 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
     place = found.folder / (
         within := inner.relative_to(found.folder.resolve())
     )  # without links, as seen from Pulumi.yaml
+    if git.lfs == "refuse" and (files := pointers(place)):
+        sentence = (
+            f"{', '.join(files[:3])}{' and others' if files[3:] else ''} in Git LFS are not fetched: only the text that"
+            " points to each is there; keep them in the repository itself, or write lfs: pointers, to build with that"
+        )
+        raise RecipeError.of("git.lfs", sentence)
     wish = replace(source.wish, version=_version(git.ref, found.commit))
     if (top := workspace_root(found.folder, within.as_posix())) is not None:
         # What a workspace's member is installed from is at its top.

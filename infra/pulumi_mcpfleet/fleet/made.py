@@ -309,6 +309,13 @@ class GitRepository(Model):
         examples=[True],
     )
 
+    lfs: Literal["refuse", "pointers"] = Field(
+        default="refuse",
+        description="What becomes of files in Git LFS, which are not fetched: `refuse` to build without them, or build"
+        " with the texts that point to them.",
+        examples=["pointers"],
+    )
+
     @field_validator("token", mode="after")
     @classmethod
     def _a_token_goes_over_https(cls, value: SecretRef | None, info: ValidationInfo) -> SecretRef | None:

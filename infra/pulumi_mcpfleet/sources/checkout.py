@@ -6,8 +6,10 @@ the user says so, and then without his credentials wherever they are another hos
 """
 
 import hashlib
+import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from dataclasses import dataclass
@@ -22,6 +24,11 @@ from pulumi_mcpfleet.sources.recipe import RecipeError
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _OTHERS: Final = "https://"
 """By what a submodule of another host is fetched."""
+_UNASKED: Final = re.compile(r"unadvertised object|not our ref")
+"""What a server says that gives no commit by its id."""
+
+_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+_LONGEST_POINTER: Final = 1024
 _SCRATCH: Final = ".new-"
 _LONGEST: Final = 86_400
 """Seconds after which nobody is still fetching."""
@@ -101,8 +108,18 @@ def _fetched(url: str, ref: str, commit: str, new: Path, token: str | None, *, a
     """Make *new* the files of *commit*; its submodules, none of which is fetched."""
     new.mkdir(parents=True, exist_ok=True)
     laid_out(new, "init", "--quiet", "--template=")
-    fetch = ["-C", str(new), "fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"]
-    asked(url, [*fetch, "--", url, ref], token, alone=alone)
+    fetch = ["-C", str(new), "fetch", "--quiet", "--no-tags", "--no-recurse-submodules"]
+    try:
+        asked(url, [*fetch, "--depth=1", "--", url, ref], token, alone=alone)
+    except RecipeError as refused:
+        if not (_COMMIT.fullmatch(ref) and _UNASKED.search(str(refused))):
+            raise
+        # The server gives no commit by its id alone: it is in the history of a branch or a tag, or not there.
+        asked(url, [*fetch, "--", url, "+refs/heads/*:refs/b/*", "+refs/tags/*:refs/t/*"], token, alone=alone)
+        try:
+            laid_out(new, "update-ref", "--no-deref", "FETCH_HEAD", f"{commit}^{{commit}}")
+        except RecipeError:
+            raise RecipeError.of("git.ref", f"no branch and no tag of {url} has the commit {commit}") from None
     found = laid_out(new, "rev-parse", "FETCH_HEAD^{commit}").strip()
     if found != commit:
         raise RecipeError.of("git.ref", f"{ref} has just moved from {commit[:12]} to {found[:12]}; try again")
@@ -166,12 +183,28 @@ def _absolute(address: str, base: str) -> str:
     """A submodule's address; one that begins with ./ or ../ is as seen from that of its repository."""
     if not address.startswith(("./", "../")):
         return address
-    found = base.rstrip("/")
+    found, sign = base.rstrip("/"), "/"
     while address.startswith(("./", "../")):
         step, _, address = address.partition("/")
         if step == "..":
-            found = found[: max(found.rfind("/"), found.rfind(":"))] if re.search("[/:]", found) else ""
-    return f"{found}/{address}"
+            at = max(found.rfind("/"), found.rfind(":"))
+            # Behind the host of git@HOST:PATH comes a colon, whatever is taken away of the path.
+            found, sign = (found[:at], found[at]) if at >= 0 else ("", "/")
+    return f"{found}{sign}{address}"
+
+
+def pointers(folder: Path) -> list[str]:
+    """Files below *folder* of which Git LFS has the content, and which are the text that points to it."""
+    found: list[str] = []
+    for place, _, names in os.walk(folder):
+        for name in names:
+            file = Path(place, name)
+            status = file.lstat()
+            if stat.S_ISREG(status.st_mode) and len(_POINTER) < status.st_size <= _LONGEST_POINTER:
+                with file.open("rb") as opened:
+                    if opened.read(len(_POINTER)) == _POINTER:
+                        found.append(file.relative_to(folder).as_posix())
+    return sorted(found)
 
 
 def _left_out(folder: Path, *, submodules: bool) -> tuple[str, ...]:

@@ -146,10 +146,25 @@ def _run(
     return done.stdout
 
 
+_GITS_ADVICE: Final = re.compile(
+    r"Please make sure you have the correct access rights|and the repository exists\.|^\s*$"
+    r"|^Warning: Permanently added|^Cloning into|^hint: "
+)
+"""Lines of git's that say nothing about this failure."""
+
+_LINES: Final = 6
+
+
 def _refusal(url: str, said: str, token: str | None) -> str:
-    (*_, reason) = ["git said nothing", *said.strip().splitlines()]
+    lines = [line.strip() for line in said.splitlines() if not _GITS_ADVICE.search(line)]
+    # The cause comes first: ssh says why, and git behind it only that nothing could be read.
+    reason = "; ".join(line[:300] for line in lines[-_LINES:]) or "git said nothing"
     shown = reason if token is None else reason.replace(token, "***")
-    if re.search(r"returned error: 30[12378]", reason):
+    if "Host key verification failed" in reason:
+        advice = "ssh does not know the host: connect to it once by hand (ssh -T), and compare its key"
+    elif "Permission denied (publickey" in reason:
+        advice = "the host takes none of your keys: add one there (ssh-add -l lists those of the agent)"
+    elif re.search(r"returned error: 30[12378]", reason):
         advice = "it leads to another address, which is not followed; write that one (many hosts want .git at the end)"
     else:
         advice = "check the address and your access"
