@@ -19,6 +19,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from iniconfig import IniConfig
 {_ANSWER}
 class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(405)
+        self.send_header("content-length", "0")
+        self.end_headers()
     def do_POST(self):
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
         body = json.dumps(answer(message)).encode() if "id" in message else b""
@@ -90,6 +94,7 @@ NODE_HTTP = textwrap.dedent("""\
       "tools/call": (params) => ({ content: [{ type: "text", text: params.arguments.text.toUpperCase() }] }),
     };
     http.createServer((request, response) => {
+      if (request.method !== "POST") return response.writeHead(405).end();
       let body = "";
       request.on("data", (chunk) => (body += chunk));
       request.on("end", () => {

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from google.oauth2 import service_account
 
+from tests.corpus.corpus import CASES
 from tests.integration.checkout import eventually, free_port
 from tests.integration.made_repositories import RAW, STDIO, commit, git, write
 from tests.integration.mcp_calls import answer
@@ -70,6 +71,13 @@ NODE = {
         app.listen(Number(process.env.PORT), "0.0.0.0");
         """,
 }
+
+
+LAYOUTS = {
+    "layout-uv": "what uv init writes: .python-version of another Python, no build system",
+    "layout-npm": "an npm workspace with one server",
+}
+"""Of the corpus, those that are deployed on each run; test_corpus.py builds them all."""
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +148,13 @@ def checkout(make_checkout, repositories, image):
     # With a step of its own: what two builds have in common at one time, the builder logs in one of them.
     cloud = {**PYTHON, "requirements.txt": "mcp==2.3.0\n# for Cloud Build\n"}
     write(checkout.place.root / "cloud server", {**cloud, ".gitignore": "*.secret", "a.secret": "not to be sent"})
+    for name, layout in LAYOUTS.items():
+        for path, content in CASES[layout].files.items():
+            place = checkout.place.root / name / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(content)
     sources = {
+        **{name: {"folder": f"./{name}"} for name in LAYOUTS},
         "weather": {"git": {"url": f"{address}/weather/.git", "ref": "main"}},
         "notes": {"git": {"url": f"{address}/notes/.git", "ref": "v1.0.0"}},
         "folder": {"folder": "./folder server"},
@@ -180,6 +194,11 @@ def test_a_node_repository_without_a_dockerfile_runs_on_what_its_lock_file_says(
 
 def test_a_folder_without_a_dockerfile_is_served(deployed, checkout):
     assert answer(checkout, "folder", "weather", {"place": "Chur"}) == "sunny in Chur, says user 65532"
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_of_the_corpus_is_served(deployed, checkout, name):
+    assert answer(checkout, name, "shout", {"text": "hey"}, "legacy") == "HEY"
 
 
 def test_a_folder_is_built_by_its_own_dockerfile(deployed, checkout):

@@ -333,6 +333,21 @@ class Git(Made):
     )
 
 
+_NPM_NAME: Final = r"(?:@[a-z0-9~][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*"
+NpmName = Annotated[
+    str,
+    Field(max_length=214),
+    values.matching(_NPM_NAME, "is not the name of a package of npm"),
+    Kind("package", "packages", "names of npm's packages", pattern(_NPM_NAME)),
+]
+_NPM_VERSION: Final = r"[\^~]?[0-9][0-9A-Za-z.+-]{0,100}"
+NpmVersion = Annotated[
+    str,
+    values.matching(_NPM_VERSION, "is no version; write it as 3.25.76 or ^3.25.76"),
+    Kind("version", "versions", "`VERSION`, `^VERSION` or `~VERSION`", pattern(_NPM_VERSION)),
+]
+
+
 def _npm(value: str) -> str:
     npm_name(value)
     return value
@@ -377,6 +392,46 @@ class StdioServer(Model):
         default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
     )
 
+    apt_build: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=100,
+        description="Debian packages that it needs while it is installed.",
+        examples=[["gcc", "libc6-dev"]],
+    )
+    bounds: Bounds = Field(
+        default=(),
+        max_length=100,
+        description="Requirements beside a package of PyPI, to hold what it depends on: many servers ask for any `mcp`,"
+        " and do not run with version 2.",
+        examples=[["mcp<2"]],
+    )
+    overrides: Annotated[
+        Mapping[NpmName, NpmVersion], Kind("map of packages to versions", "", "names of npm's packages to versions")
+    ] = Field(
+        default={},
+        max_length=100,
+        description="Versions of what a package of npm depends on, as `overrides` of package.json.",
+        examples=[{"zod": "3.25.76"}],
+    )
+    before: Date = Field(
+        default="",
+        description="A date: of what the package depends on, nothing newer is installed.",
+        examples=["2026-06-30"],
+    )
+
+    @model_validator(mode="after")
+    def _held_by_its_own(self) -> "StdioServer":
+        wrong = {
+            "bounds": bool(self.bounds) and self.pypi is None,
+            "overrides": bool(self.overrides) and self.npm is None,
+            "before": bool(self.before) and self.image is not None,
+            "apt_build": bool(self.apt_build) and self.image is not None,
+        }
+        of = {"bounds": "a package of PyPI", "overrides": "a package of npm"}
+        return without(
+            self, [((key,), f"is for {of.get(key, 'a package')}; remove it") for key, said in wrong.items() if said]
+        )
+
     @field_validator("command", mode="after")
     @classmethod
     def _one_form(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -406,10 +461,17 @@ class Stdio(Model):
     )
     build_args: rules.BuildArgs = Field(
         default={},
-        description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; no secrets.",
+        description="Another `BASE_IMAGE`, and a proxy's variables (`HTTPS_PROXY`): there are no other ARGs.",
         examples=[{"BASE_IMAGE": "python:3.13"}],
     )
     builder: Builder = "docker"
+
+    @field_validator("build_args", mode="after")
+    @classmethod
+    def _are_used(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        used = ("BASE_IMAGE", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+        sentence = "is no ARG of the Dockerfile that is made for a package, which has BASE_IMAGE; remove it"
+        return without(value, [((name,), sentence) for name in value if name.upper() not in used])
 
 
 def is_bridged(source: object) -> bool:

@@ -3,9 +3,11 @@
 Everything is installed when the image is built; nothing is fetched when it starts.
 """
 
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from pulumi_mcpfleet.sources.node_version import NODE_VERSIONS, install_node
@@ -57,6 +59,10 @@ class Stdio:
         command: How the server is started; needed with `image`, else only where a package has several programs.
         args: Arguments for it.
         apt: Debian packages that it needs while it runs.
+        apt_build: Debian packages that it needs while it is installed.
+        bounds: Requirements beside a package of PyPI, to hold what it depends on.
+        overrides: Versions of what a package of npm depends on, by name.
+        before: The date of the newest packages that are installed; empty: none.
     """
 
     npm: str | None = None
@@ -65,6 +71,10 @@ class Stdio:
     command: Sequence[str] = ()
     args: Sequence[str] = ()
     apt: Sequence[str] = ()
+    apt_build: Sequence[str] = ()
+    bounds: Sequence[str] = ()
+    overrides: Mapping[str, str] = field(default_factory=dict[str, str])
+    before: str = ""
 
 
 def npm_name(package: str) -> str:
@@ -129,12 +139,14 @@ def _end(server: Stdio, copies: str, environment: str) -> str:
 
 def _pypi(server: Stdio, name: str) -> str:
     link = "" if server.command else f" && python3 /src/installed.py pypi {name} {PROGRAM}"
+    held = "".join(f" {shlex.quote(one)}" for one in server.bounds)
+    held += f" --exclude-newer {shlex.quote(server.before)}" if server.before else ""
     return f"""\
 FROM tools AS server
 WORKDIR /src
 COPY mcpfleet_bridge/installed.py ./
-RUN uv venv --quiet /opt/server \\
-    && uv pip install --quiet --python /opt/server/bin/python "{server.pypi}"{link}
+{packages(server.apt_build)}RUN uv venv --quiet /opt/server \\
+    && uv pip install --quiet --python /opt/server/bin/python "{server.pypi}"{held}{link}
 {_end(server, _COPY, "PATH=/opt/server/bin:$PATH")}"""
 
 
@@ -143,6 +155,10 @@ def _npm(server: Stdio, name: str) -> str:
     node = next(iter(NODE_VERSIONS.values()))
     copies = f"COPY --from=server /opt/node/bin/node /usr/bin/node\n{_COPY}"
     environment = "PATH=/opt/server/node_modules/.bin:$PATH NODE_ENV=production"
+    # npm reads overrides of the folder that it installs into.
+    held = shlex.quote(json.dumps({"overrides": dict(server.overrides)}))
+    before = f" --before={shlex.quote(server.before)}" if server.before else ""
+    manifest = f" && printf '%s' {held} > /opt/server/package.json" if server.overrides else ""
     return f"""\
 FROM tools AS server
 WORKDIR /src
@@ -151,8 +167,9 @@ COPY mcpfleet_bridge/installed.py ./
 RUN {install_node(node, "uv")} && chmod +x /opt/node/bin/node
 ENV PATH=/opt/node/bin:$PATH NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt CI=1
 # The installation scripts of its packages do not run: a server seldom needs one, and each could do anything.
-RUN mkdir -p /opt/server && node /opt/node/lib/node_modules/npm/bin/npm-cli.js install --prefix /opt/server \\
-    --omit=dev --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error -- "{server.npm}"{link}
+{packages(server.apt_build)}RUN mkdir -p /opt/server{manifest} \\
+    && node /opt/node/lib/node_modules/npm/bin/npm-cli.js install --prefix /opt/server --omit=dev \\
+    --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error{before} -- "{server.npm}"{link}
 {_end(server, copies, environment)}"""
 
 

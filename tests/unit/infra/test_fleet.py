@@ -119,6 +119,12 @@ REFUSED = [
     ({"source": {"build": "./x", "prt": 1}}, "source.prt: unknown key; did you mean port?"),
     ({"source": {"image": "a/b", "prt": 1}}, "source.prt: unknown key; did you mean port?"),
     ({"source": {"build": "./x", "port": 0}}, "source.port: "),
+    ({"source": {"stdio": {"npm": "a@1.0.0", "bounds": ["mcp<2"]}}}, "source.stdio.bounds: is for a package of PyPI"),
+    ({"source": {"stdio": {"pypi": "a==1", "overrides": {"a": "1"}}}}, "source.stdio.overrides: is for a package of n"),
+    (
+        {"source": {"stdio": {"pypi": "a==1"}, "build_args": {"BASE_IMGE": "b"}}},
+        "source.build_args.BASE_IMGE: is no ARG of the Dockerfile that is made",
+    ),
     ({"source": {"folder": "./x", "bounds": ["mcp < 2"]}}, "source.bounds[0]: 'mcp < 2' is no requirement"),
     ({"source": {"folder": "./x", "before": "June"}}, "source.before: 'June' is no date; write it as 2026-06-30"),
     ({"source": {"folder": "./x", "extras": ["a b"]}}, "source.extras[0]: 'a b' is not the name of an extra"),

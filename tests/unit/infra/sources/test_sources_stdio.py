@@ -40,6 +40,21 @@ def test_a_command_of_the_users_needs_no_program_to_be_found():
     assert "installed.py pypi" not in dockerfile
 
 
+def test_what_a_package_depends_on_is_held_by_bounds_and_a_date():
+    dockerfile = stdio_recipe(Stdio(pypi="a==1", bounds=["mcp<2"], before="2026-06-30", apt_build=["gcc"])).dockerfile
+    assert "\"a==1\" 'mcp<2' --exclude-newer 2026-06-30 && " in dockerfile
+    assert "--no-install-recommends gcc" in dockerfile.partition("FROM tools AS server")[2].partition("\nFROM ")[0]
+
+
+def test_what_a_package_of_npm_depends_on_is_held_by_overrides_and_a_date():
+    server = Stdio(npm="a@1.0.0", overrides={"zod": "3.25.76", "@s/it's": "1"}, before="2026-06-30")
+    dockerfile = stdio_recipe(server).dockerfile
+    assert ' --before=2026-06-30 -- "a@1.0.0"' in dockerfile
+    (line,) = (line for line in dockerfile.splitlines() if "package.json" in line)
+    words = shlex.split(line.removesuffix("\\"))
+    assert json.loads(words[words.index("printf") + 2]) == {"overrides": dict(server.overrides)}
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=4))
 def test_arguments_arrive_as_they_were_written(args):
     dockerfile = stdio_recipe(Stdio(pypi="a==1", args=args)).dockerfile
