@@ -25,8 +25,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
     def do_POST(self):
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        body = json.dumps(answer(message)).encode() if "id" in message else b""
-        self.send_response(200 if body else 202)
+        newer = self.headers.get("mcp-protocol-version", "") > "2025-11-25"
+        error = {{"code": -32000, "message": "Bad Request: Unsupported protocol version"}}
+        refused = {{"jsonrpc": "2.0", "id": None, "error": error}}
+        said = refused if newer else answer(message) if "id" in message else None
+        body = json.dumps(said).encode() if said else b""
+        self.send_response(400 if newer else 200 if body else 202)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -99,6 +103,10 @@ NODE_HTTP = textwrap.dedent("""\
       request.on("data", (chunk) => (body += chunk));
       request.on("end", () => {
         const { id, method, params } = JSON.parse(body || "{}");
+        if ((request.headers["mcp-protocol-version"] ?? "") > "2025-11-25") {
+          const error = { code: -32000, message: "Bad Request: Unsupported protocol version" };
+          return response.writeHead(400).end(JSON.stringify({ jsonrpc: "2.0", id: null, error }));
+        }
         response.writeHead(id === undefined ? 202 : 200, { "content-type": "application/json" });
         const result = results[method] ? results[method](params) : {};
         response.end(id === undefined ? "" : JSON.stringify({ jsonrpc: "2.0", id, result }));

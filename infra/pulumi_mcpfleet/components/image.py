@@ -19,6 +19,7 @@ from pulumi_mcpfleet.components.cloud_build import CloudBuiltImage
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from pulumi_mcpfleet.fleet.made import is_bridged
+from pulumi_mcpfleet.fleet.parts import SecretRef
 from pulumi_mcpfleet.sources import Layout, RecipeError, recipe_for
 from pulumi_mcpfleet.sources.build_needs import UNKNOWN_VERSION
 from pulumi_mcpfleet.sources.checkout import checkout, pointers
@@ -84,6 +85,7 @@ def built_image(
     """
     try:
         plan = _plan(source, name, project, foundation.root)
+        secrets = _secrets(source, project)
     except RecipeError as error:
         path = f"fleet.{section}.{name}.source"
         lines = [
@@ -93,7 +95,10 @@ def built_image(
     for sentence in plan.decided:
         pulumi.info(f"{name}: {inert(sentence)}", parent)
     repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, name))
-    digest = (_in_cloud if builds_in_cloud(source) else _by_docker)(name, plan, source, repository, foundation, parent)
+    if builds_in_cloud(source):
+        digest = _in_cloud(name, plan, source, repository, foundation, parent)
+    else:
+        digest = _by_docker(name, plan, source, repository, foundation, parent, secrets)
     return pulumi.Output.concat(repository, "@", digest)
 
 
@@ -104,6 +109,7 @@ def _by_docker(
     repository: pulumi.Output[str],
     foundation: Foundation,
     parent: pulumi.Resource,
+    secrets: Mapping[str, pulumi.Output[str]],
 ) -> pulumi.Output[str]:
     dockerfile: docker_build.DockerfileArgsDict | None = None
     if plan.inline:
@@ -117,6 +123,7 @@ def _by_docker(
         dockerfile=dockerfile,
         build_args=source.build_args,
         target=_target(source) or None,
+        secrets=secrets or None,
         labels=plan.labels or None,
         platforms=None if foundation.platform == "native" else [docker_build.Platform(foundation.platform)],
         push=True,
@@ -159,6 +166,19 @@ def _in_cloud(
     return image.digest
 
 
+def _secrets(source: Built, project: str) -> dict[str, pulumi.Output[str]]:
+    """What the build finds in its variables, read when the program runs."""
+    if not isinstance(source, Folder | Git):
+        return {}
+    return {name: pulumi.Output.secret(_read(ref, project)) for name, ref in source.build_secrets.items()}
+
+
+def _read(ref: SecretRef, project: str) -> str:
+    return gcp.secretmanager.get_secret_version_access(
+        secret=naming.secret_id(ref.secret), project=naming.secret_project(ref.secret, project), version=ref.version
+    ).secret_data
+
+
 def _target(source: Built) -> str:
     """The stage of the Dockerfile that is the image; empty: the last."""
     return "" if isinstance(source, Stdio) else source.target
@@ -194,11 +214,7 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
     token = None
     if git.token is not None:
         # Read when the program runs and given to git alone: it is no input of any resource, so no state has it.
-        token = gcp.secretmanager.get_secret_version_access(
-            secret=naming.secret_id(git.token.secret),
-            project=naming.secret_project(git.token.secret, project),
-            version=git.token.version,
-        ).secret_data
+        token = _read(git.token, project)
     found = checkout(git.url, git.ref, root / CHECKOUTS, token, submodules=git.submodules)
     inner = folder_in(found.folder, git.dir, "git.dir", f"{git.url} at {git.ref}")
     place = found.folder / (

@@ -226,7 +226,25 @@ class Made(Model):
         examples=[{"BASE_IMAGE": "python:3.13"}],
     )
 
+    build_secrets: Annotated[
+        Mapping[values.BuildArgName, SecretRef],
+        Kind("map of variables to [secrets](#secrets)", "", "names: letters, digits, `_`; no digit first"),
+    ] = Field(
+        default={},
+        max_length=20,
+        description="Secrets that its build needs, such as a private index' token: read by whoever deploys, given to"
+        " BuildKit, and found by the build's commands in variables. A Dockerfile of its own mounts each by this name."
+        " None is in a layer of the image; the stack's state has them encrypted.",
+        examples=[{"NPM_TOKEN": {"secret": "npm-token", "version": "1"}}],
+    )
     builder: Builder = "docker"
+
+    @field_validator("builder", mode="after")
+    @classmethod
+    def _cloud_build_is_given_no_secrets(cls, value: str, info: ValidationInfo) -> str:
+        wrong = value == "cloud-build" and bool(info.data.get("build_secrets"))
+        sentence = "are given to no build of Cloud Build's; remove them, or write builder: docker"
+        return without(value, [((UP, "build_secrets"), sentence)] if wrong else [])
 
     @property
     def wish(self) -> Wish:
@@ -234,7 +252,11 @@ class Made(Model):
         keys = {"language", "installer", "start", "apt", "apt_build", "args", "speaks", "build_args", "package"}
         keys |= {"extras", "groups", "bounds", "before", "target"}
         said: Any = self.model_dump(include=keys)
-        return Wish(**said, dockerfile="" if self.dockerfile == _NO_DOCKERFILE else self.dockerfile)
+        return Wish(
+            **said,
+            build_secrets=tuple(self.build_secrets),
+            dockerfile="" if self.dockerfile == _NO_DOCKERFILE else self.dockerfile,
+        )
 
 
 def _root(info: ValidationInfo) -> Path | None:

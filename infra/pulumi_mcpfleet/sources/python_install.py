@@ -160,7 +160,7 @@ def _uv(asked: _Asked) -> PythonInstall:
     options += f" --package {shlex.quote(asked.member.name)}" if asked.member.folder else ""
     sync = f"RUN uv sync --frozen --no-dev{options}"
     package = _is_package(project)
-    own_parts = "workspace" in table(asked.top, "tool", "uv") or any(_local(asked))
+    own_parts = "workspace" in table(asked.top, "tool", "uv") or any(_own_parts(asked))
     # Packages of the repository's own are not there before its code is.
     files = " ".join(["pyproject.toml", "uv.lock", *(["uv.toml"] if asked.layout.has("uv.toml") else [])])
     early = "" if own_parts else f"COPY {files} ./\n{sync} --no-install-project\n"
@@ -173,7 +173,7 @@ def _is_package(project: Mapping[str, Any]) -> bool:
     return said is True or ("build-system" in project and said is not False)
 
 
-def _local(asked: _Asked) -> Iterator[bool]:
+def _own_parts(asked: _Asked) -> Iterator[bool]:
     """Whether a dependency is a file or folder of the repository."""
     for said in table(asked.project, "tool", "uv", "sources").values():
         for one in cast("list[Any]", said) if isinstance(said, list) else [said]:
@@ -205,9 +205,9 @@ def _poetry(asked: _Asked) -> PythonInstall:
     groups = ",".join(["main", *asked.wish.groups])
     extras = "".join(f" --extras {shlex.quote(one)}" for one in asked.extras)
     poetry = f"RUN . /opt/venv/bin/activate && /opt/poetry/bin/poetry install --only {groups} --compile{extras}"
-    local = any("path" in table(one) for one in table(project, "tool", "poetry", "dependencies").values())
+    own_parts = any("path" in table(one) for one in table(project, "tool", "poetry", "dependencies").values())
     files = " ".join(["pyproject.toml", "poetry.lock", *(["poetry.toml"] if asked.layout.has("poetry.toml") else [])])
-    early = tool if local else f"{tool}COPY {files} ./\n{poetry} --no-root --no-directory\n"
+    early = tool if own_parts else f"{tool}COPY {files} ./\n{poetry} --no-root --no-directory\n"
     package = table(project, "tool", "poetry").get("package-mode") is not False
     # Not in editable form: the environment has to hold what it runs.
     return PythonInstall("poetry.lock", early, f"{poetry}{'' if package else ' --no-root'}\n", package)

@@ -1,6 +1,7 @@
 """What a user may decide about a build, what was decided, and what could not be."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
@@ -67,6 +68,7 @@ class Wish:
         args: Arguments behind the command that starts it.
         speaks: http, or stdio for a server that is put behind the bridge; None: http, unless its files say otherwise.
         build_args: Values for the ARGs of the Dockerfile.
+        build_secrets: Variables that hold secrets while it is built, and in no layer.
         package: Which member of a workspace is the server, by its name or folder.
         extras: Extras of a Python package; None: none, or the one that brings the MCP library.
         groups: Groups of a Python project's dependencies.
@@ -85,6 +87,7 @@ class Wish:
     args: Sequence[str] = ()
     speaks: Literal["http", "stdio"] | None = None
     build_args: Mapping[str, str] = field(default_factory=dict[str, str])
+    build_secrets: Sequence[str] = ()
     package: str | None = None
     extras: Sequence[str] | None = None
     groups: Sequence[str] = ()
@@ -175,7 +178,16 @@ def built(lines: str, copies: str, *, environment: str, start: Sequence[str], wi
 {TOOLS_STAGE}
 FROM tools AS build
 WORKDIR /app
-{packages(wish.apt_build)}{given}{lines}{bridge}{end}"""
+{packages(wish.apt_build)}{given}{_with_secrets(lines, wish.build_secrets)}{bridge}{end}"""
+
+
+def _with_secrets(lines: str, names: Sequence[str]) -> str:
+    """*lines* whose commands find secrets in their environment: by BuildKit's mounts, which no layer holds."""
+    if not names:
+        return lines
+    mounts = "".join(f"--mount=type=secret,id={name},required=true " for name in names)
+    exports = "".join(f'export {name}="$(cat /run/secrets/{name})" && ' for name in names)
+    return re.sub(r"^RUN ", lambda _: f"RUN {mounts}{exports}", lines, flags=re.MULTILINE)
 
 
 def with_apt(wish: Wish, apt: tuple[Sequence[str], Sequence[str]]) -> Wish:

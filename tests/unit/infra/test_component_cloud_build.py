@@ -86,6 +86,11 @@ def test_a_source_that_says_so_is_built_by_cloud_build_and_deployed_by_its_diges
     assert plan.container("weather")["image"] == f"europe-west1-docker.pkg.dev/acme/mcpfleet/weather@{DIGEST}"
 
 
+def test_a_stage_of_a_dockerfile_reaches_cloud_build(up):
+    source = {"build": "./own/deploy", "builder": "cloud-build", "target": "prod"}
+    assert up({"weather": source}).one(CLOUD_IMAGE).inputs["target"] == "prod"
+
+
 def test_its_options_reach_cloud_build_in_its_own_words(up):
     told = (
         up({"weather": FOLDER}, cloud_build={"machine_type": "e2-highcpu-8", "timeout": 3600}).one(CLOUD_IMAGE).inputs

@@ -125,6 +125,16 @@ REFUSED = [
         {"source": {"stdio": {"pypi": "a==1"}, "build_args": {"BASE_IMGE": "b"}}},
         "source.build_args.BASE_IMGE: is no ARG of the Dockerfile that is made",
     ),
+    (
+        {
+            "source": {
+                "folder": "./x",
+                "builder": "cloud-build",
+                "build_secrets": {"A": {"secret": "a", "version": "1"}},
+            }
+        },
+        "source.build_secrets: are given to no build of Cloud Build's",
+    ),
     ({"source": {"folder": "./x", "bounds": ["mcp < 2"]}}, "source.bounds[0]: 'mcp < 2' is no requirement"),
     ({"source": {"folder": "./x", "before": "June"}}, "source.before: 'June' is no date; write it as 2026-06-30"),
     ({"source": {"folder": "./x", "extras": ["a b"]}}, "source.extras[0]: 'a b' is not the name of an extra"),

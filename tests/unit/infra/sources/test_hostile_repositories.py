@@ -278,6 +278,26 @@ def test_any_pyproject_ends_in_a_dockerfile_of_ours_or_in_shown_sentences(name, 
     assert_harmless({"pyproject.toml": project, lock: name, f"{script}/__main__.py": "", "x\n.py": ""}, Wish())
 
 
+@given(HOSTILE, HOSTILE, st.sampled_from(["uv.lock", "poetry.lock", "requirements.txt", "pylock.toml", "none"]))
+def test_whatever_a_project_names_becomes_no_word_of_a_shell(said, other, lock):
+    word, more = toml(said), toml(other)
+    project = (
+        f'[project]\nname = "x"\ndynamic = ["version"]\nreadme = {word}\nlicense = {{ file = {more} }}\n'
+        f'dependencies = [{word}, {more}]\n[project.optional-dependencies]\n{word} = ["mcp"]\n'
+        f'[project.scripts]\nx = {more}\n[build-system]\nrequires = ["hatch-vcs", {word}]\n'
+        f"[tool.uv]\nrequired-version = {more}\n[tool.uv.workspace]\nmembers = [{word}]\n"
+        f"[tool.uv.sources]\ny = [{{ path = {word} }}]\n[tool.poetry]\nreadme = {more}\n"
+    )
+    files = {"pyproject.toml": project, lock: said, "x/__init__.py": "import mcp\n", "uv.toml": other}
+    assert_harmless(files, Wish())
+    assert_harmless({**files, f"{said}/pyproject.toml": project}, Wish(speaks="stdio"))
+    assert_harmless({**files, "Procfile": f"web: {said} {other}", ".python-version": said}, Wish(installer="project"))
+    code = f"from fastmcp import FastMCP\n{said} = FastMCP()\napp = FastAPI()\n{other}"
+    assert_harmless({"requirements.txt": said, "server.py": code, "setup.cfg": f"[options]\n{other}"}, Wish())
+    manifest = json.dumps({"source": {"path": said}, "deployment": {"host": other}})
+    assert_harmless({"requirements.txt": "a", "fastmcp.json": manifest, said: "", "smithery.yaml": other}, Wish())
+
+
 @given(st.dictionaries(st.sampled_from(READ) | HOSTILE, HOSTILE, max_size=5))
 def test_any_files_of_any_names_end_in_a_dockerfile_of_ours_or_in_shown_sentences(files):
     assert_harmless({**files, "Dockerfile": ""}, Wish(dockerfile=""))
@@ -289,6 +309,8 @@ def assert_harmless(files, wish):
     if recipe is None:
         return
     assert_ours(recipe.dockerfile)
+    for line in recipe.dockerfile.splitlines():
+        assert not re.search(r"\$\(id\)|`id`", line) or line.startswith(("CMD ", "ENV MCP_STDIO_COMMAND=")), line
     recipe.dockerfile.encode()
     assert all(inert(sentence).isprintable() for sentence in recipe.decided)
 
