@@ -183,9 +183,11 @@ def test_the_preview_of_a_new_stack_asks_no_cloud(up):
 
 def test_a_builder_without_its_api_is_named(deploy, root):
     def program():
-        spec = parse_fleet({"region": "r-x1", "servers": {"weather": {"source": FOLDER}}}, root=root).servers["weather"]
-        foundation = Foundation("fleet", FoundationArgs(project="acme", region="r-x1", root=root))
-        McpServer("weather", McpServerArgs(project="acme", regions=["r-x1"], foundation=foundation, spec=spec))
+        spec = parse_fleet({"region": "europe-west1", "servers": {"weather": {"source": FOLDER}}}, root=root).servers[
+            "weather"
+        ]
+        foundation = Foundation("fleet", FoundationArgs(project="acme", region="europe-west1", root=root))
+        McpServer("weather", McpServerArgs(project="acme", regions=["europe-west1"], foundation=foundation, spec=spec))
 
     with pytest.raises(pulumi.RunError, match=r"cloud-build needs the API cloudbuild\.googleapis\.com"):
         deploy(program)
