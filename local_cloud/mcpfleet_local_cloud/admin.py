@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
-from mcpfleet_local_cloud.rest.wire import number
+from mcpfleet_local_cloud.rest.wire import as_list, as_object, number, parse_json
 
 _LINES: Final = 200
 
@@ -22,6 +22,9 @@ def routes(cloud: Cloud) -> list[BaseRoute]:
         Route("/_local/inventory", api.inventory, methods=["GET"]),
         Route("/_local/logs", api.logs, methods=["GET"]),
         Route("/_local/forget", api.forget, methods=["POST"]),
+        Route("/_local/groups", api.groups, methods=["GET"]),
+        Route("/_local/groups/{group}", api.put_group, methods=["PUT"]),
+        Route("/_local/groups/{group}", api.delete_group, methods=["DELETE"]),
         Route("/_local/reset", api.reset, methods=["POST"]),
     ]
 
@@ -50,6 +53,23 @@ class _Admin:
     async def forget(self, request: Request) -> Response:
         self._admit(request)
         self._cloud.forget()
+        return JSONResponse({})
+
+    async def groups(self, request: Request) -> Response:
+        self._admit(request)
+        return JSONResponse({"groups": self._cloud.groups.all()})
+
+    async def put_group(self, request: Request) -> Response:
+        self._admit(request)
+        body = as_object(parse_json(await request.body())) or {}
+        members = as_list(body.get("members"))
+        if members is None or len(body) > 1 or not all(isinstance(one, str) for one in members):
+            raise invalid('The body must be {"members": [ADDRESS, ...]}.')
+        return JSONResponse({"members": self._cloud.groups.put(request.path_params["group"], members)})
+
+    async def delete_group(self, request: Request) -> Response:
+        self._admit(request)
+        self._cloud.groups.delete(request.path_params["group"])
         return JSONResponse({})
 
     async def reset(self, request: Request) -> Response:

@@ -21,6 +21,7 @@ from mcpfleet_local_cloud.front_end.entrance import Entrance, create_published
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
 from mcpfleet_local_cloud.front_end.mesh import Mesh, create_proxy
 from mcpfleet_local_cloud.identity.external import Issuers
+from mcpfleet_local_cloud.identity.groups import Groups
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.identity.tokens import Claims, Identity
 from mcpfleet_local_cloud.registry.catalog import MANIFEST
@@ -110,7 +111,8 @@ class Cloud:
         self.keys: Final = AccountKeys(self.store, settings, clock)
         self.people: Final = oauth.People(self.store)
         self.pools: Final = Pools(self.store, clock)
-        self.policies: Final = Policies(self.store, self.accounts.exists, self._pool_missing)
+        self.groups: Final = Groups(self.store)
+        self.policies: Final = Policies(self.store, self.accounts.exists, self._pool_missing, self.groups.of)
         self.gate: Final = Gate(
             settings=settings,
             identity=self.identity,

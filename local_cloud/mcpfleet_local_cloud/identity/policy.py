@@ -2,7 +2,7 @@
 
 A policy belongs to a resource's full name (`projects/P/locations/L/services/S`) and counts for everything below it.
 Members are checked as Google checks them: a service account must exist, and a workload identity pool of this project;
-people and groups have no directory here, so only their form is checked, and nobody is a member of any group. Conditions
+people and groups have no directory here, so only their form is checked; `groups.py` says who is in a group. Conditions
 are refused (501).
 """
 
@@ -45,6 +45,7 @@ class Policies:
     Args:
         store: where they are kept.
         account_exists: whether there is a service account of that e-mail.
+        groups_of: the groups (their addresses) that an address is in; follows from *store*.
         pool_missing: whether a workload identity pool (its full name) would be this cloud's, and is not there.
     """
 
@@ -53,11 +54,13 @@ class Policies:
         store: Store,
         account_exists: Callable[[str], bool],
         pool_missing: Callable[[str], bool] = lambda _: False,
+        groups_of: Callable[[str], frozenset[str]] = lambda _: frozenset(),
     ) -> None:
         self._store = store
         self._allowed = Memo[tuple[str | None, frozenset[str], str, str], bool](store)
         self._account_exists = account_exists
         self._pool_missing = pool_missing
+        self._groups_of = groups_of
 
     def get(self, resource: str) -> Document:
         """The policy of *resource*; like Google's, without `bindings` where there are none."""
@@ -108,7 +111,7 @@ class Policies:
         return [one for one in asked if self.allows(email, one, resource)]
 
     def _allows(self, email: str | None, permission: str, resource: str) -> bool:
-        names = _names(email)
+        names = self._names(email)
         for ancestor in _lineage(resource):
             for binding in self.get(ancestor).get("bindings", []):
                 if not roles.grants(binding["role"], permission):
@@ -116,6 +119,17 @@ class Policies:
                 if any(_canonical(member) in names for member in binding["members"]):
                     return True
         return False
+
+    def _names(self, email: str | None) -> frozenset[str]:
+        """Every way in which a policy may name the caller."""
+        if email is None:
+            return frozenset({"allUsers"})
+        if isinstance(email, Principal):  # no Google account, so not of allAuthenticatedUsers
+            return email.sets | {"allUsers", str(email)}
+        address = email.lower()
+        groups = {f"group:{group}" for group in self._groups_of(address)} if address else set[str]()
+        domain = f"domain:{address.partition('@')[2]}"
+        return _EVERYBODY | groups | {f"user:{address}", f"serviceAccount:{address}", domain}
 
     def mark_deleted(self, email: str, unique_id: str) -> None:
         """Rename a service account that is gone in every policy, so that a new one of its name inherits nothing."""
@@ -228,15 +242,6 @@ def _canonical(member: str) -> str:
     """E-mail addresses do not distinguish case; Google keeps them in lower case."""
     kind, colon, name = member.partition(":")
     return f"{kind}:{name.lower()}" if colon and kind in _TYPES else member
-
-
-def _names(email: str | None) -> frozenset[str]:
-    if email is None:
-        return frozenset({"allUsers"})
-    if isinstance(email, Principal):  # no Google account, so not of allAuthenticatedUsers
-        return email.sets | {"allUsers", str(email)}
-    address = email.lower()
-    return _EVERYBODY | {f"user:{address}", f"serviceAccount:{address}", f"domain:{address.partition('@')[2]}"}
 
 
 def _lineage(resource: str) -> Iterator[str]:

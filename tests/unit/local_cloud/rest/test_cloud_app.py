@@ -213,7 +213,15 @@ def test_health_is_for_everybody(running):
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "inventory"), ("GET", "logs?service=echo"), ("POST", "forget"), ("POST", "reset")],
+    [
+        ("GET", "inventory"),
+        ("GET", "logs?service=echo"),
+        ("GET", "groups"),
+        ("PUT", "groups/sre@acme.dev"),
+        ("DELETE", "groups/sre@acme.dev"),
+        ("POST", "forget"),
+        ("POST", "reset"),
+    ],
 )
 def test_the_rest_of_the_clouds_own_api_needs_the_states_token(running, method, path):
     for headers in ({}, running.headers(), {"Authorization": "Bearer x"}):
