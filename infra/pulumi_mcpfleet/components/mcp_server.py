@@ -234,6 +234,10 @@ class McpServer(pulumi.ComponentResource):
 
     def _service(self, region: str, revision: "Template", rights: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
         spec, args = self._spec, self._args
+        typed = "FUNCTIONAL_TYPE_MCP_SERVER" if spec.agent_registry == "functional-type" else None
+        options = self._options(*rights)
+        # Cloud Run lets nobody unset a functional type, and the provider would try.
+        options.replace_on_changes = ["functional_type"] if typed is None else None
         return gcp.cloudrunv2.Service(
             naming.in_region(self._name, region),
             name=naming.service_name(self._name),
@@ -248,11 +252,11 @@ class McpServer(pulumi.ComponentResource):
             # Of the service, not of the revision: it holds for what serves, whichever revision that is. Said even
             # where it is 0, or Cloud Run's answer would be a difference in the next update.
             scaling={"min_instance_count": spec.min_instances},
-            functional_type="FUNCTIONAL_TYPE_MCP_SERVER" if spec.agent_registry == "functional-type" else None,
+            functional_type=typed,
             # Said even where it is Cloud Run's default, or a service that was of the preview would stay so.
             launch_stage="BETA" if _of_a_preview(spec) else "GA",
             template=revision,
-            opts=self._options(*rights),
+            opts=options,
             **switches(spec),
         )
 

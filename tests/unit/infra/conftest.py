@@ -68,6 +68,8 @@ class Registered:
     protect: bool
     delete_before_replace: bool | None
     """None: the provider decides."""
+    replace_on_changes: tuple[str, ...]
+    """Properties whose change replaces it, whatever the provider says."""
 
 
 @dataclass
@@ -153,6 +155,7 @@ class _Recorder(mocks.MockMonitor):
                 aliases=(*request.aliasURNs, *request.aliases),
                 protect=request.protect,
                 delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
+                replace_on_changes=tuple(request.replaceOnChanges),
             )
         )
         return super().RegisterResource(request)

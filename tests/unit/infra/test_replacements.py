@@ -10,6 +10,7 @@ from pulumi.runtime.proto import provider_pb2 as pb
 
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, from_struct, to_struct
+from pulumi_mcpfleet.fleet import Server
 
 ROOT = Path(__file__).parents[3]
 HELD = ("gcp:compute/", "gcp:networkservices/")
@@ -70,7 +71,7 @@ def replaced(provider, before, after):
             provider.Check(pb.CheckRequest(urn=urn, news=to_struct(each.inputs)), Call()).inputs for each in (old, one)
         )
         answer = provider.Diff(pb.DiffRequest(urn=urn, olds=olds, news=news), Call())
-        if answer.replaces:
+        if answer.replaces or set(one.replace_on_changes) & set(answer.detailedDiff):
             first = answer.deleteBeforeReplace if one.delete_before_replace is None else one.delete_before_replace
             found[one.type, one.name] = "delete first" if first else "create first"
     return found
@@ -124,6 +125,7 @@ CHANGES = {
     ),
     "secrets": (fleet(secrets={"A": SECRET}), fleet(secrets={"A": {**SECRET, "secret": "other"}}), {}),
     "service_account": (fleet(), fleet(service_account="a@p.iam.gserviceaccount.com"), {}),
+    "agent_registry": (fleet(), fleet(agent_registry="functional-type"), {}),
     "vpc": (fleet(vpc={"network": "a"}), fleet(vpc={"network": "b"}), {}),
 }
 
@@ -154,7 +156,23 @@ GOES = {
     "vpc": (fleet(vpc={"network": "a", "subnetwork": "s"}), fleet()),
     "agent_registry": (fleet(agent_registry="functional-type"), fleet()),
     "topology": (fleet(MESHED), fleet({**MESHED, "topology": "service"})),
-    "domain": (fleet(**DOMAIN, default_url=False), fleet()),
+    "domain, default_url": (fleet(**DOMAIN, default_url=False), fleet()),
+    "path, transports, sessions, audiences, allowed_origins": (
+        fleet(
+            path="/tools",
+            transports=["streamable-http", "sse"],
+            sessions="stateful",
+            max_instances=1,
+            audiences=["https://a.dev"],
+            allowed_origins=["https://a.dev"],
+        ),
+        fleet(),
+    ),
+    "env, roles, startup_boost, deletion_protection": (
+        fleet(env={"A": "b"}, roles=["roles/bigquery.user"], startup_boost=False, deletion_protection=True),
+        fleet(),
+    ),
+    "source": (fleet(source={**EXISTING["source"], "port": 5000, "args": ["-v"], "command": ["/x"]}), fleet()),
     "ingress": (fleet(ingress="internal"), fleet()),
     "timeout, concurrency": (fleet(timeout=900, concurrency=3), fleet()),
     "cpu, memory": (fleet(cpu=2, memory="1Gi"), fleet()),
@@ -166,12 +184,18 @@ GOES = {
     "service_account": (fleet(service_account="a@p.iam.gserviceaccount.com"), fleet()),
     "description": (fleet(description="old"), fleet()),
     "secrets": (fleet(secrets={"/run/a/b": SECRET, "A": SECRET}), fleet()),
-    "sidecars": (fleet(sidecars={"redis": {"image": "a/redis", "startup": {"port": 6379}}}), fleet()),
+    "sidecars, depends_on": (
+        fleet(sidecars={"redis": {"image": "a/redis", "startup": {"port": 6379}}}, depends_on=["redis"]),
+        fleet(),
+    ),
     "labels": (fleet(labels={"team": "a"}), fleet()),
     "cpu_throttling": (fleet(cpu_throttling=False), fleet()),
     "session_affinity": (fleet(session_affinity=True), fleet()),
     "use_http2": (fleet(use_http2=True), fleet()),
-    "gpu": (fleet(cpu=4, memory="16Gi", cpu_throttling=False, gpu="nvidia-l4", gpu_zonal_redundancy=False), fleet()),
+    "gpu, gpu_zonal_redundancy": (
+        fleet(cpu=4, memory="16Gi", cpu_throttling=False, gpu="nvidia-l4", gpu_zonal_redundancy=False),
+        fleet(),
+    ),
     "encryption_key": (fleet(encryption_key=KEY), fleet()),
     "binary_authorization": (fleet(binary_authorization="default"), fleet()),
     "binary_authorization, own": (
@@ -192,6 +216,15 @@ GOES = {
 }
 
 
+REPLACED = {"agent_registry": {(SERVICE, "echo-europe-west1"): "delete first"}}
+"""What goes with a key by being replaced; what goes with any other is changed in place."""
+
+
+def test_every_key_of_a_server_is_in_these_tables():
+    named = {word.split(".")[0].split(" ")[0] for key in (*CHANGES, *GOES) for word in key.split(", ")}
+    assert set(Server.model_fields) - named == set(), "a key whose change is in no table: add it to GOES"
+
+
 def settled(value):
     """*value* without what only the cloud can tell, and what is empty."""
     if isinstance(value, dict):
@@ -204,6 +237,9 @@ def settled(value):
 def test_what_a_key_had_set_goes_with_it(run, provider, key):
     """An update keeps what the program does not say any more, where the cloud too may set it."""
     before, after = (run(each) for each in GOES[key])
+    found = replaced(provider, before, after)
+    assert not in_use(before, found)
+    assert found == REPLACED.get(key, {})
     for kind, name in {(one.type, one.name) for one in before.resources if one.type == SERVICE}:
         urn = f"urn:pulumi:test::mcpfleet::{kind}::{name}"
         olds, news = (
