@@ -42,7 +42,7 @@ def stdio_sign(layout: Layout) -> str | None:
 
 
 def _shown(found: str) -> str:
-    return " ".join(found.split()).removesuffix("(").strip()
+    return " ".join(found.split()).strip("(. ")
 
 
 def _of_manifests(layout: Layout) -> str | None:
