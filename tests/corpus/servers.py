@@ -105,7 +105,8 @@ NODE_HTTP = textwrap.dedent("""\
         const { id, method, params } = JSON.parse(body || "{}");
         if ((request.headers["mcp-protocol-version"] ?? "") > "2025-11-25") {
           const error = { code: -32000, message: "Bad Request: Unsupported protocol version" };
-          return response.writeHead(400).end(JSON.stringify({ jsonrpc: "2.0", id: null, error }));
+          response.writeHead(400, { "content-type": "application/json" });
+          return response.end(JSON.stringify({ jsonrpc: "2.0", id: null, error }));
         }
         response.writeHead(id === undefined ? 202 : 200, { "content-type": "application/json" });
         const result = results[method] ? results[method](params) : {};
