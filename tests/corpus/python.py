@@ -125,6 +125,12 @@ CASES = {
     "Node.js that speaks both": Case(
         {"package.json": '{"name": "x", "main": "i.js"}', "package-lock.json": "{}", "i.js": "process.env.PORT ? http() : new StdioServerTransport();\n"}, lines=['CMD ["node", "i.js"]']
     ),
+    "Node.js that speaks both, HTTP in a file too deep to be seen": Case(
+        {"package.json": '{"name": "x", "main": "i.js"}', "package-lock.json": "{}", "i.js": 'const { start } = require("./src/transports/http.js");\nnew StdioServerTransport();\n'}, lines=['CMD ["node", "i.js"]']
+    ),
+    "Python that speaks both, HTTP in a file too deep to be seen": Case(
+        {**PLAIN, "server.py": "from weather.transports.http_server import serve\nasync def main():\n    async with stdio_server() as s:\n        pass\nasyncio.run(main())\n"}, lines=['CMD ["python", "server.py"]']
+    ),
     # --- what its installation needs
     "uv, a package with its lock file": Case({**PACKAGE, "uv.lock": UV_LOCK}, lines=["COPY pyproject.toml uv.lock ./\nRUN uv sync --frozen --no-dev --no-install-project\n"], answers=True),
     "uv with settings of its own": Case({**PACKAGE, "uv.lock": UV_LOCK, "uv.toml": ""}, lines=["COPY pyproject.toml uv.lock uv.toml ./"]),

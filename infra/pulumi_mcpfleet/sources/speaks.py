@@ -16,11 +16,13 @@ _PYTHON_PLAIN_RUN: Final = re.compile(r"\.run\(\s*\)")
 _PYTHON_HTTP: Final = re.compile(
     r"streamable|http_app|sse_app|run_sse|[\"']sse[\"']|[\"']http[\"']|uvicorn|hypercorn|gunicorn|http\.server|aiohttp|FastAPI"
     r"|Starlette|\btransport\s*=\s*(?![\"']stdio)|--transport|--http|TRANSPORT|\bPORT\b|mcpfleet_server"
+    r"|from\s+[\w.]*\.\w*(?:http|sse)\w*\s+import|\b\w+_(?:http|sse)\w*\s*\("
 )
 _NODE_STDIO: Final = re.compile(r"\bnew\s+StdioServerTransport\b|transportType\s*:\s*[\"']stdio[\"']")
 _NODE_HTTP: Final = re.compile(
     r"StreamableHTTP|SSEServerTransport|createServer\s*\(|\.listen\s*\(|[\"'](?:express|hono|fastify|koa)[\"']|httpStream"
-    r"|Bun\.serve|Deno\.serve|\bPORT\b|mcp-handler|createMcpHandler"
+    r"|Bun\.serve|Deno\.serve|\bPORT\b|mcp-handler|createMcpHandler|\b\w+(?:Http|Sse)\w*\s*\("
+    r"|[\"'][./][^\"'\n]*(?:http|sse)[^\"'\n]*[\"']|--http|--transport"
 )
 _TESTS: Final = re.compile(r"(?:^|/)(?:tests?|__tests__|examples?|docs|scripts)/|(?:^|/)test_|[._](?:test|spec)\.")
 
