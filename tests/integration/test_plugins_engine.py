@@ -127,6 +127,16 @@ def test_a_failed_rollout_keeps_the_id_and_the_next_update_mends_it(deployment, 
     assert deployment.changes() == {}
 
 
+def test_an_update_that_goes_on_after_an_error_ends_and_makes_what_does_not_need_the_failed_one(deployment, google):
+    google.plane.broken = "The user-provided container failed to start and listen on the port."
+    with pytest.raises(automation.CommandError) as failed:
+        deployment.up(fleet("goes-on"), continue_on_error=True)
+    google.plane.broken = ""
+    assert "failed to start and listen" in str(failed.value)
+    assert "mcp-goes-on@" in deployment.resource("serviceaccount/account:Account")["id"]
+    assert deployment.changes() == {"update": 1, "create": 1}
+
+
 def test_a_cancelled_create_ends_within_seconds_and_loses_nothing(deployment, google):
     google.plane.gate = threading.Event()
     deployment.program = fleet("cancel")
