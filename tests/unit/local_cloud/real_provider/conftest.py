@@ -80,6 +80,7 @@ class Engine(pulumi.runtime.Mocks):
     project: str
     made: dict[Named, Made] = field(default_factory=dict)
     seen: list[Named] = field(default_factory=list)
+    looked_up: set[str] = field(default_factory=set[str])
     replaced: list[tuple[Named, Made]] = field(default_factory=list)
     lock: Any = field(default_factory=threading.Lock)
     provider: GcpProvider = field(default_factory=GcpProvider)
@@ -128,7 +129,11 @@ class Engine(pulumi.runtime.Mocks):
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         with self.lock:
-            return self._opened(self.provider._invokes[args.token](self.program.api, Call(), dict(args.args))), []
+            before = len(self.program.requests)
+            try:
+                return self._opened(self.provider._invokes[args.token](self.program.api, Call(), dict(args.args))), []
+            finally:
+                self.looked_up |= {" ".join(_call(one)) for one in self.program.requests[before:]}
 
     def _updated(self, name: Named, old: Made | None, news: dict[str, Any]) -> Made:
         resource, api = self._of(name), self.program.api
