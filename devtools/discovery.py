@@ -122,7 +122,7 @@ def _table(api: str, document: Path, wanted: set[tuple[str, str]]) -> str:
         asked = "POST" if path.startswith("/upload") else verb
         found = [one for one in known if one["httpMethod"] == asked and _fits(local, _path(source, one))]
         if found:
-            found.sort(key=lambda one: _path(source, one).count("{}"))
+            found.sort(key=lambda one: _differing(local, _path(source, one)))
             methods[f"{verb} {path}"] = _method(found[0], names)
     schemas: dict[str, dict[str, str]] = {}
     for name in source["schemas"]:
@@ -153,6 +153,10 @@ def _fits(ours: str, theirs: str) -> bool:
         one == two or (one == "{}" and ":" not in two) or (two == "{}" and ":" not in one)
         for one, two in zip(mine, other, strict=True)
     )
+
+
+def _differing(ours: str, theirs: str) -> int:
+    return sum(one != two for one, two in zip(ours.split("/"), theirs.split("/"), strict=False))
 
 
 def _path(source: Mapping[str, Any], method: Mapping[str, Any]) -> str:

@@ -169,9 +169,16 @@ class _Reader:
             parsed[found.name] = read
             return
         inside, self.refused = self.refused[refused:], self.refused[:refused]
-        if inside or _is_set(read) or any(found.name in members for members in oneofs.values()):
+        if inside or self._says(read, found) or any(found.name in members for members in oneofs.values()):
             named = f"{_lower(self.method.request)}.{path}" if self._root else path
             self.refused.append(f"{named}: the local cloud does not honour this field yet: {found.standing.why}")
+
+    def _says(self, value: Any, found: Field) -> bool:
+        """Whether a refused field says something: a message without fields of its own does by being there."""
+        if found.kind in load(self._api).schemas:
+            inside = fields_of(self._api, found.kind).values()
+            return _is_set(value) or all(one.standing.kind == "written" for one in inside)
+        return _is_set(value)
 
     def _value(self, value: Any, kind: str, path: str) -> Any:
         if kind == "any":

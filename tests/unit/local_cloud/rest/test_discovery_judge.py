@@ -1,0 +1,210 @@
+"""Google's schemas as the judge: what Google refuses in a field of a request is refused, and nothing is silent."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.rest.honoured import FIELDS, QUERY, REASONS
+from mcpfleet_local_cloud.rest.parameters import SYSTEM, bind, parameters_of
+from mcpfleet_local_cloud.rest.reading import fields_of, is_proto, read, snake
+from mcpfleet_local_cloud.rest.schemas import APIS, Method, load
+
+TABLES = sorted(set(APIS.values()))
+METHODS = {method.id: method for api in TABLES for method in load(api).methods.values()}
+BODIES = {id_: method for id_, method in METHODS.items() if method.request}
+RIGHT: dict[str, Any] = {
+    "string": "x",
+    "bool": True,
+    "int32": 1,
+    "uint32": 1,
+    "int64": "1",
+    "uint64": "1",
+    "float": 0.5,
+    "double": 0.5,
+    "duration": "60s",
+    "timestamp": "2026-01-31T12:00:00Z",
+    "bytes": "eA==",
+    "mask": "x",
+    "any": 1,
+}
+WRONG: dict[str, list[Any]] = {
+    "string": [1, True, {}, ["x"]],
+    "bool": ["yes", 1, {}, [True]],
+    "int32": ["x", 1.5, True, 2**31, [1]],
+    "uint32": ["x", -1, 2**32, [1]],
+    "int64": ["x", 1.5, True, 2**63, [1]],
+    "uint64": ["x", -1, 2**64, [1]],
+    "float": ["x", True, 1e300, [1.0]],
+    "double": ["x", True, [1.0]],
+    "duration": ["60", "soon", 60, ["1s"]],
+    "timestamp": ["yesterday", "2026-01-31", 1, ["x"]],
+    "bytes": ["=", "a\n", 5, ["eA=="]],
+    "mask": ["a b", 5, ["x"]],
+}
+
+
+def right(api: str, kind: str) -> Any:
+    """A value of that kind that is set."""
+    if kind.startswith("["):
+        return [right(api, kind[1:-1])]
+    if kind.startswith("{"):
+        return {"x": right(api, kind[1:-1])}
+    if kind.startswith("enum "):
+        return next(one for one in reversed(kind.removeprefix("enum ").split("|")) if "UNSPECIFIED" not in one)
+    if kind in RIGHT:
+        return RIGHT[kind]
+    fields = [one for name, one in fields_of(api, kind).items() if name == one.name and one.standing.kind != "written"]
+    own = next((one for one in fields if one.kind != kind), None)
+    return {own.name: right(api, own.kind)} if own else {}
+
+
+def wrong(kind: str) -> Iterator[Any]:
+    """Values that Google does not take for that kind."""
+    if kind.startswith("["):
+        yield from (5, "x", {"x": "x"}) if kind[1:-1] != "any" else ()
+        yield from ([one] for one in wrong(kind[1:-1]) if not isinstance(one, list))
+    elif kind.startswith("{"):
+        yield from (5, "x")
+        yield from ({"x": one} for one in wrong(kind[1:-1]) if not isinstance(one, list))
+    elif kind.startswith("enum "):
+        yield from ("NOPE", True, {}, ["NOPE"])
+    elif kind in WRONG:
+        yield from WRONG[kind]
+    elif kind != "any":
+        yield from (5, "x", [{}], {"nope": 1})
+
+
+def requests(method: Method) -> Iterator[tuple[str, str, Any]]:
+    """Path, kind, a maker of a body, and standing of each field of the request, within what is not refused."""
+
+    def below(schema: str, path: str, wrap: Any, seen: tuple[str, ...]) -> Iterator[tuple[str, str, Any, str]]:
+        for name, one in fields_of(method.api, schema).items():
+            if name != one.name or one.standing.kind == "written":
+                continue
+            yield f"{path}{name}", one.kind, lambda value, n=name: wrap({n: value}), one.standing.kind
+            inner = one.kind.strip("[]{}")
+            if inner in load(method.api).schemas and inner not in seen and one.standing.kind != "refused":
+                around = {"[": lambda v: [v], "{": lambda v: {"x": v}}.get(one.kind[0], lambda v: v)
+                yield from below(
+                    inner, f"{path}{name}.", lambda value, n=name, a=around: wrap({n: a(value)}), (*seen, inner)
+                )
+
+    return below(method.request, "", lambda body: body, (method.request,))
+
+
+def status_of(method: Method, body: Any) -> int:
+    try:
+        read(json.dumps(body).encode(), method)
+    except GoogleError as refusal:
+        return refusal.http_code
+    return 200
+
+
+@pytest.mark.parametrize("api", TABLES)
+def test_what_google_refuses_in_a_field_of_a_request_is_refused(api):
+    judged, taken = Counter(), []
+    for id_, method in BODIES.items():
+        for path, kind, make, _ in requests(method) if method.api == api else ():
+            for value in wrong(kind):
+                judged[id_] += 1
+                if status_of(method, make(value)) != 400:
+                    taken.append(f"{id_}: {path} ({kind}) = {value!r}")
+
+    assert taken == []
+    assert judged or not [one for one in BODIES.values() if one.api == api and load(api).schemas[one.request]]
+
+
+@pytest.mark.parametrize("api", TABLES)
+def test_a_field_that_is_not_honoured_is_refused_once_it_is_set_and_no_other(api):
+    silent = [
+        f"{id_}: {path}"
+        for id_, method in BODIES.items()
+        for path, kind, make, standing in (requests(method) if method.api == api else ())
+        if (standing == "refused") != (status_of(method, make(right(api, kind))) == 501)
+        # What is inside of a field may be refused while the field is not.
+        and (standing == "refused" or kind.strip("[]{}") not in load(api).schemas)
+    ]
+
+    assert silent == []
+
+
+@pytest.mark.parametrize("id_", sorted(METHODS))
+def test_query_parameters_are_bound_by_their_kinds_and_refused_unless_they_count(id_):
+    method = METHODS[id_]
+    known = parameters_of(method)
+    for name, kind in {**method.query, **SYSTEM}.items():
+        one = known[name]
+        good = str(right(method.api, kind.removesuffix("*"))).lower() if kind.startswith("bool") else None
+        value = good or str(right(method.api, kind.removesuffix("*")))
+        for spelling in {name, snake(name)}:
+            if one.standing.kind == "refused":
+                with pytest.raises(GoogleError, match="does not honour"):
+                    bind(f"{spelling}={value}", known)
+            else:
+                assert bind(f"{spelling}={value}", known)
+        for bad in ("NOPE",) if not kind.startswith("string") and kind.rstrip("*") != "mask" else ():
+            with pytest.raises(GoogleError) as refused:
+                bind(f"{name}={bad}", known)
+            assert refused.value.http_code in (400, 501)
+    with pytest.raises(GoogleError, match="Cannot bind query parameter"):
+        bind("nope=1", known)
+
+
+def test_what_is_honoured_and_refused_is_named_as_google_names_it():
+    """A name that no schema has would hide that a field of today's name is refused."""
+    schemas: dict[tuple[str, str], set[str]] = {}
+    for api in TABLES:
+        for schema, fields in load(api).schemas.items():
+            schemas.setdefault((api.partition(".")[0], schema), set()).update(fields)
+    listed = {
+        (api, schema, name.lstrip("-~"))
+        for api, lines in FIELDS.items()
+        for schema, line in lines.items()
+        for name in line.split()
+        if (api, schema) in schemas
+    }
+    parameters = {name for method in METHODS.values() for name in method.query} | set(SYSTEM) | {"upload_id"}
+
+    shared = ("Policy", "SetIamPolicyRequest")  # not every API has a mask and audit logs there
+    assert [one for one in listed if one[2] not in schemas[one[:2]] and one[1] not in shared] == []
+    assert {name.lstrip("-") for line in QUERY.values() for name in line.split()} - parameters == set()
+    for reason in REASONS:
+        api, schema, field = (*reason.split("."), "", "")[:3]
+        if (api, schema) in schemas and field and schema[0].isupper() and reason.count(".") == 2:
+            assert field in schemas[api, schema], reason
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_any_json_is_a_message_or_a_clear_refusal_and_a_message_reads_the_same_again(data):
+    method = BODIES[data.draw(st.sampled_from(sorted(BODIES)))]
+    fields = fields_of(method.api, method.request)
+    body = data.draw(JSON | st.dictionaries(st.sampled_from(sorted(fields) or ["x"]), JSON, max_size=4))
+    if status_of(method, body) != 200:
+        assert status_of(method, body) in (400, 501)
+        return
+    parsed = read(json.dumps(body).encode(), method)
+    assert read(json.dumps(parsed).encode(), method) == parsed
+
+
+@pytest.mark.parametrize("id_", ["secretmanager.projects.secrets.create", "compute.urlMaps.insert"])
+def test_a_name_that_is_given_twice_is_refused(id_):
+    field = "labels" if is_proto(METHODS[id_].api) else "description"
+    with pytest.raises(GoogleError, match="it is set twice"):
+        read(f'{{"{field}": null, "{field}": null}}'.encode(), METHODS[id_])
+    if is_proto(METHODS[id_].api):
+        with pytest.raises(GoogleError, match="it is set twice"):
+            read(b'{"versionAliases": {}, "version_aliases": {}}', METHODS[id_])
