@@ -161,6 +161,7 @@ CASES = {
         {"package.json": package(main="i.js"), "yarn.lock": "__metadata:\n  version: 6\n", "i.js": ""},
         decided=["development dependencies stay in the image: yarn 3.8.7 takes none away without its plugin"], lines=["@yarnpkg/cli-dist@3.8.7"], never=["focus"],
     ),
+    "yarn 2 by its lock file": Case({"package.json": package(main="i.js"), "yarn.lock": "__metadata:\n  version: 4\n", "i.js": ""}, lines=["@yarnpkg/cli-dist@2.4.2"]),
     "yarn 3 with the plugin that prunes": Case(
         {"package.json": package(main="i.js", packageManager="yarn@3.6.4"), "yarn.lock": "__metadata:\n", "i.js": "", ".yarn/plugins/@yarnpkg/plugin-workspace-tools.cjs": ""},
         decided=[LATE + "it has files of yarn's"], lines=["RUN yarn workspaces focus --production --all"],

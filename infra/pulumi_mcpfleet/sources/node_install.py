@@ -28,7 +28,7 @@ _SETTINGS: Final = (".npmrc", ".yarnrc.yml", ".yarnrc")
 # By the format of the lock file, where package.json has no packageManager; the newest first.
 _PNPM: Final = {"5": ("7.33.7",), "6": ("8.15.9",), "9": ("10.18.3", "9.15.9")}
 _YARN_CLASSIC: Final = "1.22.22"
-_YARN_BERRY: Final = {"4": "2.4.3", "5": "3.1.1", "6": "3.8.7", "8": "4.10.3"}
+_YARN_BERRY: Final = {"4": "2.4.2", "5": "3.1.1", "6": "3.8.7", "8": "4.10.3"}
 
 _MANAGER: Final = re.compile(
     r"(?P<name>[a-z]{2,20})@(?P<version>[0-9]{1,6}(?:\.[0-9]{1,6}){0,2}(?:-[0-9A-Za-z.-]{1,60})?)(?:\+[0-9A-Za-z.-]{1,200})?"
