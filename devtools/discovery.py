@@ -35,7 +35,7 @@ _DOCUMENTS: Final = "googleapiclient/discovery_cache/documents"
 _FAMILIES: Final = re.compile(r"Google(?:CloudRunV2|IamV1|Longrunning|Protobuf|Rpc|Type|Api)(?=[A-Z])")
 # Types that no method names: they come in an operation's `metadata` and `response`.
 _IN_OPERATIONS: Final = re.compile(
-    r"OperationMetadata|BuildOperationMetadata|(Enable|Disable|BatchEnable)Services?Response|ServiceIdentity"
+    r"(Build|WorkloadIdentityPool)?OperationMetadata|(Enable|Disable|BatchEnable)Services?Response|ServiceIdentity"
 )
 _SCALARS: Final[Mapping[tuple[str, str], str]] = {
     ("string", ""): "string",

@@ -61,7 +61,7 @@ class _Api(Handlers):
         made["registryResource"] = f"{parent}/{kind}/{service_id}"
         if not self._store.insert(KIND, name, made):
             raise already_exists(name)
-        return wire.reply(request, self._operations.done(parent, made))
+        return self.finished(request, self._operations, parent, "Service", made)
 
     async def list(self, request: Request) -> Response:
         parent = self.parent(request)
@@ -79,12 +79,13 @@ class _Api(Handlers):
             found[field] = body.get(field)
         kept = {**_checked({key: value for key, value in found.items() if value}), "updateTime": _now()}
         self._store.put(KIND, found["name"], kept)
-        return wire.reply(request, self._operations.done(found["name"].partition("/services/")[0], kept))
+        parent = found["name"].partition("/services/")[0]
+        return self.finished(request, self._operations, parent, "Service", kept)
 
     async def delete(self, request: Request) -> Response:
         found = self._existing(request, "delete")
         self._store.delete(KIND, found["name"])
-        return wire.reply(request, self._operations.done(found["name"].partition("/services/")[0], {}))
+        return self.finished(request, self._operations, found["name"].partition("/services/")[0])
 
     async def operation(self, request: Request) -> Response:
         parent = self.parent(request)

@@ -9,10 +9,13 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies, policy_from
 from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest.honoured import PACKAGES
+from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Caller, Gate
 from mcpfleet_local_cloud.state.store import Document
 
+EMPTY: Final = "type.googleapis.com/google.protobuf.Empty"
 Named = Callable[[Request, str], str]
 """The full name of the resource that a request means, where its caller may do the verb to it ("": none is asked)."""
 
@@ -53,6 +56,14 @@ class Handlers:
         name = f"projects/{self.project(request)['projectId']}"
         location = request.path_params.get("location")
         return f"{name}/locations/{location}" if location else name
+
+    def finished(
+        self, request: Request, operations: Operations, parent: str, kind: str = "", response: Document | None = None
+    ) -> Response:
+        """A finished operation below *parent*, whose *response* is a message of that *kind* of the API's."""
+        package = f"type.googleapis.com/{PACKAGES[self._api.partition('.')[0]]}"
+        typed = {"@type": f"{package}.{kind}" if kind else EMPTY, **(response or {})}
+        return wire.reply(request, operations.done(parent, typed, {"@type": f"{package}.OperationMetadata"}))
 
     def allow(self, request: Request, permission: str, resource: str) -> None:
         """Return where the caller has *permission* on *resource*.

@@ -31,6 +31,7 @@ from mcpfleet_local_cloud.plugins.gcp.transport import Api
 from mcpfleet_local_cloud.plugins.resources import CheckInput
 from mcpfleet_local_cloud.plugins.values import Secret
 from mcpfleet_local_cloud.state.folder import Settings
+from tests.unit.local_cloud.answers import Checked
 
 NOW = 1_790_000_000.0
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
@@ -247,13 +248,15 @@ def start(
         cloud = Cloud(replace(settings, **changes), data_plane=plane, worker=worker, issuers=_issuers(web), clock=clock)
         worker.who = cloud.identity.verify_access_token
         lines: list[dict[str, Any]] = []
-        with TestClient(create_app(cloud, lines.append), raise_server_exceptions=False) as client:
+        app = Checked(create_app(cloud, lines.append))
+        with TestClient(app, raise_server_exceptions=False) as client:
             assert client.portal is not None
             client.portal.call(cloud.start)
             try:
                 yield Running(cloud, client, clock, plane, lines, tmp_path / "credentials")
             finally:
                 client.portal.call(cloud.stop)
+        assert sorted(set(app.found)) == [], "the answers are not those of Google's schemas"
 
     return started
 

@@ -54,7 +54,7 @@ class _Api(Handlers):
         repository_id = request.query_params.get("repositoryId", "")
         _, project, _, location = parent.split("/")
         made = self._model.create(project, location, repository_id, await body_of(request))
-        return wire.reply(request, self._operations.done(parent, made))
+        return self.finished(request, self._operations, parent, "Repository", made)
 
     async def list(self, request: Request) -> Response:
         _, project, _, location = self._location(request, "list").split("/")
@@ -75,7 +75,7 @@ class _Api(Handlers):
         name = self._repository(request, "delete")
         self._model.delete(name)
         self._policies.delete(name)
-        return wire.reply(request, self._operations.done(name.partition("/repositories/")[0], {}))
+        return self.finished(request, self._operations, name.partition("/repositories/")[0])
 
     async def images(self, request: Request) -> Response:
         name = self._name(request)

@@ -64,7 +64,8 @@ class _Api(Handlers):
     async def list(self, request: Request) -> Response:
         parent, collection = self._permitted(request, "list")
         found = self._model.documents(parent, collection)
-        return wire.reply(request, {"kind": f"compute#{collection}List", **({"items": found} if found else {})})
+        kind = f"compute#{kind_of(parent, collection).one}List"
+        return wire.reply(request, {"kind": kind, **({"items": found} if found else {})})
 
     async def get(self, request: Request) -> Response:
         return wire.reply(request, self._model.get(self._path(request, "get")))

@@ -18,6 +18,7 @@ from mcpfleet_local_cloud.state.store import Document
 API: Final = "iam.googleapis.com"
 _POOLS: Final = "/iam/v1/projects/{project}/locations/{location}/workloadIdentityPools"
 _PROVIDERS: Final = _POOLS + "/{pool}/providers"
+_METADATA: Final = "type.googleapis.com/google.iam.v1.WorkloadIdentityPoolOperationMetadata"
 _TYPE: Final = {
     POOL: "type.googleapis.com/google.iam.v1.WorkloadIdentityPool",
     PROVIDER: "type.googleapis.com/google.iam.v1.WorkloadIdentityPoolProvider",
@@ -96,5 +97,5 @@ class _Api(Handlers):
         return name + request.path_params.get(self.word, "")
 
     def _done(self, request: Request, made: Document) -> Response:
-        operation = self._operations.done(made["name"], {"@type": _TYPE[self._kind], **made})
+        operation = self._operations.done(made["name"], {"@type": _TYPE[self._kind], **made}, {"@type": _METADATA})
         return wire.reply(request, operation)

@@ -17,6 +17,7 @@ from mcpfleet_local_cloud.services.networkservices.model import COLLECTIONS, Net
 
 API: Final = "networkservices.googleapis.com"
 _PLACE: Final = "/networkservices/v1/projects/{project}/locations/{location}"
+_MESSAGES: Final = {"meshes": "Mesh", "httpRoutes": "HttpRoute"}
 _PARAMETERS: Final = {"meshes": "meshId", "httpRoutes": "httpRouteId"}
 
 
@@ -52,7 +53,8 @@ class _Api(Handlers):
         self._may(request, "create", parent)
         path = f"{parent}/{self._collection}/{request.query_params.get(_PARAMETERS[self._collection], '')}"
         body = await body_of(request)
-        return wire.reply(request, self._operations.done(parent, self._model.create(self._kind, path, body)))
+        made = self._model.create(self._kind, path, body)
+        return self.finished(request, self._operations, parent, _MESSAGES[self._collection], made)
 
     async def list(self, request: Request) -> Response:
         parent = self._place(request)
@@ -67,11 +69,11 @@ class _Api(Handlers):
         path = self._path(request, "update")
         body = await body_of(request)
         changed = self._model.change(self._kind, path, body, masked(request, body))
-        return wire.reply(request, self._operations.done(self._place(request), changed))
+        return self.finished(request, self._operations, self._place(request), _MESSAGES[self._collection], changed)
 
     async def delete(self, request: Request) -> Response:
         self._model.delete(self._kind, self._path(request, "delete"))
-        return wire.reply(request, self._operations.done(self._place(request), {}))
+        return self.finished(request, self._operations, self._place(request))
 
     async def operation(self, request: Request) -> Response:
         parent = self._place(request)

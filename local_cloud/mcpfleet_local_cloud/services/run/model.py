@@ -134,7 +134,7 @@ class RunModel:
             if record.get("pending") and (running := self.operations.find(record["pending"]["operation"])):
                 return running
             if record["terminalCondition"]["state"] == conditions.SUCCEEDED:
-                return self.operations.done(str(place), self._response(record))
+                return self._done(str(place), self._response(record))
         changed["generation"] = record["generation"] + 1
         changed["updateTime"] = now = self._now()
         with self._store.transaction():
@@ -151,7 +151,7 @@ class RunModel:
         place = name.partition("/services/")[0]
         self._check_etag(record, etag)
         if validate_only:
-            return self.operations.done(place, self._response(record))
+            return self._done(place, self._response(record))
         if record.get("deleting"):
             running = self.operations.find(record["deleting"]["operation"])
             if running is not None and not running["done"]:
@@ -197,7 +197,7 @@ class RunModel:
         with self._store.transaction():
             if not validate_only:
                 self._store.delete(REVISION, name)
-            return self.operations.done(place, response)
+            return self._done(place, response)
 
     # For the rest of the cloud.
 
@@ -340,13 +340,16 @@ class RunModel:
     def _check_etag(self, record: Document, etag: str) -> None:
         _check_version(record["name"], etag, render.service_etag(record))
 
+    def _done(self, place: str, response: Document) -> Document:
+        return self.operations.done(place, response, response)
+
     def _not_deleting(self, record: Document) -> None:
         if record.get("deleting"):
             raise GoogleError("ABORTED", f"Resource '{short(record['name'])}' is being deleted.")
 
     def _validated(self, place: Place, record: Document) -> Document:
         response: dict[str, Any] = {"@type": render.SERVICE_TYPE, **render.service(record, "")}
-        return self.operations.done(str(place), response)
+        return self._done(str(place), response)
 
     def _render(self, record: Document) -> Document:
         return render.service(record, address(self._data_plane, record["name"]))

@@ -11,7 +11,7 @@ from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import Gate
-from mcpfleet_local_cloud.services.handlers import Handlers
+from mcpfleet_local_cloud.services.handlers import EMPTY, Handlers
 from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
 from mcpfleet_local_cloud.state.store import Document
 
@@ -108,18 +108,19 @@ class _Api(Handlers):
             "@type": "type.googleapis.com/google.api.serviceusage.v1beta1.ServiceIdentity",
             "email": email,
         }
-        return wire.reply(request, self._operations.done("", made))
+        return wire.reply(request, self._operations.done("", made, {"@type": _TYPES_BETA + "OperationMetadata"}))
 
     async def operation(self, request: Request) -> Response:
         self.caller(request)
         name = f"operations/{request.path_params['operation']}"
-        return wire.reply(request, {"name": _NOOP, "done": True} if name == _NOOP else self._operations.get(name))
+        noop = {"name": _NOOP, "done": True, "response": {"@type": EMPTY}}
+        return wire.reply(request, noop if name == _NOOP else self._operations.get(name))
 
     def _done(self, request: Request, changed: bool, kind: str, response: Document) -> Response:
         typed: Document = {"@type": _TYPES + kind, **response}
         if not changed:
             return wire.reply(request, {"name": _NOOP, "done": True, "response": typed})
-        return wire.reply(request, self._operations.done("", typed))
+        return wire.reply(request, self._operations.done("", typed, {"@type": _TYPES + "OperationMetadata"}))
 
     def _allow(self, request: Request, verb: str) -> Document:
         project = self.project(request)
