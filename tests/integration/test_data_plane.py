@@ -15,6 +15,17 @@ pytestmark = pytest.mark.integration
 
 EMAIL_PATH = "/metadata/computeMetadata/v1/instance/service-accounts/default/email"
 
+UNHEALTHY = """
+import http.server, json
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(json.dumps({"status": "unhealthy", "reason": "KeyError: 'API_KEY'"}).encode())
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
+"""
+
 
 @pytest.fixture
 def world(tmp_path):
@@ -67,6 +78,13 @@ def world(tmp_path):
             "listens on port 5000",
             id="HTTP probe fails",
         ),
+        pytest.param(
+            UNHEALTHY,
+            {"startup_probe": replace(QUICK, http_path="/health", port=8080)},
+            "failed the configured startup probe checks",
+            "the program wants the environment variable API_KEY.",
+            id="says that it is unhealthy",
+        ),
     ],
 )
 def test_a_revision_that_cannot_serve_is_told_why_and_nothing_of_it_stays(world, code, changes, google, advice):
@@ -79,7 +97,7 @@ def test_a_revision_that_cannot_serve_is_told_why_and_nothing_of_it_stays(world,
             assert google in text.partition("\n")[0]
             assert advice in text.rpartition("What to change: ")[2]
             assert world.containers() == []
-            assert (await plane.logs(SERVICE)) or code is SERVER
+            assert (await plane.logs(SERVICE)) or code in (SERVER, UNHEALTHY)
 
     world.run(scenario)
 

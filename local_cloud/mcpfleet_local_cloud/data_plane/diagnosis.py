@@ -5,15 +5,21 @@ Where a server listens is read from the kernel's tables of the container's netwo
 """
 
 import ipaddress
+import json
 import re
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
+from mcpfleet_local_cloud.data_plane import causes
 from mcpfleet_local_cloud.data_plane.contract import Container, Revision
 
 LOG_LINES: Final = 20
+"""Those that are shown."""
+READ_LINES: Final = 200
+"""Those that are looked at: a program that is started again and again says the same."""
 _LISTEN: Final = "0A"
+_REASON: Final = 300
 _SIGTERM_BIT: Final = 1 << 14
 _DOCKER_DNS: Final = "127.0.0.11"
 
@@ -29,9 +35,29 @@ class Ending:
     """What Docker said, where it could not even start the program."""
     listening: tuple[tuple[str, int], ...] = ()
     """The (address, port) pairs on which something in it listens."""
+    answered: str = ""
+    """Status line and body of its answer to a probe by HTTP that failed; the body is its own words."""
     logs: str = ""
     platform: str = "linux/amd64"
     """That of the machine."""
+
+    @property
+    def lines(self) -> list[str]:
+        """What it logged, structured entries by their message; of lines that are alike but for numbers the last."""
+        said = [_message(line) for line in self.logs.splitlines()]
+        last = {re.sub(r"\d+", "0", line): at for at, line in enumerate(said)}
+        return [said[at] for at in sorted(last.values())]
+
+
+def _message(line: str) -> str:
+    """The message of a structured entry (cloud.google.com/run/docs/logging), or the line as it is."""
+    if not line.startswith("{"):
+        return line
+    try:
+        message: object = json.loads(line).get("message")
+    except (ValueError, RecursionError):
+        return line
+    return _shown(message) if isinstance(message, str) else line
 
 
 def parse_listening(tables: str) -> list[tuple[str, int]]:
@@ -67,7 +93,7 @@ def report(revision: Revision, ending: Ending, container: Container | None = Non
     parts = [f"Revision '{revision.name}' is not ready and cannot serve traffic. {_google_says(container, ending)}"]
     if len(revision.containers) > 1:
         parts.append(f"The container is '{container.name}'.")
-    lines = ending.logs.splitlines()[-LOG_LINES:]
+    lines = ending.lines[-LOG_LINES:]
     if lines:
         parts.append("Last log lines:\n" + "\n".join(f"  {line}" for line in lines))
     else:
@@ -108,8 +134,10 @@ def diagnose(revision: Revision, ending: Ending, container: Container | None = N
     if ending.refused:
         return f"Docker could not start the program: {ending.refused}. Correct `command` and `args`, or the image."
     if ending.exit_code is not None:
-        return _about_exit(ending.exit_code, said)
-    return _about_listening(container, ending)
+        return causes.told(ending.lines) or _about_exit(ending.exit_code, said)
+    if ending.answered:
+        return _about_answer(container, ending)
+    return (causes.told(ending.lines) if not ending.listening else "") or _about_listening(container, ending)
 
 
 def _google_says(container: Container, ending: Ending) -> str:
@@ -141,12 +169,50 @@ def _about_exit(code: int, said: str) -> str:
             "the files it runs and writes, and the image's USER."
         )
     if code == 0:
-        return "the program ended by itself. It must stay in the foreground and serve on PORT until SIGTERM."
+        return (
+            "the program ended by itself. It must stay in the foreground and serve on PORT until SIGTERM. An MCP "
+            "server that speaks stdio ends like this, since nobody is on the other side: write `speaks: stdio` at its "
+            "source."
+        )
     if code in (126, 127):
         return "the program was not found or is not executable in the image. Correct `command`, `args` or the image."
     if code > 128:
         return f"the program was ended by signal {code - 128}. The log lines above say what it did last."
     return "the program failed at start; the log lines above say why. Correct that, or the variables it reads."
+
+
+def _about_answer(container: Container, ending: Ending) -> str:
+    """Of a server that answers its probe, and not 2xx or 3xx: what it says of itself, and what comes of that."""
+    probe = container.startup_probe
+    path = probe.http_path if probe is not None else ""
+    status, _, body = ending.answered.partition("\n")
+    if status.startswith("404"):
+        return (
+            f"the server has no {path}: it answers 404. Write the path of its health check as `health_path`, or leave "
+            "that out, so that only the port is asked."
+        )
+    reason = _reason(body)
+    if cause := causes.told([*ending.lines, reason]):
+        return cause
+    answer = f"the server answers GET {path} with {_shown(status)[:40]}"
+    said = f" and says: {reason.removesuffix('.')}" if reason else ""
+    return f"{answer}{said}. Correct what it says, or give the server longer."
+
+
+def _reason(body: str) -> str:
+    """The `reason` of a health check in JSON, as the bridge has it, or else the first line of its text."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        reason: object = cast("dict[str, object]", found).get("reason")
+        return _shown(reason)[:_REASON] if isinstance(reason, str) else ""
+    return "" if body.lstrip().startswith("<") else _shown(body.strip().partition("\n")[0])[:_REASON]
+
+
+def _shown(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _about_listening(container: Container, ending: Ending) -> str:
@@ -175,7 +241,8 @@ def _about_listening(container: Container, ending: Ending) -> str:
         )
     return (
         f"the container runs, but nothing in it listens on any port. Start a server on 0.0.0.0:{probe.port}; if it "
-        "needs longer to start, extend the startup probe."
+        "needs longer to start, extend the startup probe. If it is an MCP server that speaks stdio, write "
+        "`speaks: stdio` at its source."
     )
 
 

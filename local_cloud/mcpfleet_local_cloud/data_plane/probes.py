@@ -16,6 +16,8 @@ from mcpfleet_local_cloud.network.dial import Dial
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.25
+_SHOWN: Final = 4096
+"""Bytes of an answer that are read to be shown."""
 
 
 def window(probe: Probe) -> float:
@@ -63,10 +65,35 @@ async def succeeds(probe: Probe, host: str, dial: Dial, seconds: float) -> bool:
         return False
 
 
+async def answer(probe: Probe, host: str, dial: Dial, seconds: float) -> str:
+    """What is answered to a probe by HTTP that fails: status, and on further lines the body's beginning; else empty."""
+    if probe.http_path is None:
+        return ""
+    read = b""
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_connection(sock=await dial(host, probe.port))
+            try:
+                _ask(probe, host, writer)
+                while len(read) < _SHOWN and (piece := await reader.read(_SHOWN)):
+                    read += piece
+            finally:
+                writer.close()
+    except OSError:  # what has come is shown
+        pass
+    head, _, body = read[:_SHOWN].decode("utf-8", "replace").partition("\r\n\r\n")
+    status = head.partition("\r\n")[0].partition(" ")[2]
+    return f"{status}\n{body}" if status else ""
+
+
 async def _get(probe: Probe, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    _ask(probe, host, writer)
+    version, status, *_ = (await reader.readline()).split()
+    return version.startswith(b"HTTP/1.") and 200 <= int(status) < 400
+
+
+def _ask(probe: Probe, host: str, writer: asyncio.StreamWriter) -> None:
     headers = {"host": f"{host}:{probe.port}", "user-agent": "mcpfleet-probe", "connection": "close"}
     headers.update({name.lower(): value for name, value in probe.http_headers})
     lines = [f"GET {probe.http_path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     writer.write("\r\n".join(lines).encode())
-    version, status, *_ = (await reader.readline()).split()
-    return version.startswith(b"HTTP/1.") and 200 <= int(status) < 400

@@ -21,6 +21,7 @@ from mcpfleet_local_cloud.network.dial import Dial
 from mcpfleet_local_cloud.network.upstream import HttpUpstream
 
 _HINT_SECONDS: Final = 10
+_ANSWER_SECONDS: Final = 2
 _log = logging.getLogger(__name__)
 
 
@@ -216,11 +217,16 @@ class Startup:
         instance.stopping = True
         container = unit.seen.id
         seen = await self._engine.inspect(container) or unit.seen
+        probe = unit.container.startup_probe
+        answered = ""
+        if seen.running and probe is not None:
+            answered = await probes.answer(probe, instance.seen.ip, self._dial, _ANSWER_SECONDS)
         ending = diagnosis.Ending(
             exit_code=None if seen.running else seen.exit_code,
             out_of_memory=seen.out_of_memory,
             listening=await self._listening(instance) if seen.running else (),
-            logs=await self._engine.logs(container, diagnosis.LOG_LINES),
+            answered=answered,
+            logs=await self._engine.logs(container, diagnosis.READ_LINES),
             platform=await self._engine.platform(),
         )
         return diagnosis.report(self._revision, ending, unit.container)

@@ -1,6 +1,10 @@
 """Why a container does not serve, told from what is left of it."""
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.data_plane.contract import Container, Probe, Revision
 from mcpfleet_local_cloud.data_plane.diagnosis import Ending, catches_sigterm, parse_listening, report
@@ -88,7 +92,8 @@ def test_a_container_that_is_not_reached_is_told_where_it_listens(ending, advice
             "exit(1)",
             "linux/arm64`, or let Docker emulate linux/amd64",
         ),
-        (Ending(exit_code=1, logs="PermissionError: [Errno 13] Permission denied: '/x'"), "exit(1)", "denied a right"),
+        (Ending(exit_code=1, logs="nginx: permission denied (13)"), "exit(1)", "denied a right"),
+        (Ending(exit_code=0), "Container called exit(0).", "`speaks: stdio`"),
         (
             Ending(exit_code=137, out_of_memory=True),
             "Memory limit of 512 MiB exceeded. Consider increasing the memory limit",
@@ -116,11 +121,112 @@ def test_a_failed_http_probe_is_named_as_such():
 
 
 def test_the_last_twenty_log_lines_are_shown():
-    text = report(revision(), Ending(exit_code=1, logs="".join(f"line {n}\n" for n in range(30))))
-    assert "  line 10\n" in text
-    assert "  line 29\n" in text
-    assert "line 9\n" not in text
+    text = report(revision(), Ending(exit_code=1, logs="".join(f"line {chr(97 + n)}\n" for n in range(30))))
+    assert "  line k\n" in text
+    assert "  line ~\n" in text
+    assert "line j\n" not in text
 
 
 def test_a_silent_container_is_called_silent():
     assert "The container wrote no logs." in report(revision(), Ending(exit_code=1))
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("ModuleNotFoundError: No module named 'mcp.server.fastmcp'", '`bounds: ["mcp<2"]`'),
+        ("ImportError: cannot import name 'FastMCP' from 'mcp.server' (/opt/venv/x.py)", '`bounds: ["mcp<2"]`'),
+        ("ModuleNotFoundError: No module named 'httpx'", "httpx is not installed in the image"),
+        ("Error: Cannot find module 'express'", "express is not installed in the image"),
+        ("Error [ERR_MODULE_NOT_FOUND]: Cannot find package '@acme/x' imported from /app/a.js", "@acme/x is not"),
+        ("KeyError: 'WEATHER_API_KEY'", "the environment variable WEATHER_API_KEY. Set it in `env`"),
+        ("Error: BRAVE_API_KEY environment variable is required", "the environment variable BRAVE_API_KEY."),
+        ("Missing required environment variable: SLACK_BOT_TOKEN", "the environment variable SLACK_BOT_TOKEN."),
+        ("Please set SLACK_BOT_TOKEN and SLACK_TEAM_ID environment variables", "variable SLACK_BOT_TOKEN."),
+        ("ValueError: GITHUB_TOKEN must be set", "the environment variable GITHUB_TOKEN."),
+        ("PermissionError: [Errno 13] Permission denied: '/app/memory.json'", "no right to /app/memory.json."),
+        ("OSError: [Errno 30] Read-only file system: '/srv/x.db'", "no right to /srv/x.db."),
+        ("Error: EACCES: permission denied, mkdir '/opt/logs'", "no right to /opt/logs."),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'git'", "run git, which is not in the image"),
+        ("ImportError: Failed to initialize: Bad git executable.", "run git, which is not in the image"),
+        ("Error: spawn kubectl ENOENT", "run kubectl, which is not in the image"),
+        ("/bin/sh: 1: uvx: not found", "run uvx, which is not in the image"),
+    ],
+)
+def test_what_a_program_says_of_its_end_is_the_cause_and_the_change(line, advice):
+    text = report(revision(), Ending(exit_code=1, logs=f"Starting…\n{line}\n"))
+    assert advice in text.rpartition("What to change: ")[2]
+
+
+def test_a_program_that_gave_up_is_taken_at_its_last_word():
+    logs = "KeyError: 'FIRST_KEY'\nretrying\nKeyError: 'SECOND_KEY'\n"
+    assert "variable SECOND_KEY" in report(revision(), Ending(exit_code=1, logs=logs))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "$GIT_PYTHON_REFRESH environment variable. Use one of the following values:",
+        "    - be set via $GIT_PYTHON_GIT_EXECUTABLE",
+        "INFO listening, LOG_LEVEL is info",
+        "loaded module 'mcp.server'",
+    ],
+)
+def test_a_line_that_names_no_cause_is_none(line):
+    assert "failed at start" in report(revision(), Ending(exit_code=1, logs=line))
+
+
+def test_structured_entries_are_shown_by_their_message_and_what_is_repeated_once():
+    entries = [
+        {"severity": "ERROR", "message": "Error: X_KEY is required"},
+        {"message": 7},
+        {"message": "At\x1b\ntempt"},
+    ]
+    logs = "\n".join([json.dumps(entry) for entry in entries] * 3 + ["{no JSON", "try 1", "try 23"])
+    text = report(revision(), Ending(exit_code=1, logs=logs))
+    assert text.partition("Last log lines:\n")[2].splitlines()[:5] == [
+        "  Error: X_KEY is required",
+        '  {"message": 7}',
+        "  At  tempt",
+        "  {no JSON",
+        "  try 23",
+    ]
+    assert "variable X_KEY" in text
+
+
+def test_a_server_that_listens_is_not_told_of_words_in_its_log():
+    ending = Ending(listening=((ANY, 5000),), logs="warning: OLD_SETTING is missing")
+    assert "listens on port 5000, not on 8080" in report(revision(), ending)
+
+
+@pytest.mark.parametrize(
+    ("answered", "advice"),
+    [
+        (
+            '503 Service Unavailable\n{"status":"unhealthy","reason":"the process ends by itself: exit code 1."}',
+            "with 503 Service Unavailable and says: the process ends by itself: exit code 1. Correct what it says",
+        ),
+        (
+            '503 No\n{"status":"unhealthy","reason":"KeyError: \'BRAVE_API_KEY\'"}',
+            "the program wants the environment variable BRAVE_API_KEY.",
+        ),
+        ("404 Not Found\nnothing", "the server has no /health: it answers 404. Write the path"),
+        ("500 Oops\n<html>long page", "answers GET /health with 500 Oops. Correct what it says"),
+        ("500 Oops\ndatabase\x1b[2J is down\nmore", "says: database [2J is down. Correct"),
+    ],
+)
+def test_what_a_server_answers_to_its_probe_is_told(answered, advice):
+    probe = Probe(port=8080, http_path="/health")
+    text = report(revision(startup_probe=probe), Ending(listening=((ANY, 8080),), answered=answered))
+    assert advice in text.rpartition("What to change: ")[2]
+    assert "\x1b" not in text
+
+
+@given(st.text(), st.text(), st.one_of(st.none(), st.integers(0, 255)))
+def test_whatever_a_container_says_there_is_one_line_of_advice(logs, answered, code):
+    ending = Ending(exit_code=code, logs=logs, answered="" if code is not None else answered)
+    probe = Probe(port=8080, http_path="/health")
+    advice = report(revision(startup_probe=probe), ending).rpartition("What to change: ")[2]
+    assert advice
+    assert advice.isprintable()
+    assert len(advice) < 1500
