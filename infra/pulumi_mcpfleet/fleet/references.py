@@ -5,14 +5,15 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from pulumi_mcpfleet.fleet.values import matching
+from pulumi_mcpfleet.fleet.values import REGION_FORM, matching
 from pulumi_mcpfleet.fleet.words import Kind, pattern
 
 _PROJECT: Final = r"[a-z][a-z0-9:.-]{4,62}"
-_PLACE: Final = r"[a-z]+(-[a-z]+)+[0-9]{1,2}"
 
 # Cloud KMS, "Resource IDs": 1 to 63 of letters, digits, _ and -.
-_KEY: Final = rf"projects/{_PROJECT}/locations/{_PLACE}/keyRings/[A-Za-z0-9_-]{{1,63}}/cryptoKeys/[A-Za-z0-9_-]{{1,63}}"
+_KEY: Final = (
+    rf"projects/{_PROJECT}/locations/{REGION_FORM}/keyRings/[A-Za-z0-9_-]{{1,63}}/cryptoKeys/[A-Za-z0-9_-]{{1,63}}"
+)
 EncryptionKey = Annotated[
     str,
     matching(
@@ -36,7 +37,7 @@ BinaryPolicy = Annotated[
     Kind("policy", "policies", "`default`, or `projects/P/platforms/cloudRun/POLICY`", pattern(_POLICY)),
 ]
 
-_INSTANCE: Final = rf"{_PROJECT}:{_PLACE}:[a-z][a-z0-9-]{{0,96}}"
+_INSTANCE: Final = rf"{_PROJECT}:{REGION_FORM}:[a-z][a-z0-9-]{{0,96}}"
 SqlInstance = Annotated[
     str,
     matching(
@@ -46,7 +47,7 @@ SqlInstance = Annotated[
     Kind("connection name", "connection names", "`PROJECT:REGION:INSTANCE`", pattern(_INSTANCE)),
 ]
 
-_CONNECTOR: Final = rf"(projects/{_PROJECT}/locations/{_PLACE}/connectors/)?[a-z][a-z0-9-]{{0,23}}[a-z0-9]"
+_CONNECTOR: Final = rf"(projects/{_PROJECT}/locations/{REGION_FORM}/connectors/)?[a-z][a-z0-9-]{{0,23}}[a-z0-9]"
 Connector = Annotated[
     str,
     matching(

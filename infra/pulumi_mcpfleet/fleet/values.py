@@ -58,7 +58,7 @@ ServerName = Annotated[
     ),
 ]
 
-_REGION: Final = r"[a-z]+(-[a-z]+)+[0-9]{1,2}"
+REGION_FORM: Final = r"[a-z]+(-[a-z]+)+[0-9]{1,2}"
 REGIONS: Final = tuple(
     """
     africa-south1 asia-east1 asia-east2 asia-northeast1 asia-northeast2 asia-northeast3 asia-south1 asia-south2
@@ -84,11 +84,11 @@ def _known_region(value: str) -> str:
 Region = Annotated[
     str,
     matching(
-        _REGION,
+        REGION_FORM,
         "is not a Cloud Run region; write one from `gcloud run regions list`, such as europe-west1 (no zone letter)",
     ),
     AfterValidator(_known_region),
-    Kind("region", "regions", "`gcloud run regions list`", pattern(_REGION)),
+    Kind("region", "regions", "`gcloud run regions list`", pattern(REGION_FORM)),
 ]
 
 # Labels: "keys and values can contain lowercase letters, numbers, underscores and dashes; both at most

@@ -5,10 +5,7 @@ mocks alone do not show (parent, dependencies, secrets, aliases, protect), and t
 make plain asserts on it; an assert inside `.apply()` without `pulumi.runtime.test` would never fail.
 """
 
-import asyncio
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +13,8 @@ import pulumi
 import pytest
 from google.protobuf import json_format
 from pulumi.runtime import mocks, rpc, settings
+
+from tests.unit.event_loops import event_loops
 
 ADDRESS = "gcp:compute/globalAddress:GlobalAddress"
 AGENT = "gcp:projects/serviceIdentity:ServiceIdentity"
@@ -199,7 +198,7 @@ def _deploy(
     answers of functions, by their tokens; an exception is raised. *plan* is filled, also where the program fails.
     """
     plan = plan or Plan()
-    with _event_loops():
+    with event_loops(4):
         try:
             monitor = _Recorder(_Cloud(answers=cloud_answers, lookups={**LOOKUPS, **lookups}), plan)
             mocks.set_mocks(monitor.mocks, project="mcpfleet", stack="test", preview=not cloud_answers, monitor=monitor)
@@ -216,29 +215,6 @@ def _deploy(
             settings.reset_options()
             pulumi.runtime.set_all_config({})
     return plan
-
-
-@contextlib.contextmanager
-def _event_loops() -> Iterator[None]:
-    """An event loop for this thread and one for each worker, all closed at the end.
-
-    Pulumi's mocks make a loop in each worker thread that has none, and never close it.
-    """
-    loops = [asyncio.new_event_loop()]
-
-    def start_worker() -> None:
-        loops.append(asyncio.new_event_loop())
-        asyncio.set_event_loop(loops[-1])
-
-    asyncio.set_event_loop(loops[0])
-    loops[0].set_default_executor(ThreadPoolExecutor(max_workers=4, initializer=start_worker))
-    try:
-        yield
-    finally:
-        loops[0].run_until_complete(loops[0].shutdown_default_executor())
-        for loop in loops:
-            loop.close()
-        asyncio.set_event_loop(None)
 
 
 @pytest.fixture

@@ -62,12 +62,9 @@ def get_project(api: Api, call: Call, arguments: Properties) -> Properties:
 
 def get_secret_version_access(api: Api, call: Call, arguments: Properties) -> Properties:
     """gcp:secretmanager/getSecretVersionAccess:getSecretVersionAccess: the value of a version of a secret."""
-    given = str(arguments.get("secret") or "")
-    project = arguments.get("project") or api.config.project
-    secret = given if given.startswith("projects/") else f"projects/{project}/secrets/{given}"
-    version = arguments.get("version") or "latest"
+    version, named = _version(api, arguments)
     try:
-        found = api.send(call, "GET", "secretManagerCustomEndpoint", f"{secret}/versions/{version}:access")
+        found = api.send(call, "GET", "secretManagerCustomEndpoint", f"{version}:access")
     except ApiError as error:
         raise ProviderError(f"error retrieving available secret manager secret version access: {error}") from error
     data: str = found["payload"]["data"]
@@ -76,8 +73,7 @@ def get_secret_version_access(api: Api, call: Call, arguments: Properties) -> Pr
         "id": found["name"],
         "name": found["name"],
         "version": str(found["name"]).rpartition("/")[2],
-        "project": project,
-        "secret": given,
+        **named,
         "isSecretDataBase64": in_base64,
         "secretData": Secret(data if in_base64 else base64.b64decode(data).decode()),
     }
@@ -87,26 +83,30 @@ def get_secret_version(api: Api, call: Call, arguments: Properties) -> Propertie
     """gcp:secretmanager/getSecretVersion:getSecretVersion, where no value is asked for (`fetchSecretData`)."""
     if arguments.get("fetchSecretData", True) not in (False, "false"):
         raise ProviderError("the value of a secret's version is read by getSecretVersionAccess here")
-    given = str(arguments.get("secret") or "")
-    project = arguments.get("project") or api.config.project
-    secret = given if given.startswith("projects/") else f"projects/{project}/secrets/{given}"
-    version = arguments.get("version") or "latest"
+    version, named = _version(api, arguments)
     try:
-        found = api.send(call, "GET", "secretManagerCustomEndpoint", f"{secret}/versions/{version}")
+        found = api.send(call, "GET", "secretManagerCustomEndpoint", version)
     except ApiError as error:
         raise ProviderError(f"error retrieving available secret manager secret versions: {error}") from error
     return {
         "id": found["name"],
         "name": found["name"],
         "version": str(found["name"]).rpartition("/")[2],
-        "project": project,
-        "secret": given,
+        **named,
         "enabled": found.get("state") == "ENABLED",
         "createTime": found.get("createTime", ""),
         "destroyTime": found.get("destroyTime", ""),
         "fetchSecretData": False,
         "secretData": "",
     }
+
+
+def _version(api: Api, arguments: Properties) -> tuple[str, Properties]:
+    """The full name of a version of a secret, and what names it as a program gave it."""
+    given = str(arguments.get("secret") or "")
+    project = arguments.get("project") or api.config.project
+    secret = given if given.startswith("projects/") else f"projects/{project}/secrets/{given}"
+    return f"{secret}/versions/{arguments.get('version') or 'latest'}", {"project": project, "secret": given}
 
 
 def get_network(api: Api, call: Call, arguments: Properties) -> Properties:

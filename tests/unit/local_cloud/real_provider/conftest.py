@@ -7,13 +7,10 @@ operations are as they were. Uploads and what other providers sent (Cloud Build,
 brought nothing new.
 """
 
-import asyncio
-import contextlib
 import json
 import runpy
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from mcpfleet_local_cloud.plugins.call import Call
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from mcpfleet_local_cloud.plugins.resources import CheckInput
 from mcpfleet_local_cloud.plugins.values import from_struct, to_struct
+from tests.unit.event_loops import event_loops
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[3]
@@ -91,7 +89,7 @@ class Engine(pulumi.runtime.Mocks):
         before = len(self.program.requests)
         given = yaml.safe_load((HERE / fleet).read_text())
         config = {"gcp:project": self.project, "mcpfleet:fleet": json.dumps(given, sort_keys=True)}
-        with _event_loops():
+        with event_loops(2):
             try:
                 mocks.set_mocks(self, project="mcpfleet", stack="test")
                 pulumi.runtime.set_all_config(config)
@@ -171,26 +169,6 @@ def _call(request: str) -> tuple[str, str]:
     path, _, query = target.partition("?")
     kept = [(name, value) for name, value in parse_qsl(query) if name not in ("alt", "prettyPrint")]
     return method, unquote(path) + (f"?{urlencode(sorted(kept))}" if kept else "")
-
-
-@contextlib.contextmanager
-def _event_loops() -> Iterator[None]:
-    """A loop for this thread and each worker, as Pulumi's mocks want it (`deploy` in tests/unit/infra says why)."""
-    loops = [asyncio.new_event_loop()]
-
-    def start_worker() -> None:
-        loops.append(asyncio.new_event_loop())
-        asyncio.set_event_loop(loops[-1])
-
-    asyncio.set_event_loop(loops[0])
-    loops[0].set_default_executor(ThreadPoolExecutor(max_workers=2, initializer=start_worker))
-    try:
-        yield
-    finally:
-        loops[0].run_until_complete(loops[0].shutdown_default_executor())
-        for loop in loops:
-            loop.close()
-        asyncio.set_event_loop(None)
 
 
 @pytest.fixture
