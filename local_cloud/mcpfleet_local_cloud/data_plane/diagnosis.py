@@ -9,6 +9,7 @@ import json
 import re
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, cast
 
 from mcpfleet_local_cloud.data_plane import causes
@@ -36,12 +37,12 @@ class Ending:
     listening: tuple[tuple[str, int], ...] = ()
     """The (address, port) pairs on which something in it listens."""
     answered: str = ""
-    """Status line and body of its answer to a probe by HTTP that failed; the body is its own words."""
+    """What it answered to its probe by HTTP when that had failed: status, and on further lines its own words."""
     logs: str = ""
     platform: str = "linux/amd64"
     """That of the machine."""
 
-    @property
+    @cached_property
     def lines(self) -> list[str]:
         """What it logged, structured entries by their message; of lines that are alike but for numbers the last."""
         said = [_message(line) for line in self.logs.splitlines()]
@@ -135,7 +136,7 @@ def diagnose(revision: Revision, ending: Ending, container: Container | None = N
         return f"Docker could not start the program: {ending.refused}. Correct `command` and `args`, or the image."
     if ending.exit_code is not None:
         return causes.told(ending.lines) or _about_exit(ending.exit_code, said)
-    if ending.answered:
+    if ending.answered and not ending.answered.startswith(("2", "3")):  # else it does now, and did not in time
         return _about_answer(container, ending)
     return (causes.told(ending.lines) if not ending.listening else "") or _about_listening(container, ending)
 

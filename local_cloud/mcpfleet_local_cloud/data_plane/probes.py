@@ -66,7 +66,7 @@ async def succeeds(probe: Probe, host: str, dial: Dial, seconds: float) -> bool:
 
 
 async def answer(probe: Probe, host: str, dial: Dial, seconds: float) -> str:
-    """What is answered to a probe by HTTP that fails: status, and on further lines the body's beginning; else empty."""
+    """The answer to a probe by HTTP: status, and on further lines the beginning of its body; empty where none comes."""
     if probe.http_path is None:
         return ""
     read = b""

@@ -222,6 +222,14 @@ def test_what_a_server_answers_to_its_probe_is_told(answered, advice):
     assert "\x1b" not in text
 
 
+def test_a_server_that_answers_well_when_it_is_too_late_is_told_to_be_faster():
+    probe = Probe(port=8080, http_path="/health")
+    text = report(
+        revision(startup_probe=probe), Ending(listening=((ANY, 8080),), answered="200 OK\nOLD_KEY is missing")
+    )
+    assert "did not answer 2xx or 3xx to GET /health in time" in text
+
+
 @given(st.text(), st.text(), st.one_of(st.none(), st.integers(0, 255)))
 def test_whatever_a_container_says_there_is_one_line_of_advice(logs, answered, code):
     ending = Ending(exit_code=code, logs=logs, answered="" if code is not None else answered)
