@@ -199,6 +199,7 @@ CASES = {
     "bounds beside a lock file": Case({**PACKAGE, "uv.lock": UV_LOCK}, wish={"bounds": ["anyio<5"]}, refused={"bounds": "the lock file says each version"}),
     # --- keys that fit elsewhere
     "a stage of a Dockerfile of its own": Case({"Dockerfile": "FROM scratch AS prod", **PLAIN}, wish={"target": "prod"}, decided=["prod of the repository's own Dockerfile (`target`)"], own=True),
+    "arguments for a Dockerfile of its own": Case({"Dockerfile": "FROM scratch", **PLAIN}, wish={"args": ["--http"]}, decided=["the repository's own Dockerfile (`dockerfile`)"], own=True),
     "a stage of a Dockerfile that is made": Case(PLAIN, wish={"target": "prod"}, refused={"target": "is a stage of a Dockerfile of its own"}),
     "keys for Python beside Node.js": Case({"package.json": "{}"}, wish={"extras": ["a"], "bounds": ["b"]}, refused={"extras": "is for Python", "bounds": "is for Python"}),
 }  # fmt: skip

@@ -17,6 +17,7 @@ from packaging.version import InvalidVersion, Version
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.components.cloud_build import CloudBuiltImage
 from pulumi_mcpfleet.components.foundation import Foundation
+from pulumi_mcpfleet.components.template import Image
 from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from pulumi_mcpfleet.fleet.made import is_bridged
 from pulumi_mcpfleet.fleet.parts import SecretRef
@@ -51,6 +52,7 @@ class _Plan:
         inline: The text of a Dockerfile that was made; empty: the folder has one.
         location: Where in the folder that one is; empty: the builder looks for `Dockerfile` itself.
         labels: Labels of the image.
+        args: Arguments in place of the image's CMD.
         decided: What was found out.
     """
 
@@ -58,6 +60,7 @@ class _Plan:
     inline: str = ""
     location: str = ""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    args: Sequence[str] = ()
     decided: Sequence[str] = ()
 
 
@@ -69,7 +72,7 @@ def built_image(
     foundation: Foundation,
     parent: pulumi.Resource,
     section: str = "servers",
-) -> pulumi.Output[str]:
+) -> Image:
     """Build and push the image of the server *name*, and give it by its digest.
 
     Args:
@@ -99,7 +102,7 @@ def built_image(
         digest = _in_cloud(name, plan, source, repository, foundation, parent)
     else:
         digest = _by_docker(name, plan, source, repository, foundation, parent, secrets)
-    return pulumi.Output.concat(repository, "@", digest)
+    return Image(pulumi.Output.concat(repository, "@", digest), plan.args)
 
 
 def _by_docker(
@@ -190,7 +193,7 @@ def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
             _own(folder, root)
             if (root / folder).is_dir():
                 Layout.read(root / folder).refuse_odd("Dockerfile", "Dockerfile.dockerignore", *IGNORES)
-            return _Plan(context=folder)
+            return _Plan(context=folder, args=source.args)
         case Folder(folder=folder):
             _own(folder, root)
             return _made(_bridged(source, folder, name, root), source.recipe(root))
@@ -264,5 +267,6 @@ def _made(context: str, recipe: Recipe, labels: Mapping[str, str] | None = None,
         inline=recipe.dockerfile or "",
         location=recipe.location,
         labels=labels or {},
+        args=recipe.args,
         decided=[*decided, *recipe.decided],
     )

@@ -150,10 +150,10 @@ class McpClient(pulumi.ComponentResource):
         idle = spec.cpu_throttling
         return [own, *(self._servers[name].beside(port, idle=idle) for name, port in beside.items())]
 
-    def _image(self) -> pulumi.Input[str]:
+    def _image(self) -> template.Image:
         match self._spec.source:
-            case ExistingImage(image=image):
-                return pulled(image, self._args.foundation)
+            case ExistingImage(image=image, args=args):
+                return template.Image(pulled(image, self._args.foundation), args)
             case source:
                 return built_image(
                     self._name,

@@ -157,11 +157,11 @@ class McpServer(pulumi.ComponentResource):
     def _rights(self, email: pulumi.Output[str]) -> list[pulumi.Resource]:
         return rights(self._name, self._spec, project=self._args.project, email=email, child=self._options())
 
-    def _image(self) -> pulumi.Input[str]:
+    def _image(self) -> template.Image:
         """The image to run: the existing one as it is named, or one built here and pinned by its digest."""
         match self._spec.source:
-            case ExistingImage(image=image):
-                return pulled(image, self._args.foundation)
+            case ExistingImage(image=image, args=args):
+                return template.Image(pulled(image, self._args.foundation), args)
             case source:
                 return built_image(
                     self._name,

@@ -4,12 +4,12 @@ Functions from the fleet's values to the provider's arguments; they create nothi
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pulumi
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.fleet import Build, ExistingImage, Server, Workload
+from pulumi_mcpfleet.fleet import ExistingImage, Server, Workload
 from pulumi_mcpfleet.fleet.containers import SERVER
 from pulumi_mcpfleet.fleet.parts import Probe, Probes, SecretRef, Sidecar, Vpc
 from pulumi_mcpfleet.fleet.rules import folder_of
@@ -58,6 +58,18 @@ LISTENING: Final = Probe(period=240, timeout=240, failures=1)
 LIVENESS: Final = Probe(period=30, timeout=5, failures=3)
 
 
+class Image(NamedTuple):
+    """What a container runs.
+
+    Attributes:
+        url: The image.
+        args: Arguments in place of its CMD.
+    """
+
+    url: pulumi.Input[str]
+    args: Sequence[str] = ()
+
+
 def revision(
     spec: Workload, email: pulumi.Output[str], containers: Sequence["Container"], *, project: str, region: str
 ) -> "Template":
@@ -86,7 +98,7 @@ def revision(
 
 
 def containers(
-    spec: Server, image: pulumi.Input[str], sidecar_images: Mapping[str, pulumi.Input[str]], env: Sequence["Variable"]
+    spec: Server, image: Image, sidecar_images: Mapping[str, pulumi.Input[str]], env: Sequence["Variable"]
 ) -> list["Container"]:
     """The server's own container, and its sidecars.
 
@@ -115,7 +127,7 @@ def variables(env: Mapping[str, pulumi.Input[str]], secrets: Mapping[str, Secret
 
 def own_container(
     spec: Workload,
-    image: pulumi.Input[str],
+    image: Image,
     env: Sequence["Variable"],
     probes: Probes | None = None,
     *,
@@ -134,7 +146,7 @@ def own_container(
     # Ports and probes are said even where they are Cloud Run's defaults: what is left out keeps, in an update, the
     # value of the last revision, and a probe would go on asking at a port that the server has left.
     container: Container = {
-        "image": image,
+        "image": image.url,
         "envs": env,
         "ports": {"container_port": port, "name": "h2c" if spec.use_http2 else "http1"},
         "resources": {
@@ -150,8 +162,8 @@ def own_container(
         container["liveness_probe"] = _probe(liveness, asked, liveness.port or port)
     if (ready := probes.readiness) is not None:
         container["readiness_probe"] = _probe(ready, ready.path or spec.health_path, ready.port or port)
-    if isinstance(spec.source, ExistingImage | Build) and spec.source.args:  # of others the Dockerfile says both
-        container["args"] = spec.source.args
+    if image.args:
+        container["args"] = image.args
     if isinstance(spec.source, ExistingImage) and spec.source.command:
         container["commands"] = spec.source.command
     if mounts := [*_volume_mounts(spec), *_secret_mounts("", spec.secrets)]:

@@ -186,7 +186,8 @@ class Made(Model):
     args: rules.Words = Field(
         default=(),
         max_length=1000,
-        description="Arguments behind the command that starts it, where the Dockerfile is made.",
+        description="Arguments behind the command that starts it; with a Dockerfile of its own, in place of the image's"
+        " CMD.",
         examples=[["--transport", "http"]],
     )
     extras: Annotated[tuple[DependencyName, ...], NO_REPEATS] | None = Field(

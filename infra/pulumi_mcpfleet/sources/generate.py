@@ -51,7 +51,7 @@ def _own(layout: Layout, wish: Wish, name: str) -> Recipe:
         raise RecipeError.of("dockerfile", f"there is no {name}; correct it, or leave it out and one is made")
     layout.refuse_odd(f"{name}.dockerignore")
     said = {"language": wish.language, "installer": wish.installer, "start": wish.start, "apt": wish.apt}
-    said |= {"package": wish.package, "apt_build": wish.apt_build, "args": wish.args, "extras": wish.extras}
+    said |= {"package": wish.package, "apt_build": wish.apt_build, "extras": wish.extras}
     said |= {"groups": wish.groups, "bounds": wish.bounds, "before": wish.before}
     if wish.speaks == "stdio":
         sentence = (
@@ -65,11 +65,10 @@ def _own(layout: Layout, wish: Wish, name: str) -> Recipe:
     ]
     if mistakes:
         raise RecipeError(mistakes)
-    if wish.target:
-        return Recipe(
-            dockerfile=None, location=name, decided=[f"{wish.target} of the repository's own {name} (`target`)"]
-        )
-    return Recipe(dockerfile=None, location=name, decided=[f"the repository's own {name} (`dockerfile`)"])
+    decided = f"{wish.target} of the repository's own {name} (`target`)"
+    if not wish.target:
+        decided = f"the repository's own {name} (`dockerfile`)"
+    return Recipe(dockerfile=None, location=name, args=wish.args, decided=[decided])
 
 
 def _language(layout: Layout) -> Language:

@@ -104,11 +104,13 @@ class Recipe:
     Attributes:
         dockerfile: The text of the Dockerfile; None where the source has one of its own.
         location: The path of that one within the source, else empty.
+        args: Arguments in place of the CMD of that one.
         decided: What was found out, a sentence each, with the key that would decide otherwise.
     """
 
     dockerfile: str | None
     location: str = ""
+    args: Sequence[str] = ()
     decided: Sequence[str] = field(default_factory=tuple[str, ...])
 
 

@@ -153,6 +153,22 @@ def test_a_dockerfile_of_its_own_may_have_a_stage_a_port_and_arguments(build, ro
     assert container["args"] == ["--http"]
 
 
+@pytest.mark.parametrize("source", [{"folder": "./own/deploy"}, {"git": {**GIT, "dir": "server"}}])
+def test_arguments_take_the_place_of_a_dockerfiles_own(build, fetched, root, source):
+    own = root / ".mcpfleet" / "sources" / "fetched" / "server"
+    own.mkdir(parents=True)
+    (own / "Dockerfile").write_text("FROM scratch\n")
+    (container,) = build({**source, "args": ["--http"]}).one(SERVICE).inputs["template"]["containers"]
+    assert container["args"] == ["--http"]
+
+
+def test_arguments_of_a_dockerfile_that_is_made_stand_in_it_alone(build):
+    plan = build({"folder": "./weather", "args": ["--http"]})
+    assert 'CMD ["python", "server.py", "--http"]' in plan.one(IMAGE).inputs["dockerfile"]["inline"]
+    (container,) = plan.one(SERVICE).inputs["template"]["containers"]
+    assert "args" not in container
+
+
 def test_a_token_goes_from_secret_manager_to_git_and_into_no_resource(build, fetched):
     plan = build({"git": {**GIT, "dir": "server", "token": {"secret": "git-token", "version": "1"}}})
     assert {token for _, _, token in fetched} == {"s3cr3t"}
