@@ -272,12 +272,11 @@ def test_no_line_that_a_caller_plants_is_obeyed_and_everybody_gets_his_own_answe
     assert not obeyed.exists()
 
 
-def test_a_server_that_cannot_be_started_makes_the_bridge_unhealthy_and_says_why(bridge):
+def test_a_bridge_whose_server_cannot_be_started_ends_at_once_and_says_why(bridge):
     one = bridge(["no-such-program"])
-    one.until(lambda: "no-such-program" in httpx2.get(f"{one.url}/health", trust_env=False).text)
-    assert not one.healthy()
-    answer = one.call("echo", text="x")
-    assert "no-such-program" in answer["error"]["message"]
+    assert one.process.wait(10) == 1
+    said = [entry for entry in one.entries() if entry["severity"] == "CRITICAL"]
+    assert "no-such-program" in said[0]["message"]
 
 
 def test_a_mistake_in_the_environment_is_one_line_and_exit_code_2(bridge):

@@ -17,7 +17,8 @@ def main() -> int:
     """Read the environment and serve.
 
     Returns:
-        The exit code: 0 after an orderly stop, 2 for a mistake in the environment.
+        The exit code: 0 after an orderly stop, 1 where the MCP server cannot be started, 2 for a mistake in the
+        environment.
     """
     # uvicorn raises the signal again after its drain: as process 1 we would not end by it without a handler.
     signal.signal(signal.SIGTERM, _leave)
@@ -27,8 +28,7 @@ def main() -> int:
 
     from mcpfleet_bridge.hosting import serve
 
-    serve(settings)
-    return 0
+    return serve(settings)
 
 
 if __name__ == "__main__":

@@ -297,10 +297,10 @@ class Child:
         if call is None:
             return  # the answer to a call that was cancelled
         self.answered += 1
-        if message.error is not UNSET:
-            call.fail(bytes(message.error))  # pyright: ignore[reportArgumentType]
-        elif message.result is not UNSET:
-            call.succeed(bytes(message.result))  # pyright: ignore[reportArgumentType]
+        if message.error is not UNSET and messages.raw(message.error) != b"null":
+            call.fail(messages.raw(message.error))
+        elif message.result is not UNSET:  # some servers say `"error": null` beside it
+            call.succeed(messages.raw(message.result))
         else:
             call.fail(messages.error(messages.INTERNAL_ERROR, "The MCP server's answer holds neither result nor error"))
 

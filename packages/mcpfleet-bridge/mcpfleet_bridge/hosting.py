@@ -26,6 +26,14 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, bridge: Bridge) -> None:
         super().__init__(config)
         self._bridge = bridge
+        self.code = 0
+        bridge.pool.on_hopeless = self._give_up
+
+    def _give_up(self, reason: str) -> None:
+        """End, as a container that cannot serve does: whoever waits for its probes learns of it at once, and why."""
+        logger.critical("The MCP server cannot be started, so the bridge ends: %s", reason)
+        self.code = 1
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let calls finish; streams that have no end get one."""
@@ -34,8 +42,12 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; then stop accepting, finish what runs, end every process, and return."""
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; then stop accepting, finish what runs, end every process, and return.
+
+    Returns:
+        The exit code: 0 after an orderly stop, 1 where the MCP server could not be started even once.
+    """
     if settings.service and not settings.allowed_hosts:
         logger.warning(
             "MCP_ALLOWED_HOSTS is empty: every request to %s by its URL will be answered 421", settings.service
@@ -48,4 +60,6 @@ def serve(settings: Settings) -> None:
     # What was made up to here lives for ever; the collector need not walk it again.
     gc.collect()
     gc.freeze()
-    _Server(how, bridge).run()
+    server = _Server(how, bridge)
+    server.run()
+    return server.code

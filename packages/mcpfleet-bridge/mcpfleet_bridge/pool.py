@@ -63,7 +63,10 @@ class Pool:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._waiters: list[Identity | None] = []
         self._trouble = ""
+        self._served = False
         self.hears: Hears | None = None
+        self.on_hopeless: Callable[[str], None] = lambda _reason: None
+        """Told why, once no child has ever come up and none can be started."""
         self.starts = 0
 
     # --- life ---------------------------------------------------------------------------------------------
@@ -99,6 +102,8 @@ class Pool:
                 logger.error("Attempt %d to start the server failed: %s", self._failures[slot], error)  # noqa: TRY400
                 if self._lost():
                     self._wake_all()  # they are refused, with the reason
+                    if not self._served:
+                        self.on_hopeless(self._trouble)
             finally:
                 del self._ended[child]
                 if child in self._children:
@@ -109,6 +114,7 @@ class Pool:
         if not child.alive:
             raise StartError("the server ended as soon as it had started")
         logger.info("The server is ready", extra={"child": child.name})
+        self._served = True
         self._children.append(child)
         if self.hears:
             self.hears.joined(child)

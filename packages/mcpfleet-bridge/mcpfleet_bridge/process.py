@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import logging
 import os
-import re
 import resource
 import signal
 import time
@@ -42,25 +41,8 @@ STDERR_LINE: Final = 16 * 1024
 STDERR_RATE: Final = 200
 """Lines of stderr a second that are logged of one process; a flood is counted instead."""
 
-# A word at the beginning of a line of stderr that says how grave it is; after a date or a bracket at most.
-_WORD: Final = re.compile(
-    r"[\s\d:.,TZ\[\]+-]{0,40}(?P<word>TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL)\b", re.IGNORECASE
-)
-_LEVELS: Final = {
-    "TRACE": logging.DEBUG,
-    "DEBUG": logging.DEBUG,
-    "WARN": logging.WARNING,
-    "WARNING": logging.WARNING,
-    "ERROR": logging.ERROR,
-    "CRITICAL": logging.CRITICAL,
-    "FATAL": logging.CRITICAL,
-}
-
-
-def level_of(line: str) -> int:
-    """How grave a line of stderr is, by the word that it begins with; INFO if it says nothing."""
-    match = _WORD.match(line)
-    return _LEVELS.get(match["word"].upper(), logging.INFO) if match else logging.INFO
+UNSAID: Final = logging.INFO + 1
+"""The level of a line that says none: it has no name, so its entry has the severity DEFAULT, as Cloud Logging's own."""
 
 
 class Reader(Protocol):
@@ -283,7 +265,7 @@ class Process(asyncio.SubprocessProtocol):
             return
         data = line.head + b" ... (%d bytes)" % line.size if isinstance(line, TooLong) else line
         text = data.decode("utf-8", "replace")
-        server_log.log(level_of(text), "%s", text, extra={"child": self.name})
+        server_log.log(UNSAID, "%s", text, extra={"child": self.name})
 
 
 def reap_adopted() -> None:

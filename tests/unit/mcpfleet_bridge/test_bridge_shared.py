@@ -202,16 +202,24 @@ async def test_stray_text_on_stdout_is_logged_and_harms_nobody(bridging, caplog,
         '{"jsonrpc":"2.0","id":ID,"result":',
         '{"jsonrpc":"2.0","id":ID,"result":NaN}',
         '{"jsonrpc":"2.0","id":ID}',
+        '{"jsonrpc":"2.0","id":ID,"error":null}',
         '{"jsonrpc":"2.0","id":ID,"result":' + "[" * 100_000 + "]" * 100_000 + "}",
         '{"jsonrpc":"2.0","id":ID,"result":"\xff\xfe"}',
     ],
-    ids=["cut off", "no JSON", "neither result nor error", "too deep", "not UTF-8"],
+    ids=["cut off", "no JSON", "neither result nor error", "no error", "too deep", "not UTF-8"],
 )
 async def test_a_broken_answer_fails_its_call_instead_of_leaving_it_waiting(bridging, line):
     async with bridging(call_seconds=5) as http:
         answer = await http.post(http.call("raw", 9, line=line))
         assert answer.last["id"] == 9
         assert answer.last["error"]["code"] == -32603
+
+
+@pytest.mark.parametrize("line", ['"result":{"good":1},"error":null', '"error":null,"result":{"good":1}'])
+async def test_an_error_of_null_beside_a_result_is_none(bridging, line):
+    async with bridging() as http:
+        answer = await http.post(http.call("raw", line='{"jsonrpc":"2.0","id":ID,' + line + "}"))
+        assert answer.last == {"jsonrpc": "2.0", "id": 1, "result": {"good": 1}}
 
 
 async def test_half_a_surrogate_pair_costs_no_answer(bridging):
@@ -236,6 +244,24 @@ async def test_while_no_server_can_be_started_calls_are_refused_with_the_reason_
         await until(lambda: http.bridge.pool.children)
         assert (await http.request("GET", "/health")).status == 200
         assert (await http.post(http.call("echo", text="x"))).status == 200
+
+
+async def test_a_server_that_was_never_up_is_given_up_and_one_that_was_is_not(bridging, until):
+    async def at_once(seconds):
+        await asyncio.sleep(0)
+
+    async with bridging(failures=10**6, warm=False) as http:
+        told = []
+        http.bridge.pool._sleep, http.bridge.pool.on_hopeless = at_once, told.append
+        await http.post(http.call("echo", text="x"))
+        assert "no-such-server" in told[0]
+    async with bridging() as http:
+        told = []
+        http.bridge.pool._sleep, http.bridge.pool.on_hopeless = at_once, told.append
+        http.fleet.failures = 10**6
+        await http.post(http.call("crash"))
+        await until(lambda: http.bridge.pool.starts > 5)
+        assert told == []
 
 
 async def test_health_is_asked_by_any_name_and_is_green_once_a_server_is_up(bridging):

@@ -99,6 +99,10 @@ class Exchange:
         version = headers.get("mcp-protocol-version")
         modern = version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS
         ours = modern or self._stateless
+        if "accept" not in headers:
+            # RFC 9110, 12.5.1: without the header anything is acceptable, which the SDK (2.3) does not know.
+            headers = {**headers, "accept": "*/*"}
+            scope = {**scope, "headers": [*scope["headers"], (b"accept", b"*/*")]}
         if ours and (refusal := _unacceptable(headers)) is not None:
             await refuse(send, *refusal)
             return
@@ -219,7 +223,7 @@ _ASK_THE_SDK: Final = InboundLadderRejection(0, "only the server's own tools/lis
 
 
 def _unacceptable(headers: Headers) -> tuple[int, int, str] | None:
-    accept = headers.get("accept", "")
+    accept = headers["accept"]
     # The two forms that every SDK sends, before the general case.
     if accept not in ("application/json, text/event-stream", "*/*"):
         kinds = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
