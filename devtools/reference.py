@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pulumi_mcpfleet.fleet import access, client, made, model, parts, roles, server, sources, volumes
+from pulumi_mcpfleet.fleet import access, client, made, model, parts, roles, server, sources, stdio, volumes
 from pulumi_mcpfleet.fleet.words import Kind, in_yaml
 
 COMMAND: Final = ".venv/bin/python -m devtools.reference"
@@ -49,8 +49,8 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "source-folder": made.Folder,
     "source-git": made.Git,
     "source-git-repository": made.GitRepository,
-    "source-stdio": made.Stdio,
-    "source-stdio-server": made.StdioServer,
+    "source-stdio": stdio.Stdio,
+    "source-stdio-server": stdio.StdioServer,
     "access-iam": access.Iam,
     "access-iap": access.Iap,
     "access-iap-client": access.OauthClient,

@@ -19,8 +19,8 @@ from pulumi_mcpfleet.components.cloud_build import CloudBuiltImage
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.template import Image
 from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
-from pulumi_mcpfleet.fleet.made import is_bridged
 from pulumi_mcpfleet.fleet.parts import SecretRef
+from pulumi_mcpfleet.fleet.stdio import is_bridged
 from pulumi_mcpfleet.sources import Layout, RecipeError, recipe_for
 from pulumi_mcpfleet.sources.build_needs import UNKNOWN_VERSION
 from pulumi_mcpfleet.sources.checkout import checkout, pointers

@@ -8,10 +8,10 @@ from pydantic import Field, field_validator
 from pulumi_mcpfleet.fleet import values
 from pulumi_mcpfleet.fleet.access import ClientAccess, Iam, IamAccess, IapAccess, OauthAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, Mistake, without
-from pulumi_mcpfleet.fleet.made import Stdio
 from pulumi_mcpfleet.fleet.parts import Vpc
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage, Source
+from pulumi_mcpfleet.fleet.stdio import Stdio
 from pulumi_mcpfleet.fleet.words import Kind
 from pulumi_mcpfleet.fleet.workload import BUILT_PORT, Workload
 

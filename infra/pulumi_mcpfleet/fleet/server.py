@@ -12,9 +12,9 @@ from pydantic import Field, ValidationInfo, field_validator
 from pulumi_mcpfleet.fleet import containers, identities, quantities, values
 from pulumi_mcpfleet.fleet.access import Access, IamAccess, OauthAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, UP, Mistake, without
-from pulumi_mcpfleet.fleet.made import is_bridged
 from pulumi_mcpfleet.fleet.parts import Probe, Probes, Sidecar
 from pulumi_mcpfleet.fleet.sources import Build
+from pulumi_mcpfleet.fleet.stdio import is_bridged
 from pulumi_mcpfleet.fleet.volumes import GcsVolume, NfsVolume
 from pulumi_mcpfleet.fleet.words import Kind
 from pulumi_mcpfleet.fleet.workload import MAX_INSTANCES, MAX_TIMEOUT, Workload

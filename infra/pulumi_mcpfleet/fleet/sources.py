@@ -6,7 +6,8 @@ from pydantic import Discriminator, Field, Tag
 
 from pulumi_mcpfleet.fleet import rules, values
 from pulumi_mcpfleet.fleet.base import Model, kind_of, one_kind
-from pulumi_mcpfleet.fleet.made import Builder, Folder, Git, StageName, Stdio
+from pulumi_mcpfleet.fleet.made import Builder, Folder, Git, StageName
+from pulumi_mcpfleet.fleet.stdio import Stdio
 from pulumi_mcpfleet.fleet.words import Kind
 
 KINDS: Final = ("build", "image", "folder", "git", "stdio")

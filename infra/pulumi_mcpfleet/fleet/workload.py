@@ -8,10 +8,10 @@ from pydantic import Field, ValidationInfo, field_validator
 from pulumi_mcpfleet.fleet import quantities, references, rules, values
 from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, without
-from pulumi_mcpfleet.fleet.made import Stdio
 from pulumi_mcpfleet.fleet.parts import SecretPlace, SecretRef, Sidecar, Vpc, WithEnvironment
 from pulumi_mcpfleet.fleet.roles import Role
 from pulumi_mcpfleet.fleet.sources import Source
+from pulumi_mcpfleet.fleet.stdio import Stdio
 from pulumi_mcpfleet.fleet.values import Text
 from pulumi_mcpfleet.fleet.volumes import GcsVolume, NfsVolume, SecretVolume, Volume
 from pulumi_mcpfleet.fleet.words import Kind

@@ -20,6 +20,7 @@ from pulumi_mcpfleet.fleet import (
     made,
     parse_fleet,
     parts,
+    stdio,
     volumes,
 )
 
@@ -34,7 +35,7 @@ MODELS = (
     *(parts.SecretRef, parts.Sidecar, parts.Probe, volumes.InMemory, volumes.GcsVolume, volumes.Gcs),
     *(volumes.SecretVolume, volumes.Item, volumes.NfsVolume, volumes.Nfs),
     *(parts.Probes, parts.Vpc),
-    *(made.Folder, made.Git, made.GitRepository, made.Stdio, made.StdioServer),
+    *(made.Folder, made.Git, made.GitRepository, stdio.Stdio, stdio.StdioServer),
 )
 
 # JSON with the vocabulary's own keys at random places goes deeper than JSON with random keys.

@@ -1,0 +1,157 @@
+"""A server that speaks stdio as a source: a package of npm or PyPI, or an image, behind the bridge."""
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from pulumi_mcpfleet.fleet import rules, values
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, MistakesError, Model, without
+from pulumi_mcpfleet.fleet.made import AptPackage, Bounds, Builder, Date, Made
+from pulumi_mcpfleet.fleet.words import Kind, pattern
+from pulumi_mcpfleet.sources.stdio import npm_name, pypi_name
+
+_NPM_NAME: Final = r"(?:@[a-z0-9~][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*"
+NpmName = Annotated[
+    str,
+    Field(max_length=214),
+    values.matching(_NPM_NAME, "is not the name of a package of npm"),
+    Kind("package", "packages", "names of npm's packages", pattern(_NPM_NAME)),
+]
+_NPM_VERSION: Final = r"[\^~]?[0-9][0-9A-Za-z.+-]{0,100}"
+NpmVersion = Annotated[
+    str,
+    values.matching(_NPM_VERSION, "is no version; write it as 3.25.76 or ^3.25.76"),
+    Kind("version", "versions", "`VERSION`, `^VERSION` or `~VERSION`", pattern(_NPM_VERSION)),
+]
+
+
+def _npm(value: str) -> str:
+    npm_name(value)
+    return value
+
+
+def _pypi(value: str) -> str:
+    pypi_name(value)
+    return value
+
+
+_RUNNERS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("npx", "pnpx", "bunx"), 'npm: "{}@VERSION"'),
+    **dict.fromkeys(("uvx", "pipx"), 'pypi: "{}==VERSION"'),
+}
+"""What desktop clients' files start packages with, and what a fleet says instead."""
+
+
+class StdioServer(Model):
+    """A server that speaks stdio, in one of three forms."""
+
+    npm: Annotated[str, AfterValidator(_npm), Kind("package", "", "`NAME@VERSION`")] | None = Field(
+        default=None,
+        description="A package of npm, at one version.",
+        examples=["@modelcontextprotocol/server-everything@2026.8.31"],
+    )
+    pypi: Annotated[str, AfterValidator(_pypi), Kind("package", "", "`NAME==VERSION`")] | None = Field(
+        default=None, description="A package of PyPI, at one version.", examples=["mcp-server-time==2026.10.19"]
+    )
+    image: values.ImageUrl | None = Field(
+        default=None,
+        description="An image that holds it, and Python 3.11 or newer for the bridge; with `command`.",
+        examples=["docker.io/acme/tools:1"],
+    )
+    command: rules.Words = Field(
+        default=(),
+        max_length=1000,
+        description="How it is started; needed with `image`, and where a package has several programs.",
+        examples=[["acme-tools", "--stdio"]],
+    )
+    args: rules.Words = Field(default=(), max_length=1000, description="Arguments for it.", examples=[["--verbose"]])
+    apt: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
+        default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
+    )
+
+    apt_build: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=100,
+        description="Debian packages that it needs while it is installed.",
+        examples=[["gcc", "libc6-dev"]],
+    )
+    bounds: Bounds = Field(
+        default=(),
+        max_length=100,
+        description="Requirements beside a package of PyPI, to hold what it depends on: many servers ask for any `mcp`,"
+        " and do not run with version 2.",
+        examples=[["mcp<2"]],
+    )
+    overrides: Annotated[
+        Mapping[NpmName, NpmVersion], Kind("map of packages to versions", "", "names of npm's packages to versions")
+    ] = Field(
+        default={},
+        max_length=100,
+        description="Versions of what a package of npm depends on, as `overrides` of package.json.",
+        examples=[{"zod": "3.25.76"}],
+    )
+    before: Date = Field(
+        default="",
+        description="A date: of what the package depends on, nothing newer is installed.",
+        examples=["2026-06-30"],
+    )
+
+    @model_validator(mode="after")
+    def _held_by_its_own(self) -> "StdioServer":
+        wrong = {
+            "bounds": bool(self.bounds) and self.pypi is None,
+            "overrides": bool(self.overrides) and self.npm is None,
+            "before": bool(self.before) and self.image is not None,
+            "apt_build": bool(self.apt_build) and self.image is not None,
+        }
+        of = {"bounds": "a package of PyPI", "overrides": "a package of npm"}
+        return without(
+            self, [((key,), f"is for {of.get(key, 'a package')}; remove it") for key, said in wrong.items() if said]
+        )
+
+    @field_validator("command", mode="after")
+    @classmethod
+    def _one_form(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not {"npm", "pypi", "image"} <= info.data.keys():
+            return value  # one has a mistake of its own
+        said = [name for name in ("npm", "pypi", "image") if info.data[name] is not None]
+        if len(said) > 1:
+            raise MistakesError([((UP,), f"says {' and '.join(said)} at once; keep one")])
+        if not said and value and value[0] in _RUNNERS:
+            package = next((one for one in value[1:] if not one.startswith("-")), "NAME")
+            sentence = (
+                f"{value[0]} would fetch a package whenever it starts; write {_RUNNERS[value[0]].format(package)}"
+            )
+            raise MistakesError([((), f"{sentence}, and what comes after the package as args")])
+        if not said:
+            sentence = 'says no package; add npm: "NAME@VERSION", pypi: "NAME==VERSION", or image and command'
+            raise MistakesError([((UP,), sentence)])
+        found = [((), "missing; say how the server in the image is started, such as [acme-tools, --stdio]")]
+        return without(value, found if said == ["image"] and not value else [])
+
+
+class Stdio(Model):
+    """A server that speaks stdio, behind the bridge of mcpfleet_bridge/."""
+
+    stdio: Annotated[StdioServer, Kind("[stdio server](#a-stdio-server)", "")] = Field(
+        description="The server.", examples=[{"npm": "@modelcontextprotocol/server-everything@2026.8.31"}]
+    )
+    build_args: rules.BuildArgs = Field(
+        default={},
+        description="Another `BASE_IMAGE`, and a proxy's variables (`HTTPS_PROXY`): there are no other ARGs.",
+        examples=[{"BASE_IMAGE": "python:3.13"}],
+    )
+    builder: Builder = "docker"
+
+    @field_validator("build_args", mode="after")
+    @classmethod
+    def _are_used(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        used = ("BASE_IMAGE", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+        sentence = "is no ARG of the Dockerfile that is made for a package, which has BASE_IMAGE; remove it"
+        return without(value, [((name,), sentence) for name in value if name.upper() not in used])
+
+
+def is_bridged(source: object) -> bool:
+    """Whether a source is put behind the stdio bridge."""
+    return isinstance(source, Stdio) or (isinstance(source, Made) and source.speaks == "stdio")
