@@ -52,7 +52,7 @@ def proxy_command(name: str, spec: Server, *, project: str, region: str, port: i
         return None
     if spec.domain is not None:
         return naming.domain_proxy_command(spec.domain, spec.path, port=port)
-    return naming.proxy_command(name, project=project, region=region, port=port)
+    return naming.proxy_command(naming.service_name(name, spec.service_name), project=project, region=region, port=port)
 
 
 def proxy_port(spec: Server, port: int) -> int | None:

@@ -39,9 +39,9 @@ FIRST_PROXY_PORT: Final = 3000
 """Where the first server's authenticated proxy listens on a user's machine; the next takes the next."""
 
 
-def service_name(server: str) -> str:
-    """The Cloud Run service of *server*."""
-    return f"{SERVER_PREFIX}{server}"
+def service_name(server: str, own: str | None = None) -> str:
+    """The Cloud Run service of *server*: *own*, where the user has named it."""
+    return own or f"{SERVER_PREFIX}{server}"
 
 
 def account_id(server: str) -> str:
@@ -57,14 +57,23 @@ def in_region(server: str, region: str) -> str:
     return f"{server}-{region}"
 
 
+def of_service(name: str, own: str | None) -> str:
+    """The stack's own name for what is one service's alone, which would be *name* if the user had not named that *own*.
+
+    A service of another name is another one: it is created, and requests are led to it, before the old one is deleted.
+    The dot is in no name of a server or service, so no two pairs are called alike.
+    """
+    return f"{name}.{own}" if own else name
+
+
 def grant_name(server: str, role: str, member: str) -> str:
     """The stack's own name for a grant of *role* (a word) to *member*."""
     return f"{server}-{role}-{member}"
 
 
-def service_url(server: str, *, project_number: str, region: str) -> str:
-    """The URL that Cloud Run gives *server*, known before it exists (Cloud Run, "Deterministic URL")."""
-    return f"https://{service_name(server)}-{project_number}.{region}.run.app"
+def service_url(service: str, *, project_number: str, region: str) -> str:
+    """The URL that Cloud Run gives *service*, known before it exists (Cloud Run, "Deterministic URL")."""
+    return f"https://{service}-{project_number}.{region}.run.app"
 
 
 def remote_repository_id(repository: str) -> str:
@@ -118,17 +127,17 @@ def secret_project(secret: str, project: str) -> str:
     return secret.split("/")[1] if secret.startswith("projects/") else project
 
 
-def iap_resource(server: str, *, project_number: str, region: str) -> str:
-    """What Identity-Aware Proxy calls *server* (iap.googleapis.com, settings of a Cloud Run service)."""
-    return f"projects/{project_number}/iap_web/cloud_run-{region}/services/{service_name(server)}"
+def iap_resource(service: str, *, project_number: str, region: str) -> str:
+    """What Identity-Aware Proxy calls *service* (iap.googleapis.com, settings of a Cloud Run service)."""
+    return f"projects/{project_number}/iap_web/cloud_run-{region}/services/{service}"
 
 
-def iap_audience(server: str, *, project_number: str, region: str) -> str:
-    """What Identity-Aware Proxy's assertions for *server* are made for.
+def iap_audience(service: str, *, project_number: str, region: str) -> str:
+    """What Identity-Aware Proxy's assertions for *service* are made for.
 
     A service of Cloud Run (cloud.google.com/iap/docs/signed-headers-howto, "Verifying the JWT payload").
     """
-    return f"/projects/{project_number}/locations/{region}/services/{service_name(server)}"
+    return f"/projects/{project_number}/locations/{region}/services/{service}"
 
 
 def api_host(api: str) -> str:
@@ -146,22 +155,31 @@ def registry_host(registry_uri: str) -> str:
     return registry_uri.partition("/")[0]
 
 
-def allowed_hosts(server: str, domain: str | None = None, *, in_mesh: bool = False) -> tuple[str, ...]:
-    """The Host headers under which *server* is reached; `*` stands for any run of characters.
+def allowed_hosts(service: str, domain: str | None = None, *, in_mesh: str | None = None) -> tuple[str, ...]:
+    """The Host headers under which *service* is reached; `*` stands for any run of characters.
 
     A service answers on two run.app hosts. `SERVICE-NUMBER.REGION.run.app` can be computed from the
     project's number, `SERVICE-HASH-xx.a.run.app` cannot, so both are covered by one pattern; it
     begins with the service's whole name, and Google routes a run.app host only to its own service. Over the mesh the
     host must be the service's own as well, for the same reason; what Google makes of the short name is not written
-    anywhere, so that is let in, too.
+    anywhere, so that (*in_mesh*) is let in, too.
     """
-    short = (service_name(server),) if in_mesh else ()
-    return (f"{service_name(server)}-*.run.app", *((domain,) if domain else ()), *short)
+    return (f"{service}-*.run.app", *((domain,) if domain else ()), *((in_mesh,) if in_mesh else ()))
+
+
+def group_name(resource: str, own: str | None) -> str:
+    """A network endpoint group of the balancer or mesh *resource*: another one, if the user named its service *own*."""
+    return f"{resource}-{hashlib.sha256(own.encode()).hexdigest()[:8]}" if own else resource
 
 
 def mesh_name(server: str) -> str:
     """What leads to *server* in the mesh: its group, backend service, route and zone. Its domain has others."""
-    return f"{service_name(server)}-mesh"
+    return f"{SERVER_PREFIX}{server}-mesh"
+
+
+def mesh_host(server: str) -> str:
+    """The host under which clients in the mesh call *server*, whatever its service is called."""
+    return f"{SERVER_PREFIX}{server}"
 
 
 def mesh_backend(name: str, *, project: str) -> str:
@@ -171,7 +189,7 @@ def mesh_backend(name: str, *, project: str) -> str:
 
 def mesh_url(server: str) -> str:
     """Where a client in the mesh calls *server*; the mesh goes on over HTTPS."""
-    return f"http://{service_name(server)}"
+    return f"http://{mesh_host(server)}"
 
 
 def network_path(network: str, project: str) -> str:
@@ -215,9 +233,9 @@ def proxy_url(port: int, path: str) -> str:
     return mcp_url(f"http://127.0.0.1:{port}", path)
 
 
-def proxy_command(server: str, *, project: str, region: str, port: int) -> str:
-    """The command that opens a local port to *server* and adds the caller's ID token to each request."""
-    return f"gcloud run services proxy {service_name(server)} --project {project} --region {region} --port {port}"
+def proxy_command(service: str, *, project: str, region: str, port: int) -> str:
+    """The command that opens a local port to *service* and adds the caller's ID token to each request."""
+    return f"gcloud run services proxy {service} --project {project} --region {region} --port {port}"
 
 
 def domain_proxy_command(domain: str, path: str, *, port: int) -> str:

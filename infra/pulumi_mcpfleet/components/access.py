@@ -33,7 +33,7 @@ class Guarded:
     """A service to grant access to.
 
     Attributes:
-        server: The server's name in the fleet.
+        server: Its name in the stack (`naming.of_service`).
         project: The Google Cloud project.
         region: The service's region.
         service: The service's name, once it exists.
@@ -69,12 +69,12 @@ def switches(spec: Workload) -> dict[str, Any]:
     return found
 
 
-def told(access: Access, server: str, regions: Sequence[str], foundation: Foundation) -> dict[str, pulumi.Input[str]]:
+def told(access: Access, service: str, regions: Sequence[str], foundation: Foundation) -> dict[str, pulumi.Input[str]]:
     """What the container finds in its environment about who has checked its callers.
 
     Args:
         access: The service's.
-        server: The server's name in the fleet.
+        service: The Cloud Run service's name.
         regions: Where it is; Identity-Aware Proxy calls it by another name in each.
         foundation: Knows the project's number.
     """
@@ -82,7 +82,7 @@ def told(access: Access, server: str, regions: Sequence[str], foundation: Founda
     if isinstance(access, IapAccess):
         found[environment.IAP_AUDIENCE] = foundation.project_number.apply(
             lambda number: ",".join(
-                naming.iap_audience(server, project_number=number, region=region) for region in regions
+                naming.iap_audience(service, project_number=number, region=region) for region in regions
             )
         )
     return found
@@ -164,7 +164,7 @@ def _iap_settings(
         oauth["client_secret"] = _client_secret(iap.oauth_client, guarded, foundation)
     # The service's name is waited for: there are no settings of a service that does not exist.
     resource = pulumi.Output.all(foundation.project_number, guarded.service).apply(
-        lambda known: naming.iap_resource(guarded.server, project_number=known[0], region=guarded.region)
+        lambda known: naming.iap_resource(known[1], project_number=known[0], region=guarded.region)
     )
     return [
         gcp.iap.Settings(

@@ -26,6 +26,7 @@ class CustomDomainArgs:
         project: The Google Cloud project.
         domain: The domain.
         services: The service's name in each region.
+        service_name: What the user has named the service, if that is not `mcp-NAME`.
         apis: What has to be enabled before.
         labels: Labels on the address and the forwarding rules; nothing else of a load balancer can carry any.
     """
@@ -34,6 +35,7 @@ class CustomDomainArgs:
     domain: str
     services: Mapping[str, pulumi.Output[str]]
     apis: Sequence[pulumi.Input[pulumi.Resource]]
+    service_name: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -92,10 +94,11 @@ class CustomDomain(pulumi.ComponentResource):
         )
         groups = [
             gcp.compute.RegionNetworkEndpointGroup(
-                naming.in_region(name, region),
+                naming.in_region(naming.of_service(name, args.service_name), region),
                 project=args.project,
                 region=region,
-                name=resource,
+                # A group of another service has another name: it is there before the balancer lets go of the old one.
+                name=naming.group_name(resource, args.service_name),
                 network_endpoint_type="SERVERLESS",
                 cloud_run={"service": service},
                 opts=child,

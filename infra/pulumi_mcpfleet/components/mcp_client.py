@@ -65,6 +65,8 @@ class McpClient(pulumi.ComponentResource):
         self._name, self._args, self._spec = name, args, args.spec
         self._mesh = args.mesh if args.spec.topology == "mesh" else None
         self._servers = {called: args.servers[called] for called in args.spec.calls}
+        self._service_name = naming.service_name(name, args.spec.service_name)
+        self._place = naming.of_service(name, args.spec.service_name)
         self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
 
         self.account = self._identity()
@@ -72,7 +74,7 @@ class McpClient(pulumi.ComponentResource):
         own = rights(name, args.spec, project=args.project, email=self.account, child=self._child, also=also)
         held = [*own, *(self._may_call() if args.spec.topology != "sidecar" else ())]
         service = self._service(held)
-        guarded = Guarded(server=name, project=args.project, region=args.region, service=service.name)
+        guarded = Guarded(server=self._place, project=args.project, region=args.region, service=service.name)
         callers = grants(args.spec.access, guarded, args.foundation, self._child)
 
         self.service = service.name
@@ -99,7 +101,11 @@ class McpClient(pulumi.ComponentResource):
             admitted(
                 server.spec.access,
                 Guarded(server=called, project=self._args.project, region=region, service=service),
-                naming.grant_name(self._name, "calls", naming.in_region(called, region)),
+                naming.grant_name(
+                    self._name,
+                    "calls",
+                    naming.in_region(naming.of_service(called, server.spec.service_name), region),
+                ),
                 member,
                 self._child,
             )
@@ -114,8 +120,8 @@ class McpClient(pulumi.ComponentResource):
         if self._mesh is not None:
             revision["service_mesh"] = {"mesh": self._mesh.mesh}
         return gcp.cloudrunv2.Service(
-            self._name,
-            name=naming.service_name(self._name),
+            self._place,
+            name=self._service_name,
             project=args.project,
             location=args.region,
             description=spec.description or None,
@@ -141,7 +147,7 @@ class McpClient(pulumi.ComponentResource):
             case "service":
                 found = _far(self._servers)
         env = {environment.PROJECT: self._args.project, **spec.env, SERVERS: found}
-        env |= told(spec.access, self._name, [self._args.region], self._args.foundation)
+        env |= told(spec.access, self._service_name, [self._args.region], self._args.foundation)
         own = template.own_container(spec, self._image(), template.variables(env, spec.secrets))
         if not near:
             return [own]

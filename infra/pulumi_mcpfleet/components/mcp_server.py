@@ -90,6 +90,8 @@ class McpServer(pulumi.ComponentResource):
         # otherwise create the service again and then delete it, believing that to be the old one.
         self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
         spec, foundation = args.spec, args.foundation
+        self._service_name = naming.service_name(name, spec.service_name)
+        self._place = naming.of_service(name, spec.service_name)
 
         self.spec = spec
         self.base_url = self._base_url()
@@ -108,7 +110,7 @@ class McpServer(pulumi.ComponentResource):
             for region, service in services.items()
             for grant in grants(
                 spec.access,
-                Guarded(server=name, project=args.project, region=region, service=service.name),
+                Guarded(server=self._place, project=args.project, region=region, service=service.name),
                 foundation,
                 self._child,
             )
@@ -205,7 +207,11 @@ class McpServer(pulumi.ComponentResource):
                 transports=spec.transports,
                 stateless=spec.sessions == "stateless",
                 health_path=spec.health_path,
-                allowed_hosts=naming.allowed_hosts(self._name, spec.domain, in_mesh=self._args.in_mesh),
+                allowed_hosts=naming.allowed_hosts(
+                    self._service_name,
+                    spec.domain,
+                    in_mesh=naming.mesh_host(self._name) if self._args.in_mesh else None,
+                ),
                 allowed_origins=spec.allowed_origins,
                 user=spec.env,
             ),
@@ -216,7 +222,7 @@ class McpServer(pulumi.ComponentResource):
             env |= environment.oauth_environment(issuer=oauth.issuer, scopes=oauth.scopes)
             env[environment.OAUTH_AUDIENCE] = audience
         if port is None:
-            env |= told(spec.access, self._name, self._args.regions, self._args.foundation)
+            env |= told(spec.access, self._service_name, self._args.regions, self._args.foundation)
         else:
             env["PORT"] = str(port)  # Cloud Run gives it to the container that takes requests only
             # Google's front end has checked who calls the client; what that sends on over localhost names nobody.
@@ -229,7 +235,7 @@ class McpServer(pulumi.ComponentResource):
             return pulumi.Output.from_input(f"https://{self._spec.domain}")
         region = self._args.regions[0]  # several regions have a domain in front of them
         return self._args.foundation.project_number.apply(
-            lambda number: naming.service_url(self._name, project_number=number, region=region)
+            lambda number: naming.service_url(self._service_name, project_number=number, region=region)
         )
 
     def _service(self, region: str, revision: "Template", rights: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
@@ -239,8 +245,8 @@ class McpServer(pulumi.ComponentResource):
         # Cloud Run lets nobody unset a functional type, and the provider would try.
         options.replace_on_changes = ["functional_type"] if typed is None else None
         return gcp.cloudrunv2.Service(
-            naming.in_region(self._name, region),
-            name=naming.service_name(self._name),
+            naming.in_region(self._place, region),
+            name=self._service_name,
             project=args.project,
             location=region,
             description=spec.description or None,
@@ -274,6 +280,7 @@ class McpServer(pulumi.ComponentResource):
                 project=self._args.project,
                 domain=self._spec.domain,
                 services=services,
+                service_name=self._spec.service_name,
                 apis=self._args.foundation.apis,
                 labels={**self._args.labels, **self._spec.labels},
             ),

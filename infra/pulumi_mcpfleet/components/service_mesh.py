@@ -60,13 +60,13 @@ class ServiceMesh(pulumi.ComponentResource):
 
     def _route(self, name: str, server: McpServer, mesh: gcp.networkservices.Mesh) -> pulumi.Resource:
         """What leads from the server's short name to its services."""
-        args, resource = self._args, naming.mesh_name(name)
+        args, resource, own = self._args, naming.mesh_name(name), server.spec.service_name
         groups = [
             gcp.compute.RegionNetworkEndpointGroup(
-                naming.in_region(resource, region),
+                naming.in_region(naming.of_service(resource, own), region),
                 project=args.project,
                 region=region,
-                name=resource,
+                name=naming.group_name(resource, own),
                 network_endpoint_type="SERVERLESS",
                 cloud_run={"service": service},
                 opts=self._child,
@@ -87,7 +87,7 @@ class ServiceMesh(pulumi.ComponentResource):
             resource,
             project=args.project,
             name=resource,
-            hostnames=[naming.service_name(name)],
+            hostnames=[naming.mesh_host(name)],
             meshes=[mesh.id],
             # Said, because what a route without one does is not written, and a mesh's proxy by itself ends a request
             # after 15 s: less than a cold start and a long tool take.
@@ -99,7 +99,7 @@ class ServiceMesh(pulumi.ComponentResource):
     def _record(self, name: str) -> pulumi.Resource:
         """The short name as an address. It has no dots, so a zone of its own: there is none above it but the root."""
         args, resource = self._args, naming.mesh_name(name)
-        dns_name = f"{naming.service_name(name)}."
+        dns_name = f"{naming.mesh_host(name)}."
         zone = gcp.dns.ManagedZone(
             resource,
             project=args.project,

@@ -111,8 +111,6 @@ TERMS: Final[Mapping[str, str]] = {
     "ssh_enabled": "a fleet has no SSH into instances",
     "worker_pool": "a fleet has services alone; worker pools and jobs are deployed beside it",
     "job": "a fleet has services alone; worker pools and jobs are deployed beside it",
-    # not yet
-    "service_name": "a service is called mcp-NAME; a fleet has no other way yet",
 }
 """By the word in snake case: what to write, or that a fleet has nothing of the kind."""
 

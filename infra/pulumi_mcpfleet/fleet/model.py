@@ -177,7 +177,9 @@ class Fleet(Model):
     def _clients_fit_the_servers(cls, value: Mapping[str, Client], info: ValidationInfo) -> Mapping[str, Client]:
         context = cast("Mapping[str, Any]", info.context or {})
         left_out = context.get(LEFT_OUT, frozenset[str]())
-        found = [*among(value, info.data["servers"], left_out)] if "servers" in info.data else []
+        servers: Mapping[str, Server] = info.data.get("servers", {})
+        found = [*among(value, servers, left_out)] if "servers" in info.data else []
+        found += _services({name: one for name, one in value.items() if name not in servers}, servers)
         for name, client in value.items():
             found += [((name, *path), said) for path, said in _workload(client, info.data)]
         return without(value, found)
@@ -185,6 +187,7 @@ class Fleet(Model):
 
 def _beside_each_other(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     """What a server cannot be in this fleet; keys of the fleet with mistakes are absent."""
+    yield from _services(servers, {})
     domains: dict[str, str] = {}
     for name, server in servers.items():
         if server.domain is not None:
@@ -193,6 +196,17 @@ def _beside_each_other(servers: Mapping[str, Server], fleet: Mapping[str, Any]) 
                 yield (name, "domain"), f"{server.domain} leads to {other} already; write another"
         for path, sentence in (*_over_regions(server, fleet), *_workload(server, fleet)):
             yield (name, *path), sentence
+
+
+def _services(named: Mapping[str, Workload], others: Mapping[str, Workload]) -> Iterator[Mistake]:
+    """Cloud Run services of *named* that are called as another, or as one of *others*."""
+    taken = {naming.service_name(name, spec.service_name): name for name, spec in others.items()}
+    # Whoever has named its service is to write another; so those that have not come first.
+    for name, spec in sorted(named.items(), key=lambda one: one[1].service_name is not None):
+        service = naming.service_name(name, spec.service_name)
+        other = taken.setdefault(service, name)
+        if other != name:
+            yield (name, "service_name"), f"{service} is the service of {other} already; write another"
 
 
 def _over_regions(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -58,6 +58,22 @@ ServerName = Annotated[
     ),
 ]
 
+# Cloud Run's REST reference, projects.locations.services.create, on serviceId.
+_SERVICE: Final = rf"[a-z][a-z0-9-]{{0,{naming.SERVICE_NAME_MAX - 2}}}[a-z0-9]"
+ServiceName = Annotated[
+    str,
+    matching(
+        _SERVICE,
+        f"is not a service's name; use 2 to {naming.SERVICE_NAME_MAX} of a-z, 0-9 and -, a letter first, no - last",
+    ),
+    Kind(
+        "name",
+        "names",
+        f"2 to {naming.SERVICE_NAME_MAX} of `a-z`, `0-9` and `-`; a letter first, no `-` last",
+        pattern(_SERVICE),
+    ),
+]
+
 REGION_FORM: Final = r"[a-z]+(-[a-z]+)+[0-9]{1,2}"
 REGIONS: Final = tuple(
     """

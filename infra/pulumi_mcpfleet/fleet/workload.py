@@ -145,6 +145,13 @@ class Workload(WithEnvironment):
         description="Annotations on its service, for tools that read them.",
         examples=[{"acme.dev/owner": "weather@acme.dev"}],
     )
+    service_name: values.ServiceName | None = Field(
+        default=None,
+        description="What its Cloud Run service is called; by default `mcp-NAME`. Its account, image and load balancer"
+        " keep their names. Another name is another service, with another URL: it is created before the old one is"
+        " deleted.",
+        examples=["weather-tools"],
+    )
     description: str = Field(
         default="",
         max_length=512,

@@ -208,6 +208,7 @@ REFUSED = [
         {"service_account": "4711-compute@developer.gserviceaccount.com"},
         "service_account: 4711-compute@developer.gserviceaccount.com is the project's default account",
     ),
+    ({"service_name": "Tools"}, "service_name: 'Tools' is not a service's name; use 2 to 49 of a-z, 0-9 and -, a"),
     # network
     ({"ingress": "private"}, "ingress: \"private\" is not known; write one of 'all', 'internal' or 'internal-and-lb'"),
     (
@@ -279,6 +280,20 @@ def test_two_regions_need_one_name_and_no_state():
 def test_a_domain_leads_to_one_server():
     both = {name: {**SOURCE, "domain": "mcp.acme.dev"} for name in ("one", "two")}
     assert one(servers=both) == "fleet.servers.two.domain: mcp.acme.dev leads to one already; write another"
+
+
+def test_two_services_of_a_fleet_have_different_names():
+    named = {"service_name": "tools"}
+    assert mistakes(servers={"one": {**SOURCE, **named}, "two": SOURCE}) == []
+    assert one(servers={"one": {**SOURCE, **named}, "two": {**SOURCE, **named}}) == (
+        "fleet.servers.two.service_name: tools is the service of one already; write another"
+    )
+    assert one(servers={"one": {**SOURCE, "service_name": "mcp-two"}, "two": SOURCE}) == (
+        "fleet.servers.one.service_name: mcp-two is the service of two already; write another"
+    )
+    assert one(clients={"agent": {**SOURCE, "calls": ["echo"], "service_name": "mcp-echo"}}) == (
+        "fleet.clients.agent.service_name: mcp-echo is the service of echo already; write another"
+    )
 
 
 def test_in_prod_an_image_is_named_by_its_digest():

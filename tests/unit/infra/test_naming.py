@@ -34,7 +34,7 @@ def test_registry_host_keeps_its_port_and_drops_the_path():
 
 
 def test_both_run_app_hosts_of_a_service_match_its_pattern_and_no_other_service_does():
-    (pattern,) = naming.allowed_hosts("echo")
+    (pattern,) = naming.allowed_hosts("mcp-echo")
     matcher = re.compile(re.escape(pattern).replace(r"\*", ".*"))
     assert matcher.fullmatch("mcp-echo-481516234200.europe-west1.run.app")
     assert matcher.fullmatch("mcp-echo-h4shh4shh4-ew.a.run.app")
@@ -52,7 +52,7 @@ def test_proxies_of_several_servers_have_different_ports_in_config_order():
 
 
 def test_proxy_command_names_service_project_region_and_port():
-    assert naming.proxy_command("echo", project="p", region="r", port=3001) == (
+    assert naming.proxy_command("mcp-echo", project="p", region="r", port=3001) == (
         "gcloud run services proxy mcp-echo --project p --region r --port 3001"
     )
 
@@ -63,12 +63,12 @@ def test_grants_of_different_members_have_different_names():
 
 
 def test_the_service_url_is_googles_deterministic_one():
-    url = naming.service_url("echo", project_number="481516234200", region="europe-west1")
+    url = naming.service_url("mcp-echo", project_number="481516234200", region="europe-west1")
     assert url == "https://mcp-echo-481516234200.europe-west1.run.app"
 
 
 def test_a_domain_is_an_allowed_host_beside_the_run_app_hosts():
-    assert naming.allowed_hosts("echo", "mcp.acme.dev") == ("mcp-echo-*.run.app", "mcp.acme.dev")
+    assert naming.allowed_hosts("mcp-echo", "mcp.acme.dev") == ("mcp-echo-*.run.app", "mcp.acme.dev")
 
 
 def test_two_folders_of_secrets_never_share_a_volume_even_when_their_slugs_do():

@@ -174,3 +174,26 @@ def test_a_folder_without_a_dockerfile_is_found_before_any_build(run):
         pulumi.RunError, match=r"^fleet\.servers\.echo\.source\.build: there is no docs/nowhere/Dockerfile"
     ):
         run(fleet={"region": "europe-west1", "servers": {"echo": {"source": {"build": "docs/nowhere"}}}})
+
+
+def test_a_service_named_by_the_user_is_called_so_wherever_google_is_asked_for_it(run):
+    iap = {"iap": {"members": ["user:ada@acme.dev"], "programmatic_clients": ["1-a.apps.googleusercontent.com"]}}
+    named = {"source": {"image": "docker.io/acme/tool:1"}, "service_name": "tools"}
+    echo = {**named, "access": iap, "domain": "mcp.acme.dev"}
+    open_to_one = {**named, "service_name": "others", "access": {"iam": {"invokers": ["user:ada@acme.dev"]}}}
+    servers = {"echo": echo, "other": open_to_one}
+    plan = run(fleet={"region": "europe-west1", "organization": "481516", "servers": servers})
+    assert plan.names(SERVICE) == {"echo.tools-europe-west1", "other.others-europe-west1"}
+    assert {one.inputs["name"] for one in plan.of(SERVICE)} == {"tools", "others"}
+    service = plan.one(SERVICE, "echo.tools-europe-west1")
+    variables = {one["name"]: one.get("value") for one in service.inputs["template"]["containers"][0]["envs"]}
+    assert variables["MCP_ALLOWED_HOSTS"] == "tools-*.run.app,mcp.acme.dev"
+    assert variables["MCP_IAP_AUDIENCE"] == "/projects/4711/locations/europe-west1/services/tools"
+    assert plan.one("gcp:iap/settings:Settings").inputs["name"].endswith("/services/tools")
+    assert {one.inputs["name"] for one in plan.of(GRANT)} == {"tools", "others"}
+    (group,) = plan.of("gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup")
+    assert group.inputs["cloudRun"] == {"service": "tools"}
+    assert {one.inputs["accountId"] for one in plan.of(ACCOUNT)} == {"mcp-echo", "mcp-other"}
+    found = plan.exports["servers"]["other"]
+    assert found["service"] == "others"
+    assert found["proxy_command"].startswith("gcloud run services proxy others --project")

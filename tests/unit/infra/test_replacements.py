@@ -127,6 +127,8 @@ CHANGES = {
     "service_account": (fleet(), fleet(service_account="a@p.iam.gserviceaccount.com"), {}),
     "agent_registry": (fleet(), fleet(agent_registry="functional-type"), {}),
     "vpc": (fleet(vpc={"network": "a"}), fleet(vpc={"network": "b"}), {}),
+    "service_name": (fleet(MESHED, **DOMAIN), fleet(MESHED, **DOMAIN, service_name="tools"), {}),
+    "service_name, another": (fleet(**DOMAIN, service_name="one"), fleet(**DOMAIN, service_name="two"), {}),
 }
 
 
