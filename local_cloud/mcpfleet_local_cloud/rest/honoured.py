@@ -373,25 +373,24 @@ QUERY: Final[Mapping[str, str]] = {
         "-userIp -options.requestedPolicyVersion -optionsRequestedPolicyVersion -requestId -clientOperationId "
         "-projection -userProject -returnPartialSuccess -showDeleted"
     ),
-    # Lists with `-pageSize` or `-maxResults` come whole: there is never a next page to ask for.
-    "agentregistry.": "serviceId updateMask -pageSize",
-    "artifactregistry.": "repositoryId updateMask -pageSize",
+    "agentregistry.": "serviceId updateMask pageSize pageToken",
+    "artifactregistry.": "repositoryId updateMask pageSize pageToken",
     "cloudbuild.projects.": "pageSize pageToken -projectId -id -name",
-    "cloudresourcemanager.projects.list": "-pageSize",
-    "compute.": "-maxResults",
-    "dns.": "-maxResults",
-    "dns.resourceRecordSets.list": "name type",
+    "cloudresourcemanager.projects.list": "pageSize pageToken",
+    "compute.": "maxResults pageToken",
+    "dns.": "maxResults pageToken",
+    "dns.resourceRecordSets.list": "name type maxResults pageToken",
     "iam.": (
         "pageSize pageToken keyTypes publicKeyType showDeleted updateMask workloadIdentityPoolId "
         "workloadIdentityPoolProviderId"
     ),
     "iap.": "updateMask",
-    "networkservices.": "meshId httpRouteId updateMask -pageSize",
+    "networkservices.": "meshId httpRouteId updateMask pageSize pageToken",
     "run.": ("serviceId validateOnly allowMissing forceNewRevision updateMask etag pageSize pageToken "),
     "secretmanager.": "secretId updateMask etag pageSize pageToken",
     "serviceusage.": "filter pageSize pageToken",
     "storage.": "ifGenerationMatch ifGenerationNotMatch ifMetagenerationMatch ifMetagenerationNotMatch",
-    "storage.buckets.": "project prefix permissions -maxResults",
+    "storage.buckets.": "project prefix permissions maxResults pageToken",
     # There are no versions of objects, no folders and no locks that they could mean.
     "storage.objects.": (
         "generation name prefix delimiter maxResults pageToken upload_id -versions -includeFoldersAsPrefixes "

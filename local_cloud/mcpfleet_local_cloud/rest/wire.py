@@ -5,7 +5,7 @@ import binascii
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Never, cast
 
@@ -18,6 +18,14 @@ from mcpfleet_local_cloud.state.store import Document
 # More digits than any parameter needs, and fewer than Python refuses to convert.
 _DIGITS: Final = 18
 _DEEPEST: Final = 100
+
+
+Key = Callable[[Document], str]
+"""What tells two documents of a list apart."""
+
+
+def _name_of(document: Document) -> str:
+    return document["name"]
 
 
 def stamp(seconds: float, digits: Literal["seconds", "milliseconds", "microseconds"] = "microseconds") -> str:
@@ -85,41 +93,58 @@ def required(fields: Mapping[str, Any], name: str, at: str = "") -> str:
     return str(fields[name])
 
 
-def page(names: list[str], request: Request, *, default: int, maximum: int) -> tuple[list[str], str]:
-    """One page of the sorted *names* and the token of the next, as `pageSize` and `pageToken` ask.
+def listed(
+    request: Request, field: str, found: Sequence[Document], *, default: int, maximum: int, key: Key = _name_of
+) -> Document:
+    """One page of a list, as `page` cuts it.
 
     Raises:
         GoogleError: INVALID_ARGUMENT: not a size, not a token.
     """
-    size_text = request.query_params.get("pageSize", "0")
-    asked = number(size_text)
-    if asked is None:
-        raise invalid(f"Invalid value at 'page_size' (TYPE_INT32), {json.dumps(size_text)}")
-    size = min(asked or default, maximum)
-    after = _page_token(request.query_params.get("pageToken", ""))
-    rest = [name for name in names if name > after]
-    return rest[:size], base64.urlsafe_b64encode(rest[size - 1].encode()).decode() if rest[size:] else ""
+    some, following = page(request, found, default=default, maximum=maximum, key=key)
+    return {**({field: some} if some else {}), **({"nextPageToken": following} if following else {})}
 
 
-def listed(request: Request, field: str, found: Sequence[Document], *, default: int, maximum: int) -> Document:
-    """One page of a list; the token is where the next one begins.
+def page(
+    request: Request, found: Sequence[Document], *, default: int, maximum: int, key: Key = _name_of
+) -> tuple[list[Document], str]:
+    """One page of *found*, and the token of the next, as `pageSize` (or `maxResults`) and `pageToken` ask.
+
+    A token names what the next page begins with, so that a caller who deletes what it has seen misses nothing.
+
+    Args:
+        request: the call of the list.
+        found: the whole list, in an order that stays.
+        default: how many there are on a page of a caller who does not say.
+        maximum: how many there are at most.
+        key: what tells two of the list apart.
 
     Raises:
         GoogleError: INVALID_ARGUMENT: not a size, not a token.
     """
-    size, start = (number(request.query_params.get(one) or "0") for one in ("pageSize", "pageToken"))
-    if size is None or start is None:
-        raise invalid("page_size and page_token: must come from a list call.")
+    asked = request.query_params
+    name, shown = ("maxResults", "maxResults") if "maxResults" in asked else ("pageSize", "page_size")
+    size = number(asked.get(name) or "0")
+    if size is None:
+        raise invalid(f"Invalid value at '{shown}' (TYPE_INT32), {json.dumps(asked[name])}")
+    start = _start(asked.get("pageToken", ""), [key(one) for one in found])
     end = start + min(size or default, maximum)
-    page: Document = {field: list(found[start:end])} if found[start:end] else {}
-    return {**page, "nextPageToken": str(end)} if end < len(found) else page
+    following = f"{end} {key(found[end])}" if end < len(found) else ""
+    return list(found[start:end]), base64.urlsafe_b64encode(following.encode()).decode()
 
 
-def _page_token(token: str) -> str:
+def _start(token: str, keys: list[str]) -> int:
+    """Where the page of *token* begins among *keys*: at the one that it names, else where that was."""
+    if not token:
+        return 0
     try:
-        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError) as refusal:
-        raise invalid("The page token is invalid.") from refusal
+        place, _, name = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(" ")
+    except (binascii.Error, ValueError):
+        place, name = "", ""
+    index = number(place)
+    if index is None or not name:
+        raise invalid("The page token is invalid.")
+    return keys.index(name) if name in keys else index
 
 
 def reply(request: Request, document: Document) -> Response:

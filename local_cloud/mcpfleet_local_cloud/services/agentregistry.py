@@ -24,6 +24,7 @@ API: Final = "agentregistry.googleapis.com"
 KIND: Final = "agentregistry.service"
 _LOCATION: Final = "/agentregistry/v1/projects/{project}/locations/{location}"
 _SERVICE: Final = _LOCATION + "/services/{service}"
+_PAGE: Final = 500
 _SPECS: Final = ("mcpServerSpec", "agentSpec", "endpointSpec")
 _ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -67,7 +68,7 @@ class _Api(Handlers):
         parent = self.parent(request)
         self.allow(request, "agentregistry.services.list", parent)
         found = [one for _, one in self._store.list(KIND, f"{parent}/services/")]
-        return wire.reply(request, {"services": found} if found else {})
+        return wire.reply(request, wire.listed(request, "services", found, default=_PAGE, maximum=_PAGE))
 
     async def get(self, request: Request) -> Response:
         return wire.reply(request, self._existing(request, "get"))

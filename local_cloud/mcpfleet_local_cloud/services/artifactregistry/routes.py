@@ -19,6 +19,7 @@ from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 _API: Final = "artifactregistry.googleapis.com"
 _LOCATION: Final = "/artifactregistry/v1/projects/{project}/locations/{location}"
 _REPOSITORY: Final = _LOCATION + "/repositories/{repository}"
+_PAGE: Final = 1000
 
 
 def routes(model: ArtifactRegistry, operations: Operations, gate: Gate, policies: Policies) -> list[BaseRoute]:
@@ -59,7 +60,7 @@ class _Api(Handlers):
     async def list(self, request: Request) -> Response:
         _, project, _, location = self._location(request, "list").split("/")
         found = self._model.repositories(project, location)
-        return wire.reply(request, {"repositories": found} if found else {})
+        return wire.reply(request, wire.listed(request, "repositories", found, default=_PAGE, maximum=_PAGE))
 
     async def get(self, request: Request) -> Response:
         return wire.reply(request, self._model.get(self._repository(request, "get")))
@@ -81,7 +82,7 @@ class _Api(Handlers):
         name = self._name(request)
         self.allow(request, "artifactregistry.dockerimages.list", name)
         found = self._model.docker_images(name)
-        return wire.reply(request, {"dockerImages": found} if found else {})
+        return wire.reply(request, wire.listed(request, "dockerImages", found, default=_PAGE, maximum=_PAGE))
 
     async def operation(self, request: Request) -> Response:
         parent = self._location(request, "get")

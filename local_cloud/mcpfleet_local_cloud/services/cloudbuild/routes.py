@@ -67,10 +67,8 @@ class _Api(Handlers):
     async def list(self, request: Request) -> Response:
         parent = self.parent(request)
         self.allow(request, "cloudbuild.builds.list", f"projects/{parent.split('/')[1]}")
-        builds = {str(one["id"]): one for one in self._model.list(parent)}
-        ids, token = wire.page(sorted(builds), request, default=_PAGE, maximum=1000)
-        page: Document = {"builds": [builds[one] for one in ids]} if ids else {}
-        return wire.reply(request, {**page, **({"nextPageToken": token} if token else {})})
+        found = sorted(self._model.list(parent), key=_id)
+        return wire.reply(request, wire.listed(request, "builds", found, default=_PAGE, maximum=1000, key=_id))
 
     async def get(self, request: Request) -> Response:
         return wire.reply(request, self._model.get(self._named(request, "get")))
@@ -122,3 +120,7 @@ class _Api(Handlers):
         if not found:
             raise not_found(f"{parent}/operations/{request.path_params['operation']}")
         return f"{parent}/builds/{found}"
+
+
+def _id(build: Document) -> str:
+    return build["id"]

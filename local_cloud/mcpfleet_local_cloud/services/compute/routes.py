@@ -65,7 +65,7 @@ class _Api(Handlers):
         parent, collection = self._permitted(request, "list")
         found = self._model.documents(parent, collection)
         kind = f"compute#{kind_of(parent, collection).one}List"
-        return wire.reply(request, {"kind": kind, **({"items": found} if found else {})})
+        return wire.reply(request, {"kind": kind, **wire.listed(request, "items", found, default=500, maximum=500)})
 
     async def get(self, request: Request) -> Response:
         return wire.reply(request, self._model.get(self._path(request, "get")))

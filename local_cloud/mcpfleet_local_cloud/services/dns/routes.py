@@ -20,6 +20,7 @@ from mcpfleet_local_cloud.state.store import Document
 API: Final = "dns.googleapis.com"
 _ZONES: Final = "/dns/v1/projects/{project}/managedZones"
 _ZONE: Final = _ZONES + "/{zone}"
+_PAGE: Final = 100
 
 
 def routes(model: Dns, gate: Gate) -> list[BaseRoute]:
@@ -52,7 +53,8 @@ class _Api(Handlers):
         parent = self.parent(request)
         self.allow(request, "dns.managedZones.list", parent)
         found = self._model.zones(parent)
-        return wire.reply(request, {"kind": "dns#managedZonesListResponse", "managedZones": found})
+        page = wire.listed(request, "managedZones", found, default=_PAGE, maximum=_PAGE)
+        return wire.reply(request, {"kind": "dns#managedZonesListResponse", "managedZones": [], **page})
 
     async def get(self, request: Request) -> Response:
         return wire.reply(request, self._model.get(self._zone(request, "dns.managedZones.get")))
@@ -73,7 +75,8 @@ class _Api(Handlers):
         path = self._zone(request, "dns.resourceRecordSets.list")
         asked = request.query_params
         found = self._model.records(path, asked.get("name", ""), asked.get("type", ""))
-        return wire.reply(request, {"kind": "dns#resourceRecordSetsListResponse", "rrsets": found})
+        page = wire.listed(request, "rrsets", found, default=_PAGE, maximum=_PAGE, key=_record_key)
+        return wire.reply(request, {"kind": "dns#resourceRecordSetsListResponse", "rrsets": [], **page})
 
     async def change(self, request: Request) -> Response:
         path = self._zone(request, "dns.changes.create")
@@ -96,3 +99,7 @@ class _Api(Handlers):
     @staticmethod
     def _changed(zone: Document) -> Document:
         return {"kind": "dns#operation", "status": "done", "zoneContext": {"newValue": zone}}
+
+
+def _record_key(record: Document) -> str:
+    return f"{record['name']} {record['type']}"

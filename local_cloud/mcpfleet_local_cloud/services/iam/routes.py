@@ -101,12 +101,8 @@ class _Accounts(_Front):
     async def list(self, request: Request) -> Response:
         caller, project = self._admit(request)
         self._gate.require(caller, "iam.serviceAccounts.list", f"projects/{project}")
-        found = {account["name"]: account for account in self._model.of_project(project)}
-        names, following = wire.page(sorted(found), request, default=20, maximum=100)
-        answer: Document = {"accounts": [found[name] for name in names]} if names else {}
-        if following:
-            answer["nextPageToken"] = following
-        return wire.reply(request, answer)
+        found = sorted(self._model.of_project(project), key=lambda one: one["name"])
+        return wire.reply(request, wire.listed(request, "accounts", found, default=20, maximum=100))
 
     async def get(self, request: Request) -> Response:
         return wire.reply(request, self._find(request, "iam.serviceAccounts.get"))

@@ -18,6 +18,7 @@ from mcpfleet_local_cloud.services.networkservices.model import COLLECTIONS, Net
 API: Final = "networkservices.googleapis.com"
 _PLACE: Final = "/networkservices/v1/projects/{project}/locations/{location}"
 _MESSAGES: Final = {"meshes": "Mesh", "httpRoutes": "HttpRoute"}
+_PAGE: Final = 500
 _PARAMETERS: Final = {"meshes": "meshId", "httpRoutes": "httpRouteId"}
 
 
@@ -60,7 +61,7 @@ class _Api(Handlers):
         parent = self._place(request)
         self._may(request, "list", parent)
         found = self._model.all(self._kind, f"{parent}/{self._collection}/")
-        return wire.reply(request, {self._collection: found} if found else {})
+        return wire.reply(request, wire.listed(request, self._collection, found, default=_PAGE, maximum=_PAGE))
 
     async def get(self, request: Request) -> Response:
         return wire.reply(request, self._model.get(self._kind, self._path(request, "get")))

@@ -16,6 +16,7 @@ from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "cloudresourcemanager.googleapis.com"
 _PROJECT: Final = "/crm/v1/projects/{project}"
+_PAGE: Final = 500
 
 
 def routes(model: Projects, policies: Policies, gate: Gate) -> list[BaseRoute]:
@@ -71,7 +72,8 @@ class _Api(Handlers):
             for project in self._model.list()
             if self._policies.allows(caller.email, "resourcemanager.projects.get", _name(project))
         ]
-        return wire.reply(request, {"projects": seen} if seen else {})
+        page = wire.listed(request, "projects", seen, default=_PAGE, maximum=_PAGE, key=_name)
+        return wire.reply(request, page)
 
     def _allowed(self, request: Request, verb: str = "get") -> Document:
         project = self.project(request)

@@ -60,12 +60,8 @@ class _Api(Handlers):
         wanted = request.query_params.get("filter")
         if wanted and wanted not in _STATES:
             raise invalid(f"Invalid filter {wanted!r}: state:ENABLED and state:DISABLED are supported.")
-        found = {service["name"]: service for service in self._model.list(project, _STATES[wanted] if wanted else None)}
-        names, following = wire.page(sorted(found), request, default=50, maximum=200)
-        answer: Document = {"services": [found[name] for name in names]} if names else {}
-        if following:
-            answer["nextPageToken"] = following
-        return wire.reply(request, answer)
+        found = sorted(self._model.list(project, _STATES[wanted] if wanted else None), key=lambda one: one["name"])
+        return wire.reply(request, wire.listed(request, "services", found, default=50, maximum=200))
 
     async def get(self, request: Request) -> Response:
         project = self._allow(request, "get")

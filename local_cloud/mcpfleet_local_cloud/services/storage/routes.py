@@ -66,7 +66,8 @@ class _Api(Handlers):
         self.allow(request, "storage.buckets.list", f"projects/{project['projectId']}")
         prefix = request.query_params.get("prefix", "")
         found = [one for one in self._model.buckets(project["projectId"]) if one["name"].startswith(prefix)]
-        return wire.reply(request, {"kind": "storage#buckets", **({"items": found} if found else {})})
+        page = wire.listed(request, "items", found, default=_PAGE, maximum=_PAGE)
+        return wire.reply(request, {"kind": "storage#buckets", **page})
 
     async def get(self, request: Request) -> Response:
         found = self._model.get(self._bucket(request, "buckets.get"))
@@ -107,29 +108,18 @@ class _Api(Handlers):
         name = self._bucket(request, "objects.list")
         query = request.query_params
         self._model.expire(name)
-        size = wire.number(query.get("maxResults") or "0")
-        if size is None:
-            raise invalid("Invalid value for: maxResults.")
-        items: list[Document] = []
-        folders: set[str] = set()
+        found: dict[str, Document] = {}
         prefix, sign = query.get("prefix", ""), query.get("delimiter", "")
-        for found, record in self._model.objects.list(name, prefix):
-            if found <= query.get("pageToken", ""):
-                continue
-            head, cut, _ = found[len(prefix) :].partition(sign) if sign else ("", "", "")
-            if cut:
-                folders.add(prefix + head + cut)
-            else:
-                items.append(shown(name, found, record))
-        limit = min(size or _PAGE, _PAGE)
-        page: Document = {"kind": "storage#objects"}
-        if items:
-            page["items"] = items[:limit]
-        if folders:
-            page["prefixes"] = sorted(folders)
-        if items[limit:]:
-            page["nextPageToken"] = items[limit - 1]["name"]
-        return wire.reply(request, page)
+        for path, record in self._model.objects.list(name, prefix):
+            head, cut, _ = path[len(prefix) :].partition(sign) if sign else ("", "", "")
+            # What has the delimiter behind the prefix counts as one, by what comes before the delimiter.
+            found[prefix + head + cut if cut else path] = {} if cut else shown(name, path, record)
+        entries: list[Document] = [{"name": one, "object": document} for one, document in found.items()]
+        some, following = wire.page(request, entries, default=_PAGE, maximum=_PAGE)
+        items = [one["object"] for one in some if one["object"]]
+        folders = [one["name"] for one in some if not one["object"]]
+        page = {"items": items, "prefixes": folders, "nextPageToken": following}
+        return wire.reply(request, {"kind": "storage#objects", **{name: one for name, one in page.items() if one}})
 
     async def object(self, request: Request) -> Response:
         if request.query_params.get("alt") == "media":
