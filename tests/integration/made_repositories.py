@@ -274,6 +274,8 @@ class PrivateGit:
         self.repositories = repositories
         self.authority = place / "git.pem"
         self.let_in: list[str] = []
+        self.large: dict[str, bytes] = {}
+        self.large_are_at = ""
         self.refused = 0
         self.seen_in_argv: list[str] = []
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -312,6 +314,9 @@ class PrivateGit:
         self.let_in.append(user)
         path, _, query = request.path.partition("?")
         body = request.rfile.read(int(request.headers.get("content-length", 0)))
+        if "/info/lfs/" in path:
+            self._answer_large_files(request, path, body)
+            return
         done = subprocess.run(
             ["git", "http-backend"],
             input=body,
@@ -339,6 +344,20 @@ class PrivateGit:
         request.send_response(int(headers.pop("Status", "200").split()[0]))
         for name, value in headers.items():
             request.send_header(name, value)
+        request.send_header("content-length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
+
+    def _answer_large_files(self, request, path, body):
+        """The batch API of Git LFS, and the files themselves by their names."""
+        content = self.large.get(path.rpartition("/")[2], b"")
+        if path.endswith("/objects/batch"):
+            place = f"{self.large_are_at or self.url}{path.removesuffix('/objects/batch')}/large"
+            wanted = json.loads(body)["objects"]
+            found = [{**one, "actions": {"download": {"href": f"{place}/{one['oid']}"}}} for one in wanted]
+            content = json.dumps({"transfer": "basic", "objects": found}).encode()
+        request.send_response(200)
+        request.send_header("content-type", "application/vnd.git-lfs+json")
         request.send_header("content-length", str(len(content)))
         request.end_headers()
         request.wfile.write(content)

@@ -1,8 +1,10 @@
 """Git repositories fetched by the real git: refs, commits, what is kept, and where a token goes."""
 
 import base64
+import hashlib
 import http.server
 import os
+import shutil
 import stat
 import subprocess
 import textwrap
@@ -13,13 +15,20 @@ import pytest
 
 from pulumi_mcpfleet.sources import RecipeError
 from pulumi_mcpfleet.sources.checkout import checkout
+from tests.integration.made_repositories import TOKEN, PrivateGit
 
 pytestmark = pytest.mark.integration
 
 
 def git(folder, *arguments):
     identity = ("-c", "user.name=t", "-c", "user.email=t@acme.dev", "-c", "protocol.file.allow=always")
-    done = subprocess.run(["git", *identity, "-C", str(folder), *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["git", *identity, "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "GIT_CONFIG_NOSYSTEM": "1"},  # git-lfs as Debian has it would write pointers itself
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -149,7 +158,7 @@ def test_a_token_goes_to_git_by_a_private_file_for_that_host_and_never_stands_in
 
 def made(place, files=(), links=(), submodules=()):
     """A repository with one commit, the branch main."""
-    place.mkdir()
+    place.mkdir(parents=True)
     git(place, "init", "--quiet", "--initial-branch=main")
     for name, text in dict(files).items():
         (place / name).write_text(text)
@@ -257,6 +266,72 @@ def test_submodules_that_name_each_other_come_to_an_end(tmp_path, monkeypatch):
         last = made(tmp_path / f"r{number}", {"a": ""}, submodules={"next": (f"../r{number - 1}", head(last))})
     with pytest.raises(RecipeError, match="the submodule 'next' is one too many"):
         checkout(url(last), "main", tmp_path / "kept", submodules=True)
+
+
+# --- large files -------------------------------------------------------------------------------------------
+
+needs_lfs = pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs is not installed")
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A private repository with a file in Git LFS, whose own configuration names another server of its files."""
+    content = b"weights" * 1000
+    oid = hashlib.sha256(content).hexdigest()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(content)}\n"
+    files = {".gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n", "model.bin": pointer, "server.py": ""}
+    files |= {".lfsconfig": "[lfs]\n\turl = https://127.0.0.1:1/elsewhere\n"}
+    made(tmp_path / "repositories" / "weather", files)
+    server = PrivateGit(tmp_path / "repositories", tmp_path)
+    server.large[oid] = content
+    monkeypatch.setenv("GIT_SSL_CAINFO", str(server.authority))
+    yield server, content
+    server.close()
+
+
+@needs_lfs
+def test_large_files_are_fetched_from_the_repositorys_own_server_with_its_token(large, tmp_path):
+    server, content = large
+    found = checkout(f"{server.url}/weather/.git", "main", tmp_path / "kept", TOKEN, lfs=True)
+    assert (found.folder / "model.bin").read_bytes() == content
+    assert found.notes == ()
+    assert server.seen_in_argv == []
+    assert not (found.folder / ".git").exists()
+    pointers = checkout(f"{server.url}/weather/.git", "main", tmp_path / "kept", TOKEN)
+    assert (pointers.folder / "model.bin").stat().st_size < 200, "the two are kept apart"
+
+
+@needs_lfs
+def test_large_files_that_are_elsewhere_are_fetched_without_the_token(large, tmp_path):
+    server, _ = large
+    with Listening() as other:
+        server.large_are_at = other.url
+        with pytest.raises(
+            RecipeError, match=r"^git\.lfs: git can't fetch .*; or write lfs: pointers, to build without"
+        ):
+            checkout(f"{server.url}/weather/.git", "main", tmp_path / "kept", TOKEN, lfs=True)
+        assert other.asked
+        assert other.shown == []
+
+
+@needs_lfs
+def test_a_large_file_that_is_another_than_it_says_is_refused(large, tmp_path):
+    server, _ = large
+    server.large = dict.fromkeys(server.large, b"poison!" * 1000)
+    with pytest.raises(RecipeError, match=r"^git\.lfs: git can't fetch "):
+        checkout(f"{server.url}/weather/.git", "main", tmp_path / "kept", TOKEN, lfs=True)
+    assert [*(tmp_path / "kept").iterdir()] == []
+
+
+def test_a_missing_git_lfs_is_said_with_what_to_install(large, tmp_path, monkeypatch):
+    server, _ = large
+    (tmp_path / "bin").mkdir()
+    for name in ("git", "env", "ssh"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("GIT_EXEC_PATH", subprocess.check_output(["git", "--exec-path"], text=True).strip())
+    with pytest.raises(RecipeError, match=r"^git\.lfs: git-lfs is not installed; install it"):
+        checkout(f"{server.url}/weather/.git", "main", tmp_path / "kept", TOKEN, lfs=True)
 
 
 # --- to whom a token goes ----------------------------------------------------------------------------------

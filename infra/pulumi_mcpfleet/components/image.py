@@ -218,15 +218,15 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
     if git.token is not None:
         # Read when the program runs and given to git alone: it is no input of any resource, so no state has it.
         token = _read(git.token, project)
-    found = checkout(git.url, git.ref, root / CHECKOUTS, token, submodules=git.submodules)
+    found = checkout(git.url, git.ref, root / CHECKOUTS, token, submodules=git.submodules, lfs=git.lfs == "pull")
     inner = folder_in(found.folder, git.dir, "git.dir", f"{git.url} at {git.ref}")
     place = found.folder / (
         within := inner.relative_to(found.folder.resolve())
     )  # without links, as seen from Pulumi.yaml
-    if git.lfs == "refuse" and (files := pointers(place)):
+    if git.lfs != "pointers" and (files := pointers(place)):
         sentence = (
             f"{', '.join(files[:3])}{' and others' if files[3:] else ''} in Git LFS are not fetched: only the text that"
-            " points to each is there; keep them in the repository itself, or write lfs: pointers, to build with that"
+            " points to each is there; write lfs: pull, to fetch them with git-lfs, or lfs: pointers, to build without"
         )
         raise RecipeError.of("git.lfs", sentence)
     wish = replace(source.wish, version=_version(git.ref, found.commit))

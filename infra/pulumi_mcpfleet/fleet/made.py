@@ -331,11 +331,11 @@ class GitRepository(Model):
         examples=[True],
     )
 
-    lfs: Literal["refuse", "pointers"] = Field(
+    lfs: Literal["refuse", "pull", "pointers"] = Field(
         default="refuse",
-        description="What becomes of files in Git LFS, which are not fetched: `refuse` to build without them, or build"
-        " with the texts that point to them.",
-        examples=["pointers"],
+        description="What becomes of files in Git LFS: `refuse` to build without them, `pull` them with git-lfs from"
+        " the repository's own server, or build with the `pointers`, the texts that stand for them.",
+        examples=["pull"],
     )
 
     @field_validator("token", mode="after")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pulumi_mcpfleet.sources.git import URL, asked, host_of, laid_out
+from pulumi_mcpfleet.sources.git import URL, asked, host_of, laid_out, large_files
 from pulumi_mcpfleet.sources.inside import is_file_in, read_in, resolved
 from pulumi_mcpfleet.sources.layout import MAX_FILE
 from pulumi_mcpfleet.sources.recipe import RecipeError
@@ -62,7 +62,9 @@ class _Part:
     commit: str
 
 
-def checkout(url: str, ref: str, place: Path, token: str | None = None, *, submodules: bool = False) -> Checkout:
+def checkout(
+    url: str, ref: str, place: Path, token: str | None = None, *, submodules: bool = False, lfs: bool = False
+) -> Checkout:
     """Fetch a repository, or find it where it was fetched before.
 
     Args:
@@ -71,6 +73,7 @@ def checkout(url: str, ref: str, place: Path, token: str | None = None, *, submo
         place: The folder that holds such checkouts, one for each commit.
         token: For an https address: what to authenticate with.
         submodules: Whether to fetch the repositories that it names as its submodules.
+        lfs: Whether to fetch its files in Git LFS.
 
     Raises:
         RecipeError: git is not there, the address does not answer, or the ref is not there.
@@ -78,7 +81,7 @@ def checkout(url: str, ref: str, place: Path, token: str | None = None, *, submo
     if re.fullmatch(URL, url) is None:
         raise RecipeError.of("git.url", f"{url!r} is not the address of a repository; correct it")
     commit, said = (ref, "the commit") if _COMMIT.fullmatch(ref) else _resolved(url, ref, token)
-    what = f"{url}\nwith its submodules" if submodules else url
+    what = url + ("\nwith its submodules" if submodules else "") + ("\nwith its large files" if lfs else "")
     folder = place / f"{hashlib.sha256(what.encode()).hexdigest()[:12]}-{commit[:20]}"
     _sweep(place)
     if not folder.is_dir():
@@ -86,15 +89,15 @@ def checkout(url: str, ref: str, place: Path, token: str | None = None, *, submo
         with tempfile.TemporaryDirectory(dir=place, prefix=_SCRATCH) as scratch:
             new = Path(scratch) / "repository"
             # Not every server gives a commit by its id alone; the ref that it was found under always works.
-            parts = _fetched(url, ref, commit, new, token)
+            parts = _fetched(url, ref, commit, new, token, lfs=lfs)
             if submodules:
-                _take_in(new, parts, url, token)
+                _take_in(new, parts, url, token, lfs=lfs)
             try:
                 new.rename(folder)
             except OSError:
                 if not folder.is_dir():  # else another run has just made it
                     raise
-    return Checkout(folder, commit, said, _left_out(folder, submodules=submodules))
+    return Checkout(folder, commit, said, _left_out(folder, submodules=submodules, lfs=lfs))
 
 
 def _sweep(place: Path) -> None:
@@ -104,7 +107,9 @@ def _sweep(place: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _fetched(url: str, ref: str, commit: str, new: Path, token: str | None, *, alone: bool = False) -> list[_Part]:
+def _fetched(
+    url: str, ref: str, commit: str, new: Path, token: str | None, *, lfs: bool, alone: bool = False
+) -> list[_Part]:
     """Make *new* the files of *commit*; its submodules, none of which is fetched."""
     new.mkdir(parents=True, exist_ok=True)
     laid_out(new, "init", "--quiet", "--template=")
@@ -125,6 +130,8 @@ def _fetched(url: str, ref: str, commit: str, new: Path, token: str | None, *, a
         raise RecipeError.of("git.ref", f"{ref} has just moved from {commit[:12]} to {found[:12]}; try again")
     laid_out(new, "checkout", "--quiet", "--detach", commit)
     parts = _parts(new, url)
+    if lfs and pointers(new):
+        large_files(url, new, token, alone=alone)
     # Neither the image nor its digest is to depend on how it was fetched.
     shutil.rmtree(new / ".git")
     return parts
@@ -155,7 +162,7 @@ def _parts(new: Path, url: str) -> list[_Part]:
     return [*parts.values()]
 
 
-def _take_in(new: Path, parts: list[_Part], url: str, token: str | None) -> None:
+def _take_in(new: Path, parts: list[_Part], url: str, token: str | None, *, lfs: bool) -> None:
     """Fetch submodules to where they belong, and theirs.
 
     One of the same host as *url* is asked for with the user's credentials; one of another host as a stranger would, and
@@ -175,7 +182,7 @@ def _take_in(new: Path, parts: list[_Part], url: str, token: str | None) -> None
         if sentence or target is None:
             advice = "remove it there, or git.submodules here"
             raise RecipeError.of("git.submodules", f"the submodule {part.path[:200]!r} {sentence}; {advice}")
-        found = _fetched(part.url, part.commit, part.commit, target, token if ours else None, alone=not ours)
+        found = _fetched(part.url, part.commit, part.commit, target, token if ours else None, lfs=lfs, alone=not ours)
         waiting += [(target, inner, ours, depth + 1) for inner in found]
 
 
@@ -207,11 +214,15 @@ def pointers(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _left_out(folder: Path, *, submodules: bool) -> tuple[str, ...]:
+def _left_out(folder: Path, *, submodules: bool, lfs: bool) -> tuple[str, ...]:
     notes: list[str] = []
     if not submodules and is_file_in(folder, ".gitmodules"):
         notes.append("its submodules are not fetched (`git.submodules`)")
-    if is_file_in(folder, ".gitattributes") and b"filter=lfs" in read_in(folder, ".gitattributes", MAX_FILE):
+    if (
+        not lfs
+        and is_file_in(folder, ".gitattributes")
+        and b"filter=lfs" in read_in(folder, ".gitattributes", MAX_FILE)
+    ):
         notes.append("its files in Git LFS are not fetched: each is the text that points to it")
     return tuple(notes)
 

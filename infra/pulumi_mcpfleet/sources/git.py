@@ -42,6 +42,7 @@ def refused(url: str) -> str | None:
 
 
 _SECONDS: Final = 300
+_SECONDS_OF_LARGE_FILES: Final = 1800
 _NO_GIT: Final = 127  # of env(1): no such program
 
 # Of whoever called us: where a repository is (set within a hook of his), what is traced, what is a template.
@@ -91,7 +92,41 @@ def laid_out(folder: Path, *arguments: str) -> str:
     return _run(["-C", str(folder), *arguments], "", [*_ALONE, "GIT_ALLOW_PROTOCOL="], [], None)
 
 
-def asked(url: str, arguments: Sequence[str], token: str | None, *, alone: bool = False) -> str:
+def large_files(url: str, folder: Path, token: str | None, *, alone: bool = False) -> None:
+    """Have git-lfs fetch what the pointers of a repository's HEAD stand for, and put it in their places.
+
+    They are asked for at the server of *url*, wherever the repository says that they are (`.lfsconfig`).
+
+    Args:
+        url: The repository's address.
+        folder: The repository, with HEAD checked out.
+        token: What to authenticate with at its host.
+        alone: Without the user's credentials and configuration.
+
+    Raises:
+        RecipeError: git-lfs is not installed, or a file can't be had.
+    """
+    place = url.rstrip("/")
+    if scheme_of(url) != "ssh":  # where ssh is spoken, the server is asked for the place
+        place = f"{place.removesuffix('.git')}.git/info/lfs"
+    settings = [f"lfs.url={place}", f"remote.origin.url={url}", "lfs.transfer.maxretries=2"]
+    given = [part for one in settings for part in ("-c", one)]
+    fetch = ["-C", str(folder), *given, "lfs", "fetch", "origin", "HEAD"]
+    try:
+        asked(url, fetch, token, alone=alone, seconds=_SECONDS_OF_LARGE_FILES)
+        # It lays out nothing unless it is told to be in use, as `git lfs install` would for the user.
+        laid_out(folder, "-c", "filter.lfs.clean=git-lfs clean -- %f", "lfs", "checkout")
+    except RecipeError as error:
+        (mistake,) = error.mistakes
+        sentence = mistake.sentence
+        if "'lfs' is not a git command" in sentence:
+            sentence = "git-lfs is not installed; install it (Debian, Ubuntu: apt-get install git-lfs)"
+        raise RecipeError.of("git.lfs", f"{sentence}; or write lfs: pointers, to build without these files") from None
+
+
+def asked(
+    url: str, arguments: Sequence[str], token: str | None, *, alone: bool = False, seconds: int = _SECONDS
+) -> str:
     """Have git speak with the server of *url*; what it says.
 
     Args:
@@ -99,6 +134,7 @@ def asked(url: str, arguments: Sequence[str], token: str | None, *, alone: bool 
         arguments: What git is to do.
         token: What to authenticate with at its host.
         alone: Without the user's credentials and configuration, as a stranger.
+        seconds: How long it may take.
 
     Raises:
         RecipeError: The server does not answer, or refuses.
@@ -106,14 +142,20 @@ def asked(url: str, arguments: Sequence[str], token: str | None, *, alone: bool 
     scheme = scheme_of(url)
     if alone:
         variables = [*_ALONE, *_STRANGER, f"GIT_ALLOW_PROTOCOL={scheme}"]
-        return _run(arguments, url, variables, ["-c", "credential.helper=", "-c", "http.emptyAuth=false"], None)
+        options = ["-c", "credential.helper=", "-c", "http.emptyAuth=false"]
+        return _run(arguments, url, variables, options, None, seconds)
     # Many have git speak ssh where https is written, or the other way round (url.….insteadOf).
     allowed = "https:ssh" if scheme in ("https", "ssh") else scheme
-    return _run(arguments, url, [f"GIT_ALLOW_PROTOCOL={allowed}"], [], token)
+    return _run(arguments, url, [f"GIT_ALLOW_PROTOCOL={allowed}"], [], token, seconds)
 
 
 def _run(
-    arguments: Sequence[str], url: str, variables: Sequence[str], options: Sequence[str], token: str | None
+    arguments: Sequence[str],
+    url: str,
+    variables: Sequence[str],
+    options: Sequence[str],
+    token: str | None,
+    seconds: int = _SECONDS,
 ) -> str:
     with tempfile.TemporaryDirectory(prefix="mcpfleet-git-") as private:  # 0700
         given = [part for one in _OURS for part in ("-c", one)]
@@ -130,13 +172,13 @@ def _run(
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=_SECONDS,
+                timeout=seconds,
                 check=False,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # without a terminal git asks nobody, who would not be there
             )
         except subprocess.TimeoutExpired:
-            sentence = f"{url} did not answer within {_SECONDS} s; check the address"
+            sentence = f"{url} did not answer within {seconds} s; check the address"
             raise RecipeError.of("git.url", sentence) from None
     if done.returncode == _NO_GIT:
         sentence = "git is not installed; install it (Debian, Ubuntu: apt-get install git)"

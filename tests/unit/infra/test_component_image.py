@@ -50,7 +50,7 @@ def fetched(root, monkeypatch):
     """A git repository that holds a Python server in ./server; gives the calls that fetched it."""
     calls = []
 
-    def checkout(url, ref, place, token=None, *, submodules=False):
+    def checkout(url, ref, place, token=None, *, submodules=False, lfs=False):
         calls.append((url, ref, token))
         folder = place / "fetched"
         (folder / "server").mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def test_a_git_repository_is_built_at_the_commit_which_the_image_names(build, fe
 
 
 def test_a_folder_of_a_repository_that_is_a_member_of_a_workspace_is_built_from_the_workspaces_top(build, monkeypatch):
-    def fetched(url, ref, place, token=None, *, submodules=False):
+    def fetched(url, ref, place, token=None, *, submodules=False, lfs=False):
         for name, content in NPM_WORKSPACE.items():
             file = place / "fetched" / "js" / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ def test_a_folder_of_a_repository_that_is_a_member_of_a_workspace_is_built_from_
     [("v1.2.0", "1.2.0"), ("weather/v2", "2"), ("main", f"0.0.0+g{COMMIT[:9]}"), (COMMIT, f"0.0.0+g{COMMIT[:9]}")],
 )
 def test_a_version_that_git_tags_would_say_is_that_of_the_ref(build, monkeypatch, ref, version):
-    def fetched(url, ref, place, token=None, *, submodules=False):
+    def fetched(url, ref, place, token=None, *, submodules=False, lfs=False):
         for name, content in CASES["a version from git's tags, by hatch-vcs"].files.items():
             file = place / "fetched" / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -210,13 +210,21 @@ def test_a_folder_whose_files_have_become_links_since_is_not_built(build, root, 
         build({"build": "./own/deploy"})
 
 
+@pytest.mark.parametrize(("said", "pulled"), [("pull", True), ("refuse", False), ("pointers", False)])
+def test_large_files_are_pulled_where_the_user_says_so(build, fetched, root, monkeypatch, said, pulled):
+    asked, plain = [], image.checkout
+    monkeypatch.setattr(image, "checkout", lambda *given, lfs, **more: asked.append(lfs) or plain(*given, **more))
+    build({"git": {**GIT, "dir": "server", "lfs": said}})
+    assert set(asked) == {pulled}
+
+
 def test_submodules_are_fetched_where_the_user_says_so_and_what_was_left_out_is_said(build, root, monkeypatch):
     said, folder = [], root / ".mcpfleet" / "sources" / "fetched"
     folder.mkdir(parents=True)
     (folder / "requirements.txt").write_text("")
     (folder / "server.py").write_text("")
 
-    def fetched(url, ref, place, token=None, *, submodules=False):
+    def fetched(url, ref, place, token=None, *, submodules=False, lfs=False):
         said.append(submodules)
         return Checkout(folder, COMMIT, "the tag v1 is", ("\x1b[2Jits submodules are not fetched (`git.submodules`)",))
 
