@@ -79,7 +79,12 @@ def _as_ordinary_user(command: list[str], environ: dict[str, str]) -> int:
     from tests.integration import engines
 
     with engines.ordinary_user("docker") as user:
-        own = {**user.environment(), **{name: environ[name] for name in ("PATH", "DOCKER_HOST")}}
+        own = {
+            **user.environment(),
+            **{name: environ[name] for name in ("PATH", "DOCKER_HOST")},
+            # It may not write into the environment of root: without this, each process compiles all that it imports.
+            "PYTHONPYCACHEPREFIX": str(user.home / "bytecode"),
+        }
         print(f"as an ordinary user, {user.name}; as root: ./dev test --as-root", flush=True)
         arguments = [*command, "-p", "no:cacheprovider"]
         return subprocess.run(user.command(arguments, Path.cwd()), env=own, check=False).returncode
