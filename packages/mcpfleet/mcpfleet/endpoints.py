@@ -15,7 +15,7 @@ from typing import Any, Final
 import httpx2
 
 from mcpfleet.bounds import AS_IT_IS, FEW_BRACKETS, Bound
-from mcpfleet.net import host_of, is_loopback
+from mcpfleet.net import host_of, is_loopback, trusted
 
 ENDPOINT_SECONDS: Final = 15.0
 
@@ -67,6 +67,7 @@ def request_to(url: str, transport: httpx2.AsyncBaseTransport | None = None) -> 
                 httpx2.AsyncClient(
                     transport=transport,
                     timeout=seconds,
+                    verify=trusted(trust_env),
                     trust_env=trust_env,
                     headers=AS_IT_IS,
                     event_hooks={"response": [Bound(brackets=FEW_BRACKETS, streams=False)]},

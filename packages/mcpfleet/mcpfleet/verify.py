@@ -24,6 +24,7 @@ from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, FEW_BRACKETS, IN_ALL, Bound
 from mcpfleet.diagnosis import diagnose
 from mcpfleet.doors import HEADERS, PING, TIMEOUT_SECONDS, Callers, Door
 from mcpfleet.errors import AuthError
+from mcpfleet.net import trusted
 from mcpfleet.shown import in_a_line, innermost
 from mcpfleet.sources import TokenSource
 from mcpfleet.stack import Client as Caller
@@ -181,11 +182,13 @@ class _Check:
                 seen.append(response)
 
         hooks: dict[str, list[Callable[..., Any]]] = {"response": [look]}
+        trust_env = not self._service.target.on_this_machine
         return httpx2.AsyncClient(
             auth=auth,
             transport=self._transport,
             timeout=TIMEOUT_SECONDS,
-            trust_env=not self._service.target.on_this_machine,
+            verify=trusted(trust_env),
+            trust_env=trust_env,
             headers=AS_IT_IS,
             event_hooks=hooks,
         )
