@@ -27,6 +27,7 @@ from starlette.routing import Route
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, api_of
 from mcpfleet_local_cloud.services.compute.kinds import GLOBAL, REGIONAL
+from mcpfleet_local_cloud.services.compute.routes import SETTERS
 from mcpfleet_local_cloud.state.folder import Settings
 
 COMMAND: Final = ".venv/bin/python -m devtools.discovery"
@@ -103,7 +104,7 @@ def _collections(path: str) -> Iterator[str]:
         yield path
         return
     for collection in GLOBAL if "/regions/" not in path else REGIONAL:
-        for setter in ("setLabels", "setUrlMap", "setSslCertificates", "setTarget"):
+        for setter in SETTERS:
             yield path.replace("{collection}", collection).replace("{setter}", setter)
 
 

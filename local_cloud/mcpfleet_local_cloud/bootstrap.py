@@ -28,6 +28,7 @@ DEPLOYER_ROLES: Final = (
     "roles/run.admin",
     # For what only some fleets have: README says which.
     "roles/agentregistry.admin",
+    "roles/certificatemanager.owner",
     "roles/cloudbuild.builds.editor",
     "roles/compute.loadBalancerAdmin",
     "roles/compute.networkAdmin",

@@ -32,6 +32,7 @@ from mcpfleet_local_cloud.services import (
     agentregistry,
     artifactregistry,
     billing,
+    certificatemanager,
     cloudbuild,
     compute,
     dns,
@@ -45,6 +46,7 @@ from mcpfleet_local_cloud.services import (
 )
 from mcpfleet_local_cloud.services.artifactregistry.model import KIND as REPOSITORY
 from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.certificatemanager.model import KIND as CERTIFICATE
 from mcpfleet_local_cloud.services.compute.model import KIND as COMPUTE
 from mcpfleet_local_cloud.services.dns.model import RECORD, ZONE
 from mcpfleet_local_cloud.services.iam.keys import AccountKeys
@@ -163,7 +165,11 @@ class Cloud:
             self.store,
             self.state.cloud_id,
             lambda project: self.usage.enabled(self.projects.get(project), "compute.googleapis.com"),
+            lambda path: self.store.get(CERTIFICATE, path) is not None,
             clock,
+        )
+        self.certificates: Final = certificatemanager.CertificateManager(
+            self.store, self.compute.targets, self.compute.needing, clock
         )
         self.iap: Final = Iap(self.store)
         self._proxy = IdentityAwareProxy(self.iap, Signer(settings.state / "keys", clock), settings.project_number)
@@ -200,7 +206,7 @@ class Cloud:
             networks=self.compute,
             meshes=self.networkservices,
         )
-        self.balancer: Final = Balancer(self.compute, self.run.front_door)
+        self.balancer: Final = Balancer(self.compute, self.certificates, self.run.front_door)
         if self._docker is not None:
             self.secrets.watch(self._docker.refresh)
 
@@ -228,6 +234,7 @@ class Cloud:
             *iap_routes(self.iap, self._proxy, self.policies, self.gate),
             *agentregistry.routes(self.store, self.operations, self.gate),
             *compute.routes(self.compute, self.gate),
+            *certificatemanager.routes(self.certificates, self.operations, self.gate),
             *dns.routes(self.dns, self.gate),
             *networkservices.routes(self.networkservices, self.operations, self.gate),
             *cloudbuild.routes(self.builds, self.accounts, self.gate),
@@ -323,7 +330,7 @@ class Cloud:
         return [
             *(f"secret {one['name']}" for one in secrets),
             *(f"bucket {one['name']}" for one in buckets),
-            *(path for kind in (COMPUTE, MESH, ROUTE, ZONE, RECORD) for path, _ in self.store.list(kind)),
+            *(path for kind in (COMPUTE, CERTIFICATE, MESH, ROUTE, ZONE, RECORD) for path, _ in self.store.list(kind)),
             *(f"settings of {name}" for name, _ in self.store.list(IAP_SETTINGS)),
             *(f"identity pool {name}" for name in self.pools.names()),
             *(f"agent registry {name}" for name, _ in self.store.list(agentregistry.KIND)),

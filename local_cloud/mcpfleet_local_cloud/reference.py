@@ -45,6 +45,7 @@ _APIS: Final = {
     "iap": "Identity-Aware Proxy",
     "agentregistry": "Agent Registry",
     "compute": "Compute Engine",
+    "certificatemanager": "Certificate Manager",
     "dns": "Cloud DNS",
     "networkservices": "Network Services",
     "storage": "Cloud Storage",

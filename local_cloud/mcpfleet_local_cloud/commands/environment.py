@@ -21,6 +21,7 @@ nothing in the local stack is worth more than the machine that it runs on."""
 # The provider's key → the path below the local cloud's URL (google-apis.md 2.2).
 _ENDPOINTS: Final[Mapping[str, str]] = {
     "ARTIFACT_REGISTRY": "artifactregistry/v1/",
+    "CERTIFICATE_MANAGER": "certificatemanager/v1/",
     "CLOUD_BILLING": "billing/v1/",
     "COMPUTE": "compute/v1/",
     "CLOUD_BUILD": "cloudbuild/v1/",

@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Scope
 from mcpfleet_local_cloud.data_plane.contract import FrontDoor
 from mcpfleet_local_cloud.front_end.arrivals import Arrival, host_of
 from mcpfleet_local_cloud.network.listeners import Listeners
+from mcpfleet_local_cloud.services.certificatemanager import CertificateManager
 from mcpfleet_local_cloud.services.compute.answers import LOOPBACK, reference
-from mcpfleet_local_cloud.services.compute.model import Compute
+from mcpfleet_local_cloud.services.compute.model import CERTIFICATE_MANAGER, Compute
 from mcpfleet_local_cloud.state.store import Document
 
 _CODES: Final = {
@@ -36,11 +37,15 @@ class Balancer:
 
     Args:
         compute: the documents.
+        certificates: the certificate maps of their proxies.
         doors: the front door of a service, by its full name.
     """
 
-    def __init__(self, compute: Compute, doors: Callable[[str], FrontDoor | None]) -> None:
+    def __init__(
+        self, compute: Compute, certificates: CertificateManager, doors: Callable[[str], FrontDoor | None]
+    ) -> None:
         self._compute = compute
+        self._certificates = certificates
         self._doors = doors
         self._listeners: dict[str, tuple[Listeners, int]] = {}
         self._make: Callable[[Balancer, str], ASGIApp] | None = None
@@ -52,10 +57,10 @@ class Balancer:
 
     def secured(self, host: str) -> bool:
         """Whether a certificate of some HTTPS load balancer is for *host*."""
-        return host in self.domains()
+        return any(self._has_certificate(path, host) for path, _ in self._compute.all("forwardingRules"))
 
     def domains(self) -> set[str]:
-        """The domains of every HTTPS forwarding rule."""
+        """The domains of every HTTPS forwarding rule; a wildcard as it is."""
         return {one for path, _ in self._compute.all("forwardingRules") for one in self._certified(path)}
 
     def arrive(self, rule: str, host: str, path: str, query: str) -> Arrival:
@@ -68,7 +73,8 @@ class Balancer:
 
     def arrive_by_name(self, host: str, path: str, query: str) -> Arrival | None:
         """The same for an HTTPS request to *host* whose rule is not known; None where no rule is for it."""
-        rule = next((name for name, _ in self._compute.all("forwardingRules") if host in self._certified(name)), None)
+        rules = (name for name, _ in self._compute.all("forwardingRules") if self._has_certificate(name, host))
+        rule = next(rules, None)
         return self.arrive(rule, host, path, query) if rule else None
 
     # Serving.
@@ -132,8 +138,16 @@ class Balancer:
         found = self._compute.find(rule)
         return self._compute.find(reference(found["target"])) if found else None
 
+    def _has_certificate(self, rule: str, host: str) -> bool:
+        proxy = self._proxy(rule) or {}
+        if proxy.get("certificateMap"):
+            return self._certificates.covers(_map_of(proxy), host)
+        return host in self._certified(rule)
+
     def _certified(self, rule: str) -> set[str]:
         proxy = self._proxy(rule) or {}
+        if proxy.get("certificateMap"):
+            return self._certificates.names(_map_of(proxy))
         certificates = [self._compute.find(reference(one)) for one in proxy.get("sslCertificates", [])]
         return {domain.rstrip(".") for one in certificates if one for domain in one["managed"]["domains"]}
 
@@ -175,6 +189,10 @@ def balanced_app(front: Callable[[Callable[[Scope], Arrival]], ASGIApp]) -> Call
         return front(arrive)
 
     return make
+
+
+def _map_of(proxy: Document) -> str:
+    return str(proxy["certificateMap"]).removeprefix(CERTIFICATE_MANAGER)
 
 
 def _secure(rule: Document) -> bool:

@@ -111,6 +111,22 @@ _BALANCER: Final = (
     | _of("compute.regionOperations", "get")
 )
 
+_CERTIFICATES_READ: Final = (
+    _of("certificatemanager.certs", "get list")
+    | _of("certificatemanager.certmaps", "get list")
+    | _of("certificatemanager.certmapentries", "get list")
+    | _of("certificatemanager.dnsauthorizations", "get list")
+    | _of("certificatemanager.operations", "get list")
+)
+_CERTIFICATES_EDIT: Final = _CERTIFICATES_READ | frozenset(
+    f"certificatemanager.{resource}.{verb}"
+    for resource in ("certs", "certmaps", "certmapentries", "dnsauthorizations")
+    for verb in ("create", "update", "use")
+)
+_CERTIFICATES: Final = _CERTIFICATES_EDIT | frozenset(
+    f"certificatemanager.{resource}.delete" for resource in ("certs", "certmaps", "certmapentries", "dnsauthorizations")
+)
+
 _MESHES: Final = (
     _of("networkservices.meshes", "create delete get list update use")
     | _of("networkservices.httpRoutes", "create delete get list update")
@@ -158,6 +174,7 @@ _READ: Final = (
     | _AGENTS_READ
     | _LOGS_READ
     | _NAMES_READ
+    | _CERTIFICATES_READ
     | _BUILDS_READ
 )
 # Editors change resources but neither who may use them nor whose tokens they hold.
@@ -177,6 +194,7 @@ _EDIT: Final = (
     | _NETWORK_WRITE
     | _BALANCER
     | _MESHES
+    | _CERTIFICATES
     | _NAMES_WRITE
     | _AGENTS_WRITE
     | _LOGS_WRITE
@@ -246,9 +264,16 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "roles/compute.networkAdmin": _NETWORK_READ | _NETWORK_WRITE | _BALANCER | _MESHES | _PROJECT,
     "roles/compute.networkUser": _NETWORK_READ | _of("compute.networks", "use") | _of("compute.subnetworks", "use"),
     "roles/compute.networkViewer": _NETWORK_READ | _PROJECT,
-    "roles/compute.loadBalancerAdmin": _BALANCER | _NETWORK_READ | _PROJECT,
+    "roles/compute.loadBalancerAdmin": _BALANCER
+    | _NETWORK_READ
+    | _of("certificatemanager.certmaps", "get list use")
+    | _PROJECT,
     "roles/compute.securityAdmin": _of("compute.sslCertificates", "create delete get list") | _PROJECT,
     "roles/trafficdirector.client": _MESH_CLIENT,
+    "roles/certificatemanager.owner": _CERTIFICATES | _PROJECT,
+    # An editor deletes nothing.
+    "roles/certificatemanager.editor": _CERTIFICATES_EDIT | _PROJECT,
+    "roles/certificatemanager.viewer": _CERTIFICATES_READ | _PROJECT,
     "roles/dns.admin": _NAMES_READ | _NAMES_WRITE | _PROJECT,
     "roles/dns.reader": _NAMES_READ | _PROJECT,
     "roles/iap.admin": _IAP_POLICY,

@@ -43,6 +43,15 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "DockerRepository": "publicRepository customRepository",
         "GoogleDevtoolsArtifactregistryV1RemoteRepositoryConfigDockerRepositoryCustomRepository": "uri",
     },
+    "certificatemanager": {
+        # A certificate is served by every load balancer here.
+        "Certificate": "~name description labels managed scope",
+        "ManagedCertificate": "domains dnsAuthorizations",
+        "CertificateMap": "~name description labels",
+        "CertificateMapEntry": "~name description labels hostname matcher certificates",
+        # Nobody looks at the record, whichever it is.
+        "DnsAuthorization": "~name description labels domain type",
+    },
     "cloudbuild": {
         # A build begins at once, and never waits for so long.
         "Build": "source steps images serviceAccount timeout tags options -queueTtl ~status ~name ~id ~projectId",
@@ -81,8 +90,11 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
             "hostRedirect httpsRedirect pathRedirect prefixRedirect redirectResponseCode stripQuery"
         ),
         "TargetHttpProxy": "name description fingerprint urlMap",
-        "TargetHttpsProxy": "name description fingerprint urlMap sslCertificates quicOverride tlsEarlyData",
+        "TargetHttpsProxy": (
+            "name description fingerprint urlMap sslCertificates certificateMap quicOverride tlsEarlyData"
+        ),
         "TargetHttpsProxiesSetSslCertificatesRequest": "sslCertificates",
+        "TargetHttpsProxiesSetCertificateMapRequest": "certificateMap",
         "TargetReference": "target",
         "ForwardingRule": (
             "name description fingerprint IPAddress IPProtocol portRange target loadBalancingScheme networkTier "
@@ -262,6 +274,7 @@ _SECRETS: Final = "steps get no secrets here."
 _SUBSTITUTIONS: Final = "there are no substitutions here."
 _POOLS: Final = "there are no worker pools here."
 _SOURCE: Final = "a source comes from Cloud Storage here."
+_MANAGED: Final = "certificates are managed ones here."
 _ROUTES: Final = "requests are routed by host and path alone."
 REASONS: Final[Mapping[str, str]] = {
     "Binding.condition": "grant without a condition.",
@@ -272,6 +285,8 @@ REASONS: Final[Mapping[str, str]] = {
     "artifactregistry.RemoteRepositoryConfig": (
         "Docker on this machine pulls what it may: `docker login` to the upstream once, if it wants a login"
     ),
+    "certificatemanager.Certificate": _MANAGED,
+    "certificatemanager.ManagedCertificate": "the cloud's own authority issues them here.",
     "cloudbuild.Build.artifacts": "images are the only artifacts here.",
     "cloudbuild.Build.availableSecrets": _SECRETS,
     "cloudbuild.Build.dependencies": _SOURCE,
@@ -301,7 +316,7 @@ REASONS: Final[Mapping[str, str]] = {
     "compute.NetworkEndpointGroupCloudRun": "a group is one service here.",
     "compute.PathMatcher": _ROUTES,
     "compute.PathRule": _ROUTES,
-    "compute.SslCertificate": "certificates are managed ones here.",
+    "compute.SslCertificate": _MANAGED,
     "compute.UrlMap": _ROUTES,
     "compute.UrlMap.tests": "tests of URL maps are not run here.",
     "dns.ManagedZone.cloudLoggingConfig": "queries are not logged here.",
@@ -375,6 +390,9 @@ QUERY: Final[Mapping[str, str]] = {
     ),
     "agentregistry.": "serviceId updateMask pageSize pageToken",
     "artifactregistry.": "repositoryId updateMask pageSize pageToken",
+    "certificatemanager.": (
+        "certificateId certificateMapId certificateMapEntryId dnsAuthorizationId updateMask pageSize pageToken"
+    ),
     "cloudbuild.projects.": "pageSize pageToken -projectId -id -name",
     "cloudresourcemanager.projects.list": "pageSize pageToken",
     "compute.": "maxResults pageToken",
@@ -401,6 +419,7 @@ QUERY: Final[Mapping[str, str]] = {
 PACKAGES: Final[Mapping[str, str]] = {
     "agentregistry": "google.cloud.agentregistry.v1",
     "artifactregistry": "google.devtools.artifactregistry.v1",
+    "certificatemanager": "google.cloud.certificatemanager.v1",
     "cloudbuild": "google.devtools.cloudbuild.v1",
     "cloudresourcemanager": "google.cloud.resourcemanager.v1",
     "iam": "google.iam.admin.v1",

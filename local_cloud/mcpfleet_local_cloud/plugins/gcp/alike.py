@@ -6,6 +6,7 @@ services/compute/resource_compute_forwarding_rule.go.
 """
 
 import ipaddress
+import re
 from typing import Any
 
 from mcpfleet_local_cloud.plugins.properties import Alike
@@ -31,6 +32,12 @@ def same_address(old: Any, new: Any) -> bool:
     """Whether an IP and a reference, which the API answers as the IP, or the same IP (InternalIpDiffSuppress)."""
     before, now = _ip(old), _ip(new)
     return before is not None and now in (None, before)
+
+
+def same_but_number(old: Any, new: Any) -> bool:
+    """Whether they differ at most in the project, which the API answers by its number (ProjectNumberDiffSuppress)."""
+    by_number = re.sub(r"projects/\d+", "projects/equal", str(old))
+    return by_number == re.sub(r"projects/[^/]+", "projects/equal", str(new))
 
 
 def same_or_default(default: str) -> Alike:

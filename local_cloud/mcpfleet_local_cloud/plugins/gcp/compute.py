@@ -75,8 +75,8 @@ class ComputeResource(RestResource):
         changed = {re.split(r"[.\[]", path)[0] for path in diff(self.fields, olds, planned)}
         wires = {one.name: one.wire for one in self.fields}
         for name in sorted(changed & self.setters.keys()):
-            # A proxy's are not below `global`.
-            at = resource_id.replace("/global/target", "/target")
+            # A proxy's are not below `global`, but for that of its map.
+            at = resource_id if name == "certificateMap" else resource_id.replace("/global/target", "/target")
             body = {**dict.fromkeys(self.nulls), wires[name]: planned.get(name)}
             answer = config.send(call, "POST", self.endpoint, f"{at}/{self.setters[name]}", body)
             self._finish(config, call, answer, "Updating")
@@ -184,7 +184,6 @@ class BackendService(ComputeResource):
         text(
             "loadBalancingScheme",
             default="EXTERNAL_MANAGED",
-            force_new=True,
             choices=("EXTERNAL", "EXTERNAL_MANAGED", "INTERNAL_SELF_MANAGED"),
         ),
         text("portName", computed=True),
@@ -261,6 +260,7 @@ class TargetHttpsProxy(ComputeResource):
         _FIXED,
         text("urlMap", required=True, alike=same_resource),
         texts("sslCertificates", alike=same_resource),
+        text("certificateMap"),
         text("quicOverride", default="NONE", choices=("NONE", "ENABLE", "DISABLE")),
         *_PROXY,
     )
@@ -268,7 +268,11 @@ class TargetHttpsProxy(ComputeResource):
     import_forms = ("{project}/{name}", "{name}")
     title = "TargetHttpsProxy"
     nulls = ("serverTlsPolicy",)
-    setters: ClassVar[dict[str, str]] = {"urlMap": "setUrlMap", "sslCertificates": "setSslCertificates"}
+    setters: ClassVar[dict[str, str]] = {
+        "certificateMap": "setCertificateMap",
+        "sslCertificates": "setSslCertificates",
+        "urlMap": "setUrlMap",
+    }
 
 
 class GlobalForwardingRule(ComputeResource):
@@ -285,7 +289,6 @@ class GlobalForwardingRule(ComputeResource):
             text(
                 "loadBalancingScheme",
                 default="EXTERNAL_MANAGED",
-                force_new=True,
                 choices=("EXTERNAL", "EXTERNAL_MANAGED"),
             ),
             text("networkTier", computed=True, force_new=True),
@@ -302,8 +305,12 @@ class GlobalForwardingRule(ComputeResource):
     setters: ClassVar[dict[str, str]] = {"target": "setTarget"}
 
     def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
-        """The target, and labels."""
+        """The target, the scheme, and labels."""
         super().change(config, call, resource_id, olds, planned)
+        scheme = planned.get("loadBalancingScheme")
+        if olds.get("loadBalancingScheme") != scheme:
+            answer = config.send(call, "PATCH", self.endpoint, resource_id, {"loadBalancingScheme": scheme})
+            self._finish(config, call, answer, "Updating")
         if olds.get("effectiveLabels") != planned.get("effectiveLabels"):
             self.relabel(config, call, resource_id, olds.get("labelFingerprint", ""), planned)
 

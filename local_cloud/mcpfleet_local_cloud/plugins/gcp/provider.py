@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 
 from mcpfleet_local_cloud.plugins.call import CheckFailure
-from mcpfleet_local_cloud.plugins.gcp import compute, config, mesh
+from mcpfleet_local_cloud.plugins.gcp import certificates, compute, config, mesh
 from mcpfleet_local_cloud.plugins.gcp.account import Account
 from mcpfleet_local_cloud.plugins.gcp.agent_registry import AgentRegistryService
 from mcpfleet_local_cloud.plugins.gcp.iam_member import ProjectIamMember, RepositoryIamMember, RunServiceIamMember
@@ -57,7 +57,7 @@ class GcpProvider(Provider):
             ServiceIdentity(),
             Settings(),
             WebCloudRunServiceIamMember(),
-            *(kind() for kind in (*compute.TYPES, *mesh.TYPES)),
+            *(kind() for kind in (*certificates.TYPES, *compute.TYPES, *mesh.TYPES)),
         ]
         functions = {
             "gcp:organizations/getClientConfig:getClientConfig": get_client_config,

@@ -15,6 +15,7 @@ APIS: Final[Mapping[str, str]] = {
     "/agentregistry/v1": "agentregistry.v1",
     "/artifactregistry/v1": "artifactregistry.v1",
     "/billing/v1": "cloudbilling.v1",
+    "/certificatemanager/v1": "certificatemanager.v1",
     "/cloudbuild/v1": "cloudbuild.v1",
     "/compute/v1": "compute.v1",
     "/crm/v1": "cloudresourcemanager.v1",

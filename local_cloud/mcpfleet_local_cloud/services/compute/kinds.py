@@ -91,7 +91,7 @@ GLOBAL: Final[Mapping[str, Kind]] = {
         permission="targetHttpsProxies",
         values={"quicOverride": frozenset({"NONE", "DISABLE", ""}), "tlsEarlyData": frozenset({"DISABLED", ""})},
         refers={"urlMap": ("urlMaps",), "sslCertificates": ("sslCertificates",)},
-        required=("urlMap", "sslCertificates"),
+        required=("urlMap",),
         defaults={"quicOverride": "NONE", "tlsEarlyData": "DISABLED"},
         fingerprinted=True,
     ),

@@ -29,6 +29,8 @@ from mcpfleet_local_cloud.services.compute.kinds import TIMEOUT, Kind
 from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "compute"
+CERTIFICATE_MANAGER: Final = "//certificatemanager.googleapis.com/"
+"""What stands before a certificate map's name where a target proxy names it."""
 DEFAULT: Final = "default"
 """The network, and its subnetwork in each region, that every project begins with."""
 _NAME: Final = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
@@ -49,13 +51,22 @@ class Compute:
         store: where they are kept.
         cloud_id: from which ports follow, so that two clouds on a machine rarely want the same.
         enabled: whether a project has the API.
+        certificate_map: whether there is a certificate map at a path of Certificate Manager.
         clock: seconds since the epoch.
     """
 
-    def __init__(self, store: Store, cloud_id: str, enabled: Callable[[str], bool], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        cloud_id: str,
+        enabled: Callable[[str], bool],
+        certificate_map: Callable[[str], bool],
+        clock: Callable[[], float],
+    ) -> None:
         self._store = store
         self._cloud_id = cloud_id
         self._enabled = enabled
+        self._certificate_map = certificate_map
         self._clock = clock
         self._watchers: list[Callable[[], None]] = []
         self._users: list[Callable[[str], str | None]] = []
@@ -173,7 +184,7 @@ class Compute:
         if self._store.get(KIND, path) is None and self._built_in(path) is not None:
             raise unimplemented(path, "every project has its default network here.")
         self._existing(path)
-        users = self._needing(path)
+        users = self.needing(path)
         users += [user for ask in self._users if (user := ask(path)) is not None]
         if users:
             raise GoogleError(
@@ -213,6 +224,22 @@ class Compute:
             raise invalid(f"VPC network '{network}' has no subnetwork of its own name in {region}: name a subnetwork.")
         return network or of.rpartition("/")[2], subnetwork or sub.rpartition("/")[2]
 
+    def targets(self, certificate_map: str) -> list[Document]:
+        """The proxies with a forwarding rule that show the certificates of the map at that path of Certificate Manager.
+
+        Each as a `GclbTarget` of that API.
+        """
+        found: dict[str, list[Document]] = {}
+        proxies = self.needing(certificate_map)
+        for _, rule in self.all("forwardingRules"):
+            if (proxy := reference(rule["target"])) in proxies:
+                ports = [int(rule["portRange"].partition("-")[0])]
+                found.setdefault(proxy, []).append({"ipAddress": rule["IPAddress"], "ports": ports})
+        return [
+            {"targetHttpsProxy": f"//compute.googleapis.com/{proxy}", "ipConfigs": addresses}
+            for proxy, addresses in found.items()
+        ]
+
     def operation(self, name: str) -> Document:
         """The operation with that full name, `projects/P/global/operations/O`: finished.
 
@@ -224,11 +251,12 @@ class Compute:
             raise missing(name)
         return found
 
-    def _needing(self, path: str) -> list[str]:
+    def needing(self, path: str) -> list[str]:
+        """The documents that need the one at *path*, which may be another API's."""
         return [other for other, record in self._store.list(KIND) if path in record.get(NEEDS, [])]
 
     def _shown(self, path: str, record: Document) -> Document:
-        return shown(path, record, lambda: self._needing(path))
+        return shown(path, record, lambda: self.needing(path))
 
     def _checked(self, path: str, collection: str, kind: Kind, body: Document, before: Document) -> Document:
         for field in kind.required:
@@ -237,6 +265,12 @@ class Compute:
         for field, allowed in kind.values.items():
             if field in body and body[field] not in allowed:
                 raise unimplemented(f"{kind.one}.{field} = {body[field]}", "another kind is not served here.")
+        scheme: Any = before.get("loadBalancingScheme")
+        if scheme and body.get("loadBalancingScheme", scheme) != scheme:
+            raise invalid(
+                f"Invalid value for field 'resource.loadBalancingScheme': '{body['loadBalancingScheme']}'. The scheme "
+                "changes by a migration alone (externalManagedMigrationState), and from EXTERNAL to EXTERNAL_MANAGED."
+            )
         needs = self._references(kind, body)
         if collection == "networkEndpointGroups":
             _check_endpoints(body)
@@ -245,6 +279,8 @@ class Compute:
         elif collection == "urlMaps":
             needs += self._check_routes(body)
             self._check_balanced(needs)
+        elif collection == "targetHttpsProxies":
+            needs += self._check_certificates(body)
         elif collection == "subnetworks":
             _check_range(body["ipCidrRange"])
         elif collection == "forwardingRules" and (given := body.get("IPAddress")):
@@ -307,6 +343,20 @@ class Compute:
         for path in backends:
             if (self.find(path) or {}).get("loadBalancingScheme") == "INTERNAL_SELF_MANAGED":
                 raise unimplemented(f"urlMap to {path}", "a mesh has HTTP routes of Network Services here.")
+
+    def _check_certificates(self, body: Document) -> list[str]:
+        """A proxy's certificate map, which counts where it has certificates of its own besides."""
+        given: str = body.get("certificateMap") or ""
+        if not given:
+            if not body.get("sslCertificates"):
+                raise invalid("Invalid value for field 'resource.sslCertificates': ''. Value for field is required.")
+            return []
+        path = given.removeprefix(CERTIFICATE_MANAGER)
+        if path == given or not re.fullmatch(r"projects/[^/]+/locations/[^/]+/certificateMaps/[^/]+", path):
+            raise invalid(f"Invalid value for field 'resource.certificateMap': '{given}'. The URL is malformed.")
+        if not self._certificate_map(path):
+            raise missing(given)
+        return [path]
 
     def _check_address(self, path: str, given: str, before: Document) -> list[str]:
         if given == before.get("IPAddress"):

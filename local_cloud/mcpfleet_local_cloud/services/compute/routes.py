@@ -17,10 +17,11 @@ from mcpfleet_local_cloud.services.handlers import Handlers
 API: Final = "compute.googleapis.com"
 _PROJECT: Final = "/compute/v1/projects/{project}"
 _PLACES: Final = (_PROJECT + "/global", _PROJECT + "/regions/{region}")
-_SETTERS: Final = {
+SETTERS: Final = {
     "setLabels": None,
     "setUrlMap": "urlMap",
     "setSslCertificates": "sslCertificates",
+    "setCertificateMap": "certificateMap",
     "setTarget": "target",
 }
 
@@ -85,9 +86,9 @@ class _Api(Handlers):
 
     async def set(self, request: Request) -> Response:
         setter = request.path_params["setter"]
-        if setter not in _SETTERS:
+        if setter not in SETTERS:
             raise unimplemented(setter, "change the document instead.")
-        field = _SETTERS[setter]
+        field = SETTERS[setter]
         path = self._path(request, "update")
         body = await body_of(request)
         if field is None:

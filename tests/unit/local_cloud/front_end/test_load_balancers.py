@@ -152,6 +152,17 @@ def test_which_change_replaces_and_which_does_not(api, program, balanced):
     assert changed.properties["description"] == "x"
 
 
+def test_another_scheme_is_asked_for_in_place_and_refused_without_a_migration(program, balanced):
+    """The real provider patches the scheme; Google changes it after the states of a migration alone."""
+    by_kind = {kind: (inputs, made) for kind, inputs, made in balanced}
+    for kind, call in ((BACKEND, "PUT"), (RULE, "PATCH")):
+        inputs, made = by_kind[kind]
+        program.requests.clear()
+        with pytest.raises(Exception, match=r"resource\.loadBalancingScheme"):
+            program.update(kind, made, {**inputs, "loadBalancingScheme": "EXTERNAL"})
+        assert [one.partition(" ")[0] for one in program.requests] == [call]
+
+
 def test_a_request_goes_by_the_url_map_to_the_service(api, balanced):
     arrival = api.cloud.balancer.arrive("projects/mcpfleet-local/global/forwardingRules/mcp-https", DOMAIN, "/mcp", "")
     assert (arrival.balanced, arrival.secure, arrival.address) == (True, True, "127.0.0.1")
@@ -320,7 +331,7 @@ def test_a_rule_is_listened_for_and_let_go(api, balanced, monkeypatch):
     monkeypatch.setattr("mcpfleet_local_cloud.front_end.balancer.Listeners", Listeners)
 
     async def scenario():
-        balancer = Balancer(api.cloud.compute, api.cloud.run.front_door)
+        balancer = Balancer(api.cloud.compute, api.cloud.certificates, api.cloud.run.front_door)
         await balancer.open(lambda *_: None, "tls")
         urls = [one["url"] for one in balancer.inventory()]
         await balancer.close()

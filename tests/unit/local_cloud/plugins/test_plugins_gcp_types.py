@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mcpfleet_local_cloud.plugins.gcp import compute, mesh
+from mcpfleet_local_cloud.plugins.gcp import certificates, compute, mesh
 from mcpfleet_local_cloud.plugins.gcp.iam_member import RunServiceIamMember
 from mcpfleet_local_cloud.plugins.gcp.iap import Settings
 from mcpfleet_local_cloud.plugins.gcp.run_service import RunService
@@ -247,7 +247,16 @@ def test_another_grant_is_another_resource(engine, change, replaces):
 
 NAMED = [
     one
-    for one in (*compute.TYPES, *mesh.TYPES, RunService, RunServiceIamMember, Settings, Bucket, BucketObject)
+    for one in (
+        *certificates.TYPES,
+        *compute.TYPES,
+        *mesh.TYPES,
+        RunService,
+        RunServiceIamMember,
+        Settings,
+        Bucket,
+        BucketObject,
+    )
     if any(field.name == "name" for field in one.fields)
 ]
 

@@ -12,9 +12,10 @@ PROJECT = "projects/mcpfleet-local"
 PLACE = f"{PROJECT}/locations/europe-west1"
 GLOBAL = f"{PROJECT}/locations/global"
 COMPUTE = f"/compute/v1/{PROJECT}"
+CERTIFICATES = f"/certificatemanager/v1/{GLOBAL}"
 APIS = (
-    *("agentregistry", "artifactregistry", "cloudbuild", "cloudresourcemanager", "compute", "dns", "iam"),
-    *("networkservices", "run", "secretmanager", "storage", "networksecurity", "trafficdirector", "sts"),
+    *("agentregistry", "artifactregistry", "certificatemanager", "cloudbuild", "cloudresourcemanager", "compute"),
+    *("dns", "iam", "networkservices", "run", "secretmanager", "storage", "networksecurity", "trafficdirector", "sts"),
 )
 TEMPLATE = {"containers": [{"image": "docker.io/acme/hello:1"}]}
 
@@ -47,6 +48,13 @@ def _fill(running: Any, name: str) -> None:
         f"/secretmanager/v1/{PROJECT}/secrets?secretId={name}": {"replication": {"automatic": {}}},
         f"/storage/v1/b?project={running.project}": {"name": f"bucket-{name}", "location": "EU"},
         f"/iam/v1/{GLOBAL}/workloadIdentityPools?workloadIdentityPoolId=pool-{name}": {},
+        f"{CERTIFICATES}/dnsAuthorizations?dnsAuthorizationId={name}": {"domain": f"{name}.dev"},
+        f"{CERTIFICATES}/certificates?certificateId={name}": {"managed": {"domains": [f"{name}.dev"]}},
+        f"{CERTIFICATES}/certificateMaps?certificateMapId={name}": {},
+        f"{CERTIFICATES}/certificateMaps/aa/certificateMapEntries?certificateMapEntryId={name}": {
+            "hostname": f"{name}.dev",
+            "certificates": [f"{GLOBAL}/certificates/{name}"],
+        },
         f"/networkservices/v1/{GLOBAL}/meshes?meshId={name}": {},
         f"/run/v2/{PLACE}/services?serviceId={name}": {"template": TEMPLATE},
         f"/dns/v1/{PROJECT}/managedZones": {

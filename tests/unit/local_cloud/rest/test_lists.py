@@ -17,8 +17,9 @@ VALUES = {
     "{bucket}": "bucket-aa",
     "{repository}": "aa",
     "{pool}": "pool-aa",
+    "{map}": "aa",
 }
-GLOBAL_APIS = ("/networkservices/", "/iam/")
+GLOBAL_APIS = ("/certificatemanager/", "/networkservices/", "/iam/")
 
 
 def lists() -> list[tuple[str, str]]:

@@ -1,0 +1,6 @@
+"""Certificate Manager v1: certificates and the maps by which load balancers choose one. `balancer.py` serves them."""
+
+from mcpfleet_local_cloud.services.certificatemanager.model import CertificateManager
+from mcpfleet_local_cloud.services.certificatemanager.routes import routes
+
+__all__ = ["CertificateManager", "routes"]

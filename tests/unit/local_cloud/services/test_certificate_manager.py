@@ -1,0 +1,256 @@
+"""Certificate Manager: its documents by the API and the plugin, and which names a load balancer serves."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.rest.reading import read
+from mcpfleet_local_cloud.rest.schemas import load
+from mcpfleet_local_cloud.services.certificatemanager import CertificateManager
+from mcpfleet_local_cloud.state.store import Store
+
+PLACE = "projects/mcpfleet-local/locations/global"
+BASE = f"/certificatemanager/v1/{PLACE}"
+COMPUTE = "/compute/v1/projects/mcpfleet-local/global"
+OWN = "projects/mcpfleet-local/global"
+MAP = f"{PLACE}/certificateMaps/m"
+ENTRIES = f"{BASE}/certificateMaps/m/certificateMapEntries"
+TYPE = "gcp:certificatemanager/"
+AUTHORIZATION = f"{TYPE}dnsAuthorization:DnsAuthorization"
+CERTIFICATE = f"{TYPE}certificate:Certificate"
+MAP_TYPE = f"{TYPE}certificateMap:CertificateMap"
+ENTRY = f"{TYPE}certificateMapEntry:CertificateMapEntry"
+PROXY = "gcp:compute/targetHttpsProxy:TargetHttpsProxy"
+URL_MAP = "gcp:compute/uRLMap:URLMap"
+RULE = "gcp:compute/globalForwardingRule:GlobalForwardingRule"
+REDIRECT = {"defaultUrlRedirect": {"httpsRedirect": True, "stripQuery": False}}
+
+
+@pytest.fixture
+def api(running: Any) -> Any:
+    running.enable("compute", "certificatemanager")
+    return running
+
+
+@pytest.fixture
+def mapped(api: Any, program: Any) -> list[tuple[str, dict[str, Any], Any]]:
+    """A load balancer with a certificate map of one domain: the resources by kind, in the order of their making."""
+    made: list[tuple[str, dict[str, Any], Any]] = []
+
+    def create(kind: str, inputs: dict[str, Any]) -> str:
+        made.append((kind, inputs, program.create(kind, inputs)))
+        return str(made[-1][2].resource_id)
+
+    proof = create(AUTHORIZATION, {"name": "d", "domain": "mcp.acme.dev"})
+    managed = {"domains": ["mcp.acme.dev", "*.mcp.acme.dev"], "dnsAuthorizations": [proof]}
+    certificate = create(CERTIFICATE, {"name": "c", "managed": managed, "labels": {"team": "a"}})
+    create(MAP_TYPE, {"name": "m"})
+    create(ENTRY, {"name": "e", "map": "m", "hostname": "mcp.acme.dev", "certificates": [certificate]})
+    routes = create(URL_MAP, {"name": "u", **REDIRECT})
+    shown = f"//certificatemanager.googleapis.com/{MAP}"
+    target = create(PROXY, {"name": "p", "urlMap": routes, "certificateMap": shown})
+    create(RULE, {"name": "r", "target": target, "portRange": "443"})
+    return made
+
+
+def test_a_program_makes_a_map_whose_second_run_changes_nothing_and_whose_end_leaves_nothing(
+    api: Any, program: Any, mapped: Any
+) -> None:
+    for kind, inputs, made in mapped:
+        read_ = program.read(kind, made)
+        assert program.diff(kind, read_, inputs) == {}, kind
+        assert read_.resource_id == made.resource_id
+    assert len(api.cloud.inventory()["records"]) == len(mapped)
+    for kind, _, made in reversed(mapped):
+        program.delete(kind, made)
+        assert program.read(kind, made) is None
+    assert api.cloud.inventory()["records"] == []
+
+
+def test_a_certificate_is_active_at_once_and_says_which_record_proves_its_domain(api: Any, mapped: Any) -> None:
+    by_kind = {kind: made.properties for kind, _, made in mapped}
+    certificate = api.call("GET", f"{BASE}/certificates/c").json()
+    assert certificate["managed"]["state"] == "ACTIVE"
+    assert certificate["sanDnsnames"] == ["mcp.acme.dev", "*.mcp.acme.dev"]
+    assert certificate["labels"]["team"] == "a"
+    assert by_kind[CERTIFICATE]["managed"]["authorizationAttemptInfos"][0] == {
+        "domain": "mcp.acme.dev",
+        "state": "AUTHORIZED",
+    }
+    (record,) = by_kind[AUTHORIZATION]["dnsResourceRecords"]
+    assert (record["name"], record["type"]) == ("_acme-challenge.mcp.acme.dev.", "CNAME")
+    assert record["data"].endswith(".authorize.certificatemanager.goog.")
+
+
+def test_a_map_names_the_load_balancers_that_show_it(api: Any, mapped: Any) -> None:
+    assert api.call("GET", f"{BASE}/certificateMaps/m").json()["gclbTargets"] == [
+        {
+            "targetHttpsProxy": f"//compute.googleapis.com/{OWN}/targetHttpsProxies/p",
+            "ipConfigs": [{"ipAddress": "127.0.0.1", "ports": [443]}],
+        }
+    ]
+
+
+def test_what_is_in_use_is_not_deleted(program: Any, mapped: Any) -> None:
+    for kind, _, made in mapped[:3]:
+        with pytest.raises(Exception, match="in use by"):
+            program.delete(kind, made)
+
+
+def test_a_change_sends_what_can_be_changed_alone(program: Any, mapped: Any) -> None:
+    kind, inputs, made = mapped[3]
+    other = {"name": "c2", "managed": {"domains": ["mcp.acme.dev"]}}
+    second = program.create(CERTIFICATE, other).resource_id
+    program.requests.clear()
+    program.update(kind, made, {**inputs, "certificates": [*inputs["certificates"], second]})
+    assert [one for one in program.requests if one.startswith("PATCH")] == [
+        f"PATCH {ENTRIES}/e?alt=json&updateMask=certificates"
+    ]
+    assert program.replaced(kind, made, {**inputs, "hostname": "b.dev"}) == ["hostname"]
+    kind, inputs, made = mapped[1]
+    changed = {**inputs, "managed": {**inputs["managed"], "domains": ["b.dev"]}}
+    assert program.replaced(kind, made, changed) == ["managed.domains[0]", "managed.domains[1]"]
+
+
+def test_a_projects_number_in_an_answer_is_no_change(program: Any, mapped: Any) -> None:
+    kind, inputs, made = mapped[3]
+    made.properties["certificates"] = [one.replace("mcpfleet-local", "4711") for one in inputs["certificates"]]
+    assert program.diff(kind, made, inputs) == {}
+
+
+def test_a_proxy_is_given_another_map_or_certificates_of_its_own(api: Any, program: Any, mapped: Any) -> None:
+    kind, inputs, made = next(one for one in mapped if one[0] == PROXY)
+    program.create(MAP_TYPE, {"name": "n"})
+    program.requests.clear()
+    other = {**inputs, "certificateMap": inputs["certificateMap"][:-1] + "n"}
+    assert program.update(kind, made, other).properties["certificateMap"].endswith("/n")
+    assert f"POST {COMPUTE}/targetHttpsProxies/p/setCertificateMap?alt=json" in program.requests
+    assert api.cloud.balancer.domains() == set()
+    refused = api.call("POST", f"{COMPUTE}/targetHttpsProxies/p/setCertificateMap", {"certificateMap": ""})
+    assert refused.status_code == 400
+
+
+def test_a_load_balancer_has_certificates_for_the_names_of_its_map(api: Any, program: Any, mapped: Any) -> None:
+    balancer = api.cloud.balancer
+    assert balancer.domains() == {"mcp.acme.dev"}
+    assert balancer.secured("mcp.acme.dev")
+    assert not balancer.secured("a.mcp.acme.dev"), "there is no entry for it, and no primary one"
+    certificates = mapped[3][1]["certificates"]
+    program.create(ENTRY, {"name": "w", "map": "m", "hostname": "*.mcp.acme.dev", "certificates": certificates})
+    assert balancer.secured("a.mcp.acme.dev")
+    assert not balancer.secured("a.b.mcp.acme.dev"), "a wildcard is one label"
+    assert not balancer.secured("acme.dev")
+    wrong = {"name": "x", "map": "m", "hostname": "b.dev", "certificates": certificates}
+    program.create(ENTRY, wrong)
+    assert not balancer.secured("b.dev"), "its certificate is another domain's"
+    arrival = balancer.arrive_by_name("a.mcp.acme.dev", "/mcp", "")
+    assert arrival is not None
+    assert arrival.redirect is not None
+
+
+def test_the_primary_entry_is_for_what_no_other_is_for(api: Any, program: Any, mapped: Any) -> None:
+    program.delete(ENTRY, mapped[3][2])
+    certificates = mapped[3][1]["certificates"]
+    program.create(ENTRY, {"name": "e", "map": "m", "matcher": "PRIMARY", "certificates": certificates})
+    assert api.cloud.balancer.secured("a.mcp.acme.dev")
+    assert not api.cloud.balancer.secured("b.dev")
+    assert api.cloud.balancer.domains() == {"mcp.acme.dev", "*.mcp.acme.dev"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("certificates?certificateId=x", {}, 400, "one of managed and self_managed"),
+        ("certificates?certificateId=x", {"selfManaged": {"pemCertificate": "x"}}, 501, "managed ones"),
+        ("certificates?certificateId=x", {"managed": {"issuanceConfig": "x"}}, 501, "own authority"),
+        ("certificates?certificateId=x", {"managed": {"domains": []}}, 400, "1 to 100"),
+        ("certificates?certificateId=x", {"managed": {"domains": ["*.a.dev"]}}, 400, "no DNS authorization"),
+        ("certificates?certificateId=x", {"managed": {"domains": ["a b"]}}, 400, "no domain"),
+        ("certificates?certificateId=x", {"managed": {"domains": ["a.dev"], "dnsAuthorizations": ["d"]}}, 400, "form"),
+        ("certificates?certificateId=x", {"managed": {"domains": ["a.dev"]}, "scope": "EDGE_CACHE"}, 501, "scope"),
+        ("certificates?certificateId=1x", {"managed": {"domains": ["a.dev"]}}, 400, "Resource ID"),
+        ("dnsAuthorizations?dnsAuthorizationId=x", {"domain": "*.a.dev"}, 400, "no domain"),
+        ("dnsAuthorizations?dnsAuthorizationId=d", {"domain": "a.dev"}, 409, "already exists"),
+        ("certificateMaps/none/certificateMapEntries?certificateMapEntryId=x", {"hostname": "a"}, 404, "none"),
+        ("certificateMaps/m/certificateMapEntries?certificateMapEntryId=x", {"hostname": "a.dev"}, 400, "1 to 4"),
+        ("certificateMaps/m/certificateMapEntries?certificateMapEntryId=x", {}, 400, "hostname and matcher"),
+    ],
+)
+def test_what_is_wrong_or_not_served_is_refused_by_name(
+    api: Any, mapped: Any, path: str, body: dict[str, Any], status: int, said: str
+) -> None:
+    answer = api.call("POST", f"{BASE}/{path}", body)
+    assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True), answer.text
+
+
+def test_a_name_has_one_entry_in_a_map(api: Any, mapped: Any) -> None:
+    body = {"hostname": "mcp.acme.dev", "certificates": [f"{PLACE}/certificates/c"]}
+    answer = api.call("POST", f"{ENTRIES}?certificateMapEntryId=x", body)
+    assert answer.status_code == 400
+    assert "is in" in answer.json()["error"]["message"]
+
+
+def test_what_cannot_be_changed_is_refused(api: Any, mapped: Any) -> None:
+    answer = api.call("PATCH", f"{BASE}/dnsAuthorizations/d?updateMask=domain", {"domain": "b.dev"})
+    assert answer.status_code == 400
+    assert "cannot be changed" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        (f"//certificatemanager.googleapis.com/{PLACE}/certificateMaps/none", 404),
+        (MAP, 400),
+        ("//certificatemanager.googleapis.com/m", 400),
+    ],
+)
+def test_a_proxys_map_is_there_and_named_in_full(api: Any, mapped: Any, given: str, status: int) -> None:
+    body = {"name": "x", "urlMap": f"{OWN}/urlMaps/u", "certificateMap": given}
+    assert api.call("POST", f"{COMPUTE}/targetHttpsProxies", body).status_code == status
+
+
+def test_a_proxy_has_certificates_or_a_map(api: Any, mapped: Any) -> None:
+    answer = api.call("POST", f"{COMPUTE}/targetHttpsProxies", {"name": "x", "urlMap": f"{OWN}/urlMaps/u"})
+    assert answer.status_code == 400
+    assert "resource.sslCertificates" in answer.json()["error"]["message"]
+
+
+def test_certificates_of_a_region_are_refused_by_name(api: Any) -> None:
+    answer = api.call("GET", BASE.replace("global", "europe-west1") + "/certificates")
+    assert answer.status_code == 501
+
+
+def test_an_editor_makes_and_does_not_delete(api: Any) -> None:
+    api.grant("roles/certificatemanager.editor", "user:ada@mcpfleet.test")
+    made = api.call("POST", f"{BASE}/certificateMaps?certificateMapId=n", {}, as_="ada@mcpfleet.test")
+    assert made.status_code == 200, made.text
+    assert api.call("DELETE", f"{BASE}/certificateMaps/n", as_="ada@mcpfleet.test").status_code == 403
+    assert (
+        api.call("GET", f"{BASE}/certificateMaps").json()["certificateMaps"][0]["name"] == f"{PLACE}/certificateMaps/n"
+    )
+
+
+METHODS = load("certificatemanager.v1").methods
+CREATE = METHODS["POST /certificatemanager/v1/projects/{project}/locations/{location}/certificates"]
+HOSTS = st.text("a-.*Aß\n", max_size=6)
+
+
+@given(st.lists(HOSTS, max_size=3), HOSTS, st.sampled_from(["hostname", "matcher"]))
+def test_whatever_domains_are_given_is_refused_or_kept_and_covers_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, domains: list[str], host: str, by: str
+) -> None:
+    store = Store(tmp_path_factory.mktemp("store") / "cloud.db")
+    manager = CertificateManager(store, lambda _: [], lambda _: [], lambda: 1e9)
+    manager.create(MAP, {})
+    with suppress(GoogleError):
+        body = read(json.dumps({"managed": {"domains": domains}}).encode(), CREATE)
+        certificate = manager.create(f"{PLACE}/certificates/c", body)
+        named = {"hostname": host} if by == "hostname" else {"matcher": "PRIMARY"}
+        manager.create(f"{MAP}/certificateMapEntries/e", {**named, "certificates": [certificate["name"]]})
+    assert manager.names(MAP) <= set(domains)
+    store.close()
