@@ -76,9 +76,12 @@ def service_url(service: str, *, project_number: str, region: str) -> str:
     return f"https://{service}-{project_number}.{region}.run.app"
 
 
-def remote_repository_id(repository: str) -> str:
-    """The Artifact Registry repository in front of a public registry."""
-    return f"{repository[:56]}-remote"
+def remote_repository_id(repository: str, upstream: str | None = None) -> str:
+    """The Artifact Registry repository in front of a public registry: of the first, or of *upstream* behind it."""
+    if upstream is None:
+        return f"{repository[:56]}-remote"
+    slug = re.sub(r"[^a-z0-9]+", "-", upstream)
+    return f"{repository[:30]}-remote-{slug[:18]}-{hashlib.sha256(f'{repository} {upstream}'.encode()).hexdigest()[:6]}"
 
 
 def source_bucket(project: str, repository: str) -> str:

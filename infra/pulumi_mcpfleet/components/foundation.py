@@ -89,8 +89,8 @@ class Foundation(pulumi.ComponentResource):
     registry_uri: pulumi.Output[str]
     """The repository's address for images, as Artifact Registry itself gives it."""
 
-    remote_uri: pulumi.Output[str] | None
-    """The address of the repository in front of another registry, if there is one."""
+    remote_uris: Mapping[str, pulumi.Output[str]]
+    """The addresses of the repositories in front of other registries, by the hosts of these."""
 
     registry_login: RegistryLogin
 
@@ -115,7 +115,11 @@ class Foundation(pulumi.ComponentResource):
 
         repository = self._repository(name, args)
         self.registry_uri = repository.registry_uri
-        self.remote_uri = self._in_front_of(args.registry.remote, name, args) if args.registry.remote else None
+        self.remote_uris = {
+            # The first is called as the only one was, so that a second changes nothing of it.
+            upstream: self._in_front_of(upstream, name, args, also=index > 0)
+            for index, upstream in enumerate(args.registry.remote)
+        }
         # The provider's own token: whoever may deploy may push, and no key is stored anywhere. A new token
         # at each run is not a change to docker-build, which ignores passwords in its diff.
         token = gcp.organizations.get_client_config_output(opts=pulumi.InvokeOutputOptions(parent=self)).access_token
@@ -152,13 +156,13 @@ class Foundation(pulumi.ComponentResource):
             opts=self._after_apis(),
         )
 
-    def _in_front_of(self, upstream: str, name: str, args: FoundationArgs) -> pulumi.Output[str]:
+    def _in_front_of(self, upstream: str, name: str, args: FoundationArgs, *, also: bool) -> pulumi.Output[str]:
         """A repository that fetches from *upstream* what is asked of it, and keeps it."""
         repository = gcp.artifactregistry.Repository(
-            f"{name}-remote",
+            f"{name}-remote-{upstream}" if also else f"{name}-remote",
             project=args.project,
             location=args.region,
-            repository_id=naming.remote_repository_id(args.registry.repository),
+            repository_id=naming.remote_repository_id(args.registry.repository, upstream if also else None),
             format="DOCKER",
             mode="REMOTE_REPOSITORY",
             description=f"Images of {upstream}, on their way to Cloud Run",

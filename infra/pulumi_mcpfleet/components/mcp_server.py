@@ -18,7 +18,7 @@ from pulumi_mcpfleet.components.custom_domain import CustomDomain, CustomDomainA
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
-from pulumi_mcpfleet.fleet.sources import pullable
+from pulumi_mcpfleet.fleet.sources import host_of, pullable
 from pulumi_mcpfleet.tokens import MCP_SERVER
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def _of_a_preview(spec: Server) -> bool:
 
 def pulled(image: str, foundation: Foundation) -> pulumi.Input[str]:
     """*image* from where Cloud Run can pull it."""
-    remote = foundation.remote_uri
+    remote = foundation.remote_uris.get(host_of(image))
     if remote is None or pullable(image):
         return image
     return remote.apply(lambda uri: naming.through(uri, image))

@@ -17,7 +17,7 @@ from pulumi_mcpfleet.fleet.client import Client, among
 from pulumi_mcpfleet.fleet.references import key_region
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage, host_of, pinned, pullable
-from pulumi_mcpfleet.fleet.words import Kind
+from pulumi_mcpfleet.fleet.words import Kind, in_yaml
 from pulumi_mcpfleet.fleet.workload import Workload
 
 PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -45,10 +45,11 @@ class Registry(Model):
         examples=[20],
     )
     dry_run: bool = Field(default=False, description="Only log what the clean-up would delete.", examples=[True])
-    remote: values.UpstreamRegistry | None = Field(
-        default=None,
-        description="A public registry that Cloud Run does not pull from: its images come through a remote repository"
-        " of Artifact Registry, which also keeps them.",
+    remote: Annotated[values.UpstreamRegistries, NO_REPEATS] = Field(
+        default=(),
+        max_length=20,
+        description="Public registries that Cloud Run does not pull from, one or a list: the images of each come"
+        " through a remote repository of Artifact Registry, which also keeps them.",
         examples=["ghcr.io"],
     )
 
@@ -252,7 +253,7 @@ def _images(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     ]
     if isinstance(spec.source, ExistingImage):
         named.append((("source", "image"), spec.source.image))
-    remote = fleet["registry"].remote if "registry" in fleet else None
+    remote: tuple[str, ...] = fleet["registry"].remote if "registry" in fleet else ()
     for path, image in named:
         if fleet.get("profile") == "prod" and not pinned(image):
             sentence = (
@@ -260,12 +261,17 @@ def _images(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
                 " …@sha256:DIGEST (docker buildx imagetools inspect shows it)"
             )
             yield path, sentence
-        if "registry" in fleet and not pullable(image) and host_of(image) != remote:
+        if "registry" in fleet and not pullable(image) and host_of(image) not in remote:
             sentence = (
-                f"Cloud Run does not pull from {host_of(image)}; write registry: {{remote: {host_of(image)}}} in the"
-                " fleet, and the image comes through Artifact Registry"
+                f"Cloud Run does not pull from {host_of(image)}; write registry:"
+                f" {in_yaml({'remote': _one_more(remote, host_of(image))})} in the fleet, and the image comes through"
+                " Artifact Registry"
             )
             yield path, sentence
+
+
+def _one_more(remote: tuple[str, ...], host: str) -> str | list[str]:
+    return [*remote, host] if remote else host
 
 
 def _organization(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, cast
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.fleet.words import Kind, near, pattern
@@ -385,8 +385,37 @@ RepositoryId = Annotated[
     Kind("repository", "repositories", "1 to 63 of `a-z`, `0-9`, `-`; a letter first", pattern(_REPOSITORY)),
 ]
 _UPSTREAM: Final = r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?"
+
+
+def _upstream(value: str) -> str:
+    if not re.fullmatch(_UPSTREAM, value):
+        raise ValueError(
+            f"{value[:200]!r} is not a registry; write its host, such as ghcr.io, without https:// and without a path"
+        )
+    return value
+
+
 UpstreamRegistry = Annotated[
     str,
-    matching(_UPSTREAM, "is not a registry; write its host, such as ghcr.io, without https:// and without a path"),
-    Kind("registry", "registries", "a host, such as `ghcr.io`", pattern(_UPSTREAM)),
+    AfterValidator(_upstream),
+    Kind("registry", "registries", "hosts, such as `ghcr.io`", pattern(_UPSTREAM)),
 ]
+
+
+def _one_or_several(value: object) -> object:
+    if isinstance(value, str):
+        return (_upstream(value),)  # checked here, for there is no list yet whose entry could be wrong
+    return () if value is None else value
+
+
+UpstreamRegistries = Annotated[
+    tuple[UpstreamRegistry, ...],
+    BeforeValidator(_one_or_several),
+    Kind(
+        "registry, or list of them",
+        "",
+        "hosts, such as `ghcr.io`",
+        {"type": ["string", "array"], **pattern(_UPSTREAM)},
+    ),
+]
+"""One host, or several."""

@@ -280,6 +280,18 @@ def test_images_of_the_remote_registry_come_through_artifact_registry_and_others
     assert plan.container("plain")["image"] == "docker.io/acme/toolbox:1"
 
 
+def test_each_remote_registry_has_a_repository_and_the_first_keeps_its_name(run):
+    servers = {host: {"source": {"image": f"{host}.io/acme/tool:1"}} for host in ("ghcr", "quay")}
+    plan = run(servers=servers, registry={"remote": ["ghcr.io", "quay.io"]})
+    first, second = (plan.one(REPOSITORY, name).inputs for name in ("fleet-remote", "fleet-remote-quay.io"))
+    assert first["repositoryId"] == "mcpfleet-remote"
+    assert second["repositoryId"].startswith("mcpfleet-remote-quay-io-")
+    assert second["remoteRepositoryConfig"]["dockerRepository"] == {"customRepository": {"uri": "https://quay.io"}}
+    base = "europe-west1-docker.pkg.dev/p"
+    assert plan.container("ghcr")["image"] == f"{base}/mcpfleet-remote/acme/tool:1"
+    assert plan.container("quay")["image"] == f"{base}/{second['repositoryId']}/acme/tool:1"
+
+
 def test_the_functional_type_is_set_only_when_asked_for_because_it_can_never_be_unset(run):
     plain = run().service().inputs
     assert "functionalType" not in plain

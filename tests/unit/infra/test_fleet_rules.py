@@ -256,6 +256,8 @@ FLEET_REFUSED = [
         {"registry": {"remote": "https://ghcr.io"}},
         "fleet.registry.remote: 'https://ghcr.io' is not a registry; write its",
     ),
+    ({"registry": {"remote": ["ghcr.io", "x"]}}, "fleet.registry.remote[1]: 'x' is not a registry; write its host"),
+    ({"registry": {"remote": ["ghcr.io", "ghcr.io"]}}, "fleet.registry.remote: 'ghcr.io' is in the list twice"),
     ({"registry": {"repository": "My"}}, "fleet.registry.repository: 'My' is not a repository's name; use at most 63"),
     ({"organization": "acme"}, "fleet.organization: 'acme' is not an organization's number; find it by"),
     ({"labels": {"goog-x": "y"}}, "fleet.labels.goog-x: 'goog-x' cannot be a label's key; use at most 63"),
@@ -308,7 +310,10 @@ def test_in_prod_an_image_is_named_by_its_digest():
 def test_a_registry_that_cloud_run_does_not_pull_from_is_reached_through_a_remote_repository():
     ghcr = {"source": {"image": "ghcr.io/acme/tool:1"}}
     assert mistakes(ghcr, registry={"remote": "ghcr.io"}) == []
-    assert one(ghcr, registry={"remote": "quay.io"}).endswith("the image comes through Artifact Registry")
+    assert mistakes(ghcr, registry={"remote": ["quay.io", "ghcr.io"]}) == []
+    assert one(ghcr, registry={"remote": "quay.io"}).endswith(
+        "write registry: {remote: [quay.io, ghcr.io]} in the fleet, and the image comes through Artifact Registry"
+    )
 
 
 @pytest.mark.parametrize(

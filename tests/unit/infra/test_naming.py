@@ -87,6 +87,14 @@ def test_an_image_of_another_registry_keeps_its_path_behind_the_remote_repositor
     assert naming.through("europe-docker.pkg.dev/p/r", "ghcr.io/acme/tool:1") == "europe-docker.pkg.dev/p/r/acme/tool:1"
 
 
+@given(
+    st.from_regex(r"[a-z][a-z0-9-]{0,61}[a-z0-9]", fullmatch=True), st.from_regex(r"[a-z]{1,60}(\.[a-z]+)+(:[0-9]+)?")
+)
+def test_a_repository_in_front_of_any_registry_has_a_name_that_artifact_registry_takes(repository, upstream):
+    for name in (naming.remote_repository_id(repository), naming.remote_repository_id(repository, upstream)):
+        assert re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", name)
+
+
 def test_a_secret_of_another_project_is_found_there():
     secret = "projects/vault/secrets/db"
     assert (naming.secret_id(secret), naming.secret_project(secret, "p")) == ("db", "vault")

@@ -115,6 +115,7 @@ CHANGES = {
     "labels": (fleet(MESHED, **DOMAIN), fleet(MESHED, **DOMAIN, labels={"team": "a"}), {}),
     "registry.repository": (fleet(), fleet(registry={"repository": "other"}), {"Repository fleet": "delete first"}),
     "registry.keep": (fleet(), fleet(registry={"keep": 3}), {}),
+    "registry.remote": (fleet(registry={"remote": "ghcr.io"}), fleet(registry={"remote": ["ghcr.io", "quay.io"]}), {}),
     "mesh client": (fleet(MESHED), fleet({**MESHED, "topology": "service"}), {}),
     "mesh timeout": (fleet(MESHED), fleet(MESHED, timeout=600), {}),
     "mesh network": (fleet(MESHED), fleet({**MESHED, "vpc": {"network": "other"}}), {}),
