@@ -59,6 +59,7 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "role": roles.PowerfulRole,
     "secret": parts.SecretRef,
     "volume-memory": volumes.InMemory,
+    "volume-disk": volumes.OnDisk,
     "volume-gcs": volumes.GcsVolume,
     "volume-gcs-bucket": volumes.Gcs,
     "volume-secret": volumes.SecretVolume,
@@ -68,6 +69,7 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "sidecar": parts.Sidecar,
     "probes": parts.Probes,
     "probe": parts.Probe,
+    "probe-grpc": parts.Grpc,
     "vpc": parts.Vpc,
 }
 """The generated parts of docs/fleet.md, and the model that each shows."""

@@ -78,7 +78,6 @@ _FURTHER: Final[dict[str, tuple[Any, ...]]] = {
         },
     ),
     "service.template.containers[0].volumeMounts": ([{"name": "x", "mountPath": "/etc/mcpfleet"}],),
-    "service.template.volumes": ([{"name": "x", "emptyDir": {"medium": "DISK"}}],),
     "service.template.containers[0].resources.limits": ({"nvidia.com/gpu": "1"},),
     "service.template.containers[0].ports": ([{"name": "h2c"}],),
 }

@@ -237,18 +237,22 @@ def test_a_restarted_cloud_takes_a_whole_instance_over_and_removes_half_of_one(w
     assert world.docker.volumes.list(filters={"label": f"dev.mcpfleet.cloud={world.cloud_id}"}) == []
 
 
-def test_a_volume_in_memory_is_shared_bounded_and_gone_with_its_instance(world):
-    mount = (Mount(volume="scratch", path="/scratch"),)
+def test_a_volume_is_shared_bounded_in_memory_and_gone_with_its_instance(world):
+    mount = (Mount(volume="scratch", path="/scratch"), Mount(volume="disk", path="/disk"))
     volume = Volume(name="scratch", source=EmptyDir(size_bytes=2 * 2**20))
+    disk = Volume(name="disk", source=EmptyDir(size_bytes=10 * 2**30, on_disk=True))
 
     async def scenario():
         async with world.plane() as plane:
-            made = revision(sidecar("helper", mounts=mount), mounts=mount, volumes=(volume,))
+            made = revision(sidecar("helper", mounts=mount), mounts=mount, volumes=(volume, disk))
             await serve(plane, made)
             await shell(plane, "echo hello > /scratch/file")
             assert await beside(plane, "cat /scratch/file") == "hello\n"
             assert "tmpfs" in await shell(plane, "stat -f -c %T /scratch")
             assert "No space left" in await shell(plane, "head -c 3000000 /dev/zero > /scratch/big")
+            assert "tmpfs" not in await shell(plane, "stat -f -c %T /disk")
+            assert await shell(plane, "head -c 3000000 /dev/zero > /disk/big; stat -c %a /disk") == "1777\n"
+            assert await beside(plane, "stat -c %s /disk/big") == "3000000\n"
             await plane.retire(made)
         assert world.volumes() == []
 

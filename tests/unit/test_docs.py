@@ -117,6 +117,7 @@ HOLDERS = {
     "volume-secret-item": lambda part: {
         "volumes": {"v": {"mount": "/v", "secret": "s", "items": {"f": {"version": "1", **part}}}}
     },
+    "volume-disk": lambda part: {"volumes": {"v": {"disk": "10Gi", "mount": "/v", **part}}},
     "volume-nfs": lambda part: {**VPC, "volumes": {"v": {"nfs": EXPORT, "mount": "/v", **part}}},
     "volume-nfs-export": lambda part: {**VPC, "volumes": {"v": {"nfs": {**EXPORT, **part}, "mount": "/v"}}},
     "sidecar": lambda part: {
@@ -125,6 +126,7 @@ HOLDERS = {
     },
     "probes": lambda part: {"probes": part},
     "probe": lambda part: {"probes": {"liveness": part}},
+    "probe-grpc": lambda part: {"probes": {"liveness": {"grpc": part}}},
     "vpc": lambda part: {"vpc": part if "connector" in part else {"network": "default", **part}},
 }
 GIT = {"url": "https://github.com/acme/weather-mcp.git", "ref": "v1"}

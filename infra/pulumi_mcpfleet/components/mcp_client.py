@@ -129,7 +129,7 @@ class McpClient(pulumi.ComponentResource):
             ingress="INGRESS_TRAFFIC_ALL",
             deletion_protection=spec.deletion_protection,
             scaling={"min_instance_count": 0},
-            launch_stage="BETA" if self._mesh is not None else "GA",
+            launch_stage="BETA" if self._mesh is not None or spec.of_a_preview else "GA",
             template=revision,
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=[*held]),
             **switches(spec),

@@ -260,7 +260,7 @@ class McpServer(pulumi.ComponentResource):
             scaling={"min_instance_count": spec.min_instances},
             functional_type=typed,
             # Said even where it is Cloud Run's default, or a service that was of the preview would stay so.
-            launch_stage="BETA" if _of_a_preview(spec) else "GA",
+            launch_stage="BETA" if spec.of_a_preview else "GA",
             template=revision,
             opts=options,
             **switches(spec),
@@ -299,10 +299,6 @@ class McpServer(pulumi.ComponentResource):
             mcp_server_spec={"type": "NO_SPEC"},
             opts=self._child,
         )
-
-
-def _of_a_preview(spec: Server) -> bool:
-    return spec.agent_registry == "functional-type" or spec.probes.readiness is not None
 
 
 def pulled(image: str, foundation: Foundation) -> pulumi.Input[str]:

@@ -13,7 +13,7 @@ from pulumi_mcpfleet.fleet import ExistingImage, Server, Workload
 from pulumi_mcpfleet.fleet.containers import SERVER
 from pulumi_mcpfleet.fleet.parts import Probe, Probes, SecretRef, Sidecar, Vpc
 from pulumi_mcpfleet.fleet.rules import folder_of
-from pulumi_mcpfleet.fleet.volumes import GcsVolume, InMemory, NfsVolume, SecretVolume
+from pulumi_mcpfleet.fleet.volumes import GcsVolume, InMemory, NfsVolume, OnDisk, SecretVolume
 from pulumi_mcpfleet.fleet.workload import SQL_MOUNT, SQL_VOLUME
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def own_container(
     container["startup_probe"] = startup_probe(spec, port, probes.startup)
     liveness = probes.liveness or LIVENESS
     asked = liveness.path or spec.health_path
-    if probes.restart and asked:
+    if probes.restart and (asked or liveness.grpc):
         container["liveness_probe"] = _probe(liveness, asked, liveness.port or port)
     if (ready := probes.readiness) is not None:
         container["readiness_probe"] = _probe(ready, ready.path or spec.health_path, ready.port or port)
@@ -178,8 +178,10 @@ def startup_probe(spec: Workload, port: int, own: Probe | None) -> Any:
 
 
 def _probe(probe: Probe, path: str | None, port: int) -> Any:
-    """A probe: by HTTP where there is a path, else whether the port listens. Any: each kind of probe has a type."""
-    asks = {"http_get": {"path": path, "port": port}} if path else {"tcp_socket": {"port": port}}
+    """A probe: by gRPC or HTTP, else whether the port listens. Any: each kind of probe has a type."""
+    asks: dict[str, Any] = {"http_get": {"path": path, "port": port}} if path else {"tcp_socket": {"port": port}}
+    if probe.grpc is not None:
+        asks = {"grpc": {"port": port, **({"service": probe.grpc.service} if probe.grpc.service else {})}}
     delay = {"initial_delay_seconds": probe.initial_delay} if probe.initial_delay else {}
     return {
         **asks,
@@ -224,8 +226,10 @@ def _volumes(spec: Workload) -> list["Volume"]:
     return found
 
 
-def _volume(name: str, volume: InMemory | GcsVolume | SecretVolume | NfsVolume) -> "Volume":
+def _volume(name: str, volume: InMemory | OnDisk | GcsVolume | SecretVolume | NfsVolume) -> "Volume":
     match volume:
+        case OnDisk(disk=size):
+            return {"name": name, "empty_dir": {"medium": "DISK", "size_limit": size}}
         case InMemory(memory=size):
             return {"name": name, "empty_dir": {"medium": "MEMORY", "size_limit": size}}
         case GcsVolume(gcs=gcs):

@@ -27,7 +27,7 @@ def beside(server: Mapping[str, Any], sidecars: Mapping[str, Sidecar]) -> Iterat
             yield (name, "depends_on", *index), other
     yield from _ports(server, sidecars)
     yield from _circle(sidecars)
-    if "cpu" in server and "memory" in server:
+    if sidecars and "cpu" in server and "memory" in server:
         yield from _sums(sidecars, server["cpu"], server["memory"])
 
 
@@ -73,6 +73,8 @@ def _circle(sidecars: Mapping[str, Sidecar]) -> Iterator[Mistake]:
 
 
 def _sums(sidecars: Mapping[str, Sidecar], cpu: str, memory: str) -> Iterator[Mistake]:
+    if quantities.cpus(cpu) > _ALL_CPUS:
+        return  # beside the largest GPU; how many there are is Google's to say
     cpus = quantities.cpus(cpu) + sum(quantities.cpus(one.cpu) for one in sidecars.values())
     size = quantities.mebibytes(memory) + sum(quantities.mebibytes(one.memory) for one in sidecars.values())
     if cpus > _ALL_CPUS:

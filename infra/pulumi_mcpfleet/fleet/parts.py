@@ -10,6 +10,10 @@ from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, Model, w
 from pulumi_mcpfleet.fleet.values import Text
 from pulumi_mcpfleet.fleet.words import Kind
 
+GRPC_SERVICE: Final = values.matching(
+    r"[A-Za-z0-9_.-]*", "is not the name of a gRPC service; write it as acme.v1.Weather"
+)
+
 MAX_STARTUP: Final = 240
 """Seconds: Cloud Run's longest startup probe, and the longest period of one."""
 
@@ -50,6 +54,17 @@ SecretPlace = Annotated[
 ]
 
 
+class Grpc(Model):
+    """gRPC's own health check."""
+
+    service: Annotated[str, Field(max_length=255), GRPC_SERVICE] = Field(
+        default="",
+        description="The service that is asked about, as the server's health service knows it; by default the server"
+        " as a whole.",
+        examples=["acme.v1.Weather"],
+    )
+
+
 class Probe(Model):
     """When a container counts as started, or as alive."""
 
@@ -57,6 +72,12 @@ class Probe(Model):
         default=None,
         description="What is asked by HTTP; without it `health_path`, and without that only whether the port listens.",
         examples=["/ready"],
+    )
+    grpc: Annotated[Grpc, Kind("[gRPC](#probes)", "")] | None = Field(
+        default=None,
+        description="Instead of a path: the server is asked by gRPC's health checking protocol"
+        " (`grpc.health.v1.Health`).",
+        examples=[{"service": "acme.v1.Weather"}],
     )
     port: Annotated[int, NUMBER] | None = Field(
         default=None, ge=1, le=65_535, description="Which port; by default the container's own.", examples=[9000]
@@ -73,6 +94,13 @@ class Probe(Model):
     failures: Annotated[int, NUMBER] = Field(
         default=3, ge=1, le=240, description="So many failed tries in a row end the container.", examples=[5]
     )
+
+    @field_validator("grpc", mode="after")
+    @classmethod
+    def _asks_in_one_way(cls, value: Grpc | None, info: ValidationInfo) -> Grpc | None:
+        if value is not None and info.data.get("path"):
+            raise ValueError(f"and path ({info.data['path']}) are both there; a probe asks in one way, keep one")
+        return value
 
     @field_validator("timeout", mode="after")
     @classmethod
@@ -119,13 +147,14 @@ class Probes(Model):
     )
     liveness: Annotated[Probe, Kind("[probe](#probes)", "")] | None = Field(
         default=None,
-        description="When it fails the instance is started anew. It asks by HTTP: it needs a path, or `health_path`.",
+        description="When it fails the instance is started anew. It asks by HTTP or gRPC: it needs a `path`,"
+        " `health_path`, or `grpc`.",
         examples=[{"path": "/health", "period": 60, "timeout": 5}],
     )
     readiness: Annotated[Probe, Kind("[probe](#probes)", "")] | None = Field(
         default=None,
         description="While it fails the instance gets no new request, and is not started anew (a preview of Cloud"
-        " Run's). It asks by HTTP: it needs a path, or `health_path`.",
+        " Run's). It asks by HTTP or gRPC: it needs a `path`, `health_path`, or `grpc`.",
         examples=[{"path": "/ready", "period": 5, "failures": 2}],
     )
     restart: bool = Field(

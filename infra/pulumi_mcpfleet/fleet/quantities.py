@@ -1,10 +1,12 @@
 """Amounts of CPU and memory, as Cloud Run has them, and what goes together."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator
 
+from pulumi_mcpfleet.fleet.base import UP, Mistake
 from pulumi_mcpfleet.fleet.words import Kind, pattern
 
 # Cloud Run, "CPU limits": the least memory that goes with so many CPUs, in MiB.
@@ -12,6 +14,14 @@ _MEMORY_FLOOR: Final = {4: 2048, 6: 4096, 8: 4096}
 # Cloud Run, "Memory limits": above so many MiB at least so many CPUs, and below one CPU at most this memory.
 _CPU_FLOOR: Final = ((24_576, 8), (16_384, 6), (8_192, 4), (4_096, 2))
 _MEMORY_CEILING: Final = ((0.5, 512), (1.0, 1024))
+
+_MOST_CPUS: Final = 8
+_MOST_MEMORY: Final = 32 * 1024  # MiB
+
+# Cloud Run, "GPU support for services": the least that goes with each, CPUs and MiB.
+GPUS: Final = {"nvidia-l4": (4, 16 * 1024), "nvidia-rtx-pro-6000": (20, 80 * 1024)}
+LARGE_GPU: Final = "nvidia-rtx-pro-6000"
+"""The one beside which an instance has more CPUs and memory than any without it; how many more is Google's to say."""
 
 _MEMORY_UNITS: Final = {"k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _MEMORY: Final = r"[0-9]{1,9}(k|M|G|Ki|Mi|Gi)"
@@ -43,9 +53,29 @@ def memory_mistake(cpu: str, memory: str) -> str | None:
     return None
 
 
+def gpu_mistakes(gpu: str | None, cpu: str | None, memory: str | None) -> Iterator[Mistake]:
+    """What is wrong with a container's amounts beside *gpu*, which may be none; an amount that is wrong is None."""
+    least, size = GPUS.get(gpu or "", (0, 0))
+    if cpu is not None and cpus(cpu) < least:
+        yield (), f"{gpu} needs at least {least} CPUs and cpu is {cpu}; raise it"
+    if memory is not None and mebibytes(memory) < size:
+        yield (), f"{gpu} needs at least {size // 1024}Gi and memory is {memory}; raise it"
+    if gpu == LARGE_GPU:
+        return
+    if cpu is not None and cpus(cpu) > _MOST_CPUS:
+        yield (UP, "cpu"), f"{cpu} CPUs are there with gpu: {LARGE_GPU} alone; write {_MOST_CPUS} or less"
+    if memory is not None and mebibytes(memory) > _MOST_MEMORY:
+        yield (UP, "memory"), f"{memory} are there with gpu: {LARGE_GPU} alone; write 32Gi or less"
+
+
 def _as_text(value: Any) -> Any:
     # YAML reads `cpu: 2` as a number; Cloud Run wants the text "2".
     return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _own_cpu(value: str) -> str:
+    least, _ = GPUS[LARGE_GPU]
+    return value if re.fullmatch(r"[0-9]{2}", value) and int(value) >= least else _cpu(value)
 
 
 def _cpu(value: str) -> str:
@@ -71,6 +101,25 @@ Cpu = Annotated[
 ]
 
 
+OwnCpu = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    AfterValidator(_own_cpu),
+    Kind(
+        "CPUs",
+        "CPUs",
+        f'`"1"`, `"2"`, `"4"`, `"6"`, `"8"`, or `"0.08"` to `"1"` (`"500m"`); with `gpu: {LARGE_GPU}` `"20"` or more',
+        {"type": ["string", "number"]},
+    ),
+]
+"""Of a service's own container, which may have a GPU."""
+
+
+def _own_memory(value: str) -> str:
+    _, least = GPUS[LARGE_GPU]
+    return value if re.fullmatch(_MEMORY, value) and mebibytes(value) >= least else _memory(value)
+
+
 def _memory(value: str) -> str:
     if not re.fullmatch(_MEMORY, value):
         raise ValueError(f'{value[:50]!r} is not an amount of memory; write it as "512Mi" or "2Gi"')
@@ -90,6 +139,33 @@ Memory = Annotated[
     BeforeValidator(_with_unit),
     AfterValidator(_memory),
     Kind("memory", "memories", "`128Mi` to `32Gi`", pattern(_MEMORY)),
+]
+
+
+OwnMemory = Annotated[
+    str,
+    BeforeValidator(_with_unit),
+    AfterValidator(_own_memory),
+    Kind("memory", "memories", f"`128Mi` to `32Gi`; with `gpu: {LARGE_GPU}` `80Gi` or more", pattern(_MEMORY)),
+]
+"""Of a service's own container, which may have a GPU."""
+
+
+def _disk(value: str) -> str:
+    if not re.fullmatch(_MEMORY, value):
+        raise ValueError(f'{value[:50]!r} is not a size; write it as "10Gi"')
+    if mebibytes(value) < _LEAST_DISK:
+        raise ValueError(f"{value} is too small; Cloud Run's least disk is 10Gi, or write memory: {value[:50]}")
+    return value
+
+
+# Cloud Run, "Configure an ephemeral disk": 10 GB for each instance without another quota.
+_LEAST_DISK: Final = 10 * 1024  # MiB
+DiskSize = Annotated[
+    str,
+    BeforeValidator(_with_unit),
+    AfterValidator(_disk),
+    Kind("size", "sizes", "`10Gi` or more", pattern(_MEMORY)),
 ]
 
 

@@ -15,7 +15,7 @@ from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, UP, Mistak
 from pulumi_mcpfleet.fleet.parts import Probe, Probes, Sidecar
 from pulumi_mcpfleet.fleet.sources import Build
 from pulumi_mcpfleet.fleet.stdio import is_bridged
-from pulumi_mcpfleet.fleet.volumes import GcsVolume, NfsVolume
+from pulumi_mcpfleet.fleet.volumes import FileSystem
 from pulumi_mcpfleet.fleet.words import Kind
 from pulumi_mcpfleet.fleet.workload import MAX_INSTANCES, MAX_TIMEOUT, Workload
 
@@ -142,6 +142,12 @@ class Server(Workload):
         return self.execution_environment or super().sandbox
 
     @property
+    def of_a_preview(self) -> bool:
+        """Whether Cloud Run takes it in the launch stage BETA alone."""
+        preview = self.agent_registry == "functional-type" or self.probes.readiness is not None
+        return preview or super().of_a_preview
+
+    @property
     def reached(self) -> Literal["proxy", "url", "network"]:
         """How a person's client reaches it: through an authenticated proxy, by its URL, or from the network only."""
         if self.ingress == "internal":
@@ -198,7 +204,7 @@ class Server(Workload):
         found: list[Mistake] = [
             ((UP, "volumes", name), "needs execution_environment: gen2, which mounts file systems; gen1 does not")
             for name, volume in info.data.get("volumes", {}).items()
-            if value == "gen1" and isinstance(volume, GcsVolume | NfsVolume)
+            if value == "gen1" and isinstance(volume, FileSystem)
         ]
         return without(value, found)
 
@@ -222,8 +228,8 @@ class Server(Workload):
             if probe is not None and probe.path and http2:
                 sentence = "is asked in HTTP/1, and use_http2 has the container speak HTTP/2; remove one of them"
                 found.append(((name, "path"), sentence))
-            elif probe is not None and name != "startup" and not probe.path and health_path is None:
-                found.append(((name, "path"), "missing, and health_path too; add path: /ready"))
+            elif name != "startup" and probe and not probe.path and probe.grpc is None and health_path is None:
+                found.append(((name, "path"), "missing, and health_path too; add path: /ready, or grpc: {}"))
         return without(value, found)
 
     @field_validator("ingress", mode="after")

@@ -1,4 +1,4 @@
-"""The volumes of a server: memory, a bucket, a secret's versions, an NFS export; each with the place that it has."""
+"""The volumes of a server: memory, disk, a bucket, versions of a secret, an NFS export; each with its place."""
 
 import re
 from typing import Annotated, Any, Final
@@ -17,6 +17,17 @@ class InMemory(Model):
         description="Its bound; what is in it counts to the instance's memory.", examples=["64Mi"]
     )
     mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/cache"])
+
+
+class OnDisk(Model):
+    """A folder on a disk of the instance's own, empty when it starts."""
+
+    disk: quantities.DiskSize = Field(
+        description="Its size, which is paid for as long as an instance is up. An instance has 10 GB in all, unless the"
+        " project has a quota for more.",
+        examples=["10Gi"],
+    )
+    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/scratch"])
 
 
 class Gcs(Model):
@@ -156,7 +167,10 @@ class NfsVolume(Model):
     mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/data"])
 
 
-_VOLUMES: Final = ("memory", "gcs", "secret", "nfs")
+FileSystem = OnDisk | GcsVolume | NfsVolume
+"""What the second generation of the execution environment mounts, and the first does not."""
+
+_VOLUMES: Final = ("memory", "disk", "gcs", "secret", "nfs")
 
 
 def _volume(value: Any) -> str | None:
@@ -165,10 +179,11 @@ def _volume(value: Any) -> str | None:
 
 Volume = Annotated[
     Annotated[InMemory, Tag("memory")]
+    | Annotated[OnDisk, Tag("disk")]
     | Annotated[GcsVolume, Tag("gcs")]
     | Annotated[SecretVolume, Tag("secret")]
     | Annotated[NfsVolume, Tag("nfs")],
     Discriminator(_volume),
     one_kind("volume", _VOLUMES, beside=("mount",)),
-    Kind("[volume](#volumes)", "[volumes](#volumes)", "each one of `memory`, `gcs`, `secret`, `nfs`"),
+    Kind("[volume](#volumes)", "[volumes](#volumes)", "each one of `memory`, `disk`, `gcs`, `secret`, `nfs`"),
 ]

@@ -13,7 +13,7 @@ from pulumi_mcpfleet.fleet.roles import Role
 from pulumi_mcpfleet.fleet.sources import Source
 from pulumi_mcpfleet.fleet.stdio import Stdio
 from pulumi_mcpfleet.fleet.values import Text
-from pulumi_mcpfleet.fleet.volumes import GcsVolume, NfsVolume, SecretVolume, Volume
+from pulumi_mcpfleet.fleet.volumes import FileSystem, GcsVolume, NfsVolume, SecretVolume, Volume
 from pulumi_mcpfleet.fleet.words import Kind
 
 BUILT_PORT: Final = 8080
@@ -24,10 +24,6 @@ MAX_CONCURRENCY: Final = 1000  # requests at once in one instance; Cloud Run's h
 SQL_VOLUME: Final = "cloudsql"
 SQL_MOUNT: Final = "/cloudsql"
 """What Cloud Run calls the volume of Cloud SQL's sockets, and where it is seen: both are fixed."""
-
-# Cloud Run, "GPU support for services": the least that goes with an L4.
-_GPU_CPUS: Final = 4
-_GPU_MEMORY: Final = 16 * 1024  # MiB
 
 MAX_INSTANCES: Final = 1000  # above this a project needs a quota by agreement with Google
 
@@ -49,8 +45,8 @@ class Workload(WithEnvironment):
     timeout: Annotated[int, NUMBER] = Field(
         default=300, ge=1, le=MAX_TIMEOUT, description="The longest request, in seconds.", examples=[900]
     )
-    cpu: quantities.Cpu = Field(default="1", description="CPUs of its own container.", examples=["2"])
-    memory: quantities.Memory = Field(
+    cpu: quantities.OwnCpu = Field(default="1", description="CPUs of its own container.", examples=["2"])
+    memory: quantities.OwnMemory = Field(
         default="512Mi", description="Memory of its own container, its files in /tmp included.", examples=["1Gi"]
     )
     cpu_throttling: bool = Field(
@@ -59,10 +55,10 @@ class Workload(WithEnvironment):
         " for work between requests.",
         examples=[False],
     )
-    gpu: Literal["nvidia-l4"] | None = Field(
+    gpu: Literal["nvidia-l4", "nvidia-rtx-pro-6000"] | None = Field(
         default=None,
-        description="A GPU for its own container; needs 4 CPUs, `16Gi` and `cpu_throttling: false`, and a quota of the"
-        " project's.",
+        description="A GPU for its own container; needs `cpu_throttling: false`, a quota of the project's, and 4 CPUs"
+        " and `16Gi` (`nvidia-l4`) or 20 CPUs and `80Gi` (`nvidia-rtx-pro-6000`, a preview of Cloud Run's).",
         examples=["nvidia-l4"],
     )
     gpu_zonal_redundancy: bool = Field(
@@ -91,7 +87,7 @@ class Workload(WithEnvironment):
     volumes: Mapping[values.VolumeName, Volume] = Field(
         default={},
         max_length=10,
-        description="Folders of memory, buckets, secrets and NFS exports, by name.",
+        description="Folders of memory and of disk, buckets, secrets and NFS exports, by name.",
         examples=[{"cache": {"memory": "64Mi", "mount": "/cache"}}],
     )
     roles: Annotated[tuple[Role, ...], NO_REPEATS] = Field(
@@ -177,7 +173,12 @@ class Workload(WithEnvironment):
     @property
     def sandbox(self) -> Literal["gen1", "gen2"] | None:
         """The execution environment: the second generation where a file system is mounted, which needs it."""
-        return "gen2" if self.buckets or self.exports else None
+        return "gen2" if any(isinstance(one, FileSystem) for one in self.volumes.values()) else None
+
+    @property
+    def of_a_preview(self) -> bool:
+        """Whether Cloud Run takes it in the launch stage BETA alone."""
+        return self.gpu == quantities.LARGE_GPU
 
     @property
     def all_secrets(self) -> tuple[str, ...]:
@@ -240,15 +241,8 @@ class Workload(WithEnvironment):
     @field_validator("gpu", mode="after")
     @classmethod
     def _a_gpu_has_what_it_needs(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None:
-            return value
-        cpu, memory = info.data.get("cpu"), info.data.get("memory")
-        found: list[Mistake] = []
-        if cpu is not None and quantities.cpus(cpu) < _GPU_CPUS:
-            found.append(((), f"{value} needs at least {_GPU_CPUS} CPUs and cpu is {cpu}; raise it"))
-        if memory is not None and quantities.mebibytes(memory) < _GPU_MEMORY:
-            found.append(((), f"{value} needs at least {_GPU_MEMORY // 1024}Gi and memory is {memory}; raise it"))
-        if info.data.get("cpu_throttling") is True:
+        found = [*quantities.gpu_mistakes(value, info.data.get("cpu"), info.data.get("memory"))]
+        if value is not None and info.data.get("cpu_throttling") is True:
             found.append(((), f"{value} needs CPU all the time; add cpu_throttling: false"))
         return without(value, found)
 

@@ -26,10 +26,12 @@ class OpenError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """A startup or liveness probe (Cloud Run v2 `Probe`); seconds. Exactly one of *http_path* and *tcp* acts."""
+    """A probe of a container (Cloud Run v2 `Probe`); seconds. Without a path and a service it is a TCP connection."""
 
     port: int
     http_path: str | None = None
+    grpc_service: str | None = None
+    """What gRPC's health check is asked about; empty: the server as a whole."""
     http_headers: tuple[tuple[str, str], ...] = ()
     initial_delay: int = 0
     timeout: int = 1
@@ -50,9 +52,11 @@ class SecretRef:
 
 @dataclass(frozen=True, kw_only=True)
 class EmptyDir:
-    """A folder in memory that lives as long as the instance (Cloud Run v2 `EmptyDirVolumeSource`)."""
+    """A folder that lives as long as the instance (Cloud Run v2 `EmptyDirVolumeSource`)."""
 
     size_bytes: int
+    """Its bound in memory; on disk nothing holds it."""
+    on_disk: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,7 +153,9 @@ def _google_says(container: Container, ending: Ending) -> str:
             f"The user-provided container exited with code {code} before it passed its startup probe. "
             f"Container called exit({code}). {more}"
         )
-    if container.port is None or (container.startup_probe and container.startup_probe.http_path is not None):
+    probe = container.startup_probe
+    by_port = probe is None or (probe.http_path is None and probe.grpc_service is None)
+    if container.port is None or not by_port:
         return f"The user-provided container failed the configured startup probe checks. {more}"
     return (
         "The user-provided container failed to start and listen on the port defined provided by the "
@@ -230,6 +232,12 @@ def _about_listening(container: Container, ending: Ending) -> str:
         return (
             f"the server listens on port {probe.port} but did not answer 2xx or 3xx to GET {probe.http_path} in "
             "time. Correct the probe's path, or give the server longer."
+        )
+    if here and probe.grpc_service is not None:
+        asked = f" of {probe.grpc_service}" if probe.grpc_service else ""
+        return (
+            f"the server listens on port {probe.port} but its gRPC health service (grpc.health.v1.Health) did not say"
+            f"{asked} that it serves. Correct the probe's port or service, or give the server longer."
         )
     if here:
         return f"the server listens on port {probe.port} but accepted no connection in time."

@@ -14,6 +14,7 @@ from docker.models.containers import Container
 
 from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.data_plane.cleanup import CLOUD_LABEL
+from mcpfleet_local_cloud.data_plane.contract import RolloutError
 from mcpfleet_local_cloud.data_plane.diagnosis import catches_sigterm, parse_listening
 from mcpfleet_local_cloud.docker_engine import Facts
 
@@ -151,31 +152,52 @@ class Engine:
             container_id: the container.
             image: of the short-lived container that looks; nothing is executed in the other one.
         """
-        spec: dict[str, Any] = {
-            "image": image,
-            "entrypoint": ["sh", "-c"],
-            "command": ["cat /proc/net/tcp*"],
-            "network_mode": f"container:{container_id}",
-            "labels": {CLOUD_LABEL: self.cloud_id},
-            "remove": True,
-            "user": "65534:65534",
-            "read_only": True,
-            "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges"],
-            "pids_limit": 4,
-            "mem_limit": "32m",
-        }
+        spec: dict[str, Any] = {"network_mode": f"container:{container_id}", "user": "65534:65534"}
 
         def look() -> tuple[tuple[str, int], ...]:
             try:
-                run: Any = self.client.containers.run  # its stubs have another type for each answer
-                tables: bytes = run(**self.facts.limits.kept(spec))
+                tables = self._helper(image, "cat /proc/net/tcp*", spec)
             except DockerException as reason:  # the container has ended, or there is no such image
                 _log.warning("nobody can look into the network of %s: %s", container_id[:12], reason)
                 return ()
             return tuple(parse_listening(tables.decode("ascii", "replace")))
 
         return await self.call(look)
+
+    async def let_in(self, volume: str, image: str) -> None:
+        """Let every user of a container write into the Docker volume *volume*, which Docker makes for root alone.
+
+        Args:
+            volume: the volume's name.
+            image: of the short-lived container that does it.
+
+        Raises:
+            RolloutError: there is no such image.
+        """
+        spec: dict[str, Any] = {"network_mode": "none", "volumes": {volume: {"bind": "/v", "mode": "rw"}}}
+        try:
+            await self.call(self._helper, image, "chmod 1777 /v", spec)
+        except DockerException as reason:
+            raise RolloutError(f"A volume on disk cannot be made: {reason}") from reason
+
+    def _helper(self, image: str, command: str, spec: Mapping[str, Any]) -> bytes:
+        """Run *command* in a short-lived container with hardly a right, and give back what it says."""
+        whole: dict[str, Any] = {
+            "image": image,
+            "entrypoint": ["sh", "-c"],
+            "command": [command],
+            "labels": {CLOUD_LABEL: self.cloud_id},
+            "remove": True,
+            "read_only": True,
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "pids_limit": 4,
+            "mem_limit": "32m",
+            **spec,
+        }
+        run: Any = self.client.containers.run  # its stubs have another type for each answer
+        said: bytes = run(**self.facts.limits.kept(whole))
+        return said
 
     async def stop(self, container_id: str, grace: int = GRACE) -> None:
         """SIGTERM, *grace* seconds, SIGKILL; the container stays for its logs."""

@@ -89,7 +89,7 @@ class RevisionInstances:
         self._archive = archive
         self._number = number
         self._instances: list[Instance] = []  # also those that are still starting
-        self._volumes = Volumes(revision, engine=engine, root=files, sources=sources)
+        self._volumes = Volumes(revision, engine=engine, root=files, sources=sources, base_image=base_image)
         self._dial = dial
         self._startup = Startup(
             revision,

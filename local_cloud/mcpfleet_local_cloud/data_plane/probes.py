@@ -1,4 +1,4 @@
-"""Startup and liveness probes of a container (Cloud Run v2 `Probe`).
+"""Startup, liveness and readiness probes of a container (Cloud Run v2 `Probe`).
 
 Cloud Run probes once every `period`. We ask much more often inside the same window: a container that is ready early is
 found early, and one that is not ready when the last attempt's `timeout` ends has failed, at the same moment as there.
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from mcpfleet_local_cloud.data_plane import grpc_health
 from mcpfleet_local_cloud.data_plane.contract import Probe
 from mcpfleet_local_cloud.network.dial import Dial
 
@@ -53,11 +54,13 @@ async def started(probe: Probe, host: str, dial: Dial, running: Callable[[], boo
 
 
 async def succeeds(probe: Probe, host: str, dial: Dial, seconds: float) -> bool:
-    """One attempt of at most *seconds*: a TCP connection, or a GET that is answered 2xx or 3xx."""
+    """One attempt of at most *seconds*: a TCP connection, a GET that is answered 2xx or 3xx, or gRPC's health check."""
     try:
         async with asyncio.timeout(seconds):
             reader, writer = await asyncio.open_connection(sock=await dial(host, probe.port))
             try:
+                if probe.grpc_service is not None:
+                    return await grpc_health.serving(probe.grpc_service, f"{host}:{probe.port}", reader, writer)
                 return probe.http_path is None or await _get(probe, host, reader, writer)
             finally:
                 writer.close()

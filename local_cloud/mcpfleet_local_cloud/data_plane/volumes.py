@@ -1,7 +1,7 @@
 """An instance's volumes: memory, a secret's versions as files, a bucket's folder (Cloud Run v2 `Volume`).
 
-- *emptyDir* is a Docker volume on tmpfs, one for each instance. The kernel counts its pages to the container that wrote
-  them, so they count against its memory limit.
+- *emptyDir* is a Docker volume, one for each instance. In memory it is a tmpfs: the kernel counts its pages to the
+  container that wrote them, so they count against its memory limit. On disk it is a folder of Docker's, unbounded.
 - *secret*: files below the cloud's state, in a folder that only its owner enters, mounted read-only. They are written
   when an instance starts and again when the secret changes: a volume with `latest` shows the newest version.
 - *gcs*: the folder of the cloud's object store that holds the bucket's objects.
@@ -44,13 +44,17 @@ class Volumes:
         engine: Docker.
         root: a folder for files of secrets, private to the cloud's owner.
         sources: where secrets and buckets come from.
+        base_image: of the container that lets every user into a volume on disk.
     """
 
-    def __init__(self, revision: Revision, *, engine: Engine, root: Path, sources: Sources | None) -> None:
+    def __init__(
+        self, revision: Revision, *, engine: Engine, root: Path, sources: Sources | None, base_image: str
+    ) -> None:
         self._revision = revision
         self._engine = engine
         self._root = root / f"{revision.project}_{revision.region}_{revision.name}"
         self._sources = sources
+        self._base_image = base_image
         self._by_name = {volume.name: volume.source for volume in revision.volumes}
 
     def secrets_of(self, container: Container) -> dict[str, str]:
@@ -69,18 +73,18 @@ class Volumes:
         """Make what the instance *number* mounts.
 
         Raises:
-            RolloutError: a secret is gone, or may not be read any more.
+            RolloutError: a secret is gone, or may not be read any more; or a volume cannot be made.
         """
         self._write_secrets()
         for name, source in self._by_name.items():
             if isinstance(source, EmptyDir):
-                await self._engine.call(self._make_memory, self._volume(name, number), source.size_bytes, number)
+                await self._make(self._volume(name, number), source, number)
 
     async def release(self, number: int) -> None:
         """Remove what was the instance's own."""
         for name, source in self._by_name.items():
             if isinstance(source, EmptyDir):
-                await self._engine.call(self._remove_memory, self._volume(name, number))
+                await self._engine.call(self._remove, self._volume(name, number))
 
     def mounts(self, container: Container, number: int) -> Sequence[DockerMount]:
         """Docker's mounts for *container* of the instance *number*."""
@@ -133,16 +137,25 @@ class Volumes:
         folder.chmod(0o777)
         return DockerMount(mount.path, str(folder), type="bind", read_only=source.read_only)
 
-    def _make_memory(self, name: str, size: int, number: int) -> None:
-        options = {"type": _MEMORY, "device": _MEMORY, "o": f"size={size},mode=1777"}
+    async def _make(self, name: str, source: EmptyDir, number: int) -> None:
+        memory = {"type": _MEMORY, "device": _MEMORY, "o": f"size={source.size_bytes},mode=1777"}
         labels = {
             CLOUD_LABEL: self._engine.cloud_id,
             **revision_labels(self._revision),
             INSTANCE_LABEL: str(number),
         }
-        self._engine.client.volumes.create(name, driver="local", driver_opts=options, labels=labels)
+        options = {} if source.on_disk else memory
+        await self._engine.call(
+            lambda: self._engine.client.volumes.create(name, driver="local", driver_opts=options, labels=labels)
+        )
+        if source.on_disk:
+            try:
+                await self._engine.let_in(name, self._base_image)
+            except BaseException:
+                await self._engine.call(self._remove, name)
+                raise
 
-    def _remove_memory(self, name: str) -> None:
+    def _remove(self, name: str) -> None:
         try:
             self._engine.client.volumes.get(name).remove(force=True)
         except NotFound:

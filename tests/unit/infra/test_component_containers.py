@@ -280,6 +280,28 @@ def test_cpu_that_stays_is_of_the_whole_instance(build):
     assert [one["resources"]["cpuIdle"] for one in template(plan)["containers"]] == [False, False]
 
 
+def test_a_large_gpu_is_a_preview_with_more_cpus_than_any_other(build):
+    plan = build(cpu=20, memory="80Gi", cpu_throttling=False, gpu="nvidia-rtx-pro-6000")
+    assert plan.container()["resources"]["limits"] == {"cpu": "20", "memory": "80Gi", "nvidia.com/gpu": "1"}
+    assert template(plan)["nodeSelector"] == {"accelerator": "nvidia-rtx-pro-6000"}
+    assert plan.service().inputs["launchStage"] == "BETA"
+
+
+def test_a_volume_on_disk_has_its_size_and_the_generation_that_mounts_it(build):
+    plan = build(volumes={"scratch": {"disk": "10Gi", "mount": "/scratch"}})
+    assert template(plan)["volumes"] == [{"name": "scratch", "emptyDir": {"medium": "DISK", "sizeLimit": "10Gi"}}]
+    assert template(plan)["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN2"
+    assert plan.service().inputs["launchStage"] == "GA"
+
+
+def test_a_probe_by_grpc_asks_the_health_service_and_needs_no_path(build):
+    probes = {"startup": {"grpc": {}}, "liveness": {"grpc": {"service": "acme.Weather"}, "port": 9000, "period": 60}}
+    container = build(probes=probes, use_http2=True).container()
+    assert container["startupProbe"]["grpc"] == {"port": 5000}
+    assert container["livenessProbe"]["grpc"] == {"port": 9000, "service": "acme.Weather"}
+    assert not {"httpGet", "tcpSocket"} & {*container["startupProbe"], *container["livenessProbe"]}
+
+
 def test_a_gpu_is_a_limit_and_a_kind_of_machine(build):
     plan = build(cpu=4, memory="16Gi", cpu_throttling=False, gpu="nvidia-l4", gpu_zonal_redundancy=False)
     assert plan.container()["resources"]["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}

@@ -31,6 +31,7 @@ EXPORT = {"server": "10.0.0.2", "path": "/share"}
 ITEMS = {"a": {"version": "1"}}
 SQL = ["acme-dev:europe-west1:tools"]
 KEY = "projects/acme-dev/locations/europe-west1/keyRings/mcp/cryptoKeys/run"
+LARGE_GPU = {"gpu": "nvidia-rtx-pro-6000", "cpu_throttling": False}
 WITH_GPU = {"gpu": "nvidia-l4", "cpu_throttling": False}
 
 
@@ -78,7 +79,7 @@ REFUSED = [
         'secrets["/run/keys/b"]: at /run/keys and /run/a at /run would hide each other; write another place',
     ),
     # volumes
-    ({"volumes": {"v": {"mount": "/v"}}}, "volumes.v: has no kind; say which kind of volume: memory | gcs | secret"),
+    ({"volumes": {"v": {"mount": "/v"}}}, "volumes.v: has no kind; say which kind of volume: memory | disk | gcs"),
     ({"volumes": {"v": {"cloudSql": {}, "mount": "/v"}}}, "volumes.v: unknown kind of volume: 'cloudSql'; write clo"),
     ({"volumes": {"v": {"nfs": EXPORT, "mount": "/v"}}}, "volumes.v: needs vpc, over which its server is reached; add"),
     (
@@ -111,7 +112,12 @@ REFUSED = [
     ({"memory": "256Mi", "cpu_throttling": False}, "cpu_throttling: false needs at least 512Mi and memory is 256Mi"),
     ({"cpu": 4, "memory": "16Gi", "gpu": "nvidia-l4"}, "gpu: nvidia-l4 needs CPU all the time; add cpu_throttling: "),
     ({"cpu": 4, "memory": "8Gi", **WITH_GPU}, "gpu: nvidia-l4 needs at least 16Gi and memory is 8Gi; raise it"),
-    ({"cpu": 2, "memory": "8Gi", "gpu": "a100"}, 'gpu: "a100" is not known; write one of \'nvidia-l4\''),
+    ({"cpu": 2, "memory": "8Gi", "gpu": "a100"}, 'gpu: "a100" is not known; write one of \'nvidia-l4\' or'),
+    ({"cpu": 8, "memory": "80Gi", **LARGE_GPU}, "gpu: nvidia-rtx-pro-6000 needs at least 20 CPUs and cpu is 8; rais"),
+    ({"cpu": 20, "memory": "32Gi", **LARGE_GPU}, "gpu: nvidia-rtx-pro-6000 needs at least 80Gi and memory is 32Gi"),
+    ({"cpu": 20, "memory": "32Gi"}, "cpu: 20 CPUs are there with gpu: nvidia-rtx-pro-6000 alone; write 8 or less"),
+    ({"cpu": 8, "memory": "80Gi", **WITH_GPU}, "memory: 80Gi are there with gpu: nvidia-rtx-pro-6000 alone; write 32"),
+    ({"cpu": 19}, "cpu: '19' is not an amount of CPU that Cloud Run has; write \"1\", \"2\""),
     ({"gpu_zonal_redundancy": False}, "gpu_zonal_redundancy: false is about a GPU, and there is none; add gpu: nvid"),
     # protocols, keys, policies, notes
     ({"use_http2": True, "health_path": "/ok"}, "use_http2: does not go with health_path (/ok): Cloud Run's probes "),
@@ -198,6 +204,15 @@ REFUSED = [
     (probe("readiness", initial_delay=1), "probes.readiness.initial_delay: is not for a readiness probe, which begins"),
     (probe("readiness", period=301), "probes.readiness.period: 301 is too large; of a readiness probe write 300 or"),
     ({"use_http2": True, **probe("startup")}, "probes.startup.path: is asked in HTTP/1, and use_http2 has the contain"),
+    ({"probes": {"startup": {"path": "/a", "grpc": {}}}}, "probes.startup.grpc: and path (/a) are both there; a pro"),
+    ({"probes": {"startup": {"grpc": {"service": "a b"}}}}, "probes.startup.grpc.service: 'a b' is not the name of a"),
+    ({"probes": {"startup": {"grpc": True}}}, "probes.startup.grpc: true is not a mapping; write grpc: {service: acme"),
+    ({"probes": {"liveness": {}}}, "probes.liveness.path: missing, and health_path too; add path: /ready, or grpc: {}"),
+    ({"volumes": {"v": {"disk": "5Gi", "mount": "/v"}}}, "volumes.v.disk: 5Gi is too small; Cloud Run's least disk"),
+    (
+        {"volumes": {"v": {"disk": "10Gi", "mount": "/v"}}, "execution_environment": "gen1"},
+        "volumes.v: needs execution_environment: gen2, which mounts file systems; gen1 does not",
+    ),
     ({"probes": {"liveness": {"timeout": 11}}}, "probes.liveness.timeout: 11 is above the period (10), which Cloud R"),
     ({"probes": {"liveness": {"path": "/healthz"}}}, "probes.liveness.path: /healthz ends in z, and Google's front e"),
     # identity

@@ -209,6 +209,12 @@ GOES = {
     "annotations": (fleet(annotations={"acme.dev/owner": "ada"}), fleet()),
     "cloudsql_instances": (fleet(cloudsql_instances=["acme-dev:europe-west1:tools"]), fleet()),
     "volumes": (fleet(vpc={"network": "a"}, volumes={"v": EXPORT}), fleet(vpc={"network": "a"})),
+    "volumes on disk": (fleet(volumes={"v": {"disk": "10Gi", "mount": "/v"}}), fleet()),
+    "probes.grpc": (
+        fleet(probes={"startup": {"grpc": {"service": "a"}}, "liveness": {"grpc": {}}}),
+        fleet(health_path="/ready"),
+    ),
+    "gpu, large": (fleet(cpu=20, memory="80Gi", cpu_throttling=False, gpu="nvidia-rtx-pro-6000"), fleet()),
     "volumes of a secret": (
         fleet(volumes={"v": {"secret": "s", "items": {"a": {"version": "1"}}, "mode": "0400", "mount": "/v"}}),
         fleet(volumes={"v": {"secret": "s", "file": "a", "version": "1", "mount": "/v"}}),

@@ -82,6 +82,6 @@ def _probe(probe: Document, port: int | None) -> None:
     _fill(probe, "failureThreshold", 3)
     if "httpGet" in probe:
         _fill(probe["httpGet"], "path", "/")
-    for action in ("httpGet", "tcpSocket"):
+    for action in ("httpGet", "tcpSocket", "grpc"):
         if action in probe and port is not None:
             _fill(probe[action], "port", port)

@@ -112,16 +112,14 @@ def _traffic(service: Document) -> Iterator[tuple[str, str]]:
 
 
 def _volumes(template: Document) -> Iterator[tuple[str, str]]:
-    memory = set[str]()
+    new = set[str]()
     for index, volume in enumerate(template.get("volumes", [])):
         path = f"service.template.volumes[{index}]"
         for field, why in _VOLUME.items():
             if field in volume:
                 yield f"{path}.{field}", why
         if "emptyDir" in volume:
-            memory.add(volume.get("name", ""))
-            if volume["emptyDir"].get("medium") == "DISK":
-                yield f"{path}.emptyDir.medium", "no disk is set aside for an instance here; use MEMORY."
+            new.add(volume.get("name", ""))
         if volume.get("gcs", {}).get("mountOptions"):
             yield (
                 f"{path}.gcs.mountOptions",
@@ -129,9 +127,9 @@ def _volumes(template: Document) -> Iterator[tuple[str, str]]:
             )
     for index, container in enumerate(template["containers"]):
         for number, mount in enumerate(container.get("volumeMounts", [])):
-            if mount.get("subPath") and mount.get("name", "") in memory:
+            if mount.get("subPath") and mount.get("name", "") in new:
                 path = f"service.template.containers[{index}].volumeMounts[{number}].subPath"
-                yield path, "a new volume in memory has no folder to mount; mount it whole."
+                yield path, "a volume that is empty at first has no folder to mount; mount it whole."
             if f"{mount.get('mountPath', '')}/".startswith(f"{_TRUST}/"):
                 path = f"service.template.containers[{index}].volumeMounts[{number}].mountPath"
                 yield path, "this machine's own certificates are there; mount it elsewhere."
@@ -147,6 +145,3 @@ def _container(container: Document, path: str) -> Iterator[tuple[str, str]]:
     for index, port in enumerate(container.get("ports", [])):
         if port.get("name") == "h2c":
             yield f"{path}.ports[{index}].name", "containers are spoken to in HTTP/1; use http1."
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        if "grpc" in container.get(probe, {}):
-            yield f"{path}.{probe}.grpc", "probes speak HTTP or TCP here."

@@ -18,7 +18,7 @@ from mcpfleet_local_cloud.services.run.containers import (
     container_violations,
     secret_violations,
 )
-from mcpfleet_local_cloud.services.run.quantities import quantity, seconds
+from mcpfleet_local_cloud.services.run.quantities import GI, quantity, seconds
 from mcpfleet_local_cloud.state.store import Document
 
 SYSTEM_NAMESPACES: Final = (
@@ -42,6 +42,8 @@ _LIMITS: Final = {
     "concurrency": 1000,
     "list": 1000,
 }
+_LEAST_DISK: Final = 10 * GI
+"""Cloud Run, "Configure an ephemeral disk": of a volume on disk."""
 _VOLUME_KINDS: Final = ("secret", "cloudSqlInstance", "emptyDir", "nfs", "gcs")
 # Cloud Run, "Configure secrets", "Disallowed paths": /dev, /proc, /sys and what is below; below /etc is none of them.
 _DISALLOWED_MOUNTS: Final = re.compile(r"/*|/+etc/*|/+(dev|proc|sys)(/.*)?")
@@ -253,6 +255,8 @@ def _volumes(template: Document) -> Iterator[Violation]:
         limit = volume.get("emptyDir", {}).get("sizeLimit", "")
         if limit and not quantity(limit):
             yield f"{path}.empty_dir.size_limit", f"Could not parse Quantity '{limit}'."
+        elif volume.get("emptyDir", {}).get("medium") == "DISK" and (quantity(limit) or 0) < _LEAST_DISK:
+            yield f"{path}.empty_dir.size_limit", "must be at least 10Gi for the medium DISK."
         if "secret" in volume:
             yield from _secret_volume(f"{path}.secret", volume["secret"])
 
@@ -304,7 +308,7 @@ def _sidecar_probes(path: str, container: Document) -> Iterator[Violation]:
     """A container without a port gives a probe no port to go without."""
     for field in ("startupProbe", "livenessProbe", "readinessProbe"):
         probe: Document = container.get(field, {})
-        for action in ("httpGet", "tcpSocket"):
+        for action in ("httpGet", "tcpSocket", "grpc"):
             if action in probe and not probe[action].get("port"):
                 yield f"{path}.{field}", "port must be specified: the container exposes none."
 

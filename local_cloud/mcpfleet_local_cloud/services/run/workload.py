@@ -131,10 +131,11 @@ def _volume(volume: Document, template: Document, project: str) -> Volume:
     if "gcs" in volume:
         bucket: Document = volume["gcs"]
         return Volume(name=name, source=BucketFolder(bucket=bucket["bucket"], read_only=bucket.get("readOnly", False)))
-    limit = quantity(volume["emptyDir"].get("sizeLimit") or "")
+    empty: Document = volume["emptyDir"]
+    limit = quantity(empty.get("sizeLimit") or "")
     total = sum(quantity(one["resources"]["limits"]["memory"]) or 0 for one in template["containers"])
     # "If unspecified, the default is half of the instance's memory."
-    return Volume(name=name, source=EmptyDir(size_bytes=int(limit or total / 2)))
+    return Volume(name=name, source=EmptyDir(size_bytes=int(limit or total / 2), on_disk=empty.get("medium") == "DISK"))
 
 
 def instance_bounds(revision: Document, service: Document) -> tuple[int, int]:
@@ -150,9 +151,12 @@ def instance_bounds(revision: Document, service: Document) -> tuple[int, int]:
 
 def _probe(probe: Document) -> Probe:
     http: Document | None = probe.get("httpGet")
+    grpc: Document | None = probe.get("grpc")
+    action: Document = next(one for one in (http, grpc, probe.get("tcpSocket")) if one is not None)
     return Probe(
-        port=(http if http is not None else probe["tcpSocket"])["port"],
+        port=action["port"],
         http_path=http["path"] if http is not None else None,
+        grpc_service=grpc.get("service", "") if grpc is not None else None,
         http_headers=tuple((one["name"], one.get("value", "")) for one in (http or {}).get("httpHeaders", [])),
         initial_delay=probe.get("initialDelaySeconds", 0),
         timeout=probe["timeoutSeconds"],

@@ -56,6 +56,12 @@ def test_a_program_that_cannot_be_looked_at_is_given_its_ten_seconds(mask):
     assert catches_sigterm(mask) is True
 
 
+def test_a_server_whose_grpc_health_service_does_not_say_serving_is_told_so():
+    text = report(revision(Probe(port=8080, grpc_service="acme.Weather")), Ending(listening=((ANY, 8080),)))
+    assert "failed the configured startup probe checks" in text
+    assert "its gRPC health service (grpc.health.v1.Health) did not say of acme.Weather that it serves" in text
+
+
 GOOGLE_LISTEN = (
     "Revision 'echo-00001-abc' is not ready and cannot serve traffic. The user-provided container failed to start and "
     "listen on the port defined provided by the PORT=8080 environment variable within the allocated timeout. This can "

@@ -146,6 +146,20 @@ def test_a_volume_in_memory_has_its_limit_or_half_of_the_instances_memory(api, l
     assert only(api).volumes[0].source == EmptyDir(size_bytes=size)
 
 
+def test_a_probe_by_grpc_asks_at_the_containers_own_port_unless_it_says_another(api):
+    probes = {"startupProbe": {"grpc": {}}, "livenessProbe": {"grpc": {"port": 9000, "service": "acme.Weather"}}}
+    body = {"containers": [{"image": "docker.io/acme/hello:1", **probes}]}
+    assert "error" not in deployed(api, body)
+    started, alive = only(api).main.startup_probe, only(api).main.liveness_probe
+    assert (started.port, started.grpc_service, started.http_path) == (8080, "", None)
+    assert (alive.port, alive.grpc_service) == (9000, "acme.Weather")
+
+
+def test_a_volume_on_disk_counts_to_no_memory(api):
+    deployed(api, with_volume({"emptyDir": {"medium": "DISK", "sizeLimit": "10Gi"}}))
+    assert only(api).volumes[0].source == EmptyDir(size_bytes=10 * 2**30, on_disk=True)
+
+
 def test_a_bucket_is_mounted_only_where_the_account_may_use_its_objects(api):
     template = with_volume({"gcs": {"bucket": "data", "readOnly": True}})
     assert "The bucket 'data' of a volume was not found." in deployed(api, template)["error"]["message"]

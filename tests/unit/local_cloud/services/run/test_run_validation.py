@@ -326,6 +326,7 @@ VOLUMES = [
     (mounted({"secret": {"secret": "s", "items": [{"path": "a", "version": "1/2"}]}}), "items[0].version: must be"),
     (mounted({"secret": {"secret": "s"}}, subPath="x"), "secret volume mount cannot have sub_path set."),
     (mounted({"gcs": {"bucket": "b"}}, subPath="../b"), "sub_path: must be a relative path without '..'."),
+    (mounted({"emptyDir": {"medium": "DISK"}}), "empty_dir.size_limit: must be at least 10Gi for the medium DISK."),
     (mounted({"emptyDir": {}}, mountPath="/etc"), "mount paths ['/etc'] are in one of disallowed mount points."),
     (mounted({"emptyDir": {}}, mountPath="x"), "must be a valid unix absolute path."),
     (
@@ -351,7 +352,6 @@ def test_what_cannot_be_mounted_or_read_is_refused_as_cloud_run_does(body: Any, 
 
 
 OURS = [
-    (mounted({"emptyDir": {"medium": "DISK"}}), "service.template.volumes[0].emptyDir.medium"),
     (mounted({"nfs": {"server": "s", "path": "/p"}}), "service.template.volumes[0].nfs"),
     (mounted({"gcs": {"bucket": "b", "mountOptions": ["uid=1"]}}), "service.template.volumes[0].gcs.mountOptions"),
     (mounted({"emptyDir": {}}, subPath="x"), "service.template.containers[0].volumeMounts[0].subPath"),
@@ -370,8 +370,6 @@ OURS = [
         "service.template.containers[0].resources.limits.nvidia.com/gpu",
     ),
     (service(container={"ports": [{"name": "h2c"}]}), "service.template.containers[0].ports[0].name"),
-    (service(container={"startupProbe": {"grpc": {}}}), "service.template.containers[0].startupProbe.grpc"),
-    (service(container={"livenessProbe": {"grpc": {}}}), "service.template.containers[0].livenessProbe.grpc"),
     (service(container={"workingDir": "/x"}), "service.template.containers[0].workingDir"),
     (service(container={"baseImageUri": "x"}), "service.template.containers[0].baseImageUri"),
     (
