@@ -130,7 +130,13 @@ HOLDERS = {
     "vpc": lambda part: {"vpc": part if "connector" in part else {"network": "default", **part}},
 }
 GIT = {"url": "https://github.com/acme/weather-mcp.git", "ref": "v1"}
-STDIO = {"npm": {}, "pypi": {}, "image": {"command": ["a"]}, "overrides": {"npm": "a@1.0.0"}}
+STDIO = {
+    "npm": {},
+    "pypi": {},
+    "image": {"command": ["a"]},
+    "overrides": {"npm": "a@1.0.0"},
+    "install_scripts": {"npm": "a@1.0.0"},
+}
 CLIENT = {"client_id": "1-a.apps.googleusercontent.com", "secret": "s", "version": "1"}
 VPC = {"vpc": {"network": "default"}}
 EXPORT = {"server": "10.0.0.2", "path": "/share"}

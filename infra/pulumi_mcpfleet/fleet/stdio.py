@@ -96,16 +96,24 @@ class StdioServer(Model):
         description="A date: of what the package depends on, nothing newer is installed.",
         examples=["2026-06-30"],
     )
+    install_scripts: Annotated[tuple[NpmName, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=100,
+        description="Packages of npm whose installation scripts run, such as those that are compiled; by default none"
+        " does. With `apt_build` for a compiler.",
+        examples=[["better-sqlite3"]],
+    )
 
     @model_validator(mode="after")
     def _held_by_its_own(self) -> "StdioServer":
         wrong = {
             "bounds": bool(self.bounds) and self.pypi is None,
             "overrides": bool(self.overrides) and self.npm is None,
+            "install_scripts": bool(self.install_scripts) and self.npm is None,
             "before": bool(self.before) and self.image is not None,
             "apt_build": bool(self.apt_build) and self.image is not None,
         }
-        of = {"bounds": "a package of PyPI", "overrides": "a package of npm"}
+        of = {"bounds": "a package of PyPI", **dict.fromkeys(("overrides", "install_scripts"), "a package of npm")}
         return without(
             self, [((key,), f"is for {of.get(key, 'a package')}; remove it") for key, said in wrong.items() if said]
         )

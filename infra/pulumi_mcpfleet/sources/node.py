@@ -6,7 +6,7 @@ from pulumi_mcpfleet.sources.build_needs import apt_for_node
 from pulumi_mcpfleet.sources.layout import Layout, table, text
 from pulumi_mcpfleet.sources.node_install import INSTALLERS, node_install, node_installer, package_marked
 from pulumi_mcpfleet.sources.node_start import NodeStart, node_start
-from pulumi_mcpfleet.sources.node_version import install_node, node_needs, node_version
+from pulumi_mcpfleet.sources.node_version import NODE_VERSIONS, install_node, node_needs, node_version
 from pulumi_mcpfleet.sources.recipe import Mistake, Recipe, RecipeError, Wish, built, unmarked, with_apt
 from pulumi_mcpfleet.sources.workspaces import Member, before, chosen, node_members
 
@@ -56,7 +56,9 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
         " && ln -s ../lib/node_modules/npm/bin/npm-cli.js npm && ln -s ../lib/node_modules/npm/bin/npx-cli.js npx"
         " && chmod +x node ../lib/node_modules/npm/bin/*.js\n"
         "ENV PATH=/opt/node/bin:$PATH NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt CI=1"
-        " npm_config_update_notifier=false npm_config_fund=false npm_config_audit=false\n"
+        " npm_config_update_notifier=false npm_config_fund=false npm_config_audit=false"
+        # What is compiled is compiled against these headers; a release of npm's comes without its own.
+        f"{' npm_config_nodedir=/opt/node' if version in NODE_VERSIONS.values() else ''}\n"
     )
     lines = install.lines
     if package_marked(layout):

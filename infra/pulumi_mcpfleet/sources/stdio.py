@@ -19,6 +19,7 @@ from pulumi_mcpfleet.sources.recipe import (
     Recipe,
     RecipeError,
     bridge_stage,
+    hashed,
     last_stage,
     packages,
     running,
@@ -63,6 +64,7 @@ class Stdio:
         bounds: Requirements beside a package of PyPI, to hold what it depends on.
         overrides: Versions of what a package of npm depends on, by name.
         before: The date of the newest packages that are installed; empty: none.
+        install_scripts: Packages of npm whose installation scripts run.
     """
 
     npm: str | None = None
@@ -75,6 +77,7 @@ class Stdio:
     bounds: Sequence[str] = ()
     overrides: Mapping[str, str] = field(default_factory=dict[str, str])
     before: str = ""
+    install_scripts: Sequence[str] = ()
 
 
 def npm_name(package: str) -> str:
@@ -166,11 +169,34 @@ COPY mcpfleet_bridge/installed.py ./
 # Node.js from PyPI: a registry that is reachable wherever this image can be built.
 RUN {install_node(node, "uv")} && chmod +x /opt/node/bin/node
 ENV PATH=/opt/node/bin:$PATH NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt CI=1
-# The installation scripts of its packages do not run: a server seldom needs one, and each could do anything.
+# No installation script of its packages runs but for those that the user names: each could do anything.
 {packages(server.apt_build)}RUN mkdir -p /opt/server{manifest} \\
     && node /opt/node/lib/node_modules/npm/bin/npm-cli.js install --prefix /opt/server --omit=dev \\
     --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error{before} -- "{server.npm}"{link}
-{_end(server, copies, environment)}"""
+{_run_scripts(server.install_scripts)}{_end(server, copies, environment)}"""
+
+
+_SETUPTOOLS: Final = "062d34222ad13e0cc312a4c02d73f059e86a4acbfbdea8f8f76b28c99f306922"
+"""sha256 of that version's wheel, which brings distutils to a Python that has none any more."""
+
+
+def _run_scripts(names: Sequence[str]) -> str:
+    """The lines that run the installation scripts of these packages of npm."""
+    if not names:
+        return ""
+    npm = "node /opt/node/lib/node_modules/npm/bin/npm-cli.js"
+    words = " ".join(map(shlex.quote, names))
+    # npm says nothing of a name that it does not find.
+    missing = "install_scripts: $name is not among the packages that were installed"
+    tools = f"uv venv --quiet /opt/gyp && {hashed('setuptools==80.9.0', [_SETUPTOOLS])} > /tmp/gyp.txt"
+    tools += " && uv pip install --quiet --no-deps --require-hashes --python /opt/gyp/bin/python -r /tmp/gyp.txt"
+    return f"""\
+# What they compile, they compile against the headers of this Node.js; older releases of node-gyp want distutils.
+RUN {tools} \\
+    && export npm_config_nodedir=/opt/node npm_config_python=/opt/gyp/bin/python && cd /opt/server \\
+    && for name in {words}; do {npm} ls --all "$name" > /dev/null || {{ echo "{missing}" >&2; exit 1; }}; done \\
+    && {npm} rebuild --foreground-scripts --loglevel=error {words}
+"""
 
 
 def _image(server: Stdio) -> str:

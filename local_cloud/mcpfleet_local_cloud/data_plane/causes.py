@@ -31,6 +31,13 @@ def _module(name: str) -> str:
     return f"{name} is not installed in the image. Add the package that has it to the project's dependencies."
 
 
+def _not_compiled(name: str) -> str:
+    return (
+        f"{name} has a part that its installation script compiles or fetches, and that did not run. Write "
+        f'`install_scripts: ["{name}"]` and `apt_build: [g++, make]` at the source.'
+    )
+
+
 def _variable(name: str) -> str:
     return f"the program wants the environment variable {name}. Set it in `env`, or in `secrets` if nobody may read it."
 
@@ -52,6 +59,7 @@ _CAUSES: Final = tuple(
     for pattern, advice in (
         (r"No module named '(?P<name>mcp(?:\.\w+)+)'", _old_sdk),
         (r"cannot import name '(?P<name>\w+)' from '(?:partially initialized module )?mcp[.']", _old_sdk),
+        (r"node_modules/(?P<name>(?:@[\w.-]{1,100}/)?[\w.-]{1,100})/[^']{1,300}\.node\b", _not_compiled),
         (rf"No module named '(?P<name>{_NAME})'", _module),
         (rf"Cannot find (?:module|package) '(?P<name>{_NAME})'", _module),
         (rf"KeyError: '{_VARIABLE}'", _variable),

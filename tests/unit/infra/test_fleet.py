@@ -121,6 +121,7 @@ REFUSED = [
     ({"source": {"build": "./x", "port": 0}}, "source.port: "),
     ({"source": {"stdio": {"npm": "a@1.0.0", "bounds": ["mcp<2"]}}}, "source.stdio.bounds: is for a package of PyPI"),
     ({"source": {"stdio": {"pypi": "a==1", "overrides": {"a": "1"}}}}, "source.stdio.overrides: is for a package of n"),
+    ({"source": {"stdio": {"pypi": "a==1", "install_scripts": ["a"]}}}, "source.stdio.install_scripts: is for a packa"),
     (
         {"source": {"stdio": {"pypi": "a==1"}, "build_args": {"BASE_IMGE": "b"}}},
         "source.build_args.BASE_IMGE: is no ARG of the Dockerfile that is made",

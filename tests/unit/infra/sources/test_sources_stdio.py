@@ -55,6 +55,14 @@ def test_what_a_package_of_npm_depends_on_is_held_by_overrides_and_a_date():
     assert json.loads(words[words.index("printf") + 2]) == {"overrides": dict(server.overrides)}
 
 
+def test_no_installation_script_runs_but_for_those_of_packages_that_the_user_names():
+    dockerfile = stdio_recipe(Stdio(npm="a@1.0.0", install_scripts=["better-sqlite3", "@s/b"])).dockerfile
+    assert "--ignore-scripts" in dockerfile
+    (line,) = (line for line in dockerfile.splitlines() if " rebuild " in line)
+    assert line.endswith(" better-sqlite3 @s/b")
+    assert " rebuild " not in stdio_recipe(Stdio(npm="a@1.0.0")).dockerfile
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=4))
 def test_arguments_arrive_as_they_were_written(args):
     dockerfile = stdio_recipe(Stdio(pypi="a==1", args=args)).dockerfile

@@ -145,6 +145,7 @@ def test_a_silent_container_is_called_silent():
         ("ModuleNotFoundError: No module named 'httpx'", "httpx is not installed in the image"),
         ("Error: Cannot find module 'express'", "express is not installed in the image"),
         ("Error [ERR_MODULE_NOT_FOUND]: Cannot find package '@acme/x' imported from /app/a.js", "@acme/x is not"),
+        (" → '/opt/server/node_modules/@a/sqlite3/build/Release/x.node'", '`install_scripts: ["@a/sqlite3"]`'),
         ("KeyError: 'WEATHER_API_KEY'", "the environment variable WEATHER_API_KEY. Set it in `env`"),
         ("Error: BRAVE_API_KEY environment variable is required", "the environment variable BRAVE_API_KEY."),
         ("Missing required environment variable: SLACK_BOT_TOKEN", "the environment variable SLACK_BOT_TOKEN."),
