@@ -26,7 +26,7 @@ DEPLOYER_ROLES: Final = (
     "roles/iam.serviceAccountAdmin",
     "roles/iam.serviceAccountUser",
     "roles/run.admin",
-    # For what only some fleets have: README says which.
+    # For what only some fleets have: docs/deploy-to-google.md says which.
     "roles/agentregistry.admin",
     "roles/certificatemanager.owner",
     "roles/cloudbuild.builds.editor",

@@ -91,7 +91,7 @@ def host_of(image: str) -> str:
 def pullable(image: str) -> bool:
     """Whether Cloud Run pulls from *image*'s registry itself.
 
-    "Artifact Registry, Container Registry or Docker Hub" (google-apis.md 3.1: ghcr.io is rejected). A host with a
+    "Artifact Registry, Container Registry or Docker Hub" (docs/google-apis.md 3.1: ghcr.io is rejected). A host with a
     port is somebody's own registry, of which only the cloud can tell.
     """
     host = host_of(image)

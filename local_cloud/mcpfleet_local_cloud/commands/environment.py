@@ -1,6 +1,6 @@
 """The exports that point Pulumi at the local cloud: what `./dev up` uses and `./dev env` prints.
 
-The recipe makes no outbound call (../shared/design/google-apis.md, section 2): a service-account file with a
+The recipe makes no outbound call (docs/google-apis.md 2): a service-account file with a
 universe domain of its own, every endpoint by environment, and the region check skipped.
 """
 
@@ -18,7 +18,7 @@ PASSPHRASE: Final = "mcpfleet-local"  # noqa: S105
 """Encrypts the local stack's state; its salt is in the stack's config file. Whoever can read the state can read this:
 nothing in the local stack is worth more than the machine that it runs on."""
 
-# The provider's key → the path below the local cloud's URL (google-apis.md 2.2).
+# The provider's key → the path below the local cloud's URL (docs/google-apis.md 2.2).
 _ENDPOINTS: Final[Mapping[str, str]] = {
     "ARTIFACT_REGISTRY": "artifactregistry/v1/",
     "CERTIFICATE_MANAGER": "certificatemanager/v1/",

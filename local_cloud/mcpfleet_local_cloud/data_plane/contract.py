@@ -189,7 +189,7 @@ class Sources(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FrontDoor:
-    """What the ingress must know of a service to let a request in (google-apis.md 5.1)."""
+    """What the ingress must know of a service to let a request in (docs/google-apis.md 5.1)."""
 
     service: str
     """The full name, `projects/P/locations/L/services/S`."""

@@ -1,4 +1,4 @@
-"""A revision's container, as Docker must make it (Cloud Run's container contract, google-apis.md 5.2)."""
+"""A revision's container, as Docker must make it (Cloud Run's container contract, docs/google-apis.md 5.2)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

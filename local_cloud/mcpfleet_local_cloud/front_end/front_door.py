@@ -1,4 +1,4 @@
-"""Who may pass to a service, and with which headers: the checks of Cloud Run's front end (google-apis.md 5.1).
+"""Who may pass to a service, and with which headers: the checks of Cloud Run's front end (docs/google-apis.md 5.1).
 
 Pure decisions: no socket, no ASGI. `ingress.py` carries them out.
 """

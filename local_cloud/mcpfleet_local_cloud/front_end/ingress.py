@@ -1,4 +1,4 @@
-"""The front end of every service: checks the caller, finds an instance, streams both ways (google-apis.md 5.1).
+"""The front end of every service: checks the caller, finds an instance, streams both ways (docs/google-apis.md 5.1).
 
 One ASGI app for all services; which one is meant follows from the loopback port. It keeps no request and no response in
 memory. WebSocket upgrades are refused by name.

@@ -1,4 +1,4 @@
-"""What Google's front end answers in place of a service, byte for byte (google-apis.md 5.1)."""
+"""What Google's front end answers in place of a service, byte for byte (docs/google-apis.md 5.1)."""
 
 import html
 from dataclasses import dataclass

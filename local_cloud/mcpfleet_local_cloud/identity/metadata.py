@@ -1,4 +1,4 @@
-"""The metadata server (google-apis.md 5.3): tells a container who it is, and signs tokens for it.
+"""The metadata server (docs/google-apis.md 5.3): tells a container who it is, and signs tokens for it.
 
 It answers on port 80 of the gateway container, which only this cloud's containers reach, and knows a container by its
 address. google-auth, gcloud and Google's other client libraries work against it unchanged.

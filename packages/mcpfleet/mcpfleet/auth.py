@@ -1,7 +1,7 @@
 """Google ID tokens for httpx2: `httpx2.AsyncClient(auth=IdTokenAuth("https://echo-….run.app"))`.
 
 The token goes into `X-Serverless-Authorization`, which Cloud Run checks first and which leaves the
-application's own `Authorization` alone (google-apis.md 5.1). One token is kept for each audience, fetched
+application's own `Authorization` alone (docs/google-apis.md 5.1). One token is kept for each audience, fetched
 anew five minutes before it expires, beside the requests: while a token is valid, nobody waits for the next.
 
 A request whose token the service refuses, as one that expired on the way, goes again once with a new one, if its

@@ -1,7 +1,7 @@
 """Why a private service refused, and what to type: one table for the proxy, `connect`, `verify` and `doctor`.
 
 Google's front end answers in HTML or plain text; an MCP server answers in JSON, and what it says is its own
-matter. The causes are those of google-apis.md 5.1 and of mcp.md sections 5 and 6.
+matter. The causes are those of docs/google-apis.md 5.1, and what MCP clients were seen to meet.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""gcp:serviceaccount/account:Account (google-apis.md section 1.3), without the real provider's 10 s pause."""
+"""gcp:serviceaccount/account:Account (docs/google-apis.md 1.3), without the real provider's 10 s pause."""
 
 from typing import Any, Final
 

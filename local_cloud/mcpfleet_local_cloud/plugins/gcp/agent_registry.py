@@ -1,4 +1,4 @@
-"""gcp:agentregistry/service:Service (the pulumi_gcp 10.2.0 SDK; google-apis.md 1.7)."""
+"""gcp:agentregistry/service:Service (the pulumi_gcp 10.2.0 SDK; docs/google-apis.md 1.7)."""
 
 from typing import Any, Final
 

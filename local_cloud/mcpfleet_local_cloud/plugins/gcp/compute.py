@@ -1,4 +1,4 @@
-"""gcp:compute types: networks, and a load balancer's parts (google-apis.md 1.7).
+"""gcp:compute types: networks, and a load balancer's parts (docs/google-apis.md 1.7).
 
 Only the properties that the local cloud honours are here; the provider has more, which are refused by name.
 """

@@ -1,4 +1,4 @@
-"""The gcp provider's configuration: keys, environment variables and their checks (google-apis.md section 2)."""
+"""The gcp provider's configuration: keys, environment variables and their checks (docs/google-apis.md 2)."""
 
 import json
 import os

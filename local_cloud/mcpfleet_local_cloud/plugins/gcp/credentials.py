@@ -1,4 +1,4 @@
-"""The bearer token of each call, made as the real provider makes it (google-apis.md section 0).
+"""The bearer token of each call, made as the real provider makes it (docs/google-apis.md 0).
 
 A service account's key of a universe of one's own signs its bearer itself; no token endpoint is asked. A key of the
 default universe and a person's refresh token are exchanged at the `token_uri` in their file.

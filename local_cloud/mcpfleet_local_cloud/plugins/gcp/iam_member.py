@@ -1,4 +1,4 @@
-"""One member of one role in a resource's IAM policy (google-apis.md sections 1.1, 1.2 and 1.4).
+"""One member of one role in a resource's IAM policy (docs/google-apis.md 1.1, 1.2 and 1.4).
 
 Read, modify, write with the policy's etag, as tpgiamresource does; the real provider's pauses of one second between
 its three checks are left out.

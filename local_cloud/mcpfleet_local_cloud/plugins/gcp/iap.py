@@ -1,4 +1,4 @@
-"""gcp:iap types, and the identity of a service's agent (google-apis.md 1.7)."""
+"""gcp:iap types, and the identity of a service's agent (docs/google-apis.md 1.7)."""
 
 import re
 from typing import Any, Final

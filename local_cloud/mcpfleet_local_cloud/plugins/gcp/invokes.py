@@ -23,7 +23,7 @@ def get_client_config(api: Api, call: Call, arguments: Properties) -> Properties
 
 
 def get_project(api: Api, call: Call, arguments: Properties) -> Properties:
-    """gcp:organizations/getProject:getProject: the project and its billing account (google-apis.md section 1.7)."""
+    """gcp:organizations/getProject:getProject: the project and its billing account (docs/google-apis.md 1.7)."""
     project = arguments.get("projectId") or api.config.project
     if not project:
         raise ProviderError("no project value set. `project_id` must be set at the resource level")

@@ -1,4 +1,4 @@
-"""gcp:networkservices and gcp:dns types: a service mesh and its names (google-apis.md 1.7).
+"""gcp:networkservices and gcp:dns types: a service mesh and its names (docs/google-apis.md 1.7).
 
 Only the properties that the local cloud honours are here; the provider has more, which are refused by name.
 """

@@ -1,4 +1,4 @@
-"""gcp:projects/service:Service, an enabled API (google-apis.md section 1.5).
+"""gcp:projects/service:Service, an enabled API (docs/google-apis.md 1.5).
 
 The real provider gathers the APIs that are enabled within `batching.sendAfter` into one `batchEnable`; this one asks
 for each alone, as the real one does when nothing else is waiting.

@@ -1,4 +1,4 @@
-"""gcp:artifactregistry/repository:Repository (google-apis.md section 1.2)."""
+"""gcp:artifactregistry/repository:Repository (docs/google-apis.md 1.2)."""
 
 from collections.abc import Collection
 from typing import Any, Final

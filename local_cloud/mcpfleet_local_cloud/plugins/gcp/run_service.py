@@ -1,4 +1,4 @@
-"""gcp:cloudrunv2/service:Service (google-apis.md section 1.1)."""
+"""gcp:cloudrunv2/service:Service (docs/google-apis.md 1.1)."""
 
 import time
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""gcp:secretmanager types: a secret, a version with its value, a member of a role on a secret (google-apis.md 1.6).
+"""gcp:secretmanager types: a secret, a version with its value, a member of a role (docs/google-apis.md 1.6).
 
 The value is a secret of Pulumi's: the SDK has the engine encrypt it in the state.
 """

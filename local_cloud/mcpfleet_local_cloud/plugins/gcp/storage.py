@@ -1,4 +1,4 @@
-"""gcp:storage types: a bucket, an object, a member of a role on a bucket (google-apis.md 1.7).
+"""gcp:storage types: a bucket, an object, a member of a role on a bucket (docs/google-apis.md 1.7).
 
 Only the properties that the local cloud honours are here; the provider has more, which are refused by name.
 """

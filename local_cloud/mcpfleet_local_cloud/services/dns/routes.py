@@ -1,7 +1,7 @@
 """Cloud DNS v1 below `/dns/v1/`: parses and renders; `model.py` decides.
 
 The provider sends zones by itself and records through Google's Go client, which takes whatever follows `/dns/` in the
-endpoint for its own (google-apis.md section 0, 4): the prefix is Google's.
+endpoint for its own (docs/google-apis.md 0, 4): the prefix is Google's.
 """
 
 from typing import Final

@@ -1,6 +1,6 @@
 """The conditions of services and revisions: what a reader sees of the work on them.
 
-Types, states and reasons as in Cloud Run v2's `Condition` (google-apis.md section 3). A condition keeps its
+Types, states and reasons as in Cloud Run v2's `Condition` (docs/google-apis.md 3). A condition keeps its
 transition time while its state stays.
 """
 

@@ -1,4 +1,4 @@
-"""What Cloud Run refuses in one container of a template, in its own words (google-apis.md section 3.1)."""
+"""What Cloud Run refuses in one container of a template, in its own words (docs/google-apis.md 3.1)."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """What Cloud Run refuses in a service, in its own words.
 
 Pure functions from a parsed service (`wire.read`) to violations. The sentences are Google's as far as they are known:
-google-apis.md section 3.1, whose fragments were verified against the real API's `validateOnly`; the API's
+docs/google-apis.md 3.1, whose fragments were verified against the real API's `validateOnly`; the API's
 discovery document for limits.
 """
 

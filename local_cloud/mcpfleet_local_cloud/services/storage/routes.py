@@ -1,6 +1,6 @@
 """Cloud Storage's JSON API at `/storage/v1/`; uploads at `/upload/` and downloads at `/download/` of the root.
 
-That is where Google's clients send them, whatever endpoint they were given (google-apis.md section 0).
+That is where Google's clients send them, whatever endpoint they were given (docs/google-apis.md 0).
 """
 
 from typing import Final, Literal

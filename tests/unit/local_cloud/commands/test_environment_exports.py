@@ -49,7 +49,7 @@ def test_every_endpoint_is_on_the_places_own_port_and_of_the_form_that_the_provi
     endpoints = [value for key, value in variables.items() if ENDPOINT.fullmatch(key)]
     assert len(endpoints) >= 8
     for value in endpoints:
-        assert re.fullmatch(r"http://127\.0\.0\.1:9123/.*/[^/]+/", value)  # google-apis.md 2.2
+        assert re.fullmatch(r"http://127\.0\.0\.1:9123/.*/[^/]+/", value)  # docs/google-apis.md 2.2
 
 
 def test_a_users_own_google_credentials_do_not_reach_the_local_cloud():

@@ -1,4 +1,4 @@
-"""The gcp provider's configuration and its bearer (google-apis.md sections 0 and 2)."""
+"""The gcp provider's configuration and its bearer (docs/google-apis.md 0 and 2)."""
 
 import json
 

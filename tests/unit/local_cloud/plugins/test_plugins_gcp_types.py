@@ -1,4 +1,4 @@
-"""The other gcp types on the wire (google-apis.md sections 1.2 to 1.5 and 1.7)."""
+"""The other gcp types on the wire (docs/google-apis.md 1.2 to 1.5 and 1.7)."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""gcp:cloudrunv2/service:Service on the wire (google-apis.md section 1.1), and what its changes mean."""
+"""gcp:cloudrunv2/service:Service on the wire (docs/google-apis.md 1.1), and what its changes mean."""
 
 import json
 from string import ascii_lowercase

@@ -282,7 +282,7 @@ def body() -> Document:
 
 @pytest.fixture
 def wire_body() -> Document:
-    """The create body of google-apis.md 1.1, as the provider sent it, without its secret."""
+    """The create body of docs/google-apis.md 1.1, as the provider sent it, without its secret."""
     return {
         "customAudiences": ["mcp://hello"],
         "ingress": "INGRESS_TRAFFIC_ALL",

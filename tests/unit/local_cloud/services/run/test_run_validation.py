@@ -112,7 +112,7 @@ def test_protobufs_other_spellings_are_read():
     assert read(b"", CREATE) == {}
 
 
-# The fragments of google-apis.md 3.1 and of the conformance tables that it cites.
+# The fragments of docs/google-apis.md 3.1 and of the conformance tables that it cites.
 GOOGLES = [
     (service(container={"ports": [{}, {}]}), "ports should contain 0 or 1 port"),
     (containers({}, {}), "Revision template should contain exactly one container with an exposed port"),
