@@ -1,10 +1,11 @@
 """`python -m devtools.discovery`: writes what the local cloud knows of Google's APIs, from the discovery documents.
 
-The documents are those in `google-api-python-client` on PyPI. It is 111 MB, so it is unpacked into a folder of its own
-and no part of what a user installs. What the local cloud serves of them is written to `rest/schemas/`, a file for each
-API, one field a line:
+The documents are those in `google-api-python-client` on PyPI. It is 111 MB, so it is in the user's cache
+(devtools/google_clients) and no part of what a user installs. What the local cloud serves of them is written to
+`rest/schemas/`, a file for each API, one field a line:
 
-- a method, by the verb and path of its route: `id`, `request`, `response`, and its query parameters (`*`: repeated);
+- a method, by the verb and path of its route: `id`, `request`, `response`, the scopes of which a token needs one, and
+  its query parameters (`*`: repeated);
 - a schema: its fields, each with its kind, which is a scalar (`string`, `bool`, `int64`, `duration`, ...), `enum A|B`,
   another schema, `[kind]` for a list, `{kind}` for a map; `!` at the end marks what only the API writes.
 
@@ -13,9 +14,8 @@ With `--documents FOLDER` the documents are read from there.
 
 import argparse
 import json
+import os
 import re
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
@@ -24,15 +24,17 @@ from typing import Any, Final, cast
 
 from starlette.routing import Route
 
+from devtools.peers import find_google_clients
 from mcpfleet_local_cloud.cloud import Cloud
-from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, api_of
+from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.setup.host import ThisHost
+from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, SCOPE, api_of
 from mcpfleet_local_cloud.services.compute.kinds import GLOBAL, REGIONAL
 from mcpfleet_local_cloud.services.compute.routes import SETTERS
 from mcpfleet_local_cloud.state.folder import Settings
 
 COMMAND: Final = ".venv/bin/python -m devtools.discovery"
 PACKAGE: Final = "google-api-python-client==2.202.0"
-_DOCUMENTS: Final = "googleapiclient/discovery_cache/documents"
 _FAMILIES: Final = re.compile(r"Google(?:CloudRunV2|IamV1|Longrunning|Protobuf|Rpc|Type|Api)(?=[A-Z])")
 # Types that no method names: they come in an operation's `metadata` and `response`.
 _IN_OPERATIONS: Final = re.compile(
@@ -63,10 +65,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write rest/schemas/ from Google's discovery documents.")
     parser.add_argument("--documents", type=Path, help="a folder with the documents, instead of the package's")
     given: Path | None = parser.parse_args().documents
-    with tempfile.TemporaryDirectory() as folder:
-        documents = given or _unpacked(Path(folder))
-        for api, table in tables(documents, served()).items():
-            (FOLDER / f"{api}.json").write_text(table)
+    for api, table in tables(given or find_documents(), served()).items():
+        (FOLDER / f"{api}.json").write_text(table)
+
+
+def find_documents() -> Path:
+    """The folder with Google's discovery documents.
+
+    Raises:
+        SetupError: PyPI did not give them.
+    """
+    return find_google_clients(ThisHost(), Paths.of(os.environ)) / "googleapiclient" / "discovery_cache" / "documents"
 
 
 def served() -> set[tuple[str, str]]:
@@ -91,12 +100,6 @@ def digest(table: Mapping[str, Any]) -> str:
     """A table's own hash, by which a change by hand shows."""
     made = {name: part for name, part in table.items() if name != "sha256"}
     return sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
-
-
-def _unpacked(folder: Path) -> Path:
-    uv = shutil.which("uv") or str(Path.home() / ".cache/mcpfleet/uv/uv")
-    subprocess.run([uv, "pip", "install", "--quiet", "--no-deps", "--target", folder, PACKAGE], check=True)
-    return folder / _DOCUMENTS
 
 
 def _collections(path: str) -> Iterator[str]:
@@ -178,6 +181,8 @@ def _method(method: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     for side in ("request", "response"):
         if side in method:
             made[side] = names[method[side]["$ref"]]
+    if "scopes" in method:
+        made["scopes"] = " ".join(sorted(scope.removeprefix(SCOPE) for scope in method["scopes"]))
     query = {
         name: _kind(one, "", {}, names) + ("*" if one.get("repeated") else "")
         for name, one in sorted(method.get("parameters", {}).items())

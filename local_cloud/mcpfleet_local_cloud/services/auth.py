@@ -16,6 +16,8 @@ from mcpfleet_local_cloud.identity.policy import Policies, is_service_agent
 from mcpfleet_local_cloud.identity.principals import Principal
 from mcpfleet_local_cloud.identity.tokens import Identity, TokenError, jws
 from mcpfleet_local_cloud.rest.errors import GoogleError
+from mcpfleet_local_cloud.rest.reading import METHOD
+from mcpfleet_local_cloud.rest.schemas import SCOPE, Method
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.services.iam.pools import Pools
 from mcpfleet_local_cloud.services.oauth import People
@@ -24,8 +26,8 @@ from mcpfleet_local_cloud.services.serviceusage.model import TITLES, ServiceUsag
 from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document
 
-CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
-IAM: Final = "https://www.googleapis.com/auth/iam"
+CLOUD_PLATFORM: Final = SCOPE + "cloud-platform"
+IAM: Final = SCOPE + "iam"
 """The scope that reaches IAM alone; client libraries ask for it to impersonate a service account."""
 _EVERYTHING: Final = frozenset({CLOUD_PLATFORM})
 # Google refuses a self-signed token that lives longer.
@@ -70,8 +72,8 @@ class Gate:
         self._usage = usage
         self._clock = clock
 
-    def caller(self, request: Request, scopes: frozenset[str] = _EVERYTHING) -> Caller:
-        """Who sent *request*; the token must have one of *scopes*.
+    def caller(self, request: Request, further: frozenset[str] = frozenset()) -> Caller:
+        """Who sent *request*; the token must have one of the scopes of its method, or of *further* ones.
 
         Raises:
             GoogleError: UNAUTHENTICATED; PERMISSION_DENIED where the token's scopes do not reach.
@@ -83,6 +85,8 @@ class Gate:
                 f"Request is missing required authentication credential. {_HELP}",
                 reason="CREDENTIALS_MISSING",
             )
+        method: Method | None = request.scope.get(METHOD)
+        scopes = (method.scopes if method else frozenset[str]()) | _EVERYTHING | further
         caller = self.bearer_caller(token.strip(), scopes)
         request.state.caller = caller.email
         return caller

@@ -13,13 +13,13 @@ from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity
 from mcpfleet_local_cloud.rest import wire
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import CLOUD_PLATFORM, IAM, Gate
+from mcpfleet_local_cloud.services.auth import IAM, Gate
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "iamcredentials.googleapis.com"
 _ACCOUNT: Final = "/iamcredentials/v1/projects/{project}/serviceAccounts/{account}"
-_SCOPES: Final = frozenset({CLOUD_PLATFORM, IAM})
+_SCOPES: Final = frozenset({IAM})
 _DURATION: Final = re.compile(r"([0-9]{1,9})(?:\.[0-9]{1,9})?s")
 
 

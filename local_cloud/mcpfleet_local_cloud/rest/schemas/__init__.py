@@ -36,6 +36,8 @@ APIS: Final[Mapping[str, str]] = {
     "/upload/storage/v1": "storage.v1",
 }
 """Each prefix that is served, and the discovery document of its API."""
+SCOPE: Final = "https://www.googleapis.com/auth/"
+"""How the scopes of Google's own APIs begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class Method:
         request: the schema of its body; empty where it takes none.
         response: the schema of its answer; empty where that has no body.
         query: its query parameters, by their names, with their kinds.
+        scopes: of which a token needs one, as URLs.
     """
 
     api: str
@@ -55,6 +58,7 @@ class Method:
     request: str = ""
     response: str = ""
     query: Mapping[str, str] = field(default_factory=dict[str, str])
+    scopes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +87,13 @@ def load(api: str) -> Api:
     """What the table of *api* says."""
     read = table(api)
     return Api(
-        methods={key: Method(api=api, **one) for key, one in read["methods"].items()},
+        methods={key: _method(api, **one) for key, one in read["methods"].items()},
         schemas=read["schemas"],
     )
+
+
+def _method(api: str, *, scopes: str = "", **said: Any) -> Method:
+    return Method(api=api, scopes=frozenset(SCOPE + one for one in scopes.split()), **said)
 
 
 def method_at(verb: str, path: str) -> Method | None:

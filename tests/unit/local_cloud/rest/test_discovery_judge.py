@@ -200,6 +200,30 @@ def test_any_json_is_a_message_or_a_clear_refusal_and_a_message_reads_the_same_a
     assert read(json.dumps(parsed).encode(), method) == parsed
 
 
+@pytest.mark.parametrize(
+    ("id_", "field", "number", "name"),
+    [
+        ("cloudbuild.projects.builds.create", "options.logging", 4, "NONE"),
+        ("cloudbuild.projects.builds.create", "options.logging", 5, "CLOUD_LOGGING_ONLY"),
+        ("cloudbuild.projects.builds.create", "options.machineType", 7, "E2_MEDIUM"),
+        ("artifactregistry.projects.locations.repositories.create", "format", 1, "DOCKER"),
+        ("run.projects.locations.services.create", "launchStage", 3, "BETA"),
+        ("run.projects.locations.services.create", "ingress", 2, "INGRESS_TRAFFIC_INTERNAL_ONLY"),
+        ("artifactregistry.projects.locations.repositories.create", "format", 4, None),
+        ("cloudbuild.projects.builds.create", "options.machineType", 3, None),
+    ],
+)
+def test_a_number_of_an_enum_is_the_value_that_google_gave_it(id_, field, number, name):
+    outer, _, inner = field.rpartition(".")
+    body = json.dumps({outer: {inner: number}} if outer else {inner: number}).encode()
+    if name is None:
+        with pytest.raises(GoogleError, match=rf"Invalid value at .*, {number}"):
+            read(body, METHODS[id_])
+    else:
+        parsed = read(body, METHODS[id_])
+        assert (parsed[outer] if outer else parsed)[inner] == name
+
+
 @pytest.mark.parametrize("id_", ["secretmanager.projects.secrets.create", "compute.urlMaps.insert"])
 def test_a_name_that_is_given_twice_is_refused(id_):
     field = "labels" if is_proto(METHODS[id_].api) else "description"

@@ -153,6 +153,29 @@ def test_a_token_whose_scopes_do_not_reach_is_refused(running, self_signed):
         )
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "scope", "reaches"),
+    [
+        ("GET", "/storage/v1/b?project=mcpfleet-local", "devstorage.read_only", True),
+        ("POST", "/storage/v1/b?project=mcpfleet-local", "devstorage.read_only", False),
+        ("POST", "/storage/v1/b?project=mcpfleet-local", "devstorage.read_write", True),
+        ("GET", "/compute/v1/projects/mcpfleet-local/global/networks", "compute.readonly", True),
+        ("POST", "/compute/v1/projects/mcpfleet-local/global/networks", "compute.readonly", False),
+        ("GET", "/compute/v1/projects/mcpfleet-local/global/networks", "devstorage.full_control", False),
+    ],
+)
+def test_a_token_reaches_the_methods_that_google_gives_its_scope(running, method, path, scope, reaches):
+    """google-cloud-storage asks for scopes of Cloud Storage alone."""
+    running.enable("compute", "storage")
+    email = f"deployer@{running.project}.iam.gserviceaccount.com"
+    token, _ = running.cloud.identity.mint_access_token(
+        email=email, scopes=[f"https://www.googleapis.com/auth/{scope}"]
+    )
+    answer = running.client.request(method, path, json={"name": "a"}, headers={"Authorization": f"Bearer {token}"})
+
+    assert ("ACCESS_TOKEN_SCOPE_INSUFFICIENT" not in answer.text) == reaches
+
+
 def test_an_expired_access_token_is_refused(running):
     headers = running.headers()
     running.clock.pass_by(3600)

@@ -1,0 +1,138 @@
+"""Google's own clients, unmodified, drive the APIs; their packages say whether the tables of the APIs are right.
+
+The cloud is in memory, behind a port: no container is needed for what its control plane says.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import uvicorn
+
+from devtools.discovery import COMMAND, find_documents, served, tables
+from devtools.peers import find_google_clients
+from mcpfleet_local_cloud.app import create_app
+from mcpfleet_local_cloud.cloud import Cloud
+from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.setup.host import ThisHost
+from mcpfleet_local_cloud.rest.honoured import ENUM_NUMBERS
+from mcpfleet_local_cloud.rest.reading import fields_of
+from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, load
+from mcpfleet_local_cloud.state.folder import Settings
+from tests.integration.checkout import free_port
+from tests.unit.local_cloud.answers import Checked
+from tests.unit.local_cloud.conftest import MemoryPlane, MemoryWorker, Running
+from tests.unit.local_cloud.everything import fill
+
+pytestmark = pytest.mark.integration
+
+CLIENTS = Path(__file__).parent / "google_clients.py"
+STEPS = (
+    *("run", "secret_manager", "artifact_registry", "cloud_storage"),
+    *("every_list_by_its_discovery_document", "numbers_of_enums"),
+)
+
+
+@pytest.fixture(scope="module")
+def served_cloud(tmp_path_factory):
+    """A cloud in memory with two of everything, and what of its answers Google's schemas do not have."""
+    state, port = tmp_path_factory.mktemp("google") / "cloud", free_port()
+    cloud = Cloud(Settings(state=state, port=port), data_plane=MemoryPlane(), worker=MemoryWorker())
+    app = Checked(create_app(cloud, lambda _: None))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off"))
+
+    async def serve() -> None:
+        await cloud.start()
+        await server.serve()
+        await cloud.stop()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    for _ in range(600):
+        if server.started:
+            break
+        time.sleep(0.05)
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        plane: Any = cloud.data_plane
+        running = Running(cloud, client, time.time, plane, [], state.parent / "credentials")
+        fill(running)
+        yield running
+    server.should_exit = True
+    thread.join(30)
+    assert sorted(set(app.found)) == [], "the answers are not those of Google's schemas"
+
+
+@pytest.fixture(scope="module")
+def outcomes(served_cloud):
+    """What each step of google_clients.py gave."""
+    packages = find_google_clients(ThisHost(), Paths.of(os.environ))
+    command = [sys.executable, "-S", str(CLIENTS), str(served_cloud.client.base_url).rstrip("/")]
+    command += [str(served_cloud.credentials / "deployer.json"), str(FOLDER)]
+    environ = {**os.environ, "PYTHONPATH": str(packages)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environ)
+    assert done.returncode == 0, done.stderr
+    return {one["step"]: one for one in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_client_of_googles_works_unmodified(outcomes, step):
+    assert "raised" not in outcomes[step], outcomes[step]["raised"]
+
+
+def test_a_client_of_googles_follows_the_pages_of_every_list(outcomes):
+    found = outcomes["every_list_by_its_discovery_document"]["gave"]
+
+    assert [name for name, count in found.items() if count < 2] == [
+        "cloudresourcemanager.v1 cloudresourcemanager.projects.list",  # there is one
+        "iam.v1 iam.projects.serviceAccounts.keys.list",  # it has no pages
+        "logging.v2 logging.entries.list",  # there are none
+    ]
+    for step, name in (("run", "aa"), ("secret_manager", "aa"), ("cloud_storage", "bucket-aa")):
+        assert outcomes[step]["gave"][:1] == [name]
+
+
+def test_a_value_of_an_enum_has_the_number_that_googles_packages_give_it(outcomes):
+    """A number that is read as another value would be honoured as that."""
+    wrong, compared = set(), 0
+    packages = outcomes["numbers_of_enums"]["gave"]
+    for api in sorted(set(APIS.values())):
+        known: list[dict[str, int]] = packages.get(api.partition(".")[0], [])
+        for values in asked_for(api):
+            numbers = {name: number for number, name in enumerate(ENUM_NUMBERS.get(values[0], values)) if name}
+            # A newer document has some names more.
+            same = [one for one in known if 2 * len(set(values) & set(one)) > len(values)]
+            compared += bool(same)
+            if same and not any(all(one.get(name) in (None, numbers[name]) for name in numbers) for one in same):
+                wrong.add(values)
+
+    assert wrong == set()
+    assert compared > 20
+
+
+def asked_for(api):
+    """The values of every enum that a request to *api* may have, and that is not only the API's to write."""
+    left = [method.request for method in load(api).methods.values() if method.request]
+    seen, found = set(left), set()
+    while left:
+        for one in fields_of(api, left.pop()).values():
+            inner = one.kind.strip("[]{}")
+            if one.standing.kind != "written" and inner in load(api).schemas and inner not in seen:
+                left.append(inner)
+                seen.add(inner)
+            elif one.standing.kind != "written" and inner.startswith("enum "):
+                found.add(tuple(inner.removeprefix("enum ").split("|")))
+    return found
+
+
+def test_the_tables_are_what_the_generator_makes_of_the_documents():
+    made = tables(find_documents(), served())
+
+    assert [api for api, table in made.items() if (FOLDER / f"{api}.json").read_text() != table] == [], COMMAND
