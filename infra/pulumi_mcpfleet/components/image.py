@@ -26,10 +26,11 @@ from pulumi_mcpfleet.sources.build_needs import UNKNOWN_VERSION
 from pulumi_mcpfleet.sources.checkout import checkout, pointers
 from pulumi_mcpfleet.sources.generate import IGNORES
 from pulumi_mcpfleet.sources.inside import folder_in, own_folder
+from pulumi_mcpfleet.sources.lock import lock_of, newest_of
 from pulumi_mcpfleet.sources.recipe import Recipe, inert
 from pulumi_mcpfleet.sources.staging import stage_bridge, staged
+from pulumi_mcpfleet.sources.stdio import LOCK_FOLDER, stdio_recipe
 from pulumi_mcpfleet.sources.stdio import Stdio as StdioServer
-from pulumi_mcpfleet.sources.stdio import stdio_recipe
 from pulumi_mcpfleet.sources.workspaces import workspace_root
 
 CHECKOUTS: Final = ".mcpfleet/sources"
@@ -200,10 +201,18 @@ def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
         case Git():
             return _fetched(source, name, project, root)
         case Stdio(stdio=server):
-            recipe = stdio_recipe(StdioServer(**dict(server)))
-            context = f"{CHECKOUTS}/bridge-{name}"
-            stage_bridge(root / context)
-            return _made(context, recipe)
+            return _packaged(StdioServer(**dict(server)), source.build_args, name, root)
+
+
+def _packaged(server: StdioServer, build_args: Mapping[str, str], name: str, root: Path) -> _Plan:
+    files = lock_of(server, build_args).read(root)
+    recipe = stdio_recipe(server, files, newest_of(files))
+    context = f"{CHECKOUTS}/bridge-{name}"
+    stage_bridge(root / context)
+    for file, content in files.items():
+        (root / context / LOCK_FOLDER).mkdir(exist_ok=True)
+        (root / context / LOCK_FOLDER / file).write_bytes(content)
+    return _made(context, recipe)
 
 
 def _own(folder: str, root: Path) -> None:

@@ -5,6 +5,7 @@ field is missing; the reference page and the editors' schema show it, too.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -17,6 +18,7 @@ from pulumi_mcpfleet.fleet.client import Client, among
 from pulumi_mcpfleet.fleet.references import key_region
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage, host_of, pinned, pullable
+from pulumi_mcpfleet.fleet.stdio import unlocked
 from pulumi_mcpfleet.fleet.words import Kind, in_yaml
 from pulumi_mcpfleet.fleet.workload import Workload
 
@@ -171,7 +173,7 @@ class Fleet(Model):
     @field_validator("servers", mode="after")
     @classmethod
     def _servers_fit_the_fleet(cls, value: Mapping[str, Server], info: ValidationInfo) -> Mapping[str, Server]:
-        return without(value, _beside_each_other(value, info.data))
+        return without(value, [*_beside_each_other(value, info.data), *_unlocked(value, info)])
 
     @field_validator("clients", mode="after")
     @classmethod
@@ -181,6 +183,7 @@ class Fleet(Model):
         servers: Mapping[str, Server] = info.data.get("servers", {})
         found = [*among(value, servers, left_out)] if "servers" in info.data else []
         found += _services({name: one for name, one in value.items() if name not in servers}, servers)
+        found += _unlocked(value, info)
         for name, client in value.items():
             found += [((name, *path), said) for path, said in _workload(client, info.data)]
         return without(value, found)
@@ -245,6 +248,17 @@ def _key(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
         yield ("encryption_key",), f"is in {place}, and there are {len(regions)} regions; a key is for one of them"
     elif place != regions[0]:
         yield ("encryption_key",), f"is in {place} and the service in {regions[0]}; name a key of {regions[0]}"
+
+
+def _unlocked(workloads: Mapping[str, Workload], info: ValidationInfo) -> Iterator[Mistake]:
+    """In profile prod a package is installed as it was locked."""
+    root: Path | None = cast("Mapping[str, Any]", info.context or {}).get("root")
+    if info.data.get("profile") != "prod" or root is None:
+        return
+    for name, spec in workloads.items():
+        if (found := unlocked(spec.source, root)) is not None:
+            path, sentence = found
+            yield (name, "source", *path), sentence
 
 
 def _images(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -1,14 +1,17 @@
 """A server that speaks stdio as a source: a package of npm or PyPI, or an image, behind the bridge."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pulumi_mcpfleet.fleet import rules, values
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, MistakesError, Model, without
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, Mistake, MistakesError, Model, without
 from pulumi_mcpfleet.fleet.made import AptPackage, Bounds, Builder, Date, Made
 from pulumi_mcpfleet.fleet.words import Kind, pattern
+from pulumi_mcpfleet.sources.lock import COMMAND, LOCKS, lock_of
+from pulumi_mcpfleet.sources.stdio import Stdio as Server
 from pulumi_mcpfleet.sources.stdio import npm_name, pypi_name
 
 _NPM_NAME: Final = r"(?:@[a-z0-9~][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*"
@@ -163,3 +166,22 @@ class Stdio(Model):
 def is_bridged(source: object) -> bool:
     """Whether a source is put behind the stdio bridge."""
     return isinstance(source, Stdio) or (isinstance(source, Made) and source.speaks == "stdio")
+
+
+def unlocked(source: object, root: Path) -> Mistake | None:
+    """The mistake that nothing holds a package to what it brings along; None where something does.
+
+    Args:
+        source: Of a server.
+        root: The folder of Pulumi.yaml.
+    """
+    if not isinstance(source, Stdio):
+        return None
+    lock = lock_of(Server(**dict(source.stdio)), source.build_args)
+    if lock.kind == "image" and "@sha256:" not in lock.package:
+        sentence = f"{lock.package} names a tag, which can move; in profile prod write the digest: …@sha256:DIGEST"
+        return ("stdio", "image"), sentence
+    if lock.there(root):
+        return None
+    sentence = f"{lock.package} has no lock in {LOCKS}, and what it brings along could change with each build; run"
+    return ("stdio", lock.kind), f"{sentence} `{COMMAND}` and commit what it writes"

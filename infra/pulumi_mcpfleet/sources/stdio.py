@@ -29,6 +29,9 @@ from pulumi_mcpfleet.sources.recipe import (
 PROGRAM: Final = "/opt/server/mcp-server"
 """Where the image has the server's program, whatever it is called in its package."""
 
+LOCK_FOLDER: Final = "lock"
+"""Where the files of a package's lock are, within the folder that the image is built in."""
+
 # npm's own rule for names, but for a - at the beginning, which would be an option; and semantic versions: a range would
 # be another server tomorrow.
 _NPM: Final = re.compile(
@@ -110,28 +113,34 @@ def pypi_name(package: str) -> str:
     return found["name"]
 
 
-def stdio_recipe(server: Stdio) -> Recipe:
+def stdio_recipe(server: Stdio, locked: Mapping[str, bytes] | None = None, newest: str = "") -> Recipe:
     """The Dockerfile of a stdio server behind the bridge, to be built in a folder with the bridge's files.
 
     Args:
         server: What the image is to hold.
+        locked: The files of its lock, which lie in LOCK_FOLDER of that folder; none: its registry chooses what it
+            depends on.
+        newest: With a lock of PyPI: the date of the newest package that may be needed to build others.
 
     Raises:
         RecipeError: The server is not described as it has to be.
     """
     try:
         if server.npm is not None:
-            stages, what = _npm(server, npm_name(server.npm)), f"{server.npm} of npm"
+            stages, what = _npm(server, npm_name(server.npm), locked=bool(locked)), f"{server.npm} of npm"
         elif server.pypi is not None:
-            stages, what = _pypi(server, pypi_name(server.pypi)), f"{server.pypi} of PyPI"
+            stages = _pypi(server, pypi_name(server.pypi), locked=bool(locked), newest=newest)
+            what = f"{server.pypi} of PyPI"
         else:
             stages, what = _image(server), f"{' '.join(server.command)} in {server.image}"
     except ValueError as mistake:
         raise RecipeError.of("npm" if server.npm is not None else "pypi", str(mistake)) from None
     arguments = stdio_variable("ARGS", server.args) if server.args else ""
-    return Recipe(
-        dockerfile=f"{TOOLS_STAGE}{bridge_stage()}\n{stages}{arguments}", decided=[f"{what}, behind the stdio bridge"]
-    )
+    decided = [f"{what}, behind the stdio bridge"]
+    if server.image is None:
+        free = "its registry chooses what it depends on (`mcpfleet packages lock` locks that)"
+        decided.append("what it depends on is locked" if locked else free)
+    return Recipe(dockerfile=f"{TOOLS_STAGE}{bridge_stage()}\n{stages}{arguments}", decided=decided)
 
 
 def _end(server: Stdio, copies: str, environment: str) -> str:
@@ -140,39 +149,61 @@ def _end(server: Stdio, copies: str, environment: str) -> str:
     return last_stage(copies, environment=environment, start=start, apt=server.apt, labels=_LABELS, bridged=True)
 
 
-def _pypi(server: Stdio, name: str) -> str:
+def _pypi(server: Stdio, name: str, *, locked: bool, newest: str) -> str:
     link = "" if server.command else f" && python3 /src/installed.py pypi {name} {PROGRAM}"
-    held = "".join(f" {shlex.quote(one)}" for one in server.bounds)
-    held += f" --exclude-newer {shlex.quote(server.before)}" if server.before else ""
+    if locked:
+        copied = f" {LOCK_FOLDER}/requirements.txt"
+        dated = f" --exclude-newer {shlex.quote(newest)}" if newest else ""
+        install = f"uv pip sync --quiet --require-hashes --python /opt/server/bin/python requirements.txt{dated}"
+    else:
+        copied = ""
+        held = "".join(f" {shlex.quote(one)}" for one in server.bounds)
+        held += f" --exclude-newer {shlex.quote(server.before)}" if server.before else ""
+        install = f'uv pip install --quiet --python /opt/server/bin/python "{server.pypi}"{held}'
     return f"""\
 FROM tools AS server
 WORKDIR /src
-COPY mcpfleet_bridge/installed.py ./
+COPY mcpfleet_bridge/installed.py{copied} ./
 {packages(server.apt_build)}RUN uv venv --quiet /opt/server \\
-    && uv pip install --quiet --python /opt/server/bin/python "{server.pypi}"{held}{link}
+    && {install}{link}
 {_end(server, _COPY, "PATH=/opt/server/bin:$PATH")}"""
 
 
-def _npm(server: Stdio, name: str) -> str:
+NPM: Final = "node /opt/node/lib/node_modules/npm/bin/npm-cli.js"
+"""npm, in a stage that begins with `node_stage`."""
+
+
+def node_stage() -> str:
+    """Lines of a stage that install Node.js."""
+    return f"""\
+# Node.js from PyPI: a registry that is reachable wherever this image can be built.
+RUN {install_node(next(iter(NODE_VERSIONS.values())), "uv")} && chmod +x /opt/node/bin/node
+ENV PATH=/opt/node/bin:$PATH NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt CI=1
+"""
+
+
+def _npm(server: Stdio, name: str, *, locked: bool) -> str:
     link = "" if server.command else f" && python3 /src/installed.py npm {name} {PROGRAM}"
-    node = next(iter(NODE_VERSIONS.values()))
     copies = f"COPY --from=server /opt/node/bin/node /usr/bin/node\n{_COPY}"
     environment = "PATH=/opt/server/node_modules/.bin:$PATH NODE_ENV=production"
-    # npm reads overrides of the folder that it installs into.
-    held = shlex.quote(json.dumps({"overrides": dict(server.overrides)}))
-    before = f" --before={shlex.quote(server.before)}" if server.before else ""
-    manifest = f" && printf '%s' {held} > /opt/server/package.json" if server.overrides else ""
+    options = "--prefix /opt/server --omit=dev \\\n"
+    options += "    --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error"
+    if locked:
+        files = f"COPY {LOCK_FOLDER}/package.json {LOCK_FOLDER}/package-lock.json /opt/server/\n"
+        install = f"{NPM} ci {options}"
+    else:
+        # npm reads overrides of the folder that it installs into.
+        held = shlex.quote(json.dumps({"overrides": dict(server.overrides)}))
+        manifest = f" && printf '%s' {held} > /opt/server/package.json" if server.overrides else ""
+        before = f" --before={shlex.quote(server.before)}" if server.before else ""
+        files = ""
+        install = f'mkdir -p /opt/server{manifest} \\\n    && {NPM} install {options}{before} -- "{server.npm}"'
     return f"""\
 FROM tools AS server
 WORKDIR /src
 COPY mcpfleet_bridge/installed.py ./
-# Node.js from PyPI: a registry that is reachable wherever this image can be built.
-RUN {install_node(node, "uv")} && chmod +x /opt/node/bin/node
-ENV PATH=/opt/node/bin:$PATH NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt CI=1
-# No installation script of its packages runs but for those that the user names: each could do anything.
-{packages(server.apt_build)}RUN mkdir -p /opt/server{manifest} \\
-    && node /opt/node/lib/node_modules/npm/bin/npm-cli.js install --prefix /opt/server --omit=dev \\
-    --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error{before} -- "{server.npm}"{link}
+{node_stage()}# No installation script of its packages runs but for those that the user names: each could do anything.
+{packages(server.apt_build)}{files}RUN {install}{link}
 {_run_scripts(server.install_scripts)}{_end(server, copies, environment)}"""
 
 
@@ -184,7 +215,6 @@ def _run_scripts(names: Sequence[str]) -> str:
     """The lines that run the installation scripts of these packages of npm."""
     if not names:
         return ""
-    npm = "node /opt/node/lib/node_modules/npm/bin/npm-cli.js"
     words = " ".join(map(shlex.quote, names))
     # npm says nothing of a name that it does not find.
     missing = "install_scripts: $name is not among the packages that were installed"
@@ -194,8 +224,8 @@ def _run_scripts(names: Sequence[str]) -> str:
 # What they compile, they compile against the headers of this Node.js; older releases of node-gyp want distutils.
 RUN {tools} \\
     && export npm_config_nodedir=/opt/node npm_config_python=/opt/gyp/bin/python && cd /opt/server \\
-    && for name in {words}; do {npm} ls --all "$name" > /dev/null || {{ echo "{missing}" >&2; exit 1; }}; done \\
-    && {npm} rebuild --foreground-scripts --loglevel=error {words}
+    && for name in {words}; do {NPM} ls --all "$name" > /dev/null || {{ echo "{missing}" >&2; exit 1; }}; done \\
+    && {NPM} rebuild --foreground-scripts --loglevel=error {words}
 """
 
 

@@ -13,5 +13,6 @@ Its modules in an order in which each imports those before it only:
 - `proxy`: `mcpfleet proxy`
 - `clients`, `install`, `configure`: `mcpfleet config`
 - `doors`, `through`, `verify`, `doctor`, `prerequisites`, `checks`: `mcpfleet verify` and `mcpfleet doctor`
+- `packages`: `mcpfleet packages`
 - `cli`: the command
 """

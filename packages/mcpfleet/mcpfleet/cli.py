@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mcpfleet.sources import TokenSource
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+packages = typer.Typer(no_args_is_help=True, help="Lock the packages of npm and PyPI that a fleet's servers are.")
+app.add_typer(packages, name="packages")
 _out = console()
 _err = console(stderr=True)
 
@@ -293,6 +295,35 @@ def doctor(
             lines = examine(chosen, source)
         print_lines(_out, chosen.target.mcp_url, lines)
     raise typer.Exit(int(any(line.kind == "bad" for line in lines)))
+
+
+@packages.command()
+def lock(
+    stack: Annotated[str | None, typer.Option("--stack", help="Look at one stack; by default at all.")] = None,
+    cwd: options.Folder = None,
+    min_age: Annotated[int, typer.Option(help="Days since a version was published that may be taken.", min=0)] = 7,
+    renew: Annotated[bool, typer.Option("--renew", help="Make locks anew that are there.")] = False,
+) -> None:
+    """Lock what packages of npm and PyPI bring along: every version with its hash, below packages.lock.
+
+    `pulumi up` installs exactly that; in profile prod it refuses a package without a lock. Commit the files. Docker
+    looks for the versions, with the package managers that install them.
+    """
+    import datetime
+
+    from mcpfleet.packages import lock as locks_of
+    from mcpfleet.packages import packages_of
+
+    folder = cwd or Path.cwd()
+    found = packages_of(folder, stack)
+    wanted = [one for one in found if renew or not one.locked]
+    for one in (one for one in found if one not in wanted):
+        _out.print(f"{marked_up(one.name)} is locked", highlight=False)
+    for one in locks_of(wanted, datetime.datetime.now(datetime.UTC).date(), min_age):
+        place = one.place.relative_to(folder).as_posix()
+        _out.print(f"{marked_up(one.name)} is locked now: {marked_up(place)}", highlight=False)
+    if not found:
+        _out.print("No server is a package of npm or PyPI: there is nothing to lock.")
 
 
 def _listen(port: int) -> socket.socket:

@@ -8,6 +8,8 @@ from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
 from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from pulumi_mcpfleet.sources.checkout import Checkout
+from pulumi_mcpfleet.sources.lock import Lock
+from pulumi_mcpfleet.sources.stdio import Stdio as StdioServer
 from tests.corpus.corpus import CASES
 from tests.corpus.node import NPM_WORKSPACE
 
@@ -357,3 +359,16 @@ def test_a_stdio_server_is_not_opened_to_everybody_by_an_access_that_the_bridge_
     server = {"source": source, "access": {"oauth": {"issuer": "https://login.acme.dev"}}}
     with pytest.raises(FleetError, match=r"^fleet\.servers\.echo\.access: oauth leaves the check of tokens"):
         parse_fleet({"region": "europe-west1", "servers": {"echo": server}})
+
+
+def test_a_package_is_installed_from_its_lock_where_there_is_one(build, root):
+    lock = Lock(StdioServer(pypi="a==1"))
+    (root / lock.folder).mkdir(parents=True)
+    (root / lock.folder / "requirements.txt").write_text("a==1 --hash=sha256:0\n")
+    source = {"stdio": {"pypi": "a==1", "args": ["--x"]}}
+    told = build(source).one(IMAGE).inputs
+    assert "uv pip sync --quiet --require-hashes" in told["dockerfile"]["inline"]
+    assert (root / told["context"]["location"] / "lock" / "requirements.txt").read_text() == "a==1 --hash=sha256:0\n"
+    told = build({"stdio": {**source["stdio"], "bounds": ["mcp<2"]}}).one(IMAGE).inputs
+    assert "uv pip install" in told["dockerfile"]["inline"]
+    assert not (root / told["context"]["location"] / "lock").exists()

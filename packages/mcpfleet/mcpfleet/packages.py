@@ -1,0 +1,136 @@
+"""`mcpfleet packages`: the packages of a folder's fleets, locked by the package managers that will install them.
+
+Which packages there are, the fleet's own distribution says, by the entry point `mcpfleet.packages`. Here Docker
+runs what looks for their dependencies: package managers run code of packages while they do so.
+"""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Final, Protocol
+
+from mcpfleet.errors import McpfleetError
+from mcpfleet.system import run_program
+
+GROUP: Final = {"group": "mcpfleet.packages"}
+BUILD_SECONDS: Final = 1800.0
+COMMAND_SECONDS: Final = 60.0
+_SHOWN_LINES: Final = 20
+_PLACE: Final = "/lock"
+"""Where an image that makes a lock has its files."""
+
+Run = Callable[[list[str], float], "subprocess.CompletedProcess[str]"]
+
+
+class Package(Protocol):
+    """A package that a fleet names."""
+
+    @property
+    def name(self) -> str:
+        """The package with its version."""
+        ...
+
+    @property
+    def build_args(self) -> Mapping[str, str]:
+        """Of its image."""
+        ...
+
+    @property
+    def place(self) -> Path:
+        """The folder of its lock."""
+        ...
+
+    @property
+    def locked(self) -> bool:
+        """Whether the lock has been made."""
+        ...
+
+    def dockerfile(self, today: datetime.date, days: int) -> str:
+        """What makes the lock, of packages that are at least some days old."""
+        ...
+
+    def keep(self, made: Path) -> None:
+        """Take over the files of a lock. Raises ValueError where they lock not all."""
+        ...
+
+
+def packages_of(folder: Path, stack: str | None, found: Sequence[EntryPoint] | None = None) -> list[Package]:
+    """The packages of the fleets of a folder.
+
+    Args:
+        folder: The folder of Pulumi.yaml.
+        stack: Look at this stack alone, not at all that have a file.
+        found: Who may say so; by default what is installed.
+
+    Raises:
+        McpfleetError: Nobody can, or a fleet has mistakes.
+    """
+    points = [*entry_points(**GROUP)] if found is None else found
+    if not points:
+        raise McpfleetError(
+            "Nothing here can read a fleet: pulumi-mcpfleet is not installed beside this command. Run it from the"
+            " environment of the fleet's Pulumi program."
+        )
+    try:
+        listed: list[Package] = points[0].load().packages_of(folder, stack)
+    except ValueError as error:
+        raise McpfleetError(str(error)) from None
+    return listed
+
+
+def lock(packages: Sequence[Package], today: datetime.date, days: int, run: Run = run_program) -> Iterator[Package]:
+    """Make the lock of each package; gives each that is done.
+
+    Args:
+        packages: What is to be locked.
+        today: The date.
+        days: How old each version has to be that is taken.
+        run: Runs a program.
+
+    Raises:
+        McpfleetError: One can't be locked.
+    """
+    for package in packages:
+        with tempfile.TemporaryDirectory(prefix="mcpfleet-lock-") as scratch:
+            _made(package, package.dockerfile(today, days), Path(scratch), run)
+            try:
+                package.keep(Path(scratch) / "lock")
+            except (OSError, ValueError) as error:
+                raise McpfleetError(f"{package.name} can't be locked: {error}") from None
+        yield package
+
+
+def _made(package: Package, dockerfile: str, scratch: Path, run: Run) -> None:
+    """Have Docker make the lock, in the folder `lock` of *scratch*."""
+    context = scratch / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(dockerfile, encoding="utf-8")
+    arguments = [part for name, value in package.build_args.items() for part in ("--build-arg", f"{name}={value}")]
+    image = _docker(package, run, ["build", "--quiet", *arguments, str(context)], BUILD_SECONDS)
+    container = _docker(package, run, ["create", image, "true"])
+    try:
+        _docker(package, run, ["cp", f"{container}:{_PLACE}", str(scratch / "lock")])
+    finally:
+        _docker(package, run, ["rm", container])
+
+
+def _docker(package: Package, run: Run, words: list[str], seconds: float = COMMAND_SECONDS) -> str:
+    """What docker prints, in its last line."""
+    try:
+        done = run(["docker", *words], seconds)
+    except FileNotFoundError:
+        raise McpfleetError("A lock is made in Docker, and there is no docker command. Install Docker.") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise McpfleetError(f"{package.name} can't be locked: {error}") from None
+    if done.returncode:
+        said = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
+        raise McpfleetError(
+            "\n".join([f"{package.name} can't be locked:", *(f"  {line}" for line in said[-_SHOWN_LINES:])])
+            + "\nWhere a version is too young, name an older one, or give --min-age."
+        )
+    return done.stdout.strip().rpartition("\n")[2]

@@ -1,0 +1,130 @@
+"""`mcpfleet packages lock`, with a Docker that is told what to say."""
+
+import datetime
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from mcpfleet import packages
+from mcpfleet.errors import McpfleetError
+
+TODAY = datetime.date(2026, 11, 30)
+
+
+@dataclass
+class Package:
+    """A package of a fleet that takes over whatever was made."""
+
+    name: str = "a==1"
+    build_args: dict[str, str] = field(default_factory=dict)
+    place: Path = Path("packages.lock/pypi/a-1-0")
+    locked: bool = False
+    kept: dict[str, str] = field(default_factory=dict)
+    refuses: str = ""
+
+    def dockerfile(self, today, days):
+        return f"FROM scratch\n# {today} {days}\n"
+
+    def keep(self, made):
+        if self.refuses:
+            raise ValueError(self.refuses)
+        self.kept = {file.name: file.read_text() for file in made.iterdir()}
+
+
+@dataclass
+class Docker:
+    """Makes a lock of any Dockerfile; fails at the command *fails*."""
+
+    fails: str = ""
+    error: Exception | None = None
+    calls: list[list[str]] = field(default_factory=list)
+    built: str = ""
+
+    def __call__(self, words, seconds):
+        assert words[0] == "docker"
+        assert seconds > 0
+        self.calls.append(words)
+        if self.error is not None:
+            raise self.error
+        command, said = words[1], ""
+        if command == self.fails:
+            return subprocess.CompletedProcess(words, 1, "", "#1 a step\nNo solution found\n")
+        if command == "build":
+            self.built = (Path(words[-1]) / "Dockerfile").read_text()
+            said = "a warning\nsha256:abc\n"
+        elif command == "create":
+            said = "c0ffee\n"
+        elif command == "cp":
+            Path(words[-1]).mkdir()
+            (Path(words[-1]) / "requirements.txt").write_text("a==1")
+        return subprocess.CompletedProcess(words, 0, said, "")
+
+
+def test_docker_makes_each_lock_and_leaves_no_container():
+    package, docker = Package(build_args={"BASE_IMAGE": "b"}), Docker()
+    assert [*packages.lock([package], TODAY, 7, docker)] == [package]
+    assert package.kept == {"requirements.txt": "a==1"}
+    assert docker.built == "FROM scratch\n# 2026-11-30 7\n"
+    assert [words[1] for words in docker.calls] == ["build", "create", "cp", "rm"]
+    assert docker.calls[0][2:5] == ["--quiet", "--build-arg", "BASE_IMAGE=b"]
+    assert docker.calls[1][2] == "sha256:abc"
+    assert docker.calls[2][2] == "c0ffee:/lock"
+    assert docker.calls[3][2] == "c0ffee"
+
+
+def test_what_docker_said_and_the_option_to_try_are_told():
+    with pytest.raises(
+        McpfleetError, match=r"^a==1 can't be locked:\n  #1 a step\n  No solution found\n.*--min-age\.$"
+    ):
+        [*packages.lock([Package()], TODAY, 7, Docker(fails="build"))]
+
+
+def test_a_container_goes_where_its_files_cannot_be_had():
+    docker = Docker(fails="cp")
+    with pytest.raises(McpfleetError):
+        [*packages.lock([Package()], TODAY, 7, docker)]
+    assert docker.calls[-1][1:] == ["rm", "c0ffee"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError("docker"), "Install Docker"),
+        (subprocess.TimeoutExpired("docker", 1), "timed out"),
+        (PermissionError("no"), "can't be locked: no"),
+    ],
+)
+def test_a_docker_that_does_not_run_is_one_message(error, said):
+    with pytest.raises(McpfleetError, match=said):
+        [*packages.lock([Package()], TODAY, 7, Docker(error=error))]
+
+
+def test_a_lock_that_is_refused_is_one_message():
+    with pytest.raises(McpfleetError, match=r"^a==1 can't be locked: c has no hash$"):
+        [*packages.lock([Package(refuses="c has no hash")], TODAY, 7, Docker())]
+
+
+class Point:
+    """An entry point that loads a module which answers as the fleet's distribution does."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def load(self):
+        return self
+
+    def packages_of(self, folder, stack):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def test_the_fleets_own_distribution_says_which_packages_there_are():
+    package = Package()
+    assert packages.packages_of(Path(), None, [Point([package])]) == [package]
+    with pytest.raises(McpfleetError, match=r"^Pulumi\.prod\.yaml:"):
+        packages.packages_of(Path(), None, [Point(ValueError("Pulumi.prod.yaml: …"))])
+    with pytest.raises(McpfleetError, match=r"pulumi-mcpfleet is not installed beside this command\. Run it from"):
+        packages.packages_of(Path(), None, [])
