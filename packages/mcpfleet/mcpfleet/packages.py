@@ -9,10 +9,10 @@ from __future__ import annotations
 import datetime
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from mcpfleet.errors import McpfleetError
 from mcpfleet.system import run_program
@@ -70,7 +70,7 @@ def packages_of(folder: Path, stack: str | None, found: Sequence[EntryPoint] | N
     Raises:
         McpfleetError: Nobody can, or a fleet has mistakes.
     """
-    points = [*entry_points(**GROUP)] if found is None else found
+    points = [*cast("Iterable[EntryPoint]", entry_points(**GROUP))] if found is None else found
     if not points:
         raise McpfleetError(
             "Nothing here can read a fleet: pulumi-mcpfleet is not installed beside this command. Run it from the"
