@@ -72,12 +72,12 @@ def _server(
     port: int = server["source"]["port"]
     environment: dict[str, pulumi.Input[str]] = {
         "GOOGLE_CLOUD_PROJECT": project,
-        "MCP_BASE_URL": url,
-        "MCP_AUDIENCE": url,
-        "MCP_PATH": "/mcp",
-        "MCP_TRANSPORTS": "streamable-http",
-        "MCP_STATELESS": "true",
-        "MCP_ALLOWED_HOSTS": f"mcp-{name}-*.run.app",
+        "MCPFLEET_BASE_URL": url,
+        "MCPFLEET_AUDIENCE": url,
+        "MCPFLEET_PATH": "/mcp",
+        "MCPFLEET_TRANSPORTS": "streamable-http",
+        "MCPFLEET_STATELESS": "true",
+        "MCPFLEET_ALLOWED_HOSTS": f"mcp-{name}-*.run.app",
         "FORWARDED_ALLOW_IPS": "*",
         "FASTMCP_TRANSPORT": "streamable-http",
         "FASTMCP_HOST": "0.0.0.0",  # noqa: S104 - the container's
@@ -89,7 +89,7 @@ def _server(
         "FASTMCP_HTTP_ALLOWED_ORIGINS": "[]",
         "FASTMCP_SHOW_SERVER_BANNER": "false",
         "FASTMCP_CHECK_FOR_UPDATES": "off",
-        "MCP_ACCESS": "iam",
+        "MCPFLEET_ACCESS": "iam",
     }
     service = gcp.cloudrunv2.Service(
         f"{name}-{region}",

@@ -6,6 +6,7 @@ imported. Nothing here reads configuration; `pulumi_mcpfleet.fleet` has already 
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import Final
 
 SERVER_PREFIX: Final = "mcp-"
@@ -168,6 +169,20 @@ def allowed_hosts(service: str, domain: str | None = None, *, in_mesh: str | Non
     anywhere, so that (*in_mesh*) is let in, too.
     """
     return (f"{service}-*.run.app", *((domain,) if domain else ()), *((in_mesh,) if in_mesh else ()))
+
+
+def exact_hosts(
+    service: str,
+    domain: str | None = None,
+    *,
+    project_number: str,
+    regions: Iterable[str],
+    in_mesh: str | None = None,
+) -> tuple[str, ...]:
+    """The hosts of *service* that are known before it exists, for who compares exactly."""
+    urls = [service_url(service, project_number=project_number, region=region) for region in regions]
+    own = [url.removeprefix("https://") for url in urls]
+    return (*own, *((domain,) if domain else ()), *((in_mesh,) if in_mesh else ()))
 
 
 def group_name(resource: str, own: str | None) -> str:

@@ -14,8 +14,9 @@ import httpx2
 import pytest
 
 from mcpfleet_local_cloud.plugins.docker_build.builder import docker_environment, find_builder
-from pulumi_mcpfleet.environment import container_environment
+from pulumi_mcpfleet.environment import ACCESS, container_environment, fastmcp_environment
 from pulumi_mcpfleet.sources import Layout, recipe_for
+from pulumi_mcpfleet.sources.reads import FASTMCP
 from pulumi_mcpfleet.sources.staging import staged
 from tests.corpus.corpus import CASES
 from tests.integration.checkout import eventually, free_port
@@ -23,16 +24,14 @@ from tests.integration.checkout import eventually, free_port
 pytestmark = [pytest.mark.corpus, pytest.mark.integration, pytest.mark.timeout(900)]
 
 BASE_IMAGE = "mcpfleet/base:python3.13"
-ENVIRONMENT = container_environment(
-    port=8080,
-    path="/mcp",
-    transports=["streamable-http"],
-    stateless=True,
-    health_path=None,
-    allowed_hosts=["127.0.0.1:*"],
-    allowed_origins=[],
-    user={"PORT": "8080", "MCP_ACCESS": "public"},
-)
+SAID = {
+    "path": "/mcp",
+    "transports": ["streamable-http"],
+    "stateless": True,
+    "allowed_hosts": ["127.0.0.1:*"],
+    "allowed_origins": [],
+}
+ENVIRONMENT = {**container_environment(**SAID, health_path=None), "PORT": "8080", ACCESS: "public"}
 AS_CLOUD_RUN = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--memory=512m"]
 
 
@@ -78,7 +77,8 @@ def test_a_layout_is_built_and_answers(case, docker, tmp_path):
     made.write_text(recipe.dockerfile or (source / recipe.location).read_text())
     image, name, port = f"mcpfleet-test/corpus:{tmp_path.name}"[:120], f"mcpfleet-test-{free_port()}", free_port()
     docker("build", "--file", str(made), "--tag", image, *given, "--", str(source))
-    variables = [f"--env={key}={value}" for key, value in ENVIRONMENT.items()]
+    more = fastmcp_environment(**SAID, port=8080) if FASTMCP in recipe.reads else {}
+    variables = [f"--env={key}={value}" for key, value in {**ENVIRONMENT, **more}.items()]
     try:
         docker("run", "--detach", "--name", name, f"--publish=127.0.0.1:{port}:8080", *AS_CLOUD_RUN, *variables, image)
         try:

@@ -152,8 +152,8 @@ def test_the_base_url_is_the_one_that_the_service_really_has(deployed):
     _, environment = deployed.containers("full", "server")[0]
     path = "run/v2/projects/mcpfleet-local/locations/europe-west1/services/mcp-full"
     service = deployed.google().get(f"{deployed.checkout.place.url}/{path}").json()
-    assert environment["MCP_BASE_URL"] in service["urls"]
-    assert environment["MCP_AUDIENCE"] == f"{environment['MCP_BASE_URL']},https://toolbox.acme.dev"
+    assert environment["MCPFLEET_BASE_URL"] in service["urls"]
+    assert environment["MCPFLEET_AUDIENCE"] == f"{environment['MCPFLEET_BASE_URL']},https://toolbox.acme.dev"
 
 
 def test_a_volume_in_memory_is_shared_by_the_instances_containers_and_bounded(deployed):

@@ -27,6 +27,7 @@ from pulumi_mcpfleet.sources.checkout import checkout, pointers
 from pulumi_mcpfleet.sources.generate import IGNORES
 from pulumi_mcpfleet.sources.inside import folder_in, own_folder
 from pulumi_mcpfleet.sources.lock import lock_of, newest_of
+from pulumi_mcpfleet.sources.reads import variables_read
 from pulumi_mcpfleet.sources.recipe import Recipe, inert
 from pulumi_mcpfleet.sources.staging import stage_bridge, staged
 from pulumi_mcpfleet.sources.stdio import LOCK_FOLDER, stdio_recipe
@@ -55,6 +56,7 @@ class _Plan:
         labels: Labels of the image.
         args: Arguments in place of the image's CMD.
         decided: What was found out.
+        reads: Variables that the source is known to read.
     """
 
     context: str
@@ -63,6 +65,7 @@ class _Plan:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     args: Sequence[str] = ()
     decided: Sequence[str] = ()
+    reads: frozenset[str] = frozenset()
 
 
 def built_image(
@@ -103,7 +106,7 @@ def built_image(
         digest = _in_cloud(name, plan, source, repository, foundation, parent)
     else:
         digest = _by_docker(name, plan, source, repository, foundation, parent, secrets)
-    return Image(pulumi.Output.concat(repository, "@", digest), plan.args)
+    return Image(pulumi.Output.concat(repository, "@", digest), plan.args, plan.reads)
 
 
 def _by_docker(
@@ -192,9 +195,11 @@ def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
     match source:
         case Build(build=folder):
             _own(folder, root)
-            if (root / folder).is_dir():
-                Layout.read(root / folder).refuse_odd("Dockerfile", "Dockerfile.dockerignore", *IGNORES)
-            return _Plan(context=folder, args=source.args)
+            if not (root / folder).is_dir():
+                return _Plan(context=folder, args=source.args)
+            layout = Layout.read(root / folder)
+            layout.refuse_odd("Dockerfile", "Dockerfile.dockerignore", *IGNORES)
+            return _Plan(context=folder, args=source.args, reads=variables_read(layout))
         case Folder(folder=folder):
             _own(folder, root)
             return _made(_bridged(source, folder, name, root), source.recipe(root))
@@ -278,4 +283,5 @@ def _made(context: str, recipe: Recipe, labels: Mapping[str, str] | None = None,
         labels=labels or {},
         args=recipe.args,
         decided=[*decided, *recipe.decided],
+        reads=recipe.reads,
     )

@@ -19,6 +19,7 @@ from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
 from pulumi_mcpfleet.fleet.sources import host_of, pullable
+from pulumi_mcpfleet.sources.reads import FASTMCP
 from pulumi_mcpfleet.tokens import MCP_SERVER
 
 if TYPE_CHECKING:
@@ -197,24 +198,20 @@ class McpServer(pulumi.ComponentResource):
         """What the container finds; *port*: where it listens instead, beside a client's container."""
         spec = self._spec
         base = self.base_url
+        hosts = naming.allowed_hosts(self._service_name, spec.domain, in_mesh=self._mesh_host)
         env: dict[str, pulumi.Input[str]] = {
             environment.PROJECT: self._args.project,
             environment.BASE_URL: base,
             environment.AUDIENCE: pulumi.Output.concat(base, ",", ",".join(spec.audiences)) if spec.audiences else base,
             **environment.container_environment(
-                port=port or spec.port,
                 path=spec.path,
                 transports=spec.transports,
                 stateless=spec.sessions == "stateless",
                 health_path=spec.health_path,
-                allowed_hosts=naming.allowed_hosts(
-                    self._service_name,
-                    spec.domain,
-                    in_mesh=naming.mesh_host(self._name) if self._args.in_mesh else None,
-                ),
+                allowed_hosts=hosts,
                 allowed_origins=spec.allowed_origins,
-                user=spec.env,
             ),
+            **self._read_elsewhere(port or spec.port, hosts),
         }
         if isinstance(spec.access, OauthAccess):
             oauth = spec.access.oauth
@@ -227,7 +224,50 @@ class McpServer(pulumi.ComponentResource):
             env["PORT"] = str(port)  # Cloud Run gives it to the container that takes requests only
             # Google's front end has checked who calls the client; what that sends on over localhost names nobody.
             env[environment.ACCESS] = "public"
-        return template.variables(env, spec.secrets)
+        replaced = (env.keys() - {environment.PROJECT}) & (spec.env.keys() | spec.secrets.keys())
+        if replaced and port is None:
+            names = ", ".join(sorted(replaced))
+            pulumi.warn(f"{self._name}: {names} of its env replaces what the fleet would set", self)
+        kept = {name: value for name, value in env.items() if name not in spec.secrets}
+        return template.variables({**kept, **spec.env}, spec.secrets)
+
+    @property
+    def _mesh_host(self) -> str | None:
+        """What a client in the mesh calls it; None where none does."""
+        return naming.mesh_host(self._name) if self._args.in_mesh else None
+
+    def _read_elsewhere(self, port: int, hosts: Sequence[str]) -> dict[str, pulumi.Input[str]]:
+        """Variables of others' that the source is known to read."""
+        spec, args, reads = self._spec, self._args, self._image_ref.reads
+        found: dict[str, pulumi.Input[str]] = {}
+        if FASTMCP in reads:
+            found |= environment.fastmcp_environment(
+                port=port,
+                path=spec.path,
+                transports=spec.transports,
+                stateless=spec.sessions == "stateless",
+                allowed_hosts=hosts,
+                allowed_origins=spec.allowed_origins,
+            )
+        if "MCP_ALLOWED_HOSTS" in reads:
+            # Who knows no patterns compares exactly. The other run.app host cannot be known before (ADR 0008).
+            def exact(number: str) -> str:
+                return ",".join(
+                    naming.exact_hosts(
+                        self._service_name,
+                        spec.domain,
+                        project_number=number,
+                        regions=args.regions,
+                        in_mesh=self._mesh_host,
+                    )
+                )
+
+            found["MCP_ALLOWED_HOSTS"] = args.foundation.project_number.apply(exact)
+        if "MCP_ALLOWED_ORIGINS" in reads and spec.allowed_origins:
+            found["MCP_ALLOWED_ORIGINS"] = ",".join(spec.allowed_origins)
+        if "MCP_BASE_URL" in reads:
+            found["MCP_BASE_URL"] = self.base_url
+        return found
 
     def _base_url(self) -> pulumi.Output[str]:
         """Where the world reaches the server, known before it exists: so the first `up` is the last."""

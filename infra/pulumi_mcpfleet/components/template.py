@@ -64,10 +64,12 @@ class Image(NamedTuple):
     Attributes:
         url: The image.
         args: Arguments in place of its CMD.
+        reads: Variables that it is known to read (`sources.reads`).
     """
 
     url: pulumi.Input[str]
     args: Sequence[str] = ()
+    reads: frozenset[str] = frozenset()
 
 
 def revision(

@@ -1,11 +1,13 @@
 """Which kind of repository a folder is, and the recipe that follows."""
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from pulumi_mcpfleet.sources.layout import Layout
 from pulumi_mcpfleet.sources.node import is_node, node_recipe
 from pulumi_mcpfleet.sources.python import is_python, python_recipe
+from pulumi_mcpfleet.sources.reads import variables_read
 from pulumi_mcpfleet.sources.recipe import Language, Mistake, Recipe, RecipeError, Wish
 from pulumi_mcpfleet.sources.speaks import stdio_sign
 
@@ -18,11 +20,17 @@ _HTTP: Final = re.compile(r"http|sse|port", re.IGNORECASE)
 
 
 def recipe_for(layout: Layout, wish: Wish) -> Recipe:
-    """How a folder is built: by its own Dockerfile, else by one that is made for it.
+    """How a folder is built: by its own Dockerfile, else by one that is made for it; and which variables it reads.
 
     Raises:
         RecipeError: Something can't be decided, or is not supported.
     """
+    recipe = _recipe(layout, wish)
+    # The bridge has names of its own, and gives its server what the user says alone.
+    return recipe if wish.speaks == "stdio" else replace(recipe, reads=variables_read(layout))
+
+
+def _recipe(layout: Layout, wish: Wish) -> Recipe:
     layout.refuse_odd(*IGNORES)
     own = "Dockerfile" if wish.dockerfile is None and layout.has("Dockerfile") else wish.dockerfile
     if own:

@@ -106,12 +106,14 @@ class Recipe:
         location: The path of that one within the source, else empty.
         args: Arguments in place of the CMD of that one.
         decided: What was found out, a sentence each, with the key that would decide otherwise.
+        reads: Variables that the source is known to read (`reads.py`).
     """
 
     dockerfile: str | None
     location: str = ""
     args: Sequence[str] = ()
     decided: Sequence[str] = field(default_factory=tuple[str, ...])
+    reads: frozenset[str] = frozenset()
 
 
 def command(words: Sequence[str]) -> str:

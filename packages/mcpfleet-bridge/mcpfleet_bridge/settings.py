@@ -1,7 +1,8 @@
 """The environment of the container, read once and checked: the only module that reads it.
 
-`PORT` and `K_SERVICE` come from Cloud Run's container contract, `MCP_*` and `FORWARDED_ALLOW_IPS` from the
-fleet, `MCP_STDIO_*` from the image and the user. An empty variable counts as unset.
+`PORT` and `K_SERVICE` come from Cloud Run's container contract, `FORWARDED_ALLOW_IPS` and `MCPFLEET_*` from the fleet,
+where each stands for the `MCP_*` of the same end and wins, `MCP_STDIO_*` from the image and the user. An empty variable
+counts as unset.
 
 No pydantic here: it would double the bridge's memory and its start.
 """
@@ -16,7 +17,7 @@ import msgspec
 
 from mcpfleet_server.allowlist import HostPattern, OriginPattern
 from mcpfleet_server.caller import ACCESSES, Access
-from mcpfleet_server.environment import SettingsError
+from mcpfleet_server.environment import SettingsError, of_fleet, with_fleet
 
 Value = TypeVar("Value")
 
@@ -25,11 +26,11 @@ _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _TRANSPORTS = ("streamable-http", "sse")
 
 _OURS: Final = re.compile(
-    r"MCP_STDIO_\w+|FORWARDED_ALLOW_IPS|PORT"
+    r"MCP_STDIO_\w+|MCPFLEET_\w+|FORWARDED_ALLOW_IPS|PORT"
     r"|MCP_(PATH|HEALTH_PATH|ALLOWED_HOSTS|ALLOWED_ORIGINS|BASE_URL|AUDIENCE|ACCESS|IAP_AUDIENCE|TRANSPORTS|STATELESS|LOG_LEVEL|OAUTH_\w+)"
     r"|FASTMCP_(TRANSPORT|HOST|PORT|STREAMABLE_HTTP_PATH|STATELESS_HTTP|HTTP_\w+|SHOW_SERVER_BANNER|CHECK_FOR_UPDATES)"
 )
-"""What the fleet says to a server that listens. A stdio server is not to open a port because of it."""
+"""What is said to a server that listens. A stdio server is not to open a port because of it."""
 
 MEBIBYTE: Final = 2**20
 
@@ -170,7 +171,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     Raises:
         SettingsError: With every mistake, each under the name of its variable.
     """
-    reader = _Reader({key: value for key, value in (environment or os.environ).items() if value})
+    said = {key: value for key, value in (environment or os.environ).items() if value}
+    reader = _Reader(with_fleet(said))
     given: dict[str, Any] = {
         one.name: reader.read(one.metadata["name"], one.metadata["parse"], one.default)
         for one in fields(Settings)
@@ -178,7 +180,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     }
     settings = Settings(
         command=(*reader.read("MCP_STDIO_COMMAND", _command, ()), *reader.read("MCP_STDIO_ARGS", _strings, ())),
-        environment={key: value for key, value in reader.values.items() if _OURS.fullmatch(key) is None},
+        # Where the fleet has said it under its own name, the other one is the user's, for the server.
+        environment={key: value for key, value in said.items() if not _OURS.fullmatch(key) or _is_replaced(key, said)},
         **given,
     )
     if not settings.command and not reader.mistakes:
@@ -198,6 +201,10 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     if reader.mistakes:
         raise SettingsError("\n".join(reader.mistakes))
     return settings
+
+
+def _is_replaced(name: str, said: Mapping[str, str]) -> bool:
+    return name.startswith("MCP_") and of_fleet(name) in said
 
 
 class _Reader:

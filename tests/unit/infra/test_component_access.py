@@ -81,13 +81,13 @@ def test_oauth_lets_every_caller_reach_the_server_and_tells_it_whose_tokens_to_t
     plan = run({"access": {"oauth": oauth}})
     assert plan.service().inputs["invokerIamDisabled"] is True
     environment = plan.environment()
-    assert environment["MCP_OAUTH_ISSUER"] == "https://login.acme.dev"
-    assert environment["MCP_OAUTH_AUDIENCE"] == "https://mcp-echo-4711.europe-west1.run.app/mcp", "the MCP URL"
-    assert environment["MCP_OAUTH_SCOPES"] == "mcp:use,mcp:admin"
+    assert environment["MCPFLEET_OAUTH_ISSUER"] == "https://login.acme.dev"
+    assert environment["MCPFLEET_OAUTH_AUDIENCE"] == "https://mcp-echo-4711.europe-west1.run.app/mcp", "the MCP URL"
+    assert environment["MCPFLEET_OAUTH_SCOPES"] == "mcp:use,mcp:admin"
     own = run({"access": {"oauth": {**oauth, "audience": "https://api.acme.dev"}}})
-    assert own.environment()["MCP_OAUTH_AUDIENCE"] == "https://api.acme.dev"
+    assert own.environment()["MCPFLEET_OAUTH_AUDIENCE"] == "https://api.acme.dev"
     for one in (plan, own):
-        audience = one.environment()["MCP_OAUTH_AUDIENCE"]
+        audience = one.environment()["MCPFLEET_OAUTH_AUDIENCE"]
         assert one.exports["servers"]["echo"]["oauth"] == {**oauth, "audience": audience}, "for who verifies it"
 
 
@@ -95,7 +95,7 @@ def test_oauth_lets_every_caller_reach_the_server_and_tells_it_whose_tokens_to_t
 def test_cloud_runs_own_check_stays_on_where_google_checks_the_caller(run, access):
     plan = run({"access": access})
     assert "invokerIamDisabled" not in plan.service().inputs
-    assert not any(name.startswith("MCP_OAUTH") for name in plan.environment())
+    assert not any(name.startswith("MCPFLEET_OAUTH") for name in plan.environment())
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_cloud_runs_own_check_stays_on_where_google_checks_the_caller(run, acces
 )
 def test_a_container_is_told_who_has_checked_its_callers(run, access, kind):
     environment = run(access).environment()
-    assert environment["MCP_ACCESS"] == kind
-    assert "MCP_IAP_AUDIENCE" not in environment
+    assert environment["MCPFLEET_ACCESS"] == kind
+    assert "MCPFLEET_IAP_AUDIENCE" not in environment
 
 
 def test_behind_iap_a_container_is_told_for_what_assertions_are_made_in_each_region(run):
@@ -119,14 +119,14 @@ def test_behind_iap_a_container_is_told_for_what_assertions_are_made_in_each_reg
     plan = run(region=None, **regions)
     for service in plan.of(SERVICE):
         found = {one["name"]: one.get("value") for one in service.inputs["template"]["containers"][0]["envs"]}
-        assert found["MCP_ACCESS"] == "iap"
-        assert found["MCP_IAP_AUDIENCE"] == (
+        assert found["MCPFLEET_ACCESS"] == "iap"
+        assert found["MCPFLEET_IAP_AUDIENCE"] == (
             "/projects/4711/locations/europe-west1/services/mcp-echo,/projects/4711/locations/us-east1/services/mcp-echo"
         )
 
 
 @pytest.mark.parametrize("place", ["env", "secrets"])
-@pytest.mark.parametrize("name", ["MCP_ACCESS", "MCP_IAP_AUDIENCE"])
+@pytest.mark.parametrize("name", ["MCPFLEET_ACCESS", "MCPFLEET_IAP_AUDIENCE"])
 def test_nobody_but_the_fleet_says_who_has_checked_the_callers(run, place, name):
     value = "iam" if place == "env" else {"secret": "a", "version": "1"}
     with pytest.raises((pulumi.RunError, FleetError), match=f"{name} is set by mcpfleet"):
@@ -216,9 +216,9 @@ def test_a_domain_is_audience_base_url_and_allowed_host_by_itself(run):
     plan = run({"domain": "mcp.acme.dev", "audiences": ["extra"]})
     assert plan.service().inputs["customAudiences"] == ["https://mcp.acme.dev", "extra"]
     environment = plan.environment()
-    assert environment["MCP_BASE_URL"] == "https://mcp.acme.dev"
-    assert environment["MCP_AUDIENCE"] == "https://mcp.acme.dev,extra"
-    assert environment["MCP_ALLOWED_HOSTS"] == "mcp-echo-*.run.app,mcp.acme.dev"
+    assert environment["MCPFLEET_BASE_URL"] == "https://mcp.acme.dev"
+    assert environment["MCPFLEET_AUDIENCE"] == "https://mcp.acme.dev,extra"
+    assert environment["MCPFLEET_ALLOWED_HOSTS"] == "mcp-echo-*.run.app,mcp.acme.dev"
     output = plan.exports["servers"]["echo"]
     assert (output["mcp_url"], output["audience"]) == ("https://mcp.acme.dev/mcp", "https://mcp.acme.dev")
     assert (output["domain"], output["address"]) == ("mcp.acme.dev", "203.0.113.7")

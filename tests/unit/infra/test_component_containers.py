@@ -44,15 +44,15 @@ def template(plan):
 
 def test_the_base_url_and_the_audiences_reach_the_container_before_the_service_exists(build):
     environment = build(audiences=["https://mcp.acme.dev"]).environment()
-    assert environment["MCP_BASE_URL"] == "https://mcp-echo-4711.europe-west1.run.app"
-    assert environment["MCP_AUDIENCE"] == "https://mcp-echo-4711.europe-west1.run.app,https://mcp.acme.dev"
+    assert environment["MCPFLEET_BASE_URL"] == "https://mcp-echo-4711.europe-west1.run.app"
+    assert environment["MCPFLEET_AUDIENCE"] == "https://mcp-echo-4711.europe-west1.run.app,https://mcp.acme.dev"
 
 
 def test_sessions_and_transports_reach_the_container(build):
     environment = build(sessions="stateful", transports=["streamable-http", "sse"], max_instances=1).environment()
-    assert (environment["MCP_STATELESS"], environment["FASTMCP_STATELESS_HTTP"]) == ("false", "false")
-    assert environment["MCP_TRANSPORTS"] == "streamable-http,sse"
-    assert build().environment()["MCP_STATELESS"] == "true"
+    assert environment["MCPFLEET_STATELESS"] == "false"
+    assert environment["MCPFLEET_TRANSPORTS"] == "streamable-http,sse"
+    assert build().environment()["MCPFLEET_STATELESS"] == "true"
 
 
 # --- secrets ----------------------------------------------------------------------------------------

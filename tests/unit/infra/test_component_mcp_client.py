@@ -69,10 +69,10 @@ def test_beside_a_client_servers_start_before_it_on_ports_of_their_own_and_take_
         "reference": {"url": "http://localhost:8081/mcp"},
         "toolbox": {"url": "http://localhost:5000/mcp"},
     }
-    assert plan.environment("assistant")["MCP_ACCESS"] == "iam"
+    assert plan.environment("assistant")["MCPFLEET_ACCESS"] == "iam"
     for one, port in ((reference, 8081), (toolbox, 5000)):
         assert "ports" not in one, "Cloud Run sends requests to one container"
-        told = {entry["name"]: entry["value"] for entry in one["envs"]}["MCP_ACCESS"]
+        told = {entry["name"]: entry["value"] for entry in one["envs"]}["MCPFLEET_ACCESS"]
         assert told == "public", "what comes over localhost has passed no front end"
         assert {entry["name"]: entry["value"] for entry in one["envs"]}["PORT"] == str(port)
     assert reference["startupProbe"]["httpGet"] == {"path": "/health", "port": 8081}

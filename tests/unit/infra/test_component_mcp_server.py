@@ -200,13 +200,29 @@ def test_an_existing_image_with_a_health_path_is_probed_there(build):
 def test_the_container_gets_the_documented_environment_and_the_users(build):
     plan = build(path="/x", env={"LOG_LEVEL": "DEBUG"}, allowed_origins=["https://app.acme.dev"])
     ours = {
-        "MCP_PATH": "/x",
-        "MCP_ALLOWED_HOSTS": "mcp-echo-*.run.app",
-        "MCP_ALLOWED_ORIGINS": "https://app.acme.dev",
+        "MCPFLEET_PATH": "/x",
+        "MCPFLEET_ALLOWED_HOSTS": "mcp-echo-*.run.app",
+        "MCPFLEET_ALLOWED_ORIGINS": "https://app.acme.dev",
         "FORWARDED_ALLOW_IPS": "*",
         "LOG_LEVEL": "DEBUG",
     }
     assert ours.items() <= plan.environment().items()
+
+
+def test_an_image_of_somebody_elses_finds_no_name_that_may_mean_something_else_to_it(build):
+    names = build(EXISTING, allowed_origins=["https://app.acme.dev"]).environment()
+    assert [name for name in names if name.startswith(("MCP_", "FASTMCP_"))] == []
+
+
+def test_a_source_finds_the_variables_that_its_code_reads_and_its_own_value_wins(build, tmp_path, monkeypatch):
+    (tmp_path / "weather").mkdir()
+    (tmp_path / "weather" / "Dockerfile").write_text("FROM scratch")
+    (tmp_path / "weather" / "server.py").write_text("import fastmcp, os\nos.environ['MCP_ALLOWED_HOSTS']\n")
+    monkeypatch.chdir(tmp_path)
+    plan = build({"build": "./weather"}, domain="mcp.acme.dev", env={"FASTMCP_STATELESS_HTTP": "false"})
+    found = plan.environment()
+    assert (found["FASTMCP_PORT"], found["FASTMCP_STATELESS_HTTP"]) == ("8080", "false")
+    assert found["MCP_ALLOWED_HOSTS"].split(",") == ["mcp-echo-4711.europe-west1.run.app", "mcp.acme.dev"]
 
 
 def test_defaults_are_an_hour_a_cpu_and_scale_to_zero(build):

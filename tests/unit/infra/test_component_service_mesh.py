@@ -126,8 +126,8 @@ def test_the_apis_of_the_mesh_are_enabled_where_a_client_is_in_it(build):
 
 def test_a_server_lets_in_its_short_name_where_it_is_called_by_it(build):
     plan = build(assistant=MESHED)
-    assert plan.environment("reference")["MCP_ALLOWED_HOSTS"] == "mcp-reference-*.run.app,mcp-reference"
-    assert plan.environment("alone")["MCP_ALLOWED_HOSTS"] == "mcp-alone-*.run.app"
+    assert plan.environment("reference")["MCPFLEET_ALLOWED_HOSTS"] == "mcp-reference-*.run.app,mcp-reference"
+    assert plan.environment("alone")["MCPFLEET_ALLOWED_HOSTS"] == "mcp-alone-*.run.app"
 
 
 def test_a_server_in_several_regions_has_a_group_in_each_beside_those_of_its_domain(build):

@@ -2,49 +2,44 @@
 
 import json
 
+import pytest
+
 from pulumi_mcpfleet import environment
+from pulumi_mcpfleet.sources import Layout
+from pulumi_mcpfleet.sources.reads import FASTMCP, variables_read
+
+HOSTS = ("mcp-a-*.run.app", "mcp.acme.dev")
 
 
 def build(**wish):
-    return environment.container_environment(
-        **{
-            "port": 8080,
-            "path": "/mcp",
-            "transports": ("streamable-http",),
-            "stateless": True,
-            "health_path": "/health",
-            "allowed_hosts": ("mcp-a-*.run.app", "mcp.acme.dev"),
-            "allowed_origins": (),
-            "user": {},
-            **wish,
-        }
-    )
+    said = {"path": "/mcp", "transports": ("streamable-http",), "stateless": True, "health_path": "/health"}
+    return environment.container_environment(**said | {"allowed_hosts": HOSTS, "allowed_origins": ()} | wish)
+
+
+def of_fastmcp(**wish):
+    said = {"port": 8080, "path": "/mcp", "transports": ("streamable-http",), "stateless": True}
+    return environment.fastmcp_environment(**said | {"allowed_hosts": HOSTS, "allowed_origins": ()} | wish)
 
 
 def test_a_server_learns_its_path_hosts_and_that_the_front_end_is_trusted():
-    assert {name: value for name, value in build().items() if not name.startswith("FASTMCP_")} == {
-        "MCP_PATH": "/mcp",
-        "MCP_TRANSPORTS": "streamable-http",
-        "MCP_STATELESS": "true",
-        "MCP_HEALTH_PATH": "/health",
-        "MCP_ALLOWED_HOSTS": "mcp-a-*.run.app,mcp.acme.dev",
+    assert build() == {
+        "MCPFLEET_PATH": "/mcp",
+        "MCPFLEET_TRANSPORTS": "streamable-http",
+        "MCPFLEET_STATELESS": "true",
+        "MCPFLEET_HEALTH_PATH": "/health",
+        "MCPFLEET_ALLOWED_HOSTS": "mcp-a-*.run.app,mcp.acme.dev",
         "FORWARDED_ALLOW_IPS": "*",
     }
 
 
 def test_origins_are_named_only_when_there_are_some():
-    assert "MCP_ALLOWED_ORIGINS" not in build()
-    assert build(allowed_origins=("https://a.dev", "https://b.dev"))["MCP_ALLOWED_ORIGINS"] == (
-        "https://a.dev,https://b.dev"
-    )
-
-
-def test_the_users_variables_are_added():
-    assert build(user={"LOG_LEVEL": "DEBUG"})["LOG_LEVEL"] == "DEBUG"
+    assert "MCPFLEET_ALLOWED_ORIGINS" not in build()
+    found = build(allowed_origins=("https://a.dev", "https://b.dev"))
+    assert found["MCPFLEET_ALLOWED_ORIGINS"] == "https://a.dev,https://b.dev"
 
 
 def test_fastmcp_finds_its_own_names_and_listens_where_cloud_run_asks():
-    found = build(port=5000, path="/x", stateless=False)
+    found = of_fastmcp(port=5000, path="/x", stateless=False)
     assert (found["FASTMCP_HOST"], found["FASTMCP_PORT"]) == ("0.0.0.0", "5000")  # noqa: S104
     assert (found["FASTMCP_STREAMABLE_HTTP_PATH"], found["FASTMCP_STATELESS_HTTP"]) == ("/x", "false")
     assert "mcp.acme.dev" in json.loads(found["FASTMCP_HTTP_ALLOWED_HOSTS"])
@@ -52,20 +47,40 @@ def test_fastmcp_finds_its_own_names_and_listens_where_cloud_run_asks():
     assert json.loads(found["FASTMCP_HTTP_ALLOWED_ORIGINS"]) == []
 
 
-def test_a_server_that_speaks_only_sse_is_told_so_in_fastmcps_words():
-    assert build(transports=("sse",))["FASTMCP_TRANSPORT"] == "sse"
-    assert build(transports=("sse", "streamable-http"))["FASTMCP_TRANSPORT"] == "streamable-http"
+def test_a_server_that_speaks_only_sse_is_told_so_in_fastmcps_words_and_not_to_be_stateless_which_it_refuses():
+    found = of_fastmcp(transports=("sse",), path="/sse")
+    assert (found["FASTMCP_TRANSPORT"], found["FASTMCP_SSE_PATH"]) == ("sse", "/sse")
+    assert "FASTMCP_STATELESS_HTTP" not in found
+    assert of_fastmcp(transports=("sse", "streamable-http"))["FASTMCP_TRANSPORT"] == "streamable-http"
 
 
 def test_a_server_that_checks_oauth_tokens_learns_whose():
     found = environment.oauth_environment(issuer="https://login.acme.dev", scopes=("a", "b"))
-    assert found == {"MCP_OAUTH_ISSUER": "https://login.acme.dev", "MCP_OAUTH_SCOPES": "a,b"}
-    assert "MCP_OAUTH_SCOPES" not in environment.oauth_environment(issuer="https://login.acme.dev", scopes=())
+    assert found == {"MCPFLEET_OAUTH_ISSUER": "https://login.acme.dev", "MCPFLEET_OAUTH_SCOPES": "a,b"}
+    assert len(environment.oauth_environment(issuer="https://login.acme.dev", scopes=())) == 1
 
 
-def test_every_name_the_fleet_sets_is_on_the_list_that_the_parser_refuses():
+def test_every_name_of_our_own_is_on_the_list_that_the_parser_refuses():
     plain = build(allowed_origins=("https://a.dev",))
     oauth = environment.oauth_environment(issuer="https://login.acme.dev", scopes=("a",))
     addresses = {environment.BASE_URL, environment.AUDIENCE, environment.OAUTH_AUDIENCE}
     callers = {environment.ACCESS, environment.IAP_AUDIENCE}
-    assert {*plain, *oauth, *addresses, *callers} == set(environment.INJECTED)
+    assert {*plain, *oauth, *addresses, *callers} - {"FORWARDED_ALLOW_IPS"} == set(environment.INJECTED)
+    assert all(name.startswith(environment.OWN) for name in environment.INJECTED)
+
+
+@pytest.mark.parametrize(
+    ("files", "reads"),
+    [
+        ({"server.py": "from fastmcp import FastMCP\n"}, {FASTMCP}),
+        ({"server.py": "from mcp.server.fastmcp import FastMCP\n"}, {FASTMCP}),
+        ({"requirements.txt": "fastmcp>=2\n", "app.py": "import app"}, {FASTMCP}),
+        ({"index.ts": 'import { FastMCP } from "fastmcp";'}, set()),
+        ({"index.ts": "const hosts = process.env.MCP_ALLOWED_HOSTS?.split(',')"}, {"MCP_ALLOWED_HOSTS"}),
+        ({"a.py": "os.environ['MCP_BASE_URL']"}, {"MCP_BASE_URL"}),
+        ({"README.md": "Set MCP_ALLOWED_HOSTS; made with fastmcp"}, set()),
+        ({"server.py": "MCP_PATH = os.environ['MCP_PATH']"}, set()),
+    ],
+)
+def test_a_source_is_known_to_read_what_its_code_names(files, reads):
+    assert variables_read(Layout.of(files)) == reads

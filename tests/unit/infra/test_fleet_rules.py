@@ -64,7 +64,7 @@ REFUSED = [
     ({"secrets": {"KEY": {**SECRET, "version": 0}}}, "secrets.KEY.version: '0' is not a version; write its number"),
     ({"secrets": {"KEY": {**SECRET, "secret": "a b"}}}, "secrets.KEY.secret: 'a b' is not a secret's name; write NAME"),
     ({"secrets": {"PORT": SECRET}}, "secrets.PORT: PORT is Cloud Run's own; remove it"),
-    ({"secrets": {"MCP_PATH": SECRET}}, "secrets.MCP_PATH: MCP_PATH is set by mcpfleet; remove it"),
+    ({"secrets": {"MCPFLEET_PATH": SECRET}}, "secrets.MCPFLEET_PATH: MCPFLEET_PATH is set by mcpfleet; remove it"),
     ({"secrets": {"/key": SECRET}}, "secrets[\"/key\"]: /key would hide the container's whole root; write a file in"),
     ({"secrets": {"/etc/key": SECRET}}, 'secrets["/etc/key"]: /etc would be hidden, names of users and hosts with it'),
     ({"secrets": {"/dev/a/key": SECRET}}, 'secrets["/dev/a/key"]: Cloud Run mounts nothing at /dev; write another'),

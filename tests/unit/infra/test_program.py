@@ -187,8 +187,8 @@ def test_a_service_named_by_the_user_is_called_so_wherever_google_is_asked_for_i
     assert {one.inputs["name"] for one in plan.of(SERVICE)} == {"tools", "others"}
     service = plan.one(SERVICE, "echo.tools-europe-west1")
     variables = {one["name"]: one.get("value") for one in service.inputs["template"]["containers"][0]["envs"]}
-    assert variables["MCP_ALLOWED_HOSTS"] == "tools-*.run.app,mcp.acme.dev"
-    assert variables["MCP_IAP_AUDIENCE"] == "/projects/4711/locations/europe-west1/services/tools"
+    assert variables["MCPFLEET_ALLOWED_HOSTS"] == "tools-*.run.app,mcp.acme.dev"
+    assert variables["MCPFLEET_IAP_AUDIENCE"] == "/projects/4711/locations/europe-west1/services/tools"
     assert plan.one("gcp:iap/settings:Settings").inputs["name"].endswith("/services/tools")
     assert {one.inputs["name"] for one in plan.of(GRANT)} == {"tools", "others"}
     (group,) = plan.of("gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+from mcpfleet_server.environment import of_fleet
 from mcpfleet_server.hosting.settings import Settings
-from pulumi_mcpfleet.environment import INJECTED
+from pulumi_mcpfleet.environment import AUDIENCE, INJECTED
 from tests.unit.mcp_server import table_of_clients
 
 PAGE = Path(__file__).parents[3] / "docs" / "mcp-server.md"
@@ -29,7 +30,13 @@ def table() -> str:
     rows = ["| variable | set by | default | meaning |", "|---|---|---|---|"]
     for field in Settings.model_fields.values():
         name = field.validation_alias
-        by = "⚙ the fleet" if name in INJECTED else "Cloud Run" if name in PLATFORM else "you"
+        by = (
+            "⚙ the fleet"
+            if of_fleet(name) in INJECTED or name == "FORWARDED_ALLOW_IPS"
+            else "Cloud Run"
+            if name in PLATFORM
+            else "you"
+        )
         rows.append(f"| `{name}` | {by} | {default(field)} | {field.description} |")
     return "\n".join(rows) + "\n"
 
@@ -42,9 +49,9 @@ def test_every_variable_is_in_the_guide_as_the_code_has_it():
 
 
 def test_the_settings_read_every_variable_that_the_fleet_sets():
-    ours = {field.validation_alias for field in Settings.model_fields.values()}
+    ours = {of_fleet(str(field.validation_alias)) for field in Settings.model_fields.values()}
     # Cloud Run has checked the audience; its list is for servers that check a token again.
-    assert {name for name in INJECTED if not name.startswith("FASTMCP_")} - {"MCP_AUDIENCE"} <= ours
+    assert set(INJECTED) - {AUDIENCE} <= ours
 
 
 def test_the_table_of_clients_is_what_the_tests_run():

@@ -47,7 +47,7 @@ def test_the_fleet_s_variables_are_read(monkeypatch):
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch):
-    for name in ("PORT", "MCP_PATH", "MCP_ALLOWED_HOSTS", "K_SERVICE", "MCP_LOG_LEVEL"):
+    for name in ("PORT", "MCP_PATH", "MCPFLEET_PATH", "MCP_ALLOWED_HOSTS", "K_SERVICE", "MCP_LOG_LEVEL"):
         monkeypatch.setenv(name, "")
     assert load_settings().port == 8080
     assert load_settings().service is None
@@ -112,3 +112,16 @@ def test_the_image_installs_the_versions_that_are_tested():
 def test_the_server_tells_the_version_of_its_project():
     project = tomllib.loads((PACKAGE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == mcp_server.__version__
+
+
+def test_what_a_fleet_says_under_names_of_its_own_wins_over_a_variable_that_may_mean_something_else():
+    settings = load_settings(
+        {"MCPFLEET_PATH": "/tools", "MCP_PATH": "/srv/data/", "MCPFLEET_ALLOWED_HOSTS": "a-*.run.app"}
+    )
+    assert settings.mcp_path == "/tools"
+    assert settings.allowed_hosts[0].accepts("a-1.run.app")
+
+
+def test_a_mistake_of_the_fleets_is_refused_as_anybodys():
+    with pytest.raises(SettingsError, match="MCP_PATH: give a path"):
+        load_settings({"MCPFLEET_PATH": "tools"})

@@ -66,22 +66,20 @@ def test_the_server_gets_the_environment_but_nothing_that_is_said_to_the_bridge(
     assert "s3cret" not in repr(loaded)
 
 
-def test_nothing_that_the_fleet_sets_reaches_the_server_which_might_open_a_port_because_of_it():
-    fleet = dict.fromkeys(environment.INJECTED, "x") | {"PORT": "8080"}
+def test_nothing_that_the_fleet_sets_reaches_the_server_and_all_that_its_user_sets_does():
     ours = environment.container_environment(
-        port=8080,
         path="/mcp",
         transports=["streamable-http", "sse"],
         stateless=False,
         health_path="/health",
         allowed_hosts=["mcp-*.run.app"],
         allowed_origins=["https://app.example.com"],
-        user={"FASTMCP_LOG_LEVEL": "DEBUG"},
     )
-    loaded = load_settings({**COMMAND, **ours})
-    assert loaded.environment == {"FASTMCP_LOG_LEVEL": "DEBUG"}
+    users = {"FASTMCP_LOG_LEVEL": "DEBUG", "MCP_PATH": "/srv/data", "MCP_ALLOWED_HOSTS": "example.com"}
+    loaded = load_settings({**COMMAND, **ours, **users, "PORT": "8080"})
+    assert loaded.environment == users
     assert (loaded.sse, loaded.stateless, loaded.path) == (True, False, "/mcp")
-    assert [name for name in fleet if settings._OURS.fullmatch(name) is None] == []
+    assert [name for name in environment.INJECTED if settings._OURS.fullmatch(name) is None] == []
 
 
 def test_a_bridge_that_would_have_to_check_oauth_tokens_does_not_start():

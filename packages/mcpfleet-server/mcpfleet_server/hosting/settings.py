@@ -1,7 +1,8 @@
 """The environment of the container, read once and checked: the only module that reads it.
 
 `PORT`, `K_SERVICE` and `K_REVISION` come from Cloud Run's container contract; the fleet sets those marked so in
-`docs/mcp-server.md`; the rest is yours. An empty variable counts as unset.
+`docs/mcp-server.md`, under names of its own (`MCPFLEET_PATH` for `MCP_PATH`), which win; the rest is yours. An empty
+variable counts as unset.
 """
 
 import os
@@ -16,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from mcpfleet_server.allowlist import HostPattern, OriginPattern
 from mcpfleet_server.caller import Access
-from mcpfleet_server.environment import SettingsError
+from mcpfleet_server.environment import SettingsError, with_fleet
 
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _TAKEN = ("/sse", "/messages", "/ready")
@@ -261,9 +262,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     Raises:
         SettingsError: With every mistake, each under the name of its variable.
     """
-    given: dict[str, Any] = {
-        name: value for name, value in (os.environ if environ is None else environ).items() if value
-    }
+    given: dict[str, Any] = {**with_fleet(os.environ if environ is None else environ)}
     try:
         return Settings.model_validate(given)
     except pydantic.ValidationError as error:

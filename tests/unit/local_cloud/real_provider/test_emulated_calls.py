@@ -20,6 +20,7 @@ DELIBERATE = {
     r"/compute/.* \.labels\.(team|cost-center)": "the program labels addresses and forwarding rules since",
     r"/run/.*: None, [^N]": "the program says more of a service since: its launch stage, its subnetwork, ...",
     r"serviceId=mcp-beside": "a client may not call a server that wants a login any more, so it has one beside it less",
+    r"\.env\.(MCP|MCPFLEET|FASTMCP)_\w+\.": "the fleet's variables have names of their own since",
     r"\.clientSecret": "the recorded secret had another value",
     r"\.labelFingerprint": "the recorded cloud answered none",
     r"\.(networkUrl|defaultService)": "the real provider puts the endpoint of Compute Engine before the name",
