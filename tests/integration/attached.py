@@ -1,6 +1,7 @@
 """A local cloud without containers, the stand-in providers, and stacks of their own that use both."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pulumi
 import pulumi_gcp as gcp
+import pytest
 import uvicorn
 from pulumi import automation
 
@@ -105,6 +107,31 @@ class Google:
 
     def changes(self):
         return [one for one in self.calls() if not one.startswith("GET")]
+
+
+@contextlib.contextmanager
+def loops_closed():
+    """Close the event loops that are made meanwhile: the Automation API leaves that of a program that failed open.
+
+    Its language server cancels the program's tasks, and passes over `loop.close()` if one of them ends otherwise. The
+    collector of garbage finds the loop and its coroutines whenever it runs; after the last test it fails the whole run.
+    """
+    made, new = [], asyncio.new_event_loop
+
+    def noted():
+        made.append(new())
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "new_event_loop", noted)
+        yield
+    for loop in made:
+        if not loop.is_closed():
+            if tasks := asyncio.all_tasks(loop):
+                for task in tasks:
+                    task.cancel()
+                loop.run_until_complete(asyncio.wait(tasks, timeout=10))
+            loop.close()
 
 
 class Deployment:

@@ -3,7 +3,6 @@
 The cloud runs here, in a thread, with a data plane that only keeps book; no container is started and nothing is built.
 """
 
-import gc
 import json
 import os
 import signal
@@ -25,14 +24,10 @@ from tests.integration.attached import (
     Google,
     engine_of,
     fleet,
+    loops_closed,
 )
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(180),
-    # The Automation API leaves the event loop of each inline program open.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
-]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +66,11 @@ def deployment(attached, tmp_path, monkeypatch, request):
     monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "test")
     name = f"t{abs(hash(request.node.name)) % 10**8}"
-    made = Deployment(attached, tmp_path, name)
-    yield made
-    made.stack.refresh(on_event=lambda _event: None, clear_pending_creates=True)
-    made.stack.destroy(on_event=lambda _event: None)
-    gc.collect()  # the loops that the Automation API left open end here, where the warning is expected
+    with loops_closed():
+        made = Deployment(attached, tmp_path, name)
+        yield made
+        made.stack.refresh(on_event=lambda _event: None, clear_pending_creates=True)
+        made.stack.destroy(on_event=lambda _event: None)
 
 
 def test_a_fleet_goes_up_stays_changes_refreshes_and_goes_down(deployment, google):
