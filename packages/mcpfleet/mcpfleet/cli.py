@@ -271,8 +271,9 @@ def doctor(
     """
     from mcpfleet import prerequisites
     from mcpfleet.checks import print_lines
-    from mcpfleet.doctor import Line, examine
+    from mcpfleet.doctor import examine
     from mcpfleet.google_sources import google_api
+    from mcpfleet.sources import Unusable
 
     _log_to_stderr()
     if server is None:
@@ -287,12 +288,12 @@ def doctor(
         url = server if "://" in server else None
         here = options.find_stack(url, audience, stack, outputs, cwd)
         chosen = options.one_server(here, None if url else server, url, audience)
+        source: TokenSource
         try:
             source = options.find_source(here, credentials, token_file, token_command, impersonate)
         except AuthError as error:
-            lines = [*examine(chosen, None), Line("bad", "there is no identity to call with", str(error))]
-        else:
-            lines = examine(chosen, source)
+            source = Unusable(error)  # what can be seen without an identity is seen
+        lines = examine(chosen, source)
         print_lines(_out, chosen.target.mcp_url, lines)
     raise typer.Exit(int(any(line.kind == "bad" for line in lines)))
 

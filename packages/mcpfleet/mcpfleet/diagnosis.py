@@ -9,8 +9,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from mcpfleet.target import Target
+
+_LOGIN: Final = "https://accounts.google.com"
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,31 @@ def is_front_ends(status: int, headers: Mapping[str, str]) -> bool:
     )
 
 
+def is_proxys(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether Identity-Aware Proxy answered, which marks what it says itself, or sends to Google's login.
+
+    Args:
+        status: The HTTP status.
+        headers: The answer's headers, in lower case.
+    """
+    if status == 302:
+        return headers.get("location", "").startswith(f"{_LOGIN}/")
+    return status >= 400 and headers.get("x-goog-iap-generated-response") == "true"
+
+
 def is_the_servers(headers: Mapping[str, str]) -> bool:
-    """Whether an answer is an MCP server's: JSON, or a stream of it."""
+    """Whether an answer has the type of an MCP server's: JSON, or a stream of it."""
     return headers.get("content-type", "").lower().startswith(("application/json", "text/event-stream"))
+
+
+def read_log(target: Target) -> str:
+    """What to type to read a service's log."""
+    return f"Read its log: gcloud run services logs read {_place(target)}"
+
+
+def _place(target: Target) -> str:
+    service, region = target.service_and_region
+    return f"{shlex.quote(service)} --region={shlex.quote(region)}"
 
 
 def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: Caller) -> Finding | None:
@@ -74,13 +100,18 @@ def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: Ca
         target: The service.
         caller: Who asked.
     """
-    if status < 300 or is_the_servers(headers):
+    if status < 300 or (is_the_servers(headers) and status not in _REDIRECTS):
         return None
-    service, region = target.service_and_region
-    place = f"{shlex.quote(service)} --region={shlex.quote(region)}"
+    place = _place(target)
     member = shlex.quote(caller.member or "user:EMAIL")  # a token's word, in a command that is copied
-    proxied = headers.get("x-goog-iap-generated-response") == "true"
+    proxied = is_proxys(status, headers)
     match status:
+        case 302 if proxied:
+            cause = f"Identity-Aware Proxy before {target.origin} sends to Google's login: it has read no token."
+            step = (
+                "It reads the header Authorization, not X-Serverless-Authorization, and wants an ID token for an "
+                "OAuth client that the server's access.iap names (programmatic_clients, oauth_client)."
+            )
         case 401 if proxied:
             cause = f"Identity-Aware Proxy before {target.origin} did not accept the token for {caller.audience}."
             step = (
@@ -93,6 +124,13 @@ def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: Ca
                 f"Add it to the server's access.iap.members and run `pulumi up`, or type: gcloud iap web "
                 f"add-iam-policy-binding --resource-type=cloud-run --service={place} "
                 f"--member={member} --role=roles/iap.httpsResourceAccessor"
+            )
+        case 500 if proxied:
+            cause = f"Identity-Aware Proxy before {target.origin} may not call the service itself."
+            step = (
+                "Run `pulumi up`, or type: gcloud run services add-iam-policy-binding "
+                f"{place} --member=serviceAccount:service-PROJECT_NUMBER@gcp-sa-iap.iam.gserviceaccount.com "
+                "--role=roles/run.invoker"
             )
         case 401:
             cause = f"{target.origin} did not accept the token of {caller.identity} for {caller.audience}."
@@ -123,7 +161,7 @@ def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: Ca
             step = "Try again; if it stays, raise the server's max_instances or its concurrency."
         case 502 | 503:
             cause = "the service could not start an instance, or the instance broke off."
-            step = f"Read its log: gcloud run services logs read {place}"
+            step = read_log(target)
         case 504:
             cause = "the service did not answer within its timeout."
             step = "Raise the server's timeout (at most 3600 s), or make the call shorter."
@@ -137,5 +175,5 @@ def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: Ca
             )
         case _:
             cause = f"{target.origin} answered with an error of its own."
-            step = f"Read its log: gcloud run services logs read {place}"
+            step = read_log(target)
     return Finding(status, cause, step)

@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 import httpx2
 
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth
+from mcpfleet.diagnosis import is_proxys
 from mcpfleet.sources import TokenSource
 from mcpfleet.stack import Client, Server
 from mcpfleet.target import Target
@@ -192,10 +193,7 @@ def _is(status: int) -> Callable[[httpx2.Response], bool]:
 
 
 def _by_proxy(response: httpx2.Response) -> bool:
-    """Whether Identity-Aware Proxy refused, which marks what it answers itself, or sent to log in."""
-    if response.status_code == 302:
-        return response.headers.get("location", "").startswith(f"{_GOOGLE}/")
-    return response.status_code in {401, 403} and response.headers.get("x-goog-iap-generated-response") == "true"
+    return response.status_code in {302, 401, 403} and is_proxys(response.status_code, response.headers)
 
 
 def _to_login(response: httpx2.Response) -> bool:

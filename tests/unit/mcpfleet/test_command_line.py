@@ -4,6 +4,7 @@ import socket
 import pytest
 
 from mcpfleet import cli, doctor, verify
+from mcpfleet.errors import AuthError
 from mcpfleet.system import words_of
 
 URL = "https://mcp-echo-481516.europe-west1.run.app"
@@ -223,8 +224,13 @@ def test_arguments_that_are_no_object_are_refused_before_anything_is_called(run,
 
 
 def test_a_diagnosis_without_credentials_still_says_what_is_seen(run, monkeypatch):
-    monkeypatch.setattr(doctor, "examine", lambda server, source: [doctor.Line("ok", f"{server.name} answers")])
+    def seen(server, source):
+        with pytest.raises(AuthError) as why:
+            source.fetch(server.audience)
+        return [doctor.Line("ok", f"{server.name} answers"), doctor.Line("bad", "no token", str(why.value))]
+
+    monkeypatch.setattr(doctor, "examine", seen)
     code, out, _ = run("doctor", f"{URL}/mcp")
     assert code == 1
     assert "mcp-echo answers" in out
-    assert "there is no identity to call with" in out
+    assert "gcloud auth application-default login" in out

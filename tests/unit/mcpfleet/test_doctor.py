@@ -5,7 +5,7 @@ import json
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcpfleet import prerequisites
@@ -16,6 +16,12 @@ from mcpfleet.stack import from_url, servers_of
 URL = "https://mcp-echo-481516.europe-west1.run.app/mcp"
 HTML = {"content-type": "text/html"}
 JSON = {"content-type": "application/json"}
+SSE = {"content-type": "text/event-stream"}
+IAP = {"x-goog-iap-generated-response": "true"}
+LOGIN = {"location": "https://accounts.google.com/o/oauth2/v2/auth?client_id=x"}
+RESOURCE = {"www-authenticate": 'Bearer resource_metadata="https://x/m"'}
+RESULT = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "echo", "version": "1"}}
+ANSWER = {"jsonrpc": "2.0", "id": 1, "result": RESULT}
 SERVER = servers_of({"servers": {"echo": {"mcp_url": URL, "audience": URL.removesuffix("/mcp")}}}, "here")["echo"]
 
 
@@ -29,11 +35,11 @@ def lines(source, clock):
         first.headers.update(date)
 
         def service(request):
-            if "x-serverless-authorization" not in request.headers:
+            if not any(name in request.headers for name in ("x-serverless-authorization", "authorization")):
                 return first
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            return answer(request) if callable(answer) else answer
 
         transport = httpx2.MockTransport(service)
         return examine(server, None if without else source, transport=transport, clock=clock)
@@ -46,7 +52,7 @@ def bad(found):
 
 
 def test_a_healthy_server_has_no_finding(lines):
-    found = lines(httpx2.Response(200, headers=JSON, json={"result": {}}))
+    found = lines(httpx2.Response(200, json=ANSWER))
     assert bad(found) == []
     assert [line.kind for line in found] == ["ok"] * 5
     assert "user:ada@acme.dev" in found[3].text
@@ -68,7 +74,8 @@ def test_a_healthy_server_has_no_finding(lines):
         (502, HTML, "could not start an instance", "logs read mcp-echo --region=europe-west1"),
         (503, {"content-type": "text/plain"}, "could not start an instance", "logs read mcp-echo"),
         (504, {"content-type": "text/plain"}, "within its timeout", "Raise the server's timeout"),
-        (400, JSON, "the MCP server itself answers 400", ""),
+        (400, JSON, "answers 400 with application/json, not MCP", "logs read mcp-echo"),
+        (404, JSON, "answers 404 with application/json, not MCP", "Is the path right?"),
         (200, HTML, "not MCP", "Is the path right?"),
     ],
 )
@@ -80,13 +87,10 @@ def test_each_answer_is_mapped_to_its_cause_and_the_next_command(lines, status, 
 
 def test_a_server_that_everybody_may_call_although_the_stack_says_otherwise_is_found(lines):
     open_door = httpx2.Response(200, headers=JSON)
-    (finding,) = bad(lines(httpx2.Response(200, headers=JSON), anonymous=open_door))
+    (finding,) = bad(lines(httpx2.Response(200, json=ANSWER), anonymous=open_door))
     assert "Everybody may call it" in finding
-    by_url = lines(httpx2.Response(200, headers=JSON), anonymous=open_door, server=from_url(URL, None))
+    by_url = lines(httpx2.Response(200, json=ANSWER), anonymous=open_door, server=from_url(URL, None))
     assert [line.kind for line in by_url][1] == "warn", "of a URL alone nobody knows what is meant"
-
-
-RESOURCE = {"www-authenticate": 'Bearer resource_metadata="https://x/m"'}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,13 @@ RESOURCE = {"www-authenticate": 'Bearer resource_metadata="https://x/m"'}
         ("oauth", httpx2.Response(401, headers=RESOURCE), "ok"),
         ("oauth", httpx2.Response(401), "warn"),
         ("oauth", httpx2.Response(200, headers=JSON), "bad"),
-        ("iap", httpx2.Response(401, headers={"x-goog-iap-generated-response": "true"}), "ok"),
+        ("iap", httpx2.Response(401, headers=IAP), "ok"),
+        ("iap", httpx2.Response(302, headers=LOGIN), "ok"),
+        ("iap", httpx2.Response(302, headers={"location": "/login"}), "warn"),
+        ("iap", httpx2.Response(401, headers=RESOURCE), "bad"),
+        ("iam", httpx2.Response(302, headers=LOGIN), "warn"),
+        ("iam", httpx2.Response(401, headers=RESOURCE), "bad"),
+        ("public", httpx2.Response(401, headers=RESOURCE), "ok"),
         ("iap", httpx2.Response(200, headers=JSON), "bad"),
         ("public", httpx2.Response(200, headers=JSON), "ok"),
     ],
@@ -110,9 +120,146 @@ def test_only_the_refusal_of_its_own_access_is_one(lines, access, answer, kind):
     assert found[1].kind == kind, found[1]
 
 
+def server_of(**output):
+    return servers_of({"servers": {"echo": {"mcp_url": URL, "audience": URL.removesuffix("/mcp"), **output}}}, "here")[
+        "echo"
+    ]
+
+
+def test_a_login_of_the_servers_own_is_named_with_its_metadata_and_no_grant_is_called_wrong(lines):
+    challenge = httpx2.Response(401, headers={**JSON, **RESOURCE})
+    found = lines(None, anonymous=challenge, server=from_url(URL, None))
+    assert [line.kind for line in found] == ["ok"] * 3, "no token of Google's is tried where it is of no use"
+    assert "the server itself asks for a login: 401 (https://x/m)" in found[1].text
+    assert "Clients log in to it by themselves" in found[1].step
+    (stated,) = bad(lines(challenge, anonymous=challenge, server=server_of(access="iam"), without=True))
+    assert "Google lets everybody through to it, though by the stack its access is iam" in stated
+    assert "access: {public: …}" in stated
+
+
+def test_a_login_of_the_servers_own_behind_googles_is_told_from_it(lines):
+    (finding,) = bad(lines(httpx2.Response(401, headers={**JSON, **RESOURCE})))
+    assert "with the token the server itself asks for a login: 401 (https://x/m)" in finding
+    assert "mcpfleet proxy" in finding
+
+
+def test_behind_iap_the_token_is_for_an_oauth_client_and_in_the_header_that_iap_reads(lines, google):
+    seen = []
+
+    def answer(request):
+        seen.append(google.verify(request.headers["authorization"], "cli.apps.example")["aud"])
+        return httpx2.Response(200, json=ANSWER)
+
+    login = httpx2.Response(302, headers=LOGIN)
+    server = server_of(access="iap", program_audience="cli.apps.example")
+    assert bad(lines(answer, anonymous=login, server=server)) == []
+    assert seen == ["cli.apps.example"]
+
+
+def test_iap_that_takes_no_program_is_said_so_and_not_asked(lines):
+    found = lines(None, anonymous=httpx2.Response(302, headers=LOGIN), server=server_of(access="iap"))
+    assert (found[-1].kind, "programmatic_clients" in found[-1].step) == ("skip", True)
+
+
+def test_iaps_redirect_is_no_redirect_of_the_servers(lines):
+    login = httpx2.Response(302, headers={**HTML, **LOGIN})
+    found = lines(login, anonymous=login, server=from_url(URL, None))
+    assert (found[1].kind, found[1].text) == ("ok", "without a token Identity-Aware Proxy refuses: 302")
+    (finding,) = bad(found)
+    assert "sends to Google's login" in finding
+    assert "programmatic_clients" in finding
+
+
+def test_a_public_server_is_judged_without_a_token(lines):
+    public = server_of(access="public")
+    found = lines(AssertionError(), anonymous=httpx2.Response(200, json=ANSWER), server=public)
+    assert [line.kind for line in found] == ["ok"] * 4
+    (finding,) = bad(lines(None, anonymous=httpx2.Response(200, text="hello"), server=public))
+    assert "without a token it answers 200 with text/plain" in finding
+    (finding,) = bad(lines(None, anonymous=httpx2.Response(403, headers=HTML), server=public))
+    assert "--member=allUsers" in finding
+
+
+OTHERS = [
+    {},
+    {"status": "ok"},
+    {"error": {"code": 403, "message": "no"}},
+    {"detail": "Not Found"},
+    {"result": {}},
+    {"jsonrpc": "2.0", "id": 1, "result": {}},
+    {"jsonrpc": "2.0", "id": 1, "result": []},
+    {"jsonrpc": "2.0", "method": "ping"},
+]
+
+
+@pytest.mark.parametrize("body", [*map(json.dumps, OTHERS), "", "null", "[]", "<html>", "{"])
+@pytest.mark.parametrize("kind", [JSON, SSE])
+def test_an_answer_that_is_not_mcps_is_found_whatever_it_calls_itself(lines, body, kind):
+    content = f"data: {body}\n\n" if kind is SSE else body
+    (finding,) = bad(lines(httpx2.Response(200, headers=kind, content=content)))
+    assert "Is the path right?" in finding
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {**ANSWER, "id": 2},
+        {**ANSWER, "id": True},
+        {**ANSWER, "error": None},
+        {**ANSWER, "detail": 1},
+        {"id": 1, "result": RESULT},
+    ],
+)
+def test_an_answer_that_clients_may_drop_is_warned_of(lines, answer):
+    found = lines(httpx2.Response(200, json=answer))
+    assert (found[-1].kind, "not in JSON-RPC's form" in found[-1].text) == ("warn", True)
+
+
+def test_an_answer_in_a_stream_is_read_up_to_the_answer(lines):
+    class Endless(httpx2.AsyncByteStream):
+        async def __aiter__(self):
+            yield b'data: {"jsonrpc":"2.0","method":"notifications/message","params":{}}\n\n'
+            yield f"data: {json.dumps(ANSWER)}\n\n".encode()
+            raise AssertionError("what comes behind the answer is not waited for")
+
+    assert bad(lines(lambda _request: httpx2.Response(200, headers=SSE, stream=Endless()))) == []
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_server_that_speaks_the_newest_revision_alone_is_well(lines, status):
+    def answer(request):
+        if request.headers.get("mcp-method") == "server/discover":
+            assert request.headers["mcp-protocol-version"] == "2026-07-28"
+            return httpx2.Response(200, json={"jsonrpc": "2.0", "id": 1, "result": {"supportedVersions": []}})
+        return httpx2.Response(status, json={"jsonrpc": "2.0", "id": 1, "error": {"code": -32022, "message": "old"}})
+
+    found = lines(answer)
+    assert bad(found) == []
+    assert "2026-07-28" in found[-1].text
+
+
+def test_an_error_of_the_servers_own_is_told_in_its_words(lines):
+    error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "no database\x1b[2J"}}
+    (finding,) = bad(lines(httpx2.Response(500, json=error)))
+    assert "the MCP server itself answers 500: no database\\u001b[2J" in finding
+
+
+@given(
+    st.integers(200, 599),
+    st.sampled_from([*JSON.values(), *SSE.values(), *HTML.values(), "text/plain", "x"]),
+    st.binary(),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_whatever_comes_there_is_one_line_for_it(lines, status, kind, body):
+    found = lines(lambda _request: httpx2.Response(status, headers={"content-type": kind}, content=body))
+    assert len(found) == 5
+    assert all("\x1b" not in line.text + line.step for line in found)
+    assert found[-1].kind == "bad"
+
+
 @pytest.mark.parametrize(("hours", "way"), [(2, "behind"), (-2, "ahead of")])
 def test_a_clock_that_is_wrong_is_named_before_its_consequences(lines, clock, hours, way):
-    found = lines(httpx2.Response(200, headers=JSON), clock_of_service=clock() + hours * 3600)
+    found = lines(httpx2.Response(200, json=ANSWER), clock_of_service=clock() + hours * 3600)
     (finding,) = bad(found)
     assert finding.startswith(f"this machine's clock is 7200 s {way} the server's Set the clock")
 
