@@ -1,14 +1,16 @@
 """Whatever comes over HTTP, a client of `mcpfleet connect` gets one well-formed answer for each of its requests."""
 
 import asyncio
+import itertools
 import json
 
 import httpx2
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mcp_types.jsonrpc import JSONRPCError, JSONRPCResponse, jsonrpc_message_adapter
 
+from mcpfleet import relay
 from mcpfleet.auth import IdTokenAuth, IdTokens
 from mcpfleet.relay import Relay
 from mcpfleet.target import Target
@@ -31,23 +33,39 @@ class Held:
         return IdToken("a.b.c", expires_at=1e9)
 
 
-class Same(httpx2.AsyncBaseTransport):
-    """Answers each request alike."""
+class Pieces(httpx2.AsyncByteStream):
+    """A body in pieces of a length; its end may be an error."""
 
-    def __init__(self, status, kind, body):
-        self.status, self.kind, self.body = status, kind, body
+    def __init__(self, body, length=1 << 20, end=None):
+        self.body, self.length, self.end = body, length, end
+
+    async def __aiter__(self):
+        for at in range(0, len(self.body), self.length):
+            yield self.body[at : at + self.length]
+        if self.end is not None:
+            raise self.end("it broke off")
+
+
+class Scripted(httpx2.AsyncBaseTransport):
+    """Gives answers in turn, again and again; an error among them is raised instead of an answer."""
+
+    def __init__(self, *answers, first=()):
+        self.first, self.answers = list(first), itertools.cycle(answers)
 
     async def handle_async_request(self, request):
-        headers = {"content-type": self.kind} if self.kind else {}
-        return httpx2.Response(self.status, headers=headers, stream=httpx2.ByteStream(self.body), request=request)
+        answer = self.first.pop(0) if self.first else next(self.answers)
+        if isinstance(answer, type):
+            raise answer("no answer", request=request)
+        status, headers, *body = answer
+        return httpx2.Response(status, headers=headers, stream=Pieces(*body), request=request)
 
 
 def strictly(constant):
     raise ValueError(f"{constant} is no JSON")
 
 
-def said_by(request, status, kind, body):
-    """The lines that a client gets in all, for one request."""
+def said_by(requests, transport, *, opening=()):
+    """The lines that a client gets in all: for what it says one after the other, and then for requests all at once."""
     lines = []
 
     async def run():
@@ -55,30 +73,40 @@ def said_by(request, status, kind, body):
 
         async def sleep(seconds):
             moment[0] += seconds
+            await asyncio.sleep(0)
 
         now = lambda: moment[0]  # noqa: E731
         auth = IdTokenAuth(ORIGIN, tokens=IdTokens(Held(), ORIGIN, clock=now, start=lambda work: work()))
-        upstream = Upstream(
-            Target.parse(f"{ORIGIN}/mcp"), auth, transport=Same(status, kind, body), wall=now, clock=now
-        )
-        answered = asyncio.Event()
+        upstream = Upstream(Target.parse(f"{ORIGIN}/mcp"), auth, transport=transport, wall=now, clock=now)
+        answered = asyncio.Semaphore(0)
 
         def emit(line):
             lines.append(line)
             if b'"method"' not in line:
-                answered.set()
+                answered.release()
 
-        relay = Relay(upstream, emit, sleep=sleep, clock=now)
-        await relay.take(json.dumps(request).encode())
+        one = Relay(upstream, emit, sleep=sleep, clock=now)
         async with asyncio.timeout(BOUND):
-            await answered.wait()
-            await relay.aclose(BOUND)
+            for message in opening:
+                await one.take(json.dumps(message).encode())
+                if "id" in message:
+                    await answered.acquire()
+            for request in requests:
+                await one.take(json.dumps(request).encode())
+            for _ in requests:
+                await answered.acquire()
+            await one.aclose(BOUND)
 
     asyncio.run(run())
     return lines
 
 
-def answers_to(request, lines):
+def alike(request, status, kind, body):
+    """The lines for one request to a server that answers each alike."""
+    return said_by([request], Scripted((status, {"content-type": kind} if kind else {}, body)))
+
+
+def answers_to(lines, *requests):
     """Those of the lines that answer, each read as strictly as a client may read it."""
     found = []
     for line in lines:
@@ -88,7 +116,7 @@ def answers_to(request, lines):
         if isinstance(read, JSONRPCResponse | JSONRPCError):
             assert message.keys() <= TOP, "a client may refuse what it does not know"
             assert ("result" in message) != ("error" in message)
-            assert json.dumps(message["id"]) == json.dumps(request["id"])
+            assert json.dumps(message["id"]) in [json.dumps(one["id"]) for one in requests]
             found.append(message)
     return found
 
@@ -151,8 +179,53 @@ RESULT = b'{"jsonrpc":"2.0","id":1,"result":{}'
 @example("tools/call", True, 202, "", b"")
 def test_a_request_gets_one_well_formed_answer_whatever_http_brings(method, modern, status, kind, body):
     request = request_of(method, modern=modern)
-    lines = said_by(request, status, kind, body)
-    assert len(answers_to(request, lines)) == 1
+    lines = alike(request, status, kind, body)
+    assert len(answers_to(lines, request)) == 1
+
+
+cuts = st.sampled_from([None, None, httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.ReadTimeout])
+names = st.sampled_from([b"", b"id: 7\n", b"id: 8\nretry: 1\n", b": x\n\n"])
+spoken = st.tuples(names, bodies).map(b"".join)
+headers = st.fixed_dictionaries(
+    {"content-type": kinds},
+    optional={
+        "content-encoding": st.sampled_from(["gzip", "identity", "br"]),
+        "location": st.sampled_from(["https://accounts.google.com/x", "/mcp/", "http://[", "\x7f"]),
+        "mcp-session-id": st.sampled_from(["s2", "s3", ""]),
+        "retry-after": st.sampled_from(["1", "-1", "soon", "9" * 40]),
+        "www-authenticate": st.sampled_from(['Bearer error="invalid_token"', 'Bearer resource_metadata="https://x"']),
+        "x-goog-iap-generated-response": st.just("true"),
+    },
+)
+answers = st.tuples(statuses, headers, spoken, st.integers(1, 40), cuts)
+troubles = st.sampled_from([httpx2.ConnectError, httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.ReadTimeout])
+OPENED = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {"listChanged": True}}, "serverInfo": {}}
+OPENING = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}
+
+
+@given(
+    st.lists(answers | troubles, min_size=1, max_size=4),
+    st.lists(methods, min_size=1, max_size=4),
+    st.sampled_from(["modern", "legacy", "session"]),
+)
+@settings(deadline=None)
+def test_every_request_of_many_is_answered_once_however_answers_break_off_and_change(script, asked, era):
+    requests = [
+        {**request_of(method, modern=era == "modern"), "id": ident}
+        for ident, method in zip([1, "1", 2, "x"], asked, strict=False)
+    ]
+    opening, first = [], []
+    if era != "modern":
+        opening = [OPENING, {"jsonrpc": "2.0", "method": "notifications/initialized"}]
+        session = {"mcp-session-id": "s1"} if era == "session" else {}
+        body = json.dumps({"jsonrpc": "2.0", "id": 0, "result": OPENED}).encode()
+        first = [(200, {"content-type": JSON, **session}, body), (202, {}, b"")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relay, "RESUMES_IN_ALL", 20)
+        lines = said_by(requests, Scripted(*script, first=first), opening=opening)
+    found = answers_to(lines, *requests, *opening[:1])
+    wanted = [json.dumps(one["id"]) for one in (*opening[:1], *requests)]
+    assert sorted(json.dumps(one["id"]) for one in found) == sorted(wanted)
 
 
 @pytest.mark.parametrize(
@@ -170,12 +243,12 @@ def test_a_request_gets_one_well_formed_answer_whatever_http_brings(method, mode
 )
 def test_what_a_server_meant_reaches_the_client_in_the_protocols_form(status, body, said):
     request = request_of("tools/call", modern=True)
-    (answer,) = answers_to(request, said_by(request, status, JSON, json.dumps(body).encode()))
+    (answer,) = answers_to(alike(request, status, JSON, json.dumps(body).encode()), request)
     assert answer == {"jsonrpc": "2.0", "id": 1, **said}
 
 
 def test_a_refusal_in_json_that_is_no_json_rpc_is_told_in_the_servers_words_and_as_not_carried_out():
     request = request_of("tools/call", modern=True)
-    (answer,) = answers_to(request, said_by(request, 401, JSON, b'{"error": "invalid_token"}'))
+    (answer,) = answers_to(alike(request, 401, JSON, b'{"error": "invalid_token"}'), request)
     assert "invalid_token" in answer["error"]["message"]
     assert answer["error"]["data"]["mcpfleet"]["outcome"] == "not_done"
