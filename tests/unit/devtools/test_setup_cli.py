@@ -132,6 +132,7 @@ def test_root_has_the_tests_run_by_an_ordinary_user_but_for_those_that_need_root
 
     class User:
         name = "mcpfleet-1"
+        home = Path("/home/ada")
 
         def environment(self):
             return {"HOME": "/home/ada", "PATH": "/usr/bin"}
@@ -156,7 +157,8 @@ def test_root_has_the_tests_run_by_an_ordinary_user_but_for_those_that_need_root
     assert [ordinary in said for said, _ in by_user] == ([True] if ordinary else [])
     assert [of_root in said for said in by_root] == ([True] if of_root else [])
     for _, env in by_user:
-        assert env == {"HOME": "/home/ada", "PATH": "/bin", "DOCKER_HOST": "unix:///here.sock"}
+        own = {"HOME": "/home/ada", "PYTHONPYCACHEPREFIX": "/home/ada/bytecode"}
+        assert env == {**own, "PATH": "/bin", "DOCKER_HOST": "unix:///here.sock"}
 
 
 @pytest.mark.parametrize(
