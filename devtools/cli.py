@@ -44,7 +44,7 @@ _BENCHMARKS = {
     options_metavar="",
 )
 def test(context: typer.Context) -> None:
-    """Set up this machine and run every test, several files at once; arguments go to pytest, one test after another.
+    """Set up this machine and run every test, several files at a time. With arguments for pytest, one test at a time.
 
     Root runs them as an ordinary user that it makes for it, and then those that need root; --as-root first keeps root.
     --engines runs those of other Docker engines, which it makes.
@@ -92,7 +92,7 @@ def _as_ordinary_user(command: list[str], environ: dict[str, str]) -> int:
 
 @app.command()
 def check() -> None:
-    """Check format, lint, types, secrets, licences and known weaknesses, side by side."""
+    """Check format, lint, types, secrets, licenses and known vulnerabilities."""
     from devtools.check import check as run_checks
 
     run_checks(begun())
@@ -100,7 +100,7 @@ def check() -> None:
 
 @app.command()
 def setup() -> None:
-    """Set up this machine and do nothing more."""
+    """Install what is missing on this machine."""
     from mcpfleet_local_cloud.commands.setup import prepare
 
     prepare(begun())
@@ -112,12 +112,12 @@ def bench(
         str,
         typer.Argument(help=f"What to measure: {', '.join(_BENCHMARKS)}."),
     ],
-    runs: Annotated[int, typer.Option(min=1, help="How often; the median is printed.")] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="Number of runs; the command prints the median.")] = 3,
     base: Annotated[
-        str, typer.Option(metavar="COMMIT", help="For `before` and `ingress`: the commit to measure beside.")
+        str, typer.Option(metavar="COMMIT", help="For `before` and `ingress`: the commit to compare with.")
     ] = "HEAD",
 ) -> None:
-    """Measure, and print the figures."""
+    """Run a benchmark, and print the figures."""
     from importlib import import_module
 
     from mcpfleet_local_cloud.commands import stack

@@ -20,7 +20,7 @@ INTERRUPTED: Final = 130
 # Commands that Ctrl-C ends as it should: they make nothing that could be kept.
 ENDED_BY_CTRL_C: Final = {"logs", "proxy"}
 
-Server = Annotated[str, typer.Argument(help="A server's or client's name in the fleet.")]
+Server = Annotated[str, typer.Argument(help="The name of a server or client in the fleet.")]
 
 
 def new_app(name: str, about: str) -> typer.Typer:
@@ -63,20 +63,20 @@ def up(
     name: Annotated[
         str | None,
         typer.Option(
-            "--stack", metavar="NAME", help="The stack of Pulumi.NAME.yaml; by default what is deployed, or local."
+            "--stack", metavar="NAME", help="The stack of Pulumi.NAME.yaml. Default: the deployed stack, or local."
         ),
     ] = None,
 ) -> None:
-    """Set up this machine, deploy a stack of it, verify it, and print how to reach it."""
+    """Install what is missing, deploy a stack, verify it, and print its URLs."""
     from mcpfleet_local_cloud.commands import stack
 
     stack.up(begun(), name)
 
 
 def down(
-    force: Annotated[bool, typer.Option("--force", help="Remove also what the stack's state does not know.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also remove what is not in the stack's state.")] = False,
 ) -> None:
-    """Destroy the stack that is deployed, prove that nothing is left, stop the local cloud."""
+    """Destroy the deployed stack, check that nothing is left, and stop the local cloud."""
     from mcpfleet_local_cloud.commands import stack
 
     stack.down(begun(), force=force)
@@ -85,18 +85,20 @@ def down(
 def verify(
     call: Annotated[
         str | None,
-        typer.Option(metavar="SERVER/TOOL", help="A tool to call; else only what says that it only reads."),
+        typer.Option(
+            metavar="SERVER/TOOL", help="A tool to call. Default: only tools that declare themselves read-only."
+        ),
     ] = None,
     arguments: Annotated[str | None, typer.Option(help="The tool's arguments, as a JSON object.")] = None,
 ) -> None:
-    """Verify the deployed stack as a client would."""
+    """Verify the deployed servers and clients by calling them."""
     from mcpfleet_local_cloud.commands import stack
 
     stack.verify(begun(), call, arguments)
 
 
 def status() -> None:
-    """Print what is deployed and where it answers."""
+    """Print what is deployed, with its URLs."""
     from mcpfleet_local_cloud.commands import stack
 
     stack.status(Phases())
@@ -104,10 +106,10 @@ def status() -> None:
 
 def env(
     real_plugins: Annotated[
-        bool, typer.Option("--real-plugins", help="For the official CLI's own plugins: attach none of the emulated.")
+        bool, typer.Option("--real-plugins", help="Use the official plugins, not the emulated providers.")
     ] = False,
 ) -> None:
-    """Print the exports with which plain `pulumi … -s STACK` works in your own shell."""
+    """Print the exports with which `pulumi … -s STACK` works in your shell."""
     from mcpfleet_local_cloud.commands import stack
 
     stack.env(Phases(), real_plugins=real_plugins)
@@ -115,9 +117,9 @@ def env(
 
 def logs(
     server: Server,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing new lines.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines as they arrive.")] = False,
 ) -> None:
-    """Print the log lines of a server or client."""
+    """Print the logs of a server or client."""
     from mcpfleet_local_cloud.commands import stack
 
     stack.logs(Phases(), server, follow=follow)
@@ -126,10 +128,11 @@ def logs(
 def proxy(
     server: Server,
     port: Annotated[
-        int | None, typer.Option(help="The local port; that of its client configuration by default, 0 for a free one.")
+        int | None,
+        typer.Option(help="The local port; 0 chooses a free port. Default: the port in its client configuration."),
     ] = None,
 ) -> None:
-    """Open an authenticated proxy to a server or client on a local port."""
+    """Run a proxy on a local port that adds an invoker's ID token to each request."""
     from mcpfleet_local_cloud.commands import stack
 
     stack.proxy(Phases(), server, port)

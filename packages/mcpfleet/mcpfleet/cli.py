@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mcpfleet.sources import TokenSource
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-packages = typer.Typer(no_args_is_help=True, help="Lock the packages of npm and PyPI that a fleet's servers are.")
+packages = typer.Typer(no_args_is_help=True, help="Lock the npm and PyPI packages of a fleet's servers.")
 app.add_typer(packages, name="packages")
 _out = console()
 _err = console(stderr=True)
@@ -71,7 +71,7 @@ def root(
         typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Reach private MCP servers on Cloud Run."""
+    """Reach private MCP servers on Cloud Run: connect clients, verify servers, and troubleshoot connections."""
 
 
 @app.command()
@@ -87,13 +87,13 @@ def connect(
     token_command: options.TokenCommandText = None,
     impersonate: options.Impersonate = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say on stderr what is tried again, and why.")
+        bool, typer.Option("--verbose", "-v", help="Report each retry and its reason on stderr.")
     ] = False,
 ) -> None:
-    """Be a stdio MCP server that carries every request to a private one, with your ID token.
+    """Run a stdio MCP server that forwards every request to a private server, with your ID token.
 
-    Desktop clients start this command (`mcpfleet config CLIENT` writes how). The identity is the one google-auth
-    finds, unless an option names another.
+    Desktop clients start this command; `mcpfleet config CLIENT` writes it into their configuration. The identity is
+    the one that google-auth finds, unless an option names another.
     """
     from mcpfleet.auth import IdTokenAuth
     from mcpfleet.sources import Unusable
@@ -115,7 +115,9 @@ def proxy(
     server: Annotated[str | None, typer.Argument(help="The server's name in the fleet.")] = None,
     url: options.Url = None,
     audience: options.Audience = None,
-    port: Annotated[int, typer.Option(help="Loopback port to listen on; 0 takes a free one.", min=0, max=65535)] = 3000,
+    port: Annotated[
+        int, typer.Option(help="Loopback port to listen on; 0 chooses a free port.", min=0, max=65535)
+    ] = 3000,
     stack: options.StackName = None,
     outputs: options.Outputs = None,
     cwd: options.Folder = None,
@@ -124,7 +126,7 @@ def proxy(
     token_command: options.TokenCommandText = None,
     impersonate: options.Impersonate = None,
 ) -> None:
-    """Listen on 127.0.0.1 and forward everything to a private service, with your ID token.
+    """Run a proxy on 127.0.0.1 that forwards every request to a private service, with your ID token.
 
     The identity is the one google-auth finds, unless an option names another: GOOGLE_APPLICATION_CREDENTIALS, then
     the login of `gcloud auth application-default login`, then the metadata server.
@@ -150,19 +152,19 @@ def proxy(
 @app.command()
 def config(
     client: Annotated[str, typer.Argument(help="claude-desktop, claude-code, vscode, cursor, gemini-cli, or json.")],
-    servers: Annotated[
-        list[str] | None, typer.Argument(help="Servers by their names in the fleet; all by default.")
-    ] = None,
+    servers: Annotated[list[str] | None, typer.Argument(help="The servers' names in the fleet. Default: all.")] = None,
     install: Annotated[
-        bool, typer.Option("--install", help="Merge it into the client's own file; keeps a backup.")
+        bool, typer.Option("--install", help="Add it to the client's configuration file, and keep a backup.")
     ] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the servers out of the client's file again.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the servers from the client's file.")] = False,
     via: Annotated[
-        str, typer.Option(help="connect; or proxy or mcp-remote, through the port of `mcpfleet proxy`.")
+        str, typer.Option(help="connect, or proxy or mcp-remote, which use the port of `mcpfleet proxy`.")
     ] = "connect",
-    port: Annotated[int, typer.Option(help="The first port of `mcpfleet proxy`; one for each server.", min=1)] = 3000,
-    file: Annotated[Path | None, typer.Option(help="Another file than the client's usual one.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace entries that somebody else wrote.")] = False,
+    port: Annotated[
+        int, typer.Option(help="The first port of `mcpfleet proxy`; each server has its own.", min=1)
+    ] = 3000,
+    file: Annotated[Path | None, typer.Option(help="The file to change, instead of the client's usual one.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace entries that mcpfleet did not write.")] = False,
     url: options.Url = None,
     audience: options.Audience = None,
     stack: options.StackName = None,
@@ -171,7 +173,7 @@ def config(
     credentials: options.Credentials = None,
     impersonate: options.Impersonate = None,
 ) -> None:
-    """Print a client's configuration for private servers, or put it into the client's own file."""
+    """Print a client's configuration for private servers, or add it to the client's file."""
     from mcpfleet.clients import client_named
     from mcpfleet.configure import install_servers, print_servers, remove_servers, wishes
 
@@ -193,17 +195,18 @@ def config(
 @app.command()
 def verify(
     servers: options.ServerNames = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for a pipeline.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
     expect_tool: Annotated[
-        list[str] | None, typer.Option(help="A tool that must be listed; may be given again.", show_default=False)
+        list[str] | None,
+        typer.Option(help="A tool that must be listed; you can repeat the option.", show_default=False),
     ] = None,
     call: Annotated[
         str | None,
-        typer.Option(help="A tool to call, as SERVER/TOOL where several are verified; none is called otherwise."),
+        typer.Option(help="A tool to call. If you verify several servers: SERVER/TOOL. Default: none."),
     ] = None,
     arguments: Annotated[str | None, typer.Option(help="The tool's arguments, as a JSON object.")] = None,
     not_invoker: Annotated[
-        Path | None, typer.Option(help="Credentials of somebody who may not call, and must be refused.")
+        Path | None, typer.Option(help="Credentials of an account without access, whose calls must be rejected.")
     ] = None,
     url: options.Url = None,
     audience: options.Audience = None,
@@ -215,10 +218,11 @@ def verify(
     token_command: options.TokenCommandText = None,
     impersonate: options.Impersonate = None,
 ) -> None:
-    """Check what is deployed as its clients would: the gate after a deployment. Exit code 1 if one check fails.
+    """Verify deployed servers and clients by calling them. Exit code 1 if a check fails.
 
-    Without a token and with wrong ones servers and clients must refuse; as you, servers list their tools in both
-    protocol revisions, and clients say whether they reach their servers. No tool is called that you do not name.
+    It checks that callers without a token or with a wrong token are rejected. With your identity, it lists each
+    server's tools in both protocol revisions, and asks each client whether it reaches its servers. It calls only tools
+    that you name.
     """
     import asyncio
 
@@ -254,7 +258,7 @@ def verify(
 def doctor(
     server: Annotated[str | None, typer.Argument(help="A server's name in the fleet, or a URL.")] = None,
     project: Annotated[
-        str | None, typer.Option(envvar="GOOGLE_CLOUD_PROJECT", help="The project to look at, without a server.")
+        str | None, typer.Option(envvar="GOOGLE_CLOUD_PROJECT", help="The project to check, if you name no server.")
     ] = None,
     audience: options.Audience = None,
     stack: options.StackName = None,
@@ -265,9 +269,9 @@ def doctor(
     token_command: options.TokenCommandText = None,
     impersonate: options.Impersonate = None,
 ) -> None:
-    """Say why a server does not answer; without one, whether this machine and the project can deploy.
+    """Find out why a server does not answer. Without a server, check whether this machine and the project can deploy.
 
-    Exit code 1 if something is wrong.
+    Exit code 1 if it finds a problem.
     """
     from mcpfleet import prerequisites
     from mcpfleet.checks import print_lines
@@ -300,15 +304,15 @@ def doctor(
 
 @packages.command()
 def lock(
-    stack: Annotated[str | None, typer.Option("--stack", help="Look at one stack; by default at all.")] = None,
+    stack: Annotated[str | None, typer.Option("--stack", help="Lock one stack. Default: all stacks.")] = None,
     cwd: options.Folder = None,
-    min_age: Annotated[int, typer.Option(help="Days since a version was published that may be taken.", min=0)] = 7,
-    renew: Annotated[bool, typer.Option("--renew", help="Make locks anew that are there.")] = False,
+    min_age: Annotated[int, typer.Option(help="Minimum age of a version, in days since it was published.", min=0)] = 7,
+    renew: Annotated[bool, typer.Option("--renew", help="Replace existing locks.")] = False,
 ) -> None:
-    """Lock what packages of npm and PyPI bring along: every version with its hash, below packages.lock.
+    """Lock the dependencies of npm and PyPI packages: each version with its hash, in packages.lock.
 
-    `pulumi up` installs exactly that; in profile prod it refuses a package without a lock. Commit the files. Docker
-    looks for the versions, with the package managers that install them.
+    `pulumi up` installs exactly the locked versions. In profile prod, it refuses a package without a lock. Commit the
+    files. The command needs Docker: it runs the package managers that later install the packages.
     """
     import datetime
 

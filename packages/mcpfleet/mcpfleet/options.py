@@ -14,29 +14,32 @@ if TYPE_CHECKING:
     from mcpfleet.stack import Server, Stack
 
 ServerNames = Annotated[
-    list[str] | None, typer.Argument(help="Servers by their names in the fleet; all by default.", show_default=False)
+    list[str] | None, typer.Argument(help="The servers' names in the fleet. Default: all.", show_default=False)
 ]
-Url = Annotated[str | None, typer.Option(help="The service's URL, or its MCP URL, instead of a stack's server.")]
+Url = Annotated[str | None, typer.Option(help="The URL of a service, or its MCP URL, instead of a server of a stack.")]
 Audience = Annotated[
     str | None,
-    typer.Option(help="What the ID token is for. Default: what the stack says, or the URL without its path."),
+    typer.Option(help="The audience of the ID token. Default: the stack's output, or the URL without its path."),
 ]
 StackName = Annotated[
-    str | None, typer.Option("--stack", help="The stack. Default: the one selected, or a checkout's own.")
+    str | None,
+    typer.Option("--stack", help="The stack. Default: the selected stack, or the one on a checkout's local cloud."),
 ]
 Outputs = Annotated[
     Path | None, typer.Option(help="A file with the stack's outputs, as `pulumi stack output --json` prints them.")
 ]
-Folder = Annotated[Path | None, typer.Option("--cwd", help="The folder with Pulumi.yaml. Default: this one.")]
-Credentials = Annotated[Path | None, typer.Option(help="A Google credentials file to take the identity from.")]
+Folder = Annotated[Path | None, typer.Option("--cwd", help="The folder with Pulumi.yaml. Default: the current folder.")]
+Credentials = Annotated[Path | None, typer.Option(help="The Google credentials file of the identity to use.")]
 TokenFilePath = Annotated[
-    Path | None, typer.Option("--token-file", help="A file that something else keeps a fresh ID token in.")
+    Path | None, typer.Option("--token-file", help="A file with an ID token, which another program keeps fresh.")
 ]
 TokenCommandText = Annotated[
-    str | None, typer.Option("--token-command", help="A command that prints an ID token; run again for each refresh.")
+    str | None,
+    typer.Option("--token-command", help="A command that prints an ID token; it runs again for each refresh."),
 ]
 Impersonate = Annotated[
-    str | None, typer.Option(help="A service account to call as; you need roles/iam.serviceAccountTokenCreator on it.")
+    str | None,
+    typer.Option(help="A service account to impersonate; you need roles/iam.serviceAccountTokenCreator on it."),
 ]
 
 
