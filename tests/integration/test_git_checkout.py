@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from pulumi_mcpfleet.sources import RecipeError
+from pulumi_mcpfleet.sources.build_needs import described_version
 from pulumi_mcpfleet.sources.checkout import checkout
+from pulumi_mcpfleet.sources.git import described
 from tests.integration.made_repositories import TOKEN, PrivateGit
 
 pytestmark = pytest.mark.integration
@@ -266,6 +268,16 @@ def test_submodules_that_name_each_other_come_to_an_end(tmp_path, monkeypatch):
         last = made(tmp_path / f"r{number}", {"a": ""}, submodules={"next": (f"../r{number - 1}", head(last))})
     with pytest.raises(RecipeError, match="the submodule 'next' is one too many"):
         checkout(url(last), "main", tmp_path / "kept", submodules=True)
+
+
+# --- the version of a folder ---------------------------------------------------------------------------------
+
+
+def test_a_folder_has_the_version_that_its_repositorys_tags_say(repository):
+    (repository / "inner").mkdir()
+    assert described(repository / "inner").startswith("v1-1-g")
+    assert described_version(described(repository)) == f"2.dev1+g{head(repository)[:9]}"
+    assert described(repository.parent) == "", "in no repository"
 
 
 # --- large files -------------------------------------------------------------------------------------------

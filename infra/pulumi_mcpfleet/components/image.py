@@ -12,7 +12,6 @@ from typing import Final
 import pulumi
 import pulumi_docker_build as docker_build
 import pulumi_gcp as gcp
-from packaging.version import InvalidVersion, Version
 
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.components.cloud_build import CloudBuiltImage
@@ -22,7 +21,7 @@ from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from pulumi_mcpfleet.fleet.parts import SecretRef
 from pulumi_mcpfleet.fleet.stdio import is_bridged
 from pulumi_mcpfleet.sources import Layout, RecipeError, recipe_for
-from pulumi_mcpfleet.sources.build_needs import UNKNOWN_VERSION
+from pulumi_mcpfleet.sources.build_needs import version_of
 from pulumi_mcpfleet.sources.checkout import checkout, pointers
 from pulumi_mcpfleet.sources.generate import IGNORES
 from pulumi_mcpfleet.sources.inside import folder_in, own_folder
@@ -243,7 +242,7 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
             " points to each is there; write lfs: pull, to fetch them with git-lfs, or lfs: pointers, to build without"
         )
         raise RecipeError.of("git.lfs", sentence)
-    wish = replace(source.wish, version=_version(git.ref, found.commit))
+    wish = replace(source.wish, version=version_of(git.ref, found.commit))
     if (top := workspace_root(found.folder, within.as_posix())) is not None:
         # What a workspace's member is installed from is at its top.
         place, wish = found.folder / top, replace(wish, package=within.relative_to(top).as_posix())
@@ -256,14 +255,6 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
         labels,
         [f"{git.url}: {found.said} {found.commit}", *(f"{git.url}: {note}" for note in found.notes)],
     )
-
-
-def _version(ref: str, commit: str) -> str:
-    """The version of a source, for what would ask git's tags: that of the tag, else one that names the commit."""
-    try:
-        return str(Version(ref.rpartition("/")[2]))
-    except InvalidVersion:
-        return f"{UNKNOWN_VERSION}+g{commit[:9]}"
 
 
 def _bridged(source: Folder | Git, folder: str, name: str, root: Path) -> str:

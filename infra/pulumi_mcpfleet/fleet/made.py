@@ -5,6 +5,7 @@ Which Dockerfile that is, is `pulumi_mcpfleet.sources`' business. Here stands wh
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal, cast
 
@@ -15,6 +16,7 @@ from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, MistakesError, Model, wit
 from pulumi_mcpfleet.fleet.parts import SecretRef
 from pulumi_mcpfleet.fleet.words import Kind, pattern
 from pulumi_mcpfleet.sources import Layout, Recipe, RecipeError, Wish, git, recipe_for
+from pulumi_mcpfleet.sources.build_needs import asks_tags, described_version
 from pulumi_mcpfleet.sources.inside import own_folder
 
 _NO_DOCKERFILE: Final = "none"
@@ -302,7 +304,10 @@ class Folder(Made):
             RecipeError: Something can't be decided, or is not supported.
         """
         if root not in self._recipes:
-            self._recipes[root] = recipe_for(Layout.read(root / self.folder), self.wish)
+            layout, wish = Layout.read(root / self.folder), self.wish
+            if asks_tags(layout):
+                wish = replace(wish, version=described_version(git.described(root / self.folder)))
+            self._recipes[root] = recipe_for(layout, wish)
         return self._recipes[root]
 
 

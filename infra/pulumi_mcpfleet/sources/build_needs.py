@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
+from packaging.version import InvalidVersion, Version
+
 from pulumi_mcpfleet.sources.layout import Layout, table
 from pulumi_mcpfleet.sources.recipe import RecipeError
 
@@ -34,7 +36,53 @@ _PRETEND: Final[Mapping[str, str]] = {
 """What finds a version in git's tags, and the variable that says it in their place."""
 
 _NO_WAY: Final = ("versioningit", "setuptools-git-versioning")
-UNKNOWN_VERSION: Final = "0.0.0"
+_UNKNOWN: Final = "0.0.0"
+
+_DESCRIBED: Final = re.compile(r"(?:(?P<tag>.{1,200})-(?P<since>[0-9]{1,9})-g)?(?P<commit>[0-9a-f]{7,64})")
+"""What git describes a commit with: `git.described`."""
+
+
+def asks_tags(layout: Layout) -> bool:
+    """Whether a manifest names something that finds a version in git's tags."""
+    texts = [content for name, content in layout.texts.items() if name.endswith("pyproject.toml")]
+    return any(name in content for name in (*_PRETEND, "scm") for content in texts)
+
+
+def version_of(ref: str, commit: str) -> str:
+    """The version that a tag says, such as v1.2.0 or weather/1.2.0; else one that names the commit."""
+    return _of_tag(ref) or f"{_UNKNOWN}+g{commit[:9]}"
+
+
+def described_version(said: str) -> str:
+    """The version of a commit as git describes it; what comes after a tag is the next one's, as setuptools-scm has it.
+
+    Args:
+        said: As `git.described` gives it.
+    """
+    found = _DESCRIBED.fullmatch(said)
+    if found is None:
+        return ""
+    commit, since = found["commit"], int(found["since"] or 0)
+    tagged = _of_tag(found["tag"] or "")
+    if not tagged:
+        return f"{_UNKNOWN}+g{commit}"
+    if not since:
+        return tagged
+    version = Version(tagged)
+    if version.is_prerelease or version.is_postrelease:
+        return f"{version.public}+{since}.g{commit}"
+    *before, last = version.release
+    epoch = f"{version.epoch}!" if version.epoch else ""
+    return f"{epoch}{'.'.join(map(str, [*before, last + 1]))}.dev{since}+g{commit}"
+
+
+def _of_tag(tag: str) -> str:
+    """The version that a tag's name ends with; empty where it is none."""
+    found = re.search(r"(?:^|[/_-])[vV]?(?P<version>[0-9][^/]{0,99})$", tag)
+    try:
+        return str(Version(found["version"])) if found else ""
+    except InvalidVersion:
+        return ""
 
 
 def apt_for_python(layout: Layout, project: Mapping[str, Any]) -> tuple[Apt, tuple[str, ...]]:
@@ -96,7 +144,7 @@ def version_line(manifests: Iterable[Mapping[str, Any]], version: str) -> tuple[
         lines.update(dict.fromkeys(_PRETEND[name] for name in names if name in _PRETEND))
         if table(manifest, "tool", "pdm", "version").get("source") == "scm":
             lines["PDM_BUILD_SCM_VERSION"] = None
-    said = version or UNKNOWN_VERSION
+    said = version or _UNKNOWN
     told = [f"version {said}, which git's tags would say and no build has (`build_args`: {name})" for name in lines]
     return "".join(f"ARG {name}={said}\n" for name in lines), tuple(told)
 

@@ -92,6 +92,17 @@ def laid_out(folder: Path, *arguments: str) -> str:
     return _run(["-C", str(folder), *arguments], "", [*_ALONE, "GIT_ALLOW_PROTOCOL="], [], None)
 
 
+def described(folder: Path) -> str:
+    """The commit of a folder and the newest tag below it that has a number: TAG-COMMITS-gCOMMIT, or the commit alone.
+
+    Empty where it is in no repository, where there is no git, or where git does not trust the repository's owner.
+    """
+    try:
+        return laid_out(folder, "describe", "--tags", "--long", "--always", "--abbrev=9", "--match=*[0-9]*").strip()
+    except RecipeError:
+        return ""
+
+
 def large_files(url: str, folder: Path, token: str | None, *, alone: bool = False) -> None:
     """Have git-lfs fetch what the pointers of a repository's HEAD stand for, and put it in their places.
 

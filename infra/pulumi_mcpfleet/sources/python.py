@@ -49,7 +49,8 @@ def python_recipe(layout: Layout, wish: Wish) -> Recipe:
         raise RecipeError(mistakes)
     needs, needed = apt_for_python(layout, top.manifest)
     dockerfile = built(
-        versions + install.early + "COPY . .\n" + LEFT_OUT + install.late,
+        # What only the project itself needs comes behind the layer of what it depends on: a version is new each time.
+        install.early + versions + "COPY . .\n" + LEFT_OUT + install.late,
         "COPY --from=build /opt/venv /opt/venv\nCOPY --from=build /app /app\n",
         environment="PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1",
         start=(*start.words, *wish.args),

@@ -136,6 +136,15 @@ def test_a_version_that_git_tags_would_say_is_that_of_the_ref(build, monkeypatch
     assert f"\nARG SETUPTOOLS_SCM_PRETEND_VERSION={version}\n" in told["dockerfile"]["inline"]
 
 
+def test_a_version_that_git_tags_would_say_is_what_they_say_of_a_folder(build, root, monkeypatch):
+    for name, content in CASES["a version from git's tags, by hatch-vcs"].files.items():
+        (root / "tagged" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "tagged" / name).write_text(content)
+    monkeypatch.setattr("pulumi_mcpfleet.sources.git.described", lambda folder: "v1.2.0-3-gc0ffee000")
+    told = build({"folder": "./tagged"}).one(IMAGE).inputs["dockerfile"]["inline"]
+    assert "\nARG SETUPTOOLS_SCM_PRETEND_VERSION=1.2.1.dev3+gc0ffee000\nCOPY . .\n" in told
+
+
 def test_a_secret_of_a_build_goes_to_buildkit_and_into_no_layer(build):
     given = {"NPM_TOKEN": {"secret": "npm-token", "version": "1"}}
     told = build({"folder": "./weather", "build_secrets": given}).one(IMAGE)
