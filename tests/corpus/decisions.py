@@ -314,6 +314,18 @@ _REFUSED = [
     ("package.json that is a list", {"package.json": "[]"}, {}, {"": "no JSON object"}),
     ("broken pyproject.toml", {"pyproject.toml": "[", "uv.lock": ""}, {}, {"": "pyproject.toml is no TOML"}),
     (
+        "a script that nothing installs, beside a file that starts nothing",
+        {"pyproject.toml": SCRIPT, "uv.lock": "", "main.py": "def main():\n    pass\n"},
+        {},
+        {"start": "has the script weather-mcp, but no [build-system], so that nothing installs it; add one"},
+    ),
+    (
+        "a script of a project that says that it is no package",
+        {"pyproject.toml": SCRIPT + BUILD + "[tool.uv]\npackage = false\n", "uv.lock": ""},
+        {},
+        {"start": "has the script weather-mcp, but package (or package-mode) is false, so that nothing installs it"},
+    ),
+    (
         "several scripts",
         {"pyproject.toml": '[project]\nname="x"\n[project.scripts]\na="a:a"\nb="b:b"\n' + BUILD, "uv.lock": ""},
         {},

@@ -16,7 +16,7 @@ from pulumi.runtime import invoke_async
 
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.fleet import Fleet, IapAccess, Workload
-from pulumi_mcpfleet.fleet.parse import spelled
+from pulumi_mcpfleet.fleet.mistakes import spelled
 from pulumi_mcpfleet.fleet.volumes import SecretVolume
 
 SECRET: Final = "gcp:secretmanager/getSecretVersion:getSecretVersion"  # noqa: S105 - a function's name

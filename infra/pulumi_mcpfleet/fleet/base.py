@@ -1,9 +1,9 @@
 """What every model of the vocabulary is built on, and the rules that several of them share."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
 from pulumi_mcpfleet.fleet.cloud_run_terms import advice
 from pulumi_mcpfleet.fleet.words import unknown_word
@@ -18,7 +18,13 @@ Mistake = tuple[tuple[str | int, ...], str]
 UP: Final = ".."
 
 LEFT_OUT: Final = "left out"
-"""In pydantic's context: the names of servers that are in the user's file, but have mistakes of their own."""
+"""In pydantic's context: names that are in the user's file, but have mistakes of their own, by the key above them."""
+
+
+def left_out(info: ValidationInfo, key: str) -> frozenset[str]:
+    """The names below *key* (servers, sidecars, volumes) of which nothing is to be said."""
+    context = cast("Mapping[str, Any]", info.context or {})
+    return frozenset(map(str, context.get(LEFT_OUT, {}).get(key, ())))
 
 
 class MistakesError(ValueError):

@@ -1,6 +1,7 @@
 """One client: a service of the fleet that calls its MCP servers as an account of its own."""
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import count
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -62,16 +63,17 @@ class Client(Workload):
 
 def sidecar_ports(client: Client, servers: Mapping[str, Server]) -> dict[str, int]:
     """Where the servers beside a client listen: an existing image where it always does, built ones after the client."""
-    ports: dict[str, int] = {}
-    free = client.port
-    for name in client.calls:
-        source = servers[name].source
-        if isinstance(source, ExistingImage) or (not isinstance(source, Stdio) and source.port != BUILT_PORT):
-            ports[name] = source.port
-        else:
-            free += 1
-            ports[name] = free
-    return ports
+    fixed = {name: port for name in client.calls if (port := _fixed_port(servers[name])) is not None}
+    free = (port for port in count(client.port + 1) if port not in fixed.values())
+    return {name: fixed[name] if name in fixed else next(free) for name in client.calls}
+
+
+def _fixed_port(server: Server) -> int | None:
+    """Where a server listens whatever it is told."""
+    source = server.source
+    if isinstance(source, Stdio) or (source.port == BUILT_PORT and not isinstance(source, ExistingImage)):
+        return None
+    return source.port
 
 
 def among(

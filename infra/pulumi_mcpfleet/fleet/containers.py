@@ -1,6 +1,6 @@
 """The rules between the containers of one instance: names, ports, order, and what fits."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
@@ -17,13 +17,22 @@ _ALL_CPUS: Final = 8
 _ALL_MEMORY: Final = 32 * 1024  # MiB
 
 
-def beside(server: Mapping[str, Any], sidecars: Mapping[str, Sidecar]) -> Iterator[Mistake]:
-    """What Cloud Run would refuse of *sidecars* beside a server with these keys; keys with mistakes are absent."""
+def beside(
+    server: Mapping[str, Any], sidecars: Mapping[str, Sidecar], left_out: Callable[[str], Collection[str]]
+) -> Iterator[Mistake]:
+    """What Cloud Run would refuse of *sidecars* beside a server with these keys; keys with mistakes are absent.
+
+    Args:
+        server: The server's keys.
+        sidecars: Its sidecars.
+        left_out: The names below a key of which nothing is said.
+    """
     if SERVER in sidecars:
         yield (SERVER,), "is the name of the server's own container; write another"
     for name, sidecar in sidecars.items():
-        yield from _mounts(name, sidecar, server.get("volumes", {}))
-        for index, other in unknown(sidecar.depends_on, sidecars):
+        if "volumes" in server:
+            yield from _mounts(name, sidecar, server["volumes"], left_out("volumes"))
+        for index, other in unknown(sidecar.depends_on, sidecars, left_out("sidecars")):
             yield (name, "depends_on", *index), other
     yield from _ports(server, sidecars)
     yield from _circle(sidecars)
@@ -31,17 +40,17 @@ def beside(server: Mapping[str, Any], sidecars: Mapping[str, Sidecar]) -> Iterat
         yield from _sums(sidecars, server["cpu"], server["memory"])
 
 
-def unknown(names: Sequence[str], sidecars: Collection[str]) -> Iterator[Mistake]:
-    """Dependencies on a sidecar that is not there."""
+def unknown(names: Sequence[str], sidecars: Collection[str], left_out: Collection[str]) -> Iterator[Mistake]:
+    """Dependencies on a sidecar that is not there; of those *left_out* nothing is said."""
     for index, name in enumerate(names):
-        if name not in sidecars:
+        if name not in sidecars and name not in left_out:
             there = f"there is {', '.join(sidecars)}" if sidecars else "there are none"
             yield (index,), f"{name!r} is not a sidecar; {there}"
 
 
-def _mounts(name: str, sidecar: Sidecar, volumes: Mapping[str, Any]) -> Iterator[Mistake]:
+def _mounts(name: str, sidecar: Sidecar, volumes: Mapping[str, Any], left_out: Collection[str]) -> Iterator[Mistake]:
     for volume in sidecar.mounts:
-        if volume not in volumes:
+        if volume not in volumes and volume not in left_out:
             there = f"there is {', '.join(volumes)}" if volumes else "add it there"
             yield (name, "mounts", volume), f"is not among the server's volumes; {there}"
     for path, sentence in rules.hidden(sidecar.mounts, rules.folders(sidecar.secrets)):

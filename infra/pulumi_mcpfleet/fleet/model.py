@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.fleet import identities, values
 from pulumi_mcpfleet.fleet.access import IapAccess
-from pulumi_mcpfleet.fleet.base import LEFT_OUT, NO_REPEATS, NUMBER, UP, Mistake, Model, without
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, Model, left_out, without
 from pulumi_mcpfleet.fleet.client import Client, among
 from pulumi_mcpfleet.fleet.references import key_region
 from pulumi_mcpfleet.fleet.server import Server
@@ -178,10 +178,9 @@ class Fleet(Model):
     @field_validator("clients", mode="after")
     @classmethod
     def _clients_fit_the_servers(cls, value: Mapping[str, Client], info: ValidationInfo) -> Mapping[str, Client]:
-        context = cast("Mapping[str, Any]", info.context or {})
-        left_out = context.get(LEFT_OUT, frozenset[str]())
         servers: Mapping[str, Server] = info.data.get("servers", {})
-        found = [*among(value, servers, left_out)] if "servers" in info.data else []
+        found = [*among(value, servers, left_out(info, "servers"))] if "servers" in info.data else []
+        found += _registries({"servers": servers, "clients": value}, info.data)
         found += _services({name: one for name, one in value.items() if name not in servers}, servers)
         found += _unlocked(value, info)
         for name, client in value.items():
@@ -261,31 +260,44 @@ def _unlocked(workloads: Mapping[str, Workload], info: ValidationInfo) -> Iterat
             yield (name, "source", *path), sentence
 
 
-def _images(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
-    named: list[tuple[tuple[str, ...], str]] = [
-        (("sidecars", name, "image"), sidecar.image) for name, sidecar in spec.beside.items()
-    ]
+def _named(spec: Workload) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The images that somebody else builds, each with its path."""
+    for name, sidecar in spec.beside.items():
+        yield ("sidecars", name, "image"), sidecar.image
     if isinstance(spec.source, ExistingImage):
-        named.append((("source", "image"), spec.source.image))
-    remote: tuple[str, ...] = fleet["registry"].remote if "registry" in fleet else ()
-    for path, image in named:
+        yield ("source", "image"), spec.source.image
+
+
+def _images(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    for path, image in _named(spec):
         if fleet.get("profile") == "prod" and not pinned(image):
             sentence = (
                 f"{image} names a tag, which can move under a running service; in profile prod write the digest:"
                 " …@sha256:DIGEST (docker buildx imagetools inspect shows it)"
             )
             yield path, sentence
-        if "registry" in fleet and not pullable(image) and host_of(image) not in remote:
-            sentence = (
-                f"Cloud Run does not pull from {host_of(image)}; write registry:"
-                f" {in_yaml({'remote': _one_more(remote, host_of(image))})} in the fleet, and the image comes through"
-                " Artifact Registry"
-            )
-            yield path, sentence
 
 
-def _one_more(remote: tuple[str, ...], host: str) -> str | list[str]:
-    return [*remote, host] if remote else host
+def _registries(workloads: Mapping[str, Mapping[str, Workload]], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Images of registries that Cloud Run does not pull from, by their paths from the clients.
+
+    Of all servers and clients at once, so that each line advises the same.
+    """
+    if "registry" not in fleet:
+        return
+    remote: tuple[str, ...] = fleet["registry"].remote
+    found = {
+        (section, name, *path): host_of(image)
+        for section, named in workloads.items()
+        for name, spec in named.items()
+        for path, image in _named(spec)
+        if not pullable(image) and host_of(image) not in remote
+    }
+    hosts = [*dict.fromkeys((*remote, *found.values()))]
+    advice = in_yaml({"remote": hosts if len(hosts) > 1 else hosts[0]}) if hosts else ""
+    for path, host in found.items():
+        sentence = f"Cloud Run does not pull from {host}; write registry: {advice} in the fleet, and the image comes"
+        yield (UP, *path), f"{sentence} through Artifact Registry"
 
 
 def _organization(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -1,29 +1,30 @@
 """From the raw config to a `Fleet`, or to one report of every mistake in it.
 
-pydantic finds the mistakes; this module says them in the user's words: the path as it stands in the
-config file, what is wrong, what to write.
+pydantic finds the mistakes, `mistakes` says each in the user's words. What one mistake hides from pydantic is found by
+looking again at a fleet without it.
 """
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
+from typing import Any, Final, cast
 
-from pydantic import BaseModel, Tag, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
-from pulumi_mcpfleet.fleet.base import LEFT_OUT, UP, MistakesError, UnknownKindError
-from pulumi_mcpfleet.fleet.cloud_run_terms import advice, snake
+from pulumi_mcpfleet.fleet.base import LEFT_OUT
+from pulumi_mcpfleet.fleet.mistakes import Line, lines, spelled
 from pulumi_mcpfleet.fleet.model import Fleet
-from pulumi_mcpfleet.fleet.server import Server
-from pulumi_mcpfleet.fleet.words import in_yaml, near, unknown_word
 
-_ROOT: Final = "fleet"
-_KEY_MARK: Final = "[key]"  # pydantic's last step in the place of a mapping's key
 _SECTIONS: Final = ("servers", "clients")
+_DECIDING: Final = {"servers": {"source"}, "clients": {"source", "calls", "topology", "vpc"}}
+"""Keys without which a server or client would be another one to the others."""
+_BETWEEN: Final = frozenset({"access", "domain", "encryption_key", "labels", "service_name", "sidecars"}).union(
+    *_DECIDING.values()
+)
+"""Keys of servers and clients that rules of the whole fleet look at."""
+_FILES: Final = "items"
+"""A mapping that may not be empty where it is written."""
+_PLACES: Final = "regions"
+"""A list whose first entry decides about more than itself, and that other keys count."""
 
 
 class FleetError(Exception):
@@ -44,269 +45,123 @@ def parse_fleet(raw: Mapping[str, Any] | None, *, root: Path | None = None) -> F
         FleetError: the fleet has mistakes; all of them are in the text.
     """
     if raw is None:
-        raise FleetError(f"{_ROOT}: missing; add mcpfleet:{_ROOT} under config, as docs/fleet.md shows")
+        raise FleetError("fleet: missing; add mcpfleet:fleet under config, as docs/fleet.md shows")
     try:
         return Fleet.model_validate(raw, context={"root": root})
     except ValidationError as invalid:
-        raise FleetError("\n".join(dict.fromkeys(_report(raw, invalid, root, frozenset())))) from None
+        raise FleetError("\n".join(dict.fromkeys(_Report(raw, root).lines(invalid)))) from None
 
 
-def _report(raw: Any, invalid: ValidationError, root: Path | None, left_out: frozenset[Any]) -> Iterator[str]:
-    """Every mistake in *raw*, the fleet of the user without the servers *left_out*.
+class _Report:
+    """Every mistake of a fleet, round by round.
 
-    What is between servers is looked at only once each of them is right: so those with mistakes are left out, and the
-    rest is looked at again.
-    """
-    mistakes = invalid.errors(include_url=False)
-    broken = set[tuple[Any, Any]]()
-    for mistake in mistakes:
-        yield from _lines(mistake)
-        (section, *further) = mistake["loc"] or ("",)
-        error = mistake.get("ctx", {}).get("error")
-        named = [path[0] for path, _ in error.found if path] if isinstance(error, MistakesError) else []
-        broken |= {(section, name) for name in (further[:1] or named)}
-    if not isinstance(raw, Mapping):
-        return
-    rest = dict(cast("Mapping[str, Any]", raw))
-    for section in _SECTIONS:
-        if isinstance(rest.get(section), Mapping):
-            rest[section] = {name: one for name, one in rest[section].items() if (section, name) not in broken}
-    if rest == raw or not rest.get("servers"):
-        return
-    left_out |= {name for section, name in broken if section == "servers"}
-    try:
-        Fleet.model_validate(rest, context={"root": root, LEFT_OUT: left_out})
-    except ValidationError as further:
-        yield from _report(rest, further, root, left_out)
+    A rule of a whole mapping or list, such as `env`, is looked at only once each of its entries is right, and what is
+    between servers only once each of them is. So after each round the wrong entries are left out; or where there are
+    none, of each wrong server all but what others have to do with; or the whole of it. The rest is looked at again.
 
-
-def _lines(mistake: ErrorDetails) -> Iterator[str]:
-    place = _follow(mistake["loc"])
-    error = mistake.get("ctx", {}).get("error")
-    if isinstance(error, MistakesError):
-        for further, sentence in error.found:
-            yield f"{spelled(_walk(place.path, further))}: {sentence}"
-    else:
-        yield f"{spelled(place.path)}: {_sentence(mistake, place)}"
-
-
-def _walk(path: Sequence[int | str], further: Sequence[int | str]) -> list[int | str]:
-    there = list(path)
-    for step in further:
-        if step == UP:
-            there.pop()
-        else:
-            there.append(step)
-    return there
-
-
-def spelled(path: Sequence[int | str]) -> str:
-    """The path as a person would write it; a key with odd characters is quoted so that a line stays a line."""
-    text = _ROOT
-    for step in path:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        elif re.fullmatch(r"[\w-]+", step):
-            text += f".{step}"
-        else:
-            text += f"[{json.dumps(step)}]"
-    return text
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a mistake is.
-
-    Attributes:
-        path: In the user's own file, which knows nothing of the tags that pydantic adds for the members of a union.
-        above: The models on the way, outermost first, each with the path to it.
-        example: What could stand there.
-        kinds: The members of the tagged union that stands there, by their tags.
+    Args:
+        raw: The user's fleet.
+        root: See `parse_fleet`.
     """
 
-    path: Sequence[int | str]
-    above: Sequence[tuple[Sequence[int | str], type[BaseModel]]]
-    example: Any = None
-    kinds: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    def __init__(self, raw: Any, root: Path | None) -> None:
+        self._rest = _copied(raw)
+        self._root = root
+        self._left_out: dict[str, set[Any]] = {}
+        self._kept: dict[tuple[int | str, ...], list[int]] = {}
+        """By the path of a list: where the entries that are left stand in the user's."""
+
+    def lines(self, invalid: ValidationError) -> Iterator[str]:
+        """Every line, in the order of the rounds; of a place where one found something the later ones say no more."""
+        said = set[str]()
+        while True:
+            found = [line for mistake in invalid.errors(include_url=False) for line in lines(mistake)]
+            places = [spelled(self._as_written(line.path)) for line in found]
+            yield from (f"{at}: {line.sentence}" for at, line in zip(places, found, strict=True) if at not in said)
+            said.update(places)
+            if not (self._without_entries(found) or self._without_servers(found)):
+                return
+            try:
+                Fleet.model_validate(self._rest, context={"root": self._root, LEFT_OUT: self._left_out})
+            except ValidationError as further:
+                invalid = further
+            else:
+                return
+
+    def _as_written(self, path: Sequence[int | str]) -> list[int | str]:
+        """*path* in what is left, as it is in the user's own file."""
+        return [
+            self._kept[here][step] if isinstance(step, int) and (here := tuple(path[:index])) in self._kept else step
+            for index, step in enumerate(path)
+        ]
+
+    def _without_entries(self, found: Sequence[Line]) -> bool:
+        """Leave out the entries that have a mistake; whether there were any."""
+        entries = {tuple(line.entry) for line in found if line.entry is not None and not _whole(line.entry)}
+        # Of a list from its end, so that the others stay where they are meanwhile.
+        ordered = sorted(entries, key=lambda entry: [*map(_order, entry)], reverse=True)
+        removed = [self._remove(entry) for entry in ordered if entry[-2] != _PLACES]
+        return any(removed)
+
+    def _remove(self, entry: tuple[int | str, ...]) -> bool:
+        """Remove *entry*, unless it is the last one where none would be another mistake."""
+        holder, last = self._rest, entry[-1]
+        for step in entry[:-1]:
+            try:
+                holder = holder[step]
+            except (LookupError, TypeError):
+                return False
+        if isinstance(holder, dict):
+            named = cast("dict[Any, Any]", holder)
+            if last not in named or (len(named) == 1 and entry[-2] == _FILES):
+                return False
+            self._left_out.setdefault(str(entry[-2]), set()).add(last)
+            del named[last]
+            return True
+        items = cast("list[Any]", holder) if isinstance(holder, list) else []
+        if not isinstance(last, int) or last >= len(items) or len(items) == 1:
+            return False
+        del self._kept.setdefault(entry[:-1], [*range(len(items))])[last]
+        del items[last]
+        return True
+
+    def _without_servers(self, found: Sequence[Line]) -> bool:
+        """Leave out of the servers and clients what has a mistake; whether any are left to look at."""
+        wrong: dict[tuple[Any, Any], set[Any]] = {}
+        for line in found:
+            if len(line.path) > 1 and line.path[0] in _SECTIONS:
+                wrong.setdefault((line.path[0], line.path[1]), set()).add(line.path[2] if len(line.path) > 2 else None)
+        left = [self._without_keys(entry, keys) or self._remove(entry) for entry, keys in wrong.items()]
+        return any(left) and bool(self._rest.get("servers"))
+
+    def _without_keys(self, entry: tuple[Any, Any], keys: Set[Any]) -> bool:
+        """Leave of a server or client what others have to do with; whether there is something, and no mistake in it."""
+        section, name = entry
+        there: dict[Any, Any] = self._rest[section]
+        spec: Any = there.get(name)
+        if not isinstance(spec, dict) or keys & {None, *_DECIDING[section]}:
+            return False
+        named = cast("dict[Any, Any]", spec)
+        left = {key: value for key, value in named.items() if key in _BETWEEN - keys}
+        if len(left) == len(named):
+            return False
+        if isinstance(volumes := named.get("volumes"), dict):
+            self._left_out.setdefault("volumes", set()).update(cast("dict[Any, Any]", volumes))
+        there[name] = left
+        return True
 
 
-def _sentence(mistake: ErrorDetails, place: _Place) -> str:
-    """What is wrong and what to do, for one mistake."""
-    context, given = mistake.get("ctx", {}), mistake["input"]
-    shown = _shown(given)
-    model = place.above[-1][1] if place.above else None
-    match mistake["type"]:
-        case "extra_forbidden" if model:
-            return f"unknown key{_other_word(str(mistake['loc'][-1]), model, place)}"
-        case "missing" if model:
-            name = str(mistake["loc"][-1])
-            return f"missing; add {name}: {in_yaml((model.model_fields[name].examples or ['…'])[0])}"
-        case "value_error":
-            return _kindless(context["error"], place)
-        case "greater_than_equal":
-            return f"{shown} is too small; write {context['ge']} or more"
-        case "less_than_equal":
-            return f"{shown} is too large; write {context['le']} or less"
-        case "int_type" | "int_parsing" | "int_from_float" | "int_parsing_size":
-            return f"{shown} is not a whole number; write one, without quotes"
-        case "bool_type" | "bool_parsing":
-            return f"{shown} is neither true nor false; write one of them"
-        case "string_type":
-            return f"{shown} is not text; put the text in quotes"
-        case "string_unicode":
-            return "has characters that are not Unicode text; remove them"
-        case "string_too_long":
-            return f"is longer than {context['max_length']} characters; shorten it"
-        case "too_long":
-            return f"has more than {context['max_length']} entries; remove some"
-        case "too_short":
-            return "is empty; add at least one entry"
-        case "literal_error":
-            return f"{shown} is not known; write one of {context['expected']}"
-        case "tuple_type":
-            return f"{shown} is not a list; write {_as_list(given, place)}"
-        case "model_type" | "dict_type" | "mapping_type" | "union_tag_not_found" | "model_attributes_type":
-            return f"{shown} is not a mapping; write {_as_mapping(given, place)}"
-        case _:
-            return mistake["msg"]
+def _whole(entry: Sequence[int | str]) -> bool:
+    """Whether *entry* is a whole server or client."""
+    return len(entry) == 2 and entry[0] in _SECTIONS
 
 
-def _shown(value: Any) -> str:
-    """*value* as it may stand in one line of a report: short, and as the config file would show it."""
-    if value is None:
-        return "nothing (null)"
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError):
-        text = type(value).__name__
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _copied(value: Any) -> Any:
+    """*value* with mappings and lists of its own; one that stands in two places is two."""
+    if isinstance(value, Mapping):
+        return {key: _copied(one) for key, one in cast("Mapping[Any, Any]", value).items()}
+    return [_copied(one) for one in cast("list[Any]", value)] if isinstance(value, list | tuple) else value
 
 
-def _other_word(word: str, model: type[BaseModel], place: _Place) -> str:
-    """What to write in place of a key that is unknown in *model*."""
-    known, snaked = list(model.model_fields), snake(word)
-    if snaked in known:
-        return f"; did you mean {snaked}?"
-    for path, above in reversed(place.above[:-1]):
-        if word in above.model_fields:
-            return f"; write it as {spelled([*path, word])}"
-    if model is Fleet and word in Server.model_fields:
-        return f"; write it as {spelled(['servers', 'NAME', word])}"
-    inside = _inside(model, word)
-    if inside:
-        return f"; write it as {spelled([*place.path[:-1], *inside])}"
-    said = advice(word) if "source" not in place.path else None  # a revision there would be git's
-    return f"; {said}" if said else unknown_word(word, known).removeprefix(repr(word[:100]))
-
-
-def _kindless(error: ValueError, place: _Place) -> str:
-    if isinstance(error, UnknownKindError):
-        found = {word: _within(place.kinds, word) for word in error.words if near(word, list(place.kinds)) is None}
-        if found and all(found.values()):
-            ways = [f"{word} as {spelled([*place.path, *inside])}" for word, inside in found.items()]
-            return f"write {' and '.join(ways)}"
-    return str(error)
-
-
-def _inside(model: type[BaseModel], word: str) -> list[str]:
-    """The way to the key *word* one step further in: in a union, as a source's, or in a part, as `vpc`."""
-    for name, known in model.model_fields.items():
-        way = _within(_tagged(known.annotation), word)
-        if way:
-            return [name, *way]
-        part = _plain(known.annotation)
-        if isinstance(part, type) and issubclass(part, BaseModel) and word in part.model_fields:
-            return [name, word]
-    return []
-
-
-def _within(kinds: Mapping[str, Any], word: str) -> list[str]:
-    """The way to the key *word* in one of the members of a union."""
-    members = [_plain(one) for one in kinds.values()]
-    for member in members:
-        if word in member.model_fields:
-            return [word]
-    for member in members:
-        for name, known in member.model_fields.items():
-            inner = _plain(known.annotation)
-            if isinstance(inner, type) and issubclass(inner, BaseModel) and word in inner.model_fields:
-                return [name, word]
-    return []
-
-
-def _as_mapping(given: Any, place: _Place) -> str:
-    example = place.example
-    if isinstance(given, str) and given in place.kinds:  # access: public
-        (known, *_) = _plain(place.kinds[given]).model_fields.values()
-        example = {given: known.examples[0]}
-    if not isinstance(example, Mapping):
-        return "{key: value}"
-    example = cast("Mapping[str, Any]", example)
-    name = place.path[-1] if place.path else 0
-    others = [kind for kind in place.kinds if kind not in example]
-    written = in_yaml({name: example})[1:-1] if isinstance(name, str) else in_yaml(example)
-    return written + (f", or one of {', '.join(others)}" if others else "")
-
-
-def _as_list(given: Any, place: _Place) -> str:
-    short = isinstance(given, str) and len(given) < 100
-    words = [word for word in re.split(r"[\s,]+", given) if word] if short else place.example
-    name = place.path[-1] if place.path else 0
-    if not isinstance(words, list) or not words or not isinstance(name, str):
-        return "[first, second]"
-    return f"{name}: {in_yaml(words)}"
-
-
-def _follow(loc: tuple[int | str, ...]) -> _Place:
-    """Walk pydantic's location through the model."""
-    path: list[int | str] = []
-    here: Any = Fleet
-    example: Any = None
-    above: list[tuple[Sequence[int | str], type[BaseModel]]] = []
-    for step in loc:
-        members = _tagged(here)
-        if isinstance(step, str) and step in members:
-            here = members[step]
-            continue
-        if step == _KEY_MARK:
-            continue
-        here = _plain(here)
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            above.append((list(path), here))
-            known = here.model_fields.get(str(step))
-            example = (known.examples or [None])[0] if known else None
-            # `metadata` is what pydantic has taken off an Annotated type.
-            here = (
-                Annotated[known.annotation, *known.metadata] if known and known.metadata else known and known.annotation
-            )
-        else:
-            inner = get_args(here)
-            here = inner[-1 if len(inner) != 2 or inner[1] is not Ellipsis else 0] if inner else None
-            example = next(iter(cast("Mapping[Any, Any]", example).values())) if isinstance(example, Mapping) else None
-        path.append(step)
-    return _Place(path, above, example, _tagged(here))
-
-
-def _plain(annotation: Any) -> Any:
-    """*annotation* without Annotated, and X for `X | None`."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if get_origin(annotation) in (Union, UnionType):
-        (annotation, *_) = (member for member in get_args(annotation) if member is not type(None))
-        return _plain(annotation)
-    return annotation
-
-
-def _tagged(annotation: Any) -> dict[str, Any]:
-    """The members of a tagged union by their tags; empty when *annotation* is none."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if get_origin(annotation) not in (Union, UnionType):
-        return {}
-    return {
-        mark.tag: member
-        for member in get_args(annotation)
-        if get_origin(member) is Annotated
-        for mark in get_args(member)[1:]
-        if isinstance(mark, Tag)
-    }
+def _order(step: int | str) -> tuple[bool, int, str]:
+    return (True, step, "") if isinstance(step, int) else (False, 0, step)

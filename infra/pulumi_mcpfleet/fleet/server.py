@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import containers, identities, quantities, values
 from pulumi_mcpfleet.fleet.access import Access, IamAccess, OauthAccess
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, UP, Mistake, without
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, UP, Mistake, left_out, without
 from pulumi_mcpfleet.fleet.parts import Probe, Probes, Sidecar
 from pulumi_mcpfleet.fleet.sources import Build
 from pulumi_mcpfleet.fleet.stdio import is_bridged
@@ -211,12 +211,12 @@ class Server(Workload):
     @field_validator("sidecars", mode="after")
     @classmethod
     def _sidecars_fit_together(cls, value: Mapping[str, Sidecar], info: ValidationInfo) -> Mapping[str, Sidecar]:
-        return without(value, containers.beside(info.data, value))
+        return without(value, containers.beside(info.data, value, lambda key: left_out(info, key)))
 
     @field_validator("depends_on", mode="after")
     @classmethod
     def _depends_on_sidecars(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        return without(value, containers.unknown(value, info.data.get("sidecars", value)))
+        return without(value, containers.unknown(value, info.data.get("sidecars", value), left_out(info, "sidecars")))
 
     @field_validator("probes", mode="after")
     @classmethod

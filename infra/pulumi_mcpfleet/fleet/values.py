@@ -1,6 +1,6 @@
 """The fleet's scalar values: one type for each kind of word a user writes, with its rule.
 
-A rule that fails raises `ValueError` whose text says what to write instead; `pulumi_mcpfleet.fleet.parse` puts
+A rule that fails raises `ValueError` whose text says what to write instead; `pulumi_mcpfleet.fleet.mistakes` puts
 the config path before it. Quantities are in `quantities`, principals and accounts in `identities`.
 """
 

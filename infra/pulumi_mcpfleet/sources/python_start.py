@@ -128,9 +128,14 @@ def _by_scripts(layout: Layout, member: Member, *, installed: bool) -> PythonSta
     return None
 
 
-def _scripts(layout: Layout, member: Member) -> dict[str, Any]:
+def _of_project(member: Member) -> dict[str, Any]:
+    """The scripts of pyproject.toml."""
     project = member.manifest
-    found = {**table(project, "tool", "poetry", "scripts"), **table(project, "project", "scripts")}
+    return {**table(project, "tool", "poetry", "scripts"), **table(project, "project", "scripts")}
+
+
+def _scripts(layout: Layout, member: Member) -> dict[str, Any]:
+    found = _of_project(member)
     if found or member.folder:
         return found
     setup = configparser.ConfigParser(interpolation=None, strict=False)
@@ -173,26 +178,32 @@ def _by_files(layout: Layout, member: Member, *, installed: bool) -> PythonStart
     runs = [name for name, code in there.items() if not code.strip() or _GUARD.search(code) or _SERVES.search(code)]
     if len(runs) == 1:
         return PythonStart(("python", runs[0]), f"{runs[0]} is where it begins, by its name")
+    served = [found for name, code in there.items() if (found := _served(name, code)) is not None]
+    if not runs and len(served) == 1:
+        return served[0]
+    if (scripts := _scripts(layout, member)) and not installed:
+        raise _undecided(_uninstalled(member, scripts))
     if runs:
         raise _undecided(f"any of {_listed(runs)} may be where it begins; write start: [python, {runs[0]}]")
-    served = [found for name, code in there.items() if (found := _served(name, code)) is not None]
-    if len(served) == 1:
-        return served[0]
     if there:
         raise _undecided(
             f"{_listed([*there])} has neither a main guard nor a server that could be started; write start: [python,"
             " FILE.py]"
         )
-    scripts = _scripts(layout, member)
-    if scripts and not installed:
-        raise _undecided(
-            f"pyproject.toml has the script {_listed(scripts)}, but no [build-system], so that nothing installs it; add"
-            " one, or write start: [python, FILE.py]"
-        )
     raise _undecided(
         "nothing says how the server starts: no [project.scripts], no package with a __main__.py and none of"
         f" {', '.join(_FILES[:-1])}; write start: [python, FILE.py]"
     )
+
+
+def _uninstalled(member: Member, scripts: Mapping[str, Any]) -> str:
+    """That there are scripts, and why nothing installs them."""
+    lack, mend = "no [build-system]", "add one"
+    if "build-system" in member.manifest:
+        lack, mend = "package (or package-mode) is false", "remove that"
+    file = "pyproject.toml" if _of_project(member) else "setup.cfg"
+    begin = f"{file} has the script {_listed(scripts)}, but {lack}, so that nothing installs it"
+    return f"{begin}; {mend}, or write start: [python, FILE.py]"
 
 
 def _served(name: str, code: str) -> PythonStart | None:

@@ -15,7 +15,7 @@ from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.shown import inert
 from mcpfleet.stack import services_of
 from mcpfleet.terminal import marked_up
-from mcpfleet_local_cloud.commands import background, leftovers, same_engine
+from mcpfleet_local_cloud.commands import background, config_files, leftovers, same_engine
 from mcpfleet_local_cloud.commands.admin import Admin, admin_token, fresh_lines
 from mcpfleet_local_cloud.commands.background import DEFAULT_PORT, DEFAULT_STACK, Place, port_of
 from mcpfleet_local_cloud.commands.engine import Engine, Outcome
@@ -90,6 +90,7 @@ def up(phases: Phases, stack: str | None = None) -> None:
             f"There is no Pulumi.yaml in {place.root}, nor above it. Nothing was changed.",
             f"go to the folder of your Pulumi program, then run {PROGRAM} up again.",
         )
+    config_files.check(place)
     prepared = prepare(phases)
     with _alone(place):
         with start(phases, place, prepared) as engine:

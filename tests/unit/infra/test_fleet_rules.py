@@ -1,5 +1,7 @@
 """The vocabulary's further mistakes, between keys, containers and servers; each one line under its path."""
 
+import itertools
+
 import pytest
 
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
@@ -31,6 +33,8 @@ EXPORT = {"server": "10.0.0.2", "path": "/share"}
 ITEMS = {"a": {"version": "1"}}
 SQL = ["acme-dev:europe-west1:tools"]
 KEY = "projects/acme-dev/locations/europe-west1/keyRings/mcp/cryptoKeys/run"
+TOKEN = {"secret": "token", "version": "1"}
+MEMORY = {"memory": "64Mi", "mount": "/y"}
 LARGE_GPU = {"gpu": "nvidia-rtx-pro-6000", "cpu_throttling": False}
 WITH_GPU = {"gpu": "nvidia-l4", "cpu_throttling": False}
 
@@ -320,6 +324,88 @@ def test_in_prod_an_image_is_named_by_its_digest():
     assert one({**PROD, "sidecars": SIDECAR}, profile="prod").startswith("fleet.servers.echo.sidecars.redis.image: ")
     assert mistakes(PROD, profile="prod") == []
     assert mistakes(profile="dev") == []
+
+
+def test_servers_with_images_of_two_registries_are_advised_the_same():
+    servers = {
+        "one": {"source": {"image": "ghcr.io/a/b"}},
+        "two": {**SOURCE, "sidecars": {"x": {"image": "quay.io/a/b"}}},
+    }
+    clients = {"agent": {"source": {"image": "lscr.io/a/b"}, "calls": ["one"]}}
+    lines = mistakes(servers=servers, clients=clients)
+    assert [line.partition(": ")[0] for line in lines] == [
+        "fleet.servers.one.source.image",
+        "fleet.servers.two.sidecars.x.image",
+        "fleet.clients.agent.source.image",
+    ]
+    assert all("write registry: {remote: [ghcr.io, quay.io, lscr.io]} in the fleet" in line for line in lines)
+    assert mistakes(servers=servers, clients=clients, registry={"remote": ["ghcr.io", "quay.io", "lscr.io"]}) == []
+
+
+def test_a_server_beside_a_client_takes_a_port_that_no_image_has():
+    servers = {"built": {"source": {"stdio": {"npm": "a@1"}}}, "fixed": {"source": {"image": "a/b", "port": 8081}}}
+    clients = {"agent": {**SOURCE, "calls": ["built", "fixed"], "topology": "sidecar"}}
+    assert mistakes(servers=servers, clients=clients) == []
+
+
+HIDDEN = [
+    ({"env": {"PORT": "1", "API_TOKEN": "s3cr3t-value"}}, ["env.PORT", "env.API_TOKEN"]),  # pragma: allowlist secret
+    ({"env": {"1": "x", "A": "b"}, "secrets": {"A": TOKEN}}, ["env.1", "secrets.A"]),
+    ({"secrets": {"1": TOKEN, "/run/a/b": TOKEN, "/run/a": TOKEN}}, ["secrets.1", "secrets[\"/run/a\"]"]),
+    (
+        {"volumes": {"x": {"memory": "1", "mount": "/x"}, "y": MEMORY, "z": MEMORY}},
+        ["volumes.x.memory", "volumes.z"],
+    ),
+    ({"depends_on": ["A", "no"]}, ["depends_on[0]", "depends_on[1]"]),
+    (
+        {"sidecars": {"a": {"image": "A"}, "server": {"image": "a/b"}}, "depends_on": ["a", "b"]},
+        ["sidecars.a.image", "sidecars.server", "depends_on[1]"],
+    ),
+    (
+        {"source": {"image": "a/b", "args": ["x", 1, "--api-key=s3cr3t-value"]}},  # pragma: allowlist secret
+        ["source.args[1]", "source.args[2]"],
+    ),
+    (
+        {"roles": ["x", "roles/a.b", "roles/A.B"], "timeout": 0},
+        ["timeout", "roles[0]", "roles"],
+    ),
+    ({"cpu": 3, "env": {"PORT": "1", "A_TOKEN": "s3cr3t-value"}}, ["cpu", "env.PORT", "env.A_TOKEN"]),
+    (
+        {"volumes": {"v": {"memory": "1", "mount": "/v"}}, "sidecars": {"a": {"image": "A", "mounts": {"v": "/x"}}}},
+        ["volumes.v.memory", "sidecars.a.image"],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "paths"), HIDDEN, ids=[" ".join(paths) for _, paths in HIDDEN])
+def test_a_mistake_that_another_hides_from_the_parser_is_reported_with_it(keys, paths):
+    found = {line.partition(": ")[0] for line in mistakes(keys)}
+    assert found == {f"fleet.servers.echo.{path}" for path in paths}
+
+
+PAIRS = [
+    (one, other)
+    for index, (one, other) in enumerate(itertools.combinations(REFUSED, 2))
+    if not one[0].keys() & other[0].keys()
+    if index % 41 == 0  # of eight thousand; each second one that is wrong would be a kind of its own
+]
+DEPENDING = (
+    "depends_on",
+    "sidecars.redis.mounts",
+    "gpu_zonal",
+    "volumes.v: needs vpc",
+    "default_url",
+    "probes.liveness",
+)
+"""Rules between keys of which the other mistake may be one: what holds then nobody can tell."""
+
+
+def test_two_mistakes_of_one_server_are_both_reported():
+    for (keys, line), (others, other) in PAIRS:
+        found = mistakes({**keys, **others})
+        for said in (line, other):
+            there = any(one.startswith(f"fleet.servers.echo.{said}") for one in found)
+            assert there or said.startswith(DEPENDING), (keys, others)
 
 
 def test_a_registry_that_cloud_run_does_not_pull_from_is_reached_through_a_remote_repository():

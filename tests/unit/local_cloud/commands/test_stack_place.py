@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from mcpfleet_local_cloud.commands import stack
+from mcpfleet_local_cloud.commands import config_files, stack
 from mcpfleet_local_cloud.commands.admin import fresh_lines
 from mcpfleet_local_cloud.commands.background import Place
 from mcpfleet_local_cloud.commands.paths import Paths
@@ -209,6 +209,36 @@ def test_up_in_a_folder_without_a_project_makes_nothing_and_says_where_to_go(pla
         stack.up(plain)
     assert "folder of your Pulumi program" in refused.value.next_step
     assert list(place.root.iterdir()) == []
+
+
+BROKEN = {
+    b"config:\n  mcpfleet:fleet:\n    region: r1\n   servers: {}\n": "line 4, column 4: expected <block end>",
+    b"config: {a: b: c}\n": "line 1, column 14: ",
+    b"config: 'open\n": "line 2, column 1: found unexpected end of stream",
+    b"config:\n\tregion: r1\n": "line 2, column 1: found character '\\t' that cannot start any token",
+    b"a: \xff\n": "is not UTF-8",
+    b"a: \x07\n": "unacceptable character",
+}
+
+
+@pytest.mark.parametrize("file", ["Pulumi.yaml", "Pulumi.local.yaml"])
+@pytest.mark.parametrize("content", BROKEN)
+def test_up_with_a_file_that_is_no_yaml_says_which_and_where_and_makes_nothing(
+    place, plain, monkeypatch, file, content
+):
+    monkeypatch.setattr(stack, "prepare", lambda _phases: pytest.fail("it would set up a machine for nothing"))
+    (place.root / "Pulumi.yaml").write_text("name: x\nruntime: python\n")
+    (place.root / file).write_bytes(content)
+    with pytest.raises(SetupError) as refused:
+        stack.up(plain)
+    assert str(refused.value).startswith(file)
+    assert BROKEN[content] in str(refused.value)
+    assert str(refused.value).endswith("Nothing was changed.")
+
+
+def test_a_stack_with_tags_and_anchors_of_yamls_is_left_to_pulumi(place):
+    (place.root / "Pulumi.local.yaml").write_text("config:\n  a: &x !own [1]\n  b: *x\n")
+    config_files.check(place)
 
 
 def test_down_before_any_up_sets_nothing_up(place, plain, printed, monkeypatch):
