@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pulumi_mcpfleet.fleet import access, client, made, model, parts, roles, server, sources, stdio, volumes
+from pulumi_mcpfleet.fleet import access, client, git, made, model, parts, roles, server, sources, stdio, volumes
 from pulumi_mcpfleet.fleet.words import Kind, in_yaml
 
 COMMAND: Final = ".venv/bin/python -m devtools.reference"
@@ -47,8 +47,8 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "source-build": sources.Build,
     "source-image": sources.ExistingImage,
     "source-folder": made.Folder,
-    "source-git": made.Git,
-    "source-git-repository": made.GitRepository,
+    "source-git": git.Git,
+    "source-git-repository": git.GitRepository,
     "source-stdio": stdio.Stdio,
     "source-stdio-server": stdio.StdioServer,
     "access-iam": access.Iam,

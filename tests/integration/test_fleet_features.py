@@ -30,7 +30,18 @@ def source(port):
     return {"image": TOOLBOX, "port": port, "args": ["--port", str(port), "--host", "0.0.0.0"]}  # noqa: S104
 
 
-PLAIN = {"toolbox": {"source": source(5000), "access": {"iam": {"invokers": [ADA]}}}}
+PLAIN = {
+    "toolbox": {"source": source(5000), "access": {"iam": {"invokers": [ADA]}}},
+    "far": {
+        "source": source(5000),
+        "access": {"iam": {"invokers": [ADA]}},
+        "domain": DOMAIN,
+        "ingress": "internal-and-lb",
+        "vpc": {"network": "default", "all_traffic": True},
+    },
+}
+RENAMED = "far-tools"
+"""What the service of `far` is called from the second deployment on; its load balancer stays."""
 SERVERS = {
     "toolbox": {
         **PLAIN["toolbox"],
@@ -54,13 +65,7 @@ SERVERS = {
         },
         "depends_on": ["helper"],
     },
-    "far": {
-        "source": source(5000),
-        "access": {"iam": {"invokers": [ADA]}},
-        "domain": DOMAIN,
-        "ingress": "internal-and-lb",
-        "vpc": {"network": "default", "all_traffic": True},
-    },
+    "far": {**PLAIN["far"], "service_name": RENAMED},
     "proxied": {
         "source": source(5000),
         "access": {"iap": {"members": [ADA], "programmatic_clients": [GCLOUD]}},
@@ -193,18 +198,23 @@ def test_the_domain_answers_with_its_certificate_and_plain_http_is_redirected(de
         assert redirect.headers["location"] == f"https://{DOMAIN}/mcp?a=b"
 
 
+def uris(checkout):
+    services = [one for one in checkout.state.resources if one["type"] == "gcp:cloudrunv2/service:Service"]
+    return {one["outputs"]["name"]: one["outputs"]["uri"] for one in services}
+
+
 def uri_of(checkout, server):
-    return next(
-        one["outputs"]["uri"]
-        for one in checkout.state.resources
-        if one["type"] == "gcp:cloudrunv2/service:Service" and one["outputs"]["name"] == f"mcp-{server}"
-    )
+    return uris(checkout)[f"mcp-{server}"]
 
 
 def test_only_the_load_balancer_reaches_an_internal_server(deployed, checkout):
-    assert (
-        checkout.get(f"{uri_of(checkout, 'far')}/mcp", checkout.who("ada", uri_of(checkout, "far"))).status_code == 404
-    )
+    url = uris(checkout)[RENAMED]
+    assert checkout.get(f"{url}/mcp", checkout.who("ada", url)).status_code == 404
+
+
+def test_a_service_with_another_name_is_there_instead_of_the_first_one(deployed, checkout):
+    assert "mcp-far" not in uris(checkout)
+    assert checkout.state.outputs["servers"]["far"]["service"] == RENAMED
 
 
 def test_identity_aware_proxy_lets_in_its_members_and_nobody_else(deployed, checkout):

@@ -18,7 +18,7 @@ from pulumi_mcpfleet.components.custom_domain import CustomDomain, CustomDomainA
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
-from pulumi_mcpfleet.fleet.sources import host_of, pullable
+from pulumi_mcpfleet.fleet.images import host_of, pullable
 from pulumi_mcpfleet.sources.reads import FASTMCP
 from pulumi_mcpfleet.tokens import MCP_SERVER
 

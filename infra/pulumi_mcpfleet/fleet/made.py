@@ -1,4 +1,4 @@
-"""Sources for which the Dockerfile is made: a folder, a git repository. A package's is in `stdio`.
+"""Sources for which the Dockerfile is made: what they have in common, and a folder; `git` and `stdio` have the others.
 
 Which Dockerfile that is, is `pulumi_mcpfleet.sources`' business. Here stands what a user may say about it.
 """
@@ -21,34 +21,6 @@ from pulumi_mcpfleet.sources.inside import own_folder
 
 _NO_DOCKERFILE: Final = "none"
 
-
-def _git_url(value: str) -> str:
-    # A token is often written in the place of the user; over ssh a user is no secret.
-    if re.match(r"[a-z]+://[^/@]*:[^/@]*@|https?://[^/]*@", value):
-        raise ValueError("holds a password or a token; remove all up to @, and write token: {secret: …, version: …}")
-    if why := git.refused(value):
-        raise ValueError(f"{value[:200]!r} {why}")
-    return value
-
-
-GitUrl = Annotated[
-    str,
-    Field(max_length=2048),
-    AfterValidator(_git_url),
-    Kind(
-        "address",
-        "addresses",
-        "`https://…`, `ssh://…`, `USER@HOST:PATH`; from this machine itself `http://…`, `git://…`; no password, no `?`",
-    ),
-]
-
-# git's own rule is longer (git help check-ref-format); what begins with - would be an option.
-_REF: Final = r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,254}"
-GitRef = Annotated[
-    str,
-    values.matching(_REF, "is not a commit, a tag or a branch"),
-    Kind("ref", "refs", "a commit's whole id, a tag, or a branch", pattern(_REF)),
-]
 
 # apt takes a - at the end for "remove it".
 _APT: Final = r"[a-z0-9][a-z0-9+.-]{0,62}[a-z0-9+.]"
@@ -309,52 +281,3 @@ class Folder(Made):
                 wish = replace(wish, version=described_version(git.described(root / self.folder)))
             self._recipes[root] = recipe_for(layout, wish)
         return self._recipes[root]
-
-
-class GitRepository(Model):
-    """A git repository at a commit."""
-
-    url: GitUrl = Field(description="Its address.", examples=["https://github.com/acme/weather-mcp.git"])
-    ref: GitRef = Field(
-        description="The commit, tag or branch. A branch is looked up at each `up`, and the commit that it is then is"
-        " deployed.",
-        examples=["v1.2.0"],
-    )
-    dir: Within = Field(default=".", description="The folder within it.", examples=["servers/weather"])
-    token: Annotated[SecretRef, Kind("[version of a secret](#secrets)", "")] | None = Field(
-        default=None,
-        description="For a private repository: a token in Secret Manager, read by whoever deploys. Without it git uses"
-        " your own credentials.",
-        examples=[{"secret": "git-token", "version": "1"}],
-    )
-
-    submodules: bool = Field(
-        default=False,
-        description="Whether to fetch the repositories that it names as its submodules. Those of the same host are"
-        " fetched with your credentials, whichever they are, and become part of the image: only for a repository that"
-        " you trust. Those of another host are fetched without any.",
-        examples=[True],
-    )
-
-    lfs: Literal["refuse", "pull", "pointers"] = Field(
-        default="refuse",
-        description="What becomes of files in Git LFS: `refuse` to build without them, `pull` them with git-lfs from"
-        " the repository's own server, or build with the `pointers`, the texts that stand for them.",
-        examples=["pull"],
-    )
-
-    @field_validator("token", mode="after")
-    @classmethod
-    def _a_token_goes_over_https(cls, value: SecretRef | None, info: ValidationInfo) -> SecretRef | None:
-        if value is not None and not str(info.data.get("url", "https://")).startswith("https://"):
-            raise ValueError("a token is sent to https:// addresses only; write the address so, or remove the token")
-        return value
-
-
-class Git(Made):
-    """An image that `up` builds from a git repository, with or without a Dockerfile."""
-
-    git: Annotated[GitRepository, Kind("[repository](#a-git-repository)", "")] = Field(
-        description="The repository.",
-        examples=[{"url": "https://github.com/acme/weather-mcp.git", "ref": "v1.2.0"}],
-    )

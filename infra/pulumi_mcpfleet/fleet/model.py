@@ -11,13 +11,14 @@ from typing import Annotated, Any, Final, Literal, cast
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.fleet import identities, values
+from pulumi_mcpfleet.fleet import identities, images, values
 from pulumi_mcpfleet.fleet.access import IapAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, Model, left_out, without
 from pulumi_mcpfleet.fleet.client import Client, among
+from pulumi_mcpfleet.fleet.images import host_of, pinned, pullable
 from pulumi_mcpfleet.fleet.references import key_region
 from pulumi_mcpfleet.fleet.server import Server
-from pulumi_mcpfleet.fleet.sources import ExistingImage, host_of, pinned, pullable
+from pulumi_mcpfleet.fleet.sources import ExistingImage
 from pulumi_mcpfleet.fleet.stdio import unlocked
 from pulumi_mcpfleet.fleet.words import Kind, in_yaml
 from pulumi_mcpfleet.fleet.workload import Workload
@@ -36,7 +37,7 @@ MAX_LABELS: Final = 60
 class Registry(Model):
     """The Artifact Registry repository of the images that are built, and one in front of another registry."""
 
-    repository: values.RepositoryId = Field(
+    repository: images.RepositoryId = Field(
         default=naming.REPOSITORY_ID, description="The repository's name.", examples=["mcp-images"]
     )
     keep: Annotated[int, NUMBER] = Field(
@@ -47,7 +48,7 @@ class Registry(Model):
         examples=[20],
     )
     dry_run: bool = Field(default=False, description="Only log what the clean-up would delete.", examples=[True])
-    remote: Annotated[values.UpstreamRegistries, NO_REPEATS] = Field(
+    remote: Annotated[images.UpstreamRegistries, NO_REPEATS] = Field(
         default=(),
         max_length=20,
         description="Public registries that Cloud Run does not pull from, one or a list: the images of each come"

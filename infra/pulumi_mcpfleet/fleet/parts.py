@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from pulumi_mcpfleet.fleet import identities, quantities, references, rules, values
+from pulumi_mcpfleet.fleet import identities, images, quantities, references, rules, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, Model, without
 from pulumi_mcpfleet.fleet.values import Text
 from pulumi_mcpfleet.fleet.words import Kind
@@ -196,7 +196,7 @@ class WithEnvironment(Model):
 class Sidecar(WithEnvironment):
     """A further container of each instance, at localhost for the server's own."""
 
-    image: values.ImageUrl = Field(description="Its image.", examples=["docker.io/library/redis:7"])
+    image: images.ImageUrl = Field(description="Its image.", examples=["docker.io/library/redis:7"])
     args: rules.Words = Field(
         default=(), max_length=1000, description="Arguments in place of the image's CMD.", examples=[["--save", ""]]
     )

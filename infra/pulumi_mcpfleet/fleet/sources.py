@@ -4,9 +4,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import Discriminator, Field, Tag
 
-from pulumi_mcpfleet.fleet import rules, values
+from pulumi_mcpfleet.fleet import images, rules, values
 from pulumi_mcpfleet.fleet.base import Model, kind_of, one_kind
-from pulumi_mcpfleet.fleet.made import Builder, Folder, Git, StageName
+from pulumi_mcpfleet.fleet.git import Git
+from pulumi_mcpfleet.fleet.made import Builder, Folder, StageName
 from pulumi_mcpfleet.fleet.stdio import Stdio
 from pulumi_mcpfleet.fleet.words import Kind
 
@@ -37,7 +38,7 @@ class Build(Model):
 class ExistingImage(Model):
     """An image that somebody else builds; used exactly as named."""
 
-    image: values.ImageUrl = Field(
+    image: images.ImageUrl = Field(
         description="The image; by digest in profile prod, best everywhere.", examples=["docker.io/acme/toolbox:1"]
     )
     port: rules.Port = Field(default=8080, description="The port that the container listens on.", examples=[5000])
@@ -75,24 +76,3 @@ Source = Annotated[
 def builds_in_cloud(source: object) -> bool:
     """Whether Cloud Build builds the image of *source*."""
     return isinstance(source, Build | Folder | Git | Stdio) and source.builder == "cloud-build"
-
-
-def pinned(image: str) -> bool:
-    """Whether *image* names one content for ever: by its digest."""
-    return "@sha256:" in image
-
-
-def host_of(image: str) -> str:
-    """The registry that *image* is in; an image without a host is in Docker Hub, as everywhere."""
-    first, slash, _ = image.partition("/")
-    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
-
-
-def pullable(image: str) -> bool:
-    """Whether Cloud Run pulls from *image*'s registry itself.
-
-    "Artifact Registry, Container Registry or Docker Hub" (docs/google-apis.md 3.1: ghcr.io is rejected). A host with a
-    port is somebody's own registry, of which only the cloud can tell.
-    """
-    host = host_of(image)
-    return ":" in host or host in {"docker.io", "index.docker.io", "gcr.io"} or host.endswith((".pkg.dev", ".gcr.io"))

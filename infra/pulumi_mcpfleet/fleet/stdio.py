@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from pulumi_mcpfleet.fleet import rules, values
+from pulumi_mcpfleet.fleet import images, rules, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, Mistake, MistakesError, Model, without
 from pulumi_mcpfleet.fleet.made import AptPackage, Bounds, Builder, Date, Made
 from pulumi_mcpfleet.fleet.words import Kind, pattern
@@ -57,7 +57,7 @@ class StdioServer(Model):
     pypi: Annotated[str, AfterValidator(_pypi), Kind("package", "", "`NAME==VERSION`")] | None = Field(
         default=None, description="A package of PyPI, at one version.", examples=["mcp-server-time==2026.10.19"]
     )
-    image: values.ImageUrl | None = Field(
+    image: images.ImageUrl | None = Field(
         default=None,
         description="An image that holds it, and Python 3.11 or newer for the bridge; with `command`.",
         examples=["docker.io/acme/tools:1"],

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.fleet.words import Kind, near, pattern
@@ -127,20 +127,6 @@ LabelValue = Annotated[
     str,
     matching(r"[a-z0-9_-]{0,63}", "cannot be a label's value; use at most 63 of a-z, 0-9, _ and -"),
     Kind("value", "values", "values: 0 to 63 of the same", pattern(r"[a-z0-9_-]{0,63}")),
-]
-
-# The grammar of the distribution project's reference package, which Cloud Run's error quotes as
-# "[host/]repo-path[:tag and/or @digest]".
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_HOST = r"(?:[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*(?::[0-9]+)?/)?"
-_IMAGE: Final = (
-    rf"{_HOST}{_COMPONENT}(?:/{_COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?"
-)
-ImageUrl = Annotated[
-    str,
-    Field(max_length=1024),
-    matching(_IMAGE, "is not an image; write [HOST/]PATH[:TAG][@sha256:DIGEST] in small letters, without https://"),
-    Kind("image", "images", "`[HOST/]PATH[:TAG][@sha256:DIGEST]`, at most 1,024 characters", pattern(_IMAGE)),
 ]
 
 
@@ -376,46 +362,3 @@ Bucket = Annotated[
     matching(_BUCKET, "is not a bucket; write its name without gs://, in small letters"),
     Kind("bucket", "buckets", "a name without `gs://`", pattern(_BUCKET)),
 ]
-
-# Artifact Registry: repository ids match this (projects.locations.repositories.create).
-_REPOSITORY: Final = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
-RepositoryId = Annotated[
-    str,
-    matching(_REPOSITORY, "is not a repository's name; use at most 63 of a-z, 0-9 and -, beginning with a letter"),
-    Kind("repository", "repositories", "1 to 63 of `a-z`, `0-9`, `-`; a letter first", pattern(_REPOSITORY)),
-]
-_UPSTREAM: Final = r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?"
-
-
-def _upstream(value: str) -> str:
-    if not re.fullmatch(_UPSTREAM, value):
-        raise ValueError(
-            f"{value[:200]!r} is not a registry; write its host, such as ghcr.io, without https:// and without a path"
-        )
-    return value
-
-
-UpstreamRegistry = Annotated[
-    str,
-    AfterValidator(_upstream),
-    Kind("registry", "registries", "hosts, such as `ghcr.io`", pattern(_UPSTREAM)),
-]
-
-
-def _one_or_several(value: object) -> object:
-    if isinstance(value, str):
-        return (_upstream(value),)  # checked here, for there is no list yet whose entry could be wrong
-    return () if value is None else value
-
-
-UpstreamRegistries = Annotated[
-    tuple[UpstreamRegistry, ...],
-    BeforeValidator(_one_or_several),
-    Kind(
-        "registry, or list of them",
-        "",
-        "hosts, such as `ghcr.io`",
-        {"type": ["string", "array"], **pattern(_UPSTREAM)},
-    ),
-]
-"""One host, or several."""

@@ -17,6 +17,7 @@ from pulumi_mcpfleet.fleet import (
     FleetError,
     Server,
     access,
+    git,
     made,
     parse_fleet,
     parts,
@@ -32,10 +33,11 @@ ANY_JSON = st.recursive(
 
 MODELS = (
     *(Fleet, Server, Client, Build, ExistingImage, access.Iap, access.Oauth, access.Public),
-    *(parts.SecretRef, parts.Sidecar, parts.Probe, volumes.InMemory, volumes.GcsVolume, volumes.Gcs),
+    *(parts.SecretRef, parts.Sidecar, parts.Probe, parts.Grpc),
+    *(volumes.InMemory, volumes.OnDisk, volumes.GcsVolume, volumes.Gcs),
     *(volumes.SecretVolume, volumes.Item, volumes.NfsVolume, volumes.Nfs),
     *(parts.Probes, parts.Vpc),
-    *(made.Folder, made.Git, made.GitRepository, stdio.Stdio, stdio.StdioServer),
+    *(made.Folder, git.Git, git.GitRepository, stdio.Stdio, stdio.StdioServer),
 )
 
 # JSON with the vocabulary's own keys at random places goes deeper than JSON with random keys.
