@@ -82,7 +82,7 @@ def _circle(sidecars: Mapping[str, Sidecar]) -> Iterator[Mistake]:
 
 
 def _sums(sidecars: Mapping[str, Sidecar], cpu: str, memory: str) -> Iterator[Mistake]:
-    if quantities.cpus(cpu) > _ALL_CPUS:
+    if quantities.cpus(cpu) > _ALL_CPUS or quantities.mebibytes(memory) > _ALL_MEMORY:
         return  # beside the largest GPU; how many there are is Google's to say
     cpus = quantities.cpus(cpu) + sum(quantities.cpus(one.cpu) for one in sidecars.values())
     size = quantities.mebibytes(memory) + sum(quantities.mebibytes(one.memory) for one in sidecars.values())

@@ -293,4 +293,11 @@ class Workload(WithEnvironment):
     @field_validator("volumes", mode="after")
     @classmethod
     def _volumes_have_their_own_places(cls, value: Mapping[str, Volume], info: ValidationInfo) -> Mapping[str, Volume]:
-        return without(value, rules.mounts(value, info.data.get("secrets", {})))
+        found = [*rules.mounts(value, info.data.get("secrets", {}))]
+        memory = info.data.get("memory")
+        # Cloud Run, "Memory limits": the second generation needs at least 512 MiB.
+        if memory is not None and quantities.mebibytes(memory) < 512:
+            needed = next((name for name, one in value.items() if isinstance(one, FileSystem)), None)
+            sentence = f"{memory} is too little for the volume {needed}, which gen2 mounts; write 512Mi or more"
+            found += [((UP, "memory"), sentence)] if needed else []
+        return without(value, found)

@@ -212,6 +212,10 @@ REFUSED = [
     ({"probes": {"startup": {"grpc": {"service": "a b"}}}}, "probes.startup.grpc.service: 'a b' is not the name of a"),
     ({"probes": {"startup": {"grpc": True}}}, "probes.startup.grpc: true is not a mapping; write grpc: {service: acme"),
     ({"probes": {"liveness": {}}}, "probes.liveness.path: missing, and health_path too; add path: /ready, or grpc: {}"),
+    (
+        {"volumes": {"v": {"disk": "10Gi", "mount": "/v"}}, "memory": "256Mi"},
+        "memory: 256Mi is too little for the volume v, which gen2 mounts; write 512Mi or more",
+    ),
     ({"volumes": {"v": {"disk": "5Gi", "mount": "/v"}}}, "volumes.v.disk: 5Gi is too small; Cloud Run's least disk"),
     (
         {"volumes": {"v": {"disk": "10Gi", "mount": "/v"}}, "execution_environment": "gen1"},
