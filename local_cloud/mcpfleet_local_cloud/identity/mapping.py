@@ -21,6 +21,11 @@ _GROUPS: Final = 400
 _VALUES: Final = 8 * 1024
 _CUSTOM: Final = re.compile(r"attribute\.([a-z0-9_]{1,100})")
 _MACRO: Final = re.compile(r"\.(?:all|exists|exists_one|map|filter)\(\s*(\w+)\s*,")
+_TOKEN: Final = re.compile(rf"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|({_MACRO.pattern})|[()]""")
+_STEPS: Final = 200_000
+"""So many steps of a loop an evaluation may take; a step takes about a microsecond, and nothing else runs meanwhile."""
+_WORK: Final = 10_000
+"""So many characters are as much work as a step."""
 _STANDARD: Final = frozenset(
     {"size", "contains", "startsWith", "endsWith", "matches", "has", "all", "exists", "exists_one", "filter", "map"}
     | {"int", "uint", "double", "string", "bytes", "bool", "min", "max"}
@@ -156,12 +161,47 @@ def require(condition: str, assertion: Mapping[str, Any], found: Mapped) -> None
 def _evaluated(expression: str, values: dict[str, Any]) -> Any:
     import cel
 
+    if (steps := _steps(expression, values)) > _STEPS:
+        raise ExpressionError(f"it could take {steps:.0e} steps, and {_STEPS} are the most")
     try:
         return _compiled(expression).execute(cel.Context(values, dict(_FUNCTIONS)))
     except ExpressionError:
         raise
     except Exception as refusal:  # the library raises whatever fits: KeyError, TypeError, RuntimeError, ...
         raise ExpressionError(str(refusal)) from refusal
+
+
+def _steps(expression: str, values: Mapping[str, Any]) -> float:
+    """The most steps that *expression* can take with *values*.
+
+    An evaluation cannot be stopped, so that a bound has to be known before it begins: no loop goes over more than the
+    longest list, or the one that the expression spells out, splits off or adds together.
+    """
+    deepest = _deepest(expression)
+    if not deepest:
+        return 1
+    items, text, left = expression.count(",") + 1, len(expression), [values]
+    while left:
+        one: Any = left.pop()
+        if isinstance(one, str):
+            text = max(text, len(one))
+        elif isinstance(one, dict | list):
+            items = max(items, len(one))  # pyright: ignore[reportUnknownArgumentType]
+            left += one.values() if isinstance(one, dict) else one  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    longest = max(items, text if "split" in expression else 0) * (1 + expression.count("+"))
+    return float(longest) ** deepest * (1 + len(expression) * text / _WORK)
+
+
+def _deepest(expression: str) -> int:
+    """How many loops of *expression* are in one another."""
+    deepest, inside = 0, list[bool]()
+    for found in _TOKEN.finditer(expression):
+        if found[1] or found[0] == "(":
+            inside.append(bool(found[1]))
+            deepest = max(deepest, sum(inside))
+        elif found[0] == ")" and inside:
+            inside.pop()
+    return deepest
 
 
 @lru_cache(maxsize=256)

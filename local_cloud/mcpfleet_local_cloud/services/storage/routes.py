@@ -3,6 +3,7 @@
 That is where Google's clients send them, whatever endpoint they were given (docs/google-apis.md 0).
 """
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from starlette.requests import Request
@@ -75,13 +76,13 @@ class _Api(Handlers):
 
     async def update(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.update")
-        _check_conditions(request, self._model.get(name))
+        _check_conditions(request.query_params, self._model.get(name))
         body = await body_of(request)
         return wire.reply(request, self._model.update(name, body))
 
     async def delete(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.delete")
-        _check_conditions(request, self._model.get(name))
+        _check_conditions(request.query_params, self._model.get(name))
         resource = self._model.resource(name)
         self._model.delete(name)
         self._policies.delete(resource)
@@ -141,7 +142,7 @@ class _Api(Handlers):
         found = self._model.objects.find(name, path)
         if found is None or not _is_generation(request, found[1]):
             raise not_there(name, path)
-        _check_conditions(request, found[1])
+        _check_conditions(request.query_params, found[1])
         record = {**found[1], "metageneration": str(int(found[1]["metageneration"]) + 1)}
         changes: Document = await body_of(request)
         changes.pop("name", None)
@@ -156,7 +157,7 @@ class _Api(Handlers):
         found = self._model.objects.find(name, path)
         if found is None or not _is_generation(request, found[1]):
             raise not_there(name, path)
-        _check_conditions(request, found[1])
+        _check_conditions(request.query_params, found[1])
         self._model.objects.delete(name, path)
         return Response(status_code=204)
 
@@ -181,15 +182,15 @@ class _Api(Handlers):
             path = await self._uploads.media(request)
         elif kind == "resumable":
             name, facts = about(await body_of(request), named)
-            self._check_generation(request, bucket, name)
+            self._check_generation(query, bucket, name)
             if content_type := request.headers.get("x-upload-content-type"):
                 facts.setdefault("contentType", content_type)
-            where = request.url.include_query_params(upload_id=self._uploads.begin(bucket, name, facts))
+            where = request.url.include_query_params(upload_id=self._uploads.begin(bucket, name, facts, query))
             return Response(headers={"location": str(where)})
         else:
             raise invalid(f"uploadType must be media, multipart or resumable, not {kind!r}.")
         try:
-            self._check_generation(request, bucket, name)
+            self._check_generation(query, bucket, name)
             return JSONResponse(shown(bucket, name, self._model.objects.put(bucket, name, path, facts)))
         finally:
             path.unlink(missing_ok=True)  # where it was refused
@@ -199,12 +200,17 @@ class _Api(Handlers):
         if not done:
             headers = {"range": f"bytes=0-{pending.size - 1}"} if pending.size else {}
             return Response(status_code=308, headers=headers)
-        record = self._model.objects.put(pending.bucket, pending.name, pending.path, pending.about)
-        return JSONResponse(shown(pending.bucket, pending.name, record))
+        try:
+            # Somebody else may have written the object since the upload began.
+            self._check_generation(pending.conditions, bucket, pending.name)
+            record = self._model.objects.put(bucket, pending.name, pending.path, pending.about)
+            return JSONResponse(shown(bucket, pending.name, record))
+        finally:
+            pending.path.unlink(missing_ok=True)  # where it was refused
 
-    def _check_generation(self, request: Request, bucket: str, name: str) -> None:
+    def _check_generation(self, query: Mapping[str, str], bucket: str, name: str) -> None:
         found = self._model.objects.find(bucket, name)
-        _check_conditions(request, found[1] if found else {})
+        _check_conditions(query, found[1] if found else {})
 
     def _of_query(self, request: Request) -> Document:
         self.caller(request)
@@ -238,24 +244,24 @@ def _is_unchanged(request: Request, found: Document) -> bool:
     """
     if not _is_generation(request, found):
         raise not_there(found.get("bucket", ""), found["name"])
-    if _unmet(request, found, "Match"):
+    if _unmet(request.query_params, found, "Match"):
         raise _not_met()
-    return _unmet(request, found, "NotMatch")
+    return _unmet(request.query_params, found, "NotMatch")
 
 
-def _check_conditions(request: Request, found: Document) -> None:
+def _check_conditions(query: Mapping[str, str], found: Document) -> None:
     """Refuse a change whose conditions *found* (empty: there is none) does not meet.
 
     Raises:
         GoogleError: CONDITION_NOT_MET.
     """
-    if _unmet(request, found, "Match") or _unmet(request, found, "NotMatch"):
+    if _unmet(query, found, "Match") or _unmet(query, found, "NotMatch"):
         raise _not_met()
 
 
-def _unmet(request: Request, found: Document, kind: Literal["Match", "NotMatch"]) -> bool:
+def _unmet(query: Mapping[str, str], found: Document, kind: Literal["Match", "NotMatch"]) -> bool:
     for field in ("generation", "metageneration"):
-        wanted = request.query_params.get(f"if{field.capitalize()}{kind}")
+        wanted = query.get(f"if{field.capitalize()}{kind}")
         if wanted and (int(wanted) == int(found.get(field, 0))) != (kind == "Match"):
             return True
     return False

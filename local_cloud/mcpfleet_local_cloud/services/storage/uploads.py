@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_urlsafe
@@ -30,6 +31,7 @@ class Pending:
     bucket: str
     name: str
     about: Document
+    conditions: Mapping[str, str]
     path: Path
     begun: float
     size: int = 0
@@ -75,15 +77,15 @@ class Uploads:
             raise
         return about, path
 
-    def begin(self, bucket: str, name: str, about: Document) -> str:
-        """Begin an upload in pieces; the id by which it goes on."""
+    def begin(self, bucket: str, name: str, about: Document, conditions: Mapping[str, str]) -> str:
+        """Begin an upload in pieces, which writes its object on *conditions*; the id by which it goes on."""
         now = self._objects.now()
         for old in [key for key, one in self._pending.items() if one.begun < now - _SESSION]:
             self._pending.pop(old).path.unlink(missing_ok=True)
         handle, path = self._objects.temporary()
         os.close(handle)
         upload_id = token_urlsafe(24)
-        self._pending[upload_id] = Pending(bucket, name, about, path, now)
+        self._pending[upload_id] = Pending(bucket, name, about, conditions, path, now)
         return upload_id
 
     def cancel(self, bucket: str, upload_id: str) -> None:

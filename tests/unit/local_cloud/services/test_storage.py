@@ -106,6 +106,23 @@ def test_an_upload_in_pieces_becomes_one_object(api, bucket):
     assert api.client.put(where, content=b"x", headers=api.headers()).status_code == 404
 
 
+@pytest.mark.parametrize(("condition", "status"), [("ifGenerationMatch=0", 412), ("ifGenerationNotMatch=0", 200)])
+def test_an_upload_in_pieces_keeps_its_condition_until_it_ends(api, bucket, condition, status):
+    if status == 200:
+        upload(api, "big")
+    path = f"/upload{BUCKETS}/data/o?uploadType=resumable&{condition}"
+    begun = api.client.post(path, json={"name": "big"}, headers=api.headers())
+    assert begun.status_code == 200
+    theirs = upload(api, "big", b"somebody else's").json()
+    where = begun.headers["location"].replace(condition, "").rstrip("&")
+    last = api.client.put(where, content=b"ours", headers={**api.headers(), "content-range": "bytes 0-3/4"})
+
+    assert last.status_code == status
+    found = api.call("GET", f"{BUCKETS}/data/o/big").json()
+    assert (found["generation"] == theirs["generation"]) == (status == 412)
+    assert left_over(api) == []
+
+
 def test_what_a_container_writes_is_an_object_and_what_it_changes_is_a_new_generation(api, bucket):
     before = upload(api, "x").json()
     folder = api.cloud.storage.folder("data")

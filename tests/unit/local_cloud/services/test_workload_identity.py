@@ -380,6 +380,25 @@ def test_a_token_that_google_refuses_is_refused_in_its_words(provide, token, exc
     assert said in answer["error_description"]
 
 
+@pytest.mark.parametrize(
+    ("condition", "teams", "status"),
+    [
+        ("assertion.teams.exists(team, team == 'sre')", 300, 200),
+        ("assertion.teams.exists(one, assertion.teams.exists(two, one == two))", 100, 200),
+        ("assertion.teams.all(a, assertion.teams.all(b, assertion.teams.all(c, a != 'x' || b != c)))", 300, 400),
+        ("assertion.sub.split('').all(a, [" + "1, " * 900 + "1].all(b, assertion.teams.all(c, b == 1)))", 300, 400),
+        ("['.all(', ')))'].exists(a, a != '(((') && assertion.teams.all(b, b != '.exists(x,')", 300, 200),
+    ],
+)
+def test_a_condition_that_could_run_for_minutes_lets_nobody_in(provide, token, exchange, condition, teams, status):
+    provide(attributeCondition=condition)
+    code, answer = exchange(token(teams=["sre", *(f"{number}" for number in range(teams - 1))]))
+
+    assert code == status, answer
+    if status == 400:
+        assert answer["error"] == "unauthorized_client"
+
+
 def test_a_token_that_somebody_else_signed_is_refused(provide, token, exchange):
     provide()
     status, answer = exchange(token(signed_by=ec.generate_private_key(ec.SECP256R1())))

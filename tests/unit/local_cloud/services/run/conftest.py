@@ -20,6 +20,7 @@ from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.parameters import binding
 from mcpfleet_local_cloud.services.run import RunModel, routes
 from mcpfleet_local_cloud.state.store import Document, Store
+from tests.unit.local_cloud.answers import Checked
 
 PROJECT, NUMBER, REGION = "demo", 481516234200, "europe-west1"
 SERVICES = f"/run/v2/projects/{PROJECT}/locations/{REGION}/services"
@@ -194,7 +195,8 @@ class World:
         )
         gate: Any = self.gate
         app = Starlette(routes=binding(routes(self.model, gate)), exception_handlers={GoogleError: _refusal})
-        self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://cloud")
+        self.app = Checked(app)
+        self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.app), base_url="http://cloud")
 
     async def call(self, method: str, path: str, body: Any = None, *, as_: str = "ann@x.org", **more: Any) -> Any:
         path = path if path.startswith("/run/") else f"{SERVICES}{path}"
@@ -250,6 +252,7 @@ class World:
         await self.model.close()
         await self.operations.close()
         await self.client.aclose()
+        assert sorted(set(self.app.found)) == [], "the answers are not those of Google's schemas"
 
 
 async def _refusal(_: Request, error: Exception) -> JSONResponse:
