@@ -114,7 +114,7 @@ def _collections(path: str) -> Iterator[str]:
 def _table(api: str, document: Path, wanted: set[tuple[str, str]]) -> str:
     content = document.read_bytes()
     source: dict[str, Any] = json.loads(content)
-    names = _short(source["schemas"])
+    names = short_names(source["schemas"])
     methods: dict[str, Any] = {}
     known = list(_methods(source))
     for verb, path in sorted(wanted, key=lambda one: (one[1], one[0])):
@@ -191,7 +191,7 @@ def _method(method: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     return {**made, **({"query": query} if query else {})}
 
 
-def _short(schemas: Iterable[str]) -> dict[str, str]:
+def short_names(schemas: Iterable[str]) -> dict[str, str]:
     """Names without their family's prefix, where no two would be the same."""
     cut = {name: _FAMILIES.sub("", name, count=1) for name in schemas}
     return {name: short if list(cut.values()).count(short) == 1 else name for name, short in cut.items()}

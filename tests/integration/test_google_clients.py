@@ -4,12 +4,15 @@ The cloud is in memory, behind a port: no container is needed for what its contr
 """
 
 import asyncio
+import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import httpx2
 import pytest
 import uvicorn
 
-from devtools.discovery import COMMAND, find_documents, served, tables
+from devtools.discovery import COMMAND, find_documents, served, short_names, tables
 from devtools.peers import find_google_clients
 from mcpfleet_local_cloud.app import create_app
 from mcpfleet_local_cloud.cloud import Cloud
@@ -25,16 +28,17 @@ from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
 from mcpfleet_local_cloud.rest.honoured import ENUM_NUMBERS
 from mcpfleet_local_cloud.rest.reading import fields_of
-from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, load
+from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, api_of, load
 from mcpfleet_local_cloud.state.folder import Settings
 from tests.integration.checkout import free_port
 from tests.unit.local_cloud.answers import Checked
 from tests.unit.local_cloud.conftest import MemoryPlane, MemoryWorker, Running
-from tests.unit.local_cloud.everything import fill
+from tests.unit.local_cloud.everything import PLACE, PROJECT, fill
 
 pytestmark = pytest.mark.integration
 
 CLIENTS = Path(__file__).parent / "google_clients.py"
+ROBOT = "/iamcredentials/v1/projects/-/serviceAccounts/account-aa@mcpfleet-local.iam.gserviceaccount.com"
 STEPS = (
     *("run", "secret_manager", "artifact_registry", "cloud_storage"),
     *("every_list_by_its_discovery_document", "numbers_of_enums"),
@@ -43,7 +47,7 @@ STEPS = (
 
 @pytest.fixture(scope="module")
 def served_cloud(tmp_path_factory):
-    """A cloud in memory with two of everything, and what of its answers Google's schemas do not have."""
+    """A cloud in memory with two of everything, and the requests that made them; its answers are judged."""
     state, port = tmp_path_factory.mktemp("google") / "cloud", free_port()
     cloud = Cloud(Settings(state=state, port=port), data_plane=MemoryPlane(), worker=MemoryWorker())
     app = Checked(create_app(cloud, lambda _: None))
@@ -63,8 +67,7 @@ def served_cloud(tmp_path_factory):
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
         plane: Any = cloud.data_plane
         running = Running(cloud, client, time.time, plane, [], state.parent / "credentials")
-        fill(running)
-        yield running
+        yield running, fill(running)
     server.should_exit = True
     thread.join(30)
     assert sorted(set(app.found)) == [], "the answers are not those of Google's schemas"
@@ -73,9 +76,10 @@ def served_cloud(tmp_path_factory):
 @pytest.fixture(scope="module")
 def outcomes(served_cloud):
     """What each step of google_clients.py gave."""
+    cloud, _ = served_cloud
     packages = find_google_clients(ThisHost(), Paths.of(os.environ))
-    command = [sys.executable, "-S", str(CLIENTS), str(served_cloud.client.base_url).rstrip("/")]
-    command += [str(served_cloud.credentials / "deployer.json"), str(FOLDER)]
+    command = [sys.executable, "-S", str(CLIENTS), str(cloud.client.base_url).rstrip("/")]
+    command += [str(cloud.credentials / "deployer.json"), str(FOLDER)]
     environ = {**os.environ, "PYTHONPATH": str(packages)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environ)
     assert done.returncode == 0, done.stderr
@@ -136,3 +140,110 @@ def test_the_tables_are_what_the_generator_makes_of_the_documents():
     made = tables(find_documents(), served())
 
     assert [api for api, table in made.items() if (FOLDER / f"{api}.json").read_text() != table] == [], COMMAND
+
+
+# What everything.py does not make, for what Google requires in it.
+FURTHER = [
+    (
+        f"/run/v2/{PLACE}/services?serviceId=large",
+        {
+            "template": {
+                "containers": [
+                    {
+                        "image": "docker.io/acme/hello:1",
+                        "env": [
+                            {"name": "A", "value": "b"},
+                            {"name": "S", "valueSource": {"secretKeyRef": {"secret": "aa"}}},
+                        ],
+                        "startupProbe": {"httpGet": {"httpHeaders": [{"name": "A", "value": "b"}]}},
+                        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+                    }
+                ],
+                "volumes": [{"name": "v", "secret": {"secret": "aa", "items": [{"path": "p", "version": "1"}]}}],
+            }
+        },
+    ),
+    (f"/run/v2/{PLACE}/services/aa:setIamPolicy", {"policy": {"bindings": []}}),
+    (f"/artifactregistry/v1/{PLACE}/repositories/aa:setIamPolicy", {"policy": {"bindings": []}}),
+    (f"/secretmanager/v1/{PROJECT}/secrets/aa:setIamPolicy", {"policy": {"bindings": []}}),
+    (
+        f"/secretmanager/v1/{PROJECT}/secrets?secretId=replicated",
+        {"replication": {"userManaged": {"replicas": [{"location": "europe-west1"}]}}},
+    ),
+    (
+        f"/agentregistry/v1/{PLACE}/services?serviceId=mcp",
+        {
+            "mcpServerSpec": {"type": "NO_SPEC"},
+            "interfaces": [{"url": "https://a.dev", "protocolBinding": "JSONRPC"}],
+        },
+    ),
+    (f"/agentregistry/v1/{PLACE}/services?serviceId=agent", {"agentSpec": {"type": "NO_SPEC"}}),
+    (f"{ROBOT}:generateAccessToken", {"scope": ["https://www.googleapis.com/auth/cloud-platform"]}),
+    (f"{ROBOT}:generateIdToken", {"audience": "https://a.dev"}),
+]
+
+
+def test_what_google_requires_of_a_request_is_required(served_cloud):
+    """A request without it would be taken here, and refused by Google."""
+    cloud, sent = served_cloud
+    cloud.enable("iamcredentials")
+    cloud.grant(
+        "roles/iam.serviceAccountTokenCreator", f"serviceAccount:deployer@{cloud.project}.iam.gserviceaccount.com"
+    )
+    taken, tried = [], set()
+    for path, body in sent + FURTHER:
+        api, method = api_of(path), method_of(path)
+        assert (path, body) not in FURTHER or cloud.call("POST", path, body).status_code == 200, path
+        # A name that is free: what is wrong with a request is to be said, not that the name is taken.
+        free, last = re.subn(r"Id=[\w-]*$", "Id=another-one", path)
+        for where in requirements(api, method.request, body):
+            lacking = copy.deepcopy(body)
+            holder = lacking
+            for one in where[:-1]:
+                holder = holder[one]
+            del holder[where[-1]]
+            tried.add((api, where[-1]))
+            answer = cloud.call("POST", free, lacking)
+            if answer.status_code != 400:
+                taken.append(f"{path} without {where}: {answer.text}")
+        if last and cloud.call("POST", path.partition("?")[0], body).status_code != 400:
+            taken.append(f"{path} without an id")
+
+    assert taken == []
+    assert len(tried) > 20
+
+
+def method_of(path):
+    found = load(api_of(path)).methods.items()
+    bare = path.partition("?")[0]
+    return next(
+        method
+        for key, method in found
+        if key.startswith("POST ") and re.fullmatch(re.sub(r"\{\w+\}", "[^/:]+", key.removeprefix("POST ")), bare)
+    )
+
+
+@cache
+def required(api):
+    """The fields of each schema whose description begins with `Required`."""
+    document = json.loads((find_documents() / f"{api}.json").read_text())["schemas"]
+    return {
+        name: {
+            field
+            for field, one in schema.get("properties", {}).items()
+            if one.get("description", "").lower().startswith(("required", "[required]"))
+        }
+        for name, schema in zip(short_names(document).values(), document.values(), strict=True)
+    }
+
+
+def requirements(api, schema, value, at=()):
+    """The way to every field of the message *value* that has to be there."""
+    for name, inner in value.items():
+        found = fields_of(api, schema)[name]
+        if name in required(api).get(schema, ()):
+            yield (*at, name)
+        kind = found.kind.strip("[]{}")
+        for key, one in {"[": enumerate, "{": dict.items}.get(found.kind[0], lambda one: [(None, one)])(inner):
+            if isinstance(one, dict) and kind in load(api).schemas:
+                yield from requirements(api, kind, one, (*at, name) if key is None else (*at, name, key))

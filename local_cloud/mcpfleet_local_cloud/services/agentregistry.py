@@ -110,8 +110,9 @@ def _checked(body: Document) -> Document:
         raise invalid(f"service.{given[0]}.type: must be set.")
     interfaces: list[Document] = body.get("interfaces", [])
     for index, one in enumerate(interfaces):
-        if not one.get("url"):
-            raise invalid(f"service.interfaces[{index}].url: must be set.")
+        for field in ("url", "protocolBinding"):
+            if one.get(field) in (None, "", "PROTOCOL_BINDING_UNSPECIFIED"):
+                raise invalid(f"service.interfaces[{index}].{field}: must be set.")
     return body
 
 

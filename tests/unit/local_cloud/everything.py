@@ -19,21 +19,29 @@ APIS = (
 TEMPLATE = {"containers": [{"image": "docker.io/acme/hello:1"}]}
 
 
-def fill(running: Any) -> None:
-    """Make them; the deployer is an owner from then on."""
+Sent = list[tuple[str, Any]]
+"""Path and body of each POST."""
+
+
+def fill(running: Any) -> Sent:
+    """Make them; the deployer is an owner from then on. What was sent for the last ones."""
     running.enable(*APIS)
     running.grant("roles/owner", f"serviceAccount:deployer@{running.project}.iam.gserviceaccount.com")
+    sent: Sent = []
     for name in ("aa", "bb"):
-        _make(running, name)
+        sent = []
+        _make(running, sent, name)
+    return sent
 
 
-def made(running: Any, path: str, body: Any) -> Any:
+def made(running: Any, sent: Sent, path: str, body: Any) -> Any:
     answer = running.call("POST", path, body)
     assert answer.status_code == 200, f"{path}: {answer.text}"
+    sent.append((path, body))
     return answer.json()
 
 
-def _make(running: Any, name: str) -> None:
+def _make(running: Any, sent: Sent, name: str) -> None:
     """One of everything, called *name*."""
     fixed = {
         f"/agentregistry/v1/{PLACE}/services?serviceId={name}": {"endpointSpec": {"type": "NO_SPEC"}},
@@ -99,26 +107,26 @@ def _make(running: Any, name: str) -> None:
         },
     }
     for path, body in fixed.items():
-        done = made(running, path, body)
+        done = made(running, sent, path, body)
         if path.startswith("/run/"):
-            made(running, f"/run/v2/{done['name']}:wait", {})
+            made(running, sent, f"/run/v2/{done['name']}:wait", {})
     # Below the first of each.
-    made(running, f"/secretmanager/v1/{PROJECT}/secrets/aa:addVersion", {"payload": {"data": "eA=="}})
+    made(running, sent, f"/secretmanager/v1/{PROJECT}/secrets/aa:addVersion", {"payload": {"data": "eA=="}})
     issuer = {"oidc": {"issuerUri": "https://ci.acme.dev"}, "attributeMapping": {"google.subject": "assertion.sub"}}
     providers = f"/iam/v1/{GLOBAL}/workloadIdentityPools/pool-aa/providers"
-    made(running, f"{providers}?workloadIdentityPoolProviderId=provider-{name}", issuer)
+    made(running, sent, f"{providers}?workloadIdentityPoolProviderId=provider-{name}", issuer)
     record = {"name": f"{name}.aa.acme.", "type": "A", "ttl": 300, "rrdatas": ["10.0.0.1"]}
-    made(running, f"/dns/v1/{PROJECT}/managedZones/aa/changes", {"additions": [record]})
+    made(running, sent, f"/dns/v1/{PROJECT}/managedZones/aa/changes", {"additions": [record]})
     internal = {"loadBalancingScheme": "INTERNAL_SELF_MANAGED", "name": f"mesh-{name}"}
     group = f"{PROJECT}/regions/europe-west1/networkEndpointGroups/{name}"
-    made(running, f"{COMPUTE}/global/backendServices", {**internal, "backends": [{"group": group}]})
+    made(running, sent, f"{COMPUTE}/global/backendServices", {**internal, "backends": [{"group": group}]})
     destination = {"serviceName": f"{GLOBAL}/backendServices/mesh-{name}"}
     route = {
         "hostnames": [name],
         "meshes": [f"{GLOBAL}/meshes/aa"],
         "rules": [{"action": {"destinations": [destination]}}],
     }
-    made(running, f"/networkservices/v1/{GLOBAL}/httpRoutes?httpRouteId={name}", route)
+    made(running, sent, f"/networkservices/v1/{GLOBAL}/httpRoutes?httpRouteId={name}", route)
     sent = running.client.post(
         f"/upload/storage/v1/b/bucket-aa/o?uploadType=media&name={name}", content=b"x", headers=running.headers()
     )

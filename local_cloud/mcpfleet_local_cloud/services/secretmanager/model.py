@@ -71,6 +71,9 @@ class SecretManager:
             )
         if not body.get("replication"):
             raise invalid("Secret.replication must be set: {automatic: {}} or {userManaged: {replicas: [...]}}.")
+        chosen: Document | None = body["replication"].get("userManaged")
+        if chosen is not None and not chosen.get("replicas"):
+            raise invalid("Secret.replication.userManaged.replicas must name at least one location.")
         name = f"projects/{project}/secrets/{secret_id}"
         kept = {key: body[key] for key in ("replication", "labels", "annotations") if body.get(key)}
         record: Document = {"createTime": self._now(), "versions": 0, **kept}
