@@ -91,7 +91,7 @@ class Builds:
             "projectId": project["projectId"],
             "status": "QUEUED",
             "createTime": self._now(),
-            "queueTtl": "3600s",
+            "queueTtl": body.get("queueTtl", "3600s"),
             "timeout": f"{order.timeout:g}s",
             "logUrl": self._entries.url(build_id),
             "artifacts": {"images": list(order.images)},

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import wire
@@ -77,15 +77,15 @@ class _Services(_Handlers):
         self._allow(request, "run.services.create", place.service(service_id) if service_id else str(place))
         service = await body_of(request)
         done = self._model.create(place, service_id, service, caller, validate_only=_flag(request, "validateOnly"))
-        return JSONResponse(done)
+        return wire.reply(request, done)
 
     async def list(self, request: Request) -> Response:
         _, place = self._enter(request)
         self._allow(request, "run.services.list", str(place))
-        return JSONResponse(_page(request, "services", self._model.services(place)))
+        return wire.reply(request, _page(request, "services", self._model.services(place)))
 
     async def get(self, request: Request) -> Response:
-        return JSONResponse(self._model.get(self._permitted(request, "get")))
+        return wire.reply(request, self._model.get(self._permitted(request, "get")))
 
     async def patch(self, request: Request) -> Response:
         caller, place = self._enter(request)
@@ -99,12 +99,12 @@ class _Services(_Handlers):
         for permission in ("update", "create") if options.allow_missing else ("update",):
             self._allow(request, f"run.services.{permission}", place.service(service_id))
         service = await body_of(request)
-        return JSONResponse(self._model.patch(place, service_id, service, caller, options))
+        return wire.reply(request, self._model.patch(place, service_id, service, caller, options))
 
     async def delete(self, request: Request) -> Response:
         name = self._permitted(request, "delete")
         etag = request.query_params.get("etag", "")
-        return JSONResponse(self._model.delete(name, etag, validate_only=_flag(request, "validateOnly")))
+        return wire.reply(request, self._model.delete(name, etag, validate_only=_flag(request, "validateOnly")))
 
     def named(self, request: Request, verb: str) -> str:
         """The full name of the path's service, where the caller may do *verb* to it; it exists."""
@@ -129,30 +129,32 @@ class _Others(_Handlers):
         _, place = self._enter(request)
         parent = place.service(request.path_params["service"])
         self._allow(request, "run.revisions.list", str(place) if parent.endswith("/-") else parent)
-        return JSONResponse(_page(request, "revisions", self._model.revisions(parent)))
+        return wire.reply(request, _page(request, "revisions", self._model.revisions(parent)))
 
     async def revision(self, request: Request) -> Response:
-        return JSONResponse(self._model.revision(self._permitted(request, "get")))
+        return wire.reply(request, self._model.revision(self._permitted(request, "get")))
 
     async def delete_revision(self, request: Request) -> Response:
         name = self._permitted(request, "delete")
         etag = request.query_params.get("etag", "")
-        return JSONResponse(self._model.delete_revision(name, etag, validate_only=_flag(request, "validateOnly")))
+        return wire.reply(
+            request, self._model.delete_revision(name, etag, validate_only=_flag(request, "validateOnly"))
+        )
 
     async def operations(self, request: Request) -> Response:
         _, place = self._enter(request)
         self._allow(request, "run.operations.list", str(place))
         found = [one for one in self._model.operations.list(str(place)) if _ours(one)]
-        return JSONResponse(_page(request, "operations", found))
+        return wire.reply(request, _page(request, "operations", found))
 
     async def operation(self, request: Request) -> Response:
-        return JSONResponse(self._operation(request))
+        return wire.reply(request, self._operation(request))
 
     async def wait(self, request: Request) -> Response:
         name = self._operation(request)["name"]
         asked = (await body_of(request)).get("timeout")
         limit = _LONGEST_WAIT if asked is None else min(max(seconds(asked), 0), _LONGEST_WAIT)
-        return JSONResponse(await self._model.operations.wait(name, limit))
+        return wire.reply(request, await self._model.operations.wait(name, limit))
 
     def _operation(self, request: Request) -> Document:
         _, place = self._enter(request)

@@ -63,6 +63,13 @@ def test_every_list_comes_in_pages_that_are_the_whole_of_it(full: Any) -> None:
     assert wrong == []
 
 
+def test_every_list_answers_the_fields_that_are_asked_for_and_no_other(full: Any) -> None:
+    query = "fields=nextPageToken"
+    answers = {path: full.call("GET", f"{path}{'&' if '?' in path else '?'}{query}").json() for path, _ in lists()}
+
+    assert {path: answer for path, answer in answers.items() if answer} == {}
+
+
 def test_who_deletes_what_a_page_shows_misses_nothing(full: Any) -> None:
     path, seen, token = "/secretmanager/v1/projects/mcpfleet-local/secrets", [], ""
     for _ in range(3):
