@@ -14,7 +14,6 @@ import yaml
 import mcpfleet_local_cloud.reference
 from devtools import cli, reference
 from devtools.reference import COMMAND, SCHEMA, PageError, written
-from mcpfleet_local_cloud.bootstrap import DEPLOYER_ROLES
 from mcpfleet_local_cloud.services.run import unsupported
 from pulumi_mcpfleet.fleet import FleetError, Server, parse_fleet
 
@@ -276,12 +275,6 @@ def test_the_comparison_has_every_key_of_a_server():
     rows = re.findall(r"^\| (.+?) \|", (ROOT / "docs" / "compare.md").read_text(), re.MULTILINE)
     named = set(re.findall(r"`(\w+)", " ".join(rows)))
     assert set(Server.model_fields) - named == set(), "a key of a server is not compared with the others"
-
-
-def test_the_deployment_guide_lists_the_roles_of_the_local_clouds_deployer_and_no_others():
-    page = (ROOT / "docs" / "deploy-to-google.md").read_text()
-    rows = re.findall(r"^\| `(roles/[\w.]+)` \|", page, re.MULTILINE)
-    assert sorted(rows) == sorted(DEPLOYER_ROLES)
 
 
 # --- links and commands ---------------------------------------------------------------------------------

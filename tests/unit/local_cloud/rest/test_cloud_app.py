@@ -113,13 +113,13 @@ def test_a_log_line_is_one_json_object_on_standard_error(capsys):
     assert json.loads(capsys.readouterr().err) == {"path": "/a\nb"}
 
 
-def test_a_fresh_cloud_has_the_accounts_and_the_rights_that_readme_promises(running):
+def test_a_fresh_cloud_has_the_accounts_and_the_rights_that_the_deployment_guide_promises(running):
     emails = [account["email"] for account in running.cloud.accounts.of_project(running.project)]
     assert emails == ["481516234200-compute@developer.gserviceaccount.com", DEPLOYER]
     bindings = running.cloud.policies.get(f"projects/{running.project}")["bindings"]
     held = {one["role"] for one in bindings if f"serviceAccount:{DEPLOYER}" in one["members"]}
-    readme = (Path(__file__).parents[4] / "README.md").read_text()
-    assert held == set(re.findall(r"^ *\| `(roles/[\w.]+)` \|", readme, re.MULTILINE))
+    guide = (Path(__file__).parents[4] / "docs" / "deploy-to-google.md").read_text()
+    assert held == set(re.findall(r"^ *\| `(roles/[\w.]+)` \|", guide, re.MULTILINE))
     assert held >= {
         "roles/run.admin",
         "roles/iam.serviceAccountUser",
