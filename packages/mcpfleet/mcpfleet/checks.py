@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from mcpfleet.bounds import json_object
 from mcpfleet.errors import UsageError
+from mcpfleet.shown import inert
 from mcpfleet.terminal import marked_up
 
 if TYPE_CHECKING:
     from mcpfleet.doctor import Line
+    from mcpfleet.stack import Client, Server
     from mcpfleet.verify import Report
 
 _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "bad": "[red]✗[/]", "skip": "[dim]-[/]"}
@@ -56,6 +60,27 @@ def named_call(
     if len(names) != 1:
         raise UsageError(f"--call {call}: of which server? Write --call SERVER/TOOL; there are: {', '.join(names)}.")
     return names[0], (call, given)
+
+
+def own_token(file: Path | None, services: Sequence[Server | Client]) -> str:
+    """The token that a server itself wants, from a file; '' where there is none.
+
+    Raises:
+        UsageError: It can't be read, or it is not clear whose it is: it goes to nobody else.
+    """
+    if file is None:
+        return ""
+    if len(services) != 1:
+        raise UsageError("--bearer-file is one server's own token; name that server.")
+    if services[0].access == "iap":
+        raise UsageError("--bearer-file: behind IAP the header Authorization is Google's, so no other token gets in.")
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--bearer-file {file} cannot be read: {inert(str(error))}.") from None
+    if not re.fullmatch(r"[!-~]{1,16384}", token):
+        raise UsageError(f"--bearer-file {file} holds no token: one word of printable ASCII.")
+    return token
 
 
 def print_reports(out: Console, reports: Sequence[Report], identities: Mapping[str, str]) -> None:

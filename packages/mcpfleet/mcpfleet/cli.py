@@ -208,6 +208,9 @@ def verify(
     not_invoker: Annotated[
         Path | None, typer.Option(help="Credentials of an account without access, whose calls must be rejected.")
     ] = None,
+    bearer_file: Annotated[
+        Path | None, typer.Option(help="A file with the token that the server itself wants, beside Google's.")
+    ] = None,
     url: options.Url = None,
     audience: options.Audience = None,
     stack: options.StackName = None,
@@ -227,7 +230,7 @@ def verify(
     import asyncio
 
     from mcpfleet.auth import IdTokens
-    from mcpfleet.checks import named_call, print_reports, reports_json
+    from mcpfleet.checks import named_call, own_token, print_reports, reports_json
     from mcpfleet.sources import source_from_file
     from mcpfleet.verify import Callers, Wishes, check_all
 
@@ -237,13 +240,15 @@ def verify(
     chosen = found.services(servers or [])
     asked = [one.name for one in chosen if one.name in found.servers]
     named = named_call(call, arguments, asked)
+    bearer = own_token(bearer_file, chosen)
     source = options.find_source(found, credentials, token_file, token_command, impersonate)
     first = IdTokens(source, chosen[0].audience)
     first.get()  # a missing login should be said once, not by every check
     stranger = source_from_file(not_invoker) if not_invoker else None
     callers = Callers(source, stranger, source if source.any_audience else None)
     wishes = {
-        name: Wishes(expect_tool or (), named[1] if named is not None and named[0] == name else None) for name in asked
+        name: Wishes(expect_tool or (), named[1] if named is not None and named[0] == name else None, bearer)
+        for name in asked
     }
     reports = asyncio.run(check_all([(one, callers, wishes.get(one.name)) for one in chosen]))
     identities = {one.name: first.identity for one in chosen}

@@ -91,6 +91,13 @@ def _place(target: Target) -> str:
     return f"{shlex.quote(service)} --region={shlex.quote(region)}"
 
 
+def is_the_servers_own(headers: Mapping[str, str]) -> bool:
+    """Whether a 401 is the server's, and not Google's, which is a page in HTML and names no resource's metadata."""
+    html = headers.get("content-type", "").lower().startswith("text/html")
+    by_proxy = headers.get("x-goog-iap-generated-response") == "true"
+    return not by_proxy and (not html or "resource_metadata" in headers.get("www-authenticate", ""))
+
+
 def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: Caller) -> Finding | None:
     """What an answer from an MCP endpoint means; None where it is no error, or the MCP server's own.
 

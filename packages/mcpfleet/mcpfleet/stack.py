@@ -274,7 +274,9 @@ def servers_of(outputs: Mapping[str, Any], origin: str) -> dict[str, Server]:
         invokers = _at(one, "invokers") or ()
         service, region = _at(one, "service"), _at(one, "region")
         place = (service, region) if isinstance(service, str) and isinstance(region, str) else None
-        target = replace(Target.parse(url), place=place)
+        target = Target.parse(url)
+        # A stack says the whole path, be it `/` alone.
+        target = replace(target, place=place, path=target.path or ("/" if url.endswith("/") else ""))
         found[name] = Server(name, target, audience, tuple(str(who) for who in invokers), one)
     return found
 

@@ -24,7 +24,7 @@ class Target:
     Attributes:
         origin: `https://host[:port]`, also the audience that Cloud Run accepts by default.
         host: What its Host header says.
-        path: The path of the URL it was given by (`/mcp`), without a slash at its end.
+        path: The path of the URL it was given by (`/mcp`); empty where it had none but `/`.
         place: Its Cloud Run service and region, where somebody knows them.
     """
 
@@ -62,7 +62,7 @@ class Target:
             raise UsageError(f"{shown} has the port {url.port}; a port is a number from 1 to 65535.")
         if bearer and url.scheme == "http" and not is_loopback(url.host):
             raise UsageError(f"An ID token must not cross the network in the clear. Use https://{inert(url.host)}.")
-        return cls(f"{url.scheme}://{host}", host, url.path.rstrip("/"))
+        return cls(f"{url.scheme}://{host}", host, "" if url.path == "/" else url.path)
 
     @property
     def mcp_url(self) -> str:

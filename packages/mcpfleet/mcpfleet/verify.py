@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx2
 from mcp.client import Client
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
 from mcp_types import ListToolsRequest, PaginatedRequestParams, PaginatedResult, TextContent
 
 from mcpfleet import doors, through
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth, IdTokens
 from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, FEW_BRACKETS, IN_ALL, Bound, check_seconds, max_answer
-from mcpfleet.diagnosis import diagnose
+from mcpfleet.diagnosis import diagnose, is_the_servers_own
 from mcpfleet.doors import HEADERS, PING, TIMEOUT_SECONDS, Callers, Door
 from mcpfleet.errors import AuthError
 from mcpfleet.net import trusted
@@ -50,10 +53,12 @@ class Wishes:
     Attributes:
         tools: Names that must be listed.
         call: A tool to call, and its arguments; `ANY_TOOL` for one that says that it only reads; None for none.
+        bearer: A token that the server itself wants, beside Google's; '' for none.
     """
 
     tools: Sequence[str] = ()
     call: tuple[str, Mapping[str, Any]] | None = None
+    bearer: str = field(default="", repr=False)
 
 
 @dataclass
@@ -103,12 +108,11 @@ async def check(
     return one.report
 
 
-_TOO_NEW: Final = "Unsupported protocol version"
-"""What servers of the SDKs answer to a revision that is newer than they are."""
-
-
 class _Check:
     """What holds for every service: whom it refuses, and as whom it is asked."""
+
+    _bearer: str = ""
+    """A token of the service's own."""
 
     def __init__(self, service: Server | Caller, callers: Callers, transport: httpx2.AsyncBaseTransport | None) -> None:
         self.report = Report(service.name)
@@ -131,8 +135,10 @@ class _Check:
         match self._service.access:
             case "public":
                 return "without a token", None
+            case "oauth" if not self._bearer:
+                why = "they need a token of its own OAuth (--bearer-file)"
             case "oauth":
-                why = "they need a token of its own OAuth"
+                return "with its own token", None
             case "iap" if invoker is not None:
                 audience, header = self._service.program_audience, "Authorization"
                 why = await _not_for(invoker, audience)
@@ -154,7 +160,7 @@ class _Check:
             self.report.warned.append(words)
 
     async def _refused(self, attempt: doors.Attempt) -> str | None:
-        async with self._http(None) as http:
+        async with self._http(None, stranger=True) as http:
             return await doors.refused(http, self._doors, attempt)
 
     async def _note(self, words: Callable[[], str], seen: Awaitable[str | None]) -> None:
@@ -173,7 +179,11 @@ class _Check:
         else:
             self.report.failed.append(f"{words()}: {wrong}")
 
-    def _http(self, auth: IdTokenAuth | None, seen: list[httpx2.Response] | None = None) -> httpx2.AsyncClient:
+    def _http(
+        self, auth: IdTokenAuth | None, seen: list[httpx2.Response] | None = None, *, stranger: bool = False
+    ) -> httpx2.AsyncClient:
+        """An HTTP client, which shows the service's own token too unless it asks as a *stranger*."""
+        own = {"authorization": f"Bearer {self._bearer}"} if self._bearer and not stranger else {}
         bound = Bound(in_all=IN_ALL * max_answer(), brackets=FEW_BRACKETS)
 
         async def look(response: httpx2.Response) -> None:
@@ -189,7 +199,7 @@ class _Check:
             timeout=TIMEOUT_SECONDS,
             verify=trusted(trust_env),
             trust_env=trust_env,
-            headers=AS_IT_IS,
+            headers={**AS_IT_IS, **own},
             event_hooks=hooks,
         )
 
@@ -232,6 +242,8 @@ class _OfServer(_Check):
         self._server = server
         self._url = server.target.mcp_url
         self._wishes = wishes
+        self._bearer = wishes.bearer
+        self._streamable = "streamable-http" in (server.output.get("transports") or ("streamable-http",))
         self._clock = clock
         self._called_tool = ""
         self._did = ""
@@ -249,28 +261,54 @@ class _OfServer(_Check):
 
     async def _only_inside(self) -> bool:
         try:
-            async with self._http(None) as http:
+            async with self._http(None, stranger=True) as http:
                 return {(await doors.ask(http, door, {})).status_code for door in self._doors} == {404}
         except (TimeoutError, httpx2.HTTPError):
             return False  # every check will say why
 
     async def _check_calls(self, who: str, auth: IdTokenAuth | None) -> None:
         began = self._clock()
-        for mode in (LEGACY, MODERN):
+        for mode in (LEGACY, MODERN) if self._streamable else (LEGACY,):
             self._did = "tools listed"
             start = f"{who}, protocol {mode}: "
             await self._note(lambda start=start: f"{start}{self._did}, no redirect", self._calls(auth, mode, began))
-            last = self.report.failed[-1] if self.report.failed else ""
-            if mode == MODERN and len(self.report.failed) == 1 and last.startswith(start) and _TOO_NEW in last:
+            failed = self.report.failed
+            if mode == MODERN and len(failed) == 1 and failed[0].startswith(start) and await self._is_older(auth):
                 # Most servers in the world are older than the revision, and clients of both are served.
-                self.report.failed.pop()
+                failed.pop()
                 self._warn(f"it does not speak {MODERN}; clients fall back to the revision before")
-        if self.report.first_ms is not None:
+        if self.report.first_ms is not None and self._streamable:
             try:
                 async with asyncio.timeout(check_seconds()):
                     await self._look_closer(auth)
             except (TimeoutError, httpx2.HTTPError) as error:
                 self._warn(f"how long an answer takes was not found out: {type(error).__name__}: {error}")
+
+    async def _is_older(self, auth: IdTokenAuth | None) -> bool:
+        """Whether a client that asks first which revisions there are (mode `auto`) is served, and by an older one.
+
+        In which words a server refuses a revision that it does not know, nobody says: that client need not know either.
+        """
+        try:
+            async with asyncio.timeout(check_seconds()), self._client(self._http(auth), "auto") as session:
+                await session.list_tools()
+                return session.protocol_version != MODERN
+        except Exception:  # then what was seen before stands
+            return False
+
+    @asynccontextmanager
+    async def _client(self, client: httpx2.AsyncClient, mode: str) -> AsyncGenerator[Client]:
+        """A client of the SDK over an HTTP client, which it closes."""
+
+        def given(*_: object, **_more: object) -> httpx2.AsyncClient:
+            return client
+
+        if not self._streamable:  # its transport opens the client itself
+            async with Client(sse_client(self._url, httpx_client_factory=given), mode=mode) as session:
+                yield session
+            return
+        async with client, Client(streamable_http_client(self._url, http_client=client), mode=mode) as session:
+            yield session
 
     async def _calls(self, auth: IdTokenAuth | None, mode: str, began: float) -> str | None:
         seen: list[httpx2.Response] = []
@@ -289,17 +327,26 @@ class _OfServer(_Check):
 
     def _explained(self, auth: IdTokenAuth | None, seen: list[httpx2.Response]) -> str | None:
         for response in seen:
-            if auth is not None and not response.is_redirect:
+            if response.is_redirect:
+                continue
+            if response.status_code == 401 and is_the_servers_own(response.headers):
+                return self._wants_a_token()
+            if auth is not None:
                 target, caller = self._server.target, auth.tokens.caller
                 if found := diagnose(response.status_code, response.headers, target, caller):
                     return str(found)
         return "" if any(response.is_redirect for response in seen) else None
 
+    def _wants_a_token(self) -> str:
+        if self._bearer:
+            return "401: the server itself does not accept its token (--bearer-file)"
+        return (
+            "401: the server itself wants a token of its own; Google has let the caller in. Give it with"
+            f" mcpfleet verify {self._server.name} --bearer-file FILE"
+        )
+
     async def _called(self, client: httpx2.AsyncClient, mode: str, began: float) -> str | None:
-        async with (
-            client as http,
-            Client(streamable_http_client(self._url, http_client=http), mode=mode) as session,
-        ):
+        async with self._client(client, mode) as session:
             spoken = session.protocol_version
             if (spoken == MODERN) != (mode == MODERN):
                 return f"the protocol spoken was {spoken}"
@@ -327,11 +374,15 @@ class _OfServer(_Check):
         if self._called_tool and not repeatable(described):
             return None
         self._called_tool, self._did = chosen[0], f"tools listed and {chosen[0]} called"
-        result = await session.call_tool(*chosen)
-        if not result.is_error:
-            return None
-        said = " ".join(part.text for part in result.content if isinstance(part, TextContent))
-        wrong = f"the tool {chosen[0]} failed: {said}"
+        try:
+            result = await session.call_tool(*chosen)
+        except (MCPError, ValueError) as error:  # which pydantic's is
+            wrong = f"the tool {chosen[0]} failed: {type(error).__name__}: {in_a_line(error)}"
+        else:
+            if not result.is_error:
+                return None
+            said = " ".join(part.text for part in result.content if isinstance(part, TextContent))
+            wrong = f"the tool {chosen[0]} failed: {said}"
         if call is not ANY_TOOL:
             return wrong
         # An example need not be of today: the tool may be right to refuse it, and the call has gone all the way.
@@ -349,9 +400,10 @@ class _OfServer(_Check):
     async def _look_closer(self, auth: IdTokenAuth | None) -> None:
         """What clients stumble over, and how long an answer takes."""
         async with self._http(auth) as http:
-            slash = await http.post(f"{self._url}/", json=PING, headers=HEADERS)
+            other = self._url.removesuffix("/") if self._url.endswith("/") else f"{self._url}/"
+            slash = await http.post(other, json=PING, headers=HEADERS)
             if slash.is_redirect:
-                self.report.warned.append(f"{self._url}/ redirects to {slash.headers.get('location')}")
+                self.report.warned.append(f"{other} redirects to {slash.headers.get('location')}")
             foreign = await http.post(self._url, json=PING, headers={**HEADERS, "origin": "https://another.example"})
             if foreign.status_code != 403:
                 text = f"a web page of another origin is answered {foreign.status_code}; the specification wants 403"

@@ -462,7 +462,8 @@ async def test_a_web_socket_is_refused(proxy):
     ("url", "origin", "path"),
     [
         ("https://echo.run.app", "https://echo.run.app", ""),
-        (" https://Echo.run.app/mcp/ ", "https://echo.run.app", "/mcp"),
+        (" https://Echo.run.app/mcp/ ", "https://echo.run.app", "/mcp/"),
+        ("https://echo.run.app/", "https://echo.run.app", ""),
         ("http://127.0.0.1:9001/mcp", "http://127.0.0.1:9001", "/mcp"),
         ("http://[::1]:9001", "http://[::1]:9001", ""),
     ],

@@ -1,7 +1,9 @@
 """`mcpfleet verify`, and `./dev verify`, against a server in memory behind a front door that makes each mistake."""
 
 import asyncio
+import gc
 import json
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -280,9 +282,131 @@ def test_a_server_that_is_older_than_the_new_revision_and_says_so_is_a_warning(r
     assert "it does not speak 2026-07-28; clients fall back to the revision before" in found.warned
 
 
-def test_a_server_that_does_not_speak_the_new_revision_fails_that_check_only(report):
-    found = report(refused_revision="2026-07-28")
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b"",
+        b"Not found",
+        b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Bad Request: Missing session ID"}}',
+        b'{"detail":"mcp-session-id required"}',
+    ],
+)
+def test_in_whatever_words_an_older_server_refuses_the_new_revision_it_passes_with_a_note(report, refusal):
+    found = report(refused_revision="2026-07-28", refusal=refusal)
+    assert found.failed == []
+    assert "it does not speak 2026-07-28; clients fall back to the revision before" in found.warned
+
+
+def test_a_server_that_offers_the_new_revision_and_does_not_serve_it_fails_that_check_only(report, broken_listing):
+    found = report(instead=broken_listing)
     assert [line.startswith(f"{LISTED[1]}: ") for line in found.failed] == [True]
+
+
+@pytest.fixture
+def broken_listing():
+    """A server of both revisions that lists no tools in the newer one."""
+    whole = build_app(build_server(Settings()), Settings())
+
+    async def app(scope, receive, send):
+        headers = dict(scope.get("headers", ()))
+        modern = headers.get(b"mcp-protocol-version") == b"2026-07-28"
+        if modern and headers.get(b"mcp-method") == b"tools/list":
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await whole(scope, receive, send)
+
+    return app
+
+
+class Guarded:
+    """A server that wants a token of its own, which Google knows nothing of."""
+
+    def __init__(self, app, kind=b"application/json"):
+        self._app, self._kind = app, kind
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http" and (b"authorization", b"Bearer s3same") not in scope["headers"]:
+            headers = [(b"content-type", self._kind), (b"www-authenticate", b"Bearer")]
+            await send({"type": "http.response.start", "status": 401, "headers": headers})
+            await send({"type": "http.response.body", "body": b'{"error":"unauthorized"}'})
+        else:
+            await self._app(scope, receive, send)
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"text/plain"])
+def test_a_servers_own_login_is_told_from_googles_and_its_token_opens_it(report, kind):
+
+    def guarded():
+        return Guarded(build_app(build_server(Settings()), Settings()), kind)
+
+    wants = "401: the server itself wants a token of its own; Google has let the caller in. Give it with "
+    failed = report(instead=guarded()).failed
+    assert [line.rpartition(", no redirect: ")[2] for line in failed] == [
+        f"{wants}mcpfleet verify echo --bearer-file FILE"
+    ] * 2
+    found = report(instead=guarded(), wishes=replace(ANY, bearer="s3same"))
+    assert (found.failed, LEGACY in found.passed, MODERN in found.passed) == ([], True, True)
+    assert "s3same" not in repr(replace(ANY, bearer="s3same"))
+    wrong = report(instead=guarded(), wishes=replace(ANY, bearer="another")).failed
+    assert "401: the server itself does not accept its token (--bearer-file)" in wrong[0]
+
+
+class Streaming(httpx2.AsyncBaseTransport):
+    """An ASGI application whose answers come piece by piece, as streams without an end do."""
+
+    def __init__(self, app):
+        self._app, self._tasks = app, []
+
+    async def handle_async_request(self, request):
+        begun, pieces = asyncio.get_running_loop().create_future(), asyncio.Queue()
+        body = [{"type": "http.request", "body": await request.aread(), "more_body": False}]
+
+        async def receive():
+            return body.pop() if body else await asyncio.Event().wait()
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                begun.set_result(message)
+            else:
+                pieces.put_nowait(message)
+
+        async def read():
+            more = True
+            while more:
+                message = await pieces.get()
+                more = message.get("more_body", False)
+                yield message.get("body", b"")
+
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": ""}
+        scope |= {"method": request.method, "path": request.url.path, "raw_path": request.url.raw_path}
+        scope |= {"query_string": request.url.query, "server": ("127.0.0.1", 8080), "client": ("127.0.0.1", 1)}
+        scope["headers"] = [(name.lower(), value) for name, value in request.headers.raw]
+        self._tasks.append(asyncio.create_task(self._app(scope, receive, send)))
+        start = await begun
+        return httpx2.Response(start["status"], headers=start["headers"], content=read())
+
+    async def aclose(self):
+        for task in self._tasks:
+            task.cancel()
+
+
+def test_a_server_of_the_legacy_transport_alone_is_called_by_it():
+    server = replace(SERVER, target=Target.parse(f"{URL}/sse"), output={"transports": ["sse"]})
+    settings = Settings(MCP_TRANSPORTS="sse")
+    door = FrontDoor(build_app(build_server(settings), settings))
+
+    async def run():
+        async with lifespan(door.app):
+            return await asyncio.wait_for(check(server, PEOPLE, ANY, Streaming(door)), 20)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the SDK's transport leaves streams open that were cut off
+        found = asyncio.run(run())
+        gc.collect()
+    assert found.failed == []
+    assert LEGACY in found.passed
+    assert not any("2026-07-28" in line for line in (*found.passed, *found.warned))
 
 
 class Malformed:
