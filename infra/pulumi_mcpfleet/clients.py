@@ -39,9 +39,9 @@ def client_config(name: str, spec: Server, mcp_url: pulumi.Output[str], port: in
     """The configuration for *name*: through its proxy at *port* where IAM checks the caller, else its URL."""
     match spec.reached:
         case "proxy":
-            return _entry(name, naming.proxy_url(port, spec.path))
+            return _entry(name, naming.proxy_url(port, spec.endpoint), spec)
         case "url":
-            return mcp_url.apply(lambda url: _entry(name, url))
+            return mcp_url.apply(lambda url: _entry(name, url, spec))
         case "network":
             return None
 
@@ -51,7 +51,7 @@ def proxy_command(name: str, spec: Server, *, project: str, region: str, port: i
     if spec.reached != "proxy":
         return None
     if spec.domain is not None:
-        return naming.domain_proxy_command(spec.domain, spec.path, port=port)
+        return naming.domain_proxy_command(spec.domain, spec.endpoint, port=port)
     return naming.proxy_command(naming.service_name(name, spec.service_name), project=project, region=region, port=port)
 
 
@@ -65,9 +65,10 @@ def accepted_tokens(spec: Server, base_url: pulumi.Output[str]) -> AcceptedToken
     if not isinstance(spec.access, OauthAccess):
         return None
     oauth = spec.access.oauth
-    audience = oauth.audience or base_url.apply(lambda url: naming.mcp_url(url, spec.path))
+    audience = oauth.audience or base_url.apply(lambda url: naming.mcp_url(url, spec.endpoint))
     return {"issuer": oauth.issuer, "audience": audience, "scopes": list(oauth.scopes)}
 
 
-def _entry(name: str, url: str) -> ClientConfig:
-    return {"mcpServers": {name: {"type": "http", "url": url}}}
+def _entry(name: str, url: str, spec: Server) -> ClientConfig:
+    kind = "http" if "streamable-http" in spec.transports else "sse"
+    return {"mcpServers": {name: {"type": kind, "url": url}}}

@@ -61,7 +61,7 @@ def container_environment(
     gunicorn believe X-Forwarded-Proto from the front end; without it a redirect would lead from https to http.
     """
     ours = {
-        f"{OWN}PATH": path,
+        f"{OWN}PATH": path if "streamable-http" in transports else "",
         f"{OWN}TRANSPORTS": ",".join(transports),
         f"{OWN}STATELESS": "true" if stateless else "false",
         f"{OWN}HEALTH_PATH": health_path or "",

@@ -177,7 +177,7 @@ def _far(servers: Mapping[str, McpServer]) -> pulumi.Output[str]:
     def written(known: Sequence[str]) -> str:
         return json.dumps(
             {
-                name: {"url": naming.mcp_url(base, server.spec.path)} | _token(server.spec.access, base)
+                name: {"url": naming.mcp_url(base, server.spec.endpoint)} | _token(server.spec.access, base)
                 for (name, server), base in zip(servers.items(), known, strict=True)
             }
         )
@@ -188,7 +188,7 @@ def _far(servers: Mapping[str, McpServer]) -> pulumi.Output[str]:
 def _meshed(servers: Mapping[str, McpServer]) -> str:
     """Where servers answer in the mesh, which adds the ID token: so there is no audience."""
     return json.dumps(
-        {name: {"url": naming.mcp_url(naming.mesh_url(name), one.spec.path)} for name, one in servers.items()}
+        {name: {"url": naming.mcp_url(naming.mesh_url(name), one.spec.endpoint)} for name, one in servers.items()}
     )
 
 
@@ -206,5 +206,7 @@ def _token(access: Access, base: str) -> dict[str, str]:
 
 def _near(servers: Mapping[str, McpServer], ports: Mapping[str, int]) -> str:
     """Where servers beside the client answer."""
-    urls = {name: naming.mcp_url(f"http://localhost:{port}", servers[name].spec.path) for name, port in ports.items()}
+    urls = {
+        name: naming.mcp_url(f"http://localhost:{port}", servers[name].spec.endpoint) for name, port in ports.items()
+    }
     return json.dumps({name: {"url": url} for name, url in urls.items()})

@@ -126,7 +126,7 @@ class McpServer(pulumi.ComponentResource):
         self.urls = {region: _after(service.uri, waits) for region, service in services.items()}
         self.url = _after(f"https://{spec.domain}", waits) if spec.domain else self.urls[args.regions[0]]
         self.audience = self.url
-        self.mcp_url = self.url.apply(lambda url: naming.mcp_url(url, spec.path))
+        self.mcp_url = self.url.apply(lambda url: naming.mcp_url(url, spec.endpoint))
         self.address = domain.address if domain else None
         if spec.agent_registry == "entry":
             self._agent_registry_entry()
@@ -215,7 +215,7 @@ class McpServer(pulumi.ComponentResource):
         }
         if isinstance(spec.access, OauthAccess):
             oauth = spec.access.oauth
-            audience = oauth.audience or base.apply(lambda url: naming.mcp_url(url, spec.path))
+            audience = oauth.audience or base.apply(lambda url: naming.mcp_url(url, spec.endpoint))
             env |= environment.oauth_environment(issuer=oauth.issuer, scopes=oauth.scopes)
             env[environment.OAUTH_AUDIENCE] = audience
         if port is None:
@@ -243,7 +243,7 @@ class McpServer(pulumi.ComponentResource):
         if FASTMCP in reads:
             found |= environment.fastmcp_environment(
                 port=port,
-                path=spec.path,
+                path=spec.endpoint,
                 transports=spec.transports,
                 stateless=spec.sessions == "stateless",
                 allowed_hosts=hosts,

@@ -52,10 +52,13 @@ class Server(Workload):
         description="The longest request, streams included, in seconds.",
         examples=[900],
     )
-    path: values.UrlPath = Field(default="/mcp", description="The path of the MCP endpoint.", examples=["/tools/mcp"])
+    path: values.EndpointPath = Field(
+        default="/mcp", description="The path of the MCP endpoint.", examples=["/tools/mcp"]
+    )
     transports: Annotated[tuple[Literal["streamable-http", "sse"], ...], NO_REPEATS, NOT_EMPTY] = Field(
         default=("streamable-http",),
-        description="What it speaks. `sse` is MCP's deprecated transport, at /sse; it needs `max_instances: 1`.",
+        description="What it speaks. `sse` is MCP's deprecated transport, at /sse; it needs `max_instances: 1`. With"
+        " `sse` alone the server's URL ends in /sse, or in the `path` of a server of your own.",
         examples=[["streamable-http", "sse"]],
     )
     sessions: Literal["stateless", "stateful"] = Field(
@@ -130,6 +133,12 @@ class Server(Workload):
         " record of its own in Agent Registry.",
         examples=["entry"],
     )
+
+    @property
+    def endpoint(self) -> str:
+        """The path that its clients are given: where the legacy transport begins, if it speaks that alone."""
+        alone = self.transports == ("sse",) and "path" not in self.model_fields_set
+        return SSE_PATH if alone else self.path
 
     @property
     def beside(self) -> Mapping[str, Sidecar]:

@@ -229,6 +229,24 @@ UrlPath = Annotated[
     ),
 ]
 
+
+def _endpoint_path(value: str) -> str:
+    return f"{_url_path(value[:-1])}/" if len(value) > 2 and value.endswith("/") else _url_path(value)
+
+
+EndpointPath = Annotated[
+    str,
+    AfterValidator(_endpoint_path),
+    Kind(
+        "path",
+        "paths",
+        "`/` first, then letters, digits, `.`, `_`, `~`, `-`, `/`; a `/` last where the server redirects there; no `z`"
+        " last; at most 256 characters",
+        pattern(r"/[A-Za-z0-9._~/-]{0,255}"),
+    ),
+]
+"""The path of an endpoint, as a server has it: some redirect to the one with a slash at its end."""
+
 _ORIGIN: Final = r"https?://[a-z0-9.-]+(:[0-9]{1,5})?"
 Origin = Annotated[
     str,

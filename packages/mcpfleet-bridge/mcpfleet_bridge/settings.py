@@ -73,6 +73,7 @@ def _each(parse: Callable[[str], Value]) -> Callable[[str], tuple[Value, ...]]:
 
 
 def _path(text: str) -> str:
+    text = text.removesuffix("/") or text  # the endpoint is served with the slash and without
     if _PATH.fullmatch(text) is None:
         raise ValueError("give a path such as /mcp: a leading slash, plain words, no slash at the end")
     return text

@@ -102,6 +102,8 @@ def connect(
     _log_to_stderr(logging.INFO if verbose else logging.WARNING)
     found = options.find_stack(url, audience, stack, outputs, cwd)
     chosen = options.one_server(found, server, url, audience)
+    if chosen.sse_alone:
+        raise UsageError(f"{chosen.name} speaks SSE alone, which connect does not; take mcpfleet proxy {chosen.name}.")
     source: TokenSource
     try:
         source = options.find_source(found, credentials, token_file, token_command, impersonate)

@@ -79,22 +79,29 @@ class Client:
         reached = server.output.get("reached", "proxy")
         if reached == "network":
             raise UsageError(f"{server.name} lets in the project's networks only (ingress), so no desktop reaches it.")
+        sse = server.sse_alone
         if reached == "url":  # it asks for no Google identity: the client logs in by itself, if at all
-            return self._at(server.target.mcp_url) if self.url_key else self._remote(server.target.mcp_url)
+            url = server.target.mcp_url
+            return self._at(url, sse=sse) if self.url_key else self._remote(url, sse=sse)
         url = f"http://127.0.0.1:{port}{server.target.path or '/mcp'}"
+        if via == "connect" and sse:
+            raise UsageError(
+                f"{server.name} speaks SSE alone, which connect does not; take --via proxy, or mcp-remote."
+            )
         if via == "proxy":
             if not self.url_key:
                 raise UsageError(f"{self.title} starts commands only; take --via connect, or --via mcp-remote.")
-            return self._at(url)
+            return self._at(url, sse=sse)
         if via == "mcp-remote":
-            return self._remote(url)
+            return self._remote(url, sse=sse)
         return {**self._stdio, "command": launch.command, "args": launch.arguments(server)}
 
-    def _at(self, url: str) -> dict[str, Any]:
-        return {**({"type": "http"} if self.typed else {}), self.url_key: url}
+    def _at(self, url: str, *, sse: bool) -> dict[str, Any]:
+        # What is called otherwise than `url` is the newer transport's alone.
+        return {**({"type": "sse" if sse else "http"} if self.typed else {}), "url" if sse else self.url_key: url}
 
-    def _remote(self, url: str) -> dict[str, Any]:
-        npx = ["-y", MCP_REMOTE, url, "--transport", "http-only"]
+    def _remote(self, url: str, *, sse: bool) -> dict[str, Any]:
+        npx = ["-y", MCP_REMOTE, url, "--transport", "sse-only" if sse else "http-only"]
         return {**self._stdio, "command": "npx", "args": npx}
 
     @property

@@ -128,7 +128,9 @@ async def _examined(
         if server.access == "public" and not _asks_for_login(anonymous):
             anybody, how = Caller("anybody", "allUsers", "nobody"), "without a token"
             lines.append(
-                _refused(anonymous, server, anybody, how) or await _mcp(http, server, anonymous, httpx2.Auth(), how)
+                _of_sse(anonymous, server, how)
+                or _refused(anonymous, server, anybody, how)
+                or await _mcp(http, server, anonymous, httpx2.Auth(), how)
             )
         if server.access in {"public", "oauth"} or source is None or (not server.output and _asks_for_login(anonymous)):
             return lines
@@ -156,7 +158,11 @@ async def _as_caller(
     try:
         answer = await _asked(http, server.target.mcp_url, auth)
         caller, how = auth.tokens.caller, "with the token"
-        lines.append(_refused(answer, server, caller, how) or await _mcp(http, server, answer, auth, how))
+        lines.append(
+            _of_sse(answer, server, how)
+            or _refused(answer, server, caller, how)
+            or await _mcp(http, server, answer, auth, how)
+        )
     except (httpx2.HTTPError, TimeoutError) as error:
         lines.append(Line("bad", f"with the token there is no answer: {connection_reason(error)}"))
     return lines
@@ -279,6 +285,14 @@ def _token(token: IdToken, server: Server, auth: IdTokenAuth) -> Line:
     if not person and token.audience not in {auth.tokens.audience, server.target.origin}:
         return Line("bad", text, f"It should be for {auth.tokens.audience}; give that with --audience.")
     return Line("ok", f"{text} ({auth.tokens.source.name})")
+
+
+def _of_sse(answer: _Answer, server: Server, how: str) -> Line | None:
+    """What is seen of a server that takes no POST at its URL, for it speaks the deprecated transport alone."""
+    if not server.sse_alone or answer.status != 405:
+        return None
+    step = f"Ask it with `mcpfleet verify {server.name}`, which speaks that."
+    return Line("skip", f"{how} it answers 405, as a server that speaks SSE alone does", step)
 
 
 def _refused(answer: _Answer, server: Server, caller: Caller, how: str) -> Line | None:

@@ -94,7 +94,7 @@ def of_server(server: Server) -> Iterator[Door]:
         if "streamable-http" in transports:
             yield Door("POST", f"{origin}{path}", json.dumps(PING).encode(), inside)
         if "sse" in transports:
-            yield Door("GET", f"{origin}/sse", None, inside)
+            yield Door("GET", f"{origin}{path if server.sse_alone else '/sse'}", None, inside)
             yield Door("POST", f"{origin}/messages/?session_id={'0' * 32}", json.dumps(PING).encode(), inside)
 
 

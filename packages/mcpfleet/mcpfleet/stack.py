@@ -58,6 +58,11 @@ class Server:
         return str(self.output.get("program_audience") or "")
 
     @property
+    def sse_alone(self) -> bool:
+        """Whether it speaks MCP's deprecated transport and no other."""
+        return tuple(self.output.get("transports") or ()) == ("sse",)
+
+    @property
     def inside(self) -> bool:
         """Whether requests reach it from the project's networks only."""
         alone = self.output.get("ingress", "all") != "all" and not self.output.get("domain")

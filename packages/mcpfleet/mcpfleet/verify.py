@@ -243,7 +243,7 @@ class _OfServer(_Check):
         self._url = server.target.mcp_url
         self._wishes = wishes
         self._bearer = wishes.bearer
-        self._streamable = "streamable-http" in (server.output.get("transports") or ("streamable-http",))
+        self._streamable = not server.sse_alone
         self._clock = clock
         self._called_tool = ""
         self._did = ""

@@ -294,3 +294,17 @@ def test_two_servers_with_the_same_keys_share_nothing(deploy):
         ("one", "mcp-one"),
         ("two", "mcp-two"),
     }
+
+
+@pytest.mark.parametrize(
+    ("keys", "end"),
+    [
+        ({"transports": ["sse"]}, "/sse"),
+        ({"transports": ["sse"], "path": "/events"}, "/events"),
+        ({"transports": ["streamable-http", "sse"]}, "/mcp"),
+        ({"path": "/mcp/"}, "/mcp/"),
+    ],
+)
+def test_the_url_of_a_server_is_that_of_what_it_speaks(keys, end):
+    said = {"region": "europe-west1", "servers": {"echo": {"source": EXISTING, "max_instances": 1, **keys}}}
+    assert parse_fleet(said).servers["echo"].endpoint == end

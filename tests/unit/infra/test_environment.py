@@ -32,6 +32,10 @@ def test_a_server_learns_its_path_hosts_and_that_the_front_end_is_trusted():
     }
 
 
+def test_a_path_is_that_of_the_newer_transport_alone():
+    assert "MCPFLEET_PATH" not in build(transports=("sse",), path="/sse")
+
+
 def test_origins_are_named_only_when_there_are_some():
     assert "MCPFLEET_ALLOWED_ORIGINS" not in build()
     found = build(allowed_origins=("https://a.dev", "https://b.dev"))

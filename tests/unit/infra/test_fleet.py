@@ -224,7 +224,7 @@ REFUSED = [
     ),
     # paths
     ({"path": "mcp"}, "path: 'mcp' is not a path; write it as /mcp"),
-    ({"path": "/mcp/"}, "path: '/mcp/' is not a path; write it as /mcp"),
+    ({"path": "/mcp//"}, "path: '/mcp/' is not a path; write it as /mcp"),
     ({"path": "/a?b"}, "path: '/a?b' is not a path; write it as /mcp"),
     ({"path": "/quiz"}, "path: /quiz ends in z, and Google's front end answers such paths itself; write another"),
     ({"health_path": "/healthz"}, "health_path: /healthz ends in z, and Google's front end answers"),

@@ -60,7 +60,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch):
         ("PORT", "0", "greater than or equal to 1"),
         ("PORT", "65536", "less than or equal to 65535"),
         ("MCP_PATH", "mcp", "leading slash"),
-        ("MCP_PATH", "/mcp/", "no slash at the end"),
+        ("MCP_PATH", "/mcp//", "no slash at the end"),
         ("MCP_PATH", "/", "plain words"),
         ("MCP_PATH", "/m{c}p", "plain words"),
         ("MCP_PATH", "/health", "health check"),

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,28 @@ URL = "https://mcp-echo-481516.europe-west1.run.app/mcp"
 ECHO = from_url(URL, "https://echo.acme.dev", "echo")
 CONNECT = ["connect", "--url", URL, "--audience=https://echo.acme.dev", "--", "echo"]
 LAUNCH = Launch("/opt/mcpfleet/bin/mcpfleet")
+
+
+OLD = replace(from_url("https://old.acme.dev/sse", None, "old"), output={"transports": ["sse"], "reached": "proxy"})
+
+
+@pytest.mark.parametrize(
+    ("client", "via", "entry"),
+    [
+        ("vscode", "proxy", {"type": "sse", "url": "http://127.0.0.1:3000/sse"}),
+        ("cursor", "proxy", {"url": "http://127.0.0.1:3000/sse"}),
+        ("gemini-cli", "proxy", {"url": "http://127.0.0.1:3000/sse"}),
+    ],
+)
+def test_a_server_of_the_deprecated_transport_is_written_as_one(client, via, entry):
+    assert CLIENTS[client].entry(OLD, via, LAUNCH, 3000) == entry
+
+
+def test_connect_is_not_offered_to_a_server_that_it_cannot_speak_to():
+    with pytest.raises(UsageError, match="old speaks SSE alone, which connect does not"):
+        CLIENTS["cursor"].entry(OLD, "connect", LAUNCH, 3000)
+    remote = CLIENTS["claude-desktop"].entry(OLD, "mcp-remote", LAUNCH, 3000)
+    assert remote["args"][-1] == "sse-only"
 
 
 def now():

@@ -199,6 +199,7 @@ class Settings(BaseModel):
     @field_validator("mcp_path", "health_path")
     @classmethod
     def _path(cls, value: str) -> str:
+        value = value.removesuffix("/") or value  # the endpoint is served with the slash and without
         if _PATH.fullmatch(value) is None:
             raise ValueError("give a path such as /mcp: a leading slash, plain words, no slash at the end")
         if value in _TAKEN or value.startswith(("/messages/", "/.well-known")):
