@@ -253,6 +253,9 @@ def status(phases: Phases) -> None:
     answers = "" if cloud else f"; no server answers until {PROGRAM} up starts the local cloud again"
     phases.out.print(f"Stack {place.stack:<11} {len(stack.resources)} resources{answers}", soft_wrap=True)
     print_services(phases, stack.servers, stack.clients)
+    for name, one in _unnamed(place).items():
+        said = f"{name}: {one['state']}, and not in the stack's outputs: its deployment did not succeed. "
+        phases.out.out(inert(f"{said}Read its log with {PROGRAM} logs {name}."), highlight=False)
 
 
 def env(phases: Phases, *, real_plugins: bool = False) -> None:
@@ -281,10 +284,26 @@ def env(phases: Phases, *, real_plugins: bool = False) -> None:
 def logs(phases: Phases, name: str, *, follow: bool = False) -> None:
     """Print the log lines of a server or client."""
     place = place_of(os.environ)
-    target = service_of(place, name)
-    service = f"projects/{target['project']}/locations/{target['region']}/services/{target['service']}"
+    try:
+        target = service_of(place, name)
+        service = f"projects/{target['project']}/locations/{target['region']}/services/{target['service']}"
+    except SetupError:
+        # Whose deployment failed is in the cloud, and in no output.
+        if (found := _unnamed(place).get(name)) is None:
+            raise
+        service = str(found["name"])
     for line in _log_lines(Admin(place), service, follow=follow):
         phases.out.out(inert(line), highlight=False)
+
+
+def _unnamed(place: Place) -> Mapping[str, Mapping[str, Any]]:
+    """The services of a running cloud that the stack's outputs do not name, by their names in the fleet."""
+    if background.running(place, "cloud") is None:
+        return {}
+    stack = recorded(place)
+    named = {one.get("service") for one in (*stack.servers.values(), *stack.clients.values())}
+    services = {str(one["name"]).rpartition("/")[2]: one for one in Admin(place).inventory()["services"]}
+    return {name.removeprefix("mcp-"): one for name, one in services.items() if name not in named}
 
 
 def _log_lines(cloud: Admin, service: str, *, follow: bool) -> Iterator[str]:

@@ -301,6 +301,21 @@ def test_a_client_is_named_like_a_server(deployed, place):
     assert failure.value.next_step == "choose one of these: echo, asker."
 
 
+def test_a_server_whose_deployment_failed_is_in_the_status_and_has_a_log(deployed, place, plain, printed, monkeypatch):
+    deployed(echo=SERVER)
+    name = "projects/p/locations/r/services/mcp-sqlite"
+    services = [{"name": name, "state": "CONDITION_FAILED"}, {"name": f"{name[:32]}{SERVER['service']}", "state": "x"}]
+    monkeypatch.setattr(stack.background, "running", lambda place, what: {"pid": 1})
+    monkeypatch.setattr(stack.Admin, "inventory", lambda self: {"services": services})
+    monkeypatch.setattr(stack, "_log_lines", lambda cloud, service, follow: [f"log of {service}"])
+    stack.status(plain)
+    assert "sqlite: CONDITION_FAILED, and not in the stack's outputs: its deployment did not succeed." in printed()
+    stack.logs(plain, "sqlite")
+    assert f"log of {name}" in printed()
+    with pytest.raises(SetupError, match="There is no server or client 'nosuch'"):
+        stack.logs(plain, "nosuch")
+
+
 def test_a_proxy_leads_to_a_client_by_its_url(deployed, place, plain, monkeypatch):
     deployed(echo=SERVER, clients={"asker": CLIENT})
     started = []
