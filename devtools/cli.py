@@ -140,6 +140,19 @@ def bench(
     measure(**{wanted: given[wanted]() for wanted in signature(measure).parameters})
 
 
+@app.command()
+def packages(
+    names: Annotated[list[str] | None, typer.Argument(help="Parts of packages' names; by default all.")] = None,
+) -> None:
+    """Deploy well-known servers of npm and PyPI, list and call each, and write docs/packages.md."""
+    from devtools.packages import try_packages
+    from mcpfleet_local_cloud.commands import stack
+    from mcpfleet_local_cloud.commands.setup import prepare
+
+    phases = begun()
+    try_packages(phases, stack.place_of(os.environ), prepare(phases), names or ())
+
+
 def main() -> NoReturn:
     """Run one command."""
     run(app)

@@ -51,6 +51,7 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "source-git-repository": git.GitRepository,
     "source-stdio": stdio.Stdio,
     "source-stdio-server": stdio.StdioServer,
+    "source-registry": stdio.Registered,
     "access-iam": access.Iam,
     "access-iap": access.Iap,
     "access-iap-client": access.OauthClient,

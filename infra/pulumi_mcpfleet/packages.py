@@ -4,19 +4,25 @@ The command finds this module by the entry point `mcpfleet.packages`, and runs D
 """
 
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+import httpx2
 import yaml
 
 from pulumi_mcpfleet.fleet import Fleet, FleetError, Stdio, parse_fleet
+from pulumi_mcpfleet.fleet.stdio import Registered
 from pulumi_mcpfleet.sources.lock import Lock, lock_of
 from pulumi_mcpfleet.sources.recipe import RecipeError
-from pulumi_mcpfleet.sources.stdio import Stdio as StdioServer
+from pulumi_mcpfleet.sources.registered import LARGEST, Entry
 
 _KEY: Final = "mcpfleet:fleet"
+_SECONDS: Final = 30.0
+_FOUND: Final = 200
+
+Ask = Callable[[str], bytes]
 
 
 class PackagesError(ValueError):
@@ -84,8 +90,8 @@ def packages_of(root: Path, stack: str | None = None) -> list[Package]:
     """
     found: dict[str, Package] = {}
     for file in _files(root, stack):
-        for source in _sources(_fleet(file)):
-            lock = lock_of(StdioServer(**dict(source.stdio)), source.build_args)
+        for source in _sources(_fleet(file), root):
+            lock = lock_of(source.server, source.build_args)
             if lock.kind != "image":
                 found.setdefault(lock.folder, Package(lock=lock, build_args=source.build_args, root=root))
     return list(found.values())
@@ -112,6 +118,63 @@ def _fleet(file: Path) -> Fleet | None:
         raise PackagesError(f"{file.name}:\n{error}") from None
 
 
-def _sources(fleet: Fleet | None) -> Iterator[Stdio]:
+def _sources(fleet: Fleet | None, root: Path) -> Iterator[Stdio]:
     workloads = [] if fleet is None else [*fleet.servers.values(), *fleet.clients.values()]
-    yield from (one.source for one in workloads if isinstance(one.source, Stdio))
+    for one in workloads:
+        if isinstance(one.source, Stdio):
+            yield one.source
+        elif isinstance(one.source, Registered):
+            try:
+                yield one.source.resolved(root)
+            except ValueError as error:
+                raise PackagesError(str(error)) from None
+
+
+def look_up(root: Path, stack: str | None = None, *, renew: bool = False, ask: Ask | None = None) -> list[str]:
+    """Ask registries for the servers of a folder's fleets, and keep what they answer.
+
+    Args:
+        root: The folder of Pulumi.yaml.
+        stack: Look at this stack alone, not at all that have a file.
+        renew: Whether those are asked for that are kept already.
+        ask: Gives the body of an address.
+
+    Returns:
+        The servers that were asked for.
+
+    Raises:
+        PackagesError: A registry does not have one, or one can't be deployed.
+    """
+    entries: dict[str, Entry] = {}
+    for file in _files(root, stack):
+        fleet = _fleet(file)
+        for one in [] if fleet is None else [*fleet.servers.values(), *fleet.clients.values()]:
+            if isinstance(one.source, Registered):
+                entries[one.source.entry.folder] = one.source.entry
+    wanted = [entry for entry in entries.values() if renew or not entry.there(root)]
+    for entry in wanted:
+        try:
+            entry.keep((ask or _asked)(entry.address), root)
+        except RecipeError as error:
+            raise PackagesError(str(error)) from None
+    return [entry.server for entry in wanted]
+
+
+def _asked(address: str) -> bytes:
+    """What a registry answers; no redirect is followed, and no more is read than a server.json may have.
+
+    Raises:
+        PackagesError: It does not answer, or has no such server.
+    """
+    content = b""
+    try:
+        with httpx2.stream("GET", address, timeout=_SECONDS, headers={"accept": "application/json"}) as answer:
+            if answer.status_code != _FOUND:
+                raise PackagesError(f"{address} answers {answer.status_code}: the registry has no such server")
+            for piece in answer.iter_bytes():
+                content += piece
+                if len(content) > LARGEST:
+                    raise PackagesError(f"{address} answers with more than a server.json; correct the registry")
+    except httpx2.HTTPError as error:
+        raise PackagesError(f"{address} can't be asked: {error or type(error).__name__}") from None
+    return content

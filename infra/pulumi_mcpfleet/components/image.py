@@ -19,7 +19,7 @@ from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.template import Image
 from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from pulumi_mcpfleet.fleet.parts import SecretRef
-from pulumi_mcpfleet.fleet.stdio import is_bridged
+from pulumi_mcpfleet.fleet.stdio import Registered, is_bridged
 from pulumi_mcpfleet.sources import Layout, RecipeError, recipe_for
 from pulumi_mcpfleet.sources.build_needs import version_of
 from pulumi_mcpfleet.sources.checkout import checkout, pointers
@@ -40,7 +40,7 @@ IN_CLOUD: Final = {"dev.mcpfleet.builder": "cloud-build"}
 """A label by which the two builders never make the same digest of one source. Where a server's builder changes, the old
 builder's image is deleted after the new one is deployed, and a registry deletes by digest."""
 
-Built = Build | Folder | Git | Stdio
+Built = Build | Folder | Git | Stdio | Registered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ def _read(ref: SecretRef, project: str) -> str:
 
 def _target(source: Built) -> str:
     """The stage of the Dockerfile that is the image; empty: the last."""
-    return "" if isinstance(source, Stdio) else source.target
+    return "" if isinstance(source, Stdio | Registered) else source.target
 
 
 def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
@@ -204,8 +204,18 @@ def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
             return _made(_bridged(source, folder, name, root), source.recipe(root))
         case Git():
             return _fetched(source, name, project, root)
-        case Stdio(stdio=server):
-            return _packaged(StdioServer(**dict(server)), source.build_args, name, root)
+        case Stdio():
+            return _packaged(source.server, source.build_args, name, root)
+        case Registered():
+            return _plan(_looked_up(source, root), name, project, root)
+
+
+def _looked_up(source: Registered, root: Path) -> Stdio:
+    """For a fleet that was read without its folder."""
+    try:
+        return source.resolved(root)
+    except ValueError as error:
+        raise RecipeError.of("registry", str(error)) from None
 
 
 def _packaged(server: StdioServer, build_args: Mapping[str, str], name: str, root: Path) -> _Plan:

@@ -12,7 +12,7 @@ from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, Mistake, without
 from pulumi_mcpfleet.fleet.parts import Vpc
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage, Source
-from pulumi_mcpfleet.fleet.stdio import Stdio
+from pulumi_mcpfleet.fleet.stdio import Registered, Stdio
 from pulumi_mcpfleet.fleet.words import Kind
 from pulumi_mcpfleet.fleet.workload import BUILT_PORT, Workload
 
@@ -58,7 +58,7 @@ class Client(Workload):
     @classmethod
     def _stdio_is_no_client(cls, value: Source) -> Source:
         wrong = "is a kind of server; a client is an app that listens: write folder, build, git or image"
-        return without(value, [(("stdio",), wrong)] if isinstance(value, Stdio) else [])
+        return without(value, [(("stdio",), wrong)] if isinstance(value, Stdio | Registered) else [])
 
 
 def sidecar_ports(client: Client, servers: Mapping[str, Server]) -> dict[str, int]:
@@ -71,7 +71,7 @@ def sidecar_ports(client: Client, servers: Mapping[str, Server]) -> dict[str, in
 def _fixed_port(server: Server) -> int | None:
     """Where a server listens whatever it is told."""
     source = server.source
-    if isinstance(source, Stdio) or (source.port == BUILT_PORT and not isinstance(source, ExistingImage)):
+    if isinstance(source, Stdio | Registered) or (source.port == BUILT_PORT and not isinstance(source, ExistingImage)):
         return None
     return source.port
 

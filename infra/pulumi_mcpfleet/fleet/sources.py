@@ -2,16 +2,16 @@
 
 from typing import Annotated, Any, Final
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from pulumi_mcpfleet.fleet import images, rules, values
 from pulumi_mcpfleet.fleet.base import Model, kind_of, one_kind
 from pulumi_mcpfleet.fleet.git import Git
 from pulumi_mcpfleet.fleet.made import Builder, Folder, StageName
-from pulumi_mcpfleet.fleet.stdio import Stdio
+from pulumi_mcpfleet.fleet.stdio import Registered, Stdio, looked_up
 from pulumi_mcpfleet.fleet.words import Kind
 
-KINDS: Final = ("build", "image", "folder", "git", "stdio")
+KINDS: Final = ("build", "image", "folder", "git", "stdio", "registry")
 
 
 class Build(Model):
@@ -65,14 +65,16 @@ Source = Annotated[
     | Annotated[ExistingImage, Tag("image")]
     | Annotated[Folder, Tag("folder")]
     | Annotated[Git, Tag("git")]
-    | Annotated[Stdio, Tag("stdio")],
+    | Annotated[Stdio, Tag("stdio")]
+    | Annotated[Registered, Tag("registry")],
     Discriminator(_kind),
     one_kind("source", KINDS),
-    Kind("[source](#source)", "sources", "one of `build`, `image`, `folder`, `git`, `stdio`"),
+    AfterValidator(looked_up),
+    Kind("[source](#source)", "sources", "one of `build`, `image`, `folder`, `git`, `stdio`, `registry`"),
 ]
 """The one key says the kind, and a kind holds only what it needs."""
 
 
 def builds_in_cloud(source: object) -> bool:
     """Whether Cloud Build builds the image of *source*."""
-    return isinstance(source, Build | Folder | Git | Stdio) and source.builder == "cloud-build"
+    return isinstance(source, Build | Folder | Git | Stdio | Registered) and source.builder == "cloud-build"

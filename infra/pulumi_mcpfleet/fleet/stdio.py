@@ -1,16 +1,20 @@
 """A server that speaks stdio as a source: a package of npm or PyPI, or an image, behind the bridge."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from pulumi_mcpfleet.fleet import images, rules, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, Mistake, MistakesError, Model, without
 from pulumi_mcpfleet.fleet.made import AptPackage, Bounds, Builder, Date, Made
 from pulumi_mcpfleet.fleet.words import Kind, pattern
 from pulumi_mcpfleet.sources.lock import COMMAND, LOCKS, lock_of
+from pulumi_mcpfleet.sources.recipe import RecipeError
+from pulumi_mcpfleet.sources.registered import NAME_AND_VERSION, OFFICIAL, Entry, Variable
+from pulumi_mcpfleet.sources.registered import Registered as Found
 from pulumi_mcpfleet.sources.stdio import Stdio as Server
 from pulumi_mcpfleet.sources.stdio import npm_name, pypi_name
 
@@ -154,6 +158,21 @@ class Stdio(Model):
         examples=[{"BASE_IMAGE": "python:3.13"}],
     )
     builder: Builder = "docker"
+    _found: Found = PrivateAttr(default=Found(Server()))
+
+    def declare(self, found: Found) -> None:
+        """Remember what a registry says of the server besides its package."""
+        self._found = found
+
+    @property
+    def asked(self) -> tuple[Variable, ...]:
+        """Variables that the user has to give."""
+        return self._found.asked
+
+    @property
+    def server(self) -> Server:
+        """What the image is to hold."""
+        return Server(**dict(self.stdio), environment=self._found.environment)
 
     @field_validator("build_args", mode="after")
     @classmethod
@@ -163,9 +182,82 @@ class Stdio(Model):
         return without(value, [((name,), sentence) for name in value if name.upper() not in used])
 
 
+def _server(value: str) -> str:
+    if not re.fullmatch(NAME_AND_VERSION, value) or value.endswith("@latest"):
+        raise ValueError(f"{value[:100]!r} is no version of a server; write it as io.github.acme/weather@1.2.0")
+    return value
+
+
+def _registry(value: str) -> str:
+    if not re.fullmatch(r"https://[a-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?", value):
+        raise ValueError(f"{value[:200]!r} is not a registry's address; write https://HOST, without a query")
+    return value
+
+
+class Registered(Model):
+    """A server of an MCP registry: a package that speaks stdio, as its server.json names it."""
+
+    registry: Annotated[str, AfterValidator(_server), Kind("server", "", "`NAME@VERSION`")] = Field(
+        description="The server, at one version. `mcpfleet packages lock` looks it up.",
+        examples=["io.github.acme/weather@1.2.0"],
+    )
+    registry_url: Annotated[str, Field(max_length=1024), AfterValidator(_registry), Kind("address", "")] = Field(
+        default=OFFICIAL, description="The registry.", examples=["https://registry.acme.dev"]
+    )
+    args: rules.Words = Field(
+        default=(),
+        max_length=1000,
+        description="Arguments in place of those in its server.json.",
+        examples=[["--verbose"]],
+    )
+    build_args: rules.BuildArgs = Field(
+        default={}, description="As of a stdio server.", examples=[{"BASE_IMAGE": "python:3.13"}]
+    )
+    builder: Builder = "docker"
+
+    @property
+    def entry(self) -> Entry:
+        """The version of the server in its registry."""
+        return Entry(self.registry_url, self.registry)
+
+    def resolved(self, root: Path) -> "Stdio":
+        """What was looked up, as a source.
+
+        Args:
+            root: The folder of Pulumi.yaml.
+
+        Raises:
+            MistakesError: It was not, or can't be deployed.
+        """
+        try:
+            found = self.entry.read(root, self.args or None)
+        except RecipeError as error:
+            raise MistakesError([((one.key or "registry",), one.sentence) for one in error.mistakes]) from None
+        named = StdioServer(npm=found.server.npm, pypi=found.server.pypi, args=tuple(found.server.args))
+        made = Stdio(stdio=named, build_args=self.build_args, builder=self.builder)
+        made.declare(found)
+        return made
+
+
+def looked_up(value: object, info: ValidationInfo) -> object:
+    """A source as it is deployed: a server of a registry is the package that was looked up."""
+    root = cast("Mapping[str, Path | None]", info.context or {}).get("root")
+    return value.resolved(root) if isinstance(value, Registered) and root is not None else value
+
+
+def undeclared(source: object, env: Mapping[str, str], secrets: Iterable[str]) -> Iterator[Mistake]:
+    """Variables that a registered server asks for and that are nowhere, as mistakes of the key `secrets`."""
+    there = {*env, *secrets}
+    for one in source.asked if isinstance(source, Stdio) else ():
+        if one.name not in there:
+            advice = "add {secret: NAME, version: NUMBER}" if one.secret else "add a text"
+            place = (one.name,) if one.secret else (UP, "env", one.name)
+            yield place, f"missing; {advice}: the server asks for it ({one.description})"
+
+
 def is_bridged(source: object) -> bool:
     """Whether a source is put behind the stdio bridge."""
-    return isinstance(source, Stdio) or (isinstance(source, Made) and source.speaks == "stdio")
+    return isinstance(source, Stdio | Registered) or (isinstance(source, Made) and source.speaks == "stdio")
 
 
 def unlocked(source: object, root: Path) -> Mistake | None:
@@ -177,7 +269,7 @@ def unlocked(source: object, root: Path) -> Mistake | None:
     """
     if not isinstance(source, Stdio):
         return None
-    lock = lock_of(Server(**dict(source.stdio)), source.build_args)
+    lock = lock_of(source.server, source.build_args)
     if lock.kind == "image" and "@sha256:" not in lock.package:
         sentence = f"{lock.package} names a tag, which can move; in profile prod write the digest: …@sha256:DIGEST"
         return ("stdio", "image"), sentence

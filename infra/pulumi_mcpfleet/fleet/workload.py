@@ -11,7 +11,7 @@ from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, without
 from pulumi_mcpfleet.fleet.parts import SecretPlace, SecretRef, Sidecar, Vpc, WithEnvironment
 from pulumi_mcpfleet.fleet.roles import Role
 from pulumi_mcpfleet.fleet.sources import Source
-from pulumi_mcpfleet.fleet.stdio import Stdio
+from pulumi_mcpfleet.fleet.stdio import Registered, Stdio, undeclared
 from pulumi_mcpfleet.fleet.values import Text
 from pulumi_mcpfleet.fleet.volumes import FileSystem, GcsVolume, NfsVolume, SecretVolume, Volume
 from pulumi_mcpfleet.fleet.words import Kind
@@ -163,7 +163,7 @@ class Workload(WithEnvironment):
     @property
     def port(self) -> int:
         """Where its own container listens."""
-        return BUILT_PORT if isinstance(self.source, Stdio) else self.source.port
+        return BUILT_PORT if isinstance(self.source, Stdio | Registered) else self.source.port
 
     @property
     def beside(self) -> Mapping[str, Sidecar]:
@@ -211,6 +211,13 @@ class Workload(WithEnvironment):
                 return iap.members
             case _:
                 return ()
+
+    @field_validator("secrets", mode="after")
+    @classmethod
+    def _what_a_registered_server_asks_for_is_there(
+        cls, value: Mapping[str, SecretRef], info: ValidationInfo
+    ) -> Mapping[str, SecretRef]:
+        return without(value, undeclared(info.data.get("source"), info.data.get("env", {}), value))
 
     @field_validator("memory", mode="after")
     @classmethod

@@ -68,6 +68,7 @@ class Stdio:
         overrides: Versions of what a package of npm depends on, by name.
         before: The date of the newest packages that are installed; empty: none.
         install_scripts: Packages of npm whose installation scripts run.
+        environment: Variables that it finds; those of the service come before.
     """
 
     npm: str | None = None
@@ -81,6 +82,7 @@ class Stdio:
     overrides: Mapping[str, str] = field(default_factory=dict[str, str])
     before: str = ""
     install_scripts: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def npm_name(package: str) -> str:
@@ -136,11 +138,17 @@ def stdio_recipe(server: Stdio, locked: Mapping[str, bytes] | None = None, newes
     except ValueError as mistake:
         raise RecipeError.of("npm" if server.npm is not None else "pypi", str(mistake)) from None
     arguments = stdio_variable("ARGS", server.args) if server.args else ""
+    arguments += "".join(f"ENV {key}={_quoted(value)}\n" for key, value in server.environment.items())
     decided = [f"{what}, behind the stdio bridge"]
     if server.image is None:
         free = "its registry chooses what it depends on (`mcpfleet packages lock` locks that)"
         decided.append("what it depends on is locked" if locked else free)
     return Recipe(dockerfile=f"{TOOLS_STAGE}{bridge_stage()}\n{stages}{arguments}", decided=decided)
+
+
+def _quoted(value: str) -> str:
+    """A value as ENV has it: one line, nothing in it expanded."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
 
 
 def _end(server: Stdio, copies: str, environment: str) -> str:

@@ -318,6 +318,8 @@ def lock(
 ) -> None:
     """Lock the dependencies of npm and PyPI packages: each version with its hash, in packages.lock.
 
+    It first looks up the servers of MCP registries and keeps their server.json there.
+
     `pulumi up` installs exactly the locked versions. In profile prod, it refuses a package without a lock. Commit the
     files. The command needs Docker: it runs the package managers that later install the packages.
     """
@@ -327,7 +329,9 @@ def lock(
     from mcpfleet.packages import packages_of
 
     folder = cwd or Path.cwd()
-    found = packages_of(folder, stack)
+    asked, found = packages_of(folder, stack, renew=renew)
+    for server in asked:
+        _out.print(f"{marked_up(server)} is looked up", highlight=False)
     wanted = [one for one in found if renew or not one.locked]
     for one in (one for one in found if one not in wanted):
         _out.print(f"{marked_up(one.name)} is locked", highlight=False)

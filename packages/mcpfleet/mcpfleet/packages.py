@@ -59,13 +59,31 @@ class Package(Protocol):
         ...
 
 
-def packages_of(folder: Path, stack: str | None, found: Sequence[EntryPoint] | None = None) -> list[Package]:
+class Fleets(Protocol):
+    """What knows the fleets of a folder. It raises ValueError where one has mistakes."""
+
+    def look_up(self, root: Path, stack: str | None = None, *, renew: bool = False) -> list[str]:
+        """Ask registries for the servers that are taken from them; gives those that were asked for."""
+        ...
+
+    def packages_of(self, root: Path, stack: str | None = None) -> list[Package]:
+        """The packages of the fleets."""
+        ...
+
+
+def packages_of(
+    folder: Path, stack: str | None, *, renew: bool = False, found: Sequence[EntryPoint] | None = None
+) -> tuple[list[str], list[Package]]:
     """The packages of the fleets of a folder.
 
     Args:
         folder: The folder of Pulumi.yaml.
         stack: Look at this stack alone, not at all that have a file.
+        renew: Whether registries are asked for what was looked up before.
         found: Who may say so; by default what is installed.
+
+    Returns:
+        The servers for which registries were asked, and the packages.
 
     Raises:
         McpfleetError: Nobody can, or a fleet has mistakes.
@@ -76,11 +94,11 @@ def packages_of(folder: Path, stack: str | None, found: Sequence[EntryPoint] | N
             "Nothing here can read a fleet: pulumi-mcpfleet is not installed beside this command. Run it from the"
             " environment of the fleet's Pulumi program."
         )
+    fleets = cast("Fleets", points[0].load())
     try:
-        listed: list[Package] = points[0].load().packages_of(folder, stack)
+        return fleets.look_up(folder, stack, renew=renew), fleets.packages_of(folder, stack)
     except ValueError as error:
         raise McpfleetError(str(error)) from None
-    return listed
 
 
 def lock(packages: Sequence[Package], today: datetime.date, days: int, run: Run = run_program) -> Iterator[Package]:

@@ -93,8 +93,9 @@ def test_a_stack_of_this_machine_lets_in_ada_and_its_own_clients_alone(run, stac
 
 def test_the_showcase_has_every_kind_of_source_and_every_topology_that_one_machine_can_hold():
     fleet = parse_fleet(json.loads(stack_config("Pulumi.showcase.yaml")["mcpfleet:fleet"]))
-    # git needs a daemon; `build` is `folder` with a Dockerfile, which tests/integration/test_sources.py deploys.
-    assert {kind_of(one.source, KINDS) for one in fleet.servers.values()} == set(KINDS) - {"git", "build"}
+    # git needs a daemon, a registry is somebody's; `build` is `folder` with a Dockerfile, which
+    # tests/integration/test_sources.py deploys.
+    assert {kind_of(one.source, KINDS) for one in fleet.servers.values()} == set(KINDS) - {"git", "build", "registry"}
     assert {one.topology for one in fleet.clients.values()} == set(
         get_args(Client.model_fields["topology"].annotation)
     ), "add one of each to Pulumi.showcase.yaml"

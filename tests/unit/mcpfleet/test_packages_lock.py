@@ -115,6 +115,9 @@ class Point:
     def load(self):
         return self
 
+    def look_up(self, folder, stack, *, renew):
+        return ["io.github.acme/weather@1.2.0"] if renew else []
+
     def packages_of(self, folder, stack):
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -123,8 +126,10 @@ class Point:
 
 def test_the_fleets_own_distribution_says_which_packages_there_are():
     package = Package()
-    assert packages.packages_of(Path(), None, [Point([package])]) == [package]
+    assert packages.packages_of(Path(), None, found=[Point([package])]) == ([], [package])
+    asked, _ = packages.packages_of(Path(), None, renew=True, found=[Point([])])
+    assert asked == ["io.github.acme/weather@1.2.0"]
     with pytest.raises(McpfleetError, match=r"^Pulumi\.prod\.yaml:"):
-        packages.packages_of(Path(), None, [Point(ValueError("Pulumi.prod.yaml: …"))])
+        packages.packages_of(Path(), None, found=[Point(ValueError("Pulumi.prod.yaml: …"))])
     with pytest.raises(McpfleetError, match=r"pulumi-mcpfleet is not installed beside this command\. Run it from"):
-        packages.packages_of(Path(), None, [])
+        packages.packages_of(Path(), None, found=[])

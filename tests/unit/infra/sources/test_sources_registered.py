@@ -1,0 +1,232 @@
+"""Servers of a static MCP registry: what a server.json comes to, and what the user is asked for."""
+
+import json
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pulumi_mcpfleet.components import image
+from pulumi_mcpfleet.fleet import FleetError, Stdio, parse_fleet
+from pulumi_mcpfleet.packages import PackagesError, look_up, packages_of
+from pulumi_mcpfleet.sources.recipe import RecipeError
+from pulumi_mcpfleet.sources.registered import Entry, registered
+from pulumi_mcpfleet.sources.stdio import stdio_recipe
+
+NAME, VERSION = "io.github.acme/weather", "1.2.0"
+SERVER = f"{NAME}@{VERSION}"
+KEY = {"name": "WEATHER_KEY", "description": "Key of the API", "isRequired": True, "isSecret": True}
+PACKAGE = {
+    "registryType": "npm",
+    "identifier": "@acme/weather-mcp",
+    "version": "1.2.3",
+    "runtimeHint": "npx",
+    "runtimeArguments": [{"type": "named", "name": "-y"}],
+    "transport": {"type": "stdio"},
+    "packageArguments": [
+        {"type": "positional", "value": "serve"},
+        {"type": "named", "name": "--units", "default": "metric"},
+        {"type": "named", "name": "--verbose"},
+        {"type": "named", "name": "--at", "value": "https://{host}/v1", "variables": {"host": {"default": "a.dev"}}},
+    ],
+    "environmentVariables": [
+        KEY,
+        {"name": "WEATHER_REGION", "isRequired": True},
+        {"name": "WEATHER_LEVEL", "default": 'in"f$o'},
+        {"name": "WEATHER_OPTIONAL"},
+        {"name": "PORT", "value": "1"},
+    ],
+}
+FILE = {"name": NAME, "version": VERSION, "description": "Weather", "packages": [PACKAGE]}
+ADDRESS = "https://registry.modelcontextprotocol.io/v0.1/servers/io.github.acme%2Fweather/versions/1.2.0"
+
+
+def with_package(**changed):
+    return {**FILE, "packages": [{**PACKAGE, **changed}]}
+
+
+def registry(files):
+    """A registry that is a few files; notes what it was asked for."""
+    asked = []
+
+    def ask(address):
+        asked.append(address)
+        return json.dumps(files[address]).encode()
+
+    return ask, asked
+
+
+def stack(root, *, profile="dev", **server):
+    servers = {"weather": {"source": {"registry": SERVER}, **server}}
+    raw = {"region": "europe-west1", "profile": profile, "servers": servers}
+    (root / "Pulumi.dev.yaml").write_text(yaml.safe_dump({"config": {"mcpfleet:fleet": raw}}))
+    return raw
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A folder whose fleet's server was looked up."""
+    stack(tmp_path)
+    look_up(tmp_path, ask=registry({ADDRESS: {"server": FILE, "_meta": {}}})[0])
+    return tmp_path
+
+
+GIVEN = {
+    "env": {"WEATHER_REGION": "alps"},
+    "secrets": {"WEATHER_KEY": {"secret": "weather", "version": "1"}},
+}
+
+
+def test_a_registered_server_is_its_package_with_its_arguments(kept):
+    source = parse_fleet(stack(kept, **GIVEN), root=kept).servers["weather"].source
+    assert isinstance(source, Stdio)
+    assert source.stdio.npm == "@acme/weather-mcp@1.2.3"
+    assert source.stdio.args == ("serve", "--units", "metric", "--at", "https://a.dev/v1")
+    dockerfile = stdio_recipe(source.server).dockerfile
+    assert 'ENV WEATHER_LEVEL="in\\"f\\$o"\n' in dockerfile
+    assert "ENV PORT" not in dockerfile
+
+
+def test_arguments_of_the_users_stand_in_place_of_those_in_the_file(kept):
+    raw = stack(kept, **GIVEN)
+    raw["servers"]["weather"]["source"]["args"] = ["watch"]
+    assert parse_fleet(raw, root=kept).servers["weather"].source.stdio.args == ("watch",)
+
+
+def test_declared_variables_are_asked_for_by_name_and_secrets_as_secrets(kept):
+    with pytest.raises(FleetError) as refused:
+        parse_fleet(stack(kept), root=kept)
+    secret, plain = str(refused.value).splitlines()
+    assert secret.startswith(
+        "fleet.servers.weather.secrets.WEATHER_KEY: missing; add {secret: NAME, version: NUMBER}: "
+    )
+    assert secret.endswith("the server asks for it (Key of the API)")
+    assert plain.startswith("fleet.servers.weather.env.WEATHER_REGION: missing; add a text: the server asks for it")
+
+
+def test_a_server_that_is_not_looked_up_says_the_command(tmp_path):
+    with pytest.raises(FleetError, match=r"source\.registry: .* is not looked up yet; run `mcpfleet packages lock`"):
+        parse_fleet(stack(tmp_path), root=tmp_path)
+
+
+def test_each_server_is_looked_up_once_and_its_package_can_be_locked(tmp_path):
+    stack(tmp_path)
+    (tmp_path / "Pulumi.prod.yaml").write_text((tmp_path / "Pulumi.dev.yaml").read_text())
+    ask, asked = registry({ADDRESS: {"server": FILE, "_meta": {}}})
+    assert look_up(tmp_path, ask=ask) == [SERVER]
+    assert look_up(tmp_path, ask=ask) == []
+    assert look_up(tmp_path, ask=ask, renew=True) == [SERVER]
+    assert asked == [ADDRESS, ADDRESS]
+    assert [one.name for one in packages_of(tmp_path)] == ["@acme/weather-mcp@1.2.3"]
+
+
+def test_profile_prod_wants_the_lock_of_a_registered_servers_package(kept):
+    with pytest.raises(FleetError, match=r"weather\.source\.stdio\.npm: @acme/weather-mcp@1\.2\.3 has no lock"):
+        parse_fleet(stack(kept, profile="prod", **GIVEN), root=kept)
+
+
+def test_a_fleet_that_was_read_without_its_folder_is_built_all_the_same(kept):
+    source = parse_fleet(stack(kept, **GIVEN)).servers["weather"].source
+    assert '"@acme/weather-mcp@1.2.3"' in image._plan(source, "weather", "p", kept).inline
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({**FILE, "packages": []}, "has no package, so there is nothing to deploy"),
+        ({**FILE, "remotes": [{"type": "sse"}], "packages": None}, "has no package"),
+        (
+            with_package(registryType="oci", identifier="docker.io/acme/w:1"),
+            "is the image docker.io/acme/w:1; write",
+        ),
+        (with_package(registryType="nuget"), "has nuget over stdio, and packages of npm and PyPI"),
+        (with_package(transport={"type": "sse"}), "has npm over sse, and packages of npm and PyPI"),
+        (with_package(identifier='a" && rm'), "names a package that is none"),
+        (with_package(version="latest"), "names a package that is none"),
+        (
+            with_package(runtimeArguments=[{"type": "named", "name": "--node-arg", "value": "x"}]),
+            'starts its package with --node-arg x, which only its runner knows; write stdio: {npm: "@acme',
+        ),
+        (
+            with_package(packageArguments=[{"type": "positional", "valueHint": "path", "isRequired": True}]),
+            "needs path (no description); write args",
+        ),
+    ],
+)
+def test_what_cannot_be_deployed_is_refused_with_what_to_write(said, words):
+    with pytest.raises(RecipeError) as refused:
+        registered(said, SERVER, None)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"<html>", "is no server.json"),
+        (b"[]", "is no server.json"),
+        (b"[" * 5000, "is no server.json"),
+        (json.dumps({"server": {**FILE, "version": "1.2.1"}}).encode(), "answers with another server or version"),
+        (json.dumps({"server": {**FILE, "name": "io.github.evil/x"}}).encode(), "answers with another server"),
+        (
+            json.dumps(
+                {"server": FILE, "_meta": {"io.modelcontextprotocol.registry/official": {"status": "deleted"}}}
+            ).encode(),
+            "is deleted in the registry",
+        ),
+        (json.dumps({"server": {**FILE, "packages": []}}).encode(), "has no package"),
+    ],
+)
+def test_an_answer_that_is_no_such_server_is_not_kept(tmp_path, answer, words):
+    stack(tmp_path)
+    with pytest.raises(PackagesError, match=words):
+        look_up(tmp_path, ask=lambda _: answer)
+    assert not (tmp_path / "packages.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"registry": "weather"}, "is no version of a server; write it as io.github.acme/weather@1.2.0"),
+        ({"registry": "io.github.acme/weather@latest"}, "is no version of a server"),
+        ({"registry": "io.github.acme/weather"}, "is no version of a server"),
+        ({"registry": SERVER, "registry_url": "http://registry.acme.dev"}, "is not a registry's address; write https:"),
+        ({"registry": SERVER, "registry_url": "https://u:p@registry.acme.dev"}, "is not a registry's address"),
+    ],
+)
+def test_a_server_is_named_with_its_version_and_a_registry_by_https(source, words):
+    with pytest.raises(FleetError, match=words):
+        parse_fleet({"region": "europe-west1", "servers": {"echo": {"source": source}}})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.sampled_from(["npm", "stdio", "{a}", "-y"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*PACKAGE, "type", "name", "value", "default", "variables", "isRequired", "isSecret"]),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@given(JSON, st.sampled_from([*PACKAGE]))
+def test_whatever_a_registry_answers_is_a_package_or_is_refused(value, key):
+    """And nothing of it is more than words of a list and values of variables in the Dockerfile."""
+    try:
+        found = registered(with_package(**{key: value}), SERVER, ())
+    except RecipeError:
+        return
+    lines = stdio_recipe(found.server).dockerfile.splitlines()
+    without = stdio_recipe(registered(FILE, SERVER, ()).server).dockerfile.splitlines()
+    known = {line.split(" ")[0] for line in without}
+    assert {line.split(" ")[0] for line in lines} <= known
+
+
+def test_entries_of_other_registries_are_kept_apart():
+    other = Entry("https://registry.acme.dev/mcp/", SERVER)
+    assert other.folder != Entry("https://registry.modelcontextprotocol.io", SERVER).folder
+    assert other.address == "https://registry.acme.dev/mcp/v0.1/servers/io.github.acme%2Fweather/versions/1.2.0"
