@@ -231,7 +231,7 @@ async def _called(package: Package, mode: str, outputs: Path, place: Place, foun
         try:
             failed = (await client.call_tool(tool.name, dict(package.arguments))).is_error
         except MCPError as error:
-            if isinstance(error.error.data, dict) and "mcpfleet" in error.error.data:
+            if "mcpfleet" in str(error.error.data):
                 raise  # of connect, not of the server
             failed = True
         found.called[mode] = f"`{tool.name}`" + (" (its own error)" if failed else "")
