@@ -180,12 +180,12 @@ def config(
     from mcpfleet.configure import install_servers, print_servers, remove_servers, wishes
 
     chosen = client_named(client)
-    place = file or (chosen.file(os.environ) if install or remove else None)
     if install and remove:
         raise UsageError("Give --install or --remove, not both.")
-    if remove and place is not None:
-        remove_servers(_out, chosen, place, servers or [])
+    if remove:
+        remove_servers(_out, chosen, [file] if file else chosen.every_file(os.environ), servers or [])
         return
+    place = file or (chosen.file(os.environ) if install else None)
     found = options.find_stack(url, audience, stack, outputs, cwd)
     entries = wishes(chosen, found, servers or [], via, port, credentials, impersonate)
     if install and place is not None:

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, cast
 
 from mcpfleet.errors import UsageError
 from mcpfleet.stack import Server
-from mcpfleet.system import home_of, roaming_of
+from mcpfleet.system import WINDOWS, home_of, packaged_of, roaming_of, start_of_npx
 
 Via = Literal["connect", "proxy", "mcp-remote"]
 
@@ -30,6 +30,8 @@ MARKS: Final = (("headers", "X-Mcpfleet-Config"), ("env", "MCPFLEET_CONFIG"))
 
 _BEFORE: Final = ((("mcpfleet",), "uvx"), (("-m", "mcpfleet.cli"), ""), ((), "mcpfleet"))
 """Arguments before the subcommand, with the program that they are for; '' for any Python."""
+_TO_CMD: Final = re.compile(r"""[&|<>^%!"()]""")
+"""What cmd of Windows does not leave as it is."""
 _THROWN_AWAY: Final = re.compile(r"[\\/]archive-v\d+[\\/]|[\\/]\.cache[\\/]uv[\\/]")
 """Environments that uv keeps in its cache (`uvx`), on any system."""
 
@@ -46,6 +48,8 @@ class Client:
         typed: Whether an entry names its transport.
         url_key: The key of a streamable HTTP URL; '' where the client takes commands only.
         after: What its user has to do before it reads the file again.
+        package: What its package on Windows is called, where it is installed as one: that reads a folder of its own.
+        lets_in: The object with lists of servers' names, `allowed` and `excluded`, which the client obeys in silence.
     """
 
     name: str
@@ -55,13 +59,38 @@ class Client:
     typed: bool
     url_key: str
     after: str
+    package: str = ""
+    lets_in: str = ""
 
     def file(self, environ: Mapping[str, str], platform: str = sys.platform) -> Path:
-        """The configuration of the user.
+        """The configuration of the user, which the client reads.
+
+        Raises:
+            UsageError: The client has none on this system, or several.
+        """
+        within = self._packaged(environ, platform)
+        if len(within) > 1:
+            raise UsageError(
+                f"{self.title} is there more than once; name one with --file: {', '.join(map(str, within))}."
+            )
+        return within[0] if within else self._usual(environ, platform)
+
+    def every_file(self, environ: Mapping[str, str], platform: str = sys.platform) -> list[Path]:
+        """Each configuration of the user that some installation of the client reads.
 
         Raises:
             UsageError: The client has none on this system.
         """
+        return [*self._packaged(environ, platform), self._usual(environ, platform)]
+
+    def _packaged(self, environ: Mapping[str, str], platform: str) -> list[Path]:
+        if not self.package:
+            return []
+        # Windows shows a package its own folder as the roaming one; what is written to the real one never arrives.
+        inside = self.files[WINDOWS].split("\\")[1:]
+        return [roaming.joinpath(*inside) for roaming in packaged_of(environ, self.package, platform)]
+
+    def _usual(self, environ: Mapping[str, str], platform: str) -> Path:
         pattern = self.files.get(platform, self.files.get("*"))
         if pattern is None:
             raise UsageError(f"For {self.title} there is no file; run this without --install, or name one with --file.")
@@ -82,7 +111,7 @@ class Client:
         sse = server.sse_alone
         if reached == "url":  # it asks for no Google identity: the client logs in by itself, if at all
             url = server.target.mcp_url
-            return self._at(url, sse=sse) if self.url_key else self._remote(url, sse=sse)
+            return self._at(url, sse=sse) if self.url_key else self._remote(url, launch, sse=sse)
         url = f"http://127.0.0.1:{port}{server.target.path or '/mcp'}"
         if via == "connect" and sse:
             raise UsageError(
@@ -93,16 +122,31 @@ class Client:
                 raise UsageError(f"{self.title} starts commands only; take --via connect, or --via mcp-remote.")
             return self._at(url, sse=sse)
         if via == "mcp-remote":
-            return self._remote(url, sse=sse)
+            return self._remote(url, launch, sse=sse)
         return {**self._stdio, "command": launch.command, "args": launch.arguments(server)}
 
     def _at(self, url: str, *, sse: bool) -> dict[str, Any]:
         # What is called otherwise than `url` is the newer transport's alone.
         return {**({"type": "sse" if sse else "http"} if self.typed else {}), "url" if sse else self.url_key: url}
 
-    def _remote(self, url: str, *, sse: bool) -> dict[str, Any]:
+    def _remote(self, url: str, launch: Launch, *, sse: bool) -> dict[str, Any]:
+        command, *before = launch.npx
+        if before and _TO_CMD.search(url):
+            raise UsageError(f"{url} cannot be given to npx through cmd of Windows; take --via connect.")
         npx = ["-y", MCP_REMOTE, url, "--transport", "sse-only" if sse else "http-only"]
-        return {**self._stdio, "command": "npx", "args": npx}
+        return {**self._stdio, "command": command, "args": [*before, *npx]}
+
+    def shut_out(self, settings: Mapping[str, Any], name: str) -> str:
+        """Why the client does not start a server that its settings hold, and what to do; '' where it does."""
+        lists: object = settings.get(self.lets_in) if self.lets_in else None
+        if not isinstance(lists, dict):
+            return ""
+        allowed, excluded = (_names(cast("dict[str, Any]", lists).get(key)) for key in ("allowed", "excluded"))
+        if allowed and name.lower() not in allowed:
+            return f"it does not start {name}: {self.lets_in}.allowed names others only. Add {name} there."
+        if name.lower() in excluded:
+            return f"it does not start {name}: {self.lets_in}.excluded names it. Take {name} out there."
+        return ""
 
     @property
     def _stdio(self) -> dict[str, Any]:
@@ -117,21 +161,23 @@ class Launch:
         command: The program, by its full path: a desktop program has not the shell's PATH.
         before: Arguments before the subcommand.
         identity: Options that choose the identity; files and account names, never a token.
+        npx: The words that start npx.
     """
 
     command: str
     before: tuple[str, ...] = ()
     identity: tuple[str, ...] = ()
+    npx: tuple[str, ...] = ("npx",)
 
     @classmethod
     def here(cls, identity: tuple[str, ...] = (), prefix: str = sys.prefix, argv0: str = sys.argv[0]) -> Launch:
         """As this process was started; `uvx` where it runs in an environment that uv will throw away."""
         if _THROWN_AWAY.search(prefix + os.sep):
-            return cls(shutil.which("uvx") or "uvx", ("mcpfleet",), identity)
+            return cls(shutil.which("uvx") or "uvx", ("mcpfleet",), identity, start_of_npx())
         found = shutil.which(argv0) if Path(argv0).stem == "mcpfleet" else None
         if found:
-            return cls(str(Path(found).absolute()), (), identity)
-        return cls(sys.executable, ("-m", "mcpfleet.cli"), identity)
+            return cls(str(Path(found).absolute()), (), identity, start_of_npx())
+        return cls(sys.executable, ("-m", "mcpfleet.cli"), identity, start_of_npx())
 
     def arguments(self, server: Server) -> list[str]:
         """What follows the command. All is spelled out: the client's folder has no stack."""
@@ -157,6 +203,7 @@ CLIENTS: Final[Mapping[str, Client]] = {
             typed=False,
             url_key="",
             after="Quit Claude Desktop and start it again.",
+            package="Claude",
         ),
         Client(
             "claude-code",
@@ -197,10 +244,20 @@ CLIENTS: Final[Mapping[str, Client]] = {
             typed=False,
             url_key="httpUrl",  # `url` there means the SSE transport of 2024
             after="Start a new session; `gemini mcp list` shows the server.",
+            lets_in="mcp",
         ),
         Client("json", "any client", "mcpServers", {}, typed=True, url_key="url", after=""),
     )
 }
+
+
+def _names(listed: object) -> set[str]:
+    """A list's names as Gemini CLI compares them (packages/cli/src/config/mcp/mcpServerEnablement.ts)."""
+    return (
+        {one.strip().lower() for one in cast("list[object]", listed) if isinstance(one, str)}
+        if isinstance(listed, list)
+        else set()
+    )
 
 
 def client_named(name: str) -> Client:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 
@@ -64,24 +64,33 @@ def install_servers(
 ) -> None:
     """Merge the configuration into a file, which may lie `elsewhere` than the client's; say how to undo it."""
     change = files.install(file, client.key, entries, force=force)
+    closed = [why for name in entries if (why := client.shut_out(change.settings, name))]
     if not change.names:
         out.print(f"{marked_up(str(file))} has them already; nothing was changed.")
+        _say_closed(out, client, closed)
         return
     out.print(f"[bold]{marked_up(client.title)}[/]: {marked_up(', '.join(change.names))} in {marked_up(str(file))}")
     _say_backup(out, change)
     undo = [client.name, "--remove", *([f"--file={file}"] if elsewhere else []), "--", *change.names]
     out.print(inert(f"{client.after} Undo with: {_COMMAND} {command_of(undo)}"), markup=False)
+    _say_closed(out, client, closed)
 
 
-def remove_servers(out: Console, client: Client, file: Path, names: list[str]) -> None:
-    """Take servers out of a file, and say which."""
-    change = files.remove(file, client.key, names)
-    if not change.names:
-        out.print(f"{marked_up(str(file))} has none of them; nothing was changed.")
-        return
-    gone = marked_up(", ".join(change.names))
-    out.print(f"[bold]{marked_up(client.title)}[/]: {gone} removed from {marked_up(str(file))}")
-    _say_backup(out, change)
+def remove_servers(out: Console, client: Client, places: Sequence[Path], names: list[str]) -> None:
+    """Take servers out of a client's files, and say which."""
+    changes = [files.remove(file, client.key, names) for file in places]
+    for change in changes:
+        if change.names:
+            gone = marked_up(", ".join(change.names))
+            out.print(f"[bold]{marked_up(client.title)}[/]: {gone} removed from {marked_up(str(change.file))}")
+            _say_backup(out, change)
+    if not any(change.names for change in changes):
+        out.print(f"{marked_up(str(places[0]))} has none of them; nothing was changed.")
+
+
+def _say_closed(out: Console, client: Client, closed: list[str]) -> None:
+    for why in closed:
+        out.print(f"[yellow]![/] {marked_up(client.title)}: {marked_up(why)}")
 
 
 def _say_backup(out: Console, change: files.Change) -> None:

@@ -15,7 +15,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -38,11 +38,13 @@ class Change:
         file: The file.
         names: The servers that were set or removed; empty where nothing had to change.
         backup: The file as it was; None where there was none, or nothing changed.
+        settings: All that the file holds by now.
     """
 
     file: Path
     names: tuple[str, ...]
     backup: Path | None
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def install(
@@ -70,7 +72,7 @@ def install(
     except JsoncError as error:
         raise _unreadable(file, error) from error
     changed = tuple(name for name in entries if before.get(name) != after[name])
-    return Change(file, changed, _write(file, text, edited, now))
+    return Change(file, changed, _write(file, text, edited, now), _object(edited))
 
 
 def remove(file: Path, key: str, names: list[str], *, now: Now = _utc) -> Change:
@@ -122,13 +124,17 @@ def _servers(text: str, key: str) -> dict[str, Any]:
     Raises:
         JsoncError: It is not JSON, or there is something else in that place.
     """
-    whole: object = loads(text)
-    if not isinstance(whole, dict):
-        raise JsoncError("the file is not an object")
-    held: object = cast("dict[str, Any]", whole).get(key, {})
+    held: object = _object(text).get(key, {})
     if not isinstance(held, dict):
         raise JsoncError(f"{key} is not an object")
     return cast("dict[str, Any]", held)
+
+
+def _object(text: str) -> dict[str, Any]:
+    whole: object = loads(text)
+    if not isinstance(whole, dict):
+        raise JsoncError("the file is not an object")
+    return cast("dict[str, Any]", whole)
 
 
 def _unreadable(file: Path, error: JsoncError) -> McpfleetError:

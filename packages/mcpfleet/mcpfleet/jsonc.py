@@ -67,14 +67,14 @@ def set_member(text: str, path: Sequence[str], value: Any) -> str:
         value: JSON.
 
     Raises:
-        JsoncError: It is not JSON, or there is something else than an object on the way.
+        JsoncError: It is not JSON, there is something else than an object on the way, or a key stands there twice.
     """
     node = _Reader(text).whole()
     for depth, key in enumerate(path):
         if node.members is None:
             where = ".".join(path[:depth]) or "the file"
             raise JsoncError(f"{where} is not an object")
-        member = _last(node.members, key)
+        member = _member(text, node.members, key)
         if member is None:
             inner = value
             for name in reversed(path[depth + 1 :]):
@@ -90,23 +90,32 @@ def remove_member(text: str, path: Sequence[str]) -> str:
     """Take one member out, with its comma; nothing where there is none.
 
     Raises:
-        JsoncError: It is not JSON.
+        JsoncError: It is not JSON, or a key stands there twice, on the way or within the member.
     """
-    while True:  # a key may stand there twice; the last one counts, and the one before would come back
-        node = _Reader(text).whole()
-        for key in path[:-1]:
-            member = _last(node.members or [], key)
-            if member is None:
-                return text
-            node = member.value
-        member = _last(node.members or [], path[-1])
+    node = _Reader(text).whole()
+    for key in path[:-1]:
+        member = _member(text, node.members or [], key)
         if member is None:
             return text
-        text = _cut(text, node.members or [], member)
+        node = member.value
+    member = _member(text, node.members or [], path[-1])
+    if member is None:
+        return text
+    for one in member.value.members or []:
+        _member(text, member.value.members or [], one.key)
+    return _cut(text, node.members or [], member)
 
 
-def _last(members: list[_Member], key: str) -> _Member | None:
-    return next((one for one in reversed(members) if one.key == key), None)
+def _member(text: str, members: list[_Member], key: str) -> _Member | None:
+    """The member of a key. Of two, the last one counts to most readers; the other is somebody's, too."""
+    found = [one for one in members if one.key == key]
+    if len(found) > 1:
+        raise JsoncError(f"line {_line(text, found[1].start)}: {key!r} stands there twice")
+    return found[0] if found else None
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
 
 
 def _cut(text: str, members: list[_Member], member: _Member) -> str:
@@ -243,4 +252,4 @@ class _Reader:
         return True
 
     def _wrong(self, what: str) -> JsoncError:
-        return JsoncError(f"line {self._text.count(chr(10), 0, self._at) + 1}: {what}")
+        return JsoncError(f"line {_line(self._text, self._at)}: {what}")

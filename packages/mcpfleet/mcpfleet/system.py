@@ -134,6 +134,26 @@ def roaming_of(environ: Mapping[str, str], platform: str = sys.platform) -> str:
     return environ.get("APPDATA") or f"{home_of(environ, platform)}\\AppData\\Roaming"
 
 
+def packaged_of(environ: Mapping[str, str], package: str, platform: str = sys.platform) -> list[Path]:
+    """The folders that a packaged program of Windows (MSIX: all of the Store's) has instead of the roaming one.
+
+    Args:
+        environ: Names the folder of this machine's own data.
+        package: What the package's family name begins with, before the publisher's hash.
+        platform: Elsewhere there are none.
+    """
+    if platform != WINDOWS:
+        return []
+    local = environ.get("LOCALAPPDATA") or str(home_of(environ, platform) / "AppData" / "Local")
+    found = (Path(local) / "Packages").glob(f"{package}_*/LocalCache/Roaming")
+    return sorted(one for one in found if one.is_dir())
+
+
+def start_of_npx(platform: str = sys.platform) -> tuple[str, ...]:
+    """How a desktop program starts npx: it has not the shell's PATH, and on Windows npx is a script of cmd's."""
+    return ("cmd", "/c", "npx") if platform == WINDOWS else (shutil.which("npx") or "npx",)
+
+
 def closed_streams() -> list[str]:
     """Which of standard input and output are closed; a file that is opened would take their number."""
     closed: list[str] = []

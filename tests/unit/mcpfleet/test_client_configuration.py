@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from mcpfleet import stack as stacks
 from mcpfleet.clients import CLIENTS, Launch, client_named, is_ours, marked
-from mcpfleet.configure import wishes
+from mcpfleet.configure import install_servers, wishes
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.install import install, remove
 from mcpfleet.jsonc import loads
 from mcpfleet.stack import Stack, from_url
+from mcpfleet.system import start_of_npx
+from mcpfleet.terminal import console
 
 URL = "https://mcp-echo-481516.europe-west1.run.app/mcp"
 ECHO = from_url(URL, "https://echo.acme.dev", "echo")
@@ -69,6 +71,27 @@ def test_each_clients_file_is_where_the_client_looks(name, platform, file):
     assert CLIENTS[name].file({"HOME": "/home/ada", "APPDATA": "C:\\Roaming"}, platform) == Path(file)
 
 
+def test_claude_desktop_of_the_windows_store_reads_the_folder_of_its_package(tmp_path):
+    claude = CLIENTS["claude-desktop"]
+    environ = {"LOCALAPPDATA": str(tmp_path), "APPDATA": "C:\\Roaming"}
+    usual = Path("C:\\Roaming\\Claude\\claude_desktop_config.json")
+    (tmp_path / "Packages" / "Microsoft.Claude_x" / "LocalCache" / "Roaming").mkdir(parents=True)
+    (tmp_path / "Packages" / "Claude_removed").mkdir()
+    assert claude.file(environ, "win32") == usual
+    packages = [tmp_path / "Packages" / name / "LocalCache" / "Roaming" for name in ("Claude_pzs8", "Claude_beta")]
+    packages[0].mkdir(parents=True)
+    store = packages[0] / "Claude" / "claude_desktop_config.json"
+    assert claude.file(environ, "win32") == store
+    assert claude.every_file(environ, "win32") == [store, usual], "what was put into either is taken out again"
+    assert claude.file({**environ, "HOME": "/home/ada"}, "linux") == Path("/home/ada/.config/Claude") / store.name
+    assert CLIENTS["cursor"].file({"USERPROFILE": "/home/ada", **environ}, "win32") == Path(
+        "/home/ada/.cursor/mcp.json"
+    )
+    packages[1].mkdir(parents=True)
+    with pytest.raises(UsageError, match="more than once; name one with --file"):
+        claude.file(environ, "win32")
+
+
 def test_a_configuration_folder_of_ones_own_is_honoured():
     found = CLIENTS["vscode"].file({"HOME": "/home/ada", "XDG_CONFIG_HOME": "/conf"}, "linux")
     assert found == Path("/conf/Code/User/mcp.json")
@@ -100,6 +123,24 @@ def test_an_entry_has_the_clients_own_shape(name, via, entry):
     assert is_ours("echo", marked("echo", entry))
     assert (marked("echo", entry) == entry) is (via == "connect"), "what anybody could have written bears a mark"
     assert not is_ours("another", marked("echo", entry)), "a copy is its owner's"
+
+
+def test_on_windows_npx_is_started_by_cmd_and_elsewhere_by_its_full_path(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: f"/opt/node/bin/{name}")
+    assert (start_of_npx("win32"), start_of_npx("darwin")) == (("cmd", "/c", "npx"), ("/opt/node/bin/npx",))
+    launch = Launch("mcpfleet.exe", npx=start_of_npx("win32"))
+    entry = CLIENTS["claude-desktop"].entry(ECHO, "mcp-remote", launch, 3000)
+    assert (entry["command"], entry["args"][:4]) == ("cmd", ["/c", "npx", "-y", "mcp-remote@0.15.1"])
+    assert is_ours("echo", marked("echo", entry))
+
+
+@pytest.mark.parametrize("path", ["a&calc", "%PATH%", "a!b"])
+def test_no_word_of_a_url_is_given_to_cmd_that_it_would_obey(path):
+    server = from_url(f"{URL}/{path}", None, "echo")
+    claude, windows = CLIENTS["claude-desktop"], Launch("mcpfleet.exe", npx=start_of_npx("win32"))
+    with pytest.raises(UsageError, match="take --via connect"):
+        claude.entry(server, "mcp-remote", windows, 3000)
+    assert claude.entry(server, "mcp-remote", LAUNCH, 3000)["args"][2].endswith(path)
 
 
 def reached(how):
@@ -410,6 +451,47 @@ def test_a_folder_that_cannot_be_written_leaves_the_file_and_says_so(file, monke
     assert list(file.parent.iterdir()) == [file], "nothing half written is left"
 
 
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ({"allowed": ["files"]}, "mcp.allowed names others only. Add echo there."),
+        ({"excluded": ["other", " ECHO"]}, "mcp.excluded names it. Take echo out there."),
+        ({"allowed": ["Echo"], "excluded": []}, ""),
+        ({"allowed": []}, ""),
+        ({"allowed": "files", "excluded": [1]}, ""),
+        ([], ""),
+    ],
+)
+def test_a_server_that_gemini_cli_would_pass_over_in_silence_is_named(file, capsys, lists, said):
+    gemini = CLIENTS["gemini-cli"]
+    file.write_text(json.dumps({"mcp": lists}))
+    for _ in range(2):  # what is there already is as silent
+        install_servers(console(), gemini, file, {"echo": entry()}, force=False)
+        out = capsys.readouterr().out
+        assert ("does not start" in out, said in out) == (bool(said), True)
+    assert loads(file.read_text())["mcp"] == lists, "whom it lets in is its owner's to say"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"mcpServers": {"echo": %(ours)s, "echo": %(ours)s}}',
+        '{"mcpServers": {"echo": {"command": "theirs"}, "echo": %(ours)s}}',
+        '{"mcpServers": {"files": {}}, "mcpServers": {"echo": %(ours)s}}',
+        '{"mcpServers": {"echo": %(twice)s, "time": {}}}',
+    ],
+)
+def test_a_file_that_says_two_things_under_one_name_is_left_alone(file, text):
+    ours = json.dumps(entry())
+    file.write_text(text % {"ours": ours, "twice": ours.replace("{", '{"command": "mine", ', 1)})
+    before = file.read_bytes()
+    change = {"echo": entry(args=[])}
+    for act in (lambda: install(file, "mcpServers", change), lambda: remove(file, "mcpServers", ["echo"])):
+        with pytest.raises(McpfleetError, match="stands there twice"):
+            act()
+    assert file.read_bytes() == before
+
+
 # --- whatever the file, nothing of its owner's is lost ----------------------------------------------------
 
 NOTES = ["", "", " ", "{end}", "{end}  ", "// note {n}\u00a0{end}", "/* note {n} */", "{end}\t// note {n}{end}"]
@@ -485,3 +567,35 @@ def test_what_others_wrote_survives_every_install_and_removal(tmp_path_factory, 
     assert file.is_symlink() is linked
     kept = [one.read_bytes() for one in real.parent.glob("*.bak")]
     assert content in [*kept, real.read_bytes()]
+
+
+CODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(written(), st.data(), st.sampled_from(CODINGS), st.booleans())
+def test_a_file_that_is_damaged_or_of_any_encoding_is_edited_as_it_reads_or_left_alone(
+    tmp_path_factory, made, data, coding, taken_back
+):
+    content = made[0].decode("utf-8-sig").encode(coding, "replace")
+    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(content))] * 2)))
+    if data.draw(st.booleans()):
+        content = content[:start] + data.draw(st.sampled_from([b"", b'"', b"}", b"\xff", b"\0"])) + content[end:]
+    file = tmp_path_factory.mktemp("client") / "settings.json"
+    file.write_bytes(content)
+    try:
+        if taken_back:
+            change = remove(file, "mcpServers", [], now=now)
+        else:
+            change = install(file, "mcpServers", {"echo": entry()}, now=now)
+    except McpfleetError:
+        assert file.read_bytes() == content
+        assert list(file.parent.iterdir()) == [file]
+        return
+    held, found = loads(content.decode() or "{}"), loads(file.read_bytes().decode() or "{}")
+    for one in (held, found):
+        one.get("mcpServers", {}).pop("echo", None)
+        one.setdefault("mcpServers", {})
+    assert found == held, "what others wrote is what they wrote"
+    assert (change.backup is None) is (file.read_bytes() == content)
+    assert change.backup is None or change.backup.read_bytes() == content

@@ -136,8 +136,12 @@ def test_line_ends_and_tabs_are_kept():
     assert edited == '{\r\n\t"a": 1,\r\n\t"b": {\r\n\t\t"c": 2\r\n\t}\r\n}\r\n'
 
 
-def test_a_key_that_stands_there_twice_is_gone_when_it_is_removed():
-    assert loads(remove_member('{"a": 1, "a": 2, "b": 3}', ["a"])) == {"b": 3}
+@pytest.mark.parametrize("text", ['{"a": 1, "b": 3,\n "a": 2}', '{"a": {"c": 1,\n "c": 2}}'])
+def test_a_key_that_stands_there_twice_is_not_touched_for_one_of_the_two_may_be_anybodys(text):
+    with pytest.raises(JsoncError, match=r"line 2: '\w' stands there twice"):
+        remove_member(text, ["a"])
+    with pytest.raises(JsoncError, match=r"line 2: '\w' stands there twice"):
+        set_member(text, ["a", "c"], 3)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"a" 1}', '{"a": 1 "b": 2}', "[1 2]", "{} {}", "{a: 1}", "[" * 500])
