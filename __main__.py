@@ -6,8 +6,8 @@ import pulumi
 
 from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs, apis_of
 from pulumi_mcpfleet.components.mcp_client import McpClient, McpClientArgs
-from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
 from pulumi_mcpfleet.components.prerequisites import needs
+from pulumi_mcpfleet.components.servers import all_servers
 from pulumi_mcpfleet.components.service_mesh import ServiceMesh, ServiceMeshArgs
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from pulumi_mcpfleet.outputs import clients_output, servers_output
@@ -36,12 +36,7 @@ foundation = Foundation(
 )
 
 called, networks = fleet.meshed
-servers: dict[str, McpServer] = {}
-for name, spec in fleet.servers.items():
-    args = McpServerArgs(
-        project=project, regions=regions, foundation=foundation, spec=spec, in_mesh=name in called, labels=labels
-    )
-    servers[name] = McpServer(name, args)
+servers = all_servers(fleet, project, foundation)
 
 mesh = None
 if called:

@@ -51,7 +51,7 @@ def proxy_command(name: str, spec: Server, *, project: str, region: str, port: i
     if spec.reached != "proxy":
         return None
     if spec.domain is not None:
-        return naming.domain_proxy_command(spec.domain, spec.endpoint, port=port)
+        return naming.domain_proxy_command(spec.domain, spec.endpoint, spec.domain_path, port=port)
     return naming.proxy_command(naming.service_name(name, spec.service_name), project=project, region=region, port=port)
 
 

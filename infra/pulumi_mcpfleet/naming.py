@@ -33,6 +33,9 @@ REPOSITORY_ID: Final = "mcpfleet"
 MESH_ID: Final = "mcpfleet"
 """The service mesh of a fleet."""
 
+LOAD_BALANCER_ID: Final = "mcpfleet"
+"""The load balancer that all servers of a fleet share; those of one server are called as its service."""
+
 OWN_VOLUME: Final = "fleet-"
 """The volumes that a fleet makes by itself begin with it, and no others."""
 
@@ -236,6 +239,12 @@ def certificate_name(server: str, domain: str) -> str:
     return f"{service_name(server)}-{hashlib.sha256(domain.encode()).hexdigest()[:8]}"
 
 
+def domain_id(domain: str) -> str:
+    """What of the shared load balancer is *domain*'s alone: its certificate, the proof for it, its paths."""
+    slug = re.sub(r"[^a-z0-9]+", "-", domain).strip("-")[:40]
+    return f"{LOAD_BALANCER_ID}-{slug}-{hashlib.sha256(domain.encode()).hexdigest()[:8]}"
+
+
 def mcp_url(service_url: str, path: str) -> str:
     """The URL a client is given: the endpoint itself, so that no redirect is needed."""
     return f"{service_url.rstrip('/')}{path}"
@@ -256,7 +265,15 @@ def proxy_command(service: str, *, project: str, region: str, port: int) -> str:
     return f"gcloud run services proxy {service} --project {project} --region {region} --port {port}"
 
 
-def domain_proxy_command(domain: str, path: str, *, port: int) -> str:
+def audience(base: str, domain_path: str | None) -> str:
+    """What ID tokens for the server at *base* are for.
+
+    Servers that share a domain have audiences of their own, so that none of them can use a token that is for another.
+    """
+    return f"{base}{domain_path or ''}"
+
+
+def domain_proxy_command(domain: str, path: str, domain_path: str | None = None, *, port: int) -> str:
     """The same for a server behind a domain, which gcloud's proxy does not know."""
     url = f"https://{domain}"
-    return f"mcpfleet proxy --url {mcp_url(url, path)} --audience {url} --port {port}"
+    return f"mcpfleet proxy --url {mcp_url(url, path)} --audience {audience(url, domain_path)} --port {port}"

@@ -4,7 +4,7 @@ Tools read these by `pulumi stack output --json`. A key is added freely, never r
 without a note in the changelog.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 import pulumi
@@ -18,6 +18,7 @@ from pulumi_mcpfleet.clients import (
     proxy_command,
     proxy_port,
 )
+from pulumi_mcpfleet.components.load_balancer import DnsRecord
 from pulumi_mcpfleet.components.mcp_client import McpClient
 from pulumi_mcpfleet.components.mcp_server import McpServer
 from pulumi_mcpfleet.fleet import Fleet
@@ -47,6 +48,7 @@ class ServerOutput(TypedDict):
         health_path: What its probes ask; null where they do not ask by HTTP.
         domain: Its own domain, or null.
         address: What the A record of its domain has to name, or null.
+        dns_records: The records that the DNS of its domain needs, each with a name, type and data; null without one.
         client_config: A configuration that MCP clients take as it is; null where a desktop cannot reach the server.
         proxy_command: The command that opens the authenticated proxy in it; null where there is none.
         proxy_port: The port of a person's machine that this proxy has; null where there is none.
@@ -71,6 +73,7 @@ class ServerOutput(TypedDict):
     health_path: str | None
     domain: str | None
     address: pulumi.Output[str] | None
+    dns_records: pulumi.Output[Sequence[DnsRecord]] | None
     client_config: pulumi.Input[ClientConfig] | None
     proxy_command: str | None
     proxy_port: int | None
@@ -102,6 +105,7 @@ def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> 
             "health_path": spec.health_path,
             "domain": spec.domain,
             "address": server.address,
+            "dns_records": server.records,
             "client_config": client_config(name, spec, server.mcp_url, port),
             "proxy_command": proxy_command(name, spec, project=project, region=fleet.all_regions[0], port=port),
             "proxy_port": proxy_port(spec, port),

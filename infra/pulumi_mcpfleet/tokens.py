@@ -18,6 +18,9 @@ CLOUD_BUILT_IMAGE: Final = "mcpfleet-build:index:Image"
 CUSTOM_DOMAIN: Final = "mcpfleet:index:CustomDomain"
 """A domain of the user's in front of a server, in all its regions."""
 
+LOAD_BALANCER: Final = "mcpfleet:index:LoadBalancer"
+"""The one load balancer of all domains of a fleet."""
+
 MCP_CLIENT: Final = "mcpfleet:index:McpClient"
 """A service that calls the fleet's servers as itself."""
 

@@ -65,7 +65,7 @@ SERVERS = {
         },
         "depends_on": ["helper"],
     },
-    "far": {**PLAIN["far"], "service_name": RENAMED},
+    "far": {**PLAIN["far"], "service_name": RENAMED, "domain_path": "/mcp"},
     "proxied": {
         "source": source(5000),
         "access": {"iap": {"members": [ADA], "programmatic_clients": [GCLOUD]}},
@@ -136,6 +136,7 @@ def checkout(make_checkout):
     checkout.ok("up")
     prepare(checkout)
     more = {"organization": ORGANIZATION, "registry": {"remote": "docker.io"}, "labels": {"team": "x"}}
+    more |= {"load_balancer": "shared"}
     write(checkout, SERVERS, clients=CLIENTS, **more)
     return checkout
 
@@ -189,10 +190,12 @@ def test_the_domain_answers_with_its_certificate_and_plain_http_is_redirected(de
     trusted = ssl.create_default_context(cafile=str(checkout.place.state / "cloud" / "ca" / "ca.pem"))
     with httpx2.Client(verify=trusted, headers={"Host": DOMAIN}, trust_env=False) as client:
         url = found["https"]["url"]
-        token = checkout.who("ada", f"https://{DOMAIN}")
+        token = checkout.who("ada", f"https://{DOMAIN}/mcp")
         assert client.get(f"{url}/mcp", extensions={"sni_hostname": DOMAIN}).status_code == 403
         answer = client.post(f"{url}/mcp", extensions={"sni_hostname": DOMAIN}, auth=token, json={})
         assert answer.status_code not in (401, 403, 404)
+        elsewhere = client.get(f"{url}/elsewhere", extensions={"sni_hostname": DOMAIN}, auth=token)
+        assert elsewhere.status_code == 503, "a path of the domain that is no server's"
         redirect = client.get(f"{found['http']['url']}/mcp?a=b")
         assert redirect.status_code in (301, 308)
         assert redirect.headers["location"] == f"https://{DOMAIN}/mcp?a=b"

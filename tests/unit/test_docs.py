@@ -146,7 +146,12 @@ FILE = {"secret": "s", "version": "1", "file": "f"}
 
 def around(section, fragment):
     """A whole fleet that holds *fragment*, some keys of the model that *section* shows."""
-    fleet = {"region": "europe-west1", "organization": "481516234200", "servers": {"reference": REFERENCE}}
+    fleet = {
+        "region": "europe-west1",
+        "organization": "481516234200",
+        "load_balancer": "shared",
+        "servers": {"reference": REFERENCE},
+    }
     if section == "fleet":
         # Several regions stand in the place of one, and want a domain.
         fleet = {key: one for key, one in fleet.items() if key != "region" or "regions" not in fragment}
@@ -170,6 +175,7 @@ COMPANIONS = {
     "sessions": {"max_instances": 1},
     "depends_on": {"sidecars": {"redis": {"image": "a/b"}}},
     "default_url": {"domain": "mcp.acme.dev"},
+    "domain_path": {"domain": "mcp.acme.dev", "path": "/weather/mcp"},
     "gpu": GPU,
     "gpu_zonal_redundancy": {**GPU, "gpu": "nvidia-l4"},
     "use_http2": {"health_path": None, "source": {"image": "docker.io/acme/toolbox:1"}},

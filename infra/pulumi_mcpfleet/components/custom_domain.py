@@ -1,21 +1,18 @@
-"""A domain of the user's in front of a server: a global external load balancer and its certificate.
+"""A domain of the user's in front of a server: its backend, and a load balancer of its own where it has one.
 
-Google issues the certificate once the domain's DNS leads to `address`; until then the domain does not answer. It makes
-no DNS record: the zone is the user's.
+Google issues the certificate once the domain's DNS leads to the balancer's address; until then the domain does not
+answer. It makes no DNS record: the zone is the user's. The balancer of all servers is in `load_balancer`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import pulumi
 import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import naming
+from pulumi_mcpfleet.components.front_end import SCHEME, FrontEnd, front_end
 from pulumi_mcpfleet.tokens import CUSTOM_DOMAIN
-
-# Serverless backends of the global external Application Load Balancer (Cloud Load Balancing, "Serverless NEGs").
-SCHEME: Final = "EXTERNAL_MANAGED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +24,7 @@ class CustomDomainArgs:
         domain: The domain.
         services: The service's name in each region.
         service_name: What the user has named the service, if that is not `mcp-NAME`.
+        balanced: Whether the server has a load balancer of its own.
         apis: What has to be enabled before.
         labels: Labels on the address and the forwarding rules; nothing else of a load balancer can carry any.
     """
@@ -36,62 +34,41 @@ class CustomDomainArgs:
     services: Mapping[str, pulumi.Output[str]]
     apis: Sequence[pulumi.Input[pulumi.Resource]]
     service_name: str | None = None
+    balanced: bool = True
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class CustomDomain(pulumi.ComponentResource):
-    """A load balancer for one server."""
+    """The backend of one server, and perhaps a load balancer before it."""
 
-    address: pulumi.Output[str]
-    """The IPv4 address that the domain's A record has to name."""
+    backend: pulumi.Output[str]
+    """The backend service, by which other load balancers lead to the server."""
 
-    ready: pulumi.Output[str]
-    """Known once requests to the address reach the server; to wait for."""
+    front_end: FrontEnd | None
+    """The server's own load balancer; None where it has none."""
 
     def __init__(self, name: str, args: CustomDomainArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(CUSTOM_DOMAIN, name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         resource = naming.service_name(name)
 
-        address = gcp.compute.GlobalAddress(
-            name,
-            project=args.project,
-            name=resource,
-            labels=args.labels or None,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=args.apis),
-        )
-        secure = self._https_proxy(name, resource, args, child)
-        plain = self._redirecting_proxy(name, resource, args, child)
-        rules = [
-            gcp.compute.GlobalForwardingRule(
-                f"{name}-{scheme}",
+        self.backend = self._backend(name, resource, args, child)
+        self.front_end = None
+        if args.balanced:
+            self.front_end = front_end(
+                name,
+                resource,
                 project=args.project,
-                name=f"{resource}-{scheme}",
-                ip_address=address.id,
-                port_range=port,
-                target=target,
-                load_balancing_scheme=SCHEME,
-                labels=args.labels or None,
-                opts=child,
+                secure=lambda: self._https_proxy(name, resource, args, child),
+                apis=args.apis,
+                labels=args.labels,
+                parent=self,
             )
-            for scheme, port, target in (("https", "443", secure.id), ("http", "80", plain.id))
-        ]
-        self.address = address.address
-        self.ready = pulumi.Output.all(*(rule.id for rule in rules)).apply(lambda ids: str(ids[0]))
-        self.register_outputs({"address": self.address})
+        self.register_outputs({"address": self.front_end.address if self.front_end else None})
 
-    def _https_proxy(
+    def _backend(
         self, name: str, resource: str, args: CustomDomainArgs, child: pulumi.ResourceOptions
-    ) -> "gcp.compute.TargetHttpsProxy":
-        certificate = gcp.compute.ManagedSslCertificate(
-            name,
-            project=args.project,
-            name=naming.certificate_name(name, args.domain),
-            managed={"domains": [args.domain]},
-            # Another domain has another certificate, under a name of its own. The provider would delete the old one
-            # first, as it does with whatever the program names; Google refuses that while the proxy has it.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=args.apis, delete_before_replace=False),
-        )
+    ) -> pulumi.Output[str]:
         groups = [
             gcp.compute.RegionNetworkEndpointGroup(
                 naming.in_region(naming.of_service(name, args.service_name), region),
@@ -105,7 +82,7 @@ class CustomDomain(pulumi.ComponentResource):
             )
             for region, service in args.services.items()
         ]
-        backend = gcp.compute.BackendService(
+        return gcp.compute.BackendService(
             name,
             project=args.project,
             name=resource,
@@ -114,25 +91,21 @@ class CustomDomain(pulumi.ComponentResource):
             # No timeout: a backend of serverless groups takes none, the service's own applies.
             backends=[{"group": group.id} for group in groups],
             opts=child,
+        ).id
+
+    def _https_proxy(
+        self, name: str, resource: str, args: CustomDomainArgs, child: pulumi.ResourceOptions
+    ) -> "gcp.compute.TargetHttpsProxy":
+        certificate = gcp.compute.ManagedSslCertificate(
+            name,
+            project=args.project,
+            name=naming.certificate_name(name, args.domain),
+            managed={"domains": [args.domain]},
+            # Another domain has another certificate, under a name of its own. The provider would delete the old one
+            # first, as it does with whatever the program names; Google refuses that while the proxy has it.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=args.apis, delete_before_replace=False),
         )
-        routes = gcp.compute.URLMap(name, project=args.project, name=resource, default_service=backend.id, opts=child)
+        routes = gcp.compute.URLMap(name, project=args.project, name=resource, default_service=self.backend, opts=child)
         return gcp.compute.TargetHttpsProxy(
             name, project=args.project, name=resource, url_map=routes.id, ssl_certificates=[certificate.id], opts=child
         )
-
-    def _redirecting_proxy(
-        self, name: str, resource: str, args: CustomDomainArgs, child: pulumi.ResourceOptions
-    ) -> "gcp.compute.TargetHttpProxy":
-        redirect = gcp.compute.URLMap(
-            f"{name}-redirect",
-            project=args.project,
-            name=f"{resource}-redirect",
-            default_url_redirect={
-                "https_redirect": True,
-                # 308: a client that follows it sends its POST again as a POST.
-                "redirect_response_code": "PERMANENT_REDIRECT",
-                "strip_query": False,
-            },
-            opts=pulumi.ResourceOptions(parent=self, depends_on=args.apis),
-        )
-        return gcp.compute.TargetHttpProxy(name, project=args.project, name=resource, url_map=redirect.id, opts=child)

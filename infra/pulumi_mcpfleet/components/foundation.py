@@ -225,7 +225,8 @@ def apis_of(fleet: Fleet) -> tuple[str, ...]:
     all_of_it = (*fleet.servers.values(), *fleet.clients.values())
     used = (api for spec in all_of_it for api in _of(spec))
     mesh = MESH if fleet.meshed[0] else ()
-    return tuple(sorted({*ALWAYS, *used, *mesh}))
+    shared = fleet.load_balancer != "per-server" and any(one.domain for one in fleet.servers.values())
+    return tuple(sorted({*ALWAYS, *used, *mesh, *(("certificatemanager",) if shared else ())}))
 
 
 def _of(spec: Workload) -> Iterator[str]:

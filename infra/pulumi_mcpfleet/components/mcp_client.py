@@ -19,7 +19,7 @@ from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.components.mcp_server import McpServer, pulled
 from pulumi_mcpfleet.components.service_mesh import ServiceMesh
-from pulumi_mcpfleet.fleet import Access, Client, ExistingImage, IapAccess, PublicAccess
+from pulumi_mcpfleet.fleet import Client, ExistingImage, IapAccess, PublicAccess, Server
 from pulumi_mcpfleet.fleet.client import sidecar_ports
 from pulumi_mcpfleet.tokens import MCP_CLIENT
 
@@ -177,7 +177,7 @@ def _far(servers: Mapping[str, McpServer]) -> pulumi.Output[str]:
     def written(known: Sequence[str]) -> str:
         return json.dumps(
             {
-                name: {"url": naming.mcp_url(base, server.spec.endpoint)} | _token(server.spec.access, base)
+                name: {"url": naming.mcp_url(base, server.spec.endpoint)} | _token(server.spec, base)
                 for (name, server), base in zip(servers.items(), known, strict=True)
             }
         )
@@ -192,16 +192,16 @@ def _meshed(servers: Mapping[str, McpServer]) -> str:
     )
 
 
-def _token(access: Access, base: str) -> dict[str, str]:
+def _token(spec: Server, base: str) -> dict[str, str]:
     """What the token for a server is for, and which header carries it, where that is not Cloud Run's own."""
-    match access:
+    match spec.access:
         case PublicAccess():
             return {}
         case IapAccess(iap=iap):
             # IAP looks into this one and Proxy-Authorization (cloud.google.com/iap/docs/authentication-howto).
             return {"audience": iap.program_audience or "", "header": "Authorization"}
         case _:
-            return {"audience": base}
+            return {"audience": naming.audience(base, spec.domain_path)}
 
 
 def _near(servers: Mapping[str, McpServer], ports: Mapping[str, int]) -> str:

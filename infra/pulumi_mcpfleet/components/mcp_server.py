@@ -17,6 +17,7 @@ from pulumi_mcpfleet.components.access import Guarded, grants, rights, switches,
 from pulumi_mcpfleet.components.custom_domain import CustomDomain, CustomDomainArgs
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.image import built_image
+from pulumi_mcpfleet.components.load_balancer import Backend, DnsRecord, LoadBalancer, address_record
 from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
 from pulumi_mcpfleet.fleet.images import host_of, pullable
 from pulumi_mcpfleet.sources.reads import FASTMCP
@@ -48,6 +49,8 @@ class McpServerArgs:
     regions: Sequence[str]
     foundation: Foundation
     spec: Server
+    balanced: bool = True
+    """Whether its domain has a load balancer of its own."""
     in_mesh: bool = False
     """Whether a client calls it through the service mesh."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -69,7 +72,7 @@ class McpServer(pulumi.ComponentResource):
     """What the fleet says of it."""
 
     base_url: pulumi.Output[str]
-    """Where the world reaches it, known before it exists; an audience of its own."""
+    """Where the world reaches it, known before it exists."""
 
     services: Mapping[str, pulumi.Output[str]]
     """The Cloud Run service's name in each region, once it exists there."""
@@ -82,6 +85,12 @@ class McpServer(pulumi.ComponentResource):
 
     address: pulumi.Output[str] | None
     """What the A record of its domain has to name."""
+
+    records: pulumi.Output[Sequence[DnsRecord]] | None
+    """What the DNS of its domain needs."""
+
+    backend: Backend | None
+    """What a load balancer leads to; None without a domain."""
 
     def __init__(self, name: str, args: McpServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(MCP_SERVER, name, None, opts)
@@ -122,15 +131,27 @@ class McpServer(pulumi.ComponentResource):
         first = services[args.regions[0]]
         self.service = first.name
         # Whoever reads a URL may call it at once, so it waits for the grants.
-        waits = [*(grant.urn for grant in granted), *([domain.ready] if domain else [])]
+        front = domain.front_end if domain else None
+        waits = [*(grant.urn for grant in granted), *([front.ready] if front else [])]
         self.urls = {region: _after(service.uri, waits) for region, service in services.items()}
-        self.url = _after(f"https://{spec.domain}", waits) if spec.domain else self.urls[args.regions[0]]
-        self.audience = self.url
-        self.mcp_url = self.url.apply(lambda url: naming.mcp_url(url, spec.endpoint))
-        self.address = domain.address if domain else None
+        self._answers(_after(f"https://{spec.domain}", waits) if spec.domain else self.urls[args.regions[0]])
+        self.backend = Backend(str(spec.domain), domain.backend, spec) if domain else None
+        self.address = front.address if front else None
+        self.records = self.address.apply(lambda one: [address_record(str(spec.domain), one)]) if self.address else None
         if spec.agent_registry == "entry":
             self._agent_registry_entry()
         self.register_outputs({"service": self.service, "url": self.url, "mcp_url": self.mcp_url})
+
+    def behind(self, balancer: LoadBalancer) -> None:
+        """Say that *balancer* leads here: the domain's DNS is to name it, and the URL is known once it is ready."""
+        self.address = balancer.address
+        self.records = balancer.records[str(self._spec.domain)]
+        self._answers(_after(self.url, [balancer.ready]))
+
+    def _answers(self, url: pulumi.Output[str]) -> None:
+        self.url = url
+        self.audience = url.apply(lambda known: naming.audience(known, self._spec.domain_path))
+        self.mcp_url = url.apply(lambda known: naming.mcp_url(known, self._spec.endpoint))
 
     def _options(self, *depends_on: pulumi.Input[pulumi.Resource]) -> pulumi.ResourceOptions:
         """For what needs the APIs.
@@ -202,7 +223,9 @@ class McpServer(pulumi.ComponentResource):
         env: dict[str, pulumi.Input[str]] = {
             environment.PROJECT: self._args.project,
             environment.BASE_URL: base,
-            environment.AUDIENCE: pulumi.Output.concat(base, ",", ",".join(spec.audiences)) if spec.audiences else base,
+            environment.AUDIENCE: base.apply(
+                lambda known: ",".join((naming.audience(known, spec.domain_path), *spec.audiences))
+            ),
             **environment.container_environment(
                 path=spec.path,
                 transports=spec.transports,
@@ -308,7 +331,7 @@ class McpServer(pulumi.ComponentResource):
 
     def _audiences(self) -> Iterator[str]:
         if self._spec.domain is not None:
-            yield f"https://{self._spec.domain}"
+            yield naming.audience(f"https://{self._spec.domain}", self._spec.domain_path)
         yield from self._spec.audiences
 
     def _domain(self, services: Mapping[str, pulumi.Output[str]]) -> CustomDomain | None:
@@ -321,6 +344,7 @@ class McpServer(pulumi.ComponentResource):
                 domain=self._spec.domain,
                 services=services,
                 service_name=self._spec.service_name,
+                balanced=self._args.balanced,
                 apis=self._args.foundation.apis,
                 labels={**self._args.labels, **self._spec.labels},
             ),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, cast
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.fleet import identities, images, values
+from pulumi_mcpfleet.fleet import domains, identities, images, values
 from pulumi_mcpfleet.fleet.access import IapAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, Model, left_out, without
 from pulumi_mcpfleet.fleet.client import Client, among
@@ -103,6 +103,12 @@ class Fleet(Model):
     registry: Annotated[Registry, Kind("[registry](#registry)", "")] = Field(
         default=Registry(), description="Where images are kept, and for how long.", examples=[{"keep": 20}]
     )
+    load_balancer: Literal["per-server", "both", "shared"] = Field(
+        default="per-server",
+        description="Whether each `domain` has a load balancer of its own, or all of them share one, with a certificate"
+        " map. `both` is for the time in which domains move from one to the other ([domains](#domains)).",
+        examples=["shared"],
+    )
     cloud_build: Annotated[CloudBuildOptions, Kind("[Cloud Build](#cloud-build)", "")] = Field(
         default=CloudBuildOptions(),
         description="How images are built whose source says `builder: cloud-build`.",
@@ -192,12 +198,8 @@ class Fleet(Model):
 def _beside_each_other(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     """What a server cannot be in this fleet; keys of the fleet with mistakes are absent."""
     yield from _services(servers, {})
-    domains: dict[str, str] = {}
+    yield from domains.beside(servers, fleet)
     for name, server in servers.items():
-        if server.domain is not None:
-            other = domains.setdefault(server.domain, name)
-            if other != name:
-                yield (name, "domain"), f"{server.domain} leads to {other} already; write another"
         for path, sentence in (*_over_regions(server, fleet), *_workload(server, fleet)):
             yield (name, *path), sentence
 

@@ -25,6 +25,7 @@ DEFAULT_HEALTH_PATH: Final = "/health"
 SSE_PATH: Final = "/sse"
 """Where the legacy transport's streams begin, in the official SDK and in FastMCP."""
 
+_EXAMPLE: Final = "mcp.acme.dev"
 _SESSIONS_NEED_ONE: Final = (
     "instances do not know each other's sessions, and MCP clients do not keep the cookie that would bring them back:"
     " calls would fail with 404; write max_instances: 1, or sessions: stateless"
@@ -110,6 +111,12 @@ class Server(Workload):
         description="A domain of yours, through a global load balancer with a managed certificate; it becomes an"
         " audience and an allowed host by itself.",
         examples=["mcp.acme.dev"],
+    )
+    domain_path: values.UrlPath | None = Field(
+        default=None,
+        description="The part of the `domain` that leads here, where several servers share one: this path and what is"
+        " below it. `path` has to be there, too.",
+        examples=["/weather"],
     )
     default_url: bool = Field(
         default=True, description="Whether the run.app URL answers, too; off needs a `domain`.", examples=[False]
@@ -263,6 +270,21 @@ class Server(Workload):
                 f"{value} leads to a load balancer, which ingress: internal keeps out; write internal-and-lb"
             )
         return value
+
+    @field_validator("domain_path", mode="after")
+    @classmethod
+    def _the_endpoint_is_below_it(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return value
+        found: list[Mistake] = []
+        if "domain" in info.data and info.data["domain"] is None:
+            found.append(((), f"is a path of a domain, and there is none; add domain: {_EXAMPLE}, or remove it"))
+        path: str = info.data.get("path", value)
+        if path != value and not path.startswith(f"{value}/"):
+            found.append(((UP, "path"), f"{path} is not below domain_path; write path: {value}{path}"))
+        if "sse" in info.data.get("transports", ()):
+            found.append(((UP, "transports"), f"sse is at {SSE_PATH}, which is not below domain_path; leave it out"))
+        return without(value, found)
 
     @field_validator("default_url", mode="after")
     @classmethod

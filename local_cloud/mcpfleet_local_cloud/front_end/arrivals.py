@@ -31,6 +31,8 @@ class Arrival:
     """The load balancer's own address; empty without one."""
     secure: bool = True
     """Whether the caller spoke HTTPS: always, but for a load balancer's forwarding rule of plain HTTP."""
+    unserved: bool = False
+    """Whether it came to a backend of a load balancer that has nothing in it."""
     redirect: tuple[int, str] | None = None
     """Status and location that a load balancer answers with by itself."""
 

@@ -156,9 +156,15 @@ class Balancer:
         for host_rule in routes.get("hostRules", []):
             if any(_matches(host, pattern) for pattern in host_rule["hosts"]):
                 matcher = next(one for one in routes["pathMatchers"] if one["name"] == host_rule["pathMatcher"])
-        for rule in matcher.get("pathRules", []):
-            if any(_covers(pattern, path) for pattern in rule["paths"]):
-                return self._to(rule["service"])
+        # The longest pattern counts, in whichever order they are (Cloud Load Balancing, "URL maps overview").
+        fitting = [
+            (len(pattern.removesuffix("*")), rule["service"])
+            for rule in matcher.get("pathRules", [])
+            for pattern in rule["paths"]
+            if _covers(pattern, path)
+        ]
+        if fitting:
+            return self._to(max(fitting)[1])
         redirect: Document | None = matcher.get("defaultUrlRedirect")
         if redirect:
             return Arrival(door=None, balanced=True, redirect=_redirected(redirect, host, path, query))
@@ -166,15 +172,15 @@ class Balancer:
 
     def _to(self, service: str) -> Arrival:
         """The backend's service: on Google the nearest region's, here the first that there is."""
-        backend = self._compute.find(reference(service)) or {}
-        for one in backend.get("backends", []):
+        backends = (self._compute.find(reference(service)) or {}).get("backends", [])
+        for one in backends:
             group = reference(one["group"])
             found = self._compute.find(group) or {}
             _, project, _, region, *_ = group.split("/")
             door = self._doors(f"projects/{project}/locations/{region}/services/{found['cloudRun']['service']}")
             if door is not None:
                 return Arrival(door=door, balanced=True)
-        return Arrival(door=None, balanced=True)
+        return Arrival(door=None, balanced=True, unserved=not backends)
 
 
 def balanced_app(front: Callable[[Callable[[Scope], Arrival]], ASGIApp]) -> Callable[[Balancer, str], ASGIApp]:

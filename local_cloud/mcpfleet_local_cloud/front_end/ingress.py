@@ -111,6 +111,9 @@ def create_front(arrive: Arrivals, guard: Guard, backend: Backend) -> ASGIApp:
         if arrival.redirect is not None:
             await _send_page(send, pages.redirect(*arrival.redirect))
             return
+        if arrival.unserved:
+            await _send_page(send, pages.no_backend())
+            return
         verdict = guard.check(arrival, headers, path)
         if isinstance(verdict, Refusal) or arrival.door is None:
             refusal = verdict if isinstance(verdict, Refusal) else Refusal(pages.not_found(path), "")

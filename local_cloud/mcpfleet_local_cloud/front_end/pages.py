@@ -95,6 +95,11 @@ def broken() -> Page:
     )
 
 
+def no_backend() -> Page:
+    """A load balancer's backend has nothing in it (Envoy's words, which global Application Load Balancers answer)."""
+    return Page(503, b"no healthy upstream", TEXT)
+
+
 def timed_out() -> Page:
     """The request timeout passed before the response began."""
     return Page(504, b"upstream request timeout", TEXT)

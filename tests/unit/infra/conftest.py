@@ -18,6 +18,7 @@ from tests.unit.event_loops import event_loops
 
 ADDRESS = "gcp:compute/globalAddress:GlobalAddress"
 AGENT = "gcp:projects/serviceIdentity:ServiceIdentity"
+PROOF = "gcp:certificatemanager/dnsAuthorization:DnsAuthorization"
 ACCOUNT = "gcp:serviceaccount/account:Account"
 API = "gcp:projects/service:Service"
 GRANT = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
@@ -34,13 +35,16 @@ NUMBER = "4711"
 DIGEST = "sha256:" + "d1" * 32
 
 # What a cloud answers that the program did not say; nothing else is made up.
-SERVER_ASSIGNED: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
+SERVER_ASSIGNED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     ACCOUNT: lambda i: {"email": f"{i['accountId']}@{i['project']}.iam.gserviceaccount.com"},
     REPOSITORY: lambda i: {"registryUri": f"{i['location']}-docker.pkg.dev/{i['project']}/{i['repositoryId']}"},
     CLOUD_IMAGE: lambda i: {"digest": DIGEST},
     IMAGE: lambda i: {"digest": DIGEST, "ref": f"{i['tags'][0]}@{DIGEST}"},
     SERVICE: lambda i: {"uri": "" if i.get("defaultUriDisabled") else f"https://{i['name']}-h4sh-ew.a.run.app"},
     ADDRESS: lambda i: {"address": "203.0.113.7"},
+    PROOF: lambda i: {
+        "dnsResourceRecords": [{"name": f"_acme-challenge.{i['domain']}.", "type": "CNAME", "data": "x."}]
+    },
     AGENT: lambda i: {"member": f"serviceAccount:service-4711@gcp-sa-{i['service'].partition('.')[0]}.test"},
 }
 LOOKUPS = {

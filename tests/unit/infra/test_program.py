@@ -137,6 +137,7 @@ def test_the_export_says_all_that_a_client_needs(run):
         "sessions": "stateless",
         "health_path": None,
         "domain": None,
+        "dns_records": None,
         "address": None,
         "invokers": ["user:ada@acme.dev"],
         "program_audience": None,

@@ -13,7 +13,7 @@ from mcpfleet_local_cloud.plugins.values import UNKNOWN, from_struct, to_struct
 from pulumi_mcpfleet.fleet import Server
 
 ROOT = Path(__file__).parents[3]
-HELD = ("gcp:compute/", "gcp:networkservices/")
+HELD = ("gcp:certificatemanager/", "gcp:compute/", "gcp:networkservices/")
 """Google refuses to delete these while another resource has them (400 resourceInUseByAnotherResource)."""
 
 EXISTING = {"source": {"image": "docker.io/acme/toolbox:1"}}
@@ -99,12 +99,39 @@ def fleet(client=None, *, regions=("europe-west1",), registry=None, labels=None,
 
 DOMAIN = {"domain": "old.acme.dev"}
 REGIONS = ["europe-west1", "us-central1"]
+OLD = {**EXISTING, **DOMAIN}
+
+
+def balanced(kind, **servers):
+    """A fleet of these servers, whose domains share a load balancer, or do not."""
+    return {"region": "europe-west1", "load_balancer": kind, "servers": servers}
+
+
 CHANGES = {
     "domain": (fleet(**DOMAIN), fleet(domain="new.acme.dev"), {"ManagedSslCertificate echo": "create first"}),
     "domain given": (fleet(), fleet(**DOMAIN), {}),
     "domain taken": (fleet(**DOMAIN), fleet(), {}),
     "domain's ingress": (fleet(**DOMAIN), fleet(**DOMAIN, ingress="internal-and-lb"), {}),
     "domain's service": (fleet(**DOMAIN), fleet(**DOMAIN, source={"image": "docker.io/acme/other:1"}), {}),
+    "load_balancer": (balanced("per-server", echo=OLD), balanced("both", echo=OLD), {}),
+    "load_balancer, moved": (balanced("both", echo=OLD), balanced("shared", echo=OLD), {}),
+    "load_balancer, back": (balanced("shared", echo=OLD), balanced("both", echo=OLD), {}),
+    "shared domain": (balanced("shared", echo=OLD), balanced("shared", echo={**OLD, "domain": "new.acme.dev"}), {}),
+    "shared domain given": (
+        balanced("shared", echo=OLD),
+        balanced("shared", echo=OLD, other={**EXISTING, "domain": "other.acme.dev"}),
+        {},
+    ),
+    "shared domain taken": (
+        balanced("shared", echo=OLD, other={**EXISTING, "domain": "other.acme.dev"}),
+        balanced("shared", echo=OLD),
+        {},
+    ),
+    "domain_path": (
+        balanced("shared", echo=OLD),
+        balanced("shared", echo={**OLD, "domain_path": "/echo", "path": "/echo/mcp"}),
+        {},
+    ),
     "regions": (fleet(**DOMAIN), fleet(**DOMAIN, regions=REGIONS), {}),
     "first region": (
         fleet(**DOMAIN, regions=REGIONS),
@@ -148,6 +175,29 @@ def test_a_move_to_another_project_deletes_nothing_that_is_in_use(run, provider)
     found = replaced(provider, before, after)
     assert {type_ for type_, _ in found} > {one.type for one in before.resources if one.type.startswith(HELD)}
     assert not in_use(before, found)
+
+
+def test_a_shared_load_balancer_moves_to_another_project_and_deletes_nothing_that_is_in_use(run, provider):
+    before, after = run(balanced("both", echo=OLD)), run(balanced("both", echo=OLD), project="q")
+    found = replaced(provider, before, after)
+    assert {type_ for type_, _ in found} > {one.type for one in before.resources if one.type.startswith(HELD)}
+    assert not in_use(before, found)
+
+
+def test_while_domains_move_nothing_of_the_old_load_balancer_changes(run):
+    """Its address answers until the records name the new one: so there is no break."""
+    alone, both, shared = (run(balanced(kind, echo=OLD)) for kind in ("per-server", "both", "shared"))
+
+    def made(plan):
+        return {(one.type, one.name, one.parent): one.inputs for one in plan.resources if one.type.startswith(HELD)}
+
+    assert made(alone).items() <= made(both).items()
+    assert made(shared).items() <= made(both).items()
+    gone = {type_.rpartition(":")[2] for type_, *_ in made(both).keys() - made(shared).keys()}
+    assert gone == {
+        *("GlobalAddress", "GlobalForwardingRule", "ManagedSslCertificate", "TargetHttpProxy", "TargetHttpsProxy"),
+        "URLMap",
+    }
 
 
 SHARED = "projects/host/global/networks/b"

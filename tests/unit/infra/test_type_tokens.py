@@ -14,6 +14,7 @@ PINNED = {
     "CLOUD_BUILT_IMAGE": "mcpfleet-build:index:Image",
     "CUSTOM_DOMAIN": "mcpfleet:index:CustomDomain",
     "FOUNDATION": "mcpfleet:index:Foundation",
+    "LOAD_BALANCER": "mcpfleet:index:LoadBalancer",
     "MCP_CLIENT": "mcpfleet:index:McpClient",
     "MCP_SERVER": "mcpfleet:index:McpServer",
     "SERVICE_MESH": "mcpfleet:index:ServiceMesh",

@@ -216,12 +216,15 @@ def _authorization(path: str, given: Document) -> Document:
     domain: str = given.get("domain", "")
     if not _DOMAIN.fullmatch(domain):
         raise invalid(f"dns_authorization.domain: '{domain}' is no domain; a wildcard is that of its domain.")
+    kind: str = given.get("type", "FIXED_RECORD")
+    # A record for each project has the project in its name (Certificate Manager, "Domain authorization").
+    own = f"_{uuid5(NAMESPACE_URL, path.split('/')[1]).hex[:16]}" if kind == "PER_PROJECT_RECORD" else ""
     record = {
-        "name": f"_acme-challenge.{domain}.",
+        "name": f"_acme-challenge{own}.{domain}.",
         "type": "CNAME",
         "data": f"{uuid5(NAMESPACE_URL, path)}.1.authorize.certificatemanager.goog.",
     }
-    return {"type": given.get("type", "FIXED_RECORD"), "dnsResourceRecord": record}
+    return {"type": kind, "dnsResourceRecord": record}
 
 
 def _map_of(entry: str) -> str:

@@ -205,6 +205,36 @@ def test_hosts_and_paths_have_backends_of_their_own(api, program, balanced):
     assert to("other.dev", "/admin/x") == "hello"
 
 
+def test_the_longest_pattern_of_a_path_counts(api, program, balanced):
+    service(api, "admin")
+    group = program.create(GROUP, {"name": "admin", "region": "europe-west1", "cloudRun": {"service": "admin"}})
+    scheme = {"loadBalancingScheme": "EXTERNAL_MANAGED"}
+    admin = program.create(BACKEND, {"name": "admin", **scheme, "backends": [{"group": group.resource_id}]}).resource_id
+    by_kind = {kind: made for kind, _, made in balanced}
+    hello = by_kind[BACKEND].resource_id
+    inputs, made = next((inputs, made) for kind, inputs, made in balanced if kind == MAP)
+    rules = [{"paths": ["/a", "/a/*"], "service": hello}, {"paths": ["/a/b", "/a/b/*"], "service": admin}]
+    matcher = {"name": "m", "defaultService": hello, "pathRules": rules}
+    program.update(
+        MAP, made, {**inputs, "hostRules": [{"hosts": [DOMAIN], "pathMatcher": "m"}], "pathMatchers": [matcher]}
+    )
+
+    def to(path):
+        rule = "projects/mcpfleet-local/global/forwardingRules/mcp-https"
+        return api.cloud.balancer.arrive(rule, DOMAIN, path, "").door.service.rpartition("/")[2]
+
+    assert [to(path) for path in ("/a/b/c", "/a/b", "/a/c", "/b")] == ["admin", "admin", "hello", "hello"]
+
+
+def test_a_backend_without_groups_answers_503(api, program, balanced):
+    """Google's load balancer has nowhere to send the request to; no service is missing."""
+    nowhere = program.create(BACKEND, {"name": "nowhere", "loadBalancingScheme": "EXTERNAL_MANAGED"}).resource_id
+    inputs, made = next((inputs, made) for kind, inputs, made in balanced if kind == MAP)
+    program.update(MAP, made, {**inputs, "defaultService": nowhere})
+    arrival = api.cloud.balancer.arrive("projects/mcpfleet-local/global/forwardingRules/mcp-https", DOMAIN, "/", "")
+    assert (arrival.door, arrival.unserved) == (None, True)
+
+
 def test_without_the_service_there_is_no_door(api, program):
     domain_resources(program)
     assert api.cloud.balancer.arrive_by_name(DOMAIN, "/", "").door is None

@@ -87,6 +87,14 @@ def test_a_certificate_is_active_at_once_and_says_which_record_proves_its_domain
     assert record["data"].endswith(".authorize.certificatemanager.goog.")
 
 
+def test_a_record_for_each_project_stands_beside_others(api: Any) -> None:
+    body = {"domain": "a.dev", "type": "PER_PROJECT_RECORD"}
+    api.call("POST", f"{BASE}/dnsAuthorizations?dnsAuthorizationId=x", body)
+    name = api.call("GET", f"{BASE}/dnsAuthorizations/x").json()["dnsResourceRecord"]["name"]
+    assert name.startswith("_acme-challenge_")
+    assert name.endswith(".a.dev.")
+
+
 def test_a_map_names_the_load_balancers_that_show_it(api: Any, mapped: Any) -> None:
     assert api.call("GET", f"{BASE}/certificateMaps/m").json()["gclbTargets"] == [
         {
