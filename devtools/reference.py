@@ -49,6 +49,7 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "source-folder": made.Folder,
     "source-git": git.Git,
     "source-git-repository": git.GitRepository,
+    "source-file-of-an-image": made.ImageFile,
     "source-stdio": stdio.Stdio,
     "source-stdio-server": stdio.StdioServer,
     "source-registry": stdio.Registered,

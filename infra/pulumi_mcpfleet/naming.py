@@ -234,6 +234,11 @@ def secret_volume(folder: str) -> str:
     return f"{OWN_VOLUME}{slug}-{hashlib.sha256(folder.encode()).hexdigest()[:6]}"
 
 
+def writable_volume(folder: str) -> str:
+    """The volume of a folder of the image in which the server may write."""
+    return secret_volume(f"writable{folder}")
+
+
 def certificate_name(server: str, domain: str) -> str:
     """The managed certificate of *domain*. Another domain has another name: its certificate comes before this goes."""
     return f"{service_name(server)}-{hashlib.sha256(domain.encode()).hexdigest()[:8]}"

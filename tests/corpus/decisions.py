@@ -355,8 +355,8 @@ _REFUSED = [
     (
         "a Dockerfile and keys that would make one",
         {"Dockerfile": "", "main.py": ""},
-        {"start": ["a"], "apt": ["git"]},
-        {"start": "is the Dockerfile's business", "apt": "is the Dockerfile's business"},
+        {"start": ["a"], "apt": ["git"], "writable": ["/app"]},
+        dict.fromkeys(("start", "apt", "writable"), "is the Dockerfile's business"),
     ),
     (
         "a Dockerfile of a server that speaks stdio",

@@ -157,7 +157,8 @@ def checkout(make_checkout, repositories, image):
         **{name: {"folder": f"./{name}"} for name in LAYOUTS},
         "weather": {"git": {"url": f"{address}/weather/.git", "ref": "main"}},
         "notes": {"git": {"url": f"{address}/notes/.git", "ref": "v1.0.0"}},
-        "folder": {"folder": "./folder server"},
+        # Its code itself is in memory: were it not filled, nothing would start.
+        "folder": {"folder": "./folder server", "writable": ["/app"]},
         "built": {"build": "./built server"},
         "cloud": {"folder": "./cloud server", "builder": "cloud-build"},
         "imaged": {"stdio": {"image": image, "command": ["python3", "/srv/server.py"]}},

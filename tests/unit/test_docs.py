@@ -97,6 +97,9 @@ HOLDERS = {
     "source-folder": lambda part: {"source": {"folder": "./my_server", **part}},
     "source-git": lambda part: {"source": {"git": GIT, **part}},
     "source-git-repository": lambda part: {"source": {"git": {**GIT, **part}}},
+    "source-file-of-an-image": lambda part: {
+        "source": {"stdio": {"pypi": "a==1", "copy_from": {"/bin/a": {"image": PINNED, "path": "/a", **part}}}}
+    },
     "source-stdio": lambda part: {"source": {"stdio": {"pypi": "a==1"}, **part}},
     "source-stdio-server": lambda part: {
         "source": {"stdio": {**STDIO.get(next(iter(part)), {"pypi": "a==1"}), **part}}
@@ -131,6 +134,7 @@ HOLDERS = {
     "vpc": lambda part: {"vpc": part if "connector" in part else {"network": "default", **part}},
 }
 GIT = {"url": "https://github.com/acme/weather-mcp.git", "ref": "v1"}
+PINNED = f"a/b@sha256:{'0' * 64}"
 STDIO = {
     "npm": {},
     "pypi": {},

@@ -220,6 +220,9 @@ def _sidecar(name: str, spec: Sidecar, image: pulumi.Input[str], *, idle: bool) 
 def _volumes(spec: Workload) -> list["Volume"]:
     """Every volume of an instance: the named ones, and one for each folder of secret files."""
     found = [_volume(name, one) for name, one in spec.volumes.items()]
+    found += [
+        _volume(naming.writable_volume(folder), InMemory(memory=spec.memory, mount=folder)) for folder in spec.writable
+    ]
     if spec.cloudsql_instances:
         found.append({"name": SQL_VOLUME, "cloud_sql_instance": {"instances": spec.cloudsql_instances}})
     found += _secret_volumes("", spec.secrets)
@@ -257,6 +260,8 @@ def _secret(volume: SecretVolume) -> "Source":
 
 def _volume_mounts(spec: Workload) -> list["Mount"]:
     named: list[Mount] = [{"name": name, "mount_path": volume.mount} for name, volume in spec.volumes.items()]
+    made: list[Mount] = [{"name": naming.writable_volume(one), "mount_path": one} for one in spec.writable]
+    named += made
     return [*named, {"name": SQL_VOLUME, "mount_path": SQL_MOUNT}] if spec.cloudsql_instances else named
 
 

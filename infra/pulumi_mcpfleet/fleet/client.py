@@ -105,7 +105,7 @@ def _cannot_call(client: Client, name: str, server: Server) -> Iterator[str]:
     if isinstance(server.access, OauthAccess):  # beside the client, too: the server itself asks
         yield f"{name} asks for a login that an account's ID token is not; give it access by iam"
     if client.topology == "sidecar":
-        if server.all_secrets or server.volumes or server.sidecars or server.cloudsql_instances:
+        if server.all_secrets or server.volumes or server.writable or server.sidecars or server.cloudsql_instances:
             yield f"{name} has secrets, volumes or sidecars, which would become the client's; write topology: service"
         if server.gpu is not None:
             yield f"{name} has a GPU, and beside the client it would have none; write topology: service"

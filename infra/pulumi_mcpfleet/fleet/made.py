@@ -13,11 +13,13 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 
 from pulumi_mcpfleet.fleet import rules, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, MistakesError, Model, without
+from pulumi_mcpfleet.fleet.images import ImageUrl
 from pulumi_mcpfleet.fleet.parts import SecretRef
 from pulumi_mcpfleet.fleet.words import Kind, pattern
 from pulumi_mcpfleet.sources import Layout, Recipe, RecipeError, Wish, git, recipe_for
 from pulumi_mcpfleet.sources.build_needs import asks_tags, described_version
 from pulumi_mcpfleet.sources.inside import own_folder
+from pulumi_mcpfleet.sources.recipe import FromImage
 
 _NO_DOCKERFILE: Final = "none"
 
@@ -100,6 +102,8 @@ AnyFolder = Annotated[
 ]
 
 
+_KUBECTL: Final = f"registry.k8s.io/kubectl@sha256:{'0' * 64}"
+
 Builder = Annotated[
     Literal["docker", "cloud-build"],
     Field(
@@ -108,6 +112,44 @@ Builder = Annotated[
     ),
 ]
 """Who builds an image."""
+
+
+class ImageFile(Model):
+    """A file or folder of another image."""
+
+    image: ImageUrl = Field(
+        description="The image, by its digest.",
+        examples=[_KUBECTL],
+    )
+    path: values.MountPath = Field(description="The file or folder in it.", examples=["/bin/kubectl"])
+
+    @field_validator("image", mode="after")
+    @classmethod
+    def _by_digest(cls, value: str) -> str:
+        if "@sha256:" not in value:
+            raise ValueError(f"{value} names a tag, which can move; write the digest: …@sha256:DIGEST")
+        return value
+
+
+CopyFrom = Annotated[
+    Mapping[values.MountPath, ImageFile],
+    Kind("map of places to [files of images](#a-file-of-an-image)", "", "paths in the container"),
+    Field(
+        max_length=20,
+        description="Files and folders of other images, by where they are in this one: programs that Debian has not.",
+        examples=[{"/usr/bin/kubectl": {"image": _KUBECTL, "path": "/bin/kubectl"}}],
+    ),
+]
+Writable = Annotated[
+    tuple[values.MountPath, ...],
+    NO_REPEATS,
+    Field(
+        max_length=5,
+        description="Folders of its image in which it may write, where no variable or option of its own moves them to"
+        " `/tmp`: each is in memory, and filled with what the image has there when an instance starts.",
+        examples=[["/app/data"]],
+    ),
+]
 
 
 class Made(Model):
@@ -144,6 +186,8 @@ class Made(Model):
     apt: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
         default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
     )
+    copy_from: CopyFrom = Field(default={})
+    writable: Writable = ()
     speaks: Literal["http", "stdio"] | None = Field(
         default=None,
         description="How it speaks MCP: by default `http`, and one whose files say that it speaks stdio is refused."
@@ -224,10 +268,11 @@ class Made(Model):
     def wish(self) -> Wish:
         """What the user decides about the Dockerfile."""
         keys = {"language", "installer", "start", "apt", "apt_build", "args", "speaks", "build_args", "package"}
-        keys |= {"extras", "groups", "bounds", "before", "target"}
+        keys |= {"extras", "groups", "bounds", "before", "target", "writable"}
         said: Any = self.model_dump(include=keys)
         return Wish(
             **said,
+            copy_from={place: FromImage(one.image, one.path) for place, one in self.copy_from.items()},
             build_secrets=tuple(self.build_secrets),
             dockerfile="" if self.dockerfile == _NO_DOCKERFILE else self.dockerfile,
         )

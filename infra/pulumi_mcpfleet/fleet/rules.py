@@ -1,7 +1,7 @@
 """Rules between the keys of one container: plain variables, secrets, and what is mounted where."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
@@ -98,9 +98,12 @@ def hidden(places: Mapping[str, str], before: Places, *, shared: bool = False) -
         known[folder] = key
 
 
-def mounts(volumes: Mapping[str, Any], secrets: Mapping[str, object]) -> Iterator[Mistake]:
-    """Volumes that hide each other, or a folder of secrets."""
-    yield from hidden({name: volume.mount for name, volume in volumes.items()}, folders(secrets))
+def mounts(
+    volumes: Mapping[str, Any], secrets: Mapping[str, object], writable: Iterable[str] = ()
+) -> Iterator[Mistake]:
+    """Volumes that hide each other, a folder of secrets, or one of *writable*."""
+    before = folders(secrets) | dict.fromkeys(writable, "a folder of `writable`")
+    yield from hidden({name: volume.mount for name, volume in volumes.items()}, before)
 
 
 def folders(secrets: Mapping[str, object]) -> dict[str, str]:

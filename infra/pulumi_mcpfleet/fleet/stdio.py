@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 
 from pulumi_mcpfleet.fleet import images, rules, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, Mistake, MistakesError, Model, without
-from pulumi_mcpfleet.fleet.made import AptPackage, Bounds, Builder, Date, Made
+from pulumi_mcpfleet.fleet.made import AptPackage, Bounds, Builder, CopyFrom, Date, Made, Writable
 from pulumi_mcpfleet.fleet.words import Kind, pattern
 from pulumi_mcpfleet.sources.lock import COMMAND, LOCKS, lock_of
 from pulumi_mcpfleet.sources.recipe import RecipeError
@@ -103,6 +103,8 @@ class StdioServer(Model):
         description="A date: of what the package depends on, nothing newer is installed.",
         examples=["2026-06-30"],
     )
+    copy_from: CopyFrom = Field(default={})
+    writable: Writable = ()
     install_scripts: Annotated[tuple[NpmName, ...], NO_REPEATS] = Field(
         default=(),
         max_length=100,
@@ -173,6 +175,11 @@ class Stdio(Model):
     def server(self) -> Server:
         """What the image is to hold."""
         return Server(**dict(self.stdio), environment=self._found.environment)
+
+    @property
+    def writable(self) -> tuple[str, ...]:
+        """Folders of its image in which it may write."""
+        return self.stdio.writable
 
     @field_validator("build_args", mode="after")
     @classmethod

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pulumi_mcpfleet.fleet import quantities, references, rules, values
 from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, without
+from pulumi_mcpfleet.fleet.made import Made
 from pulumi_mcpfleet.fleet.parts import SecretPlace, SecretRef, Sidecar, Vpc, WithEnvironment
 from pulumi_mcpfleet.fleet.roles import Role
 from pulumi_mcpfleet.fleet.sources import Source
@@ -176,6 +177,11 @@ class Workload(WithEnvironment):
         return "gen2" if any(isinstance(one, FileSystem) for one in self.volumes.values()) else None
 
     @property
+    def writable(self) -> tuple[str, ...]:
+        """Folders of its image that are mounted in memory."""
+        return self.source.writable if isinstance(self.source, Made | Stdio) else ()
+
+    @property
     def of_a_preview(self) -> bool:
         """Whether Cloud Run takes it in the launch stage BETA alone."""
         return self.gpu == quantities.LARGE_GPU
@@ -300,7 +306,8 @@ class Workload(WithEnvironment):
     @field_validator("volumes", mode="after")
     @classmethod
     def _volumes_have_their_own_places(cls, value: Mapping[str, Volume], info: ValidationInfo) -> Mapping[str, Volume]:
-        found = [*rules.mounts(value, info.data.get("secrets", {}))]
+        writable = getattr(info.data.get("source"), "writable", ())
+        found = [*rules.mounts(value, info.data.get("secrets", {}), writable)]
         memory = info.data.get("memory")
         # Cloud Run, "Memory limits": the second generation needs at least 512 MiB.
         if memory is not None and quantities.mebibytes(memory) < 512:

@@ -60,7 +60,13 @@ def _own(layout: Layout, wish: Wish, name: str) -> Recipe:
     layout.refuse_odd(f"{name}.dockerignore")
     said = {"language": wish.language, "installer": wish.installer, "start": wish.start, "apt": wish.apt}
     said |= {"package": wish.package, "apt_build": wish.apt_build, "extras": wish.extras}
-    said |= {"groups": wish.groups, "bounds": wish.bounds, "before": wish.before}
+    said |= {
+        "copy_from": wish.copy_from,
+        "writable": wish.writable,
+        "groups": wish.groups,
+        "bounds": wish.bounds,
+        "before": wish.before,
+    }
     if wish.speaks == "stdio":
         sentence = (
             f"stdio needs a Dockerfile that is made, and there is one ({name}); write dockerfile: none, or put the"

@@ -41,6 +41,51 @@ class Mistake(NamedTuple):
     sentence: str
 
 
+class FromImage(NamedTuple):
+    """A file or folder of another image."""
+
+    image: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Besides:
+    """What an image holds besides the server.
+
+    Attributes:
+        apt: Debian packages.
+        copy_from: Files and folders of other images, by where they are in this one.
+        writable: Folders in which the server may write: each is mounted in memory, and filled when it starts.
+    """
+
+    apt: Sequence[str] = ()
+    copy_from: Mapping[str, FromImage] = field(default_factory=dict[str, FromImage])
+    writable: Sequence[str] = ()
+
+    @property
+    def lines(self) -> str:
+        """What brings them in, before the server."""
+        copies = (f"COPY --from={one.image} {one.path} {place}\n" for place, one in self.copy_from.items())
+        return packages(self.apt) + "".join(copies)
+
+    @property
+    def kept(self) -> str:
+        """The line that keeps what is in those folders, behind the server: a mount hides it."""
+        if not self.writable:
+            return ""
+        # Some runtimes give a mount the mode of the folder that it hides.
+        each = f'mkdir -p "$each" "{_INITIAL}$each" && cp -a "$each/." "{_INITIAL}$each/"'
+        each += ' && chmod 1777 "$each" || exit 1'
+        return f"RUN for each in {' '.join(self.writable)}; do {each}; done && chmod -R a+rX {_INITIAL}\n"
+
+    def start(self, words: Sequence[str]) -> Sequence[str]:
+        """The command *words*, before which those folders are filled."""
+        return ("sh", "-c", f'cp -r {_INITIAL}/. / && exec "$@"', "sh", *words) if self.writable else words
+
+
+_INITIAL: Final = "/opt/initial"
+
+
 class RecipeError(Exception):
     """A source can't be built as it is; the text has one line for each mistake."""
 
@@ -76,6 +121,8 @@ class Wish:
         before: The date of the newest packages of a project without a lock file.
         target: The stage of its own Dockerfile that is the image.
         version: Which version the source is, where it is known: for what would ask git's tags.
+        copy_from: Files of other images that it needs.
+        writable: Folders of its image in which it may write.
     """
 
     language: Language | None = None
@@ -95,6 +142,13 @@ class Wish:
     before: str = ""
     target: str = ""
     version: str = ""
+    copy_from: Mapping[str, FromImage] = field(default_factory=dict[str, FromImage])
+    writable: Sequence[str] = ()
+
+    @property
+    def besides(self) -> Besides:
+        """What its image holds besides the server."""
+        return Besides(apt=self.apt, copy_from=self.copy_from, writable=self.writable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +229,7 @@ def built(lines: str, copies: str, *, environment: str, start: Sequence[str], wi
     """
     bridged = wish.speaks == "stdio"
     bridge = bridge_stage(f"{BRIDGE_FOLDER}/") if bridged else ""
-    end = last_stage(copies, environment=environment, start=start, apt=wish.apt, bridged=bridged, place=place)
+    end = last_stage(copies, environment=environment, start=start, besides=wish.besides, bridged=bridged, place=place)
     told = [name for name in wish.build_args if name != "BASE_IMAGE" and f"\nARG {name}=" not in f"\n{lines}"]
     given = "".join(f"ARG {name}\n" for name in told)
     return f"""\
@@ -207,7 +261,7 @@ def last_stage(
     *,
     environment: str,
     start: Sequence[str],
-    apt: Sequence[str],
+    besides: Besides,
     labels: str = "",
     bridged: bool = False,
     place: str = "",
@@ -218,7 +272,7 @@ def last_stage(
         copies: Lines that bring the server in from the stage that installed it.
         environment: Its variables, as ENV has them.
         start: The command that starts it.
-        apt: Debian packages that it needs.
+        besides: What else it needs.
         labels: A LABEL line.
         bridged: Whether it is put behind the bridge, of which there is a stage.
         place: The folder within /app in which it starts.
@@ -229,8 +283,8 @@ def last_stage(
         start = START_BRIDGE
     return f"""
 FROM ${{BASE_IMAGE}}
-{labels}{packages(apt)}WORKDIR {f"/app/{place}".rstrip("/")}
-{copies}{running(environment, start)}"""
+{labels}{besides.lines}WORKDIR {f"/app/{place}".rstrip("/")}
+{copies}{running(environment, start, besides)}"""
 
 
 def packages(apt: Sequence[str]) -> str:
@@ -241,14 +295,14 @@ def packages(apt: Sequence[str]) -> str:
     return f"RUN {install} && rm -rf /var/lib/apt/lists/*\n"
 
 
-def running(environment: str, start: Sequence[str]) -> str:
+def running(environment: str, start: Sequence[str], besides: Besides) -> str:
     """The lines that say how an image runs: as nobody, with *environment* besides, by the command *start*."""
     return f"""\
-# On Cloud Run only memory can be written to; programs look for their caches at home.
+{besides.kept}# On Cloud Run only memory can be written to; programs look for their caches at home.
 ENV {f"HOME=/tmp {environment}".rstrip()}
 USER {USER}
 EXPOSE 8080
-CMD {command(start)}
+CMD {command(besides.start(start))}
 """
 
 

@@ -16,6 +16,8 @@ from pulumi_mcpfleet.sources.recipe import (
     INSTALL_UV,
     START_BRIDGE,
     TOOLS_STAGE,
+    Besides,
+    FromImage,
     Recipe,
     RecipeError,
     bridge_stage,
@@ -69,6 +71,8 @@ class Stdio:
         before: The date of the newest packages that are installed; empty: none.
         install_scripts: Packages of npm whose installation scripts run.
         environment: Variables that it finds; those of the service come before.
+        copy_from: Files of other images that it needs.
+        writable: Folders of its image in which it may write.
     """
 
     npm: str | None = None
@@ -83,6 +87,13 @@ class Stdio:
     before: str = ""
     install_scripts: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    copy_from: Mapping[str, FromImage] = field(default_factory=dict[str, FromImage])
+    writable: Sequence[str] = ()
+
+    @property
+    def besides(self) -> Besides:
+        """What its image holds besides the server."""
+        return Besides(apt=self.apt, copy_from=self.copy_from, writable=self.writable)
 
 
 def npm_name(package: str) -> str:
@@ -154,7 +165,8 @@ def _quoted(value: str) -> str:
 def _end(server: Stdio, copies: str, environment: str) -> str:
     """The image with the bridge, to which the server is added."""
     start = server.command or (PROGRAM,)
-    return last_stage(copies, environment=environment, start=start, apt=server.apt, labels=_LABELS, bridged=True)
+    besides = server.besides
+    return last_stage(copies, environment=environment, start=start, besides=besides, labels=_LABELS, bridged=True)
 
 
 def _pypi(server: Stdio, name: str, *, locked: bool, newest: str) -> str:
@@ -253,5 +265,5 @@ RUN python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the image h
     && {BRIDGE_PTH} \\
     && rm -rf /opt/uv /tmp/bridge
 COPY --from=bridge /opt/bridge-code /opt/bridge-code
-{packages(server.apt)}{stdio_variable("COMMAND", server.command)}ENTRYPOINT []
-{running("", START_BRIDGE)}"""
+{server.besides.lines}{stdio_variable("COMMAND", server.command)}ENTRYPOINT []
+{running("", START_BRIDGE, server.besides)}"""

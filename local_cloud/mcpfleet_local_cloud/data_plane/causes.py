@@ -6,6 +6,7 @@ Whoever wrote the program wrote these lines: they choose which of our sentences 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Final
 
 _LONGEST_LINE: Final = 1000
@@ -42,11 +43,29 @@ def _variable(name: str) -> str:
     return f"the program wants the environment variable {name}. Set it in `env`, or in `secrets` if nobody may read it."
 
 
+_MOVED_BY: Final = {
+    "/.cache": "XDG_CACHE_HOME",
+    "/.local/share": "XDG_DATA_HOME",
+    "/.config/matplotlib": "MPLCONFIGDIR",
+    "/.config": "XDG_CONFIG_HOME",
+    "/.npm": "npm_config_cache",
+    "memory.json": "MEMORY_FILE_PATH",
+    "memory.jsonl": "MEMORY_FILE_PATH",
+}
+"""Parts of paths, and the variable that moves them: XDG's base directories; npm's and Matplotlib's settings; and that
+of @modelcontextprotocol/server-memory."""
+
+
 def _path(name: str) -> str:
+    folder = str(PurePosixPath(name).parent)
+    moved = next((variable for part, variable in _MOVED_BY.items() if part in name), None)
+    by = f"by the variable {moved} in `env`" if moved else "by the variable or option that names the place"
+    own = (
+        f" A source that is built here may have that folder in memory: `writable: [{folder}]`." if folder != "/" else ""
+    )
     return (
         f"the program has no right to {name}. As on Cloud Run it is not root: have it write below /tmp, which is in "
-        "memory, or to a volume, by the variable or option that names the place; or correct owner and mode in the "
-        "image."
+        f"memory, or to a volume, {by}; or correct owner and mode in the image.{own}"
     )
 
 

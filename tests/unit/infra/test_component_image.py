@@ -180,6 +180,16 @@ def test_arguments_of_a_dockerfile_that_is_made_stand_in_it_alone(build):
     assert "args" not in container
 
 
+def test_folders_that_may_be_written_are_volumes_in_memory(build):
+    plan = build({"folder": "./weather", "writable": ["/app/data"]})
+    template = plan.one(SERVICE).inputs["template"]
+    (volume,) = template["volumes"]
+    assert volume["emptyDir"] == {"medium": "MEMORY", "sizeLimit": "512Mi"}
+    (container,) = template["containers"]
+    assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": "/app/data"}]
+    assert '"python", "server.py"]' in plan.one(IMAGE).inputs["dockerfile"]["inline"]
+
+
 def test_a_token_goes_from_secret_manager_to_git_and_into_no_resource(build, fetched):
     plan = build({"git": {**GIT, "dir": "server", "token": {"secret": "git-token", "version": "1"}}})
     assert {token for _, _, token in fetched} == {"s3cr3t"}

@@ -121,6 +121,17 @@ REFUSED = [
     ({"source": {"build": "./x", "port": 0}}, "source.port: "),
     ({"source": {"stdio": {"npm": "a@1.0.0", "bounds": ["mcp<2"]}}}, "source.stdio.bounds: is for a package of PyPI"),
     ({"source": {"stdio": {"pypi": "a==1", "overrides": {"a": "1"}}}}, "source.stdio.overrides: is for a package of n"),
+    (
+        {"source": {"stdio": {"pypi": "a==1", "copy_from": {"/bin/k": {"image": "a/b:1", "path": "/k"}}}}},
+        'source.stdio.copy_from["/bin/k"].image: a/b:1 names a tag, which can move; write the digest',
+    ),
+    (
+        {
+            "source": {"stdio": {"pypi": "a==1", "writable": ["/data"]}},
+            "volumes": {"v": {"memory": "64Mi", "mount": "/data"}},
+        },
+        "volumes.v: is mounted at /data, where a folder of `writable` is already",
+    ),
     ({"source": {"stdio": {"pypi": "a==1", "install_scripts": ["a"]}}}, "source.stdio.install_scripts: is for a packa"),
     (
         {"source": {"stdio": {"pypi": "a==1"}, "build_args": {"BASE_IMGE": "b"}}},

@@ -37,7 +37,7 @@ MODELS = (
     *(volumes.InMemory, volumes.OnDisk, volumes.GcsVolume, volumes.Gcs),
     *(volumes.SecretVolume, volumes.Item, volumes.NfsVolume, volumes.Nfs),
     *(parts.Probes, parts.Vpc),
-    *(made.Folder, git.Git, git.GitRepository, stdio.Stdio, stdio.StdioServer),
+    *(made.Folder, made.ImageFile, git.Git, git.GitRepository, stdio.Stdio, stdio.StdioServer),
 )
 
 # JSON with the vocabulary's own keys at random places goes deeper than JSON with random keys.

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet_bridge import installed
-from pulumi_mcpfleet.sources.recipe import RecipeError
+from pulumi_mcpfleet.sources.recipe import FromImage, RecipeError
 from pulumi_mcpfleet.sources.stdio import PROGRAM, Stdio, stdio_recipe
 
 
@@ -61,6 +61,21 @@ def test_no_installation_script_runs_but_for_those_of_packages_that_the_user_nam
     (line,) = (line for line in dockerfile.splitlines() if " rebuild " in line)
     assert line.endswith(" better-sqlite3 @s/b")
     assert " rebuild " not in stdio_recipe(Stdio(npm="a@1.0.0")).dockerfile
+
+
+def test_programs_of_other_images_are_there_before_the_server_starts():
+    kubectl = FromImage("registry.k8s.io/kubectl@sha256:0", "/bin/kubectl")
+    dockerfile = stdio_recipe(Stdio(npm="a@1.0.0", copy_from={"/usr/local/bin/kubectl": kubectl})).dockerfile
+    line = "\nCOPY --from=registry.k8s.io/kubectl@sha256:0 /bin/kubectl /usr/local/bin/kubectl\n"
+    assert line in dockerfile.rpartition("\nFROM ")[2]
+
+
+@pytest.mark.parametrize("kind", [{"npm": "a@1.0.0"}, {"pypi": "a==1"}, {"image": "a/b", "command": ["a"]}])
+def test_folders_that_may_be_written_are_filled_before_the_bridge_starts(kind):
+    lines = stdio_recipe(Stdio(**kind, writable=["/opt/server/data", "/srv"])).dockerfile.splitlines()
+    start = json.loads(next(line for line in lines if line.startswith("CMD ")).removeprefix("CMD "))
+    assert start[:4] == ["sh", "-c", 'cp -r /opt/initial/. / && exec "$@"', "sh"]
+    assert "for each in /opt/server/data /srv; do " in "\n".join(lines[: lines.index("USER 65532:65532")])
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=4))
