@@ -79,16 +79,6 @@ def _server(
         "MCPFLEET_STATELESS": "true",
         "MCPFLEET_ALLOWED_HOSTS": f"mcp-{name}-*.run.app",
         "FORWARDED_ALLOW_IPS": "*",
-        "FASTMCP_TRANSPORT": "streamable-http",
-        "FASTMCP_HOST": "0.0.0.0",  # noqa: S104 - the container's
-        "FASTMCP_PORT": str(port),
-        "FASTMCP_STREAMABLE_HTTP_PATH": "/mcp",
-        "FASTMCP_STATELESS_HTTP": "true",
-        "FASTMCP_HTTP_HOST_ORIGIN_PROTECTION": "true",
-        "FASTMCP_HTTP_ALLOWED_HOSTS": json.dumps([f"mcp-{name}-*.run.app", "localhost:*", "127.0.0.1:*"]),
-        "FASTMCP_HTTP_ALLOWED_ORIGINS": "[]",
-        "FASTMCP_SHOW_SERVER_BANNER": "false",
-        "FASTMCP_CHECK_FOR_UPDATES": "off",
         "MCPFLEET_ACCESS": "iam",
     }
     service = gcp.cloudrunv2.Service(
@@ -158,6 +148,7 @@ def _server(
         "health_path": None,
         "domain": None,
         "address": None,
+        "dns_records": None,
         "client_config": {"mcpServers": {name: {"type": "http", "url": "http://127.0.0.1:3000/mcp"}}},
         "proxy_command": f"gcloud run services proxy mcp-{name} --project {project} --region {region} --port 3000",
         "proxy_port": 3000,
