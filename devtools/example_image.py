@@ -6,7 +6,7 @@ from pathlib import Path
 from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
 from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE
-from mcpfleet_local_cloud.commands.setup.engine import Engine, EngineError
+from mcpfleet_local_cloud.commands.setup.engine import EngineError, ReachableEngine
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock
 
 TOOLBOX_FOLDER = "examples/toolbox"
@@ -25,7 +25,7 @@ def content_hash(folder: Path, *ingredients: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def find_toolbox_image(paths: Paths, engine: Engine, recipe_hash: str, step: Step) -> None:
+def find_toolbox_image(paths: Paths, engine: ReachableEngine, recipe_hash: str, step: Step) -> None:
     """Build the example image, unless there is one of the same content on the same base.
 
     Raises:

@@ -26,11 +26,11 @@ from rich.console import Console
 
 from devtools.bench.up import copy_of
 from mcpfleet_local_cloud.commands import background, stack
-from mcpfleet_local_cloud.commands.background import Place
-from mcpfleet_local_cloud.commands.engine import Engine
+from mcpfleet_local_cloud.commands.background import CloudFolder
+from mcpfleet_local_cloud.commands.engine import PulumiStack
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.setup import Prepared
-from pulumi_mcpfleet.fleet.words import in_yaml
+from pulumi_mcpfleet.fleet.field_docs import in_yaml
 
 PAGE: Final = "docs/packages.md"
 MODES: Final = ("2026-07-28", "legacy")
@@ -144,7 +144,7 @@ PACKAGES: Final = (
 )
 
 
-def try_packages(phases: Phases, place: Place, prepared: Prepared, names: Sequence[str] = ()) -> None:
+def try_packages(phases: Phases, place: CloudFolder, prepared: Prepared, names: Sequence[str] = ()) -> None:
     """Try every package, or those whose names hold one of *names*, and write the table; other rows stay.
 
     Raises:
@@ -170,7 +170,7 @@ def try_packages(phases: Phases, place: Place, prepared: Prepared, names: Sequen
         raise SetupError("\n".join(faults), "say in devtools/packages.py what it needs, or leave it out.")
 
 
-def _tried(some: Sequence[Package], place: Place, prepared: Prepared, engine: Engine) -> dict[str, Found]:
+def _tried(some: Sequence[Package], place: CloudFolder, prepared: Prepared, engine: PulumiStack) -> dict[str, Found]:
     """Deploy some packages together, and each alone where that fails."""
     quiet = Phases(Console(quiet=True))
     _write(place.root, some, prepared)
@@ -200,7 +200,7 @@ def _write(root: Path, some: Sequence[Package], prepared: Prepared) -> None:
     file.write_text(yaml.safe_dump(document), encoding="utf-8")
 
 
-def _examined(package: Package, outputs: Path, place: Place, prepared: Prepared) -> Found:
+def _examined(package: Package, outputs: Path, place: CloudFolder, prepared: Prepared) -> Found:
     found = Found()
     try:
         for mode in MODES:
@@ -218,7 +218,7 @@ def _examined(package: Package, outputs: Path, place: Place, prepared: Prepared)
     return found
 
 
-async def _called(package: Package, mode: str, outputs: Path, place: Place, found: Found) -> None:
+async def _called(package: Package, mode: str, outputs: Path, place: CloudFolder, found: Found) -> None:
     arguments = ["-m", "mcpfleet.cli", "connect", package.server, "--outputs", str(outputs)]
     arguments += ["--credentials", str(place.credentials / "ada.json")]
     # Whatever the server writes goes to its log.

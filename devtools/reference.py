@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pulumi_mcpfleet.fleet import access, client, git, made, model, parts, roles, server, sources, stdio, volumes
-from pulumi_mcpfleet.fleet.words import Kind, in_yaml
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, in_yaml
 
 COMMAND: Final = ".venv/bin/python -m devtools.reference"
 SCHEMA: Final = "fleet.schema.json"
@@ -32,10 +32,10 @@ class PageError(Exception):
     """A page and the code cannot be brought together; the text says what is missing where."""
 
 
-_PLAIN: Final[Mapping[Any, Kind]] = {
-    bool: Kind("boolean", "booleans", "`true`, `false`"),
-    int: Kind("whole number", "whole numbers"),
-    str: Kind("text", "texts"),
+_PLAIN: Final[Mapping[Any, FieldDoc]] = {
+    bool: FieldDoc("boolean", "booleans", "`true`, `false`"),
+    int: FieldDoc("whole number", "whole numbers"),
+    str: FieldDoc("text", "texts"),
 }
 
 SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
@@ -133,21 +133,21 @@ def _example(section: str, key: str, field: FieldInfo) -> str:
     return f"{key}: {in_yaml(field.examples[0])}"
 
 
-def _kind(annotation: Any) -> Kind:
+def _kind(annotation: Any) -> FieldDoc:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        named = next((one for one in inner[1:] if isinstance(one, Kind)), None)
+        named = next((one for one in inner[1:] if isinstance(one, FieldDoc)), None)
         return named or _kind(inner[0])
     if origin in (Union, UnionType):
         return _kind(next(member for member in inner if member is not type(None)))
     if origin is Literal:
-        return Kind("word", "words", ", ".join(f"`{word}`" for word in inner))
+        return FieldDoc("word", "words", ", ".join(f"`{word}`" for word in inner))
     if origin is tuple:
         item = _kind(inner[0])
-        return Kind(f"list of {item.many}", "", item.accepted)
+        return FieldDoc(f"list of {item.many}", "", item.accepted)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         key, item = _kind(inner[0]), _kind(inner[1])
-        return Kind(
+        return FieldDoc(
             f"map of {key.many} to {item.many}", "", "; ".join(one.accepted for one in (key, item) if one.accepted)
         )
     if annotation in _PLAIN:

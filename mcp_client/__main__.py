@@ -27,7 +27,7 @@ def main() -> int:
 
     from mcp_client.app import build_app
     from mcp_client.calls import Fleet
-    from mcpfleet.guard import AT_ONCE
+    from mcpfleet.same_origin import AT_ONCE
 
     uvicorn.run(
         build_app(Fleet(settings.servers, settings.timeout), settings.origins),

@@ -16,8 +16,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from mcp_client.calls import Fleet
-from mcpfleet.guard import Guarded
 from mcpfleet.reach import reach_route
+from mcpfleet.same_origin import SameOriginApp
 from mcpfleet.tracing import traced
 
 PAGE = """<!doctype html>
@@ -93,4 +93,4 @@ def build_app(fleet: Fleet, origins: Collection[str] = ()) -> Starlette:
         Route("/health", health, methods=["GET"]),
         reach_route(fleet.http),
     ]
-    return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(Guarded, origins=origins)])
+    return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(SameOriginApp, origins=origins)])

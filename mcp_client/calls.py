@@ -19,8 +19,8 @@ from mcp_types import Tool
 
 from mcpfleet.bounds import IN_ALL, max_answer
 from mcpfleet.reach import error_of
-from mcpfleet.service import HttpClients, Server, Sleep, connections
-from mcpfleet.sources import DefaultSource, TokenSource
+from mcpfleet.service import CalledServer, HttpClients, Sleep, connections
+from mcpfleet.token_sources import DefaultSource, TokenSource
 
 Result = dict[str, Any]
 
@@ -45,7 +45,7 @@ class Fleet:
 
     def __init__(
         self,
-        servers: Mapping[str, Server],
+        servers: Mapping[str, CalledServer],
         timeout: float,
         *,
         source: TokenSource | None = None,

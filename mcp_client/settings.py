@@ -15,8 +15,8 @@ import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json
 
 from mcpfleet.errors import UsageError
-from mcpfleet.guard import origins_of
-from mcpfleet.service import Server
+from mcpfleet.same_origin import origins_of
+from mcpfleet.service import CalledServer
 from mcpfleet_server.environment import SettingsError
 
 
@@ -33,7 +33,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     port: int = Field(8080, ge=1, le=65535, alias="PORT", description="TCP port to listen on")
-    servers: Json[dict[str, Server]] = Field(alias="MCP_SERVERS", description="the servers, as JSON")
+    servers: Json[dict[str, CalledServer]] = Field(alias="MCP_SERVERS", description="the servers, as JSON")
     timeout: float = Field(60.0, gt=0, le=3600, alias="MCP_TIMEOUT", description="seconds that one question may take")
     origins: Annotated[tuple[str, ...], BeforeValidator(_origins)] = Field(
         (), alias="MCP_CLIENT_ORIGINS", description="origins of other web pages that may ask, with commas between them"

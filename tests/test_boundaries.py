@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from mcpfleet.shown import inert
-from pulumi_mcpfleet.fleet.words import is_seen
+from mcpfleet.inert import inert
+from pulumi_mcpfleet.fleet.field_docs import is_visible
 
 ROOT = Path(__file__).parents[1]
 SERVER = "packages/mcpfleet-server"
@@ -247,7 +247,7 @@ FLOORS = {
 Pulumi engine and know no cloud, but for the builder that they share with Cloud Build; `commands` start it all."""
 
 
-GATEWAY_MODULES = ("wire", "relay", "resolver", "container")
+GATEWAY_MODULES = ("protocol", "relay", "resolver", "container")
 THERE = rf"(?!mcpfleet_local_cloud\.gateway\.({'|'.join(GATEWAY_MODULES)})(\.|$))"
 """No name of a module of ours that is in the gateway container (`gateway/program.py` puts them there)."""
 
@@ -480,7 +480,7 @@ RULES = [
             "from mcpfleet_local_cloud.gateway import names",
             "import mcpfleet_local_cloud.gateway.tunnel",
         ),
-        "import asyncio\nfrom mcpfleet_local_cloud.gateway import wire\nimport mcpfleet_local_cloud.gateway.relay",
+        "import asyncio\nfrom mcpfleet_local_cloud.gateway import protocol\nimport mcpfleet_local_cloud.gateway.relay",
     ),
     *(floor(room) for room in FLOORS),
 ]  # fmt: skip
@@ -584,7 +584,7 @@ def test_the_program_stays_short_enough_to_be_read_at_once():
 
 def test_the_fleet_and_the_reader_of_its_outputs_hold_the_same_characters_for_seen():
     """`infra` and `mcpfleet` cannot share a module; a reason that one takes and the other refuses would be useless."""
-    differ = [code for code in range(sys.maxunicode + 1) if is_seen(chr(code)) != (inert(chr(code)) == chr(code))]
+    differ = [code for code in range(sys.maxunicode + 1) if is_visible(chr(code)) != (inert(chr(code)) == chr(code))]
     assert not differ
 
 

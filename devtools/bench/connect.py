@@ -22,7 +22,7 @@ from rich.table import Table
 from devtools.bench.load import Client, tool_call
 from devtools.bench.soak import footprint
 from devtools.peers import find_node_packages
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
@@ -50,7 +50,7 @@ class Figures:
     rate: list[float] = field(default_factory=list[float])
 
 
-def bench_connect(phases: Phases, place: Place, runs: int) -> None:
+def bench_connect(phases: Phases, place: CloudFolder, runs: int) -> None:
     """Measure every way *runs* times, in turn, and print the medians; then the endurance of ours."""
     with phases.phase("MCP clients from npm and PyPI") as step:
         npm = find_node_packages(ThisHost(), Paths.of(os.environ), step)

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from devtools.bench.before import spread, tree_of
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 
 _SECONDS: Final = 3.0
@@ -183,7 +183,7 @@ def _line(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def bench_ingress(phases: Phases, place: Place, runs: int, base: str) -> None:
+def bench_ingress(phases: Phases, place: CloudFolder, runs: int, base: str) -> None:
     """Measure *runs* times and print medians with the least and the most.
 
     Args:

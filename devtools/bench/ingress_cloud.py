@@ -23,7 +23,7 @@ from mcpfleet_local_cloud.data_plane.pool import InstancePool
 from mcpfleet_local_cloud.front_end.ingress import create_ingress
 from mcpfleet_local_cloud.network.listeners import Listeners
 from mcpfleet_local_cloud.network.upstream import HttpUpstream
-from mcpfleet_local_cloud.services.run.places import Place
+from mcpfleet_local_cloud.services.run.places import Location
 from mcpfleet_local_cloud.state.folder import Settings
 
 _ACCOUNT = "deployer@mcpfleet-local.iam.gserviceaccount.com"
@@ -83,7 +83,7 @@ async def _serve(folder: Path, port: int, server: tuple[str, int], gateway: str)
     plane = _Plane(port, make)
     cloud = Cloud(Settings(state=folder / "state"), data_plane=plane)
     await cloud.start()
-    place = Place(project=cloud.settings.project, region="europe-west1", number=cloud.settings.project_number)
+    place = Location(project=cloud.settings.project, region="europe-west1", number=cloud.settings.project_number)
     body = {"template": {"containers": [{"image": "docker.io/acme/echo", "env": [{"name": "A", "value": "b"}]}]}}
     operation = cloud.run.create(place, "echo", body, _ACCOUNT)
     await cloud.operations.wait(operation["name"], 30)
@@ -98,7 +98,7 @@ async def _serve(folder: Path, port: int, server: tuple[str, int], gateway: str)
         cloud.identity,
         cloud.policies,
         plane,
-        lambda claims: cloud.accounts.stands(claims.email, claims.subject),
+        lambda claims: cloud.accounts.is_active(claims.email, claims.subject),
     )
     await listeners.serve(app)
     print(token, flush=True)

@@ -16,14 +16,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mcpfleet_local_cloud.commands.background import Place
-from mcpfleet_local_cloud.commands.engine import Engine
+from mcpfleet_local_cloud.commands.background import CloudFolder
+from mcpfleet_local_cloud.commands.engine import PulumiStack
 from mcpfleet_local_cloud.commands.phases import Phases
 
 
 def main(root: str, state: str, port: str, pulumi: str) -> None:
     """Preview the stack once."""
-    engine = Engine(Place(root=Path(root), state=Path(state), port=int(port)), Path(pulumi), dict(os.environ))
+    engine = PulumiStack(
+        CloudFolder(root=Path(root), state=Path(state), port=int(port)), Path(pulumi), dict(os.environ)
+    )
     began = time.perf_counter()
     with Phases(Console(quiet=True)).phase("preview") as step:
         outcome = engine.preview(step)

@@ -19,15 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mcpfleet.auth import IdTokenAuth
-from mcpfleet.sources import source_from_file
+from mcpfleet.token_sources import source_from_file
 from mcpfleet_local_cloud.commands import stack
-from mcpfleet_local_cloud.commands.background import Place, running
+from mcpfleet_local_cloud.commands.background import CloudFolder, running
 from mcpfleet_local_cloud.commands.leftovers import inventory
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.setup import Prepared
 
 
-def copy_of(place: Place, name: str) -> Path:
+def copy_of(place: CloudFolder, name: str) -> Path:
     """A copy of *place*'s program, in a folder of its state for the measurement *name*."""
     root = place.state / f"bench-{name}-program"
     shutil.rmtree(root, ignore_errors=True)
@@ -49,7 +49,7 @@ _ROWS = {
 }
 
 
-def bench_up(phases: Phases, place: Place, prepared: Prepared, runs: int) -> None:
+def bench_up(phases: Phases, place: CloudFolder, prepared: Prepared, runs: int) -> None:
     """Measure *runs* whole cycles and print the medians, in seconds."""
     console = phases.console
     bench = replace(place, root=copy_of(place, "up"), state=place.state / "bench", port=place.port + 100)
@@ -68,7 +68,7 @@ def bench_up(phases: Phases, place: Place, prepared: Prepared, runs: int) -> Non
     console.print(f"\nThe local cloud's own share of a request, {overhead}")
 
 
-def _cycle(phases: Phases, place: Place, prepared: Prepared, samples: Samples, *, last: bool) -> str:
+def _cycle(phases: Phases, place: CloudFolder, prepared: Prepared, samples: Samples, *, last: bool) -> str:
     with ExitStack() as deployment:
         with _timed(samples["cloud"]):
             engine = deployment.enter_context(stack.start(phases, place, prepared))
@@ -96,7 +96,7 @@ def _cycle(phases: Phases, place: Place, prepared: Prepared, samples: Samples, *
     return overhead
 
 
-def _docker_alone(place: Place, prepared: Prepared) -> None:
+def _docker_alone(place: CloudFolder, prepared: Prepared) -> None:
     """What a person would type: build, push to the same registry, run, wait for an answer."""
     reference = f"{inventory(place)['registry']}/us/mcpfleet-public/images/docker-alone:{time.time_ns()}"
     source = place.root / "mcp_server" / "app.py"
@@ -157,7 +157,7 @@ def _print(console: Console, samples: Samples, runs: int) -> None:
 _REQUESTS: Final = 500
 
 
-def measure_overhead(place: Place, prepared: Prepared, server: Mapping[str, Any]) -> str:
+def measure_overhead(place: CloudFolder, prepared: Prepared, server: Mapping[str, Any]) -> str:
     """Measure `GET /health` of *server* (its part of the stack's outputs) one by one, over kept connections."""
     cloud = running(place, "cloud") or {}
     labels = [f"dev.mcpfleet.cloud={cloud.get('id')}", f"dev.mcpfleet.service={server['service']}"]

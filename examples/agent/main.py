@@ -26,9 +26,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mcpfleet.errors import UsageError
-from mcpfleet.guard import AT_ONCE, Guarded, origins_of
 from mcpfleet.reach import reach_route
-from mcpfleet.service import HttpClients, Server, connections, servers_of
+from mcpfleet.same_origin import AT_ONCE, SameOriginApp, origins_of
+from mcpfleet.service import CalledServer, HttpClients, connections, servers_of
 from mcpfleet.tracing import traced
 from mcpfleet_server import logs
 
@@ -77,11 +77,11 @@ def build_app(
     return Starlette(
         routes=[Route("/ask", ask, methods=["POST"]), Route("/health", health), reach_route(clients or {})],
         lifespan=lifespan,
-        middleware=[Middleware(Guarded, origins=origins)],  # no web page of another asks in its user's name
+        middleware=[Middleware(SameOriginApp, origins=origins)],  # no web page of another asks in its user's name
     )
 
 
-def http_clients(servers: Mapping[str, Server], timeout: float) -> dict[str, HttpClients]:
+def http_clients(servers: Mapping[str, CalledServer], timeout: float) -> dict[str, HttpClients]:
     """HTTP clients for each server, over one pool of connections."""
     pool = connections(timeout)
     return {name: HttpClients(server, pool=pool, timeout=timeout) for name, server in servers.items()}

@@ -14,8 +14,8 @@ import yaml
 
 from pulumi_mcpfleet.fleet import Fleet, FleetError, Stdio, parse_fleet
 from pulumi_mcpfleet.fleet.stdio import Registered
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.lock import Lock, lock_of
-from pulumi_mcpfleet.sources.recipe import RecipeError
 from pulumi_mcpfleet.sources.registered import LARGEST, Entry
 
 _KEY: Final = "mcpfleet:fleet"
@@ -74,7 +74,7 @@ class Package:
         """
         try:
             self.lock.keep(made, self.root)
-        except (RecipeError, ValueError) as error:
+        except (BuildPlanError, ValueError) as error:
             raise PackagesError(str(error)) from None
 
 
@@ -155,7 +155,7 @@ def look_up(root: Path, stack: str | None = None, *, renew: bool = False, ask: A
     for entry in wanted:
         try:
             entry.keep((ask or _asked)(entry.address), root)
-        except RecipeError as error:
+        except BuildPlanError as error:
             raise PackagesError(str(error)) from None
     return [entry.server for entry in wanted]
 

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
-from mcpfleet_local_cloud.rest.wire import as_list, as_object, number, parse_json
+from mcpfleet_local_cloud.rest.json_api import as_list, as_object, number, parse_json
 
 _LINES: Final = 200
 

@@ -13,13 +13,13 @@ from starlette.types import ASGIApp
 
 from mcpfleet_local_cloud import registry
 from mcpfleet_local_cloud.bootstrap import Bootstrap
-from mcpfleet_local_cloud.data_plane.contract import DataPlane, FrontDoor
-from mcpfleet_local_cloud.front_end.arrivals import at_port
+from mcpfleet_local_cloud.data_plane.contract import DataPlane, ServiceEndpoint
 from mcpfleet_local_cloud.front_end.balancer import Balancer, balanced_app
 from mcpfleet_local_cloud.front_end.certificates import Authority
-from mcpfleet_local_cloud.front_end.entrance import Entrance, create_published
+from mcpfleet_local_cloud.front_end.container_router import ContainerRouter, with_iap_keys
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
 from mcpfleet_local_cloud.front_end.mesh import Mesh, create_proxy
+from mcpfleet_local_cloud.front_end.routing import at_port
 from mcpfleet_local_cloud.identity.external import Issuers
 from mcpfleet_local_cloud.identity.groups import Groups
 from mcpfleet_local_cloud.identity.policy import Policies
@@ -45,7 +45,7 @@ from mcpfleet_local_cloud.services import (
     sts,
 )
 from mcpfleet_local_cloud.services.artifactregistry.model import KIND as REPOSITORY
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.certificatemanager.model import KIND as CERTIFICATE
 from mcpfleet_local_cloud.services.compute.model import KIND as COMPUTE
 from mcpfleet_local_cloud.services.dns.model import RECORD, ZONE
@@ -57,6 +57,7 @@ from mcpfleet_local_cloud.services.iam.routes import routes as iam_routes
 from mcpfleet_local_cloud.services.iap.model import KIND as IAP_SETTINGS
 from mcpfleet_local_cloud.services.iap.model import Iap
 from mcpfleet_local_cloud.services.iap.routes import routes as iap_routes
+from mcpfleet_local_cloud.services.instance_data import CloudSources
 from mcpfleet_local_cloud.services.logging.model import Entries
 from mcpfleet_local_cloud.services.logging.routes import routes as logging_routes
 from mcpfleet_local_cloud.services.networkservices.model import MESH, ROUTE
@@ -64,7 +65,6 @@ from mcpfleet_local_cloud.services.resourcemanager.model import Projects
 from mcpfleet_local_cloud.services.resourcemanager.routes import routes as resourcemanager_routes
 from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
 from mcpfleet_local_cloud.services.serviceusage.routes import routes as serviceusage_routes
-from mcpfleet_local_cloud.services.sources import CloudSources
 from mcpfleet_local_cloud.state.folder import Settings, State, Vault
 from mcpfleet_local_cloud.state.store import Document, Store
 
@@ -115,7 +115,7 @@ class Cloud:
         self.pools: Final = Pools(self.store, clock)
         self.groups: Final = Groups(self.store)
         self.policies: Final = Policies(self.store, self.accounts.exists, self._pool_missing, self.groups.of)
-        self.gate: Final = Gate(
+        self.gate: Final = ApiAuthorizer(
             settings=settings,
             identity=self.identity,
             accounts=self.accounts,
@@ -351,7 +351,7 @@ class Cloud:
         """`host:port` in the names of images."""
         return self._docker.registry if self._docker else f"{self.settings.host}:{self.settings.port}"
 
-    def _door(self, service: str) -> FrontDoor | None:
+    def _door(self, service: str) -> ServiceEndpoint | None:
         return self.run.front_door(service)  # made after what asks for it
 
     def _pool_missing(self, pool: str) -> bool:
@@ -385,22 +385,22 @@ class Cloud:
 
     async def _open(self, docker: "DockerDataPlane", registry: ASGIApp | None) -> None:
         from mcpfleet_local_cloud.data_plane import Front
-        from mcpfleet_local_cloud.front_end.front_door import Guard
+        from mcpfleet_local_cloud.front_end.authorizer import Authorizer
         from mcpfleet_local_cloud.front_end.ingress import create_front
         from mcpfleet_local_cloud.identity.metadata import create_metadata
 
-        def door(port: int) -> FrontDoor | None:
+        def door(port: int) -> ServiceEndpoint | None:
             service = docker.service_at(port)
             return self.run.front_door(service) if service else None
 
         def stands(claims: Claims) -> bool:
-            return self.accounts.stands(claims.email, claims.subject)
+            return self.accounts.is_active(claims.email, claims.subject)
 
-        guard = Guard(self.identity, self.policies, stands, proxy=self._proxy)
-        entrance = Entrance(self.run.front_door, self.balancer, docker.workload, self.settings)
+        guard = Authorizer(self.identity, self.policies, stands, proxy=self._proxy)
+        entrance = ContainerRouter(self.run.front_door, self.balancer, docker.workload, self.settings)
         front = create_front(entrance, guard, docker)
         inside = Front(
-            app=create_published(self._proxy, front),
+            app=with_iap_keys(self._proxy, front),
             tls=self.authority.context(entrance.named),
             named=lambda host, ip: entrance.named(host) or self.mesh.resolves(host, docker.workload(ip)),
             trust=self.authority.bundle(),

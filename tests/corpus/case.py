@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pulumi_mcpfleet.sources import Layout, Wish
+from pulumi_mcpfleet.sources import BuildOptions, Layout
 
 
 @dataclass(frozen=True)
@@ -36,5 +36,5 @@ class Case:
         return Layout.of(self.files)
 
     @property
-    def asked(self) -> Wish:
-        return Wish(**self.wish)
+    def asked(self) -> BuildOptions:
+        return BuildOptions(**self.wish)

@@ -11,7 +11,7 @@ import pytest
 
 from mcpfleet_local_cloud.plugins.docker_build.builder import docker_environment, find_builder
 from pulumi_mcpfleet.environment import ACCESS, container_environment, fastmcp_environment
-from pulumi_mcpfleet.sources import Recipe
+from pulumi_mcpfleet.sources import BuildPlan
 from pulumi_mcpfleet.sources.reads import FASTMCP
 from tests.integration.checkout import eventually, free_port
 
@@ -67,7 +67,7 @@ def served(image: str, options: Sequence[str] = ()) -> Iterator[str]:
         docker("rm", "--force", name)
 
 
-def told(recipe: Recipe) -> list[str]:
+def told(recipe: BuildPlan) -> list[str]:
     """Options that give a container the variables which its source is known to read."""
     found = fastmcp_environment(**_SAID, port=8080) if FASTMCP in recipe.reads else {}
     return [f"--env={key}={value}" for key, value in found.items()]

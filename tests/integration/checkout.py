@@ -15,8 +15,8 @@ import httpx2
 import pytest
 
 from mcpfleet.auth import IdTokenAuth
-from mcpfleet.sources import source_from_file
-from mcpfleet_local_cloud.commands.background import Place, running
+from mcpfleet.token_sources import source_from_file
+from mcpfleet_local_cloud.commands.background import CloudFolder, running
 from mcpfleet_local_cloud.commands.state import Recorded, deployed_stack, recorded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ PATIENCE = 240
 class Checkout:
     """A copy of this project with its own state."""
 
-    place: Place
+    place: CloudFolder
     started: list[subprocess.Popen] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
     """What its commands have in their environment besides."""

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from mcpfleet_local_cloud import docker_engine
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from tests.integration.checkout import ROOT, Checkout, free_port
 
 
@@ -40,7 +40,7 @@ def make_checkout(tmp_path_factory):
             del fleet["clients"]
             fleet["servers"] = {name: fleet["servers"][name] for name in ("reference", "toolbox")}
             file.write_text(yaml.safe_dump(stack, sort_keys=False))
-        checkout = Checkout(Place(root=root, state=root / ".mcpfleet", port=free_port()))
+        checkout = Checkout(CloudFolder(root=root, state=root / ".mcpfleet", port=free_port()))
         made.append(checkout)
         return checkout
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.data_plane import DockerDataPlane, remove_docker_objects
-from mcpfleet_local_cloud.data_plane.contract import Container, FrontDoor, Probe, Revision
+from mcpfleet_local_cloud.data_plane.contract import Container, Probe, Revision, ServiceEndpoint
 from mcpfleet_local_cloud.front_end.ingress import create_ingress
 from mcpfleet_local_cloud.identity.metadata import create_metadata
 from mcpfleet_local_cloud.identity.tokens import Identity
@@ -103,7 +103,7 @@ class World:
             settings=self.settings, cloud_id=self.cloud_id, store=self.store, registry_token=lambda: "t", **options
         )
         await plane.open(create_metadata(plane.workload, self.identity, self.settings, lambda email: "123"))
-        door = FrontDoor(service=SERVICE, audiences=frozenset(), hosts=frozenset())
+        door = ServiceEndpoint(service=SERVICE, audiences=frozenset(), hosts=frozenset())
         lookup = {SERVICE: door}
         ingress = create_ingress(lambda port: lookup.get(plane.service_at(port)), self.identity, Everybody(), plane)
         await plane.publish(ingress)

@@ -8,7 +8,7 @@ import pytest
 
 from mcpfleet_local_cloud.data_plane import gateway_container
 from mcpfleet_local_cloud.data_plane.contract import OpenError, Probe, RolloutError
-from mcpfleet_local_cloud.data_plane.engine import Engine
+from mcpfleet_local_cloud.data_plane.engine import CloudContainers
 from tests.integration.planes import EMAIL, QUICK, SERVER, SERVICE, a_world, attempts, connect, get, python, serve
 
 pytestmark = pytest.mark.integration
@@ -192,7 +192,7 @@ def test_a_killed_container_is_replaced_and_what_it_served_gets_503(world):
     world.run(scenario)
 
 
-class RestartedDocker(Engine):
+class RestartedDocker(CloudContainers):
     """Docker that does not answer for a while, as when it is started again."""
 
     def __init__(self, cloud_id):

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 import yaml
 
-from mcpfleet.sources import source_from_file
+from mcpfleet.token_sources import source_from_file
 
 pytestmark = pytest.mark.integration
 

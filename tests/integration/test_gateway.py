@@ -18,14 +18,14 @@ import pytest
 
 from mcpfleet_local_cloud.front_end.certificates import Authority
 from mcpfleet_local_cloud.gateway import container as program_in_container
-from mcpfleet_local_cloud.gateway import program, wire
+from mcpfleet_local_cloud.gateway import program, protocol
 from mcpfleet_local_cloud.gateway.container import Settings
 from mcpfleet_local_cloud.gateway.tunnel import Tunnel, TunnelError
 from mcpfleet_local_cloud.network.listeners import Connections
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
-KEY = b"k" * wire.KEY_SIZE
+KEY = b"k" * protocol.KEY_SIZE
 HOST = "127.0.0.1"
 CONTAINER, NEIGHBOUR = "127.0.1.2", "127.0.2.2"
 
@@ -357,7 +357,7 @@ async def refused(port, caller):
     except ConnectionError:
         return True
     with contextlib.closing(writer):
-        writer.write(wire.hello(bytes(wire.NONCE_SIZE)))  # whoever is let in at the tunnel gets a challenge
+        writer.write(protocol.hello(bytes(protocol.NONCE_SIZE)))  # whoever is let in at the tunnel gets a challenge
         return await closed(reader)
 
 
@@ -365,8 +365,8 @@ async def refused(port, caller):
     "said",
     [
         b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" + bytes(100),
-        wire.hello(b"n" * wire.NONCE_SIZE) + b"A" + bytes(32),  # no key
-        wire.hello(b"n" * wire.NONCE_SIZE) + bytes(100_000),
+        protocol.hello(b"n" * protocol.NONCE_SIZE) + b"A" + bytes(32),  # no key
+        protocol.hello(b"n" * protocol.NONCE_SIZE) + bytes(100_000),
         bytes(100_000),
     ],
     ids=["HTTP", "no proof", "more than was asked for", "anything"],
@@ -376,7 +376,7 @@ async def test_a_stranger_on_the_machine_gets_nowhere(gateway, host, said):
     writer.write(said)
     async with asyncio.timeout(15):
         with contextlib.suppress(ConnectionError):
-            assert len(await reader.read()) in (0, wire.CHALLENGE_SIZE)
+            assert len(await reader.read()) in (0, protocol.CHALLENGE_SIZE)
     writer.close()
     assert await get(gateway.web, "/") == f"http {CONTAINER} {gateway.web} /"
 
@@ -389,10 +389,10 @@ async def test_what_was_overheard_is_of_no_use_a_second_time(gateway, host):
         """Stand between the two, as far as the handshake goes."""
         there, out = await asyncio.open_connection(*gateway.tunnel)
         with contextlib.closing(out):
-            said = await reader.readexactly(wire.HELLO_SIZE)
+            said = await reader.readexactly(protocol.HELLO_SIZE)
             out.write(said)
-            writer.write(await there.readexactly(wire.CHALLENGE_SIZE))
-            said += await reader.readexactly(wire.PROOF_SIZE)
+            writer.write(await there.readexactly(protocol.CHALLENGE_SIZE))
+            said += await reader.readexactly(protocol.PROOF_SIZE)
         await heard.put(said)
 
     async with container(overhear, HOST) as (ip, port):
@@ -404,20 +404,20 @@ async def test_what_was_overheard_is_of_no_use_a_second_time(gateway, host):
     writer.write(said)
     async with asyncio.timeout(15):
         with contextlib.suppress(ConnectionError):
-            assert len(await reader.read()) in (0, wire.CHALLENGE_SIZE)
+            assert len(await reader.read()) in (0, protocol.CHALLENGE_SIZE)
     writer.close()
 
 
 async def reflect(reader, writer):
     """Somebody else on the port, who sends back what came."""
-    said = await reader.readexactly(wire.HELLO_SIZE)
-    writer.write(said[-wire.NONCE_SIZE :] * 2)
+    said = await reader.readexactly(protocol.HELLO_SIZE)
+    writer.write(said[-protocol.NONCE_SIZE :] * 2)
     await reader.read()
     writer.close()
 
 
 async def made_up(reader, writer):
-    writer.write(bytes(wire.CHALLENGE_SIZE))
+    writer.write(bytes(protocol.CHALLENGE_SIZE))
     await reader.read()
     writer.close()
 
@@ -444,7 +444,7 @@ async def test_the_host_gives_nothing_to_somebody_else_on_the_gateways_port_and_
 
 
 async def test_the_host_does_not_wait_for_ever_for_who_says_nothing(monkeypatch):
-    monkeypatch.setattr(wire, "SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "SECONDS", 0.1)
     async with container(silent, HOST) as (ip, port):
         tunnel = Tunnel(KEY, accept=None, named=None)
         with pytest.raises(TunnelError, match=r"TimeoutError|does not answer"):
@@ -453,7 +453,7 @@ async def test_the_host_does_not_wait_for_ever_for_who_says_nothing(monkeypatch)
 
 
 async def test_a_host_with_another_key_is_not_the_gateways(gateway):
-    tunnel = Tunnel(b"o" * wire.KEY_SIZE, accept=None, named=None)
+    tunnel = Tunnel(b"o" * protocol.KEY_SIZE, accept=None, named=None)
     with pytest.raises(TunnelError, match="does not have this cloud's key"):
         await tunnel.open(gateway.tunnel, 0.5)
     await tunnel.close()
@@ -498,11 +498,11 @@ async def eventually(attempt, wanted):
 
 
 async def test_who_does_not_show_the_key_in_time_is_let_go(here, monkeypatch):
-    monkeypatch.setattr(wire, "SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "SECONDS", 0.1)
     reader, writer = await connect(here.settings.tunnel, HOST)
     with contextlib.closing(writer):
-        writer.write(wire.hello(b"n" * wire.NONCE_SIZE))  # half of the handshake is no reason to wait longer
-        assert len(await reader.readexactly(wire.CHALLENGE_SIZE)) == wire.CHALLENGE_SIZE
+        writer.write(protocol.hello(b"n" * protocol.NONCE_SIZE))  # half of the handshake is no reason to wait longer
+        assert len(await reader.readexactly(protocol.CHALLENGE_SIZE)) == protocol.CHALLENGE_SIZE
         assert await closed(reader)
 
 

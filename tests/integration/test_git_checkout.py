@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pulumi_mcpfleet.sources import RecipeError
+from pulumi_mcpfleet.sources import BuildPlanError
 from pulumi_mcpfleet.sources.build_needs import described_version
 from pulumi_mcpfleet.sources.checkout import checkout
 from pulumi_mcpfleet.sources.git import described
-from tests.integration.made_repositories import TOKEN, PrivateGit
+from tests.integration.generated_repositories import TOKEN, PrivateGit
 
 pytestmark = pytest.mark.integration
 
@@ -82,7 +82,7 @@ def test_a_commit_that_a_server_does_not_give_by_its_id_is_found_in_its_branches
     found = checkout(url(repository), commit, tmp_path / "kept")
     assert (found.folder / "server.py").read_text() == "two"
     assert found.commit == commit
-    with pytest.raises(RecipeError, match=f"no branch and no tag of {url(repository)} has the commit {'1' * 40}"):
+    with pytest.raises(BuildPlanError, match=f"no branch and no tag of {url(repository)} has the commit {'1' * 40}"):
         checkout(url(repository), "1" * 40, tmp_path / "kept")
 
 
@@ -108,7 +108,7 @@ def test_a_commit_that_was_fetched_before_is_not_fetched_again(repository, tmp_p
     ],
 )
 def test_a_ref_that_is_not_there_is_said_so(repository, tmp_path, ref, key, said):
-    with pytest.raises(RecipeError) as refused:
+    with pytest.raises(BuildPlanError) as refused:
         checkout(url(repository), ref, tmp_path / "kept")
     (mistake,) = refused.value.mistakes
     assert mistake.key == key
@@ -117,7 +117,7 @@ def test_a_ref_that_is_not_there_is_said_so(repository, tmp_path, ref, key, said
 
 
 def test_an_address_that_does_not_answer_is_said_so_and_nobody_is_asked_for_a_password(tmp_path):
-    with pytest.raises(RecipeError, match=r"git\.url: git can't fetch http://127\.0\.0\.1:1/x\.git"):
+    with pytest.raises(BuildPlanError, match=r"git\.url: git can't fetch http://127\.0\.0\.1:1/x\.git"):
         checkout("http://127.0.0.1:1/x.git", "main", tmp_path / "kept")
 
 
@@ -256,7 +256,7 @@ def test_submodules_are_fetched_only_where_the_user_says_so(tmp_path):
 )
 def test_a_submodule_of_another_host_is_fetched_by_https_alone(tmp_path, address):
     outer = made(tmp_path / "outer", {"server.py": ""}, submodules={"lib": (address, "0" * 39 + "1")})
-    with pytest.raises(RecipeError, match=r"^git\.submodules: the submodule 'lib' is at '"):
+    with pytest.raises(BuildPlanError, match=r"^git\.submodules: the submodule 'lib' is at '"):
         checkout(url(outer), "main", tmp_path / "kept", submodules=True)
     assert [*(tmp_path / "kept").iterdir()] == []
 
@@ -266,7 +266,7 @@ def test_submodules_that_name_each_other_come_to_an_end(tmp_path, monkeypatch):
     last = made(tmp_path / "r0", {"a": ""})
     for number in range(1, 5):
         last = made(tmp_path / f"r{number}", {"a": ""}, submodules={"next": (f"../r{number - 1}", head(last))})
-    with pytest.raises(RecipeError, match="the submodule 'next' is one too many"):
+    with pytest.raises(BuildPlanError, match="the submodule 'next' is one too many"):
         checkout(url(last), "main", tmp_path / "kept", submodules=True)
 
 
@@ -319,7 +319,7 @@ def test_large_files_that_are_elsewhere_are_fetched_without_the_token(large, tmp
     with Listening() as other:
         server.large_are_at = other.url
         with pytest.raises(
-            RecipeError, match=r"^git\.lfs: git can't fetch .*; or write lfs: pointers, to build without"
+            BuildPlanError, match=r"^git\.lfs: git can't fetch .*; or write lfs: pointers, to build without"
         ):
             checkout(f"{server.url}/weather/.git", "main", tmp_path / "kept", TOKEN, lfs=True)
         assert other.asked
@@ -330,7 +330,7 @@ def test_large_files_that_are_elsewhere_are_fetched_without_the_token(large, tmp
 def test_a_large_file_that_is_another_than_it_says_is_refused(large, tmp_path):
     server, _ = large
     server.large = dict.fromkeys(server.large, b"poison!" * 1000)
-    with pytest.raises(RecipeError, match=r"^git\.lfs: git can't fetch "):
+    with pytest.raises(BuildPlanError, match=r"^git\.lfs: git can't fetch "):
         checkout(f"{server.url}/weather/.git", "main", tmp_path / "kept", TOKEN, lfs=True)
     assert [*(tmp_path / "kept").iterdir()] == []
 
@@ -342,7 +342,7 @@ def test_a_missing_git_lfs_is_said_with_what_to_install(large, tmp_path, monkeyp
         (tmp_path / "bin" / name).symlink_to(shutil.which(name))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("GIT_EXEC_PATH", subprocess.check_output(["git", "--exec-path"], text=True).strip())
-    with pytest.raises(RecipeError, match=r"^git\.lfs: git-lfs is not installed; install it"):
+    with pytest.raises(BuildPlanError, match=r"^git\.lfs: git-lfs is not installed; install it"):
         checkout(f"{server.url}/weather/.git", "main", tmp_path / "kept", TOKEN, lfs=True)
 
 
@@ -412,7 +412,7 @@ def test_a_token_follows_no_redirect_to_another_host_port_or_scheme(repository, 
     with Listening() as other:
         for leads_to in (other.url, other.url.replace("127.0.0.1", "localhost"), other.url.replace("http", "https")):
             with Listening(leads_to, status, repository / ".git", only) as first:
-                with pytest.raises(RecipeError) as refused:
+                with pytest.raises(BuildPlanError) as refused:
                     checkout(f"{first.url}/x.git", "main", tmp_path / "kept", "t0ken-of-ours")
                 assert first.shown, "the token went to the host that it is for"
                 assert "t0ken-of-ours" not in str(refused.value)
@@ -423,7 +423,7 @@ def test_a_token_follows_no_redirect_to_another_host_port_or_scheme(repository, 
 def test_a_redirect_is_said_with_what_to_write(tmp_path):
     with (
         Listening("http://127.0.0.1:1") as first,
-        pytest.raises(RecipeError, match="leads to another address, which is not"),
+        pytest.raises(BuildPlanError, match="leads to another address, which is not"),
     ):
         checkout(f"{first.url}/x", "main", tmp_path / "kept")
 
@@ -445,10 +445,10 @@ def test_a_submodule_of_another_host_is_asked_for_as_a_stranger_would(tmp_path, 
     monkeypatch.setattr("pulumi_mcpfleet.sources.checkout._OTHERS", "http://")
     with Listening() as other:
         outer = made(tmp_path / "outer", {"server.py": ""}, submodules={"lib": (f"{other.url}/x.git", "0" * 39 + "1")})
-        with pytest.raises(RecipeError, match="git can't fetch"):
+        with pytest.raises(BuildPlanError, match="git can't fetch"):
             checkout(url(outer), "main", tmp_path / "kept", "t0ken-of-ours", submodules=True)
         assert other.asked
         assert other.shown == []
-        with pytest.raises(RecipeError):
+        with pytest.raises(BuildPlanError):
             checkout(f"{other.url}/x.git", "main", tmp_path / "kept")
         assert other.shown != [], "the test's own configuration is read where the host is the user's choice"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.integration.checkout import eventually, free_port
-from tests.integration.made_repositories import PLAIN, commit, git, write
+from tests.integration.generated_repositories import PLAIN, commit, git, write
 from tests.integration.mcp_calls import answer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

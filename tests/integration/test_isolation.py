@@ -11,7 +11,7 @@ import pytest
 from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.data_plane import DockerDataPlane, remove_docker_objects
 from mcpfleet_local_cloud.data_plane.contract import Container, Probe, Revision
-from mcpfleet_local_cloud.data_plane.engine import Engine
+from mcpfleet_local_cloud.data_plane.engine import CloudContainers
 from mcpfleet_local_cloud.identity.metadata import create_metadata
 from mcpfleet_local_cloud.identity.tokens import Identity
 from mcpfleet_local_cloud.state.folder import Settings
@@ -52,7 +52,7 @@ print(said or "nothing")
 """
 
 
-class DeafEngine(Engine):
+class DeafEngine(CloudContainers):
     """Docker whose events do not arrive: a container's end is noticed late."""
 
     def watch(self, ended, connected):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.integration.checkout import ROOT
-from tests.integration.made_repositories import (
+from tests.integration.generated_repositories import (
     HIDDEN,
     PASSWORD,
     PLAIN,

@@ -21,7 +21,7 @@ from google.oauth2 import service_account
 
 from tests.corpus.corpus import CASES
 from tests.integration.checkout import eventually, free_port
-from tests.integration.made_repositories import RAW, STDIO, commit, git, write
+from tests.integration.generated_repositories import RAW, STDIO, commit, git, write
 from tests.integration.mcp_calls import answer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]

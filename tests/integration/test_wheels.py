@@ -255,7 +255,7 @@ def test_the_command_verifies_and_proxies_a_private_server(elsewhere, tmp_path):
     assert "verify" in place.run("mcpfleet", "--help")
     port, held = free_port(), tmp_path / "token"
     held.write_text(token())
-    program = Path(__file__).with_name("desk_server.py").read_text()
+    program = Path(__file__).with_name("connect_server.py").read_text()
     place.begin("python", "-c", program, PORT=str(port), AUDIENCE=AUDIENCE, LEDGER=str(tmp_path / "ledger"))
     url = f"http://127.0.0.1:{port}/mcp"
     place.until(lambda: httpx2.get(url, trust_env=False).status_code == 403)

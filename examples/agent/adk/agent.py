@@ -9,7 +9,7 @@ from google.adk.runners import InMemoryRunner
 from google.adk.tools.mcp_tool import McpToolset, StreamableHTTPConnectionParams
 from google.genai.types import Content, Part
 
-from mcpfleet.service import HttpClients, Server
+from mcpfleet.service import CalledServer, HttpClients
 
 MODEL = "gemini-3.5-flash"
 
@@ -30,7 +30,11 @@ class Agent:
     """
 
     def __init__(
-        self, model: str | BaseLlm, servers: Mapping[str, Server], clients: Mapping[str, HttpClients], timeout: float
+        self,
+        model: str | BaseLlm,
+        servers: Mapping[str, CalledServer],
+        clients: Mapping[str, HttpClients],
+        timeout: float,
     ) -> None:
         self._toolsets = [
             McpToolset(

@@ -6,7 +6,7 @@ import pydantic_ai
 from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.models import Model
 
-from mcpfleet.service import HttpClients, Server
+from mcpfleet.service import CalledServer, HttpClients
 
 MODEL = "google-cloud:gemini-3.5-flash"
 
@@ -27,7 +27,11 @@ class Agent:
     """
 
     def __init__(
-        self, model: str | Model, servers: Mapping[str, Server], clients: Mapping[str, HttpClients], timeout: float
+        self,
+        model: str | Model,
+        servers: Mapping[str, CalledServer],
+        clients: Mapping[str, HttpClients],
+        timeout: float,
     ) -> None:
         self._clients = [clients[name]() for name in servers]
         toolsets = [

@@ -12,7 +12,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from scripted import ScriptedModel
 
-from mcpfleet.service import HttpClients, Server, connections
+from mcpfleet.service import CalledServer, HttpClients, connections
 from mcpfleet.tokens import IdToken
 
 ME = "serviceAccount:agent@acme.iam.gserviceaccount.com"
@@ -120,7 +120,7 @@ async def world():
             host = f"mcp-{name}-1.europe-west1.run.app"
             apps[host] = server.streamable_http_app(stateless_http=True, json_response=True, host="0.0.0.0")  # noqa: S104
             await stack.enter_async_context(server.session_manager.run())
-            servers[name] = Server(url=f"https://{host}/mcp", audience=f"https://{host}")
+            servers[name] = CalledServer(url=f"https://{host}/mcp", audience=f"https://{host}")
         world.cloud = Cloud(apps)
         pool = connections(60, world.cloud, world.sleep)
         clients = {

@@ -17,7 +17,7 @@ import pytest
 from agent import MODEL, Agent
 from mcp.server.mcpserver import MCPServer
 
-from mcpfleet.service import HttpClients, Server
+from mcpfleet.service import CalledServer, HttpClients
 
 pytestmark = pytest.mark.anyio
 
@@ -93,7 +93,7 @@ async def test_gemini_is_told_the_servers_tools_and_what_its_call_came_to(gemini
     async with contextlib.AsyncExitStack() as stack:
         app = server.streamable_http_app(stateless_http=True, json_response=True, host="0.0.0.0")  # noqa: S104
         await stack.enter_async_context(server.session_manager.run())
-        known = Server(url="http://localhost:8081/mcp")
+        known = CalledServer(url="http://localhost:8081/mcp")
         agent = Agent(MODEL, {"one": known}, {"one": HttpClients(known, pool=httpx2.ASGITransport(app))}, 20)
         stack.push_async_callback(agent.aclose)
         answer = await agent.ask("What is 1 + 2?")

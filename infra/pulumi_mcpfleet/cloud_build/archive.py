@@ -25,12 +25,12 @@ CONTEXT: Final = "source"
 TIME: Final = 315_619_200
 """The time of every file: 2 January 1980 in UTC. Zip files (wheels, for one) know none before 1980."""
 
-MADE: Final = "Dockerfile"
+GENERATED_DOCKERFILE: Final = "Dockerfile"
 """Where the archive has a Dockerfile that is no file of the source: beside it, so that no COPY can take it along."""
 
 
 @dataclass(frozen=True)
-class Source:
+class ArchiveSource:
     """What is built.
 
     Attributes:
@@ -46,7 +46,7 @@ class Source:
     @property
     def file(self) -> str:
         """Where the archive has the Dockerfile."""
-        return MADE if self.inline else f"{CONTEXT}/{self.dockerfile}"
+        return GENERATED_DOCKERFILE if self.inline else f"{CONTEXT}/{self.dockerfile}"
 
 
 class _Target(Protocol):
@@ -72,7 +72,7 @@ class _Summing(io.RawIOBase):
         return len(content)
 
 
-def source_hash(source: Source) -> str:
+def source_hash(source: ArchiveSource) -> str:
     """The sha256 of the archive of *source*, in hexadecimal digits.
 
     Raises:
@@ -81,7 +81,7 @@ def source_hash(source: Source) -> str:
     return _write(source, None)
 
 
-def write_archive(source: Source, target: IO[bytes]) -> str:
+def write_archive(source: ArchiveSource, target: IO[bytes]) -> str:
     """Write the archive of *source*, compressed, and give its hash.
 
     Raises:
@@ -91,7 +91,7 @@ def write_archive(source: Source, target: IO[bytes]) -> str:
         return _write(source, compressed)
 
 
-def _write(source: Source, onward: _Target | None) -> str:
+def _write(source: ArchiveSource, onward: _Target | None) -> str:
     root = Path(source.folder)
     if not root.is_dir():
         raise BuildError(f"there is no folder {source.folder} beside Pulumi.yaml; correct it")
@@ -101,7 +101,7 @@ def _write(source: Source, onward: _Target | None) -> str:
     try:
         with tarfile.open(fileobj=summing, mode="w|", format=tarfile.PAX_FORMAT) as archive:
             if source.inline:
-                _add(archive, MADE, source.inline.encode())
+                _add(archive, GENERATED_DOCKERFILE, source.inline.encode())
             for name in included(root, None if source.inline else source.dockerfile):
                 _add_file(archive, root / name, f"{CONTEXT}/{name}")
     except OSError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pulumi_mcpfleet.cloud_build.archive import CONTEXT, Source, content_hash, write_archive
+from pulumi_mcpfleet.cloud_build.archive import CONTEXT, ArchiveSource, content_hash, write_archive
 from pulumi_mcpfleet.cloud_build.errors import BuildError, CancelledError
 from pulumi_mcpfleet.cloud_build.google import Google, GoogleError
 
@@ -45,7 +45,7 @@ class Job:
     bucket: str
     account: str
     image: str
-    source: Source
+    source: ArchiveSource
     build_args: Mapping[str, str] = field(default_factory=dict[str, str])
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     platform: str = "linux/amd64"

@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 
 from pulumi.runtime.rpc import UNKNOWN
 
-from pulumi_mcpfleet.cloud_build.archive import Source, content_hash, source_hash
+from pulumi_mcpfleet.cloud_build.archive import ArchiveSource, content_hash, source_hash
 from pulumi_mcpfleet.cloud_build.builds import Builds, Built, Job
 from pulumi_mcpfleet.cloud_build.errors import BuildError
 from pulumi_mcpfleet.cloud_build.registry import Registry
@@ -123,8 +123,8 @@ def _state(news: Properties, built: Built) -> Properties:
     }
 
 
-def _source(news: Properties) -> Source:
-    return Source(
+def _source(news: Properties) -> ArchiveSource:
+    return ArchiveSource(
         folder=news["context"], dockerfile=news.get("dockerfile") or "Dockerfile", inline=news.get("inline") or ""
     )
 

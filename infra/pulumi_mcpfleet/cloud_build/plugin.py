@@ -62,7 +62,7 @@ class Plugin(ResourceProviderServicer):
         return pb.GetMappingsResponse()
 
 
-class Engine:
+class EngineLog:
     """The engine, as far as it shows messages.
 
     Args:

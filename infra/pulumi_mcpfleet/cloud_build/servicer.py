@@ -17,7 +17,7 @@ from pulumi_mcpfleet.cloud_build.builds import Builds
 from pulumi_mcpfleet.cloud_build.errors import BuildError, CancelledError, inert
 from pulumi_mcpfleet.cloud_build.google import Google, find_credentials
 from pulumi_mcpfleet.cloud_build.image import Image, Properties
-from pulumi_mcpfleet.cloud_build.plugin import Engine, Plugin
+from pulumi_mcpfleet.cloud_build.plugin import EngineLog, Plugin
 from pulumi_mcpfleet.cloud_build.registry import Registry
 
 PACKAGE: Final = "mcpfleet-build"
@@ -53,7 +53,7 @@ class Provider(Plugin):
         self._transport = transport
         self._pause = pause
         self._stopped = threading.Event()
-        self._engine = Engine(engine) if engine else None
+        self._engine = EngineLog(engine) if engine else None
 
     def stop(self) -> None:
         """Cancel whatever is under way."""

@@ -29,7 +29,7 @@ REASON_NOTE: Final = "mcpfleet/public-reason"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guarded:
+class GrantTarget:
     """A service to grant access to.
 
     Attributes:
@@ -89,7 +89,7 @@ def told(access: Access, service: str, regions: Sequence[str], foundation: Found
 
 
 def grants(
-    access: Access, guarded: Guarded, foundation: Foundation, child: pulumi.ResourceOptions
+    access: Access, guarded: GrantTarget, foundation: Foundation, child: pulumi.ResourceOptions
 ) -> list[pulumi.Resource]:
     """Let in whom *access* names, and nobody else. Members, never a binding: that drops the grants it does not list."""
     match access:
@@ -103,7 +103,7 @@ def grants(
 
 
 def admitted(
-    access: Access, guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+    access: Access, guarded: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
 ) -> pulumi.Resource:
     """Let in one member more, a client of the fleet's, by a grant of this name: at IAP where that is in front."""
     if isinstance(access, IapAccess):
@@ -112,14 +112,14 @@ def admitted(
 
 
 def _invoker(
-    guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+    guarded: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
 ) -> gcp.cloudrunv2.ServiceIamMember:
     grant = naming.grant_name(naming.in_region(guarded.server, guarded.region), "invoker", name)
     return _may_invoke(guarded, grant, member, child)
 
 
 def _may_invoke(
-    guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+    guarded: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
 ) -> gcp.cloudrunv2.ServiceIamMember:
     return gcp.cloudrunv2.ServiceIamMember(
         name,
@@ -132,13 +132,13 @@ def _may_invoke(
     )
 
 
-def _iap_members(guarded: Guarded, iap: Iap, child: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
+def _iap_members(guarded: GrantTarget, iap: Iap, child: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
     place = naming.in_region(guarded.server, guarded.region)
     return [_iap_member(guarded, naming.grant_name(place, "iap", one), one, child) for one in iap.members]
 
 
 def _iap_member(
-    guarded: Guarded, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+    guarded: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
 ) -> gcp.iap.WebCloudRunServiceIamMember:
     return gcp.iap.WebCloudRunServiceIamMember(
         name,
@@ -152,7 +152,7 @@ def _iap_member(
 
 
 def _iap_settings(
-    guarded: Guarded, iap: Iap, foundation: Foundation, child: pulumi.ResourceOptions
+    guarded: GrantTarget, iap: Iap, foundation: Foundation, child: pulumi.ResourceOptions
 ) -> Sequence[pulumi.Resource]:
     if iap.oauth_client is None and not iap.programmatic_clients:
         return []
@@ -176,7 +176,7 @@ def _iap_settings(
     ]
 
 
-def _client_secret(client: OauthClient, guarded: Guarded, foundation: Foundation) -> pulumi.Output[str]:
+def _client_secret(client: OauthClient, guarded: GrantTarget, foundation: Foundation) -> pulumi.Output[str]:
     """The client's secret, read at each run by whoever deploys; it stays a secret in Pulumi's state."""
     found = gcp.secretmanager.get_secret_version_access_output(
         project=naming.secret_project(client.secret, guarded.project),

@@ -20,14 +20,14 @@ from pulumi_mcpfleet.components.template import Image
 from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from pulumi_mcpfleet.fleet.parts import SecretRef
 from pulumi_mcpfleet.fleet.stdio import Registered, is_bridged
-from pulumi_mcpfleet.sources import Layout, RecipeError, recipe_for
+from pulumi_mcpfleet.sources import BuildPlanError, Layout, recipe_for
 from pulumi_mcpfleet.sources.build_needs import version_of
+from pulumi_mcpfleet.sources.build_plan import BuildPlan, inert
 from pulumi_mcpfleet.sources.checkout import checkout, pointers
 from pulumi_mcpfleet.sources.generate import IGNORES
 from pulumi_mcpfleet.sources.inside import folder_in, own_folder
 from pulumi_mcpfleet.sources.lock import lock_of, newest_of
 from pulumi_mcpfleet.sources.reads import variables_read
-from pulumi_mcpfleet.sources.recipe import Recipe, inert
 from pulumi_mcpfleet.sources.staging import stage_bridge, staged
 from pulumi_mcpfleet.sources.stdio import LOCK_FOLDER, stdio_recipe
 from pulumi_mcpfleet.sources.stdio import Stdio as StdioServer
@@ -92,7 +92,7 @@ def built_image(
     try:
         plan = _plan(source, name, project, foundation.root)
         secrets = _secrets(source, project)
-    except RecipeError as error:
+    except BuildPlanError as error:
         path = f"fleet.{section}.{name}.source"
         lines = [
             f"{path}.{one.key}: {one.sentence}" if one.key else f"{path}: {one.sentence}" for one in error.mistakes
@@ -215,7 +215,7 @@ def _looked_up(source: Registered, root: Path) -> Stdio:
     try:
         return source.resolved(root)
     except ValueError as error:
-        raise RecipeError.of("registry", str(error)) from None
+        raise BuildPlanError.of("registry", str(error)) from None
 
 
 def _packaged(server: StdioServer, build_args: Mapping[str, str], name: str, root: Path) -> _Plan:
@@ -232,7 +232,7 @@ def _packaged(server: StdioServer, build_args: Mapping[str, str], name: str, roo
 def _own(folder: str, root: Path) -> None:
     """Refuse a folder that has become a link to elsewhere since the config was read."""
     if why := own_folder(root, folder):
-        raise RecipeError.of("", why)
+        raise BuildPlanError.of("", why)
 
 
 def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
@@ -251,7 +251,7 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
             f"{', '.join(files[:3])}{' and others' if files[3:] else ''} in Git LFS are not fetched: only the text that"
             " points to each is there; write lfs: pull, to fetch them with git-lfs, or lfs: pointers, to build without"
         )
-        raise RecipeError.of("git.lfs", sentence)
+        raise BuildPlanError.of("git.lfs", sentence)
     wish = replace(source.wish, version=version_of(git.ref, found.commit))
     if (top := workspace_root(found.folder, within.as_posix())) is not None:
         # What a workspace's member is installed from is at its top.
@@ -276,7 +276,9 @@ def _bridged(source: Folder | Git, folder: str, name: str, root: Path) -> str:
     return copy
 
 
-def _made(context: str, recipe: Recipe, labels: Mapping[str, str] | None = None, decided: Sequence[str] = ()) -> _Plan:
+def _made(
+    context: str, recipe: BuildPlan, labels: Mapping[str, str] | None = None, decided: Sequence[str] = ()
+) -> _Plan:
     return _Plan(
         context=context,
         inline=recipe.dockerfile or "",

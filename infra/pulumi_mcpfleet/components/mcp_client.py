@@ -14,7 +14,7 @@ import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components import template
-from pulumi_mcpfleet.components.access import Guarded, admitted, grants, rights, switches, told
+from pulumi_mcpfleet.components.access import GrantTarget, admitted, grants, rights, switches, told
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.components.mcp_server import McpServer, pulled
@@ -74,7 +74,7 @@ class McpClient(pulumi.ComponentResource):
         own = rights(name, args.spec, project=args.project, email=self.account, child=self._child, also=also)
         held = [*own, *(self._may_call() if args.spec.topology != "sidecar" else ())]
         service = self._service(held)
-        guarded = Guarded(server=self._place, project=args.project, region=args.region, service=service.name)
+        guarded = GrantTarget(server=self._place, project=args.project, region=args.region, service=service.name)
         callers = grants(args.spec.access, guarded, args.foundation, self._child)
 
         self.service = service.name
@@ -100,7 +100,7 @@ class McpClient(pulumi.ComponentResource):
         return [
             admitted(
                 server.spec.access,
-                Guarded(server=called, project=self._args.project, region=region, service=service),
+                GrantTarget(server=called, project=self._args.project, region=region, service=service),
                 naming.grant_name(
                     self._name,
                     "calls",
@@ -154,7 +154,7 @@ class McpClient(pulumi.ComponentResource):
         own["name"] = "client"
         own["depends_ons"] = list(beside)
         idle = spec.cpu_throttling
-        return [own, *(self._servers[name].beside(port, idle=idle) for name, port in beside.items())]
+        return [own, *(self._servers[name].as_sidecar(port, idle=idle) for name, port in beside.items())]
 
     def _image(self) -> template.Image:
         match self._spec.source:

@@ -13,7 +13,7 @@ import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components import template
-from pulumi_mcpfleet.components.access import Guarded, grants, rights, switches, told
+from pulumi_mcpfleet.components.access import GrantTarget, grants, rights, switches, told
 from pulumi_mcpfleet.components.custom_domain import CustomDomain, CustomDomainArgs
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.image import built_image
@@ -120,7 +120,7 @@ class McpServer(pulumi.ComponentResource):
             for region, service in services.items()
             for grant in grants(
                 spec.access,
-                Guarded(server=self._place, project=args.project, region=region, service=service.name),
+                GrantTarget(server=self._place, project=args.project, region=region, service=service.name),
                 foundation,
                 self._child,
             )
@@ -195,7 +195,7 @@ class McpServer(pulumi.ComponentResource):
                     parent=self,
                 )
 
-    def beside(self, port: int, *, idle: bool) -> "Container":
+    def as_sidecar(self, port: int, *, idle: bool) -> "Container":
         """The server as a container beside a client's own, where it listens on *port* and nobody else reaches it.
 
         Args:

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from pulumi_mcpfleet.fleet import identities, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, Model, kind_of, one_kind
-from pulumi_mcpfleet.fleet.words import Kind
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 
 KINDS: Final = ("iam", "iap", "oauth", "public")
 CLIENT_KINDS: Final = ("iam", "iap", "public")
@@ -27,7 +27,7 @@ class Iam(Model):
 class IamAccess(Model):
     """Access for named Google identities."""
 
-    iam: Annotated[Iam, Kind("[iam](#access)", "")] = Field(
+    iam: Annotated[Iam, FieldDoc("[iam](#access)", "")] = Field(
         description="Cloud Run checks the caller's Google ID token, and IAM who may call.",
         examples=[{"invokers": ["user:ada@acme.dev"]}],
     )
@@ -52,7 +52,7 @@ class Iap(Model):
         description="The principals that IAP lets through; nobody else.",
         examples=[["group:mcp-users@acme.dev"]],
     )
-    oauth_client: Annotated[OauthClient, Kind("[oauth_client](#access)", "")] | None = Field(
+    oauth_client: Annotated[OauthClient, FieldDoc("[oauth_client](#access)", "")] | None = Field(
         default=None,
         description="Your own OAuth client instead of Google's; needed where the project is in no organization.",
         examples=[{"client_id": "4711-abc.apps.googleusercontent.com", "secret": "iap-client", "version": "1"}],
@@ -75,7 +75,7 @@ class Iap(Model):
 class IapAccess(Model):
     """Access through Identity-Aware Proxy."""
 
-    iap: Annotated[Iap, Kind("[iap](#access)", "")] = Field(
+    iap: Annotated[Iap, FieldDoc("[iap](#access)", "")] = Field(
         description="Identity-Aware Proxy in front of the service.",
         examples=[{"members": ["group:mcp-users@acme.dev"]}],
     )
@@ -100,7 +100,7 @@ class Oauth(Model):
 class OauthAccess(Model):
     """Access for whoever has a token of an authorization server, checked by the server."""
 
-    oauth: Annotated[Oauth, Kind("[oauth](#access)", "")] = Field(
+    oauth: Annotated[Oauth, FieldDoc("[oauth](#access)", "")] = Field(
         description="The server itself checks OAuth tokens; it must, because Cloud Run then checks nothing.",
         examples=[{"issuer": "https://login.acme.dev"}],
     )
@@ -118,7 +118,7 @@ class Public(Model):
 class PublicAccess(Model):
     """Access for anybody."""
 
-    public: Annotated[Public, Kind("[public](#access)", "")] = Field(
+    public: Annotated[Public, FieldDoc("[public](#access)", "")] = Field(
         description="Anybody may call, without any identity.",
         examples=[{"reason": "documentation search without private data"}],
     )
@@ -150,7 +150,7 @@ Access = Annotated[
     | Annotated[PublicAccess, Tag("public")],
     Discriminator(_kind),
     one_kind("access", KINDS),
-    Kind("[access](#access)", "accesses", "one of `iam`, `iap`, `oauth`, `public`"),
+    FieldDoc("[access](#access)", "accesses", "one of `iam`, `iap`, `oauth`, `public`"),
 ]
 """The one key says who checks the caller."""
 
@@ -169,6 +169,6 @@ ClientAccess = Annotated[
     Discriminator(_kind),
     one_kind("access", CLIENT_KINDS),
     BeforeValidator(_checked_in_front),
-    Kind("[access](#access)", "accesses", "one of `iam`, `iap`, `public`"),
+    FieldDoc("[access](#access)", "accesses", "one of `iam`, `iap`, `public`"),
 ]
 """Who may call a client: only what is checked in front of it, for a client is any app that listens."""

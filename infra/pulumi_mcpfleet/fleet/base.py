@@ -6,25 +6,25 @@ from typing import Any, Final, TypeVar, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
 from pulumi_mcpfleet.fleet.cloud_run_terms import advice
-from pulumi_mcpfleet.fleet.words import unknown_word
+from pulumi_mcpfleet.fleet.field_docs import unknown_word
 
 Value = TypeVar("Value")
 Items = TypeVar("Items", bound=Sequence[Hashable])
 
 
 Mistake = tuple[tuple[str | int, ...], str]
-"""A sentence for the user, and the path from the checked value to where it belongs; `UP` leaves the value."""
+"""A sentence for the user, and the path from the checked value to where it belongs; `PARENT` leaves the value."""
 
-UP: Final = ".."
+PARENT: Final = ".."
 
-LEFT_OUT: Final = "left out"
+INVALID_SERVERS: Final = "left out"
 """In pydantic's context: names that are in the user's file, but have mistakes of their own, by the key above them."""
 
 
 def left_out(info: ValidationInfo, key: str) -> frozenset[str]:
     """The names below *key* (servers, sidecars, volumes) of which nothing is to be said."""
     context = cast("Mapping[str, Any]", info.context or {})
-    return frozenset(map(str, context.get(LEFT_OUT, {}).get(key, ())))
+    return frozenset(map(str, context.get(INVALID_SERVERS, {}).get(key, ())))
 
 
 class MistakesError(ValueError):
@@ -35,7 +35,7 @@ class MistakesError(ValueError):
         self.found: Final = tuple(found)
 
 
-def without(value: Value, found: Iterable[Mistake]) -> Value:
+def raise_if_any(value: Value, found: Iterable[Mistake]) -> Value:
     """*value*, if nothing was found in it.
 
     Raises:

@@ -8,12 +8,12 @@ from pydantic import Field, field_validator
 
 from pulumi_mcpfleet.fleet import values
 from pulumi_mcpfleet.fleet.access import ClientAccess, Iam, IamAccess, IapAccess, OauthAccess
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, Mistake, without
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, Mistake, raise_if_any
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 from pulumi_mcpfleet.fleet.parts import Vpc
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage, Source
 from pulumi_mcpfleet.fleet.stdio import Registered, Stdio
-from pulumi_mcpfleet.fleet.words import Kind
 from pulumi_mcpfleet.fleet.workload import BUILT_PORT, Workload
 
 
@@ -29,7 +29,7 @@ class Client(Workload):
         description="Who may call the client itself. By default nobody.",
         examples=[{"iam": {"invokers": ["group:staff@acme.dev"]}}],
     )
-    vpc: Annotated[Vpc, Kind("[vpc](#vpc)", "")] | None = Field(
+    vpc: Annotated[Vpc, FieldDoc("[vpc](#vpc)", "")] | None = Field(
         default=None,
         description="Direct VPC egress: with `all_traffic` it reaches servers whose ingress is `internal`. A client in"
         " the mesh needs it, with its `network`.",
@@ -52,13 +52,13 @@ class Client(Workload):
     @classmethod
     def _the_fleets_own_is_left(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
         taken = "MCP_SERVERS" in value
-        return without(value, [(("MCP_SERVERS",), "is set by the fleet; write `calls`")] if taken else [])
+        return raise_if_any(value, [(("MCP_SERVERS",), "is set by the fleet; write `calls`")] if taken else [])
 
     @field_validator("source", mode="after")
     @classmethod
     def _stdio_is_no_client(cls, value: Source) -> Source:
         wrong = "is a kind of server; a client is an app that listens: write folder, build, git or image"
-        return without(value, [(("stdio",), wrong)] if isinstance(value, Stdio | Registered) else [])
+        return raise_if_any(value, [(("stdio",), wrong)] if isinstance(value, Stdio | Registered) else [])
 
 
 def sidecar_ports(client: Client, servers: Mapping[str, Server]) -> dict[str, int]:

@@ -17,7 +17,7 @@ _ALL_CPUS: Final = 8
 _ALL_MEMORY: Final = 32 * 1024  # MiB
 
 
-def beside(
+def sidecar_mistakes(
     server: Mapping[str, Any], sidecars: Mapping[str, Sidecar], left_out: Callable[[str], Collection[str]]
 ) -> Iterator[Mistake]:
     """What Cloud Run would refuse of *sidecars* beside a server with these keys; keys with mistakes are absent.

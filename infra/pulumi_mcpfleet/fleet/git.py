@@ -7,9 +7,9 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import values
 from pulumi_mcpfleet.fleet.base import Model
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 from pulumi_mcpfleet.fleet.made import Made, Within
 from pulumi_mcpfleet.fleet.parts import SecretRef
-from pulumi_mcpfleet.fleet.words import Kind, pattern
 from pulumi_mcpfleet.sources import git
 
 
@@ -26,7 +26,7 @@ GitUrl = Annotated[
     str,
     Field(max_length=2048),
     AfterValidator(_git_url),
-    Kind(
+    FieldDoc(
         "address",
         "addresses",
         "`https://…`, `ssh://…`, `USER@HOST:PATH`; from this machine itself `http://…`, `git://…`; no password, no `?`",
@@ -38,7 +38,7 @@ _REF: Final = r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,254}"
 GitRef = Annotated[
     str,
     values.matching(_REF, "is not a commit, a tag or a branch"),
-    Kind("ref", "refs", "a commit's whole id, a tag, or a branch", pattern(_REF)),
+    FieldDoc("ref", "refs", "a commit's whole id, a tag, or a branch", pattern(_REF)),
 ]
 
 
@@ -52,7 +52,7 @@ class GitRepository(Model):
         examples=["v1.2.0"],
     )
     dir: Within = Field(default=".", description="The folder within it.", examples=["servers/weather"])
-    token: Annotated[SecretRef, Kind("[version of a secret](#secrets)", "")] | None = Field(
+    token: Annotated[SecretRef, FieldDoc("[version of a secret](#secrets)", "")] | None = Field(
         default=None,
         description="For a private repository: a token in Secret Manager, read by whoever deploys. Without it git uses"
         " your own credentials.",
@@ -85,7 +85,7 @@ class GitRepository(Model):
 class Git(Made):
     """An image that `up` builds from a git repository, with or without a Dockerfile."""
 
-    git: Annotated[GitRepository, Kind("[repository](#a-git-repository)", "")] = Field(
+    git: Annotated[GitRepository, FieldDoc("[repository](#a-git-repository)", "")] = Field(
         description="The repository.",
         examples=[{"url": "https://github.com/acme/weather-mcp.git", "ref": "v1.2.0"}],
     )

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator
 
-from pulumi_mcpfleet.fleet import words
+from pulumi_mcpfleet.fleet import field_docs
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 from pulumi_mcpfleet.fleet.values import matching
-from pulumi_mcpfleet.fleet.words import Kind, pattern
 
 _ADDRESS: Final = r"[^\s@:,]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+"
 _MEMBER: Final = (
@@ -35,7 +35,7 @@ def _member(value: str) -> str:
 Member = Annotated[
     str,
     AfterValidator(_member),
-    Kind(
+    FieldDoc(
         "principal",
         "principals",
         "`user:`, `group:`, `serviceAccount:` ADDRESS, `domain:` DOMAIN, `principal://…`, `principalSet://…`;"
@@ -63,7 +63,7 @@ def _account(value: str) -> str:
 Account = Annotated[
     str,
     AfterValidator(_account),
-    Kind(
+    FieldDoc(
         "service account",
         "service accounts",
         "`NAME@PROJECT.iam.gserviceaccount.com`, not a project's default account",
@@ -76,7 +76,7 @@ _SECRET_FORM: Final = r"(projects/[a-z0-9:.-]+/secrets/)?[A-Za-z0-9_-]{1,255}"  
 SecretName = Annotated[
     str,
     matching(_SECRET_FORM, "is not a secret's name; write NAME, or projects/P/secrets/NAME of another project"),
-    Kind("secret", "secrets", "`NAME`, or `projects/P/secrets/NAME`", pattern(_SECRET_FORM)),
+    FieldDoc("secret", "secrets", "`NAME`, or `projects/P/secrets/NAME`", pattern(_SECRET_FORM)),
 ]
 
 
@@ -91,7 +91,7 @@ SecretVersion = Annotated[
         r"[1-9][0-9]{0,9}|latest",
         'is not a version; write its number, such as "3" (latest follows every new version, without a new revision)',
     ),
-    Kind("version", "versions", 'a number, such as `"3"`, or `latest`', {"type": ["string", "integer"]}),
+    FieldDoc("version", "versions", 'a number, such as `"3"`, or `latest`', {"type": ["string", "integer"]}),
 ]
 
 _ORGANIZATION: Final = r"[0-9]{6,20}"
@@ -99,21 +99,21 @@ Organization = Annotated[
     str,
     BeforeValidator(_number_as_text),
     matching(_ORGANIZATION, "is not an organization's number; find it by `gcloud projects get-ancestors PROJECT`"),
-    Kind("number", "numbers", "`gcloud projects get-ancestors PROJECT`", {"type": ["string", "integer"]}),
+    FieldDoc("number", "numbers", "`gcloud projects get-ancestors PROJECT`", {"type": ["string", "integer"]}),
 ]
 
 _CLIENT_ID: Final = r"[A-Za-z0-9-]+\.apps\.googleusercontent\.com"
 OauthClientId = Annotated[
     str,
     matching(_CLIENT_ID, "is not an OAuth client; write its id, which ends in .apps.googleusercontent.com"),
-    Kind("OAuth client id", "OAuth client ids", "`….apps.googleusercontent.com`", pattern(_CLIENT_ID)),
+    FieldDoc("OAuth client id", "OAuth client ids", "`….apps.googleusercontent.com`", pattern(_CLIENT_ID)),
 ]
 
 _ISSUER: Final = r"https://[a-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?"
 Issuer = Annotated[
     str,
     matching(_ISSUER, "is not an issuer; write its https:// URL as it stands in its tokens' iss, without query"),
-    Kind("issuer", "issuers", "an `https://` URL, as in the tokens' `iss`", pattern(_ISSUER)),
+    FieldDoc("issuer", "issuers", "an `https://` URL, as in the tokens' `iss`", pattern(_ISSUER)),
 ]
 
 # RFC 6749, section 3.3, without the comma that separates them in the environment.
@@ -121,16 +121,16 @@ _SCOPE: Final = r"[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]{1,256}"
 Scope = Annotated[
     str,
     matching(_SCOPE, "is not a scope; write a word without spaces, quotes and commas, such as mcp:read"),
-    Kind("scope", "scopes", "words without spaces", pattern(_SCOPE)),
+    FieldDoc("scope", "scopes", "words without spaces", pattern(_SCOPE)),
 ]
 
 
 def _reason(value: str) -> str:
-    return words.a_reason(
+    return field_docs.checked_reason(
         value,
         "why anybody on the internet may call this server; write for instance"
         ' "public documentation search, no private data"',
     )
 
 
-Reason = Annotated[str, AfterValidator(_reason), Kind("text", "texts", "one line of 10 to 256 characters")]
+Reason = Annotated[str, AfterValidator(_reason), FieldDoc("text", "texts", "one line of 10 to 256 characters")]

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from pulumi_mcpfleet.fleet import values
-from pulumi_mcpfleet.fleet.words import Kind, pattern
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 
 # The grammar of the distribution project's reference package, which Cloud Run's error quotes as
 # "[host/]repo-path[:tag and/or @digest]".
@@ -21,7 +21,7 @@ ImageUrl = Annotated[
     values.matching(
         _IMAGE, "is not an image; write [HOST/]PATH[:TAG][@sha256:DIGEST] in small letters, without https://"
     ),
-    Kind("image", "images", "`[HOST/]PATH[:TAG][@sha256:DIGEST]`, at most 1,024 characters", pattern(_IMAGE)),
+    FieldDoc("image", "images", "`[HOST/]PATH[:TAG][@sha256:DIGEST]`, at most 1,024 characters", pattern(_IMAGE)),
 ]
 
 
@@ -51,7 +51,7 @@ _REPOSITORY: Final = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 RepositoryId = Annotated[
     str,
     values.matching(_REPOSITORY, "is not a repository's name; use at most 63 of a-z, 0-9 and -, a letter first"),
-    Kind("repository", "repositories", "1 to 63 of `a-z`, `0-9`, `-`; a letter first", pattern(_REPOSITORY)),
+    FieldDoc("repository", "repositories", "1 to 63 of `a-z`, `0-9`, `-`; a letter first", pattern(_REPOSITORY)),
 ]
 _UPSTREAM: Final = r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?"
 
@@ -67,7 +67,7 @@ def _upstream(value: str) -> str:
 UpstreamRegistry = Annotated[
     str,
     AfterValidator(_upstream),
-    Kind("registry", "registries", "hosts, such as `ghcr.io`", pattern(_UPSTREAM)),
+    FieldDoc("registry", "registries", "hosts, such as `ghcr.io`", pattern(_UPSTREAM)),
 ]
 
 
@@ -80,7 +80,7 @@ def _one_or_several(value: object) -> object:
 UpstreamRegistries = Annotated[
     tuple[UpstreamRegistry, ...],
     BeforeValidator(_one_or_several),
-    Kind(
+    FieldDoc(
         "registry, or list of them",
         "",
         "hosts, such as `ghcr.io`",

@@ -12,14 +12,14 @@ from typing import Annotated, Any, Final, Literal, cast
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from pulumi_mcpfleet.fleet import rules, values
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, MistakesError, Model, without
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, PARENT, MistakesError, Model, raise_if_any
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 from pulumi_mcpfleet.fleet.images import ImageUrl
 from pulumi_mcpfleet.fleet.parts import SecretRef
-from pulumi_mcpfleet.fleet.words import Kind, pattern
-from pulumi_mcpfleet.sources import Layout, Recipe, RecipeError, Wish, git, recipe_for
+from pulumi_mcpfleet.sources import BuildOptions, BuildPlan, BuildPlanError, Layout, git, recipe_for
 from pulumi_mcpfleet.sources.build_needs import asks_tags, described_version
+from pulumi_mcpfleet.sources.build_plan import FromImage
 from pulumi_mcpfleet.sources.inside import own_folder
-from pulumi_mcpfleet.sources.recipe import FromImage
 
 _NO_DOCKERFILE: Final = "none"
 
@@ -29,7 +29,7 @@ _APT: Final = r"[a-z0-9][a-z0-9+.-]{0,62}[a-z0-9+.]"
 AptPackage = Annotated[
     str,
     values.matching(_APT, "is not a package's name; use a-z, 0-9, +, . and -"),
-    Kind("package", "packages", "names of Debian's packages", pattern(_APT)),
+    FieldDoc("package", "packages", "names of Debian's packages", pattern(_APT)),
 ]
 
 
@@ -38,7 +38,7 @@ _MEMBER: Final = r"@?[A-Za-z0-9_][A-Za-z0-9_.@/-]{0,254}"
 MemberName = Annotated[
     str,
     values.matching(_MEMBER, "is not a package's name or folder; write it as servers/weather or @acme/weather"),
-    Kind("member", "members", "a package's name, or its folder within the source", pattern(_MEMBER)),
+    FieldDoc("member", "members", "a package's name, or its folder within the source", pattern(_MEMBER)),
 ]
 
 
@@ -47,14 +47,14 @@ _DEPENDENCY: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?"
 DependencyName = Annotated[
     str,
     values.matching(_DEPENDENCY, "is not the name of an extra or a group; use letters, digits, ., _ and -"),
-    Kind("name", "names", "letters, digits, `.`, `_` and `-`", pattern(_DEPENDENCY)),
+    FieldDoc("name", "names", "letters, digits, `.`, `_` and `-`", pattern(_DEPENDENCY)),
 ]
 
 _BOUND: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}(?:\[[A-Za-z0-9._,-]{1,100}\])?[<>=!~][<>=!~A-Za-z0-9.*+,]{1,100}"
 Bound = Annotated[
     str,
     values.matching(_BOUND, "is no requirement; write a package and which versions of it, such as mcp<2"),
-    Kind("requirement", "requirements", "`NAME<VERSION` and the like, without spaces", pattern(_BOUND)),
+    FieldDoc("requirement", "requirements", "`NAME<VERSION` and the like, without spaces", pattern(_BOUND)),
 ]
 Bounds = Annotated[tuple[Bound, ...], NO_REPEATS]
 """Requirements that hold what would be installed otherwise."""
@@ -63,14 +63,14 @@ _DATE: Final = r"(?:20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01]))?"
 Date = Annotated[
     str,
     values.matching(_DATE, "is no date; write it as 2026-06-30"),
-    Kind("date", "dates", "`YYYY-MM-DD`", pattern(_DATE)),
+    FieldDoc("date", "dates", "`YYYY-MM-DD`", pattern(_DATE)),
 ]
 
 _STAGE: Final = r"(?:[A-Za-z][A-Za-z0-9_.-]{0,98})?"
 StageName = Annotated[
     str,
     values.matching(_STAGE, "is not a stage's name; use letters, digits, _, . and -"),
-    Kind("stage", "stages", "`NAME` of a `FROM … AS NAME`", pattern(_STAGE)),
+    FieldDoc("stage", "stages", "`NAME` of a `FROM … AS NAME`", pattern(_STAGE)),
 ]
 
 
@@ -82,7 +82,7 @@ def _within(value: str) -> str:
 
 
 Within = Annotated[
-    str, AfterValidator(_within), Kind("path", "paths", "within the source; no `/` first, no `..`, no spaces")
+    str, AfterValidator(_within), FieldDoc("path", "paths", "within the source; no `/` first, no `..`, no spaces")
 ]
 
 
@@ -98,7 +98,7 @@ AnyFolder = Annotated[
     str,
     Field(max_length=1024),
     AfterValidator(_any_folder),
-    Kind("folder", "folders", "below or beside `Pulumi.yaml`, not absolute"),
+    FieldDoc("folder", "folders", "below or beside `Pulumi.yaml`, not absolute"),
 ]
 
 
@@ -133,7 +133,7 @@ class ImageFile(Model):
 
 CopyFrom = Annotated[
     Mapping[values.MountPath, ImageFile],
-    Kind("map of places to [files of images](#a-file-of-an-image)", "", "paths in the container"),
+    FieldDoc("map of places to [files of images](#a-file-of-an-image)", "", "paths in the container"),
     Field(
         max_length=20,
         description="Files and folders of other images, by where they are in this one: programs that Debian has not.",
@@ -246,7 +246,7 @@ class Made(Model):
 
     build_secrets: Annotated[
         Mapping[values.BuildArgName, SecretRef],
-        Kind("map of variables to [secrets](#secrets)", "", "names: letters, digits, `_`; no digit first"),
+        FieldDoc("map of variables to [secrets](#secrets)", "", "names: letters, digits, `_`; no digit first"),
     ] = Field(
         default={},
         max_length=20,
@@ -262,15 +262,15 @@ class Made(Model):
     def _cloud_build_is_given_no_secrets(cls, value: str, info: ValidationInfo) -> str:
         wrong = value == "cloud-build" and bool(info.data.get("build_secrets"))
         sentence = "are given to no build of Cloud Build's; remove them, or write builder: docker"
-        return without(value, [((UP, "build_secrets"), sentence)] if wrong else [])
+        return raise_if_any(value, [((PARENT, "build_secrets"), sentence)] if wrong else [])
 
     @property
-    def wish(self) -> Wish:
+    def wish(self) -> BuildOptions:
         """What the user decides about the Dockerfile."""
         keys = {"language", "installer", "start", "apt", "apt_build", "args", "speaks", "build_args", "package"}
         keys |= {"extras", "groups", "bounds", "before", "target", "writable"}
         said: Any = self.model_dump(include=keys)
-        return Wish(
+        return BuildOptions(
             **said,
             copy_from={place: FromImage(one.image, one.path) for place, one in self.copy_from.items()},
             build_secrets=tuple(self.build_secrets),
@@ -287,7 +287,7 @@ class Folder(Made):
     """An image that `up` builds from a folder, with or without a Dockerfile."""
 
     folder: AnyFolder = Field(description="The folder, as seen from Pulumi.yaml.", examples=["./weather"])
-    _recipes: dict[Path, Recipe] = PrivateAttr(default_factory=dict[Path, Recipe])
+    _recipes: dict[Path, BuildPlan] = PrivateAttr(default_factory=dict[Path, BuildPlan])
 
     @field_validator("folder", mode="after")
     @classmethod
@@ -307,11 +307,11 @@ class Folder(Made):
         try:
             if root is not None:
                 self.recipe(root)
-        except RecipeError as error:
+        except BuildPlanError as error:
             raise MistakesError([((one.key or "folder",), one.sentence) for one in error.mistakes]) from None
         return self
 
-    def recipe(self, root: Path) -> Recipe:
+    def recipe(self, root: Path) -> BuildPlan:
         """How the folder is built, as found out once.
 
         Args:

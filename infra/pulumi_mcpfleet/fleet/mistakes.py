@@ -10,11 +10,11 @@ from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic_core import ErrorDetails
 
-from pulumi_mcpfleet.fleet.base import UP, MistakesError, UnknownKindError
+from pulumi_mcpfleet.fleet.base import PARENT, MistakesError, UnknownKindError
 from pulumi_mcpfleet.fleet.cloud_run_terms import advice, snake
+from pulumi_mcpfleet.fleet.field_docs import in_yaml, near, unknown_word
 from pulumi_mcpfleet.fleet.model import Fleet
 from pulumi_mcpfleet.fleet.server import Server
-from pulumi_mcpfleet.fleet.words import in_yaml, near, unknown_word
 
 _ROOT: Final = "fleet"
 _KEY_MARK: Final = "[key]"  # pydantic's last step in the place of a mapping's key
@@ -50,7 +50,7 @@ def lines(mistake: ErrorDetails) -> Iterator[Line]:
 def _walk(path: Sequence[int | str], further: Sequence[int | str]) -> tuple[int | str, ...]:
     there = list(path)
     for step in further:
-        if step == UP:
+        if step == PARENT:
             there.pop()
         else:
             there.append(step)

@@ -13,14 +13,14 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.fleet import domains, identities, images, values
 from pulumi_mcpfleet.fleet.access import IapAccess
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, Model, left_out, without
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, PARENT, Mistake, Model, left_out, raise_if_any
 from pulumi_mcpfleet.fleet.client import Client, among
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, in_yaml
 from pulumi_mcpfleet.fleet.images import host_of, pinned, pullable
 from pulumi_mcpfleet.fleet.references import key_region
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage
 from pulumi_mcpfleet.fleet.stdio import unlocked
-from pulumi_mcpfleet.fleet.words import Kind, in_yaml
 from pulumi_mcpfleet.fleet.workload import Workload
 
 PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -100,7 +100,7 @@ class Fleet(Model):
         description="Labels on every resource that can carry them.",
         examples=[{"team": "platform", "cost-center": "4711"}],
     )
-    registry: Annotated[Registry, Kind("[registry](#registry)", "")] = Field(
+    registry: Annotated[Registry, FieldDoc("[registry](#registry)", "")] = Field(
         default=Registry(), description="Where images are kept, and for how long.", examples=[{"keep": 20}]
     )
     load_balancer: Literal["per-server", "both", "shared"] = Field(
@@ -109,7 +109,7 @@ class Fleet(Model):
         " map. `both` is for the time in which domains move from one to the other ([domains](#domains)).",
         examples=["shared"],
     )
-    cloud_build: Annotated[CloudBuildOptions, Kind("[Cloud Build](#cloud-build)", "")] = Field(
+    cloud_build: Annotated[CloudBuildOptions, FieldDoc("[Cloud Build](#cloud-build)", "")] = Field(
         default=CloudBuildOptions(),
         description="How images are built whose source says `builder: cloud-build`.",
         examples=[{"machine_type": "e2-highcpu-8"}],
@@ -120,19 +120,23 @@ class Fleet(Model):
         " another: what the machine that builds makes when it is told nothing.",
         examples=["native"],
     )
-    servers: Mapping[values.ServerName, Annotated[Server, Kind("[server](#a-server)", "[servers](#a-server)")]] = Field(
-        min_length=1,
-        max_length=500,
-        description="The servers, by name.",
-        examples=[{"reference": {"source": {"build": "./my_server"}}}],
+    servers: Mapping[values.ServerName, Annotated[Server, FieldDoc("[server](#a-server)", "[servers](#a-server)")]] = (
+        Field(
+            min_length=1,
+            max_length=500,
+            description="The servers, by name.",
+            examples=[{"reference": {"source": {"build": "./my_server"}}}],
+        )
     )
-    clients: Mapping[values.ServerName, Annotated[Client, Kind("[client](#a-client)", "[clients](#a-client)")]] = Field(
-        default={},
-        max_length=500,
-        description="Services that call the servers, each as an account of its own, by name.",
-        examples=[
-            {"assistant": {"source": {"image": "docker.io/acme/assistant:1"}, "calls": ["reference"]}},
-        ],
+    clients: Mapping[values.ServerName, Annotated[Client, FieldDoc("[client](#a-client)", "[clients](#a-client)")]] = (
+        Field(
+            default={},
+            max_length=500,
+            description="Services that call the servers, each as an account of its own, by name.",
+            examples=[
+                {"assistant": {"source": {"image": "docker.io/acme/assistant:1"}, "calls": ["reference"]}},
+            ],
+        )
     )
 
     @property
@@ -174,13 +178,13 @@ class Fleet(Model):
         if value and region:
             found.append(((), f"and region ({region}) are both there; keep one"))
         if not value and region is None:
-            found.append(((UP, "region"), "missing; add region: europe-west1"))
-        return without(value, found)
+            found.append(((PARENT, "region"), "missing; add region: europe-west1"))
+        return raise_if_any(value, found)
 
     @field_validator("servers", mode="after")
     @classmethod
     def _servers_fit_the_fleet(cls, value: Mapping[str, Server], info: ValidationInfo) -> Mapping[str, Server]:
-        return without(value, [*_beside_each_other(value, info.data), *_unlocked(value, info)])
+        return raise_if_any(value, [*_beside_each_other(value, info.data), *_unlocked(value, info)])
 
     @field_validator("clients", mode="after")
     @classmethod
@@ -192,7 +196,7 @@ class Fleet(Model):
         found += _unlocked(value, info)
         for name, client in value.items():
             found += [((name, *path), said) for path, said in _workload(client, info.data)]
-        return without(value, found)
+        return raise_if_any(value, found)
 
 
 def _beside_each_other(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -300,7 +304,7 @@ def _registries(workloads: Mapping[str, Mapping[str, Workload]], fleet: Mapping[
     advice = in_yaml({"remote": hosts if len(hosts) > 1 else hosts[0]}) if hosts else ""
     for path, host in found.items():
         sentence = f"Cloud Run does not pull from {host}; write registry: {advice} in the fleet, and the image comes"
-        yield (UP, *path), f"{sentence} through Artifact Registry"
+        yield (PARENT, *path), f"{sentence} through Artifact Registry"
 
 
 def _organization(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from pulumi_mcpfleet.fleet.base import LEFT_OUT
+from pulumi_mcpfleet.fleet.base import INVALID_SERVERS
 from pulumi_mcpfleet.fleet.mistakes import Line, lines, spelled
 from pulumi_mcpfleet.fleet.model import Fleet
 
@@ -82,7 +82,7 @@ class _Report:
             if not (self._without_entries(found) or self._without_servers(found)):
                 return
             try:
-                Fleet.model_validate(self._rest, context={"root": self._root, LEFT_OUT: self._left_out})
+                Fleet.model_validate(self._rest, context={"root": self._root, INVALID_SERVERS: self._left_out})
             except ValidationError as further:
                 invalid = further
             else:

@@ -6,9 +6,9 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import identities, images, quantities, references, rules, values
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, Model, without
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, PARENT, Mistake, Model, raise_if_any
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 from pulumi_mcpfleet.fleet.values import Text
-from pulumi_mcpfleet.fleet.words import Kind
 
 GRPC_SERVICE: Final = values.matching(
     r"[A-Za-z0-9_.-]*", "is not the name of a gRPC service; write it as acme.v1.Weather"
@@ -50,7 +50,7 @@ def _secret_place(value: str) -> str:
 SecretPlace = Annotated[
     str,
     AfterValidator(_secret_place),
-    Kind("variable or file", "variables or files", "a variable's name, or a file as `/secrets/key.json`"),
+    FieldDoc("variable or file", "variables or files", "a variable's name, or a file as `/secrets/key.json`"),
 ]
 
 
@@ -73,7 +73,7 @@ class Probe(Model):
         description="What is asked by HTTP; without it `health_path`, and without that only whether the port listens.",
         examples=["/ready"],
     )
-    grpc: Annotated[Grpc, Kind("[gRPC](#probes)", "")] | None = Field(
+    grpc: Annotated[Grpc, FieldDoc("[gRPC](#probes)", "")] | None = Field(
         default=None,
         description="Instead of a path: the server is asked by gRPC's health checking protocol"
         " (`grpc.health.v1.Health`).",
@@ -140,18 +140,18 @@ def _readiness(probe: Probe) -> Iterator[Mistake]:
 class Probes(Model):
     """The probes of a server's own container, where the fleet's do not fit."""
 
-    startup: Annotated[Probe, Kind("[probe](#probes)", "")] | None = Field(
+    startup: Annotated[Probe, FieldDoc("[probe](#probes)", "")] | None = Field(
         default=None,
         description="Until it succeeds an instance gets no request.",
         examples=[{"period": 2, "failures": 30}],
     )
-    liveness: Annotated[Probe, Kind("[probe](#probes)", "")] | None = Field(
+    liveness: Annotated[Probe, FieldDoc("[probe](#probes)", "")] | None = Field(
         default=None,
         description="When it fails the instance is started anew. It asks by HTTP or gRPC: it needs a `path`,"
         " `health_path`, or `grpc`.",
         examples=[{"path": "/health", "period": 60, "timeout": 5}],
     )
-    readiness: Annotated[Probe, Kind("[probe](#probes)", "")] | None = Field(
+    readiness: Annotated[Probe, FieldDoc("[probe](#probes)", "")] | None = Field(
         default=None,
         description="While it fails the instance gets no new request, and is not started anew (a preview of Cloud"
         " Run's). It asks by HTTP or gRPC: it needs a `path`, `health_path`, or `grpc`.",
@@ -164,17 +164,17 @@ class Probes(Model):
     @field_validator("startup", mode="after")
     @classmethod
     def _startup_is_one(cls, value: Probe | None) -> Probe | None:
-        return value and without(value, _startup(value))
+        return value and raise_if_any(value, _startup(value))
 
     @field_validator("liveness", mode="after")
     @classmethod
     def _liveness_is_one(cls, value: Probe | None) -> Probe | None:
-        return value and without(value, _running(value))
+        return value and raise_if_any(value, _running(value))
 
     @field_validator("readiness", mode="after")
     @classmethod
     def _readiness_is_one(cls, value: Probe | None) -> Probe | None:
-        return value and without(value, _readiness(value))
+        return value and raise_if_any(value, _readiness(value))
 
 
 class WithEnvironment(Model):
@@ -183,14 +183,14 @@ class WithEnvironment(Model):
     @field_validator("env", mode="after", check_fields=False)
     @classmethod
     def _env_holds_no_secret(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        return without(value, rules.secrets_in_the_clear(value))
+        return raise_if_any(value, rules.secrets_in_the_clear(value))
 
     @field_validator("secrets", mode="after", check_fields=False)
     @classmethod
     def _secrets_have_their_own_places(
         cls, value: Mapping[str, SecretRef], info: ValidationInfo
     ) -> Mapping[str, SecretRef]:
-        return without(value, (*rules.set_twice(value, info.data.get("env", {})), *rules.hidden_secrets(value)))
+        return raise_if_any(value, (*rules.set_twice(value, info.data.get("env", {})), *rules.hidden_secrets(value)))
 
 
 class Sidecar(WithEnvironment):
@@ -206,7 +206,7 @@ class Sidecar(WithEnvironment):
     env: Mapping[values.EnvironmentName, Text] = Field(
         default={}, max_length=1000, description="Its environment variables.", examples=[{"LOG_LEVEL": "info"}]
     )
-    secrets: Mapping[SecretPlace, Annotated[SecretRef, Kind("", "[versions of secrets](#secrets)")]] = Field(
+    secrets: Mapping[SecretPlace, Annotated[SecretRef, FieldDoc("", "[versions of secrets](#secrets)")]] = Field(
         default={},
         max_length=100,
         description="Secrets in its environment or files.",
@@ -219,7 +219,7 @@ class Sidecar(WithEnvironment):
     )
     cpu: quantities.Cpu = Field(default="1", description="Its CPUs.", examples=["0.5"])
     memory: quantities.Memory = Field(default="512Mi", description="Its memory.", examples=["256Mi"])
-    startup: Annotated[Probe, Kind("[probe](#probes)", "")] | None = Field(
+    startup: Annotated[Probe, FieldDoc("[probe](#probes)", "")] | None = Field(
         default=None,
         description="When it has started; containers that depend on it wait for that. It names a port.",
         examples=[{"port": 6379, "period": 1, "failures": 30}],
@@ -241,7 +241,7 @@ class Sidecar(WithEnvironment):
     def _startup_names_a_port(cls, value: Probe | None) -> Probe | None:
         if value is not None and value.port is None:
             raise ValueError("has no port; a sidecar has none of its own, add port: NUMBER")
-        return value and without(value, _startup(value))
+        return value and raise_if_any(value, _startup(value))
 
 
 class Vpc(Model):
@@ -278,5 +278,7 @@ class Vpc(Model):
         if value is not None and said:
             found.append(((), f"and {said[0]} are both there; a connector has a network of its own, keep one"))
         if value is None and said in ([], ["tags"]) and {"network", "subnetwork"} <= info.data.keys():
-            found.append(((UP, "subnetwork"), "missing, and network too; write one of them, such as network: default"))
-        return without(value, found)
+            found.append(
+                ((PARENT, "subnetwork"), "missing, and network too; write one of them, such as network: default")
+            )
+        return raise_if_any(value, found)

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator
 
-from pulumi_mcpfleet.fleet.base import UP, Mistake
-from pulumi_mcpfleet.fleet.words import Kind, pattern
+from pulumi_mcpfleet.fleet.base import PARENT, Mistake
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 
 # Cloud Run, "CPU limits": the least memory that goes with so many CPUs, in MiB.
 _MEMORY_FLOOR: Final = {4: 2048, 6: 4096, 8: 4096}
@@ -63,9 +63,9 @@ def gpu_mistakes(gpu: str | None, cpu: str | None, memory: str | None) -> Iterat
     if gpu == LARGE_GPU:
         return
     if cpu is not None and cpus(cpu) > _MOST_CPUS:
-        yield (UP, "cpu"), f"{cpu} CPUs are there with gpu: {LARGE_GPU} alone; write {_MOST_CPUS} or less"
+        yield (PARENT, "cpu"), f"{cpu} CPUs are there with gpu: {LARGE_GPU} alone; write {_MOST_CPUS} or less"
     if memory is not None and mebibytes(memory) > _MOST_MEMORY:
-        yield (UP, "memory"), f"{memory} are there with gpu: {LARGE_GPU} alone; write 32Gi or less"
+        yield (PARENT, "memory"), f"{memory} are there with gpu: {LARGE_GPU} alone; write 32Gi or less"
 
 
 def _as_text(value: Any) -> Any:
@@ -92,7 +92,7 @@ Cpu = Annotated[
     str,
     BeforeValidator(_as_text),
     AfterValidator(_cpu),
-    Kind(
+    FieldDoc(
         "CPUs",
         "CPUs",
         '`"1"`, `"2"`, `"4"`, `"6"`, `"8"`, or `"0.08"` to `"1"` (`"500m"`)',
@@ -105,7 +105,7 @@ OwnCpu = Annotated[
     str,
     BeforeValidator(_as_text),
     AfterValidator(_own_cpu),
-    Kind(
+    FieldDoc(
         "CPUs",
         "CPUs",
         f'`"1"`, `"2"`, `"4"`, `"6"`, `"8"`, or `"0.08"` to `"1"` (`"500m"`); with `gpu: {LARGE_GPU}` `"20"` or more',
@@ -138,7 +138,7 @@ Memory = Annotated[
     str,
     BeforeValidator(_with_unit),
     AfterValidator(_memory),
-    Kind("memory", "memories", "`128Mi` to `32Gi`", pattern(_MEMORY)),
+    FieldDoc("memory", "memories", "`128Mi` to `32Gi`", pattern(_MEMORY)),
 ]
 
 
@@ -146,7 +146,7 @@ OwnMemory = Annotated[
     str,
     BeforeValidator(_with_unit),
     AfterValidator(_own_memory),
-    Kind("memory", "memories", f"`128Mi` to `32Gi`; with `gpu: {LARGE_GPU}` `80Gi` or more", pattern(_MEMORY)),
+    FieldDoc("memory", "memories", f"`128Mi` to `32Gi`; with `gpu: {LARGE_GPU}` `80Gi` or more", pattern(_MEMORY)),
 ]
 """Of a service's own container, which may have a GPU."""
 
@@ -165,7 +165,7 @@ DiskSize = Annotated[
     str,
     BeforeValidator(_with_unit),
     AfterValidator(_disk),
-    Kind("size", "sizes", "`10Gi` or more", pattern(_MEMORY)),
+    FieldDoc("size", "sizes", "`10Gi` or more", pattern(_MEMORY)),
 ]
 
 
@@ -178,5 +178,8 @@ def _size(value: str) -> str:
 
 
 Size = Annotated[
-    str, BeforeValidator(_with_unit), AfterValidator(_size), Kind("size", "sizes", "`1Mi` to `32Gi`", pattern(_MEMORY))
+    str,
+    BeforeValidator(_with_unit),
+    AfterValidator(_size),
+    FieldDoc("size", "sizes", "`1Mi` to `32Gi`", pattern(_MEMORY)),
 ]

@@ -5,8 +5,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 from pulumi_mcpfleet.fleet.values import REGION_FORM, matching
-from pulumi_mcpfleet.fleet.words import Kind, pattern
 
 _PROJECT: Final = r"[a-z][a-z0-9:.-]{4,62}"
 
@@ -20,7 +20,7 @@ EncryptionKey = Annotated[
         _KEY,
         "is not a key of Cloud KMS in a region; write projects/P/locations/REGION/keyRings/RING/cryptoKeys/KEY",
     ),
-    Kind("key", "keys", "`projects/P/locations/REGION/keyRings/RING/cryptoKeys/KEY`", pattern(_KEY)),
+    FieldDoc("key", "keys", "`projects/P/locations/REGION/keyRings/RING/cryptoKeys/KEY`", pattern(_KEY)),
 ]
 
 
@@ -34,7 +34,7 @@ _POLICY: Final = rf"default|projects/{_PROJECT}/platforms/cloudRun/[a-z0-9]([a-z
 BinaryPolicy = Annotated[
     str,
     matching(_POLICY, "is not a policy; write default, the project's own, or projects/P/platforms/cloudRun/POLICY"),
-    Kind("policy", "policies", "`default`, or `projects/P/platforms/cloudRun/POLICY`", pattern(_POLICY)),
+    FieldDoc("policy", "policies", "`default`, or `projects/P/platforms/cloudRun/POLICY`", pattern(_POLICY)),
 ]
 
 _INSTANCE: Final = rf"{_PROJECT}:{REGION_FORM}:[a-z][a-z0-9-]{{0,96}}"
@@ -44,7 +44,7 @@ SqlInstance = Annotated[
         _INSTANCE,
         "is not a connection name; write PROJECT:REGION:INSTANCE, as `gcloud sql instances describe INSTANCE` shows it",
     ),
-    Kind("connection name", "connection names", "`PROJECT:REGION:INSTANCE`", pattern(_INSTANCE)),
+    FieldDoc("connection name", "connection names", "`PROJECT:REGION:INSTANCE`", pattern(_INSTANCE)),
 ]
 
 _CONNECTOR: Final = rf"(projects/{_PROJECT}/locations/{REGION_FORM}/connectors/)?[a-z][a-z0-9-]{{0,23}}[a-z0-9]"
@@ -54,7 +54,7 @@ Connector = Annotated[
         _CONNECTOR,
         "is not a connector; write its NAME, or projects/P/locations/REGION/connectors/NAME where it is shared",
     ),
-    Kind("connector", "connectors", "a name, or its full path in a host project", pattern(_CONNECTOR)),
+    FieldDoc("connector", "connectors", "a name, or its full path in a host project", pattern(_CONNECTOR)),
 ]
 
 # Cloud Run's API v2 refuses what its v1 kept its own settings in ("annotations", discovery document).
@@ -81,7 +81,7 @@ def _annotation(value: str) -> str:
 AnnotationKey = Annotated[
     str,
     AfterValidator(_annotation),
-    Kind(
+    FieldDoc(
         "annotation",
         "annotations",
         "keys: `[DNS-NAME/]NAME`, at most 63 of letters, digits, `.`, `_`, `-`; not Cloud Run's, not `mcpfleet/…`",
@@ -93,11 +93,11 @@ AnnotationKey = Annotated[
 NfsServer = Annotated[
     str,
     matching(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", "is not a server; write its IP address or its DNS name"),
-    Kind("server", "servers", "an IP address, or a DNS name"),
+    FieldDoc("server", "servers", "an IP address, or a DNS name"),
 ]
 NfsPath = Annotated[
     str,
     Field(max_length=1024),
     matching(r"/([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?", "is not what a server exports; write it as /share"),
-    Kind("path", "paths", "`/` first, no `/` last"),
+    FieldDoc("path", "paths", "`/` first, no `/` last"),
 ]

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from pulumi_mcpfleet.fleet import words
+from pulumi_mcpfleet.fleet import field_docs
 from pulumi_mcpfleet.fleet.base import Model
-from pulumi_mcpfleet.fleet.words import Kind, pattern
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 
 _FORM: Final = r"roles/[a-zA-Z0-9_.]+|(projects|organizations)/[a-z0-9:.-]+/roles/[a-zA-Z0-9_.]+"
 _BARRED: Final = frozenset({"roles/owner", "roles/editor"})
@@ -68,7 +68,7 @@ def _plain_role(value: str) -> str:
 
 
 def _reason(value: str) -> str:
-    return words.a_reason(value, "what the server does with this role")
+    return field_docs.checked_reason(value, "what the server does with this role")
 
 
 class PowerfulRole(Model):
@@ -77,10 +77,10 @@ class PowerfulRole(Model):
     role: Annotated[
         str,
         AfterValidator(_any_role),
-        Kind("role", "roles", "`roles/…`, `projects/P/roles/…`; not `roles/owner`, `roles/editor`", pattern(_FORM)),
+        FieldDoc("role", "roles", "`roles/…`, `projects/P/roles/…`; not `roles/owner`, `roles/editor`", pattern(_FORM)),
     ] = Field(description="The role.", examples=["roles/pubsub.admin"])
-    reason: Annotated[str, AfterValidator(_reason), Kind("text", "texts", "one line of 10 to 256 characters")] = Field(
-        description="What the server does with it.", examples=["makes a topic for each tenant"]
+    reason: Annotated[str, AfterValidator(_reason), FieldDoc("text", "texts", "one line of 10 to 256 characters")] = (
+        Field(description="What the server does with it.", examples=["makes a topic for each tenant"])
     )
 
 
@@ -88,12 +88,12 @@ def _form(value: Any) -> str:
     return "reasoned" if isinstance(value, (dict, PowerfulRole)) else "name"
 
 
-PlainRole = Annotated[str, AfterValidator(_plain_role), Kind("role", "roles", "", pattern(_FORM))]
+PlainRole = Annotated[str, AfterValidator(_plain_role), FieldDoc("role", "roles", "", pattern(_FORM))]
 
 Role = Annotated[
     Annotated[PlainRole, Tag("name")] | Annotated[PowerfulRole, Tag("reasoned")],
     Discriminator(_form),
-    Kind(
+    FieldDoc(
         "role",
         "[roles](#roles)",
         "`roles/…`; one that reaches beyond its own work, and `projects/P/roles/…`, with a reason",

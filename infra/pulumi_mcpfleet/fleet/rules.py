@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 
 from pulumi_mcpfleet.fleet import values
-from pulumi_mcpfleet.fleet.base import NUMBER, Mistake, without
+from pulumi_mcpfleet.fleet.base import NUMBER, Mistake, raise_if_any
 
 Places = Mapping[str, str]
 """What is mounted: the folder, and in words what is there."""
@@ -30,7 +30,7 @@ def _build_args(value: Mapping[str, str]) -> Mapping[str, str]:
     sentence = "looks like a secret, which everyone who has the image could read, and a build is given none; remove it"
     found: list[Mistake] = [((name,), sentence) for name in value if values.looks_secret(name, value[name])]
     found += [((name,), "holds a NUL, which no build takes; remove it") for name in value if "\0" in value[name]]
-    return without(value, found)
+    return raise_if_any(value, found)
 
 
 BuildArgs = Annotated[Mapping[values.BuildArgName, values.Text], AfterValidator(_build_args)]
@@ -49,7 +49,7 @@ def _words(value: tuple[str, ...]) -> tuple[str, ...]:
         "looks like a secret, which everyone who sees this file, the image or the service could read; let the server"
         " read it from its environment, and write it under secrets"
     )
-    return without(value, [((index,), sentence) for index, word in enumerate(value) if secret(word)])
+    return raise_if_any(value, [((index,), sentence) for index, word in enumerate(value) if secret(word)])
 
 
 Words = Annotated[tuple[values.Text, ...], AfterValidator(_words)]

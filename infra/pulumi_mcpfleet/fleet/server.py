@@ -11,12 +11,12 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import containers, identities, quantities, values
 from pulumi_mcpfleet.fleet.access import Access, IamAccess, OauthAccess
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, UP, Mistake, left_out, without
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, PARENT, Mistake, left_out, raise_if_any
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 from pulumi_mcpfleet.fleet.parts import Probe, Probes, Sidecar
 from pulumi_mcpfleet.fleet.sources import Build
 from pulumi_mcpfleet.fleet.stdio import is_bridged
 from pulumi_mcpfleet.fleet.volumes import FileSystem
-from pulumi_mcpfleet.fleet.words import Kind
 from pulumi_mcpfleet.fleet.workload import MAX_INSTANCES, MAX_TIMEOUT, Workload
 
 DEFAULT_HEALTH_PATH: Final = "/health"
@@ -81,7 +81,7 @@ class Server(Workload):
         description="The sandbox: `gen1` starts faster, `gen2` is a whole Linux; by default Cloud Run chooses.",
         examples=["gen2"],
     )
-    sidecars: Mapping[values.ContainerName, Annotated[Sidecar, Kind("", "[sidecars](#sidecars)")]] = Field(
+    sidecars: Mapping[values.ContainerName, Annotated[Sidecar, FieldDoc("", "[sidecars](#sidecars)")]] = Field(
         default={},
         max_length=9,
         description="Further containers of each instance, by name. None of them gets requests.",
@@ -90,7 +90,7 @@ class Server(Workload):
     depends_on: Annotated[tuple[values.ContainerName, ...], NO_REPEATS] = Field(
         default=(), description="Sidecars that have to have started before the server.", examples=[["redis"]]
     )
-    probes: Annotated[Probes, Kind("[probes](#probes)", "")] = Field(
+    probes: Annotated[Probes, FieldDoc("[probes](#probes)", "")] = Field(
         default=Probes(),
         description="When an instance may serve and when it is started anew, where the fleet's probes do not fit.",
         examples=[{"startup": {"period": 2, "failures": 60}}],
@@ -191,24 +191,24 @@ class Server(Workload):
     @classmethod
     def _the_endpoint_is_no_health_path(cls, value: str, info: ValidationInfo) -> str:
         said = f"{value} is the MCP endpoint already; give one of the two another path"
-        return without(value, [((UP, "health_path"), said)] if value == info.data.get("health_path") else [])
+        return raise_if_any(value, [((PARENT, "health_path"), said)] if value == info.data.get("health_path") else [])
 
     @field_validator("transports", mode="after")
     @classmethod
     def _sse_has_one_instance(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        return without(value, _too_many(info, _SSE_NEEDS_ONE) if "sse" in value else ())
+        return raise_if_any(value, _too_many(info, _SSE_NEEDS_ONE) if "sse" in value else ())
 
     @field_validator("sessions", mode="after")
     @classmethod
     def _sessions_have_one_instance(cls, value: str, info: ValidationInfo) -> str:
-        return without(value, _too_many(info, _SESSIONS_NEED_ONE) if value == "stateful" else ())
+        return raise_if_any(value, _too_many(info, _SESSIONS_NEED_ONE) if value == "stateful" else ())
 
     @field_validator("min_instances", mode="after")
     @classmethod
     def _no_more_are_kept_than_may_be(cls, value: int, info: ValidationInfo) -> int:
         most = info.data.get("max_instances", value)
         said = f"{most} is below min_instances ({value}); raise it or lower min_instances"
-        return without(value, [((UP, "max_instances"), said)] if most < value else [])
+        return raise_if_any(value, [((PARENT, "max_instances"), said)] if most < value else [])
 
     @field_validator("execution_environment", mode="after")
     @classmethod
@@ -218,21 +218,23 @@ class Server(Workload):
         if value == "gen2" and memory is not None and quantities.mebibytes(memory) < 512:
             raise ValueError(f"gen2 needs at least 512Mi and memory is {memory}; raise it, or write gen1")
         found: list[Mistake] = [
-            ((UP, "volumes", name), "needs execution_environment: gen2, which mounts file systems; gen1 does not")
+            ((PARENT, "volumes", name), "needs execution_environment: gen2, which mounts file systems; gen1 does not")
             for name, volume in info.data.get("volumes", {}).items()
             if value == "gen1" and isinstance(volume, FileSystem)
         ]
-        return without(value, found)
+        return raise_if_any(value, found)
 
     @field_validator("sidecars", mode="after")
     @classmethod
     def _sidecars_fit_together(cls, value: Mapping[str, Sidecar], info: ValidationInfo) -> Mapping[str, Sidecar]:
-        return without(value, containers.beside(info.data, value, lambda key: left_out(info, key)))
+        return raise_if_any(value, containers.sidecar_mistakes(info.data, value, lambda key: left_out(info, key)))
 
     @field_validator("depends_on", mode="after")
     @classmethod
     def _depends_on_sidecars(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        return without(value, containers.unknown(value, info.data.get("sidecars", value), left_out(info, "sidecars")))
+        return raise_if_any(
+            value, containers.unknown(value, info.data.get("sidecars", value), left_out(info, "sidecars"))
+        )
 
     @field_validator("probes", mode="after")
     @classmethod
@@ -246,7 +248,7 @@ class Server(Workload):
                 found.append(((name, "path"), sentence))
             elif name != "startup" and probe and not probe.path and probe.grpc is None and health_path is None:
                 found.append(((name, "path"), "missing, and health_path too; add path: /ready, or grpc: {}"))
-        return without(value, found)
+        return raise_if_any(value, found)
 
     @field_validator("ingress", mode="after")
     @classmethod
@@ -281,10 +283,12 @@ class Server(Workload):
             found.append(((), f"is a path of a domain, and there is none; add domain: {_EXAMPLE}, or remove it"))
         path: str = info.data.get("path", value)
         if path != value and not path.startswith(f"{value}/"):
-            found.append(((UP, "path"), f"{path} is not below domain_path; write path: {value}{path}"))
+            found.append(((PARENT, "path"), f"{path} is not below domain_path; write path: {value}{path}"))
         if "sse" in info.data.get("transports", ()):
-            found.append(((UP, "transports"), f"sse is at {SSE_PATH}, which is not below domain_path; leave it out"))
-        return without(value, found)
+            found.append(
+                ((PARENT, "transports"), f"sse is at {SSE_PATH}, which is not below domain_path; leave it out")
+            )
+        return raise_if_any(value, found)
 
     @field_validator("default_url", mode="after")
     @classmethod
@@ -297,4 +301,4 @@ class Server(Workload):
 def _too_many(info: ValidationInfo, why: str) -> list[Mistake]:
     """The mistake that there may be several instances; keys with mistakes are absent."""
     most = info.data.get("max_instances", 1)
-    return [((UP, "max_instances"), f"{most} {why}")] if most > 1 else []
+    return [((PARENT, "max_instances"), f"{most} {why}")] if most > 1 else []

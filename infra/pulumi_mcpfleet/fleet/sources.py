@@ -6,10 +6,10 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from pulumi_mcpfleet.fleet import images, rules, values
 from pulumi_mcpfleet.fleet.base import Model, kind_of, one_kind
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 from pulumi_mcpfleet.fleet.git import Git
 from pulumi_mcpfleet.fleet.made import Builder, Folder, StageName
 from pulumi_mcpfleet.fleet.stdio import Registered, Stdio, looked_up
-from pulumi_mcpfleet.fleet.words import Kind
 
 KINDS: Final = ("build", "image", "folder", "git", "stdio", "registry")
 
@@ -70,7 +70,7 @@ Source = Annotated[
     Discriminator(_kind),
     one_kind("source", KINDS),
     AfterValidator(looked_up),
-    Kind("[source](#source)", "sources", "one of `build`, `image`, `folder`, `git`, `stdio`, `registry`"),
+    FieldDoc("[source](#source)", "sources", "one of `build`, `image`, `folder`, `git`, `stdio`, `registry`"),
 ]
 """The one key says the kind, and a kind holds only what it needs."""
 

@@ -8,11 +8,11 @@ from typing import Annotated, Final, cast
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from pulumi_mcpfleet.fleet import images, rules, values
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, UP, Mistake, MistakesError, Model, without
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, PARENT, Mistake, MistakesError, Model, raise_if_any
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 from pulumi_mcpfleet.fleet.made import AptPackage, Bounds, Builder, CopyFrom, Date, Made, Writable
-from pulumi_mcpfleet.fleet.words import Kind, pattern
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.lock import COMMAND, LOCKS, lock_of
-from pulumi_mcpfleet.sources.recipe import RecipeError
 from pulumi_mcpfleet.sources.registered import NAME_AND_VERSION, OFFICIAL, Entry, Variable
 from pulumi_mcpfleet.sources.registered import Registered as Found
 from pulumi_mcpfleet.sources.stdio import Stdio as Server
@@ -23,13 +23,13 @@ NpmName = Annotated[
     str,
     Field(max_length=214),
     values.matching(_NPM_NAME, "is not the name of a package of npm"),
-    Kind("package", "packages", "names of npm's packages", pattern(_NPM_NAME)),
+    FieldDoc("package", "packages", "names of npm's packages", pattern(_NPM_NAME)),
 ]
 _NPM_VERSION: Final = r"[\^~]?[0-9][0-9A-Za-z.+-]{0,100}"
 NpmVersion = Annotated[
     str,
     values.matching(_NPM_VERSION, "is no version; write it as 3.25.76 or ^3.25.76"),
-    Kind("version", "versions", "`VERSION`, `^VERSION` or `~VERSION`", pattern(_NPM_VERSION)),
+    FieldDoc("version", "versions", "`VERSION`, `^VERSION` or `~VERSION`", pattern(_NPM_VERSION)),
 ]
 
 
@@ -53,12 +53,12 @@ _RUNNERS: Final[Mapping[str, str]] = {
 class StdioServer(Model):
     """A server that speaks stdio, in one of three forms."""
 
-    npm: Annotated[str, AfterValidator(_npm), Kind("package", "", "`NAME@VERSION`")] | None = Field(
+    npm: Annotated[str, AfterValidator(_npm), FieldDoc("package", "", "`NAME@VERSION`")] | None = Field(
         default=None,
         description="A package of npm, at one version.",
         examples=["@modelcontextprotocol/server-everything@2026.8.31"],
     )
-    pypi: Annotated[str, AfterValidator(_pypi), Kind("package", "", "`NAME==VERSION`")] | None = Field(
+    pypi: Annotated[str, AfterValidator(_pypi), FieldDoc("package", "", "`NAME==VERSION`")] | None = Field(
         default=None, description="A package of PyPI, at one version.", examples=["mcp-server-time==2026.10.19"]
     )
     image: images.ImageUrl | None = Field(
@@ -91,7 +91,7 @@ class StdioServer(Model):
         examples=[["mcp<2"]],
     )
     overrides: Annotated[
-        Mapping[NpmName, NpmVersion], Kind("map of packages to versions", "", "names of npm's packages to versions")
+        Mapping[NpmName, NpmVersion], FieldDoc("map of packages to versions", "", "names of npm's packages to versions")
     ] = Field(
         default={},
         max_length=100,
@@ -123,7 +123,7 @@ class StdioServer(Model):
             "apt_build": bool(self.apt_build) and self.image is not None,
         }
         of = {"bounds": "a package of PyPI", **dict.fromkeys(("overrides", "install_scripts"), "a package of npm")}
-        return without(
+        return raise_if_any(
             self, [((key,), f"is for {of.get(key, 'a package')}; remove it") for key, said in wrong.items() if said]
         )
 
@@ -134,7 +134,7 @@ class StdioServer(Model):
             return value  # one has a mistake of its own
         said = [name for name in ("npm", "pypi", "image") if info.data[name] is not None]
         if len(said) > 1:
-            raise MistakesError([((UP,), f"says {' and '.join(said)} at once; keep one")])
+            raise MistakesError([((PARENT,), f"says {' and '.join(said)} at once; keep one")])
         if not said and value and value[0] in _RUNNERS:
             package = next((one for one in value[1:] if not one.startswith("-")), "NAME")
             sentence = (
@@ -143,15 +143,15 @@ class StdioServer(Model):
             raise MistakesError([((), f"{sentence}, and what comes after the package as args")])
         if not said:
             sentence = 'says no package; add npm: "NAME@VERSION", pypi: "NAME==VERSION", or image and command'
-            raise MistakesError([((UP,), sentence)])
+            raise MistakesError([((PARENT,), sentence)])
         found = [((), "missing; say how the server in the image is started, such as [acme-tools, --stdio]")]
-        return without(value, found if said == ["image"] and not value else [])
+        return raise_if_any(value, found if said == ["image"] and not value else [])
 
 
 class Stdio(Model):
     """A server that speaks stdio, behind the bridge of mcpfleet_bridge/."""
 
-    stdio: Annotated[StdioServer, Kind("[stdio server](#a-stdio-server)", "")] = Field(
+    stdio: Annotated[StdioServer, FieldDoc("[stdio server](#a-stdio-server)", "")] = Field(
         description="The server.", examples=[{"npm": "@modelcontextprotocol/server-everything@2026.8.31"}]
     )
     build_args: rules.BuildArgs = Field(
@@ -186,7 +186,7 @@ class Stdio(Model):
     def _are_used(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         used = ("BASE_IMAGE", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
         sentence = "is no ARG of the Dockerfile that is made for a package, which has BASE_IMAGE; remove it"
-        return without(value, [((name,), sentence) for name in value if name.upper() not in used])
+        return raise_if_any(value, [((name,), sentence) for name in value if name.upper() not in used])
 
 
 def _server(value: str) -> str:
@@ -204,11 +204,11 @@ def _registry(value: str) -> str:
 class Registered(Model):
     """A server of an MCP registry: a package that speaks stdio, as its server.json names it."""
 
-    registry: Annotated[str, AfterValidator(_server), Kind("server", "", "`NAME@VERSION`")] = Field(
+    registry: Annotated[str, AfterValidator(_server), FieldDoc("server", "", "`NAME@VERSION`")] = Field(
         description="The server, at one version. `mcpfleet packages lock` looks it up.",
         examples=["io.github.acme/weather@1.2.0"],
     )
-    registry_url: Annotated[str, Field(max_length=1024), AfterValidator(_registry), Kind("address", "")] = Field(
+    registry_url: Annotated[str, Field(max_length=1024), AfterValidator(_registry), FieldDoc("address", "")] = Field(
         default=OFFICIAL, description="The registry.", examples=["https://registry.acme.dev"]
     )
     args: rules.Words = Field(
@@ -238,7 +238,7 @@ class Registered(Model):
         """
         try:
             found = self.entry.read(root, self.args or None)
-        except RecipeError as error:
+        except BuildPlanError as error:
             raise MistakesError([((one.key or "registry",), one.sentence) for one in error.mistakes]) from None
         named = StdioServer(npm=found.server.npm, pypi=found.server.pypi, args=tuple(found.server.args))
         made = Stdio(stdio=named, build_args=self.build_args, builder=self.builder)
@@ -258,7 +258,7 @@ def undeclared(source: object, env: Mapping[str, str], secrets: Iterable[str]) -
     for one in source.asked if isinstance(source, Stdio) else ():
         if one.name not in there:
             advice = "add {secret: NAME, version: NUMBER}" if one.secret else "add a text"
-            place = (one.name,) if one.secret else (UP, "env", one.name)
+            place = (one.name,) if one.secret else (PARENT, "env", one.name)
             yield place, f"missing; {advice}: the server asks for it ({one.description})"
 
 

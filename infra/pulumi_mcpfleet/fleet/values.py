@@ -11,10 +11,10 @@ from typing import Annotated, Final, cast
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from pulumi_mcpfleet import environment, naming
-from pulumi_mcpfleet.fleet.words import Kind, near, pattern
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, near, pattern
 from pulumi_mcpfleet.sources.inside import is_file_in, odd, own_folder
 
-Text = Annotated[str, Field(max_length=32_768), Kind("text", "texts", "each text at most 32,768 characters")]
+Text = Annotated[str, Field(max_length=32_768), FieldDoc("text", "texts", "each text at most 32,768 characters")]
 """Any text. The bound is Cloud Run's for one environment variable."""
 
 
@@ -50,7 +50,7 @@ def _server_name(value: str) -> str:
 ServerName = Annotated[
     str,
     AfterValidator(_server_name),
-    Kind(
+    FieldDoc(
         "name",
         "names",
         f"{naming.SERVER_NAME_MIN} to {naming.SERVER_NAME_MAX} of `a-z`, `0-9` and `-`; a letter first, no `-` last",
@@ -66,7 +66,7 @@ ServiceName = Annotated[
         _SERVICE,
         f"is not a service's name; use 2 to {naming.SERVICE_NAME_MAX} of a-z, 0-9 and -, a letter first, no - last",
     ),
-    Kind(
+    FieldDoc(
         "name",
         "names",
         f"2 to {naming.SERVICE_NAME_MAX} of `a-z`, `0-9` and `-`; a letter first, no `-` last",
@@ -104,7 +104,7 @@ Region = Annotated[
         "is not a Cloud Run region; write one from `gcloud run regions list`, such as europe-west1 (no zone letter)",
     ),
     AfterValidator(_known_region),
-    Kind("region", "regions", "`gcloud run regions list`", pattern(REGION_FORM)),
+    FieldDoc("region", "regions", "`gcloud run regions list`", pattern(REGION_FORM)),
 ]
 
 # Labels: "keys and values can contain lowercase letters, numbers, underscores and dashes; both at most
@@ -116,7 +116,7 @@ LabelKey = Annotated[
         r"(?!goog)[a-z][a-z0-9_-]{0,62}",
         "cannot be a label's key; use at most 63 of a-z, 0-9, _ and -, beginning with a letter, and not with goog",
     ),
-    Kind(
+    FieldDoc(
         "label",
         "labels",
         "keys: 1 to 63 of `a-z`, `0-9`, `_`, `-`; a letter first, not `goog…`",
@@ -126,7 +126,7 @@ LabelKey = Annotated[
 LabelValue = Annotated[
     str,
     matching(r"[a-z0-9_-]{0,63}", "cannot be a label's value; use at most 63 of a-z, 0-9, _ and -"),
-    Kind("value", "values", "values: 0 to 63 of the same", pattern(r"[a-z0-9_-]{0,63}")),
+    FieldDoc("value", "values", "values: 0 to 63 of the same", pattern(r"[a-z0-9_-]{0,63}")),
 ]
 
 
@@ -150,14 +150,14 @@ Folder = Annotated[
     str,
     Field(max_length=1024),
     AfterValidator(_folder),
-    Kind("folder", "folders", "below or beside `Pulumi.yaml`, not absolute; has a `Dockerfile`"),
+    FieldDoc("folder", "folders", "below or beside `Pulumi.yaml`, not absolute; has a `Dockerfile`"),
 ]
 
 _VARIABLE: Final = r"[A-Za-z_][A-Za-z0-9_]{0,255}"
 BuildArgName = Annotated[
     str,
     matching(_VARIABLE, "is not a build argument's name; use letters, digits and _, no digit first"),
-    Kind("name", "names", "names: letters, digits, `_`; no digit first", pattern(_VARIABLE)),
+    FieldDoc("name", "names", "names: letters, digits, `_`; no digit first", pattern(_VARIABLE)),
 ]
 
 
@@ -179,7 +179,7 @@ def environment_name(value: str) -> str:
 EnvironmentName = Annotated[
     str,
     AfterValidator(environment_name),
-    Kind(
+    FieldDoc(
         "variable",
         "variables",
         "names: letters, digits, `_`; no digit first; not Cloud Run's (`PORT`, `K_…`, `X_GOOGLE_…`), not"
@@ -221,7 +221,7 @@ def _url_path(value: str) -> str:
 UrlPath = Annotated[
     str,
     AfterValidator(_url_path),
-    Kind(
+    FieldDoc(
         "path",
         "paths",
         "`/` first, then letters, digits, `.`, `_`, `~`, `-`, `/`; no `/` last, no `z` last; at most 256 characters",
@@ -237,7 +237,7 @@ def _endpoint_path(value: str) -> str:
 EndpointPath = Annotated[
     str,
     AfterValidator(_endpoint_path),
-    Kind(
+    FieldDoc(
         "path",
         "paths",
         "`/` first, then letters, digits, `.`, `_`, `~`, `-`, `/`; a `/` last where the server redirects there; no `z`"
@@ -253,7 +253,7 @@ Origin = Annotated[
     matching(
         _ORIGIN, "is not an origin; write https://HOST[:PORT] in small letters, without a path (* is not accepted)"
     ),
-    Kind("origin", "origins", "`https://HOST[:PORT]` or `http://…`; no path, no `*`", pattern(_ORIGIN)),
+    FieldDoc("origin", "origins", "`https://HOST[:PORT]` or `http://…`; no path, no `*`", pattern(_ORIGIN)),
 ]
 
 # Printable ASCII without a comma, and no - first: it becomes an argument of commands.
@@ -264,7 +264,7 @@ Audience = Annotated[
         _AUDIENCE,
         "is not an audience; write a URL or a word without spaces and commas, such as https://mcp.acme.dev",
     ),
-    Kind(
+    FieldDoc(
         "audience",
         "audiences",
         "letters, digits and punctuation; no spaces, no commas, no `-` first, at most 2,048 characters",
@@ -292,14 +292,14 @@ def _domain(value: str) -> str:
 Domain = Annotated[
     str,
     AfterValidator(_domain),
-    Kind("domain", "domains", "a DNS name of yours, at most 63 characters", pattern(_DOMAIN)),
+    FieldDoc("domain", "domains", "a DNS name of yours, at most 63 characters", pattern(_DOMAIN)),
 ]
 
 _TAG: Final = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 NetworkTag = Annotated[
     str,
     matching(_TAG, "is not a network tag; use at most 63 of a-z, 0-9 and -, beginning with a letter"),
-    Kind("tag", "network tags", "1 to 63 of `a-z`, `0-9`, `-`; a letter first", pattern(_TAG)),
+    FieldDoc("tag", "network tags", "1 to 63 of `a-z`, `0-9`, `-`; a letter first", pattern(_TAG)),
 ]
 
 _NETWORK: Final = (
@@ -308,7 +308,7 @@ _NETWORK: Final = (
 Network = Annotated[
     str,
     matching(_NETWORK, "is not a network; write its NAME, or projects/P/global/networks/NAME where it is shared"),
-    Kind("network", "networks", "a name, or its full path in a host project", pattern(_NETWORK)),
+    FieldDoc("network", "networks", "a name, or its full path in a host project", pattern(_NETWORK)),
 ]
 
 # RFC 1123's label: what Cloud Run asks of a container's name.
@@ -316,7 +316,7 @@ _LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 ContainerName = Annotated[
     str,
     matching(_LABEL, "is not a container's name; use at most 63 of a-z, 0-9 and -, no - first or last"),
-    Kind("name", "names", "names: 1 to 63 of `a-z`, `0-9`, `-`; no `-` first or last", pattern(_LABEL)),
+    FieldDoc("name", "names", "names: 1 to 63 of `a-z`, `0-9`, `-`; no `-` first or last", pattern(_LABEL)),
 ]
 _VOLUME: Final = rf"(?!{naming.OWN_VOLUME}){_LABEL}"
 VolumeName = Annotated[
@@ -325,7 +325,7 @@ VolumeName = Annotated[
         _VOLUME,
         f"is not a volume's name; use at most 63 of a-z, 0-9 and -, no - first or last, and not {naming.OWN_VOLUME}…",
     ),
-    Kind(
+    FieldDoc(
         "name",
         "names",
         f"names: 1 to 63 of `a-z`, `0-9`, `-`; no `-` first or last, not `{naming.OWN_VOLUME}…`",
@@ -365,7 +365,7 @@ def mount_path(value: str) -> str:
 MountPath = Annotated[
     str,
     AfterValidator(mount_path),
-    Kind(
+    FieldDoc(
         "path in the container",
         "paths in the container",
         "`/` first, no `/` last; not `/etc`, not below `/dev`, `/proc`, `/sys`",
@@ -378,5 +378,5 @@ _BUCKET: Final = r"(?!goog)[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"
 Bucket = Annotated[
     str,
     matching(_BUCKET, "is not a bucket; write its name without gs://, in small letters"),
-    Kind("bucket", "buckets", "a name without `gs://`", pattern(_BUCKET)),
+    FieldDoc("bucket", "buckets", "a name without `gs://`", pattern(_BUCKET)),
 ]

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import identities, quantities, references, values
-from pulumi_mcpfleet.fleet.base import UP, Mistake, Model, kind_of, one_kind, without
-from pulumi_mcpfleet.fleet.words import Kind
+from pulumi_mcpfleet.fleet.base import PARENT, Mistake, Model, kind_of, one_kind, raise_if_any
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 
 
 class InMemory(Model):
@@ -40,7 +40,7 @@ class Gcs(Model):
 class GcsVolume(Model):
     """A bucket of Cloud Storage as a folder."""
 
-    gcs: Annotated[Gcs, Kind("[bucket](#volumes)", "")] = Field(
+    gcs: Annotated[Gcs, FieldDoc("[bucket](#volumes)", "")] = Field(
         description="The bucket; the server's identity gets the role that it needs on it.",
         examples=[{"bucket": "acme-mcp-data"}],
     )
@@ -74,13 +74,15 @@ Mode = Annotated[
     str,
     BeforeValidator(_octal),
     AfterValidator(_mode),
-    Kind("mode", "modes", '`"0400"`, `"0440"`, `"0444"` or another without a bit to write', {"pattern": f"^{_MODE}$"}),
+    FieldDoc(
+        "mode", "modes", '`"0400"`, `"0440"`, `"0444"` or another without a bit to write', {"pattern": f"^{_MODE}$"}
+    ),
 ]
 
 FileName = Annotated[
     str,
     values.matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "is not a file's name; write one without folders"),
-    Kind("file", "files", "a name without folders"),
+    FieldDoc("file", "files", "a name without folders"),
 ]
 _ITEM: Final = r"[A-Za-z0-9._][A-Za-z0-9._-]*(/[A-Za-z0-9._][A-Za-z0-9._-]*){0,9}"
 
@@ -92,7 +94,7 @@ def _item(value: str) -> str:
 
 
 ItemPath = Annotated[
-    str, AfterValidator(_item), Kind("file", "files", "a file in the folder, such as `certs/ca.pem`; no `..`")
+    str, AfterValidator(_item), FieldDoc("file", "files", "a file in the folder, such as `certs/ca.pem`; no `..`")
 ]
 
 
@@ -114,8 +116,8 @@ class SecretVolume(Model):
     )
     file: FileName | None = Field(default=None, description="That file's name in the folder.", examples=["tools.yaml"])
     items: Annotated[
-        dict[ItemPath, Annotated[Item, Kind("", "[versions](#volumes)")]],
-        Kind("map of files to [versions](#volumes)", ""),
+        dict[ItemPath, Annotated[Item, FieldDoc("", "[versions](#volumes)")]],
+        FieldDoc("map of files to [versions](#volumes)", ""),
     ] = Field(
         default={},
         max_length=100,
@@ -138,8 +140,8 @@ class SecretVolume(Model):
             found.append(((), f"and {said[0]} are both there; keep items for several files, version and file for one"))
         elif not value:
             examples = {"version": 'version: "1"', "file": "file: tools.yaml"}
-            found += [((UP, key), f"missing; add {text}") for key, text in examples.items() if key not in said]
-        return without(value, found)
+            found += [((PARENT, key), f"missing; add {text}") for key, text in examples.items() if key not in said]
+        return raise_if_any(value, found)
 
     @property
     def files(self) -> dict[str, Item]:
@@ -160,7 +162,7 @@ class Nfs(Model):
 class NfsVolume(Model):
     """An export of an NFS server as a folder; needs `vpc`."""
 
-    nfs: Annotated[Nfs, Kind("[export](#volumes)", "")] = Field(
+    nfs: Annotated[Nfs, FieldDoc("[export](#volumes)", "")] = Field(
         description="The export; instances reach its server over `vpc`.",
         examples=[{"server": "10.0.0.2", "path": "/share"}],
     )
@@ -185,5 +187,5 @@ Volume = Annotated[
     | Annotated[NfsVolume, Tag("nfs")],
     Discriminator(_volume),
     one_kind("volume", _VOLUMES, beside=("mount",)),
-    Kind("[volume](#volumes)", "[volumes](#volumes)", "each one of `memory`, `disk`, `gcs`, `secret`, `nfs`"),
+    FieldDoc("[volume](#volumes)", "[volumes](#volumes)", "each one of `memory`, `disk`, `gcs`, `secret`, `nfs`"),
 ]

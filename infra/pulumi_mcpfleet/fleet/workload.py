@@ -7,7 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import quantities, references, rules, values
 from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, UP, Mistake, without
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, PARENT, Mistake, raise_if_any
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 from pulumi_mcpfleet.fleet.made import Made
 from pulumi_mcpfleet.fleet.parts import SecretPlace, SecretRef, Sidecar, Vpc, WithEnvironment
 from pulumi_mcpfleet.fleet.roles import Role
@@ -15,7 +16,6 @@ from pulumi_mcpfleet.fleet.sources import Source
 from pulumi_mcpfleet.fleet.stdio import Registered, Stdio, undeclared
 from pulumi_mcpfleet.fleet.values import Text
 from pulumi_mcpfleet.fleet.volumes import FileSystem, GcsVolume, NfsVolume, SecretVolume, Volume
-from pulumi_mcpfleet.fleet.words import Kind
 
 BUILT_PORT: Final = 8080
 """Where a container listens whose image is built here: Cloud Run's default, which it gets in PORT."""
@@ -79,7 +79,7 @@ class Workload(WithEnvironment):
         description="Further environment variables; plain text that everyone with access can read, so no secrets.",
         examples=[{"BIGQUERY_PROJECT": "acme-mcp-dev"}],
     )
-    secrets: Mapping[SecretPlace, Annotated[SecretRef, Kind("", "[versions of secrets](#secrets)")]] = Field(
+    secrets: Mapping[SecretPlace, Annotated[SecretRef, FieldDoc("", "[versions of secrets](#secrets)")]] = Field(
         default={},
         max_length=100,
         description="Secrets of Secret Manager, as environment variables or as files. Its account may read just these.",
@@ -97,7 +97,7 @@ class Workload(WithEnvironment):
         description="Roles on the project that its account gets.",
         examples=[["roles/bigquery.user"]],
     )
-    vpc: Annotated[Vpc, Kind("[vpc](#vpc)", "")] | None = Field(
+    vpc: Annotated[Vpc, FieldDoc("[vpc](#vpc)", "")] | None = Field(
         default=None,
         description="Direct VPC egress: its requests leave through your network.",
         examples=[{"network": "default", "subnetwork": "mcp", "all_traffic": True}],
@@ -223,7 +223,7 @@ class Workload(WithEnvironment):
     def _what_a_registered_server_asks_for_is_there(
         cls, value: Mapping[str, SecretRef], info: ValidationInfo
     ) -> Mapping[str, SecretRef]:
-        return without(value, undeclared(info.data.get("source"), info.data.get("env", {}), value))
+        return raise_if_any(value, undeclared(info.data.get("source"), info.data.get("env", {}), value))
 
     @field_validator("memory", mode="after")
     @classmethod
@@ -257,7 +257,7 @@ class Workload(WithEnvironment):
         found = [*quantities.gpu_mistakes(value, info.data.get("cpu"), info.data.get("memory"))]
         if value is not None and info.data.get("cpu_throttling") is True:
             found.append(((), f"{value} needs CPU all the time; add cpu_throttling: false"))
-        return without(value, found)
+        return raise_if_any(value, found)
 
     @field_validator("gpu_zonal_redundancy", mode="after")
     @classmethod
@@ -279,18 +279,18 @@ class Workload(WithEnvironment):
             if f"{place}/".startswith(f"{SQL_MOUNT}/")
         ]
         if SQL_VOLUME in volumes:
-            found.append(((UP, "volumes", SQL_VOLUME), "is Cloud Run's name for cloudsql_instances; write another"))
-        return without(value, found)
+            found.append(((PARENT, "volumes", SQL_VOLUME), "is Cloud Run's name for cloudsql_instances; write another"))
+        return raise_if_any(value, found)
 
     @field_validator("vpc", mode="after")
     @classmethod
     def _exports_are_reached(cls, value: Vpc | None, info: ValidationInfo) -> Vpc | None:
         found: list[Mistake] = [
-            ((UP, "volumes", name), "needs vpc, over which its server is reached; add vpc: {network: default}")
+            ((PARENT, "volumes", name), "needs vpc, over which its server is reached; add vpc: {network: default}")
             for name, one in info.data.get("volumes", {}).items()
             if value is None and isinstance(one, NfsVolume)
         ]
-        return without(value, found)
+        return raise_if_any(value, found)
 
     @field_validator("use_http2", mode="after")
     @classmethod
@@ -313,5 +313,5 @@ class Workload(WithEnvironment):
         if memory is not None and quantities.mebibytes(memory) < 512:
             needed = next((name for name, one in value.items() if isinstance(one, FileSystem)), None)
             sentence = f"{memory} is too little for the volume {needed}, which gen2 mounts; write 512Mi or more"
-            found += [((UP, "memory"), sentence)] if needed else []
-        return without(value, found)
+            found += [((PARENT, "memory"), sentence)] if needed else []
+        return raise_if_any(value, found)

@@ -3,7 +3,7 @@
 | module | says |
 |---|---|
 | `layout.py` | what a folder holds, as far as it is looked into |
-| `recipe.py` | what a user may decide, and what was decided |
+| `build_plan.py` | what a user may decide, and what was decided |
 | `python.py`, `node.py` | how a Python or a Node.js repository is installed and started |
 | `generate.py` | which of them it is |
 | `reads.py` | which variables of the environment a source reads |
@@ -12,12 +12,12 @@
 | `checkout.py` | a git repository at one commit |
 | `git.py` | the user's git, which a repository does not command: the only module that starts a program |
 
-What can't be decided is a `RecipeError`, which names the keys to set; nothing is guessed where two answers are
+What can't be decided is a `BuildPlanError`, which names the keys to set; nothing is guessed where two answers are
 equally good. Nothing here imports pulumi.
 """
 
+from pulumi_mcpfleet.sources.build_plan import BuildOptions, BuildPlan, BuildPlanError
 from pulumi_mcpfleet.sources.generate import recipe_for
 from pulumi_mcpfleet.sources.layout import Layout
-from pulumi_mcpfleet.sources.recipe import Recipe, RecipeError, Wish
 
-__all__ = ["Layout", "Recipe", "RecipeError", "Wish", "recipe_for"]
+__all__ = ["BuildOptions", "BuildPlan", "BuildPlanError", "Layout", "recipe_for"]

@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple, cast
 
 from packaging.version import InvalidVersion, Version
 
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.layout import Layout, table
-from pulumi_mcpfleet.sources.recipe import RecipeError
 
 
 class Apt(NamedTuple):
@@ -140,7 +140,7 @@ def version_line(manifests: Iterable[Mapping[str, Any]], version: str) -> tuple[
             continue
         if found := [name for name in names if name in _NO_WAY]:
             sentence = f"{found[0]} finds the version in git's tags, which no build has; add a Dockerfile of its own"
-            raise RecipeError.of("dockerfile", sentence)
+            raise BuildPlanError.of("dockerfile", sentence)
         lines.update(dict.fromkeys(_PRETEND[name] for name in names if name in _PRETEND))
         if table(manifest, "tool", "pdm", "version").get("source") == "scm":
             lines["PDM_BUILD_SCM_VERSION"] = None

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.git import URL, asked, host_of, laid_out, large_files
 from pulumi_mcpfleet.sources.inside import is_file_in, read_in, resolved
 from pulumi_mcpfleet.sources.layout import MAX_FILE
-from pulumi_mcpfleet.sources.recipe import RecipeError
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _OTHERS: Final = "https://"
@@ -79,7 +79,7 @@ def checkout(
         RecipeError: git is not there, the address does not answer, or the ref is not there.
     """
     if re.fullmatch(URL, url) is None:
-        raise RecipeError.of("git.url", f"{url!r} is not the address of a repository; correct it")
+        raise BuildPlanError.of("git.url", f"{url!r} is not the address of a repository; correct it")
     commit, said = (ref, "the commit") if _COMMIT.fullmatch(ref) else _resolved(url, ref, token)
     what = url + ("\nwith its submodules" if submodules else "") + ("\nwith its large files" if lfs else "")
     folder = place / f"{hashlib.sha256(what.encode()).hexdigest()[:12]}-{commit[:20]}"
@@ -116,18 +116,18 @@ def _fetched(
     fetch = ["-C", str(new), "fetch", "--quiet", "--no-tags", "--no-recurse-submodules"]
     try:
         asked(url, [*fetch, "--depth=1", "--", url, ref], token, alone=alone)
-    except RecipeError as refused:
+    except BuildPlanError as refused:
         if not (_COMMIT.fullmatch(ref) and _UNASKED.search(str(refused))):
             raise
         # The server gives no commit by its id alone: it is in the history of a branch or a tag, or not there.
         asked(url, [*fetch, "--", url, "+refs/heads/*:refs/b/*", "+refs/tags/*:refs/t/*"], token, alone=alone)
         try:
             laid_out(new, "update-ref", "--no-deref", "FETCH_HEAD", f"{commit}^{{commit}}")
-        except RecipeError:
-            raise RecipeError.of("git.ref", f"no branch and no tag of {url} has the commit {commit}") from None
+        except BuildPlanError:
+            raise BuildPlanError.of("git.ref", f"no branch and no tag of {url} has the commit {commit}") from None
     found = laid_out(new, "rev-parse", "FETCH_HEAD^{commit}").strip()
     if found != commit:
-        raise RecipeError.of("git.ref", f"{ref} has just moved from {commit[:12]} to {found[:12]}; try again")
+        raise BuildPlanError.of("git.ref", f"{ref} has just moved from {commit[:12]} to {found[:12]}; try again")
     laid_out(new, "checkout", "--quiet", "--detach", commit)
     parts = _parts(new, url)
     if lfs and pointers(new):
@@ -181,7 +181,7 @@ def _take_in(new: Path, parts: list[_Part], url: str, token: str | None, *, lfs:
             sentence = "leads out of the repository"
         if sentence or target is None:
             advice = "remove it there, or git.submodules here"
-            raise RecipeError.of("git.submodules", f"the submodule {part.path[:200]!r} {sentence}; {advice}")
+            raise BuildPlanError.of("git.submodules", f"the submodule {part.path[:200]!r} {sentence}; {advice}")
         found = _fetched(part.url, part.commit, part.commit, target, token if ours else None, lfs=lfs, alone=not ours)
         waiting += [(target, inner, ours, depth + 1) for inner in found]
 
@@ -240,4 +240,4 @@ def _resolved(url: str, ref: str, token: str | None) -> tuple[str, str]:
     ):
         if name in there:
             return there[name], f"{said} {ref} is"
-    raise RecipeError.of("git.ref", f"{url} has no tag and no branch {ref}; write one of git ls-remote {url}")
+    raise BuildPlanError.of("git.ref", f"{url} has no tag and no branch {ref}; write one of git ls-remote {url}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from pulumi_mcpfleet.sources.recipe import RecipeError
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 
 # RFC 3986's signs, but for ? and #: no repository's address needs them, and tokens are written there. No part begins
 # with -, which would be an option of git or of ssh.
@@ -99,7 +99,7 @@ def described(folder: Path) -> str:
     """
     try:
         return laid_out(folder, "describe", "--tags", "--long", "--always", "--abbrev=9", "--match=*[0-9]*").strip()
-    except RecipeError:
+    except BuildPlanError:
         return ""
 
 
@@ -127,12 +127,14 @@ def large_files(url: str, folder: Path, token: str | None, *, alone: bool = Fals
         asked(url, fetch, token, alone=alone, seconds=_SECONDS_OF_LARGE_FILES)
         # It lays out nothing unless it is told to be in use, as `git lfs install` would for the user.
         laid_out(folder, "-c", "filter.lfs.clean=git-lfs clean -- %f", "lfs", "checkout")
-    except RecipeError as error:
+    except BuildPlanError as error:
         (mistake,) = error.mistakes
         sentence = mistake.sentence
         if "'lfs' is not a git command" in sentence:
             sentence = "git-lfs is not installed; install it (Debian, Ubuntu: apt-get install git-lfs)"
-        raise RecipeError.of("git.lfs", f"{sentence}; or write lfs: pointers, to build without these files") from None
+        raise BuildPlanError.of(
+            "git.lfs", f"{sentence}; or write lfs: pointers, to build without these files"
+        ) from None
 
 
 def asked(
@@ -190,12 +192,12 @@ def _run(
             )
         except subprocess.TimeoutExpired:
             sentence = f"{url} did not answer within {seconds} s; check the address"
-            raise RecipeError.of("git.url", sentence) from None
+            raise BuildPlanError.of("git.url", sentence) from None
     if done.returncode == _NO_GIT:
         sentence = "git is not installed; install it (Debian, Ubuntu: apt-get install git)"
-        raise RecipeError.of("git", sentence)
+        raise BuildPlanError.of("git", sentence)
     if done.returncode:
-        raise RecipeError.of("git.url", _refusal(url, done.stderr, token))
+        raise BuildPlanError.of("git.url", _refusal(url, done.stderr, token))
     return done.stdout
 
 

@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from pulumi_mcpfleet.sources.recipe import RecipeError
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 
 
 def resolved(root: Path, name: str) -> Path | None:
@@ -35,9 +35,9 @@ def folder_in(root: Path, name: str, key: str, what: str) -> Path:
     """
     found = resolved(root, name)
     if found is None and os.path.lexists(root / name):
-        raise RecipeError.of(key, f"{name} leads out of {what} by a symbolic link, which is never followed")
+        raise BuildPlanError.of(key, f"{name} leads out of {what} by a symbolic link, which is never followed")
     if found is None or not found.is_dir():
-        raise RecipeError.of(key, f"there is no {name} in {what}; correct it")
+        raise BuildPlanError.of(key, f"there is no {name} in {what}; correct it")
     return found
 
 
@@ -56,12 +56,12 @@ def read_in(root: Path, name: str, limit: int) -> bytes:
     """
     found = resolved(root, name)
     if found is None:
-        raise RecipeError.of("", odd(name))
+        raise BuildPlanError.of("", odd(name))
     # What was checked is what is opened: neither a link nor a pipe that took its place since then.
     handle = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise RecipeError.of("", odd(name))
+            raise BuildPlanError.of("", odd(name))
         return file.read(limit)
 
 

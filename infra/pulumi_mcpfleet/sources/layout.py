@@ -11,8 +11,8 @@ from typing import Any, Final, cast
 
 import yaml
 
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError, Mistake
 from pulumi_mcpfleet.sources.inside import is_file_in, odd, read_in
-from pulumi_mcpfleet.sources.recipe import Mistake, RecipeError
 
 MAX_FILE: Final = 2 * 2**20
 """Bytes of the largest file that is read: lock files are looked for, and only their beginning is read."""
@@ -90,7 +90,7 @@ class Layout:
         try:
             return cls._read(folder)
         except OSError as error:
-            raise RecipeError.of("", f"the source can't be read: {error}") from None
+            raise BuildPlanError.of("", f"the source can't be read: {error}") from None
 
     @classmethod
     def _read(cls, folder: Path) -> "Layout":
@@ -105,7 +105,7 @@ class Layout:
                     seen += 1
                     if seen > _MOST:
                         sentence = f"the source has more than {_MOST} files near its top; write the folder within it"
-                        raise RecipeError.of("", sentence)
+                        raise BuildPlanError.of("", sentence)
                     if entry.is_dir(follow_symlinks=False):
                         if entry.name not in _SKIPPED and name.count("/") < _DEPTH - 1:
                             places.append(f"{name}/")
@@ -134,7 +134,7 @@ class Layout:
         """
         mistakes = [Mistake("", odd(name)) for name in names if name in self.odd]
         if mistakes:
-            raise RecipeError(mistakes)
+            raise BuildPlanError(mistakes)
 
     def toml(self, name: str) -> dict[str, Any]:
         """A TOML file; empty if it is not there.
@@ -145,7 +145,7 @@ class Layout:
         try:
             return tomllib.loads(self.texts.get(name, "").removeprefix(MARK))
         except (ValueError, RecursionError) as error:  # a number of 5,000 digits; a list 2,000 deep
-            raise RecipeError.of("", f"{name} is no TOML: {error}; mend it") from None
+            raise BuildPlanError.of("", f"{name} is no TOML: {error}; mend it") from None
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object; empty if it is not there.
@@ -156,9 +156,9 @@ class Layout:
         try:
             value = json.loads(self.texts.get(name, "{}").removeprefix(MARK))
         except (ValueError, RecursionError) as error:
-            raise RecipeError.of("", f"{name} is no JSON: {error}; mend it") from None
+            raise BuildPlanError.of("", f"{name} is no JSON: {error}; mend it") from None
         if not isinstance(value, dict):
-            raise RecipeError.of("", f"{name} is no JSON object; mend it")
+            raise BuildPlanError.of("", f"{name} is no JSON object; mend it")
         return cast("dict[str, Any]", value)
 
     def yaml(self, name: str) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class Layout:
                 raise ValueError("it is endless")
             return table(yaml.safe_load(content))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise RecipeError.of("", f"{name} is no YAML: {str(error)[:200]}; mend it") from None
+            raise BuildPlanError.of("", f"{name} is no YAML: {str(error)[:200]}; mend it") from None
 
 
 def _looked_into(names: Iterable[str]) -> list[str]:
@@ -211,5 +211,5 @@ def text(value: Any) -> str | None:
         return None
     if len(value) > MAX_TEXT or not value.isprintable():
         sentence = f"{value[:60]!r} in a file of the source holds a sign that no name and no command has, or is endless"
-        raise RecipeError.of("", f"{sentence}; mend it")
+        raise BuildPlanError.of("", f"{sentence}; mend it")
     return value

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+from pulumi_mcpfleet.sources.build_plan import TOOLS_STAGE, BuildPlanError, packages
 from pulumi_mcpfleet.sources.inside import is_file_in, read_in
-from pulumi_mcpfleet.sources.recipe import TOOLS_STAGE, RecipeError, packages
 from pulumi_mcpfleet.sources.stdio import NPM, Stdio, node_stage, npm_name
 
 LOCKS: Final = "packages.lock"
@@ -88,7 +88,7 @@ class Lock:
         try:
             return {name: read_in(root, f"{self.folder}/{name}", _LARGEST) for name in _FILES[self.kind]}
         except OSError as error:
-            raise RecipeError.of("", f"the lock {self.folder} can't be read: {error}") from None
+            raise BuildPlanError.of("", f"the lock {self.folder} can't be read: {error}") from None
 
     def newest(self, today: datetime.date, days: int) -> str:
         """The date of the newest package that it may hold: some days old, and not after the fleet's own `before`."""
@@ -145,7 +145,7 @@ WORKDIR {PLACE}
         """
         files = {name: (made / name).read_bytes() for name in _FILES[self.kind] if is_file_in(made, name)}
         if len(files) < len(_FILES[self.kind]):
-            raise RecipeError.of("", f"{self.package}: no lock came of it")
+            raise BuildPlanError.of("", f"{self.package}: no lock came of it")
         if self.kind == "npm":
             self._all_have_a_hash(json.loads(files["package-lock.json"]))
         place = root / self.folder
@@ -164,7 +164,7 @@ WORKDIR {PLACE}
         )
         if lacking:
             sentence = f"{', '.join(lacking[:5])} of {self.package} comes from no registry and has no hash, so nothing"
-            raise RecipeError.of("", f"{sentence} can lock it; use another package, or a repository with a lock")
+            raise BuildPlanError.of("", f"{sentence} can lock it; use another package, or a repository with a lock")
 
 
 def lock_of(server: Stdio, build_args: Mapping[str, str]) -> Lock:

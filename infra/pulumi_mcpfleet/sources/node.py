@@ -3,11 +3,19 @@
 from typing import Final
 
 from pulumi_mcpfleet.sources.build_needs import apt_for_node
+from pulumi_mcpfleet.sources.build_plan import (
+    BuildOptions,
+    BuildPlan,
+    BuildPlanError,
+    Mistake,
+    built,
+    unmarked,
+    with_apt,
+)
 from pulumi_mcpfleet.sources.layout import Layout, table, text
 from pulumi_mcpfleet.sources.node_install import INSTALLERS, node_install, node_installer, package_marked
 from pulumi_mcpfleet.sources.node_start import NodeStart, node_start
 from pulumi_mcpfleet.sources.node_version import NODE_VERSIONS, install_node, node_needs, node_version
-from pulumi_mcpfleet.sources.recipe import Mistake, Recipe, RecipeError, Wish, built, unmarked, with_apt
 from pulumi_mcpfleet.sources.workspaces import Member, before, chosen, node_members
 
 __all__ = ["INSTALLERS", "is_node", "node_recipe"]
@@ -21,7 +29,7 @@ def is_node(layout: Layout) -> bool:
     return layout.has("package.json")
 
 
-def node_recipe(layout: Layout, wish: Wish) -> Recipe:
+def node_recipe(layout: Layout, wish: BuildOptions) -> BuildPlan:
     """The Dockerfile of a Node.js repository.
 
     Raises:
@@ -34,19 +42,19 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
     (version, why), start, installer = ("", ""), NodeStart((), ""), ""
     try:
         version, why = node_version(layout, top.manifest, member)
-    except RecipeError as error:
+    except BuildPlanError as error:
         mistakes += error.mistakes
     try:
         start = node_start(layout, member, wish.start)
-    except RecipeError as error:
+    except BuildPlanError as error:
         mistakes += error.mistakes
     try:
         installer = wish.installer or node_installer(layout, top.manifest)
         install = node_install(layout, top.manifest, installer, start, member, members)
-    except RecipeError as error:
-        raise RecipeError([*mistakes, *error.mistakes]) from None
+    except BuildPlanError as error:
+        raise BuildPlanError([*mistakes, *error.mistakes]) from None
     if mistakes:
-        raise RecipeError(mistakes)
+        raise BuildPlanError(mistakes)
     needs, needed = apt_for_node(layout)
     linked = node_needs(version)
     node = (
@@ -85,7 +93,7 @@ def node_recipe(layout: Layout, wish: Wish) -> Recipe:
         *install.notes,
         *needed,
     ]
-    return Recipe(dockerfile=dockerfile, decided=decided)
+    return BuildPlan(dockerfile=dockerfile, decided=decided)
 
 
 def _servers(top: Member, members: tuple[Member, ...]) -> list[Member]:

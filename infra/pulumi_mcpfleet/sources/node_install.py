@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pulumi_mcpfleet.sources.build_plan import LEFT_OUT, BuildPlanError
 from pulumi_mcpfleet.sources.layout import Layout, table, text
 from pulumi_mcpfleet.sources.node_start import NodeStart
 from pulumi_mcpfleet.sources.node_version import in_range
-from pulumi_mcpfleet.sources.recipe import LEFT_OUT, RecipeError
 from pulumi_mcpfleet.sources.workspaces import PNPM, Member, before
 
 INSTALLERS: Final = ("npm", "pnpm", "yarn")
@@ -79,11 +79,13 @@ def node_installer(layout: Layout, package: Mapping[str, Any]) -> str:
     if len(locks) == 1:
         return locks[0]
     if locks:
-        raise RecipeError.of("installer", f"there are lock files of {' and '.join(locks)}; write installer: {locks[0]}")
+        raise BuildPlanError.of(
+            "installer", f"there are lock files of {' and '.join(locks)}; write installer: {locks[0]}"
+        )
     if foreign or said:
         what = foreign[0] if foreign else f"packageManager is {said}"
-        raise RecipeError.of("installer", f"{what}, which is not supported; add a package-lock.json (npm install)")
-    raise RecipeError.of(
+        raise BuildPlanError.of("installer", f"{what}, which is not supported; add a package-lock.json (npm install)")
+    raise BuildPlanError.of(
         "installer",
         "there is no package-lock.json, pnpm-lock.yaml or yarn.lock, so nobody can say what would be installed;"
         " add one (npm install --package-lock-only), or a Dockerfile",
@@ -113,10 +115,10 @@ def node_install(
     """
     locks = [name for name, tool in _LOCKS.items() if tool == installer and layout.has(name)]
     if installer not in INSTALLERS:
-        raise RecipeError.of("installer", f"{installer!r} is no installer of Node.js; write npm, pnpm or yarn")
+        raise BuildPlanError.of("installer", f"{installer!r} is no installer of Node.js; write npm, pnpm or yarn")
     if not locks:
         missing = next(name for name, tool in _LOCKS.items() if tool == installer)
-        raise RecipeError.of("installer", f"{installer} needs {missing}, and there is none")
+        raise BuildPlanError.of("installer", f"{installer} needs {missing}, and there is none")
     tool = _tool(layout, package, installer, locks[0], workspace=bool(members))
     build = "".join(_builds(package, tool.run, start, member, members))
     prune, notes = ("", ()) if start.keeps else (tool.prune, tool.notes)
@@ -191,7 +193,7 @@ def _manager(package: Mapping[str, Any]) -> tuple[str, str]:
     found = _MANAGER.fullmatch(said)
     if found is None:
         sentence = f"packageManager {said[:100]!r} of package.json is no NAME@VERSION, such as pnpm@10.18.3; mend it"
-        raise RecipeError.of("installer", sentence)
+        raise BuildPlanError.of("installer", sentence)
     return found["name"], found["version"]
 
 
@@ -239,12 +241,12 @@ def _pnpm(layout: Layout, package: Mapping[str, Any], lock: str) -> str:
     there = _PNPM.get(format_[1] if format_ else "", ())
     if not there:
         sentence = f"{lock} is of a format that is not known; write packageManager into package.json"
-        raise RecipeError.of("installer", sentence)
+        raise BuildPlanError.of("installer", sentence)
     wanted = text(table(package, "engines").get("pnpm")) or "*"
     found = next((version for version in there if in_range(wanted, version)), None)
     if found is None:
         sentence = f"package.json wants pnpm {wanted}, and {there[0]} is known for {lock}; write packageManager into it"
-        raise RecipeError.of("installer", sentence)
+        raise BuildPlanError.of("installer", sentence)
     return found
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.commands import Command, commands
 from pulumi_mcpfleet.sources.layout import MARK, Layout, table, text
-from pulumi_mcpfleet.sources.recipe import RecipeError
 from pulumi_mcpfleet.sources.workspaces import Member
 
 _MANAGERS: Final = ("npm", "pnpm", "yarn")
@@ -155,7 +155,7 @@ def _by_file(layout: Layout, package: Mapping[str, Any], folder: str) -> NodeSta
     if own in files:
         return NodeStart(("node", _file(files[own])), "the program that is called as the package", build)
     if files:
-        raise RecipeError.of(
+        raise BuildPlanError.of(
             "start", f"package.json has the programs {', '.join(sorted(files))}; write start: [node, FILE.js]"
         )
     main = text(package.get("main"))
@@ -164,7 +164,7 @@ def _by_file(layout: Layout, package: Mapping[str, Any], folder: str) -> NodeSta
     found = [name for name in ("server.js", "index.js", "server.mjs", "index.mjs") if layout.has(f"{folder}{name}")]
     if len(found) == 1:
         return NodeStart(("node", found[0]), f"{found[0]} is where it begins, by its name", build)
-    raise RecipeError.of(
+    raise BuildPlanError.of(
         "start",
         "nothing says how the server starts: package.json has no start script, no bin and no main;"
         " write start: [node, FILE.js]",
@@ -176,7 +176,7 @@ def _file(said: str) -> str:
     path = PurePosixPath(said)
     if said.startswith("-") or path.is_absolute() or ".." in path.parts:
         sentence = f"{said[:100]!r} in package.json is no file of the repository; write start: [node, FILE.js]"
-        raise RecipeError.of("start", sentence)
+        raise BuildPlanError.of("start", sentence)
     return said.removeprefix("./")
 
 
@@ -216,7 +216,7 @@ def _complete(layout: Layout, package: Mapping[str, Any], folder: str, start: No
         return start
     if layout.has(f"{folder}tsconfig.json") and "typescript" in table(package, "devDependencies"):
         return replace(start, tool=("tsc",), notes=(*start.notes, f"tsc makes {file}, by tsconfig.json (`start`)"))
-    raise RecipeError.of(
+    raise BuildPlanError.of(
         "start",
         f"{file} is not in the repository, and package.json has no script that builds it; add a build script, or write"
         " start: [node, FILE.js]",
@@ -279,8 +279,8 @@ def _there(layout: Layout, file: str) -> bool:
     return file in (".", "") or any(map(layout.has, names))
 
 
-def _undecided(script: str) -> RecipeError:
-    return RecipeError.of(
+def _undecided(script: str) -> BuildPlanError:
+    return BuildPlanError.of(
         "start",
         f"the start script is {script!r}, which needs a shell or a tool that is not in the image;"
         " write start: [node, FILE.js]",

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError, hashed
 from pulumi_mcpfleet.sources.layout import MARK, Layout, table, text
-from pulumi_mcpfleet.sources.recipe import RecipeError, hashed
 from pulumi_mcpfleet.sources.workspaces import Member
 
 NODE_VERSIONS: Final = {24: "24.19.0", 22: "22.20.0", 20: "20.18.0"}
@@ -116,7 +116,7 @@ def node_version(layout: Layout, package: Mapping[str, Any], member: Member) -> 
     allowed = [version for version in _ALL if all(in_range(rule, version) for _, rule in rules)]
     if not allowed:
         wanted = " and ".join(f"Node.js {rule} ({place})" for place, rule in rules)
-        raise RecipeError.of(
+        raise BuildPlanError.of(
             "dockerfile",
             f"package.json wants {wanted}, and there is {', '.join(_ALL)}; widen it, or add a Dockerfile of its own",
         )

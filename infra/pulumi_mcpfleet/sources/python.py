@@ -3,11 +3,19 @@
 from typing import Any, Final
 
 from pulumi_mcpfleet.sources.build_needs import apt_for_python, version_line
+from pulumi_mcpfleet.sources.build_plan import (
+    LEFT_OUT,
+    BuildOptions,
+    BuildPlan,
+    BuildPlanError,
+    Mistake,
+    built,
+    with_apt,
+)
 from pulumi_mcpfleet.sources.layout import Layout, table, text
 from pulumi_mcpfleet.sources.python_install import PythonInstall, python_install, python_installer
 from pulumi_mcpfleet.sources.python_start import PythonStart, python_start
 from pulumi_mcpfleet.sources.python_version import broken_rules, given_way
-from pulumi_mcpfleet.sources.recipe import LEFT_OUT, Mistake, Recipe, RecipeError, Wish, built, with_apt
 from pulumi_mcpfleet.sources.workspaces import Member, chosen, uv_members
 
 _MANIFESTS: Final = ("pyproject.toml", "requirements.txt", "setup.py", "setup.cfg", "pylock.toml")
@@ -18,7 +26,7 @@ def is_python(layout: Layout) -> bool:
     return any(map(layout.has, _MANIFESTS))
 
 
-def python_recipe(layout: Layout, wish: Wish) -> Recipe:
+def python_recipe(layout: Layout, wish: BuildOptions) -> BuildPlan:
     """The Dockerfile of a Python repository.
 
     Raises:
@@ -34,19 +42,19 @@ def python_recipe(layout: Layout, wish: Wish) -> Recipe:
     try:
         installer = wish.installer or python_installer(layout, top.manifest)
         install = python_install(layout, top.manifest, member, installer, wish)
-    except RecipeError as error:
+    except BuildPlanError as error:
         mistakes += error.mistakes
     try:
         start = python_start(layout, member, wish.start, installed=install.whole, stdio=wish.speaks == "stdio")
-    except RecipeError as error:
+    except BuildPlanError as error:
         mistakes += error.mistakes
     versions, told = "", ()
     try:
         versions, told = version_line([top.manifest, member.manifest], wish.version)
-    except RecipeError as error:
+    except BuildPlanError as error:
         mistakes += error.mistakes
     if mistakes:
-        raise RecipeError(mistakes)
+        raise BuildPlanError(mistakes)
     needs, needed = apt_for_python(layout, top.manifest)
     dockerfile = built(
         # What only the project itself needs comes behind the layer of what it depends on: a version is new each time.
@@ -68,7 +76,7 @@ def python_recipe(layout: Layout, wish: Wish) -> Recipe:
         *told,
         *needed,
     ]
-    return Recipe(dockerfile=dockerfile, decided=decided)
+    return BuildPlan(dockerfile=dockerfile, decided=decided)
 
 
 def _servers(top: Member, members: tuple[Member, ...]) -> list[Member]:

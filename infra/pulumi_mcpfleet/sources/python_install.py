@@ -9,8 +9,8 @@ from typing import Any, Final, cast
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from pulumi_mcpfleet.sources.build_plan import BuildOptions, BuildPlanError, Mistake, unmarked
 from pulumi_mcpfleet.sources.layout import MARK, Layout, table
-from pulumi_mcpfleet.sources.recipe import Mistake, RecipeError, Wish, unmarked
 from pulumi_mcpfleet.sources.workspaces import Member
 
 POETRY_VERSION: Final = "2.5.1"
@@ -64,7 +64,7 @@ class _Asked:
     layout: Layout
     top: Mapping[str, Any]
     member: Member
-    wish: Wish
+    wish: BuildOptions
     extras: tuple[str, ...]
 
     @property
@@ -88,21 +88,23 @@ def python_installer(layout: Layout, project: Mapping[str, Any]) -> str:
             return installer
     foreign = [f"{name} is {what}" for name, what in _FOREIGN.items() if layout.has(name)]
     if foreign:
-        raise RecipeError.of(
+        raise BuildPlanError.of(
             "installer",
             f"{foreign[0]}, which is not supported; add a uv.lock (uv lock) or a requirements.txt, or write"
             " installer: project, which takes the newest versions that pyproject.toml allows",
         )
     if "build-system" in project or "project" in project or layout.has("setup.py") or layout.has("setup.cfg"):
         return "project"
-    raise RecipeError.of(
+    raise BuildPlanError.of(
         "installer",
         "nothing says what the server depends on: there is no uv.lock, poetry.lock, pylock.toml,"
         " requirements.txt and no [project] in pyproject.toml; add one",
     )
 
 
-def python_install(layout: Layout, top: Mapping[str, Any], member: Member, installer: str, wish: Wish) -> PythonInstall:
+def python_install(
+    layout: Layout, top: Mapping[str, Any], member: Member, installer: str, wish: BuildOptions
+) -> PythonInstall:
     """How the dependencies are installed, and the package itself where it is one.
 
     Args:
@@ -117,12 +119,12 @@ def python_install(layout: Layout, top: Mapping[str, Any], member: Member, insta
     """
     if installer not in _INSTALLS:
         listed = ", ".join(INSTALLERS)
-        raise RecipeError.of("installer", f"{installer!r} is no installer of Python; write one of {listed}")
+        raise BuildPlanError.of("installer", f"{installer!r} is no installer of Python; write one of {listed}")
     extras, notes = _extras(layout, member, wish)
     asked = _Asked(layout, top, member, wish, extras)
     mistakes = [*_unfit(asked, installer)]
     if mistakes:
-        raise RecipeError(mistakes)
+        raise BuildPlanError(mistakes)
     found = _INSTALLS[installer](asked)
     early, late = found.early, _named(layout, member) + found.late
     if layout.texts.get("pyproject.toml", "").startswith(MARK):
@@ -145,7 +147,7 @@ def _unfit(asked: _Asked, installer: str) -> Iterator[Mistake]:
 def _needs(asked: _Asked, name: str, installer: str) -> None:
     if not asked.layout.has(name):
         listed = ", ".join(INSTALLERS)
-        raise RecipeError.of("installer", f"{installer} needs {name}, and there is none; write another of {listed}")
+        raise BuildPlanError.of("installer", f"{installer} needs {name}, and there is none; write another of {listed}")
 
 
 # --- the tools ----------------------------------------------------------------------------------------------
@@ -259,7 +261,7 @@ def _of_the_repository(line: str) -> bool:
 def _project(asked: _Asked) -> PythonInstall:
     layout, project = asked.layout, asked.project
     if not ("project" in project or "build-system" in project or layout.has("setup.py") or layout.has("setup.cfg")):
-        raise RecipeError.of("installer", "project needs a [project] in pyproject.toml, a setup.py or a setup.cfg")
+        raise BuildPlanError.of("installer", "project needs a [project] in pyproject.toml, a setup.py or a setup.cfg")
     bounds, notes = _bounds(asked, _requirements_of(project))
     groups = "".join(f" --group {shlex.quote(one)}" for one in asked.wish.groups)
     why = "no lock file, so the newest versions that are allowed when it is built"
@@ -292,7 +294,7 @@ _INSTALLS: Final[Mapping[str, Callable[[_Asked], PythonInstall]]] = {
 # --- what goes with it --------------------------------------------------------------------------------------
 
 
-def _extras(layout: Layout, member: Member, wish: Wish) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _extras(layout: Layout, member: Member, wish: BuildOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The extras to install; the one that brings the MCP library where the server itself does not ask for it."""
     if wish.extras is not None:
         return tuple(wish.extras), ()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.commands import Command, commands
 from pulumi_mcpfleet.sources.layout import MARK, Layout, table, text
-from pulumi_mcpfleet.sources.recipe import RecipeError
 from pulumi_mcpfleet.sources.workspaces import Member
 
 _FILES: Final = ("server.py", "main.py", "app.py", "mcp_server.py", "__main__.py")
@@ -58,7 +58,7 @@ def python_start(
     if wished:
         if _REFUSED.match(wished[0]):
             sentence = f"{wished[0]} is not in the image; write what it would start, such as [python, -m, my_server]"
-            raise RecipeError.of("start", sentence)
+            raise BuildPlanError.of("start", sentence)
         return PythonStart(tuple(wished), "as `start` says")
     found = None if stdio else _procfile(layout)
     return (
@@ -231,5 +231,5 @@ def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
     return ", ".join(sorted(names)[:10])
 
 
-def _undecided(sentence: str) -> RecipeError:
-    return RecipeError.of("start", sentence)
+def _undecided(sentence: str) -> BuildPlanError:
+    return BuildPlanError.of("start", sentence)

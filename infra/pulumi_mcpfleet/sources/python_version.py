@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from pulumi_mcpfleet.sources.build_plan import BASE_PYTHON, UV_VERSION, Mistake
 from pulumi_mcpfleet.sources.layout import MARK, Layout, table, text
-from pulumi_mcpfleet.sources.recipe import BASE_PYTHON, UV_VERSION, Mistake
 
 _IMAGES: Final = ("3.14", "3.13", "3.12", "3.11")
 """Versions of Python for which there are base images, newest first."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import quote
 
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError, inert
 from pulumi_mcpfleet.sources.inside import is_file_in, read_in
 from pulumi_mcpfleet.sources.layout import table, text
 from pulumi_mcpfleet.sources.lock import COMMAND, LOCKS
-from pulumi_mcpfleet.sources.recipe import RecipeError, inert
 from pulumi_mcpfleet.sources.stdio import Stdio, npm_name, pypi_name
 
 OFFICIAL: Final = "https://registry.modelcontextprotocol.io"
@@ -100,10 +100,10 @@ class Entry:
         server = table(said, "server") or said
         name, _, version = self.server.rpartition("@")
         if (server.get("name"), server.get("version")) != (name, version):
-            raise RecipeError.of("", f"{self.address} answers with another server or version; correct the registry")
+            raise BuildPlanError.of("", f"{self.address} answers with another server or version; correct the registry")
         status = table(said, "_meta", "io.modelcontextprotocol.registry/official").get("status")
         if status == "deleted":
-            raise RecipeError.of("", f"{self.server} is deleted in the registry; take another version")
+            raise BuildPlanError.of("", f"{self.server} is deleted in the registry; take another version")
         registered(server, self.server, ())
         place = root / self.folder
         place.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class Entry:
         """
         if not self.there(root):
             sentence = f"{self.server} is not looked up yet; run `{COMMAND}` and commit what it writes"
-            raise RecipeError.of("registry", sentence)
+            raise BuildPlanError.of("registry", sentence)
         content = read_in(root, f"{self.folder}/server.json", LARGEST)
         return registered(_parsed(content, f"{self.folder}/server.json"), self.server, args)
 
@@ -128,7 +128,7 @@ def _parsed(content: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict) or len(content) > LARGEST:
-        raise RecipeError.of("registry", f"{inert(what)} is no server.json")
+        raise BuildPlanError.of("registry", f"{inert(what)} is no server.json")
     return cast("dict[str, Any]", said)
 
 
@@ -152,11 +152,11 @@ def registered(said: Mapping[str, Any], server: str, args: Sequence[str] | None)
         else:
             pypi_name(named := f"{identifier}=={version}")
     except ValueError as mistake:
-        raise RecipeError.of("registry", f"{server} names a package that is none: {mistake}") from None
+        raise BuildPlanError.of("registry", f"{server} names a package that is none: {mistake}") from None
     extra = [one for one in _words(package, "runtimeArguments", server, strict=False) if one not in _RUNNERS_OWN]
     if extra:
         sentence = f"{server} starts its package with {' '.join(extra)[:200]}, which only its runner knows; write"
-        raise RecipeError.of("registry", f'{sentence} stdio: {{{kind}: "{named}"}}, with command and args')
+        raise BuildPlanError.of("registry", f'{sentence} stdio: {{{kind}: "{named}"}}, with command and args')
     words = args or tuple(_words(package, "packageArguments", server, strict=args is None))
     given, asked = _variables(package)
     of_npm = kind == "npm"
@@ -173,13 +173,13 @@ def _package(said: Mapping[str, Any], server: str) -> tuple[dict[str, Any], str]
     for one in packages:
         if one.get("registryType") == "oci" and (image := text(one.get("identifier"))):
             advice = "source: {image: …, port: …}, or source: {stdio: {image: …, command: […]}} where it speaks stdio"
-            raise RecipeError.of("registry", f"{server} is the image {image[:200]}; write {advice}")
+            raise BuildPlanError.of("registry", f"{server} is the image {image[:200]}; write {advice}")
     kinds = sorted({f"{one.get('registryType')} over {table(one, 'transport').get('type')}" for one in packages})
     if not kinds:
         sentence = f"{server} has no package, so there is nothing to deploy: it is a service of somebody's"
-        raise RecipeError.of("registry", f"{sentence}, which clients reach by its own address")
+        raise BuildPlanError.of("registry", f"{sentence}, which clients reach by its own address")
     sentence = f"{server} has {', '.join(kinds)[:200]}, and packages of npm and PyPI that speak stdio are deployed"
-    raise RecipeError.of("registry", f"{sentence}; write another source")
+    raise BuildPlanError.of("registry", f"{sentence}; write another source")
 
 
 def _words(package: Mapping[str, Any], key: str, server: str, *, strict: bool) -> Iterator[str]:
@@ -192,7 +192,7 @@ def _words(package: Mapping[str, Any], key: str, server: str, *, strict: bool) -
             if needed and strict and (name is None or text(argument.get("valueHint"))):
                 hint = name or text(argument.get("valueHint")) or "an argument"
                 sentence = f"{server} needs {hint[:100]} ({_told(argument)}); write args with all of its arguments"
-                raise RecipeError.of("args", sentence)
+                raise BuildPlanError.of("args", sentence)
             if not needed or name is None:
                 continue
         if name is not None:

@@ -8,9 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from pulumi_mcpfleet.sources.build_plan import BRIDGE_FOLDER
 from pulumi_mcpfleet.sources.inside import is_file_in, read_in
 from pulumi_mcpfleet.sources.layout import MAX_FILE
-from pulumi_mcpfleet.sources.recipe import BRIDGE_FOLDER
 
 _LEFT_OUT: Final = (BRIDGE_FOLDER, ".git", ".venv", "venv", "node_modules", "__pycache__", ".mcpfleet", ".env")
 """What is not the source's own, or not to be in an image."""

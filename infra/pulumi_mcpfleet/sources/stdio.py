@@ -10,16 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from pulumi_mcpfleet.sources.node_version import NODE_VERSIONS, install_node
-from pulumi_mcpfleet.sources.recipe import (
+from pulumi_mcpfleet.sources.build_plan import (
     BRIDGE_PTH,
     INSTALL_UV,
     START_BRIDGE,
     TOOLS_STAGE,
     Besides,
+    BuildPlan,
+    BuildPlanError,
     FromImage,
-    Recipe,
-    RecipeError,
     bridge_stage,
     hashed,
     last_stage,
@@ -27,6 +26,7 @@ from pulumi_mcpfleet.sources.recipe import (
     running,
     stdio_variable,
 )
+from pulumi_mcpfleet.sources.node_version import NODE_VERSIONS, install_node
 
 PROGRAM: Final = "/opt/server/mcp-server"
 """Where the image has the server's program, whatever it is called in its package."""
@@ -126,7 +126,7 @@ def pypi_name(package: str) -> str:
     return found["name"]
 
 
-def stdio_recipe(server: Stdio, locked: Mapping[str, bytes] | None = None, newest: str = "") -> Recipe:
+def stdio_recipe(server: Stdio, locked: Mapping[str, bytes] | None = None, newest: str = "") -> BuildPlan:
     """The Dockerfile of a stdio server behind the bridge, to be built in a folder with the bridge's files.
 
     Args:
@@ -147,14 +147,14 @@ def stdio_recipe(server: Stdio, locked: Mapping[str, bytes] | None = None, newes
         else:
             stages, what = _image(server), f"{' '.join(server.command)} in {server.image}"
     except ValueError as mistake:
-        raise RecipeError.of("npm" if server.npm is not None else "pypi", str(mistake)) from None
+        raise BuildPlanError.of("npm" if server.npm is not None else "pypi", str(mistake)) from None
     arguments = stdio_variable("ARGS", server.args) if server.args else ""
     arguments += "".join(f"ENV {key}={_quoted(value)}\n" for key, value in server.environment.items())
     decided = [f"{what}, behind the stdio bridge"]
     if server.image is None:
         free = "its registry chooses what it depends on (`mcpfleet packages lock` locks that)"
         decided.append("what it depends on is locked" if locked else free)
-    return Recipe(dockerfile=f"{TOOLS_STAGE}{bridge_stage()}\n{stages}{arguments}", decided=decided)
+    return BuildPlan(dockerfile=f"{TOOLS_STAGE}{bridge_stage()}\n{stages}{arguments}", decided=decided)
 
 
 def _quoted(value: str) -> str:
@@ -251,7 +251,7 @@ RUN {tools} \\
 
 def _image(server: Stdio) -> str:
     if not server.command:
-        raise RecipeError.of("command", "missing; say how the server in the image is started: [my-server, --stdio]")
+        raise BuildPlanError.of("command", "missing; say how the server in the image is started: [my-server, --stdio]")
     # The bridge's own environment is made anew there: another system has another Python.
     return f"""\
 FROM {server.image}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, cast
 
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.layout import Layout, table, text
-from pulumi_mcpfleet.sources.recipe import RecipeError
 
 PNPM: Final = "pnpm-workspace.yaml"
 """What makes a repository a workspace of pnpm, and holds settings of it."""
@@ -81,11 +81,11 @@ def chosen(top: Member, members: Sequence[Member], wanted: str | None, servers: 
         found = next((one for one in members if wanted == one.name or folder == one.folder), None)
         if found is None:
             there = f"its members are {listed}" if members else "the source is no workspace"
-            raise RecipeError.of("package", f"there is no member {wanted}; {there}")
+            raise BuildPlanError.of("package", f"there is no member {wanted}; {there}")
         return found
     if len(servers) > 1:
         names = ", ".join(sorted(one.name for one in servers)[:10])
-        raise RecipeError.of(
+        raise BuildPlanError.of(
             "package", f"any of the workspace's members {names} may be the server; write package: NAME"
         )
     return servers[0] if servers else top
@@ -143,7 +143,7 @@ def _members(layout: Layout, patterns: Sequence[str], without: Sequence[str], ma
         if any(one.fullmatch(folder) for one in left):
             continue
         if not _FOLDER.fullmatch(folder):
-            raise RecipeError.of("", f"the workspace's folder {folder[:100]!r} is no plain name; rename it")
+            raise BuildPlanError.of("", f"the workspace's folder {folder[:100]!r} is no plain name; rename it")
         found.append(Member(folder, layout.toml(name) if manifest.endswith(".toml") else layout.json(name)))
     return tuple(found)
 

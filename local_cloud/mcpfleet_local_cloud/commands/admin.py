@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import httpx2
 
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError
 
@@ -23,7 +23,7 @@ class Admin:
         transport: What carries the requests; the network where it is not given.
     """
 
-    place: Place
+    place: CloudFolder
     transport: httpx2.BaseTransport | None = None
 
     def inventory(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Admin:
         return answer
 
 
-def admin_token(place: Place) -> str:
+def admin_token(place: CloudFolder) -> str:
     """The secret that the local cloud's admin shows it.
 
     Raises:
@@ -94,7 +94,7 @@ def fresh_lines(seen: list[str], lines: list[str]) -> Iterator[str]:
     yield from lines[overlap:]
 
 
-def _token_file(place: Place) -> Path:
+def _token_file(place: CloudFolder) -> Path:
     return place.cloud_state / "admin-token"
 
 

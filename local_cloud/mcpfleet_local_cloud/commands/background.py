@@ -35,7 +35,7 @@ _PATIENCE: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class CloudFolder:
     """Where one local cloud lives: the checkout's, or a test's own.
 
     Attributes:
@@ -123,7 +123,7 @@ class Program:
     configured_by: tuple[str, ...] = ()
 
 
-def program(place: Place, name: Name, until: int | None = None) -> Program:
+def program(place: CloudFolder, name: Name, until: int | None = None) -> Program:
     """The program *name* of *place*; *until* is the process that needs the plugins, by default this one."""
     if name == "cloud":
         token = place.cloud_state / "admin-token"
@@ -200,7 +200,7 @@ class Keeper:
         code: The folder of the programs' code: a program whose code was edited is started anew.
     """
 
-    place: Place
+    place: CloudFolder
     processes: Processes = field(default_factory=Processes)
     start: Callable[[list[str], Path, Mapping[str, str], Path], Started] = Started
     listens: Callable[[int], bool] = _listens
@@ -267,7 +267,7 @@ class Keeper:
         )
 
 
-def ensure_cloud(place: Place, environ: Mapping[str, str]) -> Running:
+def ensure_cloud(place: CloudFolder, environ: Mapping[str, str]) -> Running:
     """Return the place's local cloud, started where it does not run.
 
     Raises:
@@ -276,7 +276,7 @@ def ensure_cloud(place: Place, environ: Mapping[str, str]) -> Running:
     return Keeper(place).ensure(program(place, "cloud"), environ)
 
 
-def ensure_plugins(place: Place, environ: Mapping[str, str], until: int | None = None) -> Running:
+def ensure_plugins(place: CloudFolder, environ: Mapping[str, str], until: int | None = None) -> Running:
     """Return the stand-in plugins that end with the process *until*, by default this one; started where needed.
 
     Raises:
@@ -285,18 +285,18 @@ def ensure_plugins(place: Place, environ: Mapping[str, str], until: int | None =
     return Keeper(place).ensure(program(place, "plugins", until), environ)
 
 
-def stop_plugins(place: Place) -> None:
+def stop_plugins(place: CloudFolder) -> None:
     """End the plugins that this process needed."""
     Keeper(place).stop(program(place, "plugins"))
 
 
-def stop(place: Place) -> None:
+def stop(place: CloudFolder) -> None:
     """End the place's background programs; those that do not run are no mistake."""
     for one in (*_every_plugins(place), program(place, "cloud")):
         Keeper(place).stop(one)
 
 
-def running(place: Place, name: Name) -> dict[str, Any] | None:
+def running(place: CloudFolder, name: Name) -> dict[str, Any] | None:
     """What the background program *name* wrote about itself, or None where it does not run."""
     programs = _every_plugins(place) if name == "plugins" else [program(place, name)]
     return next((found for one in programs if (found := Keeper(place).running(one)) is not None), None)
@@ -311,7 +311,7 @@ def shell_of(pid: int) -> int:
     return os.getppid() if leader in {0, pid} or not Processes().alive(leader) else leader
 
 
-def _every_plugins(place: Place) -> list[Program]:
+def _every_plugins(place: CloudFolder) -> list[Program]:
     numbers = [file.stem.removeprefix("plugins-") for file in place.state.glob("plugins-*.json")]
     return [program(place, "plugins", int(number)) for number in numbers if number.isascii() and number.isdecimal()]
 

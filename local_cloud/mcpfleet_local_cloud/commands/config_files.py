@@ -2,11 +2,11 @@
 
 import yaml
 
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.phases import SetupError
 
 
-def check(place: Place) -> None:
+def check(place: CloudFolder) -> None:
     """Refuse a stack whose files are no YAML. What they say is the engine's and the program's to judge.
 
     Raises:

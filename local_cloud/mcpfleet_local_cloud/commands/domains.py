@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 
 
 def addresses(held: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
@@ -35,7 +35,7 @@ class DomainTransport(httpx2.AsyncBaseTransport):
     """
 
     def __init__(
-        self, place: Place, known: Mapping[str, tuple[str, int]], inner: httpx2.AsyncBaseTransport | None = None
+        self, place: CloudFolder, known: Mapping[str, tuple[str, int]], inner: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         self._authority = place.state / "cloud" / "ca" / "ca.pem"
         self._known = known

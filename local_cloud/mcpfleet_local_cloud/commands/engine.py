@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from pulumi import automation
 
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
 from mcpfleet_local_cloud.commands.stack_lock import StackLock
@@ -73,10 +73,10 @@ class Settling(Protocol):
         ...
 
 
-class Engine:
+class PulumiStack:
     """One stack of the project in *place*."""
 
-    def __init__(self, place: Place, pulumi: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, place: CloudFolder, pulumi: Path, environment: Mapping[str, str]) -> None:
         self._place = place
         self._pulumi = pulumi
         self._environment = dict(environment)
@@ -256,7 +256,7 @@ def settle(stack: Settling, step: Step) -> bool:
     return True
 
 
-def _as_root(pulumi: Path, place: Place) -> Path:
+def _as_root(pulumi: Path, place: CloudFolder) -> Path:
     """A folder whose `bin/pulumi` is the CLI, which is how the Automation API wants to be told."""
     if pulumi.parent.name == "bin":
         return pulumi.parent.parent

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import quote
 
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 
 UNIVERSE: Final = "mcpfleet.test"
 """The local cloud's universe domain: the one word of a stack's config by which it is of this machine."""
@@ -57,7 +57,7 @@ ATTACHMENT: Final = ("PULUMI_DEBUG_PROVIDERS", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_
 """By which the engine takes the emulated providers; a shell that is to use the real plugins may have them."""
 
 
-def exports(place: Place, providers: str | None) -> dict[str, str]:
+def exports(place: CloudFolder, providers: str | None) -> dict[str, str]:
     """The variables that make plain `pulumi` work on the stack `local`.
 
     Args:

@@ -9,7 +9,7 @@ import docker
 from docker.errors import ImageNotFound
 
 from mcpfleet_local_cloud.commands.admin import Admin
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.state import recorded
@@ -22,7 +22,9 @@ _FIRST: Final = ("deployer@", "481516234200-compute@")
 """The service accounts that every local project begins with."""
 
 
-def find(place: Place, engine: docker.DockerClient, cloud: Mapping[str, Any], held: Mapping[str, Any]) -> list[str]:
+def find(
+    place: CloudFolder, engine: docker.DockerClient, cloud: Mapping[str, Any], held: Mapping[str, Any]
+) -> list[str]:
     """Everything that is left, each in words: records, containers, images, registry content, state.
 
     Args:
@@ -43,12 +45,12 @@ def find(place: Place, engine: docker.DockerClient, cloud: Mapping[str, Any], he
     return left
 
 
-def inventory(place: Place) -> dict[str, Any]:
+def inventory(place: CloudFolder) -> dict[str, Any]:
     """What the local cloud holds."""
     return Admin(place).inventory()
 
 
-def reset(place: Place, cloud: Admin, engine: docker.DockerClient) -> None:
+def reset(place: CloudFolder, cloud: Admin, engine: docker.DockerClient) -> None:
     """Have the local cloud forget and remove everything, and drop the stack's state and the images that it built."""
     cloud.reset()
     for reference in _images(engine, cloud.inventory()["registry"]):
@@ -58,7 +60,7 @@ def reset(place: Place, cloud: Admin, engine: docker.DockerClient) -> None:
     _drop_state(place)
 
 
-def forget(place: Place, engine: docker.DockerClient, cloud: Mapping[str, Any]) -> None:
+def forget(place: CloudFolder, engine: docker.DockerClient, cloud: Mapping[str, Any]) -> None:
     """Remove what no stack needs once the local cloud has stopped: its gateway container and networks, the history.
 
     Raises:
@@ -96,7 +98,7 @@ def _images(engine: docker.DockerClient, registry: str) -> list[str]:
     return sorted(name for name in names if name.startswith(f"{registry}/") and _PUBLIC not in name)
 
 
-def _drop_state(place: Place) -> None:
+def _drop_state(place: CloudFolder) -> None:
     """The stack is gone; its history and backups would otherwise keep every resource that it ever had."""
     folder = place.state / "pulumi"
     if folder.exists():

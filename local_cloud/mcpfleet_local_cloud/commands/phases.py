@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 
-from mcpfleet.shown import inert, inert_lines
+from mcpfleet.inert import inert, inert_lines
 from mcpfleet.terminal import marked_up
 
 A = TypeVar("A")

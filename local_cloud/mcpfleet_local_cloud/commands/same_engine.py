@@ -4,13 +4,13 @@ import json
 import shlex
 from contextlib import suppress
 
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.docker_engine import Address, Facts
 
 
-def hold(place: Place, address: Address, engine: Facts, *, force: bool = False) -> None:
+def hold(place: CloudFolder, address: Address, engine: Facts, *, force: bool = False) -> None:
     """Keep to the engine that the place's local cloud has; the first one that is used becomes that.
 
     Args:
@@ -42,6 +42,6 @@ def hold(place: Place, address: Address, engine: Facts, *, force: bool = False) 
         file.write_text(json.dumps(held), encoding="utf-8")
 
 
-def let_go(place: Place) -> None:
+def let_go(place: CloudFolder) -> None:
     """Nothing is left on the engine: the next stack may be on another."""
     (place.state / "docker-engine.json").unlink(missing_ok=True)

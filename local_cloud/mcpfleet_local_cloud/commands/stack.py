@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from mcpfleet.checks import named_call
 from mcpfleet.errors import McpfleetError, UsageError
-from mcpfleet.shown import inert
+from mcpfleet.inert import inert
 from mcpfleet.stack import services_of
 from mcpfleet.terminal import marked_up
 from mcpfleet_local_cloud.commands import background, config_files, leftovers, same_engine
 from mcpfleet_local_cloud.commands.admin import Admin, admin_token, fresh_lines
-from mcpfleet_local_cloud.commands.background import DEFAULT_PORT, DEFAULT_STACK, Place, port_of
-from mcpfleet_local_cloud.commands.engine import Engine, Outcome
+from mcpfleet_local_cloud.commands.background import DEFAULT_PORT, DEFAULT_STACK, CloudFolder, port_of
+from mcpfleet_local_cloud.commands.engine import Outcome, PulumiStack
 from mcpfleet_local_cloud.commands.environment import ATTACHMENT, UNIVERSE, exports, shell, unset
 from mcpfleet_local_cloud.commands.layers import Repository
 from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
@@ -36,7 +36,7 @@ _LOG_INTERVAL: Final = 0.5
 _PUBLIC: Final = "us/mcpfleet-public/images"
 
 
-def place_of(environ: Mapping[str, str]) -> Place:
+def place_of(environ: Mapping[str, str]) -> CloudFolder:
     """The checkout's own place, with the stack that is deployed there; MCPFLEET_PORT moves its control plane.
 
     A local cloud that runs, or that was killed, keeps its port: the images of its stack are named by it.
@@ -55,10 +55,10 @@ def place_of(environ: Mapping[str, str]) -> Place:
             f"take it down first (MCPFLEET_PORT={present} {PROGRAM} down), or unset MCPFLEET_PORT.",
         )
     stack = deployed_stack(paths.state) or DEFAULT_STACK
-    return Place(root=paths.root, state=paths.state, port=int(chosen), stack=stack)
+    return CloudFolder(root=paths.root, state=paths.state, port=int(chosen), stack=stack)
 
 
-def chosen_stack(place: Place, name: str | None) -> Place:
+def chosen_stack(place: CloudFolder, name: str | None) -> CloudFolder:
     """The *place* with the stack *name*, by default the one that it has.
 
     Raises:
@@ -104,7 +104,7 @@ def up(phases: Phases, stack: str | None = None) -> None:
     print_services(phases, servers, clients)
 
 
-def _alone(place: Place) -> AbstractContextManager[None]:
+def _alone(place: CloudFolder) -> AbstractContextManager[None]:
     """One deployment at a time in a checkout; Pulumi's own lock covers only a part of it."""
     refusal = SetupError(
         f"The stack {place.stack} is locked: another {PROGRAM} up or {PROGRAM} down is running here. "
@@ -115,7 +115,7 @@ def _alone(place: Place) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def start(phases: Phases, place: Place, prepared: Prepared, *, force: bool = False) -> Generator[Engine]:
+def start(phases: Phases, place: CloudFolder, prepared: Prepared, *, force: bool = False) -> Generator[PulumiStack]:
     """Start what a deployment needs; the engine that drives it, and the plugins that it calls, last until the end.
 
     With *force*, what is deployed may have been on another Docker Engine, which is gone.
@@ -131,12 +131,12 @@ def start(phases: Phases, place: Place, prepared: Prepared, *, force: bool = Fal
             )
             step.note(f"{place.url}, {'started' if cloud.started else 'running'}")
         providers = str(plugins.facts["PULUMI_DEBUG_PROVIDERS"])
-        yield Engine(place, prepared.pulumi, {**prepared.environment(), **exports(place, providers)})
+        yield PulumiStack(place, prepared.pulumi, {**prepared.environment(), **exports(place, providers)})
     finally:
         background.stop_plugins(place)
 
 
-def publish(phases: Phases, place: Place, prepared: Prepared) -> None:
+def publish(phases: Phases, place: CloudFolder, prepared: Prepared) -> None:
     """Put the base image into the cloud's public repository, whose layers every push then finds there.
 
     It costs one push for each new cloud, and saves that at each deployment. Docker would spend 5 s of it on
@@ -167,12 +167,12 @@ def publish(phases: Phases, place: Place, prepared: Prepared) -> None:
         place.published.write_text(str(image.id), encoding="utf-8")
 
 
-def publisher(place: Place) -> dict[str, str]:
+def publisher(place: CloudFolder) -> dict[str, str]:
     """What Docker shows the registry to push a public image."""
     return {"username": "oauth2accesstoken", "password": admin_token(place)}
 
 
-def deploy(phases: Phases, engine: Engine) -> Outcome:
+def deploy(phases: Phases, engine: PulumiStack) -> Outcome:
     """Run `pulumi up`."""
     with phases.phase("pulumi up") as step:
         outcome = engine.up(step)
@@ -195,7 +195,7 @@ def down(phases: Phases, *, force: bool = False) -> None:
     phases.out.print("\nNothing is left of the stack.")
 
 
-def take_down(phases: Phases, place: Place, prepared: Prepared, *, force: bool = False) -> None:
+def take_down(phases: Phases, place: CloudFolder, prepared: Prepared, *, force: bool = False) -> None:
     """Destroy the stack in *place*; with *force* also what its state does not know."""
     with start(phases, place, prepared, force=force) as engine:
         if not force:
@@ -296,7 +296,7 @@ def logs(phases: Phases, name: str, *, follow: bool = False) -> None:
         phases.out.out(inert(line), highlight=False)
 
 
-def _unnamed(place: Place) -> Mapping[str, Mapping[str, Any]]:
+def _unnamed(place: CloudFolder) -> Mapping[str, Mapping[str, Any]]:
     """The services of a running cloud that the stack's outputs do not name, by their names in the fleet."""
     if background.running(place, "cloud") is None:
         return {}
@@ -371,7 +371,7 @@ def _trusted(servers: Mapping[str, Any], clients: Mapping[str, Any]) -> None:
         raise SetupError(str(error), f"remove the deployment, whatever it is, with {PROGRAM} down --force.") from None
 
 
-def service_of(place: Place, name: str) -> Mapping[str, Any]:
+def service_of(place: CloudFolder, name: str) -> Mapping[str, Any]:
     """The output of the server or client of this name.
 
     Raises:

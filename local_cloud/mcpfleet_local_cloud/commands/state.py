@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from mcpfleet_local_cloud.commands.background import DEFAULT_STACK, Place
+from mcpfleet_local_cloud.commands.background import DEFAULT_STACK, CloudFolder
 from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError
 
@@ -43,7 +43,7 @@ def _states(state: Path) -> Path:
     return state / "pulumi" / ".pulumi" / "stacks"
 
 
-def state_file(place: Place) -> Path:
+def state_file(place: CloudFolder) -> Path:
     """Where the file backend keeps the stack's state."""
     return _states(place.state) / place.project / f"{place.stack}.json"
 
@@ -56,7 +56,7 @@ def deployed_stack(state: Path) -> str | None:
     return names[0] if names else None
 
 
-def recorded(place: Place) -> Recorded:
+def recorded(place: CloudFolder) -> Recorded:
     """What the state says; nothing where there is no stack.
 
     Raises:

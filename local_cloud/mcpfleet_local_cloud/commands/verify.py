@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mcpfleet.errors import McpfleetError
-from mcpfleet.shown import inert
-from mcpfleet.sources import TokenSource, source_from_file
-from mcpfleet.stack import Client, Server, clients_of, servers_of
-from mcpfleet.verify import ANY_TOOL, Callers, Report, Wishes, check
+from mcpfleet.inert import inert
+from mcpfleet.stack import DeployedClient, DeployedServer, clients_of, servers_of
+from mcpfleet.token_sources import TokenSource, source_from_file
+from mcpfleet.verify import ANY_TOOL, Callers, CheckOptions, Report, check
 from mcpfleet_local_cloud.commands.admin import Admin
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.domains import DomainTransport, addresses
 from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError, Step
@@ -24,7 +24,7 @@ _NAMES: Final = ("ada", "bob", "deployer")
 _DOMAIN: Final = "mcpfleet.test"
 
 
-def people_of(place: Place) -> Callers:
+def people_of(place: CloudFolder) -> Callers:
     """Those whose credential files the local cloud wrote."""
     ada, bob, deployer = (source_from_file(place.credentials / f"{name}.json") for name in _NAMES)
     return Callers(invoker=ada, stranger=bob, elsewhere=deployer)
@@ -43,7 +43,7 @@ def callers_of(people: Callers, invokers: Container[str]) -> Callers:
 
 def verify(
     phases: Phases,
-    place: Place,
+    place: CloudFolder,
     servers: Mapping[str, Mapping[str, Any]],
     clients: Mapping[str, Mapping[str, Any]] | None = None,
     call: tuple[str, tuple[str, Mapping[str, Any]]] | None = None,
@@ -88,16 +88,16 @@ def verify(
 
 
 async def _checked(
-    place: Place,
-    asked: Sequence[tuple[Server | Client, Callers]],
+    place: CloudFolder,
+    asked: Sequence[tuple[DeployedServer | DeployedClient, Callers]],
     balanced: Mapping[str, tuple[str, int]],
     call: tuple[str, tuple[str, Mapping[str, Any]]] | None,
     step: Step,
 ) -> list[Report]:
     """Check every service side by side; one that is behind a domain by way of its load balancer."""
 
-    async def checked(one: Server | Client, who: Callers) -> Report:
-        wishes = Wishes(call=call[1] if call is not None and call[0] == one.name else ANY_TOOL)
+    async def checked(one: DeployedServer | DeployedClient, who: Callers) -> Report:
+        wishes = CheckOptions(call=call[1] if call is not None and call[0] == one.name else ANY_TOOL)
         report = await check(
             one, who, wishes, transport=DomainTransport(place, balanced) if _behind(one, balanced) else None
         )
@@ -108,5 +108,5 @@ async def _checked(
     return await asyncio.gather(*(checked(one, who) for one, who in asked))
 
 
-def _behind(service: Server | Client, balanced: Container[str]) -> bool:
+def _behind(service: DeployedServer | DeployedClient, balanced: Container[str]) -> bool:
     return service.target.bare_host in balanced

@@ -163,7 +163,7 @@ class Revision:
         return self.containers[0]
 
 
-class Sources(Protocol):
+class InstanceData(Protocol):
     """Where an instance's secrets and buckets come from, asked in the name of its service account."""
 
     def check(self, revision: Revision) -> None:
@@ -188,7 +188,7 @@ class Sources(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrontDoor:
+class ServiceEndpoint:
     """What the ingress must know of a service to let a request in (docs/google-apis.md 5.1)."""
 
     service: str

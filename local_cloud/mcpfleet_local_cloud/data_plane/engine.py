@@ -44,7 +44,7 @@ class RefusedError(Exception):
     """Docker could not start a container's program; the text is Docker's reason, in one line."""
 
 
-class Engine:
+class CloudContainers:
     """One local cloud's view of Docker: its containers.
 
     Args:

@@ -13,7 +13,7 @@ from docker.errors import DockerException
 from starlette.types import ASGIApp
 
 from mcpfleet_local_cloud.data_plane.contract import OpenError
-from mcpfleet_local_cloud.data_plane.engine import Engine
+from mcpfleet_local_cloud.data_plane.engine import CloudContainers
 from mcpfleet_local_cloud.data_plane.gateway_container import REGISTRY_PORT, GatewayContainer
 from mcpfleet_local_cloud.data_plane.networks import Network, Networks
 from mcpfleet_local_cloud.gateway.tunnel import Tunnel, TunnelError
@@ -48,7 +48,7 @@ class Gateway:
         settings: where the cloud lives.
     """
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: CloudContainers, settings: Settings) -> None:
         self._networks = Networks(engine)
         self._container = GatewayContainer(engine, self._networks, settings)
         self._served: dict[int, Connections] = {}

@@ -22,12 +22,12 @@ from docker.types import Mount as DockerMount
 
 from mcpfleet_local_cloud.data_plane.cleanup import CLOUD_LABEL
 from mcpfleet_local_cloud.data_plane.contract import OpenError
-from mcpfleet_local_cloud.data_plane.engine import Engine, one_line
+from mcpfleet_local_cloud.data_plane.engine import CloudContainers, one_line
 from mcpfleet_local_cloud.data_plane.networks import Network, Networks
 from mcpfleet_local_cloud.data_plane.spec import SPEC_LABEL
 from mcpfleet_local_cloud.gateway import container as program
 from mcpfleet_local_cloud.gateway.program import COMMAND, FOLDER, archive, new_key
-from mcpfleet_local_cloud.gateway.wire import KEY_SIZE
+from mcpfleet_local_cloud.gateway.protocol import KEY_SIZE
 from mcpfleet_local_cloud.state.folder import Settings, write_private
 
 A = TypeVar("A")
@@ -119,7 +119,7 @@ class GatewayContainer:
         settings: Where the cloud lives.
     """
 
-    def __init__(self, engine: Engine, networks: Networks, settings: Settings) -> None:
+    def __init__(self, engine: CloudContainers, networks: Networks, settings: Settings) -> None:
         self._engine = engine
         self._networks = networks
         self._image = settings.base_image

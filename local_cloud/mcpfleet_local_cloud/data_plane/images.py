@@ -16,7 +16,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from docker.models.images import Image
 
 from mcpfleet_local_cloud.data_plane.contract import RolloutError
-from mcpfleet_local_cloud.data_plane.engine import Engine, one_line
+from mcpfleet_local_cloud.data_plane.engine import CloudContainers, one_line
 
 PLATFORM: Final = "linux/amd64"
 """What Cloud Run runs."""
@@ -62,7 +62,7 @@ class Images:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: CloudContainers,
         *,
         registry: Callable[[], str],
         access_token: Callable[[], str],

@@ -15,8 +15,8 @@ from docker.errors import DockerException
 
 from mcpfleet_local_cloud.data_plane import diagnosis, probes
 from mcpfleet_local_cloud.data_plane.archive import LogArchive
-from mcpfleet_local_cloud.data_plane.contract import Probe, Revision, RolloutError, Sources
-from mcpfleet_local_cloud.data_plane.engine import GRACE, Engine, Seen
+from mcpfleet_local_cloud.data_plane.contract import InstanceData, Probe, Revision, RolloutError
+from mcpfleet_local_cloud.data_plane.engine import GRACE, CloudContainers, Seen
 from mcpfleet_local_cloud.data_plane.pool import IDLE_AFTER, InstancePool, Slot
 from mcpfleet_local_cloud.data_plane.spec import (
     CONTAINER_LABEL,
@@ -73,14 +73,14 @@ class RevisionInstances:
         revision: Revision,
         images: Sequence[tuple[str, str]],
         *,
-        engine: Engine,
+        engine: CloudContainers,
         around: Surroundings,
         archive: LogArchive,
         number: Callable[[], int],
         files: Path,
         dial: Dial,
         base_image: str,
-        sources: Sources | None = None,
+        sources: InstanceData | None = None,
         idle_after: float = IDLE_AFTER,
     ) -> None:
         self.revision = revision

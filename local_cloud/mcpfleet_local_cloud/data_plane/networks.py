@@ -20,7 +20,7 @@ from docker.models.networks import Network as DockerNetwork
 from docker.types import IPAMConfig, IPAMPool
 
 from mcpfleet_local_cloud.data_plane.cleanup import CLOUD_LABEL
-from mcpfleet_local_cloud.data_plane.engine import Engine
+from mcpfleet_local_cloud.data_plane.engine import CloudContainers
 from mcpfleet_local_cloud.data_plane.spec import PROJECT_LABEL, REGION_LABEL, SERVICE_LABEL, service_labels
 from mcpfleet_local_cloud.data_plane.subnets import Slice, slices
 
@@ -49,7 +49,7 @@ class Networks:
         engine: Docker.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: CloudContainers) -> None:
         self._engine = engine
         self._own_name = f"mcpfleet-{engine.cloud_id}"
         self.gateway: Final = f"{self._own_name}-gateway"

@@ -10,8 +10,8 @@ from starlette.types import ASGIApp
 from mcpfleet_local_cloud.data_plane.addresses import Addresses
 from mcpfleet_local_cloud.data_plane.archive import LogArchive
 from mcpfleet_local_cloud.data_plane.cleanup import remove_docker_objects
-from mcpfleet_local_cloud.data_plane.contract import OpenError, Revision, RolloutError, Sources
-from mcpfleet_local_cloud.data_plane.engine import Engine, Seen
+from mcpfleet_local_cloud.data_plane.contract import InstanceData, OpenError, Revision, RolloutError
+from mcpfleet_local_cloud.data_plane.engine import CloudContainers, Seen
 from mcpfleet_local_cloud.data_plane.gateway import Front, Gateway
 from mcpfleet_local_cloud.data_plane.images import Images
 from mcpfleet_local_cloud.data_plane.instances import Lease, RevisionInstances, affinity_of, full_name
@@ -65,15 +65,15 @@ class DockerDataPlane:
         cloud_id: str,
         store: Store,
         registry_token: Callable[[], str],
-        sources: Sources | None = None,
+        sources: InstanceData | None = None,
         upstream: Callable[[str], str | None] = lambda _: None,
         idle_after: float = IDLE_AFTER,
-        engine: Engine | None = None,
+        engine: CloudContainers | None = None,
         listeners: Listeners | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._engine = engine or Engine(cloud_id)
+        self._engine = engine or CloudContainers(cloud_id)
         self._listeners = listeners or Listeners()
         self._gateway = Gateway(self._engine, settings)
         self._addresses = Addresses(store, self._listeners, cloud_id)

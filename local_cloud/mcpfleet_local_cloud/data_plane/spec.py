@@ -108,7 +108,7 @@ def fingerprint(revision: Revision, image_ids: Sequence[str], around: Surroundin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ContainerPlan:
     """Which container of which instance is to be made.
 
     Attributes:
@@ -132,7 +132,7 @@ class Place:
     joins: str | None = None
 
 
-def container_spec(revision: Revision, place: Place, around: Surroundings) -> Mapping[str, Any]:
+def container_spec(revision: Revision, place: ContainerPlan, around: Surroundings) -> Mapping[str, Any]:
     """The keyword arguments of `docker.containers.create`."""
     container = revision.containers[place.index]
     suffix = f"-{container.name or place.index}" if place.index else ""
@@ -174,7 +174,7 @@ def container_spec(revision: Revision, place: Place, around: Surroundings) -> Ma
     return spec
 
 
-def _network(place: Place, around: Surroundings) -> dict[str, Any]:
+def _network(place: ContainerPlan, around: Surroundings) -> dict[str, Any]:
     """The service's network for the first container of an instance; the others share its namespace, names and all."""
     if place.joins is not None:
         return {"network_mode": f"container:{place.joins}"}

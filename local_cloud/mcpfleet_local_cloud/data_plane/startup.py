@@ -14,8 +14,8 @@ from typing import Final
 
 from mcpfleet_local_cloud.data_plane import diagnosis, probes
 from mcpfleet_local_cloud.data_plane.contract import Container, Revision, RolloutError
-from mcpfleet_local_cloud.data_plane.engine import Engine, RefusedError, Seen
-from mcpfleet_local_cloud.data_plane.spec import Place, Surroundings, container_spec, fingerprint
+from mcpfleet_local_cloud.data_plane.engine import CloudContainers, RefusedError, Seen
+from mcpfleet_local_cloud.data_plane.spec import ContainerPlan, Surroundings, container_spec, fingerprint
 from mcpfleet_local_cloud.data_plane.volumes import Volumes
 from mcpfleet_local_cloud.network.dial import Dial
 from mcpfleet_local_cloud.network.upstream import HttpUpstream
@@ -77,7 +77,7 @@ class Startup:
         revision: Revision,
         images: Sequence[tuple[str, str]],
         *,
-        engine: Engine,
+        engine: CloudContainers,
         around: Surroundings,
         volumes: Volumes,
         dial: Dial,
@@ -141,7 +141,7 @@ class Startup:
         """Make and start one container."""
         container = self._revision.containers[index]
         image, image_id = self._images[index]
-        place = Place(
+        place = ContainerPlan(
             index=index,
             number=instance.number,
             image=image,

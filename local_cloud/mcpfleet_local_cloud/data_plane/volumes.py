@@ -22,14 +22,14 @@ from mcpfleet_local_cloud.data_plane.cleanup import CLOUD_LABEL
 from mcpfleet_local_cloud.data_plane.contract import (
     Container,
     EmptyDir,
+    InstanceData,
     Mount,
     Revision,
     RolloutError,
     SecretFiles,
     SecretRef,
-    Sources,
 )
-from mcpfleet_local_cloud.data_plane.engine import Engine
+from mcpfleet_local_cloud.data_plane.engine import CloudContainers
 from mcpfleet_local_cloud.data_plane.spec import INSTANCE_LABEL, revision_labels
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Volumes:
     """
 
     def __init__(
-        self, revision: Revision, *, engine: Engine, root: Path, sources: Sources | None, base_image: str
+        self, revision: Revision, *, engine: CloudContainers, root: Path, sources: InstanceData | None, base_image: str
     ) -> None:
         self._revision = revision
         self._engine = engine
@@ -111,7 +111,7 @@ class Volumes:
         shutil.rmtree(self._root, ignore_errors=True)
 
     @property
-    def _needed(self) -> Sources:
+    def _needed(self) -> InstanceData:
         if self._sources is None:
             raise RuntimeError("this data plane was made without secrets and buckets")
         return self._sources

@@ -14,8 +14,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Scope
 
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor
-from mcpfleet_local_cloud.front_end.arrivals import Arrival, host_of
+from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest, host_of
 from mcpfleet_local_cloud.network.listeners import Listeners
 from mcpfleet_local_cloud.services.certificatemanager import CertificateManager
 from mcpfleet_local_cloud.services.compute.answers import LOOPBACK, reference
@@ -42,7 +42,7 @@ class Balancer:
     """
 
     def __init__(
-        self, compute: Compute, certificates: CertificateManager, doors: Callable[[str], FrontDoor | None]
+        self, compute: Compute, certificates: CertificateManager, doors: Callable[[str], ServiceEndpoint | None]
     ) -> None:
         self._compute = compute
         self._certificates = certificates
@@ -63,15 +63,15 @@ class Balancer:
         """The domains of every HTTPS forwarding rule; a wildcard as it is."""
         return {one for path, _ in self._compute.all("forwardingRules") for one in self._certified(path)}
 
-    def arrive(self, rule: str, host: str, path: str, query: str) -> Arrival:
+    def arrive(self, rule: str, host: str, path: str, query: str) -> RoutedRequest:
         """How a request for *host* and *path* leaves the forwarding rule with that full name."""
         forwarding = self._compute.find(rule)
         proxy = self._compute.find(reference(forwarding["target"])) if forwarding else None
         routes = self._compute.find(reference(proxy["urlMap"])) if proxy else None
-        found = self._route(routes, host, path, query) if routes else Arrival(door=None, balanced=True)
+        found = self._route(routes, host, path, query) if routes else RoutedRequest(door=None, balanced=True)
         return replace(found, address=LOOPBACK, secure=forwarding is None or _secure(forwarding))
 
-    def arrive_by_name(self, host: str, path: str, query: str) -> Arrival | None:
+    def arrive_by_name(self, host: str, path: str, query: str) -> RoutedRequest | None:
         """The same for an HTTPS request to *host* whose rule is not known; None where no rule is for it."""
         rules = (name for name, _ in self._compute.all("forwardingRules") if self._has_certificate(name, host))
         rule = next(rules, None)
@@ -151,7 +151,7 @@ class Balancer:
         certificates = [self._compute.find(reference(one)) for one in proxy.get("sslCertificates", [])]
         return {domain.rstrip(".") for one in certificates if one for domain in one["managed"]["domains"]}
 
-    def _route(self, routes: Document, host: str, path: str, query: str) -> Arrival:
+    def _route(self, routes: Document, host: str, path: str, query: str) -> RoutedRequest:
         matcher: Document = routes
         for host_rule in routes.get("hostRules", []):
             if any(_matches(host, pattern) for pattern in host_rule["hosts"]):
@@ -167,10 +167,10 @@ class Balancer:
             return self._to(max(fitting)[1])
         redirect: Document | None = matcher.get("defaultUrlRedirect")
         if redirect:
-            return Arrival(door=None, balanced=True, redirect=_redirected(redirect, host, path, query))
+            return RoutedRequest(door=None, balanced=True, redirect=_redirected(redirect, host, path, query))
         return self._to(matcher.get("defaultService") or routes["defaultService"])
 
-    def _to(self, service: str) -> Arrival:
+    def _to(self, service: str) -> RoutedRequest:
         """The backend's service: on Google the nearest region's, here the first that there is."""
         backends = (self._compute.find(reference(service)) or {}).get("backends", [])
         for one in backends:
@@ -179,15 +179,15 @@ class Balancer:
             _, project, _, region, *_ = group.split("/")
             door = self._doors(f"projects/{project}/locations/{region}/services/{found['cloudRun']['service']}")
             if door is not None:
-                return Arrival(door=door, balanced=True)
-        return Arrival(door=None, balanced=True, unserved=not backends)
+                return RoutedRequest(door=door, balanced=True)
+        return RoutedRequest(door=None, balanced=True, unserved=not backends)
 
 
-def balanced_app(front: Callable[[Callable[[Scope], Arrival]], ASGIApp]) -> Callable[[Balancer, str], ASGIApp]:
+def balanced_app(front: Callable[[Callable[[Scope], RoutedRequest]], ASGIApp]) -> Callable[[Balancer, str], ASGIApp]:
     """What answers for a forwarding rule; *front* makes a front end of the way in which requests arrive."""
 
     def make(balancer: Balancer, rule: str) -> ASGIApp:
-        def arrive(scope: Scope) -> Arrival:
+        def arrive(scope: Scope) -> RoutedRequest:
             return balancer.arrive(
                 rule, host_of(scope["headers"]), scope["path"], scope["query_string"].decode("latin-1")
             )

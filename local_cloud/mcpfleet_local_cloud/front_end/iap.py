@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end import pages
 from mcpfleet_local_cloud.identity.tokens import ISSUER, REMOVED, Claims, TokenError
 from mcpfleet_local_cloud.network.upstream import Headers
@@ -110,7 +110,7 @@ class IdentityAwareProxy:
         self._signer = signer
         self._number = number
 
-    def protection(self, door: FrontDoor) -> Protection:
+    def protection(self, door: ServiceEndpoint) -> Protection:
         """How the service behind *door* is protected."""
         resource = resource_of(door.service)
         _, _, _, region, _, name = door.service.split("/")

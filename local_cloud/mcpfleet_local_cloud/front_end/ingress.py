@@ -12,21 +12,21 @@ from typing import Final, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.data_plane.pool import NoInstanceError, NoRevisionError
 from mcpfleet_local_cloud.front_end import pages
-from mcpfleet_local_cloud.front_end.arrivals import Arrival, Arrivals, at_port, host_of
-from mcpfleet_local_cloud.front_end.front_door import (
+from mcpfleet_local_cloud.front_end.authorizer import (
     AFFINITY,
-    Guard,
-    Passage,
-    Refusal,
+    Allowed,
+    Authorizer,
+    Denied,
     Rights,
     Verifier,
     affinity_cookie,
     forwarded,
     returned,
 )
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest, Router, at_port, host_of
 from mcpfleet_local_cloud.identity.tokens import Claims
 from mcpfleet_local_cloud.network.upstream import Answer, Headers, Upstream, UpstreamError
 
@@ -81,7 +81,7 @@ class _TooLargeError(Exception):
 
 
 def create_ingress(
-    lookup: Callable[[int], FrontDoor | None],
+    lookup: Callable[[int], ServiceEndpoint | None],
     identity: Verifier,
     policies: Rights,
     backend: Backend,
@@ -96,10 +96,10 @@ def create_ingress(
         backend: gives instances.
         stands: see `Guard`.
     """
-    return create_front(at_port(lookup), Guard(identity, policies, stands), backend)
+    return create_front(at_port(lookup), Authorizer(identity, policies, stands), backend)
 
 
-def create_front(arrive: Arrivals, guard: Guard, backend: Backend) -> ASGIApp:
+def create_front(arrive: Router, guard: Authorizer, backend: Backend) -> ASGIApp:
     """The ASGI app for requests that arrive as *arrive* says, and pass *guard*."""
 
     async def ingress(scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,8 +115,8 @@ def create_front(arrive: Arrivals, guard: Guard, backend: Backend) -> ASGIApp:
             await _send_page(send, pages.no_backend())
             return
         verdict = guard.check(arrival, headers, path)
-        if isinstance(verdict, Refusal) or arrival.door is None:
-            refusal = verdict if isinstance(verdict, Refusal) else Refusal(pages.not_found(path), "")
+        if isinstance(verdict, Denied) or arrival.door is None:
+            refusal = verdict if isinstance(verdict, Denied) else Denied(pages.not_found(path), "")
             where = f"on port {arrival.port}" if arrival.port else f"at {host_of(headers)}"
             _log.info("%d %s %s %s: %s", refusal.page.status, scope["method"], path, where, refusal.reason)
             await _send_page(send, refusal.page)
@@ -138,7 +138,7 @@ class _Exchange:
     receive: Receive
     send: Send
     service: str
-    arrival: Arrival
+    arrival: RoutedRequest
     began: bool = False
     """The response's head is out: from here on an error can only cut the connection."""
     gone: bool = False
@@ -147,7 +147,7 @@ class _Exchange:
     cookie: str = ""
     """The instance that the caller is to be sent to again, where its cookie does not say so yet."""
 
-    async def run(self, backend: Backend, passage: Passage) -> None:
+    async def run(self, backend: Backend, passage: Allowed) -> None:
         try:
             page = await self._attempt(backend, passage)
         except NoInstanceError:
@@ -166,7 +166,7 @@ class _Exchange:
         # Where the response had begun, returning without its end lets the server cut the connection: an error that the
         # caller can see.
 
-    async def _attempt(self, backend: Backend, passage: Passage) -> pages.Page | None:
+    async def _attempt(self, backend: Backend, passage: Allowed) -> pages.Page | None:
         """Forward the request; returns the page to answer with where there is no answer to pass on."""
         loop = asyncio.get_running_loop()
         try:
@@ -194,7 +194,7 @@ class _Exchange:
                 self.watch.cancel()
 
     async def _forward(
-        self, upstream: Upstream, passage: Passage, body: AsyncIterator[bytes] | None
+        self, upstream: Upstream, passage: Allowed, body: AsyncIterator[bytes] | None
     ) -> pages.Page | None:
         client: tuple[str, int] | None = self.scope["client"]
         headers = forwarded(self.scope["headers"], passage, client[0] if client else "127.0.0.1", self.arrival)

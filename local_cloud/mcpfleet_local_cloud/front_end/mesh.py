@@ -20,8 +20,8 @@ from typing import Final, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor, Revision, RolloutError
-from mcpfleet_local_cloud.front_end.arrivals import host_of
+from mcpfleet_local_cloud.data_plane.contract import Revision, RolloutError, ServiceEndpoint
+from mcpfleet_local_cloud.front_end.routing import host_of
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.network.upstream import Headers
 from mcpfleet_local_cloud.services.compute.answers import reference
@@ -77,7 +77,7 @@ class Mesh:
         zones: Dns,
         routing: NetworkServices,
         compute: Compute,
-        doors: Callable[[str], FrontDoor | None],
+        doors: Callable[[str], ServiceEndpoint | None],
         policies: Rights,
         enabled: Callable[[str, str], bool],
         token: Callable[[str, str], str],
@@ -139,7 +139,7 @@ class Mesh:
                 "project. Grant it 'Traffic Director Client' (roles/trafficdirector.client) there."
             )
 
-    def _services(self, backend: str) -> Iterator[FrontDoor]:
+    def _services(self, backend: str) -> Iterator[ServiceEndpoint]:
         """The front doors behind a backend service: on Google the nearest region's is taken, here the first."""
         record = self._compute.find(backend) or {}
         for one in record.get("backends", []):

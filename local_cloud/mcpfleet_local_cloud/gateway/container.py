@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from mcpfleet_local_cloud.gateway import wire
+from mcpfleet_local_cloud.gateway import protocol
+from mcpfleet_local_cloud.gateway.protocol import Outcome, Purpose, WireError
 from mcpfleet_local_cloud.gateway.relay import End
 from mcpfleet_local_cloud.gateway.resolver import Names
-from mcpfleet_local_cloud.gateway.wire import Outcome, Purpose, WireError
 
 WEB_PORTS: Final = (80, 443)
 """Metadata server and mesh; front end."""
@@ -78,7 +78,7 @@ class Gateway:
     """See the module; `open` before use.
 
     Args:
-        key: of `wire.KEY_SIZE` bytes.
+        key: of `protocol.KEY_SIZE` bytes.
         settings: where what is.
     """
 
@@ -142,13 +142,13 @@ class Gateway:
                 return
         self._ready[end] = None
 
-    def dial(self, end: "_HostEnd", address: wire.Address) -> None:
+    def dial(self, end: "_HostEnd", address: protocol.Address) -> None:
         """Connect *end* to *address*."""
         task = asyncio.get_running_loop().create_task(self._dial(end, address))
         self._dials.add(task)
         task.add_done_callback(self._dials.discard)
 
-    async def _dial(self, end: "_HostEnd", address: wire.Address) -> None:
+    async def _dial(self, end: "_HostEnd", address: protocol.Address) -> None:
         ip = ipaddress.IPv4Address(address[0])
         if not any(ip in network for network in self._networks):
             end.refuse(Outcome.FORBIDDEN)
@@ -203,7 +203,7 @@ class Gateway:
 
     def _give(self, caller: "_CallerEnd", end: "_HostEnd") -> None:
         self._waited(caller)
-        end.transport.write(wire.Arrival(caller.port, caller.address).pack())
+        end.transport.write(protocol.Arrival(caller.port, caller.address).pack())
         end.join(caller)
         caller.transport.resume_reading()
 
@@ -224,18 +224,18 @@ class _HostEnd(End):
         super().__init__()
         self._gateway = gateway
         self._held = b""
-        self._nonce = secrets.token_bytes(wire.NONCE_SIZE)
+        self._nonce = secrets.token_bytes(protocol.NONCE_SIZE)
         self._host_nonce = b""
         self._purpose: Purpose | None = None
         self._dialed = False
         self._deadline: asyncio.TimerHandle | None = None
-        self._frames = wire.Frames()
+        self._frames = protocol.Frames()
 
     def made(self) -> None:
         if self._gateway.is_container(self.transport.get_extra_info("peername")[0]):
             self.reset()
             return
-        self._deadline = asyncio.get_running_loop().call_later(wire.SECONDS, self.reset)
+        self._deadline = asyncio.get_running_loop().call_later(protocol.SECONDS, self.reset)
         self._gateway.stranger(self)
 
     def lost(self) -> None:
@@ -255,21 +255,23 @@ class _HostEnd(End):
             self.reset()
 
     def _take(self) -> None:
-        if not self._host_nonce and len(self._held) >= wire.HELLO_SIZE:
-            said, self._host_nonce = wire.challenge(self._gateway.key, self._part(wire.HELLO_SIZE), self._nonce)
+        if not self._host_nonce and len(self._held) >= protocol.HELLO_SIZE:
+            said, self._host_nonce = protocol.challenge(self._gateway.key, self._part(protocol.HELLO_SIZE), self._nonce)
             self.transport.write(said)
-        if self._purpose is None and self._host_nonce and len(self._held) >= wire.PROOF_SIZE:
-            self._prove(self._part(wire.PROOF_SIZE))
-        if self._purpose is Purpose.DIAL and not self._dialed and len(self._held) >= wire.ADDRESS_SIZE:
+        if self._purpose is None and self._host_nonce and len(self._held) >= protocol.PROOF_SIZE:
+            self._prove(self._part(protocol.PROOF_SIZE))
+        if self._purpose is Purpose.DIAL and not self._dialed and len(self._held) >= protocol.ADDRESS_SIZE:
             self._dialed = True
-            self._gateway.dial(self, wire.unpack_address(self._part(wire.ADDRESS_SIZE)))
+            self._gateway.dial(self, protocol.unpack_address(self._part(protocol.ADDRESS_SIZE)))
         # Nothing may be said ahead, or it would have to be held.
-        expected = 0 if self._purpose is Purpose.ACCEPT or self._dialed else max(wire.HELLO_SIZE, wire.PROOF_SIZE)
+        expected = (
+            0 if self._purpose is Purpose.ACCEPT or self._dialed else max(protocol.HELLO_SIZE, protocol.PROOF_SIZE)
+        )
         if len(self._held) > expected:
             raise WireError("more was said than was asked for")
 
     def _prove(self, said: bytes) -> None:
-        purpose = wire.purpose_of(self._gateway.key, self._host_nonce, self._nonce, said)
+        purpose = protocol.purpose_of(self._gateway.key, self._host_nonce, self._nonce, said)
         self._done()
         self._gateway.forget(self)
         self._purpose = purpose
@@ -282,7 +284,7 @@ class _HostEnd(End):
     def _answers(self, data: bytes) -> None:
         try:
             for frame in self._frames.feed(data):
-                self._gateway.names.answered(wire.Answer.unpack(frame))
+                self._gateway.names.answered(protocol.Answer.unpack(frame))
         except WireError:
             self.reset()
 
@@ -320,7 +322,7 @@ class _DialedEnd(End):
 class _CallerEnd(End):
     """A container's connection, or the engine's."""
 
-    address: wire.Address
+    address: protocol.Address
     limits: tuple[tuple[str, int], ...]
 
     def __init__(self, gateway: Gateway, port: int) -> None:

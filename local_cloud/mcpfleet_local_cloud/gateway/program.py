@@ -6,14 +6,14 @@ import tarfile
 from importlib import resources
 from typing import Final
 
-from mcpfleet_local_cloud.gateway import wire
+from mcpfleet_local_cloud.gateway import protocol
 from mcpfleet_local_cloud.gateway.container import Settings
 
 FOLDER: Final = "/gateway"
 """Where `archive` belongs in the container, unpacked there: Docker lets nothing into a root that is read-only."""
 COMMAND: Final = ("python", "-I", FOLDER)
 _PACKAGE: Final = "mcpfleet_local_cloud.gateway"
-_MODULES: Final = ("wire", "relay", "resolver", "container")
+_MODULES: Final = ("protocol", "relay", "resolver", "container")
 _MAIN: Final = f"""\
 from pathlib import Path
 
@@ -25,7 +25,7 @@ main(Path(__file__).parent)
 
 def new_key() -> bytes:
     """A new cloud's key: who has it is the host to the gateway, and the gateway to the host."""
-    return secrets.token_bytes(wire.KEY_SIZE)
+    return secrets.token_bytes(protocol.KEY_SIZE)
 
 
 def archive(key: bytes, settings: Settings) -> bytes:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Generator
 from typing import Final, cast
 
-from mcpfleet_local_cloud.gateway import wire
+from mcpfleet_local_cloud.gateway import protocol
 
 _SECONDS: Final = 5.0
 """How long one of the two may take to answer; whoever asked asks again by itself."""
@@ -56,7 +56,7 @@ class Names:
         allowed: whether who has an address may ask.
     """
 
-    def __init__(self, resolver: wire.Address, allowed: Callable[[str], bool]) -> None:
+    def __init__(self, resolver: protocol.Address, allowed: Callable[[str], bool]) -> None:
         self._resolver = resolver
         self._allowed = allowed
         self._host: asyncio.Transport | None = None
@@ -73,7 +73,7 @@ class Names:
         """Answer at *host*."""
         self._port = port
         await self._open_door(host)
-        self._server = await asyncio.start_server(self._stream, host, port, limit=wire.LONGEST_QUERY)
+        self._server = await asyncio.start_server(self._stream, host, port, limit=protocol.LONGEST_QUERY)
 
     def close(self) -> None:
         """Answer no more."""
@@ -93,7 +93,7 @@ class Names:
         if self._host is transport:
             self._host = None
 
-    def answered(self, answer: wire.Answer) -> None:
+    def answered(self, answer: protocol.Answer) -> None:
         """The host said something."""
         waiting = self._asked.get(answer.number)
         if waiting is not None and not waiting.done():
@@ -101,13 +101,15 @@ class Names:
 
     # What containers ask.
 
-    def datagram(self, transport: asyncio.DatagramTransport, asked: str, message: bytes, caller: wire.Address) -> None:
+    def datagram(
+        self, transport: asyncio.DatagramTransport, asked: str, message: bytes, caller: protocol.Address
+    ) -> None:
         """A query by UDP came to the address *asked*."""
         if self._allowed(caller[0]) and _is_query(message):
             self._spawn(self._reply(transport, asked, message, caller))
 
     async def _reply(
-        self, transport: asyncio.DatagramTransport, asked: str, message: bytes, caller: wire.Address
+        self, transport: asyncio.DatagramTransport, asked: str, message: bytes, caller: protocol.Address
     ) -> None:
         with self._queries.hold(caller[0]) as held:
             if not held:
@@ -128,7 +130,7 @@ class Names:
             while held and self._allowed(caller):
                 async with asyncio.timeout(_SECONDS):
                     message = await _read(reader)
-                if len(message) > wire.LONGEST_QUERY or not _is_query(message):
+                if len(message) > protocol.LONGEST_QUERY or not _is_query(message):
                     break
                 answer = await self._answer(asked, message, caller, self._ask_by_stream)
                 writer.write(len(answer).to_bytes(_LENGTH, "big") + answer)
@@ -147,7 +149,7 @@ class Names:
         self._asked[number] = waiting = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(_SECONDS):
-                self._host.write(wire.Query(number, caller, asked, message).pack())
+                self._host.write(protocol.Query(number, caller, asked, message).pack())
                 ours = await waiting
             return ours or await asyncio.wait_for(elsewhere(message), _SECONDS)
         except (OSError, asyncio.IncompleteReadError):  # TimeoutError is an OSError
@@ -199,12 +201,12 @@ class _Door(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.DatagramTransport", transport)
 
-    def datagram_received(self, data: bytes, addr: wire.Address) -> None:
+    def datagram_received(self, data: bytes, addr: protocol.Address) -> None:
         self._names.datagram(self._transport, self._address, data, addr)
 
 
 def _is_query(message: bytes) -> bool:
-    return wire.DNS_HEADER <= len(message) <= wire.LONGEST_QUERY and not message[2] & _IS_ANSWER
+    return protocol.DNS_HEADER <= len(message) <= protocol.LONGEST_QUERY and not message[2] & _IS_ANSWER
 
 
 def _failed(message: bytes) -> bytes:
@@ -212,7 +214,7 @@ def _failed(message: bytes) -> bytes:
     return message[:2] + bytes([message[2] | _IS_ANSWER, message[3] & 0xF0 | _SERVER_FAILED]) + message[4:]
 
 
-def _own_address(caller: wire.Address) -> str:
+def _own_address(caller: protocol.Address) -> str:
     """The address of this machine that *caller* sees."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         asking.connect(caller)  # sends nothing; the kernel picks the way

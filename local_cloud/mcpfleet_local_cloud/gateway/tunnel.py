@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
-from mcpfleet_local_cloud.gateway import names, wire
-from mcpfleet_local_cloud.gateway.wire import Address, Outcome, Purpose, WireError
+from mcpfleet_local_cloud.gateway import names, protocol
+from mcpfleet_local_cloud.gateway.protocol import Address, Outcome, Purpose, WireError
 
 Accept = Callable[[int, Address, socket.socket], Awaitable[None]]
 """Takes a connection that came to a port of the gateway: the port, the caller's address, and the connected socket. It
@@ -96,7 +96,7 @@ class Tunnel:
             ConnectionError: the gateway cannot be reached.
             OSError: there is no way there.
         """
-        header = wire.pack_address((ip, port))
+        header = protocol.pack_address((ip, port))
         try:
             sock, outcome = await asyncio.wait_for(self._dial(header), _GATEWAY_SECONDS)
         except TimeoutError:
@@ -181,7 +181,7 @@ class Tunnel:
                 continue
             self._idle += 1
             try:
-                arrival = wire.Arrival.unpack(await _receive(sock, wire.ARRIVAL_SIZE))
+                arrival = protocol.Arrival.unpack(await _receive(sock, protocol.ARRIVAL_SIZE))
             except OSError:
                 sock.close()
                 continue
@@ -194,7 +194,7 @@ class Tunnel:
                 self._add_acceptor()
             self._spawn(self._hand_over(arrival, sock))
 
-    async def _hand_over(self, arrival: wire.Arrival, sock: socket.socket) -> None:
+    async def _hand_over(self, arrival: protocol.Arrival, sock: socket.socket) -> None:
         try:
             await self._accept(arrival.port, arrival.caller, sock)
         except OSError as broken:  # it went before it was served, or its TLS is none
@@ -230,15 +230,15 @@ class Tunnel:
     async def _answer(self, sock: socket.socket) -> None:
         """Answer about names until the connection ends."""
         loop = asyncio.get_running_loop()
-        frames = wire.Frames()
+        frames = protocol.Frames()
         with contextlib.suppress(OSError, WireError):
             while data := await loop.sock_recv(sock, 1 << 16):
-                said = b"".join(self._decide(wire.Query.unpack(frame)) for frame in frames.feed(data))
+                said = b"".join(self._decide(protocol.Query.unpack(frame)) for frame in frames.feed(data))
                 await loop.sock_sendall(sock, said)
 
-    def _decide(self, query: wire.Query) -> bytes:
+    def _decide(self, query: protocol.Query) -> bytes:
         said = names.answer(query.message, query.asked, lambda name: self._named(name, query.caller))
-        return wire.Answer(query.number, said).pack()
+        return protocol.Answer(query.number, said).pack()
 
     # All of them.
 
@@ -254,13 +254,13 @@ class Tunnel:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             sock.setblocking(False)
-            async with asyncio.timeout(wire.SECONDS):
+            async with asyncio.timeout(protocol.SECONDS):
                 await loop.sock_connect(sock, self._address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                nonce = secrets.token_bytes(wire.NONCE_SIZE)
-                await loop.sock_sendall(sock, wire.hello(nonce))
-                said = await _receive(sock, wire.CHALLENGE_SIZE)
-                await loop.sock_sendall(sock, wire.proof(self._key, purpose, nonce, said))
+                nonce = secrets.token_bytes(protocol.NONCE_SIZE)
+                await loop.sock_sendall(sock, protocol.hello(nonce))
+                said = await _receive(sock, protocol.CHALLENGE_SIZE)
+                await loop.sock_sendall(sock, protocol.proof(self._key, purpose, nonce, said))
         except BaseException:
             sock.close()
             raise

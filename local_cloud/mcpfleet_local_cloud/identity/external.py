@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from mcpfleet_local_cloud.identity.jws import CLOCK_SKEW, TokenError, TokenTimeError
-from mcpfleet_local_cloud.rest.wire import as_list, as_object, strict_json
+from mcpfleet_local_cloud.rest.json_api import as_list, as_object, strict_json
 
 LONGEST: Final = 64 * 1024
 """Characters of a token."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-Kind = Literal["string", "int", "float", "bool", "map", "list", "set", "block", "blocks", "block set"]
+PropertyType = Literal["string", "int", "float", "bool", "map", "list", "set", "block", "blocks", "block set"]
 
 Alike = Callable[[Any, Any], bool]
 """Whether what the API answered and what the program gives (`""`: nothing) mean the same."""
@@ -47,7 +47,7 @@ class Field:
     """
 
     name: str
-    kind: Kind = "string"
+    kind: PropertyType = "string"
     wire: str = ""
     required: bool = False
     computed: bool = False
@@ -74,7 +74,7 @@ class Field:
         return not self.output
 
 
-def _field(name: str, kind: Kind, wire: str | None, facts: dict[str, Any]) -> Field:
+def _field(name: str, kind: PropertyType, wire: str | None, facts: dict[str, Any]) -> Field:
     return Field(name=name, kind=kind, wire=name if wire is None else wire, **facts)
 
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
+from mcpfleet_local_cloud.plugins.bodies import inputs_from_state, refreshed_inputs
 from mcpfleet_local_cloud.plugins.call import Call, CheckFailure
 from mcpfleet_local_cloud.plugins.checking import DEFAULTS, Checker, autoname
 from mcpfleet_local_cloud.plugins.diffing import Changes, diff
 from mcpfleet_local_cloud.plugins.properties import Field
 from mcpfleet_local_cloud.plugins.values import Properties
-from mcpfleet_local_cloud.plugins.wire import inputs_from_state, refreshed_inputs
 
 Config = TypeVar("Config")
 

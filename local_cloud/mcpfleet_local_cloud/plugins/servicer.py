@@ -23,7 +23,7 @@ from mcpfleet_local_cloud.plugins.call import Call, CheckFailure, PartialFailure
 from mcpfleet_local_cloud.plugins.diffing import Change
 from mcpfleet_local_cloud.plugins.resources import CheckInput, Resource
 from mcpfleet_local_cloud.plugins.values import Properties, from_struct, to_struct
-from pulumi_mcpfleet.cloud_build.plugin import Engine, Plugin
+from pulumi_mcpfleet.cloud_build.plugin import EngineLog, Plugin
 
 _KEPT: Final = 256  # connections remembered; an engine opens one per provider
 _SEVERITIES: Final = {
@@ -34,17 +34,17 @@ _SEVERITIES: Final = {
 }
 
 
-class Session:
+class EngineSession:
     """One attached engine."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
         self.config: Any = None
-        self._engine: Engine | None = None
+        self._engine: EngineLog | None = None
 
     def connect(self, engine_address: str) -> None:
         """Remember where the engine's log is."""
-        self._engine = Engine(engine_address)
+        self._engine = EngineLog(engine_address)
 
     def call(self, urn: str, timeout: float) -> Call:
         """The surroundings of one operation on the resource *urn*; *timeout* 0 means the usual 20 minutes."""
@@ -64,10 +64,10 @@ class Sessions:
     """
 
     def __init__(self) -> None:
-        self._by_peer: OrderedDict[str, Session] = OrderedDict()
+        self._by_peer: OrderedDict[str, EngineSession] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, peer: str) -> Session:
+    def of(self, peer: str) -> EngineSession:
         """The session of the connection *peer*.
 
         A connection that gRPC opened anew in the middle of an update goes on with the configuration given last.
@@ -75,7 +75,7 @@ class Sessions:
         with self._lock:
             session = self._by_peer.get(peer)
             if session is None:
-                session = Session()
+                session = EngineSession()
                 if self._by_peer:
                     session.config = next(reversed(self._by_peer.values())).config
                 self._by_peer[peer] = session
@@ -162,7 +162,7 @@ class Provider(Plugin):
         return pb.DiffResponse(changes=pb.DiffResponse.DIFF_SOME if changed else pb.DiffResponse.DIFF_NONE)
 
     def Configure(self, request: pb.ConfigureRequest, context: grpc.ServicerContext) -> pb.ConfigureResponse:
-        def answer(session: Session) -> pb.ConfigureResponse:
+        def answer(session: EngineSession) -> pb.ConfigureResponse:
             session.cancelled.clear()
             session.config = self.configuration(from_struct(request.args))
             # Secrets are opened by the engine and marked again in our answers by the engine, at the same paths.
@@ -173,7 +173,7 @@ class Provider(Plugin):
     # Functions and resources.
 
     def Invoke(self, request: pb.InvokeRequest, context: grpc.ServicerContext) -> pb.InvokeResponse:
-        def answer(session: Session) -> pb.InvokeResponse:
+        def answer(session: EngineSession) -> pb.InvokeResponse:
             function = self._invokes.get(request.tok)
             if function is None:
                 raise ProviderError(self._unknown("function", request.tok))
@@ -185,7 +185,7 @@ class Provider(Plugin):
         return self._answer(context, answer)
 
     def Check(self, request: pb.CheckRequest, context: grpc.ServicerContext) -> pb.CheckResponse:
-        def answer(session: Session) -> pb.CheckResponse:
+        def answer(session: EngineSession) -> pb.CheckResponse:
             naming = request.autonaming if request.HasField("autonaming") else None
             disabled = naming is not None and naming.mode == pb.CheckRequest.AutonamingOptions.DISABLE
             asked = CheckInput(
@@ -202,7 +202,7 @@ class Provider(Plugin):
         return self._answer(context, answer)
 
     def Diff(self, request: pb.DiffRequest, context: grpc.ServicerContext) -> pb.DiffResponse:
-        def answer(session: Session) -> pb.DiffResponse:
+        def answer(session: EngineSession) -> pb.DiffResponse:
             resource = self._resource(request.urn)
             found = resource.diff(session.config, from_struct(request.olds), from_struct(request.news))
             changes = {
@@ -215,7 +215,7 @@ class Provider(Plugin):
         return self._answer(context, answer)
 
     def Create(self, request: pb.CreateRequest, context: grpc.ServicerContext) -> pb.CreateResponse:
-        def answer(session: Session) -> pb.CreateResponse:
+        def answer(session: EngineSession) -> pb.CreateResponse:
             made = self._resource(request.urn).create(
                 session.config,
                 session.call(request.urn, request.timeout),
@@ -228,7 +228,7 @@ class Provider(Plugin):
         return self._answer(context, answer)
 
     def Read(self, request: pb.ReadRequest, context: grpc.ServicerContext) -> pb.ReadResponse:
-        def answer(session: Session) -> pb.ReadResponse:
+        def answer(session: EngineSession) -> pb.ReadResponse:
             resource = self._resource(request.urn)
             call = session.call(request.urn, request.timeout)
             old_inputs = from_struct(request.inputs)
@@ -245,7 +245,7 @@ class Provider(Plugin):
         return self._answer(context, answer)
 
     def Update(self, request: pb.UpdateRequest, context: grpc.ServicerContext) -> pb.UpdateResponse:
-        def answer(session: Session) -> pb.UpdateResponse:
+        def answer(session: EngineSession) -> pb.UpdateResponse:
             properties = self._resource(request.urn).update(
                 session.config,
                 session.call(request.urn, request.timeout),
@@ -259,7 +259,7 @@ class Provider(Plugin):
         return self._answer(context, answer)
 
     def Delete(self, request: pb.DeleteRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        def answer(session: Session) -> empty_pb2.Empty:
+        def answer(session: EngineSession) -> empty_pb2.Empty:
             call = session.call(request.urn, request.timeout)
             self._resource(request.urn).delete(session.config, call, request.id, from_struct(request.properties))
             return empty_pb2.Empty()
@@ -283,7 +283,7 @@ class Provider(Plugin):
             "this stack"
         )
 
-    def _answer(self, context: grpc.ServicerContext, answer: Callable[[Session], Response]) -> Response:
+    def _answer(self, context: grpc.ServicerContext, answer: Callable[[EngineSession], Response]) -> Response:
         """The answer, or the call's end with a sentence that the engine shows."""
         try:
             return answer(self._sessions.of(context.peer()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from mcpfleet_local_cloud.registry.blobs import BlobStore, digest_of, is_digest
-from mcpfleet_local_cloud.rest.wire import as_list, as_object, strict_json
+from mcpfleet_local_cloud.rest.json_api import as_list, as_object, strict_json
 from mcpfleet_local_cloud.state.store import Document, Store
 
 MANIFEST: Final = "registry.manifest"

@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.registry.blobs import DigestMismatchError, UploadBusyError, is_digest
 from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName, RegistryError
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.rest.wire import number
+from mcpfleet_local_cloud.rest.json_api import number
 
 _PULL: Final = "artifactregistry.repositories.downloadArtifacts"
 _PUSH: Final = "artifactregistry.repositories.uploadArtifacts"

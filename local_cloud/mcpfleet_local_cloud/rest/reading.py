@@ -22,8 +22,8 @@ from starlette.requests import Request
 
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.rest.honoured import ENUM_NUMBERS, ONEOFS, PACKAGES, Standing, standing_of
+from mcpfleet_local_cloud.rest.json_api import Twice, as_list, as_object, parse_json
 from mcpfleet_local_cloud.rest.schemas import Method, load
-from mcpfleet_local_cloud.rest.wire import Twice, as_list, as_object, parse_json
 from mcpfleet_local_cloud.state.store import Document
 
 METHOD: Final = "mcpfleet.method"

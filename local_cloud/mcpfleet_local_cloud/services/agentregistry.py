@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import already_exists, invalid, not_found
 from mcpfleet_local_cloud.rest.masks import masked
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.state.store import Document, Store
 
@@ -29,7 +29,7 @@ _SPECS: Final = ("mcpServerSpec", "agentSpec", "endpointSpec")
 _ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def routes(store: Store, operations: Operations, gate: Gate) -> list[BaseRoute]:
+def routes(store: Store, operations: Operations, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     api = _Api(store, operations, gate)
     return [
@@ -43,7 +43,7 @@ def routes(store: Store, operations: Operations, gate: Gate) -> list[BaseRoute]:
 
 
 class _Api(Handlers):
-    def __init__(self, store: Store, operations: Operations, gate: Gate) -> None:
+    def __init__(self, store: Store, operations: Operations, gate: ApiAuthorizer) -> None:
         super().__init__(gate, API)
         self._store = store
         self._operations = operations
@@ -68,10 +68,10 @@ class _Api(Handlers):
         parent = self.parent(request)
         self.allow(request, "agentregistry.services.list", parent)
         found = [one for _, one in self._store.list(KIND, f"{parent}/services/")]
-        return wire.reply(request, wire.listed(request, "services", found, default=_PAGE, maximum=_PAGE))
+        return json_api.reply(request, json_api.listed(request, "services", found, default=_PAGE, maximum=_PAGE))
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._existing(request, "get"))
+        return json_api.reply(request, self._existing(request, "get"))
 
     async def update(self, request: Request) -> Response:
         found = self._existing(request, "update")
@@ -91,7 +91,7 @@ class _Api(Handlers):
     async def operation(self, request: Request) -> Response:
         parent = self.parent(request)
         self.allow(request, "agentregistry.services.get", parent)
-        return wire.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
+        return json_api.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
 
     def _existing(self, request: Request, verb: str) -> Document:
         name = f"{self.parent(request)}/services/{request.path_params['service']}"
@@ -117,4 +117,4 @@ def _checked(body: Document) -> Document:
 
 
 def _now() -> str:
-    return wire.stamp(time.time())
+    return json_api.stamp(time.time())

@@ -46,7 +46,7 @@ class Caller:
     """Its address; a `Principal` where it is federated."""
 
 
-class Gate:
+class ApiAuthorizer:
     """Answers for every API who the caller is and what they may do."""
 
     def __init__(

@@ -6,13 +6,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.rest import wire
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.rest import json_api
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 
 API: Final = "cloudbilling.googleapis.com"
 
 
-def routes(gate: Gate) -> list[BaseRoute]:
+def routes(gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
 
     async def billing_info(request: Request) -> Response:
@@ -21,7 +21,7 @@ def routes(gate: Gate) -> list[BaseRoute]:
         gate.require_api(project, API)
         gate.require(caller, "resourcemanager.projects.get", f"projects/{project}")
         # Google leaves the account's name empty where billing is off; no machine of ours sends a bill.
-        return wire.reply(
+        return json_api.reply(
             request,
             {
                 "name": f"projects/{project}/billingInfo",

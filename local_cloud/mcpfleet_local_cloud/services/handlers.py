@@ -8,11 +8,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies, policy_from
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.honoured import PACKAGES
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Caller, Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer, Caller
 from mcpfleet_local_cloud.state.store import Document
 
 EMPTY: Final = "type.googleapis.com/google.protobuf.Empty"
@@ -28,7 +28,7 @@ class Handlers:
         api: the API's name, `secretmanager.googleapis.com`.
     """
 
-    def __init__(self, gate: Gate, api: str) -> None:
+    def __init__(self, gate: ApiAuthorizer, api: str) -> None:
         self._gate = gate
         self._api = api
 
@@ -63,7 +63,7 @@ class Handlers:
         """A finished operation below *parent*, whose *response* is a message of that *kind* of the API's."""
         package = f"type.googleapis.com/{PACKAGES[self._api.partition('.')[0]]}"
         typed = {"@type": f"{package}.{kind}" if kind else EMPTY, **(response or {})}
-        return wire.reply(request, operations.done(parent, typed, {"@type": f"{package}.OperationMetadata"}))
+        return json_api.reply(request, operations.done(parent, typed, {"@type": f"{package}.OperationMetadata"}))
 
     def allow(self, request: Request, permission: str, resource: str) -> None:
         """Return where the caller has *permission* on *resource*.
@@ -83,7 +83,7 @@ class PolicyMethods:
         gate: knows the caller.
     """
 
-    def __init__(self, named: Named, policies: Policies, gate: Gate) -> None:
+    def __init__(self, named: Named, policies: Policies, gate: ApiAuthorizer) -> None:
         self._named: Final = named
         self._policies = policies
         self._gate = gate
@@ -100,13 +100,13 @@ class PolicyMethods:
         """The policy."""
         name = self._named(request, "getIamPolicy")
         await body_of(request)
-        return wire.reply(request, self._policies.get(name))
+        return json_api.reply(request, self._policies.get(name))
 
     async def set(self, request: Request) -> Response:
         """Replace the policy."""
         name = self._named(request, "setIamPolicy")
         policy = policy_from(await body_of(request))
-        return wire.reply(request, self._policies.set(name, policy))
+        return json_api.reply(request, self._policies.set(name, policy))
 
     async def test(self, request: Request) -> Response:
         """Which of the permissions in the body the caller has."""
@@ -114,4 +114,4 @@ class PolicyMethods:
         asked: list[str] = (await body_of(request)).get("permissions", [])
         caller = self._gate.caller(request)
         held = self._policies.held(caller.email, asked, name)
-        return wire.reply(request, {"permissions": held} if held else {})
+        return json_api.reply(request, {"permissions": held} if held else {})

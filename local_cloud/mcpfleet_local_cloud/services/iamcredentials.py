@@ -10,10 +10,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import IAM, Gate
+from mcpfleet_local_cloud.services.auth import IAM, ApiAuthorizer
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.state.store import Document
 
@@ -26,7 +26,7 @@ _DURATION: Final = re.compile(r"([0-9]{1,9})(?:\.[0-9]{1,9})?s")
 def routes(
     identity: Identity,
     accounts: ServiceAccounts,
-    gate: Gate,
+    gate: ApiAuthorizer,
     clock: Callable[[], float] = time.time,
 ) -> list[BaseRoute]:
     """The API's routes."""
@@ -38,7 +38,9 @@ def routes(
 
 
 class _Api:
-    def __init__(self, identity: Identity, accounts: ServiceAccounts, gate: Gate, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, identity: Identity, accounts: ServiceAccounts, gate: ApiAuthorizer, clock: Callable[[], float]
+    ) -> None:
         self._identity = identity
         self._accounts = accounts
         self._gate = gate
@@ -53,8 +55,8 @@ class _Api:
         token, lifetime = self._identity.mint_access_token(
             email=account["email"], scopes=scopes, lifetime=_lifetime(body.get("lifetime", ""))
         )
-        expires = wire.stamp(int(self._clock()) + lifetime, "seconds")
-        return wire.reply(request, {"accessToken": token, "expireTime": expires})
+        expires = json_api.stamp(int(self._clock()) + lifetime, "seconds")
+        return json_api.reply(request, {"accessToken": token, "expireTime": expires})
 
     async def id_token(self, request: Request) -> Response:
         account = self._admit(request, "iam.serviceAccounts.getOpenIdToken")
@@ -62,10 +64,10 @@ class _Api:
         token = self._identity.mint_id_token(
             email=account["email"],
             subject=account["uniqueId"],
-            audience=wire.required(body, "audience"),
+            audience=json_api.required(body, "audience"),
             include_email=body.get("includeEmail", False),
         )
-        return wire.reply(request, {"token": token})
+        return json_api.reply(request, {"token": token})
 
     def _admit(self, request: Request, permission: str) -> Document:
         caller = self._gate.caller(request, _SCOPES)

@@ -19,8 +19,8 @@ from mcpfleet_local_cloud.identity import external, mapping
 from mcpfleet_local_cloud.identity.jws import TokenError, TokenTimeError
 from mcpfleet_local_cloud.identity.principals import federated
 from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity
-from mcpfleet_local_cloud.rest import wire
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.rest import json_api
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.iam.pools import Pools
 from mcpfleet_local_cloud.services.oauth import OAuthError
 from mcpfleet_local_cloud.state.store import Document
@@ -139,7 +139,7 @@ class TokenExchange:
                 "invalid_grant", f"The issuer in ID Token {claimed.get('iss')} does not match the expected ones."
             )
         audiences = claimed.get("aud")
-        given = wire.as_list(audiences) or [audiences]
+        given = json_api.as_list(audiences) or [audiences]
         canonical = [f"//iam.googleapis.com/{provider['name']}", f"https://iam.googleapis.com/{provider['name']}"]
         if not any(one in oidc.get("allowedAudiences", canonical) for one in given):
             shown = ", ".join(map(str, given))
@@ -171,7 +171,7 @@ class TokenExchange:
 def _options(text: str) -> set[str]:
     """The names of options that are not honoured."""
     try:
-        options = wire.as_object(wire.strict_json(unquote(text).encode()))
+        options = json_api.as_object(json_api.strict_json(unquote(text).encode()))
     except (ValueError, RecursionError):
         options = None
     if options is None:
@@ -179,7 +179,7 @@ def _options(text: str) -> set[str]:
     return options.keys() - {"userProject"}
 
 
-def routes(exchange: TokenExchange, gate: Gate) -> list[BaseRoute]:
+def routes(exchange: TokenExchange, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's route."""
 
     async def token(request: Request) -> Response:
@@ -199,7 +199,7 @@ def _form(body: bytes, kind: str) -> dict[str, str]:
     if kind.partition(";")[0].strip().lower() != "application/json":
         pairs = parse_qsl(body.decode(errors="replace"))
     else:
-        fields = wire.as_object(wire.parse_json(body)) or {}
+        fields = json_api.as_object(json_api.parse_json(body)) or {}
         if not all(isinstance(value, str) for value in fields.values()):
             raise OAuthError("invalid_request", "A parameter is not a string.")
         pairs = [

@@ -9,7 +9,7 @@ import uvicorn
 
 from mcpfleet_bridge import orphans
 from mcpfleet_bridge.edge import Bridge
-from mcpfleet_bridge.process import Recipe
+from mcpfleet_bridge.process import ProcessSpec
 from mcpfleet_bridge.settings import Settings
 from mcpfleet_server.connection import config
 
@@ -53,7 +53,7 @@ def serve(settings: Settings) -> int:
             "MCP_ALLOWED_HOSTS is empty: every request to %s by its URL will be answered 421", settings.service
         )
     orphans.adopt()
-    bridge = Bridge(settings, Recipe.of(settings).start)
+    bridge = Bridge(settings, ProcessSpec.of(settings).start)
     # Cloud Run's contract: not loopback.
     place: dict[str, Any] = {"host": "0.0.0.0", "port": settings.port, "backlog": 2048}  # noqa: S104
     how = config(bridge, settings.forwarded_allow_ips, DRAIN_SECONDS, date_header=False, **place)

@@ -84,7 +84,7 @@ _running: set[int] = set()
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ProcessSpec:
     """How a server's processes are started."""
 
     command: Sequence[str]
@@ -95,7 +95,7 @@ class Recipe:
     open_files: int
 
     @classmethod
-    def of(cls, settings: Settings) -> "Recipe":
+    def of(cls, settings: Settings) -> "ProcessSpec":
         """What the settings say."""
         return cls(
             command=settings.command,

@@ -31,7 +31,7 @@ _CANCELLED: Final = -32800
 _DURING_CALLS: Final = frozenset({"notifications/message"})
 
 
-class Session:
+class ClientSession:
     """One client and its process.
 
     Attributes:
@@ -119,7 +119,7 @@ class Sessions:
     def __init__(self, settings: Settings, start: Start) -> None:
         self.settings = settings
         self.start = start
-        self.all: dict[str, Session] = {}
+        self.all: dict[str, ClientSession] = {}
 
     # --- requests -----------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class Sessions:
         exchange.extra = ((HEADER, session.identity.encode()),)
         await exchange.finish(200, messages.result(identity, session.child.greeting))
 
-    async def _call(self, exchange: Exchange, session: Session, call: Call) -> None:
+    async def _call(self, exchange: Exchange, session: ClientSession, call: Call) -> None:
         loop = asyncio.get_running_loop()
         seconds = self.settings.call_seconds
         deadline = loop.time() + seconds
@@ -211,7 +211,7 @@ class Sessions:
 
     # --- sessions -----------------------------------------------------------------------------------------
 
-    def new(self, exchange: Exchange) -> Session:
+    def new(self, exchange: Exchange) -> ClientSession:
         """A new session, its process not yet started.
 
         Raises:
@@ -220,11 +220,11 @@ class Sessions:
         caller, most = exchange.caller, self.settings.sessions
         if len(self.all) >= most or has_share(caller, (one.caller for one in self.all.values()), most):
             raise Unavailable("There are as many sessions as there may be")
-        session = Session(caller, asyncio.get_running_loop().time())
+        session = ClientSession(caller, asyncio.get_running_loop().time())
         self.all[session.identity] = session
         return session
 
-    def find(self, exchange: Exchange, identity: str) -> Session | None:
+    def find(self, exchange: Exchange, identity: str) -> ClientSession | None:
         """The session of that id, if the caller began it and it still lives."""
         session = self.all.get(identity)
         if session is None or session.over or session.caller != exchange.caller:
@@ -232,7 +232,7 @@ class Sessions:
         session.used = asyncio.get_running_loop().time()
         return session
 
-    def _session(self, exchange: Exchange) -> Session:
+    def _session(self, exchange: Exchange) -> ClientSession:
         header = exchange.headers.get(HEADER)
         if header is None:
             raise Refused(messages.INVALID_REQUEST, "Mcp-Session-Id is missing; begin with initialize")
@@ -242,7 +242,7 @@ class Sessions:
             raise Refused(messages.TIMED_OUT, "Session not found; begin anew with initialize", status=404)
         return session
 
-    async def end(self, session: Session) -> None:
+    async def end(self, session: ClientSession) -> None:
         """End a session and its process."""
         session.end()
         self.all.pop(session.identity, None)

@@ -17,7 +17,7 @@ from mcpfleet_bridge.legacy import params_of
 from mcpfleet_bridge.listening import FOREVER
 from mcpfleet_bridge.messages import Message, MessageError, Refused
 from mcpfleet_bridge.replies import Exchange, Outcome
-from mcpfleet_bridge.sessions import Session, Sessions
+from mcpfleet_bridge.sessions import ClientSession, Sessions
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,9 @@ MESSAGES_PATH: Final = "/messages/"
 class _StreamedCall(Call):
     """A call whose answer goes into a stream that other calls share."""
 
-    def __init__(self, stream: Call, session: Session, identity: bytes, method: str, params: bytes | None) -> None:
+    def __init__(
+        self, stream: Call, session: ClientSession, identity: bytes, method: str, params: bytes | None
+    ) -> None:
         super().__init__(identity, method, params)
         self._stream = stream
         self._session = session
@@ -80,7 +82,7 @@ class Sse:
         self._take(session, session.stream, message)
         await exchange.empty(202)
 
-    def _take(self, session: Session, stream: Call, message: Message) -> None:
+    def _take(self, session: ClientSession, stream: Call, message: Message) -> None:
         if message.method is UNSET:
             session.answered(message)
             return
@@ -100,7 +102,7 @@ class Sse:
         session.child.submit(call)
         asyncio.get_running_loop().call_later(self._sessions.settings.call_seconds, self._late, session, call)
 
-    async def _initialize(self, session: Session, call: Call) -> None:
+    async def _initialize(self, session: ClientSession, call: Call) -> None:
         if session.child.greeting:
             call.fail(messages.error(messages.INVALID_REQUEST, "the session is initialized already"))
             return
@@ -112,6 +114,6 @@ class Sse:
             call.fail(messages.error(messages.SERVER_BUSY, f"The MCP server can't be started: {error}"))
 
     @staticmethod
-    def _late(session: Session, call: Call) -> None:
+    def _late(session: ClientSession, call: Call) -> None:
         if session.child.forget(call, Outcome.TIMED_OUT.value):
             call.fail(messages.error(messages.TIMED_OUT, "The MCP server did not answer in time"))

@@ -3,16 +3,16 @@
 Its modules in an order in which each imports those before it only:
 
 - `system`: what is not alike on Linux, macOS and Windows
-- `errors`, `shown`, `terminal`, `tracing`: what is said, and how
+- `errors`, `inert`, `terminal`, `tracing`: what is said, and how
 - `bounds`, `jsonc`, `jsonrpc`, `sse`, `tools`: what others send, read within bounds
-- `net`, `target`, `guard`: the way to a service, and who may use ours
-- `tokens`, `endpoints`, `google_sources`, `sources`, `diagnosis`, `auth`: as whom, and why not
+- `net`, `target`, `same_origin`: the way to a service, and who may use ours
+- `tokens`, `endpoints`, `google_sources`, `token_sources`, `diagnosis`, `auth`: as whom, and why not
 - `grammar`, `stack`, `options`: which servers
 - `service`, `reach`: for services that call servers
-- `upstream`, `sessions`, `flight`, `relay`, `stdio`: `mcpfleet connect`
+- `upstream`, `sessions`, `pending`, `relay`, `stdio`: `mcpfleet connect`
 - `proxy`: `mcpfleet proxy`
 - `clients`, `install`, `configure`: `mcpfleet config`
-- `doors`, `through`, `verify`, `doctor`, `prerequisites`, `checks`: `mcpfleet verify` and `mcpfleet doctor`
+- `access_checks`, `client_checks`, `verify`, `doctor`, `prerequisites`, `checks`: verify and doctor
 - `packages`: `mcpfleet packages`
 - `cli`: the command
 """

@@ -10,7 +10,7 @@ body is held in memory; a body that is a stream cannot be sent twice.
 A token is for the origin that is called. httpx2 takes `Authorization` off a request that is redirected to another one,
 and no other header, so here the token is on no redirected request; within the origin one is signed when it is refused.
 
-Not here: which identity is used (`mcpfleet.sources`).
+Not here: which identity is used (`mcpfleet.token_sources`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import Final
 
 import httpx2
 
-from mcpfleet.diagnosis import Caller, is_the_servers
+from mcpfleet.diagnosis import CallerIdentity, is_the_servers
 from mcpfleet.errors import AuthError, CredentialsRefusedError
-from mcpfleet.sources import DefaultSource, TokenSource
+from mcpfleet.token_sources import DefaultSource, TokenSource
 from mcpfleet.tokens import IdToken
 
 SERVERLESS_AUTHORIZATION: Final = "X-Serverless-Authorization"
@@ -91,9 +91,9 @@ class IdTokens:
         return self.member or self.source.name
 
     @property
-    def caller(self) -> Caller:
+    def caller(self) -> CallerIdentity:
         """Who calls, for a diagnosis."""
-        return Caller(self.identity, self.member, self.audience)
+        return CallerIdentity(self.identity, self.member, self.audience)
 
     async def aget(self) -> IdToken:
         """A valid token, without blocking the event loop.

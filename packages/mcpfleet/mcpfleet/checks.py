@@ -13,12 +13,12 @@ from rich.console import Console
 
 from mcpfleet.bounds import json_object
 from mcpfleet.errors import UsageError
-from mcpfleet.shown import inert
+from mcpfleet.inert import inert
 from mcpfleet.terminal import marked_up
 
 if TYPE_CHECKING:
     from mcpfleet.doctor import Line
-    from mcpfleet.stack import Client, Server
+    from mcpfleet.stack import DeployedClient, DeployedServer
     from mcpfleet.verify import Report
 
 _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "bad": "[red]✗[/]", "skip": "[dim]-[/]"}
@@ -62,7 +62,7 @@ def named_call(
     return names[0], (call, given)
 
 
-def own_token(file: Path | None, services: Sequence[Server | Client]) -> str:
+def own_token(file: Path | None, services: Sequence[DeployedServer | DeployedClient]) -> str:
     """The token that a server itself wants, from a file; '' where there is none.
 
     Raises:

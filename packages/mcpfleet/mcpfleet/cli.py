@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from mcpfleet import options, system
 from mcpfleet.errors import AuthError, McpfleetError, UsageError
-from mcpfleet.shown import InertFormatter, inert_lines
+from mcpfleet.inert import InertFormatter, inert_lines
 from mcpfleet.terminal import console, lost, marked_up, settle, words_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from mcpfleet.proxy import Proxy
-    from mcpfleet.sources import TokenSource
+    from mcpfleet.token_sources import TokenSource
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 packages = typer.Typer(no_args_is_help=True, help="Lock the npm and PyPI packages of a fleet's servers.")
@@ -96,8 +96,8 @@ def connect(
     the one that google-auth finds, unless an option names another.
     """
     from mcpfleet.auth import IdTokenAuth
-    from mcpfleet.sources import Unusable
     from mcpfleet.stdio import run_connect
+    from mcpfleet.token_sources import Unusable
 
     _log_to_stderr(logging.INFO if verbose else logging.WARNING)
     found = options.find_stack(url, audience, stack, outputs, cwd)
@@ -233,8 +233,8 @@ def verify(
 
     from mcpfleet.auth import IdTokens
     from mcpfleet.checks import named_call, own_token, print_reports, reports_json
-    from mcpfleet.sources import source_from_file
-    from mcpfleet.verify import Callers, Wishes, check_all
+    from mcpfleet.token_sources import source_from_file
+    from mcpfleet.verify import Callers, CheckOptions, check_all
 
     _log_to_stderr()
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # what the SDK has to say of a failure is in the report
@@ -249,7 +249,7 @@ def verify(
     stranger = source_from_file(not_invoker) if not_invoker else None
     callers = Callers(source, stranger, source if source.any_audience else None)
     wishes = {
-        name: Wishes(expect_tool or (), named[1] if named is not None and named[0] == name else None, bearer)
+        name: CheckOptions(expect_tool or (), named[1] if named is not None and named[0] == name else None, bearer)
         for name in asked
     }
     reports = asyncio.run(check_all([(one, callers, wishes.get(one.name)) for one in chosen]))
@@ -284,7 +284,7 @@ def doctor(
     from mcpfleet.checks import print_lines
     from mcpfleet.doctor import examine
     from mcpfleet.google_sources import google_api
-    from mcpfleet.sources import Unusable
+    from mcpfleet.token_sources import Unusable
 
     _log_to_stderr()
     if server is None:

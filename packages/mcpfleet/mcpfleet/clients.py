@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from mcpfleet.errors import UsageError
-from mcpfleet.stack import Server
+from mcpfleet.stack import DeployedServer
 from mcpfleet.system import WINDOWS, home_of, packaged_of, roaming_of, start_of_npx
 
 Via = Literal["connect", "proxy", "mcp-remote"]
@@ -99,7 +99,7 @@ class Client:
         text = pattern.replace("~", home).replace("%APPDATA%", roaming_of(environ, platform))
         return Path(text.replace("$CONFIG", config if config.startswith("/") else f"{home}/.config"))
 
-    def entry(self, server: Server, via: Via, launch: Launch, port: int) -> dict[str, Any]:
+    def entry(self, server: DeployedServer, via: Via, launch: Launch, port: int) -> dict[str, Any]:
         """One server as this client wants it.
 
         Raises:
@@ -179,7 +179,7 @@ class Launch:
             return cls(str(Path(found).absolute()), (), identity, start_of_npx())
         return cls(sys.executable, ("-m", "mcpfleet.cli"), identity, start_of_npx())
 
-    def arguments(self, server: Server) -> list[str]:
+    def arguments(self, server: DeployedServer) -> list[str]:
         """What follows the command. All is spelled out: the client's folder has no stack."""
         known = ["--url", server.target.mcp_url, f"--audience={server.audience}"]
         # Behind the `--` nothing is an option, whatever a name may be one day.

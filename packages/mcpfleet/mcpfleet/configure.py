@@ -12,7 +12,7 @@ from rich.console import Console
 from mcpfleet import install as files
 from mcpfleet.clients import Client, Launch, Via
 from mcpfleet.errors import UsageError
-from mcpfleet.shown import inert
+from mcpfleet.inert import inert
 from mcpfleet.stack import Stack
 from mcpfleet.system import command_of
 from mcpfleet.terminal import marked_up

@@ -18,7 +18,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True)
-class Caller:
+class CallerIdentity:
     """Who asked.
 
     Attributes:
@@ -98,7 +98,7 @@ def is_the_servers_own(headers: Mapping[str, str]) -> bool:
     return not by_proxy and (not html or "resource_metadata" in headers.get("www-authenticate", ""))
 
 
-def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: Caller) -> Finding | None:
+def diagnose(status: int, headers: Mapping[str, str], target: Target, caller: CallerIdentity) -> Finding | None:
     """What an answer from an MCP endpoint means; None where it is no error, or the MCP server's own.
 
     Args:

@@ -13,16 +13,16 @@ from typing import Any, Final, Literal
 import httpx2
 
 from mcpfleet import jsonrpc
+from mcpfleet.access_checks import Callers, attempts
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth
 from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, FEW_BRACKETS, IN_ALL, Bound, check_seconds, max_answer
-from mcpfleet.diagnosis import Caller, diagnose, is_proxys, is_the_servers, read_log
-from mcpfleet.doors import Callers, attempts
+from mcpfleet.diagnosis import CallerIdentity, diagnose, is_proxys, is_the_servers, read_log
 from mcpfleet.errors import AuthError
+from mcpfleet.inert import inert
 from mcpfleet.net import connection_reason, trusted
-from mcpfleet.shown import inert
-from mcpfleet.sources import TokenSource
-from mcpfleet.stack import Server
+from mcpfleet.stack import DeployedServer
 from mcpfleet.system import SET_CLOCK
+from mcpfleet.token_sources import TokenSource
 from mcpfleet.tokens import IdToken
 from mcpfleet.tools import Tools
 from mcpfleet.upstream import events, is_stream
@@ -75,7 +75,7 @@ class Line:
 
 
 def examine(
-    server: Server,
+    server: DeployedServer,
     source: TokenSource | None,
     *,
     transport: httpx2.AsyncBaseTransport | None = None,
@@ -93,7 +93,7 @@ def examine(
 
 
 async def _examined(
-    server: Server,
+    server: DeployedServer,
     source: TokenSource | None,
     transport: httpx2.AsyncBaseTransport | None,
     clock: Callable[[], float],
@@ -126,7 +126,7 @@ async def _examined(
             *_clock_of(anonymous, clock()),
         ]
         if server.access == "public" and not _asks_for_login(anonymous):
-            anybody, how = Caller("anybody", "allUsers", "nobody"), "without a token"
+            anybody, how = CallerIdentity("anybody", "allUsers", "nobody"), "without a token"
             lines.append(
                 _of_sse(anonymous, server, how)
                 or _refused(anonymous, server, anybody, how)
@@ -141,7 +141,7 @@ async def _examined(
 
 
 async def _as_caller(
-    http: httpx2.AsyncClient, server: Server, source: TokenSource, clock: Callable[[], float], *, iap: bool
+    http: httpx2.AsyncClient, server: DeployedServer, source: TokenSource, clock: Callable[[], float], *, iap: bool
 ) -> list[Line]:
     """What is said to somebody with a token: for the service, or for an OAuth client that its proxy takes."""
     iap = iap or server.access == "iap"
@@ -214,7 +214,7 @@ async def _event(response: httpx2.Response) -> bytes:
     return b""
 
 
-def _without_token(server: Server, answer: _Answer) -> Line:
+def _without_token(server: DeployedServer, answer: _Answer) -> Line:
     """Whether the answer is the refusal that the server's kind of access has; any other leaves open who gets in."""
     status, access = answer.status, server.access
     refusal = next(attempts(server, Callers(None), 0.0), None)
@@ -279,7 +279,7 @@ def _clock_of(answer: _Answer, now: float) -> list[Line]:
     return [Line("bad", f"this machine's clock is {abs(ahead):.0f} s {way} the server's", step)]
 
 
-def _token(token: IdToken, server: Server, auth: IdTokenAuth) -> Line:
+def _token(token: IdToken, server: DeployedServer, auth: IdTokenAuth) -> Line:
     text = f"the token is for {token.audience or 'nobody'} and names {token.member or 'nobody by email'}"
     person = token.member.startswith("user:")
     if not person and token.audience not in {auth.tokens.audience, server.target.origin}:
@@ -287,7 +287,7 @@ def _token(token: IdToken, server: Server, auth: IdTokenAuth) -> Line:
     return Line("ok", f"{text} ({auth.tokens.source.name})")
 
 
-def _of_sse(answer: _Answer, server: Server, how: str) -> Line | None:
+def _of_sse(answer: _Answer, server: DeployedServer, how: str) -> Line | None:
     """What is seen of a server that takes no POST at its URL, for it speaks the deprecated transport alone."""
     if not server.sse_alone or answer.status != 405:
         return None
@@ -295,7 +295,7 @@ def _of_sse(answer: _Answer, server: Server, how: str) -> Line | None:
     return Line("skip", f"{how} it answers 405, as a server that speaks SSE alone does", step)
 
 
-def _refused(answer: _Answer, server: Server, caller: Caller, how: str) -> Line | None:
+def _refused(answer: _Answer, server: DeployedServer, caller: CallerIdentity, how: str) -> Line | None:
     """What an answer says of the caller or of the way; None where the MCP server had the request."""
     if _asks_for_login(answer):
         step = (
@@ -312,7 +312,7 @@ def _refused(answer: _Answer, server: Server, caller: Caller, how: str) -> Line 
     return None
 
 
-async def _mcp(http: httpx2.AsyncClient, server: Server, answer: _Answer, auth: httpx2.Auth, how: str) -> Line:
+async def _mcp(http: httpx2.AsyncClient, server: DeployedServer, answer: _Answer, auth: httpx2.Auth, how: str) -> Line:
     """Whether an answer to `initialize` is an MCP server's."""
     found = jsonrpc.decode(answer.body)
     formed = None if found is None else jsonrpc.answer(found, 1)
@@ -336,7 +336,7 @@ async def _mcp(http: httpx2.AsyncClient, server: Server, answer: _Answer, auth: 
     return Line("ok", f"{how} an MCP server answers ({answer.status})")
 
 
-async def _modern(http: httpx2.AsyncClient, server: Server, auth: httpx2.Auth, how: str) -> Line | None:
+async def _modern(http: httpx2.AsyncClient, server: DeployedServer, auth: httpx2.Auth, how: str) -> Line | None:
     """What a server says that refuses the handshake, and speaks the revision without one; None where it does not."""
     answer = await _asked(http, server.target.mcp_url, auth, _DISCOVER)
     found = jsonrpc.decode(answer.body)

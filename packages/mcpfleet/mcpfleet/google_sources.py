@@ -21,8 +21,8 @@ from mcpfleet.errors import (
     NoCredentialsError,
     TokenEndpointUnavailableError,
 )
+from mcpfleet.inert import inert
 from mcpfleet.net import connection_reason, host_of, is_loopback
-from mcpfleet.shown import inert
 from mcpfleet.tokens import IdToken
 
 GOOGLE_UNIVERSE = "googleapis.com"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from mcpfleet.errors import UsageError
-from mcpfleet.shown import inert
+from mcpfleet.inert import inert
 from mcpfleet.target import Target
 
 # As the fleet writes them (pulumi_mcpfleet.naming, pulumi_mcpfleet.fleet.values); a test holds the two together.

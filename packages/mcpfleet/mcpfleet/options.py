@@ -10,8 +10,8 @@ import typer
 from mcpfleet.errors import UsageError
 
 if TYPE_CHECKING:
-    from mcpfleet.sources import TokenSource
-    from mcpfleet.stack import Server, Stack
+    from mcpfleet.stack import DeployedServer, Stack
+    from mcpfleet.token_sources import TokenSource
 
 ServerNames = Annotated[
     list[str] | None, typer.Argument(help="The servers' names in the fleet. Default: all.", show_default=False)
@@ -61,7 +61,7 @@ def find_stack(
     return stacks.Stack(url, {server.name: server})
 
 
-def one_server(stack: Stack, name: str | None, url: str | None, audience: str | None) -> Server:
+def one_server(stack: Stack, name: str | None, url: str | None, audience: str | None) -> DeployedServer:
     """The server that is meant, with the audience that is asked for.
 
     Raises:
@@ -91,7 +91,7 @@ def find_source(
         UsageError: Two are given.
         AuthError: There is none, or it is of no use.
     """
-    from mcpfleet.sources import Impersonation, TokenCommand, TokenFile, default_source, source_from_file
+    from mcpfleet.token_sources import Impersonation, TokenCommand, TokenFile, default_source, source_from_file
 
     if sum(one is not None for one in (credentials, token_file, token_command)) > 1:
         raise UsageError("Give one of --credentials, --token-file and --token-command, not both.")

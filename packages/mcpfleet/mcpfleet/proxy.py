@@ -1,7 +1,7 @@
 """A reverse proxy on loopback that adds the caller's ID token: any client reaches a private service.
 
 Any method and path, streamed in both directions without buffering; no WebSocket, no HTTP/2. Not here:
-who may use it (`mcpfleet.guard`), the token (`mcpfleet.auth`), the way out (`mcpfleet.net`).
+who may use it (`mcpfleet.same_origin`), the token (`mcpfleet.auth`), the way out (`mcpfleet.net`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from starlette.types import Receive, Scope, Send
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.diagnosis import diagnose, is_front_ends
 from mcpfleet.errors import AuthError
-from mcpfleet.guard import Refusal, refuse
+from mcpfleet.inert import inert
 from mcpfleet.net import CONNECT_SECONDS, client_for, connection_reason
-from mcpfleet.shown import inert
+from mcpfleet.same_origin import Refusal, refuse
 from mcpfleet.target import Target
 
 _log = logging.getLogger("mcpfleet.proxy")

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from mcpfleet.service import HttpClients, Server
-from mcpfleet.shown import in_a_line, innermost
+from mcpfleet.inert import in_a_line, innermost
+from mcpfleet.service import CalledServer, HttpClients
 
 CONNECT_SECONDS: Final = 10.0
 """How long a connection is tried for: a server that cannot be reached is said to be so, with the reason."""
@@ -63,7 +63,7 @@ async def _tools(clients: HttpClients) -> int:
     return count
 
 
-def error_of(error: BaseException, server: Server, seconds: float) -> dict[str, Any]:
+def error_of(error: BaseException, server: CalledServer, seconds: float) -> dict[str, Any]:
     """Why a call of a server failed: the HTTP status that refused it, where one did, and words for a person.
 
     Args:

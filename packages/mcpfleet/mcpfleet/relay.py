@@ -21,15 +21,15 @@ from typing import Any, Final, cast
 import httpx2
 
 from mcpfleet import jsonrpc
-from mcpfleet.flight import Flight
+from mcpfleet.inert import inert
 from mcpfleet.jsonrpc import Id, Message
 from mcpfleet.net import delay
-from mcpfleet.sessions import ACCEPT, LEAST_PAUSE_SECONDS, Session, SessionLostError, Sessions
-from mcpfleet.shown import inert
+from mcpfleet.pending import PendingRequest
+from mcpfleet.sessions import ACCEPT, LEAST_PAUSE_SECONDS, Handshake, SessionLostError, Sessions
 from mcpfleet.tools import Tools
 from mcpfleet.upstream import CUT, FailedError, Upstream, events, is_stream
 
-PATIENCE_SECONDS: Final = 60.0
+RETRY_SECONDS: Final = 60.0
 """How long a request that is safe to send again is tried; desktop clients give up at about that time."""
 FIRST_PATIENCE_SECONDS: Final = 20.0
 """The same while nothing has ever answered: more likely a mistake in the URL than an outage."""
@@ -73,10 +73,10 @@ class Relay:
         self._tools = Tools()
         self._sessions = Sessions(upstream, self._from_server, emit, sleep)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._flights: dict[Id, tuple[Flight, asyncio.Task[None]]] = {}
+        self._flights: dict[Id, tuple[PendingRequest, asyncio.Task[None]]] = {}
         self._opening: asyncio.Task[None] | None = None
 
-    async def take(self, line: bytes) -> None:
+    async def handle_line(self, line: bytes) -> None:
         """Take one line of the client. Returns at once, except while a handshake is under way, which all must await."""
         if not line.strip():
             return
@@ -112,7 +112,7 @@ class Relay:
         ident = cast("Id", message.id)
         if ident in self._flights:  # an id used again: the waiter is now this request's
             self._flights[ident][1].cancel()
-        flight = Flight(message)
+        flight = PendingRequest(message)
         task = self._spawn(self._answer(flight))
         self._flights[ident] = (flight, task)
         if message.method == jsonrpc.INITIALIZE:
@@ -172,7 +172,7 @@ class Relay:
                 await self._wait_or_raise(failed, began, attempt, may_repeat=False)
             attempt += 1
 
-    async def _answer(self, flight: Flight) -> None:
+    async def _answer(self, flight: PendingRequest) -> None:
         message = flight.message
         try:
             await self._exchange(flight)
@@ -188,7 +188,7 @@ class Relay:
             if self._flights.get(cast("Id", message.id), (None,))[0] is flight:
                 del self._flights[cast("Id", message.id)]
 
-    async def _exchange(self, flight: Flight) -> None:
+    async def _exchange(self, flight: PendingRequest) -> None:
         """Send a request until it is answered.
 
         Raises:
@@ -196,7 +196,7 @@ class Relay:
         """
         message = flight.message
         began, attempt, renewed = self._clock(), 0, 0
-        lost: Session | None = None
+        lost: Handshake | None = None
         while True:
             flight.attempts += 1
             try:
@@ -227,14 +227,14 @@ class Relay:
 
     async def _wait_or_raise(self, failed: FailedError, began: float, attempt: int, *, may_repeat: bool) -> None:
         """Wait before the next attempt, or say that there is none."""
-        patience = PATIENCE_SECONDS if self._upstream.answered else FIRST_PATIENCE_SECONDS
+        patience = RETRY_SECONDS if self._upstream.answered else FIRST_PATIENCE_SECONDS
         pause = max(delay(attempt), failed.wait)
         if failed.final or (failed.done and not may_repeat) or self._clock() - began + pause > patience:
             raise failed
         _log.info("again in %.2f s: %s", pause, failed)
         await self._sleep(pause)
 
-    async def _once(self, flight: Flight, session: Session | None) -> bool:
+    async def _once(self, flight: PendingRequest, session: Handshake | None) -> bool:
         """Send a request once and pass its answer on; False where a subscription came to its end.
 
         Raises:
@@ -258,18 +258,18 @@ class Relay:
                 return await self._stream(flight, response, session)
             return self._whole(flight, await response.aread(), response)
 
-    def _session_of(self, message: Message) -> Session | None:
+    def _session_of(self, message: Message) -> Handshake | None:
         """The session that a message belongs to: none where it opens one, or names its revision for itself."""
         return None if message.version or message.method == jsonrpc.INITIALIZE else self._sessions.current
 
-    def _headers(self, message: Message, session: Session | None) -> dict[str, str]:
+    def _headers(self, message: Message, session: Handshake | None) -> dict[str, str]:
         if message.version and message.method != jsonrpc.INITIALIZE:
             return {**ACCEPT, **self._tools.headers(message)}
         return ACCEPT if session is None else session.headers
 
     # --- the server's messages ------------------------------------------------------------------------
 
-    async def _initialized(self, flight: Flight, response: httpx2.Response) -> bool:
+    async def _initialized(self, flight: PendingRequest, response: httpx2.Response) -> bool:
         """Keep what a handshake says of the session, and pass it on."""
         if not is_stream(response):
             return self._whole(flight, await response.aread(), response)
@@ -278,7 +278,7 @@ class Relay:
                 return True
         raise FailedError("The server ended the handshake without an answer.", done=False)
 
-    def _whole(self, flight: Flight, body: bytes, response: httpx2.Response) -> bool:
+    def _whole(self, flight: PendingRequest, body: bytes, response: httpx2.Response) -> bool:
         """Pass on an answer that came in one piece."""
         found, status = jsonrpc.decode(body), response.status_code
         formed = None if found is None else jsonrpc.answer(found, cast("Id", flight.message.id))
@@ -292,7 +292,7 @@ class Relay:
         self._give(flight, body, found, formed, response)
         return True
 
-    async def _stream(self, flight: Flight, response: httpx2.Response, session: Session | None) -> bool:
+    async def _stream(self, flight: PendingRequest, response: httpx2.Response, session: Handshake | None) -> bool:
         """Pass on an answer that comes as a stream; one that breaks off is resumed where the server can."""
         try:
             if await self._events(flight, response):
@@ -306,7 +306,7 @@ class Relay:
             return False
         raise FailedError("The server ended the stream of the answer before the answer.", done=True)
 
-    async def _events(self, flight: Flight, response: httpx2.Response) -> bool:
+    async def _events(self, flight: PendingRequest, response: httpx2.Response) -> bool:
         """Pass on a stream's messages; whether the answer was among them."""
         stream = events(response)
         async for event in stream:
@@ -324,7 +324,7 @@ class Relay:
                 return flight.answered
         return False
 
-    async def _resume(self, flight: Flight, session: Session) -> bool:
+    async def _resume(self, flight: PendingRequest, session: Handshake) -> bool:
         """Fetch the rest of a stream that broke off (revisions 2025-03-26 to 2025-11-25)."""
         attempt = 0
         for _ in range(RESUMES_IN_ALL):
@@ -349,7 +349,7 @@ class Relay:
         """Pass on what a server says outside of any request."""
         self._pass_on(body, None)
 
-    def _pass_on(self, body: bytes, flight: Flight | None, response: httpx2.Response | None = None) -> bool:
+    def _pass_on(self, body: bytes, flight: PendingRequest | None, response: httpx2.Response | None = None) -> bool:
         """Give the client one message of a stream; whether it is the answer that *flight* waits for."""
         found = jsonrpc.decode(body)
         if found is None:
@@ -377,7 +377,7 @@ class Relay:
 
     def _give(
         self,
-        flight: Flight,
+        flight: PendingRequest,
         body: bytes,
         found: dict[str, Any],
         formed: dict[str, Any],
@@ -395,7 +395,7 @@ class Relay:
         flight.answered = True
         self._emit(line)
 
-    def _goes_on(self, flight: Flight) -> bool:
+    def _goes_on(self, flight: PendingRequest) -> bool:
         return flight.message.method == jsonrpc.LISTEN and flight.acknowledged
 
 

@@ -28,11 +28,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, 
 from mcpfleet import jsonrpc
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth
 from mcpfleet.bounds import AS_IT_IS, Bound
-from mcpfleet.diagnosis import Caller, diagnose, is_front_ends
+from mcpfleet.diagnosis import CallerIdentity, diagnose, is_front_ends
 from mcpfleet.errors import AuthError, UsageError
 from mcpfleet.net import connection_reason, delay
-from mcpfleet.sources import DefaultSource, TokenSource
 from mcpfleet.target import Target
+from mcpfleet.token_sources import DefaultSource, TokenSource
 
 TELLS_REVISIONS_APART: Final = frozenset({400, 405, 406})
 """What an MCP client learns from, so it is no refusal here."""
@@ -40,7 +40,7 @@ TELLS_REVISIONS_APART: Final = frozenset({400, 405, 406})
 Sleep = Callable[[float], Awaitable[None]]
 
 
-class Server(BaseModel):
+class CalledServer(BaseModel):
     """One server that a service calls, as the fleet writes it into `MCP_SERVERS`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,14 +66,14 @@ class Server(BaseModel):
         return Target.parse(self.url, bearer=self.audience is not None)
 
 
-def servers_of(text: str) -> dict[str, Server]:
+def servers_of(text: str) -> dict[str, CalledServer]:
     """Read the variable `MCP_SERVERS`, a JSON object of servers by name.
 
     Raises:
         UsageError: It is not valid; the text has one line for each mistake.
     """
     try:
-        return TypeAdapter(dict[str, Server]).validate_json(text)
+        return TypeAdapter(dict[str, CalledServer]).validate_json(text)
     except pydantic.ValidationError as error:
         lines = [
             f"{'.'.join(map(str, ('MCP_SERVERS', *one['loc'])))}: {one['msg'].removeprefix('Value error, ')}"
@@ -160,7 +160,7 @@ class HttpClients:
 
     def __init__(
         self,
-        server: Server,
+        server: CalledServer,
         *,
         identity: TokenSource | None = None,
         pool: httpx2.AsyncBaseTransport | None = None,
@@ -192,7 +192,7 @@ class HttpClients:
         """
         return _Client(
             self.server.target,
-            lambda: self._auth.tokens.caller if self._auth else Caller("this service", "", "no audience"),
+            lambda: self._auth.tokens.caller if self._auth else CallerIdentity("this service", "", "no audience"),
             transport=_Shared(self._pool),
             headers={**AS_IT_IS, **(headers or {})},
             event_hooks={"response": [Bound(in_all=self._in_all)]},
@@ -212,7 +212,7 @@ class _Client(httpx2.AsyncClient):
     closed" where a request cannot be sent.
     """
 
-    def __init__(self, target: Target, caller: Callable[[], Caller], **options: Any) -> None:
+    def __init__(self, target: Target, caller: Callable[[], CallerIdentity], **options: Any) -> None:
         super().__init__(**options)
         self._target = target
         self._caller = caller

@@ -41,7 +41,7 @@ Spawn = Callable[[Any], asyncio.Task[None]]
 
 
 @dataclass
-class Session:
+class Handshake:
     """What a handshake agreed on.
 
     Attributes:
@@ -68,7 +68,7 @@ class Session:
 class SessionLostError(Exception):
     """The server does not know the session, so it has not looked at the request."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Handshake) -> None:
         super().__init__(session.id)
         self.session = session
 
@@ -90,7 +90,7 @@ class Sessions:
         emit: Callable[[bytes], None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self.current: Session | None = None
+        self.current: Handshake | None = None
         self._upstream = upstream
         self._receive = receive
         self._emit = emit
@@ -106,7 +106,7 @@ class Sessions:
             return
         agreed = cast("dict[str, Any]", result)
         capabilities = agreed.get("capabilities")
-        self.current = Session(
+        self.current = Handshake(
             opening,
             response.headers.get("mcp-session-id", ""),
             str(agreed.get("protocolVersion", "")),
@@ -126,7 +126,7 @@ class Sessions:
             case _:
                 pass
 
-    async def lost(self, response: httpx2.Response, session: Session | None) -> SessionLostError | None:
+    async def lost(self, response: httpx2.Response, session: Handshake | None) -> SessionLostError | None:
         """Whether an answer says that the session is unknown; read where that takes its body."""
         if session is None or not session.id:
             return None
@@ -138,7 +138,7 @@ class Sessions:
             return SessionLostError(session)
         return None
 
-    async def renew(self, lost: Session, spawn: Spawn) -> None:
+    async def renew(self, lost: Handshake, spawn: Spawn) -> None:
         """Shake hands again, unless somebody else has done it meanwhile.
 
         Raises:
@@ -185,7 +185,7 @@ class Sessions:
         if self.current is not None and self.current.id:
             spawn(self._listen(self.current, spawn))
 
-    async def _listen(self, session: Session, spawn: Spawn) -> None:
+    async def _listen(self, session: Handshake, spawn: Spawn) -> None:
         event, pause = "", 1.0
         while self.current is session:
             headers = {**session.headers, "accept": "text/event-stream"}

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from mcpfleet.bounds import json_object
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.grammar import mistakes
-from mcpfleet.shown import inert
+from mcpfleet.inert import inert
 from mcpfleet.system import run_program, text_of
 from mcpfleet.target import Target
 
@@ -30,7 +30,7 @@ Run = Callable[[list[str], Path], "tuple[int, str, str]"]
 
 
 @dataclass(frozen=True)
-class Server:
+class DeployedServer:
     """One server of a stack.
 
     Attributes:
@@ -77,7 +77,7 @@ class Server:
 
 
 @dataclass(frozen=True)
-class Client:
+class DeployedClient:
     """One client of a stack: a service that calls its servers.
 
     Attributes:
@@ -125,11 +125,11 @@ class Stack:
     """
 
     origin: str
-    servers: Mapping[str, Server]
+    servers: Mapping[str, DeployedServer]
     credentials: Path | None = None
-    clients: Mapping[str, Client] = field(default_factory=dict[str, Client])
+    clients: Mapping[str, DeployedClient] = field(default_factory=dict[str, DeployedClient])
 
-    def services(self, names: list[str]) -> list[Server | Client]:
+    def services(self, names: list[str]) -> list[DeployedServer | DeployedClient]:
         """The servers and clients of these names, all of both where there is none.
 
         Raises:
@@ -143,7 +143,7 @@ class Stack:
                 )
         return [known[name] for name in names or known]
 
-    def chosen(self, names: list[str]) -> list[Server]:
+    def chosen(self, names: list[str]) -> list[DeployedServer]:
         """The servers of these names, all of them where there is none.
 
         Raises:
@@ -156,14 +156,14 @@ class Stack:
         return [self.servers[name] for name in names or self.servers]
 
 
-def from_url(url: str, audience: str | None, name: str | None = None) -> Server:
+def from_url(url: str, audience: str | None, name: str | None = None) -> DeployedServer:
     """A server that is given by its URL alone.
 
     Raises:
         UsageError: It is not a service's URL.
     """
     target = Target.parse(url)
-    return Server(name or target.service_and_region[0].lower(), target, audience or target.origin, (), {})
+    return DeployedServer(name or target.service_and_region[0].lower(), target, audience or target.origin, (), {})
 
 
 def read(
@@ -267,13 +267,13 @@ def _at(value: object, key: str) -> Any:
     return cast("dict[str, Any]", value).get(key) if isinstance(value, dict) else None
 
 
-def servers_of(outputs: Mapping[str, Any], origin: str) -> dict[str, Server]:
+def servers_of(outputs: Mapping[str, Any], origin: str) -> dict[str, DeployedServer]:
     """Read the output `servers`.
 
     Raises:
         McpfleetError: It is missing, or a word in it is not of its grammar; every mistake is named.
     """
-    found: dict[str, Server] = {}
+    found: dict[str, DeployedServer] = {}
     for name, one in services_of(outputs, "servers", origin, ("mcp_url", "audience")).items():
         url, audience = str(one["mcp_url"]), str(one["audience"])
         invokers = _at(one, "invokers") or ()
@@ -282,7 +282,7 @@ def servers_of(outputs: Mapping[str, Any], origin: str) -> dict[str, Server]:
         target = Target.parse(url)
         # A stack says the whole path, be it `/` alone.
         target = replace(target, place=place, path=target.path or ("/" if url.endswith("/") else ""))
-        found[name] = Server(name, target, audience, tuple(str(who) for who in invokers), one)
+        found[name] = DeployedServer(name, target, audience, tuple(str(who) for who in invokers), one)
     return found
 
 
@@ -314,16 +314,16 @@ def services_of(
     return services
 
 
-def clients_of(outputs: Mapping[str, Any], origin: str) -> dict[str, Client]:
+def clients_of(outputs: Mapping[str, Any], origin: str) -> dict[str, DeployedClient]:
     """Read the output `clients`; nothing where there are none.
 
     Raises:
         McpfleetError: A client in it has no URL, or a word is not of its grammar.
     """
-    found: dict[str, Client] = {}
+    found: dict[str, DeployedClient] = {}
     if not outputs.get("clients"):
         return found
     for name, one in services_of(outputs, "clients", origin, ("url",)).items():
         invokers: list[str] = one.get("invokers") or []
-        found[name] = Client(name, Target.parse(one["url"]), tuple(invokers), one)
+        found[name] = DeployedClient(name, Target.parse(one["url"]), tuple(invokers), one)
     return found

@@ -96,7 +96,7 @@ async def serve(make: Callable[[Callable[[bytes], None]], Relay], source: int = 
 
     async def pump(relay: Relay) -> None:
         while (line := await lines.get()) is not None:
-            await relay.take(line)
+            await relay.handle_line(line)
 
     at_signals(loop, ended.set)
     relay = make(write)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import httpx2
 
 from mcpfleet.errors import UsageError
+from mcpfleet.inert import inert
 from mcpfleet.net import is_loopback
-from mcpfleet.shown import inert
 
 # RFC 3986 without what a shell or a reader stumbles over: quotes, $, backquotes, brackets, pipes, spaces.
 _TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+(/[A-Za-z0-9._~%!*+,;=:@&/-]*)?([?#][!-~]*)?")

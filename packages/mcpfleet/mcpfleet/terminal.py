@@ -1,6 +1,6 @@
 """What the commands print with, in a terminal: the console, texts of others for it, and streams that take less.
 
-Apart from `mcpfleet.shown`, which services import too: an image needs no rich.
+Apart from `mcpfleet.inert`, which services import too: an image needs no rich.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, TextIO
 from rich.console import Console
 from rich.markup import escape
 
-from mcpfleet.shown import inert
+from mcpfleet.inert import inert
 from mcpfleet.system import WINDOWS
 
 _SPELLED: Final = {"✓": "ok", "✗": "X", "…": "..."}

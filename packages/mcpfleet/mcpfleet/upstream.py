@@ -18,8 +18,8 @@ from mcpfleet.auth import IdTokenAuth
 from mcpfleet.bounds import Bound, TooLargeError
 from mcpfleet.diagnosis import Finding, diagnose, is_front_ends
 from mcpfleet.errors import AuthError, TokenEndpointUnavailableError
+from mcpfleet.inert import inert
 from mcpfleet.net import client_for, connection_reason, is_certificate
-from mcpfleet.shown import inert
 from mcpfleet.target import Target
 
 SLEPT_SECONDS = 5.0

@@ -21,17 +21,17 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import ListToolsRequest, PaginatedRequestParams, PaginatedResult, TextContent
 
-from mcpfleet import doors, through
+from mcpfleet import access_checks, client_checks
+from mcpfleet.access_checks import HEADERS, PING, TIMEOUT_SECONDS, AccessCheck, Callers
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth, IdTokens
 from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, FEW_BRACKETS, IN_ALL, Bound, check_seconds, max_answer
 from mcpfleet.diagnosis import diagnose, is_the_servers_own
-from mcpfleet.doors import HEADERS, PING, TIMEOUT_SECONDS, Callers, Door
 from mcpfleet.errors import AuthError
+from mcpfleet.inert import in_a_line, innermost
 from mcpfleet.net import trusted
-from mcpfleet.shown import in_a_line, innermost
-from mcpfleet.sources import TokenSource
-from mcpfleet.stack import Client as Caller
-from mcpfleet.stack import Server
+from mcpfleet.stack import DeployedClient as Caller
+from mcpfleet.stack import DeployedServer
+from mcpfleet.token_sources import TokenSource
 from mcpfleet.tools import Json, callable_tool, repeatable
 
 LEGACY: Final = "legacy"
@@ -47,7 +47,7 @@ _PAGES: Final = 100
 
 
 @dataclass(frozen=True)
-class Wishes:
+class CheckOptions:
     """What is asked for beyond what holds for every server.
 
     Attributes:
@@ -85,9 +85,9 @@ class Report:
 
 
 async def check(
-    service: Server | Caller,
+    service: DeployedServer | Caller,
     callers: Callers,
-    wishes: Wishes | None = None,
+    wishes: CheckOptions | None = None,
     transport: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Report:
@@ -100,8 +100,8 @@ async def check(
         transport: What carries the requests; the network where it is not given.
         clock: Seconds.
     """
-    if isinstance(service, Server):
-        one = _OfServer(service, callers, wishes or Wishes(), transport, clock)
+    if isinstance(service, DeployedServer):
+        one = _OfServer(service, callers, wishes or CheckOptions(), transport, clock)
     else:
         one = _OfClient(service, callers, transport)
     await one.run()
@@ -114,20 +114,26 @@ class _Check:
     _bearer: str = ""
     """A token of the service's own."""
 
-    def __init__(self, service: Server | Caller, callers: Callers, transport: httpx2.AsyncBaseTransport | None) -> None:
+    def __init__(
+        self, service: DeployedServer | Caller, callers: Callers, transport: httpx2.AsyncBaseTransport | None
+    ) -> None:
         self.report = Report(service.name)
         self._service = service
         self._callers = callers
         self._transport = transport
-        found = doors.of_server(service) if isinstance(service, Server) else doors.of_client(service)
-        self._doors: list[Door] = [*found]
+        found = (
+            access_checks.of_server(service)
+            if isinstance(service, DeployedServer)
+            else access_checks.of_client(service)
+        )
+        self._doors: list[AccessCheck] = [*found]
 
     async def run(self) -> None:
         if self._service.access == "public":
             self._warn(self._open())
-        for attempt in doors.attempts(self._service, self._callers, time.time()):
+        for attempt in access_checks.attempts(self._service, self._callers, time.time()):
             await self._note(lambda words=attempt.words: words, self._refused(attempt))
-        self.report.unasked += doors.unasked(self._service, self._callers)
+        self.report.unasked += access_checks.unasked(self._service, self._callers)
 
     async def _entry(self, what: str) -> tuple[str, IdTokenAuth | None] | None:
         """As whom *what* is asked, in words and with which token; None, and the reason said, where nobody here may."""
@@ -159,9 +165,9 @@ class _Check:
         if words not in self.report.warned:  # once for both protocols
             self.report.warned.append(words)
 
-    async def _refused(self, attempt: doors.Attempt) -> str | None:
+    async def _refused(self, attempt: access_checks.Attempt) -> str | None:
         async with self._http(None, stranger=True) as http:
-            return await doors.refused(http, self._doors, attempt)
+            return await access_checks.refused(http, self._doors, attempt)
 
     async def _note(self, words: Callable[[], str], seen: Awaitable[str | None]) -> None:
         """Put down a check; its words are those that hold once it has been made."""
@@ -223,7 +229,9 @@ class _OfClient(_Check):
         _, auth = entry
         lines = {"ok": self.report.passed, "bad": self.report.failed, "skip": self.report.unasked}
         async with self._http(auth) as http:
-            for seen in await through.seen_of(self._client, http, auth, min(check_seconds(), through.SECONDS)):
+            for seen in await client_checks.seen_of(
+                self._client, http, auth, min(check_seconds(), client_checks.SECONDS)
+            ):
                 lines[seen.kind].append(seen.words)
 
 
@@ -232,9 +240,9 @@ class _OfServer(_Check):
 
     def __init__(
         self,
-        server: Server,
+        server: DeployedServer,
         callers: Callers,
-        wishes: Wishes,
+        wishes: CheckOptions,
         transport: httpx2.AsyncBaseTransport | None,
         clock: Callable[[], float],
     ) -> None:
@@ -262,7 +270,7 @@ class _OfServer(_Check):
     async def _only_inside(self) -> bool:
         try:
             async with self._http(None, stranger=True) as http:
-                return {(await doors.ask(http, door, {})).status_code for door in self._doors} == {404}
+                return {(await access_checks.ask(http, door, {})).status_code for door in self._doors} == {404}
         except (TimeoutError, httpx2.HTTPError):
             return False  # every check will say why
 
@@ -416,7 +424,7 @@ class _OfServer(_Check):
         self.report.median_ms = round(statistics.median(times), 2)
 
 
-async def check_all(checks: Iterable[tuple[Server | Caller, Callers, Wishes | None]]) -> list[Report]:
+async def check_all(checks: Iterable[tuple[DeployedServer | Caller, Callers, CheckOptions | None]]) -> list[Report]:
     """Check servers and clients side by side."""
     return await asyncio.gather(*(check(service, callers, wishes) for service, callers, wishes in checks))
 

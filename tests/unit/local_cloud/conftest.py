@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 import mcpfleet_local_cloud.bootstrap
 from mcpfleet_local_cloud.app import create_app
 from mcpfleet_local_cloud.cloud import Cloud
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.environment import exports
 from mcpfleet_local_cloud.data_plane.contract import Revision
 from mcpfleet_local_cloud.identity.tokens import Identity, new_key
@@ -291,7 +291,7 @@ class Program:
     def __post_init__(self) -> None:
         endpoints = {
             _camel(name.removeprefix("GOOGLE_")): value
-            for name, value in exports(Place(root=Path(), state=Path()), None).items()
+            for name, value in exports(CloudFolder(root=Path(), state=Path()), None).items()
             if name.endswith("_CUSTOM_ENDPOINT")
         }
         settings = {"project": self.running.project, "region": "europe-west1", "accessToken": "t", **endpoints}

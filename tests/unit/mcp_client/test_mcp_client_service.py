@@ -13,7 +13,7 @@ from mcp.server.mcpserver import MCPServer
 
 from mcp_client.app import build_app
 from mcp_client.calls import Fleet
-from mcp_client.settings import Server, SettingsError, load_settings
+from mcp_client.settings import CalledServer, SettingsError, load_settings
 from mcpfleet.errors import TokenEndpointUnavailableError
 from mcpfleet.tokens import IdToken
 from mcpfleet_server import logs
@@ -105,7 +105,7 @@ async def service():
 
         one = Service()
         one.slept = []
-        servers = {name: Server(url=f"{url}/mcp", audience=url) for name, url in (("a", A), ("b", B))}
+        servers = {name: CalledServer(url=f"{url}/mcp", audience=url) for name, url in (("a", A), ("b", B))}
         one.fleet = Fleet(servers, 20, source=one.account, transport=one.cloud, sleep=one.sleep)
         http = httpx2.AsyncClient(transport=httpx2.ASGITransport(build_app(one.fleet)), base_url="http://client")
         one.http = await stack.enter_async_context(http)
@@ -169,7 +169,7 @@ class Pages(httpx2.AsyncBaseTransport):
 
 
 def fleet_of(transport):
-    return Fleet({"a": Server(url=f"{A}/mcp", audience=A)}, 20, source=Account(), transport=transport)
+    return Fleet({"a": CalledServer(url=f"{A}/mcp", audience=A)}, 20, source=Account(), transport=transport)
 
 
 async def test_a_tool_on_the_last_page_of_a_list_is_called():

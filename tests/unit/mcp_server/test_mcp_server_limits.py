@@ -10,7 +10,7 @@ from mcp_types import CallToolResult, ListToolsResult, Tool
 
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.adapt import lowlevel_of
-from mcpfleet_server.hosting.guard import UNKNOWN, Tools
+from mcpfleet_server.hosting.middleware import UNKNOWN, Tools
 from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.wire import call, message, post, started
 

@@ -11,8 +11,8 @@ from mcp.server.request_state import InvalidRequestState, RequestStateSecurity
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 import mcpfleet_server
-from mcpfleet_server.hosting import quickly, runner
-from mcpfleet_server.hosting.quickly import CodecOnDemand, keys_used_on_demand, models_built_on_demand
+from mcpfleet_server.hosting import lazy_import, runner
+from mcpfleet_server.hosting.lazy_import import CodecOnDemand, keys_used_on_demand, models_built_on_demand
 
 KEY = "k" * 32
 
@@ -49,14 +49,14 @@ def modules(tmp_path, monkeypatch):
     )
     (tmp_path / "whole.py").write_text("LIMIT = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(quickly, "_LATER", {"heavy": "sdk", "whole": "sdk"})
+    monkeypatch.setattr(lazy_import, "_LATER", {"heavy": "sdk", "whole": "sdk"})
     yield
     for name in ("heavy", "whole", "sdk"):
         sys.modules.pop(name, None)
 
 
 def imported() -> Any:
-    with quickly._stand_ins():
+    with lazy_import._stand_ins():
         return importlib.import_module("sdk")
 
 
@@ -80,8 +80,8 @@ def test_a_module_that_is_imported_as_a_whole_is_there_when_it_is_used(modules):
 
 def test_a_package_finds_its_names_itself_afterwards(modules):
     sdk = imported()
-    quickly._name_later(sdk)
-    assert not [one for one in vars(sdk).values() if isinstance(one, quickly._Later)]
+    lazy_import._name_later(sdk)
+    assert not [one for one in vars(sdk).values() if isinstance(one, lazy_import._Later)]
     assert sdk.Wrong is importlib.import_module("heavy").Wrong
     with pytest.raises(AttributeError, match="module 'sdk' has no attribute 'nothing'"):
         _ = sdk.nothing
@@ -93,7 +93,7 @@ def test_what_is_imported_already_is_left_alone(modules):
 
 
 def test_an_adapter_is_built_with_its_first_use():
-    with quickly._adapters_built_on_demand():
+    with lazy_import._adapters_built_on_demand():
         adapter = TypeAdapter(Annotated[Point | None, Field(description="where")])
         generic = TypeAdapter[list[int]](list[int])
     assert not adapter.pydantic_complete
@@ -105,7 +105,7 @@ def test_an_adapter_is_built_with_its_first_use():
 
 
 def test_an_adapter_of_a_model_keeps_the_model_s_own_configuration():
-    with quickly._adapters_built_on_demand():
+    with lazy_import._adapters_built_on_demand():
         adapter = TypeAdapter(Strict)
     with pytest.raises(ValidationError):
         adapter.validate_python({"x": "3"})
@@ -151,7 +151,7 @@ def test_a_weak_key_of_the_user_s_is_refused_at_once():
         RequestStateSecurity(keys=["short"])
 
 
-@pytest.mark.parametrize(("module", "importer"), list(quickly._LATER.items()))
+@pytest.mark.parametrize(("module", "importer"), list(lazy_import._LATER.items()))
 def test_the_sdk_still_imports_what_is_put_off_where_it_did(module, importer):
     """Fails with an SDK that has it elsewhere: a start would be as slow as before, and nobody would notice."""
     spec = importlib.util.find_spec(importer)
@@ -167,7 +167,7 @@ def test_the_sdk_still_imports_what_is_put_off_where_it_did(module, importer):
 
 def test_a_process_that_was_given_a_server_has_imported_the_sdk_and_nothing_is_put_off():
     before = dict(sys.modules)
-    quickly.import_the_sdk()
+    lazy_import.import_the_sdk()
     assert dict(sys.modules) == before
 
 

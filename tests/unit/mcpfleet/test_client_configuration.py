@@ -144,7 +144,7 @@ def test_no_word_of_a_url_is_given_to_cmd_that_it_would_obey(path):
 
 
 def reached(how):
-    return stacks.Server("echo", ECHO.target, ECHO.audience, (), {"reached": how})
+    return stacks.DeployedServer("echo", ECHO.target, ECHO.audience, (), {"reached": how})
 
 
 def test_a_server_that_asks_for_no_google_identity_is_reached_by_its_url():
@@ -253,7 +253,7 @@ def test_from_uvx_the_client_is_told_to_use_uvx(prefix):
 
 
 def test_the_stacks_own_proxy_ports_and_the_local_clouds_credentials_are_used(tmp_path):
-    server = stacks.Server("echo", ECHO.target, ECHO.audience, (), {"proxy_port": 3007})
+    server = stacks.DeployedServer("echo", ECHO.target, ECHO.audience, (), {"proxy_port": 3007})
     found = Stack("here", {"echo": server}, tmp_path / "ada.json")
     assert wishes(CLIENTS["cursor"], found, [], "proxy", 3000)["echo"] == {"url": "http://127.0.0.1:3007/mcp"}
     args = wishes(CLIENTS["cursor"], found, [], "connect", 3000, impersonate="bot@acme.iam.gserviceaccount.com")

@@ -163,7 +163,7 @@ def test_a_pipeline_reads_json_and_the_exit_code(run, monkeypatch, outputs, toke
     assert json.loads(out)["servers"]["echo"]["identity"] == "user:ada@acme.dev"
     ((_server, callers, wishes),) = asked
     assert callers.elsewhere is None, "a file's token is for one audience"
-    assert wishes == verify.Wishes(["add"], ("add", {"a": 1}))
+    assert wishes == verify.CheckOptions(["add"], ("add", {"a": 1}))
 
 
 TWO = {

@@ -88,11 +88,11 @@ def said_by(requests, transport, *, opening=()):
         one = Relay(upstream, emit, sleep=sleep, clock=now)
         async with asyncio.timeout(BOUND):
             for message in opening:
-                await one.take(json.dumps(message).encode())
+                await one.handle_line(json.dumps(message).encode())
                 if "id" in message:
                     await answered.acquire()
             for request in requests:
-                await one.take(json.dumps(request).encode())
+                await one.handle_line(json.dumps(request).encode())
             for _ in requests:
                 await answered.acquire()
             await one.aclose(BOUND)

@@ -9,7 +9,7 @@ import pytest
 from mcpfleet import relay
 from mcpfleet.auth import IdTokenAuth, IdTokens
 from mcpfleet.errors import TokenEndpointUnavailableError
-from mcpfleet.relay import FIRST_PATIENCE_SECONDS, PATIENCE_SECONDS, Relay
+from mcpfleet.relay import FIRST_PATIENCE_SECONDS, RETRY_SECONDS, Relay
 from mcpfleet.target import Target
 from mcpfleet.upstream import Upstream
 
@@ -133,7 +133,7 @@ class Desk:
 
     async def say(self, *messages):
         for message in messages:
-            await asyncio.wait_for(self.relay.take(json.dumps(message).encode()), BOUND)
+            await asyncio.wait_for(self.relay.handle_line(json.dumps(message).encode()), BOUND)
 
     async def hear(self):
         return json.loads(await asyncio.wait_for(self.lines.get(), BOUND))
@@ -240,9 +240,9 @@ async def test_an_answer_in_another_encoding_becomes_a_line_of_utf_8(desk, codin
 
 async def test_a_line_that_ends_as_on_windows_is_a_message(desk):
     one = desk(whole({}))
-    await one.relay.take(json.dumps(call()).encode() + b"\r")
+    await one.relay.handle_line(json.dumps(call()).encode() + b"\r")
     assert (await one.hear())["result"] == {}
-    await one.relay.take(b"\r")
+    await one.relay.handle_line(b"\r")
     assert one.lines.empty()
 
 
@@ -266,13 +266,13 @@ async def test_the_servers_own_error_is_passed_on_under_the_requests_id(desk):
 
 async def test_a_line_that_is_no_message_is_answered_and_hurts_nothing(desk):
     one = desk(whole({}))
-    await one.relay.take(b"nonsense")
+    await one.relay.handle_line(b"nonsense")
     assert (await one.hear())["error"]["code"] == -32700
-    await one.relay.take(b'{"id": 7, "method": 1}')
+    await one.relay.handle_line(b'{"id": 7, "method": 1}')
     assert (await one.hear())["id"] == 7
-    await one.relay.take(b'{"id": NaN, "method": "ping"}')
+    await one.relay.handle_line(b'{"id": NaN, "method": "ping"}')
     assert (await one.hear())["id"] is None
-    await one.relay.take(b"  ")
+    await one.relay.handle_line(b"  ")
     assert (await one.ask(call()))["result"] == {}
 
 
@@ -587,7 +587,7 @@ async def test_what_stays_away_is_given_up_with_the_reason(desk):
     one.server.answers = [httpx2.ConnectError("Connection refused") for _ in range(50)]
     before = one.moment
     assert "Cannot reach" in (await one.ask(call(ident=3)))["error"]["message"]
-    assert FIRST_PATIENCE_SECONDS < one.moment - before <= PATIENCE_SECONDS
+    assert FIRST_PATIENCE_SECONDS < one.moment - before <= RETRY_SECONDS
 
 
 async def test_an_answer_that_is_no_json_rpc_is_not_taken_for_one(desk):

@@ -22,7 +22,7 @@ class Echo:
         self.emit = emit
         self.closed = None
 
-    async def take(self, line):
+    async def handle_line(self, line):
         if line == b"bug":
             raise ValueError("a bug")
         self.emit(b"<" + line + b">")

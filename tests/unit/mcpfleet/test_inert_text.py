@@ -15,7 +15,7 @@ from mcpfleet import cli
 from mcpfleet.checks import print_lines, print_reports, reports_json
 from mcpfleet.doctor import Line
 from mcpfleet.errors import McpfleetError
-from mcpfleet.shown import InertFormatter, in_a_line, inert, inert_lines
+from mcpfleet.inert import InertFormatter, in_a_line, inert, inert_lines
 from mcpfleet.terminal import console, marked_up
 from mcpfleet.verify import Report
 

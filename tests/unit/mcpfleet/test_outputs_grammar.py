@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from mcpfleet import cli, grammar, stack
 from mcpfleet.clients import CLIENTS, Launch
 from mcpfleet.configure import wishes
-from mcpfleet.diagnosis import Caller, diagnose
+from mcpfleet.diagnosis import CallerIdentity, diagnose
 from mcpfleet.errors import McpfleetError, UsageError
+from mcpfleet.inert import inert
 from mcpfleet.jsonc import loads
-from mcpfleet.shown import inert
 from mcpfleet.target import Target
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.fleet import values
@@ -227,7 +227,7 @@ def test_the_command_reads_the_entry_that_it_wrote(monkeypatch, tmp_path):
 
 
 def test_a_command_to_copy_quotes_the_tokens_own_words():
-    caller = Caller("eve", "user:eve@evil.dev; rm -rf ~ #", "x")
+    caller = CallerIdentity("eve", "user:eve@evil.dev; rm -rf ~ #", "x")
     for status, headers in ((403, {}), (403, {"x-goog-iap-generated-response": "true"})):
         found = diagnose(status, headers, read()["echo"].target, caller)
         assert "--member='user:eve@evil.dev; rm -rf ~ #' " in found.step

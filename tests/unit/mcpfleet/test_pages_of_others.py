@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet.errors import UsageError
-from mcpfleet.guard import Guarded, origins_of, refuse_page
+from mcpfleet.same_origin import SameOriginApp, origins_of, refuse_page
 
 pytestmark = pytest.mark.anyio
 BOUND = 10  # seconds; only a broken build waits this long
@@ -43,7 +43,7 @@ async def status_of(headers, parts=(b"{}",), method="POST", client=("203.0.113.7
 
     limits = {key: value for key, value in options.items() if key != "drip"}
     scope = {"type": "http", "method": method, "path": "/ask", "headers": list(headers), "client": client}
-    await asyncio.wait_for(Guarded(app, **limits)(scope, receive, send), BOUND)
+    await asyncio.wait_for(SameOriginApp(app, **limits)(scope, receive, send), BOUND)
     return sent[0]["status"], app.bodies
 
 

@@ -6,8 +6,8 @@ import pytest
 from mcpfleet.auth import IdTokenAuth, IdTokens
 from mcpfleet.endpoints import request_to
 from mcpfleet.errors import AuthError
-from mcpfleet.service import HttpClients, Server
-from mcpfleet.sources import source_from_file
+from mcpfleet.service import CalledServer, HttpClients
+from mcpfleet.token_sources import source_from_file
 
 AUDIENCE = "https://echo.run.app"
 HEADERS = ("X-Serverless-Authorization", "Authorization")
@@ -91,7 +91,7 @@ async def test_a_service_that_redirects_in_circles_is_left(google, tokens):
 @pytest.mark.parametrize("location", ["https://evil.dev/take", "/take"])
 async def test_clients_for_frameworks_follow_no_redirect_with_a_token(google, source, location):
     world = World(google, 307, location)
-    clients = HttpClients(Server(url=f"{AUDIENCE}/mcp", audience=AUDIENCE), identity=source, pool=world)
+    clients = HttpClients(CalledServer(url=f"{AUDIENCE}/mcp", audience=AUDIENCE), identity=source, pool=world)
     async with clients() as client:
         await client.post(f"{AUDIENCE}/mcp", content=b"{}")
         client.follow_redirects = True  # as a framework may set it

@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 from opentelemetry import context, propagate
 
 from mcpfleet.errors import TokenEndpointUnavailableError, UsageError
-from mcpfleet.service import HttpClients, Patient, Server, connections, servers_of
+from mcpfleet.service import CalledServer, HttpClients, Patient, connections, servers_of
 from mcpfleet.tokens import IdToken
 
 AUDIENCE = "https://mcp-a-1.europe-west1.run.app"
@@ -89,7 +89,7 @@ async def world(clock):
 
     world = World()
     world.http = HttpClients(
-        Server(url=URL, audience=AUDIENCE),
+        CalledServer(url=URL, audience=AUDIENCE),
         identity=world.account,
         pool=connections(60, world.front_end, world.sleep),
         clock=clock,
@@ -118,7 +118,9 @@ async def test_in_a_mesh_no_token_is_fetched_or_sent(clock):
         seen.append(request)
         return httpx2.Response(403, headers=HTML)
 
-    clients = HttpClients(Server(url="http://mcp-a"), identity=account, pool=httpx2.MockTransport(answer), clock=clock)
+    clients = HttpClients(
+        CalledServer(url="http://mcp-a"), identity=account, pool=httpx2.MockTransport(answer), clock=clock
+    )
     async with clients() as http:
         said = await http.post("http://mcp-a/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
     (request,) = seen
@@ -177,7 +179,7 @@ async def test_behind_iap_the_token_is_in_authorization(clock):
             return httpx2.Response(200)
 
     client = "4711-cli.apps.googleusercontent.com"
-    server = Server(url=URL, audience=client, header="Authorization")
+    server = CalledServer(url=URL, audience=client, header="Authorization")
     async with HttpClients(server, identity=Account(clock), pool=Iap(), clock=clock)() as http:
         await http.get(URL)
     assert seen[0]["authorization"] == f"Bearer 1|{client}"
@@ -264,7 +266,7 @@ async def test_a_server_without_an_audience_is_sent_no_token():
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    http = HttpClients(Server(url="http://localhost:8081/mcp"), pool=httpx2.ASGITransport(app))
+    http = HttpClients(CalledServer(url="http://localhost:8081/mcp"), pool=httpx2.ASGITransport(app))
     async with http(headers={"x-app": "1"}) as client:
         await client.get("http://localhost:8081/mcp")
     assert seen[0][b"x-app"] == b"1"
@@ -281,7 +283,7 @@ async def test_a_refusal_of_what_asks_nothing_is_left_as_it_is(body):
         async def handle_async_request(self, request):
             return httpx2.Response(403, headers=HTML, content=b"<html>")
 
-    async with HttpClients(Server(url="http://localhost:1/mcp"), pool=Refusing())() as client:
+    async with HttpClients(CalledServer(url="http://localhost:1/mcp"), pool=Refusing())() as client:
         answer = await client.post("http://localhost:1/mcp", content=body)
     assert (answer.status_code, answer.content) == (403, b"<html>")
 
@@ -311,6 +313,6 @@ def test_a_mistake_in_the_variable_is_named_by_its_path(text, said):
 def test_the_variable_of_the_fleet_is_read():
     text = json.dumps({"a": {"url": URL, "audience": AUDIENCE}, "near": {"url": "http://localhost:8081/mcp"}})
     assert servers_of(text) == {
-        "a": Server(url=URL, audience=AUDIENCE),
-        "near": Server(url="http://localhost:8081/mcp", audience=None),
+        "a": CalledServer(url=URL, audience=AUDIENCE),
+        "near": CalledServer(url="http://localhost:8081/mcp", audience=None),
     }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mcpfleet import options, stack
 from mcpfleet.errors import McpfleetError, UsageError
-from mcpfleet.sources import Impersonation, TokenFile
+from mcpfleet.token_sources import Impersonation, TokenFile
 
 ECHO = {"mcp_url": "https://mcp-echo-1.europe-west1.run.app/mcp", "audience": "https://echo.acme.dev", "invokers": []}
 OUTPUTS = {"servers": {"echo": ECHO, "time": {**ECHO, "invokers": ["user:ada@acme.dev"]}}}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mcpfleet import endpoints
 from mcpfleet.errors import AuthError, TokenEndpointUnavailableError
 from mcpfleet.google_sources import MetadataServer
-from mcpfleet.sources import Impersonation, source_from_file
+from mcpfleet.token_sources import Impersonation, source_from_file
 from mcpfleet.tokens import IdToken
 
 AUDIENCE = "https://echo.run.app"

@@ -13,7 +13,7 @@ from mcpfleet.errors import (
     TokenEndpointUnavailableError,
     UnsupportedCredentialsError,
 )
-from mcpfleet.sources import (
+from mcpfleet.token_sources import (
     DefaultSource,
     Impersonation,
     TokenCommand,

@@ -18,16 +18,16 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 
 from mcp_server.app import build_server
-from mcpfleet import through
-from mcpfleet.stack import Client, Server
+from mcpfleet import client_checks
+from mcpfleet.stack import DeployedClient, DeployedServer
 from mcpfleet.target import Target
 from mcpfleet.tokens import IdToken
-from mcpfleet.verify import ANY_TOOL, Callers, Wishes, check
+from mcpfleet.verify import ANY_TOOL, Callers, CheckOptions, check
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.settings import Settings
 
 URL = "http://127.0.0.1:8080"
-SERVER = Server("echo", Target.parse(f"{URL}/mcp"), URL, (), {})
+SERVER = DeployedServer("echo", Target.parse(f"{URL}/mcp"), URL, (), {})
 ANONYMOUS = "without a token: 403"
 AUDIENCE = "with a token for another audience: 401"
 STRANGER = "as a member who is no invoker: 403"
@@ -37,7 +37,7 @@ MODERN = "as an invoker, protocol 2026-07-28: tools listed and whoami called, no
 LISTED = [f"as an invoker, protocol {era}: tools listed, no redirect" for era in ("legacy", "2026-07-28")]
 
 
-ANY = Wishes(call=ANY_TOOL)
+ANY = CheckOptions(call=ANY_TOOL)
 POST = f"POST {URL}/mcp was answered"
 
 # What the TypeScript SDK 1.30 answers.
@@ -155,7 +155,7 @@ def test_a_server_that_does_all_it_must_passes_every_check(report):
 
 
 def test_a_tool_that_should_be_there_and_is_not_is_reported_with_those_that_are(report):
-    found = report(wishes=Wishes(tools=["add", "subtract"]))
+    found = report(wishes=CheckOptions(tools=["add", "subtract"]))
     said = "it does not list subtract; it lists add, echo, whoami, "
     assert [said in line for line in found.failed] == [True, True]
 
@@ -169,11 +169,11 @@ def test_a_tool_is_called_with_the_arguments_that_were_asked_for_and_only_then(r
         called.append(start)
         return start
 
-    assert report(server, wishes=Wishes()).failed == []
+    assert report(server, wishes=CheckOptions()).failed == []
     assert called == []
-    assert report(server, wishes=Wishes(call=("count", {"start": 7}))).failed == []
+    assert report(server, wishes=CheckOptions(call=("count", {"start": 7}))).failed == []
     assert called == [7], "once: it does not say that twice is as good"
-    failed = report(server, wishes=Wishes(call=("cuont", {}))).failed
+    failed = report(server, wishes=CheckOptions(call=("cuont", {}))).failed
     assert [line.partition(": it has")[2] for line in failed] == [" no tool cuont; it lists count"] * 2
 
 
@@ -464,7 +464,7 @@ def broken():
 
 def test_a_tool_that_fails_with_what_the_user_gave_it_is_reported_by_name(report, broken):
     said = "the tool explode failed: Error executing tool explode: no database"
-    found = report(broken, wishes=Wishes(call=("explode", {"count": 1})))
+    found = report(broken, wishes=CheckOptions(call=("explode", {"count": 1})))
     assert [line.partition(", no redirect: ")[2] for line in found.failed] == [said, said]
 
 
@@ -514,7 +514,7 @@ def test_a_tool_is_called_in_both_revisions_only_if_it_says_that_twice_is_as_goo
         called.append(order)
         return order
 
-    assert report(server, wishes=Wishes(call=("settle", {"order": 7}))).failed == []
+    assert report(server, wishes=CheckOptions(call=("settle", {"order": 7}))).failed == []
     assert called == [7, 7]
 
 
@@ -583,7 +583,7 @@ BESIDE = {"url": "http://127.0.0.1:8081", "calls": ["echo", "toolbox"], "access"
 
 
 def client(**output):
-    return Client("assistant", Target.parse(BESIDE["url"]), (), {**BESIDE, **output})
+    return DeployedClient("assistant", Target.parse(BESIDE["url"]), (), {**BESIDE, **output})
 
 
 REFUSALS = [ANONYMOUS, MADE_UP, AUDIENCE, STRANGER]
@@ -666,7 +666,7 @@ def test_whatever_a_client_says_each_of_its_servers_has_one_finding(status, kind
 
 
 def test_a_client_that_never_says_whether_it_reaches_a_server_costs_no_minute(monkeypatch):
-    monkeypatch.setattr(through, "SECONDS", 0.05)
+    monkeypatch.setattr(client_checks, "SECONDS", 0.05)
 
     class Dead(httpx2.MockTransport):
         async def handle_async_request(self, request):
@@ -791,7 +791,9 @@ def test_what_cannot_be_asked_is_said():
 
 
 REGIONS = {"a": "https://mcp-echo-1.a.run.app", "b": "https://mcp-echo-1.b.run.app"}
-BALANCED = Server("echo", Target.parse("https://mcp.acme.dev/mcp"), "https://mcp.acme.dev", (), {"urls": REGIONS})
+BALANCED = DeployedServer(
+    "echo", Target.parse("https://mcp.acme.dev/mcp"), "https://mcp.acme.dev", (), {"urls": REGIONS}
+)
 
 
 def without_invoker(server, door):
@@ -806,7 +808,7 @@ def test_every_url_of_a_server_is_asked(url):
 
 @pytest.mark.parametrize("url", ["https://x.dev/sse", f"https://x.dev/messages/?session_id={'0' * 32}"])
 def test_every_transport_of_a_server_is_asked(url):
-    server = Server(
+    server = DeployedServer(
         "x", Target.parse("https://x.dev/mcp"), "https://x.dev", (), {"transports": ["streamable-http", "sse"]}
     )
     method = "GET" if url.endswith("sse") else "POST"
@@ -824,7 +826,9 @@ def test_a_services_own_url_that_its_ingress_hides_need_not_be_there_and_its_dom
 
 def test_an_oauth_server_gets_tokens_that_claim_what_its_own_would_and_are_signed_by_nobody():
     told = {"issuer": "https://login.acme.dev", "audience": "https://x.dev/mcp", "scopes": ["mcp:use"]}
-    server = Server("x", Target.parse("https://x.dev/mcp"), "https://x.dev", (), {"access": "oauth", "oauth": told})
+    server = DeployedServer(
+        "x", Target.parse("https://x.dev/mcp"), "https://x.dev", (), {"access": "oauth", "oauth": told}
+    )
     seen = []
 
     def believing(request):

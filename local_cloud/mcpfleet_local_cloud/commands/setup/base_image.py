@@ -14,7 +14,7 @@ from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
 from mcpfleet_local_cloud.commands.setup.certificates import file_name
 from mcpfleet_local_cloud.commands.setup.docker_engine import install
-from mcpfleet_local_cloud.commands.setup.engine import Engine, EngineError
+from mcpfleet_local_cloud.commands.setup.engine import EngineError, ReachableEngine
 from mcpfleet_local_cloud.commands.setup.host import Host
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock, replace, scratch_folder
 from mcpfleet_local_cloud.docker_engine.facts import architecture_of
@@ -39,7 +39,7 @@ _DEBIAN_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BaseImageSpec:
     """What the base image is made from.
 
     Attributes:
@@ -74,7 +74,7 @@ class Recipe:
         ]
 
 
-def find_base_image(host: Host, paths: Paths, engine: Engine, recipe: Recipe, step: Step) -> None:
+def find_base_image(host: Host, paths: Paths, engine: ReachableEngine, recipe: BaseImageSpec, step: Step) -> None:
     """Make sure that `BASE_IMAGE` is there and is what the recipe says.
 
     Raises:
@@ -112,12 +112,12 @@ def find_base_image(host: Host, paths: Paths, engine: Engine, recipe: Recipe, st
         step.note("made from Debian packages" if refusal else "imported from the cache")
 
 
-def _is_current(engine: Engine, recipe: Recipe) -> bool:
+def _is_current(engine: ReachableEngine, recipe: BaseImageSpec) -> bool:
     facts = engine.image(BASE_IMAGE)
     return facts is not None and facts.labels.get(RECIPE_LABEL) == recipe.hash
 
 
-def _pull(engine: Engine, recipe: Recipe, scratch: Path, step: Step) -> str | None:
+def _pull(engine: ReachableEngine, recipe: BaseImageSpec, scratch: Path, step: Step) -> str | None:
     """Make the base image from a registry's; return None when done, else why not."""
     try:
         if engine.image(recipe.reference) is None:
@@ -132,7 +132,7 @@ def _pull(engine: Engine, recipe: Recipe, scratch: Path, step: Step) -> str | No
     return None
 
 
-def write_context(folder: Path, recipe: Recipe) -> None:
+def write_context(folder: Path, recipe: BaseImageSpec) -> None:
     """Write a build context that makes a registry's image ours: a label, and the machine's certificates."""
     for pem in recipe.certificates:
         (folder / file_name(pem)).write_text(pem, encoding="ascii")
@@ -143,7 +143,7 @@ def write_context(folder: Path, recipe: Recipe) -> None:
     (folder / "Dockerfile").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _make_tar(host: Host, recipe: Recipe, tar: Path, refusal: str, step: Step, architecture: str) -> None:
+def _make_tar(host: Host, recipe: BaseImageSpec, tar: Path, refusal: str, step: Step, architecture: str) -> None:
     """Make a root file system of Debian's packages, for the machine of the engine."""
     by_hand = (
         f"make {recipe.short} reachable for Docker (a mirror, or a proxy), or set MCPFLEET_BASE_IMAGE to an image "

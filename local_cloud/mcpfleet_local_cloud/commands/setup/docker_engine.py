@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
-from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, Engine
+from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, ReachableEngine
 from mcpfleet_local_cloud.commands.setup.host import Background, Host
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock
 from mcpfleet_local_cloud.docker_engine import Address, Facts, NoEngineError, reach
@@ -16,10 +16,10 @@ START_SECONDS = 90.0
 _APT_SECONDS = 900.0
 INSTALL_DOCKER = f"install Docker Engine (https://docs.docker.com/engine/install), then run {PROGRAM} again."
 
-Connect = Callable[[Address], Engine]
+Connect = Callable[[Address], ReachableEngine]
 
 
-def find_docker(host: Host, paths: Paths, step: Step, connect: Connect = DockerEngine.connect) -> Engine:
+def find_docker(host: Host, paths: Paths, step: Step, connect: Connect = DockerEngine.connect) -> ReachableEngine:
     """Return a Docker Engine that answers.
 
     Raises:
@@ -32,7 +32,7 @@ def find_docker(host: Host, paths: Paths, step: Step, connect: Connect = DockerE
     return engine
 
 
-def reach_docker(host: Host, connect: Connect = DockerEngine.connect) -> Engine | None:
+def reach_docker(host: Host, connect: Connect = DockerEngine.connect) -> ReachableEngine | None:
     """Return the engine that the user means, else the first that answers; None where nobody listens.
 
     Raises:
@@ -67,7 +67,7 @@ def tell(facts: Facts, address: Address, step: Step) -> None:
         step.say(f"{facts}: {facts.lacks}")
 
 
-def _bring_up(host: Host, paths: Paths, step: Step, connect: Connect) -> Engine:
+def _bring_up(host: Host, paths: Paths, step: Step, connect: Connect) -> ReachableEngine:
     if (why := cannot_bring_up(host)) is not None:
         raise why
     if host.which("dockerd") is None:
@@ -75,7 +75,7 @@ def _bring_up(host: Host, paths: Paths, step: Step, connect: Connect) -> Engine:
     return _start(host, paths, step, connect)
 
 
-def _start(host: Host, paths: Paths, step: Step, connect: Connect) -> Engine:
+def _start(host: Host, paths: Paths, step: Step, connect: Connect) -> ReachableEngine:
     log = paths.cache / "docker" / "dockerd.log"
     step.progress("starting it")
     process: Background | None = None

@@ -32,7 +32,7 @@ class ImageFacts:
     digests: Sequence[str] = ()
 
 
-class Engine(Protocol):
+class ReachableEngine(Protocol):
     """A Docker Engine that answers."""
 
     @property

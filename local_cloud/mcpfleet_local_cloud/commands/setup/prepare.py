@@ -10,7 +10,7 @@ import docker
 
 from mcpfleet_local_cloud.commands.paths import ALSO_MADE, Paths
 from mcpfleet_local_cloud.commands.phases import Phases
-from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE, Recipe, find_base_image
+from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE, BaseImageSpec, find_base_image
 from mcpfleet_local_cloud.commands.setup.certificates import host_extras
 from mcpfleet_local_cloud.commands.setup.disk import check_room
 from mcpfleet_local_cloud.commands.setup.docker_engine import (
@@ -20,12 +20,12 @@ from mcpfleet_local_cloud.commands.setup.docker_engine import (
     reach_docker,
     tell,
 )
-from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, Engine
+from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, ReachableEngine
 from mcpfleet_local_cloud.commands.setup.host import Host, ThisHost
 from mcpfleet_local_cloud.commands.setup.pulumi_cli import PulumiCli, find_pulumi
 from mcpfleet_local_cloud.commands.setup.versions import Version
 from mcpfleet_local_cloud.docker_engine import Address, Facts
-from pulumi_mcpfleet.sources.recipe import BASE_IMAGE as PINNED_IMAGE
+from pulumi_mcpfleet.sources.build_plan import BASE_IMAGE as PINNED_IMAGE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def prepare(
             step.note(f"{found.version}, {found.source}")
             return found
 
-    def containers() -> tuple[Engine, Facts]:
+    def containers() -> tuple[ReachableEngine, Facts]:
         with phases.phase("Docker") as step:
             engine = there or find_docker(host, paths, step, connect)
             facts = engine.facts()
@@ -114,6 +114,6 @@ def prepare(
     )
 
 
-def _recipe(host: Host) -> Recipe:
+def _recipe(host: Host) -> BaseImageSpec:
     chosen = host.environ.get("MCPFLEET_BASE_IMAGE")
-    return Recipe(chosen or PINNED_IMAGE, host_extras(host.environ), chosen=bool(chosen))
+    return BaseImageSpec(chosen or PINNED_IMAGE, host_extras(host.environ), chosen=bool(chosen))

@@ -8,13 +8,13 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Literal
 
+from mcpfleet_local_cloud.plugins.bodies import from_wire, to_wire
 from mcpfleet_local_cloud.plugins.call import Call, CancelledError, PartialFailureError, ProviderError
 from mcpfleet_local_cloud.plugins.diffing import diff, plan
 from mcpfleet_local_cloud.plugins.gcp.common import GcpResource, labelled, labels, may_delete, outputs
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError, OperationError
 from mcpfleet_local_cloud.plugins.resources import Found
 from mcpfleet_local_cloud.plugins.values import Properties
-from mcpfleet_local_cloud.plugins.wire import from_wire, to_wire
 
 
 class RestResource(GcpResource):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mcpfleet_local_cloud.rest.wire import as_object
+from mcpfleet_local_cloud.rest.json_api import as_object
 
 _DURATION: Final = re.compile(r"(\d{1,12})(?:\.\d{1,9})?s", re.ASCII)
 

@@ -8,9 +8,9 @@ from typing import Final
 
 from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, unimplemented
-from mcpfleet_local_cloud.rest.wire import stamp
+from mcpfleet_local_cloud.rest.json_api import stamp
 from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed, seconds
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.run.places import REGIONS
 from mcpfleet_local_cloud.state.store import Document, Store
 
@@ -35,7 +35,7 @@ class ArtifactRegistry:
         self,
         store: Store,
         catalog: Catalog,
-        gate: Gate,
+        gate: ApiAuthorizer,
         registry: Callable[[], str],
         clock: Callable[[], float] = time.time,
         *,

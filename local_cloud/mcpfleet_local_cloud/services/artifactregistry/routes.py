@@ -7,13 +7,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.rest.masks import masked
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.artifactregistry.model import ArtifactRegistry
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 
 _API: Final = "artifactregistry.googleapis.com"
@@ -22,7 +22,7 @@ _REPOSITORY: Final = _LOCATION + "/repositories/{repository}"
 _PAGE: Final = 1000
 
 
-def routes(model: ArtifactRegistry, operations: Operations, gate: Gate, policies: Policies) -> list[BaseRoute]:
+def routes(model: ArtifactRegistry, operations: Operations, gate: ApiAuthorizer, policies: Policies) -> list[BaseRoute]:
     """The API's routes."""
     api = _Api(model, operations, gate, policies)
     return [
@@ -38,7 +38,9 @@ def routes(model: ArtifactRegistry, operations: Operations, gate: Gate, policies
 
 
 class _Api(Handlers):
-    def __init__(self, model: ArtifactRegistry, operations: Operations, gate: Gate, policies: Policies) -> None:
+    def __init__(
+        self, model: ArtifactRegistry, operations: Operations, gate: ApiAuthorizer, policies: Policies
+    ) -> None:
         super().__init__(gate, _API)
         self._model = model
         self._operations = operations
@@ -60,17 +62,17 @@ class _Api(Handlers):
     async def list(self, request: Request) -> Response:
         _, project, _, location = self._location(request, "list").split("/")
         found = self._model.repositories(project, location)
-        return wire.reply(request, wire.listed(request, "repositories", found, default=_PAGE, maximum=_PAGE))
+        return json_api.reply(request, json_api.listed(request, "repositories", found, default=_PAGE, maximum=_PAGE))
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._model.get(self._repository(request, "get")))
+        return json_api.reply(request, self._model.get(self._repository(request, "get")))
 
     async def update(self, request: Request) -> Response:
         name = self._repository(request, "update")
         if not request.query_params.get("updateMask"):
             raise invalid("update_mask: must name the fields to change.")
         body = await body_of(request)
-        return wire.reply(request, self._model.update(name, body, masked(request, body)))
+        return json_api.reply(request, self._model.update(name, body, masked(request, body)))
 
     async def delete(self, request: Request) -> Response:
         name = self._repository(request, "delete")
@@ -82,11 +84,11 @@ class _Api(Handlers):
         name = self._name(request)
         self.allow(request, "artifactregistry.dockerimages.list", name)
         found = self._model.docker_images(name)
-        return wire.reply(request, wire.listed(request, "dockerImages", found, default=_PAGE, maximum=_PAGE))
+        return json_api.reply(request, json_api.listed(request, "dockerImages", found, default=_PAGE, maximum=_PAGE))
 
     async def operation(self, request: Request) -> Response:
         parent = self._location(request, "get")
-        return wire.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
+        return json_api.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
 
     def _location(self, request: Request, verb: str) -> str:
         """The location in the path, where the caller may do *verb* with its repositories."""

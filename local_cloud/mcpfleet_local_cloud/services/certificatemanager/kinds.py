@@ -5,7 +5,7 @@ from typing import Final
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class ResourceType:
     """One collection.
 
     Attributes:
@@ -23,19 +23,19 @@ class Kind:
     mutable: frozenset[str] = frozenset({"description", "labels"})
 
 
-CERTIFICATES: Final = Kind(
+CERTIFICATES: Final = ResourceType(
     collection="certificates", message="Certificate", permission="certs", id_parameter="certificateId"
 )
-AUTHORIZATIONS: Final = Kind(
+AUTHORIZATIONS: Final = ResourceType(
     collection="dnsAuthorizations",
     message="DnsAuthorization",
     permission="dnsauthorizations",
     id_parameter="dnsAuthorizationId",
 )
-MAPS: Final = Kind(
+MAPS: Final = ResourceType(
     collection="certificateMaps", message="CertificateMap", permission="certmaps", id_parameter="certificateMapId"
 )
-ENTRIES: Final = Kind(
+ENTRIES: Final = ResourceType(
     collection="certificateMapEntries",
     message="CertificateMapEntry",
     permission="certmapentries",
@@ -48,6 +48,6 @@ PRIMARY: Final = "PRIMARY"
 _BY_COLLECTION: Final = {kind.collection: kind for kind in KINDS}
 
 
-def kind_at(path: str) -> Kind:
+def kind_at(path: str) -> ResourceType:
     """The kind of the document at *path*."""
     return _BY_COLLECTION[path.split("/")[-2]]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 from uuid import NAMESPACE_URL, uuid5
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, not_found, unimplemented
 from mcpfleet_local_cloud.services.certificatemanager.kinds import (
     AUTHORIZATIONS,
@@ -17,7 +17,7 @@ from mcpfleet_local_cloud.services.certificatemanager.kinds import (
     ENTRIES,
     MAPS,
     PRIMARY,
-    Kind,
+    ResourceType,
     kind_at,
 )
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -70,10 +70,10 @@ class CertificateManager:
         kind = kind_at(path)
         if kind is ENTRIES:
             self.get(_map_of(path))
-        now = wire.stamp(self._clock())
+        now = json_api.stamp(self._clock())
         made = {**self._checked(kind, path, body), "name": path, "createTime": now, "updateTime": now}
         if kind is CERTIFICATES:
-            made["expireTime"] = wire.stamp(self._clock() + _LIFE)
+            made["expireTime"] = json_api.stamp(self._clock() + _LIFE)
         if not self._store.insert(KIND, path, made):
             raise already_exists(path)
         return self.get(path)
@@ -109,7 +109,7 @@ class CertificateManager:
         if kind is ENTRIES:
             self._check_entry(path, changed)
         changed = {field: value for field, value in changed.items() if value and field != "gclbTargets"}
-        self._store.put(KIND, path, {**changed, "updateTime": wire.stamp(self._clock())})
+        self._store.put(KIND, path, {**changed, "updateTime": json_api.stamp(self._clock())})
         return self.get(path)
 
     def delete(self, path: str) -> None:
@@ -155,7 +155,7 @@ class CertificateManager:
         if kind_at(path) is MAPS:
             yield from self._proxies(path)
 
-    def _checked(self, kind: Kind, path: str, body: Document) -> Document:
+    def _checked(self, kind: ResourceType, path: str, body: Document) -> Document:
         given = {field: value for field, value in body.items() if value}
         if kind is ENTRIES:
             self._check_entry(path, given)
@@ -205,7 +205,7 @@ class CertificateManager:
             "managed": {**managed, "state": "ACTIVE", "authorizationAttemptInfo": attempts},
         }
 
-    def _needed(self, path: str, kind: Kind) -> Document:
+    def _needed(self, path: str, kind: ResourceType) -> Document:
         parts = path.split("/")
         if len(parts) != 6 or parts[4] != kind.collection:
             raise invalid(f"'{path}' is not of the form projects/*/locations/*/{kind.collection}/*.")

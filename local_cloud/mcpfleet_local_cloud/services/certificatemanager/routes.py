@@ -6,13 +6,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import unimplemented
 from mcpfleet_local_cloud.rest.masks import masked
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
-from mcpfleet_local_cloud.services.certificatemanager.kinds import ENTRIES, KINDS, MAPS, Kind
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
+from mcpfleet_local_cloud.services.certificatemanager.kinds import ENTRIES, KINDS, MAPS, ResourceType
 from mcpfleet_local_cloud.services.certificatemanager.model import CertificateManager
 from mcpfleet_local_cloud.services.handlers import Handlers
 
@@ -22,7 +22,7 @@ _PAGE: Final = 500
 _PLACE: Final = "/certificatemanager/v1/projects/{project}/locations/{location}"
 
 
-def routes(model: CertificateManager, operations: Operations, gate: Gate) -> list[BaseRoute]:
+def routes(model: CertificateManager, operations: Operations, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     found: list[BaseRoute] = []
     for kind in KINDS:
@@ -43,7 +43,9 @@ def routes(model: CertificateManager, operations: Operations, gate: Gate) -> lis
 class _Api(Handlers):
     """One collection."""
 
-    def __init__(self, model: CertificateManager, operations: Operations, gate: Gate, kind: Kind) -> None:
+    def __init__(
+        self, model: CertificateManager, operations: Operations, gate: ApiAuthorizer, kind: ResourceType
+    ) -> None:
         super().__init__(gate, API)
         self._model = model
         self._operations = operations
@@ -60,11 +62,11 @@ class _Api(Handlers):
         if self._kind is ENTRIES:
             self._model.get(parent)
         found = self._model.all(parent, self._kind.collection)
-        page = wire.listed(request, self._kind.collection, found, default=_PAGE, maximum=_PAGE)
-        return wire.reply(request, page)
+        page = json_api.listed(request, self._kind.collection, found, default=_PAGE, maximum=_PAGE)
+        return json_api.reply(request, page)
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._model.get(self._path(request, "get")))
+        return json_api.reply(request, self._model.get(self._path(request, "get")))
 
     async def update(self, request: Request) -> Response:
         path, body = self._path(request, "update"), await body_of(request)
@@ -77,7 +79,7 @@ class _Api(Handlers):
     async def operation(self, request: Request) -> Response:
         parent = self._place(request)
         self.allow(request, "certificatemanager.operations.get", parent)
-        return wire.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
+        return json_api.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
 
     def _done(self, request: Request, message: str = "", document: dict[str, object] | None = None) -> Response:
         return self.finished(request, self._operations, self._place(request), message, document)

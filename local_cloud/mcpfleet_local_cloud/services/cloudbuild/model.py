@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
 from mcpfleet_local_cloud.services.cloudbuild.validation import Order, Task
 from mcpfleet_local_cloud.services.cloudbuild.worker import Step, StepError, Worker
@@ -289,7 +289,7 @@ class Builds:
                 self._entries.forget(str(old["id"]))
 
     def _now(self) -> str:
-        return wire.stamp(self._clock())
+        return json_api.stamp(self._clock())
 
 
 _NO_LOGS: Final = (

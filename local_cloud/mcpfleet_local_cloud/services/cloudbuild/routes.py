@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.cloudbuild.model import Builds, build_id_of, new_id, operation_of
 from mcpfleet_local_cloud.services.cloudbuild.validation import order_of
 from mcpfleet_local_cloud.services.handlers import Handlers
@@ -22,7 +22,7 @@ _PROJECT: Final = "/cloudbuild/v1/projects/{project}"
 _PAGE: Final = 100
 
 
-def routes(model: Builds, accounts: ServiceAccounts, gate: Gate) -> list[BaseRoute]:
+def routes(model: Builds, accounts: ServiceAccounts, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     api = _Api(model, accounts, gate)
     found: list[BaseRoute] = []
@@ -42,7 +42,7 @@ def routes(model: Builds, accounts: ServiceAccounts, gate: Gate) -> list[BaseRou
 
 
 class _Api(Handlers):
-    def __init__(self, model: Builds, accounts: ServiceAccounts, gate: Gate) -> None:
+    def __init__(self, model: Builds, accounts: ServiceAccounts, gate: ApiAuthorizer) -> None:
         super().__init__(gate, API)
         self._model = model
         self._accounts = accounts
@@ -62,30 +62,30 @@ class _Api(Handlers):
         order = order_of(body, values)
         self._act_as(request, str(project["projectId"]), order.account)
         build = self._model.start(project, location, body, order, build_id)
-        return wire.reply(request, operation_of(f"{parent}/builds/{build_id}", build))
+        return json_api.reply(request, operation_of(f"{parent}/builds/{build_id}", build))
 
     async def list(self, request: Request) -> Response:
         parent = self.parent(request)
         self.allow(request, "cloudbuild.builds.list", f"projects/{parent.split('/')[1]}")
         found = sorted(self._model.list(parent), key=_id)
-        return wire.reply(request, wire.listed(request, "builds", found, default=_PAGE, maximum=1000, key=_id))
+        return json_api.reply(request, json_api.listed(request, "builds", found, default=_PAGE, maximum=1000, key=_id))
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._model.get(self._named(request, "get")))
+        return json_api.reply(request, self._model.get(self._named(request, "get")))
 
     async def cancel(self, request: Request) -> Response:
         name = self._named(request, "update")
         await body_of(request)
-        return wire.reply(request, await self._model.cancel(name))
+        return json_api.reply(request, await self._model.cancel(name))
 
     async def operation(self, request: Request) -> Response:
-        return wire.reply(request, self._model.operation(self._operation(request, "get")))
+        return json_api.reply(request, self._model.operation(self._operation(request, "get")))
 
     async def cancel_operation(self, request: Request) -> Response:
         name = self._operation(request, "update")
         await body_of(request)
         await self._model.cancel(name)
-        return wire.reply(request, {})
+        return json_api.reply(request, {})
 
     def parent(self, request: Request) -> str:
         """`projects/ID/locations/L`; a path without a location means `global`."""

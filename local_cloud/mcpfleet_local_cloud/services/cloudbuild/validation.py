@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
 from mcpfleet_local_cloud.services.cloudbuild.docker import command_of
 from mcpfleet_local_cloud.state.store import Document
@@ -120,7 +120,7 @@ def _source(source: Document) -> tuple[str, str, str] | None:
     path = "build.source.storageSource"
     if storage.get("sourceFetcher", "SOURCE_FETCHER_UNSPECIFIED") not in ("SOURCE_FETCHER_UNSPECIFIED", "GSUTIL"):
         raise unimplemented(f"{path}.sourceFetcher", "a source is fetched in one way here.")
-    bucket, name = (wire.required(storage, field, path) for field in ("bucket", "object"))
+    bucket, name = (json_api.required(storage, field, path) for field in ("bucket", "object"))
     if not name.endswith((".tar.gz", ".tgz", ".zip")):
         raise invalid(f"invalid build.source: {name} must be a .tar.gz, .tgz or .zip archive")
     if name.endswith(".zip"):
@@ -138,7 +138,7 @@ def _steps(steps: Sequence[Document], values: Mapping[str, str], images: Collect
 
 
 def _step(step: Document, path: str, values: Mapping[str, str], images: Collection[str]) -> Task:
-    name = wire.required(step, "name", path)
+    name = json_api.required(step, "name", path)
     if name.startswith(_PACKS):
         raise unimplemented(
             f"{path}.name",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.services.compute.kinds import GLOBAL, REGIONAL, Kind
+from mcpfleet_local_cloud.services.compute.kinds import GLOBAL, REGIONAL, ResourceType
 from mcpfleet_local_cloud.state.store import Document
 
 LOOPBACK: Final = "127.0.0.1"
@@ -20,7 +20,7 @@ NEEDS: Final = "needs"
 """The field of a record, never shown, with the paths of the documents that this one needs."""
 
 
-def kind_of(parent: str, collection: str) -> Kind:
+def kind_of(parent: str, collection: str) -> ResourceType:
     """What may be in *collection* below *parent*.
 
     Raises:
@@ -32,7 +32,7 @@ def kind_of(parent: str, collection: str) -> Kind:
     return found
 
 
-def kind_at(path: str) -> Kind:
+def kind_at(path: str) -> ResourceType:
     """The kind of the document at *path*."""
     parent, collection, _ = path.rsplit("/", 2)
     return kind_of(parent, collection)
@@ -49,7 +49,7 @@ def reference(value: str) -> str:
     return found[0] if found else value
 
 
-def completed(kind: Kind, body: Document) -> Document:
+def completed(kind: ResourceType, body: Document) -> Document:
     """The record of a document whose *body* was checked: what was left out filled in, every reference a URL."""
     record: Document = {**kind.defaults, **_without_nulls(body)}
     for field in kind.refers:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class ResourceType:
     """One collection.
 
     Attributes:
@@ -34,8 +34,8 @@ _SCHEME: Final = frozenset({"EXTERNAL", "EXTERNAL_MANAGED"})
 TIMEOUT: Final = 30
 """What a backend service answers where no timeout was given, in seconds; serverless backends take no other."""
 
-GLOBAL: Final[Mapping[str, Kind]] = {
-    "addresses": Kind(
+GLOBAL: Final[Mapping[str, ResourceType]] = {
+    "addresses": ResourceType(
         one="address",
         permission="globalAddresses",
         labelled=True,
@@ -46,13 +46,13 @@ GLOBAL: Final[Mapping[str, Kind]] = {
         },
         defaults={"addressType": "EXTERNAL", "ipVersion": "IPV4", "networkTier": "PREMIUM"},
     ),
-    "sslCertificates": Kind(
+    "sslCertificates": ResourceType(
         one="sslCertificate",
         permission="sslCertificates",
         values={"type": frozenset({"MANAGED"})},
         required=("managed",),
     ),
-    "backendServices": Kind(
+    "backendServices": ResourceType(
         one="backendService",
         permission="backendServices",
         values={
@@ -73,20 +73,20 @@ GLOBAL: Final[Mapping[str, Kind]] = {
         },
         fingerprinted=True,
     ),
-    "urlMaps": Kind(
+    "urlMaps": ResourceType(
         one="urlMap",
         permission="urlMaps",
         refers={"defaultService": ("backendServices",)},
         fingerprinted=True,
     ),
-    "targetHttpProxies": Kind(
+    "targetHttpProxies": ResourceType(
         one="targetHttpProxy",
         permission="targetHttpProxies",
         refers={"urlMap": ("urlMaps",)},
         required=("urlMap",),
         fingerprinted=True,
     ),
-    "targetHttpsProxies": Kind(
+    "targetHttpsProxies": ResourceType(
         one="targetHttpsProxy",
         permission="targetHttpsProxies",
         values={"quicOverride": frozenset({"NONE", "DISABLE", ""}), "tlsEarlyData": frozenset({"DISABLED", ""})},
@@ -95,7 +95,7 @@ GLOBAL: Final[Mapping[str, Kind]] = {
         defaults={"quicOverride": "NONE", "tlsEarlyData": "DISABLED"},
         fingerprinted=True,
     ),
-    "forwardingRules": Kind(
+    "forwardingRules": ResourceType(
         one="forwardingRule",
         permission="globalForwardingRules",
         labelled=True,
@@ -110,7 +110,7 @@ GLOBAL: Final[Mapping[str, Kind]] = {
         defaults={"IPProtocol": "TCP", "loadBalancingScheme": "EXTERNAL", "networkTier": "PREMIUM"},
         fingerprinted=True,
     ),
-    "networks": Kind(
+    "networks": ResourceType(
         one="network",
         permission="networks",
         values={"networkFirewallPolicyEnforcementOrder": frozenset({"AFTER_CLASSIC_FIREWALL", ""})},
@@ -120,15 +120,15 @@ GLOBAL: Final[Mapping[str, Kind]] = {
         },
     ),
 }
-REGIONAL: Final[Mapping[str, Kind]] = {
-    "networkEndpointGroups": Kind(
+REGIONAL: Final[Mapping[str, ResourceType]] = {
+    "networkEndpointGroups": ResourceType(
         one="networkEndpointGroup",
         permission="regionNetworkEndpointGroups",
         values={"networkEndpointType": frozenset({"SERVERLESS", ""})},
         required=("cloudRun",),
         defaults={"networkEndpointType": "SERVERLESS"},
     ),
-    "subnetworks": Kind(
+    "subnetworks": ResourceType(
         one="subnetwork",
         permission="subnetworks",
         values={"purpose": frozenset({"PRIVATE", ""}), "stackType": frozenset({"IPV4_ONLY", ""})},

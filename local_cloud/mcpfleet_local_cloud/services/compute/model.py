@@ -25,7 +25,7 @@ from mcpfleet_local_cloud.services.compute.answers import (
     reference,
     shown,
 )
-from mcpfleet_local_cloud.services.compute.kinds import TIMEOUT, Kind
+from mcpfleet_local_cloud.services.compute.kinds import TIMEOUT, ResourceType
 from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "compute"
@@ -258,7 +258,7 @@ class Compute:
     def _shown(self, path: str, record: Document) -> Document:
         return shown(path, record, lambda: self.needing(path))
 
-    def _checked(self, path: str, collection: str, kind: Kind, body: Document, before: Document) -> Document:
+    def _checked(self, path: str, collection: str, kind: ResourceType, body: Document, before: Document) -> Document:
         for field in kind.required:
             if not body.get(field):
                 raise invalid(f"Invalid value for field 'resource.{field}': ''. Value for field is required.")
@@ -288,7 +288,7 @@ class Compute:
         kept = {field: value for field, value in body.items() if field not in _DERIVED}
         return {**completed(kind, kept), NEEDS: needs}
 
-    def _references(self, kind: Kind, body: Document) -> list[str]:
+    def _references(self, kind: ResourceType, body: Document) -> list[str]:
         needs: list[str] = []
         for field, collections in kind.refers.items():
             value: Any = body.get(field)

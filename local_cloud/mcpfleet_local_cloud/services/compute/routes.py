@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import unimplemented
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.compute.answers import kind_of
 from mcpfleet_local_cloud.services.compute.model import Compute
 from mcpfleet_local_cloud.services.handlers import Handlers
@@ -26,7 +26,7 @@ SETTERS: Final = {
 }
 
 
-def routes(model: Compute, gate: Gate) -> list[BaseRoute]:
+def routes(model: Compute, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     api = _Api(model, gate)
     found: list[BaseRoute] = [Route(_PROJECT, api.project_document, methods=["GET"])]
@@ -48,7 +48,7 @@ def routes(model: Compute, gate: Gate) -> list[BaseRoute]:
 
 
 class _Api(Handlers):
-    def __init__(self, model: Compute, gate: Gate) -> None:
+    def __init__(self, model: Compute, gate: ApiAuthorizer) -> None:
         super().__init__(gate, API)
         self._model = model
 
@@ -56,33 +56,35 @@ class _Api(Handlers):
         project = self.project(request)
         self.allow(request, "resourcemanager.projects.get", f"projects/{project['projectId']}")
         found = {"kind": "compute#project", "name": project["projectId"], "id": project["projectNumber"]}
-        return wire.reply(request, found)
+        return json_api.reply(request, found)
 
     async def create(self, request: Request) -> Response:
         parent, collection = self._permitted(request, "create")
-        return wire.reply(request, self._model.create(parent, collection, await body_of(request)))
+        return json_api.reply(request, self._model.create(parent, collection, await body_of(request)))
 
     async def list(self, request: Request) -> Response:
         parent, collection = self._permitted(request, "list")
         found = self._model.documents(parent, collection)
         kind = f"compute#{kind_of(parent, collection).one}List"
-        return wire.reply(request, {"kind": kind, **wire.listed(request, "items", found, default=500, maximum=500)})
+        return json_api.reply(
+            request, {"kind": kind, **json_api.listed(request, "items", found, default=500, maximum=500)}
+        )
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._model.get(self._path(request, "get")))
+        return json_api.reply(request, self._model.get(self._path(request, "get")))
 
     async def replace(self, request: Request) -> Response:
-        return wire.reply(
+        return json_api.reply(
             request, self._model.change(self._path(request, "update"), await body_of(request), merge=False)
         )
 
     async def merge(self, request: Request) -> Response:
-        return wire.reply(
+        return json_api.reply(
             request, self._model.change(self._path(request, "update"), await body_of(request), merge=True)
         )
 
     async def delete(self, request: Request) -> Response:
-        return wire.reply(request, self._model.delete(self._path(request, "delete")))
+        return json_api.reply(request, self._model.delete(self._path(request, "delete")))
 
     async def set(self, request: Request) -> Response:
         setter = request.path_params["setter"]
@@ -95,11 +97,11 @@ class _Api(Handlers):
             done = self._model.label(path, body.get("labels"), body.get("labelFingerprint", ""))
         else:
             done = self._model.change(path, {field: body.get(field)}, merge=True, doing=setter)
-        return wire.reply(request, done)
+        return json_api.reply(request, done)
 
     async def operation(self, request: Request) -> Response:
         """Every operation is done when it is answered: to wait for one is to read it."""
-        return wire.reply(
+        return json_api.reply(
             request, self._model.operation(f"{self._parent(request)}/operations/{request.path_params['operation']}")
         )
 

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.dns.model import Dns
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.state.store import Document
@@ -23,7 +23,7 @@ _ZONE: Final = _ZONES + "/{zone}"
 _PAGE: Final = 100
 
 
-def routes(model: Dns, gate: Gate) -> list[BaseRoute]:
+def routes(model: Dns, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     api = _Api(model, gate)
     return [
@@ -40,32 +40,32 @@ def routes(model: Dns, gate: Gate) -> list[BaseRoute]:
 
 
 class _Api(Handlers):
-    def __init__(self, model: Dns, gate: Gate) -> None:
+    def __init__(self, model: Dns, gate: ApiAuthorizer) -> None:
         super().__init__(gate, API)
         self._model = model
 
     async def create(self, request: Request) -> Response:
         parent = self.parent(request)
         self.allow(request, "dns.managedZones.create", parent)
-        return wire.reply(request, self._model.create(parent, await body_of(request)))
+        return json_api.reply(request, self._model.create(parent, await body_of(request)))
 
     async def list(self, request: Request) -> Response:
         parent = self.parent(request)
         self.allow(request, "dns.managedZones.list", parent)
         found = self._model.zones(parent)
-        page = wire.listed(request, "managedZones", found, default=_PAGE, maximum=_PAGE)
-        return wire.reply(request, {"kind": "dns#managedZonesListResponse", "managedZones": [], **page})
+        page = json_api.listed(request, "managedZones", found, default=_PAGE, maximum=_PAGE)
+        return json_api.reply(request, {"kind": "dns#managedZonesListResponse", "managedZones": [], **page})
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._model.get(self._zone(request, "dns.managedZones.get")))
+        return json_api.reply(request, self._model.get(self._zone(request, "dns.managedZones.get")))
 
     async def replace(self, request: Request) -> Response:
         path = self._zone(request, "dns.managedZones.update")
-        return wire.reply(request, self._changed(self._model.change(path, await body_of(request), merge=False)))
+        return json_api.reply(request, self._changed(self._model.change(path, await body_of(request), merge=False)))
 
     async def merge(self, request: Request) -> Response:
         path = self._zone(request, "dns.managedZones.update")
-        return wire.reply(request, self._changed(self._model.change(path, await body_of(request), merge=True)))
+        return json_api.reply(request, self._changed(self._model.change(path, await body_of(request), merge=True)))
 
     async def delete(self, request: Request) -> Response:
         self._model.delete(self._zone(request, "dns.managedZones.delete"))
@@ -75,8 +75,8 @@ class _Api(Handlers):
         path = self._zone(request, "dns.resourceRecordSets.list")
         asked = request.query_params
         found = self._model.records(path, asked.get("name", ""), asked.get("type", ""))
-        page = wire.listed(request, "rrsets", found, default=_PAGE, maximum=_PAGE, key=_record_key)
-        return wire.reply(request, {"kind": "dns#resourceRecordSetsListResponse", "rrsets": [], **page})
+        page = json_api.listed(request, "rrsets", found, default=_PAGE, maximum=_PAGE, key=_record_key)
+        return json_api.reply(request, {"kind": "dns#resourceRecordSetsListResponse", "rrsets": [], **page})
 
     async def change(self, request: Request) -> Response:
         path = self._zone(request, "dns.changes.create")
@@ -84,12 +84,12 @@ class _Api(Handlers):
         for part, verb in (("additions", "create"), ("deletions", "delete")):
             if body.get(part):
                 self.allow(request, f"dns.resourceRecordSets.{verb}", path)
-        return wire.reply(request, self._model.apply(path, body))
+        return json_api.reply(request, self._model.apply(path, body))
 
     async def changed(self, request: Request) -> Response:
         """Every change is done: no answer names one that is not."""
         self._model.get(self._zone(request, "dns.changes.get"))
-        return wire.reply(request, {"kind": "dns#change", "id": request.path_params["change"], "status": "done"})
+        return json_api.reply(request, {"kind": "dns#change", "id": request.path_params["change"], "status": "done"})
 
     def _zone(self, request: Request, permission: str) -> str:
         path = f"{self.parent(request)}/managedZones/{request.path_params['zone']}"

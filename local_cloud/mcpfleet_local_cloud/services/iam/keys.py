@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from mcpfleet_local_cloud.identity.tokens import key_name, private_pem, public_pem
 from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
-from mcpfleet_local_cloud.rest.wire import stamp
+from mcpfleet_local_cloud.rest.json_api import stamp
 from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
 

@@ -38,7 +38,7 @@ class ServiceAccounts:
         """Whether there is such an account."""
         return self.get(email) is not None
 
-    def stands(self, email: str, subject: str) -> bool:
+    def is_active(self, email: str, subject: str) -> bool:
         """Whether the holder of an ID token is still who they were: not disabled, not deleted, no namesake.
 
         An e-mail address that is no service account's (a person's, a service agent's) always stands.

@@ -6,11 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.iam.pools import POOL, PROVIDER, Pools
 from mcpfleet_local_cloud.state.store import Document
@@ -25,7 +25,7 @@ _TYPE: Final = {
 }
 
 
-def routes(model: Pools, operations: Operations, gate: Gate) -> list[BaseRoute]:
+def routes(model: Pools, operations: Operations, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     found: list[BaseRoute] = []
     for kind, path in ((POOL, _POOLS), (PROVIDER, _PROVIDERS)):
@@ -44,7 +44,7 @@ def routes(model: Pools, operations: Operations, gate: Gate) -> list[BaseRoute]:
 
 
 class _Api(Handlers):
-    def __init__(self, kind: str, model: Pools, operations: Operations, gate: Gate) -> None:
+    def __init__(self, kind: str, model: Pools, operations: Operations, gate: ApiAuthorizer) -> None:
         super().__init__(gate, API)
         self._kind = kind
         self._model = model
@@ -61,10 +61,10 @@ class _Api(Handlers):
         parent = self._admit(request, "list").rstrip("/")
         shown = self._model.list(self._kind, parent, deleted=request.query_params.get("showDeleted") == "true")
         field = "workloadIdentityPools" if self._kind == POOL else "workloadIdentityPoolProviders"
-        return wire.reply(request, wire.listed(request, field, shown, default=50, maximum=1000))
+        return json_api.reply(request, json_api.listed(request, field, shown, default=50, maximum=1000))
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._model.get(self._kind, self._admit(request, "get")))
+        return json_api.reply(request, self._model.get(self._kind, self._admit(request, "get")))
 
     async def update(self, request: Request) -> Response:
         name = self._admit(request, "update")
@@ -81,7 +81,7 @@ class _Api(Handlers):
 
     async def operation(self, request: Request) -> Response:
         name = self._admit(request, "get")
-        return wire.reply(request, self._operations.get(f"{name}/operations/{request.path_params['operation']}"))
+        return json_api.reply(request, self._operations.get(f"{name}/operations/{request.path_params['operation']}"))
 
     def _admit(self, request: Request, verb: str) -> str:
         """The full name of what the path means (its parent's and a slash, for `create` and `list`)."""
@@ -98,4 +98,4 @@ class _Api(Handlers):
 
     def _done(self, request: Request, made: Document) -> Response:
         operation = self._operations.done(made["name"], {"@type": _TYPE[self._kind], **made}, {"@type": _METADATA})
-        return wire.reply(request, operation)
+        return json_api.reply(request, operation)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from mcpfleet_local_cloud.identity import mapping
 from mcpfleet_local_cloud.identity.external import key_set, on_this_machine
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
 from mcpfleet_local_cloud.rest.masks import merged
 from mcpfleet_local_cloud.state.store import Document, Memo, Store
@@ -124,7 +124,7 @@ class Pools:
         found = self.get(kind, name)
         if found["state"] != "ACTIVE":
             raise GoogleError("FAILED_PRECONDITION", "Precondition check failed.")
-        expires = wire.stamp(int(self._clock()) + _KEPT_SECONDS, "seconds")
+        expires = json_api.stamp(int(self._clock()) + _KEPT_SECONDS, "seconds")
         kept = {**found, "state": "DELETED", "expireTime": expires}
         self._store.put(kind, name, kept)
         return kept
@@ -154,7 +154,7 @@ class Pools:
                     self._store.delete(kind, name)
 
     def _purge(self, kind: str) -> None:
-        now = wire.stamp(int(self._clock()), "seconds")
+        now = json_api.stamp(int(self._clock()), "seconds")
         for name, one in self._store.list(kind):
             if one.get("expireTime", now) < now:
                 self._store.delete(kind, name)
@@ -188,7 +188,7 @@ def _provider(body: Document, at: str) -> Document:
     oidc: Document | None = body.get("oidc")
     if oidc is None:
         raise invalid(f"{at}.oidc: must be set.")
-    kept: Document = {"oidc": {"issuerUri": _issuer(wire.required(oidc, "issuerUri", f"{at}.oidc"), at)}}
+    kept: Document = {"oidc": {"issuerUri": _issuer(json_api.required(oidc, "issuerUri", f"{at}.oidc"), at)}}
     audiences: list[str] = oidc.get("allowedAudiences", [])
     if audiences:
         if len(audiences) > _AUDIENCES or any(not 0 < len(one) <= _AUDIENCE for one in audiences):

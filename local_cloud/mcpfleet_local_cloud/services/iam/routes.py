@@ -11,10 +11,10 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.identity.tokens import new_key
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Caller, Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer, Caller
 from mcpfleet_local_cloud.services.handlers import PolicyMethods
 from mcpfleet_local_cloud.services.iam.keys import AccountKeys
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
@@ -25,7 +25,7 @@ _ACCOUNTS: Final = "/iam/v1/projects/{project}/serviceAccounts"
 _ACCOUNT: Final = _ACCOUNTS + "/{account}"
 
 
-def routes(model: ServiceAccounts, keys: AccountKeys, policies: Policies, gate: Gate) -> list[BaseRoute]:
+def routes(model: ServiceAccounts, keys: AccountKeys, policies: Policies, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     api = _Accounts(model, policies, gate)
     key_api = _Keys(model, keys, gate)
@@ -48,7 +48,7 @@ def routes(model: ServiceAccounts, keys: AccountKeys, policies: Policies, gate: 
 class _Front:
     """What the accounts' and the keys' routes share."""
 
-    def __init__(self, model: ServiceAccounts, gate: Gate) -> None:
+    def __init__(self, model: ServiceAccounts, gate: ApiAuthorizer) -> None:
         self._model = model
         self._gate = gate
 
@@ -74,7 +74,7 @@ class _Front:
 
 
 class _Accounts(_Front):
-    def __init__(self, model: ServiceAccounts, policies: Policies, gate: Gate) -> None:
+    def __init__(self, model: ServiceAccounts, policies: Policies, gate: ApiAuthorizer) -> None:
         super().__init__(model, gate)
         self._policies = policies
 
@@ -92,33 +92,33 @@ class _Accounts(_Front):
         account: Document = body.get("serviceAccount", {})
         made = self._model.create(
             project,
-            wire.required(body, "accountId"),
+            json_api.required(body, "accountId"),
             display_name=account.get("displayName", ""),
             description=account.get("description", ""),
         )
-        return wire.reply(request, made)
+        return json_api.reply(request, made)
 
     async def list(self, request: Request) -> Response:
         caller, project = self._admit(request)
         self._gate.require(caller, "iam.serviceAccounts.list", f"projects/{project}")
         found = sorted(self._model.of_project(project), key=lambda one: one["name"])
-        return wire.reply(request, wire.listed(request, "accounts", found, default=20, maximum=100))
+        return json_api.reply(request, json_api.listed(request, "accounts", found, default=20, maximum=100))
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._find(request, "iam.serviceAccounts.get"))
+        return json_api.reply(request, self._find(request, "iam.serviceAccounts.get"))
 
     async def update(self, request: Request) -> Response:
         account = self._find(request, "iam.serviceAccounts.update")
         body = await body_of(request)
         mask = [path for path in body.get("updateMask", "").split(",") if path]
-        return wire.reply(request, self._model.update(account, body.get("serviceAccount", {}), mask))
+        return json_api.reply(request, self._model.update(account, body.get("serviceAccount", {}), mask))
 
     async def delete(self, request: Request) -> Response:
         account = self._find(request, "iam.serviceAccounts.delete")
         self._model.delete(account)
         self._policies.delete(account["name"])
         self._policies.mark_deleted(account["email"], account["uniqueId"])
-        return wire.reply(request, {})
+        return json_api.reply(request, {})
 
     async def enable(self, request: Request) -> Response:
         return await self._set(request, "enable")
@@ -130,11 +130,11 @@ class _Accounts(_Front):
         account = self._find(request, f"iam.serviceAccounts.{verb}")
         await body_of(request)
         self._model.set_disabled(account, disabled=verb == "disable")
-        return wire.reply(request, {})
+        return json_api.reply(request, {})
 
 
 class _Keys(_Front):
-    def __init__(self, model: ServiceAccounts, keys: AccountKeys, gate: Gate) -> None:
+    def __init__(self, model: ServiceAccounts, keys: AccountKeys, gate: ApiAuthorizer) -> None:
         super().__init__(model, gate)
         self._keys = keys
 
@@ -149,20 +149,22 @@ class _Keys(_Front):
         material = await asyncio.to_thread(new_key)
         key, credentials = self._keys.create(account, material)
         data = base64.b64encode(json.dumps(credentials, indent=2).encode()).decode()
-        return wire.reply(request, {**key, "privateKeyType": "TYPE_GOOGLE_CREDENTIALS_FILE", "privateKeyData": data})
+        return json_api.reply(
+            request, {**key, "privateKeyType": "TYPE_GOOGLE_CREDENTIALS_FILE", "privateKeyData": data}
+        )
 
     async def list(self, request: Request) -> Response:
         account = self._find(request, "iam.serviceAccountKeys.list")
         wanted = set(request.query_params.getlist("keyTypes"))
         # There are no keys that Google would rotate by itself (SYSTEM_MANAGED).
         found = self._keys.list(account) if not wanted or "USER_MANAGED" in wanted else []
-        return wire.reply(request, {"keys": found} if found else {})
+        return json_api.reply(request, {"keys": found} if found else {})
 
     async def get(self, request: Request) -> Response:
         account = self._find(request, "iam.serviceAccountKeys.get")
-        return wire.reply(request, self._keys.get(account, request.path_params["key"]))
+        return json_api.reply(request, self._keys.get(account, request.path_params["key"]))
 
     async def delete(self, request: Request) -> Response:
         account = self._find(request, "iam.serviceAccountKeys.delete")
         self._keys.delete(account, request.path_params["key"])
-        return wire.reply(request, {})
+        return json_api.reply(request, {})

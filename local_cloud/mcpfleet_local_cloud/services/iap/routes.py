@@ -7,9 +7,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.iap.model import KEYS_PATH, Iap, Keys
 
@@ -17,7 +17,7 @@ API: Final = "iap.googleapis.com"
 _SERVICE: Final = "/iap/v1/projects/{project}/iap_web/{kind}/services/{service}"
 
 
-def routes(model: Iap, keys: Keys, policies: Policies, gate: Gate) -> list[BaseRoute]:
+def routes(model: Iap, keys: Keys, policies: Policies, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     api = _Api(model, gate)
 
@@ -33,7 +33,7 @@ def routes(model: Iap, keys: Keys, policies: Policies, gate: Gate) -> list[BaseR
 
 
 class _Api(Handlers):
-    def __init__(self, model: Iap, gate: Gate) -> None:
+    def __init__(self, model: Iap, gate: ApiAuthorizer) -> None:
         super().__init__(gate, API)
         self._model = model
 
@@ -47,13 +47,13 @@ class _Api(Handlers):
     async def get(self, request: Request) -> Response:
         name = self._name(request)
         self.allow(request, "iap.webServices.getSettings", name)
-        return wire.reply(request, self._model.get(name))
+        return json_api.reply(request, self._model.get(name))
 
     async def update(self, request: Request) -> Response:
         name = self._name(request)
         self.allow(request, "iap.webServices.updateSettings", name)
         body = await body_of(request)
-        return wire.reply(request, self._model.update(name, body))
+        return json_api.reply(request, self._model.update(name, body))
 
     def _name(self, request: Request) -> str:
         project = self.project(request)["projectId"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.state.store import Document
 
 LOG: Final = "cloudbuild"
@@ -46,7 +46,7 @@ class Writer:
         self._add(self._entries(line[:_LAST]))
 
     def _entries(self, line: str) -> bytes:
-        now = wire.stamp(self._clock())
+        now = json_api.stamp(self._clock())
         lines = line.splitlines() or [""]
         return "".join(f"{now} {self._project} {one}\n" for one in lines).encode("utf-8", "replace")
 

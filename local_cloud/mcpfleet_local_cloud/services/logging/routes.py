@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.logging.model import LOG, Entries
 from mcpfleet_local_cloud.state.store import Document
@@ -21,13 +21,13 @@ _PROJECT: Final = re.compile(r"projects/([^/]+)")
 _MOST: Final = 1000
 
 
-def routes(entries: Entries, gate: Gate) -> list[BaseRoute]:
+def routes(entries: Entries, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     return [Route("/logging/v2/entries:list", _Api(entries, gate).list, methods=["POST"])]
 
 
 class _Api(Handlers):
-    def __init__(self, entries: Entries, gate: Gate) -> None:
+    def __init__(self, entries: Entries, gate: ApiAuthorizer) -> None:
         super().__init__(gate, API)
         self._entries = entries
 
@@ -49,12 +49,12 @@ class _Api(Handlers):
         entries = [one for one in self._entries.of(project, build) if _time(str(one["timestamp"])) >= since]
         if order == "timestamp desc":
             entries.reverse()
-        return wire.reply(request, _page(entries, body))
+        return json_api.reply(request, _page(entries, body))
 
 
 def _page(entries: list[Document], body: Document) -> Document:
     size: int = body.get("pageSize") or 50
-    first = wire.number(body.get("pageToken") or "0")
+    first = json_api.number(body.get("pageToken") or "0")
     if size < 1:
         raise invalid("page_size: must be positive.")
     if first is None:

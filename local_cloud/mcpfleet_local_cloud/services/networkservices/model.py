@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, not_found, unimplemented
 from mcpfleet_local_cloud.services.compute.answers import reference
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -155,7 +155,7 @@ class NetworkServices:
                 raise invalid(f"http_route.rules: {destination} must have the load balancing scheme {SCHEME}.")
 
     def _now(self) -> str:
-        return wire.stamp(self._clock())
+        return json_api.stamp(self._clock())
 
 
 def _destinations(rules: Any) -> Iterator[str]:
@@ -176,7 +176,7 @@ def _destinations(rules: Any) -> Iterator[str]:
     if len(wanted) != 1:
         raise unimplemented("httpRoute.rules[0].action.destinations", "a rule has one destination here.")
     # A single destination has all requests, whatever its weight.
-    yield wire.required(wanted[0], "serviceName", "http_route.rules[0].action.destinations[0]")
+    yield json_api.required(wanted[0], "serviceName", "http_route.rules[0].action.destinations[0]")
 
 
 def _backend_path(service: str) -> str:

@@ -6,12 +6,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.rest.masks import masked
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.networkservices.model import COLLECTIONS, NetworkServices
 
@@ -22,7 +22,7 @@ _PAGE: Final = 500
 _PARAMETERS: Final = {"meshes": "meshId", "httpRoutes": "httpRouteId"}
 
 
-def routes(model: NetworkServices, operations: Operations, gate: Gate) -> list[BaseRoute]:
+def routes(model: NetworkServices, operations: Operations, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     found: list[BaseRoute] = []
     for collection in COLLECTIONS:
@@ -42,7 +42,7 @@ def routes(model: NetworkServices, operations: Operations, gate: Gate) -> list[B
 class _Api(Handlers):
     """One collection."""
 
-    def __init__(self, model: NetworkServices, operations: Operations, gate: Gate, collection: str) -> None:
+    def __init__(self, model: NetworkServices, operations: Operations, gate: ApiAuthorizer, collection: str) -> None:
         super().__init__(gate, API)
         self._model = model
         self._operations = operations
@@ -61,10 +61,10 @@ class _Api(Handlers):
         parent = self._place(request)
         self._may(request, "list", parent)
         found = self._model.all(self._kind, f"{parent}/{self._collection}/")
-        return wire.reply(request, wire.listed(request, self._collection, found, default=_PAGE, maximum=_PAGE))
+        return json_api.reply(request, json_api.listed(request, self._collection, found, default=_PAGE, maximum=_PAGE))
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._model.get(self._kind, self._path(request, "get")))
+        return json_api.reply(request, self._model.get(self._kind, self._path(request, "get")))
 
     async def update(self, request: Request) -> Response:
         path = self._path(request, "update")
@@ -79,7 +79,7 @@ class _Api(Handlers):
     async def operation(self, request: Request) -> Response:
         parent = self._place(request)
         self.allow(request, "networkservices.operations.get", parent)
-        return wire.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
+        return json_api.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
 
     def _place(self, request: Request) -> str:
         parent = self.parent(request)

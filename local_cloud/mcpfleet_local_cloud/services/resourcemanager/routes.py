@@ -7,9 +7,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
 from mcpfleet_local_cloud.state.store import Document
@@ -19,7 +19,7 @@ _PROJECT: Final = "/crm/v1/projects/{project}"
 _PAGE: Final = 500
 
 
-def routes(model: Projects, policies: Policies, gate: Gate) -> list[BaseRoute]:
+def routes(model: Projects, policies: Policies, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     api = _Api(model, policies, gate)
     return [
@@ -32,7 +32,7 @@ def routes(model: Projects, policies: Policies, gate: Gate) -> list[BaseRoute]:
 
 
 class _Api(Handlers):
-    def __init__(self, model: Projects, policies: Policies, gate: Gate) -> None:
+    def __init__(self, model: Projects, policies: Policies, gate: ApiAuthorizer) -> None:
         super().__init__(gate, API)
         self._model = model
         self._policies = policies
@@ -42,14 +42,16 @@ class _Api(Handlers):
         return _name(self._allowed(request, verb) if verb else self.project(request))
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._allowed(request))
+        return json_api.reply(request, self._allowed(request))
 
     async def ancestry(self, request: Request) -> Response:
         """The project and what it lies in: an organization of its own, as Identity-Aware Proxy wants it."""
         project = self._allowed(request)
         await body_of(request)
         parents = [("project", project["projectId"]), ("organization", project["parent"]["id"])]
-        return wire.reply(request, {"ancestor": [{"resourceId": {"type": kind, "id": one}} for kind, one in parents]})
+        return json_api.reply(
+            request, {"ancestor": [{"resourceId": {"type": kind, "id": one}} for kind, one in parents]}
+        )
 
     async def get_v3(self, request: Request) -> Response:
         """The same project as the API's third version has it."""
@@ -62,7 +64,7 @@ class _Api(Handlers):
             "displayName": project["name"],
             "createTime": project["createTime"],
         }
-        return wire.reply(request, shown)
+        return json_api.reply(request, shown)
 
     async def list(self, request: Request) -> Response:
         caller = self.caller(request)
@@ -72,8 +74,8 @@ class _Api(Handlers):
             for project in self._model.list()
             if self._policies.allows(caller.email, "resourcemanager.projects.get", _name(project))
         ]
-        page = wire.listed(request, "projects", seen, default=_PAGE, maximum=_PAGE, key=_name)
-        return wire.reply(request, page)
+        page = json_api.listed(request, "projects", seen, default=_PAGE, maximum=_PAGE, key=_name)
+        return json_api.reply(request, page)
 
     def _allowed(self, request: Request, verb: str = "get") -> Document:
         project = self.project(request)

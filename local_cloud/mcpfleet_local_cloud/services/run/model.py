@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from mcpfleet_local_cloud.data_plane.contract import DataPlane, FrontDoor, Revision, Sources
+from mcpfleet_local_cloud.data_plane.contract import DataPlane, InstanceData, Revision, ServiceEndpoint
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid
 from mcpfleet_local_cloud.rest.masks import merged
@@ -14,7 +14,7 @@ from mcpfleet_local_cloud.services.compute.model import Compute
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.services.networkservices.model import NetworkServices
 from mcpfleet_local_cloud.services.run import conditions, defaults, render, unsupported, validation
-from mcpfleet_local_cloud.services.run.places import Place, missing, short
+from mcpfleet_local_cloud.services.run.places import Location, missing, short
 from mcpfleet_local_cloud.services.run.records import (
     LIVE,
     REVISION,
@@ -53,7 +53,7 @@ class RunModel:
         registry: Callable[[], str],
         *,
         accounts: ServiceAccounts,
-        sources: Sources,
+        sources: InstanceData,
         networks: Compute,
         meshes: NetworkServices,
         now: Clock = timestamp,
@@ -62,7 +62,7 @@ class RunModel:
         self.operations = operations
         self.policies = policies
         self._store = store
-        self._doors = Memo[str, FrontDoor](store)
+        self._doors = Memo[str, ServiceEndpoint](store)
         self._data_plane = data_plane
         self._accounts = accounts
         self._networks = networks
@@ -76,7 +76,7 @@ class RunModel:
     # Services.
 
     def create(
-        self, place: Place, service_id: str, service: Document, caller: str, *, validate_only: bool = False
+        self, place: Location, service_id: str, service: Document, caller: str, *, validate_only: bool = False
     ) -> Document:
         """Begin to create a service; the operation.
 
@@ -105,11 +105,13 @@ class RunModel:
         """The service with that full name."""
         return self._render(self._existing(name))
 
-    def services(self, place: Place) -> list[Document]:
+    def services(self, place: Location) -> list[Document]:
         """Every service there, by name."""
         return [self._render(record) for _, record in self._store.list(SERVICE, f"{place}/services/")]
 
-    def patch(self, place: Place, service_id: str, service: Document, caller: str, options: PatchOptions) -> Document:
+    def patch(
+        self, place: Location, service_id: str, service: Document, caller: str, options: PatchOptions
+    ) -> Document:
         """Begin to replace a service by *service*, whose absent fields get their defaults; the operation.
 
         Raises:
@@ -201,7 +203,7 @@ class RunModel:
 
     # For the rest of the cloud.
 
-    def front_door(self, service: str) -> FrontDoor | None:
+    def front_door(self, service: str) -> ServiceEndpoint | None:
         """What the ingress must know of the service with that full name; None where there is none (any more)."""
         door = self._doors.get(service)
         if door is None:
@@ -213,7 +215,7 @@ class RunModel:
                 self._doors.put(service, door)
         return door
 
-    def front_doors(self) -> list[FrontDoor]:
+    def front_doors(self) -> list[ServiceEndpoint]:
         """The front door of every service."""
         records = [record for _, record in self._store.list(SERVICE)]
         return [self._front_door(record) for record in records if not record.get("deleting")]
@@ -258,7 +260,7 @@ class RunModel:
 
     # How a wish becomes a record.
 
-    def _wish(self, request: str, place: Place, service_id: str, service: Document, caller: str) -> Document:
+    def _wish(self, request: str, place: Location, service_id: str, service: Document, caller: str) -> Document:
         """The complete spec for *service*, once everything about it was found good."""
         validation.check(request, service_id, service, frozenset({self._registry()}))
         unsupported.check(service)
@@ -273,7 +275,7 @@ class RunModel:
         self._check_account(spec["template"]["serviceAccount"], place.project, caller)
         return spec
 
-    def _connect(self, template: Document, place: Place) -> None:
+    def _connect(self, template: Document, place: Location) -> None:
         """Complete the network interface, whose network must exist."""
         access: Document = template.get("vpcAccess", {})
         for interface in access.get("networkInterfaces", []):
@@ -347,7 +349,7 @@ class RunModel:
         if record.get("deleting"):
             raise GoogleError("ABORTED", f"Resource '{short(record['name'])}' is being deleted.")
 
-    def _validated(self, place: Place, record: Document) -> Document:
+    def _validated(self, place: Location, record: Document) -> Document:
         response: dict[str, Any] = {"@type": render.SERVICE_TYPE, **render.service(record, "")}
         return self._done(str(place), response)
 
@@ -357,11 +359,11 @@ class RunModel:
     def _response(self, record: Document) -> Document:
         return {"@type": render.SERVICE_TYPE, **self._render(record)}
 
-    def _front_door(self, record: Document) -> FrontDoor:
+    def _front_door(self, record: Document) -> ServiceEndpoint:
         spec: Document = record["spec"]
         urls = render.urls(record, address(self._data_plane, record["name"]))
         plain = [url.rstrip("/") for url in urls]
-        return FrontDoor(
+        return ServiceEndpoint(
             service=record["name"],
             audiences=frozenset([*plain, *(f"{url}/" for url in plain), *spec.get("customAudiences", [])]),
             hosts=frozenset([render.deterministic_host(record)]),

@@ -54,7 +54,7 @@ REGIONS: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Location:
     """A project and a region of Cloud Run that exists.
 
     Raises:

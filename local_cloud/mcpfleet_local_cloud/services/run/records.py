@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from mcpfleet_local_cloud.rest.wire import stamp
+from mcpfleet_local_cloud.rest.json_api import stamp
 from mcpfleet_local_cloud.services.run.places import short
 from mcpfleet_local_cloud.services.run.unsupported import prune
 from mcpfleet_local_cloud.state.store import Document, Store

@@ -31,7 +31,7 @@ class Superseded(Exception):  # noqa: N818 - not an error: somebody wants someth
 
 
 @dataclass
-class Flight:
+class PendingRollout:
     """One piece of work on a service, and the revision that it wants to serve (None: no more service)."""
 
     service: str
@@ -56,7 +56,7 @@ class Rollouts:
         operations: Operations,
         data_plane: contract.DataPlane,
         policies: Policies,
-        sources: contract.Sources,
+        sources: contract.InstanceData,
         now: Clock,
     ) -> None:
         self._store = store
@@ -66,7 +66,7 @@ class Rollouts:
         self._sources = sources
         self._now = now
         self._locks: dict[str, asyncio.Lock] = {}
-        self._flights: dict[str, Flight] = {}
+        self._flights: dict[str, PendingRollout] = {}
         self._retiring: dict[str, asyncio.Task[None]] = {}
         # What this process has started and routed; after a restart it knows of nothing.
         self._applied: dict[str, contract.Revision] = {}
@@ -86,7 +86,7 @@ class Rollouts:
 
     async def recover(self) -> None:
         """Finish what a killed process left; waits until each service that nobody was changing serves again."""
-        restored: list[Flight] = []
+        restored: list[PendingRollout] = []
         resumed = set[str]()
         for _, record in self._store.list(SERVICE):
             flight = self._begin(record)
@@ -130,7 +130,7 @@ class Rollouts:
         self._store.put(SERVICE, record["name"], record)
         return operation
 
-    def _begin(self, record: Document) -> Flight:
+    def _begin(self, record: Document) -> PendingRollout:
         """Start the work that *record* asks for, in the place of any older one on that service."""
         name, uid, generation = record["name"], record["uid"], record["generation"]
         if record.get("deleting"):
@@ -142,7 +142,7 @@ class Rollouts:
         task = asyncio.create_task(self._alone(name, work), name=f"{name}@{generation}")
         task.add_done_callback(_seen)
         before = self._flights.get(name)
-        flight = Flight(name, generation, wants, task)
+        flight = PendingRollout(name, generation, wants, task)
         self._flights[name] = flight
         if before is not None:
             before.task.cancel()
@@ -153,7 +153,7 @@ class Rollouts:
         async with self._locks.setdefault(name, asyncio.Lock()):
             return await work()
 
-    async def _landed(self, flight: Flight) -> Document:
+    async def _landed(self, flight: PendingRollout) -> Document:
         """What the operation of *flight* ends with.
 
         A newer flight that wants the same revision (only labels changed meanwhile, say) speaks for this one too.

@@ -7,13 +7,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid, not_found
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import PolicyMethods
 from mcpfleet_local_cloud.services.run.model import PatchOptions, RunModel
-from mcpfleet_local_cloud.services.run.places import Place
+from mcpfleet_local_cloud.services.run.places import Location
 from mcpfleet_local_cloud.services.run.quantities import seconds
 from mcpfleet_local_cloud.state.store import Document
 
@@ -27,7 +27,7 @@ _OPERATION: Final = _LOCATION + "/operations/{operation}"
 _LONGEST_WAIT: Final = 60.0
 
 
-def routes(model: RunModel, gate: Gate) -> list[BaseRoute]:
+def routes(model: RunModel, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     services, others = _Services(model, gate), _Others(model, gate)
     return [
@@ -47,15 +47,15 @@ def routes(model: RunModel, gate: Gate) -> list[BaseRoute]:
 
 
 class _Handlers:
-    def __init__(self, model: RunModel, gate: Gate) -> None:
+    def __init__(self, model: RunModel, gate: ApiAuthorizer) -> None:
         self._model = model
         self._gate = gate
 
-    def _enter(self, request: Request) -> tuple[str, Place]:
+    def _enter(self, request: Request) -> tuple[str, Location]:
         """The caller, and the place of the request, where Cloud Run is enabled."""
         caller = self._gate.caller(request)
         project, number = self._project(request)
-        return caller.email, Place(project=project, number=number, region=request.path_params["location"])
+        return caller.email, Location(project=project, number=number, region=request.path_params["location"])
 
     def _project(self, request: Request) -> tuple[str, int]:
         """Id and number of the project that the path names by either."""
@@ -77,15 +77,15 @@ class _Services(_Handlers):
         self._allow(request, "run.services.create", place.service(service_id) if service_id else str(place))
         service = await body_of(request)
         done = self._model.create(place, service_id, service, caller, validate_only=_flag(request, "validateOnly"))
-        return wire.reply(request, done)
+        return json_api.reply(request, done)
 
     async def list(self, request: Request) -> Response:
         _, place = self._enter(request)
         self._allow(request, "run.services.list", str(place))
-        return wire.reply(request, _page(request, "services", self._model.services(place)))
+        return json_api.reply(request, _page(request, "services", self._model.services(place)))
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._model.get(self._permitted(request, "get")))
+        return json_api.reply(request, self._model.get(self._permitted(request, "get")))
 
     async def patch(self, request: Request) -> Response:
         caller, place = self._enter(request)
@@ -99,12 +99,12 @@ class _Services(_Handlers):
         for permission in ("update", "create") if options.allow_missing else ("update",):
             self._allow(request, f"run.services.{permission}", place.service(service_id))
         service = await body_of(request)
-        return wire.reply(request, self._model.patch(place, service_id, service, caller, options))
+        return json_api.reply(request, self._model.patch(place, service_id, service, caller, options))
 
     async def delete(self, request: Request) -> Response:
         name = self._permitted(request, "delete")
         etag = request.query_params.get("etag", "")
-        return wire.reply(request, self._model.delete(name, etag, validate_only=_flag(request, "validateOnly")))
+        return json_api.reply(request, self._model.delete(name, etag, validate_only=_flag(request, "validateOnly")))
 
     def named(self, request: Request, verb: str) -> str:
         """The full name of the path's service, where the caller may do *verb* to it; it exists."""
@@ -129,15 +129,15 @@ class _Others(_Handlers):
         _, place = self._enter(request)
         parent = place.service(request.path_params["service"])
         self._allow(request, "run.revisions.list", str(place) if parent.endswith("/-") else parent)
-        return wire.reply(request, _page(request, "revisions", self._model.revisions(parent)))
+        return json_api.reply(request, _page(request, "revisions", self._model.revisions(parent)))
 
     async def revision(self, request: Request) -> Response:
-        return wire.reply(request, self._model.revision(self._permitted(request, "get")))
+        return json_api.reply(request, self._model.revision(self._permitted(request, "get")))
 
     async def delete_revision(self, request: Request) -> Response:
         name = self._permitted(request, "delete")
         etag = request.query_params.get("etag", "")
-        return wire.reply(
+        return json_api.reply(
             request, self._model.delete_revision(name, etag, validate_only=_flag(request, "validateOnly"))
         )
 
@@ -145,16 +145,16 @@ class _Others(_Handlers):
         _, place = self._enter(request)
         self._allow(request, "run.operations.list", str(place))
         found = [one for one in self._model.operations.list(str(place)) if _ours(one)]
-        return wire.reply(request, _page(request, "operations", found))
+        return json_api.reply(request, _page(request, "operations", found))
 
     async def operation(self, request: Request) -> Response:
-        return wire.reply(request, self._operation(request))
+        return json_api.reply(request, self._operation(request))
 
     async def wait(self, request: Request) -> Response:
         name = self._operation(request)["name"]
         asked = (await body_of(request)).get("timeout")
         limit = _LONGEST_WAIT if asked is None else min(max(seconds(asked), 0), _LONGEST_WAIT)
-        return wire.reply(request, await self._model.operations.wait(name, limit))
+        return json_api.reply(request, await self._model.operations.wait(name, limit))
 
     def _operation(self, request: Request) -> Document:
         _, place = self._enter(request)
@@ -184,4 +184,4 @@ def _flag(request: Request, name: str) -> bool:
 
 
 def _page(request: Request, field: str, found: Sequence[Document]) -> Document:
-    return wire.listed(request, field, found, default=100, maximum=1000)
+    return json_api.listed(request, field, found, default=100, maximum=1000)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mcpfleet_local_cloud.data_plane.contract import TRUSTED
 from mcpfleet_local_cloud.rest.errors import unimplemented
-from mcpfleet_local_cloud.rest.wire import as_list, as_object
+from mcpfleet_local_cloud.rest.json_api import as_list, as_object
 from mcpfleet_local_cloud.services.run.quantities import seconds
 from mcpfleet_local_cloud.state.store import Document
 

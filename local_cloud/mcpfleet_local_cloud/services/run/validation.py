@@ -1,6 +1,6 @@
 """What Cloud Run refuses in a service, in its own words.
 
-Pure functions from a parsed service (`wire.read`) to violations. The sentences are Google's as far as they are known:
+Pure functions from a parsed service to violations. The sentences are Google's as far as they are known:
 docs/google-apis.md 3.1, whose fragments were verified against the real API's `validateOnly`; the API's
 discovery document for limits.
 """

@@ -12,7 +12,7 @@ from typing import Final
 
 import google_crc32c
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.state.folder import Vault
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -242,7 +242,7 @@ class SecretManager:
         return "/".join(parts)
 
     def _now(self) -> str:
-        return wire.stamp(self._clock())
+        return json_api.stamp(self._clock())
 
     def _tell(self, name: str) -> None:
         for watcher in self._watchers:
@@ -257,7 +257,7 @@ def checksum(data: bytes) -> str:
 def _data(payload: Document) -> bytes:
     if not payload:
         raise invalid("payload: must be set.")
-    text = wire.required(payload, "data", "payload").replace("-", "+").replace("_", "/")
+    text = json_api.required(payload, "data", "payload").replace("-", "+").replace("_", "/")
     data = base64.b64decode(text + "=" * (-len(text) % 4))
     if len(data) > LIMIT:
         raise invalid(f"The Secret Payload size exceeds the limit of {LIMIT} bytes.")

@@ -12,11 +12,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.rest.masks import masked
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.secretmanager.model import SecretManager, checksum
 from mcpfleet_local_cloud.state.store import Document
@@ -28,7 +28,7 @@ _VERSION: Final = _SECRET + "/versions/{version}"
 _PAGE: Final = 25000
 
 
-def routes(model: SecretManager, policies: Policies, gate: Gate) -> list[BaseRoute]:
+def routes(model: SecretManager, policies: Policies, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     api = _Api(model, policies, gate)
     return [
@@ -49,7 +49,7 @@ def routes(model: SecretManager, policies: Policies, gate: Gate) -> list[BaseRou
 
 
 class _Api(Handlers):
-    def __init__(self, model: SecretManager, policies: Policies, gate: Gate) -> None:
+    def __init__(self, model: SecretManager, policies: Policies, gate: ApiAuthorizer) -> None:
         super().__init__(gate, API)
         self._model = model
         self._policies = policies
@@ -67,47 +67,47 @@ class _Api(Handlers):
         secret_id = request.query_params.get("secretId", "")
         self.allow(request, "secretmanager.secrets.create", parent)
         body = await body_of(request)
-        return wire.reply(request, self._model.create(parent.partition("/")[2], secret_id, body))
+        return json_api.reply(request, self._model.create(parent.partition("/")[2], secret_id, body))
 
     async def list(self, request: Request) -> Response:
         parent = self.parent(request)
         self.allow(request, "secretmanager.secrets.list", parent)
-        return wire.reply(request, _page(request, "secrets", self._model.secrets(parent.partition("/")[2])))
+        return json_api.reply(request, _page(request, "secrets", self._model.secrets(parent.partition("/")[2])))
 
     async def get(self, request: Request) -> Response:
-        return wire.reply(request, self._model.get(self.named(request, "get")))
+        return json_api.reply(request, self._model.get(self.named(request, "get")))
 
     async def update(self, request: Request) -> Response:
         name = self.named(request, "update")
         if not request.query_params.get("updateMask"):
             raise invalid("update_mask: must name the fields to change.")
         body = await body_of(request)
-        return wire.reply(request, self._model.update(name, body, masked(request, body)))
+        return json_api.reply(request, self._model.update(name, body, masked(request, body)))
 
     async def delete(self, request: Request) -> Response:
         name = self.named(request, "delete")
         self._model.delete(name, request.query_params.get("etag", ""))
         self._policies.delete(name)
-        return wire.reply(request, {})
+        return json_api.reply(request, {})
 
     async def add_version(self, request: Request) -> Response:
         name = self._name(request)
         self.allow(request, "secretmanager.versions.add", name)
         body = await body_of(request)
-        return wire.reply(request, self._model.add_version(name, body.get("payload", {})))
+        return json_api.reply(request, self._model.add_version(name, body.get("payload", {})))
 
     async def versions(self, request: Request) -> Response:
         name = self._name(request)
         self.allow(request, "secretmanager.versions.list", name)
-        return wire.reply(request, _page(request, "versions", self._model.versions(name)))
+        return json_api.reply(request, _page(request, "versions", self._model.versions(name)))
 
     async def version(self, request: Request) -> Response:
-        return wire.reply(request, self._model.version(*self._version(request, "get")))
+        return json_api.reply(request, self._model.version(*self._version(request, "get")))
 
     async def access(self, request: Request) -> Response:
         payload = self._model.access(*self._version(request, "access"))
         data = {"data": base64.b64encode(payload.data).decode(), "dataCrc32c": checksum(payload.data)}
-        return wire.reply(request, {"name": payload.name, "payload": data})
+        return json_api.reply(request, {"name": payload.name, "payload": data})
 
     async def enable(self, request: Request) -> Response:
         return await self._change(request, "enable")
@@ -121,7 +121,7 @@ class _Api(Handlers):
     async def _change(self, request: Request, verb: str) -> Response:
         name, version = self._version(request, verb)
         etag: str = (await body_of(request)).get("etag", "")
-        return wire.reply(request, self._model.change_state(name, version, verb, etag))
+        return json_api.reply(request, self._model.change_state(name, version, verb, etag))
 
     def _version(self, request: Request, verb: str) -> tuple[str, str]:
         """Name of the secret and the version in the path, with which the caller may do *verb*."""
@@ -134,4 +134,4 @@ class _Api(Handlers):
 
 
 def _page(request: Request, field: str, found: Sequence[Document]) -> Document:
-    return {**wire.listed(request, field, found, default=_PAGE, maximum=_PAGE), "totalSize": len(found)}
+    return {**json_api.listed(request, field, found, default=_PAGE, maximum=_PAGE), "totalSize": len(found)}

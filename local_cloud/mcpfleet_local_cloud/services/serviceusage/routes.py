@@ -6,11 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import EMPTY, Handlers
 from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
 from mcpfleet_local_cloud.state.store import Document
@@ -31,7 +31,7 @@ AGENTS: Final = {
 _STATES: Final = {"state:ENABLED": "ENABLED", "state:DISABLED": "DISABLED"}
 
 
-def routes(model: ServiceUsage, operations: Operations, gate: Gate) -> list[BaseRoute]:
+def routes(model: ServiceUsage, operations: Operations, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     api = _Api(model, operations, gate)
     made: list[BaseRoute] = []
@@ -50,7 +50,7 @@ def routes(model: ServiceUsage, operations: Operations, gate: Gate) -> list[Base
 
 
 class _Api(Handlers):
-    def __init__(self, model: ServiceUsage, operations: Operations, gate: Gate) -> None:
+    def __init__(self, model: ServiceUsage, operations: Operations, gate: ApiAuthorizer) -> None:
         super().__init__(gate, API)
         self._model = model
         self._operations = operations
@@ -61,11 +61,11 @@ class _Api(Handlers):
         if wanted and wanted not in _STATES:
             raise invalid(f"Invalid filter {wanted!r}: state:ENABLED and state:DISABLED are supported.")
         found = sorted(self._model.list(project, _STATES[wanted] if wanted else None), key=lambda one: one["name"])
-        return wire.reply(request, wire.listed(request, "services", found, default=50, maximum=200))
+        return json_api.reply(request, json_api.listed(request, "services", found, default=50, maximum=200))
 
     async def get(self, request: Request) -> Response:
         project = self._allow(request, "get")
-        return wire.reply(request, self._model.get(project, request.path_params["service"]))
+        return json_api.reply(request, self._model.get(project, request.path_params["service"]))
 
     async def enable(self, request: Request) -> Response:
         project = self._allow(request, "enable")
@@ -104,19 +104,19 @@ class _Api(Handlers):
             "@type": "type.googleapis.com/google.api.serviceusage.v1beta1.ServiceIdentity",
             "email": email,
         }
-        return wire.reply(request, self._operations.done("", made, {"@type": _TYPES_BETA + "OperationMetadata"}))
+        return json_api.reply(request, self._operations.done("", made, {"@type": _TYPES_BETA + "OperationMetadata"}))
 
     async def operation(self, request: Request) -> Response:
         self.caller(request)
         name = f"operations/{request.path_params['operation']}"
         noop = {"name": _NOOP, "done": True, "response": {"@type": EMPTY}}
-        return wire.reply(request, noop if name == _NOOP else self._operations.get(name))
+        return json_api.reply(request, noop if name == _NOOP else self._operations.get(name))
 
     def _done(self, request: Request, changed: bool, kind: str, response: Document) -> Response:
         typed: Document = {"@type": _TYPES + kind, **response}
         if not changed:
-            return wire.reply(request, {"name": _NOOP, "done": True, "response": typed})
-        return wire.reply(request, self._operations.done("", typed, {"@type": _TYPES + "OperationMetadata"}))
+            return json_api.reply(request, {"name": _NOOP, "done": True, "response": typed})
+        return json_api.reply(request, self._operations.done("", typed, {"@type": _TYPES + "OperationMetadata"}))
 
     def _allow(self, request: Request, verb: str) -> Document:
         project = self.project(request)

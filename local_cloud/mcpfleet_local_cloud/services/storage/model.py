@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
 from mcpfleet_local_cloud.services.storage.objects import Objects, not_there
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -164,7 +164,7 @@ class Storage:
         }
 
     def _now(self) -> str:
-        return wire.stamp(self._clock(), "milliseconds")
+        return json_api.stamp(self._clock(), "milliseconds")
 
 
 def shown(bucket: str, name: str, record: Document) -> Document:

@@ -16,7 +16,7 @@ from typing import Final
 
 import google_crc32c
 
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
 from mcpfleet_local_cloud.state.store import Document, Store
 
@@ -162,7 +162,7 @@ class Objects:
 
     def _record(self, bucket: str, name: str, path: Path, about: Document, sums: dict[str, str]) -> Document:
         now = path.stat()
-        stamp = wire.stamp(self._clock(), "milliseconds")
+        stamp = json_api.stamp(self._clock(), "milliseconds")
         record: Document = {
             "contentType": "application/octet-stream",
             **about,

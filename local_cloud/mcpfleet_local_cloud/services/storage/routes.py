@@ -11,10 +11,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies, policy_from
-from mcpfleet_local_cloud.rest import wire
+from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.rest.reading import body_of
-from mcpfleet_local_cloud.services.auth import Gate
+from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.storage.model import Storage, shown
 from mcpfleet_local_cloud.services.storage.objects import not_there
@@ -28,7 +28,7 @@ _OBJECT: Final = _BUCKET + "/o/{object:path}"
 _PAGE: Final = 1000
 
 
-def routes(model: Storage, policies: Policies, gate: Gate) -> list[BaseRoute]:
+def routes(model: Storage, policies: Policies, gate: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
     api = _Api(model, policies, gate)
     return [
@@ -50,7 +50,7 @@ def routes(model: Storage, policies: Policies, gate: Gate) -> list[BaseRoute]:
 
 
 class _Api(Handlers):
-    def __init__(self, model: Storage, policies: Policies, gate: Gate) -> None:
+    def __init__(self, model: Storage, policies: Policies, gate: ApiAuthorizer) -> None:
         super().__init__(gate, API)
         self._model = model
         self._policies = policies
@@ -60,25 +60,25 @@ class _Api(Handlers):
         project = self._of_query(request)
         self.allow(request, "storage.buckets.create", f"projects/{project['projectId']}")
         body = await body_of(request)
-        return wire.reply(request, self._model.create(project, body))
+        return json_api.reply(request, self._model.create(project, body))
 
     async def list(self, request: Request) -> Response:
         project = self._of_query(request)
         self.allow(request, "storage.buckets.list", f"projects/{project['projectId']}")
         prefix = request.query_params.get("prefix", "")
         found = [one for one in self._model.buckets(project["projectId"]) if one["name"].startswith(prefix)]
-        page = wire.listed(request, "items", found, default=_PAGE, maximum=_PAGE)
-        return wire.reply(request, {"kind": "storage#buckets", **page})
+        page = json_api.listed(request, "items", found, default=_PAGE, maximum=_PAGE)
+        return json_api.reply(request, {"kind": "storage#buckets", **page})
 
     async def get(self, request: Request) -> Response:
         found = self._model.get(self._bucket(request, "buckets.get"))
-        return Response(status_code=304) if _is_unchanged(request, found) else wire.reply(request, found)
+        return Response(status_code=304) if _is_unchanged(request, found) else json_api.reply(request, found)
 
     async def update(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.update")
         _check_conditions(request.query_params, self._model.get(name))
         body = await body_of(request)
-        return wire.reply(request, self._model.update(name, body))
+        return json_api.reply(request, self._model.update(name, body))
 
     async def delete(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.delete")
@@ -90,20 +90,20 @@ class _Api(Handlers):
 
     async def get_policy(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.getIamPolicy")
-        return wire.reply(request, _policy(name, self._policies.get(self._model.resource(name))))
+        return json_api.reply(request, _policy(name, self._policies.get(self._model.resource(name))))
 
     async def set_policy(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.setIamPolicy")
         body = await body_of(request)
         kept = self._policies.set(self._model.resource(name), policy_from({"policy": body}))
-        return wire.reply(request, _policy(name, kept))
+        return json_api.reply(request, _policy(name, kept))
 
     async def test_permissions(self, request: Request) -> Response:
         caller = self.caller(request)
         resource = self._model.resource(request.path_params["bucket"])
         asked = request.query_params.getlist("permissions")
         held = self._policies.held(caller.email, asked, resource)
-        return wire.reply(request, {"kind": "storage#testIamPermissionsResponse", "permissions": held})
+        return json_api.reply(request, {"kind": "storage#testIamPermissionsResponse", "permissions": held})
 
     async def objects(self, request: Request) -> Response:
         name = self._bucket(request, "objects.list")
@@ -116,18 +116,18 @@ class _Api(Handlers):
             # What has the delimiter behind the prefix counts as one, by what comes before the delimiter.
             found[prefix + head + cut if cut else path] = {} if cut else shown(name, path, record)
         entries: list[Document] = [{"name": one, "object": document} for one, document in found.items()]
-        some, following = wire.page(request, entries, default=_PAGE, maximum=_PAGE)
+        some, following = json_api.page(request, entries, default=_PAGE, maximum=_PAGE)
         items = [one["object"] for one in some if one["object"]]
         folders = [one["name"] for one in some if not one["object"]]
         page = {"items": items, "prefixes": folders, "nextPageToken": following}
-        return wire.reply(request, {"kind": "storage#objects", **{name: one for name, one in page.items() if one}})
+        return json_api.reply(request, {"kind": "storage#objects", **{name: one for name, one in page.items() if one}})
 
     async def object(self, request: Request) -> Response:
         if request.query_params.get("alt") == "media":
             return await self.download(request)
         name = self._bucket(request, "objects.get")
         found = self._model.object(name, request.path_params["object"])[1]
-        return Response(status_code=304) if _is_unchanged(request, found) else wire.reply(request, found)
+        return Response(status_code=304) if _is_unchanged(request, found) else json_api.reply(request, found)
 
     async def download(self, request: Request) -> Response:
         name = self._bucket(request, "objects.get")
@@ -150,7 +150,7 @@ class _Api(Handlers):
             changes["metadata"] = _patched(found[1].get("metadata", {}), changes["metadata"])
         record = _patched(record, changes)
         self._model.objects.change(name, path, record)
-        return wire.reply(request, shown(name, path, record))
+        return json_api.reply(request, shown(name, path, record))
 
     async def delete_object(self, request: Request) -> Response:
         name, path = self._bucket(request, "objects.delete"), request.path_params["object"]

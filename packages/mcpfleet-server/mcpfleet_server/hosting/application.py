@@ -13,9 +13,9 @@ from mcpfleet_server.hosting.call import Kernel
 from mcpfleet_server.hosting.drain import DRAIN_SECONDS, Drain
 from mcpfleet_server.hosting.edge import Edge
 from mcpfleet_server.hosting.exchange import Exchange
-from mcpfleet_server.hosting.guard import Guard, Tools
+from mcpfleet_server.hosting.lazy_import import CodecOnDemand
+from mcpfleet_server.hosting.middleware import CallMiddleware, Tools
 from mcpfleet_server.hosting.principal import IapGate
-from mcpfleet_server.hosting.quickly import CodecOnDemand
 from mcpfleet_server.hosting.settings import Settings
 from mcpfleet_server.iap import Assertions
 from mcpfleet_server.logs import Trace
@@ -126,7 +126,7 @@ class Application:
             server.middleware[:] = [
                 boundary if isinstance(one, RequestStateBoundary) else one for one in server.middleware
             ]
-        guard = Guard(
+        guard = CallMiddleware(
             self.drain,
             concurrency=settings.tool_concurrency,
             timeout=settings.tool_timeout,

@@ -23,11 +23,11 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from mcpfleet_server.hosting.drain import Drain
-from mcpfleet_server.hosting.wire import send_bytes, to_json
+from mcpfleet_server.hosting.responses import send_bytes, to_json
 
 logger = logging.getLogger(__name__)
 
-PATIENCE: Final = 15.0
+SILENCE_SECONDS: Final = 15.0
 """Seconds of silence after which a response becomes an event stream, and between two comments on one."""
 
 BLINK: Final = 0.05
@@ -199,7 +199,7 @@ class Call:
         """Look out for the client's going away, and keep a silent response alive."""
         gone = asyncio.ensure_future(self._receive())
         try:
-            while not (await asyncio.wait({gone}, timeout=PATIENCE))[0]:
+            while not (await asyncio.wait({gone}, timeout=SILENCE_SECONDS))[0]:
                 await self._write(b": still at work\r\n\r\n")
             if not self._answered:
                 self._answered = True

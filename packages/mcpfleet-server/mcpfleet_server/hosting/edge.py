@@ -13,7 +13,7 @@ from mcpfleet_server.allowlist import LOOPBACK, HostPattern, OriginPattern
 from mcpfleet_server.caller import Caller, Identity, current_caller, has_share
 from mcpfleet_server.hosting.drain import Drain
 from mcpfleet_server.hosting.principal import introduce, nobody
-from mcpfleet_server.hosting.wire import Headers, headers_of, refuse, send_bytes
+from mcpfleet_server.hosting.responses import Headers, headers_of, refuse, send_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -45,7 +45,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpfleet_server.hosting.call import Call, Kernel
-from mcpfleet_server.hosting.wire import Headers, headers_of, refuse
+from mcpfleet_server.hosting.responses import Headers, headers_of, refuse
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from starlette.types import Scope, Send
 
 from mcpfleet_server.caller import Caller, caller_of_claims, current_caller
 from mcpfleet_server.hosting.principal import introduce
+from mcpfleet_server.hosting.responses import Headers, refuse, to_json
 from mcpfleet_server.hosting.settings import Settings
-from mcpfleet_server.hosting.wire import Headers, refuse, to_json
 from mcpfleet_server.keys import KeysError, PublicKeys
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.types import Scope, Send
 
 from mcpfleet_server.caller import Caller, bind_caller, caller_of_claims
-from mcpfleet_server.hosting.wire import Headers, refuse
+from mcpfleet_server.hosting.responses import Headers, refuse
 from mcpfleet_server.iap import Assertions, KeysError, NoAssertionError
 
 _RETRY_SECONDS: Final = 10

@@ -51,7 +51,7 @@ def serve(server: Server | Callable[[Settings], Server], settings: Settings | No
     if settings is None:
         return 2
     warn_of(settings)
-    from mcpfleet_server.hosting.quickly import import_the_sdk, keys_used_on_demand, models_built_on_demand
+    from mcpfleet_server.hosting.lazy_import import import_the_sdk, keys_used_on_demand, models_built_on_demand
 
     import_the_sdk()
     from mcpfleet_server.hosting.application import build_app

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulumi_mcpfleet.cloud_build.archive import Source, content_hash, source_hash, write_archive
+from pulumi_mcpfleet.cloud_build.archive import ArchiveSource, content_hash, source_hash, write_archive
 from pulumi_mcpfleet.cloud_build.errors import BuildError
 from pulumi_mcpfleet.cloud_build.ignored import DockerIgnore, included
 
@@ -48,15 +48,15 @@ def test_the_same_content_gives_the_same_bytes_whenever_it_was_written(tmp_path_
     one = write(tmp_path_factory.mktemp("one"), tree, 1)
     other = write(tmp_path_factory.mktemp("other"), dict(reversed(tree.items())), time)
     made = [io.BytesIO(), io.BytesIO()]
-    hashes = [write_archive(Source(str(root)), file) for root, file in zip((one, other), made, strict=True)]
-    assert hashes[0] == hashes[1] == source_hash(Source(str(one)))
+    hashes = [write_archive(ArchiveSource(str(root)), file) for root, file in zip((one, other), made, strict=True)]
+    assert hashes[0] == hashes[1] == source_hash(ArchiveSource(str(one)))
     assert made[0].getvalue() == made[1].getvalue()
 
 
 @given(TREES, TREES)
 def test_other_content_gives_another_hash(tmp_path_factory, one, other):
     trees = [{**without_clashes(tree), "Dockerfile": b"FROM x"} for tree in (one, other)]
-    hashes = [source_hash(Source(str(write(tmp_path_factory.mktemp("tree"), tree)))) for tree in trees]
+    hashes = [source_hash(ArchiveSource(str(write(tmp_path_factory.mktemp("tree"), tree)))) for tree in trees]
     assert (hashes[0] == hashes[1]) == (trees[0] == trees[1])
 
 
@@ -65,7 +65,7 @@ def test_owners_times_and_odd_permissions_are_not_in_it(tmp_path):
     (tmp_path / "link").symlink_to("/etc/elsewhere")
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    found = entries(Source(str(tmp_path)))
+    found = entries(ArchiveSource(str(tmp_path)))
     assert set(found) == {"source/Dockerfile", "source/a", "source/run", "source/link"}
     assert {(one.uid, one.gid, one.uname, one.gname, one.mtime) for one, _ in found.values()} == {
         (0, 0, "", "", 315_619_200)
@@ -80,18 +80,18 @@ def test_owners_times_and_odd_permissions_are_not_in_it(tmp_path):
 
 def test_a_made_dockerfile_is_beside_the_source_where_no_copy_line_sees_it(tmp_path):
     write(tmp_path, {"a": "1"})
-    source = Source(str(tmp_path), inline="FROM made")
+    source = ArchiveSource(str(tmp_path), inline="FROM made")
     found = entries(source)
     assert set(found) == {"Dockerfile", "source/a"}
     assert found["Dockerfile"][1] == b"FROM made"
     assert source.file == "Dockerfile"
-    assert Source(str(tmp_path), "deploy/Dockerfile").file == "source/deploy/Dockerfile"
+    assert ArchiveSource(str(tmp_path), "deploy/Dockerfile").file == "source/deploy/Dockerfile"
 
 
 def test_the_compression_says_nothing_of_when_and_where(tmp_path):
     write(tmp_path, {"Dockerfile": "FROM x"})
     content = io.BytesIO()
-    write_archive(Source(str(tmp_path)), content)
+    write_archive(ArchiveSource(str(tmp_path)), content)
     header = content.getvalue()[:10]
     assert header[3] == 0, "no file name"
     assert header[4:8] == b"\0\0\0\0", "no time"
@@ -118,7 +118,7 @@ def test_what_cannot_be_archived_is_one_sentence(tmp_path, files, dockerfile, se
     if files is not None:
         write(folder, files)
     with pytest.raises(BuildError, match=r".+") as refusal:
-        source_hash(Source(str(folder), dockerfile))
+        source_hash(ArchiveSource(str(folder), dockerfile))
     assert sentence in str(refusal.value)
 
 

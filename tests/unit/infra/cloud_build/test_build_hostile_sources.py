@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from pulumi_mcpfleet.cloud_build.archive import Source, source_hash, write_archive
+from pulumi_mcpfleet.cloud_build.archive import ArchiveSource, source_hash, write_archive
 from pulumi_mcpfleet.cloud_build.errors import BuildError, inert
 from tests.unit.infra.sources.hostile import KEY, WAYS_OUT, outside, pipe
 
@@ -26,7 +26,7 @@ def test_what_is_read_of_a_source_is_its_own(source, tmp_path, name, way):
     (source / name).unlink(missing_ok=True)
     way(source / name, outside(tmp_path))
     with pytest.raises(BuildError) as refused:
-        source_hash(Source(str(source)))
+        source_hash(ArchiveSource(str(source)))
     assert f"{name} in {source} is no file of the source's own" in str(refused.value)
     assert "BEGIN" not in str(refused.value)
 
@@ -36,13 +36,13 @@ def test_an_included_ignore_file_is_the_sources_own(source, tmp_path, way):
     (source / ".gcloudignore").write_text("#!include:more\n")
     way(source / "more", outside(tmp_path))
     with pytest.raises(BuildError, match=r"more in .* is no file of the source's own"):
-        source_hash(Source(str(source)))
+        source_hash(ArchiveSource(str(source)))
 
 
 def test_a_dockerfile_beside_the_source_is_not_taken(source, tmp_path):
     outside(tmp_path)
     with pytest.raises(BuildError, match="is no file of the source's own"):
-        source_hash(Source(str(source), "../outside/id_ed25519"))
+        source_hash(ArchiveSource(str(source), "../outside/id_ed25519"))
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS_OUT if way is not pipe], ids=lambda way: way.__name__)
@@ -51,7 +51,7 @@ def test_a_link_in_a_source_goes_as_a_link_and_nothing_behind_it(source, tmp_pat
     way(source / "data", away)
     (source / "all").symlink_to(away)
     content = io.BytesIO()
-    write_archive(Source(str(source)), content)
+    write_archive(ArchiveSource(str(source)), content)
     assert KEY.encode() not in content.getvalue()
     with tarfile.open(fileobj=io.BytesIO(content.getvalue()), mode="r:gz") as archive:
         kinds = {one.name: one.type for one in archive}
@@ -69,7 +69,7 @@ def test_links_between_the_files_of_a_source_are_followed(source):
     (source / "Dockerfile").unlink()
     (source / "Dockerfile").symlink_to("docker/Dockerfile")
     content = io.BytesIO()
-    write_archive(Source(str(source)), content)
+    write_archive(ArchiveSource(str(source)), content)
     with tarfile.open(fileobj=io.BytesIO(content.getvalue()), mode="r:gz") as archive:
         assert "source/a.log" not in archive.getnames()
 

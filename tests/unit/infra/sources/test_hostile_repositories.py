@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulumi_mcpfleet.sources import Layout, RecipeError, Wish, recipe_for
+from pulumi_mcpfleet.sources import BuildOptions, BuildPlanError, Layout, recipe_for
+from pulumi_mcpfleet.sources.build_plan import inert
 from pulumi_mcpfleet.sources.checkout import checkout
 from pulumi_mcpfleet.sources.inside import folder_in, own_folder, read_in
-from pulumi_mcpfleet.sources.recipe import inert
 from pulumi_mcpfleet.sources.staging import staged
 from pulumi_mcpfleet.sources.stdio import Stdio, stdio_recipe
 from tests.unit.infra.sources.hostile import KEY, LINES, READ, WAYS_OUT, outside, package
@@ -35,7 +35,7 @@ def outcome(layout, wish):
     """What is said where a folder is refused, or else its recipe."""
     try:
         return "", recipe_for(layout, wish)
-    except RecipeError as refused:
+    except BuildPlanError as refused:
         return str(refused), None
 
 
@@ -52,7 +52,7 @@ def test_nothing_is_read_by_a_link_out_and_no_pipe_is_opened(source, away, name,
     assert name not in layout.names
     assert name not in layout.texts
     assert KEY not in str(layout)
-    said, recipe = outcome(layout, Wish())
+    said, recipe = outcome(layout, BuildOptions())
     assert "BEGIN" not in said
     assert f"{name} is no file of the source's own" in said or name not in recipe.dockerfile
 
@@ -63,8 +63,8 @@ def test_a_dockerfile_that_the_user_names_and_its_ignore_file_are_the_sources_ow
     (source / "deploy" / "Dockerfile").write_text("FROM scratch\n")
     (source / name).unlink(missing_ok=True)
     (source / name).symlink_to(away / "id_ed25519")
-    with pytest.raises(RecipeError, match=f"{name} is no file of the source's own"):
-        recipe_for(Layout.read(source), Wish(dockerfile="deploy/Dockerfile"))
+    with pytest.raises(BuildPlanError, match=f"{name} is no file of the source's own"):
+        recipe_for(Layout.read(source), BuildOptions(dockerfile="deploy/Dockerfile"))
 
 
 def test_links_within_a_source_are_taken_and_rings_of_folders_end(source):
@@ -79,16 +79,16 @@ def test_links_within_a_source_are_taken_and_rings_of_folders_end(source):
     layout = Layout.read(source)
     assert layout.names >= {"Dockerfile", ".dockerignore", "main.py"}
     assert layout.texts[".dockerignore"] == "*.log\n"
-    assert recipe_for(layout, Wish()).location == "Dockerfile"
+    assert recipe_for(layout, BuildOptions()).location == "Dockerfile"
 
 
 def test_a_folder_of_a_repository_is_one_within_it(source, away):
     (source / "server").symlink_to(away / "server")
     (source / "inner").mkdir()
     (source / "link").symlink_to("inner")
-    with pytest.raises(RecipeError, match=r"^git\.dir: server leads out of it by a symbolic link"):
+    with pytest.raises(BuildPlanError, match=r"^git\.dir: server leads out of it by a symbolic link"):
         folder_in(source, "server", "git.dir", "it")
-    with pytest.raises(RecipeError, match=r"^git\.dir: there is no nowhere in it; correct it"):
+    with pytest.raises(BuildPlanError, match=r"^git\.dir: there is no nowhere in it; correct it"):
         folder_in(source, "nowhere", "git.dir", "it")
     assert folder_in(source, "link", "git.dir", "it") == source / "inner"
 
@@ -114,7 +114,7 @@ def test_a_folder_of_endless_files_is_refused(source, monkeypatch):
     monkeypatch.setattr("pulumi_mcpfleet.sources.layout._MOST", 10)
     for number in range(11):
         (source / f"{number}.py").write_text("")
-    with pytest.raises(RecipeError, match="more than 10 files near its top"):
+    with pytest.raises(BuildPlanError, match="more than 10 files near its top"):
         Layout.read(source)
 
 
@@ -199,8 +199,8 @@ def test_a_package_manager_is_a_name_and_a_version_and_nothing_else(line, manage
         "package.json": package(main="a.js", packageManager=manager + line),
         lock: "lockfileVersion: '9.0'",
     }
-    with pytest.raises(RecipeError) as refused:
-        recipe_for(Layout.of(files), Wish(installer=lock.partition("-")[0].partition(".")[0]))
+    with pytest.raises(BuildPlanError) as refused:
+        recipe_for(Layout.of(files), BuildOptions(installer=lock.partition("-")[0].partition(".")[0]))
     assert str(refused.value).isprintable()
 
 
@@ -213,16 +213,16 @@ def test_a_package_manager_commands_no_shell(said):
         "package.json": package(main="a.js", packageManager=said),
         "pnpm-lock.yaml": "lockfileVersion: '9.0'",
     }
-    with pytest.raises(RecipeError, match=r"^installer: packageManager"):
-        recipe_for(Layout.of(files), Wish())
+    with pytest.raises(BuildPlanError, match=r"^installer: packageManager"):
+        recipe_for(Layout.of(files), BuildOptions())
 
 
 @pytest.mark.parametrize("path", ["--eval=process.exit()", "-e", "/etc/passwd", "../../x.js", "a/../../x"])
 @pytest.mark.parametrize("key", ["main", "bin"])
 def test_a_program_of_a_package_is_a_file_of_it_and_no_option(key, path):
     files = {"package.json": package(**{key: path}), "package-lock.json": "{}"}
-    with pytest.raises(RecipeError, match=r"^start: .* is no file of the repository"):
-        recipe_for(Layout.of(files), Wish())
+    with pytest.raises(BuildPlanError, match=r"^start: .* is no file of the repository"):
+        recipe_for(Layout.of(files), BuildOptions())
 
 
 HOSTILE = st.builds(
@@ -259,11 +259,13 @@ LOCKS = st.sampled_from(["package-lock.json", "pnpm-lock.yaml", "yarn.lock"])
 @given(PACKAGES, LOCKS, HOSTILE, st.sampled_from(["http", "stdio"]))
 def test_any_package_json_ends_in_a_dockerfile_of_ours_or_in_shown_sentences(members, lock, content, speaks):
     files = {"package.json": json.dumps(members), lock: f"lockfileVersion: '9.0'\n{content}", "index.js": ""}
-    assert_harmless(files, Wish(speaks=speaks))
+    assert_harmless(files, BuildOptions(speaks=speaks))
     inner = {f"{name}/package.json": text for name in ("a", content) if (text := files["package.json"])}
     top = {"package.json": '{"workspaces": ["*"]}', "pnpm-workspace.yaml": content, lock: files[lock]}
-    assert_harmless({**top, **inner}, Wish(speaks=speaks))
-    assert_harmless({**files, **dict.fromkeys((".nvmrc", ".yarnrc.yml", "pnpm-workspace.yaml"), content)}, Wish())
+    assert_harmless({**top, **inner}, BuildOptions(speaks=speaks))
+    assert_harmless(
+        {**files, **dict.fromkeys((".nvmrc", ".yarnrc.yml", "pnpm-workspace.yaml"), content)}, BuildOptions()
+    )
 
 
 def toml(value):
@@ -274,8 +276,8 @@ def toml(value):
 def test_any_pyproject_ends_in_a_dockerfile_of_ours_or_in_shown_sentences(name, script, target, python, lock):
     project = f"[project]\nname = {toml(name)}\nrequires-python = {toml(python)}\n"
     scripts = f"[project.scripts]\n{toml(script)} = {toml(target)}\n[build-system]\nrequires = []\n"
-    assert_harmless({"pyproject.toml": project + scripts, lock: name}, Wish())
-    assert_harmless({"pyproject.toml": project, lock: name, f"{script}/__main__.py": "", "x\n.py": ""}, Wish())
+    assert_harmless({"pyproject.toml": project + scripts, lock: name}, BuildOptions())
+    assert_harmless({"pyproject.toml": project, lock: name, f"{script}/__main__.py": "", "x\n.py": ""}, BuildOptions())
 
 
 @given(HOSTILE, HOSTILE, st.sampled_from(["uv.lock", "poetry.lock", "requirements.txt", "pylock.toml", "none"]))
@@ -289,18 +291,22 @@ def test_whatever_a_project_names_becomes_no_word_of_a_shell(said, other, lock):
         f"[tool.uv.sources]\ny = [{{ path = {word} }}]\n[tool.poetry]\nreadme = {more}\n"
     )
     files = {"pyproject.toml": project, lock: said, "x/__init__.py": "import mcp\n", "uv.toml": other}
-    assert_harmless(files, Wish())
-    assert_harmless({**files, f"{said}/pyproject.toml": project}, Wish(speaks="stdio"))
-    assert_harmless({**files, "Procfile": f"web: {said} {other}", ".python-version": said}, Wish(installer="project"))
+    assert_harmless(files, BuildOptions())
+    assert_harmless({**files, f"{said}/pyproject.toml": project}, BuildOptions(speaks="stdio"))
+    assert_harmless(
+        {**files, "Procfile": f"web: {said} {other}", ".python-version": said}, BuildOptions(installer="project")
+    )
     code = f"from fastmcp import FastMCP\n{said} = FastMCP()\napp = FastAPI()\n{other}"
-    assert_harmless({"requirements.txt": said, "server.py": code, "setup.cfg": f"[options]\n{other}"}, Wish())
+    assert_harmless({"requirements.txt": said, "server.py": code, "setup.cfg": f"[options]\n{other}"}, BuildOptions())
     manifest = json.dumps({"source": {"path": said}, "deployment": {"host": other}})
-    assert_harmless({"requirements.txt": "a", "fastmcp.json": manifest, said: "", "smithery.yaml": other}, Wish())
+    assert_harmless(
+        {"requirements.txt": "a", "fastmcp.json": manifest, said: "", "smithery.yaml": other}, BuildOptions()
+    )
 
 
 @given(st.dictionaries(st.sampled_from(READ) | HOSTILE, HOSTILE, max_size=5))
 def test_any_files_of_any_names_end_in_a_dockerfile_of_ours_or_in_shown_sentences(files):
-    assert_harmless({**files, "Dockerfile": ""}, Wish(dockerfile=""))
+    assert_harmless({**files, "Dockerfile": ""}, BuildOptions(dockerfile=""))
 
 
 def assert_harmless(files, wish):
@@ -319,7 +325,7 @@ def assert_harmless(files, wish):
     "text", ["a = [" * 3000, "a = " + "9" * 6000, '"\ud800" = 1'.encode("utf-8", "replace").decode() * 2]
 )
 def test_a_file_that_breaks_a_parser_is_said_so(text):
-    with pytest.raises(RecipeError, match=r"pyproject\.toml is no TOML"):
+    with pytest.raises(BuildPlanError, match=r"pyproject\.toml is no TOML"):
         Layout.of({"pyproject.toml": text}).toml("pyproject.toml")
 
 
@@ -329,8 +335,8 @@ def test_a_range_of_versions_that_is_endless_is_refused_at_once():
         "package.json": package(engines={"node": " " * 200_000}, main="a.js"),
         "package-lock.json": "{}",
     }
-    with pytest.raises(RecipeError, match="or is endless"):
-        recipe_for(Layout.of(files), Wish())
+    with pytest.raises(BuildPlanError, match="or is endless"):
+        recipe_for(Layout.of(files), BuildOptions())
 
 
 def test_what_is_shown_commands_no_terminal_and_no_engine():
@@ -342,7 +348,7 @@ def test_what_is_shown_commands_no_terminal_and_no_engine():
 
 @pytest.mark.parametrize("package", ["--global@1.0.0", "-g@1.0.0", "@-x/y@1.0.0", "@x/-y@1.0.0"])
 def test_a_package_is_never_an_option(package):
-    with pytest.raises(RecipeError, match="is no version of a package"):
+    with pytest.raises(BuildPlanError, match="is no version of a package"):
         stdio_recipe(Stdio(npm=package))
     assert '--loglevel=error -- "a@1.0.0"' in stdio_recipe(Stdio(npm="a@1.0.0")).dockerfile
 
@@ -365,7 +371,7 @@ def test_what_installs_is_of_one_version_and_checked_by_its_hash(server):
 )
 @pytest.mark.parametrize("speaks", ["http", "stdio"])
 def test_the_tools_of_a_dockerfile_that_is_made_are_checked_by_their_hashes(files, speaks):
-    dockerfile = recipe_for(Layout.of(files), Wish(speaks=speaks)).dockerfile
+    dockerfile = recipe_for(Layout.of(files), BuildOptions(speaks=speaks)).dockerfile
     assert re.search(r"'uv==[0-9.]+ --hash=sha256:[0-9a-f]{64}", dockerfile)
     assert "--require-hashes -r /tmp/uv.txt" in dockerfile
     if "package.json" in files:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from pulumi_mcpfleet.packages import PackagesError, packages_of
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.lock import Lock, newest_of
-from pulumi_mcpfleet.sources.recipe import RecipeError
 from pulumi_mcpfleet.sources.stdio import Stdio, stdio_recipe
 
 TODAY = datetime.date(2026, 11, 30)
@@ -100,14 +100,14 @@ def test_a_lock_that_was_made_is_found_again(tmp_path, server):
 def test_what_has_no_hash_is_no_lock(tmp_path):
     content = {"packages": {**NPM_LOCK["packages"], "node_modules/c": {"resolved": "git+ssh://git@h/c.git#1"}}}
     lock = Lock(NPM)
-    with pytest.raises(RecipeError, match=r"c of @s/a@1.0.0 comes from no registry and has no hash"):
+    with pytest.raises(BuildPlanError, match=r"c of @s/a@1.0.0 comes from no registry and has no hash"):
         lock.keep(made(tmp_path / "made", lock, content), tmp_path)
     assert not lock.there(tmp_path)
 
 
 def test_where_nothing_was_made_nothing_is_kept(tmp_path):
     (tmp_path / "made").mkdir()
-    with pytest.raises(RecipeError, match="a==1: no lock came of it"):
+    with pytest.raises(BuildPlanError, match="a==1: no lock came of it"):
         Lock(PYPI).keep(tmp_path / "made", tmp_path)
 
 

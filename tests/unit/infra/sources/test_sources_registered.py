@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pulumi_mcpfleet.components import image
 from pulumi_mcpfleet.fleet import FleetError, Stdio, parse_fleet
 from pulumi_mcpfleet.packages import PackagesError, look_up, packages_of
-from pulumi_mcpfleet.sources.recipe import RecipeError
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.registered import Entry, registered
 from pulumi_mcpfleet.sources.stdio import stdio_recipe
 
@@ -155,7 +155,7 @@ def test_a_fleet_that_was_read_without_its_folder_is_built_all_the_same(kept):
     ],
 )
 def test_what_cannot_be_deployed_is_refused_with_what_to_write(said, words):
-    with pytest.raises(RecipeError) as refused:
+    with pytest.raises(BuildPlanError) as refused:
         registered(said, SERVER, None)
     assert words in str(refused.value)
 
@@ -218,7 +218,7 @@ def test_whatever_a_registry_answers_is_a_package_or_is_refused(value, key):
     """And nothing of it is more than words of a list and values of variables in the Dockerfile."""
     try:
         found = registered(with_package(**{key: value}), SERVER, ())
-    except RecipeError:
+    except BuildPlanError:
         return
     lines = stdio_recipe(found.server).dockerfile.splitlines()
     without = stdio_recipe(registered(FILE, SERVER, ()).server).dockerfile.splitlines()

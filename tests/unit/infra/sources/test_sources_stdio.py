@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet_bridge import installed
-from pulumi_mcpfleet.sources.recipe import FromImage, RecipeError
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError, FromImage
 from pulumi_mcpfleet.sources.stdio import PROGRAM, Stdio, stdio_recipe
 
 
@@ -89,7 +89,7 @@ def test_arguments_arrive_as_they_were_written(args):
 def test_no_package_name_becomes_a_command(text, kind):
     try:
         dockerfile = stdio_recipe(Stdio(**{kind: text})).dockerfile
-    except RecipeError:
+    except BuildPlanError:
         return
     assert not set(text) & set(" \n\"'`$;&|<>\\()")
     assert f'"{text}"' in dockerfile

@@ -1,13 +1,13 @@
 """The commands in a folder that is not this checkout: they name what its user has, and its project."""
 
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.processes import Processes
 from mcpfleet_local_cloud.commands.state import deployed_stack, state_file
 
 
 def test_a_project_has_the_name_of_its_file(tmp_path):
     (tmp_path / "Pulumi.yaml").write_text("description: none\nname: 'other-fleet' # ours\nruntime: python\n")
-    place = Place(root=tmp_path, state=tmp_path / "state", stack="mine")
+    place = CloudFolder(root=tmp_path, state=tmp_path / "state", stack="mine")
     assert place.project == "other-fleet"
     file = state_file(place)
     assert file.parts[-2:] == ("other-fleet", "mine.json")

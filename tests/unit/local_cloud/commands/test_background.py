@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from mcpfleet_local_cloud.commands.background import Keeper, Place, port_of, program
+from mcpfleet_local_cloud.commands.background import CloudFolder, Keeper, port_of, program
 from mcpfleet_local_cloud.commands.phases import SetupError
 
 ENVIRON = {
@@ -29,7 +29,7 @@ class FakeProcess:
 class Machine:
     """Starts programs that write their facts at once, unless `broken` says what they print before they end."""
 
-    place: Place
+    place: CloudFolder
     table: dict[int, list[str]] = field(default_factory=dict)
     ended: list[int] = field(default_factory=list)
     environs: list[dict] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Machine:
 def place(tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "app.py").write_text("one = 1\n")
-    return Place(root=tmp_path, state=tmp_path / ".mcpfleet")
+    return CloudFolder(root=tmp_path, state=tmp_path / ".mcpfleet")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 
 import httpx2
 
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.domains import DomainTransport, addresses
 
 HELD = {
@@ -28,7 +28,7 @@ def test_a_request_goes_to_the_address_and_keeps_its_name(tmp_path):
         seen.append((str(request.url), request.headers["host"], request.extensions.get("sni_hostname")))
         return httpx2.Response(200)
 
-    place = Place(root=tmp_path, state=tmp_path)
+    place = CloudFolder(root=tmp_path, state=tmp_path)
 
     async def scenario():
         transport = DomainTransport(place, addresses(HELD), httpx2.MockTransport(answer))

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pulumi import automation
 
-from mcpfleet_local_cloud.commands.background import Place
-from mcpfleet_local_cloud.commands.engine import Engine, Outcome, settle
+from mcpfleet_local_cloud.commands.background import CloudFolder
+from mcpfleet_local_cloud.commands.engine import Outcome, PulumiStack, settle
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.state import identifier, recorded, state_file
 
@@ -38,7 +38,7 @@ def urn(kind, name="echo"):
 
 @pytest.fixture
 def place(tmp_path):
-    return Place(root=tmp_path, state=tmp_path / "my state")
+    return CloudFolder(root=tmp_path, state=tmp_path / "my state")
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_a_run_with_a_wrong_provider_setting_does_not_stop_the_next_one(monkeypa
     write(checkpoint(STACK))
     unfinished = place.state / "pulumi" / "unfinished"
     unfinished.touch()
-    engine = Engine(place, Path("pulumi"), {})
+    engine = PulumiStack(place, Path("pulumi"), {})
     monkeypatch.setattr(engine, "_selected", RefusedRefresh)
     assert engine.up(step).outputs == {}
     assert not unfinished.exists(), "the run succeeded, so that nothing is doubtful any more"

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from mcpfleet_local_cloud.app import create_app
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.commands import background, stack
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.environment import UNIVERSE, exports, shell
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.state.folder import Settings
 
-PLACE = Place(root=Paths.of({}).root, state=Paths.of({}).root / ".mcpfleet")
+PLACE = CloudFolder(root=Paths.of({}).root, state=Paths.of({}).root / ".mcpfleet")
 ENDPOINT = re.compile(r"GOOGLE_[A-Z0-9_]+_CUSTOM_ENDPOINT")
 # Not an API of Google's that the provider is configured for: tokens, the registry, the cloud's own.
 OTHERS = {"oauth2", "sts", "v2", "_local", "upload", "download"}
@@ -45,7 +45,7 @@ def test_every_api_that_the_local_cloud_serves_has_an_endpoint_and_every_endpoin
 
 
 def test_every_endpoint_is_on_the_places_own_port_and_of_the_form_that_the_provider_takes():
-    variables = exports(Place(root=PLACE.root, state=PLACE.state, port=9123), None)
+    variables = exports(CloudFolder(root=PLACE.root, state=PLACE.state, port=9123), None)
     endpoints = [value for key, value in variables.items() if ENDPOINT.fullmatch(key)]
     assert len(endpoints) >= 8
     for value in endpoints:
@@ -79,7 +79,7 @@ def test_for_the_real_plugins_none_is_started_and_a_shell_forgets_the_emulated_o
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1))
 def test_the_state_of_any_folder_is_found_again_in_its_url(name):
     state = PLACE.root / name
-    url = exports(Place(root=PLACE.root, state=state), None)["PULUMI_BACKEND_URL"]
+    url = exports(CloudFolder(root=PLACE.root, state=state), None)["PULUMI_BACKEND_URL"]
     parts = urlsplit(url)
     assert (parts.scheme, parts.netloc, parts.query, parts.fragment) == ("file", "", "", "")
     assert unquote(parts.path) == f"{state}/pulumi"

@@ -8,7 +8,7 @@ import pytest
 
 from mcpfleet_local_cloud.commands import leftovers
 from mcpfleet_local_cloud.commands.admin import Admin
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.state import state_file
 
@@ -72,7 +72,7 @@ class FakeDocker:
 
 @pytest.fixture
 def place(tmp_path):
-    return Place(root=tmp_path, state=tmp_path / "state", port=8470)
+    return CloudFolder(root=tmp_path, state=tmp_path / "state", port=8470)
 
 
 @pytest.fixture

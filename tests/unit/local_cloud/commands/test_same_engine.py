@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.same_engine import hold, let_go
 from mcpfleet_local_cloud.docker_engine import Address, Facts
@@ -16,7 +16,7 @@ MACHINE, COLIMA = Address(host="unix:///var/run/docker.sock"), Address(host="uni
 
 @pytest.fixture
 def place(tmp_path):
-    place = Place(root=tmp_path, state=tmp_path)
+    place = CloudFolder(root=tmp_path, state=tmp_path)
     place.cloud_state.mkdir()
     return place
 

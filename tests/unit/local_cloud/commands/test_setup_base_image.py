@@ -9,7 +9,7 @@ from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.setup.base_image import (
     BASE_IMAGE,
     RECIPE_LABEL,
-    Recipe,
+    BaseImageSpec,
     find_base_image,
     write_context,
 )
@@ -17,7 +17,7 @@ from mcpfleet_local_cloud.commands.setup.certificates import certificates, extra
 from mcpfleet_local_cloud.commands.setup.engine import ImageFacts
 from mcpfleet_local_cloud.commands.setup.host import Completed
 from mcpfleet_local_cloud.docker_engine import Facts
-from pulumi_mcpfleet.sources.recipe import BASE_IMAGE as PINNED
+from pulumi_mcpfleet.sources.build_plan import BASE_IMAGE as PINNED
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 REFERENCE = f"python:3.13-slim@sha256:{'a' * 64}"
@@ -30,7 +30,7 @@ def pem(text):
 
 @pytest.fixture
 def recipe():
-    return Recipe(REFERENCE, [])
+    return BaseImageSpec(REFERENCE, [])
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_pinned_image_is_pulled_where_a_registry_hands_it_out(host, paths, e
 
 
 def test_a_pulled_image_is_made_to_trust_what_the_machine_trusts(host, paths, engine, step):
-    find_base_image(host, paths, engine, Recipe(REFERENCE, [pem("proxy")]), step)
+    find_base_image(host, paths, engine, BaseImageSpec(REFERENCE, [pem("proxy")]), step)
     (context,) = engine.contexts
     assert context[file_name(pem("proxy"))] == pem("proxy")
     assert "RUN update-ca-certificates\nENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt" in context["Dockerfile"]
@@ -115,7 +115,7 @@ def test_the_machine_s_authorities_are_put_into_what_is_made(debian, paths, engi
         return Completed(0, "")
 
     debian.answers[("mmdebstrap",)] = make
-    find_base_image(debian, paths, engine, Recipe(REFERENCE, [pem("one"), pem("two")]), step)
+    find_base_image(debian, paths, engine, BaseImageSpec(REFERENCE, [pem("one"), pem("two")]), step)
     assert copied == [pem("one"), pem("two")]
 
 
@@ -134,7 +134,7 @@ def test_a_wiped_docker_costs_one_import_and_no_pull(debian, paths, engine, reci
 def test_a_changed_recipe_is_made_anew_and_the_old_tar_goes(debian, paths, engine, recipe, step):
     engine.refuse["pull"] = NO_HUB
     find_base_image(debian, paths, engine, recipe, step)
-    changed = Recipe(REFERENCE, [pem("a new authority")])
+    changed = BaseImageSpec(REFERENCE, [pem("a new authority")])
     find_base_image(debian, paths, engine, changed, step)
     assert [path.name for path in (paths.cache / "base").iterdir()] == [f"{changed.hash}.tar"]
 
@@ -172,7 +172,7 @@ def test_a_tar_that_docker_refuses_is_not_kept(debian, paths, engine, recipe, st
 
 def test_an_image_that_the_user_names_is_used_without_a_pull_when_docker_has_it(host, paths, engine, step):
     engine.images["corp/python:3.13"] = ImageFacts()
-    recipe = Recipe("corp/python:3.13", [], chosen=True)
+    recipe = BaseImageSpec("corp/python:3.13", [], chosen=True)
     find_base_image(host, paths, engine, recipe, step)
     assert engine.did == [f"build {BASE_IMAGE}"]
 
@@ -180,18 +180,18 @@ def test_an_image_that_the_user_names_is_used_without_a_pull_when_docker_has_it(
 def test_an_image_that_the_user_names_is_not_replaced_by_another(debian, paths, engine, step):
     engine.refuse["pull"] = "manifest unknown"
     with pytest.raises(SetupError, match="MCPFLEET_BASE_IMAGE=corp/pyton:3 can't be used: manifest unknown"):
-        find_base_image(debian, paths, engine, Recipe("corp/pyton:3", [], chosen=True), step)
+        find_base_image(debian, paths, engine, BaseImageSpec("corp/pyton:3", [], chosen=True), step)
     assert debian.calls == []
 
 
 @given(st.lists(st.text(min_size=1), unique=True, max_size=3), st.lists(st.text(min_size=1), unique=True, max_size=3))
 def test_recipes_have_the_same_hash_only_when_they_are_the_same(one, other):
-    hashes = [Recipe(REFERENCE, [pem(text) for text in texts]).hash for texts in (one, other)]
+    hashes = [BaseImageSpec(REFERENCE, [pem(text) for text in texts]).hash for texts in (one, other)]
     assert (hashes[0] == hashes[1]) == (one == other)
 
 
 def test_another_pin_is_another_recipe(recipe):
-    assert Recipe(f"python:3.13-slim@sha256:{'b' * 64}", []).hash != recipe.hash
+    assert BaseImageSpec(f"python:3.13-slim@sha256:{'b' * 64}", []).hash != recipe.hash
 
 
 def test_every_dockerfile_of_ours_is_pinned_to_the_base_that_setup_makes():

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mcpfleet_local_cloud.commands import config_files, stack
 from mcpfleet_local_cloud.commands.admin import fresh_lines
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.state import state_file
@@ -46,7 +46,7 @@ def place(tmp_path, monkeypatch):
     checkout = Paths(root=tmp_path, cache=tmp_path / "cache")
     monkeypatch.setattr(Paths, "of", classmethod(lambda _cls, _environ: checkout))
     monkeypatch.delenv("MCPFLEET_PORT", raising=False)
-    return Place(root=tmp_path, state=checkout.state)
+    return CloudFolder(root=tmp_path, state=checkout.state)
 
 
 @pytest.fixture

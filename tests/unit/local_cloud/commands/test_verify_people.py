@@ -7,7 +7,7 @@ import pytest
 from mcpfleet.tokens import IdToken
 from mcpfleet.verify import ANY_TOOL, Callers, Report
 from mcpfleet_local_cloud.commands import verify as module
-from mcpfleet_local_cloud.commands.background import Place
+from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.verify import callers_of, verify
 
@@ -29,7 +29,7 @@ PEOPLE = Callers(invoker=Person("ada"), stranger=Person("bob"), elsewhere=Person
 
 def test_missing_credential_files_are_said_with_the_way_out(plain, tmp_path):
     with pytest.raises(SetupError) as failure:
-        verify(plain, Place(root=tmp_path, state=tmp_path / "state"), {"echo": SERVER})
+        verify(plain, CloudFolder(root=tmp_path, state=tmp_path / "state"), {"echo": SERVER})
     assert "ada.json" in failure.value.message
     assert "./dev up" in failure.value.next_step
 
@@ -73,7 +73,7 @@ def verifies(monkeypatch, plain, tmp_path):
         monkeypatch.setattr(module, "check", look or note)
         monkeypatch.setattr(module, "people_of", lambda _place: PEOPLE)
         monkeypatch.setattr(module.Admin, "inventory", lambda _self: {})
-        verify(plain, Place(root=tmp_path, state=tmp_path), {"echo": SERVER}, {"assistant": CLIENT}, **options)
+        verify(plain, CloudFolder(root=tmp_path, state=tmp_path), {"echo": SERVER}, {"assistant": CLIENT}, **options)
         return asked
 
     return run

@@ -7,7 +7,7 @@ import pytest
 from mcpfleet_local_cloud.data_plane.addresses import FIRST_PORT, PORTS, Addresses
 from mcpfleet_local_cloud.data_plane.archive import BYTES, REVISIONS, LogArchive
 from mcpfleet_local_cloud.data_plane.contract import Container, Revision, RolloutError
-from mcpfleet_local_cloud.data_plane.spec import Place, Surroundings, container_spec, fingerprint
+from mcpfleet_local_cloud.data_plane.spec import ContainerPlan, Surroundings, container_spec, fingerprint
 from mcpfleet_local_cloud.state.store import Store
 
 AROUND = Surroundings(cloud_id="c1", network="mcpfleet-c1", gateway="172.18.0.1", cpus=2.0)
@@ -26,7 +26,7 @@ def changed(**changes):
 
 
 def spec(revision=REVISION, number=1):
-    place = Place(index=0, number=number, image=revision.main.image, image_id="sha256:id", spec="f")
+    place = ContainerPlan(index=0, number=number, image=revision.main.image, image_id="sha256:id", spec="f")
     return container_spec(revision, place, AROUND)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end.ingress import create_ingress
 from mcpfleet_local_cloud.identity.tokens import Identity
 from mcpfleet_local_cloud.network.upstream import Answer, UpstreamError
@@ -14,7 +14,7 @@ from mcpfleet_local_cloud.network.upstream import Answer, UpstreamError
 SERVICE = "projects/p/locations/europe-west1/services/echo"
 PORT = 18555
 URL = f"http://127.0.0.1:{PORT}"
-DOOR = FrontDoor(
+DOOR = ServiceEndpoint(
     service=SERVICE,
     audiences=frozenset({URL, "https://echo-1.europe-west1.run.app", "my-audience"}),
     hosts=frozenset({"echo-1.europe-west1.run.app"}),

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor
-from mcpfleet_local_cloud.front_end.arrivals import Arrival
-from mcpfleet_local_cloud.front_end.entrance import create_published
-from mcpfleet_local_cloud.front_end.front_door import Guard, Passage, forwarded, returned
+from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
+from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, forwarded, returned
+from mcpfleet_local_cloud.front_end.container_router import with_iap_keys
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest
 from mcpfleet_local_cloud.identity.tokens import Identity
 from mcpfleet_local_cloud.services.iap.model import KEYS_HOST, KEYS_PATH
 from mcpfleet_server.caller import caller_of_claims, checked_by_cloud_run
@@ -69,9 +69,9 @@ options = st.lists(
 
 def sent(identity, door, headers, proxy=None):
     """What the container gets, or None where the request is refused."""
-    guard = Guard(identity, Everybody(), proxy=proxy)
-    verdict = guard.check(Arrival(door=door, balanced=True), headers, "/mcp")
-    return forwarded(headers, verdict, "10.0.0.1") if isinstance(verdict, Passage) else None
+    guard = Authorizer(identity, Everybody(), proxy=proxy)
+    verdict = guard.check(RoutedRequest(door=door, balanced=True), headers, "/mcp")
+    return forwarded(headers, verdict, "10.0.0.1") if isinstance(verdict, Allowed) else None
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
@@ -80,7 +80,7 @@ def test_behind_iam_eve_is_eve_whatever_she_writes(identity, lies, options, name
     token = identity.mint_id_token(email=EVE, subject=EVE, audience=URL)
     headers = [*lies, (b"connection", options)]
     headers.insert(at, (name, f"Bearer {token}".encode()))
-    door = FrontDoor(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset())
+    door = ServiceEndpoint(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset())
     received = sent(identity, door, headers)
     if received is not None:
         caller = checked_by_cloud_run(received)
@@ -89,7 +89,7 @@ def test_behind_iam_eve_is_eve_whatever_she_writes(identity, lies, options, name
 
 def test_behind_iam_the_checked_header_cant_be_left_behind(identity):
     token = identity.mint_id_token(email=EVE, subject=EVE, audience=URL)
-    door = FrontDoor(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset())
+    door = ServiceEndpoint(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset())
     for option in (
         b"x-serverless-authorization",
         b"X-Serverless-Authorization, close",
@@ -106,7 +106,7 @@ def test_behind_iap_eve_is_eve_whatever_she_writes(identity, proxy, lies, option
     token = identity.mint_id_token(email=EVE, subject=EVE, audience=CLIENT)
     headers = [*lies, (b"connection", options)]
     headers.insert(at, (name, f"Bearer {token}".encode()))
-    door = FrontDoor(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset(), iap=True)
+    door = ServiceEndpoint(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset(), iap=True)
     received = sent(identity, door, headers, proxy)
     if received is None:
         return
@@ -120,7 +120,7 @@ def test_behind_iap_eve_is_eve_whatever_she_writes(identity, proxy, lies, option
 
 def test_an_assertion_for_one_service_is_none_for_another(identity, proxy):
     token = identity.mint_id_token(email=EVE, subject=EVE, audience=CLIENT)
-    door = FrontDoor(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset(), iap=True)
+    door = ServiceEndpoint(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset(), iap=True)
     received = sent(identity, door, [(APP, f"Bearer {token}".encode())], proxy)
     other = Assertions([f"/projects/{NUMBER}/locations/europe-west1/services/other"], published(proxy))
     with pytest.raises(NoAssertionError):
@@ -145,11 +145,11 @@ async def front(scope, receive, send):
 
 def published(proxy):
     """Gets the keys as a container does, at Google's own address."""
-    return lambda: get(create_published(proxy, front))[1]
+    return lambda: get(with_iap_keys(proxy, front))[1]
 
 
 def test_the_keys_are_where_google_publishes_its_own_and_nothing_else_is_there(proxy):
-    app = create_published(proxy, front)
+    app = with_iap_keys(proxy, front)
     status, body = get(app)
     assert (status, json.loads(body)) == (200, proxy.jwks())
     assert get(app, path="/else")[0] == 404
@@ -162,7 +162,7 @@ def test_the_keys_are_where_google_publishes_its_own_and_nothing_else_is_there(p
 @given(options)
 def test_what_says_whose_a_message_is_crosses_in_both_directions(options):
     mine = [(name, b"1") for name in (APP, b"host", b"cookie", b"mcp-session-id", b"origin", b"content-type")]
-    crossed = forwarded([*mine, (b"connection", options)], Passage(), "10.0.0.1")
+    crossed = forwarded([*mine, (b"connection", options)], Allowed(), "10.0.0.1")
     assert set(mine) <= set(crossed)
     answer = [(b"set-cookie", b"1"), (b"mcp-session-id", b"1"), (b"content-type", b"1")]
     assert set(answer) <= set(returned([*answer, (b"connection", b"set-cookie, " + options)], 200))

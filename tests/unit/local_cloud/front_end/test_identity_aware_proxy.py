@@ -4,8 +4,8 @@ import jwt
 import pytest
 
 from mcpfleet_local_cloud.front_end import iap
-from mcpfleet_local_cloud.front_end.arrivals import Arrival
-from mcpfleet_local_cloud.front_end.front_door import Guard, Passage, forwarded
+from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, forwarded
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest
 
 SERVICES = "/run/v2/projects/mcpfleet-local/locations/europe-west1/services"
 NUMBER = "481516234200"
@@ -53,11 +53,11 @@ def behind(api, program):
 
 def passed(api, token=None, header=b"authorization", **more):
     """What the front door says of a request with *token*."""
-    guard = Guard(api.cloud.identity, api.cloud.policies, clock=api.clock, proxy=api.cloud._proxy)
+    guard = Authorizer(api.cloud.identity, api.cloud.policies, clock=api.clock, proxy=api.cloud._proxy)
     (door,) = api.cloud.run.front_doors()
     headers = [(b"host", b"127.0.0.1:1")]
     headers += [(header, f"Bearer {token}".encode())] if token else []
-    return guard.check(Arrival(door=door, port=1, **more), headers, "/mcp"), headers
+    return guard.check(RoutedRequest(door=door, port=1, **more), headers, "/mcp"), headers
 
 
 def token_of(api, email=ADA, audience=CLIENT):
@@ -67,7 +67,7 @@ def token_of(api, email=ADA, audience=CLIENT):
 def test_whoever_is_named_and_shows_a_token_for_an_allowed_client_passes(api, behind):
     for header in (b"authorization", b"proxy-authorization"):
         verdict, _ = passed(api, token_of(api), header)
-        assert isinstance(verdict, Passage)
+        assert isinstance(verdict, Allowed)
 
 
 def test_the_container_is_told_who_passed_and_can_check_it(api, behind):
@@ -122,7 +122,7 @@ def test_without_the_agents_grant_nobody_passes(api, program, behind):
 def test_a_grant_on_the_project_counts_too(api, program, behind):
     api.grant("roles/iap.httpsResourceAccessor", f"user:{BOB}")
     verdict, _ = passed(api, token_of(api, email=BOB))
-    assert isinstance(verdict, Passage)
+    assert isinstance(verdict, Allowed)
 
 
 def test_a_program_makes_all_of_it_changes_nothing_again_and_leaves_nothing(api, program, behind):
@@ -152,7 +152,7 @@ def test_a_clients_secret_is_kept_by_its_digest_alone(api, program, behind):
     kept = b"".join(path.read_bytes() for path in api.cloud.settings.state.glob("cloud.db*"))
     assert b"swordfish" not in kept
     assert "swordfish" not in api.call("GET", f"/iap/v1/{RESOURCE}:iapSettings").text
-    assert isinstance(passed(api, token_of(api, audience="web"))[0], Passage)
+    assert isinstance(passed(api, token_of(api, audience="web"))[0], Allowed)
 
 
 @pytest.mark.parametrize(
@@ -177,5 +177,5 @@ def test_the_role_is_iaps_own_and_cloud_runs_is_none(api):
 
 def test_a_service_that_is_not_behind_the_proxy_keeps_its_own_headers():
     headers = [(b"host", b"x"), (b"x-goog-iap-jwt-assertion", b"an app's own affair")]
-    assert (b"x-goog-iap-jwt-assertion", b"an app's own affair") in forwarded(headers, Passage(), "10.0.0.1")
+    assert (b"x-goog-iap-jwt-assertion", b"an app's own affair") in forwarded(headers, Allowed(), "10.0.0.1")
     assert iap.invalid_credentials("x").status == 401

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.front_end.arrivals import Arrival
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest
 
 INVOKER, STRANGER = "ada@mcpfleet.test", "bob@mcpfleet.test"
 SERVERLESS, AUTHORIZATION = b"x-serverless-authorization", b"authorization"
@@ -225,7 +225,7 @@ def test_only_the_services_own_host_names_are_routed_as_on_google(front, kit, ho
 
 
 def test_a_token_is_verified_once_but_never_outlives_its_expiry(kit, signer):
-    from mcpfleet_local_cloud.front_end.front_door import Guard, Passage, Refusal
+    from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, Denied
 
     calls = []
 
@@ -237,17 +237,17 @@ def test_a_token_is_verified_once_but_never_outlives_its_expiry(kit, signer):
     token = signer.mint_id_token(email=INVOKER, subject="1", audience="my-audience")
     expires = signer.verify_id_token(token).expires
     now = [expires - 100.0]
-    guard = Guard(Counting(), kit.May(INVOKER), clock=lambda: now[0])
+    guard = Authorizer(Counting(), kit.May(INVOKER), clock=lambda: now[0])
     headers = [(b"host", b"127.0.0.1:18555"), (AUTHORIZATION, f"Bearer {token}".encode())]
 
     def check():
-        return guard.check(Arrival(door=kit.door, port=kit.port), headers, "/")
+        return guard.check(RoutedRequest(door=kit.door, port=kit.port), headers, "/")
 
-    assert isinstance(check(), Passage)
-    assert isinstance(check(), Passage)
+    assert isinstance(check(), Allowed)
+    assert isinstance(check(), Allowed)
     assert len(calls) == 1
     now[0] = expires
     check()
     assert len(calls) == 2, "asked again once it may have expired"
-    other = Arrival(door=replace(kit.door, audiences=frozenset({"x"})), port=kit.port)
-    assert isinstance(guard.check(other, headers, "/"), Refusal)
+    other = RoutedRequest(door=replace(kit.door, audiences=frozenset({"x"})), port=kit.port)
+    assert isinstance(guard.check(other, headers, "/"), Denied)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from mcpfleet_local_cloud.data_plane.pool import NoInstanceError, NoRevisionError
-from mcpfleet_local_cloud.front_end.arrivals import Arrival
-from mcpfleet_local_cloud.front_end.front_door import Guard, Passage, forwarded, returned
+from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, forwarded, returned
 from mcpfleet_local_cloud.front_end.ingress import LIMIT, create_front
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-BALANCED = Arrival(door=None, balanced=True, address="127.0.0.1")
+BALANCED = RoutedRequest(door=None, balanced=True, address="127.0.0.1")
 
 
 def only(instance):
@@ -104,7 +104,7 @@ def test_a_trace_that_names_nothing_is_begun_anew(front, kit, value):
 )
 def test_a_load_balancer_appends_the_client_and_itself_to_what_the_client_claims(claimed, found):
     headers = [(b"x-forwarded-for", one) for one in claimed]
-    sent = forwarded(headers, Passage(), "127.0.0.9", BALANCED)
+    sent = forwarded(headers, Allowed(), "127.0.0.9", BALANCED)
     assert [value for name, value in sent if name == b"x-forwarded-for"] == [found]
 
 
@@ -112,14 +112,14 @@ def test_a_load_balancer_appends_the_client_and_itself_to_what_the_client_claims
 def test_whatever_a_client_claims_the_last_two_addresses_are_true(claimed):
     headers = [(b"x-forwarded-for", one) for one in claimed]
     (found,) = [
-        value for name, value in forwarded(headers, Passage(), "127.0.0.9", BALANCED) if name == b"x-forwarded-for"
+        value for name, value in forwarded(headers, Allowed(), "127.0.0.9", BALANCED) if name == b"x-forwarded-for"
     ]
     assert found.split(b",")[-2:] == [b"127.0.0.9", b"127.0.0.1"]
 
 
 def test_a_request_through_a_load_balancer_reaches_the_container_with_its_headers(kit, signer):
     instance = kit.Instance()
-    guard = Guard(signer, kit.May(None))
+    guard = Authorizer(signer, kit.May(None))
     app = create_front(lambda scope: replace(BALANCED, door=kit.door, secure=False), guard, instance)
     answer = TestClient(app).get("/mcp", headers={"x-forwarded-for": "10.0.0.7"})
     sent = dict(only(instance)[2])
@@ -130,16 +130,16 @@ def test_a_request_through_a_load_balancer_reaches_the_container_with_its_header
 @pytest.mark.parametrize(("secure", "protocol"), [(True, b"https"), (False, b"http")])
 def test_the_protocol_is_the_forwarding_rules(secure, protocol):
     lies = [(b"x-forwarded-proto", b"gopher"), (b"forwarded", b"for=1.2.3.4;proto=gopher")]
-    sent = dict(forwarded(lies, Passage(), "127.0.0.9", replace(BALANCED, secure=secure)))
+    sent = dict(forwarded(lies, Allowed(), "127.0.0.9", replace(BALANCED, secure=secure)))
     assert sent[b"x-forwarded-proto"] == protocol
     assert sent[b"forwarded"] == b'for="127.0.0.9";proto=' + protocol
 
 
 def test_a_load_balancer_says_in_both_directions_that_it_was_passed():
-    sent = forwarded([(b"via", b"1.1 squid")], Passage(), "127.0.0.9", BALANCED)
+    sent = forwarded([(b"via", b"1.1 squid")], Allowed(), "127.0.0.9", BALANCED)
     assert [value for name, value in sent if name == b"via"] == [b"1.1 squid", b"1.1 google"]
     assert (b"via", b"1.1 google") in returned([], 200, BALANCED)
-    assert b"via" not in dict(forwarded([], Passage(), "127.0.0.9"))
+    assert b"via" not in dict(forwarded([], Allowed(), "127.0.0.9"))
     assert b"via" not in dict(returned([], 200))
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor
-from mcpfleet_local_cloud.front_end.arrivals import Arrival
+from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
+from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer
 from mcpfleet_local_cloud.front_end.balancer import Balancer
-from mcpfleet_local_cloud.front_end.front_door import Guard, Passage
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest
 from mcpfleet_local_cloud.identity.tokens import Claims
 
 GLOBAL = "/compute/v1/projects/mcpfleet-local/global"
@@ -269,20 +269,20 @@ BALANCED = {"balanced": True}
     ],
 )
 def test_ingress_lets_in_whom_it_names_and_answers_404_to_others(ingress, arrival, passes):
-    door = FrontDoor(service="s", audiences=frozenset(), hosts=frozenset({"s-1.r.run.app"}), ingress=ingress)
-    guard = Guard(Everybody(), Everybody())
-    verdict = guard.check(Arrival(door=door, **arrival), [(b"host", b"s-1.r.run.app")], "/mcp")
-    assert isinstance(verdict, Passage) == passes
+    door = ServiceEndpoint(service="s", audiences=frozenset(), hosts=frozenset({"s-1.r.run.app"}), ingress=ingress)
+    guard = Authorizer(Everybody(), Everybody())
+    verdict = guard.check(RoutedRequest(door=door, **arrival), [(b"host", b"s-1.r.run.app")], "/mcp")
+    assert isinstance(verdict, Allowed) == passes
     assert passes or verdict.page.status == 404
 
 
 def test_a_disabled_default_url_leaves_load_balancers_alone():
-    door = FrontDoor(service="s", audiences=frozenset(), hosts=frozenset({"s-1.r.run.app"}), default_uri=False)
-    guard = Guard(Everybody(), Everybody())
+    door = ServiceEndpoint(service="s", audiences=frozenset(), hosts=frozenset({"s-1.r.run.app"}), default_uri=False)
+    guard = Authorizer(Everybody(), Everybody())
     host = [(b"host", b"s-1.r.run.app")]
-    assert not isinstance(guard.check(Arrival(door=door, **INSIDE), host, "/"), Passage)
-    assert not isinstance(guard.check(Arrival(door=door, port=1), [(b"host", b"127.0.0.1:1")], "/"), Passage)
-    assert isinstance(guard.check(Arrival(door=door, **BALANCED), [(b"host", DOMAIN.encode())], "/"), Passage)
+    assert not isinstance(guard.check(RoutedRequest(door=door, **INSIDE), host, "/"), Allowed)
+    assert not isinstance(guard.check(RoutedRequest(door=door, port=1), [(b"host", b"127.0.0.1:1")], "/"), Allowed)
+    assert isinstance(guard.check(RoutedRequest(door=door, **BALANCED), [(b"host", DOMAIN.encode())], "/"), Allowed)
 
 
 # --- networks ---------------------------------------------------------------------------------------------

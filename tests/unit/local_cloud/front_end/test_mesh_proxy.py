@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.data_plane.contract import RolloutError
-from mcpfleet_local_cloud.front_end.arrivals import Arrival
-from mcpfleet_local_cloud.front_end.front_door import Guard
+from mcpfleet_local_cloud.front_end.authorizer import Authorizer
 from mcpfleet_local_cloud.front_end.mesh import create_proxy
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.services.dns.model import Dns
 from mcpfleet_local_cloud.state.store import Store
@@ -177,10 +177,10 @@ def test_the_proxy_writes_host_and_identity_and_leaves_the_rest(api, meshed):
 def test_the_front_end_lets_the_mesh_in_by_the_services_policy_alone(api, meshed):
     _, _, (headers,) = ask(api, b"mcp-hello")
     arrival = api.cloud.run.front_door(f"{PROJECT}/locations/europe-west1/services/hello")
-    guard = Guard(api.cloud.identity, api.cloud.policies)
+    guard = Authorizer(api.cloud.identity, api.cloud.policies)
 
     def verdict():
-        return guard.check(Arrival(door=arrival), headers, "/mcp")
+        return guard.check(RoutedRequest(door=arrival), headers, "/mcp")
 
     assert verdict().page.status == 403
     api.grant("roles/run.invoker", f"serviceAccount:{ACCOUNT}", arrival.service)

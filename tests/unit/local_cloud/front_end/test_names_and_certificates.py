@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end.balancer import Balancer
 from mcpfleet_local_cloud.front_end.certificates import Authority
-from mcpfleet_local_cloud.front_end.entrance import Entrance
+from mcpfleet_local_cloud.front_end.container_router import ContainerRouter
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.state.folder import Settings
 
@@ -73,13 +73,13 @@ class NoBalancer(Balancer):
 
 @pytest.fixture
 def entrance():
-    door = FrontDoor(service=SERVICE, audiences=frozenset(), hosts=frozenset({HOST}))
+    door = ServiceEndpoint(service=SERVICE, audiences=frozenset(), hosts=frozenset({HOST}))
     callers = {
         "10.0.0.2": Workload(service_account="a", project="p", region="r", instance_id="1", inside=True),
         "10.0.0.3": Workload(service_account="a", project="p", region="r", instance_id="2"),
     }
     settings = Settings(state=Path("/nowhere"))
-    return Entrance({SERVICE: door}.get, NoBalancer(), callers.get, settings)
+    return ContainerRouter({SERVICE: door}.get, NoBalancer(), callers.get, settings)
 
 
 def scope(host, client="10.0.0.2"):

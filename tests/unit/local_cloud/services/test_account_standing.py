@@ -20,24 +20,24 @@ def create(cloud):
 
 def test_an_account_stands_until_it_is_disabled_and_again_when_it_is_enabled(cloud, create):
     subject = create()
-    assert cloud.cloud.accounts.stands(EMAIL, subject)
+    assert cloud.cloud.accounts.is_active(EMAIL, subject)
     cloud.call("POST", f"{ACCOUNTS}/{EMAIL}:disable", {})
-    assert not cloud.cloud.accounts.stands(EMAIL, subject)
+    assert not cloud.cloud.accounts.is_active(EMAIL, subject)
     cloud.call("POST", f"{ACCOUNTS}/{EMAIL}:enable", {})
-    assert cloud.cloud.accounts.stands(EMAIL.upper(), subject)
+    assert cloud.cloud.accounts.is_active(EMAIL.upper(), subject)
 
 
 def test_a_deleted_account_does_not_stand_and_its_namesake_is_another_one(cloud, create):
     subject = create()
     cloud.call("DELETE", f"{ACCOUNTS}/{EMAIL}")
-    assert not cloud.cloud.accounts.stands(EMAIL, subject)
+    assert not cloud.cloud.accounts.is_active(EMAIL, subject)
     namesake = create()
-    assert not cloud.cloud.accounts.stands(EMAIL, subject)
-    assert cloud.cloud.accounts.stands(EMAIL, namesake)
+    assert not cloud.cloud.accounts.is_active(EMAIL, subject)
+    assert cloud.cloud.accounts.is_active(EMAIL, namesake)
 
 
 @pytest.mark.parametrize(
     "email", ["ada@mcpfleet.test", "", "service-481516234200@serverless-robot-prod.iam.gserviceaccount.com"]
 )
 def test_who_is_no_account_of_a_project_stands(cloud, email):
-    assert cloud.cloud.accounts.stands(email, "1")
+    assert cloud.cloud.accounts.is_active(email, "1")

@@ -11,7 +11,7 @@ from mcpfleet.upstream import FailedError
 
 
 @dataclass
-class Flight:
+class PendingRequest:
     """One request of a client that is under way, and what its client is told if it ends without an answer.
 
     Attributes:

@@ -110,7 +110,7 @@ def _authority(origin: str) -> tuple[str, int | None] | None:
     return host, parts.port or _PORTS.get(parts.scheme)
 
 
-class Guarded:
+class SameOriginApp:
     """An application whose requests that do something come from programs and from its own pages only.
 
     They are JSON: a page of another origin can send that only after asking, and nobody here says yes. A body is read

@@ -17,9 +17,9 @@ from mcpfleet import jsonrpc
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.diagnosis import diagnose
 from mcpfleet.errors import AuthError
+from mcpfleet.inert import inert
 from mcpfleet.net import connection_reason
-from mcpfleet.shown import inert
-from mcpfleet.stack import Client
+from mcpfleet.stack import DeployedClient
 
 SECONDS: Final = 30.0
 """How long one answer may take: the client's own cold start, and what it waits for a server (`mcpfleet.reach`)."""
@@ -40,7 +40,9 @@ class Seen:
     words: str
 
 
-async def seen_of(client: Client, http: httpx2.AsyncClient, auth: IdTokenAuth | None, seconds: float) -> list[Seen]:
+async def seen_of(
+    client: DeployedClient, http: httpx2.AsyncClient, auth: IdTokenAuth | None, seconds: float
+) -> list[Seen]:
     """What the client answers, asked all at once.
 
     Args:

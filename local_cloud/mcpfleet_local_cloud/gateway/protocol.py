@@ -9,7 +9,7 @@ Every TCP connection goes from the host to the gateway's tunnel port and begins 
 A MAC is HMAC-SHA256 with the cloud's key over the role, the purpose and both sides' random bytes: it proves the key
 without showing it, for this connection, this direction and this purpose alone. Then, by purpose:
 
-    ACCEPT   the gateway sends an `Arrival` when a container has connected to it, then both pass its bytes
+    ACCEPT   the gateway sends an `RoutedRequest` when a container has connected to it, then both pass its bytes
     DIAL     the host sends an address; the gateway answers with an `Outcome`, then both pass the connection's bytes
     NAMES    the gateway sends DNS queries as frames, the host answers as frames
 

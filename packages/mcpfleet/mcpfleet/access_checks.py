@@ -17,9 +17,9 @@ import httpx2
 
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth
 from mcpfleet.diagnosis import is_proxys
-from mcpfleet.sources import TokenSource
-from mcpfleet.stack import Client, Server
+from mcpfleet.stack import DeployedClient, DeployedServer
 from mcpfleet.target import Target
+from mcpfleet.token_sources import TokenSource
 
 TIMEOUT_SECONDS: Final = 60.0
 PING: Final = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
@@ -50,7 +50,7 @@ class Callers:
 
 
 @dataclass(frozen=True)
-class Door:
+class AccessCheck:
     """One way into a service.
 
     Attributes:
@@ -83,7 +83,7 @@ class Attempt:
     hint: str = ""
 
 
-def of_server(server: Server) -> Iterator[Door]:
+def of_server(server: DeployedServer) -> Iterator[AccessCheck]:
     """The ways into a server: each of its URLs, by each of its transports."""
     origins = {server.target.origin: False}
     for url in server.urls:
@@ -92,21 +92,21 @@ def of_server(server: Server) -> Iterator[Door]:
     transports = server.output.get("transports") or ("streamable-http",)
     for origin, inside in origins.items():
         if "streamable-http" in transports:
-            yield Door("POST", f"{origin}{path}", json.dumps(PING).encode(), inside)
+            yield AccessCheck("POST", f"{origin}{path}", json.dumps(PING).encode(), inside)
         if "sse" in transports:
-            yield Door("GET", f"{origin}{path if server.sse_alone else '/sse'}", None, inside)
-            yield Door("POST", f"{origin}/messages/?session_id={'0' * 32}", json.dumps(PING).encode(), inside)
+            yield AccessCheck("GET", f"{origin}{path if server.sse_alone else '/sse'}", None, inside)
+            yield AccessCheck("POST", f"{origin}/messages/?session_id={'0' * 32}", json.dumps(PING).encode(), inside)
 
 
-def of_client(client: Client) -> Iterator[Door]:
+def of_client(client: DeployedClient) -> Iterator[AccessCheck]:
     """The ways into a client, an app that we know nothing of: its page first, and what `mcp_client` answers."""
     origin = client.target.origin
-    yield Door("GET", f"{origin}/")
-    yield Door("POST", f"{origin}/ask", _NO_JSON)
-    yield Door("POST", f"{origin}/", _NO_JSON)
+    yield AccessCheck("GET", f"{origin}/")
+    yield AccessCheck("POST", f"{origin}/ask", _NO_JSON)
+    yield AccessCheck("POST", f"{origin}/", _NO_JSON)
 
 
-def attempts(service: Server | Client, callers: Callers, now: float) -> Iterator[Attempt]:
+def attempts(service: DeployedServer | DeployedClient, callers: Callers, now: float) -> Iterator[Attempt]:
     """What a service has to refuse, by its kind of access.
 
     Args:
@@ -149,7 +149,7 @@ def attempts(service: Server | Client, callers: Callers, now: float) -> Iterator
                 yield Attempt("as a member who is no invoker: 403", [stranger], _is(403))
 
 
-def unasked(service: Server | Client, callers: Callers) -> Iterator[str]:
+def unasked(service: DeployedServer | DeployedClient, callers: Callers) -> Iterator[str]:
     """What could not be asked with these callers, each in a sentence."""
     if service.access in {"iam", "iap"} and callers.elsewhere is None:
         yield "with a token for another audience: not asked; nobody here can have one"
@@ -159,7 +159,7 @@ def unasked(service: Server | Client, callers: Callers) -> Iterator[str]:
         yield "as a member whom IAP does not let through: not asked; nobody here is one, with a token that IAP takes"
 
 
-async def refused(http: httpx2.AsyncClient, doors: Sequence[Door], attempt: Attempt) -> str | None:
+async def refused(http: httpx2.AsyncClient, doors: Sequence[AccessCheck], attempt: Attempt) -> str | None:
     """Try an attempt at each door, until one does not refuse it: in words which, and None where all do."""
     for door in doors:
         for shown in attempt.credentials:
@@ -172,7 +172,7 @@ async def refused(http: httpx2.AsyncClient, doors: Sequence[Door], attempt: Atte
     return None
 
 
-async def ask(http: httpx2.AsyncClient, door: Door, shown: Mapping[str, str] | httpx2.Auth) -> httpx2.Response:
+async def ask(http: httpx2.AsyncClient, door: AccessCheck, shown: Mapping[str, str] | httpx2.Auth) -> httpx2.Response:
     """The answer at a door, without its body.
 
     Raises:

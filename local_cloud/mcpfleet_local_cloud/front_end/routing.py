@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.network.upstream import Headers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arrival:
+class RoutedRequest:
     """One request's way in."""
 
-    door: FrontDoor | None
+    door: ServiceEndpoint | None
     """The service; None where there is none."""
     port: int = 0
     """The loopback port, where the Host header need not name the service."""
@@ -37,16 +37,16 @@ class Arrival:
     """Status and location that a load balancer answers with by itself."""
 
 
-Arrivals = Callable[[Scope], Arrival]
+Router = Callable[[Scope], RoutedRequest]
 """Says how the request with an ASGI scope arrived."""
 
 
-def at_port(lookup: Callable[[int], FrontDoor | None]) -> Arrivals:
+def at_port(lookup: Callable[[int], ServiceEndpoint | None]) -> Router:
     """From outside: *lookup* knows the service of a loopback port."""
 
-    def arrive(scope: Scope) -> Arrival:
+    def arrive(scope: Scope) -> RoutedRequest:
         port: int = scope["server"][1]
-        return Arrival(door=lookup(port), port=port)
+        return RoutedRequest(door=lookup(port), port=port)
 
     return arrive
 

@@ -15,7 +15,7 @@ _ACCESS: Final = "secretmanager.versions.access"
 
 
 class CloudSources:
-    """See `contract.Sources`.
+    """See `contract.InstanceData`.
 
     Args:
         secrets: the cloud's secrets.

@@ -86,7 +86,7 @@ class Besides:
 _INITIAL: Final = "/opt/initial"
 
 
-class RecipeError(Exception):
+class BuildPlanError(Exception):
     """A source can't be built as it is; the text has one line for each mistake."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
@@ -94,13 +94,13 @@ class RecipeError(Exception):
         super().__init__("\n".join(f"{key}: {sentence}" if key else sentence for key, sentence in self.mistakes))
 
     @classmethod
-    def of(cls, key: str, sentence: str) -> "RecipeError":
+    def of(cls, key: str, sentence: str) -> "BuildPlanError":
         """With one mistake."""
         return cls([Mistake(key, sentence)])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class BuildOptions:
     """What the user decides; what is left out is found out.
 
     Attributes:
@@ -152,7 +152,7 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class BuildPlan:
     """How a source is built.
 
     Attributes:
@@ -216,7 +216,9 @@ RUN {INSTALL_UV}
 """The beginning of every Dockerfile that is made: the stage `tools`, with uv."""
 
 
-def built(lines: str, copies: str, *, environment: str, start: Sequence[str], wish: Wish, place: str = "") -> str:
+def built(
+    lines: str, copies: str, *, environment: str, start: Sequence[str], wish: BuildOptions, place: str = ""
+) -> str:
     """The Dockerfile of a source: the stages `tools`, `build`, in which *lines* install it, and the last one.
 
     Args:
@@ -248,7 +250,7 @@ def _with_secrets(lines: str, names: Sequence[str]) -> str:
     return re.sub(r"^RUN ", lambda _: f"RUN {mounts}{exports}", lines, flags=re.MULTILINE)
 
 
-def with_apt(wish: Wish, apt: tuple[Sequence[str], Sequence[str]]) -> Wish:
+def with_apt(wish: BuildOptions, apt: tuple[Sequence[str], Sequence[str]]) -> BuildOptions:
     """*wish* with further Debian packages: while it is built, and while it runs."""
     build, run = (
         tuple(dict.fromkeys((*said, *more))) for said, more in zip((wish.apt_build, wish.apt), apt, strict=True)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor
+from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end import iap, pages
-from mcpfleet_local_cloud.front_end.arrivals import Arrival
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest
 from mcpfleet_local_cloud.identity.tokens import REMOVED, Claims, TokenError
 from mcpfleet_local_cloud.network.upstream import Headers
 
@@ -52,7 +52,7 @@ _END_TO_END_PREFIXES: Final = (
 """What `Connection` has no right to name: where a request is for, what its body is, whose it is and what was checked of
 that. A caller who has the checked credential left behind leaves the container with the one that nobody has checked."""
 _VIA: Final = (b"via", b"1.1 google")
-_DIRECT: Final = Arrival(door=None)
+_DIRECT: Final = RoutedRequest(door=None)
 _OURS_IN: Final = frozenset({b"forwarded", b"traceparent", b"x-cloud-trace-context", b"expect"})
 _OURS_IN_PREFIXES: Final = (b"x-forwarded-", b"x-google-")
 _TRACEPARENT: Final = re.compile(
@@ -72,7 +72,7 @@ class Verifier(Protocol):
 class Proxy(Protocol):
     """What is asked of Identity-Aware Proxy (`iap.py`)."""
 
-    def protection(self, door: FrontDoor) -> iap.Protection:
+    def protection(self, door: ServiceEndpoint) -> iap.Protection:
         """How the service is protected."""
         ...
 
@@ -90,7 +90,7 @@ class Rights(Protocol):
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Denied:
     """The answer to who may not pass, and the reason for the log, which the caller does not see."""
 
     page: pages.Page
@@ -98,7 +98,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Passage:
+class Allowed:
     """A request that may pass."""
 
     checked: bytes | None = None
@@ -108,7 +108,7 @@ class Passage:
     """What Identity-Aware Proxy tells the container, in the place of whatever the caller did."""
 
 
-class Guard:
+class Authorizer:
     """Decides about requests.
 
     Args:
@@ -135,29 +135,29 @@ class Guard:
         self._proxy = proxy
         self._verified: dict[str, Claims] = {}
 
-    def check(self, arrival: Arrival, headers: Headers, path: str) -> Passage | Refusal:
+    def check(self, arrival: RoutedRequest, headers: Headers, path: str) -> Allowed | Denied:
         """Whether a request for *path* that arrived so may pass."""
         door = arrival.door
         if door is None:
-            return Refusal(pages.not_found(path), "no service has this address")
+            return Denied(pages.not_found(path), "no service has this address")
         if reserved(path):
-            return Refusal(pages.not_found(path), f"{path} is reserved by Google's front end; use another path")
+            return Denied(pages.not_found(path), f"{path} is reserved by Google's front end; use another path")
         if not arrival.balanced and not _routed(door, headers, arrival.port):
-            return Refusal(pages.not_found(path), "the Host header names no host of this service")
+            return Denied(pages.not_found(path), "the Host header names no host of this service")
         if not arrival.balanced and not door.default_uri:
-            return Refusal(pages.not_found(path), "the service's default URL is disabled")
+            return Denied(pages.not_found(path), "the service's default URL is disabled")
         if not _admitted(door.ingress, arrival):
-            return Refusal(pages.not_found(path), f"the service's ingress is {door.ingress}")
+            return Denied(pages.not_found(path), f"the service's ingress is {door.ingress}")
         if door.iap and self._proxy is not None:
             return self._pass_proxy(door, headers, self._proxy)
         if door.invoker_iam_disabled or self._policies.allows(None, INVOKE, door.service):
-            return Passage()
+            return Allowed()
         return self._authenticate(door, headers, path)
 
-    def _authenticate(self, door: FrontDoor, headers: Headers, path: str) -> Passage | Refusal:
+    def _authenticate(self, door: ServiceEndpoint, headers: Headers, path: str) -> Allowed | Denied:
         name, values = credential(headers)
         if not values or not values[0].strip():
-            return Refusal(
+            return Denied(
                 pages.forbidden(path),
                 "The request was not authenticated. Either allow unauthenticated invocations or set the proper "
                 "Authorization header. Read more at https://cloud.google.com/run/docs/securing/authenticating. "
@@ -166,29 +166,29 @@ class Guard:
         scheme, _, token = values[0].strip().partition(" ")
         token = token.strip()
         if len(values) > 1:
-            return Refusal(pages.unauthorized(path), f"there are {len(values)} {name.decode()} headers")
+            return Denied(pages.unauthorized(path), f"there are {len(values)} {name.decode()} headers")
         if scheme.lower() != "bearer":
-            return Refusal(pages.forbidden(path), f"The {name.decode()} header is not `Bearer <ID token>`.")
+            return Denied(pages.forbidden(path), f"The {name.decode()} header is not `Bearer <ID token>`.")
         try:
             claims = self._claims(token)
         except TokenError as reason:
-            return Refusal(pages.unauthorized(path), f"The access token could not be verified: {reason}")
+            return Denied(pages.unauthorized(path), f"The access token could not be verified: {reason}")
         if not _meant_for(door, claims.audience):
-            return Refusal(
+            return Denied(
                 pages.unauthorized(path),
                 f"The token's audience is {claims.audience}; the service's are {', '.join(sorted(door.audiences))}",
             )
         if not self._stands(claims):
-            return Refusal(pages.unauthorized(path), f"{claims.email} is disabled, or not the account that it was")
+            return Denied(pages.unauthorized(path), f"{claims.email} is disabled, or not the account that it was")
         if not self._policies.allows(claims.email, INVOKE, door.service):
-            return Refusal(
+            return Denied(
                 pages.forbidden(path),
                 f"The request was not authorized to invoke this service: {claims.email} lacks {INVOKE} on "
                 f"{door.service} (roles/run.invoker grants it).",
             )
-        return Passage(name, token)
+        return Allowed(name, token)
 
-    def _pass_proxy(self, door: FrontDoor, headers: Headers, proxy: Proxy) -> Passage | Refusal:
+    def _pass_proxy(self, door: ServiceEndpoint, headers: Headers, proxy: Proxy) -> Allowed | Denied:
         """Identity-Aware Proxy's checks; then it calls the service with an identity of its own."""
         protection = proxy.protection(door)
         try:
@@ -199,17 +199,17 @@ class Guard:
             if not self._stands(claims):
                 raise TokenError("the account is disabled or gone")
         except TokenError as reason:
-            return Refusal(iap.invalid_credentials(str(reason)), f"Identity-Aware Proxy: {reason}")
+            return Denied(iap.invalid_credentials(str(reason)), f"Identity-Aware Proxy: {reason}")
         if not self._policies.allows(claims.email, iap.ACCESS, protection.resource):
             why = f"{claims.email} lacks {iap.ACCESS} on {protection.resource} (in roles/iap.httpsResourceAccessor)"
-            return Refusal(iap.no_access(claims.email), f"Identity-Aware Proxy: {why}")
+            return Denied(iap.no_access(claims.email), f"Identity-Aware Proxy: {why}")
         if not door.invoker_iam_disabled and not self._policies.allows(protection.agent, INVOKE, door.service):
-            return Refusal(
+            return Denied(
                 iap.not_provisioned(),
                 f"Identity-Aware Proxy: {protection.agent} lacks {INVOKE} on {door.service}: grant it "
                 "roles/run.invoker there",
             )
-        return Passage(name, token, tuple(proxy.headers(claims, protection.assertion_audience)))
+        return Allowed(name, token, tuple(proxy.headers(claims, protection.assertion_audience)))
 
     def _claims(self, token: str) -> Claims:
         """The token's claims; the signature is checked once for each token, its end of life every time."""
@@ -224,7 +224,7 @@ class Guard:
         return claims
 
 
-def _admitted(ingress: str, arrival: Arrival) -> bool:
+def _admitted(ingress: str, arrival: RoutedRequest) -> bool:
     if ingress == "INGRESS_TRAFFIC_ALL" or arrival.inside:
         return True
     return ingress == "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER" and arrival.balanced
@@ -260,7 +260,7 @@ def affinity_cookie(headers: Headers) -> str:
     return ""
 
 
-def forwarded(headers: Headers, passage: Passage, client: str, arrival: Arrival = _DIRECT) -> Headers:
+def forwarded(headers: Headers, passage: Allowed, client: str, arrival: RoutedRequest = _DIRECT) -> Headers:
     """The headers that the container gets.
 
     The checked token loses its signature, so that the container can read but never replay it, and the other of the two
@@ -316,7 +316,7 @@ def _trace_of(headers: Headers) -> tuple[bytes, int] | None:
     return None
 
 
-def returned(headers: Headers, status: int, arrival: Arrival = _DIRECT) -> Headers:
+def returned(headers: Headers, status: int, arrival: RoutedRequest = _DIRECT) -> Headers:
     """The headers that the caller gets of a container's answer."""
     named = connection_options(headers)
     dropped = _HOP_BY_HOP | named | {b"server"}
@@ -342,7 +342,7 @@ def connection_options(headers: Headers) -> frozenset[bytes]:
     return frozenset(one for one in named if one not in _END_TO_END and not one.startswith(_END_TO_END_PREFIXES))
 
 
-def _routed(door: FrontDoor, headers: Headers, port: int) -> bool:
+def _routed(door: ServiceEndpoint, headers: Headers, port: int) -> bool:
     """Google routes by Host, and so keeps other names (DNS rebinding) out; at a loopback port its own names count."""
     hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
     if len(hosts) != 1:
@@ -353,7 +353,7 @@ def _routed(door: FrontDoor, headers: Headers, port: int) -> bool:
     return name in door.hosts
 
 
-def _meant_for(door: FrontDoor, audience: str) -> bool:
+def _meant_for(door: ServiceEndpoint, audience: str) -> bool:
     return audience == GCLOUD_CLIENT_ID or audience.rstrip("/") in {each.rstrip("/") for each in door.audiences}
 
 

@@ -1,7 +1,7 @@
 """Words for users: what kinds of values are called, what to write instead of an unknown word, values in YAML.
 
-A `Kind` stands among the metadata of an `Annotated` type: the reference page and editors read it. Checking is not its
-business: the rule beside it does that.
+A `FieldDoc` is metadata of an `Annotated` type: the reference page and editors read it. It checks nothing; the rule
+beside it does.
 """
 
 import difflib
@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema
 
 
 @dataclass(frozen=True)
-class Kind:
+class FieldDoc:
     """A kind of value, in words and in JSON Schema.
 
     Attributes:
@@ -46,19 +46,19 @@ def pattern(text: str) -> dict[str, str]:
 _INVISIBLE: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
-def is_seen(text: str) -> bool:
+def is_visible(text: str) -> bool:
     """Whether each sign of *text* is shown as itself; what reads the outputs, `mcpfleet`, takes no others."""
     return text.isprintable() and not _INVISIBLE.search(text)
 
 
-def a_reason(value: str, what: str) -> str:
+def checked_reason(value: str, what: str) -> str:
     """*value* as one line that says *what*.
 
     Raises:
         ValueError: It is none.
     """
     text = value.strip()
-    if len(text) < 10 or len(text) > 256 or not is_seen(text):
+    if len(text) < 10 or len(text) > 256 or not is_visible(text):
         raise ValueError(f"has to say, in one line of 10 to 256 characters, all of which are seen, {what}")
     return text
 

@@ -30,7 +30,7 @@ UNKNOWN: Final = "?"
 _MOST: Final = 10_000
 
 
-class Guard:
+class CallMiddleware:
     """The middleware; one for each server."""
 
     def __init__(

@@ -12,9 +12,9 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcpfleet_local_cloud.data_plane.contract import FrontDoor
-from mcpfleet_local_cloud.front_end.arrivals import Arrival, host_of
+from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end.balancer import Balancer
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest, host_of
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.services.iap.model import KEYS_HOST, KEYS_PATH, Keys
 from mcpfleet_local_cloud.state.folder import Settings
@@ -22,8 +22,8 @@ from mcpfleet_local_cloud.state.folder import Settings
 _HOST: Final = re.compile(r"([a-z](?:[a-z0-9-]{0,47}[a-z0-9])?)-(\d{1,19})\.([a-z0-9-]{1,30})\.run\.app")
 
 
-class Entrance:
-    """See `arrivals.Arrivals`.
+class ContainerRouter:
+    """See `routing.Router`.
 
     Args:
         doors: the front door of a service, by its full name.
@@ -34,7 +34,7 @@ class Entrance:
 
     def __init__(
         self,
-        doors: Callable[[str], FrontDoor | None],
+        doors: Callable[[str], ServiceEndpoint | None],
         balancer: Balancer,
         workload: Callable[[str], Workload | None],
         settings: Settings,
@@ -48,16 +48,16 @@ class Entrance:
         """Whether *host* leads to this cloud: a service of its project, whether it exists or not, a domain, or keys."""
         return host == KEYS_HOST or self._service(host) is not None or self._balancer.secured(host)
 
-    def __call__(self, scope: Scope) -> Arrival:
+    def __call__(self, scope: Scope) -> RoutedRequest:
         """The arrival of a container's request."""
         host = host_of(scope["headers"])
         service = self._service(host)
         if service is None:
             query = scope["query_string"].decode("latin-1")
-            return self._balancer.arrive_by_name(host, scope["path"], query) or Arrival(door=None)
+            return self._balancer.arrive_by_name(host, scope["path"], query) or RoutedRequest(door=None)
         client: tuple[str, int] | None = scope["client"]
         caller = self._workload(client[0]) if client else None
-        return Arrival(door=self._doors(service), inside=caller is not None and caller.inside)
+        return RoutedRequest(door=self._doors(service), inside=caller is not None and caller.inside)
 
     def _service(self, host: str) -> str | None:
         found = _HOST.fullmatch(host)
@@ -66,7 +66,7 @@ class Entrance:
         return f"projects/{self._settings.project}/locations/{found[3]}/services/{found[1]}"
 
 
-def create_published(keys: Keys, front: ASGIApp) -> ASGIApp:
+def with_iap_keys(keys: Keys, front: ASGIApp) -> ASGIApp:
     """The ASGI app at port 443 of the gateway container: *front*, and the proxy's public keys by their own host.
 
     Whoever checks the assertions of Identity-Aware Proxy has that address built in, and would find Google's own keys
