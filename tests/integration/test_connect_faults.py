@@ -64,7 +64,8 @@ class Ledger:
     def start(self):
         environment = {**os.environ, "PORT": str(self.port), "AUDIENCE": AUDIENCE, "LEDGER": str(self.file)}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("connect_server.py"))], env={**environment, **self.environment}
+            [sys.executable, str(Path(__file__).with_name("connect_server.py"))],
+            env={**environment, **self.environment},
         )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:

@@ -97,7 +97,7 @@ class Signer:
 
 
 class IdentityAwareProxy:
-    """What the front door asks (`front_door.Proxy`).
+    """What the front door asks (`authorizer.Proxy`).
 
     Args:
         settings: the OAuth clients.

@@ -180,7 +180,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, upstream: HttpUpstream) -> None:
         self._upstream = upstream
         self._parser = httptools.HttpResponseParser(self)
-        # Of a length and chunks, chunks count (RFC 9112, 6.3; `front_door.returned` drops the length); lines may end in
+        # Of a length and chunks, chunks count (RFC 9112, 6.3; `authorizer.returned` drops the length); lines may end in
         # LF alone (2.2). Nothing is passed on as it was written, so neither can mean two things to two readers.
         self._parser.set_dangerous_leniencies(lenient_chunked_length=True, lenient_optional_cr_before_lf=True)
         self.idle_since = 0.0
