@@ -87,6 +87,13 @@ class Fleet(Model):
         " first.",
         examples=[["europe-west1", "us-central1"]],
     )
+    new_regions: Annotated[tuple[values.NewRegion, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=20,
+        description="Regions of Cloud Run that this version of mcpfleet does not know yet, and that `region` and"
+        " `regions` may name all the same.",
+        examples=[["europe-north3"]],
+    )
     profile: Literal["dev", "prod"] = Field(
         default="dev", description="Which defaults apply where the two differ.", examples=["prod"]
     )

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pulumi_mcpfleet.fleet.base import INVALID_SERVERS
 from pulumi_mcpfleet.fleet.mistakes import Line, lines, spelled
 from pulumi_mcpfleet.fleet.model import Fleet
+from pulumi_mcpfleet.fleet.values import NEW_REGIONS
 
 _SECTIONS: Final = ("servers", "clients")
 _DECIDING: Final = {"servers": {"source"}, "clients": {"source", "calls", "topology", "vpc"}}
@@ -47,9 +48,15 @@ def parse_fleet(raw: Mapping[str, Any] | None, *, root: Path | None = None) -> F
     if raw is None:
         raise FleetError("fleet: missing; add mcpfleet:fleet under config, as docs/fleet.md shows")
     try:
-        return Fleet.model_validate(raw, context={"root": root})
+        return Fleet.model_validate(raw, context=_context(raw, root))
     except ValidationError as invalid:
         raise FleetError("\n".join(dict.fromkeys(_Report(raw, root).lines(invalid)))) from None
+
+
+def _context(raw: Any, root: Path | None) -> dict[str, Any]:
+    """What rules of single values look at besides: the folder, and the regions that the user adds to those known."""
+    said: Any = cast("Mapping[Any, Any]", raw).get(NEW_REGIONS) if isinstance(raw, Mapping) else None
+    return {"root": root, NEW_REGIONS: cast("list[Any]", said) if isinstance(said, list | tuple) else ()}
 
 
 class _Report:
@@ -66,7 +73,7 @@ class _Report:
 
     def __init__(self, raw: Any, root: Path | None) -> None:
         self._rest = _copied(raw)
-        self._root = root
+        self._context = _context(raw, root)
         self._left_out: dict[str, set[Any]] = {}
         self._kept: dict[tuple[int | str, ...], list[int]] = {}
         """By the path of a list: where the entries that are left stand in the user's."""
@@ -82,7 +89,7 @@ class _Report:
             if not (self._without_entries(found) or self._without_servers(found)):
                 return
             try:
-                Fleet.model_validate(self._rest, context={"root": self._root, INVALID_SERVERS: self._left_out})
+                Fleet.model_validate(self._rest, context={**self._context, INVALID_SERVERS: self._left_out})
             except ValidationError as further:
                 invalid = further
             else:

@@ -5,8 +5,9 @@ the config path before it. Quantities are in `quantities`, principals and accoun
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, cast
+from typing import Annotated, Any, Final, cast
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
@@ -88,24 +89,30 @@ REGIONS: Final = tuple(
 """Cloud Run's regions (cloud.google.com/run/docs/locations, 2026-11). A wrong one would be found half way: Google says
 that permission is denied."""
 
+NEW_REGIONS: Final = "new_regions"
+"""The fleet's key of regions that are newer than these; of the context of validation, too."""
 
-def _known_region(value: str) -> str:
-    if value not in REGIONS:
+
+def _known_region(value: str, info: ValidationInfo) -> str:
+    context = cast("Mapping[str, Any]", info.context or {})
+    if value not in REGIONS and value not in context.get(NEW_REGIONS, ()):
         meant = near(value, REGIONS)
-        advice = f"did you mean {meant}?" if meant else "write one from `gcloud run regions list`"
-        raise ValueError(f"{value} is not a region of Cloud Run (of those of 2026-11); {advice}")
+        advice = f"did you mean {meant}? For" if meant else "write one from `gcloud run regions list`; for"
+        newer = f"one that is newer, add {NEW_REGIONS}: [{value}] to the fleet"
+        raise ValueError(f"{value} is not a region of Cloud Run (of those of 2026-11); {advice} {newer}")
     return value
 
 
-Region = Annotated[
-    str,
+_REGION: Final = (
     matching(
         REGION_FORM,
         "is not a Cloud Run region; write one from `gcloud run regions list`, such as europe-west1 (no zone letter)",
     ),
-    AfterValidator(_known_region),
     FieldDoc("region", "regions", "`gcloud run regions list`", pattern(REGION_FORM)),
-]
+)
+Region = Annotated[str, *_REGION, AfterValidator(_known_region)]
+NewRegion = Annotated[str, *_REGION]
+"""One that need not be among `REGIONS`."""
 
 # Labels: "keys and values can contain lowercase letters, numbers, underscores and dashes; both at most
 # 63 characters; keys begin with a letter" (Google Cloud, "Requirements for labels"). Keys that begin with

@@ -409,3 +409,35 @@ def test_every_key_says_what_it_means():
 
 def test_the_regions_are_those_of_the_local_cloud():
     assert sorted(values.REGIONS) == sorted(places.REGIONS)
+
+
+NEWER = {"labels": {}, "servers": {"echo": {"source": {"image": "docker.io/acme/echo:1"}, "domain": "mcp.acme.dev"}}}
+
+
+def test_a_region_newer_than_the_list_is_taken_where_the_fleet_says_that_it_is_new():
+    said = (
+        "europe-north3 is not a region of Cloud Run (of those of 2026-11); did you mean europe-north2? For one that is"
+        " newer, add new_regions: [europe-north3] to the fleet"
+    )
+    with pytest.raises(FleetError) as refused:
+        parse_fleet(NEWER | {"region": "europe-north3"})
+    assert str(refused.value) == f"fleet.region: {said}"
+    taken = parse_fleet(NEWER | {"region": "europe-north3", "new_regions": ["europe-north3"]})
+    assert taken.all_regions == ("europe-north3",)
+    more = ["europe-west1", "europe-north3"]
+    assert parse_fleet(NEWER | {"regions": more, "new_regions": more}).all_regions == (*more,)
+
+
+@pytest.mark.parametrize(
+    ("new", "line"),
+    [
+        ("europe-north3", "fleet.new_regions: "),
+        (["europe-north3-a"], "fleet.new_regions[0]: 'europe-north3-a' is not a Cloud Run region"),
+        (["europe-north4"], "fleet.region: europe-north3 is not a region"),
+        ([["europe-north3"]], "fleet.region: europe-north3 is not a region"),
+    ],
+)
+def test_a_new_region_has_the_form_of_one_and_is_that_one(new, line):
+    with pytest.raises(FleetError) as refused:
+        parse_fleet(NEWER | {"region": "europe-north3", "new_regions": new})
+    assert line in str(refused.value)
