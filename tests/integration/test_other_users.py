@@ -62,7 +62,7 @@ def stand_ins(folder):
         " '--until', str(os.getpid())])"
     )
     command = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
-    facts = eventually(lambda: ready.exists() and json.loads(ready.read_text()), "the stand-ins are ready", 60)
+    facts = eventually(lambda: ready.exists() and json.loads(ready.read_text()), "the emulated providers are ready", 60)
     ports = [pair.partition(":")[2] for pair in facts["PULUMI_DEBUG_PROVIDERS"].split(",")]
     return command, facts["pid"], [f"127.0.0.1:{port}" for port in ports]
 

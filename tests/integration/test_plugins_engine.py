@@ -1,4 +1,4 @@
-"""The stand-in providers under the real Pulumi engine, against the local cloud's own control plane.
+"""The emulated providers under the real Pulumi engine, against the local cloud's own control plane.
 
 The cloud runs here, in a thread, with a data plane that only keeps book; no container is started and nothing is built.
 """
@@ -40,7 +40,7 @@ def google(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def attached(google, tmp_path_factory):
-    """The stand-ins as a user gets them: one process, found through its ready file."""
+    """The emulated providers as a user gets them: one process, found through its ready file."""
     ready = tmp_path_factory.mktemp("plugins") / "ready.json"
     environment = {
         **os.environ,
@@ -52,8 +52,8 @@ def attached(google, tmp_path_factory):
     )
     deadline = time.monotonic() + 60
     while not ready.exists():
-        assert process.poll() is None, "the stand-ins ended"
-        assert time.monotonic() < deadline, "the stand-ins did not start"
+        assert process.poll() is None, "the emulated providers ended"
+        assert time.monotonic() < deadline, "the emulated providers did not start"
         time.sleep(0.02)
     yield json.loads(ready.read_text())["PULUMI_DEBUG_PROVIDERS"]
     process.terminate()

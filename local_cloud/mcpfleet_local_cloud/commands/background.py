@@ -1,4 +1,4 @@
-"""The two programs that run behind a deployment: the local cloud, and the stand-ins for Pulumi's plugins.
+"""The two programs that run behind a deployment: the local cloud, and the emulated Pulumi providers.
 
 Both are started as processes of their own and never imported; a `kill -9` of either is met by starting it again. A
 program whose code has changed since it started is replaced. The cloud outlives the command that starts it. The plugins
@@ -144,7 +144,7 @@ def program(place: CloudFolder, name: Name, until: int | None = None) -> Program
     return Program(
         kind=name,
         name=f"{name}-{needed_by}",
-        title="stand-in plugins",
+        title="emulated providers",
         facts=ready,
         arguments=["-m", "mcpfleet_local_cloud.plugins", "--ready-file", str(ready), "--until", str(needed_by)],
         mark=str(ready),
@@ -277,7 +277,7 @@ def ensure_cloud(place: CloudFolder, environ: Mapping[str, str]) -> Running:
 
 
 def ensure_plugins(place: CloudFolder, environ: Mapping[str, str], until: int | None = None) -> Running:
-    """Return the stand-in plugins that end with the process *until*, by default this one; started where needed.
+    """Return the emulated providers that end with the process *until*, by default this one; started where needed.
 
     Raises:
         SetupError: They cannot start; the message is their own.

@@ -62,7 +62,7 @@ def exports(place: CloudFolder, providers: str | None) -> dict[str, str]:
 
     Args:
         place: Where the local cloud lives.
-        providers: `PULUMI_DEBUG_PROVIDERS` of the stand-in plugins; None where the real plugins are used.
+        providers: `PULUMI_DEBUG_PROVIDERS` of the emulated providers; None where the real plugins are used.
     """
     variables = {
         **dict.fromkeys(_NOT_OURS, ""),

@@ -245,7 +245,7 @@ def status(phases: Phases) -> None:
     cloud, plugins = background.running(place, "cloud"), background.running(place, "plugins")
     phases.out.print("Local cloud       " + (f"running, process {cloud['pid']}" if cloud else "not running"))
     if plugins:
-        phases.out.print(f"Stand-in plugins  running for a command or a shell, process {plugins['pid']}")
+        phases.out.print(f"Providers         running for a command or a shell, process {plugins['pid']}")
     stack = recorded(place)
     if not stack.resources:
         phases.out.print(f"Stack {place.stack:<11} not deployed; deploy it with {PROGRAM} up.")
@@ -272,7 +272,7 @@ def env(phases: Phases, *, real_plugins: bool = False) -> None:
         sys.stdout.write(shell(exports(place, None)) + "\n" + unset(ATTACHMENT) + "\n")
         return
     host = ThisHost()
-    with phases.phase("Stand-in plugins") as step:
+    with phases.phase("Emulated providers") as step:
         found = find_docker(host, Paths.of(os.environ), step)
         same_engine.hold(place, found.address, found.facts())
         environ = {**os.environ, **exports(place, None), **found.address.environment}

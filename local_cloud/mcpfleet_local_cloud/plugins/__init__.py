@@ -1,4 +1,4 @@
-"""Stand-ins for the Pulumi plugins `gcp` and `docker-build`, for machines that cannot install the real ones.
+"""Emulated Pulumi providers `gcp` and `docker-build`, for machines that cannot install the real ones.
 
 They speak the engine's gRPC protocol, take the real plugins' configuration and make the real plugins' calls
 (docs/google-apis.md 0 to 2). They hold only the resource types that this project uses and refuse the rest by

@@ -1,4 +1,4 @@
-"""What a resource type of a stand-in provider must be able to do."""
+"""What a resource type of an emulated provider must be able to do."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The process that serves both stand-in providers on loopback."""
+"""The process that serves both emulated providers on loopback."""
 
 import argparse
 import json
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         gcp, gcp_port = serve(GcpProvider(), _WORKERS, options.gcp_port)
         docker_build, docker_build_port = serve(DockerBuildProvider(), _WORKERS, options.docker_build_port)
     except OSError as error:
-        sys.exit(f"the stand-in providers could not start: {error}")
+        sys.exit(f"the emulated providers could not start: {error}")
     stop = stopped_by_signal()
     attach = f"gcp:{gcp_port},docker-build:{docker_build_port}"
     _announce(options.ready_file, {"pid": os.getpid(), "PULUMI_DEBUG_PROVIDERS": attach})

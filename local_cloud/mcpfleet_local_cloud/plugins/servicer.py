@@ -278,7 +278,7 @@ class Provider(Plugin):
     def _unknown(self, what: str, token: str) -> str:
         known = ", ".join(sorted(self._resources if what == "resource type" else self._invokes)) or "none"
         return (
-            f"the local stand-in of the {self.package} provider does not have the {what} {token} (it has: {known}). "
+            f"the emulated {self.package} provider does not have the {what} {token} (it has: {known}). "
             f"The real provider may: install it (pulumi plugin install resource {self.package}) or take it out of "
             "this stack"
         )
@@ -293,8 +293,8 @@ class Provider(Plugin):
         except ProviderError as error:
             message = str(error)
         except Exception as error:
-            _log.exception("a bug in the stand-in of %s", self.package)
-            message = f"the local stand-in of the {self.package} provider has a bug: {type(error).__name__}: {error}"
+            _log.exception("a bug in the emulated %s provider", self.package)
+            message = f"the emulated {self.package} provider has a bug: {type(error).__name__}: {error}"
         return context.abort(grpc.StatusCode.UNKNOWN, message)
 
 

@@ -281,7 +281,7 @@ def deployer_jwt(running: Running) -> str:
 
 @dataclass
 class Program:
-    """The stand-in gcp plugin over this cloud's own APIs: what a Pulumi program would get."""
+    """The emulated gcp provider over this cloud's own APIs: what a Pulumi program would get."""
 
     running: Running
     api: Api = field(init=False)

@@ -1,1 +1,1 @@
-"""The stand-in for pulumi-docker-build."""
+"""The emulated docker-build provider."""

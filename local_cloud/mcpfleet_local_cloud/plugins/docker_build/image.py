@@ -49,7 +49,7 @@ IMAGE: Final[tuple[Field, ...]] = (
     text("digest", output=True),
     text("ref", output=True),
 )
-REFUSED: Final = ("builder", "cacheFrom", "cacheTo", "exec", "exports", "ssh")  # real, but not in the stand-in
+REFUSED: Final = ("builder", "cacheFrom", "cacheTo", "exec", "exports", "ssh")  # real, but not in the emulated provider
 UNCOMPARED: Final = frozenset({"ignoreSecretsInDiffCalculation"})
 
 
@@ -74,14 +74,14 @@ class Image(Resource[None]):
         self._transport = transport
 
     def check(self, config: None, asked: CheckInput) -> tuple[Properties, list[CheckFailure]]:
-        """The inputs with their defaults; what the stand-in lacks is refused by name."""
+        """The inputs with their defaults; what the emulated provider lacks is refused by name."""
         refused = [name for name in REFUSED if asked.news.get(name)]
         known = {name: value for name, value in asked.news.items() if name not in REFUSED}
         inputs, failures = super().check(
             config, CheckInput(name=asked.name, olds=asked.olds, news=known, seed=asked.seed)
         )
         lacks = [
-            CheckFailure(f"{name}: the local stand-in of docker-build does not have this property", name)
+            CheckFailure(f"{name}: the emulated docker-build provider does not have this property", name)
             for name in refused
         ]
         return _in_full(inputs), [*lacks, *failures]
@@ -98,7 +98,7 @@ class Image(Resource[None]):
                 checker.failures.append(CheckFailure(f"invalid reference format: {tag}", f"tags[{index}]"))
         if len(items(inputs.get("platforms"))) > 1:
             checker.failures.append(
-                CheckFailure("the local stand-in of docker-build builds one platform at a time", "platforms")
+                CheckFailure("the emulated docker-build provider builds one platform at a time", "platforms")
             )
         if inputs.get("push") is True and inputs.get("tags") in (None, []):
             checker.failures.append(CheckFailure("at least one tag is needed when pushing to a registry", "tags"))
@@ -366,9 +366,9 @@ class DockerBuildProvider(Provider):
         super().__init__([Image()])
 
     def check_configuration(self, name: str, news: Properties) -> list[CheckFailure]:
-        """Every key that the stand-in does not have."""
+        """Every key that the emulated provider does not have."""
         return [
-            CheckFailure(f"docker-build:{key}: the local stand-in does not have this setting", key)
+            CheckFailure(f"docker-build:{key}: the emulated provider does not have this setting", key)
             for key in news
             if key not in _KEYS
         ]
@@ -384,4 +384,4 @@ class DockerBuildProvider(Provider):
             ProviderError: another Docker host is configured.
         """
         if news.get("host", "") not in ("", os.environ.get("DOCKER_HOST")):
-            raise ProviderError("docker-build:host: the local stand-in finds Docker by the environment alone")
+            raise ProviderError("docker-build:host: the emulated provider finds Docker by the environment alone")

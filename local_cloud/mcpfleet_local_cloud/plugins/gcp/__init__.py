@@ -1,1 +1,1 @@
-"""The stand-in for pulumi-gcp."""
+"""The emulated gcp provider."""

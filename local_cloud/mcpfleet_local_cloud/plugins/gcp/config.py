@@ -88,7 +88,7 @@ class Config:
         url = self.endpoints.get(key)
         if not url:
             raise ProviderError(
-                f"no endpoint is set for this API, and the local stand-in never calls Google: set gcp:{key} or "
+                f"no endpoint is set for this API, and the emulated provider never calls Google: set gcp:{key} or "
                 f"{variable(key)} to the local cloud's base URL"
             )
         return url
@@ -138,7 +138,7 @@ def configure(news: Properties, environment: Mapping[str, str] = os.environ) -> 
 
     for key in _REFUSED:
         if news.get(key):
-            raise ProviderError(f"gcp:{key}: the local stand-in does not have this; take it out of this stack")
+            raise ProviderError(f"gcp:{key}: the emulated provider does not have this; take it out of this stack")
     universe = setting("universeDomain")
     credentials = load(setting("credentials"), setting("accessToken"), environment)
     _same_universe(universe, credentials)

@@ -71,7 +71,7 @@ class Credentials:
         token_uri = str(self.info.get("token_uri") or "https://oauth2.googleapis.com/token")
         if "googleapis.com" in token_uri or "google.com" in token_uri:
             raise ProviderError(
-                f"these credentials ask {token_uri} for a token, and the local stand-in never calls Google: use the "
+                f"these credentials ask {token_uri} for a token, and the emulated provider never calls Google: use the "
                 "local cloud's key file (GOOGLE_APPLICATION_CREDENTIALS)"
             )
         if self.kind == "service_account":
@@ -138,7 +138,7 @@ def _parse(text: str) -> Credentials:
     kind = fields.get("type")
     if kind not in ("service_account", "authorized_user"):
         raise ProviderError(
-            f"the local stand-in has no credentials of type {kind!r}: use a service account's key file or an "
+            f"the emulated provider has no credentials of type {kind!r}: use a service account's key file or an "
             "authorized_user file"
         )
     needed = ("client_email", "private_key") if kind == "service_account" else ("refresh_token", "client_id")

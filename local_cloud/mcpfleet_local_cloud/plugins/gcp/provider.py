@@ -1,4 +1,4 @@
-"""The stand-in for pulumi-gcp: its resource types, its functions and its configuration."""
+"""The emulated gcp provider: its resource types, its functions and its configuration."""
 
 from typing import Any
 

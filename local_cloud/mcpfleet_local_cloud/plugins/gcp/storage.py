@@ -179,7 +179,9 @@ class BucketObject(RestResource):
             checker.fail("content", "one of `content,source` must be specified")
         source = inputs.get("source")
         if isinstance(source, dict) and not {"path", "text"} & table(source).keys():
-            checker.fail("source", "the local stand-in takes a file or a text, and no archive that is yet to be made")
+            checker.fail(
+                "source", "the emulated provider takes a file or a text, and no archive that is yet to be made"
+            )
 
     def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> Found:
         """Upload it."""

@@ -1,4 +1,4 @@
-"""Identity-Aware Proxy: its API and its stand-in types, and what it does at a service's front door."""
+"""Identity-Aware Proxy: its API and its emulated resource types, and what it does at a service's front door."""
 
 import jwt
 import pytest

@@ -1,4 +1,4 @@
-"""The stand-in providers called as the engine calls them, in memory, over a Google that is a dictionary."""
+"""The emulated providers called as the engine calls them, in memory, over a Google that is a dictionary."""
 
 import json
 from dataclasses import dataclass, field

@@ -105,7 +105,7 @@ def test_an_ignore_file_that_no_build_reads_is_one_sentence(context):
 def test_what_the_stand_in_lacks_is_refused_by_name(docker_engine, context, name):
     news = {"push": False, "context": {"location": str(context)}, name: [{"x": "y"}]}
     _, failures = docker_engine.check(IMAGE, news)
-    assert (name, f"{name}: the local stand-in of docker-build does not have this property") in failures
+    assert (name, f"{name}: the emulated docker-build provider does not have this property") in failures
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Secret Manager through its REST surface and through the stand-in plugin: values go in, and out by `access` alone."""
+"""Secret Manager by its REST API and through the emulated provider: only `access` returns a value."""
 
 import base64
 import json
@@ -236,7 +236,7 @@ def test_permissions_are_tested_and_the_policy_goes_with_the_secret(api):
     assert accessed(api, as_="ada@mcpfleet.test").status_code == 403
 
 
-# --- the stand-in plugin ---------------------------------------------------------------------------------
+# --- the emulated provider ---------------------------------------------------------------------------------
 
 
 def test_a_program_makes_a_secret_a_value_and_a_grant_and_removes_them(api, program):

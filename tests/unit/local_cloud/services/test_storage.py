@@ -1,4 +1,4 @@
-"""Cloud Storage: buckets and objects through the JSON API and the stand-in plugin; an object is a file."""
+"""Cloud Storage: buckets and objects through the JSON API and the emulated provider; an object is a file."""
 
 import base64
 import hashlib
@@ -207,7 +207,7 @@ def test_the_api_must_be_enabled(running):
     assert running.call("GET", f"{BUCKETS}?project={running.project}").status_code == 403
 
 
-# --- the stand-in plugin ---------------------------------------------------------------------------------
+# --- the emulated provider ---------------------------------------------------------------------------------
 
 
 def test_a_program_makes_a_bucket_an_object_and_a_grant_and_removes_them(api, program):
