@@ -227,7 +227,7 @@ def test_stderr_becomes_log_entries_and_a_flood_of_it_is_counted(raw):
     one.python("print('ERROR: it is late', file=sys.stderr, flush=True)")
     one.until(lambda: any(entry["message"] == "ERROR: it is late" for entry in one.entries()))
     entry = next(entry for entry in one.entries() if entry["message"] == "ERROR: it is late")
-    assert entry["severity"] == "ERROR"
+    assert entry["severity"] == "DEFAULT"
     assert entry["logging.googleapis.com/labels"]["logger"] == "mcpfleet_bridge.server"
     one.python("[print('line', number, file=sys.stderr) for number in range(20000)] and None")
     one.python("time.sleep(1.1) or print('after', file=sys.stderr, flush=True)")
