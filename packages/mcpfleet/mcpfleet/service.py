@@ -7,8 +7,9 @@
 Every request of such a client carries an ID token for its server, which is fetched anew before it expires; belongs to
 the trace that is current in OpenTelemetry; and is sent again for as long as it was certainly not carried out: while a
 connection cannot be made, and at Cloud Run's own 429, "no instance is free yet". A request that is refused, or
-that nobody answers, is answered here with a JSON-RPC error: its message says whom to add where, its data under
-`mcpfleet` the HTTP status, and whether the call was certainly `not_done` or whether that is `unknown`.
+that nobody answers, or answers with JSON that is no answer of JSON-RPC's, is answered here with a JSON-RPC error: its
+message says whom to add where, its data under `mcpfleet` the HTTP status, and whether the call was certainly `not_done`
+or whether that is `unknown`.
 
 Not here: MCP itself. Any framework that takes an httpx2 client, or a function that makes one, can be given these.
 """
@@ -27,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, 
 
 from mcpfleet import jsonrpc
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth
-from mcpfleet.bounds import AS_IT_IS, Bound
+from mcpfleet.bounds import AS_IT_IS, Bound, TooLargeError
 from mcpfleet.diagnosis import CallerIdentity, diagnose, is_front_ends
 from mcpfleet.errors import AuthError, UsageError
 from mcpfleet.net import connection_reason, delay
@@ -36,6 +37,9 @@ from mcpfleet.token_sources import DefaultSource, TokenSource
 
 TELLS_REVISIONS_APART: Final = frozenset({400, 405, 406})
 """What an MCP client learns from, so it is no refusal here."""
+
+_OF_THE_BODY: Final = {"content-length", "transfer-encoding"}
+"""Headers that a body of another length does not have."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -226,11 +230,15 @@ class _Client(httpx2.AsyncClient):
         asked = _request_id(request)
         try:
             response = await super().send(request, **options)
+            if asked is not None and response.is_success and _is_json(response):
+                await response.aread()
         except (AuthError, httpx2.TransportError) as error:
             if asked is None:
                 raise
             done = not isinstance(error, (AuthError, httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout))
             return _reply(request, 502, asked, self._words(error), "unknown" if done else "not_done")
+        if asked is not None and response.is_success and _is_json(response):
+            return self._understood(request, response, asked)
         found = diagnose(response.status_code, response.headers, self._target, self._caller())
         if asked is None or found is None or response.status_code in TELLS_REVISIONS_APART:
             return response
@@ -238,14 +246,36 @@ class _Client(httpx2.AsyncClient):
         outcome = "unknown" if found.status >= 500 else "not_done"
         return _reply(request, found.status, asked, f"{found.cause} {found.step}", outcome)
 
+    def _understood(self, request: httpx2.Request, response: httpx2.Response, asked: jsonrpc.Id) -> httpx2.Response:
+        """An answer that has been read, in the form that the SDK can tell the request of; it waits for another."""
+        said = jsonrpc.decode(response.content)
+        formed = None if said is None else jsonrpc.answer(said, asked)
+        if said is not None and said == formed and type(said.get("id")) is type(asked):
+            return response
+        try:
+            if formed is not None:
+                body = jsonrpc.encode(formed)
+                kept = {name: text for name, text in response.headers.items() if name not in _OF_THE_BODY}
+                return httpx2.Response(response.status_code, headers=kept, content=body, request=request)
+        except ValueError:
+            pass  # a number that JSON does not have
+        words = f"{self._target.origin} answered {response.status_code} with JSON that is no answer of JSON-RPC's."
+        return _reply(request, 502, asked, words, "unknown")
+
     def _words(self, error: Exception) -> str:
         match error:
             case AuthError():
                 return str(error)
+            case TooLargeError():
+                return f"{self._target.origin}: {error}."
             case httpx2.TimeoutException():
                 return f"{self._target.origin} did not answer in time."
             case _:
                 return f"Cannot reach {self._target.origin}: {connection_reason(error)}."
+
+
+def _is_json(response: httpx2.Response) -> bool:
+    return response.headers.get("content-type", "").lower().startswith("application/json")
 
 
 def _request_id(request: httpx2.Request) -> jsonrpc.Id | None:

@@ -48,10 +48,15 @@ _REPEATABLE: Final = frozenset(
 
 
 def callable_tool(tools: Iterable[Json]) -> tuple[str, dict[str, Any]] | None:
-    """The first tool that says that it only reads and needs no argument but what its schema gives; None without one."""
-    for tool in tools:
-        name, given = tool.get("name"), arguments(tool.get("inputSchema"))
-        if isinstance(name, str) and given is not None and _says(tool, "readOnlyHint"):
+    """The first tool that says that it only reads and needs no argument but what its schema gives; None without one.
+
+    A name that is listed twice is passed over: nobody knows which of the two a call would reach.
+    """
+    listed = [*tools]
+    names = [tool.get("name") for tool in listed]
+    for tool, name in zip(listed, names, strict=True):
+        given = arguments(tool.get("inputSchema"))
+        if isinstance(name, str) and given is not None and _says(tool, "readOnlyHint") and names.count(name) == 1:
             return name, given
     return None
 

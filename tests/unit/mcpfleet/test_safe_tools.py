@@ -30,7 +30,7 @@ SCHEMAS = st.dictionaries(
 )
 TOOLS = st.lists(
     st.fixed_dictionaries(
-        {"name": st.text(max_size=5) | JSON},
+        {"name": st.sampled_from(["a", "b"]) | st.text(max_size=5) | JSON},
         optional={
             "inputSchema": SCHEMAS | JSON,
             "annotations": JSON | st.fixed_dictionaries({"readOnlyHint": JSON | st.just(True)}),
@@ -45,8 +45,8 @@ TOOLS = st.lists(
 def test_whatever_a_server_lists_only_what_says_with_a_boolean_that_it_only_reads_is_called(tools):
     found = callable_tool(tools)
     if found is not None:
-        said = [tool.get("annotations") for tool in tools if tool["name"] == found[0]]
-        assert any(one.get("readOnlyHint") is True for one in said if isinstance(one, dict))
+        (said,) = (tool["annotations"] for tool in tools if tool["name"] == found[0])
+        assert said["readOnlyHint"] is True
 
 
 @settings(derandomize=True, max_examples=300)
@@ -120,6 +120,8 @@ READS = {"readOnlyHint": True}
         ([tool("add", {"destructiveHint": False})], None),
         ([tool("set", {"idempotentHint": True, "destructiveHint": False})], None),
         *(([tool("sloppy", {"readOnlyHint": said})], None) for said in ("true", 1, "yes", [True], {}, None, False)),
+        ([tool("twice", READS), tool("twice")], None),
+        ([tool("twice"), tool("twice", READS), tool("once", READS)], "once"),
         ([], None),
     ],
 )

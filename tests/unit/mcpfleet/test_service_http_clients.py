@@ -203,6 +203,57 @@ async def test_a_call_that_broke_off_is_not_sent_again_and_the_session_goes_on(w
     assert await world.add() == {"result": 3}
 
 
+@pytest.mark.parametrize("said", [{"ok": True}, [], {"jsonrpc": "2.0", "method": "x"}, {"jsonrpc": "2.0", "id": 99}])
+async def test_json_that_answers_no_request_is_an_error_of_the_call_and_not_waited_on(world, said):
+    world.front_end.answers, world.front_end.on = [httpx2.Response(200, json=said)], b"tools/call"
+    with pytest.raises(MCPError) as raised:
+        await world.add()
+    assert raised.value.error.message == (
+        f"{AUDIENCE} answered 200 with JSON that is no answer of JSON-RPC's. Whether it was carried out is not known."
+    )
+    assert raised.value.error.data == {"mcpfleet": {"outcome": "unknown", "status": 502}}
+    assert await world.add() == {"result": 3}
+
+
+async def test_an_error_without_the_requests_id_reaches_whoever_asked(world):
+    said = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "no such customer"}}
+    world.front_end.answers, world.front_end.on = [httpx2.Response(200, json=said)], b"tools/call"
+    with pytest.raises(MCPError, match="no such customer"):
+        await world.add()
+    assert await world.add() == {"result": 3}
+
+
+async def test_an_answer_that_is_too_long_is_an_error_of_the_call_and_the_session_goes_on(world, monkeypatch):
+    monkeypatch.setenv("MCPFLEET_MAX_ANSWER", "2048")
+    long = httpx2.Response(200, headers={"content-type": "application/json"}, stream=httpx2.ByteStream(b" " * 4096))
+    async with world.http() as http:
+        world.front_end.answers = [long]
+        said = await http.post(URL, json={"jsonrpc": "2.0", "id": "a", "method": "tools/list"})
+    assert "the answer is longer than the 2048 bytes of MCPFLEET_MAX_ANSWER" in said.json()["error"]["message"]
+
+
+IDS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+MEMBERS = IDS | st.dictionaries(st.sampled_from(["code", "message", "data"]), IDS)
+ANSWERS = st.dictionaries(st.sampled_from(["jsonrpc", "id", "result", "error", "method", "params"]), MEMBERS | IDS)
+
+
+@given(
+    body=st.binary(max_size=40)
+    | (ANSWERS | st.lists(ANSWERS, max_size=2) | IDS).map(lambda one: json.dumps(one).encode()),
+    asked=st.integers() | st.text(),
+)
+async def test_whatever_json_comes_a_request_gets_one_answer_of_its_own(body, asked):
+    headers = {"content-type": "application/json", "mcp-session-id": "s"}
+    way = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=headers, content=body))
+    async with HttpClients(CalledServer(url="http://localhost:1/mcp"), pool=way)() as client:
+        answer = await client.post(
+            "http://localhost:1/mcp", json={"jsonrpc": "2.0", "id": asked, "method": "tools/list"}
+        )
+    found = answer.json()
+    assert (found["id"], type(found["id"])) == (asked, type(asked))
+    assert isinstance(found.get("result"), dict) != isinstance(found.get("error"), dict)
+
+
 async def test_a_cold_start_and_a_full_house_are_waited_for(world):
     full = httpx2.Response(429, headers={"content-type": "text/plain", "retry-after": "3"}, text="Rate exceeded.")
     world.front_end.answers, world.front_end.on = [httpx2.ConnectError("refused"), full], b"tools/call"
