@@ -11,6 +11,7 @@ from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.drain import DRAIN_SECONDS
 from mcpfleet_server.hosting.runner import uvicorn_config, warn_of
 from mcpfleet_server.hosting.settings import Settings
+from tests.unit.mcp_server.wire import call, started
 
 pytestmark = pytest.mark.anyio
 
@@ -116,3 +117,17 @@ def test_on_cloud_run_without_hosts_the_log_says_that_every_call_will_be_refused
     assert caplog.text == ""
     warn_of(Settings(K_SERVICE="mcp-reference"))
     assert "MCP_ALLOWED_HOSTS is empty" in caplog.text
+
+
+@pytest.mark.parametrize("modern", [False, True])
+async def test_an_answer_of_five_megabytes_comes_whole(modern):
+    server, text = MCPServer("shop"), "ä\n" * 2_500_000
+
+    async def big() -> str:
+        return text
+
+    server.add_tool(big, name="big")
+    async with started(build_app(server, Settings())) as app:
+        status, answer = await call(app, "big", modern=modern).answer()
+    assert status == 200
+    assert answer["result"]["content"][0]["text"] == text

@@ -98,3 +98,16 @@ async def test_what_is_no_message_is_answered_as_json_rpc_says_and_never_reaches
 async def test_a_batch_is_refused_in_words(bridging):
     async with bridging() as http:
         assert "batches are not served" in (await http.post(b"[]")).last["error"]["message"]
+
+
+@pytest.mark.parametrize("modern", [False, True])
+async def test_an_answer_of_five_megabytes_comes_whole(bridging, modern):
+    text = "ä\n" * 2_500_000
+    async with bridging() as http:
+        http.fleet.started[0].tool_big = lambda number, _: http.fleet.started[0].say(
+            id=number, result=http.fleet.started[0].text(text)
+        )
+        message, headers = http.modern(name="big", arguments={}) if modern else (http.call("big"), None)
+        answer = await http.post(message, headers)
+    assert answer.status == 200
+    assert answer.last["result"]["content"][0]["text"] == text
