@@ -143,7 +143,7 @@ def look_up(root: Path, stack: str | None = None, *, renew: bool = False, ask: A
         The servers that were asked for.
 
     Raises:
-        PackagesError: A registry does not have one, or one can't be deployed.
+        PackagesError: A registry does not have one, or one can't be deployed; all such are named, the others kept.
     """
     entries: dict[str, Entry] = {}
     for file in _files(root, stack):
@@ -152,11 +152,14 @@ def look_up(root: Path, stack: str | None = None, *, renew: bool = False, ask: A
             if isinstance(one.source, Registered):
                 entries[one.source.entry.folder] = one.source.entry
     wanted = [entry for entry in entries.values() if renew or not entry.there(root)]
+    failed: list[str] = []
     for entry in wanted:
         try:
             entry.keep((ask or _asked)(entry.address), root)
-        except BuildPlanError as error:
-            raise PackagesError(str(error)) from None
+        except (BuildPlanError, PackagesError) as error:
+            failed.append(str(error))
+    if failed:
+        raise PackagesError("\n".join(failed))
     return [entry.server for entry in wanted]
 
 

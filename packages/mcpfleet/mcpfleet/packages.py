@@ -27,6 +27,10 @@ _PLACE: Final = "/lock"
 Run = Callable[[list[str], float], "subprocess.CompletedProcess[str]"]
 
 
+class NoDockerError(McpfleetError):
+    """Nothing can be locked here."""
+
+
 class Package(Protocol):
     """A package that a fleet names."""
 
@@ -102,7 +106,7 @@ def packages_of(
 
 
 def lock(packages: Sequence[Package], today: datetime.date, days: int, run: Run = run_program) -> Iterator[Package]:
-    """Make the lock of each package; gives each that is done.
+    """Make the lock of each package; gives each that is done. One that fails keeps no other from its lock.
 
     Args:
         packages: What is to be locked.
@@ -111,16 +115,33 @@ def lock(packages: Sequence[Package], today: datetime.date, days: int, run: Run 
         run: Runs a program.
 
     Raises:
-        McpfleetError: One can't be locked.
+        McpfleetError: Some can't be locked, each of which it names; raised behind the last one that is done.
+        NoDockerError: There is no Docker.
     """
+    failed: dict[str, str] = {}
     for package in packages:
-        with tempfile.TemporaryDirectory(prefix="mcpfleet-lock-") as scratch:
-            _made(package, package.dockerfile(today, days), Path(scratch), run)
-            try:
-                package.keep(Path(scratch) / "lock")
-            except (OSError, ValueError) as error:
-                raise McpfleetError(f"{package.name} can't be locked: {error}") from None
-        yield package
+        try:
+            _locked(package, package.dockerfile(today, days), run)
+        except NoDockerError:
+            raise
+        except McpfleetError as error:
+            failed[package.name] = str(error)
+        else:
+            yield package
+    if failed and len(packages) > 1:
+        rest = "The others are locked." if len(failed) < len(packages) else "Locks that were there are as they were."
+        failed[""] = f"{len(failed)} of {len(packages)} packages can't be locked: {', '.join(failed)}. {rest}"
+    if failed:
+        raise McpfleetError("\n".join(failed.values()))
+
+
+def _locked(package: Package, dockerfile: str, run: Run) -> None:
+    with tempfile.TemporaryDirectory(prefix="mcpfleet-lock-") as scratch:
+        _made(package, dockerfile, Path(scratch), run)
+        try:
+            package.keep(Path(scratch) / "lock")
+        except (OSError, ValueError) as error:
+            raise McpfleetError(f"{package.name} can't be locked: {error}") from None
 
 
 def _made(package: Package, dockerfile: str, scratch: Path, run: Run) -> None:
@@ -142,7 +163,7 @@ def _docker(package: Package, run: Run, words: list[str], seconds: float = COMMA
     try:
         done = run(["docker", *words], seconds)
     except FileNotFoundError:
-        raise McpfleetError("A lock is made in Docker, and there is no docker command. Install Docker.") from None
+        raise NoDockerError("A lock is made in Docker, and there is no docker command. Install Docker.") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise McpfleetError(f"{package.name} can't be locked: {error}") from None
     if done.returncode:

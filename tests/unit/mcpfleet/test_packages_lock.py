@@ -106,6 +106,25 @@ def test_a_lock_that_is_refused_is_one_message():
         [*packages.lock([Package(refuses="c has no hash")], TODAY, 7, Docker())]
 
 
+def test_a_package_that_fails_keeps_no_other_from_its_lock_and_all_that_failed_are_named_at_the_end():
+    ones = [Package("a==1", refuses="a has no hash"), Package("b==1"), Package("c==1", refuses="d is missing")]
+    with pytest.raises(McpfleetError) as failed:
+        [*packages.lock([*ones, Package("e==1")], TODAY, 7, Docker())]
+    assert [bool(one.kept) for one in ones] == [False, True, False]
+    assert str(failed.value).splitlines() == [
+        "a==1 can't be locked: a has no hash",
+        "c==1 can't be locked: d is missing",
+        "2 of 4 packages can't be locked: a==1, c==1. The others are locked.",
+    ]
+
+
+def test_without_docker_no_further_package_is_tried():
+    docker = Docker(error=FileNotFoundError("docker"))
+    with pytest.raises(McpfleetError, match=r"Install Docker"):
+        [*packages.lock([Package(), Package("b==1")], TODAY, 7, docker)]
+    assert len(docker.calls) == 1
+
+
 class Point:
     """An entry point that loads a module which answers as the fleet's distribution does."""
 

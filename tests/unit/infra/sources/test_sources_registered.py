@@ -121,6 +121,26 @@ def test_each_server_is_looked_up_once_and_its_package_can_be_locked(tmp_path):
     assert [one.name for one in packages_of(tmp_path)] == ["@acme/weather-mcp@1.2.3"]
 
 
+def test_all_servers_that_cannot_be_looked_up_are_named_and_the_others_are_kept(tmp_path):
+    raw = stack(tmp_path)
+    named = {name: f"io.github.acme/{name}@1.0.0" for name in ("gone", "lost")}
+    servers = {name: {"source": {"registry": server}} for name, server in named.items()} | raw["servers"]
+    text = yaml.safe_dump({"config": {"mcpfleet:fleet": {**raw, "servers": servers}}})
+    (tmp_path / "Pulumi.dev.yaml").write_text(text)
+
+    def ask(address):
+        if address != ADDRESS:
+            raise PackagesError(f"{address} answers 404")
+        return json.dumps(FILE).encode()
+
+    with pytest.raises(PackagesError) as failed:
+        look_up(tmp_path, ask=ask)
+    gone, lost = str(failed.value).splitlines()
+    assert "gone/versions/1.0.0 answers 404" in gone
+    assert "lost/versions/1.0.0 answers 404" in lost
+    assert Entry("https://registry.modelcontextprotocol.io", SERVER).there(tmp_path)
+
+
 def test_profile_prod_wants_the_lock_of_a_registered_servers_package(kept):
     with pytest.raises(FleetError, match=r"weather\.source\.stdio\.npm: @acme/weather-mcp@1\.2\.3 has no lock"):
         parse_fleet(stack(kept, profile="prod", **GIVEN), root=kept)
