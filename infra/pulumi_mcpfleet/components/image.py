@@ -23,7 +23,7 @@ from pulumi_mcpfleet.fleet.stdio import Registered, is_bridged
 from pulumi_mcpfleet.sources import BuildPlanError, Layout, recipe_for
 from pulumi_mcpfleet.sources.build_needs import version_of
 from pulumi_mcpfleet.sources.build_plan import BuildPlan, inert
-from pulumi_mcpfleet.sources.checkout import checkout, pointers
+from pulumi_mcpfleet.sources.checkout import checkout, refuse_pointers
 from pulumi_mcpfleet.sources.generate import IGNORES
 from pulumi_mcpfleet.sources.inside import folder_in, own_folder
 from pulumi_mcpfleet.sources.lock import lock_of, newest_of
@@ -246,12 +246,8 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
     place = found.folder / (
         within := inner.relative_to(found.folder.resolve())
     )  # without links, as seen from Pulumi.yaml
-    if git.lfs != "pointers" and (files := pointers(place)):
-        sentence = (
-            f"{', '.join(files[:3])}{' and others' if files[3:] else ''} in Git LFS are not fetched: only the text that"
-            " points to each is there; write lfs: pull, to fetch them with git-lfs, or lfs: pointers, to build without"
-        )
-        raise BuildPlanError.of("git.lfs", sentence)
+    if git.lfs != "pointers":
+        refuse_pointers(place, "git.lfs", "write lfs: pull, to fetch them with git-lfs")
     wish = replace(source.wish, version=version_of(git.ref, found.commit))
     if (top := workspace_root(found.folder, within.as_posix())) is not None:
         # What a workspace's member is installed from is at its top.

@@ -19,7 +19,9 @@ from pulumi_mcpfleet.fleet.parts import SecretRef
 from pulumi_mcpfleet.sources import BuildOptions, BuildPlan, BuildPlanError, Layout, git, recipe_for
 from pulumi_mcpfleet.sources.build_needs import asks_tags, described_version
 from pulumi_mcpfleet.sources.build_plan import FromImage
+from pulumi_mcpfleet.sources.checkout import refuse_pointers
 from pulumi_mcpfleet.sources.inside import own_folder
+from pulumi_mcpfleet.sources.layout import SKIPPED
 
 _NO_DOCKERFILE: Final = "none"
 
@@ -287,6 +289,12 @@ class Folder(Made):
     """An image that `up` builds from a folder, with or without a Dockerfile."""
 
     folder: AnyFolder = Field(description="The folder, as seen from Pulumi.yaml.", examples=["./weather"])
+    lfs: Literal["refuse", "pointers"] = Field(
+        default="refuse",
+        description="What becomes of files in Git LFS that git-lfs has not fetched: `refuse` to build without them, or"
+        " build with the `pointers`, the texts that stand for them.",
+        examples=["pointers"],
+    )
     _recipes: dict[Path, BuildPlan] = PrivateAttr(default_factory=dict[Path, BuildPlan])
 
     @field_validator("folder", mode="after")
@@ -321,6 +329,8 @@ class Folder(Made):
             RecipeError: Something can't be decided, or is not supported.
         """
         if root not in self._recipes:
+            if self.lfs == "refuse":
+                refuse_pointers(root / self.folder, "lfs", f"run git lfs pull in {self.folder}", SKIPPED)
             layout, wish = Layout.read(root / self.folder), self.wish
             if asks_tags(layout):
                 wish = replace(wish, version=described_version(git.described(root / self.folder)))

@@ -12,6 +12,8 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -200,18 +202,48 @@ def _absolute(address: str, base: str) -> str:
     return f"{found}{sign}{address}"
 
 
-def pointers(folder: Path) -> list[str]:
-    """Files below *folder* of which Git LFS has the content, and which are the text that points to it."""
+def pointers(folder: Path, left_out: Set[str] = frozenset()) -> list[str]:
+    """Files below *folder* of which Git LFS has the content, and which are the text that points to it.
+
+    Args:
+        folder: A source.
+        left_out: Names of folders that are not looked into.
+    """
     found: list[str] = []
-    for place, _, names in os.walk(folder):
+    for place, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if name not in left_out]
         for name in names:
             file = Path(place, name)
-            status = file.lstat()
-            if stat.S_ISREG(status.st_mode) and len(_POINTER) < status.st_size <= _LONGEST_POINTER:
-                with file.open("rb") as opened:
-                    if opened.read(len(_POINTER)) == _POINTER:
-                        found.append(file.relative_to(folder).as_posix())
+            with suppress(OSError):  # the builder says what can't be read
+                if _points(file):
+                    found.append(file.relative_to(folder).as_posix())
     return sorted(found)
+
+
+def _points(file: Path) -> bool:
+    status = file.lstat()
+    if not stat.S_ISREG(status.st_mode) or not len(_POINTER) < status.st_size <= _LONGEST_POINTER:
+        return False
+    with file.open("rb") as opened:
+        return opened.read(len(_POINTER)) == _POINTER
+
+
+def refuse_pointers(folder: Path, key: str, advice: str, left_out: Set[str] = frozenset()) -> None:
+    """Refuse a source whose files Git LFS has.
+
+    Args:
+        folder: The source.
+        key: The key that lets them be.
+        advice: How they are fetched.
+        left_out: Names of folders that are not looked into.
+
+    Raises:
+        RecipeError: There are such files.
+    """
+    if files := pointers(folder, left_out):
+        sentence = f"{', '.join(files[:3])}{' and others' if files[3:] else ''} in Git LFS are not fetched: only the"
+        sentence += f" text that points to each is there; {advice}, or write lfs: pointers, to build without"
+        raise BuildPlanError.of(key, sentence)
 
 
 def _left_out(folder: Path, *, submodules: bool, lfs: bool) -> tuple[str, ...]:

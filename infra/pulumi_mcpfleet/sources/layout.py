@@ -46,7 +46,8 @@ MARK: Final = "\ufeff"
 _MOST: Final = 100_000
 """Files and folders that are looked at, as far as the third level."""
 
-_SKIPPED: Final = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", ".tox", ".mypy_cache"})
+SKIPPED: Final = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", ".tox", ".mypy_cache"})
+"""Folders that no source is made of."""
 _DEPTH: Final = 3  # src/<package>/__main__.py
 
 
@@ -107,7 +108,7 @@ class Layout:
                         sentence = f"the source has more than {_MOST} files near its top; write the folder within it"
                         raise BuildPlanError.of("", sentence)
                     if entry.is_dir(follow_symlinks=False):
-                        if entry.name not in _SKIPPED and name.count("/") < _DEPTH - 1:
+                        if entry.name not in SKIPPED and name.count("/") < _DEPTH - 1:
                             places.append(f"{name}/")
                     elif entry.is_file(follow_symlinks=False) or is_file_in(folder, name):
                         names.add(name)

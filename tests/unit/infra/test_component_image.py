@@ -239,6 +239,33 @@ def test_large_files_are_pulled_where_the_user_says_so(build, fetched, root, mon
     assert set(asked) == {pulled}
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+def test_a_folder_with_files_that_git_lfs_has_not_fetched_is_refused_until_the_user_says_so(build, root):
+    for name in ("models/big.bin", "node_modules/x/big.bin"):
+        (root / "weather" / name).parent.mkdir(parents=True)
+        (root / "weather" / name).write_text(POINTER)
+    with pytest.raises(FleetError) as refused:
+        build({"folder": "./weather"})
+    assert str(refused.value) == (
+        "fleet.servers.echo.source.lfs: models/big.bin in Git LFS are not fetched: only the text that points to each is"
+        " there; run git lfs pull in ./weather, or write lfs: pointers, to build without"
+    )
+    assert build({"folder": "./weather", "lfs": "pointers"}).one(IMAGE)
+    (root / "weather" / "models" / "big.bin").write_text("fetched")
+    assert build({"folder": "./weather"}).one(IMAGE)
+
+
+def test_a_git_source_with_files_that_git_lfs_has_not_fetched_says_how_they_are_pulled(build, fetched, root):
+    place = root / ".mcpfleet" / "sources" / "fetched" / "server"
+    place.mkdir(parents=True)
+    (place / "big.bin").write_text(POINTER)
+    with pytest.raises(pulumi.RunError, match=r"git\.lfs: big\.bin in Git LFS .*; write lfs: pull, to fetch them with"):
+        build({"git": {**GIT, "dir": "server"}})
+    assert build({"git": {**GIT, "dir": "server", "lfs": "pointers"}}).one(IMAGE)
+
+
 def test_submodules_are_fetched_where_the_user_says_so_and_what_was_left_out_is_said(build, root, monkeypatch):
     said, folder = [], root / ".mcpfleet" / "sources" / "fetched"
     folder.mkdir(parents=True)
