@@ -90,11 +90,15 @@ def verify(
         ),
     ] = None,
     arguments: Annotated[str | None, typer.Option(help="The tool's arguments, as a JSON object.")] = None,
+    timeout: Annotated[
+        int | None,
+        typer.Option(metavar="SECONDS", help="How long one check may take. Default: 60.", min=1, max=3600),
+    ] = None,
 ) -> None:
     """Verify the deployed servers and clients by calling them."""
     from mcpfleet_local_cloud.commands import stack
 
-    stack.verify(begun(), call, arguments)
+    stack.verify(begun(), call, arguments, timeout)
 
 
 def status() -> None:

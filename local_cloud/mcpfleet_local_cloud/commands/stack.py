@@ -218,13 +218,14 @@ def take_down(phases: Phases, place: CloudFolder, prepared: Prepared, *, force: 
         step.note("no container, network, image, registry content, record or state is left")
 
 
-def verify(phases: Phases, call: str | None = None, arguments: str | None = None) -> None:
+def verify(phases: Phases, call: str | None = None, arguments: str | None = None, timeout: int | None = None) -> None:
     """Call every deployed server, and ask every client, as those would who may and who may not.
 
     Args:
         phases: Where to show it.
         call: A tool to call, `SERVER/TOOL`, that need not say that it only reads.
         arguments: Its arguments, as a JSON object.
+        timeout: Seconds that one check may take; None for 60.
     """
     place = place_of(os.environ)
     stack = recorded(place)
@@ -236,7 +237,7 @@ def verify(phases: Phases, call: str | None = None, arguments: str | None = None
         named = named_call(call, arguments, list(stack.servers))
     except UsageError as error:
         raise SetupError(str(error), "nothing was called.") from None
-    verify_servers(phases, place, stack.servers, stack.clients, named)
+    verify_servers(phases, place, stack.servers, stack.clients, named, timeout)
 
 
 def status(phases: Phases) -> None:

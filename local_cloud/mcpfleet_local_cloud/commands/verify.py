@@ -47,6 +47,7 @@ def verify(
     servers: Mapping[str, Mapping[str, Any]],
     clients: Mapping[str, Mapping[str, Any]] | None = None,
     call: tuple[str, tuple[str, Mapping[str, Any]]] | None = None,
+    seconds: float | None = None,
 ) -> None:
     """Check every server of *servers* and client of *clients* (the stack's outputs of these names), side by side.
 
@@ -58,6 +59,7 @@ def verify(
         servers: The servers.
         clients: The clients.
         call: A server's tool to call, and its arguments; without it those that say that they only read.
+        seconds: How long one check may take; None for what `mcpfleet verify` takes by itself.
 
     Raises:
         SetupError: with each check that failed.
@@ -73,7 +75,7 @@ def verify(
                 str(error), f"run {PROGRAM} up: the local cloud writes its credential files anew."
             ) from None
         asked = [(one, callers_of(people, one.invokers)) for one in (*found.values(), *callers.values())]
-        reports = asyncio.run(_checked(place, asked, addresses(Admin(place).inventory()), call, step))
+        reports = asyncio.run(_checked(place, asked, addresses(Admin(place).inventory()), call, seconds, step))
         failed = [f"{report.server}: {line}" for report in reports for line in report.failed]
         if failed:
             raise SetupError(
@@ -92,12 +94,13 @@ async def _checked(
     asked: Sequence[tuple[DeployedServer | DeployedClient, Callers]],
     balanced: Mapping[str, tuple[str, int]],
     call: tuple[str, tuple[str, Mapping[str, Any]]] | None,
+    seconds: float | None,
     step: Step,
 ) -> list[Report]:
     """Check every service side by side; one that is behind a domain by way of its load balancer."""
 
     async def checked(one: DeployedServer | DeployedClient, who: Callers) -> Report:
-        wishes = CheckOptions(call=call[1] if call is not None and call[0] == one.name else ANY_TOOL)
+        wishes = CheckOptions(call=call[1] if call is not None and call[0] == one.name else ANY_TOOL, seconds=seconds)
         report = await check(
             one, who, wishes, transport=DomainTransport(place, balanced) if _behind(one, balanced) else None
         )

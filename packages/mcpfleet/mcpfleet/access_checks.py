@@ -6,7 +6,6 @@ error, no answer in time leave open who is let in, and that is not passed. Bodie
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,6 @@ from mcpfleet.stack import DeployedClient, DeployedServer
 from mcpfleet.target import Target
 from mcpfleet.token_sources import TokenSource
 
-TIMEOUT_SECONDS: Final = 60.0
 PING: Final = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 HEADERS: Final = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
@@ -176,15 +174,11 @@ async def ask(http: httpx2.AsyncClient, door: AccessCheck, shown: Mapping[str, s
     """The answer at a door, without its body.
 
     Raises:
-        TimeoutError: It did not begin within `TIMEOUT_SECONDS`.
         httpx2.HTTPError: There is none.
     """
     auth = shown if isinstance(shown, httpx2.Auth) else None
     headers = {**HEADERS, **(shown if isinstance(shown, Mapping) else {})}
-    async with (
-        asyncio.timeout(TIMEOUT_SECONDS),
-        http.stream(door.method, door.url, content=door.body, headers=headers, auth=auth) as response,
-    ):
+    async with http.stream(door.method, door.url, content=door.body, headers=headers, auth=auth) as response:
         return response
 
 

@@ -213,6 +213,10 @@ def verify(
     bearer_file: Annotated[
         Path | None, typer.Option(help="A file with the token that the server itself wants, beside Google's.")
     ] = None,
+    timeout: Annotated[
+        int | None,
+        typer.Option(metavar="SECONDS", help="How long one check may take. Default: 60.", min=1, max=3600),
+    ] = None,
     url: options.Url = None,
     audience: options.Audience = None,
     stack: options.StackName = None,
@@ -230,6 +234,7 @@ def verify(
     that you name.
     """
     import asyncio
+    from dataclasses import replace
 
     from mcpfleet.auth import IdTokens
     from mcpfleet.checks import named_call, own_token, print_reports, reports_json
@@ -248,11 +253,17 @@ def verify(
     first.get()  # a missing login should be said once, not by every check
     stranger = source_from_file(not_invoker) if not_invoker else None
     callers = Callers(source, stranger, source if source.any_audience else None)
+    of_all = CheckOptions(seconds=timeout)
     wishes = {
-        name: CheckOptions(expect_tool or (), named[1] if named is not None and named[0] == name else None, bearer)
+        name: replace(
+            of_all,
+            tools=expect_tool or (),
+            call=named[1] if named is not None and named[0] == name else None,
+            bearer=bearer,
+        )
         for name in asked
     }
-    reports = asyncio.run(check_all([(one, callers, wishes.get(one.name)) for one in chosen]))
+    reports = asyncio.run(check_all([(one, callers, wishes.get(one.name, of_all)) for one in chosen]))
     identities = {one.name: first.identity for one in chosen}
     if as_json:
         _out.print(reports_json(reports, identities, found.clients), markup=False)

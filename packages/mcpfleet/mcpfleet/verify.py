@@ -22,7 +22,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ListToolsRequest, PaginatedRequestParams, PaginatedResult, TextContent
 
 from mcpfleet import access_checks, client_checks
-from mcpfleet.access_checks import HEADERS, PING, TIMEOUT_SECONDS, AccessCheck, Callers
+from mcpfleet.access_checks import HEADERS, PING, AccessCheck, Callers
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth, IdTokens
 from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, FEW_BRACKETS, IN_ALL, Bound, check_seconds, max_answer
 from mcpfleet.diagnosis import diagnose, is_the_servers_own
@@ -54,11 +54,13 @@ class CheckOptions:
         tools: Names that must be listed.
         call: A tool to call, and its arguments; `ANY_TOOL` for one that says that it only reads; None for none.
         bearer: A token that the server itself wants, beside Google's; '' for none.
+        seconds: How long one check may take; None for what `MCPFLEET_CHECK_SECONDS` says. A client, too, heeds it.
     """
 
     tools: Sequence[str] = ()
     call: tuple[str, Mapping[str, Any]] | None = None
     bearer: str = field(default="", repr=False)
+    seconds: float | None = None
 
 
 @dataclass
@@ -96,14 +98,15 @@ async def check(
     Args:
         service: What is deployed.
         callers: Who calls.
-        wishes: What else is asked for of a server.
+        wishes: What else is asked for.
         transport: What carries the requests; the network where it is not given.
         clock: Seconds.
     """
+    wishes = wishes or CheckOptions()
     if isinstance(service, DeployedServer):
-        one = _OfServer(service, callers, wishes or CheckOptions(), transport, clock)
+        one = _OfServer(service, callers, wishes, transport, clock)
     else:
-        one = _OfClient(service, callers, transport)
+        one = _OfClient(service, callers, wishes, transport)
     await one.run()
     return one.report
 
@@ -115,9 +118,15 @@ class _Check:
     """A token of the service's own."""
 
     def __init__(
-        self, service: DeployedServer | Caller, callers: Callers, transport: httpx2.AsyncBaseTransport | None
+        self,
+        service: DeployedServer | Caller,
+        callers: Callers,
+        wishes: CheckOptions,
+        transport: httpx2.AsyncBaseTransport | None,
     ) -> None:
         self.report = Report(service.name)
+        self._wishes = wishes
+        self._seconds = check_seconds() if wishes.seconds is None else wishes.seconds
         self._service = service
         self._callers = callers
         self._transport = transport
@@ -171,12 +180,12 @@ class _Check:
 
     async def _note(self, words: Callable[[], str], seen: Awaitable[str | None]) -> None:
         """Put down a check; its words are those that hold once it has been made."""
-        seconds = check_seconds()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._seconds):
                 wrong = await seen
         except TimeoutError:
-            wrong = f"it was not over after {seconds:g} s ({CHECK_SECONDS})"
+            bound = CHECK_SECONDS if self._wishes.seconds is None else "--timeout"
+            wrong = f"it was not over after {self._seconds:g} s ({bound})"
         except Exception as error:  # whatever went wrong on the way is the finding
             cause = innermost(error)
             wrong = f"{type(cause).__name__}: {in_a_line(cause)}"
@@ -202,7 +211,7 @@ class _Check:
         return httpx2.AsyncClient(
             auth=auth,
             transport=self._transport,
-            timeout=TIMEOUT_SECONDS,
+            timeout=self._seconds,
             verify=trusted(trust_env),
             trust_env=trust_env,
             headers={**AS_IT_IS, **own},
@@ -217,8 +226,10 @@ class _OfClient(_Check):
     and, if it says so (`mcpfleet.reach`), what of its servers it reaches.
     """
 
-    def __init__(self, client: Caller, callers: Callers, transport: httpx2.AsyncBaseTransport | None) -> None:
-        super().__init__(client, callers, transport)
+    def __init__(
+        self, client: Caller, callers: Callers, wishes: CheckOptions, transport: httpx2.AsyncBaseTransport | None
+    ) -> None:
+        super().__init__(client, callers, wishes, transport)
         self._client = client
 
     async def run(self) -> None:
@@ -229,9 +240,8 @@ class _OfClient(_Check):
         _, auth = entry
         lines = {"ok": self.report.passed, "bad": self.report.failed, "skip": self.report.unasked}
         async with self._http(auth) as http:
-            for seen in await client_checks.seen_of(
-                self._client, http, auth, min(check_seconds(), client_checks.SECONDS)
-            ):
+            seconds = self._wishes.seconds or min(self._seconds, client_checks.SECONDS)
+            for seen in await client_checks.seen_of(self._client, http, auth, seconds):
                 lines[seen.kind].append(seen.words)
 
 
@@ -246,10 +256,9 @@ class _OfServer(_Check):
         transport: httpx2.AsyncBaseTransport | None,
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(server, callers, transport)
+        super().__init__(server, callers, wishes, transport)
         self._server = server
         self._url = server.target.mcp_url
-        self._wishes = wishes
         self._bearer = wishes.bearer
         self._streamable = not server.sse_alone
         self._clock = clock
@@ -269,7 +278,7 @@ class _OfServer(_Check):
 
     async def _only_inside(self) -> bool:
         try:
-            async with self._http(None, stranger=True) as http:
+            async with asyncio.timeout(self._seconds), self._http(None, stranger=True) as http:
                 return {(await access_checks.ask(http, door, {})).status_code for door in self._doors} == {404}
         except (TimeoutError, httpx2.HTTPError):
             return False  # every check will say why
@@ -287,7 +296,7 @@ class _OfServer(_Check):
                 self._warn(f"it does not speak {MODERN}; clients fall back to the revision before")
         if self.report.first_ms is not None and self._streamable:
             try:
-                async with asyncio.timeout(check_seconds()):
+                async with asyncio.timeout(self._seconds):
                     await self._look_closer(auth)
             except (TimeoutError, httpx2.HTTPError) as error:
                 self._warn(f"how long an answer takes was not found out: {type(error).__name__}: {error}")
@@ -298,7 +307,7 @@ class _OfServer(_Check):
         In which words a server refuses a revision that it does not know, nobody says: that client need not know either.
         """
         try:
-            async with asyncio.timeout(check_seconds()), self._client(self._http(auth), "auto") as session:
+            async with asyncio.timeout(self._seconds), self._client(self._http(auth), "auto") as session:
                 await session.list_tools()
                 return session.protocol_version != MODERN
         except Exception:  # then what was seen before stands

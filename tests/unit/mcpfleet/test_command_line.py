@@ -217,6 +217,19 @@ def test_a_tool_whose_server_is_not_named_is_called_nowhere(run, asked, outputs,
     assert asked == []
 
 
+def test_each_check_has_the_seconds_that_the_user_gives(run, monkeypatch, asked, outputs, token):
+    seen = {}
+
+    async def look(checks):
+        seen.update({service.name: wishes.seconds for service, _callers, wishes in checks})
+        return [verify.Report(name, ["a"]) for name in seen]
+
+    monkeypatch.setattr(verify, "check_all", look)
+    assert run("verify", "--outputs", outputs, "--token-file", token, "--timeout", "300")[0] == 0
+    assert seen == {"echo": 300, "orders": 300, "assistant": 300}
+    assert run("verify", "--outputs", outputs, "--token-file", token, "--timeout", "0")[0] == 2
+
+
 @pytest.mark.parametrize("given", ["nonsense", "[1]"])
 def test_arguments_that_are_no_object_are_refused_before_anything_is_called(run, outputs, token, given):
     code, _, err = run("verify", "--outputs", outputs, "--token-file", token, "--call", "add", "--arguments", given)

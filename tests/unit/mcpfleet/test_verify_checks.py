@@ -678,6 +678,25 @@ def test_a_client_that_never_says_whether_it_reaches_a_server_costs_no_minute(mo
     assert found.failed == ["through it, echo is not seen to answer: no answer within 0.05 s"]
 
 
+class Never(httpx2.AsyncBaseTransport):
+    async def handle_async_request(self, request):
+        await asyncio.Event().wait()
+
+
+def test_no_check_takes_longer_than_the_user_says():
+    found = asyncio.run(check(SERVER, PEOPLE, CheckOptions(seconds=0.01), Never()))
+    assert len(found.failed) == 6
+    assert all(line.endswith(": it was not over after 0.01 s (--timeout)") for line in found.failed)
+    found = asyncio.run(check(client(), PEOPLE, CheckOptions(seconds=0.01), Never()))
+    assert "through it, echo is not seen to answer: no answer within 0.01 s" in found.failed
+
+
+def test_a_server_that_never_shows_whether_it_is_inside_its_network_costs_no_more_than_a_check(monkeypatch):
+    monkeypatch.setenv("MCPFLEET_CHECK_SECONDS", "0.1")
+    inside = replace(SERVER, output={"access": "iam", "reached": "network"})
+    assert asyncio.run(check(inside, PEOPLE, None, Never())).failed[0].endswith("0.1 s (MCPFLEET_CHECK_SECONDS)")
+
+
 @pytest.mark.parametrize(
     "other",
     [

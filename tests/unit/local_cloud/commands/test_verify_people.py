@@ -118,3 +118,8 @@ def test_only_the_tool_that_is_named_is_called_besides_those_that_only_read(veri
     asked = verifies({}, call=("echo", ("cancel", {"order": 1})))
     assert asked["echo"][1].call == ("cancel", {"order": 1})
     assert verifies({})["echo"][1].call is ANY_TOOL
+
+
+def test_each_check_has_the_seconds_that_the_user_gives(verifies):
+    asked = verifies({}, seconds=300)
+    assert {wishes.seconds for _callers, wishes in asked.values()} == {300}
