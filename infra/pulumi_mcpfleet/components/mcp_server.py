@@ -7,6 +7,7 @@ It creates no registry and enables no API (`Foundation` does). What a revision i
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_gcp as gcp
@@ -19,6 +20,7 @@ from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.components.load_balancer import Backend, DnsRecord, LoadBalancer, address_record
 from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
+from pulumi_mcpfleet.fleet.access import kind
 from pulumi_mcpfleet.fleet.images import host_of, pullable
 from pulumi_mcpfleet.sources.reads import FASTMCP
 from pulumi_mcpfleet.tokens import MCP_SERVER
@@ -108,6 +110,7 @@ class McpServer(pulumi.ComponentResource):
         self._image_ref = self._image()
         email = self._identity()
         held = self._rights(email)
+        self._say_which_pages_need_a_proxy()
         containers = self._containers()
         services = {
             region: self._service(
@@ -253,6 +256,18 @@ class McpServer(pulumi.ComponentResource):
             pulumi.warn(f"{self._name}: {names} of its env replaces what the fleet would set", self)
         kept = {name: value for name, value in env.items() if name not in spec.secrets}
         return template.variables({**kept, **spec.env}, spec.secrets)
+
+    def _say_which_pages_need_a_proxy(self) -> None:
+        """Google refuses a browser's preflight, which has no token. Behind a proxy the origins are right."""
+        checked = kind(self._spec.access)
+        far = [one for one in self._spec.allowed_origins if urlsplit(one).hostname not in ("localhost", "127.0.0.1")]
+        if far and checked in ("iam", "iap"):
+            text = (
+                f"{self._name}: allowed_origins: pages of {', '.join(far)} can't call it directly: with"
+                f" access: {checked}, Google refuses a browser's preflight, which has no token; let them call through"
+                " a server of yours that adds one, or choose access: oauth"
+            )
+            pulumi.info(text, self)
 
     @property
     def _mesh_host(self) -> str | None:

@@ -130,7 +130,8 @@ class Server(Workload):
     allowed_origins: Annotated[tuple[values.Origin, ...], NO_REPEATS] = Field(
         default=(),
         max_length=50,
-        description="Web origins whose pages may call; by default none.",
+        description="Web origins whose pages may call, and read the answers (CORS), as far as `access` lets a browser"
+        " through; by default none.",
         examples=[["https://app.acme.dev"]],
     )
     agent_registry: Literal["functional-type", "entry"] | None = Field(

@@ -21,7 +21,7 @@ from mcpfleet_bridge.replies import Exchange, Receive, Scope, Send
 from mcpfleet_bridge.sessions import Sessions
 from mcpfleet_bridge.settings import Settings
 from mcpfleet_bridge.sse import MESSAGES_PATH, STREAM_PATH, Sse
-from mcpfleet_server import logs
+from mcpfleet_server import cors, logs
 from mcpfleet_server.allowlist import LOOPBACK
 from mcpfleet_server.caller import caller_of_claims
 from mcpfleet_server.iap import Assertions, KeysError, NoAssertionError
@@ -113,6 +113,14 @@ class Bridge:
         logs.bind_trace(_trace(headers))
         try:
             self._check(exchange, doubled)
+            origin = headers.get(b"origin")
+            if origin is not None:
+                if method == "OPTIONS" and cors.ASKS.encode() in headers:
+                    # Before anybody asks who calls: a browser asks without the token that the page would send.
+                    wanted = headers.get(cors.ASKS_HEADERS.encode(), b"").decode("latin-1")
+                    await exchange.empty(200, cors.preflight(origin, wanted))
+                    return
+                exchange.extra = cors.readable(origin)
             if self._iam:
                 exchange.unread = scope["headers"]
             elif self._assertions:

@@ -160,7 +160,7 @@ class Sessions:
         except BaseException:
             await self.end(session)
             raise
-        exchange.extra = ((HEADER, session.identity.encode()),)
+        exchange.extra = (*exchange.extra, (HEADER, session.identity.encode()))
         await exchange.finish(200, messages.result(identity, session.child.greeting))
 
     async def _call(self, exchange: Exchange, session: ClientSession, call: Call) -> None:

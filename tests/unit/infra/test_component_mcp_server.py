@@ -17,6 +17,7 @@ SERVICE = "gcp:cloudrunv2/service:Service"
 BUILD = {"build": "./mcp_server"}
 EXISTING = {"image": "docker.io/acme/toolbox:1", "port": 5000}
 DIGEST = "sha256:" + "d1" * 32
+IAP_CLIENT = {"client_id": "4711-abc.apps.googleusercontent.com", "secret": "iap-client", "version": "1"}
 
 
 def server(source, *, opts=None, labels=None, platform="linux/amd64", **keys):
@@ -223,6 +224,30 @@ def test_a_source_finds_the_variables_that_its_code_reads_and_its_own_value_wins
     found = plan.environment()
     assert (found["FASTMCP_PORT"], found["FASTMCP_STATELESS_HTTP"]) == ("8080", "false")
     assert found["MCP_ALLOWED_HOSTS"].split(",") == ["mcp-echo-4711.europe-west1.run.app", "mcp.acme.dev"]
+
+
+@pytest.mark.parametrize(
+    ("access", "origins", "named"),
+    [
+        ({"iam": {}}, ["https://app.acme.dev", "http://localhost:6274"], "https://app.acme.dev"),
+        ({"iap": {"oauth_client": IAP_CLIENT}}, ["https://a.dev", "http://b.dev"], "https://a.dev, http://b.dev"),
+        ({"iam": {}}, ["http://localhost:6274", "http://127.0.0.1:3000"], None),
+        ({"iam": {}}, [], None),
+        ({"public": {"reason": "documentation without secrets"}}, ["https://app.acme.dev"], None),
+        ({"oauth": {"issuer": "https://login.acme.dev"}}, ["https://app.acme.dev"], None),
+    ],
+)
+def test_a_preview_says_which_pages_need_a_proxy_because_a_browsers_preflight_has_no_token(
+    build, monkeypatch, access, origins, named
+):
+    said = []
+    monkeypatch.setattr(pulumi, "info", lambda text, _resource=None: said.append(text))
+    build(access=access, allowed_origins=origins)
+    notes = [text for text in said if "allowed_origins" in text]
+    assert len(notes) == (named is not None)
+    if named is not None:
+        assert f"pages of {named} can't call it directly" in notes[0]
+        assert f"access: {next(iter(access))}" in notes[0]
 
 
 def test_defaults_are_an_hour_a_cpu_and_scale_to_zero(build):

@@ -49,6 +49,10 @@ class Service(httpx2.AsyncBaseTransport):
         return response
 
 
+PAGE = "http://localhost:6274"
+ALLOWED = "access-control-allow-origin"
+
+
 class Call:
     """One request at the proxy's ASGI edge, where each part that is sent can be seen at its time."""
 
@@ -451,6 +455,17 @@ async def test_only_programs_and_pages_of_this_machine_may_use_it(proxy, headers
     app = await proxy(lambda request: asked.append(request) or httpx2.Response(200))
     assert (await Call(app, headers=headers).answer())[0] == status
     assert bool(asked) == (status == 200), "a refused request must not reach the service"
+
+
+async def test_a_browsers_preflight_gets_the_identity_that_a_browser_leaves_out(proxy):
+    asked = []
+    app = await proxy(lambda request: asked.append(request) or httpx2.Response(200, headers=[(ALLOWED, PAGE)]))
+    asks = [(b"origin", PAGE.encode()), (b"access-control-request-method", b"POST")]
+    status, headers, *_ = await Call(app, "OPTIONS", headers=asks).answer()
+    assert (asked[0].method, asked[0].headers["origin"]) == ("OPTIONS", PAGE)
+    assert asked[0].headers["access-control-request-method"] == "POST"
+    assert asked[0].headers["x-serverless-authorization"]
+    assert (status, dict(headers)[ALLOWED.encode()]) == (200, PAGE.encode())
 
 
 async def test_a_web_socket_is_refused(proxy):

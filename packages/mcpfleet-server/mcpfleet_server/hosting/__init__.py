@@ -13,7 +13,7 @@
 | module | says |
 |---|---|
 | `application.py` | how the parts below become one ASGI application |
-| `edge.py` | health, Host and Origin, 405, `/mcp/` |
+| `edge.py` | health, Host and Origin, CORS (`mcpfleet_server.cors`), 405, `/mcp/` |
 | `exchange.py`, `call.py` | the fast way from one POST to its answer, for both eras |
 | `guard.py` | limits and one log line for each tool call |
 | `oauth.py` | the resource server of `access: oauth` |
@@ -21,8 +21,7 @@
 | `telemetry.py` | OpenTelemetry, on request |
 | `adapt.py` | which kinds of servers there are |
 
-Not here: CORS (a browser can't attach the ID token that a private service wants), HTTP/2 (Cloud Run's front end
-speaks it outside), TLS (it ends there).
+Not here: HTTP/2 (Cloud Run's front end speaks it outside), TLS (it ends there).
 """
 
 from typing import TYPE_CHECKING, Any

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpfleet_server import logs
+from mcpfleet_server import cors, logs
 from mcpfleet_server.allowlist import LOOPBACK, HostPattern, OriginPattern
 from mcpfleet_server.caller import Caller, Identity, current_caller, has_share
 from mcpfleet_server.hosting.drain import Drain
@@ -47,7 +47,7 @@ class Gate(Protocol):
 
 
 class Edge:
-    """Answers health checks, refuses foreign hosts and origins, takes `/mcp/` for `/mcp`, and never fails loudly."""
+    """Answers probes and preflights, refuses foreign hosts and origins, takes `/mcp/` for `/mcp`, fails in words."""
 
     def __init__(
         self,
@@ -119,6 +119,10 @@ class Edge:
             nobody()
         else:
             introduce(caller, scope)
+        origin = headers.get("origin")
+        if origin is not None and self._serves(scope["path"]) and self._is_listed(origin, scope, headers):
+            # Round everything, so that a page may read what went wrong, too.
+            send = cors.reading(send, origin.encode("latin-1"))
         started = False
 
         async def watched(message: Message) -> None:
@@ -141,6 +145,12 @@ class Edge:
             return
         if (refusal := self._foreign(scope, headers)) is not None:
             await refuse(send, *refusal)
+            return
+        if method == "OPTIONS" and "origin" in headers and cors.ASKS in headers and self._serves(path):
+            # Before the gate: a browser asks without the token that the page would send.
+            lines = cors.preflight(headers["origin"].encode("latin-1"), headers.get(cors.ASKS_HEADERS, ""))
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0"), *lines]})
+            await send({"type": "http.response.body", "body": b""})
             return
         if path == f"{self._path}/":
             # Starlette would redirect, behind a proxy to http://, which clients rightly refuse to follow.
@@ -213,10 +223,21 @@ class Edge:
         if host is None or not self._known_host(host) or _doubled(scope, headers, b"host"):
             logger.warning("Refused a request for the host %.300r; MCP_ALLOWED_HOSTS does not hold it", host)
             return 421, INVALID_REQUEST, "Invalid Host header: MCP_ALLOWED_HOSTS of this server does not hold it"
-        if origin is not None and (not self._known_origin(origin) or _doubled(scope, headers, b"origin")):
+        if origin is not None and not self._is_listed(origin, scope, headers):
             logger.warning("Refused a request from the origin %.300r; MCP_ALLOWED_ORIGINS does not hold it", origin)
             return 403, INVALID_REQUEST, "Invalid Origin header: MCP_ALLOWED_ORIGINS of this server does not hold it"
         return None
+
+    def _is_listed(self, origin: str, scope: Scope, headers: Headers) -> bool:
+        return self._known_origin(origin) and not _doubled(scope, headers, b"origin")
+
+    def _serves(self, path: str) -> bool:
+        """Whether a path is MCP's or the gate's. An application's further routes say themselves who may read."""
+        return (
+            path.removesuffix("/") == self._path
+            or path.startswith((SSE_PATH, MESSAGES_PATH))
+            or (self._gate is not None and self._gate.metadata(path) is not None)
+        )
 
 
 def _remembering(patterns: Sequence[HostPattern | OriginPattern]) -> Callable[[str], bool]:

@@ -93,7 +93,8 @@ class Settings(BaseModel):
     allowed_origins: Origins = Field(
         (),
         validation_alias="MCP_ALLOWED_ORIGINS",
-        description="comma list of web origins that may call; requests without an Origin always may",
+        description="comma list of web origins whose pages may call, and read the answers (CORS); requests without an "
+        "Origin always may call",
     )
     base_url: str | None = Field(
         None,
