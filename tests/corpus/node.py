@@ -143,7 +143,33 @@ YARN_WORKSPACE = {
 }  # fmt: skip
 _CHOSEN = "@acme/server in packages/server is the member of the workspace that is served (`package`)"
 
+NODE_STDIO = "const t = new StdioServerTransport();\n"
+_BIN = '{"name": "@acme/weather", "bin": {"weather": "server.js", "other": "o.js"}, "scripts": {"start": "node o.js"}}'
+_NODE = {"package-lock.json": NPM_LOCK, "server.js": NODE_STDIO, "o.js": ""}
+_PUBLISHED = {
+    "registryType": "npm",
+    "identifier": "@acme/weather",
+    "transport": {"type": "stdio"},
+    "packageArguments": [{"type": "named", "name": "--units", "value": "metric"}],
+}
+
 CASES = {
+    "smithery.yaml before a start script": Case(
+        {**_NODE, "package.json": _BIN, "smithery.yaml": "startCommand:\n  type: stdio\n  commandFunction: |-\n    (config) => ({\n      command: 'node',\n      args: ['server.js'],\n      env: { KEY: config.key }\n    })\n"},
+        wish={"speaks": "stdio"}, decided=["node server.js: commandFunction of smithery.yaml (`start`)"],
+    ),
+    "smithery.yaml of a file that nothing makes": Case(
+        {**_NODE, "package.json": _BIN, "smithery.yaml": "startCommand:\n  type: stdio\n  commandFunction: \"() => ({ command: 'node', args: ['dist/x.js'] })\"\n"},
+        wish={"speaks": "stdio"}, decided=["node o.js: the start script of package.json"],
+    ),
+    "smithery.yaml of another image's file": Case(
+        {**_NODE, "package.json": _BIN, "smithery.yaml": "startCommand:\n  commandFunction: \"() => ({ command: 'node', args: ['/app/server.js'] })\"\n"},
+        wish={"speaks": "stdio"}, decided=["node o.js: the start script of package.json"],
+    ),
+    "server.json of a package of npm": Case(
+        {**_NODE, "package.json": _BIN, "server.json": json.dumps({"packages": [_PUBLISHED]})},
+        wish={"speaks": "stdio"}, decided=["node server.js --units metric: the package of server.json"],
+    ),
     # --- what an installation reads
     "yarn's own release in the repository": Case(
         {

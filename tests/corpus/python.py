@@ -63,6 +63,10 @@ def _quiet(code, needs='"mcp==2.3.*"', **files):
     }
 
 
+def smithery(function, kind="stdio"):
+    return json.dumps({"startCommand": {"type": kind, "commandFunction": function}})
+
+
 def _fastmcp_json(**more):
     return json.dumps({"source": {"path": "server.py", "entrypoint": "mcp"}, "environment": {"python": "3.12"}, **more})
 
@@ -115,6 +119,33 @@ CASES = {
     "both transports, by an option": Case(_quiet(SDK_STDIO + '# parser.add_argument("--transport", default="stdio")\n'), lines=['CMD ["weather-mcp"]']),
     "stdio in a test alone": Case({**PLAIN, "tests/test_server.py": "stdio_server()\n"}, lines=['CMD ["python", "server.py"]']),
     "smithery.yaml": Case({**PLAIN, "server.py": PY_STDIO, "smithery.yaml": "startCommand:\n  type: stdio\n"}, refused={"speaks": "smithery.yaml says type: stdio"}),
+    "smithery.yaml that says HTTP": Case({**PLAIN, "server.py": PY_STDIO, "smithery.yaml": "startCommand:\n  type: http\n"}, lines=['CMD ["python", "server.py"]']),
+    "smithery.yaml that says how it starts": Case(
+        {**PLAIN, "server.py": PY_STDIO, "main.py": PY_STDIO, "smithery.yaml": smithery("""(config) => ({ command: 'python', args: ["server.py", '--units', 'metric',], env: { KEY: config.key } })""")},
+        wish={"speaks": "stdio"}, lines=['"server.py\\", \\"--units\\", \\"metric\\"'], decided=["python server.py --units metric: commandFunction of smithery.yaml (`start`)"],
+    ),
+    "smithery.yaml with uv before a script": Case(
+        _quiet(SDK_STDIO, **{"smithery.yaml": smithery("""() => ({command: "uv", args: ["run", "weather-mcp", "-v"]})""")}), wish={"speaks": "stdio"}, decided=["weather-mcp -v: commandFunction of smithery.yaml"],
+    ),
+    "smithery.yaml whose start is code": Case(
+        {**PLAIN, "smithery.yaml": smithery("""(c) => ({command: 'python', args: ['other.py', c.key]})""")}, wish={"speaks": "stdio"}, decided=["python server.py: server.py is where it begins"],
+    ),
+    "smithery.yaml that starts what is published": Case(
+        {**PLAIN, "smithery.yaml": smithery("""(c) => ({command: 'uvx', args: ['weather-mcp']})""")}, wish={"speaks": "stdio"}, decided=["python server.py: server.py is where it begins"],
+    ),
+    "smithery.yaml for the other transport": Case(
+        {**PLAIN, "smithery.yaml": smithery("""(c) => ({command: 'python', args: ['server.py', 'x']})""")}, wish={"speaks": "http"}, decided=["python server.py: server.py is where it begins"],
+    ),
+    "server.json with arguments": Case(
+        _quiet(SDK_STDIO, **{"server.json": json.dumps({"packages": [_READY[0] | {"packageArguments": [{"type": "positional", "value": "serve"}]}]})}),
+        wish={"speaks": "stdio"}, decided=["weather-mcp serve: the package of server.json (`start`)"],
+    ),
+    "server.json that says HTTP": Case(
+        {**PLAIN, "server.py": PY_STDIO, "server.json": json.dumps({"packages": [_READY[0] | {"transport": {"type": "streamable-http", "url": "http://127.0.0.1:8000/mcp"}}]})},
+        lines=['CMD ["python", "server.py"]'],
+    ),
+    "server.json that says which language": Case({**PLAIN, "package.json": "{}", "server.json": json.dumps({"packages": _READY})}, wish={"speaks": "http"}, lines=['CMD ["python", "server.py"]']),
+    "a server.json of something else": Case({**PLAIN, "server.json": "[1, 2]"}, lines=['CMD ["python", "server.py"]']),
     "server.json of the MCP registry": Case({**PLAIN, "server.py": PY_STDIO, "server.json": json.dumps({"name": "x", "packages": _READY})}, refused={"speaks": "server.json says transport: stdio"}),
     "a desktop extension": Case({**PLAIN, "server.py": PY_STDIO, "manifest.json": json.dumps({"server": {"mcp_config": {"command": "python"}}})}, refused={"speaks": "manifest.json is a desktop extension's"}),
     "a plain script that speaks stdio, behind the bridge": Case({**PLAIN, "server.py": PY_STDIO}, wish={"speaks": "stdio"}, answers=True),

@@ -6,6 +6,7 @@ from typing import Final
 
 from pulumi_mcpfleet.sources.build_plan import BuildOptions, BuildPlan, BuildPlanError, Language, Mistake
 from pulumi_mcpfleet.sources.layout import Layout
+from pulumi_mcpfleet.sources.manifests import packages
 from pulumi_mcpfleet.sources.node import is_node, node_recipe
 from pulumi_mcpfleet.sources.python import is_python, python_recipe
 from pulumi_mcpfleet.sources.reads import variables_read
@@ -88,6 +89,9 @@ def _own(layout: Layout, wish: BuildOptions, name: str) -> BuildPlan:
 def _language(layout: Layout) -> Language:
     python, node = is_python(layout), is_node(layout)
     if python and node:
+        kinds = {one.kind for one in packages(layout)}
+        if len(of := kinds & {"pypi", "npm"}) == 1:
+            return "python" if "pypi" in of else "node"
         raise BuildPlanError.of(
             "language", "there are a package.json and Python's files; write language: python or language: node"
         )

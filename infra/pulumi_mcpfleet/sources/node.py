@@ -45,7 +45,7 @@ def node_recipe(layout: Layout, wish: BuildOptions) -> BuildPlan:
     except BuildPlanError as error:
         mistakes += error.mistakes
     try:
-        start = node_start(layout, member, wish.start)
+        start = node_start(layout, member, wish.start, stdio=wish.speaks == "stdio")
     except BuildPlanError as error:
         mistakes += error.mistakes
     try:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.commands import Command, commands
 from pulumi_mcpfleet.sources.layout import MARK, Layout, table, text
+from pulumi_mcpfleet.sources.manifests import REGISTRY, SMITHERY, packages, smithery_command
 from pulumi_mcpfleet.sources.workspaces import Member
 
 _MANAGERS: Final = ("npm", "pnpm", "yarn")
@@ -49,13 +50,14 @@ class NodeStart:
     bins: bool = False
 
 
-def node_start(layout: Layout, member: Member, wished: Sequence[str]) -> NodeStart:
+def node_start(layout: Layout, member: Member, wished: Sequence[str], *, stdio: bool = False) -> NodeStart:
     """How a package starts.
 
     Args:
         layout: The source.
         member: The package.
         wished: The user's own command.
+        stdio: Whether it speaks stdio.
 
     Raises:
         RecipeError: Nothing says so, or more than one thing.
@@ -67,6 +69,8 @@ def node_start(layout: Layout, member: Member, wished: Sequence[str]) -> NodeSta
     if procfile is not None and not folder:
         found = replace(_by_script(package, text(procfile[1].strip()) or ""), why="web of the Procfile")
         return _complete(layout, package, folder, _kept(found, package))
+    if not folder and (told := _by_manifests(layout, package, stdio=stdio)) is not None:
+        return told
     script = text(table(package, "scripts").get("start"))
     found = _by_script(package, script) if script is not None else _by_file(layout, package, folder)
     return _complete(layout, package, folder, _kept(found, package))
@@ -138,6 +142,31 @@ def _script_of(package: Mapping[str, Any], command: Command) -> str | None:
     name = words[0] if words else ""
     known = text(table(package, "scripts").get(name)) is not None
     return name if known and _NAME.fullmatch(name) else None
+
+
+# --- by its manifests ---------------------------------------------------------------------------------------
+
+
+def _by_manifests(layout: Layout, package: Mapping[str, Any], *, stdio: bool) -> NodeStart | None:
+    """By what it tells hosts and registries; None where that starts no file which is there or is built."""
+    try:
+        told = _told(layout, package, stdio=stdio)
+        return None if told is None else _complete(layout, package, "", _kept(told, package))
+    except BuildPlanError:
+        return None
+
+
+def _told(layout: Layout, package: Mapping[str, Any], *, stdio: bool) -> NodeStart | None:
+    words = smithery_command(layout, stdio=stdio)
+    if words[:1] == ("node",) and _started(words) is not None:
+        return NodeStart(words, f"commandFunction of {SMITHERY}", _built(package))
+    name = text(package.get("name"))
+    # Its arguments for HTTP are another machine's address and port.
+    for one in packages(layout) if stdio and name and package.get("bin") else []:
+        if (one.kind, one.name, one.transport) == ("npm", name, "stdio"):
+            start = _by_file(layout, package, "")
+            return replace(start, words=(*start.words, *one.args), why=f"the package of {REGISTRY}: {start.why}")
+    return None
 
 
 # --- by its files -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any, Final
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.commands import Command, commands
 from pulumi_mcpfleet.sources.layout import MARK, Layout, table, text
+from pulumi_mcpfleet.sources.manifests import REGISTRY, SMITHERY, packages, smithery_command
 from pulumi_mcpfleet.sources.workspaces import Member
 
 _FILES: Final = ("server.py", "main.py", "app.py", "mcp_server.py", "__main__.py")
@@ -64,6 +65,8 @@ def python_start(
     return (
         found
         or _fastmcp_json(layout, stdio=stdio)
+        or _smithery(layout, member, installed=installed, stdio=stdio)
+        or _registry(layout, member, installed=installed, stdio=stdio)
         or _by_scripts(layout, member, installed=installed)
         or _by_module(layout, member)
         or _by_files(layout, member, installed=installed)
@@ -104,6 +107,40 @@ def _fastmcp_json(layout: Layout, *, stdio: bool) -> PythonStart | None:
         options = '--transport http --host 0.0.0.0 --port "$PORT"'
         return PythonStart(("sh", "-c", f"exec {' '.join(words)} {options}"), "fastmcp.json")
     return PythonStart(tuple(words), "fastmcp.json")
+
+
+def _smithery(layout: Layout, member: Member, *, installed: bool, stdio: bool) -> PythonStart | None:
+    """By smithery.yaml, where its command is one that the image has: many name what only their authors have."""
+    words = [*smithery_command(layout, stdio=stdio)]
+    if words[:2] == ["uv", "run"] and len(words) > 2 and not words[2].startswith("-"):
+        words = words[2:]
+    if not words or member.folder:
+        return None
+    if words[0] in ("python", "python3"):
+        there = _is_there(layout, words[1:], installed=installed)
+    else:
+        there = installed and words[0] in _scripts(layout, member) and _SCRIPT.fullmatch(words[0]) is not None
+    return PythonStart(tuple(words), f"commandFunction of {SMITHERY}") if there else None
+
+
+def _is_there(layout: Layout, words: Sequence[str], *, installed: bool) -> bool:
+    """Whether Python finds the file, or the module, that these words have it start."""
+    if words[:1] == ["-m"] and len(words) > 1:
+        place = words[1].replace(".", "/")
+        return installed or any(layout.has(f"{place}{end}") for end in (".py", "/__main__.py"))
+    return bool(words) and layout.has(words[0].removeprefix("./"))
+
+
+def _registry(layout: Layout, member: Member, *, installed: bool, stdio: bool) -> PythonStart | None:
+    """By server.json: a package of PyPI is started by its script, with the arguments that stand there."""
+    if not (installed and stdio):  # its arguments for HTTP are another machine's address and port
+        return None
+    scripts = [one for one in _scripts(layout, member) if _SCRIPT.fullmatch(one)]
+    for one in packages(layout):
+        named = [script for script in scripts if _folded(script) == _folded(one.name)]
+        if one.kind == "pypi" and one.transport == "stdio" and named:
+            return PythonStart((named[0], *one.args), f"the package of {REGISTRY}")
+    return None
 
 
 def _by_scripts(layout: Layout, member: Member, *, installed: bool) -> PythonStart | None:

@@ -153,11 +153,11 @@ def registered(said: Mapping[str, Any], server: str, args: Sequence[str] | None)
             pypi_name(named := f"{identifier}=={version}")
     except ValueError as mistake:
         raise BuildPlanError.of("registry", f"{server} names a package that is none: {mistake}") from None
-    extra = [one for one in _words(package, "runtimeArguments", server, strict=False) if one not in _RUNNERS_OWN]
+    extra = [one for one in values_of(package, "runtimeArguments", server, strict=False) if one not in _RUNNERS_OWN]
     if extra:
         sentence = f"{server} starts its package with {' '.join(extra)[:200]}, which only its runner knows; write"
         raise BuildPlanError.of("registry", f'{sentence} stdio: {{{kind}: "{named}"}}, with command and args')
-    words = args or tuple(_words(package, "packageArguments", server, strict=args is None))
+    words = args or tuple(values_of(package, "packageArguments", server, strict=args is None))
     given, asked = _variables(package)
     of_npm = kind == "npm"
     server_of = Stdio(npm=named if of_npm else None, pypi=None if of_npm else named, args=tuple(words))
@@ -182,7 +182,18 @@ def _package(said: Mapping[str, Any], server: str) -> tuple[dict[str, Any], str]
     raise BuildPlanError.of("registry", f"{sentence}; write another source")
 
 
-def _words(package: Mapping[str, Any], key: str, server: str, *, strict: bool) -> Iterator[str]:
+def values_of(package: Mapping[str, Any], key: str, server: str = "", *, strict: bool = False) -> Iterator[str]:
+    """The arguments of a package that have a value.
+
+    Args:
+        package: One of the packages of a server.json.
+        key: Which arguments.
+        server: What it is called.
+        strict: Whether one that is required and left to the user is refused.
+
+    Raises:
+        RecipeError: There is such a one, or a text is none.
+    """
     listed = package.get(key)
     for one in cast("list[Any]", listed)[:_MOST] if isinstance(listed, list) else []:
         argument = table(one)

@@ -7,6 +7,7 @@ import re
 from typing import Any, Final, cast
 
 from pulumi_mcpfleet.sources.layout import Layout, table, text
+from pulumi_mcpfleet.sources.manifests import transports
 
 _PYTHON_STDIO: Final = re.compile(
     r"\bstdio_server\s*\(|\brun_stdio_async\s*\(|\btransport\s*=\s*[\"']stdio[\"']|\.run\(\s*[\"']stdio[\"']"
@@ -29,6 +30,8 @@ _TESTS: Final = re.compile(r"(?:^|/)(?:tests?|__tests__|examples?|docs|scripts)/
 
 def stdio_sign(layout: Layout) -> str | None:
     """What says that a server speaks stdio and nothing else, in words; None where nothing does."""
+    if "http" in transports(layout).values():
+        return None
     code = {name: content for name, content in layout.code.items() if not _TESTS.search(name)}
     if any((_PYTHON_HTTP if name.endswith(".py") else _NODE_HTTP).search(content) for name, content in code.items()):
         return None

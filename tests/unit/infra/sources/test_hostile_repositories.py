@@ -304,6 +304,47 @@ def test_whatever_a_project_names_becomes_no_word_of_a_shell(said, other, lock):
     )
 
 
+@given(HOSTILE, HOSTILE, st.sampled_from(["python", "node", "uv", "x"]), st.sampled_from(["stdio", "http"]))
+def test_whatever_manifests_for_hosts_and_registries_say_becomes_no_word_of_a_shell(said, other, program, kind):
+    function = f"(config) => ({{ command: '{program}', args: ['{said}', \"{other}\"], env: {{ A: config.{said} }} }})"
+    start = {"type": kind, "commandFunction": function}
+    argument = {"type": "named", "name": said, "value": other}
+    package = {"identifier": "x", "transport": {"type": kind}, "packageArguments": [argument]}
+    of = {
+        "python": {"pyproject.toml": PROJECT_X, "x/__init__.py": "", said: ""},
+        "node": {"package.json": json.dumps({"name": "x", "bin": "a.js"}), "a.js": "", said: ""},
+    }
+    for language, registry in (("python", "pypi"), ("node", "npm")):
+        for name, content in (
+            ("smithery.yaml", {"startCommand": start}),
+            ("server.json", {"packages": [package | {"registryType": registry}]}),
+        ):
+            files = {name: json.dumps(content), **of[language]}
+            assert_harmless(files, BuildOptions(speaks="stdio"))
+            assert_harmless(files, BuildOptions())
+
+
+@given(st.text(max_size=5000) | st.text("()=>{}:,'\" \n[]commandargsenv", max_size=5000), ANY)
+def test_whatever_a_command_function_is_it_is_read_or_passed_over(function, arguments):
+    files = {
+        "requirements.txt": "a",
+        "server.py": "",
+        "smithery.yaml": json.dumps({"startCommand": {"commandFunction": function}}),
+    }
+    files["server.json"] = json.dumps({"packages": [arguments, {"packageArguments": arguments}]})
+    assert_harmless(files, BuildOptions(speaks="stdio"))
+
+
+PROJECT_X = """[project]
+name = "x"
+version = "1"
+scripts = { x = "x:main" }
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+"""
+
+
 @given(st.dictionaries(st.sampled_from(READ) | HOSTILE, HOSTILE, max_size=5))
 def test_any_files_of_any_names_end_in_a_dockerfile_of_ours_or_in_shown_sentences(files):
     assert_harmless({**files, "Dockerfile": ""}, BuildOptions(dockerfile=""))
