@@ -22,7 +22,7 @@ from mcpfleet_local_cloud.commands.engine import Outcome, PulumiStack
 from mcpfleet_local_cloud.commands.environment import ATTACHMENT, UNIVERSE, exports, shell, unset
 from mcpfleet_local_cloud.commands.layers import Repository
 from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
-from mcpfleet_local_cloud.commands.phases import Phases, SetupError
+from mcpfleet_local_cloud.commands.phases import Phases, SetupError, SeveralErrors
 from mcpfleet_local_cloud.commands.setup import Prepared, prepare
 from mcpfleet_local_cloud.commands.setup.docker_engine import find_docker
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
@@ -229,7 +229,12 @@ def verify(phases: Phases, call: str | None = None, arguments: str | None = None
     """
     place = place_of(os.environ)
     stack = recorded(place)
+    # What somebody made by hand is no matter of the stack's.
+    ours = {one.get("id") for one in stack.resources}
+    failed = [_unnamed_error(name, one) for name, one in _unnamed(place).items() if one["name"] in ours]
     if not stack.servers:
+        if failed:
+            raise SeveralErrors(failed)
         raise SetupError("Nothing is deployed here that could be verified.", f"deploy it with {PROGRAM} up.")
     if background.running(place, "cloud") is None:
         raise SetupError("The local cloud is not running, so no server answers.", f"start it with {PROGRAM} up.")
@@ -237,7 +242,12 @@ def verify(phases: Phases, call: str | None = None, arguments: str | None = None
         named = named_call(call, arguments, list(stack.servers))
     except UsageError as error:
         raise SetupError(str(error), "nothing was called.") from None
-    verify_servers(phases, place, stack.servers, stack.clients, named, timeout)
+    try:
+        verify_servers(phases, place, stack.servers, stack.clients, named, timeout)
+    except SetupError as error:
+        failed.insert(0, error)
+    if failed:
+        raise SeveralErrors(failed)
 
 
 def status(phases: Phases) -> None:
@@ -255,8 +265,8 @@ def status(phases: Phases) -> None:
     phases.out.print(f"Stack {place.stack:<11} {len(stack.resources)} resources{answers}", soft_wrap=True)
     print_services(phases, stack.servers, stack.clients)
     for name, one in _unnamed(place).items():
-        said = f"{name}: {one['state']}, and not in the stack's outputs: its deployment did not succeed. "
-        phases.out.out(inert(f"{said}Read its log with {PROGRAM} logs {name}."), highlight=False)
+        error = _unnamed_error(name, one)
+        phases.out.out(inert(f"{error.message} Next: {error.next_step}"), highlight=False)
 
 
 def env(phases: Phases, *, real_plugins: bool = False) -> None:
@@ -307,6 +317,20 @@ def _unnamed(place: CloudFolder) -> Mapping[str, Mapping[str, Any]]:
     return {name.removeprefix("mcp-"): one for name, one in services.items() if name not in named}
 
 
+def _unnamed_error(name: str, service: Mapping[str, Any]) -> SetupError:
+    """What is to be said of a service that the stack's outputs do not name."""
+    if service["state"] == "CONDITION_SUCCEEDED":
+        return SetupError(
+            f"{name}: it runs at {service['uri']}, and is not in the stack's outputs: they are written once a"
+            " whole deployment has succeeded.",
+            f"mend what failed ({PROGRAM} status names it), then run {PROGRAM} up.",
+        )
+    return SetupError(
+        f"{name}: {service['state']}, and not in the stack's outputs: its deployment did not succeed.",
+        f"read its log with {PROGRAM} logs {name}, mend it, then run {PROGRAM} up.",
+    )
+
+
 def _log_lines(cloud: Admin, service: str, *, follow: bool) -> Iterator[str]:
     seen: list[str] = []
     while True:
@@ -322,7 +346,12 @@ def proxy(phases: Phases, name: str, port: int | None) -> None:
     """Open an authenticated proxy to a server or client as the local stack's invoker, until Ctrl-C."""
     del phases
     place = place_of(os.environ)
-    target = service_of(place, name)
+    try:
+        target = service_of(place, name)
+    except SetupError:
+        if (found := _unnamed(place).get(name)) is None:
+            raise
+        raise _unnamed_error(name, found) from None
     url, audience = target.get("mcp_url") or target["url"], target.get("audience") or target["url"]
     command = [sys.executable, "-m", "mcpfleet.cli", "proxy", "--url", str(url)]
     command += [f"--audience={audience}", "--port", str(_proxy_port(target) if port is None else port)]

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 from mcpfleet.bounds import json_object
 from mcpfleet.errors import McpfleetError, UsageError
-from mcpfleet.grammar import mistakes
+from mcpfleet.grammar import is_name, mistakes
 from mcpfleet.inert import inert
 from mcpfleet.system import run_program, text_of
 from mcpfleet.target import Target
@@ -25,6 +25,12 @@ LARGEST_FILE: Final = 64 << 20
 _MISTAKES_SHOWN: Final = 20
 _PROJECT: Final = "mcpfleet"
 _STACK_TYPE: Final = "pulumi:pulumi:Stack"
+_COMPONENTS: Final = ("mcpfleet:index:McpServer", "mcpfleet:index:McpClient")
+_SERVICE_TYPE: Final = "gcp:cloudrunv2/service:Service"
+_REASON: Final = 600
+"""Characters of the reason why a deployment failed that are shown."""
+
+_AGAIN: Final = "Mend what failed, then deploy again."
 
 Run = Callable[[list[str], Path], "tuple[int, str, str]"]
 
@@ -122,12 +128,14 @@ class Stack:
         servers: By name.
         credentials: A credentials file for people of this stack: the local cloud's invoker; None on Google.
         clients: By name.
+        unnamed: Servers and clients that are in the state and not in the outputs, each with the reason.
     """
 
     origin: str
     servers: Mapping[str, DeployedServer]
     credentials: Path | None = None
     clients: Mapping[str, DeployedClient] = field(default_factory=dict[str, DeployedClient])
+    unnamed: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def services(self, names: list[str]) -> list[DeployedServer | DeployedClient]:
         """The servers and clients of these names, all of both where there is none.
@@ -138,6 +146,7 @@ class Stack:
         known = {**self.servers, **self.clients}
         for name in names:
             if name not in known:
+                self._refuse_unnamed(name)
                 raise UsageError(
                     f"There is no server or client {name!r} in {self.origin}; there are: {', '.join(known)}."
                 )
@@ -151,9 +160,14 @@ class Stack:
         """
         for name in names:
             if name not in self.servers:
+                self._refuse_unnamed(name)
                 known = ", ".join(self.servers) or "none"
                 raise UsageError(f"There is no server {name!r} in {self.origin}; there are: {known}.")
         return [self.servers[name] for name in names or self.servers]
+
+    def _refuse_unnamed(self, name: str) -> None:
+        if why := self.unnamed.get(name):
+            raise UsageError(f"{name} is not in the outputs of {self.origin}: {why}. {_AGAIN}")
 
 
 def from_url(url: str, audience: str | None, name: str | None = None) -> DeployedServer:
@@ -182,11 +196,11 @@ def read(
     """
     folder = folder or Path.cwd()
     if outputs is not None:
-        return _stack(str(outputs), _read_file(outputs), str(outputs))
+        return _stack(str(outputs), *_read_file(outputs), str(outputs))
     local = _local_state(folder)
     if local is not None and stack in {None, local.stem}:
         here = f"the stack {local.stem} of {local.parents[5]}"
-        return _stack(here, _read_file(local), here, local.parents[4] / "credentials" / "ada.json")
+        return _stack(here, *_read_file(local), here, local.parents[4] / "credentials" / "ada.json")
     return _from_pulumi(stack, folder, run or _run)
 
 
@@ -215,11 +229,16 @@ def _from_pulumi(stack: str | None, folder: Path, run: Run) -> Stack:
     if code != 0:
         why = (err.strip().splitlines() or ["no message"])[0].removeprefix("error: ")
         raise McpfleetError(f"`{shown}` failed in {folder}: {why}. Choose a stack with --stack. {hint}")
-    return _stack(f"the stack {stack or 'that is selected'} in {folder}", _parse(out, shown), shown)
+    return _stack(f"the stack {stack or 'that is selected'} in {folder}", *_parse(out, shown), shown)
 
 
-def _stack(name: str, outputs: Mapping[str, Any], origin: str, credentials: Path | None = None) -> Stack:
-    return Stack(name, servers_of(outputs, origin), credentials, clients_of(outputs, origin))
+def _stack(
+    name: str, outputs: Mapping[str, Any], unnamed: Mapping[str, str], origin: str, credentials: Path | None = None
+) -> Stack:
+    if unnamed and not outputs.get("servers"):
+        told = "; ".join(f"{one}: {why}" for one, why in unnamed.items())
+        raise McpfleetError(f"{origin} names no servers, because its last deployment failed. {told}. {_AGAIN}")
+    return Stack(name, servers_of(outputs, origin), credentials, clients_of(outputs, origin), unnamed)
 
 
 def _run(command: list[str], folder: Path) -> tuple[int, str, str]:
@@ -227,7 +246,7 @@ def _run(command: list[str], folder: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def _read_file(file: Path) -> Mapping[str, Any]:
+def _read_file(file: Path) -> tuple[Mapping[str, Any], Mapping[str, str]]:
     try:
         with file.open("rb") as opened:
             content = opened.read(LARGEST_FILE + 1)
@@ -242,7 +261,8 @@ def _read_file(file: Path) -> Mapping[str, Any]:
     return _parse(text, str(file))
 
 
-def _parse(text: str, origin: str) -> Mapping[str, Any]:
+def _parse(text: str, origin: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """The outputs, and what a state has besides (`Stack.unnamed`)."""
     try:
         found = json_object(text)
     except ValueError as error:
@@ -250,14 +270,42 @@ def _parse(text: str, origin: str) -> Mapping[str, Any]:
     outputs = found if _at(found, "checkpoint") is None else _of_checkpoint(found)
     if not isinstance(outputs, dict):
         raise McpfleetError(f"{origin} holds no stack's outputs.")
-    return cast("Mapping[str, Any]", outputs)
+    known = cast("Mapping[str, Any]", outputs)
+    return known, _unnamed(found, known)
+
+
+def _resources(state: object) -> list[object]:
+    return _listed(_at(_at(_at(state, "checkpoint"), "latest"), "resources"), list)
+
+
+def _listed(value: object, kind: type) -> list[object]:
+    return [*cast("list[object]", value)] if isinstance(value, kind) else []
+
+
+def _unnamed(state: object, outputs: Mapping[str, Any]) -> dict[str, str]:
+    """What a deployment began and its outputs do not name, each with the reason: Pulumi writes them at the end."""
+    resources = _resources(state)
+    named = [name for kind in ("servers", "clients") for name in _listed(outputs.get(kind), dict)]
+    found: dict[str, str] = {}
+    for component in resources:
+        urn = _at(component, "urn")
+        name = urn.rpartition("::")[2] if isinstance(urn, str) and _at(component, "type") in _COMPONENTS else ""
+        if not is_name(name) or name in named:
+            continue
+        services = [one for one in resources if _at(one, "type") == _SERVICE_TYPE and _at(one, "parent") == urn]
+        wrong = [why for one in services for why in _listed(_at(one, "initErrors"), list)]
+        if wrong:
+            found[name] = f"its deployment failed: {inert(str(wrong[0]).strip(), _REASON).rstrip('.')}"
+        elif services:
+            found[name] = "it is deployed, but another part of the deployment failed"
+        else:
+            found[name] = "its deployment ended before its service was made"
+    return found
 
 
 def _of_checkpoint(state: object) -> object:
     """The outputs in a state of the file backend; empty where nothing is deployed."""
-    latest = _at(_at(state, "checkpoint"), "latest")
-    resources = _at(latest, "resources")
-    for one in cast("list[object]", resources) if isinstance(resources, list) else []:
+    for one in _resources(state):
         if _at(one, "type") == _STACK_TYPE:
             return _at(one, "outputs") or {}
     return {}

@@ -114,6 +114,72 @@ def test_no_file_brings_anything_but_a_message(tmp_path_factory, found):
             stack.read(file, run=never)
 
 
+def after_a_failed_up(outputs):
+    """A state with the server `echo`, and with `sqlite` and `late`, whose deployment failed."""
+    found = state(outputs)
+    service = "gcp:cloudrunv2/service:Service"
+    urns = {
+        name: f"urn:pulumi:local::mcpfleet::mcpfleet:index:McpServer::{name}" for name in ("echo", "sqlite", "late")
+    }
+    reason = "Error waiting to create Service: no such file: server.py\n  at the \x1b[31mend."
+    found["checkpoint"]["latest"]["resources"] += [
+        *({"type": "mcpfleet:index:McpServer", "urn": urn} for urn in urns.values()),
+        {"type": service, "urn": "e", "parent": urns["echo"]},
+        {"type": service, "urn": "s", "parent": urns["sqlite"], "initErrors": [reason]},
+    ]
+    return found
+
+
+def test_a_server_whose_deployment_failed_is_named_with_the_reason(tmp_path):
+    file = tmp_path / "dev.json"
+    file.write_text(json.dumps(after_a_failed_up({"servers": {"echo": ECHO}})))
+    found = stack.read(file, run=never)
+    assert list(found.servers) == ["echo"]
+    for choose in (found.chosen, found.services):
+        with pytest.raises(UsageError) as raised:
+            choose(["sqlite"])
+        said = str(raised.value)
+        assert said.startswith(f"sqlite is not in the outputs of {file}: its deployment failed: Error waiting to")
+        assert "no such file: server.py" in said
+        assert said.endswith("Mend what failed, then deploy again.")
+        assert "\n" not in said
+        assert "\x1b" not in said
+        with pytest.raises(UsageError, match=r"late .*: its deployment ended before its service was made"):
+            choose(["late"])
+        with pytest.raises(UsageError, match="There is no server"):
+            choose(["nosuch"])
+
+
+def test_a_first_deployment_that_failed_is_told_with_what_is_there(tmp_path):
+    file = tmp_path / "dev.json"
+    file.write_text(json.dumps(after_a_failed_up({})))
+    with pytest.raises(McpfleetError) as raised:
+        stack.read(file, run=never)
+    assert "names no servers, because its last deployment failed. echo: it is deployed, but" in str(raised.value)
+    assert "; sqlite: its deployment failed: Error" in str(raised.value)
+
+
+RESOURCE = st.dictionaries(
+    st.sampled_from(["type", "urn", "parent", "initErrors", "outputs"]),
+    st.none()
+    | st.sampled_from(["mcpfleet:index:McpServer", "gcp:cloudrunv2/service:Service", "a::b::echo", "a::b::x y", "echo"])
+    | st.lists(st.none() | st.text(max_size=5), max_size=2),
+)
+
+
+@given(st.lists(RESOURCE | st.none(), max_size=5))
+def test_no_resource_of_a_state_brings_anything_but_a_message(tmp_path_factory, resources):
+    file = tmp_path_factory.mktemp("any") / "dev.json"
+    for outputs in ({}, OUTPUTS):
+        found = state(outputs)
+        found["checkpoint"]["latest"]["resources"] += resources
+        file.write_text(json.dumps(found))
+        try:
+            assert "echo" not in stack.read(file, run=never).unnamed
+        except McpfleetError:
+            assert not outputs
+
+
 def test_a_server_that_is_not_there_is_answered_with_those_that_are(outputs):
     with pytest.raises(UsageError, match="there are: echo, time"):
         stack.read(outputs).chosen(["ecco"])

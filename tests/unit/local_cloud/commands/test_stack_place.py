@@ -11,7 +11,7 @@ from mcpfleet_local_cloud.commands import config_files, stack
 from mcpfleet_local_cloud.commands.admin import fresh_lines
 from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.paths import Paths
-from mcpfleet_local_cloud.commands.phases import SetupError
+from mcpfleet_local_cloud.commands.phases import SetupError, SeveralErrors
 from mcpfleet_local_cloud.commands.state import state_file
 
 SERVER = {
@@ -27,6 +27,8 @@ SERVER = {
     "proxy_port": 3001,
 }
 
+
+SERVICES = "projects/p/locations/r/services"
 
 CLIENT = {
     "url": "http://127.0.0.1:19002",
@@ -60,16 +62,20 @@ def cloud_at(place):
 
 @pytest.fixture
 def deployed(place):
-    def deployed(clients=None, **servers):
+    def deployed(clients=None, made=(), **servers):
         root = {
             "type": "pulumi:pulumi:Stack",
             "urn": "urn:s",
             "outputs": {"servers": servers, "clients": clients or {}},
         }
         other = {"type": "gcp:projects/service:Service", "urn": "urn:x"}
+        made = [
+            {"type": "gcp:cloudrunv2/service:Service", "urn": f"urn:{name}", "id": f"{SERVICES}/{name}"}
+            for name in made
+        ]
         file = state_file(place)
         file.parent.mkdir(parents=True)
-        file.write_text(json.dumps({"checkpoint": {"latest": {"resources": [root, other]}}}))
+        file.write_text(json.dumps({"checkpoint": {"latest": {"resources": [root, other, *made]}}}))
 
     return deployed
 
@@ -301,19 +307,77 @@ def test_a_client_is_named_like_a_server(deployed, place):
     assert failure.value.next_step == "choose one of these: echo, asker."
 
 
-def test_a_server_whose_deployment_failed_is_in_the_status_and_has_a_log(deployed, place, plain, printed, monkeypatch):
-    deployed(echo=SERVER)
-    name = "projects/p/locations/r/services/mcp-sqlite"
-    services = [{"name": name, "state": "CONDITION_FAILED"}, {"name": f"{name[:32]}{SERVER['service']}", "state": "x"}]
+FAILED = f"{SERVICES}/mcp-sqlite"
+MADE = ("mcp-echo", "mcp-sqlite", "mcp-late")
+
+
+@pytest.fixture
+def failed_up(monkeypatch, place):
+    """A cloud in which `sqlite` failed, beside `echo`, `late`, which runs, and one that somebody made by hand."""
+    states = {
+        SERVER["service"]: "CONDITION_SUCCEEDED",
+        "mcp-sqlite": "CONDITION_FAILED",
+        "mcp-late": "CONDITION_SUCCEEDED",
+        "by-hand": "CONDITION_FAILED",
+    }
+    services = [
+        {"name": f"{SERVICES}/{name}", "state": state, "uri": "http://127.0.0.1:19003"}
+        for name, state in states.items()
+    ]
     monkeypatch.setattr(stack.background, "running", lambda place, what: {"pid": 1})
     monkeypatch.setattr(stack.Admin, "inventory", lambda self: {"services": services})
     monkeypatch.setattr(stack, "_log_lines", lambda cloud, service, follow: [f"log of {service}"])
+
+
+def test_a_server_whose_deployment_failed_is_in_the_status_and_has_a_log(deployed, failed_up, plain, printed):
+    deployed(echo=SERVER)
     stack.status(plain)
     assert "sqlite: CONDITION_FAILED, and not in the stack's outputs: its deployment did not succeed." in printed()
+    assert "late: it runs at http://127.0.0.1:19003, and is not in the stack's outputs" in printed()
     stack.logs(plain, "sqlite")
-    assert f"log of {name}" in printed()
+    assert f"log of {FAILED}" in printed()
     with pytest.raises(SetupError, match="There is no server or client 'nosuch'"):
         stack.logs(plain, "nosuch")
+
+
+NEXT = "read its log with ./dev logs sqlite, mend it, then run ./dev up."
+
+
+@pytest.mark.parametrize("wrong", [None, SetupError("echo: no token: 403", "read its log.")])
+def test_after_a_failed_up_verify_checks_what_is_there_and_fails_with_what_failed(
+    deployed, failed_up, plain, monkeypatch, wrong
+):
+    deployed(echo=SERVER, made=MADE)
+    checked = []
+
+    def verify_servers(_phases, _place, servers, *_more):
+        checked.extend(servers)
+        if wrong:
+            raise wrong
+
+    monkeypatch.setattr(stack, "verify_servers", verify_servers)
+    with pytest.raises(SeveralErrors) as failure:
+        stack.verify(plain)
+    assert checked == ["echo"]
+    said = [error.message.partition(":")[0] for error in failure.value.errors]
+    assert said == [*(["echo"] if wrong else []), "sqlite", "late"]
+    assert failure.value.errors[-2].next_step == NEXT
+
+
+def test_after_a_first_up_that_failed_verify_names_what_failed_and_what_runs(deployed, failed_up, plain):
+    deployed(made=MADE)
+    with pytest.raises(SeveralErrors) as failure:
+        stack.verify(plain)
+    assert [error.message.partition(":")[0] for error in failure.value.errors] == ["echo", "sqlite", "late"]
+
+
+def test_a_proxy_to_a_server_whose_deployment_failed_says_so(deployed, failed_up, plain):
+    deployed(echo=SERVER)
+    with pytest.raises(SetupError, match="sqlite: CONDITION_FAILED, and not in the stack's outputs") as failure:
+        stack.proxy(plain, "sqlite", None)
+    assert failure.value.next_step == NEXT
+    with pytest.raises(SetupError, match="There is no server or client 'nosuch'"):
+        stack.proxy(plain, "nosuch", None)
 
 
 def test_a_proxy_leads_to_a_client_by_its_url(deployed, place, plain, monkeypatch):
