@@ -162,10 +162,14 @@ class Builds:
         if order.logs and not may_log:
             self._change(name, {"warnings": [{"priority": "WARNING", "text": _NO_LOGS.format(order.account)}]})
         try:
-            with tempfile.TemporaryDirectory(prefix="mcpfleet-build-") as scratch:
-                place = _Place(Path(scratch), say)
-                async with asyncio.timeout(order.timeout):
-                    results = await self._built(name, order, place)
+            try:
+                with tempfile.TemporaryDirectory(prefix="mcpfleet-build-") as scratch:
+                    place = _Place(Path(scratch), say)
+                    async with asyncio.timeout(order.timeout):
+                        results = await self._built(name, order, place)
+            finally:
+                # Before the end is told: whoever deploys the image then fetches it under the same names.
+                await asyncio.shield(self._worker.forget(order.images))
             say.end("DONE")
             self._ended(name, "SUCCESS", {"results": results})
         except _FailedError as failed:
@@ -185,8 +189,6 @@ class Builds:
         except Exception as broken:
             _log.exception("build %s broke", name)
             self._ended(name, "INTERNAL_ERROR", {"statusDetail": f"{type(broken).__name__}: {broken}"})
-        finally:
-            await asyncio.shield(self._worker.forget(order.images))
 
     async def _built(self, name: str, order: Order, place: _Place) -> Document:
         say = place.say

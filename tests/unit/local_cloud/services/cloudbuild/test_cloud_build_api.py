@@ -436,6 +436,19 @@ def test_any_filter_is_answered_in_googles_words(api, filter_):
     assert listed(api, filter_).status_code in (200, 400, 501)
 
 
+@pytest.mark.parametrize("failure", [None, StepError("it broke")])
+def test_what_a_build_left_on_the_machine_is_removed_before_its_end_is_told(api, worker, build, failure):
+    """Whoever deploys the image then fetches it under the same names, which the removal would take away."""
+    states = []
+
+    async def forget(_images):
+        states.extend(record["status"] for _, record in api.cloud.store.list("build"))
+
+    worker.forget, worker.failure = forget, failure
+    run(api, build)
+    assert states == ["WORKING"]
+
+
 def test_a_reset_forgets_builds_and_their_logs(api, build):
     build_id = run(api, build)["id"]
     api.client.portal.call(api.cloud.reset)
