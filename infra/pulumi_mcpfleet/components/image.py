@@ -56,6 +56,7 @@ class _Plan:
         args: Arguments in place of the image's CMD.
         decided: What was found out.
         reads: Variables that the source is known to read.
+        shares: State that its callers share.
     """
 
     context: str
@@ -65,6 +66,7 @@ class _Plan:
     args: Sequence[str] = ()
     decided: Sequence[str] = ()
     reads: frozenset[str] = frozenset()
+    shares: str = ""
 
 
 def built_image(
@@ -105,7 +107,7 @@ def built_image(
         digest = _in_cloud(name, plan, source, repository, foundation, parent)
     else:
         digest = _by_docker(name, plan, source, repository, foundation, parent, secrets)
-    return Image(pulumi.Output.concat(repository, "@", digest), plan.args, plan.reads)
+    return Image(pulumi.Output.concat(repository, "@", digest), plan.args, plan.reads, plan.shares)
 
 
 def _by_docker(
@@ -283,4 +285,5 @@ def _made(
         args=recipe.args,
         decided=[*decided, *recipe.decided],
         reads=recipe.reads,
+        shares=recipe.shares,
     )

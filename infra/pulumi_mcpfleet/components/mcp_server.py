@@ -22,7 +22,9 @@ from pulumi_mcpfleet.components.load_balancer import Backend, DnsRecord, LoadBal
 from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
 from pulumi_mcpfleet.fleet.access import kind
 from pulumi_mcpfleet.fleet.images import host_of, pullable
+from pulumi_mcpfleet.fleet.stdio import is_bridged
 from pulumi_mcpfleet.sources.reads import FASTMCP
+from pulumi_mcpfleet.sources.shared_state import FILE, way_out
 from pulumi_mcpfleet.tokens import MCP_SERVER
 
 if TYPE_CHECKING:
@@ -111,6 +113,7 @@ class McpServer(pulumi.ComponentResource):
         email = self._identity()
         held = self._rights(email)
         self._say_which_pages_need_a_proxy()
+        self._say_what_callers_share()
         containers = self._containers()
         services = {
             region: self._service(
@@ -256,6 +259,11 @@ class McpServer(pulumi.ComponentResource):
             pulumi.warn(f"{self._name}: {names} of its env replaces what the fleet would set", self)
         kept = {name: value for name, value in env.items() if name not in spec.secrets}
         return template.variables({**kept, **spec.env}, spec.secrets)
+
+    def _say_what_callers_share(self) -> None:
+        shares = self._image_ref.shares
+        if shares and (self._spec.sessions == "stateless" or shares.startswith(FILE)):
+            pulumi.info(f"{self._name}: {way_out(shares, bridged=is_bridged(self._spec.source))}", self)
 
     def _say_which_pages_need_a_proxy(self) -> None:
         """Google refuses a browser's preflight, which has no token. Behind a proxy the origins are right."""

@@ -65,11 +65,13 @@ class Image(NamedTuple):
         url: The image.
         args: Arguments in place of its CMD.
         reads: Variables that it is known to read (`sources.reads`).
+        shares: State that its callers share (`sources.shared_state`).
     """
 
     url: pulumi.Input[str]
     args: Sequence[str] = ()
     reads: frozenset[str] = frozenset()
+    shares: str = ""
 
 
 def revision(

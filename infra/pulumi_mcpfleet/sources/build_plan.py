@@ -161,6 +161,7 @@ class BuildPlan:
         args: Arguments in place of the CMD of that one.
         decided: What was found out, a sentence each, with the key that would decide otherwise.
         reads: Variables that the source is known to read (`reads.py`).
+        shares: State that its callers share (`shared_state.py`); empty where none is known.
     """
 
     dockerfile: str | None
@@ -168,6 +169,7 @@ class BuildPlan:
     args: Sequence[str] = ()
     decided: Sequence[str] = field(default_factory=tuple[str, ...])
     reads: frozenset[str] = frozenset()
+    shares: str = ""
 
 
 def command(words: Sequence[str]) -> str:

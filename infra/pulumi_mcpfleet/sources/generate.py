@@ -10,6 +10,7 @@ from pulumi_mcpfleet.sources.manifests import packages
 from pulumi_mcpfleet.sources.node import is_node, node_recipe
 from pulumi_mcpfleet.sources.python import is_python, python_recipe
 from pulumi_mcpfleet.sources.reads import variables_read
+from pulumi_mcpfleet.sources.shared_state import shared_by_source
 from pulumi_mcpfleet.sources.speaks import stdio_sign
 
 IGNORES: Final = (".dockerignore", ".gcloudignore", ".gitignore")
@@ -26,7 +27,7 @@ def recipe_for(layout: Layout, wish: BuildOptions) -> BuildPlan:
     Raises:
         RecipeError: Something can't be decided, or is not supported.
     """
-    recipe = _recipe(layout, wish)
+    recipe = replace(_recipe(layout, wish), shares=shared_by_source(layout))
     # The bridge has names of its own, and gives its server what the user says alone.
     return recipe if wish.speaks == "stdio" else replace(recipe, reads=variables_read(layout))
 

@@ -27,6 +27,7 @@ from pulumi_mcpfleet.sources.build_plan import (
     stdio_variable,
 )
 from pulumi_mcpfleet.sources.node_version import NODE_VERSIONS, install_node
+from pulumi_mcpfleet.sources.shared_state import shared_by_package
 
 PROGRAM: Final = "/opt/server/mcp-server"
 """Where the image has the server's program, whatever it is called in its package."""
@@ -138,11 +139,14 @@ def stdio_recipe(server: Stdio, locked: Mapping[str, bytes] | None = None, newes
     Raises:
         RecipeError: The server is not described as it has to be.
     """
+    name = ""
     try:
         if server.npm is not None:
-            stages, what = _npm(server, npm_name(server.npm), locked=bool(locked)), f"{server.npm} of npm"
+            name = npm_name(server.npm)
+            stages, what = _npm(server, name, locked=bool(locked)), f"{server.npm} of npm"
         elif server.pypi is not None:
-            stages = _pypi(server, pypi_name(server.pypi), locked=bool(locked), newest=newest)
+            name = pypi_name(server.pypi)
+            stages = _pypi(server, name, locked=bool(locked), newest=newest)
             what = f"{server.pypi} of PyPI"
         else:
             stages, what = _image(server), f"{' '.join(server.command)} in {server.image}"
@@ -154,7 +158,11 @@ def stdio_recipe(server: Stdio, locked: Mapping[str, bytes] | None = None, newes
     if server.image is None:
         free = "its registry chooses what it depends on (`mcpfleet packages lock` locks that)"
         decided.append("what it depends on is locked" if locked else free)
-    return BuildPlan(dockerfile=f"{TOOLS_STAGE}{bridge_stage()}\n{stages}{arguments}", decided=decided)
+    return BuildPlan(
+        dockerfile=f"{TOOLS_STAGE}{bridge_stage()}\n{stages}{arguments}",
+        decided=decided,
+        shares=shared_by_package(name),
+    )
 
 
 def _quoted(value: str) -> str:

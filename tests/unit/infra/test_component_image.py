@@ -319,6 +319,42 @@ def test_a_folder_that_speaks_stdio_is_built_from_a_copy_that_holds_the_bridge(b
     assert plan.container()["startupProbe"]["httpGet"]["path"] == "/health"
 
 
+SESSIONS = "with sessions: stateful, each session has a process of its own"
+
+
+@pytest.mark.parametrize(
+    ("source", "keys", "said"),
+    [
+        (
+            {"stdio": {"npm": "@playwright/mcp@0.0.75"}},
+            {},
+            f"a browser, because one process answers all of them; {SESSIONS}",
+        ),
+        ({"stdio": {"npm": "@modelcontextprotocol/server-sequential-thinking@1.0.0"}}, {}, "a history"),
+        ({"stdio": {"npm": "@modelcontextprotocol/server-memory@1.0.0"}}, {}, "deploy a server for each group"),
+        ({"stdio": {"pypi": "mcp-server-sqlite==1"}}, {}, "deploy a server for each group"),
+        ({"stdio": {"pypi": "mcp-server-time==1"}}, {}, None),
+        ({"stdio": {"npm": "@playwright/mcp@0.0.75"}}, {"sessions": "stateful", "max_instances": 1}, None),
+        (
+            {"folder": "./weather", "speaks": "stdio"},
+            {},
+            f"a browser, because one process answers all of them; {SESSIONS}",
+        ),
+        ({"folder": "./weather"}, {}, "a browser, because one process answers all of them; if the server keeps it by"),
+    ],
+)
+def test_a_preview_says_which_state_callers_share_and_the_way_out(build, root, monkeypatch, source, keys, said):
+    (root / "weather" / "requirements.txt").write_text("mcp==2.3.0\nplaywright>=1.50\n")
+    told = []
+    monkeypatch.setattr(pulumi, "info", lambda text, _resource=None: told.append(text))
+    build(source, **keys)
+    hints = [text for text in told if "its callers share" in text]
+    assert len(hints) == (said is not None)
+    if said is not None:
+        assert hints[0].startswith("echo: its callers share ")
+        assert said in hints[0]
+
+
 # --- what the config refuses ------------------------------------------------------------------------------
 
 
