@@ -7,6 +7,7 @@
 | `python.py`, `node.py` | how a Python or a Node.js repository is installed and started |
 | `generate.py` | which of them it is |
 | `reads.py` | which variables of the environment a source reads |
+| `shared_state.py` | which state the callers of a server share |
 | `stdio.py` | a stdio server's package, with the bridge beside it |
 | `inside.py` | what of a folder is its own: nothing leads out of it |
 | `checkout.py` | a git repository at one commit |
