@@ -4,10 +4,9 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from docker.errors import APIError
 
 from mcpfleet_local_cloud.data_plane.contract import RolloutError
-from mcpfleet_local_cloud.data_plane.engine import CloudContainers
+from mcpfleet_local_cloud.data_plane.engine import APIError, CloudContainers
 
 STOPPED = APIError('500 Server Error: Internal Server Error ("cannot start a stopped process: unknown")')
 
