@@ -231,7 +231,8 @@ def verify(phases: Phases, call: str | None = None, arguments: str | None = None
     stack = recorded(place)
     # What somebody made by hand is no matter of the stack's.
     ours = {one.get("id") for one in stack.resources}
-    failed = [_unnamed_error(name, one) for name, one in _unnamed(place).items() if one["name"] in ours]
+    unnamed = _unnamed(place).items() if ours else ()
+    failed = [_unnamed_error(name, one) for name, one in unnamed if one["name"] in ours]
     if not stack.servers:
         if failed:
             raise SeveralErrors(failed)
