@@ -41,9 +41,9 @@ print(facts, facts.lacks)
 CONTAINER = """
 import asyncio, sys
 from mcpfleet_local_cloud.data_plane import remove_docker_objects
-from mcpfleet_local_cloud.data_plane.engine import Engine
+from mcpfleet_local_cloud.data_plane.engine import CloudContainers
 async def main():
-    engine = Engine("test-shape")
+    engine = CloudContainers("test-shape")
     limits = {"mem_limit": 2**27, "memswap_limit": 2**27, "nano_cpus": 10**9, "pids_limit": 99}
     what = {"image": sys.argv[1], "command": ["true"], "labels": {"dev.mcpfleet.cloud": "test-shape"}}
     found = await engine.run({**what, **limits})
