@@ -1,4 +1,4 @@
-"""A server that does its worst against the programs on a person's machine: they end, say why in a line, and stay small."""
+"""A server that does its worst against the commands on a person's machine: they end, say why, and stay small."""
 
 import http.client
 import json
