@@ -326,7 +326,7 @@ class Folder(Made):
             root: The folder of Pulumi.yaml.
 
         Raises:
-            RecipeError: Something can't be decided, or is not supported.
+            BuildPlanError: Something can't be decided, or is not supported.
         """
         if root not in self._recipes:
             if self.lfs == "refuse":

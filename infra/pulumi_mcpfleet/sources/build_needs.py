@@ -124,7 +124,7 @@ def version_line(manifests: Iterable[Mapping[str, Any]], version: str) -> tuple[
         version: Which version the source is, as far as it is known; empty: it is not.
 
     Raises:
-        RecipeError: It finds its version in a way that nobody can say it for.
+        BuildPlanError: It finds its version in a way that nobody can say it for.
     """
     lines: dict[str, None] = {}
     for manifest in manifests:

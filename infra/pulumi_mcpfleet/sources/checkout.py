@@ -78,7 +78,7 @@ def checkout(
         lfs: Whether to fetch its files in Git LFS.
 
     Raises:
-        RecipeError: git is not there, the address does not answer, or the ref is not there.
+        BuildPlanError: git is not there, the address does not answer, or the ref is not there.
     """
     if re.fullmatch(URL, url) is None:
         raise BuildPlanError.of("git.url", f"{url!r} is not the address of a repository; correct it")
@@ -238,7 +238,7 @@ def refuse_pointers(folder: Path, key: str, advice: str, left_out: Set[str] = fr
         left_out: Names of folders that are not looked into.
 
     Raises:
-        RecipeError: There are such files.
+        BuildPlanError: There are such files.
     """
     if files := pointers(folder, left_out):
         sentence = f"{', '.join(files[:3])}{' and others' if files[3:] else ''} in Git LFS are not fetched: only the"

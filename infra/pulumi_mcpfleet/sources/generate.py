@@ -25,7 +25,7 @@ def recipe_for(layout: Layout, wish: BuildOptions) -> BuildPlan:
     """How a folder is built: by its own Dockerfile, else by one that is made for it; and which variables it reads.
 
     Raises:
-        RecipeError: Something can't be decided, or is not supported.
+        BuildPlanError: Something can't be decided, or is not supported.
     """
     recipe = replace(_recipe(layout, wish), shares=shared_by_source(layout))
     # The bridge has names of its own, and gives its server what the user says alone.

@@ -86,7 +86,7 @@ def laid_out(folder: Path, *arguments: str) -> str:
     """Have git work on a repository that was fetched; what it says.
 
     Raises:
-        RecipeError: It fails.
+        BuildPlanError: It fails.
     """
     # No address is spoken with: a promised object, a filter or a submodule that wants one is refused.
     return _run(["-C", str(folder), *arguments], "", [*_ALONE, "GIT_ALLOW_PROTOCOL="], [], None)
@@ -115,7 +115,7 @@ def large_files(url: str, folder: Path, token: str | None, *, alone: bool = Fals
         alone: Without the user's credentials and configuration.
 
     Raises:
-        RecipeError: git-lfs is not installed, or a file can't be had.
+        BuildPlanError: git-lfs is not installed, or a file can't be had.
     """
     place = url.rstrip("/")
     if scheme_of(url) != "ssh":  # where ssh is spoken, the server is asked for the place
@@ -150,7 +150,7 @@ def asked(
         seconds: How long it may take.
 
     Raises:
-        RecipeError: The server does not answer, or refuses.
+        BuildPlanError: The server does not answer, or refuses.
     """
     scheme = scheme_of(url)
     if alone:

@@ -31,7 +31,7 @@ def folder_in(root: Path, name: str, key: str, what: str) -> Path:
         what: The source in words.
 
     Raises:
-        RecipeError: It is not there, or leads out of the source.
+        BuildPlanError: It is not there, or leads out of the source.
     """
     found = resolved(root, name)
     if found is None and os.path.lexists(root / name):
@@ -51,7 +51,7 @@ def read_in(root: Path, name: str, limit: int) -> bytes:
     """The first *limit* bytes of a plain file below *root*.
 
     Raises:
-        RecipeError: It leads out, or is no plain file: reading a pipe would never end.
+        BuildPlanError: It leads out, or is no plain file: reading a pipe would never end.
         OSError: It can't be read.
     """
     found = resolved(root, name)

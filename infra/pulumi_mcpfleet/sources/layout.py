@@ -86,7 +86,7 @@ class Layout:
         """The folder on disk.
 
         Raises:
-            RecipeError: It can't be read.
+            BuildPlanError: It can't be read.
         """
         try:
             return cls._read(folder)
@@ -122,7 +122,7 @@ class Layout:
         """Whether there is such a file.
 
         Raises:
-            RecipeError: There is something of that name which is not the folder's own.
+            BuildPlanError: There is something of that name which is not the folder's own.
         """
         self.refuse_odd(name)
         return name in self.names
@@ -131,7 +131,7 @@ class Layout:
         """Refuse each of *names* that is there without being the folder's own: builders would follow a link.
 
         Raises:
-            RecipeError: There is one.
+            BuildPlanError: There is one.
         """
         mistakes = [Mistake("", odd(name)) for name in names if name in self.odd]
         if mistakes:
@@ -141,7 +141,7 @@ class Layout:
         """A TOML file; empty if it is not there.
 
         Raises:
-            RecipeError: It is no TOML.
+            BuildPlanError: It is no TOML.
         """
         try:
             return tomllib.loads(self.texts.get(name, "").removeprefix(MARK))
@@ -152,7 +152,7 @@ class Layout:
         """A JSON object; empty if it is not there.
 
         Raises:
-            RecipeError: It is none.
+            BuildPlanError: It is none.
         """
         try:
             value = json.loads(self.texts.get(name, "{}").removeprefix(MARK))
@@ -166,7 +166,7 @@ class Layout:
         """A YAML mapping; empty if it is not there.
 
         Raises:
-            RecipeError: It is no YAML.
+            BuildPlanError: It is no YAML.
         """
         content = self.texts.get(name, "").removeprefix(MARK)
         try:
@@ -206,7 +206,7 @@ def text(value: Any) -> str | None:
     """A text, or None for anything else, an empty one included.
 
     Raises:
-        RecipeError: It is longer than any name or command, or holds a line end or another sign that is not shown.
+        BuildPlanError: It is longer than any name or command, or holds a line end or another sign that is not shown.
     """
     if not isinstance(value, str) or not value:
         return None

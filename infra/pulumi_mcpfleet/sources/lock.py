@@ -81,7 +81,7 @@ class Lock:
             root: The folder of Pulumi.yaml.
 
         Raises:
-            RecipeError: One can't be read.
+            BuildPlanError: One can't be read.
         """
         if not self.there(root):
             return {}
@@ -141,7 +141,7 @@ WORKDIR {PLACE}
             The lock's folder.
 
         Raises:
-            RecipeError: Something in it has no hash, or a file is missing.
+            BuildPlanError: Something in it has no hash, or a file is missing.
         """
         files = {name: (made / name).read_bytes() for name in _FILES[self.kind] if is_file_in(made, name)}
         if len(files) < len(_FILES[self.kind]):

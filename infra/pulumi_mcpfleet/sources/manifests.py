@@ -61,7 +61,7 @@ def smithery_command(layout: Layout, *, stdio: bool) -> tuple[str, ...]:
     """The command of smithery.yaml; empty where it is none of plain texts, or is for another transport.
 
     Raises:
-        RecipeError: One of its words is none.
+        BuildPlanError: One of its words is none.
     """
     start = _start_command(layout)
     said = start.get("commandFunction")

@@ -33,7 +33,7 @@ def node_recipe(layout: Layout, wish: BuildOptions) -> BuildPlan:
     """The Dockerfile of a Node.js repository.
 
     Raises:
-        RecipeError: Something can't be decided, or is not supported.
+        BuildPlanError: Something can't be decided, or is not supported.
     """
     top = Member("", layout.json("package.json"))
     members = node_members(layout, top.manifest)

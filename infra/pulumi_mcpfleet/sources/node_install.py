@@ -69,7 +69,7 @@ def node_installer(layout: Layout, package: Mapping[str, Any]) -> str:
     """Which tool installs a package's dependencies.
 
     Raises:
-        RecipeError: Nothing says so, or something else than these tools.
+        BuildPlanError: Nothing says so, or something else than these tools.
     """
     said, _ = _manager(package)
     locks = sorted({installer for name, installer in _LOCKS.items() if layout.has(name)})
@@ -111,7 +111,7 @@ def node_install(
         members: Those of its workspace, if it is one.
 
     Raises:
-        RecipeError: The tool can't install it.
+        BuildPlanError: The tool can't install it.
     """
     locks = [name for name, tool in _LOCKS.items() if tool == installer and layout.has(name)]
     if installer not in INSTALLERS:

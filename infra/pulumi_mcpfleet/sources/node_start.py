@@ -60,7 +60,7 @@ def node_start(layout: Layout, member: Member, wished: Sequence[str], *, stdio: 
         stdio: Whether it speaks stdio.
 
     Raises:
-        RecipeError: Nothing says so, or more than one thing.
+        BuildPlanError: Nothing says so, or more than one thing.
     """
     package, folder = member.manifest, member.within
     if wished:
@@ -230,7 +230,7 @@ def _complete(layout: Layout, package: Mapping[str, Any], folder: str, start: No
     """With what makes the file that it starts, and without files of variables that no image has.
 
     Raises:
-        RecipeError: Nothing makes it.
+        BuildPlanError: Nothing makes it.
     """
     start = _without_variables(layout, folder, start)
     file = _started(start.words)

@@ -110,7 +110,7 @@ def node_version(layout: Layout, package: Mapping[str, Any], member: Member) -> 
         member: The package that is the server; its rules count as well.
 
     Raises:
-        RecipeError: There is none that its package.json allows.
+        BuildPlanError: There is none that its package.json allows.
     """
     rules = [*_rules(package), *(_rules(member.manifest) if member.folder else ())]
     allowed = [version for version in _ALL if all(in_range(rule, version) for _, rule in rules)]

@@ -30,7 +30,7 @@ def python_recipe(layout: Layout, wish: BuildOptions) -> BuildPlan:
     """The Dockerfile of a Python repository.
 
     Raises:
-        RecipeError: Something can't be decided, or is not supported.
+        BuildPlanError: Something can't be decided, or is not supported.
     """
     top = Member("", layout.toml("pyproject.toml"))
     members = uv_members(layout, top.manifest)

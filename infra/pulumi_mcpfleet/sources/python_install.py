@@ -76,7 +76,7 @@ def python_installer(layout: Layout, project: Mapping[str, Any]) -> str:
     """Which tool installs a repository's dependencies.
 
     Raises:
-        RecipeError: Nothing says so, or something else than these tools.
+        BuildPlanError: Nothing says so, or something else than these tools.
     """
     for name, installer in (
         ("uv.lock", "uv"),
@@ -115,7 +115,7 @@ def python_install(
         wish: Extras, groups, bounds and a date, of the user's.
 
     Raises:
-        RecipeError: The tool can't install it.
+        BuildPlanError: The tool can't install it.
     """
     if installer not in _INSTALLS:
         listed = ", ".join(INSTALLERS)

@@ -54,7 +54,7 @@ def python_start(
         stdio: Whether it speaks stdio.
 
     Raises:
-        RecipeError: Nothing says so, or more than one thing.
+        BuildPlanError: Nothing says so, or more than one thing.
     """
     if wished:
         if _REFUSED.match(wished[0]):

@@ -94,7 +94,7 @@ class Entry:
         """Take over what the registry answered.
 
         Raises:
-            RecipeError: It is not this server, or nothing that can be deployed.
+            BuildPlanError: It is not this server, or nothing that can be deployed.
         """
         said = _parsed(answer, self.address)
         server = table(said, "server") or said
@@ -113,7 +113,7 @@ class Entry:
         """What was kept of it.
 
         Raises:
-            RecipeError: It has not been looked up, or can't be deployed as it is.
+            BuildPlanError: It has not been looked up, or can't be deployed as it is.
         """
         if not self.there(root):
             sentence = f"{self.server} is not looked up yet; run `{COMMAND}` and commit what it writes"
@@ -142,7 +142,7 @@ def registered(said: Mapping[str, Any], server: str, args: Sequence[str] | None)
             file leaves to the user.
 
     Raises:
-        RecipeError: It has no package that speaks stdio and that can be deployed, or needs an argument.
+        BuildPlanError: It has no package that speaks stdio and that can be deployed, or needs an argument.
     """
     package, kind = _package(said, server)
     identifier, version = text(package.get("identifier")) or "", text(package.get("version")) or ""
@@ -192,7 +192,7 @@ def values_of(package: Mapping[str, Any], key: str, server: str = "", *, strict:
         strict: Whether one that is required and left to the user is refused.
 
     Raises:
-        RecipeError: There is such a one, or a text is none.
+        BuildPlanError: There is such a one, or a text is none.
     """
     listed = package.get(key)
     for one in cast("list[Any]", listed)[:_MOST] if isinstance(listed, list) else []:

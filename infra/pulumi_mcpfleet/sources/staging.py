@@ -51,7 +51,7 @@ def staged(source: Path, place: Path) -> None:
 
     Raises:
         OSError: Something can't be read or written.
-        RecipeError: An ignore file is not the source's own.
+        BuildPlanError: An ignore file is not the source's own.
     """
     shutil.rmtree(place, ignore_errors=True)
     ignored = shutil.ignore_patterns(*_LEFT_OUT)

@@ -137,7 +137,7 @@ def stdio_recipe(server: Stdio, locked: Mapping[str, bytes] | None = None, newes
         newest: With a lock of PyPI: the date of the newest package that may be needed to build others.
 
     Raises:
-        RecipeError: The server is not described as it has to be.
+        BuildPlanError: The server is not described as it has to be.
     """
     name = ""
     try:

@@ -44,7 +44,7 @@ def node_members(layout: Layout, package: Mapping[str, Any]) -> tuple[Member, ..
     """The members of a Node.js workspace; none where it is none.
 
     Raises:
-        RecipeError: A manifest can't be read.
+        BuildPlanError: A manifest can't be read.
     """
     said = package.get("workspaces")
     patterns = cast("Any", said).get("packages") if isinstance(said, dict) else said
@@ -57,7 +57,7 @@ def uv_members(layout: Layout, project: Mapping[str, Any]) -> tuple[Member, ...]
     """The members of a workspace of uv; none where it is none.
 
     Raises:
-        RecipeError: A manifest can't be read.
+        BuildPlanError: A manifest can't be read.
     """
     found = table(project, "tool", "uv", "workspace")
     return _members(layout, _texts(found.get("members")), _texts(found.get("exclude")), "pyproject.toml")
@@ -73,7 +73,7 @@ def chosen(top: Member, members: Sequence[Member], wanted: str | None, servers: 
         servers: Those that look like one, where the top does not.
 
     Raises:
-        RecipeError: There is none of that name, or nothing says which one it is.
+        BuildPlanError: There is none of that name, or nothing says which one it is.
     """
     listed = ", ".join(sorted(one.name for one in members)[:10])
     if wanted is not None:
@@ -118,7 +118,7 @@ def workspace_root(source: Path, folder: str) -> str | None:
         folder: A folder within it.
 
     Raises:
-        RecipeError: Something of it can't be read.
+        BuildPlanError: Something of it can't be read.
     """
     own = Layout.read(source / folder)
     if any(map(own.has, _LOCKS)):

@@ -46,7 +46,7 @@ def _unguessable() -> Iterator[int]:
 _numbers: Final = _unguessable()
 
 Start = Callable[[Reader], Awaitable[Channel]]
-"""Starts a process for a reader; `process.Recipe.start` is the real one."""
+"""Starts a process for a reader; `process.ProcessSpec.start` is the real one."""
 
 
 class Call:
