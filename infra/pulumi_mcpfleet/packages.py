@@ -3,6 +3,7 @@
 The command finds this module by the entry point `mcpfleet.packages`, and runs Docker and prints itself.
 """
 
+import asyncio
 import datetime
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -163,21 +164,34 @@ def look_up(root: Path, stack: str | None = None, *, renew: bool = False, ask: A
     return [entry.server for entry in wanted]
 
 
-def _asked(address: str) -> bytes:
+def _asked(address: str, transport: httpx2.AsyncBaseTransport | None = None) -> bytes:
     """What a registry answers; no redirect is followed, and no more is read than a server.json may have.
 
     Raises:
-        PackagesError: It does not answer, or has no such server.
+        PackagesError: It does not answer as a whole within 30 s, compresses its answer, or has no such server.
     """
-    content = b""
     try:
-        with httpx2.stream("GET", address, timeout=_SECONDS, headers={"accept": "application/json"}) as answer:
-            if answer.status_code != _FOUND:
-                raise PackagesError(f"{address} answers {answer.status_code}: the registry has no such server")
-            for piece in answer.iter_bytes():
-                content += piece
-                if len(content) > LARGEST:
-                    raise PackagesError(f"{address} answers with more than a server.json; correct the registry")
+        return asyncio.run(_answer(address, transport))
+    except TimeoutError:
+        raise PackagesError(f"{address} did not answer within {_SECONDS:g} s; run the command again") from None
     except httpx2.HTTPError as error:
         raise PackagesError(f"{address} can't be asked: {error or type(error).__name__}") from None
+
+
+async def _answer(address: str, transport: httpx2.AsyncBaseTransport | None) -> bytes:
+    headers = {"accept": "application/json", "accept-encoding": "identity"}
+    content = b""
+    async with (
+        asyncio.timeout(_SECONDS),  # in all: a limit for each read lets an answer drip for hours
+        httpx2.AsyncClient(transport=transport, timeout=_SECONDS, headers=headers) as http,
+        http.stream("GET", address) as answer,
+    ):
+        if answer.status_code != _FOUND:
+            raise PackagesError(f"{address} answers {answer.status_code}: the registry has no such server")
+        if "content-encoding" in answer.headers:
+            raise PackagesError(f"{address} answers in a compressed form that was not asked for; correct the registry")
+        async for piece in answer.aiter_raw():
+            content += piece
+            if len(content) > LARGEST:
+                raise PackagesError(f"{address} answers with more than a server.json; correct the registry")
     return content

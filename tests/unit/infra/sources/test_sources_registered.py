@@ -1,12 +1,15 @@
 """Servers of a static MCP registry: what a server.json comes to, and what the user is asked for."""
 
+import asyncio
 import json
 
+import httpx2
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pulumi_mcpfleet import packages
 from pulumi_mcpfleet.components import image
 from pulumi_mcpfleet.fleet import FleetError, Stdio, parse_fleet
 from pulumi_mcpfleet.packages import PackagesError, look_up, packages_of
@@ -250,3 +253,46 @@ def test_entries_of_other_registries_are_kept_apart():
     other = Entry("https://registry.acme.dev/mcp/", SERVER)
     assert other.folder != Entry("https://registry.modelcontextprotocol.io", SERVER).folder
     assert other.address == "https://registry.acme.dev/mcp/v0.1/servers/io.github.acme%2Fweather/versions/1.2.0"
+
+
+class Drips(httpx2.AsyncByteStream):
+    """A body that begins and never ends."""
+
+    async def __aiter__(self):
+        yield b"{"
+        await asyncio.Event().wait()
+
+
+class Endless(httpx2.AsyncByteStream):
+    """A body without end."""
+
+    async def __aiter__(self):
+        while True:
+            yield b"x" * 65_536
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (httpx2.Response(200, stream=Endless()), "answers with more than a server.json"),
+        (httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=Endless()), "in a compressed form"),
+        (httpx2.Response(302, headers={"location": "https://evil.example/"}), "answers 302"),
+        (httpx2.Response(404), "answers 404"),
+    ],
+)
+def test_a_registry_that_answers_otherwise_is_one_message(answer, words):
+    with pytest.raises(PackagesError, match=words):
+        packages._asked("https://registry.example/x", httpx2.MockTransport(lambda _: answer))
+
+
+def test_a_registry_whose_answer_does_not_end_is_left_after_its_time(monkeypatch):
+    monkeypatch.setattr(packages, "_SECONDS", 0.01)
+    with pytest.raises(PackagesError, match="did not answer within"):
+        packages._asked(
+            "https://registry.example/x", httpx2.MockTransport(lambda _: httpx2.Response(200, stream=Drips()))
+        )
+
+
+def test_a_registrys_answer_is_taken_as_it_is():
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, stream=httpx2.ByteStream(b"{}")))
+    assert packages._asked("https://registry.example/x", transport) == b"{}"
