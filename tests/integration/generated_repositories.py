@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.corpus.servers import PNPM_LOCK, YARN_LOCK
+
 TOKEN = "ghp-a-token-that-nobody-may-see"
 PASSWORD = "a-password-of-whoever-deploys"
 # As they are, and as HTTP and Secret Manager carry them.
@@ -99,7 +101,6 @@ PYTHON_SERVER = """
     ThreadingHTTPServer(("0.0.0.0", int(os.environ["PORT"])), Handler).serve_forever()
     """
 
-_INTEGRITY = "sha512-6FlzubTLZG3J2a/NVCAleEhjzq5oxgHyaCU9yYXvcLsvoVaHJq/s5xXI6/XXP6tz7R9xAOtHnSO/tXtF3WRTlA=="
 _PACKAGE = {"version": "1.0.0", "type": "module", "main": "server.js", "dependencies": {"ms": "2.1.3"}}
 
 
@@ -107,40 +108,8 @@ def _node(name, lock, text):
     return {"package.json": json.dumps({"name": name, **_PACKAGE}), "server.js": NODE_SERVER, lock: text}
 
 
-PNPM = _node(
-    "pnpm",
-    "pnpm-lock.yaml",
-    f"""
-    lockfileVersion: '9.0'
-    settings:
-      autoInstallPeers: true
-      excludeLinksFromLockfile: false
-    importers:
-      .:
-        dependencies:
-          ms:
-            specifier: 2.1.3
-            version: 2.1.3
-    packages:
-      ms@2.1.3:
-        resolution: {{integrity: {_INTEGRITY}}}
-    snapshots:
-      ms@2.1.3: {{}}
-    """,
-)
-YARN = _node(
-    "yarn",
-    "yarn.lock",
-    f"""
-    # yarn lockfile v1
-
-
-    ms@2.1.3:
-      version "2.1.3"
-      resolved "https://registry.yarnpkg.com/ms/-/ms-2.1.3.tgz#574c8138ce1d2b5861f0b44579dbadd60c6615b2"
-      integrity {_INTEGRITY}
-    """,
-)
+PNPM = _node("pnpm", "pnpm-lock.yaml", PNPM_LOCK)
+YARN = _node("yarn", "yarn.lock", YARN_LOCK)
 YARN_BERRY = _node(
     "berry",
     "yarn.lock",
