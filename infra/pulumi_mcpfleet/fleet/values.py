@@ -190,7 +190,7 @@ EnvironmentName = Annotated[
         "variable",
         "variables",
         "names: letters, digits, `_`; no digit first; not Cloud Run's (`PORT`, `K_…`, `X_GOOGLE_…`), not"
-        " [the fleet's](#what-a-container-finds-in-its-environment)",
+        " [the fleet's](#environment-variables-of-a-container)",
         pattern(_VARIABLE),
     ),
 ]
