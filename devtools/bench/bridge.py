@@ -287,7 +287,7 @@ def print_rows(console: Console, rows: Sequence[Row], runs: int) -> None:
         title=f"./dev bench bridge: tools/call, milliseconds and calls a second, best of {runs}, on one CPU",
     )  # fmt: skip
     after = Table(
-        "bridge", "crashes", "told why", "recovered", "outage s, median", "processes", "descriptors", "MiB",
+        "bridge", "crashes", "reason returned", "recovered", "outage s, median", "processes", "descriptors", "MiB",
         title="The server's process ends in the middle of a call, again and again",
     )  # fmt: skip
     for row in rows:
