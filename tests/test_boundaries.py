@@ -572,6 +572,12 @@ def test_no_module_needs_itself():
         TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
 
 
+def test_the_package_of_the_components_loads_none_of_them_before_it_is_named():
+    """The vocabulary, the sources and the build provider are below it, and need no Pulumi."""
+    tree = ast.parse((ROOT / INFRA[0] / "__init__.py").read_text(encoding="utf-8"))
+    assert {name.partition(".")[0] for name in needed_at_import(tree)} <= sys.stdlib_module_names
+
+
 def test_no_file_of_the_product_stands_twice():
     rooms = ("infra", "packages", "local_cloud", "mcp_server", "mcp_client", "devtools")
     contents = Counter(file.read_text() for room in rooms for file in (ROOT / room).rglob("*.py"))

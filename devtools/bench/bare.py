@@ -18,7 +18,8 @@ def deploy() -> None:
     project = pulumi.Config("gcp").require("project")
     fleet: dict[str, Any] = json.loads(pulumi.Config("mcpfleet").require("fleet"))
     region: str = fleet["region"]
-    shared = pulumi.ComponentResource("mcpfleet:index:Foundation", "fleet")
+    top = pulumi.ComponentResource("mcpfleet:index:Fleet", "fleet")
+    shared = pulumi.ComponentResource("mcpfleet:index:Foundation", "fleet", opts=pulumi.ResourceOptions(parent=top))
     first = _api(project, "cloudresourcemanager", shared)
     apis = [first, *(_api(project, api, shared, first) for api in APIS)]
     after_apis = pulumi.ResourceOptions(parent=shared, depends_on=apis, delete_before_replace=True)
@@ -41,7 +42,9 @@ def deploy() -> None:
     )
     gcp.organizations.get_client_config_output()
     servers = cast("dict[str, dict[str, Any]]", fleet["servers"])
-    pulumi.export("servers", {name: _server(name, one, project, region, number, apis) for name, one in servers.items()})
+    pulumi.export(
+        "servers", {name: _server(name, one, project, region, number, apis, top) for name, one in servers.items()}
+    )
 
 
 def _api(project: str, api: str, parent: pulumi.Resource, *after: pulumi.Resource) -> gcp.projects.Service:
@@ -61,8 +64,9 @@ def _server(
     region: str,
     number: pulumi.Output[str],
     apis: list[gcp.projects.Service],
+    top: pulumi.Resource,
 ) -> dict[str, Any]:
-    group = pulumi.ComponentResource("mcpfleet:index:McpServer", name)
+    group = pulumi.ComponentResource("mcpfleet:index:McpServer", name, opts=pulumi.ResourceOptions(parent=top))
     child = pulumi.ResourceOptions(parent=group, delete_before_replace=True)
     after_apis = pulumi.ResourceOptions(parent=group, depends_on=apis, delete_before_replace=True)
     account = gcp.serviceaccount.Account(

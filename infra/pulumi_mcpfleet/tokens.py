@@ -6,6 +6,9 @@ every resource below it is replaced in every stack that exists.
 
 from typing import Final
 
+FLEET: Final = "mcpfleet:index:Fleet"
+"""Servers, their clients, and all that they share."""
+
 FOUNDATION: Final = "mcpfleet:index:Foundation"
 """What all servers of a stack share."""
 

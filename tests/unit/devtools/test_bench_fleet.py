@@ -35,7 +35,7 @@ def test_both_programs_register_the_same_resources_with_the_same_inputs_and_outp
     config = {"gcp:project": "p", "mcpfleet:fleet": json.dumps(fleet_of(3))}
     fleet = deploy(lambda: runpy.run_path(str(ROOT), run_name="__main__"), config=config)
     by_hand = deploy(deploy_by_hand, config=config)
-    assert len(resources(fleet)) == 3 * 4 + 8
+    assert len(resources(fleet)) == 3 * 4 + 9
     assert resources(fleet) == resources(by_hand)
     ours, theirs = fleet.exports["servers"], by_hand.exports["servers"]
     assert {name: set(server) for name, server in ours.items()} == {name: set(one) for name, one in theirs.items()}

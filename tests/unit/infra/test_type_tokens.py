@@ -13,6 +13,7 @@ PINNED = {
     "CLOUD_BUILD": "mcpfleet:index:CloudBuild",
     "CLOUD_BUILT_IMAGE": "mcpfleet-build:index:Image",
     "CUSTOM_DOMAIN": "mcpfleet:index:CustomDomain",
+    "FLEET": "mcpfleet:index:Fleet",
     "FOUNDATION": "mcpfleet:index:Foundation",
     "LOAD_BALANCER": "mcpfleet:index:LoadBalancer",
     "MCP_CLIENT": "mcpfleet:index:McpClient",
