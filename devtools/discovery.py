@@ -28,7 +28,7 @@ from devtools.peers import find_google_clients
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
-from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, SCOPE, api_of
+from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, SCOPE_PREFIX, api_of
 from mcpfleet_local_cloud.services.compute.kinds import GLOBAL, REGIONAL
 from mcpfleet_local_cloud.services.compute.routes import SETTERS
 from mcpfleet_local_cloud.state.folder import Settings
@@ -182,7 +182,7 @@ def _method(method: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
         if side in method:
             made[side] = names[method[side]["$ref"]]
     if "scopes" in method:
-        made["scopes"] = " ".join(sorted(scope.removeprefix(SCOPE) for scope in method["scopes"]))
+        made["scopes"] = " ".join(sorted(scope.removeprefix(SCOPE_PREFIX) for scope in method["scopes"]))
     query = {
         name: _kind(one, "", {}, names) + ("*" if one.get("repeated") else "")
         for name, one in sorted(method.get("parameters", {}).items())

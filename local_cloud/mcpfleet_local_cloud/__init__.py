@@ -1,1 +1,1 @@
-"""The part of Google Cloud that mcpfleet touches, on one machine: real containers, real IAM, real tokens."""
+"""The part of Google Cloud that mcpfleet uses, on one machine: real containers, real IAM, real tokens."""

@@ -1,4 +1,4 @@
-"""The cloud's own API below `/_local/`: health for everybody, the rest for who can read the state's admin token."""
+"""The cloud's own API below `/_local/`: health is public; all other routes need the admin token of the state."""
 
 import secrets
 from typing import Final
@@ -9,9 +9,9 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
-from mcpfleet_local_cloud.rest.json_api import as_list, as_object, number, parse_json
+from mcpfleet_local_cloud.rest.json_api import as_list, as_object, parse_json, parse_number
 
-_LINES: Final = 200
+_DEFAULT_LINES: Final = 200
 
 
 def routes(cloud: Cloud) -> list[BaseRoute]:
@@ -38,48 +38,49 @@ class _Admin:
         return JSONResponse({"status": status, "cloud": self._cloud.state.cloud_id, "version": self._cloud.version})
 
     async def inventory(self, request: Request) -> Response:
-        self._admit(request)
+        self._require_admin(request)
         return JSONResponse(self._cloud.inventory())
 
     async def logs(self, request: Request) -> Response:
-        self._admit(request)
-        asked = request.query_params.get("lines", str(_LINES))
-        lines = number(asked)
+        self._require_admin(request)
+        text = request.query_params.get("lines", str(_DEFAULT_LINES))
+        lines = parse_number(text)
         if not lines:
-            raise invalid(f"lines: {asked[:20]!r} is not a number of lines.")
+            raise invalid(f"lines: {text[:20]!r} is not a number of lines.")
         service = request.query_params.get("service", "")
         return PlainTextResponse(await self._cloud.logs(service, lines))
 
     async def forget(self, request: Request) -> Response:
-        self._admit(request)
+        self._require_admin(request)
         self._cloud.forget()
         return JSONResponse({})
 
     async def groups(self, request: Request) -> Response:
-        self._admit(request)
+        self._require_admin(request)
         return JSONResponse({"groups": self._cloud.groups.all()})
 
     async def put_group(self, request: Request) -> Response:
-        self._admit(request)
+        self._require_admin(request)
         body = as_object(parse_json(await request.body())) or {}
         members = as_list(body.get("members"))
-        if members is None or len(body) > 1 or not all(isinstance(one, str) for one in members):
+        if members is None or len(body) > 1 or not all(isinstance(member, str) for member in members):
             raise invalid('The body must be {"members": [ADDRESS, ...]}.')
         return JSONResponse({"members": self._cloud.groups.put(request.path_params["group"], members)})
 
     async def delete_group(self, request: Request) -> Response:
-        self._admit(request)
+        self._require_admin(request)
         self._cloud.groups.delete(request.path_params["group"])
         return JSONResponse({})
 
     async def reset(self, request: Request) -> Response:
-        self._admit(request)
+        self._require_admin(request)
         await self._cloud.reset()
         return JSONResponse({})
 
-    def _admit(self, request: Request) -> None:
-        shown = request.headers.get("authorization", "").encode()
-        if not secrets.compare_digest(shown, f"Bearer {self._cloud.state.admin_token}".encode()):
+    def _require_admin(self, request: Request) -> None:
+        authorization = request.headers.get("authorization", "").encode()
+        if not secrets.compare_digest(authorization, f"Bearer {self._cloud.state.admin_token}".encode()):
             raise GoogleError(
-                "UNAUTHENTICATED", "This needs `Authorization: Bearer TOKEN` with the token in the state's admin-token."
+                "UNAUTHENTICATED",
+                "Send `Authorization: Bearer TOKEN` with the token in the file admin-token of the state directory.",
             )

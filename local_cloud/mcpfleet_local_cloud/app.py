@@ -1,4 +1,4 @@
-"""The control plane as one ASGI app: every API below its prefix, Google's errors, one log line for each request."""
+"""The control plane as one ASGI app: every API at its prefix, Google's error format, one log line per request."""
 
 import json
 import logging
@@ -22,53 +22,53 @@ from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 _log = logging.getLogger(__name__)
 
 BODY_LIMIT: Final = 10 * 1024 * 1024
-# The registry takes whole image layers, and Cloud Storage whole objects; both check them themselves.
-_UNLIMITED: Final = ("/v2/", "/upload/")
-_WAITING: Final = ("/run/", "/artifactregistry/", "/_local/inventory")
-_GONE: Final = 499
-"""What the log says of a caller who hung up (nginx's number; no caller sees it)."""
+# The registry accepts whole image layers, and Cloud Storage whole objects; both check the size themselves.
+_UNLIMITED_PATHS: Final = ("/v2/", "/upload/")
+_WAITING_PATHS: Final = ("/run/", "/artifactregistry/", "/_local/inventory")
+_CLIENT_CLOSED_REQUEST: Final = 499
+"""The status in the log for a caller who disconnected (nginx's number; no caller receives it)."""
 LogLine = Callable[[dict[str, Any]], None]
 
 
 def log_to_stderr(line: dict[str, Any]) -> None:
-    """One JSON object on one line of standard error."""
+    """Write *line* as one JSON object on one line of standard error."""
     sys.stderr.write(json.dumps(line, separators=(",", ":")) + "\n")
     sys.stderr.flush()
 
 
 def create_app(cloud: Cloud, log: LogLine = log_to_stderr) -> Starlette:
-    """The control plane of *cloud*; each request's line goes to *log*.
+    """Create the control plane of *cloud*; *log* receives one line per request.
 
-    The app starts and stops nothing: whoever made *cloud* does (`Cloud.start`, `Cloud.stop`).
+    The app does not start or stop the cloud: that is up to the caller (`Cloud.start`, `Cloud.stop`).
     """
     return Starlette(
         routes=[*cloud.routes(), *admin.routes(cloud)],
         middleware=[
-            Middleware(_Watch, log=log),
-            Middleware(_NoPages),
+            Middleware(_RequestLog, log=log),
+            Middleware(_RejectBrowsers),
             Middleware(_BodyLimit),
-            Middleware(_Patience, cloud=cloud),
+            Middleware(_WaitUntilReady, cloud=cloud),
         ],
-        exception_handlers={GoogleError: _google_error, HTTPException: _http_error, json.JSONDecodeError: _bad_json},
+        exception_handlers={GoogleError: _google_error, HTTPException: _http_error, json.JSONDecodeError: _json_error},
     )
 
 
 def create_registry(cloud: Cloud, log: LogLine = log_to_stderr) -> Starlette:
-    """The registry of *cloud* alone, for Docker, which need not reach the control plane."""
+    """Create an app with only the registry of *cloud*, for Docker, which has no need to reach the control plane."""
     return Starlette(
         routes=registry.routes(cloud.catalog, cloud.repositories),
-        middleware=[Middleware(_Watch, log=log), Middleware(_NoPages)],
+        middleware=[Middleware(_RequestLog, log=log), Middleware(_RejectBrowsers)],
         exception_handlers={GoogleError: _google_error, HTTPException: _http_error},
     )
 
 
 async def _google_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, GoogleError)  # noqa: S101 - Starlette's type of a handler is wider than what it passes
+    assert isinstance(error, GoogleError)  # noqa: S101 - Starlette declares a wider type than it passes
     headers = {"WWW-Authenticate": 'Bearer realm="https://accounts.google.com/"'} if error.http_code == 401 else None
     return JSONResponse(error.body(), status_code=error.http_code, headers=headers)
 
 
-async def _bad_json(request: Request, error: Exception) -> Response:
+async def _json_error(request: Request, error: Exception) -> Response:
     return await _google_error(request, invalid(f"Invalid JSON payload received. Unexpected token.\n{error}"))
 
 
@@ -82,8 +82,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
-class _Watch:
-    """Logs each request, and answers for what nobody foresaw."""
+class _RequestLog:
+    """Logs each request, and responds to unexpected exceptions."""
 
     def __init__(self, app: ASGIApp, log: LogLine) -> None:
         self._app = app
@@ -93,9 +93,9 @@ class _Watch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, request_id = time.perf_counter(), 0, uuid4().hex
+        started, status, request_id = time.perf_counter(), 0, uuid4().hex
 
-        async def sent(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -104,14 +104,14 @@ class _Watch:
 
         scope.setdefault("state", {})
         try:
-            await self._app(scope, receive, sent)
-        except ClientDisconnect:  # its upload ended half way; there is nobody to answer
-            status = status or _GONE
-        except Exception as broken:
-            _log.exception("request %s broke", request_id)
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:  # the client disconnected during its upload, so there is nobody to respond to
+            status = status or _CLIENT_CLOSED_REQUEST
+        except Exception as error:
+            _log.exception("request %s failed", request_id)
             if status:
                 raise
-            await _broken(broken, request_id)(scope, receive, sent)
+            await _internal_error(error, request_id)(scope, receive, send_with_id)
         finally:
             self._log(
                 {
@@ -120,26 +120,27 @@ class _Watch:
                     "method": scope["method"],
                     "path": scope["path"],
                     "status": status,
-                    "ms": round((time.perf_counter() - began) * 1000, 2),
+                    "ms": round((time.perf_counter() - started) * 1000, 2),
                     "caller": scope["state"].get("caller", ""),
                 }
             )
 
 
-def _broken(error: Exception, request_id: str) -> Response:
-    # Not 500: Google's clients repeat such a request for minutes, and the user sees a hang.
+def _internal_error(error: Exception, request_id: str) -> Response:
+    # Not 500: Google's clients would retry such a request for minutes, and the user would see a hang.
     refusal = GoogleError(
         "UNIMPLEMENTED",
-        f"The local cloud failed ({type(error).__name__}: {error}). Its log has the rest, under request {request_id}.",
+        f"The local cloud failed ({type(error).__name__}: {error}). See request {request_id} in its log.",
     )
     return JSONResponse(refusal.body(), status_code=refusal.http_code)
 
 
-class _NoPages:
-    """Refuses what a web page had a browser send: nothing here is for pages, and this port is open to any of them.
+class _RejectBrowsers:
+    """Refuses requests that a browser sends for a web page: no API here is for pages, but any page can reach this port.
 
-    A browser says so in Origin or Sec-Fetch-Site, which no page can take out; `none` is an address that a person typed.
-    A name that leads to this machine (DNS rebinding) makes a page's requests same-origin, so that is refused, too.
+    A browser marks such a request with Origin or Sec-Fetch-Site, which no page can remove; `none` means an address that
+    a person typed. A host name that resolves to this machine (DNS rebinding) makes a page's requests same-origin, so
+    `same-origin` is refused, too.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -156,38 +157,38 @@ class _NoPages:
 
 
 class _BodyLimit:
-    """Refuses a body that no API of Google's would take, before it fills the memory."""
+    """Refuses a body that is larger than any of Google's APIs accepts, before it fills the memory."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(_UNLIMITED):
+        if scope["type"] != "http" or scope["path"].startswith(_UNLIMITED_PATHS):
             await self._app(scope, receive, send)
             return
-        taken = 0
+        received = 0
 
-        async def counted() -> Message:
-            nonlocal taken
+        async def receive_counted() -> Message:
+            nonlocal received
             message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > BODY_LIMIT:
-                raise _too_large()
+            received += len(message.get("body", b""))
+            if received > BODY_LIMIT:
+                raise _too_large_error()
             return message
 
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > BODY_LIMIT:
-            refusal = _too_large()
+            refusal = _too_large_error()
             await JSONResponse(refusal.body(), status_code=refusal.http_code)(scope, receive, send)
             return
-        await self._app(scope, counted, send)
+        await self._app(scope, receive_counted, send)
 
 
-class _Patience:
-    """Lets nobody change a service while `Cloud.start` still brings back what an earlier process left.
+class _WaitUntilReady:
+    """Delays requests for services while `Cloud.start` still restores the services of an earlier process.
 
-    Who asks for a repository waits, too: its name is known once the gateway container runs. Others need not wait: what
-    comes up meanwhile needs the registry, and may need tokens.
+    Requests for repositories wait, too: a repository's name is known only when the gateway container runs. Other
+    requests must not wait, because the restored services need the registry, and may need tokens.
     """
 
     def __init__(self, app: ASGIApp, cloud: Cloud) -> None:
@@ -195,10 +196,10 @@ class _Patience:
         self._cloud = cloud
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(_WAITING):
+        if scope["type"] == "http" and scope["path"].startswith(_WAITING_PATHS):
             await self._cloud.ready.wait()
         await self._app(scope, receive, send)
 
 
-def _too_large() -> GoogleError:
+def _too_large_error() -> GoogleError:
     return invalid(f"Request payload size exceeds the limit: {BODY_LIMIT} bytes.")

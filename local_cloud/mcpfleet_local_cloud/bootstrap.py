@@ -1,7 +1,7 @@
-"""The first things of a cloud: its project, its accounts, and the credential files with which its users begin.
+"""The initial content of a cloud: its project, its accounts, and the credential files of its first users.
 
-What is given to whom is what README tells a user of Google Cloud to have, no more: a program that works here does not
-lean on rights that it lacks there. The private halves of the keys exist in the credential files only.
+The accounts get exactly the roles that README lists for Google Cloud: a program that works here needs no further
+permissions on Google. The private keys exist only in the credential files.
 """
 
 import json
@@ -26,7 +26,7 @@ DEPLOYER_ROLES: Final = (
     "roles/iam.serviceAccountAdmin",
     "roles/iam.serviceAccountUser",
     "roles/run.admin",
-    # For what only some fleets have: docs/deploy-to-google.md says which.
+    # For features that only some fleets use; see docs/deploy-to-google.md.
     "roles/agentregistry.admin",
     "roles/certificatemanager.owner",
     "roles/cloudbuild.builds.editor",
@@ -45,7 +45,7 @@ DEPLOYER_ROLES: Final = (
 
 
 class Bootstrap:
-    """Makes what every cloud begins with; may run at each start."""
+    """Creates the initial content of a cloud; may run at each start."""
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ class Bootstrap:
         self._policies = policies
         self._clock = clock
 
-    def project(self) -> None:
-        """Make the project, its first APIs, accounts and grants, unless it is there."""
+    def create_project(self) -> None:
+        """Create the project with its initial APIs, accounts and grants, unless it exists."""
         settings = self._settings
         if self._projects.list():
             return
@@ -88,10 +88,11 @@ class Bootstrap:
         bindings.append({"role": "roles/run.serviceAgent", "members": [agent]})
         self._policies.set(f"projects/{settings.project}", {"bindings": bindings})
 
-    def credentials(self, folder: Path) -> None:
+    def write_credentials(self, folder: Path) -> None:
         """Write `deployer.json`, `ada.json` and `bob.json`, mode 0600, with this cloud's address.
 
-        A file that still works keeps its key; a lost or foreign one is replaced, and what it held before is revoked.
+        A file that still works keeps its key. A lost or foreign file is replaced, and the keys of the old one are
+        revoked.
         """
         self._write_deployer(folder / f"{DEPLOYER}.json")
         for name in PEOPLE:
@@ -100,24 +101,24 @@ class Bootstrap:
     def _write_deployer(self, path: Path) -> None:
         account = self._accounts.get(self._deployer_email())
         if account is None:
-            return  # Somebody deleted it, as is their right; a reset brings it back.
-        current = _read(path)
-        held = {key["name"].rpartition("/")[2] for key in self._keys.list(account)}
-        if current.get("private_key_id") in held and "private_key" in current:
-            wanted = {**current, "token_uri": f"{self._settings.url}/oauth2/token"}
+            return  # A user deleted the account on purpose; a reset creates it again.
+        current = _read_credentials(path)
+        key_ids = {key["name"].rpartition("/")[2] for key in self._keys.list(account)}
+        if current.get("private_key_id") in key_ids and "private_key" in current:
+            content = {**current, "token_uri": f"{self._settings.url}/oauth2/token"}
         else:
-            for key_id in held:
+            for key_id in key_ids:
                 self._keys.delete(account, key_id)
-            _, wanted = self._keys.create(account, new_key())
-        _write(path, wanted, current)
+            _, content = self._keys.create(account, new_key())
+        _write_credentials(path, content, current)
 
     def _write_person(self, path: Path, email: str) -> None:
-        current = _read(path)
+        current = _read_credentials(path)
         token = current.get("refresh_token")
         person = self._people.by_refresh_token(token) if isinstance(token, str) else None
         if person is None or person["email"] != email:
             token = self._people.issue(email)
-        wanted = {
+        content = {
             "type": "authorized_user",
             "account": email,
             "client_id": CLIENT_ID,
@@ -126,20 +127,20 @@ class Bootstrap:
             "token_uri": f"{self._settings.url}/oauth2/token",
             "universe_domain": self._settings.universe,
         }
-        _write(path, wanted, current)
+        _write_credentials(path, content, current)
 
     def _deployer_email(self) -> str:
         return f"{DEPLOYER}@{self._settings.project}.iam.gserviceaccount.com"
 
 
-def _read(path: Path) -> Document:
+def _read_credentials(path: Path) -> Document:
     try:
-        found: Any = json.loads(path.read_text())
+        value: Any = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return cast("Document", found) if isinstance(found, dict) else {}
+    return cast("Document", value) if isinstance(value, dict) else {}
 
 
-def _write(path: Path, wanted: Document, current: Document) -> None:
-    if wanted != current or path.stat().st_mode & 0o077:
-        write_private(path, json.dumps(wanted, indent=2) + "\n")
+def _write_credentials(path: Path, content: Document, current: Document) -> None:
+    if content != current or path.stat().st_mode & 0o077:
+        write_private(path, json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The composition root: every part of one local cloud, made from its settings and connected here, nowhere else."""
+"""The composition root: creates every part of one local cloud from its settings and connects the parts."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ from mcpfleet_local_cloud.identity.tokens import Claims, Identity
 from mcpfleet_local_cloud.registry.catalog import MANIFEST
 from mcpfleet_local_cloud.rest.errors import not_found
 from mcpfleet_local_cloud.rest.operations import Operations
-from mcpfleet_local_cloud.rest.parameters import binding
+from mcpfleet_local_cloud.rest.parameters import bind_routes
 from mcpfleet_local_cloud.services import (
     agentregistry,
     artifactregistry,
@@ -71,22 +71,22 @@ from mcpfleet_local_cloud.state.store import Document, Store
 if TYPE_CHECKING:
     from mcpfleet_local_cloud.data_plane import DockerDataPlane
 
-# Cloud Run pulls images in this account's name, as on Google.
-_RUN_AGENT: Final = "service-{}@serverless-robot-prod.iam.gserviceaccount.com"
-# The label by which the provider marks what it made, unless it is told not to.
-ATTRIBUTION: Final = "goog-pulumi-provisioned"
+# The account with which Cloud Run pulls images, as on Google.
+_RUN_AGENT_EMAIL: Final = "service-{}@serverless-robot-prod.iam.gserviceaccount.com"
+# The label that the provider sets on the resources that it creates, unless that is switched off.
+ATTRIBUTION_LABEL: Final = "goog-pulumi-provisioned"
 _PULL_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class Cloud:
-    """One local cloud. `start` before use, `stop` after; what it did is in its state, also after a kill.
+    """One local cloud. Call `start` before use and `stop` after. Its state survives a kill.
 
     Args:
-        settings: where it lives and who it is.
-        data_plane: what runs containers; Docker on this machine where it is not given.
-        worker: what runs the steps of builds; the docker command of this machine where it is not given.
-        credentials: the folder for the credential files; beside the state where it is not given.
-        issuers: what carries requests to the issuers of external identities; the network where it is not given.
+        settings: the address, project and state directory of the cloud.
+        data_plane: runs containers; by default Docker on this machine.
+        worker: runs the steps of builds; by default the docker command of this machine.
+        credentials: the folder for the credential files; by default next to the state directory.
+        issuers: the HTTP transport to the issuers of external identities; by default the network.
         clock: seconds since the epoch.
     """
 
@@ -114,7 +114,7 @@ class Cloud:
         self.people: Final = oauth.People(self.store)
         self.pools: Final = Pools(self.store, clock)
         self.groups: Final = Groups(self.store)
-        self.policies: Final = Policies(self.store, self.accounts.exists, self._pool_missing, self.groups.of)
+        self.policies: Final = Policies(self.store, self.accounts.exists, self._is_missing_pool, self.groups.of)
         self.gate: Final = ApiAuthorizer(
             settings=settings,
             identity=self.identity,
@@ -142,7 +142,7 @@ class Cloud:
         )
         self.catalog: Final = registry.Catalog(self.store, registry.BlobStore(settings.state / "registry"), clock)
         self.repositories: Final = artifactregistry.ArtifactRegistry(
-            self.store, self.catalog, self.gate, self._registry, clock, publisher_token=self.state.admin_token
+            self.store, self.catalog, self.gate, self._registry_address, clock, publisher_token=self.state.admin_token
         )
         self.secrets: Final = secretmanager.SecretManager(
             self.store,
@@ -172,7 +172,9 @@ class Cloud:
             self.store, self.compute.targets, self.compute.needing, clock
         )
         self.iap: Final = Iap(self.store)
-        self._proxy = IdentityAwareProxy(self.iap, Signer(settings.state / "keys", clock), settings.project_number)
+        self._identity_aware_proxy = IdentityAwareProxy(
+            self.iap, Signer(settings.state / "keys", clock), settings.project_number
+        )
         self.authority: Final = Authority(settings.state / "ca")
         self.dns: Final = dns.Dns(self.store, lambda network: self.compute.find(network) is not None, clock)
         self.networkservices: Final = networkservices.NetworkServices(self.store, self.compute.find, clock)
@@ -181,7 +183,7 @@ class Cloud:
             zones=self.dns,
             routing=self.networkservices,
             compute=self.compute,
-            doors=self._door,
+            doors=self._find_endpoint,
             policies=self.policies,
             enabled=lambda project, api: self.usage.enabled(self.projects.get(project), api),
             token=lambda account, audience: self.identity.mint_id_token(
@@ -189,20 +191,20 @@ class Cloud:
             ),
             clock=clock,
         )
-        self._sources = CloudSources(self.secrets, self.storage, self.policies, self.projects, self.mesh.check)
+        self._instance_data = CloudSources(self.secrets, self.storage, self.policies, self.projects, self.mesh.check)
         self._clock = clock
         self._docker = None if data_plane else self._docker_data_plane()
         plane = data_plane or self._docker
-        assert plane is not None  # noqa: S101 - one of the two was just made
+        assert plane is not None  # noqa: S101 - one of the two is set
         self.data_plane: Final[DataPlane] = plane
         self.run: Final = run.RunModel(
             self.store,
             self.operations,
             plane,
             self.policies,
-            self._registry,
+            self._registry_address,
             accounts=self.accounts,
-            sources=self._sources,
+            sources=self._instance_data,
             networks=self.compute,
             meshes=self.networkservices,
         )
@@ -219,7 +221,7 @@ class Cloud:
             return "0"
 
     def routes(self) -> list[BaseRoute]:
-        """The routes of every API, each below its prefix; the registry at the root, where clients want it."""
+        """The routes of every API at its prefix, and those of the registry at the root, where clients expect it."""
         apis: list[BaseRoute] = [
             *serviceusage_routes(self.usage, self.operations, self.gate),
             *resourcemanager_routes(self.projects, self.policies, self.gate),
@@ -231,7 +233,7 @@ class Cloud:
             *oauth.routes(self._tokens, self.identity),
             *artifactregistry.routes(self.repositories, self.operations, self.gate, self.policies),
             *secretmanager.routes(self.secrets, self.policies, self.gate),
-            *iap_routes(self.iap, self._proxy, self.policies, self.gate),
+            *iap_routes(self.iap, self._identity_aware_proxy, self.policies, self.gate),
             *agentregistry.routes(self.store, self.operations, self.gate),
             *compute.routes(self.compute, self.gate),
             *certificatemanager.routes(self.certificates, self.operations, self.gate),
@@ -242,33 +244,33 @@ class Cloud:
             *storage.routes(self.storage, self.policies, self.gate),
             *run.routes(self.run, self.gate),
         ]
-        return [*binding(apis), *registry.routes(self.catalog, self.repositories)]
+        return [*bind_routes(apis), *registry.routes(self.catalog, self.repositories)]
 
-    async def start(self, registry: ASGIApp | None = None, opened: Callable[[], None] = lambda: None) -> None:
-        """Make what every cloud begins with, then take up what an earlier process left.
+    async def start(self, registry: ASGIApp | None = None, on_opened: Callable[[], None] = lambda: None) -> None:
+        """Create the initial content, then continue what an earlier process left unfinished.
 
         Args:
-            registry: what Docker reaches through the gateway container.
-            opened: called once nothing more can keep this machine from running services.
+            registry: the app that Docker reaches through the gateway container.
+            on_opened: called when the data plane is ready to run services.
 
         Raises:
-            OpenError: nothing can be run on this machine.
+            OpenError: this machine cannot run containers.
         """
-        self._bootstrap.project()
-        self._bootstrap.credentials(self._credentials)
+        self._bootstrap.create_project()
+        self._bootstrap.write_credentials(self._credentials)
         self.operations.open()
         self.catalog.collect()
         self.builds.recover()
         if self._docker is not None:
-            await self._open(self._docker, registry)
-        opened()
+            await self._open_data_plane(self._docker, registry)
+        on_opened()
         await self.run.recover()
         if self._docker is not None:
             await self._docker.sweep(self.run.workloads())
         self.ready.set()
 
     async def stop(self) -> None:
-        """Stop serving; containers run on, and the next `start` takes them over."""
+        """Stop serving. Containers keep running, and the next `start` takes them over."""
         self.ready.clear()
         await self.builds.close()
         await self.run.close()
@@ -279,12 +281,12 @@ class Cloud:
         self.store.close()
 
     async def reset(self) -> None:
-        """Remove every service and forget everything; begin anew, with new credential files."""
+        """Delete every service and all other state; create the initial content again, with new credential files."""
         await self.builds.close()
         await self.run.close()
         await self.operations.close()
-        for door in self.run.front_doors():
-            await self.data_plane.remove(door.service)
+        for endpoint in self.run.front_doors():
+            await self.data_plane.remove(endpoint.service)
         if self._docker is not None:
             await self._docker.sweep(())
         self.store.reset()
@@ -293,43 +295,43 @@ class Cloud:
         self.storage.objects.drop_all()
         self.entries.forget_all()
         await self.balancer.settle()
-        self.store.scrub()
+        self.store.vacuum()
         self.operations.open()
-        self._bootstrap.project()
-        self._bootstrap.credentials(self._credentials)
+        self._bootstrap.create_project()
+        self._bootstrap.write_credentials(self._credentials)
 
     def forget(self) -> None:
-        """Forget what is over: finished operations, builds that ended and their logs, deleted identity pools."""
+        """Purge finished operations, finished builds with their logs, and deleted identity pools."""
         self.operations.forget_finished()
         self.builds.forget_ended()
         self.pools.forget_deleted()
-        self.store.scrub()
+        self.store.vacuum()
 
     def inventory(self) -> Document:
-        """What exists: how many documents of each kind, and the resources by name."""
+        """List all resources by name, and count the documents of each kind."""
         project = self.projects.get(self.settings.project)
         return {
             "cloud": self.state.cloud_id,
-            "registry": self._registry(),
+            "registry": self._registry_address(),
             "project": project,
-            "documents": self.store.kinds(),
+            "documents": self.store.count_by_kind(),
             "enabledApis": [service["config"]["name"] for service in self.usage.list(project, "ENABLED")],
             "serviceAccounts": [account["email"] for account in self.accounts.of_project(self.settings.project)],
             "repositories": [name for name, _ in self.store.list(REPOSITORY)],
             "images": [name for name, _ in self.store.list(MANIFEST)],
-            "records": self._records(),
+            "records": self._other_resources(),
             "services": self.run.inventory(),
             "loadBalancers": self.balancer.inventory(),
             "operations": self.operations.names(),
         }
 
-    def _records(self) -> list[str]:
-        """What a stack made besides, in words; secrets that a person made for a stack to use are none of its."""
-        secrets = [one for one in self.secrets.secrets() if ATTRIBUTION in one.get("labels", {})]
-        buckets = [one for one in self.storage.buckets() if ATTRIBUTION in one.get("labels", {})]
+    def _other_resources(self) -> list[str]:
+        """Describe the other resources of a stack. Secrets that a person created for the stack are not among them."""
+        secrets = [resource for resource in self.secrets.secrets() if ATTRIBUTION_LABEL in resource.get("labels", {})]
+        buckets = [resource for resource in self.storage.buckets() if ATTRIBUTION_LABEL in resource.get("labels", {})]
         return [
-            *(f"secret {one['name']}" for one in secrets),
-            *(f"bucket {one['name']}" for one in buckets),
+            *(f"secret {resource['name']}" for resource in secrets),
+            *(f"bucket {resource['name']}" for resource in buckets),
             *(path for kind in (COMPUTE, CERTIFICATE, MESH, ROUTE, ZONE, RECORD) for path, _ in self.store.list(kind)),
             *(f"settings of {name}" for name, _ in self.store.list(IAP_SETTINGS)),
             *(f"identity pool {name}" for name in self.pools.names()),
@@ -337,27 +339,29 @@ class Cloud:
         ]
 
     async def logs(self, service: str, lines: int) -> str:
-        """The last *lines* of what the containers of *service* (its full or its short name) wrote.
+        """Return the last *lines* of the logs of the containers of *service* (full or short name).
 
         Raises:
             GoogleError: NOT_FOUND.
         """
-        for door in self.run.front_doors():
-            if service in {door.service, door.service.rpartition("/")[2]}:
-                return await self._docker.logs(door.service, lines) if self._docker else ""
+        for endpoint in self.run.front_doors():
+            if service in {endpoint.service, endpoint.service.rpartition("/")[2]}:
+                return await self._docker.logs(endpoint.service, lines) if self._docker else ""
         raise not_found(service)
 
-    def _registry(self) -> str:
-        """`host:port` in the names of images."""
+    def _registry_address(self) -> str:
+        """The registry's `host:port` in the names of images."""
         return self._docker.registry if self._docker else f"{self.settings.host}:{self.settings.port}"
 
-    def _door(self, service: str) -> ServiceEndpoint | None:
-        return self.run.front_door(service)  # made after what asks for it
+    def _find_endpoint(self, service: str) -> ServiceEndpoint | None:
+        return self.run.front_door(service)  # `run` is created later than the parts that call this
 
-    def _pool_missing(self, pool: str) -> bool:
-        """Whether *pool* is one of the project's own, which is not there."""
-        ours = pool.startswith((f"projects/{self.settings.project_number}/", f"projects/{self.settings.project}/"))
-        return ours and not self.pools.exists(pool)
+    def _is_missing_pool(self, pool: str) -> bool:
+        """Whether *pool* belongs to this cloud's project but does not exist."""
+        is_own_pool = pool.startswith(
+            (f"projects/{self.settings.project_number}/", f"projects/{self.settings.project}/")
+        )
+        return is_own_pool and not self.pools.exists(pool)
 
     def _unique_id(self, email: str) -> str:
         account = self.accounts.get(email)
@@ -370,43 +374,43 @@ class Cloud:
         return DockerWorker()
 
     def _docker_data_plane(self) -> "DockerDataPlane":
-        # Imported here, because a test of the control plane has no need of Docker's client.
+        # Imported here because tests of the control plane do not need Docker's client.
         from mcpfleet_local_cloud.data_plane import DockerDataPlane
 
-        agent = _RUN_AGENT.format(self.settings.project_number)
+        agent = _RUN_AGENT_EMAIL.format(self.settings.project_number)
         return DockerDataPlane(
             settings=self.settings,
             cloud_id=self.state.cloud_id,
             store=self.store,
             registry_token=lambda: self.identity.mint_access_token(email=agent, scopes=[_PULL_SCOPE])[0],
-            sources=self._sources,
+            sources=self._instance_data,
             upstream=self.repositories.upstream,
         )
 
-    async def _open(self, docker: "DockerDataPlane", registry: ASGIApp | None) -> None:
+    async def _open_data_plane(self, docker: "DockerDataPlane", registry: ASGIApp | None) -> None:
         from mcpfleet_local_cloud.data_plane import Front
         from mcpfleet_local_cloud.front_end.authorizer import Authorizer
         from mcpfleet_local_cloud.front_end.ingress import create_front
         from mcpfleet_local_cloud.identity.metadata import create_metadata
 
-        def door(port: int) -> ServiceEndpoint | None:
+        def endpoint_at(port: int) -> ServiceEndpoint | None:
             service = docker.service_at(port)
             return self.run.front_door(service) if service else None
 
-        def stands(claims: Claims) -> bool:
+        def is_active(claims: Claims) -> bool:
             return self.accounts.is_active(claims.email, claims.subject)
 
-        guard = Authorizer(self.identity, self.policies, stands, proxy=self._proxy)
-        entrance = ContainerRouter(self.run.front_door, self.balancer, docker.workload, self.settings)
-        front = create_front(entrance, guard, docker)
-        inside = Front(
-            app=with_iap_keys(self._proxy, front),
-            tls=self.authority.context(entrance.named),
-            named=lambda host, ip: entrance.named(host) or self.mesh.resolves(host, docker.workload(ip)),
+        authorizer = Authorizer(self.identity, self.policies, is_active, proxy=self._identity_aware_proxy)
+        router = ContainerRouter(self.run.front_door, self.balancer, docker.workload, self.settings)
+        container_front = create_front(router, authorizer, docker)
+        internal_front = Front(
+            app=with_iap_keys(self._identity_aware_proxy, container_front),
+            tls=self.authority.context(router.named),
+            named=lambda host, ip: router.named(host) or self.mesh.resolves(host, docker.workload(ip)),
             trust=self.authority.bundle(),
         )
         metadata = create_metadata(docker.workload, self.identity, self.settings, self._unique_id)
-        await docker.open(create_proxy(self.mesh, docker.workload, front, metadata), inside, registry)
-        await docker.publish(create_front(at_port(door), guard, docker))
+        await docker.open(create_proxy(self.mesh, docker.workload, container_front, metadata), internal_front, registry)
+        await docker.publish(create_front(at_port(endpoint_at), authorizer, docker))
         tls = self.authority.context(self.balancer.secured)
-        await self.balancer.open(balanced_app(lambda arrive: create_front(arrive, guard, docker)), tls)
+        await self.balancer.open(balanced_app(lambda arrive: create_front(arrive, authorizer, docker)), tls)

@@ -1,7 +1,7 @@
-"""`python -m mcpfleet_local_cloud.reference`: what this cloud serves, honours and refuses, as Markdown in JSON.
+"""`python -m mcpfleet_local_cloud.reference`: the methods and fields that this cloud supports, as Markdown in JSON.
 
-Nothing is listed by hand: methods are read from the routes, and for each field of a Cloud Run service the cloud's own
-checks are asked what they say of it. `docs/local-cloud.md` holds the result; a test compares the two.
+Nothing is listed by hand: the methods come from the routes, and each field of a Cloud Run service is passed to the
+cloud's own checks. `docs/local-cloud.md` contains the result; a test compares the two.
 """
 
 import copy
@@ -24,8 +24,8 @@ from mcpfleet_local_cloud.plugins.docker_build.image import DockerBuildProvider
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from mcpfleet_local_cloud.plugins.servicer import Provider
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.rest.reading import fields_of, read
-from mcpfleet_local_cloud.rest.schemas import load
+from mcpfleet_local_cloud.rest.message_parser import fields_of, parse_body
+from mcpfleet_local_cloud.rest.schemas import load_api
 from mcpfleet_local_cloud.services.run import unsupported
 from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document
@@ -55,9 +55,9 @@ _APIS: Final = {
     "v2": "the registry",
     "_local": "the cloud's own",
 }
-_MESSAGES: Final = load("run.v2").schemas
-_CREATE: Final = load("run.v2").methods["POST /run/v2/projects/{project}/locations/{location}/services"]
-_VALUES: Final[dict[str, Any]] = {
+_SCHEMAS: Final = load_api("run.v2").schemas
+_CREATE_METHOD: Final = load_api("run.v2").methods["POST /run/v2/projects/{project}/locations/{location}/services"]
+_SAMPLE_VALUES: Final[dict[str, Any]] = {
     "string": "x",
     "bool": True,
     "int32": 1,
@@ -66,8 +66,8 @@ _VALUES: Final[dict[str, Any]] = {
     "duration": "60s",
     "{string}": {"x": "x"},
 }
-# A field's own path → values of it that its kind alone does not suggest.
-_FURTHER: Final[dict[str, tuple[Any, ...]]] = {
+# The path of a field → further values to try, which its type does not suggest.
+_EXTRA_VALUES: Final[dict[str, tuple[Any, ...]]] = {
     "service.traffic[0].percent": (50, 100),
     "service.scaling": ({"scalingMode": "MANUAL", "manualInstanceCount": 0},),
     "service.template.timeout": ("0.5s",),
@@ -83,126 +83,131 @@ _FURTHER: Final[dict[str, tuple[Any, ...]]] = {
 }
 
 
-def parts() -> dict[str, str]:
-    """Every generated part of the guide, by name."""
+def build_parts() -> dict[str, str]:
+    """Build every generated part of the guide, by name."""
     return {
-        "methods": _methods(),
-        "honoured": _honoured(),
-        "refused": _refused(),
+        "methods": _render_methods(),
+        "supported": _render_supported(),
+        "refused": _render_refusals(),
         "repositories": ", ".join(
-            f"`{one.name}`"
-            for name, one in sorted(fields_of("artifactregistry.v1", "Repository").items())
-            if name == one.name and one.standing.kind == "refused"
+            f"`{field.name}`"
+            for name, field in sorted(fields_of("artifactregistry.v1", "Repository").items())
+            if name == field.name and field.support.level == "refused"
         ),
         "roles": ", ".join(f"`{role}`" for role in sorted(roles.ROLES)),
-        "plugins": _plugins(),
+        "plugins": _render_plugins(),
     }
 
 
-def refusals() -> dict[str, str]:
-    """Each field of a Cloud Run service that is refused by name (with its values, where others pass), and why."""
-    passed: set[str] = set()
-    found: dict[str, tuple[str, list[str]]] = {}
-    for path, value in _every_value():
-        service = _service(path, value)
-        refusal = _refusal(service)
+def find_refusals() -> dict[str, str]:
+    """Find each refused field of a Cloud Run service (with its refused values, if any is accepted) and the reason."""
+    accepted: set[str] = set()
+    refused: dict[str, tuple[str, list[str]]] = {}
+    for path, value in _iterate_values():
+        service = _build_service(path, value)
+        refusal = _find_refusal(service)
         if refusal is None:
-            passed.add(path)
+            accepted.add(path)
         else:
-            field, why = refusal
-            values = found.setdefault(field, (why, []))[1]
-            values += [shown for shown in [_value_at(service, field)] if shown not in values]
-    return {f"{path} = {', '.join(values)}" if path in passed else path: why for path, (why, values) in found.items()}
+            field, reason = refusal
+            values = refused.setdefault(field, (reason, []))[1]
+            values += [value_text for value_text in [_value_at(service, field)] if value_text not in values]
+    return {
+        f"{path} = {', '.join(values)}" if path in accepted else path: reason
+        for path, (reason, values) in refused.items()
+    }
 
 
-def honoured() -> dict[str, list[str]]:
-    """The fields of each message that a caller may set and that are not refused whatever they hold."""
-    found: dict[str, list[str]] = {}
-    refused = refusals()
-    for message, path, field in _fields("Service", "service"):
-        fields = found.setdefault(message, [])
+def find_supported_fields() -> dict[str, list[str]]:
+    """Find the fields of each message that a caller may set and that accept at least one value."""
+    supported: dict[str, list[str]] = {}
+    refused = find_refusals()
+    for message, path, field in _iterate_fields("Service", "service"):
+        fields = supported.setdefault(message, [])
         if path not in refused and field not in fields:
             fields.append(field)
-    return found
+    return supported
 
 
-def _methods() -> str:
+def _render_methods() -> str:
     with tempfile.TemporaryDirectory() as folder:
-        nothing: Any = object()  # routes are listed here, never called
-        cloud = Cloud(Settings(state=Path(folder)), data_plane=nothing)
+        unused: Any = object()  # the routes are only listed, never called
+        cloud = Cloud(Settings(state=Path(folder)), data_plane=unused)
         routes = [*cloud.routes(), *admin.routes(cloud)]
         cloud.store.close()
     groups: dict[str, list[str]] = {}
     for route in routes:
-        assert isinstance(route, Route)  # noqa: S101 - there is no other kind here
+        assert isinstance(route, Route)  # noqa: S101 - all routes are of this type
         api = route.path.split("/")[1]
         methods = "|".join(sorted((route.methods or set()) - {"HEAD"})) if api != "v2" else "any"
         groups.setdefault(api, []).append(f"{methods:<8}{route.path}")
     return "\n\n".join(f"**{_APIS[api]}**\n\n```text\n" + "\n".join(lines) + "\n```" for api, lines in groups.items())
 
 
-def _honoured() -> str:
+def _render_supported() -> str:
     rows = [
-        f"| {message} | " + ", ".join(f"`{one}`" for one in fields) + " |" for message, fields in honoured().items()
+        f"| {message} | " + ", ".join(f"`{field}`" for field in fields) + " |"
+        for message, fields in find_supported_fields().items()
     ]
     return "\n".join(["| message | fields |", "|---|---|", *rows])
 
 
-def _refused() -> str:
-    rows = [f"| `{path}` | {why} |" for path, why in refusals().items()]
+def _render_refusals() -> str:
+    rows = [f"| `{path}` | {reason} |" for path, reason in find_refusals().items()]
     return "\n".join(["| field | why, and what to do |", "|---|---|", *rows])
 
 
-def _plugins() -> str:
+def _render_plugins() -> str:
     providers: list[Provider] = [GcpProvider(), DockerBuildProvider()]
     rows = [
-        f"| `{one.package}` {one.version} | {', '.join(f'`{token}`' for token in _tokens(one))} |" for one in providers
+        f"| `{provider.package}` {provider.version} | {', '.join(f'`{token}`' for token in _list_tokens(provider))} |"
+        for provider in providers
     ]
     refused = ", ".join(f"`{name}`" for name in REFUSED_OF_IMAGES)
     table = "\n".join(["| plugin | resource types and functions |", "|---|---|", *rows])
     return f"{table}\n\nOf an image, {refused} are refused by name."
 
 
-def _tokens(provider: Provider) -> list[str]:
-    nobody: Any = None  # who asks for the schema does not matter
-    schema: Document = json.loads(provider.GetSchema(GetSchemaRequest(), nobody).schema)
+def _list_tokens(provider: Provider) -> list[str]:
+    context: Any = None  # GetSchema does not use it
+    schema: Document = json.loads(provider.GetSchema(GetSchemaRequest(), context).schema)
     return [*schema["resources"], *schema["functions"]]
 
 
-def _fields(message: str, path: str) -> Iterator[tuple[str, str, str]]:
-    """Message, path and name of each field that a caller may set; messages that are refused whole are not entered."""
-    for field, kind in _MESSAGES[message].items():
+def _iterate_fields(message: str, path: str) -> Iterator[tuple[str, str, str]]:
+    """Yield message, path and name of each field that a caller may set; skips the fields of refused messages."""
+    for field, kind in _SCHEMAS[message].items():
         if kind.endswith("!"):
             continue
-        here, inner = f"{path}.{field}", kind.strip("[]")
-        yield message, here, field
-        if inner in _MESSAGES and (_refusal(_service(here, _sample(kind))) or ("",))[0] != here:
-            yield from _fields(inner, f"{here}[0]" if kind.startswith("[") else here)
+        field_path, inner = f"{path}.{field}", kind.strip("[]")
+        yield message, field_path, field
+        if inner in _SCHEMAS and (_find_refusal(_build_service(field_path, _sample(kind))) or ("",))[0] != field_path:
+            yield from _iterate_fields(inner, f"{field_path}[0]" if kind.startswith("[") else field_path)
 
 
-def _every_value() -> Iterator[tuple[str, Any]]:
-    for message, here, field in _fields("Service", "service"):
-        kind = _MESSAGES[message][field]
-        yield here, _sample(kind)
+def _iterate_values() -> Iterator[tuple[str, Any]]:
+    for message, field_path, field in _iterate_fields("Service", "service"):
+        kind = _SCHEMAS[message][field]
+        yield field_path, _sample(kind)
         if kind.startswith("enum "):
-            yield from ((here, value) for value in kind.removeprefix("enum ").split("|"))
-        yield from ((here, value) for value in _FURTHER.get(here, ()))
+            yield from ((field_path, value) for value in kind.removeprefix("enum ").split("|"))
+        yield from ((field_path, value) for value in _EXTRA_VALUES.get(field_path, ()))
 
 
 def _sample(kind: str) -> Any:
-    """Some value of that kind; of a message, one with its first field."""
+    """A sample value of that type; for a message, one with its first field."""
     if kind.startswith("["):
         return [_sample(kind[1:-1])]
     if kind.startswith("enum "):
         return kind.rpartition("|")[2]
-    if kind in _MESSAGES:
-        fields = ((name, inner) for name, inner in _MESSAGES[kind].items() if not inner.endswith("!"))
+    if kind in _SCHEMAS:
+        fields = ((name, inner) for name, inner in _SCHEMAS[kind].items() if not inner.endswith("!"))
         return {field: _sample(inner) for field, inner in list(fields)[:1]}
-    return _VALUES[kind]
+    return _SAMPLE_VALUES[kind]
 
 
-def _service(path: str, value: Any) -> Document:
-    """A plain service whose field at *path* is *value*."""
+def _build_service(path: str, value: Any) -> Document:
+    """Build a minimal service whose field at *path* is *value*."""
     service: Document = {"template": {"containers": [{"image": "x"}]}}
     steps = _steps(path)
     holder: Any = service
@@ -213,24 +218,24 @@ def _service(path: str, value: Any) -> Document:
     return service
 
 
-def _refusal(service: Document) -> tuple[str, str] | None:
-    """The field that is refused first, and why."""
+def _find_refusal(service: Document) -> tuple[str, str] | None:
+    """Return the first field that is refused and the reason, or None."""
     try:
-        unsupported.check(read(json.dumps(service).encode(), _CREATE))
+        unsupported.check(parse_body(json.dumps(service).encode(), _CREATE_METHOD))
     except GoogleError as refusal:
-        field, _, why = refusal.message.partition(": the local cloud does not honour this field yet: ")
-        return field, why
+        field, _, reason = refusal.message.partition(": the local cloud does not support this field yet: ")
+        return field, reason
     return None
 
 
 def _value_at(service: Document, path: str) -> str:
-    found: Any = service
+    node: Any = service
     try:
         for step in _steps(path):
-            found = found[0] if step == "[0]" else found[step]
+            node = node[0] if step == "[0]" else node[step]
     except (KeyError, TypeError):
         return "unset"
-    return str(found)
+    return str(node)
 
 
 def _steps(path: str) -> list[str]:
@@ -238,4 +243,4 @@ def _steps(path: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(parts()))
+    print(json.dumps(build_parts()))

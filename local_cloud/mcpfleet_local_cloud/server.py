@@ -1,4 +1,4 @@
-"""Serves one local cloud until it is told to stop: the socket, the signals, the lock, the announcement."""
+"""Serves one local cloud until a signal stops it: the socket, the signals, the lock, the file `cloud.json`."""
 
 import asyncio
 import contextlib
@@ -19,15 +19,15 @@ from mcpfleet_local_cloud.data_plane.contract import OpenError
 from mcpfleet_local_cloud.network.http_protocol import FrontProtocol
 from mcpfleet_local_cloud.state.folder import Settings, State
 
-# A stop takes under five seconds: open requests get this long, the containers are left alone.
-_GRACE: Final = 2
-_OPEN_FILES: Final = 16384
-"""The gateway passes at most 2,048 connections of containers on, and to each a connection to an instance may belong."""
+# A stop takes under five seconds: open requests have this many seconds to finish; containers keep running.
+_SHUTDOWN_SECONDS: Final = 2
+_MAX_OPEN_FILES: Final = 16384
+"""The gateway forwards at most 2,048 connections of containers, and each may need a connection to an instance."""
 _log = logging.getLogger(__name__)
 
 
 class StartError(Exception):
-    """The cloud cannot be served; the text says why, *next_step* what to do."""
+    """The cloud cannot be served: the message gives the cause, and *next_step* tells the user what to do."""
 
     def __init__(self, message: str, next_step: str) -> None:
         super().__init__(message)
@@ -35,16 +35,16 @@ class StartError(Exception):
 
 
 def serve(settings: Settings, credentials: Path | None, announce: Callable[[str], None]) -> None:
-    """Serve the cloud at *settings* until SIGTERM or SIGINT; *announce* gets one line once it is ready.
+    """Serve the cloud with *settings* until SIGTERM or SIGINT; *announce* receives one line when it is ready.
 
     Raises:
         StartError: the port is taken, or Docker cannot be reached.
         StateLockedError: another process serves this state.
     """
     state = State(settings.state)
-    allow_open_files()
+    raise_open_files_limit()
     with (
-        state.locked(),
+        state.lock(),
         contextlib.closing(_listen(settings)) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
@@ -69,9 +69,9 @@ async def _serve(
         loop.add_signal_handler(number, stop)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="control-plane")
     try:
-        await _started(server, serving)
-        began = datetime.now(UTC).isoformat(timespec="seconds")
-        await cloud.start(create_registry(cloud), lambda: cloud.state.announce(settings, began))
+        await _wait_until_started(server, serving)
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        await cloud.start(create_registry(cloud), lambda: cloud.state.announce(settings, started_at))
         starting = False
         announce(f"local cloud {cloud.state.cloud_id} is ready at {settings.url} (project {settings.project})")
         await serving
@@ -86,26 +86,26 @@ async def _serve(
         cloud.state.withdraw()
 
 
-async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
-    # The socket listens already, so that nothing is lost; uvicorn accepts within one turn or two of the loop.
-    while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells it by a flag only
+async def _wait_until_started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    # The socket listens already, so that no connection is lost; uvicorn accepts within one or two turns of the loop.
+    while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has only a flag for it
         await asyncio.sleep(0.005)
 
 
-def allow_open_files() -> None:
-    """Let this process have as many connections as the gateway lets in: 1,024 files are the usual limit of a login."""
+def raise_open_files_limit() -> None:
+    """Raise the limit of open files to what the gateway's connections need: the usual limit of a login is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    limit = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(_MAX_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         except (OSError, ValueError) as refusal:  # macOS has a second, lower limit
-            _log.warning("no more than %d files can be open at once: %s", soft, refusal)
+            _log.warning("cannot raise the limit of %d open files: %s", soft, refusal)
 
 
 def _listen(settings: Settings) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    # Connections of an earlier process that are still closing do not keep us from its port.
+    # Connections of an earlier process that are still closing must not block its port.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
@@ -113,8 +113,8 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as refusal:
         listener.close()
         raise StartError(
-            f"Port {settings.port} on {settings.host} cannot be used: {refusal.strerror}.",
-            f"see what has it with `ss -ltnp 'sport = :{settings.port}'`, or give another --port.",
+            f"Cannot listen on port {settings.port} of {settings.host}: {refusal.strerror}.",
+            f"find the program that uses it with `ss -ltnp 'sport = :{settings.port}'`, or choose another --port.",
         ) from refusal
     listener.setblocking(False)
     return listener
@@ -131,7 +131,7 @@ def _config(cloud: Cloud) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
 
 
@@ -146,5 +146,5 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave the signals to `_serve`, which has more to end than uvicorn."""
+        """Leave the signals to `_serve`, which has more to stop than uvicorn."""
         yield

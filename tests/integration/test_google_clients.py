@@ -26,9 +26,9 @@ from mcpfleet_local_cloud.app import create_app
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
-from mcpfleet_local_cloud.rest.honoured import ENUM_NUMBERS
-from mcpfleet_local_cloud.rest.reading import fields_of
-from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, api_of, load
+from mcpfleet_local_cloud.rest.message_parser import fields_of
+from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, api_of, load_api
+from mcpfleet_local_cloud.rest.supported_fields import ENUM_NUMBERS
 from mcpfleet_local_cloud.state.folder import Settings
 from tests.integration.checkout import free_port
 from tests.unit.local_cloud.answers import Checked
@@ -123,15 +123,15 @@ def test_a_value_of_an_enum_has_the_number_that_googles_packages_give_it(outcome
 
 def asked_for(api):
     """The values of every enum that a request to *api* may have, and that is not only the API's to write."""
-    left = [method.request for method in load(api).methods.values() if method.request]
+    left = [method.request for method in load_api(api).methods.values() if method.request]
     seen, found = set(left), set()
     while left:
         for one in fields_of(api, left.pop()).values():
             inner = one.kind.strip("[]{}")
-            if one.standing.kind != "written" and inner in load(api).schemas and inner not in seen:
+            if one.support.level != "output_only" and inner in load_api(api).schemas and inner not in seen:
                 left.append(inner)
                 seen.add(inner)
-            elif one.standing.kind != "written" and inner.startswith("enum "):
+            elif one.support.level != "output_only" and inner.startswith("enum "):
                 found.add(tuple(inner.removeprefix("enum ").split("|")))
     return found
 
@@ -214,7 +214,7 @@ def test_what_google_requires_of_a_request_is_required(served_cloud):
 
 
 def method_of(path):
-    found = load(api_of(path)).methods.items()
+    found = load_api(api_of(path)).methods.items()
     bare = path.partition("?")[0]
     return next(
         method
@@ -245,5 +245,5 @@ def requirements(api, schema, value, at=()):
             yield (*at, name)
         kind = found.kind.strip("[]{}")
         for key, one in {"[": enumerate, "{": dict.items}.get(found.kind[0], lambda one: [(None, one)])(inner):
-            if isinstance(one, dict) and kind in load(api).schemas:
+            if isinstance(one, dict) and kind in load_api(api).schemas:
                 yield from requirements(api, kind, one, (*at, name) if key is None else (*at, name, key))

@@ -107,8 +107,8 @@ def test_a_port_that_is_taken_is_one_message_with_the_next_step(serve):
         port = other.getsockname()[1]
         said = serve(port=port).refused()
     assert said == (
-        f"error: Port {port} on 127.0.0.1 cannot be used: Address already in use.\n"
-        f"next: see what has it with `ss -ltnp 'sport = :{port}'`, or give another --port."
+        f"error: Cannot listen on port {port} of 127.0.0.1: Address already in use.\n"
+        f"next: find the program that uses it with `ss -ltnp 'sport = :{port}'`, or choose another --port."
     )
 
 
@@ -140,8 +140,8 @@ def test_a_second_server_of_the_same_state_is_refused(serve):
     said = serve().refused()
     found = first.announcement()
     assert said == (
-        f"error: The local cloud in {first.state} is being served already, by process {found['pid']} at "
-        f"{found['url']}.\nnext: use that one, or end it, or give another --state."
+        f"error: The local cloud in {first.state} is already served by process {found['pid']} at "
+        f"{found['url']}.\nnext: use that cloud, stop it, or choose another --state."
     )
     assert httpx2.get(f"{found['url']}/_local/health").json()["status"] == "ok"
 

@@ -51,7 +51,7 @@ def mistakes(fleet, root=ROOT):
 
 
 @pytest.mark.parametrize(
-    ("name", "make"), [("fleet", reference.fleet), ("local-cloud", mcpfleet_local_cloud.reference.parts)]
+    ("name", "make"), [("fleet", reference.fleet), ("local-cloud", mcpfleet_local_cloud.reference.build_parts)]
 )
 def test_the_generated_parts_are_what_the_code_says(name, make):
     page = (ROOT / "docs" / f"{name}.md").read_text()
@@ -77,14 +77,16 @@ def test_every_refusal_that_the_cloud_can_make_is_found_and_listed():
         if " " in node.value and node.value.endswith(".")
     }
     assert len(reasons) > 20
-    assert reasons - set(mcpfleet_local_cloud.reference.refusals().values()) == set()
+    assert reasons - set(mcpfleet_local_cloud.reference.find_refusals().values()) == set()
 
 
-def test_no_field_is_both_honoured_and_refused():
-    honoured = mcpfleet_local_cloud.reference.honoured()
-    assert {"template", "customAudiences", "invokerIamDisabled"} <= set(honoured["Service"])
-    refused = [path.rpartition(".")[2] for path in mcpfleet_local_cloud.reference.refusals() if path.count(".") == 1]
-    assert set(honoured["Service"]) & set(refused) == set()
+def test_no_field_is_both_supported_and_refused():
+    supported = mcpfleet_local_cloud.reference.find_supported_fields()
+    assert {"template", "customAudiences", "invokerIamDisabled"} <= set(supported["Service"])
+    refused = [
+        path.rpartition(".")[2] for path in mcpfleet_local_cloud.reference.find_refusals() if path.count(".") == 1
+    ]
+    assert set(supported["Service"]) & set(refused) == set()
 
 
 # --- examples -------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ class DockerDataPlane:
                 engine=self._engine,
                 around=around,
                 archive=self._archive,
-                number=lambda: self._store.next(counter),
+                number=lambda: self._store.next_number(counter),
                 files=self._settings.state / "mounts",
                 dial=self._gateway.dial,
                 base_image=self._settings.base_image,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from mcpfleet_local_cloud.identity.jws import CLOCK_SKEW, TokenError, TokenTimeError
-from mcpfleet_local_cloud.rest.json_api import as_list, as_object, strict_json
+from mcpfleet_local_cloud.rest.json_api import as_list, as_object, parse_strict_json
 
 LONGEST: Final = 64 * 1024
 """Characters of a token."""
@@ -79,7 +79,7 @@ def key_set(text: str | bytes) -> Keys:
         ValueError: not a key set, or one with a key that is neither RSA nor EC.
     """
     try:
-        document = as_object(strict_json(text.encode() if isinstance(text, str) else text))
+        document = as_object(parse_strict_json(text.encode() if isinstance(text, str) else text))
     except RecursionError as refusal:
         raise ValueError("it is nested too deeply") from refusal
     keys = as_list((document or {}).get("keys"))
@@ -126,7 +126,7 @@ class Issuers:
         try:
             async with asyncio.timeout(_FETCH_SECONDS):
                 configuration = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-                document = as_object(strict_json(configuration)) or {}
+                document = as_object(parse_strict_json(configuration)) or {}
                 if document.get("issuer") != issuer:
                     return IssuerError("its discovery document names another issuer")
                 return key_set(await self._get(str(document.get("jwks_uri"))))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mcpfleet_local_cloud.rest.errors import invalid, not_found
-from mcpfleet_local_cloud.state.store import Memo, Store
+from mcpfleet_local_cloud.state.store import Store, StoreCache
 
 KIND: Final = "group"
 _EMAIL: Final = re.compile(r"[^@\s:/]+@[^@\s:/]+\.[^@\s:/.]+")
@@ -19,7 +19,7 @@ class Groups:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._found = Memo[str, frozenset[str]](store)
+        self._found = StoreCache[str, frozenset[str]](store)
 
     def all(self) -> dict[str, list[str]]:
         """The members of every group."""

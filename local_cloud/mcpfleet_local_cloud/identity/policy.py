@@ -14,7 +14,7 @@ from typing import Final
 from mcpfleet_local_cloud.identity import roles
 from mcpfleet_local_cloud.identity.principals import Principal, sets_of
 from mcpfleet_local_cloud.rest.errors import etag_conflict, invalid, unimplemented
-from mcpfleet_local_cloud.state.store import Document, Memo, Store
+from mcpfleet_local_cloud.state.store import Document, Store, StoreCache
 
 KIND: Final = "policy"
 # The members of each role; named here, because `set` means a method inside the class below.
@@ -57,7 +57,7 @@ class Policies:
         groups_of: Callable[[str], frozenset[str]] = lambda _: frozenset(),
     ) -> None:
         self._store = store
-        self._allowed = Memo[tuple[str | None, frozenset[str], str, str], bool](store)
+        self._allowed = StoreCache[tuple[str | None, frozenset[str], str, str], bool](store)
         self._account_exists = account_exists
         self._pool_missing = pool_missing
         self._groups_of = groups_of
@@ -203,7 +203,7 @@ class Policies:
 
     def _new_etag(self) -> str:
         # Eight bytes whose first is 7, as Google's are; never given twice.
-        number = self._store.next("policy-etag")
+        number = self._store.next_number("policy-etag")
         return base64.b64encode(b"\x07" + number.to_bytes(7, "big")).decode()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from mcpfleet_local_cloud.registry.blobs import BlobStore, digest_of, is_digest
-from mcpfleet_local_cloud.rest.json_api import as_list, as_object, strict_json
+from mcpfleet_local_cloud.rest.json_api import as_list, as_object, parse_strict_json
 from mcpfleet_local_cloud.state.store import Document, Store
 
 MANIFEST: Final = "registry.manifest"
@@ -242,7 +242,7 @@ class Catalog:
 
     def _checked(self, image: ImageName, content: bytes, media_type: str) -> dict[str, Any]:
         try:
-            manifest = as_object(strict_json(content))
+            manifest = as_object(parse_strict_json(content))
         except (ValueError, RecursionError) as malformed:
             raise RegistryError(400, "MANIFEST_INVALID", f"the manifest is not JSON: {malformed}") from None
         if manifest is None or manifest.get("mediaType", media_type) != media_type:

@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.registry.blobs import DigestMismatchError, UploadBusyError, is_digest
 from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName, RegistryError
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.rest.json_api import number
+from mcpfleet_local_cloud.rest.json_api import parse_number
 
 _PULL: Final = "artifactregistry.repositories.downloadArtifacts"
 _PUSH: Final = "artifactregistry.repositories.uploadArtifacts"
@@ -244,7 +244,7 @@ class _Registry:
     async def _tags(self, request: Request, image: ImageName, _fields: dict[str, str]) -> Response:
         if not self._catalog.knows(image):
             raise RegistryError(404, "NAME_UNKNOWN", f"nothing was ever pushed to {image}")
-        last, limit = request.query_params.get("last"), number(request.query_params.get("n", ""))
+        last, limit = request.query_params.get("last"), parse_number(request.query_params.get("n", ""))
         tags = [tag for tag in self._catalog.tags(image) if last is None or tag > last]
         headers: dict[str, str] = {}
         if limit is not None and limit < len(tags):
@@ -293,7 +293,7 @@ def _check_digest(digest: str) -> None:
 def _continues(request: Request, received: int) -> bool:
     """Whether a chunk begins where the last one ended; no Content-Range means that it does."""
     start = request.headers.get("content-range", str(received)).removeprefix("bytes ").partition("-")[0]
-    return number(start) == received
+    return parse_number(start) == received
 
 
 def _drop_bad_range(request: Request) -> None:

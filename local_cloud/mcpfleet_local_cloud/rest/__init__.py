@@ -1,1 +1,1 @@
-"""What all of Google's APIs have in common: documents, masks and pages on the wire, errors, and operations."""
+"""The parts that all of Google's APIs share: JSON bodies, field masks, pages, errors and operations."""

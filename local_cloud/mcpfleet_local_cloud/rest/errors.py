@@ -2,7 +2,7 @@
 
 A model raises `GoogleError`; the app renders it as `{"error": {code, message, status, errors, details}}`, the
 shape that googleapi.CheckResponse, google-auth and gcloud parse (docs: cloud.google.com/apis/design/errors).
-Nothing here is ever a 500 on purpose: clients retry 429, 500, 502 and 503 for minutes, so that a refusal
+No error here has the code 500 on purpose: clients retry 429, 500, 502 and 503 for minutes, so that a refusal
 would look like a hang.
 """
 
@@ -17,7 +17,7 @@ HTTP_CODES: Final[Mapping[str, int]] = {
     "NOT_FOUND": 404,
     "ALREADY_EXISTS": 409,
     "ABORTED": 409,
-    # Cloud Storage's own word (conditionNotMet); gRPC has none for it.
+    # Cloud Storage's own reason (conditionNotMet); gRPC has no status for it.
     "CONDITION_NOT_MET": 412,
     "UNIMPLEMENTED": 501,
     "INTERNAL": 500,
@@ -36,11 +36,11 @@ RPC_CODES: Final[Mapping[str, int]] = {
 
 
 class GoogleError(Exception):
-    """A refusal in Google's own terms.
+    """An error in the form in which Google's APIs report it.
 
     Args:
         status: the canonical code's name, for example `NOT_FOUND`.
-        message: the sentence that the user reads.
+        message: the text that the user reads.
         reason: the `ErrorInfo.reason`, where clients act on it (`SERVICE_DISABLED`).
         metadata: the `ErrorInfo.metadata`.
         domain: the `ErrorInfo.domain`.
@@ -68,7 +68,7 @@ class GoogleError(Exception):
         return HTTP_CODES[self.status]
 
     def body(self) -> dict[str, Any]:
-        """The JSON body of an HTTP answer."""
+        """The JSON body of an HTTP response."""
         error: dict[str, Any] = {"code": self.http_code, "message": self.message, "status": self.status}
         if self.reason is not None:
             info = {
@@ -80,7 +80,7 @@ class GoogleError(Exception):
             error["details"] = [info]
             legacy = {"message": self.message, "domain": "global", "reason": self.reason}
             if self.reason == "SERVICE_DISABLED":
-                # The older error list has its own word, and the provider looks for that one (isApiNotEnabledError).
+                # The older error list has another reason, and the provider looks for that one (isApiNotEnabledError).
                 legacy |= {"domain": "usageLimits", "reason": "accessNotConfigured"}
             error["errors"] = [legacy]
         return {"error": error}
@@ -90,30 +90,30 @@ class GoogleError(Exception):
         return {"code": RPC_CODES[self.status], "message": self.message}
 
 
-def not_found(what: str) -> GoogleError:
-    """No such resource; *what* is its full name."""
-    return GoogleError("NOT_FOUND", f"Resource '{what}' was not found.")
+def not_found(name: str) -> GoogleError:
+    """The error for a resource that does not exist; *name* is its full name."""
+    return GoogleError("NOT_FOUND", f"Resource '{name}' was not found.")
 
 
-def already_exists(what: str) -> GoogleError:
-    """A resource of that name is there already."""
-    return GoogleError("ALREADY_EXISTS", f"Resource '{what}' already exists.")
+def already_exists(name: str) -> GoogleError:
+    """The error for a resource whose *name* is taken."""
+    return GoogleError("ALREADY_EXISTS", f"Resource '{name}' already exists.")
 
 
 def invalid(message: str) -> GoogleError:
-    """The request can never succeed as written; *message* begins with the field's path."""
+    """The error for a request that can never succeed as written; *message* begins with the field's path."""
     return GoogleError("INVALID_ARGUMENT", message)
 
 
-def unimplemented(field: str, why: str) -> GoogleError:
-    """Google honours *field*; this machine cannot yet, so it refuses rather than ignore it."""
-    return GoogleError("UNIMPLEMENTED", f"{field}: the local cloud does not honour this field yet: {why}")
+def unimplemented(field: str, reason: str) -> GoogleError:
+    """The error for a *field* that Google supports and the local cloud does not: it is refused rather than ignored."""
+    return GoogleError("UNIMPLEMENTED", f"{field}: the local cloud does not support this field yet: {reason}")
 
 
-def etag_conflict(what: str) -> GoogleError:
-    """The caller changed *what* from an outdated reading of it (IAM answers 409 ABORTED)."""
+def etag_conflict(resource: str) -> GoogleError:
+    """The error for a change that is based on an outdated version of *resource* (IAM responds with 409 ABORTED)."""
     return GoogleError(
         "ABORTED",
-        f"There were concurrent policy changes on {what}. Please retry the whole read-modify-write with "
+        f"There were concurrent policy changes on {resource}. Please retry the whole read-modify-write with "
         "exponential backoff.",
     )

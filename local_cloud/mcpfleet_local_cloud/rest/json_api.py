@@ -1,4 +1,4 @@
-"""What every JSON API of Google's does with a request and an answer: bodies, unknown names, pages, partial answers."""
+"""JSON conventions of Google's APIs: strict parsing, timestamps, pages, and partial responses."""
 
 import base64
 import binascii
@@ -16,184 +16,189 @@ from mcpfleet_local_cloud.rest.errors import invalid
 from mcpfleet_local_cloud.state.store import Document
 
 # More digits than any parameter needs, and fewer than Python refuses to convert.
-_DIGITS: Final = 18
-_DEEPEST: Final = 100
+_MAX_DIGITS: Final = 18
+_MAX_DEPTH: Final = 100
 
 
-Key = Callable[[Document], str]
-"""What tells two documents of a list apart."""
+KeyFunction = Callable[[Document], str]
+"""Returns the key that identifies a document within its list."""
 
 
 def _name_of(document: Document) -> str:
     return document["name"]
 
 
-def stamp(seconds: float, digits: Literal["seconds", "milliseconds", "microseconds"] = "microseconds") -> str:
-    """A time (seconds since the epoch) in RFC 3339, as Google's documents have it."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=digits).replace("+00:00", "Z")
+def format_timestamp(
+    seconds: float, precision: Literal["seconds", "milliseconds", "microseconds"] = "microseconds"
+) -> str:
+    """Format *seconds* since the epoch in RFC 3339, as Google's documents have it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def parse_json(content: bytes) -> Any:
-    """The JSON value of *content*.
+    """Parse *content* as JSON.
 
     Raises:
-        GoogleError: INVALID_ARGUMENT in Google's words, with the place.
+        GoogleError: INVALID_ARGUMENT in Google's words, with the position of the mistake.
     """
     try:
-        return strict_json(content)
+        return parse_strict_json(content)
     except (ValueError, RecursionError) as refusal:
         raise invalid(f"Invalid JSON payload received. Unexpected token.\n{refusal}") from refusal
 
 
-def strict_json(content: bytes) -> Any:
-    """The JSON value of *content*, which can be kept and sent out again.
+def parse_strict_json(content: bytes) -> Any:
+    """Parse *content* as JSON that can be stored and sent again.
 
-    Python reads more than JSON has: `NaN`, numbers beyond a double's range, and halves of a surrogate pair, which no
-    UTF-8 can hold, so that a resource with one in its description could never be shown again.
+    Python accepts more than JSON allows: `NaN`, numbers beyond a double's range, and halves of a surrogate pair. UTF-8
+    cannot encode the latter, so that a resource with one in its description could never be returned.
 
     Raises:
         ValueError: not JSON.
         RecursionError: nested too deeply.
     """
-    value = json.loads(content, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_object)
+    value = json.loads(
+        content, parse_constant=_reject_constant, parse_float=_parse_float, object_pairs_hook=_build_object
+    )
     if b"\\u" in content:
         json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
-class Twice(dict[str, Any]):
-    """A JSON object that has a name more than once; `names` are those."""
+class ObjectWithDuplicates(dict[str, Any]):
+    """A JSON object in which some names occur more than once: `duplicates`."""
 
-    names: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
 
 
 def as_object(value: Any) -> Document | None:
-    """*value* where it is a JSON object, else None."""
+    """*value* if it is a JSON object, else None."""
     return cast("Document", value) if isinstance(value, dict) else None
 
 
 def as_list(value: Any) -> list[Any] | None:
-    """*value* where it is a JSON array, else None."""
+    """*value* if it is a JSON array, else None."""
     return cast("list[Any]", value) if isinstance(value, list) else None
 
 
-def number(text: str) -> int | None:
-    """The whole number that a parameter's *text* is; None where it is none, or beyond every sensible size."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else None
+def parse_number(text: str) -> int | None:
+    """Parse a parameter's *text* as a whole number; None if it is none, or longer than any sensible number."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else None
 
 
-def required(fields: Mapping[str, Any], name: str, at: str = "") -> str:
-    """The string *name* among *fields* of the message at the path *at*.
+def require_field(fields: Mapping[str, Any], name: str, path: str = "") -> str:
+    """Return the string *name* among *fields* of the message at *path*.
 
     Raises:
-        GoogleError: INVALID_ARGUMENT: it is left out, or empty.
+        GoogleError: INVALID_ARGUMENT: the field is missing or empty.
     """
     if not fields.get(name):
-        raise invalid(f"{f'{at}.{name}' if at else name} is required.")
+        raise invalid(f"{f'{path}.{name}' if path else name} is required.")
     return str(fields[name])
 
 
-def listed(
-    request: Request, field: str, found: Sequence[Document], *, default: int, maximum: int, key: Key = _name_of
+def list_page(
+    request: Request, field: str, items: Sequence[Document], *, default: int, maximum: int, key: KeyFunction = _name_of
 ) -> Document:
-    """One page of a list, as `page` cuts it.
+    """Return the response of a list method: one page of *items* in *field*, and the token of the next page.
 
     Raises:
-        GoogleError: INVALID_ARGUMENT: not a size, not a token.
+        GoogleError: INVALID_ARGUMENT: the page size or the page token is invalid.
     """
-    some, following = page(request, found, default=default, maximum=maximum, key=key)
-    return {**({field: some} if some else {}), **({"nextPageToken": following} if following else {})}
+    documents, next_token = paginate(request, items, default=default, maximum=maximum, key=key)
+    return {**({field: documents} if documents else {}), **({"nextPageToken": next_token} if next_token else {})}
 
 
-def page(
-    request: Request, found: Sequence[Document], *, default: int, maximum: int, key: Key = _name_of
+def paginate(
+    request: Request, items: Sequence[Document], *, default: int, maximum: int, key: KeyFunction = _name_of
 ) -> tuple[list[Document], str]:
-    """One page of *found*, and the token of the next, as `pageSize` (or `maxResults`) and `pageToken` ask.
+    """Return the page of *items* that the query asks for, and the token of the next page.
 
-    A token names what the next page begins with, so that a caller who deletes what it has seen misses nothing.
+    The query parameters are `pageSize` (or `maxResults`) and `pageToken`. A token names the first item of the next
+    page, so that a caller who deletes the items of a page misses none of the next.
 
     Args:
-        request: the call of the list.
-        found: the whole list, in an order that stays.
-        default: how many there are on a page of a caller who does not say.
-        maximum: how many there are at most.
-        key: what tells two of the list apart.
+        request: the request with the query parameters.
+        items: the whole list, in a stable order.
+        default: the number of items on a page if the query has no size.
+        maximum: the largest number of items on a page.
+        key: identifies an item.
 
     Raises:
-        GoogleError: INVALID_ARGUMENT: not a size, not a token.
+        GoogleError: INVALID_ARGUMENT: the page size or the page token is invalid.
     """
-    asked = request.query_params
-    name, shown = ("maxResults", "maxResults") if "maxResults" in asked else ("pageSize", "page_size")
-    size = number(asked.get(name) or "0")
+    parameters = request.query_params
+    name, reported_name = ("maxResults", "maxResults") if "maxResults" in parameters else ("pageSize", "page_size")
+    size = parse_number(parameters.get(name) or "0")
     if size is None:
-        raise invalid(f"Invalid value at '{shown}' (TYPE_INT32), {json.dumps(asked[name])}")
-    start = _start(asked.get("pageToken", ""), [key(one) for one in found])
+        raise invalid(f"Invalid value at '{reported_name}' (TYPE_INT32), {json.dumps(parameters[name])}")
+    start = _find_page_start(parameters.get("pageToken", ""), [key(item) for item in items])
     end = start + min(size or default, maximum)
-    following = f"{end} {key(found[end])}" if end < len(found) else ""
-    return list(found[start:end]), base64.urlsafe_b64encode(following.encode()).decode()
+    next_name = f"{end} {key(items[end])}" if end < len(items) else ""
+    return list(items[start:end]), base64.urlsafe_b64encode(next_name.encode()).decode()
 
 
-def _start(token: str, keys: list[str]) -> int:
-    """Where the page of *token* begins among *keys*: at the one that it names, else where that was."""
+def _find_page_start(token: str, keys: list[str]) -> int:
+    """The index in *keys* where the page of *token* begins: that of the key in it, or where that key once was."""
     if not token:
         return 0
     try:
-        place, _, name = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(" ")
+        text, _, name = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(" ")
     except (binascii.Error, ValueError):
-        place, name = "", ""
-    index = number(place)
+        text, name = "", ""
+    index = parse_number(text)
     if index is None or not name:
         raise invalid("The page token is invalid.")
     return keys.index(name) if name in keys else index
 
 
 def reply(request: Request, document: Document) -> Response:
-    """A 200 with *document*, or the part of it that the system parameter `fields` asks for.
+    """Respond with 200 and *document*, or the part of it that the system parameter `fields` selects.
 
     Raises:
-        GoogleError: INVALID_ARGUMENT: not a field mask.
+        GoogleError: INVALID_ARGUMENT: `fields` is no field mask.
     """
     mask = request.query_params.get("fields", "")
-    return JSONResponse(part(document, mask) if mask and mask != "*" else document)
+    return JSONResponse(select_fields(document, mask) if mask and mask != "*" else document)
 
 
-def part(document: Any, mask: str) -> Any:
-    """What *mask* (`services/name,nextPageToken`, `services(name,state)`) leaves of *document*.
+def select_fields(document: Any, mask: str) -> Any:
+    """Select the part of *document* that *mask* names (`services/name,nextPageToken`, `services(name,state)`).
 
     Raises:
-        GoogleError: INVALID_ARGUMENT: not a field mask.
+        GoogleError: INVALID_ARGUMENT: *mask* is no field mask.
     """
-    wanted, rest = _parse_mask(mask)
-    if rest:
+    selection, remainder = _parse_mask(mask)
+    if remainder:
         raise invalid(f"Invalid field selection {mask}")
-    return _select(document, wanted)
+    return _select(document, selection)
 
 
-def _select(value: Any, wanted: dict[str, Any]) -> Any:
-    if not wanted or "*" in wanted:
+def _select(value: Any, selection: dict[str, Any]) -> Any:
+    if not selection or "*" in selection:
         return value
     if isinstance(value, list):
-        return [_select(one, wanted) for one in cast("list[Any]", value)]
+        return [_select(item, selection) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):
         return value
     fields = cast("Document", value)
-    return {name: _select(fields[name], below) for name, below in wanted.items() if name in fields}
+    return {name: _select(fields[name], inner) for name, inner in selection.items() if name in fields}
 
 
-def _object(pairs: list[tuple[str, Any]]) -> Document:
+def _build_object(pairs: list[tuple[str, Any]]) -> Document:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        several = Counter(name for name, _ in pairs)
-        fields = Twice(fields)
-        fields.names = tuple(name for name, times in several.items() if times > 1)
+        counts = Counter(name for name, _ in pairs)
+        fields = ObjectWithDuplicates(fields)
+        fields.duplicates = tuple(name for name, count in counts.items() if count > 1)
     return fields
 
 
-def _no_constant(constant: str) -> Never:
+def _reject_constant(constant: str) -> Never:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     value = float(text)
     if math.isinf(value):
         raise ValueError(f"{text} is out of range")
@@ -201,23 +206,23 @@ def _finite(text: str) -> float:
 
 
 def _parse_mask(mask: str, depth: int = 0) -> tuple[dict[str, Any], str]:
-    """The tree of names that *mask* begins with, and what follows it (from the first unmatched bracket)."""
-    if depth > _DEEPEST or mask.count("/") + mask.count(".") > _DEEPEST:
+    """Parse the tree of names at the start of *mask*; the second result is the rest, from an unmatched bracket on."""
+    if depth > _MAX_DEPTH or mask.count("/") + mask.count(".") > _MAX_DEPTH:
         raise invalid("Invalid field selection: it is nested too deeply.")
     tree: dict[str, Any] = {}
     while True:
-        end = next((at for at, sign in enumerate(mask) if sign in ",()"), len(mask))
+        end = next((index for index, character in enumerate(mask) if character in ",()"), len(mask))
         path, mask = mask[:end], mask[end:]
         if not path.strip():
             raise invalid("Invalid field selection: a name is missing.")
-        below = tree
+        subtree = tree
         for name in path.strip().replace(".", "/").split("/"):
-            below = below.setdefault(name, {})
+            subtree = subtree.setdefault(name, {})
         if mask.startswith("("):
-            inner, mask = _parse_mask(mask[1:], depth + 1)
+            nested, mask = _parse_mask(mask[1:], depth + 1)
             if not mask.startswith(")"):
                 raise invalid("Invalid field selection: a bracket is not closed.")
-            below.update(inner)
+            subtree.update(nested)
             mask = mask[1:]
         if not mask.startswith(","):
             return tree, mask

@@ -5,39 +5,42 @@ import copy
 from starlette.requests import Request
 
 from mcpfleet_local_cloud.rest.errors import invalid
-from mcpfleet_local_cloud.rest.reading import METHOD, Field, fields_of, snake
+from mcpfleet_local_cloud.rest.message_parser import METHOD, Field, fields_of, to_snake_case
 from mcpfleet_local_cloud.rest.schemas import Method
 from mcpfleet_local_cloud.state.store import Document
 
 
-def masked(request: Request, body: Document) -> list[str]:
-    """The fields of *body*'s message that the request's `updateMask` names, or those that *body* has without one.
+def find_masked_fields(request: Request, body: Document) -> list[str]:
+    """Return the fields of *body*'s message that `updateMask` names; without a mask, all fields of *body*.
 
-    Either spelling may name them, and a path into a field stands for the field. A field that is refused here cannot be
-    set, so that a mask with it changes nothing.
+    The mask may use either spelling, and a path into a field stands for the field. A field that the local cloud refuses
+    cannot be set, so that naming it in a mask changes nothing.
 
     Raises:
-        GoogleError: INVALID_ARGUMENT: the mask names no field, or one that only the API writes.
+        GoogleError: INVALID_ARGUMENT: the mask names an unknown or output-only field.
     """
     method: Method = request.scope[METHOD]
     paths = [path.strip() for path in request.query_params.get("updateMask", "").split(",") if path.strip()]
     if not paths or paths == ["*"]:
         return list(body)
-    found = [_changed(method.api, method.request, path.partition(".")[0], path, method.request) for path in paths]
-    return [one.name for one in found if one.standing.kind != "refused"]
+    fields = [
+        _find_updatable_field(method.api, method.request, path.partition(".")[0], path, method.request)
+        for path in paths
+    ]
+    return [field.name for field in fields if field.support.level != "refused"]
 
 
-def merged(api: str, schema: str, current: Document, given: Document, mask: str) -> Document:
-    """*current* with the fields that *mask* names (`labels,template.timeout`) as they are in *given*.
+def merge_masked_fields(api: str, schema: str, current: Document, changes: Document, mask: str) -> Document:
+    """Return *current* with the fields that *mask* names (`labels,template.timeout`) taken from *changes*.
 
     Raises:
-        GoogleError: INVALID_ARGUMENT: the mask names no field, or one that only the API writes.
+        GoogleError: INVALID_ARGUMENT: the mask names an unknown or output-only field.
     """
     if mask in ("", "*"):
-        return given
+        return changes
     result = copy.deepcopy(current)
     for path in mask.split(","):
-        _copy_field(api, schema, result, given, path.strip())
+        _copy_field(api, schema, result, changes, path.strip())
     return result
 
 
@@ -45,21 +48,21 @@ def _copy_field(api: str, schema: str, target: Document, source: Document, path:
     root = schema
     *parents, last = path.split(".")
     for step in parents:
-        found = _changed(api, schema, step, path, root)
-        schema = found.kind
+        parent = _find_updatable_field(api, schema, step, path, root)
+        schema = parent.kind
         if not schema[0].isupper():
-            raise invalid(f"update_mask: '{path}' goes into '{found.name}', which has no fields of its own.")
-        target = target.setdefault(found.name, {})
-        source = source.get(found.name, {})
-    field = _changed(api, schema, last, path, root).name
+            raise invalid(f"update_mask: '{path}' goes into '{parent.name}', which has no fields of its own.")
+        target = target.setdefault(parent.name, {})
+        source = source.get(parent.name, {})
+    field = _find_updatable_field(api, schema, last, path, root).name
     if field in source:
         target[field] = copy.deepcopy(source[field])
     else:
         target.pop(field, None)
 
 
-def _changed(api: str, schema: str, name: str, path: str, root: str) -> Field:
-    found = fields_of(api, schema).get(name)
-    if found is None or found.standing.kind == "written":
-        raise invalid(f"update_mask: '{path}' is no field of a {snake(root)} that can be changed.")
-    return found
+def _find_updatable_field(api: str, schema: str, name: str, path: str, root: str) -> Field:
+    field = fields_of(api, schema).get(name)
+    if field is None or field.support.level == "output_only":
+        raise invalid(f"update_mask: '{path}' is no field of a {to_snake_case(root)} that can be changed.")
+    return field

@@ -13,9 +13,9 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import already_exists, invalid, not_found
-from mcpfleet_local_cloud.rest.masks import masked
+from mcpfleet_local_cloud.rest.masks import find_masked_fields
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.rest.operations import Operations
-from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -55,7 +55,7 @@ class _Api(Handlers):
         if not _ID.fullmatch(service_id):
             raise invalid(f"service_id: '{service_id}' must be 1 to 63 lower-case letters, digits and hyphens.")
         name = f"{parent}/services/{service_id}"
-        body = _checked(await body_of(request))
+        body = _checked(await read_body(request))
         kind = "mcpServers" if "mcpServerSpec" in body else "agents" if "agentSpec" in body else "endpoints"
         now = _now()
         made = {**body, "name": name, "createTime": now, "updateTime": now}
@@ -68,15 +68,15 @@ class _Api(Handlers):
         parent = self.parent(request)
         self.allow(request, "agentregistry.services.list", parent)
         found = [one for _, one in self._store.list(KIND, f"{parent}/services/")]
-        return json_api.reply(request, json_api.listed(request, "services", found, default=_PAGE, maximum=_PAGE))
+        return json_api.reply(request, json_api.list_page(request, "services", found, default=_PAGE, maximum=_PAGE))
 
     async def get(self, request: Request) -> Response:
         return json_api.reply(request, self._existing(request, "get"))
 
     async def update(self, request: Request) -> Response:
         found = self._existing(request, "update")
-        body = await body_of(request)
-        for field in masked(request, body):
+        body = await read_body(request)
+        for field in find_masked_fields(request, body):
             found[field] = body.get(field)
         kept = {**_checked({key: value for key, value in found.items() if value}), "updateTime": _now()}
         self._store.put(KIND, found["name"], kept)
@@ -117,4 +117,4 @@ def _checked(body: Document) -> Document:
 
 
 def _now() -> str:
-    return json_api.stamp(time.time())
+    return json_api.format_timestamp(time.time())

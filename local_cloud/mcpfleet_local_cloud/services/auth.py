@@ -16,8 +16,8 @@ from mcpfleet_local_cloud.identity.policy import Policies, is_service_agent
 from mcpfleet_local_cloud.identity.principals import Principal
 from mcpfleet_local_cloud.identity.tokens import Identity, TokenError, jws
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.rest.reading import METHOD
-from mcpfleet_local_cloud.rest.schemas import SCOPE, Method
+from mcpfleet_local_cloud.rest.message_parser import METHOD
+from mcpfleet_local_cloud.rest.schemas import SCOPE_PREFIX, Method
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.services.iam.pools import Pools
 from mcpfleet_local_cloud.services.oauth import People
@@ -26,8 +26,8 @@ from mcpfleet_local_cloud.services.serviceusage.model import TITLES, ServiceUsag
 from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document
 
-CLOUD_PLATFORM: Final = SCOPE + "cloud-platform"
-IAM: Final = SCOPE + "iam"
+CLOUD_PLATFORM: Final = SCOPE_PREFIX + "cloud-platform"
+IAM: Final = SCOPE_PREFIX + "iam"
 """The scope that reaches IAM alone; client libraries ask for it to impersonate a service account."""
 _EVERYTHING: Final = frozenset({CLOUD_PLATFORM})
 # Google refuses a self-signed token that lives longer.

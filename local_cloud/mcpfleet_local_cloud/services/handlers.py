@@ -9,9 +9,9 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies, policy_from
 from mcpfleet_local_cloud.rest import json_api
-from mcpfleet_local_cloud.rest.honoured import PACKAGES
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.rest.operations import Operations
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.supported_fields import PACKAGES
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer, Caller
 from mcpfleet_local_cloud.state.store import Document
 
@@ -63,7 +63,9 @@ class Handlers:
         """A finished operation below *parent*, whose *response* is a message of that *kind* of the API's."""
         package = f"type.googleapis.com/{PACKAGES[self._api.partition('.')[0]]}"
         typed = {"@type": f"{package}.{kind}" if kind else EMPTY, **(response or {})}
-        return json_api.reply(request, operations.done(parent, typed, {"@type": f"{package}.OperationMetadata"}))
+        return json_api.reply(
+            request, operations.add_finished(parent, typed, {"@type": f"{package}.OperationMetadata"})
+        )
 
     def allow(self, request: Request, permission: str, resource: str) -> None:
         """Return where the caller has *permission* on *resource*.
@@ -99,19 +101,19 @@ class PolicyMethods:
     async def get(self, request: Request) -> Response:
         """The policy."""
         name = self._named(request, "getIamPolicy")
-        await body_of(request)
+        await read_body(request)
         return json_api.reply(request, self._policies.get(name))
 
     async def set(self, request: Request) -> Response:
         """Replace the policy."""
         name = self._named(request, "setIamPolicy")
-        policy = policy_from(await body_of(request))
+        policy = policy_from(await read_body(request))
         return json_api.reply(request, self._policies.set(name, policy))
 
     async def test(self, request: Request) -> Response:
         """Which of the permissions in the body the caller has."""
         name = self._named(request, "")
-        asked: list[str] = (await body_of(request)).get("permissions", [])
+        asked: list[str] = (await read_body(request)).get("permissions", [])
         caller = self._gate.caller(request)
         held = self._policies.held(caller.email, asked, name)
         return json_api.reply(request, {"permissions": held} if held else {})

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import IAM, ApiAuthorizer
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.state.store import Document
@@ -48,23 +48,23 @@ class _Api:
 
     async def access_token(self, request: Request) -> Response:
         account = self._admit(request, "iam.serviceAccounts.getAccessToken")
-        body = await body_of(request)
+        body = await read_body(request)
         scopes: list[str] = body.get("scope", [])
         if not scopes:
             raise invalid("scope: at least one scope is required.")
         token, lifetime = self._identity.mint_access_token(
             email=account["email"], scopes=scopes, lifetime=_lifetime(body.get("lifetime", ""))
         )
-        expires = json_api.stamp(int(self._clock()) + lifetime, "seconds")
+        expires = json_api.format_timestamp(int(self._clock()) + lifetime, "seconds")
         return json_api.reply(request, {"accessToken": token, "expireTime": expires})
 
     async def id_token(self, request: Request) -> Response:
         account = self._admit(request, "iam.serviceAccounts.getOpenIdToken")
-        body = await body_of(request)
+        body = await read_body(request)
         token = self._identity.mint_id_token(
             email=account["email"],
             subject=account["uniqueId"],
-            audience=json_api.required(body, "audience"),
+            audience=json_api.require_field(body, "audience"),
             include_email=body.get("includeEmail", False),
         )
         return json_api.reply(request, {"token": token})

@@ -104,7 +104,7 @@ class TokenExchange:
 
     def _provider(self, form: Mapping[str, str], admit: Callable[[str], None]) -> Document:
         for name in form.keys() - set(_KNOWN):
-            raise OAuthError("invalid_request", f"The local cloud does not honour the parameter {name[:100]}.")
+            raise OAuthError("invalid_request", f"The local cloud does not support the parameter {name[:100]}.")
         for name in ("grant_type", "requested_token_type", "subject_token", "subject_token_type", "audience", "scope"):
             if not form.get(name, "").strip():
                 raise OAuthError("invalid_request", f"Missing required parameter: {name}")
@@ -117,7 +117,7 @@ class TokenExchange:
                 "invalid_request", f'Invalid value for "subject_token_type": use {" or ".join(_SUBJECTS)}.'
             )
         if form.get("options") and _options(form["options"]):
-            raise OAuthError("invalid_request", "The local cloud honours no options but userProject.")
+            raise OAuthError("invalid_request", "The local cloud supports no options but userProject.")
         match = _AUDIENCE.fullmatch(form["audience"])
         if match is None:
             raise OAuthError("invalid_request", _BAD_AUDIENCE)
@@ -171,7 +171,7 @@ class TokenExchange:
 def _options(text: str) -> set[str]:
     """The names of options that are not honoured."""
     try:
-        options = json_api.as_object(json_api.strict_json(unquote(text).encode()))
+        options = json_api.as_object(json_api.parse_strict_json(unquote(text).encode()))
     except (ValueError, RecursionError):
         options = None
     if options is None:

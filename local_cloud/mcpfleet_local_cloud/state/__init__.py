@@ -1,1 +1,1 @@
-"""What one local cloud keeps: who it is, its documents, and its private files, all below one directory."""
+"""The state of one local cloud: its identity, its documents and its private files, all in one directory."""

@@ -1,7 +1,7 @@
-"""What the local cloud remembers: JSON documents by kind and name, in one SQLite file.
+"""The database of the local cloud: JSON documents by kind and name, in one SQLite file.
 
-Every write is one transaction and is on disk when the call returns, so a `kill -9` loses no answer that a
-caller has seen. Calls are synchronous: they take microseconds, and the server is one process, one event loop.
+Every write is one transaction and is on disk when the call returns, so that a `kill -9` loses nothing that a response
+has confirmed. Calls are synchronous: they take microseconds, and the server is one process with one event loop.
 """
 
 import json
@@ -21,33 +21,33 @@ Document = dict[str, Any]
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-_REMEMBERED: Final = 1024
+_MAX_ENTRIES: Final = 1024
 
 
 class Store:
-    """Documents by (kind, name); *path* None keeps them in memory."""
+    """Documents by (kind, name); if *path* is None, they are in memory only."""
 
     def __init__(self, path: Path | None = None) -> None:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
-        # FULL: a write survives a power cut as well; a few hundred writes make a whole deployment.
+        # FULL: a write survives a power cut, too. A whole deployment is only a few hundred writes.
         self._db.execute("PRAGMA synchronous=FULL")
-        # What is deleted or written over leaves the file: documents hold environment values.
+        # Overwrite deleted content in the file: documents contain environment values.
         self._db.execute("PRAGMA secure_delete=ON")
         self._db.executescript(_SCHEMA)
         self._depth = 0
         self.version = 0
-        """Another number after each change of a document, also one that was taken back."""
+        """A number that changes with each change of a document, including one that is rolled back."""
 
     def get(self, kind: str, name: str) -> Document | None:
-        """The document, or None."""
+        """Return the document, or None."""
         row = self._db.execute("SELECT body FROM documents WHERE kind=? AND name=?", (kind, name)).fetchone()
         return json.loads(row[0]) if row else None
 
     def put(self, kind: str, name: str, body: Document) -> None:
-        """Write the document, whether it was there or not."""
+        """Write the document, whether it exists or not."""
         self.version += 1
         self._db.execute(
             "INSERT INTO documents VALUES (?,?,?) ON CONFLICT (kind, name) DO UPDATE SET body=excluded.body",
@@ -55,33 +55,33 @@ class Store:
         )
 
     def insert(self, kind: str, name: str, body: Document) -> bool:
-        """Write the document if there is none of that name; False where there is."""
+        """Write the document if none has that name; return False if one has."""
         self.version += 1
-        done = self._db.execute(
+        cursor = self._db.execute(
             "INSERT OR IGNORE INTO documents VALUES (?,?,?)",
             (kind, name, json.dumps(body, separators=(",", ":"))),
         )
-        return done.rowcount == 1
+        return cursor.rowcount == 1
 
     def delete(self, kind: str, name: str) -> bool:
-        """Forget the document; False where there was none."""
+        """Delete the document; return False if there was none."""
         self.version += 1
         return self._db.execute("DELETE FROM documents WHERE kind=? AND name=?", (kind, name)).rowcount == 1
 
     def list(self, kind: str, prefix: str = "") -> list[tuple[str, Document]]:
-        """Every (name, document) of *kind* whose name begins with *prefix*, by name."""
+        """List every (name, document) of *kind* whose name begins with *prefix*, sorted by name."""
         rows = self._db.execute(
             "SELECT name, body FROM documents WHERE kind=? AND substr(name,1,?)=? ORDER BY name",
             (kind, len(prefix), prefix),
         )
         return [(name, json.loads(body)) for name, body in rows]
 
-    def kinds(self) -> dict[str, int]:
-        """How many documents there are of each kind."""
+    def count_by_kind(self) -> dict[str, int]:
+        """Count the documents of each kind."""
         return dict(self._db.execute("SELECT kind, count(*) FROM documents GROUP BY kind ORDER BY kind"))
 
-    def next(self, counter: str) -> int:
-        """The next number of *counter*, from 1; never given twice, also across restarts."""
+    def next_number(self, counter: str) -> int:
+        """Return the next number of *counter*, from 1. No number is returned twice, not even after a restart."""
         row = self._db.execute(
             "INSERT INTO counters VALUES (?,1) ON CONFLICT (name) DO UPDATE SET value=value+1 RETURNING value",
             (counter,),
@@ -90,7 +90,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Generator[None]:
-        """Several writes as one: all of them are kept, or none. May be nested."""
+        """Make several writes atomic: all of them are kept, or none. May be nested."""
         self._depth += 1
         if self._depth == 1:
             self._db.execute("BEGIN IMMEDIATE")
@@ -108,14 +108,14 @@ class Store:
             self._depth -= 1
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Delete everything."""
         self.version += 1
         with self.transaction():
             self._db.execute("DELETE FROM documents")
             self._db.execute("DELETE FROM counters")
 
-    def scrub(self) -> None:
-        """Write the file anew, so that neither it nor its log holds any more of what was forgotten."""
+    def vacuum(self) -> None:
+        """Rewrite the file, so that neither it nor its log contains deleted data."""
         self._db.execute("VACUUM")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -124,10 +124,10 @@ class Store:
         self._db.close()
 
 
-class Memo(Generic[Key, Value]):
-    """Values that follow from what a store holds, until anything in it changes: a request asks the same every time.
+class StoreCache(Generic[Key, Value]):
+    """Values computed from a store, cached until any document in it changes.
 
-    Values must not be changed by who gets them.
+    Users must not modify the values.
     """
 
     def __init__(self, store: Store) -> None:
@@ -136,15 +136,15 @@ class Memo(Generic[Key, Value]):
         self._values: dict[Key, Value] = {}
 
     def get(self, key: Key) -> Value | None:
-        """What was `put` since the last change; None where nothing was."""
+        """Return the value that was `put` since the store last changed, or None."""
         if self._version != self._store.version:
             self._values.clear()
             self._version = self._store.version
         return self._values.get(key)
 
     def put(self, key: Key, value: Value) -> None:
-        """Remember what follows from the store as it is."""
-        if self._version != self._store.version or len(self._values) >= _REMEMBERED:
+        """Cache a value that was computed from the current content of the store."""
+        if self._version != self._store.version or len(self._values) >= _MAX_ENTRIES:
             self._values.clear()
             self._version = self._store.version
         self._values[key] = value

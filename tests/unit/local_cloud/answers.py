@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpfleet_local_cloud.rest.reading import METHOD
-from mcpfleet_local_cloud.rest.schemas import APIS, Method, load
+from mcpfleet_local_cloud.rest.message_parser import METHOD
+from mcpfleet_local_cloud.rest.schemas import APIS, Method, load_api
 
 _TEXTS = {
     "string": re.compile(r"(?s).*"),
@@ -28,7 +28,7 @@ def wrong(api: str, schema: str, answer: Any, path: str = "") -> Iterator[str]:
     if not isinstance(answer, dict):
         yield f"{path} is no {schema}"
         return
-    known = load(api).schemas[schema]
+    known = load_api(api).schemas[schema]
     for name, value in answer.items():
         where = f"{path}.{name}".lstrip(".")
         if name == "@type":
@@ -51,7 +51,7 @@ def _operation(api: str, answer: Mapping[str, Any]) -> Iterator[str]:
             continue
         short = inside["@type"].rpartition(".")[2]
         # An operation of one version is read by another one, too.
-        known = next((one for one in set(APIS.values()) if _fits(one, api) and short in load(one).schemas), None)
+        known = next((one for one in set(APIS.values()) if _fits(one, api) and short in load_api(one).schemas), None)
         if known:
             yield from wrong(known, short, inside, part)
         elif short != "Empty":

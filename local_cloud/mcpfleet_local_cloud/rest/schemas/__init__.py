@@ -1,6 +1,6 @@
-"""What Google's APIs take and answer: tables from Google's discovery documents, each read when it is first needed.
+"""Methods and schemas of Google's APIs: tables from Google's discovery documents, each loaded when first needed.
 
-`devtools.discovery` writes the tables and says what is in them.
+`devtools.discovery` writes the tables and documents their format.
 """
 
 import json
@@ -35,9 +35,9 @@ APIS: Final[Mapping[str, str]] = {
     "/sts/v1": "sts.v1",
     "/upload/storage/v1": "storage.v1",
 }
-"""Each prefix that is served, and the discovery document of its API."""
-SCOPE: Final = "https://www.googleapis.com/auth/"
-"""How the scopes of Google's own APIs begin."""
+"""The discovery document of the API at each path prefix."""
+SCOPE_PREFIX: Final = "https://www.googleapis.com/auth/"
+"""The prefix of the OAuth scopes of Google's APIs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,12 @@ class Method:
     """One method of an API.
 
     Attributes:
-        api: the discovery document that has it, `run.v2`.
-        id: its name there, `run.projects.locations.services.create`.
-        request: the schema of its body; empty where it takes none.
-        response: the schema of its answer; empty where that has no body.
-        query: its query parameters, by their names, with their kinds.
-        scopes: of which a token needs one, as URLs.
+        api: the discovery document of the method, `run.v2`.
+        id: the name in that document, `run.projects.locations.services.create`.
+        request: the schema of the request's body; empty if there is none.
+        response: the schema of the response's body; empty if there is none.
+        query: the types of the query parameters, by name.
+        scopes: the OAuth scopes as URLs; a token needs one of them.
     """
 
     api: str
@@ -63,40 +63,40 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Api:
-    """The methods of one API, by verb and path of the route, and its schemas: fields and their kinds."""
+    """The methods of one API, by verb and path of the route, and its schemas: fields and their types."""
 
     methods: Mapping[str, Method]
     schemas: Mapping[str, Mapping[str, str]]
 
 
 def api_of(path: str) -> str:
-    """The discovery document of the API at *path*; empty where that is no JSON API of Google's."""
+    """The discovery document of the API at *path*; empty if no JSON API of Google is there."""
     parts = path.split("/")
     length = 4 if parts[1] in ("download", "upload") else 3
     return APIS.get("/".join(parts[:length]), "")
 
 
 @cache
-def table(api: str) -> Mapping[str, Any]:
-    """The table as it is kept."""
+def read_table(api: str) -> Mapping[str, Any]:
+    """Read the table of *api* as it is stored."""
     return json.loads((FOLDER / f"{api}.json").read_bytes())
 
 
 @cache
-def load(api: str) -> Api:
-    """What the table of *api* says."""
-    read = table(api)
+def load_api(api: str) -> Api:
+    """Load the methods and schemas of *api*."""
+    table = read_table(api)
     return Api(
-        methods={key: _method(api, **one) for key, one in read["methods"].items()},
-        schemas=read["schemas"],
+        methods={key: _build_method(api, **entry) for key, entry in table["methods"].items()},
+        schemas=table["schemas"],
     )
 
 
-def _method(api: str, *, scopes: str = "", **said: Any) -> Method:
-    return Method(api=api, scopes=frozenset(SCOPE + one for one in scopes.split()), **said)
+def _build_method(api: str, *, scopes: str = "", **fields: Any) -> Method:
+    return Method(api=api, scopes=frozenset(SCOPE_PREFIX + scope for scope in scopes.split()), **fields)
 
 
-def method_at(verb: str, path: str) -> Method | None:
-    """The method at the route *path*; None where Google has none."""
+def find_method(verb: str, path: str) -> Method | None:
+    """The method with that *verb* and route *path*; None if Google has none."""
     api = api_of(path)
-    return load(api).methods.get(f"{verb} {path}") if api else None
+    return load_api(api).methods.get(f"{verb} {path}") if api else None

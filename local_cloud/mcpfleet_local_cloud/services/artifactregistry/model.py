@@ -8,7 +8,7 @@ from typing import Final
 
 from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, unimplemented
-from mcpfleet_local_cloud.rest.json_api import stamp
+from mcpfleet_local_cloud.rest.json_api import format_timestamp
 from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed, seconds
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.run.places import REGIONS
@@ -128,7 +128,7 @@ class ArtifactRegistry:
                 "tags": self._catalog.tags_of(image, digest),
                 "imageSizeBytes": str(record["imageSize"]),
                 "mediaType": record["mediaType"],
-                "uploadTime": stamp(record["uploaded"]),
+                "uploadTime": format_timestamp(record["uploaded"]),
             }
             for image, digest, record in self._catalog.manifests(name)
         ]
@@ -218,7 +218,7 @@ class ArtifactRegistry:
         }
 
     def _now(self) -> str:
-        return stamp(self._clock())
+        return format_timestamp(self._clock())
 
 
 def _check(body: Document) -> None:

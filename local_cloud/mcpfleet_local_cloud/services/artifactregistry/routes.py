@@ -9,9 +9,9 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid
-from mcpfleet_local_cloud.rest.masks import masked
+from mcpfleet_local_cloud.rest.masks import find_masked_fields
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.rest.operations import Operations
-from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.artifactregistry.model import ArtifactRegistry
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
@@ -56,13 +56,13 @@ class _Api(Handlers):
         parent = self._location(request, "create")
         repository_id = request.query_params.get("repositoryId", "")
         _, project, _, location = parent.split("/")
-        made = self._model.create(project, location, repository_id, await body_of(request))
+        made = self._model.create(project, location, repository_id, await read_body(request))
         return self.finished(request, self._operations, parent, "Repository", made)
 
     async def list(self, request: Request) -> Response:
         _, project, _, location = self._location(request, "list").split("/")
         found = self._model.repositories(project, location)
-        return json_api.reply(request, json_api.listed(request, "repositories", found, default=_PAGE, maximum=_PAGE))
+        return json_api.reply(request, json_api.list_page(request, "repositories", found, default=_PAGE, maximum=_PAGE))
 
     async def get(self, request: Request) -> Response:
         return json_api.reply(request, self._model.get(self._repository(request, "get")))
@@ -71,8 +71,8 @@ class _Api(Handlers):
         name = self._repository(request, "update")
         if not request.query_params.get("updateMask"):
             raise invalid("update_mask: must name the fields to change.")
-        body = await body_of(request)
-        return json_api.reply(request, self._model.update(name, body, masked(request, body)))
+        body = await read_body(request)
+        return json_api.reply(request, self._model.update(name, body, find_masked_fields(request, body)))
 
     async def delete(self, request: Request) -> Response:
         name = self._repository(request, "delete")
@@ -84,7 +84,7 @@ class _Api(Handlers):
         name = self._name(request)
         self.allow(request, "artifactregistry.dockerimages.list", name)
         found = self._model.docker_images(name)
-        return json_api.reply(request, json_api.listed(request, "dockerImages", found, default=_PAGE, maximum=_PAGE))
+        return json_api.reply(request, json_api.list_page(request, "dockerImages", found, default=_PAGE, maximum=_PAGE))
 
     async def operation(self, request: Request) -> Response:
         parent = self._location(request, "get")

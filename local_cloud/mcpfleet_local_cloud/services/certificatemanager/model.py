@@ -70,10 +70,10 @@ class CertificateManager:
         kind = kind_at(path)
         if kind is ENTRIES:
             self.get(_map_of(path))
-        now = json_api.stamp(self._clock())
+        now = json_api.format_timestamp(self._clock())
         made = {**self._checked(kind, path, body), "name": path, "createTime": now, "updateTime": now}
         if kind is CERTIFICATES:
-            made["expireTime"] = json_api.stamp(self._clock() + _LIFE)
+            made["expireTime"] = json_api.format_timestamp(self._clock() + _LIFE)
         if not self._store.insert(KIND, path, made):
             raise already_exists(path)
         return self.get(path)
@@ -109,7 +109,7 @@ class CertificateManager:
         if kind is ENTRIES:
             self._check_entry(path, changed)
         changed = {field: value for field, value in changed.items() if value and field != "gclbTargets"}
-        self._store.put(KIND, path, {**changed, "updateTime": json_api.stamp(self._clock())})
+        self._store.put(KIND, path, {**changed, "updateTime": json_api.format_timestamp(self._clock())})
         return self.get(path)
 
     def delete(self, path: str) -> None:

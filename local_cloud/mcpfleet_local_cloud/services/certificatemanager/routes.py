@@ -8,9 +8,9 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import unimplemented
-from mcpfleet_local_cloud.rest.masks import masked
+from mcpfleet_local_cloud.rest.masks import find_masked_fields
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.rest.operations import Operations
-from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.certificatemanager.kinds import ENTRIES, KINDS, MAPS, ResourceType
 from mcpfleet_local_cloud.services.certificatemanager.model import CertificateManager
@@ -54,7 +54,7 @@ class _Api(Handlers):
     async def create(self, request: Request) -> Response:
         parent = self._permitted(request, "create")
         path = f"{parent}/{self._kind.collection}/{request.query_params.get(self._kind.id_parameter, '')}"
-        made = self._model.create(path, await body_of(request))
+        made = self._model.create(path, await read_body(request))
         return self._done(request, self._kind.message, made)
 
     async def list(self, request: Request) -> Response:
@@ -62,15 +62,17 @@ class _Api(Handlers):
         if self._kind is ENTRIES:
             self._model.get(parent)
         found = self._model.all(parent, self._kind.collection)
-        page = json_api.listed(request, self._kind.collection, found, default=_PAGE, maximum=_PAGE)
+        page = json_api.list_page(request, self._kind.collection, found, default=_PAGE, maximum=_PAGE)
         return json_api.reply(request, page)
 
     async def get(self, request: Request) -> Response:
         return json_api.reply(request, self._model.get(self._path(request, "get")))
 
     async def update(self, request: Request) -> Response:
-        path, body = self._path(request, "update"), await body_of(request)
-        return self._done(request, self._kind.message, self._model.change(path, body, masked(request, body)))
+        path, body = self._path(request, "update"), await read_body(request)
+        return self._done(
+            request, self._kind.message, self._model.change(path, body, find_masked_fields(request, body))
+        )
 
     async def delete(self, request: Request) -> Response:
         self._model.delete(self._path(request, "delete"))

@@ -291,7 +291,7 @@ class Builds:
                 self._entries.forget(str(old["id"]))
 
     def _now(self) -> str:
-        return json_api.stamp(self._clock())
+        return json_api.format_timestamp(self._clock())
 
 
 _NO_LOGS: Final = (

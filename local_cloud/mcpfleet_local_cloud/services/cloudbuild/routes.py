@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.cloudbuild.model import Builds, build_id_of, new_id, operation_of
 from mcpfleet_local_cloud.services.cloudbuild.validation import order_of
@@ -51,7 +51,7 @@ class _Api(Handlers):
         project, parent = self.project(request), self.parent(request)
         location = parent.rpartition("/")[2]
         self.allow(request, "cloudbuild.builds.create", f"projects/{project['projectId']}")
-        body = await body_of(request)
+        body = await read_body(request)
         build_id = new_id()
         values = {
             "PROJECT_ID": str(project["projectId"]),
@@ -68,14 +68,16 @@ class _Api(Handlers):
         parent = self.parent(request)
         self.allow(request, "cloudbuild.builds.list", f"projects/{parent.split('/')[1]}")
         found = sorted(self._model.list(parent), key=_id)
-        return json_api.reply(request, json_api.listed(request, "builds", found, default=_PAGE, maximum=1000, key=_id))
+        return json_api.reply(
+            request, json_api.list_page(request, "builds", found, default=_PAGE, maximum=1000, key=_id)
+        )
 
     async def get(self, request: Request) -> Response:
         return json_api.reply(request, self._model.get(self._named(request, "get")))
 
     async def cancel(self, request: Request) -> Response:
         name = self._named(request, "update")
-        await body_of(request)
+        await read_body(request)
         return json_api.reply(request, await self._model.cancel(name))
 
     async def operation(self, request: Request) -> Response:
@@ -83,7 +85,7 @@ class _Api(Handlers):
 
     async def cancel_operation(self, request: Request) -> Response:
         name = self._operation(request, "update")
-        await body_of(request)
+        await read_body(request)
         await self._model.cancel(name)
         return json_api.reply(request, {})
 

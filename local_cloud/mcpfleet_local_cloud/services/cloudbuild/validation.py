@@ -120,7 +120,7 @@ def _source(source: Document) -> tuple[str, str, str] | None:
     path = "build.source.storageSource"
     if storage.get("sourceFetcher", "SOURCE_FETCHER_UNSPECIFIED") not in ("SOURCE_FETCHER_UNSPECIFIED", "GSUTIL"):
         raise unimplemented(f"{path}.sourceFetcher", "a source is fetched in one way here.")
-    bucket, name = (json_api.required(storage, field, path) for field in ("bucket", "object"))
+    bucket, name = (json_api.require_field(storage, field, path) for field in ("bucket", "object"))
     if not name.endswith((".tar.gz", ".tgz", ".zip")):
         raise invalid(f"invalid build.source: {name} must be a .tar.gz, .tgz or .zip archive")
     if name.endswith(".zip"):
@@ -138,7 +138,7 @@ def _steps(steps: Sequence[Document], values: Mapping[str, str], images: Collect
 
 
 def _step(step: Document, path: str, values: Mapping[str, str], images: Collection[str]) -> Task:
-    name = json_api.required(step, "name", path)
+    name = json_api.require_field(step, "name", path)
     if name.startswith(_PACKS):
         raise unimplemented(
             f"{path}.name",

@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import unimplemented
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.compute.answers import kind_of
 from mcpfleet_local_cloud.services.compute.model import Compute
@@ -60,14 +60,14 @@ class _Api(Handlers):
 
     async def create(self, request: Request) -> Response:
         parent, collection = self._permitted(request, "create")
-        return json_api.reply(request, self._model.create(parent, collection, await body_of(request)))
+        return json_api.reply(request, self._model.create(parent, collection, await read_body(request)))
 
     async def list(self, request: Request) -> Response:
         parent, collection = self._permitted(request, "list")
         found = self._model.documents(parent, collection)
         kind = f"compute#{kind_of(parent, collection).one}List"
         return json_api.reply(
-            request, {"kind": kind, **json_api.listed(request, "items", found, default=500, maximum=500)}
+            request, {"kind": kind, **json_api.list_page(request, "items", found, default=500, maximum=500)}
         )
 
     async def get(self, request: Request) -> Response:
@@ -75,12 +75,12 @@ class _Api(Handlers):
 
     async def replace(self, request: Request) -> Response:
         return json_api.reply(
-            request, self._model.change(self._path(request, "update"), await body_of(request), merge=False)
+            request, self._model.change(self._path(request, "update"), await read_body(request), merge=False)
         )
 
     async def merge(self, request: Request) -> Response:
         return json_api.reply(
-            request, self._model.change(self._path(request, "update"), await body_of(request), merge=True)
+            request, self._model.change(self._path(request, "update"), await read_body(request), merge=True)
         )
 
     async def delete(self, request: Request) -> Response:
@@ -92,7 +92,7 @@ class _Api(Handlers):
             raise unimplemented(setter, "change the document instead.")
         field = SETTERS[setter]
         path = self._path(request, "update")
-        body = await body_of(request)
+        body = await read_body(request)
         if field is None:
             done = self._model.label(path, body.get("labels"), body.get("labelFingerprint", ""))
         else:

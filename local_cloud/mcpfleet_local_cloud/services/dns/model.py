@@ -157,7 +157,7 @@ class Dns:
         return records[found] if found is not None else []
 
     def _checked(self, path: str, body: Document) -> Document:
-        name, dns_name = json_api.required(body, "name"), json_api.required(body, "dnsName")
+        name, dns_name = json_api.require_field(body, "name"), json_api.require_field(body, "dnsName")
         if not _NAME.fullmatch(name):
             raise invalid(f"Invalid value for 'entity.managedZone.name': '{name}'")
         if not _DNS_NAME.fullmatch(dns_name) or dns_name.startswith("*") or len(dns_name) > _LONGEST:
@@ -179,7 +179,7 @@ class Dns:
         return {field: value for field, value in body.items() if field in _ZONE_FIELDS and value}
 
     def _now(self) -> str:
-        return json_api.stamp(self._clock(), "milliseconds")
+        return json_api.format_timestamp(self._clock(), "milliseconds")
 
 
 def _networks(zone: Document) -> list[str]:
@@ -189,7 +189,7 @@ def _networks(zone: Document) -> list[str]:
 
 
 def _record(at: str, body: Document, zone: Document) -> Document:
-    name, kind = json_api.required(body, "name", at), json_api.required(body, "type", at)
+    name, kind = json_api.require_field(body, "name", at), json_api.require_field(body, "type", at)
     if not _DNS_NAME.fullmatch(name) or not f".{name}".endswith(f".{zone['dnsName']}"):
         raise invalid(f"Invalid value for 'entity.{at}.name': '{name}'")
     if kind != "A":

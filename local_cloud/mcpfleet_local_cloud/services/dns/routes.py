@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import json_api
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.dns.model import Dns
 from mcpfleet_local_cloud.services.handlers import Handlers
@@ -47,13 +47,13 @@ class _Api(Handlers):
     async def create(self, request: Request) -> Response:
         parent = self.parent(request)
         self.allow(request, "dns.managedZones.create", parent)
-        return json_api.reply(request, self._model.create(parent, await body_of(request)))
+        return json_api.reply(request, self._model.create(parent, await read_body(request)))
 
     async def list(self, request: Request) -> Response:
         parent = self.parent(request)
         self.allow(request, "dns.managedZones.list", parent)
         found = self._model.zones(parent)
-        page = json_api.listed(request, "managedZones", found, default=_PAGE, maximum=_PAGE)
+        page = json_api.list_page(request, "managedZones", found, default=_PAGE, maximum=_PAGE)
         return json_api.reply(request, {"kind": "dns#managedZonesListResponse", "managedZones": [], **page})
 
     async def get(self, request: Request) -> Response:
@@ -61,11 +61,11 @@ class _Api(Handlers):
 
     async def replace(self, request: Request) -> Response:
         path = self._zone(request, "dns.managedZones.update")
-        return json_api.reply(request, self._changed(self._model.change(path, await body_of(request), merge=False)))
+        return json_api.reply(request, self._changed(self._model.change(path, await read_body(request), merge=False)))
 
     async def merge(self, request: Request) -> Response:
         path = self._zone(request, "dns.managedZones.update")
-        return json_api.reply(request, self._changed(self._model.change(path, await body_of(request), merge=True)))
+        return json_api.reply(request, self._changed(self._model.change(path, await read_body(request), merge=True)))
 
     async def delete(self, request: Request) -> Response:
         self._model.delete(self._zone(request, "dns.managedZones.delete"))
@@ -75,12 +75,12 @@ class _Api(Handlers):
         path = self._zone(request, "dns.resourceRecordSets.list")
         asked = request.query_params
         found = self._model.records(path, asked.get("name", ""), asked.get("type", ""))
-        page = json_api.listed(request, "rrsets", found, default=_PAGE, maximum=_PAGE, key=_record_key)
+        page = json_api.list_page(request, "rrsets", found, default=_PAGE, maximum=_PAGE, key=_record_key)
         return json_api.reply(request, {"kind": "dns#resourceRecordSetsListResponse", "rrsets": [], **page})
 
     async def change(self, request: Request) -> Response:
         path = self._zone(request, "dns.changes.create")
-        body = await body_of(request)
+        body = await read_body(request)
         for part, verb in (("additions", "create"), ("deletions", "delete")):
             if body.get(part):
                 self.allow(request, f"dns.resourceRecordSets.{verb}", path)

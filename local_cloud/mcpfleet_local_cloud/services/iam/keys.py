@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from mcpfleet_local_cloud.identity.tokens import key_name, private_pem, public_pem
 from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
-from mcpfleet_local_cloud.rest.json_api import stamp
+from mcpfleet_local_cloud.rest.json_api import format_timestamp
 from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
 
@@ -38,7 +38,7 @@ class AccountKeys:
                 f"Service account {account['email']} has {LIMIT} keys, which is the maximum. Delete one.",
             )
         public = key.public_key()
-        created = stamp(self._clock(), "seconds")
+        created = format_timestamp(self._clock(), "seconds")
         name = f"{account['name']}/keys/{key_name(public)}"
         document: Document = {
             "name": name,

@@ -13,7 +13,7 @@ from mcpfleet_local_cloud.identity.jws import TokenError
 from mcpfleet_local_cloud.identity.policy import is_service_agent
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.services.iam import keys
-from mcpfleet_local_cloud.state.store import Document, Memo, Store
+from mcpfleet_local_cloud.state.store import Document, Store, StoreCache
 
 KIND: Final = "serviceAccount"
 _ID: Final = re.compile(r"[a-z](?:[-a-z0-9]{4,28}[a-z0-9])")
@@ -28,7 +28,7 @@ class ServiceAccounts:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._standing = Memo[tuple[str, str], bool](store)
+        self._standing = StoreCache[tuple[str, str], bool](store)
 
     def get(self, email: str) -> Document | None:
         """The account as IAM v1 renders it, or None."""
@@ -167,7 +167,7 @@ class ServiceAccounts:
         return changed
 
     def _new_etag(self) -> str:
-        return base64.b64encode(f"{self._store.next('account-etag'):08}".encode()).decode()
+        return base64.b64encode(f"{self._store.next_number('account-etag'):08}".encode()).decode()
 
 
 def _check_texts(display_name: str, description: str) -> None:

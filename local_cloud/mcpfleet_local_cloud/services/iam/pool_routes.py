@@ -8,8 +8,8 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.rest.operations import Operations
-from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.iam.pools import POOL, PROVIDER, Pools
@@ -54,14 +54,14 @@ class _Api(Handlers):
     async def create(self, request: Request) -> Response:
         parent = self._admit(request, "create")
         given = request.query_params.get(f"{self._kind}Id", "")
-        body = await body_of(request)
+        body = await read_body(request)
         return self._done(request, self._model.create(self._kind, f"{parent}{given}", body))
 
     async def list(self, request: Request) -> Response:
         parent = self._admit(request, "list").rstrip("/")
         shown = self._model.list(self._kind, parent, deleted=request.query_params.get("showDeleted") == "true")
         field = "workloadIdentityPools" if self._kind == POOL else "workloadIdentityPoolProviders"
-        return json_api.reply(request, json_api.listed(request, field, shown, default=50, maximum=1000))
+        return json_api.reply(request, json_api.list_page(request, field, shown, default=50, maximum=1000))
 
     async def get(self, request: Request) -> Response:
         return json_api.reply(request, self._model.get(self._kind, self._admit(request, "get")))
@@ -69,14 +69,14 @@ class _Api(Handlers):
     async def update(self, request: Request) -> Response:
         name = self._admit(request, "update")
         mask = request.query_params.get("updateMask", "")
-        return self._done(request, self._model.update(self._kind, name, await body_of(request), mask))
+        return self._done(request, self._model.update(self._kind, name, await read_body(request), mask))
 
     async def delete(self, request: Request) -> Response:
         return self._done(request, self._model.delete(self._kind, self._admit(request, "delete")))
 
     async def undelete(self, request: Request) -> Response:
         name = self._admit(request, "undelete")
-        await body_of(request)
+        await read_body(request)
         return self._done(request, self._model.undelete(self._kind, name))
 
     async def operation(self, request: Request) -> Response:
@@ -97,5 +97,7 @@ class _Api(Handlers):
         return name + request.path_params.get(self.word, "")
 
     def _done(self, request: Request, made: Document) -> Response:
-        operation = self._operations.done(made["name"], {"@type": _TYPE[self._kind], **made}, {"@type": _METADATA})
+        operation = self._operations.add_finished(
+            made["name"], {"@type": _TYPE[self._kind], **made}, {"@type": _METADATA}
+        )
         return json_api.reply(request, operation)

@@ -12,8 +12,8 @@ from mcpfleet_local_cloud.identity import mapping
 from mcpfleet_local_cloud.identity.external import key_set, on_this_machine
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
-from mcpfleet_local_cloud.rest.masks import merged
-from mcpfleet_local_cloud.state.store import Document, Memo, Store
+from mcpfleet_local_cloud.rest.masks import merge_masked_fields
+from mcpfleet_local_cloud.state.store import Document, Store, StoreCache
 
 POOL: Final = "workloadIdentityPool"
 PROVIDER: Final = "workloadIdentityPoolProvider"
@@ -45,7 +45,7 @@ class Pools:
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
-        self._active = Memo[str, bool](store)
+        self._active = StoreCache[str, bool](store)
 
     def active(self, pool: str) -> bool:
         """Whether tokens for identities of *pool* count: it exists, and is neither disabled nor deleted."""
@@ -110,7 +110,7 @@ class Pools:
             raise GoogleError("FAILED_PRECONDITION", f"{name} is deleted; undelete it first.")
         fields = {field: value for field, value in found.items() if field not in _OUTPUT_ONLY}
         if mask or body:
-            fields = merged("iam.v1", _SCHEMA[kind], fields, body, mask or ",".join(body))
+            fields = merge_masked_fields("iam.v1", _SCHEMA[kind], fields, body, mask or ",".join(body))
         kept = {"name": name, "state": "ACTIVE", **_checked(kind, fields)}
         self._store.put(kind, name, kept)
         return kept
@@ -124,7 +124,7 @@ class Pools:
         found = self.get(kind, name)
         if found["state"] != "ACTIVE":
             raise GoogleError("FAILED_PRECONDITION", "Precondition check failed.")
-        expires = json_api.stamp(int(self._clock()) + _KEPT_SECONDS, "seconds")
+        expires = json_api.format_timestamp(int(self._clock()) + _KEPT_SECONDS, "seconds")
         kept = {**found, "state": "DELETED", "expireTime": expires}
         self._store.put(kind, name, kept)
         return kept
@@ -154,7 +154,7 @@ class Pools:
                     self._store.delete(kind, name)
 
     def _purge(self, kind: str) -> None:
-        now = json_api.stamp(int(self._clock()), "seconds")
+        now = json_api.format_timestamp(int(self._clock()), "seconds")
         for name, one in self._store.list(kind):
             if one.get("expireTime", now) < now:
                 self._store.delete(kind, name)
@@ -188,7 +188,7 @@ def _provider(body: Document, at: str) -> Document:
     oidc: Document | None = body.get("oidc")
     if oidc is None:
         raise invalid(f"{at}.oidc: must be set.")
-    kept: Document = {"oidc": {"issuerUri": _issuer(json_api.required(oidc, "issuerUri", f"{at}.oidc"), at)}}
+    kept: Document = {"oidc": {"issuerUri": _issuer(json_api.require_field(oidc, "issuerUri", f"{at}.oidc"), at)}}
     audiences: list[str] = oidc.get("allowedAudiences", [])
     if audiences:
         if len(audiences) > _AUDIENCES or any(not 0 < len(one) <= _AUDIENCE for one in audiences):

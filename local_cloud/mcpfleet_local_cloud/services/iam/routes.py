@@ -13,7 +13,7 @@ from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.identity.tokens import new_key
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer, Caller
 from mcpfleet_local_cloud.services.handlers import PolicyMethods
 from mcpfleet_local_cloud.services.iam.keys import AccountKeys
@@ -88,11 +88,11 @@ class _Accounts(_Front):
     async def create(self, request: Request) -> Response:
         caller, project = self._admit(request)
         self._gate.require(caller, "iam.serviceAccounts.create", f"projects/{project}")
-        body = await body_of(request)
+        body = await read_body(request)
         account: Document = body.get("serviceAccount", {})
         made = self._model.create(
             project,
-            json_api.required(body, "accountId"),
+            json_api.require_field(body, "accountId"),
             display_name=account.get("displayName", ""),
             description=account.get("description", ""),
         )
@@ -102,14 +102,14 @@ class _Accounts(_Front):
         caller, project = self._admit(request)
         self._gate.require(caller, "iam.serviceAccounts.list", f"projects/{project}")
         found = sorted(self._model.of_project(project), key=lambda one: one["name"])
-        return json_api.reply(request, json_api.listed(request, "accounts", found, default=20, maximum=100))
+        return json_api.reply(request, json_api.list_page(request, "accounts", found, default=20, maximum=100))
 
     async def get(self, request: Request) -> Response:
         return json_api.reply(request, self._find(request, "iam.serviceAccounts.get"))
 
     async def update(self, request: Request) -> Response:
         account = self._find(request, "iam.serviceAccounts.update")
-        body = await body_of(request)
+        body = await read_body(request)
         mask = [path for path in body.get("updateMask", "").split(",") if path]
         return json_api.reply(request, self._model.update(account, body.get("serviceAccount", {}), mask))
 
@@ -128,7 +128,7 @@ class _Accounts(_Front):
 
     async def _set(self, request: Request, verb: str) -> Response:
         account = self._find(request, f"iam.serviceAccounts.{verb}")
-        await body_of(request)
+        await read_body(request)
         self._model.set_disabled(account, disabled=verb == "disable")
         return json_api.reply(request, {})
 
@@ -140,7 +140,7 @@ class _Keys(_Front):
 
     async def create(self, request: Request) -> Response:
         account = self._find(request, "iam.serviceAccountKeys.create")
-        body = await body_of(request)
+        body = await read_body(request)
         kind, algorithm = body.get("privateKeyType", ""), body.get("keyAlgorithm", "")
         if kind not in {"", "TYPE_UNSPECIFIED", "TYPE_GOOGLE_CREDENTIALS_FILE"}:
             raise invalid(f"privateKeyType: {kind} is not supported; use TYPE_GOOGLE_CREDENTIALS_FILE.")

@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import json_api
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.iap.model import KEYS_PATH, Iap, Keys
@@ -52,7 +52,7 @@ class _Api(Handlers):
     async def update(self, request: Request) -> Response:
         name = self._name(request)
         self.allow(request, "iap.webServices.updateSettings", name)
-        body = await body_of(request)
+        body = await read_body(request)
         return json_api.reply(request, self._model.update(name, body))
 
     def _name(self, request: Request) -> str:

@@ -46,7 +46,7 @@ class Writer:
         self._add(self._entries(line[:_LAST]))
 
     def _entries(self, line: str) -> bytes:
-        now = json_api.stamp(self._clock())
+        now = json_api.format_timestamp(self._clock())
         lines = line.splitlines() or [""]
         return "".join(f"{now} {self._project} {one}\n" for one in lines).encode("utf-8", "replace")
 

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.logging.model import LOG, Entries
@@ -33,7 +33,7 @@ class _Api(Handlers):
 
     async def list(self, request: Request) -> Response:
         self.caller(request)
-        body = await body_of(request)
+        body = await read_body(request)
         names = body.get("resourceNames", [])
         found = _PROJECT.fullmatch(names[0]) if len(names) == 1 else None
         if found is None:
@@ -54,7 +54,7 @@ class _Api(Handlers):
 
 def _page(entries: list[Document], body: Document) -> Document:
     size: int = body.get("pageSize") or 50
-    first = json_api.number(body.get("pageToken") or "0")
+    first = json_api.parse_number(body.get("pageToken") or "0")
     if size < 1:
         raise invalid("page_size: must be positive.")
     if first is None:

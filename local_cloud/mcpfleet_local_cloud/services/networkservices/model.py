@@ -155,7 +155,7 @@ class NetworkServices:
                 raise invalid(f"http_route.rules: {destination} must have the load balancing scheme {SCHEME}.")
 
     def _now(self) -> str:
-        return json_api.stamp(self._clock())
+        return json_api.format_timestamp(self._clock())
 
 
 def _destinations(rules: Any) -> Iterator[str]:
@@ -176,7 +176,7 @@ def _destinations(rules: Any) -> Iterator[str]:
     if len(wanted) != 1:
         raise unimplemented("httpRoute.rules[0].action.destinations", "a rule has one destination here.")
     # A single destination has all requests, whatever its weight.
-    yield json_api.required(wanted[0], "serviceName", "http_route.rules[0].action.destinations[0]")
+    yield json_api.require_field(wanted[0], "serviceName", "http_route.rules[0].action.destinations[0]")
 
 
 def _backend_path(service: str) -> str:

@@ -8,9 +8,9 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid
-from mcpfleet_local_cloud.rest.masks import masked
+from mcpfleet_local_cloud.rest.masks import find_masked_fields
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.rest.operations import Operations
-from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.networkservices.model import COLLECTIONS, NetworkServices
@@ -53,7 +53,7 @@ class _Api(Handlers):
         parent = self._place(request)
         self._may(request, "create", parent)
         path = f"{parent}/{self._collection}/{request.query_params.get(_PARAMETERS[self._collection], '')}"
-        body = await body_of(request)
+        body = await read_body(request)
         made = self._model.create(self._kind, path, body)
         return self.finished(request, self._operations, parent, _MESSAGES[self._collection], made)
 
@@ -61,15 +61,17 @@ class _Api(Handlers):
         parent = self._place(request)
         self._may(request, "list", parent)
         found = self._model.all(self._kind, f"{parent}/{self._collection}/")
-        return json_api.reply(request, json_api.listed(request, self._collection, found, default=_PAGE, maximum=_PAGE))
+        return json_api.reply(
+            request, json_api.list_page(request, self._collection, found, default=_PAGE, maximum=_PAGE)
+        )
 
     async def get(self, request: Request) -> Response:
         return json_api.reply(request, self._model.get(self._kind, self._path(request, "get")))
 
     async def update(self, request: Request) -> Response:
         path = self._path(request, "update")
-        body = await body_of(request)
-        changed = self._model.change(self._kind, path, body, masked(request, body))
+        body = await read_body(request)
+        changed = self._model.change(self._kind, path, body, find_masked_fields(request, body))
         return self.finished(request, self._operations, self._place(request), _MESSAGES[self._collection], changed)
 
     async def delete(self, request: Request) -> Response:

@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import json_api
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
@@ -47,7 +47,7 @@ class _Api(Handlers):
     async def ancestry(self, request: Request) -> Response:
         """The project and what it lies in: an organization of its own, as Identity-Aware Proxy wants it."""
         project = self._allowed(request)
-        await body_of(request)
+        await read_body(request)
         parents = [("project", project["projectId"]), ("organization", project["parent"]["id"])]
         return json_api.reply(
             request, {"ancestor": [{"resourceId": {"type": kind, "id": one}} for kind, one in parents]}
@@ -74,7 +74,7 @@ class _Api(Handlers):
             for project in self._model.list()
             if self._policies.allows(caller.email, "resourcemanager.projects.get", _name(project))
         ]
-        page = json_api.listed(request, "projects", seen, default=_PAGE, maximum=_PAGE, key=_name)
+        page = json_api.list_page(request, "projects", seen, default=_PAGE, maximum=_PAGE, key=_name)
         return json_api.reply(request, page)
 
     def _allowed(self, request: Request, verb: str = "get") -> Document:

@@ -8,7 +8,7 @@ from uuid import uuid4
 from mcpfleet_local_cloud.data_plane.contract import DataPlane, InstanceData, Revision, ServiceEndpoint
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid
-from mcpfleet_local_cloud.rest.masks import merged
+from mcpfleet_local_cloud.rest.masks import merge_masked_fields
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.services.compute.model import Compute
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
@@ -28,7 +28,7 @@ from mcpfleet_local_cloud.services.run.records import (
 )
 from mcpfleet_local_cloud.services.run.rollout import Rollouts, address, mark_retiring
 from mcpfleet_local_cloud.services.run.workload import workload
-from mcpfleet_local_cloud.state.store import Document, Memo, Store
+from mcpfleet_local_cloud.state.store import Document, Store, StoreCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class RunModel:
         self.operations = operations
         self.policies = policies
         self._store = store
-        self._doors = Memo[str, ServiceEndpoint](store)
+        self._doors = StoreCache[str, ServiceEndpoint](store)
         self._data_plane = data_plane
         self._accounts = accounts
         self._networks = networks
@@ -126,7 +126,7 @@ class RunModel:
             return self.create(place, service_id, new, caller, validate_only=options.validate_only)
         self._not_deleting(record)
         self._check_etag(record, service.get("etag", ""))
-        wish = merged("run.v2", "Service", record["spec"], service, options.mask)
+        wish = merge_masked_fields("run.v2", "Service", record["spec"], service, options.mask)
         spec = self._wish("UpdateServiceRequest", place, service_id, wish, caller)
         _check_functional_type(record["spec"], spec)
         changed = {**record, "spec": spec, "lastModifier": caller}
@@ -343,7 +343,7 @@ class RunModel:
         _check_version(record["name"], etag, render.service_etag(record))
 
     def _done(self, place: str, response: Document) -> Document:
-        return self.operations.done(place, response, response)
+        return self.operations.add_finished(place, response, response)
 
     def _not_deleting(self, record: Document) -> None:
         if record.get("deleting"):

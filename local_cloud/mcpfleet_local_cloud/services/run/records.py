@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from mcpfleet_local_cloud.rest.json_api import stamp
+from mcpfleet_local_cloud.rest.json_api import format_timestamp
 from mcpfleet_local_cloud.services.run.places import short
 from mcpfleet_local_cloud.services.run.unsupported import prune
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -25,7 +25,7 @@ Clock = Callable[[], str]
 
 def timestamp() -> str:
     """Now, in RFC 3339 with microseconds, as Google's documents have it."""
-    return stamp(time.time())
+    return format_timestamp(time.time())
 
 
 def new_service(name: str, number: int, uid: str, spec: Document, caller: str, now: str) -> Document:

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid, not_found
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import PolicyMethods
 from mcpfleet_local_cloud.services.run.model import PatchOptions, RunModel
@@ -75,7 +75,7 @@ class _Services(_Handlers):
         caller, place = self._enter(request)
         service_id = request.query_params.get("serviceId", "")
         self._allow(request, "run.services.create", place.service(service_id) if service_id else str(place))
-        service = await body_of(request)
+        service = await read_body(request)
         done = self._model.create(place, service_id, service, caller, validate_only=_flag(request, "validateOnly"))
         return json_api.reply(request, done)
 
@@ -98,7 +98,7 @@ class _Services(_Handlers):
         service_id = request.path_params["service"]
         for permission in ("update", "create") if options.allow_missing else ("update",):
             self._allow(request, f"run.services.{permission}", place.service(service_id))
-        service = await body_of(request)
+        service = await read_body(request)
         return json_api.reply(request, self._model.patch(place, service_id, service, caller, options))
 
     async def delete(self, request: Request) -> Response:
@@ -152,7 +152,7 @@ class _Others(_Handlers):
 
     async def wait(self, request: Request) -> Response:
         name = self._operation(request)["name"]
-        asked = (await body_of(request)).get("timeout")
+        asked = (await read_body(request)).get("timeout")
         limit = _LONGEST_WAIT if asked is None else min(max(seconds(asked), 0), _LONGEST_WAIT)
         return json_api.reply(request, await self._model.operations.wait(name, limit))
 
@@ -184,4 +184,4 @@ def _flag(request: Request, name: str) -> bool:
 
 
 def _page(request: Request, field: str, found: Sequence[Document]) -> Document:
-    return json_api.listed(request, field, found, default=100, maximum=1000)
+    return json_api.list_page(request, field, found, default=100, maximum=1000)

@@ -143,7 +143,7 @@ class SecretManager:
         with self._store.transaction():
             record["versions"] += 1
             version = f"{name}/versions/{record['versions']}"
-            made: Document = {"createTime": self._now(), "state": "ENABLED", "sealed": self._vault.seal(data)}
+            made: Document = {"createTime": self._now(), "state": "ENABLED", "sealed": self._vault.encrypt(data)}
             if "dataCrc32c" in payload:
                 made["checked"] = True
             self._store.put(VERSION, version, made)
@@ -173,7 +173,7 @@ class SecretManager:
             raise GoogleError(
                 "FAILED_PRECONDITION", f"Secret Version [{self._shown(full)}] is in {record['state']} state."
             )
-        return Payload(name=self._shown(full), data=self._vault.open(record["sealed"]))
+        return Payload(name=self._shown(full), data=self._vault.decrypt(record["sealed"]))
 
     def change_state(self, name: str, version: str, verb: str, etag: str = "") -> Document:
         """`enable`, `disable` or `destroy` a version.
@@ -242,7 +242,7 @@ class SecretManager:
         return "/".join(parts)
 
     def _now(self) -> str:
-        return json_api.stamp(self._clock())
+        return json_api.format_timestamp(self._clock())
 
     def _tell(self, name: str) -> None:
         for watcher in self._watchers:
@@ -257,7 +257,7 @@ def checksum(data: bytes) -> str:
 def _data(payload: Document) -> bytes:
     if not payload:
         raise invalid("payload: must be set.")
-    text = json_api.required(payload, "data", "payload").replace("-", "+").replace("_", "/")
+    text = json_api.require_field(payload, "data", "payload").replace("-", "+").replace("_", "/")
     data = base64.b64decode(text + "=" * (-len(text) % 4))
     if len(data) > LIMIT:
         raise invalid(f"The Secret Payload size exceeds the limit of {LIMIT} bytes.")

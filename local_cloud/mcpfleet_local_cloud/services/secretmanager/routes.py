@@ -14,8 +14,8 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid
-from mcpfleet_local_cloud.rest.masks import masked
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.masks import find_masked_fields
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 from mcpfleet_local_cloud.services.secretmanager.model import SecretManager, checksum
@@ -66,7 +66,7 @@ class _Api(Handlers):
         parent = self.parent(request)
         secret_id = request.query_params.get("secretId", "")
         self.allow(request, "secretmanager.secrets.create", parent)
-        body = await body_of(request)
+        body = await read_body(request)
         return json_api.reply(request, self._model.create(parent.partition("/")[2], secret_id, body))
 
     async def list(self, request: Request) -> Response:
@@ -81,8 +81,8 @@ class _Api(Handlers):
         name = self.named(request, "update")
         if not request.query_params.get("updateMask"):
             raise invalid("update_mask: must name the fields to change.")
-        body = await body_of(request)
-        return json_api.reply(request, self._model.update(name, body, masked(request, body)))
+        body = await read_body(request)
+        return json_api.reply(request, self._model.update(name, body, find_masked_fields(request, body)))
 
     async def delete(self, request: Request) -> Response:
         name = self.named(request, "delete")
@@ -93,7 +93,7 @@ class _Api(Handlers):
     async def add_version(self, request: Request) -> Response:
         name = self._name(request)
         self.allow(request, "secretmanager.versions.add", name)
-        body = await body_of(request)
+        body = await read_body(request)
         return json_api.reply(request, self._model.add_version(name, body.get("payload", {})))
 
     async def versions(self, request: Request) -> Response:
@@ -120,7 +120,7 @@ class _Api(Handlers):
 
     async def _change(self, request: Request, verb: str) -> Response:
         name, version = self._version(request, verb)
-        etag: str = (await body_of(request)).get("etag", "")
+        etag: str = (await read_body(request)).get("etag", "")
         return json_api.reply(request, self._model.change_state(name, version, verb, etag))
 
     def _version(self, request: Request, verb: str) -> tuple[str, str]:
@@ -134,4 +134,4 @@ class _Api(Handlers):
 
 
 def _page(request: Request, field: str, found: Sequence[Document]) -> Document:
-    return {**json_api.listed(request, field, found, default=_PAGE, maximum=_PAGE), "totalSize": len(found)}
+    return {**json_api.list_page(request, field, found, default=_PAGE, maximum=_PAGE), "totalSize": len(found)}

@@ -8,8 +8,8 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import invalid, unimplemented
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.rest.operations import Operations
-from mcpfleet_local_cloud.rest.reading import body_of
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import EMPTY, Handlers
 from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
@@ -61,7 +61,7 @@ class _Api(Handlers):
         if wanted and wanted not in _STATES:
             raise invalid(f"Invalid filter {wanted!r}: state:ENABLED and state:DISABLED are supported.")
         found = sorted(self._model.list(project, _STATES[wanted] if wanted else None), key=lambda one: one["name"])
-        return json_api.reply(request, json_api.listed(request, "services", found, default=50, maximum=200))
+        return json_api.reply(request, json_api.list_page(request, "services", found, default=50, maximum=200))
 
     async def get(self, request: Request) -> Response:
         project = self._allow(request, "get")
@@ -70,13 +70,13 @@ class _Api(Handlers):
     async def enable(self, request: Request) -> Response:
         project = self._allow(request, "enable")
         service: str = request.path_params["service"]
-        await body_of(request)
+        await read_body(request)
         changed = self._model.enable(project, [service])
         return self._done(request, changed, "EnableServiceResponse", {"service": self._model.get(project, service)})
 
     async def batch_enable(self, request: Request) -> Response:
         project = self._allow(request, "enable")
-        apis: list[str] = (await body_of(request)).get("serviceIds", [])
+        apis: list[str] = (await read_body(request)).get("serviceIds", [])
         changed = self._model.enable(project, apis)
         services = [self._model.get(project, api) for api in apis]
         return self._done(request, changed, "BatchEnableServicesResponse", {"services": services})
@@ -84,7 +84,7 @@ class _Api(Handlers):
     async def disable(self, request: Request) -> Response:
         project = self._allow(request, "disable")
         service: str = request.path_params["service"]
-        body = await body_of(request)
+        body = await read_body(request)
         # No API here depends on another, and what an API made keeps running when it is disabled: as Google's SKIP.
         if body.get("checkIfServiceHasUsage") == "CHECK":
             raise unimplemented("checkIfServiceHasUsage", "nothing is counted here; use SKIP.")
@@ -94,7 +94,7 @@ class _Api(Handlers):
     async def identity(self, request: Request) -> Response:
         project = self._allow(request, "enable")
         service: str = request.path_params["service"]
-        await body_of(request)
+        await read_body(request)
         self._model.get(project, service)
         agent = AGENTS.get(service)
         if agent is None:
@@ -104,7 +104,9 @@ class _Api(Handlers):
             "@type": "type.googleapis.com/google.api.serviceusage.v1beta1.ServiceIdentity",
             "email": email,
         }
-        return json_api.reply(request, self._operations.done("", made, {"@type": _TYPES_BETA + "OperationMetadata"}))
+        return json_api.reply(
+            request, self._operations.add_finished("", made, {"@type": _TYPES_BETA + "OperationMetadata"})
+        )
 
     async def operation(self, request: Request) -> Response:
         self.caller(request)
@@ -116,7 +118,9 @@ class _Api(Handlers):
         typed: Document = {"@type": _TYPES + kind, **response}
         if not changed:
             return json_api.reply(request, {"name": _NOOP, "done": True, "response": typed})
-        return json_api.reply(request, self._operations.done("", typed, {"@type": _TYPES + "OperationMetadata"}))
+        return json_api.reply(
+            request, self._operations.add_finished("", typed, {"@type": _TYPES + "OperationMetadata"})
+        )
 
     def _allow(self, request: Request, verb: str) -> Document:
         project = self.project(request)

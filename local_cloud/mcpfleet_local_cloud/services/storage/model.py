@@ -164,7 +164,7 @@ class Storage:
         }
 
     def _now(self) -> str:
-        return json_api.stamp(self._clock(), "milliseconds")
+        return json_api.format_timestamp(self._clock(), "milliseconds")
 
 
 def shown(bucket: str, name: str, record: Document) -> Document:

@@ -162,13 +162,15 @@ class Objects:
 
     def _record(self, bucket: str, name: str, path: Path, about: Document, sums: dict[str, str]) -> Document:
         now = path.stat()
-        stamp = json_api.stamp(self._clock(), "milliseconds")
+        stamp = json_api.format_timestamp(self._clock(), "milliseconds")
         record: Document = {
             "contentType": "application/octet-stream",
             **about,
             "size": str(now.st_size),
             **sums,
-            "generation": str(int(self._clock() * 1_000_000) * 1000 + self._store.next("storage-generation") % 1000),
+            "generation": str(
+                int(self._clock() * 1_000_000) * 1000 + self._store.next_number("storage-generation") % 1000
+            ),
             "metageneration": "1",
             "timeCreated": stamp,
             "updated": stamp,

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from mcpfleet_local_cloud.identity.policy import Policies, policy_from
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
-from mcpfleet_local_cloud.rest.reading import body_of
+from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.storage.model import Storage, shown
@@ -59,7 +59,7 @@ class _Api(Handlers):
     async def create(self, request: Request) -> Response:
         project = self._of_query(request)
         self.allow(request, "storage.buckets.create", f"projects/{project['projectId']}")
-        body = await body_of(request)
+        body = await read_body(request)
         return json_api.reply(request, self._model.create(project, body))
 
     async def list(self, request: Request) -> Response:
@@ -67,7 +67,7 @@ class _Api(Handlers):
         self.allow(request, "storage.buckets.list", f"projects/{project['projectId']}")
         prefix = request.query_params.get("prefix", "")
         found = [one for one in self._model.buckets(project["projectId"]) if one["name"].startswith(prefix)]
-        page = json_api.listed(request, "items", found, default=_PAGE, maximum=_PAGE)
+        page = json_api.list_page(request, "items", found, default=_PAGE, maximum=_PAGE)
         return json_api.reply(request, {"kind": "storage#buckets", **page})
 
     async def get(self, request: Request) -> Response:
@@ -77,7 +77,7 @@ class _Api(Handlers):
     async def update(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.update")
         _check_conditions(request.query_params, self._model.get(name))
-        body = await body_of(request)
+        body = await read_body(request)
         return json_api.reply(request, self._model.update(name, body))
 
     async def delete(self, request: Request) -> Response:
@@ -94,7 +94,7 @@ class _Api(Handlers):
 
     async def set_policy(self, request: Request) -> Response:
         name = self._bucket(request, "buckets.setIamPolicy")
-        body = await body_of(request)
+        body = await read_body(request)
         kept = self._policies.set(self._model.resource(name), policy_from({"policy": body}))
         return json_api.reply(request, _policy(name, kept))
 
@@ -116,7 +116,7 @@ class _Api(Handlers):
             # What has the delimiter behind the prefix counts as one, by what comes before the delimiter.
             found[prefix + head + cut if cut else path] = {} if cut else shown(name, path, record)
         entries: list[Document] = [{"name": one, "object": document} for one, document in found.items()]
-        some, following = json_api.page(request, entries, default=_PAGE, maximum=_PAGE)
+        some, following = json_api.paginate(request, entries, default=_PAGE, maximum=_PAGE)
         items = [one["object"] for one in some if one["object"]]
         folders = [one["name"] for one in some if not one["object"]]
         page = {"items": items, "prefixes": folders, "nextPageToken": following}
@@ -144,7 +144,7 @@ class _Api(Handlers):
             raise not_there(name, path)
         _check_conditions(request.query_params, found[1])
         record = {**found[1], "metageneration": str(int(found[1]["metageneration"]) + 1)}
-        changes: Document = await body_of(request)
+        changes: Document = await read_body(request)
         changes.pop("name", None)
         if changes.get("metadata"):
             changes["metadata"] = _patched(found[1].get("metadata", {}), changes["metadata"])
@@ -181,7 +181,7 @@ class _Api(Handlers):
             name, facts = about({"contentType": request.headers.get("content-type", "")}, named)
             path = await self._uploads.media(request)
         elif kind == "resumable":
-            name, facts = about(await body_of(request), named)
+            name, facts = about(await read_body(request), named)
             self._check_generation(query, bucket, name)
             if content_type := request.headers.get("x-upload-content-type"):
                 facts.setdefault("contentType", content_type)

@@ -11,8 +11,8 @@ from typing import Final
 from starlette.requests import Request
 
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
-from mcpfleet_local_cloud.rest.reading import read
-from mcpfleet_local_cloud.rest.schemas import load
+from mcpfleet_local_cloud.rest.message_parser import parse_body
+from mcpfleet_local_cloud.rest.schemas import load_api
 from mcpfleet_local_cloud.services.storage.objects import Objects
 from mcpfleet_local_cloud.state.store import Document
 
@@ -161,7 +161,7 @@ def split(content_type: str, body: bytes) -> tuple[Document, bytes]:
             raise invalid("Invalid multipart request: a part has no blank line after its headers.")
         heads.append(head)
         contents.append(content)
-    facts = read(contents[0], load("storage.v1").methods[_INSERT])
+    facts = parse_body(contents[0], load_api("storage.v1").methods[_INSERT])
     kind = re.search(rb"(?i)content-type:\s*([^\r\n]+)", heads[1])
     if kind and not facts.get("contentType"):
         facts["contentType"] = kind[1].decode("latin-1").strip()

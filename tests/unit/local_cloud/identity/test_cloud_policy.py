@@ -7,8 +7,8 @@ import pytest
 from mcpfleet_local_cloud.identity.policy import Policies, policy_from
 from mcpfleet_local_cloud.identity.roles import ROLES, grants
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.rest.reading import read
-from mcpfleet_local_cloud.rest.schemas import load
+from mcpfleet_local_cloud.rest.message_parser import parse_body
+from mcpfleet_local_cloud.rest.schemas import load_api
 from mcpfleet_local_cloud.state.store import Store
 
 PROJECT = "projects/p"
@@ -193,8 +193,10 @@ def test_a_role_that_fits_the_resource_is_granted(policies, resource, role):
 
 def asked(body):
     """The policy in a body, as it is read."""
-    method = load("secretmanager.v1").methods["POST /secretmanager/v1/projects/{project}/secrets/{secret}:setIamPolicy"]
-    return policy_from(read(json.dumps(body).encode(), method))
+    method = load_api("secretmanager.v1").methods[
+        "POST /secretmanager/v1/projects/{project}/secrets/{secret}:setIamPolicy"
+    ]
+    return policy_from(parse_body(json.dumps(body).encode(), method))
 
 
 def written(policies, policy):
@@ -207,12 +209,12 @@ def written(policies, policy):
         (
             {"bindings": [{"role": "roles/run.invoker", "members": ["allUsers"], "condition": {"expression": "true"}}]},
             501,
-            "policy.bindings[0].condition: the local cloud does not honour this field yet: grant without a condition.",
+            "policy.bindings[0].condition: the local cloud does not support this field yet: grant without a condition.",
         ),
         (
             {"auditConfigs": [{"service": "allServices"}]},
             501,
-            "policy.auditConfigs: the local cloud does not honour this field yet: there are no audit logs here.",
+            "policy.auditConfigs: the local cloud does not support this field yet: there are no audit logs here.",
         ),
         (
             one("roles/run.invoker", "principal://nonsense"),
@@ -271,8 +273,8 @@ def test_a_policy_of_the_wrong_shape_is_refused_and_nothing_is_written(policies,
             {"policy": {}, "updateMask": "auditConfigs"},
             501,
             (
-                "updateMask: the local cloud does not honour this field yet: a policy is changed with its bindings, or "
-                "not at all."
+                "updateMask: the local cloud does not support this field yet: a policy is changed with its bindings, "
+                "or not at all."
             ),
         ),
     ],

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from mcpfleet_local_cloud.server import allow_open_files
+from mcpfleet_local_cloud.server import raise_open_files_limit
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_the_limit_of_open_files_is_raised_and_never_lowered(monkeypatch, before
     limits = {resource.RLIMIT_NOFILE: before}
     monkeypatch.setattr(resource, "getrlimit", limits.get)
     monkeypatch.setattr(resource, "setrlimit", limits.__setitem__)
-    allow_open_files()
+    raise_open_files_limit()
     assert limits[resource.RLIMIT_NOFILE] == after
 
 
@@ -32,5 +32,5 @@ def test_a_machine_that_refuses_is_no_reason_not_to_start(monkeypatch, caplog, r
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    allow_open_files()
-    assert "no more than 256 files" in caplog.text
+    raise_open_files_limit()
+    assert "cannot raise the limit of 256 open files" in caplog.text

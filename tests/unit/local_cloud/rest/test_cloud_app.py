@@ -87,7 +87,7 @@ def test_an_error_nobody_foresaw_is_logged_and_is_nothing_that_clients_repeat(ru
     monkeypatch.setattr(running.cloud.usage, "list", broken)
     answer = running.call("GET", SERVICES)
     request_id = answer.headers["x-request-id"]
-    said = f"The local cloud failed (ZeroDivisionError: by zero). Its log has the rest, under request {request_id}."
+    said = f"The local cloud failed (ZeroDivisionError: by zero). See request {request_id} in its log."
     assert error(answer, 501) == said
     assert request_id in caplog.text
     assert "ZeroDivisionError" in caplog.text
@@ -226,7 +226,7 @@ def test_health_is_for_everybody(running):
 def test_the_rest_of_the_clouds_own_api_needs_the_states_token(running, method, path):
     for headers in ({}, running.headers(), {"Authorization": "Bearer x"}):
         answer = running.client.request(method, f"/_local/{path}", headers=headers)
-        assert error(answer, 401).endswith("with the token in the state's admin-token.")
+        assert error(answer, 401).endswith("with the token in the file admin-token of the state directory.")
     assert (running.cloud.settings.state / "admin-token").stat().st_mode & 0o777 == 0o600
 
 
@@ -281,18 +281,17 @@ def test_the_registry_is_at_the_root_where_clients_want_it(running):
 
 
 def test_one_process_at_a_time_holds_a_state(tmp_path, settings):
-    with State(tmp_path / "s").locked():
-        with pytest.raises(StateLockedError) as caught, State(tmp_path / "s").locked():
+    with State(tmp_path / "s").lock():
+        with pytest.raises(StateLockedError) as caught, State(tmp_path / "s").lock():
             pass
         assert str(caught.value) == (
-            f"The local cloud in {tmp_path / 's'} is being served already, by another process, which is just starting "
-            "or stopping."
+            f"The local cloud in {tmp_path / 's'} is already served by another process, which is starting or stopping."
         )
         State(tmp_path / "s").announce(settings, "now")
         holder = pytest.raises(StateLockedError, match=r"by process \d+ at http://127\.0\.0\.1:8470\.")
-        with holder, State(tmp_path / "s").locked():
+        with holder, State(tmp_path / "s").lock():
             pass
-    with State(tmp_path / "s").locked():
+    with State(tmp_path / "s").lock():
         pass
 
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.rest.honoured import FIELDS, QUERY, REASONS
-from mcpfleet_local_cloud.rest.parameters import SYSTEM, bind, parameters_of
-from mcpfleet_local_cloud.rest.reading import fields_of, is_proto, read, snake
-from mcpfleet_local_cloud.rest.schemas import APIS, Method, load
+from mcpfleet_local_cloud.rest.message_parser import fields_of, is_proto, parse_body, to_snake_case
+from mcpfleet_local_cloud.rest.parameters import SYSTEM_PARAMETERS, bind_query, parameters_of
+from mcpfleet_local_cloud.rest.schemas import APIS, Method, load_api
+from mcpfleet_local_cloud.rest.supported_fields import FIELDS, QUERY, REASONS
 
 TABLES = sorted(set(APIS.values()))
-METHODS = {method.id: method for api in TABLES for method in load(api).methods.values()}
+METHODS = {method.id: method for api in TABLES for method in load_api(api).methods.values()}
 BODIES = {id_: method for id_, method in METHODS.items() if method.request}
 RIGHT: dict[str, Any] = {
     "string": "x",
@@ -59,7 +59,9 @@ def right(api: str, kind: str) -> Any:
         return next(one for one in reversed(kind.removeprefix("enum ").split("|")) if "UNSPECIFIED" not in one)
     if kind in RIGHT:
         return RIGHT[kind]
-    fields = [one for name, one in fields_of(api, kind).items() if name == one.name and one.standing.kind != "written"]
+    fields = [
+        one for name, one in fields_of(api, kind).items() if name == one.name and one.support.level != "output_only"
+    ]
     own = next((one for one in fields if one.kind != kind), None)
     return {own.name: right(api, own.kind)} if own else {}
 
@@ -85,11 +87,11 @@ def requests(method: Method) -> Iterator[tuple[str, str, Any]]:
 
     def below(schema: str, path: str, wrap: Any, seen: tuple[str, ...]) -> Iterator[tuple[str, str, Any, str]]:
         for name, one in fields_of(method.api, schema).items():
-            if name != one.name or one.standing.kind == "written":
+            if name != one.name or one.support.level == "output_only":
                 continue
-            yield f"{path}{name}", one.kind, lambda value, n=name: wrap({n: value}), one.standing.kind
+            yield f"{path}{name}", one.kind, lambda value, n=name: wrap({n: value}), one.support.level
             inner = one.kind.strip("[]{}")
-            if inner in load(method.api).schemas and inner not in seen and one.standing.kind != "refused":
+            if inner in load_api(method.api).schemas and inner not in seen and one.support.level != "refused":
                 around = {"[": lambda v: [v], "{": lambda v: {"x": v}}.get(one.kind[0], lambda v: v)
                 yield from below(
                     inner, f"{path}{name}.", lambda value, n=name, a=around: wrap({n: a(value)}), (*seen, inner)
@@ -100,7 +102,7 @@ def requests(method: Method) -> Iterator[tuple[str, str, Any]]:
 
 def status_of(method: Method, body: Any) -> int:
     try:
-        read(json.dumps(body).encode(), method)
+        parse_body(json.dumps(body).encode(), method)
     except GoogleError as refusal:
         return refusal.http_code
     return 200
@@ -117,18 +119,18 @@ def test_what_google_refuses_in_a_field_of_a_request_is_refused(api):
                     taken.append(f"{id_}: {path} ({kind}) = {value!r}")
 
     assert taken == []
-    assert judged or not [one for one in BODIES.values() if one.api == api and load(api).schemas[one.request]]
+    assert judged or not [one for one in BODIES.values() if one.api == api and load_api(api).schemas[one.request]]
 
 
 @pytest.mark.parametrize("api", TABLES)
-def test_a_field_that_is_not_honoured_is_refused_once_it_is_set_and_no_other(api):
+def test_a_field_that_is_not_supported_is_refused_once_it_is_set_and_no_other(api):
     silent = [
         f"{id_}: {path}"
         for id_, method in BODIES.items()
         for path, kind, make, standing in (requests(method) if method.api == api else ())
         if (standing == "refused") != (status_of(method, make(right(api, kind))) == 501)
         # What is inside of a field may be refused while the field is not.
-        and (standing == "refused" or kind.strip("[]{}") not in load(api).schemas)
+        and (standing == "refused" or kind.strip("[]{}") not in load_api(api).schemas)
     ]
 
     assert silent == []
@@ -138,29 +140,29 @@ def test_a_field_that_is_not_honoured_is_refused_once_it_is_set_and_no_other(api
 def test_query_parameters_are_bound_by_their_kinds_and_refused_unless_they_count(id_):
     method = METHODS[id_]
     known = parameters_of(method)
-    for name, kind in {**method.query, **SYSTEM}.items():
+    for name, kind in {**method.query, **SYSTEM_PARAMETERS}.items():
         one = known[name]
         good = str(right(method.api, kind.removesuffix("*"))).lower() if kind.startswith("bool") else None
         value = good or str(right(method.api, kind.removesuffix("*")))
-        for spelling in {name, snake(name)}:
-            if one.standing.kind == "refused":
-                with pytest.raises(GoogleError, match="does not honour"):
-                    bind(f"{spelling}={value}", known)
+        for spelling in {name, to_snake_case(name)}:
+            if one.support.level == "refused":
+                with pytest.raises(GoogleError, match="does not support"):
+                    bind_query(f"{spelling}={value}", known)
             else:
-                assert bind(f"{spelling}={value}", known)
+                assert bind_query(f"{spelling}={value}", known)
         for bad in ("NOPE",) if not kind.startswith("string") and kind.rstrip("*") != "mask" else ():
             with pytest.raises(GoogleError) as refused:
-                bind(f"{name}={bad}", known)
+                bind_query(f"{name}={bad}", known)
             assert refused.value.http_code in (400, 501)
     with pytest.raises(GoogleError, match="Cannot bind query parameter"):
-        bind("nope=1", known)
+        bind_query("nope=1", known)
 
 
-def test_what_is_honoured_and_refused_is_named_as_google_names_it():
+def test_what_is_supported_and_refused_is_named_as_google_names_it():
     """A name that no schema has would hide that a field of today's name is refused."""
     schemas: dict[tuple[str, str], set[str]] = {}
     for api in TABLES:
-        for schema, fields in load(api).schemas.items():
+        for schema, fields in load_api(api).schemas.items():
             schemas.setdefault((api.partition(".")[0], schema), set()).update(fields)
     listed = {
         (api, schema, name.lstrip("-~"))
@@ -169,7 +171,7 @@ def test_what_is_honoured_and_refused_is_named_as_google_names_it():
         for name in line.split()
         if (api, schema) in schemas
     }
-    parameters = {name for method in METHODS.values() for name in method.query} | set(SYSTEM) | {"upload_id"}
+    parameters = {name for method in METHODS.values() for name in method.query} | set(SYSTEM_PARAMETERS) | {"upload_id"}
 
     shared = ("Policy", "SetIamPolicyRequest")  # not every API has a mask and audit logs there
     assert [one for one in listed if one[2] not in schemas[one[:2]] and one[1] not in shared] == []
@@ -196,8 +198,8 @@ def test_any_json_is_a_message_or_a_clear_refusal_and_a_message_reads_the_same_a
     if status_of(method, body) != 200:
         assert status_of(method, body) in (400, 501)
         return
-    parsed = read(json.dumps(body).encode(), method)
-    assert read(json.dumps(parsed).encode(), method) == parsed
+    parsed = parse_body(json.dumps(body).encode(), method)
+    assert parse_body(json.dumps(parsed).encode(), method) == parsed
 
 
 @pytest.mark.parametrize(
@@ -218,9 +220,9 @@ def test_a_number_of_an_enum_is_the_value_that_google_gave_it(id_, field, number
     body = json.dumps({outer: {inner: number}} if outer else {inner: number}).encode()
     if name is None:
         with pytest.raises(GoogleError, match=rf"Invalid value at .*, {number}"):
-            read(body, METHODS[id_])
+            parse_body(body, METHODS[id_])
     else:
-        parsed = read(body, METHODS[id_])
+        parsed = parse_body(body, METHODS[id_])
         assert (parsed[outer] if outer else parsed)[inner] == name
 
 
@@ -228,7 +230,7 @@ def test_a_number_of_an_enum_is_the_value_that_google_gave_it(id_, field, number
 def test_a_name_that_is_given_twice_is_refused(id_):
     field = "labels" if is_proto(METHODS[id_].api) else "description"
     with pytest.raises(GoogleError, match="it is set twice"):
-        read(f'{{"{field}": null, "{field}": null}}'.encode(), METHODS[id_])
+        parse_body(f'{{"{field}": null, "{field}": null}}'.encode(), METHODS[id_])
     if is_proto(METHODS[id_].api):
         with pytest.raises(GoogleError, match="it is set twice"):
-            read(b'{"versionAliases": {}, "version_aliases": {}}', METHODS[id_])
+            parse_body(b'{"versionAliases": {}, "version_aliases": {}}', METHODS[id_])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcpfleet_local_cloud.rest.operations import KEPT, KEPT_SECONDS, Operations
+from mcpfleet_local_cloud.rest.operations import MAX_FINISHED, RETENTION_SECONDS, Operations
 from mcpfleet_local_cloud.services.cloudbuild.model import KIND as BUILD
 from mcpfleet_local_cloud.state.store import Store
 
@@ -45,7 +45,7 @@ def test_a_client_polls_an_operation_for_an_hour_also_across_a_restart(start: An
     with start() as first:
         first.enable("run")
         name = finished(first, first.call("POST", SERVICES, wish(), params={"serviceId": "hello"}))
-        clock.pass_by(KEPT_SECONDS - 10)
+        clock.pass_by(RETENTION_SECONDS - 10)
     with start() as second:
         found = second.call("GET", f"/run/v2/{name}").json()
         assert found["done"] is True
@@ -60,14 +60,17 @@ def test_what_an_earlier_process_left_for_longer_is_gone_at_the_next_start(start
         first.enable("run")
         finished(first, first.call("POST", SERVICES, wish(), params={"serviceId": "hello"}))
         assert first.cloud.inventory()["documents"]["operation"] >= 1
-    clock.pass_by(KEPT_SECONDS + 1)
+    clock.pass_by(RETENTION_SECONDS + 1)
     with start() as second:
         assert second.cloud.inventory()["operations"] == []
 
 
 def test_only_so_many_finished_operations_are_kept_and_the_oldest_go():
     operations = Operations(Store())
-    names = [operations.done("projects/p/locations/l", {"number": number})["name"] for number in range(KEPT + 20)]
+    names = [
+        operations.add_finished("projects/p/locations/l", {"number": number})["name"]
+        for number in range(MAX_FINISHED + 20)
+    ]
     assert sorted(one["name"] for one in operations.list("projects/p/locations/l")) == sorted(names[20:])
 
 
@@ -86,7 +89,7 @@ def test_a_failed_removal_is_taken_up_again_after_its_operation_has_expired(depl
     works, deployed.plane.remove = deployed.plane.remove, fails
     first = finished(deployed, deployed.call("DELETE", f"{SERVICES}/hello"))
     assert "error" in deployed.call("GET", f"/run/v2/{first}").json()
-    clock.pass_by(KEPT_SECONDS + 1)
+    clock.pass_by(RETENTION_SECONDS + 1)
     deployed.plane.remove = works
     second = finished(deployed, deployed.call("DELETE", f"{SERVICES}/hello"))
     assert "response" in deployed.call("GET", f"/run/v2/{second}").json()

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.rest.schemas import APIS, load
+from mcpfleet_local_cloud.rest.schemas import APIS, load_api
 
 VALUES = {
     "{project}": "mcpfleet-local",
@@ -27,7 +27,7 @@ def lists() -> list[tuple[str, str]]:
     return [
         (_filled(key.partition(" ")[2]), next(name for name in ("maxResults", "pageSize") if name in method.query))
         for api in sorted(set(APIS.values()))
-        for key, method in load(api).methods.items()
+        for key, method in load_api(api).methods.items()
         if "pageToken" in method.query
     ]
 

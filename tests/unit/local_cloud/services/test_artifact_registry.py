@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from mcpfleet_local_cloud.registry import BlobStore, Catalog, ImageName
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.rest.operations import Operations
-from mcpfleet_local_cloud.rest.parameters import binding
+from mcpfleet_local_cloud.rest.parameters import bind_routes
 from mcpfleet_local_cloud.services.artifactregistry import ArtifactRegistry, routes
 from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed
 from mcpfleet_local_cloud.services.auth import Caller
@@ -96,7 +96,8 @@ def client(model, gate):
         return JSONResponse(error.body(), status_code=error.http_code)
 
     app = Starlette(
-        routes=binding(routes(model, Operations(Store()), gate, NoPolicies())), exception_handlers={GoogleError: render}
+        routes=bind_routes(routes(model, Operations(Store()), gate, NoPolicies())),
+        exception_handlers={GoogleError: render},
     )
     with TestClient(app) as client:
         yield client
@@ -151,7 +152,7 @@ def test_a_second_repository_of_that_name_is_refused(client):
         ),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(client, body, code, words):
+def test_what_is_not_supported_is_refused_by_name(client, body, code, words):
     refused = create(client, body)
     assert refused.status_code == code
     assert words in refused.json()["error"]["message"]

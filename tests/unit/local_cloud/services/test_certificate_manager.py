@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.rest.reading import read
-from mcpfleet_local_cloud.rest.schemas import load
+from mcpfleet_local_cloud.rest.message_parser import parse_body
+from mcpfleet_local_cloud.rest.schemas import load_api
 from mcpfleet_local_cloud.services.certificatemanager import CertificateManager
 from mcpfleet_local_cloud.state.store import Store
 
@@ -243,7 +243,7 @@ def test_an_editor_makes_and_does_not_delete(api: Any) -> None:
     )
 
 
-METHODS = load("certificatemanager.v1").methods
+METHODS = load_api("certificatemanager.v1").methods
 CREATE = METHODS["POST /certificatemanager/v1/projects/{project}/locations/{location}/certificates"]
 HOSTS = st.text("a-.*Aß\n", max_size=6)
 
@@ -256,7 +256,7 @@ def test_whatever_domains_are_given_is_refused_or_kept_and_covers_nothing_else(
     manager = CertificateManager(store, lambda _: [], lambda _: [], lambda: 1e9)
     manager.create(MAP, {})
     with suppress(GoogleError):
-        body = read(json.dumps({"managed": {"domains": domains}}).encode(), CREATE)
+        body = parse_body(json.dumps({"managed": {"domains": domains}}).encode(), CREATE)
         certificate = manager.create(f"{PLACE}/certificates/c", body)
         named = {"hostname": host} if by == "hostname" else {"matcher": "PRIMARY"}
         manager.create(f"{MAP}/certificateMapEntries/e", {**named, "certificates": [certificate["name"]]})

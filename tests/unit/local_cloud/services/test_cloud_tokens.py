@@ -12,7 +12,7 @@ from mcpfleet_local_cloud.services.oauth import CLIENT_ID, CLIENT_SECRET, JWT_BE
 DEPLOYER = "deployer@mcpfleet-local.iam.gserviceaccount.com"
 TOKEN_URI = "https://oauth2.googleapis.com/token"
 AUDIENCE = "http://127.0.0.1:8500"
-NOT_YET = ": the local cloud does not honour this field yet: "
+NOT_YET = ": the local cloud does not support this field yet: "
 NO_DURATION = (
     "Invalid value at '{0}' (type.googleapis.com/google.protobuf.Duration), Field '{0}', Illegal duration format; "
     "duration must end with 's'"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.rest.reading import read
-from mcpfleet_local_cloud.rest.schemas import load
+from mcpfleet_local_cloud.rest.message_parser import parse_body
+from mcpfleet_local_cloud.rest.schemas import load_api
 from mcpfleet_local_cloud.services.dns.model import Dns
 from mcpfleet_local_cloud.services.networkservices import NetworkServices
 from mcpfleet_local_cloud.state.store import Store
@@ -239,15 +239,15 @@ def fuzzed():
     return dns, services
 
 
-ROUTE = load("networkservices.v1").methods[
+ROUTE = load_api("networkservices.v1").methods[
     "POST /networkservices/v1/projects/{project}/locations/{location}/httpRoutes"
 ]
-ZONE = load("dns.v1").methods["POST /dns/v1/projects/{project}/managedZones"]
-CHANGE = load("dns.v1").methods["POST /dns/v1/projects/{project}/managedZones/{zone}/changes"]
+ZONE = load_api("dns.v1").methods["POST /dns/v1/projects/{project}/managedZones"]
+CHANGE = load_api("dns.v1").methods["POST /dns/v1/projects/{project}/managedZones/{zone}/changes"]
 
 
 def read_as(method, body):
-    return read(json.dumps(body).encode(), method)
+    return parse_body(json.dumps(body).encode(), method)
 
 
 def outcome(do):

@@ -61,7 +61,7 @@ def test_a_bucket_is_what_was_asked_for_and_its_name_is_taken_once(api, bucket):
         {"encryption": {"defaultKmsKeyName": "x"}},
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(api, field):
+def test_what_is_not_supported_is_refused_by_name(api, field):
     answer = api.call("POST", f"{BUCKETS}?project={api.project}", {"name": "other", **field})
     assert answer.status_code == 501
     assert next(iter(field)) in answer.json()["error"]["message"]

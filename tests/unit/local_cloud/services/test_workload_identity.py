@@ -417,7 +417,7 @@ def test_a_token_that_somebody_else_signed_is_refused(provide, token, exchange):
         ({"subject_token_type": "urn:ietf:params:oauth:token-type:saml2"}, "invalid_request", "subject_token_type"),
         ({"options": "%7B%22accessBoundary%22%3A1%7D"}, "invalid_request", "no options but userProject"),
         ({"options": "["}, "invalid_request", "not a JSON object"),
-        ({"actor_token": "x"}, "invalid_request", "does not honour the parameter actor_token"),
+        ({"actor_token": "x"}, "invalid_request", "does not support the parameter actor_token"),
         ({"subject_token": "x.y"}, "invalid_request", "Unable to parse the ID Token."),
         ({"subject_token": "a" * 70000 + ".b.c"}, "invalid_request", "Unable to parse the ID Token."),
     ],

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from mcpfleet_local_cloud.state.store import Memo, Store
+from mcpfleet_local_cloud.state.store import Store, StoreCache
 
 
 def rolled_back(store):
@@ -14,7 +14,7 @@ def rolled_back(store):
         raise LookupError
 
 
-memo: Memo[str, str]
+memo: StoreCache[str, str]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def store():
     global memo  # noqa: PLW0603 - a change may put something into it
     made = Store()
     made.put("kind", "name", {"a": 1})
-    memo = Memo(made)
+    memo = StoreCache(made)
     memo.put("key", "value")
     yield made
     made.close()
@@ -31,7 +31,7 @@ def store():
 def test_it_is_remembered_while_nothing_changes(store):
     store.get("kind", "name")
     store.list("kind")
-    store.next("counter")
+    store.next_number("counter")
     assert memo.get("key") == "value"
     assert memo.get("another") is None
 

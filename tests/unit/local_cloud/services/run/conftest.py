@@ -17,7 +17,7 @@ from mcpfleet_local_cloud.data_plane.contract import Revision, RolloutError
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.rest.operations import Operations
-from mcpfleet_local_cloud.rest.parameters import binding
+from mcpfleet_local_cloud.rest.parameters import bind_routes
 from mcpfleet_local_cloud.services.run import RunModel, routes
 from mcpfleet_local_cloud.state.store import Document, Store
 from tests.unit.local_cloud.answers import Checked
@@ -194,7 +194,7 @@ class World:
             sources=type("Sources", (), {"check": lambda _, revision: None})(),
         )
         gate: Any = self.gate
-        app = Starlette(routes=binding(routes(self.model, gate)), exception_handlers={GoogleError: _refusal})
+        app = Starlette(routes=bind_routes(routes(self.model, gate)), exception_handlers={GoogleError: _refusal})
         self.app = Checked(app)
         self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.app), base_url="http://cloud")
 

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.rest.schemas import load
+from mcpfleet_local_cloud.rest.schemas import load_api
 
-MESSAGES = load("run.v2").schemas
+MESSAGES = load_api("run.v2").schemas
 IMAGE = "docker.io/acme/hello"
 STRINGS = st.text(max_size=8) | st.sampled_from(
     [

@@ -109,10 +109,10 @@ def test_a_secret_may_be_named_in_full_and_another_project_is_not_told_apart_fro
 def test_the_value_is_what_the_version_holds_when_it_is_asked_for(api, secret):
     api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
     ref = SecretRef(secret=secret)
-    assert api.cloud._sources.secret(ref, COMPUTE) == b"swordfish"
+    assert api.cloud._instance_data.secret(ref, COMPUTE) == b"swordfish"
     add_version(api, b"newer")
-    assert api.cloud._sources.secret(ref, COMPUTE) == b"newer"
-    assert api.cloud._sources.secret(SecretRef(secret=secret, version="1"), COMPUTE) == b"swordfish"
+    assert api.cloud._instance_data.secret(ref, COMPUTE) == b"newer"
+    assert api.cloud._instance_data.secret(SecretRef(secret=secret, version="1"), COMPUTE) == b"swordfish"
 
 
 def test_a_change_of_a_secrets_versions_is_told_to_whoever_mounts_it(api, secret):

@@ -306,7 +306,7 @@ async def test_killed_at_any_moment_of_a_deletion_it_is_finished(world: Any, bod
         if operation["name"] in {one["name"] for one in again.operations.list("projects/demo/locations/europe-west1")}:
             assert (again.model.inventory(), again.plane.running) == ([], {})
             assert "response" in again.operations.get(operation["name"])
-            assert {"run.service", "run.revision"}.isdisjoint(again.store.kinds())
+            assert {"run.service", "run.revision"}.isdisjoint(again.store.count_by_kind())
         await again.close()
 
 

@@ -225,7 +225,7 @@ async def test_delete_removes_the_service_its_revisions_and_its_policy(world: An
     assert done["response"]["deleteTime"]
     assert (await world.call("GET", "/hello")).status_code == 404
     assert world.plane.running == {}
-    assert {"run.service", "run.revision"}.isdisjoint(world.store.kinds())
+    assert {"run.service", "run.revision"}.isdisjoint(world.store.count_by_kind())
     again = await world.create(body)
     assert again["generation"] == "1"
     assert "bindings" not in await world.ok("GET", "/hello:getIamPolicy")

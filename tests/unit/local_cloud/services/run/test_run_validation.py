@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.rest.reading import read
-from mcpfleet_local_cloud.rest.schemas import load
+from mcpfleet_local_cloud.rest.message_parser import parse_body
+from mcpfleet_local_cloud.rest.schemas import load_api
 from mcpfleet_local_cloud.services.run import defaults, unsupported, validation
 from mcpfleet_local_cloud.services.run.quantities import quantity
 from mcpfleet_local_cloud.services.run.workload import instance_bounds, workload
 
-CREATE = load("run.v2").methods["POST /run/v2/projects/{project}/locations/{location}/services"]
+CREATE = load_api("run.v2").methods["POST /run/v2/projects/{project}/locations/{location}/services"]
 IMAGE = "docker.io/acme/hello"
 
 
@@ -37,7 +37,7 @@ def refusal_of(body: Any) -> GoogleError:
 
 def check(body: Any) -> dict[str, Any]:
     """*body* as it is read, found good."""
-    parsed = read(json.dumps(body).encode(), CREATE)
+    parsed = parse_body(json.dumps(body).encode(), CREATE)
     validation.check("CreateServiceRequest", "hello", parsed, frozenset({"127.0.0.1:8470"}))
     unsupported.check(parsed)
     return parsed
@@ -79,7 +79,7 @@ def test_json_that_is_no_service_is_refused_as_googles_front_end_does(body: Any,
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000, b'{"description": NaN}', b"9" * 5000])
 def test_a_body_that_is_no_json_is_one_message(content: bytes):
     with pytest.raises(GoogleError, match="Invalid JSON payload received"):
-        read(content, CREATE)
+        parse_body(content, CREATE)
 
 
 def test_every_mistake_is_said_at_once():
@@ -101,7 +101,7 @@ def test_protobufs_other_spellings_are_read():
         "conditions": "whatever: output only",
         "traffic": [{"percent": 100.0}],
     }
-    assert read(json.dumps(given_body).encode(), CREATE) == {
+    assert parse_body(json.dumps(given_body).encode(), CREATE) == {
         "template": {
             "maxInstanceRequestConcurrency": 7,
             "executionEnvironment": "EXECUTION_ENVIRONMENT_GEN2",
@@ -109,7 +109,7 @@ def test_protobufs_other_spellings_are_read():
         },
         "traffic": [{"percent": 100}],
     }
-    assert read(b"", CREATE) == {}
+    assert parse_body(b"", CREATE) == {}
 
 
 # The fragments of docs/google-apis.md 3.1 and of the conformance tables that it cites.
@@ -433,7 +433,7 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("body", ACCEPTED, ids=[str(one)[-60:] for one in ACCEPTED])
-def test_what_is_honoured_or_says_nothing_is_accepted(body: Any):
+def test_what_is_supported_or_says_nothing_is_accepted(body: Any):
     parsed = check(body)
     assert parsed == body
     complete = defaults.complete(parsed, "a@b.c")

@@ -1,9 +1,10 @@
-"""What of Google's schemas the local cloud honours. The rest is refused by name as soon as it is set (501).
+"""The fields of Google's schemas that the local cloud supports. Any other field is refused by name if it is set (501).
 
-A line of `FIELDS` has the fields of a schema: a plain name is honoured (by a model, which may refuse some of its
-values), `-name` is taken and changes nothing here (the comment says why), `~name` is written by the API alone although
-the table does not say so, and what a caller sends there is dropped. A line of `QUERY` has query parameters likewise,
-for the methods whose id begins so. What no line names is refused, also what a newer table adds.
+A line of `FIELDS` lists the fields of a schema. A plain name is supported (a model may refuse some of its values).
+`-name` is accepted and has no effect (the comment gives the reason). `~name` is output only, although the discovery
+document does not mark it so; a value that a caller sends is dropped. A line of `QUERY` lists query parameters in the
+same way, for the methods whose id has that prefix. Everything that no line names is refused, including what a newer
+discovery document adds.
 """
 
 from collections.abc import Mapping
@@ -16,13 +17,13 @@ _POLICIES: Final = {
     "Binding": "role members",
     "SetIamPolicyRequest": "policy updateMask",
     "GetIamPolicyRequest": "options",
-    # A policy has no conditions here, so every version shows the same.
+    # A policy has no conditions here, so every version of it looks the same.
     "GetPolicyOptions": "-requestedPolicyVersion",
     "TestIamPermissionsRequest": "permissions",
 }
 FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "agentregistry": {
-        # What a service is, is a record for others to read: nothing here looks into it.
+        # A service is a record for others to read: the local cloud never interprets it.
         "Service": "~name displayName description interfaces mcpServerSpec agentSpec endpointSpec",
         "AgentSpec": "type content",
         "EndpointSpec": "type content",
@@ -38,7 +39,7 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "CleanupPolicy": "id action condition mostRecentVersions",
         "CleanupPolicyCondition": ("tagState tagPrefixes versionNamePrefixes packageNamePrefixes olderThan newerThan"),
         "CleanupPolicyMostRecentVersions": "packageNamePrefixes keepCount",
-        # Whatever it says, no upstream is asked before Docker pulls from it.
+        # The upstream is never contacted before Docker pulls from it, whatever this is set to.
         "RemoteRepositoryConfig": "description dockerRepository -disableUpstreamValidation",
         "DockerRepository": "publicRepository customRepository",
         "GoogleDevtoolsArtifactregistryV1RemoteRepositoryConfigDockerRepositoryCustomRepository": "uri",
@@ -49,17 +50,17 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "ManagedCertificate": "domains dnsAuthorizations",
         "CertificateMap": "~name description labels",
         "CertificateMapEntry": "~name description labels hostname matcher certificates",
-        # Nobody looks at the record, whichever it is.
+        # No DNS record is ever checked, of either type.
         "DnsAuthorization": "~name description labels domain type",
     },
     "cloudbuild": {
-        # A build begins at once, and never waits for so long.
+        # A build begins at once, so it never waits in a queue.
         "Build": "source steps images serviceAccount timeout tags options -queueTtl ~status ~name ~id ~projectId",
-        # Logs are always streamed; every kind of machine is this one; no build here has substitutions of its own.
+        # Logs are always streamed, every machine type is this machine, and builds have no substitutions here.
         "BuildOptions": "logging machineType -logStreamingOption -substitutionOption",
         "BuildStep": "id name args env dir ~status",
         "Source": "storageSource",
-        # There is one way to fetch a source.
+        # There is only one way to fetch a source.
         "StorageSource": "bucket object generation sourceFetcher",
         # The path names the build.
         "CancelBuildRequest": "-name -projectId -id",
@@ -79,7 +80,7 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "Backend": "group -description -balancingMode -capacityScaler -maxUtilization",
         "BackendServiceIAP": "",
         "ConnectionDraining": "-drainingTimeoutSec",
-        # There is nothing to leave out of a log that is not written.
+        # No log is written, so there is nothing to leave out of it.
         "BackendServiceLogConfig": "-sampleRate -optionalMode -optionalFields",
         "UrlMap": "name description fingerprint defaultService defaultUrlRedirect hostRules pathMatchers",
         "UrlMapReference": "urlMap",
@@ -101,7 +102,7 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
             "ipVersion "
             "labels labelFingerprint"
         ),
-        # Containers reach one another by name; no packet is routed, cut to a size or logged.
+        # Containers reach one another by name; no packet is routed, fragmented or logged.
         "Network": "name description autoCreateSubnetworks -routingConfig -mtu -networkFirewallPolicyEnforcementOrder",
         "NetworkRoutingConfig": "-routingMode -bgpBestPathSelectionMode",
         "Subnetwork": (
@@ -120,7 +121,7 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "ManagedZonePrivateVisibilityConfig": "networks",
         "ManagedZonePrivateVisibilityConfigNetwork": "networkUrl",
         "Change": "additions deletions ~id ~startTime ~status ~isServing",
-        # Nothing here is signed; a caller that deletes a record sends back what it read.
+        # Nothing is signed here, but a caller that deletes a record sends back all the fields that it read.
         "ResourceRecordSet": "name type ttl rrdatas -signatureRrdatas",
     },
     "iam": {
@@ -143,7 +144,7 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         **_POLICIES,
         "IapSettings": "accessSettings ~name",
         "AccessSettings": "oauthSettings",
-        # People here log in where the local cloud says, which knows no hint.
+        # The local cloud's own login page has no use for a hint.
         "OAuthSettings": "clientId clientSecret programmaticClients -loginHint",
     },
     # Read as a form, too, by `services/sts.py`.
@@ -164,7 +165,7 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "run": {
         **_POLICIES,
-        # `services/run/unsupported.py` refuses what of these is not honoured, after Google's own checks.
+        # `services/run/unsupported.py` refuses some of these fields, after Google's own checks.
         "Service": (
             "annotations binaryAuthorization buildConfig client clientVersion customAudiences defaultUriDisabled "
             "description etag functionalType iapEnabled ingress invokerIamDisabled labels launchStage "
@@ -239,7 +240,7 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "DisableServiceRequest": "checkIfServiceHasUsage -disableDependentServices",
     },
     "storage": {
-        # A bucket is a folder of this machine, whatever its class and its replication.
+        # A bucket is a folder on this machine, whatever its storage class and its replication.
         "Bucket": (
             "name location labels iamConfiguration lifecycle softDeletePolicy -storageClass -rpo ~kind ~id "
             "~selfLink ~etag "
@@ -254,7 +255,7 @@ FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
         "Bucket.lifecycle.rule": "action condition",
         "Bucket.lifecycle.rule.action": "type",
         "Bucket.lifecycle.rule.condition": "age",
-        # What is deleted is gone, as `docs/local-cloud.md` says.
+        # Deleted objects cannot be restored (`docs/local-cloud.md`).
         "Bucket.softDeletePolicy": "-retentionDurationSeconds ~effectiveTime",
         "Policy": "bindings etag version ~kind ~resourceId",
         "Policy.bindings": "role members",
@@ -377,11 +378,11 @@ REASONS: Final[Mapping[str, str]] = {
     "storage.Object.retention": _HOLDS,
     "storage.Object.temporaryHold": _HOLDS,
 }
-"""Why a field is refused, by API, schema and field; a schema alone speaks for all of its fields."""
-_UNSPECIFIC: Final = "it would change nothing here; leave it out."
+"""The reason why a field is refused, by API, schema and field; a key without a field applies to the whole schema."""
+_DEFAULT_REASON: Final = "it would change nothing here; leave it out."
 
 QUERY: Final[Mapping[str, str]] = {
-    # Every change is made at once, there are no access control lists to leave out, and nobody pays.
+    # Every change is made at once, there are no access control lists to leave out, and there is no billing.
     "": (
         "alt $alt fields uploadType -$.xgafv -key -prettyPrint -$prettyPrint -quotaUser -$userProject "
         "-upload_protocol "
@@ -430,7 +431,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "secretmanager": "google.cloud.secretmanager.v1",
     "serviceusage": "google.api.serviceusage.v1",
 }
-"""Where an API's messages are in protobuf, which the discovery documents leave out."""
+"""The protobuf package of each API's messages, which the discovery documents leave out."""
 
 ONEOFS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "cloudbuild.Source": {
@@ -447,7 +448,7 @@ ONEOFS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "secretmanager.Replication": {"replication": ("automatic", "userManaged")},
     "agentregistry.Service": {"spec": ("mcpServerSpec", "agentSpec", "endpointSpec")},
 }
-"""Fields of which one message has at most one (protobuf's definitions; the discovery documents leave them out)."""
+"""Groups of fields of which a message sets at most one (from protobuf; the discovery documents leave them out)."""
 
 ENUM_NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "FORMAT_UNSPECIFIED": (
@@ -474,41 +475,41 @@ ENUM_NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Enums whose numbers do not follow the order of their values in the discovery documents, by the first value.
 
-The values in the order of their numbers; empty where a number has none. tests/integration/test_google_clients.py
-compares them with Google's Python packages.
+The values are in the order of their numbers; a number without a value has an empty text.
+tests/integration/test_google_clients.py compares them with Google's Python packages.
 """
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What the local cloud does with a field or a query parameter, and why it refuses it."""
+class Support:
+    """How far the local cloud supports a field or a query parameter, and the reason if it refuses it."""
 
-    kind: Literal["honoured", "idle", "written", "refused"]
-    why: str = ""
-
-
-_MARKS: Final[Mapping[str, Standing]] = {"-": Standing("idle"), "~": Standing("written")}
-_HONOURED: Final = Standing("honoured")
+    level: Literal["supported", "ignored", "output_only", "refused"]
+    reason: str = ""
 
 
-def standing_of(api: str, schema: str, field: str) -> Standing:
-    """What is done with the *field* of a *schema* of *api* (`run.v2`)."""
-    short = api.partition(".")[0]
-    found = _names(FIELDS.get(short, {}).get(schema, "")).get(field)
-    if found is not None:
-        return found
-    reasons = (f"{short}.{schema}.{field}", f"{schema}.{field}", f"{short}.{schema}")
-    return Standing("refused", next((REASONS[one] for one in reasons if one in REASONS), _UNSPECIFIC))
+_PREFIXES: Final[Mapping[str, Support]] = {"-": Support("ignored"), "~": Support("output_only")}
+_SUPPORTED: Final = Support("supported")
 
 
-def standing_of_parameter(method: str, name: str) -> Standing:
-    """What is done with a query parameter of the *method* with that id."""
+def support_of(api: str, schema: str, field: str) -> Support:
+    """The support for the *field* of a *schema* of *api* (`run.v2`)."""
+    api_name = api.partition(".")[0]
+    support = _parse_line(FIELDS.get(api_name, {}).get(schema, "")).get(field)
+    if support is not None:
+        return support
+    reasons = (f"{api_name}.{schema}.{field}", f"{schema}.{field}", f"{api_name}.{schema}")
+    return Support("refused", next((REASONS[key] for key in reasons if key in REASONS), _DEFAULT_REASON))
+
+
+def support_of_parameter(method: str, name: str) -> Support:
+    """The support for the query parameter *name* of the method with the id *method*."""
     for prefix, line in reversed(QUERY.items()):
-        if method.startswith(prefix) and (found := _names(line).get(name)) is not None:
-            return found
-    return Standing("refused", "leave this query parameter out.")
+        if method.startswith(prefix) and (support := _parse_line(line).get(name)) is not None:
+            return support
+    return Support("refused", "leave this query parameter out.")
 
 
 @cache
-def _names(line: str) -> Mapping[str, Standing]:
-    return {one.lstrip("-~"): _MARKS.get(one[0], _HONOURED) for one in line.split()}
+def _parse_line(line: str) -> Mapping[str, Support]:
+    return {name.lstrip("-~"): _PREFIXES.get(name[0], _SUPPORTED) for name in line.split()}
