@@ -133,7 +133,7 @@ def check(phases: Phases, host: Host | None = None, checks: Sequence[Check] = CH
         SeveralErrors: More than one failed.
     """
     host = host or ThisHost()
-    root = Paths.of(host.environ).root
+    root = Paths.from_environ(host.environ).root
     programs = Path(sys.executable).parent
 
     def job(one: Check) -> Callable[[], None]:
@@ -155,4 +155,4 @@ def check(phases: Phases, host: Host | None = None, checks: Sequence[Check] = CH
 
         return run
 
-    phases.concurrently(*[job(one) for one in checks])
+    phases.run_concurrently(*[job(one) for one in checks])

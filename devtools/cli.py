@@ -13,12 +13,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from mcpfleet_local_cloud.commands.cli import begun, new_app, run
-from mcpfleet_local_cloud.commands.paths import ALSO_MADE, Paths
+from mcpfleet_local_cloud.commands.cli import begin_phases, new_app, run
+from mcpfleet_local_cloud.commands.paths import EXTRA_SETUP, Paths
 
 app = new_app("./dev", "Deploys a fleet of MCP servers on this machine, tests it, and takes it away again.")
 
-ALSO_MADE["Example image"] = "devtools.example_image:find_toolbox_image"
+EXTRA_SETUP["Example image"] = "devtools.example_image:find_toolbox_image"
 
 # A file's tests share their fixtures. In the order of their names the files that take minutes come first; those mostly
 # wait, for containers and for bounds of time. More clouds than four at once would take more memory than they save time.
@@ -51,8 +51,8 @@ def test(context: typer.Context) -> None:
     """
     from mcpfleet_local_cloud.commands.setup import prepare
 
-    prepared = prepare(begun())
-    os.chdir(Paths.of(os.environ).root)
+    prepared = prepare(begin_phases())
+    os.chdir(Paths.from_environ(os.environ).root)
     sys.stdout.flush()
     command, environ = [sys.executable, "-m", "pytest"], prepared.environment()
     match context.args:
@@ -95,7 +95,7 @@ def check() -> None:
     """Check format, lint, types, secrets, licenses and known vulnerabilities."""
     from devtools.check import check as run_checks
 
-    run_checks(begun())
+    run_checks(begin_phases())
 
 
 @app.command()
@@ -103,7 +103,7 @@ def setup() -> None:
     """Install what is missing on this machine."""
     from mcpfleet_local_cloud.commands.setup import prepare
 
-    prepare(begun())
+    prepare(begin_phases())
 
 
 @app.command()
@@ -124,7 +124,7 @@ def bench(
     from mcpfleet_local_cloud.commands.phases import SetupError
     from mcpfleet_local_cloud.commands.setup import prepare
 
-    phases, place = begun(), stack.place_of(os.environ)
+    phases, place = begin_phases(), stack.find_cloud_folder(os.environ)
     function = _BENCHMARKS.get(name)
     if function is None:
         raise SetupError(f"There is no benchmark {name!r}.", f"the benchmarks are: {', '.join(_BENCHMARKS)}.")
@@ -149,8 +149,8 @@ def packages(
     from mcpfleet_local_cloud.commands import stack
     from mcpfleet_local_cloud.commands.setup import prepare
 
-    phases = begun()
-    try_packages(phases, stack.place_of(os.environ), prepare(phases), names or ())
+    phases = begin_phases()
+    try_packages(phases, stack.find_cloud_folder(os.environ), prepare(phases), names or ())
 
 
 def main() -> NoReturn:

@@ -75,7 +75,12 @@ def find_documents() -> Path:
     Raises:
         SetupError: PyPI did not give them.
     """
-    return find_google_clients(ThisHost(), Paths.of(os.environ)) / "googleapiclient" / "discovery_cache" / "documents"
+    return (
+        find_google_clients(ThisHost(), Paths.from_environ(os.environ))
+        / "googleapiclient"
+        / "discovery_cache"
+        / "documents"
+    )
 
 
 def served() -> set[tuple[str, str]]:

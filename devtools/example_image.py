@@ -6,7 +6,7 @@ from pathlib import Path
 from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, Step
 from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE
-from mcpfleet_local_cloud.commands.setup.engine import EngineError, ReachableEngine
+from mcpfleet_local_cloud.commands.setup.docker_api import EngineError, ReachableEngine
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock
 
 TOOLBOX_FOLDER = "examples/toolbox"

@@ -67,7 +67,7 @@ def of_npm(lock: Mapping[str, Any]) -> Iterable[tuple[str, list[str]]]:
 
 def main() -> None:
     """Print what is refused; exit code 1 where there is something."""
-    lock = json.loads((Paths.of({}).root / NPM_LOCK).read_text(encoding="utf-8"))
+    lock = json.loads((Paths.from_environ({}).root / NPM_LOCK).read_text(encoding="utf-8"))
     python = ((found.name, of_distribution(found)) for found in distributions())
     found = sorted({*refused(python), *refused(of_npm(lock))})
     if found:

@@ -27,9 +27,9 @@ from rich.console import Console
 from devtools.bench.up import copy_of
 from mcpfleet_local_cloud.commands import background, stack
 from mcpfleet_local_cloud.commands.background import CloudFolder
-from mcpfleet_local_cloud.commands.engine import PulumiStack
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
-from mcpfleet_local_cloud.commands.setup import Prepared
+from mcpfleet_local_cloud.commands.pulumi_engine import PulumiStack
+from mcpfleet_local_cloud.commands.setup import PreparedMachine
 from pulumi_mcpfleet.fleet.field_docs import in_yaml
 
 PAGE: Final = "docs/packages.md"
@@ -144,7 +144,7 @@ PACKAGES: Final = (
 )
 
 
-def try_packages(phases: Phases, place: CloudFolder, prepared: Prepared, names: Sequence[str] = ()) -> None:
+def try_packages(phases: Phases, place: CloudFolder, prepared: PreparedMachine, names: Sequence[str] = ()) -> None:
     """Try every package, or those whose names hold one of *names*, and write the table; other rows stay.
 
     Raises:
@@ -154,14 +154,14 @@ def try_packages(phases: Phases, place: CloudFolder, prepared: Prepared, names: 
     here = replace(place, root=copy_of(place, "packages"), state=place.state / "packages", port=place.port + 130)
     found: dict[str, Found] = {}
     try:
-        with stack.start(phases, here, prepared) as engine:
-            stack.publish(phases, here, prepared)
+        with stack.start_cloud(phases, here, prepared) as engine:
+            stack.publish_base_image(phases, here, prepared)
             for first in range(0, len(chosen), _AT_ONCE):
                 some = chosen[first : first + _AT_ONCE]
                 with phases.phase(", ".join(one.server for one in some)):
                     found |= _tried(some, here, prepared, engine)
     finally:
-        stack.take_down(phases, here, prepared, force=True)
+        stack.destroy(phases, here, prepared, force=True)
         shutil.rmtree(here.root)
     rows = [(one, found[one.package]) for one in chosen]
     write(place.root / PAGE, rows)
@@ -170,7 +170,9 @@ def try_packages(phases: Phases, place: CloudFolder, prepared: Prepared, names: 
         raise SetupError("\n".join(faults), "say in devtools/packages.py what it needs, or leave it out.")
 
 
-def _tried(some: Sequence[Package], place: CloudFolder, prepared: Prepared, engine: PulumiStack) -> dict[str, Found]:
+def _tried(
+    some: Sequence[Package], place: CloudFolder, prepared: PreparedMachine, engine: PulumiStack
+) -> dict[str, Found]:
     """Deploy some packages together, and each alone where that fails."""
     quiet = Phases(Console(quiet=True))
     _write(place.root, some, prepared)
@@ -185,7 +187,7 @@ def _tried(some: Sequence[Package], place: CloudFolder, prepared: Prepared, engi
     return {one.package: _examined(one, file, place, prepared) for one in some}
 
 
-def _write(root: Path, some: Sequence[Package], prepared: Prepared) -> None:
+def _write(root: Path, some: Sequence[Package], prepared: PreparedMachine) -> None:
     file = root / "Pulumi.local.yaml"
     document = yaml.safe_load(file.read_text(encoding="utf-8"))
     servers = {
@@ -200,14 +202,14 @@ def _write(root: Path, some: Sequence[Package], prepared: Prepared) -> None:
     file.write_text(yaml.safe_dump(document), encoding="utf-8")
 
 
-def _examined(package: Package, outputs: Path, place: CloudFolder, prepared: Prepared) -> Found:
+def _examined(package: Package, outputs: Path, place: CloudFolder, prepared: PreparedMachine) -> Found:
     found = Found()
     try:
         for mode in MODES:
             asyncio.run(asyncio.wait_for(_called(package, mode, outputs, place, found), _SECONDS))
     except Exception as error:
         found.fault = _innermost(error)
-    cloud = background.running(place, "cloud") or {}
+    cloud = background.find_running(place, "cloud") or {}
     labels = [f"dev.mcpfleet.cloud={cloud.get('id')}", f"dev.mcpfleet.service=mcp-{package.server}"]
     containers: list[Any] = prepared.docker.containers.list(filters={"label": labels})
     for container in containers[:1]:

@@ -27,7 +27,7 @@ from devtools.bench.peers import ours
 from devtools.bench.server import Load, find_load, measured, memory, running, start_only
 from devtools.bench.server_peers import Server, ours_of
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
-from mcpfleet_local_cloud.commands.setup import Prepared
+from mcpfleet_local_cloud.commands.setup import PreparedMachine
 
 _SECONDS: Final = 4.0
 _SMALL: Final = Load("64 B, 8", 64, 8)
@@ -37,7 +37,7 @@ Sample = Mapping[str, float]
 """Figures by their title."""
 
 
-def bench_before(phases: Phases, prepared: Prepared, runs: int, base: str) -> None:
+def bench_before(phases: Phases, prepared: PreparedMachine, runs: int, base: str) -> None:
     """Measure both *runs* times and print medians, spreads and ratios.
 
     Args:
@@ -92,7 +92,7 @@ def _rounds(runs: int, before: Callable[[], Sample], now: Callable[[], Sample]) 
     return rounds
 
 
-def _server(prepared: Prepared, server: Server) -> Sample:
+def _server(prepared: PreparedMachine, server: Server) -> Sample:
     found = {"start s": start_only(prepared, server)}
     with running(prepared, server) as container:
         found["idle MB"] = memory(container)

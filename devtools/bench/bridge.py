@@ -77,11 +77,15 @@ class Row:
 
 def bench_bridge(phases: Phases, runs: int) -> None:
     """Measure each bridge *runs* times, print the best of each figure's runs, then let each survive crashes."""
-    root = Paths.of(os.environ).root
+    root = Paths.from_environ(os.environ).root
     server = [sys.executable, str(root / "devtools" / "bench" / "stdio_server.py")]
     with phases.phase("Install the other bridges"):
-        uv = shutil.which("uv") or Paths.of(os.environ).cache / "uv" / "uv"
-        peers = [ours(root, 1), ours(root, 2), *installed(Paths.of(os.environ).cache / "bench" / "bridges", uv)]
+        uv = shutil.which("uv") or Paths.from_environ(os.environ).cache / "uv" / "uv"
+        peers = [
+            ours(root, 1),
+            ours(root, 2),
+            *installed(Paths.from_environ(os.environ).cache / "bench" / "bridges", uv),
+        ]
     rows: list[Row] = []
     for peer in peers:
         with phases.phase(peer.name):
@@ -96,7 +100,7 @@ def bench_soak(phases: Phases, runs: int) -> None:
 
 
 def _soak(phases: Phases) -> None:
-    root = Paths.of(os.environ).root
+    root = Paths.from_environ(os.environ).root
     server = [sys.executable, str(root / "devtools" / "bench" / "soak_server.py")]
     with phases.phase(f"{SOAK_CALLS} calls"), running(ours(root, 2), server) as (process, url):
         asyncio.run(soak(url, calls=1000, vanish=0, crash_every=10**9))  # what is made once is made
@@ -130,7 +134,7 @@ def bench_hostile(phases: Phases, runs: int) -> None:
 
 
 def _hostile(phases: Phases) -> None:
-    root = Paths.of(os.environ).root
+    root = Paths.from_environ(os.environ).root
     table = Table(
         "phase", "calls", "answered", "gone", "refused", "crossed", "hung", "noted", "seconds", "processes", "MiB"
     )

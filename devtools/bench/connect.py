@@ -53,8 +53,8 @@ class Figures:
 def bench_connect(phases: Phases, place: CloudFolder, runs: int) -> None:
     """Measure every way *runs* times, in turn, and print the medians; then the endurance of ours."""
     with phases.phase("MCP clients from npm and PyPI") as step:
-        npm = find_node_packages(ThisHost(), Paths.of(os.environ), step)
-        mcp_proxy = _mcp_proxy(Paths.of(os.environ))
+        npm = find_node_packages(ThisHost(), Paths.from_environ(os.environ), step)
+        mcp_proxy = _mcp_proxy(Paths.from_environ(os.environ))
     port, token = 18_099, place.state / "bench-token"
     place.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     token.write_text(_token(3600 * 24), encoding="utf-8")

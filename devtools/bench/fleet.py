@@ -22,7 +22,7 @@ from mcpfleet_local_cloud.commands import background
 from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.environment import exports
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
-from mcpfleet_local_cloud.commands.setup import Prepared
+from mcpfleet_local_cloud.commands.setup import PreparedMachine
 
 SIZES: Final = (1, 10, 50, 200)
 Sample = dict[str, float]
@@ -44,7 +44,7 @@ def fleet_of(count: int) -> dict[str, Any]:
     return {"region": "europe-west1", "servers": {f"server-{number:03}": server for number in range(count)}}
 
 
-def bench_fleet(phases: Phases, place: CloudFolder, prepared: Prepared, runs: int) -> None:
+def bench_fleet(phases: Phases, place: CloudFolder, prepared: PreparedMachine, runs: int) -> None:
     """Measure *runs* previews of each size and program, and print the medians."""
     bench = replace(place, root=copy_of(place, "fleet"), state=place.state / "bench-fleet", port=place.port + 101)
     samples: dict[tuple[str, int], list[Sample]] = {}
@@ -63,7 +63,7 @@ def bench_fleet(phases: Phases, place: CloudFolder, prepared: Prepared, runs: in
                         samples.setdefault((name, count), []).append(sample)
                 _same_number(samples, count)
     finally:
-        background.stop(bench)
+        background.stop_all(bench)
         shutil.rmtree(bench.root)
         shutil.rmtree(bench.state)
     _print(phases.console, samples, runs)
@@ -78,7 +78,7 @@ def _write(root: Path, name: str, count: int) -> None:
     (root / "__main__.py").write_text(main, encoding="utf-8")
 
 
-def _preview(place: CloudFolder, prepared: Prepared, environment: dict[str, str]) -> Sample:
+def _preview(place: CloudFolder, prepared: PreparedMachine, environment: dict[str, str]) -> Sample:
     shutil.rmtree(place.state / "pulumi", ignore_errors=True)
     command = [sys.executable, "-m", "devtools.bench.preview"]
     command += [str(place.root), str(place.state), str(place.port), str(prepared.pulumi)]

@@ -17,8 +17,8 @@ from pathlib import Path
 from rich.console import Console
 
 from mcpfleet_local_cloud.commands.background import CloudFolder
-from mcpfleet_local_cloud.commands.engine import PulumiStack
 from mcpfleet_local_cloud.commands.phases import Phases
+from mcpfleet_local_cloud.commands.pulumi_engine import PulumiStack
 
 
 def main(root: str, state: str, port: str, pulumi: str) -> None:

@@ -23,8 +23,8 @@ from rich.table import Table
 
 from devtools.bench.server_peers import FASTMCP, OURS, Server, gather
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
-from mcpfleet_local_cloud.commands.setup import Prepared
-from mcpfleet_local_cloud.commands.setup.docker_engine import install
+from mcpfleet_local_cloud.commands.setup import PreparedMachine
+from mcpfleet_local_cloud.commands.setup.docker_install import install
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
 
 _PORT: Final = 18480
@@ -72,7 +72,7 @@ class Figures:
         return f"{self.rate:,.0f} · {self.p50:.2f}/{self.p99:.1f} · {self.cpu:.0f}{failed}"
 
 
-def bench_server(phases: Phases, prepared: Prepared, runs: int) -> None:
+def bench_server(phases: Phases, prepared: PreparedMachine, runs: int) -> None:
     """Measure and print."""
     find_load(phases)
     with phases.phase("Servers"):
@@ -140,7 +140,7 @@ class Container:
 
 
 @contextmanager
-def running(prepared: Prepared, server: Server) -> Generator[Container]:
+def running(prepared: PreparedMachine, server: Server) -> Generator[Container]:
     """A server that has answered its first request; removed at the end."""
     container = _create(prepared, server)
     try:
@@ -152,7 +152,7 @@ def running(prepared: Prepared, server: Server) -> Generator[Container]:
         container.remove(force=True)
 
 
-def start_only(prepared: Prepared, server: Server) -> float:
+def start_only(prepared: PreparedMachine, server: Server) -> float:
     """Seconds from `docker start` to the first `tools/list` that is answered well."""
     container = _create(prepared, server)
     try:
@@ -165,7 +165,7 @@ def start_only(prepared: Prepared, server: Server) -> float:
         container.remove(force=True)
 
 
-def _create(prepared: Prepared, server: Server) -> Any:
+def _create(prepared: PreparedMachine, server: Server) -> Any:
     return prepared.docker.containers.create(
         server.image,
         list(server.command),

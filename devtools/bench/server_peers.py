@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from devtools.peers import find_go_program, find_node_packages, find_python_peers
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
-from mcpfleet_local_cloud.commands.setup import Prepared
+from mcpfleet_local_cloud.commands.setup import PreparedMachine
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
 
 _BASE_PYTHON: Final = "3.13"
@@ -42,7 +42,7 @@ class Server:
     eras: tuple[str, ...] = _BOTH
 
 
-def gather(phases: Phases, prepared: Prepared) -> list[Server]:
+def gather(phases: Phases, prepared: PreparedMachine) -> list[Server]:
     """Build and install what is needed; it stays in the cache.
 
     Raises:
@@ -101,7 +101,7 @@ def gather(phases: Phases, prepared: Prepared) -> list[Server]:
     ]
 
 
-def ours_of(prepared: Prepared, root: Path, image: str = _IMAGE) -> Server:
+def ours_of(prepared: PreparedMachine, root: Path, image: str = _IMAGE) -> Server:
     """The reference server's hosting layer as it is in a checkout.
 
     Raises:
@@ -113,7 +113,7 @@ def ours_of(prepared: Prepared, root: Path, image: str = _IMAGE) -> Server:
     return Server(OURS, image, command, {peers: "/app/bench"}, _added(prepared, image, prepared.base_image))
 
 
-def _build(prepared: Prepared, root: Path, image: str) -> None:
+def _build(prepared: PreparedMachine, root: Path, image: str) -> None:
     build = ["docker", "build", "--quiet", "--network", "host", "--tag", image]
     build += ["--build-arg", f"BASE_IMAGE={prepared.base_image}"]
     build += ["--file", str(root / "mcp_server" / "Dockerfile"), str(root)]
@@ -122,14 +122,14 @@ def _build(prepared: Prepared, root: Path, image: str) -> None:
         raise SetupError(f"docker build failed: {done.stderr.strip()}", "mend what it names, then run it again.")
 
 
-def _compile(prepared: Prepared, packages: Path) -> None:
+def _compile(prepared: PreparedMachine, packages: Path) -> None:
     """Compile as an image would; otherwise a peer's start would be that of its compiler."""
     command = ["python3", "-m", "compileall", "-q", "-j", "2", "/peer"]
     volumes = {str(packages): {"bind": "/peer", "mode": "rw"}}
     prepared.docker.containers.run(prepared.base_image, command, remove=True, volumes=volumes, user="0")
 
 
-def _added(prepared: Prepared, image: str, base: str) -> float:
+def _added(prepared: PreparedMachine, image: str, base: str) -> float:
     images: Any = prepared.docker.images
     return (images.get(image).attrs["Size"] - images.get(base).attrs["Size"]) / 1e6
 

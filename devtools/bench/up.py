@@ -21,10 +21,10 @@ from rich.table import Table
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.token_sources import source_from_file
 from mcpfleet_local_cloud.commands import stack
-from mcpfleet_local_cloud.commands.background import CloudFolder, running
+from mcpfleet_local_cloud.commands.background import CloudFolder, find_running
 from mcpfleet_local_cloud.commands.leftovers import inventory
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
-from mcpfleet_local_cloud.commands.setup import Prepared
+from mcpfleet_local_cloud.commands.setup import PreparedMachine
 
 
 def copy_of(place: CloudFolder, name: str) -> Path:
@@ -49,7 +49,7 @@ _ROWS = {
 }
 
 
-def bench_up(phases: Phases, place: CloudFolder, prepared: Prepared, runs: int) -> None:
+def bench_up(phases: Phases, place: CloudFolder, prepared: PreparedMachine, runs: int) -> None:
     """Measure *runs* whole cycles and print the medians, in seconds."""
     console = phases.console
     bench = replace(place, root=copy_of(place, "up"), state=place.state / "bench", port=place.port + 100)
@@ -62,26 +62,26 @@ def bench_up(phases: Phases, place: CloudFolder, prepared: Prepared, runs: int) 
             with phases.phase(f"Run {number + 1} of {runs}"):
                 overhead = _cycle(quiet, bench, prepared, samples, last=number == runs - 1)
     finally:
-        stack.take_down(quiet, bench, prepared, force=True)
+        stack.destroy(quiet, bench, prepared, force=True)
         shutil.rmtree(bench.root)
     _print(console, samples, runs)
     console.print(f"\nThe local cloud's own share of a request, {overhead}")
 
 
-def _cycle(phases: Phases, place: CloudFolder, prepared: Prepared, samples: Samples, *, last: bool) -> str:
+def _cycle(phases: Phases, place: CloudFolder, prepared: PreparedMachine, samples: Samples, *, last: bool) -> str:
     with ExitStack() as deployment:
         with _timed(samples["cloud"]):
-            engine = deployment.enter_context(stack.start(phases, place, prepared))
-        stack.publish(phases, place, prepared)
+            engine = deployment.enter_context(stack.start_cloud(phases, place, prepared))
+        stack.publish_base_image(phases, place, prepared)
         with _timed(samples["up"]):
             servers = stack.deploy(phases, engine).outputs["servers"]
         with _timed(samples["verify"]):
             stack.verify_servers(phases, place, servers)
         with _timed(samples["same"]):
             unchanged = stack.deploy(phases, engine)
-        if unchanged.touched:
+        if unchanged.changed_urns:
             raise SetupError(
-                f"A second up, with nothing edited, changed {', '.join(unchanged.touched)}.",
+                f"A second up, with nothing edited, changed {', '.join(unchanged.changed_urns)}.",
                 "find out why first: figures of such a stack mean nothing.",
             )
         overhead = measure_overhead(place, prepared, servers["reference"]) if last else ""
@@ -92,11 +92,11 @@ def _cycle(phases: Phases, place: CloudFolder, prepared: Prepared, samples: Samp
     with _timed(samples["docker"]):
         _docker_alone(place, prepared)
     with _timed(samples["down"]):
-        stack.take_down(phases, place, prepared)
+        stack.destroy(phases, place, prepared)
     return overhead
 
 
-def _docker_alone(place: CloudFolder, prepared: Prepared) -> None:
+def _docker_alone(place: CloudFolder, prepared: PreparedMachine) -> None:
     """What a person would type: build, push to the same registry, run, wait for an answer."""
     reference = f"{inventory(place)['registry']}/us/mcpfleet-public/images/docker-alone:{time.time_ns()}"
     source = place.root / "mcp_server" / "app.py"
@@ -112,7 +112,7 @@ def _docker_alone(place: CloudFolder, prepared: Prepared) -> None:
     if built.returncode:
         raise SetupError(f"docker build failed: {built.stderr.strip()}", "mend what it names, then run it again.")
     images: Any = prepared.docker.images  # the stubs leave `push` untyped
-    images.push(reference, auth_config=stack.publisher(place))
+    images.push(reference, auth_config=stack.registry_credentials(place))
     environment = {"PORT": "8080"}
     container = prepared.docker.containers.run(reference, detach=True, environment=environment)
     try:
@@ -157,9 +157,9 @@ def _print(console: Console, samples: Samples, runs: int) -> None:
 _REQUESTS: Final = 500
 
 
-def measure_overhead(place: CloudFolder, prepared: Prepared, server: Mapping[str, Any]) -> str:
+def measure_overhead(place: CloudFolder, prepared: PreparedMachine, server: Mapping[str, Any]) -> str:
     """Measure `GET /health` of *server* (its part of the stack's outputs) one by one, over kept connections."""
-    cloud = running(place, "cloud") or {}
+    cloud = find_running(place, "cloud") or {}
     labels = [f"dev.mcpfleet.cloud={cloud.get('id')}", f"dev.mcpfleet.service={server['service']}"]
     containers: list[Any] = prepared.docker.containers.list(filters={"label": labels})
     if not containers:

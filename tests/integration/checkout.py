@@ -16,8 +16,8 @@ import pytest
 
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.token_sources import source_from_file
-from mcpfleet_local_cloud.commands.background import CloudFolder, running
-from mcpfleet_local_cloud.commands.state import Recorded, deployed_stack, recorded
+from mcpfleet_local_cloud.commands.background import CloudFolder, find_running
+from mcpfleet_local_cloud.commands.stack_state import StackState, find_deployed_stack, read_stack_state
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 240
@@ -64,7 +64,7 @@ class Checkout:
 
     def stand(self, *options):
         """Deploy again what another test has taken down: so each test passes alone, and in any order."""
-        if running(self.place, "cloud") is None:
+        if find_running(self.place, "cloud") is None:
             self.ok("up", *options)
 
     def kill(self, process):
@@ -74,14 +74,14 @@ class Checkout:
 
     def kill_cloud(self):
         """`kill -9` the local cloud."""
-        pid = running(self.place, "cloud")["pid"]
+        pid = find_running(self.place, "cloud")["pid"]
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: running(self.place, "cloud") is None, "the local cloud is gone")
+        eventually(lambda: find_running(self.place, "cloud") is None, "the local cloud is gone")
 
     @property
-    def state(self) -> Recorded:
+    def state(self) -> StackState:
         """What the state of the stack says that is deployed."""
-        return recorded(replace(self.place, stack=deployed_stack(self.place.state) or self.place.stack))
+        return read_stack_state(replace(self.place, stack=find_deployed_stack(self.place.state) or self.place.stack))
 
     @property
     def servers(self):
@@ -105,7 +105,7 @@ class Checkout:
 
     def containers(self, engine):
         """The containers of this cloud's services."""
-        cloud = running(self.place, "cloud")
+        cloud = find_running(self.place, "cloud")
         labels = [f"dev.mcpfleet.cloud={cloud['id']}", "dev.mcpfleet.service"]
         return engine.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
 

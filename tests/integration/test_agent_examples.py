@@ -38,7 +38,7 @@ def run(*command, **environment):
 
 @pytest.mark.parametrize("framework", ["adk", "pydantic-ai"])
 def test_an_agents_tests_and_types_pass_with_the_packages_of_its_lock(framework):
-    folder, cache = AGENTS / framework, Paths.of(os.environ).cache
+    folder, cache = AGENTS / framework, Paths.from_environ(os.environ).cache
     lock = hashlib.sha256((folder / "uv.lock").read_bytes()).hexdigest()[:16]
     # Beside the other caches of this machine: a second run installs nothing.
     venv = cache / "agents" / f"{framework}-{sys.version_info.major}.{sys.version_info.minor}-{lock}"

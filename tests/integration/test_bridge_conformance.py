@@ -40,7 +40,7 @@ MODERN = {
     ("revision", "expected", "least"), [("2025-11-25", STATELESS_2025, 59), ("2026-07-28", MODERN, 160)]
 )
 def test_every_scored_scenario_passes_or_fails_for_a_reason(tmp_path, revision, expected, least):
-    packages = find_node_packages(ThisHost(), Paths.of(os.environ))
+    packages = find_node_packages(ThisHost(), Paths.from_environ(os.environ))
     environment = {"MCP_ALLOWED_ORIGINS": "http://localhost:*", "PYTHONPATH": str(ROOT)}
     one = Running(tmp_path, SERVER, EXCLUSIVE=8, environment=environment)
     try:

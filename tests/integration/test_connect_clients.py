@@ -41,7 +41,7 @@ def anyio_backend():
 
 @pytest.fixture(scope="module")
 def npm():
-    return find_node_packages(ThisHost(), Paths.of(os.environ))
+    return find_node_packages(ThisHost(), Paths.from_environ(os.environ))
 
 
 @pytest.fixture(scope="module")

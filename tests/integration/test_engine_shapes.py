@@ -14,7 +14,7 @@ import pytest
 
 from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE
-from mcpfleet_local_cloud.commands.setup.docker_engine import install
+from mcpfleet_local_cloud.commands.setup.docker_install import install
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
 from tests.integration import engines
 from tests.integration.checkout import free_port

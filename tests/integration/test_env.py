@@ -126,7 +126,7 @@ def test_a_down_that_is_stopped_by_ctrl_c_can_be_followed_by_an_up(checkout):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that run in its foreground
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
-    assert "stopped; what was made is kept for the next run." in output
+    assert "Stopped. Finished work is kept for the next run." in output
     assert "Traceback" not in output
     assert "12 checks of 2 servers passed" in checkout.ok("up")
 

@@ -6,7 +6,7 @@ import secrets
 import httpx2
 import pytest
 
-from mcpfleet_local_cloud.commands.admin import Admin
+from mcpfleet_local_cloud.commands.admin import AdminClient
 from tests.integration.checkout import eventually
 
 pytestmark = pytest.mark.integration
@@ -212,7 +212,7 @@ def test_the_logs_of_a_client_and_of_its_server_stand_together_by_their_trace(ch
 
     def said(service):
         name = f"projects/mcpfleet-local/locations/europe-west1/services/{service}"
-        lines = [line[line.index("{") :] for line in Admin(checkout.place).logs(name) if "{" in line]
+        lines = [line[line.index("{") :] for line in AdminClient(checkout.place).logs(name) if "{" in line]
         entries = [json.loads(line) for line in lines if trace in line]
         whole = f"projects/mcpfleet-local/traces/{trace}"
         assert {one["logging.googleapis.com/trace"] for one in entries} <= {whole}

@@ -13,7 +13,7 @@ import yaml
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
-from mcpfleet_local_cloud.commands.admin import Admin
+from mcpfleet_local_cloud.commands.admin import AdminClient
 
 pytestmark = pytest.mark.integration
 
@@ -152,7 +152,7 @@ def container(checkout, engine, server, index="0"):
 
 
 def balancers(checkout):
-    return {one["url"].partition(":")[0]: one for one in Admin(checkout.place).inventory()["loadBalancers"]}
+    return {one["url"].partition(":")[0]: one for one in AdminClient(checkout.place).inventory()["loadBalancers"]}
 
 
 def test_up_deploys_everything_and_verifies_what_a_client_reaches(deployed):
@@ -259,7 +259,7 @@ def test_everybody_may_call_what_is_public(deployed, checkout):
 def test_down_leaves_nothing_but_what_a_person_made(deployed, checkout, engine):
     assert container(checkout, engine, "toolbox").exec_run(["sh", "-c", "echo x > /data/made"]).exit_code == 0
     assert "Nothing is left" in checkout.ok("down")
-    held = Admin(checkout.place)
+    held = AdminClient(checkout.place)
     with pytest.raises(Exception, match="does not answer"):  # it is stopped as well
         held.inventory()
     assert (checkout.place.state / "cloud" / "storage" / "acme-data" / "made").exists()

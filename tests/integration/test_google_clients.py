@@ -77,7 +77,7 @@ def served_cloud(tmp_path_factory):
 def outcomes(served_cloud):
     """What each step of google_clients.py gave."""
     cloud, _ = served_cloud
-    packages = find_google_clients(ThisHost(), Paths.of(os.environ))
+    packages = find_google_clients(ThisHost(), Paths.from_environ(os.environ))
     command = [sys.executable, "-S", str(CLIENTS), str(cloud.client.base_url).rstrip("/")]
     command += [str(cloud.credentials / "deployer.json"), str(FOLDER)]
     environ = {**os.environ, "PYTHONPATH": str(packages)}

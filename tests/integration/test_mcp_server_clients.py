@@ -34,7 +34,7 @@ def anyio_backend():
 
 @pytest.fixture(scope="module")
 def node():
-    return find_node_packages(ThisHost(), Paths.of(os.environ))
+    return find_node_packages(ThisHost(), Paths.from_environ(os.environ))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_typescript_1(tmp_path, typescript, mode):
 
 def test_fastmcp(tmp_path, mode):
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    packages = find_python_peers(ThisHost(), Paths.of(os.environ), version)
+    packages = find_python_peers(ThisHost(), Paths.from_environ(os.environ), version)
     command = [sys.executable, str(CLIENTS / "fastmcp_client.py")]
     with reference(tmp_path, mode) as served:
         found = told([*command, served.url], PYTHONPATH=str(packages), FASTMCP_CHECK_FOR_UPDATES="off")
@@ -92,7 +92,7 @@ def test_fastmcp(tmp_path, mode):
 
 def test_go(tmp_path, mode):
     with Phases().phase("Go client") as step:
-        program = find_go_program(ThisHost(), Paths.of(os.environ), CLIENTS / "go", step)
+        program = find_go_program(ThisHost(), Paths.from_environ(os.environ), CLIENTS / "go", step)
     with reference(tmp_path, mode) as served:
         as_the_table_says("Go 1.8", mode, told([str(program), served.url]))
 

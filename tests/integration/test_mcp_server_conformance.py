@@ -26,7 +26,7 @@ STATELESS_2025 = {
 
 @pytest.fixture(scope="module")
 def packages():
-    return find_node_packages(ThisHost(), Paths.of(os.environ))
+    return find_node_packages(ThisHost(), Paths.from_environ(os.environ))
 
 
 @pytest.mark.parametrize(

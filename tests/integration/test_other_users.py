@@ -89,7 +89,7 @@ def provider(request, tmp_path):
     yield command, pid, addresses
     command.kill()
     command.wait(30)
-    eventually(lambda: not Processes().alive(pid), "the provider has ended", 30)
+    eventually(lambda: not Processes().is_alive(pid), "the provider has ended", 30)
 
 
 def test_another_user_is_refused_and_this_one_is_answered(provider):
@@ -105,7 +105,7 @@ def test_a_provider_ends_with_the_process_that_needs_it_however_that_ends(provid
     command, pid, _ = provider
     command.send_signal(number)
     command.wait(30)
-    eventually(lambda: not Processes().alive(pid), "the provider has ended", 30)
+    eventually(lambda: not Processes().is_alive(pid), "the provider has ended", 30)
 
 
 def test_another_user_cannot_have_the_program_run_by_the_automation_api():

@@ -33,4 +33,4 @@ def test_a_preview_of_a_new_stack_plans_everything_while_the_cloud_is_down(make_
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["resources"] >= 15
-    assert not background.cloud_answers(place.url)
+    assert not background.is_cloud_answering(place.url)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from mcpfleet_local_cloud.commands.background import running
+from mcpfleet_local_cloud.commands.background import find_running
 from mcpfleet_local_cloud.commands.leftovers import inventory
 from tests.integration.checkout import eventually
 
@@ -71,7 +71,7 @@ def test_an_up_survives_the_local_cloud_being_killed_during_a_rollout(checkout, 
 
 
 def test_a_down_that_was_killed_is_finished_by_the_next_one(checkout, engine):
-    cloud = running(checkout.place, "cloud")
+    cloud = find_running(checkout.place, "cloud")
     process = checkout.begin("down")
     eventually(seen(checkout, lambda found: len(found["services"]) < 2), "the first service is gone")
     checkout.kill(process)
@@ -84,7 +84,7 @@ def test_a_down_that_was_killed_is_finished_by_the_next_one(checkout, engine):
 
 def test_a_down_with_a_killed_cloud_and_killed_containers_leaves_nothing(checkout, engine):
     checkout.ok("up")
-    cloud = running(checkout.place, "cloud")
+    cloud = find_running(checkout.place, "cloud")
     containers = checkout.containers(engine)
     checkout.kill_cloud()
     for container in containers:

@@ -10,7 +10,7 @@ import pytest
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from mcpfleet_local_cloud.commands.background import running
+from mcpfleet_local_cloud.commands.background import find_running
 from mcpfleet_local_cloud.commands.leftovers import inventory
 from mcpfleet_local_cloud.commands.processes import Processes
 from tests.integration.checkout import ROOT, digest_of, eventually
@@ -235,7 +235,7 @@ def test_a_killed_local_cloud_comes_back_with_its_services_still_running(deploye
 
 
 def test_down_leaves_nothing_and_again_is_no_mistake(deployed, checkout, engine):
-    cloud = running(checkout.place, "cloud")
+    cloud = find_running(checkout.place, "cloud")
     registry = inventory(checkout.place)["registry"]
     output = checkout.ok("down")
     assert "Nothing is left" in output
@@ -245,7 +245,7 @@ def test_down_leaves_nothing_and_again_is_no_mistake(deployed, checkout, engine)
     names = [name for one in engine.images.list() for name in (*one.tags, *(one.attrs["RepoDigests"] or ()))]
     assert [name for name in names if name.startswith(f"{registry}/") and "mcpfleet-public" not in name] == []
     assert checkout.state.resources == []
-    assert running(checkout.place, "cloud") is None
-    assert running(checkout.place, "plugins") is None
-    assert not Processes().alive(cloud["pid"])
+    assert find_running(checkout.place, "cloud") is None
+    assert find_running(checkout.place, "plugins") is None
+    assert not Processes().is_alive(cloud["pid"])
     assert "Nothing is left" in checkout.ok("down")

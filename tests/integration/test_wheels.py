@@ -84,7 +84,7 @@ print(json.dumps(made))
 
 def uv(*arguments):
     """Run uv with what the user has told it of registries and caches."""
-    program = find_uv(ThisHost(), Paths.of(os.environ, ROOT))
+    program = find_uv(ThisHost(), Paths.from_environ(os.environ, ROOT))
     done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -325,7 +325,7 @@ def test_the_command_deploys_a_fleet_of_another_folder_and_takes_it_away(elsewhe
     fleet = stack["config"]["mcpfleet:fleet"]
     del fleet["clients"], fleet["servers"]["reference"]  # what is left needs no folder of the checkout
     (place.folder / "Pulumi.local.yaml").write_text(yaml.safe_dump(stack))
-    outside = {"XDG_CACHE_HOME": str(Paths.of(os.environ).cache.parent), "MCPFLEET_PORT": str(free_port())}
+    outside = {"XDG_CACHE_HOME": str(Paths.from_environ(os.environ).cache.parent), "MCPFLEET_PORT": str(free_port())}
     assert "deploy it with mcpfleet-local-cloud up" in place.run("mcpfleet-local-cloud", "status", **outside)
     try:
         said = place.run("mcpfleet-local-cloud", "up", **outside)

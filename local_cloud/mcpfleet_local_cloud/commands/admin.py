@@ -1,4 +1,4 @@
-"""Asks the running local cloud what it holds, through its own API below `/_local/`."""
+"""The client of the running local cloud's admin API, below `/_local/`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,91 +15,93 @@ _TIMEOUT: Final = 60.0
 
 
 @dataclass(frozen=True)
-class Admin:
-    """The local cloud in *place*, asked in its admin's name. Every call raises SetupError where it can't be asked.
+class AdminClient:
+    """Calls the admin API of the local cloud in *folder*. Every method raises SetupError if a call fails.
 
     Attributes:
-        place: Where it lives.
-        transport: What carries the requests; the network where it is not given.
+        folder: The checkout folder of the local cloud.
+        transport: The HTTP transport. Default: the network.
     """
 
-    place: CloudFolder
+    folder: CloudFolder
     transport: httpx2.BaseTransport | None = None
 
     def inventory(self) -> dict[str, Any]:
-        """What exists: services, repositories, images, service accounts."""
-        return self._ask("GET", "/_local/inventory").json()
+        """List the resources of the local cloud: services, repositories, images, service accounts and others."""
+        return self._request("GET", "/_local/inventory").json()
 
     def forget(self) -> None:
-        """Have it forget what is over: finished operations, builds that ended."""
-        self._ask("POST", "/_local/forget")
+        """Delete the records of finished operations and builds."""
+        self._request("POST", "/_local/forget")
 
     def reset(self) -> None:
-        """Have it remove and forget everything."""
-        self._ask("POST", "/_local/reset")
+        """Remove every resource and record."""
+        self._request("POST", "/_local/reset")
 
     def logs(self, service: str) -> list[str]:
-        """The last lines that the containers of a Cloud Run service wrote.
+        """Read the last log lines of the containers of a Cloud Run service.
 
         Args:
             service: Its full name: `projects/…/locations/…/services/…`.
         """
-        return self._ask("GET", "/_local/logs", {"service": service}).text.removesuffix("\n").split("\n")
+        return self._request("GET", "/_local/logs", {"service": service}).text.removesuffix("\n").split("\n")
 
-    def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> httpx2.Response:
-        url = self.place.url
+    def _request(self, method: str, path: str, query: dict[str, str] | None = None) -> httpx2.Response:
+        url = self.folder.url
         try:
             with httpx2.Client(transport=self.transport, timeout=_TIMEOUT, trust_env=False) as client:
-                headers = {"authorization": f"Bearer {admin_token(self.place)}"}
-                answer = client.request(method, f"{url}{path}", params=query, headers=headers)
+                headers = {"authorization": f"Bearer {read_admin_token(self.folder)}"}
+                response = client.request(method, f"{url}{path}", params=query, headers=headers)
         except httpx2.HTTPError:
             raise SetupError(f"The local cloud does not answer at {url}.", f"start it with {PROGRAM} up.") from None
-        if answer.status_code == 401:
+        if response.status_code == 401:
             raise SetupError(
                 f"The local cloud at {url} does not accept this checkout's token: it serves another state, or the file "
-                f"{_token_file(self.place)} was changed.",
-                f"delete that file and run {PROGRAM} up: it starts this checkout's local cloud anew.",
+                f"{_token_file(self.folder)} was changed.",
+                f"delete that file and run {PROGRAM} up: it starts this checkout's local cloud again.",
             )
-        if not answer.is_success:
+        if not response.is_success:
             raise SetupError(
-                f"The local cloud answered {answer.status_code} to {method} {path}: {_words(answer)}",
-                f"read its log: {self.place.log('cloud')}, then run {PROGRAM} up.",
+                f"The local cloud answered {response.status_code} to {method} {path}: {_error_text(response)}",
+                f"read its log: {self.folder.log('cloud')}, then run {PROGRAM} up.",
             )
-        return answer
+        return response
 
 
-def admin_token(place: CloudFolder) -> str:
-    """The secret that the local cloud's admin shows it.
+def read_admin_token(folder: CloudFolder) -> str:
+    """Read the token of the local cloud's admin API.
 
     Raises:
-        SetupError: There is none that can be read.
+        SetupError: It cannot be read.
     """
-    file = _token_file(place)
+    file = _token_file(folder)
     try:
         return file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no token"
+        reason = error.strerror if isinstance(error, OSError) else "it is not a token"
         raise SetupError(
-            f"The local cloud's token in {file} cannot be read: {why}.",
-            f"run {PROGRAM} up: it starts the local cloud anew.",
+            f"The local cloud's token in {file} cannot be read: {reason}.",
+            f"run {PROGRAM} up: it starts the local cloud again.",
         ) from None
 
 
-def fresh_lines(seen: list[str], lines: list[str]) -> Iterator[str]:
-    """Those of *lines* that follow *seen*, where both are the last lines of one growing text.
+def find_new_lines(previous: list[str], lines: list[str]) -> Iterator[str]:
+    """Find the lines of *lines* that follow *previous*; both are the last lines of the same growing log.
 
-    The text may have grown by more than is shown, and then all of *lines* is new.
+    If the two do not overlap, all of *lines* are new.
     """
-    overlap = next((size for size in range(min(len(seen), len(lines)), 0, -1) if seen[-size:] == lines[:size]), 0)
+    overlap = next(
+        (size for size in range(min(len(previous), len(lines)), 0, -1) if previous[-size:] == lines[:size]), 0
+    )
     yield from lines[overlap:]
 
 
-def _token_file(place: CloudFolder) -> Path:
-    return place.cloud_state / "admin-token"
+def _token_file(folder: CloudFolder) -> Path:
+    return folder.cloud_state / "admin-token"
 
 
-def _words(answer: httpx2.Response) -> str:
+def _error_text(response: httpx2.Response) -> str:
     try:
-        return str(answer.json()["error"]["message"])
+        return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return answer.text[:200] or answer.reason_phrase
+        return response.text[:200] or response.reason_phrase

@@ -1,6 +1,6 @@
 """`mcpfleet-local-cloud`: the commands that run a stack on this machine, in any folder with a Pulumi.yaml.
 
-Each imports what it needs when it runs: the command alone answers at once.
+Each command imports the modules that it needs when it runs, so that `--help` is fast.
 """
 
 import os
@@ -14,25 +14,27 @@ import typer
 from mcpfleet.terminal import settle
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError, SeveralErrors
 
-# What typer makes of Ctrl-C.
+# The exit code that typer gives for Ctrl-C.
 INTERRUPTED: Final = 130
 
-# Commands that Ctrl-C ends as it should: they make nothing that could be kept.
+# Commands for which Ctrl-C is the normal end: they leave no partial work behind.
 ENDED_BY_CTRL_C: Final = {"logs", "proxy"}
 
 Server = Annotated[str, typer.Argument(help="The name of a server or client in the fleet.")]
 
 
-def new_app(name: str, about: str) -> typer.Typer:
-    """A program of that name and purpose that has the commands of this module; others may be added."""
-    app = typer.Typer(name=name, help=about, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+def new_app(name: str, help_text: str) -> typer.Typer:
+    """Return a typer application with the commands of this module. Callers may add further commands."""
+    app = typer.Typer(
+        name=name, help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
     for command in (up, down, verify, status, env, logs, proxy):
         app.command()(command)
     return app
 
 
-def begun() -> Phases:
-    """Return the progress of this run, which begins with what `./dev` itself has done."""
+def begin_phases() -> Phases:
+    """Start the progress display of this run, with the phase that `./dev` ran before Python."""
     phases = Phases()
     record_environment(phases, os.environ, time.time())
     return phases
@@ -43,14 +45,14 @@ def record_environment(phases: Phases, environ: MutableMapping[str, str], now: f
 
     Args:
         phases: Where to show it.
-        environ: Holds MCPFLEET_ENVIRONMENT (what was done) and MCPFLEET_STARTED (seconds since 1970 at which
-            `./dev` began; empty where the shell has no such clock). Both are taken out of it: a command that this
-            one starts did not begin with it.
+        environ: The environment, with MCPFLEET_ENVIRONMENT (the work that was done) and MCPFLEET_STARTED (the start
+            of `./dev` in seconds since 1970; empty if the shell has no such clock). Both are removed, so that child
+            processes do not report the phase again.
         now: Seconds since 1970.
     """
     done, started = environ.pop("MCPFLEET_ENVIRONMENT", None), environ.pop("MCPFLEET_STARTED", "")
     if not done:
-        return  # started as `python -m devtools`
+        return  # the program was started as `python -m devtools`
     try:
         # Some locales have the shell write a comma.
         seconds = now - float(started.replace(",", "."))
@@ -67,19 +69,21 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Install what is missing, deploy a stack, verify it, and print its URLs."""
+    """Install missing prerequisites, deploy a stack, verify it, and print its URLs."""
     from mcpfleet_local_cloud.commands import stack
 
-    stack.up(begun(), name)
+    stack.up(begin_phases(), name)
 
 
 def down(
-    force: Annotated[bool, typer.Option("--force", help="Also remove what is not in the stack's state.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also remove resources that are missing from the stack's state.")
+    ] = False,
 ) -> None:
     """Destroy the deployed stack, check that nothing is left, and stop the local cloud."""
     from mcpfleet_local_cloud.commands import stack
 
-    stack.down(begun(), force=force)
+    stack.down(begin_phases(), force=force)
 
 
 def verify(
@@ -98,11 +102,11 @@ def verify(
     """Verify the deployed servers and clients by calling them."""
     from mcpfleet_local_cloud.commands import stack
 
-    stack.verify(begun(), call, arguments, timeout)
+    stack.verify(begin_phases(), call, arguments, timeout)
 
 
 def status() -> None:
-    """Print what is deployed, with its URLs."""
+    """Print the deployed servers and clients, with their URLs."""
     from mcpfleet_local_cloud.commands import stack
 
     stack.status(Phases())
@@ -143,26 +147,26 @@ def proxy(
 
 
 def run(app: typer.Typer) -> NoReturn:
-    """Run one command. A failure of the surroundings ends with one message and exit code 1, no traceback."""
+    """Run one command and exit. A `SetupError` is printed as one message without a traceback, with exit code 1."""
     settle()
     phases = Phases()
     arguments = sys.argv[1:] or ["--help"]
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
-        # Typer names the mistake; the list of commands is what the user needs next.
+        # Typer prints only the mistake; the user also needs the list of commands.
         phases.console.print(f"error: there is no command {arguments[0]!r}.\n", markup=False, soft_wrap=True)
         _run(app, ["--help"])
         sys.exit(2)
     try:
         code = _run(app, arguments)
-    except SeveralErrors as several:
-        for error in several.errors:
+    except SeveralErrors as failures:
+        for error in failures.errors:
             phases.show_error(error)
     except SetupError as error:
         phases.show_error(error)
     else:
         if code == INTERRUPTED and arguments[0] not in ENDED_BY_CTRL_C:
-            phases.console.print("stopped; what was made is kept for the next run.")
+            phases.console.print("Stopped. Finished work is kept for the next run.")
         sys.exit(code)
     sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""The files of a stack, read before anything is set up. Of one that is no YAML, Pulumi does not say which it is."""
+"""Checks a stack's YAML files before anything is set up. Pulumi's own error does not name the invalid file."""
 
 import yaml
 
@@ -6,28 +6,32 @@ from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.phases import SetupError
 
 
-def check(place: CloudFolder) -> None:
-    """Refuse a stack whose files are no YAML. What they say is the engine's and the program's to judge.
+def check(folder: CloudFolder) -> None:
+    """Check that the stack's files are valid YAML. The Pulumi engine and the program check their content.
 
     Raises:
-        SetupError: One is none; the text says which, where, and why.
+        SetupError: A file is not; the message has its name, the position and the reason.
     """
-    for name in ("Pulumi.yaml", f"Pulumi.{place.stack}.yaml"):
+    for name in ("Pulumi.yaml", f"Pulumi.{folder.stack}.yaml"):
         try:
-            text = (place.root / name).read_text(encoding="utf-8")
-            yaml.compose(text, Loader=yaml.SafeLoader)  # not loaded: a tag of Pulumi's is none of PyYAML's
+            text = (folder.root / name).read_text(encoding="utf-8")
+            yaml.compose(text, Loader=yaml.SafeLoader)  # composed, not loaded: PyYAML does not know Pulumi's tags
         except FileNotFoundError:
             continue
         except UnicodeDecodeError as error:
-            raise _broken(f"{name} is not UTF-8", "save the file as UTF-8") from error
+            raise _error(f"{name} is not UTF-8", "save the file as UTF-8") from error
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
-            where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-            step = "mend that line or the one before: its indentation, its quotes, the space after a colon"
-            raise _broken(f"{name}{where}: {error.problem or error.context}", step) from error
+            location = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            next_step = (
+                "correct that line or the one before it: check the indentation, the quotes, and the space after a colon"
+            )
+            raise _error(f"{name}{location}: {error.problem or error.context}", next_step) from error
         except yaml.YAMLError as error:
-            raise _broken(f"{name}: {' '.join(str(error).split())}", "remove what is not text") from error
+            raise _error(
+                f"{name}: {' '.join(str(error).split())}", "remove the characters that are not text"
+            ) from error
 
 
-def _broken(what: str, step: str) -> SetupError:
-    return SetupError(f"{what}. Nothing was changed.", f"{step}; then run the command again.")
+def _error(message: str, next_step: str) -> SetupError:
+    return SetupError(f"{message}. Nothing was changed.", f"{next_step}; then run the command again.")

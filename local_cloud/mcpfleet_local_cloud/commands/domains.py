@@ -1,7 +1,7 @@
-"""Reaches the domains of the local cloud's load balancers, which no DNS server knows, as their clients would on Google.
+"""Connects to the domains of the local cloud's load balancers, which no DNS server resolves.
 
-The request keeps its URL, its Host and the name that TLS asks for; only the connection goes to the load balancer's
-address on this machine, and its certificate is checked against the local cloud's own authority.
+The request keeps its URL, its Host header and its TLS server name; only the connection goes to the load balancer's
+address on this machine. Its certificate is checked against the local cloud's own certificate authority.
 """
 
 import ssl
@@ -15,38 +15,41 @@ import httpx2
 from mcpfleet_local_cloud.commands.background import CloudFolder
 
 
-def addresses(held: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
-    """Address and port of each domain's HTTPS load balancer, from the local cloud's inventory."""
-    found: dict[str, tuple[str, int]] = {}
-    for balancer in held.get("loadBalancers", []):
+def parse_balancer_addresses(inventory: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """Parse the address and port of each domain's HTTPS load balancer from the local cloud's inventory."""
+    addresses: dict[str, tuple[str, int]] = {}
+    for balancer in inventory.get("loadBalancers", []):
         parts = urlsplit(str(balancer["url"]))
         if parts.hostname and parts.port:
-            found |= dict.fromkeys(balancer["domains"], (parts.hostname, parts.port))
-    return found
+            addresses |= dict.fromkeys(balancer["domains"], (parts.hostname, parts.port))
+    return addresses
 
 
 class DomainTransport(httpx2.AsyncBaseTransport):
-    """Carries requests to the load balancers of *place*; may be closed and used again.
+    """Sends requests to the load balancers of the local cloud in *folder*. It may be closed and used again.
 
     Args:
-        place: Where the local cloud lives.
-        known: Where each domain is served (`addresses`).
-        inner: What carries a request in the end; the network where it is not given.
+        folder: The checkout folder of the local cloud.
+        addresses: Address and port of each domain (`parse_balancer_addresses`).
+        inner: The transport that sends the requests. Default: the network.
     """
 
     def __init__(
-        self, place: CloudFolder, known: Mapping[str, tuple[str, int]], inner: httpx2.AsyncBaseTransport | None = None
+        self,
+        folder: CloudFolder,
+        addresses: Mapping[str, tuple[str, int]],
+        inner: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        self._authority = place.state / "cloud" / "ca" / "ca.pem"
-        self._known = known
-        self._given = inner
+        self._authority = folder.state / "cloud" / "ca" / "ca.pem"
+        self._addresses = addresses
+        self._initial_inner = inner
         self._inner: httpx2.AsyncBaseTransport | None = inner
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send *request* to where its host is served."""
+        """Send *request* to the address of its host."""
         host = request.url.host
-        if host in self._known:
-            address, port = self._known[host]
+        if host in self._addresses:
+            address, port = self._addresses[host]
             request.extensions = {**request.extensions, "sni_hostname": host}
             request.url = request.url.copy_with(host=address, port=port)
         if self._inner is None:
@@ -58,7 +61,7 @@ class DomainTransport(httpx2.AsyncBaseTransport):
         """Close every connection."""
         if self._inner is not None:
             await self._inner.aclose()
-            self._inner = self._given
+            self._inner = self._initial_inner
 
     async def __aexit__(
         self,

@@ -1,7 +1,7 @@
-"""The exports that point Pulumi at the local cloud: what `./dev up` uses and `./dev env` prints.
+"""The environment variables that point Pulumi at the local cloud: `./dev up` sets them and `./dev env` prints them.
 
-The recipe makes no outbound call (docs/google-apis.md 2): a service-account file with a
-universe domain of its own, every endpoint by environment, and the region check skipped.
+With them the provider makes no outbound call (docs/google-apis.md 2): a service-account file with a universe domain of
+its own, a custom endpoint for every API, and no region check.
 """
 
 import shlex
@@ -12,11 +12,11 @@ from urllib.parse import quote
 from mcpfleet_local_cloud.commands.background import CloudFolder
 
 UNIVERSE: Final = "mcpfleet.test"
-"""The local cloud's universe domain: the one word of a stack's config by which it is of this machine."""
+"""The local cloud's universe domain: a stack whose config has it is deployed to this machine."""
 
 PASSPHRASE: Final = "mcpfleet-local"  # noqa: S105
-"""Encrypts the local stack's state; its salt is in the stack's config file. Whoever can read the state can read this:
-nothing in the local stack is worth more than the machine that it runs on."""
+"""Encrypts the local stack's state; its salt is in the stack's config file. It protects nothing from a reader of the
+state, who can read this too: the local stack holds no secret beyond those of the machine that it runs on."""
 
 # The provider's key → the path below the local cloud's URL (docs/google-apis.md 2.2).
 _ENDPOINTS: Final[Mapping[str, str]] = {
@@ -39,9 +39,9 @@ _ENDPOINTS: Final[Mapping[str, str]] = {
     "SERVICE_USAGE": "serviceusage/v1beta1/",
 }
 
-# What a shell that works with Google may have set, and what would win over the local cloud's key file or project.
-# The provider takes an empty value for none.
-_NOT_OURS: Final = (
+# Variables that a user of Google Cloud may have set, and that would override the local cloud's key file or project.
+# The provider treats an empty value as unset.
+_CLEARED: Final = (
     "GCLOUD_KEYFILE_JSON",
     "GOOGLE_BILLING_PROJECT",
     "GOOGLE_CLOUD_KEYFILE_JSON",
@@ -53,39 +53,39 @@ _NOT_OURS: Final = (
 )
 
 
-ATTACHMENT: Final = ("PULUMI_DEBUG_PROVIDERS", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION")
-"""By which the engine takes the emulated providers; a shell that is to use the real plugins may have them."""
+PROVIDER_VARIABLES: Final = ("PULUMI_DEBUG_PROVIDERS", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION")
+"""The variables by which the engine uses the emulated providers. With the real plugins they must be unset."""
 
 
-def exports(place: CloudFolder, providers: str | None) -> dict[str, str]:
-    """The variables that make plain `pulumi` work on the stack `local`.
+def exports(folder: CloudFolder, providers: str | None) -> dict[str, str]:
+    """The variables with which the plain `pulumi` command works on the local stack.
 
     Args:
-        place: Where the local cloud lives.
-        providers: `PULUMI_DEBUG_PROVIDERS` of the emulated providers; None where the real plugins are used.
+        folder: The checkout folder of the local cloud.
+        providers: `PULUMI_DEBUG_PROVIDERS` of the emulated providers; None to use the real plugins.
     """
     variables = {
-        **dict.fromkeys(_NOT_OURS, ""),
-        # A URL: Pulumi would take a `%`, `#` or `?` of the path for its own.
-        "PULUMI_BACKEND_URL": f"file://{quote(str(place.state / 'pulumi'))}",
+        **dict.fromkeys(_CLEARED, ""),
+        # It is a URL: a `%`, `#` or `?` in the path must be quoted.
+        "PULUMI_BACKEND_URL": f"file://{quote(str(folder.state / 'pulumi'))}",
         "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_GCP_SKIP_REGION_VALIDATION": "true",
-        "GOOGLE_APPLICATION_CREDENTIALS": str(place.credentials / "deployer.json"),
+        "GOOGLE_APPLICATION_CREDENTIALS": str(folder.credentials / "deployer.json"),
     }
     for key, path in _ENDPOINTS.items():
-        variables[f"GOOGLE_{key}_CUSTOM_ENDPOINT"] = f"{place.url}/{path}"
+        variables[f"GOOGLE_{key}_CUSTOM_ENDPOINT"] = f"{folder.url}/{path}"
     if providers is not None:
-        # The engine would look for the real plugins' archives first, outside, for seconds, and then not use them.
-        variables |= dict(zip(ATTACHMENT, (providers, "true"), strict=True))
+        # The engine would first look for the real plugins' archives on the network, for seconds, and then not use them.
+        variables |= dict(zip(PROVIDER_VARIABLES, (providers, "true"), strict=True))
     return variables
 
 
-def shell(variables: Mapping[str, str]) -> str:
-    """The variables as lines that a POSIX shell can evaluate."""
+def format_exports(variables: Mapping[str, str]) -> str:
+    """Format the variables as `export` lines for a POSIX shell."""
     return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in sorted(variables.items()))
 
 
-def unset(names: Iterable[str]) -> str:
-    """A line by which a POSIX shell forgets the variables."""
+def format_unset(names: Iterable[str]) -> str:
+    """Format an `unset` line for a POSIX shell."""
     return f"unset {' '.join(names)}"

@@ -1,8 +1,8 @@
-"""The base image's layers as a registry holds them, kept in the cache for the next local cloud.
+"""Caches the base image's compressed layers, so that the next local cloud's registry gets them without compression.
 
-Docker compresses a layer anew for every registry that does not have it yet (5 s for the base image). It asks first
-whether the registry has what it once made of that layer: so that is put there before the push. Nothing depends on it:
-what is missing, or of no use to this Docker Engine, is pushed as ever.
+Docker compresses a layer again for every registry that does not have it yet (5 s for the base image). Before a push, it
+asks whether the registry has the blob that it once made of the layer: so the cached blobs are uploaded before the push.
+This is an optimisation only: Docker pushes every layer that is missing or that it does not recognise.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 
 import httpx2
 
-_SECONDS: Final = 60.0
+_TIMEOUT_SECONDS: Final = 60.0
 _CHUNK: Final = 1 << 20
 _MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 
@@ -27,7 +27,7 @@ class Repository:
         url: The registry.
         name: The repository in it.
         login: User name and password.
-        transport: What carries the requests; the network where it is not given.
+        transport: The HTTP transport. Default: the network.
     """
 
     def __init__(
@@ -35,47 +35,51 @@ class Repository:
     ) -> None:
         self._blobs = f"/v2/{name}/blobs"
         self._manifests = f"/v2/{name}/manifests"
-        self._http = httpx2.Client(base_url=url, auth=login, timeout=_SECONDS, trust_env=False, transport=transport)
+        self._http = httpx2.Client(
+            base_url=url, auth=login, timeout=_TIMEOUT_SECONDS, trust_env=False, transport=transport
+        )
 
-    def seed(self, kept: Path) -> None:
-        """Put the layers kept in a folder into the repository; as many as it takes."""
+    def upload_layers(self, layers: Path) -> None:
+        """Upload the cached layers in the folder *layers* to the repository; stop at the first failure."""
         try:
-            for file in sorted(kept.glob("sha256-*")) if kept.is_dir() else ():
-                begun = self._http.post(f"{self._blobs}/uploads/")
-                where = urljoin(str(begun.url), begun.headers.get("location", ""))
-                self._http.put(where, params={"digest": file.name.replace("-", ":", 1)}, content=_read(file))
+            for file in sorted(layers.glob("sha256-*")) if layers.is_dir() else ():
+                upload = self._http.post(f"{self._blobs}/uploads/")
+                upload_url = urljoin(str(upload.url), upload.headers.get("location", ""))
+                self._http.put(
+                    upload_url, params={"digest": file.name.replace("-", ":", 1)}, content=_read_chunks(file)
+                )
         except (OSError, httpx2.HTTPError):
-            return  # they are pushed as ever
+            return  # Docker pushes them
 
-    def keep(self, tag: str, kept: Path) -> None:
-        """Make *kept* the folder with the layers of the image *tag*, in place of what it held."""
+    def save_layers(self, tag: str, layers: Path) -> None:
+        """Replace the folder *layers* by one with the layers of the image *tag*; leave it on a failure."""
         try:
             manifest: dict[str, Any] = self._http.get(f"{self._manifests}/{tag}", headers={"accept": _MANIFEST}).json()
-            wanted = {str(layer["digest"]).replace(":", "-", 1) for layer in manifest["layers"]}
-            if kept.is_dir() and wanted == {file.name for file in kept.iterdir()}:
+            names = {str(layer["digest"]).replace(":", "-", 1) for layer in manifest["layers"]}
+            if layers.is_dir() and names == {file.name for file in layers.iterdir()}:
                 return
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".new-") as place:
-                fresh = Path(place) / "layers"
-                fresh.mkdir()
-                for name in wanted:
-                    self._fetch(name.replace("-", ":", 1), fresh / name)
-                shutil.rmtree(kept, ignore_errors=True)
-                fresh.rename(kept)
+            layers.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=layers.parent, prefix=".new-") as scratch:
+                new_layers = Path(scratch) / "layers"
+                new_layers.mkdir()
+                for name in names:
+                    self._fetch(name.replace("-", ":", 1), new_layers / name)
+                shutil.rmtree(layers, ignore_errors=True)
+                new_layers.rename(layers)
         except (OSError, ValueError, KeyError, TypeError, httpx2.HTTPError):
-            return  # the next local cloud pushes as ever
+            return  # Docker pushes them to the next local cloud
 
     def _fetch(self, digest: str, file: Path) -> None:
-        found = hashlib.sha256()
-        with self._http.stream("GET", f"{self._blobs}/{digest}") as answer, file.open("wb") as out:
-            for chunk in answer.raise_for_status().iter_bytes(_CHUNK):
-                found.update(chunk)
+        digester = hashlib.sha256()
+        with self._http.stream("GET", f"{self._blobs}/{digest}") as response, file.open("wb") as out:
+            for chunk in response.raise_for_status().iter_bytes(_CHUNK):
+                digester.update(chunk)
                 out.write(chunk)
-        if f"sha256:{found.hexdigest()}" != digest:
+        if f"sha256:{digester.hexdigest()}" != digest:
             raise ValueError(f"{digest} is not what the registry sent")
 
 
-def _read(file: Path) -> Iterator[bytes]:
+def _read_chunks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as content:
         while chunk := content.read(_CHUNK):
             yield chunk

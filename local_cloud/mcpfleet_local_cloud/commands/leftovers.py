@@ -1,4 +1,4 @@
-"""Looks for what a destroyed stack may have left behind, everywhere that it could be, and removes it by force."""
+"""Finds what a destroyed stack may have left behind, in the local cloud, in Docker and in the state, and removes it."""
 
 import shutil
 from collections.abc import Mapping
@@ -8,98 +8,102 @@ from typing import Any, Final
 import docker
 from docker.errors import ImageNotFound
 
-from mcpfleet_local_cloud.commands.admin import Admin
+from mcpfleet_local_cloud.commands.admin import AdminClient
 from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError
-from mcpfleet_local_cloud.commands.state import recorded
+from mcpfleet_local_cloud.commands.stack_state import read_stack_state
 
 _LABEL: Final = "dev.mcpfleet.cloud"
 _SERVICE: Final = "dev.mcpfleet.service"
-"""The label of a service's container; the gateway container, which has none, goes with the cloud."""
-_PUBLIC: Final = "/mcpfleet-public/"
-_FIRST: Final = ("deployer@", "481516234200-compute@")
-"""The service accounts that every local project begins with."""
+"""The label of a service's container. The gateway container lacks it: it is removed with the local cloud."""
+_PUBLIC_REPOSITORY: Final = "/mcpfleet-public/"
+_DEFAULT_ACCOUNTS: Final = ("deployer@", "481516234200-compute@")
+"""Prefixes of the service accounts that every local project has from the beginning."""
 
 
 def find(
-    place: CloudFolder, engine: docker.DockerClient, cloud: Mapping[str, Any], held: Mapping[str, Any]
+    folder: CloudFolder, engine: docker.DockerClient, cloud: Mapping[str, Any], inventory: Mapping[str, Any]
 ) -> list[str]:
-    """Everything that is left, each in words: records, containers, images, registry content, state.
+    """List everything that is left, one line each: records, containers, images, registry content, state.
 
     Args:
-        place: Where the local cloud lives.
-        engine: Docker.
-        cloud: What the local cloud wrote about itself.
-        held: What it holds: its inventory.
+        folder: The checkout folder of the local cloud.
+        engine: The Docker client.
+        cloud: The content of the local cloud's ready file.
+        inventory: The local cloud's inventory.
     """
-    left = [f"service {service['name']}" for service in held["services"]]
-    left += [f"repository {name}" for name in held["repositories"]]
-    left += [f"registry content {name}" for name in held["images"] if _PUBLIC not in name]
-    left += [f"service account {email}" for email in held["serviceAccounts"] if not email.startswith(_FIRST)]
-    left += held["records"]
-    left += [f"operation {name}" for name in held["operations"]]
-    left += [f"container {one.name}" for one in _containers(engine, cloud) if _SERVICE in one.labels]
-    left += [f"image {reference}" for reference in _images(engine, held["registry"])]
-    left += [f"state: {resource['urn']}" for resource in recorded(place).resources]
-    return left
+    remaining = [f"service {service['name']}" for service in inventory["services"]]
+    remaining += [f"repository {name}" for name in inventory["repositories"]]
+    remaining += [f"registry content {name}" for name in inventory["images"] if _PUBLIC_REPOSITORY not in name]
+    remaining += [
+        f"service account {email}" for email in inventory["serviceAccounts"] if not email.startswith(_DEFAULT_ACCOUNTS)
+    ]
+    remaining += inventory["records"]
+    remaining += [f"operation {name}" for name in inventory["operations"]]
+    remaining += [
+        f"container {container.name}" for container in _list_containers(engine, cloud) if _SERVICE in container.labels
+    ]
+    remaining += [f"image {reference}" for reference in _list_images(engine, inventory["registry"])]
+    remaining += [f"state: {resource['urn']}" for resource in read_stack_state(folder).resources]
+    return remaining
 
 
 def inventory(place: CloudFolder) -> dict[str, Any]:
     """What the local cloud holds."""
-    return Admin(place).inventory()
+    return AdminClient(place).inventory()
 
 
-def reset(place: CloudFolder, cloud: Admin, engine: docker.DockerClient) -> None:
-    """Have the local cloud forget and remove everything, and drop the stack's state and the images that it built."""
+def reset(folder: CloudFolder, cloud: AdminClient, engine: docker.DockerClient) -> None:
+    """Remove everything in the local cloud, the stack's state and the images that it built."""
     cloud.reset()
-    for reference in _images(engine, cloud.inventory()["registry"]):
-        with suppress(ImageNotFound):  # the last tag takes the digest with it
+    for reference in _list_images(engine, cloud.inventory()["registry"]):
+        with suppress(ImageNotFound):  # removing the last tag has removed the digest
             engine.images.remove(reference)
-    place.published.unlink(missing_ok=True)  # a reset empties the registry
-    _drop_state(place)
+    folder.published_image_file.unlink(missing_ok=True)  # a reset empties the registry
+    _remove_state(folder)
 
 
-def forget(place: CloudFolder, engine: docker.DockerClient, cloud: Mapping[str, Any]) -> None:
-    """Remove what no stack needs once the local cloud has stopped: its gateway container and networks, the history.
+def remove_cloud(folder: CloudFolder, engine: docker.DockerClient, cloud: Mapping[str, Any]) -> None:
+    """Remove the gateway container, the networks and the state's history, after the local cloud has stopped.
 
     Raises:
-        SetupError: Docker still has something of this cloud afterwards.
+        SetupError: Docker still has objects of this cloud afterwards.
     """
-    for container in _containers(engine, cloud):
+    for container in _list_containers(engine, cloud):
         if _SERVICE not in container.labels:
             container.remove(force=True, v=True)
-    for network in _networks(engine, cloud):
+    for network in _list_networks(engine, cloud):
         network.remove()
-    _drop_state(place)
-    left = [str(one.name) for one in (*_containers(engine, cloud), *_networks(engine, cloud))]
-    if left:
-        raise SetupError(f"Docker still has {', '.join(left)}.", f"run {PROGRAM} down again.")
+    _remove_state(folder)
+    remaining = [str(item.name) for item in (*_list_containers(engine, cloud), *_list_networks(engine, cloud))]
+    if remaining:
+        raise SetupError(f"Docker still has {', '.join(remaining)}.", f"run {PROGRAM} down again.")
 
 
-def _containers(engine: docker.DockerClient, cloud: Mapping[str, Any]) -> list[Any]:
-    listed: Any = engine.containers.list(all=True, filters=_filters(cloud))
-    return listed
+def _list_containers(engine: docker.DockerClient, cloud: Mapping[str, Any]) -> list[Any]:
+    containers: Any = engine.containers.list(all=True, filters=_filters(cloud))
+    return containers
 
 
-def _networks(engine: docker.DockerClient, cloud: Mapping[str, Any]) -> list[Any]:
+def _list_networks(engine: docker.DockerClient, cloud: Mapping[str, Any]) -> list[Any]:
     networks: Any = engine.networks  # the stubs leave its filters untyped
     return networks.list(filters=_filters(cloud))
 
 
 def _filters(cloud: Mapping[str, Any]) -> dict[str, Any]:
-    # Without an id nothing may match: an empty label value would match every cloud on this machine.
+    # Without an id nothing must match: an empty label value would match every cloud on this machine.
     return {"label": f"{_LABEL}={cloud.get('id', 'no cloud')}"}
 
 
-def _images(engine: docker.DockerClient, registry: str) -> list[str]:
-    """Tags and digests of images that this cloud's *registry* (`host:port`) served, without its public ones."""
-    names = [name for one in engine.images.list() for name in (*one.tags, *(one.attrs.get("RepoDigests") or ()))]
-    return sorted(name for name in names if name.startswith(f"{registry}/") and _PUBLIC not in name)
+def _list_images(engine: docker.DockerClient, registry: str) -> list[str]:
+    """List tags and digests of the images of this cloud's *registry* (`host:port`), except its public repository."""
+    names = [name for image in engine.images.list() for name in (*image.tags, *(image.attrs.get("RepoDigests") or ()))]
+    return sorted(name for name in names if name.startswith(f"{registry}/") and _PUBLIC_REPOSITORY not in name)
 
 
-def _drop_state(place: CloudFolder) -> None:
-    """The stack is gone; its history and backups would otherwise keep every resource that it ever had."""
-    folder = place.state / "pulumi"
-    if folder.exists():
-        shutil.rmtree(folder)
+def _remove_state(folder: CloudFolder) -> None:
+    """Remove Pulumi's folder: after the stack is gone, its history and backups still list every former resource."""
+    pulumi_folder = folder.state / "pulumi"
+    if pulumi_folder.exists():
+        shutil.rmtree(pulumi_folder)

@@ -1,4 +1,4 @@
-"""Where a checkout keeps its state, and where all checkouts of a user share what is costly to make."""
+"""The folder of a checkout's state, and the cache that all checkouts of a user share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Paths:
-    """The folders of one checkout. Nothing is created by asking for a path.
+    """The folders of one checkout. Reading a path creates nothing.
 
     Attributes:
         root: The checkout.
@@ -19,32 +19,33 @@ class Paths:
     cache: Path
 
     @classmethod
-    def of(cls, environ: Mapping[str, str], root: Path | None = None) -> "Paths":
+    def from_environ(cls, environ: Mapping[str, str], root: Path | None = None) -> "Paths":
         """Return the paths of the project around the working folder (or of `root`), for this environment."""
         # The XDG specification tells programs to ignore a relative path.
         configured = Path(environ.get("XDG_CACHE_HOME", ""))
         base = configured if configured.is_absolute() else Path(environ.get("HOME") or Path.home()) / ".cache"
-        return cls(root=root or _project(Path.cwd()), cache=base / "mcpfleet")
+        return cls(root=root or _find_project(Path.cwd()), cache=base / "mcpfleet")
 
     @property
     def state(self) -> Path:
-        """What is this checkout's own, ignored by git: the local cloud, Pulumi's state, logs."""
+        """The folder of this checkout's local cloud, Pulumi state and logs; git ignores it."""
         return self.root / ".mcpfleet"
 
     @property
     def logs(self) -> Path:
-        """Logs of the programs that this checkout runs in the background."""
+        """The folder of the background programs' logs."""
         return self.state / "logs"
 
 
-def _project(folder: Path) -> Path:
-    """The nearest folder with a Pulumi.yaml, from *folder* upwards; else *folder*."""
-    return next((place for place in (folder, *folder.parents) if (place / "Pulumi.yaml").is_file()), folder)
+def _find_project(folder: Path) -> Path:
+    """Find the nearest folder with a Pulumi.yaml, from *folder* upwards; *folder* if there is none."""
+    return next((candidate for candidate in (folder, *folder.parents) if (candidate / "Pulumi.yaml").is_file()), folder)
 
 
-PROGRAM: Final = "./dev" if (_project(Path.cwd()) / "dev").is_file() else "mcpfleet-local-cloud"
-"""What a user of this folder types: the front door of mcpfleet's own checkout, elsewhere the console script."""
+PROGRAM: Final = "./dev" if (_find_project(Path.cwd()) / "dev").is_file() else "mcpfleet-local-cloud"
+"""The command that messages tell the user to type: `./dev` in mcpfleet's checkout, else the console script."""
 
-ALSO_MADE: Final[dict[str, str]] = {}
-"""What setup makes besides, once there is a base image, for a program that adds to these commands: by the title of its
-phase a `module:function`, which is called with paths, engine, the hash of the base image's recipe, and the step."""
+EXTRA_SETUP: Final[dict[str, str]] = {}
+"""Further setup steps, which run after the base image was built: the title of the phase → `module:function`. A program
+that adds commands to these can add its own. The function gets the paths, the Docker engine, the hash of the base
+image's specification, and the step."""

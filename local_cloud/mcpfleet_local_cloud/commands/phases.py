@@ -1,7 +1,7 @@
-"""Progress, one line per phase with its seconds, and failures as one message with the next step.
+"""Shows progress as one line per phase with its seconds, and a failure as one message with the next step.
 
 On a terminal the running phases are shown live; without one every phase becomes a plain line when it ends.
-Phases may run in several threads at once. This module knows nothing of what the phases do.
+Phases may run in several threads at once. This module is independent of the work that the phases do.
 """
 
 import threading
@@ -23,32 +23,32 @@ from mcpfleet.terminal import marked_up
 A = TypeVar("A")
 B = TypeVar("B")
 
-# Without a terminal a long phase says that it lives, but does not fill a log.
+# Without a terminal, a long phase prints a line at this interval: enough to see that it runs, without filling a log.
 PLAIN_PROGRESS_SECONDS = 15.0
-_LOOK_SECONDS = 1.0
+_HEARTBEAT_INTERVAL = 1.0
 
 _TITLE_WIDTH = 28
 _SECONDS_WIDTH = 8
 
 
 class SetupError(Exception):
-    """Something about the machine or the user's request stops us; not a bug.
+    """A command cannot go on because of the machine or the user's request; not a bug.
 
     Attributes:
-        message: What is wrong, and what would have happened.
+        message: What is wrong.
         next_step: What the user can type or change.
-        shown: Whether the user has already read it, beside the phase that failed.
+        is_shown: Whether it was already printed, with the phase that failed.
     """
 
     def __init__(self, message: str, next_step: str) -> None:
         super().__init__(message)
         self.message = message
         self.next_step = next_step
-        self.shown = False
+        self.is_shown = False
 
 
-class SeveralErrors(Exception):  # noqa: N818 - it is several errors, and says so
-    """More than one of the phases that ran side by side failed."""
+class SeveralErrors(Exception):  # noqa: N818 - the name is a plural
+    """More than one of the phases that ran concurrently failed."""
 
     def __init__(self, errors: list[SetupError]) -> None:
         super().__init__("; ".join(error.message for error in errors))
@@ -56,26 +56,26 @@ class SeveralErrors(Exception):  # noqa: N818 - it is several errors, and says s
 
 
 @dataclass
-class Result:
+class PhaseResult:
     """A phase that has ended.
 
     Attributes:
-        title: What the phase did, in the user's words.
-        seconds: How long it took; None where nobody measured it.
-        detail: What came of it: a version, "in cache", a port.
-        ok: False where it raised.
+        title: What the phase did, as the user sees it.
+        seconds: Its duration; None if it was not measured.
+        detail: Its outcome in a few words: a version, "in cache", a port.
+        is_ok: False if it raised an exception.
         children: The phases within, in the order in which they ended.
     """
 
     title: str
     seconds: float | None
     detail: str = ""
-    ok: bool = True
-    children: list["Result"] = field(default_factory=list["Result"])
+    is_ok: bool = True
+    children: list["PhaseResult"] = field(default_factory=list["PhaseResult"])
 
 
 class Step:
-    """A running phase, as the code within sees it."""
+    """A running phase, for the code within it."""
 
     def __init__(self, phases: "Phases", title: str, depth: int) -> None:
         self._phases = phases
@@ -83,29 +83,29 @@ class Step:
         self.depth = depth
         self.started = phases.clock()
         self.detail = ""
-        self.progressed = ""
-        self.last_plain = self.started
+        self.progress_text = ""
+        self.last_plain_line = self.started
         self.spinner = Spinner("dots")
-        self.children: list[Result] = []
+        self.children: list[PhaseResult] = []
 
     def note(self, detail: str) -> None:
-        """Say what came of the phase; shown at the end of its line."""
+        """Set the outcome of the phase, which is shown at the end of its line."""
         self.detail = detail
 
     def progress(self, text: str) -> None:
-        """Say what is happening now; a later call replaces it."""
-        self.progressed = text
+        """Show the current activity; a later call replaces it."""
+        self.progress_text = text
         self._phases.show_progress(self)
 
-    def say(self, text: str) -> None:
-        """Print lines that stay, below the phases that have ended."""
+    def print_lines(self, text: str) -> None:
+        """Print permanent lines below the phases that have ended."""
         for line in text.split("\n"):
             self._phases.console.print(f"  {inert(line)}", markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def phase(self, title: str) -> Generator["Step"]:
-        """Run a phase within this one; its line comes under this one's when this one ends."""
-        with self._phases.running(title, self.depth + 1, self.children) as step:
+        """Run a phase within this one; its line is printed below this one's when this one ends."""
+        with self._phases.run_phase(title, self.depth + 1, self.children) as step:
             yield step
 
 
@@ -113,8 +113,8 @@ class Phases:
     """Runs phases, shows them, and keeps their results.
 
     Attributes:
-        console: Progress and failures: standard error, so that `eval "$(./dev env)"` never sees them.
-        out: What the user asked for: standard output.
+        console: Standard error, for progress and failures, so that `eval "$(./dev env)"` does not read them.
+        out: Standard output, for the output of the command.
         results: The phases that have ended, in that order.
     """
 
@@ -122,32 +122,32 @@ class Phases:
         self.console = console or Console(stderr=True, highlight=False, emoji=False)
         self.out = Console(highlight=False, emoji=False)
         self.clock = clock
-        self.results: list[Result] = []
+        self.results: list[PhaseResult] = []
         self._running: list[Step] = []
         self._live: Live | None = None
-        self._pulse: threading.Event | None = None
+        self._heartbeat: threading.Event | None = None
         self._lock = threading.RLock()
 
     @contextmanager
     def phase(self, title: str) -> Generator[Step]:
-        """Run the body as one phase; what it raises passes through, after the line that says so."""
-        with self.running(title, 0, self.results) as step:
+        """Run the body as one phase. An exception passes through after the phase's line was printed."""
+        with self.run_phase(title, 0, self.results) as step:
             yield step
 
     def record(self, title: str, seconds: float | None, detail: str = "") -> None:
         """Show a phase that was run and measured elsewhere."""
-        result = Result(title, seconds, detail)
+        result = PhaseResult(title, seconds, detail)
         self.results.append(result)
         self._print(result, 0)
 
     @overload
-    def concurrently(self, first: Callable[[], A], second: Callable[[], B], /) -> tuple[A, B]: ...
+    def run_concurrently(self, first: Callable[[], A], second: Callable[[], B], /) -> tuple[A, B]: ...
     @overload
-    def concurrently(self, *jobs: Callable[[], A]) -> tuple[A, ...]: ...
-    def concurrently(self, *jobs: Callable[[], Any]) -> tuple[Any, ...]:
-        """Run the jobs side by side, each to its end, and return their results in the given order.
+    def run_concurrently(self, *jobs: Callable[[], A]) -> tuple[A, ...]: ...
+    def run_concurrently(self, *jobs: Callable[[], Any]) -> tuple[Any, ...]:
+        """Run the jobs concurrently, each to its end, and return their results in the given order.
 
-        A job that fails does not stop the others: what they make is kept for the next run.
+        A job that fails does not stop the others: their results are kept for the next run.
 
         Raises:
             SetupError: Exactly one job failed.
@@ -162,47 +162,47 @@ class Phases:
             except BaseException as error:
                 failures[number] = error
 
-        # Daemon threads, so that Ctrl-C ends the program and does not wait for a build of minutes.
+        # Daemon threads, so that Ctrl-C ends the program without waiting for a build that takes minutes.
         threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(len(jobs))]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        _raise_all([failure for failure in failures if failure is not None])
+        _raise_failures([failure for failure in failures if failure is not None])
         return tuple(results)
 
     def show_error(self, error: SetupError) -> None:
-        """Print a failure once: what is wrong and what to do about it."""
-        if error.shown:
+        """Print an error and its next step, once."""
+        if error.is_shown:
             return
-        error.shown = True
+        error.is_shown = True
         self.console.print(f"[bold red]error:[/] {escape(inert_lines(error.message))}", soft_wrap=True)
         self.console.print(f"[bold]next:[/]  {escape(inert_lines(error.next_step))}", soft_wrap=True)
 
     def show_progress(self, step: Step) -> None:
-        """Show what a running phase does now (used by `Step.progress`)."""
+        """Show the current activity of a running phase (used by `Step.progress`)."""
         with self._lock:
-            if not self.console.is_terminal:  # on one, the picture is drawn anew by itself
-                self._say_that_it_lives(step)
+            if not self.console.is_terminal:  # a terminal's display is refreshed by itself
+                self._print_heartbeat(step)
 
-    def beat(self) -> None:
-        """Without a terminal, print a line for each phase that has been silent for a while."""
+    def print_heartbeats(self) -> None:
+        """Without a terminal, print a line for each phase that has printed nothing for a while."""
         with self._lock:
             for step in self._running:
-                self._say_that_it_lives(step)
+                self._print_heartbeat(step)
 
-    def _say_that_it_lives(self, step: Step) -> None:
-        if self.clock() - step.last_plain >= PLAIN_PROGRESS_SECONDS:
-            step.last_plain = self.clock()
-            text = f"{'  ' * step.depth}  … {step.title}" + (f": {step.progressed}" if step.progressed else "")
+    def _print_heartbeat(self, step: Step) -> None:
+        if self.clock() - step.last_plain_line >= PLAIN_PROGRESS_SECONDS:
+            step.last_plain_line = self.clock()
+            text = f"{'  ' * step.depth}  … {step.title}" + (f": {step.progress_text}" if step.progress_text else "")
             self.console.print(inert(text), markup=False, soft_wrap=True)
 
-    def _keep_beating(self, ended: threading.Event) -> None:
-        while not ended.wait(_LOOK_SECONDS):
-            self.beat()
+    def _run_heartbeat(self, stopped: threading.Event) -> None:
+        while not stopped.wait(_HEARTBEAT_INTERVAL):
+            self.print_heartbeats()
 
     @contextmanager
-    def running(self, title: str, depth: int, results: list[Result]) -> Generator[Step]:
+    def run_phase(self, title: str, depth: int, results: list[PhaseResult]) -> Generator[Step]:
         """Run a phase at a depth and append its result to `results` (used by `phase` and `Step.phase`)."""
         step = Step(self, title, depth)
         self._enter(step)
@@ -214,7 +214,7 @@ class Phases:
             raise
         finally:
             seconds = self.clock() - step.started
-            result = Result(title, seconds, step.detail, failure is None, step.children)
+            result = PhaseResult(title, seconds, step.detail, failure is None, step.children)
             self._leave(step)
             results.append(result)
             with self._lock:
@@ -227,14 +227,14 @@ class Phases:
         with self._lock:
             self._running.append(step)
             if self.console.is_terminal and self._live is None:
-                # It asks for the picture by itself, so that the seconds go on while nothing else happens.
+                # `Live` renders it regularly, so that the seconds advance while nothing else happens.
                 self._live = Live(
-                    get_renderable=self._picture, console=self.console, transient=True, refresh_per_second=8
+                    get_renderable=self._render_running, console=self.console, transient=True, refresh_per_second=8
                 )
                 self._live.start()
-            if not self.console.is_terminal and self._pulse is None:
-                self._pulse = threading.Event()
-                threading.Thread(target=self._keep_beating, args=(self._pulse,), daemon=True).start()
+            if not self.console.is_terminal and self._heartbeat is None:
+                self._heartbeat = threading.Event()
+                threading.Thread(target=self._run_heartbeat, args=(self._heartbeat,), daemon=True).start()
 
     def _leave(self, step: Step) -> None:
         with self._lock:
@@ -243,25 +243,25 @@ class Phases:
                 self._live.stop()
                 self._live = None
             self._running.remove(step)
-            if last and self._pulse is not None:
-                self._pulse.set()
-                self._pulse = None
+            if last and self._heartbeat is not None:
+                self._heartbeat.set()
+                self._heartbeat = None
 
-    def _picture(self) -> RenderableType:
-        picture = Table.grid(padding=(0, 1, 0, 0))
-        picture.add_column(no_wrap=True)
-        picture.add_column(no_wrap=True, min_width=_TITLE_WIDTH)
-        picture.add_column(no_wrap=True, min_width=_SECONDS_WIDTH, justify="right")
-        picture.add_column(style="dim")
+    def _render_running(self) -> RenderableType:
+        table = Table.grid(padding=(0, 1, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, min_width=_TITLE_WIDTH)
+        table.add_column(no_wrap=True, min_width=_SECONDS_WIDTH, justify="right")
+        table.add_column(style="dim")
         for step in list(self._running):
             seconds = f"{self.clock() - step.started:.0f} s"
-            picture.add_row(
-                step.spinner, marked_up("  " * step.depth + step.title), seconds, marked_up(step.progressed)
+            table.add_row(
+                step.spinner, marked_up("  " * step.depth + step.title), seconds, marked_up(step.progress_text)
             )
-        return picture
+        return table
 
-    def _print(self, result: Result, depth: int) -> None:
-        mark = "[green]✓[/]" if result.ok else "[red]✗[/]"
+    def _print(self, result: PhaseResult, depth: int) -> None:
+        mark = "[green]✓[/]" if result.is_ok else "[red]✗[/]"
         seconds = "" if result.seconds is None else f"{result.seconds:.1f} s"
         title = ("  " * depth + result.title).ljust(_TITLE_WIDTH)
         line = f"{mark} {marked_up(title)} {seconds.rjust(_SECONDS_WIDTH)}  [dim]{marked_up(result.detail)}[/]"
@@ -270,7 +270,7 @@ class Phases:
             self._print(child, depth + 1)
 
 
-def _raise_all(failures: list[BaseException]) -> None:
+def _raise_failures(failures: list[BaseException]) -> None:
     errors: list[SetupError] = []
     for failure in failures:
         if isinstance(failure, SeveralErrors):
@@ -278,7 +278,7 @@ def _raise_all(failures: list[BaseException]) -> None:
         elif isinstance(failure, SetupError):
             errors.append(failure)
         else:
-            raise failure  # a bug: its traceback must not be lost behind a SetupError
+            raise failure  # a bug: its traceback must not be hidden by a SetupError
     if len(errors) == 1:
         raise errors[0]
     if errors:

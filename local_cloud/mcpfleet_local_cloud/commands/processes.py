@@ -1,6 +1,6 @@
-"""What is known about other processes of this machine, and how one is ended.
+"""Finds and terminates other processes of this machine.
 
-Read from `/proc` where there is one, else from `ps`: a minimal Debian has no `ps`, and macOS has no `/proc`.
+The facts come from `/proc`, or from `ps` without one: a minimal Debian has no `ps`, and macOS has no `/proc`.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mcpfleet_local_cloud.commands.phases import SetupError
 
-_KILL_PATIENCE = 5.0
+_KILL_SECONDS = 5.0
 """Seconds that the kernel may take to end a killed process."""
 
 
@@ -29,13 +29,13 @@ def _ps(columns: str, pid: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """The processes of one machine; each question may be answered by *nobody has this number any more*.
+    """The processes of one machine. A process may end at any time, also between two calls.
 
     Attributes:
-        proc: The kernel's folder, where there is one.
-        ps: Columns (as `ps -o` names them, each with an empty title) and a process → its line, "" where it is gone.
+        proc: The folder of the proc file system, if there is one.
+        ps: Gives the columns (as `ps -o` names them, without titles) of a process id as a line; "" if it has ended.
         send: Sends a signal, as `os.kill`.
-        clock: Seconds, from anywhere.
+        clock: A monotonic clock in seconds.
         sleep: Waits for a number of seconds.
     """
 
@@ -45,57 +45,57 @@ class Processes:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
-    def runs(self, pid: int, words: Sequence[str]) -> bool:
-        """Whether a process lives whose command line has each of *words*, as an argument or as one's file name.
+    def is_running(self, pid: int, expected: Sequence[str]) -> bool:
+        """Return whether the process runs and has each of *expected* as an argument, or as an argument's file name.
 
-        Its number may be another's by now.
+        This tells a process from a later one with the same process id.
         """
-        if not self.alive(pid):
+        if not self.is_alive(pid):
             return False
         try:
             arguments = self._arguments(pid)
         except OSError:
-            line = self.ps("args=", pid)  # it does not say where one argument ends
-            return bool(line) and all(word in line for word in words)
+            line = self.ps("args=", pid)  # ps does not separate arguments
+            return bool(line) and all(word in line for word in expected)
         names = {*arguments, *(argument.rpartition(b"/")[2] for argument in arguments)}
-        return all(os.fsencode(word) in names for word in words)
+        return all(os.fsencode(word) in names for word in expected)
 
-    def program(self, pid: int) -> str:
-        """The file name of what it runs; "" where it is gone."""
-        if not self.alive(pid):
+    def program_name(self, pid: int) -> str:
+        """The file name of the process's program; "" if it has ended."""
+        if not self.is_alive(pid):
             return ""
         try:
             return Path(os.fsdecode(self._arguments(pid)[0])).name
         except OSError:
             return Path(self.ps("comm=", pid)).name
 
-    def parent(self, pid: int) -> int:
-        """The process that started it, or that took it over; 0 where it is gone."""
+    def parent_pid(self, pid: int) -> int:
+        """The id of the parent process; 0 if the process has ended."""
         return self._facts(pid)[1]
 
-    def alive(self, pid: int) -> bool:
-        """Whether it runs. One that has ended and that nobody has asked about (a zombie) does not."""
+    def is_alive(self, pid: int) -> bool:
+        """Return whether the process runs. A zombie, which has ended but was not waited for, does not."""
         return self._facts(pid)[0] not in {"", "Z", "X"}
 
-    def end(self, pid: int, grace: float = 10) -> None:
-        """SIGTERM, and SIGKILL where that does not end it within *grace* seconds.
+    def terminate(self, pid: int, grace: float = 10) -> None:
+        """Send SIGTERM, then SIGKILL if the process has not ended within *grace* seconds.
 
         Raises:
-            SetupError: It is another user's.
+            SetupError: The process belongs to another user.
         """
-        for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_PATIENCE)):
+        for signal_number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
             try:
-                self.send(pid, number)
+                self.send(pid, signal_number)
             except ProcessLookupError:
                 return
             except PermissionError:
                 raise SetupError(
-                    f"Process {pid} was started here by another user and has to end first.",
+                    f"Process {pid} was started in this checkout by another user, and must end first.",
                     f"end it as that user (sudo kill {pid}), then run the command again.",
                 ) from None
-            deadline = self.clock() + patience
+            deadline = self.clock() + seconds
             while self.clock() < deadline:
-                if not self.alive(pid):
+                if not self.is_alive(pid):
                     return
                 self.sleep(0.02)
 
@@ -103,7 +103,7 @@ class Processes:
         return (self.proc / str(pid) / "cmdline").read_bytes().split(b"\0")
 
     def _facts(self, pid: int) -> tuple[str, int]:
-        """The letter of its state and its parent; ("", 0) where it is gone."""
+        """The letter of the process's state, and its parent's id; ("", 0) if it has ended."""
         if pid <= 0:
             return "", 0
         if (self.proc / "self").exists():
@@ -111,7 +111,7 @@ class Processes:
                 text = (self.proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
             except OSError:
                 return "", 0
-            # `17 (name) S 1 …`; the name may hold spaces and brackets.
+            # `17 (name) S 1 …`; the name may contain spaces and brackets.
             state, parent = text.rpartition(")")[2].split()[:2]
             return state, int(parent)
         state, _, parent = self.ps("stat=,ppid=", pid).partition(" ")

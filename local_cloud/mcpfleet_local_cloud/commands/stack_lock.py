@@ -1,4 +1,4 @@
-"""Pulumi's own lock of a stack in the file backend, and what a killed run left of it."""
+"""Pulumi's lock of a stack in the file backend, and the removal of a killed run's lock."""
 
 import json
 import socket
@@ -10,8 +10,8 @@ from typing import Any, Final
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.processes import Processes
 
-_PATIENCE: Final = 10.0
-"""Seconds that a run which is ending gets to give its lock back."""
+_RELEASE_SECONDS: Final = 10.0
+"""Seconds that a run which is ending gets to release its lock."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class StackLock:
     """The locks of one stack.
 
     Attributes:
-        folder: The file backend's own, `.pulumi`.
+        folder: The file backend's folder, `.pulumi`.
         project: The project's name.
         stack: The stack's name.
         processes: The processes of this machine.
@@ -33,52 +33,54 @@ class StackLock:
     hostname: Callable[[], str] = socket.gethostname
 
     def clear(self) -> None:
-        """Take away locks whose owner is gone: a `kill -9` cannot give its lock back.
+        """Remove locks whose owner has ended: a process that was killed did not release its lock.
 
         Raises:
-            SetupError: An update is under way.
+            SetupError: Another update is running.
         """
-        deadline = self.processes.clock() + _PATIENCE
+        deadline = self.processes.clock() + _RELEASE_SECONDS
         while owners := self._owners():
             for pid in filter(self._is_orphan, owners):
-                # Its program was killed, so that it can only fail; it would hold the lock until it notices.
-                self.processes.end(pid, grace=0)
+                # Its program was killed, so it can only fail; it would keep the lock until it notices.
+                self.processes.terminate(pid, grace=0)
             if self.processes.clock() > deadline:
-                raise self.refusal()
+                raise self.locked_error()
             self.processes.sleep(0.05)
         for lock in self._files():
             lock.unlink(missing_ok=True)
 
-    def refusal(self) -> SetupError:
-        """What to say where another update is under way."""
+    def locked_error(self) -> SetupError:
+        """The error for a stack that another update has locked."""
         owners = ", ".join(map(str, self._owners())) or "unknown"
         return SetupError(
             f"The stack {self.stack} is locked: another update is running (process {owners}). Nothing was changed.",
-            "wait until it is done, or end that process; then run the command again.",
+            "wait until it has finished, or end that process; then run the command again.",
         )
 
     def _files(self) -> list[Path]:
         return sorted((self.folder / "locks").rglob(f"{self.project}/{self.stack}/*.json"))
 
     def _owners(self) -> list[int]:
-        """The processes that hold the lock and still live on this machine."""
+        """The ids of the processes that hold the lock and still run on this machine."""
         return [pid for file in self._files() if (pid := self._owner(file)) is not None]
 
     def _owner(self, file: Path) -> int | None:
         try:
             facts: Any = json.loads(file.read_text(encoding="utf-8"))
             pid = int(facts["pid"])
-            here = facts["hostname"] == self.hostname()
+            is_local = facts["hostname"] == self.hostname()
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        # A state belongs to one checkout on one machine, so another host's name is a name that this one had.
-        return pid if here and self.processes.program(pid) == "pulumi" else None
+        # A state belongs to one checkout on one machine, so another host's name is a former name of this one.
+        return pid if is_local and self.processes.program_name(pid) == "pulumi" else None
 
     def _is_orphan(self, pid: int) -> bool:
-        """Whether it drives a program that is gone: it was started inline by `./dev`, and its parent is another now.
+        """Return whether the engine's program has ended: `./dev` started it inline, and is no longer its parent.
 
-        That need not be process 1: a session manager may take orphans over, and in a container 1 may be `./dev`.
+        The new parent need not be process 1: a session manager may adopt orphans, and in a container 1 may be `./dev`.
         """
-        inline = self.processes.runs(pid, ["auto.inline"])
-        parent = self.processes.parent(pid)
-        return inline and not any(self.processes.runs(parent, [word]) for word in ("devtools", "mcpfleet-local-cloud"))
+        inline = self.processes.is_running(pid, ["auto.inline"])
+        parent = self.processes.parent_pid(pid)
+        return inline and not any(
+            self.processes.is_running(parent, [word]) for word in ("devtools", "mcpfleet-local-cloud")
+        )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from devtools.check import CHECKS, UNREACHED, Check, check, npm_weaknesses, python_weaknesses
 from devtools.licences import of_npm, permissive, refused
 from mcpfleet_local_cloud.commands.phases import SetupError
-from mcpfleet_local_cloud.commands.setup.host import Completed
+from mcpfleet_local_cloud.commands.setup.host import CompletedProgram
 
 CLEAN = {"name": "idna", "version": "3.10", "vulns": []}
 WEAK = {"name": "h11", "version": "0.1", "vulns": [{"id": "PYSEC-1", "fix_versions": ["0.2"]}]}
@@ -50,7 +50,7 @@ def test_whatever_a_program_prints_is_read(output):
 
 
 def judged(host, plain, output):
-    host.run = lambda _argv, **_: Completed(1, output)
+    host.run = lambda _argv, **_: CompletedProgram(1, output)
     check(plain, host, [Check("Weaknesses", ("x",), "raise it", python_weaknesses)])
     return plain.console.file.getvalue()
 

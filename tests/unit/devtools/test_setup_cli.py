@@ -14,8 +14,8 @@ from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, SeveralErrors
 from mcpfleet_local_cloud.commands.setup import prepare
 from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE
-from mcpfleet_local_cloud.commands.setup.host import Completed
-from mcpfleet_local_cloud.commands.state import Recorded
+from mcpfleet_local_cloud.commands.setup.host import CompletedProgram
+from mcpfleet_local_cloud.commands.stack_state import StackState
 
 COMMANDS = ["up", "down", "test", "check", "env", "logs", "status", "bench", "proxy", "setup", "verify"]
 
@@ -75,7 +75,7 @@ def test_ctrl_c_ends_without_a_traceback(run, setup_fails_with):
     setup_fails_with(KeyboardInterrupt())
     code, _, err = run("setup")
     assert code == 130
-    assert err.splitlines()[-1] == "stopped; what was made is kept for the next run."
+    assert err.splitlines()[-1] == "Stopped. Finished work is kept for the next run."
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch, setup_fails_with):
@@ -182,7 +182,7 @@ def ready(host, engine, paths):
     """A machine on which everything but the images is there."""
     pulumi = Path("/opt/pulumi/pulumi")
     host.programs["pulumi"] = pulumi
-    host.answers[str(pulumi), "version"] = Completed(0, "v3.272.0")
+    host.answers[str(pulumi), "version"] = CompletedProgram(0, "v3.272.0")
     for folder in ("mcp_server", "examples/toolbox"):
         (paths.root / folder).mkdir(parents=True)
         (paths.root / folder / "Dockerfile").write_text(f"ARG BASE_IMAGE=python:3.13-slim@sha256:{'a' * 64}\n")
@@ -272,7 +272,7 @@ def test_the_users_base_image_replaces_the_pinned_one(ready, engine, paths, plai
     ],
 )
 def test_the_cache_is_where_the_user_wants_it(environ, cache):
-    assert Paths.of(environ).cache == Path(cache)
+    assert Paths.from_environ(environ).cache == Path(cache)
 
 
 def test_checks_show_the_output_of_those_that_fail_and_of_no_other(host, plain):
@@ -280,7 +280,7 @@ def test_checks_show_the_output_of_those_that_fail_and_of_no_other(host, plain):
 
     def answer(words):
         name = Path(words[0]).name
-        return Completed(0 if name == "good" else 1, f"output of {name}")
+        return CompletedProgram(0 if name == "good" else 1, f"output of {name}")
 
     host.run = lambda argv, **_: answer(argv)
     with pytest.raises(SeveralErrors):
@@ -293,11 +293,11 @@ def test_checks_show_the_output_of_those_that_fail_and_of_no_other(host, plain):
 
 
 def test_there_is_nothing_to_verify_before_a_deployment(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.place_of", lambda _environ: tmp_path)
-    monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.recorded", lambda _place: Recorded([], {}))
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.find_cloud_folder", lambda _environ: tmp_path)
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.read_stack_state", lambda _place: StackState([], {}))
     code, _, err = run("verify")
     assert code == 1
-    assert "next:  deploy it with ./dev up." in err
+    assert "next:  deploy the stack with ./dev up." in err
 
 
 def test_down_takes_everything_only_when_told_to(run, monkeypatch):

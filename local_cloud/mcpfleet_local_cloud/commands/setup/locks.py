@@ -1,7 +1,7 @@
-"""Locks between the setups of several clones, and files that appear whole or not at all.
+"""Locks between the setups of several clones, and folders that are replaced as a whole.
 
-By `flock` itself and not by filelock: the kernel wakes who waits, where that looks again every 50 ms; and who waits is
-told once (`waiting`).
+They use `flock` directly, not the package filelock: the kernel wakes the waiting process, while filelock polls every
+50 ms; and the waiting process can show that it waits (`on_wait`).
 """
 
 import fcntl
@@ -12,13 +12,13 @@ from pathlib import Path
 
 
 @contextmanager
-def cache_lock(cache: Path, name: str, waiting: Callable[[], None]) -> Generator[None]:
-    """Hold a lock of the user's cache; the kernel releases it if we are killed.
+def cache_lock(cache: Path, name: str, on_wait: Callable[[], None]) -> Generator[None]:
+    """Hold a lock in a cache folder; the kernel releases it if this process is killed.
 
     Args:
         cache: The cache's root.
-        name: What the lock protects.
-        waiting: Called once if someone else holds it.
+        name: The lock's name, after the thing that it protects.
+        on_wait: Called once if another process has the lock.
     """
     folder = cache / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -26,28 +26,28 @@ def cache_lock(cache: Path, name: str, waiting: Callable[[], None]) -> Generator
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waiting()
+            on_wait()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def lock_or_refuse(file: Path, refusal: Exception) -> Generator[None]:
-    """Hold a lock file, or raise *refusal* at once where somebody else does; a killed holder's lock is free."""
+def lock_or_refuse(file: Path, error: Exception) -> Generator[None]:
+    """Hold a lock file, or raise *error* at once if another process has it; a killed process's lock is released."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as held:
+    with file.open("w") as lock:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise refusal from None
+            raise error from None
         yield
 
 
 @contextmanager
 def scratch_folder(parent: Path, name: str) -> Generator[Path]:
-    """Give an empty folder beside its destination, so that what is made in it can be renamed into place.
+    """Create a temporary folder in *parent*, whose content can be renamed to its destination there.
 
-    Called under a lock: what a killed run left under the same name is removed first.
+    Call it with a lock held: a killed run's folder of the same name is removed first.
     """
     folder = parent / f".{name}.unfinished"
     shutil.rmtree(folder, ignore_errors=True)
@@ -58,9 +58,9 @@ def scratch_folder(parent: Path, name: str) -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def replace(made: Path, destination: Path) -> None:
-    """Put what was made into its place, over what is there."""
+def replace(source: Path, destination: Path) -> None:
+    """Move *source* to *destination*, and replace what is there."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     if destination.is_dir():
         shutil.rmtree(destination)
-    made.replace(destination)
+    source.replace(destination)

@@ -1,4 +1,4 @@
-"""The order of setup: what can run side by side does."""
+"""Runs the steps of setup, concurrently if they are independent."""
 
 import os
 from collections.abc import Mapping
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import docker
 
-from mcpfleet_local_cloud.commands.paths import ALSO_MADE, Paths
+from mcpfleet_local_cloud.commands.paths import EXTRA_SETUP, Paths
 from mcpfleet_local_cloud.commands.phases import Phases
-from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE, BaseImageSpec, find_base_image
-from mcpfleet_local_cloud.commands.setup.certificates import host_extras
-from mcpfleet_local_cloud.commands.setup.disk import check_room
-from mcpfleet_local_cloud.commands.setup.docker_engine import (
+from mcpfleet_local_cloud.commands.setup.base_image import BASE_IMAGE, BaseImageSpec, ensure_base_image
+from mcpfleet_local_cloud.commands.setup.certificates import read_extra_certificates
+from mcpfleet_local_cloud.commands.setup.disk import check_disk_space
+from mcpfleet_local_cloud.commands.setup.docker_api import DockerEngine, ReachableEngine
+from mcpfleet_local_cloud.commands.setup.docker_install import (
     Connect,
-    cannot_bring_up,
     find_docker,
+    find_install_obstacle,
     reach_docker,
-    tell,
+    report_engine,
 )
-from mcpfleet_local_cloud.commands.setup.engine import DockerEngine, ReachableEngine
 from mcpfleet_local_cloud.commands.setup.host import Host, ThisHost
 from mcpfleet_local_cloud.commands.setup.pulumi_cli import PulumiCli, find_pulumi
 from mcpfleet_local_cloud.commands.setup.versions import Version
@@ -29,16 +29,16 @@ from pulumi_mcpfleet.sources.build_plan import BASE_IMAGE as PINNED_IMAGE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedMachine:
     """A machine on which the local stack can be deployed.
 
     Attributes:
         paths: This checkout's folders and the user's cache.
         pulumi: The Pulumi CLI.
-        pulumi_version: Its version.
-        docker: A client of Docker Engine.
-        address: Where it answers.
-        engine: What it says of itself.
+        pulumi_version: The CLI's version.
+        docker: The client of the Docker engine.
+        address: The engine's address.
+        engine: The engine's own description of itself.
         base_image: The local name of the image that Dockerfiles build on.
     """
 
@@ -51,7 +51,7 @@ class Prepared:
     base_image: str = BASE_IMAGE
 
     def environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return an environment in which programs find this Pulumi CLI and this Docker Engine."""
+        """Return an environment in which programs find this Pulumi CLI and this Docker engine."""
         environ = os.environ if environ is None else environ
         path = os.pathsep.join([str(self.pulumi.parent), environ.get("PATH", os.defpath)])
         return {**environ, "PATH": path, **self.address.environment, "PULUMI_SKIP_UPDATE_CHECK": "true"}
@@ -62,49 +62,49 @@ def prepare(
     host: Host | None = None,
     paths: Paths | None = None,
     connect: Connect = DockerEngine.connect,
-) -> Prepared:
-    """Make this machine ready; every phase first looks for what is there.
+) -> PreparedMachine:
+    """Set up this machine; every phase first looks for an existing result.
 
     Raises:
-        SetupError: Something is missing that can't be had here; it says what to do.
-        SeveralErrors: More than one such thing.
+        SetupError: A prerequisite is missing and can't be installed here.
+        SeveralErrors: More than one is.
     """
     host = host or ThisHost()
-    paths = paths or Paths.of(host.environ)
-    check_room(
+    paths = paths or Paths.from_environ(host.environ)
+    check_disk_space(
         host, paths.cache, f"make room, or set XDG_CACHE_HOME to a folder on a larger disk (now: {paths.cache})."
     )
 
-    # An engine that cannot be used is told at once, and not beside a CLI that is compiled for minutes.
-    there = reach_docker(host, connect)
-    if there is None and (why := cannot_bring_up(host)) is not None:
-        raise why
+    # An unusable engine is reported at once, not after the CLI was compiled for minutes.
+    running_engine = reach_docker(host, connect)
+    if running_engine is None and (obstacle := find_install_obstacle(host)) is not None:
+        raise obstacle
 
     def pulumi_cli() -> PulumiCli:
         with phases.phase("Pulumi CLI") as step:
-            found = find_pulumi(host, paths, step)
-            step.note(f"{found.version}, {found.source}")
-            return found
+            cli = find_pulumi(host, paths, step)
+            step.note(f"{cli.version}, {cli.source}")
+            return cli
 
     def containers() -> tuple[ReachableEngine, Facts]:
         with phases.phase("Docker") as step:
-            engine = there or find_docker(host, paths, step, connect)
+            engine = running_engine or find_docker(host, paths, step, connect)
             facts = engine.facts()
-            tell(facts, engine.address, step)
-            check_room(
+            report_engine(facts, engine.address, step)
+            check_disk_space(
                 host, facts.root_folder, "type: docker system prune --all   (removes images that no container uses)"
             )
-        recipe = _recipe(host)
+        spec = _base_image_spec(host)
         with phases.phase("Base image") as step:
-            find_base_image(host, paths, engine, recipe, step)
-        for title, function in ALSO_MADE.items():
+            ensure_base_image(host, paths, engine, spec, step)
+        for title, function in EXTRA_SETUP.items():
             module, _, name = function.partition(":")
             with phases.phase(title) as step:
-                getattr(import_module(module), name)(paths, engine, recipe.hash, step)
+                getattr(import_module(module), name)(paths, engine, spec.hash, step)
         return engine, facts
 
-    cli, (engine, facts) = phases.concurrently(pulumi_cli, containers)
-    return Prepared(
+    cli, (engine, facts) = phases.run_concurrently(pulumi_cli, containers)
+    return PreparedMachine(
         paths=paths,
         pulumi=cli.path,
         pulumi_version=cli.version,
@@ -114,6 +114,6 @@ def prepare(
     )
 
 
-def _recipe(host: Host) -> BaseImageSpec:
+def _base_image_spec(host: Host) -> BaseImageSpec:
     chosen = host.environ.get("MCPFLEET_BASE_IMAGE")
-    return BaseImageSpec(chosen or PINNED_IMAGE, host_extras(host.environ), chosen=bool(chosen))
+    return BaseImageSpec(chosen or PINNED_IMAGE, read_extra_certificates(host.environ), is_chosen=bool(chosen))

@@ -1,4 +1,4 @@
-"""The Pulumi CLI: the machine's own, else the cache's, else the official archive, else built from source."""
+"""Finds the Pulumi CLI: the machine's own, else the cached one, else the official archive, else a build from source."""
 
 import shutil
 import tarfile
@@ -13,9 +13,9 @@ from mcpfleet_local_cloud.commands.setup.host import Host
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock, replace, scratch_folder
 from mcpfleet_local_cloud.commands.setup.versions import Version, parse_version
 
-# The oldest CLI that we drive through the Automation API of the pulumi package in uv.lock.
+# The oldest CLI that is supported with the Automation API of the pulumi package in uv.lock.
 OLDEST_CLI = Version(3, 200)
-# The one that we install; pulumi_module/go.mod requires the same module version (a test compares them).
+# The version that setup installs; pulumi_module/go.mod requires the same module version (a test compares them).
 PINNED_CLI = Version(3, 256, 0)
 
 _PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
@@ -23,7 +23,7 @@ _VERSION_VARIABLE = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
 _ARCHIVE = "https://get.pulumi.com/releases/sdk/pulumi-v{version}-{system}-{machine}.tar.gz"
 _SYSTEMS = {"Linux": "linux", "Darwin": "darwin"}
 _MACHINES = {"x86_64": "x64", "amd64": "x64", "arm64": "arm64", "aarch64": "arm64"}
-# A machine that can't reach the archive must learn it soon: the build takes minutes.
+# An unreachable archive must fail soon: the build that follows takes minutes.
 _ARCHIVE_SECONDS = 10.0
 
 
@@ -33,8 +33,8 @@ class PulumiCli:
 
     Attributes:
         path: The program.
-        version: What it said.
-        source: Where it comes from, in words.
+        version: Its version.
+        source: Its origin, for messages.
     """
 
     path: Path
@@ -43,45 +43,45 @@ class PulumiCli:
 
 
 def find_pulumi(host: Host, paths: Paths, step: Step) -> PulumiCli:
-    """Return a supported Pulumi CLI, the cheapest first; only one clone at a time makes one.
+    """Return a supported Pulumi CLI, from the cheapest source; only one clone at a time installs one.
 
     Raises:
-        SetupError: There is none, and none can be made.
+        SetupError: There is none, and none can be installed or built.
     """
-    own = host.which("pulumi")
-    version = cli_version(host, own)
-    if own is not None and version is not None and supported(version):
-        return PulumiCli(own, version, "on PATH")
+    system_cli = host.which("pulumi")
+    version = read_cli_version(host, system_cli)
+    if system_cli is not None and version is not None and is_supported(version):
+        return PulumiCli(system_cli, version, "on PATH")
     folder = paths.cache / "pulumi" / f"v{PINNED_CLI}"
     cached = folder / "pulumi"
 
-    def in_cache(source: str) -> PulumiCli | None:
-        found = cli_version(host, cached)
-        return PulumiCli(cached, PINNED_CLI, source) if found == PINNED_CLI else None
+    def find_cached(source: str) -> PulumiCli | None:
+        cached_version = read_cli_version(host, cached)
+        return PulumiCli(cached, PINNED_CLI, source) if cached_version == PINNED_CLI else None
 
-    if found := in_cache("in cache"):
-        return found
-    with cache_lock(paths.cache, "pulumi", lambda: step.progress("another setup is making it; waiting")):
-        if found := in_cache("in cache"):
-            return found
-        if _from_archive(host, folder, step) and (found := in_cache("official archive")):
-            return found
+    if cached_cli := find_cached("in cache"):
+        return cached_cli
+    with cache_lock(paths.cache, "pulumi", lambda: step.progress("waiting for another setup that installs it")):
+        if cached_cli := find_cached("in cache"):
+            return cached_cli
+        if _from_archive(host, folder, step) and (cached_cli := find_cached("official archive")):
+            return cached_cli
         _build(host, paths, folder, step)
-        if found := in_cache("built from its Go module"):
-            return found
+        if cached_cli := find_cached("built from its Go module"):
+            return cached_cli
     raise SetupError(
-        f"the Pulumi CLI that was made at {cached} does not run.",
+        f"the Pulumi CLI that was installed at {cached} does not run.",
         f"remove that folder and run {PROGRAM} again, or install the Pulumi CLI (https://www.pulumi.com/docs/install).",
     )
 
 
-def supported(version: Version) -> bool:
-    """Return whether we drive this version: the oldest one or newer, of the same major version."""
+def is_supported(version: Version) -> bool:
+    """Return whether this version is supported: `OLDEST_CLI` or newer, of the same major version."""
     return version >= OLDEST_CLI and version.major == OLDEST_CLI.major
 
 
-def cli_version(host: Host, program: Path | None) -> Version | None:
-    """Return what `pulumi version` says, or None where it does not run."""
+def read_cli_version(host: Host, program: Path | None) -> Version | None:
+    """Return the version that `pulumi version` prints; None if it does not run."""
     if program is None:
         return None
     done = host.run([program, "version"], env={"PULUMI_SKIP_UPDATE_CHECK": "true"}, timeout=30)
@@ -89,7 +89,7 @@ def cli_version(host: Host, program: Path | None) -> Version | None:
 
 
 def archive_url(system: str, machine: str) -> str | None:
-    """Return the official archive's address for a platform; None where there is no archive."""
+    """Return the URL of the official archive for a platform; None if there is no archive."""
     if system not in _SYSTEMS or machine not in _MACHINES:
         return None
     return _ARCHIVE.format(version=PINNED_CLI, system=_SYSTEMS[system], machine=_MACHINES[machine])
@@ -107,16 +107,16 @@ def _from_archive(host: Host, folder: Path, step: Step) -> bool:
             with tarfile.open(archive) as tar:
                 _extract(tar, scratch)
         except (OSError, tarfile.TarError):
-            return False  # no way to it from here; the Go module is the other way
-        unpacked = scratch / "pulumi"  # holds the CLI and its language hosts
-        if cli_version(host, unpacked / "pulumi") != PINNED_CLI:
+            return False  # unreachable from here; the Go module is the alternative
+        unpacked = scratch / "pulumi"  # the CLI and its language hosts
+        if read_cli_version(host, unpacked / "pulumi") != PINNED_CLI:
             return False
         replace(unpacked, folder)
     return True
 
 
 def _extract(tar: tarfile.TarFile, folder: Path) -> None:
-    # Python 3.11.2, which Debian 12 has, does not know filters; the archive came over TLS from its maker.
+    # Python 3.11.2, which Debian 12 has, lacks filters; the archive came over TLS from its vendor.
     if hasattr(tarfile, "data_filter"):
         tar.extractall(folder, filter="data")
     else:
@@ -126,26 +126,26 @@ def _extract(tar: tarfile.TarFile, folder: Path) -> None:
 def _build(host: Host, paths: Paths, folder: Path, step: Step) -> None:
     go = find_go(host, paths, step)
     tools = Path(__file__).with_name("pulumi_module")
-    # No C compiler is needed, whatever the machine has; and our go.mod decides, not the user's flags.
+    # The build must not use a C compiler, and must follow this go.mod, not the user's flags.
     env = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off", "GOTOOLCHAIN": "local"}
-    fetched = _Counter(lambda count: step.progress(f"fetching Go modules: {count}"), "go: downloading")
-    listed = host.run([go, "list", "-deps", _PACKAGE], cwd=tools, env=env, on_line=fetched)
-    if listed.code != 0:
+    count_fetched = _Counter(lambda count: step.progress(f"fetching Go modules: {count}"), "go: downloading")
+    listing = host.run([go, "list", "-deps", _PACKAGE], cwd=tools, env=env, on_line=count_fetched)
+    if listing.code != 0:
         raise SetupError(
-            f"the Pulumi CLI's Go modules could not be fetched:\n{listed.tail()}",
+            f"the Pulumi CLI's Go modules could not be fetched:\n{listing.tail()}",
             "check the network and proxy settings (HTTPS_PROXY, GOPROXY), or install the Pulumi CLI "
             "(https://www.pulumi.com/docs/install).",
         )
-    packages = sum(not line.startswith("go: ") for line in listed.output.splitlines())
-    compiled = _Counter(lambda count: step.progress(f"compiling, once: package {count} of {packages}"))
+    packages = sum(not line.startswith("go: ") for line in listing.output.splitlines())
+    count_compiled = _Counter(lambda count: step.progress(f"compiling, once: package {count} of {packages}"))
     with scratch_folder(folder.parent, folder.name) as scratch:
         program = scratch / "pulumi"
         flags = f"-s -w -X {_VERSION_VARIABLE}=v{PINNED_CLI}"
         argv = [go, "build", "-v", "-trimpath", "-ldflags", flags, "-o", program, _PACKAGE]
-        built = host.run(argv, cwd=tools, env=env, on_line=compiled)
-        if built.code != 0 or not program.exists():
+        build = host.run(argv, cwd=tools, env=env, on_line=count_compiled)
+        if build.code != 0 or not program.exists():
             raise SetupError(
-                f"the Pulumi CLI could not be built from its Go module:\n{built.tail()}",
+                f"the Pulumi CLI could not be built from its Go module:\n{build.tail()}",
                 "it needs about 2.5 GB of memory and 3 GB of disk; or install the Pulumi CLI "
                 "(https://www.pulumi.com/docs/install).",
             )
@@ -154,7 +154,7 @@ def _build(host: Host, paths: Paths, folder: Path, step: Step) -> None:
 
 
 class _Counter:
-    """Counts a program's lines while it runs."""
+    """Counts the lines that a program prints, while it runs."""
 
     def __init__(self, show: Callable[[int], None], prefix: str = "") -> None:
         self._show = show

@@ -1,4 +1,4 @@
-"""Versions of programs, read from whatever sentence they print."""
+"""Parses the versions of programs from their output."""
 
 import re
 from typing import NamedTuple
@@ -8,7 +8,7 @@ _VERSION = re.compile(r"(?<![\w.])(?:v|go)?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?"
 
 
 class Version(NamedTuple):
-    """A version without its pre-release and build parts, which play no role in what we support."""
+    """A version without its pre-release and build parts, which do not matter here."""
 
     major: int
     minor: int
@@ -19,6 +19,6 @@ class Version(NamedTuple):
 
 
 def parse_version(text: str) -> Version | None:
-    """Return the first version in the output of `program --version`, or None where there is none."""
-    found = _VERSION.search(text)
-    return Version(int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
+    """Return the first version in the output of `program --version`; None if there is none."""
+    match = _VERSION.search(text)
+    return Version(int(match[1]), int(match[2]), int(match[3] or 0)) if match else None

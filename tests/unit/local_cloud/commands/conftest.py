@@ -10,11 +10,11 @@ from rich.console import Console
 
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases
-from mcpfleet_local_cloud.commands.setup.engine import EngineError, ImageFacts
-from mcpfleet_local_cloud.commands.setup.host import Completed
+from mcpfleet_local_cloud.commands.setup.docker_api import EngineError, ImageFacts
+from mcpfleet_local_cloud.commands.setup.host import CompletedProgram
 from mcpfleet_local_cloud.docker_engine import Address, Facts
 
-Answer = Completed | Callable[[list[str]], Completed]
+Answer = CompletedProgram | Callable[[list[str]], CompletedProgram]
 
 
 @dataclass
@@ -22,7 +22,7 @@ class FakeProcess:
     pid: int = 4242
     code: int | None = None
 
-    def ended(self) -> int | None:
+    def exit_code(self) -> int | None:
         return self.code
 
 
@@ -45,18 +45,18 @@ class FakeHost:
     environments: list[Mapping[str, str]] = field(default_factory=list)
     now: float = 0.0
 
-    def run(self, argv, *, cwd=None, env=None, timeout=None, on_line=None) -> Completed:
+    def run(self, argv, *, cwd=None, env=None, timeout=None, on_line=None) -> CompletedProgram:
         words = [str(word) for word in argv]
         self.calls.append(words)
         self.environments.append(env or {})
         for length in range(len(words), 0, -1):
             answer = self.answers.get(tuple(words[:length]))
             if answer is not None:
-                done = answer if isinstance(answer, Completed) else answer(words)
+                done = answer if isinstance(answer, CompletedProgram) else answer(words)
                 for line in done.output.splitlines() if on_line else ():
                     on_line(line)
                 return done
-        return Completed(127, f"{words[0]}: not found")
+        return CompletedProgram(127, f"{words[0]}: not found")
 
     def which(self, name: str) -> Path | None:
         return self.programs.get(name)

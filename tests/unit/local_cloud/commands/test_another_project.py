@@ -2,23 +2,23 @@
 
 from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.processes import Processes
-from mcpfleet_local_cloud.commands.state import deployed_stack, state_file
+from mcpfleet_local_cloud.commands.stack_state import find_deployed_stack, state_file
 
 
 def test_a_project_has_the_name_of_its_file(tmp_path):
     (tmp_path / "Pulumi.yaml").write_text("description: none\nname: 'other-fleet' # ours\nruntime: python\n")
-    place = CloudFolder(root=tmp_path, state=tmp_path / "state", stack="mine")
-    assert place.project == "other-fleet"
-    file = state_file(place)
+    folder = CloudFolder(root=tmp_path, state=tmp_path / "state", stack="mine")
+    assert folder.project == "other-fleet"
+    file = state_file(folder)
     assert file.parts[-2:] == ("other-fleet", "mine.json")
     file.parent.mkdir(parents=True)
     file.touch()
-    assert deployed_stack(place.state) == "mine"
+    assert find_deployed_stack(folder.state) == "mine"
 
 
 def test_a_program_is_known_by_its_file_name_wherever_it_is_installed(tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "stat").write_text("7 (python) S 1 7 7")
     (tmp_path / "7" / "cmdline").write_bytes(b"/x/python\0/x/bin/mcpfleet-local-cloud\0up\0")
-    assert Processes(proc=tmp_path).runs(7, ["mcpfleet-local-cloud", "up"])
-    assert not Processes(proc=tmp_path).runs(7, ["local-cloud"])
+    assert Processes(proc=tmp_path).is_running(7, ["mcpfleet-local-cloud", "up"])
+    assert not Processes(proc=tmp_path).is_running(7, ["local-cloud"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from mcpfleet_local_cloud.commands.background import CloudFolder, Keeper, port_of, program
+from mcpfleet_local_cloud.commands.background import CloudFolder, Supervisor, describe_program, read_port
 from mcpfleet_local_cloud.commands.phases import SetupError
 
 ENVIRON = {
@@ -21,7 +21,7 @@ class FakeProcess:
     log: object
     code: int | None = None
 
-    def ended(self):
+    def has_ended(self):
         return self.code is not None
 
 
@@ -29,7 +29,7 @@ class FakeProcess:
 class Machine:
     """Starts programs that write their facts at once, unless `broken` says what they print before they end."""
 
-    place: CloudFolder
+    folder: CloudFolder
     table: dict[int, list[str]] = field(default_factory=dict)
     ended: list[int] = field(default_factory=list)
     environs: list[dict] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Machine:
     now: float = 0.0
 
     def start(self, arguments, folder, environ, log):
-        assert folder == self.place.root
+        assert folder == self.folder.root
         pid = 100 + len(self.environs)
         self.environs.append(dict(environ))
         if self.broken is not None:
@@ -54,15 +54,17 @@ class Machine:
     def say(self, arguments, pid):
         plugins = "mcpfleet_local_cloud.plugins" in arguments
         facts = (
-            program(self.place, "plugins", int(arguments[-1])).facts if plugins else program(self.place, "cloud").facts
+            describe_program(self.folder, "plugins", int(arguments[-1])).ready_file
+            if plugins
+            else describe_program(self.folder, "cloud").ready_file
         )
         facts.parent.mkdir(parents=True, exist_ok=True)
-        facts.write_text(json.dumps({"pid": pid, "url": self.place.url, "port": self.place.port}))
+        facts.write_text(json.dumps({"pid": pid, "url": self.folder.url, "port": self.folder.port}))
 
-    def runs(self, pid, words):
+    def is_running(self, pid, words):
         return pid in self.table and all(word in self.table[pid] for word in words)
 
-    def end(self, pid):
+    def terminate(self, pid):
         self.ended.append(pid)
         self.table.pop(pid, None)
 
@@ -74,55 +76,55 @@ class Machine:
 
 
 @pytest.fixture
-def place(tmp_path):
+def folder(tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "app.py").write_text("one = 1\n")
     return CloudFolder(root=tmp_path, state=tmp_path / ".mcpfleet")
 
 
 @pytest.fixture
-def machine(place):
-    return Machine(place)
+def machine(folder):
+    return Machine(folder)
 
 
 @pytest.fixture
-def keeper(place, machine):
-    return Keeper(place, machine, machine.start, lambda port: port in machine.listening, place.root / "code")
+def supervisor(folder, machine):
+    return Supervisor(folder, machine, machine.start, lambda port: port in machine.listening, folder.root / "code")
 
 
 @pytest.fixture(params=["cloud", "plugins"])
-def wanted(request, place, machine):
+def wanted(request, folder, machine):
     """The program as it is, but for the question whether it answers."""
-    return replace(program(place, request.param), answers=lambda facts: facts["pid"] not in machine.deaf)
+    return replace(describe_program(folder, request.param), is_answering=lambda facts: facts["pid"] not in machine.deaf)
 
 
-def test_a_program_is_started_once_and_then_found(keeper, machine, wanted):
-    first = keeper.ensure(wanted, ENVIRON)
-    again = keeper.ensure(wanted, ENVIRON)
+def test_a_program_is_started_once_and_then_found(supervisor, machine, wanted):
+    first = supervisor.ensure(wanted, ENVIRON)
+    again = supervisor.ensure(wanted, ENVIRON)
     assert (first.started, again.started, again.pid) == (True, False, first.pid)
     assert machine.environs == [ENVIRON]
 
 
-def test_a_program_that_was_killed_is_started_again(keeper, machine, wanted):
-    first = keeper.ensure(wanted, ENVIRON)
+def test_a_program_that_was_killed_is_started_again(supervisor, machine, wanted):
+    first = supervisor.ensure(wanted, ENVIRON)
     del machine.table[first.pid]
-    again = keeper.ensure(wanted, ENVIRON)
+    again = supervisor.ensure(wanted, ENVIRON)
     assert again.started
     assert again.pid != first.pid
     assert machine.ended == [], "its number belongs to nobody, or to somebody else"
 
 
-def test_a_program_that_does_not_answer_is_ended_and_started_again(keeper, machine, wanted):
-    first = keeper.ensure(wanted, ENVIRON)
+def test_a_program_that_does_not_answer_is_ended_and_started_again(supervisor, machine, wanted):
+    first = supervisor.ensure(wanted, ENVIRON)
     machine.deaf = {first.pid}
-    assert keeper.ensure(wanted, ENVIRON).started
+    assert supervisor.ensure(wanted, ENVIRON).started
     assert machine.ended == [first.pid]
 
 
-def test_a_program_whose_code_was_edited_is_replaced(keeper, machine, place, wanted):
-    first = keeper.ensure(wanted, ENVIRON)
-    (place.root / "code" / "app.py").write_text("one = 2  # edited\n")
-    assert keeper.ensure(wanted, ENVIRON).started
+def test_a_program_whose_code_was_edited_is_replaced(supervisor, machine, folder, wanted):
+    first = supervisor.ensure(wanted, ENVIRON)
+    (folder.root / "code" / "app.py").write_text("one = 2  # edited\n")
+    assert supervisor.ensure(wanted, ENVIRON).started
     assert machine.ended == [first.pid]
 
 
@@ -134,92 +136,94 @@ def test_a_program_whose_code_was_edited_is_replaced(keeper, machine, place, wan
         ({"TERM": "y"}, False),
     ],
 )
-def test_plugins_are_replaced_when_what_configures_them_changes(keeper, place, machine, changed, restarted):
-    wanted = replace(program(place, "plugins"), answers=lambda _facts: True)
-    keeper.ensure(wanted, ENVIRON)
-    assert keeper.ensure(wanted, {**ENVIRON, **changed}).started is restarted
+def test_plugins_are_replaced_when_what_configures_them_changes(supervisor, folder, machine, changed, restarted):
+    wanted = replace(describe_program(folder, "plugins"), is_answering=lambda _facts: True)
+    supervisor.ensure(wanted, ENVIRON)
+    assert supervisor.ensure(wanted, {**ENVIRON, **changed}).started is restarted
 
 
 @pytest.mark.parametrize(("changed", "restarted"), [({"DOCKER_HOST": "unix:///other"}, True), ({"TERM": "y"}, False)])
-def test_the_cloud_uses_the_engine_that_setup_found_last(keeper, place, machine, changed, restarted):
-    wanted = replace(program(place, "cloud"), answers=lambda _facts: True)
-    keeper.ensure(wanted, ENVIRON)
-    assert keeper.ensure(wanted, {**ENVIRON, **changed}).started is restarted
+def test_the_cloud_uses_the_engine_that_setup_found_last(supervisor, folder, machine, changed, restarted):
+    wanted = replace(describe_program(folder, "cloud"), is_answering=lambda _facts: True)
+    supervisor.ensure(wanted, ENVIRON)
+    assert supervisor.ensure(wanted, {**ENVIRON, **changed}).started is restarted
 
 
-def test_each_process_has_plugins_of_its_own_which_end_with_it(keeper, place, machine):
-    one, other = (replace(program(place, "plugins", pid), answers=lambda _facts: True) for pid in (41, 42))
-    assert keeper.ensure(one, ENVIRON).started
-    assert keeper.ensure(other, ENVIRON).started
+def test_each_process_has_plugins_of_its_own_which_end_with_it(supervisor, folder, machine):
+    one, other = (
+        replace(describe_program(folder, "plugins", pid), is_answering=lambda _facts: True) for pid in (41, 42)
+    )
+    assert supervisor.ensure(one, ENVIRON).started
+    assert supervisor.ensure(other, ENVIRON).started
     assert [words[-2:] for words in machine.table.values()] == [["--until", "41"], ["--until", "42"]]
-    keeper.stop(one)
-    assert keeper.running(one) is None
-    assert keeper.running(other) is not None
-    assert [file.name for file in place.state.glob("plugins-41*")] == [], "nothing of it is left"
+    supervisor.stop(one)
+    assert supervisor.find(one) is None
+    assert supervisor.find(other) is not None
+    assert [file.name for file in folder.state.glob("plugins-41*")] == [], "nothing of it is left"
 
 
-def test_another_port_is_another_program(keeper, place, machine):
-    cloud = replace(program(place, "cloud"), answers=lambda _facts: True)
-    keeper.ensure(cloud, ENVIRON)
-    moved = replace(program(replace(place, port=9000), "cloud"), answers=lambda _facts: True)
-    assert keeper.ensure(moved, ENVIRON).started
+def test_another_port_is_another_program(supervisor, folder, machine):
+    cloud = replace(describe_program(folder, "cloud"), is_answering=lambda _facts: True)
+    supervisor.ensure(cloud, ENVIRON)
+    moved = replace(describe_program(replace(folder, port=9000), "cloud"), is_answering=lambda _facts: True)
+    assert supervisor.ensure(moved, ENVIRON).started
 
 
-def test_the_program_of_another_checkout_with_the_same_number_is_left_alone(keeper, machine, wanted):
-    first = keeper.ensure(wanted, ENVIRON)
+def test_the_program_of_another_checkout_with_the_same_number_is_left_alone(supervisor, machine, wanted):
+    first = supervisor.ensure(wanted, ENVIRON)
     machine.table[first.pid] = [word.replace(".mcpfleet", "other/.mcpfleet") for word in machine.table[first.pid]]
-    assert keeper.running(wanted) is None
-    keeper.stop(wanted)
+    assert supervisor.find(wanted) is None
+    supervisor.stop(wanted)
     assert machine.ended == []
 
 
-def test_a_stopped_program_is_gone_with_its_facts_and_stopping_again_is_no_mistake(keeper, machine, wanted):
-    first = keeper.ensure(wanted, ENVIRON)
-    keeper.stop(wanted)
+def test_a_stopped_program_is_gone_with_its_facts_and_stopping_again_is_no_mistake(supervisor, machine, wanted):
+    first = supervisor.ensure(wanted, ENVIRON)
+    supervisor.stop(wanted)
     assert machine.ended == [first.pid]
-    assert not wanted.facts.exists()
-    keeper.stop(wanted)
+    assert not wanted.ready_file.exists()
+    supervisor.stop(wanted)
     assert machine.ended == [first.pid]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": "x"}', '{"pid": null}', "{cut"])
-def test_facts_that_say_nothing_are_no_program(keeper, wanted, content):
-    wanted.facts.parent.mkdir(parents=True, exist_ok=True)
-    wanted.facts.write_text(content)
-    assert keeper.running(wanted) is None
-    assert keeper.ensure(wanted, ENVIRON).started
+def test_facts_that_say_nothing_are_no_program(supervisor, wanted, content):
+    wanted.ready_file.parent.mkdir(parents=True, exist_ok=True)
+    wanted.ready_file.write_text(content)
+    assert supervisor.find(wanted) is None
+    assert supervisor.ensure(wanted, ENVIRON).started
 
 
-def test_facts_that_cannot_be_read_are_said_with_the_way_out(keeper, wanted):
-    wanted.facts.mkdir(parents=True)
+def test_facts_that_cannot_be_read_are_said_with_the_way_out(supervisor, wanted):
+    wanted.ready_file.mkdir(parents=True)
     with pytest.raises(SetupError) as failure:
-        keeper.running(wanted)
-    assert str(wanted.facts) in failure.value.message
+        supervisor.find(wanted)
+    assert str(wanted.ready_file) in failure.value.message
     assert "chown" in failure.value.next_step
 
 
-def test_what_a_program_says_when_it_cannot_start_is_passed_on(keeper, machine, wanted):
+def test_what_a_program_says_when_it_cannot_start_is_passed_on(supervisor, machine, wanted):
     machine.broken = "INFO starting\nerror: no room\nnext: make room\nINFO bye\n"
     with pytest.raises(SetupError) as failure:
-        keeper.ensure(wanted, ENVIRON)
+        supervisor.ensure(wanted, ENVIRON)
     assert (failure.value.message, failure.value.next_step) == ("no room", "make room")
 
 
-def test_only_the_last_start_counts(keeper, machine, place, wanted):
+def test_only_the_last_start_counts(supervisor, machine, folder, wanted):
     machine.broken = "error: an old one\n"
     with pytest.raises(SetupError):
-        keeper.ensure(wanted, ENVIRON)
+        supervisor.ensure(wanted, ENVIRON)
     machine.broken = "Traceback (most recent call last):\nImportError: no module x\n"
     with pytest.raises(SetupError) as failure:
-        keeper.ensure(wanted, ENVIRON)
+        supervisor.ensure(wanted, ENVIRON)
     assert failure.value.message == f"The {wanted.title} ended while it started: ImportError: no module x"
-    assert str(place.log(wanted.kind)) in failure.value.next_step
+    assert str(folder.log(wanted.kind)) in failure.value.next_step
 
 
-def test_a_program_that_never_answers_is_given_up_and_ended(keeper, machine, wanted):
+def test_a_program_that_never_answers_is_given_up_and_ended(supervisor, machine, wanted):
     machine.silent = True
     with pytest.raises(SetupError, match=r"did not answer within 60 s"):
-        keeper.ensure(wanted, ENVIRON)
+        supervisor.ensure(wanted, ENVIRON)
     assert 60 <= machine.now < 61
     assert machine.ended == [100]
 
@@ -228,23 +232,23 @@ def test_a_program_that_never_answers_is_given_up_and_ended(keeper, machine, wan
     ("answers", "whose", "step"),
     [(False, "another program", "ss -ltnp"), (True, "another checkout", "./dev down there")],
 )
-def test_a_taken_port_is_said_with_whose_it_is(keeper, machine, place, monkeypatch, answers, whose, step):
-    monkeypatch.setattr("mcpfleet_local_cloud.commands.background.cloud_answers", lambda _url: answers)
+def test_a_taken_port_is_said_with_whose_it_is(supervisor, machine, folder, monkeypatch, answers, whose, step):
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.background.is_cloud_answering", lambda _url: answers)
     machine.listening = {8470}
     with pytest.raises(SetupError, match=whose) as failure:
-        keeper.ensure(program(place, "cloud"), ENVIRON)
+        supervisor.ensure(describe_program(folder, "cloud"), ENVIRON)
     assert step in failure.value.next_step
     assert "MCPFLEET_PORT=8471 ./dev up" in failure.value.next_step
     assert machine.environs == []
 
 
-def test_the_cloud_answers_at_its_own_port_and_with_a_token_only(place, monkeypatch):
-    monkeypatch.setattr("mcpfleet_local_cloud.commands.background.cloud_answers", lambda url: url == place.url)
-    answers = program(place, "cloud").answers
-    assert not answers({"url": place.url}), "nobody could ask it anything"
-    place.cloud_state.mkdir(parents=True)
-    (place.cloud_state / "admin-token").write_text("t")
-    assert answers({"url": place.url})
+def test_the_cloud_answers_at_its_own_port_and_with_a_token_only(folder, monkeypatch):
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.background.is_cloud_answering", lambda url: url == folder.url)
+    answers = describe_program(folder, "cloud").is_answering
+    assert not answers({"url": folder.url}), "nobody could ask it anything"
+    folder.cloud_state.mkdir(parents=True)
+    (folder.cloud_state / "admin-token").write_text("t")
+    assert answers({"url": folder.url})
     assert not answers({"url": "http://127.0.0.1:9000"})
     assert not answers({})
 
@@ -253,16 +257,16 @@ def test_the_cloud_answers_at_its_own_port_and_with_a_token_only(place, monkeypa
     ("providers", "expected"),
     [("gcp:1,docker-build:2", True), ("gcp:1,docker-build:3", False), ("gcp:x", False), ("", False)],
 )
-def test_the_plugins_answer_when_every_port_of_theirs_listens(place, monkeypatch, providers, expected):
+def test_the_plugins_answer_when_every_port_of_theirs_listens(folder, monkeypatch, providers, expected):
     monkeypatch.setattr("mcpfleet_local_cloud.commands.background._listens", lambda port: port in {1, 2})
-    assert program(place, "plugins").answers({"PULUMI_DEBUG_PROVIDERS": providers}) is expected
+    assert describe_program(folder, "plugins").is_answering({"PULUMI_DEBUG_PROVIDERS": providers}) is expected
 
 
 @pytest.mark.parametrize(
     ("content", "port"), [('{"port": 9000}', 9000), ('{"port": "x"}', None), ("{cut", None), (None, None)]
 )
-def test_the_port_that_a_cloud_has_or_had(place, content, port):
+def test_the_port_that_a_cloud_has_or_had(folder, content, port):
     if content is not None:
-        place.cloud_state.mkdir(parents=True)
-        (place.cloud_state / "cloud.json").write_text(content)
-    assert port_of(place.state) == port
+        folder.cloud_state.mkdir(parents=True)
+        (folder.cloud_state / "cloud.json").write_text(content)
+    assert read_port(folder.state) == port

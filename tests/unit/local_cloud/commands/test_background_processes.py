@@ -87,41 +87,41 @@ def machine(request, tmp_path):
 
 def test_a_process_is_told_by_the_words_of_its_command_line(machine):
     machine.add(7, CLOUD)
-    assert machine.processes.runs(7, ["mcpfleet_local_cloud", STATE])
-    assert not machine.processes.runs(7, ["mcpfleet_local_cloud", "/home/bob/fleet/.mcpfleet/cloud"]), (
+    assert machine.processes.is_running(7, ["mcpfleet_local_cloud", STATE])
+    assert not machine.processes.is_running(7, ["mcpfleet_local_cloud", "/home/bob/fleet/.mcpfleet/cloud"]), (
         "another checkout's"
     )
-    assert not machine.processes.runs(8, ["mcpfleet_local_cloud"]), "there is none"
+    assert not machine.processes.is_running(8, ["mcpfleet_local_cloud"]), "there is none"
 
 
 def test_on_linux_a_word_is_a_whole_argument(tmp_path):
     machine = Linux(tmp_path)
     machine.add(7, ["python", "-m", "mcpfleet_local_cloud.plugins"])
-    assert not machine.processes.runs(7, ["mcpfleet_local_cloud"])
+    assert not machine.processes.is_running(7, ["mcpfleet_local_cloud"])
 
 
 def test_the_program_and_the_parent_of_a_process(machine):
     machine.add(7, ["/cache/v3/pulumi", "up"], parent=3)
-    assert (machine.processes.program(7), machine.processes.parent(7)) == ("pulumi", 3)
-    assert (machine.processes.program(8), machine.processes.parent(8)) == ("", 0)
+    assert (machine.processes.program_name(7), machine.processes.parent_pid(7)) == ("pulumi", 3)
+    assert (machine.processes.program_name(8), machine.processes.parent_pid(8)) == ("", 0)
 
 
 def test_one_that_has_ended_and_was_not_asked_about_does_not_live(machine):
     machine.add(7, CLOUD, state="Z")
-    assert not machine.processes.alive(7)
-    assert not machine.processes.runs(7, ["mcpfleet_local_cloud"])
-    assert machine.processes.program(7) == ""
+    assert not machine.processes.is_alive(7)
+    assert not machine.processes.is_running(7, ["mcpfleet_local_cloud"])
+    assert machine.processes.program_name(7) == ""
 
 
 @pytest.mark.parametrize("pid", [0, -1])
 def test_a_number_that_means_a_group_is_no_process(machine, pid):
     machine.add(pid, CLOUD)
-    assert not machine.processes.alive(pid)
+    assert not machine.processes.is_alive(pid)
 
 
 def test_a_process_that_ends_when_it_is_asked_is_not_killed(machine):
     machine.add(7, CLOUD)
-    machine.processes.end(7)
+    machine.processes.terminate(7)
     assert machine.sent == [(7, signal.SIGTERM)]
     assert machine.now < 0.1
 
@@ -129,7 +129,7 @@ def test_a_process_that_ends_when_it_is_asked_is_not_killed(machine):
 def test_a_process_that_does_not_end_in_time_is_killed(machine):
     machine.add(7, CLOUD)
     machine.deaf_to = {signal.SIGTERM}
-    machine.processes.end(7, grace=10)
+    machine.processes.terminate(7, grace=10)
     assert machine.sent == [(7, signal.SIGTERM), (7, signal.SIGKILL)]
     assert 10 <= machine.now < 10.1
 
@@ -137,23 +137,23 @@ def test_a_process_that_does_not_end_in_time_is_killed(machine):
 def test_a_process_that_cannot_be_killed_is_not_waited_for_without_end(machine):
     machine.add(7, CLOUD)
     machine.deaf_to = {signal.SIGTERM, signal.SIGKILL}
-    machine.processes.end(7, grace=1)
+    machine.processes.terminate(7, grace=1)
     assert 6 <= machine.now < 6.1
 
 
 def test_a_process_that_is_gone_is_no_mistake(machine):
-    machine.processes.end(7)
+    machine.processes.terminate(7)
 
 
 def test_another_users_process_is_said_with_the_way_out(machine):
     machine.add(7, CLOUD)
     machine.forbidden = True
     with pytest.raises(SetupError, match="another user") as failure:
-        machine.processes.end(7)
+        machine.processes.terminate(7)
     assert "sudo kill 7" in failure.value.next_step
 
 
 def test_a_machine_without_proc_and_without_ps_has_no_process_that_is_ours(tmp_path):
     processes = Processes(proc=tmp_path / "proc", ps=lambda *_: "")
-    assert not processes.runs(7, ["mcpfleet_local_cloud"])
-    assert processes.parent(7) == 0
+    assert not processes.is_running(7, ["mcpfleet_local_cloud"])
+    assert processes.parent_pid(7) == 0

@@ -50,9 +50,9 @@ def at():
 
 def test_what_one_registry_was_sent_is_put_into_the_next(registry, at, tmp_path):
     registry.blobs[DIGEST] = LAYER
-    at(registry).keep("latest", tmp_path / "kept")
+    at(registry).save_layers("latest", tmp_path / "kept")
     following = Registry()
-    at(following).seed(tmp_path / "kept")
+    at(following).upload_layers(tmp_path / "kept")
     assert following.blobs == {DIGEST: LAYER}
 
 
@@ -60,14 +60,14 @@ def test_layers_that_the_image_has_no_more_are_not_kept(registry, at, tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "sha256-old").write_bytes(b"old")
     registry.blobs[DIGEST] = LAYER
-    at(registry).keep("latest", tmp_path / "kept")
+    at(registry).save_layers("latest", tmp_path / "kept")
     assert [file.name for file in (tmp_path / "kept").iterdir()] == [DIGEST.replace(":", "-")]
 
 
 def test_a_layer_that_arrives_damaged_is_not_kept(registry, at, tmp_path):
     registry.blobs[DIGEST] = LAYER
     registry.garbles = True
-    at(registry).keep("latest", tmp_path / "kept")
+    at(registry).save_layers("latest", tmp_path / "kept")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,7 +75,7 @@ def test_a_registry_that_does_not_answer_only_costs_the_time_that_would_have_bee
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / DIGEST.replace(":", "-")).write_bytes(LAYER)
     registry.refuses = True
-    at(registry).seed(tmp_path / "kept")
-    at(registry).seed(tmp_path / "none")
-    at(registry).keep("latest", tmp_path / "kept")
+    at(registry).upload_layers(tmp_path / "kept")
+    at(registry).upload_layers(tmp_path / "none")
+    at(registry).save_layers("latest", tmp_path / "kept")
     assert [file.name for file in (tmp_path / "kept").iterdir()] == [DIGEST.replace(":", "-")]

@@ -5,7 +5,7 @@ import asyncio
 import httpx2
 
 from mcpfleet_local_cloud.commands.background import CloudFolder
-from mcpfleet_local_cloud.commands.domains import DomainTransport, addresses
+from mcpfleet_local_cloud.commands.domains import DomainTransport, parse_balancer_addresses
 
 HELD = {
     "loadBalancers": [
@@ -17,8 +17,8 @@ HELD = {
 
 
 def test_a_domain_is_where_its_load_balancer_listens_if_it_does():
-    assert addresses(HELD) == {"mcp.acme.dev": ("127.0.0.1", 19501)}
-    assert addresses({}) == {}
+    assert parse_balancer_addresses(HELD) == {"mcp.acme.dev": ("127.0.0.1", 19501)}
+    assert parse_balancer_addresses({}) == {}
 
 
 def test_a_request_goes_to_the_address_and_keeps_its_name(tmp_path):
@@ -28,10 +28,10 @@ def test_a_request_goes_to_the_address_and_keeps_its_name(tmp_path):
         seen.append((str(request.url), request.headers["host"], request.extensions.get("sni_hostname")))
         return httpx2.Response(200)
 
-    place = CloudFolder(root=tmp_path, state=tmp_path)
+    folder = CloudFolder(root=tmp_path, state=tmp_path)
 
     async def scenario():
-        transport = DomainTransport(place, addresses(HELD), httpx2.MockTransport(answer))
+        transport = DomainTransport(folder, parse_balancer_addresses(HELD), httpx2.MockTransport(answer))
         for _ in range(2):  # each client closes it
             async with httpx2.AsyncClient(transport=transport) as client:
                 await client.get("https://mcp.acme.dev/mcp")

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mcpfleet_local_cloud.commands.engine import finish
 from mcpfleet_local_cloud.commands.phases import SetupError
+from mcpfleet_local_cloud.commands.pulumi_engine import run_to_completion
 from mcpfleet_local_cloud.commands.stack_lock import StackLock
 
 INLINE = ["pulumi", "up", "--exec-kind", "auto.inline", "--stack", "local"]
@@ -24,16 +24,16 @@ class FakeProcesses:
     leaves_at: float | None = None
     now: float = 0.0
 
-    def runs(self, pid, words):
+    def is_running(self, pid, words):
         return pid in self.table and all(word in self.table[pid][0] for word in words)
 
-    def program(self, pid):
+    def program_name(self, pid):
         return self.table[pid][0][0] if pid in self.table else ""
 
-    def parent(self, pid):
+    def parent_pid(self, pid):
         return self.table[pid][1] if pid in self.table else 0
 
-    def end(self, pid, grace):
+    def terminate(self, pid, grace):
         self.ended.append(pid)
         if not self.immortal:
             del self.table[pid]
@@ -145,9 +145,9 @@ def test_an_engine_whose_program_is_process_1_of_a_container_is_left_alone(lock,
 
 
 def test_a_run_gives_back_what_it_returns_and_raises_what_it_raises(step):
-    assert finish(lambda: 42, step) == 42
+    assert run_to_completion(lambda: 42, step) == 42
     with pytest.raises(KeyError, match="lost"):
-        finish(lambda: {}["lost"], step)
+        run_to_completion(lambda: {}["lost"], step)
 
 
 def test_after_ctrl_c_the_engine_finishes_what_is_under_way(step, monkeypatch):
@@ -159,11 +159,11 @@ def test_after_ctrl_c_the_engine_finishes_what_is_under_way(step, monkeypatch):
         waits.append(timeout)
         if len(waits) == 1:
             raise KeyboardInterrupt
-        assert step.progressed.startswith("stopping")
+        assert step.progress_text.startswith("stopping")
         join(thread, timeout)
 
     monkeypatch.setattr("threading.Thread.join", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        finish(lambda: did.append("finished"), step, patience=5)
+        run_to_completion(lambda: did.append("finished"), step, cancel_seconds=5)
     assert waits == [None, 5]
     assert did == ["finished"]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pulumi import automation
 
 from mcpfleet_local_cloud.commands.background import CloudFolder
-from mcpfleet_local_cloud.commands.engine import Outcome, PulumiStack, settle
 from mcpfleet_local_cloud.commands.phases import SetupError
-from mcpfleet_local_cloud.commands.state import identifier, recorded, state_file
+from mcpfleet_local_cloud.commands.pulumi_engine import PulumiStack, UpdateResult, recover_pending
+from mcpfleet_local_cloud.commands.stack_state import provider_id, read_stack_state, state_file
 
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
 ACCOUNT = "gcp:serviceaccount/account:Account"
@@ -37,14 +37,14 @@ def urn(kind, name="echo"):
 
 
 @pytest.fixture
-def place(tmp_path):
+def folder(tmp_path):
     return CloudFolder(root=tmp_path, state=tmp_path / "my state")
 
 
 @pytest.fixture
-def write(place):
+def write(folder):
     def write(content):
-        file = state_file(place)
+        file = state_file(folder)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
         return file
@@ -59,11 +59,11 @@ def checkpoint(*resources):
 STACK = {"type": "pulumi:pulumi:Stack", "urn": urn("pulumi:pulumi:Stack", "mcpfleet-local")}
 
 
-def test_the_state_gives_the_resources_and_the_outputs_of_the_stack(place, write):
+def test_the_state_gives_the_resources_and_the_outputs_of_the_stack(folder, write):
     servers = {"echo": {"mcp_url": "http://127.0.0.1:9/mcp"}}
     service = {"type": SERVICE, "urn": urn(SERVICE), "id": "x", "outputs": {"uri": "http://127.0.0.1:9"}}
     write(checkpoint({**STACK, "outputs": {"servers": servers}}, service))
-    found = recorded(place)
+    found = read_stack_state(folder)
     assert found.resources == [service]
     assert found.servers == servers
 
@@ -79,10 +79,10 @@ def test_the_state_gives_the_resources_and_the_outputs_of_the_stack(place, write
     ],
     ids=["no file", "new", "latest is null", "nothing in it", "only the stack"],
 )
-def test_a_stack_with_nothing_deployed_has_nothing(place, write, content):
+def test_a_stack_with_nothing_deployed_has_nothing(folder, write, content):
     if content is not None:
         write(content)
-    assert (recorded(place).resources, recorded(place).servers) == ([], {})
+    assert (read_stack_state(folder).resources, read_stack_state(folder).servers) == ([], {})
 
 
 CORRUPT = {
@@ -102,33 +102,33 @@ CORRUPT = {
 
 
 @pytest.mark.parametrize("content", CORRUPT.values(), ids=CORRUPT.keys())
-def test_a_state_that_is_none_is_said_with_the_way_out(place, write, content):
+def test_a_state_that_is_none_is_said_with_the_way_out(folder, write, content):
     file = write(content)
     with pytest.raises(SetupError) as failure:
-        recorded(place)
+        read_stack_state(folder)
     assert str(file) in failure.value.message
     assert "./dev down --force" in failure.value.next_step
     assert ".bak" not in failure.value.next_step, "there is no backup"
 
 
-def test_the_backup_of_a_broken_state_is_named_by_a_command_that_a_shell_takes(place, write):
+def test_the_backup_of_a_broken_state_is_named_by_a_command_that_a_shell_takes(folder, write):
     file = write(b"")
     file.with_name("local.json.bak").write_text("{}")
     with pytest.raises(SetupError) as failure:
-        recorded(place)
+        read_stack_state(folder)
     assert f"(cp '{file}.bak' '{file}')" in failure.value.next_step
 
 
-def test_a_state_file_that_is_a_folder_is_said_too(place):
-    state_file(place).mkdir(parents=True)
+def test_a_state_file_that_is_a_folder_is_said_too(folder):
+    state_file(folder).mkdir(parents=True)
     with pytest.raises(SetupError, match="Is a directory"):
-        recorded(place)
+        read_stack_state(folder)
 
 
 @given(st.sampled_from(sorted(SHAPES)), names, names, names)
 def test_an_id_has_the_shape_that_the_provider_imports_by(kind, project, location, name):
     inputs = {"project": project, "location": location, "repositoryId": name, "accountId": name, "name": name}
-    found = re.fullmatch(SHAPES[kind], identifier({"type": kind, "inputs": inputs}))
+    found = re.fullmatch(SHAPES[kind], provider_id({"type": kind, "inputs": inputs}))
     assert found.groups() == ((project, name, project) if kind == ACCOUNT else (project, location, name))
 
 
@@ -145,22 +145,22 @@ def test_an_id_has_the_shape_that_the_provider_imports_by(kind, project, locatio
 )
 def test_what_can_be_created_again_has_no_id(kind):
     everything = {"project": "p", "location": "l", "name": "n", "repositoryId": "r", "accountId": "a"}
-    assert identifier({"type": kind, "inputs": everything}) is None
+    assert provider_id({"type": kind, "inputs": everything}) is None
 
 
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("value", [None, "", {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}])
 def test_inputs_that_do_not_tell_the_name_give_no_id(kind, value):
-    assert identifier({"type": kind, "inputs": INPUTS[kind]}) is not None
+    assert provider_id({"type": kind, "inputs": INPUTS[kind]}) is not None
     for key in INPUTS[kind]:
-        assert identifier({"type": kind, "inputs": {**INPUTS[kind], key: value}}) is None
-    assert identifier({"type": kind}) is None
+        assert provider_id({"type": kind, "inputs": {**INPUTS[kind], key: value}}) is None
+    assert provider_id({"type": kind}) is None
 
 
 def test_everything_that_a_fleet_makes_and_that_has_a_name_of_its_own_is_known_by_its_id():
     inputs = {"project": "p", "location": "l", "region": "r", "name": "n", "serviceId": "s", "secretId": "x"}
     found = {
-        kind: identifier({"type": kind, "inputs": inputs})
+        kind: provider_id({"type": kind, "inputs": inputs})
         for kind in (
             "gcp:compute/globalAddress:GlobalAddress",
             "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup",
@@ -197,7 +197,7 @@ def resource(kind, name="echo", **more):
 def test_a_state_with_nothing_pending_is_left_alone(step):
     for deployment in ({}, {"resources": [resource(SERVICE)]}, {"resources": [], "pending_operations": None}):
         stack = FakeStack(**deployment)
-        assert not settle(stack, step)
+        assert not recover_pending(stack, step)
         assert stack.imported == []
 
 
@@ -207,7 +207,7 @@ def test_a_resource_that_was_being_created_is_taken_into_the_state_by_its_id(ste
     stack = FakeStack(
         manifest={"version": "v3.256.0"}, resources=[kept], pending_operations=[{"type": "creating", "resource": begun}]
     )
-    assert settle(stack, step)
+    assert recover_pending(stack, step)
     (state,) = stack.imported
     assert state.version == 3
     assert state.deployment == {
@@ -233,7 +233,7 @@ def test_a_resource_that_was_being_created_is_taken_into_the_state_by_its_id(ste
 def test_any_other_pending_operation_is_forgotten_and_the_cloud_is_asked(step, operation):
     there = [resource(SERVICE, id="x"), resource(SERVICE, "known", id="y")]
     stack = FakeStack(resources=there, pending_operations=[operation])
-    assert settle(stack, step), "a refresh has to tell what became of it"
+    assert recover_pending(stack, step), "a refresh has to tell what became of it"
     (state,) = stack.imported
     assert (state.deployment["resources"], state.deployment["pending_operations"]) == (there, [])
 
@@ -247,7 +247,7 @@ def test_any_other_pending_operation_is_forgotten_and_the_cloud_is_asked(step, o
     ],
 )
 def test_an_outcome_says_what_changed(changes, words):
-    assert str(Outcome(changes, [])) == words
+    assert str(UpdateResult(changes, [])) == words
 
 
 class RefusedRefresh:
@@ -260,19 +260,19 @@ class RefusedRefresh:
         return SimpleNamespace(outputs={})
 
 
-def test_a_run_with_a_wrong_provider_setting_does_not_stop_the_next_one(monkeypatch, place, write, step):
+def test_a_run_with_a_wrong_provider_setting_does_not_stop_the_next_one(monkeypatch, folder, write, step):
     write(checkpoint(STACK))
-    unfinished = place.state / "pulumi" / "unfinished"
+    unfinished = folder.state / "pulumi" / "unfinished"
     unfinished.touch()
-    engine = PulumiStack(place, Path("pulumi"), {})
-    monkeypatch.setattr(engine, "_selected", RefusedRefresh)
+    engine = PulumiStack(folder, Path("pulumi"), {})
+    monkeypatch.setattr(engine, "_select_stack", RefusedRefresh)
     assert engine.up(step).outputs == {}
     assert not unfinished.exists(), "the run succeeded, so that nothing is doubtful any more"
 
 
 @pytest.mark.parametrize("operations", [[], [{"type": "creating", "resource": resource(SERVICE)}]])
-def test_the_state_says_whether_a_run_ended_in_the_middle(place, write, operations):
+def test_the_state_says_whether_a_run_ended_in_the_middle(folder, write, operations):
     content = checkpoint(STACK)
     content["checkpoint"]["latest"]["pending_operations"] = operations
     write(content)
-    assert recorded(place).pending == bool(operations)
+    assert read_stack_state(folder).pending == bool(operations)

@@ -13,12 +13,12 @@ from mcpfleet_local_cloud.app import create_app
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.commands import background, stack
 from mcpfleet_local_cloud.commands.background import CloudFolder
-from mcpfleet_local_cloud.commands.environment import UNIVERSE, exports, shell
+from mcpfleet_local_cloud.commands.environment import UNIVERSE, exports, format_exports
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.state.folder import Settings
 
-PLACE = CloudFolder(root=Paths.of({}).root, state=Paths.of({}).root / ".mcpfleet")
+PLACE = CloudFolder(root=Paths.from_environ({}).root, state=Paths.from_environ({}).root / ".mcpfleet")
 ENDPOINT = re.compile(r"GOOGLE_[A-Z0-9_]+_CUSTOM_ENDPOINT")
 # Not an API of Google's that the provider is configured for: tokens, the registry, the cloud's own.
 OTHERS = {"oauth2", "sts", "v2", "_local", "upload", "download"}
@@ -67,7 +67,7 @@ def test_attached_plugins_are_named_only_where_there_are_any():
 
 
 def test_for_the_real_plugins_none_is_started_and_a_shell_forgets_the_emulated_ones(monkeypatch, capsys):
-    monkeypatch.setattr(background, "running", lambda _place, what: {"pid": 1} if what == "cloud" else None)
+    monkeypatch.setattr(background, "find_running", lambda _folder, name: {"pid": 1} if name == "cloud" else None)
     monkeypatch.setattr(background, "ensure_plugins", lambda *_, **__: pytest.fail("a plugin was started"))
     stack.env(Phases(), real_plugins=True)
     *lines, last = capsys.readouterr().out.splitlines()
@@ -92,7 +92,7 @@ def test_the_state_of_any_folder_is_found_again_in_its_url(name):
     )
 )
 def test_a_shell_reads_back_what_was_printed(variables):
-    words = shlex.split(shell(variables))
+    words = shlex.split(format_exports(variables))
     assert [word for word in words if word == "export"] == ["export"] * len(variables)
     assert dict(word.split("=", 1) for word in words if word != "export") == variables
 

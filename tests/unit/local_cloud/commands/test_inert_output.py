@@ -28,8 +28,8 @@ def lines_of(made):
 
 def test_a_containers_log_lines_are_shown_inert(screen, monkeypatch):
     made, phases = screen
-    monkeypatch.setattr(stack, "place_of", lambda environ: None)
-    monkeypatch.setattr(stack, "service_of", lambda place, name: {"project": "p", "region": "r", "service": "s"})
+    monkeypatch.setattr(stack, "find_cloud_folder", lambda environ: None)
+    monkeypatch.setattr(stack, "find_service", lambda folder, name: {"project": "p", "region": "r", "service": "s"})
     monkeypatch.setattr(stack, "_log_lines", lambda cloud, service, follow: [FORGED, "second"])
     stack.logs(phases, "echo")
     first, second = lines_of(made)
@@ -45,7 +45,7 @@ def test_notes_and_failures_of_a_phase_begin_no_line_of_their_own(screen):
     def build():
         with phases.phase("Build") as step:
             step.note(FORGED)
-            step.say(FORGED)
+            step.print_lines(FORGED)
             raise SetupError(f"It said:\n{FORGED}", FORGED)
 
     with pytest.raises(SetupError):

@@ -7,10 +7,10 @@ import httpx2
 import pytest
 
 from mcpfleet_local_cloud.commands import leftovers
-from mcpfleet_local_cloud.commands.admin import Admin
+from mcpfleet_local_cloud.commands.admin import AdminClient
 from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.phases import SetupError
-from mcpfleet_local_cloud.commands.state import state_file
+from mcpfleet_local_cloud.commands.stack_state import state_file
 
 CLOUD = {"id": "c0ffee", "pid": 1}
 EMPTY = {
@@ -71,7 +71,7 @@ class FakeDocker:
 
 
 @pytest.fixture
-def place(tmp_path):
+def folder(tmp_path):
     return CloudFolder(root=tmp_path, state=tmp_path / "state", port=8470)
 
 
@@ -89,14 +89,14 @@ def image(*tags, digests=()):
     return Thing("", tags=[*tags], attrs={"RepoDigests": list(digests) or None})
 
 
-def test_a_cloud_as_it_begins_has_nothing_left(place, docker):
+def test_a_cloud_as_it_begins_has_nothing_left(folder, docker):
     docker.images.things = [
         image("python:3.13"),
         image("127.0.0.1:18300/us/mcpfleet-public/images/base:latest"),
         image(),
     ]
     docker.containers.things = [ours("x", cloud="other"), Thing("somebody-elses"), ours("gateway", service="")]
-    assert leftovers.find(place, docker, CLOUD, EMPTY) == []
+    assert leftovers.find(folder, docker, CLOUD, EMPTY) == []
 
 
 @pytest.mark.parametrize(
@@ -119,63 +119,63 @@ def test_a_cloud_as_it_begins_has_nothing_left(place, docker):
         ),
     ],
 )
-def test_what_the_local_cloud_still_holds_is_left(place, docker, held, line):
-    assert leftovers.find(place, docker, CLOUD, {**EMPTY, **held}) == [line]
+def test_what_the_local_cloud_still_holds_is_left(folder, docker, held, line):
+    assert leftovers.find(folder, docker, CLOUD, {**EMPTY, **held}) == [line]
 
 
-def test_what_docker_still_holds_of_this_cloud_is_left(place, docker):
+def test_what_docker_still_holds_of_this_cloud_is_left(folder, docker):
     docker.containers.things = [ours("mcpfleet-echo-1"), ours("another", cloud="other")]
     docker.images.things = [
         image("127.0.0.1:18300/l/p/mcpfleet/echo:1", digests=["127.0.0.1:18300/l/p/mcpfleet/echo@sha256:0"]),
         image("127.0.0.1:183001/l/p/mcpfleet/echo:1"),
     ]
-    assert leftovers.find(place, docker, CLOUD, EMPTY) == [
+    assert leftovers.find(folder, docker, CLOUD, EMPTY) == [
         "container mcpfleet-echo-1",
         "image 127.0.0.1:18300/l/p/mcpfleet/echo:1",
         "image 127.0.0.1:18300/l/p/mcpfleet/echo@sha256:0",
     ]
 
 
-def test_what_the_state_still_holds_is_left(place, docker):
-    file = state_file(place)
+def test_what_the_state_still_holds_is_left(folder, docker):
+    file = state_file(folder)
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"checkpoint": {"latest": {"resources": [{"type": "t", "urn": "urn:pulumi:x"}]}}}))
-    assert leftovers.find(place, docker, CLOUD, EMPTY) == ["state: urn:pulumi:x"]
+    assert leftovers.find(folder, docker, CLOUD, EMPTY) == ["state: urn:pulumi:x"]
 
 
-def test_a_cloud_without_an_id_has_nothing_in_docker(place, docker):
+def test_a_cloud_without_an_id_has_nothing_in_docker(folder, docker):
     docker.containers.things = [Thing("x", labels={"dev.mcpfleet.cloud": ""}), ours("y")]
-    assert leftovers.find(place, docker, {}, EMPTY) == []
+    assert leftovers.find(folder, docker, {}, EMPTY) == []
 
 
-def test_to_forget_removes_this_clouds_gateway_its_networks_and_the_state(place, docker):
-    state_file(place).parent.mkdir(parents=True)
-    state_file(place).write_text("{}")
+def test_to_forget_removes_this_clouds_gateway_its_networks_and_the_state(folder, docker):
+    state_file(folder).parent.mkdir(parents=True)
+    state_file(folder).write_text("{}")
     mine, other = ours("mine"), ours("other", cloud="other")
     docker.networks.things = [mine, other]
     gateway, others = ours("gateway", service=""), ours("gateway", cloud="other", service="")
     docker.containers.things = [gateway, others]
-    leftovers.forget(place, docker, CLOUD)
+    leftovers.remove_cloud(folder, docker, CLOUD)
     assert (mine.removed, other.removed) == (True, False)
     assert (gateway.removed, others.removed) == (True, False)
-    assert not (place.state / "pulumi").exists()
-    leftovers.forget(place, docker, CLOUD)
+    assert not (folder.state / "pulumi").exists()
+    leftovers.remove_cloud(folder, docker, CLOUD)
 
 
-def test_a_container_that_is_left_at_the_end_is_a_failure(place, docker):
+def test_a_container_that_is_left_at_the_end_is_a_failure(folder, docker):
     docker.containers.things = [ours("late")]
     with pytest.raises(SetupError, match="Docker still has late"):
-        leftovers.forget(place, docker, CLOUD)
+        leftovers.remove_cloud(folder, docker, CLOUD)
 
 
 # The local cloud, asked.
 
 
 @pytest.fixture
-def admin(place):
+def admin(folder):
     """`admin(answer)`: one whose cloud gives that answer, and the requests that it sent."""
-    place.cloud_state.mkdir(parents=True)
-    (place.cloud_state / "admin-token").write_text("s3cret\n")
+    folder.cloud_state.mkdir(parents=True)
+    (folder.cloud_state / "admin-token").write_text("s3cret\n")
 
     def admin(answer):
         sent = []
@@ -186,7 +186,7 @@ def admin(place):
                 raise answer
             return answer
 
-        return Admin(place, httpx2.MockTransport(handle)), sent
+        return AdminClient(folder, httpx2.MockTransport(handle)), sent
 
     return admin
 
@@ -204,12 +204,12 @@ def test_logs_are_the_lines_of_one_service(admin):
     assert dict(sent[0].url.params) == {"service": "projects/p/locations/l/services/mcp-echo&lines=1"}
 
 
-def test_a_reset_drops_the_state_and_the_images_that_were_built_too(admin, place):
-    state_file(place).parent.mkdir(parents=True)
-    state_file(place).write_text("corrupt")
+def test_a_reset_drops_the_state_and_the_images_that_were_built_too(admin, folder):
+    state_file(folder).parent.mkdir(parents=True)
+    state_file(folder).write_text("corrupt")
     cloud, sent = admin(httpx2.Response(200, json=EMPTY))
-    place.published.parent.mkdir(parents=True, exist_ok=True)
-    place.published.write_text("sha256:base")
+    folder.published_image_file.parent.mkdir(parents=True, exist_ok=True)
+    folder.published_image_file.write_text("sha256:base")
     mine, public, another = "127.0.0.1:18300/r/mcpfleet/a", "127.0.0.1:18300/us/mcpfleet-public/images/base", "other:1"
     engine = FakeDocker(
         images=Images(
@@ -220,11 +220,13 @@ def test_a_reset_drops_the_state_and_the_images_that_were_built_too(admin, place
             ]
         )
     )
-    leftovers.reset(place, cloud, engine)
+    leftovers.reset(folder, cloud, engine)
     assert [image.name for image in engine.images.list()] == ["base", "other"], "a failed up may have built some"
-    assert not place.published.exists(), "the registry is empty: the next up has to push the base image again"
+    assert not folder.published_image_file.exists(), (
+        "the registry is empty: the next up has to push the base image again"
+    )
     assert [request.method for request in sent] == ["POST", "GET"]
-    assert not state_file(place).exists()
+    assert not state_file(folder).exists()
 
 
 @pytest.mark.parametrize(
@@ -255,9 +257,9 @@ def test_a_cloud_that_cannot_be_asked_is_said_with_the_way_out(admin, answer, me
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_a_missing_token_is_said_with_the_way_out(admin, place, content):
+def test_a_missing_token_is_said_with_the_way_out(admin, folder, content):
     cloud, sent = admin(httpx2.Response(200))
-    file = place.cloud_state / "admin-token"
+    file = folder.cloud_state / "admin-token"
     file.unlink() if content is None else file.write_bytes(content)
     with pytest.raises(SetupError) as failure:
         cloud.inventory()

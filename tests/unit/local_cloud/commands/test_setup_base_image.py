@@ -8,14 +8,19 @@ from devtools.example_image import TOOLBOX_IMAGE, content_hash, find_toolbox_ima
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.setup.base_image import (
     BASE_IMAGE,
-    RECIPE_LABEL,
+    SPEC_LABEL,
     BaseImageSpec,
-    find_base_image,
+    ensure_base_image,
     write_context,
 )
-from mcpfleet_local_cloud.commands.setup.certificates import certificates, extra_certificates, file_name, host_extras
-from mcpfleet_local_cloud.commands.setup.engine import ImageFacts
-from mcpfleet_local_cloud.commands.setup.host import Completed
+from mcpfleet_local_cloud.commands.setup.certificates import (
+    file_name,
+    parse_certificates,
+    read_extra_certificates,
+    select_extra_certificates,
+)
+from mcpfleet_local_cloud.commands.setup.docker_api import ImageFacts
+from mcpfleet_local_cloud.commands.setup.host import CompletedProgram
 from mcpfleet_local_cloud.docker_engine import Facts
 from pulumi_mcpfleet.sources.build_plan import BASE_IMAGE as PINNED
 
@@ -39,7 +44,7 @@ def debian(host):
 
     def make(words):
         Path(words[-1]).write_text("a root file system")
-        return Completed(0, "I: success")
+        return CompletedProgram(0, "I: success")
 
     host.programs["mmdebstrap"] = Path("/usr/bin/mmdebstrap")
     host.answers[("mmdebstrap",)] = make
@@ -47,8 +52,8 @@ def debian(host):
 
 
 def test_the_image_of_the_recipe_is_left_alone(host, paths, engine, recipe, step):
-    engine.images[BASE_IMAGE] = ImageFacts(labels={RECIPE_LABEL: recipe.hash})
-    find_base_image(host, paths, engine, recipe, step)
+    engine.images[BASE_IMAGE] = ImageFacts(labels={SPEC_LABEL: recipe.hash})
+    ensure_base_image(host, paths, engine, recipe, step)
     assert engine.did == []
     assert step.detail == "in place"
 
@@ -63,28 +68,28 @@ def test_the_image_is_made_for_the_engines_machine_and_not_for_this_process(
     debian.system = ("Linux", process)
     engine.said = Facts(architecture=machine)
     engine.refuse["pull"] = NO_HUB
-    find_base_image(debian, paths, engine, recipe, step)
+    ensure_base_image(debian, paths, engine, recipe, step)
     (command,) = [words for words in debian.calls if words[0] == "mmdebstrap"]
     assert [word for word in command if word.startswith("--architectures")] == foreign
 
 
-@pytest.mark.parametrize("labels", [{}, {RECIPE_LABEL: "of another recipe"}])
+@pytest.mark.parametrize("labels", [{}, {SPEC_LABEL: "of another recipe"}])
 def test_an_image_of_another_recipe_is_replaced(host, paths, engine, recipe, step, labels):
     engine.images[BASE_IMAGE] = ImageFacts(labels=labels)
-    find_base_image(host, paths, engine, recipe, step)
-    assert engine.images[BASE_IMAGE].labels[RECIPE_LABEL] == recipe.hash
+    ensure_base_image(host, paths, engine, recipe, step)
+    assert engine.images[BASE_IMAGE].labels[SPEC_LABEL] == recipe.hash
 
 
 def test_the_pinned_image_is_pulled_where_a_registry_hands_it_out(host, paths, engine, recipe, step):
-    find_base_image(host, paths, engine, recipe, step)
+    ensure_base_image(host, paths, engine, recipe, step)
     assert engine.did == ["pull python:3.13-slim", f"build {BASE_IMAGE}"]
     assert host.calls == []
-    find_base_image(host, paths, engine, recipe, step)
+    ensure_base_image(host, paths, engine, recipe, step)
     assert len(engine.did) == 2, "the second run found the first one's image"
 
 
 def test_a_pulled_image_is_made_to_trust_what_the_machine_trusts(host, paths, engine, step):
-    find_base_image(host, paths, engine, BaseImageSpec(REFERENCE, [pem("proxy")]), step)
+    ensure_base_image(host, paths, engine, BaseImageSpec(REFERENCE, [pem("proxy")]), step)
     (context,) = engine.contexts
     assert context[file_name(pem("proxy"))] == pem("proxy")
     assert "RUN update-ca-certificates\nENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt" in context["Dockerfile"]
@@ -97,10 +102,10 @@ def test_without_extra_certificates_a_pulled_image_gets_a_label_and_nothing_else
 
 def test_without_a_registry_it_is_made_from_debian_packages(debian, paths, engine, recipe, step):
     engine.refuse["pull"] = NO_HUB
-    find_base_image(debian, paths, engine, recipe, step)
+    ensure_base_image(debian, paths, engine, recipe, step)
     assert engine.did == ["pull python:3.13-slim", f"import {BASE_IMAGE}"]
-    assert engine.images[BASE_IMAGE].labels == {RECIPE_LABEL: recipe.hash}
-    assert step.detail == "made from Debian packages"
+    assert engine.images[BASE_IMAGE].labels == {SPEC_LABEL: recipe.hash}
+    assert step.detail == "built from Debian packages"
 
 
 def test_the_machine_s_authorities_are_put_into_what_is_made(debian, paths, engine, step):
@@ -112,20 +117,20 @@ def test_the_machine_s_authorities_are_put_into_what_is_made(debian, paths, engi
         copied.extend(Path(hook.split('"')[1]).read_text() for hook in hooks)
         assert '--customize-hook=chroot "$1" update-ca-certificates' in words
         Path(words[-1]).write_text("a root file system")
-        return Completed(0, "")
+        return CompletedProgram(0, "")
 
     debian.answers[("mmdebstrap",)] = make
-    find_base_image(debian, paths, engine, BaseImageSpec(REFERENCE, [pem("one"), pem("two")]), step)
+    ensure_base_image(debian, paths, engine, BaseImageSpec(REFERENCE, [pem("one"), pem("two")]), step)
     assert copied == [pem("one"), pem("two")]
 
 
 def test_a_wiped_docker_costs_one_import_and_no_pull(debian, paths, engine, recipe, step):
     engine.refuse["pull"] = NO_HUB
-    find_base_image(debian, paths, engine, recipe, step)
+    ensure_base_image(debian, paths, engine, recipe, step)
     engine.images.clear()
     engine.did.clear()
     debian.calls.clear()
-    find_base_image(debian, paths, engine, recipe, step)
+    ensure_base_image(debian, paths, engine, recipe, step)
     assert engine.did == [f"import {BASE_IMAGE}"]
     assert debian.calls == []
     assert step.detail == "imported from the cache"
@@ -133,9 +138,9 @@ def test_a_wiped_docker_costs_one_import_and_no_pull(debian, paths, engine, reci
 
 def test_a_changed_recipe_is_made_anew_and_the_old_tar_goes(debian, paths, engine, recipe, step):
     engine.refuse["pull"] = NO_HUB
-    find_base_image(debian, paths, engine, recipe, step)
+    ensure_base_image(debian, paths, engine, recipe, step)
     changed = BaseImageSpec(REFERENCE, [pem("a new authority")])
-    find_base_image(debian, paths, engine, changed, step)
+    ensure_base_image(debian, paths, engine, changed, step)
     assert [path.name for path in (paths.cache / "base").iterdir()] == [f"{changed.hash}.tar"]
 
 
@@ -143,44 +148,44 @@ def test_a_missing_mmdebstrap_is_installed_on_debian(debian, paths, engine, reci
     engine.refuse["pull"] = NO_HUB
     del debian.programs["mmdebstrap"]
     debian.files[Path("/etc/os-release")] = "ID=debian\n"
-    debian.answers[("apt-get",)] = Completed(0, "")
-    find_base_image(debian, paths, engine, recipe, step)
+    debian.answers[("apt-get",)] = CompletedProgram(0, "")
+    ensure_base_image(debian, paths, engine, recipe, step)
     assert any(words[-2:] == ["mmdebstrap", "debian-archive-keyring"] for words in debian.calls)
 
 
 def test_where_nothing_can_be_made_the_refusal_and_the_way_out_are_one_message(host, paths, engine, recipe, step):
     engine.refuse["pull"] = NO_HUB
     with pytest.raises(SetupError, match=r"can't be pulled \(dial tcp.*no such host\)") as failure:
-        find_base_image(host, paths, engine, recipe, step)
+        ensure_base_image(host, paths, engine, recipe, step)
     assert "MCPFLEET_BASE_IMAGE" in failure.value.next_step
 
 
 def test_a_failed_mmdebstrap_shows_its_last_words_and_leaves_no_tar(debian, paths, engine, recipe, step):
     engine.refuse["pull"] = NO_HUB
-    debian.answers[("mmdebstrap",)] = Completed(25, "E: apt-get update failed")
+    debian.answers[("mmdebstrap",)] = CompletedProgram(25, "E: apt-get update failed")
     with pytest.raises(SetupError, match="E: apt-get update failed"):
-        find_base_image(debian, paths, engine, recipe, step)
+        ensure_base_image(debian, paths, engine, recipe, step)
     assert list((paths.cache / "base").iterdir()) == []
 
 
 def test_a_tar_that_docker_refuses_is_not_kept(debian, paths, engine, recipe, step):
     engine.refuse.update(pull=NO_HUB, **{"import": "unexpected EOF"})
-    with pytest.raises(SetupError, match="refuses the base image: unexpected EOF"):
-        find_base_image(debian, paths, engine, recipe, step)
+    with pytest.raises(SetupError, match="could not import the base image: unexpected EOF"):
+        ensure_base_image(debian, paths, engine, recipe, step)
     assert list((paths.cache / "base").iterdir()) == []
 
 
 def test_an_image_that_the_user_names_is_used_without_a_pull_when_docker_has_it(host, paths, engine, step):
     engine.images["corp/python:3.13"] = ImageFacts()
-    recipe = BaseImageSpec("corp/python:3.13", [], chosen=True)
-    find_base_image(host, paths, engine, recipe, step)
+    recipe = BaseImageSpec("corp/python:3.13", [], is_chosen=True)
+    ensure_base_image(host, paths, engine, recipe, step)
     assert engine.did == [f"build {BASE_IMAGE}"]
 
 
 def test_an_image_that_the_user_names_is_not_replaced_by_another(debian, paths, engine, step):
     engine.refuse["pull"] = "manifest unknown"
     with pytest.raises(SetupError, match="MCPFLEET_BASE_IMAGE=corp/pyton:3 can't be used: manifest unknown"):
-        find_base_image(debian, paths, engine, BaseImageSpec("corp/pyton:3", [], chosen=True), step)
+        ensure_base_image(debian, paths, engine, BaseImageSpec("corp/pyton:3", [], is_chosen=True), step)
     assert debian.calls == []
 
 
@@ -202,17 +207,17 @@ def test_every_dockerfile_of_ours_is_pinned_to_the_base_that_setup_makes():
 
 def test_only_certificates_that_somebody_added_are_extra():
     bundle = f"# Example Root\n{pem('root')}{pem('proxy')}"
-    assert extra_certificates(bundle, [pem("root"), pem("other root")]) == [pem("proxy")]
+    assert select_extra_certificates(bundle, [pem("root"), pem("other root")]) == [pem("proxy")]
 
 
 def test_line_ends_and_remarks_make_no_certificate_a_new_one():
     remarked = "subject=Example\n" + pem("root").replace("\n", " \r\n")
-    assert certificates(remarked) == certificates(pem("root"))
-    assert extra_certificates(remarked, [pem("root")]) == []
+    assert parse_certificates(remarked) == parse_certificates(pem("root"))
+    assert select_extra_certificates(remarked, [pem("root")]) == []
 
 
 def test_where_the_distribution_s_list_is_unknown_nothing_is_called_extra():
-    assert extra_certificates(pem("root"), []) == []
+    assert select_extra_certificates(pem("root"), []) == []
 
 
 def test_the_bundle_that_the_environment_names_is_the_one_that_is_read(tmp_path):
@@ -220,7 +225,7 @@ def test_the_bundle_that_the_environment_names_is_the_one_that_is_read(tmp_path)
     (tmp_path / "roots" / "root.crt").write_text(pem("root"))
     (tmp_path / "bundle.pem").write_text(pem("root") + pem("proxy"))
     environ = {"SSL_CERT_FILE": str(tmp_path / "bundle.pem")}
-    assert host_extras(environ, tmp_path / "roots") == [pem("proxy")]
+    assert read_extra_certificates(environ, tmp_path / "roots") == [pem("proxy")]
 
 
 @pytest.fixture

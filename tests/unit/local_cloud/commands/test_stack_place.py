@@ -1,4 +1,4 @@
-"""What the commands find out before they do anything: the place, the server, what is left to do."""
+"""What the commands find out before they do anything: the folder, the server, what is left to do."""
 
 import io
 import json
@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from mcpfleet_local_cloud.commands import config_files, stack
-from mcpfleet_local_cloud.commands.admin import fresh_lines
+from mcpfleet_local_cloud.commands.admin import find_new_lines
 from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import SetupError, SeveralErrors
-from mcpfleet_local_cloud.commands.state import state_file
+from mcpfleet_local_cloud.commands.stack_state import state_file
 
 SERVER = {
     "mcp_url": "http://127.0.0.1:19001/mcp",
@@ -43,25 +43,25 @@ CLIENT = {
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """The checkout's place, in a checkout of the test's own."""
+def folder(tmp_path, monkeypatch):
+    """The checkout's folder, in a checkout of the test's own."""
     checkout = Paths(root=tmp_path, cache=tmp_path / "cache")
-    monkeypatch.setattr(Paths, "of", classmethod(lambda _cls, _environ: checkout))
+    monkeypatch.setattr(Paths, "from_environ", classmethod(lambda _cls, _environ: checkout))
     monkeypatch.delenv("MCPFLEET_PORT", raising=False)
     return CloudFolder(root=tmp_path, state=checkout.state)
 
 
 @pytest.fixture
-def cloud_at(place):
+def cloud_at(folder):
     def cloud_at(port):
-        place.cloud_state.mkdir(parents=True, exist_ok=True)
-        (place.cloud_state / "cloud.json").write_text(json.dumps({"port": port, "pid": 2**30, "id": "c0"}))
+        folder.cloud_state.mkdir(parents=True, exist_ok=True)
+        (folder.cloud_state / "cloud.json").write_text(json.dumps({"port": port, "pid": 2**30, "id": "c0"}))
 
     return cloud_at
 
 
 @pytest.fixture
-def deployed(place):
+def deployed(folder):
     def deployed(clients=None, made=(), **servers):
         root = {
             "type": "pulumi:pulumi:Stack",
@@ -73,7 +73,7 @@ def deployed(place):
             {"type": "gcp:cloudrunv2/service:Service", "urn": f"urn:{name}", "id": f"{SERVICES}/{name}"}
             for name in made
         ]
-        file = state_file(place)
+        file = state_file(folder)
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps({"checkpoint": {"latest": {"resources": [root, other, *made]}}}))
 
@@ -86,69 +86,69 @@ def printed(plain):
     return plain.out.file.getvalue
 
 
-def test_a_checkout_has_the_default_port_unless_it_is_told_another(place):
-    assert stack.place_of({}) == place
-    assert stack.place_of({"MCPFLEET_PORT": ""}).port == 8470
-    assert stack.place_of({"MCPFLEET_PORT": "9000"}).port == 9000
+def test_a_checkout_has_the_default_port_unless_it_is_told_another(folder):
+    assert stack.find_cloud_folder({}) == folder
+    assert stack.find_cloud_folder({"MCPFLEET_PORT": ""}).port == 8470
+    assert stack.find_cloud_folder({"MCPFLEET_PORT": "9000"}).port == 9000
 
 
 @pytest.mark.parametrize("port", ["abc", "0", "80", "65536", "-1", "8470.0", " 8470", "²", "٨٤٧٠"])
-def test_what_is_no_port_is_refused(place, port):
+def test_what_is_no_port_is_refused(folder, port):
     with pytest.raises(SetupError, match="not a port") as failure:
-        stack.place_of({"MCPFLEET_PORT": port})
+        stack.find_cloud_folder({"MCPFLEET_PORT": port})
     assert repr(port) in failure.value.message
     assert "1024 to 65535" in failure.value.next_step
 
 
-def test_a_cloud_that_is_there_keeps_its_port(cloud_at, place):
+def test_a_cloud_that_is_there_keeps_its_port(cloud_at, folder):
     cloud_at(9000)
-    assert stack.place_of({}).port == 9000
-    assert stack.place_of({"MCPFLEET_PORT": "9000"}).port == 9000
+    assert stack.find_cloud_folder({}).port == 9000
+    assert stack.find_cloud_folder({"MCPFLEET_PORT": "9000"}).port == 9000
 
 
-def test_a_cloud_that_is_there_is_not_moved(cloud_at, place):
+def test_a_cloud_that_is_there_is_not_moved(cloud_at, folder):
     cloud_at(9000)
     with pytest.raises(
         SetupError, match="MCPFLEET_PORT is 9001, but this checkout's local cloud has port 9000"
     ) as failure:
-        stack.place_of({"MCPFLEET_PORT": "9001"})
+        stack.find_cloud_folder({"MCPFLEET_PORT": "9001"})
     assert "MCPFLEET_PORT=9000 ./dev down" in failure.value.next_step
 
 
 @pytest.fixture
-def stacks(place):
+def stacks(folder):
     for name, domain in (("local", "mcpfleet.test"), ("showcase", "mcpfleet.test"), ("dev", "googleapis.com")):
-        (place.root / f"Pulumi.{name}.yaml").write_text(f"config: {{gcp:universeDomain: {domain}}}\n")
+        (folder.root / f"Pulumi.{name}.yaml").write_text(f"config: {{gcp:universeDomain: {domain}}}\n")
 
 
-def test_the_stack_is_local_unless_another_is_named_and_stays_the_one_that_is_deployed(place, stacks):
-    assert stack.chosen_stack(stack.place_of({}), None).stack == "local"
-    showcase = stack.chosen_stack(stack.place_of({}), "showcase")
+def test_the_stack_is_local_unless_another_is_named_and_stays_the_one_that_is_deployed(folder, stacks):
+    assert stack.select_stack(stack.find_cloud_folder({}), None).stack == "local"
+    showcase = stack.select_stack(stack.find_cloud_folder({}), "showcase")
     assert showcase.stack == "showcase"
     state_file(showcase).parent.mkdir(parents=True)
     state_file(showcase).write_text("{}")
-    assert stack.place_of({}) == showcase
-    assert stack.chosen_stack(stack.place_of({}), "showcase") == showcase
+    assert stack.find_cloud_folder({}) == showcase
+    assert stack.select_stack(stack.find_cloud_folder({}), "showcase") == showcase
 
 
-def test_a_second_stack_beside_the_deployed_one_is_refused(place, stacks, deployed):
+def test_a_second_stack_beside_the_deployed_one_is_refused(folder, stacks, deployed):
     deployed()
     with pytest.raises(SetupError, match="The stack local is deployed here") as failure:
-        stack.chosen_stack(stack.place_of({}), "showcase")
+        stack.select_stack(stack.find_cloud_folder({}), "showcase")
     assert failure.value.next_step == "take it down first: ./dev down."
 
 
-@pytest.mark.parametrize(("name", "why"), [("dev", "is of Google Cloud"), ("devv", "is not there")])
-def test_a_stack_that_is_not_of_this_machine_is_answered_with_those_that_are(place, stacks, name, why):
+@pytest.mark.parametrize(("name", "why"), [("dev", "is a stack of Google Cloud"), ("devv", "does not exist")])
+def test_a_stack_that_is_not_of_this_machine_is_answered_with_those_that_are(folder, stacks, name, why):
     with pytest.raises(SetupError, match=f"Pulumi.{name}.yaml {why}") as failure:
-        stack.chosen_stack(stack.place_of({}), name)
+        stack.select_stack(stack.find_cloud_folder({}), name)
     assert "(local, showcase)" in failure.value.next_step
 
 
 @pytest.mark.parametrize(
     "command", [lambda phases: stack.logs(phases, "echo"), lambda phases: stack.proxy(phases, "echo", None)]
 )
-def test_a_server_is_named_only_once_there_is_one(place, plain, command):
+def test_a_server_is_named_only_once_there_is_one(folder, plain, command):
     with pytest.raises(SetupError, match="Nothing is deployed here") as failure:
         command(plain)
     assert "./dev up" in failure.value.next_step
@@ -157,7 +157,7 @@ def test_a_server_is_named_only_once_there_is_one(place, plain, command):
 @pytest.mark.parametrize(
     "command", [lambda phases: stack.logs(phases, "nosuch"), lambda phases: stack.proxy(phases, "nosuch", None)]
 )
-def test_a_server_that_is_not_there_is_answered_with_those_that_are(deployed, place, plain, command):
+def test_a_server_that_is_not_there_is_answered_with_those_that_are(deployed, folder, plain, command):
     deployed(echo=SERVER, toolbox=SERVER)
     with pytest.raises(SetupError, match="no server or client 'nosuch'") as failure:
         command(plain)
@@ -166,7 +166,7 @@ def test_a_server_that_is_not_there_is_answered_with_those_that_are(deployed, pl
 
 @pytest.mark.parametrize(("asked", "port"), [(None, "3001"), (0, "0"), (4000, "4000")])
 def test_the_proxy_opens_where_the_stacks_output_says_unless_told_otherwise(
-    deployed, place, plain, monkeypatch, asked, port
+    deployed, folder, plain, monkeypatch, asked, port
 ):
     deployed(echo=SERVER)
     started = []
@@ -182,10 +182,10 @@ def test_the_proxy_opens_where_the_stacks_output_says_unless_told_otherwise(
     assert end.value.code == 3
     assert command[command.index("--port") + 1] == port
     assert command[command.index("--url") + 1] == SERVER["mcp_url"]
-    assert env["GOOGLE_APPLICATION_CREDENTIALS"] == str(place.credentials / "ada.json")
+    assert env["GOOGLE_APPLICATION_CREDENTIALS"] == str(folder.credentials / "ada.json")
 
 
-def test_env_and_verify_say_that_the_cloud_does_not_run(deployed, cloud_at, place, plain):
+def test_env_and_verify_say_that_the_cloud_does_not_run(deployed, cloud_at, folder, plain):
     deployed(echo=SERVER)
     cloud_at(9000)
     for command in (stack.env, stack.verify):
@@ -194,7 +194,7 @@ def test_env_and_verify_say_that_the_cloud_does_not_run(deployed, cloud_at, plac
         assert "./dev up" in failure.value.next_step
 
 
-def test_status_says_that_no_server_answers_while_the_cloud_is_dead(deployed, cloud_at, place, plain, printed):
+def test_status_says_that_no_server_answers_while_the_cloud_is_dead(deployed, cloud_at, folder, plain, printed):
     deployed(echo=SERVER)
     cloud_at(9000)
     stack.status(plain)
@@ -204,17 +204,17 @@ def test_status_says_that_no_server_answers_while_the_cloud_is_dead(deployed, cl
     assert "  proxy     ./dev proxy echo --port 3001" in lines
 
 
-def test_status_before_any_up_says_what_to_do(place, plain, printed):
+def test_status_before_any_up_says_what_to_do(folder, plain, printed):
     stack.status(plain)
     assert printed().splitlines()[-1].endswith("not deployed; deploy it with ./dev up.")
 
 
-def test_up_in_a_folder_without_a_project_makes_nothing_and_says_where_to_go(place, plain, monkeypatch):
+def test_up_in_a_folder_without_a_project_makes_nothing_and_says_where_to_go(folder, plain, monkeypatch):
     monkeypatch.setattr(stack, "prepare", lambda _phases: pytest.fail("it would set up a machine for nothing"))
-    with pytest.raises(SetupError, match=r"no Pulumi\.yaml in .* nor above it") as refused:
+    with pytest.raises(SetupError, match=r"no Pulumi\.yaml in .* or a folder above it") as refused:
         stack.up(plain)
     assert "folder of your Pulumi program" in refused.value.next_step
-    assert list(place.root.iterdir()) == []
+    assert list(folder.root.iterdir()) == []
 
 
 BROKEN = {
@@ -230,11 +230,11 @@ BROKEN = {
 @pytest.mark.parametrize("file", ["Pulumi.yaml", "Pulumi.local.yaml"])
 @pytest.mark.parametrize("content", BROKEN)
 def test_up_with_a_file_that_is_no_yaml_says_which_and_where_and_makes_nothing(
-    place, plain, monkeypatch, file, content
+    folder, plain, monkeypatch, file, content
 ):
     monkeypatch.setattr(stack, "prepare", lambda _phases: pytest.fail("it would set up a machine for nothing"))
-    (place.root / "Pulumi.yaml").write_text("name: x\nruntime: python\n")
-    (place.root / file).write_bytes(content)
+    (folder.root / "Pulumi.yaml").write_text("name: x\nruntime: python\n")
+    (folder.root / file).write_bytes(content)
     with pytest.raises(SetupError) as refused:
         stack.up(plain)
     assert str(refused.value).startswith(file)
@@ -242,12 +242,12 @@ def test_up_with_a_file_that_is_no_yaml_says_which_and_where_and_makes_nothing(
     assert str(refused.value).endswith("Nothing was changed.")
 
 
-def test_a_stack_with_tags_and_anchors_of_yamls_is_left_to_pulumi(place):
-    (place.root / "Pulumi.local.yaml").write_text("config:\n  a: &x !own [1]\n  b: *x\n")
-    config_files.check(place)
+def test_a_stack_with_tags_and_anchors_of_yamls_is_left_to_pulumi(folder):
+    (folder.root / "Pulumi.local.yaml").write_text("config:\n  a: &x !own [1]\n  b: *x\n")
+    config_files.check(folder)
 
 
-def test_down_before_any_up_sets_nothing_up(place, plain, printed, monkeypatch):
+def test_down_before_any_up_sets_nothing_up(folder, plain, printed, monkeypatch):
     monkeypatch.setattr(
         "mcpfleet_local_cloud.commands.stack.prepare",
         lambda _phases: pytest.fail("it would install what it does not need"),
@@ -270,7 +270,7 @@ def test_down_before_any_up_sets_nothing_up(place, plain, printed, monkeypatch):
     ids=["first", "nothing new", "grown", "the window moved on", "it moved on by more", "alike", "emptied"],
 )
 def test_a_log_that_is_followed_prints_each_line_once(seen, lines, fresh):
-    assert list(fresh_lines(seen, lines)) == fresh
+    assert list(find_new_lines(seen, lines)) == fresh
 
 
 @pytest.mark.parametrize(
@@ -281,16 +281,16 @@ def test_a_log_that_is_followed_prints_each_line_once(seen, lines, fresh):
         ({**SERVER, "reached": "network"}, "iam: nobody, from the project's networks only"),
         ({**SERVER, "access": "iap", "invokers": ["user:a@b.dev"]}, "iap: user:a@b.dev"),
         ({**SERVER, "access": "public"}, "public: anybody"),
-        ({**SERVER, "access": "oauth"}, "oauth: whoever has a token of its authorization server"),
+        ({**SERVER, "access": "oauth"}, "oauth: callers with a token of its authorization server"),
     ],
 )
-def test_status_says_who_may_call(deployed, place, plain, printed, server, words):
+def test_status_says_who_may_call(deployed, folder, plain, printed, server, words):
     deployed(echo=server)
     stack.status(plain)
     assert f"access    {words}" in printed()
 
 
-def test_a_server_that_a_desktop_cannot_reach_has_no_proxy_and_no_configuration(deployed, place, plain, printed):
+def test_a_server_that_a_desktop_cannot_reach_has_no_proxy_and_no_configuration(deployed, folder, plain, printed):
     deployed(echo={**SERVER, "reached": "network", "client_config": None, "proxy_port": None})
     stack.status(plain)
     text = printed()
@@ -299,11 +299,11 @@ def test_a_server_that_a_desktop_cannot_reach_has_no_proxy_and_no_configuration(
     assert "client  " not in text
 
 
-def test_a_client_is_named_like_a_server(deployed, place):
+def test_a_client_is_named_like_a_server(deployed, folder):
     deployed(echo=SERVER, clients={"asker": CLIENT})
-    assert stack.service_of(place, "asker") == CLIENT
+    assert stack.find_service(folder, "asker") == CLIENT
     with pytest.raises(SetupError) as failure:
-        stack.service_of(place, "nosuch")
+        stack.find_service(folder, "nosuch")
     assert failure.value.next_step == "choose one of these: echo, asker."
 
 
@@ -312,7 +312,7 @@ MADE = ("mcp-echo", "mcp-sqlite", "mcp-late")
 
 
 @pytest.fixture
-def failed_up(monkeypatch, place):
+def failed_up(monkeypatch, folder):
     """A cloud in which `sqlite` failed, beside `echo`, `late`, which runs, and one that somebody made by hand."""
     states = {
         SERVER["service"]: "CONDITION_SUCCEEDED",
@@ -324,8 +324,8 @@ def failed_up(monkeypatch, place):
         {"name": f"{SERVICES}/{name}", "state": state, "uri": "http://127.0.0.1:19003"}
         for name, state in states.items()
     ]
-    monkeypatch.setattr(stack.background, "running", lambda place, what: {"pid": 1})
-    monkeypatch.setattr(stack.Admin, "inventory", lambda self: {"services": services})
+    monkeypatch.setattr(stack.background, "find_running", lambda folder, what: {"pid": 1})
+    monkeypatch.setattr(stack.AdminClient, "inventory", lambda self: {"services": services})
     monkeypatch.setattr(stack, "_log_lines", lambda cloud, service, follow: [f"log of {service}"])
 
 
@@ -340,7 +340,7 @@ def test_a_server_whose_deployment_failed_is_in_the_status_and_has_a_log(deploye
         stack.logs(plain, "nosuch")
 
 
-NEXT = "read its log with ./dev logs sqlite, mend it, then run ./dev up."
+NEXT = "read its log with ./dev logs sqlite, correct the cause, then run ./dev up."
 
 
 @pytest.mark.parametrize("wrong", [None, SetupError("echo: no token: 403", "read its log.")])
@@ -350,7 +350,7 @@ def test_after_a_failed_up_verify_checks_what_is_there_and_fails_with_what_faile
     deployed(echo=SERVER, made=MADE)
     checked = []
 
-    def verify_servers(_phases, _place, servers, *_more):
+    def verify_servers(_phases, _folder, servers, *_more):
         checked.extend(servers)
         if wrong:
             raise wrong
@@ -380,7 +380,7 @@ def test_a_proxy_to_a_server_whose_deployment_failed_says_so(deployed, failed_up
         stack.proxy(plain, "nosuch", None)
 
 
-def test_a_proxy_leads_to_a_client_by_its_url(deployed, place, plain, monkeypatch):
+def test_a_proxy_leads_to_a_client_by_its_url(deployed, folder, plain, monkeypatch):
     deployed(echo=SERVER, clients={"asker": CLIENT})
     started = []
     monkeypatch.setattr(

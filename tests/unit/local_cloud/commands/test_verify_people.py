@@ -9,7 +9,7 @@ from mcpfleet.verify import ANY_TOOL, Callers, Report
 from mcpfleet_local_cloud.commands import verify as module
 from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.phases import SetupError
-from mcpfleet_local_cloud.commands.verify import callers_of, verify
+from mcpfleet_local_cloud.commands.verify import select_callers, verify
 
 
 class Person:
@@ -46,7 +46,7 @@ def test_missing_credential_files_are_said_with_the_way_out(plain, tmp_path):
     ],
 )
 def test_who_is_expected_to_get_in_is_who_the_fleet_names(invokers, invoker, stranger):
-    people = callers_of(PEOPLE, invokers)
+    people = select_callers(PEOPLE, invokers)
     assert getattr(people.invoker, "name", None) == invoker
     assert getattr(people.stranger, "name", None) == stranger
 
@@ -71,8 +71,8 @@ def verifies(monkeypatch, plain, tmp_path):
             return found.get(service.name, Report(service.name, ["a"]))
 
         monkeypatch.setattr(module, "check", look or note)
-        monkeypatch.setattr(module, "people_of", lambda _place: PEOPLE)
-        monkeypatch.setattr(module.Admin, "inventory", lambda _self: {})
+        monkeypatch.setattr(module, "read_callers", lambda _folder: PEOPLE)
+        monkeypatch.setattr(module.AdminClient, "inventory", lambda _self: {})
         verify(plain, CloudFolder(root=tmp_path, state=tmp_path), {"echo": SERVER}, {"assistant": CLIENT}, **options)
         return asked
 

@@ -1,4 +1,4 @@
-"""Docker Engine, as setup and the rest of the workbench reach it: through the API, never the command line."""
+"""The Docker engine, for setup and the developer tools: through its API, never through the command line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ import requests
 
 from mcpfleet_local_cloud.docker_engine import Address, Facts, connect, facts_of
 
-# A registry that can't be reached must be noticed soon; a slow one that still sends is waited for.
+# An unreachable registry must fail soon; a slow one that still sends may take longer.
 PULL_SILENCE_SECONDS = 20
 
 
 class EngineError(Exception):
-    """Docker Engine, or a registry behind it, refused something; the text is Docker's own."""
+    """Docker, or the registry that it called, reported an error; the text is Docker's own."""
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What setup asks of an image.
+    """The facts about an image that setup needs.
 
     Attributes:
         labels: Its labels.
@@ -33,36 +33,36 @@ class ImageFacts:
 
 
 class ReachableEngine(Protocol):
-    """A Docker Engine that answers."""
+    """A Docker engine that answers."""
 
     @property
     def address(self) -> Address:
-        """Where it answers."""
+        """The engine's address."""
         ...
 
     @property
     def client(self) -> docker.DockerClient:
-        """The SDK's client, for those who do more than setup does."""
+        """The SDK's client, for operations that this class lacks."""
         ...
 
     def facts(self) -> Facts:
-        """Return what it says of itself."""
+        """Return the engine's own description of itself."""
         ...
 
     def image(self, name: str) -> ImageFacts | None:
-        """Return what an image says about itself, or None where there is none."""
+        """Return the facts about an image; None if Docker does not have it."""
         ...
 
     def pull(self, reference: str) -> None:
-        """Pull an image. Raises EngineError when refused, or when the registry is silent for 20 s."""
+        """Pull an image. Raises EngineError if that fails, or if the registry sends nothing for 20 s."""
         ...
 
     def tag(self, reference: str, name: str) -> None:
-        """Give an image one more name."""
+        """Add a name to an image."""
         ...
 
     def import_tar(self, tar: Path, name: str, changes: Sequence[str]) -> None:
-        """Make an image of a root file system; `changes` are Dockerfile lines. Raises EngineError."""
+        """Import a root file system as an image; `changes` are Dockerfile lines. Raises EngineError."""
         ...
 
     def build(self, folder: Path, name: str, *, args: Mapping[str, str], labels: Mapping[str, str]) -> None:
@@ -71,7 +71,7 @@ class ReachableEngine(Protocol):
 
 
 class DockerEngine:
-    """Docker Engine through its Python SDK."""
+    """A Docker engine, through Docker's Python SDK."""
 
     def __init__(self, address: Address, client: docker.DockerClient) -> None:
         self.address = address
@@ -81,10 +81,10 @@ class DockerEngine:
 
     @classmethod
     def connect(cls, address: Address) -> "DockerEngine":
-        """Connect to an address; raises as `docker_engine.connect`."""
+        """Connect to an address; raises the errors of `docker_engine.connect`."""
         return cls(address, connect(address))
 
-    def facts(self) -> Facts:  # noqa: D102 - see Engine
+    def facts(self) -> Facts:  # noqa: D102 - see ReachableEngine
         return facts_of(self.client)
 
     def image(self, name: str) -> ImageFacts | None:  # noqa: D102
@@ -98,7 +98,7 @@ class DockerEngine:
         return ImageFacts(labels=labels, digests=tuple(digests))
 
     def pull(self, reference: str) -> None:  # noqa: D102
-        # Its own client: the timeout is that of each read, so it ends silence and not a long download.
+        # A separate client: its timeout is for each read, so it ends a silent connection but not a long download.
         client = connect(self.address, timeout=PULL_SILENCE_SECONDS)
         api: Any = client.api
         try:

@@ -3,9 +3,9 @@
 import pytest
 from pulumi.automation.events import EngineEvent
 
-from mcpfleet_local_cloud.commands.engine import UpdateError
+from mcpfleet_local_cloud.commands.engine_events import EventCollector, extract_error, shorten_urn
 from mcpfleet_local_cloud.commands.phases import SetupError
-from mcpfleet_local_cloud.commands.watch import Watch, complaint, short
+from mcpfleet_local_cloud.commands.pulumi_engine import UpdateError
 
 SERVICE = "urn:pulumi:local::mcpfleet::mcpfleet:index:McpServer$gcp:cloudrunv2/service:Service::echo"
 IMAGE = "urn:pulumi:local::mcpfleet::mcpfleet:index:McpServer$docker-build:index:Image::echo"
@@ -26,38 +26,38 @@ def error(message, urn="", severity="error"):
 
 @pytest.fixture
 def watch(step):
-    return Watch(step)
+    return EventCollector(step)
 
 
 def test_operations_are_shown_from_their_beginning_to_their_end(watch, step):
     watch(step_event("resourcePreEvent", "create", SERVICE))
-    assert step.progressed == "creating Service echo"
+    assert step.progress_text == "creating Service echo"
     watch(step_event("resourcePreEvent", "delete-replaced", IMAGE))
-    assert step.progressed == "creating Service echo; deleting the old Image echo"
+    assert step.progress_text == "creating Service echo; deleting the old Image echo"
     watch(step_event("resOutputsEvent", "create", SERVICE))
-    assert step.progressed == "deleting the old Image echo"
+    assert step.progress_text == "deleting the old Image echo"
     watch(step_event("resOpFailedEvent", "delete-replaced", IMAGE))
-    assert step.progressed == ""
-    assert watch.touched == [SERVICE, IMAGE]
+    assert step.progress_text == ""
+    assert watch.changed_urns == [SERVICE, IMAGE]
 
 
 @pytest.mark.parametrize("op", ["same", "read", "refresh"])
 def test_what_changes_nothing_is_not_touched(watch, step, op):
     watch(step_event("resourcePreEvent", op, SERVICE))
-    assert (watch.touched, step.progressed) == ([], "")
+    assert (watch.changed_urns, step.progress_text) == ([], "")
 
 
 def test_a_plan_touches_but_does_nothing(step):
-    watch = Watch(step, planning=True)
+    watch = EventCollector(step, planning=True)
     watch(step_event("resourcePreEvent", "update", SERVICE))
-    assert (watch.touched, step.progressed) == ([SERVICE], "")
+    assert (watch.changed_urns, step.progress_text) == ([SERVICE], "")
 
 
 def test_a_refresh_before_the_run_counts_no_change_but_its_errors_are_the_runs(watch):
-    before = watch.quietly()
+    before = watch.for_refresh()
     before(step_event("resourcePreEvent", "delete", SERVICE))
     before(error("the service cannot be read", SERVICE))
-    assert watch.touched == []
+    assert watch.changed_urns == []
     assert watch.errors == ["gcp:cloudrunv2:Service echo: the service cannot be read"]
 
 
@@ -98,17 +98,18 @@ def test_a_mistake_in_the_fleet_that_comes_twice_is_said_once(watch):
 
 
 def test_a_urn_is_shortened_to_what_a_person_knows():
-    assert short(SERVICE) == "gcp:cloudrunv2:Service echo"
+    assert shorten_urn(SERVICE) == "gcp:cloudrunv2:Service echo"
     assert (
-        short("urn:pulumi:local::mcpfleet::gcp:projects/service:Service::fleet-run") == "gcp:projects:Service fleet-run"
+        shorten_urn("urn:pulumi:local::mcpfleet::gcp:projects/service:Service::fleet-run")
+        == "gcp:projects:Service fleet-run"
     )
 
 
 def test_what_the_command_said_stands_alone():
     wrapped = " code: 1\n stdout: \n stderr: error: invalid YAML file: line 19\n\n"
-    assert complaint(wrapped) == "invalid YAML file: line 19"
-    assert complaint("\x1b[31mtorn\x1b[0m\n") == "torn"
-    assert complaint("\n".join(map(str, range(50)))).splitlines() == [str(number) for number in range(38, 50)]
+    assert extract_error(wrapped) == "invalid YAML file: line 19"
+    assert extract_error("\x1b[31mtorn\x1b[0m\n") == "torn"
+    assert extract_error("\n".join(map(str, range(50)))).splitlines() == [str(number) for number in range(38, 50)]
 
 
 def test_an_update_that_fails_is_a_failure_with_a_next_step():
@@ -122,5 +123,5 @@ def test_what_the_program_says_of_its_servers_is_told_and_what_builders_and_prov
     watch(error("echo: Python (`language`)\n", server, severity="info"))
     watch(error("Step 1/3", f"{server}$docker-build:index:Image::echo", severity="info"))
     watch(error("something", "", severity="info"))
-    assert watch.told == ["echo: Python (`language`)"]
+    assert watch.messages == ["echo: Python (`language`)"]
     assert watch.errors == []

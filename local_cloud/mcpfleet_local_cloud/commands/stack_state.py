@@ -1,4 +1,4 @@
-"""What Pulumi's file backend keeps of a stack, read without the engine."""
+"""Reads a stack's state from the files of Pulumi's file backend, without the engine."""
 
 import json
 import shlex
@@ -15,13 +15,13 @@ _STACK_TYPE: Final = "pulumi:pulumi:Stack"
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """What a stack's state says.
+class StackState:
+    """The parts of a stack's state that the commands use.
 
     Attributes:
         resources: Every resource but the stack itself.
-        outputs: The stack's outputs; secrets are encrypted in it.
-        pending: Whether a run ended in the middle of an operation.
+        outputs: The stack's outputs; secrets in them are encrypted.
+        pending: Whether a run was interrupted during an operation.
     """
 
     resources: list[dict[str, Any]]
@@ -39,36 +39,36 @@ class Recorded:
         return self.outputs.get("clients") or {}
 
 
-def _states(state: Path) -> Path:
+def _stacks_folder(state: Path) -> Path:
     return state / "pulumi" / ".pulumi" / "stacks"
 
 
-def state_file(place: CloudFolder) -> Path:
-    """Where the file backend keeps the stack's state."""
-    return _states(place.state) / place.project / f"{place.stack}.json"
+def state_file(folder: CloudFolder) -> Path:
+    """The file backend's state file of the stack."""
+    return _stacks_folder(folder.state) / folder.project / f"{folder.stack}.json"
 
 
-def deployed_stack(state: Path) -> str | None:
-    """The stack that a local cloud's folder *state* has; `local` before any other, None where it has none."""
+def find_deployed_stack(state: Path) -> str | None:
+    """Find the stack that has a state in a local cloud's folder *state*, `local` first; None if there is none."""
     names = sorted(
-        (file.stem for file in _states(state).glob("*/*.json")), key=lambda name: (name != DEFAULT_STACK, name)
+        (file.stem for file in _stacks_folder(state).glob("*/*.json")), key=lambda name: (name != DEFAULT_STACK, name)
     )
     return names[0] if names else None
 
 
-def recorded(place: CloudFolder) -> Recorded:
-    """What the state says; nothing where there is no stack.
+def read_stack_state(folder: CloudFolder) -> StackState:
+    """Read the stack's state; it is empty if there is no stack.
 
     Raises:
-        SetupError: The file is no state; it says how to go on.
+        SetupError: The file cannot be read or is not a state; the next step is how to restore or remove it.
     """
-    file = state_file(place)
+    file = state_file(folder)
     try:
         return _parse(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return Recorded([], {})
+        return StackState([], {})
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         backup = file.with_name(f"{file.name}.bak")
         restore = (
             f"put its backup in its place ({shlex.join(['cp', str(backup), str(file)])}), or "
@@ -76,35 +76,39 @@ def recorded(place: CloudFolder) -> Recorded:
             else ""
         )
         raise SetupError(
-            f"The state of the stack {place.stack} cannot be read: {file}: {why}.",
-            f"{restore}remove the deployment, whatever it is, with {PROGRAM} down --force.",
+            f"The state of the stack {folder.stack} cannot be read: {file}: {reason}.",
+            f"{restore}remove the whole deployment with {PROGRAM} down --force.",
         ) from None
 
 
-def _parse(checkpoint: object) -> Recorded:
-    """The parts that are used here, each only as far as it is used.
+def _parse(checkpoint: object) -> StackState:
+    """Parse a checkpoint file; only the fields that are used are checked.
 
     Raises:
-        ValueError: It is not what Pulumi writes.
+        ValueError: It does not have the shape that Pulumi writes.
     """
     latest = _object(_object(checkpoint, "the file").get("checkpoint"), "checkpoint").get("latest")
-    listed = _object(latest, "latest").get("resources") if latest is not None else None
-    if listed is not None and not isinstance(listed, list):
+    raw_resources = _object(latest, "latest").get("resources") if latest is not None else None
+    if raw_resources is not None and not isinstance(raw_resources, list):
         raise ValueError("resources is not a list")
-    resources = [_object(one, "a resource") for one in cast("list[object]", listed or [])]
-    if not all(isinstance(one.get(key), str) for one in resources for key in ("type", "urn")):
+    resources = [_object(resource, "a resource") for resource in cast("list[object]", raw_resources or [])]
+    if not all(isinstance(resource.get(key), str) for resource in resources for key in ("type", "urn")):
         raise ValueError("a resource has no type or no URN")
-    outputs = [_object(one.get("outputs") or {}, "outputs") for one in resources if one["type"] == _STACK_TYPE]
+    outputs = [
+        _object(resource.get("outputs") or {}, "outputs") for resource in resources if resource["type"] == _STACK_TYPE
+    ]
     pending = latest is not None and bool(_object(latest, "latest").get("pending_operations"))
-    found = Recorded([one for one in resources if one["type"] != _STACK_TYPE], outputs[0] if outputs else {}, pending)
-    for name, server in _object(found.servers, "servers").items():
+    state = StackState(
+        [resource for resource in resources if resource["type"] != _STACK_TYPE], outputs[0] if outputs else {}, pending
+    )
+    for name, server in _object(state.servers, "servers").items():
         _object(server, f"the server {name}")
-    return found
+    return state
 
 
-def _object(value: object, what: str) -> dict[str, Any]:
+def _object(value: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} is not an object")  # noqa: TRY004 - like the errors of json, for one except
+        raise ValueError(f"{name} is not an object")  # noqa: TRY004 - like the errors of json, for one except
     return cast("dict[str, Any]", value)
 
 
@@ -131,21 +135,21 @@ _IDS: Final[Mapping[str, str]] = {
     ),
     "gcp:storage/bucket:Bucket": "{name}",
 }
-"""The provider's ids of what has a name that can be taken, with the inputs in braces."""
+"""The provider's ids of resources with a unique name, by resource type; the names of inputs are in braces."""
 
 
-def identifier(resource: Mapping[str, Any]) -> str | None:
-    """The provider's id of a resource whose creation was interrupted, where its name alone decides it.
+def provider_id(resource: Mapping[str, Any]) -> str | None:
+    """The provider's id of a resource whose creation was interrupted, if it follows from its inputs.
 
-    None for a resource that can simply be created again: a grant, an enabled API, a pushed image. None too where
-    the inputs do not tell the name: they came from a run that was killed.
+    None for a resource that can be created again: a grant, an enabled API, a pushed image. None too if the inputs lack
+    the name, because the run was killed.
     """
     inputs: dict[str, Any] = resource.get("inputs") or {}
-    words = {key: value for key, value in inputs.items() if isinstance(value, str) and value}
-    shape = _IDS.get(resource["type"])
-    if shape is None:
+    fields = {key: value for key, value in inputs.items() if isinstance(value, str) and value}
+    template = _IDS.get(resource["type"])
+    if template is None:
         return None
     try:
-        return shape.format_map(words)
+        return template.format_map(fields)
     except KeyError:
         return None
