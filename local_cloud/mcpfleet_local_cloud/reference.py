@@ -19,7 +19,7 @@ from starlette.routing import Route
 from mcpfleet_local_cloud import admin
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.identity import roles
-from mcpfleet_local_cloud.plugins.docker_build.image import REFUSED as REFUSED_OF_IMAGES
+from mcpfleet_local_cloud.plugins.docker_build.image import UNSUPPORTED as REFUSED_OF_IMAGES
 from mcpfleet_local_cloud.plugins.docker_build.image import DockerBuildProvider
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from mcpfleet_local_cloud.plugins.servicer import Provider

@@ -1,4 +1,4 @@
-"""`python -m mcpfleet_local_cloud.plugins`: serve the emulated providers until told to stop."""
+"""`python -m mcpfleet_local_cloud.plugins`: serves the emulated providers until a signal stops it."""
 
 from mcpfleet_local_cloud.plugins.server import main
 

@@ -1,33 +1,33 @@
-"""Between Pulumi's properties and the bodies of the REST APIs."""
+"""Conversion between Pulumi properties and request and response bodies of the REST APIs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-from mcpfleet_local_cloud.plugins.properties import SCALARS, Field, is_zero, same
+from mcpfleet_local_cloud.plugins.properties import SCALARS, Field, is_same_value, is_zero
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties
 
-_NOTHING: Final[Mapping[str, Any]] = {"string": "", "blocks": []}
-"""What is sent for nothing, where it is sent; null for other kinds."""
+_EMPTY_VALUES: Final[Mapping[str, Any]] = {"string": "", "blocks": []}
+"""The empty value of each kind of property, for properties that are sent even when empty; other kinds send null."""
 
 
 def to_wire(fields: Sequence[Field], properties: Mapping[str, Any]) -> dict[str, Any]:
-    """A request body: empty values are left out, except those that the real provider always sends."""
+    """The request body for *properties*, without empty values except those that the real provider always sends."""
     body: dict[str, Any] = {}
     for field in fields:
         if not field.wire or field.output:
             continue
-        value = _outgoing(field, properties.get(field.name))
+        value = _encode_value(field, properties.get(field.name))
         if field.send_empty or not is_zero(value):
             body[field.wire] = value
     return body
 
 
-def _outgoing(field: Field, value: Any) -> Any:
+def _encode_value(field: Field, value: Any) -> Any:
     if value is None or value is UNKNOWN:
-        return _NOTHING.get(field.kind) if field.send_empty else None
+        return _EMPTY_VALUES.get(field.kind) if field.send_empty else None
     if field.kind == "block":
-        inside = to_wire(field.children, value)
-        return ([inside] if inside else None) if field.wire_list else inside
+        nested = to_wire(field.children, value)
+        return ([nested] if nested else None) if field.wire_list else nested
     if field.children:
         items = [to_wire(field.children, item) for item in cast("list[Any]", value)]
         return {item.pop(field.wire_key): item for item in items} if field.wire_key else items
@@ -35,16 +35,16 @@ def _outgoing(field: Field, value: Any) -> Any:
 
 
 def from_wire(fields: Sequence[Field], body: Mapping[str, Any]) -> Properties:
-    """The properties in an answer; what the answer leaves out is left out."""
+    """The properties in a response body; fields that are missing from *body* are missing from the result."""
     properties: Properties = {}
     for field in fields:
-        value = _incoming(field, body.get(field.wire)) if field.wire else None
+        value = _decode_value(field, body.get(field.wire)) if field.wire else None
         if value is not None:
             properties[field.name] = value
     return properties
 
 
-def _incoming(field: Field, value: Any) -> Any:
+def _decode_value(field: Field, value: Any) -> Any:
     if value is None:
         return None
     if field.kind == "int":
@@ -67,7 +67,7 @@ def _incoming(field: Field, value: Any) -> Any:
 
 
 def inputs_from_state(fields: Sequence[Field], state: Mapping[str, Any]) -> Properties:
-    """The inputs that describe an existing resource, for `pulumi import`: what differs from doing nothing."""
+    """The inputs that describe an existing resource, for `pulumi import`: all inputs whose value is not empty."""
     inputs: Properties = {}
     for field in fields:
         value = state.get(field.name)
@@ -81,35 +81,35 @@ def inputs_from_state(fields: Sequence[Field], state: Mapping[str, Any]) -> Prop
     return inputs
 
 
-def refreshed_inputs(fields: Sequence[Field], inputs: Mapping[str, Any], state: Mapping[str, Any]) -> Properties:
-    """The old *inputs* with the values that the resource has now; what the program never gave stays out."""
-    fresh: Properties = {name: value for name, value in inputs.items() if name.startswith("__")}
+def refresh_inputs(fields: Sequence[Field], inputs: Mapping[str, Any], state: Mapping[str, Any]) -> Properties:
+    """The old *inputs* with the resource's current values; properties that the program never set are not added."""
+    refreshed: Properties = {name: value for name, value in inputs.items() if name.startswith("__")}
     for field in fields:
         if field.name not in inputs or field.output:
             continue
-        given, value = inputs[field.name], state.get(field.name)
+        old, value = inputs[field.name], state.get(field.name)
         if value is None:
-            if is_zero(given) or not field.wire:
-                fresh[field.name] = given
-        elif field.kind == "block" and isinstance(given, Mapping):
-            fresh[field.name] = refreshed_inputs(field.children, cast("Mapping[str, Any]", given), value)
+            if is_zero(old) or not field.wire:
+                refreshed[field.name] = old
+        elif field.kind == "block" and isinstance(old, Mapping):
+            refreshed[field.name] = refresh_inputs(field.children, cast("Mapping[str, Any]", old), value)
         elif field.kind == "blocks":
-            fresh[field.name] = _refreshed_items(field, given, value)
-        elif field.kind in ("set", "block set") and _same_items(given, value):
-            fresh[field.name] = given
+            refreshed[field.name] = _refresh_items(field, old, value)
+        elif field.kind in ("set", "block set") and _has_same_items(old, value):
+            refreshed[field.name] = old
         else:
-            fresh[field.name] = given if field.kind in SCALARS and same(field, value, given) else value
-    return fresh
+            refreshed[field.name] = old if field.kind in SCALARS and is_same_value(field, value, old) else value
+    return refreshed
 
 
-def _refreshed_items(field: Field, given: list[Any], now: list[Any]) -> list[Any]:
+def _refresh_items(field: Field, old_items: list[Any], new_items: list[Any]) -> list[Any]:
     return [
-        refreshed_inputs(field.children, given[index], item)
-        if index < len(given)
+        refresh_inputs(field.children, old_items[index], item)
+        if index < len(old_items)
         else inputs_from_state(field.children, item)
-        for index, item in enumerate(now)
+        for index, item in enumerate(new_items)
     ]
 
 
-def _same_items(given: list[Any], now: list[Any]) -> bool:
-    return sorted(map(repr, given)) == sorted(map(repr, now))
+def _has_same_items(old_items: list[Any], new_items: list[Any]) -> bool:
+    return sorted(map(repr, old_items)) == sorted(map(repr, new_items))

@@ -1,4 +1,4 @@
-"""One RPC: its deadline, the user's Ctrl-C, the engine's log, and what it can answer instead of a result."""
+"""The context of one RPC (deadline, cancellation and log), and the errors that an RPC can end with."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from mcpfleet_local_cloud.plugins.values import Properties
 
 
 class ProviderError(Exception):
-    """A refusal or failure, in a sentence for the user; the resource is as it was before."""
+    """An operation failed and left the resource as it was; the message is one sentence for the user."""
 
 
 class CancelledError(ProviderError):
@@ -20,7 +20,7 @@ class CancelledError(ProviderError):
 
 
 class PartialFailureError(ProviderError):
-    """The resource exists, but not as it was asked for: the engine keeps its id and the next update mends it.
+    """The resource exists, but not in the requested state: the engine keeps its id, and the next update repairs it.
 
     Args:
         reasons: what went wrong, for the user.
@@ -37,14 +37,14 @@ class PartialFailureError(ProviderError):
 
 @dataclass(frozen=True)
 class CheckFailure:
-    """A mistake in a resource's inputs; *path* is the property, where the engine should name it."""
+    """A mistake in a resource's inputs; the engine shows *path*, the property, unless it is empty."""
 
     reason: str
     path: str = ""
 
 
-def at(resource: str, path: str, reason: str) -> CheckFailure:
-    """A mistake in the words of the Terraform bridge, which names the place at the end of the sentence."""
+def failure_at(resource: str, path: str, reason: str) -> CheckFailure:
+    """A mistake as the Terraform bridge words it: the property's path is at the end of the message."""
     return CheckFailure(f"{reason}. Examine values at '{resource}.{path}'.")
 
 
@@ -56,13 +56,13 @@ def _silent(_severity: str, _message: str) -> None:
 
 
 class Call:
-    """The surroundings of one running operation.
+    """The context of one running operation.
 
     Args:
-        cancelled: set when the engine cancels everything that this session does.
-        timeout: seconds until the operation gives up.
-        log: where messages for the user go.
-        clock: seconds that only grow.
+        cancelled: set when the engine cancels all operations of its session.
+        timeout: seconds until the operation fails.
+        log: receives messages for the user.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class Call:
         self._timeout = timeout
         self._deadline = clock() + timeout
 
-    def check(self) -> None:
-        """Go on, unless the operation was cancelled or its time is over.
+    def raise_if_stopped(self) -> None:
+        """Raise an error if the operation was cancelled or its timeout is over.
 
         Raises:
             CancelledError: the user stopped the update.
-            ProviderError: the time is over.
+            ProviderError: the timeout is over.
         """
         if self.cancelled.is_set():
             raise CancelledError
@@ -92,11 +92,11 @@ class Call:
             raise ProviderError(f"timeout while waiting for the operation (limit: {self._timeout:.0f} s)")
 
     def wait(self, seconds: float) -> None:
-        """Pause, at most until the user cancels.
+        """Pause for *seconds*, or until the user cancels.
 
         Raises:
             CancelledError: the user stopped the update.
-            ProviderError: the time is over.
+            ProviderError: the timeout is over.
         """
         self.cancelled.wait(seconds)
-        self.check()
+        self.raise_if_stopped()

@@ -1,18 +1,18 @@
-"""What changes between a resource's state and new inputs, property by property, as Terraform plans it."""
+"""The differences between a resource's state and its new inputs, property by property, as Terraform plans them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from mcpfleet_local_cloud.plugins.properties import SCALARS, Field, inner, is_zero, same
-from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, table
+from mcpfleet_local_cloud.plugins.properties import SCALARS, Field, is_same_value, is_zero, join_path
+from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, as_dict
 
 ChangeKind = Literal["add", "delete", "update"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One property that differs; *replace* when the resource must be made anew for it."""
+    """One property that differs; *replace* if the change needs a new resource."""
 
     kind: ChangeKind
     replace: bool = False
@@ -25,155 +25,158 @@ def diff(fields: Sequence[Field], olds: Mapping[str, Any], news: Mapping[str, An
     """The changes from the state *olds* to the inputs *news*, by property path."""
     changes: Changes = {}
     for field in fields:
-        if field.input:
-            _field(field, olds.get(field.name), news.get(field.name), inner(path, field.name), changes)
+        if field.is_input:
+            _diff_field(field, olds.get(field.name), news.get(field.name), join_path(path, field.name), changes)
     return changes
 
 
-def _field(field: Field, old: Any, new: Any, path: str, changes: Changes) -> None:
-    given, new = new, _meant(field, new)
+def _diff_field(field: Field, old: Any, new: Any, path: str, changes: Changes) -> None:
+    configured, new = new, _effective_value(field, new)
     if new is None:
-        if not field.computed and not _unset(field, old) and not (field.alike and field.alike(old, "")):
+        if not field.computed and not _is_unset(field, old) and not (field.equivalent and field.equivalent(old, "")):
             changes[path] = Change("delete", field.force_new)
         return
     if new is UNKNOWN:
         changes[path] = Change("add" if old is None else "update", field.force_new)
         return
     if old is None:
-        if given is None or (field.alike is not None and field.alike("", new)):
-            return  # an absent value of the state stands for the default
-        # A block of nothing but empty values leaves no trace in the API, unless it is one that is always sent.
-        if field.send_empty or not _blank(new):
+        if configured is None or (field.equivalent is not None and field.equivalent("", new)):
+            return  # a value that is absent from the state means the default
+        # The API doesn't store a block that has only empty values, unless the block is always sent.
+        if field.send_empty or not _is_blank(new):
             changes[path] = Change("add", field.force_new)
         return
     if field.kind in SCALARS:
-        if not same(field, old, new):
+        if not is_same_value(field, old, new):
             changes[path] = Change("update", field.force_new)
     elif field.kind == "map":
-        _map(field, old, new, path, changes)
+        _diff_map(field, old, new, path, changes)
     elif field.kind == "block":
-        changes.update(_below(field, diff(field.children, old, new, path)))
+        changes.update(_apply_block_replacement(field, diff(field.children, old, new, path)))
     elif field.kind in ("set", "block set"):
-        _set(field, old, new, path, changes)
+        _diff_set(field, old, new, path, changes)
     else:
-        _list(field, old, new, path, changes)
+        _diff_list(field, old, new, path, changes)
 
 
-def _meant(field: Field, given: Any) -> Any:
-    """What an input stands for: its default, or nothing where an empty one leaves the choice to the server.
+def _effective_value(field: Field, configured: Any) -> Any:
+    """The configured value or the default; an empty value of a computed property leaves the choice to the server.
 
-    An empty string takes back nothing that the server may choose (terraform-plugin-sdk v2, schema.finalizeDiff).
+    An empty string doesn't reset a value that the server may choose (terraform-plugin-sdk v2, schema.finalizeDiff).
     """
-    empty = given == "" if field.kind == "string" else field.kind not in SCALARS and given in ([], {})
-    if given is None or (field.computed and empty):
+    empty = configured == "" if field.kind == "string" else field.kind not in SCALARS and configured in ([], {})
+    if configured is None or (field.computed and empty):
         return field.default
-    return given
+    return configured
 
 
-def _unset(field: Field, value: Any) -> bool:
+def _is_unset(field: Field, value: Any) -> bool:
     return value is None if field.kind == "block" else is_zero(value)
 
 
-def _blank(value: Any) -> bool:
+def _is_blank(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return all(_blank(item) for item in cast("Mapping[str, Any]", value).values())
+        return all(_is_blank(item) for item in cast("Mapping[str, Any]", value).values())
     return is_zero(value)
 
 
-def _below(field: Field, changes: Changes) -> Changes:
-    """A block that forces replacement does so for everything in it."""
+def _apply_block_replacement(field: Field, changes: Changes) -> Changes:
+    """The changes in a block, each of which replaces the resource if the block does."""
     if not field.force_new:
         return changes
     return {path: Change(change.kind, replace=True) for path, change in changes.items()}
 
 
-def _map(field: Field, old: Mapping[str, Any], new: Mapping[str, Any], path: str, changes: Changes) -> None:
+def _diff_map(field: Field, old: Mapping[str, Any], new: Mapping[str, Any], path: str, changes: Changes) -> None:
     for key in sorted({*old, *new}):
-        place = inner(path, key)
+        key_path = join_path(path, key)
         if key not in new:
-            if key not in field.kept:
-                changes[place] = Change("delete", field.force_new)
+            if key not in field.preserved_keys:
+                changes[key_path] = Change("delete", field.force_new)
         elif key not in old:
-            changes[place] = Change("add", field.force_new)
+            changes[key_path] = Change("add", field.force_new)
         elif old[key] != new[key] or new[key] is UNKNOWN:
-            changes[place] = Change("update", field.force_new)
+            changes[key_path] = Change("update", field.force_new)
 
 
-def _list(field: Field, old: list[Any], new: list[Any], path: str, changes: Changes) -> None:
+def _diff_list(field: Field, old: list[Any], new: list[Any], path: str, changes: Changes) -> None:
     for index in range(max(len(old), len(new))):
-        place = f"{path}[{index}]"
+        item_path = f"{path}[{index}]"
         if index >= len(new):
-            changes[place] = Change("delete", field.force_new)
+            changes[item_path] = Change("delete", field.force_new)
         elif index >= len(old):
-            changes[place] = Change("add", field.force_new)
+            changes[item_path] = Change("add", field.force_new)
         elif new[index] is UNKNOWN:
-            changes[place] = Change("update", field.force_new)
+            changes[item_path] = Change("update", field.force_new)
         elif field.children:
-            changes.update(_below(field, diff(field.children, old[index], new[index], place)))
-        elif not same(field, old[index], new[index]):
-            changes[place] = Change("update", field.force_new)
+            changes.update(_apply_block_replacement(field, diff(field.children, old[index], new[index], item_path)))
+        elif not is_same_value(field, old[index], new[index]):
+            changes[item_path] = Change("update", field.force_new)
 
 
-def _set(field: Field, old: list[Any], new: list[Any], path: str, changes: Changes) -> None:
-    """Order means nothing: each new item takes an equal old one away; what is left over has changed."""
-    left = list(old)
+def _diff_set(field: Field, old: list[Any], new: list[Any], path: str, changes: Changes) -> None:
+    """Compares without order: matches each new item with an equal old item, and reports all others as changes."""
+    remaining = list(old)
     unmatched: list[int] = []
     for index, item in enumerate(new):
-        twin = next((one for one in left if _equal(field, one, item)), None)
-        if twin is None:
+        match = next((candidate for candidate in remaining if _is_equal(field, candidate, item)), None)
+        if match is None:
             unmatched.append(index)
         else:
-            left.remove(twin)
+            remaining.remove(match)
     for index in unmatched:
-        kind: ChangeKind = "update" if left else "add"
-        if left:
-            left.pop(0)
+        kind: ChangeKind = "update" if remaining else "add"
+        if remaining:
+            remaining.pop(0)
         changes[f"{path}[{index}]"] = Change(kind, field.force_new)
-    for offset in range(len(left)):
+    for offset in range(len(remaining)):
         changes[f"{path}[{len(new) + offset}]"] = Change("delete", field.force_new)
 
 
-def _equal(field: Field, old: Any, new: Any) -> bool:
+def _is_equal(field: Field, old: Any, new: Any) -> bool:
     if old is UNKNOWN or new is UNKNOWN:
         return False
-    return not diff(field.children, old, new) if field.children else same(field, old, new)
+    return not diff(field.children, old, new) if field.children else is_same_value(field, old, new)
 
 
 def plan(
     fields: Sequence[Field], olds: Mapping[str, Any], news: Mapping[str, Any], *, unknown: bool = False
 ) -> Properties:
-    """The state that *news* asks for: inputs as given, and what the server chose before where nothing is given.
+    """The state that the inputs *news* lead to: their values, and the server's earlier choices for everything else.
 
     Args:
         fields: the property table.
         olds: the state before, empty for a new resource.
         news: the checked inputs.
-        unknown: a preview: what only the server can tell about something new is unknown; what it told before stays.
+        unknown: whether this is a preview: outputs of a new resource are then unknown, other outputs keep their value.
     """
     planned: Properties = {}
     for field in fields:
         old, new = olds.get(field.name), news.get(field.name)
-        value = _planned(field, old, new, unknown=unknown, made=not olds)
+        value = _plan_field(field, old, new, unknown=unknown, is_new=not olds)
         if value is not None:
             planned[field.name] = value
     return planned
 
 
-def _planned(field: Field, old: Any, new: Any, *, unknown: bool, made: bool) -> Any:
-    new = _meant(field, new)
+def _plan_field(field: Field, old: Any, new: Any, *, unknown: bool, is_new: bool) -> Any:
+    new = _effective_value(field, new)
     if new is None:
         if not (field.computed or field.output):
             return None
-        return UNKNOWN if old is None and unknown and made else old
+        return UNKNOWN if old is None and unknown and is_new else old
     if new is UNKNOWN or not field.children:
         if field.kind == "map" and field.computed and new is not UNKNOWN:
-            return {**{key: one for key, one in table(old).items() if key in field.kept}, **table(new)}
+            return {
+                **{key: value for key, value in as_dict(old).items() if key in field.preserved_keys},
+                **as_dict(new),
+            }
         return new
     if field.kind == "block":
         return plan(field.children, old or {}, new, unknown=unknown)
-    before = cast("list[Any]", old or []) if field.kind == "blocks" else []
+    old_items = cast("list[Any]", old or []) if field.kind == "blocks" else []
     planned: list[Any] = []
     for index, item in enumerate(cast("list[Any]", new)):
-        was = table(before[index]) if index < len(before) else {}
-        planned.append(item if item is UNKNOWN else plan(field.children, was, item, unknown=unknown))
+        old_item = as_dict(old_items[index]) if index < len(old_items) else {}
+        planned.append(item if item is UNKNOWN else plan(field.children, old_item, item, unknown=unknown))
     return planned

@@ -1,8 +1,8 @@
-"""Tables of properties: one description from which checking, diffing and the REST bodies all follow.
+"""Tables of properties, the one description that checks, diffs and REST bodies are derived from.
 
 A `Field` is one property of a resource or of a nested block, with the facts of the real provider's Terraform schema:
-whether the server may fill it (`computed`), whether a change needs a new resource (`force_new`), its default, and how
-it is spelled in the API.
+whether the server may fill it (`computed`), whether a change needs a new resource (`force_new`), its default, and its
+name in the API.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 
 PropertyType = Literal["string", "int", "float", "bool", "map", "list", "set", "block", "blocks", "block set"]
 
-Alike = Callable[[Any, Any], bool]
-"""Whether what the API answered and what the program gives (`""`: nothing) mean the same."""
+EquivalenceFunc = Callable[[Any, Any], bool]
+"""Whether the API's value and the program's value mean the same; an absent value is `""`."""
 
 SCALARS: Final = frozenset({"string", "int", "float", "bool"})
 
@@ -22,28 +22,27 @@ class Field:
     """One property.
 
     Attributes:
-        name: as Pulumi spells it.
-        kind: what it holds; `list` and `set` hold scalars, `block` one object, `blocks` and `block set` many.
-        wire: as the API spells it; empty for what only the provider knows.
-        required: the program must give it.
-        computed: the server may choose it when the program does not (Terraform's Optional and Computed).
-        output: only the server sets it.
-        force_new: a change replaces the resource.
-        default: what an absent value means.
-        implied: the default is the provider's, not the schema's: it is in the state, but not among the inputs.
+        name: the name in Pulumi.
+        kind: the type; `list` and `set` hold scalars, `block` one object, `blocks` and `block set` many.
+        wire: the name in the API; empty for a property that only the provider knows.
+        required: whether the program must set it.
+        computed: whether the server may choose a value if the program sets none (Terraform's Optional and Computed).
+        output: whether only the server sets it.
+        force_new: whether a change replaces the resource.
+        default: the meaning of an absent value.
+        implied: whether the default is the provider's and not the schema's: then the state has it, but not the inputs.
         choices: the only values allowed, if any.
         children: the properties of a block.
-        send_empty: sent even when empty, as null or its zero (magic modules' `send_empty_value`).
-        wire_list: one object for Pulumi, a list of one for the API.
+        send_empty: whether an empty value is sent, as null or the kind's zero (magic modules' `send_empty_value`).
+        wire_list: whether the API has a list of one item where Pulumi has one object.
         wire_key: the child that is a map's key in the API (`cleanupPolicies`).
-        conflicts: names of siblings that may not be given too.
-        ignore_case: compared without regard to case.
-        alike: says of different values whether they mean the same (Terraform's DiffSuppressFunc).
-        secret: always encrypted in the state.
-        autoname: the longest name that the provider may make up; 0 when the program must name it.
-        kept: keys of a computed map that the server fills in, and that so stay where the program leaves them out.
-        config: the provider setting that stands in when it is absent.
-        any_of: siblings of which at least one must be given when this block is.
+        conflicts: names of siblings that must not be set together with it.
+        ignore_case: whether values that differ only in case are equal.
+        equivalent: decides whether two different values mean the same (Terraform's DiffSuppressFunc).
+        secret: whether the state always encrypts it.
+        autoname: the maximum length of a name that the provider generates; 0 if the program must name it.
+        preserved_keys: keys of a computed map that the server fills in, and that stay if the program omits them.
+        config: the provider setting that replaces an absent value.
     """
 
     name: str
@@ -62,79 +61,79 @@ class Field:
     wire_key: str = ""
     conflicts: tuple[str, ...] = ()
     ignore_case: bool = False
-    alike: Alike | None = None
+    equivalent: EquivalenceFunc | None = None
     secret: bool = False
     autoname: int = 0
-    kept: tuple[str, ...] = ()
+    preserved_keys: tuple[str, ...] = ()
     config: str = ""
 
     @property
-    def input(self) -> bool:
-        """Whether a program may give it."""
+    def is_input(self) -> bool:
+        """Whether a program may set the property."""
         return not self.output
 
 
-def _field(name: str, kind: PropertyType, wire: str | None, facts: dict[str, Any]) -> Field:
-    return Field(name=name, kind=kind, wire=name if wire is None else wire, **facts)
+def _field(name: str, kind: PropertyType, wire: str | None, attributes: dict[str, Any]) -> Field:
+    return Field(name=name, kind=kind, wire=name if wire is None else wire, **attributes)
 
 
-def text(name: str, wire: str | None = None, **facts: Any) -> Field:
-    """A string."""
-    return _field(name, "string", wire, facts)
+def text(name: str, wire: str | None = None, **attributes: Any) -> Field:
+    """A string property."""
+    return _field(name, "string", wire, attributes)
 
 
-def integer(name: str, wire: str | None = None, **facts: Any) -> Field:
-    """A whole number."""
-    return _field(name, "int", wire, facts)
+def integer(name: str, wire: str | None = None, **attributes: Any) -> Field:
+    """An integer property."""
+    return _field(name, "int", wire, attributes)
 
 
-def number(name: str, wire: str | None = None, **facts: Any) -> Field:
-    """A number."""
-    return _field(name, "float", wire, facts)
+def number(name: str, wire: str | None = None, **attributes: Any) -> Field:
+    """A number property."""
+    return _field(name, "float", wire, attributes)
 
 
-def boolean(name: str, wire: str | None = None, **facts: Any) -> Field:
-    """True or false."""
-    return _field(name, "bool", wire, facts)
+def boolean(name: str, wire: str | None = None, **attributes: Any) -> Field:
+    """A boolean property."""
+    return _field(name, "bool", wire, attributes)
 
 
-def mapping(name: str, wire: str | None = None, **facts: Any) -> Field:
-    """A map of strings."""
-    return _field(name, "map", wire, facts)
+def mapping(name: str, wire: str | None = None, **attributes: Any) -> Field:
+    """A property that is a map of strings."""
+    return _field(name, "map", wire, attributes)
 
 
-def texts(name: str, wire: str | None = None, *, ordered: bool = True, **facts: Any) -> Field:
-    """Strings."""
-    return _field(name, "list" if ordered else "set", wire, facts)
+def texts(name: str, wire: str | None = None, *, ordered: bool = True, **attributes: Any) -> Field:
+    """A property that is a list or set of strings."""
+    return _field(name, "list" if ordered else "set", wire, attributes)
 
 
-def block(name: str, children: Sequence[Field], wire: str | None = None, **facts: Any) -> Field:
-    """One object."""
-    return replace(_field(name, "block", wire, facts), children=tuple(children))
+def block(name: str, children: Sequence[Field], wire: str | None = None, **attributes: Any) -> Field:
+    """A property that is one object."""
+    return replace(_field(name, "block", wire, attributes), children=tuple(children))
 
 
 def blocks(
-    name: str, children: Sequence[Field], wire: str | None = None, *, ordered: bool = True, **facts: Any
+    name: str, children: Sequence[Field], wire: str | None = None, *, ordered: bool = True, **attributes: Any
 ) -> Field:
-    """Objects."""
-    return replace(_field(name, "blocks" if ordered else "block set", wire, facts), children=tuple(children))
+    """A property that is a list or set of objects."""
+    return replace(_field(name, "blocks" if ordered else "block set", wire, attributes), children=tuple(children))
 
 
-def inner(path: str, name: str) -> str:
-    """The path of a property below *path*, as Pulumi writes paths."""
+def join_path(path: str, name: str) -> str:
+    """The path of the property *name* below *path*, in Pulumi's notation."""
     if not all(letter.isalnum() or letter in "_-" for letter in name):
         quoted = name.replace('"', '\\"')
         return f'{path}["{quoted}"]'
     return f"{path}.{name}" if path else name
 
 
-def same(field: Field, old: Any, new: Any) -> bool:
-    """Whether two scalars of a property, or of its list, mean the same."""
+def is_same_value(field: Field, old: Any, new: Any) -> bool:
+    """Whether two scalars, values of a property or items of its list, mean the same."""
     if field.ignore_case:
         return str(old).casefold() == str(new).casefold()
-    return bool(old == new) or (field.alike is not None and field.alike(old, new))
+    return bool(old == new) or (field.equivalent is not None and field.equivalent(old, new))
 
 
 def is_zero(value: Any) -> bool:
-    """Whether Terraform takes *value* for not set."""
+    """Whether Terraform treats *value* as not set."""
     return value is None or value is False or value == "" or value == 0 or value == [] or value == {}

@@ -1,13 +1,13 @@
-"""What a resource type of an emulated provider must be able to do."""
+"""The interface of a resource type of an emulated provider."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
-from mcpfleet_local_cloud.plugins.bodies import inputs_from_state, refreshed_inputs
+from mcpfleet_local_cloud.plugins.bodies import inputs_from_state, refresh_inputs
 from mcpfleet_local_cloud.plugins.call import Call, CheckFailure
-from mcpfleet_local_cloud.plugins.checking import DEFAULTS, Checker, autoname
+from mcpfleet_local_cloud.plugins.checking import DEFAULTS, Checker, generate_name
 from mcpfleet_local_cloud.plugins.diffing import Changes, diff
 from mcpfleet_local_cloud.plugins.properties import Field
 from mcpfleet_local_cloud.plugins.values import Properties
@@ -17,7 +17,7 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True, kw_only=True)
 class CheckInput:
-    """What the engine asks Check about."""
+    """The request of a Check call."""
 
     name: str
     olds: Properties
@@ -28,102 +28,106 @@ class CheckInput:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A resource: its id and its state."""
+class ResourceState:
+    """A resource's id and properties."""
 
     resource_id: str
     properties: Properties
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The engine's question answered: what changes, and in which order a replacement goes."""
+class ResourceDiff:
+    """The result of a diff: the changes, and whether a replacement deletes the old resource first."""
 
     changes: Changes = field(default_factory=dict[str, Any])
     delete_before_replace: bool = False
 
 
 class Resource(ABC, Generic[Config]):
-    """One resource type; *Config* is what the provider was configured with."""
+    """One resource type; *Config* is the type of the provider's configuration."""
 
     type_name: ClassVar[str]
     fields: ClassVar[Sequence[Field]]
     package: ClassVar[str] = "gcp"
 
-    def check(self, config: Config, asked: CheckInput) -> tuple[Properties, list[CheckFailure]]:
-        """The inputs with their defaults, and every mistake in them."""
-        checker = Checker(asked.name, self.package)
-        news = dict(asked.news)
-        for naming in self.fields:
-            if naming.autoname and news.get(naming.name) is None:
-                made_up = autoname(
-                    naming,
-                    name=asked.name,
-                    olds=asked.olds,
-                    proposal=asked.proposal,
-                    disabled=asked.autoname_disabled,
-                    seed=asked.seed,
+    def check(self, config: Config, request: CheckInput) -> tuple[Properties, list[CheckFailure]]:
+        """The inputs with their defaults, and all mistakes in them."""
+        checker = Checker(request.name, self.package)
+        news = dict(request.news)
+        for name_field in self.fields:
+            if name_field.autoname and news.get(name_field.name) is None:
+                generated = generate_name(
+                    name_field,
+                    name=request.name,
+                    olds=request.olds,
+                    proposal=request.proposal,
+                    disabled=request.autoname_disabled,
+                    seed=request.seed,
                 )
-                if made_up is None:
-                    checker.failures.append(CheckFailure(f"Missing required property '{naming.name}'"))
+                if generated is None:
+                    checker.failures.append(CheckFailure(f"Missing required property '{name_field.name}'"))
                 else:
-                    news |= {naming.name: made_up, DEFAULTS: [naming.name]}
+                    news |= {name_field.name: generated, DEFAULTS: [name_field.name]}
         checked = checker.check(self.fields, news)
         if DEFAULTS in news:
             checked[DEFAULTS] = news[DEFAULTS]
-        self.check_more(config, checked, checker)
+        self.check_rules(config, checked, checker)
         return checked, checker.failures
 
-    def check_more(self, config: Config, inputs: Properties, checker: Checker) -> None:
-        """Rules that a table cannot say."""
+    def check_rules(self, config: Config, inputs: Properties, checker: Checker) -> None:
+        """Check rules that the property table can't express."""
 
-    def diff(self, config: Config, olds: Properties, news: Properties) -> Difference:
-        """What an update from the state *olds* to the inputs *news* changes."""
-        changes = diff(self.fields, olds, self.complete(config, news))
+    def diff(self, config: Config, olds: Properties, news: Properties) -> ResourceDiff:
+        """The changes from the state *olds* to the inputs *news*."""
+        changes = diff(self.fields, olds, self.complete_inputs(config, news))
         replaced = any(change.replace for change in changes.values())
-        return Difference(changes, replaced and self._named_by_program(news))
+        return ResourceDiff(changes, replaced and self._has_explicit_name(news))
 
-    def complete(self, config: Config, news: Properties) -> Properties:
-        """The inputs with what the provider's configuration adds to them."""
+    def complete_inputs(self, config: Config, news: Properties) -> Properties:
+        """The inputs with the values that the provider's configuration adds."""
         return news
 
-    def _named_by_program(self, news: Mapping[str, Any]) -> bool:
-        """Whether a replacement deletes first: it does wherever the program gives the name, another name too.
+    def _has_explicit_name(self, news: Mapping[str, Any]) -> bool:
+        """Whether the program sets the resource's name; a replacement then deletes the old resource first.
 
-        So decides nameRequiresDeleteBeforeReplace in pkg/tfbridge/schema.go of pulumi-terraform-bridge (3.137).
+        The rule is nameRequiresDeleteBeforeReplace in pkg/tfbridge/schema.go of pulumi-terraform-bridge (3.137). It
+        applies to a changed name too.
         """
-        made_up = news.get(DEFAULTS, [])
-        return any(one.autoname and one.name in news and one.name not in made_up for one in self.fields)
+        generated = news.get(DEFAULTS, [])
+        return any(
+            candidate.autoname and candidate.name in news and candidate.name not in generated
+            for candidate in self.fields
+        )
 
     @abstractmethod
-    def create(self, config: Config, call: Call, name: str, news: Properties, *, preview: bool) -> Found:
-        """Make it; a preview only says what it would be.
+    def create(self, config: Config, call: Call, name: str, news: Properties, *, preview: bool) -> ResourceState:
+        """Create the resource; a preview only returns the planned state.
 
         Raises:
-            ProviderError: nothing was made.
-            PartialFailureError: it was made but is not well.
+            ProviderError: nothing was created.
+            PartialFailureError: the resource was created, but is not in the requested state.
         """
 
     @abstractmethod
-    def read(self, config: Config, call: Call, resource_id: str, state: Properties) -> Found | None:
-        """It as it is now; None when it is gone.
+    def read(self, config: Config, call: Call, resource_id: str, state: Properties) -> ResourceState | None:
+        """The resource's current state; None if it doesn't exist.
 
-        On import *state* is empty and the id has any accepted form; after a creation that was cut short, *state* has
-        the inputs alone.
+        On import, *state* is empty and the id has any accepted format; after an interrupted creation, *state* has only
+        the inputs.
         """
 
     @abstractmethod
     def update(
         self, config: Config, call: Call, resource_id: str, olds: Properties, news: Properties, *, preview: bool
     ) -> Properties:
-        """Change it in place."""
+        """Change the resource in place."""
 
     @abstractmethod
     def delete(self, config: Config, call: Call, resource_id: str, olds: Properties) -> None:
-        """Remove it; one that is gone already is no error."""
+        """Delete the resource; it is no error if it doesn't exist."""
 
-    def inputs(self, old_inputs: Properties, state: Properties) -> Properties:
-        """The inputs after a refresh (*old_inputs* given) or for an import."""
+    def read_inputs(self, old_inputs: Properties, state: Properties) -> Properties:
+        """The inputs after a refresh, or for an import if *old_inputs* is empty."""
         if old_inputs:
-            return refreshed_inputs(self.fields, old_inputs, state)
+            return refresh_inputs(self.fields, old_inputs, state)
         return inputs_from_state(self.fields, state)

@@ -17,11 +17,11 @@ _WORKERS: Final = 64  # an operation blocks its thread; the engine starts as man
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until a signal or the end of who needs it; exit code 1 with one sentence when a port is taken."""
+    """Serve until a signal arrives or the process --until ends; exit with code 1 and an error if a port is in use."""
     parent = os.getppid()
-    options = _parse(arguments)
+    options = _parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # one line for each request is the cloud's own log
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # the local cloud logs each request itself
     if options.directory:
         os.chdir(options.directory)
     try:
@@ -31,45 +31,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"the emulated providers could not start: {error}")
     stop = stopped_by_signal()
     attach = f"gcp:{gcp_port},docker-build:{docker_build_port}"
-    _announce(options.ready_file, {"pid": os.getpid(), "PULUMI_DEBUG_PROVIDERS": attach})
-    while not stop.wait(GLANCE) and _needed(options.until, parent):
+    _write_ready_file(options.ready_file, {"pid": os.getpid(), "PULUMI_DEBUG_PROVIDERS": attach})
+    while not stop.wait(GLANCE) and _is_running(options.until, parent):
         pass
-    for ended in [server.stop(grace=2) for server in (gcp, docker_build)]:
-        ended.wait()
+    for stopped in [server.stop(grace=2) for server in (gcp, docker_build)]:
+        stopped.wait()
     options.ready_file.unlink(missing_ok=True)
-    os._exit(0)  # not held up by an operation that goes on
+    os._exit(0)  # doesn't wait for running operations
 
 
-def _needed(until: int | None, parent: int) -> bool:
-    """Whether the process *until* lives; *parent* was this one's."""
-    if until is None:
+def _is_running(pid: int | None, parent: int) -> bool:
+    """Whether the process *pid* is running (None: always); *parent* was this process's parent at its start."""
+    if pid is None:
         return True
-    if until == parent:  # one that has ended may be in the table for longer, as a zombie
+    if pid == parent:  # an ended parent may stay in the process table as a zombie
         return os.getppid() == parent
     try:
-        os.kill(until, 0)
-    except OSError:  # gone, or its number is another user's by now
+        os.kill(pid, 0)
+    except OSError:  # ended, or another user's process has the number now
         return False
     return True
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mcpfleet_local_cloud.plugins", description=main.__doc__)
-    parser.add_argument("--ready-file", type=_absolute, required=True, help="written once both servers answer (JSON)")
+    parser.add_argument(
+        "--ready-file", type=_absolute_path, required=True, help="the JSON file to write when both servers accept calls"
+    )
     parser.add_argument("--gcp-port", type=int, default=0)
     parser.add_argument("--docker-build-port", type=int, default=0)
-    parser.add_argument("--until", type=int, metavar="PID", help="end when this process has ended")
-    parser.add_argument("--directory", type=Path, help="what relative build contexts are relative to")
+    parser.add_argument("--until", type=int, metavar="PID", help="stop when this process ends")
+    parser.add_argument("--directory", type=Path, help="the folder that relative build contexts are relative to")
     return parser.parse_args(arguments)
 
 
-def _absolute(path: str) -> Path:
-    return Path(path).absolute()  # --directory changes what relative means
+def _absolute_path(path: str) -> Path:
+    return Path(path).absolute()  # before --directory changes the working directory
 
 
-def _announce(path: Path, facts: dict[str, object]) -> None:
-    """Write the ready file in one step, so that nobody reads half of it."""
+def _write_ready_file(path: Path, content: dict[str, object]) -> None:
+    """Write the ready file atomically, so that readers never see a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(facts) + "\n")
-    draft.replace(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content) + "\n")
+    temporary.replace(path)

@@ -1,8 +1,8 @@
 # ruff: noqa: D102, N802 - the methods are named by the protocol, and documented there (pulumi/proto/provider.proto)
 """The engine's gRPC protocol, for any table of resource types.
 
-`Provider` translates: requests into calls of `Resource` methods, and their results, `ProviderError`s and
-`PartialFailureError`s into answers. It keeps no state but the sessions.
+`Provider` translates requests into calls of `Resource` methods, and their results, `ProviderError`s and
+`PartialFailureError`s into responses. The sessions are its only state.
 """
 
 import logging
@@ -25,7 +25,7 @@ from mcpfleet_local_cloud.plugins.resources import CheckInput, Resource
 from mcpfleet_local_cloud.plugins.values import Properties, from_struct, to_struct
 from pulumi_mcpfleet.cloud_build.plugin import EngineLog, Plugin
 
-_KEPT: Final = 256  # connections remembered; an engine opens one per provider
+_MAX_SESSIONS: Final = 256  # an engine opens one connection per provider
 _SEVERITIES: Final = {
     "status": engine_pb2.INFO,
     "info": engine_pb2.INFO,
@@ -35,7 +35,7 @@ _SEVERITIES: Final = {
 
 
 class EngineSession:
-    """One attached engine."""
+    """The state of one attached engine: its configuration, its cancellation and its log."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -43,11 +43,11 @@ class EngineSession:
         self._engine: EngineLog | None = None
 
     def connect(self, engine_address: str) -> None:
-        """Remember where the engine's log is."""
+        """Remember the address of the engine, which receives the log."""
         self._engine = EngineLog(engine_address)
 
-    def call(self, urn: str, timeout: float) -> Call:
-        """The surroundings of one operation on the resource *urn*; *timeout* 0 means the usual 20 minutes."""
+    def start_call(self, urn: str, timeout: float) -> Call:
+        """The context of one operation on the resource *urn*; a *timeout* of 0 means 20 minutes; it is in seconds."""
 
         def log(severity: str, message: str) -> None:
             if self._engine is not None:
@@ -57,7 +57,7 @@ class EngineSession:
 
 
 class Sessions:
-    """Which engine is calling: its configuration and its Ctrl-C, apart from other engines'; the oldest are forgotten.
+    """The sessions of all engines, by connection; the least recently used are dropped.
 
     The real engine starts a plugin process per provider; one process here serves them all. Every provider that an
     engine attaches opens its own connection, so the connection tells them apart.
@@ -67,10 +67,10 @@ class Sessions:
         self._by_peer: OrderedDict[str, EngineSession] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, peer: str) -> EngineSession:
-        """The session of the connection *peer*.
+    def find_or_create(self, peer: str) -> EngineSession:
+        """The session of the connection *peer*; a new session if there is none.
 
-        A connection that gRPC opened anew in the middle of an update goes on with the configuration given last.
+        A connection that gRPC reopens in the middle of an update gets the configuration that was set last.
         """
         with self._lock:
             session = self._by_peer.get(peer)
@@ -79,7 +79,7 @@ class Sessions:
                 if self._by_peer:
                     session.config = next(reversed(self._by_peer.values())).config
                 self._by_peer[peer] = session
-                while len(self._by_peer) > _KEPT:
+                while len(self._by_peer) > _MAX_SESSIONS:
                     self._by_peer.popitem(last=False)
             else:
                 self._by_peer.move_to_end(peer)
@@ -90,7 +90,7 @@ Invoke = Callable[[Any, Call, Properties], Properties]
 Response = TypeVar("Response")
 
 _log = logging.getLogger(__name__)
-_KINDS: Final = {
+_DIFF_KINDS: Final = {
     ("add", False): pb.PropertyDiff.ADD,
     ("add", True): pb.PropertyDiff.ADD_REPLACE,
     ("delete", False): pb.PropertyDiff.DELETE,
@@ -101,7 +101,7 @@ _KINDS: Final = {
 
 
 class Provider(Plugin):
-    """A provider plugin; each subclass names its types and reads its configuration."""
+    """A provider plugin; each subclass has its resource types and reads its configuration."""
 
     def __init__(self, resources: Sequence[Resource[Any]], invokes: Mapping[str, Invoke] | None = None) -> None:
         self._resources = {resource.type_name: resource for resource in resources}
@@ -111,84 +111,87 @@ class Provider(Plugin):
 
     @abstractmethod
     def check_configuration(self, name: str, news: Properties) -> list[CheckFailure]:
-        """Every mistake in a provider's configuration."""
+        """All mistakes in the provider's configuration."""
 
-    def implied(self) -> dict[str, str]:
-        """What the real provider's CheckConfig fills in where nothing is configured."""
+    def default_configuration(self) -> dict[str, str]:
+        """The settings that the real provider's CheckConfig fills in by default."""
         return {}
 
     @abstractmethod
-    def configuration(self, news: Properties) -> Any:
-        """What the resources get as their configuration.
+    def read_configuration(self, news: Properties) -> Any:
+        """The configuration that the resources get.
 
         Raises:
-            ProviderError: it cannot work.
+            ProviderError: the provider can't work with it.
         """
 
-    # The plugin itself.
+    # Plugin.
 
     def Handshake(
         self, request: pb.ProviderHandshakeRequest, context: grpc.ServicerContext
     ) -> pb.ProviderHandshakeResponse:
-        session = self._sessions.of(context.peer())
+        session = self._sessions.find_or_create(context.peer())
         if request.engine_address:
             session.connect(request.engine_address)
         return pb.ProviderHandshakeResponse(supports_autonaming_configuration=True)
 
     def Attach(self, request: plugin_pb2.PluginAttach, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        self._sessions.of(context.peer()).connect(request.address)
+        self._sessions.find_or_create(context.peer()).connect(request.address)
         return empty_pb2.Empty()
 
     def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        self._sessions.of(context.peer()).cancelled.set()
+        self._sessions.find_or_create(context.peer()).cancelled.set()
         return empty_pb2.Empty()
 
-    # Its configuration.
+    # Configuration.
 
     def CheckConfig(self, request: pb.CheckRequest, context: grpc.ServicerContext) -> pb.CheckResponse:
         name = request.urn.rpartition("::")[2]
         failures = self.check_configuration(name, from_struct(request.news))
-        for key, value in self.implied().items():
+        for key, value in self.default_configuration().items():
             if key not in request.news.fields:
                 request.news.fields[key].string_value = value
-        return _checked_struct(request.news, failures)
+        return _check_response_from_struct(request.news, failures)
 
     def DiffConfig(self, request: pb.DiffRequest, context: grpc.ServicerContext) -> pb.DiffResponse:
         olds, news = (
-            {**self.implied(), **{key: value for key, value in from_struct(one).items() if not _internal(key)}}
-            for one in (request.olds, request.news)
+            {
+                **self.default_configuration(),
+                **{key: value for key, value in from_struct(bag).items() if not _is_internal(key)},
+            }
+            for bag in (request.olds, request.news)
         )
         changed = olds != news
         return pb.DiffResponse(changes=pb.DiffResponse.DIFF_SOME if changed else pb.DiffResponse.DIFF_NONE)
 
     def Configure(self, request: pb.ConfigureRequest, context: grpc.ServicerContext) -> pb.ConfigureResponse:
-        def answer(session: EngineSession) -> pb.ConfigureResponse:
+        def handle(session: EngineSession) -> pb.ConfigureResponse:
             session.cancelled.clear()
-            session.config = self.configuration(from_struct(request.args))
-            # Secrets are opened by the engine and marked again in our answers by the engine, at the same paths.
+            session.config = self.read_configuration(from_struct(request.args))
+            # The engine sends secrets as plain values, and marks them as secret in our responses, at the same paths.
             return pb.ConfigureResponse(supportsPreview=True, supports_autonaming_configuration=True)
 
-        return self._answer(context, answer)
+        return self._respond(context, handle)
 
     # Functions and resources.
 
     def Invoke(self, request: pb.InvokeRequest, context: grpc.ServicerContext) -> pb.InvokeResponse:
-        def answer(session: EngineSession) -> pb.InvokeResponse:
+        def handle(session: EngineSession) -> pb.InvokeResponse:
             function = self._invokes.get(request.tok)
             if function is None:
-                raise ProviderError(self._unknown("function", request.tok))
+                raise ProviderError(self._unknown_token_message("function", request.tok))
             response = pb.InvokeResponse()
-            result = function(session.config, session.call("", 0), from_struct(request.args))
+            result = function(session.config, session.start_call("", 0), from_struct(request.args))
             getattr(response, "return").CopyFrom(to_struct(result))  # the field's name is a Python keyword
             return response
 
-        return self._answer(context, answer)
+        return self._respond(context, handle)
 
     def Check(self, request: pb.CheckRequest, context: grpc.ServicerContext) -> pb.CheckResponse:
-        def answer(session: EngineSession) -> pb.CheckResponse:
+        def handle(session: EngineSession) -> pb.CheckResponse:
             naming = request.autonaming if request.HasField("autonaming") else None
             disabled = naming is not None and naming.mode == pb.CheckRequest.AutonamingOptions.DISABLE
-            asked = CheckInput(
+            check_input = CheckInput(
                 name=request.name or request.urn.rpartition("::")[2],
                 olds=from_struct(request.olds),
                 news=from_struct(request.news),
@@ -196,59 +199,59 @@ class Provider(Plugin):
                 autoname_disabled=disabled,
                 seed=request.randomSeed,
             )
-            inputs, failures = self._resource(request.urn).check(session.config, asked)
-            return _checked(inputs, failures)
+            inputs, failures = self._find_resource(request.urn).check(session.config, check_input)
+            return _check_response(inputs, failures)
 
-        return self._answer(context, answer)
+        return self._respond(context, handle)
 
     def Diff(self, request: pb.DiffRequest, context: grpc.ServicerContext) -> pb.DiffResponse:
-        def answer(session: EngineSession) -> pb.DiffResponse:
-            resource = self._resource(request.urn)
-            found = resource.diff(session.config, from_struct(request.olds), from_struct(request.news))
+        def handle(session: EngineSession) -> pb.DiffResponse:
+            resource = self._find_resource(request.urn)
+            difference = resource.diff(session.config, from_struct(request.olds), from_struct(request.news))
             changes = {
                 path: change
-                for path, change in found.changes.items()
-                if not any(_within(path, ignored) for ignored in request.ignoreChanges)
+                for path, change in difference.changes.items()
+                if not any(_is_within(path, ignored) for ignored in request.ignoreChanges)
             }
-            return _difference(changes, delete_before_replace=found.delete_before_replace)
+            return _diff_response(changes, delete_before_replace=difference.delete_before_replace)
 
-        return self._answer(context, answer)
+        return self._respond(context, handle)
 
     def Create(self, request: pb.CreateRequest, context: grpc.ServicerContext) -> pb.CreateResponse:
-        def answer(session: EngineSession) -> pb.CreateResponse:
-            made = self._resource(request.urn).create(
+        def handle(session: EngineSession) -> pb.CreateResponse:
+            created = self._find_resource(request.urn).create(
                 session.config,
-                session.call(request.urn, request.timeout),
+                session.start_call(request.urn, request.timeout),
                 request.name or request.urn.rpartition("::")[2],
                 from_struct(request.properties),
                 preview=request.preview,
             )
-            return pb.CreateResponse(id=made.resource_id, properties=to_struct(made.properties))
+            return pb.CreateResponse(id=created.resource_id, properties=to_struct(created.properties))
 
-        return self._answer(context, answer)
+        return self._respond(context, handle)
 
     def Read(self, request: pb.ReadRequest, context: grpc.ServicerContext) -> pb.ReadResponse:
-        def answer(session: EngineSession) -> pb.ReadResponse:
-            resource = self._resource(request.urn)
-            call = session.call(request.urn, request.timeout)
+        def handle(session: EngineSession) -> pb.ReadResponse:
+            resource = self._find_resource(request.urn)
+            call = session.start_call(request.urn, request.timeout)
             old_inputs = from_struct(request.inputs)
-            # A resource whose creation was cut short has inputs in the state, but no outputs yet.
-            known = from_struct(request.properties) or old_inputs
-            found = resource.read(session.config, call, request.id, known)
-            if found is None:
+            # A resource whose creation was interrupted has only inputs in its state.
+            state = from_struct(request.properties) or old_inputs
+            current = resource.read(session.config, call, request.id, state)
+            if current is None:
                 return pb.ReadResponse(id="")
-            inputs = resource.inputs(old_inputs, found.properties)
+            inputs = resource.read_inputs(old_inputs, current.properties)
             return pb.ReadResponse(
-                id=found.resource_id, properties=to_struct(found.properties), inputs=to_struct(inputs)
+                id=current.resource_id, properties=to_struct(current.properties), inputs=to_struct(inputs)
             )
 
-        return self._answer(context, answer)
+        return self._respond(context, handle)
 
     def Update(self, request: pb.UpdateRequest, context: grpc.ServicerContext) -> pb.UpdateResponse:
-        def answer(session: EngineSession) -> pb.UpdateResponse:
-            properties = self._resource(request.urn).update(
+        def handle(session: EngineSession) -> pb.UpdateResponse:
+            properties = self._find_resource(request.urn).update(
                 session.config,
-                session.call(request.urn, request.timeout),
+                session.start_call(request.urn, request.timeout),
                 request.id,
                 from_struct(request.olds),
                 from_struct(request.news),
@@ -256,40 +259,42 @@ class Provider(Plugin):
             )
             return pb.UpdateResponse(properties=to_struct(properties))
 
-        return self._answer(context, answer)
+        return self._respond(context, handle)
 
     def Delete(self, request: pb.DeleteRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        def answer(session: EngineSession) -> empty_pb2.Empty:
-            call = session.call(request.urn, request.timeout)
-            self._resource(request.urn).delete(session.config, call, request.id, from_struct(request.properties))
+        def handle(session: EngineSession) -> empty_pb2.Empty:
+            call = session.start_call(request.urn, request.timeout)
+            self._find_resource(request.urn).delete(session.config, call, request.id, from_struct(request.properties))
             return empty_pb2.Empty()
 
-        return self._answer(context, answer)
+        return self._respond(context, handle)
 
-    # How all of them answer.
+    # Shared by all methods.
 
-    def _resource(self, urn: str) -> Resource[Any]:
+    def _find_resource(self, urn: str) -> Resource[Any]:
         token = urn.split("::")[2].rpartition("$")[2]
         resource = self._resources.get(token)
         if resource is None:
-            raise ProviderError(self._unknown("resource type", token))
+            raise ProviderError(self._unknown_token_message("resource type", token))
         return resource
 
-    def _unknown(self, what: str, token: str) -> str:
-        known = ", ".join(sorted(self._resources if what == "resource type" else self._invokes)) or "none"
+    def _unknown_token_message(self, kind: str, token: str) -> str:
+        supported = ", ".join(sorted(self._resources if kind == "resource type" else self._invokes)) or "none"
         return (
-            f"the emulated {self.package} provider does not have the {what} {token} (it has: {known}). "
-            f"The real provider may: install it (pulumi plugin install resource {self.package}) or take it out of "
-            "this stack"
+            f"the emulated {self.package} provider does not have the {kind} {token} (it has: {supported}). "
+            f"The real provider may have it. Next: install that (pulumi plugin install resource {self.package}), or "
+            f"remove the {kind} from this stack"
         )
 
-    def _answer(self, context: grpc.ServicerContext, answer: Callable[[EngineSession], Response]) -> Response:
-        """The answer, or the call's end with a sentence that the engine shows."""
+    def _respond(self, context: grpc.ServicerContext, handle: Callable[[EngineSession], Response]) -> Response:
+        """The response of *handle*; its errors end the RPC with a sentence that the engine shows."""
         try:
-            return answer(self._sessions.of(context.peer()))
+            return handle(self._sessions.find_or_create(context.peer()))
         except PartialFailureError as error:
             message = str(error)
-            context.set_trailing_metadata((("grpc-status-details-bin", _partial(error).SerializeToString()),))
+            context.set_trailing_metadata(
+                (("grpc-status-details-bin", _partial_failure_status(error).SerializeToString()),)
+            )
         except ProviderError as error:
             message = str(error)
         except Exception as error:
@@ -298,12 +303,12 @@ class Provider(Plugin):
         return context.abort(grpc.StatusCode.UNKNOWN, message)
 
 
-def _internal(key: str) -> bool:
-    """Whether a provider's setting is its framework's own note: the emulated provider and the real one differ there."""
+def _is_internal(key: str) -> bool:
+    """Whether a setting is internal to a provider's framework, where the real and the emulated provider differ."""
     return key == "version" or key.startswith("__")
 
 
-def _partial(error: PartialFailureError) -> status_pb2.Status:
+def _partial_failure_status(error: PartialFailureError) -> status_pb2.Status:
     detail = AnyMessage()
     detail.Pack(
         pb.ErrorResourceInitFailed(id=error.resource_id, properties=to_struct(error.properties), reasons=error.reasons)
@@ -311,34 +316,34 @@ def _partial(error: PartialFailureError) -> status_pb2.Status:
     return status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error), details=[detail])
 
 
-def _checked(inputs: Properties, failures: Sequence[CheckFailure]) -> pb.CheckResponse:
-    return _checked_struct(to_struct(inputs), failures)
+def _check_response(inputs: Properties, failures: Sequence[CheckFailure]) -> pb.CheckResponse:
+    return _check_response_from_struct(to_struct(inputs), failures)
 
 
-def _checked_struct(inputs: Any, failures: Sequence[CheckFailure]) -> pb.CheckResponse:
+def _check_response_from_struct(inputs: Any, failures: Sequence[CheckFailure]) -> pb.CheckResponse:
     return pb.CheckResponse(
         inputs=inputs,
         failures=[pb.CheckFailure(property=failure.path, reason=failure.reason) for failure in failures],
     )
 
 
-def _within(path: str, ignored: str) -> bool:
+def _is_within(path: str, ignored: str) -> bool:
     return path == ignored or path.startswith((f"{ignored}.", f"{ignored}["))
 
 
-def _difference(changes: Mapping[str, Change], *, delete_before_replace: bool) -> pb.DiffResponse:
-    replaces = sorted({_top(path) for path, change in changes.items() if change.replace})
+def _diff_response(changes: Mapping[str, Change], *, delete_before_replace: bool) -> pb.DiffResponse:
+    replaces = sorted({_top_property(path) for path, change in changes.items() if change.replace})
     return pb.DiffResponse(
         changes=pb.DiffResponse.DIFF_SOME if changes else pb.DiffResponse.DIFF_NONE,
-        diffs=sorted({_top(path) for path in changes}),
+        diffs=sorted({_top_property(path) for path in changes}),
         replaces=replaces,
         deleteBeforeReplace=bool(replaces) and delete_before_replace,
         detailedDiff={
-            path: pb.PropertyDiff(kind=_KINDS[change.kind, change.replace]) for path, change in changes.items()
+            path: pb.PropertyDiff(kind=_DIFF_KINDS[change.kind, change.replace]) for path, change in changes.items()
         },
         hasDetailedDiff=True,
     )
 
 
-def _top(path: str) -> str:
+def _top_property(path: str) -> str:
     return path.partition(".")[0].partition("[")[0]

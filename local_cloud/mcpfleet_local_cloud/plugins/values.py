@@ -1,8 +1,8 @@
-"""Property values on the wire between engine and provider, as plain Python values.
+"""Conversion between plain Python values and the property values that the engine and a provider exchange.
 
-A property bag is a `google.protobuf.Struct`; what JSON lacks is marked by signatures (pulumi sdk/go/common/resource:
-`SigKey`, `SecretSig`, the unknown's UUID). Here an unknown is `UNKNOWN`, a secret on its way out is `Secret`; secrets
-on their way in are opened, because these providers leave it to the engine to mark them again (`acceptSecrets` false).
+A property bag is a `google.protobuf.Struct`; signatures mark values that JSON can't express (pulumi
+sdk/go/common/resource: `SigKey`, `SecretSig`, the unknown's UUID). Here an unknown value is `UNKNOWN`, and an outgoing
+secret is a `Secret`. Incoming secrets become plain values: the engine marks them again (`acceptSecrets` false).
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _UNKNOWN_STRING: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 
 class Unknown:
-    """A value that exists only after something else was created."""
+    """The type of `UNKNOWN`: a value that is known only after another resource was created."""
 
     def __repr__(self) -> str:
         return "<unknown>"
@@ -48,13 +48,15 @@ class Secret:
 
 
 def from_struct(struct: struct_pb2.Struct | None) -> Properties:
-    """A request's property bag; nulls are left out, as the real providers do."""
+    """The property bag of a request, without nulls, as the real providers read it."""
     if struct is None:
         return {}
-    return {name: _read(value) for name, value in struct.fields.items() if value.WhichOneof("kind") != "null_value"}
+    return {
+        name: _read_value(value) for name, value in struct.fields.items() if value.WhichOneof("kind") != "null_value"
+    }
 
 
-def _read(value: struct_pb2.Value) -> Any:
+def _read_value(value: struct_pb2.Value) -> Any:
     kind = value.WhichOneof("kind")
     if kind == "number_value":
         number = value.number_value
@@ -64,7 +66,7 @@ def _read(value: struct_pb2.Value) -> Any:
     if kind == "string_value":
         return UNKNOWN if value.string_value in _UNKNOWN_STRINGS else value.string_value
     if kind == "list_value":
-        return [_read(item) for item in value.list_value.values]
+        return [_read_value(item) for item in value.list_value.values]
     if kind == "struct_value":
         return _read_object(value.struct_value)
     return None
@@ -73,22 +75,22 @@ def _read(value: struct_pb2.Value) -> Any:
 def _read_object(struct: struct_pb2.Struct) -> Any:
     signature = struct.fields[_SIGNATURE_KEY].string_value if _SIGNATURE_KEY in struct.fields else None
     if signature == _SECRET_SIGNATURE:
-        return _read(struct.fields["value"])
+        return _read_value(struct.fields["value"])
     if signature == _OUTPUT_SIGNATURE:
-        return _read(struct.fields["value"]) if "value" in struct.fields else UNKNOWN
+        return _read_value(struct.fields["value"]) if "value" in struct.fields else UNKNOWN
     return from_struct(struct)
 
 
 def to_struct(properties: Mapping[str, Any]) -> struct_pb2.Struct:
-    """A property bag for an answer; entries that are None are left out."""
+    """The property bag for a response, without values that are None."""
     struct = struct_pb2.Struct()
     for name, value in properties.items():
         if value is not None:
-            struct.fields[name].CopyFrom(_write(value))
+            struct.fields[name].CopyFrom(_write_value(value))
     return struct
 
 
-def _write(value: Any) -> struct_pb2.Value:
+def _write_value(value: Any) -> struct_pb2.Value:
     if value is None:
         return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
     if value is UNKNOWN:
@@ -96,7 +98,7 @@ def _write(value: Any) -> struct_pb2.Value:
     if isinstance(value, Secret):
         marked = struct_pb2.Struct()
         marked.fields[_SIGNATURE_KEY].string_value = _SECRET_SIGNATURE
-        marked.fields["value"].CopyFrom(_write(value.value))
+        marked.fields["value"].CopyFrom(_write_value(value.value))
         return struct_pb2.Value(struct_value=marked)
     if isinstance(value, bool):
         return struct_pb2.Value(bool_value=value)
@@ -107,13 +109,13 @@ def _write(value: Any) -> struct_pb2.Value:
     if isinstance(value, Mapping):
         return struct_pb2.Value(struct_value=to_struct(cast("Mapping[str, Any]", value)))
     if isinstance(value, (list, tuple)):
-        items = [_write(item) for item in cast("list[Any]", value)]
+        items = [_write_value(item) for item in cast("list[Any]", value)]
         return struct_pb2.Value(list_value=struct_pb2.ListValue(values=items))
     raise TypeError(f"no property value: {type(value).__name__}")
 
 
 def has_unknown(value: Any) -> bool:
-    """Whether any part of *value* is not known yet."""
+    """Whether *value* is or contains `UNKNOWN`."""
     if isinstance(value, Mapping):
         return any(has_unknown(item) for item in cast("Mapping[str, Any]", value).values())
     if isinstance(value, (list, tuple)):
@@ -121,11 +123,11 @@ def has_unknown(value: Any) -> bool:
     return value is UNKNOWN
 
 
-def table(value: Any) -> dict[str, Any]:
-    """*value*, an object from outside or nothing, as a dictionary."""
+def as_dict(value: Any) -> dict[str, Any]:
+    """*value* if it is a dictionary, otherwise an empty one."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
-def items(value: Any) -> list[Any]:
-    """*value*, a list from outside or nothing, as a list."""
+def as_list(value: Any) -> list[Any]:
+    """*value* if it is a list, otherwise an empty one."""
     return cast("list[Any]", value) if isinstance(value, list) else []

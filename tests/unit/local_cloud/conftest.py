@@ -25,7 +25,7 @@ from mcpfleet_local_cloud.commands.environment import exports
 from mcpfleet_local_cloud.data_plane.contract import Revision
 from mcpfleet_local_cloud.identity.tokens import Identity, new_key
 from mcpfleet_local_cloud.plugins.call import Call
-from mcpfleet_local_cloud.plugins.gcp.config import _camel, configure
+from mcpfleet_local_cloud.plugins.gcp.config import _camel_case, configure
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from mcpfleet_local_cloud.plugins.gcp.transport import Api
 from mcpfleet_local_cloud.plugins.resources import CheckInput
@@ -290,7 +290,7 @@ class Program:
 
     def __post_init__(self) -> None:
         endpoints = {
-            _camel(name.removeprefix("GOOGLE_")): value
+            _camel_case(name.removeprefix("GOOGLE_")): value
             for name, value in exports(CloudFolder(root=Path(), state=Path()), None).items()
             if name.endswith("_CUSTOM_ENDPOINT")
         }

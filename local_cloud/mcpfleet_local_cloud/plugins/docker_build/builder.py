@@ -1,7 +1,7 @@
-"""Running a build with the docker command.
+"""Builds images with the docker command.
 
-BuildKit where a docker command can drive it: 23 and later with the buildx plugin, 20.10 by DOCKER_BUILDKIT=1 alone.
-The classic builder where none can. Registry passwords are no part of a build; they never reach a command line.
+Uses BuildKit if a docker command supports it (23 and later with the buildx plugin, 20.10 with DOCKER_BUILDKIT=1), and
+otherwise the classic builder. A build has no registry passwords, so that they are never on a command line.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Final
 
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
-from mcpfleet_local_cloud.plugins.docker_build.context import plain
-from mcpfleet_local_cloud.plugins.docker_build.dockerfile import line_of
+from mcpfleet_local_cloud.plugins.docker_build.context import read_plain_file
+from mcpfleet_local_cloud.plugins.docker_build.dockerfile import find_line
 
 _OLDEST_BUILDKIT: Final = (20, 10)
 _NEEDS_BUILDX: Final = (23, 0)
-_KEPT_LINES: Final = 400
+_MAX_LINES: Final = 400
 _SHOWN_LINES: Final = 20
 _FAILED_STEP: Final = re.compile(r"^ > (\[[^\]]*\] (.+)):$")
 _NUMBER_AND_SECONDS: Final = re.compile(r"^(?:#\d+ )?(?:\d+\.\d+(?: |$))?")
@@ -34,8 +34,8 @@ _NO_DOCKER: Final = "no docker command was found: install Docker Engine 20.10 or
 
 
 @dataclass(frozen=True, kw_only=True)
-class Build:
-    """What is to be built."""
+class BuildOptions:
+    """The options of one image build."""
 
     context: str
     dockerfile: str = ""
@@ -54,7 +54,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Builder:
-    """A docker command and the builder that it drives."""
+    """A docker command, and whether it uses BuildKit."""
 
     command: str
     buildkit: bool
@@ -62,17 +62,17 @@ class Builder:
 
 @cache
 def find_builder(path: str) -> Builder:
-    """The best builder among the docker commands on *path*, a PATH.
+    """Find the best builder among the docker commands in *path*, a value of PATH.
 
     Raises:
-        ProviderError: there is none.
+        ProviderError: there is no docker command.
     """
     classic: str | None = None
     for folder in path.split(os.pathsep):
         command = shutil.which("docker", path=folder)
         if command is None:
             continue
-        version = _version(command)
+        version = _read_version(command)
         if version is None:
             continue
         if _OLDEST_BUILDKIT <= version < _NEEDS_BUILDX or _has_buildx(command):
@@ -83,17 +83,17 @@ def find_builder(path: str) -> Builder:
     return Builder(classic, buildkit=False)
 
 
-def _version(command: str) -> tuple[int, int] | None:
-    said = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
-    found = re.search(r"(\d+)\.(\d+)", said.stdout)
-    return (int(found[1]), int(found[2])) if found and "Docker" in said.stdout else None
+def _read_version(command: str) -> tuple[int, int] | None:
+    result = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
+    match = re.search(r"(\d+)\.(\d+)", result.stdout)
+    return (int(match[1]), int(match[2])) if match and "Docker" in result.stdout else None
 
 
 def _has_buildx(command: str) -> bool:
     return subprocess.run([command, "buildx", "version"], capture_output=True, check=False).returncode == 0
 
 
-def build(call: Call, wanted: Build) -> str:
+def build(call: Call, options: BuildOptions) -> str:
     """Build an image into Docker's local store.
 
     Returns:
@@ -101,13 +101,13 @@ def build(call: Call, wanted: Build) -> str:
 
     Raises:
         CancelledError: the user stopped the update; the build was stopped too.
-        ProviderError: the build failed; the text has the failing step's last lines and its place in the Dockerfile.
+        ProviderError: the build failed; the message has the failing step's last lines and its line in the Dockerfile.
     """
     builder = find_builder(os.environ.get("PATH", os.defpath))
-    if wanted.secrets and not builder.buildkit:
+    if options.secrets and not builder.buildkit:
         raise ProviderError("secrets: building with secrets needs BuildKit: install the docker buildx plugin")
     with tempfile.TemporaryDirectory(prefix="mcpfleet-build-") as scratch:
-        command = _command(builder, wanted, Path(scratch))
+        command = _command(builder, options, Path(scratch))
         environment = {
             **docker_environment(),
             "DOCKER_BUILDKIT": "1" if builder.buildkit else "0",
@@ -115,15 +115,15 @@ def build(call: Call, wanted: Build) -> str:
         }
         lines, code = run_command(call, command, environment)
         if code != 0:
-            raise ProviderError(_explain(wanted, lines, Path(scratch)))
+            raise ProviderError(_failure_message(options, lines, Path(scratch)))
         return (Path(scratch) / "image-id").read_text().strip()
 
 
 def docker_environment() -> dict[str, str]:
-    """The environment in which a docker command uses the engine that everything here uses.
+    """The environment variables for a docker command to use the same Docker engine as the rest of the local cloud.
 
     Raises:
-        ProviderError: there is none.
+        ProviderError: there is no docker command.
     """
     from mcpfleet_local_cloud import docker_engine  # heavy, and not needed before the first build
 
@@ -133,36 +133,43 @@ def docker_environment() -> dict[str, str]:
         raise ProviderError(f"{error} Next: {error.next_step}") from error
 
 
-def _command(builder: Builder, wanted: Build, scratch: Path) -> list[str]:
-    dockerfile = wanted.dockerfile
-    if wanted.inline:
+def _command(builder: Builder, options: BuildOptions, scratch: Path) -> list[str]:
+    dockerfile = options.dockerfile
+    if options.inline:
         dockerfile = str(scratch / "Dockerfile")
-        Path(dockerfile).write_text(wanted.inline)
-    options = ["--iidfile", str(scratch / "image-id"), "--network", wanted.network]
+        Path(dockerfile).write_text(options.inline)
+    arguments = ["--iidfile", str(scratch / "image-id"), "--network", options.network]
     if builder.buildkit:
-        options += ["--progress", "plain"]
+        arguments += ["--progress", "plain"]
     if dockerfile:
-        options += ["--file", dockerfile]
-    for flag, value in (("--platform", wanted.platform), ("--target", wanted.target)):
-        options += [flag, value] if value else []
-    for flag, on in (("--no-cache", wanted.no_cache), ("--pull", wanted.pull)):
-        options += [flag] if on else []
-    for flag, values in (("--tag", wanted.tags), ("--add-host", wanted.hosts)):
-        options += [part for value in values for part in (flag, value)]
-    for flag, pairs in (("--build-arg", wanted.build_args), ("--label", wanted.labels)):
-        options += [part for key, value in pairs.items() for part in (flag, f"{key}={value}")]
-    for number, (key, value) in enumerate(wanted.secrets.items()):
-        file = scratch / f"secret-{number}"  # the folder is ours alone (0700)
+        arguments += ["--file", dockerfile]
+    for flag, value in (("--platform", options.platform), ("--target", options.target)):
+        arguments += [flag, value] if value else []
+    for flag, on in (("--no-cache", options.no_cache), ("--pull", options.pull)):
+        arguments += [flag] if on else []
+    for flag, values in (("--tag", options.tags), ("--add-host", options.hosts)):
+        arguments += [part for value in values for part in (flag, value)]
+    for flag, pairs in (("--build-arg", options.build_args), ("--label", options.labels)):
+        arguments += [part for key, value in pairs.items() for part in (flag, f"{key}={value}")]
+    for number, (key, value) in enumerate(options.secrets.items()):
+        file = scratch / f"secret-{number}"  # the folder has mode 0700
         file.write_text(value)
-        options += ["--secret", f"id={key},src={file}"]
-    return [builder.command, "build", *options, "--", wanted.context]
+        arguments += ["--secret", f"id={key},src={file}"]
+    return [builder.command, "build", *arguments, "--", options.context]
 
 
 def run_command(
     call: Call, command: Sequence[str], environment: Mapping[str, str], folder: Path | None = None
 ) -> tuple[list[str], int]:
-    """The last lines of the output and the exit code; cancelled within a fraction of a second."""
-    lines: deque[str] = deque(maxlen=_KEPT_LINES)
+    """Run *command*; returns the last lines of its output and its exit code.
+
+    Stops the command within a fraction of a second if the user cancels.
+
+    Raises:
+        CancelledError: the user stopped the update.
+        ProviderError: the timeout is over.
+    """
+    lines: deque[str] = deque(maxlen=_MAX_LINES)
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -177,13 +184,13 @@ def run_command(
 
     def read() -> None:
         for line in process.stdout or ():
-            said = _inert(line.rstrip())
-            lines.append(said)
-            call.log("status", said)
+            text = _escape_control_characters(line.rstrip())
+            lines.append(text)
+            call.log("status", text)
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    with _ended(process):
+    with _stop_on_exit(process):
         while process.poll() is None:
             reader.join(0.1)
             call.wait(0.05 if not reader.is_alive() else 0)
@@ -191,15 +198,17 @@ def run_command(
     return list(lines), process.returncode
 
 
-def _inert(line: str) -> str:
-    """A line as it may be shown: what runs in a build writes what its source wants, escape sequences too."""
-    shown = "".join(sign if sign.isprintable() or sign == "\t" else ascii(sign)[1:-1] for sign in line)
-    return shown.replace("<{%", "< {%")
+def _escape_control_characters(line: str) -> str:
+    """A line that is safe to print: the output of a build may have escape sequences."""
+    escaped = "".join(
+        character if character.isprintable() or character == "\t" else ascii(character)[1:-1] for character in line
+    )
+    return escaped.replace("<{%", "< {%")
 
 
 @contextlib.contextmanager
-def _ended(process: subprocess.Popen[str]) -> Generator[None]:
-    """Whatever happens, the build does not outlive us."""
+def _stop_on_exit(process: subprocess.Popen[str]) -> Generator[None]:
+    """Stop the process when the context ends."""
     try:
         yield
     finally:
@@ -212,50 +221,50 @@ def _ended(process: subprocess.Popen[str]) -> Generator[None]:
                 process.wait()
 
 
-def _explain(wanted: Build, lines: list[str], scratch: Path) -> str:
-    """One message: what was built, the failing instruction and its line, and its last output."""
-    what = wanted.tags[0] if wanted.tags else wanted.context
-    step, output = failed_step(lines)
-    shown = "\n".join(f"  {line}" for line in output[-_SHOWN_LINES:])
-    message = f"the build of {what} failed"
+def _failure_message(options: BuildOptions, lines: list[str], scratch: Path) -> str:
+    """The error message for a failed build: the image, the failing instruction and its line, and its last output."""
+    image = options.tags[0] if options.tags else options.context
+    step, output = find_failed_step(lines)
+    excerpt = "\n".join(f"  {line}" for line in output[-_SHOWN_LINES:])
+    message = f"the build of {image} failed"
     if step:
-        message += f" at {_place(wanted, step)}: {step}"
-    return f"{message}\n{shown}".replace(str(scratch / "Dockerfile"), "the inline Dockerfile")
+        message += f" at {_locate_step(options, step)}: {step}"
+    return f"{message}\n{excerpt}".replace(str(scratch / "Dockerfile"), "the inline Dockerfile")
 
 
-def _place(wanted: Build, step: str) -> str:
-    name = "the inline Dockerfile" if wanted.inline else (wanted.dockerfile or f"{wanted.context}/Dockerfile")
+def _locate_step(options: BuildOptions, step: str) -> str:
+    name = "the inline Dockerfile" if options.inline else (options.dockerfile or f"{options.context}/Dockerfile")
     try:
-        text = wanted.inline or plain(Path(name), Path(wanted.context)).decode("utf-8", "replace")
+        text = options.inline or read_plain_file(Path(name), Path(options.context)).decode("utf-8", "replace")
     except (OSError, RuntimeError):
         return name
-    number = line_of(text, step)
+    number = find_line(text, step)
     return f"{name}:{number}" if number else name
 
 
-def failed_step(lines: Sequence[str]) -> tuple[str, list[str]]:
-    """The instruction that failed and what it wrote, from a builder's plain output.
+def find_failed_step(lines: Sequence[str]) -> tuple[str, list[str]]:
+    """Find the instruction that failed and its output in a builder's plain output.
 
     Returns:
-        The instruction, empty when the output names none, and the lines that explain.
+        The instruction, empty if the output names none, and the lines that explain the failure.
     """
     for index, line in enumerate(lines):
-        found = _FAILED_STEP.match(line)
-        if found:
-            written = _written(lines[:index], found[1])
-            below = [_NUMBER_AND_SECONDS.sub("", one) for one in lines[index + 1 :] if one.strip("-")]
-            return found[2], written + [one for one in below if one not in written]
+        match = _FAILED_STEP.match(line)
+        if match:
+            step_output = _find_step_output(lines[:index], match[1])
+            following = [_NUMBER_AND_SECONDS.sub("", text) for text in lines[index + 1 :] if text.strip("-")]
+            return match[2], step_output + [text for text in following if text not in step_output]
     for index in range(len(lines) - 1, -1, -1):
-        found = _CLASSIC_STEP.match(lines[index])
-        if found:
-            return found[1], [one for one in lines[index + 1 :] if one]
-    return "", [one for one in lines if one]
+        match = _CLASSIC_STEP.match(lines[index])
+        if match:
+            return match[1], [text for text in lines[index + 1 :] if text]
+    return "", [text for text in lines if text]
 
 
-def _written(lines: Sequence[str], step: str) -> list[str]:
-    """What a step wrote. Docker 20.10 does not repeat it below the failure, newer ones repeat its end."""
+def _find_step_output(lines: Sequence[str], step: str) -> list[str]:
+    """The output of a step. Docker 20.10 doesn't repeat it below the failure; newer versions repeat its end."""
     numbers = [line.partition(" ")[0] for line in lines if line.partition(" ")[2] == step]
     if not numbers:
         return []
     output = re.compile(rf"{re.escape(numbers[-1])} \d+\.\d+ (.+)")
-    return [found[1] for line in lines if (found := output.fullmatch(line))]
+    return [match[1] for line in lines if (match := output.fullmatch(line))]

@@ -1,4 +1,4 @@
-"""The hash of a build context: equal for equal content, different after any edit that the build can see.
+"""Hashes build contexts: the hash changes exactly if a file changes that the build can read.
 
 As in pulumi-docker-build's context.go: the Dockerfile's content, then each file that `.dockerignore` leaves in, by
 path, mode and content. The value differs from the real plugin's; only its changes matter.
@@ -19,8 +19,8 @@ from pulumi_mcpfleet.cloud_build.reading import opened
 
 _REMOTE: Final = re.compile(r"(https?|git|ssh)://|git@|github\.com/")
 _CHUNK: Final = 1 << 20
-_LARGEST: Final = 4 << 20
-"""Bytes of a Dockerfile or an ignore file that are read."""
+_MAX_BYTES: Final = 4 << 20
+"""The maximum number of bytes to read of a Dockerfile or ignore file."""
 
 
 def is_remote(location: str) -> bool:
@@ -28,33 +28,33 @@ def is_remote(location: str) -> bool:
     return bool(_REMOTE.match(location))
 
 
-def context_hash(context: str, dockerfile: str, inline: str = "") -> str:
-    """The hash of a local context.
+def hash_context(context: str, dockerfile: str, inline: str = "") -> str:
+    """Hash a local build context.
 
     Args:
-        context: the folder, or a URL, whose content is not hashed.
-        dockerfile: the Dockerfile's path, empty with an inline one.
-        inline: the Dockerfile's text.
+        context: the folder, or a URL, whose content is not part of the hash.
+        dockerfile: the Dockerfile's path, empty for an inline Dockerfile.
+        inline: the inline Dockerfile's text.
 
     Raises:
-        ProviderError: a file of it cannot be read.
+        ProviderError: a file can't be read.
     """
     digest = hashlib.sha256()
     try:
         if inline:
             digest.update(inline.encode())
         elif dockerfile and not is_remote(dockerfile):
-            digest.update(plain(Path(dockerfile), Path(context)))
+            digest.update(read_plain_file(Path(dockerfile), Path(context)))
         if not is_remote(context):
             root = Path(context)
-            for name in included(root, dockerfile):
-                _add(digest, root / name, name)
-    except (BuildError, OSError, RuntimeError, ValueError) as error:  # a pattern that is none; a ring of links
+            for name in list_files(root, dockerfile):
+                _add_file(digest, root / name, name)
+    except (BuildError, OSError, RuntimeError, ValueError) as error:  # an invalid pattern; a loop of symbolic links
         raise ProviderError(f"hashing build context: {error}") from error
     return digest.hexdigest()
 
 
-def _add(digest: Any, path: Path, name: str) -> None:
+def _add_file(digest: Any, path: Path, name: str) -> None:
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
         content = str(path.readlink()).encode()
@@ -71,33 +71,33 @@ def _add(digest: Any, path: Path, name: str) -> None:
             digest.update(chunk)
 
 
-def plain(path: Path, context: Path) -> bytes:
-    """The content of what the docker command itself reads of a build: a Dockerfile, an ignore file.
+def read_plain_file(path: Path, context: Path) -> bytes:
+    """Read a file that the docker command itself reads: a Dockerfile or an ignore file.
 
-    One that lies in the context may be no link out of it, as BuildKit has it; the docker command would follow one.
+    As in BuildKit, a file in the context must not be a symbolic link out of it; the docker command would follow one.
 
     Raises:
-        OSError: It is not there, or is a link out of the context, a pipe or a device.
+        OSError: the file doesn't exist, or is a link out of the context, a pipe or a device.
     """
-    found = path.resolve(strict=True)
-    written = Path(os.path.normpath(path.absolute()))
-    within = written.is_relative_to(os.path.normpath(context.absolute()))
-    if within and not found.is_relative_to(context.resolve()):
+    target = path.resolve(strict=True)
+    lexical = Path(os.path.normpath(path.absolute()))
+    is_inside = lexical.is_relative_to(os.path.normpath(context.absolute()))
+    if is_inside and not target.is_relative_to(context.resolve()):
         raise PermissionError(errno.EPERM, "a symbolic link that leads out of the context is not followed", str(path))
-    with opened(found) as file:
-        return file.read(_LARGEST)
+    with opened(target) as file:
+        return file.read(_MAX_BYTES)
 
 
-def included(root: Path, dockerfile: str = "") -> list[str]:
-    """The files below *root* that Docker would send, as sorted relative paths."""
+def list_files(root: Path, dockerfile: str = "") -> list[str]:
+    """List the files below *root* that Docker sends, as sorted relative paths."""
     ignore = DockerIgnore(_patterns(root, dockerfile))
     return sorted(walk(root, ignore.skips, ignore.leaves_out))
 
 
 def _patterns(root: Path, dockerfile: str) -> list[str]:
-    """`<Dockerfile>.dockerignore` before `.dockerignore`, as Docker looks for them."""
+    """The lines of `<Dockerfile>.dockerignore`, or else of `.dockerignore`, in the same order as Docker."""
     candidates = [Path(f"{dockerfile}.dockerignore")] if dockerfile else []
     for path in (*candidates, root / ".dockerignore"):
         if os.path.lexists(path):
-            return plain(path, root).decode("utf-8", "surrogateescape").removeprefix("\ufeff").splitlines()
+            return read_plain_file(path, root).decode("utf-8", "surrogateescape").removeprefix("\ufeff").splitlines()
     return []

@@ -1,4 +1,4 @@
-"""As much of a Dockerfile as it takes to find mistakes before a build and to say where a build failed."""
+"""Parses Dockerfiles, to find mistakes before a build and the line of a failed step."""
 
 import re
 from collections.abc import Iterator
@@ -30,8 +30,8 @@ _SYNTAX: Final = re.compile(r"#\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
 _HEREDOC: Final = re.compile(r"<<-?[\"']?(\w+)[\"']?")
 
 
-def instructions(text: str) -> Iterator[tuple[int, str]]:
-    """Each instruction with its line number, continuation lines joined by one space."""
+def parse_instructions(text: str) -> Iterator[tuple[int, str]]:
+    """Yield each instruction with its line number; continuation lines are joined with one space."""
     lines = text.splitlines()
     index = 0
     while index < len(lines):
@@ -57,32 +57,36 @@ def instructions(text: str) -> Iterator[tuple[int, str]]:
         yield first + 1, instruction
 
 
-def mistake(text: str) -> str | None:
-    """What BuildKit's parser would refuse, or None; a Dockerfile of another syntax is not judged."""
+def find_mistake(text: str) -> str | None:
+    """Find the first mistake that BuildKit's parser would report; None for a Dockerfile with another syntax."""
     syntax = _SYNTAX.match(text.lstrip())
     if syntax and not syntax[1].startswith("docker/dockerfile:1"):
         return None
-    found = list(instructions(text))
-    if not found:
+    parsed = list(parse_instructions(text))
+    if not parsed:
         return "file with no instructions"
-    for number, instruction in found:
+    for number, instruction in parsed:
         name = instruction.split(maxsplit=1)[0].upper()
         if name not in _INSTRUCTIONS:
             return f"dockerfile parse error on line {number}: unknown instruction: {name}"
         if len(instruction.split(maxsplit=1)) == 1:
             return f"dockerfile parse error on line {number}: {name} requires at least one argument"
-    first = next(((number, one) for number, one in found if one.split()[0].upper() != "ARG"), found[0])
+    first = next(
+        ((number, instruction) for number, instruction in parsed if instruction.split()[0].upper() != "ARG"), parsed[0]
+    )
     if first[1].split()[0].upper() != "FROM":
         return f"dockerfile parse error on line {first[0]}: no build stage in current context"
     return None
 
 
-def line_of(text: str, step: str) -> int | None:
-    """The line of the instruction that a builder calls *step*, None when it is not found."""
-    wanted = _words(step)
-    return next((number for number, instruction in instructions(text) if _words(instruction) == wanted), None)
+def find_line(text: str, step: str) -> int | None:
+    """Find the line of the instruction that a builder calls *step*; None if there is none."""
+    words = _split_without_flags(step)
+    return next(
+        (number for number, instruction in parse_instructions(text) if _split_without_flags(instruction) == words), None
+    )
 
 
-def _words(instruction: str) -> list[str]:
-    """The instruction without flags, which builders leave out or put elsewhere."""
+def _split_without_flags(instruction: str) -> list[str]:
+    """The words of an instruction without flags, which builders omit or move."""
     return [word for word in instruction.split() if not word.startswith("--")]

@@ -1,4 +1,4 @@
-"""docker-build:index:Image: build, push, and know when to build again; and the emulated provider that has it.
+"""docker-build:index:Image, which builds and pushes images, and the emulated provider for it.
 
 Its properties are those of pulumi-docker-build 0.0.22 (provider/internal/image.go).
 """
@@ -14,14 +14,14 @@ import httpx2
 from mcpfleet_local_cloud.plugins.call import Call, CancelledError, CheckFailure, ProviderError
 from mcpfleet_local_cloud.plugins.checking import Checker
 from mcpfleet_local_cloud.plugins.diffing import Change, diff
-from mcpfleet_local_cloud.plugins.docker_build.builder import Build, build
-from mcpfleet_local_cloud.plugins.docker_build.context import context_hash, is_remote, plain
-from mcpfleet_local_cloud.plugins.docker_build.dockerfile import mistake
-from mcpfleet_local_cloud.plugins.docker_build.registry import LocalImages, Login, login_for, parse
+from mcpfleet_local_cloud.plugins.docker_build.builder import BuildOptions, build
+from mcpfleet_local_cloud.plugins.docker_build.context import hash_context, is_remote, read_plain_file
+from mcpfleet_local_cloud.plugins.docker_build.dockerfile import find_mistake
+from mcpfleet_local_cloud.plugins.docker_build.registry import LocalImages, Login, find_login, parse_reference
 from mcpfleet_local_cloud.plugins.properties import Field, block, blocks, boolean, mapping, text, texts
-from mcpfleet_local_cloud.plugins.resources import CheckInput, Difference, Found, Resource
+from mcpfleet_local_cloud.plugins.resources import CheckInput, Resource, ResourceDiff, ResourceState
 from mcpfleet_local_cloud.plugins.servicer import Provider
-from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, Secret, has_unknown, items, table
+from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, Secret, as_dict, as_list, has_unknown
 from pulumi_mcpfleet.cloud_build.registry import Registry
 
 _NETWORKS: Final = ("default", "host", "none")
@@ -49,7 +49,14 @@ IMAGE: Final[tuple[Field, ...]] = (
     text("digest", output=True),
     text("ref", output=True),
 )
-REFUSED: Final = ("builder", "cacheFrom", "cacheTo", "exec", "exports", "ssh")  # real, but not in the emulated provider
+UNSUPPORTED: Final = (
+    "builder",
+    "cacheFrom",
+    "cacheTo",
+    "exec",
+    "exports",
+    "ssh",
+)  # properties of the real provider only
 UNCOMPARED: Final = frozenset({"ignoreSecretsInDiffCalculation"})
 
 
@@ -60,10 +67,10 @@ class Image(Resource[None]):
     """A container image, built by BuildKit and pushed to the registries that its tags name.
 
     Its id is the first digest, as in the real plugin. Docker keeps a local copy of the newest digest, so that a runtime
-    on this machine need not pull it again; the copy goes with the resource.
+    on this machine doesn't have to pull it; deleting the resource deletes the copy.
 
     Args:
-        transport: what carries requests to registries; the network when None.
+        transport: sends the requests to registries; None for the network.
     """
 
     type_name: ClassVar[str] = "docker-build:index:Image"
@@ -73,30 +80,30 @@ class Image(Resource[None]):
     def __init__(self, transport: httpx2.BaseTransport | None = None) -> None:
         self._transport = transport
 
-    def check(self, config: None, asked: CheckInput) -> tuple[Properties, list[CheckFailure]]:
-        """The inputs with their defaults; what the emulated provider lacks is refused by name."""
-        refused = [name for name in REFUSED if asked.news.get(name)]
-        known = {name: value for name, value in asked.news.items() if name not in REFUSED}
+    def check(self, config: None, request: CheckInput) -> tuple[Properties, list[CheckFailure]]:
+        """The inputs with their defaults, and all mistakes in them, among them properties of the real provider only."""
+        names = [name for name in UNSUPPORTED if request.news.get(name)]
+        supported = {name: value for name, value in request.news.items() if name not in UNSUPPORTED}
         inputs, failures = super().check(
-            config, CheckInput(name=asked.name, olds=asked.olds, news=known, seed=asked.seed)
+            config, CheckInput(name=request.name, olds=request.olds, news=supported, seed=request.seed)
         )
-        lacks = [
+        unsupported = [
             CheckFailure(f"{name}: the emulated docker-build provider does not have this property", name)
-            for name in refused
+            for name in names
         ]
-        return _in_full(inputs), [*lacks, *failures]
+        return _fill_defaults(inputs), [*unsupported, *failures]
 
-    def check_more(self, config: None, inputs: Properties, checker: Checker) -> None:
-        """Contexts exist, Dockerfiles parse, tags are references, one platform."""
-        context = _context(inputs)
+    def check_rules(self, config: None, inputs: Properties, checker: Checker) -> None:
+        """Check that the context exists, the Dockerfile parses, tags are valid, and there is at most one platform."""
+        context = _context_location(inputs)
         if context is not UNKNOWN and not is_remote(context) and not Path(context).is_dir():
             checker.failures.append(CheckFailure(f'"{context}": not a valid directory or URL', "context.location"))
         else:
             self._check_dockerfile(inputs, context, checker)
-        for index, tag in enumerate(items(inputs.get("tags"))):
-            if tag is not UNKNOWN and parse(tag) is None:
+        for index, tag in enumerate(as_list(inputs.get("tags"))):
+            if tag is not UNKNOWN and parse_reference(tag) is None:
                 checker.failures.append(CheckFailure(f"invalid reference format: {tag}", f"tags[{index}]"))
-        if len(items(inputs.get("platforms"))) > 1:
+        if len(as_list(inputs.get("platforms"))) > 1:
             checker.failures.append(
                 CheckFailure("the emulated docker-build provider builds one platform at a time", "platforms")
             )
@@ -106,41 +113,41 @@ class Image(Resource[None]):
     def _check_dockerfile(self, inputs: Properties, context: Any, checker: Checker) -> None:
         if has_unknown(inputs.get("dockerfile")):
             return
-        dockerfile = table(inputs.get("dockerfile"))
+        dockerfile = as_dict(inputs.get("dockerfile"))
         if dockerfile.get("inline") and dockerfile.get("location"):
             checker.failures.append(CheckFailure('only specify "file" or "inline", not both', "dockerfile"))
             return
         if dockerfile.get("inline"):
-            wrong, where = mistake(dockerfile["inline"]), "dockerfile.inline"
+            wrong, property_path = find_mistake(dockerfile["inline"]), "dockerfile.inline"
         else:
-            path, where = _dockerfile(inputs), "dockerfile.location"
+            path, property_path = _dockerfile_path(inputs), "dockerfile.location"
             if path is UNKNOWN or is_remote(str(path)) or is_remote(str(context)):
                 return
             try:
-                wrong = mistake(plain(Path(path), Path(context)).decode("utf-8", "replace"))
+                wrong = find_mistake(read_plain_file(Path(path), Path(context)).decode("utf-8", "replace"))
             except (OSError, RuntimeError) as error:
                 error = error if isinstance(error, OSError) else OSError(str(error))
                 wrong = f"open {path}: {(error.strerror or str(error)).lower()}"
         if wrong:
-            checker.failures.append(CheckFailure(wrong, where))
+            checker.failures.append(CheckFailure(wrong, property_path))
 
-    def diff(self, config: None, olds: Properties, news: Properties) -> Difference:
-        """Every difference is an update; a new registry password alone is none."""
+    def diff(self, config: None, olds: Properties, news: Properties) -> ResourceDiff:
+        """The changes, all of which are updates; a new registry password alone is no change."""
         changes = {
             path: change
-            for path, change in diff(IMAGE, olds, {**news, "secrets": _compared_secrets(olds, news)}).items()
+            for path, change in diff(IMAGE, olds, {**news, "secrets": _secrets_to_compare(olds, news)}).items()
             if path not in UNCOMPARED and not _PASSWORD.fullmatch(path)
         }
         exported = news.get("push") or news.get("load")
-        if (news.get("pull") and exported) or self._hash(news) != olds.get("contextHash"):
+        if (news.get("pull") and exported) or self._hash_context(news) != olds.get("contextHash"):
             changes["contextHash"] = Change("update")
-        return Difference(changes)
+        return ResourceDiff(changes)
 
-    def create(self, config: None, call: Call, name: str, news: Properties, *, preview: bool) -> Found:
-        """Build and push."""
-        state = self._made(call, news, olds={}, preview=preview)
+    def create(self, config: None, call: Call, name: str, news: Properties, *, preview: bool) -> ResourceState:
+        """Build the image and push it."""
+        state = self._build_and_push(call, news, olds={}, preview=preview)
         digest = state.get("digest")
-        return Found(digest if isinstance(digest, str) and digest else name, state)
+        return ResourceState(digest if isinstance(digest, str) and digest else name, state)
 
     def update(
         self,
@@ -152,61 +159,61 @@ class Image(Resource[None]):
         *,
         preview: bool,
     ) -> Properties:
-        """Build again and push; the old digest stays in the registry, its local copy goes."""
-        return self._made(call, news, olds=olds, preview=preview)
+        """Build the image again and push it; the old digest stays in the registry, its local copy is deleted."""
+        return self._build_and_push(call, news, olds=olds, preview=preview)
 
-    def read(self, config: None, call: Call, resource_id: str, state: Properties) -> Found | None:
-        """See whether the registry still has the digest under each tag."""
+    def read(self, config: None, call: Call, resource_id: str, state: Properties) -> ResourceState | None:
+        """The state with the tags under which the registry still has the digest; None if it has none."""
         if not state:
             raise ProviderError("an image cannot be imported: run an update, which builds it or finds it in the cache")
-        digest, tags = state.get("digest"), items(state.get("tags"))
+        digest, tags = state.get("digest"), as_list(state.get("tags"))
         if not state.get("push") or not digest:
-            return Found(resource_id, state)
-        registry = self._registry(state)
-        held = {tag: registry.has(name, digest) if (name := _hosted(tag)) else None for tag in tags}
-        if any(there is None for there in held.values()):
+            return ResourceState(resource_id, state)
+        registry = self._open_registry(state)
+        has_digest = {tag: registry.has(name, digest) if (name := _hosted_name(tag)) else None for tag in tags}
+        if any(is_present is None for is_present in has_digest.values()):
             call.log("warning", "unable to verify image tags, leaving state unchanged")
-            return Found(resource_id, state)
-        kept = [tag for tag, there in held.items() if there]
-        if tags and not kept:
+            return ResourceState(resource_id, state)
+        present_tags = [tag for tag, is_present in has_digest.items() if is_present]
+        if tags and not present_tags:
             return None
-        return Found(resource_id, _marked({**state, "tags": kept}))
+        return ResourceState(resource_id, _mark_secrets({**state, "tags": present_tags}))
 
     def delete(self, config: None, call: Call, resource_id: str, olds: Properties) -> None:
         """Delete the manifest in each registry, and the local copies."""
-        tags = items(olds.get("tags"))
+        tags = as_list(olds.get("tags"))
         if olds.get("digest"):
-            registry = self._registry(olds)
-            for name in filter(None, map(_hosted, tags)):
+            registry = self._open_registry(olds)
+            for name in filter(None, map(_hosted_name, tags)):
                 registry.delete(name, olds["digest"])
         images = LocalImages()
         try:
-            images.forget(_names(tags))
+            images.remove_copies(_image_names(tags))
         finally:
             images.close()
 
-    def _registry(self, properties: Properties) -> Registry:
-        logins = _logins(properties)
+    def _open_registry(self, properties: Properties) -> Registry:
+        logins = _read_logins(properties)
 
         def login(host: str) -> tuple[str, str] | None:
-            found = login_for(logins, host)
-            return (found.username, found.password) if found else None
+            match = find_login(logins, host)
+            return (match.username, match.password) if match else None
 
         return Registry(login, self._transport)
 
-    def inputs(self, old_inputs: Properties, state: Properties) -> Properties:
-        """The program's inputs; a registry cannot tell anything about them but the tags that are gone."""
-        return _marked(
+    def read_inputs(self, old_inputs: Properties, state: Properties) -> Properties:
+        """The old inputs, without the tags that the registry doesn't have anymore."""
+        return _mark_secrets(
             {**old_inputs, "tags": state["tags"]} if "tags" in old_inputs and "tags" in state else old_inputs
         )
 
-    def _made(self, call: Call, news: Properties, *, olds: Properties, preview: bool) -> Properties:
-        tags: Sequence[Any] = items(news.get("tags"))
-        first = next((tag for tag in tags if tag is not UNKNOWN), "")
-        state: Properties = {**news, "contextHash": self._hash(news), "ref": first, "digest": ""}
+    def _build_and_push(self, call: Call, news: Properties, *, olds: Properties, preview: bool) -> Properties:
+        tags: Sequence[Any] = as_list(news.get("tags"))
+        first_tag = next((tag for tag in tags if tag is not UNKNOWN), "")
+        state: Properties = {**news, "contextHash": self._hash_context(news), "ref": first_tag, "digest": ""}
         if preview:
-            self._previewed(call, news)
-            return _marked({**state, "ref": UNKNOWN, "digest": UNKNOWN})
+            self._preview_build(call, news)
+            return _mark_secrets({**state, "ref": UNKNOWN, "digest": UNKNOWN})
         if not news.get("push") and not news.get("load"):
             call.log(
                 "warning",
@@ -215,26 +222,26 @@ class Image(Resource[None]):
             )
         images = LocalImages()
         try:
-            before = images.tagged([*items(olds.get("tags")), *tags])
-            image_id = build(call, _build(news, tags if news.get("push") or news.get("load") else ()))
+            previous_ids = images.find_tagged([*as_list(olds.get("tags")), *tags])
+            image_id = build(call, _build_options(news, tags if news.get("push") or news.get("load") else ()))
             if news.get("push"):
                 try:
-                    digests = [images.push(call, tag, _logins(news)) for tag in tags]
+                    digests = [images.push(call, tag, _read_logins(news)) for tag in tags]
                 except (ProviderError, CancelledError):
-                    images.untag(tags, image_id)  # what no registry has is not to look as if it had
+                    images.untag(tags, image_id)  # a local tag would look as if a registry had the image
                     raise
-                state |= {"digest": digests[0], "ref": _pinned(tags[0], digests[0])}
+                state |= {"digest": digests[0], "ref": _pin(tags[0], digests[0])}
             elif not news.get("load"):
                 images.remove_unnamed(image_id)
-            images.forget(_names([*items(olds.get("tags")), *tags]), keep=image_id)
-            for older in {*before} - {image_id}:
-                images.remove_unnamed(older)  # what the tags named before, unless a container still uses it
+            images.remove_copies(_image_names([*as_list(olds.get("tags")), *tags]), keep=image_id)
+            for previous_id in {*previous_ids} - {image_id}:
+                images.remove_unnamed(previous_id)  # unless a container still uses it
         finally:
             images.close()
-        return _marked(state)
+        return _mark_secrets(state)
 
-    def _previewed(self, call: Call, news: Properties) -> None:
-        """A preview builds too, so that a broken image is found before it is needed; nothing is kept of it."""
+    def _preview_build(self, call: Call, news: Properties) -> None:
+        """Build in a preview too, to find mistakes early; the built image is deleted."""
         if news.get("buildOnPreview") is False:
             return
         if has_unknown(news):
@@ -242,33 +249,33 @@ class Image(Resource[None]):
             return
         images = LocalImages()
         try:
-            images.remove_unnamed(build(call, _build(news, ())))
+            images.remove_unnamed(build(call, _build_options(news, ())))
         finally:
             images.close()
 
-    def _hash(self, inputs: Properties) -> Any:
-        context, dockerfile = _context(inputs), _dockerfile(inputs)
+    def _hash_context(self, inputs: Properties) -> Any:
+        context, dockerfile = _context_location(inputs), _dockerfile_path(inputs)
         if context is UNKNOWN or dockerfile is UNKNOWN:
             return UNKNOWN
-        return context_hash(context, dockerfile, _inline(inputs))
+        return hash_context(context, dockerfile, _inline_dockerfile(inputs))
 
 
-def _in_full(inputs: Properties) -> Properties:
-    """The inputs with what the real plugin's Check adds to them: the empty values that its arguments cannot lack."""
+def _fill_defaults(inputs: Properties) -> Properties:
+    """The inputs with the empty values that the real plugin's Check adds."""
     full: Properties = {"exec": False, "load": False, "noCache": False, "pull": False, "target": "", **inputs}
     if isinstance(inputs.get("dockerfile"), dict):
         full["dockerfile"] = {"inline": "", "location": "", **inputs["dockerfile"]}
     return full
 
 
-def _context(inputs: Properties) -> Any:
+def _context_location(inputs: Properties) -> Any:
     context = inputs.get("context")
-    return UNKNOWN if context is UNKNOWN else table(context).get("location") or "."
+    return UNKNOWN if context is UNKNOWN else as_dict(context).get("location") or "."
 
 
-def _dockerfile(inputs: Properties) -> Any:
-    """The Dockerfile's path: `Dockerfile` in the context unless the program says otherwise; empty when inline."""
-    dockerfile, context = table(inputs.get("dockerfile")), _context(inputs)
+def _dockerfile_path(inputs: Properties) -> Any:
+    """The Dockerfile's path, by default `Dockerfile` in the context; empty if it is inline."""
+    dockerfile, context = as_dict(inputs.get("dockerfile")), _context_location(inputs)
     if has_unknown(inputs.get("dockerfile")):
         return UNKNOWN
     if dockerfile.get("inline"):
@@ -280,48 +287,48 @@ def _dockerfile(inputs: Properties) -> Any:
     return "" if is_remote(context) else str(Path(context) / "Dockerfile")
 
 
-def _inline(inputs: Properties) -> str:
-    text = table(inputs.get("dockerfile")).get("inline")
+def _inline_dockerfile(inputs: Properties) -> str:
+    text = as_dict(inputs.get("dockerfile")).get("inline")
     return text if isinstance(text, str) else ""
 
 
-def _logins(properties: Properties) -> list[Login]:
+def _read_logins(properties: Properties) -> list[Login]:
     return [
-        Login(str(one["address"]), str(one.get("username") or ""), str(one.get("password") or ""))
-        for one in items(properties.get("registries"))
+        Login(str(registry["address"]), str(registry.get("username") or ""), str(registry.get("password") or ""))
+        for registry in as_list(properties.get("registries"))
     ]
 
 
-def _hosted(tag: Any) -> str | None:
-    """The name of an image that says its registry; none of another, which no registry can be asked for."""
-    reference = parse(tag) if isinstance(tag, str) else None
+def _hosted_name(tag: Any) -> str | None:
+    """The name of an image if it includes the registry's host, otherwise None."""
+    reference = parse_reference(tag) if isinstance(tag, str) else None
     return reference.name if reference and reference.host else None
 
 
-def _names(tags: Sequence[Any]) -> list[str]:
-    references = [parse(tag) for tag in tags if isinstance(tag, str)]
+def _image_names(tags: Sequence[Any]) -> list[str]:
+    references = [parse_reference(tag) for tag in tags if isinstance(tag, str)]
     return [reference.name for reference in references if reference is not None]
 
 
-def _pinned(tag: str, digest: str) -> str:
-    """`name:tag@digest`; only a fully qualified name can be pinned."""
-    reference = parse(tag)
+def _pin(tag: str, digest: str) -> str:
+    """The reference `name:tag@digest`; a tag without a registry's host stays as it is."""
+    reference = parse_reference(tag)
     if reference is None or not reference.host:
         return tag
     return f"{reference.name}:{reference.tag}@{digest}"
 
 
-def _build(news: Properties, tags: Sequence[str]) -> Build:
-    platforms = items(news.get("platforms"))
-    return Build(
-        context=_context(news),
-        dockerfile=_dockerfile(news),
-        inline=_inline(news),
+def _build_options(news: Properties, tags: Sequence[str]) -> BuildOptions:
+    platforms = as_list(news.get("platforms"))
+    return BuildOptions(
+        context=_context_location(news),
+        dockerfile=_dockerfile_path(news),
+        inline=_inline_dockerfile(news),
         tags=tags,
         build_args=news.get("buildArgs") or {},
         labels=news.get("labels") or {},
         secrets=news.get("secrets") or {},
-        hosts=items(news.get("addHosts")),
+        hosts=as_list(news.get("addHosts")),
         platform=platforms[0] if platforms else "",
         target=news.get("target") or "",
         network=news.get("network") or "default",
@@ -330,25 +337,30 @@ def _build(news: Properties, tags: Sequence[str]) -> Build:
     )
 
 
-def _compared_secrets(olds: Properties, news: Properties) -> Any:
-    """The new secrets, with the old values of those that the program does not want compared."""
-    before, now = olds.get("secrets"), news.get("secrets")
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return cast("Any", now)
-    ignored = set(items(news.get("ignoreSecretsInDiffCalculation")))
-    kept = table(before)
-    return {key: kept[key] if key in ignored and key in kept else value for key, value in table(now).items()}
+def _secrets_to_compare(olds: Properties, news: Properties) -> Any:
+    """The new secrets, with the old values of those that the program excludes from comparison."""
+    old_secrets, new_secrets = olds.get("secrets"), news.get("secrets")
+    if not isinstance(old_secrets, dict) or not isinstance(new_secrets, dict):
+        return cast("Any", new_secrets)
+    ignored = set(as_list(news.get("ignoreSecretsInDiffCalculation")))
+    old_values = as_dict(old_secrets)
+    return {
+        key: old_values[key] if key in ignored and key in old_values else value
+        for key, value in as_dict(new_secrets).items()
+    }
 
 
-def _marked(properties: Properties) -> Properties:
-    """The properties with what must be encrypted in the state marked, whatever the program did."""
+def _mark_secrets(properties: Properties) -> Properties:
+    """The properties with secrets and registry passwords marked for encryption, even if the program didn't."""
     marked = dict(properties)
     if isinstance(marked.get("secrets"), dict):
         marked["secrets"] = Secret(marked["secrets"])
     if isinstance(marked.get("registries"), list):
         marked["registries"] = [
-            {**table(one), "password": Secret(table(one)["password"])} if table(one).get("password") else one
-            for one in items(marked["registries"])
+            {**as_dict(registry), "password": Secret(as_dict(registry)["password"])}
+            if as_dict(registry).get("password")
+            else registry
+            for registry in as_list(marked["registries"])
         ]
     return marked
 
@@ -366,22 +378,24 @@ class DockerBuildProvider(Provider):
         super().__init__([Image()])
 
     def check_configuration(self, name: str, news: Properties) -> list[CheckFailure]:
-        """Every key that the emulated provider does not have."""
+        """A mistake for each key that the emulated provider doesn't have."""
         return [
             CheckFailure(f"docker-build:{key}: the emulated provider does not have this setting", key)
             for key in news
             if key not in _KEYS
         ]
 
-    def implied(self) -> dict[str, str]:
-        """Which Docker, as the real plugin notes it."""
+    def default_configuration(self) -> dict[str, str]:
+        """The Docker host, as the real plugin stores it."""
         return {"host": os.environ.get("DOCKER_HOST", "")}
 
-    def configuration(self, news: Properties) -> None:
-        """Docker is found through the environment.
+    def read_configuration(self, news: Properties) -> None:
+        """Check the Docker host; the provider has no other configuration.
 
         Raises:
-            ProviderError: another Docker host is configured.
+            ProviderError: the configured Docker host differs from the environment's.
         """
         if news.get("host", "") not in ("", os.environ.get("DOCKER_HOST")):
-            raise ProviderError("docker-build:host: the emulated provider finds Docker by the environment alone")
+            raise ProviderError(
+                "docker-build:host: the emulated provider finds Docker only by the environment: set DOCKER_HOST instead"
+            )

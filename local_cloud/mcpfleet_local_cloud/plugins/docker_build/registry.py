@@ -1,4 +1,4 @@
-"""Images in Docker's local store, and who pushes them to which registry."""
+"""Docker's local image store, image references, and registry logins."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
-from mcpfleet_local_cloud.plugins.values import items, table
+from mcpfleet_local_cloud.plugins.values import as_dict, as_list
 
 _REFERENCE: Final = re.compile(
     r"(?P<name>(?:(?P<host>[\w.-]+\.[\w.-]+(?::\d+)?|localhost(?::\d+)?|[\w.-]+:\d+|\[[0-9a-f:]+\](?::\d+)?)/)?"
@@ -17,7 +17,7 @@ _REFERENCE: Final = re.compile(
 
 @dataclass(frozen=True)
 class Reference:
-    """An image's name taken apart; *name* includes the registry's host."""
+    """The parts of an image reference; *name* includes the registry's host."""
 
     name: str
     host: str
@@ -25,29 +25,29 @@ class Reference:
     digest: str = ""
 
 
-def parse(text: str) -> Reference | None:
-    """The parts of an image reference, None when it is none."""
-    found = _REFERENCE.fullmatch(text)
-    if found is None:
+def parse_reference(text: str) -> Reference | None:
+    """Parse an image reference; None if it is invalid."""
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
         return None
-    return Reference(found["name"], found["host"] or "", found["tag"] or "latest", found["digest"] or "")
+    return Reference(match["name"], match["host"] or "", match["tag"] or "latest", match["digest"] or "")
 
 
 @dataclass(frozen=True)
 class Login:
-    """A registry's credentials."""
+    """The credentials for a registry."""
 
     address: str
     username: str
     password: str
 
     def matches(self, host: str) -> bool:
-        """Whether they are for the registry *host*; an address may be a URL and have a path."""
+        """Whether the credentials are for the registry *host*; the address may be a URL with a path."""
         return re.sub(r"^https?://", "", self.address).partition("/")[0] == (host or "docker.io")
 
 
-def login_for(logins: Iterable[Login], host: str) -> Login | None:
-    """The credentials for *host*, if any."""
+def find_login(logins: Iterable[Login], host: str) -> Login | None:
+    """Find the credentials for the registry *host*."""
     return next((login for login in logins if login.matches(host)), None)
 
 
@@ -55,7 +55,7 @@ class LocalImages:
     """Docker's local image store."""
 
     def __init__(self) -> None:
-        from mcpfleet_local_cloud import docker_engine  # heavy, and not needed before the first build
+        from mcpfleet_local_cloud import docker_engine  # slow to import, and not needed before the first build
 
         try:
             self._api = cast("Any", docker_engine.client(timeout=600).api)
@@ -63,50 +63,50 @@ class LocalImages:
             raise ProviderError(f"{error} Next: {error.next_step}") from error
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._api.close()
 
     def push(self, call: Call, tag: str, logins: Sequence[Login]) -> str:
         """Push one tag.
 
         Returns:
-            The digest under which the registry took the manifest.
+            The digest of the manifest in the registry.
 
         Raises:
-            ProviderError: the registry refused; the text says which repository and why.
+            ProviderError: the registry rejected the push; the message has the repository and the reason.
         """
-        reference = parse(tag)
+        reference = parse_reference(tag)
         if reference is None:
             raise ProviderError(f"tags: invalid reference format: {tag}")
-        login = login_for(logins, reference.host)
+        login = find_login(logins, reference.host)
         auth = {"username": login.username, "password": login.password} if login else {}
         digest = ""
-        for event in self._api.push(reference.name, tag=reference.tag, auth_config=auth, stream=True, decode=True):
-            call.check()
-            fact = cast("Mapping[str, Any]", event)
-            if "error" in fact:
-                raise ProviderError(f"the push to {reference.name} was refused: {fact['error']}")
-            digest = str(table(fact.get("aux")).get("Digest", digest))
-            if fact.get("status") and not fact.get("progressDetail"):
-                call.log("status", f"{fact.get('id', reference.name)}: {fact['status']}")
+        for raw_event in self._api.push(reference.name, tag=reference.tag, auth_config=auth, stream=True, decode=True):
+            call.raise_if_stopped()
+            event = cast("Mapping[str, Any]", raw_event)
+            if "error" in event:
+                raise ProviderError(f"the push to {reference.name} was refused: {event['error']}")
+            digest = str(as_dict(event.get("aux")).get("Digest", digest))
+            if event.get("status") and not event.get("progressDetail"):
+                call.log("status", f"{event.get('id', reference.name)}: {event['status']}")
         if not digest:
             raise ProviderError(f"the push to {reference.name} ended without a digest from the registry")
         return digest
 
-    def tagged(self, tags: Iterable[str]) -> list[str]:
-        """The ids of the images that have these tags now."""
+    def find_tagged(self, tags: Iterable[str]) -> list[str]:
+        """Find the ids of the images that have these tags now."""
         from docker.errors import APIError
 
-        found: list[str] = []
+        ids: list[str] = []
         for tag in tags:
             try:
-                found.append(str(self._api.inspect_image(tag)["Id"]))
+                ids.append(str(self._api.inspect_image(tag)["Id"]))
             except APIError:
                 continue
-        return found
+        return ids
 
     def untag(self, tags: Iterable[str], image_id: str) -> None:
-        """Take *tags* from the image *image_id*, and remove it where nothing else names it."""
+        """Remove *tags* from the image *image_id*, and the image itself if it has no other name."""
         from docker.errors import APIError
 
         for tag in tags:
@@ -117,20 +117,20 @@ class LocalImages:
         self.remove_unnamed(image_id)
 
     def remove_unnamed(self, image_id: str) -> None:
-        """Remove an image that no tag and no digest names."""
+        """Remove an image if it has no tag and no digest."""
         from docker.errors import APIError
 
         try:
-            facts = self._api.inspect_image(image_id)
-            if not facts.get("RepoTags") and not facts.get("RepoDigests"):
+            image = self._api.inspect_image(image_id)
+            if not image.get("RepoTags") and not image.get("RepoDigests"):
                 self._api.remove_image(image_id)
         except APIError:
-            return  # gone already, or a container uses it
+            return  # removed already, or in use by a container
 
-    def forget(self, names: Iterable[str], keep: str = "") -> None:
-        """Remove the local copies of the repositories *names*, but for the image with the id *keep*.
+    def remove_copies(self, names: Iterable[str], keep: str = "") -> None:
+        """Remove the local images of the repositories *names*, except the image with the id *keep*.
 
-        An image that a container still uses stays; the next change of the resource tries again.
+        An image that a container still uses stays; the next change of the resource removes it.
         """
         from docker.errors import APIError
 
@@ -138,11 +138,11 @@ class LocalImages:
             for image in self._api.images(filters={"reference": name}):
                 if image["Id"] == keep:
                     continue
-                for one in [*items(image.get("RepoTags")), *items(image.get("RepoDigests"))]:
-                    reference = parse(one)
+                for local_name in [*as_list(image.get("RepoTags")), *as_list(image.get("RepoDigests"))]:
+                    reference = parse_reference(local_name)
                     if reference is None or reference.name != name:
                         continue
                     try:
-                        self._api.remove_image(one)
+                        self._api.remove_image(local_name)
                     except APIError:
                         continue

@@ -9,7 +9,7 @@ from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
 from mcpfleet_local_cloud.plugins.properties import boolean, text
-from mcpfleet_local_cloud.plugins.resources import Found
+from mcpfleet_local_cloud.plugins.resources import ResourceState
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties
 
 ACCOUNT: Final = (
@@ -36,11 +36,11 @@ class Account(RestResource):
     type_name = "gcp:serviceaccount/account:Account"
     fields = ACCOUNT
     endpoint = "iamBetaCustomEndpoint"
-    id_form = "projects/{project}/serviceAccounts/{email}"
-    import_forms = ("{project}/{email}", "{email}")
+    id_format = "projects/{project}/serviceAccounts/{email}"
+    import_formats = ("{project}/{email}", "{email}")
     title = "Service Account"
 
-    def check_more(self, config: Api, inputs: Properties, checker: Checker) -> None:
+    def check_rules(self, config: Api, inputs: Properties, checker: Checker) -> None:
         """An account id has 6 to 30 characters (validateRFC1035Name)."""
         account_id = inputs.get("accountId")
         if isinstance(account_id, str) and not _SHORTEST <= len(account_id) <= _LONGEST:
@@ -49,11 +49,11 @@ class Account(RestResource):
                 f'"account_id" ("{account_id}") must be between {_SHORTEST} and {_LONGEST} characters long',
             )
 
-    def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> Found:
-        """POST the account and read it until it is there."""
-        news = self.complete(config, news)
+    def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> ResourceState:
+        """POST the account, and read it until it is visible."""
+        news = self.complete_inputs(config, news)
         if preview:
-            return Found("", self._previewed(config, news))
+            return ResourceState("", self._preview(config, news))
         project = news.get("project")
         if not project:
             raise ProviderError("project: required field is not set")
@@ -61,56 +61,58 @@ class Account(RestResource):
         body = {"accountId": news["accountId"], "serviceAccount": account}
         path = f"projects/{project}/serviceAccounts"
         try:
-            made = config.send(call, "POST", self.endpoint, path, body)
+            created = config.send(call, "POST", self.endpoint, path, body)
         except ApiError as error:
-            if not error.exists_by_our_doing and not (error.code == 409 and news.get("createIgnoreAlreadyExists")):
+            if not error.is_created_by_earlier_attempt and not (
+                error.code == 409 and news.get("createIgnoreAlreadyExists")
+            ):
                 raise ProviderError(f"Error creating service account: {error}") from error
-            email = f"{news['accountId']}@{_domain(str(project))}"
-            made = self.get(config, call, f"{path}/{email}")
+            email = f"{news['accountId']}@{_account_domain(str(project))}"
+            created = self.get(config, call, f"{path}/{email}")
         for _ in range(_READS_AFTER_CREATE):
-            made = self._reread(config, call, str(made["name"]))
-        return Found(str(made["name"]), self._state(news, made))
+            created = self._wait_until_visible(config, call, str(created["name"]))
+        return ResourceState(str(created["name"]), self._state(news, created))
 
-    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
-        """Enable or disable it, and PATCH its texts."""
-        now = self.get(config, call, resource_id)
-        if bool(planned.get("disabled")) != bool(now.get("disabled")):
+    def send_update(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
+        """Enable or disable the account, and PATCH its texts."""
+        current = self.get(config, call, resource_id)
+        if bool(planned.get("disabled")) != bool(current.get("disabled")):
             verb = "disable" if planned.get("disabled") else "enable"
             config.send(call, "POST", self.endpoint, f"{resource_id}:{verb}", {})
-        wanted = {key: planned.get(key) or "" for key in ("description", "displayName")}
-        changed = [key for key, value in wanted.items() if value != (now.get(key) or "")]
+        texts = {key: planned.get(key) or "" for key in ("description", "displayName")}
+        changed = [key for key, value in texts.items() if value != (current.get(key) or "")]
         if changed:
             mask = [{"displayName": "display_name"}.get(key, key) for key in changed]
-            body = {"serviceAccount": {**wanted, "etag": now.get("etag")}, "updateMask": ",".join(mask)}
+            body = {"serviceAccount": {**texts, "etag": current.get("etag")}, "updateMask": ",".join(mask)}
             config.send(call, "PATCH", self.endpoint, resource_id, body)
 
-    def _previewed(self, api: Api, news: Properties) -> Properties:
-        """In the default universe the provider tells the address before the account exists; elsewhere it does not."""
+    def _preview(self, api: Api, news: Properties) -> Properties:
+        """The planned state; in the default universe, as with the real provider, it has the email address."""
         planned = plan(ACCOUNT, {}, news, unknown=True)
-        known = api.config.universe == _DEFAULT_UNIVERSE and news.get("project") not in (None, UNKNOWN)
-        if known and isinstance(news.get("accountId"), str):
-            email = f"{news['accountId']}@{_domain(str(news['project']))}"
+        is_known = api.config.universe == _DEFAULT_UNIVERSE and news.get("project") not in (None, UNKNOWN)
+        if is_known and isinstance(news.get("accountId"), str):
+            email = f"{news['accountId']}@{_account_domain(str(news['project']))}"
             planned |= {"email": email, "member": f"serviceAccount:{email}"}
         return planned
 
-    def _reread(self, api: Api, call: Call, name: str) -> dict[str, Any]:
-        """The account; one that is not visible yet is waited for."""
+    def _wait_until_visible(self, api: Api, call: Call, name: str) -> dict[str, Any]:
+        """The account, after waiting until it is visible."""
         while True:
             try:
                 return self.get(api, call, name)
             except ApiError as error:
-                if not error.missing:
+                if not error.is_not_found:
                     raise
             call.wait(0.5)
 
-    def _state(self, known: Properties, body: dict[str, Any]) -> Properties:
+    def _state(self, prior: Properties, body: dict[str, Any]) -> Properties:
         email = str(body["email"])
-        local = {one.name: known[one.name] for one in ACCOUNT if not one.wire and one.name in known}
+        local = {field.name: prior[field.name] for field in ACCOUNT if not field.wire and field.name in prior}
         return {
             "deletionPolicy": "DELETE",
             **local,
             "accountId": email.partition("@")[0],
-            "project": body.get("projectId") or known.get("project") or "",
+            "project": body.get("projectId") or prior.get("project") or "",
             "email": email,
             "member": f"serviceAccount:{email}",
             "name": body["name"],
@@ -121,5 +123,5 @@ class Account(RestResource):
         }
 
 
-def _domain(project: str) -> str:
+def _account_domain(project: str) -> str:
     return f"{project}.iam.gserviceaccount.com"

@@ -32,21 +32,21 @@ SERVICE: Final = (
 
 
 class AgentRegistryService(RestResource):
-    """An entry for a service that agents can use."""
+    """An Agent Registry entry for a service that agents can use."""
 
     type_name = "gcp:agentregistry/service:Service"
     fields = SERVICE
     endpoint = "agentRegistryCustomEndpoint"
-    id_form = "projects/{project}/locations/{location}/services/{serviceId}"
-    import_forms = ("{project}/{location}/{serviceId}", "{location}/{serviceId}")
+    id_format = "projects/{project}/locations/{location}/services/{serviceId}"
+    import_formats = ("{project}/{location}/{serviceId}", "{location}/{serviceId}")
     title = "Service"
-    naming = "serviceId"
-    create_query = "serviceId"
-    updating = "mask"
-    masked = ("displayName", "description", "interfaces", "agentSpec", "endpointSpec", "mcpServerSpec")
-    waiting = "google"
+    name_property = "serviceId"
+    create_parameter = "serviceId"
+    update_method = "mask"
+    maskable = ("displayName", "description", "interfaces", "agentSpec", "endpointSpec", "mcpServerSpec")
+    operation_kind = "google"
 
-    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
-        """Where and under which name it is."""
+    def extra_properties(self, prior: Properties, body: dict[str, Any]) -> Properties:
+        """The project, location and service id, from the full name."""
         _, project, _, location, _, service = str(body["name"]).split("/")
         return {"project": project, "location": location, "serviceId": service}

@@ -1,13 +1,13 @@
-"""gcp:certificatemanager types: certificates and the maps that load balancers choose them by (google-apis.md 1.7).
+"""gcp:certificatemanager types: certificates, and the maps from host names to certificates (google-apis.md 1.7).
 
-Only the properties that the local cloud honours are here; the provider has more, which are refused by name. The facts
+The types have only the properties that the local cloud honours; all others of the real provider are errors. The facts
 are from terraform-provider-google-beta 7.45, services/certificatemanager.
 """
 
 from typing import Any, Final
 
-from mcpfleet_local_cloud.plugins.gcp.alike import same_but_number, same_or_default, same_resource
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
+from mcpfleet_local_cloud.plugins.gcp.equivalence import same_but_number, same_or_default, same_resource
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.properties import Field, block, blocks, mapping, text, texts
 from mcpfleet_local_cloud.plugins.values import Properties
@@ -23,7 +23,7 @@ _ATTEMPTS: Final = blocks(
 )
 
 
-def _own(*fields: Field) -> tuple[Field, ...]:
+def _certificate_fields(*fields: Field) -> tuple[Field, ...]:
     labels = (
         mapping("labels", ""),
         mapping("effectiveLabels", "", output=True),
@@ -33,21 +33,21 @@ def _own(*fields: Field) -> tuple[Field, ...]:
 
 
 class _CertificateResource(RestResource):
-    """What the types of Certificate Manager have in common."""
+    """The base class of Certificate Manager's types."""
 
     endpoint = "certificateManagerCustomEndpoint"
-    updating = "mask"
-    waiting = "google"
-    labelled = True
-    masked = ("description",)
+    update_method = "mask"
+    operation_kind = "google"
+    has_labels = True
+    maskable = ("description",)
 
     def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
-        """The document; a change has only what can be changed."""
+        """The request body; an update has only the properties that can change."""
         body = super().body(planned, olds)
-        return {name: value for name, value in body.items() if not olds or name in ("labels", *self.masked)}
+        return {name: value for name, value in body.items() if not olds or name in ("labels", *self.maskable)}
 
-    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
-        """Where and under which name it is."""
+    def extra_properties(self, prior: Properties, body: dict[str, Any]) -> Properties:
+        """The project and the short name, from the full name."""
         parts = str(body["name"]).split("/")
         return {"project": parts[1], "name": parts[-1]}
 
@@ -59,13 +59,13 @@ class Certificate(_CertificateResource):
     fields = (
         _NAME,
         _LOCATION,
-        *_own(
-            text("scope", default="DEFAULT", force_new=True, alike=same_or_default("DEFAULT")),
+        *_certificate_fields(
+            text("scope", default="DEFAULT", force_new=True, equivalent=same_or_default("DEFAULT")),
             block(
                 "managed",
                 [
                     texts("domains", force_new=True),
-                    texts("dnsAuthorizations", force_new=True, alike=same_but_number),
+                    texts("dnsAuthorizations", force_new=True, equivalent=same_but_number),
                     text("state", output=True),
                     _ATTEMPTS,
                 ],
@@ -74,20 +74,20 @@ class Certificate(_CertificateResource):
             texts("sanDnsnames", output=True),
         ),
     )
-    id_form = "projects/{project}/locations/{location}/certificates/{name}"
-    import_forms = ("{project}/{location}/{name}", "{location}/{name}")
+    id_format = "projects/{project}/locations/{location}/certificates/{name}"
+    import_formats = ("{project}/{location}/{name}", "{location}/{name}")
     title = "Certificate"
-    create_query = "certificateId"
+    create_parameter = "certificateId"
 
 
 class DnsAuthorization(_CertificateResource):
-    """The proof, by a record of its DNS, that certificates may be issued for a domain."""
+    """The permission to issue certificates for a domain, proven by a DNS record."""
 
     type_name = "gcp:certificatemanager/dnsAuthorization:DnsAuthorization"
     fields = (
         _NAME,
         _LOCATION,
-        *_own(
+        *_certificate_fields(
             text("domain", required=True, force_new=True),
             text("type", computed=True, force_new=True, choices=("FIXED_RECORD", "PER_PROJECT_RECORD")),
             blocks(
@@ -98,19 +98,19 @@ class DnsAuthorization(_CertificateResource):
             ),
         ),
     )
-    id_form = "projects/{project}/locations/{location}/dnsAuthorizations/{name}"
-    import_forms = ("{project}/{location}/{name}", "{location}/{name}")
+    id_format = "projects/{project}/locations/{location}/dnsAuthorizations/{name}"
+    import_formats = ("{project}/{location}/{name}", "{location}/{name}")
     title = "DnsAuthorization"
-    create_query = "dnsAuthorizationId"
+    create_parameter = "dnsAuthorizationId"
 
 
 class CertificateMap(_CertificateResource):
-    """Which certificate is shown for which name."""
+    """A map from host names to certificates."""
 
     type_name = "gcp:certificatemanager/certificateMap:CertificateMap"
     fields = (
         _NAME,
-        *_own(
+        *_certificate_fields(
             blocks(
                 "gclbTargets",
                 [
@@ -122,32 +122,32 @@ class CertificateMap(_CertificateResource):
         ),
         *_TIMES,
     )
-    id_form = "projects/{project}/locations/global/certificateMaps/{name}"
-    import_forms = ("{project}/{name}", "{name}")
+    id_format = "projects/{project}/locations/global/certificateMaps/{name}"
+    import_formats = ("{project}/{name}", "{name}")
     title = "CertificateMap"
-    create_query = "certificateMapId"
+    create_parameter = "certificateMapId"
 
 
 class CertificateMapEntry(_CertificateResource):
-    """The certificates of one name."""
+    """The certificates of one host name in a map."""
 
     type_name = "gcp:certificatemanager/certificateMapEntry:CertificateMapEntry"
     fields = (
         text("name", force_new=True, autoname=63),
-        text("map", "", required=True, force_new=True, alike=same_resource),
-        *_own(
-            texts("certificates", required=True, alike=same_but_number),
+        text("map", "", required=True, force_new=True, equivalent=same_resource),
+        *_certificate_fields(
+            texts("certificates", required=True, equivalent=same_but_number),
             text("hostname", force_new=True, conflicts=("matcher",)),
             text("matcher", force_new=True, conflicts=("hostname",)),
             text("state", output=True),
         ),
         *_TIMES,
     )
-    id_form = "projects/{project}/locations/global/certificateMaps/{map}/certificateMapEntries/{name}"
-    import_forms = ("{project}/{map}/{name}", "{map}/{name}")
+    id_format = "projects/{project}/locations/global/certificateMaps/{map}/certificateMapEntries/{name}"
+    import_formats = ("{project}/{map}/{name}", "{map}/{name}")
     title = "CertificateMapEntry"
-    create_query = "certificateMapEntryId"
-    masked = ("description", "certificates")
+    create_parameter = "certificateMapEntryId"
+    maskable = ("description", "certificates")
 
 
 TYPES: Final = (Certificate, CertificateMap, CertificateMapEntry, DnsAuthorization)

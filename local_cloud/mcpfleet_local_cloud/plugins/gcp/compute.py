@@ -1,6 +1,6 @@
 """gcp:compute types: networks, and a load balancer's parts (docs/google-apis.md 1.7).
 
-Only the properties that the local cloud honours are here; the provider has more, which are refused by name.
+The types have only the properties that the local cloud honours; all others of the real provider are errors.
 """
 
 import re
@@ -9,16 +9,22 @@ from typing import Any, ClassVar, Final
 
 from mcpfleet_local_cloud.plugins.call import Call
 from mcpfleet_local_cloud.plugins.diffing import diff
-from mcpfleet_local_cloud.plugins.gcp.alike import same_address, same_or_default, same_path, same_ports, same_resource
 from mcpfleet_local_cloud.plugins.gcp.common import PROJECT
+from mcpfleet_local_cloud.plugins.gcp.equivalence import (
+    same_address,
+    same_or_default,
+    same_path,
+    same_ports,
+    same_resource,
+)
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api
 from mcpfleet_local_cloud.plugins.properties import Field, block, blocks, boolean, integer, mapping, number, text, texts
-from mcpfleet_local_cloud.plugins.values import Properties, table
+from mcpfleet_local_cloud.plugins.values import Properties, as_dict
 
 _POLICY: Final = text("deletionPolicy", "", default="DELETE", implied=True, choices=("DELETE", "PREVENT", "ABANDON"))
 _NAME: Final = text("name", force_new=True, autoname=63)
-_FIXED: Final = text("description", force_new=True)
+_FIXED_DESCRIPTION: Final = text("description", force_new=True)
 _OUTPUTS: Final = (text("creationTimestamp", output=True), text("selfLink", output=True))
 _LABELS: Final = (
     mapping("labels", ""),
@@ -39,75 +45,75 @@ _REDIRECT: Final = (
     boolean("stripQuery", required=True),
 )
 _BACKEND: Final = (
-    text("group", required=True, alike=same_path),
+    text("group", required=True, equivalent=same_path),
     text("balancingMode", default="UTILIZATION"),
     number("capacityScaler", default=1),
     number("maxUtilization", computed=True, send_empty=True),
 )
-_PATH_RULE: Final = (texts("paths", required=True, ordered=False), text("service", alike=same_resource))
+_PATH_RULE: Final = (texts("paths", required=True, ordered=False), text("service", equivalent=same_resource))
 
 
-def _own(*fields: Field) -> tuple[Field, ...]:
+def _compute_fields(*fields: Field) -> tuple[Field, ...]:
     return (_NAME, PROJECT, _POLICY, *fields, *_OUTPUTS)
 
 
 class ComputeResource(RestResource):
-    """A document of Compute Engine.
+    """The base class of Compute Engine's types.
 
     Attributes:
-        setters: properties that have a method of their own.
-        nulls: properties that are not here and that the real provider always sends empty.
+        setters: the API method of each property that has one of its own.
+        null_fields: fields that the types don't have, and that the real provider always sends as null.
     """
 
     endpoint = "computeCustomEndpoint"
-    waiting = "compute"
+    operation_kind = "compute"
     setters: ClassVar[dict[str, str]] = {}
-    nulls: ClassVar[tuple[str, ...]] = ()
+    null_fields: ClassVar[tuple[str, ...]] = ()
 
-    def complete(self, config: Api, news: Properties) -> Properties:
+    def complete_inputs(self, config: Api, news: Properties) -> Properties:
         """The inputs with the provider's project and region."""
-        news = super().complete(config, news)
-        wanted = any(one.name == "region" for one in self.fields)
-        return {**news, "region": config.config.region} if wanted and news.get("region") is None else news
+        news = super().complete_inputs(config, news)
+        has_region = any(field.name == "region" for field in self.fields)
+        return {**news, "region": config.config.region} if has_region and news.get("region") is None else news
 
-    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
-        """Call the setters of what changed, or send all of it."""
+    def send_update(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
+        """Call the setters of changed properties, then send the other changes."""
         changed = {re.split(r"[.\[]", path)[0] for path in diff(self.fields, olds, planned)}
-        wires = {one.name: one.wire for one in self.fields}
+        wire_names = {field.name: field.wire for field in self.fields}
         for name in sorted(changed & self.setters.keys()):
-            # A proxy's are not below `global`, but for that of its map.
-            at = resource_id if name == "certificateMap" else resource_id.replace("/global/target", "/target")
-            body = {**dict.fromkeys(self.nulls), wires[name]: planned.get(name)}
-            answer = config.send(call, "POST", self.endpoint, f"{at}/{self.setters[name]}", body)
-            self._finish(config, call, answer, "Updating")
-        super().change(config, call, resource_id, olds, planned)
+            # The setters of a proxy are not below `global`, except setCertificateMap.
+            target = resource_id if name == "certificateMap" else resource_id.replace("/global/target", "/target")
+            body = {**dict.fromkeys(self.null_fields), wire_names[name]: planned.get(name)}
+            response = config.send(call, "POST", self.endpoint, f"{target}/{self.setters[name]}", body)
+            self._wait_for_operation(config, call, response, "Updating")
+        super().send_update(config, call, resource_id, olds, planned)
 
     def address(self, properties: Mapping[str, Any]) -> str:
-        """The id; it has the region's name, whether the state has that or a URL."""
+        """The id, with the region's name even if the state has the region's URL."""
         region = str(properties.get("region", "")).rpartition("/")[2]
         return super().address({**properties, "region": region} if region else properties)
 
     def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
-        """The document; one that is replaced as a whole says of which one it was made."""
-        body = {**dict.fromkeys(self.nulls), **super().body(planned, olds)}
-        if self.updating == "put" and olds.get("fingerprint"):
+        """The request body; a PUT has the fingerprint of the version that it replaces."""
+        body = {**dict.fromkeys(self.null_fields), **super().body(planned, olds)}
+        if self.update_method == "put" and olds.get("fingerprint"):
             body["fingerprint"] = olds["fingerprint"]
-        if self.updating == "" and body.get("region"):
-            # So says ParseGlobalFieldValue, which makes a path of a region's name; the API reads the last part.
+        if self.update_method == "" and body.get("region"):
+            # ParseGlobalFieldValue turns a region's name into a path; the API reads its last part.
             body["region"] = f"projects/{planned['project']}/global/regions/{str(body['region']).rpartition('/')[2]}"
         return body
 
     def after_create(self, config: Api, call: Call, address: str, planned: Properties) -> None:
-        """The labels are set again, as the real provider does: the API took none at creation once."""
+        """Set the labels again, as the real provider does: at first, the API took no labels at creation."""
         if planned.get("effectiveLabels"):
-            made = self.get(config, call, address)
-            self.relabel(config, call, address, made.get("labelFingerprint", ""), planned)
+            created = self.get(config, call, address)
+            self.relabel(config, call, address, created.get("labelFingerprint", ""), planned)
 
     def relabel(self, config: Api, call: Call, resource_id: str, fingerprint: str, planned: Properties) -> None:
-        """Set the labels, which have a method of their own."""
+        """Set the labels with setLabels."""
         body = {"labels": planned.get("effectiveLabels"), "labelFingerprint": fingerprint}
-        answer = config.send(call, "POST", self.endpoint, f"{resource_id}/setLabels", body)
-        self._finish(config, call, answer, "Updating")
+        response = config.send(call, "POST", self.endpoint, f"{resource_id}/setLabels", body)
+        self._wait_for_operation(config, call, response, "Updating")
 
 
 class GlobalAddress(ComputeResource):
@@ -115,22 +121,22 @@ class GlobalAddress(ComputeResource):
 
     type_name = "gcp:compute/globalAddress:GlobalAddress"
     fields = (
-        *_own(_FIXED, text("address", output=True)),
-        text("addressType", force_new=True, alike=same_or_default("EXTERNAL")),
-        text("ipVersion", force_new=True, choices=("IPV4", "IPV6"), alike=same_or_default("IPV4")),
+        *_compute_fields(_FIXED_DESCRIPTION, text("address", output=True)),
+        text("addressType", force_new=True, equivalent=same_or_default("EXTERNAL")),
+        text("ipVersion", force_new=True, choices=("IPV4", "IPV6"), equivalent=same_or_default("IPV4")),
         *_LABELS,
     )
-    id_form = "projects/{project}/global/addresses/{name}"
-    import_forms = ("{project}/{name}", "{name}")
+    id_format = "projects/{project}/global/addresses/{name}"
+    import_formats = ("{project}/{name}", "{name}")
     title = "GlobalAddress"
-    labelled = True
+    has_labels = True
 
     def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
-        """The document; a global address is of the premium tier."""
+        """The request body; a global address is in the premium tier."""
         return {**super().body(planned, olds), "networkTier": "PREMIUM"}
 
-    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
-        """Only labels can change."""
+    def send_update(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
+        """Update the labels; nothing else can change."""
         if olds.get("effectiveLabels") != planned.get("effectiveLabels"):
             self.relabel(config, call, resource_id, olds.get("labelFingerprint", ""), planned)
 
@@ -139,16 +145,16 @@ class ManagedSslCertificate(ComputeResource):
     """A certificate that Google issues."""
 
     type_name = "gcp:compute/managedSslCertificate:ManagedSslCertificate"
-    fields = _own(
-        _FIXED,
+    fields = _compute_fields(
+        _FIXED_DESCRIPTION,
         block("managed", [texts("domains", required=True, force_new=True)], force_new=True),
         text("type", default="MANAGED", force_new=True, choices=("MANAGED",)),
         integer("certificateId", "id", output=True),
         text("expireTime", output=True),
         texts("subjectAlternativeNames", output=True),
     )
-    id_form = "projects/{project}/global/sslCertificates/{name}"
-    import_forms = ("{project}/{name}", "{name}")
+    id_format = "projects/{project}/global/sslCertificates/{name}"
+    import_formats = ("{project}/{name}", "{name}")
     title = "ManagedSslCertificate"
 
 
@@ -156,9 +162,9 @@ class RegionNetworkEndpointGroup(ComputeResource):
     """A Cloud Run service as a backend."""
 
     type_name = "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup"
-    fields = _own(
-        text("region", required=True, force_new=True, alike=same_resource),
-        _FIXED,
+    fields = _compute_fields(
+        text("region", required=True, force_new=True, equivalent=same_resource),
+        _FIXED_DESCRIPTION,
         text("networkEndpointType", default="SERVERLESS", force_new=True, choices=("SERVERLESS",)),
         block(
             "cloudRun",
@@ -166,17 +172,17 @@ class RegionNetworkEndpointGroup(ComputeResource):
             force_new=True,
         ),
     )
-    id_form = "projects/{project}/regions/{region}/networkEndpointGroups/{name}"
-    import_forms = ("{project}/{region}/{name}", "{region}/{name}")
+    id_format = "projects/{project}/regions/{region}/networkEndpointGroups/{name}"
+    import_formats = ("{project}/{region}/{name}", "{region}/{name}")
     title = "RegionNetworkEndpointGroup"
-    nulls = ("appEngine", "serverlessDeployment")
+    null_fields = ("appEngine", "serverlessDeployment")
 
 
 class BackendService(ComputeResource):
     """A load balancer's backends."""
 
     type_name = "gcp:compute/backendService:BackendService"
-    fields = _own(
+    fields = _compute_fields(
         text("description"),
         blocks("backends", _BACKEND, ordered=False),
         integer("connectionDrainingTimeoutSec", "", default=300),
@@ -193,29 +199,29 @@ class BackendService(ComputeResource):
         text("fingerprint", output=True),
         integer("generatedId", "id", output=True),
     )
-    id_form = "projects/{project}/global/backendServices/{name}"
-    import_forms = ("{project}/{name}", "{name}")
+    id_format = "projects/{project}/global/backendServices/{name}"
+    import_formats = ("{project}/{name}", "{name}")
     title = "BackendService"
-    nulls = ("iap",)
-    updating = "put"
+    null_fields = ("iap",)
+    update_method = "put"
 
     def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
-        """The document; draining lies a level deeper."""
+        """The request body, with the draining timeout in `connectionDraining`."""
         draining = {"drainingTimeoutSec": planned.get("connectionDrainingTimeoutSec", 300)}
         return {**super().body(planned, olds), "connectionDraining": draining}
 
-    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
-        """The same on its way back."""
-        return {"connectionDrainingTimeoutSec": table(body.get("connectionDraining")).get("drainingTimeoutSec", 300)}
+    def extra_properties(self, prior: Properties, body: dict[str, Any]) -> Properties:
+        """The draining timeout, from `connectionDraining`."""
+        return {"connectionDrainingTimeoutSec": as_dict(body.get("connectionDraining")).get("drainingTimeoutSec", 300)}
 
 
 class UrlMap(ComputeResource):
-    """Which request goes to which backend."""
+    """The rules for which request goes to which backend."""
 
     type_name = "gcp:compute/uRLMap:URLMap"
-    fields = _own(
+    fields = _compute_fields(
         text("description"),
-        text("defaultService", conflicts=("defaultUrlRedirect",), alike=same_resource),
+        text("defaultService", conflicts=("defaultUrlRedirect",), equivalent=same_resource),
         block("defaultUrlRedirect", _REDIRECT),
         blocks(
             "hostRules",
@@ -227,7 +233,7 @@ class UrlMap(ComputeResource):
             [
                 text("name", required=True),
                 text("description"),
-                text("defaultService", alike=same_resource),
+                text("defaultService", equivalent=same_resource),
                 block("defaultUrlRedirect", _REDIRECT),
                 blocks("pathRules", _PATH_RULE),
             ],
@@ -235,39 +241,39 @@ class UrlMap(ComputeResource):
         text("fingerprint", output=True),
         integer("mapId", "id", output=True),
     )
-    id_form = "projects/{project}/global/urlMaps/{name}"
-    import_forms = ("{project}/{name}", "{name}")
+    id_format = "projects/{project}/global/urlMaps/{name}"
+    import_formats = ("{project}/{name}", "{name}")
     title = "UrlMap"
-    updating = "put"
+    update_method = "put"
 
 
 class TargetHttpProxy(ComputeResource):
-    """The plain end of a load balancer."""
+    """The HTTP proxy of a load balancer."""
 
     type_name = "gcp:compute/targetHttpProxy:TargetHttpProxy"
-    fields = _own(_FIXED, text("urlMap", required=True, alike=same_resource), *_PROXY)
-    id_form = "projects/{project}/global/targetHttpProxies/{name}"
-    import_forms = ("{project}/{name}", "{name}")
+    fields = _compute_fields(_FIXED_DESCRIPTION, text("urlMap", required=True, equivalent=same_resource), *_PROXY)
+    id_format = "projects/{project}/global/targetHttpProxies/{name}"
+    import_formats = ("{project}/{name}", "{name}")
     title = "TargetHttpProxy"
     setters: ClassVar[dict[str, str]] = {"urlMap": "setUrlMap"}
 
 
 class TargetHttpsProxy(ComputeResource):
-    """The TLS end of a load balancer."""
+    """The HTTPS proxy of a load balancer."""
 
     type_name = "gcp:compute/targetHttpsProxy:TargetHttpsProxy"
-    fields = _own(
-        _FIXED,
-        text("urlMap", required=True, alike=same_resource),
-        texts("sslCertificates", alike=same_resource),
+    fields = _compute_fields(
+        _FIXED_DESCRIPTION,
+        text("urlMap", required=True, equivalent=same_resource),
+        texts("sslCertificates", equivalent=same_resource),
         text("certificateMap"),
         text("quicOverride", default="NONE", choices=("NONE", "ENABLE", "DISABLE")),
         *_PROXY,
     )
-    id_form = "projects/{project}/global/targetHttpsProxies/{name}"
-    import_forms = ("{project}/{name}", "{name}")
+    id_format = "projects/{project}/global/targetHttpsProxies/{name}"
+    import_formats = ("{project}/{name}", "{name}")
     title = "TargetHttpsProxy"
-    nulls = ("serverTlsPolicy",)
+    null_fields = ("serverTlsPolicy",)
     setters: ClassVar[dict[str, str]] = {
         "certificateMap": "setCertificateMap",
         "sslCertificates": "setSslCertificates",
@@ -276,14 +282,14 @@ class TargetHttpsProxy(ComputeResource):
 
 
 class GlobalForwardingRule(ComputeResource):
-    """An address and a port that lead to a proxy."""
+    """The rule that forwards traffic of an address and port to a proxy."""
 
     type_name = "gcp:compute/globalForwardingRule:GlobalForwardingRule"
     fields = (
-        *_own(
-            _FIXED,
-            text("target", required=True, alike=same_path),
-            text("ipAddress", "IPAddress", computed=True, force_new=True, alike=same_address),
+        *_compute_fields(
+            _FIXED_DESCRIPTION,
+            text("target", required=True, equivalent=same_path),
+            text("ipAddress", "IPAddress", computed=True, force_new=True, equivalent=same_address),
             text("ipProtocol", "IPProtocol", computed=True, force_new=True),
             text("ipVersion", force_new=True, choices=("IPV4", "IPV6")),
             text(
@@ -292,25 +298,25 @@ class GlobalForwardingRule(ComputeResource):
                 choices=("EXTERNAL", "EXTERNAL_MANAGED"),
             ),
             text("networkTier", computed=True, force_new=True),
-            text("portRange", force_new=True, alike=same_ports),
+            text("portRange", force_new=True, equivalent=same_ports),
             integer("forwardingRuleId", "id", output=True),
         ),
         *_LABELS,
     )
-    id_form = "projects/{project}/global/forwardingRules/{name}"
-    import_forms = ("{project}/{name}", "{name}")
+    id_format = "projects/{project}/global/forwardingRules/{name}"
+    import_formats = ("{project}/{name}", "{name}")
     title = "GlobalForwardingRule"
-    labelled = True
-    attributed = False
+    has_labels = True
+    has_attribution_label = False
     setters: ClassVar[dict[str, str]] = {"target": "setTarget"}
 
-    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
-        """The target, the scheme, and labels."""
-        super().change(config, call, resource_id, olds, planned)
+    def send_update(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
+        """Update the target, the load balancing scheme and the labels."""
+        super().send_update(config, call, resource_id, olds, planned)
         scheme = planned.get("loadBalancingScheme")
         if olds.get("loadBalancingScheme") != scheme:
-            answer = config.send(call, "PATCH", self.endpoint, resource_id, {"loadBalancingScheme": scheme})
-            self._finish(config, call, answer, "Updating")
+            response = config.send(call, "PATCH", self.endpoint, resource_id, {"loadBalancingScheme": scheme})
+            self._wait_for_operation(config, call, response, "Updating")
         if olds.get("effectiveLabels") != planned.get("effectiveLabels"):
             self.relabel(config, call, resource_id, olds.get("labelFingerprint", ""), planned)
 
@@ -319,31 +325,33 @@ class Network(ComputeResource):
     """A VPC network."""
 
     type_name = "gcp:compute/network:Network"
-    fields = _own(_FIXED, boolean("autoCreateSubnetworks", default=True, force_new=True, send_empty=True))
-    id_form = "projects/{project}/global/networks/{name}"
-    import_forms = ("{project}/{name}", "{name}")
+    fields = _compute_fields(
+        _FIXED_DESCRIPTION, boolean("autoCreateSubnetworks", default=True, force_new=True, send_empty=True)
+    )
+    id_format = "projects/{project}/global/networks/{name}"
+    import_formats = ("{project}/{name}", "{name}")
     title = "Network"
 
 
 class Subnetwork(ComputeResource):
-    """A range of a VPC network in one region."""
+    """An address range of a VPC network in one region."""
 
     type_name = "gcp:compute/subnetwork:Subnetwork"
-    fields = _own(
-        text("region", "", computed=True, force_new=True, alike=same_resource),
-        _FIXED,
-        text("network", required=True, force_new=True, alike=same_resource),
+    fields = _compute_fields(
+        text("region", "", computed=True, force_new=True, equivalent=same_resource),
+        _FIXED_DESCRIPTION,
+        text("network", required=True, force_new=True, equivalent=same_resource),
         text("ipCidrRange", required=True),
         boolean("privateIpGoogleAccess", computed=True),
         text("fingerprint", output=True),
     )
-    id_form = "projects/{project}/regions/{region}/subnetworks/{name}"
-    import_forms = ("{project}/{region}/{name}", "{region}/{name}", "{name}")
+    id_format = "projects/{project}/regions/{region}/subnetworks/{name}"
+    import_formats = ("{project}/{region}/{name}", "{region}/{name}", "{name}")
     title = "Subnetwork"
-    updating = "patch"
+    update_method = "patch"
 
-    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
-        """The region by its name, as the program writes it."""
+    def extra_properties(self, prior: Properties, body: dict[str, Any]) -> Properties:
+        """The region's name, as the program writes it."""
         return {"region": str(body["region"]).rpartition("/")[2]}
 
 

@@ -1,7 +1,7 @@
-"""The bearer token of each call, made as the real provider makes it (docs/google-apis.md 0).
+"""The provider's credentials and the bearer tokens that it gets for them, as in the real provider (google-apis.md 0).
 
-A service account's key of a universe of one's own signs its bearer itself; no token endpoint is asked. A key of the
-default universe and a person's refresh token are exchanged at the `token_uri` in their file.
+For a service account's key of another universe than Google's, the provider signs the token itself, without a token
+endpoint. A key of the default universe and a user's refresh token are exchanged at the `token_uri` in their file.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from mcpfleet_local_cloud.plugins.call import ProviderError
-from mcpfleet_local_cloud.plugins.values import table
+from mcpfleet_local_cloud.plugins.values import as_dict
 
 SCOPES: Final = (
     "https://www.googleapis.com/auth/cloud-platform",
@@ -21,7 +21,7 @@ SCOPES: Final = (
 )
 _LIFETIME: Final = 3600
 _DEFAULT_UNIVERSE: Final = "googleapis.com"
-_NONE_FOUND: Final = (
+_NO_CREDENTIALS: Final = (
     "Attempted to load application default credentials since neither `credentials` nor `access_token` was set in the "
     "provider block. No credentials loaded. To use your gcloud credentials, run 'gcloud auth application-default "
     "login'; to use the local cloud, set GOOGLE_APPLICATION_CREDENTIALS to its key file"
@@ -31,12 +31,12 @@ Exchange = Callable[[str, Mapping[str, str]], Mapping[str, Any]]
 
 @dataclass
 class Credentials:
-    """Who the provider is.
+    """The identity that the provider calls APIs with.
 
     Attributes:
-        kind: a service account's key, a person's refresh token, or a ready access token.
-        info: the credential file's content; for a token, `{"token": …}`.
-        universe: the file's universe domain, empty when it names none.
+        kind: a service account's key, a user's refresh token, or an access token.
+        info: the credentials file's content; for an access token, `{"token": …}`.
+        universe: the file's universe domain, empty if the file has none.
     """
 
     kind: Literal["service_account", "authorized_user", "token"]
@@ -46,47 +46,47 @@ class Credentials:
     _cached: tuple[str, float] = ("", 0.0)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def bearer(self, exchange: Exchange) -> str:
-        """A token that is good for at least five more minutes.
+    def bearer_token(self, exchange: Exchange) -> str:
+        """An access token that is valid for at least five more minutes.
 
         Args:
-            exchange: posts a form to a token endpoint and gives the JSON answer.
+            exchange: posts a form to a token endpoint and returns the JSON response.
 
         Raises:
-            ProviderError: the key cannot sign, or the token endpoint is Google's.
+            ProviderError: the key can't sign, or the token endpoint is Google's.
         """
         if self.kind == "token":
             return str(self.info["token"])
         with self._lock:
             token, expires = self._cached
             if expires - self.clock() < 300:
-                token, expires = self._new(exchange)
+                token, expires = self._fetch_token(exchange)
                 self._cached = (token, expires)
             return token
 
-    def _new(self, exchange: Exchange) -> tuple[str, float]:
+    def _fetch_token(self, exchange: Exchange) -> tuple[str, float]:
         now = int(self.clock())
         if self.kind == "service_account" and self.universe not in ("", _DEFAULT_UNIVERSE):
-            return self._signed({"scope": " ".join(SCOPES), "aud": ""}, now), now + _LIFETIME
+            return self._sign({"scope": " ".join(SCOPES), "aud": ""}, now), now + _LIFETIME
         token_uri = str(self.info.get("token_uri") or "https://oauth2.googleapis.com/token")
         if "googleapis.com" in token_uri or "google.com" in token_uri:
             raise ProviderError(
-                f"these credentials ask {token_uri} for a token, and the emulated provider never calls Google: use the "
-                "local cloud's key file (GOOGLE_APPLICATION_CREDENTIALS)"
+                f"these credentials need a token from {token_uri}, and the emulated provider never calls Google: use "
+                "the local cloud's key file (GOOGLE_APPLICATION_CREDENTIALS)"
             )
         if self.kind == "service_account":
             form = {
                 "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
-                "assertion": self._signed({"scope": " ".join(SCOPES), "aud": token_uri}, now),
+                "assertion": self._sign({"scope": " ".join(SCOPES), "aud": token_uri}, now),
             }
         else:
             form = {"grant_type": "refresh_token"} | {
                 key: str(self.info.get(key, "")) for key in ("client_id", "client_secret", "refresh_token")
             }
-        answer = exchange(token_uri, form)
-        return str(answer["access_token"]), now + float(answer.get("expires_in", _LIFETIME))
+        response = exchange(token_uri, form)
+        return str(response["access_token"]), now + float(response.get("expires_in", _LIFETIME))
 
-    def _signed(self, claims: Mapping[str, str], now: int) -> str:
+    def _sign(self, claims: Mapping[str, str], now: int) -> str:
         import jwt  # heavy, and not needed before the first call
 
         email = self.info["client_email"]
@@ -99,15 +99,15 @@ class Credentials:
 
 
 def load(credentials: str, access_token: str, environment: Mapping[str, str]) -> Credentials:
-    """The credentials in the order of the real provider: credentials, access token, application default.
+    """Load the credentials in the real provider's order: credentials, access token, application default.
 
     Args:
-        credentials: a key file's content or its path, empty without one.
-        access_token: a ready bearer.
-        environment: where GOOGLE_APPLICATION_CREDENTIALS and HOME are looked up.
+        credentials: a key file's content or path, or empty.
+        access_token: an access token, or empty.
+        environment: the environment variables, for GOOGLE_APPLICATION_CREDENTIALS and HOME.
 
     Raises:
-        ProviderError: there are none, or they cannot be read.
+        ProviderError: there are no credentials, or they can't be read.
     """
     if credentials:
         return _parse(credentials if credentials.lstrip().startswith("{") else _read(credentials, "gcp:credentials"))
@@ -119,7 +119,7 @@ def load(credentials: str, access_token: str, environment: Mapping[str, str]) ->
     well_known = Path(environment.get("HOME", "/")) / ".config/gcloud/application_default_credentials.json"
     if well_known.is_file():
         return _parse(well_known.read_text())
-    raise ProviderError(_NONE_FOUND)
+    raise ProviderError(_NO_CREDENTIALS)
 
 
 def _read(path: str, origin: str) -> str:
@@ -134,15 +134,15 @@ def _parse(text: str) -> Credentials:
         info: Any = json.loads(text)
     except ValueError:
         raise ProviderError("the credentials are not JSON: expected a key file's content") from None
-    fields = table(info)
+    fields = as_dict(info)
     kind = fields.get("type")
     if kind not in ("service_account", "authorized_user"):
         raise ProviderError(
             f"the emulated provider has no credentials of type {kind!r}: use a service account's key file or an "
             "authorized_user file"
         )
-    needed = ("client_email", "private_key") if kind == "service_account" else ("refresh_token", "client_id")
-    missing = [name for name in needed if not fields.get(name)]
+    required = ("client_email", "private_key") if kind == "service_account" else ("refresh_token", "client_id")
+    missing = [name for name in required if not fields.get(name)]
     if missing:
-        raise ProviderError(f"the credentials lack {', '.join(missing)}")
+        raise ProviderError(f"the credentials have no {', '.join(missing)}")
     return Credentials(kind, fields, str(fields.get("universe_domain") or ""))

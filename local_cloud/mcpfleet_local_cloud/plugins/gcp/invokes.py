@@ -10,14 +10,14 @@ from mcpfleet_local_cloud.plugins.values import Properties, Secret
 
 
 def get_client_config(api: Api, call: Call, arguments: Properties) -> Properties:
-    """gcp:organizations/getClientConfig:getClientConfig; no call is made but for the token."""
+    """gcp:organizations/getClientConfig:getClientConfig; makes no call except for the token."""
     config = api.config
     return {
         "id": f'projects/"{config.project}"/regions/"{config.region}"/zones/"{config.zone}"',
         "project": config.project,
         "region": config.region,
         "zone": config.zone,
-        "accessToken": Secret(api.bearer()),
+        "accessToken": Secret(api.bearer_token()),
         "defaultLabels": dict(config.default_labels),
     }
 
@@ -28,25 +28,25 @@ def get_project(api: Api, call: Call, arguments: Properties) -> Properties:
     if not project:
         raise ProviderError("no project value set. `project_id` must be set at the resource level")
     try:
-        found = api.send(call, "GET", "resourceManagerCustomEndpoint", f"projects/{project}")
+        response = api.send(call, "GET", "resourceManagerCustomEndpoint", f"projects/{project}")
     except ApiError as error:
-        if error.missing:
+        if error.is_not_found:
             raise ProviderError(f"projects/{project} not found") from error
         raise
     try:
         billing = api.send(call, "GET", "cloudBillingCustomEndpoint", f"projects/{project}/billingInfo")
     except ApiError as error:
-        if not error.api_disabled:
+        if not error.is_api_disabled:
             raise ProviderError(f'Error reading billing account for project "projects/{project}": {error}') from error
         billing = {}
-    parent: Mapping[str, Any] = found.get("parent") or {}
-    of = {"organization": "orgId", "folder": "folderId"}.get(parent.get("type", ""))
-    labels: Mapping[str, Any] = found.get("labels") or {}
+    parent: Mapping[str, Any] = response.get("parent") or {}
+    parent_property = {"organization": "orgId", "folder": "folderId"}.get(parent.get("type", ""))
+    labels: Mapping[str, Any] = response.get("labels") or {}
     return {
         "id": f"projects/{project}",
-        "projectId": found.get("projectId", project),
-        "number": str(found.get("projectNumber", "")),
-        "name": found.get("name", ""),
+        "projectId": response.get("projectId", project),
+        "number": str(response.get("projectNumber", "")),
+        "name": response.get("name", ""),
         "autoCreateNetwork": True,
         "billingAccount": str(billing.get("billingAccountName", "")).removeprefix("billingAccounts/"),
         "deletionPolicy": "PREVENT",
@@ -56,78 +56,81 @@ def get_project(api: Api, call: Call, arguments: Properties) -> Properties:
         "tags": {},
         "orgId": "",
         "folderId": "",
-        **({of: parent.get("id", "")} if of else {}),
+        **({parent_property: parent.get("id", "")} if parent_property else {}),
     }
 
 
 def get_secret_version_access(api: Api, call: Call, arguments: Properties) -> Properties:
     """gcp:secretmanager/getSecretVersionAccess:getSecretVersionAccess: the value of a version of a secret."""
-    version, named = _version(api, arguments)
+    version, named = _version_name(api, arguments)
     try:
-        found = api.send(call, "GET", "secretManagerCustomEndpoint", f"{version}:access")
+        response = api.send(call, "GET", "secretManagerCustomEndpoint", f"{version}:access")
     except ApiError as error:
         raise ProviderError(f"error retrieving available secret manager secret version access: {error}") from error
-    data: str = found["payload"]["data"]
-    in_base64 = arguments.get("isSecretDataBase64") in (True, "true")
+    data: str = response["payload"]["data"]
+    is_base64 = arguments.get("isSecretDataBase64") in (True, "true")
     return {
-        "id": found["name"],
-        "name": found["name"],
-        "version": str(found["name"]).rpartition("/")[2],
+        "id": response["name"],
+        "name": response["name"],
+        "version": str(response["name"]).rpartition("/")[2],
         **named,
-        "isSecretDataBase64": in_base64,
-        "secretData": Secret(data if in_base64 else base64.b64decode(data).decode()),
+        "isSecretDataBase64": is_base64,
+        "secretData": Secret(data if is_base64 else base64.b64decode(data).decode()),
     }
 
 
 def get_secret_version(api: Api, call: Call, arguments: Properties) -> Properties:
-    """gcp:secretmanager/getSecretVersion:getSecretVersion, where no value is asked for (`fetchSecretData`)."""
+    """gcp:secretmanager/getSecretVersion:getSecretVersion, only with `fetchSecretData` false."""
     if arguments.get("fetchSecretData", True) not in (False, "false"):
-        raise ProviderError("the value of a secret's version is read by getSecretVersionAccess here")
-    version, named = _version(api, arguments)
+        raise ProviderError(
+            "the emulated provider's getSecretVersion has no secret values: use getSecretVersionAccess, or set "
+            "fetchSecretData to false"
+        )
+    version, named = _version_name(api, arguments)
     try:
-        found = api.send(call, "GET", "secretManagerCustomEndpoint", version)
+        response = api.send(call, "GET", "secretManagerCustomEndpoint", version)
     except ApiError as error:
         raise ProviderError(f"error retrieving available secret manager secret versions: {error}") from error
     return {
-        "id": found["name"],
-        "name": found["name"],
-        "version": str(found["name"]).rpartition("/")[2],
+        "id": response["name"],
+        "name": response["name"],
+        "version": str(response["name"]).rpartition("/")[2],
         **named,
-        "enabled": found.get("state") == "ENABLED",
-        "createTime": found.get("createTime", ""),
-        "destroyTime": found.get("destroyTime", ""),
+        "enabled": response.get("state") == "ENABLED",
+        "createTime": response.get("createTime", ""),
+        "destroyTime": response.get("destroyTime", ""),
         "fetchSecretData": False,
         "secretData": "",
     }
 
 
-def _version(api: Api, arguments: Properties) -> tuple[str, Properties]:
-    """The full name of a version of a secret, and what names it as a program gave it."""
-    given = str(arguments.get("secret") or "")
+def _version_name(api: Api, arguments: Properties) -> tuple[str, Properties]:
+    """The full name of a secret's version, and the project and secret as the program set them."""
+    secret_name = str(arguments.get("secret") or "")
     project = arguments.get("project") or api.config.project
-    secret = given if given.startswith("projects/") else f"projects/{project}/secrets/{given}"
-    return f"{secret}/versions/{arguments.get('version') or 'latest'}", {"project": project, "secret": given}
+    secret = secret_name if secret_name.startswith("projects/") else f"projects/{project}/secrets/{secret_name}"
+    return f"{secret}/versions/{arguments.get('version') or 'latest'}", {"project": project, "secret": secret_name}
 
 
 def get_network(api: Api, call: Call, arguments: Properties) -> Properties:
     """gcp:compute/getNetwork:getNetwork."""
     project = arguments.get("project") or api.config.project
     path = f"projects/{project}/global/networks/{arguments['name']}"
-    return {**_compute(api, call, path), "name": arguments["name"], "project": project}
+    return {**_read_compute(api, call, path), "name": arguments["name"], "project": project}
 
 
 def get_subnetwork(api: Api, call: Call, arguments: Properties) -> Properties:
     """gcp:compute/getSubnetwork:getSubnetwork."""
     project, region = arguments.get("project") or api.config.project, arguments.get("region") or api.config.region
-    found = _compute(api, call, f"projects/{project}/regions/{region}/subnetworks/{arguments['name']}")
-    return {**found, "name": arguments["name"], "project": project, "region": region}
+    properties = _read_compute(api, call, f"projects/{project}/regions/{region}/subnetworks/{arguments['name']}")
+    return {**properties, "name": arguments["name"], "project": project, "region": region}
 
 
-def _compute(api: Api, call: Call, path: str) -> Properties:
+def _read_compute(api: Api, call: Call, path: str) -> Properties:
     try:
-        found = api.send(call, "GET", "computeCustomEndpoint", path)
+        response = api.send(call, "GET", "computeCustomEndpoint", path)
     except ApiError as error:
-        if error.missing:
+        if error.is_not_found:
             raise ProviderError(f"{path} not found") from error
         raise
-    return {"id": path, "selfLink": found.get("selfLink", "")}
+    return {"id": path, "selfLink": response.get("selfLink", "")}

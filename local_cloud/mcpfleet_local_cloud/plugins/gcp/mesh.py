@@ -1,18 +1,18 @@
-"""gcp:networkservices and gcp:dns types: a service mesh and its names (docs/google-apis.md 1.7).
+"""gcp:networkservices and gcp:dns types: a service mesh and its DNS names (docs/google-apis.md 1.7).
 
-Only the properties that the local cloud honours are here; the provider has more, which are refused by name.
+The types have only the properties that the local cloud honours; all others of the real provider are errors.
 """
 
 from typing import Any, ClassVar, Final
 
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
-from mcpfleet_local_cloud.plugins.gcp.alike import same_resource
 from mcpfleet_local_cloud.plugins.gcp.common import DELETION_POLICY, PROJECT
+from mcpfleet_local_cloud.plugins.gcp.equivalence import same_resource
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
 from mcpfleet_local_cloud.plugins.properties import block, blocks, boolean, integer, mapping, text, texts
-from mcpfleet_local_cloud.plugins.resources import Found
-from mcpfleet_local_cloud.plugins.values import Properties, items, table
+from mcpfleet_local_cloud.plugins.resources import ResourceState
+from mcpfleet_local_cloud.plugins.values import Properties, as_dict, as_list
 
 _NAME: Final = text("name", "", force_new=True, autoname=63)
 _LABELS: Final = (
@@ -24,15 +24,15 @@ _TIMES: Final = tuple(text(name, output=True) for name in ("createTime", "selfLi
 
 
 class _NetworkService(RestResource):
-    """What both types of Network Services have in common."""
+    """The base class of Network Services' types."""
 
     endpoint = "networkServicesCustomEndpoint"
-    updating = "mask"
-    waiting = "google"
-    labelled = True
+    update_method = "mask"
+    operation_kind = "google"
+    has_labels = True
 
-    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
-        """Where and under which name it is."""
+    def extra_properties(self, prior: Properties, body: dict[str, Any]) -> Properties:
+        """The project and the short name, from the full name."""
         parts = str(body["name"]).split("/")
         return {"project": parts[1], "name": parts[-1]}
 
@@ -51,19 +51,19 @@ class Mesh(_NetworkService):
         *_LABELS,
         *_TIMES,
     )
-    id_form = "projects/{project}/locations/{location}/meshes/{name}"
-    import_forms = ("{project}/{location}/{name}", "{location}/{name}")
+    id_format = "projects/{project}/locations/{location}/meshes/{name}"
+    import_formats = ("{project}/{location}/{name}", "{location}/{name}")
     title = "Mesh"
-    create_query = "meshId"
-    masked = ("description", "interceptionPort")
+    create_parameter = "meshId"
+    maskable = ("description", "interceptionPort")
 
-    def complete(self, config: Api, news: Properties) -> Properties:
-        """A mesh is in no region."""
-        return {"location": "global", **super().complete(config, news)}
+    def complete_inputs(self, config: Api, news: Properties) -> Properties:
+        """The inputs with the provider's project; a mesh is always global."""
+        return {"location": "global", **super().complete_inputs(config, news)}
 
 
 class HttpRoute(_NetworkService):
-    """Where host names in a mesh lead."""
+    """The services that requests to host names in a mesh go to."""
 
     type_name = "gcp:networkservices/httpRoute:HttpRoute"
     fields = (
@@ -85,11 +85,11 @@ class HttpRoute(_NetworkService):
         *_LABELS,
         *_TIMES,
     )
-    id_form = "projects/{project}/locations/global/httpRoutes/{name}"
-    import_forms = ("{project}/{name}", "{name}")
+    id_format = "projects/{project}/locations/global/httpRoutes/{name}"
+    import_formats = ("{project}/{name}", "{name}")
     title = "HttpRoute"
-    create_query = "httpRouteId"
-    masked = ("description", "hostnames", "meshes", "gateways", "rules")
+    create_parameter = "httpRouteId"
+    maskable = ("description", "hostnames", "meshes", "gateways", "rules")
 
 
 class ManagedZone(RestResource):
@@ -105,7 +105,7 @@ class ManagedZone(RestResource):
         boolean("forceDestroy", ""),
         block(
             "privateVisibilityConfig",
-            [blocks("networks", [text("networkUrl", required=True, alike=same_resource)], ordered=False)],
+            [blocks("networks", [text("networkUrl", required=True, equivalent=same_resource)], ordered=False)],
             send_empty=True,
         ),
         text("visibility", default="public", force_new=True, choices=("private", "public")),
@@ -115,15 +115,15 @@ class ManagedZone(RestResource):
         texts("nameServers", output=True),
     )
     endpoint = "dnsCustomEndpoint"
-    id_form = "projects/{project}/managedZones/{name}"
-    import_forms = ("{project}/{name}", "{name}")
+    id_format = "projects/{project}/managedZones/{name}"
+    import_formats = ("{project}/{name}", "{name}")
     title = "ManagedZone"
-    updating = "put"
-    labelled = True
+    update_method = "put"
+    has_labels = True
 
 
 class RecordSet(RestResource):
-    """The records of one name and type; made and unmade by changes of its zone."""
+    """The DNS records of one name and type; changes of their zone create and delete them."""
 
     type_name = "gcp:dns/recordSet:RecordSet"
     fields = (
@@ -136,53 +136,55 @@ class RecordSet(RestResource):
         integer("ttl"),
     )
     endpoint = "dnsCustomEndpoint"
-    id_form = "projects/{project}/managedZones/{managedZone}/rrsets/{name}/{type}"
-    import_forms = ("{project}/{managedZone}/{name}/{type}", "{managedZone}/{name}/{type}")
+    id_format = "projects/{project}/managedZones/{managedZone}/rrsets/{name}/{type}"
+    import_formats = ("{project}/{managedZone}/{name}/{type}", "{managedZone}/{name}/{type}")
     title = "DNS RecordSet"
 
     _QUERY: ClassVar[dict[str, str]] = {"prettyPrint": "false"}
 
-    def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> Found:
-        """Add it."""
-        planned = self._planned(config, {}, news, preview=preview)
+    def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> ResourceState:
+        """Add the record set."""
+        planned = self._plan(config, {}, news, preview=preview)
         if preview:
-            return Found("", planned)
+            return ResourceState("", planned)
         address = self.address(planned)
         try:
-            self._apply(config, call, address, additions=[self.body(planned, {})])
+            self._apply_change(config, call, address, additions=[self.body(planned, {})])
         except ApiError as error:
             raise ProviderError(f"Error creating DNS RecordSet: {error}") from error
-        return Found(address, self._state(planned, self.get(config, call, address)))
+        return ResourceState(address, self._state(planned, self.get(config, call, address)))
 
     def get(self, config: Api, call: Call, address: str) -> dict[str, Any]:
-        """Look for it in its zone."""
+        """The record set from its zone's list; empty if the zone doesn't have it."""
         zone, _, rest = address.partition("/rrsets/")
-        name, _, kind = rest.partition("/")
-        query = {**self._QUERY, "name": name, "type": kind}
-        found = items(config.send(call, "GET", self.endpoint, f"{zone}/rrsets", query=query).get("rrsets"))
-        return table(found[0]) if found else {}
+        name, _, record_type = rest.partition("/")
+        query = {**self._QUERY, "name": name, "type": record_type}
+        record_sets = as_list(config.send(call, "GET", self.endpoint, f"{zone}/rrsets", query=query).get("rrsets"))
+        return as_dict(record_sets[0]) if record_sets else {}
 
-    def gone(self, body: dict[str, Any]) -> bool:
-        """Whether the zone has none such."""
+    def is_deleted(self, body: dict[str, Any]) -> bool:
+        """Whether the zone doesn't have the record set."""
         return not body
 
-    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
-        """Take the old one away and add the new one, at once."""
-        self._apply(config, call, resource_id, deletions=[self.body(olds, {})], additions=[self.body(planned, {})])
+    def send_update(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
+        """Replace the old record set in one change."""
+        self._apply_change(
+            config, call, resource_id, deletions=[self.body(olds, {})], additions=[self.body(planned, {})]
+        )
 
-    def remove(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
-        """Take it away."""
-        self._apply(config, call, resource_id, deletions=[self.body(olds, {})])
+    def send_delete(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
+        """Delete the record set."""
+        self._apply_change(config, call, resource_id, deletions=[self.body(olds, {})])
 
-    def _apply(self, api: Api, call: Call, address: str, **change: list[dict[str, Any]]) -> None:
+    def _apply_change(self, api: Api, call: Call, address: str, **change: list[dict[str, Any]]) -> None:
         zone = address.partition("/rrsets/")[0]
         if "deletions" not in change:
-            # The records that a zone has by itself would have to be replaced; it has none of ours.
+            # The real provider looks for records that a zone creates itself, to replace them; there are none here.
             api.send(call, "GET", self.endpoint, f"{zone}/rrsets", query=self._QUERY)
-        done = api.send(call, "POST", self.endpoint, f"{zone}/changes", change, query=self._QUERY)
+        operation = api.send(call, "POST", self.endpoint, f"{zone}/changes", change, query=self._QUERY)
         while True:
-            done = api.send(call, "GET", self.endpoint, f"{zone}/changes/{done['id']}", query=self._QUERY)
-            if done.get("status") == "done":
+            operation = api.send(call, "GET", self.endpoint, f"{zone}/changes/{operation['id']}", query=self._QUERY)
+            if operation.get("status") == "done":
                 return
             call.wait(0.5)
 

@@ -1,4 +1,4 @@
-"""The emulated gcp provider: its resource types, its functions and its configuration."""
+"""The emulated gcp provider with its resource types, functions and configuration."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ class GcpProvider(Provider):
     """The `gcp` plugin.
 
     Args:
-        transport: what carries the HTTP requests; the network when None.
+        transport: sends the HTTP requests; None for the network.
     """
 
     package = "gcp"
@@ -71,9 +71,9 @@ class GcpProvider(Provider):
         self._transport = transport
 
     def check_configuration(self, name: str, news: Properties) -> list[CheckFailure]:
-        """Every mistake in the provider's configuration."""
+        """All mistakes in the provider's configuration."""
         return config.check(name, news)
 
-    def configuration(self, news: Properties) -> Api:
-        """The APIs, called with this configuration."""
+    def read_configuration(self, news: Properties) -> Api:
+        """A client of the APIs with this configuration."""
         return Api(config.configure(news), self._transport)

@@ -10,10 +10,10 @@ from mcpfleet_local_cloud.plugins.properties import Field, block, blocks, boolea
 from mcpfleet_local_cloud.plugins.values import Properties
 
 
-def _remote(name: str, only: str) -> Field:
-    """A public or custom upstream; all of it is fixed at creation."""
+def _upstream(name: str, public_choice: str) -> Field:
+    """The property *name* for a public or custom upstream, which can't change."""
     custom = block("customRepository", [text("uri", force_new=True)], force_new=True)
-    public = text("publicRepository", force_new=True, choices=(only,), conflicts=("customRepository",))
+    public = text("publicRepository", force_new=True, choices=(public_choice,), conflicts=("customRepository",))
     return block(name, [public, custom], force_new=True)
 
 
@@ -75,10 +75,10 @@ REPOSITORY: Final = (
         "remoteRepositoryConfig",
         [
             text("description", force_new=True),
-            _remote("dockerRepository", "DOCKER_HUB"),
-            _remote("mavenRepository", "MAVEN_CENTRAL"),
-            _remote("npmRepository", "NPMJS"),
-            _remote("pythonRepository", "PYPI"),
+            _upstream("dockerRepository", "DOCKER_HUB"),
+            _upstream("mavenRepository", "MAVEN_CENTRAL"),
+            _upstream("npmRepository", "NPMJS"),
+            _upstream("pythonRepository", "PYPI"),
             _CREDENTIALS,
             boolean("disableUpstreamValidation"),
             block("noCache", [], send_empty=True),
@@ -108,18 +108,18 @@ REPOSITORY: Final = (
 
 
 class Repository(RestResource):
-    """An Artifact Registry repository; `registryUri` is what the API answers, word for word."""
+    """An Artifact Registry repository; `registryUri` is unchanged from the API's response."""
 
     type_name = "gcp:artifactregistry/repository:Repository"
     fields = REPOSITORY
     endpoint = "artifactRegistryCustomEndpoint"
-    id_form = "projects/{project}/locations/{location}/repositories/{repositoryId}"
-    import_forms = ("{project}/{location}/{repositoryId}", "{location}/{repositoryId}", "{repositoryId}")
+    id_format = "projects/{project}/locations/{location}/repositories/{repositoryId}"
+    import_formats = ("{project}/{location}/{repositoryId}", "{location}/{repositoryId}", "{repositoryId}")
     title = "Repository"
-    naming = "repositoryId"
-    create_query = "repository_id"
-    updating = "mask"
-    masked = (
+    name_property = "repositoryId"
+    create_parameter = "repository_id"
+    update_method = "mask"
+    maskable = (
         "description",
         "dockerConfig",
         "mavenConfig",
@@ -128,27 +128,27 @@ class Repository(RestResource):
         "cleanupPolicyDryRun",
         "vulnerabilityScanningConfig",
     )
-    waiting = "google"
-    changed_at_once = True
-    labelled = True
+    operation_kind = "google"
+    is_update_immediate = True
+    has_labels = True
 
-    def complete(self, config: Api, news: Properties) -> Properties:
+    def complete_inputs(self, config: Api, news: Properties) -> Properties:
         """The inputs with the provider's project and region."""
-        news = super().complete(config, news)
+        news = super().complete_inputs(config, news)
         if news.get("location") is None and config.config.region:
             return {**news, "location": config.config.region}
         return news
 
-    def mask(self, changed: Collection[str]) -> list[str]:
-        """Of an upstream only the credentials can change."""
-        below = "remoteRepositoryConfig.upstreamCredentials.usernamePasswordCredentials"
-        credentials = [f"{below}.username", f"{below}.passwordSecretVersion"]
-        return super().mask(changed) + (credentials if "remoteRepositoryConfig" in changed else [])
+    def update_mask(self, changed: Collection[str]) -> list[str]:
+        """The paths for `updateMask`; only the credentials of an upstream can change."""
+        prefix = "remoteRepositoryConfig.upstreamCredentials.usernamePasswordCredentials"
+        credentials = [f"{prefix}.username", f"{prefix}.passwordSecretVersion"]
+        return super().update_mask(changed) + (credentials if "remoteRepositoryConfig" in changed else [])
 
-    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
-        """Its name is its id alone."""
-        return {"name": str(body.get("name", "")).rpartition("/")[2] or known["repositoryId"]}
+    def extra_properties(self, prior: Properties, body: dict[str, Any]) -> Properties:
+        """The name, which is the repository's id."""
+        return {"name": str(body.get("name", "")).rpartition("/")[2] or prior["repositoryId"]}
 
-    def _planned(self, api: Api, olds: Properties, news: Properties, *, preview: bool) -> Properties:
-        planned = super()._planned(api, olds, news, preview=preview)
+    def _plan(self, api: Api, olds: Properties, news: Properties, *, preview: bool) -> Properties:
+        planned = super()._plan(api, olds, news, preview=preview)
         return {**planned, "name": planned["repositoryId"]}

@@ -1,7 +1,7 @@
-"""Resource types that are plain REST documents: what magic modules generates for most of the provider's resources.
+"""The base class of resource types that are plain REST documents, like the code that magic modules generates.
 
-A type says its table of properties and its URLs; creating, reading, updating and deleting follow. Where the real
-resource does more, its class overrides one of the small methods at the end.
+A type has a table of properties and its URLs; the base class creates, reads, updates and deletes it. A type that needs
+more overrides one of the small methods at the end.
 """
 
 import re
@@ -11,164 +11,168 @@ from typing import Any, ClassVar, Literal
 from mcpfleet_local_cloud.plugins.bodies import from_wire, to_wire
 from mcpfleet_local_cloud.plugins.call import Call, CancelledError, PartialFailureError, ProviderError
 from mcpfleet_local_cloud.plugins.diffing import diff, plan
-from mcpfleet_local_cloud.plugins.gcp.common import GcpResource, labelled, labels, may_delete, outputs
+from mcpfleet_local_cloud.plugins.gcp.common import GcpResource, fill_outputs, plan_labels, read_labels, should_delete
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError, OperationError
-from mcpfleet_local_cloud.plugins.resources import Found
+from mcpfleet_local_cloud.plugins.resources import ResourceState
 from mcpfleet_local_cloud.plugins.values import Properties
 
 
 class RestResource(GcpResource):
-    """A REST document.
+    """A resource type that is a REST document.
 
     Attributes:
-        title: the resource in error texts, as the real provider has it (`Secret`).
-        naming: the property that is the last part of its id.
-        collection: where it is created, with the properties in braces; the id without its last part if empty.
-        create_query: the parameter that carries the new resource's name; empty where the body does.
-        updating: `mask`: PATCH with `updateMask`; `patch`: PATCH of everything; `put`: PUT; `""`: no call at all.
-        masked: the properties that a mask may name.
-        waiting: `google`: calls answer with a long-running operation; `compute`: with one of Compute Engine's; `""`.
-        changed_at_once: whether an update answers with the document all the same.
-        labelled: whether it has labels.
-        attributed: whether one of them says that Pulumi made it.
-        shown: what an answer's field of a property is called where it holds the full name (`selfLink`).
+        title: the resource's name in error messages, as in the real provider (`Secret`).
+        name_property: the property that is the last part of the id.
+        collection: the path to create it in, with property names in braces; if empty, the id without its last part.
+        create_parameter: the query parameter for the new resource's name; empty if the body has the name.
+        update_method: `mask`: PATCH with `updateMask`; `patch`: PATCH of everything; `put`: PUT; `""`: no call at all.
+        maskable: the properties that an `updateMask` may have.
+        operation_kind: the operation that calls return: `google`: a long-running operation; `compute`: an operation of
+            Compute Engine; `""`: none.
+        is_update_immediate: whether an update returns the document even if other calls return an operation.
+        has_labels: whether the resource has labels.
+        has_attribution_label: whether a label marks the resource as created by Pulumi.
     """
 
     title: ClassVar[str]
-    naming: ClassVar[str] = "name"
+    name_property: ClassVar[str] = "name"
     collection: ClassVar[str] = ""
-    create_query: ClassVar[str] = ""
-    updating: ClassVar[Literal["mask", "patch", "put", ""]] = ""
-    masked: ClassVar[Sequence[str]] = ()
-    waiting: ClassVar[Literal["google", "compute", ""]] = ""
-    changed_at_once: ClassVar[bool] = False
-    labelled: ClassVar[bool] = False
-    attributed: ClassVar[bool] = True
+    create_parameter: ClassVar[str] = ""
+    update_method: ClassVar[Literal["mask", "patch", "put", ""]] = ""
+    maskable: ClassVar[Sequence[str]] = ()
+    operation_kind: ClassVar[Literal["google", "compute", ""]] = ""
+    is_update_immediate: ClassVar[bool] = False
+    has_labels: ClassVar[bool] = False
+    has_attribution_label: ClassVar[bool] = True
 
-    def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> Found:
-        """POST it and wait until it is there."""
-        planned = self._planned(config, {}, news, preview=preview)
+    def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> ResourceState:
+        """POST the document and wait until the resource exists."""
+        planned = self._plan(config, {}, news, preview=preview)
         if preview:
-            return Found("", planned)
+            return ResourceState("", planned)
         address = self.address(planned)
-        where = self.collection.format(**planned) if self.collection else address.rpartition("/")[0]
-        query = {self.create_query: str(planned[self.naming])} if self.create_query else None
+        path = self.collection.format(**planned) if self.collection else address.rpartition("/")[0]
+        query = {self.create_parameter: str(planned[self.name_property])} if self.create_parameter else None
         try:
-            answer = config.send(call, "POST", self.endpoint, where, self.body(planned, {}), query=query)
-            self._finish(config, call, answer, "Creating")
+            response = config.send(call, "POST", self.endpoint, path, self.body(planned, {}), query=query)
+            self._wait_for_operation(config, call, response, "Creating")
         except ApiError as error:
-            if not error.exists_by_our_doing:
+            if not error.is_created_by_earlier_attempt:
                 raise ProviderError(f"Error creating {self.title}: {error}") from error
         except OperationError as error:
             raise ProviderError(f"Error waiting to create {self.title}: {error}") from error
         except CancelledError as error:
             raise PartialFailureError([str(error)], resource_id=address, properties=planned) from error
         self.after_create(config, call, address, planned)
-        return Found(address, self._state(planned, self.get(config, call, address)))
+        return ResourceState(address, self._state(planned, self.get(config, call, address)))
 
     def update(
         self, config: Api, call: Call, resource_id: str, olds: Properties, news: Properties, *, preview: bool
     ) -> Properties:
-        """Send what changed, if the API has to know of it."""
-        planned = self._planned(config, olds, news, preview=preview)
+        """Send the changes that concern the API."""
+        planned = self._plan(config, olds, news, preview=preview)
         if preview:
             return planned
         try:
-            self.change(config, call, resource_id, olds, planned)
+            self.send_update(config, call, resource_id, olds, planned)
         except (ApiError, OperationError) as error:
             raise ProviderError(f'Error updating {self.title} "{resource_id}": {error}') from error
         return self._state(planned, self.get(config, call, resource_id))
 
-    def read(self, config: Api, call: Call, resource_id: str, state: Properties) -> Found | None:
-        """GET it."""
-        parts = self.parts(config, resource_id)
+    def read(self, config: Api, call: Call, resource_id: str, state: Properties) -> ResourceState | None:
+        """GET the document."""
+        parts = self.parse_id(config, resource_id)
         address = self.address({**state, **parts})
         try:
             body = self.get(config, call, address)
         except ApiError as error:
-            if error.missing:
+            if error.is_not_found:
                 return None
             raise ProviderError(f'Error when reading or editing {self.title} "{address}": {error}') from error
-        return None if self.gone(body) else Found(address, self._state({**parts, **state}, body))
+        return None if self.is_deleted(body) else ResourceState(address, self._state({**parts, **state}, body))
 
     def delete(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
-        """DELETE it and wait until it is gone."""
-        if not may_delete(olds, self.title.lower()):
+        """DELETE the resource and wait until it doesn't exist anymore."""
+        if not should_delete(olds, self.title.lower()):
             return
         try:
-            self.remove(config, call, resource_id, olds)
+            self.send_delete(config, call, resource_id, olds)
         except ApiError as error:
-            if not error.missing:
+            if not error.is_not_found:
                 raise ProviderError(f'Error when reading or editing {self.title} "{resource_id}": {error}') from error
 
-    # What a type may do in its own way.
+    # Methods for a type to override.
 
     def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
-        """The document that is sent."""
+        """The document to send."""
         body = to_wire(self.fields, planned)
-        if self.labelled and planned.get("effectiveLabels"):
+        if self.has_labels and planned.get("effectiveLabels"):
             body["labels"] = planned["effectiveLabels"]
         return body
 
     def after_create(self, config: Api, call: Call, address: str, planned: Properties) -> None:
-        """Further calls that a creation makes."""
+        """Make further calls after a creation."""
 
     def get(self, config: Api, call: Call, address: str) -> dict[str, Any]:
-        """The document as the API has it."""
+        """GET the current document."""
         return config.send(call, "GET", self.endpoint, address)
 
-    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
-        """Tell the API of the changes from *olds* to *planned*."""
+    def send_update(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
+        """Send the changes from *olds* to *planned* to the API."""
         changed = {re.split(r"[.\[]", path)[0] for path in diff(self.fields, olds, planned)}
-        relabelled = self.labelled and olds.get("effectiveLabels") != planned.get("effectiveLabels")
-        wires = {one.name: one.wire for one in self.fields}
-        if not self.updating or not (relabelled or any(wires.get(name) for name in changed)):
+        relabelled = self.has_labels and olds.get("effectiveLabels") != planned.get("effectiveLabels")
+        wire_names = {field.name: field.wire for field in self.fields}
+        if not self.update_method or not (relabelled or any(wire_names.get(name) for name in changed)):
             return
         query: dict[str, str] = {}
-        if self.updating == "mask":
-            mask = [*self.mask(changed), *(["labels"] if relabelled else [])]
+        if self.update_method == "mask":
+            mask = [*self.update_mask(changed), *(["labels"] if relabelled else [])]
             if not mask:
                 return
             query = {"updateMask": ",".join(mask)}
-        method = "PUT" if self.updating == "put" else "PATCH"
-        answer = config.send(call, method, self.endpoint, resource_id, self.body(planned, olds), query=query)
-        if not self.changed_at_once:
-            self._finish(config, call, answer, "Updating")
+        method = "PUT" if self.update_method == "put" else "PATCH"
+        response = config.send(call, method, self.endpoint, resource_id, self.body(planned, olds), query=query)
+        if not self.is_update_immediate:
+            self._wait_for_operation(config, call, response, "Updating")
 
-    def mask(self, changed: Collection[str]) -> list[str]:
-        """The paths of an `updateMask` for these properties."""
-        wires = {one.name: one.wire for one in self.fields}
-        return [wires[name] for name in self.masked if name in changed]
+    def update_mask(self, changed: Collection[str]) -> list[str]:
+        """The paths for `updateMask` of the *changed* properties."""
+        wire_names = {field.name: field.wire for field in self.fields}
+        return [wire_names[name] for name in self.maskable if name in changed]
 
-    def remove(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
-        """Have the API remove it."""
-        answer = config.send(call, "DELETE", self.endpoint, resource_id)
-        self._finish(config, call, answer, "Deleting")
+    def send_delete(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
+        """Send the request that deletes the resource."""
+        response = config.send(call, "DELETE", self.endpoint, resource_id)
+        self._wait_for_operation(config, call, response, "Deleting")
 
-    def gone(self, body: dict[str, Any]) -> bool:
-        """Whether the document says that the resource does not exist any more."""
+    def is_deleted(self, body: dict[str, Any]) -> bool:
+        """Whether the document means that the resource doesn't exist anymore."""
         return False
 
-    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
-        """Properties that the table alone does not give."""
+    def extra_properties(self, prior: Properties, body: dict[str, Any]) -> Properties:
+        """Properties that the table can't read from the document; *prior* is the plan or the old state."""
         return {}
 
-    def _planned(self, api: Api, olds: Properties, news: Properties, *, preview: bool) -> Properties:
-        news = self.complete(api, news)
+    def _plan(self, api: Api, olds: Properties, news: Properties, *, preview: bool) -> Properties:
+        news = self.complete_inputs(api, news)
         planned = plan(self.fields, olds, news, unknown=preview)
-        return {**planned, **labels(api, olds, news, attributed=self.attributed)} if self.labelled else planned
+        return (
+            {**planned, **plan_labels(api, olds, news, has_attribution_label=self.has_attribution_label)}
+            if self.has_labels
+            else planned
+        )
 
-    def _state(self, known: Properties, body: dict[str, Any]) -> Properties:
-        local = {one.name: known[one.name] for one in self.fields if not one.wire and one.name in known}
-        found = {**local, **from_wire(self.fields, body)}
-        if any(one.name == "deletionPolicy" for one in self.fields):
-            found = {"deletionPolicy": "DELETE", **found}
-        if self.labelled:
-            found |= labelled(known, body)
-        return outputs(self.fields, {**found, **self.further(known, body)})
+    def _state(self, prior: Properties, body: dict[str, Any]) -> Properties:
+        local = {field.name: prior[field.name] for field in self.fields if not field.wire and field.name in prior}
+        state = {**local, **from_wire(self.fields, body)}
+        if any(field.name == "deletionPolicy" for field in self.fields):
+            state = {"deletionPolicy": "DELETE", **state}
+        if self.has_labels:
+            state |= read_labels(prior, body)
+        return fill_outputs(self.fields, {**state, **self.extra_properties(prior, body)})
 
-    def _finish(self, api: Api, call: Call, answer: dict[str, Any], doing: str) -> None:
-        if self.waiting == "google":
-            api.finish(call, self.endpoint, answer, f"{doing} {self.title}")
-        elif self.waiting == "compute":
-            api.finish_compute(call, self.endpoint, answer, f"{doing} {self.title}")
+    def _wait_for_operation(self, api: Api, call: Call, operation: dict[str, Any], activity: str) -> None:
+        if self.operation_kind == "google":
+            api.wait_for_operation(call, self.endpoint, operation, f"{activity} {self.title}")
+        elif self.operation_kind == "compute":
+            api.wait_for_compute_operation(call, self.endpoint, operation, f"{activity} {self.title}")

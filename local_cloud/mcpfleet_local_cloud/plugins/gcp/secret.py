@@ -1,6 +1,6 @@
-"""gcp:secretmanager types: a secret, a version with its value, a member of a role (docs/google-apis.md 1.6).
+"""gcp:secretmanager types: a secret, a version with its value, and a member of a role (docs/google-apis.md 1.6).
 
-The value is a secret of Pulumi's: the SDK has the engine encrypt it in the state.
+The value is a Pulumi secret, which the engine encrypts in the state.
 """
 
 import base64
@@ -13,8 +13,8 @@ from mcpfleet_local_cloud.plugins.gcp.iam_member import IamMember, member_fields
 from mcpfleet_local_cloud.plugins.gcp.rest import RestResource
 from mcpfleet_local_cloud.plugins.gcp.transport import Api, ApiError
 from mcpfleet_local_cloud.plugins.properties import block, blocks, boolean, mapping, text
-from mcpfleet_local_cloud.plugins.resources import Found
-from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, table
+from mcpfleet_local_cloud.plugins.resources import ResourceState
+from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, as_dict
 
 _CMEK: Final = block("customerManagedEncryption", [text("kmsKeyName", required=True, force_new=True)], force_new=True)
 SECRET: Final = (
@@ -70,131 +70,131 @@ class Secret(RestResource):
     type_name = "gcp:secretmanager/secret:Secret"
     fields = SECRET
     endpoint = _ENDPOINT
-    id_form = "projects/{project}/secrets/{secretId}"
-    import_forms = ("{project}/{secretId}", "{secretId}")
+    id_format = "projects/{project}/secrets/{secretId}"
+    import_formats = ("{project}/{secretId}", "{secretId}")
     title = "Secret"
-    naming = "secretId"
-    create_query = "secretId"
-    updating = "mask"
-    masked = ("versionAliases", "versionDestroyTtl", "topics", "expireTime", "ttl", "rotation")
-    labelled = True
+    name_property = "secretId"
+    create_parameter = "secretId"
+    update_method = "mask"
+    maskable = ("versionAliases", "versionDestroyTtl", "topics", "expireTime", "ttl", "rotation")
+    has_labels = True
 
     def body(self, planned: Properties, olds: Properties) -> dict[str, Any]:
-        """The document; `automatic` is sent though it is empty."""
+        """The request body, with `automatic` even if it is empty."""
         body = super().body(planned, olds)
-        if "auto" in table(planned.get("replication")):
-            automatic = table(table(body.get("replication")).get("automatic"))
+        if "auto" in as_dict(planned.get("replication")):
+            automatic = as_dict(as_dict(body.get("replication")).get("automatic"))
             body["replication"] = {"automatic": automatic}
         else:
-            table(body.get("replication")).pop("automatic", None)
+            as_dict(body.get("replication")).pop("automatic", None)
         if planned.get("annotations"):
             body["annotations"] = planned["annotations"]
         return body
 
-    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
-        """PATCH; annotations have a mask of their own."""
-        super().change(config, call, resource_id, olds, planned)
+    def send_update(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
+        """PATCH the changes; annotations need a separate PATCH."""
+        super().send_update(config, call, resource_id, olds, planned)
         if (olds.get("annotations") or {}) != (planned.get("annotations") or {}):
-            body = {"annotations": table(planned.get("annotations"))}
+            body = {"annotations": as_dict(planned.get("annotations"))}
             config.send(call, "PATCH", self.endpoint, resource_id, body, query={"updateMask": "annotations"})
 
-    def remove(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
-        """DELETE, unless it is protected."""
+    def send_delete(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
+        """DELETE the secret, unless it is protected."""
         if olds.get("deletionProtection"):
             raise ProviderError(
                 "cannot destroy secretmanager secret without setting deletion_protection=false and running `pulumi up`"
             )
-        super().remove(config, call, resource_id, olds)
+        super().send_delete(config, call, resource_id, olds)
 
-    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
-        """The id, and the annotations that are ours."""
-        shown = table(body.get("annotations"))
-        ours = known.get("annotations")
-        more: Properties = {
+    def extra_properties(self, prior: Properties, body: dict[str, Any]) -> Properties:
+        """The secret's id, and the annotations that the program manages."""
+        effective = as_dict(body.get("annotations"))
+        configured = prior.get("annotations")
+        properties: Properties = {
             "secretId": str(body["name"]).rpartition("/")[2],
-            "effectiveAnnotations": dict(shown),
-            "deletionProtection": known.get("deletionProtection") or False,
+            "effectiveAnnotations": dict(effective),
+            "deletionProtection": prior.get("deletionProtection") or False,
         }
-        if ours is not None:
-            more["annotations"] = {key: shown[key] for key in ours if key in shown}
-        return more
+        if configured is not None:
+            properties["annotations"] = {key: effective[key] for key in configured if key in effective}
+        return properties
 
 
 class SecretVersion(RestResource):
-    """A value of a secret. Each new value is a new version; the API makes up its number."""
+    """One value of a secret. Each new value is a new version; the API assigns its number."""
 
     type_name = "gcp:secretmanager/secretVersion:SecretVersion"
     fields = VERSION
     endpoint = _ENDPOINT
-    id_form = "{secret}/versions/{version}"
+    id_format = "{secret}/versions/{version}"
     title = "SecretVersion"
 
-    def check_more(self, config: Api, inputs: Properties, checker: Checker) -> None:
-        """A version has a value."""
+    def check_rules(self, config: Api, inputs: Properties, checker: Checker) -> None:
+        """Require a value."""
         if inputs.get("secretData") is None:
             checker.fail("secretData", "one of `secret_data,secret_data_wo` must be specified")
 
-    def parts(self, api: Api, resource_id: str) -> dict[str, str]:
-        """A version's name has more slashes than a form can tell apart."""
-        secret, found, version = resource_id.partition("/versions/")
-        if not found or not secret.startswith("projects/"):
+    def parse_id(self, api: Api, resource_id: str) -> dict[str, str]:
+        """The secret and version in an id, which has too many slashes for `id_format`."""
+        secret, separator, version = resource_id.partition("/versions/")
+        if not separator or not secret.startswith("projects/"):
             raise ProviderError(
                 f"Import id {resource_id!r} doesn't match any of the accepted formats: "
                 "[projects/{{project}}/secrets/{{secret_id}}/versions/{{version}}]"
             )
         return {"secret": secret, "version": version}
 
-    def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> Found:
+    def create(self, config: Api, call: Call, name: str, news: Properties, *, preview: bool) -> ResourceState:
         """Add the version, then enable or disable it."""
-        planned = self._planned(config, {}, news, preview=preview)
+        planned = self._plan(config, {}, news, preview=preview)
         if preview:
-            return Found("", planned)
+            return ResourceState("", planned)
         data = str(planned["secretData"])
         encoded = data if planned.get("isSecretDataBase64") else base64.b64encode(data.encode()).decode()
         try:
-            made = config.send(
+            version = config.send(
                 call, "POST", self.endpoint, f"{planned['secret']}:addVersion", {"payload": {"data": encoded}}
             )
             verb = "disable" if planned.get("enabled") is False else "enable"
-            config.send(call, "POST", self.endpoint, f"{made['name']}:{verb}", {})
+            config.send(call, "POST", self.endpoint, f"{version['name']}:{verb}", {})
         except ApiError as error:
             raise ProviderError(f"Error creating SecretVersion: {error}") from error
-        identity = str(made["name"])
-        return Found(identity, self._state(planned, config.send(call, "GET", self.endpoint, identity)))
+        version_name = str(version["name"])
+        return ResourceState(version_name, self._state(planned, config.send(call, "GET", self.endpoint, version_name)))
 
-    def change(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
-        """Enable or disable."""
+    def send_update(self, config: Api, call: Call, resource_id: str, olds: Properties, planned: Properties) -> None:
+        """Enable or disable the version."""
         if bool(olds.get("enabled", True)) != bool(planned.get("enabled", True)):
             verb = "enable" if planned.get("enabled", True) else "disable"
             config.send(call, "POST", self.endpoint, f"{resource_id}:{verb}", {})
 
-    def read(self, config: Api, call: Call, resource_id: str, state: Properties) -> Found | None:
-        """GET it, and its value where it has one."""
-        found = super().read(config, call, resource_id, state)
-        if found is not None and found.properties.get("enabled"):
+    def read(self, config: Api, call: Call, resource_id: str, state: Properties) -> ResourceState | None:
+        """GET the version, and its value if it is enabled."""
+        current = super().read(config, call, resource_id, state)
+        if current is not None and current.properties.get("enabled"):
             payload = config.send(call, "GET", self.endpoint, f"{resource_id}:access")["payload"]["data"]
             as_text = payload if state.get("isSecretDataBase64") else base64.b64decode(payload).decode()
-            found.properties["secretData"] = as_text
-        return found
+            current.properties["secretData"] = as_text
+        return current
 
-    def remove(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
-        """Destroy the value (or disable the version)."""
+    def send_delete(self, config: Api, call: Call, resource_id: str, olds: Properties) -> None:
+        """Destroy the value, or disable the version, by its deletion policy."""
         verb = "disable" if olds.get("deletionPolicy") == "DISABLE" else "destroy"
         config.send(call, "POST", self.endpoint, f"{resource_id}:{verb}", {})
 
-    def gone(self, body: dict[str, Any]) -> bool:
-        """A destroyed version is none."""
+    def is_deleted(self, body: dict[str, Any]) -> bool:
+        """Whether the version is destroyed."""
         return body.get("state") == "DESTROYED"
 
-    def further(self, known: Properties, body: dict[str, Any]) -> Properties:
-        """What the API says in other words."""
+    def extra_properties(self, prior: Properties, body: dict[str, Any]) -> Properties:
+        """The properties that the API's document has in another form."""
         secret, _, version = str(body["name"]).partition("/versions/")
-        given = known.get("secret")
+        configured = prior.get("secret")
         return {
-            "secret": given if given not in (None, UNKNOWN) else secret,
+            "secret": configured if configured not in (None, UNKNOWN) else secret,
             "version": version,
             "enabled": body.get("state") == "ENABLED",
-            "isSecretDataBase64": known.get("isSecretDataBase64") or False,
+            "isSecretDataBase64": prior.get("isSecretDataBase64") or False,
         }
 
 
@@ -204,12 +204,12 @@ class SecretIamMember(IamMember):
     type_name = "gcp:secretmanager/secretIamMember:SecretIamMember"
     fields = member_fields(owner_field("secretId"))
     endpoint = _ENDPOINT
-    id_form = "projects/{project}/secrets/{secretId}"
-    import_forms = ("{project}/{secretId}", "{secretId}")
+    id_format = "projects/{project}/secrets/{secretId}"
+    import_formats = ("{project}/{secretId}", "{secretId}")
     owner = "secretId"
-    noun = "secretmanager secret"
+    resource_noun = "secretmanager secret"
 
-    def policy(self, api: Api, call: Call, address: str) -> dict[str, Any]:
+    def read_policy(self, api: Api, call: Call, address: str) -> dict[str, Any]:
         """The policy of the secret, with its conditions."""
         query = {"options.requestedPolicyVersion": "3"}
         return api.send(call, "GET", self.endpoint, f"{address}:getIamPolicy", query=query)

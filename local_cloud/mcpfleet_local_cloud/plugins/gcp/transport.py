@@ -1,8 +1,8 @@
 """Calls to the REST APIs, with the real provider's retries, error texts and operation polling.
 
-429, 502, 503 and a broken connection are tried again for a while (TPG retry_transport.go: up to 90 s). 500 is tried
-again too, as there. A local cloud may be killed and started again while an update runs, which takes a second or two, so
-that a refused connection is tried again as well, but not for so long: after that nobody is starting it.
+The client retries after 429, 500, 502, 503 and a broken connection, for up to 90 s (TPG retry_transport.go). It also
+retries a refused connection, but only for 15 s: a local cloud that is restarted during an update is back after a second
+or two.
 """
 
 import json
@@ -18,8 +18,8 @@ from mcpfleet_local_cloud.plugins.gcp.config import Config
 
 _RETRIED_CODES: Final = frozenset({429, 500, 502, 503})
 _RETRY_SECONDS: Final = 90.0
-_REFUSED_SECONDS: Final = 15.0
-_LONGEST_PAUSE: Final = 2.0
+_REFUSED_RETRY_SECONDS: Final = 15.0
+_MAX_PAUSE_SECONDS: Final = 2.0
 _REQUEST_SECONDS: Final = 120.0
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
@@ -27,33 +27,33 @@ USER_AGENT: Final = "Pulumi/3.0 (GPN:Pulumi; https://www.pulumi.com) pulumi-gcp/
 
 
 class ApiError(ProviderError):
-    """An error answer, in the words of googleapi.Error.
+    """An error response, with the message of googleapi.Error.
 
     Attributes:
         code: the HTTP status code.
-        repeated: whether the request was sent before without an answer, so that it may have worked.
+        is_retry: whether an earlier attempt got no response, so that it may have succeeded.
     """
 
-    def __init__(self, code: int, text: str, *, message: str = "", repeated: bool = False) -> None:
-        super().__init__(text)
+    def __init__(self, code: int, message_text: str, *, message: str = "", is_retry: bool = False) -> None:
+        super().__init__(message_text)
         self.code = code
         self.message = message
-        self.repeated = repeated
+        self.is_retry = is_retry
 
     @property
-    def missing(self) -> bool:
-        """Whether there is no such resource."""
+    def is_not_found(self) -> bool:
+        """Whether the resource doesn't exist."""
         return self.code == _NOT_FOUND
 
     @property
-    def api_disabled(self) -> bool:
+    def is_api_disabled(self) -> bool:
         """Whether the project does not use this API (transport_tpg.IsApiNotEnabledError)."""
         return "SERVICE_DISABLED" in str(self) or "accessNotConfigured" in str(self)
 
     @property
-    def exists_by_our_doing(self) -> bool:
-        """Whether it exists because an earlier try of the same request worked before the connection broke."""
-        return self.code == _CONFLICT and self.repeated
+    def is_created_by_earlier_attempt(self) -> bool:
+        """Whether the resource exists because an earlier attempt, which got no response, created it."""
+        return self.code == _CONFLICT and self.is_retry
 
 
 class OperationError(ProviderError):
@@ -61,18 +61,18 @@ class OperationError(ProviderError):
 
 
 class Api:
-    """The APIs as one configured provider sees them.
+    """A client of the REST APIs for one configured provider.
 
     Args:
         config: endpoints and credentials.
-        transport: what carries the requests; the network when None.
+        transport: sends the requests; None for the network.
     """
 
     def __init__(self, config: Config, transport: httpx2.BaseTransport | None = None) -> None:
         self.config = config
         # No proxy and no redirect: these calls stay on this machine.
         self._client = httpx2.Client(transport=transport, timeout=_REQUEST_SECONDS, trust_env=False)
-        # Of all calls together: a cloud that is gone is waited for once, not once for each resource.
+        # Shared by all calls, to wait for a stopped local cloud once, not once per resource.
         self._refused_since: float | None = None
 
     def send(
@@ -86,75 +86,79 @@ class Api:
         query: Mapping[str, str] | None = None,
         version: str = "",
     ) -> dict[str, Any]:
-        """One request, retried while the API is busy or away.
+        """Send one request, and retry while the API is busy or unreachable.
 
         Args:
-            call: the operation's bounds.
+            call: the operation's context.
             method: GET, POST, PATCH or DELETE.
             endpoint: the config key of the API's base URL (`cloudRunV2CustomEndpoint`).
-            path: below the base URL.
-            body: the JSON body, None for none.
-            query: parameters besides `alt`.
-            version: takes the place of the base URL's last segment, as Google's Go clients do (RemoveBasePathVersion).
+            path: the path below the base URL.
+            body: the JSON body, or None.
+            query: parameters other than `alt`.
+            version: replaces the base URL's last segment, as Google's Go clients do (RemoveBasePathVersion).
 
         Raises:
-            ApiError: the API refused.
-            ProviderError: it did not answer for 90 seconds, nothing listened there for 15, or no endpoint is set.
+            ApiError: the API returned an error.
+            ProviderError: no response for 90 s, connections refused for 15 s, or no endpoint is set.
         """
         base = self.config.endpoint(endpoint)
         url = (f"{base.rstrip('/').rpartition('/')[0]}/{version}/" if version else base) + path
-        started, pause, repeated = call.clock(), 0.1, False
+        started, pause, is_retry = call.clock(), 0.1, False
         while True:
-            call.check()
-            problem, answer = self._try(method, url, body, query)
-            if answer is not None and answer.status_code not in _RETRIED_CODES and not _busy(answer):
+            call.raise_if_stopped()
+            error, response = self._try_once(method, url, body, query)
+            if response is not None and response.status_code not in _RETRIED_CODES and not _is_busy(response):
                 self._refused_since = None
-                return _result(answer, repeated=repeated)
-            if isinstance(problem, httpx2.ConnectError):
-                since, patience = self._refused(call.clock()), _REFUSED_SECONDS
+                return _read_response(response, is_retry=is_retry)
+            if isinstance(error, httpx2.ConnectError):
+                failing_since, retry_seconds = self._note_refusal(call.clock()), _REFUSED_RETRY_SECONDS
             else:
-                since, patience = started, _RETRY_SECONDS
+                failing_since, retry_seconds = started, _RETRY_SECONDS
                 self._refused_since = None
-                repeated = repeated or answer is None
-            if call.clock() - since > patience:
-                if answer is not None:
-                    return _result(answer, repeated=repeated)
+                is_retry = is_retry or response is None
+            if call.clock() - failing_since > retry_seconds:
+                if response is not None:
+                    return _read_response(response, is_retry=is_retry)
                 raise ProviderError(
-                    f"{method} {url}: no answer for {patience:.0f} s: {problem}. Is the local cloud running?"
+                    f"{method} {url}: no answer for {retry_seconds:.0f} s: {error}. Is the local cloud running?"
                 )
             call.wait(pause)
-            pause = min(pause * 1.6, _LONGEST_PAUSE)
+            pause = min(pause * 1.6, _MAX_PAUSE_SECONDS)
 
-    def _refused(self, now: float) -> float:
-        """Since when nothing listens there."""
+    def _note_refusal(self, now: float) -> float:
+        """Record that a connection was refused; returns the time of the first refusal in a row."""
         if self._refused_since is None:
             self._refused_since = now
         return self._refused_since
 
     def upload(
-        self, call: Call, endpoint: str, path: str, content: bytes, kind: str, query: Mapping[str, str]
+        self, call: Call, endpoint: str, path: str, content: bytes, content_type: str, query: Mapping[str, str]
     ) -> dict[str, Any]:
-        """Send *content* of the type *kind* to *path* of the API's host: Google's clients upload to its root.
+        """POST *content* to *path* on the API's host; Google's clients upload to the host's root, not to the base URL.
 
         Raises:
-            ApiError: the API refused.
-            ProviderError: it did not answer, or no endpoint is set.
+            ApiError: the API returned an error.
+            ProviderError: no response, or no endpoint is set.
         """
-        call.check()
+        call.raise_if_stopped()
         parts = urlsplit(self.config.endpoint(endpoint))
         url = f"{parts.scheme}://{parts.netloc}{path}"
-        headers = {"Authorization": f"Bearer {self.bearer()}", "User-Agent": USER_AGENT, "Content-Type": kind}
+        headers = {
+            "Authorization": f"Bearer {self.bearer_token()}",
+            "User-Agent": USER_AGENT,
+            "Content-Type": content_type,
+        }
         try:
-            answer = self._client.post(url, params={"alt": "json", **query}, content=content, headers=headers)
+            response = self._client.post(url, params={"alt": "json", **query}, content=content, headers=headers)
         except httpx2.TransportError as error:
             raise ProviderError(f"POST {url}: no answer: {error}. Is the local cloud running?") from error
-        return _result(answer, repeated=False)
+        return _read_response(response, is_retry=False)
 
-    def _try(
+    def _try_once(
         self, method: str, url: str, body: Any, query: Mapping[str, str] | None
     ) -> tuple[Exception | None, httpx2.Response | None]:
         headers = {
-            "Authorization": f"Bearer {self.bearer()}",
+            "Authorization": f"Bearer {self.bearer_token()}",
             "User-Agent": USER_AGENT,
             "Content-Type": "application/json",
         }
@@ -168,44 +172,46 @@ class Api:
         except httpx2.TransportError as error:
             return error, None
 
-    def bearer(self) -> str:
-        """The token that calls are made with."""
-        return self.config.credentials.bearer(self._exchange)
+    def bearer_token(self) -> str:
+        """The access token for calls."""
+        return self.config.credentials.bearer_token(self._exchange)
 
     def _exchange(self, token_uri: str, form: Mapping[str, str]) -> Mapping[str, Any]:
         try:
-            answer = self._client.post(token_uri, data=dict(form))
+            response = self._client.post(token_uri, data=dict(form))
         except httpx2.TransportError as error:
             raise ProviderError(f"oauth2: cannot fetch token from {token_uri}: {error}") from error
-        if answer.is_error:
-            raise ProviderError(f"oauth2: cannot fetch token: {answer.status_code}\nResponse: {answer.text}")
-        return answer.json()
+        if response.is_error:
+            raise ProviderError(f"oauth2: cannot fetch token: {response.status_code}\nResponse: {response.text}")
+        return response.json()
 
-    def finish(self, call: Call, endpoint: str, operation: Mapping[str, Any], activity: str) -> dict[str, Any]:
+    def wait_for_operation(
+        self, call: Call, endpoint: str, operation: Mapping[str, Any], activity: str
+    ) -> dict[str, Any]:
         """Wait until a long-running operation is done.
 
         Args:
-            call: the operation's bounds.
-            endpoint: the config key of the API's base URL; operations are polled there.
-            operation: the answer that named it.
+            call: the operation's context.
+            endpoint: the config key of the API's base URL, which has the operations too.
+            operation: the response with the operation.
             activity: for the error text, as in `Creating Service`.
 
         Returns:
             The operation's response.
 
         Raises:
-            OperationError: it ended in an error.
-            CancelledError: the user stopped the update; the operation goes on.
+            OperationError: the operation ended in an error.
+            CancelledError: the user stopped the update; the operation continues.
         """
-        pause, lost_since = 0.05, None
+        pause, not_found_since = 0.05, None
         while not operation.get("done"):
             try:
                 operation = self.send(call, "GET", endpoint, str(operation["name"]))
-                lost_since = None
+                not_found_since = None
             except ApiError as error:
-                # A cloud that was just started again may not know the operation yet.
-                lost_since = lost_since or time.monotonic()
-                if not error.missing or time.monotonic() - lost_since > _RETRY_SECONDS:
+                # A local cloud that was just restarted may not have loaded the operation yet.
+                not_found_since = not_found_since or time.monotonic()
+                if not error.is_not_found or time.monotonic() - not_found_since > _RETRY_SECONDS:
                     raise
             if not operation.get("done"):
                 call.wait(pause)
@@ -216,11 +222,13 @@ class Api:
             raise OperationError(f"Error waiting for {activity}: Error code {code}, message: {message}")
         return operation.get("response") or {}
 
-    def finish_compute(self, call: Call, endpoint: str, operation: Mapping[str, Any], activity: str) -> None:
-        """Wait until an operation of Compute Engine's is done (TPG compute_operation.go).
+    def wait_for_compute_operation(
+        self, call: Call, endpoint: str, operation: Mapping[str, Any], activity: str
+    ) -> None:
+        """Wait until an operation of Compute Engine is done (TPG compute_operation.go).
 
         Raises:
-            OperationError: it ended in an error.
+            OperationError: the operation ended in an error.
         """
         pause = 0.05
         while operation.get("status") != "DONE":
@@ -230,31 +238,33 @@ class Api:
         failed = cast("Mapping[str, Any]", operation.get("error") or {})
         errors = cast("list[Mapping[str, Any]]", failed.get("errors") or [])
         if errors:
-            said = "\n\t".join(str(one.get("message")) for one in errors)
-            raise OperationError(f"Error waiting for {activity}: {said}")
+            messages = "\n\t".join(str(error.get("message")) for error in errors)
+            raise OperationError(f"Error waiting for {activity}: {messages}")
 
 
-def _busy(answer: httpx2.Response) -> bool:
-    """Refusals that mean `later` (TPG error_retry_predicates.go)."""
-    text = answer.text if answer.is_error else ""
-    return (answer.status_code == _CONFLICT and "operationInProgress" in text) or (
+def _is_busy(response: httpx2.Response) -> bool:
+    """Whether an error response asks for a retry (TPG error_retry_predicates.go)."""
+    text = response.text if response.is_error else ""
+    return (response.status_code == _CONFLICT and "operationInProgress" in text) or (
         "Another activation or deactivation is in progress" in text or ("CONCURRENT_OPERATIONS_QUOTA_EXCEEDED" in text)
     )
 
 
-def _result(answer: httpx2.Response, *, repeated: bool) -> dict[str, Any]:
-    if not answer.is_error and not answer.is_redirect:
-        return cast("dict[str, Any]", answer.json()) if answer.content else {}
+def _read_response(response: httpx2.Response, *, is_retry: bool) -> dict[str, Any]:
+    if not response.is_error and not response.is_redirect:
+        return cast("dict[str, Any]", response.json()) if response.content else {}
     try:
-        error = cast("dict[str, Any]", answer.json()["error"])
-        raise ApiError(answer.status_code, _words(error), message=str(error.get("message", "")), repeated=repeated)
+        error = cast("dict[str, Any]", response.json()["error"])
+        raise ApiError(
+            response.status_code, _format_error(error), message=str(error.get("message", "")), is_retry=is_retry
+        )
     except (ValueError, KeyError, TypeError):
-        text = f"googleapi: got HTTP response code {answer.status_code} with body: {answer.text}"
-        raise ApiError(answer.status_code, text, repeated=repeated) from None
+        text = f"googleapi: got HTTP response code {response.status_code} with body: {response.text}"
+        raise ApiError(response.status_code, text, is_retry=is_retry) from None
 
 
-def _words(error: Mapping[str, Any]) -> str:
-    """The text of googleapi.Error (google-api-go-client googleapi.go)."""
+def _format_error(error: Mapping[str, Any]) -> str:
+    """The message of googleapi.Error (google-api-go-client googleapi.go)."""
     message = str(error.get("message", ""))
     text = f"googleapi: Error {error.get('code')}: {message}"
     if error.get("details"):
@@ -263,13 +273,13 @@ def _words(error: Mapping[str, Any]) -> str:
     if len(reasons) == 1 and reasons[0].get("message") == message:
         text += f", {reasons[0].get('reason')}"
     elif reasons:
-        lines = [f"Reason: {one.get('reason')}, Message: {one.get('message')}" for one in reasons]
+        lines = [f"Reason: {reason.get('reason')}, Message: {reason.get('message')}" for reason in reasons]
         text += "\nMore details:\n" + "\n".join(lines)
     return text
 
 
 def retry_conflicts(call: Call, change: Callable[[], None]) -> None:
-    """Read, modify and write again while someone else writes the same policy, for up to 30 seconds."""
+    """Call *change*, which reads, modifies and writes a policy, again after write conflicts, for up to 30 seconds."""
     started, pause = time.monotonic(), 0.1
     while True:
         try:
@@ -278,4 +288,4 @@ def retry_conflicts(call: Call, change: Callable[[], None]) -> None:
             if error.code not in (_CONFLICT, 412) or time.monotonic() - started > 30:
                 raise
         call.wait(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        pause = min(pause * 2, _MAX_PAUSE_SECONDS)

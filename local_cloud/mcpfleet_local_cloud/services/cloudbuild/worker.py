@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeVar
 
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
 from mcpfleet_local_cloud.plugins.docker_build.builder import docker_environment, find_builder, run_command
-from mcpfleet_local_cloud.plugins.docker_build.registry import LocalImages, Login, parse
+from mcpfleet_local_cloud.plugins.docker_build.registry import LocalImages, Login, parse_reference
 
 Log = Callable[[str], None]
 
@@ -141,12 +141,12 @@ def _tell_apart(folder: Path) -> None:
 
 
 def _push(image: str, token: str, call: Call) -> str:
-    reference = parse(image)
+    reference = parse_reference(image)
     if reference is None:
         raise StepError(f"{image} is no reference")
     images = LocalImages()
     try:
-        if not images.tagged([image]):
+        if not images.find_tagged([image]):
             raise StepError(f"An image does not exist locally with the tag: {reference.name}")
         return images.push(call, image, [Login(reference.host, _USER, token)])
     except ProviderError as refusal:
@@ -162,8 +162,8 @@ def _forget(names: Sequence[str]) -> None:
     except ProviderError:
         return
     try:
-        held = images.tagged(names)
-        images.forget([reference.name for one in names if (reference := parse(one)) is not None])
+        held = images.find_tagged(names)
+        images.remove_copies([reference.name for one in names if (reference := parse_reference(one)) is not None])
         for image in held:
             images.remove_unnamed(image)
     finally:

@@ -169,7 +169,7 @@ def wire():
 @pytest.fixture
 def engine(wire, monkeypatch):
     """The gcp provider, configured, over *wire*; its pauses take no time."""
-    monkeypatch.setattr(Call, "wait", lambda self, _seconds: self.check())
+    monkeypatch.setattr(Call, "wait", lambda self, _seconds: self.raise_if_stopped())
     settings = {"project": PROJECT, "region": "r1", "accessToken": "token", **ENDPOINTS}
     return Engine(GcpProvider(httpx2.MockTransport(wire))).configure(**settings)
 

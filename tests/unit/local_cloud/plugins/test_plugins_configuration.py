@@ -10,7 +10,7 @@ from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2 as pb
 
 from mcpfleet_local_cloud.plugins.call import ProviderError
-from mcpfleet_local_cloud.plugins.gcp.config import configure, variable
+from mcpfleet_local_cloud.plugins.gcp.config import configure, environment_variable
 
 UNIVERSE = "own.test"
 RUN = "gcp:cloudrunv2/service:Service"
@@ -102,7 +102,7 @@ def test_stack_config_wins_over_the_environment():
     ],
 )
 def test_an_endpoints_variable_is_its_key(key, name):
-    assert variable(key) == name
+    assert environment_variable(key) == name
 
 
 def test_without_an_endpoint_the_call_is_refused_by_its_key(unconfigured, wire, refused):

@@ -4,8 +4,13 @@ import pytest
 
 from mcpfleet_local_cloud.plugins.call import ProviderError
 from mcpfleet_local_cloud.plugins.docker_build import image
-from mcpfleet_local_cloud.plugins.docker_build.builder import Build, Builder, _command, _inert
-from mcpfleet_local_cloud.plugins.docker_build.context import context_hash
+from mcpfleet_local_cloud.plugins.docker_build.builder import (
+    Builder,
+    BuildOptions,
+    _command,
+    _escape_control_characters,
+)
+from mcpfleet_local_cloud.plugins.docker_build.context import hash_context
 from tests.unit.infra.sources.hostile import KEY, WAYS_OUT, outside
 
 IMAGE = "docker-build:index:Image"
@@ -25,7 +30,7 @@ def test_no_link_out_of_a_context_is_followed_and_no_pipe_opened(docker_engine, 
     (context / name).unlink(missing_ok=True)
     way(context / name, outside(tmp_path))
     with pytest.raises(ProviderError, match="hashing build context: ") as refused:
-        context_hash(str(context), str(context / "Dockerfile"))
+        hash_context(str(context), str(context / "Dockerfile"))
     assert "BEGIN" not in str(refused.value)
     news = {"push": False, "context": {"location": str(context)}}
     _, failures = docker_engine.check(IMAGE, news)
@@ -38,24 +43,24 @@ def test_a_link_in_a_context_counts_by_where_it_leads_and_not_by_what_is_there(c
     away = outside(tmp_path)
     (context / "key").symlink_to(away / "id_ed25519")
     (context / "all").symlink_to(away)
-    before = context_hash(str(context), str(context / "Dockerfile"))
+    before = hash_context(str(context), str(context / "Dockerfile"))
     (away / "id_ed25519").write_text(KEY + KEY)
-    assert context_hash(str(context), str(context / "Dockerfile")) == before
+    assert hash_context(str(context), str(context / "Dockerfile")) == before
 
 
 def test_a_dockerfile_that_the_program_names_elsewhere_is_its_own_business(context, tmp_path):
     away = outside(tmp_path)
     (away / "Dockerfile").write_text("FROM scratch\n")
-    assert context_hash(str(context), str(away / "Dockerfile"))
+    assert hash_context(str(context), str(away / "Dockerfile"))
 
 
 def test_a_context_is_never_an_option(tmp_path):
-    command = _command(Builder("docker", buildkit=True), Build(context="--network=host"), tmp_path)
+    command = _command(Builder("docker", buildkit=True), BuildOptions(context="--network=host"), tmp_path)
     assert command[-2:] == ["--", "--network=host"]
 
 
 def test_what_a_build_writes_commands_no_terminal_and_no_engine():
-    assert _inert("\x1b[2J<{%fg 1%}>✓\u202e") == "\\x1b[2J< {%fg 1%}>✓\\u202e"
+    assert _escape_control_characters("\x1b[2J<{%fg 1%}>✓\u202e") == "\\x1b[2J< {%fg 1%}>✓\\u202e"
 
 
 class Images:
@@ -64,7 +69,7 @@ class Images:
     def __init__(self):
         self.untagged, self.closed = [], False
 
-    def tagged(self, tags):
+    def find_tagged(self, tags):
         return []
 
     def push(self, call, tag, logins):

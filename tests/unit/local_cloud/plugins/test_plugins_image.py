@@ -4,10 +4,10 @@ import pytest
 from pulumi.runtime.proto import provider_pb2 as pb
 
 from mcpfleet_local_cloud.plugins.call import ProviderError
-from mcpfleet_local_cloud.plugins.docker_build.builder import failed_step
-from mcpfleet_local_cloud.plugins.docker_build.context import context_hash
-from mcpfleet_local_cloud.plugins.docker_build.dockerfile import line_of, mistake
-from mcpfleet_local_cloud.plugins.docker_build.registry import Login, parse
+from mcpfleet_local_cloud.plugins.docker_build.builder import find_failed_step
+from mcpfleet_local_cloud.plugins.docker_build.context import hash_context
+from mcpfleet_local_cloud.plugins.docker_build.dockerfile import find_line, find_mistake
+from mcpfleet_local_cloud.plugins.docker_build.registry import Login, parse_reference
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, from_struct, to_struct
 
 IMAGE = "docker-build:index:Image"
@@ -38,7 +38,7 @@ def inputs(docker_engine, context):
 
 @pytest.fixture
 def state(inputs, context):
-    return {**inputs, "contextHash": context_hash(str(context), str(context / "Dockerfile")), "digest": DIGEST}
+    return {**inputs, "contextHash": hash_context(str(context), str(context / "Dockerfile")), "digest": DIGEST}
 
 
 def test_nothing_new_is_no_update(docker_engine, inputs, state):
@@ -78,11 +78,11 @@ def test_an_ignored_file_is_no_edit(docker_engine, inputs, state, context):
 def test_a_dockerfiles_own_ignore_file_comes_first(context):
     (context / "Dockerfile.dockerignore").write_text("app\n")
     (context / "noise.log").write_text("seen now")
-    before = context_hash(str(context), str(context / "Dockerfile"))
+    before = hash_context(str(context), str(context / "Dockerfile"))
     (context / "app/main.py").write_text("changed\n")
-    assert context_hash(str(context), str(context / "Dockerfile")) == before
+    assert hash_context(str(context), str(context / "Dockerfile")) == before
     (context / "noise.log").write_text("changed")
-    assert context_hash(str(context), str(context / "Dockerfile")) != before
+    assert hash_context(str(context), str(context / "Dockerfile")) != before
 
 
 def test_an_exception_below_a_pattern_of_any_depth_counts_as_it_does_in_a_build(context):
@@ -91,14 +91,14 @@ def test_an_exception_below_a_pattern_of_any_depth_counts_as_it_does_in_a_build(
     hashes = set()
     for name in ("drop.txt", "keep.txt"):
         (context / "app/data/deep" / name).write_text("new")
-        hashes.add(context_hash(str(context), str(context / "Dockerfile")))
+        hashes.add(hash_context(str(context), str(context / "Dockerfile")))
     assert len(hashes) == 2
 
 
 def test_an_ignore_file_that_no_build_reads_is_one_sentence(context):
     (context / ".dockerignore").write_text("a[b\n")
     with pytest.raises(ProviderError, match=r"^hashing build context: \.dockerignore: 'a\[b' is no pattern"):
-        context_hash(str(context), str(context / "Dockerfile"))
+        hash_context(str(context), str(context / "Dockerfile"))
 
 
 @pytest.mark.parametrize("name", ["cacheFrom", "cacheTo", "exports", "ssh"])
@@ -150,7 +150,7 @@ def test_a_preview_with_unknown_tags_builds_nothing_and_promises_nothing(docker_
     ],
 )
 def test_a_dockerfile_is_judged_as_the_real_parser_does(text, said):
-    assert mistake(text) == said
+    assert find_mistake(text) == said
 
 
 def test_a_failed_step_is_found_with_its_line_and_output():
@@ -162,11 +162,11 @@ def test_a_failed_step_is_found_with_its_line_and_output():
 #5 0.412 No matching distribution
 ------
 executor failed running: exit code: 1"""
-    step, output = failed_step(said.splitlines())
+    step, output = find_failed_step(said.splitlines())
     assert step == "RUN pip install nothing"
     assert output == ["No matching distribution", "executor failed running: exit code: 1"]
-    assert line_of("FROM a\n\nRUN --mount=type=cache,target=/c pip install \\\n  nothing\n", step) == 3
-    assert failed_step(["Step 1/2 : FROM a", " ---> 1", "Step 2/2 : RUN x", "boom"]) == ("RUN x", ["boom"])
+    assert find_line("FROM a\n\nRUN --mount=type=cache,target=/c pip install \\\n  nothing\n", step) == 3
+    assert find_failed_step(["Step 1/2 : FROM a", " ---> 1", "Step 2/2 : RUN x", "boom"]) == ("RUN x", ["boom"])
 
 
 def test_what_a_failed_step_wrote_is_shown_where_the_builder_does_not_repeat_it():
@@ -186,7 +186,7 @@ def test_what_a_failed_step_wrote_is_shown_where_the_builder_does_not_repeat_it(
  > [code 3/3] RUN python3 -m compileall -q /app:
 ------
 executor failed running [/bin/sh -c python3 -m compileall -q /app]: exit code: 1"""
-    step, output = failed_step(said.splitlines())
+    step, output = find_failed_step(said.splitlines())
     assert step == "RUN python3 -m compileall -q /app"
     assert output == [
         "*** Error compiling '/app/bad.py'...",
@@ -207,7 +207,7 @@ def test_what_a_failed_step_wrote_is_shown_once_where_the_builder_repeats_it():
 0.169 hello
 ------
 ERROR: failed to solve: exit code: 1"""
-    assert failed_step(said.splitlines())[1] == ["hello", "ERROR: failed to solve: exit code: 1"]
+    assert find_failed_step(said.splitlines())[1] == ["hello", "ERROR: failed to solve: exit code: 1"]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ ERROR: failed to solve: exit code: 1"""
     ],
 )
 def test_a_reference_is_taken_apart(text, host, name, tag):
-    reference = parse(text)
+    reference = parse_reference(text)
     assert (reference.host, reference.name, reference.tag) == (host, name, tag)
 
 
@@ -241,7 +241,7 @@ def test_inputs_are_filled_in_as_the_real_plugin_does_and_change_nothing_over_it
     added = {"exec": False, "load": False, "noCache": False, "pull": False, "target": ""}
     assert {name: inputs[name] for name in added} == added
     assert inputs["dockerfile"] == {**given["dockerfile"], "inline": ""}
-    now = context_hash(str(context), dockerfile["location"], "")
+    now = hash_context(str(context), dockerfile["location"], "")
     older = {name: value for name, value in inputs.items() if name not in added} | {"dockerfile": dockerfile}
     for state in (inputs, older):
         assert docker_engine.changed(IMAGE, {**state, "contextHash": now}, inputs) == []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.plugins.gcp.run_table import SERVICE
+from mcpfleet_local_cloud.plugins.gcp.run_service_fields import SERVICE
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, has_unknown
 
 KIND = "gcp:cloudrunv2/service:Service"
@@ -359,7 +359,7 @@ def _values(field):
 
 def _blocks(fields):
     clashing = {name for one in fields for name in one.conflicts}
-    given_ = [one for one in fields if one.input and one.name not in clashing]
+    given_ = [one for one in fields if one.is_input and one.name not in clashing]
     required = {one.name: _values(one) for one in given_ if one.required}
     return st.fixed_dictionaries(required, optional={one.name: _values(one) for one in given_ if not one.required})
 

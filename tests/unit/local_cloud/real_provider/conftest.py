@@ -174,5 +174,5 @@ def _call(request: str) -> tuple[str, str]:
 @pytest.fixture
 def engine(project: Any, program: Any, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """An engine without resources; the provider's pauses take no time."""
-    monkeypatch.setattr(Call, "wait", lambda self, _seconds: self.check())
+    monkeypatch.setattr(Call, "wait", lambda self, _seconds: self.raise_if_stopped())
     return Engine(program, project.project)

@@ -1,7 +1,8 @@
 """The properties of gcp:cloudrunv2/service:Service.
 
-From TPG services/cloudrunv2/resource_cloud_run_v2_service.go (optional, computed, default, ForceNew) and from the
-pulumi_gcp 10.2.0 SDK (Pulumi's names, and the fields that came after). `computed` decides what an update echoes.
+They are from TPG services/cloudrunv2/resource_cloud_run_v2_service.go (optional, computed, default, ForceNew) and from
+the pulumi_gcp 10.2.0 SDK (Pulumi's names, and newer fields). An update sends `computed` values back as the server set
+them.
 """
 
 from typing import Any, Final
@@ -32,8 +33,8 @@ _HTTP_GET: Final = block(
 )
 
 
-def _tcp(port: Field, **facts: Any) -> Field:
-    return block("tcpSocket", [port], **facts)
+def _tcp(port: Field, **attributes: Any) -> Field:
+    return block("tcpSocket", [port], **attributes)
 
 
 _LIVENESS: Final = (*_TIMING, _GRPC, _HTTP_GET, _tcp(integer("port", required=True)))
@@ -69,8 +70,12 @@ _CONTAINER: Final = (
     block("readinessProbe", _READINESS),
     block(
         "resources",
-        # A GPU that is taken out of the limits goes (TPG cloudRunV2ServiceResourceLimitsDiffSuppress).
-        [boolean("cpuIdle"), mapping("limits", computed=True, kept=("cpu", "memory")), boolean("startupCpuBoost")],
+        # Removing a GPU from the limits is a change (TPG cloudRunV2ServiceResourceLimitsDiffSuppress).
+        [
+            boolean("cpuIdle"),
+            mapping("limits", computed=True, preserved_keys=("cpu", "memory")),
+            boolean("startupCpuBoost"),
+        ],
         computed=True,
     ),
     boolean("sandboxLauncher"),
@@ -193,7 +198,7 @@ SERVICE: Final = (
     text("name", "", force_new=True, autoname=63),
     PROJECT,
     block("template", TEMPLATE, required=True),
-    # Labels and annotations go out as effectiveLabels and effectiveAnnotations (run_service.py).
+    # Labels and annotations are sent as effectiveLabels and effectiveAnnotations (run_service.py).
     mapping("annotations", ""),
     block(
         "binaryAuthorization",
