@@ -4,7 +4,7 @@ import logging
 import sys
 
 from mcp_client.settings import load_settings
-from mcpfleet_server.environment import begin
+from mcpfleet_server.environment import initialize
 
 DRAIN_SECONDS = 8
 """How long calls in flight may still run after SIGTERM; Cloud Run kills the container after 10 seconds."""
@@ -16,7 +16,7 @@ def main() -> int:
     Returns:
         The exit code: 0 after an orderly stop, 2 for a mistake in the environment.
     """
-    settings = begin(load_settings, "mcp_client")
+    settings = initialize(load_settings, "mcp_client")
     if settings is None:
         return 2
     # What the SDK has to say of a failure is in the line of the question, without the traceback.

@@ -64,7 +64,7 @@ def build_server(settings: Settings, sleep: Callable[[float], Awaitable[None]] =
         instructions="Small example tools. `countdown` reports its progress while it runs.",
         cache_hints=dict.fromkeys(_SAME_FOR_ALL, _UNTIL_NEXT_DEPLOYMENT),
     )
-    last = LastCountdown(server, sessions=settings.sessions)
+    last = LastCountdown(server, sessions=settings.has_sessions)
 
     @server.tool(annotations=_READS)
     async def add(a: int, b: int) -> int:

@@ -193,7 +193,7 @@ async def test_several_processes_serve_from_one_port_and_end_together(tmp_path):
                 assert (await client.call_tool("add", {"a": 1, "b": 2})).structured_content == {"result": 3}
         served.terminate()
         assert served.ended() == 0
-    assert "2 processes serve" in served.log.read_text()
+    assert "Serving with 2 processes" in served.log.read_text()
 
 
 @pytest.mark.anyio

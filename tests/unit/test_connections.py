@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from mcpfleet_server.connection import MAX_HEAD, Connection
+from mcpfleet_server.connection import MAX_HEAD_BYTES, Connection
 
 HEAD = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
@@ -96,9 +96,9 @@ def test_what_follows_a_body_without_end_is_cut_off_at_its_bound(start):
 
 
 def test_a_large_head_and_a_larger_body_pass():
-    body = b"{}" * MAX_HEAD
+    body = b"{}" * MAX_HEAD_BYTES
     head = HEAD + b"X: " + b"a" * 100_000 + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
-    wire, _, _ = sent(head[:50_000], head[50_000:], body[:MAX_HEAD], body[MAX_HEAD:])
+    wire, _, _ = sent(head[:50_000], head[50_000:], body[:MAX_HEAD_BYTES], body[MAX_HEAD_BYTES:])
     assert wire.written.startswith(b"HTTP/1.1 204 ")
     assert not wire.closed
 

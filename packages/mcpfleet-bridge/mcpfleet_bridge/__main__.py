@@ -6,7 +6,7 @@ from types import FrameType
 from typing import NoReturn
 
 from mcpfleet_bridge.settings import load_settings
-from mcpfleet_server.environment import begin
+from mcpfleet_server.environment import initialize
 
 
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:
@@ -22,7 +22,7 @@ def main() -> int:
     """
     # uvicorn raises the signal again after its drain: as process 1 we would not end by it without a handler.
     signal.signal(signal.SIGTERM, _leave)
-    settings = begin(load_settings, "mcpfleet_bridge")
+    settings = initialize(load_settings, "mcpfleet_bridge")
     if settings is None:
         return 2
 

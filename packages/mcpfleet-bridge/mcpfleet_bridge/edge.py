@@ -22,9 +22,9 @@ from mcpfleet_bridge.sessions import Sessions
 from mcpfleet_bridge.settings import Settings
 from mcpfleet_bridge.sse import MESSAGES_PATH, STREAM_PATH, Sse
 from mcpfleet_server import cors, logs
-from mcpfleet_server.allowlist import LOOPBACK
+from mcpfleet_server.allowlist import LOOPBACK_HOSTS
 from mcpfleet_server.caller import caller_of_claims
-from mcpfleet_server.iap import Assertions, KeysError, NoAssertionError
+from mcpfleet_server.iap import AssertionVerifier, KeysError, NoAssertionError
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ class Bridge:
         self._legacy = Legacy(settings, self.pool)
         self._sse = Sse(self.sessions)
         self._paths = (settings.path, f"{settings.path}/")
-        self._hosts = (*LOOPBACK, *settings.allowed_hosts)
+        self._hosts = (*LOOPBACK_HOSTS, *settings.allowed_hosts)
         self._good_hosts: set[bytes] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._iam = settings.access == "iam"
-        self._assertions: Assertions | None = None
+        self._assertions: AssertionVerifier | None = None
         if settings.access == "iap":
-            self._assertions = Assertions(settings.iap_audience)
+            self._assertions = AssertionVerifier(settings.iap_audience)
 
     # --- life ---------------------------------------------------------------------------------------------
 
@@ -115,12 +115,12 @@ class Bridge:
             self._check(exchange, doubled)
             origin = headers.get(b"origin")
             if origin is not None:
-                if method == "OPTIONS" and cors.ASKS.encode() in headers:
+                if method == "OPTIONS" and cors.REQUEST_METHOD_HEADER.encode() in headers:
                     # Before anybody asks who calls: a browser asks without the token that the page would send.
-                    wanted = headers.get(cors.ASKS_HEADERS.encode(), b"").decode("latin-1")
-                    await exchange.empty(200, cors.preflight(origin, wanted))
+                    wanted = headers.get(cors.REQUEST_HEADERS_HEADER.encode(), b"").decode("latin-1")
+                    await exchange.empty(200, cors.preflight_headers(origin, wanted))
                     return
-                exchange.extra = cors.readable(origin)
+                exchange.extra = cors.response_headers(origin)
             if self._iam:
                 exchange.unread = scope["headers"]
             elif self._assertions:
@@ -216,14 +216,16 @@ class Bridge:
             raise Refused(messages.INVALID_REQUEST, reason, status=403)
 
     @staticmethod
-    async def _introduce(exchange: Exchange, assertions: Assertions, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    async def _introduce(
+        exchange: Exchange, assertions: AssertionVerifier, headers: Sequence[tuple[bytes, bytes]]
+    ) -> None:
         """Find out whom Identity-Aware Proxy vouches for.
 
         Raises:
             Refused: For nobody, or it can't be found out.
         """
         try:
-            caller = caller_of_claims(await assertions.claims(headers))
+            caller = caller_of_claims(await assertions.verify(headers))
         except NoAssertionError as refusal:
             raise Refused(messages.INVALID_REQUEST, str(refusal), status=401) from None
         except KeysError:

@@ -11,7 +11,7 @@ from mcpfleet_bridge import orphans
 from mcpfleet_bridge.edge import Bridge
 from mcpfleet_bridge.process import ProcessSpec
 from mcpfleet_bridge.settings import Settings
-from mcpfleet_server.connection import config
+from mcpfleet_server.connection import create_uvicorn_config
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def serve(settings: Settings) -> int:
     bridge = Bridge(settings, ProcessSpec.of(settings).start)
     # Cloud Run's contract: not loopback.
     place: dict[str, Any] = {"host": "0.0.0.0", "port": settings.port, "backlog": 2048}  # noqa: S104
-    how = config(bridge, settings.forwarded_allow_ips, DRAIN_SECONDS, date_header=False, **place)
+    how = create_uvicorn_config(bridge, settings.forwarded_allow_ips, DRAIN_SECONDS, date_header=False, **place)
     # What was made up to here lives for ever; the collector need not walk it again.
     gc.collect()
     gc.freeze()

@@ -19,7 +19,7 @@ from mcpfleet_bridge.child import Call, Child, Start, StartError, initialize_par
 from mcpfleet_bridge.messages import Unavailable
 from mcpfleet_bridge.pool import log_message
 from mcpfleet_bridge.settings import Settings
-from mcpfleet_server.caller import Identity, has_share
+from mcpfleet_server.caller import Identity, has_full_share
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Leases:
             if self._settings.exclusive == 0:
                 raise Unavailable("MCP_STDIO_EXCLUSIVE is 0: the server can't ask clients anything")
             most = self._settings.queue
-            full = len(self._waiting) >= most or has_share(caller, (one.caller for one in self._waiting), most)
+            full = len(self._waiting) >= most or has_full_share(caller, (one.caller for one in self._waiting), most)
             if full or loop.time() >= deadline:
                 raise Unavailable("Every process for calls with questions is taken")
             turn = _Turn(caller, loop.create_future())
@@ -154,7 +154,7 @@ class Leases:
                     self._waiting.remove(turn)
 
     def _may_have(self, caller: Identity | None) -> bool:
-        return not has_share(caller, (one.caller for one in self._taken), self._settings.exclusive)
+        return not has_full_share(caller, (one.caller for one in self._taken), self._settings.exclusive)
 
     async def _new(self, profile: Profile, caller: Identity | None) -> Lease:
         lease = Lease(profile, caller, self._gone)

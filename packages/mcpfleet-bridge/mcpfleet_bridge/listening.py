@@ -16,7 +16,7 @@ from mcpfleet_bridge.child import Call, Child
 from mcpfleet_bridge.messages import Json, MessageError, Refused, Unavailable
 from mcpfleet_bridge.pool import Pool
 from mcpfleet_bridge.replies import Exchange
-from mcpfleet_server.caller import Identity, has_share
+from mcpfleet_server.caller import Identity, has_full_share
 
 MAX_STREAMS: Final = 200
 MAX_RESOURCES: Final = 100
@@ -60,7 +60,7 @@ class Listening:
         if not exchange.takes_stream:
             raise Refused(messages.INVALID_REQUEST, "The answer is a text/event-stream", status=406)
         callers = (one.caller for one in self._listeners)
-        if len(self._listeners) >= MAX_STREAMS or has_share(exchange.caller, callers, MAX_STREAMS):
+        if len(self._listeners) >= MAX_STREAMS or has_full_share(exchange.caller, callers, MAX_STREAMS):
             raise Unavailable("Too many clients listen already")
         child = self._pool.pick() or await self._pool.borrow(exchange.caller)
         flags, resources = _wanted(members, can_subscribe=_can_subscribe(child))

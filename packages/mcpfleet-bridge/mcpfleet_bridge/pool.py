@@ -17,7 +17,7 @@ from mcpfleet_bridge.child import Call, Child, Start, StartError, initialize_par
 from mcpfleet_bridge.messages import Unavailable
 from mcpfleet_bridge.replies import Exchange, Outcome
 from mcpfleet_bridge.settings import Settings
-from mcpfleet_server.caller import Identity, has_share
+from mcpfleet_server.caller import Identity, has_full_share
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class Pool:
             if self._lost():
                 raise Unavailable(f"The MCP server can't be started: {self._trouble}")
             most = self._settings.queue
-            if len(self._waiting) >= most or has_share(caller, self._waiters, most):
+            if len(self._waiting) >= most or has_full_share(caller, self._waiters, most):
                 raise Unavailable("Too many calls wait for the MCP server already")
             turn = loop.create_future()
             self._waiting.append(turn)

@@ -14,7 +14,7 @@ from mcpfleet_bridge import messages
 from mcpfleet_bridge.child import Call
 from mcpfleet_bridge.lines import one_line
 from mcpfleet_bridge.messages import Message, MessageError, Refused
-from mcpfleet_server.caller import Identity, checked_by_cloud_run
+from mcpfleet_server.caller import Identity, cloud_run_caller
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Any]
@@ -73,7 +73,7 @@ class Exchange:
     def caller(self) -> Identity | None:
         """Issuer and subject of who calls; None where nobody is believed (`caller.py`). Most calls need not know."""
         if self.unread is not None:
-            found, self.unread = checked_by_cloud_run(self.unread), None
+            found, self.unread = cloud_run_caller(self.unread), None
             self._caller = None if found is None else found.identity
         return self._caller
 

@@ -19,7 +19,7 @@ from mcpfleet_bridge.listening import FOREVER
 from mcpfleet_bridge.messages import Message, MessageError, Refused, Unavailable
 from mcpfleet_bridge.replies import Exchange, Outcome
 from mcpfleet_bridge.settings import Settings
-from mcpfleet_server.caller import Identity, has_share
+from mcpfleet_server.caller import Identity, has_full_share
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ class Sessions:
             Unavailable: There are as many as may be, or as the caller may have.
         """
         caller, most = exchange.caller, self.settings.sessions
-        if len(self.all) >= most or has_share(caller, (one.caller for one in self.all.values()), most):
+        if len(self.all) >= most or has_full_share(caller, (one.caller for one in self.all.values()), most):
             raise Unavailable("There are as many sessions as there may be")
         session = ClientSession(caller, asyncio.get_running_loop().time())
         self.all[session.identity] = session

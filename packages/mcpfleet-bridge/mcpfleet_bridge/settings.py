@@ -16,8 +16,8 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from mcpfleet_server.allowlist import HostPattern, OriginPattern
-from mcpfleet_server.caller import ACCESSES, Access
-from mcpfleet_server.environment import SettingsError, of_fleet, with_fleet
+from mcpfleet_server.caller import ACCESS_MODES, AccessMode
+from mcpfleet_server.environment import SettingsError, fleet_variable, merge_fleet_variables
 
 Value = TypeVar("Value")
 
@@ -61,11 +61,11 @@ def _one_of(words: tuple[str, ...], fold: Callable[[str], str]) -> Callable[[str
     return parse
 
 
-def _access(text: str) -> Access:
-    for access in ACCESSES:
+def _access(text: str) -> AccessMode:
+    for access in ACCESS_MODES:
         if text == access:
             return access
-    raise ValueError(f"give one of {', '.join(ACCESSES)}")
+    raise ValueError(f"give one of {', '.join(ACCESS_MODES)}")
 
 
 def _each(parse: Callable[[str], Value]) -> Callable[[str], tuple[Value, ...]]:
@@ -122,7 +122,7 @@ class Settings:
     """`MCP_HEALTH_PATH`: 200 while calls can be served, 503 while no server can be started."""
     allowed_hosts: tuple[HostPattern, ...] = _variable("MCP_ALLOWED_HOSTS", _each(HostPattern.parse), ())
     allowed_origins: tuple[OriginPattern, ...] = _variable("MCP_ALLOWED_ORIGINS", _each(OriginPattern.parse), ())
-    access: Access | None = _variable("MCP_ACCESS", _access, None)  # noqa: RUF009  # makes a field
+    access: AccessMode | None = _variable("MCP_ACCESS", _access, None)  # noqa: RUF009  # makes a field
     """`MCP_ACCESS`: who has checked the caller (`caller.py`); None believes nobody, as `public` does."""
     iap_audience: tuple[str, ...] = _variable("MCP_IAP_AUDIENCE", _each(str), ())
     """`MCP_IAP_AUDIENCE`: what Identity-Aware Proxy's assertions for this service are made for."""
@@ -173,7 +173,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         SettingsError: With every mistake, each under the name of its variable.
     """
     said = {key: value for key, value in (environment or os.environ).items() if value}
-    reader = _Reader(with_fleet(said))
+    reader = _Reader(merge_fleet_variables(said))
     given: dict[str, Any] = {
         one.name: reader.read(one.metadata["name"], one.metadata["parse"], one.default)
         for one in fields(Settings)
@@ -205,7 +205,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _is_replaced(name: str, said: Mapping[str, str]) -> bool:
-    return name.startswith("MCP_") and of_fleet(name) in said
+    return name.startswith("MCP_") and fleet_variable(name) in said
 
 
 class _Reader:

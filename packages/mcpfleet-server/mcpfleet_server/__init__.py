@@ -1,7 +1,7 @@
-"""Hosts an MCP server on Cloud Run: `serve(server)` is the whole of it.
+"""Hosts an MCP server on Cloud Run. To use it, call `serve(server)`.
 
-The base (who called, logs, the allow-list, the bounds of connections) does without the MCP SDK. `serve` and the rest of
-`hosting` need it; the extra of that name installs it.
+The base (callers, logs, the allow-list, limits of connections) does not need the MCP SDK. `serve` and the rest of
+`hosting` need it: install the extra `hosting`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # The bridge and clients have the base alone.
+    # Imported on access: the bridge and clients install the base alone.
     if name != "serve":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from mcpfleet_server.hosting.runner import serve

@@ -1,13 +1,13 @@
-"""Which Host and Origin headers a request may carry: protection against DNS rebinding.
+"""The Host and Origin headers that a request may have: protection against DNS rebinding.
 
-A web page can make a browser send requests to a name that the page's owner points at your machine; the
-request then carries the owner's name in `Host` and the page's in `Origin`. The MCP specification demands
+A web page can make a browser send requests to a name that the page's owner points at your machine. The
+request then has the owner's name in `Host` and the page's in `Origin`. The MCP specification requires
 the Origin check (2025-11-25, streamable HTTP, "Security Warning"); the Host check is the SDK's policy.
 
 The SDK's own lists take exact names only, and a Cloud Run service answers on names that can't be known
-before it exists (`SERVICE-HASH-REGION.a.run.app`, one more for each traffic tag). So an entry here may hold
+before it exists (`SERVICE-HASH-REGION.a.run.app`, one more for each traffic tag). So an entry here may contain
 `*`, which stands for any run of letters, digits, hyphens and dots, but not in the last two labels: those
-must say who owns the name.
+identify the owner of the name.
 """
 
 import re
@@ -28,12 +28,12 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """One entry of the list of hosts.
+    """A pattern that a Host header may match.
 
     Attributes:
-        text: The entry as it was given, in lower case.
-        host: Matches an accepted host, in lower case, as a whole.
-        ports: The accepted ports, None in it meaning "no port is named"; None means any port.
+        text: The entry as written, in lower case.
+        host: Matches the whole of an accepted host in lower case.
+        ports: The accepted ports; None in the set means "no port". None instead of a set means any port.
     """
 
     text: str
@@ -45,11 +45,11 @@ class HostPattern:
         """Read `host`, `host:port` or `host:*`.
 
         Args:
-            entry: A name, an IPv4 address or a bracketed IPv6 address; a name may hold `*`.
-            default_ports: The ports that mean the same as naming none.
+            entry: A name, an IPv4 address or a bracketed IPv6 address; a name may contain `*`.
+            default_ports: The ports that are equivalent to no port.
 
         Raises:
-            ValueError: If the entry has another form, or would accept names of any owner.
+            ValueError: If the entry has another form, or would accept hosts of any owner.
         """
         text = entry.lower()
         match = _ENTRY.fullmatch(text)
@@ -70,11 +70,11 @@ class HostPattern:
         if port is None or defaults == frozenset({int(port)}):
             return cls(text, pattern, defaults | {None})
         if not 1 <= int(port) <= 65535:
-            raise ValueError(f"{entry!r} has no possible port; ports go from 1 to 65535")
+            raise ValueError(f"{entry!r} has an invalid port; give one from 1 to 65535")
         return cls(text, pattern, frozenset({int(port)}))
 
     def accepts(self, authority: str) -> bool:
-        """Whether a `host[:port]` is one of these. What isn't plainly of that form is not."""
+        """Return whether a `host[:port]` matches. Text of another form never matches."""
         match = _AUTHORITY.fullmatch(authority.lower()) if len(authority) <= _MAX_LENGTH else None
         if match is None or self.host.fullmatch(match["host"]) is None:
             return False
@@ -84,7 +84,7 @@ class HostPattern:
 
 @dataclass(frozen=True, slots=True)
 class OriginPattern:
-    """One entry of the list of web origins, such as `https://app.example.com`."""
+    """A pattern that an Origin header may match, such as `https://app.example.com`."""
 
     scheme: str
     authority: HostPattern
@@ -94,7 +94,7 @@ class OriginPattern:
         """Read `scheme://host[:port]`.
 
         Raises:
-            ValueError: If the entry has another form. `null` can't be allowed: every sandboxed page has it.
+            ValueError: If the entry has another form. `null` can't be allowed: every sandboxed page sends it.
         """
         scheme, separator, authority = entry.lower().partition("://")
         if not separator or _SCHEME.fullmatch(scheme) is None:
@@ -103,10 +103,10 @@ class OriginPattern:
         return cls(scheme, HostPattern.parse(authority, () if default is None else (default,)))
 
     def accepts(self, origin: str) -> bool:
-        """Whether an Origin header is this one."""
+        """Return whether an Origin header matches."""
         scheme, separator, authority = origin.partition("://")
         return bool(separator) and scheme.lower() == self.scheme and self.authority.accepts(authority)
 
 
-LOOPBACK = tuple(HostPattern.parse(entry) for entry in ("localhost:*", "127.0.0.1:*", "[::1]:*"))
-"""Always accepted: sidecars and probes call through loopback, and no page elsewhere has such a name."""
+LOOPBACK_HOSTS = tuple(HostPattern.parse(entry) for entry in ("localhost:*", "127.0.0.1:*", "[::1]:*"))
+"""Hosts that are always accepted: sidecars and probes call through loopback, and no page elsewhere has such a name."""

@@ -1,19 +1,19 @@
-"""Who called: what Google's front end has checked, and nothing that a caller could have written himself.
+"""The verified caller of a request, taken only from headers that a caller can't forge.
 
-Which header that is follows from the service's access mode, which the fleet says in `MCP_ACCESS`:
+The service's access mode, which the fleet sets in `MCP_ACCESS`, decides which header is used:
 
 - `iam`: the ID token that Cloud Run has checked. "If both headers are provided in a request, only the
   X-Serverless-Authorization header is checked" (cloud.google.com/run/docs/authenticating/service-to-service), so that
-  one counts wherever it is present, and `Authorization` where it is not. The front end puts
-  `SIGNATURE_REMOVED_BY_GOOGLE` in the place of the signature of what it has checked
-  (cloud.google.com/run/docs/troubleshooting#signature-removed) and passes the other header on as it came. So the
-  claims can be read, and can't be verified again; a token with a signature has passed no front end.
-- `iap`: the assertion of Identity-Aware Proxy, verified (`iap.py`). The proxy calls Cloud Run with a token of its own
-  in `X-Serverless-Authorization` (cloud.google.com/iap/docs/enabling-cloud-run), which says nothing of the caller.
-- `oauth`: what the server itself has verified.
-- `public`, and where nobody has said: no caller is believed. Anybody can write a token of any form.
+  header is used if it is present, otherwise `Authorization`. The front end replaces the signature of the token that it
+  has checked with `SIGNATURE_REMOVED_BY_GOOGLE` (cloud.google.com/run/docs/troubleshooting#signature-removed), and
+  passes the other header on unchanged. So the claims can be read, but not verified again. A token that still has its
+  signature has not passed a front end.
+- `iap`: the assertion of Identity-Aware Proxy, verified (`iap.py`). The proxy calls Cloud Run with its own token in
+  `X-Serverless-Authorization` (cloud.google.com/iap/docs/enabling-cloud-run), which does not identify the caller.
+- `oauth`: the token that the server itself has verified.
+- `public` or unset: no caller is trusted, because anybody can write a token of any form.
 
-Standard library alone.
+This module needs only the standard library.
 """
 
 import base64
@@ -26,35 +26,35 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
-Access = Literal["iam", "iap", "oauth", "public"]
+AccessMode = Literal["iam", "iap", "oauth", "public"]
 
-ACCESSES: Final[tuple[Access, ...]] = ("iam", "iap", "oauth", "public")
+ACCESS_MODES: Final[tuple[AccessMode, ...]] = ("iam", "iap", "oauth", "public")
 
-_CHECKED_FIRST: Final = b"x-serverless-authorization"
-_CHECKED_ELSE: Final = b"authorization"
-_REMOVED: Final = b"SIGNATURE_REMOVED_BY_GOOGLE"
-_GOOGLE: Final = ("https://accounts.google.com", "accounts.google.com")
-_IAP: Final = "https://cloud.google.com/iap"
-_IAP_GOOGLE: Final = "accounts.google.com:"
-_LONGEST: Final = 16 * 1024
-"""Bytes of a token; Google's have about one KiB."""
-_REMEMBERED: Final = 256
+_PREFERRED_HEADER: Final = b"x-serverless-authorization"
+_FALLBACK_HEADER: Final = b"authorization"
+_REMOVED_SIGNATURE: Final = b"SIGNATURE_REMOVED_BY_GOOGLE"
+_GOOGLE_ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
+_IAP_ISSUER: Final = "https://cloud.google.com/iap"
+_IAP_GOOGLE_PREFIX: Final = "accounts.google.com:"
+_MAX_TOKEN_BYTES: Final = 16 * 1024
+"""Maximum bytes of a token; Google's tokens have about one KiB."""
+_CACHE_SIZE: Final = 256
 
 
 Identity = tuple[str, str]
-"""Issuer and subject of a caller; None in its place stands for whoever is not known."""
+"""Issuer and subject of a caller. None in its place means that the caller is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The claims that say who a caller is.
+    """The verified claims about a caller.
 
     Attributes:
-        issuer: Who says so.
-        subject: The issuer's unchanging id of the account. Only with the issuer it is an identity.
-        email: The account's address, where Google says that it has verified it; for showing.
-        scopes: What an OAuth token allows; empty for an ID token.
-        claims: All that the token says. Of `iam` and `iap`, read only.
+        issuer: The issuer of the token.
+        subject: The issuer's permanent ID of the account. It identifies the account only together with the issuer.
+        email: The account's address if Google has verified it; for display only.
+        scopes: The scopes of an OAuth token; empty for an ID token.
+        claims: All claims of the token; read-only for `iam` and `iap`.
     """
 
     issuer: str
@@ -65,12 +65,12 @@ class Caller:
 
     @property
     def identity(self) -> Identity:
-        """What belongs to a caller is kept under this."""
+        """Issuer and subject: the key for everything that belongs to this caller."""
         return self.issuer, self.subject
 
     @property
     def name(self) -> str:
-        """What a log calls the caller."""
+        """The caller's name in logs."""
         return self.email or f"{self.issuer} {self.subject}"
 
 
@@ -78,63 +78,63 @@ _current: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 
 def current_caller() -> Caller | None:
-    """The caller of the request that is being answered; for tools, on any transport. None: nobody that is known."""
+    """Return the caller of the current request, or None if it is unknown. Works in tools, on every transport."""
     return _current.get()
 
 
 def bind_caller(caller: Caller | None) -> None:
-    """Say who called, for this task and the tasks that it starts."""
+    """Set the caller for this task and the tasks that it starts."""
     _current.set(caller)
 
 
 def caller_of_claims(claims: Mapping[str, Any], scopes: frozenset[str] = frozenset()) -> Caller | None:
-    """The caller of a token that has been verified; None where it names nobody.
+    """Return the caller that the claims of a verified token name, or None if they name no account.
 
-    An address counts only where Google vouches for it: as `email_verified` of its ID tokens
-    (developers.google.com/identity/openid-connect/openid-connect), and in an assertion of Identity-Aware Proxy about
-    a Google account (cloud.google.com/iap/docs/signed-headers-howto). Another issuer's addresses are what its users
-    have typed in.
+    An email address counts only if Google has verified it: an ID token of Google with `email_verified`
+    (developers.google.com/identity/openid-connect/openid-connect), or an assertion of Identity-Aware Proxy about
+    a Google account (cloud.google.com/iap/docs/signed-headers-howto). Other issuers may pass on whatever their users
+    have typed.
     """
     issuer, subject, email = claims.get("iss"), claims.get("sub"), claims.get("email")
     if not isinstance(issuer, str) or not isinstance(subject, str) or not issuer or not subject:
         return None
-    vouched = claims.get("email_verified") is True if issuer in _GOOGLE else False
-    vouched = vouched or (issuer == _IAP and subject.startswith(_IAP_GOOGLE))
-    return Caller(issuer, subject, email if vouched and isinstance(email, str) and email else None, scopes, claims)
+    is_verified = claims.get("email_verified") is True if issuer in _GOOGLE_ISSUERS else False
+    is_verified = is_verified or (issuer == _IAP_ISSUER and subject.startswith(_IAP_GOOGLE_PREFIX))
+    return Caller(issuer, subject, email if is_verified and isinstance(email, str) and email else None, scopes, claims)
 
 
-def checked_by_cloud_run(headers: Iterable[tuple[bytes, bytes]]) -> Caller | None:
-    """The caller whose ID token Cloud Run's front end has checked; None where none is there. For `iam` alone.
+def cloud_run_caller(headers: Iterable[tuple[bytes, bytes]]) -> Caller | None:
+    """Return the caller whose ID token Cloud Run's front end has checked, or None. Use it only with access `iam`.
 
     Args:
-        headers: The request's, as ASGI has them: each line, by lower-case name.
+        headers: The request's header lines as ASGI has them, with lower-case names.
     """
-    first: bytes | None = None
-    other: bytes | None = None
+    preferred: bytes | None = None
+    fallback: bytes | None = None
     for name, value in headers:
-        if name == _CHECKED_ELSE:
-            if other is not None:
-                return None  # two readers might take different ones for the checked one
-            other = value
-        elif name == _CHECKED_FIRST:
-            if first is not None:
+        if name == _FALLBACK_HEADER:
+            if fallback is not None:
+                return None  # different readers might use different ones as the checked header
+            fallback = value
+        elif name == _PREFERRED_HEADER:
+            if preferred is not None:
                 return None
-            first = value
-    credential = other if first is None else first
-    return None if credential is None or len(credential) > _LONGEST else _read(credential)
+            preferred = value
+    credential = fallback if preferred is None else preferred
+    return None if credential is None or len(credential) > _MAX_TOKEN_BYTES else _read_credential(credential)
 
 
-@lru_cache(_REMEMBERED)
-def _read(credential: bytes) -> Caller | None:
+@lru_cache(_CACHE_SIZE)
+def _read_credential(credential: bytes) -> Caller | None:
     scheme, _, token = credential.strip(b" \t").partition(b" ")
     parts = token.strip(b" \t").split(b".")
-    if scheme.lower() != b"bearer" or len(parts) != 3 or parts[2] != _REMOVED:
+    if scheme.lower() != b"bearer" or len(parts) != 3 or parts[2] != _REMOVED_SIGNATURE:
         return None
-    claims = _claims(parts[1])
+    claims = _decode_claims(parts[1])
     return None if claims is None else caller_of_claims(MappingProxyType(claims))
 
 
-def _claims(payload: bytes) -> dict[str, Any] | None:
+def _decode_claims(payload: bytes) -> dict[str, Any] | None:
     try:
         decoded: object = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
     except (binascii.Error, ValueError, RecursionError):
@@ -142,15 +142,21 @@ def _claims(payload: bytes) -> dict[str, Any] | None:
     return cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else None
 
 
-def share(limit: int) -> int:
-    """How much of what there is for all one caller may have.
+def caller_share(limit: int) -> int:
+    """Return how much of *limit* one caller may use: three quarters, but never all of two or more.
 
-    Three quarters, and never all where there are two or more: the rest is for others. A caller who is not known is
-    everybody together, so no share holds for it: nobody could be told from those who would be kept out.
+    The rest is left for other callers. The share does not apply to unknown callers: they can't be told apart, so a
+    share would lock out all of them together.
     """
     return max(1, min(limit - 1, -(-limit * 3 // 4)))
 
 
-def has_share(caller: Identity | None, held: Iterable[Identity | None], limit: int) -> bool:
-    """Whether a caller has its share of *limit* already; *held*: whose each is that is taken."""
-    return caller is not None and sum(one == caller for one in held) >= share(limit)
+def has_full_share(caller: Identity | None, owners: Iterable[Identity | None], limit: int) -> bool:
+    """Return whether a caller uses its share of *limit* already.
+
+    Args:
+        caller: The caller; always False for an unknown one.
+        owners: The caller of each place in use.
+        limit: The number of places for all callers.
+    """
+    return caller is not None and sum(owner == caller for owner in owners) >= caller_share(limit)

@@ -1,7 +1,7 @@
-"""One connection: uvicorn's HTTP/1.1, with bounds on what a client may have it hold before the application hears of it.
+"""uvicorn's HTTP/1.1 protocol, with limits on the bytes and requests that one connection can make it buffer.
 
-uvicorn (0.54) with httptools bounds neither headers nor pipelining, and takes the trailers after a body for headers.
-Whatever a platform's front end holds back, a sidecar or a neighbour connects without it.
+uvicorn (0.54) with httptools limits neither headers nor pipelining, and treats the trailers after a body as headers.
+A platform's front end may limit both, but a sidecar or a neighbor connects without it.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-MAX_HEAD: Final = 256 * 1024
-"""Bytes of a request's line and headers, or of its trailers, generously: uvicorn's other parser stops at 64 KiB."""
+MAX_HEAD_BYTES: Final = 256 * 1024
+"""Maximum bytes of a request's line and headers, or of its trailers; uvicorn's other parser stops at 64 KiB."""
 
-MAX_PIPELINED: Final = 16
-"""Requests that may wait on one connection while more is read; no client of MCP sends one before the answer."""
+MAX_PIPELINED_REQUESTS: Final = 16
+"""Requests that may wait on one connection before it stops reading. MCP clients wait for each response."""
 
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
-class _Flow(FlowControl):
-    """Reads on only while few requests wait. uvicorn's own reads on after each answer, however many do."""
+class _BoundedFlowControl(FlowControl):
+    """Resumes reading only while few requests wait. uvicorn's own flow control resumes after each response."""
 
     def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
         super().__init__(transport)
@@ -34,74 +34,74 @@ class _Flow(FlowControl):
             super().pause_reading()
 
     def resume_reading(self) -> None:
-        if len(self._waiting) <= MAX_PIPELINED and not self._connection.is_closing():
+        if len(self._waiting) <= MAX_PIPELINED_REQUESTS and not self._connection.is_closing():
             super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
-    """A connection with bounds."""
+    """An HTTP/1.1 connection with limits on headers, trailers and pipelined requests."""
 
     _in_head = False
-    _pending = 0  # bytes since the parser last told something: of a head, a trailer or a chunk's extension without end
+    _pending_bytes = 0  # received since the parser's last event: an unfinished head, trailer or chunk extension
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A client has connected."""
+        """Prepare flow control for a new connection."""
         super().connection_made(transport)
-        self.flow = _Flow(transport, self.pipeline)
-        self._open: list[RequestResponseCycle] = []
+        self.flow = _BoundedFlowControl(transport, self.pipeline)
+        self._open_cycles: list[RequestResponseCycle] = []
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone: every request hears of it, where uvicorn tells the last one alone."""
-        for one in self._open:
-            if not one.response_complete:
-                one.disconnected = True
-                one.message_event.set()
+        """Tell every open request that the client has disconnected; uvicorn tells only the last one."""
+        for cycle in self._open_cycles:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come."""
-        self._pending += len(data)
+        """Parse received bytes; close the connection if an unfinished head or trailer is too large."""
+        self._pending_bytes += len(data)
         super().data_received(data)
-        if self._pending > MAX_HEAD and not self.transport.is_closing():
-            if not self.tasks:  # else it would stand in the midst of another request's answer
+        if self._pending_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if not self.tasks:  # otherwise the bytes would end up inside another request's response
                 self.transport.write(_TOO_LARGE)
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Start a request."""
         super().on_message_begin()
-        self._in_head, self._pending = True, 0  # what else this read held belongs to the request before
+        self._in_head, self._pending_bytes = True, 0  # earlier bytes of this read belong to the previous request
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which is none: whoever checked the headers has not seen it."""
+        """Record a header. Trailers are dropped: they arrive after the headers have been checked."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """A request's headers are there."""
-        self._in_head, self._pending = False, 0
+        """Start the request's cycle once its headers are complete."""
+        self._in_head, self._pending_bytes = False, 0
         super().on_headers_complete()
-        self._open = [*(one for one in self._open if not one.response_complete), self.cycle]
+        self._open_cycles = [*(cycle for cycle in self._open_cycles if not cycle.response_complete), self.cycle]
 
     def on_body(self, body: bytes) -> None:
-        """Some of a request's body is there."""
-        self._pending = 0
+        """Pass on a part of the request's body."""
+        self._pending_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request has ended."""
-        self._pending = 0
+        """Finish the request."""
+        self._pending_bytes = 0
         super().on_message_complete()
 
 
-def config(app: Any, forwarded_allow_ips: str, drain_seconds: int, **more: Any) -> uvicorn.Config:
-    """How uvicorn serves *app* on Cloud Run.
+def create_uvicorn_config(app: Any, forwarded_allow_ips: str, drain_seconds: int, **options: Any) -> uvicorn.Config:
+    """Create uvicorn's configuration for serving *app* on Cloud Run.
 
     Args:
         app: An ASGI application.
         forwarded_allow_ips: Proxies whose X-Forwarded-* headers are believed.
-        drain_seconds: How long calls in flight may still run once the end begins.
-        more: Further settings of uvicorn's.
+        drain_seconds: How long calls in flight may still run after shutdown has begun.
+        **options: Further settings of uvicorn.
     """
     return uvicorn.Config(
         app,
@@ -115,5 +115,5 @@ def config(app: Any, forwarded_allow_ips: str, drain_seconds: int, **more: Any) 
         proxy_headers=True,
         forwarded_allow_ips=forwarded_allow_ips,
         timeout_graceful_shutdown=drain_seconds,
-        **more,
+        **options,
     )

@@ -1,67 +1,68 @@
-"""What a browser must hear before it lets a page of another origin call us and read the answer (CORS, Fetch standard).
+"""CORS headers, which let web pages of the allowed origins call a server and read its responses (Fetch standard).
 
-Whom `allowlist.py` has let through by its Origin hears that very origin, and nobody hears `*`. Nobody is allowed
-credentials either: a page sends a token of its own, and never the cookies that its user has for us.
+A response names exactly the request's origin, if `allowlist.py` accepts it, and never `*`. Credentials are never
+allowed: a page sends its own token, never the cookies that its user has for this host.
 
-Not Starlette's CORSMiddleware: it knows exact origins or one expression, tells origins outside its list what it allows,
-can't allow a family of headers (`Mcp-Param-*`), and the bridge does without Starlette.
+This is not Starlette's CORSMiddleware, because that takes only exact origins or one expression, sends the allowed
+methods and headers to origins outside its list, and can't allow a family of headers (`Mcp-Param-*`). The bridge does
+not have Starlette, either.
 """
 
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-Lines = tuple[tuple[bytes, bytes], ...]
+HeaderLines = tuple[tuple[bytes, bytes], ...]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-ASKS: Final = "access-control-request-method"
-"""The header that tells a browser's question (a preflight) from any other OPTIONS."""
+REQUEST_METHOD_HEADER: Final = "access-control-request-method"
+"""The header that distinguishes a browser's preflight from other OPTIONS requests."""
 
-ASKS_HEADERS: Final = "access-control-request-headers"
+REQUEST_HEADERS_HEADER: Final = "access-control-request-headers"
 
-_ORIGIN: Final = b"access-control-allow-origin"
-_HEADERS: Final = (
+_ALLOW_ORIGIN: Final = b"access-control-allow-origin"
+_ALLOWED_HEADERS: Final = (
     "Accept, Authorization, Content-Type, Last-Event-ID, Mcp-Method, Mcp-Name, MCP-Protocol-Version, Mcp-Session-Id,"
     " Traceparent, Tracestate, X-Serverless-Authorization"
 )
-_ARGUMENT: Final = re.compile(r"mcp-param-[!#$%&'*+\-.^_`|~0-9a-z]+", re.ASCII)
-"""A header that repeats an argument; which there are, each tool says (specification 2026-07-28)."""
-_SECONDS: Final = b"600"
-"""How long a browser may remember an answer: a list that has become shorter counts soon."""
-_EXPOSED: Final = b"Mcp-Session-Id, WWW-Authenticate"
+_PARAM_HEADER: Final = re.compile(r"mcp-param-[!#$%&'*+\-.^_`|~0-9a-z]+", re.ASCII)
+"""Headers that repeat an argument; each tool's schema declares its own (specification 2026-07-28)."""
+_MAX_AGE_SECONDS: Final = b"600"
+"""How long a browser may cache a preflight. Short, so that removing an origin takes effect soon."""
+_EXPOSED_HEADERS: Final = b"Mcp-Session-Id, WWW-Authenticate"
 
 
-def readable(origin: bytes) -> Lines:
-    """The header lines by which pages of an origin may read an answer."""
-    return ((_ORIGIN, origin), (b"access-control-expose-headers", _EXPOSED), (b"vary", b"Origin"))
+def response_headers(origin: bytes) -> HeaderLines:
+    """Return the header lines that let pages of an origin read a response."""
+    return ((_ALLOW_ORIGIN, origin), (b"access-control-expose-headers", _EXPOSED_HEADERS), (b"vary", b"Origin"))
 
 
-def preflight(origin: bytes, headers: str) -> Lines:
-    """The header lines that answer the question whether pages of an origin may call.
+def preflight_headers(origin: bytes, requested_headers: str) -> HeaderLines:
+    """Return the header lines of the response to a preflight.
 
     Args:
-        origin: One that may.
-        headers: What the question says of the headers that it wants to send.
+        origin: An allowed origin.
+        requested_headers: The preflight's list of headers that the page wants to send.
     """
-    wanted = {name.strip(" \t").lower() for name in headers.split(",")}
-    allowed = ", ".join((_HEADERS, *sorted(filter(_ARGUMENT.fullmatch, wanted))))
+    requested = {name.strip(" \t").lower() for name in requested_headers.split(",")}
+    allowed = ", ".join((_ALLOWED_HEADERS, *sorted(filter(_PARAM_HEADER.fullmatch, requested))))
     return (
-        (_ORIGIN, origin),
+        (_ALLOW_ORIGIN, origin),
         (b"access-control-allow-methods", b"GET, POST, DELETE"),
         (b"access-control-allow-headers", allowed.encode()),
-        (b"access-control-max-age", _SECONDS),
+        (b"access-control-max-age", _MAX_AGE_SECONDS),
         (b"vary", b"Origin, Access-Control-Request-Headers"),
     )
 
 
-def reading(send: Send, origin: bytes) -> Send:
-    """`send` for an answer that pages of an origin may read; one that has said already who may is left as it is."""
+def wrap_send(send: Send, origin: bytes) -> Send:
+    """Return a `send` that adds the CORS headers for *origin* to a response that has none."""
 
-    async def told(message: MutableMapping[str, Any]) -> None:
+    async def send_with_headers(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             headers = message.get("headers", ())
-            if all(name.lower() != _ORIGIN for name, _ in headers):
-                message = {**message, "headers": [*headers, *readable(origin)]}
+            if all(name.lower() != _ALLOW_ORIGIN for name, _ in headers):
+                message = {**message, "headers": [*headers, *response_headers(origin)]}
         await send(message)
 
-    return told
+    return send_with_headers

@@ -1,11 +1,11 @@
-"""Logs in Cloud Logging's JSON shape: one object per line on stdout, tied to the request's trace.
+"""Structured logs for Cloud Logging: one JSON object per line on stdout, linked to the request's trace.
 
-Cloud Run turns each line into a log entry and lifts the fields named below out of it
+Cloud Run turns each line into a log entry and extracts the special fields below from it
 (https://cloud.google.com/logging/docs/structured-logging). A traceback is part of `message`, where Error
-Reporting looks for it. Install this before an MCP server object exists: its constructor gives the root
-logger a handler of its own if there is none.
+Reporting looks for it. Call `install` before you create an MCP server: the server's constructor adds its own handler
+to the root logger if there is none.
 
-Servers, the bridge and clients log by this alone, so that their entries are of one form and join by their trace.
+Servers, the bridge and clients all log through this module, so that their entries have one format and share a trace.
 """
 
 import json
@@ -18,20 +18,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO, cast
 
-# What Python calls WARN and NOTSET have no name in LogSeverity; the rest are the same words.
+# The level names that Python and Cloud Logging's LogSeverity share; WARN and NOTSET have no counterpart.
 _SEVERITIES = {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
 
 TRACE_HEADERS: Final = (b"traceparent", b"x-cloud-trace-context")
-"""Where a request says which trace it belongs to; of two that do, the first counts."""
+"""The headers that name a request's trace; the first takes precedence."""
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?", re.ASCII)
 _CLOUD_TRACE = re.compile(r"([0-9a-fA-F]{32})(?:/([0-9]{1,20}))?(?:;o=([0-3]))?", re.ASCII)
 
 to_json = json.JSONEncoder(default=repr, allow_nan=False).encode
-"""Writes an entry in ASCII."""
+"""Encodes an entry as ASCII JSON."""
 
-# These say at INFO, once per request, what only someone who works on the SDK wants to know.
-_CHATTY = (
+# These log each request at INFO, with details that matter only to developers of the SDK.
+_VERBOSE_LOGGERS = (
     "httpx",
     "httpx2",
     "mcp.client.streamable_http",
@@ -43,11 +43,11 @@ _CHATTY = (
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The place of a request in a distributed trace.
+    """A request's position in a distributed trace.
 
     Attributes:
         trace_id: 32 hexadecimal digits.
-        span_id: 16 hexadecimal digits, or None if the caller named no span.
+        span_id: 16 hexadecimal digits, or None if the request names no span.
         sampled: Whether the trace is being recorded.
     """
 
@@ -60,36 +60,36 @@ _trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 def trace_of(headers: Mapping[str, str]) -> Trace | None:
-    """The trace that a request belongs to: `traceparent` (W3C), else Google's older `X-Cloud-Trace-Context`.
+    """Return a request's trace from `traceparent` (W3C), or from Google's older `X-Cloud-Trace-Context`.
 
-    A header that is not of its form is ignored, as the W3C specification asks.
+    A malformed header is ignored, as the W3C specification requires.
     """
     if match := _TRACEPARENT.fullmatch(headers.get("traceparent", "")):
         return Trace(match[1], match[2], sampled=bool(int(match[3], 16) & 1))
     if match := _CLOUD_TRACE.fullmatch(headers.get("x-cloud-trace-context", "")):
-        # The older header has the span's id in decimal, the log entry wants it in hexadecimal.
+        # The older header has the span's ID in decimal; log entries have it in hexadecimal.
         span = None if match[2] is None else f"{int(match[2]) & 0xFFFFFFFFFFFFFFFF:016x}"
         return Trace(match[1].lower(), span, sampled=match[3] in ("1", "3"))
     return None
 
 
 def current_trace() -> Trace | None:
-    """The trace that what is logged here is tied to."""
+    """Return the trace of the current task's log entries."""
     return _trace.get()
 
 
 def bind_trace(trace: Trace | None) -> None:
-    """Tie what is logged from here on in this task, and in the tasks that it starts, to a trace."""
+    """Set the trace of this task's log entries, and of the tasks that it starts."""
     _trace.set(trace)
 
 
 class CloudLoggingFormatter(logging.Formatter):
-    """Renders a record as one line that holds one JSON object.
+    """Formats a record as one JSON object on one line.
 
     Args:
-        project: The Google Cloud project that traces belong to.
-        encode: Writes JSON in ASCII, so that nothing in it ends a line; the standard library's by default. What it
-            raises a ValueError or TypeError for is told in words.
+        project: The Google Cloud project of the traces.
+        encode: Encodes JSON as ASCII, so that no character in it ends a line; by default the standard library's
+            encoder. Values for which it raises ValueError or TypeError are logged as Python writes them.
     """
 
     def __init__(self, project: str | None = None, encode: Callable[[Any], str] = to_json) -> None:
@@ -98,18 +98,18 @@ class CloudLoggingFormatter(logging.Formatter):
         self._encode = encode
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render one record; never raises for what the record holds."""
-        message = _message(record)
+        """Format one record. Never raises, whatever the record contains."""
+        message = _format_message(record)
         if record.exc_info:
             message = f"{message}\n{self.formatException(record.exc_info)}"
         if record.stack_info:
             message = f"{message}\n{self.formatStack(record.stack_info)}"
         labels = {"logger": record.name}
         if child := getattr(record, "child", None):
-            # `extra={"child": …}`: which of the bridge's processes it was.
+            # `extra={"child": …}`: the process of the bridge that the entry is about.
             labels["child"] = str(child)
         if not message.isascii():
-            # Half a character, as broken input leaves them: no UTF-8 can hold it.
+            # Lone surrogates, which broken input leaves behind, can't be encoded as UTF-8.
             message = message.encode("utf-8", "replace").decode()
         entry: dict[str, object] = {
             "severity": record.levelname if record.levelname in _SEVERITIES else "DEFAULT",
@@ -121,11 +121,11 @@ class CloudLoggingFormatter(logging.Formatter):
         }
         fields = getattr(record, "fields", None)
         if isinstance(fields, dict):
-            # `extra={"fields": {…}}`: what filters and charts in Cloud Logging work with.
+            # `extra={"fields": {…}}`: fields for filters and charts in Cloud Logging.
             entry["fields"] = fields
         http_request = getattr(record, "http_request", None)
         if isinstance(http_request, dict):
-            # `extra={"http_request": {…}}`: an HTTP request, in the words of Cloud Logging's HttpRequest.
+            # `extra={"http_request": {…}}`: an HTTP request, as Cloud Logging's HttpRequest.
             entry["httpRequest"] = http_request
         if trace := _trace.get():
             entry |= {
@@ -139,18 +139,18 @@ class CloudLoggingFormatter(logging.Formatter):
         try:
             return self._encode(entry)
         except (ValueError, TypeError):
-            return to_json({name: _in_words(value) for name, value in entry.items()})
+            return to_json({name: _replace_unwritable(value) for name, value in entry.items()})
 
 
-def _in_words(value: object) -> object:
-    """The same for JSON, in Python's words where JSON has none: NaN, a key that is no text, what holds itself."""
+def _replace_unwritable(value: object) -> object:
+    """Replace members that JSON can't express (NaN, a key that is not text, a cycle) with their `repr`."""
     if isinstance(value, dict):
         members = cast("dict[object, object]", value).items()
-        return {str(name): one if _can_be_written(one) else repr(one) for name, one in members}
+        return {str(name): member if _is_writable(member) else repr(member) for name, member in members}
     return value
 
 
-def _can_be_written(value: object) -> bool:
+def _is_writable(value: object) -> bool:
     try:
         to_json(value)
     except (ValueError, TypeError, RecursionError):
@@ -158,11 +158,11 @@ def _can_be_written(value: object) -> bool:
     return True
 
 
-def _message(record: logging.LogRecord) -> str:
+def _format_message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except (TypeError, ValueError, KeyError):
-        # Arguments that don't fit their format: someone else's mistake, still worth its line.
+        # The arguments don't match the format. That is the caller's mistake, but the entry is still useful.
         return f"{record.msg} {record.args!r}"
 
 
@@ -172,15 +172,15 @@ def install(
     stream: TextIO | None = None,
     encode: Callable[[Any], str] = to_json,
 ) -> None:
-    """Send every logger of the process, uvicorn's among them, to one JSON handler on stdout.
+    """Send the entries of all loggers, including uvicorn's, to one JSON handler on stdout.
 
     Args:
-        level: The least severity that is written.
-        project: The Google Cloud project that traces belong to.
-        stream: Where to write instead of stdout.
-        encode: Writes the JSON, see `CloudLoggingFormatter`.
+        level: The lowest severity that is logged.
+        project: The Google Cloud project of the traces.
+        stream: The stream to write to instead of stdout.
+        encode: Encodes the JSON, see `CloudLoggingFormatter`.
     """
-    # Nothing of ours shows a thread or a process, and to find their names takes a third of the time of a line.
+    # No entry shows a thread or process, and finding their names takes a third of the time of an entry.
     for detail in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
         setattr(logging, detail, False)
     handler = logging.StreamHandler(stream or sys.stdout)
@@ -188,5 +188,5 @@ def install(
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     root = logging.getLogger().level
-    for name in _CHATTY:
+    for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(root if root <= logging.DEBUG else max(logging.WARNING, root))

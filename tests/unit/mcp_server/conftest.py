@@ -97,7 +97,7 @@ def process_state() -> Iterator[None]:
     """Put back what a process installs for good: log handlers and levels, signal handlers, frozen objects."""
     root, handler = logging.getLogger(), signal.getsignal(signal.SIGTERM)
     handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in logs._CHATTY}
+    levels = {name: logging.getLogger(name).level for name in logs._VERBOSE_LOGGERS}
     yield
     root.handlers[:] = handlers
     root.setLevel(level)

@@ -15,10 +15,10 @@ from mcp.server.mcpserver import MCPServer
 import mcpfleet_server.hosting.application as parts
 from mcp_server.app import build_server
 from mcpfleet_server import iap
-from mcpfleet_server.caller import Caller, caller_of_claims, checked_by_cloud_run, current_caller
+from mcpfleet_server.caller import Caller, caller_of_claims, cloud_run_caller, current_caller
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.settings import Settings, SettingsError, load_settings
-from mcpfleet_server.iap import Assertions, KeysError, NoAssertionError
+from mcpfleet_server.iap import AssertionVerifier, KeysError, NoAssertionError
 from tests.unit.mcp_server.assertions import AUDIENCE, LIFE, OTHER, asserted, assertion, published
 from tests.unit.mcp_server.tokens import ADA, BOB, GOOGLE, id_token
 from tests.unit.mcp_server.wire import Request, call, get, message, post, scope_of, started
@@ -36,7 +36,7 @@ def unsigned(claims, name=APP, scheme="Bearer"):
 @pytest.fixture(autouse=True)
 def google(monkeypatch):
     """Google's published keys, without a network."""
-    monkeypatch.setattr(parts, "Assertions", lambda audiences: Assertions(audiences, published))
+    monkeypatch.setattr(parts, "AssertionVerifier", lambda audiences: AssertionVerifier(audiences, published))
 
 
 def shop(**environment):
@@ -177,7 +177,7 @@ async def test_behind_iap_no_way_in_is_without_an_assertion_but_the_probes(path)
     [
         ({"MCP_ACCESS": "iap"}, "MCP_IAP_AUDIENCE"),
         ({"MCP_ACCESS": "iam", "MCP_IAP_AUDIENCE": AUDIENCE}, "MCP_IAP_AUDIENCE"),
-        ({"MCP_ACCESS": "oauth"}, "MCP_OAUTH_ISSUER: needed for MCP_ACCESS=oauth"),
+        ({"MCP_ACCESS": "oauth"}, "MCP_OAUTH_ISSUER: required for MCP_ACCESS=oauth"),
         (
             {"MCP_ACCESS": "iam", "MCP_OAUTH_ISSUER": "https://a.test", "MCP_BASE_URL": "https://b.test"},
             "MCP_ACCESS=iam",
@@ -210,12 +210,12 @@ class Google:
 
 
 async def verified(assertions, text):
-    return (await assertions.claims(asserted(text)))["sub"]
+    return (await assertions.verify(asserted(text)))["sub"]
 
 
 async def test_the_proxys_keys_are_kept_and_asked_for_again_when_one_is_unknown_but_not_for_each_invention():
     google = Google()
-    one = Assertions([AUDIENCE], google.fetch, google.clock, google.clock)
+    one = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
     for _ in range(3):
         await verified(one, assertion())
     assert google.asked == 1
@@ -231,19 +231,19 @@ async def test_the_proxys_keys_are_kept_and_asked_for_again_when_one_is_unknown_
 
 async def test_old_keys_are_better_than_none_and_without_any_nobody_is_let_in():
     google = Google()
-    one = Assertions([AUDIENCE], google.fetch, google.clock, google.clock)
+    one = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
     await verified(one, assertion())
     google.document = None
     google.now += 3700
     await verified(one, assertion(now=google.now))
-    none = Assertions([AUDIENCE], google.fetch, google.clock, google.clock)
+    none = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
     with pytest.raises(KeysError):
         await verified(none, assertion(now=google.now))
 
 
 async def test_what_was_valid_is_not_valid_for_ever():
     google = Google()
-    one = Assertions([AUDIENCE], google.fetch, google.clock, google.clock)
+    one = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
     text = assertion()
     await verified(one, text)
     google.now += LIFE + 31
@@ -254,14 +254,14 @@ async def test_what_was_valid_is_not_valid_for_ever():
 @pytest.mark.parametrize("document", [b"", b"[]", b'{"keys": 3}', b'{"keys": []}', b'{"keys": [3, {"kty": "oct"}]}'])
 async def test_keys_that_are_none_let_nobody_in(document):
     with pytest.raises(KeysError):
-        await verified(Assertions([AUDIENCE], lambda: document), assertion())
+        await verified(AssertionVerifier([AUDIENCE], lambda: document), assertion())
 
 
 async def test_while_the_keys_can_t_be_had_the_client_is_told_to_come_again(monkeypatch):
     def down():
         raise KeysError("no route")
 
-    monkeypatch.setattr(parts, "Assertions", lambda audiences: Assertions(audiences, down))
+    monkeypatch.setattr(parts, "AssertionVerifier", lambda audiences: AssertionVerifier(audiences, down))
     async with started(shop(**IAP)) as app:
         status, headers = await call(app, "who", headers=asserted(assertion())).start()
     assert (status, headers["retry-after"]) == (503, "10")
@@ -397,7 +397,7 @@ def model(headers):
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=5))
 def test_the_reader_believes_the_checked_header_and_nothing_else(headers):
-    found = checked_by_cloud_run(headers)
+    found = cloud_run_caller(headers)
     assert (None if found is None else found.identity) == model(headers)
 
 
@@ -406,5 +406,5 @@ def test_the_reader_believes_the_checked_header_and_nothing_else(headers):
 def test_whatever_stands_for_claims_the_reader_does_not_fail(payload):
     token = base64.urlsafe_b64encode(payload).rstrip(b"=")
     for middle in (token, payload):
-        found = checked_by_cloud_run([(APP, b"Bearer e30." + middle + b".SIGNATURE_REMOVED_BY_GOOGLE")])
+        found = cloud_run_caller([(APP, b"Bearer e30." + middle + b".SIGNATURE_REMOVED_BY_GOOGLE")])
         assert found is None or (found.issuer and found.subject)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcpfleet_server.hosting.runner import whole_cpus
+from mcpfleet_server.hosting.runner import count_cpus
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ def test_one_process_for_each_whole_cpu(tmp_path, files, runnable, cpus):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert whole_cpus(tmp_path, runnable) == cpus
+    assert count_cpus(tmp_path, runnable) == cpus

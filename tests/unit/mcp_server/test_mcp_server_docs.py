@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from mcpfleet_server.environment import of_fleet
+from mcpfleet_server.environment import fleet_variable
 from mcpfleet_server.hosting.settings import Settings
 from pulumi_mcpfleet.environment import AUDIENCE, INJECTED
 from tests.unit.mcp_server import table_of_clients
@@ -32,7 +32,7 @@ def table() -> str:
         name = field.validation_alias
         by = (
             "⚙ the fleet"
-            if of_fleet(name) in INJECTED or name == "FORWARDED_ALLOW_IPS"
+            if fleet_variable(name) in INJECTED or name == "FORWARDED_ALLOW_IPS"
             else "Cloud Run"
             if name in PLATFORM
             else "you"
@@ -49,7 +49,7 @@ def test_every_variable_is_in_the_guide_as_the_code_has_it():
 
 
 def test_the_settings_read_every_variable_that_the_fleet_sets():
-    ours = {of_fleet(str(field.validation_alias)) for field in Settings.model_fields.values()}
+    ours = {fleet_variable(str(field.validation_alias)) for field in Settings.model_fields.values()}
     # Cloud Run has checked the audience; its list is for servers that check a token again.
     assert set(INJECTED) - {AUDIENCE} <= ours
 

@@ -148,12 +148,12 @@ async def test_a_call_of_a_session_that_does_not_finish_is_told_so_on_its_own_wa
 def test_what_is_left_of_the_end_is_counted_from_its_begin():
     now = [100.0]
     drain = Drain(clock=lambda: now[0])
-    assert not drain.ending
-    assert drain.left(9.5) == 9.5
+    assert not drain.is_ending
+    assert drain.remaining_seconds(9.5) == 9.5
     drain.begin()
     now[0] = 104.0
     drain.begin()
-    assert drain.ending
-    assert drain.left(9.5) == 5.5
+    assert drain.is_ending
+    assert drain.remaining_seconds(9.5) == 5.5
     now[0] = 200.0
-    assert drain.left(9.5) == 0.5
+    assert drain.remaining_seconds(9.5) == 0.5

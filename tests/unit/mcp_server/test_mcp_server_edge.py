@@ -9,9 +9,9 @@ from mcp.server.mcpserver import MCPServer
 from mcp_server.app import build_server
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.drain import DRAIN_SECONDS
-from mcpfleet_server.hosting.runner import uvicorn_config, warn_of
-from mcpfleet_server.hosting.settings import Settings
-from tests.unit.mcp_server.wire import call, started
+from mcpfleet_server.hosting.runner import log_warnings, uvicorn_config
+from mcpfleet_server.hosting.settings import Settings, load_settings
+from tests.unit.mcp_server.wire import call, get, started
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +90,18 @@ async def test_a_foreign_host_gets_a_json_rpc_error_that_names_the_variable(serv
     assert "MCP_ALLOWED_HOSTS" in foreign.json()["error"]["message"]
 
 
+async def test_a_refusal_names_the_variable_that_was_read(server, caplog):
+    hosts = {"MCPFLEET_ALLOWED_HOSTS": "mcp.example.org", "MCPFLEET_TRANSPORTS": "sse"}
+    async with started(build_app(server, load_settings(hosts))) as app:
+        _, host = await get(app, "/", headers=[(b"host", b"evil.test")]).answer()
+        _, origin = await get(app, "/", headers=[(b"origin", b"https://evil.test")]).answer()
+        _, transport = await get(app, "/mcp").answer()
+    assert "MCPFLEET_ALLOWED_HOSTS" in host["error"]["message"]
+    assert "MCP_ALLOWED_ORIGINS" in origin["error"]["message"]
+    assert "MCPFLEET_TRANSPORTS" in transport["error"]["message"]
+    assert "MCPFLEET_ALLOWED_HOSTS" in caplog.text
+
+
 async def test_a_foreign_origin_gets_a_json_rpc_error_and_never_reaches_a_tool(serving, server):
     async with serving(server) as http:
         response = await http.post("/mcp", json=LIST, headers=ACCEPT | {"origin": "https://evil.test"})
@@ -112,10 +124,10 @@ def test_the_drain_ends_before_uvicorn_cancels_and_that_before_cloud_run_kills(s
 
 def test_on_cloud_run_without_hosts_the_log_says_that_every_call_will_be_refused(caplog):
     caplog.set_level("WARNING")
-    warn_of(Settings(K_SERVICE="mcp-reference", MCP_ALLOWED_HOSTS="mcp-reference-*.run.app"))
-    warn_of(Settings(K_SERVICE="mcp-reference", MCP_BASE_URL="https://mcp.example.org"))
+    log_warnings(Settings(K_SERVICE="mcp-reference", MCP_ALLOWED_HOSTS="mcp-reference-*.run.app"))
+    log_warnings(Settings(K_SERVICE="mcp-reference", MCP_BASE_URL="https://mcp.example.org"))
     assert caplog.text == ""
-    warn_of(Settings(K_SERVICE="mcp-reference"))
+    log_warnings(Settings(K_SERVICE="mcp-reference"))
     assert "MCP_ALLOWED_HOSTS is empty" in caplog.text
 
 

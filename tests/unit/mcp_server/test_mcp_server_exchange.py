@@ -125,7 +125,7 @@ async def test_a_client_that_goes_away_cancels_its_call(modern):
 
 
 async def test_a_silent_call_is_kept_alive_by_comments(modern, monkeypatch):
-    monkeypatch.setattr("mcpfleet_server.hosting.call.SILENCE_SECONDS", 0.01)
+    monkeypatch.setattr("mcpfleet_server.hosting.call.KEEPALIVE_SECONDS", 0.01)
     shop = Shop()
     async with started(shop.app) as app:
         request = call(app, "wait", modern=modern)

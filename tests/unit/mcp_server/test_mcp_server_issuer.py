@@ -74,7 +74,7 @@ class McpServer:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     one = Clock()
-    monkeypatch.setattr(oauth, "Keys", partial(oauth.Keys, clock=one))
+    monkeypatch.setattr(oauth, "IssuerKeys", partial(oauth.IssuerKeys, clock=one))
     return one
 
 

@@ -10,7 +10,7 @@ from mcp_types import CallToolResult, ListToolsResult, Tool
 
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.adapt import lowlevel_of
-from mcpfleet_server.hosting.middleware import UNKNOWN, Tools
+from mcpfleet_server.hosting.middleware import UNKNOWN_TOOL, ToolNames
 from mcpfleet_server.hosting.settings import Settings
 from tests.unit.mcp_server.wire import call, message, post, started
 
@@ -175,19 +175,24 @@ async def test_made_up_names_do_not_give_a_tool_a_second_place(modern):
 @pytest.mark.parametrize("make", [lambda: Kitchen().server, lambda: lowlevel(_nothing)], ids=["sdk", "low-level"])
 async def test_names_that_are_no_tools_make_no_metrics(make):
     server = make()
-    tools = Tools(server if isinstance(server, Server) else lowlevel_of(server), {"named"})
-    assert [tools.name(one) for one in ("named", "nothing", None, 3)] == ["named", UNKNOWN, UNKNOWN, UNKNOWN]
+    tools = ToolNames(server if isinstance(server, Server) else lowlevel_of(server), {"named"})
+    assert [tools.resolve(one) for one in ("named", "nothing", None, 3)] == [
+        "named",
+        UNKNOWN_TOOL,
+        UNKNOWN_TOOL,
+        UNKNOWN_TOOL,
+    ]
 
 
 async def test_a_tool_is_one_by_its_list_and_before_it_by_its_answer():
-    tools = Tools(lowlevel(_nothing))
-    tools.answered("cook")
-    tools.listed({"tools": [{"name": "bake"}, {"name": 3}, None]})
-    tools.answered("COOK")
-    assert [tools.name(one) for one in ("cook", "bake", "COOK")] == ["cook", "bake", UNKNOWN]
+    tools = ToolNames(lowlevel(_nothing))
+    tools.record_answer("cook")
+    tools.record_list({"tools": [{"name": "bake"}, {"name": 3}, None]})
+    tools.record_answer("COOK")
+    assert [tools.resolve(one) for one in ("cook", "bake", "COOK")] == ["cook", "bake", UNKNOWN_TOOL]
     for number in range(20_000):
-        tools.listed({"tools": [{"name": f"{number}"}]})
-    assert tools.name("19999") == UNKNOWN, "bounded, whatever the server says"
+        tools.record_list({"tools": [{"name": f"{number}"}]})
+    assert tools.resolve("19999") == UNKNOWN_TOOL, "bounded, whatever the server says"
 
 
 async def _nothing(name):
@@ -199,6 +204,6 @@ async def test_the_log_calls_what_is_no_tool_unknown_and_still_says_what_was_ask
     async with started(kitchen.app) as app:
         await call(app, "no\nsuch " + "x" * 500, modern=False).answer()
     (line,) = [entry for entry in logged() if entry["message"].startswith("tools/call")]
-    assert line["fields"]["tool"] == UNKNOWN
+    assert line["fields"]["tool"] == UNKNOWN_TOOL
     assert line["message"].startswith(r"tools/call 'no\nsuch xxx")
     assert len(line["message"]) < 200

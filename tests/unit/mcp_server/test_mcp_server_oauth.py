@@ -15,7 +15,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp_server.app import build_server
 from mcpfleet_server.caller import current_caller
 from mcpfleet_server.hosting import build_app, oauth
-from mcpfleet_server.hosting.oauth import Keys, TokenError, metadata_urls
+from mcpfleet_server.hosting.oauth import IssuerKeys, TokenError, metadata_urls
 from mcpfleet_server.hosting.settings import Settings
 from mcpfleet_server.keys import KeysError
 from tests.unit.mcp_server.tokens import ADA, id_token
@@ -318,30 +318,30 @@ class Clock:
 
 async def test_keys_are_kept_for_an_hour_and_asked_for_again_when_one_is_unknown():
     issuer, clock = Issuer(), Clock()
-    keys = Keys(ISSUER, issuer.fetch, clock)
-    await keys.key("one")
+    keys = IssuerKeys(ISSUER, issuer.fetch, clock)
+    await keys.require_key("one")
     asked = len(issuer.asked)
-    await keys.key("two")
+    await keys.require_key("two")
     assert len(issuer.asked) == asked
     with pytest.raises(TokenError):
-        await keys.key("made-up")
+        await keys.require_key("made-up")
     assert len(issuer.asked) == asked  # asked just now: a made-up name does not make us ask
     issuer.keys.append(public(OTHER_KEY, "three", "RS256"))
     clock.now = 11
-    await keys.key("three")
+    await keys.require_key("three")
     assert len(issuer.asked) == 2 * asked
     clock.now = 11 + 3601
     issuer.down = True
-    await keys.key("one")  # old, and better than nothing
+    await keys.require_key("one")  # old, and better than nothing
     with pytest.raises((TokenError, KeysError)):
-        await keys.key("four")
+        await keys.require_key("four")
 
 
 async def test_an_issuer_that_names_itself_otherwise_is_not_believed():
     issuer = Issuer()
     issuer.name = "https://evil.test"
     with pytest.raises(KeysError, match=r"names the issuer 'https://evil\.test'"):
-        await Keys(ISSUER, issuer.fetch).key("one")
+        await IssuerKeys(ISSUER, issuer.fetch).require_key("one")
 
 
 @pytest.mark.parametrize("document", [None, [], {"keys": 3}, {"keys": []}, {"keys": [{}, 3, {"kty": "none"}]}])
@@ -352,7 +352,7 @@ async def test_keys_that_are_none_are_no_keys(document):
         return document if url.endswith("/keys") else await issuer.fetch(url)
 
     with pytest.raises(KeysError):
-        await Keys(ISSUER, fetch).key("one")
+        await IssuerKeys(ISSUER, fetch).require_key("one")
 
 
 async def test_metadata_is_looked_for_where_the_specification_says():

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 import mcpfleet_server
 from mcpfleet_server.hosting import lazy_import, runner
-from mcpfleet_server.hosting.lazy_import import CodecOnDemand, keys_used_on_demand, models_built_on_demand
+from mcpfleet_server.hosting.lazy_import import LazyCodec, defer_models, defer_state_keys
 
 KEY = "k" * 32
 
@@ -49,14 +49,14 @@ def modules(tmp_path, monkeypatch):
     )
     (tmp_path / "whole.py").write_text("LIMIT = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(lazy_import, "_LATER", {"heavy": "sdk", "whole": "sdk"})
+    monkeypatch.setattr(lazy_import, "_LAZY_MODULES", {"heavy": "sdk", "whole": "sdk"})
     yield
     for name in ("heavy", "whole", "sdk"):
         sys.modules.pop(name, None)
 
 
 def imported() -> Any:
-    with lazy_import._stand_ins():
+    with lazy_import._defer_modules():
         return importlib.import_module("sdk")
 
 
@@ -80,8 +80,8 @@ def test_a_module_that_is_imported_as_a_whole_is_there_when_it_is_used(modules):
 
 def test_a_package_finds_its_names_itself_afterwards(modules):
     sdk = imported()
-    lazy_import._name_later(sdk)
-    assert not [one for one in vars(sdk).values() if isinstance(one, lazy_import._Later)]
+    lazy_import._resolve_on_access(sdk)
+    assert not [one for one in vars(sdk).values() if isinstance(one, lazy_import._LazyName)]
     assert sdk.Wrong is importlib.import_module("heavy").Wrong
     with pytest.raises(AttributeError, match="module 'sdk' has no attribute 'nothing'"):
         _ = sdk.nothing
@@ -93,7 +93,7 @@ def test_what_is_imported_already_is_left_alone(modules):
 
 
 def test_an_adapter_is_built_with_its_first_use():
-    with lazy_import._adapters_built_on_demand():
+    with lazy_import._defer_adapters():
         adapter = TypeAdapter(Annotated[Point | None, Field(description="where")])
         generic = TypeAdapter[list[int]](list[int])
     assert not adapter.pydantic_complete
@@ -105,14 +105,14 @@ def test_an_adapter_is_built_with_its_first_use():
 
 
 def test_an_adapter_of_a_model_keeps_the_model_s_own_configuration():
-    with lazy_import._adapters_built_on_demand():
+    with lazy_import._defer_adapters():
         adapter = TypeAdapter(Strict)
     with pytest.raises(ValidationError):
         adapter.validate_python({"x": "3"})
 
 
 def test_a_model_is_built_with_its_first_use():
-    with models_built_on_demand():
+    with defer_models():
 
         class Later(BaseModel):
             x: int
@@ -122,36 +122,36 @@ def test_a_model_is_built_with_its_first_use():
 
 
 def test_a_state_is_sealed_by_the_sdk_s_own_codec():
-    codec = CodecOnDemand(KEY)
+    codec = LazyCodec(KEY)
     token = codec.seal(b"state")
     assert RequestStateSecurity(keys=[KEY]).codec.unseal(token) == b"state"
     assert codec.unseal(token) == b"state"
 
 
 @pytest.mark.parametrize(
-    "token", ["", "v1.AAAA", CodecOnDemand("o" * 32).seal(b"state")], ids=["empty", "garbage", "of-another-key"]
+    "token", ["", "v1.AAAA", LazyCodec("o" * 32).seal(b"state")], ids=["empty", "garbage", "of-another-key"]
 )
 def test_a_state_that_is_not_ours_is_refused(token):
     with pytest.raises(InvalidRequestState):
-        CodecOnDemand(KEY).unseal(token)
+        LazyCodec(KEY).unseal(token)
 
 
 def test_a_key_that_nobody_gave_is_made_up_and_is_another_each_time():
-    with keys_used_on_demand():
+    with defer_state_keys():
         one, other = RequestStateSecurity.ephemeral(ttl=5), RequestStateSecurity.ephemeral()
-    assert isinstance(one.codec, CodecOnDemand)
+    assert isinstance(one.codec, LazyCodec)
     assert one.ttl == 5
     with pytest.raises(InvalidRequestState):
         other.codec.unseal(one.codec.seal(b"state"))
-    assert not isinstance(RequestStateSecurity.ephemeral().codec, CodecOnDemand)
+    assert not isinstance(RequestStateSecurity.ephemeral().codec, LazyCodec)
 
 
 def test_a_weak_key_of_the_user_s_is_refused_at_once():
-    with keys_used_on_demand(), pytest.raises(ValueError, match="at least 32 bytes"):
+    with defer_state_keys(), pytest.raises(ValueError, match="at least 32 bytes"):
         RequestStateSecurity(keys=["short"])
 
 
-@pytest.mark.parametrize(("module", "importer"), list(lazy_import._LATER.items()))
+@pytest.mark.parametrize(("module", "importer"), list(lazy_import._LAZY_MODULES.items()))
 def test_the_sdk_still_imports_what_is_put_off_where_it_did(module, importer):
     """Fails with an SDK that has it elsewhere: a start would be as slow as before, and nobody would notice."""
     spec = importlib.util.find_spec(importer)
@@ -167,7 +167,7 @@ def test_the_sdk_still_imports_what_is_put_off_where_it_did(module, importer):
 
 def test_a_process_that_was_given_a_server_has_imported_the_sdk_and_nothing_is_put_off():
     before = dict(sys.modules)
-    lazy_import.import_the_sdk()
+    lazy_import.import_sdk()
     assert dict(sys.modules) == before
 
 

@@ -2,15 +2,18 @@
 
 import importlib.metadata
 import json
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mcp_server
 from mcp_server.__main__ import build
 from mcpfleet_server.hosting import serve
-from mcpfleet_server.hosting.settings import SettingsError, load_settings
+from mcpfleet_server.hosting.settings import Settings, SettingsError, load_settings
 
 PACKAGE = Path(mcp_server.__file__).parent
 
@@ -122,6 +125,41 @@ def test_what_a_fleet_says_under_names_of_its_own_wins_over_a_variable_that_may_
     assert settings.allowed_hosts[0].accepts("a-1.run.app")
 
 
-def test_a_mistake_of_the_fleets_is_refused_as_anybodys():
-    with pytest.raises(SettingsError, match="MCP_PATH: give a path"):
-        load_settings({"MCPFLEET_PATH": "tools"})
+def test_a_mistake_names_the_variable_that_was_read():
+    with pytest.raises(SettingsError) as caught:
+        load_settings(
+            {"MCPFLEET_PATH": "tools", "MCP_PATH": "/mcp", "MCPFLEET_ALLOWED_HOSTS": "*", "MCP_OTEL": "maybe"}
+        )
+    names = [line.partition(":")[0] for line in str(caught.value).splitlines()]
+    assert names == ["MCPFLEET_PATH", "MCPFLEET_ALLOWED_HOSTS", "MCP_OTEL"]
+
+
+def test_a_mistake_between_two_variables_names_both_as_they_were_read():
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"MCPFLEET_ACCESS": "oauth"})
+    assert str(caught.value).startswith("MCP_OAUTH_ISSUER: required for MCPFLEET_ACCESS=oauth")
+
+
+VARIABLES = sorted(
+    str(field.validation_alias).removeprefix("MCP_")
+    for field in Settings.model_fields.values()
+    if str(field.validation_alias).startswith("MCP_")
+)
+
+
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from(["MCP_", "MCPFLEET_"]), st.sampled_from(VARIABLES)).map("".join),
+        st.sampled_from(["", "oauth", "iap", "/a", "/health", "https://a.example", "sse", "false", "4", "é"]),
+    )
+)
+def test_no_message_names_a_variable_that_the_fleet_s_own_has_replaced(environment):
+    try:
+        load_settings(environment)
+    except SettingsError as error:
+        text = str(error)
+    else:
+        return
+    for name, value in environment.items():
+        if name.startswith("MCPFLEET_") and value:
+            assert not re.search(rf"\bMCP_{name.removeprefix('MCPFLEET_')}\b", text), text

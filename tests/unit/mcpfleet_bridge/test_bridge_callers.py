@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import mcpfleet_bridge.edge as edge
 from mcpfleet_bridge.settings import SettingsError, load_settings
-from mcpfleet_server.caller import has_share, share
-from mcpfleet_server.iap import Assertions, KeysError
+from mcpfleet_server.caller import caller_share, has_full_share
+from mcpfleet_server.iap import AssertionVerifier, KeysError
 from tests.unit.mcp_server.assertions import AUDIENCE, OTHER, assertion, published
 from tests.unit.mcp_server.tokens import ADA, BOB, id_token
 
@@ -49,7 +49,7 @@ MODES = {
 @pytest.fixture(autouse=True)
 def google(monkeypatch):
     """The proxy's published keys, without a network."""
-    monkeypatch.setattr(edge, "Assertions", lambda audiences: Assertions(audiences, published))
+    monkeypatch.setattr(edge, "Assertions", lambda audiences: AssertionVerifier(audiences, published))
 
 
 @pytest.fixture(params=MODES)
@@ -258,7 +258,7 @@ async def test_while_the_proxys_keys_cant_be_had_the_client_is_told_to_come_agai
     def down():
         raise KeysError("no route")
 
-    monkeypatch.setattr(edge, "Assertions", lambda audiences: Assertions(audiences, down))
+    monkeypatch.setattr(edge, "Assertions", lambda audiences: AssertionVerifier(audiences, down))
     async with bridging(**IAP) as http:
         assert (await http.post(http.call("echo", text="x"), vouched())).status == 503
 
@@ -280,9 +280,9 @@ def test_an_access_that_the_bridge_cant_keep_is_refused_at_the_start(environment
 @quickly(derandomize=True, deadline=None)
 @given(st.integers(1, 10_000))
 def test_a_share_is_never_nothing_and_all_only_where_there_is_one(limit):
-    assert 1 <= share(limit) <= limit
-    assert share(limit) < limit or limit == 1
+    assert 1 <= caller_share(limit) <= limit
+    assert caller_share(limit) < limit or limit == 1
     ada = ("i", "ada")
-    assert not has_share(ada, [ada] * (share(limit) - 1), limit)
-    assert has_share(ada, [ada] * share(limit), limit)
-    assert not has_share(None, [None] * limit, limit)
+    assert not has_full_share(ada, [ada] * (caller_share(limit) - 1), limit)
+    assert has_full_share(ada, [ada] * caller_share(limit), limit)
+    assert not has_full_share(None, [None] * limit, limit)

@@ -1,4 +1,4 @@
-"""What hosting on Cloud Run asks of an MCP server, for any server: `serve(server)` is the whole of it.
+"""Hosts any MCP server on Cloud Run: `serve(server)` does everything that hosting requires.
 
     from mcpfleet_server.hosting import serve
 
@@ -10,18 +10,19 @@
     if __name__ == "__main__":
         sys.exit(serve(build))
 
-| module | says |
+| module | contents |
 |---|---|
-| `application.py` | how the parts below become one ASGI application |
+| `application.py` | the ASGI application, made of the parts below |
 | `edge.py` | health, Host and Origin, CORS (`mcpfleet_server.cors`), 405, `/mcp/` |
-| `exchange.py`, `call.py` | the fast way from one POST to its answer, for both eras |
-| `guard.py` | limits and one log line for each tool call |
+| `endpoint.py`, `call.py` | the fast path from one POST to its response, for every protocol version |
+| `middleware.py` | limits and one log entry for each tool call |
+| `authentication.py` | the verified caller, for tools and the SDK; `access: iap` |
 | `oauth.py` | the resource server of `access: oauth` |
-| `drain.py`, `runner.py` | SIGTERM; processes |
-| `telemetry.py` | OpenTelemetry, on request |
-| `adapt.py` | which kinds of servers there are |
+| `drain.py`, `runner.py` | graceful shutdown; processes |
+| `telemetry.py` | OpenTelemetry, if `MCP_OTEL` is set |
+| `adapt.py` | the supported kinds of servers |
 
-Not here: HTTP/2 (Cloud Run's front end speaks it outside), TLS (it ends there).
+Not included: HTTP/2 and TLS, which Cloud Run's front end terminates.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ __all__ = ["Application", "build_app", "serve"]
 
 
 def __getattr__(name: str) -> Any:
-    # The SDK's import takes most of a start: `serve` reads and checks the environment before it.
+    # Importing the SDK takes most of the startup time, so `serve` checks the environment before.
     if name == "serve":
         from mcpfleet_server.hosting.runner import serve
 

@@ -1,6 +1,6 @@
-"""Every kind of server brought down to one: the SDK's low-level server and the application round it.
+"""Adapts each supported kind of server to the SDK's low-level server and its ASGI application.
 
-Known are `MCPServer` and the low-level `Server` of the official SDK (mcp 2.3 and later), and `FastMCP` (4.1 and
+Supported are `MCPServer` and the low-level `Server` of the official SDK (mcp 2.3 and later), and `FastMCP` (4.1 and
 later), which builds on the same low-level server.
 """
 
@@ -17,11 +17,11 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcpfleet_server.caller import share
+from mcpfleet_server.caller import caller_share
 from mcpfleet_server.hosting.edge import MESSAGES_PATH, SSE_PATH
 from mcpfleet_server.hosting.settings import Settings
 
-# Off only because Edge does both checks instead: the SDK's lists are exact, ours take patterns.
+# Off only because `Edge` checks both headers instead: its lists take patterns, and the SDK's only exact names.
 _NO_CHECKS = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 
 PAGE_SIZE: Final = 50
@@ -35,36 +35,36 @@ _LISTS: Final[Mapping[str, str]] = {
 
 
 class UnknownServerError(TypeError):
-    """What was given is no MCP server that can be hosted; the text says which can."""
+    """The object is not a supported MCP server; the text lists the supported ones."""
 
 
-class Hosted:
-    """A server, and the SDK's application for it."""
+class HostedServer:
+    """A low-level server and its ASGI application."""
 
     def __init__(self, server: Any, settings: Settings) -> None:
-        """Build the application.
+        """Create the application.
 
         Args:
             server: An `MCPServer`, a low-level `Server` or a `FastMCP`.
-            settings: What the environment says.
+            settings: The settings.
 
         Raises:
-            UnknownServerError: It is something else.
+            UnknownServerError: The server is of another kind.
         """
-        if _has(server, "streamable_http_app"):
+        if _has_member(server, "streamable_http_app"):
             self.app: Starlette = server.streamable_http_app(
                 streamable_http_path=settings.mcp_path,
                 stateless_http=settings.stateless,
-                # JSON alone would drop progress; short answers go out as JSON anyway.
+                # JSON responses would drop progress. Short calls get a JSON response anyway.
                 json_response=False,
                 transport_security=_NO_CHECKS,
                 max_request_body_size=settings.max_body_bytes,
                 max_sessions=settings.max_sessions,
             )
             self.server: Any = server.session_manager.app
-        elif _has(server, "http_app") and _has(server, "_mcp_server"):
-            # FastMCP has no public name for the low-level server it wraps.
-            self.server = _wrapped(server)
+        elif _has_member(server, "http_app") and _has_member(server, "_mcp_server"):
+            # FastMCP has no public attribute for its low-level server.
+            self.server = _get_wrapped_server(server)
             self.app = server.http_app(
                 path=settings.mcp_path,
                 stateless_http=settings.stateless,
@@ -77,88 +77,88 @@ class Hosted:
                 "low-level Server of the official SDK (mcp 2.3 or later), or a FastMCP (4.1 or later)"
             )
         if "sse" in settings.transports:
-            _add(self.app, _sse_routes(server, self.server, settings))
+            _add_routes(self.app, _build_sse_routes(server, self.server, settings))
         self.app.router.redirect_slashes = False
-        self._state: Any = None
+        self._lifespan_state: Any = None
         self._endpoint: Any = None
-        self._remember(settings.max_sessions)
+        self._capture_lifespan(settings.max_sessions)
 
-    def _remember(self, max_sessions: int) -> None:
-        """Keep what the server's lifespan makes when the SDK's session manager enters it, and share its sessions."""
+    def _capture_lifespan(self, max_sessions: int) -> None:
+        """Capture the state of the server's lifespan when the SDK's session manager enters it, and limit sessions."""
         original: Callable[[Any], Any] = self.server.lifespan
         entered = False
 
         @asynccontextmanager
-        async def remembering(server: Any) -> AsyncGenerator[Any]:
-            # The manager is first; after it, each connection of the legacy transport has a state of its own.
+        async def capturing(server: Any) -> AsyncGenerator[Any]:
+            # The session manager comes first; later, each connection of the legacy transport enters a lifespan.
             nonlocal entered
-            first, entered = not entered, True
+            is_first, entered = not entered, True
             async with original(server) as state:
-                if first:
-                    self._state = state
-                    # Not before: FastMCP makes its session manager when it starts.
-                    _share(self._endpoint.session_manager, max_sessions)
+                if is_first:
+                    self._lifespan_state = state
+                    # Not earlier, because FastMCP creates its session manager at startup.
+                    _limit_sessions(self._endpoint.session_manager, max_sessions)
                 yield state
 
-        self.server.lifespan = remembering
+        self.server.lifespan = capturing
 
     def lifespan_state(self) -> Any:
-        """What the server's lifespan has made."""
-        return self._state
+        """Return the state that the server's lifespan has created."""
+        return self._lifespan_state
 
-    def insert(self, path: str, around: Callable[[ASGIApp], ASGIApp]) -> ASGIApp:
-        """Put an application round the SDK's innermost one for a path.
+    def wrap_endpoint(self, path: str, wrap: Callable[[ASGIApp], ASGIApp]) -> ASGIApp:
+        """Wrap the SDK's innermost application for a path.
 
         Returns:
-            What to call for a POST on that path: the inserted one itself, unless the server has middleware of its own
-            (authentication, FastMCP's request context), which must go on standing before it.
+            The application for POSTs on that path: the wrapped one, unless the server has its own middleware
+            (authentication, FastMCP's request context), which must run before it.
         """
-        holder: Any = next(route for route in self.app.routes if isinstance(route, Route) and route.path == path)
-        route = holder
-        while not hasattr(holder.app, "session_manager"):
-            holder = holder.app
-        self._endpoint = holder.app
-        holder.app = around(holder.app)
-        return holder.app if holder is route and not self.app.user_middleware else self.app
+        parent: Any = next(route for route in self.app.routes if isinstance(route, Route) and route.path == path)
+        route = parent
+        while not hasattr(parent.app, "session_manager"):
+            parent = parent.app
+        self._endpoint = parent.app
+        parent.app = wrap(parent.app)
+        return parent.app if parent is route and not self.app.user_middleware else self.app
 
 
-def _share(manager: Any, limit: int) -> None:
-    """Let there be *limit* sessions, and one caller have its share. Who is not known is everybody, and may have all."""
+def _limit_sessions(manager: Any, limit: int) -> None:
+    """Limit all sessions to *limit*, and those of each known caller to its share."""
     manager.max_sessions = limit
-    most = share(limit)
-    # The SDK has no public place for it; this one is asked for each new session, one at a time.
+    most_of_caller = caller_share(limit)
+    # The SDK has no public hook. It calls this method for each new session, one at a time.
     admit: Callable[[Any], Any] = manager._admit_session
     owners: dict[str, Any] = manager._session_owners
 
     def admit_fairly(caller: Any) -> Any:
-        if caller is not None and sum(owner == caller for owner in owners.values()) >= most:
+        if caller is not None and sum(owner == caller for owner in owners.values()) >= most_of_caller:
             return None
         return admit(caller)
 
     manager._admit_session = admit_fairly
 
 
-def _wrapped(server: object) -> Any:
+def _get_wrapped_server(server: object) -> Any:
     members: dict[str, Any] = vars(server)
     return members["_mcp_server"]
 
 
-def _has(server: object, name: str) -> bool:
+def _has_member(server: object, name: str) -> bool:
     return hasattr(server, name)
 
 
-def _add(app: Starlette, routes: list[BaseRoute]) -> None:
-    have = {getattr(route, "path", None) for route in app.routes}
+def _add_routes(app: Starlette, routes: list[BaseRoute]) -> None:
+    existing = {getattr(route, "path", None) for route in app.routes}
     for route in routes:
         if isinstance(route, Route) and route.methods is not None:
-            # Starlette takes HEAD wherever it takes GET; a stream without a body would last for ever and carry nothing.
+            # Starlette accepts HEAD wherever it accepts GET; a stream without a body would stay open for nothing.
             route.methods.discard("HEAD")
-    app.router.routes.extend(route for route in routes if getattr(route, "path", None) not in have)
+    app.router.routes.extend(route for route in routes if getattr(route, "path", None) not in existing)
 
 
-def _sse_routes(server: Any, lowlevel: Any, settings: Settings) -> list[BaseRoute]:
-    """The legacy transport: the server's own, with the authentication that it may ask for."""
-    if _has(server, "sse_app"):
+def _build_sse_routes(server: Any, lowlevel: Any, settings: Settings) -> list[BaseRoute]:
+    """Build the routes of the legacy transport: the server's own, with its authentication if it has one."""
+    if _has_member(server, "sse_app"):
         app = server.sse_app(
             sse_path=SSE_PATH,
             message_path=MESSAGES_PATH,
@@ -167,7 +167,7 @@ def _sse_routes(server: Any, lowlevel: Any, settings: Settings) -> list[BaseRout
         )
         routes: list[BaseRoute] = list(app.routes)
         return routes
-    if _has(server, "http_app"):
+    if _has_member(server, "http_app"):
         return list(server.http_app(path=SSE_PATH, transport="sse", host_origin_protection=False).routes)
     from mcp.server.sse import SseServerTransport
 
@@ -193,54 +193,56 @@ class _SseEndpoint:
 
 
 def lowlevel_of(server: Any) -> Any:
-    """The low-level server under a server, to register a handler that the kind above has no decorator for."""
-    if _has(server, "http_app"):
-        return _wrapped(server)
-    # The session manager is the SDK's only public way to it; the application is thrown away.
+    """Return a server's low-level server, for handlers that the server's own class has no decorator for."""
+    if _has_member(server, "http_app"):
+        return _get_wrapped_server(server)
+    # The session manager is the SDK's only public access to it. The application is discarded.
     server.streamable_http_app()
     return server.session_manager.app
 
 
-# --- lists in pages: MCP's cursors ----------------------------------------------------------------------------
+# --- pagination with MCP's cursors ----------------------------------------------------------------------------
 
 
 def paginate(lowlevel: Any, size: int = PAGE_SIZE) -> None:
-    """Give each list of a low-level server in pages of *size*.
+    """Make a low-level server return each list in pages of *size* entries.
 
-    A cursor is a place in the list. The order of the SDK's lists is that of registration, the same at each instance
-    of a revision, so any of them can go on where another stopped.
+    A cursor is a position in the list. The SDK lists entries in the order of registration, which is the same at each
+    instance of a revision, so any instance can continue a list of another one.
     """
     for method, field in _LISTS.items():
         entry = lowlevel.get_request_handler(method)
         if entry is not None:
-            lowlevel.add_request_handler(method, PaginatedRequestParams, _paged(entry.handler, field, size))
+            lowlevel.add_request_handler(method, PaginatedRequestParams, _paginate_handler(entry.handler, field, size))
 
 
-def _paged(handler: Callable[[Any, Any], Any], field: str, size: int) -> Callable[[Any, PaginatedRequestParams], Any]:
+def _paginate_handler(
+    handler: Callable[[Any, Any], Any], field: str, size: int
+) -> Callable[[Any, PaginatedRequestParams], Any]:
     async def page(ctx: Any, params: PaginatedRequestParams) -> Any:
-        start = _place(params.cursor)
+        start = _decode_cursor(params.cursor)
         result = await handler(ctx, params)
         entries = getattr(result, field)
         if start > len(entries):
             raise MCPError(INVALID_PARAMS, "Invalid cursor")
-        more = _cursor(start + size) if start + size < len(entries) else None
-        return result.model_copy(update={field: entries[start : start + size], "next_cursor": more})
+        next_cursor = _encode_cursor(start + size) if start + size < len(entries) else None
+        return result.model_copy(update={field: entries[start : start + size], "next_cursor": next_cursor})
 
     return page
 
 
-def _cursor(place: int) -> str:
-    return base64.urlsafe_b64encode(b"%d" % place).decode()
+def _encode_cursor(position: int) -> str:
+    return base64.urlsafe_b64encode(b"%d" % position).decode()
 
 
-def _place(cursor: str | None) -> int:
+def _decode_cursor(cursor: str | None) -> int:
     if cursor is None:
         return 0
     try:
         text = base64.urlsafe_b64decode(cursor.encode("ascii"))
-        place = int(text) if text.isdigit() and len(text) < 10 else -1
+        position = int(text) if text.isdigit() and len(text) < 10 else -1
     except (ValueError, binascii.Error):
-        place = -1
-    if place < 0:
+        position = -1
+    if position < 0:
         raise MCPError(INVALID_PARAMS, "Invalid cursor")
-    return place
+    return position

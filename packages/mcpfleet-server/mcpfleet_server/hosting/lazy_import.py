@@ -1,15 +1,15 @@
-"""A quick and small start: what the SDK's import makes, and no request may ever need, is made when it is needed.
+"""Faster startup and less memory: parts of the SDK that most servers never use are built or imported on first use.
 
-What it is about (mcp 2.3, Python 3.13; the figures are in docs/benchmarks.md):
+Importing the SDK is expensive (mcp 2.3, Python 3.13; docs/benchmarks.md has the figures):
 
-- The SDK defines some 490 models (one set for each revision, one for all), of which a server uses a tenth.
-- It builds 22 type adapters, of unions of those models: what a model's delay spares would be built for them.
-- It imports its client, with an HTTP client; a server has a use for them only if its tools call somebody.
-- It loads a library of ciphers, with its own copy of OpenSSL, for the state that a client carries between the rounds
-  of one call, which most servers never have.
+- It defines about 490 models (one set for each protocol version, and one for all), of which a server uses a tenth.
+- It builds 22 type adapters for unions of those models, which would build the deferred models after all.
+- It imports its client with an HTTP client, which a server needs only if its tools call other services.
+- It loads a cipher library with its own copy of OpenSSL, for the state that a client carries between the rounds
+  of a call. Most servers have no such state.
 
-Python itself will have a word for the last two (PEP 810, `lazy import`, Python 3.15). A name that is missing in the
-list below, because a later SDK has it elsewhere, costs memory and no more.
+Python 3.15 has `lazy import` for the last two (PEP 810). If a later SDK moves a name that is listed below, the only
+effect is more memory.
 """
 
 import importlib
@@ -25,13 +25,13 @@ from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
 if TYPE_CHECKING:
     from mcp.server.request_state import RequestStateCodec
 
-_STATE: Final = "mcp.server.request_state"
+_REQUEST_STATE: Final = "mcp.server.request_state"
 
-_LATER: Final[Mapping[str, str]] = {
-    "cryptography.exceptions": _STATE,
-    "cryptography.hazmat.primitives.ciphers.aead": _STATE,
-    "cryptography.hazmat.primitives.hashes": _STATE,
-    "cryptography.hazmat.primitives.kdf.hkdf": _STATE,
+_LAZY_MODULES: Final[Mapping[str, str]] = {
+    "cryptography.exceptions": _REQUEST_STATE,
+    "cryptography.hazmat.primitives.ciphers.aead": _REQUEST_STATE,
+    "cryptography.hazmat.primitives.hashes": _REQUEST_STATE,
+    "cryptography.hazmat.primitives.kdf.hkdf": _REQUEST_STATE,
     "httpx2": "mcp.server.mcpserver.resources.types",
     "mcp.client._input_required": "mcp",
     "mcp.client.client": "mcp",
@@ -39,50 +39,50 @@ _LATER: Final[Mapping[str, str]] = {
     "mcp.client.session_group": "mcp",
     "mcp.client.stdio": "mcp",
 }
-"""Modules that are imported with the first use, and the module of the SDK that imports them."""
+"""Modules that are imported on first use, each with the module of the SDK that imports it."""
 
 
-def import_the_sdk() -> None:
-    """Import the SDK's server; does nothing if the SDK has been imported already, even in part."""
+def import_sdk() -> None:
+    """Import the SDK's server lazily; does nothing if any part of the SDK has been imported already."""
     if "mcp" in sys.modules or "mcp_types" in sys.modules:
         return
-    with ExitStack() as quick:
-        quick.enter_context(models_built_on_demand())
-        quick.enter_context(_adapters_built_on_demand())
-        quick.enter_context(_stand_ins())
+    with ExitStack() as stack:
+        stack.enter_context(defer_models())
+        stack.enter_context(_defer_adapters())
+        stack.enter_context(_defer_modules())
         importlib.import_module("mcp.server.mcpserver")
-    _name_later(sys.modules["mcp"])
+    _resolve_on_access(sys.modules["mcp"])
 
 
 @contextmanager
-def models_built_on_demand() -> Generator[None]:
-    """Within, a model's validator is built at its first use, not with its class.
+def defer_models() -> Generator[None]:
+    """Within the context, build the validator of each new model class at its first use.
 
-    `defer_build` is pydantic's own word for it; set for the base class it is inherited by what is defined within.
+    `defer_build` is pydantic's option for this. Classes defined within the context inherit it from the base class.
     """
-    before = BaseModel.model_config
-    BaseModel.model_config = {**before, "defer_build": True}
+    original = BaseModel.model_config
+    BaseModel.model_config = {**original, "defer_build": True}
     try:
         yield
     finally:
-        BaseModel.model_config = before
+        BaseModel.model_config = original
 
 
 @contextmanager
-def _adapters_built_on_demand() -> Generator[None]:
-    """The same for type adapters.
+def _defer_adapters() -> Generator[None]:
+    """Within the context, build each new type adapter at its first use.
 
-    Not for a user's: what can't be built is to be told where it is named, and a name in a text would be looked up where
-    the adapter is used first. That all of the SDK's can be built, a test shows.
+    Only for the SDK's adapters, which a test builds. Mistakes in a user's adapter must show where it is defined, and
+    names in its annotations must be resolved there.
     """
     adapter: Any = TypeAdapter
     original = adapter.__init__
 
-    def deferred(self: Any, *of: Any, config: ConfigDict | None = None, **more: Any) -> None:
+    def deferred(self: Any, *args: Any, config: ConfigDict | None = None, **options: Any) -> None:
         try:
-            original(self, *of, config={**(config or {}), "defer_build": True}, **more)
+            original(self, *args, config={**(config or {}), "defer_build": True}, **options)
         except PydanticUserError:
-            original(self, *of, config=config, **more)  # the type has a configuration of its own
+            original(self, *args, config=config, **options)  # the type has its own configuration
 
     adapter.__init__ = deferred
     try:
@@ -92,76 +92,76 @@ def _adapters_built_on_demand() -> Generator[None]:
 
 
 @contextmanager
-def _stand_ins() -> Generator[None]:
-    """Within, those modules are not imported, and who imports from them gets stand-ins."""
-    stand_ins = {name: _Module(name) for name in _LATER if name not in sys.modules}
-    sys.modules.update(stand_ins)
+def _defer_modules() -> Generator[None]:
+    """Within the context, importing one of `_LAZY_MODULES` gives a lazy module instead."""
+    lazy_modules = {name: _LazyModule(name) for name in _LAZY_MODULES if name not in sys.modules}
+    sys.modules.update(lazy_modules)
     try:
         yield
     finally:
-        for name, one in stand_ins.items():
-            one.importing = False
-            if sys.modules.get(name) is one:
+        for name, module in lazy_modules.items():
+            module.is_importing = False
+            if sys.modules.get(name) is module:
                 del sys.modules[name]
 
 
-class _Module(ModuleType):
-    """Stands for a module: gives stand-ins while the SDK is imported, after that what the module itself has."""
+class _LazyModule(ModuleType):
+    """Replaces a module: returns lazy names while the SDK is imported, and the module's real members after that."""
 
-    importing = True
+    is_importing = True
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        later = _Later(self.__name__, name)
-        return later if self.importing else later.itself()
+        lazy = _LazyName(self.__name__, name)
+        return lazy if self.is_importing else lazy.resolve()
 
 
-class _Later:
-    """Stands for a class or a function until it is first called."""
+class _LazyName:
+    """Replaces a class or function until its first call."""
 
     def __init__(self, module: str, name: str) -> None:
         self._module = module
         self._name = name
 
-    def itself(self) -> Any:
-        """What this stands for."""
+    def resolve(self) -> Any:
+        """Import and return the real class or function."""
         return getattr(importlib.import_module(self._module), self._name)
 
-    def __call__(self, *args: Any, **more: Any) -> Any:
-        # All names of the importing module at once: `except` wants a class, and comes after some other name's call.
-        members = vars(sys.modules[_LATER[self._module]])
-        for name, one in members.items():
-            if isinstance(one, _Later):
-                members[name] = one.itself()
-        return self.itself()(*args, **more)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Resolves all names of the importing module: an `except` clause needs a real class, and runs after a call.
+        members = vars(sys.modules[_LAZY_MODULES[self._module]])
+        for name, member in members.items():
+            if isinstance(member, _LazyName):
+                members[name] = member.resolve()
+        return self.resolve()(*args, **kwargs)
 
 
-def _name_later(package: ModuleType) -> None:
-    """Let a package find the names itself that stand-ins hold in it, when they are asked for."""
+def _resolve_on_access(package: ModuleType) -> None:
+    """Replace a package's lazy names with a `__getattr__` that resolves them on access."""
     members = vars(package)
-    later = {name: one for name, one in members.items() if isinstance(one, _Later)}
+    lazy = {name: member for name, member in members.items() if isinstance(member, _LazyName)}
 
     def find(name: str) -> Any:
-        if name not in later:
+        if name not in lazy:
             raise AttributeError(f"module {package.__name__!r} has no attribute {name!r}")
-        members[name] = later[name].itself()
+        members[name] = lazy[name].resolve()
         return members[name]
 
-    for name in later:
+    for name in lazy:
         del members[name]
     members["__getattr__"] = find
 
 
-class CodecOnDemand:
-    """The SDK's own codec of the state that clients carry, made with the first state there is."""
+class LazyCodec:
+    """The SDK's codec for the state that clients carry, created for the first state."""
 
     def __init__(self, key: bytes | str) -> None:
-        """Keep a key of at least 32 bytes."""
+        """Store a key of at least 32 bytes."""
         self._key = key
         self._codec: RequestStateCodec | None = None
 
-    def _made(self) -> "RequestStateCodec":
+    def _get_codec(self) -> "RequestStateCodec":
         if self._codec is None:
             from mcp.server.request_state import AESGCMRequestStateCodec
 
@@ -170,26 +170,26 @@ class CodecOnDemand:
 
     def seal(self, payload: bytes) -> str:
         """Encrypt a state."""
-        return self._made().seal(payload)
+        return self._get_codec().seal(payload)
 
     def unseal(self, token: str) -> bytes:
-        """Decrypt it.
+        """Decrypt a state.
 
         Raises:
-            InvalidRequestState: It is not one of ours.
+            InvalidRequestState: The token was not sealed with this key.
         """
-        return self._made().unseal(token)
+        return self._get_codec().unseal(token)
 
 
 @contextmanager
-def keys_used_on_demand() -> Generator[None]:
-    """Within, the key that a server makes up for itself is a `CodecOnDemand`'s; one that it is given is not touched."""
+def defer_state_keys() -> Generator[None]:
+    """Within the context, a server that generates its own key gets a `LazyCodec`; a given key is not affected."""
     from mcp.server.request_state import RequestStateSecurity
 
     original = vars(RequestStateSecurity)["ephemeral"]
 
-    def ephemeral(cls: type[RequestStateSecurity], **more: Any) -> RequestStateSecurity:
-        return cls(codec=CodecOnDemand(os.urandom(32)), **more)
+    def ephemeral(cls: type[RequestStateSecurity], **options: Any) -> RequestStateSecurity:
+        return cls(codec=LazyCodec(os.urandom(32)), **options)
 
     RequestStateSecurity.ephemeral = classmethod(ephemeral)  # pyright: ignore[reportAttributeAccessIssue]
     try:

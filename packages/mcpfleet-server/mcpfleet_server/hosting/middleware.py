@@ -1,7 +1,7 @@
-"""Round every message, whatever transport it came by: limits, one log line for each tool call, an orderly end.
+"""Middleware around every message, on every transport: limits, one log entry for each tool call, graceful shutdown.
 
-A middleware of the SDK (`mcp.server.context.ServerMiddleware`), so it stands inside the protocol: what it refuses is
-refused by a JSON-RPC error with the request's own id.
+It is a middleware of the SDK (`mcp.server.context.ServerMiddleware`), so it refuses a request with a JSON-RPC error
+that has the request's ID.
 """
 
 import asyncio
@@ -17,21 +17,21 @@ from mcp_types import INVALID_REQUEST, REQUEST_TIMEOUT
 from mcpfleet_server.caller import current_caller
 from mcpfleet_server.hosting.drain import SHUTTING_DOWN, Drain
 
-# The name is that of the lines' subject: a filter on `mcp_server.calls` finds them and nothing else.
+# A logger of its own, so that a filter on `mcp_server.calls` finds exactly these entries.
 logger = logging.getLogger("mcp_server.calls")
 
 CallNext = Callable[[Any], Awaitable[Any]]
 
-_MAX_NAME: Final = 128
+_MAX_LOGGED_NAME: Final = 128
 
-UNKNOWN: Final = "?"
-"""What every tool that is not there is called."""
+UNKNOWN_TOOL: Final = "?"
+"""The common name of all tools that do not exist."""
 
-_MOST: Final = 10_000
+_MAX_TOOL_NAMES: Final = 10_000
 
 
 class CallMiddleware:
-    """The middleware; one for each server."""
+    """Limits and logs the calls of one server."""
 
     def __init__(
         self,
@@ -39,55 +39,57 @@ class CallMiddleware:
         *,
         concurrency: Mapping[str, int],
         timeout: Mapping[str, float],
-        sessions: bool,
-        tools: "Tools",
+        has_sessions: bool,
+        tools: "ToolNames",
         missing_scopes: Callable[[object], frozenset[str]] | None = None,
         observe: Callable[[str, str, float], None] | None = None,
     ) -> None:
-        """Set the limits.
+        """Configure the limits.
 
         Args:
-            drain: What knows of the calls that run.
-            concurrency: By tool, or `*` for each tool not named: the most calls at once. Further ones wait.
-            timeout: By tool, or `*`: the seconds that one call may take, waiting included.
-            sessions: Whether messages may come through the SDK's sessions, which no `Exchange` looks after.
-            tools: Knows which there are. All that are not share one place: names come from callers, who could make
-                up new ones to get round a limit, or to fill memory and metrics.
-            missing_scopes: Gives the scopes that the caller lacks for a tool.
-            observe: Is told the tool, the outcome and the seconds of each call.
+            drain: Tracks running calls.
+            concurrency: Maximum number of concurrent calls by tool, or of each other tool (`*`). Further calls wait.
+            timeout: Maximum seconds of a call by tool, or of each other tool (`*`), including the wait.
+            has_sessions: Whether messages may come through the SDK's sessions, which bypass `McpEndpoint`.
+            tools: The names of the tools. All other names share one limit: callers choose them, and could
+                otherwise use new names to get around a limit or to fill memory and metrics.
+            missing_scopes: Returns the scopes that the caller needs for a tool and does not have.
+            observe: Called with the tool, the outcome and the seconds of each call.
         """
         self._drain = drain
         self._concurrency = concurrency
         self._timeout = timeout
-        self._sessions = sessions
+        self._has_sessions = has_sessions
         self._tools = tools
         self._missing_scopes = missing_scopes
         self._observe = observe
         self._slots: dict[str, asyncio.Semaphore] = {}
 
     async def __call__(self, ctx: Any, call_next: CallNext) -> Any:
-        """Pass one message on."""
+        """Handle one message."""
         if ctx.method == "tools/call":
-            return await self._tool(ctx, call_next)
-        listens = ctx.method == "subscriptions/listen"
+            return await self._call_tool(ctx, call_next)
+        is_subscription = ctx.method == "subscriptions/listen"
         work = call_next(ctx)
         result = await (
-            self._until_the_end(work) if self._sessions and ctx.request_id is not None and not listens else work
+            self._await_in_time(work)
+            if self._has_sessions and ctx.request_id is not None and not is_subscription
+            else work
         )
         if ctx.method == "tools/list":
-            self._tools.listed(result)
+            self._tools.record_list(result)
         return result
 
-    async def _tool(self, ctx: Any, call_next: CallNext) -> Any:
+    async def _call_tool(self, ctx: Any, call_next: CallNext) -> Any:
         name = ctx.params.get("name") if ctx.params else None
-        tool = self._tools.name(name)
-        began = time.perf_counter()
+        tool = self._tools.resolve(name)
+        started = time.perf_counter()
         outcome = "cancelled"
         try:
-            result = await self._limited(tool, name, ctx, call_next)
-            outcome = "error" if _failed(result) else "ok"
-            if outcome == "ok" and tool == UNKNOWN:
-                self._tools.answered(name)
+            result = await self._run_with_limits(tool, name, ctx, call_next)
+            outcome = "error" if _is_error(result) else "ok"
+            if outcome == "ok" and tool == UNKNOWN_TOOL:
+                self._tools.record_answer(name)
             return result
         except MCPError as error:
             outcome = f"refused ({error.error.code})"
@@ -96,29 +98,29 @@ class CallMiddleware:
             outcome = "failed"
             raise
         finally:
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - started
             if self._observe is not None:
                 self._observe(tool, outcome, seconds)
             if logger.isEnabledFor(logging.INFO):
-                _log(tool, name, outcome, seconds, ctx.protocol_version)
+                _log_call(tool, name, outcome, seconds, ctx.protocol_version)
 
-    async def _limited(self, tool: str, name: object, ctx: Any, call_next: CallNext) -> Any:
+    async def _run_with_limits(self, tool: str, name: object, ctx: Any, call_next: CallNext) -> Any:
         if self._missing_scopes is not None and (missing := self._missing_scopes(name)):
-            # An exchange has answered 403 already; this is for messages of a session.
+            # Outside of sessions, `McpEndpoint` has answered 403 already.
             raise MCPError(INVALID_REQUEST, f"Missing scope: {' '.join(sorted(missing))}")
         seconds = self._timeout.get(tool, self._timeout.get("*"))
-        slots = self._slots_of(tool)
-        if slots is None and seconds is None and not self._sessions:
+        slots = self._find_slots(tool)
+        if slots is None and seconds is None and not self._has_sessions:
             return await call_next(ctx)
-        work = call_next(ctx) if slots is None else _in_turn(slots, call_next, ctx)
-        return await self._until_the_end(work, tool, seconds)
+        work = call_next(ctx) if slots is None else _run_in_slot(slots, call_next, ctx)
+        return await self._await_in_time(work, tool, seconds)
 
-    async def _until_the_end(self, work: Awaitable[Any], tool: str = "", seconds: float | None = None) -> Any:
-        """Await the work, but no longer than its time or the process's.
+    async def _await_in_time(self, work: Awaitable[Any], tool: str = "", seconds: float | None = None) -> Any:
+        """Await *work* until it is done, its time is up, or the process shuts down.
 
-        It runs in a task of its own: a function in a thread can't be cancelled, and its caller is to be answered all
-        the same. Such a function keeps its slot until it returns, which is why the task is stopped through a scope:
-        a plain cancellation would leave the thread behind.
+        The work runs in its own task, because a function in a thread can't be cancelled, but its caller must get a
+        response anyway. Such a function keeps its slot until it returns. Therefore, the task is stopped through a
+        scope: a plain cancellation would release the slot while the thread still runs.
         """
         scope = anyio.CancelScope()
 
@@ -127,11 +129,11 @@ class CallMiddleware:
                 return await work
 
         task = asyncio.ensure_future(scoped())
-        over = asyncio.ensure_future(self._drain.over.wait()) if self._sessions else None
-        waits: set[asyncio.Future[Any]] = {task} if over is None else {task, over}
+        time_up = asyncio.ensure_future(self._drain.time_up.wait()) if self._has_sessions else None
+        futures: set[asyncio.Future[Any]] = {task} if time_up is None else {task, time_up}
         self._drain.begin_work()
         try:
-            done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if task in done:
                 return task.result()
             if done:
@@ -143,12 +145,12 @@ class CallMiddleware:
             )
         finally:
             self._drain.end_work()
-            if over is not None:
-                over.cancel()
+            if time_up is not None:
+                time_up.cancel()
             scope.cancel()
-            task.add_done_callback(_heard)
+            task.add_done_callback(_retrieve_exception)
 
-    def _slots_of(self, tool: str) -> asyncio.Semaphore | None:
+    def _find_slots(self, tool: str) -> asyncio.Semaphore | None:
         if not self._concurrency:
             return None
         limit = self._concurrency.get(tool, self._concurrency.get("*"))
@@ -160,86 +162,86 @@ class CallMiddleware:
         return slots
 
 
-async def _in_turn(slots: asyncio.Semaphore, call_next: CallNext, ctx: Any) -> Any:
+async def _run_in_slot(slots: asyncio.Semaphore, call_next: CallNext, ctx: Any) -> Any:
     async with slots:
         return await call_next(ctx)
 
 
-def _heard(task: asyncio.Future[Any]) -> None:
-    # Nobody waits for it any more; without this the loop would complain of an exception never retrieved.
+def _retrieve_exception(task: asyncio.Future[Any]) -> None:
+    # No one awaits the task any more. Otherwise, the loop would log that its exception was never retrieved.
     if not task.cancelled():
         task.exception()
 
 
-def _failed(result: Any) -> bool:
-    # By now the kernel has made a dict of it; a middleware of the user's may have put a model in its place.
+def _is_error(result: Any) -> bool:
+    # The kernel has turned the result into a dict, but a middleware of the user may have replaced it with a model.
     return bool(result.get("isError") if isinstance(result, dict) else getattr(result, "is_error", False))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 
 
-def _log(tool: str, called: object, outcome: str, seconds: float, protocol: str) -> None:
+def _log_call(tool: str, requested_name: object, outcome: str, seconds: float, protocol_version: str) -> None:
     caller = current_caller()
     fields: dict[str, object] = {
         "tool": tool,
         "outcome": outcome,
         "milliseconds": round(seconds * 1000, 3),
-        "protocol": protocol,
+        "protocol": protocol_version,
     }
     if caller is not None:
         fields["caller"] = caller.name
-    shown = tool if tool == called else repr(called)[:_MAX_NAME]
-    logger.info("tools/call %s: %s", shown, outcome, extra={"fields": fields})
+    label = tool if tool == requested_name else repr(requested_name)[:_MAX_LOGGED_NAME]
+    logger.info("tools/call %s: %s", label, outcome, extra={"fields": fields})
 
 
-class Tools:
-    """The names of a server's tools, for limits and for metrics: callers could make up thousands.
+class ToolNames:
+    """The names of a server's tools, for limits and metrics: callers could make up thousands of other names.
 
     Args:
-        server: The low-level server. One that can be asked for a tool's schema is asked. Another one's tools are those
-            that it has listed to clients; until it has, those that have answered.
-        named: Those that the environment names, which are tools in any case.
+        server: The low-level server. If it can look up a tool's schema, that decides. Otherwise, its tools are those
+            that it has listed to clients, or, before it has listed any, those whose calls have succeeded.
+        configured: Names from the environment, which always count as tools.
     """
 
-    def __init__(self, server: Any, named: Iterable[str] = ()) -> None:
+    def __init__(self, server: Any, configured: Iterable[str] = ()) -> None:
         self._server = server
-        self._known: set[str] = set(named)
+        self._names: set[str] = set(configured)
         self._has_listed = False
 
-    def name(self, given: object) -> str:
-        """The tool's name, or `UNKNOWN` where there is no such tool."""
-        if not isinstance(given, str):
-            return UNKNOWN
-        if given in self._known:
-            return given
+    def resolve(self, requested: object) -> str:
+        """Return the tool's name, or `UNKNOWN_TOOL` if there is no such tool."""
+        if not isinstance(requested, str):
+            return UNKNOWN_TOOL
+        if requested in self._names:
+            return requested
         lookup = self._server.get_tool_input_schema
         if lookup is None:
-            return UNKNOWN
+            return UNKNOWN_TOOL
         try:
-            known = lookup(given) is not None
-        except Exception:  # the server's own code; the call itself will tell
-            known = False
-        return given if known else UNKNOWN
+            exists = lookup(requested) is not None
+        except Exception:  # an error in the server's own code, which the call itself will report
+            exists = False
+        return requested if exists else UNKNOWN_TOOL
 
-    def listed(self, result: object) -> None:
-        """Take note of what the server has answered to `tools/list`."""
+    def record_list(self, result: object) -> None:
+        """Record the names in a result of `tools/list`."""
         if self._server.get_tool_input_schema is None:
             self._has_listed = True
-            for tool in _list(_member(result, "tools")):
-                self._learn(_member(tool, "name"))
+            for tool in _as_list(_read_member(result, "tools")):
+                self._add(_read_member(tool, "name"))
 
-    def answered(self, name: object) -> None:
-        """Take note that a tool of this name has answered."""
+    def record_answer(self, name: object) -> None:
+        """Record the name of a tool whose call has succeeded."""
         if self._server.get_tool_input_schema is None and not self._has_listed:
-            self._learn(name)
+            self._add(name)
 
-    def _learn(self, name: object) -> None:
-        if isinstance(name, str) and len(self._known) < _MOST:
-            self._known.add(name)
+    def _add(self, name: object) -> None:
+        if isinstance(name, str) and len(self._names) < _MAX_TOOL_NAMES:
+            self._names.add(name)
 
 
-def _member(value: object, name: str) -> object:
-    # By the time it reaches a middleware, the kernel has made a dict of it; a middleware may have put a model there.
+def _read_member(value: object, name: str) -> object:
+    # The kernel has turned the result into a dict, but another middleware may have replaced it with a model.
     return cast("dict[str, object]", value).get(name) if isinstance(value, dict) else getattr(value, name, None)
 
 
-def _list(value: object) -> list[object]:
+def _as_list(value: object) -> list[object]:
     return cast("list[object]", value) if isinstance(value, list) else []

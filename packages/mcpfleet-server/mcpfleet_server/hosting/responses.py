@@ -1,4 +1,4 @@
-"""The few shapes that the hosting layer itself puts on the wire."""
+"""Request headers, and the HTTP responses that the hosting layer itself sends."""
 
 from typing import Any, Final
 
@@ -6,13 +6,13 @@ import pydantic_core
 from starlette.types import Scope, Send
 
 Headers = dict[str, str]
-"""Header lines by lower-case name; of doubles, which only `scope["headers"]` shows, the first."""
+"""Headers by lower-case name. Of duplicates only the first; `scope["headers"]` has all of them."""
 
 _JSON: Final = (b"content-type", b"application/json")
 
 
 def headers_of(scope: Scope) -> Headers:
-    """The headers of a request, without the white space round a value, which is no part of it (RFC 9110, 5.5)."""
+    """Return the headers of a request, without white space around their values (RFC 9110, 5.5)."""
     headers: Headers = {}
     for name, value in scope["headers"]:
         headers.setdefault(name.decode("latin-1"), value.decode("latin-1").strip(" \t"))
@@ -20,20 +20,20 @@ def headers_of(scope: Scope) -> Headers:
 
 
 def to_json(value: Any) -> bytes:
-    """Write JSON; a number that JSON has no word for (NaN, infinity) becomes null.
+    """Encode a value as JSON; numbers that JSON can't express (NaN, infinity) become null.
 
     Raises:
-        ValueError: The value holds what JSON cannot.
+        ValueError: The value can't be expressed as JSON.
     """
     return pydantic_core.to_json(value, inf_nan_mode="null")
 
 
 async def send_bytes(
-    send: Send, status: int, payload: bytes, *headers: tuple[bytes, bytes], kind: tuple[bytes, bytes] = _JSON
+    send: Send, status: int, payload: bytes, *headers: tuple[bytes, bytes], content_type: tuple[bytes, bytes] = _JSON
 ) -> None:
-    """Answer with a whole body at once."""
+    """Send a complete response."""
     length = (b"content-length", b"%d" % len(payload))
-    await send({"type": "http.response.start", "status": status, "headers": [kind, length, *headers]})
+    await send({"type": "http.response.start", "status": status, "headers": [content_type, length, *headers]})
     await send({"type": "http.response.body", "body": payload})
 
 
@@ -46,7 +46,7 @@ async def refuse(
     data: Any = None,
     headers: tuple[tuple[bytes, bytes], ...] = (),
 ) -> None:
-    """Answer with a JSON-RPC error, because clients read the body of a 4xx to tell the protocol's eras apart."""
+    """Send a JSON-RPC error. Clients read the body of a 4xx to find out which protocol version the server speaks."""
     error: dict[str, Any] = {"code": code, "message": message}
     if data is not None:
         error["data"] = data

@@ -15,8 +15,8 @@ from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
 from mcpfleet_local_cloud.front_end.routing import RoutedRequest
 from mcpfleet_local_cloud.identity.tokens import Identity
 from mcpfleet_local_cloud.services.iap.model import KEYS_HOST, KEYS_PATH
-from mcpfleet_server.caller import caller_of_claims, checked_by_cloud_run
-from mcpfleet_server.iap import Assertions, NoAssertionError
+from mcpfleet_server.caller import caller_of_claims, cloud_run_caller
+from mcpfleet_server.iap import AssertionVerifier, NoAssertionError
 
 NUMBER = 481516234200
 SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/hello"
@@ -83,7 +83,7 @@ def test_behind_iam_eve_is_eve_whatever_she_writes(identity, lies, options, name
     door = ServiceEndpoint(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset())
     received = sent(identity, door, headers)
     if received is not None:
-        caller = checked_by_cloud_run(received)
+        caller = cloud_run_caller(received)
         assert caller is None or caller.subject == EVE
 
 
@@ -97,7 +97,7 @@ def test_behind_iam_the_checked_header_cant_be_left_behind(identity):
     ):
         headers = [(FRONT, f"Bearer {token}".encode()), (APP, claimed(ADA)), (b"connection", option)]
         received = sent(identity, door, headers)
-        assert checked_by_cloud_run(received).email == EVE
+        assert cloud_run_caller(received).email == EVE
 
 
 @settings(max_examples=200, derandomize=True, deadline=None)
@@ -110,11 +110,11 @@ def test_behind_iap_eve_is_eve_whatever_she_writes(identity, proxy, lies, option
     received = sent(identity, door, headers, proxy)
     if received is None:
         return
-    assertions = Assertions([f"/projects/{NUMBER}/locations/europe-west1/services/hello"], published(proxy))
-    caller = caller_of_claims(asyncio.run(assertions.claims(received)))
+    assertions = AssertionVerifier([f"/projects/{NUMBER}/locations/europe-west1/services/hello"], published(proxy))
+    caller = caller_of_claims(asyncio.run(assertions.verify(received)))
     assert (caller.subject, caller.email) == (f"accounts.google.com:{EVE}", EVE)
     # Read as on a service without the proxy, it would be the proxy itself, and in no case somebody whom Eve chose.
-    other = checked_by_cloud_run(received)
+    other = cloud_run_caller(received)
     assert other is None or other.email == f"service-{NUMBER}@gcp-sa-iap.iam.gserviceaccount.com"
 
 
@@ -122,9 +122,9 @@ def test_an_assertion_for_one_service_is_none_for_another(identity, proxy):
     token = identity.mint_id_token(email=EVE, subject=EVE, audience=CLIENT)
     door = ServiceEndpoint(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset(), iap=True)
     received = sent(identity, door, [(APP, f"Bearer {token}".encode())], proxy)
-    other = Assertions([f"/projects/{NUMBER}/locations/europe-west1/services/other"], published(proxy))
+    other = AssertionVerifier([f"/projects/{NUMBER}/locations/europe-west1/services/other"], published(proxy))
     with pytest.raises(NoAssertionError):
-        asyncio.run(other.claims(received))
+        asyncio.run(other.verify(received))
 
 
 def get(app, path=KEYS_PATH, method="GET", host=KEYS_HOST):
