@@ -49,7 +49,7 @@ MODES = {
 @pytest.fixture(autouse=True)
 def google(monkeypatch):
     """The proxy's published keys, without a network."""
-    monkeypatch.setattr(edge, "Assertions", lambda audiences: AssertionVerifier(audiences, published))
+    monkeypatch.setattr(edge, "AssertionVerifier", lambda audiences: AssertionVerifier(audiences, published))
 
 
 @pytest.fixture(params=MODES)
@@ -258,7 +258,7 @@ async def test_while_the_proxys_keys_cant_be_had_the_client_is_told_to_come_agai
     def down():
         raise KeysError("no route")
 
-    monkeypatch.setattr(edge, "Assertions", lambda audiences: AssertionVerifier(audiences, down))
+    monkeypatch.setattr(edge, "AssertionVerifier", lambda audiences: AssertionVerifier(audiences, down))
     async with bridging(**IAP) as http:
         assert (await http.post(http.call("echo", text="x"), vouched())).status == 503
 
