@@ -47,7 +47,7 @@ class _Plane:
         return f"{image}@sha256:{'0' * 64}"
 
     async def start(self, revision: Revision) -> None:
-        await self._pool.warm()
+        await self._pool.ensure_minimum()
 
     async def route(self, service: str, revision: Revision) -> None: ...
 

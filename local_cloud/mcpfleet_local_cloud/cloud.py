@@ -388,29 +388,31 @@ class Cloud:
         )
 
     async def _open_data_plane(self, docker: "DockerDataPlane", registry: ASGIApp | None) -> None:
-        from mcpfleet_local_cloud.data_plane import Front
+        from mcpfleet_local_cloud.data_plane import FrontEnd
         from mcpfleet_local_cloud.front_end.authorizer import Authorizer
         from mcpfleet_local_cloud.front_end.ingress import create_front
         from mcpfleet_local_cloud.identity.metadata import create_metadata
 
         def endpoint_at(port: int) -> ServiceEndpoint | None:
-            service = docker.service_at(port)
+            service = docker.find_service(port)
             return self.run.front_door(service) if service else None
 
         def is_active(claims: Claims) -> bool:
             return self.accounts.is_active(claims.email, claims.subject)
 
         authorizer = Authorizer(self.identity, self.policies, is_active, proxy=self._identity_aware_proxy)
-        router = ContainerRouter(self.run.front_door, self.balancer, docker.workload, self.settings)
+        router = ContainerRouter(self.run.front_door, self.balancer, docker.find_workload, self.settings)
         container_front = create_front(router, authorizer, docker)
-        internal_front = Front(
+        internal_front = FrontEnd(
             app=with_iap_keys(self._identity_aware_proxy, container_front),
             tls=self.authority.context(router.named),
-            named=lambda host, ip: router.named(host) or self.mesh.resolves(host, docker.workload(ip)),
-            trust=self.authority.bundle(),
+            resolves=lambda host, ip: router.named(host) or self.mesh.resolves(host, docker.find_workload(ip)),
+            trust_bundle=self.authority.bundle(),
         )
-        metadata = create_metadata(docker.workload, self.identity, self.settings, self._unique_id)
-        await docker.open(create_proxy(self.mesh, docker.workload, container_front, metadata), internal_front, registry)
+        metadata = create_metadata(docker.find_workload, self.identity, self.settings, self._unique_id)
+        await docker.open(
+            create_proxy(self.mesh, docker.find_workload, container_front, metadata), internal_front, registry
+        )
         await docker.publish(create_front(at_port(endpoint_at), authorizer, docker))
         tls = self.authority.context(self.balancer.secured)
         await self.balancer.open(balanced_app(lambda arrive: create_front(arrive, authorizer, docker)), tls)

@@ -102,10 +102,10 @@ class World:
         plane = DockerDataPlane(
             settings=self.settings, cloud_id=self.cloud_id, store=self.store, registry_token=lambda: "t", **options
         )
-        await plane.open(create_metadata(plane.workload, self.identity, self.settings, lambda email: "123"))
+        await plane.open(create_metadata(plane.find_workload, self.identity, self.settings, lambda email: "123"))
         door = ServiceEndpoint(service=SERVICE, audiences=frozenset(), hosts=frozenset())
         lookup = {SERVICE: door}
-        ingress = create_ingress(lambda port: lookup.get(plane.service_at(port)), self.identity, Everybody(), plane)
+        ingress = create_ingress(lambda port: lookup.get(plane.find_service(port)), self.identity, Everybody(), plane)
         await plane.publish(ingress)
         try:
             yield plane

@@ -82,7 +82,7 @@ def world(tmp_path):
             UNHEALTHY,
             {"startup_probe": replace(QUICK, http_path="/health", port=8080)},
             "failed the configured startup probe checks",
-            "the program wants the environment variable API_KEY.",
+            "the program needs the environment variable API_KEY.",
             id="says that it is unhealthy",
         ),
     ],
@@ -316,7 +316,7 @@ def test_a_gateway_container_that_ends_at_its_start_is_told_at_once_with_what_it
     monkeypatch.setattr(gateway_container, "COMMAND", ("python", "-c", "raise SystemExit('no more memory')"))
 
     async def scenario():
-        with pytest.raises(OpenError, match=r"ended at its start\. It says:\nno more memory"):
+        with pytest.raises(OpenError, match=r"ended during its start\. Its log:\nno more memory"):
             async with world.plane():
                 pass
 

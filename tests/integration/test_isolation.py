@@ -95,7 +95,7 @@ class World:
             settings=settings, cloud_id=self.cloud_id, store=store, registry_token=lambda: "t", engine=engine
         )
         identity = Identity(self.state / "keys")
-        await plane.open(create_metadata(plane.workload, identity, settings, lambda email: "1"))
+        await plane.open(create_metadata(plane.find_workload, identity, settings, lambda email: "1"))
         try:
             yield plane
         finally:

@@ -1,4 +1,4 @@
-"""A loopback port for each service: chosen once, remembered, the same after a restart."""
+"""Assigns a loopback port to each service; a service keeps its port after a restart."""
 
 import hashlib
 from typing import Final
@@ -13,7 +13,7 @@ PORTS: Final = 1000
 
 
 class Addresses:
-    """The services' ports, kept in *store* and opened on *listeners*."""
+    """The services' ports, stored in *store* and opened on *listeners*."""
 
     def __init__(self, store: Store, listeners: Listeners, cloud_id: str) -> None:
         self._store = store
@@ -22,10 +22,10 @@ class Addresses:
         self._services: dict[int, str] = {int(document["port"]): name for name, document in store.list(KIND)}
 
     def port(self, service: str) -> int:
-        """The port of *service* (its full name), open from now on.
+        """Return the port of *service* (its full name), and open it.
 
         Raises:
-            RolloutError: another program took the port that the service had.
+            RolloutError: Another program uses the service's port.
         """
         document = self._store.get(KIND, service)
         if document is None:
@@ -39,11 +39,11 @@ class Addresses:
         return port
 
     def service(self, port: int) -> str | None:
-        """Whose port this is."""
+        """The full name of the service with this port; None if there is none."""
         return self._services.get(port)
 
     def forget(self, service: str) -> int | None:
-        """Give up the service's port; returns it."""
+        """Release the service's port, and return it."""
         document = self._store.get(KIND, service)
         if document is None:
             return None
@@ -52,7 +52,7 @@ class Addresses:
         return int(document["port"])
 
     def _choose(self, service: str) -> int:
-        # By name, so that a service which is deployed again gets its old URL, and two clouds rarely want the same.
+        # By a hash of the name, so that a redeployed service gets its old URL, and two clouds rarely choose the same.
         start = int.from_bytes(hashlib.sha256(f"{self._cloud_id}/{service}".encode()).digest()[:4], "big")
         for step in range(PORTS):
             port = FIRST_PORT + (start + step) % PORTS

@@ -1,4 +1,4 @@
-"""The last words of containers that are gone: one bounded file for each revision, the newest few for each service."""
+"""Keeps the logs of removed containers: one bounded file per revision, for the newest few revisions of each service."""
 
 from pathlib import Path
 from typing import Final
@@ -8,13 +8,13 @@ REVISIONS: Final = 5
 
 
 class LogArchive:
-    """Files below *root*, by service and revision."""
+    """The log files below *root*, by service and revision."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def add(self, service: str, revision: str, text: str) -> None:
-        """Append *text* to what is kept of *revision*; *service* is the full name."""
+        """Append *text* to the log of *revision*; *service* is the full name."""
         if not text:
             return
         folder = self._folder(service)
@@ -26,7 +26,7 @@ class LogArchive:
             old.unlink(missing_ok=True)
 
     def read(self, service: str) -> str:
-        """Everything that is kept of *service*, oldest revision first."""
+        """Read the logs of *service*, oldest revision first."""
         folder = self._folder(service)
         return "".join(path.read_text(errors="replace") for path in self._files(folder))
 

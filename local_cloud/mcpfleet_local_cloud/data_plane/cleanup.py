@@ -1,4 +1,4 @@
-"""Removes every trace of one local cloud from Docker, with Docker alone: its server may be dead, its state gone."""
+"""Removes all Docker objects of one local cloud, without its server or its state, which may be gone."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,30 +17,30 @@ def remove_docker_objects(cloud_id: str, registry: str | None = None) -> list[st
     """Remove the containers, volumes and networks of the local cloud *cloud_id*, and the images of its registry.
 
     Args:
-        cloud_id: whose objects, as in their label.
-        registry: `host:port`; images that Docker knows under a name on it are removed too.
+        cloud_id: The cloud's id, as in the objects' label.
+        registry: `host:port` of a registry; images with a name on it are removed too.
 
     Returns:
-        What was removed, one line for each thing.
+        The removed objects, one line each.
 
     Raises:
         DockerException: Docker can't be reached.
     """
     client = docker_engine.client()
     try:
-        mine: dict[str, Any] = {"label": f"{CLOUD_LABEL}={cloud_id}"}
+        filters: dict[str, Any] = {"label": f"{CLOUD_LABEL}={cloud_id}"}
         removed = [
             f"container {container.name}"
-            for container in client.containers.list(all=True, filters=mine, ignore_removed=True)
-            if _gone(partial(container.remove, force=True, v=True))
+            for container in client.containers.list(all=True, filters=filters, ignore_removed=True)
+            if _try_remove(partial(container.remove, force=True, v=True))
         ]
         removed += [
             f"volume {volume.name}"
-            for volume in client.volumes.list(filters=mine)
-            if _gone(partial(volume.remove, force=True))
+            for volume in client.volumes.list(filters=filters)
+            if _try_remove(partial(volume.remove, force=True))
         ]
-        networks = client.networks.list(filters=mine)  # pyright: ignore[reportUnknownMemberType]
-        removed += [f"network {network.name}" for network in networks if _gone(network.remove)]
+        networks = client.networks.list(filters=filters)  # pyright: ignore[reportUnknownMemberType]
+        removed += [f"network {network.name}" for network in networks if _try_remove(network.remove)]
         return removed + (remove_images(client, registry) if registry else [])
     finally:
         client.close()
@@ -49,24 +49,24 @@ def remove_docker_objects(cloud_id: str, registry: str | None = None) -> list[st
 def remove_images(client: docker.DockerClient, registry: str) -> list[str]:
     """Remove every image name on *registry* (`host:port`), and the images that have no other name."""
     names: list[str] = [
-        name for image in client.images.list() for name in _names(image) if name.startswith(f"{registry}/")
+        name for image in client.images.list() for name in _image_names(image) if name.startswith(f"{registry}/")
     ]
-    return [f"image {name}" for name in names if _gone(partial(client.images.remove, name))]
+    return [f"image {name}" for name in names if _try_remove(partial(client.images.remove, name))]
 
 
-def _names(image: Image) -> list[str]:
+def _image_names(image: Image) -> list[str]:
     digests: list[str] | None = image.attrs.get("RepoDigests")
     return [*image.tags, *(digests or [])]
 
 
-def _gone(remove: Callable[[], object]) -> bool:
-    """Do *remove*; False where somebody was faster, or where the image is in use by another cloud's container."""
+def _try_remove(remove: Callable[[], object]) -> bool:
+    """Call *remove*; return False if the object is gone already, or if a container of another cloud uses the image."""
     try:
         remove()
     except NotFound:
         return False
-    except APIError as refusal:
-        if refusal.status_code == 409:  # in use, or its removal is in progress
+    except APIError as error:
+        if error.status_code == 409:  # in use, or its removal is in progress
             return False
         raise
     return True

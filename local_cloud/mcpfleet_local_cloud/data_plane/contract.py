@@ -1,7 +1,7 @@
-"""What the control plane asks of whatever runs containers, and what it tells it.
+"""The interface between the control plane and the data plane.
 
-`services/run` decides and remembers; a data plane (`plane.py`: Docker) runs. Tests of the control plane put a small
-one in its place. Nothing here knows HTTP, SQLite or Docker.
+`services/run` decides and stores; a data plane runs containers (`plane.py`: with Docker). Tests of the control plane
+use a small fake. This module does not depend on HTTP, SQLite or Docker.
 """
 
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Final, Protocol
 
 TRUSTED: Final = "/etc/mcpfleet/ca.pem"
-"""Where a container finds the certificates that it trusts: this machine's, and the cloud's own authority."""
+"""The file in a container with the certificates that it trusts: this machine's, and the cloud's own authority."""
 
 
 class RolloutError(Exception):
-    """A revision cannot serve. The text is Google's wording, then the last log lines, then what to change."""
+    """A revision cannot serve. The text has Google's message, the last log lines, and what to change."""
 
 
 class OpenError(Exception):
-    """Nothing can be run on this machine; the text says why, *next_step* what to do."""
+    """Containers can't run on this machine; the text has the cause, *next_step* what to do."""
 
     def __init__(self, message: str, next_step: str) -> None:
         super().__init__(message)
@@ -31,14 +31,14 @@ class Probe:
     port: int
     http_path: str | None = None
     grpc_service: str | None = None
-    """What gRPC's health check is asked about; empty: the server as a whole."""
+    """The service of gRPC's health check; empty: the server as a whole. None: no gRPC probe."""
     http_headers: tuple[tuple[str, str], ...] = ()
     initial_delay: int = 0
     timeout: int = 1
     period: int = 10
     failure_threshold: int = 3
     success_threshold: int = 2
-    """Of a readiness probe: successes after which an instance gets requests again; API v2 has no field for it."""
+    """For a readiness probe: successes after which an instance gets requests again; API v2 has no field for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class EmptyDir:
     """A folder that lives as long as the instance (Cloud Run v2 `EmptyDirVolumeSource`)."""
 
     size_bytes: int
-    """Its bound in memory; on disk nothing holds it."""
+    """Its limit in memory; there is no limit on disk."""
     on_disk: bool = False
 
 
@@ -87,7 +87,7 @@ class BucketFolder:
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """What containers of an instance can mount."""
+    """A volume that the containers of an instance can mount."""
 
     name: str
     source: EmptyDir | SecretFiles | BucketFolder
@@ -95,7 +95,7 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class Mount:
-    """Where a container finds a volume."""
+    """A volume's path in a container."""
 
     volume: str
     path: str
@@ -107,16 +107,16 @@ class Container:
     """One container of a revision."""
 
     name: str
-    """"" where the user gave none."""
+    """Empty if the user gave none."""
     image: str
     """The reference as the user wrote it, or its digest once that is known."""
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     secret_env: tuple[tuple[str, SecretRef], ...] = ()
-    """Variables whose value is read when an instance starts."""
+    """Variables whose values are read from secrets when an instance starts."""
     port: int | None = None
-    """Where the ingress container is called; None for a sidecar."""
+    """The port of the ingress container; None for a sidecar."""
     cpu: float = 1.0
     memory_bytes: int = 512 * 1024 * 1024
     startup_probe: Probe | None = None
@@ -138,24 +138,24 @@ class Revision:
     project: str
     region: str
     containers: tuple[Container, ...]
-    """The ingress container first: the one that has a port and a startup probe."""
+    """The ingress container, which has a port and a startup probe, is the first."""
     service_account: str
-    """The e-mail whose identity the metadata server gives to its instances."""
+    """The e-mail of the account whose identity the metadata server gives to its instances."""
     concurrency: int = 80
     timeout: int = 300
     min_instances: int = 0
     max_instances: int = 100
     volumes: tuple[Volume, ...] = ()
     health_checked: bool = True
-    """False: an instance serves as soon as its containers run, without a startup probe (`healthCheckDisabled`)."""
+    """False: an instance serves as soon as its containers run, without startup probes (`healthCheckDisabled`)."""
     session_affinity: bool = False
     """Whether a caller is sent to the instance that served it before, by a cookie."""
     vpc_all_traffic: bool = False
-    """Whether all that it sends goes through the project's VPC network, so that it is inside for other services."""
+    """Whether all its outbound traffic goes through the project's VPC network, so that its requests are internal."""
     network: str = ""
     """The VPC network that its instances are in, `projects/P/global/networks/N`; empty without one."""
     mesh: str = ""
-    """The service mesh that it is in, `projects/P/locations/global/meshes/M`; empty without one."""
+    """The service mesh of its instances, `projects/P/locations/global/meshes/M`; empty without one."""
 
     @property
     def main(self) -> Container:
@@ -164,41 +164,41 @@ class Revision:
 
 
 class InstanceData(Protocol):
-    """Where an instance's secrets and buckets come from, asked in the name of its service account."""
+    """The secrets and buckets of instances, read with the permissions of their service account."""
 
     def check(self, revision: Revision) -> None:
-        """Refuse a revision that names what is not there or what its account may not read.
+        """Check that the revision's secrets and buckets exist and that its account may read them.
 
         Raises:
-            RolloutError: in Google's words.
+            RolloutError: They don't; the text is Google's.
         """
         ...
 
     def secret(self, ref: SecretRef, account: str) -> bytes:
-        """The value of a version, as it is now.
+        """The current value of a version.
 
         Raises:
-            RolloutError: in Google's words.
+            RolloutError: It can't be read; the text is Google's.
         """
         ...
 
     def folder(self, bucket: str) -> Path:
-        """The folder that holds the bucket's objects."""
+        """The folder with the bucket's objects."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceEndpoint:
-    """What the ingress must know of a service to let a request in (docs/google-apis.md 5.1)."""
+    """The facts about a service by which the ingress admits requests (docs/google-apis.md 5.1)."""
 
     service: str
     """The full name, `projects/P/locations/L/services/S`."""
     audiences: frozenset[str]
-    """Every audience that a token may carry: each of the service's URLs and its custom audiences."""
+    """Every audience that a token may have: each of the service's URLs and its custom audiences."""
     hosts: frozenset[str]
     """The host names that the real front end routes to this service (`S-NUMBER.REGION.run.app`)."""
     default_uri: bool = True
-    """Whether it answers at its default URLs; False leaves load balancers alone."""
+    """Whether it answers at its default URLs; if not, only through load balancers."""
     iap: bool = False
     """Whether Identity-Aware Proxy is in front of it."""
     invoker_iam_disabled: bool = False
@@ -206,23 +206,23 @@ class ServiceEndpoint:
 
 
 class DataPlane(Protocol):
-    """Runs revisions. Every call may be repeated after a crash with the same outcome."""
+    """Runs revisions. Every call can be repeated after a crash, with the same outcome."""
 
     async def resolve(self, image: str) -> str:
-        """The digest reference (`…@sha256:…`) that *image* stands for now, fetched so that it can run.
+        """Pull *image*, and return its current digest reference (`…@sha256:…`).
 
         Raises:
-            RolloutError: no such image, or no right to it.
+            RolloutError: There is no such image, or no permission to read it.
         """
         ...
 
     async def start(self, revision: Revision) -> None:
-        """Bring up the revision's instances until the startup probe succeeds.
+        """Start the revision's instances, and wait until their startup probes succeed.
 
-        Of a revision that runs already, only the instance bounds can differ: they hold from now on.
+        If the revision runs already, only the instance bounds can differ; they apply from now on.
 
         Raises:
-            RolloutError: it never did; nothing of the revision is left running.
+            RolloutError: A probe did not succeed; no container of the revision is left.
         """
         ...
 
@@ -231,11 +231,14 @@ class DataPlane(Protocol):
         ...
 
     async def retire(self, revision: Revision) -> None:
-        """Let running requests finish (at most the request timeout), SIGTERM, 10 s, SIGKILL, remove."""
+        """Let running requests finish (at most the request timeout), then stop and remove the revision's containers.
+
+        A container gets SIGTERM, and SIGKILL after 10 s.
+        """
         ...
 
     async def remove(self, service: str) -> None:
-        """Remove everything that ever ran for *service* (its full name), also what a crash left."""
+        """Remove all containers and networks of *service* (its full name), also those that a crash left behind."""
         ...
 
     def address(self, service: str) -> str:

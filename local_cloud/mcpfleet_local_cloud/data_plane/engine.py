@@ -1,4 +1,4 @@
-"""Docker, asked in threads so that the event loop never waits for it."""
+"""Calls Docker in threads, so that the event loop never waits for it."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from mcpfleet_local_cloud.data_plane.contract import RolloutError
 from mcpfleet_local_cloud.data_plane.diagnosis import catches_sigterm, parse_listening
 from mcpfleet_local_cloud.docker_engine import Facts
 
-GRACE: Final = 10
+GRACE_SECONDS: Final = 10
 """Seconds between SIGTERM and SIGKILL (Cloud Run's container contract)."""
 _THREADS: Final = 16
 _log = logging.getLogger(__name__)
@@ -27,29 +27,29 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """A container as Docker last described it."""
+class ContainerStatus:
+    """The state of a container, as Docker last reported it."""
 
     id: str
     name: str
     labels: Mapping[str, str]
-    running: bool
+    is_running: bool
     ip: str
     pid: int
     exit_code: int
-    out_of_memory: bool
+    is_out_of_memory: bool
 
 
-class RefusedError(Exception):
-    """Docker could not start a container's program; the text is Docker's reason, in one line."""
+class StartError(Exception):
+    """Docker could not start a container's program; the text is Docker's error, in one line."""
 
 
 class CloudContainers:
-    """One local cloud's view of Docker: its containers.
+    """The Docker containers of one local cloud.
 
     Args:
-        cloud_id: goes into the label of every object.
-        connect: gives a Docker client; called when Docker is first needed.
+        cloud_id: The id in the label of each of the cloud's Docker objects.
+        connect: Returns a Docker client; called when Docker is first needed.
     """
 
     def __init__(self, cloud_id: str, connect: Callable[[], docker.DockerClient] = docker_engine.client) -> None:
@@ -58,7 +58,7 @@ class CloudContainers:
         self._client: docker.DockerClient | None = None
         self._facts: Facts | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
-        self._watching = threading.Event()
+        self._stopped = threading.Event()
         self._events: Any = None
 
     @property
@@ -70,71 +70,71 @@ class CloudContainers:
 
     @property
     def facts(self) -> Facts:
-        """What Docker says of itself, asked once; for use inside `call`."""
+        """The facts about the Docker engine, read once; for use inside `call`."""
         if self._facts is None:
             self._facts = docker_engine.facts_of(self.client)
         return self._facts
 
     async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do *work*, which may block, in a thread."""
+        """Run *work*, which may block, in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
 
     async def platform(self) -> str:
-        """The platform of this Docker's machine."""
+        """The platform of the Docker engine's machine."""
         return (await self.call(lambda: self.facts)).platform
 
     async def cpus(self) -> float:
-        """How many CPUs Docker has to give."""
+        """The number of CPUs that containers can use."""
         return (await self.call(lambda: self.facts)).cpus
 
-    async def run(self, spec: Mapping[str, Any]) -> Seen:
+    async def run(self, spec: Mapping[str, Any]) -> ContainerStatus:
         """Create and start a container from the keyword arguments of `containers.create`.
 
-        It goes without a limit that this Docker cannot hold: rootless Docker has none on cgroup v1.
+        Limits that this engine does not support are left out: rootless Docker supports none on cgroup v1.
 
         Raises:
-            RefusedError: the program could not be started; the container is gone again.
+            StartError: The program could not be started; the container was removed.
         """
 
-        def run() -> Seen:
+        def run() -> ContainerStatus:
             container = self.client.containers.create(**self.facts.limits.kept(spec))
             try:
                 container.start()
                 container.reload()
-            except APIError as refusal:
+            except APIError as error:
                 container.remove(force=True, v=True)
-                raise RefusedError(one_line(refusal)) from refusal
-            return self._seen(container)
+                raise StartError(error_text(error)) from error
+            return self._status(container)
 
         try:
             return await self.call(run)
-        except APIError as refusal:
-            raise RefusedError(one_line(refusal)) from refusal
+        except APIError as error:
+            raise StartError(error_text(error)) from error
 
-    async def inspect(self, container_id: str) -> Seen | None:
-        """The container as it is now; None when it is gone."""
+    async def inspect(self, container_id: str) -> ContainerStatus | None:
+        """The container's current state; None if it was removed."""
 
-        def inspect() -> Seen | None:
+        def inspect() -> ContainerStatus | None:
             try:
-                return self._seen(self.client.containers.get(container_id))
+                return self._status(self.client.containers.get(container_id))
             except NotFound:
                 return None
 
         return await self.call(inspect)
 
-    async def find(self, labels: Mapping[str, str | None]) -> list[Seen]:
-        """This cloud's containers that carry *labels*, running or not; None stands for any value."""
-        every = {CLOUD_LABEL: self.cloud_id, **labels}
-        wanted = [name if value is None else f"{name}={value}" for name, value in every.items()]
+    async def find(self, labels: Mapping[str, str | None]) -> list[ContainerStatus]:
+        """Find this cloud's containers with *labels*, running or not; the value None matches any value."""
+        all_labels = {CLOUD_LABEL: self.cloud_id, **labels}
+        filters = [name if value is None else f"{name}={value}" for name, value in all_labels.items()]
 
-        def find() -> list[Seen]:
-            found = self.client.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
-            return [self._seen(container) for container in found]
+        def find() -> list[ContainerStatus]:
+            containers = self.client.containers.list(all=True, filters={"label": filters}, ignore_removed=True)
+            return [self._status(container) for container in containers]
 
         return await self.call(find)
 
     async def logs(self, container_id: str, lines: int = 200) -> str:
-        """The container's last *lines* of stdout and stderr; empty when it is gone."""
+        """The container's last *lines* of stdout and stderr; empty if it was removed."""
 
         def logs() -> str:
             try:
@@ -145,44 +145,44 @@ class CloudContainers:
 
         return await self.call(logs)
 
-    async def listening(self, container_id: str, image: str) -> tuple[tuple[str, int], ...]:
-        """Where programs in the container's network listen; empty where that can't be seen.
+    async def find_listening(self, container_id: str, image: str) -> tuple[tuple[str, int], ...]:
+        """Find the addresses and ports on which the container's programs listen; empty if that is not possible.
 
         Args:
-            container_id: the container.
-            image: of the short-lived container that looks; nothing is executed in the other one.
+            container_id: The container. Nothing is executed in it.
+            image: The image of the short-lived container that reads its socket tables.
         """
         spec: dict[str, Any] = {"network_mode": f"container:{container_id}", "user": "65534:65534"}
 
         def look() -> tuple[tuple[str, int], ...]:
             try:
-                tables = self._helper(image, "cat /proc/net/tcp*", spec)
+                tables = self._run_helper(image, "cat /proc/net/tcp*", spec)
             except DockerException as reason:  # the container has ended, or there is no such image
-                _log.warning("nobody can look into the network of %s: %s", container_id[:12], reason)
+                _log.warning("the listening ports of %s cannot be read: %s", container_id[:12], reason)
                 return ()
             return tuple(parse_listening(tables.decode("ascii", "replace")))
 
         return await self.call(look)
 
-    async def let_in(self, volume: str, image: str) -> None:
-        """Let every user of a container write into the Docker volume *volume*, which Docker makes for root alone.
+    async def open_volume(self, volume: str, image: str) -> None:
+        """Make the Docker volume *volume* writable for every user of a container; Docker creates it for root only.
 
         Args:
-            volume: the volume's name.
-            image: of the short-lived container that does it.
+            volume: The volume's name.
+            image: The image of the short-lived container that changes its mode.
 
         Raises:
-            RolloutError: there is no such image.
+            RolloutError: There is no such image.
         """
         spec: dict[str, Any] = {"network_mode": "none", "volumes": {volume: {"bind": "/v", "mode": "rw"}}}
         try:
-            await self.call(self._helper, image, "chmod 1777 /v", spec)
+            await self.call(self._run_helper, image, "chmod 1777 /v", spec)
         except DockerException as reason:
-            raise RolloutError(f"A volume on disk cannot be made: {reason}") from reason
+            raise RolloutError(f"A volume on disk cannot be created: {reason}") from reason
 
-    def _helper(self, image: str, command: str, spec: Mapping[str, Any]) -> bytes:
-        """Run *command* in a short-lived container with hardly a right, and give back what it says."""
-        whole: dict[str, Any] = {
+    def _run_helper(self, image: str, command: str, spec: Mapping[str, Any]) -> bytes:
+        """Run *command* in a short-lived container with minimal privileges, and return its output."""
+        full_spec: dict[str, Any] = {
             "image": image,
             "entrypoint": ["sh", "-c"],
             "command": [command],
@@ -191,55 +191,55 @@ class CloudContainers:
             "read_only": True,
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
-            "pids_limit": 32,  # runc, which starts the command, has threads of its own
+            "pids_limit": 32,  # includes the threads of runc, which starts the command
             "mem_limit": "32m",
             **spec,
         }
-        run: Any = self.client.containers.run  # its stubs have another type for each answer
-        kept = self.facts.limits.kept(whole)
+        run: Any = self.client.containers.run  # its stubs have a different type for each result
+        supported_spec = self.facts.limits.kept(full_spec)
         try:
-            said: bytes = run(**kept)
-        except APIError as refusal:
-            # Seen with Docker 20.10 on a busy machine, of a command that ends at once.
-            if "cannot start a stopped process" not in str(refusal):
+            output: bytes = run(**supported_spec)
+        except APIError as error:
+            # Observed with Docker 20.10 on a busy machine, for a command that ends at once.
+            if "cannot start a stopped process" not in str(error):
                 raise
-            said = run(**kept)
-        return said
+            output = run(**supported_spec)
+        return output
 
-    async def stop(self, container_id: str, grace: int = GRACE) -> None:
-        """SIGTERM, *grace* seconds, SIGKILL; the container stays for its logs."""
+    async def stop(self, container_id: str, grace: int = GRACE_SECONDS) -> None:
+        """Send SIGTERM, and SIGKILL after *grace* seconds; the container stays for its logs."""
 
         def stop() -> None:
             try:
                 container = self.client.containers.get(container_id)
-                seen = self._seen(container)
-                if seen.running:
-                    container.stop(timeout=grace if self._catches_sigterm(container, seen) else 0)
+                status = self._status(container)
+                if status.is_running:
+                    container.stop(timeout=grace if self._catches_sigterm(container, status) else 0)
             except NotFound:
                 return
 
         await self.call(stop)
 
     async def remove(self, container_id: str) -> None:
-        """Remove the container and its anonymous volumes, whatever it does."""
+        """Remove the container and its anonymous volumes, also while it runs."""
 
         def remove() -> None:
             try:
                 self.client.containers.get(container_id).remove(force=True, v=True)
             except NotFound:
                 return
-            except APIError as refusal:
-                if refusal.status_code != 409:  # its removal is in progress already
+            except APIError as error:
+                if error.status_code != 409:  # it is being removed already
                     raise
 
         await self.call(remove)
 
-    def watch(self, ended: Callable[[str], None], connected: Callable[[], None]) -> None:
-        """Report from now on, in the event loop, each of this cloud's containers that ends.
+    def watch(self, on_exit: Callable[[str], None], on_connect: Callable[[], None]) -> None:
+        """Start to report, in the event loop, each of this cloud's containers that ends.
 
         Args:
-            ended: gets the container's id.
-            connected: called each time that the watch begins (again): whatever ended before was not reported.
+            on_exit: Called with the container's id.
+            on_connect: Called each time that the event stream is (re)connected: earlier exits were not reported.
         """
         loop = asyncio.get_running_loop()
         filters = {"type": "container", "event": "die", "label": f"{CLOUD_LABEL}={self.cloud_id}"}
@@ -249,21 +249,21 @@ class CloudContainers:
                 loop.call_soon_threadsafe(callback, *args)
 
         def follow() -> None:
-            while not self._watching.is_set():
+            while not self._stopped.is_set():
                 try:
                     self._events = self.client.events(filters=filters, decode=True)
-                    report(connected)
+                    report(on_connect)
                     for event in self._events:
-                        report(ended, event["id"])
+                        report(on_exit, event["id"])
                 except (DockerException, OSError, ValueError) as reason:
                     _log.warning("Docker's events ended (%s); trying again", reason)
-                self._watching.wait(1.0)
+                self._stopped.wait(1.0)
 
         threading.Thread(target=follow, name="docker-events", daemon=True).start()
 
     async def close(self) -> None:
-        """Let go of Docker; containers run on."""
-        self._watching.set()
+        """Close the connection to Docker; containers keep running."""
+        self._stopped.set()
         events = self._events
         if events is not None:
             await self.call(events.close)
@@ -271,31 +271,31 @@ class CloudContainers:
             await self.call(self._client.close)
         self._threads.shutdown(wait=False)
 
-    def _catches_sigterm(self, container: Container, seen: Seen) -> bool:
-        """Whether its first process would notice a SIGTERM; true where the engine has no ps that tells it."""
+    def _catches_sigterm(self, container: Container, status: ContainerStatus) -> bool:
+        """Return whether the container's first process handles SIGTERM; True if the engine's ps does not show it."""
         try:
-            told: Any = container.top(ps_args="-o pid,caught")
+            processes: Any = container.top(ps_args="-o pid,caught")
         except DockerException:
             return True
-        caught = next((row[1] for row in told["Processes"] if row[0].strip() == str(seen.pid)), None)
+        caught = next((row[1] for row in processes["Processes"] if row[0].strip() == str(status.pid)), None)
         return caught is None or catches_sigterm(caught)
 
-    def _seen(self, container: Container) -> Seen:
+    def _status(self, container: Container) -> ContainerStatus:
         attrs: dict[str, Any] = container.attrs
         state: dict[str, Any] = attrs["State"]
         networks: dict[str, Any] = attrs["NetworkSettings"]["Networks"]
-        return Seen(
+        return ContainerStatus(
             id=str(container.id),
             name=str(container.name),
             labels=attrs["Config"]["Labels"],
-            running=bool(state["Running"]),
-            ip=next((ip for each in networks.values() if (ip := str(each.get("IPAddress") or ""))), ""),
+            is_running=bool(state["Running"]),
+            ip=next((ip for network in networks.values() if (ip := str(network.get("IPAddress") or ""))), ""),
             pid=int(state["Pid"]),
             exit_code=int(state["ExitCode"]),
-            out_of_memory=bool(state["OOMKilled"]),
+            is_out_of_memory=bool(state["OOMKilled"]),
         )
 
 
-def one_line(refusal: APIError) -> str:
-    """Docker's reason without the HTTP around it."""
-    return " ".join(str(refusal.explanation or refusal).split())
+def error_text(error: APIError) -> str:
+    """Docker's error message in one line, without the HTTP details."""
+    return " ".join(str(error.explanation or error).split())

@@ -1,6 +1,6 @@
-"""gRPC's health check of a container (github.com/grpc/grpc, doc/health-checking.md), over a connection that is there.
+"""gRPC's health check of a container (github.com/grpc/grpc, doc/health-checking.md), over an existing connection.
 
-Not by grpcio's client, which connects by itself: containers are reached by a `Dial`.
+It does not use grpcio's client, which opens its own connections: containers are reached by a `Dial`.
 """
 
 import asyncio
@@ -28,47 +28,47 @@ SERVING: Final = 1
 """`HealthCheckResponse.ServingStatus.SERVING`."""
 
 _LONGEST: Final = 1024
-"""Bytes of an answer: the message is a number."""
+"""The largest response in bytes: the message is a number."""
 _PREFIX: Final = struct.Struct(">BI")
-"""Before each message of gRPC: whether it is compressed, and its length."""
+"""The prefix of each gRPC message: whether it is compressed, and its length."""
 
 
-async def serving(service: str, authority: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Whether the server says that *service*, or with an empty text the whole of it, serves.
+async def is_serving(service: str, authority: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Return whether the server reports that *service* serves.
 
     Args:
-        service: As the server's health service knows it.
-        authority: The container's address, as a client names it.
-        reader: Of a new connection to it.
-        writer: Of the same.
+        service: The name of a service; empty for the whole server.
+        authority: The container's address, for the header `:authority`.
+        reader: The reader of a new connection to the container.
+        writer: The writer of the same connection.
     """
-    link = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
-    link.initiate_connection()
+    connection = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+    connection.initiate_connection()
     headers = [(":method", "POST"), (":scheme", "http"), (":path", METHOD), (":authority", authority)]
     headers += [("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "mcpfleet-probe")]
-    stream = link.get_next_available_stream_id()
-    link.send_headers(stream, headers)
-    # HealthCheckRequest has one text in its first field, as StringValue has.
+    stream = connection.get_next_available_stream_id()
+    connection.send_headers(stream, headers)
+    # HealthCheckRequest has one string in its first field, as StringValue has.
     message = StringValue(value=service).SerializeToString()
-    link.send_data(stream, _PREFIX.pack(0, len(message)) + message, end_stream=True)
-    answer = _Answer()
+    connection.send_data(stream, _PREFIX.pack(0, len(message)) + message, end_stream=True)
+    response = _Response()
     try:
-        writer.write(link.data_to_send())
-        while not answer.ended and (data := await reader.read(65_536)):
-            for event in link.receive_data(data):
-                answer.add(event)
-            writer.write(link.data_to_send())
+        writer.write(connection.data_to_send())
+        while not response.has_ended and (data := await reader.read(65_536)):
+            for event in connection.receive_data(data):
+                response.add(event)
+            writer.write(connection.data_to_send())
     except (ProtocolError, UnicodeDecodeError):
         return False
-    return answer.status() == SERVING
+    return response.status() == SERVING
 
 
-class _Answer:
-    """What has come of an answer."""
+class _Response:
+    """Collects the response of one call."""
 
     def __init__(self) -> None:
-        self.ended = False
-        self._good = True
+        self.has_ended = False
+        self._is_valid = True
         self._headers = dict[str, str]()
         self._body = b""
 
@@ -78,20 +78,20 @@ class _Answer:
                 self._headers.update({str(name): str(value) for name, value in headers or ()})
             case DataReceived(data=data):
                 self._body += data or b""
-                self._stop(good=len(self._body) <= _LONGEST)
+                self._stop(is_valid=len(self._body) <= _LONGEST)
             case StreamEnded():
-                self.ended = True
+                self.has_ended = True
             case StreamReset(error_code=code):
-                # A server may reset a stream that it has answered, so that the rest of a request does not come.
-                self._stop(good=code == ErrorCodes.NO_ERROR)
+                # A server may reset a stream after its response, so that it does not get the rest of the request.
+                self._stop(is_valid=code == ErrorCodes.NO_ERROR)
             case ConnectionTerminated():
-                self._stop(good=False)
+                self._stop(is_valid=False)
             case _:
                 pass
 
     def status(self) -> int | None:
-        """The status in the message; None where the call failed, or no whole message came."""
-        if not (self.ended and self._good and self._headers.get("grpc-status") == "0"):
+        """The status in the message; None if the call failed, or the message is incomplete."""
+        if not (self.has_ended and self._is_valid and self._headers.get("grpc-status") == "0"):
             return None
         if len(self._body) < _PREFIX.size:
             return None
@@ -104,6 +104,6 @@ class _Answer:
         except DecodeError:
             return None
 
-    def _stop(self, *, good: bool) -> None:
-        self._good = self._good and good
-        self.ended = self.ended or not good
+    def _stop(self, *, is_valid: bool) -> None:
+        self._is_valid = self._is_valid and is_valid
+        self.has_ended = self.has_ended or not is_valid

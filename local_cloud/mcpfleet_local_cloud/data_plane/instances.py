@@ -1,6 +1,6 @@
-"""The instances of one revision: started, probed, watched, restarted, taken over, stopped.
+"""Manages the instances of one revision: starts, probes, watches, restarts, adopts and stops them.
 
-What an instance is, and how it starts, is in `startup.py`.
+`startup.py` starts a single instance.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from docker.errors import DockerException
 from mcpfleet_local_cloud.data_plane import diagnosis, probes
 from mcpfleet_local_cloud.data_plane.archive import LogArchive
 from mcpfleet_local_cloud.data_plane.contract import InstanceData, Probe, Revision, RolloutError
-from mcpfleet_local_cloud.data_plane.engine import GRACE, CloudContainers, Seen
-from mcpfleet_local_cloud.data_plane.pool import IDLE_AFTER, InstancePool, Slot
+from mcpfleet_local_cloud.data_plane.engine import GRACE_SECONDS, CloudContainers, ContainerStatus
+from mcpfleet_local_cloud.data_plane.pool import IDLE_SECONDS, InstancePool, Slot
 from mcpfleet_local_cloud.data_plane.spec import (
     CONTAINER_LABEL,
     INSTANCE_LABEL,
     SPEC_LABEL,
-    Surroundings,
+    CloudContext,
     revision_labels,
 )
-from mcpfleet_local_cloud.data_plane.startup import Instance, Startup, Unit
+from mcpfleet_local_cloud.data_plane.startup import Instance, InstanceContainer, Startup
 from mcpfleet_local_cloud.data_plane.volumes import Volumes
 from mcpfleet_local_cloud.network.dial import Dial
 from mcpfleet_local_cloud.network.upstream import HttpUpstream, Upstream
@@ -37,35 +37,35 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Lease:
-    """An instance's promise to take one request."""
+    """An instance that is reserved for one request."""
 
     upstream: Upstream
     timeout: float
     _pool: InstancePool[Instance]
     _slot: Slot[Instance]
     affinity: str = ""
-    """What names the instance in the affinity cookie; empty where the service has none."""
+    """The value of the affinity cookie for the instance; empty if the service has no session affinity."""
 
     def release(self) -> None:
-        """The request is over."""
+        """Release the instance after the request."""
         self._pool.release(self._slot)
 
 
 class RevisionInstances:
-    """What runs for one revision.
+    """The instances of one revision.
 
     Args:
-        revision: the revision.
-        images: digest reference and id in Docker of each container's image, in the order of `Revision.containers`.
-        engine: Docker.
-        around: the cloud.
-        archive: keeps the logs of what is removed.
-        number: gives the next instance's number.
-        files: a private folder for files of secrets.
-        dial: connects to a container.
-        base_image: see `Startup`.
-        sources: where secrets and buckets come from.
-        idle_after: seconds after which an idle instance may be stopped.
+        revision: The revision.
+        images: Digest reference and id in Docker of each container's image, in the order of `Revision.containers`.
+        engine: The Docker engine.
+        context: The facts about the cloud.
+        archive: Keeps the logs of removed containers.
+        number: Returns the next instance's number.
+        files: A private folder for files of secrets.
+        dial: Connects to a container.
+        base_image: See `Startup`.
+        sources: The secrets and buckets.
+        idle_after: Seconds after which an idle instance may be stopped.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class RevisionInstances:
         images: Sequence[tuple[str, str]],
         *,
         engine: CloudContainers,
-        around: Surroundings,
+        context: CloudContext,
         archive: LogArchive,
         number: Callable[[], int],
         files: Path,
         dial: Dial,
         base_image: str,
         sources: InstanceData | None = None,
-        idle_after: float = IDLE_AFTER,
+        idle_after: float = IDLE_SECONDS,
     ) -> None:
         self.revision = revision
         self.images = images
@@ -95,7 +95,7 @@ class RevisionInstances:
             revision,
             images,
             engine=engine,
-            around=around,
+            context=context,
             volumes=self._volumes,
             dial=dial,
             base_image=base_image,
@@ -115,36 +115,36 @@ class RevisionInstances:
         """The full name of the service."""
         return full_name(self.revision)
 
-    def at(self, ip: str) -> list[Instance]:
-        """The instances whose container has the address *ip*, also those that are still starting or stopping."""
-        alive = (one for one in self._instances if one.units and not one.exited.is_set())
-        return [instance for instance in alive if instance.seen.ip == ip]
+    def find_by_address(self, ip: str) -> list[Instance]:
+        """Find the instances with the address *ip*, also those that are starting or stopping."""
+        running = (one for one in self._instances if one.containers and not one.exited.is_set())
+        return [instance for instance in running if instance.main_status.ip == ip]
 
     async def start(self) -> None:
-        """Take over what runs already, then start what is missing.
+        """Adopt the running instances, then start the missing ones.
 
         Raises:
-            RolloutError: an instance never served; nothing of the revision is left.
+            RolloutError: An instance did not start; no container of the revision is left.
         """
         await self._adopt()
         try:
-            await self.pool.warm()
+            await self.pool.ensure_minimum()
         except RolloutError:
             await self.destroy()
             raise
 
     async def resize(self, revision: Revision) -> None:
-        """Take over the instance bounds of *revision*, which is ours in all else.
+        """Apply the instance bounds of *revision*, which must not differ otherwise.
 
         Raises:
-            RolloutError: the minimum grew and an instance did not start; what ran before still does.
+            RolloutError: The minimum grew and an instance did not start; the other instances keep running.
         """
         self.revision = revision
         self.pool.resize(revision.min_instances, revision.max_instances)
-        await self.pool.warm()
+        await self.pool.ensure_minimum()
 
     async def retire(self) -> None:
-        """Let what was let in finish (at most the request timeout), then stop and remove everything."""
+        """Let admitted requests finish (at most the request timeout), then stop and remove every container."""
         await self.pool.drain(self.revision.timeout)
         await self.destroy()
 
@@ -153,197 +153,199 @@ class RevisionInstances:
         await self.pool.close()
         await asyncio.gather(*(self._stop(instance) for instance in list(self._instances)))
         leftovers = await self._engine.find(revision_labels(self.revision))
-        await asyncio.gather(*(self._discard(seen) for seen in leftovers))
+        await asyncio.gather(*(self._discard(status) for status in leftovers))
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._engine.call(self._volumes.destroy)
+        await self._engine.call(self._volumes.remove_files)
 
-    async def let_go(self) -> None:
-        """Stop looking after the containers; they run on, and `start` finds them again."""
+    async def detach(self) -> None:
+        """Stop managing the containers; they keep running, and `start` adopts them again."""
         for instance in self._instances:
-            self._end_watch(instance)
+            self._cancel_probes(instance)
             if instance.upstream is not None:
                 await instance.upstream.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def ended(self, container_id: str) -> None:
-        """Docker says that a container ended."""
+    def on_container_exit(self, container_id: str) -> None:
+        """Handle Docker's event that a container has ended."""
         for instance in self._instances:
-            unit = instance.unit(container_id)
+            unit = instance.find_container(container_id)
             if unit is None or unit.exited.is_set():
                 continue
             unit.exited.set()
             if instance.exited.is_set():
                 return
             instance.exited.set()
-            if not instance.stopping and instance in self.pool.instances:
-                self.pool.lost(instance)
-                self._spawn(self._bury(instance, unit))
+            if not instance.is_stopping and instance in self.pool.instances:
+                self.pool.on_instance_exit(instance)
+                self._spawn(self._remove_crashed(instance, unit))
             return
 
     async def recheck(self) -> None:
-        """Look for containers that ended while nobody was watching."""
-        for unit in [unit for instance in self._instances for unit in instance.units]:
-            seen = await self._engine.inspect(unit.seen.id)
-            if seen is None or not seen.running:
-                self.ended(unit.seen.id)
+        """Handle containers that ended while the event stream was interrupted."""
+        for unit in [unit for instance in self._instances for unit in instance.containers]:
+            status = await self._engine.inspect(unit.status.id)
+            if status is None or not status.is_running:
+                self.on_container_exit(unit.status.id)
 
     def refresh(self, secret: str) -> None:
-        """The versions of *secret* have changed: show it in the volumes that have it."""
+        """Update the volumes with *secret* after its versions have changed."""
         self._volumes.refresh(secret)
 
     async def logs(self, lines: int) -> str:
-        """The last *lines* of each running container."""
-        units = [unit for instance in self._instances for unit in instance.units]
-        return "".join(await asyncio.gather(*(self._logs(unit.seen, lines) for unit in units)))
+        """Read the last *lines* of each running container."""
+        units = [unit for instance in self._instances for unit in instance.containers]
+        return "".join(await asyncio.gather(*(self._read_logs(unit.status, lines) for unit in units)))
 
-    async def _logs(self, seen: Seen, lines: int) -> str:
-        """What a container wrote; of several in an instance, each line says which."""
-        text = await self._engine.logs(seen.id, lines)
+    async def _read_logs(self, status: ContainerStatus, lines: int) -> str:
+        """Read a container's log; if the instance has several, each line is prefixed with the container's name."""
+        text = await self._engine.logs(status.id, lines)
         if len(self.revision.containers) == 1:
             return text
-        index = int(seen.labels.get(CONTAINER_LABEL, "0"))
-        known = self.revision.containers
-        name = (known[index].name if index < len(known) else "") or str(index)
+        index = int(status.labels.get(CONTAINER_LABEL, "0"))
+        containers = self.revision.containers
+        name = (containers[index].name if index < len(containers) else "") or str(index)
         return "".join(f"[{name}] {line}\n" for line in text.splitlines())
 
     async def _start(self) -> Instance:
-        """An instance that can serve.
+        """Start an instance.
 
         Raises:
-            RolloutError: it never could; nothing of it is left.
+            RolloutError: It did not start; none of its containers is left.
         """
         instance = Instance(self._number())
         self._instances.append(instance)
         try:
-            await self._volumes.prepare(instance.number)
-            await self._startup.bring_up(instance)
+            await self._volumes.create(instance.number)
+            await self._startup.start(instance)
         except RolloutError:
             await self._stop(instance)
             raise
-        return self._up(instance)
+        return self._start_probes(instance)
 
-    def _up(self, instance: Instance) -> Instance:
-        """Begin to look after an instance whose containers have started."""
-        instance.upstream = HttpUpstream(instance.seen.ip, self.revision.main.port or 0, self._dial)
-        for unit in instance.units:
+    def _start_probes(self, instance: Instance) -> Instance:
+        """Start the liveness and readiness probes of an instance whose containers have started."""
+        instance.upstream = HttpUpstream(instance.main_status.ip, self.revision.main.port or 0, self._dial)
+        for unit in instance.containers:
             if unit.container.liveness_probe is not None:
-                instance.watches.append(asyncio.create_task(self._watch_liveness(instance, unit)))
+                instance.probe_tasks.append(asyncio.create_task(self._watch_liveness(instance, unit)))
             if unit.container.readiness_probe is not None:
-                instance.watches.append(asyncio.create_task(self._watch_readiness(instance, unit)))
+                instance.probe_tasks.append(asyncio.create_task(self._watch_readiness(instance, unit)))
         return instance
 
     async def _adopt(self) -> None:
-        """Take over the instances that an earlier process of this cloud left running; remove what can't serve."""
-        wanted = self._startup.fingerprint
-        by_number: dict[int, list[Seen]] = {}
-        for seen in await self._engine.find(revision_labels(self.revision)):
-            by_number.setdefault(int(seen.labels.get(INSTANCE_LABEL, "0")), []).append(seen)
+        """Adopt the instances that an earlier process of this cloud left running; remove those that can't serve."""
+        spec = self._startup.fingerprint
+        by_number: dict[int, list[ContainerStatus]] = {}
+        for status in await self._engine.find(revision_labels(self.revision)):
+            by_number.setdefault(int(status.labels.get(INSTANCE_LABEL, "0")), []).append(status)
 
-        async def adopt(number: int, found: list[Seen]) -> None:
-            found.sort(key=lambda seen: not seen.ip)  # the one with the address holds the namespace
-            places = sorted(int(seen.labels.get(CONTAINER_LABEL, "0")) for seen in found)
-            whole = places == list(range(len(self.revision.containers)))
-            good = all(seen.running and seen.labels.get(SPEC_LABEL) == wanted for seen in found)
-            if not (whole and good and found[0].ip):
-                await asyncio.gather(*(self._discard(seen) for seen in found))
-                await self._volumes.release(number)
+        async def adopt(number: int, statuses: list[ContainerStatus]) -> None:
+            statuses.sort(key=lambda status: not status.ip)  # the one with the address owns the namespace
+            indexes = sorted(int(status.labels.get(CONTAINER_LABEL, "0")) for status in statuses)
+            is_complete = indexes == list(range(len(self.revision.containers)))
+            is_current = all(status.is_running and status.labels.get(SPEC_LABEL) == spec for status in statuses)
+            if not (is_complete and is_current and statuses[0].ip):
+                await asyncio.gather(*(self._discard(status) for status in statuses))
+                await self._volumes.remove(number)
                 return
             instance = Instance(number)
             containers = self.revision.containers
-            instance.units = [Unit(containers[int(seen.labels[CONTAINER_LABEL])], seen) for seen in found]
+            instance.containers = [
+                InstanceContainer(containers[int(status.labels[CONTAINER_LABEL])], status) for status in statuses
+            ]
             self._instances.append(instance)
             try:
-                await asyncio.gather(*(self._startup.wait(instance, unit) for unit in instance.units))
+                await asyncio.gather(*(self._startup.wait_until_ready(instance, unit) for unit in instance.containers))
             except RolloutError as reason:
-                _log.warning("%s was not taken over: %s", instance.seen.name, reason)
+                _log.warning("%s was not adopted: %s", instance.main_status.name, reason)
                 await self._stop(instance)
             else:
-                self._volumes.rewrite()
-                self.pool.adopt(self._up(instance))
+                self._volumes.refresh_all()
+                self.pool.adopt(self._start_probes(instance))
 
         await asyncio.gather(*(adopt(number, found) for number, found in by_number.items()))
 
-    async def _watch_liveness(self, instance: Instance, unit: Unit) -> None:
+    async def _watch_liveness(self, instance: Instance, unit: InstanceContainer) -> None:
         probe = unit.container.liveness_probe
         if probe is None:
             return
         await asyncio.sleep(probe.initial_delay)
         failures = 0
         while failures < probe.failure_threshold:
-            failures = 0 if await self._probed(instance, probe) else failures + 1
-        _log.warning("%s: LIVENESS probe failed %d times; the instance is restarted", unit.seen.name, failures)
-        instance.watches.remove(_this_task())
-        self.pool.lost(instance)
+            failures = 0 if await self._run_probe(instance, probe) else failures + 1
+        _log.warning("%s: LIVENESS probe failed %d times; the instance is restarted", unit.status.name, failures)
+        instance.probe_tasks.remove(_this_task())
+        self.pool.on_instance_exit(instance)
         self._spawn(self._stop(instance))
 
-    async def _watch_readiness(self, instance: Instance, unit: Unit) -> None:
-        """Keep new requests from an instance whose readiness probe fails, until it succeeds again."""
+    async def _watch_readiness(self, instance: Instance, unit: InstanceContainer) -> None:
+        """Send no new requests to an instance whose readiness probe fails, until it succeeds again."""
         probe = unit.container.readiness_probe
         if probe is None:
             return
         failures, successes = 0, 0
         while True:
-            good = await self._probed(instance, probe)
-            failures, successes = (0, successes + 1) if good else (failures + 1, 0)
+            is_ready = await self._run_probe(instance, probe)
+            failures, successes = (0, successes + 1) if is_ready else (failures + 1, 0)
             if failures == probe.failure_threshold:
-                _log.warning("%s: READINESS probe failed %d times; it gets no requests", unit.seen.name, failures)
+                _log.warning("%s: READINESS probe failed %d times; it gets no requests", unit.status.name, failures)
                 self.pool.set_ready(instance, ready=False)
             elif successes == probe.success_threshold:
                 self.pool.set_ready(instance, ready=True)
 
-    async def _probed(self, instance: Instance, probe: Probe) -> bool:
+    async def _run_probe(self, instance: Instance, probe: Probe) -> bool:
         await asyncio.sleep(probe.period)
-        return await probes.succeeds(probe, instance.seen.ip, self._dial, probe.timeout)
+        return await probes.run_probe(probe, instance.main_status.ip, self._dial, probe.timeout)
 
-    async def _bury(self, instance: Instance, unit: Unit) -> None:
-        """An instance crashed: `_bury_now`, as soon as Docker answers; it may be what was started again."""
+    async def _remove_crashed(self, instance: Instance, unit: InstanceContainer) -> None:
+        """Remove a crashed instance as soon as Docker answers; Docker itself may be restarting."""
         while True:
             try:
-                await self._bury_now(instance, unit)
+                await self._remove_crashed_now(instance, unit)
             except (DockerException, OSError) as reason:
-                _log.warning("%s has ended and is removed later: %s", unit.seen.name, reason)
+                _log.warning("%s has ended and is removed later: %s", unit.status.name, reason)
                 await asyncio.sleep(_RETRY)
             else:
                 return
 
-    async def _bury_now(self, instance: Instance, unit: Unit) -> None:
-        """Say why it crashed, keep its logs, cut off what it was serving (503), remove it."""
-        seen = await self._engine.inspect(unit.seen.id) or unit.seen
-        words = diagnosis.crash_words(unit.container, seen.exit_code, out_of_memory=seen.out_of_memory)
-        _log.warning("%s: %s", seen.name, words)
+    async def _remove_crashed_now(self, instance: Instance, unit: InstanceContainer) -> None:
+        """Log the cause, archive the instance's logs, abort its requests (503), and remove it."""
+        status = await self._engine.inspect(unit.status.id) or unit.status
+        message = diagnosis.crash_message(unit.container, status.exit_code, out_of_memory=status.is_out_of_memory)
+        _log.warning("%s: %s", status.name, message)
         await self._stop(instance)
-        await self._engine.call(self._archive.add, self.service, self.revision.name, f"{words}\n")
+        await self._engine.call(self._archive.add, self.service, self.revision.name, f"{message}\n")
 
     async def _stop(self, instance: Instance) -> None:
-        """Stop and remove, once, however many ask for it and whoever of them is cancelled."""
-        if instance.stop is None or _failed(instance.stop):
-            instance.stopping = True
-            instance.stop = asyncio.create_task(self._stop_now(instance))
-        await asyncio.shield(instance.stop)
+        """Stop and remove an instance once, however many callers there are, and even if one is cancelled."""
+        if instance.stop_task is None or _failed(instance.stop_task):
+            instance.is_stopping = True
+            instance.stop_task = asyncio.create_task(self._stop_now(instance))
+        await asyncio.shield(instance.stop_task)
 
     async def _stop_now(self, instance: Instance) -> None:
-        self._end_watch(instance)
-        # All of them are told at once, and have ten seconds together.
-        await asyncio.gather(*(self._engine.stop(unit.seen.id, GRACE) for unit in instance.units))
+        self._cancel_probes(instance)
+        # All containers get SIGTERM at the same time, and have ten seconds together.
+        await asyncio.gather(*(self._engine.stop(unit.status.id, GRACE_SECONDS) for unit in instance.containers))
         if instance.upstream is not None:
             await instance.upstream.close()
-        await asyncio.gather(*(self._discard(unit.seen) for unit in instance.units))
-        await self._volumes.release(instance.number)
+        await asyncio.gather(*(self._discard(unit.status) for unit in instance.containers))
+        await self._volumes.remove(instance.number)
         if instance in self._instances:
             self._instances.remove(instance)
 
-    async def _discard(self, seen: Seen) -> None:
-        """Keep the container's logs and remove it, running or not."""
-        text = await self._logs(seen, _ARCHIVED_LINES)
+    async def _discard(self, status: ContainerStatus) -> None:
+        """Archive the container's logs and remove it, running or not."""
+        text = await self._read_logs(status, _ARCHIVED_LINES)
         await self._engine.call(self._archive.add, self.service, self.revision.name, text)
-        await self._engine.remove(seen.id)
+        await self._engine.remove(status.id)
 
-    def _end_watch(self, instance: Instance) -> None:
-        for watch in instance.watches:
+    def _cancel_probes(self, instance: Instance) -> None:
+        for watch in instance.probe_tasks:
             watch.cancel()
-        instance.watches.clear()
+        instance.probe_tasks.clear()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -351,9 +353,9 @@ class RevisionInstances:
         task.add_done_callback(self._tasks.discard)
 
 
-def affinity_of(instance: Instance) -> str:
-    """What names the instance in the affinity cookie."""
-    return hashlib.sha256(instance.seen.id.encode()).hexdigest()[:32]
+def affinity_id(instance: Instance) -> str:
+    """The value of the affinity cookie for the instance."""
+    return hashlib.sha256(instance.main_status.id.encode()).hexdigest()[:32]
 
 
 def _failed(task: asyncio.Task[None]) -> bool:
@@ -362,7 +364,7 @@ def _failed(task: asyncio.Task[None]) -> bool:
 
 def _this_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - only ever asked inside of one
+    assert task is not None  # noqa: S101 - only called within a task
     return task
 
 

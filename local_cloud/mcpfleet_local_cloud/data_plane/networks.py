@@ -1,9 +1,9 @@
 """A Docker network for each service, and one for the gateway container alone.
 
-Docker lets no packet pass from one of its networks to another, and so services cannot reach each other; the gateway
-container is attached to all of them. Addresses are given explicitly: the gateway container's must outlast it, and of
-the ranges from which Docker itself chooses there are about thirty on a machine. Docker chooses one range for the cloud,
-and the networks are slices of it. What there is stands in the networks' labels.
+Docker passes no packet from one of its networks to another, so services cannot reach each other; the gateway container
+is attached to all of them. Addresses are assigned explicitly: the gateway container's must not change when it is
+replaced, and a machine has only about thirty of the ranges from which Docker itself chooses. Docker chooses one range
+for the cloud, and the networks are slices of it. The networks' labels store the assignment.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from docker.types import IPAMConfig, IPAMPool
 from mcpfleet_local_cloud.data_plane.cleanup import CLOUD_LABEL
 from mcpfleet_local_cloud.data_plane.engine import CloudContainers
 from mcpfleet_local_cloud.data_plane.spec import PROJECT_LABEL, REGION_LABEL, SERVICE_LABEL, service_labels
-from mcpfleet_local_cloud.data_plane.subnets import Slice, slices
+from mcpfleet_local_cloud.data_plane.subnets import Slice, split_range
 
 RANGE_LABEL: Final = "dev.mcpfleet.range"
-"""The range of which a network is a slice."""
+"""The label with the range of which a network is a slice."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +35,7 @@ class Network:
 
     Attributes:
         name: Its name in Docker.
-        addresses: Its slice.
+        addresses: Its addresses.
     """
 
     name: str
@@ -46,138 +46,140 @@ class Networks:
     """The networks of one local cloud; `open` before use.
 
     Args:
-        engine: Docker.
+        engine: The Docker engine.
     """
 
     def __init__(self, engine: CloudContainers) -> None:
         self._engine = engine
-        self._own_name = f"mcpfleet-{engine.cloud_id}"
-        self.gateway: Final = f"{self._own_name}-gateway"
+        self._prefix = f"mcpfleet-{engine.cloud_id}"
+        self.gateway: Final = f"{self._prefix}-gateway"
         """The name of the gateway container."""
-        self._own: Network | None = None
-        self._of: dict[str, Network] = {}
+        self._gateway_network: Network | None = None
+        self._by_service: dict[str, Network] = {}
         self._ranges: dict[IPv4Network, None] = {}
-        self._taken: set[IPv4Network] = set()
+        self._used_subnets: set[IPv4Network] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
-    def own(self) -> Network:
-        """The gateway container's own, which nothing else is in.
+    def gateway_network(self) -> Network:
+        """The gateway container's own network, to which no other container is attached.
 
-        Its name is a beginning of all others: of a container's networks Docker takes the first by name for the ports
-        that it publishes (libnetwork's order of endpoints), and never moves them.
+        Its name is a prefix of all others, so that it sorts first: Docker publishes a container's ports on the first of
+        its networks by name (libnetwork's order of endpoints), and never moves them.
         """
-        if self._own is None:
+        if self._gateway_network is None:
             raise RuntimeError("the networks are not open")
-        return self._own
+        return self._gateway_network
 
     @property
     def ranges(self) -> tuple[str, ...]:
-        """Everything that is a slice is in one of these."""
+        """The ranges that contain all of the networks' addresses."""
         return tuple(map(str, self._ranges))
 
     @property
     def all(self) -> Mapping[str, Network]:
-        """The network of each service, by its full name."""
-        return self._of
+        """The services' networks, by the service's full name."""
+        return self._by_service
 
-    def at(self, ip: str) -> Network | None:
-        """The service's network that has the address *ip*."""
-        return next((each for each in self._of.values() if each.addresses.holds(ip)), None)
+    def find_by_address(self, ip: str) -> Network | None:
+        """Find the service's network that contains the address *ip*."""
+        return next((network for network in self._by_service.values() if network.addresses.contains(ip)), None)
 
     async def open(self) -> None:
-        """Find what there is, and make the gateway container's own network where it is missing.
+        """Find the existing networks, and create the gateway container's own network if it is missing.
 
         Raises:
             DockerException: Docker can't be reached.
         """
-        for found in await self._engine.call(self._found):
-            self._know(found)
-        if self._own is None:
-            self._own = await self._make(self._own_name, {})
+        for network in await self._engine.call(self._list_networks):
+            self._register(network)
+        if self._gateway_network is None:
+            self._gateway_network = await self._create_network(self._prefix, {})
 
     async def ensure(self, service: str) -> Network:
-        """The network of *service* (its full name), made if it isn't there."""
+        """Return the network of *service* (its full name); create it if it is missing."""
         async with self._locks[service]:
-            if service not in self._of:
+            if service not in self._by_service:
                 _, project, _, region, _, name = service.split("/")
                 labels = service_labels(project, region, name)
-                self._of[service] = await self._make(f"{self._own_name}-{region}-{name}", labels)
-            return self._of[service]
+                self._by_service[service] = await self._create_network(f"{self._prefix}-{region}-{name}", labels)
+            return self._by_service[service]
 
     async def remove(self, service: str) -> None:
-        """Remove the network of *service*, whatever is still attached to it."""
+        """Remove the network of *service*, even if containers are attached to it."""
         async with self._locks[service]:
-            network = self._of.pop(service, None)
+            network = self._by_service.pop(service, None)
             if network is None:
                 return
             try:
                 await self._engine.call(self._remove, network.name)
-            except APIError as refusal:
-                self._of[service] = network
-                _log.warning("network %s stays: %s", network.name, refusal.explanation)
+            except APIError as error:
+                self._by_service[service] = network
+                _log.warning("network %s stays: %s", network.name, error.explanation)
             else:
-                self._taken.discard(network.addresses.subnet)
+                self._used_subnets.discard(network.addresses.subnet)
 
-    def _know(self, found: DockerNetwork) -> None:
-        labels: dict[str, str] = found.attrs["Labels"]
-        network = Network(str(found.name), Slice(_subnet(found)))
+    def _register(self, docker_network: DockerNetwork) -> None:
+        labels: dict[str, str] = docker_network.attrs["Labels"]
+        network = Network(str(docker_network.name), Slice(_ipv4_subnet(docker_network)))
         self._ranges[IPv4Network(labels[RANGE_LABEL])] = None
-        self._taken.add(network.addresses.subnet)
-        if found.name == self._own_name:
-            self._own = network
+        self._used_subnets.add(network.addresses.subnet)
+        if docker_network.name == self._prefix:
+            self._gateway_network = network
         else:
             project, region, name = (labels[label] for label in (PROJECT_LABEL, REGION_LABEL, SERVICE_LABEL))
-            self._of[f"projects/{project}/locations/{region}/services/{name}"] = network
+            self._by_service[f"projects/{project}/locations/{region}/services/{name}"] = network
 
-    async def _make(self, name: str, labels: Mapping[str, str]) -> Network:
+    async def _create_network(self, name: str, labels: Mapping[str, str]) -> Network:
         while True:
-            for whole, part in self._free():
-                self._taken.add(part.subnet)  # also where it is another's: Docker would refuse it again
-                marks = {CLOUD_LABEL: self._engine.cloud_id, RANGE_LABEL: str(whole), **labels}
-                if await self._engine.call(self._create, name, part, marks):
-                    return Network(name, part)
-            chosen = await self._engine.call(self._choose_range)
-            self._ranges[chosen] = None
-            self._taken = {each for each in self._taken if not each.overlaps(chosen)}  # it has just been free
+            for address_range, addresses in self._find_free():
+                self._used_subnets.add(addresses.subnet)  # also if another network has it: Docker would refuse it again
+                all_labels = {CLOUD_LABEL: self._engine.cloud_id, RANGE_LABEL: str(address_range), **labels}
+                if await self._engine.call(self._create, name, addresses, all_labels):
+                    return Network(name, addresses)
+            new_range = await self._engine.call(self._choose_range)
+            self._ranges[new_range] = None
+            self._used_subnets = {
+                subnet for subnet in self._used_subnets if not subnet.overlaps(new_range)
+            }  # it is free, as Docker chose it
 
-    def _free(self) -> Iterator[tuple[IPv4Network, Slice]]:
-        for whole in list(self._ranges):
-            for part in slices(whole):
-                if part.subnet not in self._taken:
-                    yield whole, part
+    def _find_free(self) -> Iterator[tuple[IPv4Network, Slice]]:
+        for address_range in list(self._ranges):
+            for addresses in split_range(address_range):
+                if addresses.subnet not in self._used_subnets:
+                    yield address_range, addresses
 
-    # What follows blocks.
+    # The methods below block.
 
-    def _found(self) -> list[DockerNetwork]:
-        """This cloud's networks; those of earlier versions and of interrupted starts are removed."""
-        mine = {"label": f"{CLOUD_LABEL}={self._engine.cloud_id}"}
-        every: list[DockerNetwork] = self._engine.client.networks.list(filters=mine)  # pyright: ignore[reportUnknownMemberType]
-        for each in every:
-            if RANGE_LABEL not in each.attrs["Labels"]:
-                self._remove(str(each.name))
-        return [each for each in every if RANGE_LABEL in each.attrs["Labels"]]
+    def _list_networks(self) -> list[DockerNetwork]:
+        """List this cloud's networks; remove those of earlier versions and of interrupted starts."""
+        filters = {"label": f"{CLOUD_LABEL}={self._engine.cloud_id}"}
+        networks: list[DockerNetwork] = self._engine.client.networks.list(filters=filters)  # pyright: ignore[reportUnknownMemberType]
+        for network in networks:
+            if RANGE_LABEL not in network.attrs["Labels"]:
+                self._remove(str(network.name))
+        return [network for network in networks if RANGE_LABEL in network.attrs["Labels"]]
 
-    def _create(self, name: str, part: Slice, labels: Mapping[str, str]) -> bool:
-        """Make a network; False where some of its addresses are another network's."""
-        pool = IPAMPool(subnet=str(part.subnet), gateway=part.router, iprange=str(part.instances))
+    def _create(self, name: str, addresses: Slice, labels: Mapping[str, str]) -> bool:
+        """Create a network; return False if it overlaps with another network."""
+        pool = IPAMPool(subnet=str(addresses.subnet), gateway=addresses.router, iprange=str(addresses.instances))
         try:
             self._engine.client.networks.create(
                 name, driver="bridge", ipam=IPAMConfig(pool_configs=[pool]), labels=dict(labels), check_duplicate=True
             )
-        except APIError as refusal:
-            if "overlap" in str(refusal.explanation).lower():
+        except APIError as error:
+            if "overlap" in str(error.explanation).lower():
                 return False
             raise
         return True
 
     def _choose_range(self) -> IPv4Network:
-        """A range that is free, as Docker sees it: one that it gives to a network for a moment."""
+        """Find a free address range: let Docker choose one for a temporary network."""
         labels = {CLOUD_LABEL: self._engine.cloud_id}
-        network = self._engine.client.networks.create(f"{self._own_name}-range", internal=True, labels=labels)
+        network = self._engine.client.networks.create(f"{self._prefix}-range", internal=True, labels=labels)
         try:
             network.reload()
-            return _subnet(network)
+            return _ipv4_subnet(network)
         finally:
             network.remove()
 
@@ -185,7 +187,10 @@ class Networks:
         try:
             network = self._engine.client.networks.get(name)
             running: dict[str, Any] = network.attrs.get("Containers") or {}
-            for container in {*running, self.gateway}:  # which could not start again if it stayed attached
+            for container in {
+                *running,
+                self.gateway,
+            }:  # which could not start again while attached to a removed network
                 with suppress(APIError):
                     network.disconnect(container, force=True)
             network.remove()
@@ -193,7 +198,7 @@ class Networks:
             return
 
 
-def _subnet(network: DockerNetwork) -> IPv4Network:
-    """Its IPv4 addresses: a Docker that is told so gives each network some of IPv6, too."""
+def _ipv4_subnet(network: DockerNetwork) -> IPv4Network:
+    """The network's IPv4 subnet; Docker may be configured to assign IPv6 subnets as well."""
     pools: list[dict[str, str]] = network.attrs["IPAM"]["Config"]
     return next(IPv4Network(pool["Subnet"]) for pool in pools if ":" not in pool["Subnet"])

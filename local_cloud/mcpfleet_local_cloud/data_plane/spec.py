@@ -1,4 +1,4 @@
-"""A revision's container, as Docker must make it (Cloud Run's container contract, docs/google-apis.md 5.2)."""
+"""Builds the Docker arguments of a revision's container (Cloud Run's container contract, docs/google-apis.md 5.2)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ REVISION_LABEL: Final = "dev.mcpfleet.revision"
 PROJECT_LABEL: Final = "dev.mcpfleet.project"
 REGION_LABEL: Final = "dev.mcpfleet.region"
 IMAGE_LABEL: Final = "dev.mcpfleet.image"
-"""The digest reference of the image, so that it can be removed with its last container."""
+"""The label with the image's digest reference, so that the image can be removed with its last container."""
 INSTANCE_LABEL: Final = "dev.mcpfleet.instance"
-"""The number of the instance that the container belongs to."""
+"""The label with the number of the container's instance."""
 CONTAINER_LABEL: Final = "dev.mcpfleet.container"
-"""Its place among the revision's containers, the ingress container being 0."""
+"""The label with the container's index in the revision; the ingress container has 0."""
 SPEC_LABEL: Final = "dev.mcpfleet.spec"
-"""A hash of all that the container was made from: only an identical one is taken over after a restart."""
+"""The label with a hash of the container's inputs: after a restart, only an identical container is adopted."""
 
 _CAPABILITIES: Final = (
     "CHOWN",
@@ -35,7 +35,7 @@ _CAPABILITIES: Final = (
     "SETUID",
     "SYS_CHROOT",
 )
-"""What ordinary images need to take a port, drop root and own their files; Docker's default has more."""
+"""The capabilities that ordinary images need to bind ports, drop root and own files; Docker's default has more."""
 _TRUST_VARIABLES: Final = (
     "SSL_CERT_FILE",  # OpenSSL, and so Python and Ruby; Go; rustls' native certificates
     "REQUESTS_CA_BUNDLE",  # Python's requests, which brings certificates of its own
@@ -45,21 +45,22 @@ _TRUST_VARIABLES: Final = (
 )
 _TMP: Final = "/tmp"  # noqa: S108  # the container's own
 _TASKS: Final = 4096
-"""Processes and threads of one container: a fork bomb ends there, and not with the machine's last process. Google names
-no number for Cloud Run; this leaves four threads to each of the 1,000 requests that an instance may have at once."""
+"""The limit of processes and threads of one container, against fork bombs. Google documents no number for Cloud Run;
+this allows four threads for each of the 1,000 requests that an instance may have at once."""
 _LOG_LIMITS: Final = {"max-size": "5m", "max-file": "2"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What a container must know of the cloud that runs it."""
+class CloudContext:
+    """The facts about the local cloud that a container's arguments depend on."""
 
     cloud_id: str
     network: str
-    """Its service's, in Docker."""
+    """The name of the service's network in Docker."""
     gateway: str
-    """The gateway container's address there: metadata server, name server, other services."""
+    """The gateway container's address in that network: metadata server, name server, other services."""
     cpus: float
+    """The CPUs of the Docker engine."""
     trust: str | None = None
     """The file on this machine with the certificates that a container trusts."""
 
@@ -70,56 +71,56 @@ class Surroundings:
 
 
 def service_labels(project: str, region: str, service: str) -> dict[str, str]:
-    """The labels that find a service's containers; *service* is its short name."""
+    """The labels of a service's containers; *service* is its short name."""
     return {PROJECT_LABEL: project, REGION_LABEL: region, SERVICE_LABEL: service}
 
 
 def revision_labels(revision: Revision) -> dict[str, str]:
-    """The labels that find a revision's containers."""
+    """The labels of a revision's containers."""
     return {
         **service_labels(revision.project, revision.region, revision.service),
         REVISION_LABEL: revision.name,
     }
 
 
-def environment(revision: Revision, container: Container, around: Surroundings) -> dict[str, str]:
-    """The user's variables and those that Cloud Run sets, which win; PORT is for the ingress container alone.
+def container_environment(revision: Revision, container: Container, context: CloudContext) -> dict[str, str]:
+    """The user's variables and those that Cloud Run sets, which override them; only the ingress container has PORT.
 
-    google-auth asks `GCE_METADATA_HOST` for tokens but looks for the server at `GCE_METADATA_IP`, so both are set.
+    google-auth gets tokens from `GCE_METADATA_HOST` but detects the server at `GCE_METADATA_IP`, so both are set.
     """
     return {
-        **(dict.fromkeys(_TRUST_VARIABLES, TRUSTED) if around.trust else {}),
+        **(dict.fromkeys(_TRUST_VARIABLES, TRUSTED) if context.trust else {}),
         **dict(container.env),
         **({"PORT": str(container.port)} if container.port is not None else {}),
         "K_SERVICE": revision.service,
         "K_REVISION": revision.name,
         "K_CONFIGURATION": revision.service,
         "CLOUD_RUN_TIMEOUT_SECONDS": str(revision.timeout),
-        "GCE_METADATA_HOST": around.metadata,
-        "GCE_METADATA_IP": around.metadata,
+        "GCE_METADATA_HOST": context.metadata,
+        "GCE_METADATA_IP": context.metadata,
     }
 
 
-def fingerprint(revision: Revision, image_ids: Sequence[str], around: Surroundings) -> str:
-    """Equal for two instances exactly when one may stand for the other; how many there are has no part in it."""
-    same = replace(revision, min_instances=0, max_instances=0)
-    told = (same, tuple(image_ids), around.network, around.gateway, around.trust, _TASKS)
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+def fingerprint(revision: Revision, image_ids: Sequence[str], context: CloudContext) -> str:
+    """A hash of an instance's inputs: equal if one instance can replace the other. It ignores the instance bounds."""
+    scaled = replace(revision, min_instances=0, max_instances=0)
+    inputs = (scaled, tuple(image_ids), context.network, context.gateway, context.trust, _TASKS)
+    return hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerPlan:
-    """Which container of which instance is to be made.
+    """One container of one instance, before Docker creates it.
 
     Attributes:
-        index: its place in `Revision.containers`.
-        number: the instance's number; never used twice.
-        image: the image's digest reference, for the label.
-        image_id: the image's id in Docker, which is what runs, so that a tag which moves changes nothing.
-        spec: the instance's `fingerprint`.
-        secrets: the values of its secret variables.
-        mounts: Docker's mounts of its volumes.
-        joins: the id of the container whose network it shares; None for the first one of an instance.
+        index: Its index in `Revision.containers`.
+        number: The instance's number; never used twice.
+        image: The image's digest reference, for the label.
+        image_id: The image's id in Docker. The container runs this image, also if the tag is moved.
+        spec: The instance's `fingerprint`.
+        secrets: The values of its secret variables.
+        mounts: The Docker mounts of its volumes.
+        namespace_of: The id of the container whose network it shares; None for the first one of an instance.
     """
 
     index: int
@@ -129,42 +130,42 @@ class ContainerPlan:
     spec: str
     secrets: Mapping[str, str] = field(default_factory=dict[str, str])
     mounts: Sequence[DockerMount] = ()
-    joins: str | None = None
+    namespace_of: str | None = None
 
 
-def container_spec(revision: Revision, place: ContainerPlan, around: Surroundings) -> Mapping[str, Any]:
+def container_spec(revision: Revision, plan: ContainerPlan, context: CloudContext) -> Mapping[str, Any]:
     """The keyword arguments of `docker.containers.create`."""
-    container = revision.containers[place.index]
-    suffix = f"-{container.name or place.index}" if place.index else ""
+    container = revision.containers[plan.index]
+    suffix = f"-{container.name or plan.index}" if plan.index else ""
     spec: dict[str, Any] = {
-        "image": place.image_id,
-        "name": f"mcpfleet-{around.cloud_id}-{revision.region}-{revision.name}-{place.number}{suffix}",
+        "image": plan.image_id,
+        "name": f"mcpfleet-{context.cloud_id}-{revision.region}-{revision.name}-{plan.number}{suffix}",
         "labels": {
-            CLOUD_LABEL: around.cloud_id,
+            CLOUD_LABEL: context.cloud_id,
             **revision_labels(revision),
-            IMAGE_LABEL: place.image,
-            INSTANCE_LABEL: str(place.number),
-            CONTAINER_LABEL: str(place.index),
-            SPEC_LABEL: place.spec,
+            IMAGE_LABEL: plan.image,
+            INSTANCE_LABEL: str(plan.number),
+            CONTAINER_LABEL: str(plan.index),
+            SPEC_LABEL: plan.spec,
         },
-        "environment": {**place.secrets, **environment(revision, container, around)},
+        "environment": {**plan.secrets, **container_environment(revision, container, context)},
         "mem_limit": container.memory_bytes,
-        "memswap_limit": container.memory_bytes,  # no swap: beyond the limit is the end, as on Cloud Run
-        # A limit above what the machine has limits nothing, and Docker refuses it.
-        "nano_cpus": int(min(container.cpu, around.cpus) * 1e9),
+        "memswap_limit": container.memory_bytes,  # no swap: as on Cloud Run, a container beyond its limit is killed
+        # Docker refuses a limit above the machine's CPUs.
+        "nano_cpus": int(min(container.cpu, context.cpus) * 1e9),
         "pids_limit": _TASKS,
         "security_opt": ["no-new-privileges"],
         "cap_drop": ["ALL"],
         "cap_add": list(_CAPABILITIES),
-        "stop_signal": "SIGTERM",  # whatever the image asks for
+        "stop_signal": "SIGTERM",  # overrides the image's
         "log_config": LogConfig(type=LogConfig.types.JSON, config=_LOG_LIMITS),
-        **_network(place, around),
+        **_network(plan, context),
     }
     if not any(mount.path.rstrip("/") == _TMP for mount in container.mounts):
         spec["tmpfs"] = {_TMP: "rw,exec,nosuid,nodev,mode=1777"}  # in memory, counted against its limit
-    mounts = list(place.mounts)
-    if around.trust:
-        mounts.append(DockerMount(TRUSTED, around.trust, type="bind", read_only=True))
+    mounts = list(plan.mounts)
+    if context.trust:
+        mounts.append(DockerMount(TRUSTED, context.trust, type="bind", read_only=True))
     if mounts:
         spec["mounts"] = mounts
     if container.command:
@@ -174,9 +175,9 @@ def container_spec(revision: Revision, place: ContainerPlan, around: Surrounding
     return spec
 
 
-def _network(place: ContainerPlan, around: Surroundings) -> dict[str, Any]:
-    """The service's network for the first container of an instance; the others share its namespace, names and all."""
-    if place.joins is not None:
-        return {"network_mode": f"container:{place.joins}"}
-    names = {"metadata.google.internal": around.gateway}
-    return {"network": around.network, "extra_hosts": names, "dns": [around.gateway]}
+def _network(plan: ContainerPlan, context: CloudContext) -> dict[str, Any]:
+    """The network arguments: the service's network for an instance's first container, its namespace for the others."""
+    if plan.namespace_of is not None:
+        return {"network_mode": f"container:{plan.namespace_of}"}
+    names = {"metadata.google.internal": context.gateway}
+    return {"network": context.network, "extra_hosts": names, "dns": [context.gateway]}

@@ -1,7 +1,7 @@
-"""How an instance starts: its containers one after the other, until each one's startup probe has succeeded.
+"""Starts an instance: its containers in the order of their dependencies, until every startup probe has succeeded.
 
-An instance is one container or several that share a network namespace, as on Cloud Run: the first that starts gives the
-namespace, the others join it; `dependsOn` decides the order. When one of them ends, the instance has ended.
+An instance is one container or several that share a network namespace, as on Cloud Run: the first one that starts owns
+the namespace, the others join it; `dependsOn` decides the order. When one of them ends, the instance has ended.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from typing import Final
 
 from mcpfleet_local_cloud.data_plane import diagnosis, probes
 from mcpfleet_local_cloud.data_plane.contract import Container, Revision, RolloutError
-from mcpfleet_local_cloud.data_plane.engine import CloudContainers, RefusedError, Seen
-from mcpfleet_local_cloud.data_plane.spec import ContainerPlan, Surroundings, container_spec, fingerprint
+from mcpfleet_local_cloud.data_plane.engine import CloudContainers, ContainerStatus, StartError
+from mcpfleet_local_cloud.data_plane.spec import CloudContext, ContainerPlan, container_spec, fingerprint
 from mcpfleet_local_cloud.data_plane.volumes import Volumes
 from mcpfleet_local_cloud.network.dial import Dial
 from mcpfleet_local_cloud.network.upstream import HttpUpstream
@@ -26,50 +26,50 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Unit:
-    """One container of an instance, as Docker has it."""
+class InstanceContainer:
+    """One running container of an instance."""
 
     container: Container
-    seen: Seen
+    status: ContainerStatus
     exited: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(eq=False)
 class Instance:
-    """What runs together."""
+    """The containers that run and are stopped together."""
 
     number: int
-    units: list[Unit] = field(default_factory=list[Unit])
-    """The first one holds the network namespace."""
+    containers: list[InstanceContainer] = field(default_factory=list[InstanceContainer])
+    """The first one owns the network namespace."""
     upstream: HttpUpstream | None = None
     exited: asyncio.Event = field(default_factory=asyncio.Event)
-    """One of its containers has ended."""
-    born: float = field(default_factory=time.monotonic)
-    stopping: bool = False
-    watches: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
-    stop: asyncio.Task[None] | None = None
+    """Set when one of its containers has ended."""
+    started_at: float = field(default_factory=time.monotonic)
+    is_stopping: bool = False
+    probe_tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+    stop_task: asyncio.Task[None] | None = None
 
     @property
-    def seen(self) -> Seen:
-        """The container that has the instance's address."""
-        return self.units[0].seen
+    def main_status(self) -> ContainerStatus:
+        """The state of the container that has the instance's address."""
+        return self.containers[0].status
 
-    def unit(self, container_id: str) -> Unit | None:
-        """Its container of that id."""
-        return next((unit for unit in self.units if unit.seen.id == container_id), None)
+    def find_container(self, container_id: str) -> InstanceContainer | None:
+        """Find its container with this id."""
+        return next((container for container in self.containers if container.status.id == container_id), None)
 
 
 class Startup:
     """Starts instances of one revision.
 
     Args:
-        revision: the revision.
-        images: digest reference and id in Docker of each container's image, in the order of `Revision.containers`.
-        engine: Docker.
-        around: the cloud.
-        volumes: the revision's volumes.
-        dial: connects to a container.
-        base_image: of the container that looks where another one listens.
+        revision: The revision.
+        images: Digest reference and id in Docker of each container's image, in the order of `Revision.containers`.
+        engine: The Docker engine.
+        context: The facts about the cloud.
+        volumes: The revision's volumes.
+        dial: Connects to a container.
+        base_image: The image of the container that reads another one's listening ports.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Startup:
         images: Sequence[tuple[str, str]],
         *,
         engine: CloudContainers,
-        around: Surroundings,
+        context: CloudContext,
         volumes: Volumes,
         dial: Dial,
         base_image: str,
@@ -86,16 +86,16 @@ class Startup:
         self._revision = revision
         self._images = images
         self._engine = engine
-        self._around = around
+        self._context = context
         self._volumes = volumes
         self._dial = dial
         self._base_image = base_image
 
-    async def bring_up(self, instance: Instance) -> None:
-        """Start the containers, each after those that it depends on.
+    async def start(self, instance: Instance) -> None:
+        """Start the containers, each after its dependencies.
 
         Raises:
-            RolloutError: one of them cannot start, or ended.
+            RolloutError: One of them can't start, or has ended.
         """
         containers = self._revision.containers
         started = {container.name: asyncio.Event() for container in containers}
@@ -107,14 +107,14 @@ class Startup:
                 await started[name].wait()
             if index != first:
                 await namespace.wait()
-            unit = await self._launch(instance, index)
+            unit = await self._start_container(instance, index)
             namespace.set()
-            await self.wait(instance, unit)
+            await self.wait_until_ready(instance, unit)
             started[container.name].set()
 
         namespace = asyncio.Event()
         tasks = [asyncio.create_task(start(index)) for index in range(len(containers))]
-        crash = asyncio.create_task(self._crashed(instance))
+        crash = asyncio.create_task(self._raise_on_exit(instance))
         everything = asyncio.gather(*tasks)
         try:
             await asyncio.wait({everything, crash}, return_when=asyncio.FIRST_COMPLETED)
@@ -122,83 +122,85 @@ class Startup:
             for task in (*tasks, crash):
                 task.cancel()
             await asyncio.gather(*tasks, crash, return_exceptions=True)
-            await asyncio.gather(everything, return_exceptions=True)  # so that its error counts as seen
+            await asyncio.gather(
+                everything, return_exceptions=True
+            )  # retrieves its error, so that asyncio does not log it
         for task in (*tasks, crash):
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
 
-    async def _crashed(self, instance: Instance) -> None:
-        """Wait for the end of a container that had started well, while others still start.
+    async def _raise_on_exit(self, instance: Instance) -> None:
+        """Wait until a container that had started successfully ends, while others are still starting.
 
         Raises:
-            RolloutError: always, when it comes.
+            RolloutError: A container has ended.
         """
         await instance.exited.wait()
-        unit = next(unit for unit in instance.units if unit.exited.is_set())
-        raise RolloutError(await self._post_mortem(instance, unit))
+        unit = next(unit for unit in instance.containers if unit.exited.is_set())
+        raise RolloutError(await self._describe_failure(instance, unit))
 
-    async def _launch(self, instance: Instance, index: int) -> Unit:
-        """Make and start one container."""
+    async def _start_container(self, instance: Instance, index: int) -> InstanceContainer:
+        """Create and start one container."""
         container = self._revision.containers[index]
         image, image_id = self._images[index]
-        place = ContainerPlan(
+        plan = ContainerPlan(
             index=index,
             number=instance.number,
             image=image,
             image_id=image_id,
             spec=self.fingerprint,
-            secrets=self._volumes.secrets_of(container),
+            secrets=self._volumes.read_secrets(container),
             mounts=self._volumes.mounts(container, instance.number),
-            joins=instance.seen.id if instance.units else None,
+            namespace_of=instance.main_status.id if instance.containers else None,
         )
-        spec = container_spec(self._revision, place, self._around)
-        running = asyncio.create_task(self._engine.run(spec))
+        spec = container_spec(self._revision, plan, self._context)
+        starting = asyncio.create_task(self._engine.run(spec))
         try:
-            seen = await asyncio.shield(running)
-        except asyncio.CancelledError:  # Docker goes on in its thread; what it makes must not stay behind
-            with contextlib.suppress(RefusedError):
-                await self._engine.remove((await running).id)
+            status = await asyncio.shield(starting)
+        except asyncio.CancelledError:  # Docker continues in its thread; its container must not be left behind
+            with contextlib.suppress(StartError):
+                await self._engine.remove((await starting).id)
             raise
-        except RefusedError as refusal:
-            ending = diagnosis.Ending(refused=str(refusal), platform=await self._engine.platform())
-            raise RolloutError(diagnosis.report(self._revision, ending, container)) from refusal
-        unit = Unit(container, seen)
-        instance.units.append(unit)
-        if not seen.running:
+        except StartError as error:
+            details = diagnosis.FailureDetails(start_error=str(error), platform=await self._engine.platform())
+            raise RolloutError(diagnosis.describe_failure(self._revision, details, container)) from error
+        unit = InstanceContainer(container, status)
+        instance.containers.append(unit)
+        if not status.is_running:
             unit.exited.set()
         return unit
 
     @property
     def fingerprint(self) -> str:
-        """Of every instance that is started now."""
-        return fingerprint(self._revision, [image_id for _, image_id in self._images], self._around)
+        """The fingerprint of instances that are started now."""
+        return fingerprint(self._revision, [image_id for _, image_id in self._images], self._context)
 
-    async def wait(self, instance: Instance, unit: Unit) -> None:
-        """Wait until the container's startup probe succeeded.
+    async def wait_until_ready(self, instance: Instance, unit: InstanceContainer) -> None:
+        """Wait until the container's startup probe has succeeded.
 
         Raises:
-            RolloutError: it did not; the text tells why.
+            RolloutError: It did not succeed; the text has the cause.
         """
         probe = unit.container.startup_probe
         if probe is None or not self._revision.health_checked:
             if unit.exited.is_set():
-                raise RolloutError(await self._post_mortem(instance, unit))
+                raise RolloutError(await self._describe_failure(instance, unit))
             return
         attempts = asyncio.create_task(
-            probes.started(probe, instance.seen.ip, self._dial, lambda: not unit.exited.is_set())
+            probes.wait_until_started(probe, instance.main_status.ip, self._dial, lambda: not unit.exited.is_set())
         )
         watch = asyncio.create_task(self._wait_for_exit(instance, unit))
         try:
             await asyncio.wait({attempts, watch}, return_when=asyncio.FIRST_COMPLETED)
-            good = attempts.done() and attempts.result() and not unit.exited.is_set()
+            has_succeeded = attempts.done() and attempts.result() and not unit.exited.is_set()
         finally:
             attempts.cancel()
             watch.cancel()
-        if not good:
-            raise RolloutError(await self._post_mortem(instance, unit))
+        if not has_succeeded:
+            raise RolloutError(await self._describe_failure(instance, unit))
 
-    async def _wait_for_exit(self, instance: Instance, unit: Unit) -> None:
-        """Return when the container has ended; Docker's event says so at once, a look each second if it got lost."""
+    async def _wait_for_exit(self, instance: Instance, unit: InstanceContainer) -> None:
+        """Wait until the container has ended: by Docker's event, or by polling each second if the event was lost."""
         seconds = 0
         while not unit.exited.is_set():
             with contextlib.suppress(TimeoutError):
@@ -206,30 +208,30 @@ class Startup:
                 return
             seconds += 1
             if seconds == _HINT_SECONDS:  # the probe's window may be minutes long
-                found = diagnosis.Ending(listening=await self._listening(instance))
-                hint = diagnosis.diagnose(self._revision, found, unit.container)
-                _log.warning("%s does not serve after %d s: %s", unit.seen.name, seconds, hint)
-            seen = await self._engine.inspect(unit.seen.id)
-            if seen is None or not seen.running:
+                details = diagnosis.FailureDetails(listening_on=await self._find_listening(instance))
+                hint = diagnosis.diagnose(self._revision, details, unit.container)
+                _log.warning("%s does not serve after %d s: %s", unit.status.name, seconds, hint)
+            status = await self._engine.inspect(unit.status.id)
+            if status is None or not status.is_running:
                 unit.exited.set()
 
-    async def _post_mortem(self, instance: Instance, unit: Unit) -> str:
-        instance.stopping = True
-        container = unit.seen.id
-        seen = await self._engine.inspect(container) or unit.seen
+    async def _describe_failure(self, instance: Instance, unit: InstanceContainer) -> str:
+        instance.is_stopping = True
+        container = unit.status.id
+        status = await self._engine.inspect(container) or unit.status
         probe = unit.container.startup_probe
-        answered = ""
-        if seen.running and probe is not None:
-            answered = await probes.answer(probe, instance.seen.ip, self._dial, _ANSWER_SECONDS)
-        ending = diagnosis.Ending(
-            exit_code=None if seen.running else seen.exit_code,
-            out_of_memory=seen.out_of_memory,
-            listening=await self._listening(instance) if seen.running else (),
-            answered=answered,
+        response = ""
+        if status.is_running and probe is not None:
+            response = await probes.read_response(probe, instance.main_status.ip, self._dial, _ANSWER_SECONDS)
+        details = diagnosis.FailureDetails(
+            exit_code=None if status.is_running else status.exit_code,
+            out_of_memory=status.is_out_of_memory,
+            listening_on=await self._find_listening(instance) if status.is_running else (),
+            probe_response=response,
             logs=await self._engine.logs(container, diagnosis.READ_LINES),
             platform=await self._engine.platform(),
         )
-        return diagnosis.report(self._revision, ending, unit.container)
+        return diagnosis.describe_failure(self._revision, details, unit.container)
 
-    async def _listening(self, instance: Instance) -> tuple[tuple[str, int], ...]:
-        return await self._engine.listening(instance.seen.id, self._base_image)
+    async def _find_listening(self, instance: Instance) -> tuple[tuple[str, int], ...]:
+        return await self._engine.find_listening(instance.main_status.id, self._base_image)

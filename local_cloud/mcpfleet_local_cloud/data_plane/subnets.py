@@ -1,4 +1,4 @@
-"""How the cloud's networks share the addresses of one range: who has which, without Docker."""
+"""Divides an address range among the cloud's networks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 _LARGEST: Final = 24
 _SMALLEST: Final = 28
 _PARTS: Final = 4
-"""Bits: a range is cut into sixteen networks at least, where it is large enough."""
+"""Bits: a range is divided into at least sixteen networks, if it is large enough."""
 
 
 @dataclass(frozen=True)
@@ -16,32 +16,32 @@ class Slice:
     """The addresses of one network.
 
     Attributes:
-        subnet: All of them.
+        subnet: The addresses of the network.
     """
 
     subnet: IPv4Network
 
     @property
     def router(self) -> str:
-        """Docker's own address, the way out."""
+        """Docker's own address, which is the default gateway."""
         return str(self.subnet[1])
 
     @property
     def gateway(self) -> str:
-        """The gateway container's, which Docker gives to nobody by itself."""
+        """The gateway container's address, which Docker assigns to no other container."""
         return str(self.subnet[2])
 
     @property
     def instances(self) -> IPv4Network:
-        """Those that Docker gives to instances."""
+        """The addresses that Docker assigns to instances."""
         return list(self.subnet.subnets(prefixlen_diff=1))[1]
 
-    def holds(self, ip: str) -> bool:
-        """Whether *ip* is one of them."""
+    def contains(self, ip: str) -> bool:
+        """Return whether *ip* is an address of this network."""
         return IPv4Address(ip) in self.subnet
 
 
-def slices(whole: IPv4Network) -> Iterator[Slice]:
-    """The range *whole*, cut into networks of up to 127 instances."""
-    prefix = max(min(max(_LARGEST, whole.prefixlen + _PARTS), _SMALLEST), whole.prefixlen)
-    return (Slice(subnet) for subnet in whole.subnets(new_prefix=prefix))
+def split_range(address_range: IPv4Network) -> Iterator[Slice]:
+    """Split *address_range* into networks of up to 127 instances."""
+    prefix = max(min(max(_LARGEST, address_range.prefixlen + _PARTS), _SMALLEST), address_range.prefixlen)
+    return (Slice(subnet) for subnet in address_range.subnets(new_prefix=prefix))

@@ -1,10 +1,10 @@
 """An instance's volumes: memory, a secret's versions as files, a bucket's folder (Cloud Run v2 `Volume`).
 
-- *emptyDir* is a Docker volume, one for each instance. In memory it is a tmpfs: the kernel counts its pages to the
-  container that wrote them, so they count against its memory limit. On disk it is a folder of Docker's, unbounded.
-- *secret*: files below the cloud's state, in a folder that only its owner enters, mounted read-only. They are written
-  when an instance starts and again when the secret changes: a volume with `latest` shows the newest version.
-- *gcs*: the folder of the cloud's object store that holds the bucket's objects.
+- *emptyDir* is a Docker volume, one for each instance. In memory it is a tmpfs: its pages count against the memory
+  limit of the container that wrote them. On disk it is a folder of Docker's, without a limit.
+- *secret*: files below the cloud's state, in a folder that only its owner can enter, mounted read-only. They are
+  written when an instance starts and again when the secret changes: a volume with `latest` has the newest version.
+- *gcs*: the folder of the cloud's object store with the bucket's objects.
 """
 
 import logging
@@ -37,14 +37,14 @@ _MEMORY: Final = "tmpfs"
 
 
 class Volumes:
-    """Makes, refreshes and removes what the instances of one revision mount.
+    """Creates, refreshes and removes the volumes of one revision's instances.
 
     Args:
-        revision: whose.
-        engine: Docker.
-        root: a folder for files of secrets, private to the cloud's owner.
-        sources: where secrets and buckets come from.
-        base_image: of the container that lets every user into a volume on disk.
+        revision: The revision.
+        engine: The Docker engine.
+        root: A folder for files of secrets, private to the cloud's owner.
+        sources: The secrets and buckets.
+        base_image: The image of the container that makes volumes on disk writable.
     """
 
     def __init__(
@@ -57,61 +57,62 @@ class Volumes:
         self._base_image = base_image
         self._by_name = {volume.name: volume.source for volume in revision.volumes}
 
-    def secrets_of(self, container: Container) -> dict[str, str]:
-        """The values of the container's secret variables, read now.
+    def read_secrets(self, container: Container) -> dict[str, str]:
+        """Read the current values of the container's secret variables.
 
         Raises:
-            RolloutError: one is gone, or may not be read any more.
+            RolloutError: A secret was deleted, or may not be read any more.
         """
         account = self._revision.service_account
         return {
-            name: self._needed.secret(ref, account).decode("utf-8", "surrogateescape")
+            name: self._instance_data.secret(ref, account).decode("utf-8", "surrogateescape")
             for name, ref in container.secret_env
         }
 
-    async def prepare(self, number: int) -> None:
-        """Make what the instance *number* mounts.
+    async def create(self, number: int) -> None:
+        """Create the volumes of the instance *number*.
 
         Raises:
-            RolloutError: a secret is gone, or may not be read any more; or a volume cannot be made.
+            RolloutError: A secret was deleted, or may not be read any more; or a volume cannot be created.
         """
         self._write_secrets()
         for name, source in self._by_name.items():
             if isinstance(source, EmptyDir):
-                await self._make(self._volume(name, number), source, number)
+                await self._create_volume(self._volume(name, number), source, number)
 
-    async def release(self, number: int) -> None:
-        """Remove what was the instance's own."""
+    async def remove(self, number: int) -> None:
+        """Remove the volumes of the instance *number*."""
         for name, source in self._by_name.items():
             if isinstance(source, EmptyDir):
-                await self._engine.call(self._remove, self._volume(name, number))
+                await self._engine.call(self._remove_volume, self._volume(name, number))
 
     def mounts(self, container: Container, number: int) -> Sequence[DockerMount]:
-        """Docker's mounts for *container* of the instance *number*."""
+        """The Docker mounts of *container* in the instance *number*."""
         return [self._mount(mount, number) for mount in container.mounts]
 
-    def rewrite(self) -> None:
-        """Bring the files of secrets up to date, after a time in which nobody did."""
+    def refresh_all(self) -> None:
+        """Write the files of all secrets again, after the local cloud was stopped for a while."""
         for source in self._by_name.values():
             if isinstance(source, SecretFiles):
                 self.refresh(source.secret)
 
     def refresh(self, secret: str) -> None:
-        """Show the secret's versions as they are now, where one of its volumes asks for the latest.
+        """Write the files of *secret* (its full name) again, after its versions changed.
 
-        What cannot be read any more stays as it was, as a mounted value does on Cloud Run until it is asked for again.
+        A value that cannot be read any more stays as it was. On Cloud Run a mounted value also stays until it is read
+        again.
         """
         try:
             self._write_secrets(only=secret.rpartition("/")[2])
-        except Exception as refusal:
-            _log.warning("%s: the files of %s stay as they are: %s", self._revision.name, secret, refusal)
+        except Exception as error:
+            _log.warning("%s: the files of %s stay as they are: %s", self._revision.name, secret, error)
 
-    def destroy(self) -> None:
-        """Forget every file."""
+    def remove_files(self) -> None:
+        """Remove every file."""
         shutil.rmtree(self._root, ignore_errors=True)
 
     @property
-    def _needed(self) -> InstanceData:
+    def _instance_data(self) -> InstanceData:
         if self._sources is None:
             raise RuntimeError("this data plane was made without secrets and buckets")
         return self._sources
@@ -126,18 +127,18 @@ class Volumes:
             return DockerMount(mount.path, self._volume(mount.volume, number), type="volume")
         if isinstance(source, SecretFiles):
             return DockerMount(mount.path, str(self._root / mount.volume), type="bind", read_only=True)
-        root = self._needed.folder(source.bucket)
+        root = self._instance_data.folder(source.bucket)
         folder = root / mount.sub_path
-        # A container could have made a link in its place, and would get to see whatever it points to.
+        # A container could have replaced the folder by a link, and would see the folder that it points to.
         if not folder.resolve().is_relative_to(root.resolve()):
             raise RolloutError(
-                f"subPath {mount.sub_path} of the bucket '{source.bucket}' leads out of it: it is a link."
+                f"subPath {mount.sub_path} of the bucket '{source.bucket}' is a link to a folder outside of the bucket."
             )
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o777)
         return DockerMount(mount.path, str(folder), type="bind", read_only=source.read_only)
 
-    async def _make(self, name: str, source: EmptyDir, number: int) -> None:
+    async def _create_volume(self, name: str, source: EmptyDir, number: int) -> None:
         memory = {"type": _MEMORY, "device": _MEMORY, "o": f"size={source.size_bytes},mode=1777"}
         labels = {
             CLOUD_LABEL: self._engine.cloud_id,
@@ -150,18 +151,18 @@ class Volumes:
         )
         if source.on_disk:
             try:
-                await self._engine.let_in(name, self._base_image)
+                await self._engine.open_volume(name, self._base_image)
             except BaseException:
-                await self._engine.call(self._remove, name)
+                await self._engine.call(self._remove_volume, name)
                 raise
 
-    def _remove(self, name: str) -> None:
+    def _remove_volume(self, name: str) -> None:
         try:
             self._engine.client.volumes.get(name).remove(force=True)
         except NotFound:
             return
-        except APIError as refusal:
-            _log.warning("volume %s stays: %s", name, refusal)
+        except APIError as error:
+            _log.warning("volume %s stays: %s", name, error)
 
     def _write_secrets(self, only: str | None = None) -> None:
         account = self._revision.service_account
@@ -169,12 +170,12 @@ class Volumes:
             if not isinstance(source, SecretFiles) or (only and source.secret.rpartition("/")[2] != only):
                 continue
             for file in source.files:
-                value = self._needed.secret(SecretRef(secret=source.secret, version=file.version), account)
-                _replace(self._root / name, file.path, value, file.mode)
+                value = self._instance_data.secret(SecretRef(secret=source.secret, version=file.version), account)
+                _write_file(self._root / name, file.path, value, file.mode)
 
 
-def _replace(folder: Path, path: str, value: bytes, mode: int) -> None:
-    """Write one file whole or not at all; the folders around it may be entered by any user of the container."""
+def _write_file(folder: Path, path: str, value: bytes, mode: int) -> None:
+    """Write one file atomically; any user of the container may enter its folders."""
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
     for parent in [target.parent, *target.parent.parents]:

@@ -7,10 +7,10 @@ import pytest
 from mcpfleet_local_cloud.data_plane.addresses import FIRST_PORT, PORTS, Addresses
 from mcpfleet_local_cloud.data_plane.archive import BYTES, REVISIONS, LogArchive
 from mcpfleet_local_cloud.data_plane.contract import Container, Revision, RolloutError
-from mcpfleet_local_cloud.data_plane.spec import ContainerPlan, Surroundings, container_spec, fingerprint
+from mcpfleet_local_cloud.data_plane.spec import CloudContext, ContainerPlan, container_spec, fingerprint
 from mcpfleet_local_cloud.state.store import Store
 
-AROUND = Surroundings(cloud_id="c1", network="mcpfleet-c1", gateway="172.18.0.1", cpus=2.0)
+AROUND = CloudContext(cloud_id="c1", network="mcpfleet-c1", gateway="172.18.0.1", cpus=2.0)
 REVISION = Revision(
     name="mcp-echo-00001-abc",
     service="mcp-echo",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.data_plane.contract import Container, Probe, Revision
-from mcpfleet_local_cloud.data_plane.diagnosis import Ending, catches_sigterm, parse_listening, report
+from mcpfleet_local_cloud.data_plane.diagnosis import FailureDetails, catches_sigterm, describe_failure, parse_listening
 
 ANY = "0.0.0.0"  # noqa: S104
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
@@ -57,7 +57,9 @@ def test_a_program_that_cannot_be_looked_at_is_given_its_ten_seconds(mask):
 
 
 def test_a_server_whose_grpc_health_service_does_not_say_serving_is_told_so():
-    text = report(revision(Probe(port=8080, grpc_service="acme.Weather")), Ending(listening=((ANY, 8080),)))
+    text = describe_failure(
+        revision(Probe(port=8080, grpc_service="acme.Weather")), FailureDetails(listening_on=((ANY, 8080),))
+    )
     assert "failed the configured startup probe checks" in text
     assert "its gRPC health service (grpc.health.v1.Health) did not say of acme.Weather that it serves" in text
 
@@ -72,15 +74,15 @@ GOOGLE_LISTEN = (
 @pytest.mark.parametrize(
     ("ending", "advice"),
     [
-        (Ending(listening=(("127.0.0.1", 8080),)), "Let it listen on 0.0.0.0:8080."),
-        (Ending(listening=(("::1", 8080),)), "the server listens on ::1:8080"),
-        (Ending(listening=((ANY, 5000),)), "listens on port 5000, not on 8080"),
-        (Ending(), "nothing in it listens on any port"),
-        (Ending(listening=((ANY, 8080),)), "accepted no connection in time"),
+        (FailureDetails(listening_on=(("127.0.0.1", 8080),)), "Let it listen on 0.0.0.0:8080."),
+        (FailureDetails(listening_on=(("::1", 8080),)), "the server listens on ::1:8080"),
+        (FailureDetails(listening_on=((ANY, 5000),)), "listens on port 5000, not on 8080"),
+        (FailureDetails(), "nothing in it listens on any port"),
+        (FailureDetails(listening_on=((ANY, 8080),)), "accepted no connection in time"),
     ],
 )
 def test_a_container_that_is_not_reached_is_told_where_it_listens(ending, advice):
-    text = report(revision(), ending)
+    text = describe_failure(revision(), ending)
     assert text.startswith(GOOGLE_LISTEN)
     assert advice in text.rpartition("What to change: ")[2]
 
@@ -88,53 +90,59 @@ def test_a_container_that_is_not_reached_is_told_where_it_listens(ending, advice
 @pytest.mark.parametrize(
     ("ending", "google", "advice"),
     [
-        (Ending(exit_code=3), "Container called exit(3).", "failed at start"),
-        (Ending(exit_code=0), "Container called exit(0).", "must stay in the foreground"),
-        (Ending(exit_code=127), "exit(127)", "not found or is not executable"),
-        (Ending(exit_code=139), "exit(139)", "signal 11"),
-        (Ending(exit_code=1, logs="exec user process caused: exec format error"), "exit(1)", "linux/amd64"),
+        (FailureDetails(exit_code=3), "Container called exit(3).", "failed at start"),
+        (FailureDetails(exit_code=0), "Container called exit(0).", "must stay in the foreground"),
+        (FailureDetails(exit_code=127), "exit(127)", "not found or is not executable"),
+        (FailureDetails(exit_code=139), "exit(139)", "signal 11"),
+        (FailureDetails(exit_code=1, logs="exec user process caused: exec format error"), "exit(1)", "linux/amd64"),
         (
-            Ending(exit_code=1, logs="exec /x: exec format error", platform="linux/arm64"),
+            FailureDetails(exit_code=1, logs="exec /x: exec format error", platform="linux/arm64"),
             "exit(1)",
             "linux/arm64`, or let Docker emulate linux/amd64",
         ),
-        (Ending(exit_code=1, logs="nginx: permission denied (13)"), "exit(1)", "denied a right"),
-        (Ending(exit_code=0), "Container called exit(0).", "`speaks: stdio`"),
+        (FailureDetails(exit_code=1, logs="nginx: permission denied (13)"), "exit(1)", "lacks a permission"),
+        (FailureDetails(exit_code=0), "Container called exit(0).", "`speaks: stdio`"),
         (
-            Ending(exit_code=137, out_of_memory=True),
+            FailureDetails(exit_code=137, out_of_memory=True),
             "Memory limit of 512 MiB exceeded. Consider increasing the memory limit",
             "more memory",
         ),
         (
-            Ending(refused='exec: "nope": executable file not found in $PATH'),
+            FailureDetails(start_error='exec: "nope": executable file not found in $PATH'),
             "The container failed to start",
             "Correct `command` and `args`",
         ),
-        (Ending(refused="exec /x: exec format error"), "The container failed to start", "--platform linux/amd64"),
+        (
+            FailureDetails(start_error="exec /x: exec format error"),
+            "The container failed to start",
+            "--platform linux/amd64",
+        ),
     ],
 )
 def test_a_container_that_ended_is_told_what_to_change(ending, google, advice):
-    text = report(revision(), ending)
+    text = describe_failure(revision(), ending)
     assert google in text.partition("\n")[0]
     assert advice in text.rpartition("What to change: ")[2]
 
 
 def test_a_failed_http_probe_is_named_as_such():
     probe = Probe(port=8080, http_path="/ready")
-    text = report(revision(startup_probe=probe), Ending(listening=((ANY, 8080),)))
+    text = describe_failure(revision(startup_probe=probe), FailureDetails(listening_on=((ANY, 8080),)))
     assert "failed the configured startup probe checks" in text
     assert "GET /ready" in text
 
 
 def test_the_last_twenty_log_lines_are_shown():
-    text = report(revision(), Ending(exit_code=1, logs="".join(f"line {chr(97 + n)}\n" for n in range(30))))
+    text = describe_failure(
+        revision(), FailureDetails(exit_code=1, logs="".join(f"line {chr(97 + n)}\n" for n in range(30)))
+    )
     assert "  line k\n" in text
     assert "  line ~\n" in text
     assert "line j\n" not in text
 
 
 def test_a_silent_container_is_called_silent():
-    assert "The container wrote no logs." in report(revision(), Ending(exit_code=1))
+    assert "The container wrote no logs." in describe_failure(revision(), FailureDetails(exit_code=1))
 
 
 @pytest.mark.parametrize(
@@ -164,13 +172,13 @@ def test_a_silent_container_is_called_silent():
     ],
 )
 def test_what_a_program_says_of_its_end_is_the_cause_and_the_change(line, advice):
-    text = report(revision(), Ending(exit_code=1, logs=f"Starting…\n{line}\n"))
+    text = describe_failure(revision(), FailureDetails(exit_code=1, logs=f"Starting…\n{line}\n"))
     assert advice in text.rpartition("What to change: ")[2]
 
 
 def test_a_program_that_gave_up_is_taken_at_its_last_word():
     logs = "KeyError: 'FIRST_KEY'\nretrying\nKeyError: 'SECOND_KEY'\n"
-    assert "variable SECOND_KEY" in report(revision(), Ending(exit_code=1, logs=logs))
+    assert "variable SECOND_KEY" in describe_failure(revision(), FailureDetails(exit_code=1, logs=logs))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +191,7 @@ def test_a_program_that_gave_up_is_taken_at_its_last_word():
     ],
 )
 def test_a_line_that_names_no_cause_is_none(line):
-    assert "failed at start" in report(revision(), Ending(exit_code=1, logs=line))
+    assert "failed at start" in describe_failure(revision(), FailureDetails(exit_code=1, logs=line))
 
 
 def test_structured_entries_are_shown_by_their_message_and_what_is_repeated_once():
@@ -193,7 +201,7 @@ def test_structured_entries_are_shown_by_their_message_and_what_is_repeated_once
         {"message": "At\x1b\ntempt"},
     ]
     logs = "\n".join([json.dumps(entry) for entry in entries] * 3 + ["{no JSON", "try 1", "try 23"])
-    text = report(revision(), Ending(exit_code=1, logs=logs))
+    text = describe_failure(revision(), FailureDetails(exit_code=1, logs=logs))
     assert text.partition("Last log lines:\n")[2].splitlines()[:5] == [
         "  Error: X_KEY is required",
         '  {"message": 7}',
@@ -205,8 +213,8 @@ def test_structured_entries_are_shown_by_their_message_and_what_is_repeated_once
 
 
 def test_a_server_that_listens_is_not_told_of_words_in_its_log():
-    ending = Ending(listening=((ANY, 5000),), logs="warning: OLD_SETTING is missing")
-    assert "listens on port 5000, not on 8080" in report(revision(), ending)
+    ending = FailureDetails(listening_on=((ANY, 5000),), logs="warning: OLD_SETTING is missing")
+    assert "listens on port 5000, not on 8080" in describe_failure(revision(), ending)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +226,7 @@ def test_a_server_that_listens_is_not_told_of_words_in_its_log():
         ),
         (
             '503 No\n{"status":"unhealthy","reason":"KeyError: \'BRAVE_API_KEY\'"}',
-            "the program wants the environment variable BRAVE_API_KEY.",
+            "the program needs the environment variable BRAVE_API_KEY.",
         ),
         ("404 Not Found\nnothing", "the server has no /health: it answers 404. Write the path"),
         ("500 Oops\n<html>long page", "answers GET /health with 500 Oops. Correct what it says"),
@@ -227,24 +235,27 @@ def test_a_server_that_listens_is_not_told_of_words_in_its_log():
 )
 def test_what_a_server_answers_to_its_probe_is_told(answered, advice):
     probe = Probe(port=8080, http_path="/health")
-    text = report(revision(startup_probe=probe), Ending(listening=((ANY, 8080),), answered=answered))
+    text = describe_failure(
+        revision(startup_probe=probe), FailureDetails(listening_on=((ANY, 8080),), probe_response=answered)
+    )
     assert advice in text.rpartition("What to change: ")[2]
     assert "\x1b" not in text
 
 
 def test_a_server_that_answers_well_when_it_is_too_late_is_told_to_be_faster():
     probe = Probe(port=8080, http_path="/health")
-    text = report(
-        revision(startup_probe=probe), Ending(listening=((ANY, 8080),), answered="200 OK\nOLD_KEY is missing")
+    text = describe_failure(
+        revision(startup_probe=probe),
+        FailureDetails(listening_on=((ANY, 8080),), probe_response="200 OK\nOLD_KEY is missing"),
     )
     assert "did not answer 2xx or 3xx to GET /health in time" in text
 
 
 @given(st.text(), st.text(), st.one_of(st.none(), st.integers(0, 255)))
 def test_whatever_a_container_says_there_is_one_line_of_advice(logs, answered, code):
-    ending = Ending(exit_code=code, logs=logs, answered="" if code is not None else answered)
+    ending = FailureDetails(exit_code=code, logs=logs, probe_response="" if code is not None else answered)
     probe = Probe(port=8080, http_path="/health")
-    advice = report(revision(startup_probe=probe), ending).rpartition("What to change: ")[2]
+    advice = describe_failure(revision(startup_probe=probe), ending).rpartition("What to change: ")[2]
     assert advice
     assert advice.isprintable()
     assert len(advice) < 1500

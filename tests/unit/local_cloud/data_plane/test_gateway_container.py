@@ -148,7 +148,7 @@ def test_no_free_port_at_all_is_a_clear_error(docker, start):
 
 def test_without_the_base_image_it_is_said_what_to_type(docker, start):
     docker.image = None
-    with pytest.raises(OpenError, match="no image mcpfleet/base") as refused:
+    with pytest.raises(OpenError, match="lacks the image mcpfleet/base") as refused:
         asyncio.run(start())
     assert refused.value.next_step == "type: ./dev setup"
 

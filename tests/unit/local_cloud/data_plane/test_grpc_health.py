@@ -55,7 +55,7 @@ class Server:
 def ask(server, service=""):
     async def run():
         server = make()
-        return server, await grpc_health.serving(service, "10.0.0.9:50051", server.reader, server)
+        return server, await grpc_health.is_serving(service, "10.0.0.9:50051", server.reader, server)
 
     make = server
     return asyncio.run(run())

@@ -28,13 +28,13 @@ def engine_that(*answers):
 
 def test_a_container_that_docker_could_not_start_is_started_once_more():
     engine, asked = engine_that(STOPPED, b"")
-    asyncio.run(engine.let_in("disk", "base"))
+    asyncio.run(engine.open_volume("disk", "base"))
     assert [spec["command"] for spec in asked] == [["chmod 1777 /v"]] * 2
 
 
 @pytest.mark.parametrize("answers", [(STOPPED, STOPPED), (APIError("404 Client Error: Not Found"),)])
 def test_a_volume_that_cannot_be_opened_fails_the_rollout_with_dockers_reason(answers):
     engine, asked = engine_that(*answers)
-    with pytest.raises(RolloutError, match="A volume on disk cannot be made: "):
-        asyncio.run(engine.let_in("disk", "base"))
+    with pytest.raises(RolloutError, match="A volume on disk cannot be created: "):
+        asyncio.run(engine.open_volume("disk", "base"))
     assert len(asked) == len(answers)

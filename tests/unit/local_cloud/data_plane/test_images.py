@@ -188,7 +188,7 @@ def test_a_failure_in_the_middle_of_a_pull_is_not_overlooked():
 
 def forget(docker, image, in_use=()):
     images = Images(docker, registry=lambda: REGISTRY, access_token=lambda: "t", service_agent="a")
-    asyncio.run(images.forget(image, lambda: set(in_use)))
+    asyncio.run(images.remove(image, lambda: set(in_use)))
     return docker.removed
 
 

@@ -57,7 +57,7 @@ def play(scenario):
 def test_one_instance_runs_from_the_beginning_even_where_the_minimum_is_zero():
     async def scenario():
         world = World()
-        await world.pool.warm()
+        await world.pool.ensure_minimum()
         assert world.pool.instances == [1]
 
     play(scenario)
@@ -66,7 +66,7 @@ def test_one_instance_runs_from_the_beginning_even_where_the_minimum_is_zero():
 def test_an_instance_takes_as_many_requests_as_its_concurrency_before_another_is_started():
     async def scenario():
         world = World(concurrency=2)
-        await world.pool.warm()
+        await world.pool.ensure_minimum()
         slots = [await world.pool.acquire() for _ in range(3)]
         assert [slot.instance for slot in slots] == [1, 1, 2]
 
@@ -158,7 +158,7 @@ def test_a_caller_that_stops_waiting_takes_no_place():
         world.pool.release(slot)  # the place is promised to `gone` …
         gone.cancel()  # … which leaves in the same moment
         await asyncio.gather(gone, return_exceptions=True)
-        assert world.pool.active == 0
+        assert world.pool.active_requests == 0
         assert (await world.pool.acquire()).instance == 1
 
     play(scenario)
@@ -167,7 +167,7 @@ def test_a_caller_that_stops_waiting_takes_no_place():
 def test_instances_that_a_peak_has_added_go_when_idle_and_the_minimum_stays():
     async def scenario():
         world = World(minimum=1)
-        await world.pool.warm()
+        await world.pool.ensure_minimum()
         slots = [await world.pool.acquire() for _ in range(3)]
         for slot in slots:
             world.pool.release(slot)
@@ -182,7 +182,7 @@ def test_instances_that_a_peak_has_added_go_when_idle_and_the_minimum_stays():
 def test_it_scales_to_zero_stays_there_and_starts_again_on_demand():
     async def scenario():
         world = World()
-        await world.pool.warm()
+        await world.pool.ensure_minimum()
         await world.pass_by(901)
         await world.pass_by(1)
         assert (world.stopped, world.pool.instances, world.started) == ([1], [], 1)
@@ -194,8 +194,8 @@ def test_it_scales_to_zero_stays_there_and_starts_again_on_demand():
 def test_it_scales_to_zero_also_after_a_crash():
     async def scenario():
         world = World()
-        await world.pool.warm()
-        world.pool.lost(1)
+        await world.pool.ensure_minimum()
+        world.pool.on_instance_exit(1)
         await settle()
         await world.pass_by(901)
         await world.pass_by(100)
@@ -217,10 +217,10 @@ def test_a_busy_instance_is_never_stopped_for_being_idle():
 def test_a_crashed_instance_is_replaced_at_once_and_a_crash_loop_ever_more_slowly():
     async def scenario():
         world = World()
-        await world.pool.warm()
+        await world.pool.ensure_minimum()
         seen = []
         for wait in (0, 1, 2, 4):
-            world.pool.lost(world.pool.instances[0])
+            world.pool.on_instance_exit(world.pool.instances[0])
             await settle()
             if wait:
                 await world.pass_by(wait - 0.1)
@@ -235,10 +235,10 @@ def test_a_crashed_instance_is_replaced_at_once_and_a_crash_loop_ever_more_slowl
 def test_an_instance_that_lived_long_does_not_count_as_part_of_a_crash_loop():
     async def scenario():
         world = World()
-        await world.pool.warm()
+        await world.pool.ensure_minimum()
         for number in (2, 3, 4):
             await world.pass_by(60)
-            world.pool.lost(world.pool.instances[0])
+            world.pool.on_instance_exit(world.pool.instances[0])
             await settle()
             assert world.pool.instances == [number]
 
@@ -251,7 +251,7 @@ def test_requests_that_wait_during_a_crash_get_the_new_instance():
         await world.pool.acquire()
         waiting = asyncio.create_task(world.pool.acquire())
         await settle()
-        world.pool.lost(1)
+        world.pool.on_instance_exit(1)
         assert (await waiting).instance == 2
 
     play(scenario)
@@ -275,7 +275,7 @@ def test_warm_tells_why_an_instance_did_not_start():
         world = World(minimum=2)
         world.fail_next = 1
         with pytest.raises(RuntimeError, match="does not start"):
-            await world.pool.warm()
+            await world.pool.ensure_minimum()
 
     play(scenario)
 
@@ -329,9 +329,9 @@ def test_a_lower_maximum_lets_the_surplus_go_once_it_is_idle():
 def test_a_higher_minimum_starts_what_is_missing():
     async def scenario():
         world = World()
-        await world.pool.warm()
+        await world.pool.ensure_minimum()
         world.pool.resize(3, 3)
-        await world.pool.warm()
+        await world.pool.ensure_minimum()
         await settle()
         assert (world.pool.instances, world.started) == ([1, 2, 3], 3)
 

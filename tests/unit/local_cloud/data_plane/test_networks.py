@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.data_plane.networks import Networks
-from mcpfleet_local_cloud.data_plane.subnets import slices
+from mcpfleet_local_cloud.data_plane.subnets import split_range
 from tests.unit.local_cloud.data_plane.docker_networks import CLOUD, LABEL, FakeDocker, FakeEngine
 
 
@@ -31,14 +31,14 @@ async def opened(docker):
 @given(st.integers(8, 28), st.integers(0, 2**32 - 1))
 def test_the_slices_of_a_range_are_apart_and_their_helpers_addresses_are_never_given_to_instances(prefix, address):
     whole = IPv4Network((address, prefix), strict=False)
-    found = [part for part, _ in zip(slices(whole), range(8), strict=False)]
+    found = [part for part, _ in zip(split_range(whole), range(8), strict=False)]
     assert found
     for one, other in pairwise(found):
         assert one.subnet.broadcast_address < other.subnet.network_address
     for part in found:
         assert part.subnet.subnet_of(whole)
         for helper in (part.router, part.gateway):
-            assert part.holds(helper)
+            assert part.contains(helper)
             assert IPv4Address(helper) not in part.instances
         assert part.instances.subnet_of(part.subnet)
         assert part.instances.num_addresses >= 8
@@ -46,7 +46,7 @@ def test_the_slices_of_a_range_are_apart_and_their_helpers_addresses_are_never_g
 
 @pytest.mark.parametrize(("whole", "count"), [("172.20.0.0/16", 256), ("192.168.16.0/20", 16), ("10.1.2.0/24", 16)])
 def test_a_range_that_docker_chooses_is_enough_for_a_fleet(whole, count):
-    assert len(list(slices(IPv4Network(whole)))) == count
+    assert len(list(split_range(IPv4Network(whole)))) == count
 
 
 def test_each_service_has_a_network_of_its_own_and_so_has_the_gateway(docker):
@@ -55,13 +55,15 @@ def test_each_service_has_a_network_of_its_own_and_so_has_the_gateway(docker):
         found = await asyncio.gather(*(networks.ensure(service(f"s{number}")) for number in range(20)))
         again = await networks.ensure(service("s3"))
         assert again == found[3]
-        subnets = {each.addresses.subnet for each in (*found, networks.own)}
+        subnets = {each.addresses.subnet for each in (*found, networks.gateway_network)}
         assert len(subnets) == len(docker.networks.things) == 21
         assert all(IPv4Network("172.20.0.0/16").supernet_of(subnet) for subnet in subnets)
         assert networks.ranges == ("172.20.0.0/16",)
-        assert networks.at(found[3].addresses.gateway) == found[3]
-        assert networks.at("172.21.0.1") is None
-        assert min(one.name for one in docker.networks.things) == networks.own.name, "it has the published ports"
+        assert networks.find_by_address(found[3].addresses.gateway) == found[3]
+        assert networks.find_by_address("172.21.0.1") is None
+        assert min(one.name for one in docker.networks.things) == networks.gateway_network.name, (
+            "it has the published ports"
+        )
 
     asyncio.run(scenario())
 
@@ -71,7 +73,7 @@ def test_the_next_process_finds_the_networks_of_the_last_one(docker):
         before = await opened(docker)
         made = await before.ensure(service("echo"))
         after = await opened(docker)
-        assert (after.own, after.all) == (before.own, {service("echo"): made})
+        assert (after.gateway_network, after.all) == (before.gateway_network, {service("echo"): made})
         assert await after.ensure(service("echo")) == made
         assert (await after.ensure(service("other"))).addresses != made.addresses
 
@@ -85,7 +87,7 @@ def test_addresses_of_ipv6_that_docker_adds_by_itself_are_no_matter(docker):
         before = await opened(docker)
         made = await before.ensure(service("echo"))
         after = await opened(docker)
-        assert (after.own, after.all) == (before.own, {service("echo"): made})
+        assert (after.gateway_network, after.all) == (before.gateway_network, {service("echo"): made})
 
     asyncio.run(scenario())
 
@@ -110,8 +112,10 @@ def test_when_a_range_is_full_docker_chooses_another_one():
         networks = await opened(docker)
         found = [await networks.ensure(service(f"s{number}")) for number in range(5)]
         assert networks.ranges == ("10.1.2.0/26", "10.1.3.0/24")
-        assert len({each.addresses.subnet for each in (*found, networks.own)}) == 6
-        assert {one.name for one in docker.networks.things} == {each.name for each in (*found, networks.own)}
+        assert len({each.addresses.subnet for each in (*found, networks.gateway_network)}) == 6
+        assert {one.name for one in docker.networks.things} == {
+            each.name for each in (*found, networks.gateway_network)
+        }
 
     asyncio.run(scenario())
 
@@ -131,7 +135,7 @@ def test_a_removed_services_addresses_are_given_to_the_next(docker):
         networks = await opened(docker)
         gone = await networks.ensure(service("echo"))
         await networks.remove(service("echo"))
-        assert [one.name for one in docker.networks.things] == [networks.own.name]
+        assert [one.name for one in docker.networks.things] == [networks.gateway_network.name]
         assert (await networks.ensure(service("other"))).addresses == gone.addresses
         await networks.remove(service("unknown"))
 
@@ -145,6 +149,9 @@ def test_the_network_of_an_earlier_version_and_a_range_that_was_being_chosen_are
     async def scenario():
         networks = await opened(docker)
         (only,) = docker.networks.things
-        assert (only.name, str(networks.own.addresses.subnet)) == (networks.own.name, "172.20.0.0/24")
+        assert (only.name, str(networks.gateway_network.addresses.subnet)) == (
+            networks.gateway_network.name,
+            "172.20.0.0/24",
+        )
 
     asyncio.run(scenario())
