@@ -351,6 +351,7 @@ RULES = [
         no_import("pulumi_mcpfleet", "mcpfleet_local_cloud", "devtools"),
         ("from pulumi_mcpfleet.outputs import ServerOutput",),
         "command = ['python', '-m', 'mcpfleet_local_cloud']",
+        exempt=f"^{FLEET}/mcpfleet/template/",  # the files of a user's project
     ),
     Rule(
         "the local cloud knows no component and no program of ours",

@@ -6,7 +6,7 @@ Each command imports the modules that it needs when it runs, so that `--help` is
 import os
 import sys
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -146,11 +146,16 @@ def proxy(
     stack.proxy(Phases(), server, port)
 
 
-def run(app: typer.Typer) -> NoReturn:
-    """Run one command and exit. A `SetupError` is printed as one message without a traceback, with exit code 1."""
+def run(app: typer.Typer, words: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit. A `SetupError` is printed as one message without a traceback, with exit code 1.
+
+    Args:
+        app: The commands.
+        words: The command and its arguments; by default those of the process.
+    """
     settle()
     phases = Phases()
-    arguments = sys.argv[1:] or ["--help"]
+    arguments = [*(sys.argv[1:] if words is None else words)] or ["--help"]
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
         # Typer prints only the mistake; the user also needs the list of commands.
@@ -177,6 +182,18 @@ def _run(app: typer.Typer, arguments: list[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+def local(words: list[str]) -> NoReturn:
+    """Run `mcpfleet local`; an entry point of the group `mcpfleet.commands`."""
+    program = typed_program(os.environ)
+    os.environ["MCPFLEET_PROGRAM"] = program  # before a module with messages is imported (`paths.PROGRAM`)
+    run(new_app(program, "Deploys a fleet of MCP servers on this machine, and takes it away again."), words)
+
+
+def typed_program(environ: Mapping[str, str]) -> str:
+    """What the user typed for `mcpfleet local`: with `uv run` if uv started this process, as it says itself."""
+    return "uv run mcpfleet local" if environ.get("UV_RUN_RECURSION_DEPTH") else "mcpfleet local"
 
 
 def main() -> NoReturn:

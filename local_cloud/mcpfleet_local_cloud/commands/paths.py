@@ -1,5 +1,6 @@
 """The folder of a checkout's state, and the cache that all checkouts of a user share."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,14 @@ def _find_project(folder: Path) -> Path:
     return next((candidate for candidate in (folder, *folder.parents) if (candidate / "Pulumi.yaml").is_file()), folder)
 
 
-PROGRAM: Final = "./dev" if (_find_project(Path.cwd()) / "dev").is_file() else "mcpfleet-local-cloud"
-"""The command that messages tell the user to type: `./dev` in mcpfleet's checkout, else the console script."""
+PROGRAM_VARIABLE: Final = "MCPFLEET_PROGRAM"
+"""Holds what the user typed, for this process and those that it starts."""
+
+PROGRAM: Final = os.environ.get(PROGRAM_VARIABLE) or (
+    "./dev" if (_find_project(Path.cwd()) / "dev").is_file() else "mcpfleet-local-cloud"
+)
+"""The command that messages tell the user to type: `uv run mcpfleet local`, `./dev` in mcpfleet's checkout, else the
+console script `mcpfleet-local-cloud`."""
 
 EXTRA_SETUP: Final[dict[str, str]] = {}
 """Further setup steps, which run after the base image was built: the title of the phase → `module:function`. A program

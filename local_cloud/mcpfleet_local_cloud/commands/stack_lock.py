@@ -13,6 +13,9 @@ from mcpfleet_local_cloud.commands.processes import Processes
 _RELEASE_SECONDS: Final = 10.0
 """Seconds that a run which is ending gets to release its lock."""
 
+_DRIVERS: Final = ("devtools", "mcpfleet-local-cloud", "mcpfleet")
+"""What the command line of a program that drives the engine has: `./dev`, and the two commands of a project."""
+
 
 @dataclass(frozen=True)
 class StackLock:
@@ -81,6 +84,4 @@ class StackLock:
         """
         inline = self.processes.is_running(pid, ["auto.inline"])
         parent = self.processes.parent_pid(pid)
-        return inline and not any(
-            self.processes.is_running(parent, [word]) for word in ("devtools", "mcpfleet-local-cloud")
-        )
+        return inline and not any(self.processes.is_running(parent, [word]) for word in _DRIVERS)

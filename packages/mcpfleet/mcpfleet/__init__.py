@@ -14,5 +14,8 @@ Its modules in an order in which each imports those before it only:
 - `clients`, `install`, `configure`: `mcpfleet config`
 - `access_checks`, `client_checks`, `verify`, `doctor`, `prerequisites`, `checks`: verify and doctor
 - `packages`: `mcpfleet packages`
+- `projects`: `mcpfleet check`, and what other distributions add to the command
+- `scaffold`, `init`: `mcpfleet init`
+- `project_commands`: the commands of a user's project
 - `cli`: the command
 """

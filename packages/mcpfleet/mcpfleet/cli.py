@@ -20,6 +20,7 @@ from rich.markup import escape
 from mcpfleet import options, system
 from mcpfleet.errors import AuthError, McpfleetError, UsageError
 from mcpfleet.inert import InertFormatter, inert_lines
+from mcpfleet.project_commands import add_project_commands
 from mcpfleet.terminal import console, lost, marked_up, settle, words_of
 
 if TYPE_CHECKING:
@@ -351,6 +352,9 @@ def lock(
         _out.print(f"{marked_up(one.name)} is locked now: {marked_up(place)}", highlight=False)
     if not found:
         _out.print("No server is a package of npm or PyPI: there is nothing to lock.")
+
+
+add_project_commands(app)
 
 
 def _listen(port: int) -> socket.socket:

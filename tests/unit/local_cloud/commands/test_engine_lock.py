@@ -12,6 +12,7 @@ from mcpfleet_local_cloud.commands.stack_lock import StackLock
 INLINE = ["pulumi", "up", "--exec-kind", "auto.inline", "--stack", "local"]
 SHELL = ["-bash"]
 DEV = ["python", "-m", "devtools", "up"]
+LOCAL = ["python", "mcpfleet", "local", "up"]
 
 
 @dataclass
@@ -97,8 +98,8 @@ def test_the_locks_of_other_stacks_are_left_alone(lock, held):
 
 @pytest.mark.parametrize(
     ("arguments", "parent"),
-    [(INLINE, DEV), (["pulumi", "up", "-s", "local"], SHELL), (["pulumi", "up"], ["systemd"])],
-    ids=["of another ./dev", "of a shell", "in the background"],
+    [(INLINE, DEV), (INLINE, LOCAL), (["pulumi", "up", "-s", "local"], SHELL), (["pulumi", "up"], ["systemd"])],
+    ids=["of another ./dev", "of mcpfleet local", "of a shell", "in the background"],
 )
 def test_an_update_under_way_is_waited_for_and_then_named(lock, held, processes, arguments, parent):
     processes.table |= {7: (arguments, 3), 3: (parent, 1)}

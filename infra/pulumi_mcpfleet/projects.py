@@ -1,0 +1,185 @@
+"""What `mcpfleet check` and `mcpfleet init` ask about a project's folder: its stacks' config files, and new servers.
+
+The command finds this module by the entry point `mcpfleet.projects`. Nothing here imports pulumi or asks a cloud.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import yaml
+
+from pulumi_mcpfleet.fleet import Fleet, FleetError, parse_fleet
+from pulumi_mcpfleet.new_servers import plan_server
+
+__all__ = ["ProjectError", "StackFile", "check_file", "check_files", "check_project", "plan_server"]
+
+_FLEET: Final = "mcpfleet:fleet"
+_PROJECT: Final = "gcp:project"
+
+
+class ProjectError(ValueError):
+    """The folder is not that of a Pulumi project; the text says what to do."""
+
+
+class _FileError(ValueError):
+    """A file can't be read as a mapping of YAML; the text says where and why."""
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """The config file of a stack, as it was checked.
+
+    Attributes:
+        name: The name of the file.
+        fleet: The fleet; None if the file has mistakes.
+        mistakes: One line for each mistake, which begins with its path.
+    """
+
+    name: str
+    fleet: Fleet | None
+    mistakes: tuple[str, ...] = ()
+
+    @property
+    def contents(self) -> str:
+        """What the fleet has, in a few words; empty if the file has mistakes."""
+        if self.fleet is None:
+            return ""
+        counts = {"server": len(self.fleet.servers), "client": len(self.fleet.clients)}
+        return ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for word, count in counts.items() if count)
+
+
+def check_files(root: Path) -> list[StackFile]:
+    """Check the config file of every stack, without asking a cloud.
+
+    Args:
+        root: The folder of Pulumi.yaml.
+
+    Raises:
+        ProjectError: It has no Pulumi.yaml, or no stack has a config file.
+    """
+    if not (root / "Pulumi.yaml").is_file():
+        raise ProjectError(f"There is no Pulumi.yaml in {root}. Run this in the folder that has it, or give --cwd.")
+    files = sorted(root.glob("Pulumi.*.yaml"))
+    if not files:
+        raise ProjectError(f"There is no Pulumi.STACK.yaml in {root}: no stack has a config file to check.")
+    try:
+        shared = _read(root / "Pulumi.yaml").get("config")
+    except _FileError as error:
+        return [StackFile("Pulumi.yaml", None, (str(error),)), *(check_file(file) for file in files)]
+    return [check_file(file, shared) for file in files]
+
+
+def check_file(file: Path, shared: Any = None) -> StackFile:
+    """Check the config file of one stack, without asking a cloud.
+
+    Args:
+        file: The file, beside Pulumi.yaml.
+        shared: The value of `config` in Pulumi.yaml, which holds for all stacks.
+    """
+    try:
+        config: Any = _read(file).get("config")
+    except _FileError as error:
+        return StackFile(file.name, None, (str(error),))
+    mistakes: list[str] = []
+    values = _shared_values(shared)
+    if isinstance(config, dict):
+        values |= cast("dict[Any, Any]", config)
+    elif config is not None:
+        mistakes.append("config: is not a mapping; write each key in a line of its own below it")
+    if not values.get(_PROJECT):
+        mistakes.append(f"{_PROJECT}: missing; add the id of a Google Cloud project under config")
+    fleet: Fleet | None = None
+    try:
+        fleet = parse_fleet(values.get(_FLEET), root=file.parent)
+    except FleetError as error:
+        mistakes += str(error).splitlines()
+    return StackFile(file.name, None if mistakes else fleet, tuple(mistakes))
+
+
+def check_project(root: Path) -> str:
+    """Return the project's name.
+
+    Args:
+        root: The folder of Pulumi.yaml.
+
+    Raises:
+        ProjectError: The file can't be read, or its program is not in Python.
+    """
+    try:
+        project = _read(root / "Pulumi.yaml")
+    except _FileError as error:
+        raise ProjectError(f"{root / 'Pulumi.yaml'}: {error}.") from None
+    runtime: Any = project.get("runtime")
+    language: Any = cast("dict[Any, Any]", runtime).get("name") if isinstance(runtime, dict) else runtime
+    if language != "python":
+        raise ProjectError(
+            f"{root / 'Pulumi.yaml'}: the program is in {language or 'no language'}, and a project of mcpfleet init is"
+            " in Python. Choose another folder."
+        )
+    return str(project.get("name") or "")
+
+
+def _shared_values(shared: Any) -> dict[Any, Any]:
+    """The values that Pulumi.yaml gives all stacks: a key's own, its `value`, or its `default`."""
+    if not isinstance(shared, dict):
+        return {}
+    values: dict[Any, Any] = {}
+    for key, given in cast("dict[Any, Any]", shared).items():
+        typed = cast("dict[Any, Any]", given) if isinstance(given, dict) else {}
+        values[key] = typed.get("value", typed.get("default")) if {"value", "default"} & typed.keys() else given
+    return values
+
+
+def _read(file: Path) -> dict[Any, Any]:
+    """The mapping that a file of YAML has.
+
+    Raises:
+        _FileError: It can't be read, is not YAML, or says a key twice.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        value: Any = yaml.safe_load(text)
+    except UnicodeDecodeError:
+        raise _FileError("is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise _FileError(f"can't be read: {error.strerror or error}") from None
+    except yaml.MarkedYAMLError as error:
+        where = (
+            f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: "
+            if error.problem_mark
+            else ""
+        )
+        raise _FileError(f"{where}{error.problem or error.context}; correct that line or the one before") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _FileError(f"is not YAML: {' '.join(str(error).split())}") from None
+    if repeated := next(_repeated(node), None):
+        raise _FileError(repeated)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _FileError("is not a mapping; write each key in a line of its own")
+    return cast("dict[Any, Any]", value)
+
+
+def _repeated(node: yaml.Node | None) -> Iterator[str]:
+    """Keys that a mapping has twice: Pulumi refuses them, and PyYAML keeps the last."""
+    waiting, seen = [node], set[int]()
+    while waiting:
+        part = waiting.pop()
+        if part is None or id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, yaml.MappingNode):
+            pairs = cast("list[tuple[yaml.Node, yaml.Node]]", part.value)
+            keys = set[str]()
+            for key, value in pairs:
+                waiting.append(value)
+                text = str(key.value)
+                if text in keys and text != "<<":
+                    yield f"line {key.start_mark.line + 1}: the key {text[:100]!r} is there twice; keep one"
+                keys.add(text)
+        elif isinstance(part, yaml.SequenceNode):
+            waiting += cast("list[yaml.Node]", part.value)

@@ -1,0 +1,24 @@
+"""One version for everything that is released together: a user pins it once."""
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+FOLDERS = [ROOT / "infra", ROOT / "local_cloud", *sorted((ROOT / "packages").iterdir())]
+PROJECTS = [tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in FOLDERS]
+
+
+def test_all_distributions_have_the_same_version():
+    workspace = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert len(PROJECTS) == 5
+    assert {project["version"] for project in PROJECTS} == {workspace["version"]}
+
+
+def test_a_new_project_pins_that_version():
+    names = "|".join(project["name"] for project in PROJECTS)
+    template = ROOT / "packages" / "mcpfleet" / "mcpfleet" / "template"
+    text = "".join(file.read_text() for file in template.rglob("pyproject.toml"))
+    pins = re.findall(rf'"(?:{names})(?:\[\w+\])?(?:==([\w.]+))?"', text)
+    assert len(pins) == 4
+    assert set(pins) == {PROJECTS[0]["version"]}

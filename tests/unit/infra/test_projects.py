@@ -1,0 +1,145 @@
+"""`mcpfleet check`: the config file of every stack of a folder, all mistakes of all files, and no cloud."""
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pulumi_mcpfleet import projects
+
+SERVERS = {"toolbox": {"source": {"image": "docker.io/acme/toolbox:1"}}}
+CONFIG = {"gcp:project": "acme", "mcpfleet:fleet": {"region": "europe-west1", "servers": SERVERS}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes the config file of a stack: a text, or what stands under config."""
+    (tmp_path / "Pulumi.yaml").write_text("name: acme\nruntime: python\n")
+
+    def write(stack, content=CONFIG):
+        text = content if isinstance(content, str | bytes) else yaml.safe_dump({"config": content})
+        (tmp_path / f"Pulumi.{stack}.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    return write
+
+
+def mistakes(folder):
+    return {file.name: list(file.mistakes) for file in projects.check_files(folder)}
+
+
+def test_every_file_is_checked_and_says_what_it_has(write, tmp_path):
+    write("dev")
+    clients = {"caller": {"source": {"image": "docker.io/acme/caller:1"}, "calls": ["toolbox"]}}
+    two = {**SERVERS, "other": SERVERS["toolbox"]}
+    write("local", {**CONFIG, "mcpfleet:fleet": {"region": "europe-west1", "servers": two, "clients": clients}})
+    found = projects.check_files(tmp_path)
+    assert [(file.name, file.contents) for file in found] == [
+        ("Pulumi.dev.yaml", "1 server"),
+        ("Pulumi.local.yaml", "2 servers, 1 client"),
+    ]
+    assert not any(file.mistakes for file in found)
+
+
+def test_all_mistakes_of_all_files_are_named_with_their_paths(write, tmp_path):
+    wrong = {"region": "europe-west1", "servers": {"toolbox": {**SERVERS["toolbox"], "max_instnces": 3, "cpu": "x"}}}
+    write("dev", {"mcpfleet:fleet": wrong})
+    write("prod", {"gcp:project": "acme"})
+    found = mistakes(tmp_path)
+    assert [line.partition(": ")[0] for line in found["Pulumi.dev.yaml"]] == [
+        "gcp:project",
+        "fleet.servers.toolbox.cpu",
+        "fleet.servers.toolbox.max_instnces",
+    ]
+    assert "did you mean max_instances?" in found["Pulumi.dev.yaml"][2]
+    assert found["Pulumi.prod.yaml"] == ["fleet: missing; add mcpfleet:fleet under config, as docs/fleet.md shows"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("config: {a: 1\n", "line 2, column 1: "),
+        ("config:\n  a: 1\n  b: 2\n  a: 3\n", "line 4: the key 'a' is there twice; keep one"),
+        ("- a\n", "is not a mapping; write each key in a line of its own"),
+        (b"config: \xff\n", "is not UTF-8; save the file as UTF-8"),
+        ("config: [a]\n", "config: is not a mapping; write each key in a line of its own below it"),
+        ("a: \x07\n", "is not YAML: "),
+        ("config: !secret a\n", "line 1, column 9: could not determine a constructor for the tag '!secret'"),
+        ("", "gcp:project: missing; add the id of a Google Cloud project under config"),
+        ("? [a, b]\n: 1\n", "line 1, column 3: found unhashable key"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line_and_keeps_no_other_from_its_check(write, tmp_path, content, message):
+    write("dev", content)
+    write("prod", {})
+    found = mistakes(tmp_path)
+    assert found["Pulumi.dev.yaml"][0].startswith(message)
+    assert len(found["Pulumi.prod.yaml"]) == 2
+
+
+def test_what_pulumi_yaml_gives_all_stacks_counts(write, tmp_path):
+    (tmp_path / "Pulumi.yaml").write_text(
+        "name: acme\nruntime: python\nconfig:\n  gcp:project: {value: acme}\n  other: {default: 1}\n"
+    )
+    write("dev", {"mcpfleet:fleet": CONFIG["mcpfleet:fleet"]})
+    assert mistakes(tmp_path) == {"Pulumi.dev.yaml": []}
+
+
+def test_a_broken_pulumi_yaml_is_a_mistake_of_its_own(write, tmp_path):
+    (tmp_path / "Pulumi.yaml").write_text("name: [\n")
+    write("dev")
+    found = mistakes(tmp_path)
+    assert found["Pulumi.dev.yaml"] == []
+    assert found["Pulumi.yaml"][0].startswith("line 2, column 1: ")
+
+
+def test_a_folder_that_must_be_there_is_looked_for(write, tmp_path):
+    fleet = {"region": "europe-west1", "servers": {"own": {"source": {"folder": "./gone"}}}}
+    write("dev", {**CONFIG, "mcpfleet:fleet": fleet})
+    assert mistakes(tmp_path)["Pulumi.dev.yaml"] == [
+        "fleet.servers.own.source.folder: there is no gone beside Pulumi.yaml; correct it"
+    ]
+
+
+def test_a_folder_without_a_project_or_a_stack_is_refused_with_the_next_step(tmp_path):
+    with pytest.raises(projects.ProjectError, match=r"There is no Pulumi\.yaml in .* or give --cwd"):
+        projects.check_files(tmp_path)
+    (tmp_path / "Pulumi.yaml").write_text("name: acme\nruntime: python\n")
+    with pytest.raises(projects.ProjectError, match="no stack has a config file"):
+        projects.check_files(tmp_path)
+
+
+@pytest.mark.parametrize("runtime", ["runtime: python\n", "runtime: {name: python, options: {toolchain: uv}}\n"])
+def test_a_project_in_python_has_its_name(tmp_path, runtime):
+    (tmp_path / "Pulumi.yaml").write_text(f"name: acme\n{runtime}")
+    assert projects.check_project(tmp_path) == "acme"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: acme\nruntime: nodejs\n", "the program is in nodejs"),
+        ("name: acme\n", "the program is in no language"),
+        ("name: [\n", "line 2, column 1"),
+    ],
+)
+def test_another_project_is_refused(tmp_path, text, message):
+    (tmp_path / "Pulumi.yaml").write_text(text)
+    with pytest.raises(projects.ProjectError, match=message):
+        projects.check_project(tmp_path)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=200) | VALUES.map(lambda value: yaml.safe_dump({"config": value}).encode()))
+def test_any_content_is_a_list_of_mistakes_and_never_a_traceback(tmp_path_factory, content):
+    file = tmp_path_factory.mktemp("stack") / "Pulumi.dev.yaml"
+    file.write_bytes(content)
+    found = projects.check_file(file)
+    assert found.mistakes
+    assert found.fleet is None
