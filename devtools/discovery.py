@@ -29,7 +29,7 @@ from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
 from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, SCOPE_PREFIX, api_of
-from mcpfleet_local_cloud.services.compute.kinds import GLOBAL, REGIONAL
+from mcpfleet_local_cloud.services.compute.resource_types import GLOBAL, REGIONAL
 from mcpfleet_local_cloud.services.compute.routes import SETTERS
 from mcpfleet_local_cloud.state.folder import Settings
 

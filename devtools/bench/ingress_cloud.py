@@ -23,7 +23,7 @@ from mcpfleet_local_cloud.data_plane.pool import InstancePool
 from mcpfleet_local_cloud.front_end.ingress import create_ingress
 from mcpfleet_local_cloud.network.listeners import Listeners
 from mcpfleet_local_cloud.network.upstream import HttpUpstream
-from mcpfleet_local_cloud.services.run.places import Location
+from mcpfleet_local_cloud.services.run.locations import Location
 from mcpfleet_local_cloud.state.folder import Settings
 
 _ACCOUNT = "deployer@mcpfleet-local.iam.gserviceaccount.com"
@@ -87,14 +87,14 @@ async def _serve(folder: Path, port: int, server: tuple[str, int], gateway: str)
     body = {"template": {"containers": [{"image": "docker.io/acme/echo", "env": [{"name": "A", "value": "b"}]}]}}
     operation = cloud.run.create(place, "echo", body, _ACCOUNT)
     await cloud.operations.wait(operation["name"], 30)
-    name = place.service("echo")
+    name = place.service_name("echo")
     cloud.policies.set(name, {"bindings": [{"role": "roles/run.invoker", "members": [f"serviceAccount:{_ACCOUNT}"]}]})
     account = cloud.accounts.get(_ACCOUNT) or {}
     token = cloud.identity.mint_id_token(
         email=_ACCOUNT, subject=account["uniqueId"], audience=f"http://127.0.0.1:{port}"
     )
     app = create_ingress(
-        lambda _: cloud.run.front_door(name),
+        lambda _: cloud.run.find_endpoint(name),
         cloud.identity,
         cloud.policies,
         plane,

@@ -15,7 +15,7 @@ from mcpfleet_local_cloud.services.iam.keys import AccountKeys
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.services.oauth import CLIENT_ID, CLIENT_SECRET, People
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
-from mcpfleet_local_cloud.services.serviceusage.model import FIRST, ServiceUsage
+from mcpfleet_local_cloud.services.serviceusage.model import INITIAL_APIS, ServiceUsage
 from mcpfleet_local_cloud.state.folder import Settings, write_private
 from mcpfleet_local_cloud.state.store import Document
 
@@ -74,8 +74,8 @@ class Bootstrap:
         if self._projects.list():
             return
         self._projects.create(settings, self._clock())
-        self._usage.enable(self._projects.get(settings.project), FIRST)
-        self._accounts.make(
+        self._usage.enable(self._projects.get(settings.project), INITIAL_APIS)
+        self._accounts.create_with_email(
             f"{settings.project_number}-compute@developer.gserviceaccount.com",
             settings.project,
             "Compute Engine default service account",
@@ -115,9 +115,9 @@ class Bootstrap:
     def _write_person(self, path: Path, email: str) -> None:
         current = _read_credentials(path)
         token = current.get("refresh_token")
-        person = self._people.by_refresh_token(token) if isinstance(token, str) else None
+        person = self._people.find_by_refresh_token(token) if isinstance(token, str) else None
         if person is None or person["email"] != email:
-            token = self._people.issue(email)
+            token = self._people.issue_refresh_token(email)
         content = {
             "type": "authorized_user",
             "account": email,

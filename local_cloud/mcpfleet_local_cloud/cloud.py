@@ -57,8 +57,8 @@ from mcpfleet_local_cloud.services.iam.routes import routes as iam_routes
 from mcpfleet_local_cloud.services.iap.model import KIND as IAP_SETTINGS
 from mcpfleet_local_cloud.services.iap.model import Iap
 from mcpfleet_local_cloud.services.iap.routes import routes as iap_routes
-from mcpfleet_local_cloud.services.instance_data import CloudSources
-from mcpfleet_local_cloud.services.logging.model import Entries
+from mcpfleet_local_cloud.services.instance_data import CloudInstanceData
+from mcpfleet_local_cloud.services.logging.model import LogEntries
 from mcpfleet_local_cloud.services.logging.routes import routes as logging_routes
 from mcpfleet_local_cloud.services.networkservices.model import MESH, ROUTE
 from mcpfleet_local_cloud.services.resourcemanager.model import Projects
@@ -115,7 +115,7 @@ class Cloud:
         self.pools: Final = Pools(self.store, clock)
         self.groups: Final = Groups(self.store)
         self.policies: Final = Policies(self.store, self.accounts.exists, self._is_missing_pool, self.groups.of)
-        self.gate: Final = ApiAuthorizer(
+        self.authorizer: Final = ApiAuthorizer(
             settings=settings,
             identity=self.identity,
             accounts=self.accounts,
@@ -142,7 +142,12 @@ class Cloud:
         )
         self.catalog: Final = registry.Catalog(self.store, registry.BlobStore(settings.state / "registry"), clock)
         self.repositories: Final = artifactregistry.ArtifactRegistry(
-            self.store, self.catalog, self.gate, self._registry_address, clock, publisher_token=self.state.admin_token
+            self.store,
+            self.catalog,
+            self.authorizer,
+            self._registry_address,
+            clock,
+            publisher_token=self.state.admin_token,
         )
         self.secrets: Final = secretmanager.SecretManager(
             self.store,
@@ -151,7 +156,7 @@ class Cloud:
             clock,
         )
         self.storage: Final = storage.Storage(self.store, settings.state / "storage", clock)
-        self.entries: Final = Entries(settings.state / "builds", clock)
+        self.entries: Final = LogEntries(settings.state / "builds", clock)
         self.builds: Final = cloudbuild.Builds(
             self.store,
             self.storage,
@@ -164,12 +169,12 @@ class Cloud:
         self.compute: Final = compute.Compute(
             self.store,
             self.state.cloud_id,
-            lambda project: self.usage.enabled(self.projects.get(project), "compute.googleapis.com"),
+            lambda project: self.usage.is_enabled(self.projects.get(project), "compute.googleapis.com"),
             lambda path: self.store.get(CERTIFICATE, path) is not None,
             clock,
         )
         self.certificates: Final = certificatemanager.CertificateManager(
-            self.store, self.compute.targets, self.compute.needing, clock
+            self.store, self.compute.targets, self.compute.find_dependents, clock
         )
         self.iap: Final = Iap(self.store)
         self._identity_aware_proxy = IdentityAwareProxy(
@@ -178,20 +183,22 @@ class Cloud:
         self.authority: Final = Authority(settings.state / "ca")
         self.dns: Final = dns.Dns(self.store, lambda network: self.compute.find(network) is not None, clock)
         self.networkservices: Final = networkservices.NetworkServices(self.store, self.compute.find, clock)
-        self.compute.used(self.networkservices.user_of)
+        self.compute.add_user_lookup(self.networkservices.find_route_to)
         self.mesh: Final = Mesh(
             zones=self.dns,
             routing=self.networkservices,
             compute=self.compute,
             doors=self._find_endpoint,
             policies=self.policies,
-            enabled=lambda project, api: self.usage.enabled(self.projects.get(project), api),
+            enabled=lambda project, api: self.usage.is_enabled(self.projects.get(project), api),
             token=lambda account, audience: self.identity.mint_id_token(
                 email=account, subject=self._unique_id(account), audience=audience
             ),
             clock=clock,
         )
-        self._instance_data = CloudSources(self.secrets, self.storage, self.policies, self.projects, self.mesh.check)
+        self._instance_data = CloudInstanceData(
+            self.secrets, self.storage, self.policies, self.projects, self.mesh.check
+        )
         self._clock = clock
         self._docker = None if data_plane else self._docker_data_plane()
         plane = data_plane or self._docker
@@ -204,11 +211,11 @@ class Cloud:
             self.policies,
             self._registry_address,
             accounts=self.accounts,
-            sources=self._instance_data,
+            instance_data=self._instance_data,
             networks=self.compute,
             meshes=self.networkservices,
         )
-        self.balancer: Final = Balancer(self.compute, self.certificates, self.run.front_door)
+        self.balancer: Final = Balancer(self.compute, self.certificates, self.run.find_endpoint)
         if self._docker is not None:
             self.secrets.watch(self._docker.refresh)
 
@@ -223,26 +230,26 @@ class Cloud:
     def routes(self) -> list[BaseRoute]:
         """The routes of every API at its prefix, and those of the registry at the root, where clients expect it."""
         apis: list[BaseRoute] = [
-            *serviceusage_routes(self.usage, self.operations, self.gate),
-            *resourcemanager_routes(self.projects, self.policies, self.gate),
-            *iam_routes(self.accounts, self.keys, self.policies, self.gate),
-            *pool_routes(self.pools, self.operations, self.gate),
-            *sts.routes(self._exchange, self.gate),
-            *iamcredentials.routes(self.identity, self.accounts, self.gate, self._clock),
-            *billing.routes(self.gate),
+            *serviceusage_routes(self.usage, self.operations, self.authorizer),
+            *resourcemanager_routes(self.projects, self.policies, self.authorizer),
+            *iam_routes(self.accounts, self.keys, self.policies, self.authorizer),
+            *pool_routes(self.pools, self.operations, self.authorizer),
+            *sts.routes(self._exchange, self.authorizer),
+            *iamcredentials.routes(self.identity, self.accounts, self.authorizer, self._clock),
+            *billing.routes(self.authorizer),
             *oauth.routes(self._tokens, self.identity),
-            *artifactregistry.routes(self.repositories, self.operations, self.gate, self.policies),
-            *secretmanager.routes(self.secrets, self.policies, self.gate),
-            *iap_routes(self.iap, self._identity_aware_proxy, self.policies, self.gate),
-            *agentregistry.routes(self.store, self.operations, self.gate),
-            *compute.routes(self.compute, self.gate),
-            *certificatemanager.routes(self.certificates, self.operations, self.gate),
-            *dns.routes(self.dns, self.gate),
-            *networkservices.routes(self.networkservices, self.operations, self.gate),
-            *cloudbuild.routes(self.builds, self.accounts, self.gate),
-            *logging_routes(self.entries, self.gate),
-            *storage.routes(self.storage, self.policies, self.gate),
-            *run.routes(self.run, self.gate),
+            *artifactregistry.routes(self.repositories, self.operations, self.authorizer, self.policies),
+            *secretmanager.routes(self.secrets, self.policies, self.authorizer),
+            *iap_routes(self.iap, self._identity_aware_proxy, self.policies, self.authorizer),
+            *agentregistry.routes(self.store, self.operations, self.authorizer),
+            *compute.routes(self.compute, self.authorizer),
+            *certificatemanager.routes(self.certificates, self.operations, self.authorizer),
+            *dns.routes(self.dns, self.authorizer),
+            *networkservices.routes(self.networkservices, self.operations, self.authorizer),
+            *cloudbuild.routes(self.builds, self.accounts, self.authorizer),
+            *logging_routes(self.entries, self.authorizer),
+            *storage.routes(self.storage, self.policies, self.authorizer),
+            *run.routes(self.run, self.authorizer),
         ]
         return [*bind_routes(apis), *registry.routes(self.catalog, self.repositories)]
 
@@ -285,14 +292,14 @@ class Cloud:
         await self.builds.close()
         await self.run.close()
         await self.operations.close()
-        for endpoint in self.run.front_doors():
+        for endpoint in self.run.endpoints():
             await self.data_plane.remove(endpoint.service)
         if self._docker is not None:
             await self._docker.sweep(())
         self.store.reset()
         self.catalog.blobs.keep_only(())
         self.catalog.blobs.drop_uploads()
-        self.storage.objects.drop_all()
+        self.storage.objects.delete_all()
         self.entries.forget_all()
         await self.balancer.settle()
         self.store.vacuum()
@@ -303,7 +310,7 @@ class Cloud:
     def forget(self) -> None:
         """Purge finished operations, finished builds with their logs, and deleted identity pools."""
         self.operations.forget_finished()
-        self.builds.forget_ended()
+        self.builds.forget_finished()
         self.pools.forget_deleted()
         self.store.vacuum()
 
@@ -316,7 +323,7 @@ class Cloud:
             "project": project,
             "documents": self.store.count_by_kind(),
             "enabledApis": [service["config"]["name"] for service in self.usage.list(project, "ENABLED")],
-            "serviceAccounts": [account["email"] for account in self.accounts.of_project(self.settings.project)],
+            "serviceAccounts": [account["email"] for account in self.accounts.list_in_project(self.settings.project)],
             "repositories": [name for name, _ in self.store.list(REPOSITORY)],
             "images": [name for name, _ in self.store.list(MANIFEST)],
             "records": self._other_resources(),
@@ -344,7 +351,7 @@ class Cloud:
         Raises:
             GoogleError: NOT_FOUND.
         """
-        for endpoint in self.run.front_doors():
+        for endpoint in self.run.endpoints():
             if service in {endpoint.service, endpoint.service.rpartition("/")[2]}:
                 return await self._docker.logs(endpoint.service, lines) if self._docker else ""
         raise not_found(service)
@@ -354,7 +361,7 @@ class Cloud:
         return self._docker.registry if self._docker else f"{self.settings.host}:{self.settings.port}"
 
     def _find_endpoint(self, service: str) -> ServiceEndpoint | None:
-        return self.run.front_door(service)  # `run` is created later than the parts that call this
+        return self.run.find_endpoint(service)  # `run` is created later than the parts that call this
 
     def _is_missing_pool(self, pool: str) -> bool:
         """Whether *pool* belongs to this cloud's project but does not exist."""
@@ -395,13 +402,13 @@ class Cloud:
 
         def endpoint_at(port: int) -> ServiceEndpoint | None:
             service = docker.find_service(port)
-            return self.run.front_door(service) if service else None
+            return self.run.find_endpoint(service) if service else None
 
         def is_active(claims: Claims) -> bool:
             return self.accounts.is_active(claims.email, claims.subject)
 
         authorizer = Authorizer(self.identity, self.policies, is_active, proxy=self._identity_aware_proxy)
-        router = ContainerRouter(self.run.front_door, self.balancer, docker.find_workload, self.settings)
+        router = ContainerRouter(self.run.find_endpoint, self.balancer, docker.find_workload, self.settings)
         container_front = create_front(router, authorizer, docker)
         internal_front = FrontEnd(
             app=with_iap_keys(self._identity_aware_proxy, container_front),

@@ -18,7 +18,7 @@ from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end.routing import RoutedRequest, host_of
 from mcpfleet_local_cloud.network.listeners import Listeners
 from mcpfleet_local_cloud.services.certificatemanager import CertificateManager
-from mcpfleet_local_cloud.services.compute.answers import LOOPBACK, reference
+from mcpfleet_local_cloud.services.compute.documents import LOOPBACK, parse_reference
 from mcpfleet_local_cloud.services.compute.model import CERTIFICATE_MANAGER, Compute
 from mcpfleet_local_cloud.state.store import Document
 
@@ -57,23 +57,23 @@ class Balancer:
 
     def secured(self, host: str) -> bool:
         """Whether a certificate of some HTTPS load balancer is for *host*."""
-        return any(self._has_certificate(path, host) for path, _ in self._compute.all("forwardingRules"))
+        return any(self._has_certificate(path, host) for path, _ in self._compute.iterate("forwardingRules"))
 
     def domains(self) -> set[str]:
         """The domains of every HTTPS forwarding rule; a wildcard as it is."""
-        return {one for path, _ in self._compute.all("forwardingRules") for one in self._certified(path)}
+        return {one for path, _ in self._compute.iterate("forwardingRules") for one in self._certified(path)}
 
     def arrive(self, rule: str, host: str, path: str, query: str) -> RoutedRequest:
         """How a request for *host* and *path* leaves the forwarding rule with that full name."""
         forwarding = self._compute.find(rule)
-        proxy = self._compute.find(reference(forwarding["target"])) if forwarding else None
-        routes = self._compute.find(reference(proxy["urlMap"])) if proxy else None
+        proxy = self._compute.find(parse_reference(forwarding["target"])) if forwarding else None
+        routes = self._compute.find(parse_reference(proxy["urlMap"])) if proxy else None
         found = self._route(routes, host, path, query) if routes else RoutedRequest(door=None, balanced=True)
         return replace(found, address=LOOPBACK, secure=forwarding is None or _secure(forwarding))
 
     def arrive_by_name(self, host: str, path: str, query: str) -> RoutedRequest | None:
         """The same for an HTTPS request to *host* whose rule is not known; None where no rule is for it."""
-        rules = (name for name, _ in self._compute.all("forwardingRules") if self._has_certificate(name, host))
+        rules = (name for name, _ in self._compute.iterate("forwardingRules") if self._has_certificate(name, host))
         rule = next(rules, None)
         return self.arrive(rule, host, path, query) if rule else None
 
@@ -97,7 +97,7 @@ class Balancer:
         if self._make is None:
             return
         async with self._lock:
-            rules = dict(self._compute.all("forwardingRules"))
+            rules = dict(self._compute.iterate("forwardingRules"))
             for name in [name for name in self._listeners if name not in rules]:
                 await self._listeners.pop(name)[0].close_all()
             for name, rule in rules.items():
@@ -112,7 +112,7 @@ class Balancer:
                 "url": f"{'https' if _secure(rule) else 'http'}://{LOOPBACK}:{self._listeners[name][1]}",
                 "domains": sorted(self._certified(name)),
             }
-            for name, rule in self._compute.all("forwardingRules")
+            for name, rule in self._compute.iterate("forwardingRules")
             if name in self._listeners
         ]
 
@@ -136,7 +136,7 @@ class Balancer:
 
     def _proxy(self, rule: str) -> Document | None:
         found = self._compute.find(rule)
-        return self._compute.find(reference(found["target"])) if found else None
+        return self._compute.find(parse_reference(found["target"])) if found else None
 
     def _has_certificate(self, rule: str, host: str) -> bool:
         proxy = self._proxy(rule) or {}
@@ -148,7 +148,7 @@ class Balancer:
         proxy = self._proxy(rule) or {}
         if proxy.get("certificateMap"):
             return self._certificates.names(_map_of(proxy))
-        certificates = [self._compute.find(reference(one)) for one in proxy.get("sslCertificates", [])]
+        certificates = [self._compute.find(parse_reference(one)) for one in proxy.get("sslCertificates", [])]
         return {domain.rstrip(".") for one in certificates if one for domain in one["managed"]["domains"]}
 
     def _route(self, routes: Document, host: str, path: str, query: str) -> RoutedRequest:
@@ -172,9 +172,9 @@ class Balancer:
 
     def _to(self, service: str) -> RoutedRequest:
         """The backend's service: on Google the nearest region's, here the first that there is."""
-        backends = (self._compute.find(reference(service)) or {}).get("backends", [])
+        backends = (self._compute.find(parse_reference(service)) or {}).get("backends", [])
         for one in backends:
-            group = reference(one["group"])
+            group = parse_reference(one["group"])
             found = self._compute.find(group) or {}
             _, project, _, region, *_ = group.split("/")
             door = self._doors(f"projects/{project}/locations/{region}/services/{found['cloudRun']['service']}")

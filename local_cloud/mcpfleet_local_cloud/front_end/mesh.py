@@ -24,7 +24,7 @@ from mcpfleet_local_cloud.data_plane.contract import Revision, RolloutError, Ser
 from mcpfleet_local_cloud.front_end.routing import host_of
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.network.upstream import Headers
-from mcpfleet_local_cloud.services.compute.answers import reference
+from mcpfleet_local_cloud.services.compute.documents import parse_reference
 from mcpfleet_local_cloud.services.compute.model import Compute
 from mcpfleet_local_cloud.services.dns import Dns
 from mcpfleet_local_cloud.services.networkservices import NetworkServices
@@ -100,7 +100,7 @@ class Mesh:
         """
         if caller is None or not caller.mesh or not caller.network:
             return False
-        found = self._zones.addresses(caller.network, host)
+        found = self._zones.resolve(caller.network, host)
         return any(ipaddress.IPv4Address(one) in network for one in found for network in _CAPTURED)
 
     def route(self, host: str, caller: Workload) -> Route | None:
@@ -109,7 +109,7 @@ class Mesh:
         Raises:
             LookupError: the route's backend has no service.
         """
-        found = self._routing.backend_of(caller.mesh, host)
+        found = self._routing.resolve_backend(caller.mesh, host)
         if found is None:
             return None
         backend, timeout = found
@@ -143,7 +143,7 @@ class Mesh:
         """The front doors behind a backend service: on Google the nearest region's is taken, here the first."""
         record = self._compute.find(backend) or {}
         for one in record.get("backends", []):
-            group = reference(one["group"])
+            group = parse_reference(one["group"])
             found = self._compute.find(group) or {}
             _, project, _, region, *_ = group.split("/")
             service = found.get("cloudRun", {}).get("service", "")

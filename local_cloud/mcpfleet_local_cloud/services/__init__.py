@@ -1,1 +1,1 @@
-"""The Google APIs: `routes.py` parses and renders, `model.py` decides and knows no HTTP; the smallest are one file."""
+"""The Google APIs: `routes.py` handles HTTP, `model.py` has the logic without HTTP; small APIs are one file."""

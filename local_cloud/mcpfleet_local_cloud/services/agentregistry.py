@@ -1,6 +1,7 @@
-"""Agent Registry v1 below `/agentregistry/v1/`: services as records, with their long-running operations.
+"""Agent Registry v1 at `/agentregistry/v1/`: services as records, with long-running operations.
 
-The shape is the provider's (`gcp.agentregistry.Service` 10.2.0); a service is an MCP server, an agent or an endpoint.
+The fields are those of the provider (`gcp.agentregistry.Service` 10.2.0). A service is an MCP server, an agent or an
+endpoint.
 """
 
 import re
@@ -24,14 +25,14 @@ API: Final = "agentregistry.googleapis.com"
 KIND: Final = "agentregistry.service"
 _LOCATION: Final = "/agentregistry/v1/projects/{project}/locations/{location}"
 _SERVICE: Final = _LOCATION + "/services/{service}"
-_PAGE: Final = 500
+_PAGE_SIZE: Final = 500
 _SPECS: Final = ("mcpServerSpec", "agentSpec", "endpointSpec")
 _ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def routes(store: Store, operations: Operations, gate: ApiAuthorizer) -> list[BaseRoute]:
+def routes(store: Store, operations: Operations, authorizer: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
-    api = _Api(store, operations, gate)
+    api = _Api(store, operations, authorizer)
     return [
         Route(_LOCATION + "/services", api.create, methods=["POST"]),
         Route(_LOCATION + "/services", api.list, methods=["GET"]),
@@ -43,75 +44,77 @@ def routes(store: Store, operations: Operations, gate: ApiAuthorizer) -> list[Ba
 
 
 class _Api(Handlers):
-    def __init__(self, store: Store, operations: Operations, gate: ApiAuthorizer) -> None:
-        super().__init__(gate, API)
+    def __init__(self, store: Store, operations: Operations, authorizer: ApiAuthorizer) -> None:
+        super().__init__(authorizer, API)
         self._store = store
         self._operations = operations
 
     async def create(self, request: Request) -> Response:
         parent = self.parent(request)
-        self.allow(request, "agentregistry.services.create", parent)
+        self.require_permission(request, "agentregistry.services.create", parent)
         service_id = request.query_params.get("serviceId", "")
         if not _ID.fullmatch(service_id):
             raise invalid(f"service_id: '{service_id}' must be 1 to 63 lower-case letters, digits and hyphens.")
         name = f"{parent}/services/{service_id}"
-        body = _checked(await read_body(request))
+        body = _check_service(await read_body(request))
         kind = "mcpServers" if "mcpServerSpec" in body else "agents" if "agentSpec" in body else "endpoints"
         now = _now()
-        made = {**body, "name": name, "createTime": now, "updateTime": now}
-        made["registryResource"] = f"{parent}/{kind}/{service_id}"
-        if not self._store.insert(KIND, name, made):
+        service = {**body, "name": name, "createTime": now, "updateTime": now}
+        service["registryResource"] = f"{parent}/{kind}/{service_id}"
+        if not self._store.insert(KIND, name, service):
             raise already_exists(name)
-        return self.finished(request, self._operations, parent, "Service", made)
+        return self.reply_finished(request, self._operations, parent, "Service", service)
 
     async def list(self, request: Request) -> Response:
         parent = self.parent(request)
-        self.allow(request, "agentregistry.services.list", parent)
-        found = [one for _, one in self._store.list(KIND, f"{parent}/services/")]
-        return json_api.reply(request, json_api.list_page(request, "services", found, default=_PAGE, maximum=_PAGE))
+        self.require_permission(request, "agentregistry.services.list", parent)
+        services = [service for _, service in self._store.list(KIND, f"{parent}/services/")]
+        return json_api.reply(
+            request, json_api.list_page(request, "services", services, default=_PAGE_SIZE, maximum=_PAGE_SIZE)
+        )
 
     async def get(self, request: Request) -> Response:
-        return json_api.reply(request, self._existing(request, "get"))
+        return json_api.reply(request, self._find_service(request, "get"))
 
     async def update(self, request: Request) -> Response:
-        found = self._existing(request, "update")
+        service = self._find_service(request, "update")
         body = await read_body(request)
         for field in find_masked_fields(request, body):
-            found[field] = body.get(field)
-        kept = {**_checked({key: value for key, value in found.items() if value}), "updateTime": _now()}
-        self._store.put(KIND, found["name"], kept)
-        parent = found["name"].partition("/services/")[0]
-        return self.finished(request, self._operations, parent, "Service", kept)
+            service[field] = body.get(field)
+        updated = {**_check_service({key: value for key, value in service.items() if value}), "updateTime": _now()}
+        self._store.put(KIND, service["name"], updated)
+        parent = service["name"].partition("/services/")[0]
+        return self.reply_finished(request, self._operations, parent, "Service", updated)
 
     async def delete(self, request: Request) -> Response:
-        found = self._existing(request, "delete")
-        self._store.delete(KIND, found["name"])
-        return self.finished(request, self._operations, found["name"].partition("/services/")[0])
+        service = self._find_service(request, "delete")
+        self._store.delete(KIND, service["name"])
+        return self.reply_finished(request, self._operations, service["name"].partition("/services/")[0])
 
     async def operation(self, request: Request) -> Response:
         parent = self.parent(request)
-        self.allow(request, "agentregistry.services.get", parent)
+        self.require_permission(request, "agentregistry.services.get", parent)
         return json_api.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
 
-    def _existing(self, request: Request, verb: str) -> Document:
+    def _find_service(self, request: Request, verb: str) -> Document:
         name = f"{self.parent(request)}/services/{request.path_params['service']}"
-        self.allow(request, f"agentregistry.services.{verb}", name)
-        found = self._store.get(KIND, name)
-        if found is None:
+        self.require_permission(request, f"agentregistry.services.{verb}", name)
+        service = self._store.get(KIND, name)
+        if service is None:
             raise not_found(name)
-        return found
+        return service
 
 
-def _checked(body: Document) -> Document:
-    given = [spec for spec in _SPECS if body.get(spec) is not None]
-    if len(given) != 1:
+def _check_service(body: Document) -> Document:
+    specs = [spec for spec in _SPECS if body.get(spec) is not None]
+    if len(specs) != 1:
         raise invalid(f"service: exactly one of {', '.join(_SPECS)} must be set.")
-    if not body[given[0]].get("type"):
-        raise invalid(f"service.{given[0]}.type: must be set.")
+    if not body[specs[0]].get("type"):
+        raise invalid(f"service.{specs[0]}.type: must be set.")
     interfaces: list[Document] = body.get("interfaces", [])
-    for index, one in enumerate(interfaces):
+    for index, interface in enumerate(interfaces):
         for field in ("url", "protocolBinding"):
-            if one.get(field) in (None, "", "PROTOCOL_BINDING_UNSPECIFIED"):
+            if interface.get(field) in (None, "", "PROTOCOL_BINDING_UNSPECIFIED"):
                 raise invalid(f"service.interfaces[{index}].{field}: must be set.")
     return body
 

@@ -1,8 +1,9 @@
-"""Who calls, and may they: one gate in front of every API.
+"""Authentication and authorization for every API.
 
-Callers show a bearer, as Google's clients do: a JWT that a service account signed with its own key (google-auth with a
-credential of another universe; aip.dev/auth/4111), or an access token of this cloud. The sentences are Google's, so
-that a client reacts as it would there; the `ErrorInfo` metadata adds why, which Google keeps to itself.
+Callers send a bearer token, as Google's clients do: a JWT that a service account signed with its own key (google-auth
+with a credential of another universe; aip.dev/auth/4111), or an access token of this cloud. The error texts are
+Google's, so that a client reacts as it does there. The `ErrorInfo` metadata adds the cause, which Google does not
+return.
 """
 
 from collections.abc import Callable
@@ -28,10 +29,10 @@ from mcpfleet_local_cloud.state.store import Document
 
 CLOUD_PLATFORM: Final = SCOPE_PREFIX + "cloud-platform"
 IAM: Final = SCOPE_PREFIX + "iam"
-"""The scope that reaches IAM alone; client libraries ask for it to impersonate a service account."""
-_EVERYTHING: Final = frozenset({CLOUD_PLATFORM})
-# Google refuses a self-signed token that lives longer.
-_LONGEST: Final = 3600
+"""The scope for IAM only; client libraries request it to impersonate a service account."""
+_CLOUD_PLATFORM_ONLY: Final = frozenset({CLOUD_PLATFORM})
+# Google refuses a self-signed token with a longer lifetime.
+_MAX_LIFETIME_SECONDS: Final = 3600
 _HELP: Final = (
     "Expected OAuth 2 access token, login cookie or other valid authentication credential. "
     "See https://developers.google.com/identity/sign-in/web/devconsole-project."
@@ -40,14 +41,14 @@ _HELP: Final = (
 
 @dataclass(frozen=True)
 class Caller:
-    """A principal that has shown who it is."""
+    """An authenticated principal."""
 
     email: str
-    """Its address; a `Principal` where it is federated."""
+    """The e-mail address; a `Principal` for a federated identity."""
 
 
 class ApiAuthorizer:
-    """Answers for every API who the caller is and what they may do."""
+    """Authenticates the callers of every API and checks their permissions."""
 
     def __init__(
         self,
@@ -72,11 +73,11 @@ class ApiAuthorizer:
         self._usage = usage
         self._clock = clock
 
-    def caller(self, request: Request, further: frozenset[str] = frozenset()) -> Caller:
-        """Who sent *request*; the token must have one of the scopes of its method, or of *further* ones.
+    def authenticate(self, request: Request, extra_scopes: frozenset[str] = frozenset()) -> Caller:
+        """Identify the sender of *request*; the token needs one of the scopes of the method, or of *extra_scopes*.
 
         Raises:
-            GoogleError: UNAUTHENTICATED; PERMISSION_DENIED where the token's scopes do not reach.
+            GoogleError: UNAUTHENTICATED; PERMISSION_DENIED if the token has none of the scopes.
         """
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
@@ -86,19 +87,19 @@ class ApiAuthorizer:
                 reason="CREDENTIALS_MISSING",
             )
         method: Method | None = request.scope.get(METHOD)
-        scopes = (method.scopes if method else frozenset[str]()) | _EVERYTHING | further
-        caller = self.bearer_caller(token.strip(), scopes)
+        scopes = (method.scopes if method else frozenset[str]()) | _CLOUD_PLATFORM_ONLY | extra_scopes
+        caller = self.authenticate_token(token.strip(), scopes)
         request.state.caller = caller.email
         return caller
 
-    def bearer_caller(self, token: str, scopes: frozenset[str] = _EVERYTHING) -> Caller:
-        """Whose bearer *token* is; it must have one of *scopes*.
+    def authenticate_token(self, token: str, scopes: frozenset[str] = _CLOUD_PLATFORM_ONLY) -> Caller:
+        """Identify the owner of a bearer *token*, which needs one of *scopes*.
 
         Raises:
-            GoogleError: as `caller`.
+            GoogleError: as for `authenticate`.
         """
         try:
-            email, granted = self._principal(token)
+            email, granted = self._identify_principal(token)
         except TokenError as refusal:
             raise _unauthenticated("ACCESS_TOKEN_TYPE_UNSUPPORTED", str(refusal)) from refusal
         if not granted & scopes:
@@ -108,7 +109,7 @@ class ApiAuthorizer:
                 reason="ACCESS_TOKEN_SCOPE_INSUFFICIENT",
             )
         if isinstance(email, Principal):
-            if not self._pools.active(email.pool):
+            if not self._pools.is_active(email.pool):
                 raise _unauthenticated("ACCOUNT_STATE_INVALID", f"the pool {email.pool} is disabled or deleted")
             return Caller(email)
         account = self._accounts.get(email)
@@ -119,12 +120,12 @@ class ApiAuthorizer:
         return Caller(email)
 
     def require(self, caller: Caller, permission: str, resource: str) -> None:
-        """Return where *caller* has *permission* on *resource* (its full name).
+        """Require that *caller* has *permission* on *resource* (its full name).
 
         Raises:
             GoogleError: PERMISSION_DENIED.
         """
-        if self._policies.allows(caller.email, permission, self._by_id(resource)):
+        if self._policies.allows(caller.email, permission, self._with_project_id(resource)):
             return
         raise GoogleError(
             "PERMISSION_DENIED",
@@ -135,20 +136,20 @@ class ApiAuthorizer:
         )
 
     def require_api(self, project: str, api: str) -> None:
-        """Return where *project* (id or number) has *api* enabled.
+        """Require that *project* (id or number) has *api* enabled.
 
         Raises:
             GoogleError: PERMISSION_DENIED, reason SERVICE_DISABLED.
         """
-        found = self.project(project)
-        if self._usage.enabled(found, api):
+        project_document = self.find_project(project)
+        if self._usage.is_enabled(project_document, api):
             return
-        number, title = found["projectNumber"], TITLES.get(api, api)
-        where = f"https://console.developers.google.com/apis/api/{api}/overview?project={number}"
+        number, title = project_document["projectNumber"], TITLES.get(api, api)
+        activation_url = f"https://console.developers.google.com/apis/api/{api}/overview?project={number}"
         raise GoogleError(
             "PERMISSION_DENIED",
             f"{title} has not been used in project {number} before or it is disabled. Enable it by visiting "
-            f"{where} then retry. If you enabled this API recently, wait a few minutes for the action to "
+            f"{activation_url} then retry. If you enabled this API recently, wait a few minutes for the action to "
             "propagate to our systems and retry.",
             reason="SERVICE_DISABLED",
             metadata={
@@ -156,58 +157,58 @@ class ApiAuthorizer:
                 "serviceTitle": title,
                 "consumer": f"projects/{number}",
                 "containerInfo": number,
-                "activationUrl": where,
+                "activationUrl": activation_url,
             },
         )
 
-    def project(self, id_or_number: str) -> Document:
-        """The project `{projectId, projectNumber, …}`.
+    def find_project(self, id_or_number: str) -> Document:
+        """Return the project `{projectId, projectNumber, …}`.
 
         Raises:
-            GoogleError: PERMISSION_DENIED: none of that name that anybody here may know of.
+            GoogleError: PERMISSION_DENIED: there is no such project.
         """
         return self._projects.get(id_or_number)
 
-    def _principal(self, token: str) -> tuple[str, frozenset[str]]:
+    def _identify_principal(self, token: str) -> tuple[str, frozenset[str]]:
         if token.startswith("ya29."):
             access = self._identity.access_token(token)
             return access.email, access.scopes
         claims = self._accounts.verify_signed(token, self._clock())
         email = claims["iss"]
         if claims.get("sub", email) != email:
-            raise TokenError("a service account may speak only for itself")
-        if claims["exp"] - claims["iat"] > _LONGEST + jws.CLOCK_SKEW:
-            raise TokenError("a self-signed token may live one hour at most")
+            raise TokenError("a service account may sign only for itself")
+        if claims["exp"] - claims["iat"] > _MAX_LIFETIME_SECONDS + jws.CLOCK_SKEW:
+            raise TokenError("a self-signed token may be valid for one hour at most")
         audience, scope = claims.get("aud") or "", claims.get("scope") or ""
         if not isinstance(audience, str) or not isinstance(scope, str):
             raise TokenError("aud and scope must be strings")
-        if audience and not self._is_an_api(audience):
-            raise TokenError(f"the token is meant for {audience}")
+        if audience and not self._is_api_audience(audience):
+            raise TokenError(f"the token is for {audience}")
         if not audience and not scope:
             raise TokenError("a self-signed token needs an audience or a scope")
-        return email, _EVERYTHING if audience else frozenset(scope.split())
+        return email, _CLOUD_PLATFORM_ONLY if audience else frozenset(scope.split())
 
-    def _is_an_api(self, audience: str) -> bool:
+    def _is_api_audience(self, audience: str) -> bool:
         # An audience names an API's root: https://run.googleapis.com/ in Google's universe (aip.dev/auth/4111).
         if audience.rstrip("/") == self._settings.url:
             return True
         parts = urlsplit(audience)
         host = parts.hostname or ""
-        ours = host.endswith((f".{self._settings.universe}", ".googleapis.com"))
-        return parts.scheme == "https" and ours and parts.path in {"", "/"}
+        is_cloud_host = host.endswith((f".{self._settings.universe}", ".googleapis.com"))
+        return parts.scheme == "https" and is_cloud_host and parts.path in {"", "/"}
 
-    def _by_id(self, resource: str) -> str:
-        # Policies lie under the project's id; callers may write its number.
+    def _with_project_id(self, resource: str) -> str:
+        # Policies are stored under the project's id, but callers may send its number.
         parts = resource.split("/")
         if parts[0] == "projects" and len(parts) > 1 and parts[1].isdecimal():
-            parts[1] = self.project(parts[1])["projectId"]
+            parts[1] = self.find_project(parts[1])["projectId"]
         return "/".join(parts)
 
 
-def _unauthenticated(reason: str, why: str) -> GoogleError:
+def _unauthenticated(reason: str, detail: str) -> GoogleError:
     return GoogleError(
         "UNAUTHENTICATED",
         f"Request had invalid authentication credentials. {_HELP}",
         reason=reason,
-        metadata={"why": why},
+        metadata={"why": detail},
     )

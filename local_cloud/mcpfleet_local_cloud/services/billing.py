@@ -1,4 +1,4 @@
-"""Cloud Billing v1 at `/billing/v1/`, as far as `gcp.organizations.get_project` asks."""
+"""Cloud Billing v1 at `/billing/v1/`: the method that `gcp.organizations.get_project` calls."""
 
 from typing import Final
 
@@ -12,15 +12,15 @@ from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 API: Final = "cloudbilling.googleapis.com"
 
 
-def routes(gate: ApiAuthorizer) -> list[BaseRoute]:
+def routes(authorizer: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
 
     async def billing_info(request: Request) -> Response:
-        caller = gate.caller(request)
-        project = gate.project(request.path_params["project"])["projectId"]
-        gate.require_api(project, API)
-        gate.require(caller, "resourcemanager.projects.get", f"projects/{project}")
-        # Google leaves the account's name empty where billing is off; no machine of ours sends a bill.
+        caller = authorizer.authenticate(request)
+        project = authorizer.find_project(request.path_params["project"])["projectId"]
+        authorizer.require_api(project, API)
+        authorizer.require(caller, "resourcemanager.projects.get", f"projects/{project}")
+        # As on Google, the account's name is empty if billing is disabled. A local cloud has no billing.
         return json_api.reply(
             request,
             {

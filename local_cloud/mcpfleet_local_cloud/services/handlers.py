@@ -1,4 +1,4 @@
-"""What the handlers of every API do first: who calls, is the API enabled, may they; and a resource's IAM methods."""
+"""Base of every API's handlers: authentication, enabled APIs, permissions, and the IAM methods of a resource."""
 
 from collections.abc import Callable
 from typing import Final
@@ -16,82 +16,82 @@ from mcpfleet_local_cloud.services.auth import ApiAuthorizer, Caller
 from mcpfleet_local_cloud.state.store import Document
 
 EMPTY: Final = "type.googleapis.com/google.protobuf.Empty"
-Named = Callable[[Request, str], str]
-"""The full name of the resource that a request means, where its caller may do the verb to it ("": none is asked)."""
+ResolveName = Callable[[Request, str], str]
+"""Returns the full name of a request's resource after a check that the caller may do the verb ("" skips the check)."""
 
 
 class Handlers:
-    """One API's way to the gate.
+    """Base class of one API's handlers.
 
     Args:
-        gate: knows callers, projects and rights.
+        authorizer: authenticates callers and checks permissions.
         api: the API's name, `secretmanager.googleapis.com`.
     """
 
-    def __init__(self, gate: ApiAuthorizer, api: str) -> None:
-        self._gate = gate
+    def __init__(self, authorizer: ApiAuthorizer, api: str) -> None:
+        self._authorizer = authorizer
         self._api = api
 
-    def caller(self, request: Request) -> Caller:
-        """Who calls.
+    def authenticate(self, request: Request) -> Caller:
+        """Identify the caller.
 
         Raises:
             GoogleError: UNAUTHENTICATED.
         """
-        return self._gate.caller(request)
+        return self._authorizer.authenticate(request)
 
     def project(self, request: Request) -> Document:
-        """The project that the path names by id or number, which has the API enabled.
+        """Return the project in the path (by id or number), after a check that it has the API enabled.
 
         Raises:
             GoogleError: UNAUTHENTICATED, PERMISSION_DENIED.
         """
-        self._gate.caller(request)
-        project = self._gate.project(request.path_params["project"])
-        self._gate.require_api(project["projectId"], self._api)
+        self._authorizer.authenticate(request)
+        project = self._authorizer.find_project(request.path_params["project"])
+        self._authorizer.require_api(project["projectId"], self._api)
         return project
 
     def parent(self, request: Request) -> str:
-        """`projects/ID`, or `projects/ID/locations/L` where the path has a location."""
+        """Return `projects/ID`, or `projects/ID/locations/L` if the path has a location."""
         name = f"projects/{self.project(request)['projectId']}"
         location = request.path_params.get("location")
         return f"{name}/locations/{location}" if location else name
 
-    def finished(
+    def reply_finished(
         self, request: Request, operations: Operations, parent: str, kind: str = "", response: Document | None = None
     ) -> Response:
-        """A finished operation below *parent*, whose *response* is a message of that *kind* of the API's."""
+        """Respond with a finished operation below *parent*; its *response* is a message of the API's type *kind*."""
         package = f"type.googleapis.com/{PACKAGES[self._api.partition('.')[0]]}"
         typed = {"@type": f"{package}.{kind}" if kind else EMPTY, **(response or {})}
         return json_api.reply(
             request, operations.add_finished(parent, typed, {"@type": f"{package}.OperationMetadata"})
         )
 
-    def allow(self, request: Request, permission: str, resource: str) -> None:
-        """Return where the caller has *permission* on *resource*.
+    def require_permission(self, request: Request, permission: str, resource: str) -> None:
+        """Require that the caller has *permission* on *resource*.
 
         Raises:
             GoogleError: PERMISSION_DENIED.
         """
-        self._gate.require(self._gate.caller(request), permission, resource)
+        self._authorizer.require(self._authorizer.authenticate(request), permission, resource)
 
 
 class PolicyMethods:
-    """`getIamPolicy`, `setIamPolicy` and `testIamPermissions` of one kind of resource.
+    """`getIamPolicy`, `setIamPolicy` and `testIamPermissions` for one type of resource.
 
     Args:
-        named: see `Named`.
-        policies: keeps the policies.
-        gate: knows the caller.
+        resolve_name: see `ResolveName`.
+        policies: stores the policies.
+        authorizer: authenticates the caller.
     """
 
-    def __init__(self, named: Named, policies: Policies, gate: ApiAuthorizer) -> None:
-        self._named: Final = named
+    def __init__(self, resolve_name: ResolveName, policies: Policies, authorizer: ApiAuthorizer) -> None:
+        self._resolve_name: Final = resolve_name
         self._policies = policies
-        self._gate = gate
+        self._authorizer = authorizer
 
     def routes(self, path: str, get: str = "GET") -> list[BaseRoute]:
-        """The three routes of the resource at *path*; *get* is the method of getIamPolicy."""
+        """Return the three routes for the resource at *path*; *get* is the HTTP method of getIamPolicy."""
         return [
             Route(f"{path}:getIamPolicy", self.get, methods=[get]),
             Route(f"{path}:setIamPolicy", self.set, methods=["POST"]),
@@ -99,21 +99,21 @@ class PolicyMethods:
         ]
 
     async def get(self, request: Request) -> Response:
-        """The policy."""
-        name = self._named(request, "getIamPolicy")
+        """Return the policy."""
+        name = self._resolve_name(request, "getIamPolicy")
         await read_body(request)
         return json_api.reply(request, self._policies.get(name))
 
     async def set(self, request: Request) -> Response:
         """Replace the policy."""
-        name = self._named(request, "setIamPolicy")
+        name = self._resolve_name(request, "setIamPolicy")
         policy = policy_from(await read_body(request))
         return json_api.reply(request, self._policies.set(name, policy))
 
     async def test(self, request: Request) -> Response:
-        """Which of the permissions in the body the caller has."""
-        name = self._named(request, "")
-        asked: list[str] = (await read_body(request)).get("permissions", [])
-        caller = self._gate.caller(request)
-        held = self._policies.held(caller.email, asked, name)
-        return json_api.reply(request, {"permissions": held} if held else {})
+        """Return those permissions in the body that the caller has."""
+        name = self._resolve_name(request, "")
+        permissions: list[str] = (await read_body(request)).get("permissions", [])
+        caller = self._authorizer.authenticate(request)
+        granted = self._policies.held(caller.email, permissions, name)
+        return json_api.reply(request, {"permissions": granted} if granted else {})

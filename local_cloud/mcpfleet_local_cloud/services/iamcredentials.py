@@ -26,11 +26,11 @@ _DURATION: Final = re.compile(r"([0-9]{1,9})(?:\.[0-9]{1,9})?s")
 def routes(
     identity: Identity,
     accounts: ServiceAccounts,
-    gate: ApiAuthorizer,
+    authorizer: ApiAuthorizer,
     clock: Callable[[], float] = time.time,
 ) -> list[BaseRoute]:
     """The API's routes."""
-    api = _Api(identity, accounts, gate, clock)
+    api = _Api(identity, accounts, authorizer, clock)
     return [
         Route(f"{_ACCOUNT}:generateAccessToken", api.access_token, methods=["POST"]),
         Route(f"{_ACCOUNT}:generateIdToken", api.id_token, methods=["POST"]),
@@ -39,15 +39,15 @@ def routes(
 
 class _Api:
     def __init__(
-        self, identity: Identity, accounts: ServiceAccounts, gate: ApiAuthorizer, clock: Callable[[], float]
+        self, identity: Identity, accounts: ServiceAccounts, authorizer: ApiAuthorizer, clock: Callable[[], float]
     ) -> None:
         self._identity = identity
         self._accounts = accounts
-        self._gate = gate
+        self._authorizer = authorizer
         self._clock = clock
 
     async def access_token(self, request: Request) -> Response:
-        account = self._admit(request, "iam.serviceAccounts.getAccessToken")
+        account = self._authorize(request, "iam.serviceAccounts.getAccessToken")
         body = await read_body(request)
         scopes: list[str] = body.get("scope", [])
         if not scopes:
@@ -59,7 +59,7 @@ class _Api:
         return json_api.reply(request, {"accessToken": token, "expireTime": expires})
 
     async def id_token(self, request: Request) -> Response:
-        account = self._admit(request, "iam.serviceAccounts.getOpenIdToken")
+        account = self._authorize(request, "iam.serviceAccounts.getOpenIdToken")
         body = await read_body(request)
         token = self._identity.mint_id_token(
             email=account["email"],
@@ -69,16 +69,16 @@ class _Api:
         )
         return json_api.reply(request, {"token": token})
 
-    def _admit(self, request: Request, permission: str) -> Document:
-        caller = self._gate.caller(request, _SCOPES)
+    def _authorize(self, request: Request, permission: str) -> Document:
+        caller = self._authorizer.authenticate(request, _SCOPES)
         if request.path_params["project"] != "-":
             raise invalid("name: the project must be given as '-'.")
         key: str = request.path_params["account"]
-        known = self._accounts.get(key)
-        resource = known["name"] if known else f"projects/-/serviceAccounts/{key}"
-        if known:
-            self._gate.require_api(known["projectId"], API)
-        self._gate.require(caller, permission, resource)
+        candidate = self._accounts.get(key)
+        resource = candidate["name"] if candidate else f"projects/-/serviceAccounts/{key}"
+        if candidate:
+            self._authorizer.require_api(candidate["projectId"], API)
+        self._authorizer.require(caller, permission, resource)
         account = self._accounts.find("-", key)
         if account.get("disabled"):
             raise GoogleError("FAILED_PRECONDITION", f"Service account {account['email']} is disabled.")

@@ -1,4 +1,4 @@
-"""OAuth 2.0 at `/oauth2/`: people, the grants that turn a credential into tokens, and the published keys.
+"""OAuth 2.0 at `/oauth2/`: users, the token endpoint, and the published keys.
 
 Sources: RFC 6749, RFC 7523, developers.google.com/identity.
 """
@@ -20,7 +20,7 @@ from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "person"
-# gcloud's own client: the audience of the ID tokens that it shows to a Cloud Run service.
+# gcloud's own OAuth client: the audience of the ID tokens that it sends to a Cloud Run service.
 CLIENT_ID: Final = "32555940559.apps.googleusercontent.com"
 # Not a secret: an installed application cannot keep one (RFC 8252, section 8.5).
 CLIENT_SECRET: Final = "an-installed-application-keeps-no-secret"  # noqa: S105
@@ -30,7 +30,7 @@ SCOPES: Final = (
     "https://www.googleapis.com/auth/cloud-platform",
 )
 JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-# What Google's libraries write as the audience, wherever they send the assertion.
+# The audiences that Google's libraries use, whatever endpoint they send the assertion to.
 _TOKEN_AUDIENCES: Final = frozenset(
     {
         "https://oauth2.googleapis.com/token",
@@ -40,14 +40,14 @@ _TOKEN_AUDIENCES: Final = frozenset(
 )
 
 
-_BAD_TIMES: Final = (
+_INVALID_TIMES: Final = (
     "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. "
     "Check your iat and exp values in the JWT claim."
 )
 
 
 class OAuthError(Exception):
-    """A refusal as RFC 6749 section 5.2 has it."""
+    """An error response of the token endpoint (RFC 6749, section 5.2)."""
 
     def __init__(self, error: str, description: str, http_code: int = 400) -> None:
         super().__init__(description)
@@ -57,34 +57,36 @@ class OAuthError(Exception):
 
 
 class People:
-    """The users that this cloud knows; their refresh tokens are kept as hashes only."""
+    """The users of this cloud. Only hashes of their refresh tokens are stored."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def exists(self, email: str) -> bool:
-        """Whether there is such a person."""
+        """Whether the user exists."""
         return self._store.get(KIND, email.lower()) is not None
 
-    def issue(self, email: str) -> str:
-        """Make the person known, and a new refresh token; the one before it is worth nothing from now on."""
+    def issue_refresh_token(self, email: str) -> str:
+        """Create the user if necessary and return a new refresh token, which replaces the previous one."""
         token = "1//" + secrets.token_urlsafe(48)
-        known = self._store.get(KIND, email) or {
+        person = self._store.get(KIND, email) or {
             "email": email,
             "subject": "1" + "".join(secrets.choice("0123456789") for _ in range(20)),
         }
-        self._store.put(KIND, email, {**known, "refreshToken": _hash(token)})
+        self._store.put(KIND, email, {**person, "refreshToken": _hash(token)})
         return token
 
-    def by_refresh_token(self, token: str) -> Document | None:
-        """The person `{email, subject}` who holds *token*, or None."""
+    def find_by_refresh_token(self, token: str) -> Document | None:
+        """Return the user `{email, subject}` of the refresh *token*, or None."""
         digest = _hash(token)
         people = (person for _, person in self._store.list(KIND))
-        return next((one for one in people if secrets.compare_digest(one["refreshToken"], digest)), None)
+        return next(
+            (candidate for candidate in people if secrets.compare_digest(candidate["refreshToken"], digest)), None
+        )
 
 
 class TokenEndpoint:
-    """Exchanges a credential for tokens."""
+    """Exchanges credentials for tokens."""
 
     def __init__(
         self,
@@ -102,20 +104,20 @@ class TokenEndpoint:
         self._clock = clock
 
     def exchange(self, form: Mapping[str, str]) -> Document:
-        """The answer to one request for tokens.
+        """Return the response to one token request.
 
         Raises:
-            OAuthError: refused.
+            OAuthError: the request is refused.
         """
-        grant = _need(form, "grant_type")
+        grant = _require_parameter(form, "grant_type")
         if grant == JWT_BEARER:
-            return self._assertion(_need(form, "assertion"))
+            return self._exchange_assertion(_require_parameter(form, "assertion"))
         if grant == "refresh_token":
-            return self._refresh(form)
+            return self._exchange_refresh_token(form)
         raise OAuthError("unsupported_grant_type", f"Invalid grant_type: {grant}")
 
-    def _assertion(self, assertion: str) -> Document:
-        claims = self._verified(assertion)
+    def _exchange_assertion(self, assertion: str) -> Document:
+        claims = self._verify_assertion(assertion)
         account = self._accounts.get(claims["iss"])
         if account is None:
             raise OAuthError("invalid_grant", "Invalid grant: account not found")
@@ -139,7 +141,7 @@ class TokenEndpoint:
             return {"access_token": token, "expires_in": lifetime - 1, "token_type": "Bearer"}
         raise OAuthError("invalid_scope", "Invalid OAuth scope or ID token audience provided.")
 
-    def _verified(self, assertion: str) -> dict[str, Any]:
+    def _verify_assertion(self, assertion: str) -> dict[str, Any]:
         try:
             issuer = jws.unverified(assertion).get("iss")
         except TokenError as refusal:
@@ -149,40 +151,40 @@ class TokenEndpoint:
         try:
             claims = self._accounts.verify_signed(assertion, self._clock())
         except jws.TokenTimeError as refusal:
-            raise OAuthError("invalid_grant", _BAD_TIMES) from refusal
+            raise OAuthError("invalid_grant", _INVALID_TIMES) from refusal
         except TokenError as refusal:
             raise OAuthError("invalid_grant", "Invalid JWT Signature.") from refusal
         if claims["exp"] - claims["iat"] > LIFETIME + jws.CLOCK_SKEW:
-            raise OAuthError("invalid_grant", _BAD_TIMES)
+            raise OAuthError("invalid_grant", _INVALID_TIMES)
         if claims.get("aud") not in self._audiences:
             raise OAuthError("invalid_grant", "Invalid JWT: Failed audience check.")
         return claims
 
-    def _refresh(self, form: Mapping[str, str]) -> Document:
-        token = _need(form, "refresh_token")
-        client, secret = _need(form, "client_id"), form.get("client_secret", "")
+    def _exchange_refresh_token(self, form: Mapping[str, str]) -> Document:
+        token = _require_parameter(form, "refresh_token")
+        client, secret = _require_parameter(form, "client_id"), form.get("client_secret", "")
         if client != CLIENT_ID:
             raise OAuthError("invalid_client", "The OAuth client was not found.", 401)
         if not secrets.compare_digest(secret.encode(), CLIENT_SECRET.encode()):
             raise OAuthError("invalid_client", "The provided client secret is invalid.", 401)
-        person = self._people.by_refresh_token(token)
+        person = self._people.find_by_refresh_token(token)
         if person is None:
             raise OAuthError("invalid_grant", "Token has been expired or revoked.")
-        wanted = form.get("scope", "").split() or list(SCOPES)
-        if not set(wanted) <= set(SCOPES):
+        scopes = form.get("scope", "").split() or list(SCOPES)
+        if not set(scopes) <= set(SCOPES):
             raise OAuthError("invalid_scope", "Some requested scopes were not granted to this credential.")
-        access, lifetime = self._identity.mint_access_token(email=person["email"], scopes=wanted)
+        access, lifetime = self._identity.mint_access_token(email=person["email"], scopes=scopes)
         identity = self._identity.mint_id_token(email=person["email"], subject=person["subject"], audience=CLIENT_ID)
         return {
             "access_token": access,
             "expires_in": lifetime - 1,
-            "scope": " ".join(wanted),
+            "scope": " ".join(scopes),
             "token_type": "Bearer",
             "id_token": identity,
         }
 
 
-def _need(form: Mapping[str, str], name: str) -> str:
+def _require_parameter(form: Mapping[str, str], name: str) -> str:
     value = form.get(name, "")
     if not value:
         raise OAuthError("invalid_request", f"Missing required parameter: {name}")
@@ -190,7 +192,7 @@ def _need(form: Mapping[str, str], name: str) -> str:
 
 
 def _hash(token: str) -> str:
-    # The token holds 384 random bits, so a plain hash cannot be searched.
+    # The token has 384 random bits, so a plain hash cannot be reversed by guessing.
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -203,11 +205,11 @@ def routes(endpoint: TokenEndpoint, identity: Identity) -> list[BaseRoute]:
         try:
             if len({name for name, _ in pairs}) != len(pairs):
                 raise OAuthError("invalid_request", "A parameter is repeated.")
-            answer = endpoint.exchange(dict(pairs))
+            tokens = endpoint.exchange(dict(pairs))
         except OAuthError as refusal:
             body = {"error": refusal.error, "error_description": refusal.description}
             return JSONResponse(body, status_code=refusal.http_code)
-        return JSONResponse(answer, headers={"Cache-Control": "no-store", "Pragma": "no-cache"})
+        return JSONResponse(tokens, headers={"Cache-Control": "no-store", "Pragma": "no-cache"})
 
     async def certs(_request: Request) -> Response:
         return JSONResponse(identity.jwks(), headers={"Cache-Control": "public, max-age=300"})

@@ -1,7 +1,7 @@
 """Security Token Service v1 at `/sts/v1/token`: an external ID token becomes an access token (RFC 8693).
 
-docs.cloud.google.com/iam/docs/reference/sts/rest/v1/TopLevel/token. The sentences of refusals are Google's where they
-are known; why a signature or a key does not hold stands in the log alone.
+Source: docs.cloud.google.com/iam/docs/reference/sts/rest/v1/TopLevel/token. Error texts are Google's where they are
+known. Only the log has the reason why a signature or a key is invalid.
 """
 
 import logging
@@ -26,10 +26,10 @@ from mcpfleet_local_cloud.services.oauth import OAuthError
 from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "sts.googleapis.com"
-_GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
-_ACCESS: Final = "urn:ietf:params:oauth:token-type:access_token"
-_SUBJECTS: Final = ("urn:ietf:params:oauth:token-type:jwt", "urn:ietf:params:oauth:token-type:id_token")
-_KNOWN: Final = (
+_GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a type, no secret
+_SUBJECT_TOKEN_TYPES: Final = ("urn:ietf:params:oauth:token-type:jwt", "urn:ietf:params:oauth:token-type:id_token")
+_PARAMETERS: Final = (
     "grant_type",
     "audience",
     "scope",
@@ -42,11 +42,11 @@ _AUDIENCE: Final = re.compile(
     r"//iam\.googleapis\.com/(?P<provider>projects/(?P<project>[^/]+)/locations/global/workloadIdentityPools/[^/]+"
     r"/providers/[^/]+)"
 )
-_BAD_AUDIENCE: Final = (
+_INVALID_AUDIENCE: Final = (
     'Invalid value for "audience". This value should be the full resource name of the Identity Provider. See '
     "https://cloud.google.com/iam/docs/reference/sts/rest/v1/TopLevel/token for the list of possible formats."
 )
-_NO_TARGET: Final = (
+_INVALID_TARGET: Final = (
     'The target service indicated by the "audience" parameters is invalid. This might either be because the pool or '
     "provider is disabled or deleted or because it doesn't exist."
 )
@@ -54,12 +54,12 @@ _log = logging.getLogger(__name__)
 
 
 class TokenExchange:
-    """Exchanges tokens.
+    """Exchanges external ID tokens for access tokens.
 
     Args:
-        pools: knows providers.
-        issuers: has the keys of those whose provider holds none.
-        identity: signs.
+        pools: finds identity providers.
+        issuers: fetches the keys of issuers whose provider contains none.
+        identity: signs access tokens.
         clock: seconds since the epoch.
     """
 
@@ -71,23 +71,23 @@ class TokenExchange:
         self._identity = identity
         self._clock = clock
 
-    async def exchange(self, form: Mapping[str, str], admit: Callable[[str], None]) -> Document:
-        """The answer to one request.
+    async def exchange(self, form: Mapping[str, str], require_api: Callable[[str], None]) -> Document:
+        """Return the response to one request.
 
         Args:
-            form: its parameters.
-            admit: refuses a project that may not use the API.
+            form: the parameters of the request.
+            require_api: raises `GoogleError` for a project that has not enabled the API.
 
         Raises:
-            OAuthError: refused.
-            GoogleError: by *admit*.
+            OAuthError: the request is refused.
+            GoogleError: raised by *require_api*.
         """
-        provider = self._provider(form, admit)
+        provider = self._find_provider(form, require_api)
         token, name = form["subject_token"], provider["name"]
-        claims = await self._verified(token, provider)
+        claims = await self._verify_token(token, provider)
         try:
-            found = mapping.mapped(provider["attributeMapping"], claims)
-            mapping.require(provider.get("attributeCondition", ""), claims, found)
+            mapped = mapping.mapped(provider["attributeMapping"], claims)
+            mapping.require(provider.get("attributeCondition", ""), claims, mapped)
         except mapping.MappingError as refusal:
             raise OAuthError("invalid_request", str(refusal)) from refusal
         except mapping.ConditionError as refusal:
@@ -95,56 +95,62 @@ class TokenExchange:
             raise OAuthError(
                 "unauthorized_client", "The given credential is rejected by the attribute condition."
             ) from refusal
-        principal = federated(name.partition("/providers/")[0], found.subject, found.groups, found.attributes)
+        principal = federated(name.partition("/providers/")[0], mapped.subject, mapped.groups, mapped.attributes)
         lifetime = min(LIFETIME, claims["exp"] - int(self._clock()))
         access, seconds = self._identity.mint_access_token(
             email=principal, scopes=form["scope"].split(), lifetime=lifetime
         )
-        return {"access_token": access, "issued_token_type": _ACCESS, "token_type": "Bearer", "expires_in": seconds}
+        return {
+            "access_token": access,
+            "issued_token_type": _ACCESS_TOKEN_TYPE,
+            "token_type": "Bearer",
+            "expires_in": seconds,
+        }
 
-    def _provider(self, form: Mapping[str, str], admit: Callable[[str], None]) -> Document:
-        for name in form.keys() - set(_KNOWN):
+    def _find_provider(self, form: Mapping[str, str], require_api: Callable[[str], None]) -> Document:
+        for name in form.keys() - set(_PARAMETERS):
             raise OAuthError("invalid_request", f"The local cloud does not support the parameter {name[:100]}.")
         for name in ("grant_type", "requested_token_type", "subject_token", "subject_token_type", "audience", "scope"):
             if not form.get(name, "").strip():
                 raise OAuthError("invalid_request", f"Missing required parameter: {name}")
-        if form["grant_type"] != _GRANT:
-            raise OAuthError("unsupported_grant_type", f'Invalid value for "grant_type": use {_GRANT}.')
-        if form["requested_token_type"] != _ACCESS:
-            raise OAuthError("invalid_request", f'Invalid value for "requested_token_type": use {_ACCESS}.')
-        if form["subject_token_type"] not in _SUBJECTS:
+        if form["grant_type"] != _GRANT_TYPE:
+            raise OAuthError("unsupported_grant_type", f'Invalid value for "grant_type": use {_GRANT_TYPE}.')
+        if form["requested_token_type"] != _ACCESS_TOKEN_TYPE:
+            raise OAuthError("invalid_request", f'Invalid value for "requested_token_type": use {_ACCESS_TOKEN_TYPE}.')
+        if form["subject_token_type"] not in _SUBJECT_TOKEN_TYPES:
             raise OAuthError(
-                "invalid_request", f'Invalid value for "subject_token_type": use {" or ".join(_SUBJECTS)}.'
+                "invalid_request", f'Invalid value for "subject_token_type": use {" or ".join(_SUBJECT_TOKEN_TYPES)}.'
             )
-        if form.get("options") and _options(form["options"]):
+        if form.get("options") and _unsupported_options(form["options"]):
             raise OAuthError("invalid_request", "The local cloud supports no options but userProject.")
         match = _AUDIENCE.fullmatch(form["audience"])
         if match is None:
-            raise OAuthError("invalid_request", _BAD_AUDIENCE)
-        provider = self._pools.exchanging(match["provider"])
+            raise OAuthError("invalid_request", _INVALID_AUDIENCE)
+        provider = self._pools.find_active_provider(match["provider"])
         if provider is None:
-            raise OAuthError("invalid_target", _NO_TARGET)
-        admit(match["project"])
+            raise OAuthError("invalid_target", _INVALID_TARGET)
+        require_api(match["project"])
         return provider
 
-    async def _verified(self, token: str, provider: Document) -> dict[str, Any]:
+    async def _verify_token(self, token: str, provider: Document) -> dict[str, Any]:
         oidc: Document = provider["oidc"]
         try:
-            claimed = external.claims_of(token)
+            unverified_claims = external.claims_of(token)
         except TokenError as refusal:
             raise OAuthError("invalid_request", "Unable to parse the ID Token.") from refusal
-        # First what costs nothing: an issuer is asked only for what says that it is its own, and for this provider.
-        if claimed.get("iss") != oidc["issuerUri"]:
+        # Cheap checks first: keys are fetched only for a token that names this issuer and this provider.
+        if unverified_claims.get("iss") != oidc["issuerUri"]:
             raise OAuthError(
-                "invalid_grant", f"The issuer in ID Token {claimed.get('iss')} does not match the expected ones."
+                "invalid_grant",
+                f"The issuer in ID Token {unverified_claims.get('iss')} does not match the expected ones.",
             )
-        audiences = claimed.get("aud")
-        given = json_api.as_list(audiences) or [audiences]
+        audiences = unverified_claims.get("aud")
+        audience_list = json_api.as_list(audiences) or [audiences]
         canonical = [f"//iam.googleapis.com/{provider['name']}", f"https://iam.googleapis.com/{provider['name']}"]
-        if not any(one in oidc.get("allowedAudiences", canonical) for one in given):
-            shown = ", ".join(map(str, given))
+        if not any(audience in oidc.get("allowedAudiences", canonical) for audience in audience_list):
+            displayed = ", ".join(map(str, audience_list))
             raise OAuthError(
-                "invalid_grant", f"The audience in ID Token [{shown}] does not match the expected audience."
+                "invalid_grant", f"The audience in ID Token [{displayed}] does not match the expected audience."
             )
         try:
             keys = (
@@ -154,11 +160,11 @@ class TokenExchange:
             )
             claims = external.verify(token, keys, self._clock())
         except external.IssuerError as refusal:
-            _log.warning("%s: the keys of %s cannot be had: %s", provider["name"], oidc["issuerUri"], refusal)
+            _log.warning("%s: cannot fetch the keys of %s: %s", provider["name"], oidc["issuerUri"], refusal)
             raise OAuthError("invalid_grant", "Error connecting to the given credential's issuer.") from refusal
         except TokenTimeError as refusal:
             raise OAuthError(
-                "invalid_grant", f"ID Token issued at {claimed.get('iat')} is stale to sign-in."
+                "invalid_grant", f"ID Token issued at {unverified_claims.get('iat')} is stale to sign-in."
             ) from refusal
         except TokenError as refusal:
             _log.info("%s refuses a token: %s", provider["name"], refusal)
@@ -168,8 +174,8 @@ class TokenExchange:
         return claims
 
 
-def _options(text: str) -> set[str]:
-    """The names of options that are not honoured."""
+def _unsupported_options(text: str) -> set[str]:
+    """The names of options that are not supported."""
     try:
         options = json_api.as_object(json_api.parse_strict_json(unquote(text).encode()))
     except (ValueError, RecursionError):
@@ -179,24 +185,24 @@ def _options(text: str) -> set[str]:
     return options.keys() - {"userProject"}
 
 
-def routes(exchange: TokenExchange, gate: ApiAuthorizer) -> list[BaseRoute]:
+def routes(exchange: TokenExchange, authorizer: ApiAuthorizer) -> list[BaseRoute]:
     """The API's route."""
 
     async def token(request: Request) -> Response:
         try:
-            form = _form(await request.body(), request.headers.get("content-type", ""))
-            answer = await exchange.exchange(form, lambda project: gate.require_api(project, API))
+            form = _parse_form(await request.body(), request.headers.get("content-type", ""))
+            tokens = await exchange.exchange(form, lambda project: authorizer.require_api(project, API))
         except OAuthError as refusal:
             body = {"error": refusal.error, "error_description": refusal.description}
             return JSONResponse(body, status_code=refusal.http_code)
-        return JSONResponse(answer, headers={"Cache-Control": "no-store", "Pragma": "no-cache"})
+        return JSONResponse(tokens, headers={"Cache-Control": "no-store", "Pragma": "no-cache"})
 
     return [Route("/sts/v1/token", token, methods=["POST"])]
 
 
-def _form(body: bytes, kind: str) -> dict[str, str]:
-    """The parameters in a form (RFC 8693), or in JSON with either spelling (the API's own)."""
-    if kind.partition(";")[0].strip().lower() != "application/json":
+def _parse_form(body: bytes, content_type: str) -> dict[str, str]:
+    """Parse the parameters from a form (RFC 8693), or from JSON with either spelling (as the API also allows)."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
         pairs = parse_qsl(body.decode(errors="replace"))
     else:
         fields = json_api.as_object(json_api.parse_json(body)) or {}

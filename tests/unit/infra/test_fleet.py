@@ -5,7 +5,7 @@ import json
 import pydantic
 import pytest
 
-from mcpfleet_local_cloud.services.run import places
+from mcpfleet_local_cloud.services.run import locations
 from pulumi_mcpfleet.fleet import Build, ExistingImage, FleetError, parse_fleet, values
 from pulumi_mcpfleet.fleet.cloud_run_terms import TERMS
 
@@ -408,7 +408,7 @@ def test_every_key_says_what_it_means():
 
 
 def test_the_regions_are_those_of_the_local_cloud():
-    assert sorted(values.REGIONS) == sorted(places.REGIONS)
+    assert sorted(values.REGIONS) == sorted(locations.REGIONS)
 
 
 NEWER = {"labels": {}, "servers": {"echo": {"source": {"image": "docker.io/acme/echo:1"}, "domain": "mcp.acme.dev"}}}

@@ -127,7 +127,7 @@ class MemoryWorker:
         self.pushed.append((image, self.who(token)))
         return "sha256:" + "d1" * 32
 
-    async def forget(self, images: Any) -> None:
+    async def remove(self, images: Any) -> None:
         self.forgotten += images
 
 

@@ -1,4 +1,4 @@
-"""Artifact Registry v1: Docker repositories, their policies and their cleanup."""
+"""Artifact Registry v1: Docker repositories, their IAM policies and their cleanup policies."""
 
 from mcpfleet_local_cloud.services.artifactregistry.model import ArtifactRegistry
 from mcpfleet_local_cloud.services.artifactregistry.routes import routes

@@ -1,4 +1,4 @@
-"""Which images cleanup policies would delete: a version that any KEEP policy matches stays, whatever else matches it.
+"""Selects the images that cleanup policies delete. A version that matches a KEEP policy is never deleted.
 
 Source: cloud.google.com/artifact-registry/docs/repositories/cleanup-policy. Times are in seconds since 1970.
 """
@@ -23,22 +23,22 @@ class Version:
     uploaded: float
 
 
-def doomed(versions: Iterable[Version], policies: Mapping[str, Any], now: float) -> list[Version]:
-    """The versions that a DELETE policy matches and no KEEP policy does."""
-    every = list(versions)
-    kept: set[Version] = set()
+def find_deletable(versions: Iterable[Version], policies: Mapping[str, Any], now: float) -> list[Version]:
+    """Find the versions that match a DELETE policy and no KEEP policy."""
+    all_versions = list(versions)
+    protected: set[Version] = set()
     deleted: set[Version] = set()
     for policy in policies.values():
-        matched = _matches(every, policy, now)
-        (kept if policy.get("action") == "KEEP" else deleted).update(matched)
-    return [version for version in every if version in deleted and version not in kept]
+        matched = _matches(all_versions, policy, now)
+        (protected if policy.get("action") == "KEEP" else deleted).update(matched)
+    return [version for version in all_versions if version in deleted and version not in protected]
 
 
-def seconds(duration: str) -> float:
-    """`2592000s` in seconds.
+def parse_duration(duration: str) -> float:
+    """Parse a duration such as `2592000s`; return seconds.
 
     Raises:
-        ValueError: not a duration as protobuf writes it in JSON.
+        ValueError: *duration* is no duration in protobuf's JSON format.
     """
     match = _DURATION.fullmatch(duration)
     if match is None:
@@ -51,7 +51,7 @@ def _matches(versions: list[Version], policy: Mapping[str, Any], now: float) -> 
     if recent is not None:
         return _most_recent(versions, recent)
     condition = as_object(policy.get("condition")) or {}
-    return [version for version in versions if _fits(version, condition, now)]
+    return [version for version in versions if _meets_condition(version, condition, now)]
 
 
 def _most_recent(versions: list[Version], recent: Mapping[str, Any]) -> list[Version]:
@@ -65,7 +65,7 @@ def _most_recent(versions: list[Version], recent: Mapping[str, Any]) -> list[Ver
     return [version for group in newest for version in group[:count]]
 
 
-def _fits(version: Version, condition: Mapping[str, Any], now: float) -> bool:
+def _meets_condition(version: Version, condition: Mapping[str, Any], now: float) -> bool:
     state = condition.get("tagState", "ANY")
     if (state == "TAGGED" and not version.tags) or (state == "UNTAGGED" and version.tags):
         return False
@@ -77,6 +77,6 @@ def _fits(version: Version, condition: Mapping[str, Any], now: float) -> bool:
         if prefixes and not name.startswith(prefixes):
             return False
     age = now - version.uploaded
-    if "olderThan" in condition and age <= seconds(condition["olderThan"]):
+    if "olderThan" in condition and age <= parse_duration(condition["olderThan"]):
         return False
-    return "newerThan" not in condition or age < seconds(condition["newerThan"])
+    return "newerThan" not in condition or age < parse_duration(condition["newerThan"])

@@ -1,4 +1,4 @@
-"""Repositories: what they are, who may use them, which images they keep. Knows no HTTP."""
+"""Repositories, access to them, and their cleanup. Has no HTTP."""
 
 import re
 import secrets
@@ -9,33 +9,34 @@ from typing import Final
 from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName
 from mcpfleet_local_cloud.rest.errors import GoogleError, already_exists, invalid, unimplemented
 from mcpfleet_local_cloud.rest.json_api import format_timestamp
-from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed, seconds
+from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, find_deletable, parse_duration
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
-from mcpfleet_local_cloud.services.run.places import REGIONS
+from mcpfleet_local_cloud.services.run.locations import REGIONS
 from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "artifactregistry.repository"
 PUBLIC_PROJECT: Final = "mcpfleet-public"
-"""Stands for the public registries that a real build pulls from: everybody may pull, only who runs this cloud may
-push. Its images belong to no stack, so that the layers of a base image are compressed and sent once."""
+"""A project in the place of the public registries that a real build pulls from: everybody can pull, only the operator
+of this cloud can push. Its images belong to no stack, so that the layers of a base image are compressed and sent only
+once."""
 
 _PULL: Final = "artifactregistry.repositories.downloadArtifacts"
 _PUSH: Final = "artifactregistry.repositories.uploadArtifacts"
 _ID: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _LOCATIONS: Final = frozenset({*REGIONS, "us", "europe", "asia"})
-"""Artifact Registry is in every region of Cloud Run, and in three multi-regions."""
+"""The locations of Artifact Registry: every region of Cloud Run, and three multi-regions."""
 
-_UPDATABLE: Final = ("description", "labels", "cleanupPolicies", "cleanupPolicyDryRun", "dockerConfig")
+_UPDATABLE_FIELDS: Final = ("description", "labels", "cleanupPolicies", "cleanupPolicyDryRun", "dockerConfig")
 
 
 class ArtifactRegistry:
-    """Docker repositories of every location, and what IAM lets into them; *registry* gives their `host:port`."""
+    """The Docker repositories of all locations and the access to them; *registry* returns their `host:port`."""
 
     def __init__(
         self,
         store: Store,
         catalog: Catalog,
-        gate: ApiAuthorizer,
+        authorizer: ApiAuthorizer,
         registry: Callable[[], str],
         clock: Callable[[], float] = time.time,
         *,
@@ -43,13 +44,13 @@ class ArtifactRegistry:
     ) -> None:
         self._store = store
         self._catalog = catalog
-        self._gate = gate
+        self._authorizer = authorizer
         self._registry = registry
         self._clock = clock
         self._publisher_token = publisher_token
 
     def create(self, project: str, location: str, repository_id: str, body: Document) -> Document:
-        """Make a repository.
+        """Create a repository.
 
         Raises:
             GoogleError: INVALID_ARGUMENT, UNIMPLEMENTED, ALREADY_EXISTS.
@@ -61,7 +62,7 @@ class ArtifactRegistry:
                 f'repository_id "{repository_id}" is not valid: 1 to 63 lower-case letters, digits and hyphens, '
                 "beginning with a letter."
             )
-        _check(body)
+        _check_repository(body)
         name = f"projects/{project}/locations/{location}/repositories/{repository_id}"
         now = self._now()
         record: Document = {
@@ -76,28 +77,28 @@ class ArtifactRegistry:
         return self._render(record)
 
     def get(self, name: str) -> Document:
-        """The repository *name* (its full name).
+        """Return the repository with the full name *name*.
 
         Raises:
             GoogleError: NOT_FOUND.
         """
-        return self._render(self._record(name))
+        return self._render(self._find_record(name))
 
     def repositories(self, project: str, location: str) -> list[Document]:
-        """Every repository of a location."""
+        """List the repositories of a location."""
         prefix = f"projects/{project}/locations/{location}/repositories/"
         return [self._render(record) for _, record in self._store.list(KIND, prefix)]
 
     def update(self, name: str, body: Document, mask: list[str]) -> Document:
-        """Change the fields that *mask* names.
+        """Update the fields that *mask* names.
 
         Raises:
             GoogleError: NOT_FOUND, INVALID_ARGUMENT, UNIMPLEMENTED.
         """
-        record = self._record(name)
-        _check({"format": record["format"], **body, "mode": record["mode"]})
+        record = self._find_record(name)
+        _check_repository({"format": record["format"], **body, "mode": record["mode"]})
         for field in mask:
-            if field not in _UPDATABLE:
+            if field not in _UPDATABLE_FIELDS:
                 raise invalid(f"update_mask: {field} cannot be changed in a repository.")
             record.pop(field, None)
             if field in body:
@@ -113,13 +114,13 @@ class ArtifactRegistry:
         Raises:
             GoogleError: NOT_FOUND.
         """
-        self._record(name)
-        # Images first: killed between the two, a repository without images is left, and is deleted again.
+        self._find_record(name)
+        # Images first: after a kill in between, a repository without images remains, and can be deleted again.
         self._catalog.drop_repository(name)
         self._store.delete(KIND, name)
 
     def docker_images(self, name: str) -> list[Document]:
-        """The repository's images as `projects.locations.repositories.dockerImages.list` shows them."""
+        """List the repository's images as `projects.locations.repositories.dockerImages.list` returns them."""
         repository = self.get(name)
         return [
             {
@@ -134,7 +135,7 @@ class ArtifactRegistry:
         ]
 
     def check(self, token: str | None, permission: str, image: ImageName) -> None:
-        """Decide for the registry whether a caller may (see `registry.routes.Access`).
+        """Check for the registry that the caller has *permission* (see `registry.routes.Access`).
 
         Raises:
             GoogleError: UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND.
@@ -145,15 +146,15 @@ class ArtifactRegistry:
         if token is None:
             message = f'Unauthenticated request. Unauthenticated requests do not have permission "{permission}"'
             raise GoogleError("UNAUTHENTICATED", f'{message} on resource "{image.resource}" (or it may not exist)')
-        self._gate.require(self._gate.bearer_caller(token), permission, image.resource)
-        found = self._store.get(KIND, image.resource)
-        if found is None:
+        self._authorizer.require(self._authorizer.authenticate_token(token), permission, image.resource)
+        record = self._store.get(KIND, image.resource)
+        if record is None:
             raise GoogleError("NOT_FOUND", f'Repository "{image.repository}" not found')
-        if found["mode"] == "REMOTE_REPOSITORY" and permission == _PUSH:
+        if record["mode"] == "REMOTE_REPOSITORY" and permission == _PUSH:
             raise GoogleError("PERMISSION_DENIED", "Cannot push to a remote repository: its images come from upstream.")
 
     def upstream(self, image: str) -> str | None:
-        """What Cloud Run really runs for *image* of a remote repository: the image behind it; None for any other.
+        """The upstream image for *image* of a remote repository; None for any other image.
 
         *image* is a reference without tag and digest, `HOST:PORT/LOCATION/PROJECT/REPOSITORY/NAME`.
         """
@@ -166,13 +167,13 @@ class ArtifactRegistry:
         return f"{upstream}/{name}" if upstream else None
 
     def authenticate(self, token: str) -> None:
-        """Decide for the registry whether *token* is anybody's.
+        """Check for the registry that *token* is valid.
 
         Raises:
             GoogleError: UNAUTHENTICATED, PERMISSION_DENIED.
         """
-        if not self._publishes(token):
-            self._gate.bearer_caller(token)
+        if not self._is_publisher_token(token):
+            self._authorizer.authenticate_token(token)
 
     def pushed(self, image: ImageName) -> None:
         """Apply the cleanup policies after a push (Google does so within a day)."""
@@ -180,29 +181,29 @@ class ArtifactRegistry:
             self.clean(image.resource)
 
     def clean(self, name: str) -> list[Version]:
-        """Delete what the repository's policies say, and return it; with `cleanupPolicyDryRun` nothing is deleted."""
-        record = self._record(name)
+        """Apply the cleanup policies; return the deleted versions. With `cleanupPolicyDryRun`, nothing is deleted."""
+        record = self._find_record(name)
         images = {f"{image.image}@{digest}": image for image, digest, _ in self._catalog.manifests(name)}
         versions = [
             Version(image.image, digest, tuple(self._catalog.tags_of(image, digest)), manifest["uploaded"])
             for image, digest, manifest in self._catalog.manifests(name)
         ]
-        condemned = doomed(versions, record.get("cleanupPolicies", {}), self._clock())
+        deletable = find_deletable(versions, record.get("cleanupPolicies", {}), self._clock())
         if not record.get("cleanupPolicyDryRun"):
-            for version in condemned:
+            for version in deletable:
                 self._catalog.delete_manifest(images[f"{version.package}@{version.digest}"], version.digest)
-        return condemned
+        return deletable
 
     def _check_public(self, token: str | None, permission: str, image: ImageName) -> None:
-        if permission == _PULL or (token is not None and self._publishes(token)):
+        if permission == _PULL or (token is not None and self._is_publisher_token(token)):
             return
         raise GoogleError("PERMISSION_DENIED", f'Permission "{permission}" denied on resource "{image.resource}"')
 
-    def _publishes(self, token: str) -> bool:
-        known = self._publisher_token
-        return known is not None and secrets.compare_digest(token.encode(), known.encode())
+    def _is_publisher_token(self, token: str) -> bool:
+        publisher_token = self._publisher_token
+        return publisher_token is not None and secrets.compare_digest(token.encode(), publisher_token.encode())
 
-    def _record(self, name: str) -> Document:
+    def _find_record(self, name: str) -> Document:
         record = self._store.get(KIND, name)
         if record is None:
             raise GoogleError("NOT_FOUND", f'Repository "{name.rpartition("/")[2]}" not found')
@@ -221,7 +222,7 @@ class ArtifactRegistry:
         return format_timestamp(self._clock())
 
 
-def _check(body: Document) -> None:
+def _check_repository(body: Document) -> None:
     if body.get("format") != "DOCKER":
         if not body.get("format"):
             raise invalid("repository.format: must be set, for example to DOCKER.")
@@ -249,7 +250,7 @@ def _check_mode(body: Document) -> None:
 
 
 def upstream_of(record: Document) -> str:
-    """The registry in front of which a remote repository stands: `host`, or `host/path`; empty where it has none."""
+    """The upstream registry of a remote repository: `host`, or `host/path`; empty if it has none."""
     docker: Document = record.get("remoteRepositoryConfig", {}).get("dockerRepository", {})
     if docker.get("publicRepository") == "DOCKER_HUB":
         return "docker.io"
@@ -267,6 +268,6 @@ def _check_policy(path: str, policy: Document) -> None:
     for key in ("olderThan", "newerThan"):
         if condition and key in condition:
             try:
-                seconds(condition[key])
+                parse_duration(condition[key])
             except ValueError as wrong:
                 raise invalid(f"{path}.condition.{key}: {wrong}") from None

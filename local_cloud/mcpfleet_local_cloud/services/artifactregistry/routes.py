@@ -1,4 +1,4 @@
-"""Artifact Registry v1 below `/artifactregistry/v1/`: parses and renders; `model.py` decides."""
+"""The HTTP layer of Artifact Registry v1 at `/artifactregistry/v1/`; `model.py` has the logic."""
 
 from typing import Final
 
@@ -19,16 +19,18 @@ from mcpfleet_local_cloud.services.handlers import Handlers, PolicyMethods
 _API: Final = "artifactregistry.googleapis.com"
 _LOCATION: Final = "/artifactregistry/v1/projects/{project}/locations/{location}"
 _REPOSITORY: Final = _LOCATION + "/repositories/{repository}"
-_PAGE: Final = 1000
+_PAGE_SIZE: Final = 1000
 
 
-def routes(model: ArtifactRegistry, operations: Operations, gate: ApiAuthorizer, policies: Policies) -> list[BaseRoute]:
+def routes(
+    model: ArtifactRegistry, operations: Operations, authorizer: ApiAuthorizer, policies: Policies
+) -> list[BaseRoute]:
     """The API's routes."""
-    api = _Api(model, operations, gate, policies)
+    api = _Api(model, operations, authorizer, policies)
     return [
         Route(f"{_LOCATION}/repositories", api.create, methods=["POST"]),
         Route(f"{_LOCATION}/repositories", api.list, methods=["GET"]),
-        *PolicyMethods(api.named, policies, gate).routes(_REPOSITORY),
+        *PolicyMethods(api.resource_name, policies, authorizer).routes(_REPOSITORY),
         Route(_REPOSITORY, api.get, methods=["GET"]),
         Route(_REPOSITORY, api.update, methods=["PATCH"]),
         Route(_REPOSITORY, api.delete, methods=["DELETE"]),
@@ -39,71 +41,75 @@ def routes(model: ArtifactRegistry, operations: Operations, gate: ApiAuthorizer,
 
 class _Api(Handlers):
     def __init__(
-        self, model: ArtifactRegistry, operations: Operations, gate: ApiAuthorizer, policies: Policies
+        self, model: ArtifactRegistry, operations: Operations, authorizer: ApiAuthorizer, policies: Policies
     ) -> None:
-        super().__init__(gate, _API)
+        super().__init__(authorizer, _API)
         self._model = model
         self._operations = operations
         self._policies = policies
 
-    def named(self, request: Request, verb: str) -> str:
-        """The full name of the path's repository, where the caller may do *verb* to it; it exists."""
-        name = self._repository(request, verb) if verb else self._name(request)
+    def resource_name(self, request: Request, verb: str) -> str:
+        """Return the full name of the path's existing repository; the caller needs the permission for *verb*."""
+        name = self._authorize_repository(request, verb) if verb else self._name(request)
         self._model.get(name)
         return name
 
     async def create(self, request: Request) -> Response:
-        parent = self._location(request, "create")
+        parent = self._authorize_location(request, "create")
         repository_id = request.query_params.get("repositoryId", "")
         _, project, _, location = parent.split("/")
-        made = self._model.create(project, location, repository_id, await read_body(request))
-        return self.finished(request, self._operations, parent, "Repository", made)
+        repository = self._model.create(project, location, repository_id, await read_body(request))
+        return self.reply_finished(request, self._operations, parent, "Repository", repository)
 
     async def list(self, request: Request) -> Response:
-        _, project, _, location = self._location(request, "list").split("/")
-        found = self._model.repositories(project, location)
-        return json_api.reply(request, json_api.list_page(request, "repositories", found, default=_PAGE, maximum=_PAGE))
+        _, project, _, location = self._authorize_location(request, "list").split("/")
+        repositories = self._model.repositories(project, location)
+        return json_api.reply(
+            request, json_api.list_page(request, "repositories", repositories, default=_PAGE_SIZE, maximum=_PAGE_SIZE)
+        )
 
     async def get(self, request: Request) -> Response:
-        return json_api.reply(request, self._model.get(self._repository(request, "get")))
+        return json_api.reply(request, self._model.get(self._authorize_repository(request, "get")))
 
     async def update(self, request: Request) -> Response:
-        name = self._repository(request, "update")
+        name = self._authorize_repository(request, "update")
         if not request.query_params.get("updateMask"):
             raise invalid("update_mask: must name the fields to change.")
         body = await read_body(request)
         return json_api.reply(request, self._model.update(name, body, find_masked_fields(request, body)))
 
     async def delete(self, request: Request) -> Response:
-        name = self._repository(request, "delete")
+        name = self._authorize_repository(request, "delete")
         self._model.delete(name)
         self._policies.delete(name)
-        return self.finished(request, self._operations, name.partition("/repositories/")[0])
+        return self.reply_finished(request, self._operations, name.partition("/repositories/")[0])
 
     async def images(self, request: Request) -> Response:
         name = self._name(request)
-        self.allow(request, "artifactregistry.dockerimages.list", name)
-        found = self._model.docker_images(name)
-        return json_api.reply(request, json_api.list_page(request, "dockerImages", found, default=_PAGE, maximum=_PAGE))
+        self.require_permission(request, "artifactregistry.dockerimages.list", name)
+        images = self._model.docker_images(name)
+        return json_api.reply(
+            request, json_api.list_page(request, "dockerImages", images, default=_PAGE_SIZE, maximum=_PAGE_SIZE)
+        )
 
     async def operation(self, request: Request) -> Response:
-        parent = self._location(request, "get")
+        parent = self._authorize_location(request, "get")
         return json_api.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
 
-    def _location(self, request: Request, verb: str) -> str:
-        """The location in the path, where the caller may do *verb* with its repositories."""
+    def _authorize_location(self, request: Request, verb: str) -> str:
+        """Return the location in the path; the caller needs the permission for *verb* on its repositories."""
         parent = self.parent(request)
-        self._allow(request, verb, parent)
+        self._require(request, verb, parent)
         return parent
 
-    def _repository(self, request: Request, verb: str) -> str:
-        """The full name of the repository in the path, with which the caller may do *verb*."""
+    def _authorize_repository(self, request: Request, verb: str) -> str:
+        """Return the full name of the repository in the path; the caller needs the permission for *verb*."""
         name = self._name(request)
-        self._allow(request, verb, name)
+        self._require(request, verb, name)
         return name
 
     def _name(self, request: Request) -> str:
         return f"{self.parent(request)}/repositories/{request.path_params['repository']}"
 
-    def _allow(self, request: Request, verb: str, resource: str) -> None:
-        self.allow(request, f"artifactregistry.repositories.{verb}", resource)
+    def _require(self, request: Request, verb: str, resource: str) -> None:
+        self.require_permission(request, f"artifactregistry.repositories.{verb}", resource)

@@ -1,4 +1,4 @@
-"""Cloud Build v1, as far as building an image from an uploaded source needs it."""
+"""Cloud Build v1: builds of images from uploaded sources."""
 
 from mcpfleet_local_cloud.services.cloudbuild.model import Builds
 from mcpfleet_local_cloud.services.cloudbuild.routes import routes

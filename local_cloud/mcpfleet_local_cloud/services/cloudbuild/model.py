@@ -1,4 +1,4 @@
-"""Builds: what was asked for, what came of it, and its log. A build outlives no restart of the cloud."""
+"""Builds: they run as tasks of this process, so a restart of the cloud ends them."""
 
 import asyncio
 import base64
@@ -13,25 +13,25 @@ from uuid import uuid4
 
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
-from mcpfleet_local_cloud.services.cloudbuild.validation import Order, Task
+from mcpfleet_local_cloud.services.cloudbuild.validation import BuildRequest, StepRequest
 from mcpfleet_local_cloud.services.cloudbuild.worker import Step, StepError, Worker
-from mcpfleet_local_cloud.services.logging.model import Entries
+from mcpfleet_local_cloud.services.logging.model import LogEntries
 from mcpfleet_local_cloud.services.storage.model import Storage
 from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "build"
-ENDED: Final = frozenset({"SUCCESS", "FAILURE", "INTERNAL_ERROR", "TIMEOUT", "CANCELLED", "EXPIRED"})
-_KEPT: Final = 100
-"""So many builds are remembered; Google forgets none."""
-_LARGEST: Final = 2 * 2**30
+FINAL_STATES: Final = frozenset({"SUCCESS", "FAILURE", "INTERNAL_ERROR", "TIMEOUT", "CANCELLED", "EXPIRED"})
+_MAX_BUILDS: Final = 100
+"""The largest number of stored builds; Google keeps all."""
+_MAX_SOURCE_BYTES: Final = 2 * 2**30
 _log = logging.getLogger(__name__)
 
 Allows = Callable[[str, str, str], bool]
 """Whether an account has a permission on a resource."""
 
 
-class _FailedError(Exception):
-    """A build ended; *kind* is the `FailureInfo.type`."""
+class _BuildFailedError(Exception):
+    """A build failed; *kind* is the `FailureInfo.type`."""
 
     def __init__(self, kind: str, detail: str, *, step: int | None = None) -> None:
         super().__init__(detail)
@@ -40,23 +40,23 @@ class _FailedError(Exception):
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a build's source is unpacked, and how it is reported."""
+class _Workspace:
+    """The folder with a build's source, and the function that writes its log."""
 
     folder: Path
-    say: Callable[[str], None]
+    log: Callable[[str], None]
 
 
 class Builds:
-    """Every build of this cloud.
+    """All builds of this cloud.
 
     Args:
-        store: Where records are kept.
-        storage: Where sources are.
-        entries: Where logs go.
+        store: Stores the records.
+        storage: Contains the sources.
+        entries: Stores the logs.
         worker: Runs the steps.
-        allows: Knows what an account may do.
-        token: Makes an access token for an account.
+        allows: Whether an account has a permission on a resource.
+        token: Creates an access token for an account.
         clock: Seconds since the epoch.
     """
 
@@ -64,7 +64,7 @@ class Builds:
         self,
         store: Store,
         storage: Storage,
-        entries: Entries,
+        entries: LogEntries,
         worker: Worker,
         *,
         allows: Allows,
@@ -80,8 +80,10 @@ class Builds:
         self._clock = clock
         self._running: dict[str, asyncio.Task[None]] = {}
 
-    def start(self, project: Document, location: str, body: Document, order: Order, build_id: str) -> Document:
-        """Begin a build; it is queued when this returns."""
+    def start(
+        self, project: Document, location: str, body: Document, build_request: BuildRequest, build_id: str
+    ) -> Document:
+        """Start a build; it is queued when this returns."""
         parent = f"projects/{project['projectId']}/locations/{location}"
         name = f"{parent}/builds/{build_id}"
         record: Document = {
@@ -92,49 +94,49 @@ class Builds:
             "status": "QUEUED",
             "createTime": self._now(),
             "queueTtl": body.get("queueTtl", "3600s"),
-            "timeout": f"{order.timeout:g}s",
+            "timeout": f"{build_request.timeout:g}s",
             "logUrl": self._entries.url(build_id),
-            "artifacts": {"images": list(order.images)},
+            "artifacts": {"images": list(build_request.images)},
         }
         self._store.put(KIND, name, record)
-        self.forget_ended(parent, kept=_KEPT)
-        task = asyncio.create_task(self._finish(name, order), name=name)
+        self.forget_finished(parent, keep=_MAX_BUILDS)
+        task = asyncio.create_task(self._finish(name, build_request), name=name)
         self._running[name] = task
         task.add_done_callback(lambda _: self._running.pop(name, None))
         return record
 
     def get(self, name: str) -> Document:
-        """The build.
+        """Return the build.
 
         Raises:
             GoogleError: NOT_FOUND.
         """
-        found = self._store.get(KIND, name)
-        if found is None:
+        build = self._store.get(KIND, name)
+        if build is None:
             raise not_found(name)
-        return found
+        return build
 
     def list(self, parent: str) -> list[Document]:
-        """The builds below *parent*, the newest first."""
-        found = [one for _, one in self._store.list(KIND, f"{parent}/builds/")]
-        return sorted(found, key=lambda one: str(one["createTime"]), reverse=True)
+        """List the builds below *parent*, the newest first."""
+        builds = [build for _, build in self._store.list(KIND, f"{parent}/builds/")]
+        return sorted(builds, key=lambda build: str(build["createTime"]), reverse=True)
 
     async def cancel(self, name: str) -> Document:
-        """End a build.
+        """Cancel a build.
 
         Raises:
-            GoogleError: NOT_FOUND; FAILED_PRECONDITION: it has ended already.
+            GoogleError: NOT_FOUND; FAILED_PRECONDITION: the build has already ended.
         """
-        found = self.get(name)
+        build = self.get(name)
         task = self._running.get(name)
-        if found["status"] in ENDED or task is None:
+        if build["status"] in FINAL_STATES or task is None:
             raise GoogleError("FAILED_PRECONDITION", "cannot cancel a build that has already finished")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         return self.get(name)
 
     def operation(self, name: str) -> Document:
-        """The build as a long-running operation; *name* is the build's.
+        """Return the build with the full name *name* as a long-running operation.
 
         Raises:
             GoogleError: NOT_FOUND.
@@ -142,151 +144,159 @@ class Builds:
         return operation_of(name, self.get(name))
 
     def recover(self) -> None:
-        """Take up what an earlier process left: its builds are lost."""
+        """Mark the builds of an earlier process as failed."""
         for name, record in self._store.list(KIND):
-            if record["status"] not in ENDED and name not in self._running:
-                detail = "the local cloud was stopped while it built"
-                self._ended(name, "INTERNAL_ERROR", {"statusDetail": detail})
+            if record["status"] not in FINAL_STATES and name not in self._running:
+                detail = "the local cloud was stopped during the build"
+                self._end(name, "INTERNAL_ERROR", {"statusDetail": detail})
 
     async def close(self) -> None:
-        """Stop what runs."""
+        """Cancel all running builds."""
         tasks = [*self._running.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _finish(self, name: str, order: Order) -> None:
+    async def _finish(self, name: str, build_request: BuildRequest) -> None:
         build_id = name.rpartition("/")[2]
-        may_log = order.logs and self._may(order.account, "logging.logEntries.create", name)
-        say = self._entries.writer(name.split("/")[1], build_id) if may_log else _Silent()
-        if order.logs and not may_log:
-            self._change(name, {"warnings": [{"priority": "WARNING", "text": _NO_LOGS.format(order.account)}]})
+        is_logged = build_request.logs and self._has_permission(
+            build_request.account, "logging.logEntries.create", name
+        )
+        log = self._entries.writer(name.split("/")[1], build_id) if is_logged else _NoLog()
+        if build_request.logs and not is_logged:
+            self._change(name, {"warnings": [{"priority": "WARNING", "text": _NO_LOGS.format(build_request.account)}]})
         try:
             try:
                 with tempfile.TemporaryDirectory(prefix="mcpfleet-build-") as scratch:
-                    place = _Place(Path(scratch), say)
-                    async with asyncio.timeout(order.timeout):
-                        results = await self._built(name, order, place)
+                    workspace = _Workspace(Path(scratch), log)
+                    async with asyncio.timeout(build_request.timeout):
+                        results = await self._build(name, build_request, workspace)
             finally:
-                # Before the end is told: whoever deploys the image then fetches it under the same names.
-                await asyncio.shield(self._worker.forget(order.images))
-            say.end("DONE")
-            self._ended(name, "SUCCESS", {"results": results})
-        except _FailedError as failed:
-            say.end(f"ERROR: {failed}")
-            self._ended(name, "FAILURE", _failure(self.get(name), failed))
+                # Before the build is reported as done: a deployment then pulls the image under the same names.
+                await asyncio.shield(self._worker.remove(build_request.images))
+            log.end("DONE")
+            self._end(name, "SUCCESS", {"results": results})
+        except _BuildFailedError as failed:
+            log.end(f"ERROR: {failed}")
+            self._end(name, "FAILURE", _failure(self.get(name), failed))
         except TimeoutError:
-            say.end("TIMEOUT")
-            say.end("ERROR: context deadline exceeded")
-            self._ended(
-                name, "TIMEOUT", {"statusDetail": "build step exceeded its timeout", **_timed_out(self.get(name))}
+            log.end("TIMEOUT")
+            log.end("ERROR: context deadline exceeded")
+            self._end(
+                name, "TIMEOUT", {"statusDetail": "build step exceeded its timeout", **_mark_timed_out(self.get(name))}
             )
         except asyncio.CancelledError:
-            say.end("CANCELLED")
-            say.end("ERROR: context canceled")
-            self._ended(name, "CANCELLED", {})
+            log.end("CANCELLED")
+            log.end("ERROR: context canceled")
+            self._end(name, "CANCELLED", {})
             raise
-        except Exception as broken:
-            _log.exception("build %s broke", name)
-            self._ended(name, "INTERNAL_ERROR", {"statusDetail": f"{type(broken).__name__}: {broken}"})
+        except Exception as error:
+            _log.exception("build %s failed", name)
+            self._end(name, "INTERNAL_ERROR", {"statusDetail": f"{type(error).__name__}: {error}"})
 
-    async def _built(self, name: str, order: Order, place: _Place) -> Document:
-        say = place.say
-        say(f'starting build "{name.rpartition("/")[2]}"')
-        say("")
+    async def _build(self, name: str, build_request: BuildRequest, workspace: _Workspace) -> Document:
+        log = workspace.log
+        log(f'starting build "{name.rpartition("/")[2]}"')
+        log("")
         self._change(name, {"status": "WORKING", "startTime": self._now()})
-        say("FETCHSOURCE")
-        if order.source is not None:
-            await asyncio.to_thread(self._fetched, order, place)
-        say("BUILD")
-        for index, task in enumerate(order.steps):
-            _refuse_ways_out(place.folder, task)
-            await self._stepped(
+        log("FETCHSOURCE")
+        if build_request.source is not None:
+            await asyncio.to_thread(self._fetch_source, build_request, workspace)
+        log("BUILD")
+        for index, step_request in enumerate(build_request.steps):
+            _refuse_links_out(workspace.folder, step_request)
+            await self._run_step(
                 name,
                 index,
-                Step(arguments=task.arguments, environment=task.environment, folder=place.folder / task.folder),
-                say,
-                len(order.steps),
+                Step(
+                    arguments=step_request.arguments,
+                    environment=step_request.environment,
+                    folder=workspace.folder / step_request.folder,
+                ),
+                log,
+                len(build_request.steps),
             )
-        say("PUSH") if order.images else None
+        log("PUSH") if build_request.images else None
         pushed: list[Document] = []
-        for image in order.images:
-            say(f"Pushing {image}")
+        for image in build_request.images:
+            log(f"Pushing {image}")
             try:
-                digest = await self._worker.push(image, self._token(order.account), say)
+                digest = await self._worker.push(image, self._token(build_request.account), log)
             except StepError as failed:
                 kind = "PUSH_NOT_AUTHORIZED" if failed.denied else "PUSH_FAILED"
-                raise _FailedError(kind, f"failed to push {image}: {failed}") from failed
+                raise _BuildFailedError(kind, f"failed to push {image}: {failed}") from failed
             pushed.append({"name": image, "digest": digest})
         return {
             "images": pushed,
-            "buildStepImages": [""] * len(order.steps),
-            "buildStepOutputs": [""] * len(order.steps),
+            "buildStepImages": [""] * len(build_request.steps),
+            "buildStepOutputs": [""] * len(build_request.steps),
         }
 
-    async def _stepped(self, name: str, index: int, step: Step, say: Callable[[str], None], count: int) -> None:
+    async def _run_step(self, name: str, index: int, step: Step, log: Callable[[str], None], count: int) -> None:
         record = self.get(name)
-        said = record["steps"][index]
-        title = f'Step #{index} - "{said["id"]}"' if said.get("id") else f"Step #{index}"
-        prefix = f"{title}: " if count > 1 or said.get("id") else ""
-        say(f"Starting {title}")
-        self._step(name, index, "WORKING")
+        step_document = record["steps"][index]
+        title = f'Step #{index} - "{step_document["id"]}"' if step_document.get("id") else f"Step #{index}"
+        prefix = f"{title}: " if count > 1 or step_document.get("id") else ""
+        log(f"Starting {title}")
+        self._set_step_status(name, index, "WORKING")
         try:
-            await self._worker.run(step, lambda line: say(f"{prefix}{line}"))
+            await self._worker.run(step, lambda line: log(f"{prefix}{line}"))
         except StepError as failed:
-            detail = f'build step {index} "{said["name"]}" failed: step exited with non-zero status: {failed.code}'
-            raise _FailedError("USER_BUILD_STEP", detail, step=index) from failed
-        self._step(name, index, "SUCCESS")
-        say(f"Finished {title}")
+            detail = (
+                f'build step {index} "{step_document["name"]}" failed: step exited with non-zero status: {failed.code}'
+            )
+            raise _BuildFailedError("USER_BUILD_STEP", detail, step=index) from failed
+        self._set_step_status(name, index, "SUCCESS")
+        log(f"Finished {title}")
 
-    def _fetched(self, order: Order, place: _Place) -> None:
-        assert order.source is not None  # noqa: S101 - asked before
-        bucket, name, generation = order.source
-        shown = f"gs://{bucket}/{name}#{generation}" if generation else f"gs://{bucket}/{name}"
-        place.say(f"Fetching storage object: {shown}")
+    def _fetch_source(self, build_request: BuildRequest, workspace: _Workspace) -> None:
+        assert build_request.source is not None  # noqa: S101 - checked by the caller
+        bucket, name, generation = build_request.source
+        url = f"gs://{bucket}/{name}#{generation}" if generation else f"gs://{bucket}/{name}"
+        workspace.log(f"Fetching storage object: {url}")
         try:
-            allowed = self._allows(order.account, "storage.objects.get", self._storage.resource(bucket))
+            allowed = self._allows(build_request.account, "storage.objects.get", self._storage.resource(bucket))
         except GoogleError as missing:
-            raise _FailedError("FETCH_SOURCE_FAILED", f"failed to fetch {shown}: {missing.message}") from missing
+            raise _BuildFailedError("FETCH_SOURCE_FAILED", f"failed to fetch {url}: {missing.message}") from missing
         if not allowed:
             detail = (
-                f"{order.account} does not have storage.objects.get access to the Google Cloud Storage object. "
+                f"{build_request.account} does not have storage.objects.get access to the Google Cloud Storage object. "
                 "Permission 'storage.objects.get' denied on resource (or it may not exist)."
             )
-            raise _FailedError("FETCH_SOURCE_FAILED", f"failed to fetch {shown}: 403: {detail}")
+            raise _BuildFailedError("FETCH_SOURCE_FAILED", f"failed to fetch {url}: 403: {detail}")
         try:
             path, document = self._storage.object(bucket, name)
         except GoogleError as missing:
-            raise _FailedError("FETCH_SOURCE_FAILED", f"failed to fetch {shown}: {missing.message}") from missing
+            raise _BuildFailedError("FETCH_SOURCE_FAILED", f"failed to fetch {url}: {missing.message}") from missing
         if generation not in ("", document["generation"]):
-            raise _FailedError("FETCH_SOURCE_FAILED", f"failed to fetch {shown}: No such object")
+            raise _BuildFailedError("FETCH_SOURCE_FAILED", f"failed to fetch {url}: No such object")
         try:
             with tarfile.open(path, "r:gz") as archive:
-                _unpack(archive, place.folder)
+                _unpack(archive, workspace.folder)
         except (tarfile.TarError, OSError, EOFError, ValueError) as broken:
-            raise _FailedError("FETCH_SOURCE_FAILED", f"failed to unpack {shown}: {broken}") from broken
+            raise _BuildFailedError("FETCH_SOURCE_FAILED", f"failed to unpack {url}: {broken}") from broken
 
-    def _may(self, account: str, permission: str, name: str) -> bool:
+    def _has_permission(self, account: str, permission: str, name: str) -> bool:
         return self._allows(account, permission, f"projects/{name.split('/')[1]}")
 
-    def _step(self, name: str, index: int, status: str) -> None:
+    def _set_step_status(self, name: str, index: int, status: str) -> None:
         steps = self.get(name)["steps"]
         steps[index]["status"] = status
         self._change(name, {"steps": steps})
 
     def _change(self, name: str, fields: Document) -> None:
-        found = self._store.get(KIND, name)
-        if found is not None:
-            self._store.put(KIND, name, {**found, **fields})
+        build = self._store.get(KIND, name)
+        if build is not None:
+            self._store.put(KIND, name, {**build, **fields})
 
-    def _ended(self, name: str, status: str, fields: Document) -> None:
+    def _end(self, name: str, status: str, fields: Document) -> None:
         self._change(name, {**fields, "status": status, "finishTime": self._now()})
 
-    def forget_ended(self, parent: str = "", *, kept: int = 0) -> None:
-        """Forget the builds below *parent*, or everywhere, that have ended, with their logs; not the *kept* newest."""
-        found = self._store.list(KIND, f"{parent}/builds/" if parent else "")
-        for name, old in sorted(found, key=lambda one: str(one[1].get("createTime")), reverse=True)[kept:]:
-            if old["status"] in ENDED:
+    def forget_finished(self, parent: str = "", *, keep: int = 0) -> None:
+        """Delete finished builds below *parent* (or all) with their logs, except the *keep* newest."""
+        builds = self._store.list(KIND, f"{parent}/builds/" if parent else "")
+        for name, old in sorted(builds, key=lambda entry: str(entry[1].get("createTime")), reverse=True)[keep:]:
+            if old["status"] in FINAL_STATES:
                 self._store.delete(KIND, name)
                 self._entries.forget(str(old["id"]))
 
@@ -301,34 +311,34 @@ _NO_LOGS: Final = (
 
 
 def new_id() -> str:
-    """A build's id."""
+    """Create a build's id."""
     return str(uuid4())
 
 
 def operation_of(name: str, build: Document) -> Document:
-    """A build as a long-running operation."""
+    """Render a build as a long-running operation."""
     parent, _, build_id = name.rpartition("/builds/")
-    handle = base64.urlsafe_b64encode(build_id.encode()).decode().rstrip("=")
-    kind = "type.googleapis.com/google.devtools.cloudbuild.v1"
-    made: Document = {
-        "name": f"{parent}/operations/{handle}",
-        "metadata": {"@type": f"{kind}.BuildOperationMetadata", "build": build},
+    operation_id = base64.urlsafe_b64encode(build_id.encode()).decode().rstrip("=")
+    type_prefix = "type.googleapis.com/google.devtools.cloudbuild.v1"
+    operation: Document = {
+        "name": f"{parent}/operations/{operation_id}",
+        "metadata": {"@type": f"{type_prefix}.BuildOperationMetadata", "build": build},
     }
-    if build["status"] in ENDED:
-        made["done"] = True
+    if build["status"] in FINAL_STATES:
+        operation["done"] = True
         if build["status"] == "SUCCESS":
-            made["response"] = {"@type": f"{kind}.Build", **build}
+            operation["response"] = {"@type": f"{type_prefix}.Build", **build}
         else:
             code = {"CANCELLED": 1, "TIMEOUT": 4, "INTERNAL_ERROR": 13}.get(str(build["status"]), 2)
-            why: Any = build.get("failureInfo", {}).get("detail") or build.get("statusDetail") or build["status"]
-            made["error"] = {"code": code, "message": f"Build failed; check build logs for details: {why}"}
-    return made
+            reason: Any = build.get("failureInfo", {}).get("detail") or build.get("statusDetail") or build["status"]
+            operation["error"] = {"code": code, "message": f"Build failed; check build logs for details: {reason}"}
+    return operation
 
 
 def build_id_of(operation: str) -> str:
-    """The build of an operation's id; empty where it is none.
+    """The build id for an operation's id; empty if that is invalid.
 
-    Google's ids of operations are the build's id in base64.
+    An operation's id is the build's id in base64, as on Google.
     """
     try:
         return base64.urlsafe_b64decode(operation + "=" * (-len(operation) % 4)).decode()
@@ -336,29 +346,31 @@ def build_id_of(operation: str) -> str:
         return ""
 
 
-def _refuse_ways_out(workspace: Path, task: Task) -> None:
-    """Refuse links out of the workspace where docker itself would follow them: it can read all of this machine."""
-    border = workspace.resolve()
-    for name in ("", *task.reads):
-        place = workspace / task.folder / name
+def _refuse_links_out(workspace: Path, step_request: StepRequest) -> None:
+    """Refuse links out of the workspace that docker itself would follow: docker can read every file of this machine."""
+    root = workspace.resolve()
+    for name in ("", *step_request.paths_read):
+        path = workspace / step_request.folder / name
         try:
-            found = place.resolve()
-            ours = found.is_relative_to(border) and (not found.exists() or found.is_dir() or found.is_file())
-        except (OSError, RuntimeError):  # links in a ring
-            ours = False
-        if not ours:
-            raise _FailedError("USER_BUILD_STEP", f"{place.relative_to(workspace)} leads out of the workspace")
+            resolved = path.resolve()
+            is_inside = resolved.is_relative_to(root) and (
+                not resolved.exists() or resolved.is_dir() or resolved.is_file()
+            )
+        except (OSError, RuntimeError):  # a loop of links
+            is_inside = False
+        if not is_inside:
+            raise _BuildFailedError("USER_BUILD_STEP", f"{path.relative_to(workspace)} is a link out of the workspace")
 
 
 def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
-    """Everything in *archive*, below *folder* and nowhere else."""
+    """Extract *archive* into *folder*, and write nothing outside of it."""
     size = 0
     for entry in archive:
         size += entry.size
-        if size > _LARGEST:
-            raise ValueError(f"it holds more than {_LARGEST} bytes")
-        # Links may lead out of the folder, as Docker's own contexts have them: the builder never follows one there, and
-        # where the docker command would, `_refuse_ways_out` stops it.
+        if size > _MAX_SOURCE_BYTES:
+            raise ValueError(f"it has more than {_MAX_SOURCE_BYTES} bytes")
+        # Links may point out of the folder, as in Docker's own contexts: the builder never follows them, and where the
+        # docker command would, `_refuse_links_out` stops it.
         if entry.issym() and not Path(entry.name).is_absolute() and ".." not in Path(entry.name).parts:
             target = folder / entry.name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -369,16 +381,16 @@ def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
             archive.extract(entry, folder, filter="data")
 
 
-def _failure(build: Document, failed: _FailedError) -> Document:
-    made: Document = {"failureInfo": {"type": failed.kind, "detail": str(failed)}, "statusDetail": str(failed)}
-    if failed.step is not None:
+def _failure(build: Document, error: _BuildFailedError) -> Document:
+    fields: Document = {"failureInfo": {"type": error.kind, "detail": str(error)}, "statusDetail": str(error)}
+    if error.step is not None:
         steps = build["steps"]
-        steps[failed.step]["status"] = "FAILURE"
-        made["steps"] = steps
-    return made
+        steps[error.step]["status"] = "FAILURE"
+        fields["steps"] = steps
+    return fields
 
 
-def _timed_out(build: Document) -> Document:
+def _mark_timed_out(build: Document) -> Document:
     steps = build["steps"]
     for step in steps:
         if step.get("status") == "WORKING":
@@ -386,8 +398,8 @@ def _timed_out(build: Document) -> Document:
     return {"steps": steps}
 
 
-class _Silent:
-    """The log of a build whose account may not write one."""
+class _NoLog:
+    """The log of a build whose account has no permission to write logs."""
 
     def __call__(self, _line: str) -> None:
         pass

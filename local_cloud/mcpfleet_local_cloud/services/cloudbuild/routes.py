@@ -1,4 +1,4 @@
-"""Cloud Build v1 below `/cloudbuild/v1/`: builds of a project, with or without a location in the path."""
+"""Cloud Build v1 at `/cloudbuild/v1/`: builds of a project, with or without a location in the path."""
 
 from typing import Final
 
@@ -11,23 +11,23 @@ from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
 from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.cloudbuild.model import Builds, build_id_of, new_id, operation_of
-from mcpfleet_local_cloud.services.cloudbuild.validation import order_of
+from mcpfleet_local_cloud.services.cloudbuild.validation import parse_build
 from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
-from mcpfleet_local_cloud.services.run.places import REGIONS
+from mcpfleet_local_cloud.services.run.locations import REGIONS
 from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "cloudbuild.googleapis.com"
 _PROJECT: Final = "/cloudbuild/v1/projects/{project}"
-_PAGE: Final = 100
+_PAGE_SIZE: Final = 100
 
 
-def routes(model: Builds, accounts: ServiceAccounts, gate: ApiAuthorizer) -> list[BaseRoute]:
+def routes(model: Builds, accounts: ServiceAccounts, authorizer: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
-    api = _Api(model, accounts, gate)
-    found: list[BaseRoute] = []
+    api = _Api(model, accounts, authorizer)
+    api_routes: list[BaseRoute] = []
     for parent in (_PROJECT, _PROJECT + "/locations/{location}"):
-        found += [
+        api_routes += [
             Route(parent + "/builds", api.create, methods=["POST"]),
             Route(parent + "/builds", api.list, methods=["GET"]),
             Route(parent + "/builds/{build}", api.get, methods=["GET"]),
@@ -35,22 +35,22 @@ def routes(model: Builds, accounts: ServiceAccounts, gate: ApiAuthorizer) -> lis
         ]
     location = _PROJECT + "/locations/{location}"
     return [
-        *reversed(found),  # the longer path first: `{build}` would take `ID:cancel`
+        *reversed(api_routes),  # the longer path first: `{build}` would match `ID:cancel`
         Route(location + "/operations/{operation}", api.operation, methods=["GET"]),
         Route(location + "/operations/{operation}:cancel", api.cancel_operation, methods=["POST"]),
     ]
 
 
 class _Api(Handlers):
-    def __init__(self, model: Builds, accounts: ServiceAccounts, gate: ApiAuthorizer) -> None:
-        super().__init__(gate, API)
+    def __init__(self, model: Builds, accounts: ServiceAccounts, authorizer: ApiAuthorizer) -> None:
+        super().__init__(authorizer, API)
         self._model = model
         self._accounts = accounts
 
     async def create(self, request: Request) -> Response:
         project, parent = self.project(request), self.parent(request)
         location = parent.rpartition("/")[2]
-        self.allow(request, "cloudbuild.builds.create", f"projects/{project['projectId']}")
+        self.require_permission(request, "cloudbuild.builds.create", f"projects/{project['projectId']}")
         body = await read_body(request)
         build_id = new_id()
         values = {
@@ -59,69 +59,69 @@ class _Api(Handlers):
             "LOCATION": location,
             "BUILD_ID": build_id,
         }
-        order = order_of(body, values)
-        self._act_as(request, str(project["projectId"]), order.account)
-        build = self._model.start(project, location, body, order, build_id)
+        build_request = parse_build(body, values)
+        self._require_act_as(request, str(project["projectId"]), build_request.account)
+        build = self._model.start(project, location, body, build_request, build_id)
         return json_api.reply(request, operation_of(f"{parent}/builds/{build_id}", build))
 
     async def list(self, request: Request) -> Response:
         parent = self.parent(request)
-        self.allow(request, "cloudbuild.builds.list", f"projects/{parent.split('/')[1]}")
-        found = sorted(self._model.list(parent), key=_id)
+        self.require_permission(request, "cloudbuild.builds.list", f"projects/{parent.split('/')[1]}")
+        builds = sorted(self._model.list(parent), key=_id)
         return json_api.reply(
-            request, json_api.list_page(request, "builds", found, default=_PAGE, maximum=1000, key=_id)
+            request, json_api.list_page(request, "builds", builds, default=_PAGE_SIZE, maximum=1000, key=_id)
         )
 
     async def get(self, request: Request) -> Response:
-        return json_api.reply(request, self._model.get(self._named(request, "get")))
+        return json_api.reply(request, self._model.get(self._authorize_build(request, "get")))
 
     async def cancel(self, request: Request) -> Response:
-        name = self._named(request, "update")
+        name = self._authorize_build(request, "update")
         await read_body(request)
         return json_api.reply(request, await self._model.cancel(name))
 
     async def operation(self, request: Request) -> Response:
-        return json_api.reply(request, self._model.operation(self._operation(request, "get")))
+        return json_api.reply(request, self._model.operation(self._authorize_operation(request, "get")))
 
     async def cancel_operation(self, request: Request) -> Response:
-        name = self._operation(request, "update")
+        name = self._authorize_operation(request, "update")
         await read_body(request)
         await self._model.cancel(name)
         return json_api.reply(request, {})
 
     def parent(self, request: Request) -> str:
-        """`projects/ID/locations/L`; a path without a location means `global`."""
+        """Return `projects/ID/locations/L`; a path without a location means `global`."""
         location = request.path_params.get("location", "global")
         if location not in (*REGIONS, "global"):
             raise not_found(f"projects/{request.path_params['project']}/locations/{location}")
         return f"projects/{self.project(request)['projectId']}/locations/{location}"
 
-    def _act_as(self, request: Request, project: str, account: str) -> None:
-        found = self._accounts.find("-", account)
-        name = f"projects/{found['projectId']}/serviceAccounts/{found['email']}"
-        if found["projectId"] != project:
+    def _require_act_as(self, request: Request, project: str, account: str) -> None:
+        account_document = self._accounts.find("-", account)
+        name = f"projects/{account_document['projectId']}/serviceAccounts/{account_document['email']}"
+        if account_document["projectId"] != project:
             raise GoogleError("UNIMPLEMENTED", f"build.serviceAccount: {name} is of another project than the build.")
         try:
-            self.allow(request, "iam.serviceAccounts.actAs", name)
+            self.require_permission(request, "iam.serviceAccounts.actAs", name)
         except GoogleError:
             raise GoogleError(
                 "PERMISSION_DENIED", f"caller does not have permission to act as service account {name}"
             ) from None
-        if found.get("disabled"):
+        if account_document.get("disabled"):
             raise GoogleError("FAILED_PRECONDITION", f"service account {name} is disabled")
 
-    def _named(self, request: Request, verb: str) -> str:
+    def _authorize_build(self, request: Request, verb: str) -> str:
         parent = self.parent(request)
-        self.allow(request, f"cloudbuild.builds.{verb}", f"projects/{parent.split('/')[1]}")
+        self.require_permission(request, f"cloudbuild.builds.{verb}", f"projects/{parent.split('/')[1]}")
         return f"{parent}/builds/{request.path_params['build']}"
 
-    def _operation(self, request: Request, verb: str) -> str:
+    def _authorize_operation(self, request: Request, verb: str) -> str:
         parent = self.parent(request)
-        self.allow(request, f"cloudbuild.builds.{verb}", f"projects/{parent.split('/')[1]}")
-        found = build_id_of(request.path_params["operation"])
-        if not found:
+        self.require_permission(request, f"cloudbuild.builds.{verb}", f"projects/{parent.split('/')[1]}")
+        build_id = build_id_of(request.path_params["operation"])
+        if not build_id:
             raise not_found(f"{parent}/operations/{request.path_params['operation']}")
-        return f"{parent}/builds/{found}"
+        return f"{parent}/builds/{build_id}"
 
 
 def _id(build: Document) -> str:

@@ -1,4 +1,4 @@
-"""Compute Engine v1, as far as networks of Cloud Run services and load balancers in front of them need it."""
+"""Compute Engine v1: the resources of load balancers and networks of Cloud Run services."""
 
 from mcpfleet_local_cloud.services.compute.model import Compute
 from mcpfleet_local_cloud.services.compute.routes import routes

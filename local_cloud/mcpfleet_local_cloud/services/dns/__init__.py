@@ -1,4 +1,4 @@
-"""Cloud DNS v1: private zones, as far as containers on a VPC network ask for names in them."""
+"""Cloud DNS v1: private zones, whose names containers on a VPC network can resolve."""
 
 from mcpfleet_local_cloud.services.dns.model import Dns
 from mcpfleet_local_cloud.services.dns.routes import routes

@@ -1,4 +1,4 @@
-"""Keys of service accounts: the private half leaves once, the public half stays."""
+"""Keys of service accounts: the private key is returned once, the public key is stored."""
 
 import time
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "serviceAccountKey"
 # Google's limit of keys for one account.
-LIMIT: Final = 10
-_FOREVER: Final = "9999-12-31T23:59:59Z"
+MAX_KEYS: Final = 10
+_NEVER_EXPIRES: Final = "9999-12-31T23:59:59Z"
 
 
 class AccountKeys:
-    """The keys of every service account (given as its document, see `ServiceAccounts`)."""
+    """The keys of every service account; accounts are documents of `ServiceAccounts`."""
 
     def __init__(self, store: Store, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -27,15 +27,15 @@ class AccountKeys:
         self._clock = clock
 
     def create(self, account: Document, key: RSAPrivateKey) -> tuple[Document, Document]:
-        """Accept *key* for *account*; the key as IAM v1 renders it, and the credential file.
+        """Add *key* to *account*; return the key as IAM v1 has it, and the credential file.
 
         Raises:
-            GoogleError: FAILED_PRECONDITION: the account has as many keys as it may.
+            GoogleError: FAILED_PRECONDITION: the account has the maximum number of keys.
         """
-        if len(self.list(account)) >= LIMIT:
+        if len(self.list(account)) >= MAX_KEYS:
             raise GoogleError(
                 "FAILED_PRECONDITION",
-                f"Service account {account['email']} has {LIMIT} keys, which is the maximum. Delete one.",
+                f"Service account {account['email']} has {MAX_KEYS} keys, which is the maximum. Delete one.",
             )
         public = key.public_key()
         created = format_timestamp(self._clock(), "seconds")
@@ -43,32 +43,32 @@ class AccountKeys:
         document: Document = {
             "name": name,
             "validAfterTime": created,
-            "validBeforeTime": _FOREVER,
+            "validBeforeTime": _NEVER_EXPIRES,
             "keyAlgorithm": "KEY_ALG_RSA_2048",
             "keyOrigin": "GOOGLE_PROVIDED",
             "keyType": "USER_MANAGED",
         }
         self._store.put(KIND, name, {**document, "publicKey": public_pem(public)})
-        return document, self._credentials(account, key)
+        return document, self._credential_file(account, key)
 
     def get(self, account: Document, key_id: str) -> Document:
-        """The key, without its material.
+        """Return the key, without its public key.
 
         Raises:
             GoogleError: NOT_FOUND.
         """
         name = f"{account['name']}/keys/{key_id}"
-        found = self._store.get(KIND, name)
-        if found is None:
+        key = self._store.get(KIND, name)
+        if key is None:
             raise not_found(name)
-        return _shown(found)
+        return _without_public_key(key)
 
     def list(self, account: Document) -> list[Document]:
-        """The account's keys, without their material."""
-        return [_shown(key) for _, key in self._store.list(KIND, f"{account['name']}/keys/")]
+        """Return the account's keys, without their public keys."""
+        return [_without_public_key(key) for _, key in self._store.list(KIND, f"{account['name']}/keys/")]
 
     def delete(self, account: Document, key_id: str) -> None:
-        """Trust the key no longer.
+        """Revoke the key.
 
         Raises:
             GoogleError: NOT_FOUND.
@@ -77,8 +77,8 @@ class AccountKeys:
         if not self._store.delete(KIND, name):
             raise not_found(name)
 
-    def _credentials(self, account: Document, key: RSAPrivateKey) -> dict[str, Any]:
-        # The shape of the file that Google's console downloads; every address in it is this cloud's.
+    def _credential_file(self, account: Document, key: RSAPrivateKey) -> dict[str, Any]:
+        # The format of the file that Google's console downloads, with this cloud's addresses.
         return {
             "type": "service_account",
             "project_id": account["projectId"],
@@ -91,5 +91,5 @@ class AccountKeys:
         }
 
 
-def _shown(key: Document) -> Document:
+def _without_public_key(key: Document) -> Document:
     return {field: value for field, value in key.items() if field != "publicKey"}

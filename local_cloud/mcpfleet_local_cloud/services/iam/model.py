@@ -1,4 +1,4 @@
-"""Service accounts: what they are and when they may speak. Knows no HTTP."""
+"""Service accounts: their properties, their state, and the tokens that they sign. Has no HTTP."""
 
 import base64
 import re
@@ -24,54 +24,56 @@ _UPDATABLE: Final = {"display_name": "displayName", "displayName": "displayName"
 
 
 class ServiceAccounts:
-    """The service accounts of one cloud, by e-mail."""
+    """The service accounts of one cloud, by e-mail address."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._standing = StoreCache[tuple[str, str], bool](store)
+        self._active_cache = StoreCache[tuple[str, str], bool](store)
 
     def get(self, email: str) -> Document | None:
-        """The account as IAM v1 renders it, or None."""
+        """Return the account as IAM v1 has it, or None."""
         return self._store.get(KIND, email.lower())
 
     def exists(self, email: str) -> bool:
-        """Whether there is such an account."""
+        """Whether the account exists."""
         return self.get(email) is not None
 
     def is_active(self, email: str, subject: str) -> bool:
-        """Whether the holder of an ID token is still who they were: not disabled, not deleted, no namesake.
+        """Whether the subject of an ID token is still valid: not disabled, deleted, or replaced by a new account.
 
-        An e-mail address that is no service account's (a person's, a service agent's) always stands.
+        An e-mail address of a user or a service agent is always active.
         """
-        known = self._standing.get((email, subject))
-        if known is None:
-            known = self._stands(email, subject)
-            self._standing.put((email, subject), known)
-        return known
+        active = self._active_cache.get((email, subject))
+        if active is None:
+            active = self._check_active(email, subject)
+            self._active_cache.put((email, subject), active)
+        return active
 
-    def _stands(self, email: str, subject: str) -> bool:
+    def _check_active(self, email: str, subject: str) -> bool:
         account = self.get(email)
         if account is None:
             return not email.lower().endswith(_DOMAIN) or is_service_agent(email)
         return not account.get("disabled") and account["uniqueId"] == subject
 
     def find(self, project: str, key: str) -> Document:
-        """The account whose e-mail or unique id is *key*, in *project* (`-`: in any).
+        """Find the account whose e-mail address or unique id is *key*, in *project* (`-`: in any project).
 
         Raises:
             GoogleError: NOT_FOUND.
         """
-        account = self.get(key) or next((one for _, one in self._store.list(KIND) if one["uniqueId"] == key), None)
+        account = self.get(key) or next(
+            (candidate for _, candidate in self._store.list(KIND) if candidate["uniqueId"] == key), None
+        )
         if account is None or project not in {"-", account["projectId"]}:
             raise GoogleError("NOT_FOUND", "Unknown service account")
         return account
 
-    def of_project(self, project: str) -> list[Document]:
-        """The project's accounts, by name."""
-        return [one for _, one in self._store.list(KIND) if one["projectId"] == project]
+    def list_in_project(self, project: str) -> list[Document]:
+        """List the project's accounts, sorted by e-mail address."""
+        return [account for _, account in self._store.list(KIND) if account["projectId"] == project]
 
     def create(self, project: str, account_id: str, *, display_name: str = "", description: str = "") -> Document:
-        """Make `ACCOUNT_ID@PROJECT.iam.gserviceaccount.com`.
+        """Create `ACCOUNT_ID@PROJECT.iam.gserviceaccount.com`.
 
         Raises:
             GoogleError: ALREADY_EXISTS, INVALID_ARGUMENT.
@@ -81,16 +83,20 @@ class ServiceAccounts:
                 f"Invalid service account ID {account_id!r}: it must be 6 to 30 characters long, begin with a "
                 "lower-case letter, and hold only lower-case letters, digits and hyphens (not at its end)."
             )
-        made = self.make(f"{account_id}@{project}.iam.gserviceaccount.com", project, display_name, description)
-        if made is None:
+        account = self.create_with_email(
+            f"{account_id}@{project}.iam.gserviceaccount.com", project, display_name, description
+        )
+        if account is None:
             raise GoogleError(
                 "ALREADY_EXISTS",
                 f"Service account {account_id} already exists within project projects/{project}.",
             )
-        return made
+        return account
 
-    def make(self, email: str, project: str, display_name: str = "", description: str = "") -> Document | None:
-        """Make the account under a name of Google's own choice (`NUMBER-compute@…`); None if it is there."""
+    def create_with_email(
+        self, email: str, project: str, display_name: str = "", description: str = ""
+    ) -> Document | None:
+        """Create an account with any e-mail address (such as `NUMBER-compute@…`); return None if it exists."""
         _check_texts(display_name, description)
         unique_id = "1" + "".join(secrets.choice("0123456789") for _ in range(20))
         account: Document = {
@@ -123,31 +129,31 @@ class ServiceAccounts:
                 "Please retry the whole read-modify-write with exponential backoff.",
             )
         _check_texts(changes.get("displayName", ""), changes.get("description", ""))
-        changed = dict(account)
+        updated = dict(account)
         for field in {_UPDATABLE[path] for path in mask}:
-            changed.pop(field, None)
+            updated.pop(field, None)
             if changes.get(field):
-                changed[field] = changes[field]
-        return self._put(changed)
+                updated[field] = changes[field]
+        return self._save(updated)
 
     def set_disabled(self, account: Document, *, disabled: bool) -> None:
-        """Take away, or give back, the account's right to speak."""
+        """Disable or enable the account."""
         if bool(account.get("disabled")) != disabled:
-            changed = {name: value for name, value in account.items() if name != "disabled"}
-            self._put(changed | ({"disabled": True} if disabled else {}))
+            updated = {name: value for name, value in account.items() if name != "disabled"}
+            self._save(updated | ({"disabled": True} if disabled else {}))
 
     def delete(self, account: Document) -> None:
-        """Remove the account and its keys; policies are the caller's to mark (`Policies.mark_deleted`)."""
+        """Delete the account and its keys. The caller must mark it in policies (`Policies.mark_deleted`)."""
         with self._store.transaction():
             for name, _ in self._store.list(keys.KIND, f"{account['name']}/keys/"):
                 self._store.delete(keys.KIND, name)
             self._store.delete(KIND, account["email"])
 
     def verify_signed(self, token: str, now: float) -> dict[str, Any]:
-        """The claims of a token that a service account signed itself with one of its keys; `iss` is the account.
+        """Verify a token that a service account signed with one of its keys; return its claims (`iss` is the account).
 
         Raises:
-            TokenError: not a token, not an account's, or not valid at *now* (seconds since the epoch).
+            TokenError: not a token, not signed by an account, or not valid at *now* (seconds since the epoch).
         """
         issuer = jws.unverified(token).get("iss")
         account = self.get(issuer) if isinstance(issuer, str) else None
@@ -161,10 +167,10 @@ class ServiceAccounts:
             raise TokenError("the account's key is not an RSA key")
         return jws.verify(token, public, now=now)
 
-    def _put(self, account: Document) -> Document:
-        changed = {**account, "etag": self._new_etag()}
-        self._store.put(KIND, account["email"], changed)
-        return changed
+    def _save(self, account: Document) -> Document:
+        updated = {**account, "etag": self._new_etag()}
+        self._store.put(KIND, account["email"], updated)
+        return updated
 
     def _new_etag(self) -> str:
         return base64.b64encode(f"{self._store.next_number('account-etag'):08}".encode()).decode()

@@ -1,4 +1,4 @@
-"""Workload identity pools of IAM v1, below `/iam/v1/projects/{project}/locations/global/`."""
+"""Workload identity pools of IAM v1, at `/iam/v1/projects/{project}/locations/global/`."""
 
 from typing import Final
 
@@ -25,79 +25,81 @@ _TYPE: Final = {
 }
 
 
-def routes(model: Pools, operations: Operations, gate: ApiAuthorizer) -> list[BaseRoute]:
+def routes(model: Pools, operations: Operations, authorizer: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
-    found: list[BaseRoute] = []
+    api_routes: list[BaseRoute] = []
     for kind, path in ((POOL, _POOLS), (PROVIDER, _PROVIDERS)):
-        api = _Api(kind, model, operations, gate)
-        one = f"{path}/{{{api.word}}}"
-        found += [
+        api = _Api(kind, model, operations, authorizer)
+        item_path = f"{path}/{{{api.path_parameter}}}"
+        api_routes += [
             Route(path, api.create, methods=["POST"]),
             Route(path, api.list, methods=["GET"]),
-            Route(f"{one}/operations/{{operation}}", api.operation, methods=["GET"]),
-            Route(f"{one}:undelete", api.undelete, methods=["POST"]),
-            Route(one, api.get, methods=["GET"]),
-            Route(one, api.update, methods=["PATCH"]),
-            Route(one, api.delete, methods=["DELETE"]),
+            Route(f"{item_path}/operations/{{operation}}", api.operation, methods=["GET"]),
+            Route(f"{item_path}:undelete", api.undelete, methods=["POST"]),
+            Route(item_path, api.get, methods=["GET"]),
+            Route(item_path, api.update, methods=["PATCH"]),
+            Route(item_path, api.delete, methods=["DELETE"]),
         ]
-    return found
+    return api_routes
 
 
 class _Api(Handlers):
-    def __init__(self, kind: str, model: Pools, operations: Operations, gate: ApiAuthorizer) -> None:
-        super().__init__(gate, API)
+    def __init__(self, kind: str, model: Pools, operations: Operations, authorizer: ApiAuthorizer) -> None:
+        super().__init__(authorizer, API)
         self._kind = kind
         self._model = model
         self._operations = operations
-        self.word = "pool" if kind == POOL else "provider"
+        self.path_parameter = "pool" if kind == POOL else "provider"
 
     async def create(self, request: Request) -> Response:
-        parent = self._admit(request, "create")
-        given = request.query_params.get(f"{self._kind}Id", "")
+        parent = self._authorize(request, "create")
+        resource_id = request.query_params.get(f"{self._kind}Id", "")
         body = await read_body(request)
-        return self._done(request, self._model.create(self._kind, f"{parent}{given}", body))
+        return self._reply_finished(request, self._model.create(self._kind, f"{parent}{resource_id}", body))
 
     async def list(self, request: Request) -> Response:
-        parent = self._admit(request, "list").rstrip("/")
-        shown = self._model.list(self._kind, parent, deleted=request.query_params.get("showDeleted") == "true")
+        parent = self._authorize(request, "list").rstrip("/")
+        resources = self._model.list(
+            self._kind, parent, include_deleted=request.query_params.get("showDeleted") == "true"
+        )
         field = "workloadIdentityPools" if self._kind == POOL else "workloadIdentityPoolProviders"
-        return json_api.reply(request, json_api.list_page(request, field, shown, default=50, maximum=1000))
+        return json_api.reply(request, json_api.list_page(request, field, resources, default=50, maximum=1000))
 
     async def get(self, request: Request) -> Response:
-        return json_api.reply(request, self._model.get(self._kind, self._admit(request, "get")))
+        return json_api.reply(request, self._model.get(self._kind, self._authorize(request, "get")))
 
     async def update(self, request: Request) -> Response:
-        name = self._admit(request, "update")
+        name = self._authorize(request, "update")
         mask = request.query_params.get("updateMask", "")
-        return self._done(request, self._model.update(self._kind, name, await read_body(request), mask))
+        return self._reply_finished(request, self._model.update(self._kind, name, await read_body(request), mask))
 
     async def delete(self, request: Request) -> Response:
-        return self._done(request, self._model.delete(self._kind, self._admit(request, "delete")))
+        return self._reply_finished(request, self._model.delete(self._kind, self._authorize(request, "delete")))
 
     async def undelete(self, request: Request) -> Response:
-        name = self._admit(request, "undelete")
+        name = self._authorize(request, "undelete")
         await read_body(request)
-        return self._done(request, self._model.undelete(self._kind, name))
+        return self._reply_finished(request, self._model.undelete(self._kind, name))
 
     async def operation(self, request: Request) -> Response:
-        name = self._admit(request, "get")
+        name = self._authorize(request, "get")
         return json_api.reply(request, self._operations.get(f"{name}/operations/{request.path_params['operation']}"))
 
-    def _admit(self, request: Request, verb: str) -> str:
-        """The full name of what the path means (its parent's and a slash, for `create` and `list`)."""
+    def _authorize(self, request: Request, verb: str) -> str:
+        """Check the permission; return the full name of the path's resource (or the parent and `/`)."""
         project = self.project(request)
         if request.path_params["location"] != "global":
             raise invalid("parent: the location of a pool is global.")
-        self.allow(request, f"iam.{self._kind}s.{verb}", f"projects/{project['projectId']}")
+        self.require_permission(request, f"iam.{self._kind}s.{verb}", f"projects/{project['projectId']}")
         name = f"projects/{project['projectNumber']}/locations/global/workloadIdentityPools/"
         if self._kind == PROVIDER:
             name += f"{request.path_params['pool']}/providers/"
             if verb in ("create", "list"):
                 self._model.get(POOL, name.partition("/providers/")[0])
-        return name + request.path_params.get(self.word, "")
+        return name + request.path_params.get(self.path_parameter, "")
 
-    def _done(self, request: Request, made: Document) -> Response:
+    def _reply_finished(self, request: Request, resource: Document) -> Response:
         operation = self._operations.add_finished(
-            made["name"], {"@type": _TYPE[self._kind], **made}, {"@type": _METADATA}
+            resource["name"], {"@type": _TYPE[self._kind], **resource}, {"@type": _METADATA}
         )
         return json_api.reply(request, operation)

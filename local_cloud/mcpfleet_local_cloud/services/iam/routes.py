@@ -1,4 +1,4 @@
-"""IAM v1 at `/iam/v1/`: parses and renders; `model.py` and `keys.py` decide."""
+"""The HTTP layer of IAM v1 at `/iam/v1/`; `model.py` and `keys.py` have the logic."""
 
 import asyncio
 import base64
@@ -25,14 +25,14 @@ _ACCOUNTS: Final = "/iam/v1/projects/{project}/serviceAccounts"
 _ACCOUNT: Final = _ACCOUNTS + "/{account}"
 
 
-def routes(model: ServiceAccounts, keys: AccountKeys, policies: Policies, gate: ApiAuthorizer) -> list[BaseRoute]:
+def routes(model: ServiceAccounts, keys: AccountKeys, policies: Policies, authorizer: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
-    api = _Accounts(model, policies, gate)
-    key_api = _Keys(model, keys, gate)
+    api = _Accounts(model, policies, authorizer)
+    key_api = _Keys(model, keys, authorizer)
     return [
         Route(_ACCOUNTS, api.create, methods=["POST"]),
         Route(_ACCOUNTS, api.list, methods=["GET"]),
-        *PolicyMethods(api.named, policies, gate).routes(_ACCOUNT, get="POST"),
+        *PolicyMethods(api.resource_name, policies, authorizer).routes(_ACCOUNT, get="POST"),
         Route(f"{_ACCOUNT}:enable", api.enable, methods=["POST"]),
         Route(f"{_ACCOUNT}:disable", api.disable, methods=["POST"]),
         Route(f"{_ACCOUNT}/keys", key_api.create, methods=["POST"]),
@@ -45,101 +45,101 @@ def routes(model: ServiceAccounts, keys: AccountKeys, policies: Policies, gate: 
     ]
 
 
-class _Front:
-    """What the accounts' and the keys' routes share."""
+class _AccountHandlers:
+    """Base class of the handlers of accounts and keys."""
 
-    def __init__(self, model: ServiceAccounts, gate: ApiAuthorizer) -> None:
+    def __init__(self, model: ServiceAccounts, authorizer: ApiAuthorizer) -> None:
         self._model = model
-        self._gate = gate
+        self._authorizer = authorizer
 
-    def _admit(self, request: Request) -> tuple[Caller, str]:
-        """The caller, and the project's id; `-` stands for the project of the account in the path."""
-        caller = self._gate.caller(request)
+    def _authenticate(self, request: Request) -> tuple[Caller, str]:
+        """Return the caller and the project's id; `-` means the project of the account in the path."""
+        caller = self._authorizer.authenticate(request)
         project: str = request.path_params["project"]
         if project == "-":
             domain = str(request.path_params.get("account", "")).partition("@")[2]
             project = domain.partition(".")[0] or project
-        project = self._gate.project(project)["projectId"]
-        self._gate.require_api(project, API)
+        project = self._authorizer.find_project(project)["projectId"]
+        self._authorizer.require_api(project, API)
         return caller, project
 
-    def _find(self, request: Request, permission: str) -> Document:
-        """The account in the path, once the caller may; a stranger does not learn whether it exists."""
-        caller, project = self._admit(request)
+    def _find_account(self, request: Request, permission: str) -> Document:
+        """Find the account in the path after a permission check that does not reveal whether the account exists."""
+        caller, project = self._authenticate(request)
         key: str = request.path_params["account"]
-        known = self._model.get(key)
-        resource = known["name"] if known else f"projects/{project}/serviceAccounts/{key}"
-        self._gate.require(caller, permission, resource)
+        candidate = self._model.get(key)
+        resource = candidate["name"] if candidate else f"projects/{project}/serviceAccounts/{key}"
+        self._authorizer.require(caller, permission, resource)
         return self._model.find(project, key)
 
 
-class _Accounts(_Front):
-    def __init__(self, model: ServiceAccounts, policies: Policies, gate: ApiAuthorizer) -> None:
-        super().__init__(model, gate)
+class _Accounts(_AccountHandlers):
+    def __init__(self, model: ServiceAccounts, policies: Policies, authorizer: ApiAuthorizer) -> None:
+        super().__init__(model, authorizer)
         self._policies = policies
 
-    def named(self, request: Request, verb: str) -> str:
-        """The full name of the path's account, where the caller may do *verb* to it; it exists."""
+    def resource_name(self, request: Request, verb: str) -> str:
+        """Return the full name of the path's account, which must exist; the caller needs the permission for *verb*."""
         if verb:
-            return self._find(request, f"iam.serviceAccounts.{verb}")["name"]
-        _, project = self._admit(request)
+            return self._find_account(request, f"iam.serviceAccounts.{verb}")["name"]
+        _, project = self._authenticate(request)
         return self._model.find(project, request.path_params["account"])["name"]
 
     async def create(self, request: Request) -> Response:
-        caller, project = self._admit(request)
-        self._gate.require(caller, "iam.serviceAccounts.create", f"projects/{project}")
+        caller, project = self._authenticate(request)
+        self._authorizer.require(caller, "iam.serviceAccounts.create", f"projects/{project}")
         body = await read_body(request)
         account: Document = body.get("serviceAccount", {})
-        made = self._model.create(
+        created = self._model.create(
             project,
             json_api.require_field(body, "accountId"),
             display_name=account.get("displayName", ""),
             description=account.get("description", ""),
         )
-        return json_api.reply(request, made)
+        return json_api.reply(request, created)
 
     async def list(self, request: Request) -> Response:
-        caller, project = self._admit(request)
-        self._gate.require(caller, "iam.serviceAccounts.list", f"projects/{project}")
-        found = sorted(self._model.of_project(project), key=lambda one: one["name"])
-        return json_api.reply(request, json_api.list_page(request, "accounts", found, default=20, maximum=100))
+        caller, project = self._authenticate(request)
+        self._authorizer.require(caller, "iam.serviceAccounts.list", f"projects/{project}")
+        accounts = sorted(self._model.list_in_project(project), key=lambda account: account["name"])
+        return json_api.reply(request, json_api.list_page(request, "accounts", accounts, default=20, maximum=100))
 
     async def get(self, request: Request) -> Response:
-        return json_api.reply(request, self._find(request, "iam.serviceAccounts.get"))
+        return json_api.reply(request, self._find_account(request, "iam.serviceAccounts.get"))
 
     async def update(self, request: Request) -> Response:
-        account = self._find(request, "iam.serviceAccounts.update")
+        account = self._find_account(request, "iam.serviceAccounts.update")
         body = await read_body(request)
         mask = [path for path in body.get("updateMask", "").split(",") if path]
         return json_api.reply(request, self._model.update(account, body.get("serviceAccount", {}), mask))
 
     async def delete(self, request: Request) -> Response:
-        account = self._find(request, "iam.serviceAccounts.delete")
+        account = self._find_account(request, "iam.serviceAccounts.delete")
         self._model.delete(account)
         self._policies.delete(account["name"])
         self._policies.mark_deleted(account["email"], account["uniqueId"])
         return json_api.reply(request, {})
 
     async def enable(self, request: Request) -> Response:
-        return await self._set(request, "enable")
+        return await self._set_state(request, "enable")
 
     async def disable(self, request: Request) -> Response:
-        return await self._set(request, "disable")
+        return await self._set_state(request, "disable")
 
-    async def _set(self, request: Request, verb: str) -> Response:
-        account = self._find(request, f"iam.serviceAccounts.{verb}")
+    async def _set_state(self, request: Request, verb: str) -> Response:
+        account = self._find_account(request, f"iam.serviceAccounts.{verb}")
         await read_body(request)
         self._model.set_disabled(account, disabled=verb == "disable")
         return json_api.reply(request, {})
 
 
-class _Keys(_Front):
-    def __init__(self, model: ServiceAccounts, keys: AccountKeys, gate: ApiAuthorizer) -> None:
-        super().__init__(model, gate)
+class _Keys(_AccountHandlers):
+    def __init__(self, model: ServiceAccounts, keys: AccountKeys, authorizer: ApiAuthorizer) -> None:
+        super().__init__(model, authorizer)
         self._keys = keys
 
     async def create(self, request: Request) -> Response:
-        account = self._find(request, "iam.serviceAccountKeys.create")
+        account = self._find_account(request, "iam.serviceAccountKeys.create")
         body = await read_body(request)
         kind, algorithm = body.get("privateKeyType", ""), body.get("keyAlgorithm", "")
         if kind not in {"", "TYPE_UNSPECIFIED", "TYPE_GOOGLE_CREDENTIALS_FILE"}:
@@ -154,17 +154,17 @@ class _Keys(_Front):
         )
 
     async def list(self, request: Request) -> Response:
-        account = self._find(request, "iam.serviceAccountKeys.list")
-        wanted = set(request.query_params.getlist("keyTypes"))
-        # There are no keys that Google would rotate by itself (SYSTEM_MANAGED).
-        found = self._keys.list(account) if not wanted or "USER_MANAGED" in wanted else []
-        return json_api.reply(request, {"keys": found} if found else {})
+        account = self._find_account(request, "iam.serviceAccountKeys.list")
+        key_types = set(request.query_params.getlist("keyTypes"))
+        # There are no keys that Google rotates (SYSTEM_MANAGED) here.
+        keys = self._keys.list(account) if not key_types or "USER_MANAGED" in key_types else []
+        return json_api.reply(request, {"keys": keys} if keys else {})
 
     async def get(self, request: Request) -> Response:
-        account = self._find(request, "iam.serviceAccountKeys.get")
+        account = self._find_account(request, "iam.serviceAccountKeys.get")
         return json_api.reply(request, self._keys.get(account, request.path_params["key"]))
 
     async def delete(self, request: Request) -> Response:
-        account = self._find(request, "iam.serviceAccountKeys.delete")
+        account = self._find_account(request, "iam.serviceAccountKeys.delete")
         self._keys.delete(account, request.path_params["key"])
         return json_api.reply(request, {})

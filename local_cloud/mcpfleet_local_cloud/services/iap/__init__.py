@@ -1,1 +1,1 @@
-"""Identity-Aware Proxy v1, as far as Cloud Run services are behind it."""
+"""Identity-Aware Proxy v1, for Cloud Run services."""

@@ -1,4 +1,4 @@
-"""Identity-Aware Proxy v1 below `/iap/v1/`: parses and renders; `model.py` decides."""
+"""The HTTP layer of Identity-Aware Proxy v1 at `/iap/v1/`; `model.py` has the logic."""
 
 from typing import Final
 
@@ -17,15 +17,15 @@ API: Final = "iap.googleapis.com"
 _SERVICE: Final = "/iap/v1/projects/{project}/iap_web/{kind}/services/{service}"
 
 
-def routes(model: Iap, keys: Keys, policies: Policies, gate: ApiAuthorizer) -> list[BaseRoute]:
+def routes(model: Iap, keys: Keys, policies: Policies, authorizer: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
-    api = _Api(model, gate)
+    api = _Api(model, authorizer)
 
     async def public_key(_request: Request) -> Response:
         return JSONResponse(keys.jwks())
 
     return [
-        *PolicyMethods(api.named, policies, gate).routes(_SERVICE, get="POST"),
+        *PolicyMethods(api.resource_name, policies, authorizer).routes(_SERVICE, get="POST"),
         Route(_SERVICE + ":iapSettings", api.get, methods=["GET"]),
         Route(_SERVICE + ":iapSettings", api.update, methods=["PATCH"]),
         Route(KEYS_PATH, public_key, methods=["GET"]),
@@ -33,25 +33,25 @@ def routes(model: Iap, keys: Keys, policies: Policies, gate: ApiAuthorizer) -> l
 
 
 class _Api(Handlers):
-    def __init__(self, model: Iap, gate: ApiAuthorizer) -> None:
-        super().__init__(gate, API)
+    def __init__(self, model: Iap, authorizer: ApiAuthorizer) -> None:
+        super().__init__(authorizer, API)
         self._model = model
 
-    def named(self, request: Request, verb: str) -> str:
-        """The full name of the path's resource, where the caller may do *verb* to its policy."""
+    def resource_name(self, request: Request, verb: str) -> str:
+        """Return the full name of the path's resource; the caller needs the permission for *verb* on its policy."""
         name = self._name(request)
         if verb:
-            self.allow(request, f"iap.webServices.{verb}", name)
+            self.require_permission(request, f"iap.webServices.{verb}", name)
         return name
 
     async def get(self, request: Request) -> Response:
         name = self._name(request)
-        self.allow(request, "iap.webServices.getSettings", name)
+        self.require_permission(request, "iap.webServices.getSettings", name)
         return json_api.reply(request, self._model.get(name))
 
     async def update(self, request: Request) -> Response:
         name = self._name(request)
-        self.allow(request, "iap.webServices.updateSettings", name)
+        self.require_permission(request, "iap.webServices.updateSettings", name)
         body = await read_body(request)
         return json_api.reply(request, self._model.update(name, body))
 

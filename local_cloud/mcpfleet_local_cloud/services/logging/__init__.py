@@ -1,1 +1,1 @@
-"""Cloud Logging v2, as far as reading the log of a build needs it."""
+"""Cloud Logging v2, as far as it is needed to read the log of a build."""

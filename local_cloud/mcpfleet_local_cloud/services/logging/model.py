@@ -1,4 +1,4 @@
-"""Log entries of builds: one file for each, which a person can read as well."""
+"""Log entries of builds: one readable text file per build."""
 
 import re
 from collections.abc import Callable
@@ -9,19 +9,19 @@ from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.state.store import Document
 
 LOG: Final = "cloudbuild"
-"""The log that Cloud Build writes to, and the only one here."""
-_BYTES: Final = 8 * 2**20
-_LAST: Final = 4096
-"""Characters of how a build ended."""
+"""The name of Cloud Build's log, which is the only log here."""
+_MAX_BYTES: Final = 8 * 2**20
+_MAX_FINAL_CHARACTERS: Final = 4096
+"""The largest number of characters in the final line of a build."""
 _ID: Final = re.compile(r"[0-9a-f-]{36}")
 
 
-class Writer:
-    """Adds lines to a log, eight megabytes at most; what is beyond them is left out, and that is said.
+class LogWriter:
+    """Adds lines to a log of at most eight megabytes. A note replaces the lines that do not fit.
 
     Args:
         path: The log's file.
-        project: Whose it is.
+        project: The id of the build's project.
         clock: Seconds since the epoch.
     """
 
@@ -29,38 +29,40 @@ class Writer:
         self._path = path
         self._project = project
         self._clock = clock
-        self._left = _BYTES
-        self._full = False
+        self._remaining_bytes = _MAX_BYTES
+        self._is_full = False
 
     def __call__(self, line: str) -> None:
-        """Add what a build says, whatever that is."""
-        text = self._entries(line)
-        if not self._full and len(text) <= self._left:
-            self._add(text)
-        elif not self._full:
-            self._full = True
-            self._add(self._entries(f"(a log has {_BYTES} bytes here: what the build said from here on is left out)"))
+        """Add output of the build; *line* may have several lines."""
+        text = self._format(line)
+        if not self._is_full and len(text) <= self._remaining_bytes:
+            self._append(text)
+        elif not self._is_full:
+            self._is_full = True
+            self._append(
+                self._format(f"(a log has {_MAX_BYTES} bytes here: what the build said from here on is left out)")
+            )
 
     def end(self, line: str) -> None:
-        """Add Cloud Build's own word of how it ended, which has its place in any log."""
-        self._add(self._entries(line[:_LAST]))
+        """Add a final line of Cloud Build itself, also if the log is full."""
+        self._append(self._format(line[:_MAX_FINAL_CHARACTERS]))
 
-    def _entries(self, line: str) -> bytes:
+    def _format(self, line: str) -> bytes:
         now = json_api.format_timestamp(self._clock())
         lines = line.splitlines() or [""]
-        return "".join(f"{now} {self._project} {one}\n" for one in lines).encode("utf-8", "replace")
+        return "".join(f"{now} {self._project} {part}\n" for part in lines).encode("utf-8", "replace")
 
-    def _add(self, text: bytes) -> None:
-        self._left -= len(text)
+    def _append(self, text: bytes) -> None:
+        self._remaining_bytes -= len(text)
         with self._path.open("ab") as file:
             file.write(text)
 
 
-class Entries:
-    """The entries below *root*.
+class LogEntries:
+    """The logs of all builds.
 
     Args:
-        root: The folder of the files.
+        root: The folder with the log files.
         clock: Seconds since the epoch.
     """
 
@@ -69,24 +71,24 @@ class Entries:
         self._clock = clock
 
     def url(self, build: str) -> str:
-        """Where a person reads the log of *build*: there is no console here, but a file."""
+        """The URL of the log file of *build*, which takes the place of Google's console."""
         return self._file(build).absolute().as_uri()
 
-    def writer(self, project: str, build: str) -> "Writer":
-        """What adds lines to the log of *build*."""
+    def writer(self, project: str, build: str) -> "LogWriter":
+        """Create the writer of the log of *build*."""
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Writer(self._file(build), project, self._clock)
+        return LogWriter(self._file(build), project, self._clock)
 
-    def of(self, project: str, build: str) -> list[Document]:
-        """The entries of *build*, in their order."""
+    def list_entries(self, project: str, build: str) -> list[Document]:
+        """List the entries of *build*, in order."""
         path = self._file(build)
         if not _ID.fullmatch(build) or not path.is_file():
             return []
-        found: list[Document] = []
+        entries: list[Document] = []
         for index, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1]):
             time, owner, text = line.split(" ", 2)
             if owner == project:
-                found.append(
+                entries.append(
                     {
                         "insertId": f"{build[:8]}-{index:07}",
                         "logName": f"projects/{project}/logs/{LOG}",
@@ -97,14 +99,14 @@ class Entries:
                         "textPayload": text,
                     }
                 )
-        return found
+        return entries
 
     def forget(self, build: str) -> None:
-        """Remove the log of *build*."""
+        """Delete the log of *build*."""
         self._file(build).unlink(missing_ok=True)
 
     def forget_all(self) -> None:
-        """Remove every log."""
+        """Delete every log."""
         for path in self._root.glob("*.log"):
             path.unlink()
 

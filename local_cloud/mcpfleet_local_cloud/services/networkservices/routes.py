@@ -1,4 +1,4 @@
-"""Network Services v1 below `/networkservices/v1/`: parses and renders; `model.py` decides."""
+"""The HTTP layer of Network Services v1 at `/networkservices/v1/`; `model.py` has the logic."""
 
 from typing import Final
 
@@ -16,83 +16,87 @@ from mcpfleet_local_cloud.services.handlers import Handlers
 from mcpfleet_local_cloud.services.networkservices.model import COLLECTIONS, NetworkServices
 
 API: Final = "networkservices.googleapis.com"
-_PLACE: Final = "/networkservices/v1/projects/{project}/locations/{location}"
+_LOCATION: Final = "/networkservices/v1/projects/{project}/locations/{location}"
 _MESSAGES: Final = {"meshes": "Mesh", "httpRoutes": "HttpRoute"}
-_PAGE: Final = 500
+_PAGE_SIZE: Final = 500
 _PARAMETERS: Final = {"meshes": "meshId", "httpRoutes": "httpRouteId"}
 
 
-def routes(model: NetworkServices, operations: Operations, gate: ApiAuthorizer) -> list[BaseRoute]:
+def routes(model: NetworkServices, operations: Operations, authorizer: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
-    found: list[BaseRoute] = []
+    api_routes: list[BaseRoute] = []
     for collection in COLLECTIONS:
-        api = _Api(model, operations, gate, collection)
-        one = f"{_PLACE}/{collection}/{{name}}"
-        found += [
-            Route(f"{_PLACE}/{collection}", api.create, methods=["POST"]),
-            Route(f"{_PLACE}/{collection}", api.list, methods=["GET"]),
-            Route(one, api.get, methods=["GET"]),
-            Route(one, api.update, methods=["PATCH"]),
-            Route(one, api.delete, methods=["DELETE"]),
+        api = _Api(model, operations, authorizer, collection)
+        item_path = f"{_LOCATION}/{collection}/{{name}}"
+        api_routes += [
+            Route(f"{_LOCATION}/{collection}", api.create, methods=["POST"]),
+            Route(f"{_LOCATION}/{collection}", api.list, methods=["GET"]),
+            Route(item_path, api.get, methods=["GET"]),
+            Route(item_path, api.update, methods=["PATCH"]),
+            Route(item_path, api.delete, methods=["DELETE"]),
         ]
-    operation = _Api(model, operations, gate, "meshes").operation
-    return [*found, Route(_PLACE + "/operations/{operation}", operation, methods=["GET"])]
+    operation = _Api(model, operations, authorizer, "meshes").operation
+    return [*api_routes, Route(_LOCATION + "/operations/{operation}", operation, methods=["GET"])]
 
 
 class _Api(Handlers):
-    """One collection."""
+    """The handlers of one collection."""
 
-    def __init__(self, model: NetworkServices, operations: Operations, gate: ApiAuthorizer, collection: str) -> None:
-        super().__init__(gate, API)
+    def __init__(
+        self, model: NetworkServices, operations: Operations, authorizer: ApiAuthorizer, collection: str
+    ) -> None:
+        super().__init__(authorizer, API)
         self._model = model
         self._operations = operations
         self._collection = collection
         self._kind = COLLECTIONS[collection]
 
     async def create(self, request: Request) -> Response:
-        parent = self._place(request)
-        self._may(request, "create", parent)
+        parent = self._location(request)
+        self._require(request, "create", parent)
         path = f"{parent}/{self._collection}/{request.query_params.get(_PARAMETERS[self._collection], '')}"
         body = await read_body(request)
-        made = self._model.create(self._kind, path, body)
-        return self.finished(request, self._operations, parent, _MESSAGES[self._collection], made)
+        document = self._model.create(self._kind, path, body)
+        return self.reply_finished(request, self._operations, parent, _MESSAGES[self._collection], document)
 
     async def list(self, request: Request) -> Response:
-        parent = self._place(request)
-        self._may(request, "list", parent)
-        found = self._model.all(self._kind, f"{parent}/{self._collection}/")
+        parent = self._location(request)
+        self._require(request, "list", parent)
+        documents = self._model.list_documents(self._kind, f"{parent}/{self._collection}/")
         return json_api.reply(
-            request, json_api.list_page(request, self._collection, found, default=_PAGE, maximum=_PAGE)
+            request, json_api.list_page(request, self._collection, documents, default=_PAGE_SIZE, maximum=_PAGE_SIZE)
         )
 
     async def get(self, request: Request) -> Response:
-        return json_api.reply(request, self._model.get(self._kind, self._path(request, "get")))
+        return json_api.reply(request, self._model.get(self._kind, self._authorize_document(request, "get")))
 
     async def update(self, request: Request) -> Response:
-        path = self._path(request, "update")
+        path = self._authorize_document(request, "update")
         body = await read_body(request)
         changed = self._model.change(self._kind, path, body, find_masked_fields(request, body))
-        return self.finished(request, self._operations, self._place(request), _MESSAGES[self._collection], changed)
+        return self.reply_finished(
+            request, self._operations, self._location(request), _MESSAGES[self._collection], changed
+        )
 
     async def delete(self, request: Request) -> Response:
-        self._model.delete(self._kind, self._path(request, "delete"))
-        return self.finished(request, self._operations, self._place(request))
+        self._model.delete(self._kind, self._authorize_document(request, "delete"))
+        return self.reply_finished(request, self._operations, self._location(request))
 
     async def operation(self, request: Request) -> Response:
-        parent = self._place(request)
-        self.allow(request, "networkservices.operations.get", parent)
+        parent = self._location(request)
+        self.require_permission(request, "networkservices.operations.get", parent)
         return json_api.reply(request, self._operations.get(f"{parent}/operations/{request.path_params['operation']}"))
 
-    def _place(self, request: Request) -> str:
+    def _location(self, request: Request) -> str:
         parent = self.parent(request)
         if not parent.endswith("/locations/global"):
             raise invalid(f"{parent}: {self._collection} are in locations/global.")
         return parent
 
-    def _path(self, request: Request, verb: str) -> str:
-        path = f"{self._place(request)}/{self._collection}/{request.path_params['name']}"
-        self._may(request, verb, path)
+    def _authorize_document(self, request: Request, verb: str) -> str:
+        path = f"{self._location(request)}/{self._collection}/{request.path_params['name']}"
+        self._require(request, verb, path)
         return path
 
-    def _may(self, request: Request, verb: str, resource: str) -> None:
-        self.allow(request, f"networkservices.{self._collection}.{verb}", resource)
+    def _require(self, request: Request, verb: str, resource: str) -> None:
+        self.require_permission(request, f"networkservices.{self._collection}.{verb}", resource)

@@ -1,4 +1,4 @@
-"""The project: its id, its number, and who owns up to it."""
+"""The project: its id, its number and its parent."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -9,7 +9,7 @@ from mcpfleet_local_cloud.state.store import Document, Store
 
 KIND: Final = "project"
 ORGANIZATION: Final = "108152342316"
-"""The id of the organization that the project lies in; nothing else of it exists."""
+"""The id of the project's organization, of which nothing else exists."""
 
 
 class Projects:
@@ -19,7 +19,7 @@ class Projects:
         self._store = store
 
     def create(self, settings: Settings, now: float) -> None:
-        """Make the cloud's project, unless it is there."""
+        """Create the cloud's project, unless it exists."""
         created = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
         self._store.insert(
             KIND,
@@ -35,10 +35,10 @@ class Projects:
         )
 
     def get(self, id_or_number: str) -> Document:
-        """The project.
+        """Return the project.
 
         Raises:
-            GoogleError: PERMISSION_DENIED: Google does not tell a stranger's project from none.
+            GoogleError: PERMISSION_DENIED: there is no such project (Google does not reveal which projects exist).
         """
         project = self._store.get(KIND, id_or_number)
         if project is not None:
@@ -54,5 +54,5 @@ class Projects:
         )
 
     def list(self) -> list[Document]:
-        """Every project."""
+        """List all projects."""
         return [project for _, project in self._store.list(KIND)]

@@ -16,14 +16,14 @@ from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "cloudresourcemanager.googleapis.com"
 _PROJECT: Final = "/crm/v1/projects/{project}"
-_PAGE: Final = 500
+_PAGE_SIZE: Final = 500
 
 
-def routes(model: Projects, policies: Policies, gate: ApiAuthorizer) -> list[BaseRoute]:
+def routes(model: Projects, policies: Policies, authorizer: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
-    api = _Api(model, policies, gate)
+    api = _Api(model, policies, authorizer)
     return [
-        *PolicyMethods(api.named, policies, gate).routes(_PROJECT, get="POST"),
+        *PolicyMethods(api.resource_name, policies, authorizer).routes(_PROJECT, get="POST"),
         Route(f"{_PROJECT}:getAncestry", api.ancestry, methods=["POST"]),
         Route(_PROJECT, api.get, methods=["GET"]),
         Route("/crm/v3/projects/{project}", api.get_v3, methods=["GET"]),
@@ -32,31 +32,31 @@ def routes(model: Projects, policies: Policies, gate: ApiAuthorizer) -> list[Bas
 
 
 class _Api(Handlers):
-    def __init__(self, model: Projects, policies: Policies, gate: ApiAuthorizer) -> None:
-        super().__init__(gate, API)
+    def __init__(self, model: Projects, policies: Policies, authorizer: ApiAuthorizer) -> None:
+        super().__init__(authorizer, API)
         self._model = model
         self._policies = policies
 
-    def named(self, request: Request, verb: str) -> str:
-        """The full name of the project, where the caller may do *verb* to it."""
-        return _name(self._allowed(request, verb) if verb else self.project(request))
+    def resource_name(self, request: Request, verb: str) -> str:
+        """Return the full name of the project; the caller needs the permission for *verb*."""
+        return _full_name(self._authorize_project(request, verb) if verb else self.project(request))
 
     async def get(self, request: Request) -> Response:
-        return json_api.reply(request, self._allowed(request))
+        return json_api.reply(request, self._authorize_project(request))
 
     async def ancestry(self, request: Request) -> Response:
-        """The project and what it lies in: an organization of its own, as Identity-Aware Proxy wants it."""
-        project = self._allowed(request)
+        """Return the project and its parent: an organization, which Identity-Aware Proxy requires."""
+        project = self._authorize_project(request)
         await read_body(request)
         parents = [("project", project["projectId"]), ("organization", project["parent"]["id"])]
         return json_api.reply(
-            request, {"ancestor": [{"resourceId": {"type": kind, "id": one}} for kind, one in parents]}
+            request, {"ancestor": [{"resourceId": {"type": kind, "id": resource_id}} for kind, resource_id in parents]}
         )
 
     async def get_v3(self, request: Request) -> Response:
-        """The same project as the API's third version has it."""
-        project = self._allowed(request)
-        shown = {
+        """Return the project in the format of version 3 of the API."""
+        project = self._authorize_project(request)
+        document = {
             "name": f"projects/{project['projectNumber']}",
             "parent": f"organizations/{project['parent']['id']}",
             "projectId": project["projectId"],
@@ -64,24 +64,24 @@ class _Api(Handlers):
             "displayName": project["name"],
             "createTime": project["createTime"],
         }
-        return json_api.reply(request, shown)
+        return json_api.reply(request, document)
 
     async def list(self, request: Request) -> Response:
-        caller = self.caller(request)
-        # A list shows what the caller may see, and refuses nobody.
-        seen = [
+        caller = self.authenticate(request)
+        # A list contains what the caller may see; it is never refused.
+        projects = [
             project
             for project in self._model.list()
-            if self._policies.allows(caller.email, "resourcemanager.projects.get", _name(project))
+            if self._policies.allows(caller.email, "resourcemanager.projects.get", _full_name(project))
         ]
-        page = json_api.list_page(request, "projects", seen, default=_PAGE, maximum=_PAGE, key=_name)
+        page = json_api.list_page(request, "projects", projects, default=_PAGE_SIZE, maximum=_PAGE_SIZE, key=_full_name)
         return json_api.reply(request, page)
 
-    def _allowed(self, request: Request, verb: str = "get") -> Document:
+    def _authorize_project(self, request: Request, verb: str = "get") -> Document:
         project = self.project(request)
-        self.allow(request, f"resourcemanager.projects.{verb}", _name(project))
+        self.require_permission(request, f"resourcemanager.projects.{verb}", _full_name(project))
         return project
 
 
-def _name(project: Document) -> str:
+def _full_name(project: Document) -> str:
     return f"projects/{project['projectId']}"

@@ -1,14 +1,14 @@
-"""What Cloud Run refuses in one container of a template, in its own words (docs/google-apis.md 3.1)."""
+"""Validates one container of a template, with Cloud Run's error texts (docs/google-apis.md 3.1)."""
 
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from mcpfleet_local_cloud.services.run.quantities import GI, MI, quantity
+from mcpfleet_local_cloud.services.run.quantities import GI, MI, parse_quantity
 from mcpfleet_local_cloud.state.store import Document
 
 Violation = tuple[str, str]
-"""The field's path in protobuf spelling, and the sentence."""
+"""The field's path in protobuf spelling, and the error text."""
 
 CONTAINER_LIMIT: Final = 10
 RESERVED_ENV: Final = frozenset({"PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION"})
@@ -17,13 +17,13 @@ _PORT_LIMIT: Final = 65535
 _IMAGE = re.compile(
     r"(?P<host>[a-zA-Z0-9.-]+(?::\d{1,5})?/)?[a-z0-9]+(?:(?:[._-]+|/)[a-z0-9]+)*(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
-_HOSTED = re.compile(r"([a-z0-9-]+\.)?gcr\.io|([a-z0-9-]+-)?docker\.pkg\.dev|docker\.io")
+_GOOGLE_REGISTRIES = re.compile(r"([a-z0-9-]+\.)?gcr\.io|([a-z0-9-]+-)?docker\.pkg\.dev|docker\.io")
 SECRET_NAME = re.compile(r"(?:projects/[a-z0-9-]{1,63}/secrets/)?[a-zA-Z0-9_-]{1,255}")
 SECRET_VERSION = re.compile(r"[a-zA-Z0-9_-]{1,63}")
 _HEADER = re.compile(r"[A-Za-z0-9-]+")
 _CPU_STEPS: Final = (1, 2, 4, 6, 8)
-_SMALLEST_CPU: Final = 0.08
-# Memory that goes with a number of CPUs: https://cloud.google.com/run/docs/configuring/services/memory-limits
+_MIN_CPU: Final = 0.08
+# The allowed memory for a number of CPUs: https://cloud.google.com/run/docs/configuring/services/memory-limits
 _MEMORY: Final = (
     (0.499, 128 * MI, 512 * MI),
     (0.999, 128 * MI, GI),
@@ -37,19 +37,20 @@ _PROBE_LIMITS: Final = {"startup_probe": 240, "liveness_probe": 3600, "readiness
 
 
 def container_violations(
-    path: str, container: Document, registries: frozenset[str], *, beside: bool = False
+    path: str, container: Document, registries: frozenset[str], *, is_sidecar: bool = False
 ) -> Iterator[Violation]:
-    """Every violation in the container at *path*.
+    """Find every violation in the container at *path*.
 
     Args:
-        path: Where it stands in the request.
+        path: The path of the container in the request.
         container: The container.
-        registries: Allowed besides Google's.
-        beside: Whether it is a sidecar: PORT is set for the container that takes requests alone ("Container runtime
-            contract"), and Google's own example of a proxy before a server gives that server another.
+        registries: Registries that are allowed in addition to Google's.
+        is_sidecar: Whether it is a sidecar, which may set PORT: Cloud Run sets PORT only for the container that
+            receives requests ("Container runtime contract"), and Google's example of a proxy sets another PORT for the
+            server.
     """
     yield from _image(f"{path}.image", container.get("image", ""), registries)
-    reserved = RESERVED_ENV - {"PORT"} if beside else RESERVED_ENV
+    reserved = RESERVED_ENV - {"PORT"} if is_sidecar else RESERVED_ENV
     yield from _environment(f"{path}.env", container.get("env", []), reserved)
     yield from _ports(f"{path}.ports", container.get("ports", []))
     yield from _resources(f"{path}.resources.limits", container.get("resources", {}).get("limits", {}))
@@ -62,20 +63,20 @@ def container_violations(
             yield from _probe(path, name, container[field])
     for field in ("command", "args"):
         if any("\0" in word for word in container.get(field, [])):
-            yield f"{path}.{field}", "must not contain a NUL character: no program can be given one."
+            yield f"{path}.{field}", "must not contain a NUL character, which cannot be passed to a program."
 
 
 def _image(path: str, image: str, registries: frozenset[str]) -> Iterator[Violation]:
     if not image:
         yield path, "must provide an image name to deploy."
         return
-    found = _IMAGE.fullmatch(image)
-    if found is None:
+    match = _IMAGE.fullmatch(image)
+    if match is None:
         yield path, "must be a container image path in the form [hostname/]repo-path[:tag and/or @digest]."
         return
-    host = (found["host"] or "").removesuffix("/")
-    named = "." in host or ":" in host or host == "localhost"
-    if named and host not in registries and not _HOSTED.fullmatch(host):
+    host = (match["host"] or "").removesuffix("/")
+    has_registry = "." in host or ":" in host or host == "localhost"
+    if has_registry and host not in registries and not _GOOGLE_REGISTRIES.fullmatch(host):
         yield (
             path,
             (
@@ -85,8 +86,8 @@ def _image(path: str, image: str, registries: frozenset[str]) -> Iterator[Violat
         )
 
 
-def _environment(path: str, variables: Sequence[Document], names: frozenset[str]) -> Iterator[Violation]:
-    reserved = [one["name"] for one in variables if one.get("name") in names]
+def _environment(path: str, variables: Sequence[Document], reserved_names: frozenset[str]) -> Iterator[Violation]:
+    reserved = [entry["name"] for entry in variables if entry.get("name") in reserved_names]
     if reserved:
         yield (
             path,
@@ -103,16 +104,16 @@ def _environment(path: str, variables: Sequence[Document], names: frozenset[str]
             yield f"{path}[{index}].name", f"length cannot exceed {_ENV_LIMIT}."
         if "valueSource" in variable:
             selector: Document = variable["valueSource"].get("secretKeyRef", {})
-            where = f"{path}[{index}].value_source.secret_key_ref"
-            yield from secret_violations(where, selector.get("secret", ""), selector.get("version") or "latest")
+            selector_path = f"{path}[{index}].value_source.secret_key_ref"
+            yield from secret_violations(selector_path, selector.get("secret", ""), selector.get("version") or "latest")
         if len(value.encode()) > _ENV_LIMIT:
             yield f"{path}[{index}].value", f"length cannot exceed {_ENV_LIMIT} bytes."
         if "\0" in value:
-            yield f"{path}[{index}].value", "must not contain a NUL character: no program can be given one."
+            yield f"{path}[{index}].value", "must not contain a NUL character, which cannot be passed to a program."
 
 
 def secret_violations(path: str, secret: str, version: str) -> Iterator[Violation]:
-    """What is wrong with a reference to a version of a secret."""
+    """Find the violations in a reference to a version of a secret."""
     if not SECRET_NAME.fullmatch(secret):
         yield f"{path}.secret", "must be {secret_name}, or projects/{project}/secrets/{secret_name}."
     if not SECRET_VERSION.fullmatch(version):
@@ -135,7 +136,7 @@ def _resources(path: str, limits: dict[str, str]) -> Iterator[Violation]:
         yield path, f"only 'cpu', 'memory' and 'nvidia.com/gpu' limits are supported, not {unknown}."
     amounts: dict[str, float] = {}
     for field, default in (("cpu", "1"), ("memory", "512Mi")):
-        amount = quantity(limits.get(field) or default)
+        amount = parse_quantity(limits.get(field) or default)
         if amount is None:
             yield f"{path}.{field}", f"Could not parse Quantity '{limits[field]}'."
         else:
@@ -145,24 +146,24 @@ def _resources(path: str, limits: dict[str, str]) -> Iterator[Violation]:
 
 
 def _sizes(path: str, cpu: float, memory: float) -> Iterator[Violation]:
-    if not (_SMALLEST_CPU <= cpu <= 1 or cpu in _CPU_STEPS):
+    if not (_MIN_CPU <= cpu <= 1 or cpu in _CPU_STEPS):
         yield (
             f"{path}.cpu",
             "Invalid value specified for container cpu. Must be equal to one of [.08-1], 1.0, 2.0, 4.0, 6.0, 8.0",
         )
         return
-    least, most = next((low, high) for upto, low, high in _MEMORY if cpu <= upto)
-    if not least <= memory <= most:
+    minimum, maximum = next((low, high) for cpu_limit, low, high in _MEMORY if cpu <= cpu_limit)
+    if not minimum <= memory <= maximum:
         yield (
             f"{path}.memory",
             (
                 f"Invalid value specified for container memory. For {cpu} CPU, memory must be between "
-                f"{_binary(least)} and {_binary(most)} inclusive."
+                f"{_format_binary(minimum)} and {_format_binary(maximum)} inclusive."
             ),
         )
 
 
-def _binary(size: int) -> str:
+def _format_binary(size: int) -> str:
     return f"{size // GI}Gi" if size % GI == 0 else f"{size // MI}Mi"
 
 
@@ -182,9 +183,9 @@ def _probe(container: str, name: str, probe: Document) -> Iterator[Violation]:
     if "successThreshold" in probe:
         yield f"{path}.success_threshold", "Cannot find field: API v2 has no success threshold."
     yield from _timing(path, kind, probe)
-    for field, spelled in (("periodSeconds", "period_seconds"), ("timeoutSeconds", "timeout_seconds")):
+    for field, protobuf_name in (("periodSeconds", "period_seconds"), ("timeoutSeconds", "timeout_seconds")):
         if not 0 <= probe.get(field, 0) <= limit:
-            yield path, f"{spelled} must be a number between 0 and {limit}."
+            yield path, f"{protobuf_name} must be a number between 0 and {limit}."
     if probe.get("failureThreshold", 1) < 0:
         yield f"{path}.failure_threshold", "Must be a positive number if set."
     for action in actions:
@@ -194,13 +195,13 @@ def _probe(container: str, name: str, probe: Document) -> Iterator[Violation]:
 
 
 def _timing(path: str, kind: str, probe: Document) -> Iterator[Violation]:
-    """The default startup probe's timeout is its period, 240 s; of the other probes it has to be smaller."""
+    """Check timeout and period: the default startup probe has 240 s for both; other probes need a smaller timeout."""
     period, timeout = probe.get("periodSeconds") or 10, probe.get("timeoutSeconds") or 1
     if timeout > period or (timeout == period and kind != "startup"):
         yield f"{path}.timeout_seconds", "must be less than period_seconds."
-    waits = period * (probe.get("failureThreshold") or 3)
-    if kind == "startup" and waits > _PROBE_LIMITS["startup_probe"] >= period:
-        yield path, f"failure_threshold * period_seconds is {waits} seconds and must not exceed 240 seconds."
+    total_seconds = period * (probe.get("failureThreshold") or 3)
+    if kind == "startup" and total_seconds > _PROBE_LIMITS["startup_probe"] >= period:
+        yield path, f"failure_threshold * period_seconds is {total_seconds} seconds and must not exceed 240 seconds."
 
 
 def _http_get(path: str, action: Document) -> Iterator[Violation]:
@@ -208,8 +209,8 @@ def _http_get(path: str, action: Document) -> Iterator[Violation]:
     if not target.startswith("/") or not target.isascii() or not target.isprintable() or " " in target:
         yield f"{path}.path", "must be an absolute path of printable ASCII characters."
     for index, header in enumerate(action.get("httpHeaders", [])):
-        where = f"{path}.http_headers[{index}]"
+        header_path = f"{path}.http_headers[{index}]"
         if not _HEADER.fullmatch(header.get("name", "")):
-            yield f"{where}.name", "a valid HTTP header must consist of alphanumeric characters or '-'."
+            yield f"{header_path}.name", "a valid HTTP header must consist of alphanumeric characters or '-'."
         if any(char in "\r\n\0" for char in header.get("value", "")):
-            yield f"{where}.value", "must not contain a line break or NUL."
+            yield f"{header_path}.value", "must not contain a line break or NUL."

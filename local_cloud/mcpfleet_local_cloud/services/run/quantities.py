@@ -1,4 +1,4 @@
-"""Amounts as Cloud Run writes them: CPU (`1`, `1000m`, `0.5`), memory (`512Mi`, `1G`), durations (`300s`)."""
+"""Parses amounts in Cloud Run's format: CPU (`1`, `1000m`, `0.5`), memory (`512Mi`, `1G`), durations (`300s`)."""
 
 import math
 import re
@@ -23,17 +23,17 @@ _FACTORS: Final = {
 }
 
 
-def quantity(text: str) -> float | None:
-    """The number that a Kubernetes quantity stands for (CPUs, bytes); None where it is none."""
-    found = _QUANTITY.fullmatch(text)
-    return float(Decimal(found[1]) * _FACTORS[found[2]]) if found else None
+def parse_quantity(text: str) -> float | None:
+    """Parse a Kubernetes quantity (CPUs, bytes); None if *text* is invalid."""
+    match = _QUANTITY.fullmatch(text)
+    return float(Decimal(match[1]) * _FACTORS[match[2]]) if match else None
 
 
-def seconds(duration: str) -> float:
-    """A protobuf duration (`1.5s`) in seconds."""
+def parse_seconds(duration: str) -> float:
+    """Parse a protobuf duration (`1.5s`); return seconds."""
     return float(duration.removesuffix("s"))
 
 
-def whole_seconds(duration: str) -> int:
-    """A protobuf duration, rounded up to a whole second."""
-    return math.ceil(seconds(duration))
+def parse_whole_seconds(duration: str) -> int:
+    """Parse a protobuf duration; return seconds, rounded up."""
+    return math.ceil(parse_seconds(duration))

@@ -1,17 +1,17 @@
-"""Google's documents of a service and of a revision, complete, from what the model remembers."""
+"""Renders Google's documents of services and revisions from the stored records."""
 
 import hashlib
 from typing import Final
 from urllib.parse import quote
 
 from mcpfleet_local_cloud.services.run.defaults import TRAFFIC_LATEST
-from mcpfleet_local_cloud.services.run.places import parts
+from mcpfleet_local_cloud.services.run.locations import split_name
 from mcpfleet_local_cloud.state.store import Document
 
 SERVICE_TYPE: Final = "type.googleapis.com/google.cloud.run.v2.Service"
 REVISION_TYPE: Final = "type.googleapis.com/google.cloud.run.v2.Revision"
-# Fields of a template that a revision shows as its own.
-_OF_TEMPLATE: Final = (
+# Fields of a template that a revision's document contains at its top level.
+_TEMPLATE_FIELDS: Final = (
     "labels",
     "annotations",
     "scaling",
@@ -29,26 +29,26 @@ _OF_TEMPLATE: Final = (
 
 
 def service_etag(record: Document) -> str:
-    """Changes with every change that a caller makes, and not while the cloud works on it."""
+    """The service's etag, which changes only with a caller's changes, not with the progress of a deployment."""
     return _etag(record["uid"], str(record["generation"]))
 
 
 def deterministic_host(record: Document) -> str:
-    """The host name that Google derives from service, project number and region."""
-    _, region, service = parts(record["name"])
+    """The host name that Google computes from service, project number and region."""
+    _, region, service = split_name(record["name"])
     return f"{service}-{record['projectNumber']}.{region}.run.app"
 
 
 def urls(record: Document, uri: str) -> list[str]:
-    """Every default URL of the service; the first is *uri*, where it really answers (left out where it is "")."""
+    """List the default URLs of the service; the first is *uri*, its real address here (left out if empty)."""
     if record["spec"].get("defaultUriDisabled"):
         return []
     deterministic = f"https://{deterministic_host(record)}"
     return [uri, deterministic] if uri else [deterministic]
 
 
-def service(record: Document, uri: str) -> Document:
-    """The service's document; *uri* is its address on this machine, "" where none was given yet."""
+def render_service(record: Document, uri: str) -> Document:
+    """Render the service's document; *uri* is its address on this machine, or "" if it has none yet."""
     document: Document = {
         **record["spec"],
         "name": record["name"],
@@ -63,8 +63,8 @@ def service(record: Document, uri: str) -> Document:
         "terminalCondition": record["terminalCondition"],
         "etag": service_etag(record),
     }
-    if uri and (every := urls(record, uri)):
-        document |= {"uri": uri, "urls": every}
+    if uri and (all_urls := urls(record, uri)):
+        document |= {"uri": uri, "urls": all_urls}
     if record["observedGeneration"]:
         document["observedGeneration"] = str(record["observedGeneration"])
         document["trafficStatuses"] = [{"type": TRAFFIC_LATEST, "percent": 100}]
@@ -76,23 +76,23 @@ def service(record: Document, uri: str) -> Document:
     return document
 
 
-def revision(record: Document) -> Document:
-    """The revision's document."""
-    project, _, service_id = parts(record["name"])
+def render_revision(record: Document) -> Document:
+    """Render the revision's document."""
+    project, _, service_id = split_name(record["name"])
     template: Document = record["template"]
-    short = record["name"].rpartition("/")[2]
+    revision_id = record["name"].rpartition("/")[2]
     containers: list[Document] = [dict(container) for container in template["containers"]]
     statuses: list[Document] = []
     for container, digest in zip(containers, record.get("digests") or [], strict=False):
         container["image"] = digest
-        named = {"name": container["name"]} if container.get("name") else {}
-        statuses.append({**named, "imageDigest": digest})
+        name_field = {"name": container["name"]} if container.get("name") else {}
+        statuses.append({**name_field, "imageDigest": digest})
     query = (
         f'resource.type="cloud_run_revision"\nresource.labels.service_name="{service_id}"\n'
-        f'resource.labels.revision_name="{short}"'
+        f'resource.labels.revision_name="{revision_id}"'
     )
     return {
-        **{field: template[field] for field in _OF_TEMPLATE if field in template},
+        **{field: template[field] for field in _TEMPLATE_FIELDS if field in template},
         "name": record["name"],
         "uid": record["uid"],
         "generation": "1",

@@ -1,6 +1,6 @@
-"""Fields that Cloud Run honours and one machine cannot yet: refused by name, never ignored.
+"""Fields that Cloud Run supports and the local cloud does not: refused by name, never ignored.
 
-Looked at after `validation`, so that a mistake is reported as Google reports it first.
+This check follows `validation`, so that Google's own errors come first.
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from typing import Any, Final
 from mcpfleet_local_cloud.data_plane.contract import TRUSTED
 from mcpfleet_local_cloud.rest.errors import unimplemented
 from mcpfleet_local_cloud.rest.json_api import as_list, as_object
-from mcpfleet_local_cloud.services.run.quantities import seconds
+from mcpfleet_local_cloud.services.run.quantities import parse_seconds
 from mcpfleet_local_cloud.state.store import Document
 
 _SERVICE: Final = {
-    "binaryAuthorization": "no policy checks images here.",
-    "multiRegionSettings": "a service lives in one region here.",
+    "binaryAuthorization": "images are not checked by policies here.",
+    "multiRegionSettings": "a service has one region here.",
     "buildConfig": "nothing is built from source here; build an image and name it.",
     "sshEnabled": "use `docker exec` on this machine.",
 }
@@ -42,34 +42,34 @@ _CONTAINER: Final = {
 }
 
 
-_TRUST: Final = TRUSTED.rpartition("/")[0]
+_TRUST_FOLDER: Final = TRUSTED.rpartition("/")[0]
 
 
 def prune(value: Any) -> Any:
-    """*value* without what protobuf calls default values: what Google stores when a caller sends it."""
+    """Remove protobuf's default values from *value*, which Google does not store either."""
     fields = as_object(value)
     if fields is not None:
-        kept = {name: prune(one) for name, one in fields.items()}
-        return {name: one for name, one in kept.items() if one}
+        pruned = {name: prune(field_value) for name, field_value in fields.items()}
+        return {name: field_value for name, field_value in pruned.items() if field_value}
     items = as_list(value)
     return value if items is None else [prune(item) for item in items]
 
 
 def check(service: Document) -> None:
-    """Refuse the first field of *service* that is set and cannot be honoured.
+    """Refuse the first field of *service* that is set and not supported.
 
     Raises:
         GoogleError: UNIMPLEMENTED, with the field's path.
     """
-    for path, why in _found(service):
-        raise unimplemented(path, why)
+    for path, reason in _find_unsupported(service):
+        raise unimplemented(path, reason)
 
 
-def _found(service: Document) -> Iterator[tuple[str, str]]:
-    yield from _set(service, _SERVICE, "service")
+def _find_unsupported(service: Document) -> Iterator[tuple[str, str]]:
+    yield from _find_set_fields(service, _SERVICE, "service")
     template: Document = service["template"]
-    yield from _set(template, _TEMPLATE, "service.template")
-    yield from _set(template.get("scaling", {}), _SCALING, "service.template.scaling")
+    yield from _find_set_fields(template, _TEMPLATE, "service.template")
+    yield from _find_set_fields(template.get("scaling", {}), _SCALING, "service.template.scaling")
     if template.get("vpcAccess", {}).get("connector"):
         yield "service.template.vpcAccess.connector", "there are no connectors here; use networkInterfaces."
     yield from _values(service, template)
@@ -80,24 +80,24 @@ def _found(service: Document) -> Iterator[tuple[str, str]]:
         yield from _container(container, f"service.template.containers[{index}]")
 
 
-def _set(holder: Document, refusals: dict[str, str], path: str) -> Iterator[tuple[str, str]]:
-    for field, why in refusals.items():
-        if prune(holder.get(field)):
-            yield f"{path}.{field}", why
+def _find_set_fields(message: Document, refusals: dict[str, str], path: str) -> Iterator[tuple[str, str]]:
+    for field, reason in refusals.items():
+        if prune(message.get(field)):
+            yield f"{path}.{field}", reason
 
 
 def _values(service: Document, template: Document) -> Iterator[tuple[str, str]]:
     if service.get("ingress") == "INGRESS_TRAFFIC_NONE":
-        yield "service.ingress", "a service without any ingress would have nothing to do here."
+        yield "service.ingress", "a service without ingress could not be called here."
     if service.get("launchStage") == "ALPHA":
-        yield "service.launchStage", "no preview feature of this stage exists here; use BETA or GA."
+        yield "service.launchStage", "features of this stage do not exist here; use BETA or GA."
     scaling = service.get("scaling", {})
     if scaling.get("scalingMode") == "MANUAL" and not scaling.get("manualInstanceCount"):
         yield "service.scaling.manualInstanceCount", "a service cannot be disabled by 0 instances here; delete it."
     if service.get("functionalType") == "FUNCTIONAL_TYPE_AGENT":
-        yield "service.functionalType", "agents need a workload identity here that does not exist; use another type."
-    if 0 < seconds(template.get("timeout", "0s")) < 1:
-        yield "service.template.timeout", "time is kept in whole seconds; use 1s or more."
+        yield "service.functionalType", "there are no workload identities of agents here; use another type."
+    if 0 < parse_seconds(template.get("timeout", "0s")) < 1:
+        yield "service.template.timeout", "timeouts have whole seconds here; use 1s or more."
 
 
 def _traffic(service: Document) -> Iterator[tuple[str, str]]:
@@ -112,14 +112,14 @@ def _traffic(service: Document) -> Iterator[tuple[str, str]]:
 
 
 def _volumes(template: Document) -> Iterator[tuple[str, str]]:
-    new = set[str]()
+    empty_volumes = set[str]()
     for index, volume in enumerate(template.get("volumes", [])):
         path = f"service.template.volumes[{index}]"
-        for field, why in _VOLUME.items():
+        for field, reason in _VOLUME.items():
             if field in volume:
-                yield f"{path}.{field}", why
+                yield f"{path}.{field}", reason
         if "emptyDir" in volume:
-            new.add(volume.get("name", ""))
+            empty_volumes.add(volume.get("name", ""))
         if volume.get("gcs", {}).get("mountOptions"):
             yield (
                 f"{path}.gcs.mountOptions",
@@ -127,21 +127,21 @@ def _volumes(template: Document) -> Iterator[tuple[str, str]]:
             )
     for index, container in enumerate(template["containers"]):
         for number, mount in enumerate(container.get("volumeMounts", [])):
-            if mount.get("subPath") and mount.get("name", "") in new:
+            if mount.get("subPath") and mount.get("name", "") in empty_volumes:
                 path = f"service.template.containers[{index}].volumeMounts[{number}].subPath"
-                yield path, "a volume that is empty at first has no folder to mount; mount it whole."
-            if f"{mount.get('mountPath', '')}/".startswith(f"{_TRUST}/"):
+                yield path, "an empty volume has no folder to mount; mount the whole volume."
+            if f"{mount.get('mountPath', '')}/".startswith(f"{_TRUST_FOLDER}/"):
                 path = f"service.template.containers[{index}].volumeMounts[{number}].mountPath"
                 yield path, "this machine's own certificates are there; mount it elsewhere."
 
 
 def _container(container: Document, path: str) -> Iterator[tuple[str, str]]:
-    # Not pruned: a probe or a source that says nothing but its kind is there, and means something.
-    for field, why in _CONTAINER.items():
+    # Not pruned: a probe or a source without fields has a meaning by being present.
+    for field, reason in _CONTAINER.items():
         if container.get(field):
-            yield f"{path}.{field}", why
+            yield f"{path}.{field}", reason
     if container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu"):
         yield f"{path}.resources.limits.nvidia.com/gpu", "there is no GPU here."
     for index, port in enumerate(container.get("ports", [])):
         if port.get("name") == "h2c":
-            yield f"{path}.ports[{index}].name", "containers are spoken to in HTTP/1; use http1."
+            yield f"{path}.ports[{index}].name", "containers get HTTP/1 requests here; use http1."

@@ -1,8 +1,7 @@
-"""What Cloud Run refuses in a service, in its own words.
+"""Validates a service as Cloud Run does, with Cloud Run's error texts.
 
-Pure functions from a parsed service to violations. The sentences are Google's as far as they are known:
-docs/google-apis.md 3.1, whose fragments were verified against the real API's `validateOnly`; the API's
-discovery document for limits.
+Pure functions from a parsed service to violations. The texts are Google's as far as they are known (docs/google-apis.md
+3.1, whose fragments were verified against the real API's `validateOnly`); limits are from the API's discovery document.
 """
 
 import json
@@ -18,7 +17,7 @@ from mcpfleet_local_cloud.services.run.containers import (
     container_violations,
     secret_violations,
 )
-from mcpfleet_local_cloud.services.run.quantities import GI, quantity, seconds
+from mcpfleet_local_cloud.services.run.quantities import GI, parse_quantity, parse_seconds
 from mcpfleet_local_cloud.state.store import Document
 
 SYSTEM_NAMESPACES: Final = (
@@ -42,15 +41,15 @@ _LIMITS: Final = {
     "concurrency": 1000,
     "list": 1000,
 }
-_LEAST_DISK: Final = 10 * GI
-"""Cloud Run, "Configure an ephemeral disk": of a volume on disk."""
+_MIN_DISK_BYTES: Final = 10 * GI
+"""The smallest volume on disk (Cloud Run, "Configure an ephemeral disk")."""
 _VOLUME_KINDS: Final = ("secret", "cloudSqlInstance", "emptyDir", "nfs", "gcs")
-# Cloud Run, "Configure secrets", "Disallowed paths": /dev, /proc, /sys and what is below; below /etc is none of them.
+# Cloud Run, "Configure secrets", "Disallowed paths": /dev, /proc, /sys and folders in them, and /etc itself.
 _DISALLOWED_MOUNTS: Final = re.compile(r"/*|/+etc/*|/+(dev|proc|sys)(/.*)?")
 
 
 def check_service_id(request: str, service_id: str) -> None:
-    """Refuse a service name that Cloud Run would refuse.
+    """Check the name of a service.
 
     Raises:
         GoogleError: INVALID_ARGUMENT.
@@ -63,24 +62,24 @@ def check_service_id(request: str, service_id: str) -> None:
 
 
 def check(request: str, service_id: str, service: Document, registries: frozenset[str]) -> None:
-    """Refuse *service* with all its violations, one on a line.
+    """Check *service*; the error has all its violations, one per line.
 
     Args:
-        request: `CreateServiceRequest` or `UpdateServiceRequest`, as Google's sentences name it.
+        request: `CreateServiceRequest` or `UpdateServiceRequest`, for the error texts.
         service_id: the service's short name.
         service: the parsed document.
-        registries: hosts of images that are allowed besides Google's: this cloud's own registry.
+        registries: image registries that are allowed in addition to Google's: this cloud's own registry.
 
     Raises:
         GoogleError: INVALID_ARGUMENT.
     """
-    found = list(violations(service_id, service, registries))
-    if found:
-        raise invalid("\n".join(f"Violation in {request}.{path}: {text}" for path, text in found))
+    all_violations = list(violations(service_id, service, registries))
+    if all_violations:
+        raise invalid("\n".join(f"Violation in {request}.{path}: {text}" for path, text in all_violations))
 
 
 def violations(service_id: str, service: Document, registries: frozenset[str]) -> Iterator[Violation]:
-    """Every violation in *service*."""
+    """Find every violation in *service*."""
     yield from _metadata("service", service)
     if len(service.get("description", "")) > _LIMITS["description"]:
         yield "service.description", f"must be at most {_LIMITS['description']} characters."
@@ -102,13 +101,16 @@ def violations(service_id: str, service: Document, registries: frozenset[str]) -
         yield "service.template", "should be set."
 
 
-def _metadata(path: str, holder: Document) -> Iterator[Violation]:
+def _metadata(path: str, message: Document) -> Iterator[Violation]:
     for field in ("annotations", "labels"):
-        for key in holder.get(field, {}):
+        for key in message.get(field, {}):
             namespace = key.partition("/")[0]
-            if "/" in key and any(namespace == one or namespace.endswith(f".{one}") for one in SYSTEM_NAMESPACES):
+            if "/" in key and any(
+                namespace == system_namespace or namespace.endswith(f".{system_namespace}")
+                for system_namespace in SYSTEM_NAMESPACES
+            ):
                 yield f"{path}.{field}", f"system {field} are not supported in Cloud Run API v2: '{key}'."
-    labels: Mapping[str, str] = holder.get("labels", {})
+    labels: Mapping[str, str] = message.get("labels", {})
     if len(labels) > _LIMITS["labels"]:
         yield f"{path}.labels", f"at most {_LIMITS['labels']} labels are allowed."
     rule = (
@@ -142,11 +144,11 @@ def _service_scaling(scaling: Document) -> Iterator[Violation]:
 
 
 def _bounds(path: str, scaling: Document) -> Iterator[Violation]:
-    least, most = scaling.get("minInstanceCount", 0), scaling.get("maxInstanceCount", 0)
-    for name, value in (("min", least), ("max", most)):
+    minimum, maximum = scaling.get("minInstanceCount", 0), scaling.get("maxInstanceCount", 0)
+    for name, value in (("min", minimum), ("max", maximum)):
         if value < 0:
             yield f"{path}.{name}_instance_count", "must be greater than or equal to zero."
-    if 0 < most < least:
+    if 0 < maximum < minimum:
         yield f"{path}.max_instance_count", "must be greater than or equal to min_instance_count."
 
 
@@ -177,7 +179,7 @@ def _template(service_id: str, template: Document, registries: frozenset[str]) -
     concurrency = template.get("maxInstanceRequestConcurrency", 0)
     if not 0 <= concurrency <= _LIMITS["concurrency"]:
         yield f"{path}.max_instance_request_concurrency", "Must be a number between 0 and 1000."
-    timeout = seconds(template.get("timeout", "0s"))
+    timeout = parse_seconds(template.get("timeout", "0s"))
     if timeout > _LIMITS["timeout"]:
         yield f"{path}.timeout", "maximum allowed time is one hour."
     if timeout < 0:
@@ -235,15 +237,17 @@ def _mesh(template: Document) -> Iterator[Violation]:
 
 
 def _volumes(template: Document) -> Iterator[Violation]:
-    seen = set[str]()
-    mounted = {one.get("name") for each in template.get("containers", []) for one in each.get("volumeMounts", [])}
+    names = set[str]()
+    mounted = {
+        mount.get("name") for container in template.get("containers", []) for mount in container.get("volumeMounts", [])
+    }
     for index, volume in enumerate(template.get("volumes", [])):
         path, name = f"service.template.volumes[{index}]", volume.get("name", "")
         if not _DNS_LABEL.fullmatch(name):
             yield f"{path}.name", "must conform to RFC 1123: lowercase letters, digits and hyphens."
-        if name in seen:
+        if name in names:
             yield "service.template.volumes", f"Duplicate volume name '{name}'."
-        seen.add(name)
+        names.add(name)
         if name and name not in mounted:
             yield f"{path}.name", f'volume with name "{name}" not mounted.'
         if not any(kind in volume for kind in _VOLUME_KINDS):
@@ -253,9 +257,9 @@ def _volumes(template: Document) -> Iterator[Violation]:
         if "gcs" in volume and not volume["gcs"].get("bucket"):
             yield f"{path}.gcs.bucket", "Bucket name must be specified."
         limit = volume.get("emptyDir", {}).get("sizeLimit", "")
-        if limit and not quantity(limit):
+        if limit and not parse_quantity(limit):
             yield f"{path}.empty_dir.size_limit", f"Could not parse Quantity '{limit}'."
-        elif volume.get("emptyDir", {}).get("medium") == "DISK" and (quantity(limit) or 0) < _LEAST_DISK:
+        elif volume.get("emptyDir", {}).get("medium") == "DISK" and (parse_quantity(limit) or 0) < _MIN_DISK_BYTES:
             yield f"{path}.empty_dir.size_limit", "must be at least 10Gi for the medium DISK."
         if "secret" in volume:
             yield from _secret_volume(f"{path}.secret", volume["secret"])
@@ -266,14 +270,14 @@ def _secret_volume(path: str, source: Document) -> Iterator[Violation]:
     modes = [("default_mode", source.get("defaultMode", 0))]
     paths: list[str] = []
     for index, item in enumerate(source.get("items", [])):
-        where, relative = f"{path}.items[{index}]", item.get("path", "")
+        item_path, relative = f"{path}.items[{index}]", item.get("path", "")
         if not relative or relative.startswith("/") or any(part in ("", ".", "..") for part in relative.split("/")):
-            yield f"{where}.path", "must be a relative path without '..'."
+            yield f"{item_path}.path", "must be a relative path without '..'."
         if relative in paths:
-            yield f"{where}.path", f"Duplicate path '{relative}'."
+            yield f"{item_path}.path", f"Duplicate path '{relative}'."
         paths.append(relative)
         if not SECRET_VERSION.fullmatch(item.get("version") or "latest"):
-            yield f"{where}.version", "must be 'latest', an integer or an alias."
+            yield f"{item_path}.version", "must be 'latest', an integer or an alias."
         modes.append((f"items[{index}].mode", item.get("mode", 0)))
     for field, mode in modes:
         if not 0 <= mode <= 0o777:
@@ -291,21 +295,21 @@ def _containers(template: Document, registries: frozenset[str]) -> Iterator[Viol
     exposed = sum(1 for container in containers if container.get("ports"))
     if len(containers) > 1 and exposed != 1:
         yield path, "Revision template should contain exactly one container with an exposed port."
-    for field, what in (("env", "EnvVars"), ("args", "args")):
+    for field, label in (("env", "EnvVars"), ("args", "args")):
         if sum(len(container.get(field, [])) for container in containers) > _LIMITS["list"]:
-            yield path, f"exceeds the limit on {what} across all containers, which is {_LIMITS['list']}."
+            yield path, f"exceeds the limit on {label} across all containers, which is {_LIMITS['list']}."
     yield from _container_names(containers)
     for index, container in enumerate(containers):
-        beside = len(containers) > 1 and not container.get("ports")
-        yield from container_violations(f"{path}[{index}]", container, registries, beside=beside)
-        if beside:
+        is_sidecar = len(containers) > 1 and not container.get("ports")
+        yield from container_violations(f"{path}[{index}]", container, registries, is_sidecar=is_sidecar)
+        if is_sidecar:
             yield from _sidecar_probes(f"{path}[{index}]", container)
         yield from _mounts(f"{path}[{index}]", container, template.get("volumes", []))
     yield from _fractional_cpu(template, containers)
 
 
 def _sidecar_probes(path: str, container: Document) -> Iterator[Violation]:
-    """A container without a port gives a probe no port to go without."""
+    """Check that each probe of a sidecar has a port: a container without a port has no default for it."""
     for field in ("startupProbe", "livenessProbe", "readinessProbe"):
         probe: Document = container.get(field, {})
         for action in ("httpGet", "tcpSocket", "grpc"):
@@ -316,28 +320,32 @@ def _sidecar_probes(path: str, container: Document) -> Iterator[Violation]:
 def _container_names(containers: Sequence[Document]) -> Iterator[Violation]:
     path = "service.template.containers"
     names = [container.get("name", "") for container in containers]
-    given = [name for name in names if name]
-    if len(set(given)) != len(given):
+    set_names = [name for name in names if name]
+    if len(set(set_names)) != len(set_names):
         yield path, "duplicate container names are not allowed."
     for index, name in enumerate(names):
         if name and not _DNS_LABEL.fullmatch(name):
             yield f"{path}[{index}].name", "must conform to RFC 1123: lowercase letters, digits and hyphens."
-    needs: dict[str, list[str]] = {}
+    dependencies: dict[str, list[str]] = {}
     for index, container in enumerate(containers):
-        for wanted in container.get("dependsOn", []):
-            if wanted not in given:
-                yield f"{path}[{index}].depends_on", f"container '{wanted}' does not exist."
-        needs[container.get("name", "")] = container.get("dependsOn", [])
-    if _cyclic(needs):
+        for dependency in container.get("dependsOn", []):
+            if dependency not in set_names:
+                yield f"{path}[{index}].depends_on", f"container '{dependency}' does not exist."
+        dependencies[container.get("name", "")] = container.get("dependsOn", [])
+    if _has_cycle(dependencies):
         yield path, "dependency cycle detected among containers."
 
 
-def _cyclic(needs: Mapping[str, Sequence[str]]) -> bool:
-    left = dict(needs)
-    while free := [name for name, wanted in left.items() if not any(one in left for one in wanted)]:
-        for name in free:
-            del left[name]
-    return bool(left)
+def _has_cycle(dependencies: Mapping[str, Sequence[str]]) -> bool:
+    remaining = dict(dependencies)
+    while ready := [
+        name
+        for name, requirements in remaining.items()
+        if not any(requirement in remaining for requirement in requirements)
+    ]:
+        for name in ready:
+            del remaining[name]
+    return bool(remaining)
 
 
 def _mounts(path: str, container: Document, volumes: Sequence[Document]) -> Iterator[Violation]:
@@ -347,43 +355,43 @@ def _mounts(path: str, container: Document, volumes: Sequence[Document]) -> Iter
     ]
     if unknown:
         yield f"{path}.volume_mounts", f"has names {unknown} which were not found in volumes list."
-    taken = set[str]()
+    mount_paths = set[str]()
     for index, mount in enumerate(container.get("volumeMounts", [])):
-        where, mount_path = f"{path}.volume_mounts[{index}]", mount.get("mountPath", "")
+        location, mount_path = f"{path}.volume_mounts[{index}]", mount.get("mountPath", "")
         if "cloudSqlInstance" in by_name.get(mount.get("name", ""), {}):
             if mount_path not in ("", "/cloudsql"):
-                yield f"{where}.mount_path", "for Cloud SQL volumes, it must be empty or '/cloudsql'."
+                yield f"{location}.mount_path", "for Cloud SQL volumes, it must be empty or '/cloudsql'."
             continue
         if not mount_path.startswith("/") or ":" in mount_path:
-            yield f"{where}.mount_path", "must be a valid unix absolute path."
+            yield f"{location}.mount_path", "must be a valid unix absolute path."
         elif _DISALLOWED_MOUNTS.fullmatch(mount_path):
-            yield where, f"mount paths ['{mount_path}'] are in one of disallowed mount points."
-        if mount_path.rstrip("/") in taken:
-            yield f"{where}.mount_path", f'"{mount_path}" must be unique.'
-        taken.add(mount_path.rstrip("/"))
+            yield location, f"mount paths ['{mount_path}'] are in one of disallowed mount points."
+        if mount_path.rstrip("/") in mount_paths:
+            yield f"{location}.mount_path", f'"{mount_path}" must be unique.'
+        mount_paths.add(mount_path.rstrip("/"))
         if ".." in mount.get("subPath", "").split("/") or mount.get("subPath", "").startswith("/"):
-            yield f"{where}.sub_path", "must be a relative path without '..'."
+            yield f"{location}.sub_path", "must be a relative path without '..'."
         if mount.get("subPath") and "secret" in by_name.get(mount.get("name", ""), {}):
-            yield where, "secret volume mount cannot have sub_path set."
+            yield location, "secret volume mount cannot have sub_path set."
 
 
 def _fractional_cpu(template: Document, containers: Sequence[Document]) -> Iterator[Violation]:
-    """Rules on the sum over the instance; a container without `resources` has one CPU and idles."""
+    """Check the sums over the instance; a container without `resources` has one CPU, which idles between requests."""
     resources: list[Document] = [container.get("resources", {"cpuIdle": True}) for container in containers]
     path = "service.template.containers[0].resources.limits"
-    limits: list[dict[str, str]] = [one.get("limits", {}) for one in resources]
-    cpus = [quantity(one.get("cpu") or "1") for one in limits]
-    memories = [quantity(one.get("memory") or "512Mi") for one in limits]
+    limits: list[dict[str, str]] = [item.get("limits", {}) for item in resources]
+    cpus = [parse_quantity(item.get("cpu") or "1") for item in limits]
+    memories = [parse_quantity(item.get("memory") or "512Mi") for item in limits]
     if None in cpus or None in memories:
-        return  # said already, as a quantity that could not be read
-    cpu, memory = sum(one or 0 for one in cpus), sum(one or 0 for one in memories)
-    always = any(not one.get("cpuIdle", False) for one in resources)
+        return  # already reported as a quantity that cannot be parsed
+    cpu, memory = sum(item or 0 for item in cpus), sum(item or 0 for item in memories)
+    is_always_allocated = any(not item.get("cpuIdle", False) for item in resources)
     if cpu < 1 and template.get("maxInstanceRequestConcurrency", 0) > 1:
         yield f"{path}.cpu", "Total cpu < 1 is not supported with concurrency > 1."
-    if cpu < 1 and always:
+    if cpu < 1 and is_always_allocated:
         yield f"{path}.cpu", "Total cpu < 1 is not supported with cpu always allocated."
     half_gi = 512 * 1024**2
-    if memory < half_gi and always:
+    if memory < half_gi and is_always_allocated:
         yield f"{path}.memory", "Total memory < 512 Mi is not supported with cpu always allocated."
     if memory < half_gi and template.get("executionEnvironment") == "EXECUTION_ENVIRONMENT_GEN2":
         yield f"{path}.memory", "Total memory < 512 Mi is not supported with gen2 execution environment."

@@ -1,4 +1,4 @@
-"""Secret Manager v1: secrets, their versions, who may read them."""
+"""Secret Manager v1: secrets, their versions and their IAM policies."""
 
 from mcpfleet_local_cloud.services.secretmanager.model import SecretManager
 from mcpfleet_local_cloud.services.secretmanager.routes import routes

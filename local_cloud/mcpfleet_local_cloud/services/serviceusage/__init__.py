@@ -1,1 +1,1 @@
-"""Service Usage v1: which APIs a project has enabled."""
+"""Service Usage v1: the enabled APIs of a project."""

@@ -1,4 +1,4 @@
-"""Which APIs there are, and which of them a project may use."""
+"""The APIs of Google that exist here, and those that a project has enabled."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -9,7 +9,7 @@ from mcpfleet_local_cloud.state.store import Document, Store
 KIND: Final = "enabledApi"
 BATCH_LIMIT: Final = 20
 
-# Google's titles; they stand in the sentence that tells a user to enable the API.
+# Google's titles, which are part of the error that asks the user to enable an API.
 TITLES: Final[Mapping[str, str]] = {
     "agentregistry.googleapis.com": "Agent Registry API",
     "aiplatform.googleapis.com": "Vertex AI API",
@@ -40,70 +40,70 @@ TITLES: Final[Mapping[str, str]] = {
     "trafficdirector.googleapis.com": "Traffic Director API",
     "vpcaccess.googleapis.com": "Serverless VPC Access API",
 }
-# What this cloud gives a project at its birth, so that a program can enable the rest.
-FIRST: Final = ("cloudresourcemanager.googleapis.com", "serviceusage.googleapis.com")
+# Enabled in a new project, so that a program can enable the others.
+INITIAL_APIS: Final = ("cloudresourcemanager.googleapis.com", "serviceusage.googleapis.com")
 
 
 class ServiceUsage:
-    """The APIs of each project (given as its document, see `Projects`)."""
+    """The enabled APIs of each project; projects are documents of `Projects`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def enabled(self, project: Document, api: str) -> bool:
-        """Whether *project* may use *api*."""
-        return self._store.get(KIND, _name(project, api)) is not None
+    def is_enabled(self, project: Document, api: str) -> bool:
+        """Whether *project* has *api* enabled."""
+        return self._store.get(KIND, _full_name(project, api)) is not None
 
     def get(self, project: Document, api: str) -> Document:
-        """The API and its state, as Google's `Service`.
+        """Return the API and its state as Google's `Service`.
 
         Raises:
             GoogleError: PERMISSION_DENIED: no such API.
         """
-        _known([api])
-        name = _name(project, api)
+        _check_exist([api])
+        name = _full_name(project, api)
         return {
             "name": name,
             "config": {"name": api, "title": TITLES[api]},
-            "state": "ENABLED" if self.enabled(project, api) else "DISABLED",
+            "state": "ENABLED" if self.is_enabled(project, api) else "DISABLED",
             "parent": name.partition("/services/")[0],
         }
 
     def list(self, project: Document, state: str | None) -> list[Document]:
-        """Every API, or those in *state*, by name."""
-        every = [self.get(project, api) for api in sorted(TITLES)]
-        return [service for service in every if state in {None, service["state"]}]
+        """List all APIs, or those in *state*, sorted by name."""
+        services = [self.get(project, api) for api in sorted(TITLES)]
+        return [service for service in services if state in {None, service["state"]}]
 
     def enable(self, project: Document, apis: Sequence[str]) -> bool:
-        """Enable *apis*: all, or none; False where all of them were enabled before.
+        """Enable all of *apis* or none; return False if all of them were enabled before.
 
         Raises:
-            GoogleError: PERMISSION_DENIED: no such API; INVALID_ARGUMENT: none, or too many at once.
+            GoogleError: PERMISSION_DENIED: no such API; INVALID_ARGUMENT: *apis* is empty or too long.
         """
         if not apis:
             raise invalid("serviceIds: at least one service must be given.")
         if len(apis) > BATCH_LIMIT:
             raise invalid(f"serviceIds: at most {BATCH_LIMIT} services can be enabled at once.")
-        _known(apis)
+        _check_exist(apis)
         with self._store.transaction():
-            new = [api for api in apis if self._store.insert(KIND, _name(project, api), {"api": api})]
-        return bool(new)
+            newly_enabled = [api for api in apis if self._store.insert(KIND, _full_name(project, api), {"api": api})]
+        return bool(newly_enabled)
 
     def disable(self, project: Document, api: str) -> bool:
-        """Disable *api*; False where it was not enabled.
+        """Disable *api*; return False if it was not enabled.
 
         Raises:
             GoogleError: PERMISSION_DENIED: no such API.
         """
-        _known([api])
-        return self._store.delete(KIND, _name(project, api))
+        _check_exist([api])
+        return self._store.delete(KIND, _full_name(project, api))
 
 
-def _name(project: Document, api: str) -> str:
+def _full_name(project: Document, api: str) -> str:
     return f"projects/{project['projectNumber']}/services/{api}"
 
 
-def _known(apis: Sequence[str]) -> None:
+def _check_exist(apis: Sequence[str]) -> None:
     unknown = [api for api in apis if api not in TITLES]
     if unknown:
         raise GoogleError(

@@ -1,4 +1,4 @@
-"""Service Usage at `/serviceusage/v1/` and `/v1beta1/` (the provider calls one and polls the other)."""
+"""Service Usage at `/serviceusage/v1/` and `/v1beta1/` (the provider calls one version and polls the other)."""
 
 from typing import Final
 
@@ -16,10 +16,10 @@ from mcpfleet_local_cloud.services.serviceusage.model import ServiceUsage
 from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "serviceusage.googleapis.com"
-_TYPES: Final = "type.googleapis.com/google.api.serviceusage.v1."
-# Google answers a call that changes nothing with this operation.
+_TYPE_PREFIX: Final = "type.googleapis.com/google.api.serviceusage.v1."
+# Google returns this operation for a call that changes nothing.
 _NOOP: Final = "operations/noop.DONE_OPERATION"
-_TYPES_BETA: Final = "type.googleapis.com/google.api.serviceusage.v1beta1."
+_BETA_TYPE_PREFIX: Final = "type.googleapis.com/google.api.serviceusage.v1beta1."
 AGENTS: Final = {
     "artifactregistry.googleapis.com": "gcp-sa-artifactregistry",
     "cloudbuild.googleapis.com": "gcp-sa-cloudbuild",
@@ -27,17 +27,17 @@ AGENTS: Final = {
     "run.googleapis.com": "serverless-robot-prod",
     "secretmanager.googleapis.com": "gcp-sa-secretmanager",
 }
-"""The accounts that Google makes for its APIs in a project, by API (cloud.google.com/iam/docs/service-agents)."""
+"""The accounts that Google creates for its APIs in a project, by API (cloud.google.com/iam/docs/service-agents)."""
 _STATES: Final = {"state:ENABLED": "ENABLED", "state:DISABLED": "DISABLED"}
 
 
-def routes(model: ServiceUsage, operations: Operations, gate: ApiAuthorizer) -> list[BaseRoute]:
+def routes(model: ServiceUsage, operations: Operations, authorizer: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
-    api = _Api(model, operations, gate)
-    made: list[BaseRoute] = []
+    api = _Api(model, operations, authorizer)
+    api_routes: list[BaseRoute] = []
     for version in ("v1", "v1beta1"):
         services = f"/serviceusage/{version}/projects/{{project}}/services"
-        made += [
+        api_routes += [
             Route(f"{services}:batchEnable", api.batch_enable, methods=["POST"]),
             Route(f"{services}/{{service}}:enable", api.enable, methods=["POST"]),
             Route(f"{services}/{{service}}:disable", api.disable, methods=["POST"]),
@@ -46,83 +46,92 @@ def routes(model: ServiceUsage, operations: Operations, gate: ApiAuthorizer) -> 
             Route(f"/serviceusage/{version}/operations/{{operation}}", api.operation, methods=["GET"]),
         ]
     identity = "/serviceusage/v1beta1/projects/{project}/services/{service}:generateServiceIdentity"
-    return [Route(identity, api.identity, methods=["POST"]), *made]
+    return [Route(identity, api.identity, methods=["POST"]), *api_routes]
 
 
 class _Api(Handlers):
-    def __init__(self, model: ServiceUsage, operations: Operations, gate: ApiAuthorizer) -> None:
-        super().__init__(gate, API)
+    def __init__(self, model: ServiceUsage, operations: Operations, authorizer: ApiAuthorizer) -> None:
+        super().__init__(authorizer, API)
         self._model = model
         self._operations = operations
 
     async def list(self, request: Request) -> Response:
-        project = self._allow(request, "list")
-        wanted = request.query_params.get("filter")
-        if wanted and wanted not in _STATES:
-            raise invalid(f"Invalid filter {wanted!r}: state:ENABLED and state:DISABLED are supported.")
-        found = sorted(self._model.list(project, _STATES[wanted] if wanted else None), key=lambda one: one["name"])
-        return json_api.reply(request, json_api.list_page(request, "services", found, default=50, maximum=200))
+        project = self._authorize(request, "list")
+        filter_text = request.query_params.get("filter")
+        if filter_text and filter_text not in _STATES:
+            raise invalid(f"Invalid filter {filter_text!r}: state:ENABLED and state:DISABLED are supported.")
+        services = sorted(
+            self._model.list(project, _STATES[filter_text] if filter_text else None),
+            key=lambda service: service["name"],
+        )
+        return json_api.reply(request, json_api.list_page(request, "services", services, default=50, maximum=200))
 
     async def get(self, request: Request) -> Response:
-        project = self._allow(request, "get")
+        project = self._authorize(request, "get")
         return json_api.reply(request, self._model.get(project, request.path_params["service"]))
 
     async def enable(self, request: Request) -> Response:
-        project = self._allow(request, "enable")
+        project = self._authorize(request, "enable")
         service: str = request.path_params["service"]
         await read_body(request)
         changed = self._model.enable(project, [service])
-        return self._done(request, changed, "EnableServiceResponse", {"service": self._model.get(project, service)})
+        return self._reply_operation(
+            request, changed, "EnableServiceResponse", {"service": self._model.get(project, service)}
+        )
 
     async def batch_enable(self, request: Request) -> Response:
-        project = self._allow(request, "enable")
+        project = self._authorize(request, "enable")
         apis: list[str] = (await read_body(request)).get("serviceIds", [])
         changed = self._model.enable(project, apis)
         services = [self._model.get(project, api) for api in apis]
-        return self._done(request, changed, "BatchEnableServicesResponse", {"services": services})
+        return self._reply_operation(request, changed, "BatchEnableServicesResponse", {"services": services})
 
     async def disable(self, request: Request) -> Response:
-        project = self._allow(request, "disable")
+        project = self._authorize(request, "disable")
         service: str = request.path_params["service"]
         body = await read_body(request)
-        # No API here depends on another, and what an API made keeps running when it is disabled: as Google's SKIP.
+        # No API here depends on another, and an API's resources keep running when it is disabled, as with SKIP on
+        # Google.
         if body.get("checkIfServiceHasUsage") == "CHECK":
-            raise unimplemented("checkIfServiceHasUsage", "nothing is counted here; use SKIP.")
+            raise unimplemented("checkIfServiceHasUsage", "usage is not recorded here; use SKIP.")
         changed = self._model.disable(project, service)
-        return self._done(request, changed, "DisableServiceResponse", {"service": self._model.get(project, service)})
+        return self._reply_operation(
+            request, changed, "DisableServiceResponse", {"service": self._model.get(project, service)}
+        )
 
     async def identity(self, request: Request) -> Response:
-        project = self._allow(request, "enable")
+        project = self._authorize(request, "enable")
         service: str = request.path_params["service"]
         await read_body(request)
         self._model.get(project, service)
         agent = AGENTS.get(service)
         if agent is None:
-            raise unimplemented(service, "its agent is not known here; none of what it does is either.")
+            raise unimplemented(service, "there is no service agent for this API here.")
         email = f"service-{project['projectNumber']}@{agent}.iam.gserviceaccount.com"
-        made: Document = {
+        service_identity: Document = {
             "@type": "type.googleapis.com/google.api.serviceusage.v1beta1.ServiceIdentity",
             "email": email,
         }
         return json_api.reply(
-            request, self._operations.add_finished("", made, {"@type": _TYPES_BETA + "OperationMetadata"})
+            request,
+            self._operations.add_finished("", service_identity, {"@type": _BETA_TYPE_PREFIX + "OperationMetadata"}),
         )
 
     async def operation(self, request: Request) -> Response:
-        self.caller(request)
+        self.authenticate(request)
         name = f"operations/{request.path_params['operation']}"
         noop = {"name": _NOOP, "done": True, "response": {"@type": EMPTY}}
         return json_api.reply(request, noop if name == _NOOP else self._operations.get(name))
 
-    def _done(self, request: Request, changed: bool, kind: str, response: Document) -> Response:
-        typed: Document = {"@type": _TYPES + kind, **response}
+    def _reply_operation(self, request: Request, changed: bool, kind: str, response: Document) -> Response:
+        typed: Document = {"@type": _TYPE_PREFIX + kind, **response}
         if not changed:
             return json_api.reply(request, {"name": _NOOP, "done": True, "response": typed})
         return json_api.reply(
-            request, self._operations.add_finished("", typed, {"@type": _TYPES + "OperationMetadata"})
+            request, self._operations.add_finished("", typed, {"@type": _TYPE_PREFIX + "OperationMetadata"})
         )
 
-    def _allow(self, request: Request, verb: str) -> Document:
+    def _authorize(self, request: Request, verb: str) -> Document:
         project = self.project(request)
-        self.allow(request, f"serviceusage.services.{verb}", f"projects/{project['projectId']}")
+        self.require_permission(request, f"serviceusage.services.{verb}", f"projects/{project['projectId']}")
         return project

@@ -1,6 +1,6 @@
-"""Cloud Storage's JSON API at `/storage/v1/`; uploads at `/upload/` and downloads at `/download/` of the root.
+"""Cloud Storage's JSON API at `/storage/v1/`, with uploads at `/upload/` and downloads at `/download/`.
 
-That is where Google's clients send them, whatever endpoint they were given (docs/google-apis.md 0).
+Google's clients use the latter two paths whatever endpoint is configured (docs/google-apis.md 0).
 """
 
 from collections.abc import Mapping
@@ -16,21 +16,21 @@ from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.handlers import Handlers
-from mcpfleet_local_cloud.services.storage.model import Storage, shown
-from mcpfleet_local_cloud.services.storage.objects import not_there
-from mcpfleet_local_cloud.services.storage.uploads import Uploads, about
+from mcpfleet_local_cloud.services.storage.model import Storage, render_object
+from mcpfleet_local_cloud.services.storage.objects import object_not_found
+from mcpfleet_local_cloud.services.storage.uploads import Uploads, parse_metadata
 from mcpfleet_local_cloud.state.store import Document
 
 API: Final = "storage.googleapis.com"
 _BUCKETS: Final = "/storage/v1/b"
 _BUCKET: Final = _BUCKETS + "/{bucket}"
 _OBJECT: Final = _BUCKET + "/o/{object:path}"
-_PAGE: Final = 1000
+_PAGE_SIZE: Final = 1000
 
 
-def routes(model: Storage, policies: Policies, gate: ApiAuthorizer) -> list[BaseRoute]:
+def routes(model: Storage, policies: Policies, authorizer: ApiAuthorizer) -> list[BaseRoute]:
     """The API's routes."""
-    api = _Api(model, policies, gate)
+    api = _Api(model, policies, authorizer)
     return [
         Route(_BUCKETS, api.create, methods=["POST"]),
         Route(_BUCKETS, api.list, methods=["GET"]),
@@ -50,38 +50,38 @@ def routes(model: Storage, policies: Policies, gate: ApiAuthorizer) -> list[Base
 
 
 class _Api(Handlers):
-    def __init__(self, model: Storage, policies: Policies, gate: ApiAuthorizer) -> None:
-        super().__init__(gate, API)
+    def __init__(self, model: Storage, policies: Policies, authorizer: ApiAuthorizer) -> None:
+        super().__init__(authorizer, API)
         self._model = model
         self._policies = policies
         self._uploads = Uploads(model.objects)
 
     async def create(self, request: Request) -> Response:
-        project = self._of_query(request)
-        self.allow(request, "storage.buckets.create", f"projects/{project['projectId']}")
+        project = self._find_query_project(request)
+        self.require_permission(request, "storage.buckets.create", f"projects/{project['projectId']}")
         body = await read_body(request)
         return json_api.reply(request, self._model.create(project, body))
 
     async def list(self, request: Request) -> Response:
-        project = self._of_query(request)
-        self.allow(request, "storage.buckets.list", f"projects/{project['projectId']}")
+        project = self._find_query_project(request)
+        self.require_permission(request, "storage.buckets.list", f"projects/{project['projectId']}")
         prefix = request.query_params.get("prefix", "")
-        found = [one for one in self._model.buckets(project["projectId"]) if one["name"].startswith(prefix)]
-        page = json_api.list_page(request, "items", found, default=_PAGE, maximum=_PAGE)
+        buckets = [bucket for bucket in self._model.buckets(project["projectId"]) if bucket["name"].startswith(prefix)]
+        page = json_api.list_page(request, "items", buckets, default=_PAGE_SIZE, maximum=_PAGE_SIZE)
         return json_api.reply(request, {"kind": "storage#buckets", **page})
 
     async def get(self, request: Request) -> Response:
-        found = self._model.get(self._bucket(request, "buckets.get"))
-        return Response(status_code=304) if _is_unchanged(request, found) else json_api.reply(request, found)
+        bucket = self._model.get(self._authorize_bucket(request, "buckets.get"))
+        return Response(status_code=304) if _is_unchanged(request, bucket) else json_api.reply(request, bucket)
 
     async def update(self, request: Request) -> Response:
-        name = self._bucket(request, "buckets.update")
+        name = self._authorize_bucket(request, "buckets.update")
         _check_conditions(request.query_params, self._model.get(name))
         body = await read_body(request)
         return json_api.reply(request, self._model.update(name, body))
 
     async def delete(self, request: Request) -> Response:
-        name = self._bucket(request, "buckets.delete")
+        name = self._authorize_bucket(request, "buckets.delete")
         _check_conditions(request.query_params, self._model.get(name))
         resource = self._model.resource(name)
         self._model.delete(name)
@@ -89,48 +89,52 @@ class _Api(Handlers):
         return Response(status_code=204)
 
     async def get_policy(self, request: Request) -> Response:
-        name = self._bucket(request, "buckets.getIamPolicy")
-        return json_api.reply(request, _policy(name, self._policies.get(self._model.resource(name))))
+        name = self._authorize_bucket(request, "buckets.getIamPolicy")
+        return json_api.reply(request, _render_policy(name, self._policies.get(self._model.resource(name))))
 
     async def set_policy(self, request: Request) -> Response:
-        name = self._bucket(request, "buckets.setIamPolicy")
+        name = self._authorize_bucket(request, "buckets.setIamPolicy")
         body = await read_body(request)
-        kept = self._policies.set(self._model.resource(name), policy_from({"policy": body}))
-        return json_api.reply(request, _policy(name, kept))
+        policy = self._policies.set(self._model.resource(name), policy_from({"policy": body}))
+        return json_api.reply(request, _render_policy(name, policy))
 
     async def test_permissions(self, request: Request) -> Response:
-        caller = self.caller(request)
+        caller = self.authenticate(request)
         resource = self._model.resource(request.path_params["bucket"])
-        asked = request.query_params.getlist("permissions")
-        held = self._policies.held(caller.email, asked, resource)
-        return json_api.reply(request, {"kind": "storage#testIamPermissionsResponse", "permissions": held})
+        permissions = request.query_params.getlist("permissions")
+        granted = self._policies.held(caller.email, permissions, resource)
+        return json_api.reply(request, {"kind": "storage#testIamPermissionsResponse", "permissions": granted})
 
     async def objects(self, request: Request) -> Response:
-        name = self._bucket(request, "objects.list")
+        name = self._authorize_bucket(request, "objects.list")
         query = request.query_params
         self._model.expire(name)
-        found: dict[str, Document] = {}
-        prefix, sign = query.get("prefix", ""), query.get("delimiter", "")
+        documents: dict[str, Document] = {}
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         for path, record in self._model.objects.list(name, prefix):
-            head, cut, _ = path[len(prefix) :].partition(sign) if sign else ("", "", "")
-            # What has the delimiter behind the prefix counts as one, by what comes before the delimiter.
-            found[prefix + head + cut if cut else path] = {} if cut else shown(name, path, record)
-        entries: list[Document] = [{"name": one, "object": document} for one, document in found.items()]
-        some, following = json_api.paginate(request, entries, default=_PAGE, maximum=_PAGE)
-        items = [one["object"] for one in some if one["object"]]
-        folders = [one["name"] for one in some if not one["object"]]
-        page = {"items": items, "prefixes": folders, "nextPageToken": following}
-        return json_api.reply(request, {"kind": "storage#objects", **{name: one for name, one in page.items() if one}})
+            folder, separator, _ = path[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
+            # Names with the delimiter after the prefix are grouped by the part up to the delimiter.
+            documents[prefix + folder + separator if separator else path] = (
+                {} if separator else render_object(name, path, record)
+            )
+        entries: list[Document] = [{"name": item, "object": document} for item, document in documents.items()]
+        page_entries, next_token = json_api.paginate(request, entries, default=_PAGE_SIZE, maximum=_PAGE_SIZE)
+        items = [item["object"] for item in page_entries if item["object"]]
+        folders = [item["name"] for item in page_entries if not item["object"]]
+        page = {"items": items, "prefixes": folders, "nextPageToken": next_token}
+        return json_api.reply(
+            request, {"kind": "storage#objects", **{name: item for name, item in page.items() if item}}
+        )
 
     async def object(self, request: Request) -> Response:
         if request.query_params.get("alt") == "media":
             return await self.download(request)
-        name = self._bucket(request, "objects.get")
-        found = self._model.object(name, request.path_params["object"])[1]
-        return Response(status_code=304) if _is_unchanged(request, found) else json_api.reply(request, found)
+        name = self._authorize_bucket(request, "objects.get")
+        document = self._model.object(name, request.path_params["object"])[1]
+        return Response(status_code=304) if _is_unchanged(request, document) else json_api.reply(request, document)
 
     async def download(self, request: Request) -> Response:
-        name = self._bucket(request, "objects.get")
+        name = self._authorize_bucket(request, "objects.get")
         path, document = self._model.object(name, request.path_params["object"])
         if _is_unchanged(request, document):
             return Response(status_code=304)
@@ -138,138 +142,138 @@ class _Api(Handlers):
         return FileResponse(path, media_type=document["contentType"], headers=headers)
 
     async def change_object(self, request: Request) -> Response:
-        name, path = self._bucket(request, "objects.update"), request.path_params["object"]
-        found = self._model.objects.find(name, path)
-        if found is None or not _is_generation(request, found[1]):
-            raise not_there(name, path)
-        _check_conditions(request.query_params, found[1])
-        record = {**found[1], "metageneration": str(int(found[1]["metageneration"]) + 1)}
+        name, path = self._authorize_bucket(request, "objects.update"), request.path_params["object"]
+        entry = self._model.objects.find(name, path)
+        if entry is None or not _is_generation(request, entry[1]):
+            raise object_not_found(name, path)
+        _check_conditions(request.query_params, entry[1])
+        record = {**entry[1], "metageneration": str(int(entry[1]["metageneration"]) + 1)}
         changes: Document = await read_body(request)
         changes.pop("name", None)
         if changes.get("metadata"):
-            changes["metadata"] = _patched(found[1].get("metadata", {}), changes["metadata"])
-        record = _patched(record, changes)
-        self._model.objects.change(name, path, record)
-        return json_api.reply(request, shown(name, path, record))
+            changes["metadata"] = _apply_patch(entry[1].get("metadata", {}), changes["metadata"])
+        record = _apply_patch(record, changes)
+        self._model.objects.update(name, path, record)
+        return json_api.reply(request, render_object(name, path, record))
 
     async def delete_object(self, request: Request) -> Response:
-        name, path = self._bucket(request, "objects.delete"), request.path_params["object"]
-        found = self._model.objects.find(name, path)
-        if found is None or not _is_generation(request, found[1]):
-            raise not_there(name, path)
-        _check_conditions(request.query_params, found[1])
+        name, path = self._authorize_bucket(request, "objects.delete"), request.path_params["object"]
+        entry = self._model.objects.find(name, path)
+        if entry is None or not _is_generation(request, entry[1]):
+            raise object_not_found(name, path)
+        _check_conditions(request.query_params, entry[1])
         self._model.objects.delete(name, path)
         return Response(status_code=204)
 
     async def upload(self, request: Request) -> Response:
-        bucket = self._bucket(request, "objects.create")
+        bucket = self._authorize_bucket(request, "objects.create")
         query = request.query_params
         if upload_id := query.get("upload_id"):
             if request.method == "DELETE":
                 self._uploads.cancel(bucket, upload_id)
-                return Response(status_code=499)  # as Google answers (JSON API, "Cancel an upload")
-            return await self._proceed(request, bucket, upload_id)
-        kind, named = query.get("uploadType", ""), query.get("name", "")
-        if kind == "multipart":
-            facts, path = await self._uploads.multipart(request)
+                return Response(status_code=499)  # as on Google (JSON API, "Cancel an upload")
+            return await self._receive_piece(request, bucket, upload_id)
+        upload_type, requested_name = query.get("uploadType", ""), query.get("name", "")
+        if upload_type == "multipart":
+            metadata, path = await self._uploads.receive_multipart(request)
             try:
-                name, facts = about(facts, named)
+                name, metadata = parse_metadata(metadata, requested_name)
             except GoogleError:
                 path.unlink(missing_ok=True)
                 raise
-        elif kind == "media":
-            name, facts = about({"contentType": request.headers.get("content-type", "")}, named)
-            path = await self._uploads.media(request)
-        elif kind == "resumable":
-            name, facts = about(await read_body(request), named)
+        elif upload_type == "media":
+            name, metadata = parse_metadata({"contentType": request.headers.get("content-type", "")}, requested_name)
+            path = await self._uploads.receive_media(request)
+        elif upload_type == "resumable":
+            name, metadata = parse_metadata(await read_body(request), requested_name)
             self._check_generation(query, bucket, name)
             if content_type := request.headers.get("x-upload-content-type"):
-                facts.setdefault("contentType", content_type)
-            where = request.url.include_query_params(upload_id=self._uploads.begin(bucket, name, facts, query))
-            return Response(headers={"location": str(where)})
+                metadata.setdefault("contentType", content_type)
+            session_url = request.url.include_query_params(upload_id=self._uploads.start(bucket, name, metadata, query))
+            return Response(headers={"location": str(session_url)})
         else:
-            raise invalid(f"uploadType must be media, multipart or resumable, not {kind!r}.")
+            raise invalid(f"uploadType must be media, multipart or resumable, not {upload_type!r}.")
         try:
             self._check_generation(query, bucket, name)
-            return JSONResponse(shown(bucket, name, self._model.objects.put(bucket, name, path, facts)))
+            return JSONResponse(render_object(bucket, name, self._model.objects.put(bucket, name, path, metadata)))
         finally:
-            path.unlink(missing_ok=True)  # where it was refused
+            path.unlink(missing_ok=True)  # it still exists if the upload was refused
 
-    async def _proceed(self, request: Request, bucket: str, upload_id: str) -> Response:
-        pending, done = await self._uploads.proceed(request, bucket, upload_id)
-        if not done:
+    async def _receive_piece(self, request: Request, bucket: str, upload_id: str) -> Response:
+        pending, is_complete = await self._uploads.receive_piece(request, bucket, upload_id)
+        if not is_complete:
             headers = {"range": f"bytes=0-{pending.size - 1}"} if pending.size else {}
             return Response(status_code=308, headers=headers)
         try:
-            # Somebody else may have written the object since the upload began.
+            # Another caller may have written the object since the upload began.
             self._check_generation(pending.conditions, bucket, pending.name)
-            record = self._model.objects.put(bucket, pending.name, pending.path, pending.about)
-            return JSONResponse(shown(bucket, pending.name, record))
+            record = self._model.objects.put(bucket, pending.name, pending.path, pending.metadata)
+            return JSONResponse(render_object(bucket, pending.name, record))
         finally:
-            pending.path.unlink(missing_ok=True)  # where it was refused
+            pending.path.unlink(missing_ok=True)  # it still exists if the upload was refused
 
     def _check_generation(self, query: Mapping[str, str], bucket: str, name: str) -> None:
-        found = self._model.objects.find(bucket, name)
-        _check_conditions(query, found[1] if found else {})
+        entry = self._model.objects.find(bucket, name)
+        _check_conditions(query, entry[1] if entry else {})
 
-    def _of_query(self, request: Request) -> Document:
-        self.caller(request)
-        project = self._gate.project(request.query_params.get("project", ""))
-        self._gate.require_api(project["projectId"], API)
+    def _find_query_project(self, request: Request) -> Document:
+        self.authenticate(request)
+        project = self._authorizer.find_project(request.query_params.get("project", ""))
+        self._authorizer.require_api(project["projectId"], API)
         return project
 
-    def _bucket(self, request: Request, verb: str) -> str:
-        """The bucket in the path, with which (or with whose objects) the caller may do *verb*."""
-        self.caller(request)
+    def _authorize_bucket(self, request: Request, verb: str) -> str:
+        """Return the bucket in the path; the caller needs the permission for *verb*."""
+        self.authenticate(request)
         name: str = request.path_params["bucket"]
         resource = self._model.resource(name)
-        self._gate.require_api(resource.split("/")[1], API)
-        self.allow(request, f"storage.{verb}", resource)
+        self._authorizer.require_api(resource.split("/")[1], API)
+        self.require_permission(request, f"storage.{verb}", resource)
         return name
 
 
-def _patched(found: Document, changes: Document) -> Document:
-    return {field: value for field, value in {**found, **changes}.items() if value is not None}
+def _apply_patch(document: Document, changes: Document) -> Document:
+    return {field: value for field, value in {**document, **changes}.items() if value is not None}
 
 
-def _is_generation(request: Request, found: Document) -> bool:
-    return request.query_params.get("generation") in (None, "", found.get("generation"))
+def _is_generation(request: Request, document: Document) -> bool:
+    return request.query_params.get("generation") in (None, "", document.get("generation"))
 
 
-def _is_unchanged(request: Request, found: Document) -> bool:
-    """Whether the caller of a read has what it would get (304).
+def _is_unchanged(request: Request, document: Document) -> bool:
+    """Whether the caller of a read already has the current version (304).
 
     Raises:
-        GoogleError: NOT_FOUND: another generation is asked for; CONDITION_NOT_MET.
+        GoogleError: NOT_FOUND: another generation is requested; CONDITION_NOT_MET.
     """
-    if not _is_generation(request, found):
-        raise not_there(found.get("bucket", ""), found["name"])
-    if _unmet(request.query_params, found, "Match"):
-        raise _not_met()
-    return _unmet(request.query_params, found, "NotMatch")
+    if not _is_generation(request, document):
+        raise object_not_found(document.get("bucket", ""), document["name"])
+    if _is_condition_unmet(request.query_params, document, "Match"):
+        raise _condition_not_met_error()
+    return _is_condition_unmet(request.query_params, document, "NotMatch")
 
 
-def _check_conditions(query: Mapping[str, str], found: Document) -> None:
-    """Refuse a change whose conditions *found* (empty: there is none) does not meet.
+def _check_conditions(query: Mapping[str, str], document: Document) -> None:
+    """Check the preconditions of a change against the current *document*, which is empty if there is none.
 
     Raises:
         GoogleError: CONDITION_NOT_MET.
     """
-    if _unmet(query, found, "Match") or _unmet(query, found, "NotMatch"):
-        raise _not_met()
+    if _is_condition_unmet(query, document, "Match") or _is_condition_unmet(query, document, "NotMatch"):
+        raise _condition_not_met_error()
 
 
-def _unmet(query: Mapping[str, str], found: Document, kind: Literal["Match", "NotMatch"]) -> bool:
+def _is_condition_unmet(query: Mapping[str, str], document: Document, kind: Literal["Match", "NotMatch"]) -> bool:
     for field in ("generation", "metageneration"):
-        wanted = query.get(f"if{field.capitalize()}{kind}")
-        if wanted and (int(wanted) == int(found.get(field, 0))) != (kind == "Match"):
+        expected = query.get(f"if{field.capitalize()}{kind}")
+        if expected and (int(expected) == int(document.get(field, 0))) != (kind == "Match"):
             return True
     return False
 
 
-def _not_met() -> GoogleError:
+def _condition_not_met_error() -> GoogleError:
     return GoogleError("CONDITION_NOT_MET", "At least one of the pre-conditions you specified did not hold.")
 
 
-def _policy(bucket: str, policy: Document) -> Document:
+def _render_policy(bucket: str, policy: Document) -> Document:
     return {"kind": "storage#policy", "resourceId": f"projects/_/buckets/{bucket}", **policy}

@@ -54,7 +54,7 @@ def behind(api, program):
 def passed(api, token=None, header=b"authorization", **more):
     """What the front door says of a request with *token*."""
     guard = Authorizer(api.cloud.identity, api.cloud.policies, clock=api.clock, proxy=api.cloud._identity_aware_proxy)
-    (door,) = api.cloud.run.front_doors()
+    (door,) = api.cloud.run.endpoints()
     headers = [(b"host", b"127.0.0.1:1")]
     headers += [(header, f"Bearer {token}".encode())] if token else []
     return guard.check(RoutedRequest(door=door, port=1, **more), headers, "/mcp"), headers

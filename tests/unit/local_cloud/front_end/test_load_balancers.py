@@ -361,7 +361,7 @@ def test_a_rule_is_listened_for_and_let_go(api, balanced, monkeypatch):
     monkeypatch.setattr("mcpfleet_local_cloud.front_end.balancer.Listeners", Listeners)
 
     async def scenario():
-        balancer = Balancer(api.cloud.compute, api.cloud.certificates, api.cloud.run.front_door)
+        balancer = Balancer(api.cloud.compute, api.cloud.certificates, api.cloud.run.find_endpoint)
         await balancer.open(lambda *_: None, "tls")
         urls = [one["url"] for one in balancer.inventory()]
         await balancer.close()

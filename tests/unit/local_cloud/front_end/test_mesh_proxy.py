@@ -176,7 +176,7 @@ def test_the_proxy_writes_host_and_identity_and_leaves_the_rest(api, meshed):
 
 def test_the_front_end_lets_the_mesh_in_by_the_services_policy_alone(api, meshed):
     _, _, (headers,) = ask(api, b"mcp-hello")
-    arrival = api.cloud.run.front_door(f"{PROJECT}/locations/europe-west1/services/hello")
+    arrival = api.cloud.run.find_endpoint(f"{PROJECT}/locations/europe-west1/services/hello")
     guard = Authorizer(api.cloud.identity, api.cloud.policies)
 
     def verdict():
@@ -257,10 +257,10 @@ def zones():
     ],
 )
 def test_a_name_is_answered_by_the_zone_that_says_most_of_it(zones, host, found):
-    assert zones.addresses(NETWORK, host) == found
-    assert zones.addresses(f"{NETWORK}-other", host) == []
+    assert zones.resolve(NETWORK, host) == found
+    assert zones.resolve(f"{NETWORK}-other", host) == []
 
 
 @given(host=st.text(max_size=300))
 def test_no_name_breaks_the_zones(zones, host):
-    assert set(zones.addresses(NETWORK, host)) <= {f"10.0.0.{last}" for last in range(1, 5)}
+    assert set(zones.resolve(NETWORK, host)) <= {f"10.0.0.{last}" for last in range(1, 5)}

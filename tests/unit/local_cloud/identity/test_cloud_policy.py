@@ -209,7 +209,10 @@ def written(policies, policy):
         (
             {"bindings": [{"role": "roles/run.invoker", "members": ["allUsers"], "condition": {"expression": "true"}}]},
             501,
-            "policy.bindings[0].condition: the local cloud does not support this field yet: grant without a condition.",
+            (
+                "policy.bindings[0].condition: the local cloud does not support this field yet: grant the role "
+                "without a condition."
+            ),
         ),
         (
             {"auditConfigs": [{"service": "allServices"}]},

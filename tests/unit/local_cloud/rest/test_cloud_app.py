@@ -114,7 +114,7 @@ def test_a_log_line_is_one_json_object_on_standard_error(capsys):
 
 
 def test_a_fresh_cloud_has_the_accounts_and_the_rights_that_the_deployment_guide_promises(running):
-    emails = [account["email"] for account in running.cloud.accounts.of_project(running.project)]
+    emails = [account["email"] for account in running.cloud.accounts.list_in_project(running.project)]
     assert emails == ["481516234200-compute@developer.gserviceaccount.com", DEPLOYER]
     bindings = running.cloud.policies.get(f"projects/{running.project}")["bindings"]
     held = {one["role"] for one in bindings if f"serviceAccount:{DEPLOYER}" in one["members"]}
@@ -174,9 +174,9 @@ def test_a_credential_file_that_is_lost_or_foreign_is_made_anew_and_the_old_one_
     monkeypatch.setattr(mcpfleet_local_cloud.bootstrap, "new_key", new_key)
     with start() as second:
         assert second.credential("ada")["refresh_token"] != old
-        assert second.cloud.people.by_refresh_token(old) is None
+        assert second.cloud.people.find_by_refresh_token(old) is None
         new = second.credential("ada")["refresh_token"]
-        assert second.cloud.people.by_refresh_token(new)["email"] == "ada@mcpfleet.test"
+        assert second.cloud.people.find_by_refresh_token(new)["email"] == "ada@mcpfleet.test"
         deployer = second.credential("deployer")
         assert deployer["private_key_id"] != old_key
         held = [key["name"] for key in second.cloud.keys.list(second.cloud.accounts.get(DEPLOYER))]
@@ -198,7 +198,7 @@ def test_what_was_made_survives_a_restart(start):
         before = first.cloud.inventory()
     with start() as second:
         assert second.cloud.inventory() == before
-        assert second.cloud.gate.bearer_caller(token).email == DEPLOYER
+        assert second.cloud.authorizer.authenticate_token(token).email == DEPLOYER
         assert second.cloud.policies.allows("bob@mcpfleet.test", "run.services.get", f"projects/{second.project}")
 
 
@@ -272,7 +272,7 @@ def test_a_deployed_service_is_called_by_whom_its_policy_names(deployed):
     assert deployed.call("GET", f"{path}:getIamPolicy").json() == written
     assert deployed.cloud.policies.allows("ada@mcpfleet.test", "run.routes.invoke", SERVICE)
     assert not deployed.cloud.policies.allows("bob@mcpfleet.test", "run.routes.invoke", SERVICE)
-    assert deployed.cloud.run.front_door(SERVICE).service == SERVICE
+    assert deployed.cloud.run.find_endpoint(SERVICE).service == SERVICE
 
 
 def test_the_registry_is_at_the_root_where_clients_want_it(running):

@@ -14,7 +14,7 @@ from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.rest.operations import Operations
 from mcpfleet_local_cloud.rest.parameters import bind_routes
 from mcpfleet_local_cloud.services.artifactregistry import ArtifactRegistry, routes
-from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, doomed
+from mcpfleet_local_cloud.services.artifactregistry.cleanup import Version, find_deletable
 from mcpfleet_local_cloud.services.auth import Caller
 from mcpfleet_local_cloud.state.store import Store
 
@@ -31,16 +31,16 @@ BODY = {
 }
 
 
-class OpenGate:
+class OpenAuthorizer:
     """Knows one caller, who may do everything but what is in `denied`."""
 
     def __init__(self):
         self.denied = set()
 
-    def caller(self, request):
+    def authenticate(self, request):
         return Caller("deployer@acme.iam.gserviceaccount.com")
 
-    def bearer_caller(self, token):
+    def authenticate_token(self, token):
         if token != "good":
             raise GoogleError("UNAUTHENTICATED", "Request had invalid authentication credentials.")
         return Caller("deployer@acme.iam.gserviceaccount.com")
@@ -49,7 +49,7 @@ class OpenGate:
         if permission in self.denied:
             raise GoogleError("PERMISSION_DENIED", f"Permission '{permission}' denied on resource '{resource}'")
 
-    def project(self, id_or_number):
+    def find_project(self, id_or_number):
         if id_or_number not in {"acme", "42"}:
             raise GoogleError("PERMISSION_DENIED", f"Permission denied on resource project {id_or_number}.")
         return {"projectId": "acme"}
@@ -71,8 +71,8 @@ class NoPolicies:
 
 
 @pytest.fixture
-def gate():
-    return OpenGate()
+def authorizer():
+    return OpenAuthorizer()
 
 
 @pytest.fixture
@@ -86,17 +86,17 @@ def catalog(tmp_path, clock):
 
 
 @pytest.fixture
-def model(catalog, gate, clock):
-    return ArtifactRegistry(Store(), catalog, gate, lambda: "127.0.0.1:9999", clock, publisher_token="operator")
+def model(catalog, authorizer, clock):
+    return ArtifactRegistry(Store(), catalog, authorizer, lambda: "127.0.0.1:9999", clock, publisher_token="operator")
 
 
 @pytest.fixture
-def client(model, gate):
+def client(model, authorizer):
     def render(_, error):
         return JSONResponse(error.body(), status_code=error.http_code)
 
     app = Starlette(
-        routes=bind_routes(routes(model, Operations(Store()), gate, NoPolicies())),
+        routes=bind_routes(routes(model, Operations(Store()), authorizer, NoPolicies())),
         exception_handlers={GoogleError: render},
     )
     with TestClient(app) as client:
@@ -211,16 +211,16 @@ def test_a_project_may_be_written_as_its_number_and_must_exist(client):
     assert client.get(REPOSITORY.replace("acme", "other")).status_code == 403
 
 
-def test_nothing_is_done_without_the_permission_for_it(client, gate):
+def test_nothing_is_done_without_the_permission_for_it(client, authorizer):
     create(client)
     for verb, method in (("get", "GET"), ("delete", "DELETE"), ("update", "PATCH")):
-        gate.denied = {f"artifactregistry.repositories.{verb}"}
+        authorizer.denied = {f"artifactregistry.repositories.{verb}"}
         assert client.request(method, REPOSITORY).status_code == 403
-    gate.denied = set()
+    authorizer.denied = set()
     assert client.get(REPOSITORY).status_code == 200
 
 
-def test_the_registry_lets_in_who_has_the_permission_and_names_what_is_missing(model, client, gate):
+def test_the_registry_lets_in_who_has_the_permission_and_names_what_is_missing(model, client, authorizer):
     permission = "artifactregistry.repositories.uploadArtifacts"
     with pytest.raises(GoogleError, match="Unauthenticated request") as anonymous:
         model.check(None, permission, IMAGE)
@@ -228,7 +228,7 @@ def test_the_registry_lets_in_who_has_the_permission_and_names_what_is_missing(m
         model.check("good", permission, IMAGE)
     create(client)
     model.check("good", permission, IMAGE)
-    gate.denied = {permission}
+    authorizer.denied = {permission}
     with pytest.raises(GoogleError, match=permission) as denied:
         model.check("good", permission, IMAGE)
     assert [error.value.http_code for error in (anonymous, missing, denied)] == [401, 404, 403]
@@ -284,7 +284,7 @@ def test_cleanup_never_touches_the_newest_that_a_keep_policy_names(versions, cou
         "keep": {"action": "KEEP", "mostRecentVersions": {"keepCount": count}},
         "drop": {"action": "DELETE", "condition": {"olderThan": f"{age}s"}},
     }
-    deleted = doomed(versions, policies, now=100)
+    deleted = find_deletable(versions, policies, now=100)
     for package in ("one", "two"):
         group = sorted((v for v in versions if v.package == package), key=lambda v: -v.uploaded)
         assert not set(group[:count]) & set(deleted)
@@ -293,4 +293,4 @@ def test_cleanup_never_touches_the_newest_that_a_keep_policy_names(versions, cou
 
 @given(VERSIONS)
 def test_without_a_delete_policy_nothing_is_deleted(versions):
-    assert doomed(versions, {"keep": {"action": "KEEP", "mostRecentVersions": {"keepCount": 1}}}, now=100) == []
+    assert find_deletable(versions, {"keep": {"action": "KEEP", "mostRecentVersions": {"keepCount": 1}}}, now=100) == []

@@ -174,7 +174,7 @@ def test_the_primary_entry_is_for_what_no_other_is_for(api: Any, program: Any, m
     ("path", "body", "status", "said"),
     [
         ("certificates?certificateId=x", {}, 400, "one of managed and self_managed"),
-        ("certificates?certificateId=x", {"selfManaged": {"pemCertificate": "x"}}, 501, "managed ones"),
+        ("certificates?certificateId=x", {"selfManaged": {"pemCertificate": "x"}}, 501, "only managed certificates"),
         ("certificates?certificateId=x", {"managed": {"issuanceConfig": "x"}}, 501, "own authority"),
         ("certificates?certificateId=x", {"managed": {"domains": []}}, 400, "1 to 100"),
         ("certificates?certificateId=x", {"managed": {"domains": ["*.a.dev"]}}, 400, "no DNS authorization"),

@@ -96,17 +96,17 @@ def test_without_a_credential_google_asks_for_one(running, header):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"sub": "bob@mcpfleet.test"}, "may speak only for itself"),
+        ({"sub": "bob@mcpfleet.test"}, "may sign only for itself"),
         ({"iss": "ghost@mcpfleet-local.iam.gserviceaccount.com"}, "is no service account"),
         ({"iss": None}, "is no service account"),
         ({"exp": "+0"}, "has expired"),
         ({"exp": "+3611"}, "one hour at most"),
         ({"iat": "+11"}, "issued in the future"),
         ({"iat": None}, "iat"),
-        ({"aud": "https://evil.test/"}, "is meant for https://evil.test/"),
-        ({"aud": "https://run.googleapis.com.evil.test/"}, "is meant for"),
-        ({"aud": "http://run.googleapis.com/"}, "is meant for"),
-        ({"aud": "https://run.googleapis.com/v2"}, "is meant for"),
+        ({"aud": "https://evil.test/"}, "is for https://evil.test/"),
+        ({"aud": "https://run.googleapis.com.evil.test/"}, "is for"),
+        ({"aud": "http://run.googleapis.com/"}, "is for"),
+        ({"aud": "https://run.googleapis.com/v2"}, "is for"),
         ({"aud": ["https://run.googleapis.com/"]}, "must be strings"),
         ({"aud": None, "scope": None}, "needs an audience or a scope"),
     ],
@@ -262,8 +262,8 @@ def test_the_projects_number_is_as_good_as_its_id(running):
 def test_cloud_runs_service_agent_may_pull_images_and_nothing_else(running):
     agent = "service-481516234200@serverless-robot-prod.iam.gserviceaccount.com"
     repository = "projects/mcpfleet-local/locations/europe-west1/repositories/mcpfleet"
-    caller = running.cloud.gate.bearer_caller(running.access_token(agent))
-    running.cloud.gate.require(caller, "artifactregistry.repositories.downloadArtifacts", repository)
+    caller = running.cloud.authorizer.authenticate_token(running.access_token(agent))
+    running.cloud.authorizer.require(caller, "artifactregistry.repositories.downloadArtifacts", repository)
     assert error(running.call("GET", SERVICES, as_=agent))[3] == "IAM_PERMISSION_DENIED"
 
 

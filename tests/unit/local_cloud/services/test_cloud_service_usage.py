@@ -93,7 +93,9 @@ def test_disabling_takes_the_api_away(running):
 
 def test_a_check_for_usage_is_refused_because_nobody_counts(running):
     answer = running.call("POST", f"{SERVICES}/run.googleapis.com:disable", {"checkIfServiceHasUsage": "CHECK"})
-    said = "checkIfServiceHasUsage: the local cloud does not support this field yet: nothing is counted here; use SKIP."
+    said = (
+        "checkIfServiceHasUsage: the local cloud does not support this field yet: usage is not recorded here; use SKIP."
+    )
     assert message(answer, 501) == said
 
 

@@ -97,7 +97,7 @@ def test_google_auth_gets_both_tokens_for_a_person(running, transport):
         client_secret=file["client_secret"],
     )
     credentials.refresh(transport)
-    assert running.cloud.gate.bearer_caller(credentials.token).email == "ada@mcpfleet.test"
+    assert running.cloud.authorizer.authenticate_token(credentials.token).email == "ada@mcpfleet.test"
     assert claims_of(running, credentials.id_token, CLIENT_ID)["email"] == "ada@mcpfleet.test"
     assert running.cloud.identity.verify_id_token(credentials.id_token).audience == CLIENT_ID
 
@@ -106,7 +106,7 @@ def test_google_auth_gets_an_access_token_for_a_service_account_at_the_endpoint(
     info = {**running.credential("deployer"), "universe_domain": "googleapis.com"}
     credentials = google.oauth2.service_account.Credentials.from_service_account_info(info, scopes=[CLOUD_PLATFORM])
     credentials.refresh(transport)
-    assert running.cloud.gate.bearer_caller(credentials.token).email == DEPLOYER
+    assert running.cloud.authorizer.authenticate_token(credentials.token).email == DEPLOYER
 
 
 def test_the_answer_is_not_to_be_kept_by_anybody(running, assertion):
@@ -265,7 +265,7 @@ def test_an_access_token_in_an_accounts_name_for_as_long_as_asked(running, creat
     answer = creator("generateAccessToken", body).json()
     assert answer["expireTime"] == "2026-09-21T14:14:20Z"
     token = answer["accessToken"]
-    assert running.cloud.gate.bearer_caller(token).email == DEPLOYER
+    assert running.cloud.authorizer.authenticate_token(token).email == DEPLOYER
     running.clock.pass_by(60)
     assert running.client.get("/crm/v1/projects", headers={"Authorization": f"Bearer {token}"}).status_code == 401
 
@@ -278,7 +278,7 @@ def test_google_auth_impersonates_through_it(running, creator, transport):
         source, DEPLOYER, [CLOUD_PLATFORM], iam_endpoint_override=f"{TARGET}:generateAccessToken"
     )
     credentials.refresh(transport)
-    assert running.cloud.gate.bearer_caller(credentials.token).email == DEPLOYER
+    assert running.cloud.authorizer.authenticate_token(credentials.token).email == DEPLOYER
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_google_auth_impersonates_through_it(running, creator, transport):
             "generateAccessToken",
             {"scope": ["x"], "delegates": ["a"]},
             501,
-            f"delegates{NOT_YET}ask for the account itself.",
+            f"delegates{NOT_YET}delegation is not supported here; use the account itself.",
         ),
         (
             "generateIdToken",

@@ -144,7 +144,7 @@ BALANCED = [{"action": {"destinations": [{"serviceName": f"{PROJECT}/locations/g
         (ZONES, {"name": "x", "dnsName": "*.x.", **PRIVATE}, 400, "dnsName"),
         (ZONES, {"name": "X", "dnsName": "x.", **PRIVATE}, 400, "managedZone.name"),
         (ZONES, {"name": "mcp", "dnsName": "x.", **PRIVATE}, 409, "already exists"),
-        (ZONES, {"name": "x", "dnsName": "mcp-hello.", **PRIVATE}, 400, "is visible in the network"),
+        (ZONES, {"name": "x", "dnsName": "mcp-hello.", **PRIVATE}, 400, "is already visible in the network"),
         (
             ZONES,
             {"name": "x", "dnsName": "x.", "peeringConfig": {"targetNetwork": {"networkUrl": "x"}}, **PRIVATE},
@@ -268,7 +268,7 @@ def test_no_route_is_more_than_refused(fuzzed, value, field):
     assert code in (None, 400, 404, 501)
     if made:
         assert json.loads(json.dumps(made))["hostnames"]
-        assert services.backend_of(MESH, made["hostnames"][0]) in (
+        assert services.resolve_backend(MESH, made["hostnames"][0]) in (
             (f"{PROJECT}/global/backendServices/mcp", None),
             None,
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.services.storage.objects import Objects
-from mcpfleet_local_cloud.services.storage.uploads import split
+from mcpfleet_local_cloud.services.storage.uploads import split_multipart
 from mcpfleet_local_cloud.state.store import Store
 
 BUCKETS = "/storage/v1/b"
@@ -275,14 +275,14 @@ def test_whatever_is_uploaded_with_metadata_comes_out_as_it_went_in(content):
     body = b'--x\r\nContent-Type: application/json\r\n\r\n{"name":"a"}\r\n--x\r\nContent-Type: t/p\r\n\r\n' + content
     if b"\r\n--x" in content:
         return
-    about, found = split("multipart/related; boundary=x", body + b"\r\n--x--")
+    about, found = split_multipart("multipart/related; boundary=x", body + b"\r\n--x--")
     assert (about, found) == ({"name": "a", "contentType": "t/p"}, content)
 
 
 @given(body=st.binary(max_size=200), kind=st.sampled_from(["multipart/related; boundary=x", "text/plain", ""]))
 def test_a_body_of_another_form_is_a_refusal_and_nothing_else(body, kind):
     with pytest.raises(GoogleError):
-        split(kind, body)
+        split_multipart(kind, body)
 
 
 @given(name=st.text(max_size=40))
@@ -365,7 +365,7 @@ def test_an_upload_goes_on_in_its_own_bucket_only(api, bucket):
 
 def test_what_a_killed_cloud_was_receiving_is_gone_at_the_next_start(tmp_path):
     first = Objects(Store(), tmp_path, lambda: 0.0)
-    handle, path = first.temporary()
+    handle, path = first.create_temporary_file()
     os.close(handle)
     Objects(Store(), tmp_path, lambda: 0.0)
     assert not path.exists()

@@ -273,7 +273,7 @@ def test_google_auth_speaks_as_a_service_account(api, credentials, robot):
     )
     found = credentials(ROBOT)
     found.refresh(Transport(api))
-    assert api.cloud.gate.bearer_caller(found.token).email == ROBOT
+    assert api.cloud.authorizer.authenticate_token(found.token).email == ROBOT
 
 
 def test_google_auth_gets_an_id_token_of_a_service_account(api, credentials, robot):

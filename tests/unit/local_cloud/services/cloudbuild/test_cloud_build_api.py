@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.rest.errors import GoogleError
-from mcpfleet_local_cloud.services.cloudbuild.docker import command_of
+from mcpfleet_local_cloud.services.cloudbuild.docker import parse_command
 from mcpfleet_local_cloud.services.cloudbuild.worker import StepError
 
 BUCKET = "acme-source"
@@ -66,25 +66,25 @@ def archive(*entries):
             "buildpacks (gcr.io/k8s-skaffold/pack)",
         ),
         ({"steps": [{"name": "ubuntu"}]}, 501, "steps run gcr.io/cloud-builders/docker here, not ubuntu"),
-        ({"steps": [{"args": ["run", "x"]}]}, 501, "docker builds, tags and pulls here"),
+        ({"steps": [{"args": ["run", "x"]}]}, 501, "docker can only build, tag and pull here"),
         ({"steps": [{"args": ["build", "/etc"]}]}, 501, "/etc is outside of the workspace"),
         ({"steps": [{"args": ["build", "--file=../x", "."]}]}, 501, "../x is outside of the workspace"),
-        ({"steps": [{"args": ["build", "--output=/x", "."]}]}, 501, "--output reaches this machine itself"),
-        ({"steps": [{"args": ["build", "--network=host", "."]}]}, 501, "--network=host reaches this machine itself"),
-        ({"steps": [{"args": ["build", "--network", "host", "."]}]}, 501, "--network=host reaches this machine itself"),
-        ({"steps": [{"args": ["build", "--network=container:x", "."]}]}, 501, "reaches this machine itself"),
+        ({"steps": [{"args": ["build", "--output=/x", "."]}]}, 501, "--output would access this machine"),
+        ({"steps": [{"args": ["build", "--network=host", "."]}]}, 501, "--network=host would access this machine"),
+        ({"steps": [{"args": ["build", "--network", "host", "."]}]}, 501, "--network=host would access this machine"),
+        ({"steps": [{"args": ["build", "--network=container:x", "."]}]}, 501, "would access this machine"),
         (
             {"steps": [{"args": ["build", "--add-host=a:127.0.0.1", "."]}]},
             501,
-            "--add-host reaches this machine itself",
+            "--add-host would access this machine",
         ),
-        ({"steps": [{"args": ["build", "--privileged", "."]}]}, 501, "--privileged reaches this machine itself"),
-        ({"steps": [{"args": ["build", "--ssh=default", "."]}]}, 501, "--ssh reaches this machine itself"),
-        ({"steps": [{"args": ["build", "--allow", "network.host", "."]}]}, 501, "--allow reaches this machine itself"),
-        ({"steps": [{"args": ["build", "-v=/:/x", "."]}]}, 501, "-v reaches this machine itself"),
-        ({"steps": [{"args": ["build", "--iidfile=x", "."]}]}, 501, "--iidfile reaches this machine itself"),
-        ({"steps": [{"args": ["build", "--build-arg=HOME", "."]}]}, 501, "would take a variable of this machine"),
-        ({"steps": [{"args": ["build", "--build-arg", "HOME", "."]}]}, 501, "would take a variable of this machine"),
+        ({"steps": [{"args": ["build", "--privileged", "."]}]}, 501, "--privileged would access this machine"),
+        ({"steps": [{"args": ["build", "--ssh=default", "."]}]}, 501, "--ssh would access this machine"),
+        ({"steps": [{"args": ["build", "--allow", "network.host", "."]}]}, 501, "--allow would access this machine"),
+        ({"steps": [{"args": ["build", "-v=/:/x", "."]}]}, 501, "-v would access this machine"),
+        ({"steps": [{"args": ["build", "--iidfile=x", "."]}]}, 501, "--iidfile would access this machine"),
+        ({"steps": [{"args": ["build", "--build-arg=HOME", "."]}]}, 501, "would read a variable of this machine"),
+        ({"steps": [{"args": ["build", "--build-arg", "HOME", "."]}]}, 501, "would read a variable of this machine"),
         ({"steps": [{"args": ["build", "-f", "../x", "."]}]}, 501, "../x is outside of the workspace"),
         ({"steps": [{"args": ["build", "--file", "/etc/x", "."]}]}, 501, "/etc/x is outside of the workspace"),
         ({"steps": [{"args": ["build", "-"]}]}, 501, "- is no folder of the workspace"),
@@ -94,21 +94,21 @@ def archive(*entries):
         ({"steps": [{"args": ["build", "--tag"]}]}, 501, "--tag needs a value"),
         ({"steps": [{"args": ["build", "--tag=mcpfleet/base:1", "."]}]}, 501, "mcpfleet/base:1 is not in build.images"),
         ({"steps": [{"args": ["tag", "private:1", "127.0.0.1:9/a:1"]}]}, 501, "private:1 is not in build.images"),
-        ({"steps": [{"args": ["pull", "--all-tags", "x"]}]}, 501, "take names of images and no options here"),
+        ({"steps": [{"args": ["pull", "--all-tags", "x"]}]}, 501, "take only image names here"),
         ({"steps": [{"args": ["build", "."], "dir": "../x"}]}, 501, "../x is outside of the workspace"),
-        ({"steps": [{"args": ["build", "."], "env": ["BUILDKIT_HOST=tcp://x"]}]}, 501, "docker here takes DOCKER_"),
-        ({"images": ["docker.io/library/python"]}, 501, "is in no registry of this machine"),
-        ({"steps": [{"args": ["build", "--secret=id=a,src=/x", "."]}]}, 501, "reaches this machine itself"),
+        ({"steps": [{"args": ["build", "."], "env": ["BUILDKIT_HOST=tcp://x"]}]}, 501, "only DOCKER_"),
+        ({"images": ["docker.io/library/python"]}, 501, "is not in a registry on this machine"),
+        ({"steps": [{"args": ["build", "--secret=id=a,src=/x", "."]}]}, 501, "would access this machine"),
         (
             {"steps": [{"args": ["build", "$HOME"]}]},
             400,
             "key in the template 'HOME' is not a valid built-in substitution",
         ),
-        ({"steps": [{"args": ["build", "."], "env": ["PATH=/x"]}]}, 501, "docker here takes DOCKER_BUILDKIT"),
+        ({"steps": [{"args": ["build", "."], "env": ["PATH=/x"]}]}, 501, "only DOCKER_BUILDKIT"),
         ({"steps": [{"args": ["build", "."], "entrypoint": "bash"}]}, 501, "build.steps[0].entrypoint"),
         ({"steps": [{"args": ["build", "."], "color": "red"}]}, 400, 'Unknown name "color"'),
         ({"color": "red"}, 400, 'Unknown name "color"'),
-        ({"serviceAccount": ""}, 501, "name the account"),
+        ({"serviceAccount": ""}, 501, "set the account"),
         ({"serviceAccount": "a@b"}, 400, "invalid build.service_account"),
         ({"serviceAccount": "projects/mcpfleet-local/serviceAccounts/no@one.test"}, 404, "Unknown service account"),
         ({"timeout": "1 hour"}, 400, "Invalid value at 'build.timeout'"),
@@ -118,7 +118,7 @@ def archive(*entries):
         ({"source": {"repoSource": {}}}, 501, "build.source.repoSource"),
         ({"source": {"storageSource": {"bucket": "b"}}}, 400, "build.source.storageSource.object is required"),
         ({"source": {"storageSource": {"bucket": "b", "object": "x.txt"}}}, 400, "must be a .tar.gz"),
-        ({"source": {"storageSource": {"bucket": "b", "object": "x.zip"}}}, 501, "archives are .tar.gz here"),
+        ({"source": {"storageSource": {"bucket": "b", "object": "x.zip"}}}, 501, "only .tar.gz archives"),
         ({"logsBucket": "gs://b"}, 501, "build.logsBucket"),
     ],
 )
@@ -235,7 +235,7 @@ def test_docker_itself_follows_no_link_out_of_the_workspace(api, worker, build, 
     source = {"storageSource": {"bucket": BUCKET, "object": "s.tar.gz"}}
     done = run(api, {**build, "steps": steps, "source": source})
     assert done["status"] == "FAILURE"
-    assert "leads out of the workspace" in done["failureInfo"]["detail"]
+    assert "is a link out of the workspace" in done["failureInfo"]["detail"]
     assert worker.steps == []
 
 
@@ -276,7 +276,7 @@ WORDS = st.sampled_from(
 @given(st.lists(WORDS | st.text(max_size=6), max_size=5))
 def test_any_arguments_that_are_taken_reach_no_more_than_the_workspace(arguments):
     try:
-        command = command_of(arguments, "build.steps[0]")
+        command = parse_command(arguments, "build.steps[0]")
     except GoogleError:
         return
     assert arguments[0] in ("build", "tag", "pull")
@@ -294,7 +294,7 @@ def test_any_arguments_that_are_taken_reach_no_more_than_the_workspace(arguments
         "-",
     }
     assert "--network=host" not in arguments
-    assert not any(place.startswith(("/", "..", "-")) for place in command.reads)
+    assert not any(place.startswith(("/", "..", "-")) for place in command.paths_read)
 
 
 # --- what a refusal leaves --------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ def test_an_upload_that_is_given_up_leaves_no_file(api):
 
 def test_an_upload_that_a_stop_of_the_cloud_cut_off_is_gone_afterwards(api):
     objects = api.cloud.storage.objects
-    objects.temporary()
+    objects.create_temporary_file()
     type(objects)(api.cloud.store, objects._root, lambda: 0.0)
     assert files_of(api) == []
 
@@ -441,10 +441,10 @@ def test_what_a_build_left_on_the_machine_is_removed_before_its_end_is_told(api,
     """Whoever deploys the image then fetches it under the same names, which the removal would take away."""
     states = []
 
-    async def forget(_images):
+    async def remove(_images):
         states.extend(record["status"] for _, record in api.cloud.store.list("build"))
 
-    worker.forget, worker.failure = forget, failure
+    worker.remove, worker.failure = remove, failure
     run(api, build)
     assert states == ["WORKING"]
 
@@ -453,4 +453,4 @@ def test_a_reset_forgets_builds_and_their_logs(api, build):
     build_id = run(api, build)["id"]
     api.client.portal.call(api.cloud.reset)
     assert api.cloud.store.list("build") == []
-    assert api.cloud.entries.of(api.project, build_id) == []
+    assert api.cloud.entries.list_entries(api.project, build_id) == []

@@ -1,6 +1,6 @@
 """What the worker does to a source before docker gets it; that docker builds it is tests/integration's."""
 
-from mcpfleet_local_cloud.services.cloudbuild.worker import _tell_apart
+from mcpfleet_local_cloud.services.cloudbuild.worker import _set_content_times
 
 
 def test_files_of_other_content_have_another_time_and_those_of_the_same_content_the_same(tmp_path):
@@ -8,7 +8,7 @@ def test_files_of_other_content_have_another_time_and_those_of_the_same_content_
     for folder, text in (("one", "sunny"), ("two", "rainy"), ("three", "sunny")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "server.py").write_text(text)
-        _tell_apart(tmp_path / folder)
+        _set_content_times(tmp_path / folder)
     one, two, three = (int((tmp_path / name / "server.py").stat().st_mtime) for name in ("one", "two", "three"))
     assert one == three != two
     assert min(one, two) >= 315_532_800, "zip files know no time before 1980"
@@ -20,5 +20,5 @@ def test_a_link_is_left_alone(tmp_path):
     before = outside.stat().st_mtime_ns
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "link").symlink_to(outside)
-    _tell_apart(tmp_path / "source")
+    _set_content_times(tmp_path / "source")
     assert outside.stat().st_mtime_ns == before

@@ -139,14 +139,14 @@ class Plane:
         return sum(1 for one, _ in self.calls if one == step)
 
 
-class FakeGate:
+class FakeAuthorizer:
     """The bearer is the caller's e-mail address; rights are the real policies'."""
 
     def __init__(self, policies: Policies) -> None:
         self.policies = policies
         self.apis = {"run.googleapis.com"}
 
-    def caller(self, request: Request) -> Any:
+    def authenticate(self, request: Request) -> Any:
         email = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not email:
             raise GoogleError("UNAUTHENTICATED", "Request is missing required authentication credential.")
@@ -162,7 +162,7 @@ class FakeGate:
         if api not in self.apis:
             raise GoogleError("PERMISSION_DENIED", f"{api} has not been used in project {project}")
 
-    def project(self, id_or_number: str) -> Document:
+    def find_project(self, id_or_number: str) -> Document:
         if id_or_number not in (PROJECT, str(NUMBER)):
             raise GoogleError("PERMISSION_DENIED", f"Permission denied on resource project {id_or_number}.")
         return {"projectId": PROJECT, "projectNumber": str(NUMBER)}
@@ -181,7 +181,7 @@ class World:
             self.policies.set(
                 f"projects/{PROJECT}", {"bindings": [{"role": "roles/owner", "members": ["user:ann@x.org"]}]}
             )
-        self.gate = FakeGate(self.policies)
+        self.authorizer = FakeAuthorizer(self.policies)
         self.model = RunModel(
             self.store,
             self.operations,
@@ -191,10 +191,10 @@ class World:
             accounts=type("Accounts", (), {"exists": lambda _, email: email in self.accounts})(),
             networks=type("Networks", (), {"network_of": lambda *_: ("default", "default")})(),
             meshes=type("Meshes", (), {"exists": lambda _, mesh: mesh.endswith("/meshes/there")})(),
-            sources=type("Sources", (), {"check": lambda _, revision: None})(),
+            instance_data=type("Sources", (), {"check": lambda _, revision: None})(),
         )
-        gate: Any = self.gate
-        app = Starlette(routes=bind_routes(routes(self.model, gate)), exception_handlers={GoogleError: _refusal})
+        authorizer: Any = self.authorizer
+        app = Starlette(routes=bind_routes(routes(self.model, authorizer)), exception_handlers={GoogleError: _refusal})
         self.app = Checked(app)
         self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.app), base_url="http://cloud")
 
@@ -225,7 +225,7 @@ class World:
         """Replace a service; the finished operation."""
         done = await self.finish(await self.ok("PATCH", f"/{name}{query}", body))
         async with asyncio.timeout(PATIENCE):
-            await self.model.drained()
+            await self.model.wait_drained()
         return done
 
     async def revisions(self, name: str = "hello") -> dict[str, str]:

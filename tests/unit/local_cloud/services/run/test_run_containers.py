@@ -206,7 +206,7 @@ def test_a_service_with_a_disabled_default_url_shows_none_and_its_door_is_shut(a
     shown = api.call("GET", f"{SERVICES}/hello").json()
     assert not {"uri", "urls"} & set(shown)
     assert shown["defaultUriDisabled"] is True
-    assert api.cloud.run.front_doors()[0].default_uri is False
+    assert api.cloud.run.endpoints()[0].default_uri is False
 
 
 def test_a_functional_type_stays_as_it_was_first_set(api):
@@ -245,4 +245,4 @@ def test_two_regions_have_a_service_of_the_same_name_each(api):
         "https://hello-481516234200.europe-west1.run.app",
         "https://hello-481516234200.us-central1.run.app",
     ]
-    assert len(api.cloud.run.front_doors()) == 2
+    assert len(api.cloud.run.endpoints()) == 2

@@ -1,4 +1,4 @@
-"""Cloud Run in the whole cloud: the real gate, the real policies, one restart."""
+"""Cloud Run in the whole cloud: the real authorizer, the real policies, one restart."""
 
 from typing import Any
 

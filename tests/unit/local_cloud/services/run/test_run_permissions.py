@@ -32,7 +32,7 @@ async def test_every_call_needs_its_permission_a_caller_and_the_api(
     assert answer.status_code == 403
     assert f"Permission '{permission}' denied" in answer.json()["error"]["message"]
     assert (await world.call(method, path, payload, as_="")).status_code == 401
-    world.gate.apis.clear()
+    world.authorizer.apis.clear()
     answer = await world.call(method, path, payload)
     assert (answer.status_code, "run.googleapis.com has not been used" in answer.text) == (403, True)
 

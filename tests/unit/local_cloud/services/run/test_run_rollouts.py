@@ -146,7 +146,7 @@ async def test_many_patches_at_once_end_with_the_newest(world: Any, body: Any):
     outcomes = [await world.finish(operation) for operation in operations]
     assert all(outcome["error"]["code"] == 10 for outcome in outcomes[:-1])
     assert outcomes[-1]["response"]["template"]["timeout"] == "8s"
-    await world.model.drained()
+    await world.model.wait_drained()
     assert [one.timeout for one in world.plane.running.values()] == [8]
     assert set((await world.revisions()).values()) == {"retired", "ready"}
 
@@ -158,7 +158,7 @@ async def test_a_service_can_be_deleted_during_its_rollout(world: Any, body: Any
     removal = world.plane.hold("remove")
     deletion = await world.ok("DELETE", "/hello")
     await reached(world, "remove")
-    assert world.model.front_door(NAME) is None
+    assert world.model.find_endpoint(NAME) is None
     assert (await world.ok("DELETE", "/hello"))["name"] == deletion["name"]
     assert (await world.call("PATCH", "/hello", changed(body, "9s"))).status_code == 409
     assert (await world.call("POST", "?serviceId=hello", body)).status_code == 409
@@ -213,7 +213,7 @@ async def recovered(reborn: Any) -> Any:
         await world.model.recover()
         for operation in world.operations.list("projects/demo/locations/europe-west1"):
             assert (await world.operations.wait(operation["name"], PATIENCE))["done"], operation
-        await world.model.drained()
+        await world.model.wait_drained()
     return world
 
 
@@ -262,7 +262,7 @@ async def test_killed_at_any_moment_of_an_update_it_ends_with_the_new_or_the_old
     taken = moments(world)
     operation = await world.ok("PATCH", "/hello", changed(body, "20s"))
     await world.finish(operation)
-    await world.model.drained()
+    await world.model.wait_drained()
     asked_for = 0
     for reborn in taken:
         again = await recovered(reborn)
@@ -285,7 +285,7 @@ async def test_killed_at_any_moment_of_an_overtaken_update_it_ends_with_the_newe
     taken = moments(world)
     fast = await world.ok("PATCH", "/hello", changed(body, "30s"))
     await world.finish(fast)
-    await world.model.drained()
+    await world.model.wait_drained()
     for reborn in taken:
         again = await recovered(reborn)
         if (await again.ok("GET", "/hello"))["generation"] == "3":

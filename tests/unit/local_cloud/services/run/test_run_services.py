@@ -353,17 +353,17 @@ async def test_the_project_may_be_written_as_its_number_but_not_as_a_dash(world:
 
 async def test_the_front_door_knows_every_audience(world: Any, wire_body: Any):
     service = await world.create(wire_body)
-    door = world.model.front_door(NAME)
+    door = world.model.find_endpoint(NAME)
     url, deterministic = service["urls"]
     assert door.audiences == {url, f"{url}/", deterministic, f"{deterministic}/", "mcp://hello"}
     assert door.hosts == {"hello-481516234200.europe-west1.run.app"}
     assert (door.ingress, door.invoker_iam_disabled) == ("INGRESS_TRAFFIC_ALL", False)
     changed = {**wire_body, "invokerIamDisabled": True, "ingress": "INGRESS_TRAFFIC_INTERNAL_ONLY"}
     await world.patch(changed)
-    door = world.model.front_door(NAME)
+    door = world.model.find_endpoint(NAME)
     assert (door.ingress, door.invoker_iam_disabled) == ("INGRESS_TRAFFIC_INTERNAL_ONLY", True)
-    assert world.model.front_doors() == [door]
-    assert world.model.front_door(NAME + "x") is None
+    assert world.model.endpoints() == [door]
+    assert world.model.find_endpoint(NAME + "x") is None
 
 
 async def test_a_service_whose_port_was_taken_is_still_readable(world: Any, body: Any):
@@ -371,7 +371,7 @@ async def test_a_service_whose_port_was_taken_is_still_readable(world: Any, body
     world.plane.refusals["address"] = "port 20001 is taken by another program"
     service = await world.ok("GET", "/hello")
     assert "uri" not in service
-    assert world.model.front_door(NAME).hosts
+    assert world.model.find_endpoint(NAME).hosts
     done = await world.patch({**body, "template": {**body["template"], "timeout": "8s"}})
     assert "taken by another program" in done["error"]["message"]
 

@@ -9,8 +9,8 @@ from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.rest.message_parser import parse_body
 from mcpfleet_local_cloud.rest.schemas import load_api
 from mcpfleet_local_cloud.services.run import defaults, unsupported, validation
-from mcpfleet_local_cloud.services.run.quantities import quantity
-from mcpfleet_local_cloud.services.run.workload import instance_bounds, workload
+from mcpfleet_local_cloud.services.run.quantities import parse_quantity
+from mcpfleet_local_cloud.services.run.workload import build_workload, instance_bounds
 
 CREATE = load_api("run.v2").methods["POST /run/v2/projects/{project}/locations/{location}/services"]
 IMAGE = "docker.io/acme/hello"
@@ -436,11 +436,11 @@ ACCEPTED = [
 def test_what_is_supported_or_says_nothing_is_accepted(body: Any):
     parsed = check(body)
     assert parsed == body
-    complete = defaults.complete(parsed, "a@b.c")
+    complete = defaults.apply_defaults(parsed, "a@b.c")
     assert parsed == body, "defaults go to a copy"
-    assert defaults.complete(complete, "other@b.c") == complete, "defaults are filled in once"
+    assert defaults.apply_defaults(complete, "other@b.c") == complete, "defaults are filled in once"
     run = {"name": "projects/p/locations/r/services/hello/revisions/x", "template": complete["template"]}
-    assert workload(run, complete.get("scaling", {})).main.image == body["template"]["containers"][0]["image"]
+    assert build_workload(run, complete.get("scaling", {})).main.image == body["template"]["containers"][0]["image"]
 
 
 @pytest.mark.parametrize("name", ["", "A", "a" * 50, "1a", "a-", "a.b", "hello\n"])
@@ -478,4 +478,4 @@ def test_instances_are_bounded_by_revision_and_service(revision: Any, service_le
     ],
 )
 def test_quantities_are_read_as_kubernetes_writes_them(text: str, amount: float | None):
-    assert quantity(text) == amount
+    assert parse_quantity(text) == amount

@@ -1,4 +1,4 @@
-"""Where a service lives: projects, Cloud Run's regions, and the full names made of them."""
+"""Projects and regions of Cloud Run, and full names of services."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -55,11 +55,11 @@ REGIONS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
-    """A project and a region of Cloud Run that exists.
+    """A project and an existing region of Cloud Run.
 
     Raises:
-        GoogleError: PERMISSION_DENIED for an unknown region, as Google says it; INVALID_ARGUMENT for the wildcard;
-            UNIMPLEMENTED for `global`, where multi-region services live.
+        GoogleError: PERMISSION_DENIED for an unknown region, as on Google; INVALID_ARGUMENT for the wildcard;
+            UNIMPLEMENTED for `global`, the location of multi-region services.
     """
 
     project: str
@@ -70,7 +70,7 @@ class Location:
         if self.region == "-":
             raise GoogleError("INVALID_ARGUMENT", f"Location '-' is not allowed in '{self}': name one region.")
         if self.region == "global":
-            raise unimplemented("multiRegionSettings", "a service lives in one region here; name a region.")
+            raise unimplemented("multiRegionSettings", "a service has one region here; name a region.")
         if self.region not in REGIONS:
             raise GoogleError(
                 "PERMISSION_DENIED", f"Permission denied on 'locations/{self.region}' (or it may not exist)."
@@ -79,26 +79,27 @@ class Location:
     def __str__(self) -> str:
         return f"projects/{self.project}/locations/{self.region}"
 
-    def service(self, short: str) -> str:
-        """The full name of a service here."""
-        return f"{self}/services/{short}"
+    def service_name(self, service_id: str) -> str:
+        """The full name of a service in this location."""
+        return f"{self}/services/{service_id}"
 
 
-def parts(full_name: str) -> tuple[str, str, str]:
-    """Project, region and short name of the service with that full name (also of one of its revisions)."""
+def split_name(full_name: str) -> tuple[str, str, str]:
+    """Split the full name of a service or a revision into project, region and short name of the service."""
     _, project, _, region, _, service = full_name.split("/")[:6]
     return project, region, service
 
 
-def short(full_name: str) -> str:
-    """The last part of a full name."""
+def short_name(full_name: str) -> str:
+    """The last segment of a full name."""
     return full_name.rpartition("/")[2]
 
 
-def missing(full_name: str, kind: str = "SERVICE") -> GoogleError:
-    """Google's words for a service (or a REVISION) that is not there."""
-    project, region, _ = parts(full_name)
+def not_found_error(full_name: str, kind: str = "SERVICE") -> GoogleError:
+    """Google's error for a service (or a REVISION) that does not exist."""
+    project, region, _ = split_name(full_name)
     return GoogleError(
         "NOT_FOUND",
-        f"Resource '{short(full_name)}' of kind '{kind}' in region '{region}' in project '{project}' does not exist.",
+        f"Resource '{short_name(full_name)}' of kind '{kind}' in region '{region}' in project '{project}' "
+        "does not exist.",
     )

@@ -1,4 +1,4 @@
-"""The kinds of documents of Compute Engine that there are here: which values each takes, and what they refer to."""
+"""The resource types of Compute Engine that exist here: their allowed values, references and defaults."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,39 +7,39 @@ from typing import Any, Final
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceType:
-    """One collection.
+    """The documents of one collection.
 
     Attributes:
-        one: a document of it, as `kind` has it.
-        permission: the resource in its permissions, `compute.<permission>.create`.
-        values: the only values of a field that are honoured.
-        refers: fields with the name of another document, and the collections that it may be in.
+        singular: the name of one document, as in the field `kind`.
+        permission: the resource in the permissions, `compute.<permission>.create`.
+        allowed_values: the supported values of fields that do not support all.
+        references: fields with the path of another document, and the collections that it may be in.
         required: fields that must be set.
-        defaults: what Google chooses for a field that was left out.
-        fingerprinted: whether a document has a fingerprint of its own.
-        labelled: whether it has labels.
+        defaults: Google's default values.
+        has_fingerprint: whether a document has a fingerprint.
+        has_labels: whether a document has labels.
     """
 
-    one: str
+    singular: str
     permission: str
-    values: Mapping[str, frozenset[object]] = field(default_factory=dict[str, frozenset[object]])
-    refers: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    allowed_values: Mapping[str, frozenset[object]] = field(default_factory=dict[str, frozenset[object]])
+    references: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     required: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    fingerprinted: bool = False
-    labelled: bool = False
+    has_fingerprint: bool = False
+    has_labels: bool = False
 
 
-_SCHEME: Final = frozenset({"EXTERNAL", "EXTERNAL_MANAGED"})
-TIMEOUT: Final = 30
-"""What a backend service answers where no timeout was given, in seconds; serverless backends take no other."""
+_SCHEMES: Final = frozenset({"EXTERNAL", "EXTERNAL_MANAGED"})
+BACKEND_TIMEOUT_SECONDS: Final = 30
+"""The default timeout of a backend service, in seconds; serverless backends support no other."""
 
 GLOBAL: Final[Mapping[str, ResourceType]] = {
     "addresses": ResourceType(
-        one="address",
+        singular="address",
         permission="globalAddresses",
-        labelled=True,
-        values={
+        has_labels=True,
+        allowed_values={
             "addressType": frozenset({"EXTERNAL", ""}),
             "ipVersion": frozenset({"IPV4", "", "UNSPECIFIED_VERSION"}),
             "networkTier": frozenset({"PREMIUM", ""}),
@@ -47,17 +47,17 @@ GLOBAL: Final[Mapping[str, ResourceType]] = {
         defaults={"addressType": "EXTERNAL", "ipVersion": "IPV4", "networkTier": "PREMIUM"},
     ),
     "sslCertificates": ResourceType(
-        one="sslCertificate",
+        singular="sslCertificate",
         permission="sslCertificates",
-        values={"type": frozenset({"MANAGED"})},
+        allowed_values={"type": frozenset({"MANAGED"})},
         required=("managed",),
     ),
     "backendServices": ResourceType(
-        one="backendService",
+        singular="backendService",
         permission="backendServices",
-        values={
+        allowed_values={
             "protocol": frozenset({"HTTP", "HTTPS", "HTTP2", ""}),
-            "loadBalancingScheme": _SCHEME | {"INTERNAL_SELF_MANAGED"},
+            "loadBalancingScheme": _SCHEMES | {"INTERNAL_SELF_MANAGED"},
             "sessionAffinity": frozenset({"NONE", ""}),
         },
         defaults={
@@ -69,51 +69,54 @@ GLOBAL: Final[Mapping[str, ResourceType]] = {
             "portName": "http",
             "protocol": "HTTP",
             "sessionAffinity": "NONE",
-            "timeoutSec": TIMEOUT,
+            "timeoutSec": BACKEND_TIMEOUT_SECONDS,
         },
-        fingerprinted=True,
+        has_fingerprint=True,
     ),
     "urlMaps": ResourceType(
-        one="urlMap",
+        singular="urlMap",
         permission="urlMaps",
-        refers={"defaultService": ("backendServices",)},
-        fingerprinted=True,
+        references={"defaultService": ("backendServices",)},
+        has_fingerprint=True,
     ),
     "targetHttpProxies": ResourceType(
-        one="targetHttpProxy",
+        singular="targetHttpProxy",
         permission="targetHttpProxies",
-        refers={"urlMap": ("urlMaps",)},
+        references={"urlMap": ("urlMaps",)},
         required=("urlMap",),
-        fingerprinted=True,
+        has_fingerprint=True,
     ),
     "targetHttpsProxies": ResourceType(
-        one="targetHttpsProxy",
+        singular="targetHttpsProxy",
         permission="targetHttpsProxies",
-        values={"quicOverride": frozenset({"NONE", "DISABLE", ""}), "tlsEarlyData": frozenset({"DISABLED", ""})},
-        refers={"urlMap": ("urlMaps",), "sslCertificates": ("sslCertificates",)},
+        allowed_values={
+            "quicOverride": frozenset({"NONE", "DISABLE", ""}),
+            "tlsEarlyData": frozenset({"DISABLED", ""}),
+        },
+        references={"urlMap": ("urlMaps",), "sslCertificates": ("sslCertificates",)},
         required=("urlMap",),
         defaults={"quicOverride": "NONE", "tlsEarlyData": "DISABLED"},
-        fingerprinted=True,
+        has_fingerprint=True,
     ),
     "forwardingRules": ResourceType(
-        one="forwardingRule",
+        singular="forwardingRule",
         permission="globalForwardingRules",
-        labelled=True,
-        values={
+        has_labels=True,
+        allowed_values={
             "IPProtocol": frozenset({"TCP", ""}),
-            "loadBalancingScheme": _SCHEME,
+            "loadBalancingScheme": _SCHEMES,
             "networkTier": frozenset({"PREMIUM", ""}),
             "ipVersion": frozenset({"IPV4", ""}),
         },
-        refers={"target": ("targetHttpProxies", "targetHttpsProxies")},
+        references={"target": ("targetHttpProxies", "targetHttpsProxies")},
         required=("target", "portRange"),
         defaults={"IPProtocol": "TCP", "loadBalancingScheme": "EXTERNAL", "networkTier": "PREMIUM"},
-        fingerprinted=True,
+        has_fingerprint=True,
     ),
     "networks": ResourceType(
-        one="network",
+        singular="network",
         permission="networks",
-        values={"networkFirewallPolicyEnforcementOrder": frozenset({"AFTER_CLASSIC_FIREWALL", ""})},
+        allowed_values={"networkFirewallPolicyEnforcementOrder": frozenset({"AFTER_CLASSIC_FIREWALL", ""})},
         defaults={
             "networkFirewallPolicyEnforcementOrder": "AFTER_CLASSIC_FIREWALL",
             "routingConfig": {"routingMode": "REGIONAL"},
@@ -122,19 +125,19 @@ GLOBAL: Final[Mapping[str, ResourceType]] = {
 }
 REGIONAL: Final[Mapping[str, ResourceType]] = {
     "networkEndpointGroups": ResourceType(
-        one="networkEndpointGroup",
+        singular="networkEndpointGroup",
         permission="regionNetworkEndpointGroups",
-        values={"networkEndpointType": frozenset({"SERVERLESS", ""})},
+        allowed_values={"networkEndpointType": frozenset({"SERVERLESS", ""})},
         required=("cloudRun",),
         defaults={"networkEndpointType": "SERVERLESS"},
     ),
     "subnetworks": ResourceType(
-        one="subnetwork",
+        singular="subnetwork",
         permission="subnetworks",
-        values={"purpose": frozenset({"PRIVATE", ""}), "stackType": frozenset({"IPV4_ONLY", ""})},
-        refers={"network": ("networks",)},
+        allowed_values={"purpose": frozenset({"PRIVATE", ""}), "stackType": frozenset({"IPV4_ONLY", ""})},
+        references={"network": ("networks",)},
         required=("network", "ipCidrRange"),
         defaults={"privateIpGoogleAccess": False, "purpose": "PRIVATE", "stackType": "IPV4_ONLY"},
-        fingerprinted=True,
+        has_fingerprint=True,
     ),
 }

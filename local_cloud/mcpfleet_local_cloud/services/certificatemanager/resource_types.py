@@ -1,4 +1,4 @@
-"""The kinds of documents of Certificate Manager that there are here."""
+"""The resource types of Certificate Manager that exist here."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,13 +6,13 @@ from typing import Final
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceType:
-    """One collection.
+    """The documents of one collection.
 
     Attributes:
-        collection: as paths have it.
-        message: one document of it.
-        permission: the resource in its permissions, `certificatemanager.<permission>.create`.
-        id_parameter: the query parameter with a new one's name.
+        collection: the collection's name in paths.
+        message: the message type of a document.
+        permission: the resource in the permissions, `certificatemanager.<permission>.create`.
+        id_parameter: the query parameter with the name of a new document.
         mutable: the fields that can be changed.
     """
 
@@ -42,12 +42,12 @@ ENTRIES: Final = ResourceType(
     id_parameter="certificateMapEntryId",
     mutable=frozenset({"description", "labels", "certificates"}),
 )
-KINDS: Final = (CERTIFICATES, AUTHORIZATIONS, MAPS, ENTRIES)
-PRIMARY: Final = "PRIMARY"
-"""The matcher of the entry for whatever no other entry is for."""
-_BY_COLLECTION: Final = {kind.collection: kind for kind in KINDS}
+RESOURCE_TYPES: Final = (CERTIFICATES, AUTHORIZATIONS, MAPS, ENTRIES)
+PRIMARY_MATCHER: Final = "PRIMARY"
+"""The matcher of the entry for all other host names."""
+_BY_COLLECTION: Final = {kind.collection: kind for kind in RESOURCE_TYPES}
 
 
-def kind_at(path: str) -> ResourceType:
-    """The kind of the document at *path*."""
+def resource_type_at(path: str) -> ResourceType:
+    """The resource type of the document at *path*."""
     return _BY_COLLECTION[path.split("/")[-2]]
