@@ -27,7 +27,7 @@ def main() -> int:
 
     from mcp_client.app import build_app
     from mcp_client.calls import Fleet
-    from mcpfleet.same_origin import AT_ONCE
+    from mcpfleet.same_origin import MAX_CONCURRENT_REQUESTS
 
     uvicorn.run(
         build_app(Fleet(settings.servers, settings.timeout), settings.origins),
@@ -37,7 +37,7 @@ def main() -> int:
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=AT_ONCE,
+        limit_concurrency=MAX_CONCURRENT_REQUESTS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     return 0

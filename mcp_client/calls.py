@@ -17,8 +17,8 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import Tool
 
-from mcpfleet.bounds import IN_ALL, max_answer
-from mcpfleet.reach import error_of
+from mcpfleet.bounds import TOTAL_FACTOR, max_answer_bytes
+from mcpfleet.reach import describe_error
 from mcpfleet.service import CalledServer, HttpClients, Sleep, connections
 from mcpfleet.token_sources import DefaultSource, TokenSource
 
@@ -57,7 +57,9 @@ class Fleet:
         self._pool = connections(timeout, transport, sleep)
         identity = source or DefaultSource()
         self.http = {
-            name: HttpClients(server, identity=identity, pool=self._pool, timeout=timeout, in_all=IN_ALL * max_answer())
+            name: HttpClients(
+                server, identity=identity, pool=self._pool, timeout=timeout, in_all=TOTAL_FACTOR * max_answer_bytes()
+            )
             for name, server in servers.items()
         }
 
@@ -103,7 +105,7 @@ class Fleet:
             async with asyncio.timeout(self._timeout), self._client(name) as client:
                 result = await do(client)
         except Exception as error:  # one server's trouble is not the others'
-            result: Result = {"error": error_of(error, self._servers[name], self._timeout)}
+            result: Result = {"error": describe_error(error, self._servers[name], self._timeout)}
         self._log(name, what, result, time.monotonic() - began)
         return result
 

@@ -15,14 +15,14 @@ import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json
 
 from mcpfleet.errors import UsageError
-from mcpfleet.same_origin import origins_of
+from mcpfleet.same_origin import parse_origins
 from mcpfleet.service import CalledServer
 from mcpfleet_server.environment import SettingsError
 
 
 def _origins(text: object) -> object:
     try:
-        return origins_of(text) if isinstance(text, str) else text
+        return parse_origins(text) if isinstance(text, str) else text
     except UsageError as error:
         raise ValueError(str(error)) from None
 

@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from mcpfleet.errors import UsageError
 from mcpfleet.reach import reach_route
-from mcpfleet.same_origin import AT_ONCE, SameOriginApp, origins_of
+from mcpfleet.same_origin import MAX_CONCURRENT_REQUESTS, SameOriginApp, parse_origins
 from mcpfleet.service import CalledServer, HttpClients, connections, servers_of
 from mcpfleet.tracing import traced
 from mcpfleet_server import logs
@@ -92,7 +92,7 @@ def main() -> int:
     logs.install(project=os.environ.get("GOOGLE_CLOUD_PROJECT"))  # JSON, as Cloud Logging wants it
     try:
         servers = servers_of(os.environ.get("MCP_SERVERS", ""))
-        origins = origins_of(os.environ.get("MCP_CLIENT_ORIGINS", ""))
+        origins = parse_origins(os.environ.get("MCP_CLIENT_ORIGINS", ""))
         timeout = float(os.environ.get("MCP_TIMEOUT", "60"))
     except UsageError as error:
         log.critical("%s", error)
@@ -113,7 +113,7 @@ def main() -> int:
         port=int(os.environ.get("PORT", "8080")),
         log_config=None,
         access_log=False,
-        limit_concurrency=AT_ONCE,
+        limit_concurrency=MAX_CONCURRENT_REQUESTS,
         timeout_graceful_shutdown=8,  # seconds; Cloud Run kills the container after 10
     )
     return 0

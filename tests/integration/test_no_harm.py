@@ -77,7 +77,7 @@ def mcpfleet(checkout, *arguments):
 
 def test_up_and_every_command_that_looks_leave_a_tool_that_says_nothing_uncalled(deployed, checkout):
     assert "19 checks of 2 servers and 1 client passed" in deployed
-    assert "orders: no tool was called: none says that it only reads" in deployed
+    assert "orders: no tool was called: none has readOnlyHint" in deployed
     assert "reference: no tool was called" not in deployed
     before = cancelled(checkout)
     checkout.ok("up")
@@ -161,7 +161,7 @@ def test_a_client_that_is_open_to_the_world_fails_every_verification(opened, che
     code, said = checkout.dev("verify")
     assert code == 1
     assert "assistant: without a token: 403: GET http" in said
-    assert "was answered 200" in said
+    assert "returned 200" in said
     code, said = mcpfleet(checkout, "verify", "--json")
     found = json.loads(said[said.index("{") :])
     assert (code, found["ok"]) == (1, False)

@@ -42,7 +42,7 @@ class Account:
 
     name = "metadata server"
     any_audience = True
-    mints = True
+    issues_fresh_tokens = True
 
     def __init__(self, clock):
         self.clock, self.count = clock, 0
@@ -184,7 +184,7 @@ async def test_cold_starts_are_waited_for(world):
     assert world.clock.now > began
 
 
-@pytest.mark.parametrize(("status", "said"), [(403, "roles/run.invoker"), (404, "there is no such service")])
+@pytest.mark.parametrize(("status", "said"), [(403, "roles/run.invoker"), (404, "has no such service")])
 async def test_a_call_that_is_refused_is_told_to_the_model_and_the_session_goes_on(world, status, said):
     world.cloud.answers, world.cloud.on = [httpx2.Response(status, headers=HTML)], b"tools/call"
     first, second = (
@@ -199,7 +199,7 @@ async def test_a_call_that_is_refused_is_told_to_the_model_and_the_session_goes_
 async def test_a_call_that_broke_off_is_not_made_twice(world):
     world.cloud.answers, world.cloud.on = [httpx2.ReadError("reset")], b"tools/call"
     answer = (await world.ask('one_add {"a": 1, "b": 2}')).json()["answer"]
-    assert "Whether it was carried out is not known" in answer
+    assert "The server may have handled the request" in answer
     assert len(world.cloud.messages("tools/call")) == 1
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from mcpfleet.terminal import settle
+from mcpfleet.terminal import configure_streams
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError, SeveralErrors
 
 # The exit code that typer gives for Ctrl-C.
@@ -153,7 +153,7 @@ def run(app: typer.Typer, words: Sequence[str] | None = None) -> NoReturn:
         app: The commands.
         words: The command and its arguments; by default those of the process.
     """
-    settle()
+    configure_streams()
     phases = Phases()
     arguments = [*(sys.argv[1:] if words is None else words)] or ["--help"]
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}

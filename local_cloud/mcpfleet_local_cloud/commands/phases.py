@@ -18,7 +18,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from mcpfleet.inert import inert, inert_lines
-from mcpfleet.terminal import marked_up
+from mcpfleet.terminal import markup_safe
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -256,7 +256,7 @@ class Phases:
         for step in list(self._running):
             seconds = f"{self.clock() - step.started:.0f} s"
             table.add_row(
-                step.spinner, marked_up("  " * step.depth + step.title), seconds, marked_up(step.progress_text)
+                step.spinner, markup_safe("  " * step.depth + step.title), seconds, markup_safe(step.progress_text)
             )
         return table
 
@@ -264,7 +264,7 @@ class Phases:
         mark = "[green]✓[/]" if result.is_ok else "[red]✗[/]"
         seconds = "" if result.seconds is None else f"{result.seconds:.1f} s"
         title = ("  " * depth + result.title).ljust(_TITLE_WIDTH)
-        line = f"{mark} {marked_up(title)} {seconds.rjust(_SECONDS_WIDTH)}  [dim]{marked_up(result.detail)}[/]"
+        line = f"{mark} {markup_safe(title)} {seconds.rjust(_SECONDS_WIDTH)}  [dim]{markup_safe(result.detail)}[/]"
         self.console.print(line.rstrip(), soft_wrap=True)
         for child in result.children:
             self._print(child, depth + 1)

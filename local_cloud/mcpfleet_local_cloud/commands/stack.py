@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from mcpfleet.checks import named_call
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.inert import inert
-from mcpfleet.stack import services_of
-from mcpfleet.terminal import marked_up
+from mcpfleet.reports import parse_call
+from mcpfleet.stack import read_services
+from mcpfleet.terminal import markup_safe
 from mcpfleet_local_cloud.commands import background, config_files, engine_pin, leftovers
 from mcpfleet_local_cloud.commands.admin import AdminClient, find_new_lines, read_admin_token
 from mcpfleet_local_cloud.commands.background import DEFAULT_PORT, DEFAULT_STACK, CloudFolder, read_port
@@ -255,7 +255,7 @@ def verify(phases: Phases, call: str | None = None, arguments: str | None = None
     if background.find_running(folder, "cloud") is None:
         raise SetupError("The local cloud is not running, so no server answers.", f"start it with {PROGRAM} up.")
     try:
-        named = named_call(call, arguments, list(stack.servers))
+        named = parse_call(call, arguments, list(stack.servers))
     except UsageError as error:
         raise SetupError(str(error), "nothing was called.") from None
     try:
@@ -383,7 +383,7 @@ def print_services(
     """Print the URL, access and client configuration of each server and client of the fleet."""
     _check_outputs(servers, clients)
     for name, server in servers.items():
-        phases.out.print(f"\n[bold]{marked_up(name)}[/]")
+        phases.out.print(f"\n[bold]{markup_safe(name)}[/]")
         _print_row(phases, "MCP URL", server["mcp_url"])
         _print_row(phases, "audience", server["audience"])
         _print_row(phases, "access", _describe_access(server))
@@ -393,7 +393,7 @@ def print_services(
             _print_row(phases, "client", json.dumps(server["client_config"]))
     proxy_ports = [_proxy_port(server) for server in servers.values()]
     for port, (name, client) in enumerate(clients.items(), max([*proxy_ports, 2999]) + 1):  # the first server has 3000
-        phases.out.print(f"\n[bold]{marked_up(name)}[/], a client")
+        phases.out.print(f"\n[bold]{markup_safe(name)}[/], a client")
         _print_row(phases, "URL", client["url"])
         _print_row(phases, "calls", f"{', '.join(client['calls'])} (topology {client['topology']})")
         _print_row(phases, "access", _describe_access(client))
@@ -414,7 +414,7 @@ def _check_outputs(servers: Mapping[str, Any], clients: Mapping[str, Any]) -> No
     try:
         for kind, services, required in (("servers", servers, ("mcp_url", "audience")), ("clients", clients, ("url",))):
             if services:
-                services_of({kind: services}, kind, "The stack", required)
+                read_services({kind: services}, kind, "The stack", required)
     except McpfleetError as error:
         raise SetupError(str(error), f"remove the whole deployment with {PROGRAM} down --force.") from None
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mcpfleet.errors import McpfleetError
 from mcpfleet.inert import inert
-from mcpfleet.stack import DeployedClient, DeployedServer, clients_of, servers_of
+from mcpfleet.stack import DeployedClient, DeployedServer, read_clients, read_servers
 from mcpfleet.token_sources import TokenSource, source_from_file
 from mcpfleet.verify import ANY_TOOL, Callers, CheckOptions, Report, check
 from mcpfleet_local_cloud.commands.admin import AdminClient
@@ -27,7 +27,7 @@ _DOMAIN: Final = "mcpfleet.test"
 def read_callers(folder: CloudFolder) -> Callers:
     """Read the credential files that the local cloud wrote: the callers that checks use by default."""
     ada, bob, deployer = (source_from_file(folder.credentials / f"{name}.json") for name in _NAMES)
-    return Callers(invoker=ada, stranger=bob, elsewhere=deployer)
+    return Callers(invoker=ada, not_invoker=bob, any_audience=deployer)
 
 
 def select_callers(callers: Callers, invokers: Container[str]) -> Callers:
@@ -35,10 +35,10 @@ def select_callers(callers: Callers, invokers: Container[str]) -> Callers:
     is_whole_domain = f"domain:{_DOMAIN}" in invokers
     allowed: list[TokenSource] = []
     denied: list[TokenSource] = []
-    for name, source in zip(_NAMES, (callers.invoker, callers.stranger), strict=False):
+    for name, source in zip(_NAMES, (callers.invoker, callers.not_invoker), strict=False):
         if source is not None:
             (allowed if is_whole_domain or f"user:{name}@{_DOMAIN}" in invokers else denied).append(source)
-    return replace(callers, invoker=next(iter(allowed), None), stranger=next(iter(denied), None))
+    return replace(callers, invoker=next(iter(allowed), None), not_invoker=next(iter(denied), None))
 
 
 def verify(
@@ -66,8 +66,8 @@ def verify(
         try:
             callers = read_callers(folder)
             outputs = {"servers": servers, "clients": clients or {}}
-            deployed_servers = servers_of(outputs, "the stack")
-            deployed_clients = clients_of(outputs, "the stack")
+            deployed_servers = read_servers(outputs, "the stack")
+            deployed_clients = read_clients(outputs, "the stack")
         except McpfleetError as error:
             raise SetupError(
                 str(error), f"run {PROGRAM} up: the local cloud writes its credential files again."

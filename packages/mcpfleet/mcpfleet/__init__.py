@@ -1,18 +1,18 @@
 """Reach private MCP servers on Cloud Run: ID tokens, a local proxy, checks.
 
-Its modules in an order in which each imports those before it only:
+Its modules, in an order in which each imports only modules before it:
 
-- `system`: what is not alike on Linux, macOS and Windows
-- `errors`, `inert`, `terminal`, `tracing`: what is said, and how
-- `bounds`, `jsonc`, `jsonrpc`, `sse`, `tools`: what others send, read within bounds
-- `net`, `target`, `same_origin`: the way to a service, and who may use ours
-- `tokens`, `endpoints`, `google_sources`, `token_sources`, `diagnosis`, `auth`: as whom, and why not
-- `grammar`, `stack`, `options`: which servers
-- `service`, `reach`: for services that call servers
+- `system`: the differences between Linux, macOS and Windows
+- `errors`, `inert`, `terminal`, `tracing`: errors, untrusted text, the console, traces
+- `bounds`, `jsonc`, `jsonrpc`, `sse`, `tools`: parsers of untrusted data, with limits
+- `net`, `target`, `same_origin`: connections to services, and protection of local servers from web pages
+- `tokens`, `google_transport`, `google_sources`, `token_sources`, `diagnosis`, `auth`: identities, and refusals
+- `grammar`, `stack`, `options`: the servers of a stack
+- `service`, `reach`: the library for services that call servers
 - `upstream`, `sessions`, `pending`, `relay`, `stdio`: `mcpfleet connect`
 - `proxy`: `mcpfleet proxy`
-- `clients`, `install`, `configure`: `mcpfleet config`
-- `access_checks`, `client_checks`, `verify`, `doctor`, `prerequisites`, `checks`: verify and doctor
+- `desktop_clients`, `client_files`, `configure`: `mcpfleet config`
+- `access_checks`, `client_checks`, `verify`, `doctor`, `prerequisites`, `reports`: verify and doctor
 - `packages`: `mcpfleet packages`
 - `projects`: `mcpfleet check`, and what other distributions add to the command
 - `scaffold`, `init`: `mcpfleet init`

@@ -1,7 +1,7 @@
-"""Whether a deployed service refuses whom it must: who has no token, who has a wrong one, and who may not call.
+"""Checks that a deployed service rejects callers without a token, with a wrong token, and without permission to call.
 
-A refusal is the answer that the service's kind of access has for it and nothing else: any other status, a redirect, an
-error, no answer in time leave open who is let in, and that is not passed. Bodies are not read.
+A refusal is the response that the service's kind of access has for it, and nothing else. Any other status, a redirect,
+an error or a timeout does not prove that the caller is refused, so the check fails. Bodies are not read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import httpx2
 
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth
-from mcpfleet.diagnosis import is_proxys
+from mcpfleet.diagnosis import is_from_iap
 from mcpfleet.stack import DeployedClient, DeployedServer
 from mcpfleet.target import Target
 from mcpfleet.token_sources import TokenSource
@@ -23,184 +23,194 @@ from mcpfleet.token_sources import TokenSource
 PING: Final = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 HEADERS: Final = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
-_ELSEWHERE: Final = "https://another.example"
-_GOOGLE: Final = "https://accounts.google.com"
-_PLAIN: Final = "Authorization"
+_OTHER_AUDIENCE: Final = "https://another.example"
+_GOOGLE_ISSUER: Final = "https://accounts.google.com"
+_AUTHORIZATION: Final = "Authorization"
 _LOGIN: Final = "401 that names the resource's metadata"
-_NO_WAY: Final = ", and its WWW-Authenticate names no resource_metadata (RFC 9728)"
-_NO_JSON: Final = b"?"
-"""What an app that would let us in could do nothing with."""
+_NO_METADATA: Final = ", and its WWW-Authenticate header has no resource_metadata (RFC 9728)"
+_INVALID_BODY: Final = b"?"
+"""Invalid JSON: an app that accepts the caller rejects the body, and so does nothing."""
 
 
 @dataclass(frozen=True)
 class Callers:
-    """Those who call.
+    """The identities that the checks call as. Each is None if this machine does not have one.
 
     Attributes:
-        invoker: May call; None where nobody of this machine may.
-        stranger: Exists, and may not; None where there is no such identity.
-        elsewhere: Can have a token for any audience; None where there is no such identity. A person cannot.
+        invoker: An identity that may call the service.
+        not_invoker: An existing identity that may not call the service.
+        any_audience: An identity that can get a token for any audience. A person's login cannot.
     """
 
     invoker: TokenSource | None
-    stranger: TokenSource | None = None
-    elsewhere: TokenSource | None = None
+    not_invoker: TokenSource | None = None
+    any_audience: TokenSource | None = None
 
 
 @dataclass(frozen=True)
-class AccessCheck:
-    """One way into a service.
+class Probe:
+    """A request that the service must refuse for callers without access.
 
     Attributes:
         method: The HTTP method.
-        url: Where.
-        body: What is sent.
-        inside: Whether it may be there for the project's networks only, and answer everybody else 404.
+        url: The URL.
+        body: The body, if it has one.
+        is_internal: Whether the URL may be open to the project's networks only, and return 404 to all others.
     """
 
     method: str
     url: str
     body: bytes | None = None
-    inside: bool = False
+    is_internal: bool = False
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Something that must be refused.
+    """An attempt to call a service without access to it, which the service must refuse.
 
     Attributes:
-        words: Who tries, and what the answer has to be.
-        credentials: What is shown, one after the other at each door: headers, or what makes them.
-        refused: Whether an answer is the refusal.
-        hint: What a 401 that is none lacks.
+        text: The caller and the expected response, for the report.
+        credentials: Headers, or the auth that sets them; each is tried with each probe.
+        is_refused: Returns whether a response is the expected refusal.
+        hint: What is missing in a 401 that is not the expected refusal.
     """
 
-    words: str
+    text: str
     credentials: Sequence[Mapping[str, str] | httpx2.Auth]
-    refused: Callable[[httpx2.Response], bool]
+    is_refused: Callable[[httpx2.Response], bool]
     hint: str = ""
 
 
-def of_server(server: DeployedServer) -> Iterator[AccessCheck]:
-    """The ways into a server: each of its URLs, by each of its transports."""
+def server_probes(server: DeployedServer) -> Iterator[Probe]:
+    """The probes for a server: one for each of its URLs and transports."""
     origins = {server.target.origin: False}
     for url in server.urls:
         origins.setdefault(Target.parse(url).origin, server.output.get("ingress", "all") != "all")
     path = server.target.mcp_url.removeprefix(server.target.origin)
     transports = server.output.get("transports") or ("streamable-http",)
-    for origin, inside in origins.items():
+    for origin, is_internal in origins.items():
         if "streamable-http" in transports:
-            yield AccessCheck("POST", f"{origin}{path}", json.dumps(PING).encode(), inside)
+            yield Probe("POST", f"{origin}{path}", json.dumps(PING).encode(), is_internal)
         if "sse" in transports:
-            yield AccessCheck("GET", f"{origin}{path if server.sse_alone else '/sse'}", None, inside)
-            yield AccessCheck("POST", f"{origin}/messages/?session_id={'0' * 32}", json.dumps(PING).encode(), inside)
+            yield Probe("GET", f"{origin}{path if server.is_sse_only else '/sse'}", None, is_internal)
+            yield Probe("POST", f"{origin}/messages/?session_id={'0' * 32}", json.dumps(PING).encode(), is_internal)
 
 
-def of_client(client: DeployedClient) -> Iterator[AccessCheck]:
-    """The ways into a client, an app that we know nothing of: its page first, and what `mcp_client` answers."""
+def client_probes(client: DeployedClient) -> Iterator[Probe]:
+    """The probes for a client, which may be any app: its page first, then the routes of `mcp_client`."""
     origin = client.target.origin
-    yield AccessCheck("GET", f"{origin}/")
-    yield AccessCheck("POST", f"{origin}/ask", _NO_JSON)
-    yield AccessCheck("POST", f"{origin}/", _NO_JSON)
+    yield Probe("GET", f"{origin}/")
+    yield Probe("POST", f"{origin}/ask", _INVALID_BODY)
+    yield Probe("POST", f"{origin}/", _INVALID_BODY)
 
 
 def attempts(service: DeployedServer | DeployedClient, callers: Callers, now: float) -> Iterator[Attempt]:
-    """What a service has to refuse, by its kind of access.
+    """The attempts that a service has to refuse, by its kind of access.
 
     Args:
         service: The service.
-        callers: Who calls.
+        callers: The identities that the attempts use.
         now: Unix time in seconds.
     """
     audience = service.audience
     match service.access:
         case "iap":
-            yield Attempt("without a token: refused by IAP", [{}], _by_proxy)
-            yield Attempt("with a made-up token: refused by IAP", _made_up(audience, now, _PLAIN), _by_proxy)
-            if callers.elsewhere is not None:
-                other = IdTokenAuth(_ELSEWHERE, callers.elsewhere, header=_PLAIN)
-                yield Attempt("with a token for another audience: refused by IAP", [other], _by_proxy)
-            if callers.stranger is not None and service.program_audience:
-                stranger = IdTokenAuth(service.program_audience, callers.stranger, header=_PLAIN)
-                yield Attempt("as a member whom IAP does not let through: refused by IAP", [stranger], _by_proxy)
+            yield Attempt("without a token: refused by IAP", [{}], _is_refused_by_iap)
+            yield Attempt(
+                "with a made-up token: refused by IAP",
+                _forged_tokens(audience, now, _AUTHORIZATION),
+                _is_refused_by_iap,
+            )
+            if callers.any_audience is not None:
+                other_audience = IdTokenAuth(_OTHER_AUDIENCE, callers.any_audience, header=_AUTHORIZATION)
+                yield Attempt("with a token for another audience: refused by IAP", [other_audience], _is_refused_by_iap)
+            if callers.not_invoker is not None and service.program_audience:
+                auth = IdTokenAuth(service.program_audience, callers.not_invoker, header=_AUTHORIZATION)
+                yield Attempt("as a member whom IAP does not let through: refused by IAP", [auth], _is_refused_by_iap)
         case "oauth":
-            yield Attempt(f"without a token: {_LOGIN}", [{}], _to_login, _NO_WAY)
-            said: object = service.output.get("oauth")
-            told = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
-            scope = " ".join(map(str, told.get("scopes") or ()))
-            wanted, issuer = str(told.get("audience") or audience), str(told.get("issuer") or _GOOGLE)
-            made_up = _made_up(wanted, now, _PLAIN, issuer=issuer, scope=scope)
-            yield Attempt(f"with a made-up token: {_LOGIN}", made_up, _to_login, _NO_WAY)
-            if callers.stranger is not None:
-                stranger = IdTokenAuth(audience, callers.stranger, header=_PLAIN)
-                yield Attempt(f"with an ID token of Google's: {_LOGIN}", [stranger], _to_login, _NO_WAY)
+            yield Attempt(f"without a token: {_LOGIN}", [{}], _requires_login, _NO_METADATA)
+            output: object = service.output.get("oauth")
+            oauth = cast("dict[str, Any]", output) if isinstance(output, dict) else {}
+            scope = " ".join(map(str, oauth.get("scopes") or ()))
+            oauth_audience, issuer = str(oauth.get("audience") or audience), str(oauth.get("issuer") or _GOOGLE_ISSUER)
+            forged = _forged_tokens(oauth_audience, now, _AUTHORIZATION, issuer=issuer, scope=scope)
+            yield Attempt(f"with a made-up token: {_LOGIN}", forged, _requires_login, _NO_METADATA)
+            if callers.not_invoker is not None:
+                auth = IdTokenAuth(audience, callers.not_invoker, header=_AUTHORIZATION)
+                yield Attempt(f"with an ID token of Google's: {_LOGIN}", [auth], _requires_login, _NO_METADATA)
         case "public":
             return
-        case _:  # iam, and what is not known
-            yield Attempt("without a token: 403", [{}], _is(403))
-            yield Attempt("with a made-up token: 401", _made_up(audience, now), _is(401))
-            if callers.elsewhere is not None:
-                other = IdTokenAuth(_ELSEWHERE, callers.elsewhere)
-                yield Attempt("with a token for another audience: 401", [other], _is(401))
-            if callers.stranger is not None:
-                stranger = IdTokenAuth(audience, callers.stranger)
-                yield Attempt("as a member who is no invoker: 403", [stranger], _is(403))
+        case _:  # iam, and kinds that this version does not know
+            yield Attempt("without a token: 403", [{}], _has_status(403))
+            yield Attempt("with a made-up token: 401", _forged_tokens(audience, now), _has_status(401))
+            if callers.any_audience is not None:
+                other_audience = IdTokenAuth(_OTHER_AUDIENCE, callers.any_audience)
+                yield Attempt("with a token for another audience: 401", [other_audience], _has_status(401))
+            if callers.not_invoker is not None:
+                auth = IdTokenAuth(audience, callers.not_invoker)
+                yield Attempt("as a member who is no invoker: 403", [auth], _has_status(403))
 
 
-def unasked(service: DeployedServer | DeployedClient, callers: Callers) -> Iterator[str]:
-    """What could not be asked with these callers, each in a sentence."""
-    if service.access in {"iam", "iap"} and callers.elsewhere is None:
-        yield "with a token for another audience: not asked; nobody here can have one"
-    if service.access == "iam" and callers.stranger is None:
-        yield "as a member who is no invoker: not asked; nobody here is one"
-    if service.access == "iap" and not (service.program_audience and callers.stranger):
-        yield "as a member whom IAP does not let through: not asked; nobody here is one, with a token that IAP takes"
+def skipped_attempts(service: DeployedServer | DeployedClient, callers: Callers) -> Iterator[str]:
+    """One line for each attempt that these callers cannot make, with the reason."""
+    if service.access in {"iam", "iap"} and callers.any_audience is None:
+        yield "with a token for another audience: not checked; your identity cannot get one"
+    if service.access == "iam" and callers.not_invoker is None:
+        yield "as a member who is no invoker: not checked; name such an account with --not-invoker"
+    if service.access == "iap" and not (service.program_audience and callers.not_invoker):
+        yield "as a member whom IAP does not let through: not checked; no such account has a token that IAP accepts"
 
 
-async def refused(http: httpx2.AsyncClient, doors: Sequence[AccessCheck], attempt: Attempt) -> str | None:
-    """Try an attempt at each door, until one does not refuse it: in words which, and None where all do."""
-    for door in doors:
-        for shown in attempt.credentials:
-            response = await ask(http, door, shown)
-            if door.inside and response.status_code == 404:
+async def try_attempt(http: httpx2.AsyncClient, probes: Sequence[Probe], attempt: Attempt) -> str | None:
+    """Send each probe with each of the attempt's credentials.
+
+    Returns:
+        The first response that is not a refusal, described for the report; None if all are refused.
+    """
+    for probe in probes:
+        for credentials in attempt.credentials:
+            response = await send_probe(http, probe, credentials)
+            if probe.is_internal and response.status_code == 404:
                 continue
-            if not attempt.refused(response):
-                why = attempt.hint if response.status_code == 401 else ""
-                return f"{door.method} {door.url} was answered {response.status_code}{why}"
+            if not attempt.is_refused(response):
+                hint = attempt.hint if response.status_code == 401 else ""
+                return f"{probe.method} {probe.url} returned {response.status_code}{hint}"
     return None
 
 
-async def ask(http: httpx2.AsyncClient, door: AccessCheck, shown: Mapping[str, str] | httpx2.Auth) -> httpx2.Response:
-    """The answer at a door, without its body.
+async def send_probe(
+    http: httpx2.AsyncClient, probe: Probe, credentials: Mapping[str, str] | httpx2.Auth
+) -> httpx2.Response:
+    """Send one probe; returns the response, whose body is not read.
 
     Raises:
-        httpx2.HTTPError: There is none.
+        httpx2.HTTPError: There is no response.
     """
-    auth = shown if isinstance(shown, httpx2.Auth) else None
-    headers = {**HEADERS, **(shown if isinstance(shown, Mapping) else {})}
-    async with http.stream(door.method, door.url, content=door.body, headers=headers, auth=auth) as response:
+    auth = credentials if isinstance(credentials, httpx2.Auth) else None
+    headers = {**HEADERS, **(credentials if isinstance(credentials, Mapping) else {})}
+    async with http.stream(probe.method, probe.url, content=probe.body, headers=headers, auth=auth) as response:
         return response
 
 
-def _is(status: int) -> Callable[[httpx2.Response], bool]:
+def _has_status(status: int) -> Callable[[httpx2.Response], bool]:
     return lambda response: response.status_code == status
 
 
-def _by_proxy(response: httpx2.Response) -> bool:
-    return response.status_code in {302, 401, 403} and is_proxys(response.status_code, response.headers)
+def _is_refused_by_iap(response: httpx2.Response) -> bool:
+    return response.status_code in {302, 401, 403} and is_from_iap(response.status_code, response.headers)
 
 
-def _to_login(response: httpx2.Response) -> bool:
-    # RFC 9728, 5.1: without it no client finds the way to log in.
+def _requires_login(response: httpx2.Response) -> bool:
+    # RFC 9728, 5.1: without it, a client cannot find out how to log in.
     return response.status_code == 401 and "resource_metadata" in response.headers.get("www-authenticate", "")
 
 
-def _made_up(
-    audience: str, now: float, header: str = SERVERLESS_AUTHORIZATION, issuer: str = _GOOGLE, scope: str = ""
+def _forged_tokens(
+    audience: str, now: float, header: str = SERVERLESS_AUTHORIZATION, issuer: str = _GOOGLE_ISSUER, scope: str = ""
 ) -> Sequence[Mapping[str, str]]:
-    """Tokens that nobody issued: a word, and two that claim all that could be asked for and are signed by nobody.
+    """Authorization headers with three tokens that no issuer issued: a word, and two unsigned JWTs with every claim.
 
-    One bears what Google's front end puts in the place of a signature that it has checked.
+    One of the JWTs has the text that Google's front end puts in the place of a signature after it has checked it.
     """
     claims = {
         "iss": issuer,
@@ -213,10 +223,13 @@ def _made_up(
         "exp": int(now) + 3600,
         **({"scope": scope} if scope else {}),
     }
-    checked = f"{_part({'alg': 'RS256', 'typ': 'JWT', 'kid': 'mcpfleet'})}.{_part(claims)}.SIGNATURE_REMOVED_BY_GOOGLE"
-    unsigned = f"{_part({'alg': 'none', 'typ': 'JWT'})}.{_part(claims)}."
-    return [{header: f"Bearer {token}"} for token in ("mcpfleet-verify", unsigned, checked)]
+    payload = _encode_segment(claims)
+    stripped = (
+        f"{_encode_segment({'alg': 'RS256', 'typ': 'JWT', 'kid': 'mcpfleet'})}.{payload}.SIGNATURE_REMOVED_BY_GOOGLE"
+    )
+    unsigned = f"{_encode_segment({'alg': 'none', 'typ': 'JWT'})}.{payload}."
+    return [{header: f"Bearer {token}"} for token in ("mcpfleet-verify", unsigned, stripped)]
 
 
-def _part(value: Mapping[str, Any]) -> str:
+def _encode_segment(value: Mapping[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()

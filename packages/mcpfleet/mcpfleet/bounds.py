@@ -1,10 +1,10 @@
-"""How much of a server's answer is taken: a hostile or broken server must not fill this machine's memory or time.
+"""Limits for servers' responses: a hostile or broken server must not use up this machine's memory or time.
 
-`MCPFLEET_MAX_ANSWER` says how many bytes one message of a server may have, by default what the fleet's own bridge lets
-through. What JSON takes when it is read depends on its objects and lists, some 500 bytes each by the models of the SDK:
-so these are bounded, too, by a count of their brackets, those in texts included.
-`MCPFLEET_CHECK_SECONDS` says how long one check of `verify` or `doctor` may take in all, however an answer drips,
-`MCPFLEET_ANSWER_SECONDS` how long it may take until an answer to `connect` or `proxy` begins, however its headers drip.
+`MCPFLEET_MAX_ANSWER` is the most bytes of one message of a server, by default as many as the fleet's bridge forwards.
+The memory of parsed JSON depends on its objects and lists, with about 500 bytes each in the SDK's models. So these are
+limited, too, by the number of their brackets, including those in strings.
+`MCPFLEET_CHECK_SECONDS` limits one check of `verify` or `doctor` in total, even if the response arrives slowly.
+`MCPFLEET_ANSWER_SECONDS` limits the time until a response to `connect` or `proxy` begins, headers included.
 """
 
 from __future__ import annotations
@@ -21,165 +21,169 @@ from mcpfleet.errors import UsageError
 MAX_ANSWER: Final = "MCPFLEET_MAX_ANSWER"
 CHECK_SECONDS: Final = "MCPFLEET_CHECK_SECONDS"
 ANSWER_SECONDS: Final = "MCPFLEET_ANSWER_SECONDS"
-IN_ALL: Final = 4
-"""So many times the bound of one answer is what all answers of a check may have together."""
-AS_IT_IS: Final = {"accept-encoding": "identity"}
+TOTAL_FACTOR: Final = 4
+"""All responses of one check together may have this many times the bytes of one message."""
+UNCOMPRESSED: Final = {"accept-encoding": "identity"}
 
-BRACKETS: Final = 1_000_000
-"""Opening brackets of one message, for programs that do not know what their servers are asked for."""
-FEW_BRACKETS: Final = 100_000
-"""The same for a check, which asks for lists of tools."""
+MAX_BRACKETS: Final = 1_000_000
+"""The most opening brackets of one message, for programs that forward any request."""
+MAX_CHECK_BRACKETS: Final = 100_000
+"""The most opening brackets of one message in a check, which lists tools."""
 
-_ANSWER: Final = 16 * 2**20
-_SECONDS: Final = 60.0
-_LONGEST: Final = 3660.0
-"""Cloud Run itself answers 504 after 3600 seconds at most (its services' request timeout)."""
-_STREAM: Final = "text/event-stream"
-_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
+_DEFAULT_MAX_ANSWER: Final = 16 * 2**20
+_DEFAULT_CHECK_SECONDS: Final = 60.0
+_DEFAULT_ANSWER_SECONDS: Final = 3660.0
+"""A little more than the maximum request timeout of Cloud Run, 3600 seconds, after which it returns 504."""
+_EVENT_STREAM: Final = "text/event-stream"
+_EVENT_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
 
 
 class TooLargeError(httpx2.ReadError):
-    """An answer was longer than is taken, or came in a form whose size nobody knows."""
+    """A response is larger than the limit, or compressed, so that its size is unknown."""
 
 
-def max_answer() -> int:
-    """Bytes of one message of a server.
+def max_answer_bytes() -> int:
+    """The most bytes of one message of a server.
 
     Raises:
-        UsageError: The variable holds something else.
+        UsageError: The variable `MCPFLEET_MAX_ANSWER` is not a valid number.
     """
-    return int(_number(MAX_ANSWER, _ANSWER, 1024))
+    return int(_read_number(MAX_ANSWER, _DEFAULT_MAX_ANSWER, 1024))
 
 
 def check_seconds() -> float:
-    """Seconds that one check may take.
+    """The time limit of one check, in seconds.
 
     Raises:
-        UsageError: The variable holds something else.
+        UsageError: The variable `MCPFLEET_CHECK_SECONDS` is not a valid number.
     """
-    return _number(CHECK_SECONDS, _SECONDS, 0.1)
+    return _read_number(CHECK_SECONDS, _DEFAULT_CHECK_SECONDS, 0.1)
 
 
 def answer_seconds() -> float:
-    """Seconds until an answer has to begin.
+    """The time limit until a response begins, in seconds.
 
     Raises:
-        UsageError: The variable holds something else.
+        UsageError: The variable `MCPFLEET_ANSWER_SECONDS` is not a valid number.
     """
-    return _number(ANSWER_SECONDS, _LONGEST, 0.1)
+    return _read_number(ANSWER_SECONDS, _DEFAULT_ANSWER_SECONDS, 0.1)
 
 
-def _number(name: str, otherwise: float, least: float) -> float:
+def _read_number(name: str, default: float, minimum: float) -> float:
     text = os.environ.get(name, "")
     try:
-        found = float(text or otherwise)
+        number = float(text or default)
     except ValueError:
-        found = float("nan")
-    if not least <= found <= 2**40:
-        raise UsageError(f"{name} is {text!r}; write a number from {least:g}.")
-    return found
+        number = float("nan")
+    if not minimum <= number <= 2**40:
+        raise UsageError(f"{name} is {text!r}; set it to a number of at least {minimum:g}.")
+    return number
 
 
-def too_large(limit: int) -> TooLargeError:
-    """The error that names the limit, and how to change it."""
-    return TooLargeError(f"the answer is longer than the {limit} bytes of {MAX_ANSWER}")
+def too_large_error(limit: int) -> TooLargeError:
+    """The error of a response with too many bytes; it names the variable that sets the limit."""
+    return TooLargeError(f"the response is larger than {limit} bytes; {MAX_ANSWER} sets this limit")
 
 
-def brackets_of(text: bytes) -> int:
-    """How many objects and lists a text may begin at most."""
+def count_brackets(text: bytes) -> int:
+    """Count the opening brackets of a text: it has no more objects and lists."""
     return text.count(b"{") + text.count(b"[")
 
 
-def too_many(limit: int) -> TooLargeError:
-    """The error of an answer that would take too much memory when it is read."""
-    return TooLargeError(f"the answer has more than {limit} objects and lists")
+def too_many_brackets_error(limit: int) -> TooLargeError:
+    """The error of a response that would take too much memory when it is parsed."""
+    return TooLargeError(f"the response has more than {limit} objects and lists")
 
 
-def json_object(text: str | bytes) -> dict[str, Any]:
-    """Read text of others that should be a JSON object.
+def parse_json_object(text: str | bytes) -> dict[str, Any]:
+    """Parse untrusted text as a JSON object.
 
     Raises:
-        ValueError: It is none, or is nested more deeply than Python reads; says why.
+        ValueError: It is not a JSON object, or is nested too deeply for Python; the message has the reason.
     """
     try:
-        found = json_value(text)
+        value = parse_json(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if not isinstance(found, dict):
-        raise ValueError("it is not an object")  # noqa: TRY004 - one error for whatever is no object
-    return cast("dict[str, Any]", found)
+    if not isinstance(value, dict):
+        raise ValueError("it is not an object")  # noqa: TRY004 - one error class for all invalid text
+    return cast("dict[str, Any]", value)
 
 
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
-_STRICT: Final = json.JSONDecoder(parse_constant=_no_constant)
+_STRICT: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def json_value(text: str | bytes) -> object:
-    """Read JSON, without NaN and Infinity, which Python takes for it, and others do not (RFC 8259, section 6).
+def parse_json(text: str | bytes) -> object:
+    """Parse JSON. NaN and Infinity, which Python's parser accepts, are invalid (RFC 8259, section 6).
 
     Raises:
-        ValueError: It is none.
-        RecursionError: It is nested more deeply than Python reads.
+        ValueError: It is not JSON.
+        RecursionError: It is nested too deeply for Python.
     """
-    # As `json.loads`, which would make a decoder for each call.
-    shown = text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass")
-    return _STRICT.decode(shown)
+    # As `json.loads`, which would create a decoder for each call.
+    decoded = text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass")
+    return _STRICT.decode(decoded)
 
 
-class Bound:
-    """A response hook of an httpx2 client: its answers are bounded, and come as they are.
+class ResponseLimit:
+    """A response hook of an httpx2 client that limits the size of responses.
 
-    The client asks for answers that are not compressed (`AS_IT_IS`), and others are refused: a few bytes could become
-    gigabytes.
+    The client has to request uncompressed responses (`UNCOMPRESSED`). Compressed ones are refused, because a few bytes
+    could become gigabytes.
 
     Args:
-        limit: Bytes of an answer, or of one event of a stream; by default what `MCPFLEET_MAX_ANSWER` says.
-        in_all: Bytes of all answers together; as many as come where it is not given.
-        brackets: Opening brackets of an answer, or of one event of a stream.
-        streams: Whether streams are read event by event; otherwise they are answers like others.
+        limit: Bytes of a response, or of one event of a stream; by default the value of `MCPFLEET_MAX_ANSWER`.
+        total: Bytes of all responses together; no limit by default.
+        brackets: Opening brackets of a response, or of one event of a stream.
+        streams: Whether to apply the limits to each event of a stream; otherwise to the whole stream.
     """
 
     def __init__(
-        self, limit: int | None = None, in_all: int | None = None, brackets: int = BRACKETS, *, streams: bool = True
+        self, limit: int | None = None, total: int | None = None, brackets: int = MAX_BRACKETS, *, streams: bool = True
     ) -> None:
-        self._limit = max_answer() if limit is None else limit
-        self._left = in_all
+        self._limit = max_answer_bytes() if limit is None else limit
+        self._remaining = total
         self._brackets = brackets
         self._streams = streams
 
     async def __call__(self, response: httpx2.Response) -> None:
-        """Watch what comes.
+        """Apply the limits to a response.
 
         Raises:
             TooLargeError: It is compressed.
         """
-        packed = response.headers.get("content-encoding", "").strip().lower()
-        if packed not in {"", "identity"}:
-            raise TooLargeError(f"the answer is compressed ({packed[:40]}), which was not asked for")
-        # A refusal is read whole, whatever it says that it is.
-        readable = self._streams and response.is_success
-        streams = readable and response.headers.get("content-type", "").lower().startswith(_STREAM)
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding not in {"", "identity"}:
+            raise TooLargeError(
+                f"the response is compressed ({encoding[:40]}), although the request did not accept that"
+            )
+        # The body of an error counts as a whole, even if its content type is a stream.
+        is_readable = self._streams and response.is_success
+        is_stream = is_readable and response.headers.get("content-type", "").lower().startswith(_EVENT_STREAM)
         inner = cast("httpx2.AsyncByteStream", response.stream)
-        response.stream = _Counted(self, inner, self._limit, self._brackets, streams=streams)
+        response.stream = _CountingStream(self, inner, self._limit, self._brackets, streams=is_stream)
 
-    def spend(self, count: int) -> None:
-        """Count what came.
+    def count_bytes(self, size: int) -> None:
+        """Count bytes that arrived.
 
         Raises:
-            TooLargeError: It is more than all answers may have.
+            TooLargeError: All responses together have too many.
         """
-        if self._left is not None:
-            self._left -= count
-            if self._left < 0:
-                raise TooLargeError(f"the answers together are longer than is taken ({IN_ALL} times {MAX_ANSWER})")
+        if self._remaining is not None:
+            self._remaining -= size
+            if self._remaining < 0:
+                raise TooLargeError(
+                    f"the answers together are longer than is taken ({TOTAL_FACTOR} times {MAX_ANSWER})"
+                )
 
 
-class _Counted(httpx2.AsyncByteStream):
+class _CountingStream(httpx2.AsyncByteStream):
     def __init__(
-        self, owner: Bound, inner: httpx2.AsyncByteStream, limit: int, brackets: int, *, streams: bool
+        self, owner: ResponseLimit, inner: httpx2.AsyncByteStream, limit: int, brackets: int, *, streams: bool
     ) -> None:
         self._owner = owner
         self._inner = inner
@@ -188,18 +192,18 @@ class _Counted(httpx2.AsyncByteStream):
         self._streams = streams
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = opened = 0
-        async for piece in self._inner:
-            self._owner.spend(len(piece))
-            # The end of an event may lie across two pieces: then the next one counts with it, which is no great harm.
-            ended = max((piece.rfind(end) for end in _ENDS), default=-1) if self._streams else -1
-            size = len(piece) - ended if ended >= 0 else size + len(piece)
-            if size > self._limit or len(piece) > self._limit:
-                raise too_large(self._limit)
-            opened = brackets_of(piece) + (0 if ended >= 0 else opened)
-            if opened > self._brackets:
-                raise too_many(self._brackets)
-            yield piece
+        size = brackets = 0
+        async for chunk in self._inner:
+            self._owner.count_bytes(len(chunk))
+            # If two chunks share the end of an event, the next event counts with it, which hardly matters.
+            event_end = max((chunk.rfind(end) for end in _EVENT_ENDS), default=-1) if self._streams else -1
+            size = len(chunk) - event_end if event_end >= 0 else size + len(chunk)
+            if size > self._limit or len(chunk) > self._limit:
+                raise too_large_error(self._limit)
+            brackets = count_brackets(chunk) + (0 if event_end >= 0 else brackets)
+            if brackets > self._brackets:
+                raise too_many_brackets_error(self._brackets)
+            yield chunk
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -1,6 +1,6 @@
 """The command `mcpfleet`.
 
-Commands parse, call the library and print; a `McpfleetError` becomes one message and an exit code here.
+Commands parse options, call the library and print. A `McpfleetError` becomes one message and an exit code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mcpfleet import options, system
 from mcpfleet.errors import AuthError, McpfleetError, UsageError
 from mcpfleet.inert import InertFormatter, inert_lines
 from mcpfleet.project_commands import add_project_commands
-from mcpfleet.terminal import console, lost, marked_up, settle, words_of
+from mcpfleet.terminal import configure_streams, console, flush_error, markup_safe, os_error_text
 
 if TYPE_CHECKING:
     import uvicorn
@@ -39,28 +39,28 @@ _err = console(stderr=True)
 
 def main() -> None:
     """Run the command line; the entry point of the package."""
-    settle()
+    configure_streams()
     code: object = 0
-    said: str | None = None
+    message: str | None = None
     try:
         app()
     except McpfleetError as error:
-        code, said = error.exit_code, str(error)
+        code, message = error.exit_code, str(error)
     except SystemExit as ended:
         code = ended.code
     except OSError as error:
-        code, said = 1, words_of(error)
-    if (error := lost(sys.stdout)) is not None and said is None:
-        code, said = code or 1, words_of(error)
-    if said:
+        code, message = 1, os_error_text(error)
+    if (error := flush_error(sys.stdout)) is not None and message is None:
+        code, message = code or 1, os_error_text(error)
+    if message:
         with contextlib.suppress(OSError):
-            _err.print(f"[bold red]Error:[/] {escape(inert_lines(said))}")
-    lost(sys.stderr)
+            _err.print(f"[bold red]Error:[/] {escape(inert_lines(message))}")
+    flush_error(sys.stderr)
     raise SystemExit(code)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         _out.print(f"mcpfleet {version('mcpfleet')}")
         raise typer.Exit
 
@@ -98,18 +98,20 @@ def connect(
     """
     from mcpfleet.auth import IdTokenAuth
     from mcpfleet.stdio import run_connect
-    from mcpfleet.token_sources import Unusable
+    from mcpfleet.token_sources import UnusableSource
 
     _log_to_stderr(logging.INFO if verbose else logging.WARNING)
-    found = options.find_stack(url, audience, stack, outputs, cwd)
-    chosen = options.one_server(found, server, url, audience)
-    if chosen.sse_alone:
+    deployed = options.find_stack(url, audience, stack, outputs, cwd)
+    chosen = options.select_server(deployed, server, url, audience)
+    if chosen.is_sse_only:
         raise UsageError(f"{chosen.name} speaks SSE alone, which connect does not; take mcpfleet proxy {chosen.name}.")
     source: TokenSource
     try:
-        source = options.find_source(found, credentials, token_file, token_command, impersonate)
+        source = options.find_source(deployed, credentials, token_file, token_command, impersonate)
     except AuthError as error:
-        source = Unusable(error)  # said to the client, whose user sees that; few see what a server writes to stderr
+        source = UnusableSource(
+            error
+        )  # said to the client, whose user sees that; few see what a server writes to stderr
     run_connect(chosen.target, IdTokenAuth(chosen.audience, source))
 
 
@@ -134,21 +136,23 @@ def proxy(
     The identity is the one google-auth finds, unless an option names another: GOOGLE_APPLICATION_CREDENTIALS, then
     the login of `gcloud auth application-default login`, then the metadata server.
     """
-    # Imported here: `mcpfleet --help` and the shell's completion need none of it.
+    # Imported here, because `mcpfleet --help` does not need it.
     from mcpfleet.auth import IdTokenAuth
     from mcpfleet.proxy import Proxy
 
     _log_to_stderr()
-    found = options.find_stack(url, audience, stack, outputs, cwd)
-    chosen = options.one_server(found, server, url, audience)
+    deployed = options.find_stack(url, audience, stack, outputs, cwd)
+    chosen = options.select_server(deployed, server, url, audience)
     target = chosen.target
-    auth = IdTokenAuth(chosen.audience, options.find_source(found, credentials, token_file, token_command, impersonate))
-    auth.tokens.get()  # a missing login should be said now, not to the first client
+    auth = IdTokenAuth(
+        chosen.audience, options.find_source(deployed, credentials, token_file, token_command, impersonate)
+    )
+    auth.tokens.get()  # report a missing login now, not to the first client
 
     listener = _listen(port)
-    here = f"http://127.0.0.1:{listener.getsockname()[1]}{target.path}"
-    _out.print(f"[bold]{marked_up(here)}[/] -> {marked_up(target.origin + target.path)}")
-    _out.print(f"as {marked_up(auth.tokens.identity)}; only programs on this machine; Ctrl-C ends it")
+    local_url = f"http://127.0.0.1:{listener.getsockname()[1]}{target.path}"
+    _out.print(f"[bold]{markup_safe(local_url)}[/] -> {markup_safe(target.origin + target.path)}")
+    _out.print(f"as {markup_safe(auth.tokens.identity)}, for programs on this machine only. Press Ctrl-C to stop.")
     _serve(Proxy(target, auth), listener)
 
 
@@ -177,20 +181,20 @@ def config(
     impersonate: options.Impersonate = None,
 ) -> None:
     """Print a client's configuration for private servers, or add it to the client's file."""
-    from mcpfleet.clients import client_named
-    from mcpfleet.configure import install_servers, print_servers, remove_servers, wishes
+    from mcpfleet.configure import create_entries, install_servers, print_servers, remove_servers
+    from mcpfleet.desktop_clients import find_client
 
-    chosen = client_named(client)
+    chosen = find_client(client)
     if install and remove:
-        raise UsageError("Give --install or --remove, not both.")
+        raise UsageError("Use --install or --remove, not both.")
     if remove:
-        remove_servers(_out, chosen, [file] if file else chosen.every_file(os.environ), servers or [])
+        remove_servers(_out, chosen, [file] if file else chosen.all_files(os.environ), servers or [])
         return
-    place = file or (chosen.file(os.environ) if install else None)
-    found = options.find_stack(url, audience, stack, outputs, cwd)
-    entries = wishes(chosen, found, servers or [], via, port, credentials, impersonate)
-    if install and place is not None:
-        install_servers(_out, chosen, place, entries, force=force, elsewhere=file is not None)
+    path = file or (chosen.file(os.environ) if install else None)
+    deployed = options.find_stack(url, audience, stack, outputs, cwd)
+    entries = create_entries(chosen, deployed, servers or [], via, port, credentials, impersonate)
+    if install and path is not None:
+        install_servers(_out, chosen, path, entries, force=force, is_custom_file=file is not None)
     else:
         print_servers(_out, chosen, entries)
 
@@ -238,36 +242,38 @@ def verify(
     from dataclasses import replace
 
     from mcpfleet.auth import IdTokens
-    from mcpfleet.checks import named_call, own_token, print_reports, reports_json
+    from mcpfleet.reports import parse_call, print_reports, read_bearer_token, reports_json
     from mcpfleet.token_sources import source_from_file
     from mcpfleet.verify import Callers, CheckOptions, check_all
 
     _log_to_stderr()
-    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # what the SDK has to say of a failure is in the report
-    found = options.find_stack(url, audience, stack, outputs, cwd)
-    chosen = found.services(servers or [])
-    asked = [one.name for one in chosen if one.name in found.servers]
-    named = named_call(call, arguments, asked)
-    bearer = own_token(bearer_file, chosen)
-    source = options.find_source(found, credentials, token_file, token_command, impersonate)
-    first = IdTokens(source, chosen[0].audience)
-    first.get()  # a missing login should be said once, not by every check
-    stranger = source_from_file(not_invoker) if not_invoker else None
-    callers = Callers(source, stranger, source if source.any_audience else None)
-    of_all = CheckOptions(seconds=timeout)
-    wishes = {
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # the report has the SDK's errors
+    deployed = options.find_stack(url, audience, stack, outputs, cwd)
+    chosen = deployed.select_services(servers or [])
+    server_names = [service.name for service in chosen if service.name in deployed.servers]
+    tool_call = parse_call(call, arguments, server_names)
+    bearer = read_bearer_token(bearer_file, chosen)
+    source = options.find_source(deployed, credentials, token_file, token_command, impersonate)
+    tokens = IdTokens(source, chosen[0].audience)
+    tokens.get()  # report a missing login once, not in every check
+    not_invoker_source = source_from_file(not_invoker) if not_invoker else None
+    callers = Callers(source, not_invoker_source, source if source.any_audience else None)
+    default_options = CheckOptions(seconds=timeout)
+    server_options = {
         name: replace(
-            of_all,
+            default_options,
             tools=expect_tool or (),
-            call=named[1] if named is not None and named[0] == name else None,
-            bearer=bearer,
+            call=tool_call[1] if tool_call is not None and tool_call[0] == name else None,
+            bearer_token=bearer,
         )
-        for name in asked
+        for name in server_names
     }
-    reports = asyncio.run(check_all([(one, callers, wishes.get(one.name, of_all)) for one in chosen]))
-    identities = {one.name: first.identity for one in chosen}
+    reports = asyncio.run(
+        check_all([(service, callers, server_options.get(service.name, default_options)) for service in chosen])
+    )
+    identities = {service.name: tokens.identity for service in chosen}
     if as_json:
-        _out.print(reports_json(reports, identities, found.clients), markup=False)
+        _out.print(reports_json(reports, identities, deployed.clients), markup=False)
     else:
         print_reports(_out, reports, identities)
     raise typer.Exit(int(any(report.failed for report in reports)))
@@ -293,32 +299,32 @@ def doctor(
     Exit code 1 if it finds a problem.
     """
     from mcpfleet import prerequisites
-    from mcpfleet.checks import print_lines
     from mcpfleet.doctor import examine
     from mcpfleet.google_sources import google_api
-    from mcpfleet.token_sources import Unusable
+    from mcpfleet.reports import print_lines
+    from mcpfleet.token_sources import UnusableSource
 
     _log_to_stderr()
     if server is None:
-        print_lines(_out, "This machine", lines := prerequisites.tools())
+        print_lines(_out, "This machine", results := prerequisites.check_programs())
         if project is None:
-            _out.print("Name a project with --project to have it looked at, too.")
+            _out.print("To check a project, too, name it with --project.")
         else:
-            found = prerequisites.project(project, google_api(os.environ), os.environ)
-            print_lines(_out, f"Project {project}", found)
-            lines = [*lines, *found]
+            project_results = prerequisites.check_project(project, google_api(os.environ), os.environ)
+            print_lines(_out, f"Project {project}", project_results)
+            results = [*results, *project_results]
     else:
         url = server if "://" in server else None
-        here = options.find_stack(url, audience, stack, outputs, cwd)
-        chosen = options.one_server(here, None if url else server, url, audience)
+        deployed = options.find_stack(url, audience, stack, outputs, cwd)
+        chosen = options.select_server(deployed, None if url else server, url, audience)
         source: TokenSource
         try:
-            source = options.find_source(here, credentials, token_file, token_command, impersonate)
+            source = options.find_source(deployed, credentials, token_file, token_command, impersonate)
         except AuthError as error:
-            source = Unusable(error)  # what can be seen without an identity is seen
-        lines = examine(chosen, source)
-        print_lines(_out, chosen.target.mcp_url, lines)
-    raise typer.Exit(int(any(line.kind == "bad" for line in lines)))
+            source = UnusableSource(error)  # the checks without an identity still run
+        results = examine(chosen, source)
+        print_lines(_out, chosen.target.mcp_url, results)
+    raise typer.Exit(int(any(line.kind == "bad" for line in results)))
 
 
 @packages.command()
@@ -341,44 +347,44 @@ def lock(
     from mcpfleet.packages import packages_of
 
     folder = cwd or Path.cwd()
-    asked, found = packages_of(folder, stack, renew=renew)
-    for server in asked:
-        _out.print(f"{marked_up(server)} is looked up", highlight=False)
-    wanted = [one for one in found if renew or not one.locked]
-    for one in (one for one in found if one not in wanted):
-        _out.print(f"{marked_up(one.name)} is locked", highlight=False)
-    for one in locks_of(wanted, datetime.datetime.now(datetime.UTC).date(), min_age):
-        place = one.place.relative_to(folder).as_posix()
-        _out.print(f"{marked_up(one.name)} is locked now: {marked_up(place)}", highlight=False)
-    if not found:
-        _out.print("No server is a package of npm or PyPI: there is nothing to lock.")
+    looked_up, fleet_packages = packages_of(folder, stack, renew=renew)
+    for server in looked_up:
+        _out.print(f"{markup_safe(server)}: looked up", highlight=False)
+    unlocked = [package for package in fleet_packages if renew or not package.locked]
+    for package in (package for package in fleet_packages if package not in unlocked):
+        _out.print(f"{markup_safe(package.name)} is locked", highlight=False)
+    for package in locks_of(unlocked, datetime.datetime.now(datetime.UTC).date(), min_age):
+        lock_folder = package.place.relative_to(folder).as_posix()
+        _out.print(f"{markup_safe(package.name)} is locked now: {markup_safe(lock_folder)}", highlight=False)
+    if not fleet_packages:
+        _out.print("There is nothing to lock: no server is an npm or PyPI package.")
 
 
 add_project_commands(app)
 
 
 def _listen(port: int) -> socket.socket:
-    """A listening socket on 127.0.0.1, never on another interface: the port lends out an identity.
+    """Open a listening socket on 127.0.0.1 only, because the port gives access with the user's identity.
 
     Raises:
-        McpfleetError: The port is taken, or not ours to take.
+        McpfleetError: The port is in use, or not permitted.
     """
     try:
         return system.listen(port)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise McpfleetError(
-            f"Cannot listen on 127.0.0.1:{port}: {reason}. Choose another with --port; 0 takes a free one."
+            f"Cannot listen on 127.0.0.1:{port}: {reason}. Choose another port with --port; 0 chooses a free one."
         ) from error
 
 
 def _serve(application: Proxy, listener: socket.socket) -> None:
-    """Serve until a signal ends it."""
+    """Serve the proxy until a signal stops it."""
     import uvicorn
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            application.hang_up()  # open event streams would hold it forever
+            application.cancel_requests()  # open event streams would delay the shutdown forever
             await super().shutdown(sockets)
 
     try:
@@ -388,16 +394,16 @@ def _serve(application: Proxy, listener: socket.socket) -> None:
 
 
 def server_config(application: ASGIApp) -> uvicorn.Config:
-    """How the proxy is served: nothing is added to what the service says."""
+    """The configuration of the proxy's server, which adds nothing to the service's responses."""
     import uvicorn
 
-    # It says this of an answer that the service broke off; the proxy has said so already, and why.
+    # uvicorn logs this if the service breaks off a response; the proxy has already logged the reason.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "without completing" not in record.getMessage())
     return uvicorn.Config(
         application,
-        # Not httptools: with it uvicorn loses the body of a request that carries `Upgrade: h2c`, as all of Java's do.
+        # Not httptools: with it, uvicorn loses the body of a request with `Upgrade: h2c`, as Java's client sends.
         http="h11",
-        # The service's own Date and Server headers cross; two of each would be an error.
+        # The service's own Date and Server headers are forwarded; two of each would be an error.
         date_header=False,
         server_header=False,
         proxy_headers=False,
@@ -411,12 +417,12 @@ def server_config(application: ASGIApp) -> uvicorn.Config:
 
 
 def _log_to_stderr(level: int = logging.WARNING) -> None:
-    # Plain, not rich's handler: that one folds lines, and a folded command cannot be copied.
+    # Not rich's handler: it wraps lines, and people cannot copy a wrapped command.
     handler = logging.StreamHandler()
     handler.setFormatter(InertFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("mcpfleet").setLevel(level)
-    # Its complaints about a missing metadata server are ours to make, in one message.
+    # This package reports a missing metadata server itself, in one message.
     logging.getLogger("google.auth").setLevel(logging.ERROR)
 
 

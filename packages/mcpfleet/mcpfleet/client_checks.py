@@ -1,7 +1,7 @@
-"""What is seen of a deployed client as its invoker, and through it of each server that it is given.
+"""Checks a deployed client as its invoker: its health, and whether it reaches each of its servers.
 
-A client is an app that we know nothing of, whose answers may cost and act: so it is asked by GET alone, for its health,
-and for `/servers/NAME` (`mcpfleet.reach`), where an app that has no such path is not held to it.
+A client may be any app, and a request to it may cost money or have effects. So the checks send GET requests only: for
+its health, and for `/servers/NAME` (`mcpfleet.reach`). An app without that path does not fail the check.
 """
 
 from __future__ import annotations
@@ -22,80 +22,82 @@ from mcpfleet.net import connection_reason
 from mcpfleet.stack import DeployedClient
 
 SECONDS: Final = 30.0
-"""How long one answer may take: the client's own cold start, and what it waits for a server (`mcpfleet.reach`)."""
-_SAID: Final = 900
-"""Characters that are shown of what a client says."""
+"""The limit for one response: the client's cold start, and its own limit for a server (`mcpfleet.reach`)."""
+_MESSAGE_CHARACTERS: Final = 900
+"""The most characters of a client's error message that are shown."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One finding.
+class ClientCheckResult:
+    """The result of one check.
 
     Attributes:
-        kind: Whether it is as it must be; `skip` where it could not be found out.
-        words: The finding.
+        kind: `skip` if the check could not be made.
+        text: The result, for the report.
     """
 
     kind: Literal["ok", "bad", "skip"]
-    words: str
+    text: str
 
 
-async def seen_of(
+async def check_client(
     client: DeployedClient, http: httpx2.AsyncClient, auth: IdTokenAuth | None, seconds: float
-) -> list[Seen]:
-    """What the client answers, asked all at once.
+) -> list[ClientCheckResult]:
+    """Run all checks of a client concurrently.
 
     Args:
         client: The client.
-        http: Carries the token of *auth*.
-        auth: As whom it is asked; None where anybody may.
-        seconds: How long one answer may take.
+        http: The HTTP client, which sends the token of *auth*.
+        auth: The identity of the requests; None for a public client.
+        seconds: The limit for one response.
     """
-    who = "without a token" if auth is None else "as an invoker"
+    caller = "without a token" if auth is None else "as an invoker"
     path = str(client.output.get("health_path") or "/")
 
-    async def within(words: str, asked: Awaitable[Seen]) -> Seen:
+    async def limit_time(text: str, check: Awaitable[ClientCheckResult]) -> ClientCheckResult:
         try:
             async with asyncio.timeout(seconds):
-                return await asked
+                return await check
         except TimeoutError:
-            wrong = f"no answer within {seconds:g} s"
+            reason = f"no answer within {seconds:g} s"
         except (httpx2.HTTPError, AuthError) as error:
-            wrong = connection_reason(error)
-        return Seen("bad", f"{words}: {wrong}")
+            reason = connection_reason(error)
+        return ClientCheckResult("bad", f"{text}: {reason}")
 
-    async def health() -> Seen:
+    async def check_health() -> ClientCheckResult:
         response = await http.get(f"{client.target.origin}{path}")
         status = response.status_code
-        # Without a path of its own for it, any answer shows that it runs and lets in whom it should.
-        well = response.is_success or (path == "/" and 400 <= status < 500 and status not in {401, 403})
-        words = f"{who}: GET {path} was answered {status}"
-        return Seen("ok", words) if well else Seen("bad", words + _why(response))
+        # Without a health path, any response of the app shows that it runs and accepts its invoker.
+        is_healthy = response.is_success or (path == "/" and 400 <= status < 500 and status not in {401, 403})
+        text = f"{caller}: GET {path} returned {status}"
+        return ClientCheckResult("ok", text) if is_healthy else ClientCheckResult("bad", text + cause_text(response))
 
-    async def server(name: str) -> Seen:
+    async def check_server(name: str) -> ClientCheckResult:
         response = await http.get(f"{client.target.origin}/servers/{name}")
-        found = jsonrpc.decode(response.content) or {}
-        if found.get("server") != name:
+        body = jsonrpc.decode(response.content) or {}
+        if body.get("server") != name:
             if response.status_code in {401, 403} or response.status_code >= 500 or response.is_redirect:
-                wrong = f"GET /servers/{name} was answered {response.status_code}{_why(response)}"
-                return Seen("bad", f"through it, {name} is not seen to answer: {wrong}")
-            return Seen("skip", f"whether {name} answers it: not asked; it has no GET /servers/NAME (mcpfleet.reach)")
-        if response.is_success and type(found.get("tools")) is int:
-            return Seen("ok", f"through it, {name} answers: {found['tools']} tools listed")
-        error: object = found.get("error")
-        said = cast("dict[str, Any]", error).get("message") if isinstance(error, dict) else None
+                cause = f"GET /servers/{name} returned {response.status_code}{cause_text(response)}"
+                return ClientCheckResult("bad", f"through it, {name} could not be checked: {cause}")
+            return ClientCheckResult(
+                "skip", f"through it, {name}: not checked; it has no GET /servers/NAME (mcpfleet.reach)"
+            )
+        if response.is_success and type(body.get("tools")) is int:
+            return ClientCheckResult("ok", f"through it, {name} answers: {body['tools']} tools listed")
+        error: object = body.get("error")
+        message = cast("dict[str, Any]", error).get("message") if isinstance(error, dict) else None
         status = cast("dict[str, Any]", error).get("status") if isinstance(error, dict) else None
         refused = f"{status}: " if type(status) is int else ""
-        reason = inert(str(said or "no reason given"), _SAID)
-        return Seen("bad", f"through it, {name} does not answer: {refused}{reason}")
+        reason = inert(str(message or "no reason given"), _MESSAGE_CHARACTERS)
+        return ClientCheckResult("bad", f"through it, {name} does not answer: {refused}{reason}")
 
-    def _why(response: httpx2.Response) -> str:
+    def cause_text(response: httpx2.Response) -> str:
         if auth is None:
             return ""
-        found = diagnose(response.status_code, response.headers, client.target, auth.tokens.caller)
-        return f": {found.cause}" if found else ""
+        diagnosis = diagnose(response.status_code, response.headers, client.target, auth.tokens.caller)
+        return f": {diagnosis.cause}" if diagnosis else ""
 
     return await asyncio.gather(
-        within(f"{who}: GET {path}", health()),
-        *(within(f"through it, {name} is not seen to answer", server(name)) for name in client.calls),
+        limit_time(f"{caller}: GET {path}", check_health()),
+        *(limit_time(f"through it, {name} could not be checked", check_server(name)) for name in client.calls),
     )

@@ -1,42 +1,42 @@
-"""Errors that are a person's to solve: one message, which ends with the next step.
+"""Errors that a user can fix: one message each, which ends with the next step.
 
-The command line prints the message and exits with `exit_code`; a library user catches `McpfleetError`.
+The command line prints the message and exits with `exit_code`. Users of the library catch `McpfleetError`.
 """
 
 from __future__ import annotations
 
 
 class McpfleetError(Exception):
-    """Base of every error this package raises on purpose."""
+    """The base class of the errors of this package."""
 
     exit_code = 1
 
 
 class UsageError(McpfleetError):
-    """The command was asked for something that cannot be, such as a URL without a host."""
+    """An option or argument is invalid, such as a URL without a host."""
 
     exit_code = 2
 
 
 class AuthError(McpfleetError):
-    """No ID token could be had."""
+    """There is no ID token to call with."""
 
 
 class NoCredentialsError(AuthError):
-    """This machine holds no Google credentials at all."""
+    """This machine has no Google credentials."""
 
 
 class CredentialsFileError(AuthError):
-    """A credentials or token file cannot be read, or is not what it should be."""
+    """A credentials file or token file cannot be read, or is invalid."""
 
 
 class UnsupportedCredentialsError(AuthError):
-    """The credentials cannot make ID tokens: neither a service account's nor a person's."""
+    """The credentials have no ID tokens: they are neither a service account's nor a person's."""
 
 
 class CredentialsRefusedError(AuthError):
-    """The token endpoint answered, and said no."""
+    """The token endpoint refused the credentials."""
 
 
 class TokenEndpointUnavailableError(AuthError):
-    """The token endpoint or the metadata server did not answer; trying again may help."""
+    """The token endpoint or the metadata server did not respond; trying again may help."""

@@ -1,8 +1,7 @@
 """Google's own token sources: key file, impersonation, a person's login, metadata server.
 
-The one module that knows google-auth, but for its transport (`mcpfleet.endpoints`). It is annotated in parts only,
-so it is met here behind two small types (`GoogleRequest`, `_Refreshable`), and its errors end here: what leaves is an
-`AuthError`.
+Only this module and its transport (`mcpfleet.google_transport`) use google-auth. That package has few annotations, so
+two small types stand for its own (`GoogleRequest`, `_Refreshable`). Its errors become an `AuthError`.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from mcpfleet.bounds import json_object
-from mcpfleet.endpoints import GoogleRequest, request_to
+from mcpfleet.bounds import parse_json_object
 from mcpfleet.errors import (
     AuthError,
     CredentialsFileError,
@@ -21,8 +19,9 @@ from mcpfleet.errors import (
     NoCredentialsError,
     TokenEndpointUnavailableError,
 )
+from mcpfleet.google_transport import GoogleRequest, request_for
 from mcpfleet.inert import inert
-from mcpfleet.net import connection_reason, host_of, is_loopback
+from mcpfleet.net import connection_reason, is_loopback, parse_host
 from mcpfleet.tokens import IdToken
 
 GOOGLE_UNIVERSE = "googleapis.com"
@@ -30,12 +29,12 @@ GOOGLE_TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an addr
 
 LOGIN = "`gcloud auth application-default login`"
 
-_SAID_AT_MOST = 300
-"""Characters of an endpoint's own words that a message repeats."""
+_QUOTED_CHARACTERS = 300
+"""The most characters of an endpoint's error that a message quotes."""
 
 
 class _Refreshable(Protocol):
-    """The little of google-auth's credentials that is used here."""
+    """The part of google-auth's credentials that this module uses."""
 
     token: str | None
 
@@ -43,60 +42,60 @@ class _Refreshable(Protocol):
 
 
 class ServiceAccountKey:
-    """A service account's key file; the token is for any audience asked for.
+    """A service account's key file. It has tokens for any audience.
 
     Args:
         info: The file's JSON.
         path: The file, for messages.
-        request: The HTTP transport; `mcpfleet.endpoints` if not given.
+        request: The HTTP transport; `mcpfleet.google_transport` if not given.
     """
 
     any_audience = True
-    mints = True
+    issues_fresh_tokens = True
 
     def __init__(self, info: Mapping[str, Any], path: Path, request: GoogleRequest | None = None) -> None:
         self.name = f"service account key {path}"
         self._info = dict(info)
         if _has_its_own_token_endpoint(info):
-            # google-auth sends keys of another universe to iamcredentials.<universe>, whatever their
-            # token_uri says. A token_uri outside of both universes was written there to be used.
+            # google-auth uses iamcredentials.<universe> for keys of another universe, and ignores their
+            # token_uri. A token_uri outside of both universes was set on purpose, so it is used.
             self._info["universe_domain"] = GOOGLE_UNIVERSE
-        self._request = request or request_to(str(info.get("token_uri", "")))
+        self._request = request or request_for(str(info.get("token_uri", "")))
 
     def fetch(self, audience: str) -> IdToken:
         """Exchange a signed assertion for a token at the file's `token_uri`."""
         from google.oauth2 import service_account
 
         def build() -> _Refreshable:
-            made: object = service_account.IDTokenCredentials.from_service_account_info(  # pyright: ignore[reportUnknownMemberType]
+            credentials: object = service_account.IDTokenCredentials.from_service_account_info(  # pyright: ignore[reportUnknownMemberType]
                 self._info, target_audience=audience
             )
-            return cast("_Refreshable", made)
+            return cast("_Refreshable", credentials)
 
-        step = "Is the key still enabled? Make a new one, or set GOOGLE_APPLICATION_CREDENTIALS to another file."
+        step = "Check that the key is enabled; create a new one, or set GOOGLE_APPLICATION_CREDENTIALS to another file."
         return IdToken.parse(_refresh(build, self._request, self.name, step).token or "", self.name)
 
 
 class ImpersonatedAccount:
-    """A file made by `gcloud auth application-default login --impersonate-service-account=…`."""
+    """A file that `gcloud auth application-default login --impersonate-service-account=…` writes."""
 
     any_audience = True
-    mints = True
+    issues_fresh_tokens = True
 
     def __init__(self, info: Mapping[str, Any], path: Path, request: GoogleRequest | None = None) -> None:
         self.name = f"impersonated service account of {path}"
         self._info = dict(info)
-        self._request = request or request_to("")
+        self._request = request or request_for("")
 
     def fetch(self, audience: str) -> IdToken:
-        """Ask IAM Credentials for the impersonated account's token."""
+        """Get the impersonated account's token from IAM Credentials."""
         from google.auth import impersonated_credentials
 
         def build() -> _Refreshable:
             account: Any = impersonated_credentials.Credentials.from_impersonated_service_account_info(  # pyright: ignore[reportUnknownMemberType]
                 self._info
             )
-            return _OfAccount(account, self._info.get("delegates"), audience)
+            return _ImpersonatedCredentials(account, self._info.get("delegates"), audience)
 
         step = (
             f"You need roles/iam.serviceAccountTokenCreator on the account; if you have it, run {LOGIN} "
@@ -105,8 +104,8 @@ class ImpersonatedAccount:
         return IdToken.parse(_refresh(build, self._request, self.name, step).token or "", self.name)
 
 
-class _OfAccount:
-    """The ID token of an impersonated account; google-auth's own class asks for it by a session that has no bounds."""
+class _ImpersonatedCredentials:
+    """The ID token of an impersonated account. google-auth's own class uses an HTTP session without limits."""
 
     def __init__(self, account: Any, delegates: object, audience: str) -> None:
         self.token: str | None = None
@@ -123,54 +122,56 @@ class _OfAccount:
         )
         headers = {"content-type": "application/json"}
         account._source_credentials.before_request(request, "POST", url, headers)
-        answer = request(url=url, method="POST", body=json.dumps(self._body).encode(), headers=headers)
-        said = json_object(answer.data)
-        if answer.status != 200:
-            raise exceptions.RefreshError(said["error"]["message"])
-        self.token = said["token"]
+        response = request(url=url, method="POST", body=json.dumps(self._body).encode(), headers=headers)
+        body = parse_json_object(response.data)
+        if response.status != 200:
+            raise exceptions.RefreshError(body["error"]["message"])
+        self.token = body["token"]
 
 
 class UserLogin:
     """A person's refresh token (`authorized_user`).
 
-    Google puts the OAuth client's id into the audience of a person's token, whatever was asked for, and Cloud
-    Run accepts that for people; so the audience asked for is not used.
+    Google always sets the audience of a person's token to the OAuth client's id, and Cloud Run accepts that for
+    people. So the requested audience is not used.
     """
 
     any_audience = False
-    mints = True
+    issues_fresh_tokens = True
 
     def __init__(self, info: Mapping[str, Any], path: Path, request: GoogleRequest | None = None) -> None:
         self.name = f"login in {path}"
         self._info = dict(info)
         missing = [key for key in ("client_id", "client_secret", "refresh_token") if not info.get(key)]
         if missing:
-            raise CredentialsFileError(f"{path} has no {', '.join(missing)}. Run {LOGIN} to write it anew.")
-        # google-auth ignores the file's token_uri for people; honoured here, as it is for service accounts.
+            raise CredentialsFileError(f"{path} has no {', '.join(missing)}. Run {LOGIN} to write it again.")
+        # google-auth ignores the file's token_uri for people. It is used here, as for service accounts.
         self._token_uri = str(info.get("token_uri") or GOOGLE_TOKEN_URI)
-        self._request = request or request_to(self._token_uri)
-        google = self._token_uri == GOOGLE_TOKEN_URI
-        self._renew = f"run {LOGIN}" if google else f"have {host_of(self._token_uri)}, which gave it, write {path} anew"
+        self._request = request or request_for(self._token_uri)
+        is_google = self._token_uri == GOOGLE_TOKEN_URI
+        self._renew_step = (
+            f"run {LOGIN}" if is_google else f"have {parse_host(self._token_uri)}, which gave it, write {path} anew"
+        )
 
     def fetch(self, audience: str) -> IdToken:
         """Exchange the refresh token."""
         from google.oauth2 import credentials
 
         def build() -> _Refreshable:
-            made: object = credentials.Credentials(  # pyright: ignore[reportUnknownMemberType]
+            user_credentials: object = credentials.Credentials(  # pyright: ignore[reportUnknownMemberType]
                 None,
                 refresh_token=self._info["refresh_token"],
                 token_uri=self._token_uri,
                 client_id=self._info["client_id"],
                 client_secret=self._info["client_secret"],
             )
-            return cast("_Refreshable", made)
+            return cast("_Refreshable", user_credentials)
 
-        made = _refresh(build, self._request, self.name, f"The login has ended; {self._renew}.")
-        id_token = getattr(made, "id_token", None)
+        refreshed = _refresh(build, self._request, self.name, f"The login has expired; {self._renew_step}.")
+        id_token = getattr(refreshed, "id_token", None)
         if not id_token:
             raise CredentialsRefusedError(
-                f"The {self.name} gave an access token but no ID token: it lacks the scope openid. "
+                f"The {self.name} gives an access token but no ID token: it lacks the scope openid. "
                 f"Run {LOGIN} again without --scopes."
             )
         return IdToken.parse(str(id_token), self.name)
@@ -181,28 +182,28 @@ class MetadataServer:
 
     name = "metadata server"
     any_audience = True
-    mints = True
+    issues_fresh_tokens = True
 
     def __init__(self, request: GoogleRequest | None = None) -> None:
-        self._request = request or request_to("http://localhost")  # never through an HTTP proxy
+        self._request = request or request_for("http://localhost")  # never through an HTTP proxy
 
     def fetch(self, audience: str) -> IdToken:
-        """Ask the metadata server, which google-auth finds (`GCE_METADATA_HOST`, `GCE_METADATA_IP`)."""
+        """Get a token from the metadata server, which google-auth finds (`GCE_METADATA_HOST`, `GCE_METADATA_IP`)."""
         from google.auth import compute_engine
 
         def build() -> _Refreshable:
-            made: object = compute_engine.IDTokenCredentials(  # pyright: ignore[reportUnknownMemberType]
+            credentials: object = compute_engine.IDTokenCredentials(  # pyright: ignore[reportUnknownMemberType]
                 self._request, audience, use_metadata_identity_endpoint=True
             )
-            return cast("_Refreshable", made)
+            return cast("_Refreshable", credentials)
 
-        step = "Does the service have a service account? `gcloud run services describe SERVICE` shows it."
+        step = "Check that the service has a service account: `gcloud run services describe SERVICE`."
         return IdToken.parse(_refresh(build, self._request, self.name, step).token or "", self.name)
 
-    def answers(self) -> bool:
-        """Whether there is a metadata server; takes some seconds where there is none."""
-        # google-auth's own question. Its public way to ask, fetch_id_token_credentials, would first choose
-        # by os.environ, past the environment that default_source was given.
+    def is_available(self) -> bool:
+        """Return whether there is a metadata server. Takes some seconds if there is none."""
+        # google-auth's own check. Its public function fetch_id_token_credentials would read os.environ first, and
+        # not the environment that default_source got.
         from google.auth.compute_engine import _metadata  # pyright: ignore[reportPrivateUsage]
 
         ask = cast("Callable[[GoogleRequest], bool]", _metadata.ping)  # pyright: ignore[reportUnknownMemberType]
@@ -210,39 +211,39 @@ class MetadataServer:
 
 
 def _has_its_own_token_endpoint(info: Mapping[str, Any]) -> bool:
-    host = host_of(str(info.get("token_uri", "")))
+    host = parse_host(str(info.get("token_uri", "")))
     universe = str(info.get("universe_domain") or GOOGLE_UNIVERSE)
     return bool(host) and not any(f".{host}".endswith(f".{domain}") for domain in (GOOGLE_UNIVERSE, universe))
 
 
 def _refresh(build: Callable[[], _Refreshable], request: GoogleRequest, name: str, step: str) -> _Refreshable:
-    """Build google-auth's credentials and refresh them, its errors turned into ours."""
+    """Create google-auth's credentials and refresh them; its errors become an AuthError."""
     from google.auth import exceptions
 
     try:
-        made = build()
+        credentials = build()
     except AuthError:
         raise
-    except Exception as error:  # whatever google-auth stumbles over is in the file
-        raise CredentialsFileError(f"The {name} is not usable: {_first(error)}. {step}") from error
+    except Exception as error:  # any error of google-auth here has its cause in the file
+        raise CredentialsFileError(f"The {name} is not valid: {_first_line(error)}. {step}") from error
     try:
-        made.refresh(request)
+        credentials.refresh(request)
     except exceptions.TransportError as error:
         raise _unavailable(name, error) from error
     except exceptions.RefreshError as error:
         if bool(cast("Any", error).retryable) or _caused_by(error, exceptions.TransportError):
             raise _unavailable(name, error) from error
-        raise CredentialsRefusedError(f"The {name} was refused: {_first(error)}. {step}") from error
-    except Exception as error:  # the endpoint's answer may be anything, and google-auth takes it for what it should be
-        said = f"{type(error).__name__}: {_first(error)}"
-        raise CredentialsRefusedError(f"The {name} got an answer that holds no token ({said}). {step}") from error
-    return made
+        raise CredentialsRefusedError(f"The {name} was refused: {_first_line(error)}. {step}") from error
+    except Exception as error:  # the response may be anything, and google-auth does not check it
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise CredentialsRefusedError(f"The {name} got a response without a token ({reason}). {step}") from error
+    return credentials
 
 
 def _unavailable(name: str, error: Exception) -> TokenEndpointUnavailableError:
     return TokenEndpointUnavailableError(
-        f"No token from the {name}: its token endpoint gave no answer that can be used "
-        f"({_brief(connection_reason(error))}). Check the network (or that the local cloud is up), then try again."
+        f"No token from the {name}: its token endpoint gave no usable response "
+        f"({_shorten(connection_reason(error))}). Check the network (or that the local cloud is up), then try again."
     )
 
 
@@ -250,18 +251,18 @@ def _caused_by(error: Exception, kind: type[Exception]) -> bool:
     return isinstance(error.__cause__, kind) or any(isinstance(part, kind) for part in error.args)
 
 
-def _first(error: Exception) -> str:
-    """The first line of an error, without the JSON that google-auth puts behind it."""
-    return _brief(str(error.args[0] if error.args else error)) or type(error).__name__
+def _first_line(error: Exception) -> str:
+    """The first line of an error, without the JSON that google-auth appends."""
+    return _shorten(str(error.args[0] if error.args else error)) or type(error).__name__
 
 
-def _brief(text: str) -> str:
-    lines = text[: 10 * _SAID_AT_MOST].strip().splitlines()
-    return inert(lines[0].rstrip("."), _SAID_AT_MOST) if lines else ""
+def _shorten(text: str) -> str:
+    lines = text[: 10 * _QUOTED_CHARACTERS].strip().splitlines()
+    return inert(lines[0].rstrip("."), _QUOTED_CHARACTERS) if lines else ""
 
 
 def google_api(environ: Mapping[str, str]) -> Callable[..., tuple[int, Mapping[str, Any]]]:
-    """Asks Google's APIs as this machine's default identity; see `mcpfleet.prerequisites.Api`.
+    """Create a function that calls Google's APIs as this machine's default identity (`mcpfleet.prerequisites.Api`).
 
     Raises:
         NoCredentialsError: There are no credentials.
@@ -270,29 +271,29 @@ def google_api(environ: Mapping[str, str]) -> Callable[..., tuple[int, Mapping[s
     from google.auth import exceptions
 
     endpoints = [value for name, value in environ.items() if name.endswith("_CUSTOM_ENDPOINT")]
-    request = request_to(next((one for one in endpoints if is_loopback(host_of(one))), ""))
+    request = request_for(next((endpoint for endpoint in endpoints if is_loopback(parse_host(endpoint))), ""))
     try:
-        look: Any = google.auth.default  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        credentials: Any = look(scopes=["https://www.googleapis.com/auth/cloud-platform"], request=request)[0]
+        find_default: Any = google.auth.default  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        credentials: Any = find_default(scopes=["https://www.googleapis.com/auth/cloud-platform"], request=request)[0]
     except exceptions.DefaultCredentialsError as error:
         raise NoCredentialsError(f"No Google credentials on this machine. Run {LOGIN}.") from error
     if hasattr(credentials, "with_always_use_jwt_access"):
-        credentials = credentials.with_always_use_jwt_access(True)  # no token endpoint is asked, on any cloud
+        credentials = credentials.with_always_use_jwt_access(True)  # no token endpoint is needed, on any cloud
 
-    def ask(method: str, url: str, body: Mapping[str, Any] | None = None) -> tuple[int, Mapping[str, Any]]:
+    def send(method: str, url: str, body: Mapping[str, Any] | None = None) -> tuple[int, Mapping[str, Any]]:
         headers: dict[str, str] = {"content-type": "application/json"} if body is not None else {}
-        sent = None if body is None else json.dumps(body).encode()
+        content = None if body is None else json.dumps(body).encode()
         try:
             credentials.before_request(request, method, url, headers)
-            answer = request(url=url, method=method, body=sent, headers=headers)
+            response = request(url=url, method=method, body=content, headers=headers)
         except exceptions.TransportError as error:
-            raise ConnectionError(_brief(connection_reason(error))) from error
-        except Exception as error:  # the token endpoint's answer may be anything
-            return 401, {"error": {"message": _first(error)}}
+            raise ConnectionError(_shorten(connection_reason(error))) from error
+        except Exception as error:  # the token endpoint's response may be anything
+            return 401, {"error": {"message": _first_line(error)}}
         try:
-            found = json_object(answer.data)
+            result = parse_json_object(response.data)
         except ValueError:
-            found = {}
-        return int(answer.status), found
+            result = {}
+        return int(response.status), result
 
-    return ask
+    return send

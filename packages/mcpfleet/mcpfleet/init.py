@@ -21,8 +21,8 @@ from rich.console import Console
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.projects import NotInstalledError, Projects, ServerPlan, find_projects
 from mcpfleet.scaffold import HELLO, NewProject, Written, check_answers, check_folder, flow, render, write
-from mcpfleet.system import command_of, run_program
-from mcpfleet.terminal import marked_up
+from mcpfleet.system import join_command, run_program
+from mcpfleet.terminal import markup_safe
 
 _AGAIN: Final = "MCPFLEET_INIT_AGAIN"
 """Set where the command already runs once more; it does so once only."""
@@ -155,7 +155,7 @@ def _run_again(answers: Answers, environ: Mapping[str, str]) -> int:
     if uv is None or environ.get(_AGAIN):
         raise NotInstalledError(
             "To look at the server, mcpfleet needs pulumi-mcpfleet, which is not installed here. Nothing was written."
-            f" Type: {command_of(['uvx', *needed, 'mcpfleet', 'init', *answers.arguments])}"
+            f" Type: {join_command(['uvx', *needed, 'mcpfleet', 'init', *answers.arguments])}"
         )
     return subprocess.run([uv, *words], env={**environ, _AGAIN: "1"}, check=False).returncode
 
@@ -191,7 +191,7 @@ def _no_lock(reason: str) -> McpfleetError:
 
 
 def _print_files(out: Console, root: Path, written: Sequence[Written]) -> None:
-    out.print(f"[bold]{marked_up(str(root))}[/]")
+    out.print(f"[bold]{markup_safe(str(root))}[/]")
     if all(file.change == "kept" for file in written):
         out.print("  Nothing was changed: all files of a project are there.")
         return
@@ -200,28 +200,28 @@ def _print_files(out: Console, root: Path, written: Sequence[Written]) -> None:
         note = {"written": "", "kept": "  (was there; not changed)", "changed": "  (was there; lines added)"}[
             file.change
         ]
-        out.print(f"  {marked_up(file.name.ljust(width))}  [dim]{marked_up(file.purpose)}{note}[/]")
+        out.print(f"  {markup_safe(file.name.ljust(width))}  [dim]{markup_safe(file.purpose)}{note}[/]")
 
 
 def _print_plan(out: Console, plan: ServerPlan, kept: Sequence[str]) -> None:
-    out.print(f"\nServer [bold]{marked_up(plan.name)}[/]: {marked_up(flow(plan.source))}")
+    out.print(f"\nServer [bold]{markup_safe(plan.name)}[/]: {markup_safe(flow(plan.source))}")
     for decision in plan.decisions:
-        out.print(f"  {marked_up(decision)}")
+        out.print(f"  {markup_safe(decision)}")
     if fleets := [name for name in kept if name.startswith("Pulumi.") and name != "Pulumi.yaml"]:
-        out.print(f"  It is not in {marked_up(', '.join(fleets))}, which were there: add it under servers.")
+        out.print(f"  It is not in {markup_safe(', '.join(fleets))}, which were there: add it under servers.")
 
 
 def _print_mistakes(out: Console, projects: Projects, root: Path) -> None:
     """Print what is left to do before a stack can be deployed, such as locking a package for profile prod."""
     for file in projects.check_files(root):
         for mistake in file.mistakes:
-            out.print(f"[yellow]![/] {marked_up(file.name)}: {marked_up(mistake)}")
+            out.print(f"[yellow]![/] {markup_safe(file.name)}: {markup_safe(mistake)}")
 
 
 def _print_next_steps(out: Console, root: Path) -> None:
     out.print("\nNext:")
     if root.resolve() != Path.cwd():
-        out.print(f"  {marked_up(command_of(['cd', str(root)]))}")
+        out.print(f"  {markup_safe(join_command(['cd', str(root)]))}")
     out.print("  uv run mcpfleet local up   # deploys the fleet on this machine, and calls its servers; needs Docker")
 
 

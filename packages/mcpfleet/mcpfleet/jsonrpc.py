@@ -1,6 +1,6 @@
-"""MCP's messages as a relay needs them: what a line is, and what it says.
+"""Parses and normalizes the JSON-RPC messages of MCP for a relay.
 
-Nothing here is validated against the protocol's schema: what the two sides say to each other is their matter.
+It does not validate messages against the protocol's schema: that is up to the client and the server.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from mcpfleet.bounds import json_object, json_value
+from mcpfleet.bounds import parse_json, parse_json_object
 
 Id = int | str | float
 
@@ -31,7 +31,7 @@ INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INTERNAL_ERROR: Final = -32603
 CONNECTION_CLOSED: Final = -32000
-"""What the official SDKs say where an answer can not come any more."""
+"""The error code of the official SDKs for a connection that closed before the reply."""
 
 VERSION_META: Final = "io.modelcontextprotocol/protocolVersion"
 SUBSCRIPTION_META: Final = "io.modelcontextprotocol/subscriptionId"
@@ -42,14 +42,14 @@ _BASE64: Final = re.compile(r"=\?base64\?.*\?=")
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a client.
+    """A message of a client.
 
     Attributes:
         raw: The line, without its end.
         method: The method; '' for a response to one of the server's requests.
         id: The request's or response's id; None for a notification.
-        params: The parameters; empty where there are none.
-        version: The protocol revision that the message names for itself (since 2026-07-28); '' before.
+        params: The parameters; empty if there are none.
+        version: The protocol version in the message's `_meta` (since 2026-07-28); '' in older versions.
     """
 
     raw: bytes
@@ -60,21 +60,21 @@ class Message:
 
     @property
     def is_request(self) -> bool:
-        """Whether it wants an answer."""
+        """Whether it expects a reply."""
         return bool(self.method) and self.id is not None
 
     @property
-    def cancels(self) -> Id | None:
-        """The request that it cancels."""
+    def cancelled_id(self) -> Id | None:
+        """The id of the request that it cancels."""
         return self.params.get("requestId") if self.method == CANCELLED else None
 
 
 class NotAMessageError(ValueError):
-    """A line that is not one JSON-RPC message; the text says why.
+    """A line is not one JSON-RPC message; the text has the reason.
 
     Attributes:
-        code: JSON-RPC's.
-        id: The request's id, where there is one that can be read.
+        code: The error code of JSON-RPC.
+        id: The request's id, if it can be read.
     """
 
     def __init__(self, text: str, code: int, ident: Id | None = None) -> None:
@@ -84,28 +84,30 @@ class NotAMessageError(ValueError):
 
 
 def parse(line: bytes) -> Message:
-    """Read one line.
+    """Parse one line.
 
     Raises:
         NotAMessageError: It is not a JSON-RPC message.
     """
     try:
-        found = json_value(line)
+        value = parse_json(line)
     except (ValueError, RecursionError) as error:
         raise NotAMessageError(f"not JSON: {error}", PARSE_ERROR) from None
-    if not isinstance(found, dict):
-        raise NotAMessageError("one JSON object on each line, please; batches ended with 2025-06-18", INVALID_REQUEST)
-    body = cast("dict[str, Any]", found)
+    if not isinstance(value, dict):
+        raise NotAMessageError(
+            "expected one JSON object on each line; MCP has no batches since 2025-06-18", INVALID_REQUEST
+        )
+    body = cast("dict[str, Any]", value)
     method, ident, params = body.get("method", ""), body.get("id"), body.get("params")
     if not (ident is None or _is_id(ident)) or not isinstance(method, str):
         ident = ident if _is_id(ident) else None
-        raise NotAMessageError("a method is a string, and an id a string or a number", INVALID_REQUEST, ident)
+        raise NotAMessageError("the method must be a string, and the id a string or a number", INVALID_REQUEST, ident)
     if not method and (ident is None or not ("result" in body or "error" in body)):
-        raise NotAMessageError("neither a request nor a notification nor a response", INVALID_REQUEST, ident)
+        raise NotAMessageError("not a request, a notification or a response", INVALID_REQUEST, ident)
     params = cast("dict[str, Any]", params) if isinstance(params, dict) else {}
     meta = params.get("_meta")
     version = cast("dict[str, Any]", meta).get(VERSION_META) if isinstance(meta, dict) else None
-    # A line with a line break of JSON's white space inside cannot come: the break ended it.
+    # The line has no line breaks in JSON's white space: they would have ended it.
     return Message(line, method, ident, params, version if isinstance(version, str) else "")
 
 
@@ -118,86 +120,86 @@ def _is_finite(ident: float | str) -> bool:
 
 
 def decode(body: bytes) -> dict[str, Any] | None:
-    """A message of a server; None where it is no JSON object."""
+    """Parse a message of a server; None if it is not a JSON object."""
     try:
-        return json_object(body)
+        return parse_json_object(body)
     except ValueError:
         return None
 
 
-def answer(found: Mapping[str, Any], ident: Id) -> dict[str, Any] | None:
-    """A server's answer to a request, in JSON-RPC's own form; None where it is no answer.
+def normalize_reply(reply: Mapping[str, Any], ident: Id) -> dict[str, Any] | None:
+    """Convert a server's reply to valid JSON-RPC; None if the message is not a reply.
 
-    Clients drop what is not of that form, and would wait for ever: so the id is the request's, `"error": null` beside a
-    result is gone, as are members that the protocol does not know, and an error has a number and a text.
+    Clients ignore invalid replies, and would wait forever. So the reply gets the request's id, loses `"error": null`
+    and unknown members, and its error gets a number and a text.
 
     Args:
-        found: What the server said.
+        reply: The server's message.
         ident: The request's id.
     """
-    error, result = found.get("error"), found.get("result")
-    if found.get("method") is not None:
+    error, result = reply.get("error"), reply.get("result")
+    if reply.get("method") is not None:
         return None
     if isinstance(error, dict):
-        said = cast("dict[str, Any]", error)
-        code, message = said.get("code"), said.get("message")
-        formed: dict[str, Any] = {
+        error_fields = cast("dict[str, Any]", error)
+        code, message = error_fields.get("code"), error_fields.get("message")
+        normalized: dict[str, Any] = {
             "code": code if type(code) is int else INTERNAL_ERROR,
             "message": message if isinstance(message, str) else "no reason given",
         }
-        if "data" in said:
-            formed["data"] = said["data"]
-        return {"jsonrpc": "2.0", "id": ident, "error": formed}
+        if "data" in error_fields:
+            normalized["data"] = error_fields["data"]
+        return {"jsonrpc": "2.0", "id": ident, "error": normalized}
     if error is None and isinstance(result, dict):
         return {"jsonrpc": "2.0", "id": ident, "result": cast("dict[str, Any]", result)}
     return None
 
 
-def speech(found: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A server's own request or notification, in JSON-RPC's own form; None where it is neither."""
-    method, ident, params = found.get("method"), found.get("id"), found.get("params")
-    if not isinstance(method, str) or not (ident is None or _is_id(ident)) or {"result", "error"} & found.keys():
+def normalize_server_message(message: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Convert a server's own request or notification to valid JSON-RPC; None if the message is neither."""
+    method, ident, params = message.get("method"), message.get("id"), message.get("params")
+    if not isinstance(method, str) or not (ident is None or _is_id(ident)) or {"result", "error"} & message.keys():
         return None
     if not (params is None or isinstance(params, dict)):
         return None
-    formed: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    normalized: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
     if ident is not None:
-        formed["id"] = ident
+        normalized["id"] = ident
     if params is not None:
-        formed["params"] = params
-    return formed
+        normalized["params"] = params
+    return normalized
 
 
-def line_of(body: bytes, found: Mapping[str, Any], formed: Mapping[str, Any]) -> bytes:
-    """One line for a client: what came, byte for byte, if it is that already, and else what is meant by it.
+def client_line(body: bytes, message: Mapping[str, Any], normalized: Mapping[str, Any]) -> bytes:
+    """The line for a client: the server's bytes unchanged if they are one valid line, or else the normalized message.
 
     Args:
-        body: What the server sent.
-        found: The same, read.
-        formed: What is meant.
+        body: The bytes that the server sent.
+        message: The parsed message.
+        normalized: The normalized message.
 
     Raises:
-        ValueError: A number in it is larger than Python knows.
+        ValueError: A number in it is too large for Python.
     """
-    # In Python 1, 1.0 and True are equal, to a client they are not the same id.
-    same = found == formed and type(found.get("id")) is type(formed.get("id"))
-    # What a server prints over several lines, or in another encoding than UTF-8, is written anew.
-    return body if same and is_line(body) and body.lstrip().startswith(b"{") else encode(formed)
+    # In Python 1, 1.0 and True are equal; for a client they are different ids.
+    is_same = message == normalized and type(message.get("id")) is type(normalized.get("id"))
+    # A message on several lines, or in another encoding than UTF-8, is encoded again.
+    return body if is_same and is_single_line(body) and body.lstrip().startswith(b"{") else encode(normalized)
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """One line of JSON, without its end; in ASCII, for halves of surrogate pairs have no UTF-8.
+    """Encode a message as one line of JSON, without its end; in ASCII, because lone surrogates have no UTF-8.
 
     Raises:
-        ValueError: A number in it is infinite, which JSON has no word for.
+        ValueError: A number in it is infinite, which JSON cannot express.
     """
     return json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
 
 
-def is_line(line: bytes) -> bool:
-    """Whether bytes are one line of UTF-8 without its end, whoever splits it.
+def is_single_line(line: bytes) -> bool:
+    """Return whether bytes are one line of UTF-8, without its end, for every common line reader.
 
-    Node's `readline` and Java's `Scanner` end lines at U+2028 and U+2029, Python's `str.splitlines` at U+0085, too.
+    Node's `readline` and Java's `Scanner` also end lines at U+2028 and U+2029, Python's `str.splitlines` at U+0085.
     """
     try:
         text = line.decode()
@@ -207,13 +209,13 @@ def is_line(line: bytes) -> bool:
 
 
 def error_reply(ident: Id | None, text: str, code: int = CONNECTION_CLOSED, **data: Any) -> bytes:
-    """An answer that says why there is none.
+    """An error reply to a request, as one line.
 
     Args:
         ident: The request's id.
-        text: For a person to read.
-        code: JSON-RPC's.
-        data: What a program reads, under the key `mcpfleet`.
+        text: The message for people.
+        code: The error code of JSON-RPC.
+        data: Data for programs, under the key `mcpfleet`.
     """
     error: dict[str, Any] = {"code": code, "message": text}
     if data:
@@ -222,7 +224,7 @@ def error_reply(ident: Id | None, text: str, code: int = CONNECTION_CLOSED, **da
 
 
 def header_value(text: str) -> str:
-    """A text as a header can carry it: as it is, or in MCP's Base64 form."""
+    """Encode a text as a header's value: unchanged if possible, or else in MCP's Base64 form."""
     if _HEADER_SAFE.fullmatch(text) and text == text.strip() and not _BASE64.fullmatch(text):
         return text
     return f"=?base64?{base64.b64encode(text.encode('utf-8', 'surrogatepass')).decode('ascii')}?="

@@ -1,4 +1,4 @@
-"""The options that several commands share: which server, and as whom."""
+"""The options that several commands share: they select the server and the identity."""
 
 from __future__ import annotations
 
@@ -46,26 +46,26 @@ Impersonate = Annotated[
 def find_stack(
     url: str | None, audience: str | None, stack: str | None, outputs: Path | None, folder: Path | None
 ) -> Stack:
-    """The servers to choose from: the stack's, or the one of a URL.
+    """Read the servers of a stack, or create a stack of one server from a URL.
 
     Raises:
-        McpfleetError: There are none.
+        McpfleetError: There are no servers.
     """
     from mcpfleet import stack as stacks
 
     if url is None:
-        return stacks.read(outputs, stack, folder)
+        return stacks.read_stack(outputs, stack, folder)
     if stack or outputs:
-        raise UsageError("Give --url, or a stack's --stack or --outputs, not both.")
-    server = stacks.from_url(url, audience)
+        raise UsageError("Use --url, or a stack's --stack or --outputs, not both.")
+    server = stacks.server_from_url(url, audience)
     return stacks.Stack(url, {server.name: server})
 
 
-def one_server(stack: Stack, name: str | None, url: str | None, audience: str | None) -> DeployedServer:
-    """The server that is meant, with the audience that is asked for.
+def select_server(stack: Stack, name: str | None, url: str | None, audience: str | None) -> DeployedServer:
+    """Select one server, and set its audience to that of the option.
 
     Raises:
-        UsageError: There is none of that name, or the name is missing.
+        UsageError: There is no server of that name, or the stack has several servers and no name is given.
     """
     from dataclasses import replace
 
@@ -73,8 +73,8 @@ def one_server(stack: Stack, name: str | None, url: str | None, audience: str | 
         (server,) = stack.servers.values()
         return replace(server, name=name or server.name)
     if name is None and len(stack.servers) > 1:
-        raise UsageError(f"Which server? {stack.origin} has: {', '.join(stack.servers)}.")
-    (server,) = stack.chosen([name or next(iter(stack.servers))])
+        raise UsageError(f"Name a server: {stack.origin} has {', '.join(stack.servers)}.")
+    (server,) = stack.select_servers([name or next(iter(stack.servers))])
     return replace(server, audience=audience or server.audience)
 
 
@@ -85,24 +85,26 @@ def find_source(
     token_command: str | None = None,
     impersonate: str | None = None,
 ) -> TokenSource:
-    """The identity: the option's, or the local cloud's invoker, or that of this machine.
+    """Find the identity: that of an option, or the local cloud's invoker, or this machine's default.
 
     Raises:
-        UsageError: Two are given.
-        AuthError: There is none, or it is of no use.
+        UsageError: Two options name an identity.
+        AuthError: There is no identity, or its file is not valid.
     """
     from mcpfleet.token_sources import Impersonation, TokenCommand, TokenFile, default_source, source_from_file
 
-    if sum(one is not None for one in (credentials, token_file, token_command)) > 1:
-        raise UsageError("Give one of --credentials, --token-file and --token-command, not both.")
+    if sum(option is not None for option in (credentials, token_file, token_command)) > 1:
+        raise UsageError("Use only one of --credentials, --token-file and --token-command.")
     if impersonate and (token_file or token_command):
-        raise UsageError("--impersonate needs credentials; an ID token alone cannot ask for another's.")
+        raise UsageError(
+            "--impersonate needs credentials, not an ID token. Leave out --token-file and --token-command."
+        )
     if impersonate:
         return Impersonation(impersonate, credentials or stack.credentials)
     if token_file:
         return TokenFile(token_file)
     if token_command:
         return TokenCommand(token_command)
-    if found := credentials or stack.credentials:
-        return source_from_file(found)
+    if file := credentials or stack.credentials:
+        return source_from_file(file)
     return default_source()

@@ -1,7 +1,7 @@
-"""`mcpfleet packages`: the packages of a folder's fleets, locked by the package managers that will install them.
+"""`mcpfleet packages`: locks the packages of a folder's fleets, with the package managers that later install them.
 
-Which packages there are, the fleet's own distribution says, by the entry point `mcpfleet.packages`. Here Docker
-runs what looks for their dependencies: package managers run code of packages while they do so.
+The distribution of the fleet finds the packages, through the entry point `mcpfleet.packages`. The package managers
+resolve the dependencies in Docker, because they run code of the packages while they do so.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Final, Protocol, cast
 from mcpfleet.errors import McpfleetError
 from mcpfleet.system import run_program
 
-GROUP: Final = {"group": "mcpfleet.packages"}
+ENTRY_POINT_GROUP: Final = {"group": "mcpfleet.packages"}
 BUILD_SECONDS: Final = 1800.0
 COMMAND_SECONDS: Final = 60.0
 _SHOWN_LINES: Final = 20
-_PLACE: Final = "/lock"
-"""Where an image that makes a lock has its files."""
+_LOCK_FOLDER: Final = "/lock"
+"""The folder of the lock files in the image that creates them."""
 
 Run = Callable[[list[str], float], "subprocess.CompletedProcess[str]"]
 
 
 class NoDockerError(McpfleetError):
-    """Nothing can be locked here."""
+    """Docker is not installed, so no package can be locked."""
 
 
 class Package(Protocol):
-    """A package that a fleet names."""
+    """A package of a fleet's server."""
 
     @property
     def name(self) -> str:
@@ -41,7 +41,7 @@ class Package(Protocol):
 
     @property
     def build_args(self) -> Mapping[str, str]:
-        """Of its image."""
+        """The build arguments of the image that creates the lock."""
         ...
 
     @property
@@ -51,23 +51,23 @@ class Package(Protocol):
 
     @property
     def locked(self) -> bool:
-        """Whether the lock has been made."""
+        """Whether the lock exists."""
         ...
 
     def dockerfile(self, today: datetime.date, days: int) -> str:
-        """What makes the lock, of packages that are at least some days old."""
+        """The Dockerfile of the image that creates the lock, of versions that are at least *days* old."""
         ...
 
     def keep(self, made: Path) -> None:
-        """Take over the files of a lock. Raises ValueError where they lock not all."""
+        """Save the files of a new lock. Raises ValueError if they do not lock every dependency."""
         ...
 
 
 class Fleets(Protocol):
-    """What knows the fleets of a folder. It raises ValueError where one has mistakes."""
+    """Reads the fleets of a folder. Its methods raise ValueError if a fleet has mistakes."""
 
     def look_up(self, root: Path, stack: str | None = None, *, renew: bool = False) -> list[str]:
-        """Ask registries for the servers that are taken from them; gives those that were asked for."""
+        """Look up the servers of MCP registries; returns the names that were looked up."""
         ...
 
     def packages_of(self, root: Path, stack: str | None = None) -> list[Package]:
@@ -76,27 +76,27 @@ class Fleets(Protocol):
 
 
 def packages_of(
-    folder: Path, stack: str | None, *, renew: bool = False, found: Sequence[EntryPoint] | None = None
+    folder: Path, stack: str | None, *, renew: bool = False, readers: Sequence[EntryPoint] | None = None
 ) -> tuple[list[str], list[Package]]:
-    """The packages of the fleets of a folder.
+    """Find the packages of the fleets of a folder.
 
     Args:
         folder: The folder of Pulumi.yaml.
-        stack: Look at this stack alone, not at all that have a file.
-        renew: Whether registries are asked for what was looked up before.
-        found: Who may say so; by default what is installed.
+        stack: Read this stack only; by default every stack that has a config file.
+        renew: Whether to look up servers again that were looked up before.
+        readers: The entry points that read fleets; by default those that are installed.
 
     Returns:
-        The servers for which registries were asked, and the packages.
+        The servers that were looked up in registries, and the packages.
 
     Raises:
-        McpfleetError: Nobody can, or a fleet has mistakes.
+        McpfleetError: No entry point is installed, or a fleet has mistakes.
     """
-    points = [*cast("Iterable[EntryPoint]", entry_points(**GROUP))] if found is None else found
+    points = [*cast("Iterable[EntryPoint]", entry_points(**ENTRY_POINT_GROUP))] if readers is None else readers
     if not points:
         raise McpfleetError(
-            "Nothing here can read a fleet: pulumi-mcpfleet is not installed beside this command. Run it from the"
-            " environment of the fleet's Pulumi program."
+            "pulumi-mcpfleet, which reads the fleet, is not installed in this Python environment. Run this command in"
+            " the environment of the fleet's Pulumi program."
         )
     fleets = cast("Fleets", points[0].load())
     try:
@@ -106,22 +106,22 @@ def packages_of(
 
 
 def lock(packages: Sequence[Package], today: datetime.date, days: int, run: Run = run_program) -> Iterator[Package]:
-    """Make the lock of each package; gives each that is done. One that fails keeps no other from its lock.
+    """Create the lock of each package, and yield each package that is locked. A failure does not stop the others.
 
     Args:
-        packages: What is to be locked.
+        packages: The packages to lock.
         today: The date.
-        days: How old each version has to be that is taken.
+        days: The minimum age of a version.
         run: Runs a program.
 
     Raises:
-        McpfleetError: Some can't be locked, each of which it names; raised behind the last one that is done.
-        NoDockerError: There is no Docker.
+        McpfleetError: Packages can't be locked; it names each, and is raised after the last package.
+        NoDockerError: Docker is not installed.
     """
     failed: dict[str, str] = {}
     for package in packages:
         try:
-            _locked(package, package.dockerfile(today, days), run)
+            _lock_package(package, package.dockerfile(today, days), run)
         except NoDockerError:
             raise
         except McpfleetError as error:
@@ -129,47 +129,54 @@ def lock(packages: Sequence[Package], today: datetime.date, days: int, run: Run 
         else:
             yield package
     if failed and len(packages) > 1:
-        rest = "The others are locked." if len(failed) < len(packages) else "Locks that were there are as they were."
+        rest = "The others are locked." if len(failed) < len(packages) else "Existing locks are unchanged."
         failed[""] = f"{len(failed)} of {len(packages)} packages can't be locked: {', '.join(failed)}. {rest}"
     if failed:
         raise McpfleetError("\n".join(failed.values()))
 
 
-def _locked(package: Package, dockerfile: str, run: Run) -> None:
+def _lock_package(package: Package, dockerfile: str, run: Run) -> None:
     with tempfile.TemporaryDirectory(prefix="mcpfleet-lock-") as scratch:
-        _made(package, dockerfile, Path(scratch), run)
+        _build_lock(package, dockerfile, Path(scratch), run)
         try:
             package.keep(Path(scratch) / "lock")
         except (OSError, ValueError) as error:
             raise McpfleetError(f"{package.name} can't be locked: {error}") from None
 
 
-def _made(package: Package, dockerfile: str, scratch: Path, run: Run) -> None:
-    """Have Docker make the lock, in the folder `lock` of *scratch*."""
+def _build_lock(package: Package, dockerfile: str, scratch: Path, run: Run) -> None:
+    """Create the lock in Docker, and copy it to the folder `lock` of *scratch*."""
     context = scratch / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(dockerfile, encoding="utf-8")
     arguments = [part for name, value in package.build_args.items() for part in ("--build-arg", f"{name}={value}")]
-    image = _docker(package, run, ["build", "--quiet", *arguments, str(context)], BUILD_SECONDS)
-    container = _docker(package, run, ["create", image, "true"])
+    image = _run_docker(package, run, ["build", "--quiet", *arguments, str(context)], BUILD_SECONDS)
+    container = _run_docker(package, run, ["create", image, "true"])
     try:
-        _docker(package, run, ["cp", f"{container}:{_PLACE}", str(scratch / "lock")])
+        _run_docker(package, run, ["cp", f"{container}:{_LOCK_FOLDER}", str(scratch / "lock")])
     finally:
-        _docker(package, run, ["rm", container])
+        _run_docker(package, run, ["rm", container])
 
 
-def _docker(package: Package, run: Run, words: list[str], seconds: float = COMMAND_SECONDS) -> str:
-    """What docker prints, in its last line."""
+def _run_docker(package: Package, run: Run, arguments: list[str], seconds: float = COMMAND_SECONDS) -> str:
+    """Run docker; returns the last line of its output.
+
+    Raises:
+        NoDockerError: Docker is not installed.
+        McpfleetError: The command failed.
+    """
     try:
-        done = run(["docker", *words], seconds)
+        done = run(["docker", *arguments], seconds)
     except FileNotFoundError:
-        raise NoDockerError("A lock is made in Docker, and there is no docker command. Install Docker.") from None
+        raise NoDockerError(
+            "Locks are created in Docker, and the docker command is not installed. Install Docker."
+        ) from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise McpfleetError(f"{package.name} can't be locked: {error}") from None
     if done.returncode:
-        said = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
+        output = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
         raise McpfleetError(
-            "\n".join([f"{package.name} can't be locked:", *(f"  {line}" for line in said[-_SHOWN_LINES:])])
-            + "\nWhere a version is too young, name an older one, or give --min-age."
+            "\n".join([f"{package.name} can't be locked:", *(f"  {line}" for line in output[-_SHOWN_LINES:])])
+            + "\nIf a version is too new, use an older one, or lower --min-age."
         )
     return done.stdout.strip().rpartition("\n")[2]

@@ -1,4 +1,4 @@
-"""A request of a client of `mcpfleet connect`, from its line to its one answer."""
+"""A request of a client of `mcpfleet connect` that has no reply yet."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from mcpfleet.upstream import FailedError
 
 @dataclass
 class PendingRequest:
-    """One request of a client that is under way, and what its client is told if it ends without an answer.
+    """A client's request in progress.
 
     Attributes:
-        asked: The server asked the client something meanwhile; sent again, it would ask again.
-        acknowledged: A subscription whose client knows that it stands.
-        event: The last event id, from which a broken stream can be resumed (until 2025-11-25).
-        wait: Seconds that the server wants a client to wait before it resumes.
-        answered: Its client has the answer, and must get no second one.
+        message: The request.
+        has_server_request: The server sent a request to the client meanwhile, and would send it again after a retry.
+        is_acknowledged: The request is a subscription that the server has acknowledged to the client.
+        event_id: The last event id, from which a broken stream can be resumed (until 2025-11-25).
+        retry_seconds: The time that the server asks a client to wait before it resumes.
+        attempts: The number of times that the request was sent.
+        is_answered: The client has the reply, and must not get a second one.
     """
 
     message: Message
-    asked: bool = False
-    acknowledged: bool = False
-    event: str = ""
-    wait: float | None = None
+    has_server_request: bool = False
+    is_acknowledged: bool = False
+    event_id: str = ""
+    retry_seconds: float | None = None
     attempts: int = 0
-    answered: bool = False
+    is_answered: bool = False
 
-    def refusal(self, failed: FailedError) -> bytes:
-        """The answer to a request that has none: why, and whether it may have been carried out."""
-        if not failed.done:
-            outcome, more = "not_done", "It was not carried out."
+    def error_reply(self, failed: FailedError) -> bytes:
+        """The error reply to a request that failed, with the reason, and whether the server may have handled it."""
+        if not failed.may_be_done:
+            outcome, explanation = "not_done", "The server did not handle the request."
         else:
             name = self.message.params.get("name") if self.message.method == jsonrpc.CALL else self.message.method
             outcome = "unknown"
-            more = f"Whether {name} was carried out is not known."
+            explanation = f"The server may have handled {name}."
             if self.message.method == jsonrpc.CALL:
-                more += " It was not called again: the tool does not say that it only reads, or is idempotent."
+                explanation += " It was not called again, because the tool is not marked as read-only or idempotent."
         data: dict[str, Any] = {"outcome": outcome, "attempts": self.attempts}
         if failed.status is not None:
             data["status"] = failed.status
-        return jsonrpc.error_reply(self.message.id, f"{failed} {more}", **data)
+        return jsonrpc.error_reply(self.message.id, f"{failed} {explanation}", **data)

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, cast
 from rich.console import Console
 
 from mcpfleet.errors import McpfleetError, UsageError
-from mcpfleet.terminal import marked_up
+from mcpfleet.terminal import markup_safe
 
 PROJECTS: Final = "mcpfleet.projects"
 COMMANDS: Final = "mcpfleet.commands"
@@ -145,9 +145,9 @@ def check(out: Console, root: Path, projects: Projects | None = None, *, as_json
         return is_right
     for file in files:
         mark = "[red]✗[/]" if file.mistakes else "[green]✓[/]"
-        out.print(f"{mark} [bold]{marked_up(file.name)}[/]  {marked_up(file.contents)}".rstrip())
+        out.print(f"{mark} [bold]{markup_safe(file.name)}[/]  {markup_safe(file.contents)}".rstrip())
         for mistake in file.mistakes:
-            out.print(f"    {marked_up(mistake)}")
+            out.print(f"    {markup_safe(mistake)}")
     return is_right
 
 

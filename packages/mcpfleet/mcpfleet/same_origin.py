@@ -1,9 +1,9 @@
-"""What keeps web pages of others away from whatever of ours listens: the proxy, the client service, agents.
+"""Protects the proxy, client services and agents from requests of foreign web pages.
 
-Each of them acts in somebody's name: the proxy lends a person's identity to whoever reaches its port, a client calls
-servers as itself, and a browser sends its user's login along. A web page reaches them in two ways: by a name that its
-owner points to 127.0.0.1 (DNS rebinding; the Host betrays it), and by a plain cross-site request (the Origin, or
-Sec-Fetch-Site where there is no Origin, betrays it). A browser sets these headers, and no page can.
+Each of them acts with an identity: the proxy gives every caller the user's identity, a client calls servers as its own
+account, and a browser sends its user's login. A web page can reach them in two ways: by a name that its owner points to
+127.0.0.1 (DNS rebinding, visible in Host), and by a cross-site request (visible in Origin, or in Sec-Fetch-Site if
+there is no Origin). The browser sets these headers, and a page cannot change them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpfleet.errors import UsageError
-from mcpfleet.net import host_of, is_loopback
+from mcpfleet.net import is_loopback, parse_host
 
 BODY_BYTES: Final = 1 << 20
 BODY_SECONDS: Final = 30.0
-AT_ONCE: Final = 1000
-"""Requests that one process of ours takes at a time; Cloud Run sends an instance no more."""
+MAX_CONCURRENT_REQUESTS: Final = 1000
+"""The most concurrent requests of one process; Cloud Run sends no more to an instance."""
 _JSON: Final = re.compile(r"application/json[ \t]*(;.*)?", re.IGNORECASE)
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 _PORTS: Final = {"http": 80, "https": 443}
@@ -32,50 +32,50 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer instead of a forwarded request: HTTP status and plain text."""
+    """The response to a request that is refused: HTTP status and text."""
 
     status: int
     text: str
 
 
-def refuse(raw: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
-    """Why these request headers may not pass, or None if they may."""
+def loopback_refusal(raw: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
+    """Check the headers of a request to the proxy; None if the request is allowed."""
     headers = [(name.lower(), value.decode("latin-1")) for name, value in raw]
     hosts = [value for name, value in headers if name == b"host"]
-    if len(hosts) != 1 or not is_loopback(host_of(f"//{hosts[0]}")):
-        shown = ", ".join(hosts) or "none"
-        return Refusal(421, f"This proxy answers to localhost and 127.0.0.1 only, not to Host: {shown}.")
+    if len(hosts) != 1 or not is_loopback(parse_host(f"//{hosts[0]}")):
+        hosts_text = ", ".join(hosts) or "none"
+        return Refusal(421, f"This proxy accepts the hosts localhost and 127.0.0.1 only, not Host: {hosts_text}.")
     origins = [value for name, value in headers if name == b"origin"]
     for origin in origins:
-        if not is_loopback(host_of(origin)):
-            return Refusal(403, f"This proxy is not for web pages of other hosts (Origin: {origin}).")
+        if not is_loopback(parse_host(origin)):
+            return Refusal(403, f"This proxy refuses web pages of other hosts (Origin: {origin}).")
     cross_site = any(name == b"sec-fetch-site" and value.strip() == "cross-site" for name, value in headers)
     if cross_site and not origins:
-        return Refusal(403, "This proxy is not for requests from other web sites (Sec-Fetch-Site: cross-site).")
+        return Refusal(403, "This proxy refuses requests from other websites (Sec-Fetch-Site: cross-site).")
     return None
 
 
-def origins_of(text: str) -> tuple[str, ...]:
-    """Origins that are written with commas between them, as a variable holds them.
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Parse origins that are separated by commas, as in `MCP_CLIENT_ORIGINS`.
 
     Raises:
-        UsageError: One is no origin.
+        UsageError: One is not a valid origin.
     """
-    found = tuple(one.strip() for one in text.split(",") if one.strip())
-    if wrong := [one for one in found if not _ORIGIN.fullmatch(one)]:
-        raise UsageError(f"{wrong[0]!r} is not an origin; write https://HOST[:PORT] in small letters, without a path.")
-    return found
+    origins = tuple(origin.strip() for origin in text.split(",") if origin.strip())
+    if invalid := [origin for origin in origins if not _ORIGIN.fullmatch(origin)]:
+        raise UsageError(f"{invalid[0]!r} is not an origin; write https://HOST[:PORT] in lower case, without a path.")
+    return origins
 
 
-def refuse_page(
+def page_refusal(
     raw: Iterable[tuple[bytes, bytes]], client: str | None, allowed: Collection[str] = ()
 ) -> Refusal | None:
-    """Why a request that does something may not have come from a page; None for a program's, and for our own page's.
+    """Check whether a request comes from a foreign web page; None if it is allowed.
 
     Args:
         raw: The request's headers.
-        client: The address that it comes from, where it is known.
-        allowed: Origins of other pages that may.
+        client: The caller's address, if it is known.
+        allowed: The origins of other pages that may send requests.
     """
     headers = [(name.lower(), value.decode("latin-1").strip()) for name, value in raw]
     origins = [value for name, value in headers if name == b"origin"]
@@ -83,27 +83,27 @@ def refuse_page(
     if not origins and not sites:
         return None  # no browser
     if len(origins) > 1 or len(sites) > 1:
-        return Refusal(400, "A request has one Origin and one Sec-Fetch-Site.")
+        return Refusal(400, "The request has several Origin or Sec-Fetch-Site headers.")
     if origins and origins[0] in allowed:
         return None
     hosts = [value for name, value in headers if name == b"host"]
     host = hosts[0] if len(hosts) == 1 else ""
-    if client is not None and is_loopback(client) and not is_loopback(host_of(f"//{host}")):
-        return Refusal(421, f"On this machine this answers pages at localhost and 127.0.0.1 only, not at {host!r}.")
+    if client is not None and is_loopback(client) and not is_loopback(parse_host(f"//{host}")):
+        return Refusal(421, f"On this machine, only pages at localhost and 127.0.0.1 are allowed, not at {host!r}.")
     if sites:
-        # `none` is an address that a person typed; `same-site` may be anybody's page below the same domain.
+        # `none` means that the user typed the address; `same-site` may be any page below the same domain.
         if sites[0] in {"same-origin", "none"}:
             return None
-        return Refusal(403, f"This is not for pages of other origins (Sec-Fetch-Site: {sites[0]!r}).")
+        return Refusal(403, f"Pages of other origins are not allowed (Sec-Fetch-Site: {sites[0]!r}).")
     if _authority(origins[0]) is not None and _authority(origins[0]) == _authority(
         f"{urlsplit(origins[0]).scheme}://{host}"
     ):
         return None
-    return Refusal(403, f"This is not for pages of other origins (Origin: {origins[0]!r}).")
+    return Refusal(403, f"Pages of other origins are not allowed (Origin: {origins[0]!r}).")
 
 
 def _authority(origin: str) -> tuple[str, int | None] | None:
-    host = host_of(origin)
+    host = parse_host(origin)
     if not host:
         return None
     parts = urlsplit(origin)
@@ -111,16 +111,16 @@ def _authority(origin: str) -> tuple[str, int | None] | None:
 
 
 class SameOriginApp:
-    """An application whose requests that do something come from programs and from its own pages only.
+    """An ASGI application that accepts requests other than GET and HEAD only from programs and from its own pages.
 
-    They are JSON: a page of another origin can send that only after asking, and nobody here says yes. A body is read
-    whole before the application sees it, and no longer than it may take.
+    Such requests must be JSON, which a page of another origin can send only after a CORS preflight, and that fails. The
+    whole body is read before the application gets the request, within limits for its size and time.
 
     Args:
-        app: What answers.
-        origins: Origins of other pages that may ask.
+        app: The application to protect.
+        origins: The origins of other pages that may send requests.
         body_bytes: The largest body.
-        body_seconds: The longest that a body may take to come.
+        body_seconds: The longest time for a body to arrive.
     """
 
     def __init__(
@@ -137,38 +137,38 @@ class SameOriginApp:
         self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, as ASGI has it."""
+        """Handle one ASGI request."""
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
             await self._app(scope, receive, send)
             return
         client = scope["client"][0] if scope.get("client") else None
-        refusal = refuse_page(scope["headers"], client, self._origins) or _not_json(scope["headers"])
+        refusal = page_refusal(scope["headers"], client, self._origins) or _content_type_refusal(scope["headers"])
         body = b""
         if refusal is None:
-            taken = await self._body(scope, receive)
-            if taken is None:
-                return  # it went away
-            refusal, body = (taken, b"") if isinstance(taken, Refusal) else (None, taken)
+            content = await self._read_body(scope, receive)
+            if content is None:
+                return  # the caller disconnected
+            refusal, body = (content, b"") if isinstance(content, Refusal) else (None, content)
         if refusal is not None:
-            answer = JSONResponse({"error": {"message": refusal.text}}, refusal.status, {"connection": "close"})
-            await answer(scope, receive, send)
+            response = JSONResponse({"error": {"message": refusal.text}}, refusal.status, {"connection": "close"})
+            await response(scope, receive, send)
             return
-        given = False
+        is_replayed = False
 
-        async def replayed() -> Message:
-            nonlocal given
-            if given:
+        async def replay() -> Message:
+            nonlocal is_replayed
+            if is_replayed:
                 return await receive()
-            given = True
+            is_replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, replayed, send)
+        await self._app(scope, replay, send)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | Refusal | None:
-        """The whole body; None where the caller went away."""
-        too_large = Refusal(413, f"A body has at most {self._body_bytes} bytes.")
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes | Refusal | None:
+        """Read the whole body; None if the caller disconnected."""
+        too_large = Refusal(413, f"The body is larger than {self._body_bytes} bytes.")
         lengths = [value for name, value in scope["headers"] if name.lower() == b"content-length"]
-        if any(not one.isdigit() or len(one) > 15 or int(one) > self._body_bytes for one in lengths):
+        if any(not length.isdigit() or len(length) > 15 or int(length) > self._body_bytes for length in lengths):
             return too_large
         parts, size = list[bytes](), 0
         try:
@@ -185,11 +185,11 @@ class SameOriginApp:
                     if not message.get("more_body", False):
                         return b"".join(parts)
         except TimeoutError:
-            return Refusal(408, f"The body did not come within {self._body_seconds:g} s.")
+            return Refusal(408, f"The body did not arrive within {self._body_seconds:g} s.")
 
 
-def _not_json(raw: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
-    kinds = [value.decode("latin-1").strip() for name, value in raw if name.lower() == b"content-type"]
-    if len(kinds) == 1 and _JSON.fullmatch(kinds[0]):
+def _content_type_refusal(raw: Iterable[tuple[bytes, bytes]]) -> Refusal | None:
+    content_types = [value.decode("latin-1").strip() for name, value in raw if name.lower() == b"content-type"]
+    if len(content_types) == 1 and _JSON.fullmatch(content_types[0]):
         return None
-    return Refusal(415, "Send JSON, and say so: Content-Type: application/json.")
+    return Refusal(415, "Send JSON, with Content-Type: application/json.")

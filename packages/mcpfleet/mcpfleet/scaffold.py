@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.inert import inert
-from mcpfleet.system import command_of
+from mcpfleet.system import join_command
 
 HELLO: Final = "hello"
 """The server of the template."""
@@ -140,7 +140,7 @@ def check_folder(root: Path) -> None:
     if os.path.lexists(place / "Pulumi.yaml"):
         return
     if others := [name for name in _NEEDED if os.path.lexists(place / name)]:
-        command = command_of(["mcpfleet", "init", str(root / "fleet"), "--server", str(root)])
+        command = join_command(["mcpfleet", "init", str(root / "fleet"), "--server", str(root)])
         raise UsageError(
             f"{root} has {' and '.join(others)}, and no Pulumi.yaml, so it is not a project of mcpfleet init."
             f" Nothing was written. Give the fleet a folder of its own: {command}"

@@ -1,8 +1,8 @@
-"""The session of a client that shook hands (revisions up to 2025-11-25), and how it survives the server's instance.
+"""The MCP session of a client (revisions up to 2025-11-25), renewed when the server loses it.
 
-A server may forget a session: its instance was replaced, or the request reached another one. Nobody but the relay
-notices: it shakes hands again in the client's words, repeats what the client had set (log level, subscriptions), and
-tells the client that lists may have changed. Servers without sessions, this project's default, need none of it.
+A server may lose a session: its instance was replaced, or the request reached another one. The relay hides that from
+the client: it repeats the client's handshake and settings (log level, subscriptions), and notifies the client that
+lists may have changed. Servers without sessions, this project's default, don't need this.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ ACCEPT: Final[dict[str, str]] = {
     "accept": "application/json, text/event-stream",
     "content-type": "application/json",
 }
-LEAST_PAUSE_SECONDS: Final = 0.1
-"""A server that says `retry: 0` is not asked without a pause."""
-LONGEST_PAUSE_SECONDS: Final = 30.0
+MIN_PAUSE_SECONDS: Final = 0.1
+"""The minimum pause between attempts, even if a server sends `retry: 0`."""
+MAX_PAUSE_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 2.0
 
 _LISTS: Final = ("tools", "prompts", "resources")
 _INITIALIZED: Final = jsonrpc.encode({"jsonrpc": "2.0", "method": jsonrpc.INITIALIZED})
 
-_UNKNOWN: Final = re.compile(rb"(?i)session[ _-]?id|session not found|(no valid|invalid|unknown|missing) session")
-"""How servers word that they do not know a session. A tool's own words about some other session are not among them."""
+_UNKNOWN_SESSION: Final = re.compile(
+    rb"(?i)session[ _-]?id|session not found|(no valid|invalid|unknown|missing) session"
+)
+"""Error texts of servers for an unknown session; it must not match a tool's error about some other session."""
 
 _log = logging.getLogger("mcpfleet.connect")
 
@@ -42,13 +44,14 @@ Spawn = Callable[[Any], asyncio.Task[None]]
 
 @dataclass
 class Handshake:
-    """What a handshake agreed on.
+    """The result of a handshake.
 
     Attributes:
-        opening: The client's `initialize`.
-        id: The server's id for it; '' where the server keeps no sessions.
-        version: The protocol revision.
-        capabilities: The server's.
+        opening: The client's `initialize` request.
+        id: The session id; '' if the server has no sessions.
+        version: The protocol version.
+        capabilities: The server's capabilities.
+        headers: The headers of further requests.
     """
 
     opening: Message
@@ -66,7 +69,7 @@ class Handshake:
 
 
 class SessionLostError(Exception):
-    """The server does not know the session, so it has not looked at the request."""
+    """The server does not know the session, so it has not handled the request."""
 
     def __init__(self, session: Handshake) -> None:
         super().__init__(session.id)
@@ -74,12 +77,12 @@ class SessionLostError(Exception):
 
 
 class Sessions:
-    """The current session, and its successors.
+    """The current session with the server, which it renews.
 
     Args:
         upstream: The server.
-        receive: Takes what the server says outside of any request.
-        emit: Takes a line for the client.
+        receive: Called with each message that the server sends outside of a request.
+        emit: Called with each line for the client.
         sleep: Waits for a number of seconds.
     """
 
@@ -96,11 +99,11 @@ class Sessions:
         self._emit = emit
         self._sleep = sleep
         self._renewing = asyncio.Lock()
-        self._set: dict[str, bytes] = {}
-        """What the client has set in the session, by what it is about; the last word counts."""
+        self._settings: dict[str, bytes] = {}
+        """The client's last message for each setting of the session, by setting."""
 
     def open(self, opening: Message, response: httpx2.Response, answer: Mapping[str, Any] | None) -> None:
-        """Keep what the answer to an `initialize` says; an error leaves what was."""
+        """Store the session from the reply to an `initialize`; an error reply changes nothing."""
         result = answer.get("result") if answer else None
         if not isinstance(result, dict):
             return
@@ -114,48 +117,50 @@ class Sessions:
         )
 
     def remember(self, message: Message) -> None:
-        """Keep what a successful request has set, to be set again in the next session."""
+        """Store the setting of a successful request, to repeat it in the next session."""
         uri = message.params.get("uri")
         match message.method:
             case "logging/setLevel":
-                self._set["level"] = message.raw
+                self._settings["level"] = message.raw
             case "resources/subscribe":
-                self._set[f"uri {uri}"] = message.raw
+                self._settings[f"uri {uri}"] = message.raw
             case "resources/unsubscribe":
-                self._set.pop(f"uri {uri}", None)
+                self._settings.pop(f"uri {uri}", None)
             case _:
                 pass
 
-    async def lost(self, response: httpx2.Response, session: Handshake | None) -> SessionLostError | None:
-        """Whether an answer says that the session is unknown; read where that takes its body."""
+    async def check_lost(self, response: httpx2.Response, session: Handshake | None) -> SessionLostError | None:
+        """Return an error if a response shows that the session is unknown; this may read the response's body."""
         if session is None or not session.id:
             return None
-        kind = response.headers.get("content-type", "").lower()
-        if response.status_code == 404 and not kind.startswith("text/html"):
+        content_type = response.headers.get("content-type", "").lower()
+        if response.status_code == 404 and not content_type.startswith("text/html"):
             return SessionLostError(session)
-        # Servers older than 2025-06-18, and some newer ones, say it with a 400 and in words only.
-        if response.status_code == 400 and _UNKNOWN.search(await response.aread()):
+        # Servers older than 2025-06-18, and some newer ones, only send a 400 with a text.
+        if response.status_code == 400 and _UNKNOWN_SESSION.search(await response.aread()):
             return SessionLostError(session)
         return None
 
-    async def renew(self, lost: Handshake, spawn: Spawn) -> None:
-        """Shake hands again, unless somebody else has done it meanwhile.
+    async def renew(self, expired: Handshake, spawn: Spawn) -> None:
+        """Repeat the handshake, unless another task has done so meanwhile.
 
         Raises:
-            FailedError: The server does not want to.
+            FailedError: The server refuses the handshake.
         """
         async with self._renewing:
-            if self.current is not lost:
+            if self.current is not expired:
                 return
-            _log.info("the server has forgotten the session; shaking hands again")
-            async with self._upstream.send("POST", ACCEPT, lost.opening.raw) as response:
-                if failed := self._upstream.failure(response):
+            _log.info("the server has lost the session; repeating the handshake")
+            async with self._upstream.send("POST", ACCEPT, expired.opening.raw) as response:
+                if failed := self._upstream.check_status(response):
                     raise failed
-                self.open(lost.opening, response, await _answer(response))
+                self.open(expired.opening, response, await _read_reply(response))
             session = self.current
-            if session is lost or session is None:
-                raise FailedError("The server has forgotten the session and makes no new one.", done=False, final=True)
-            for raw in (_INITIALIZED, *self._set.values()):
+            if session is expired or session is None:
+                raise FailedError(
+                    "The server has forgotten the session and makes no new one.", may_be_done=False, is_final=True
+                )
+            for raw in (_INITIALIZED, *self._settings.values()):
                 async with self._upstream.send("POST", session.headers, raw) as response:
                     await response.aread()
             self.listen(spawn)
@@ -164,16 +169,16 @@ class Sessions:
                 if isinstance(offered, dict) and cast("dict[str, Any]", offered).get("listChanged"):
                     self._emit(jsonrpc.encode({"jsonrpc": "2.0", "method": f"notifications/{name}/list_changed"}))
 
-    def changed(self, listening: Message) -> None:
-        """Tell a subscriber that what it listens for may have changed: nobody watched while its stream was away."""
-        wanted: Any = listening.params.get("notifications")
-        wanted = cast("dict[str, Any]", wanted) if isinstance(wanted, dict) else {}
+    def notify_changed(self, listening: Message) -> None:
+        """Notify a subscriber that everything it listens for may have changed while its stream was interrupted."""
+        subscribed: Any = listening.params.get("notifications")
+        subscribed = cast("dict[str, Any]", subscribed) if isinstance(subscribed, dict) else {}
         meta = {jsonrpc.SUBSCRIPTION_META: listening.id}
         for name in _LISTS:
-            if wanted.get(f"{name}ListChanged"):
+            if subscribed.get(f"{name}ListChanged"):
                 method, params = f"notifications/{name}/list_changed", {"_meta": meta}
                 self._emit(jsonrpc.encode({"jsonrpc": "2.0", "method": method, "params": params}))
-        uris: Any = wanted.get("resourceSubscriptions")
+        uris: Any = subscribed.get("resourceSubscriptions")
         for uri in cast("list[Any]", uris) if isinstance(uris, list) else []:
             params = {"uri": uri, "_meta": meta}
             self._emit(
@@ -181,41 +186,41 @@ class Sessions:
             )
 
     def listen(self, spawn: Spawn) -> None:
-        """Open the stream on which a server with sessions speaks without being asked."""
+        """Open the stream for messages that a server with sessions sends outside of requests."""
         if self.current is not None and self.current.id:
             spawn(self._listen(self.current, spawn))
 
     async def _listen(self, session: Handshake, spawn: Spawn) -> None:
-        event, pause = "", 1.0
+        event_id, pause = "", 1.0
         while self.current is session:
             headers = {**session.headers, "accept": "text/event-stream"}
-            if event:
-                headers["last-event-id"] = event
+            if event_id:
+                headers["last-event-id"] = event_id
             try:
                 async with self._upstream.send("GET", headers) as response:
-                    if lost := await self.lost(response, session):
+                    if lost := await self.check_lost(response, session):
                         raise lost
                     if response.status_code != 200:
-                        return  # 405: this server does not speak first
+                        return  # 405: this server sends no such messages
                     pause = 1.0
-                    async for one in events(response):
-                        event = one.id or event
-                        pause = pause if one.retry is None else one.retry / 1000
-                        if one.data:
-                            self._receive(one.data)
+                    async for event in events(response):
+                        event_id = event.id or event_id
+                        pause = pause if event.retry is None else event.retry / 1000
+                        if event.data:
+                            self._receive(event.data)
             except SessionLostError:
                 try:
                     await self.renew(session, spawn)
                 except FailedError as failed:
-                    _log.warning("no new session: %s", failed)
+                    _log.warning("the session could not be renewed: %s", failed)
                 return
             except FailedError as failed:
-                _log.info("the server's stream is not back yet: %s", failed)
-            await self._sleep(max(LEAST_PAUSE_SECONDS, pause))
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                _log.info("the server's stream is still interrupted: %s", failed)
+            await self._sleep(max(MIN_PAUSE_SECONDS, pause))
+            pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
     async def aclose(self) -> None:
-        """Tell the server that the session has ended, if it answers soon."""
+        """End the session on the server, if the server responds within `CLOSE_SECONDS`."""
         session, self.current = self.current, None
         if session is None or not session.id:
             return
@@ -226,12 +231,12 @@ class Sessions:
             _log.info("the session was not closed: %s", error)
 
 
-async def _answer(response: httpx2.Response) -> Mapping[str, Any] | None:
-    """The answer in a handshake's response, in either form."""
+async def _read_reply(response: httpx2.Response) -> Mapping[str, Any] | None:
+    """Read the reply in the response to a handshake, from JSON or a stream."""
     if is_stream(response):
         async for event in events(response):
-            found = jsonrpc.decode(event.data)
-            if found is not None and "method" not in found:
-                return found
+            message = jsonrpc.decode(event.data)
+            if message is not None and "method" not in message:
+                return message
         return None
     return jsonrpc.decode(await response.aread())

@@ -1,7 +1,7 @@
-"""The servers of a stack, read from its outputs: the contract that the program exports as `servers`.
+"""The servers and clients of a stack, read from the outputs `servers` and `clients` of the Pulumi program.
 
-Outputs come from a file (`--outputs`: what `pulumi stack output --json` prints, or a state of Pulumi's file backend),
-from the local cloud of a checkout, whose state lies in it, or from the Pulumi CLI.
+The outputs come from a file (`--outputs`: the output of `pulumi stack output --json`, or a state of Pulumi's file
+backend), from the state of a checkout's local cloud, or from the Pulumi CLI.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
-from mcpfleet.bounds import json_object
+from mcpfleet.bounds import parse_json_object
 from mcpfleet.errors import McpfleetError, UsageError
-from mcpfleet.grammar import is_name, mistakes
+from mcpfleet.grammar import find_mistakes, is_name
 from mcpfleet.inert import inert
-from mcpfleet.system import run_program, text_of
+from mcpfleet.system import decode_text, run_program
 from mcpfleet.target import Target
 
 PULUMI_SECONDS: Final = 60.0
-LARGEST_FILE: Final = 64 << 20
-"""Bytes of an outputs file or a state that are read: a large fleet's state has some hundred thousand."""
-_MISTAKES_SHOWN: Final = 20
+MAX_FILE_BYTES: Final = 64 << 20
+"""The largest outputs file or state that is read. A large fleet's state has some hundred thousand bytes."""
+_MAX_SHOWN_MISTAKES: Final = 20
 _PROJECT: Final = "mcpfleet"
 _STACK_TYPE: Final = "pulumi:pulumi:Stack"
 _COMPONENTS: Final = ("mcpfleet:index:McpServer", "mcpfleet:index:McpClient")
 _SERVICE_TYPE: Final = "gcp:cloudrunv2/service:Service"
-_REASON: Final = 600
-"""Characters of the reason why a deployment failed that are shown."""
+_REASON_CHARACTERS: Final = 600
+"""The most characters of the reason of a failed deployment that are shown."""
 
-_AGAIN: Final = "Mend what failed, then deploy again."
+_REDEPLOY: Final = "Fix what failed, then deploy again."
 
 Run = Callable[[list[str], Path], "tuple[int, str, str]"]
 
 
 @dataclass(frozen=True)
 class DeployedServer:
-    """One server of a stack.
+    """A server of a stack.
 
     Attributes:
-        name: In the fleet.
+        name: Its name in the fleet.
         target: Its MCP endpoint.
-        audience: What a token for it is for.
-        invokers: Who may call, as IAM writes them.
-        output: All that the stack says of it.
+        audience: The audience of its ID tokens.
+        invokers: The IAM members that may call it.
+        output: Its whole entry in the stack's outputs.
     """
 
     name: str
@@ -55,7 +55,7 @@ class DeployedServer:
 
     @property
     def access(self) -> str:
-        """Who checks the caller: iam (the default), iap, oauth or public."""
+        """The kind of access: iam (the default), iap, oauth or public."""
         return str(self.output.get("access", "iam"))
 
     @property
@@ -64,33 +64,33 @@ class DeployedServer:
         return str(self.output.get("program_audience") or "")
 
     @property
-    def sse_alone(self) -> bool:
-        """Whether it speaks MCP's deprecated transport and no other."""
+    def is_sse_only(self) -> bool:
+        """Whether it speaks only SSE, MCP's deprecated transport."""
         return tuple(self.output.get("transports") or ()) == ("sse",)
 
     @property
-    def inside(self) -> bool:
-        """Whether requests reach it from the project's networks only."""
-        alone = self.output.get("ingress", "all") != "all" and not self.output.get("domain")
-        return alone or self.output.get("reached") == "network"
+    def is_internal(self) -> bool:
+        """Whether only requests from the project's networks reach it."""
+        is_unreachable = self.output.get("ingress", "all") != "all" and not self.output.get("domain")
+        return is_unreachable or self.output.get("reached") == "network"
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The service's own URL in each region; none where the stack says none."""
-        own = self.output.get("urls")
-        listed = cast("dict[str, Any]", own).values() if isinstance(own, dict) else ()
-        return tuple(url for url in listed if isinstance(url, str))
+        """The service's own URL in each region; empty if the output has none."""
+        output = self.output.get("urls")
+        urls = cast("dict[str, Any]", output).values() if isinstance(output, dict) else ()
+        return tuple(url for url in urls if isinstance(url, str))
 
 
 @dataclass(frozen=True)
 class DeployedClient:
-    """One client of a stack: a service that calls its servers.
+    """A client of a stack: a service that calls its servers.
 
     Attributes:
-        name: In the fleet.
-        target: Where it answers.
-        invokers: Who may call it, as IAM writes them.
-        output: All that the stack says of it.
+        name: Its name in the fleet.
+        target: Its URL.
+        invokers: The IAM members that may call it.
+        output: Its whole entry in the stack's outputs.
     """
 
     name: str
@@ -100,7 +100,7 @@ class DeployedClient:
 
     @property
     def access(self) -> str:
-        """Who checks the caller: iam (the default), iap or public."""
+        """The kind of access: iam (the default), iap or public."""
         return str(self.output.get("access", "iam"))
 
     @property
@@ -110,68 +110,68 @@ class DeployedClient:
 
     @property
     def audience(self) -> str:
-        """What a token for it is for."""
+        """The audience of its ID tokens."""
         return self.target.origin
 
     @property
     def calls(self) -> tuple[str, ...]:
         """The servers that it calls."""
-        return tuple(str(one) for one in self.output.get("calls") or ())
+        return tuple(str(server) for server in self.output.get("calls") or ())
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What was found.
+    """A deployed stack.
 
     Attributes:
-        origin: Where it was read, for a person.
-        servers: By name.
-        credentials: A credentials file for people of this stack: the local cloud's invoker; None on Google.
-        clients: By name.
-        unnamed: Servers and clients that are in the state and not in the outputs, each with the reason.
+        origin: Where it was read, for messages.
+        servers: The servers by name.
+        credentials: The credentials file of the local cloud's invoker; None on Google.
+        clients: The clients by name.
+        missing_outputs: Servers and clients that are in the state but not in the outputs, each with the reason.
     """
 
     origin: str
     servers: Mapping[str, DeployedServer]
     credentials: Path | None = None
     clients: Mapping[str, DeployedClient] = field(default_factory=dict[str, DeployedClient])
-    unnamed: Mapping[str, str] = field(default_factory=dict[str, str])
+    missing_outputs: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def services(self, names: list[str]) -> list[DeployedServer | DeployedClient]:
-        """The servers and clients of these names, all of both where there is none.
+    def select_services(self, names: list[str]) -> list[DeployedServer | DeployedClient]:
+        """Select servers and clients by name; all of them if *names* is empty.
 
         Raises:
             UsageError: There is no such server or client.
         """
-        known = {**self.servers, **self.clients}
+        services = {**self.servers, **self.clients}
         for name in names:
-            if name not in known:
-                self._refuse_unnamed(name)
+            if name not in services:
+                self._raise_if_missing(name)
                 raise UsageError(
-                    f"There is no server or client {name!r} in {self.origin}; there are: {', '.join(known)}."
+                    f"There is no server or client {name!r} in {self.origin}; there are: {', '.join(services)}."
                 )
-        return [known[name] for name in names or known]
+        return [services[name] for name in names or services]
 
-    def chosen(self, names: list[str]) -> list[DeployedServer]:
-        """The servers of these names, all of them where there is none.
+    def select_servers(self, names: list[str]) -> list[DeployedServer]:
+        """Select servers by name; all of them if *names* is empty.
 
         Raises:
             UsageError: There is no such server.
         """
         for name in names:
             if name not in self.servers:
-                self._refuse_unnamed(name)
-                known = ", ".join(self.servers) or "none"
-                raise UsageError(f"There is no server {name!r} in {self.origin}; there are: {known}.")
+                self._raise_if_missing(name)
+                names_text = ", ".join(self.servers) or "none"
+                raise UsageError(f"There is no server {name!r} in {self.origin}; there are: {names_text}.")
         return [self.servers[name] for name in names or self.servers]
 
-    def _refuse_unnamed(self, name: str) -> None:
-        if why := self.unnamed.get(name):
-            raise UsageError(f"{name} is not in the outputs of {self.origin}: {why}. {_AGAIN}")
+    def _raise_if_missing(self, name: str) -> None:
+        if reason := self.missing_outputs.get(name):
+            raise UsageError(f"{name} is not in the outputs of {self.origin}: {reason}. {_REDEPLOY}")
 
 
-def from_url(url: str, audience: str | None, name: str | None = None) -> DeployedServer:
-    """A server that is given by its URL alone.
+def server_from_url(url: str, audience: str | None, name: str | None = None) -> DeployedServer:
+    """Create a server from its URL, without a stack.
 
     Raises:
         UsageError: It is not a service's URL.
@@ -180,79 +180,93 @@ def from_url(url: str, audience: str | None, name: str | None = None) -> Deploye
     return DeployedServer(name or target.service_and_region[0].lower(), target, audience or target.origin, (), {})
 
 
-def read(
+def read_stack(
     outputs: Path | None = None, stack: str | None = None, folder: Path | None = None, run: Run | None = None
 ) -> Stack:
-    """The servers of a stack.
+    """Read the servers and clients of a stack.
 
     Args:
         outputs: A file with the outputs, or with the state of a stack.
-        stack: The stack's name; by default the one that is selected, or a checkout's own local one.
+        stack: The stack's name; by default the selected one, or the one on the checkout's local cloud.
         folder: The folder with Pulumi.yaml; the current one by default.
-        run: Runs a program in a folder; gives its exit code, output and error output.
+        run: Runs a program in a folder; returns its exit code, output and error output.
 
     Raises:
-        McpfleetError: There are none; it says how to get them.
+        McpfleetError: The stack cannot be read, or has no servers; the message has the next step.
     """
     folder = folder or Path.cwd()
     if outputs is not None:
-        return _stack(str(outputs), *_read_file(outputs), str(outputs))
-    local = _local_state(folder)
-    if local is not None and stack in {None, local.stem}:
-        here = f"the stack {local.stem} of {local.parents[5]}"
-        return _stack(here, *_read_file(local), here, local.parents[4] / "credentials" / "ada.json")
-    return _from_pulumi(stack, folder, run or _run)
+        return _create_stack(str(outputs), *_read_file(outputs), str(outputs))
+    local_state = _find_local_state(folder)
+    if local_state is not None and stack in {None, local_state.stem}:
+        origin = f"the stack {local_state.stem} of {local_state.parents[5]}"
+        return _create_stack(
+            origin, *_read_file(local_state), origin, local_state.parents[4] / "credentials" / "ada.json"
+        )
+    return _read_from_pulumi(stack, folder, run or _run)
 
 
-def _local_state(folder: Path) -> Path | None:
-    """The state of the stack that the local cloud of the checkout around a folder has; `local` before any other."""
-    for place in (folder, *folder.parents):
-        states = (place / ".mcpfleet" / "pulumi" / ".pulumi" / "stacks" / _PROJECT).glob("*.json")
+def _find_local_state(folder: Path) -> Path | None:
+    """Find the state of a stack on the local cloud of the folder's checkout; `local` comes before other stacks."""
+    for directory in (folder, *folder.parents):
+        states = (directory / ".mcpfleet" / "pulumi" / ".pulumi" / "stacks" / _PROJECT).glob("*.json")
         files = sorted(states, key=lambda file: (file.stem != "local", file.stem))
         if files:
             return files[0]
-        if (place / "Pulumi.yaml").is_file():
+        if (directory / "Pulumi.yaml").is_file():
             return None
     return None
 
 
-def _from_pulumi(stack: str | None, folder: Path, run: Run) -> Stack:
+def _read_from_pulumi(stack: str | None, folder: Path, run: Run) -> Stack:
     command = ["pulumi", "stack", "output", "--json", "--non-interactive", *(["--stack", stack] if stack else [])]
-    shown = " ".join(command)
-    hint = "Give the outputs with --outputs FILE, or the service with --url URL."
+    command_text = " ".join(command)
+    hint = "Or use --outputs FILE or --url URL."
     try:
         code, out, err = run(command, folder)
     except FileNotFoundError:
-        raise McpfleetError(f"The Pulumi CLI is not installed here, so no stack can be read. {hint}") from None
+        raise McpfleetError(
+            f"The Pulumi CLI is not installed, so the stack cannot be read. Install it. {hint}"
+        ) from None
     except subprocess.TimeoutExpired:
-        raise McpfleetError(f"`{shown}` did not end within {PULUMI_SECONDS:.0f} s. {hint}") from None
+        raise McpfleetError(
+            f"`{command_text}` did not end within {PULUMI_SECONDS:.0f} s. Try it in a terminal. {hint}"
+        ) from None
     if code != 0:
-        why = (err.strip().splitlines() or ["no message"])[0].removeprefix("error: ")
-        raise McpfleetError(f"`{shown}` failed in {folder}: {why}. Choose a stack with --stack. {hint}")
-    return _stack(f"the stack {stack or 'that is selected'} in {folder}", *_parse(out, shown), shown)
+        reason = (err.strip().splitlines() or ["no message"])[0].removeprefix("error: ")
+        raise McpfleetError(f"`{command_text}` failed in {folder}: {reason}. Choose a stack with --stack. {hint}")
+    return _create_stack(
+        f"the {f'stack {stack}' if stack else 'selected stack'} in {folder}", *_parse(out, command_text), command_text
+    )
 
 
-def _stack(
-    name: str, outputs: Mapping[str, Any], unnamed: Mapping[str, str], origin: str, credentials: Path | None = None
+def _create_stack(
+    name: str,
+    outputs: Mapping[str, Any],
+    missing_outputs: Mapping[str, str],
+    origin: str,
+    credentials: Path | None = None,
 ) -> Stack:
-    if unnamed and not outputs.get("servers"):
-        told = "; ".join(f"{one}: {why}" for one, why in unnamed.items())
-        raise McpfleetError(f"{origin} names no servers, because its last deployment failed. {told}. {_AGAIN}")
-    return Stack(name, servers_of(outputs, origin), credentials, clients_of(outputs, origin), unnamed)
+    if missing_outputs and not outputs.get("servers"):
+        reasons = "; ".join(f"{service}: {reason}" for service, reason in missing_outputs.items())
+        raise McpfleetError(f"{origin} has no servers, because its last deployment failed. {reasons}. {_REDEPLOY}")
+    return Stack(name, read_servers(outputs, origin), credentials, read_clients(outputs, origin), missing_outputs)
 
 
 def _run(command: list[str], folder: Path) -> tuple[int, str, str]:
-    done = run_program(command, PULUMI_SECONDS, folder)
-    return done.returncode, done.stdout, done.stderr
+    process = run_program(command, PULUMI_SECONDS, folder)
+    return process.returncode, process.stdout, process.stderr
 
 
 def _read_file(file: Path) -> tuple[Mapping[str, Any], Mapping[str, str]]:
     try:
         with file.open("rb") as opened:
-            content = opened.read(LARGEST_FILE + 1)
-        if len(content) > LARGEST_FILE:
-            raise McpfleetError(f"{file} is larger than {LARGEST_FILE >> 20} MiB, so it holds no stack's outputs.")
-        text = text_of(content)
+            content = opened.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise McpfleetError(
+                f"{file} is larger than {MAX_FILE_BYTES >> 20} MiB, so it is not a file with a stack's outputs."
+            )
+        text = decode_text(content)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise McpfleetError(
@@ -262,116 +276,120 @@ def _read_file(file: Path) -> tuple[Mapping[str, Any], Mapping[str, str]]:
 
 
 def _parse(text: str, origin: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """The outputs, and what a state has besides (`Stack.unnamed`)."""
+    """Parse outputs or a state; returns the outputs, and what is missing in them (`Stack.missing_outputs`)."""
     try:
-        found = json_object(text)
+        document = parse_json_object(text)
     except ValueError as error:
-        raise McpfleetError(f"{origin} gave no JSON object: {inert(str(error))}.") from error
-    outputs = found if _at(found, "checkpoint") is None else _of_checkpoint(found)
+        raise McpfleetError(f"{origin} is not a JSON object: {inert(str(error))}.") from error
+    outputs = document if _get(document, "checkpoint") is None else _checkpoint_outputs(document)
     if not isinstance(outputs, dict):
-        raise McpfleetError(f"{origin} holds no stack's outputs.")
-    known = cast("Mapping[str, Any]", outputs)
-    return known, _unnamed(found, known)
+        raise McpfleetError(f"{origin} has no outputs of a stack.")
+    values = cast("Mapping[str, Any]", outputs)
+    return values, _find_missing_outputs(document, values)
 
 
 def _resources(state: object) -> list[object]:
-    return _listed(_at(_at(_at(state, "checkpoint"), "latest"), "resources"), list)
+    return _as_list(_get(_get(_get(state, "checkpoint"), "latest"), "resources"), list)
 
 
-def _listed(value: object, kind: type) -> list[object]:
+def _as_list(value: object, kind: type) -> list[object]:
     return [*cast("list[object]", value)] if isinstance(value, kind) else []
 
 
-def _unnamed(state: object, outputs: Mapping[str, Any]) -> dict[str, str]:
-    """What a deployment began and its outputs do not name, each with the reason: Pulumi writes them at the end."""
+def _find_missing_outputs(state: object, outputs: Mapping[str, Any]) -> dict[str, str]:
+    """Find what a failed deployment created but its outputs lack, each with the reason: Pulumi writes them last."""
     resources = _resources(state)
-    named = [name for kind in ("servers", "clients") for name in _listed(outputs.get(kind), dict)]
-    found: dict[str, str] = {}
+    named = [name for kind in ("servers", "clients") for name in _as_list(outputs.get(kind), dict)]
+    reasons: dict[str, str] = {}
     for component in resources:
-        urn = _at(component, "urn")
-        name = urn.rpartition("::")[2] if isinstance(urn, str) and _at(component, "type") in _COMPONENTS else ""
+        urn = _get(component, "urn")
+        name = urn.rpartition("::")[2] if isinstance(urn, str) and _get(component, "type") in _COMPONENTS else ""
         if not is_name(name) or name in named:
             continue
-        services = [one for one in resources if _at(one, "type") == _SERVICE_TYPE and _at(one, "parent") == urn]
-        wrong = [why for one in services for why in _listed(_at(one, "initErrors"), list)]
-        if wrong:
-            found[name] = f"its deployment failed: {inert(str(wrong[0]).strip(), _REASON).rstrip('.')}"
+        services = [
+            resource
+            for resource in resources
+            if _get(resource, "type") == _SERVICE_TYPE and _get(resource, "parent") == urn
+        ]
+        errors = [error for resource in services for error in _as_list(_get(resource, "initErrors"), list)]
+        if errors:
+            reasons[name] = f"its deployment failed: {inert(str(errors[0]).strip(), _REASON_CHARACTERS).rstrip('.')}"
         elif services:
-            found[name] = "it is deployed, but another part of the deployment failed"
+            reasons[name] = "it is deployed, but another part of the deployment failed"
         else:
-            found[name] = "its deployment ended before its service was made"
-    return found
+            reasons[name] = "its deployment ended before its service was created"
+    return reasons
 
 
-def _of_checkpoint(state: object) -> object:
-    """The outputs in a state of the file backend; empty where nothing is deployed."""
-    for one in _resources(state):
-        if _at(one, "type") == _STACK_TYPE:
-            return _at(one, "outputs") or {}
+def _checkpoint_outputs(state: object) -> object:
+    """The outputs in a state of the file backend; empty if nothing is deployed."""
+    for resource in _resources(state):
+        if _get(resource, "type") == _STACK_TYPE:
+            return _get(resource, "outputs") or {}
     return {}
 
 
-def _at(value: object, key: str) -> Any:
+def _get(value: object, key: str) -> Any:
     return cast("dict[str, Any]", value).get(key) if isinstance(value, dict) else None
 
 
-def servers_of(outputs: Mapping[str, Any], origin: str) -> dict[str, DeployedServer]:
+def read_servers(outputs: Mapping[str, Any], origin: str) -> dict[str, DeployedServer]:
     """Read the output `servers`.
 
     Raises:
-        McpfleetError: It is missing, or a word in it is not of its grammar; every mistake is named.
+        McpfleetError: It is missing, or has invalid values (`mcpfleet.grammar`); the message has every mistake.
     """
-    found: dict[str, DeployedServer] = {}
-    for name, one in services_of(outputs, "servers", origin, ("mcp_url", "audience")).items():
-        url, audience = str(one["mcp_url"]), str(one["audience"])
-        invokers = _at(one, "invokers") or ()
-        service, region = _at(one, "service"), _at(one, "region")
-        place = (service, region) if isinstance(service, str) and isinstance(region, str) else None
+    servers: dict[str, DeployedServer] = {}
+    for name, output in read_services(outputs, "servers", origin, ("mcp_url", "audience")).items():
+        url, audience = str(output["mcp_url"]), str(output["audience"])
+        invokers = _get(output, "invokers") or ()
+        service, region = _get(output, "service"), _get(output, "region")
+        known_service = (service, region) if isinstance(service, str) and isinstance(region, str) else None
         target = Target.parse(url)
-        # A stack says the whole path, be it `/` alone.
-        target = replace(target, place=place, path=target.path or ("/" if url.endswith("/") else ""))
-        found[name] = DeployedServer(name, target, audience, tuple(str(who) for who in invokers), one)
-    return found
+        # An output has the whole path, even if it is only `/`.
+        target = replace(target, known_service=known_service, path=target.path or ("/" if url.endswith("/") else ""))
+        servers[name] = DeployedServer(name, target, audience, tuple(str(invoker) for invoker in invokers), output)
+    return servers
 
 
-def services_of(
+def read_services(
     outputs: Mapping[str, Any], kind: str, origin: str, required: tuple[str, ...]
 ) -> Mapping[str, Mapping[str, Any]]:
-    """The services of an output, each word of the grammar that commands and configurations rely on.
+    """Read and validate the services of an output.
 
     Args:
         outputs: A stack's outputs.
         kind: The output: `servers` or `clients`.
-        origin: Where they were read, for a person.
+        origin: Where they were read, for messages.
         required: The keys that each must have.
 
     Raises:
-        McpfleetError: There are none, or a word is not of its grammar; every mistake is named.
+        McpfleetError: There are none, or they have invalid values; the message has every mistake.
     """
-    listed = outputs.get(kind)
-    if not isinstance(listed, dict) or not listed:
+    entries = outputs.get(kind)
+    if not isinstance(entries, dict) or not entries:
         raise McpfleetError(f"{origin} has no {kind}: nothing is deployed there. Deploy with `pulumi up`.")
-    services = cast("Mapping[str, Mapping[str, Any]]", listed)
-    if wrong := list(mistakes(kind, services, required)):
-        more = [f"and {len(wrong) - _MISTAKES_SHOWN} more"] if len(wrong) > _MISTAKES_SHOWN else []
+    services = cast("Mapping[str, Mapping[str, Any]]", entries)
+    if problems := list(find_mistakes(kind, services, required)):
+        rest = [f"and {len(problems) - _MAX_SHOWN_MISTAKES} more"] if len(problems) > _MAX_SHOWN_MISTAKES else []
         raise McpfleetError(
             f"{origin} cannot be used: "
-            + "; ".join(wrong[:_MISTAKES_SHOWN] + more)
-            + ". Run `pulumi up` once more to have it written anew; if it comes from somebody else, do not trust it."
+            + "; ".join(problems[:_MAX_SHOWN_MISTAKES] + rest)
+            + ". Run `pulumi up` again to rewrite it. Do not use outputs that you don't trust."
         )
     return services
 
 
-def clients_of(outputs: Mapping[str, Any], origin: str) -> dict[str, DeployedClient]:
-    """Read the output `clients`; nothing where there are none.
+def read_clients(outputs: Mapping[str, Any], origin: str) -> dict[str, DeployedClient]:
+    """Read the output `clients`; empty if there is none.
 
     Raises:
-        McpfleetError: A client in it has no URL, or a word is not of its grammar.
+        McpfleetError: A client has no URL, or invalid values.
     """
-    found: dict[str, DeployedClient] = {}
+    clients: dict[str, DeployedClient] = {}
     if not outputs.get("clients"):
-        return found
-    for name, one in services_of(outputs, "clients", origin, ("url",)).items():
-        invokers: list[str] = one.get("invokers") or []
-        found[name] = DeployedClient(name, Target.parse(one["url"]), tuple(invokers), one)
-    return found
+        return clients
+    for name, output in read_services(outputs, "clients", origin, ("url",)).items():
+        invokers: list[str] = output.get("invokers") or []
+        clients[name] = DeployedClient(name, Target.parse(output["url"]), tuple(invokers), output)
+    return clients

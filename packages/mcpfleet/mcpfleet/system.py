@@ -1,6 +1,6 @@
-"""What is not alike on Linux, macOS and Windows: the only module of this package that may know what one of them lacks.
+"""The differences between Linux, macOS and Windows. No other module of this package has code for one of them.
 
-A test walks the syntax trees of the others for what only POSIX has.
+A test checks the syntax trees of the other modules for functions that only POSIX has.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Final
 
 WINDOWS: Final = "win32"
 
-SET_CLOCK: Final = {WINDOWS: "w32tm /resync", "darwin": "sudo sntp -sS time.apple.com"}.get(
+SET_CLOCK_COMMAND: Final = {WINDOWS: "w32tm /resync", "darwin": "sudo sntp -sS time.apple.com"}.get(
     sys.platform, "timedatectl set-ntp true"
 )
-"""What sets the clock by the network's time."""
+"""The command that sets the clock to the network's time."""
 
 
-def runner() -> Callable[..., object]:
-    """What runs an event loop: uvloop where there is one, which saves a fifth of the time of a call."""
+def event_loop_runner() -> Callable[..., object]:
+    """The function that runs an event loop: uvloop's if it is installed, which saves a fifth of the time of a call."""
     try:
         import uvloop
     except ImportError:  # it is not for Windows
@@ -36,29 +36,30 @@ def runner() -> Callable[..., object]:
     return uvloop.run
 
 
-def at_signals(loop: asyncio.AbstractEventLoop, end: Callable[[], object]) -> None:
-    """Have SIGTERM and SIGINT call *end*.
+def handle_signals(loop: asyncio.AbstractEventLoop, end: Callable[[], object]) -> None:
+    """Call *end* at SIGTERM and SIGINT.
 
-    Windows' loops take no handlers: Ctrl-C cancels the main task there, and whoever ends a process leaves it no time.
+    Event loops on Windows have no signal handlers: there, Ctrl-C cancels the main task, and a process that is ended
+    gets no signal.
     """
     for name in ("SIGTERM", "SIGINT"):
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # and no other thread's
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # nor has any thread but the main one
             loop.add_signal_handler(getattr(signal, name), end)
 
 
 def listen(port: int) -> socket.socket:
-    """A listening socket on 127.0.0.1, never on another interface, and nobody else's beside it.
+    """Open a listening socket on 127.0.0.1, and on no other interface. No other program can share its port.
 
     Raises:
-        OSError: The port is taken, or not ours to take.
+        OSError: The port is in use, or not permitted.
     """
-    exclusive: int | None = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
-    if exclusive is None:
+    exclusive_option: int | None = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+    if exclusive_option is None:
         return socket.create_server(("127.0.0.1", port))
-    # On Windows another program may take a port that listens already, and get its connections, unless it is told so.
+    # On Windows, without this option, another program could listen on the same port and get its connections.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, exclusive, 1)
+        listener.setsockopt(socket.SOL_SOCKET, exclusive_option, 1)
         listener.bind(("127.0.0.1", port))
         listener.listen()
     except BaseException:
@@ -67,41 +68,41 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
-def words_of(command: str, platform: str = sys.platform) -> list[str]:
-    """The words of a command as a person writes it for this system's shell; on Windows a backslash is one.
+def split_command(command: str, platform: str = sys.platform) -> list[str]:
+    """Split a command into its arguments, as this system's shell does. On Windows, a backslash does not escape.
 
     Raises:
         ValueError: A quote is not closed.
     """
-    reader = shlex.shlex(command, posix=True, punctuation_chars=False)
-    reader.whitespace_split = True
-    reader.commenters = ""
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=False)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
     if platform == WINDOWS:
-        reader.escape = ""
-    return list(reader)
+        lexer.escape = ""
+    return list(lexer)
 
 
-def command_of(words: list[str], platform: str = sys.platform) -> str:
-    """A command that a person can copy into this system's shell."""
-    return subprocess.list2cmdline(words) if platform == WINDOWS else shlex.join(words)
+def join_command(command: list[str], platform: str = sys.platform) -> str:
+    """Join arguments to a command that a person can copy into this system's shell."""
+    return subprocess.list2cmdline(command) if platform == WINDOWS else shlex.join(command)
 
 
-def run_program(words: list[str], seconds: float, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end: no shell, no input, no window, its text UTF-8.
+def run_program(command: list[str], seconds: float, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end: without shell, input and window; its output is UTF-8.
 
     Args:
-        words: The program, as PATH finds it, and its arguments. On Windows gcloud is `gcloud.cmd`, which no system call
-            finds by its short name.
-        seconds: How long it may run.
-        folder: Where it runs.
+        command: The program and its arguments. The program is looked up in PATH: on Windows, gcloud is `gcloud.cmd`,
+            which no system call finds by its short name.
+        seconds: The time limit.
+        folder: The working directory.
 
     Raises:
-        FileNotFoundError: It is not there.
+        FileNotFoundError: The program is not installed.
         OSError: It did not start.
-        subprocess.TimeoutExpired: It did not end.
+        subprocess.TimeoutExpired: It did not end in time.
     """
     return subprocess.run(
-        [shutil.which(words[0]) or words[0], *words[1:]],
+        [shutil.which(command[0]) or command[0], *command[1:]],
         cwd=folder,
         capture_output=True,
         encoding="utf-8",
@@ -109,13 +110,13 @@ def run_program(words: list[str], seconds: float, folder: Path | None = None) ->
         timeout=seconds,
         check=False,
         stdin=subprocess.DEVNULL,
-        # A desktop client starts us without a console, and Windows would open one for each program of ours.
+        # A desktop client starts this process without a console, and Windows would open one for each child process.
         creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     )
 
 
-def text_of(content: bytes) -> str:
-    """What a file says: UTF-8, or what its byte-order mark says; PowerShell 5 writes UTF-16 where a person types `>`.
+def decode_text(content: bytes) -> str:
+    """Decode the text of a file: UTF-8, or UTF-16 with a byte-order mark, which PowerShell 5 writes with `>`.
 
     Raises:
         UnicodeDecodeError: It is not text.
@@ -123,39 +124,39 @@ def text_of(content: bytes) -> str:
     return content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
 
 
-def home_of(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
-    """The home of the user, where programs that are not shells look: on Windows, HOME is a shell's own."""
+def home_folder(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
+    """The user's home folder, as programs find it: on Windows, only shells use HOME."""
     names = ("USERPROFILE", "HOME") if platform == WINDOWS else ("HOME", "USERPROFILE")
-    return Path(next((environ[one] for one in names if environ.get(one)), "") or Path.home())
+    return Path(next((environ[name] for name in names if environ.get(name)), "") or Path.home())
 
 
-def roaming_of(environ: Mapping[str, str], platform: str = sys.platform) -> str:
-    """The folder of Windows in which programs keep what is a user's on every machine."""
-    return environ.get("APPDATA") or f"{home_of(environ, platform)}\\AppData\\Roaming"
+def roaming_folder(environ: Mapping[str, str], platform: str = sys.platform) -> str:
+    """The folder for a user's roaming application data on Windows."""
+    return environ.get("APPDATA") or f"{home_folder(environ, platform)}\\AppData\\Roaming"
 
 
-def packaged_of(environ: Mapping[str, str], package: str, platform: str = sys.platform) -> list[Path]:
-    """The folders that a packaged program of Windows (MSIX: all of the Store's) has instead of the roaming one.
+def packaged_folders(environ: Mapping[str, str], package: str, platform: str = sys.platform) -> list[Path]:
+    """The folders that a packaged Windows app (MSIX, as in the Store) has instead of the roaming folder.
 
     Args:
-        environ: Names the folder of this machine's own data.
-        package: What the package's family name begins with, before the publisher's hash.
-        platform: Elsewhere there are none.
+        environ: The environment, which names the folder for local application data.
+        package: The package's family name, without the publisher's hash.
+        platform: The system, as `sys.platform` names it; the result is empty on others than Windows.
     """
     if platform != WINDOWS:
         return []
-    local = environ.get("LOCALAPPDATA") or str(home_of(environ, platform) / "AppData" / "Local")
-    found = (Path(local) / "Packages").glob(f"{package}_*/LocalCache/Roaming")
-    return sorted(one for one in found if one.is_dir())
+    local = environ.get("LOCALAPPDATA") or str(home_folder(environ, platform) / "AppData" / "Local")
+    folders = (Path(local) / "Packages").glob(f"{package}_*/LocalCache/Roaming")
+    return sorted(folder for folder in folders if folder.is_dir())
 
 
-def start_of_npx(platform: str = sys.platform) -> tuple[str, ...]:
-    """How a desktop program starts npx: it has not the shell's PATH, and on Windows npx is a script of cmd's."""
+def npx_command(platform: str = sys.platform) -> tuple[str, ...]:
+    """The command with which a desktop app starts npx. It lacks the shell's PATH; on Windows, npx is a cmd script."""
     return ("cmd", "/c", "npx") if platform == WINDOWS else (shutil.which("npx") or "npx",)
 
 
 def closed_streams() -> list[str]:
-    """Which of standard input and output are closed; a file that is opened would take their number."""
+    """The names of those of standard input and output that are closed: the next open file would get their number."""
     closed: list[str] = []
     for number, name in enumerate(("input", "output")):
         try:

@@ -1,4 +1,4 @@
-"""A service to reach, by its URL or its MCP URL."""
+"""A service to call, parsed from its URL or its MCP URL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mcpfleet.errors import UsageError
 from mcpfleet.inert import inert
 from mcpfleet.net import is_loopback
 
-# RFC 3986 without what a shell or a reader stumbles over: quotes, $, backquotes, brackets, pipes, spaces.
+# RFC 3986, without characters that are special in a shell: quotes, $, backquotes, brackets, pipes, spaces.
 _TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+(/[A-Za-z0-9._~%!*+,;=:@&/-]*)?([?#][!-~]*)?")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,252}[a-z0-9])?\.?|[0-9a-f:.]+:[0-9a-f:.]*")
 _CLOUD_RUN_HOST = re.compile(r"(?P<service>[a-z][a-z0-9-]*)-\d+\.(?P<region>[a-z0-9-]+)\.run\.app")
@@ -19,54 +19,56 @@ _CLOUD_RUN_HOST = re.compile(r"(?P<service>[a-z][a-z0-9-]*)-\d+\.(?P<region>[a-z
 
 @dataclass(frozen=True)
 class Target:
-    """A service to reach.
+    """A service to call.
 
     Attributes:
         origin: `https://host[:port]`, also the audience that Cloud Run accepts by default.
-        host: What its Host header says.
-        path: The path of the URL it was given by (`/mcp`); empty where it had none but `/`.
-        place: Its Cloud Run service and region, where somebody knows them.
+        host: The value of the Host header.
+        path: The path of the URL (`/mcp`); empty for `/`.
+        known_service: The names of its Cloud Run service and region, if they are known.
     """
 
     origin: str
     host: str
     path: str
-    place: tuple[str, str] | None = None
+    known_service: tuple[str, str] | None = None
 
     @classmethod
     def parse(cls, text: str, *, bearer: bool = True) -> Target:
-        """Read a service's or an MCP endpoint's URL.
+        """Parse the URL of a service or an MCP endpoint.
 
         Args:
             text: The URL.
-            bearer: Whether an ID token goes with requests to it; without one it may be plain HTTP, as in a service
-                mesh, whose proxy beside the caller adds the token.
+            bearer: Whether requests have an ID token. Without one the URL may be plain HTTP, as in a service mesh,
+                where the caller's sidecar proxy adds the token.
 
         Raises:
-            UsageError: It is not one, or a token would cross the network in the clear.
+            UsageError: It is not a valid URL, or would send a token unencrypted over the network.
         """
         text = text.strip()
-        shown = inert(repr(text[:200]))
+        quoted = inert(repr(text[:200]))
         try:
             url = httpx2.URL(text)
         except httpx2.InvalidURL as error:
-            why = inert(str(error))
-            raise UsageError(f"{shown} is not a URL ({why}). Give one such as https://….run.app.") from error
-        # What httpx2 sends is what is looked at: a host in another script as the network knows it.
+            reason = inert(str(error))
+            raise UsageError(f"{quoted} is not a URL ({reason}). Use one such as https://….run.app.") from error
+        # Check what httpx2 sends: it encodes a host in another script.
         host = url.netloc.decode("ascii", "replace")
-        bare = url.raw_host.decode("ascii", "replace")
-        plain = _TEXT.fullmatch(text) and _HOST.fullmatch(bare)
-        if url.scheme not in {"http", "https"} or not url.host or url.userinfo or not plain:
-            raise UsageError(f"{shown} is not a service's URL. Give one such as https://….run.app.")
+        hostname = url.raw_host.decode("ascii", "replace")
+        is_valid = _TEXT.fullmatch(text) and _HOST.fullmatch(hostname)
+        if url.scheme not in {"http", "https"} or not url.host or url.userinfo or not is_valid:
+            raise UsageError(f"{quoted} is not a service's URL. Use one such as https://….run.app.")
         if url.port is not None and not 1 <= url.port <= 65535:
-            raise UsageError(f"{shown} has the port {url.port}; a port is a number from 1 to 65535.")
+            raise UsageError(f"{quoted} has the port {url.port}; a port is a number from 1 to 65535.")
         if bearer and url.scheme == "http" and not is_loopback(url.host):
-            raise UsageError(f"An ID token must not cross the network in the clear. Use https://{inert(url.host)}.")
+            raise UsageError(
+                f"An ID token must not be sent unencrypted over the network. Use https://{inert(url.host)}."
+            )
         return cls(f"{url.scheme}://{host}", host, "" if url.path == "/" else url.path)
 
     @property
     def mcp_url(self) -> str:
-        """The MCP endpoint: the URL's path, or `/mcp` where it had none."""
+        """The MCP endpoint: the URL's path, or `/mcp` if it has none."""
         return f"{self.origin}{self.path or '/mcp'}"
 
     @property
@@ -76,15 +78,15 @@ class Target:
 
     @property
     def on_this_machine(self) -> bool:
-        """Whether it is reached over loopback, where no company's HTTP proxy can go."""
+        """Whether it is a loopback address, which an HTTP proxy cannot reach."""
         return is_loopback(self.bare_host)
 
     @property
     def service_and_region(self) -> tuple[str, str]:
-        """As gcloud wants them; read from the host, or placeholders to fill in, where nobody knows them."""
-        if self.place is not None:
-            return self.place
+        """The service and the region for gcloud: known, or parsed from the host, or else placeholders."""
+        if self.known_service is not None:
+            return self.known_service
         if self.origin.startswith("http://") and "." not in self.host and not self.on_this_machine:
-            return self.host, "REGION"  # a short name of a service mesh is the service's own
-        known = _CLOUD_RUN_HOST.fullmatch(self.host)
-        return (known["service"], known["region"]) if known else ("SERVICE", "REGION")
+            return self.host, "REGION"  # in a service mesh, a short name is the service's
+        match = _CLOUD_RUN_HOST.fullmatch(self.host)
+        return (match["service"], match["region"]) if match else ("SERVICE", "REGION")

@@ -1,6 +1,6 @@
-"""What the commands print with, in a terminal: the console, texts of others for it, and streams that take less.
+"""The console that commands print to, untrusted text for it, and errors of standard output.
 
-Apart from `mcpfleet.inert`, which services import too: an image needs no rich.
+It is separate from `mcpfleet.inert`, which services import too, so that their images don't need rich.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from rich.markup import escape
 from mcpfleet.inert import inert
 from mcpfleet.system import WINDOWS
 
-_SPELLED: Final = {"✓": "ok", "✗": "X", "…": "..."}
-"""Our own characters, for a console of cp1252 or ASCII."""
-_ERRORS: Final = "mcpfleet"
+_REPLACEMENTS: Final = {"✓": "ok", "✗": "X", "…": "..."}
+"""Replacements for characters of this package's output, in a console with cp1252 or ASCII."""
+_ERROR_HANDLER: Final = "mcpfleet"
 
 
-def marked_up(text: str) -> str:
-    """One line for a rich console that reads markup: inert, and without a style of its own."""
+def markup_safe(text: str) -> str:
+    """A text as one inert line for a rich console, with its markup escaped."""
     return escape(inert(text))
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console for texts of others: nothing in them is an emoji, a number to colour, or a place to fold.
+    """A console that replaces no emoji codes, colors no numbers, and wraps no lines.
 
-    A command that is copied must stay one line, so nothing is wrapped.
+    People copy commands from the output, so a command has to stay on one line.
     """
     return Console(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
 
 
-def settle() -> None:
-    """Have standard output and error take any text: what their encoding lacks is spelled, or is its escape."""
-    codecs.register_error(_ERRORS, _spelled)
+def configure_streams() -> None:
+    """Make standard output and error accept any text: characters outside their encoding are replaced or escaped."""
+    codecs.register_error(_ERROR_HANDLER, _replace_unencodable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_ERRORS)
+            stream.reconfigure(errors=_ERROR_HANDLER)
 
 
-def _spelled(error: UnicodeError) -> tuple[str, int]:
+def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    found = error.object[error.start : error.end]
-    return "".join(_SPELLED.get(one) or _escape(one) for one in found), error.end
+    characters = error.object[error.start : error.end]
+    return "".join(_REPLACEMENTS.get(character) or _escape(character) for character in characters), error.end
 
 
 def _escape(character: str) -> str:
@@ -57,17 +57,17 @@ def _escape(character: str) -> str:
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
-def lost(stream: TextIO | None) -> OSError | None:
-    """Why what was printed to a stream did not arrive; None if all is well.
+def flush_error(stream: TextIO | None) -> OSError | None:
+    """Flush a stream; returns the error if that fails, else None.
 
-    What is left in a stream that is lost is dropped: Python would try to write it once more at its end.
+    After an error the rest of the output is discarded: Python would try to write it again at exit.
     """
-    if stream is None:  # it was closed from the beginning, as whoever did that wanted
+    if stream is None:  # the parent process closed it
         return None
     try:
         stream.flush()
     except ValueError:
-        return None  # closed meanwhile
+        return None  # it has been closed
     except OSError as error:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -75,9 +75,9 @@ def lost(stream: TextIO | None) -> OSError | None:
     return None
 
 
-def words_of(error: OSError) -> str:
-    """What is said of an error of the system that nobody took: nothing, if the reader of our output has gone."""
+def os_error_text(error: OSError) -> str:
+    """The message for an unexpected OSError; '' if the reader of the output has closed it."""
     if error.errno == errno.EPIPE or (sys.platform == WINDOWS and error.errno == errno.EINVAL):
         return ""
-    why = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {why}." if error.filename else f"Standard output cannot be written: {why}."
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}." if error.filename else f"Standard output cannot be written: {reason}."

@@ -1,9 +1,9 @@
-"""The trace of a request that a service answers, for all that it does meanwhile: its calls and its logs.
+"""Binds a request's trace to the calls and the logs of a service while it handles the request.
 
-Google's front end gives each request a trace and names it in `traceparent`, and in its own older header. What the MCP
-SDK sends then carries it in `_meta.traceparent` (SEP-414), what `mcpfleet.service` sends in `traceparent` as well, and
-what is logged by `mcpfleet_server.logs` in `logging.googleapis.com/trace`: so the logs of a client and of the servers
-that it calls stand together. No OpenTelemetry SDK is needed; where there is one, its spans have the same parent.
+Google's front end gives each request a trace, in `traceparent` and in its own older header. Requests of the MCP SDK
+then have it in `_meta.traceparent` (SEP-414), those of `mcpfleet.service` also in `traceparent`, and log entries of
+`mcpfleet_server.logs` in `logging.googleapis.com/trace`. So the logs of a client and of the servers that it calls
+appear together. No OpenTelemetry SDK is needed; if there is one, its spans have the same parent.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from mcpfleet_server import logs
 
 @contextmanager
 def traced(headers: Mapping[str, str]) -> Generator[logs.Trace]:
-    """Tie what happens within to the trace that a request's headers name, or to a new one.
+    """Bind the block to the trace in a request's headers, or to a new trace.
 
     Args:
-        headers: The request's, by lower-case name.
+        headers: The headers of the request, by lower-case name.
     """
-    found = logs.trace_of(headers)
-    if found is None or found.span_id is None or not (int(found.trace_id, 16) and int(found.span_id, 16)):
-        known = found.trace_id if found is not None and int(found.trace_id, 16) else secrets.token_hex(16)
-        found = logs.Trace(known, secrets.token_hex(8), sampled=found is not None and found.sampled)
-    # tracestate and baggage go on as they came.
+    trace = logs.trace_of(headers)
+    if trace is None or trace.span_id is None or not (int(trace.trace_id, 16) and int(trace.span_id, 16)):
+        trace_id = trace.trace_id if trace is not None and int(trace.trace_id, 16) else secrets.token_hex(16)
+        trace = logs.Trace(trace_id, secrets.token_hex(8), sampled=trace is not None and trace.sampled)
+    # tracestate and baggage are passed on unchanged.
     carrier = {name: value for name, value in headers.items() if name in ("tracestate", "baggage")}
-    carrier["traceparent"] = f"00-{found.trace_id}-{found.span_id}-{found.sampled:02x}"
-    before, token = logs.current_trace(), context.attach(propagate.extract(carrier))
-    logs.bind_trace(found)
+    carrier["traceparent"] = f"00-{trace.trace_id}-{trace.span_id}-{trace.sampled:02x}"
+    previous, token = logs.current_trace(), context.attach(propagate.extract(carrier))
+    logs.bind_trace(trace)
     try:
-        yield found
+        yield trace
     finally:
-        logs.bind_trace(before)
+        logs.bind_trace(previous)
         context.detach(token)

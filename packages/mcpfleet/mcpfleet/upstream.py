@@ -1,7 +1,7 @@
-"""The way from a relay to a private service: kept connections, and what a failure says of the request.
+"""HTTP requests from a relay to a private service, over pooled connections, and their failures.
 
-What matters after a failure is whether the service may have carried the request out: `FailedError.done` says so.
-Retrying is the caller's decision.
+`FailedError.may_be_done` tells whether the service may have handled a request that failed. The caller decides about
+retries.
 """
 
 from __future__ import annotations
@@ -15,66 +15,72 @@ import httpx2
 
 from mcpfleet import sse
 from mcpfleet.auth import IdTokenAuth
-from mcpfleet.bounds import Bound, TooLargeError
-from mcpfleet.diagnosis import Finding, diagnose, is_front_ends
+from mcpfleet.bounds import ResponseLimit, TooLargeError
+from mcpfleet.diagnosis import Diagnosis, diagnose, is_from_front_end
 from mcpfleet.errors import AuthError, TokenEndpointUnavailableError
 from mcpfleet.inert import inert
-from mcpfleet.net import client_for, connection_reason, is_certificate
+from mcpfleet.net import connection_reason, create_client, is_certificate_error
 from mcpfleet.target import Target
 
-SLEPT_SECONDS = 5.0
-"""The clock on the wall ran ahead of the monotonic one by this: the machine was asleep."""
-LONGEST_WAIT_SECONDS = 30.0
-"""The most that a service's Retry-After is believed."""
+SLEEP_DETECTION_SECONDS = 5.0
+"""If the wall clock advances by this much more than the monotonic clock, the machine was asleep."""
+MAX_RETRY_SECONDS = 30.0
+"""The longest time of a Retry-After header that is respected."""
 
-CUT: Final = httpx2.TransportError
-"""How an answer that breaks off is said."""
-_SHOWN: Final = 300
-"""Characters of why: what is no HTTP is quoted."""
+STREAM_BROKEN: Final = httpx2.TransportError
+"""The error class of a response that breaks off."""
+_REASON_CHARACTERS: Final = 300
+"""The most characters of a connection error's reason, which may quote an invalid response."""
 
 
 class FailedError(Exception):
-    """A request without a usable answer.
+    """A request failed without a usable response.
 
     Attributes:
-        done: False where the service has certainly not carried it out; True where it may have.
-        final: Sending it again would fail again.
-        status: The HTTP status, where there was one.
-        wait: Seconds that the service asks to wait.
+        may_be_done: Whether the service may have handled the request.
+        is_final: Whether a retry would fail, too.
+        status: The HTTP status, if there was a response.
+        retry_seconds: The time that the service asks to wait before a retry.
     """
 
     def __init__(
-        self, text: str, *, done: bool, final: bool = False, status: int | None = None, wait: float = 0.0
+        self,
+        text: str,
+        *,
+        may_be_done: bool,
+        is_final: bool = False,
+        status: int | None = None,
+        retry_seconds: float = 0.0,
     ) -> None:
         super().__init__(text)
-        self.done = done
-        self.final = final
+        self.may_be_done = may_be_done
+        self.is_final = is_final
         self.status = status
-        self.wait = wait
+        self.retry_seconds = retry_seconds
 
 
-async def events(answer: httpx2.Response) -> AsyncGenerator[sse.Event]:
-    """The events of an answer that is a stream. Raises one of `CUT` where it breaks off."""
-    parser = sse.Parser()
-    async for chunk in answer.aiter_bytes():
+async def events(response: httpx2.Response) -> AsyncGenerator[sse.Event]:
+    """Yield the events of a stream. Raises `STREAM_BROKEN` if it breaks off."""
+    parser = sse.EventParser()
+    async for chunk in response.aiter_bytes():
         for event in parser.feed(chunk):
             yield event
 
 
 def is_stream(response: httpx2.Response) -> bool:
-    """Whether an answer is a stream of events."""
+    """Return whether a response is a stream of events."""
     return response.headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
 class Upstream:
-    """A private service, asked with one identity over kept connections.
+    """A private service, called with one identity over pooled connections.
 
     Args:
         target: The service.
         auth: The identity.
-        transport: The way out; real HTTP if not given.
-        wall: Seconds since 1970.
-        clock: Seconds that stand still while the machine sleeps.
+        transport: The HTTP transport; the network by default.
+        wall: Unix time in seconds.
+        clock: A monotonic clock in seconds, which stops while the machine sleeps.
     """
 
     def __init__(
@@ -88,83 +94,91 @@ class Upstream:
     ) -> None:
         self.target = target
         self.auth = auth
-        self.answered = False
-        """Whether anything has ever answered there."""
+        self.has_answered = False
+        """Whether the service has ever responded."""
         self._url = httpx2.URL(target.mcp_url)
         self._transport = transport
         self._drift = lambda: wall() - clock()
-        self._asleep_until_now = self._drift()
-        self._way = self._new_way()
+        self._last_drift = self._drift()
+        self._pool = self._create_pool()
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._way.retire()
+        await self._pool.retire()
 
     @contextlib.asynccontextmanager
     async def send(
         self, method: str, headers: Mapping[str, str], content: bytes | None = None
     ) -> AsyncGenerator[httpx2.Response]:
-        """Send one request and hand out its answer, to be read within the block.
+        """Send one request; the response must be read within the block.
 
         Raises:
-            FailedError: No answer came, or it broke off while it was read.
+            FailedError: There was no response, or it broke off while it was read.
         """
         if not all(value.isascii() and value.isprintable() for value in headers.values()):
-            raise _unsendable()
+            raise _invalid_header_error()
         drift = self._drift()
-        if drift - self._asleep_until_now > SLEPT_SECONDS:  # connections from before are dead without saying so
-            old, self._way = self._way, self._new_way()
+        if drift - self._last_drift > SLEEP_DETECTION_SECONDS:  # older connections have failed unnoticed
+            old, self._pool = self._pool, self._create_pool()
             await old.retire()
-        self._asleep_until_now = drift
-        began = False
+        self._last_drift = drift
+        has_started = False
         try:
             request = httpx2.Request(method, self._url, headers=headers, content=content)
-            async with self._way.send(request) as answer:
-                began = self.answered = True
-                yield answer
-        except CUT as error:
-            raise self._broken(error, began=began) from error
+            async with self._pool.send(request) as response:
+                has_started = self.has_answered = True
+                yield response
+        except STREAM_BROKEN as error:
+            raise self._transport_failure(error, has_started=has_started) from error
         except TokenEndpointUnavailableError as error:
-            raise FailedError(str(error), done=False) from error
+            raise FailedError(str(error), may_be_done=False) from error
         except AuthError as error:
-            raise FailedError(str(error), done=False, final=True) from error
+            raise FailedError(str(error), may_be_done=False, is_final=True) from error
 
-    def _broken(self, error: httpx2.TransportError, *, began: bool) -> FailedError:
+    def _transport_failure(self, error: httpx2.TransportError, *, has_started: bool) -> FailedError:
         origin = self.target.origin
         if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)):
-            text = f"Cannot reach {origin}: {_words(error)}."
-            return FailedError(text, done=False, final=is_certificate(error))
+            text = f"Cannot reach {origin}: {_reason(error)}."
+            return FailedError(text, may_be_done=False, is_final=is_certificate_error(error))
         if isinstance(error, httpx2.LocalProtocolError):
-            return _unsendable()
-        what = f"The answer of {origin} broke off" if began else f"{origin} broke off without an answer"
-        return FailedError(f"{what}: {_words(error)}.", done=True, final=isinstance(error, TooLargeError))
+            return _invalid_header_error()
+        problem = f"The response of {origin} broke off" if has_started else f"{origin} broke off without a response"
+        return FailedError(f"{problem}: {_reason(error)}.", may_be_done=True, is_final=isinstance(error, TooLargeError))
 
-    def failure(self, response: httpx2.Response) -> FailedError | None:
-        """What an answer's status says of the request; None where the answer is the MCP server's to give."""
+    def check_status(self, response: httpx2.Response) -> FailedError | None:
+        """Return the failure that a response's status means; None if the response is the MCP server's reply."""
         status, headers = response.status_code, response.headers
         if status == 429:
-            found = self._finding(response) or "429: the server takes no more calls at the moment."
-            # Cloud Run's own says that no instance had it; a server may say the same after half of the work.
-            done = not is_front_ends(status, headers)
-            return FailedError(str(found), done=done, status=status, wait=_retry_after(headers))
-        found = self._finding(response)
-        if found is None:
+            diagnosis = self._diagnose(response) or "429: the server accepts no more calls at the moment."
+            # Cloud Run's own 429 means that no instance got the request. A server may send one after part of the work.
+            may_be_done = not is_from_front_end(status, headers)
+            return FailedError(
+                str(diagnosis), may_be_done=may_be_done, status=status, retry_seconds=_retry_after(headers)
+            )
+        diagnosis = self._diagnose(response)
+        if diagnosis is None:
             return None
-        # The service was reached by these, and what it had done by then nobody knows.
-        done = status >= 500
+        # With these, the request reached the service, which may have handled it.
+        may_be_done = status >= 500
         return FailedError(
-            str(found), done=done, final=status not in {502, 503}, status=status, wait=_retry_after(headers)
+            str(diagnosis),
+            may_be_done=may_be_done,
+            is_final=status not in {502, 503},
+            status=status,
+            retry_seconds=_retry_after(headers),
         )
 
-    def _finding(self, response: httpx2.Response) -> Finding | None:
+    def _diagnose(self, response: httpx2.Response) -> Diagnosis | None:
         return diagnose(response.status_code, response.headers, self.target, self.auth.tokens.caller)
 
-    def _new_way(self) -> _Way:
-        return _Way(client_for(self.auth, self.target.on_this_machine, self._transport, answers=Bound()))
+    def _create_pool(self) -> _ConnectionPool:
+        return _ConnectionPool(
+            create_client(self.auth, self.target.on_this_machine, self._transport, limit=ResponseLimit())
+        )
 
 
-class _Way:
-    """Kept connections, which are let go one by one when others have taken their place."""
+class _ConnectionPool:
+    """A pool of connections, which is closed after its last request once it is retired."""
 
     def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
@@ -194,15 +208,15 @@ class _Way:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds of a Retry-After; 0 where there is none, or it is a date."""
+    """The seconds of a Retry-After header; 0 if there is none, or it is a date."""
     text = headers.get("retry-after", "").strip()
-    return min(float(text), LONGEST_WAIT_SECONDS) if text.isascii() and text.isdecimal() else 0.0
+    return min(float(text), MAX_RETRY_SECONDS) if text.isascii() and text.isdecimal() else 0.0
 
 
-def _words(error: BaseException) -> str:
-    return inert(connection_reason(error).rstrip("."), _SHOWN)
+def _reason(error: BaseException) -> str:
+    return inert(connection_reason(error).rstrip("."), _REASON_CHARACTERS)
 
 
-def _unsendable() -> FailedError:
-    text = "A header of this request cannot be sent: it holds control characters, or others that HTTP does not take."
-    return FailedError(text, done=False, final=True)
+def _invalid_header_error() -> FailedError:
+    text = "A header of this request has control characters, or others that HTTP does not allow."
+    return FailedError(text, may_be_done=False, is_final=True)

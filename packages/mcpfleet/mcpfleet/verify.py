@@ -1,7 +1,7 @@
-"""Verifies deployed servers as their clients would: who is refused, and that an invoker's MCP calls work.
+"""Verifies deployed servers as their clients would: callers without access are rejected, and an invoker's calls work.
 
-Nothing here looks at the cloud's own records. Every check is a request to a server's URL with a real token, and the
-MCP calls are made by the official SDK's client. `mcpfleet verify` and `./dev up` are both this.
+Nothing here reads the cloud's own records. Every check is a request to a server's URL with a real token, and the
+official SDK's client makes the MCP calls. `mcpfleet verify` and `./dev up` both use this module.
 """
 
 from __future__ import annotations
@@ -22,59 +22,66 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ListToolsRequest, PaginatedRequestParams, PaginatedResult, TextContent
 
 from mcpfleet import access_checks, client_checks
-from mcpfleet.access_checks import HEADERS, PING, AccessCheck, Callers
+from mcpfleet.access_checks import HEADERS, PING, Callers, Probe
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth, IdTokens
-from mcpfleet.bounds import AS_IT_IS, CHECK_SECONDS, FEW_BRACKETS, IN_ALL, Bound, check_seconds, max_answer
-from mcpfleet.diagnosis import diagnose, is_the_servers_own
+from mcpfleet.bounds import (
+    CHECK_SECONDS,
+    MAX_CHECK_BRACKETS,
+    TOTAL_FACTOR,
+    UNCOMPRESSED,
+    ResponseLimit,
+    check_seconds,
+    max_answer_bytes,
+)
+from mcpfleet.diagnosis import diagnose, is_from_server
 from mcpfleet.errors import AuthError
-from mcpfleet.inert import in_a_line, innermost
-from mcpfleet.net import trusted
-from mcpfleet.stack import DeployedClient as Caller
-from mcpfleet.stack import DeployedServer
+from mcpfleet.inert import error_line, innermost_error
+from mcpfleet.net import ssl_context
+from mcpfleet.stack import DeployedClient, DeployedServer
 from mcpfleet.token_sources import TokenSource
-from mcpfleet.tools import Json, callable_tool, repeatable
+from mcpfleet.tools import Json, find_safe_tool, is_repeatable
 
 LEGACY: Final = "legacy"
 MODERN: Final = "2026-07-28"
-"""Both protocol eras that the SDK's client speaks: the `initialize` handshake, and the sessionless revision."""
+"""The two protocol versions that the SDK's client speaks: with the `initialize` handshake, and without sessions."""
 
 ANY_TOOL: Final[tuple[str, Mapping[str, Any]]] = ("*", {})
-"""Instead of a tool's name: any that says that it only reads."""
+"""Stands for any tool with `readOnlyHint`."""
 
 _SAMPLES: Final = 10
-_PAGES: Final = 100
-"""Pages of a list of tools that are read at most."""
+_MAX_PAGES: Final = 100
+"""The most pages of a tool list that are read."""
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What is asked for beyond what holds for every server.
+    """Checks to make in addition to those of every server, and their limits.
 
     Attributes:
         tools: Names that must be listed.
-        call: A tool to call, and its arguments; `ANY_TOOL` for one that says that it only reads; None for none.
-        bearer: A token that the server itself wants, beside Google's; '' for none.
-        seconds: How long one check may take; None for what `MCPFLEET_CHECK_SECONDS` says. A client, too, heeds it.
+        call: A tool to call, and its arguments; `ANY_TOOL` for any tool with `readOnlyHint`; None for no call.
+        bearer_token: A token that the server itself requires, in addition to Google's; '' for none.
+        seconds: The limit for one check, also of a client; None for the value of `MCPFLEET_CHECK_SECONDS`.
     """
 
     tools: Sequence[str] = ()
     call: tuple[str, Mapping[str, Any]] | None = None
-    bearer: str = field(default="", repr=False)
+    bearer_token: str = field(default="", repr=False)
     seconds: float | None = None
 
 
 @dataclass
 class Report:
-    """What was seen at one server or client.
+    """The results of the checks of one server or client.
 
     Attributes:
-        server: Its name in the fleet, or a client's.
-        passed: The checks that held, in words.
-        failed: Those that did not, each with what was seen instead.
-        warned: What a client may stumble over, or its owner should know, though nothing is broken.
-        unasked: What was not looked at, each with the reason.
-        first_ms: Milliseconds to the first answer, with the start of an instance where none ran.
-        median_ms: Milliseconds of a request after that.
+        server: The name of the server or client in the fleet.
+        passed: The checks that passed, one line each.
+        failed: The checks that failed, each with the reason.
+        warned: Problems that do not break anything, but that clients or the owner should know.
+        unasked: The checks that were not made, each with the reason.
+        first_ms: Milliseconds to the first list of tools, with a cold start if no instance ran.
+        median_ms: Median milliseconds of a request after that.
     """
 
     server: str
@@ -87,385 +94,417 @@ class Report:
 
 
 async def check(
-    service: DeployedServer | Caller,
+    service: DeployedServer | DeployedClient,
     callers: Callers,
-    wishes: CheckOptions | None = None,
+    options: CheckOptions | None = None,
     transport: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Report:
     """Check one server or client.
 
     Args:
-        service: What is deployed.
-        callers: Who calls.
-        wishes: What else is asked for.
-        transport: What carries the requests; the network where it is not given.
-        clock: Seconds.
+        service: The server or client.
+        callers: The identities to call as.
+        options: Further checks, and their limits.
+        transport: The HTTP transport; the network by default.
+        clock: A monotonic clock, in seconds.
     """
-    wishes = wishes or CheckOptions()
+    options = options or CheckOptions()
     if isinstance(service, DeployedServer):
-        one = _OfServer(service, callers, wishes, transport, clock)
+        service_check = _ServerCheck(service, callers, options, transport, clock)
     else:
-        one = _OfClient(service, callers, wishes, transport)
-    await one.run()
-    return one.report
+        service_check = _ClientCheck(service, callers, options, transport)
+    await service_check.run()
+    return service_check.report
 
 
-class _Check:
-    """What holds for every service: whom it refuses, and as whom it is asked."""
+class _ServiceCheck:
+    """The checks of every service, with the identity that they use."""
 
-    _bearer: str = ""
-    """A token of the service's own."""
+    _bearer_token: str = ""
+    """A token that the service itself requires, in addition to Google's."""
 
     def __init__(
         self,
-        service: DeployedServer | Caller,
+        service: DeployedServer | DeployedClient,
         callers: Callers,
-        wishes: CheckOptions,
+        options: CheckOptions,
         transport: httpx2.AsyncBaseTransport | None,
     ) -> None:
         self.report = Report(service.name)
-        self._wishes = wishes
-        self._seconds = check_seconds() if wishes.seconds is None else wishes.seconds
+        self._options = options
+        self._seconds = check_seconds() if options.seconds is None else options.seconds
         self._service = service
         self._callers = callers
         self._transport = transport
-        found = (
-            access_checks.of_server(service)
+        probes = (
+            access_checks.server_probes(service)
             if isinstance(service, DeployedServer)
-            else access_checks.of_client(service)
+            else access_checks.client_probes(service)
         )
-        self._doors: list[AccessCheck] = [*found]
+        self._probes: list[Probe] = [*probes]
 
     async def run(self) -> None:
         if self._service.access == "public":
-            self._warn(self._open())
+            self._warn(self._public_text())
         for attempt in access_checks.attempts(self._service, self._callers, time.time()):
-            await self._note(lambda words=attempt.words: words, self._refused(attempt))
-        self.report.unasked += access_checks.unasked(self._service, self._callers)
+            await self._record(lambda text=attempt.text: text, self._try_attempt(attempt))
+        self.report.unasked += access_checks.skipped_attempts(self._service, self._callers)
 
-    async def _entry(self, what: str) -> tuple[str, IdTokenAuth | None] | None:
-        """As whom *what* is asked, in words and with which token; None, and the reason said, where nobody here may."""
+    async def _find_caller(self, subject: str) -> tuple[str, IdTokenAuth | None] | None:
+        """Find the identity to call as.
+
+        Returns:
+            The identity for the report, and its auth; None if no identity here may call: then the reason is in the
+            report, with *subject*, the checks that are left out.
+        """
         invoker, audience, header = self._callers.invoker, self._service.audience, SERVERLESS_AUTHORIZATION
         match self._service.access:
             case "public":
                 return "without a token", None
-            case "oauth" if not self._bearer:
-                why = "they need a token of its own OAuth (--bearer-file)"
+            case "oauth" if not self._bearer_token:
+                reason = "they need a token of its OAuth server; give one with --bearer-file"
             case "oauth":
                 return "with its own token", None
             case "iap" if invoker is not None:
                 audience, header = self._service.program_audience, "Authorization"
-                why = await _not_for(invoker, audience)
+                reason = await _iap_obstacle(invoker, audience)
             case _:
-                why = "nobody here may call it" if invoker is None else ""
-        if why or invoker is None:
-            self.report.unasked.append(f"{what}: not asked; {why}")
+                reason = "no identity on this machine may call it" if invoker is None else ""
+        if reason or invoker is None:
+            self.report.unasked.append(f"{subject}: not checked; {reason}")
             return None
         return "as an invoker", IdTokenAuth(audience, invoker, header=header)
 
-    def _open(self) -> str:
+    def _public_text(self) -> str:
         reason = self._service.output.get("public_reason") or "the stack does not say why"
-        calls = self._service.calls if isinstance(self._service, Caller) else ()
+        calls = self._service.calls if isinstance(self._service, DeployedClient) else ()
         through = f", and through it {', '.join(calls)} as its account" if calls else ""
         return f"it is public: anybody may call it{through} ({reason})"
 
-    def _warn(self, words: str) -> None:
-        if words not in self.report.warned:  # once for both protocols
-            self.report.warned.append(words)
+    def _warn(self, text: str) -> None:
+        if text not in self.report.warned:  # once for both protocols
+            self.report.warned.append(text)
 
-    async def _refused(self, attempt: access_checks.Attempt) -> str | None:
-        async with self._http(None, stranger=True) as http:
-            return await access_checks.refused(http, self._doors, attempt)
+    async def _try_attempt(self, attempt: access_checks.Attempt) -> str | None:
+        async with self._http_client(None, anonymous=True) as http:
+            return await access_checks.try_attempt(http, self._probes, attempt)
 
-    async def _note(self, words: Callable[[], str], seen: Awaitable[str | None]) -> None:
-        """Put down a check; its words are those that hold once it has been made."""
+    async def _record(self, text: Callable[[], str], check: Awaitable[str | None]) -> None:
+        """Run a check and add its result to the report; *text* is called after the check."""
         try:
             async with asyncio.timeout(self._seconds):
-                wrong = await seen
+                failure = await check
         except TimeoutError:
-            bound = CHECK_SECONDS if self._wishes.seconds is None else "--timeout"
-            wrong = f"it was not over after {self._seconds:g} s ({bound})"
-        except Exception as error:  # whatever went wrong on the way is the finding
-            cause = innermost(error)
-            wrong = f"{type(cause).__name__}: {in_a_line(cause)}"
-        if wrong is None:
-            self.report.passed.append(words())
+            bound = CHECK_SECONDS if self._options.seconds is None else "--timeout"
+            failure = f"it did not end within {self._seconds:g} s ({bound})"
+        except Exception as error:  # any error of the request is a failure of the check
+            cause = innermost_error(error)
+            failure = f"{type(cause).__name__}: {error_line(cause)}"
+        if failure is None:
+            self.report.passed.append(text())
         else:
-            self.report.failed.append(f"{words()}: {wrong}")
+            self.report.failed.append(f"{text()}: {failure}")
 
-    def _http(
-        self, auth: IdTokenAuth | None, seen: list[httpx2.Response] | None = None, *, stranger: bool = False
+    def _http_client(
+        self, auth: IdTokenAuth | None, errors: list[httpx2.Response] | None = None, *, anonymous: bool = False
     ) -> httpx2.AsyncClient:
-        """An HTTP client, which shows the service's own token too unless it asks as a *stranger*."""
-        own = {"authorization": f"Bearer {self._bearer}"} if self._bearer and not stranger else {}
-        bound = Bound(in_all=IN_ALL * max_answer(), brackets=FEW_BRACKETS)
+        """Create an HTTP client.
 
-        async def look(response: httpx2.Response) -> None:
+        Args:
+            auth: The identity; None to send no ID token.
+            errors: Collects responses with a status of 300 or more.
+            anonymous: Whether to leave out the service's own token, too.
+        """
+        bearer_header = (
+            {"authorization": f"Bearer {self._bearer_token}"} if self._bearer_token and not anonymous else {}
+        )
+        bound = ResponseLimit(total=TOTAL_FACTOR * max_answer_bytes(), brackets=MAX_CHECK_BRACKETS)
+
+        async def inspect(response: httpx2.Response) -> None:
             await bound(response)
-            if seen is not None and response.status_code >= 300:
-                seen.append(response)
+            if errors is not None and response.status_code >= 300:
+                errors.append(response)
 
-        hooks: dict[str, list[Callable[..., Any]]] = {"response": [look]}
+        hooks: dict[str, list[Callable[..., Any]]] = {"response": [inspect]}
         trust_env = not self._service.target.on_this_machine
         return httpx2.AsyncClient(
             auth=auth,
             transport=self._transport,
             timeout=self._seconds,
-            verify=trusted(trust_env),
+            verify=ssl_context(trust_env),
             trust_env=trust_env,
-            headers={**AS_IT_IS, **own},
+            headers={**UNCOMPRESSED, **bearer_header},
             event_hooks=hooks,
         )
 
 
-class _OfClient(_Check):
-    """A client's further checks: that it answers its invokers, and reaches the servers that it is given.
-
-    It is an app that we know nothing of, whose answers may cost and act: so it is asked by GET only, whether it is well
-    and, if it says so (`mcpfleet.reach`), what of its servers it reaches.
-    """
+class _ClientCheck(_ServiceCheck):
+    """The further checks of a client: its health, and whether it reaches its servers (`mcpfleet.client_checks`)."""
 
     def __init__(
-        self, client: Caller, callers: Callers, wishes: CheckOptions, transport: httpx2.AsyncBaseTransport | None
+        self,
+        client: DeployedClient,
+        callers: Callers,
+        options: CheckOptions,
+        transport: httpx2.AsyncBaseTransport | None,
     ) -> None:
-        super().__init__(client, callers, wishes, transport)
+        super().__init__(client, callers, options, transport)
         self._client = client
 
     async def run(self) -> None:
         await super().run()
-        entry = await self._entry("its answers, and whether it reaches its servers")
-        if entry is None:
+        caller = await self._find_caller("its answers, and whether it reaches its servers")
+        if caller is None:
             return
-        _, auth = entry
+        _, auth = caller
         lines = {"ok": self.report.passed, "bad": self.report.failed, "skip": self.report.unasked}
-        async with self._http(auth) as http:
-            seconds = self._wishes.seconds or min(self._seconds, client_checks.SECONDS)
-            for seen in await client_checks.seen_of(self._client, http, auth, seconds):
-                lines[seen.kind].append(seen.words)
+        async with self._http_client(auth) as http:
+            seconds = self._options.seconds or min(self._seconds, client_checks.SECONDS)
+            for result in await client_checks.check_client(self._client, http, auth, seconds):
+                lines[result.kind].append(result.text)
 
 
-class _OfServer(_Check):
-    """A server's further checks: that its invokers' calls work."""
+class _ServerCheck(_ServiceCheck):
+    """The further checks of a server: that the calls of its invokers work."""
 
     def __init__(
         self,
         server: DeployedServer,
         callers: Callers,
-        wishes: CheckOptions,
+        options: CheckOptions,
         transport: httpx2.AsyncBaseTransport | None,
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(server, callers, wishes, transport)
+        super().__init__(server, callers, options, transport)
         self._server = server
         self._url = server.target.mcp_url
-        self._bearer = wishes.bearer
-        self._streamable = not server.sse_alone
+        self._bearer_token = options.bearer_token
+        self._streamable = not server.is_sse_only
         self._clock = clock
         self._called_tool = ""
-        self._did = ""
+        self._calls_text = ""
 
     async def run(self) -> None:
-        if self._server.inside and await self._only_inside():
+        if self._server.is_internal and await self._is_internal_only():
             self.report.passed.append("from outside its network: 404")
-            self.report.unasked.append(
-                "who may call it, and its calls: not asked; that has to come from the project's networks"
-            )
+            self.report.unasked.append("its access and its calls: not checked; run this from the project's networks")
             return
         await super().run()
-        if entry := await self._entry("its calls"):
-            await self._check_calls(*entry)
+        if caller := await self._find_caller("its calls"):
+            await self._check_calls(*caller)
 
-    async def _only_inside(self) -> bool:
+    async def _is_internal_only(self) -> bool:
         try:
-            async with asyncio.timeout(self._seconds), self._http(None, stranger=True) as http:
-                return {(await access_checks.ask(http, door, {})).status_code for door in self._doors} == {404}
+            async with asyncio.timeout(self._seconds), self._http_client(None, anonymous=True) as http:
+                return {(await access_checks.send_probe(http, probe, {})).status_code for probe in self._probes} == {
+                    404
+                }
         except (TimeoutError, httpx2.HTTPError):
-            return False  # every check will say why
+            return False  # the other checks report the error
 
-    async def _check_calls(self, who: str, auth: IdTokenAuth | None) -> None:
-        began = self._clock()
+    async def _check_calls(self, caller: str, auth: IdTokenAuth | None) -> None:
+        started_at = self._clock()
         for mode in (LEGACY, MODERN) if self._streamable else (LEGACY,):
-            self._did = "tools listed"
-            start = f"{who}, protocol {mode}: "
-            await self._note(lambda start=start: f"{start}{self._did}, no redirect", self._calls(auth, mode, began))
+            self._calls_text = "tools listed"
+            prefix = f"{caller}, protocol {mode}: "
+            await self._record(
+                lambda prefix=prefix: f"{prefix}{self._calls_text}, no redirect",
+                self._check_protocol(auth, mode, started_at),
+            )
             failed = self.report.failed
-            if mode == MODERN and len(failed) == 1 and failed[0].startswith(start) and await self._is_older(auth):
-                # Most servers in the world are older than the revision, and clients of both are served.
+            if mode == MODERN and len(failed) == 1 and failed[0].startswith(prefix) and await self._falls_back(auth):
+                # Most servers are older than the revision, and clients of both revisions can use them.
                 failed.pop()
                 self._warn(f"it does not speak {MODERN}; clients fall back to the revision before")
         if self.report.first_ms is not None and self._streamable:
             try:
                 async with asyncio.timeout(self._seconds):
-                    await self._look_closer(auth)
+                    await self._check_details(auth)
             except (TimeoutError, httpx2.HTTPError) as error:
-                self._warn(f"how long an answer takes was not found out: {type(error).__name__}: {error}")
+                self._warn(f"the response time could not be measured: {type(error).__name__}: {error}")
 
-    async def _is_older(self, auth: IdTokenAuth | None) -> bool:
-        """Whether a client that asks first which revisions there are (mode `auto`) is served, and by an older one.
+    async def _falls_back(self, auth: IdTokenAuth | None) -> bool:
+        """Return whether a client that negotiates the revision (mode `auto`) works, with an older revision.
 
-        In which words a server refuses a revision that it does not know, nobody says: that client need not know either.
+        The specification does not define how a server rejects an unknown revision, so the error itself cannot tell.
         """
         try:
-            async with asyncio.timeout(self._seconds), self._client(self._http(auth), "auto") as session:
+            async with asyncio.timeout(self._seconds), self._mcp_client(self._http_client(auth), "auto") as session:
                 await session.list_tools()
                 return session.protocol_version != MODERN
-        except Exception:  # then what was seen before stands
+        except Exception:  # the earlier failure stays in the report
             return False
 
     @asynccontextmanager
-    async def _client(self, client: httpx2.AsyncClient, mode: str) -> AsyncGenerator[Client]:
-        """A client of the SDK over an HTTP client, which it closes."""
+    async def _mcp_client(self, client: httpx2.AsyncClient, mode: str) -> AsyncGenerator[Client]:
+        """Open a client of the MCP SDK on an HTTP client, which is closed with it."""
 
-        def given(*_: object, **_more: object) -> httpx2.AsyncClient:
+        def get_client(*_: object, **_options: object) -> httpx2.AsyncClient:
             return client
 
         if not self._streamable:  # its transport opens the client itself
-            async with Client(sse_client(self._url, httpx_client_factory=given), mode=mode) as session:
+            async with Client(sse_client(self._url, httpx_client_factory=get_client), mode=mode) as session:
                 yield session
             return
         async with client, Client(streamable_http_client(self._url, http_client=client), mode=mode) as session:
             yield session
 
-    async def _calls(self, auth: IdTokenAuth | None, mode: str, began: float) -> str | None:
-        seen: list[httpx2.Response] = []
+    async def _check_protocol(self, auth: IdTokenAuth | None, mode: str, started_at: float) -> str | None:
+        errors: list[httpx2.Response] = []
         try:
-            wrong = await self._called(self._http(auth, seen), mode, began)
+            failure = await self._check_session(self._http_client(auth, errors), mode, started_at)
         except Exception as error:
-            # What fails after a refusal or a redirect fails because of it.
-            wrong = self._explained(auth, seen)
-            if wrong is None:
+            # An error after a refusal or a redirect has that as its cause.
+            failure = self._explain(auth, errors)
+            if failure is None:
                 raise
             del error
-        redirected = [one for one in seen if one.is_redirect]
+        redirected = [response for response in errors if response.is_redirect]
         if redirected:
             return f"redirected: {redirected[0].status_code} to {redirected[0].headers.get('location')}"
-        return wrong
+        return failure
 
-    def _explained(self, auth: IdTokenAuth | None, seen: list[httpx2.Response]) -> str | None:
-        for response in seen:
+    def _explain(self, auth: IdTokenAuth | None, errors: list[httpx2.Response]) -> str | None:
+        for response in errors:
             if response.is_redirect:
                 continue
-            if response.status_code == 401 and is_the_servers_own(response.headers):
-                return self._wants_a_token()
+            if response.status_code == 401 and is_from_server(response.headers):
+                return self._bearer_token_text()
             if auth is not None:
                 target, caller = self._server.target, auth.tokens.caller
-                if found := diagnose(response.status_code, response.headers, target, caller):
-                    return str(found)
-        return "" if any(response.is_redirect for response in seen) else None
+                if diagnosis := diagnose(response.status_code, response.headers, target, caller):
+                    return str(diagnosis)
+        return "" if any(response.is_redirect for response in errors) else None
 
-    def _wants_a_token(self) -> str:
-        if self._bearer:
+    def _bearer_token_text(self) -> str:
+        if self._bearer_token:
             return "401: the server itself does not accept its token (--bearer-file)"
         return (
-            "401: the server itself wants a token of its own; Google has let the caller in. Give it with"
+            "401: Google accepted the caller, but the server itself requires a token. Give one with"
             f" mcpfleet verify {self._server.name} --bearer-file FILE"
         )
 
-    async def _called(self, client: httpx2.AsyncClient, mode: str, began: float) -> str | None:
-        async with self._client(client, mode) as session:
-            spoken = session.protocol_version
-            if (spoken == MODERN) != (mode == MODERN):
-                return f"the protocol spoken was {spoken}"
-            tools = await _listed(session)
+    async def _check_session(self, client: httpx2.AsyncClient, mode: str, started_at: float) -> str | None:
+        async with self._mcp_client(client, mode) as session:
+            version = session.protocol_version
+            if (version == MODERN) != (mode == MODERN):
+                return f"the server used the protocol version {version}"
+            tools = await _list_tools(session)
             if self.report.first_ms is None:
-                self.report.first_ms = round((self._clock() - began) * 1000, 2)
+                self.report.first_ms = round((self._clock() - started_at) * 1000, 2)
             names = [str(tool.get("name")) for tool in tools]
-            if missing := [name for name in self._wishes.tools if name not in names]:
-                return f"it does not list {', '.join(missing)}; it lists {', '.join(names) or 'nothing'}"
-            return await self._call(session, tools)
+            if missing := [name for name in self._options.tools if name not in names]:
+                return f"it does not list {', '.join(missing)}; it lists {', '.join(names) or 'no tools'}"
+            return await self._call_tool(session, tools)
 
-    async def _call(self, session: Client, tools: Sequence[Json]) -> str | None:
-        """Call the tool that was named, once unless it says that twice is as good; or one that only reads."""
-        call = self._wishes.call
+    async def _call_tool(self, session: Client, tools: Sequence[Json]) -> str | None:
+        """Call the tool of the options, in both protocol versions only if it can be called twice.
+
+        Returns:
+            Why the call failed; None if it worked or there was none.
+        """
+        call = self._options.call
         if call is None:
             return None
-        chosen = callable_tool(tools) if call is ANY_TOOL else (call[0], dict(call[1]))
+        chosen = find_safe_tool(tools) if call is ANY_TOOL else (call[0], dict(call[1]))
         if chosen is None:
-            self._call_none(tools)
+            self._record_no_call(tools)
             return None
-        described = next((tool for tool in tools if tool.get("name") == chosen[0]), None)
-        if described is None:
+        tool_description = next((tool for tool in tools if tool.get("name") == chosen[0]), None)
+        if tool_description is None:
             names = [str(tool.get("name")) for tool in tools]
-            return f"it has no tool {chosen[0]}; it lists {', '.join(names) or 'nothing'}"
-        if self._called_tool and not repeatable(described):
+            return f"it has no tool {chosen[0]}; it lists {', '.join(names) or 'no tools'}"
+        if self._called_tool and not is_repeatable(tool_description):
             return None
-        self._called_tool, self._did = chosen[0], f"tools listed and {chosen[0]} called"
+        self._called_tool, self._calls_text = chosen[0], f"tools listed and {chosen[0]} called"
         try:
             result = await session.call_tool(*chosen)
-        except (MCPError, ValueError) as error:  # which pydantic's is
-            wrong = f"the tool {chosen[0]} failed: {type(error).__name__}: {in_a_line(error)}"
+        except (MCPError, ValueError) as error:  # pydantic's errors are ValueErrors
+            failure = f"the tool {chosen[0]} failed: {type(error).__name__}: {error_line(error)}"
         else:
             if not result.is_error:
                 return None
-            said = " ".join(part.text for part in result.content if isinstance(part, TextContent))
-            wrong = f"the tool {chosen[0]} failed: {said}"
+            message = " ".join(part.text for part in result.content if isinstance(part, TextContent))
+            failure = f"the tool {chosen[0]} failed: {message}"
         if call is not ANY_TOOL:
-            return wrong
-        # An example need not be of today: the tool may be right to refuse it, and the call has gone all the way.
-        self._warn(f"{wrong} (with the arguments that its schema gives, {chosen[1]})")
+            return failure
+        # The schema's example may be out of date: the tool may be right to refuse it, and the call reached it.
+        self._warn(f"{failure} (with the arguments that its schema gives, {chosen[1]})")
         return None
 
-    def _call_none(self, tools: Sequence[Json]) -> None:
-        words = (
-            "no tool was called: none says that it only reads (readOnlyHint: true) and needs no arguments but what its"
-            f" schema gives; --call {self._server.name}/TOOL calls the one that you name"
+    def _record_no_call(self, tools: Sequence[Json]) -> None:
+        text = (
+            "no tool was called: none has readOnlyHint: true and a schema with values for its required arguments;"
+            f" name one with --call {self._server.name}/TOOL"
         )
-        if tools and words not in self.report.unasked:
-            self.report.unasked.append(words)
+        if tools and text not in self.report.unasked:
+            self.report.unasked.append(text)
 
-    async def _look_closer(self, auth: IdTokenAuth | None) -> None:
-        """What clients stumble over, and how long an answer takes."""
-        async with self._http(auth) as http:
-            other = self._url.removesuffix("/") if self._url.endswith("/") else f"{self._url}/"
-            slash = await http.post(other, json=PING, headers=HEADERS)
+    async def _check_details(self, auth: IdTokenAuth | None) -> None:
+        """Warn about redirects and web pages of other origins, and measure the response time."""
+        async with self._http_client(auth) as http:
+            other_url = self._url.removesuffix("/") if self._url.endswith("/") else f"{self._url}/"
+            slash = await http.post(other_url, json=PING, headers=HEADERS)
             if slash.is_redirect:
-                self.report.warned.append(f"{other} redirects to {slash.headers.get('location')}")
+                self.report.warned.append(f"{other_url} redirects to {slash.headers.get('location')}")
             foreign = await http.post(self._url, json=PING, headers={**HEADERS, "origin": "https://another.example"})
             if foreign.status_code != 403:
-                text = f"a web page of another origin is answered {foreign.status_code}; the specification wants 403"
+                text = f"a web page of another origin gets {foreign.status_code}; the MCP specification requires 403"
                 self.report.warned.append(text)
             times: list[float] = []
             for _ in range(_SAMPLES):
-                began = self._clock()
+                started_at = self._clock()
                 await http.post(self._url, json=PING, headers=HEADERS)
-                times.append((self._clock() - began) * 1000)
+                times.append((self._clock() - started_at) * 1000)
         self.report.median_ms = round(statistics.median(times), 2)
 
 
-async def check_all(checks: Iterable[tuple[DeployedServer | Caller, Callers, CheckOptions | None]]) -> list[Report]:
-    """Check servers and clients side by side."""
-    return await asyncio.gather(*(check(service, callers, wishes) for service, callers, wishes in checks))
+async def check_all(
+    checks: Iterable[tuple[DeployedServer | DeployedClient, Callers, CheckOptions | None]],
+) -> list[Report]:
+    """Check servers and clients concurrently."""
+    return await asyncio.gather(*(check(service, callers, options) for service, callers, options in checks))
 
 
-async def _not_for(source: TokenSource, audience: str) -> str:
-    """Why an identity has no token for an OAuth client that Identity-Aware Proxy takes; '' where it has one."""
+async def _iap_obstacle(source: TokenSource, audience: str) -> str:
+    """The reason why an identity cannot get a token that Identity-Aware Proxy accepts; '' if it can."""
     if not audience:
-        return "IAP takes no program's token (access.iap names no programmatic_clients)"
+        return "IAP accepts no tokens of programs (access.iap has no programmatic_clients)"
     try:
         token = await IdTokens(source, audience).aget()
     except AuthError as error:
         return str(error)
-    return "" if audience in token.audience.split() else f"IAP wants a token for {audience}, and nobody here has one"
+    return (
+        ""
+        if audience in token.audience.split()
+        else f"IAP requires a token for {audience}, and your identity cannot get one"
+    )
 
 
-class _Page(PaginatedResult):
-    """One page of a list of tools, as the JSON that came."""
+class _ToolsPage(PaginatedResult):
+    """One page of a tool list, as unparsed JSON."""
 
     tools: list[dict[str, Any]]
 
 
-async def _listed(session: Client) -> list[Json]:
-    """Every tool of a server."""
-    found: list[Json] = []
+async def _list_tools(session: Client) -> list[Json]:
+    """List every tool of a server.
+
+    Raises:
+        ValueError: The list has more than `_MAX_PAGES` pages.
+    """
+    tools: list[Json] = []
     cursor: str | None = None
-    for _ in range(_PAGES):
-        page = await session.session.send_request(ListToolsRequest(params=PaginatedRequestParams(cursor=cursor)), _Page)
-        found += page.tools
+    for _ in range(_MAX_PAGES):
+        page = await session.session.send_request(
+            ListToolsRequest(params=PaginatedRequestParams(cursor=cursor)), _ToolsPage
+        )
+        tools += page.tools
         cursor = page.next_cursor
         if cursor is None:
             break
     else:
-        raise ValueError(f"its list of tools has not ended after {_PAGES} pages")
-    await session.list_tools()  # so that the client knows which arguments headers repeat
-    return found
+        raise ValueError(f"its tool list has more than {_MAX_PAGES} pages")
+    await session.list_tools()  # tells the client which arguments to repeat in headers
+    return tools

@@ -32,7 +32,7 @@ def anyio_backend():
 class Account:
     name = "metadata server"
     any_audience = True
-    mints = True
+    issues_fresh_tokens = True
     error = None
 
     def fetch(self, audience):
@@ -224,7 +224,7 @@ async def test_a_server_that_answers_nothing_is_left_before_anybody_loses_patien
     app = build_app(fleet_of(Silent()))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://client") as http:
         answer = await asyncio.wait_for(http.get("/servers/a"), 30)
-    assert answer.json()["error"]["message"] == f"{A} did not answer within 0.05 s."
+    assert answer.json()["error"]["message"] == f"{A} did not respond within 0.05 s."
 
 
 async def test_a_tool_that_no_server_has_is_said(service):
@@ -238,7 +238,7 @@ async def test_a_tool_that_no_server_has_is_said(service):
     [
         (401, "did not accept the token of serviceAccount:assistant@acme.iam.gserviceaccount.com"),
         (403, "--member=serviceAccount:assistant@acme.iam.gserviceaccount.com --role=roles/run.invoker"),
-        (404, "there is no such service"),
+        (404, "has no such service"),
     ],
 )
 async def test_a_refusal_says_who_was_refused_and_what_to_type(service, status, said):

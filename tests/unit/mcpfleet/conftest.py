@@ -137,7 +137,7 @@ class IssuerSource:
     error: Exception | None = None
     fetched: int = 0
     any_audience: bool = True
-    mints: bool = False
+    issues_fresh_tokens: bool = False
     name: str = "test login"
 
     def fetch(self, audience):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcpfleet import bounds, sse
-from mcpfleet.bounds import Bound, TooLargeError
+from mcpfleet.bounds import ResponseLimit, TooLargeError
 from mcpfleet.errors import UsageError
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,7 @@ async def read(pieces, in_all=None, times=1, brackets=1000, status=200, **header
         return httpx2.Response(status, headers=named, stream=stream)
 
     answer.count = 0
-    hooks = {"response": [Bound(LIMIT, in_all, brackets)]}
+    hooks = {"response": [ResponseLimit(LIMIT, in_all, brackets)]}
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), event_hooks=hooks) as client:
         for _ in range(times):
             body = (await client.get("https://a.dev")).content
@@ -46,7 +46,7 @@ async def test_an_answer_within_its_bound_comes_as_it_was_sent():
 
 @pytest.mark.parametrize("pieces", [[b"x" * 1025], [b"x" * 512] * 3, [b"x"] * 1025])
 async def test_a_longer_answer_is_left_by_an_error_that_names_the_bound(pieces):
-    with pytest.raises(TooLargeError, match="1024 bytes of MCPFLEET_MAX_ANSWER"):
+    with pytest.raises(TooLargeError, match="larger than 1024 bytes; MCPFLEET_MAX_ANSWER"):
         await read(pieces, content_length="3")
 
 
@@ -86,7 +86,7 @@ async def test_an_answer_that_is_compressed_is_refused_before_it_is_read(packed)
 async def test_a_bound_that_is_no_number_is_named(monkeypatch, text):
     monkeypatch.setenv("MCPFLEET_MAX_ANSWER", text)
     with pytest.raises(UsageError, match="MCPFLEET_MAX_ANSWER"):
-        bounds.max_answer()
+        bounds.max_answer_bytes()
     monkeypatch.setenv("MCPFLEET_CHECK_SECONDS", text)
     with pytest.raises(UsageError, match="MCPFLEET_CHECK_SECONDS"):
         bounds.check_seconds()
@@ -98,7 +98,7 @@ async def test_a_bound_that_is_no_number_is_named(monkeypatch, text):
 @pytest.mark.parametrize("piece", [b"x", b"data: x\n", b": \r\n", b"data: x\r"])
 async def test_an_event_that_does_not_end_is_left(monkeypatch, piece):
     monkeypatch.setenv("MCPFLEET_MAX_ANSWER", "1024")
-    parser = sse.Parser()
+    parser = sse.EventParser()
     with pytest.raises(TooLargeError):
         [event for _ in range(4096) for event in parser.feed(piece)]
 
@@ -110,6 +110,6 @@ def test_events_are_the_same_in_whatever_pieces_and_by_whatever_line_ends_they_c
     whole = end.join([*lines, b"", b""])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
     pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    one, many = sse.Parser(), sse.Parser()
+    one, many = sse.EventParser(), sse.EventParser()
     # A last byte that begins no event: a carriage return at the very end may yet be half of a line's end.
     assert [event for piece in [*pieces, b":"] for event in many.feed(piece)] == list(one.feed(whole + b":"))

@@ -14,22 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcpfleet import stack as stacks
-from mcpfleet.clients import CLIENTS, Launch, client_named, is_ours, marked
-from mcpfleet.configure import install_servers, wishes
+from mcpfleet.client_files import install, remove
+from mcpfleet.configure import create_entries, install_servers
+from mcpfleet.desktop_clients import CLIENTS, Launch, add_mark, find_client, is_mcpfleet_entry
 from mcpfleet.errors import McpfleetError, UsageError
-from mcpfleet.install import install, remove
 from mcpfleet.jsonc import loads
-from mcpfleet.stack import Stack, from_url
-from mcpfleet.system import start_of_npx
+from mcpfleet.stack import Stack, server_from_url
+from mcpfleet.system import npx_command
 from mcpfleet.terminal import console
 
 URL = "https://mcp-echo-481516.europe-west1.run.app/mcp"
-ECHO = from_url(URL, "https://echo.acme.dev", "echo")
+ECHO = server_from_url(URL, "https://echo.acme.dev", "echo")
 CONNECT = ["connect", "--url", URL, "--audience=https://echo.acme.dev", "--", "echo"]
 LAUNCH = Launch("/opt/mcpfleet/bin/mcpfleet")
 
 
-OLD = replace(from_url("https://old.acme.dev/sse", None, "old"), output={"transports": ["sse"], "reached": "proxy"})
+OLD = replace(
+    server_from_url("https://old.acme.dev/sse", None, "old"), output={"transports": ["sse"], "reached": "proxy"}
+)
 
 
 @pytest.mark.parametrize(
@@ -41,13 +43,13 @@ OLD = replace(from_url("https://old.acme.dev/sse", None, "old"), output={"transp
     ],
 )
 def test_a_server_of_the_deprecated_transport_is_written_as_one(client, via, entry):
-    assert CLIENTS[client].entry(OLD, via, LAUNCH, 3000) == entry
+    assert CLIENTS[client].create_entry(OLD, via, LAUNCH, 3000) == entry
 
 
 def test_connect_is_not_offered_to_a_server_that_it_cannot_speak_to():
-    with pytest.raises(UsageError, match="old speaks SSE alone, which connect does not"):
-        CLIENTS["cursor"].entry(OLD, "connect", LAUNCH, 3000)
-    remote = CLIENTS["claude-desktop"].entry(OLD, "mcp-remote", LAUNCH, 3000)
+    with pytest.raises(UsageError, match="old speaks only SSE, which connect does not"):
+        CLIENTS["cursor"].create_entry(OLD, "connect", LAUNCH, 3000)
+    remote = CLIENTS["claude-desktop"].create_entry(OLD, "mcp-remote", LAUNCH, 3000)
     assert remote["args"][-1] == "sse-only"
 
 
@@ -82,13 +84,13 @@ def test_claude_desktop_of_the_windows_store_reads_the_folder_of_its_package(tmp
     packages[0].mkdir(parents=True)
     store = packages[0] / "Claude" / "claude_desktop_config.json"
     assert claude.file(environ, "win32") == store
-    assert claude.every_file(environ, "win32") == [store, usual], "what was put into either is taken out again"
+    assert claude.all_files(environ, "win32") == [store, usual], "what was put into either is taken out again"
     assert claude.file({**environ, "HOME": "/home/ada"}, "linux") == Path("/home/ada/.config/Claude") / store.name
     assert CLIENTS["cursor"].file({"USERPROFILE": "/home/ada", **environ}, "win32") == Path(
         "/home/ada/.cursor/mcp.json"
     )
     packages[1].mkdir(parents=True)
-    with pytest.raises(UsageError, match="more than once; name one with --file"):
+    with pytest.raises(UsageError, match="has several files; name one with --file"):
         claude.file(environ, "win32")
 
 
@@ -119,28 +121,28 @@ def test_a_configuration_folder_of_ones_own_is_honoured():
     ],
 )
 def test_an_entry_has_the_clients_own_shape(name, via, entry):
-    assert CLIENTS[name].entry(ECHO, via, LAUNCH, 3000) == entry
-    assert is_ours("echo", marked("echo", entry))
-    assert (marked("echo", entry) == entry) is (via == "connect"), "what anybody could have written bears a mark"
-    assert not is_ours("another", marked("echo", entry)), "a copy is its owner's"
+    assert CLIENTS[name].create_entry(ECHO, via, LAUNCH, 3000) == entry
+    assert is_mcpfleet_entry("echo", add_mark("echo", entry))
+    assert (add_mark("echo", entry) == entry) is (via == "connect"), "what anybody could have written bears a mark"
+    assert not is_mcpfleet_entry("another", add_mark("echo", entry)), "a copy is its owner's"
 
 
 def test_on_windows_npx_is_started_by_cmd_and_elsewhere_by_its_full_path(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: f"/opt/node/bin/{name}")
-    assert (start_of_npx("win32"), start_of_npx("darwin")) == (("cmd", "/c", "npx"), ("/opt/node/bin/npx",))
-    launch = Launch("mcpfleet.exe", npx=start_of_npx("win32"))
-    entry = CLIENTS["claude-desktop"].entry(ECHO, "mcp-remote", launch, 3000)
+    assert (npx_command("win32"), npx_command("darwin")) == (("cmd", "/c", "npx"), ("/opt/node/bin/npx",))
+    launch = Launch("mcpfleet.exe", npx=npx_command("win32"))
+    entry = CLIENTS["claude-desktop"].create_entry(ECHO, "mcp-remote", launch, 3000)
     assert (entry["command"], entry["args"][:4]) == ("cmd", ["/c", "npx", "-y", "mcp-remote@0.15.1"])
-    assert is_ours("echo", marked("echo", entry))
+    assert is_mcpfleet_entry("echo", add_mark("echo", entry))
 
 
 @pytest.mark.parametrize("path", ["a&calc", "%PATH%", "a!b"])
 def test_no_word_of_a_url_is_given_to_cmd_that_it_would_obey(path):
-    server = from_url(f"{URL}/{path}", None, "echo")
-    claude, windows = CLIENTS["claude-desktop"], Launch("mcpfleet.exe", npx=start_of_npx("win32"))
-    with pytest.raises(UsageError, match="take --via connect"):
-        claude.entry(server, "mcp-remote", windows, 3000)
-    assert claude.entry(server, "mcp-remote", LAUNCH, 3000)["args"][2].endswith(path)
+    server = server_from_url(f"{URL}/{path}", None, "echo")
+    claude, windows = CLIENTS["claude-desktop"], Launch("mcpfleet.exe", npx=npx_command("win32"))
+    with pytest.raises(UsageError, match="Use --via connect"):
+        claude.create_entry(server, "mcp-remote", windows, 3000)
+    assert claude.create_entry(server, "mcp-remote", LAUNCH, 3000)["args"][2].endswith(path)
 
 
 def reached(how):
@@ -148,23 +150,23 @@ def reached(how):
 
 
 def test_a_server_that_asks_for_no_google_identity_is_reached_by_its_url():
-    assert CLIENTS["vscode"].entry(reached("url"), "connect", LAUNCH, 3000) == {"type": "http", "url": URL}
-    assert CLIENTS["claude-desktop"].entry(reached("url"), "connect", LAUNCH, 3000)["args"][2] == URL
+    assert CLIENTS["vscode"].create_entry(reached("url"), "connect", LAUNCH, 3000) == {"type": "http", "url": URL}
+    assert CLIENTS["claude-desktop"].create_entry(reached("url"), "connect", LAUNCH, 3000)["args"][2] == URL
 
 
 def test_a_server_that_no_desktop_reaches_is_said_so():
-    with pytest.raises(UsageError, match="lets in the project's networks only"):
-        CLIENTS["vscode"].entry(reached("network"), "connect", LAUNCH, 3000)
+    with pytest.raises(UsageError, match="accepts requests from the project's networks only"):
+        CLIENTS["vscode"].create_entry(reached("network"), "connect", LAUNCH, 3000)
 
 
 def test_a_client_that_takes_commands_only_says_so():
     with pytest.raises(UsageError, match="--via connect"):
-        CLIENTS["claude-desktop"].entry(ECHO, "proxy", LAUNCH, 3000)
+        CLIENTS["claude-desktop"].create_entry(ECHO, "proxy", LAUNCH, 3000)
 
 
 def test_a_client_that_is_not_known_is_answered_with_those_that_are():
     with pytest.raises(UsageError, match="claude-desktop, claude-code, vscode, cursor, gemini-cli, json"):
-        client_named("emacs")
+        find_client("emacs")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_a_client_that_is_not_known_is_answered_with_those_that_are():
     ],
 )
 def test_what_others_wrote_is_not_taken_for_ours(entry):
-    assert not is_ours("echo", entry)
+    assert not is_mcpfleet_entry("echo", entry)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_what_others_wrote_is_not_taken_for_ours(entry):
 )
 def test_each_way_to_start_connect_is_known_again(command, before):
     identity = ["--credentials", "/home/ada/key.json", "--impersonate", "bot@acme.iam.gserviceaccount.com"]
-    assert is_ours("echo", {"command": command, "args": [*before, *CONNECT[:-2], *identity, *CONNECT[-2:]]})
+    assert is_mcpfleet_entry("echo", {"command": command, "args": [*before, *CONNECT[:-2], *identity, *CONNECT[-2:]]})
 
 
 @pytest.mark.parametrize(
@@ -231,10 +233,10 @@ def test_a_desktop_program_gets_the_full_path_of_the_command(tmp_path, monkeypat
     program.write_text("")
     program.chmod(0o755)
     monkeypatch.chdir(tmp_path)
-    assert Launch.here(argv0="bin/mcpfleet").command == str(program)
+    assert Launch.current(argv0="bin/mcpfleet").command == str(program)
     monkeypatch.setenv("PATH", str(program.parent))
-    assert Launch.here(argv0="mcpfleet").command == str(program)
-    fallback = Launch.here(argv0="/x/pytest")
+    assert Launch.current(argv0="mcpfleet").command == str(program)
+    fallback = Launch.current(argv0="/x/pytest")
     assert fallback.arguments(ECHO)[:3] == ["-m", "mcpfleet.cli", "connect"]
 
 
@@ -247,7 +249,7 @@ def test_a_desktop_program_gets_the_full_path_of_the_command(tmp_path, monkeypat
     ],
 )
 def test_from_uvx_the_client_is_told_to_use_uvx(prefix):
-    launch = Launch.here(prefix=prefix, argv0="mcpfleet")
+    launch = Launch.current(prefix=prefix, argv0="mcpfleet")
     assert launch.command.endswith("uvx")
     assert launch.arguments(ECHO)[:2] == ["mcpfleet", "connect"]
 
@@ -255,8 +257,8 @@ def test_from_uvx_the_client_is_told_to_use_uvx(prefix):
 def test_the_stacks_own_proxy_ports_and_the_local_clouds_credentials_are_used(tmp_path):
     server = stacks.DeployedServer("echo", ECHO.target, ECHO.audience, (), {"proxy_port": 3007})
     found = Stack("here", {"echo": server}, tmp_path / "ada.json")
-    assert wishes(CLIENTS["cursor"], found, [], "proxy", 3000)["echo"] == {"url": "http://127.0.0.1:3007/mcp"}
-    args = wishes(CLIENTS["cursor"], found, [], "connect", 3000, impersonate="bot@acme.iam.gserviceaccount.com")
+    assert create_entries(CLIENTS["cursor"], found, [], "proxy", 3000)["echo"] == {"url": "http://127.0.0.1:3007/mcp"}
+    args = create_entries(CLIENTS["cursor"], found, [], "connect", 3000, impersonate="bot@acme.iam.gserviceaccount.com")
     assert args["echo"]["args"][-6:] == [
         "--credentials",
         str(tmp_path / "ada.json"),
@@ -266,7 +268,7 @@ def test_the_stacks_own_proxy_ports_and_the_local_clouds_credentials_are_used(tm
         "echo",
     ]
     with pytest.raises(UsageError, match="connect, proxy, mcp-remote"):
-        wishes(CLIENTS["cursor"], found, [], "pigeon", 3000)
+        create_entries(CLIENTS["cursor"], found, [], "pigeon", 3000)
 
 
 # --- the client's own file ------------------------------------------------------------------------------
@@ -296,7 +298,7 @@ def file(tmp_path):
 
 
 def entry(**more):
-    return {**CLIENTS["cursor"].entry(ECHO, "connect", LAUNCH, 3000), **more}
+    return {**CLIENTS["cursor"].create_entry(ECHO, "connect", LAUNCH, 3000), **more}
 
 
 def test_installing_keeps_comments_and_other_servers_and_a_backup(file):
@@ -343,10 +345,10 @@ def test_keys_that_the_owner_added_to_our_entry_stay(file):
 
 
 def test_an_entry_of_somebody_else_is_not_replaced_unless_asked(file):
-    with pytest.raises(McpfleetError, match="has an entry files already"):
+    with pytest.raises(McpfleetError, match="already has an entry files"):
         install(file, "mcpServers", {"echo": entry(), "files": entry()}, now=now)
     assert file.read_text() == OWNERS, "nothing was changed, not even the entry that could be"
-    with pytest.raises(McpfleetError, match="remove it by hand"):
+    with pytest.raises(McpfleetError, match="Remove it by hand"):
         remove(file, "mcpServers", ["files"], now=now)
     install(file, "mcpServers", {"files": {"command": "x"}}, force=True, now=now)
     assert loads(file.read_text())["mcpServers"]["files"] == {"command": "x", "env": {"MCPFLEET_CONFIG": "files"}}
@@ -420,7 +422,7 @@ def test_a_file_that_its_client_writes_meanwhile_is_left_as_the_client_wrote_it(
         file.write_text('{"theme": "light"}')
 
     monkeypatch.setattr("os.fsync", written_meanwhile)
-    with pytest.raises(McpfleetError, match="was changed meanwhile"):
+    with pytest.raises(McpfleetError, match="Another program changed"):
         install(file, "mcpServers", {"echo": entry()}, now=now)
     assert file.read_text() == '{"theme": "light"}'
     assert list(file.parent.iterdir()) == [file]
@@ -454,8 +456,8 @@ def test_a_folder_that_cannot_be_written_leaves_the_file_and_says_so(file, monke
 @pytest.mark.parametrize(
     ("lists", "said"),
     [
-        ({"allowed": ["files"]}, "mcp.allowed names others only. Add echo there."),
-        ({"excluded": ["other", " ECHO"]}, "mcp.excluded names it. Take echo out there."),
+        ({"allowed": ["files"]}, "is not in mcp.allowed. Add it there."),
+        ({"excluded": ["other", " ECHO"]}, "is in mcp.excluded. Remove it there."),
         ({"allowed": ["Echo"], "excluded": []}, ""),
         ({"allowed": []}, ""),
         ({"allowed": "files", "excluded": [1]}, ""),
@@ -487,7 +489,7 @@ def test_a_file_that_says_two_things_under_one_name_is_left_alone(file, text):
     before = file.read_bytes()
     change = {"echo": entry(args=[])}
     for act in (lambda: install(file, "mcpServers", change), lambda: remove(file, "mcpServers", ["echo"])):
-        with pytest.raises(McpfleetError, match="stands there twice"):
+        with pytest.raises(McpfleetError, match="occurs twice"):
             act()
     assert file.read_bytes() == before
 
@@ -505,7 +507,7 @@ THEIRS = [
     "mcpfleet",
     [],
 ]
-OURS_HERE = [entry(), entry(disabled=True), marked("echo", {"url": "http://127.0.0.1:3000/mcp"})]
+OURS_HERE = [entry(), entry(disabled=True), add_mark("echo", {"url": "http://127.0.0.1:3000/mcp"})]
 SERVERS = st.dictionaries(st.sampled_from(["files", "time", "\u00f6"]), st.sampled_from(THEIRS), max_size=3)
 REST = st.dictionaries(st.sampled_from(["theme", "a//b", "/*", 'q"', "args"]), st.sampled_from([1, "// x", {}, ["*/"]]))
 
@@ -551,7 +553,7 @@ def test_what_others_wrote_survives_every_install_and_removal(tmp_path_factory, 
     if linked:
         file.symlink_to(real)
     comments = notes(real)
-    wanted = {"echo": CLIENTS["cursor"].entry(ECHO, via, LAUNCH, 3000)}
+    wanted = {"echo": CLIENTS["cursor"].create_entry(ECHO, via, LAUNCH, 3000)}
 
     install(file, "mcpServers", wanted, now=now)
     found = loads(real.read_bytes().decode())

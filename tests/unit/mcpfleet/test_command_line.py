@@ -5,7 +5,7 @@ import pytest
 
 from mcpfleet import cli, doctor, verify
 from mcpfleet.errors import AuthError
-from mcpfleet.system import words_of
+from mcpfleet.system import split_command
 
 URL = "https://mcp-echo-481516.europe-west1.run.app"
 
@@ -42,7 +42,7 @@ def test_it_says_its_version(run):
         (["proxy", "--url", "http://echo.run.app"], 2, "Use https://echo.run.app"),
         (["proxy", "--url", URL], 1, "gcloud auth application-default login"),
         (["proxy", "--url", URL, "--token-file", "gone"], 1, "Cannot read the token file gone"),
-        (["proxy", "--url", URL, "--token-file", "a", "--token-command", "b"], 2, "not both"),
+        (["proxy", "--url", URL, "--token-file", "a", "--token-command", "b"], 2, "Use only one"),
         (["proxy"], 1, "--url URL"),
         (["connect", "echo"], 1, "--outputs FILE"),
         (["connect", "--url", URL, "--stack", "dev"], 2, "not both"),
@@ -119,7 +119,7 @@ def test_a_configuration_is_installed_and_taken_back_by_the_command_that_it_prin
     assert place in out
     assert "echo" in json.loads(file.read_text())["mcpServers"]
     assert "already" in run("config", "cursor", "--outputs", outputs, "--install", *given)[1]
-    undo = words_of(out.partition("Undo with: mcpfleet ")[2])
+    undo = split_command(out.partition("Undo with: mcpfleet ")[2])
     assert run(*undo)[0] == 0
     assert json.loads(file.read_text()) == {"mcpServers": {}}
 
@@ -127,7 +127,7 @@ def test_a_configuration_is_installed_and_taken_back_by_the_command_that_it_prin
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["config", "emacs"], "there are: claude-desktop"),
+        (["config", "emacs"], "Choose one of claude-desktop"),
         (["config", "cursor", "--install", "--remove"], "not both"),
         (["config", "json", "--install"], "--file"),
         (["config", "cursor", "nobody"], "there are: echo"),
@@ -162,7 +162,7 @@ def test_a_pipeline_reads_json_and_the_exit_code(run, monkeypatch, outputs, toke
     assert json.loads(out)["ok"] is (code == 0)
     assert json.loads(out)["servers"]["echo"]["identity"] == "user:ada@acme.dev"
     ((_server, callers, wishes),) = asked
-    assert callers.elsewhere is None, "a file's token is for one audience"
+    assert callers.any_audience is None, "a file's token is for one audience"
     assert wishes == verify.CheckOptions(["add"], ("add", {"a": 1}))
 
 
@@ -213,7 +213,7 @@ def test_a_tool_that_is_named_is_called_at_its_server_alone(run, asked, outputs,
 @pytest.mark.parametrize(("named", "call"), [([], "cancel"), ([], "nosuch/cancel"), (["assistant"], "cancel")])
 def test_a_tool_whose_server_is_not_named_is_called_nowhere(run, asked, outputs, token, named, call):
     code, _, err = run("verify", *named, "--outputs", outputs, "--token-file", token, "--call", call)
-    assert (code, "Write --call SERVER/TOOL" in err) == (2, True)
+    assert (code, "Use --call SERVER/TOOL" in err) == (2, True)
     assert asked == []
 
 
@@ -240,7 +240,10 @@ def test_a_diagnosis_without_credentials_still_says_what_is_seen(run, monkeypatc
     def seen(server, source):
         with pytest.raises(AuthError) as why:
             source.fetch(server.audience)
-        return [doctor.Line("ok", f"{server.name} answers"), doctor.Line("bad", "no token", str(why.value))]
+        return [
+            doctor.CheckResult("ok", f"{server.name} answers"),
+            doctor.CheckResult("bad", "no token", str(why.value)),
+        ]
 
     monkeypatch.setattr(doctor, "examine", seen)
     code, out, _ = run("doctor", f"{URL}/mcp")

@@ -221,7 +221,7 @@ def test_every_request_of_many_is_answered_once_however_answers_break_off_and_ch
         body = json.dumps({"jsonrpc": "2.0", "id": 0, "result": OPENED}).encode()
         first = [(200, {"content-type": JSON, **session}, body), (202, {}, b"")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(relay, "RESUMES_IN_ALL", 20)
+        patch.setattr(relay, "MAX_RESUMES", 20)
         lines = said_by(requests, Scripted(*script, first=first), opening=opening)
     found = answers_to(lines, *requests, *opening[:1])
     wanted = [json.dumps(one["id"]) for one in (*opening[:1], *requests)]

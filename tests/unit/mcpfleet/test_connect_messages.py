@@ -47,9 +47,9 @@ def test_a_line_is_a_message_or_is_refused_by_name(line):
 def test_no_answer_of_a_server_can_harm_what_is_known_of_its_tools(result):
     tools = Tools()
     request, _ = listing()
-    tools.learn(request, result)
-    tools.learn(request, {"tools": result})
-    tools.learn(request, {"tools": [result, {"name": "a", "inputSchema": result, "annotations": result}]})
+    tools.read_list(request, result)
+    tools.read_list(request, {"tools": result})
+    tools.read_list(request, {"tools": [result, {"name": "a", "inputSchema": result, "annotations": result}]})
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_arguments_that_a_tool_wants_in_headers_are_repeated_as_the_sdk_repeats_
     }
     arguments = {**arguments, "deep": {"inner": deep}, "many": ["x"]}
     tools = Tools()
-    tools.learn(*listing(tool("t", schema)))
+    tools.read_list(*listing(tool("t", schema)))
     ours = {name: value for name, value in tools.headers(call("t", arguments)).items() if name.startswith("mcp-param-")}
     theirs = mcp_param_headers(x_mcp_header_map(schema), arguments)
     assert ours == {name.lower(): value for name, value in theirs.items() if not name.endswith("Never")}
@@ -106,14 +106,14 @@ def test_arguments_that_a_tool_wants_in_headers_are_repeated_as_the_sdk_repeats_
 
 def test_a_call_may_be_repeated_only_if_the_tool_says_so():
     tools = Tools()
-    tools.learn(*listing(tool("reads", readOnlyHint=True), tool("same", idempotentHint=True), tool("acts")))
+    tools.read_list(*listing(tool("reads", readOnlyHint=True), tool("same", idempotentHint=True), tool("acts")))
     assert [tools.may_repeat(call(name, {})) for name in ("reads", "same", "acts", "unheard-of")] == [
         True,
         True,
         False,
         False,
     ]
-    tools.learn(*listing(tool("reads", readOnlyHint=False)))
+    tools.read_list(*listing(tool("reads", readOnlyHint=False)))
     assert not tools.may_repeat(call("reads", {})), "what a tool says last counts"
 
 

@@ -9,7 +9,7 @@ import pytest
 from mcpfleet import relay
 from mcpfleet.auth import IdTokenAuth, IdTokens
 from mcpfleet.errors import TokenEndpointUnavailableError
-from mcpfleet.relay import FIRST_PATIENCE_SECONDS, RETRY_SECONDS, Relay
+from mcpfleet.relay import FIRST_RETRY_SECONDS, RETRY_SECONDS, Relay
 from mcpfleet.target import Target
 from mcpfleet.upstream import Upstream
 
@@ -510,7 +510,7 @@ async def test_a_call_that_may_have_been_made_is_not_made_twice_and_the_client_i
     answer = await one.ask(call("pay"))
     assert len(one.server.requests) == 1
     assert answer["error"]["data"]["mcpfleet"]["outcome"] == "unknown"
-    assert "Whether pay was carried out is not known" in answer["error"]["message"]
+    assert "The server may have handled pay" in answer["error"]["message"]
     assert "not called again" in answer["error"]["message"]
 
 
@@ -581,18 +581,18 @@ async def test_what_stays_away_is_given_up_with_the_reason(desk):
     error = (await one.ask(call()))["error"]
     assert "Cannot reach" in error["message"]
     assert error["data"]["mcpfleet"]["outcome"] == "not_done"
-    assert one.moment <= FIRST_PATIENCE_SECONDS
+    assert one.moment <= FIRST_RETRY_SECONDS
     one.server.answers = [whole({}, 2)]
     await one.ask(call(ident=2))
     one.server.answers = [httpx2.ConnectError("Connection refused") for _ in range(50)]
     before = one.moment
     assert "Cannot reach" in (await one.ask(call(ident=3)))["error"]["message"]
-    assert FIRST_PATIENCE_SECONDS < one.moment - before <= RETRY_SECONDS
+    assert FIRST_RETRY_SECONDS < one.moment - before <= RETRY_SECONDS
 
 
 async def test_an_answer_that_is_no_json_rpc_is_not_taken_for_one(desk):
     one = desk(httpx2.Response(200, headers={"content-type": "text/html"}, text="<html>hello"))
-    assert "is the URL that of an MCP endpoint" in (await one.ask(call()))["error"]["message"]
+    assert "Check that the URL is an MCP endpoint" in (await one.ask(call()))["error"]["message"]
 
 
 async def test_connections_from_before_a_sleep_are_not_used_after_it(desk, clock):
@@ -647,7 +647,7 @@ async def test_a_stream_that_breaks_off_a_thousand_times_is_resumed_as_often(des
 
 
 async def test_a_server_that_breaks_off_every_stream_is_not_asked_for_ever(desk, handshake, monkeypatch):
-    monkeypatch.setattr(relay, "RESUMES_IN_ALL", 20)
+    monkeypatch.setattr(relay, "MAX_RESUMES", 20)
     answers, shake = handshake
     one = desk(*answers("s1"), *polled(30))
     await shake(one)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mcpfleet import net
 from mcpfleet.auth import IdTokenAuth, IdTokens
-from mcpfleet.sse import Parser
+from mcpfleet.sse import EventParser
 from mcpfleet.target import Target
 from mcpfleet.tokens import IdToken
 from mcpfleet.upstream import FailedError, Upstream, events
@@ -43,7 +43,7 @@ sizes = st.lists(st.integers(1, 9), max_size=60)
 @given(st.lists(st.tuples(lines, st.sampled_from([b"\n", b"\r\n", b"\r"])), max_size=12), sizes)
 def test_events_are_those_that_httpx2_reads_however_the_bytes_arrive(parts, sizes):
     text = b"".join(line + end for line, end in parts)
-    parser = Parser()
+    parser = EventParser()
     fed = [one for piece in pieces(text, sizes) for one in parser.feed(piece)]
     found = [(one.data.decode(), one.id, one.retry) for one in fed if one.data]
     response = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=text, request=GET)
@@ -55,20 +55,20 @@ def test_events_are_those_that_httpx2_reads_however_the_bytes_arrive(parts, size
 
 @given(st.binary(max_size=80), sizes)
 def test_no_bytes_make_the_reader_raise(data, sizes):
-    parser = Parser()
+    parser = EventParser()
     for piece in pieces(data, sizes):
         list(parser.feed(piece))
 
 
 @pytest.mark.parametrize("text", ["\u00e9", "\x01", "\u2028", " x ", "a\x85b"])
 def test_an_id_that_no_header_can_carry_back_is_none(text):
-    (event,) = Parser().feed(f"id: 7\nid: {text}\ndata: x\n\n".encode())
+    (event,) = EventParser().feed(f"id: 7\nid: {text}\ndata: x\n\n".encode())
     assert event.id == ""
 
 
 @pytest.mark.parametrize("digits", ["9" * 5000, "9" * 400, "1" + "0" * 20])
 def test_a_time_to_wait_that_is_beyond_all_measure_is_not_believed(digits):
-    (event,) = Parser().feed(f"retry: {digits}\ndata: x\n\n".encode())
+    (event,) = EventParser().feed(f"retry: {digits}\ndata: x\n\n".encode())
     assert event.retry is None
 
 
@@ -280,7 +280,7 @@ async def test_an_answer_that_breaks_off_is_not_taken_for_whole(network, upstrea
     line.hang_up()
     with pytest.raises(FailedError, match="broke off") as raised:
         await asyncio.wait_for(task, BOUND)
-    assert raised.value.done
+    assert raised.value.may_be_done
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ async def test_an_answer_that_does_not_begin_in_time_is_left(network, auth, begu
     upstream = Upstream(Target.parse(ORIGIN), auth)
     with pytest.raises(FailedError, match="MCPFLEET_ANSWER_SECONDS") as raised:
         await exchange(network, upstream, *begun)
-    assert raised.value.done
+    assert raised.value.may_be_done
     assert network.lines[0].closed
 
 
@@ -379,7 +379,7 @@ async def test_a_token_that_was_refused_is_renewed_and_the_request_sent_once_mor
 async def test_a_value_that_no_header_can_carry_is_not_sent(network, upstream, value):
     with pytest.raises(FailedError, match="control characters") as failure:
         await asking(upstream, {"mcp-protocol-version": value})
-    assert (failure.value.done, failure.value.final) == (False, True)
+    assert (failure.value.may_be_done, failure.value.is_final) == (False, True)
     assert not any(line.sent for line in network.lines)
 
 
@@ -388,11 +388,11 @@ async def test_a_request_that_found_no_connection_was_not_carried_out(network, u
     network.failure = failure
     with pytest.raises(FailedError, match="Cannot reach") as raised:
         await asking(upstream)
-    assert (raised.value.done, raised.value.final) == (False, False)
+    assert (raised.value.may_be_done, raised.value.is_final) == (False, False)
 
 
 async def test_a_request_whose_connection_broke_may_have_been_carried_out(network, upstream):
-    with pytest.raises(FailedError, match="without an answer") as raised:
+    with pytest.raises(FailedError, match="without a response") as raised:
         await exchange(network, upstream, anyio.BrokenResourceError())
-    assert raised.value.done
+    assert raised.value.may_be_done
     assert len(network.lines) == 1, "and it was not sent again"

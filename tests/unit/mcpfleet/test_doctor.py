@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mcpfleet import prerequisites
 from mcpfleet.doctor import examine
 from mcpfleet.errors import NoCredentialsError
-from mcpfleet.stack import from_url, servers_of
+from mcpfleet.stack import read_servers, server_from_url
 
 URL = "https://mcp-echo-481516.europe-west1.run.app/mcp"
 HTML = {"content-type": "text/html"}
@@ -22,7 +22,7 @@ LOGIN = {"location": "https://accounts.google.com/o/oauth2/v2/auth?client_id=x"}
 RESOURCE = {"www-authenticate": 'Bearer resource_metadata="https://x/m"'}
 RESULT = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "echo", "version": "1"}}
 ANSWER = {"jsonrpc": "2.0", "id": 1, "result": RESULT}
-SERVER = servers_of({"servers": {"echo": {"mcp_url": URL, "audience": URL.removesuffix("/mcp")}}}, "here")["echo"]
+SERVER = read_servers({"servers": {"echo": {"mcp_url": URL, "audience": URL.removesuffix("/mcp")}}}, "here")["echo"]
 
 
 @pytest.fixture
@@ -64,19 +64,19 @@ def test_a_healthy_server_has_no_finding(lines):
         (401, HTML, "did not accept the token", "--audience"),
         (403, HTML, "may not call", "--member=user:ada@acme.dev --role=roles/run.invoker"),
         (404, HTML, "no such service", "gcloud run services describe mcp-echo --region=europe-west1"),
-        (405, {}, "not take this method", "Give the MCP URL"),
+        (405, {}, "not accept this method", "Use the MCP URL"),
         (307, {"location": "http://x/mcp"}, "redirects to http://x/mcp", "FORWARDED_ALLOW_IPS"),
-        (308, {"location": "https://x/mcp"}, "redirects to https://x/mcp", "Call the URL that it names"),
-        (421, JSON, "does not answer to the host", "allowed hosts"),
-        (421, {"content-type": "text/plain"}, "does not answer to the host", "allowed hosts"),
+        (308, {"location": "https://x/mcp"}, "redirects to https://x/mcp", "Call that URL"),
+        (421, JSON, "does not accept the host", "allowed hosts"),
+        (421, {"content-type": "text/plain"}, "does not accept the host", "allowed hosts"),
         (429, {"content-type": "text/plain"}, "no instance was free", "max_instances"),
         (500, HTML, "an error of its own", "logs read mcp-echo"),
         (502, HTML, "could not start an instance", "logs read mcp-echo --region=europe-west1"),
         (503, {"content-type": "text/plain"}, "could not start an instance", "logs read mcp-echo"),
         (504, {"content-type": "text/plain"}, "within its timeout", "Raise the server's timeout"),
-        (400, JSON, "answers 400 with application/json, not MCP", "logs read mcp-echo"),
-        (404, JSON, "answers 404 with application/json, not MCP", "Is the path right?"),
-        (200, HTML, "not MCP", "Is the path right?"),
+        (400, JSON, "returns 400 with application/json, not MCP", "logs read mcp-echo"),
+        (404, JSON, "returns 404 with application/json, not MCP", "Check the path"),
+        (200, HTML, "not MCP", "Check the path"),
     ],
 )
 def test_each_answer_is_mapped_to_its_cause_and_the_next_command(lines, status, headers, said, step):
@@ -88,8 +88,8 @@ def test_each_answer_is_mapped_to_its_cause_and_the_next_command(lines, status, 
 def test_a_server_that_everybody_may_call_although_the_stack_says_otherwise_is_found(lines):
     open_door = httpx2.Response(200, headers=JSON)
     (finding,) = bad(lines(httpx2.Response(200, json=ANSWER), anonymous=open_door))
-    assert "Everybody may call it" in finding
-    by_url = lines(httpx2.Response(200, json=ANSWER), anonymous=open_door, server=from_url(URL, None))
+    assert "everybody may call it" in finding
+    by_url = lines(httpx2.Response(200, json=ANSWER), anonymous=open_door, server=server_from_url(URL, None))
     assert [line.kind for line in by_url][1] == "warn", "of a URL alone nobody knows what is meant"
 
 
@@ -115,31 +115,31 @@ def test_a_server_that_everybody_may_call_although_the_stack_says_otherwise_is_f
 )
 def test_only_the_refusal_of_its_own_access_is_one(lines, access, answer, kind):
     output = {"mcp_url": URL, "audience": URL.removesuffix("/mcp"), "access": access}
-    server = servers_of({"servers": {"echo": output}}, "here")["echo"]
+    server = read_servers({"servers": {"echo": output}}, "here")["echo"]
     found = lines(None, anonymous=answer, server=server, without=True)
     assert found[1].kind == kind, found[1]
 
 
 def server_of(**output):
-    return servers_of({"servers": {"echo": {"mcp_url": URL, "audience": URL.removesuffix("/mcp"), **output}}}, "here")[
-        "echo"
-    ]
+    return read_servers(
+        {"servers": {"echo": {"mcp_url": URL, "audience": URL.removesuffix("/mcp"), **output}}}, "here"
+    )["echo"]
 
 
 def test_a_login_of_the_servers_own_is_named_with_its_metadata_and_no_grant_is_called_wrong(lines):
     challenge = httpx2.Response(401, headers={**JSON, **RESOURCE})
-    found = lines(None, anonymous=challenge, server=from_url(URL, None))
+    found = lines(None, anonymous=challenge, server=server_from_url(URL, None))
     assert [line.kind for line in found] == ["ok"] * 3, "no token of Google's is tried where it is of no use"
-    assert "the server itself asks for a login: 401 (https://x/m)" in found[1].text
-    assert "Clients log in to it by themselves" in found[1].step
+    assert "the server itself requires a login: 401 (https://x/m)" in found[1].text
+    assert "they log in by themselves" in found[1].step
     (stated,) = bad(lines(challenge, anonymous=challenge, server=server_of(access="iam"), without=True))
-    assert "Google lets everybody through to it, though by the stack its access is iam" in stated
+    assert "Google lets everybody reach it, but in the stack its access is iam" in stated
     assert "access: {public: …}" in stated
 
 
 def test_a_login_of_the_servers_own_behind_googles_is_told_from_it(lines):
     (finding,) = bad(lines(httpx2.Response(401, headers={**JSON, **RESOURCE})))
-    assert "with the token the server itself asks for a login: 401 (https://x/m)" in finding
+    assert "with the token the server itself requires a login: 401 (https://x/m)" in finding
     assert "mcpfleet proxy" in finding
 
 
@@ -163,10 +163,10 @@ def test_iap_that_takes_no_program_is_said_so_and_not_asked(lines):
 
 def test_iaps_redirect_is_no_redirect_of_the_servers(lines):
     login = httpx2.Response(302, headers={**HTML, **LOGIN})
-    found = lines(login, anonymous=login, server=from_url(URL, None))
+    found = lines(login, anonymous=login, server=server_from_url(URL, None))
     assert (found[1].kind, found[1].text) == ("ok", "without a token Identity-Aware Proxy refuses: 302")
     (finding,) = bad(found)
-    assert "sends to Google's login" in finding
+    assert "redirects to Google's login" in finding
     assert "programmatic_clients" in finding
 
 
@@ -175,7 +175,7 @@ def test_a_public_server_is_judged_without_a_token(lines):
     found = lines(AssertionError(), anonymous=httpx2.Response(200, json=ANSWER), server=public)
     assert [line.kind for line in found] == ["ok"] * 4
     (finding,) = bad(lines(None, anonymous=httpx2.Response(200, text="hello"), server=public))
-    assert "without a token it answers 200 with text/plain" in finding
+    assert "without a token it returns 200 with text/plain" in finding
     (finding,) = bad(lines(None, anonymous=httpx2.Response(403, headers=HTML), server=public))
     assert "--member=allUsers" in finding
 
@@ -197,7 +197,7 @@ OTHERS = [
 def test_an_answer_that_is_not_mcps_is_found_whatever_it_calls_itself(lines, body, kind):
     content = f"data: {body}\n\n" if kind is SSE else body
     (finding,) = bad(lines(httpx2.Response(200, headers=kind, content=content)))
-    assert "Is the path right?" in finding
+    assert "Check the path" in finding
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_an_answer_that_is_not_mcps_is_found_whatever_it_calls_itself(lines, bod
 )
 def test_an_answer_that_clients_may_drop_is_warned_of(lines, answer):
     found = lines(httpx2.Response(200, json=answer))
-    assert (found[-1].kind, "not in JSON-RPC's form" in found[-1].text) == ("warn", True)
+    assert (found[-1].kind, "not valid JSON-RPC" in found[-1].text) == ("warn", True)
 
 
 def test_an_answer_in_a_stream_is_read_up_to_the_answer(lines):
@@ -241,7 +241,7 @@ def test_a_server_that_speaks_the_newest_revision_alone_is_well(lines, status):
 def test_an_error_of_the_servers_own_is_told_in_its_words(lines):
     error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "no database\x1b[2J"}}
     (finding,) = bad(lines(httpx2.Response(500, json=error)))
-    assert "the MCP server itself answers 500: no database\\u001b[2J" in finding
+    assert "the MCP server itself returns 500: no database\\u001b[2J" in finding
 
 
 @given(
@@ -300,7 +300,7 @@ def test_a_service_accounts_token_for_somebody_else_is_named(lines, source, goog
     ],
 )
 def test_programs_that_are_missing_or_too_old_are_named_with_where_to_get_them(said, kinds):
-    found = prerequisites.tools(lambda command: said.get(command[0]))
+    found = prerequisites.check_programs(lambda command: said.get(command[0]))
     assert [line.kind for line in found] == kinds
     assert all(("https://" in line.step) == (line.kind == "bad") for line in found)
 
@@ -320,19 +320,22 @@ def test_programs_that_are_missing_or_too_old_are_named_with_where_to_get_them(s
             "28.0.1|OrbStack|aarch64|true|true|[]",
             [
                 ("ok", "docker 28.0.1: OrbStack, aarch64"),
-                ("warn", "Cloud Run runs linux/amd64; an engine of aarch64 builds for it by emulation"),
+                ("warn", "Cloud Run runs linux/amd64; this engine (aarch64) builds for it by emulation"),
             ],
         ),
     ],
 )
 def test_the_engine_is_named_with_what_it_lacks(said, lines):
-    found = prerequisites.tools(lambda command: said if command[0] == "docker" else None)
+    found = prerequisites.check_programs(lambda command: said if command[0] == "docker" else None)
     assert [(line.kind, line.text) for line in found if "ocker" in line.text or "engine" in line.text] == lines
 
 
 @given(st.text())
 def test_whatever_docker_says_there_is_a_line_for_it(said):
-    assert prerequisites.tools(lambda command: said if command[0] == "docker" else None)[1].kind in {"ok", "bad"}
+    assert prerequisites.check_programs(lambda command: said if command[0] == "docker" else None)[1].kind in {
+        "ok",
+        "bad",
+    }
 
 
 class Project:
@@ -361,7 +364,7 @@ class Project:
 
 
 def test_a_project_that_is_ready_has_nothing_to_be_done():
-    found = prerequisites.project("acme", Project(), {})
+    found = prerequisites.check_project("acme", Project(), {})
     assert {line.kind for line in found} == {"ok"}
     assert len([line for line in found if "roles/" in line.text]) == 5
 
@@ -369,19 +372,19 @@ def test_a_project_that_is_ready_has_nothing_to_be_done():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"projects/acme": (403, {"error": {"message": "denied"}})}, "is not to be seen: 403 denied"),
+        ({"projects/acme": (403, {"error": {"message": "denied"}})}, "cannot be read: 403 denied"),
         ({"billingInfo": (200, {})}, "gcloud billing projects link acme"),
         ({"testIam": (200, {})}, "add-iam-policy-binding acme --member=user:YOU --role=roles/run.admin"),
         ({"services/": (200, {"state": "DISABLED"})}, "gcloud services enable serviceusage.googleapis.com"),
     ],
 )
 def test_what_a_project_lacks_is_named_with_the_command_that_gives_it(wrong, said):
-    assert any(said in line for line in bad(prerequisites.project("acme", Project(**wrong), {})))
+    assert any(said in line for line in bad(prerequisites.check_project("acme", Project(**wrong), {})))
 
 
 def test_an_organization_policy_that_stops_something_says_what():
     rules = {"spec": {"rules": [{"values": {"allowedValues": ["C012"]}}]}}
-    found = prerequisites.project("acme", Project(getEffectivePolicy=(200, rules)), {})
+    found = prerequisites.check_project("acme", Project(getEffectivePolicy=(200, rules)), {})
     warned = [line.text for line in found if line.kind == "warn"]
     assert len(warned) == len(prerequisites.POLICIES)
     assert any("allUsers, are refused" in text for text in warned)
@@ -389,7 +392,7 @@ def test_an_organization_policy_that_stops_something_says_what():
 
 def test_what_may_not_be_asked_is_said_and_is_no_mistake():
     denied = (403, {"error": {"message": "denied"}})
-    found = prerequisites.project("acme", Project(billingInfo=denied, getEffectivePolicy=denied), {})
+    found = prerequisites.check_project("acme", Project(billingInfo=denied, getEffectivePolicy=denied), {})
     assert bad(found) == []
     assert len([line for line in found if line.kind == "skip"]) == 1 + len(prerequisites.POLICIES)
 
@@ -401,7 +404,7 @@ def test_the_same_endpoints_are_asked_as_the_deployment_asks():
         "GOOGLE_SERVICE_USAGE_CUSTOM_ENDPOINT": "http://127.0.0.1:8500/serviceusage/v1beta1/",
         "GOOGLE_CLOUD_BILLING_CUSTOM_ENDPOINT": "http://127.0.0.1:8500/billing/v1/",
     }
-    found = prerequisites.project("acme", api, environ)
+    found = prerequisites.check_project("acme", api, environ)
     assert all(url.startswith("http://127.0.0.1:8500/") for url in api.asked)
     assert "http://127.0.0.1:8500/crm/v1/projects/acme" in api.asked
     assert [line.kind for line in found if "organization" in line.text] == ["skip"]
@@ -411,12 +414,12 @@ def test_no_network_is_one_finding():
     def away(method, url, body=None):
         raise ConnectionError("Network is unreachable")
 
-    (finding,) = bad(prerequisites.project("acme", away, {}))
+    (finding,) = bad(prerequisites.check_project("acme", away, {}))
     assert "Network is unreachable" in finding
 
 
 def test_a_report_for_a_pipeline_is_json_that_says_if_all_is_well():
-    from mcpfleet.checks import reports_json
+    from mcpfleet.reports import reports_json
     from mcpfleet.verify import Report
 
     good, wrong = Report("a", ["x"], first_ms=1.5, median_ms=1.0), Report("b", ["x"], ["y: was z"])

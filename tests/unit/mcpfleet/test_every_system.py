@@ -171,7 +171,7 @@ def test_a_console_of_any_encoding_gets_a_diagnosis(printed, encoding):
     code, out, err = printed(encoding, "doctor")
     mark = "✗" if encoding == "utf-8" else "X"
     assert (code, err) == (1, "")
-    assert f"  {mark} pulumi is not there, or does not run" in out
+    assert f"  {mark} pulumi is not installed, or does not run" in out
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
@@ -186,7 +186,7 @@ def test_any_text_can_be_printed_to_any_console(text):
     with pytest.MonkeyPatch.context() as patch:
         stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
         patch.setattr(sys, "stdout", stream)
-        cli.settle()
+        cli.configure_streams()
         stream.write(f"{text}✓")
         stream.flush()
         assert stream.buffer.getvalue().endswith(b"ok")
@@ -218,7 +218,7 @@ def test_an_error_that_nobody_can_be_told_is_an_exit_code(printed):
 
 
 def test_streams_that_were_closed_from_the_beginning_are_no_error(printed, monkeypatch):
-    monkeypatch.setattr(cli, "settle", lambda: monkeypatch.setattr(sys, "stdout", None))
+    monkeypatch.setattr(cli, "configure_streams", lambda: monkeypatch.setattr(sys, "stdout", None))
     assert printed("utf-8", "doctor")[0] == 1
 
 
@@ -229,7 +229,7 @@ def test_connect_says_that_a_stream_is_closed_before_anything_takes_its_number(m
             raise OSError(errno.EBADF, "Bad file descriptor")
 
     monkeypatch.setattr(system, "os", SimpleNamespace(fstat=fstat))
-    with pytest.raises(UsageError, match="is closed, and this speaks MCP there"):
+    with pytest.raises(UsageError, match="is closed, and this command speaks MCP there"):
         stdio.run_connect(Target.parse("https://mcp-echo-1.europe-west1.run.app"), None)
 
 
@@ -238,7 +238,7 @@ def test_connect_says_that_a_stream_is_closed_before_anything_takes_its_number(m
 
 def test_without_uvloop_asyncio_runs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    assert system.runner() is asyncio.run
+    assert system.event_loop_runner() is asyncio.run
 
 
 def test_a_loop_without_signal_handlers_is_run_all_the_same():
@@ -246,7 +246,7 @@ def test_a_loop_without_signal_handlers_is_run_all_the_same():
         def add_signal_handler(self, number, call):
             raise NotImplementedError
 
-    system.at_signals(Proactor(), lambda: None)
+    system.handle_signals(Proactor(), lambda: None)
 
 
 def test_signals_end_it_where_a_loop_takes_them():
@@ -256,7 +256,7 @@ def test_signals_end_it_where_a_loop_takes_them():
         def add_signal_handler(self, number, call):
             taken[number] = call
 
-    system.at_signals(Unix(), print)
+    system.handle_signals(Unix(), print)
     assert taken == {signal.SIGTERM: print, signal.SIGINT: print}
 
 
@@ -283,17 +283,17 @@ def test_on_windows_nobody_else_can_take_the_port_that_lends_out_an_identity(mon
     ],
 )
 def test_a_command_is_read_as_the_systems_own_shell_reads_it(platform, text, words):
-    assert system.words_of(text, platform) == words
+    assert system.split_command(text, platform) == words
 
 
 @given(st.lists(st.text(st.characters(codec="ascii"), min_size=1), min_size=1))
 def test_on_posix_commands_are_read_as_python_itself_reads_them(words):
-    text = system.command_of(words, "linux")
-    assert system.words_of(text, "linux") == shlex.split(text) == words
+    text = system.join_command(words, "linux")
+    assert system.split_command(text, "linux") == shlex.split(text) == words
 
 
 def test_on_windows_a_command_to_copy_has_its_quotes():
-    assert system.command_of(["cursor", "--file=C:\\my own.json"], "win32") == 'cursor "--file=C:\\my own.json"'
+    assert system.join_command(["cursor", "--file=C:\\my own.json"], "win32") == 'cursor "--file=C:\\my own.json"'
 
 
 def test_a_program_is_found_by_its_short_name_and_its_text_is_utf_8(monkeypatch):

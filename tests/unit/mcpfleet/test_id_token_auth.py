@@ -165,7 +165,7 @@ async def test_a_failing_refresh_does_not_lose_the_valid_token(clock, service, s
         clock.advance(3400)
         with caplog.at_level(logging.WARNING, "mcpfleet"):
             assert (await client.get(URL)).status_code == 200
-        assert "good for 200 s more" in caplog.text
+        assert "valid for 200 s" in caplog.text
         assert "metadata server away" in caplog.text
         assert (await client.get(URL)).status_code == 200
         assert source.fetched == 2, "a failed refresh is not tried again at once"
@@ -280,7 +280,7 @@ class Skewed:
 
 @pytest.mark.parametrize("seconds", [-7200, -600, -59, 59, 600, 3000, 7200])
 async def test_a_clock_that_is_wrong_costs_no_refused_request(clock, service, source, google, seconds):
-    source.mints = True
+    source.issues_fresh_tokens = True
     tokens = IdTokens(source, AUDIENCE, clock=Skewed(clock, seconds), start=at_once)
     async with client_of(service, tokens) as client:
         for _ in range(60):  # five hours, a request every five minutes
@@ -291,7 +291,7 @@ async def test_a_clock_that_is_wrong_costs_no_refused_request(clock, service, so
 
 
 async def test_a_clock_that_is_ahead_by_more_than_a_tokens_life_is_named(clock, source, caplog):
-    source.mints = True
+    source.issues_fresh_tokens = True
     with caplog.at_level(logging.WARNING):
         IdTokens(source, AUDIENCE, clock=Skewed(clock, 7200), start=at_once).get()
     assert "clock is ahead" in caplog.text

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from mcpfleet import cli
-from mcpfleet.checks import print_lines, print_reports, reports_json
-from mcpfleet.doctor import Line
+from mcpfleet.doctor import CheckResult
 from mcpfleet.errors import McpfleetError
-from mcpfleet.inert import InertFormatter, in_a_line, inert, inert_lines
-from mcpfleet.terminal import console, marked_up
+from mcpfleet.inert import InertFormatter, error_line, inert, inert_lines
+from mcpfleet.reports import print_lines, print_reports, reports_json
+from mcpfleet.terminal import console, markup_safe
 from mcpfleet.verify import Report
 
 HOSTILE = [
@@ -76,7 +76,7 @@ def test_a_report_has_the_lines_that_it_would_have_anyway(server_text, text):
     assert [line[:3] for line in lines] == ["ech", "  ✓", "  !", "  ✗", "1 o", ""]
     assert lines[-2] == "1 of 2 checks passed"
     assert all(line.isprintable() for line in lines)
-    print_lines(out, text, [Line("bad", text, server_text)])
+    print_lines(out, text, [CheckResult("bad", text, server_text)])
     assert len(made.getvalue().split("\n")) == len(lines) + (3 if server_text else 2)
     assert all(line.isprintable() for line in made.getvalue().split("\n"))
 
@@ -117,7 +117,7 @@ def test_a_log_line_is_one_line_and_its_traceback_is_marked(text):
 
 
 def test_our_consoles_take_no_word_for_an_emoji_or_a_style(capsys):
-    console().print(marked_up("[red]x[/] :warning:"))
+    console().print(markup_safe("[red]x[/] :warning:"))
     assert capsys.readouterr().out == "[red]x[/] :warning:\n"
 
 
@@ -129,8 +129,8 @@ class Answer(BaseModel):
 def test_what_went_wrong_is_one_inert_line_of_bounded_length(text, at_most):
     with pytest.raises(ValidationError) as wrong:
         Answer.model_validate({"tools": [text, [], {text: text}]}, strict=True)
-    said = in_a_line(wrong.value, 200)
-    assert said.startswith("an answer is not what MCP says: tools.0: ")
+    said = error_line(wrong.value, 200)
+    assert said.startswith("a response is not valid MCP: tools.0: ")
     assert said.endswith(", and 2 more")
-    assert in_a_line(ValueError(text), at_most).isprintable()
-    assert len(in_a_line(ValueError(f"a{text}"), at_most)) <= 12 * (at_most + 3)
+    assert error_line(ValueError(text), at_most).isprintable()
+    assert len(error_line(ValueError(f"a{text}"), at_most)) <= 12 * (at_most + 3)

@@ -138,9 +138,9 @@ def test_line_ends_and_tabs_are_kept():
 
 @pytest.mark.parametrize("text", ['{"a": 1, "b": 3,\n "a": 2}', '{"a": {"c": 1,\n "c": 2}}'])
 def test_a_key_that_stands_there_twice_is_not_touched_for_one_of_the_two_may_be_anybodys(text):
-    with pytest.raises(JsoncError, match=r"line 2: '\w' stands there twice"):
+    with pytest.raises(JsoncError, match=r"line 2: '\w' occurs twice"):
         remove_member(text, ["a"])
-    with pytest.raises(JsoncError, match=r"line 2: '\w' stands there twice"):
+    with pytest.raises(JsoncError, match=r"line 2: '\w' occurs twice"):
         set_member(text, ["a", "c"], 3)
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet import cli, grammar, stack
-from mcpfleet.clients import CLIENTS, Launch
-from mcpfleet.configure import wishes
+from mcpfleet.configure import create_entries
+from mcpfleet.desktop_clients import CLIENTS, Launch
 from mcpfleet.diagnosis import CallerIdentity, diagnose
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.inert import inert
@@ -43,7 +43,7 @@ ECHO = {
 
 
 def read(name="echo", **changes):
-    return stack.servers_of({"servers": {name: {**ECHO, **changes}}}, "outputs.json")
+    return stack.read_servers({"servers": {name: {**ECHO, **changes}}}, "outputs.json")
 
 
 def test_what_the_fleet_writes_is_taken():
@@ -128,23 +128,23 @@ def test_a_key_that_nobody_knows_may_hold_nothing_that_is_not_seen():
 
 def test_all_mistakes_are_said_at_once():
     with pytest.raises(McpfleetError) as raised:
-        stack.servers_of({"servers": {"--x": {}, "echo": {**ECHO, "region": "x", "audience": "-"}}}, "outputs.json")
+        stack.read_servers({"servers": {"--x": {}, "echo": {**ECHO, "region": "x", "audience": "-"}}}, "outputs.json")
     assert [word in str(raised.value) for word in ("'--x'", "servers.echo.region", "servers.echo.audience")] == [
         True
     ] * 3
 
 
 def test_a_file_that_never_ends_or_nests_without_end_is_one_message(tmp_path, monkeypatch):
-    monkeypatch.setattr(stack, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(stack, "MAX_FILE_BYTES", 1000)
     file = tmp_path / "outputs.json"
-    for text, said in ((" " * 2000, "larger than"), ("[" * 900, "no JSON")):
+    for text, said in ((" " * 2000, "larger than"), ("[" * 900, "not a JSON object")):
         file.write_text(text)
         with pytest.raises(McpfleetError, match=said):
-            stack.read(file)
+            stack.read_stack(file)
     monkeypatch.undo()
     file.write_text("[" * 200_000)
-    with pytest.raises(McpfleetError, match="no JSON"):
-        stack.read(file)
+    with pytest.raises(McpfleetError, match="not a JSON object"):
+        stack.read_stack(file)
 
 
 def test_the_grammar_is_the_one_that_the_fleet_writes_by():
@@ -175,8 +175,8 @@ hostile = st.one_of(
 def test_no_outputs_make_an_entry_that_starts_anything_else(name, url, audience, via, client):
     outputs = {"servers": {name: {"mcp_url": url, "audience": audience}}}
     try:
-        found = stack.Stack("x", stack.servers_of(outputs, "x"))
-        entries = wishes(CLIENTS[client], found, [], via, 3000)
+        found = stack.Stack("x", stack.read_servers(outputs, "x"))
+        entries = create_entries(CLIENTS[client], found, [], via, 3000)
     except McpfleetError:
         return
     (entry,) = loads(json.dumps(entries)).values()

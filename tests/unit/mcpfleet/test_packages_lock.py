@@ -145,10 +145,10 @@ class Point:
 
 def test_the_fleets_own_distribution_says_which_packages_there_are():
     package = Package()
-    assert packages.packages_of(Path(), None, found=[Point([package])]) == ([], [package])
-    asked, _ = packages.packages_of(Path(), None, renew=True, found=[Point([])])
+    assert packages.packages_of(Path(), None, readers=[Point([package])]) == ([], [package])
+    asked, _ = packages.packages_of(Path(), None, renew=True, readers=[Point([])])
     assert asked == ["io.github.acme/weather@1.2.0"]
     with pytest.raises(McpfleetError, match=r"^Pulumi\.prod\.yaml:"):
-        packages.packages_of(Path(), None, found=[Point(ValueError("Pulumi.prod.yaml: …"))])
-    with pytest.raises(McpfleetError, match=r"pulumi-mcpfleet is not installed beside this command\. Run it from"):
-        packages.packages_of(Path(), None, found=[])
+        packages.packages_of(Path(), None, readers=[Point(ValueError("Pulumi.prod.yaml: …"))])
+    with pytest.raises(McpfleetError, match=r"pulumi-mcpfleet, which reads the fleet, is not installed in this"):
+        packages.packages_of(Path(), None, readers=[])

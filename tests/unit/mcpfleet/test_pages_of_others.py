@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet.errors import UsageError
-from mcpfleet.same_origin import SameOriginApp, origins_of, refuse_page
+from mcpfleet.same_origin import SameOriginApp, page_refusal, parse_origins
 
 pytestmark = pytest.mark.anyio
 BOUND = 10  # seconds; only a broken build waits this long
@@ -115,11 +115,11 @@ async def test_a_body_is_bounded_in_size_whatever_its_header_says_and_in_time():
 @given(st.lists(st.tuples(st.sampled_from([b"origin", b"Sec-Fetch-Site", b"host", b"Origin"]), st.binary(max_size=40))))
 def test_no_headers_of_any_bytes_raise_or_let_a_foreign_origin_pass(headers):
     foreign = [*headers, (b"Origin", b"https://evil.dev"), (b"Sec-Fetch-Site", b"cross-site"), HOST]
-    assert refuse_page(foreign, "203.0.113.7") is not None
-    refuse_page(headers, None)
+    assert page_refusal(foreign, "203.0.113.7") is not None
+    page_refusal(headers, None)
 
 
 @pytest.mark.parametrize("text", ["*", "https://", "https://a.dev/", "HTTPS://A.dev", "null", "https://a.dev,x"])
 def test_an_origin_that_is_none_is_refused(text):
     with pytest.raises(UsageError, match="is not an origin"):
-        origins_of(text)
+        parse_origins(text)

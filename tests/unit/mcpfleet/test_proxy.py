@@ -338,7 +338,7 @@ async def test_an_answer_that_is_none_is_a_502_in_one_plain_line(proxy):
     app = await proxy(service)
     status, _, body, _ = await Call(app).answer()
     assert status == 502
-    assert f"{SERVICE} gave no answer that can be used: illegal status line: ".encode() in body
+    assert f"{SERVICE} gave no usable response: illegal status line: ".encode() in body
     assert body.endswith(b"all checks passed.\n")
     assert body.decode().removesuffix("\n").isprintable()
 
@@ -349,14 +349,14 @@ async def test_a_service_that_does_not_answer_is_a_504(proxy):
 
     app = await proxy(service)
     status, _, body, _ = await Call(app).answer()
-    assert (status, b"did not answer within 30 s" in body) == (504, True)
+    assert (status, b"did not respond within 30 s" in body) == (504, True)
 
 
 async def test_an_answer_that_does_not_begin_in_time_is_a_504_that_names_the_bound(proxy, monkeypatch):
     monkeypatch.setenv("MCPFLEET_ANSWER_SECONDS", "0.1")
     app = await proxy(lambda _request: asyncio.Event().wait())
     status, _, body, _ = await Call(app).answer()
-    assert (status, b"no answer began within 0.1 s (MCPFLEET_ANSWER_SECONDS)" in body) == (504, True)
+    assert (status, b"no response within 0.1 s (MCPFLEET_ANSWER_SECONDS)" in body) == (504, True)
 
 
 async def test_without_a_token_the_client_reads_what_to_do(proxy, source):
@@ -378,7 +378,7 @@ async def test_hanging_up_ends_open_streams_so_that_a_server_can_stop(proxy):
     call = Call(app)
     await call.next()
     await call.next()
-    app.hang_up()
+    app.cancel_requests()
     await bounded(call.task)
     assert stream.closed.is_set()
 

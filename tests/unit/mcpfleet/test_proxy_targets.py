@@ -19,7 +19,7 @@ BOUND = 10  # seconds; only a broken build waits this long
 class Fixed:
     """An identity whose token never ends."""
 
-    mints, name = False, "a test"
+    issues_fresh_tokens, name = False, "a test"
 
     def fetch(self, audience):
         return IdToken("a.b.c", 2**40, "user:ada@acme.dev", audience)

@@ -4,8 +4,8 @@ import httpx2
 import pytest
 
 from mcpfleet.auth import IdTokenAuth, IdTokens
-from mcpfleet.endpoints import request_to
 from mcpfleet.errors import AuthError
+from mcpfleet.google_transport import request_for
 from mcpfleet.service import CalledServer, HttpClients
 from mcpfleet.token_sources import source_from_file
 
@@ -116,7 +116,7 @@ def test_a_token_endpoint_that_redirects_takes_no_login_to_another_host(login_fi
         asked.append(request.url.host)
         return httpx2.Response(status, headers={"location": "https://evil.dev/take"})
 
-    request = request_to("", httpx2.MockTransport(answer))
+    request = request_for("", httpx2.MockTransport(answer))
     with pytest.raises(AuthError):
         source_from_file(login_file(), request).fetch(AUDIENCE)
     assert set(asked) == {"oauth2.googleapis.com"}

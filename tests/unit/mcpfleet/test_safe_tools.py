@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mcpfleet.tools import arguments, callable_tool, repeatable
+from mcpfleet.tools import find_safe_tool, is_repeatable, schema_arguments
 
 JSON = st.recursive(
     st.none()
@@ -43,7 +43,7 @@ TOOLS = st.lists(
 @settings(derandomize=True, max_examples=300)
 @given(TOOLS)
 def test_whatever_a_server_lists_only_what_says_with_a_boolean_that_it_only_reads_is_called(tools):
-    found = callable_tool(tools)
+    found = find_safe_tool(tools)
     if found is not None:
         (said,) = (tool["annotations"] for tool in tools if tool["name"] == found[0])
         assert said["readOnlyHint"] is True
@@ -56,7 +56,7 @@ def test_whatever_a_server_lists_only_what_says_with_a_boolean_that_it_only_read
 @example({"properties": {}, "required": 5})
 @example({"properties": {}, "required": [["a"]]})
 def test_no_schema_makes_the_choice_of_arguments_raise(schema):
-    found = arguments(schema)
+    found = schema_arguments(schema)
     assert found is None or isinstance(found, dict)
 
 
@@ -79,7 +79,7 @@ ARGUMENTS = st.dictionaries(
 @given(ARGUMENTS, st.data())
 def test_every_argument_is_one_that_the_schema_gives(properties, data):
     names = data.draw(st.lists(st.sampled_from([*properties, "unknown"]), unique=True))
-    found = arguments({"type": "object", "properties": properties, "required": names})
+    found = schema_arguments({"type": "object", "properties": properties, "required": names})
     given_for = {name: one.keys() & {"const", "default", "enum", "examples"} for name, one in properties.items()}
     assert (found is None) == any(not given_for.get(name) for name in names)
     assert set((found or {}).values()) <= {"const", "default", "enum", "example"}
@@ -92,14 +92,14 @@ def test_arguments_are_valid_where_what_the_schema_gives_is():
         "note": {"default": ""},
     }
     schema = {"type": "object", "properties": properties, "required": [*properties]}
-    found = arguments(schema)
+    found = schema_arguments(schema)
     assert found == {"unit": "m", "value": 1.5, "note": ""}
     jsonschema.validate(found, schema)
 
 
 @pytest.mark.parametrize("more", [{"anyOf": [{"required": ["a"]}]}, {"minProperties": 1}, {"$ref": "#/$defs/x"}])
 def test_a_schema_with_conditions_between_arguments_gives_none(more):
-    assert arguments({"type": "object", **more}) is None
+    assert schema_arguments({"type": "object", **more}) is None
 
 
 def tool(name, hints=None, required=()):
@@ -126,7 +126,7 @@ READS = {"readOnlyHint": True}
     ],
 )
 def test_a_tool_that_does_not_say_that_it_only_reads_is_never_called(tools, chosen):
-    found = callable_tool(tools)
+    found = find_safe_tool(tools)
     assert (found and found[0]) == chosen
 
 
@@ -135,4 +135,4 @@ def test_a_tool_that_does_not_say_that_it_only_reads_is_never_called(tools, chos
     [(None, False), ({}, False), (READS, True), ({"idempotentHint": True}, True), ({"idempotentHint": "true"}, False)],
 )
 def test_a_tool_may_be_called_twice_only_if_it_says_so(hints, twice):
-    assert repeatable(tool("x", hints)) is twice
+    assert is_repeatable(tool("x", hints)) is twice

@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 from opentelemetry import context, propagate
 
 from mcpfleet.errors import TokenEndpointUnavailableError, UsageError
-from mcpfleet.service import CalledServer, HttpClients, Patient, connections, servers_of
+from mcpfleet.service import CalledServer, HttpClients, RetryTransport, connections, servers_of
 from mcpfleet.tokens import IdToken
 
 AUDIENCE = "https://mcp-a-1.europe-west1.run.app"
@@ -31,7 +31,7 @@ class Account:
 
     name = "metadata server"
     any_audience = True
-    mints = True
+    issues_fresh_tokens = True
 
     def __init__(self, clock):
         self.clock, self.count, self.error = clock, 0, None
@@ -141,8 +141,8 @@ async def test_a_token_that_is_refused_on_the_way_is_replaced_and_the_call_goes_
     [
         (401, "not_done", f"did not accept the token of {ME} for {AUDIENCE}"),
         (403, "not_done", f"add-iam-policy-binding mcp-a --region=europe-west1 --member={ME} --role=roles/run.invoker"),
-        (404, "not_done", "there is no such service"),
-        (503, "unknown", "Whether it was carried out is not known."),
+        (404, "not_done", "has no such service"),
+        (503, "unknown", "The server may have handled the request."),
     ],
 )
 async def test_a_refusal_is_an_error_of_the_call_in_words_and_the_session_goes_on(world, status, outcome, said):
@@ -157,7 +157,7 @@ async def test_a_refusal_is_an_error_of_the_call_in_words_and_the_session_goes_o
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (401, f"did not accept the token for {AUDIENCE}. The audience has to be an OAuth client"),
+        (401, f"did not accept the token for {AUDIENCE}. Use an OAuth client"),
         (403, f"--service=mcp-a --region=europe-west1 --member={ME} --role=roles/iap.httpsResourceAccessor"),
     ],
 )
@@ -190,7 +190,7 @@ async def test_behind_iap_the_token_is_in_authorization(clock):
     ("error", "outcome", "said"),
     [
         (httpx2.ReadError("reset"), "unknown", f"Cannot reach {AUDIENCE}: reset."),
-        (httpx2.ReadTimeout(""), "unknown", "did not answer in time"),
+        (httpx2.ReadTimeout(""), "unknown", "did not respond in time"),
     ],
 )
 async def test_a_call_that_broke_off_is_not_sent_again_and_the_session_goes_on(world, error, outcome, said):
@@ -209,7 +209,7 @@ async def test_json_that_answers_no_request_is_an_error_of_the_call_and_not_wait
     with pytest.raises(MCPError) as raised:
         await world.add()
     assert raised.value.error.message == (
-        f"{AUDIENCE} answered 200 with JSON that is no answer of JSON-RPC's. Whether it was carried out is not known."
+        f"{AUDIENCE} returned 200 with JSON that is not a JSON-RPC reply. The server may have handled the request."
     )
     assert raised.value.error.data == {"mcpfleet": {"outcome": "unknown", "status": 502}}
     assert await world.add() == {"result": 3}
@@ -229,7 +229,9 @@ async def test_an_answer_that_is_too_long_is_an_error_of_the_call_and_the_sessio
     async with world.http() as http:
         world.front_end.answers = [long]
         said = await http.post(URL, json={"jsonrpc": "2.0", "id": "a", "method": "tools/list"})
-    assert "the answer is longer than the 2048 bytes of MCPFLEET_MAX_ANSWER" in said.json()["error"]["message"]
+    assert (
+        "the response is larger than 2048 bytes; MCPFLEET_MAX_ANSWER sets this limit" in said.json()["error"]["message"]
+    )
 
 
 IDS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -281,7 +283,7 @@ async def test_patience_has_an_end(clock, connect, longest):
     began = clock()
     request = httpx2.Request("POST", URL, extensions={"timeout": {"connect": connect}})
     with pytest.raises(httpx2.ConnectError):
-        await Patient(Refusing(), 10, sleep, clock).handle_async_request(request)
+        await RetryTransport(Refusing(), 10, sleep, clock).handle_async_request(request)
     assert clock() - began <= longest
 
 
@@ -347,7 +349,7 @@ async def test_a_refusal_of_what_asks_nothing_is_left_as_it_is(body):
         ('{"a": {"url": "https://a.run.app", "header": "Cookie"}}', "MCP_SERVERS.a.header: "),
         (
             '{"a": {"url": "http://elsewhere/mcp", "audience": "https://a"}, "b": {}}',
-            "MCP_SERVERS.a.url: An ID token must not cross",
+            "MCP_SERVERS.a.url: An ID token must not be sent",
         ),
         (
             '{"a": {"url": "http://elsewhere/mcp", "audience": "https://a"}, "b": {}}',

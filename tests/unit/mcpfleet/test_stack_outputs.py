@@ -32,7 +32,7 @@ def never(command, folder):
 
 
 def test_a_file_of_outputs_names_the_servers(outputs):
-    found = stack.read(outputs, run=never)
+    found = stack.read_stack(outputs, run=never)
     assert list(found.servers) == ["echo", "time"]
     echo = found.servers["echo"]
     assert echo.target.mcp_url == ECHO["mcp_url"]
@@ -44,7 +44,7 @@ def test_a_file_of_outputs_names_the_servers(outputs):
 def test_a_state_of_the_file_backend_does_as_well(tmp_path):
     file = tmp_path / "dev.json"
     file.write_text(json.dumps(state(OUTPUTS)))
-    assert list(stack.read(file, run=never).servers) == ["echo", "time"]
+    assert list(stack.read_stack(file, run=never).servers) == ["echo", "time"]
 
 
 def test_a_checkouts_local_cloud_is_found_from_anywhere_in_it_with_its_invokers_credentials(tmp_path):
@@ -53,14 +53,14 @@ def test_a_checkouts_local_cloud_is_found_from_anywhere_in_it_with_its_invokers_
     file.write_text(json.dumps(state(OUTPUTS)))
     below = tmp_path / "docs" / "adr"
     below.mkdir(parents=True)
-    found = stack.read(folder=below, run=never)
+    found = stack.read_stack(folder=below, run=never)
     assert list(found.servers) == ["echo", "time"]
     assert found.credentials == tmp_path / ".mcpfleet" / "credentials" / "ada.json"
     file.rename(file.with_name("showcase.json"))
-    assert "the stack showcase of" in stack.read(folder=below, run=never).origin
+    assert "the stack showcase of" in stack.read_stack(folder=below, run=never).origin
     file = file.with_name("showcase.json")
     asked = []
-    stack.read(
+    stack.read_stack(
         stack="dev", folder=below, run=lambda command, folder: asked.append(command) or (0, file.read_text(), "")
     )
     assert asked == [["pulumi", "stack", "output", "--json", "--non-interactive", "--stack", "dev"]]
@@ -73,7 +73,7 @@ def test_otherwise_the_pulumi_cli_is_asked_in_the_folder(tmp_path):
         asked.append(folder)
         return 0, json.dumps(OUTPUTS), ""
 
-    assert list(stack.read(folder=tmp_path, run=run).servers) == ["echo", "time"]
+    assert list(stack.read_stack(folder=tmp_path, run=run).servers) == ["echo", "time"]
     assert asked == [tmp_path]
 
 
@@ -92,7 +92,7 @@ def hangs(command, folder):
         (hangs, "did not end"),
         (lambda command, folder: (255, "", "error: no stack selected\n"), "no stack selected. Choose a stack"),
         (lambda command, folder: (0, "{}", ""), "nothing is deployed"),
-        (lambda command, folder: (0, "nonsense", ""), "no JSON"),
+        (lambda command, folder: (0, "nonsense", ""), "not a JSON object"),
         (
             lambda command, folder: (0, '{"servers": {"echo": {"x": "x"}}}', ""),
             "echo has no mcp_url and audience",
@@ -101,8 +101,8 @@ def hangs(command, folder):
 )
 def test_a_stack_that_cannot_be_read_is_one_message_with_a_way_out(tmp_path, run, said):
     with pytest.raises(McpfleetError, match=said) as raised:
-        stack.read(folder=tmp_path, run=run)
-    assert any(word in str(raised.value) for word in ("--outputs", "pulumi up", "no JSON"))
+        stack.read_stack(folder=tmp_path, run=run)
+    assert any(word in str(raised.value) for word in ("--outputs", "pulumi up", "not a JSON object"))
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
@@ -111,7 +111,7 @@ def test_no_file_brings_anything_but_a_message(tmp_path_factory, found):
     for content in (found, {"servers": found}, {"servers": {"a": found}}, {"checkpoint": found}, state(found)):
         file.write_text(json.dumps(content))
         with pytest.raises(McpfleetError):
-            stack.read(file, run=never)
+            stack.read_stack(file, run=never)
 
 
 def after_a_failed_up(outputs):
@@ -133,18 +133,18 @@ def after_a_failed_up(outputs):
 def test_a_server_whose_deployment_failed_is_named_with_the_reason(tmp_path):
     file = tmp_path / "dev.json"
     file.write_text(json.dumps(after_a_failed_up({"servers": {"echo": ECHO}})))
-    found = stack.read(file, run=never)
+    found = stack.read_stack(file, run=never)
     assert list(found.servers) == ["echo"]
-    for choose in (found.chosen, found.services):
+    for choose in (found.select_servers, found.select_services):
         with pytest.raises(UsageError) as raised:
             choose(["sqlite"])
         said = str(raised.value)
         assert said.startswith(f"sqlite is not in the outputs of {file}: its deployment failed: Error waiting to")
         assert "no such file: server.py" in said
-        assert said.endswith("Mend what failed, then deploy again.")
+        assert said.endswith("Fix what failed, then deploy again.")
         assert "\n" not in said
         assert "\x1b" not in said
-        with pytest.raises(UsageError, match=r"late .*: its deployment ended before its service was made"):
+        with pytest.raises(UsageError, match=r"late .*: its deployment ended before its service was created"):
             choose(["late"])
         with pytest.raises(UsageError, match="There is no server"):
             choose(["nosuch"])
@@ -154,8 +154,8 @@ def test_a_first_deployment_that_failed_is_told_with_what_is_there(tmp_path):
     file = tmp_path / "dev.json"
     file.write_text(json.dumps(after_a_failed_up({})))
     with pytest.raises(McpfleetError) as raised:
-        stack.read(file, run=never)
-    assert "names no servers, because its last deployment failed. echo: it is deployed, but" in str(raised.value)
+        stack.read_stack(file, run=never)
+    assert "has no servers, because its last deployment failed. echo: it is deployed, but" in str(raised.value)
     assert "; sqlite: its deployment failed: Error" in str(raised.value)
 
 
@@ -175,21 +175,21 @@ def test_no_resource_of_a_state_brings_anything_but_a_message(tmp_path_factory, 
         found["checkpoint"]["latest"]["resources"] += resources
         file.write_text(json.dumps(found))
         try:
-            assert "echo" not in stack.read(file, run=never).unnamed
+            assert "echo" not in stack.read_stack(file, run=never).missing_outputs
         except McpfleetError:
             assert not outputs
 
 
 def test_a_server_that_is_not_there_is_answered_with_those_that_are(outputs):
     with pytest.raises(UsageError, match="there are: echo, time"):
-        stack.read(outputs).chosen(["ecco"])
-    with pytest.raises(UsageError, match=r"Which server\?.*echo, time"):
-        options.one_server(stack.read(outputs), None, None, None)
+        stack.read_stack(outputs).select_servers(["ecco"])
+    with pytest.raises(UsageError, match=r"Name a server: .* has echo, time"):
+        options.select_server(stack.read_stack(outputs), None, None, None)
 
 
 def test_a_url_alone_is_a_server_too():
     found = options.find_stack("https://mcp-echo-1.europe-west1.run.app/mcp", "https://a.dev", None, None, None)
-    server = options.one_server(found, None, "https://…", None)
+    server = options.select_server(found, None, "https://…", None)
     assert (server.name, server.audience) == ("mcp-echo", "https://a.dev")
 
 
@@ -197,5 +197,5 @@ def test_who_calls_is_what_the_options_say_and_never_two(tmp_path):
     nobody = stack.Stack("here", {})
     assert isinstance(options.find_source(nobody, token_file=tmp_path / "t"), TokenFile)
     assert isinstance(options.find_source(nobody, impersonate="a@b.iam.gserviceaccount.com"), Impersonation)
-    with pytest.raises(UsageError, match="not both"):
+    with pytest.raises(UsageError, match="Use only one"):
         options.find_source(nobody, credentials=tmp_path, token_file=tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcpfleet import endpoints
+from mcpfleet import google_transport
 from mcpfleet.errors import AuthError, TokenEndpointUnavailableError
 from mcpfleet.google_sources import MetadataServer
 from mcpfleet.token_sources import Impersonation, source_from_file
@@ -44,13 +44,13 @@ def answering(stream, status=200, **headers):
     def answer(request):
         return httpx2.Response(status, headers=headers, stream=stream, request=request)
 
-    return endpoints.request_to("", httpx2.MockTransport(answer))
+    return google_transport.request_for("", httpx2.MockTransport(answer))
 
 
 @pytest.fixture
 def bounded(monkeypatch):
     monkeypatch.setenv("MCPFLEET_MAX_ANSWER", str(LIMIT))
-    monkeypatch.setattr(endpoints, "ENDPOINT_SECONDS", 0.01)
+    monkeypatch.setattr(google_transport, "ENDPOINT_SECONDS", 0.01)
 
 
 @pytest.mark.usefixtures("bounded")
@@ -58,9 +58,7 @@ def bounded(monkeypatch):
 @pytest.mark.parametrize("status", [200, 400, 404])
 def test_an_answer_that_does_not_end_is_left_by_one_line_that_names_the_bound(login_file, status, kind):
     body = Pieces(itertools.repeat(b"x" * 1022 + b"\n\n"))
-    with pytest.raises(
-        TokenEndpointUnavailableError, match=rf"longer than the {LIMIT} bytes.*MCPFLEET_MAX_ANSWER"
-    ) as no:
+    with pytest.raises(TokenEndpointUnavailableError, match=rf"larger than {LIMIT} bytes.*MCPFLEET_MAX_ANSWER") as no:
         source_from_file(login_file(), answering(body, status, **{"content-type": kind})).fetch(AUDIENCE)
     assert body.taken <= LIMIT / 1024 + 1
     assert "\n" not in str(no.value)
@@ -77,7 +75,7 @@ def test_a_compressed_answer_is_not_unpacked(login_file, packed):
 
 @pytest.mark.usefixtures("bounded")
 def test_an_answer_that_is_never_whole_is_left_in_the_time_that_it_has(login_file):
-    with pytest.raises(TokenEndpointUnavailableError, match=r"not whole after 0\.01 s"):
+    with pytest.raises(TokenEndpointUnavailableError, match=r"not complete after 0\.01 s"):
         source_from_file(login_file(), answering(Slow())).fetch(AUDIENCE)
 
 
@@ -91,7 +89,7 @@ def test_an_account_is_impersonated_within_the_same_bounds(login_file):
             return httpx2.Response(200, stream=body, request=request)
         return httpx2.Response(200, json=tokens, request=request)
 
-    request = endpoints.request_to("", httpx2.MockTransport(answer))
+    request = google_transport.request_for("", httpx2.MockTransport(answer))
     with pytest.raises(TokenEndpointUnavailableError, match="MCPFLEET_MAX_ANSWER"):
         Impersonation("bot@acme.iam.gserviceaccount.com", login_file(), environ={}, request=request).fetch(AUDIENCE)
     assert body.taken <= LIMIT / 1024 + 1

@@ -18,7 +18,7 @@ from mcpfleet.token_sources import (
     Impersonation,
     TokenCommand,
     TokenFile,
-    Unusable,
+    UnusableSource,
     _application_default_file,
     default_source,
     source_from_file,
@@ -84,7 +84,7 @@ def test_a_login_that_is_not_googles_is_not_sent_to_google(google, google_answer
 
 def test_a_disabled_key_is_named_in_the_refusal(google, google_answer, key_file):
     google.answer = lambda: google_answer(400, {"error": "invalid_grant", "error_description": "Invalid JWT"})
-    with pytest.raises(CredentialsRefusedError, match=r"key\.json was refused: invalid_grant.*still enabled"):
+    with pytest.raises(CredentialsRefusedError, match=r"key\.json was refused: invalid_grant.*key is enabled"):
         source_from_file(key_file(), google).fetch(AUDIENCE)
 
 
@@ -95,21 +95,19 @@ def test_a_token_endpoint_that_does_not_answer_is_no_refusal(google, key_file):
         )
 
     google.answer = down
-    with pytest.raises(
-        TokenEndpointUnavailableError, match=r"no answer that can be used \(Connection refused\).*try again"
-    ):
+    with pytest.raises(TokenEndpointUnavailableError, match=r"no usable response \(Connection refused\).*try again"):
         source_from_file(key_file(), google).fetch(AUDIENCE)
 
 
 def test_a_key_that_is_no_key_is_a_mistake_in_the_file(google, key_file):
-    with pytest.raises(CredentialsFileError, match=r"key\.json is not usable"):
+    with pytest.raises(CredentialsFileError, match=r"key\.json is not valid"):
         source_from_file(key_file(private_key="nonsense"), google).fetch(AUDIENCE)
 
 
 def test_a_federated_identity_is_told_it_has_no_id_tokens(tmp_path):
     path = tmp_path / "federated.json"
     path.write_text(json.dumps({"type": "external_account"}))
-    with pytest.raises(UnsupportedCredentialsError, match=r"'external_account': not a service account.*impersonate"):
+    with pytest.raises(UnsupportedCredentialsError, match=r"'external_account'.*no ID tokens.*impersonate"):
         source_from_file(path)
 
 
@@ -294,4 +292,4 @@ def test_an_impersonation_takes_the_credentials_that_the_environment_names(tmp_p
 
 def test_a_program_that_starts_without_an_identity_says_the_reason_when_it_is_asked():
     with pytest.raises(NoCredentialsError, match="log in"):
-        Unusable(NoCredentialsError("log in")).fetch("https://echo.run.app")
+        UnusableSource(NoCredentialsError("log in")).fetch("https://echo.run.app")

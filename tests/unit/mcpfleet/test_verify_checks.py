@@ -38,7 +38,7 @@ LISTED = [f"as an invoker, protocol {era}: tools listed, no redirect" for era in
 
 
 ANY = CheckOptions(call=ANY_TOOL)
-POST = f"POST {URL}/mcp was answered"
+POST = f"POST {URL}/mcp returned"
 
 # What the TypeScript SDK 1.30 answers.
 TOO_NEW = b"""{"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message":
@@ -48,7 +48,7 @@ TOO_NEW = b"""{"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message"
 @dataclass(frozen=True)
 class Person:
     any_audience = True
-    mints = False
+    issues_fresh_tokens = False
 
     name: str
 
@@ -65,7 +65,7 @@ class Fixed(Person):
         return super().fetch("another-client")
 
 
-PEOPLE = Callers(invoker=Person("ada"), stranger=Person("bob"), elsewhere=Person("deployer"))
+PEOPLE = Callers(invoker=Person("ada"), not_invoker=Person("bob"), any_audience=Person("deployer"))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class FrontDoor:
     anonymous: int = 403
     wrong_audience: int = 401
     made_up: int = 401
-    stranger: int = 403
+    not_invoker: int = 403
     redirect: int | None = None
     refused_revision: str | None = None
     refusal: bytes = b""
@@ -95,7 +95,7 @@ class FrontDoor:
         elif audience != URL:
             answer = self.wrong_audience
         elif name != "ada":
-            answer = self.stranger
+            answer = self.not_invoker
         elif self.denied:
             answer = 403
         elif self.redirect:
@@ -225,14 +225,14 @@ def answers(status, **headers):
 def test_a_server_with_another_kind_of_door_is_refused_in_its_own_way(kind, transport, failed):
     found = asyncio.run(check(of_access(kind), PEOPLE, ANY, transport))
     assert len(found.failed) == failed
-    assert found.unasked[-1].startswith("its calls: not asked")
+    assert found.unasked[-1].startswith("its calls: not checked")
 
 
 def test_a_server_inside_its_network_is_not_there_from_outside_and_checked_as_any_other_from_inside():
     inside = replace(SERVER, output={"access": "iam", "reached": "network"})
     found = asyncio.run(check(inside, PEOPLE, ANY, answers(404)))
     assert (found.passed, found.failed) == (["from outside its network: 404"], [])
-    assert "not asked" in found.unasked[0]
+    assert "not checked" in found.unasked[0]
     open_to_all = asyncio.run(check(inside, PEOPLE, ANY, answers(200)))
     assert any(line.startswith("without a token: 403") for line in open_to_all.failed)
 
@@ -263,8 +263,8 @@ def test_who_is_no_invoker_is_told_whom_to_add(report):
         ({"made_up": 200}, f"{MADE_UP}: {POST} 200"),
         ({"made_up": 403}, f"{MADE_UP}: {POST} 403"),
         ({"wrong_audience": 200}, f"{AUDIENCE}: {POST} 200"),
-        ({"stranger": 200}, f"{STRANGER}: {POST} 200"),
-        *(({"stranger": status}, f"{STRANGER}: {POST} {status}") for status in (302, 401, 404, 429, 500, 503)),
+        ({"not_invoker": 200}, f"{STRANGER}: {POST} 200"),
+        *(({"not_invoker": status}, f"{STRANGER}: {POST} {status}") for status in (302, 401, 404, 429, 500, 503)),
     ],
 )
 def test_whoever_is_let_in_by_mistake_or_perhaps_is_reported_alone(report, wrong, line):
@@ -340,15 +340,15 @@ def test_a_servers_own_login_is_told_from_googles_and_its_token_opens_it(report,
     def guarded():
         return Guarded(build_app(build_server(Settings()), Settings()), kind)
 
-    wants = "401: the server itself wants a token of its own; Google has let the caller in. Give it with "
+    wants = "401: Google accepted the caller, but the server itself requires a token. Give one with "
     failed = report(instead=guarded()).failed
     assert [line.rpartition(", no redirect: ")[2] for line in failed] == [
         f"{wants}mcpfleet verify echo --bearer-file FILE"
     ] * 2
-    found = report(instead=guarded(), wishes=replace(ANY, bearer="s3same"))
+    found = report(instead=guarded(), wishes=replace(ANY, bearer_token="s3same"))
     assert (found.failed, LEGACY in found.passed, MODERN in found.passed) == ([], True, True)
-    assert "s3same" not in repr(replace(ANY, bearer="s3same"))
-    wrong = report(instead=guarded(), wishes=replace(ANY, bearer="another")).failed
+    assert "s3same" not in repr(replace(ANY, bearer_token="s3same"))
+    wrong = report(instead=guarded(), wishes=replace(ANY, bearer_token="another")).failed
     assert "401: the server itself does not accept its token (--bearer-file)" in wrong[0]
 
 
@@ -445,7 +445,7 @@ def test_a_malformed_answer_is_told_in_one_line_that_says_where(report, result, 
     failed = report(instead=Malformed(result)).failed
     assert len(failed) == 2
     assert all(line.isprintable() and len(line) < 700 for line in failed)
-    assert f"an answer is not what MCP says: {where}" in failed[0]
+    assert f"a response is not valid MCP: {where}" in failed[0]
 
 
 READS = ToolAnnotations(read_only_hint=True)
@@ -476,8 +476,8 @@ def test_a_tool_that_refuses_what_its_schema_gives_is_a_warning_since_the_call_h
 
 
 NONE = (
-    "no tool was called: none says that it only reads (readOnlyHint: true) and needs no arguments but what its schema"
-    " gives; --call echo/TOOL calls the one that you name"
+    "no tool was called: none has readOnlyHint: true and a schema with values for its required arguments;"
+    " name one with --call echo/TOOL"
 )
 
 
@@ -587,7 +587,7 @@ def client(**output):
 
 
 REFUSALS = [ANONYMOUS, MADE_UP, AUDIENCE, STRANGER]
-WELL = "as an invoker: GET / was answered 200"
+WELL = "as an invoker: GET / returned 200"
 
 
 def says(server, status=200, **more):
@@ -630,10 +630,10 @@ def test_a_client_refuses_all_others_and_is_seen_to_reach_each_of_its_servers():
         (says("echo", 200, tools="many"), "echo does not answer: no reason given"),
         (
             {"/servers/echo": httpx2.Response(503, headers={"content-type": "text/html"})},
-            "echo is not seen to answer: GET /servers/echo was answered 503: the service could not start",
+            "echo could not be checked: GET /servers/echo returned 503: the service could not start",
         ),
-        ({"/servers/echo": httpx2.ReadTimeout("gone")}, "echo is not seen to answer: gone"),
-        ({"/servers/echo": httpx2.ConnectError("refused")}, "echo is not seen to answer: refused"),
+        ({"/servers/echo": httpx2.ReadTimeout("gone")}, "echo could not be checked: gone"),
+        ({"/servers/echo": httpx2.ConnectError("refused")}, "echo could not be checked: refused"),
     ],
 )
 def test_a_client_that_does_not_reach_one_of_its_servers_does_not_pass(echo, wrong):
@@ -675,7 +675,7 @@ def test_a_client_that_never_says_whether_it_reaches_a_server_costs_no_minute(mo
             return await super().handle_async_request(request)
 
     found = asyncio.run(check(client(), PEOPLE, None, Dead(Doors(app=REACHES))))
-    assert found.failed == ["through it, echo is not seen to answer: no answer within 0.05 s"]
+    assert found.failed == ["through it, echo could not be checked: no answer within 0.05 s"]
 
 
 class Never(httpx2.AsyncBaseTransport):
@@ -686,9 +686,9 @@ class Never(httpx2.AsyncBaseTransport):
 def test_no_check_takes_longer_than_the_user_says():
     found = asyncio.run(check(SERVER, PEOPLE, CheckOptions(seconds=0.01), Never()))
     assert len(found.failed) == 6
-    assert all(line.endswith(": it was not over after 0.01 s (--timeout)") for line in found.failed)
+    assert all(line.endswith(": it did not end within 0.01 s (--timeout)") for line in found.failed)
     found = asyncio.run(check(client(), PEOPLE, CheckOptions(seconds=0.01), Never()))
-    assert "through it, echo is not seen to answer: no answer within 0.01 s" in found.failed
+    assert "through it, echo could not be checked: no answer within 0.01 s" in found.failed
 
 
 def test_a_server_that_never_shows_whether_it_is_inside_its_network_costs_no_more_than_a_check(monkeypatch):
@@ -709,7 +709,7 @@ def test_a_server_that_never_shows_whether_it_is_inside_its_network_costs_no_mor
 def test_an_app_that_does_not_say_what_it_reaches_is_not_held_to_it(other):
     found = look(client(calls=["echo"]), Doors(app={"/servers/echo": other}))
     assert found.failed == []
-    assert found.unasked == ["whether echo answers it: not asked; it has no GET /servers/NAME (mcpfleet.reach)"]
+    assert found.unasked == ["through it, echo: not checked; it has no GET /servers/NAME (mcpfleet.reach)"]
 
 
 @pytest.mark.parametrize(
@@ -726,7 +726,7 @@ def test_an_app_that_does_not_say_what_it_reaches_is_not_held_to_it(other):
 )
 def test_an_invoker_finds_a_client_in_health(output, path, status, well):
     found = look(client(calls=[], **output), Doors(app={path: httpx2.Response(status)}))
-    words = f"as an invoker: GET {path} was answered {status}"
+    words = f"as an invoker: GET {path} returned {status}"
     assert any(line.startswith(words) for line in (found.passed if well else found.failed))
     assert bool(found.failed) is not well
 
@@ -735,9 +735,9 @@ def test_an_invoker_finds_a_client_in_health(output, path, status, well):
     ("output", "invoker", "asked"),
     [
         ({"program_audience": CLI}, Person("ada"), True),
-        ({"program_audience": CLI}, None, "nobody here may call it"),
-        ({"program_audience": None}, Person("ada"), "access.iap names no programmatic_clients"),
-        ({"program_audience": CLI}, Fixed("ada"), f"IAP wants a token for {CLI}, and nobody here has one"),
+        ({"program_audience": CLI}, None, "no identity on this machine may call it"),
+        ({"program_audience": None}, Person("ada"), "access.iap has no programmatic_clients"),
+        ({"program_audience": CLI}, Fixed("ada"), f"IAP requires a token for {CLI}, and your identity cannot get one"),
     ],
 )
 def test_behind_iap_a_client_is_asked_with_a_token_that_iap_takes(output, invoker, asked):
@@ -767,7 +767,7 @@ def test_behind_iap_a_servers_calls_are_made_with_a_token_that_iap_takes():
 def test_a_client_that_is_open_to_the_world_or_may_be_does_not_pass(door, status):
     found = look(client(), Doors(**{door: status}))
     assert not set(found.passed) & set(REFUSALS)
-    assert found.failed[0] == f"{ANONYMOUS}: {door} was answered {status}"
+    assert found.failed[0] == f"{ANONYMOUS}: {door} returned {status}"
 
 
 def test_an_open_client_is_sent_nothing_that_it_could_act_on():
@@ -789,7 +789,7 @@ def test_a_client_that_does_not_answer_does_not_pass():
 
 def test_a_public_client_is_told_to_be_public_with_all_that_it_opens():
     found = look(client(access="public", public_reason="a demonstration"), Doors(refusal=200))
-    assert (found.passed, found.failed) == (["without a token: GET / was answered 200"], [])
+    assert (found.passed, found.failed) == (["without a token: GET / returned 200"], [])
     assert found.warned == [
         "it is public: anybody may call it, and through it echo, toolbox as its account (a demonstration)"
     ]
@@ -804,8 +804,8 @@ def test_what_cannot_be_asked_is_said():
     found = look(client(calls=[]), Doors(), Callers(invoker=Person("ada")))
     assert found.passed == [ANONYMOUS, MADE_UP, WELL]
     assert found.unasked == [
-        "with a token for another audience: not asked; nobody here can have one",
-        "as a member who is no invoker: not asked; nobody here is one",
+        "with a token for another audience: not checked; your identity cannot get one",
+        "as a member who is no invoker: not checked; name such an account with --not-invoker",
     ]
 
 
@@ -822,7 +822,7 @@ def without_invoker(server, door):
 @pytest.mark.parametrize("url", ["https://mcp.acme.dev", *REGIONS.values()])
 def test_every_url_of_a_server_is_asked(url):
     found = without_invoker(BALANCED, Doors(**{f"POST {url}/mcp": 200}))
-    assert found.failed[0] == f"{ANONYMOUS}: POST {url}/mcp was answered 200"
+    assert found.failed[0] == f"{ANONYMOUS}: POST {url}/mcp returned 200"
 
 
 @pytest.mark.parametrize("url", ["https://x.dev/sse", f"https://x.dev/messages/?session_id={'0' * 32}"])
@@ -832,7 +832,7 @@ def test_every_transport_of_a_server_is_asked(url):
     )
     method = "GET" if url.endswith("sse") else "POST"
     found = without_invoker(server, Doors(**{f"{method} {url}": 202}))
-    assert found.failed[0] == f"{ANONYMOUS}: {method} {url} was answered 202"
+    assert found.failed[0] == f"{ANONYMOUS}: {method} {url} returned 202"
 
 
 def test_a_services_own_url_that_its_ingress_hides_need_not_be_there_and_its_domain_must():

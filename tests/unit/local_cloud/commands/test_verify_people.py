@@ -14,7 +14,7 @@ from mcpfleet_local_cloud.commands.verify import select_callers, verify
 
 class Person:
     any_audience = True
-    mints = False
+    issues_fresh_tokens = False
 
     def __init__(self, name):
         self.name = name
@@ -24,7 +24,7 @@ class Person:
 
 
 SERVER = {"mcp_url": "http://127.0.0.1:8080/mcp", "audience": "http://127.0.0.1:8080"}
-PEOPLE = Callers(invoker=Person("ada"), stranger=Person("bob"), elsewhere=Person("deployer"))
+PEOPLE = Callers(invoker=Person("ada"), not_invoker=Person("bob"), any_audience=Person("deployer"))
 
 
 def test_missing_credential_files_are_said_with_the_way_out(plain, tmp_path):
@@ -48,7 +48,7 @@ def test_missing_credential_files_are_said_with_the_way_out(plain, tmp_path):
 def test_who_is_expected_to_get_in_is_who_the_fleet_names(invokers, invoker, stranger):
     people = select_callers(PEOPLE, invokers)
     assert getattr(people.invoker, "name", None) == invoker
-    assert getattr(people.stranger, "name", None) == stranger
+    assert getattr(people.not_invoker, "name", None) == stranger
 
 
 CLIENT = {"url": "http://127.0.0.1:8081", "access": "iam", "invokers": ["user:ada@mcpfleet.test"], "calls": ["echo"]}
@@ -82,14 +82,14 @@ def verifies(monkeypatch, plain, tmp_path):
 def test_clients_are_asked_as_servers_are_and_by_whom_the_fleet_names(verifies, printed):
     asked = verifies({})
     assert set(asked) == {"echo", "assistant"}
-    assert (asked["assistant"][0].invoker.name, asked["assistant"][0].stranger.name) == ("ada", "bob")
+    assert (asked["assistant"][0].invoker.name, asked["assistant"][0].not_invoker.name) == ("ada", "bob")
     assert "2 checks of 1 servers and 1 client passed" in printed()
 
 
 def test_a_client_that_is_open_fails_the_verification(verifies):
     with pytest.raises(SetupError) as failure:
-        verifies({"assistant": Report("assistant", failed=["without a token: 403: GET / was answered 200"])})
-    assert "assistant: without a token: 403: GET / was answered 200" in failure.value.message
+        verifies({"assistant": Report("assistant", failed=["without a token: 403: GET / returned 200"])})
+    assert "assistant: without a token: 403: GET / returned 200" in failure.value.message
 
 
 def test_what_fails_is_said_as_soon_as_it_is_known(verifies, printed, monkeypatch):

@@ -1,0 +1,125 @@
+"""The reports of `mcpfleet verify` and `doctor`, as text and as JSON, and the options that they share."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from mcpfleet.bounds import parse_json_object
+from mcpfleet.errors import UsageError
+from mcpfleet.inert import inert
+from mcpfleet.terminal import markup_safe
+
+if TYPE_CHECKING:
+    from mcpfleet.doctor import CheckResult
+    from mcpfleet.stack import DeployedClient, DeployedServer
+    from mcpfleet.verify import Report
+
+_MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "bad": "[red]✗[/]", "skip": "[dim]-[/]"}
+
+
+def parse_arguments(text: str | None) -> Mapping[str, Any]:
+    """Parse the value of `--arguments`.
+
+    Raises:
+        UsageError: It is not a JSON object.
+    """
+    try:
+        return parse_json_object(text or "{}")
+    except ValueError as error:
+        raise UsageError(f"--arguments is not a JSON object: {error}. Give one such as '{{\"a\": 1}}'.") from None
+
+
+def parse_call(
+    call: str | None, arguments: str | None, names: Sequence[str]
+) -> tuple[str, tuple[str, Mapping[str, Any]]] | None:
+    """Parse `--call`: `SERVER/TOOL`, or `TOOL` if one server is verified.
+
+    Args:
+        call: The value of `--call`.
+        arguments: The value of `--arguments`.
+        names: The servers that are verified.
+
+    Returns:
+        The server, and the tool with its arguments; None without `--call`.
+
+    Raises:
+        UsageError: The server is not clear, or the arguments are not a JSON object.
+    """
+    if call is None:
+        if arguments:
+            raise UsageError("--arguments needs a tool: name it with --call.")
+        return None
+    parsed = parse_arguments(arguments)
+    server, slash, tool = call.partition("/")
+    if slash and server in names:
+        return server, (tool, parsed)
+    if len(names) != 1:
+        raise UsageError(f"--call {call} names no server. Use --call SERVER/TOOL; the servers are: {', '.join(names)}.")
+    return names[0], (call, parsed)
+
+
+def read_bearer_token(file: Path | None, services: Sequence[DeployedServer | DeployedClient]) -> str:
+    """Read a server's own token from the file of `--bearer-file`; '' if no file is given.
+
+    Raises:
+        UsageError: The file can't be read, or more than one server is verified: the token must not reach another one.
+    """
+    if file is None:
+        return ""
+    if len(services) != 1:
+        raise UsageError("--bearer-file has the token of one server; name that server.")
+    if services[0].access == "iap":
+        raise UsageError("--bearer-file: behind IAP, Google uses the Authorization header, so you can't send another.")
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--bearer-file {file} cannot be read: {inert(str(error))}.") from None
+    if not re.fullmatch(r"[!-~]{1,16384}", token):
+        raise UsageError(f"--bearer-file {file} has no token. Write one word of printable ASCII into it.")
+    return token
+
+
+def print_reports(out: Console, reports: Sequence[Report], identities: Mapping[str, str]) -> None:
+    """Print the reports, server by server."""
+    for report in reports:
+        out.print(f"[bold]{markup_safe(report.server)}[/]  as {markup_safe(identities[report.server])}")
+        sections = (("ok", report.passed), ("skip", report.unasked), ("warn", report.warned), ("bad", report.failed))
+        for mark, lines in sections:
+            for line in lines:
+                out.print(f"  {_MARKS[mark]} {markup_safe(line)}")
+        if report.first_ms is not None and report.median_ms is not None:
+            out.print(f"    first answer after {report.first_ms:.0f} ms, then {report.median_ms:.1f} ms (median)")
+    passed, failed = sum(len(report.passed) for report in reports), sum(len(report.failed) for report in reports)
+    out.print(f"{passed} of {passed + failed} checks passed")
+
+
+def reports_json(reports: Sequence[Report], identities: Mapping[str, str], clients: Container[str] = ()) -> str:
+    """The reports as JSON, for a pipeline: `ok`, and `servers` and `clients` by name.
+
+    Args:
+        reports: The reports.
+        identities: The identity that each was made with, by the name of the server or client.
+        clients: The names that are clients.
+    """
+    sections: dict[str, dict[str, Any]] = {"servers": {}, "clients": {}}
+    for report in reports:
+        values = asdict(report)
+        name = values.pop("server")
+        sections["clients" if name in clients else "servers"][name] = {"identity": identities[name], **values}
+    return json.dumps({"ok": not any(report.failed for report in reports), **sections}, indent=2)
+
+
+def print_lines(out: Console, title: str, lines: Sequence[CheckResult]) -> None:
+    """Print a diagnosis."""
+    out.print(f"[bold]{markup_safe(title)}[/]")
+    for line in lines:
+        out.print(f"  {_MARKS[line.kind]} {markup_safe(line.text)}")
+        if line.step:
+            out.print(f"      {markup_safe(line.step)}")
