@@ -1,23 +1,23 @@
-"""The stdio bridge of mcpfleet: puts one MCP server that speaks stdio behind streamable HTTP.
+"""The stdio bridge: serves one MCP server that speaks stdio over streamable HTTP.
 
-| module | says |
+| module | contents |
 |---|---|
-| `settings.py` | the environment, read once |
-| `messages.py`, `lines.py` | JSON-RPC as it passes through: what is read of it, and what is left as it came |
-| `process.py`, `orphans.py` | one process: its group, its limits, its stderr, its end |
-| `child.py` | one MCP server in such a process, and the calls that are under way in it |
-| `pool.py` | children that all clients share, restarted when they end |
-| `leases.py` | children for one call at a time, for clients that the server may ask something |
+| `settings.py` | the environment |
+| `messages.py`, `lines.py` | JSON-RPC messages, of which the bridge reads some parts and passes on the rest |
+| `process.py`, `orphans.py` | one process: its group, its limits, its stderr, its exit |
+| `child.py` | one MCP server in such a process, and its calls in progress |
+| `pool.py` | children that all clients share, restarted when they exit |
+| `leases.py` | children for one call at a time, for clients that the server may send requests to |
 | `sessions.py` | a child for each session of a stateful client |
-| `headers.py` | what headers of 2026-07-28 repeat of the body |
-| `legacy.py`, `modern.py`, `listening.py`, `sse.py` | the protocol's eras, each in its own words |
-| `edge.py`, `replies.py` | HTTP: what may come in, what goes out |
+| `headers.py` | the headers of 2026-07-28 that repeat parts of the body |
+| `legacy.py`, `modern.py`, `subscriptions.py`, `sse.py` | the protocol versions and transports |
+| `edge.py`, `exchange.py` | HTTP: checks and routing of requests; responses |
 | `hosting.py` | the application, the drain, the runner |
 
-Parameters and results are never decoded as a whole: what the bridge need not read passes as the bytes it
-came in. A request that is not served is refused where that is known (`messages.Refused`), and answered once, at
-the edge. Who called, the logs, the allow-list and the bounds of connections are `mcpfleet_server`'s. Nothing here
-knows Pulumi or the fleet (`settings.py` is the contract).
+The bridge never decodes parameters and results completely: it passes on the bytes that it does not need to read.
+Code that can't serve a request raises `messages.RefusedError`, and `edge.py` sends the response. Callers, logs, the
+allow-list and the limits of connections come from `mcpfleet_server`. The bridge does not know Pulumi or the fleet;
+`settings.py` is the contract with them.
 """
 
 __version__ = "0.1.0"

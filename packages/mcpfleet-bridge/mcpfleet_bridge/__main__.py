@@ -1,4 +1,4 @@
-"""`python -m mcpfleet_bridge`: what the image runs."""
+"""The command `python -m mcpfleet_bridge`, which the image runs."""
 
 import signal
 import sys
@@ -17,10 +17,10 @@ def main() -> int:
     """Read the environment and serve.
 
     Returns:
-        The exit code: 0 after an orderly stop, 1 where the MCP server cannot be started, 2 for a mistake in the
+        The exit code: 0 after a graceful shutdown, 1 if the MCP server can't be started, 2 for a mistake in the
         environment.
     """
-    # uvicorn raises the signal again after its drain: as process 1 we would not end by it without a handler.
+    # uvicorn raises the signal again after its drain. Process 1 ignores signals that have no handler.
     signal.signal(signal.SIGTERM, _leave)
     settings = initialize(load_settings, "mcpfleet_bridge")
     if settings is None:

@@ -1,11 +1,10 @@
-"""The headers of the revision 2026-07-28, which repeat what the body says, and must say the same.
+"""The headers of protocol version 2026-07-28 that repeat parts of the body, and must agree with it.
 
-A gateway routes by them, so a request whose headers and body differ would be one thing to the gateway and
-another to the server (specification 2026-07-28, streamable HTTP, "Standard headers").
+Gateways route by these headers. If they differed from the body, the gateway and the server would see different requests
+(specification 2026-07-28, streamable HTTP, "Standard headers").
 
-A tool says in its schema which of its arguments a header repeats (`x-mcp-header`, `Mcp-Param-*`). Header and argument
-must say the same, or be absent together. The schemas are asked for once, and again when the tools have changed or the
-process is another.
+A tool's schema declares which arguments a header repeats (`x-mcp-header`, `Mcp-Param-*`). Header and argument must be
+equal, or both absent. The bridge fetches the schemas once, and again after the tools change or the process restarts.
 """
 
 import base64
@@ -19,25 +18,27 @@ import msgspec
 
 from mcpfleet_bridge import messages
 from mcpfleet_bridge.child import Call, Child
-from mcpfleet_bridge.messages import Json, Message, MessageError, Refused
+from mcpfleet_bridge.messages import Json, Message, MessageError, RefusedError
 
-ROUTING: Final = frozenset({b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-session-id", b"host", b"origin"})
-"""Headers of which there may be one: two readers might take different ones for the truth."""
+UNIQUE_HEADERS: Final = frozenset(
+    {b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-session-id", b"host", b"origin"}
+)
+"""Headers that must not be duplicated, because different readers might use different ones."""
 
 _META: Final = "io.modelcontextprotocol/"
-_NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
-_ENCODED: Final = re.compile(r"=\?base64\?(.*)\?=")
+_NAME_KEYS: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_BASE64_FORM: Final = re.compile(r"=\?base64\?(.*)\?=")
 
-PREFIX: Final = b"mcp-param-"
+PARAM_PREFIX: Final = b"mcp-param-"
 
-_PAGES: Final = 100
-_SECONDS: Final = 10.0
+_MAX_PAGES: Final = 100
+_LIST_SECONDS: Final = 10.0
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _UNREADABLE: Final = object()
-"""An argument that is there and equals no header: a number of thousands of digits, half a character."""
+"""An argument that is present but equals no header, such as a number of thousands of digits or a lone surrogate."""
 _DECIMAL: Final = re.compile(r"-?[0-9]+(?:\.0+)?")
-# What a schema may hold further schemas in, but for `properties`: an annotation there has no one argument.
-_NESTED: Final = frozenset(
+# The keywords, other than `properties`, that contain subschemas. An annotation there belongs to no single argument.
+_NESTED_SCHEMAS: Final = frozenset(
     {
         "items",
         "contains",
@@ -56,14 +57,14 @@ _NESTED: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CheckedRequest:
     """A request whose headers agree with its body.
 
     Attributes:
-        method: What is asked for.
-        name: What it is asked of, where the method has such: the tool, the prompt, the resource's URI.
-        members: The members of the parameters.
-        meta: The members of their `_meta`.
+        method: The method.
+        name: The name of the tool or prompt, or the URI of the resource; None for other methods.
+        members: The members of `params`.
+        meta: The members of `params._meta`.
     """
 
     method: str
@@ -72,55 +73,57 @@ class Request:
     meta: Json
 
 
-def check(headers: Mapping[bytes, bytes], message: Message, versions: Sequence[str]) -> Request:
-    """Compare headers and body.
+def check_request(headers: Mapping[bytes, bytes], message: Message, versions: Sequence[str]) -> CheckedRequest:
+    """Check that the headers agree with the body.
 
     Raises:
-        Refused: They differ, something required is missing, or the revision is not served.
+        RefusedError: They differ, a required part is missing, or the protocol version is not supported.
     """
     try:
         members = messages.fields(message.params)
         meta = messages.fields(members.get("_meta", b"null"))
     except MessageError:
-        raise Refused(messages.INVALID_PARAMS, "params._meta must be an object with the request's envelope") from None
+        raise RefusedError(
+            messages.INVALID_PARAMS, "params._meta must be an object with the request's envelope"
+        ) from None
     keys = (f"{_META}protocolVersion", f"{_META}clientCapabilities")
     if missing := [key for key in keys if key not in meta]:
-        raise Refused(messages.INVALID_PARAMS, f"params._meta is missing {' and '.join(missing)}")
-    said = messages.text(meta[keys[0]])
-    version = _header(headers, b"mcp-protocol-version")
+        raise RefusedError(messages.INVALID_PARAMS, f"params._meta is missing {' and '.join(missing)}")
+    body_version = messages.text(meta[keys[0]])
+    version = _read_header(headers, b"mcp-protocol-version")
     method = str(message.method)
-    if version != said:
-        raise Refused(messages.HEADER_MISMATCH, "MCP-Protocol-Version is not what params._meta says")
-    if _header(headers, b"mcp-method") != method:
-        raise Refused(messages.HEADER_MISMATCH, "Mcp-Method is not the method of the body")
+    if version != body_version:
+        raise RefusedError(messages.HEADER_MISMATCH, "MCP-Protocol-Version differs from params._meta of the body")
+    if _read_header(headers, b"mcp-method") != method:
+        raise RefusedError(messages.HEADER_MISMATCH, "Mcp-Method differs from the method of the body")
     name = None
-    if (key := _NAMED.get(method)) and key in members:
+    if (key := _NAME_KEYS.get(method)) and key in members:
         name = messages.text(members[key])
-        if decoded(_header(headers, b"mcp-name")) != name or name is None:
-            raise Refused(messages.HEADER_MISMATCH, f"Mcp-Name is not params.{key} of the body")
+        if decode_header(_read_header(headers, b"mcp-name")) != name or name is None:
+            raise RefusedError(messages.HEADER_MISMATCH, f"Mcp-Name differs from params.{key} of the body")
     if version not in versions:
         data = {"supported": list(versions), "requested": version}
-        raise Refused(messages.UNSUPPORTED_VERSION, "Unsupported protocol version", data)
+        raise RefusedError(messages.UNSUPPORTED_VERSION, "Unsupported protocol version", data)
     try:
         messages.fields(meta[keys[1]])
     except MessageError:
-        raise Refused(messages.INVALID_PARAMS, f"params._meta: {keys[1]} must be an object") from None
-    return Request(method, name, members, meta)
+        raise RefusedError(messages.INVALID_PARAMS, f"params._meta: {keys[1]} must be an object") from None
+    return CheckedRequest(method, name, members, meta)
 
 
-def _header(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
+def _read_header(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
     value = headers.get(name)
-    # Blanks round a value are no part of it (RFC 9110, 5.5), and the HTTP parser leaves those at its end.
+    # White space around a value is not part of it (RFC 9110, 5.5), but the HTTP parser keeps it at the end.
     return None if value is None else value.decode("latin-1").strip(" \t")
 
 
-def decoded(value: str | None) -> str | None:
-    """A header's value, its Base64 form undone; None if that form is broken."""
-    if value is None or (match := _ENCODED.fullmatch(value)) is None:
+def decode_header(value: str | None) -> str | None:
+    """Decode a header's value from its Base64 form, if it has one. None means that the form is invalid."""
+    if value is None or (match := _BASE64_FORM.fullmatch(value)) is None:
         return value
     try:
         raw = base64.b64decode(match[1], validate=True)
-        # Bits that the decoder ignores would make two values of one.
+        # The decoder ignores some bits, so different texts could decode to the same value.
         return raw.decode() if base64.b64encode(raw).decode() == match[1] else None
     except (binascii.Error, UnicodeDecodeError):
         return None
@@ -130,13 +133,13 @@ def decoded(value: str | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
-    """One argument that a header repeats.
+class ParamHeader:
+    """A declared header and the argument that it repeats.
 
     Attributes:
-        path: Where it stands in the arguments.
-        header: The header's name, in small letters.
-        integer: Whether it is a whole number, which may be written in more than one way.
+        path: The keys that lead to the argument.
+        header: The header's name, in lower case.
+        integer: Whether the argument is an integer, which can be written in several ways.
     """
 
     path: tuple[str, ...]
@@ -144,39 +147,39 @@ class Declared:
     integer: bool
 
 
-class Params:
-    """What the server's tools declare."""
+class ParamHeaders:
+    """The headers that the server's tools declare, fetched when first needed."""
 
     def __init__(self) -> None:
-        self._tools: dict[str, tuple[Declared, ...]] | None = None
+        self._tools: dict[str, tuple[ParamHeader, ...]] | None = None
 
-    def forget(self) -> None:
-        """The tools have changed, or a process is new."""
+    def reset(self) -> None:
+        """Forget the declarations, because the tools have changed or a process is new."""
         self._tools = None
 
     async def check(self, child: Child, name: str | None, members: Json, headers: Mapping[bytes, bytes]) -> None:
-        """Compare the headers of a call with its arguments.
+        """Check that the headers of a call agree with its arguments.
 
         Raises:
-            Refused: They differ.
+            RefusedError: They differ.
         """
         tools = self._tools
         if tools is None:
-            tools = self._tools = await _declared_by(child)
+            tools = self._tools = await _fetch_declarations(child)
         if declared := tools.get(name or ""):
-            compare(declared, members.get("arguments"), headers)
+            compare_params(declared, members.get("arguments"), headers)
 
 
-async def _declared_by(child: Child) -> dict[str, tuple[Declared, ...]]:
-    """Ask a server for its tools. A list that can't be read declares nothing: calls are not to fail by it."""
-    found: dict[str, tuple[Declared, ...]] = {}
+async def _fetch_declarations(child: Child) -> dict[str, tuple[ParamHeader, ...]]:
+    """Fetch the declarations from a server's tools. If its list can't be read, there are none."""
+    declared_by_tool: dict[str, tuple[ParamHeader, ...]] = {}
     params: bytes | None = b"{}"
-    for _ in range(_PAGES):
+    for _ in range(_MAX_PAGES):
         call = Call(b"0", "tools/list", params)
         child.submit(call)
-        await call.news(_SECONDS)
+        await call.wait(_LIST_SECONDS)
         if call.answer is None:
-            child.forget(call, "it took too long")
+            child.cancel(call, "it took too long")
         if call.answer is None or not call.answer[0]:
             break
         try:
@@ -186,68 +189,70 @@ async def _declared_by(child: Child) -> dict[str, tuple[Declared, ...]]:
         for tool in _list(page.get("tools")):
             if isinstance(tool, dict):
                 tool_ = cast("dict[str, Any]", tool)
-                if declared := declarations(tool_.get("inputSchema")):
-                    found[str(tool_.get("name"))] = declared
+                if declared := find_declarations(tool_.get("inputSchema")):
+                    declared_by_tool[str(tool_.get("name"))] = declared
         cursor = page.get("nextCursor")
         if not isinstance(cursor, str):
             break
         params = messages.dump({"cursor": cursor})
-    return found
+    return declared_by_tool
 
 
-def declarations(schema: Any) -> tuple[Declared, ...]:
-    """The arguments that a schema says headers repeat; none if it says so where that has no meaning."""
-    found: list[Declared] = []
-    waiting: list[tuple[tuple[str, ...] | None, Any]] = [((), schema)]
-    while waiting:
-        path, node = waiting.pop()
+def find_declarations(schema: Any) -> tuple[ParamHeader, ...]:
+    """Return the headers that a schema declares; none if any of the declarations is invalid."""
+    declared: list[ParamHeader] = []
+    pending: list[tuple[tuple[str, ...] | None, Any]] = [((), schema)]
+    while pending:
+        path, node = pending.pop()
         if not isinstance(node, dict):
             continue
         members = cast("dict[str, Any]", node)
         if "x-mcp-header" in members:
-            name, kind = members["x-mcp-header"], members.get("type")
+            name, type_name = members["x-mcp-header"], members.get("type")
             if not path or not isinstance(name, str) or not _TOKEN.fullmatch(name):
                 return ()
-            if kind not in ("string", "integer", "boolean"):
+            if type_name not in ("string", "integer", "boolean"):
                 return ()
-            found.append(Declared(path, PREFIX + name.lower().encode(), kind == "integer"))
+            declared.append(ParamHeader(path, PARAM_PREFIX + name.lower().encode(), type_name == "integer"))
         for key, value in members.items():
             if key == "properties" and isinstance(value, dict):
-                for name, part in cast("dict[str, Any]", value).items():
-                    waiting.append((None if path is None else (*path, name), part))
-            elif key in _NESTED:
-                parts: Any = value
+                for name, subschema in cast("dict[str, Any]", value).items():
+                    pending.append((None if path is None else (*path, name), subschema))
+            elif key in _NESTED_SCHEMAS:
+                subschemas: Any = value
                 if isinstance(value, dict) and key in ("patternProperties", "dependentSchemas", "$defs", "definitions"):
-                    parts = list(cast("dict[str, Any]", value).values())
-                waiting += [(None, part) for part in (_list(parts) or [parts])]
-    headers = [one.header for one in found]
-    return tuple(found) if len(set(headers)) == len(headers) else ()
+                    subschemas = list(cast("dict[str, Any]", value).values())
+                pending += [(None, subschema) for subschema in (_list(subschemas) or [subschemas])]
+    headers = [header.header for header in declared]
+    return tuple(declared) if len(set(headers)) == len(headers) else ()
 
 
-def compare(declared: tuple[Declared, ...], arguments: messages.Raw | None, headers: Mapping[bytes, bytes]) -> None:
-    """Compare headers and arguments.
+def compare_params(
+    declared: tuple[ParamHeader, ...], arguments: messages.Raw | None, headers: Mapping[bytes, bytes]
+) -> None:
+    """Check that declared headers agree with the arguments.
 
     Raises:
-        Refused: They differ.
+        RefusedError: They differ.
     """
-    for one in declared:
-        value = _at(arguments, one.path)
-        raw = headers.get(one.header)
-        text = None if raw is None else decoded(raw.decode("latin-1").strip(" \t"))
-        name, argument = one.header.decode(), ".".join(one.path)
+    for declaration in declared:
+        value = _find_argument(arguments, declaration.path)
+        raw = headers.get(declaration.header)
+        text = None if raw is None else decode_header(raw.decode("latin-1").strip(" \t"))
+        name, argument = declaration.header.decode(), ".".join(declaration.path)
         if raw is not None and text is None:
-            raise Refused(messages.HEADER_MISMATCH, f"{name} is broken Base64")
+            raise RefusedError(messages.HEADER_MISMATCH, f"{name} is not valid Base64")
         if value is None and raw is None:
             continue
         if value is None:
-            raise Refused(messages.HEADER_MISMATCH, f"{name} is there and the argument {argument} is not")
+            raise RefusedError(messages.HEADER_MISMATCH, f"{name} is present, but the argument {argument} is missing")
         if text is None:
-            raise Refused(messages.HEADER_MISMATCH, f"{name} is missing and the argument {argument} is there")
-        if not _same(value, text, integer=one.integer):
-            raise Refused(messages.HEADER_MISMATCH, f"{name} is not the argument {argument}")
+            raise RefusedError(messages.HEADER_MISMATCH, f"{name} is missing, but the argument {argument} is present")
+        if not _is_same_value(value, text, integer=declaration.integer):
+            raise RefusedError(messages.HEADER_MISMATCH, f"{name} differs from the argument {argument}")
 
 
-def _same(value: Any, text: str, *, integer: bool) -> bool:
+def _is_same_value(value: Any, text: str, *, integer: bool) -> bool:
     if isinstance(value, bool):
         return text == ("true" if value else "false")
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
@@ -255,15 +260,15 @@ def _same(value: Any, text: str, *, integer: bool) -> bool:
         try:
             return int(text.partition(".")[0]) == int(value)
         except ValueError:
-            return False  # more digits than Python reads, and than the argument has
+            return False  # more digits than Python parses, and therefore than the argument has
     return isinstance(value, str | int | float) and str(value) == text
 
 
-def _at(arguments: messages.Raw | None, path: tuple[str, ...]) -> Any:
-    """The argument at a path, or None. Nothing else is read: what our parser refuses there, the server's may take.
+def _find_argument(arguments: messages.Raw | None, path: tuple[str, ...]) -> Any:
+    """Return the argument at a path, or None. Nothing else is parsed, because the server's parser may accept more.
 
     Raises:
-        Refused: It can't be found out.
+        RefusedError: The arguments can't be read.
     """
     raw = b"{}" if arguments is None else bytes(arguments)
     for step in path:
@@ -272,7 +277,7 @@ def _at(arguments: messages.Raw | None, path: tuple[str, ...]) -> Any:
         try:
             members = messages.fields(raw)
         except MessageError:
-            raise Refused(
+            raise RefusedError(
                 messages.HEADER_MISMATCH, f"the arguments can't be read, so {'.'.join(path)} can't be compared"
             ) from None
         if step not in members:

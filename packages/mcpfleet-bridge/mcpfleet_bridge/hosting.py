@@ -1,4 +1,4 @@
-"""The runner: an HTTP server that stops taking requests at SIGTERM, lets calls finish, and leaves no process behind."""
+"""Runs the bridge as an HTTP server that shuts down gracefully at SIGTERM and leaves no process behind."""
 
 import gc
 import logging
@@ -16,50 +16,53 @@ from mcpfleet_server.connection import create_uvicorn_config
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS: Final = 7
-"""How long calls in flight may still run after SIGTERM. Cloud Run kills the container after 10 seconds, of which
-the processes need up to 2 to end (`process.EOF_SECONDS` and `process.TERM_SECONDS`)."""
+"""Seconds that calls in flight may still run after SIGTERM. Cloud Run kills the container after 10 seconds, and
+stopping the processes takes up to 2 of them (`process.EOF_SECONDS` and `process.TERM_SECONDS`)."""
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which tells the bridge of the end as soon as it hears of it."""
+class _BridgeServer(uvicorn.Server):
+    """A uvicorn server that starts the bridge's shutdown before its own."""
 
     def __init__(self, config: uvicorn.Config, bridge: Bridge) -> None:
         super().__init__(config)
         self._bridge = bridge
-        self.code = 0
-        bridge.pool.on_hopeless = self._give_up
+        self.exit_code = 0
+        bridge.pool.on_failed_start = self._exit_on_failed_start
 
-    def _give_up(self, reason: str) -> None:
-        """End, as a container that cannot serve does: whoever waits for its probes learns of it at once, and why."""
-        logger.critical("The MCP server cannot be started, so the bridge ends: %s", reason)
-        self.code = 1
+    def _exit_on_failed_start(self, reason: str) -> None:
+        """Exit, so that the deployment fails at once and with the reason, not only after its probes time out."""
+        logger.critical("The bridge exits because the MCP server can't be started: %s", reason)
+        self.exit_code = 1
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let calls finish; streams that have no end get one."""
-        logger.info("Draining: up to %d s for the calls that are under way", DRAIN_SECONDS)
+        """End the streams, and let running calls finish."""
+        logger.info("Shutting down: calls in progress have up to %d s", DRAIN_SECONDS)
         self._bridge.drain()
         await super().shutdown(sockets)
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; then stop accepting, finish what runs, end every process, and return.
+    """Serve until SIGTERM or SIGINT, then shut down gracefully, stop every process, and return.
 
     Returns:
-        The exit code: 0 after an orderly stop, 1 where the MCP server could not be started even once.
+        The exit code: 0 after a graceful shutdown, 1 if the MCP server could never be started.
     """
     if settings.service and not settings.allowed_hosts:
         logger.warning(
-            "MCP_ALLOWED_HOSTS is empty: every request to %s by its URL will be answered 421", settings.service
+            "MCP_ALLOWED_HOSTS is empty, so every request to the URL of %s gets 421; set it to the service's host",
+            settings.service,
         )
-    orphans.adopt()
-    bridge = Bridge(settings, ProcessSpec.of(settings).start)
-    # Cloud Run's contract: not loopback.
-    place: dict[str, Any] = {"host": "0.0.0.0", "port": settings.port, "backlog": 2048}  # noqa: S104
-    how = create_uvicorn_config(bridge, settings.forwarded_allow_ips, DRAIN_SECONDS, date_header=False, **place)
-    # What was made up to here lives for ever; the collector need not walk it again.
+    orphans.become_subreaper()
+    bridge = Bridge(settings, ProcessSpec.from_settings(settings).start)
+    # Cloud Run's contract forbids loopback.
+    address: dict[str, Any] = {"host": "0.0.0.0", "port": settings.port, "backlog": 2048}  # noqa: S104
+    uvicorn_config = create_uvicorn_config(
+        bridge, settings.forwarded_allow_ips, DRAIN_SECONDS, date_header=False, **address
+    )
+    # Objects created so far live forever, so the collector does not need to scan them.
     gc.collect()
     gc.freeze()
-    server = _Server(how, bridge)
+    server = _BridgeServer(uvicorn_config, bridge)
     server.run()
-    return server.code
+    return server.exit_code

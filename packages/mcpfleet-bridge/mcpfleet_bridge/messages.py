@@ -1,7 +1,7 @@
-"""JSON-RPC as it passes through: the envelope is read, parameters and results stay the bytes they came as.
+"""JSON-RPC messages: the bridge reads the envelope, and passes on parameters and results as the bytes it received.
 
-So a number keeps its digits, an object its order, and a large answer costs what copying costs. Only what ends a line
-goes, with the first reading: whatever is taken from a message, or made here, can stand in a line and in an event.
+So numbers keep their digits, objects keep their order, and a large result costs no more than copying it. Only line
+ends are replaced when a message is first read, so that each part of it can be written into one line or event.
 """
 
 import json
@@ -11,10 +11,10 @@ from typing import Any, Final, Literal, cast
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from mcpfleet_bridge.lines import one_line
+from mcpfleet_bridge.lines import to_one_line
 
 Json = dict[str, Raw]
-"""An object whose values nobody has looked into."""
+"""An object whose values are not decoded."""
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -27,12 +27,12 @@ HEADER_MISMATCH: Final = -32020
 MISSING_CAPABILITY: Final = -32021
 UNSUPPORTED_VERSION: Final = -32022
 
-# A whole number as JSON writes it, or a text; the longest that a client may give.
-_ID: Final = re.compile(rb'-?[0-9]{1,20}|".*"')
-_MAX_ID: Final = 1024
+# An integer of at most 20 digits, or a string.
+_ID_PATTERN: Final = re.compile(rb'-?[0-9]{1,20}|".*"')
+_MAX_ID_BYTES: Final = 1024
 
 
-STATUS: Final = {
+HTTP_STATUS: Final = {
     PARSE_ERROR: 400,
     INVALID_REQUEST: 400,
     INVALID_PARAMS: 400,
@@ -41,38 +41,38 @@ STATUS: Final = {
     UNSUPPORTED_VERSION: 400,
     METHOD_NOT_FOUND: 404,
 }
-"""The HTTP status that goes with a JSON-RPC error in the revision 2026-07-28; others go with 200."""
+"""The HTTP status for a JSON-RPC error in protocol version 2026-07-28; other errors have 200."""
 
 
-class Refused(Exception):  # noqa: N818  # an answer
-    """A request gets an error, and nothing is done: raised where that is known, answered at the edge.
+class RefusedError(Exception):
+    """A request is refused. Raised where the reason is found; `edge.py` sends the error.
 
     Attributes:
-        code: JSON-RPC's code.
-        data: What the error holds besides.
-        status: HTTP's status.
+        code: The JSON-RPC error code.
+        data: The data of the JSON-RPC error, if any.
+        status: The HTTP status.
     """
 
     def __init__(self, code: int, message: str, data: Any = None, *, status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.data = data
-        self.status = STATUS.get(code, 400) if status is None else status
+        self.status = HTTP_STATUS.get(code, 400) if status is None else status
 
 
-class Unavailable(Refused):
-    """Nothing is free for the request at present."""
+class UnavailableError(RefusedError):
+    """The bridge has no capacity for the request at present; the response is 503."""
 
     def __init__(self, message: str) -> None:
         super().__init__(SERVER_BUSY, message, status=503)
 
 
-class MessageError(Refused):
-    """What came is no JSON-RPC message that can be passed on."""
+class MessageError(RefusedError):
+    """The text is not a JSON-RPC message that can be passed on."""
 
 
 class Message(msgspec.Struct, gc=False):
-    """One JSON-RPC message: a request, a notification, or an answer."""
+    """One JSON-RPC message: a request, a notification, or a response."""
 
     jsonrpc: Literal["2.0"]
     id: Raw | UnsetType = UNSET
@@ -88,18 +88,18 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 def parse(body: bytes) -> Message:
-    """Read one message. Its members are parts of one line, however it was printed.
+    """Parse one message. Line ends between its tokens are replaced by spaces.
 
     Raises:
-        MessageError: It is not one; the text says what it is instead.
+        MessageError: The text is not a message; the error says why.
     """
     try:
-        # The decoder holds what is inside Raw to JSON's grammar, but not to UTF-8.
+        # The decoder checks the grammar inside Raw, but not whether it is UTF-8.
         if not body.isascii():
             body.decode()
         message = _decoder.decode(body)
-        if (line := one_line(body)) != body:  # only now: a line end inside a text is no JSON, and was refused
-            message = _decoder.decode(line)
+        if (single_line := to_one_line(body)) != body:  # only now: a line end inside a text is no JSON, and was refused
+            message = _decoder.decode(single_line)
     except RecursionError:
         raise MessageError(PARSE_ERROR, "the message is nested too deeply") from None
     except msgspec.ValidationError as mistake:
@@ -116,12 +116,12 @@ def parse(body: bytes) -> Message:
 
 
 def parse_leniently(line: bytes) -> Message:
-    """Read one message of the server, which may hold what only most parsers accept: halves of surrogate pairs.
+    """Parse one message of the server, which may contain lone surrogates.
 
-    JavaScript writes those as escapes; another parser's user is not to lose an answer by it.
+    JavaScript writes them as escapes, which not every parser accepts. They are replaced, so that no result is lost.
 
     Raises:
-        MessageError: It is not a message.
+        MessageError: The text is not a message.
     """
     try:
         return parse(line)
@@ -129,45 +129,47 @@ def parse_leniently(line: bytes) -> Message:
         if first.code != PARSE_ERROR:
             raise
         try:
-            value = json.loads(line, parse_constant=_no_constant)
-            return parse(json.dumps(_without_halves(value)).encode())
+            value = json.loads(line, parse_constant=_reject_constant)
+            return parse(json.dumps(_replace_surrogates(value)).encode())
         except (ValueError, RecursionError):
             raise first from None
 
 
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is not JSON")
+def _reject_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
-def _without_halves(value: Any) -> Any:
+def _replace_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [_without_halves(item) for item in cast("list[Any]", value)]
+        return [_replace_surrogates(item) for item in cast("list[Any]", value)]
     if isinstance(value, dict):
-        return {_without_halves(key): _without_halves(item) for key, item in cast("dict[Any, Any]", value).items()}
+        return {
+            _replace_surrogates(key): _replace_surrogates(item) for key, item in cast("dict[Any, Any]", value).items()
+        }
     return value
 
 
 def request_id(message: Message) -> bytes | None:
-    """The id of a request as its bytes, to be given back as it came; None for a notification.
+    """Return the bytes of a request's ID, for use in the response; None for a notification.
 
     Raises:
-        MessageError: The id is neither a text nor a whole number (MCP allows no other, null included).
+        MessageError: The ID is neither a string nor an integer; MCP forbids others, including null.
     """
     if message.id is UNSET:
         return None
     raw = bytes(message.id)
-    if len(raw) > _MAX_ID or _ID.fullmatch(raw) is None:
-        raise MessageError(INVALID_REQUEST, "a request's id is a text or a whole number")
+    if len(raw) > _MAX_ID_BYTES or _ID_PATTERN.fullmatch(raw) is None:
+        raise MessageError(INVALID_REQUEST, "the id of a request must be a string or an integer")
     return raw
 
 
 def fields(raw: Raw | UnsetType | bytes) -> Json:
-    """The members of an object, each as its bytes.
+    """Return the members of an object, each as its bytes.
 
     Raises:
-        MessageError: It is no object.
+        MessageError: The value is not an object.
     """
     if raw is UNSET:
         return {}
@@ -177,13 +179,13 @@ def fields(raw: Raw | UnsetType | bytes) -> Json:
         raise MessageError(INVALID_PARAMS, "not an object") from None
 
 
-def raw(part: Raw | UnsetType) -> bytes:
-    """The bytes of a member that is there."""
-    return bytes(cast("bytes", part))
+def raw_bytes(member: Raw | UnsetType) -> bytes:
+    """Return the bytes of a member, which must be present."""
+    return bytes(cast("bytes", member))
 
 
 def text(raw: Raw | UnsetType | bytes | None) -> str | None:
-    """A text's value, or None if it is something else."""
+    """Return the value of a string, or None for any other value."""
     if raw is None or raw is UNSET:
         return None
     try:
@@ -193,49 +195,49 @@ def text(raw: Raw | UnsetType | bytes | None) -> str | None:
 
 
 def dump(value: Any) -> bytes:
-    """A value as JSON on one line; `Raw` in it goes out as it came in."""
-    return one_line(_encoder.encode(value))
+    """Encode a value as JSON on one line; `Raw` parts stay unchanged."""
+    return to_one_line(_encoder.encode(value))
 
 
-_known: dict[str, bytes] = {}
+_encoded_methods: dict[str, bytes] = {}
 
 
-def quoted(method: str) -> bytes:
-    """A method's name as JSON. The few that occur are kept, however many a client may make up."""
-    known = _known.get(method)
-    if known is None:
-        known = dump(method)
-        if len(_known) < 100:  # MCP has some thirty
-            _known[method] = known
-    return known
+def encode_method(method: str) -> bytes:
+    """Encode a method's name as JSON. The cache is bounded, because clients can make up names."""
+    encoded = _encoded_methods.get(method)
+    if encoded is None:
+        encoded = dump(method)
+        if len(_encoded_methods) < 100:  # MCP has about thirty methods
+            _encoded_methods[method] = encoded
+    return encoded
 
 
 def request(number: int, method: str, params: bytes | None) -> bytes:
-    """A request for the server, under the bridge's own id."""
+    """Return a request for the server as a line, with the bridge's own ID."""
     if params is None:
-        return b'{"jsonrpc":"2.0","id":%d,"method":%s}\n' % (number, quoted(method))
-    return b'{"jsonrpc":"2.0","id":%d,"method":%s,"params":%s}\n' % (number, quoted(method), params)
+        return b'{"jsonrpc":"2.0","id":%d,"method":%s}\n' % (number, encode_method(method))
+    return b'{"jsonrpc":"2.0","id":%d,"method":%s,"params":%s}\n' % (number, encode_method(method), params)
 
 
 def notification(method: str, params: bytes | None = None) -> bytes:
-    """A notification, without the line's end."""
+    """Return a notification, without a line end."""
     if params is None:
-        return b'{"jsonrpc":"2.0","method":%s}' % quoted(method)
-    return b'{"jsonrpc":"2.0","method":%s,"params":%s}' % (quoted(method), params)
+        return b'{"jsonrpc":"2.0","method":%s}' % encode_method(method)
+    return b'{"jsonrpc":"2.0","method":%s,"params":%s}' % (encode_method(method), params)
 
 
-def result(identity: bytes, value: bytes) -> bytes:
-    """An answer that succeeded."""
-    return b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (identity, value)
+def result(request_id: bytes, value: bytes) -> bytes:
+    """Return a response with a result."""
+    return b'{"jsonrpc":"2.0","id":%s,"result":%s}' % (request_id, value)
 
 
-def failure(identity: bytes, error: bytes) -> bytes:
-    """An answer that failed, with the error object as it came."""
-    return b'{"jsonrpc":"2.0","id":%s,"error":%s}' % (identity, error)
+def failure(request_id: bytes, error: bytes) -> bytes:
+    """Return a response with an error object, which stays unchanged."""
+    return b'{"jsonrpc":"2.0","id":%s,"error":%s}' % (request_id, error)
 
 
 def error(code: int, message: str, data: Any = None) -> bytes:
-    """An error object of the bridge's own."""
+    """Return an error object."""
     value: dict[str, Any] = {"code": code, "message": message.encode("utf-8", "replace").decode()}
     if data is not None:
         value["data"] = data

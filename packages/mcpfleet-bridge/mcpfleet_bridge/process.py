@@ -1,7 +1,7 @@
-"""One operating system process that speaks over its stdin and stdout: how it starts, what it may use, how it ends.
+"""One operating system process that speaks over stdin and stdout: its start, its limits, its stderr and its exit.
 
-Each is the leader of a session and so of a process group of its own. However it ends, its group ends with it,
-and so does whatever else carries its mark (`orphans.py`).
+Each process leads its own session and process group. However it exits, the bridge then kills the rest of its group,
+and every other process with its mark (`orphans.py`).
 """
 
 import asyncio
@@ -17,75 +17,75 @@ from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
 from mcpfleet_bridge import orphans
-from mcpfleet_bridge.lines import Lines, NotOneLine, TooLong, is_line
+from mcpfleet_bridge.lines import LineSplitter, NotOneLineError, TruncatedLine, is_line
 from mcpfleet_bridge.settings import MEBIBYTE, Settings
 
 logger = logging.getLogger(__name__)
 server_log = logging.getLogger("mcpfleet_bridge.server")
 
 EOF_SECONDS: Final = 0.5
-"""How long a process may take to end once its stdin is closed, which is how MCP says goodbye."""
+"""Seconds that a process may take to exit after its stdin is closed, which is how MCP ends a stdio server."""
 
 TERM_SECONDS: Final = 1.0
-"""How long it may take after SIGTERM; then its group gets SIGKILL."""
+"""Seconds that a process may take to exit after SIGTERM; then its group gets SIGKILL."""
 
 PIPE_SECONDS: Final = 1.0
-"""How long what an ended process has written last may take to arrive."""
+"""Seconds that the last output of an exited process may take to arrive."""
 
-MAX_UNSENT: Final = 16 * MEBIBYTE
-"""How much may wait for a server that does not read its stdin, before the call that adds to it is refused."""
+MAX_UNSENT_BYTES: Final = 16 * MEBIBYTE
+"""Bytes that may wait for a server that does not read its stdin. Calls beyond that are refused."""
 
-STDERR_LINE: Final = 16 * 1024
-"""Bytes of a line of stderr that are logged."""
+MAX_STDERR_LINE_BYTES: Final = 16 * 1024
+"""Maximum bytes of a line of stderr that are logged."""
 
-STDERR_RATE: Final = 200
-"""Lines of stderr a second that are logged of one process; a flood is counted instead."""
+STDERR_LINES_PER_SECOND: Final = 200
+"""Maximum lines of stderr per second and process that are logged; further lines are only counted."""
 
-UNSAID: Final = logging.INFO + 1
-"""The level of a line that says none: it has no name, so its entry has the severity DEFAULT, as Cloud Logging's own."""
+NO_SEVERITY: Final = logging.INFO + 1
+"""A log level without a name, whose entries get the severity DEFAULT, as Cloud Logging does for lines of stderr."""
 
 
-class Reader(Protocol):
-    """Who hears what a process says."""
+class ProcessListener(Protocol):
+    """Receives the output and the exit of a process."""
 
-    def line(self, line: bytes) -> None:
-        """A line of stdout."""
+    def on_line(self, line: bytes) -> None:
+        """Handle a line of stdout."""
 
-    def too_long(self, line: TooLong) -> None:
-        """A line of stdout that was thrown away."""
+    def on_too_long(self, line: TruncatedLine) -> None:
+        """Handle a line of stdout that was above the limit and dropped."""
 
-    def gone(self, reason: str) -> None:
-        """The end, said once, after every line."""
+    def on_exit(self, reason: str) -> None:
+        """Handle the exit. Called once, after the last line."""
 
 
 class Channel(Protocol):
-    """A running process, as the rest of the bridge sees it."""
+    """The interface of a running process for the rest of the bridge."""
 
     @property
     def name(self) -> str:
-        """What log entries call it."""
+        """The name in log entries."""
         ...
 
     def write(self, line: bytes) -> bool:
-        """Send one line, its end included; False if the process takes no more for now.
+        """Send one line, including its line feed; return False if the process takes no more at present.
 
         Raises:
-            NotOneLine: It is more than one line.
+            NotOneLineError: The bytes are not exactly one line for every reader.
         """
         ...
 
     async def stop(self) -> None:
-        """End it, gently first; returns when nothing of it is left."""
+        """Stop the process, and return when its whole group has exited."""
         ...
 
 
 _numbers = itertools.count(1)
-_running: set[int] = set()
+_running_pids: set[int] = set()
 
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """How a server's processes are started."""
+    """The command, environment and limits of a server's processes."""
 
     command: Sequence[str]
     environment: dict[str, str]
@@ -95,8 +95,8 @@ class ProcessSpec:
     open_files: int
 
     @classmethod
-    def of(cls, settings: Settings) -> "ProcessSpec":
-        """What the settings say."""
+    def from_settings(cls, settings: Settings) -> "ProcessSpec":
+        """Create the specification from the settings."""
         return cls(
             command=settings.command,
             environment=dict(settings.environment),
@@ -106,11 +106,11 @@ class ProcessSpec:
             open_files=settings.open_files,
         )
 
-    async def start(self, reader: Reader) -> Channel:
-        """Start one.
+    async def start(self, reader: ProcessListener) -> Channel:
+        """Start a process.
 
         Raises:
-            OSError: There is no such program, or it can't be run.
+            OSError: The program does not exist, or can't be run.
         """
         number = next(_numbers)
         mark = f"{os.getpid()}-{number}"
@@ -119,164 +119,164 @@ class ProcessSpec:
             transport, process = await loop.subprocess_exec(
                 lambda: Process(f"{number}", mark, reader, self.max_line),
                 *self.command,
-                env={**self.environment, orphans.MARK: mark},
+                env={**self.environment, orphans.MARK_VARIABLE: mark},
                 cwd=self.directory,
                 start_new_session=True,
             )
         except OSError as error:
-            where = "" if self.directory is None else f" in {self.directory}"
-            raise OSError(error.errno, error.strerror, f"{self.command[0]}{where}") from None
-        self._limit(transport.get_pid())
+            folder = "" if self.directory is None else f" in {self.directory}"
+            raise OSError(error.errno, error.strerror, f"{self.command[0]}{folder}") from None
+        self._apply_limits(transport.get_pid())
         logger.info("Started %s as process %d", self.command[0], transport.get_pid(), extra={"child": f"{number}"})
         return process
 
-    def _limit(self, pid: int) -> None:
-        # From outside, just after the start: code between fork and exec is not safe in a process that has threads.
+    def _apply_limits(self, pid: int) -> None:
+        # From outside, right after the start: code between fork and exec is not safe in a process that has threads.
         limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: self.open_files}
         if self.memory:
-            # Data and not address space: V8 reserves gigabytes of addresses that it never uses.
+            # Data, not address space: V8 reserves gigabytes of addresses that it never uses.
             limits[resource.RLIMIT_DATA] = self.memory * MEBIBYTE
-        for kind, limit in limits.items():
-            with contextlib.suppress(ProcessLookupError):  # it has ended already
-                hard = resource.prlimit(pid, kind)[1]
+        for resource_type, limit in limits.items():
+            with contextlib.suppress(ProcessLookupError):  # it has exited already
+                hard = resource.prlimit(pid, resource_type)[1]
                 allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-                resource.prlimit(pid, kind, (allowed, allowed))
+                resource.prlimit(pid, resource_type, (allowed, allowed))
 
 
 class Process(asyncio.SubprocessProtocol):
     """One running process."""
 
-    def __init__(self, name: str, mark: str, reader: Reader, max_line: int) -> None:
+    def __init__(self, name: str, mark: str, reader: ProcessListener, max_line: int) -> None:
         self.name = name
         self._mark = mark
         self._reader = reader
-        self._out = Lines(max_line)
-        self._err = Lines(STDERR_LINE)
+        self._out = LineSplitter(max_line)
+        self._err = LineSplitter(MAX_STDERR_LINE_BYTES)
         self._err_second = 0
         self._err_lines = 0
-        self._ended = asyncio.Event()
+        self._exited = asyncio.Event()
         self._reason = "its pipes were closed"
-        self._stdout_open = True
-        self._stopping = False
+        self._is_stdout_open = True
+        self._is_stopping = False
 
-    # --- what the loop says -------------------------------------------------------------------------------
+    # --- callbacks of the event loop ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
         self._transport = cast("asyncio.SubprocessTransport", transport)
         self._pid = self._transport.get_pid()
         self._stdin = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
-        _running.add(self._pid)
+        _running_pids.add(self._pid)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:  # noqa: D102
         if fd == 1:
             for line in self._out.feed(data):
-                if isinstance(line, TooLong):
-                    self._reader.too_long(line)
+                if isinstance(line, TruncatedLine):
+                    self._reader.on_too_long(line)
                 else:
-                    self._reader.line(line)
+                    self._reader.on_line(line)
         else:
             for line in self._err.feed(data):
-                self._log(line)
+                self._log_stderr(line)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: D102
         if fd == 1:
-            self._stdout_open = False
-            if rest := self._out.rest():
-                # A last line without its end is a line: the process has no way left to complete it.
-                self._reader.line(rest)
-        if fd == 2 and (rest := self._err.rest()):  # stderr
-            self._log(rest)
-        if fd in (0, 1) and self._transport.get_returncode() is None and not self._stopping:
-            # Whoever can't listen or answer any more is of no use, even if it lives on.
-            asyncio.ensure_future(self.stop())  # noqa: RUF006  # it ends itself
+            self._is_stdout_open = False
+            if remainder := self._out.take_remainder():
+                # An unfinished last line counts as a line: the process can't complete it any more.
+                self._reader.on_line(remainder)
+        if fd == 2 and (remainder := self._err.take_remainder()):  # stderr
+            self._log_stderr(remainder)
+        if fd in (0, 1) and self._transport.get_returncode() is None and not self._is_stopping:
+            # A process that has closed stdin or stdout is useless, even if it still runs.
+            asyncio.ensure_future(self.stop())  # noqa: RUF006  # the task ends by itself
 
     def process_exited(self) -> None:  # noqa: D102
         code = self._transport.get_returncode()
-        self._reason = describe(code)
-        self._end_group()
-        # What it has written last is still in the pipe; who holds the pipe open besides it has just been killed.
+        self._reason = describe_exit(code)
+        self._kill_group()
+        # Its last output is still in the pipe. All other processes that had the pipe open have just been killed.
         asyncio.get_running_loop().call_later(PIPE_SECONDS, self._finish)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         self._finish()
 
-    # --- what the bridge does -----------------------------------------------------------------------------
+    # --- methods for the bridge ---------------------------------------------------------------------------
 
     def write(self, line: bytes) -> bool:
-        """Send one line, its end included; False if the process takes no more for now.
+        """Send one line, including its line feed; return False if the process takes no more at present.
 
         Raises:
-            NotOneLine: Somebody would read more than one line in it.
+            NotOneLineError: The bytes are not exactly one line for every reader.
         """
         if not is_line(line):
-            raise NotOneLine("a message that is not one line was not sent")
-        if self._ended.is_set():
+            raise NotOneLineError("a message that is not one line was not sent")
+        if self._exited.is_set():
             return False
         if self._stdin.is_closing():
-            return True  # its end is on the way, and will answer what is lost here
-        if self._stdin.get_write_buffer_size() + len(line) > MAX_UNSENT:
+            return True  # the process is about to exit, which answers the calls that are lost here
+        if self._stdin.get_write_buffer_size() + len(line) > MAX_UNSENT_BYTES:
             return False
         self._stdin.write(line)
         return True
 
     async def stop(self) -> None:
-        """End it: close its stdin, then SIGTERM, then SIGKILL, each only if the one before was not enough."""
-        self._stopping = True
-        if not self._ended.is_set():
+        """Stop the process: close its stdin, send SIGTERM, send SIGKILL, each only if the previous step failed."""
+        self._is_stopping = True
+        if not self._exited.is_set():
             self._stdin.close()
-            if not await self._ends_within(EOF_SECONDS):
-                self._signal(signal.SIGTERM)
-                if not await self._ends_within(TERM_SECONDS):
-                    self._signal(signal.SIGKILL)
-                    await self._ends_within(PIPE_SECONDS + TERM_SECONDS)
+            if not await self._wait_for_exit(EOF_SECONDS):
+                self._signal_group(signal.SIGTERM)
+                if not await self._wait_for_exit(TERM_SECONDS):
+                    self._signal_group(signal.SIGKILL)
+                    await self._wait_for_exit(PIPE_SECONDS + TERM_SECONDS)
         self._finish()
 
-    async def _ends_within(self, seconds: float) -> bool:
+    async def _wait_for_exit(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), seconds)
-        return self._ended.is_set()
+            await asyncio.wait_for(self._exited.wait(), seconds)
+        return self._exited.is_set()
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, number)
 
-    def _end_group(self) -> None:
-        self._signal(signal.SIGKILL)
-        orphans.end_marked(self._mark)
+    def _kill_group(self) -> None:
+        self._signal_group(signal.SIGKILL)
+        orphans.kill_marked(self._mark)
 
     def _finish(self) -> None:
-        if self._ended.is_set():
+        if self._exited.is_set():
             return
-        self._ended.set()
-        self._end_group()
+        self._exited.set()
+        self._kill_group()
         self._transport.close()
-        _running.discard(self._pid)
+        _running_pids.discard(self._pid)
         asyncio.get_running_loop().call_later(TERM_SECONDS, reap_adopted)
-        self._reader.gone(self._reason)
+        self._reader.on_exit(self._reason)
 
-    def _log(self, line: bytes | TooLong) -> None:
+    def _log_stderr(self, line: bytes | TruncatedLine) -> None:
         now = int(time.monotonic())
         if now != self._err_second:
-            if (lost := self._err_lines - STDERR_RATE) > 0:
-                server_log.warning("%d more lines of stderr in one second", lost, extra={"child": self.name})
+            if (dropped := self._err_lines - STDERR_LINES_PER_SECOND) > 0:
+                server_log.warning("%d more lines of stderr in one second", dropped, extra={"child": self.name})
             self._err_second, self._err_lines = now, 0
         self._err_lines += 1
-        if self._err_lines > STDERR_RATE:
+        if self._err_lines > STDERR_LINES_PER_SECOND:
             return
-        data = line.head + b" ... (%d bytes)" % line.size if isinstance(line, TooLong) else line
+        data = line.head + b" ... (%d bytes)" % line.size if isinstance(line, TruncatedLine) else line
         text = data.decode("utf-8", "replace")
-        server_log.log(UNSAID, "%s", text, extra={"child": self.name})
+        server_log.log(NO_SEVERITY, "%s", text, extra={"child": self.name})
 
 
 def reap_adopted() -> None:
-    """Take the exit codes of processes that our own have left to us."""
-    orphans.reap(lambda pid: pid in _running)
+    """Reap the processes that the bridge's own processes have left behind."""
+    orphans.reap(lambda pid: pid in _running_pids)
 
 
-def describe(code: int | None) -> str:
-    """How a process ended, for people."""
+def describe_exit(code: int | None) -> str:
+    """Describe the exit of a process for people."""
     if code is None:
-        return "it was ended"
+        return "it was stopped"
     if code >= 0:
         return f"it exited with code {code}"
     try:

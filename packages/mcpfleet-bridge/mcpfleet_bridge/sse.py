@@ -1,8 +1,8 @@
-"""The HTTP+SSE transport of 2024-11-05, for clients that know no newer one.
+"""The HTTP+SSE transport of 2024-11-05, for clients that support no newer one.
 
-A session whose answers all go into one stream.
+Each client has a session, whose responses all go into one stream.
 
-`GET /sse` opens it and names the address for messages; a POST there is answered 202 and nothing more.
+`GET /sse` opens the stream, which names the URL for messages. A POST to that URL gets 202 without a body.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from msgspec import UNSET
 
 from mcpfleet_bridge import messages
 from mcpfleet_bridge.child import Call, StartError
+from mcpfleet_bridge.exchange import Exchange, Outcome
 from mcpfleet_bridge.legacy import params_of
-from mcpfleet_bridge.listening import FOREVER
-from mcpfleet_bridge.messages import Message, MessageError, Refused
-from mcpfleet_bridge.replies import Exchange, Outcome
+from mcpfleet_bridge.messages import Message, MessageError, RefusedError
 from mcpfleet_bridge.sessions import ClientSession, Sessions
+from mcpfleet_bridge.subscriptions import NO_LIMIT_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +26,12 @@ MESSAGES_PATH: Final = "/messages/"
 
 
 class _StreamedCall(Call):
-    """A call whose answer goes into a stream that other calls share."""
+    """A call whose response goes into a stream that other calls share."""
 
     def __init__(
-        self, stream: Call, session: ClientSession, identity: bytes, method: str, params: bytes | None
+        self, stream: Call, session: ClientSession, request_id: bytes, method: str, params: bytes | None
     ) -> None:
-        super().__init__(identity, method, params)
+        super().__init__(request_id, method, params)
         self._stream = stream
         self._session = session
 
@@ -40,80 +40,84 @@ class _StreamedCall(Call):
 
     def wake(self) -> None:
         super().wake()
-        if self.answer is not None and self._session.calls.pop(self.identity, None) is self:
-            make = messages.result if self.answer[0] else messages.failure
-            self._stream.push(make(self.identity, self.answer[1]))
+        if self.answer is not None and self._session.calls.pop(self.request_id, None) is self:
+            build = messages.result if self.answer[0] else messages.failure
+            self._stream.push(build(self.request_id, self.answer[1]))
 
 
-class Sse:
-    """Serves clients of the older transport; each has a session."""
+class SseHandler:
+    """Serves clients of the HTTP+SSE transport."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._starting: set[asyncio.Task[None]] = set()
 
     async def get(self, exchange: Exchange) -> None:
-        """Open a stream; returns when it ends, and the session with it.
+        """Open a stream with a session; returns when both have ended.
 
         Raises:
-            Unavailable: There are as many sessions as there may be.
+            UnavailableError: The maximum number of sessions is reached.
         """
-        session = self._sessions.new(exchange)
+        session = self._sessions.create(exchange)
         stream = Call(b"null", "GET", None)
         try:
-            address = f"{MESSAGES_PATH}?session_id={session.identity}"
-            await exchange.stream(b"event: endpoint\r\ndata: %s\r\n\r\n" % address.encode())
-            session.open(stream)
+            address = f"{MESSAGES_PATH}?session_id={session.session_id}"
+            await exchange.send_part(b"event: endpoint\r\ndata: %s\r\n\r\n" % address.encode())
+            session.open_stream(stream)
             exchange.watch(stream)
-            await exchange.follow(stream, FOREVER)
+            await exchange.follow(stream, NO_LIMIT_SECONDS)
         finally:
             await asyncio.shield(self._sessions.end(session))
-        await exchange.end()
+        await exchange.end_stream()
 
-    async def post(self, exchange: Exchange, message: Message, identity: str) -> None:
-        """Take one message.
+    async def post(self, exchange: Exchange, message: Message, session_id: str) -> None:
+        """Handle one message.
 
         Raises:
-            Refused: The message can't be passed on.
+            RefusedError: The message can't be passed on.
         """
-        session = self._sessions.find(exchange, identity)
+        session = self._sessions.find(exchange, session_id)
         if session is None or session.stream is None:
-            raise Refused(messages.TIMED_OUT, "Session not found; open the stream anew", status=404)
-        self._take(session, session.stream, message)
-        await exchange.empty(202)
+            raise RefusedError(messages.TIMED_OUT, "Session not found; open a new stream", status=404)
+        self._handle_message(session, session.stream, message)
+        await exchange.send_empty(202)
 
-    def _take(self, session: ClientSession, stream: Call, message: Message) -> None:
+    def _handle_message(self, session: ClientSession, stream: Call, message: Message) -> None:
         if message.method is UNSET:
-            session.answered(message)
+            session.handle_response(message)
             return
-        method, identity, params = str(message.method), messages.request_id(message), params_of(message)
-        if identity is None:
-            session.notified(method, params)
+        method, request_id, params = str(message.method), messages.request_id(message), params_of(message)
+        if request_id is None:
+            session.handle_notification(method, params)
             return
-        if identity in session.calls:
-            raise MessageError(messages.INVALID_REQUEST, "a request with this id is under way in this session already")
-        call = _StreamedCall(stream, session, identity, method, params)
-        session.calls[identity] = call
+        if request_id in session.calls:
+            raise MessageError(
+                messages.INVALID_REQUEST, "a request with this id is already in progress in this session"
+            )
+        call = _StreamedCall(stream, session, request_id, method, params)
+        session.calls[request_id] = call
         if method == "initialize":
             task = asyncio.create_task(self._initialize(session, call))
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
             return
         session.child.submit(call)
-        asyncio.get_running_loop().call_later(self._sessions.settings.call_seconds, self._late, session, call)
+        asyncio.get_running_loop().call_later(self._sessions.settings.call_seconds, self._time_out, session, call)
 
     async def _initialize(self, session: ClientSession, call: Call) -> None:
-        if session.child.greeting:
-            call.fail(messages.error(messages.INVALID_REQUEST, "the session is initialized already"))
+        if session.child.initialize_result:
+            call.fail(messages.error(messages.INVALID_REQUEST, "the session is already initialized"))
             return
         settings = self._sessions.settings
         try:
-            await session.child.start(self._sessions.start, call.params or b"{}", settings.start_seconds, greet=False)
-            call.succeed(session.child.greeting)
+            await session.child.start(
+                self._sessions.start, call.params or b"{}", settings.start_seconds, notify_initialized=False
+            )
+            call.succeed(session.child.initialize_result)
         except StartError as error:
             call.fail(messages.error(messages.SERVER_BUSY, f"The MCP server can't be started: {error}"))
 
     @staticmethod
-    def _late(session: ClientSession, call: Call) -> None:
-        if session.child.forget(call, Outcome.TIMED_OUT.value):
+    def _time_out(session: ClientSession, call: Call) -> None:
+        if session.child.cancel(call, Outcome.TIMED_OUT.value):
             call.fail(messages.error(messages.TIMED_OUT, "The MCP server did not answer in time"))

@@ -44,17 +44,17 @@ class FakeServer:
         return True
 
     async def stop(self):
-        self.end("it was ended")
+        self.end("it was stopped")
 
     def end(self, reason):
         if not self.over:
             self.over = True
             self.fleet.ended.append(self)
-            self.reader.gone(reason)
+            self.reader.on_exit(reason)
 
     def say(self, **message):
         if not self.over:
-            self.reader.line(json.dumps({"jsonrpc": "2.0", **message}).encode())
+            self.reader.on_line(json.dumps({"jsonrpc": "2.0", **message}).encode())
 
     def methods(self):
         return [message.get("method") for message in self.heard]
@@ -104,7 +104,7 @@ class FakeServer:
 
     def tool_raw(self, number, params):
         """Answers with the argument, a byte for each character."""
-        self.reader.line(params["arguments"]["line"].replace("ID", str(number)).encode("latin-1"))
+        self.reader.on_line(params["arguments"]["line"].replace("ID", str(number)).encode("latin-1"))
 
     def tool_hold(self, number, params):
         """Answers when the test says so."""
@@ -288,7 +288,7 @@ def bridging():
         settings = Settings(command=("fake",), **options)
         fleet = Fleet(settings, failures=failures, server=server)
         bridge = Bridge(settings, fleet.start)
-        await bridge.begin()
+        await bridge.start()
         await settle()
         try:
             yield Http(bridge, fleet)

@@ -194,11 +194,11 @@ async def test_one_caller_cant_take_all_places_of_those_that_wait_for_the_pool(b
 
 async def test_one_caller_cant_take_all_subscriptions(bridging, two, until, monkeypatch):
     options, ada, bob = two
-    monkeypatch.setattr("mcpfleet_bridge.listening.MAX_STREAMS", 4)
+    monkeypatch.setattr("mcpfleet_bridge.subscriptions.MAX_STREAMS", 4)
     async with bridging(**options) as http:
         message, headers = http.modern("subscriptions/listen", notifications={"toolsListChanged": True})
         open_ = [http.begin(message, {**headers, **ada}) for _ in range(3)]
-        await until(lambda: len(http.bridge.listening._listeners) == 3)
+        await until(lambda: len(http.bridge.subscriptions._listeners) == 3)
         assert (await http.post(message, {**headers, **ada})).status == 503
         other = http.begin(message, {**headers, **bob})
         await until(lambda: other.answer.messages)
@@ -266,9 +266,9 @@ async def test_while_the_proxys_keys_cant_be_had_the_client_is_told_to_come_agai
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"MCP_ACCESS": "iap"}, "MCP_IAP_AUDIENCE: needed for MCP_ACCESS=iap"),
-        ({"MCP_IAP_AUDIENCE": AUDIENCE}, "MCP_IAP_AUDIENCE: needed for MCP_ACCESS=iap, and for it alone"),
-        ({"MCP_ACCESS": "oauth"}, "the bridge checks no OAuth tokens"),
+        ({"MCP_ACCESS": "iap"}, "MCP_IAP_AUDIENCE: required for MCP_ACCESS=iap"),
+        ({"MCP_IAP_AUDIENCE": AUDIENCE}, "MCP_IAP_AUDIENCE: required for MCP_ACCESS=iap, and allowed only there"),
+        ({"MCP_ACCESS": "oauth"}, "the bridge does not check OAuth tokens"),
         ({"MCP_ACCESS": "private"}, "MCP_ACCESS: give one of iam, iap, oauth, public"),
     ],
 )

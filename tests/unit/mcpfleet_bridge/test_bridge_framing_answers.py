@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcpfleet_bridge.child import Call, Child
-from mcpfleet_bridge.lines import NotOneLine
+from mcpfleet_bridge.lines import NotOneLineError
 from mcpfleet_bridge.process import Process
 from mcpfleet_server import logs
 from tests.unit.mcpfleet_bridge.framing import FUZZ, IN_TEXT, PLANTED, spaced
@@ -27,7 +27,7 @@ def test_an_answer_is_one_event_whatever_the_server_puts_between_and_into_its_te
 
     async def run():
         async with bridging(call_seconds=5) as http:
-            http.fleet.started[0].tool_raw = lambda number, params: http.fleet.started[0].reader.line(
+            http.fleet.started[0].tool_raw = lambda number, params: http.fleet.started[0].reader.on_line(
                 answer.replace(b"ID", b"%d" % number)
             )
             headers = {"accept": "text/event-stream"} if stream else {}
@@ -49,7 +49,7 @@ async def test_a_server_that_prints_what_a_caller_says_answers_nobody_elses_call
         attack = http.begin(http.call("raw", "attacker", line=line))
         await until(lambda: server.methods().count("tools/call") == 2)
         for number in range(-10, 200):
-            server.reader.line(json.dumps({"jsonrpc": "2.0", "id": number, "result": {}}).encode())
+            server.reader.on_line(json.dumps({"jsonrpc": "2.0", "id": number, "result": {}}).encode())
         assert not held.task.done()
         server.release("v", "mine")
         assert (await held).last["result"]["content"][0]["text"] == "mine"
@@ -99,7 +99,7 @@ class Pipe:
 
 @pytest.fixture
 def channel(monkeypatch):
-    monkeypatch.setattr("mcpfleet_bridge.process._running", set())
+    monkeypatch.setattr("mcpfleet_bridge.process._running_pids", set())
     pipe = Pipe()
     process = Process("1", "mark", None, 1000)
     process.connection_made(pipe)
@@ -119,14 +119,14 @@ def test_the_channel_refuses_what_is_more_than_one_line_to_anybody(channel, text
         assert process.write(line)
         assert pipe.written == [line]
     else:
-        with pytest.raises(NotOneLine):
+        with pytest.raises(NotOneLineError):
             process.write(line)
         assert pipe.written == []
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b"{}\r\n", b"{}\n{}\n", b"\n{}\n"])
 def test_the_channel_refuses_what_is_no_line(channel, line):
-    with pytest.raises(NotOneLine):
+    with pytest.raises(NotOneLineError):
         channel[0].write(line)
 
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcpfleet_bridge import messages
-from mcpfleet_bridge.headers import decoded
-from mcpfleet_bridge.lines import Lines, TooLong, one_line
+from mcpfleet_bridge.headers import decode_header
+from mcpfleet_bridge.lines import LineSplitter, TruncatedLine, to_one_line
 
 FUZZ = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -104,7 +104,7 @@ def test_any_line_of_a_server_leaves_the_bridge_alive_and_reaches_no_wrong_call(
             for line in lines:
                 if b'"id"' in line and str(number).encode() in line:
                     continue  # that might well be this call's answer
-                server.reader.line(line)
+                server.reader.on_line(line)
             server.release(1, "the answer")
             assert (await held).last["result"]["content"][0]["text"] == "the answer"
             assert (await http.post(http.call("echo", text="still"))).last["result"]["content"][0]["text"] == "still"
@@ -158,15 +158,15 @@ def test_in_any_order_of_calls_crashes_and_vanishing_clients_each_gets_its_own(b
 
 @given(st.binary(max_size=300), st.lists(st.integers(1, 40), min_size=1), st.integers(1, 60))
 def test_lines_are_the_same_however_a_pipe_cuts_them_and_none_is_longer_than_the_bound(data, sizes, limit):
-    lines, found, start = Lines(limit), [], 0
+    lines, found, start = LineSplitter(limit), [], 0
     while start < len(data):
         size = sizes[start % len(sizes)]
         found += lines.feed(data[start : start + size])
-        assert lines._held <= limit + 300
+        assert lines._size <= limit + 300
         start += size
     expected = [line if len(line) > limit else line.rstrip(b"\r") for line in data.split(b"\n")[:-1]]
     for line, whole in zip(found, filter(None, expected), strict=True):
-        if isinstance(line, TooLong):
+        if isinstance(line, TruncatedLine):
             assert line.size == len(whole) > limit
             assert whole.startswith(line.head)
         else:
@@ -188,7 +188,7 @@ def test_reading_a_message_ends_in_a_message_or_in_a_reason(data):
 @given(VALUES)
 def test_one_line_means_the_same(value):
     text = json.dumps(value, indent=1, ensure_ascii=False).replace("\n", "\r\n").encode("utf-8", "replace")
-    line = one_line(text)
+    line = to_one_line(text)
     assert len(line.decode().splitlines()) == 1
     assert json.loads(line) == json.loads(text)
 
@@ -196,10 +196,10 @@ def test_one_line_means_the_same(value):
 @given(st.text(max_size=40))
 def test_a_headers_base64_form_is_read_and_a_broken_one_matches_nothing(text):
     encoded = base64.b64encode(text.encode("utf-8", "replace")).decode()
-    assert decoded(f"=?base64?{encoded}?=") == text.encode("utf-8", "replace").decode()
-    assert decoded(f"=?base64?{encoded}!?=") is None
+    assert decode_header(f"=?base64?{encoded}?=") == text.encode("utf-8", "replace").decode()
+    assert decode_header(f"=?base64?{encoded}!?=") is None
 
 
 @pytest.mark.parametrize("value", ["=?base64?/w==?=", "=?base64?YQ?=", "=?base64?YR==?="])
 def test_base64_that_is_no_text_or_not_canonical_is_nothing(value):
-    assert decoded(value) is None
+    assert decode_header(value) is None

@@ -275,7 +275,7 @@ async def test_a_call_that_waits_for_its_client_gives_way_to_one_that_waits_for_
         first, second = [(await ask(http)).last["result"] for _ in range(2)]
         message, headers = http.modern(capabilities=CAN_ASK, **tool("echo", text="at last"))
         request = http.begin(message, headers)
-        await until(lambda: http.bridge.leases.waiting()[0] == 1)
+        await until(lambda: http.bridge.leases.count_waiting()[0] == 1)
         now = asyncio.get_running_loop().time()
         await http.bridge._modern.expire(now + 9)
         assert not [server for server in http.fleet.started if server.over], "a client has some seconds to answer"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcpfleet_bridge.headers import compare, declarations
-from mcpfleet_bridge.messages import Raw, Refused
+from mcpfleet_bridge.headers import compare_params, find_declarations
+from mcpfleet_bridge.messages import Raw, RefusedError
 
 pytestmark = pytest.mark.anyio
 
@@ -76,17 +76,17 @@ async def test_a_header_that_says_what_the_argument_says_passes(marked, headers,
 @pytest.mark.parametrize(
     ("headers", "arguments", "said"),
     [
-        ({"mcp-param-region": "us"}, {"region": "eu"}, "mcp-param-region is not the argument region"),
+        ({"mcp-param-region": "us"}, {"region": "eu"}, "mcp-param-region differs from the argument region"),
         ({}, {"region": "eu"}, "mcp-param-region is missing"),
-        ({"mcp-param-region": "eu"}, {}, "mcp-param-region is there and the argument region is not"),
-        ({"mcp-param-region": "=?base64?w6Q?="}, {"region": "ä"}, "mcp-param-region is broken Base64"),
-        ({"mcp-param-count": "7.5"}, {"count": 7}, "mcp-param-count is not"),
-        ({"mcp-param-count": "1" * 400}, {"count": 10**400}, "mcp-param-count is not"),
-        ({"mcp-param-count": "7" * 4301}, {"count": 7}, "mcp-param-count is not"),
-        ({"mcp-param-region": "7"}, {"region": 10**4299}, "mcp-param-region is not"),
-        ({"mcp-param-dry": "True"}, {"dry": True}, "mcp-param-dry is not"),
-        ({"mcp-param-zone": "b"}, {"where": {"zone": "a"}}, "mcp-param-zone is not the argument where.zone"),
-        ({"mcp-param-zone": "b"}, {"where": "x"}, "mcp-param-zone is there"),
+        ({"mcp-param-region": "eu"}, {}, "mcp-param-region is present, but the argument region is missing"),
+        ({"mcp-param-region": "=?base64?w6Q?="}, {"region": "ä"}, "mcp-param-region is not valid Base64"),
+        ({"mcp-param-count": "7.5"}, {"count": 7}, "mcp-param-count differs from"),
+        ({"mcp-param-count": "1" * 400}, {"count": 10**400}, "mcp-param-count differs from"),
+        ({"mcp-param-count": "7" * 4301}, {"count": 7}, "mcp-param-count differs from"),
+        ({"mcp-param-region": "7"}, {"region": 10**4299}, "mcp-param-region differs from"),
+        ({"mcp-param-dry": "True"}, {"dry": True}, "mcp-param-dry differs from"),
+        ({"mcp-param-zone": "b"}, {"where": {"zone": "a"}}, "mcp-param-zone differs from the argument where.zone"),
+        ({"mcp-param-zone": "b"}, {"where": "x"}, "mcp-param-zone is present"),
     ],
 )
 async def test_a_header_that_says_something_else_is_refused_and_the_server_not_asked(marked, headers, arguments, said):
@@ -110,8 +110,8 @@ async def test_a_number_that_only_other_parsers_read_hides_no_argument(marked, b
     "arguments", [b'{"region": 1e400}', b'{"region": %s}' % (b"9" * 5000), rb'{"\ud800": 1}', b'{"region": ', b"{"]
 )
 def test_what_cannot_be_compared_is_refused(arguments):
-    with pytest.raises(Refused):
-        compare(declarations(SCHEMA), Raw(arguments), {b"mcp-param-region": b"1e400"})
+    with pytest.raises(RefusedError):
+        compare_params(find_declarations(SCHEMA), Raw(arguments), {b"mcp-param-region": b"1e400"})
 
 
 async def test_the_tools_are_asked_for_once_and_again_when_they_have_changed(marked):
@@ -152,7 +152,7 @@ async def test_a_doubled_header_is_refused(marked):
     ],
 )
 def test_a_schema_that_marks_what_cannot_be_marked_declares_nothing(schema):
-    assert declarations(schema) == ()
+    assert find_declarations(schema) == ()
 
 
 @given(
@@ -170,7 +170,7 @@ def test_a_schema_that_marks_what_cannot_be_marked_declares_nothing(schema):
     )
 )
 def test_any_schema_is_read_to_its_end(schema):
-    assert isinstance(declarations(schema), tuple)
+    assert isinstance(find_declarations(schema), tuple)
 
 
 number = st.builds(
@@ -191,5 +191,5 @@ number = st.builds(
 )
 def test_any_header_and_any_argument_are_compared_or_refused(argument, header, name):
     arguments = Raw(b'{"%s": %s}' % (name.encode(), argument.encode()))
-    with contextlib.suppress(Refused):
-        compare(declarations(SCHEMA), arguments, {f"mcp-param-{name}".encode(): header.encode("latin-1")})
+    with contextlib.suppress(RefusedError):
+        compare_params(find_declarations(SCHEMA), arguments, {f"mcp-param-{name}".encode(): header.encode("latin-1")})

@@ -61,7 +61,7 @@ async def test_without_a_session_nothing_but_initialize_is_served(stateful):
         assert (await http.post(http.call("echo", text="x"))).status == 400
         unknown = await http.post(http.call("echo", text="x"), {"mcp-session-id": "no-such"})
         assert unknown.status == 404
-        assert "begin anew" in unknown.last["error"]["message"]
+        assert "start a new one" in unknown.last["error"]["message"]
 
 
 async def test_a_session_is_its_callers_alone(stateful, session):

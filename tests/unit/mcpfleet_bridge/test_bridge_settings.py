@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mcpfleet_bridge import settings
-from mcpfleet_bridge.process import Process, describe
+from mcpfleet_bridge.process import Process, describe_exit
 from mcpfleet_bridge.settings import SettingsError, load_settings
 from mcpfleet_server import logs
 from pulumi_mcpfleet import environment
@@ -54,8 +54,22 @@ def test_every_mistake_is_named_in_a_line_of_its_own():
 
 
 def test_the_two_paths_differ():
-    with pytest.raises(SettingsError, match="MCP_PATH: /x is the health check's path"):
+    with pytest.raises(SettingsError, match="MCP_PATH: /x is the path of the health check"):
         load_settings({**COMMAND, "MCP_PATH": "/x", "MCP_HEALTH_PATH": "/x"})
+
+
+def test_a_mistake_names_the_variable_that_was_read():
+    with pytest.raises(SettingsError) as error:
+        load_settings({**COMMAND, "MCPFLEET_PATH": "x", "MCP_LOG_LEVEL": "LOUD", "MCPFLEET_ACCESS": "iap"})
+    lines = str(error.value).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["MCPFLEET_PATH", "MCP_LOG_LEVEL", "MCP_IAP_AUDIENCE"]
+    assert "required for MCPFLEET_ACCESS=iap" in lines[2]
+
+
+def test_a_refusal_can_name_the_variable_that_was_read():
+    loaded = load_settings({**COMMAND, "MCPFLEET_ALLOWED_HOSTS": "mcp.example.org", "MCPFLEET_ALLOWED_ORIGINS": ""})
+    assert loaded.variable("MCP_ALLOWED_HOSTS") == "MCPFLEET_ALLOWED_HOSTS"
+    assert loaded.variable("MCP_ALLOWED_ORIGINS") == "MCP_ALLOWED_ORIGINS"
 
 
 def test_the_server_gets_the_environment_but_nothing_that_is_said_to_the_bridge():
@@ -79,11 +93,11 @@ def test_nothing_that_the_fleet_sets_reaches_the_server_and_all_that_its_user_se
     loaded = load_settings({**COMMAND, **ours, **users, "PORT": "8080"})
     assert loaded.environment == users
     assert (loaded.sse, loaded.stateless, loaded.path) == (True, False, "/mcp")
-    assert [name for name in environment.INJECTED if settings._OURS.fullmatch(name) is None] == []
+    assert [name for name in environment.INJECTED if settings._BRIDGE_VARIABLES.fullmatch(name) is None] == []
 
 
 def test_a_bridge_that_would_have_to_check_oauth_tokens_does_not_start():
-    with pytest.raises(SettingsError, match="MCP_OAUTH_ISSUER: the bridge checks no OAuth tokens"):
+    with pytest.raises(SettingsError, match="MCP_OAUTH_ISSUER: the bridge does not check OAuth tokens"):
         load_settings({**COMMAND, "MCP_OAUTH_ISSUER": "https://issuer.example"})
 
 
@@ -124,6 +138,6 @@ def test_a_log_entry_is_one_line_of_json_with_the_process_it_is_about():
 
 
 def test_an_end_is_described_in_words():
-    assert describe(3) == "it exited with code 3"
-    assert describe(-9) == "it was killed by SIGKILL"
-    assert describe(None) == "it was ended"
+    assert describe_exit(3) == "it exited with code 3"
+    assert describe_exit(-9) == "it was killed by SIGKILL"
+    assert describe_exit(None) == "it was stopped"

@@ -165,7 +165,7 @@ async def test_a_question_of_a_shared_server_is_declined_and_reaches_no_client(b
     async with bridging() as http:
         answer = await http.post(http.call("ask", method="sampling/createMessage"))
         assert len(answer.messages) == 1
-        assert "can't be asked" in answer.last["result"]["content"][0]["text"]
+        assert "can't ask the client" in answer.last["result"]["content"][0]["text"]
 
 
 async def test_a_log_message_of_a_shared_server_goes_to_the_log_and_to_no_client(bridging, caplog):
@@ -190,7 +190,7 @@ async def test_stray_text_on_stdout_is_logged_and_harms_nobody(bridging, caplog,
             b"\xff\xfe",
             b"null",
         ):
-            server.reader.line(line)
+            server.reader.on_line(line)
         server.release(1)
         assert (await held).last["result"]["content"][0]["text"] == "released"
         assert "Server running on stdio" in caplog.text
@@ -252,15 +252,15 @@ async def test_a_server_that_was_never_up_is_given_up_and_one_that_was_is_not(br
 
     async with bridging(failures=10**6, warm=False) as http:
         told = []
-        http.bridge.pool._sleep, http.bridge.pool.on_hopeless = at_once, told.append
+        http.bridge.pool._sleep, http.bridge.pool.on_failed_start = at_once, told.append
         await http.post(http.call("echo", text="x"))
         assert "no-such-server" in told[0]
     async with bridging() as http:
         told = []
-        http.bridge.pool._sleep, http.bridge.pool.on_hopeless = at_once, told.append
+        http.bridge.pool._sleep, http.bridge.pool.on_failed_start = at_once, told.append
         http.fleet.failures = 10**6
         await http.post(http.call("crash"))
-        await until(lambda: http.bridge.pool.starts > 5)
+        await until(lambda: http.bridge.pool.start_count > 5)
         assert told == []
 
 

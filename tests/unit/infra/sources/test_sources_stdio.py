@@ -104,14 +104,14 @@ def test_no_package_name_becomes_a_command(text, kind):
     ],
 )
 def test_the_only_program_is_the_server_or_the_one_that_is_called_as_the_package(tmp_path, programs, name, chosen):
-    found = installed.choose({program: tmp_path / program for program in programs}, name)
+    found = installed.choose_program({program: tmp_path / program for program in programs}, name)
     assert found == tmp_path / chosen
 
 
 @pytest.mark.parametrize(("programs", "said"), [([], "has no program"), (["b", "c"], "has the programs b, c")])
 def test_otherwise_the_build_stops_with_the_key_to_set(tmp_path, programs, said):
     with pytest.raises(installed.UndecidedError, match=rf"a {said}.*write stdio: \{{command:"):
-        installed.choose({program: tmp_path / program for program in programs}, "a")
+        installed.choose_program({program: tmp_path / program for program in programs}, "a")
 
 
 def test_the_programs_of_a_python_package_are_those_of_its_metadata(tmp_path):
@@ -119,9 +119,9 @@ def test_the_programs_of_a_python_package_are_those_of_its_metadata(tmp_path):
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mcp-server-time\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[console_scripts]\nmcp-server-time = a:main\n[other]\nx = y:z\n")
-    found = installed.console_scripts(tmp_path, "MCP_Server.Time")
+    found = installed.find_console_scripts(tmp_path, "MCP_Server.Time")
     assert found == {"mcp-server-time": tmp_path / "bin" / "mcp-server-time"}
-    assert installed.console_scripts(tmp_path, "other") == {}
+    assert installed.find_console_scripts(tmp_path, "other") == {}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_the_programs_of_an_npm_package_are_those_of_its_bin(tmp_path, bin_, pro
     place = tmp_path / "node_modules" / "@s" / "server"
     place.mkdir(parents=True)
     (place / "package.json").write_text(json.dumps({} if bin_ is None else {"bin": bin_}))
-    assert sorted(installed.node_programs(tmp_path, "@s/server")) == programs
+    assert sorted(installed.find_node_programs(tmp_path, "@s/server")) == programs
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../../other", "link/x"])
@@ -143,7 +143,7 @@ def test_a_program_outside_of_its_package_is_not_touched(tmp_path, path):
     other.write_text("")
     other.chmod(0o600)
     (place / "package.json").write_text(json.dumps({"bin": path}))
-    with pytest.raises(installed.UndecidedError, match="server names a program outside of itself"):
+    with pytest.raises(installed.UndecidedError, match="server names a program outside the package"):
         installed.main("npm", "server", str(tmp_path / "mcp-server"))
     assert other.stat().st_mode & 0o777 == 0o600
     assert not (tmp_path / "mcp-server").is_symlink()
@@ -155,7 +155,7 @@ def test_a_program_without_a_files_name_is_none(tmp_path, bin_):
     place.mkdir(parents=True)
     (place / "package.json").write_text(json.dumps({"bin": bin_}))
     if bin_:
-        assert installed.node_programs(tmp_path, "server") == {}
+        assert installed.find_node_programs(tmp_path, "server") == {}
 
 
 def test_the_program_is_linked_to_one_place_and_can_be_run(tmp_path):
