@@ -28,40 +28,47 @@ def wrong(api: str, schema: str, answer: Any, path: str = "") -> Iterator[str]:
     if not isinstance(answer, dict):
         yield f"{path} is no {schema}"
         return
-    known = load_api(api).schemas[schema]
+    schema_fields = load_api(api).schemas[schema]
     for name, value in answer.items():
-        where = f"{path}.{name}".lstrip(".")
+        field_path = f"{path}.{name}".lstrip(".")
         if name == "@type":
             continue
-        if name not in known:
-            yield f"{where} is no field of {schema}"
+        if name not in schema_fields:
+            yield f"{field_path} is no field of {schema}"
         else:
-            yield from _of_kind(api, known[name].removesuffix("!"), value, where)
+            yield from _of_kind(api, schema_fields[name].removesuffix("!"), value, field_path)
     if schema == "Operation" and not api.startswith("compute."):
         yield from _operation(api, answer)
 
 
 def _operation(api: str, answer: Mapping[str, Any]) -> Iterator[str]:
     for part in ("metadata", "response"):
-        inside = answer.get(part)
-        if inside is None:
+        nested = answer.get(part)
+        if nested is None:
             continue
-        if "@type" not in inside:
+        if "@type" not in nested:
             yield f"operation {part} has no @type"
             continue
-        short = inside["@type"].rpartition(".")[2]
+        short = nested["@type"].rpartition(".")[2]
         # An operation of one version is read by another one, too.
-        known = next((one for one in set(APIS.values()) if _fits(one, api) and short in load_api(one).schemas), None)
-        if known:
-            yield from wrong(known, short, inside, part)
+        api_name = next(
+            (
+                candidate
+                for candidate in set(APIS.values())
+                if _fits(candidate, api) and short in load_api(candidate).schemas
+            ),
+            None,
+        )
+        if api_name:
+            yield from wrong(api_name, short, nested, part)
         elif short != "Empty":
-            yield f"operation {part} is {inside['@type']}, which is no schema of {api}"
+            yield f"operation {part} is {nested['@type']}, which is no schema of {api}"
     if answer.get("done") and ("response" in answer) == ("error" in answer):
         yield "a finished operation has a response or an error"
 
 
-def _fits(one: str, api: str) -> bool:
-    return one.partition(".")[0] == api.partition(".")[0]
+def _fits(table_api: str, api: str) -> bool:
+    return table_api.partition(".")[0] == api.partition(".")[0]
 
 
 def _of_kind(api: str, kind: str, value: Any, path: str) -> Iterator[str]:
@@ -71,8 +78,8 @@ def _of_kind(api: str, kind: str, value: Any, path: str) -> Iterator[str]:
         if not isinstance(value, list if kind[0] == "[" else dict):
             yield f"{path} = {value!r} is no {kind}"
             return
-        for key, one in enumerate(value) if isinstance(value, list) else value.items():
-            yield from _of_kind(api, kind[1:-1], one, f"{path}[{key}]")
+        for key, nested_value in enumerate(value) if isinstance(value, list) else value.items():
+            yield from _of_kind(api, kind[1:-1], nested_value, f"{path}[{key}]")
     elif kind.startswith("enum "):
         if value not in kind.removeprefix("enum ").split("|"):
             yield f"{path} = {value!r} is no {kind}"
@@ -106,12 +113,14 @@ class Checked:
 
         await self.app(scope, receive, seen)
         method = scope.get(METHOD)
-        whole = b"fields=" not in scope.get("query_string", b"") and b"alt=media" not in scope.get("query_string", b"")
-        if method is not None and status == [200] and whole and not scope["path"].startswith("/download/"):
+        is_complete = b"fields=" not in scope.get("query_string", b"") and b"alt=media" not in scope.get(
+            "query_string", b""
+        )
+        if method is not None and status == [200] and is_complete and not scope["path"].startswith("/download/"):
             self.found += self._judge(method, b"".join(parts))
 
     def _judge(self, method: Method, body: bytes) -> Iterator[str]:
         if not method.response:
             yield from () if not body else [f"{method.id} answers nothing"]
         elif body:
-            yield from (f"{method.id}: {one}" for one in wrong(method.api, method.response, json.loads(body)))
+            yield from (f"{method.id}: {mistake}" for mistake in wrong(method.api, method.response, json.loads(body)))

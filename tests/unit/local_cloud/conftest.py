@@ -72,7 +72,7 @@ class MemoryPlane:
     async def remove(self, service: str) -> None:
         self.routed.pop(service, None)
         short = service.rpartition("/")[2]
-        self.running = {name: one for name, one in self.running.items() if one.service != short}
+        self.running = {name: revision for name, revision in self.running.items() if revision.service != short}
 
     def address(self, service: str) -> str:
         return f"http://127.0.0.1:{20000 + sum(service.encode()) % 1000}"
@@ -190,10 +190,10 @@ class Running:
         email = email or f"deployer@{self.project}.iam.gserviceaccount.com"
         return {"Authorization": f"Bearer {self.access_token(email)}"}
 
-    def call(self, method: str, path: str, body: Any = None, *, as_: str | None = None, **more: Any) -> Any:
+    def call(self, method: str, path: str, body: Any = None, *, as_: str | None = None, **extra: Any) -> Any:
         """The answer to a request of the deployer (or of the principal *as_*)."""
-        headers = {**self.headers(as_), **more.pop("headers", {})}
-        return self.client.request(method, path, json=body, headers=headers, **more)
+        headers = {**self.headers(as_), **extra.pop("headers", {})}
+        return self.client.request(method, path, json=body, headers=headers, **extra)
 
     def grant(self, role: str, member: str, resource: str | None = None) -> None:
         """Add a grant behind the API's back."""
@@ -316,30 +316,30 @@ class Program:
         assert failures == []
         return RESOURCES[kind].create(self.api, Call(), "res", checked, preview=False)
 
-    def update(self, kind: str, made: Any, inputs: dict[str, Any]) -> Any:
+    def update(self, kind: str, state: Any, inputs: dict[str, Any]) -> Any:
         """The same resource with other inputs; a change that replaces is an error."""
-        assert not any(change.replace for change in self.diff(kind, made, inputs).values())
+        assert not any(change.replace for change in self.diff(kind, state, inputs).values())
         checked, _ = self.check(kind, inputs)
-        found = RESOURCES[kind].update(self.api, Call(), made.resource_id, made.properties, checked, preview=False)
-        return replace(made, properties=found)
+        updated = RESOURCES[kind].update(self.api, Call(), state.resource_id, state.properties, checked, preview=False)
+        return replace(state, properties=updated)
 
-    def diff(self, kind: str, made: Any, inputs: dict[str, Any]) -> Any:
+    def diff(self, kind: str, state: Any, inputs: dict[str, Any]) -> Any:
         checked, failures = self.check(kind, inputs)
         assert failures == []
-        return RESOURCES[kind].diff(self.api, made.properties, checked).changes
+        return RESOURCES[kind].diff(self.api, state.properties, checked).changes
 
-    def replaced(self, kind: str, made: Any, inputs: dict[str, Any]) -> list[str]:
+    def replaced(self, kind: str, state: Any, inputs: dict[str, Any]) -> list[str]:
         """The properties that force a new resource."""
-        return sorted(path for path, change in self.diff(kind, made, inputs).items() if change.replace)
+        return sorted(path for path, change in self.diff(kind, state, inputs).items() if change.replace)
 
-    def read(self, kind: str, made: Any) -> Any:
-        return RESOURCES[kind].read(self.api, Call(), made.resource_id, made.properties)
+    def read(self, kind: str, state: Any) -> Any:
+        return RESOURCES[kind].read(self.api, Call(), state.resource_id, state.properties)
 
     def imported(self, kind: str, identity: str) -> Any:
         return RESOURCES[kind].read(self.api, Call(), identity, {})
 
-    def delete(self, kind: str, made: Any) -> None:
-        RESOURCES[kind].delete(self.api, Call(), made.resource_id, made.properties)
+    def delete(self, kind: str, state: Any) -> None:
+        RESOURCES[kind].delete(self.api, Call(), state.resource_id, state.properties)
 
 
 RESOURCES: dict[str, Any] = GcpProvider()._resources
@@ -350,8 +350,8 @@ def opened(value: Any) -> Any:
     if isinstance(value, Secret):
         return opened(value.value)
     if isinstance(value, dict):
-        return {key: opened(one) for key, one in value.items()}
-    return [opened(one) for one in value] if isinstance(value, list) else value
+        return {key: opened(item) for key, item in value.items()}
+    return [opened(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.fixture

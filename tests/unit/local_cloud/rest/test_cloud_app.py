@@ -65,13 +65,13 @@ def test_a_body_that_is_not_json_is_refused(running, body):
 
 
 def test_a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not(running):
-    said = f"Request payload size exceeds the limit: {BODY_LIMIT} bytes."
+    message = f"Request payload size exceeds the limit: {BODY_LIMIT} bytes."
     path = f"{SERVICES}:batchEnable"
-    told = running.client.post(path, content=b" " * (BODY_LIMIT + 1), headers=running.headers())
-    assert error(told, 400) == said
+    response = running.client.post(path, content=b" " * (BODY_LIMIT + 1), headers=running.headers())
+    assert error(response, 400) == message
     chunks = (b" " * 1024 * 1024 for _ in range(11))
     untold = running.client.post(path, content=chunks, headers=running.headers())
-    assert error(untold, 400) == said
+    assert error(untold, 400) == message
 
 
 def test_a_body_at_the_limit_is_read(running):
@@ -87,8 +87,8 @@ def test_an_error_nobody_foresaw_is_logged_and_is_nothing_that_clients_repeat(ru
     monkeypatch.setattr(running.cloud.usage, "list", broken)
     answer = running.call("GET", SERVICES)
     request_id = answer.headers["x-request-id"]
-    said = f"The local cloud failed (ZeroDivisionError: by zero). See request {request_id} in its log."
-    assert error(answer, 501) == said
+    message = f"The local cloud failed (ZeroDivisionError: by zero). See request {request_id} in its log."
+    assert error(answer, 501) == message
     assert request_id in caplog.text
     assert "ZeroDivisionError" in caplog.text
     assert running.lines[-1]["severity"] == "ERROR"
@@ -117,17 +117,17 @@ def test_a_fresh_cloud_has_the_accounts_and_the_rights_that_the_deployment_guide
     emails = [account["email"] for account in running.cloud.accounts.list_in_project(running.project)]
     assert emails == ["481516234200-compute@developer.gserviceaccount.com", DEPLOYER]
     bindings = running.cloud.policies.get(f"projects/{running.project}")["bindings"]
-    held = {one["role"] for one in bindings if f"serviceAccount:{DEPLOYER}" in one["members"]}
+    roles = {binding["role"] for binding in bindings if f"serviceAccount:{DEPLOYER}" in binding["members"]}
     guide = (Path(__file__).parents[4] / "docs" / "deploy-to-google.md").read_text()
-    assert held == set(re.findall(r"^ *\| `(roles/[\w.]+)` \|", guide, re.MULTILINE))
-    assert held >= {
+    assert roles == set(re.findall(r"^ *\| `(roles/[\w.]+)` \|", guide, re.MULTILINE))
+    assert roles >= {
         "roles/run.admin",
         "roles/iam.serviceAccountUser",
         "roles/iam.serviceAccountAdmin",
         "roles/artifactregistry.admin",
         "roles/serviceusage.serviceUsageAdmin",
     }
-    assert held == set(DEPLOYER_ROLES)
+    assert roles == set(DEPLOYER_ROLES)
 
 
 def test_the_credential_files_are_for_their_owner_only_and_complete(running):
@@ -151,9 +151,9 @@ def test_the_store_holds_no_secret(running):
 
 def test_credentials_survive_a_restart_and_follow_the_port(start):
     with start() as first:
-        before = {name: first.credential(name) for name in ("deployer", "ada", "bob")}
+        credentials = {name: first.credential(name) for name in ("deployer", "ada", "bob")}
     with start(port=9000) as second:
-        for name, old in before.items():
+        for name, old in credentials.items():
             assert second.credential(name) == {**old, "token_uri": "http://127.0.0.1:9000/oauth2/token"}
         assert len(second.cloud.keys.list(second.cloud.accounts.get(DEPLOYER))) == 1
 
@@ -179,8 +179,8 @@ def test_a_credential_file_that_is_lost_or_foreign_is_made_anew_and_the_old_one_
         assert second.cloud.people.find_by_refresh_token(new)["email"] == "ada@mcpfleet.test"
         deployer = second.credential("deployer")
         assert deployer["private_key_id"] != old_key
-        held = [key["name"] for key in second.cloud.keys.list(second.cloud.accounts.get(DEPLOYER))]
-        assert held == [f"projects/mcpfleet-local/serviceAccounts/{DEPLOYER}/keys/{deployer['private_key_id']}"]
+        key_names = [key["name"] for key in second.cloud.keys.list(second.cloud.accounts.get(DEPLOYER))]
+        assert key_names == [f"projects/mcpfleet-local/serviceAccounts/{DEPLOYER}/keys/{deployer['private_key_id']}"]
 
 
 def test_a_readable_credential_file_is_closed_again(start):
@@ -195,9 +195,9 @@ def test_what_was_made_survives_a_restart(start):
         first.enable("iam")
         first.grant("roles/viewer", "user:bob@mcpfleet.test")
         token = first.access_token(DEPLOYER)
-        before = first.cloud.inventory()
+        inventory = first.cloud.inventory()
     with start() as second:
-        assert second.cloud.inventory() == before
+        assert second.cloud.inventory() == inventory
         assert second.cloud.authorizer.authenticate_token(token).email == DEPLOYER
         assert second.cloud.policies.allows("bob@mcpfleet.test", "run.services.get", f"projects/{second.project}")
 
@@ -232,12 +232,12 @@ def test_the_rest_of_the_clouds_own_api_needs_the_states_token(running, method, 
 
 def test_the_inventory_says_what_there_is(deployed):
     admin = {"Authorization": f"Bearer {deployed.cloud.state.admin_token}"}
-    found = deployed.client.get("/_local/inventory", headers=admin).json()
-    assert found["cloud"] == deployed.cloud.state.cloud_id
-    assert "run.googleapis.com" in found["enabledApis"]
-    assert "mcp-echo@mcpfleet-local.iam.gserviceaccount.com" in found["serviceAccounts"]
-    assert [service["name"] for service in found["services"]] == [SERVICE]
-    assert found["documents"]["serviceAccount"] == 3
+    inventory = deployed.client.get("/_local/inventory", headers=admin).json()
+    assert inventory["cloud"] == deployed.cloud.state.cloud_id
+    assert "run.googleapis.com" in inventory["enabledApis"]
+    assert "mcp-echo@mcpfleet-local.iam.gserviceaccount.com" in inventory["serviceAccounts"]
+    assert [service["name"] for service in inventory["services"]] == [SERVICE]
+    assert inventory["documents"]["serviceAccount"] == 3
 
 
 def test_logs_are_asked_for_by_the_short_or_the_full_name(deployed):
@@ -257,10 +257,10 @@ def test_a_reset_leaves_a_fresh_cloud_with_new_credentials(deployed):
     assert deployed.client.post("/_local/reset", headers=admin).json() == {}
     assert deployed.plane.running == {}
     assert deployed.plane.routed == {}
-    found = deployed.client.get("/_local/inventory", headers=admin).json()
-    assert found["services"] == []
-    assert found["enabledApis"] == ["cloudresourcemanager.googleapis.com", "serviceusage.googleapis.com"]
-    assert found["cloud"] == cloud_id
+    inventory = deployed.client.get("/_local/inventory", headers=admin).json()
+    assert inventory["services"] == []
+    assert inventory["enabledApis"] == ["cloudresourcemanager.googleapis.com", "serviceusage.googleapis.com"]
+    assert inventory["cloud"] == cloud_id
     assert deployed.credential("ada")["refresh_token"] != old["refresh_token"]
     assert deployed.call("GET", SERVICES).status_code == 200
 

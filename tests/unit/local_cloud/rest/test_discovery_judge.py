@@ -56,24 +56,26 @@ def right(api: str, kind: str) -> Any:
     if kind.startswith("{"):
         return {"x": right(api, kind[1:-1])}
     if kind.startswith("enum "):
-        return next(one for one in reversed(kind.removeprefix("enum ").split("|")) if "UNSPECIFIED" not in one)
+        return next(field for field in reversed(kind.removeprefix("enum ").split("|")) if "UNSPECIFIED" not in field)
     if kind in RIGHT:
         return RIGHT[kind]
     fields = [
-        one for name, one in fields_of(api, kind).items() if name == one.name and one.support.level != "output_only"
+        field
+        for name, field in fields_of(api, kind).items()
+        if name == field.name and field.support.level != "output_only"
     ]
-    own = next((one for one in fields if one.kind != kind), None)
-    return {own.name: right(api, own.kind)} if own else {}
+    other_field = next((field for field in fields if field.kind != kind), None)
+    return {other_field.name: right(api, other_field.kind)} if other_field else {}
 
 
 def wrong(kind: str) -> Iterator[Any]:
     """Values that Google does not take for that kind."""
     if kind.startswith("["):
         yield from (5, "x", {"x": "x"}) if kind[1:-1] != "any" else ()
-        yield from ([one] for one in wrong(kind[1:-1]) if not isinstance(one, list))
+        yield from ([item] for item in wrong(kind[1:-1]) if not isinstance(item, list))
     elif kind.startswith("{"):
         yield from (5, "x")
-        yield from ({"x": one} for one in wrong(kind[1:-1]) if not isinstance(one, list))
+        yield from ({"x": item} for item in wrong(kind[1:-1]) if not isinstance(item, list))
     elif kind.startswith("enum "):
         yield from ("NOPE", True, {}, ["NOPE"])
     elif kind in WRONG:
@@ -85,16 +87,16 @@ def wrong(kind: str) -> Iterator[Any]:
 def requests(method: Method) -> Iterator[tuple[str, str, Any]]:
     """Path, kind, a maker of a body, and standing of each field of the request, within what is not refused."""
 
-    def below(schema: str, path: str, wrap: Any, seen: tuple[str, ...]) -> Iterator[tuple[str, str, Any, str]]:
-        for name, one in fields_of(method.api, schema).items():
-            if name != one.name or one.support.level == "output_only":
+    def below(schema: str, path: str, wrap: Any, visited: tuple[str, ...]) -> Iterator[tuple[str, str, Any, str]]:
+        for name, field in fields_of(method.api, schema).items():
+            if name != field.name or field.support.level == "output_only":
                 continue
-            yield f"{path}{name}", one.kind, lambda value, n=name: wrap({n: value}), one.support.level
-            inner = one.kind.strip("[]{}")
-            if inner in load_api(method.api).schemas and inner not in seen and one.support.level != "refused":
-                around = {"[": lambda v: [v], "{": lambda v: {"x": v}}.get(one.kind[0], lambda v: v)
+            yield f"{path}{name}", field.kind, lambda value, n=name: wrap({n: value}), field.support.level
+            inner = field.kind.strip("[]{}")
+            if inner in load_api(method.api).schemas and inner not in visited and field.support.level != "refused":
+                wrapper = {"[": lambda v: [v], "{": lambda v: {"x": v}}.get(field.kind[0], lambda v: v)
                 yield from below(
-                    inner, f"{path}{name}.", lambda value, n=name, a=around: wrap({n: a(value)}), (*seen, inner)
+                    inner, f"{path}{name}.", lambda value, n=name, a=wrapper: wrap({n: a(value)}), (*visited, inner)
                 )
 
     return below(method.request, "", lambda body: body, (method.request,))
@@ -110,16 +112,18 @@ def status_of(method: Method, body: Any) -> int:
 
 @pytest.mark.parametrize("api", TABLES)
 def test_what_google_refuses_in_a_field_of_a_request_is_refused(api):
-    judged, taken = Counter(), []
+    judged, accepted = Counter(), []
     for id_, method in BODIES.items():
         for path, kind, make, _ in requests(method) if method.api == api else ():
             for value in wrong(kind):
                 judged[id_] += 1
                 if status_of(method, make(value)) != 400:
-                    taken.append(f"{id_}: {path} ({kind}) = {value!r}")
+                    accepted.append(f"{id_}: {path} ({kind}) = {value!r}")
 
-    assert taken == []
-    assert judged or not [one for one in BODIES.values() if one.api == api and load_api(api).schemas[one.request]]
+    assert accepted == []
+    assert judged or not [
+        candidate for candidate in BODIES.values() if candidate.api == api and load_api(api).schemas[candidate.request]
+    ]
 
 
 @pytest.mark.parametrize("api", TABLES)
@@ -127,10 +131,10 @@ def test_a_field_that_is_not_supported_is_refused_once_it_is_set_and_no_other(ap
     silent = [
         f"{id_}: {path}"
         for id_, method in BODIES.items()
-        for path, kind, make, standing in (requests(method) if method.api == api else ())
-        if (standing == "refused") != (status_of(method, make(right(api, kind))) == 501)
+        for path, kind, make, level in (requests(method) if method.api == api else ())
+        if (level == "refused") != (status_of(method, make(right(api, kind))) == 501)
         # What is inside of a field may be refused while the field is not.
-        and (standing == "refused" or kind.strip("[]{}") not in load_api(api).schemas)
+        and (level == "refused" or kind.strip("[]{}") not in load_api(api).schemas)
     ]
 
     assert silent == []
@@ -139,23 +143,23 @@ def test_a_field_that_is_not_supported_is_refused_once_it_is_set_and_no_other(ap
 @pytest.mark.parametrize("id_", sorted(METHODS))
 def test_query_parameters_are_bound_by_their_kinds_and_refused_unless_they_count(id_):
     method = METHODS[id_]
-    known = parameters_of(method)
+    parameters = parameters_of(method)
     for name, kind in {**method.query, **SYSTEM_PARAMETERS}.items():
-        one = known[name]
-        good = str(right(method.api, kind.removesuffix("*"))).lower() if kind.startswith("bool") else None
-        value = good or str(right(method.api, kind.removesuffix("*")))
+        parameter = parameters[name]
+        boolean_text = str(right(method.api, kind.removesuffix("*"))).lower() if kind.startswith("bool") else None
+        value = boolean_text or str(right(method.api, kind.removesuffix("*")))
         for spelling in {name, to_snake_case(name)}:
-            if one.support.level == "refused":
+            if parameter.support.level == "refused":
                 with pytest.raises(GoogleError, match="does not support"):
-                    bind_query(f"{spelling}={value}", known)
+                    bind_query(f"{spelling}={value}", parameters)
             else:
-                assert bind_query(f"{spelling}={value}", known)
+                assert bind_query(f"{spelling}={value}", parameters)
         for bad in ("NOPE",) if not kind.startswith("string") and kind.rstrip("*") != "mask" else ():
             with pytest.raises(GoogleError) as refused:
-                bind_query(f"{name}={bad}", known)
+                bind_query(f"{name}={bad}", parameters)
             assert refused.value.http_code in (400, 501)
     with pytest.raises(GoogleError, match="Cannot bind query parameter"):
-        bind_query("nope=1", known)
+        bind_query("nope=1", parameters)
 
 
 def test_what_is_supported_and_refused_is_named_as_google_names_it():
@@ -174,7 +178,7 @@ def test_what_is_supported_and_refused_is_named_as_google_names_it():
     parameters = {name for method in METHODS.values() for name in method.query} | set(SYSTEM_PARAMETERS) | {"upload_id"}
 
     shared = ("Policy", "SetIamPolicyRequest")  # not every API has a mask and audit logs there
-    assert [one for one in listed if one[2] not in schemas[one[:2]] and one[1] not in shared] == []
+    assert [entry for entry in listed if entry[2] not in schemas[entry[:2]] and entry[1] not in shared] == []
     assert {name.lstrip("-") for line in QUERY.values() for name in line.split()} - parameters == set()
     for reason in REASONS:
         api, schema, field = (*reason.split("."), "", "")[:3]

@@ -12,43 +12,45 @@ TABLES = sorted(set(APIS.values()))
 
 @pytest.mark.parametrize("api", TABLES)
 def test_a_table_is_as_the_generator_wrote_it(api):
-    kept = read_table(api)
+    table = read_table(api)
 
-    assert (kept["package"], kept["sha256"]) == (PACKAGE, digest(kept)), f"run {COMMAND}"
-    assert json.dumps(kept, indent=1) + "\n" == (FOLDER / f"{api}.json").read_text()
+    assert (table["package"], table["sha256"]) == (PACKAGE, digest(table)), f"run {COMMAND}"
+    assert json.dumps(table, indent=1) + "\n" == (FOLDER / f"{api}.json").read_text()
 
 
 def test_every_route_of_a_google_api_has_its_method_in_a_table(running):
-    found = {(verb, path) for verb, path in served() if find_method(verb, path)}
-    missing = sorted(f"{verb} {path}" for verb, path in served() - found if "/compute/" not in path)
+    known_routes = {(verb, path) for verb, path in served() if find_method(verb, path)}
+    missing = sorted(f"{verb} {path}" for verb, path in served() - known_routes if "/compute/" not in path)
 
     assert missing == [], f"Google has no such method, or run {COMMAND}"
     # A route of Compute Engine stands for every collection; not each has every method.
-    assert {path for _, path in served()} - {path for _, path in found} == {
+    assert {path for _, path in served()} - {path for _, path in known_routes} == {
         path for _, path in served() if path.rpartition("/")[2].startswith("set") and not find_method("POST", path)
     }
 
 
 def test_no_table_has_a_method_that_is_not_served():
-    kept = {tuple(key.split(" ")) for api in TABLES for key in load_api(api).methods}
+    table_routes = {tuple(key.split(" ")) for api in TABLES for key in load_api(api).methods}
 
-    assert kept <= served(), f"run {COMMAND}"
+    assert table_routes <= served(), f"run {COMMAND}"
 
 
 @pytest.mark.parametrize("api", TABLES)
 def test_every_schema_of_a_table_is_reached_from_a_method_or_an_operation(api):
-    found = load_api(api)
-    reached = {one for method in found.methods.values() for one in (method.request, method.response) if one}
-    reached |= {name for name in found.schemas if name.endswith(("Metadata", "Response", "ServiceIdentity"))}
+    api_tables = load_api(api)
+    reached = {
+        schema for method in api_tables.methods.values() for schema in (method.request, method.response) if schema
+    }
+    reached |= {name for name in api_tables.schemas if name.endswith(("Metadata", "Response", "ServiceIdentity"))}
     while (
-        more := {
+        further := {
             kind.strip("[]{}!")
             for name in reached
-            for kind in found.schemas[name].values()
-            if kind.strip("[]{}!") in found.schemas
+            for kind in api_tables.schemas[name].values()
+            if kind.strip("[]{}!") in api_tables.schemas
         }
         - reached
     ):
-        reached |= more
+        reached |= further
 
-    assert set(found.schemas) == reached, f"run {COMMAND}"
+    assert set(api_tables.schemas) == reached, f"run {COMMAND}"

@@ -47,9 +47,9 @@ def test_a_client_polls_an_operation_for_an_hour_also_across_a_restart(start: An
         name = finished(first, first.call("POST", SERVICES, wish(), params={"serviceId": "hello"}))
         clock.pass_by(RETENTION_SECONDS - 10)
     with start() as second:
-        found = second.call("GET", f"/run/v2/{name}").json()
-        assert found["done"] is True
-        assert found.keys() <= {"name", "metadata", "done", "response"}
+        operation = second.call("GET", f"/run/v2/{name}").json()
+        assert operation["done"] is True
+        assert operation.keys() <= {"name", "metadata", "done", "response"}
         clock.pass_by(20)
         assert second.call("GET", f"/run/v2/{name}").status_code == 404
         assert second.call("GET", SERVICES.replace("services", "operations")).json().get("operations", []) == []
@@ -71,7 +71,7 @@ def test_only_so_many_finished_operations_are_kept_and_the_oldest_go():
         operations.add_finished("projects/p/locations/l", {"number": number})["name"]
         for number in range(MAX_FINISHED + 20)
     ]
-    assert sorted(one["name"] for one in operations.list("projects/p/locations/l")) == sorted(names[20:])
+    assert sorted(operation["name"] for operation in operations.list("projects/p/locations/l")) == sorted(names[20:])
 
 
 def test_operations_of_a_version_that_knew_no_end_are_gone_at_the_next_start(start: Any):
@@ -112,10 +112,10 @@ def test_a_reset_leaves_no_value_in_the_file(deployed: Any):
 
 
 def test_forgetting_leaves_what_is_not_finished(deployed: Any):
-    with ExitStack() as held:
+    with ExitStack() as stack:
         unfinished = {"name": "projects/p/locations/l/operations/x", "metadata": {}, "done": False}
         deployed.cloud.store.put("operation", unfinished["name"], unfinished)
-        held.callback(deployed.cloud.store.delete, "operation", unfinished["name"])
+        stack.callback(deployed.cloud.store.delete, "operation", unfinished["name"])
         forget(deployed)
         assert deployed.cloud.inventory()["operations"] == [unfinished["name"]]
     assert deployed.call("GET", f"{SERVICES}/hello").status_code == 200

@@ -43,22 +43,24 @@ def got(full: Any, path: str, **query: Any) -> tuple[list[Any], str]:
     answer = full.call("GET", path, params={**dict(p.split("=") for p in path.partition("?")[2:] if p), **query})
     assert answer.status_code == 200, f"{path}: {answer.text}"
     document = answer.json()
-    return next((one for one in document.values() if isinstance(one, list)), []), document.get("nextPageToken", "")
+    return next((value for value in document.values() if isinstance(value, list)), []), document.get(
+        "nextPageToken", ""
+    )
 
 
 def test_every_list_comes_in_pages_that_are_the_whole_of_it(full: Any) -> None:
     wrong: list[str] = []
     for path, size in lists():
-        whole, _ = got(full, path)
+        items, _ = got(full, path)
         pages, token = [], ""
-        for _ in range(len(whole) + 1):
+        for _ in range(len(items) + 1):
             page, token = got(full, path, **{size: 1, "pageToken": token})
             pages += [page]
             if not token:
                 break
         few = 1 if path == "/crm/v1/projects" else 2
-        if len(whole) < few or pages != [[one] for one in whole]:
-            wrong.append(f"{path}: {len(whole)} at once, {[len(page) for page in pages]} in pages")
+        if len(items) < few or pages != [[item] for item in items]:
+            wrong.append(f"{path}: {len(items)} at once, {[len(page) for page in pages]} in pages")
 
     assert wrong == []
 
@@ -71,16 +73,16 @@ def test_every_list_answers_the_fields_that_are_asked_for_and_no_other(full: Any
 
 
 def test_who_deletes_what_a_page_shows_misses_nothing(full: Any) -> None:
-    path, seen, token = "/secretmanager/v1/projects/mcpfleet-local/secrets", [], ""
+    path, names, token = "/secretmanager/v1/projects/mcpfleet-local/secrets", [], ""
     for _ in range(3):
         page, token = got(full, path, pageSize=1, pageToken=token)
-        for one in page:
-            seen.append(one["name"].rpartition("/")[2])
-            full.call("DELETE", f"/secretmanager/v1/{one['name']}")
+        for secret in page:
+            names.append(secret["name"].rpartition("/")[2])
+            full.call("DELETE", f"/secretmanager/v1/{secret['name']}")
         if not token:
             break
 
-    assert seen == ["aa", "bb"]
+    assert names == ["aa", "bb"]
 
 
 def test_folders_of_a_bucket_count_as_what_is_on_a_page(full: Any) -> None:
@@ -91,7 +93,7 @@ def test_folders_of_a_bucket_count_as_what_is_on_a_page(full: Any) -> None:
     while not pages or token:
         query = {"maxResults": 1, "delimiter": "/", "pageToken": token}
         answer = full.call("GET", "/storage/v1/b/bucket-bb/o", params=query).json()
-        pages += [(answer.get("prefixes", []), [one["name"] for one in answer.get("items", [])])]
+        pages += [(answer.get("prefixes", []), [entry["name"] for entry in answer.get("items", [])])]
         token = answer.get("nextPageToken", "")
 
     assert pages == [(["a/"], []), ([], ["b"]), (["c/"], [])]

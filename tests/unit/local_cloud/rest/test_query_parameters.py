@@ -24,7 +24,7 @@ def test_a_validated_service_is_not_created_in_either_spelling(running: Any, ser
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("serviceId=a&dryRun=true", "dryRun"),
         ("serviceId=a&validateOnly=perhaps", "Invalid value at 'validate_only' (TYPE_BOOL), \"perhaps\""),
@@ -33,12 +33,12 @@ def test_a_validated_service_is_not_created_in_either_spelling(running: Any, ser
     ],
 )
 def test_a_parameter_that_google_would_not_bind_is_refused_by_name(
-    running: Any, services: str, query: str, said: str
+    running: Any, services: str, query: str, message: str
 ) -> None:
     answer = running.call("POST", f"{services}?{query}", CONTAINER)
 
     assert (answer.status_code, answer.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
-    assert said in answer.json()["error"]["message"]
+    assert message in answer.json()["error"]["message"]
     assert running.call("GET", services).json() == {}
 
 
@@ -58,14 +58,14 @@ def test_a_parameter_that_google_would_not_bind_is_refused_by_name(
 def test_every_api_refuses_an_unknown_parameter_and_takes_the_system_ones(
     running: Any, services: str, path: str
 ) -> None:
-    where = path.format(running.project)
+    url = path.format(running.project)
 
-    refused = running.call("GET", f"{where}nope=1")
+    refused = running.call("GET", f"{url}nope=1")
     assert refused.status_code == 400
     assert (
         "\"nope\": Cannot bind query parameter. Field 'nope' could not be found" in refused.json()["error"]["message"]
     )
-    assert running.call("GET", f"{where}alt=json&prettyPrint=false&%24alt=json%3Benum-encoding%3Dint").is_success
+    assert running.call("GET", f"{url}alt=json&prettyPrint=false&%24alt=json%3Benum-encoding%3Dint").is_success
 
 
 def test_what_google_has_and_this_cloud_does_not_honour_is_refused_by_name(running: Any, services: str) -> None:

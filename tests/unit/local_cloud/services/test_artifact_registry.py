@@ -131,7 +131,7 @@ def test_a_second_repository_of_that_name_is_refused(client):
 
 
 @pytest.mark.parametrize(
-    ("body", "code", "words"),
+    ("body", "code", "text"),
     [
         ({**BODY, "colour": "red"}, 400, 'Unknown name "colour"'),
         ({"mode": "STANDARD_REPOSITORY"}, 400, "repository.format"),
@@ -152,10 +152,10 @@ def test_a_second_repository_of_that_name_is_refused(client):
         ),
     ],
 )
-def test_what_is_not_supported_is_refused_by_name(client, body, code, words):
+def test_what_is_not_supported_is_refused_by_name(client, body, code, text):
     refused = create(client, body)
     assert refused.status_code == code
-    assert words in refused.json()["error"]["message"]
+    assert text in refused.json()["error"]["message"]
     assert client.get(REPOSITORY).status_code == 404, "nothing half-made is left"
 
 
@@ -176,12 +176,12 @@ def test_a_location_that_google_does_not_have_is_refused(client, location):
 
 @pytest.mark.parametrize("location", ["europe-west1", "us-central1", "us", "europe", "asia"])
 def test_regions_and_multi_regions_have_repositories(client, location):
-    made = client.post(
+    created = client.post(
         f"/artifactregistry/v1/projects/acme/locations/{location}/repositories",
         params={"repository_id": "mcpfleet"},
         json=BODY,
     )
-    assert made.status_code == 200
+    assert created.status_code == 200
 
 
 def test_an_update_changes_what_its_mask_names_and_nothing_else(client):

@@ -40,11 +40,11 @@ def api(running: Any) -> Any:
 @pytest.fixture
 def mapped(api: Any, program: Any) -> list[tuple[str, dict[str, Any], Any]]:
     """A load balancer with a certificate map of one domain: the resources by kind, in the order of their making."""
-    made: list[tuple[str, dict[str, Any], Any]] = []
+    states: list[tuple[str, dict[str, Any], Any]] = []
 
     def create(kind: str, inputs: dict[str, Any]) -> str:
-        made.append((kind, inputs, program.create(kind, inputs)))
-        return str(made[-1][2].resource_id)
+        states.append((kind, inputs, program.create(kind, inputs)))
+        return str(states[-1][2].resource_id)
 
     proof = create(AUTHORIZATION, {"name": "d", "domain": "mcp.acme.dev"})
     managed = {"domains": ["mcp.acme.dev", "*.mcp.acme.dev"], "dnsAuthorizations": [proof]}
@@ -52,28 +52,28 @@ def mapped(api: Any, program: Any) -> list[tuple[str, dict[str, Any], Any]]:
     create(MAP_TYPE, {"name": "m"})
     create(ENTRY, {"name": "e", "map": "m", "hostname": "mcp.acme.dev", "certificates": [certificate]})
     routes = create(URL_MAP, {"name": "u", **REDIRECT})
-    shown = f"//certificatemanager.googleapis.com/{MAP}"
-    target = create(PROXY, {"name": "p", "urlMap": routes, "certificateMap": shown})
+    map_url = f"//certificatemanager.googleapis.com/{MAP}"
+    target = create(PROXY, {"name": "p", "urlMap": routes, "certificateMap": map_url})
     create(RULE, {"name": "r", "target": target, "portRange": "443"})
-    return made
+    return states
 
 
 def test_a_program_makes_a_map_whose_second_run_changes_nothing_and_whose_end_leaves_nothing(
     api: Any, program: Any, mapped: Any
 ) -> None:
-    for kind, inputs, made in mapped:
-        read_ = program.read(kind, made)
+    for kind, inputs, state in mapped:
+        read_ = program.read(kind, state)
         assert program.diff(kind, read_, inputs) == {}, kind
-        assert read_.resource_id == made.resource_id
+        assert read_.resource_id == state.resource_id
     assert len(api.cloud.inventory()["records"]) == len(mapped)
-    for kind, _, made in reversed(mapped):
-        program.delete(kind, made)
-        assert program.read(kind, made) is None
+    for kind, _, state in reversed(mapped):
+        program.delete(kind, state)
+        assert program.read(kind, state) is None
     assert api.cloud.inventory()["records"] == []
 
 
 def test_a_certificate_is_active_at_once_and_says_which_record_proves_its_domain(api: Any, mapped: Any) -> None:
-    by_kind = {kind: made.properties for kind, _, made in mapped}
+    by_kind = {kind: state.properties for kind, _, state in mapped}
     certificate = api.call("GET", f"{BASE}/certificates/c").json()
     assert certificate["managed"]["state"] == "ACTIVE"
     assert certificate["sanDnsnames"] == ["mcp.acme.dev", "*.mcp.acme.dev"]
@@ -105,38 +105,38 @@ def test_a_map_names_the_load_balancers_that_show_it(api: Any, mapped: Any) -> N
 
 
 def test_what_is_in_use_is_not_deleted(program: Any, mapped: Any) -> None:
-    for kind, _, made in mapped[:3]:
+    for kind, _, state in mapped[:3]:
         with pytest.raises(Exception, match="in use by"):
-            program.delete(kind, made)
+            program.delete(kind, state)
 
 
 def test_a_change_sends_what_can_be_changed_alone(program: Any, mapped: Any) -> None:
-    kind, inputs, made = mapped[3]
+    kind, inputs, state = mapped[3]
     other = {"name": "c2", "managed": {"domains": ["mcp.acme.dev"]}}
     second = program.create(CERTIFICATE, other).resource_id
     program.requests.clear()
-    program.update(kind, made, {**inputs, "certificates": [*inputs["certificates"], second]})
-    assert [one for one in program.requests if one.startswith("PATCH")] == [
+    program.update(kind, state, {**inputs, "certificates": [*inputs["certificates"], second]})
+    assert [entry for entry in program.requests if entry.startswith("PATCH")] == [
         f"PATCH {ENTRIES}/e?alt=json&updateMask=certificates"
     ]
-    assert program.replaced(kind, made, {**inputs, "hostname": "b.dev"}) == ["hostname"]
-    kind, inputs, made = mapped[1]
+    assert program.replaced(kind, state, {**inputs, "hostname": "b.dev"}) == ["hostname"]
+    kind, inputs, state = mapped[1]
     changed = {**inputs, "managed": {**inputs["managed"], "domains": ["b.dev"]}}
-    assert program.replaced(kind, made, changed) == ["managed.domains[0]", "managed.domains[1]"]
+    assert program.replaced(kind, state, changed) == ["managed.domains[0]", "managed.domains[1]"]
 
 
 def test_a_projects_number_in_an_answer_is_no_change(program: Any, mapped: Any) -> None:
-    kind, inputs, made = mapped[3]
-    made.properties["certificates"] = [one.replace("mcpfleet-local", "4711") for one in inputs["certificates"]]
-    assert program.diff(kind, made, inputs) == {}
+    kind, inputs, state = mapped[3]
+    state.properties["certificates"] = [entry.replace("mcpfleet-local", "4711") for entry in inputs["certificates"]]
+    assert program.diff(kind, state, inputs) == {}
 
 
 def test_a_proxy_is_given_another_map_or_certificates_of_its_own(api: Any, program: Any, mapped: Any) -> None:
-    kind, inputs, made = next(one for one in mapped if one[0] == PROXY)
+    kind, inputs, state = next(entry for entry in mapped if entry[0] == PROXY)
     program.create(MAP_TYPE, {"name": "n"})
     program.requests.clear()
     other = {**inputs, "certificateMap": inputs["certificateMap"][:-1] + "n"}
-    assert program.update(kind, made, other).properties["certificateMap"].endswith("/n")
+    assert program.update(kind, state, other).properties["certificateMap"].endswith("/n")
     assert f"POST {COMPUTE}/targetHttpsProxies/p/setCertificateMap?alt=json" in program.requests
     assert api.cloud.balancer.domains() == set()
     refused = api.call("POST", f"{COMPUTE}/targetHttpsProxies/p/setCertificateMap", {"certificateMap": ""})
@@ -156,9 +156,9 @@ def test_a_load_balancer_has_certificates_for_the_names_of_its_map(api: Any, pro
     wrong = {"name": "x", "map": "m", "hostname": "b.dev", "certificates": certificates}
     program.create(ENTRY, wrong)
     assert not balancer.secured("b.dev"), "its certificate is another domain's"
-    arrival = balancer.arrive_by_name("a.mcp.acme.dev", "/mcp", "")
-    assert arrival is not None
-    assert arrival.redirect is not None
+    routed = balancer.arrive_by_name("a.mcp.acme.dev", "/mcp", "")
+    assert routed is not None
+    assert routed.redirect is not None
 
 
 def test_the_primary_entry_is_for_what_no_other_is_for(api: Any, program: Any, mapped: Any) -> None:
@@ -171,7 +171,7 @@ def test_the_primary_entry_is_for_what_no_other_is_for(api: Any, program: Any, m
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "message"),
     [
         ("certificates?certificateId=x", {}, 400, "one of managed and self_managed"),
         ("certificates?certificateId=x", {"selfManaged": {"pemCertificate": "x"}}, 501, "only managed certificates"),
@@ -190,10 +190,10 @@ def test_the_primary_entry_is_for_what_no_other_is_for(api: Any, program: Any, m
     ],
 )
 def test_what_is_wrong_or_not_served_is_refused_by_name(
-    api: Any, mapped: Any, path: str, body: dict[str, Any], status: int, said: str
+    api: Any, mapped: Any, path: str, body: dict[str, Any], status: int, message: str
 ) -> None:
     answer = api.call("POST", f"{BASE}/{path}", body)
-    assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True), answer.text
+    assert (answer.status_code, message in answer.json()["error"]["message"]) == (status, True), answer.text
 
 
 def test_a_name_has_one_entry_in_a_map(api: Any, mapped: Any) -> None:
@@ -210,15 +210,15 @@ def test_what_cannot_be_changed_is_refused(api: Any, mapped: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "status"),
+    ("map_name", "status"),
     [
         (f"//certificatemanager.googleapis.com/{PLACE}/certificateMaps/none", 404),
         (MAP, 400),
         ("//certificatemanager.googleapis.com/m", 400),
     ],
 )
-def test_a_proxys_map_is_there_and_named_in_full(api: Any, mapped: Any, given: str, status: int) -> None:
-    body = {"name": "x", "urlMap": f"{OWN}/urlMaps/u", "certificateMap": given}
+def test_a_proxys_map_is_there_and_named_in_full(api: Any, mapped: Any, map_name: str, status: int) -> None:
+    body = {"name": "x", "urlMap": f"{OWN}/urlMaps/u", "certificateMap": map_name}
     assert api.call("POST", f"{COMPUTE}/targetHttpsProxies", body).status_code == status
 
 
@@ -235,8 +235,8 @@ def test_certificates_of_a_region_are_refused_by_name(api: Any) -> None:
 
 def test_an_editor_makes_and_does_not_delete(api: Any) -> None:
     api.grant("roles/certificatemanager.editor", "user:ada@mcpfleet.test")
-    made = api.call("POST", f"{BASE}/certificateMaps?certificateMapId=n", {}, as_="ada@mcpfleet.test")
-    assert made.status_code == 200, made.text
+    state = api.call("POST", f"{BASE}/certificateMaps?certificateMapId=n", {}, as_="ada@mcpfleet.test")
+    assert state.status_code == 200, state.text
     assert api.call("DELETE", f"{BASE}/certificateMaps/n", as_="ada@mcpfleet.test").status_code == 403
     assert (
         api.call("GET", f"{BASE}/certificateMaps").json()["certificateMaps"][0]["name"] == f"{PLACE}/certificateMaps/n"
@@ -250,7 +250,7 @@ HOSTS = st.text("a-.*Aß\n", max_size=6)
 
 @given(st.lists(HOSTS, max_size=3), HOSTS, st.sampled_from(["hostname", "matcher"]))
 def test_whatever_domains_are_given_is_refused_or_kept_and_covers_nothing_else(
-    tmp_path_factory: pytest.TempPathFactory, domains: list[str], host: str, by: str
+    tmp_path_factory: pytest.TempPathFactory, domains: list[str], host: str, domain_suffix: str
 ) -> None:
     store = Store(tmp_path_factory.mktemp("store") / "cloud.db")
     manager = CertificateManager(store, lambda _: [], lambda _: [], lambda: 1e9)
@@ -258,7 +258,7 @@ def test_whatever_domains_are_given_is_refused_or_kept_and_covers_nothing_else(
     with suppress(GoogleError):
         body = parse_body(json.dumps({"managed": {"domains": domains}}).encode(), CREATE)
         certificate = manager.create(f"{PLACE}/certificates/c", body)
-        named = {"hostname": host} if by == "hostname" else {"matcher": "PRIMARY"}
+        named = {"hostname": host} if domain_suffix == "hostname" else {"matcher": "PRIMARY"}
         manager.create(f"{MAP}/certificateMapEntries/e", {**named, "certificates": [certificate["name"]]})
     assert manager.names(MAP) <= set(domains)
     store.close()

@@ -18,10 +18,10 @@ INVALID = f"Request had invalid authentication credentials. {HELP}"
 
 
 def error(answer):
-    found = answer.json()["error"]
-    assert found["code"] == answer.status_code
-    details = found.get("details", [{}])
-    return found["code"], found["status"], found["message"], details[0].get("reason")
+    error_body = answer.json()["error"]
+    assert error_body["code"] == answer.status_code
+    details = error_body.get("details", [{}])
+    return error_body["code"], error_body["status"], error_body["message"], details[0].get("reason")
 
 
 def with_bearer(running, token, path=SERVICES):
@@ -94,7 +94,7 @@ def test_without_a_credential_google_asks_for_one(running, header):
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
+    ("changes", "reason"),
     [
         ({"sub": "bob@mcpfleet.test"}, "may sign only for itself"),
         ({"iss": "ghost@mcpfleet-local.iam.gserviceaccount.com"}, "is no service account"),
@@ -111,7 +111,7 @@ def test_without_a_credential_google_asks_for_one(running, header):
         ({"aud": None, "scope": None}, "needs an audience or a scope"),
     ],
 )
-def test_a_bearer_that_is_not_right_is_refused(running, self_signed, changes, why):
+def test_a_bearer_that_is_not_right_is_refused(running, self_signed, changes, reason):
     now = int(running.clock.now)
     real = {
         name: now + int(value) if isinstance(value, str) and value.startswith("+") else value
@@ -119,13 +119,13 @@ def test_a_bearer_that_is_not_right_is_refused(running, self_signed, changes, wh
     }
     answer = with_bearer(running, self_signed(**real))
     assert error(answer) == (401, "UNAUTHENTICATED", INVALID, "ACCESS_TOKEN_TYPE_UNSUPPORTED")
-    assert why in answer.json()["error"]["details"][0]["metadata"]["why"]
+    assert reason in answer.json()["error"]["details"][0]["metadata"]["why"]
 
 
 def test_a_bearer_signed_with_a_key_that_is_not_the_accounts_is_refused(running, self_signed, cloud_keys):
-    stranger = (cloud_keys / "signing-key.pem").read_text()
+    other_key = (cloud_keys / "signing-key.pem").read_text()
     for kid in (None, "0" * 40):
-        assert error(with_bearer(running, self_signed(key=stranger, kid=kid)))[0] == 401
+        assert error(with_bearer(running, self_signed(key=other_key, kid=kid)))[0] == 401
 
 
 @pytest.mark.parametrize("token", ["x", "a.b.c", "ya29.x", "ya29.a.b.c", "é", "{}"])
@@ -204,14 +204,14 @@ def test_a_deleted_key_opens_nothing(running, deployer_jwt):
 
 def test_an_api_that_is_not_enabled_says_how_to_enable_it(running):
     answer = running.call("GET", ACCOUNTS)
-    where = "https://console.developers.google.com/apis/api/iam.googleapis.com/overview?project=481516234200"
+    activation_url = "https://console.developers.google.com/apis/api/iam.googleapis.com/overview?project=481516234200"
     assert error(answer) == (
         403,
         "PERMISSION_DENIED",
         (
             "Identity and Access Management (IAM) API has not been used in project 481516234200 before or it is "
-            f"disabled. Enable it by visiting {where} then retry. If you enabled this API recently, wait a few minutes "
-            "for the action to propagate to our systems and retry."
+            f"disabled. Enable it by visiting {activation_url} then retry. If you enabled this API recently, wait a "
+            "few minutes for the action to propagate to our systems and retry."
         ),
         "SERVICE_DISABLED",
     )

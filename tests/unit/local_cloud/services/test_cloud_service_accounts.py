@@ -72,7 +72,7 @@ def test_the_shortest_and_the_longest_account_id_are_taken(iam, account_id):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         ({}, "accountId is required."),
         ({"accountId": 5}, "Invalid value at 'account_id' (TYPE_STRING), 5"),
@@ -93,8 +93,8 @@ def test_the_shortest_and_the_longest_account_id_are_taken(iam, account_id):
         ([], 'Invalid JSON payload received. Unknown name "": Root element must be a message.'),
     ],
 )
-def test_a_create_request_of_the_wrong_shape_is_refused(iam, body, said):
-    assert message(iam.call("POST", ACCOUNTS, body), 400) == said
+def test_a_create_request_of_the_wrong_shape_is_refused(iam, body, expected):
+    assert message(iam.call("POST", ACCOUNTS, body), 400) == expected
 
 
 def test_an_update_changes_what_its_mask_names_and_the_etag(iam, account):
@@ -114,7 +114,7 @@ def test_an_update_changes_what_its_mask_names_and_the_etag(iam, account):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         ({"serviceAccount": {}}, "updateMask: must name the fields to change (displayName, description)."),
         (
@@ -127,8 +127,8 @@ def test_an_update_changes_what_its_mask_names_and_the_etag(iam, account):
         ),
     ],
 )
-def test_an_update_of_the_wrong_shape_is_refused(iam, account, body, said):
-    assert message(iam.call("PATCH", ACCOUNT, body), 400) == said
+def test_an_update_of_the_wrong_shape_is_refused(iam, account, body, expected):
+    assert message(iam.call("PATCH", ACCOUNT, body), 400) == expected
 
 
 def test_an_account_that_is_not_there_is_not_found_by_who_may_know(iam):
@@ -142,7 +142,7 @@ def test_an_account_that_is_not_there_is_not_found_by_who_may_know(iam):
 def test_a_list_has_every_account_once(iam, account):
     first = iam.call("GET", f"{ACCOUNTS}?pageSize=2").json()
     second = iam.call("GET", f"{ACCOUNTS}?pageSize=2&pageToken={first['nextPageToken']}").json()
-    assert [one["email"] for one in first["accounts"] + second["accounts"]] == [
+    assert [item["email"] for item in first["accounts"] + second["accounts"]] == [
         "481516234200-compute@developer.gserviceaccount.com",
         "deployer@mcpfleet-local.iam.gserviceaccount.com",
         EMAIL,
@@ -166,8 +166,8 @@ def test_a_deleted_account_leaves_its_tombstone_in_policies_and_a_new_one_inheri
     assert message(iam.call("GET", ACCOUNT), 404) == "Unknown service account"
     tombstone = f"deleted:serviceAccount:{EMAIL}?uid={account['uniqueId']}"
     assert iam.cloud.policies.get(SERVICE)["bindings"][0]["members"] == [tombstone]
-    again = iam.call("POST", ACCOUNTS, {"accountId": "mcp-reference"}).json()
-    assert again["uniqueId"] != account["uniqueId"]
+    recreated = iam.call("POST", ACCOUNTS, {"accountId": "mcp-reference"}).json()
+    assert recreated["uniqueId"] != account["uniqueId"]
     assert not iam.cloud.policies.allows(EMAIL, "run.routes.invoke", SERVICE)
     assert iam.call("POST", f"{ACCOUNT}:getIamPolicy").json() == {"version": 1, "etag": "ACAB"}
 
@@ -181,9 +181,9 @@ def test_the_policy_of_an_account_is_read_and_written_as_the_provider_does(iam, 
     assert written["bindings"] == bindings
     assert iam.call("POST", path).json() == written
     assert iam.call("POST", f"{ACCOUNT}:setIamPolicy", body).status_code == 409
-    asked = {"permissions": ["iam.serviceAccounts.actAs", "iam.serviceAccounts.delete"]}
-    held = iam.call("POST", f"{ACCOUNT}:testIamPermissions", asked, as_="ada@mcpfleet.test").json()
-    assert held == {"permissions": ["iam.serviceAccounts.actAs"]}
+    request_body = {"permissions": ["iam.serviceAccounts.actAs", "iam.serviceAccounts.delete"]}
+    granted = iam.call("POST", f"{ACCOUNT}:testIamPermissions", request_body, as_="ada@mcpfleet.test").json()
+    assert granted == {"permissions": ["iam.serviceAccounts.actAs"]}
 
 
 def test_a_role_that_does_not_fit_an_account_is_refused(iam, account):
@@ -222,9 +222,9 @@ def test_a_new_key_opens_the_door_until_it_is_deleted(iam, account, keeper):
     token = credentials.token if isinstance(credentials.token, str) else credentials.token.decode()
     bearer = {"Authorization": f"Bearer {token}"}
     assert iam.client.get(ACCOUNT, headers=bearer).json()["email"] == EMAIL
-    shown = {name: value for name, value in key.items() if not name.startswith("privateKey")}
-    assert keeper("GET").json() == {"keys": [shown]}
-    assert keeper("GET", f"/{file['private_key_id']}").json() == shown
+    public_part = {name: value for name, value in key.items() if not name.startswith("privateKey")}
+    assert keeper("GET").json() == {"keys": [public_part]}
+    assert keeper("GET", f"/{file['private_key_id']}").json() == public_part
     assert keeper("GET", "?keyTypes=SYSTEM_MANAGED").json() == {}
     assert keeper("DELETE", f"/{file['private_key_id']}").json() == {}
     assert iam.client.get(ACCOUNT, headers=bearer).status_code == 401
@@ -235,7 +235,7 @@ def test_a_new_key_opens_the_door_until_it_is_deleted(iam, account, keeper):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         (
             {"privateKeyType": "TYPE_PKCS12_FILE"},
@@ -248,8 +248,8 @@ def test_a_new_key_opens_the_door_until_it_is_deleted(iam, account, keeper):
         ({"publicKey": "x"}, UNKNOWN_NAME.format("publicKey", "")),
     ],
 )
-def test_a_key_of_another_kind_is_refused(keeper, body, said):
-    assert message(keeper("POST", "", body), 400) == said
+def test_a_key_of_another_kind_is_refused(keeper, body, expected):
+    assert message(keeper("POST", "", body), 400) == expected
 
 
 def test_an_unknown_type_of_key_is_refused(keeper):
@@ -272,5 +272,5 @@ def test_an_account_has_ten_keys_at_most(iam, account, account_key, keeper, monk
 def test_the_keys_of_a_deleted_account_are_gone(iam, account, account_key):
     iam.cloud.keys.create(iam.cloud.accounts.get(EMAIL), account_key)
     iam.call("DELETE", ACCOUNT)
-    again = iam.call("POST", ACCOUNTS, {"accountId": "mcp-reference"}).json()
-    assert iam.cloud.keys.list(again) == []
+    recreated = iam.call("POST", ACCOUNTS, {"accountId": "mcp-reference"}).json()
+    assert iam.cloud.keys.list(recreated) == []

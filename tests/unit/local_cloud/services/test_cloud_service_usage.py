@@ -50,25 +50,25 @@ def test_enabling_is_done_when_answered_and_can_be_polled_at_both_versions(runni
 
 def test_enabling_again_changes_nothing_and_says_so(running):
     running.call("POST", f"{SERVICES}/run.googleapis.com:enable", {})
-    again = running.call("POST", f"{SERVICES}/run.googleapis.com:enable").json()
-    assert again["name"] == "operations/noop.DONE_OPERATION"
-    assert again["response"]["service"]["state"] == "ENABLED"
-    assert running.call("GET", f"/serviceusage/v1beta1/{again['name']}").json()["done"] is True
+    repeated = running.call("POST", f"{SERVICES}/run.googleapis.com:enable").json()
+    assert repeated["name"] == "operations/noop.DONE_OPERATION"
+    assert repeated["response"]["service"]["state"] == "ENABLED"
+    assert running.call("GET", f"/serviceusage/v1beta1/{repeated['name']}").json()["done"] is True
 
 
 def test_a_batch_enables_all_or_none(running):
-    good = ["run.googleapis.com", "iam.googleapis.com"]
-    bad = running.call("POST", f"{SERVICES}:batchEnable", {"serviceIds": [*good, "nope.googleapis.com"]})
+    valid_apis = ["run.googleapis.com", "iam.googleapis.com"]
+    bad = running.call("POST", f"{SERVICES}:batchEnable", {"serviceIds": [*valid_apis, "nope.googleapis.com"]})
     assert message(bad, 403) == "Not found or permission denied for service(s): nope.googleapis.com."
     assert bad.json()["error"]["details"][0]["reason"] == "SERVICE_CONFIG_NOT_FOUND_OR_PERMISSION_DENIED"
     assert len(enabled(running)) == 2
-    operation = running.call("POST", f"{SERVICES}:batchEnable", {"serviceIds": good}).json()
+    operation = running.call("POST", f"{SERVICES}:batchEnable", {"serviceIds": valid_apis}).json()
     assert [service["state"] for service in operation["response"]["services"]] == ["ENABLED", "ENABLED"]
-    assert set(good) < set(enabled(running))
+    assert set(valid_apis) < set(enabled(running))
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         ({}, "serviceIds: at least one service must be given."),
         ({"serviceIds": ["run.googleapis.com"] * 21}, "serviceIds: at most 20 services can be enabled at once."),
@@ -76,8 +76,8 @@ def test_a_batch_enables_all_or_none(running):
         ({"services": []}, 'Invalid JSON payload received. Unknown name "services": Cannot find field.'),
     ],
 )
-def test_a_batch_of_the_wrong_shape_is_refused(running, body, said):
-    assert message(running.call("POST", f"{SERVICES}:batchEnable", body), 400) == said
+def test_a_batch_of_the_wrong_shape_is_refused(running, body, expected):
+    assert message(running.call("POST", f"{SERVICES}:batchEnable", body), 400) == expected
 
 
 def test_disabling_takes_the_api_away(running):
@@ -87,39 +87,39 @@ def test_disabling_takes_the_api_away(running):
     assert operation["response"]["service"]["state"] == "DISABLED"
     assert running.call("GET", f"{SERVICES}/run.googleapis.com").json()["state"] == "DISABLED"
     assert "run.googleapis.com" not in enabled(running)
-    again = running.call("POST", f"{SERVICES}/run.googleapis.com:disable", {}).json()
-    assert again["name"] == "operations/noop.DONE_OPERATION"
+    repeated = running.call("POST", f"{SERVICES}/run.googleapis.com:disable", {}).json()
+    assert repeated["name"] == "operations/noop.DONE_OPERATION"
 
 
 def test_a_check_for_usage_is_refused_because_nobody_counts(running):
     answer = running.call("POST", f"{SERVICES}/run.googleapis.com:disable", {"checkIfServiceHasUsage": "CHECK"})
-    said = (
+    expected = (
         "checkIfServiceHasUsage: the local cloud does not support this field yet: usage is not recorded here; use SKIP."
     )
-    assert message(answer, 501) == said
+    assert message(answer, 501) == expected
 
 
 def test_an_unknown_api_is_denied_and_an_unknown_operation_not_found(running):
-    said = "Not found or permission denied for service(s): x.googleapis.com."
-    assert message(running.call("GET", f"{SERVICES}/x.googleapis.com"), 403) == said
+    expected = "Not found or permission denied for service(s): x.googleapis.com."
+    assert message(running.call("GET", f"{SERVICES}/x.googleapis.com"), 403) == expected
     missing = running.call("GET", "/serviceusage/v1/operations/acat.x")
     assert message(missing, 404) == "Resource 'operations/acat.x' was not found."
 
 
 def test_a_list_comes_in_pages_without_a_gap_or_a_double(running):
-    seen, token = [], ""
+    visited, token = [], ""
     for _ in range(100):
         answer = running.call("GET", f"{SERVICES}?pageSize=7&pageToken={token}").json()
-        seen += [service["config"]["name"] for service in answer["services"]]
+        visited += [service["config"]["name"] for service in answer["services"]]
         token = answer.get("nextPageToken", "")
         if not token:
             break
-    assert seen == sorted(set(seen))
-    assert len(seen) == len(running.cloud.usage.list(running.cloud.projects.get(running.project), None))
+    assert visited == sorted(set(visited))
+    assert len(visited) == len(running.cloud.usage.list(running.cloud.projects.get(running.project), None))
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "expected"),
     [
         ("filter=state:BROKEN", "Invalid filter 'state:BROKEN': state:ENABLED and state:DISABLED are supported."),
         ("pageSize=many", "Invalid value at 'page_size' (TYPE_INT32), \"many\""),
@@ -130,8 +130,8 @@ def test_a_list_comes_in_pages_without_a_gap_or_a_double(running):
         ("fields=,name", "Invalid field selection: a name is missing."),
     ],
 )
-def test_a_query_of_the_wrong_shape_is_refused(running, query, said):
-    assert message(running.call("GET", f"{SERVICES}?{query}"), 400) == said
+def test_a_query_of_the_wrong_shape_is_refused(running, query, expected):
+    assert message(running.call("GET", f"{SERVICES}?{query}"), 400) == expected
 
 
 @pytest.mark.parametrize("mask", ["services(name,state),nextPageToken", "services/name,services/state"])
@@ -155,7 +155,9 @@ def test_the_project_is_what_the_provider_reads(running):
 
 
 def test_a_list_of_projects_shows_what_the_caller_may_see(running):
-    assert [one["projectId"] for one in running.call("GET", "/crm/v1/projects").json()["projects"]] == [running.project]
+    assert [project["projectId"] for project in running.call("GET", "/crm/v1/projects").json()["projects"]] == [
+        running.project
+    ]
     assert running.call("GET", "/crm/v1/projects", as_="bob@mcpfleet.test").json() == {}
 
 
@@ -187,10 +189,10 @@ def test_a_project_policy_with_an_unknown_account_says_so_in_the_words_that_the_
 
 
 def test_a_caller_can_ask_what_it_may_do(running):
-    asked = {"permissions": ["run.services.create", "storage.objects.nothing"]}
-    answer = running.call("POST", f"{PROJECT}:testIamPermissions", asked)
+    body = {"permissions": ["run.services.create", "storage.objects.nothing"]}
+    answer = running.call("POST", f"{PROJECT}:testIamPermissions", body)
     assert answer.json() == {"permissions": ["run.services.create"]}
-    assert running.call("POST", f"{PROJECT}:testIamPermissions", asked, as_="bob@mcpfleet.test").json() == {}
+    assert running.call("POST", f"{PROJECT}:testIamPermissions", body, as_="bob@mcpfleet.test").json() == {}
 
 
 @pytest.mark.parametrize(
@@ -198,8 +200,8 @@ def test_a_caller_can_ask_what_it_may_do(running):
     ["*", "run.*", "run.services.*", "run.services", "", " run.services.get", "resourcemanager.projects.create"],
 )
 def test_a_wildcard_or_what_means_nothing_on_a_project_cannot_be_asked_for(running, permission):
-    asked = {"permissions": ["run.services.create", permission]}
-    answer = running.call("POST", f"{PROJECT}:testIamPermissions", asked)
+    body = {"permissions": ["run.services.create", permission]}
+    answer = running.call("POST", f"{PROJECT}:testIamPermissions", body)
     assert message(answer, 400) == f"Permission {permission} is not valid for this resource."
 
 

@@ -127,7 +127,7 @@ BAD_TIME = (
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "error", "said"),
+    ("changes", "code", "error", "expected"),
     [
         ({"iss": "ghost@x.iam.gserviceaccount.com"}, 400, "invalid_grant", "Invalid grant: account not found"),
         ({"iss": None}, 400, "invalid_grant", "Invalid grant: account not found"),
@@ -151,18 +151,18 @@ BAD_TIME = (
     ],
 )
 def test_an_assertion_that_is_not_right_is_refused_in_oauths_shape(
-    running, exchange, assertion, changes, code, error, said
+    running, exchange, assertion, changes, code, error, expected
 ):
     now = int(running.clock.now)
     real = {name: now + value if isinstance(value, int) else value for name, value in changes.items()}
     answer = exchange(grant_type=JWT_BEARER, assertion=assertion(**real))
-    assert answer == (code, {"error": error, "error_description": said})
+    assert answer == (code, {"error": error, "error_description": expected})
 
 
 def test_an_assertion_of_another_key_has_an_invalid_signature(exchange, assertion, cloud_keys):
-    stranger = (cloud_keys / "signing-key.pem").read_text()
+    other_key = (cloud_keys / "signing-key.pem").read_text()
     for kid in (None, "0" * 40):
-        _, answer = exchange(grant_type=JWT_BEARER, assertion=assertion(key=stranger, kid=kid))
+        _, answer = exchange(grant_type=JWT_BEARER, assertion=assertion(key=other_key, kid=kid))
         assert answer == {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
 
 
@@ -176,7 +176,7 @@ REFRESH = {"grant_type": "refresh_token", "client_id": CLIENT_ID, "client_secret
 
 
 @pytest.mark.parametrize(
-    ("form", "code", "error", "said"),
+    ("form", "code", "error", "expected"),
     [
         ({}, 400, "invalid_request", "Missing required parameter: grant_type"),
         ({"grant_type": "password"}, 400, "unsupported_grant_type", "Invalid grant_type: password"),
@@ -209,8 +209,8 @@ REFRESH = {"grant_type": "refresh_token", "client_id": CLIENT_ID, "client_secret
         ),
     ],
 )
-def test_a_request_that_is_not_right_is_refused_in_oauths_shape(exchange, form, code, error, said):
-    assert exchange(**form) == (code, {"error": error, "error_description": said})
+def test_a_request_that_is_not_right_is_refused_in_oauths_shape(exchange, form, code, error, expected):
+    assert exchange(**form) == (code, {"error": error, "error_description": expected})
 
 
 def test_a_repeated_parameter_is_refused(running):
@@ -282,7 +282,7 @@ def test_google_auth_impersonates_through_it(running, creator, transport):
 
 
 @pytest.mark.parametrize(
-    ("verb", "body", "code", "said"),
+    ("verb", "body", "code", "expected"),
     [
         ("generateIdToken", {}, 400, "audience is required."),
         ("generateIdToken", {"aud": "x"}, 400, 'Invalid JSON payload received. Unknown name "aud": Cannot find field.'),
@@ -304,22 +304,24 @@ def test_google_auth_impersonates_through_it(running, creator, transport):
         ),
     ],
 )
-def test_a_request_for_a_token_of_the_wrong_shape_is_refused(creator, verb, body, code, said):
-    assert message(creator(verb, body), code) == said
+def test_a_request_for_a_token_of_the_wrong_shape_is_refused(creator, verb, body, code, expected):
+    assert message(creator(verb, body), code) == expected
 
 
 def test_tokens_of_an_account_are_for_those_with_the_right(running, creator):
     resource = f"projects/mcpfleet-local/serviceAccounts/{DEPLOYER}"
     for verb, permission in (("generateIdToken", "getOpenIdToken"), ("generateAccessToken", "getAccessToken")):
         denied = creator(verb, {"audience": "x", "scope": ["x"]}, as_="bob@mcpfleet.test")
-        said = f"Permission 'iam.serviceAccounts.{permission}' denied on resource '{resource}' (or it may not exist)."
-        assert message(denied, 403) == said
+        expected = (
+            f"Permission 'iam.serviceAccounts.{permission}' denied on resource '{resource}' (or it may not exist)."
+        )
+        assert message(denied, 403) == expected
 
 
 def test_tokens_of_an_account_that_is_not_there_are_denied(running, creator):
     ghost = "/iamcredentials/v1/projects/-/serviceAccounts/ghost@mcpfleet-local.iam.gserviceaccount.com"
-    said = message(creator("generateIdToken", {"audience": "x"}, target=ghost), 403)
-    assert said.endswith("ghost@mcpfleet-local.iam.gserviceaccount.com' (or it may not exist).")
+    expected = message(creator("generateIdToken", {"audience": "x"}, target=ghost), 403)
+    assert expected.endswith("ghost@mcpfleet-local.iam.gserviceaccount.com' (or it may not exist).")
 
 
 def test_tokens_of_a_disabled_account_are_refused(running, creator):
@@ -333,5 +335,5 @@ def test_the_project_must_be_left_open_and_the_api_enabled(running, creator):
         "name: the project must be given as '-'."
     )
     running.cloud.usage.disable(running.cloud.projects.get(running.project), "iamcredentials.googleapis.com")
-    said = message(creator("generateIdToken", {"audience": "x"}), 403)
-    assert said.startswith("IAM Service Account Credentials API has not been used in project 481516234200 before")
+    expected = message(creator("generateIdToken", {"audience": "x"}), 403)
+    assert expected.startswith("IAM Service Account Credentials API has not been used in project 481516234200 before")

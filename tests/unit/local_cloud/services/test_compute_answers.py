@@ -15,36 +15,36 @@ def api(running: Any) -> Any:
     return running
 
 
-def make(api: Any, where: str, body: dict[str, Any]) -> dict[str, Any]:
+def make(api: Any, url: str, body: dict[str, Any]) -> dict[str, Any]:
     """Create the document; its answer when it is read."""
-    done = api.call("POST", where, body)
+    done = api.call("POST", url, body)
     assert done.status_code == 200, done.text
-    return api.call("GET", f"{where}/{body['name']}").json()
+    return api.call("GET", f"{url}/{body['name']}").json()
 
 
 @pytest.fixture
 def balanced(api: Any) -> dict[str, dict[str, Any]]:
     """A load balancer's documents by collection, each made with references as short as Google takes them."""
-    own = "projects/mcpfleet-local"
-    found = {"addresses": make(api, f"{GLOBAL}/addresses", {"name": "a"})}
-    found["sslCertificates"] = make(
+    other_field = "projects/mcpfleet-local"
+    result = {"addresses": make(api, f"{GLOBAL}/addresses", {"name": "a"})}
+    result["sslCertificates"] = make(
         api, f"{GLOBAL}/sslCertificates", {"name": "c", "type": "MANAGED", "managed": {"domains": ["a.dev"]}}
     )
-    found["networkEndpointGroups"] = make(
+    result["networkEndpointGroups"] = make(
         api,
         f"{BASE}/regions/europe-west1/networkEndpointGroups",
-        {"name": "n", "cloudRun": {"service": "s"}, "region": f"{own}/global/regions/europe-west1"},
+        {"name": "n", "cloudRun": {"service": "s"}, "region": f"{other_field}/global/regions/europe-west1"},
     )
-    group = f"{own}/regions/europe-west1/networkEndpointGroups/n"
+    group = f"{other_field}/regions/europe-west1/networkEndpointGroups/n"
     backend = {"group": group, "maxUtilization": None}
-    found["backendServices"] = make(
+    result["backendServices"] = make(
         api,
         f"{GLOBAL}/backendServices",
         {"name": "b", "loadBalancingScheme": "EXTERNAL_MANAGED", "backends": [backend], "iap": None},
     )
-    service = f"{own}/global/backendServices/b"
+    service = f"{other_field}/global/backendServices/b"
     matchers = [{"name": "m", "defaultService": service, "pathRules": [{"paths": ["/x"], "service": service}]}]
-    found["urlMaps"] = make(
+    result["urlMaps"] = make(
         api,
         f"{GLOBAL}/urlMaps",
         {
@@ -54,15 +54,18 @@ def balanced(api: Any) -> dict[str, dict[str, Any]]:
             "pathMatchers": matchers,
         },
     )
-    proxy = {"urlMap": f"{own}/global/urlMaps/m", "sslCertificates": [f"{own}/global/sslCertificates/c"]}
-    found["targetHttpsProxies"] = make(api, f"{GLOBAL}/targetHttpsProxies", {"name": "p", **proxy})
-    rule = {"IPAddress": f"{own}/global/addresses/a", "target": f"{own}/global/targetHttpsProxies/p"}
-    found["forwardingRules"] = make(
+    proxy = {
+        "urlMap": f"{other_field}/global/urlMaps/m",
+        "sslCertificates": [f"{other_field}/global/sslCertificates/c"],
+    }
+    result["targetHttpsProxies"] = make(api, f"{GLOBAL}/targetHttpsProxies", {"name": "p", **proxy})
+    rule = {"IPAddress": f"{other_field}/global/addresses/a", "target": f"{other_field}/global/targetHttpsProxies/p"}
+    result["forwardingRules"] = make(
         api,
         f"{GLOBAL}/forwardingRules",
         {"name": "r", "portRange": "443", "loadBalancingScheme": "EXTERNAL_MANAGED", **rule},
     )
-    return found
+    return result
 
 
 def test_references_are_answered_as_urls(balanced: Any) -> None:
@@ -106,13 +109,13 @@ def test_an_address_says_whether_a_rule_uses_it(api: Any, balanced: Any) -> None
 
 
 def test_only_kinds_that_have_a_fingerprint_answer_one(balanced: Any) -> None:
-    assert {one for one, document in balanced.items() if "fingerprint" in document} == {
+    assert {item for item, document in balanced.items() if "fingerprint" in document} == {
         "backendServices",
         "urlMaps",
         "targetHttpsProxies",
         "forwardingRules",
     }
-    assert {one for one, document in balanced.items() if "labelFingerprint" in document} == {
+    assert {item for item, document in balanced.items() if "labelFingerprint" in document} == {
         "addresses",
         "forwardingRules",
     }
@@ -121,11 +124,11 @@ def test_only_kinds_that_have_a_fingerprint_answer_one(balanced: Any) -> None:
 @pytest.mark.parametrize("collection", ["backendServices", "urlMaps"])
 def test_a_document_that_changed_meanwhile_is_not_written_over(api: Any, balanced: Any, collection: str) -> None:
     read = balanced[collection]
-    where = f"{GLOBAL}/{collection}/{read['name']}"
-    assert api.call("PUT", where, {**read, "description": "first"}).status_code == 200
-    stale = api.call("PUT", where, {**read, "description": "second"})
+    url = f"{GLOBAL}/{collection}/{read['name']}"
+    assert api.call("PUT", url, {**read, "description": "first"}).status_code == 200
+    stale = api.call("PUT", url, {**read, "description": "second"})
     assert (stale.status_code, "fingerprint" in stale.text) == (412, True)
-    assert api.call("GET", where).json()["description"] == "first"
+    assert api.call("GET", url).json()["description"] == "first"
 
 
 def test_a_rule_that_is_labelled_keeps_its_address(api: Any, balanced: Any) -> None:
@@ -139,11 +142,11 @@ def test_a_rule_that_is_labelled_keeps_its_address(api: Any, balanced: Any) -> N
     assert api.call("GET", f"{GLOBAL}/addresses/a").json()["status"] == "IN_USE"
 
 
-@pytest.mark.parametrize(("where", "read"), [("", "GET"), ("/wait", "POST")])
-def test_an_operation_keeps_its_fields_when_it_is_read_again(api: Any, where: str, read: str) -> None:
+@pytest.mark.parametrize(("url", "read"), [("", "GET"), ("/wait", "POST")])
+def test_an_operation_keeps_its_fields_when_it_is_read_again(api: Any, url: str, read: str) -> None:
     done = api.call("POST", f"{GLOBAL}/addresses", {"name": "a"}).json()
     assert done["targetLink"] == f"{URL}/global/addresses/a"
     assert {"insertTime", "startTime", "endTime", "id"} <= done.keys()
-    assert api.call(read, f"{GLOBAL}/operations/{done['name']}{where}").json() == done
+    assert api.call(read, f"{GLOBAL}/operations/{done['name']}{url}").json() == done
     assert api.call("GET", f"{GLOBAL}/operations/operation-0").status_code == 404
     assert api.call("GET", f"{BASE}/regions/europe-west1/operations/{done['name']}").status_code == 404

@@ -25,12 +25,12 @@ def cloud(running):
 @pytest.fixture
 def account(cloud):
     """The path of a service account."""
-    made = cloud.call("POST", ACCOUNTS, {"accountId": "mcp-echo", "serviceAccount": {}}).json()
-    return f"{ACCOUNTS}/{made['email']}"
+    created = cloud.call("POST", ACCOUNTS, {"accountId": "mcp-echo", "serviceAccount": {}}).json()
+    return f"{ACCOUNTS}/{created['email']}"
 
 
-def send(cloud, method, path, content, **more):
-    return cloud.client.request(method, path, content=content, headers=cloud.headers(), **more)
+def send(cloud, method, path, content, **extra):
+    return cloud.client.request(method, path, content=content, headers=cloud.headers(), **extra)
 
 
 def refusal(answer):

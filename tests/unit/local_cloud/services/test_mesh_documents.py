@@ -44,20 +44,20 @@ def meshed(api, program):
 
 
 def test_a_program_makes_a_mesh_whose_second_run_changes_nothing_and_whose_end_leaves_nothing(api, program, meshed):
-    for kind, inputs, made in meshed:
-        read = program.read(kind, made)
+    for kind, inputs, created in meshed:
+        read = program.read(kind, created)
         assert program.diff(kind, read, inputs) == {}, kind
-        assert read.resource_id == made.resource_id
+        assert read.resource_id == created.resource_id
     assert meshed[0][2].resource_id == MESH
     assert len(api.cloud.inventory()["records"]) == len(meshed)
-    for kind, _, made in reversed(meshed):
-        program.delete(kind, made)
-        assert program.read(kind, made) is None
+    for kind, _, created in reversed(meshed):
+        program.delete(kind, created)
+        assert program.read(kind, created) is None
     assert api.cloud.inventory()["records"] == []
 
 
 def test_what_is_in_use_is_not_deleted(program, meshed):
-    by_kind = {kind: made for kind, _, made in meshed}
+    by_kind = {kind: created for kind, _, created in meshed}
     for kind in (GROUP_KIND, BACKEND_KIND):
         with pytest.raises(Exception, match="is already being used by"):
             program.delete(kind, by_kind[kind])
@@ -68,22 +68,24 @@ def test_what_is_in_use_is_not_deleted(program, meshed):
 
 
 def test_changes_are_made_in_place_where_google_can(api, program, meshed):
-    by_kind = {kind: (inputs, made) for kind, inputs, made in meshed}
+    by_kind = {kind: (inputs, created) for kind, inputs, created in meshed}
     program.requests.clear()
-    inputs, made = by_kind[ROUTE_KIND]
+    inputs, created = by_kind[ROUTE_KIND]
     news = {**inputs, "hostnames": ["mcp-hello", "hello.mesh"], "labels": {"team": "a"}}
-    changed = program.update(ROUTE_KIND, made, news)
+    changed = program.update(ROUTE_KIND, created, news)
     assert changed.properties["hostnames"] == ["mcp-hello", "hello.mesh"]
-    assert [one for one in program.requests if one.startswith("PATCH")] == [
+    assert [request for request in program.requests if request.startswith("PATCH")] == [
         f"PATCH {ROUTES}/mcp?alt=json&updateMask=hostnames%2Clabels"
     ]
-    inputs, made = by_kind[RECORD_KIND]
-    assert program.update(RECORD_KIND, made, {**inputs, "rrdatas": ["10.9.9.9"]}).properties["rrdatas"] == ["10.9.9.9"]
-    inputs, made = by_kind[ZONE_KIND]
-    assert program.update(ZONE_KIND, made, {**inputs, "description": "x"}).properties["description"] == "x"
-    assert program.replaced(ZONE_KIND, made, {**inputs, "dnsName": "other."}) == ["dnsName"]
-    inputs, made = by_kind[MESH_KIND]
-    assert program.update(MESH_KIND, made, {**inputs, "description": "x"}).properties["description"] == "x"
+    inputs, created = by_kind[RECORD_KIND]
+    assert program.update(RECORD_KIND, created, {**inputs, "rrdatas": ["10.9.9.9"]}).properties["rrdatas"] == [
+        "10.9.9.9"
+    ]
+    inputs, created = by_kind[ZONE_KIND]
+    assert program.update(ZONE_KIND, created, {**inputs, "description": "x"}).properties["description"] == "x"
+    assert program.replaced(ZONE_KIND, created, {**inputs, "dnsName": "other."}) == ["dnsName"]
+    inputs, created = by_kind[MESH_KIND]
+    assert program.update(MESH_KIND, created, {**inputs, "description": "x"}).properties["description"] == "x"
 
 
 def test_everything_of_a_mesh_can_be_imported(program, meshed):
@@ -93,19 +95,19 @@ def test_everything_of_a_mesh_can_be_imported(program, meshed):
         (ZONE_KIND, "mcp"),
         (RECORD_KIND, "mcp/mcp-hello./A"),
     ):
-        found = program.imported(kind, identity)
-        assert found.resource_id == next(made.resource_id for one, _, made in meshed if one == kind)
+        result = program.imported(kind, identity)
+        assert result.resource_id == next(created.resource_id for item, _, created in meshed if item == kind)
 
 
 RULES = [{"action": {"destinations": [{"serviceName": f"{PROJECT}/locations/global/backendServices/mcp"}]}}]
 
 
-def route(**more):
-    return {"hostnames": ["mcp-other"], "meshes": [MESH], "rules": RULES, **more}
+def route(**extra):
+    return {"hostnames": ["mcp-other"], "meshes": [MESH], "rules": RULES, **extra}
 
 
-def action(**more):
-    return [{"action": {"destinations": RULES[0]["action"]["destinations"], **more}}]
+def action(**extra):
+    return [{"action": {"destinations": RULES[0]["action"]["destinations"], **extra}}]
 
 
 ELSEWHERE = [{"action": {"destinations": [{"serviceName": f"{PROJECT}/locations/global/backendServices/none"}]}}]
@@ -113,7 +115,7 @@ BALANCED = [{"action": {"destinations": [{"serviceName": f"{PROJECT}/locations/g
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "message"),
     [
         (f"{ROUTES}?httpRouteId=x", route(meshes=[f"{MESH}-none"]), 404, f"{MESH}-none"),
         (f"{ROUTES}?httpRouteId=x", route(rules=ELSEWHERE), 404, "backendServices/none"),
@@ -195,17 +197,17 @@ BALANCED = [{"action": {"destinations": [{"serviceName": f"{PROJECT}/locations/g
         ),
     ],
 )
-def test_what_is_wrong_or_not_served_is_refused_by_name(api, program, meshed, path, body, status, said):
+def test_what_is_wrong_or_not_served_is_refused_by_name(api, program, meshed, path, body, status, message):
     program.create(BACKEND_KIND, {"name": "lb", "loadBalancingScheme": "EXTERNAL_MANAGED"})
     answer = api.call("POST", path, body)
-    assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True), answer.text
+    assert (answer.status_code, message in answer.json()["error"]["message"]) == (status, True), answer.text
 
 
 def test_a_change_of_records_is_made_whole_or_not_at_all(api, meshed):
-    good = {"name": "a.mcp-hello.", "type": "A", "ttl": 1, "rrdatas": ["10.0.0.2"]}
-    there = {"name": "mcp-hello.", "type": "A", "ttl": 1, "rrdatas": ["10.0.0.2"]}
-    assert api.call("POST", f"{ZONES}/mcp/changes", {"additions": [good, there]}).status_code == 409
-    assert [one["name"] for one in api.call("GET", f"{ZONES}/mcp/rrsets").json()["rrsets"]] == ["mcp-hello."]
+    valid_record = {"name": "a.mcp-hello.", "type": "A", "ttl": 1, "rrdatas": ["10.0.0.2"]}
+    existing_record = {"name": "mcp-hello.", "type": "A", "ttl": 1, "rrdatas": ["10.0.0.2"]}
+    assert api.call("POST", f"{ZONES}/mcp/changes", {"additions": [valid_record, existing_record]}).status_code == 409
+    assert [rrset["name"] for rrset in api.call("GET", f"{ZONES}/mcp/rrsets").json()["rrsets"]] == ["mcp-hello."]
 
 
 def test_a_load_balancer_has_no_backend_of_a_mesh(api, meshed):
@@ -262,13 +264,13 @@ def outcome(do):
 def test_no_route_is_more_than_refused(fuzzed, value, field):
     _, services = fuzzed
     path = f"{PROJECT}/locations/global/httpRoutes/x"
-    made, code = outcome(
+    created, code = outcome(
         lambda: services.create("networkservices.httpRoute", path, read_as(ROUTE, route(**{field: value})))
     )
     assert code in (None, 400, 404, 501)
-    if made:
-        assert json.loads(json.dumps(made))["hostnames"]
-        assert services.resolve_backend(MESH, made["hostnames"][0]) in (
+    if created:
+        assert json.loads(json.dumps(created))["hostnames"]
+        assert services.resolve_backend(MESH, created["hostnames"][0]) in (
             (f"{PROJECT}/global/backendServices/mcp", None),
             None,
         )
@@ -278,12 +280,12 @@ def test_no_route_is_more_than_refused(fuzzed, value, field):
 @given(value=JSON, field=st.sampled_from(["name", "dnsName", "visibility", "privateVisibilityConfig", "labels"]))
 def test_no_zone_is_more_than_refused(fuzzed, value, field):
     dns, _ = fuzzed
-    made, code = outcome(
+    created, code = outcome(
         lambda: dns.create(PROJECT, read_as(ZONE, {"name": "x", "dnsName": "x.", **PRIVATE, field: value}))
     )
     assert code in (None, 400, 409, 501)
-    if made:
-        dns.delete(f"{PROJECT}/managedZones/{made['name']}")
+    if created:
+        dns.delete(f"{PROJECT}/managedZones/{created['name']}")
 
 
 @given(value=JSON, field=st.sampled_from(["name", "type", "ttl", "rrdatas", "kind", ""]))

@@ -14,8 +14,8 @@ def stored(running: Any) -> Any:
     running.enable("storage", "secretmanager")
     running.call("POST", f"/storage/v1/b?project={running.project}", {"name": "kept"})
     upload = "/upload/storage/v1/b/kept/o?uploadType=media&name=a.txt"
-    made = running.client.post(upload, content=b"x", headers=running.headers())
-    assert made.status_code == 200, made.text
+    response = running.client.post(upload, content=b"x", headers=running.headers())
+    assert response.status_code == 200, response.text
     return running
 
 
@@ -25,12 +25,12 @@ def stored(running: Any) -> Any:
 )
 @pytest.mark.parametrize(("method", "body"), [("DELETE", None), ("PATCH", {"metadata": {"a": "b"}})])
 def test_an_object_that_is_another_one_meanwhile_is_left_alone(stored: Any, query: str, method: str, body: Any) -> None:
-    before = stored.call("GET", OBJECT).json()
+    original = stored.call("GET", OBJECT).json()
 
     answer = stored.call(method, f"{OBJECT}?{query}", body)
 
     assert answer.status_code == 412, answer.text
-    assert stored.call("GET", OBJECT).json() == before
+    assert stored.call("GET", OBJECT).json() == original
 
 
 def test_an_object_that_its_caller_has_already_is_not_sent_again(stored: Any) -> None:
@@ -51,10 +51,10 @@ def test_an_object_that_is_the_one_read_is_deleted(stored: Any) -> None:
 @pytest.mark.parametrize(("method", "body"), [("DELETE", None), ("PATCH", {"labels": {"a": "b"}})])
 def test_a_bucket_that_was_changed_meanwhile_is_left_alone(stored: Any, query: str, method: str, body: Any) -> None:
     stored.call("DELETE", OBJECT)
-    before = stored.call("GET", BUCKET).json()
+    original = stored.call("GET", BUCKET).json()
 
     assert stored.call(method, f"{BUCKET}?{query}", body).status_code == 412
-    assert stored.call("GET", BUCKET).json() == before
+    assert stored.call("GET", BUCKET).json() == original
 
 
 def test_an_upload_honours_every_condition(stored: Any) -> None:
@@ -68,8 +68,8 @@ def test_a_revision_that_was_changed_meanwhile_is_not_deleted(running: Any) -> N
     running.enable("run")
     services = f"/run/v2/projects/{running.project}/locations/europe-west1/services"
     body = {"template": {"containers": [{"image": "docker.io/acme/hello:1"}]}}
-    made = running.call("POST", f"{services}?serviceId=s", body).json()
-    assert running.call("POST", f"/run/v2/{made['name']}:wait", {}).json()["done"]
+    response = running.call("POST", f"{services}?serviceId=s", body).json()
+    assert running.call("POST", f"/run/v2/{response['name']}:wait", {}).json()["done"]
     revision = running.call("GET", f"{services}/s/revisions").json()["revisions"][0]
 
     stale = running.call("DELETE", f"/run/v2/{revision['name']}?etag=%22old%22")

@@ -46,15 +46,15 @@ def test_a_role_on_the_project_reaches_what_lies_in_it(running, program):
         "role": "roles/secretmanager.secretAccessor",
         "member": f"serviceAccount:{account['email']}",
     }
-    made = program.create(PROJECT_MEMBER, inputs)
+    created = program.create(PROJECT_MEMBER, inputs)
     assert running.call("GET", path, as_=account["email"]).status_code == 200
-    program.delete(PROJECT_MEMBER, made)
+    program.delete(PROJECT_MEMBER, created)
     assert running.call("GET", path, as_=account["email"]).status_code == 403
 
 
 def test_the_project_lies_in_an_organization(running):
     answer = running.call("POST", f"{CRM}:getAncestry", {}).json()
-    (project, organization) = (one["resourceId"] for one in answer["ancestor"])
+    (project, organization) = (ancestor["resourceId"] for ancestor in answer["ancestor"])
     assert (project["type"], project["id"]) == ("project", "mcpfleet-local")
     assert organization["type"] == "organization"
     assert running.call("GET", CRM).json()["parent"] == organization
@@ -70,16 +70,16 @@ def test_an_api_without_a_known_agent_is_refused(running):
 
 def test_a_program_registers_a_server_changes_it_in_place_and_removes_it(running, program):
     running.enable("agentregistry")
-    made = program.create(SERVICE, ENTRY)
-    assert made.resource_id == "projects/mcpfleet-local/locations/europe-west1/services/mcp-hello"
-    assert made.properties["registryResource"].endswith("/locations/europe-west1/mcpServers/mcp-hello")
-    assert program.diff(SERVICE, program.read(SERVICE, made), ENTRY) == {}
-    changed = program.update(SERVICE, made, {**ENTRY, "displayName": "other"})
+    created = program.create(SERVICE, ENTRY)
+    assert created.resource_id == "projects/mcpfleet-local/locations/europe-west1/services/mcp-hello"
+    assert created.properties["registryResource"].endswith("/locations/europe-west1/mcpServers/mcp-hello")
+    assert program.diff(SERVICE, program.read(SERVICE, created), ENTRY) == {}
+    changed = program.update(SERVICE, created, {**ENTRY, "displayName": "other"})
     assert running.call("GET", f"{REGISTRY}/mcp-hello").json()["displayName"] == "other"
     assert program.replaced(SERVICE, changed, {**ENTRY, "serviceId": "x"}) == ["serviceId"]
-    assert running.cloud.inventory()["records"] == [f"agent registry {made.resource_id}"]
-    program.delete(SERVICE, made)
-    assert program.read(SERVICE, made) is None
+    assert running.cloud.inventory()["records"] == [f"agent registry {created.resource_id}"]
+    program.delete(SERVICE, created)
+    assert program.read(SERVICE, created) is None
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_value_of_a_secret_can_be_read_by_a_program(running, program):
     running.call(
         "POST", "/secretmanager/v1/projects/mcpfleet-local/secrets/db:addVersion", {"payload": {"data": "eA=="}}
     )
-    found = get_secret_version_access(program.api, Call(), {"secret": "db", "version": "1"})
-    assert (found["secretData"], found["version"]) == (Secret("x"), "1")
+    result = get_secret_version_access(program.api, Call(), {"secret": "db", "version": "1"})
+    assert (result["secretData"], result["version"]) == (Secret("x"), "1")
     with pytest.raises(Exception, match="not found"):
         get_secret_version_access(program.api, Call(), {"secret": "none"})

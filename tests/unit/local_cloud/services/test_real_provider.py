@@ -13,13 +13,13 @@ def test_labels_of_an_address_are_set_after_its_insert_as_the_gcp_provider_does(
     answer = running.call("POST", f"{base}/a/setLabels?alt=json", sent)
 
     assert answer.json().get("kind") == "compute#operation", answer.text
-    found = running.call("GET", f"{base}/a").json()
-    assert (found["labels"], found["address"]) == (sent["labels"], "127.0.0.1")
-    assert found["labelFingerprint"] != first
+    address = running.call("GET", f"{base}/a").json()
+    assert (address["labels"], address["address"]) == (sent["labels"], "127.0.0.1")
+    assert address["labelFingerprint"] != first
     stale = running.call("POST", f"{base}/a/setLabels", {"labelFingerprint": first, "labels": {}})
     assert stale.status_code == 412
     assert running.call("GET", f"{base}/a").json()["labels"] == sent["labels"]
-    current = {"labelFingerprint": found["labelFingerprint"], "labels": {}}
+    current = {"labelFingerprint": address["labelFingerprint"], "labels": {}}
     assert running.call("POST", f"{base}/a/setLabels", current).is_success
 
 
@@ -37,8 +37,8 @@ def test_a_remote_repository_is_patched_by_the_mask_alone(running: Any) -> None:
     running.enable("artifactregistry")
     base = f"/artifactregistry/v1/projects/{running.project}/locations/europe-west1/repositories"
     remote = {"dockerRepository": {"customRepository": {"uri": "https://ghcr.io"}}}
-    made = {"format": "DOCKER", "mode": "REMOTE_REPOSITORY", "remoteRepositoryConfig": remote}
-    running.call("POST", f"{base}?repository_id=r", made)
+    body = {"format": "DOCKER", "mode": "REMOTE_REPOSITORY", "remoteRepositoryConfig": remote}
+    running.call("POST", f"{base}?repository_id=r", body)
 
     answer = running.call(
         "PATCH",
@@ -65,8 +65,8 @@ def test_64_bit_numbers_are_strings_as_google_answers_them(running: Any) -> None
     secret = f"/secretmanager/v1/projects/{running.project}/secrets"
     running.call("POST", f"{secret}?secretId=s", {"replication": {"automatic": {}}})
     running.call("POST", f"{secret}/s:addVersion", {"payload": {"data": "YQ=="}})
-    kept = running.call("PATCH", f"{secret}/s?updateMask=versionAliases", {"versionAliases": {"now": 1}}).json()
-    assert kept["versionAliases"] == {"now": "1"}
+    updated = running.call("PATCH", f"{secret}/s?updateMask=versionAliases", {"versionAliases": {"now": 1}}).json()
+    assert updated["versionAliases"] == {"now": "1"}
 
 
 def test_a_soft_delete_policy_that_is_no_number_of_seconds_is_refused(running: Any) -> None:

@@ -33,8 +33,8 @@ def made(api, name="db", value=VALUE):
     return answer.json()
 
 
-def accessed(api, name="db", version="latest", **more):
-    return api.call("GET", f"{SECRETS}/{name}/versions/{version}:access", **more)
+def accessed(api, name="db", version="latest", **extra):
+    return api.call("GET", f"{SECRETS}/{name}/versions/{version}:access", **extra)
 
 
 def value_of(answer):
@@ -52,8 +52,8 @@ def test_a_secrets_name_has_the_projects_number_and_either_finds_it(api):
     assert secret["name"] == f"projects/{NUMBER}/secrets/db"
     assert secret["replication"] == {"automatic": {}}
     for project in ("mcpfleet-local", NUMBER):
-        found = api.call("GET", f"/secretmanager/v1/projects/{project}/secrets/db")
-        assert found.json()["name"] == secret["name"]
+        response = api.call("GET", f"/secretmanager/v1/projects/{project}/secrets/db")
+        assert response.json()["name"] == secret["name"]
 
 
 def test_a_value_comes_back_by_number_and_as_the_latest(api):
@@ -72,9 +72,9 @@ def test_no_value_is_in_the_store_the_log_the_inventory_or_any_other_answer(api)
     api.call("GET", f"{SECRETS}/db/versions")
     accessed(api)
     state = api.cloud.settings.state
-    kept = b"".join(path.read_bytes() for path in state.glob("cloud.db*"))
+    database = b"".join(path.read_bytes() for path in state.glob("cloud.db*"))
     for spelled in (VALUE, base64.b64encode(VALUE.encode()).decode()):
-        assert spelled.encode() not in kept
+        assert spelled.encode() not in database
         assert spelled not in json.dumps(api.lines)
         assert spelled not in json.dumps(api.cloud.inventory())
         assert spelled not in api.call("GET", f"{SECRETS}/db/versions/1").text
@@ -112,18 +112,18 @@ def test_a_destroyed_version_is_gone_for_good(api):
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "said"),
+    ("name", "version", "message"),
     [
         ("none", "1", f"Secret [projects/{NUMBER}/secrets/none] not found or has no versions."),
         ("empty", "latest", f"Secret [projects/{NUMBER}/secrets/empty] not found or has no versions."),
         ("db", "7", f"Secret Version [projects/{NUMBER}/secrets/db/versions/7] not found."),
     ],
 )
-def test_what_is_not_there_is_named(api, name, version, said):
+def test_what_is_not_there_is_named(api, name, version, message):
     made(api)
     made(api, "empty", None)
     answer = accessed(api, name, version)
-    assert (answer.status_code, answer.json()["error"]["message"]) == (404, said)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (404, message)
 
 
 def test_an_alias_finds_its_version(api):
@@ -186,9 +186,9 @@ def test_the_list_has_pages_and_a_deleted_secret_takes_its_versions_along(api):
     made(api, "a")
     made(api, "b")
     page = api.call("GET", f"{SECRETS}?pageSize=1").json()
-    assert [one["name"][-1] for one in page["secrets"]] == ["a"]
+    assert [secret["name"][-1] for secret in page["secrets"]] == ["a"]
     rest = api.call("GET", f"{SECRETS}?pageSize=1&pageToken={page['nextPageToken']}").json()
-    assert [one["name"][-1] for one in rest["secrets"]] == ["b"]
+    assert [secret["name"][-1] for secret in rest["secrets"]] == ["b"]
     assert api.call("DELETE", f"{SECRETS}/a").status_code == 200
     assert api.call("GET", f"{SECRETS}/a").status_code == 404
     assert all("/a/" not in name for name, _ in api.cloud.store.list("secretVersion"))
@@ -210,13 +210,13 @@ def test_a_role_on_a_secret_gives_what_googles_does_and_no_more(api, role):
     policy = {"bindings": [{"role": role, "members": ["user:ada@mcpfleet.test"]}]}
     assert api.call("POST", f"{SECRETS}/db:setIamPolicy", {"policy": policy}).status_code == 200
     data = {"payload": {"data": base64.b64encode(b"x").decode()}}
-    asked = {
+    request_body = {
         "access": ("GET", "/db/versions/1:access", None),
         "get": ("GET", "/db", None),
         "add": ("POST", "/db:addVersion", data),
         "disable": ("POST", "/db/versions/1:disable", {}),
     }
-    for verb, (method, path, body) in asked.items():
+    for verb, (method, path, body) in request_body.items():
         status = api.call(method, SECRETS + path, body, as_="ada@mcpfleet.test").status_code
         assert status == (200 if verb in RIGHTS[role] else 403), verb
     assert accessed(api, "other", as_="ada@mcpfleet.test").status_code == 403
@@ -226,9 +226,9 @@ def test_permissions_are_tested_and_the_policy_goes_with_the_secret(api):
     made(api)
     policy = {"bindings": [{"role": "roles/secretmanager.secretAccessor", "members": ["user:ada@mcpfleet.test"]}]}
     api.call("POST", f"{SECRETS}/db:setIamPolicy", {"policy": policy})
-    asked = {"permissions": ["secretmanager.versions.access", "secretmanager.secrets.delete"]}
-    held = api.call("POST", f"{SECRETS}/db:testIamPermissions", asked, as_="ada@mcpfleet.test").json()
-    assert held == {"permissions": ["secretmanager.versions.access"]}
+    body = {"permissions": ["secretmanager.versions.access", "secretmanager.secrets.delete"]}
+    granted = api.call("POST", f"{SECRETS}/db:testIamPermissions", body, as_="ada@mcpfleet.test").json()
+    assert granted == {"permissions": ["secretmanager.versions.access"]}
     foreign = api.call("POST", f"{SECRETS}/db:testIamPermissions", {"permissions": ["run.services.get"]})
     assert foreign.json()["error"]["message"] == "Permission run.services.get is not valid for this resource."
     api.call("DELETE", f"{SECRETS}/db")
@@ -255,9 +255,9 @@ def test_a_program_makes_a_secret_a_value_and_a_grant_and_removes_them(api, prog
     member = program.create(MEMBER, grant)
     assert value_of(accessed(api, as_="ada@mcpfleet.test")) == VALUE
     assert api.cloud.inventory()["records"] == [f"secret projects/{NUMBER}/secrets/db"]
-    for kind, one in ((SECRET, secret), (VERSION, version), (MEMBER, member)):
-        read = program.read(kind, one)
-        assert read.resource_id == one.resource_id
+    for kind, inputs in ((SECRET, secret), (VERSION, version), (MEMBER, member)):
+        read = program.read(kind, inputs)
+        assert read.resource_id == inputs.resource_id
     program.delete(MEMBER, member)
     assert accessed(api, as_="ada@mcpfleet.test").status_code == 403
     program.delete(VERSION, version)
@@ -298,8 +298,8 @@ def test_the_value_is_marked_secret_for_the_engine_and_must_be_there(program):
     from mcpfleet_local_cloud.plugins.values import Secret
 
     resource = type(program).create.__globals__["RESOURCES"][VERSION]
-    asked = CheckInput(name="v", olds={}, news={"secret": "projects/p/secrets/s", "secretData": VALUE})
-    assert resource.check(program.api, asked)[0]["secretData"] == Secret(VALUE)
+    body = CheckInput(name="v", olds={}, news={"secret": "projects/p/secrets/s", "secretData": VALUE})
+    assert resource.check(program.api, body)[0]["secretData"] == Secret(VALUE)
     assert program.check(VERSION, {"secret": "projects/p/secrets/s"})[1]
 
 

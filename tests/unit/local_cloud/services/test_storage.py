@@ -34,14 +34,14 @@ def bucket(api):
     return answer.json()
 
 
-def upload(api, name, content=b"hello", **more):
+def upload(api, name, content=b"hello", **extra):
     path = f"/upload{BUCKETS}/data/o?uploadType=media&name={name}"
-    headers = {**api.headers(more.pop("as_", None)), "content-type": "text/plain", **more.pop("headers", {})}
-    return api.client.post(path, content=content, headers=headers, **more)
+    headers = {**api.headers(extra.pop("as_", None)), "content-type": "text/plain", **extra.pop("headers", {})}
+    return api.client.post(path, content=content, headers=headers, **extra)
 
 
 def names(api, query=""):
-    return [one["name"] for one in api.call("GET", f"{BUCKETS}/data/o{query}").json().get("items", [])]
+    return [item["name"] for item in api.call("GET", f"{BUCKETS}/data/o{query}").json().get("items", [])]
 
 
 def test_a_bucket_is_what_was_asked_for_and_its_name_is_taken_once(api, bucket):
@@ -50,7 +50,7 @@ def test_a_bucket_is_what_was_asked_for_and_its_name_is_taken_once(api, bucket):
     assert api.call("POST", f"{BUCKETS}?project={api.project}", {"name": "data"}).status_code == 409
     assert api.call("POST", f"{BUCKETS}?project={api.project}", {"name": "A"}).status_code == 400
     assert api.call("GET", f"{BUCKETS}/none").status_code == 404
-    assert [one["name"] for one in api.call("GET", f"{BUCKETS}?project={api.project}").json()["items"]] == ["data"]
+    assert [item["name"] for item in api.call("GET", f"{BUCKETS}?project={api.project}").json()["items"]] == ["data"]
 
 
 @pytest.mark.parametrize(
@@ -88,22 +88,22 @@ def test_a_list_has_pages_prefixes_and_folders(api, bucket):
         upload(api, name)
     assert names(api, "?prefix=a/") == ["a/1", "a/2"]
     page = api.call("GET", f"{BUCKETS}/data/o?delimiter=/").json()
-    assert (page["prefixes"], [one["name"] for one in page["items"]]) == (["a/"], ["b"])
+    assert (page["prefixes"], [item["name"] for item in page["items"]]) == (["a/"], ["b"])
     first = api.call("GET", f"{BUCKETS}/data/o?maxResults=1").json()
     assert names(api, f"?pageToken={first['nextPageToken']}") == ["a/2", "b"]
 
 
 def test_an_upload_in_pieces_becomes_one_object(api, bucket):
-    begun = api.client.post(
+    response = api.client.post(
         f"/upload{BUCKETS}/data/o?uploadType=resumable", json={"name": "big"}, headers=api.headers()
     )
-    where = begun.headers["location"]
-    first = api.client.put(where, content=b"one", headers={**api.headers(), "content-range": "bytes 0-2/*"})
+    url = response.headers["location"]
+    first = api.client.put(url, content=b"one", headers={**api.headers(), "content-range": "bytes 0-2/*"})
     assert (first.status_code, first.headers["range"]) == (308, "bytes=0-2")
-    last = api.client.put(where, content=b"two", headers={**api.headers(), "content-range": "bytes 3-5/6"})
+    last = api.client.put(url, content=b"two", headers={**api.headers(), "content-range": "bytes 3-5/6"})
     assert last.json()["size"] == "6"
     assert api.call("GET", f"{BUCKETS}/data/o/big?alt=media").content == b"onetwo"
-    assert api.client.put(where, content=b"x", headers=api.headers()).status_code == 404
+    assert api.client.put(url, content=b"x", headers=api.headers()).status_code == 404
 
 
 @pytest.mark.parametrize(("condition", "status"), [("ifGenerationMatch=0", 412), ("ifGenerationNotMatch=0", 200)])
@@ -111,27 +111,27 @@ def test_an_upload_in_pieces_keeps_its_condition_until_it_ends(api, bucket, cond
     if status == 200:
         upload(api, "big")
     path = f"/upload{BUCKETS}/data/o?uploadType=resumable&{condition}"
-    begun = api.client.post(path, json={"name": "big"}, headers=api.headers())
-    assert begun.status_code == 200
-    theirs = upload(api, "big", b"somebody else's").json()
-    where = begun.headers["location"].replace(condition, "").rstrip("&")
-    last = api.client.put(where, content=b"ours", headers={**api.headers(), "content-range": "bytes 0-3/4"})
+    response = api.client.post(path, json={"name": "big"}, headers=api.headers())
+    assert response.status_code == 200
+    other_object = upload(api, "big", b"somebody else's").json()
+    url = response.headers["location"].replace(condition, "").rstrip("&")
+    last = api.client.put(url, content=b"ours", headers={**api.headers(), "content-range": "bytes 0-3/4"})
 
     assert last.status_code == status
-    found = api.call("GET", f"{BUCKETS}/data/o/big").json()
-    assert (found["generation"] == theirs["generation"]) == (status == 412)
+    current = api.call("GET", f"{BUCKETS}/data/o/big").json()
+    assert (current["generation"] == other_object["generation"]) == (status == 412)
     assert left_over(api) == []
 
 
 def test_what_a_container_writes_is_an_object_and_what_it_changes_is_a_new_generation(api, bucket):
-    before = upload(api, "x").json()
+    original = upload(api, "x").json()
     folder = api.cloud.storage.folder("data")
     (folder / "made").write_text("inside")
     (folder / "x").write_text("changed by the container")
     assert names(api) == ["made", "x"]
     after = api.call("GET", f"{BUCKETS}/data/o/x").json()
     assert after["size"] == "24"
-    assert after["generation"] != before["generation"]
+    assert after["generation"] != original["generation"]
 
 
 def test_a_link_that_a_container_made_leads_nowhere(api, bucket, tmp_path):
@@ -275,8 +275,8 @@ def test_whatever_is_uploaded_with_metadata_comes_out_as_it_went_in(content):
     body = b'--x\r\nContent-Type: application/json\r\n\r\n{"name":"a"}\r\n--x\r\nContent-Type: t/p\r\n\r\n' + content
     if b"\r\n--x" in content:
         return
-    about, found = split_multipart("multipart/related; boundary=x", body + b"\r\n--x--")
-    assert (about, found) == ({"name": "a", "contentType": "t/p"}, content)
+    about, media = split_multipart("multipart/related; boundary=x", body + b"\r\n--x--")
+    assert (about, media) == ({"name": "a", "contentType": "t/p"}, content)
 
 
 @given(body=st.binary(max_size=200), kind=st.sampled_from(["multipart/related; boundary=x", "text/plain", ""]))
@@ -290,10 +290,10 @@ def test_no_name_leads_out_of_the_bucket(tmp_path_factory, name):
     root = tmp_path_factory.getbasetemp() / "objects"
     objects = Objects(Store(), root, lambda: 1.0)
     try:
-        found = objects.find("b", name)
+        entry = objects.find("b", name)
     except (GoogleError, UnicodeEncodeError):
         return
-    assert found is None
+    assert entry is None
     assert (objects.folder("b") / name).resolve().is_relative_to(objects.folder("b").resolve())
 
 
@@ -357,10 +357,10 @@ def test_an_upload_in_pieces_that_nobody_ends_is_gone_after_a_week(api, bucket):
 def test_an_upload_goes_on_in_its_own_bucket_only(api, bucket):
     api.call("POST", f"{BUCKETS}?project={api.project}", {"name": "other", "location": "europe-west1"})
     path = f"/upload{BUCKETS}/data/o?uploadType=resumable"
-    where = api.client.post(path, json={"name": "big"}, headers=api.headers()).headers["location"]
-    elsewhere = where.replace("/b/data/", "/b/other/")
-    assert api.client.put(elsewhere, content=b"x", headers=api.headers()).status_code == 404
-    assert api.client.put(where, content=b"x", headers=api.headers()).json()["size"] == "1"
+    url = api.client.post(path, json={"name": "big"}, headers=api.headers()).headers["location"]
+    other_url = url.replace("/b/data/", "/b/other/")
+    assert api.client.put(other_url, content=b"x", headers=api.headers()).status_code == 404
+    assert api.client.put(url, content=b"x", headers=api.headers()).json()["size"] == "1"
 
 
 def test_what_a_killed_cloud_was_receiving_is_gone_at_the_next_start(tmp_path):

@@ -67,21 +67,21 @@ def provider_body(key, **changes):
 
 @pytest.fixture
 def pool(api):
-    made = api.call("POST", f"{POOLS}?workloadIdentityPoolId=ci-pool", {"displayName": "CI"})
-    assert made.status_code == 200, made.text
-    return made.json()
+    created = api.call("POST", f"{POOLS}?workloadIdentityPoolId=ci-pool", {"displayName": "CI"})
+    assert created.status_code == 200, created.text
+    return created.json()
 
 
 @pytest.fixture
 def provide(api, pool, key):
     def make(**changes):
-        made = api.call(
+        created = api.call(
             "POST",
             f"{POOLS}/ci-pool/providers?workloadIdentityPoolProviderId=github",
             provider_body(key, **changes),
         )
-        assert made.status_code == 200, made.text
-        return made.json()
+        assert created.status_code == 200, created.text
+        return created.json()
 
     return make
 
@@ -111,7 +111,9 @@ def token(api, key):
 def exchange(api):
     def call(subject_token, **changes):
         form = {**FORM, "subject_token": subject_token, **changes}
-        answer = api.client.post("/sts/v1/token", data={name: one for name, one in form.items() if one is not None})
+        answer = api.client.post(
+            "/sts/v1/token", data={name: value for name, value in form.items() if value is not None}
+        )
         return answer.status_code, answer.json()
 
     return call
@@ -154,8 +156,8 @@ def credentials(api, provide, token, tmp_path):
             document["service_account_impersonation_url"] = (
                 f"http://127.0.0.1:8470/iamcredentials/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
             )
-        made = identity_pool.Credentials.from_info(document)
-        return made.with_scopes(["https://www.googleapis.com/auth/cloud-platform"])
+        created = identity_pool.Credentials.from_info(document)
+        return created.with_scopes(["https://www.googleapis.com/auth/cloud-platform"])
 
     return load
 
@@ -171,9 +173,9 @@ def test_a_pool_and_its_provider_are_made_read_changed_and_deleted(api, provide,
     assert pool["done"] is True
     assert pool["name"].startswith(f"{POOL}/operations/")
     assert api.call("GET", f"/iam/v1/{pool['name']}").json() == pool
-    found = {"name": POOL, "state": "ACTIVE", "displayName": "CI"}
-    assert pool["response"] == {"@type": "type.googleapis.com/google.iam.v1.WorkloadIdentityPool", **found}
-    assert api.call("GET", f"{POOLS}/ci-pool").json() == found
+    expected = {"name": POOL, "state": "ACTIVE", "displayName": "CI"}
+    assert pool["response"] == {"@type": "type.googleapis.com/google.iam.v1.WorkloadIdentityPool", **expected}
+    assert api.call("GET", f"{POOLS}/ci-pool").json() == expected
     provider = provide(attributeCondition="assertion.repository_owner == 'acme'")["response"]
     assert provider["name"] == PROVIDER
     path = f"{POOLS}/ci-pool/providers/github"
@@ -188,11 +190,12 @@ def test_a_pool_and_its_provider_are_made_read_changed_and_deleted(api, provide,
         .isdisjoint({"attributeCondition", "disabled"})
     )
     assert [
-        one["name"] for one in api.call("GET", f"{POOLS}/ci-pool/providers").json()["workloadIdentityPoolProviders"]
+        listed_provider["name"]
+        for listed_provider in api.call("GET", f"{POOLS}/ci-pool/providers").json()["workloadIdentityPoolProviders"]
     ]
     assert api.cloud.inventory()["records"] == [f"identity pool {POOL}", f"identity pool {PROVIDER}"]
-    for gone in (path, f"{POOLS}/ci-pool"):
-        assert api.call("DELETE", gone).json()["response"]["state"] == "DELETED"
+    for deleted_path in (path, f"{POOLS}/ci-pool"):
+        assert api.call("DELETE", deleted_path).json()["response"]["state"] == "DELETED"
     assert api.cloud.inventory()["records"] == []
 
 
@@ -201,8 +204,8 @@ def test_a_deleted_pool_is_kept_for_30_days_and_keeps_its_name(api, pool):
     assert api.call("GET", f"{POOLS}/ci-pool").json()["state"] == "DELETED"
     assert api.call("GET", POOLS).json() == {}
     assert len(api.call("GET", f"{POOLS}?showDeleted=true").json()["workloadIdentityPools"]) == 1
-    again = api.call("POST", f"{POOLS}?workloadIdentityPoolId=ci-pool", {})
-    assert again.json()["error"]["message"] == "Requested entity already exists"
+    recreated = api.call("POST", f"{POOLS}?workloadIdentityPoolId=ci-pool", {})
+    assert recreated.json()["error"]["message"] == "Requested entity already exists"
     assert api.call("POST", f"{POOLS}/ci-pool:undelete", {}).json()["response"]["state"] == "ACTIVE"
     api.call("DELETE", f"{POOLS}/ci-pool")
     api.clock.pass_by(30 * 24 * 3600 + 1)
@@ -223,7 +226,7 @@ def test_who_may_not_make_pools_is_refused(api):
 
 
 @pytest.mark.parametrize(
-    ("changes", "status", "said"),
+    ("changes", "status", "message"),
     [
         ({"oidc": None}, 400, "oidc: must be set"),
         ({"oidc": {"issuerUri": "http://acme.dev"}}, 400, "must be a URI with https://"),
@@ -243,10 +246,10 @@ def test_who_may_not_make_pools_is_refused(api):
         ({"saml": {"idpMetadataXml": "<x/>"}}, 501, "workloadIdentityPoolProvider.saml"),
     ],
 )
-def test_a_provider_that_is_wrong_or_not_served_is_refused_by_name(api, pool, key, changes, status, said):
+def test_a_provider_that_is_wrong_or_not_served_is_refused_by_name(api, pool, key, changes, status, message):
     path = f"{POOLS}/ci-pool/providers?workloadIdentityPoolProviderId=github"
     answer = api.call("POST", path, provider_body(key, **changes))
-    assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True), answer.text
+    assert (answer.status_code, message in answer.json()["error"]["message"]) == (status, True), answer.text
 
 
 @pytest.mark.parametrize("name", ["abc", "x" * 33, "gcp-pool", "Pool", "a_b_c"])
@@ -259,21 +262,21 @@ def test_an_id_that_google_refuses_is_refused(api, name):
 
 def test_google_auth_reaches_a_resource_directly(api, credentials):
     api.grant("roles/viewer", f"principal://iam.googleapis.com/{POOL}/subject/{SUBJECT}")
-    found = credentials()
-    found.refresh(Transport(api))
-    answer = bearer(api, "GET", POOLS, found.token)
+    loaded = credentials()
+    loaded.refresh(Transport(api))
+    answer = bearer(api, "GET", POOLS, loaded.token)
     assert answer.status_code == 200
     assert api.lines[-1]["caller"] == f"principal://iam.googleapis.com/{POOL}/subject/{SUBJECT}"
-    assert bearer(api, "POST", f"{POOLS}?workloadIdentityPoolId=other", found.token, {}).status_code == 403
+    assert bearer(api, "POST", f"{POOLS}?workloadIdentityPoolId=other", loaded.token, {}).status_code == 403
 
 
 def test_google_auth_speaks_as_a_service_account(api, credentials, robot):
     api.grant(
         "roles/iam.workloadIdentityUser", f"principalSet://iam.googleapis.com/{POOL}/attribute.branch/main", ACCOUNT
     )
-    found = credentials(ROBOT)
-    found.refresh(Transport(api))
-    assert api.cloud.authorizer.authenticate_token(found.token).email == ROBOT
+    loaded = credentials(ROBOT)
+    loaded.refresh(Transport(api))
+    assert api.cloud.authorizer.authenticate_token(loaded.token).email == ROBOT
 
 
 def test_google_auth_gets_an_id_token_of_a_service_account(api, credentials, robot):
@@ -310,10 +313,10 @@ def test_google_auth_reports_a_refusal_as_googles(api, credentials):
 )
 def test_each_form_of_principal_is_granted_what_it_names(api, provide, token, exchange, member):
     provide()
-    _, mine = exchange(token())
+    _, access_token = exchange(token())
     _, other = exchange(token(sub="other", repository="acme/x", ref="refs/tags/1", teams=["ops"]))
     api.grant("roles/viewer", member)
-    assert bearer(api, "GET", POOLS, mine["access_token"]).status_code == 200
+    assert bearer(api, "GET", POOLS, access_token["access_token"]).status_code == 200
     status = bearer(api, "GET", POOLS, other["access_token"]).status_code
     assert status == (200 if member.endswith("/*") else 403)
 
@@ -352,7 +355,7 @@ def test_json_is_taken_as_well_as_a_form(api, provide, token):
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "said"),
+    ("changes", "error", "message"),
     [
         ({"aud": "https://else"}, "invalid_grant", "The audience in ID Token [https://else] does not match"),
         ({"aud": ["a", "b"]}, "invalid_grant", "The audience in ID Token [a, b] does not match"),
@@ -372,12 +375,12 @@ def test_json_is_taken_as_well_as_a_form(api, provide, token):
         ({"owner": None}, "unauthorized_client", "The given credential is rejected by the attribute condition."),
     ],
 )
-def test_a_token_that_google_refuses_is_refused_in_its_words(provide, token, exchange, changes, error, said):
+def test_a_token_that_google_refuses_is_refused_in_its_words(provide, token, exchange, changes, error, message):
     provide(attributeCondition="assertion.owner == 'acme' && attribute.branch == 'main'")
     assert exchange(token(owner="acme"))[0] == 200
     status, answer = exchange(token(**{"owner": "acme", **changes}))
     assert (status, answer["error"]) == (400, error)
-    assert said in answer["error_description"]
+    assert message in answer["error_description"]
 
 
 @pytest.mark.parametrize(
@@ -406,7 +409,7 @@ def test_a_token_that_somebody_else_signed_is_refused(provide, token, exchange):
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "said"),
+    ("changes", "error", "message"),
     [
         ({"audience": "github"}, "invalid_request", 'Invalid value for "audience"'),
         ({"audience": AUDIENCE + "x"}, "invalid_target", NO_TARGET),
@@ -422,27 +425,29 @@ def test_a_token_that_somebody_else_signed_is_refused(provide, token, exchange):
         ({"subject_token": "a" * 70000 + ".b.c"}, "invalid_request", "Unable to parse the ID Token."),
     ],
 )
-def test_a_request_that_google_refuses_is_refused(provide, token, exchange, changes, error, said):
+def test_a_request_that_google_refuses_is_refused(provide, token, exchange, changes, error, message):
     provide()
     status, answer = exchange(**{"subject_token": token(), **changes})
     assert (status, answer["error"]) == (400, error)
-    assert said in answer["error_description"]
+    assert message in answer["error_description"]
 
 
-@pytest.mark.parametrize("what", ["ci-pool", "ci-pool/providers/github"])
+@pytest.mark.parametrize("resource", ["ci-pool", "ci-pool/providers/github"])
 @pytest.mark.parametrize("change", ["disable", "delete"])
-def test_what_is_disabled_or_deleted_exchanges_nothing(api, provide, token, exchange, what, change):
+def test_what_is_disabled_or_deleted_exchanges_nothing(api, provide, token, exchange, resource, change):
     provide()
     api.grant("roles/viewer", f"principalSet://iam.googleapis.com/{POOL}/*")
-    _, before = exchange(token())
+    _, access_token = exchange(token())
     if change == "disable":
-        api.call("PATCH", f"{POOLS}/{what}?updateMask=disabled", {"disabled": True})
+        api.call("PATCH", f"{POOLS}/{resource}?updateMask=disabled", {"disabled": True})
     else:
-        api.call("DELETE", f"{POOLS}/{what}")
+        api.call("DELETE", f"{POOLS}/{resource}")
     status, answer = exchange(token())
     assert (status, answer["error_description"]) == (400, NO_TARGET)
     # A token that is out already: with the pool it counts no more, without its provider it still does.
-    assert bearer(api, "GET", POOLS, before["access_token"]).status_code == (401 if what == "ci-pool" else 200)
+    assert bearer(api, "GET", POOLS, access_token["access_token"]).status_code == (
+        401 if resource == "ci-pool" else 200
+    )
 
 
 def test_the_api_must_be_enabled(running, key):

@@ -20,12 +20,12 @@ memo: StoreCache[str, str]
 @pytest.fixture
 def store():
     global memo  # noqa: PLW0603 - a change may put something into it
-    made = Store()
-    made.put("kind", "name", {"a": 1})
-    memo = StoreCache(made)
+    new_store = Store()
+    new_store.put("kind", "name", {"a": 1})
+    memo = StoreCache(new_store)
     memo.put("key", "value")
-    yield made
-    made.close()
+    yield new_store
+    new_store.close()
 
 
 def test_it_is_remembered_while_nothing_changes(store):

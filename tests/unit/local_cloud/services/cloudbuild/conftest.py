@@ -80,7 +80,7 @@ class Engine:
 
     def check(self, news):
         answer = self.provider.Check(pb.CheckRequest(urn=URN, news=_written(news)), Context())
-        return _read(answer.inputs), [(one.property, one.reason) for one in answer.failures]
+        return _read(answer.inputs), [(failure.property, failure.reason) for failure in answer.failures]
 
     def create(self, news, preview=False):
         answer = self.provider.Create(pb.CreateRequest(urn=URN, properties=_written(news), preview=preview), Context())
@@ -94,12 +94,12 @@ class Engine:
         answer = self.provider.Diff(pb.DiffRequest(urn=URN, olds=_written(olds), news=_written(news)), Context())
         return list(answer.diffs), list(answer.replaces)
 
-    def is_there(self, made):
-        request = pb.ReadRequest(urn=URN, id="i", properties=_written(made), inputs=_written(made))
+    def is_there(self, state):
+        request = pb.ReadRequest(urn=URN, id="i", properties=_written(state), inputs=_written(state))
         return self.provider.Read(request, Context()).id == "i"
 
-    def delete(self, made):
-        self.provider.Delete(pb.DeleteRequest(urn=URN, id="i", properties=_written(made)), Context())
+    def delete(self, state):
+        self.provider.Delete(pb.DeleteRequest(urn=URN, id="i", properties=_written(state)), Context())
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ PARENT = "/cloudbuild/v1/projects/mcpfleet-local/locations/europe-west1"
 
 def ended(api, build_id):
     for _ in range(5000):
-        found = api.call("GET", f"{PARENT}/builds/{build_id}").json()
-        if found["status"] not in ("QUEUED", "WORKING"):
-            return found
+        build = api.call("GET", f"{PARENT}/builds/{build_id}").json()
+        if build["status"] not in ("QUEUED", "WORKING"):
+            return build
     pytest.fail("the build does not end")
 
 
@@ -124,7 +124,7 @@ def archive(*entries):
 )
 def test_a_build_that_google_or_this_machine_refuses_is_refused_by_name(api, build, change, status, message):
     steps = (
-        [{**build["steps"][0], **one} if one else {} for one in change.pop("steps", [])]
+        [{**build["steps"][0], **step} if step else {} for step in change.pop("steps", [])]
         if change.get("steps")
         else None
     )
@@ -157,7 +157,7 @@ def test_a_build_is_got_listed_and_read_as_an_operation(api, build):
     assert base64.urlsafe_b64decode(operation["name"].rpartition("/")[2] + "==").decode() == build_id
     assert "done" not in operation
     done = ended(api, build_id)
-    assert [one["id"] for one in api.call("GET", f"{PARENT}/builds").json()["builds"]] == [build_id]
+    assert [item["id"] for item in api.call("GET", f"{PARENT}/builds").json()["builds"]] == [build_id]
     read = api.call("GET", f"/cloudbuild/v1/{operation['name']}").json()
     assert (read["done"], read["response"]["status"]) == (True, "SUCCESS")
     assert done["steps"][0]["status"] == "SUCCESS"
@@ -250,17 +250,17 @@ def test_a_pipe_or_a_device_in_an_archive_is_not_made(api, worker, build, kind):
 
 def test_what_googles_guides_write_is_taken(api, worker, build):
     image = "127.0.0.1:9/p/r/app:1"
-    told = [
+    argument_lists = [
         ["build", "-t", image, "."],
         ["build", "--tag", image, "-f", "deploy/Dockerfile", "--build-arg", "A=b=c", "--target=x", "--no-cache", "."],
         ["pull", image],
         ["tag", image, "127.0.0.1:9/p/r/app"],
         ["build", f"--tag={image}", "--network=none", "--platform=linux/amd64", "--pull=true", "."],
     ]
-    steps = [{**build["steps"][0], "args": one} for one in told]
+    steps = [{**build["steps"][0], "args": arguments} for arguments in argument_lists]
     done = run(api, {**build, "steps": steps, "images": [image, "127.0.0.1:9/p/r/app:latest"]})
     assert done["status"] == "SUCCESS", done
-    assert [list(step.arguments) for step in worker.steps] == told
+    assert [list(step.arguments) for step in worker.steps] == argument_lists
 
 
 WORDS = st.sampled_from(
@@ -280,7 +280,7 @@ def test_any_arguments_that_are_taken_reach_no_more_than_the_workspace(arguments
     except GoogleError:
         return
     assert arguments[0] in ("build", "tag", "pull")
-    flags = [one.partition("=")[0] for one in arguments if one.startswith("-")]
+    flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
     assert not set(flags) & {
         "--secret",
         "--output",
@@ -379,22 +379,25 @@ def test_any_json_is_answered_in_googles_words(api, build, body):
 # --- logs -------------------------------------------------------------------------------------------------
 
 
-def listed(api, filter_, **more):
-    body = {"resourceNames": ["projects/mcpfleet-local"], "filter": filter_, **more}
+def listed(api, filter_, **extra):
+    body = {"resourceNames": ["projects/mcpfleet-local"], "filter": filter_, **extra}
     return api.call("POST", "/logging/v2/entries:list", body)
 
 
 def test_a_builds_log_is_read_in_pages_and_from_a_time_on(api, build, clock):
     build_id = run(api, build)["id"]
-    wanted = f'logName="projects/mcpfleet-local/logs/cloudbuild" AND resource.labels.build_id="{build_id}"'
-    whole = listed(api, wanted, pageSize=1000).json()["entries"]
-    assert [one["textPayload"] for one in whole][-1] == "DONE"
-    first = listed(api, wanted, pageSize=2).json()
-    rest = listed(api, wanted, pageSize=1000, pageToken=first["nextPageToken"]).json()["entries"]
-    assert first["entries"] + rest == whole
-    assert listed(api, f'{wanted} AND timestamp>="{whole[0]["timestamp"]}"', pageSize=1000).json()["entries"] == whole
-    assert "entries" not in listed(api, f'{wanted} AND timestamp>="2999-01-01T00:00:00Z"').json()
-    assert listed(api, wanted, orderBy="timestamp desc", pageSize=1).json()["entries"] == whole[-1:]
+    filter_text = f'logName="projects/mcpfleet-local/logs/cloudbuild" AND resource.labels.build_id="{build_id}"'
+    entries = listed(api, filter_text, pageSize=1000).json()["entries"]
+    assert [entry["textPayload"] for entry in entries][-1] == "DONE"
+    first = listed(api, filter_text, pageSize=2).json()
+    rest = listed(api, filter_text, pageSize=1000, pageToken=first["nextPageToken"]).json()["entries"]
+    assert first["entries"] + rest == entries
+    assert (
+        listed(api, f'{filter_text} AND timestamp>="{entries[0]["timestamp"]}"', pageSize=1000).json()["entries"]
+        == entries
+    )
+    assert "entries" not in listed(api, f'{filter_text} AND timestamp>="2999-01-01T00:00:00Z"').json()
+    assert listed(api, filter_text, orderBy="timestamp desc", pageSize=1).json()["entries"] == entries[-1:]
     assert (
         api.call(
             "POST", "/logging/v2/entries:list", {"resourceNames": ["projects/mcpfleet-local"]}, as_="ada@mcpfleet.test"
@@ -407,8 +410,8 @@ def test_a_builds_log_is_read_in_pages_and_from_a_time_on(api, build, clock):
 def test_no_line_of_a_build_passes_the_bound_of_its_log_and_its_end_is_told(api, build, worker, begins):
     worker.says = [begins + "x" * 100_000] * 200
     worker.failure = StepError("it broke " + "y" * 10**6)
-    made = run(api, build)
-    log = Path(urlsplit(made["logUrl"]).path)
+    build_id = run(api, build)
+    log = Path(urlsplit(build_id["logUrl"]).path)
     assert log.stat().st_size < 9 * 2**20
     *_, left_out, last = log.read_text().splitlines()
     assert "is left out" in left_out

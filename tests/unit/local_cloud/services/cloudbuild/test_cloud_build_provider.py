@@ -12,9 +12,9 @@ from tests.unit.local_cloud.services.cloudbuild.conftest import ADA, BUCKET, DIG
 def test_an_image_is_built_from_what_was_uploaded_and_comes_back_by_its_digest(engine, worker, news):
     inputs, failures = engine.check(news)
     assert failures == []
-    made = engine.create(inputs)
-    assert made["digest"] == DIGEST
-    assert made["ref"] == f"{news['image']}@{DIGEST}"
+    created = engine.create(inputs)
+    assert created["digest"] == DIGEST
+    assert created["ref"] == f"{news['image']}@{DIGEST}"
     (step,) = worker.steps
     assert step.files == {"Dockerfile": "FROM base\nCOPY . .", "source/server.py": "print('sunny')"}
     assert step.arguments == [
@@ -28,61 +28,61 @@ def test_an_image_is_built_from_what_was_uploaded_and_comes_back_by_its_digest(e
         "source",
     ]
     assert step.environment == (("DOCKER_BUILDKIT", "1"),)
-    ((image_name, who),) = worker.pushed
-    assert (image_name, who) == (f"{news['image']}:latest", news["serviceAccount"])
+    ((image_name, pusher),) = worker.pushed
+    assert (image_name, pusher) == (f"{news['image']}:latest", news["serviceAccount"])
     assert worker.forgotten == [image_name]
-    said = "\n".join(engine.said)
-    assert "building the weather" in said
-    assert 'Step #0 - "image": ' not in said, "there is one step, and it needs no name on each line"
-    assert said.endswith("DONE")
+    message = "\n".join(engine.said)
+    assert "building the weather" in message
+    assert 'Step #0 - "image": ' not in message, "there is one step, and it needs no name on each line"
+    assert message.endswith("DONE")
 
 
 def test_the_state_holds_no_token_and_no_key(engine, news):
-    made = engine.create(engine.check(news)[0])
-    assert "ya29" not in str(made)
-    assert "eyJ" not in str(made)
-    assert set(made) == {*news, "contentHash", "digest", "ref", "build", "logUrl"}
+    created = engine.create(engine.check(news)[0])
+    assert "ya29" not in str(created)
+    assert "eyJ" not in str(created)
+    assert set(created) == {*news, "contentHash", "digest", "ref", "build", "logUrl"}
 
 
 def test_the_same_content_builds_nothing_whoever_has_it_wherever(engine, worker, news, tmp_path):
-    made = engine.create(engine.check(news)[0])
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "server.py").write_text("print('sunny')")
-    again, _ = engine.check({**news, "context": str(elsewhere)})
-    assert engine.diff(made, again) == ([], [])
-    changed = engine.update(made, {**again, "timeout": 900})
+    created = engine.create(engine.check(news)[0])
+    other_folder = tmp_path / "elsewhere"
+    other_folder.mkdir()
+    (other_folder / "server.py").write_text("print('sunny')")
+    checked, _ = engine.check({**news, "context": str(other_folder)})
+    assert engine.diff(created, checked) == ([], [])
+    changed = engine.update(created, {**checked, "timeout": 900})
     assert (changed["digest"], changed["timeout"]) == (DIGEST, 900)
     assert len(worker.steps) == 1
 
 
 def test_changed_content_builds_once_and_another_name_is_another_image(engine, worker, news):
-    made = engine.create(engine.check(news)[0])
+    created = engine.create(engine.check(news)[0])
     (Path(news["context"]) / "server.py").write_text("print('rainy')")
     inputs, _ = engine.check(news)
-    assert engine.diff(made, inputs) == (["contentHash"], [])
-    planned = engine.update(made, inputs, preview=True)
+    assert engine.diff(created, inputs) == (["contentHash"], [])
+    planned = engine.update(created, inputs, preview=True)
     assert planned["digest"] == UNKNOWN
     assert len(worker.steps) == 1, "a preview builds nothing"
-    engine.update(made, inputs)
+    engine.update(created, inputs)
     assert len(worker.steps) == 2
-    assert engine.diff(made, {**inputs, "image": "127.0.0.1:9/other"})[1] == ["image"]
+    assert engine.diff(created, {**inputs, "image": "127.0.0.1:9/other"})[1] == ["image"]
 
 
 def test_an_image_of_another_platform_is_built_anew_for_the_machine_that_builds(engine, worker, news):
-    made = engine.create(engine.check(news)[0])
+    created = engine.create(engine.check(news)[0])
     inputs, failures = engine.check({**news, "platform": "native"})
-    assert (failures, engine.diff(made, inputs)) == ([], (["platform"], []))
-    engine.update(made, inputs)
-    assert [one for one in worker.steps[1].arguments if one.startswith("--platform")] == []
+    assert (failures, engine.diff(created, inputs)) == ([], (["platform"], []))
+    engine.update(created, inputs)
+    assert [argument for argument in worker.steps[1].arguments if argument.startswith("--platform")] == []
 
 
 def test_a_preview_needs_no_cloud(engine, news):
-    known, _ = engine.check(news)
-    assert engine.create(known, preview=True)["digest"] == UNKNOWN
+    checked, _ = engine.check(news)
+    assert engine.create(checked, preview=True)["digest"] == UNKNOWN
     unknown, failures = engine.check({**news, "bucket": UNKNOWN, "image": UNKNOWN, "serviceAccount": UNKNOWN})
     assert failures == []
-    assert unknown["contentHash"] == known["contentHash"]
+    assert unknown["contentHash"] == checked["contentHash"]
     assert engine.create(unknown, preview=True)["digest"] == UNKNOWN
     assert engine.requests == []
 
@@ -117,14 +117,14 @@ def test_a_failed_build_is_one_message_with_its_step_its_last_lines_its_log_and_
     worker.failure = StepError("docker build ended with status 7", 7)
     with pytest.raises(RefusedError) as refused:
         engine.create(engine.check(news)[0])
-    said = str(refused.value)
-    assert said.startswith(f"Cloud Build could not build {news['image']}:latest at step 'image': build step 0")
-    assert "step exited with non-zero status: 7" in said
-    assert "\n  building the weather" in said
-    assert "The whole log: file:///" in said
-    assert "gcloud builds log " in said
-    assert said.endswith("Mend what it names, then run the update again.")
-    assert "Traceback" not in said
+    message = str(refused.value)
+    assert message.startswith(f"Cloud Build could not build {news['image']}:latest at step 'image': build step 0")
+    assert "step exited with non-zero status: 7" in message
+    assert "\n  building the weather" in message
+    assert "The whole log: file:///" in message
+    assert "gcloud builds log " in message
+    assert message.endswith("Mend what it names, then run the update again.")
+    assert "Traceback" not in message
 
 
 def objects_of(api):
@@ -139,11 +139,11 @@ def test_the_source_of_a_failed_build_is_not_left_and_that_of_another_is(engine,
     assert objects_of(api) == []
     worker.failure = None
     engine.create(inputs)
-    (kept,) = objects_of(api)
+    (remaining,) = objects_of(api)
     worker.failure = StepError("docker build ended with status 7", 7)
     with pytest.raises(RefusedError):
         engine.create(inputs)
-    assert objects_of(api) == [kept], "it was there before"
+    assert objects_of(api) == [remaining], "it was there before"
 
 
 def test_a_build_that_was_stopped_leaves_no_source(engine, worker, news, api):
@@ -201,16 +201,16 @@ def test_an_account_that_is_not_let_in_is_tried_again_once_then_named(engine, wo
 
 def test_an_account_that_may_not_log_builds_without_a_log(engine, news, api):
     policy = api.cloud.policies.get(f"projects/{api.project}")
-    kept = [one for one in policy["bindings"] if one["role"] != "roles/logging.logWriter"]
-    api.cloud.policies.set(f"projects/{api.project}", {"bindings": kept})
-    made = engine.create(engine.check(news)[0])
-    found = api.call("GET", f"{PARENT}/builds/{made['build']}").json()
-    assert "does not have permission to write logs to Cloud Logging" in found["warnings"][0]["text"]
+    bindings = [binding for binding in policy["bindings"] if binding["role"] != "roles/logging.logWriter"]
+    api.cloud.policies.set(f"projects/{api.project}", {"bindings": bindings})
+    created = engine.create(engine.check(news)[0])
+    build = api.call("GET", f"{PARENT}/builds/{created['build']}").json()
+    assert "does not have permission to write logs to Cloud Logging" in build["warnings"][0]["text"]
     assert not any("building the weather" in line for line in engine.said)
 
 
 @pytest.mark.parametrize(
-    ("roles", "sentence"),
+    ("roles", "message"),
     [
         ([], "can't be uploaded: Permission 'storage.objects.create' denied"),
         (["roles/storage.admin"], "whoever deploys needs roles/cloudbuild.builds.editor"),
@@ -220,13 +220,13 @@ def test_an_account_that_may_not_log_builds_without_a_log(engine, news, api):
         ),
     ],
 )
-def test_a_deployer_without_a_right_is_told_which(engine, news, api, roles, sentence):
+def test_a_deployer_without_a_right_is_told_which(engine, news, api, roles, message):
     for role in roles:
         api.grant(role, ADA)
     engine.email = "ada@mcpfleet.test"
     with pytest.raises(RefusedError) as refused:
         engine.create(engine.check(news)[0])
-    assert sentence in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_who_may_not_read_logs_builds_all_the_same(engine, news, api):
@@ -258,7 +258,7 @@ def test_ctrl_c_names_the_build_that_could_not_be_cancelled(engine, worker, news
 
 
 def test_an_image_that_is_gone_is_built_again_and_a_deleted_one_goes_from_the_registry(engine, news):
-    made = engine.create(engine.check(news)[0])
-    assert not engine.is_there(made), "nothing was really pushed"
-    engine.delete(made)
+    created = engine.create(engine.check(news)[0])
+    assert not engine.is_there(created), "nothing was really pushed"
+    engine.delete(created)
     assert engine.requests[-1] == f"DELETE /v2/europe-west1/mcpfleet-local/mcpfleet/weather/manifests/{DIGEST}"

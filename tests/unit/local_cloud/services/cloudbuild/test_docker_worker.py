@@ -9,16 +9,16 @@ def test_files_of_other_content_have_another_time_and_those_of_the_same_content_
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "server.py").write_text(text)
         _set_content_times(tmp_path / folder)
-    one, two, three = (int((tmp_path / name / "server.py").stat().st_mtime) for name in ("one", "two", "three"))
-    assert one == three != two
-    assert min(one, two) >= 315_532_800, "zip files know no time before 1980"
+    first, two, three = (int((tmp_path / name / "server.py").stat().st_mtime) for name in ("one", "two", "three"))
+    assert first == three != two
+    assert min(first, two) >= 315_532_800, "zip files know no time before 1980"
 
 
 def test_a_link_is_left_alone(tmp_path):
     outside = tmp_path / "outside"
     outside.write_text("x")
-    before = outside.stat().st_mtime_ns
+    modified_at = outside.stat().st_mtime_ns
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "link").symlink_to(outside)
     _set_content_times(tmp_path / "source")
-    assert outside.stat().st_mtime_ns == before
+    assert outside.stat().st_mtime_ns == modified_at

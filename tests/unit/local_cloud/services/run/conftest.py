@@ -82,8 +82,8 @@ class Plane:
         self.holds[step] = asyncio.Event()
         return self.holds[step]
 
-    async def _step(self, step: str, what: str) -> None:
-        self.calls.append((step, what))
+    async def _step(self, step: str, subject: str) -> None:
+        self.calls.append((step, subject))
         self.happened()
         self.reached[step].set()
         if step in self.holds:
@@ -100,14 +100,18 @@ class Plane:
 
     async def start(self, revision: Revision) -> None:
         # As containers do: they are there before the probe succeeds, and stay where the caller is killed.
-        before = self.running.get(revision.name)
+        running = self.running.get(revision.name)
         self.running[revision.name] = revision
         try:
             await self._step("start", revision.name)
         except RolloutError:
             self.running.pop(revision.name)
-            if before is not None:
-                self.routed = {name: one for name, one in self.routed.items() if one.name != revision.name}
+            if running is not None:
+                self.routed = {
+                    name: running_revision
+                    for name, running_revision in self.routed.items()
+                    if running_revision.name != revision.name
+                }
             raise
         self.happened()
 
@@ -119,7 +123,9 @@ class Plane:
 
     async def retire(self, revision: Revision) -> None:
         await self._step("retire", revision.name)
-        assert revision.name not in {one.name for one in self.routed.values()}, "retired what serves"
+        assert revision.name not in {routed_revision.name for routed_revision in self.routed.values()}, (
+            "retired what serves"
+        )
         self.running.pop(revision.name, None)
         self.happened()
 
@@ -127,7 +133,7 @@ class Plane:
         await self._step("remove", service)
         self.routed.pop(service, None)
         short = service.rpartition("/")[2]
-        self.running = {name: one for name, one in self.running.items() if one.service != short}
+        self.running = {name: revision for name, revision in self.running.items() if revision.service != short}
         self.happened()
 
     def address(self, service: str) -> str:
@@ -136,7 +142,7 @@ class Plane:
         return f"http://127.0.0.1:{20000 + sum(service.encode()) % 1000}"
 
     def count(self, step: str) -> int:
-        return sum(1 for one, _ in self.calls if one == step)
+        return sum(1 for called, _ in self.calls if called == step)
 
 
 class FakeAuthorizer:
@@ -198,13 +204,13 @@ class World:
         self.app = Checked(app)
         self.client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.app), base_url="http://cloud")
 
-    async def call(self, method: str, path: str, body: Any = None, *, as_: str = "ann@x.org", **more: Any) -> Any:
+    async def call(self, method: str, path: str, body: Any = None, *, as_: str = "ann@x.org", **extra: Any) -> Any:
         path = path if path.startswith("/run/") else f"{SERVICES}{path}"
         headers = {"Authorization": f"Bearer {as_}"} if as_ else {}
-        return await self.client.request(method, path, json=body, headers=headers, **more)
+        return await self.client.request(method, path, json=body, headers=headers, **extra)
 
-    async def ok(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
-        answer = await self.call(method, path, body, **more)
+    async def ok(self, method: str, path: str, body: Any = None, **extra: Any) -> Any:
+        answer = await self.call(method, path, body, **extra)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -230,9 +236,13 @@ class World:
 
     async def revisions(self, name: str = "hello") -> dict[str, str]:
         """The state of each revision, by its number."""
-        found = self.model.inventory()
+        services = self.model.inventory()
         return next(
-            ({one["name"].split("-")[-2]: one["state"] for one in service["revisions"]} for service in found), {}
+            (
+                {revision["name"].split("-")[-2]: revision["state"] for revision in service["revisions"]}
+                for service in services
+            ),
+            {},
         )
 
     def snapshot(self) -> Callable[[], "World"]:

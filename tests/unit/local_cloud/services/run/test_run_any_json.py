@@ -39,7 +39,7 @@ def of_kind(kind: str, depth: int) -> st.SearchStrategy[Any]:
     if kind.startswith("["):
         return st.lists(of_kind(kind[1:-1], depth), max_size=2)
     if kind in MESSAGES and depth:
-        fields = {name: of_kind(wanted, depth - 1) for name, wanted in MESSAGES[kind].items()}
+        fields = {name: of_kind(field_kind, depth - 1) for name, field_kind in MESSAGES[kind].items()}
         return st.fixed_dictionaries({}, optional=fields)
     if kind == "{string}":
         return st.dictionaries(STRINGS | st.sampled_from(["cpu", "memory"]), STRINGS, max_size=2)

@@ -33,9 +33,9 @@ def add_version(api, value):
     assert api.call("POST", f"{SECRETS}/db:addVersion", body).status_code == 200
 
 
-def deployed(api, template, name="hello", **more):
+def deployed(api, template, name="hello", **extra):
     """The finished operation of creating a service."""
-    answer = api.call("POST", f"{SERVICES}?serviceId={name}", {"template": template, **more})
+    answer = api.call("POST", f"{SERVICES}?serviceId={name}", {"template": template, **extra})
     assert answer.status_code == 200, answer.text
     return api.call("POST", f"/run/v2/{answer.json()['name']}:wait", {}).json()
 
@@ -84,13 +84,13 @@ def test_with_the_role_on_the_secret_or_the_project_it_runs(api, secret, templat
 
 
 @pytest.mark.parametrize(
-    ("selector", "shown"),
+    ("selector", "displayed_name"),
     [({"secret": "none"}, "none/versions/latest"), ({"secret": "db", "version": "9"}, "db/versions/9")],
 )
-def test_a_secret_or_version_that_is_not_there_is_named(api, secret, selector, shown):
+def test_a_secret_or_version_that_is_not_there_is_named(api, secret, selector, displayed_name):
     api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
     done = deployed(api, with_env(**selector))
-    assert f"Secret projects/481516234200/secrets/{shown} was not found" in done["error"]["message"]
+    assert f"Secret projects/481516234200/secrets/{displayed_name} was not found" in done["error"]["message"]
 
 
 def test_a_disabled_version_is_refused_too(api, secret):
@@ -116,12 +116,12 @@ def test_the_value_is_what_the_version_holds_when_it_is_asked_for(api, secret):
 
 
 def test_a_change_of_a_secrets_versions_is_told_to_whoever_mounts_it(api, secret):
-    told = []
-    api.cloud.secrets.watch(told.append)
+    notified = []
+    api.cloud.secrets.watch(notified.append)
     add_version(api, b"newer")
     api.call("POST", f"{SECRETS}/db/versions/1:disable", {})
     api.call("DELETE", f"{SECRETS}/db")
-    assert told == [secret] * 3
+    assert notified == [secret] * 3
 
 
 def test_volumes_reach_the_data_plane_as_they_were_asked_for(api, secret):
@@ -191,11 +191,11 @@ def test_sidecars_run_beside_the_one_with_the_port_whatever_their_order(api):
     assert (sidecar.name, sidecar.port, sidecar.startup_probe) == ("proxy", None, None)
     assert sidecar.memory_bytes == 128 * 2**20
     assert sidecar.image.startswith("docker.io/acme/proxy@sha256:")
-    shown = api.call("GET", f"{SERVICES}/hello").json()["template"]["containers"]
-    assert "ports" not in shown[0]
-    assert "startupProbe" not in shown[0]
+    shown_containers = api.call("GET", f"{SERVICES}/hello").json()["template"]["containers"]
+    assert "ports" not in shown_containers[0]
+    assert "startupProbe" not in shown_containers[0]
     revisions = api.call("GET", f"{SERVICES}/hello/revisions").json()["revisions"]
-    assert [one["image"].partition("@")[0] for one in revisions[0]["containers"]] == [
+    assert [container["image"].partition("@")[0] for container in revisions[0]["containers"]] == [
         "docker.io/acme/proxy",
         "docker.io/acme/hello",
     ]
@@ -203,9 +203,9 @@ def test_sidecars_run_beside_the_one_with_the_port_whatever_their_order(api):
 
 def test_a_service_with_a_disabled_default_url_shows_none_and_its_door_is_shut(api):
     deployed(api, {"containers": [{"image": IMAGE}]}, defaultUriDisabled=True)
-    shown = api.call("GET", f"{SERVICES}/hello").json()
-    assert not {"uri", "urls"} & set(shown)
-    assert shown["defaultUriDisabled"] is True
+    document = api.call("GET", f"{SERVICES}/hello").json()
+    assert not {"uri", "urls"} & set(document)
+    assert document["defaultUriDisabled"] is True
     assert api.cloud.run.endpoints()[0].default_uri is False
 
 

@@ -38,11 +38,11 @@ def test_the_deployer_deploys_and_a_stranger_may_not(running: Any):
 def test_a_service_is_there_again_after_the_cloud_was_restarted(start: Any, plane: Any):
     with start() as running:
         running.enable("run")
-        before = deployed(running)["response"]
+        original = deployed(running)["response"]
     plane.running.clear()
     plane.routed.clear()
     with start() as running:
-        after = running.call("GET", f"/run/v2/{before['name']}").json()
-    assert {**after, "@type": before["@type"]} == before
-    assert list(plane.routed) == [before["name"]]
+        after = running.call("GET", f"/run/v2/{original['name']}").json()
+    assert {**after, "@type": original["@type"]} == original
+    assert list(plane.routed) == [original["name"]]
     assert len(plane.running) == 1

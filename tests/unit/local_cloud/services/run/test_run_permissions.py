@@ -65,13 +65,13 @@ async def test_policies_follow_googles_read_modify_write(world: Any, body: Any):
     assert (await world.call("GET", "/hello:getIamPolicy")).status_code == 404
     assert (await world.call("POST", "/hello:setIamPolicy", {"policy": {}})).status_code == 404
     await world.create(body)
-    before = await world.ok("GET", "/hello:getIamPolicy")
-    wanted = {"bindings": [{"role": "roles/run.invoker", "members": ["user:ann@x.org"]}], "etag": before["etag"]}
-    await world.ok("POST", "/hello:setIamPolicy", {"policy": {**wanted, "version": 3}})
-    kept = await world.ok("GET", "/hello:getIamPolicy")
-    assert kept["bindings"] == wanted["bindings"]
-    assert (await world.call("POST", "/hello:setIamPolicy", {"policy": wanted})).status_code == 409
-    await world.ok("POST", "/hello:setIamPolicy", {"policy": {"etag": kept["etag"], "version": 3}})
+    policy = await world.ok("GET", "/hello:getIamPolicy")
+    updated = {"bindings": [{"role": "roles/run.invoker", "members": ["user:ann@x.org"]}], "etag": policy["etag"]}
+    await world.ok("POST", "/hello:setIamPolicy", {"policy": {**updated, "version": 3}})
+    stored = await world.ok("GET", "/hello:getIamPolicy")
+    assert stored["bindings"] == updated["bindings"]
+    assert (await world.call("POST", "/hello:setIamPolicy", {"policy": updated})).status_code == 409
+    await world.ok("POST", "/hello:setIamPolicy", {"policy": {"etag": stored["etag"], "version": 3}})
     assert "bindings" not in await world.ok("GET", "/hello:getIamPolicy")
     for wrong in ({}, {"policy": {"bindings": [{"rolle": "x"}]}}, {"polcy": {}}, []):
         assert (await world.call("POST", "/hello:setIamPolicy", wrong)).status_code == 400, wrong
@@ -79,6 +79,6 @@ async def test_policies_follow_googles_read_modify_write(world: Any, body: Any):
 
 async def test_test_iam_permissions_answers_what_the_caller_has(world: Any, body: Any):
     await world.create(body)
-    asked = {"permissions": ["run.services.get", "run.routes.invoke"]}
-    assert await world.ok("POST", "/hello:testIamPermissions", asked) == asked
-    assert await world.ok("POST", "/hello:testIamPermissions", asked, as_="eve@x.org") == {}
+    request_body = {"permissions": ["run.services.get", "run.routes.invoke"]}
+    assert await world.ok("POST", "/hello:testIamPermissions", request_body) == request_body
+    assert await world.ok("POST", "/hello:testIamPermissions", request_body, as_="eve@x.org") == {}

@@ -39,7 +39,7 @@ async def test_a_revision_that_never_listens_fails_and_the_previous_one_keeps_se
         "REVISION_FAILED",
         NOT_READY,
     )
-    states = {one["type"]: one["state"] for one in service["conditions"]}
+    states = {condition["type"]: condition["state"] for condition in service["conditions"]}
     assert states == {"RoutesReady": "CONDITION_SUCCEEDED", "ConfigurationsReady": "CONDITION_FAILED"}
     failed = await world.ok("GET", f"/run/v2/{service['latestCreatedRevision']}")
     assert failed["conditions"][0]["revisionReason"] == "HEALTH_CHECK_CONTAINER_ERROR"
@@ -93,7 +93,7 @@ async def test_a_newer_template_overtakes_a_rollout(world: Any, body: Any):
     assert "Generation 2 of service 'hello' was superseded" in overtaken["error"]["message"]
     assert done["response"]["template"]["timeout"] == "20s"
     assert await world.revisions() == {"00001": "retired", "00002": "retired", "00003": "ready"}
-    assert [one.timeout for one in world.plane.running.values()] == [20]
+    assert [revision.timeout for revision in world.plane.running.values()] == [20]
 
 
 async def test_an_overtaken_revision_leaves_also_when_the_newer_one_fails(world: Any, body: Any):
@@ -107,7 +107,7 @@ async def test_an_overtaken_revision_leaves_also_when_the_newer_one_fails(world:
     done = await world.patch(changed(body, "20s"))
     assert done["error"]["message"] == NOT_READY
     assert await world.revisions() == {"00001": "ready", "00002": "retired", "00003": "failed"}
-    assert [one.timeout for one in world.plane.running.values()] == [300]
+    assert [revision.timeout for revision in world.plane.running.values()] == [300]
 
 
 async def test_a_service_made_again_runs_again_under_the_same_revision_name(world: Any, body: Any):
@@ -147,7 +147,7 @@ async def test_many_patches_at_once_end_with_the_newest(world: Any, body: Any):
     assert all(outcome["error"]["code"] == 10 for outcome in outcomes[:-1])
     assert outcomes[-1]["response"]["template"]["timeout"] == "8s"
     await world.model.wait_drained()
-    assert [one.timeout for one in world.plane.running.values()] == [8]
+    assert [revision.timeout for revision in world.plane.running.values()] == [8]
     assert set((await world.revisions()).values()) == {"retired", "ready"}
 
 
@@ -196,12 +196,12 @@ async def test_scaling_that_cannot_start_is_tried_again_with_the_next_patch(worl
     del world.plane.refusals["start"]
     assert "error" not in await world.patch(scaled)
     assert await world.revisions() == {"00001": "ready"}
-    assert [one.min_instances for one in world.plane.routed.values()] == [2]
+    assert [revision.min_instances for revision in world.plane.routed.values()] == [2]
     world.plane.refusals["start"] = "Quota"
     await world.patch(body)
     del world.plane.refusals["start"]
     assert "error" not in await world.patch(scaled)  # back to what ran before it broke
-    assert [one.min_instances for one in world.plane.routed.values()] == [2]
+    assert [revision.min_instances for revision in world.plane.routed.values()] == [2]
 
 
 # Killed at any moment.
@@ -219,13 +219,13 @@ async def recovered(reborn: Any) -> Any:
 
 def moments(world: Any) -> list[Any]:
     """From now on, what a kill would leave after each write and each step of the data plane."""
-    taken: list[Any] = []
+    snapshots: list[Any] = []
 
     def take() -> None:
-        taken.append(world.snapshot())
+        snapshots.append(world.snapshot())
 
     world.store.written = world.plane.happened = take
-    return taken
+    return snapshots
 
 
 async def check_consistent(world: Any, seconds: int, revisions: int) -> None:
@@ -243,35 +243,35 @@ async def check_consistent(world: Any, seconds: int, revisions: int) -> None:
 
 
 async def test_killed_at_any_moment_of_a_creation_it_finishes_under_the_same_operation(world: Any, body: Any):
-    taken = moments(world)
+    snapshots = moments(world)
     operation = await world.begin(changed(body, "10s"))
     await world.finish(operation)
-    assert len(taken) > 8
-    for reborn in taken:
-        again = await recovered(reborn)
-        if again.model.inventory():
-            await check_consistent(again, 10, 1)
-            done = again.operations.get(operation["name"])
+    assert len(snapshots) > 8
+    for reborn in snapshots:
+        restarted = await recovered(reborn)
+        if restarted.model.inventory():
+            await check_consistent(restarted, 10, 1)
+            done = restarted.operations.get(operation["name"])
             assert done["response"]["generation"] == "1"
-        await again.close()
-    assert again.model.inventory()
+        await restarted.close()
+    assert restarted.model.inventory()
 
 
 async def test_killed_at_any_moment_of_an_update_it_ends_with_the_new_or_the_old_one(world: Any, body: Any):
     await world.create(changed(body, "10s"))
-    taken = moments(world)
+    snapshots = moments(world)
     operation = await world.ok("PATCH", "/hello", changed(body, "20s"))
     await world.finish(operation)
     await world.model.wait_drained()
     asked_for = 0
-    for reborn in taken:
-        again = await recovered(reborn)
-        asked = (await again.ok("GET", "/hello"))["generation"] == "2"
-        asked_for += asked
-        await check_consistent(again, 20 if asked else 10, 2 if asked else 1)
-        if asked:
-            assert again.operations.get(operation["name"])["response"]["generation"] == "2"
-        await again.close()
+    for reborn in snapshots:
+        restarted = await recovered(reborn)
+        is_updated = (await restarted.ok("GET", "/hello"))["generation"] == "2"
+        asked_for += is_updated
+        await check_consistent(restarted, 20 if is_updated else 10, 2 if is_updated else 1)
+        if is_updated:
+            assert restarted.operations.get(operation["name"])["response"]["generation"] == "2"
+        await restarted.close()
     assert asked_for > 8
 
 
@@ -282,60 +282,62 @@ async def test_killed_at_any_moment_of_an_overtaken_update_it_ends_with_the_newe
     slow = await world.ok("PATCH", "/hello", changed(body, "20s"))
     await reached(world, "start")
     world.plane.holds.clear()
-    taken = moments(world)
+    snapshots = moments(world)
     fast = await world.ok("PATCH", "/hello", changed(body, "30s"))
     await world.finish(fast)
     await world.model.wait_drained()
-    for reborn in taken:
-        again = await recovered(reborn)
-        if (await again.ok("GET", "/hello"))["generation"] == "3":
-            await check_consistent(again, 30, 3)
-            assert "response" in again.operations.get(fast["name"])
-            assert again.operations.get(slow["name"])["error"]["code"] == 10
-        await again.close()
+    for reborn in snapshots:
+        restarted = await recovered(reborn)
+        if (await restarted.ok("GET", "/hello"))["generation"] == "3":
+            await check_consistent(restarted, 30, 3)
+            assert "response" in restarted.operations.get(fast["name"])
+            assert restarted.operations.get(slow["name"])["error"]["code"] == 10
+        await restarted.close()
 
 
 async def test_killed_at_any_moment_of_a_deletion_it_is_finished(world: Any, body: Any):
     await world.create(body)
-    taken = moments(world)
+    snapshots = moments(world)
     operation = await world.ok("DELETE", "/hello")
     await world.finish(operation)
-    assert len(taken) > 3
-    for reborn in taken:
-        again = await recovered(reborn)
-        if operation["name"] in {one["name"] for one in again.operations.list("projects/demo/locations/europe-west1")}:
-            assert (again.model.inventory(), again.plane.running) == ([], {})
-            assert "response" in again.operations.get(operation["name"])
-            assert {"run.service", "run.revision"}.isdisjoint(again.store.count_by_kind())
-        await again.close()
+    assert len(snapshots) > 3
+    for reborn in snapshots:
+        restarted = await recovered(reborn)
+        if operation["name"] in {
+            other["name"] for other in restarted.operations.list("projects/demo/locations/europe-west1")
+        }:
+            assert (restarted.model.inventory(), restarted.plane.running) == ([], {})
+            assert "response" in restarted.operations.get(operation["name"])
+            assert {"run.service", "run.revision"}.isdisjoint(restarted.store.count_by_kind())
+        await restarted.close()
 
 
 async def test_killed_during_a_failing_update_the_old_revision_serves_and_the_failure_is_kept(world: Any, body: Any):
     await world.create(changed(body, "10s"))
     world.plane.refusals["start"] = NOT_READY
-    taken = moments(world)
+    snapshots = moments(world)
     operation = await world.ok("PATCH", "/hello", changed(body, "20s"))
     await world.finish(operation)
-    kept = 0
-    for reborn in taken:
-        again = reborn()
-        start = again.plane.start
+    kept_count = 0
+    for reborn in snapshots:
+        restarted = reborn()
+        start = restarted.plane.start
 
-        async def only_the_old(revision: Any, start: Any = start, again: Any = again) -> None:
-            again.plane.refusals = {} if revision.timeout == 10 else {"start": NOT_READY}
+        async def only_the_old(revision: Any, start: Any = start, restarted: Any = restarted) -> None:
+            restarted.plane.refusals = {} if revision.timeout == 10 else {"start": NOT_READY}
             await start(revision)
 
-        again.plane.start = only_the_old
-        again = await recovered(lambda again=again: again)
-        assert [one.timeout for one in again.plane.routed.values()] == [10]
-        assert list(again.plane.running) == [one.name for one in again.plane.routed.values()]
-        operations = {one["name"]: one for one in again.operations.list("projects/demo/locations/europe-west1")}
-        if operation["name"] in operations and (await again.ok("GET", "/hello"))["generation"] == "2":
-            kept += 1
+        restarted.plane.start = only_the_old
+        restarted = await recovered(lambda restarted=restarted: restarted)
+        assert [item.timeout for item in restarted.plane.routed.values()] == [10]
+        assert list(restarted.plane.running) == [item.name for item in restarted.plane.routed.values()]
+        operations = {item["name"]: item for item in restarted.operations.list("projects/demo/locations/europe-west1")}
+        if operation["name"] in operations and (await restarted.ok("GET", "/hello"))["generation"] == "2":
+            kept_count += 1
             assert operations[operation["name"]]["error"] == {"code": 9, "message": NOT_READY}
-            assert (await again.ok("GET", "/hello"))["terminalCondition"]["message"] == NOT_READY
-        await again.close()
-    assert kept > 3
+            assert (await restarted.ok("GET", "/hello"))["terminalCondition"]["message"] == NOT_READY
+        await restarted.close()
+    assert kept_count > 3
 
 
 @pytest.mark.parametrize("first", ["model", "operations"])
@@ -346,9 +348,9 @@ async def test_a_stopped_cloud_leaves_its_operation_to_the_next(world: Any, body
     for part in (world.model, world.operations) if first == "model" else (world.operations, world.model):
         await part.close()
     assert world.operations.get(operation["name"])["done"] is False
-    again = await recovered(world.snapshot())
-    assert "response" in again.operations.get(operation["name"])
-    await again.close()
+    restarted = await recovered(world.snapshot())
+    assert "response" in restarted.operations.get(operation["name"])
+    await restarted.close()
 
 
 async def test_a_model_that_was_closed_and_whose_store_was_emptied_starts_anew(world: Any, body: Any):
@@ -364,14 +366,14 @@ async def test_a_model_that_was_closed_and_whose_store_was_emptied_starts_anew(w
 
 
 async def test_after_a_restart_ready_revisions_run_again_pinned_and_without_a_new_revision(world: Any, body: Any):
-    before = await world.create(body)
-    again = world.snapshot()()
-    again.plane.running.clear()  # the machine was restarted too
-    await again.model.recover()
-    assert await again.ok("GET", "/hello") == before
-    assert [call[0] for call in again.plane.calls] == ["resolve", "start", "route"]
-    assert again.plane.calls[0][1].endswith("@sha256:" + "a" * 64)
-    await again.close()
+    original = await world.create(body)
+    restarted = world.snapshot()()
+    restarted.plane.running.clear()  # the machine was restarted too
+    await restarted.model.recover()
+    assert await restarted.ok("GET", "/hello") == original
+    assert [call[0] for call in restarted.plane.calls] == ["resolve", "start", "route"]
+    assert restarted.plane.calls[0][1].endswith("@sha256:" + "a" * 64)
+    await restarted.close()
 
 
 async def test_what_cannot_be_brought_up_again_is_shown_and_heals_at_the_next_restart(world: Any, body: Any):
@@ -389,5 +391,5 @@ async def test_what_cannot_be_brought_up_again_is_shown_and_heals_at_the_next_re
     assert "error" not in await patched.patch(body)
     assert list(patched.plane.routed) == [NAME]
     assert await patched.revisions() == {"00001": "ready"}
-    for one in (broken, healed, patched):
-        await one.close()
+    for state in (broken, healed, patched):
+        await state.close()

@@ -43,7 +43,7 @@ async def test_a_created_service_has_every_field_of_googles_document(world: Any,
     assert service["latestReadyRevision"] == service["latestCreatedRevision"]
     assert service["latestReadyRevision"].startswith(f"{NAME}/revisions/hello-00001-")
     assert service["terminalCondition"]["state"] == "CONDITION_SUCCEEDED"
-    assert {one["type"] for one in service["conditions"]} == {"RoutesReady", "ConfigurationsReady"}
+    assert {condition["type"] for condition in service["conditions"]} == {"RoutesReady", "ConfigurationsReady"}
     assert service["reconciling"] is False
     assert service["trafficStatuses"] == [{"type": "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST", "percent": 100}]
     assert service["urls"] == [service["uri"], "https://hello-481516234200.europe-west1.run.app"]
@@ -105,12 +105,12 @@ async def test_what_was_sent_comes_back_and_probes_know_their_port(world: Any, w
 
 
 async def test_the_providers_echo_changes_nothing(world: Any, wire_body: Any):
-    before = await world.create(wire_body)
+    original = await world.create(wire_body)
     wire_body["template"]["containers"][0]["env"].reverse()  # a set for the provider
-    for patch in (echo(before), wire_body):
+    for patch in (echo(original), wire_body):
         assert (await world.patch(patch))["done"] is True
         after = await world.ok("GET", "/hello")
-        assert after == before
+        assert after == original
     assert await world.revisions() == {"00001": "ready"}
     assert world.plane.count("start") == 1
 
@@ -142,13 +142,13 @@ async def test_a_patch_replaces_and_absent_fields_return_to_their_defaults(world
     ids=str,
 )
 async def test_what_is_not_in_the_template_makes_no_revision(world: Any, body: Any, change: Any):
-    before = await world.create(body)
+    original = await world.create(body)
     await world.patch({**body, **change})
     after = await world.ok("GET", "/hello")
     assert {name: after[name] for name in change} == change
-    assert after["latestReadyRevision"] == before["latestReadyRevision"]
-    assert (after["generation"], after["observedGeneration"], after["uid"]) == ("2", "2", before["uid"])
-    assert after["etag"] != before["etag"]
+    assert after["latestReadyRevision"] == original["latestReadyRevision"]
+    assert (after["generation"], after["observedGeneration"], after["uid"]) == ("2", "2", original["uid"])
+    assert after["etag"] != original["etag"]
     assert world.plane.count("start") == 1
 
 
@@ -226,8 +226,8 @@ async def test_delete_removes_the_service_its_revisions_and_its_policy(world: An
     assert (await world.call("GET", "/hello")).status_code == 404
     assert world.plane.running == {}
     assert {"run.service", "run.revision"}.isdisjoint(world.store.count_by_kind())
-    again = await world.create(body)
-    assert again["generation"] == "1"
+    recreated = await world.create(body)
+    assert recreated["generation"] == "1"
     assert "bindings" not in await world.ok("GET", "/hello:getIamPolicy")
 
 
@@ -249,10 +249,10 @@ async def test_validate_only_does_nothing(world: Any, body: Any):
     done = await world.ok("POST", "?serviceId=hello&validateOnly=true", body)
     assert (done["done"], done["response"]["template"]["timeout"]) == (True, "300s")
     assert (await world.call("GET", "/hello")).status_code == 404
-    before = await world.create(body)
+    original = await world.create(body)
     await world.ok("PATCH", "/hello?validateOnly=true", {**body, "description": "x"})
     await world.ok("DELETE", "/hello?validateOnly=true")
-    assert await world.ok("GET", "/hello") == before
+    assert await world.ok("GET", "/hello") == original
 
 
 async def test_patch_of_nothing_is_404_unless_allow_missing(world: Any, body: Any):
@@ -300,9 +300,9 @@ async def test_lists_come_in_pages(world: Any, body: Any):
     for name in ("b", "a", "c"):
         await world.create(body, name)
     first = await world.ok("GET", "?pageSize=2")
-    assert [one["name"][-1] for one in first["services"]] == ["a", "b"]
+    assert [service["name"][-1] for service in first["services"]] == ["a", "b"]
     second = await world.ok("GET", "", params={"pageSize": 2, "pageToken": first["nextPageToken"]})
-    assert [one["name"][-1] for one in second["services"]] == ["c"]
+    assert [service["name"][-1] for service in second["services"]] == ["c"]
     assert "nextPageToken" not in second
     assert (await world.call("GET", "?pageToken=rubbish")).status_code == 400
     assert (await world.call("GET", "?pageSize=-1")).status_code == 400
@@ -313,7 +313,9 @@ async def test_revisions_are_read_listed_and_deleted_once_they_do_not_serve(worl
     await world.create(body)
     await world.patch({"template": {**body["template"], "timeout": "10s"}})
     await world.create(body, "other")
-    names = [one["name"].rpartition("/")[2] for one in (await world.ok("GET", "/hello/revisions"))["revisions"]]
+    names = [
+        revision["name"].rpartition("/")[2] for revision in (await world.ok("GET", "/hello/revisions"))["revisions"]
+    ]
     assert [name[:11] for name in names] == ["hello-00002", "hello-00001"]
     assert len((await world.ok("GET", "/-/revisions"))["revisions"]) == 3
     newest = await world.ok("GET", f"/hello/revisions/{names[0]}")
@@ -353,16 +355,16 @@ async def test_the_project_may_be_written_as_its_number_but_not_as_a_dash(world:
 
 async def test_the_front_door_knows_every_audience(world: Any, wire_body: Any):
     service = await world.create(wire_body)
-    door = world.model.find_endpoint(NAME)
+    endpoint = world.model.find_endpoint(NAME)
     url, deterministic = service["urls"]
-    assert door.audiences == {url, f"{url}/", deterministic, f"{deterministic}/", "mcp://hello"}
-    assert door.hosts == {"hello-481516234200.europe-west1.run.app"}
-    assert (door.ingress, door.invoker_iam_disabled) == ("INGRESS_TRAFFIC_ALL", False)
+    assert endpoint.audiences == {url, f"{url}/", deterministic, f"{deterministic}/", "mcp://hello"}
+    assert endpoint.hosts == {"hello-481516234200.europe-west1.run.app"}
+    assert (endpoint.ingress, endpoint.invoker_iam_disabled) == ("INGRESS_TRAFFIC_ALL", False)
     changed = {**wire_body, "invokerIamDisabled": True, "ingress": "INGRESS_TRAFFIC_INTERNAL_ONLY"}
     await world.patch(changed)
-    door = world.model.find_endpoint(NAME)
-    assert (door.ingress, door.invoker_iam_disabled) == ("INGRESS_TRAFFIC_INTERNAL_ONLY", True)
-    assert world.model.endpoints() == [door]
+    endpoint = world.model.find_endpoint(NAME)
+    assert (endpoint.ingress, endpoint.invoker_iam_disabled) == ("INGRESS_TRAFFIC_INTERNAL_ONLY", True)
+    assert world.model.endpoints() == [endpoint]
     assert world.model.find_endpoint(NAME + "x") is None
 
 
@@ -378,8 +380,8 @@ async def test_a_service_whose_port_was_taken_is_still_readable(world: Any, body
 
 async def test_inventory_and_workloads_name_what_runs(world: Any, body: Any):
     await world.create(body)
-    (found,) = world.model.inventory()
-    assert (found["name"], found["state"], [one["state"] for one in found["revisions"]]) == (
+    (service,) = world.model.inventory()
+    assert (service["name"], service["state"], [revision["state"] for revision in service["revisions"]]) == (
         NAME,
         "CONDITION_SUCCEEDED",
         ["ready"],

@@ -16,16 +16,16 @@ CREATE = load_api("run.v2").methods["POST /run/v2/projects/{project}/locations/{
 IMAGE = "docker.io/acme/hello"
 
 
-def service(template: Any = None, container: Any = None, **more: Any) -> dict[str, Any]:
-    return {"template": {"containers": [{"image": IMAGE, **(container or {})}], **(template or {})}, **more}
+def service(template: Any = None, container: Any = None, **extra: Any) -> dict[str, Any]:
+    return {"template": {"containers": [{"image": IMAGE, **(container or {})}], **(template or {})}, **extra}
 
 
-def limits(cpu_idle: bool = True, **of: str) -> dict[str, Any]:
-    return {"resources": {"cpuIdle": cpu_idle, "limits": of}}
+def limits(cpu_idle: bool = True, **amounts: str) -> dict[str, Any]:
+    return {"resources": {"cpuIdle": cpu_idle, "limits": amounts}}
 
 
-def containers(*given: Any) -> dict[str, Any]:
-    return {"template": {"containers": [{"image": IMAGE, **one} for one in given]}}
+def containers(*settings: Any) -> dict[str, Any]:
+    return {"template": {"containers": [{"image": IMAGE, **setting} for setting in settings]}}
 
 
 def refusal_of(body: Any) -> GoogleError:
@@ -344,11 +344,11 @@ VOLUMES = [
 ]
 
 
-@pytest.mark.parametrize(("body", "said"), VOLUMES, ids=[said[:50] for _, said in VOLUMES])
-def test_what_cannot_be_mounted_or_read_is_refused_as_cloud_run_does(body: Any, said: str):
+@pytest.mark.parametrize(("body", "message"), VOLUMES, ids=[message[:50] for _, message in VOLUMES])
+def test_what_cannot_be_mounted_or_read_is_refused_as_cloud_run_does(body: Any, message: str):
     refusal = refusal_of(body)
     assert refusal.http_code == 400
-    assert said in refusal.message
+    assert message in refusal.message
 
 
 OURS = [
