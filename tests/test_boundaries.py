@@ -1,4 +1,4 @@
-"""The "may not" column of the architecture's table of rooms, executed: each rule walks the syntax trees of its rooms.
+"""Enforces the "must not" column of the table of folders: each rule walks the syntax trees of its folders.
 
 Every rule is tested itself: it must find the violation that stands beside it, and pass the permitted
 form. Trees, not text: a word in a docstring or a comment is no violation.

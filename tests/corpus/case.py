@@ -1,4 +1,4 @@
-"""A layout of a repository, as people have them, and what must come of it."""
+"""A layout of a repository, with the expected result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

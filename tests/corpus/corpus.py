@@ -1,4 +1,4 @@
-"""Every layout of the corpus, by what it is like."""
+"""All layouts of the corpus, by group."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Layouts that show one decision each, mostly without the code that a server would have: none of them is built."""
+"""Layouts that show one decision each. None of them is built; most have no server's code."""
 
 import json
 

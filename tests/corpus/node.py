@@ -1,4 +1,4 @@
-"""Node.js repositories: what an installation reads, what a start needs, workspaces."""
+"""Node.js repositories: files that an installation reads, start commands, workspaces."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Python repositories: by what they start, whether they speak stdio, and what their installation needs."""
+"""Python repositories: start commands, stdio servers, and requirements of the installation."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Servers for the layouts: each has the tool `shout`, which answers its `text` in capital letters."""
+"""Servers for the layouts. Each has the tool `shout`, which returns its `text` in capital letters."""
 
 import json
 import textwrap

@@ -1,4 +1,4 @@
-"""Which Python and which Node.js: rules, and preferences."""
+"""The versions of Python and Node.js: requirements and preferences."""
 
 from tests.corpus.case import Case
 from tests.corpus.servers import NODE_HTTP, NPM, NPM_LOCK, PACKAGE, PLAIN, PY_HTTP, package, project

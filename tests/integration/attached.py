@@ -1,4 +1,4 @@
-"""A local cloud without containers, the emulated providers, and stacks of their own that use both."""
+"""A local cloud without containers, emulated providers, and stacks that use both."""
 
 import asyncio
 import contextlib

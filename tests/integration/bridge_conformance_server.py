@@ -1,4 +1,4 @@
-"""The suite's server over stdio, asking in the words of the handshake era; the bridge has to find those of 2026-07-28.
+"""The conformance suite's server over stdio with a handshake; the bridge translates it to 2026-07-28.
 
 Run as a program by `test_bridge_conformance.py`.
 """

@@ -1,4 +1,4 @@
-"""Sources built as `up` builds them, and run as Cloud Run does, without Pulumi and without a cloud."""
+"""Builds sources as `up` does and runs them as Cloud Run does, without Pulumi and without a cloud."""
 
 import os
 import subprocess

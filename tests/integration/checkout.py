@@ -1,4 +1,4 @@
-"""A whole checkout, deployed by `./dev` as a user would, with a state, a port and a cloud of its own."""
+"""A whole checkout, deployed by `./dev`, with its own state, port and cloud."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Checkouts and Docker for the integration tests."""
+"""Fixtures of the integration tests: checkouts and Docker."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""A server with sessions, and a front end before it, that can be as bad as a cloud on a bad day: run as a program.
+"""A program: a server with sessions behind a front end that simulates the faults of a cloud.
 
 The environment says how: PORT, AUDIENCE, LEDGER (a file that gets a line for each call that was carried out), COLD
 (seconds that the first request waits, as for an instance), SLOW (seconds that each request is on its way here).

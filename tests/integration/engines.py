@@ -1,4 +1,4 @@
-"""Machines of other people, made on this one: users, and Docker engines that are not this machine's own.
+"""Other people's machines, simulated on this one: users, and Docker engines of other shapes.
 
 Each is made as root and taken away by what was noted when it was made; this machine's own engine is never touched. By
 hand:

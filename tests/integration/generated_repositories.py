@@ -1,4 +1,4 @@
-"""Small repositories without a Dockerfile, one for each kind of lock file, and who serves them to git."""
+"""Small repositories without a Dockerfile, one for each kind of lock file, and a Git server for them."""
 
 import base64
 import http.server

@@ -1,4 +1,4 @@
-"""A server that does its worst, and programs that are measured while they meet it."""
+"""A hostile server, and programs whose resources are measured while they talk to it."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Calls of a deployed stack's servers by the official client, as ada."""
+"""Calls the servers of a deployed stack with the official client, as ada."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The reference server as a process on a port of its own."""
+"""The reference server as a process on its own port."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""One data plane behind an ingress, with real containers, for the tests of what runs in them."""
+"""A data plane with real containers behind an ingress."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""Publishes one container port at two places, as Docker Desktop does: in the engine's network, and on this machine.
+"""Publishes one container port in the engine's network and on this machine, as Docker Desktop does.
 
 dockerd starts it in the stead of docker-proxy (`--userland-proxy-path`), with the same arguments, and waits for a line
 at descriptor 3: `0`, or `1` and what is wrong. RELAY_NETWORK names this machine's network namespace.

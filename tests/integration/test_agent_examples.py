@@ -1,4 +1,4 @@
-"""The agents of examples/agent where their packages are: each framework in the environment of its own lock.
+"""The agents of examples/agent, each framework in the environment of its own lock.
 
 Its tests, which need no network and no cloud, and its types. How they run in containers is in test_fleet_clients.py.
 """

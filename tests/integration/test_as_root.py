@@ -1,4 +1,4 @@
-"""Root runs a stack as everybody else does; all other tests are run by an ordinary user."""
+"""Deploys a stack as root; an ordinary user runs all other tests."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The official conformance suite against the bridge, with a server of the handshake era behind it."""
+"""The official conformance suite against the bridge, with a server that needs a handshake."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The bridge with real processes: none is left behind, limits hold, it drains, and it endures."""
+"""The bridge with real processes: limits, graceful shutdown, endurance, and no process left behind."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Real desktop clients reach a private server of a deployed stack, through `mcpfleet connect` and `mcpfleet proxy`.
+"""Real desktop clients reach a private server of a deployed stack through `mcpfleet connect` and `proxy`.
 
 The versions are those of devtools/clients/package.json and uv.lock; docs/clients.md lists them.
 """

@@ -1,4 +1,4 @@
-"""`mcpfleet connect` as a process, between the official client and servers that fail: nothing is lost, nothing twice.
+"""`mcpfleet connect` between the official client and failing servers: no message is lost or doubled.
 
 The slow ones run side by side, all begun when the module starts: together they take as long as the longest, 20 s.
 """

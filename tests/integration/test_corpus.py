@@ -1,4 +1,4 @@
-"""Every layout of the corpus that is a whole server: built as `up` builds it, run as Cloud Run does, and called.
+"""Every complete server of the corpus is built as `up` does, run as Cloud Run does, and called.
 
     ./dev test --as-root -m corpus            # all of them: about a minute each
     ./dev test --as-root -m corpus -k nvmrc   # those whose name says so

@@ -1,4 +1,4 @@
-"""The data plane with real containers: what a revision may do wrong, what it must survive, what it can rely on."""
+"""The data plane with real containers: failing revisions, restarts, and the guarantees for a container."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Docker as other people have it: what each shape of engine is called, what works there, and what is refused and why.
+"""Docker engines of other shapes: their names, what works on them, and what is refused and why.
 
 A part of it runs whenever root runs the tests; `./dev test --engines` runs all of it.
 """

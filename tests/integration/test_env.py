@@ -1,4 +1,4 @@
-"""`./dev env`: with only its exports, plain `pulumi` works on the deployed stack, and leaves the checkout as it is.
+"""`./dev env`: with its exports alone, plain `pulumi` works on the deployed stack, and the checkout stays unchanged.
 
 `pulumi preview` and `pulumi up` need Pulumi's Python language host, which is found in Pulumi's own archives only: where
 it is missing, this proves the way up to it.

@@ -1,4 +1,4 @@
-"""Clients of the fleet on the local cloud: who may call what, with real tokens, from inside real containers."""
+"""Clients of the fleet call servers with real tokens, from inside real containers."""
 
 import json
 import secrets

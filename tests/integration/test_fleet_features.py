@@ -1,4 +1,4 @@
-"""A fleet with everything that one machine can honour, deployed by `./dev up`; effects are looked at where they are.
+"""A fleet with every feature that one machine supports, deployed by `./dev up`; each effect is checked.
 
 In the container (variables, files, folders), at the ingress (who passes), at the load balancer (TLS, redirect).
 """

@@ -1,4 +1,4 @@
-"""Forged identities, and another caller's session, on a whole local cloud, behind IAM and Identity-Aware Proxy."""
+"""Forged identities and stolen sessions on a whole local cloud, behind IAM and Identity-Aware Proxy."""
 
 import base64
 import json

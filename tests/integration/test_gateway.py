@@ -1,4 +1,4 @@
-"""The gateway's program as a process on loopback, the host's end of the tunnel, and containers and strangers around.
+"""The gateway's program as a process, with the host's end of the tunnel, containers and attackers.
 
 Addresses of 127.0.0.0/16 take the places of the cloud's networks: 127.0.0.1 is the gateway's own, others containers'.
 """

@@ -1,4 +1,4 @@
-"""Git repositories fetched by the real git: refs, commits, what is kept, and where a token goes."""
+"""Real git fetches repositories: refs, commits, the cache, and where a token goes."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Google's own clients, unmodified, drive the APIs; their packages say whether the tables of the APIs are right.
+"""Google's own clients, unmodified, use the local cloud's APIs, and check the tables of the APIs.
 
 The cloud is in memory, behind a port: no container is needed for what its control plane says.
 """

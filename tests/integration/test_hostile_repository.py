@@ -1,4 +1,4 @@
-"""A hostile repository, built by Docker and Cloud Build with `./dev up`: nothing outside gets into an image."""
+"""A hostile repository, built by Docker and Cloud Build: nothing from outside gets into an image."""
 
 import io
 import subprocess

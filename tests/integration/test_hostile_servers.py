@@ -1,4 +1,4 @@
-"""A server that does its worst against the commands on a person's machine: they end, say why, and stay small."""
+"""Commands on a person's machine against a hostile server: they end, say why, and stay small."""
 
 import http.client
 import json

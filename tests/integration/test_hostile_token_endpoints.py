@@ -1,4 +1,4 @@
-"""A token endpoint that does its worst: whoever wants a token of it ends, says why in a line, and stays small."""
+"""Commands against a hostile token endpoint: they end, say why in one line, and stay small."""
 
 import json
 

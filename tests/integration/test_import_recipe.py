@@ -1,4 +1,4 @@
-"""docs/fleet.md's recipe: a service that was deployed without Pulumi is taken over, and changed in place."""
+"""The import recipe of docs/fleet.md: an existing service is imported, and changed in place."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Instances of several containers, with volumes and secrets, in Docker: what a program in them sees."""
+"""Instances with several containers, volumes and secrets in Docker, as a program in them sees them."""
 
 import asyncio
 import json

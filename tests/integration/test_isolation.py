@@ -1,4 +1,4 @@
-"""What a container must not reach, and whose tokens it must not get; with real containers on a real network."""
+"""Isolation on a real network: what a container can't reach, and whose tokens it can't get."""
 
 import asyncio
 import json

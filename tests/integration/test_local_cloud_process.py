@@ -1,4 +1,4 @@
-"""`python -m mcpfleet_local_cloud serve` as a process: how it begins, whom it refuses, how it ends."""
+"""`python -m mcpfleet_local_cloud serve` as a process: start, refused callers, shutdown."""
 
 import json
 import os

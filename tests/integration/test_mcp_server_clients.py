@@ -1,4 +1,4 @@
-"""Other people's clients use each feature of the reference server; docs/mcp-server.md shows what came of it."""
+"""Other clients use each feature of the reference server; docs/mcp-server.md shows the results."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The official conformance suite, in both revisions, against `conformance_server` on our hosting layer."""
+"""The official conformance suite, in both protocol versions, against `conformance_server`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry as it leaves the process: OTLP over HTTP, decoded by OpenTelemetry's own messages, up to SIGTERM."""
+"""OpenTelemetry's OTLP export over HTTP, decoded with OpenTelemetry's own messages, up to SIGTERM."""
 
 import gzip
 import threading

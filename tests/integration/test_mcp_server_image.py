@@ -1,4 +1,4 @@
-"""The image of the reference server: what it is run as, what it needs, what it tells of itself."""
+"""The image of the reference server: its user, its contents, its labels."""
 
 import http.client
 import json

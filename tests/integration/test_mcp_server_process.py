@@ -1,4 +1,4 @@
-"""The reference server as Cloud Run has it: a process, real connections, two instances, SIGTERM."""
+"""The reference server as on Cloud Run: a process, real connections, two instances, SIGTERM."""
 
 import asyncio
 import json

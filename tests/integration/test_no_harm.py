@@ -1,4 +1,4 @@
-"""A server whose tools say nothing of themselves, and a client that somebody opened, or cut off from its server.
+"""A server without tool annotations, and a client that is public or cut off from its server.
 
 No command calls such a tool unless its user names it; none passes what lets in everybody, or does not do its work.
 """

@@ -1,4 +1,4 @@
-"""The providers' ports are open to every user of the machine, but answer only the one who deploys, and end in time."""
+"""The providers' ports are open to every user of the machine, but serve only the user who deploys."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The emulated providers under the real Pulumi engine, against the local cloud's own control plane.
+"""The emulated providers under the real Pulumi engine, against the local cloud's control plane.
 
 The cloud runs here, in a thread, with a data plane that only keeps book; no container is started and nothing is built.
 """

@@ -1,4 +1,4 @@
-"""`pulumi preview` of a new stack asks no cloud: nothing but the engine and its plugins has to be there."""
+"""`pulumi preview` of a new stack needs only the engine and its plugins, and no cloud."""
 
 import json
 import os

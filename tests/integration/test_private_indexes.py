@@ -1,4 +1,4 @@
-"""Builds that need a private index: its password goes to the build by BuildKit, and is in no layer of the image.
+"""Builds with a private index: BuildKit passes the password, and no layer of the image has it.
 
 ./dev test --as-root -m corpus -k private
 """

@@ -1,4 +1,4 @@
-"""Keys for servers that need more than their packages, each tried: built, run as Cloud Run does, and called.
+"""Keys for servers that need more than their packages: each is built, run as Cloud Run does, and called.
 
 ./dev test --as-root -m corpus -k recipes
 """

@@ -1,4 +1,4 @@
-"""`./dev` itself, with a PATH on which only the programs are that each test puts there. No network."""
+"""`./dev` itself, with a PATH of only the programs that each test provides. No network."""
 
 import shutil
 import subprocess

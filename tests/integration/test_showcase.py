@@ -1,4 +1,4 @@
-"""The stack `showcase` as it is shipped, deployed by `./dev up`, called by the official client and by its own clients.
+"""The shipped stack `showcase`, deployed by `./dev up`, called by the official client and its own clients.
 
 A folder with a Dockerfile and one without, somebody else's image, an npm and a PyPI package that speak stdio; a client
 for each way to call. Then, on the same cloud, private repositories, and folders with each kind of lock file.

@@ -1,4 +1,4 @@
-"""Servers from anywhere, deployed by `./dev up` and called by the official client.
+"""Servers from each kind of source, deployed by `./dev up` and called by the official client.
 
 A Python and a Node.js repository without a Dockerfile from a git daemon, a folder, one that Cloud Build builds, and an
 image that somebody else has built. Packages of npm and PyPI are in the showcase's.

@@ -1,4 +1,4 @@
-"""`kill -9` at bad moments: the next command succeeds, nothing is doubled, nothing is left behind."""
+"""`kill -9` at bad moments: the next command succeeds, and nothing is doubled or left behind."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""`./dev up`, twice, an edit, faults, and `./dev down`: the main job, end to end."""
+"""`./dev up` twice, an edit, faults, and `./dev down`, end to end."""
 
 import asyncio
 import json

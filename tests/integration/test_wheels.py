@@ -1,4 +1,4 @@
-"""Each wheel of `uv build --all-packages` does its job in an empty folder, with nothing of the checkout on the path."""
+"""Each wheel of `uv build --all-packages` works in an empty folder, without the checkout on the path."""
 
 import base64
 import contextlib

@@ -1,4 +1,4 @@
-"""One connection, of the server or the bridge: what a client may have it hold is bounded, a trailer is no header."""
+"""Connections of the server and the bridge: buffered bytes are limited, and trailers are not headers."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What the documents say is what the code does: generated tables, examples, links, commands."""
+"""The documents agree with the code: generated tables, examples, links, commands."""
 
 import ast
 import json

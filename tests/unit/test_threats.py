@@ -1,4 +1,4 @@
-"""The threat model's rows and the tests that prove them: none without the other."""
+"""Each row of the threat model has tests that exist, and each listed test has a row."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""fastmcp_client.py URL: uses each feature of the reference server through FastMCP's client; prints what came of it."""
+"""fastmcp_client.py URL: uses each feature of the reference server with FastMCP's client, and prints the results."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The server that the official conformance suite asks for, on the same hosting layer as the reference server.
+"""The server for the official conformance suite, on the same hosting layer as the reference server.
 
     python -m tests.integration.conformance_server
 

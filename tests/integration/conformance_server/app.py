@@ -1,4 +1,4 @@
-"""What the suite checks in both revisions: content, errors, progress, logging, resources, prompts, completion."""
+"""The features that the suite checks in both protocol versions: content, errors, progress, logging, and so on."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Tools that ask the client in the middle of a call: sampling and elicitation of the handshake era."""
+"""Tools that ask the client during a call: sampling and elicitation with a handshake."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tools that need input before they can answer, as 2026-07-28 has it: a result that asks, and a call that brings it."""
+"""Tools that return `input_required` and get the input with the repeated call, as in 2026-07-28."""
 
 from typing import Any, cast
 

@@ -1,4 +1,4 @@
-"""Identity-Aware Proxy as a container meets it: its signed assertions and its public keys."""
+"""Signed assertions and public keys of Identity-Aware Proxy, for tests."""
 
 import json
 import time
@@ -23,7 +23,7 @@ def published(key=KEY, kid="one") -> bytes:
 def assertion(key=KEY, kid="one", algorithm="ES256", now=None, **claims) -> str:
     """What the proxy says of Ada; a claim that is None is left out."""
     now = int(time.time() if now is None else now)
-    given = {
+    members = {
         "iss": "https://cloud.google.com/iap",
         "aud": AUDIENCE,
         "sub": "accounts.google.com:1001",
@@ -32,8 +32,8 @@ def assertion(key=KEY, kid="one", algorithm="ES256", now=None, **claims) -> str:
         "exp": now + LIFE,
         **claims,
     }
-    given = {name: value for name, value in given.items() if value is not None}
-    return jwt.encode(given, key, algorithm=algorithm, headers={} if kid is None else {"kid": kid})
+    members = {name: value for name, value in members.items() if value is not None}
+    return jwt.encode(members, key, algorithm=algorithm, headers={} if kid is None else {"kid": kid})
 
 
 def asserted(text: str) -> list[tuple[bytes, bytes]]:

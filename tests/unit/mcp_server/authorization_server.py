@@ -32,9 +32,9 @@ def private_key(_name: str) -> rsa.RSAPrivateKey:
 
 def free_socket() -> socket.socket:
     """A socket whose port is ours, and refuses connections until it is served."""
-    one = socket.socket()
-    one.bind(("127.0.0.1", 0))
-    return one
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    return listener
 
 
 def url_of(bound: socket.socket) -> str:
@@ -82,9 +82,9 @@ class AuthorizationServer:
         """A token; by default a good one, but for its audience and scope."""
         newest = list(self.keys)[-1]
         now = int(time.time())
-        given = {"iss": self.url, "sub": CLIENT[0], "client_id": CLIENT[0], "iat": now, "exp": now + 60} | claims
+        members = {"iss": self.url, "sub": CLIENT[0], "client_id": CLIENT[0], "iat": now, "exp": now + 60} | claims
         headers = {"kid": key_id or newest, "typ": "at+jwt"}
-        return jwt.encode(given, key or self.keys[newest], algorithm="RS256", headers=headers)
+        return jwt.encode(members, key or self.keys[newest], algorithm="RS256", headers=headers)
 
     async def token(self, resource: str, scope: str) -> str:
         """Get a token as a client does: learn the endpoint, show the secret."""
@@ -121,9 +121,9 @@ class AuthorizationServer:
         return Response(status_code=404)
 
     async def _issue(self, request: Request) -> Response:
-        shown = request.headers.get("authorization")
+        credentials = request.headers.get("authorization")
         form = await request.form()
-        if shown != httpx2.BasicAuth(*CLIENT)._auth_header:
+        if credentials != httpx2.BasicAuth(*CLIENT)._auth_header:
             return JSONResponse({"error": "invalid_client"}, 401)
         if form["grant_type"] != "client_credentials":
             return JSONResponse({"error": "unsupported_grant_type"}, 400)

@@ -1,4 +1,4 @@
-"""Helpers to drive `mcp_server` in memory: settings, HTTP through ASGI, the SDK's client, captured logs."""
+"""Fixtures for hosted servers in memory: settings, HTTP through ASGI, the SDK's client, captured logs."""
 
 import asyncio
 import gc
@@ -101,8 +101,8 @@ def process_state() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
+    for name, original in levels.items():
+        logging.getLogger(name).setLevel(original)
     logging.captureWarnings(capture=False)
     logs.bind_trace(None)
     signal.signal(signal.SIGTERM, handler)

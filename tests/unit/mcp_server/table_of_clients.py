@@ -1,4 +1,4 @@
-"""Which features of the reference server work with which clients: what tests run and the guide shows."""
+"""The features of the reference server that work with each tested client, for the tests and the guide."""
 
 FEATURES = (
     "tools",

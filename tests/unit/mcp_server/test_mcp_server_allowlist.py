@@ -1,4 +1,4 @@
-"""Which hosts and origins get through the edge: nothing outside the patterns does."""
+"""Allow-lists of hosts and origins: nothing outside the patterns passes."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Who is believed, under each access mode; and that what belongs to a caller is nobody else's."""
+"""The trusted caller under each access mode, and the isolation of callers' sessions, streams and state."""
 
 import asyncio
 import base64
@@ -215,27 +215,27 @@ async def verified(assertions, text):
 
 async def test_the_proxys_keys_are_kept_and_asked_for_again_when_one_is_unknown_but_not_for_each_invention():
     google = Google()
-    one = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
+    verifier = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
     for _ in range(3):
-        await verified(one, assertion())
+        await verified(verifier, assertion())
     assert google.asked == 1
     for number in range(50):
         with pytest.raises(NoAssertionError):
-            await verified(one, assertion(key=OTHER, kid=f"made-up-{number}"))
+            await verified(verifier, assertion(key=OTHER, kid=f"made-up-{number}"))
     assert google.asked == 1
     google.document = published(OTHER, "two")
     google.now += 11
-    assert await verified(one, assertion(key=OTHER, kid="two")) == "accounts.google.com:1001"
+    assert await verified(verifier, assertion(key=OTHER, kid="two")) == "accounts.google.com:1001"
     assert google.asked == 2
 
 
 async def test_old_keys_are_better_than_none_and_without_any_nobody_is_let_in():
     google = Google()
-    one = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
-    await verified(one, assertion())
+    verifier = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
+    await verified(verifier, assertion())
     google.document = None
     google.now += 3700
-    await verified(one, assertion(now=google.now))
+    await verified(verifier, assertion(now=google.now))
     none = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
     with pytest.raises(KeysError):
         await verified(none, assertion(now=google.now))
@@ -243,12 +243,12 @@ async def test_old_keys_are_better_than_none_and_without_any_nobody_is_let_in():
 
 async def test_what_was_valid_is_not_valid_for_ever():
     google = Google()
-    one = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
+    verifier = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
     text = assertion()
-    await verified(one, text)
+    await verified(verifier, text)
     google.now += LIFE + 31
     with pytest.raises(NoAssertionError):
-        await verified(one, text)
+        await verified(verifier, text)
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b'{"keys": 3}', b'{"keys": []}', b'{"keys": [3, {"kty": "oct"}]}'])
@@ -300,9 +300,9 @@ async def test_a_session_is_used_streamed_and_ended_by_who_began_it_alone(two):
         assert (await call(app, "who", modern=False, headers=[*session, *bob]).start())[0] == 404
         if environment["MCP_ACCESS"] == "iam":
             assert (await call(app, "who", modern=False, headers=session).start())[0] == 404
-        mine = call(app, "who", modern=False, headers=[*session, *ada])
-        assert (await mine.start())[0] == 200
-        assert "ada@" in (await mine.event())["result"]["content"][0]["text"]
+        ada_call = call(app, "who", modern=False, headers=[*session, *ada])
+        assert (await ada_call.start())[0] == 200
+        assert "ada@" in (await ada_call.event())["result"]["content"][0]["text"]
 
 
 async def test_what_is_posted_to_a_stream_comes_from_who_opened_it(two):
@@ -331,11 +331,11 @@ async def test_the_state_that_a_client_carries_is_of_use_to_its_caller_alone(two
     content = message(params={"name": "order_tea", "arguments": {"kind": "mint"}})
     content["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = {"elicitation": {"form": {}}}
     async with started(app):
-        _, asked = await post(app, content, headers=ada).answer()
-        (name,) = asked["result"]["inputRequests"]
+        _, first_round = await post(app, content, headers=ada).answer()
+        (name,) = first_round["result"]["inputRequests"]
         content["params"] |= {
             "inputResponses": {name: {"action": "accept", "content": {"cups": 3, "milk": False}}},
-            "requestState": asked["result"]["requestState"],
+            "requestState": first_round["result"]["requestState"],
         }
         status, refused = await post(app, content, headers=bob).answer()
         _, answered = await post(app, content, headers=ada).answer()
@@ -355,14 +355,14 @@ async def test_one_caller_can_t_take_all_streams_of_the_legacy_transport(two):
     environment, ada, bob = two
     async with started(shop(MCP_TRANSPORTS="streamable-http,sse", MCP_MAX_SESSIONS="4", **environment)) as app:
         streams = [get(app, "/sse", headers=ada) for _ in range(4)]
-        assert [(await one.start())[0] for one in streams] == [200, 200, 200, 503]
+        assert [(await stream.start())[0] for stream in streams] == [200, 200, 200, 503]
         streams[0].hang_up()
         await asyncio.wait_for(streams[0].task, 5)
-        others = [get(app, "/sse", headers=who) for who in (ada, bob, bob)]
-        assert [(await one.start())[0] for one in others] == [200, 200, 503]
-        for one in (*streams[1:3], *others[:2]):
-            one.hang_up()
-            await asyncio.wait_for(one.task, 5)
+        others = [get(app, "/sse", headers=headers) for headers in (ada, bob, bob)]
+        assert [(await stream.start())[0] for stream in others] == [200, 200, 503]
+        for stream in (*streams[1:3], *others[:2]):
+            stream.hang_up()
+            await asyncio.wait_for(stream.task, 5)
 
 
 async def test_where_nobody_is_known_all_sessions_are_for_everybody():
@@ -397,8 +397,8 @@ def model(headers):
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=5))
 def test_the_reader_believes_the_checked_header_and_nothing_else(headers):
-    found = cloud_run_caller(headers)
-    assert (None if found is None else found.identity) == model(headers)
+    caller = cloud_run_caller(headers)
+    assert (None if caller is None else caller.identity) == model(headers)
 
 
 @settings(max_examples=200, derandomize=True, deadline=None)
@@ -406,5 +406,5 @@ def test_the_reader_believes_the_checked_header_and_nothing_else(headers):
 def test_whatever_stands_for_claims_the_reader_does_not_fail(payload):
     token = base64.urlsafe_b64encode(payload).rstrip(b"=")
     for middle in (token, payload):
-        found = cloud_run_caller([(APP, b"Bearer e30." + middle + b".SIGNATURE_REMOVED_BY_GOOGLE")])
-        assert found is None or (found.issuer and found.subject)
+        caller = cloud_run_caller([(APP, b"Bearer e30." + middle + b".SIGNATURE_REMOVED_BY_GOOGLE")])
+        assert caller is None or (caller.issuer and caller.subject)

@@ -1,4 +1,4 @@
-"""What a browser hears of a hosted server (CORS): pages of listed origins may call and read, and no others."""
+"""CORS of a hosted server: only pages of allowed origins can call it and read its responses."""
 
 import asyncio
 import re
@@ -138,10 +138,10 @@ def answered(method: str, *headers: tuple[bytes, bytes], listed: str = LISTED) -
 
     raw = [(b"host", b"localhost"), *headers]
     asyncio.run(edge({"type": "http", "method": method, "path": "/mcp", "headers": raw}, receive, send))
-    found: dict[bytes, list[bytes]] = {}
+    received: dict[bytes, list[bytes]] = {}
     for name, value in sent[0]["headers"]:
-        found.setdefault(name, []).append(value)
-    return sent[0]["status"], found
+        received.setdefault(name, []).append(value)
+    return sent[0]["status"], received
 
 
 ORIGINS = (
@@ -156,12 +156,12 @@ ORIGINS = (
 @settings(deadline=None)
 @given(ORIGINS, st.sampled_from(["OPTIONS", "POST", "GET", "DELETE"]), st.sampled_from([LISTED, APP, ""]))
 def test_an_answer_names_the_origin_exactly_if_it_is_listed_and_nobody_otherwise(origin, method, listed):
-    said = origin.decode("latin-1").strip(" \t")
-    known = any(one.accepts(said) for one in Settings(MCP_ALLOWED_ORIGINS=listed).allowed_origins)
+    sent = origin.decode("latin-1").strip(" \t")
+    is_listed = any(pattern.accepts(sent) for pattern in Settings(MCP_ALLOWED_ORIGINS=listed).allowed_origins)
     status, headers = answered(method, (b"origin", origin), (b"access-control-request-method", b"POST"), listed=listed)
-    if known:
+    if is_listed:
         assert status in (200, 204)
-        assert headers[b"access-control-allow-origin"] == [said.encode("latin-1")]
+        assert headers[b"access-control-allow-origin"] == [sent.encode("latin-1")]
         assert b"Origin" in headers[b"vary"][0]
     else:
         assert status == 403
@@ -180,16 +180,16 @@ def test_whatever_headers_a_page_asks_for_it_is_told_names_of_ours_alone(asked):
         (b"access-control-request-method", b"POST"),
         (b"access-control-request-headers", asked),
     )
-    ours = words(
+    expected = words(
         answered("OPTIONS", (b"origin", APP.encode()), (b"access-control-request-method", b"POST"))[1][
             b"access-control-allow-headers"
         ][0].decode()
     )
-    told = headers[b"access-control-allow-headers"][0].decode()
+    allowed = headers[b"access-control-allow-headers"][0].decode()
     assert status == 200
-    assert all(re.fullmatch(r"mcp-param-[!#$%&'*+.^_`|~0-9a-z-]+", name) for name in words(told) - ours)
-    assert "\r" not in told
-    assert "\n" not in told
+    assert all(re.fullmatch(r"mcp-param-[!#$%&'*+.^_`|~0-9a-z-]+", name) for name in words(allowed) - expected)
+    assert "\r" not in allowed
+    assert "\n" not in allowed
 
 
 def test_two_origins_are_none():

@@ -1,4 +1,4 @@
-"""How many processes serve, by what the container is given."""
+"""The number of processes follows from the CPUs of the container."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The table of variables in docs/mcp-server.md is what `settings.py` says."""
+"""The tables of variables and clients in docs/mcp-server.md agree with the code."""
 
 import re
 from pathlib import Path
@@ -30,14 +30,14 @@ def table() -> str:
     rows = ["| variable | set by | default | meaning |", "|---|---|---|---|"]
     for field in Settings.model_fields.values():
         name = field.validation_alias
-        by = (
+        set_by = (
             "⚙ the fleet"
             if fleet_variable(name) in INJECTED or name == "FORWARDED_ALLOW_IPS"
             else "Cloud Run"
             if name in PLATFORM
             else "you"
         )
-        rows.append(f"| `{name}` | {by} | {default(field)} | {field.description} |")
+        rows.append(f"| `{name}` | {set_by} | {default(field)} | {field.description} |")
     return "\n".join(rows) + "\n"
 
 
@@ -49,9 +49,9 @@ def test_every_variable_is_in_the_guide_as_the_code_has_it():
 
 
 def test_the_settings_read_every_variable_that_the_fleet_sets():
-    ours = {fleet_variable(str(field.validation_alias)) for field in Settings.model_fields.values()}
+    supported = {fleet_variable(str(field.validation_alias)) for field in Settings.model_fields.values()}
     # Cloud Run has checked the audience; its list is for servers that check a token again.
-    assert set(INJECTED) - {AUDIENCE} <= ours
+    assert set(INJECTED) - {AUDIENCE} <= supported
 
 
 def test_the_table_of_clients_is_what_the_tests_run():

@@ -1,4 +1,4 @@
-"""The end of a process: what runs finishes, what does not is told, what only waits is let go."""
+"""Graceful shutdown: running calls finish or get an error, and streams end."""
 
 import asyncio
 
@@ -49,9 +49,9 @@ async def test_a_call_in_flight_finishes(modern, progress):
         await request.start()
         if progress:
             await request.event()
-        body, more = await request.part()
+        body, has_more = await request.part()
     assert b'"done"' in body
-    assert not more
+    assert not has_more
 
 
 @pytest.mark.parametrize("progress", [None, "p"], ids=["json", "stream"])
@@ -64,12 +64,12 @@ async def test_a_call_that_does_not_finish_in_time_is_told_to_call_again(modern,
         status, _ = await request.start()
         if progress:
             await request.event()
-        body, more = await request.part()
+        body, has_more = await request.part()
         await asyncio.wait_for(request.task, 5)
     assert status == 200
     assert b'"code":-32000' in body
     assert b"Call again" in body
-    assert not more
+    assert not has_more
 
 
 async def test_a_subscription_ends_with_its_result():
@@ -91,15 +91,15 @@ async def test_the_legacy_stream_ends_with_a_word():
         status, headers = await stream.start()
         endpoint, _ = await stream.part()
         await asyncio.wait_for(slow.app.drain.end(), 5)
-        word, more = await stream.part()
-        assert more
-        last, more = await stream.part()
+        word, has_more = await stream.part()
+        assert has_more
+        last, has_more = await stream.part()
         await asyncio.wait_for(stream.task, 5)
     assert status == 200
     assert headers["content-type"].startswith("text/event-stream")
     assert b"/messages/?session_id=" in endpoint
     assert word == b": the server is shutting down; connect again\r\n\r\n"
-    assert (last, more) == (b"", False)
+    assert (last, has_more) == (b"", False)
 
 
 async def test_from_then_on_the_process_is_not_ready_but_alive():

@@ -1,4 +1,4 @@
-"""Hosting over HTTP, in memory: methods, paths, health, refusals."""
+"""HTTP of a hosted server, in memory: methods, paths, health checks, refused requests."""
 
 import asyncio
 
@@ -82,9 +82,9 @@ async def test_health_answers_whatever_name_the_probe_calls_by(serving, server):
 
 async def test_a_foreign_host_gets_a_json_rpc_error_that_names_the_variable(serving, server):
     async with serving(server, MCP_ALLOWED_HOSTS="mcp-reference-*.run.app") as http:
-        ours = await http.post("/mcp", json=LIST, headers=ACCEPT | {"host": "mcp-reference-1.europe-west1.run.app"})
+        accepted = await http.post("/mcp", json=LIST, headers=ACCEPT | {"host": "mcp-reference-1.europe-west1.run.app"})
         foreign = await http.post("/mcp", json=LIST, headers=ACCEPT | {"host": "evil.test"})
-    assert ours.status_code == 200
+    assert accepted.status_code == 200
     assert foreign.status_code == 421
     assert foreign.json()["error"]["code"] == -32600
     assert "MCP_ALLOWED_HOSTS" in foreign.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""From one POST to its answer: JSON where there is nothing to stream, events where there is, nothing left behind."""
+"""One POST and its response: JSON, or an event stream if there is more than one message."""
 
 import asyncio
 import json
@@ -132,15 +132,15 @@ async def test_a_silent_call_is_kept_alive_by_comments(modern, monkeypatch):
         status, headers = await request.start()
         assert (status, headers["content-type"]) == (200, "text/event-stream")
         for _ in range(3):
-            body, more = await request.part()
+            body, has_more = await request.part()
             assert body.startswith(b": ")
-            assert more
+            assert has_more
         shop.gate.set()
         body = b": "
         while body.startswith(b": "):
-            body, more = await request.part()
+            body, has_more = await request.part()
         assert b'"done"' in body
-        assert not more
+        assert not has_more
 
 
 async def test_a_crash_tells_the_client_nothing_of_its_cause(modern):
@@ -183,8 +183,8 @@ async def test_numbers_that_json_has_no_word_for_are_null(modern):
 )
 async def test_what_a_client_has_to_accept_and_to_send(modern, headers, status):
     async with started(Shop().app) as app:
-        found, answer = await call(app, "sell", modern=modern, headers=headers).answer()
-    assert found == status
+        actual, answer = await call(app, "sell", modern=modern, headers=headers).answer()
+    assert actual == status
     assert ("error" in answer) is (status != 200)
 
 
@@ -283,8 +283,8 @@ async def test_a_notification_is_accepted_and_has_no_answer(modern):
 )
 async def test_headers_have_to_say_what_the_body_says(headers, code, status):
     async with started(Shop().app) as app:
-        found, answer = await call(app, "sell", headers=headers).answer()
-    assert found == status
+        actual, answer = await call(app, "sell", headers=headers).answer()
+    assert actual == status
     assert answer.get("error", {}).get("code") == code
 
 
@@ -295,7 +295,7 @@ async def test_a_client_that_goes_away_halfway_through_its_body_is_not_answered_
     shop = Shop(MCP_STATELESS=stateless)
     async with started(shop.app) as app:
         content = message("initialize", modern=modern)
-        request = Request(app, scope_of(content, modern=modern), json.dumps(content).encode(), more=True)
+        request = Request(app, scope_of(content, modern=modern), json.dumps(content).encode(), has_more=True)
         request.hang_up()
         await asyncio.wait_for(request.task, 5)
     assert request.out.empty()

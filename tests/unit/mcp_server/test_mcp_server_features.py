@@ -1,4 +1,4 @@
-"""The protocol's other features on the reference server, through the official client, over HTTP in memory."""
+"""Further protocol features of the reference server, through the official client over HTTP in memory."""
 
 import base64
 import json
@@ -60,7 +60,7 @@ async def test_an_unknown_color_is_a_tool_error_that_says_where_the_known_ones_a
 async def test_resources_are_listed_and_read_by_name_and_by_template(connected, server):
     async with connected(server) as client:
         listed = {str(resource.uri) for resource in (await client.list_resources()).resources}
-        templates = [one.uri_template for one in (await client.list_resource_templates()).resource_templates]
+        templates = [template.uri_template for template in (await client.list_resource_templates()).resource_templates]
         palette = (await client.read_resource("color://palette")).contents[0]
         teal = (await client.read_resource("color://teal")).contents[0]
         with pytest.raises(MCPError) as missing:
@@ -86,10 +86,10 @@ async def test_arguments_of_prompts_and_templates_are_completed(connected, serve
 
 
 async def test_the_user_is_asked_for_what_is_left_to_know(serving, server):
-    asked = []
+    questions = []
 
     async def answer(context, params):
-        asked.append(params.message)
+        questions.append(params.message)
         return ElicitResult(action="accept", content={"cups": 2, "milk": True})
 
     async with (
@@ -99,7 +99,7 @@ async def test_the_user_is_asked_for_what_is_left_to_know(serving, server):
         ) as client,
     ):
         result = await client.call_tool("order_tea", {"kind": "mint"})
-    assert asked == ["How would you like your mint tea?"]
+    assert questions == ["How would you like your mint tea?"]
     assert result.structured_content == {"kind": "mint", "cups": 2, "milk": True}
 
 
@@ -121,18 +121,18 @@ async def test_another_instance_takes_the_answer_if_it_has_the_same_key():
     key = {"MCP_REQUEST_STATE_KEY": "k" * 32}
     first, second = (build_app(build_server(Settings(**key)), Settings(**key)) for _ in range(2))
     other_key = {"MCP_REQUEST_STATE_KEY": "o" * 32}
-    stranger = build_app(build_server(Settings(**other_key)), Settings(**other_key))
+    other_app = build_app(build_server(Settings(**other_key)), Settings(**other_key))
     content = message(params={"name": "order_tea", "arguments": {"kind": "mint"}})
     content["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = {"elicitation": {"form": {}}}
-    async with started(first), started(second), started(stranger):
-        _, asked = await post(first, content).answer()
-        (name,) = asked["result"]["inputRequests"]
+    async with started(first), started(second), started(other_app):
+        _, first_round = await post(first, content).answer()
+        (name,) = first_round["result"]["inputRequests"]
         content["params"] |= {
             "inputResponses": {name: {"action": "accept", "content": {"cups": 3, "milk": False}}},
-            "requestState": asked["result"]["requestState"],
+            "requestState": first_round["result"]["requestState"],
         }
         _, answered = await post(second, content).answer()
-        status, refused = await post(stranger, content).answer()
+        status, refused = await post(other_app, content).answer()
     assert answered["result"]["structuredContent"] == {"kind": "mint", "cups": 3, "milk": False}
     assert (status, refused["error"]["code"]) == (400, -32602)
 
@@ -174,16 +174,16 @@ async def test_who_listens_is_told_that_the_last_countdown_has_changed():
         pass
 
     async with started(build_app(build_server(Settings(), sleep=no_sleep), Settings())) as app:
-        wanted = {"notifications": {"resourceSubscriptions": ["countdown://last"]}}
-        stream = post(app, message("subscriptions/listen", wanted, request_id="listen"))
+        filters = {"notifications": {"resourceSubscriptions": ["countdown://last"]}}
+        stream = post(app, message("subscriptions/listen", filters, request_id="listen"))
         assert (await stream.start())[1]["content-type"] == "text/event-stream"
         assert (await stream.event())["method"] == "notifications/subscriptions/acknowledged"
         await call(app, "countdown", {"seconds": 2}).answer()
-        told = await stream.event()
+        event = await stream.event()
         stream.hang_up()
         await stream.task
         _, read = await post(app, message("resources/read", {"uri": "countdown://last"})).answer()
-    assert (told["method"], told["params"]["uri"]) == ("notifications/resources/updated", "countdown://last")
+    assert (event["method"], event["params"]["uri"]) == ("notifications/resources/updated", "countdown://last")
     assert json.loads(read["result"]["contents"][0]["text"]) == {"seconds": 2}
 
 
@@ -245,5 +245,5 @@ async def test_its_sessions_are_as_many_as_the_settings_say(serving):
     }
     headers = {"accept": "application/json, text/event-stream"}
     async with serving(LikeFastMCP(MCPServer("weather")), MCP_STATELESS="false", MCP_MAX_SESSIONS="2") as http:
-        begun = [(await http.post("/mcp", json=greeting, headers=headers)).status_code for _ in range(3)]
-    assert begun == [200, 200, 503]
+        statuses = [(await http.post("/mcp", json=greeting, headers=headers)).status_code for _ in range(3)]
+    assert statuses == [200, 200, 503]

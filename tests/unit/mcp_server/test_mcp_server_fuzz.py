@@ -1,4 +1,4 @@
-"""Whatever is sent: never a 500, never a traceback, always an answer that a client can read; and the SDK's answer."""
+"""Random requests: never a 500 or a traceback, and the same response as the SDK's own application."""
 
 import asyncio
 import json
@@ -114,16 +114,16 @@ def lines(given_headers):
 async def _send(app, http_method, path, headers, content, query=b""):
     scope = {**scope_of({"method": "", "params": {}}, modern=False, path=path), "method": http_method}
     scope |= {"headers": headers, "query_string": query}
-    one = Request(app, scope, content)
-    status, found = await one.start()
+    request = Request(app, scope, content)
+    status, response_headers = await request.start()
     parts = b""
-    more = True
-    while more:
-        part, more = await one.part()
+    has_more = True
+    while has_more:
+        part, has_more = await request.part()
         parts += part
-    one.hang_up()
-    await asyncio.wait_for(one.task, 5)
-    return status, found, parts
+    request.hang_up()
+    await asyncio.wait_for(request.task, 5)
+    return status, response_headers, parts
 
 
 class Served:
@@ -145,22 +145,22 @@ class Served:
 
     async def _end_the_rest(self) -> None:
         # sse-starlette has a task of its own, which waits for the process's end.
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
+        remaining = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in remaining:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*remaining, return_exceptions=True)
 
 
 @pytest.fixture(scope="module")
 def serve():
-    made = []
+    apps = []
 
     def start(app) -> Served:
-        made.append(Served(app))
-        return made[-1]
+        apps.append(Served(app))
+        return apps[-1]
 
     yield start
-    for one in made:
+    for one in apps:
         one.close()
 
 
@@ -221,8 +221,8 @@ def is_readable(status, headers, content) -> None:
 @PROFILE
 @given(st.lists(header, max_size=6), body)
 def test_no_body_and_no_header_makes_the_server_fail(stateless, headers, content):
-    status, found, answer = stateless.send("POST", "/mcp", lines(headers), content)
-    is_readable(status, found, answer)
+    status, response_headers, answer = stateless.send("POST", "/mcp", lines(headers), content)
+    is_readable(status, response_headers, answer)
 
 
 @PROFILE
@@ -271,20 +271,20 @@ def test_every_request_gets_the_answer_that_the_sdk_s_own_way_gives(
     headers = lines([(b"mcp-protocol-version", b"2026-07-28" if modern else b"2025-11-25")])
     if modern:
         headers.append((b"mcp-method", chosen.encode("latin-1", "replace")))
-        spoken = (
+        name = (
             content["params"].get("name", content["params"].get("uri")) if isinstance(content["params"], dict) else ""
         )
-        headers.append((b"mcp-name", str(spoken).encode("latin-1", "replace")))
+        headers.append((b"mcp-name", str(name).encode("latin-1", "replace")))
 
     our_status, _, our_body = stateless.send("POST", "/mcp", headers, payload)
     their_status, _, their_body = sdk.send("POST", "/mcp", headers, payload)
-    ours, theirs = parsed(our_body), parsed(their_body)
+    actual, expected = parsed(our_body), parsed(their_body)
     assert our_status == their_status
-    if theirs is None or (their_status == 400 and theirs.get("id") is None):
+    if expected is None or (their_status == 400 and expected.get("id") is None):
         return  # refused before it was a request: the words are our own
-    if theirs.get("error", {}).get("code") == 0:
-        theirs["error"] = {"code": -32603, "message": "Internal server error"}  # mcp 2.3 repeats the exception's text
-    assert ours == theirs
+    if expected.get("error", {}).get("code") == 0:
+        expected["error"] = {"code": -32603, "message": "Internal server error"}  # mcp 2.3 repeats the exception's text
+    assert actual == expected
 
 
 def parsed(content: bytes):

@@ -1,4 +1,4 @@
-"""`access: oauth` against an authorization server that runs: metadata, keys, tokens and faults come over HTTP."""
+"""`access: oauth` with an authorization server over real HTTP: metadata, keys, tokens and faults."""
 
 import asyncio
 import base64
@@ -73,9 +73,9 @@ class McpServer:
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
-    one = Clock()
-    monkeypatch.setattr(oauth, "IssuerKeys", partial(oauth.IssuerKeys, clock=one))
-    return one
+    clock = Clock()
+    monkeypatch.setattr(oauth, "IssuerKeys", partial(oauth.IssuerKeys, clock=clock))
+    return clock
 
 
 @asynccontextmanager
@@ -95,11 +95,11 @@ async def protected(issuer: AuthorizationServer):
 @pytest.fixture
 async def down():
     """An authorization server that does not run yet."""
-    one = AuthorizationServer()
+    issuer = AuthorizationServer()
     try:
-        yield one
+        yield issuer
     finally:
-        one.socket.close()
+        issuer.socket.close()
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ async def issuer(down):
 
 @pytest.fixture
 async def server(clock, issuer):
-    async with protected(issuer) as one:
-        yield one
+    async with protected(issuer) as server:
+        yield server
 
 
 @pytest.fixture
@@ -146,8 +146,8 @@ async def test_a_client_finds_the_issuer_gets_a_token_and_lists_the_tools(server
     nobody = await server.ask()
     assert nobody.status_code == 401
     assert issuer.asked == []
-    _, _, where = nobody.headers["www-authenticate"].partition('resource_metadata="')
-    document = (await server.http.get(where.partition('"')[0])).json()
+    _, _, metadata_url = nobody.headers["www-authenticate"].partition('resource_metadata="')
+    document = (await server.http.get(metadata_url.partition('"')[0])).json()
     assert document["authorization_servers"] == [issuer.url]
 
     answer = await server.ask(await issuer.token(document["resource"], "mcp"))
@@ -295,15 +295,15 @@ async def test_whose_key_is_known_does_not_wait_for_a_stranger_s(server, issuer,
         return await issuer.hang(request)
 
     issuer.ill = {METADATA: hang}
-    stranger = asyncio.create_task(server.ask(good(issuer, server, key_id="made-up")))
+    unknown_key_call = asyncio.create_task(server.ask(good(issuer, server, key_id="made-up")))
     await reached.wait()
     async with asyncio.timeout(3):
         assert (await server.ask(token)).status_code == 200
         clock.now += 3601
         assert (await server.ask(token)).status_code == 200
-    assert not stranger.done()
+    assert not unknown_key_call.done()
     issuer.recovered.set()
-    assert (await stranger).status_code == 503
+    assert (await unknown_key_call).status_code == 503
 
 
 @pytest.mark.parametrize("path", [METADATA, KEYS])
@@ -338,11 +338,11 @@ async def test_a_document_without_end_is_not_read_to_its_end(server, issuer, pat
     tracemalloc.start()
     try:
         answer = await server.ask(token)
-        _, most = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert answer.status_code == 503
-    assert most < 16 * MIB
+    assert peak < 16 * MIB
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Limits by tool: who waits, who is refused, and that nobody else notices."""
+"""Limits by tool: which calls wait, which are refused, and that other tools are not affected."""
 
 import asyncio
 import threading
@@ -87,10 +87,10 @@ async def test_a_client_that_stops_waiting_gives_its_place_to_the_next(modern):
     async with started(kitchen.app) as app:
         first = call(app, "cook", modern=modern)
         await settled()
-        gone = call(app, "cook", modern=modern)
+        cancelled = call(app, "cook", modern=modern)
         third = call(app, "cook", modern=modern)
-        gone.hang_up()
-        await asyncio.wait_for(gone.task, 5)
+        cancelled.hang_up()
+        await asyncio.wait_for(cancelled.task, 5)
         kitchen.gate.set()
         await first.answer()
         await third.answer()
@@ -154,11 +154,11 @@ def lowlevel(run):
 
 async def test_made_up_names_do_not_give_a_tool_a_second_place(modern):
     """A low-level server may take `COOK` for `cook`; and 10,000 names once made every place anew."""
-    running, most, gate = [], [], asyncio.Event()
+    running, counts, gate = [], [], asyncio.Event()
 
     async def run(name):
         running.append(name)
-        most.append(len(running))
+        counts.append(len(running))
         await gate.wait()
         running.remove(name)
 
@@ -176,7 +176,7 @@ async def test_made_up_names_do_not_give_a_tool_a_second_place(modern):
 async def test_names_that_are_no_tools_make_no_metrics(make):
     server = make()
     tools = ToolNames(server if isinstance(server, Server) else lowlevel_of(server), {"named"})
-    assert [tools.resolve(one) for one in ("named", "nothing", None, 3)] == [
+    assert [tools.resolve(name) for name in ("named", "nothing", None, 3)] == [
         "named",
         UNKNOWN_TOOL,
         UNKNOWN_TOOL,
@@ -189,7 +189,7 @@ async def test_a_tool_is_one_by_its_list_and_before_it_by_its_answer():
     tools.record_answer("cook")
     tools.record_list({"tools": [{"name": "bake"}, {"name": 3}, None]})
     tools.record_answer("COOK")
-    assert [tools.resolve(one) for one in ("cook", "bake", "COOK")] == ["cook", "bake", UNKNOWN_TOOL]
+    assert [tools.resolve(name) for name in ("cook", "bake", "COOK")] == ["cook", "bake", UNKNOWN_TOOL]
     for number in range(20_000):
         tools.record_list({"tools": [{"name": f"{number}"}]})
     assert tools.resolve("19999") == UNKNOWN_TOOL, "bounded, whatever the server says"

@@ -1,4 +1,4 @@
-"""Logs: one Cloud Logging object per line, tied to the request's trace."""
+"""Logs: one Cloud Logging entry on each line, linked to the trace of the request."""
 
 import json
 import logging
@@ -95,8 +95,8 @@ def test_uvicorn_the_sdk_and_warnings_go_the_same_way(logged):
     ],
 )
 def test_the_trace_of_a_request_is_read_from_the_header_that_has_its_form(headers, trace):
-    found = logs.trace_of(headers)
-    assert (None if found is None else (found.trace_id, found.span_id, found.sampled)) == trace
+    actual = logs.trace_of(headers)
+    assert (None if actual is None else (actual.trace_id, actual.span_id, actual.sampled)) == trace
 
 
 @pytest.mark.anyio
@@ -159,8 +159,8 @@ def test_a_line_holds_whatever_was_logged(logged, encode):
     logged(encode=encode)
     itself: dict[str, object] = {}
     itself["it"] = itself
-    said = {"n": float("nan"), "o": object, "itself": itself, 7: "half \udce4", "text": "ä\u2028"}
-    logging.getLogger("shop").info("half \udce4 character", extra={"fields": said})
+    logged_fields = {"n": float("nan"), "o": object, "itself": itself, 7: "half \udce4", "text": "ä\u2028"}
+    logging.getLogger("shop").info("half \udce4 character", extra={"fields": logged_fields})
     (entry,) = logged()
     assert entry["message"] == "half ? character"
     assert (entry["fields"]["n"].lower(), entry["fields"]["text"]) == ("nan", "ä\u2028")

@@ -1,4 +1,4 @@
-"""The resource server: who is let in, and what everybody else is told."""
+"""The OAuth resource server: accepted tokens, and the responses to all others."""
 
 import asyncio
 import json
@@ -64,16 +64,16 @@ class Issuer:
 
 @pytest.fixture
 def issuer(monkeypatch):
-    one = Issuer()
-    monkeypatch.setattr(oauth, "fetch_json", one.fetch)
-    return one
+    fake = Issuer()
+    monkeypatch.setattr(oauth, "fetch_json", fake.fetch)
+    return fake
 
 
 def token(key=RSA_KEY, key_id="one", algorithm="RS256", headers=None, **claims) -> str:
     now = int(time.time())
-    given = {"iss": ISSUER, "aud": RESOURCE, "sub": "ada", "scope": "mcp", "iat": now, "exp": now + 60, **claims}
-    given = {name: value for name, value in given.items() if value is not None}
-    return jwt.encode(given, key, algorithm=algorithm, headers={"kid": key_id, **(headers or {})})
+    members = {"iss": ISSUER, "aud": RESOURCE, "sub": "ada", "scope": "mcp", "iat": now, "exp": now + 60, **claims}
+    members = {name: value for name, value in members.items() if value is not None}
+    return jwt.encode(members, key, algorithm=algorithm, headers={"kid": key_id, **(headers or {})})
 
 
 def bearer(text: str) -> list[tuple[bytes, bytes]]:
@@ -239,8 +239,8 @@ async def test_in_a_session_a_tool_s_scopes_are_needed_too(issuer):
         request = call(app, "sell", modern=False, headers=[*session, *bearer(token())])
         await request.start()
         answer = await request.event()
-        stranger = call(app, "who", modern=False, headers=[*session, *bearer(token(sub="eve"))])
-        status, _ = await stranger.start()
+        eve_call = call(app, "who", modern=False, headers=[*session, *bearer(token(sub="eve"))])
+        status, _ = await eve_call.start()
     assert answer["error"]["message"] == "Missing scope: shop:read shop:write"
     assert status == 404
 
@@ -248,8 +248,8 @@ async def test_in_a_session_a_tool_s_scopes_are_needed_too(issuer):
 async def test_in_a_session_each_call_has_the_scopes_of_its_own_token(issuer):
     async with started(shop(MCP_STATELESS="false")) as app:
         greeting = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-        every = bearer(token(scope="mcp shop:read shop:write"))
-        opened = post(app, message("initialize", greeting, modern=False), modern=False, headers=every)
+        all_scopes = bearer(token(scope="mcp shop:read shop:write"))
+        opened = post(app, message("initialize", greeting, modern=False), modern=False, headers=all_scopes)
         _, headers = await opened.start()
         await opened.task
         session = [(b"mcp-session-id", headers["mcp-session-id"].encode())]
@@ -259,9 +259,9 @@ async def test_in_a_session_each_call_has_the_scopes_of_its_own_token(issuer):
             await request.start()
             return await request.event()
 
-        assert (await sold(every))["result"]["content"][0]["text"] == "sold"
+        assert (await sold(all_scopes))["result"]["content"][0]["text"] == "sold"
         assert "Missing scope" in (await sold(bearer(token(scope="mcp"))))["error"]["message"]
-        assert (await sold(every))["result"]["content"][0]["text"] == "sold"
+        assert (await sold(all_scopes))["result"]["content"][0]["text"] == "sold"
 
 
 async def test_a_session_and_a_stream_are_their_caller_s_alone(issuer):
@@ -320,16 +320,16 @@ async def test_keys_are_kept_for_an_hour_and_asked_for_again_when_one_is_unknown
     issuer, clock = Issuer(), Clock()
     keys = IssuerKeys(ISSUER, issuer.fetch, clock)
     await keys.require_key("one")
-    asked = len(issuer.asked)
+    fetch_count = len(issuer.asked)
     await keys.require_key("two")
-    assert len(issuer.asked) == asked
+    assert len(issuer.asked) == fetch_count
     with pytest.raises(TokenError):
         await keys.require_key("made-up")
-    assert len(issuer.asked) == asked  # asked just now: a made-up name does not make us ask
+    assert len(issuer.asked) == fetch_count  # asked just now: a made-up name does not make us ask
     issuer.keys.append(public(OTHER_KEY, "three", "RS256"))
     clock.now = 11
     await keys.require_key("three")
-    assert len(issuer.asked) == 2 * asked
+    assert len(issuer.asked) == 2 * fetch_count
     clock.now = 11 + 3601
     issuer.down = True
     await keys.require_key("one")  # old, and better than nothing
@@ -430,5 +430,7 @@ def test_no_path_however_it_is_written_leads_past_the_gate(asked):
             return [(method, path, await ask(app, method, path)) for method, path in asked]
 
     # Asked for a token, or not there: whatever else is said, somebody behind the gate has looked at it.
-    found = [one for one in asyncio.run(run()) if one[2] not in {401, 404, 405} and one[1] not in OPEN]
-    assert (found, called) == ([], [])
+    bypasses = [
+        response for response in asyncio.run(run()) if response[2] not in {401, 404, 405} and response[1] not in OPEN
+    ]
+    assert (bypasses, called) == ([], [])

@@ -1,4 +1,4 @@
-"""What a start puts off is done when it is needed, and done as it would have been."""
+"""Lazy imports: deferred parts of the SDK are built on first use, with the same result."""
 
 import ast
 import importlib.util
@@ -81,7 +81,7 @@ def test_a_module_that_is_imported_as_a_whole_is_there_when_it_is_used(modules):
 def test_a_package_finds_its_names_itself_afterwards(modules):
     sdk = imported()
     lazy_import._resolve_on_access(sdk)
-    assert not [one for one in vars(sdk).values() if isinstance(one, lazy_import._LazyName)]
+    assert not [member for member in vars(sdk).values() if isinstance(member, lazy_import._LazyName)]
     assert sdk.Wrong is importlib.import_module("heavy").Wrong
     with pytest.raises(AttributeError, match="module 'sdk' has no attribute 'nothing'"):
         _ = sdk.nothing
@@ -138,11 +138,11 @@ def test_a_state_that_is_not_ours_is_refused(token):
 
 def test_a_key_that_nobody_gave_is_made_up_and_is_another_each_time():
     with defer_state_keys():
-        one, other = RequestStateSecurity.ephemeral(ttl=5), RequestStateSecurity.ephemeral()
-    assert isinstance(one.codec, LazyCodec)
-    assert one.ttl == 5
+        first, other = RequestStateSecurity.ephemeral(ttl=5), RequestStateSecurity.ephemeral()
+    assert isinstance(first.codec, LazyCodec)
+    assert first.ttl == 5
     with pytest.raises(InvalidRequestState):
-        other.codec.unseal(one.codec.seal(b"state"))
+        other.codec.unseal(first.codec.seal(b"state"))
     assert not isinstance(RequestStateSecurity.ephemeral().codec, LazyCodec)
 
 
@@ -156,19 +156,19 @@ def test_the_sdk_still_imports_what_is_put_off_where_it_did(module, importer):
     """Fails with an SDK that has it elsewhere: a start would be as slow as before, and nobody would notice."""
     spec = importlib.util.find_spec(importer)
     tree = ast.parse(Path(spec.origin).read_text())
-    taken = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    taken |= {
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {
         importlib.util.resolve_name("." * node.level + (node.module or ""), spec.parent)
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
     }
-    assert module in taken
+    assert module in imported
 
 
 def test_a_process_that_was_given_a_server_has_imported_the_sdk_and_nothing_is_put_off():
-    before = dict(sys.modules)
+    original = dict(sys.modules)
     lazy_import.import_sdk()
-    assert dict(sys.modules) == before
+    assert dict(sys.modules) == original
 
 
 def test_serve_is_the_packages_own_name_and_nothing_else_is_looked_for_in_hosting():

@@ -1,4 +1,4 @@
-"""The environment: what is accepted, and what a mistake looks like."""
+"""The environment of a hosted server: accepted values and error messages."""
 
 import importlib.metadata
 import json

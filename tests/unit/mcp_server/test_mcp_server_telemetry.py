@@ -1,4 +1,4 @@
-"""OpenTelemetry: nothing unless asked for; then a span and a measurement for each call, under the front end's trace."""
+"""OpenTelemetry, if it is enabled: a span and a measurement for each call, in the front end's trace."""
 
 import asyncio
 import threading
@@ -23,13 +23,13 @@ PARENT = [(b"traceparent", f"00-{TRACE}-00f067aa0ba902b7-01".encode())]
 def exported(monkeypatch):
     """Spans and metrics in memory; OpenTelemetry's providers are set once for a process, so the test sets its own."""
     spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
-    made = telemetry.Telemetry
+    original = telemetry.Telemetry
     chosen = []
 
     def in_memory(settings):
-        one = made(settings, spans, reader)
-        chosen.append(one)
-        return one
+        instance = original(settings, spans, reader)
+        chosen.append(instance)
+        return instance
 
     monkeypatch.setattr(telemetry, "Telemetry", in_memory)
     monkeypatch.setattr(telemetry.trace, "set_tracer_provider", lambda provider: None)
@@ -58,11 +58,11 @@ async def test_each_call_is_a_span_under_the_front_end_s_and_a_measurement(expor
         await call(app, "add", {"a": 1, "b": 2}, headers=PARENT).answer()
         await call(app, "add", {"a": 1, "b": "x"}, headers=PARENT).answer()
         found = reader.get_metrics_data()
-    ended = spans.get_finished_spans()
-    assert [span.name for span in ended] == ["tools/call add"] * 2
-    assert {f"{span.context.trace_id:032x}" for span in ended} == {TRACE}
-    assert {f"{span.parent.span_id:016x}" for span in ended} == {"00f067aa0ba902b7"}
-    assert ended[0].resource.attributes["service.name"] == "mcp-reference"
+    finished = spans.get_finished_spans()
+    assert [span.name for span in finished] == ["tools/call add"] * 2
+    assert {f"{span.context.trace_id:032x}" for span in finished} == {TRACE}
+    assert {f"{span.parent.span_id:016x}" for span in finished} == {"00f067aa0ba902b7"}
+    assert finished[0].resource.attributes["service.name"] == "mcp-reference"
     (metric,) = found.resource_metrics[0].scope_metrics[0].metrics
     points = {point.attributes.get("error.type", "ok"): point for point in metric.data.data_points}
     assert metric.name == "mcp.server.operation.duration"
@@ -84,8 +84,8 @@ class Stuck(SpanExporter):
 
 @pytest.fixture
 def stuck(monkeypatch):
-    exporter, made = Stuck(), telemetry.Telemetry
-    monkeypatch.setattr(telemetry, "Telemetry", lambda settings: made(settings, exporter, InMemoryMetricReader()))
+    exporter, original = Stuck(), telemetry.Telemetry
+    monkeypatch.setattr(telemetry, "Telemetry", lambda settings: original(settings, exporter, InMemoryMetricReader()))
     monkeypatch.setattr(telemetry.trace, "set_tracer_provider", lambda provider: None)
     monkeypatch.setattr(telemetry.metrics, "set_meter_provider", lambda provider: None)
     yield exporter
@@ -106,14 +106,14 @@ async def test_the_last_spans_are_sent_before_the_server_may_end_its_loop(export
     settings = Settings(MCP_OTEL="true")
     app = build_app(build_server(settings), settings)
     to_app: asyncio.Queue = asyncio.Queue()
-    seen = []
+    exported_at = []
 
     async def send(message):
-        seen.append((message["type"], [span.name for span in spans.get_finished_spans()]))
+        exported_at.append((message["type"], [span.name for span in spans.get_finished_spans()]))
         if message["type"] == "lifespan.startup.complete":
             await call(app, "add", {"a": 1, "b": 2}).answer()
             to_app.put_nowait({"type": "lifespan.shutdown"})
 
     to_app.put_nowait({"type": "lifespan.startup"})
     await app({"type": "lifespan", "state": {}}, to_app.get, send)
-    assert seen[-1] == ("lifespan.shutdown.complete", ["tools/call add"])
+    assert exported_at[-1] == ("lifespan.shutdown.complete", ["tools/call add"])

@@ -1,4 +1,4 @@
-"""What the reference server's tools do, through the official client, in both eras of the protocol."""
+"""The tools of the reference server, through the official client, in each protocol version."""
 
 import pytest
 from mcp.client.client import Client

@@ -1,4 +1,4 @@
-"""Tokens as a container sees them behind Cloud Run's front end."""
+"""ID tokens as a container receives them from Cloud Run's front end."""
 
 import base64
 import json

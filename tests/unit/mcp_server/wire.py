@@ -1,4 +1,4 @@
-"""One HTTP request to an ASGI application, seen message by message: what a client that collects bodies can't show."""
+"""One HTTP request to an ASGI application, message by message, which clients that collect bodies do not show."""
 
 import asyncio
 import json
@@ -12,10 +12,10 @@ SECONDS = 5
 class Request:
     """A request in flight."""
 
-    def __init__(self, app, scope, body=b"", *, more=False) -> None:
+    def __init__(self, app, scope, body=b"", *, has_more=False) -> None:
         self._in: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.out: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._in.put_nowait({"type": "http.request", "body": body, "more_body": more})
+        self._in.put_nowait({"type": "http.request", "body": body, "more_body": has_more})
         self.task = asyncio.create_task(app(scope, self._in.get, self._send))
 
     async def _send(self, message) -> None:
@@ -51,8 +51,8 @@ class Request:
         """Wait for a whole JSON answer."""
         status, headers = await self.start()
         assert headers["content-type"] == "application/json", headers
-        body, more = await self.part()
-        assert not more
+        body, has_more = await self.part()
+        assert not has_more
         await asyncio.wait_for(self.task, SECONDS)
         return status, json.loads(body)
 

@@ -1,4 +1,4 @@
-"""The bridge in memory: a stdio server that is a Python object, and HTTP through the ASGI application."""
+"""Fixtures for the bridge in memory: a fake stdio server, and HTTP through the ASGI application."""
 
 import asyncio
 import json
@@ -232,8 +232,8 @@ class Request:
         self._to.put_nowait({"type": "http.request", "body": body, "more_body": False})
         raw = [(b"host", b"127.0.0.1:8080")]
         pairs = headers if isinstance(headers, list) else list(headers.items())
-        given = {name.lower() for name, _ in pairs}
-        raw = [] if "host" in given else raw
+        names = {name.lower() for name, _ in pairs}
+        raw = [] if "host" in names else raw
         raw += [(name.lower().encode(), value.encode("latin-1")) for name, value in pairs]
         scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": query}
         self.task = asyncio.ensure_future(bridge(scope, self._to.get, self._send))
@@ -264,14 +264,14 @@ async def settle():
 
 
 @pytest.fixture
-def until():
-    """`await until(condition)`: let the loop go on until the condition holds; the test's time limit bounds it."""
+def wait_until():
+    """`await wait_until(condition)`: let the loop go on until the condition holds; the test's time limit bounds it."""
 
-    async def until(condition):
+    async def wait_until(condition):
         while not condition():  # noqa: ASYNC110  # what is waited for is a list that fills, not an event
             await asyncio.sleep(0)
 
-    return until
+    return wait_until
 
 
 @pytest.fixture

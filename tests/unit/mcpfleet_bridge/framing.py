@@ -1,4 +1,4 @@
-"""Messages as a hostile hand writes them: what ends a line for some reader, between and within their texts."""
+"""Messages of a hostile client: line ends of any reader, between and within their strings."""
 
 import json
 

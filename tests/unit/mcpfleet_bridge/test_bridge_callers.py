@@ -1,4 +1,4 @@
-"""Two callers of one bridge: neither uses, sees or takes away what is the other's, under any access mode."""
+"""Isolation of two callers: neither can use, see or take what belongs to the other, in any access mode."""
 
 import asyncio
 
@@ -88,21 +88,21 @@ async def test_a_session_is_used_streamed_and_ended_by_who_began_it_alone(bridgi
     async with bridging(stateless=False, warm=False, **options) as http:
         _, session = await session_of(http, ada)
         server = http.fleet.started[-1]
-        heard = len(server.heard)
+        message_count = len(server.heard)
         for headers in ({**session, **bob},):
             assert (await http.post(http.call("echo", text="x"), headers)).status == 404
             assert (await http.post({"jsonrpc": "2.0", "id": "x", "result": {}}, headers)).status == 404
             for method in ("GET", "DELETE"):
                 assert (await http.request(method, headers=http.headers(headers))).status == 404
-        assert (len(server.heard), server.over) == (heard, False)
+        assert (len(server.heard), server.over) == (message_count, False)
         assert (await http.post(http.call("echo", text="x"), {**session, **ada})).status == 200
 
 
-async def test_what_is_posted_to_a_stream_comes_from_who_opened_it(bridging, two, until):
+async def test_what_is_posted_to_a_stream_comes_from_who_opened_it(bridging, two, wait_until):
     options, ada, bob = two
     async with bridging(sse=True, **options) as http:
         stream = http.request("GET", "/sse", http.headers(ada))
-        await until(lambda: stream.answer.body)
+        await wait_until(lambda: stream.answer.body)
         query = stream.answer.body.decode().strip().rpartition("?")[2].encode()
         assert (await http.post(GREETING, bob, path="/messages/", query=query)).status == 404
         assert not stream.answer.messages
@@ -125,9 +125,9 @@ async def test_one_caller_cant_take_all_sessions(bridging, two):
 async def test_the_state_of_a_call_is_of_use_to_its_caller_alone_and_stays(bridging, two):
     options, ada, bob = two
     async with bridging(**options) as http:
-        asked = (await ask(http, ada)).last["result"]
-        key = next(iter(asked["inputRequests"]))
-        answers = {"inputResponses": {key: {"said": "by Bob"}}, "requestState": asked["requestState"]}
+        first_round = (await ask(http, ada)).last["result"]
+        key = next(iter(first_round["inputRequests"]))
+        answers = {"inputResponses": {key: {"said": "by Bob"}}, "requestState": first_round["requestState"]}
         stolen = await ask(http, bob, **answers)
         assert (stolen.status, stolen.last["error"]["code"]) == (400, -32602)
         answers["inputResponses"] = {key: {"said": "by Ada"}}
@@ -137,20 +137,20 @@ async def test_the_state_of_a_call_is_of_use_to_its_caller_alone_and_stays(bridg
 async def test_a_process_that_has_served_one_caller_serves_no_other(bridging, two):
     options, ada, bob = two
     async with bridging(**options) as http:
-        for who in (ada, ada, bob, ada, bob):
-            await echo(http, who)
+        for headers in (ada, ada, bob, ada, bob):
+            await echo(http, headers)
         assert [server.methods().count("tools/call") for server in leased(http)] == [3, 2]
 
 
-async def test_what_a_process_says_late_reaches_the_caller_it_worked_for_and_nobody_else(bridging, two, until):
+async def test_what_a_process_says_late_reaches_the_caller_it_worked_for_and_nobody_else(bridging, two, wait_until):
     options, ada, bob = two
     async with bridging(exclusive=1, **options) as http:
         await echo(http, ada, meta=LEVEL)
         (server,) = leased(http)
-        held = {"capabilities": CAN_ASK, "meta": LEVEL, "name": "hold", "arguments": {"key": 1}}
-        message, headers = http.modern(**held)
+        held_call = {"capabilities": CAN_ASK, "meta": LEVEL, "name": "hold", "arguments": {"key": 1}}
+        message, headers = http.modern(**held_call)
         call = http.begin(message, {**headers, **bob})
-        await until(lambda: any(one.held for one in leased(http)))
+        await wait_until(lambda: any(one.held for one in leased(http)))
         server.say(method="notifications/message", params={"level": "info", "data": "Ada's secret"})
         http.fleet.alive[-1].release(1)
         assert b"secret" not in (await call).body
@@ -158,53 +158,53 @@ async def test_what_a_process_says_late_reaches_the_caller_it_worked_for_and_nob
 
 
 async def test_one_caller_cant_take_all_processes_for_questions_and_is_served_when_one_of_his_is_free(
-    bridging, two, until
+    bridging, two, wait_until
 ):
     options, ada, bob = two
     async with bridging(exclusive=4, queue=4, **options) as http:
-        asked = [(await ask(http, ada)).last["result"] for _ in range(3)]
+        first_rounds = [(await ask(http, ada)).last["result"] for _ in range(3)]
         message, headers = http.modern(capabilities=CAN_ASK, name="echo", arguments={"text": "x"})
         waiting = [http.begin(message, {**headers, **ada}) for _ in range(4)]
         refused = await waiting[3]
         assert refused.status == 503, "nor all places of those that wait"
         assert (await echo(http, bob)).status == 200
         now = asyncio.get_running_loop().time()
-        mine = (await ask(http, bob)).last["result"]
+        bob_round = (await ask(http, bob)).last["result"]
         await http.bridge._modern.expire(now + 11)
-        key = next(iter(mine["inputRequests"]))
-        answered = await ask(http, bob, inputResponses={key: {}}, requestState=mine["requestState"])
+        key = next(iter(bob_round["inputRequests"]))
+        answered = await ask(http, bob, inputResponses={key: {}}, requestState=bob_round["requestState"])
         assert answered.last["result"]["content"], "who waits because of his own calls takes nothing from others"
-        assert [(await one).status for one in waiting[:3]] == [200] * 3
-        gone = await ask(http, ada, requestState=asked[0]["requestState"])
-        assert gone.status == 400
+        assert [(await request).status for request in waiting[:3]] == [200] * 3
+        expired = await ask(http, ada, requestState=first_rounds[0]["requestState"])
+        assert expired.status == 400
 
 
-async def test_one_caller_cant_take_all_places_of_those_that_wait_for_the_pool(bridging, two, until):
+async def test_one_caller_cant_take_all_places_of_those_that_wait_for_the_pool(bridging, two, wait_until):
     options, ada, bob = two
     async with bridging(concurrency=1, queue=4, **options) as http:
         first = http.begin(http.call("hold", key=1), ada)
-        await until(lambda: http.fleet.started[0].held)
+        await wait_until(lambda: http.fleet.started[0].held)
         waiting = [http.begin(http.call("echo", text="x"), ada) for _ in range(4)]
         assert (await waiting[3]).status == 503
         other = http.begin(http.call("echo", text="x"), bob)
-        await until(lambda: len(http.bridge.pool._waiting) == 4)
+        await wait_until(lambda: len(http.bridge.pool._waiting) == 4)
         http.fleet.started[0].release(1)
-        assert [(await one).status for one in (first, *waiting[:3], other)] == [200] * 5
+        assert [(await request).status for request in (first, *waiting[:3], other)] == [200] * 5
 
 
-async def test_one_caller_cant_take_all_subscriptions(bridging, two, until, monkeypatch):
+async def test_one_caller_cant_take_all_subscriptions(bridging, two, wait_until, monkeypatch):
     options, ada, bob = two
     monkeypatch.setattr("mcpfleet_bridge.subscriptions.MAX_STREAMS", 4)
     async with bridging(**options) as http:
         message, headers = http.modern("subscriptions/listen", notifications={"toolsListChanged": True})
         open_ = [http.begin(message, {**headers, **ada}) for _ in range(3)]
-        await until(lambda: len(http.bridge.subscriptions._listeners) == 3)
+        await wait_until(lambda: len(http.bridge.subscriptions._listeners) == 3)
         assert (await http.post(message, {**headers, **ada})).status == 503
         other = http.begin(message, {**headers, **bob})
-        await until(lambda: other.answer.messages)
+        await wait_until(lambda: other.answer.messages)
         http.bridge.drain()
-        for one in (*open_, other):
-            assert (await one).status == 200
+        for stream in (*open_, other):
+            assert (await stream).status == 200
 
 
 # --- where nobody is known ------------------------------------------------------------------------------------
@@ -214,8 +214,8 @@ async def test_one_caller_cant_take_all_subscriptions(bridging, two, until, monk
 async def test_where_nobody_checks_callers_a_header_makes_nobody_somebody(bridging, options):
     async with bridging(stateless=False, warm=False, sessions=2, **options) as http:
         _, session = await session_of(http, bearer(ADA))
-        for who in (bearer(BOB), vouched(), {}):
-            assert (await http.post(http.call("echo", text="x"), {**session, **who})).status == 200
+        for claimed in (bearer(BOB), vouched(), {}):
+            assert (await http.post(http.call("echo", text="x"), {**session, **claimed})).status == 200
         assert [(await session_of(http, bearer(ADA)))[0] for _ in range(2)] == [200, 503], "all are for everybody"
 
 
@@ -249,8 +249,8 @@ async def test_strangers_share_processes_as_they_do_the_pool_but_none_that_has_l
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/sse", "/messages/", "/nowhere"])
 async def test_behind_iap_no_way_in_is_without_its_assertion_but_the_health_check(bridging, headers, path):
     async with bridging(sse=True, **IAP) as http:
-        given = [*http.headers().items(), *(headers if isinstance(headers, list) else headers.items())]
-        assert (await http.request("GET" if path == "/sse" else "POST", path, given, b"{}")).status == 401
+        sent = [*http.headers().items(), *(headers if isinstance(headers, list) else headers.items())]
+        assert (await http.request("GET" if path == "/sse" else "POST", path, sent, b"{}")).status == 401
         assert (await http.request("GET", "/health")).status == 200
 
 

@@ -1,4 +1,4 @@
-"""What a browser hears of the bridge (CORS): pages of listed origins may call and read, and no others."""
+"""CORS of the bridge: only pages of allowed origins can call it and read its responses."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,11 +23,11 @@ def words(line: str) -> set[str]:
 
 
 async def test_a_browser_is_told_that_a_listed_origin_may_call(bridging):
-    asked = {**ASKS, "access-control-request-headers": "authorization, mcp-param-city, x-evil"}
+    preflight_headers = {**ASKS, "access-control-request-headers": "authorization, mcp-param-city, x-evil"}
     async with bridging(allowed_origins=LISTED) as http:
-        before = len(http.fleet.started[0].heard)
-        answer = await http.request("OPTIONS", headers={"origin": APP, **asked})
-        assert len(http.fleet.started[0].heard) == before
+        message_count = len(http.fleet.started[0].heard)
+        answer = await http.request("OPTIONS", headers={"origin": APP, **preflight_headers})
+        assert len(http.fleet.started[0].heard) == message_count
     assert (answer.status, answer.body) == (200, b"")
     assert answer.headers["access-control-allow-origin"] == APP
     assert "origin" in words(answer.headers["vary"])
@@ -50,10 +50,10 @@ async def test_a_page_may_read_an_answer_a_stream_and_the_id_of_its_session(brid
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "page", "version": "1"}}
     begin = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
     async with bridging(allowed_origins=LISTED, stateless=False) as http:
-        begun = await http.post(begin, {"origin": APP})
-        session = {"origin": APP, "mcp-session-id": begun.headers["mcp-session-id"]}
+        initialized = await http.post(begin, {"origin": APP})
+        session = {"origin": APP, "mcp-session-id": initialized.headers["mcp-session-id"]}
         steps = await http.post(http.call("steps", meta={"progressToken": 1}, count=2), session)
-    for answer in (begun, steps):
+    for answer in (initialized, steps):
         assert answer.headers["access-control-allow-origin"] == APP
         assert "mcp-session-id" in words(answer.headers["access-control-expose-headers"])
     assert steps.headers["content-type"] == "text/event-stream"
@@ -74,7 +74,7 @@ async def test_an_answer_names_the_origin_exactly_if_it_is_listed_and_nobody_oth
 ):
     async with bridging(allowed_origins=listed) as http:
         answer = await http.request(method, headers={**http.headers(ASKS), "origin": origin}, body=b"{}")
-    if any(one.accepts(origin) for one in listed):
+    if any(pattern.accepts(origin) for pattern in listed):
         assert answer.status != 403
         assert answer.headers["access-control-allow-origin"] == origin
         assert "origin" in words(answer.headers["vary"])

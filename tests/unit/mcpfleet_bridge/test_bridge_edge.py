@@ -1,4 +1,4 @@
-"""What may come in over HTTP, and what is refused, in which words."""
+"""HTTP of the bridge: accepted requests, and the errors of refused ones."""
 
 import pytest
 
@@ -60,9 +60,9 @@ async def test_content_type_and_accept_are_what_the_specification_asks(bridging,
 
 async def test_a_large_message_is_refused_before_and_while_it_is_read(bridging):
     async with bridging(max_request=2048) as http:
-        said = await http.post(b"{}", {"content-length": "2049"})
+        declared = await http.post(b"{}", {"content-length": "2049"})
         sent = await http.post(b" " * 2049)
-        assert (said.status, sent.status) == (413, 413)
+        assert (declared.status, sent.status) == (413, 413)
         assert "2048 bytes of MCP_STDIO_MAX_REQUEST" in sent.last["error"]["message"]
 
 
@@ -88,11 +88,11 @@ async def test_a_large_message_is_refused_before_and_while_it_is_read(bridging):
 )
 async def test_what_is_no_message_is_answered_as_json_rpc_says_and_never_reaches_the_server(bridging, body, code):
     async with bridging() as http:
-        before = len(http.fleet.started[0].heard)
+        message_count = len(http.fleet.started[0].heard)
         answer = await http.post(body)
         assert answer.status == 400
         assert answer.last["error"]["code"] == code
-        assert len(http.fleet.started[0].heard) == before
+        assert len(http.fleet.started[0].heard) == message_count
 
 
 async def test_a_batch_is_refused_in_words(bridging):

@@ -1,4 +1,4 @@
-"""What a caller writes stays one message on one line: nobody speaks for another in the process that all share."""
+"""A caller's message stays one message on one line, so that no caller can speak for another in a shared process."""
 
 import asyncio
 import itertools
@@ -24,11 +24,11 @@ def splitting(fake_server):
     """
 
     def both(pairs):
-        found = {}
+        last_values = {}
         for name, value in pairs:
-            known = found.get(name)
-            found[name] = {**value, **known} if isinstance(known, dict) and isinstance(value, dict) else value
-        return found
+            known = last_values.get(name)
+            last_values[name] = {**value, **known} if isinstance(known, dict) and isinstance(value, dict) else value
+        return last_values
 
     class Splitting(fake_server):
         def write(self, line):
@@ -71,10 +71,11 @@ class Caller:
         answer = await request
         if self.name == "sse":
             assert answer.status == 202
-            wanted = json.loads(identity)
-            while not (found := [one for one in self.stream.answer.messages if one.get("id") == wanted]):  # noqa: ASYNC110
+            expected_id = json.loads(identity)
+            stream = self.stream.answer
+            while not (matching := [message for message in stream.messages if message.get("id") == expected_id]):  # noqa: ASYNC110
                 await asyncio.sleep(0)
-            return found[-1]
+            return matching[-1]
         if extra is not None:
             return await extra(answer)
         return answer.last
@@ -103,13 +104,13 @@ class Caller:
 
             async def extra(answer):
                 state = answer.last["result"]["requestState"].encode()
-                again = asking + b',"requestState":"%s","inputResponses":{"question-1":%s}' % (state, arguments)
-                final = await self.post(again, identity, headers, path, query)
-                found = final.last
-                if "result" in found and tool == "echo":
-                    said = json.loads(found["result"]["content"][0]["text"])
-                    found["result"]["content"][0]["text"] = said["text"]
-                return found
+                repeated = asking + b',"requestState":"%s","inputResponses":{"question-1":%s}' % (state, arguments)
+                final = await self.post(repeated, identity, headers, path, query)
+                result = final.last
+                if "result" in result and tool == "echo":
+                    output = json.loads(result["result"]["content"][0]["text"])
+                    result["result"]["content"][0]["text"] = output["text"]
+                return result
 
             params = asking
         return self.post(params, identity, headers, path, query), extra
@@ -127,7 +128,7 @@ async def callers(bridging, server, name, count):
     """Callers of one bridge, all on the same path."""
     options = {"stateless": name not in ("session", "sse"), "sse": name == "sse", "call_seconds": 5, "exclusive": 8}
     async with bridging(server=server, **options) as http:
-        found, streams = [], []
+        clients, streams = [], []
         for _ in range(count):
             session = stream = None
             if name == "session":
@@ -146,8 +147,8 @@ async def callers(bridging, server, name, count):
                 await http.request(path="/messages/", body=body, headers=http.headers(), query=query)
                 while not stream.answer.messages:  # noqa: ASYNC110
                     await asyncio.sleep(0)
-            found.append(Caller(http, name, session, stream))
-        yield found
+            clients.append(Caller(http, name, session, stream))
+        yield clients
         for stream in streams:
             stream.vanish()
             await stream
@@ -186,13 +187,13 @@ def test_a_message_printed_in_any_way_is_one_line_and_means_the_same_on_every_pa
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 @pytest.mark.parametrize("path", PATHS)
-async def test_one_caller_can_not_answer_the_call_of_another(bridging, splitting, until, path, end):
+async def test_one_caller_can_not_answer_the_call_of_another(bridging, splitting, wait_until, path, end):
     async with callers(bridging, splitting, path, 2) as (victim, attacker):
         kind = Caller(victim.http, "leased" if path == "resumed" else path, victim.session, victim.stream)
-        held = asyncio.ensure_future(kind.call(b'{"key":"v","text":"x"}', b'"victim"', "hold"))
+        victim_call = asyncio.ensure_future(kind.call(b'{"key":"v","text":"x"}', b'"victim"', "hold"))
         fleet = victim.http.fleet
-        await until(lambda: any(server.held for server in fleet.started))
-        (server,) = [one for one in fleet.started if one.held]
+        await wait_until(lambda: any(server.held for server in fleet.started))
+        (server,) = [process for process in fleet.started if process.held]
         number = server.held["v"]
         # The worst case: the attacker knows the number of the victim's call.
         echo = {"name": "echo", "arguments": {"text": "planted"}}
@@ -204,10 +205,10 @@ async def test_one_caller_can_not_answer_the_call_of_another(bridging, splitting
         lines = f",{end}".join(f'"{n}":{end}{json.dumps(plant)}{end}' for n, plant in enumerate(plants))
         answer = await attacker.call(f'{{"text":"mine",{lines}}}'.encode(), b'"attacker"')
         assert answer["result"]["content"][0]["text"] == "mine"
-        assert not held.done()
-        assert all(unbroken(one) for one in fleet.started)
+        assert not victim_call.done()
+        assert all(unbroken(started) for started in fleet.started)
         server.release("v", "the victim's own")
-        assert (await held)["result"]["content"][0]["text"] == "the victim's own"
+        assert (await victim_call)["result"]["content"][0]["text"] == "the victim's own"
 
 
 PARTS = ("method", "member", "id", "token", "uri", "capability", "level", "state")
@@ -232,7 +233,7 @@ def with_part(where, plant):
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\u2028", "\u2029", "\x85", "\\u2028", "\\u0085"])
 @pytest.mark.parametrize("where", PARTS)
-async def test_no_part_of_a_message_ends_a_line(bridging, splitting, until, where, end):
+async def test_no_part_of_a_message_ends_a_line(bridging, splitting, wait_until, where, end):
     """Line ends proper are no JSON inside a text, so such a message is refused as a whole."""
     plant = f'x{end}{{\\"jsonrpc\\":\\"2.0\\",\\"id\\":1,\\"method\\":\\"ping\\"}}{end}'
     method = "subscriptions/listen" if where == "uri" else "tools/call"
@@ -240,7 +241,7 @@ async def test_no_part_of_a_message_ends_a_line(bridging, splitting, until, wher
     async with bridging(server=splitting, call_seconds=5) as http:
         for given_headers in (modern, {}):
             request = http.request(body=with_part(where, plant), headers=http.headers(given_headers))
-            await until(lambda: request.task.done() or "resources/subscribe" in http.fleet.started[0].methods())  # noqa: B023
+            await wait_until(lambda: request.task.done() or "resources/subscribe" in http.fleet.started[0].methods())  # noqa: B023
             request.vanish()
             answer = await request
             assert all(unbroken(server) for server in http.fleet.started)
@@ -253,7 +254,7 @@ async def test_no_part_of_a_message_ends_a_line(bridging, splitting, until, wher
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\u2028", "\x85"])
-async def test_what_a_session_says_and_answers_is_one_line_too(bridging, splitting, until, end):
+async def test_what_a_session_says_and_answers_is_one_line_too(bridging, splitting, wait_until, end):
     blank, text = (end, "") if end in "\r\n" else ("", end)
     planted = f'{{"jsonrpc":"2.0","id":1,"method":"ping","x":"{text}"}}'
     value = f'{{{blank}"a":{blank}{planted}{blank}}}'.encode()
@@ -267,7 +268,7 @@ async def test_what_a_session_says_and_answers_is_one_line_too(bridging, splitti
         assert (await post(b'{"jsonrpc":"2.0","method":"notifications/x","params":%s}' % value)).status == 202
         for member in (b"result", b"error"):
             asking, _ = caller.begin(b'{"method":"roots/list"}', b"5", "ask", b"")
-            await until(lambda: server.asked)
+            await wait_until(lambda: server.asked)
             (identity,) = server.asked
             identity = json.dumps(identity).encode()
             assert (await post(b'{"jsonrpc":"2.0","id":%s,"%s":%s}' % (identity, member, value))).status == 202
@@ -290,36 +291,36 @@ async def test_what_a_session_says_and_answers_is_one_line_too(bridging, splitti
     ],
 )
 async def test_a_caller_who_names_the_token_of_another_reaches_nobody_but_himself(
-    bridging, splitting, until, path, token
+    bridging, splitting, wait_until, path, token
 ):
     async with callers(bridging, splitting, path, 2) as (victim, attacker):
         if path == "resumed":
             victim.name = attacker.name = "leased"
         fleet = victim.http.fleet
-        held = victim.begin(b'{"key":"v"}', b'"victim"', "hold", b'"progressToken":"victim\'s"')[0]
-        await until(lambda: any(server.held for server in fleet.started))
-        (server,) = [one for one in fleet.started if one.held]
+        victim_call = victim.begin(b'{"key":"v"}', b'"victim"', "hold", b'"progressToken":"victim\'s"')[0]
+        await wait_until(lambda: any(server.held for server in fleet.started))
+        (server,) = [process for process in fleet.started if process.held]
         (call,) = [message for message in server.heard if message.get("id") == server.held["v"]]
         named = str(call["params"]["_meta"]["progressToken"]).encode()
         if path in ("modern", "leased", "resumed") and b"}," in token:
             token = token.partition(b"}")[0]  # a second _meta without the envelope is refused
         request, _ = attacker.begin(b'{"count":1}', b'"attacker"', "steps", token.replace(b"NUMBER", named))
-        await until(request.task.done)
-        await until(lambda: not any(child.calls for child in children(attacker.http) if child.name != server.name))
+        await wait_until(request.task.done)
+        await wait_until(lambda: not any(child.calls for child in children(attacker.http) if child.name != server.name))
         steps = [
             message
-            for one in fleet.started
-            for message in one.heard
+            for started in fleet.started
+            for message in started.heard
             if message.get("params", {}).get("name") == "steps"
         ]
         sent = steps[0]["params"].get("_meta", {}).get("progressToken") if steps else None
         assert sent != int(named) or steps[0]["id"] == sent
         server.release("v")
-        answer = await held
-        seen = victim.stream.answer if path == "sse" else answer
+        answer = await victim_call
+        victim_answer = victim.stream.answer if path == "sse" else answer
         if path == "sse":
-            await until(lambda: any(one.get("id") == "victim" for one in seen.messages))
-        assert [one for one in seen.messages if one.get("method") == "notifications/progress"] == []
+            await wait_until(lambda: any(message.get("id") == "victim" for message in victim_answer.messages))
+        assert not [message for message in victim_answer.messages if message.get("method") == "notifications/progress"]
 
 
 def children(http):

@@ -1,4 +1,4 @@
-"""What a server says stays one message on one line as well, and the channel itself writes nothing else."""
+"""A server's message stays one message on one line, too, and the channel writes nothing else."""
 
 import asyncio
 import json
@@ -39,33 +39,33 @@ def test_an_answer_is_one_event_whatever_the_server_puts_between_and_into_its_te
 
 
 @pytest.mark.parametrize("guess", ["ID", "1", "2", '"ID"', "ID.0", "null", "-ID"])
-async def test_a_server_that_prints_what_a_caller_says_answers_nobody_elses_call(bridging, until, guess):
+async def test_a_server_that_prints_what_a_caller_says_answers_nobody_elses_call(bridging, wait_until, guess):
     async with bridging(call_seconds=5) as http:
         (server,) = http.fleet.started
-        held = http.begin(http.call("hold", "victim", key="v"))
-        await until(lambda: server.held)
+        victim_call = http.begin(http.call("hold", "victim", key="v"))
+        await wait_until(lambda: server.held)
         # The attacker knows the number of a call of his own, and neighbours of it.
         line = f'{{"jsonrpc":"2.0","id":{guess},"result":{{"content":[{{"type":"text","text":"planted"}}]}}}}'
         attack = http.begin(http.call("raw", "attacker", line=line))
-        await until(lambda: server.methods().count("tools/call") == 2)
+        await wait_until(lambda: server.methods().count("tools/call") == 2)
         for number in range(-10, 200):
             server.reader.on_line(json.dumps({"jsonrpc": "2.0", "id": number, "result": {}}).encode())
-        assert not held.task.done()
+        assert not victim_call.task.done()
         server.release("v", "mine")
-        assert (await held).last["result"]["content"][0]["text"] == "mine"
+        assert (await victim_call).last["result"]["content"][0]["text"] == "mine"
         attack.vanish()
         assert (await attack).ended == (guess == "ID"), "it has at most answered itself"
 
 
-async def test_an_answer_that_comes_after_its_call_was_given_up_answers_no_later_call(bridging, until):
+async def test_an_answer_that_comes_after_its_call_was_given_up_answers_no_later_call(bridging, wait_until):
     async with bridging(call_seconds=5) as http:
         (server,) = http.fleet.started
-        gone = http.begin(http.call("hold", 1, key="gone"))
-        await until(lambda: "gone" in server.held)
-        gone.vanish()
-        await gone
+        cancelled = http.begin(http.call("hold", 1, key="gone"))
+        await wait_until(lambda: "gone" in server.held)
+        cancelled.vanish()
+        await cancelled
         later = http.begin(http.call("hold", 1, key="later"))
-        await until(lambda: "later" in server.held)
+        await wait_until(lambda: "later" in server.held)
         server.release("gone", "late")
         assert not later.task.done()
         server.release("later", "its own")

@@ -1,4 +1,4 @@
-"""Whatever comes from either side: every request is answered, the server reads nothing but messages, both live on."""
+"""Random input from both sides: every request gets a response, and the server receives only messages."""
 
 import asyncio
 import base64
@@ -94,19 +94,19 @@ LINES = BODIES.map(lambda body: body.replace(b"\n", b" "))
 
 @FUZZ
 @given(st.lists(LINES, max_size=8))
-def test_any_line_of_a_server_leaves_the_bridge_alive_and_reaches_no_wrong_call(bridging, until, lines):
+def test_any_line_of_a_server_leaves_the_bridge_alive_and_reaches_no_wrong_call(bridging, wait_until, lines):
     async def run():
         async with bridging(call_seconds=2, concurrency=4) as http:
             (server,) = http.fleet.started
-            held = http.begin(http.call("hold", "mine", key=1))
-            await until(lambda: server.held)
+            call = http.begin(http.call("hold", "mine", key=1))
+            await wait_until(lambda: server.held)
             number = server.held[1]
             for line in lines:
                 if b'"id"' in line and str(number).encode() in line:
                     continue  # that might well be this call's answer
                 server.reader.on_line(line)
             server.release(1, "the answer")
-            assert (await held).last["result"]["content"][0]["text"] == "the answer"
+            assert (await call).last["result"]["content"][0]["text"] == "the answer"
             assert (await http.post(http.call("echo", text="still"))).last["result"]["content"][0]["text"] == "still"
 
     asyncio.run(run())
@@ -125,18 +125,18 @@ def test_in_any_order_of_calls_crashes_and_vanishing_clients_each_gets_its_own(b
         async with bridging(pool=2, call_seconds=5) as http:
             requests = []
             for number, (kind, text) in enumerate(steps):
-                mine = f"{number}:{text}"
+                own_text = f"{number}:{text}"
                 if kind == "modern":
-                    request = http.begin(*http.modern(name="echo", arguments={"text": mine}))
+                    request = http.begin(*http.modern(name="echo", arguments={"text": own_text}))
                 elif kind == "steps":
-                    request = http.begin(http.call("steps", 1, meta={"progressToken": mine}, count=2))
+                    request = http.begin(http.call("steps", 1, meta={"progressToken": own_text}, count=2))
                 elif kind == "vanish":
-                    request = http.begin(http.call("hold", 1, key=mine))
+                    request = http.begin(http.call("hold", 1, key=own_text))
                     request.vanish()
                 else:
-                    request = http.begin(http.call(kind, 1, text=mine))
-                requests.append((kind, mine, request))
-            for kind, mine, request in requests:
+                    request = http.begin(http.call(kind, 1, text=own_text))
+                requests.append((kind, own_text, request))
+            for kind, own_text, request in requests:
                 answer = await request
                 if kind == "vanish":
                     continue
@@ -144,10 +144,10 @@ def test_in_any_order_of_calls_crashes_and_vanishing_clients_each_gets_its_own(b
                 if "error" in answer.last:
                     assert answer.last["error"]["code"] == -32603, "only a crash fails a call here"
                 elif kind == "steps":
-                    tokens = {one["params"]["progressToken"] for one in answer.messages[:-1]}
-                    assert tokens <= {mine}
+                    tokens = {message["params"]["progressToken"] for message in answer.messages[:-1]}
+                    assert tokens <= {own_text}
                 else:
-                    assert answer.last["result"]["content"][0]["text"] == mine
+                    assert answer.last["result"]["content"][0]["text"] == own_text
             assert all(not child.calls for child in http.bridge.pool.children)
 
     asyncio.run(run())
@@ -158,19 +158,19 @@ def test_in_any_order_of_calls_crashes_and_vanishing_clients_each_gets_its_own(b
 
 @given(st.binary(max_size=300), st.lists(st.integers(1, 40), min_size=1), st.integers(1, 60))
 def test_lines_are_the_same_however_a_pipe_cuts_them_and_none_is_longer_than_the_bound(data, sizes, limit):
-    lines, found, start = LineSplitter(limit), [], 0
+    lines, actual, start = LineSplitter(limit), [], 0
     while start < len(data):
         size = sizes[start % len(sizes)]
-        found += lines.feed(data[start : start + size])
+        actual += lines.feed(data[start : start + size])
         assert lines._size <= limit + 300
         start += size
     expected = [line if len(line) > limit else line.rstrip(b"\r") for line in data.split(b"\n")[:-1]]
-    for line, whole in zip(found, filter(None, expected), strict=True):
+    for line, full_line in zip(actual, filter(None, expected), strict=True):
         if isinstance(line, TruncatedLine):
-            assert line.size == len(whole) > limit
-            assert whole.startswith(line.head)
+            assert line.size == len(full_line) > limit
+            assert full_line.startswith(line.head)
         else:
-            assert line == whole
+            assert line == full_line
 
 
 @given(st.binary(max_size=200))
@@ -179,10 +179,10 @@ def test_reading_a_message_ends_in_a_message_or_in_a_reason(data):
         try:
             message = read(data)
         except messages.MessageError as mistake:
-            found = mistake.code
+            outcome = mistake.code
         else:
-            found = message.jsonrpc
-        assert found in (messages.PARSE_ERROR, messages.INVALID_REQUEST, "2.0")
+            outcome = message.jsonrpc
+        assert outcome in (messages.PARSE_ERROR, messages.INVALID_REQUEST, "2.0")
 
 
 @given(VALUES)

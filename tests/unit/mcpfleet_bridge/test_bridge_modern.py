@@ -1,4 +1,4 @@
-"""Clients of the revision 2026-07-28 in front of a server that knows the handshake era only."""
+"""Clients of protocol version 2026-07-28 in front of a server that needs a handshake."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ async def test_discover_says_what_the_server_said_in_its_greeting(bridging):
 async def test_the_envelope_stays_here_and_the_rest_of_meta_goes_on(bridging):
     async with bridging() as http:
         answer = await send(http, meta={"traceparent": "00-1-2-3", "progressToken": "mine"}, **tool("steps", count=1))
-        assert [one.get("params", {}).get("progressToken") for one in answer.messages] == ["mine", None]
+        assert [message.get("params", {}).get("progressToken") for message in answer.messages] == ["mine", None]
         meta = http.fleet.started[0].heard[-1]["params"]["_meta"]
         assert set(meta) == {"traceparent", "progressToken"}
 
@@ -139,12 +139,12 @@ async def test_clients_of_both_eras_take_turns_with_one_process(bridging):
         assert len(http.fleet.started) == 1
 
 
-async def test_a_client_that_closes_its_stream_has_cancelled(bridging, until):
+async def test_a_client_that_closes_its_stream_has_cancelled(bridging, wait_until):
     async with bridging() as http:
         message, headers = http.modern(**tool("hold", key=1))
         request = http.begin(message, headers)
         (server,) = http.fleet.started
-        await until(lambda: server.held)
+        await wait_until(lambda: server.held)
         request.vanish()
         await request
         assert "notifications/cancelled" in server.methods()
@@ -160,16 +160,16 @@ async def ask(http, identity=1, capabilities=CAN_ASK, method="sampling/createMes
 @pytest.mark.parametrize("method", ["sampling/createMessage", "elicitation/create", "roots/list"])
 async def test_a_question_becomes_input_required_and_the_answer_goes_on_with_the_same_call(bridging, method):
     async with bridging() as http:
-        asked = (await ask(http, capabilities={"roots": {}, **CAN_ASK}, method=method)).last["result"]
-        assert asked["resultType"] == "input_required"
-        ((key, request),) = asked["inputRequests"].items()
+        first_round = (await ask(http, capabilities={"roots": {}, **CAN_ASK}, method=method)).last["result"]
+        assert first_round["resultType"] == "input_required"
+        ((key, request),) = first_round["inputRequests"].items()
         assert request == {"method": method, "params": {"message": "well?"}}
         answer = await send(
             http,
             identity="second",
             capabilities={"roots": {}, **CAN_ASK},
             inputResponses={key: {"said": "yes"}},
-            requestState=asked["requestState"],
+            requestState=first_round["requestState"],
             **tool("ask", method=method),
         )
         assert answer.last["id"] == "second"
@@ -182,8 +182,8 @@ async def test_a_question_becomes_input_required_and_the_answer_goes_on_with_the
 async def test_the_server_learns_what_this_client_can_do_and_nothing_of_others(bridging):
     async with bridging() as http:
         await send(http, capabilities=CAN_ASK, **tool("echo", text="x"))
-        shared, own = http.fleet.started
-        assert (shared.capabilities_of_client, own.capabilities_of_client) == ({}, CAN_ASK)
+        shared, exclusive = http.fleet.started
+        assert (shared.capabilities_of_client, exclusive.capabilities_of_client) == ({}, CAN_ASK)
 
 
 async def test_two_clients_that_are_asked_at_once_have_a_process_each_and_get_their_own(bridging):
@@ -191,31 +191,31 @@ async def test_two_clients_that_are_asked_at_once_have_a_process_each_and_get_th
         first = (await ask(http, 1)).last["result"]
         second = (await ask(http, 1)).last["result"]
         assert first["requestState"] != second["requestState"]
-        for name, asked in (("second", second), ("first", first)):
-            key = next(iter(asked["inputRequests"]))
-            answer = await ask(http, 1, inputResponses={key: {"for": name}}, requestState=asked["requestState"])
+        for name, round_ in (("second", second), ("first", first)):
+            key = next(iter(round_["inputRequests"]))
+            answer = await ask(http, 1, inputResponses={key: {"for": name}}, requestState=round_["requestState"])
             assert answer.last["result"]["content"][0]["text"] == json.dumps({"for": name})
         assert len(http.fleet.started) == 3
 
 
 async def test_a_state_serves_once_and_for_its_own_call_only(bridging):
     async with bridging() as http:
-        asked = (await ask(http)).last["result"]
-        state = asked["requestState"]
+        first_round = (await ask(http)).last["result"]
+        state = first_round["requestState"]
         other = await send(http, capabilities=CAN_ASK, requestState=state, inputResponses={}, **tool("echo", text="x"))
         assert "requestState" in other.last["error"]["message"]
-        key = next(iter(asked["inputRequests"]))
+        key = next(iter(first_round["inputRequests"]))
         assert (await ask(http, inputResponses={key: {}}, requestState=state)).last["result"]["content"]
-        again = await ask(http, inputResponses={key: {}}, requestState=state)
-        assert (again.status, again.last["error"]["code"]) == (400, -32602)
+        repeated = await ask(http, inputResponses={key: {}}, requestState=state)
+        assert (repeated.status, repeated.last["error"]["code"]) == (400, -32602)
 
 
 async def test_a_question_that_was_not_answered_is_asked_again(bridging):
     async with bridging() as http:
-        asked = (await ask(http)).last["result"]
-        again = (await ask(http, requestState=asked["requestState"])).last["result"]
-        assert again["resultType"] == "input_required"
-        assert again["inputRequests"] == asked["inputRequests"]
+        first_round = (await ask(http)).last["result"]
+        second_round = (await ask(http, requestState=first_round["requestState"])).last["result"]
+        assert second_round["resultType"] == "input_required"
+        assert second_round["inputRequests"] == first_round["inputRequests"]
 
 
 async def test_a_process_of_ones_own_serves_again_after_a_clean_end(bridging):
@@ -228,13 +228,13 @@ async def test_a_process_of_ones_own_serves_again_after_a_clean_end(bridging):
 async def test_a_process_that_knows_a_clients_roots_serves_nobody_else(bridging):
     async with bridging() as http:
         roots = {"roots": {}}
-        asked = (await ask(http, capabilities=roots, method="roots/list")).last["result"]
-        key = next(iter(asked["inputRequests"]))
+        first_round = (await ask(http, capabilities=roots, method="roots/list")).last["result"]
+        key = next(iter(first_round["inputRequests"]))
         await send(
             http,
             capabilities=roots,
             inputResponses={key: {"roots": []}},
-            requestState=asked["requestState"],
+            requestState=first_round["requestState"],
             **tool("ask", method="roots/list"),
         )
         knowing = http.fleet.started[1]
@@ -243,22 +243,22 @@ async def test_a_process_that_knows_a_clients_roots_serves_nobody_else(bridging)
         assert len(http.fleet.started) == 3
 
 
-async def test_a_process_whose_call_was_given_up_serves_nobody_else(bridging, until):
+async def test_a_process_whose_call_was_given_up_serves_nobody_else(bridging, wait_until):
     async with bridging() as http:
         message, headers = http.modern(capabilities=CAN_ASK, **tool("hold", key=1))
         request = http.begin(message, headers)
-        await until(lambda: len(http.fleet.started) == 2 and http.fleet.started[1].held)
+        await wait_until(lambda: len(http.fleet.started) == 2 and http.fleet.started[1].held)
         request.vanish()
         await request
         assert http.fleet.started[1].over
 
 
-async def test_a_call_whose_client_never_answers_is_given_up_in_time(bridging, until):
+async def test_a_call_whose_client_never_answers_is_given_up_in_time(bridging, wait_until):
     async with bridging(call_seconds=1) as http:
-        asked = (await ask(http)).last["result"]
+        first_round = (await ask(http)).last["result"]
         await http.bridge._modern.expire(asyncio.get_running_loop().time() + 2)
-        await until(lambda: http.fleet.started[1].over)
-        late = await ask(http, requestState=asked["requestState"])
+        await wait_until(lambda: http.fleet.started[1].over)
+        late = await ask(http, requestState=first_round["requestState"])
         assert late.last["error"]["code"] == -32602
 
 
@@ -270,12 +270,12 @@ async def test_there_are_as_many_processes_for_questions_as_the_settings_say(bri
         assert (await send(http, **tool("echo", text="x"))).status == 200, "other calls are not in the way"
 
 
-async def test_a_call_that_waits_for_its_client_gives_way_to_one_that_waits_for_a_process(bridging, until):
+async def test_a_call_that_waits_for_its_client_gives_way_to_one_that_waits_for_a_process(bridging, wait_until):
     async with bridging(exclusive=2) as http:
         first, second = [(await ask(http)).last["result"] for _ in range(2)]
         message, headers = http.modern(capabilities=CAN_ASK, **tool("echo", text="at last"))
         request = http.begin(message, headers)
-        await until(lambda: http.bridge.leases.count_waiting()[0] == 1)
+        await wait_until(lambda: http.bridge.leases.count_waiting()[0] == 1)
         now = asyncio.get_running_loop().time()
         await http.bridge._modern.expire(now + 9)
         assert not [server for server in http.fleet.started if server.over], "a client has some seconds to answer"
@@ -284,8 +284,8 @@ async def test_a_call_that_waits_for_its_client_gives_way_to_one_that_waits_for_
         late = await ask(http, requestState=first["requestState"])
         assert late.last["error"]["code"] == -32602
         key = next(iter(second["inputRequests"]))
-        kept = await ask(http, inputResponses={key: {}}, requestState=second["requestState"])
-        assert kept.last["result"]["content"], "one gave way, for one waited"
+        resumed = await ask(http, inputResponses={key: {}}, requestState=second["requestState"])
+        assert resumed.last["result"]["content"], "one gave way, for one waited"
 
 
 async def test_what_the_server_asks_at_once_is_one_round_for_the_client(bridging, fake_server):
@@ -305,14 +305,14 @@ async def test_what_the_server_asks_at_once_is_one_round_for_the_client(bridging
 
     async with bridging(server=Curious) as http:
         able = CAN_ASK | {"roots": {}}
-        asked = (await send(http, capabilities=able, **tool("all"))).last["result"]
-        given = {key: {"to": one["method"]} for key, one in asked["inputRequests"].items()}
-        assert len(given) == 3
+        first_round = (await send(http, capabilities=able, **tool("all"))).last["result"]
+        responses = {key: {"to": question["method"]} for key, question in first_round["inputRequests"].items()}
+        assert len(responses) == 3
         done = await send(
-            http, capabilities=able, inputResponses=given, requestState=asked["requestState"], **tool("all")
+            http, capabilities=able, inputResponses=responses, requestState=first_round["requestState"], **tool("all")
         )
-        said = done.last["result"]["said"]
-        assert said == {
+        results = done.last["result"]["said"]
+        assert results == {
             method: {"to": method} for method in ("elicitation/create", "sampling/createMessage", "roots/list")
         }
 
@@ -326,8 +326,8 @@ async def test_a_refusal_after_the_first_event_is_the_last_event(bridging, fake_
 
     monkeypatch.setattr(modern, "MAX_SUSPENDED", 0)
     async with bridging(server=Telling) as http:
-        asked = tool("ask", method="elicitation/create")
-        answer = await send(http, capabilities=CAN_ASK, meta={"progressToken": "mine"}, **asked)
+        arguments = tool("ask", method="elicitation/create")
+        answer = await send(http, capabilities=CAN_ASK, meta={"progressToken": "mine"}, **arguments)
         assert (answer.status, answer.headers["content-type"], answer.ended) == (200, "text/event-stream", True)
         progress, refusal = answer.messages
         assert progress["params"]["progressToken"] == "mine"
@@ -364,33 +364,33 @@ async def test_log_messages_go_to_the_client_that_asked_for_them(bridging):
         log, result = answer.messages
         assert (log["method"], log["params"]["data"]) == ("notifications/message", "for you")
         assert result["result"]["content"][0]["text"] == "logged"
-        assert {"level": "info"} in [one.get("params") for one in http.fleet.started[1].heard]
+        assert {"level": "info"} in [message.get("params") for message in http.fleet.started[1].heard]
 
 
 async def test_a_crash_during_a_question_answers_the_next_round(bridging):
     async with bridging() as http:
-        asked = (await ask(http)).last["result"]
+        first_round = (await ask(http)).last["result"]
         http.fleet.started[1].end("it exited with code 9")
-        answer = await ask(http, requestState=asked["requestState"])
+        answer = await ask(http, requestState=first_round["requestState"])
         assert "it exited with code 9" in answer.last["error"]["message"]
 
 
 # --- subscriptions/listen ---------------------------------------------------------------------------------
 
 
-async def test_listeners_hear_what_they_asked_for_under_their_own_id(bridging, until):
+async def test_listeners_hear_what_they_asked_for_under_their_own_id(bridging, wait_until):
     async with bridging() as http:
         (server,) = http.fleet.started
         lists = http.begin(*http.modern("subscriptions/listen", identity="l", notifications={"toolsListChanged": True}))
-        wish = {"resourceSubscriptions": ["file:///x"]}
-        one = http.begin(*http.modern("subscriptions/listen", identity="r", notifications=wish))
-        await until(lambda: "resources/subscribe" in server.methods())
+        filters = {"resourceSubscriptions": ["file:///x"]}
+        resource_stream = http.begin(*http.modern("subscriptions/listen", identity="r", notifications=filters))
+        await wait_until(lambda: "resources/subscribe" in server.methods())
         server.say(method="notifications/tools/list_changed")
         server.say(method="notifications/resources/updated", params={"uri": "file:///x"})
         server.say(method="notifications/resources/updated", params={"uri": "file:///y"})
-        await until(lambda: len(lists.answer.messages) == 2 and len(one.answer.messages) == 2)
+        await wait_until(lambda: len(lists.answer.messages) == 2 and len(resource_stream.answer.messages) == 2)
         http.bridge.drain()
-        first, second = (await lists).messages, (await one).messages
+        first, second = (await lists).messages, (await resource_stream).messages
         assert [message.get("method", "result") for message in first] == [
             "notifications/subscriptions/acknowledged",
             "notifications/tools/list_changed",
@@ -400,18 +400,20 @@ async def test_listeners_hear_what_they_asked_for_under_their_own_id(bridging, u
         assert [message["params"].get("uri") for message in second[:2]] == [None, "file:///x"]
         for messages, identity in ((first, "l"), (second, "r")):
             for message in messages:
-                where = message.get("params") or message["result"]
-                assert where["_meta"][f"{META}subscriptionId"] == identity
+                members = message.get("params") or message["result"]
+                assert members["_meta"][f"{META}subscriptionId"] == identity
         assert first[-1]["result"]["resultType"] == "complete"
 
 
-async def test_a_restarted_server_is_subscribed_to_again_and_left_when_nobody_listens(bridging, until):
+async def test_a_restarted_server_is_subscribed_to_again_and_left_when_nobody_listens(bridging, wait_until):
     async with bridging() as http:
-        wish = {"resourceSubscriptions": ["file:///x"]}
-        request = http.begin(*http.modern("subscriptions/listen", notifications=wish))
-        await until(lambda: "resources/subscribe" in http.fleet.started[0].methods())
+        filters = {"resourceSubscriptions": ["file:///x"]}
+        request = http.begin(*http.modern("subscriptions/listen", notifications=filters))
+        await wait_until(lambda: "resources/subscribe" in http.fleet.started[0].methods())
         await http.post(http.call("crash"))
-        await until(lambda: len(http.fleet.started) == 2 and "resources/subscribe" in http.fleet.started[1].methods())
+        await wait_until(
+            lambda: len(http.fleet.started) == 2 and "resources/subscribe" in http.fleet.started[1].methods()
+        )
         request.vanish()
         await request
         assert "resources/unsubscribe" in http.fleet.started[1].methods()

@@ -1,4 +1,4 @@
-"""`Mcp-Param-*`: headers that repeat what a tool's schema marks, compared before the server is asked."""
+"""`Mcp-Param-*` headers, which repeat arguments, are compared with them before the server is called."""
 
 import contextlib
 import json
@@ -33,10 +33,10 @@ def marked(bridging, fake_server):
         def act(self, message):
             if message.get("method") == "tools/list":
                 # On two pages, the tool on the second.
-                more = "cursor" in message["params"]
+                is_second_page = "cursor" in message["params"]
                 page = (
                     {"tools": [{"name": "echo", "inputSchema": self.schema}]}
-                    if more
+                    if is_second_page
                     else {"nextCursor": "2", "tools": []}
                 )
                 self.say(id=message["id"], result=page)
@@ -118,8 +118,8 @@ async def test_the_tools_are_asked_for_once_and_again_when_they_have_changed(mar
     async with marked(pool=2) as http:
         for _ in range(4):
             await call(http, {})
-        asked = [method for server in http.fleet.started for method in server.methods() if method == "tools/list"]
-        assert len(asked) == 2, "two pages of one list"
+        requests = [method for server in http.fleet.started for method in server.methods() if method == "tools/list"]
+        assert len(requests) == 2, "two pages of one list"
         type(http.fleet.started[0]).schema = {}
         http.fleet.started[0].say(method="notifications/tools/list_changed")
         assert (await call(http, {}, region="eu")).status == 200

@@ -1,4 +1,4 @@
-"""What the bridge's image installs is what `uv.lock` holds: the file travels in the wheel, where no lock is."""
+"""The requirements of the bridge's image, which travel in the wheel, agree with `uv.lock`."""
 
 import re
 import tomllib
@@ -11,21 +11,25 @@ LOCKED = {one["name"]: one for one in tomllib.loads((ROOT / "uv.lock").read_text
 
 def needed(name, extras=()):
     """What a package and its extras bring, by the lock; names with the extras that are asked of each."""
-    package, seen = LOCKED[name], {(name, tuple(extras))}
+    package, visited = LOCKED[name], {(name, tuple(extras))}
     todo = [*package.get("dependencies", ())]
     for extra in extras:
         todo += package["optional-dependencies"][extra]
-    for one in todo:
-        if (one["name"], tuple(one.get("extra", ()))) not in seen:
-            seen |= needed(one["name"], one.get("extra", ()))
-    return seen
+    for requirement in todo:
+        if (requirement["name"], tuple(requirement.get("extra", ()))) not in visited:
+            visited |= needed(requirement["name"], requirement.get("extra", ()))
+    return visited
 
 
 def test_it_holds_just_the_versions_and_hashes_of_the_lock():
     names = {name for name, _ in needed("mcpfleet-bridge")}
     others = [LOCKED[name] for name in names if "registry" in LOCKED[name]["source"]]
     text = REQUIREMENTS.read_text()
-    held = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;\\]+)", text, re.MULTILINE))
-    assert held == {one["name"]: one["version"] for one in others}, "make it anew: its second line says how"
-    files = [file for one in others for file in (*one.get("wheels", ()), *([one["sdist"]] if "sdist" in one else ()))]
+    pinned = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;\\]+)", text, re.MULTILINE))
+    assert pinned == {locked["name"]: locked["version"] for locked in others}, "make it anew: its second line says how"
+    files = [
+        file
+        for locked in others
+        for file in (*locked.get("wheels", ()), *([locked["sdist"]] if "sdist" in locked else ()))
+    ]
     assert set(re.findall(r"--hash=(\S+)", text)) == {file["hash"] for file in files}

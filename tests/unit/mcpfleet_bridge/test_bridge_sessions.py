@@ -1,4 +1,4 @@
-"""Clients of the handshake era with a session each, over streamable HTTP and over the older HTTP+SSE."""
+"""Clients with a handshake and a session each, over streamable HTTP and over HTTP+SSE."""
 
 import asyncio
 import base64
@@ -48,8 +48,8 @@ def stateful(bridging):
 
 async def test_each_session_has_a_process_that_was_greeted_by_its_client(stateful, session):
     async with stateful() as http:
-        (one, first), (other, second) = await session(http), await session(http)
-        assert one != other
+        (header, first), (other, second) = await session(http), await session(http)
+        assert header != other
         assert first is not second
         for server in (first, second):
             assert server.capabilities_of_client == CAPABILITIES
@@ -72,11 +72,13 @@ async def test_a_session_is_its_callers_alone(stateful, session):
         assert (await http.post(http.call("echo", text="x"), header)).status == 404
 
 
-async def test_a_question_goes_into_the_calls_stream_and_its_answer_to_the_server_that_asked(stateful, session, until):
+async def test_a_question_goes_into_the_calls_stream_and_its_answer_to_the_server_that_asked(
+    stateful, session, wait_until
+):
     async with stateful() as http:
         header, server = await session(http)
         call = http.begin(http.call("ask", 7, method="sampling/createMessage"), header)
-        await until(lambda: call.answer.messages)
+        await wait_until(lambda: call.answer.messages)
         question = call.answer.messages[0]
         assert question["method"] == "sampling/createMessage"
         answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"said": "yes"}}
@@ -87,33 +89,33 @@ async def test_a_question_goes_into_the_calls_stream_and_its_answer_to_the_serve
 async def test_an_answer_to_what_nobody_asked_is_not_passed_on(stateful, session):
     async with stateful() as http:
         header, server = await session(http)
-        before = len(server.heard)
+        message_count = len(server.heard)
         await http.post({"jsonrpc": "2.0", "id": "made up", "result": {}}, header)
-        assert len(server.heard) == before
+        assert len(server.heard) == message_count
 
 
-async def test_one_client_cannot_answer_anothers_question(stateful, session, until):
+async def test_one_client_cannot_answer_anothers_question(stateful, session, wait_until):
     async with stateful() as http:
-        (asked, server), (other, _) = await session(http), await session(http)
-        call = http.begin(http.call("ask", 1, method="roots/list"), asked)
-        await until(lambda: call.answer.messages)
+        (asked_headers, server), (other, _) = await session(http), await session(http)
+        call = http.begin(http.call("ask", 1, method="roots/list"), asked_headers)
+        await wait_until(lambda: call.answer.messages)
         identity = call.answer.messages[0]["id"]
         await http.post({"jsonrpc": "2.0", "id": identity, "result": {"from": "other"}}, other)
-        await http.post({"jsonrpc": "2.0", "id": identity, "result": {"from": "me"}}, asked)
+        await http.post({"jsonrpc": "2.0", "id": identity, "result": {"from": "me"}}, asked_headers)
         assert (await call).last["result"] == server.text('{"from": "me"}')
 
 
-async def test_the_get_stream_carries_what_belongs_to_no_call_and_what_has_waited(stateful, session, until):
+async def test_the_get_stream_carries_what_belongs_to_no_call_and_what_has_waited(stateful, session, wait_until):
     async with stateful() as http:
         header, server = await session(http)
         server.say(method="notifications/tools/list_changed")
         stream = http.request("GET", headers=http.headers(header))
-        await until(lambda: stream.answer.messages)
+        await wait_until(lambda: stream.answer.messages)
         server.say(method="notifications/resources/updated", params={"uri": "file:///x"})
-        await until(lambda: len(stream.answer.messages) == 2)
+        await wait_until(lambda: len(stream.answer.messages) == 2)
         assert (await http.request("GET", headers=http.headers(header))).status == 409
         http.bridge.drain()
-        assert [one["method"] for one in (await stream).messages] == [
+        assert [message["method"] for message in (await stream).messages] == [
             "notifications/tools/list_changed",
             "notifications/resources/updated",
         ]
@@ -126,34 +128,34 @@ async def test_log_messages_go_into_the_stream_of_the_call(stateful, session):
         assert (log["params"]["data"], result["result"]["content"][0]["text"]) == ("for you", "logged")
 
 
-async def test_a_cancellation_reaches_the_server_under_the_bridges_id(stateful, session, until):
+async def test_a_cancellation_reaches_the_server_under_the_bridges_id(stateful, session, wait_until):
     async with stateful() as http:
         header, server = await session(http)
         call = http.begin(http.call("hold", "mine", key=1), header)
-        await until(lambda: server.held)
+        await wait_until(lambda: server.held)
         cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "mine"}}
         await http.post(cancel, header)
         assert (await call).last["error"]["message"] == "Request cancelled"
-        cancelled = next(one for one in server.heard if one["method"] == "notifications/cancelled")
+        cancelled = next(message for message in server.heard if message["method"] == "notifications/cancelled")
         assert cancelled["params"]["requestId"] == server.held[1]
 
 
-async def test_an_id_that_is_under_way_already_is_refused(stateful, session, until):
+async def test_an_id_that_is_under_way_already_is_refused(stateful, session, wait_until):
     async with stateful() as http:
         header, server = await session(http)
         call = http.begin(http.call("hold", 1, key=1), header)
-        await until(lambda: server.held)
+        await wait_until(lambda: server.held)
         assert (await http.post(http.call("echo", 1, text="x"), header)).status == 400
         server.release(1)
         assert (await call).status == 200
         assert (await http.post(http.call("echo", 1, text="x"), header)).status == 200
 
 
-async def test_a_lost_connection_is_no_cancellation(stateful, session, until):
+async def test_a_lost_connection_is_no_cancellation(stateful, session, wait_until):
     async with stateful() as http:
         header, server = await session(http)
         call = http.begin(http.call("hold", 1, key=1), header)
-        await until(lambda: server.held)
+        await wait_until(lambda: server.held)
         call.vanish()
         await call
         assert "notifications/cancelled" not in server.methods()
@@ -168,13 +170,13 @@ async def test_delete_ends_the_session_and_its_process(stateful, session):
         assert (await http.post(http.call("echo", text="x"), header)).status == 404
 
 
-async def test_an_idle_session_ends_and_a_used_one_does_not(stateful, session, until):
+async def test_an_idle_session_ends_and_a_used_one_does_not(stateful, session, wait_until):
     async with stateful(session_idle=60) as http:
-        (idle, gone), (_, busy) = await session(http), await session(http)
+        (idle, idle_server), (_, busy) = await session(http), await session(http)
         request = http.begin(http.call("hold", 1, key=1), {"mcp-session-id": list(http.bridge.sessions.all)[1]})
-        await until(lambda: busy.held)
+        await wait_until(lambda: busy.held)
         await http.bridge.sessions.expire(asyncio.get_running_loop().time() + 61)
-        assert (gone.over, busy.over) == (True, False)
+        assert (idle_server.over, busy.over) == (True, False)
         assert (await http.post(http.call("echo", text="x"), idle)).status == 404
         busy.release(1)
         assert (await request).status == 200
@@ -185,8 +187,8 @@ async def test_a_crash_ends_the_session_and_the_client_may_begin_anew(stateful, 
         header, _ = await session(http)
         assert (await http.post(http.call("crash", 3), header)).last["error"]["code"] == -32603
         assert (await http.post(http.call("echo", text="x"), header)).status == 404
-        again, _ = await session(http)
-        assert (await http.post(http.call("echo", text="x"), again)).status == 200
+        new_header, _ = await session(http)
+        assert (await http.post(http.call("echo", text="x"), new_header)).status == 200
 
 
 async def test_there_are_as_many_sessions_as_the_settings_say(stateful, session):
@@ -216,10 +218,10 @@ async def test_a_modern_client_is_served_beside_the_sessions(stateful, session):
 # --- HTTP+SSE ---------------------------------------------------------------------------------------------
 
 
-async def test_the_older_transport_carries_everything_in_one_stream(bridging, until):
+async def test_the_older_transport_carries_everything_in_one_stream(bridging, wait_until):
     async with bridging(sse=True) as http:
         stream = http.request("GET", "/sse", http.headers())
-        await until(lambda: stream.answer.body)
+        await wait_until(lambda: stream.answer.body)
         event = stream.answer.body.decode()
         assert event.startswith("event: endpoint\r\ndata: /messages/?session_id=")
         query = event.strip().rpartition("?")[2].encode()
@@ -229,12 +231,12 @@ async def test_the_older_transport_carries_everything_in_one_stream(bridging, un
             assert (answer.status, answer.body) == (202, b"")
 
         await post(greeting(0))
-        await until(lambda: len(stream.answer.messages) == 1)
+        await wait_until(lambda: len(stream.answer.messages) == 1)
         await post(http.call("ask", 1, method="roots/list"))
-        await until(lambda: len(stream.answer.messages) == 2)
+        await wait_until(lambda: len(stream.answer.messages) == 2)
         question = stream.answer.messages[1]
         await post({"jsonrpc": "2.0", "id": question["id"], "result": {"roots": []}})
-        await until(lambda: len(stream.answer.messages) == 3)
+        await wait_until(lambda: len(stream.answer.messages) == 3)
         assert stream.answer.messages[0]["result"]["serverInfo"]["name"] == "fake"
         assert stream.answer.messages[2]["id"] == 1
         stream.vanish()

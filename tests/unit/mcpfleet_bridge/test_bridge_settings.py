@@ -1,4 +1,4 @@
-"""The environment and the logs."""
+"""The bridge's environment and logs."""
 
 import io
 import json
@@ -81,7 +81,7 @@ def test_the_server_gets_the_environment_but_nothing_that_is_said_to_the_bridge(
 
 
 def test_nothing_that_the_fleet_sets_reaches_the_server_and_all_that_its_user_sets_does():
-    ours = environment.container_environment(
+    fleet_variables = environment.container_environment(
         path="/mcp",
         transports=["streamable-http", "sse"],
         stateless=False,
@@ -90,7 +90,7 @@ def test_nothing_that_the_fleet_sets_reaches_the_server_and_all_that_its_user_se
         allowed_origins=["https://app.example.com"],
     )
     users = {"FASTMCP_LOG_LEVEL": "DEBUG", "MCP_PATH": "/srv/data", "MCP_ALLOWED_HOSTS": "example.com"}
-    loaded = load_settings({**COMMAND, **ours, **users, "PORT": "8080"})
+    loaded = load_settings({**COMMAND, **fleet_variables, **users, "PORT": "8080"})
     assert loaded.environment == users
     assert (loaded.sse, loaded.stateless, loaded.path) == (True, False, "/mcp")
     assert [name for name in environment.INJECTED if settings._BRIDGE_VARIABLES.fullmatch(name) is None] == []
@@ -103,12 +103,17 @@ def test_a_bridge_that_would_have_to_check_oauth_tokens_does_not_start():
 
 def test_every_variable_of_the_bridge_is_in_its_guide_with_its_default():
     guide = (Path(__file__).parents[3] / "docs" / "stdio-bridge.md").read_text()
-    told = dict(re.findall(r"^\| `(MCP_STDIO_\w+)` \| ([^|]*?) \|", guide, re.MULTILINE))
-    numbers = [one for one in fields(settings.Settings) if type(one.default) in (int, float) and one.metadata]
-    read = {one.metadata["name"]: f"{one.default:g}" if one.default < 10**6 else str(one.default) for one in numbers}
+    documented = dict(re.findall(r"^\| `(MCP_STDIO_\w+)` \| ([^|]*?) \|", guide, re.MULTILINE))
+    numbers = [
+        setting for setting in fields(settings.Settings) if type(setting.default) in (int, float) and setting.metadata
+    ]
+    read = {
+        setting.metadata["name"]: f"{setting.default:g}" if setting.default < 10**6 else str(setting.default)
+        for setting in numbers
+    }
     assert read.pop("PORT") == "8080"
     assert len(read) > 10
-    assert {name: told.get(name) for name in read} == read
+    assert {name: documented.get(name) for name in read} == read
 
 
 @pytest.mark.parametrize("line", [b"Server running on stdio", b"ERROR: it failed", b"[warn] careful", b"FATAL"])
@@ -123,12 +128,12 @@ def test_the_severity_of_a_line_of_stderr_is_not_guessed_from_its_words(line, ca
 
 def test_a_log_entry_is_one_line_of_json_with_the_process_it_is_about():
     stream = io.StringIO()
-    before, level = logging.getLogger().handlers[:], logging.getLogger().level
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     try:
         logs.install("INFO", "acme", stream)
         logging.getLogger("mcpfleet_bridge.server").warning("two\nlines \ud83d", extra={"child": "7"})
     finally:
-        logging.getLogger().handlers[:] = before
+        logging.getLogger().handlers[:] = handlers
         logging.getLogger().setLevel(level)
         logging.captureWarnings(False)
     (line,) = stream.getvalue().splitlines()

@@ -1,4 +1,4 @@
-"""Stateless clients of the handshake era: a pool of processes that all of them share."""
+"""Stateless clients with a handshake, which share a pool of processes."""
 
 import asyncio
 import json
@@ -34,14 +34,14 @@ async def test_what_needs_a_session_is_neither_offered_nor_served(bridging):
             assert "needs a session" in refused.last["error"]["message"]
 
 
-async def test_the_same_id_of_two_clients_never_meets(bridging, until):
+async def test_the_same_id_of_two_clients_never_meets(bridging, wait_until):
     async with bridging() as http:
         (server,) = http.fleet.started
-        one, other = http.begin(http.call("hold", 1, key="one")), http.begin(http.call("hold", 1, key="other"))
-        await until(lambda: len(server.held) == 2)
+        first, other = http.begin(http.call("hold", 1, key="one")), http.begin(http.call("hold", 1, key="other"))
+        await wait_until(lambda: len(server.held) == 2)
         server.release("other", "for other")
         server.release("one", "for one")
-        assert (await one).last == {"jsonrpc": "2.0", "id": 1, "result": server.text("for one")}
+        assert (await first).last == {"jsonrpc": "2.0", "id": 1, "result": server.text("for one")}
         assert (await other).last == {"jsonrpc": "2.0", "id": 1, "result": server.text("for other")}
 
 
@@ -67,11 +67,15 @@ async def test_progress_goes_to_the_call_that_asked_under_its_own_token(bridging
         second = http.begin(http.call("steps", 1, meta={"progressToken": "same"}, count=3))
         for request, count in ((first, 2), (second, 3)):
             *progress, result = (await request).messages
-            assert [one["params"] for one in progress] == [
+            assert [message["params"] for message in progress] == [
                 {"progressToken": "same", "progress": step} for step in range(count)
             ]
             assert result["result"]["content"][0]["text"] == "done"
-        tokens = [one["params"]["_meta"]["progressToken"] for one in http.fleet.started[0].heard if "_meta" in str(one)]
+        tokens = [
+            message["params"]["_meta"]["progressToken"]
+            for message in http.fleet.started[0].heard
+            if "_meta" in str(message)
+        ]
         assert len(set(tokens)) == 2, "the server sees two tokens, not the clients' one"
 
 
@@ -92,9 +96,9 @@ async def test_a_client_that_takes_streams_only_gets_one(bridging):
 
 async def test_a_crash_answers_the_calls_in_flight_and_the_next_call_finds_a_new_process(bridging):
     async with bridging() as http:
-        held = http.begin(http.call("hold", 5, key="k"))
+        call = http.begin(http.call("hold", 5, key="k"))
         crash = await http.post(http.call("crash", 6))
-        for answer, identity in ((await held, 5), (crash, 6)):
+        for answer, identity in ((await call, 5), (crash, 6)):
             assert answer.last["id"] == identity
             assert answer.last["error"]["code"] == -32603
             assert "it exited with code 3" in answer.last["error"]["message"]
@@ -111,22 +115,22 @@ async def test_a_hundred_crashes_leave_one_process_and_no_call_without_answer(br
         assert len(http.fleet.alive) == 1
 
 
-async def test_calls_go_to_the_process_with_the_fewest(bridging, until):
+async def test_calls_go_to_the_process_with_the_fewest(bridging, wait_until):
     async with bridging(pool=3) as http:
-        held = [http.begin(http.call("hold", number, key=number)) for number in range(6)]
-        await until(lambda: sum(len(server.held) for server in http.fleet.started) == 6)
+        calls = [http.begin(http.call("hold", number, key=number)) for number in range(6)]
+        await wait_until(lambda: sum(len(server.held) for server in http.fleet.started) == 6)
         assert [len(server.held) for server in http.fleet.started] == [2, 2, 2]
         for server in http.fleet.started:
             for key in list(server.held):
                 server.release(key)
-        assert [(await request).status for request in held] == [200] * 6
+        assert [(await request).status for request in calls] == [200] * 6
 
 
-async def test_calls_beyond_the_concurrency_wait_and_beyond_the_queue_are_refused(bridging, until):
+async def test_calls_beyond_the_concurrency_wait_and_beyond_the_queue_are_refused(bridging, wait_until):
     async with bridging(concurrency=1, queue=1) as http:
         (server,) = http.fleet.started
         first, second = http.begin(http.call("hold", 1, key=1)), http.begin(http.call("hold", 2, key=2))
-        await until(lambda: server.held)
+        await wait_until(lambda: server.held)
         refused = await http.post(http.call("hold", 3, key=3))
         assert (refused.status, refused.last["id"]) == (503, 3)
         assert "Too many calls wait" in refused.last["error"]["message"]
@@ -134,23 +138,25 @@ async def test_calls_beyond_the_concurrency_wait_and_beyond_the_queue_are_refuse
         assert list(server.held) == [1]
         server.release(1)
         assert (await first).status == 200
-        await until(lambda: server.held)
+        await wait_until(lambda: server.held)
         server.release(2)
         assert (await second).status == 200
 
 
-async def test_a_client_that_vanishes_has_its_call_cancelled_and_its_place_given_to_the_next(bridging, until):
+async def test_a_client_that_vanishes_has_its_call_cancelled_and_its_place_given_to_the_next(bridging, wait_until):
     async with bridging(concurrency=1) as http:
         (server,) = http.fleet.started
-        lost, next_ = http.begin(http.call("hold", 1, key=1)), http.begin(http.call("echo", 2, text="mine"))
-        await until(lambda: server.held)
+        cancelled_call, next_ = http.begin(http.call("hold", 1, key=1)), http.begin(http.call("echo", 2, text="mine"))
+        await wait_until(lambda: server.held)
         number = server.held[1]
-        lost.vanish()
+        cancelled_call.vanish()
         assert (await next_).last["result"]["content"][0]["text"] == "mine"
-        cancelled = [one["params"] for one in server.heard if one.get("method") == "notifications/cancelled"]
-        assert [one["requestId"] for one in cancelled] == [number]
+        cancelled = [
+            message["params"] for message in server.heard if message.get("method") == "notifications/cancelled"
+        ]
+        assert [message["requestId"] for message in cancelled] == [number]
         server.say(id=number, result=server.text("too late"))  # goes nowhere
-        assert (await lost).body == b""
+        assert (await cancelled_call).body == b""
 
 
 async def test_a_call_that_takes_too_long_is_cancelled_and_answered(bridging):
@@ -176,11 +182,11 @@ async def test_a_log_message_of_a_shared_server_goes_to_the_log_and_to_no_client
         assert "a word about a client" in caplog.text
 
 
-async def test_stray_text_on_stdout_is_logged_and_harms_nobody(bridging, caplog, until):
+async def test_stray_text_on_stdout_is_logged_and_harms_nobody(bridging, caplog, wait_until):
     async with bridging() as http:
         (server,) = http.fleet.started
-        held = http.begin(http.call("hold", 1, key=1))
-        await until(lambda: server.held)
+        call = http.begin(http.call("hold", 1, key=1))
+        await wait_until(lambda: server.held)
         for line in (
             b"Server running on stdio",
             b"{broken",
@@ -192,7 +198,7 @@ async def test_stray_text_on_stdout_is_logged_and_harms_nobody(bridging, caplog,
         ):
             server.reader.on_line(line)
         server.release(1)
-        assert (await held).last["result"]["content"][0]["text"] == "released"
+        assert (await call).last["result"]["content"][0]["text"] == "released"
         assert "Server running on stdio" in caplog.text
 
 
@@ -228,7 +234,9 @@ async def test_half_a_surrogate_pair_costs_no_answer(bridging):
         assert (await http.post(http.call("raw", line=line))).last["result"]["text"].startswith("cut ")
 
 
-async def test_while_no_server_can_be_started_calls_are_refused_with_the_reason_and_health_says_so(bridging, until):
+async def test_while_no_server_can_be_started_calls_are_refused_with_the_reason_and_health_says_so(
+    bridging, wait_until
+):
     async def at_once(seconds):
         await asyncio.sleep(0)
 
@@ -241,27 +249,27 @@ async def test_while_no_server_can_be_started_calls_are_refused_with_the_reason_
         assert (health.status, json.loads(health.body)["status"]) == (503, "unhealthy")
         assert "no-such-server" in json.loads(health.body)["reason"]
         http.fleet.failures = 0
-        await until(lambda: http.bridge.pool.children)
+        await wait_until(lambda: http.bridge.pool.children)
         assert (await http.request("GET", "/health")).status == 200
         assert (await http.post(http.call("echo", text="x"))).status == 200
 
 
-async def test_a_server_that_was_never_up_is_given_up_and_one_that_was_is_not(bridging, until):
+async def test_a_server_that_was_never_up_is_given_up_and_one_that_was_is_not(bridging, wait_until):
     async def at_once(seconds):
         await asyncio.sleep(0)
 
     async with bridging(failures=10**6, warm=False) as http:
-        told = []
-        http.bridge.pool._sleep, http.bridge.pool.on_failed_start = at_once, told.append
+        reasons = []
+        http.bridge.pool._sleep, http.bridge.pool.on_failed_start = at_once, reasons.append
         await http.post(http.call("echo", text="x"))
-        assert "no-such-server" in told[0]
+        assert "no-such-server" in reasons[0]
     async with bridging() as http:
-        told = []
-        http.bridge.pool._sleep, http.bridge.pool.on_failed_start = at_once, told.append
+        reasons = []
+        http.bridge.pool._sleep, http.bridge.pool.on_failed_start = at_once, reasons.append
         http.fleet.failures = 10**6
         await http.post(http.call("crash"))
-        await until(lambda: http.bridge.pool.start_count > 5)
-        assert told == []
+        await wait_until(lambda: http.bridge.pool.start_count > 5)
+        assert reasons == []
 
 
 async def test_health_is_asked_by_any_name_and_is_green_once_a_server_is_up(bridging):
@@ -280,9 +288,9 @@ async def test_without_a_warm_pool_the_first_call_starts_it(bridging):
 
 async def test_notifications_and_answers_of_clients_without_a_session_are_taken_and_go_nowhere(bridging):
     async with bridging() as http:
-        before = len(http.fleet.started[0].heard)
+        message_count = len(http.fleet.started[0].heard)
         cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
         for message in (cancel, {"jsonrpc": "2.0", "id": 1, "result": {}}):
             answer = await http.post(message)
             assert (answer.status, answer.body) == (202, b"")
-        assert len(http.fleet.started[0].heard) == before
+        assert len(http.fleet.started[0].heard) == message_count
