@@ -109,9 +109,7 @@ def connect(
     try:
         source = options.find_source(deployed, credentials, token_file, token_command, impersonate)
     except AuthError as error:
-        source = UnusableSource(
-            error
-        )  # said to the client, whose user sees that; few see what a server writes to stderr
+        source = UnusableSource(error)  # the client shows this error; few clients show stderr
     run_connect(chosen.target, IdTokenAuth(chosen.audience, source))
 
 
@@ -216,7 +214,7 @@ def verify(
         Path | None, typer.Option(help="Credentials of an account without access, whose calls must be rejected.")
     ] = None,
     bearer_file: Annotated[
-        Path | None, typer.Option(help="A file with the token that the server itself wants, beside Google's.")
+        Path | None, typer.Option(help="A file with a token for the server itself, in addition to Google's.")
     ] = None,
     timeout: Annotated[
         int | None,

@@ -430,7 +430,7 @@ class _ServerCheck(_ServiceCheck):
         if call is not ANY_TOOL:
             return failure
         # The schema's example may be out of date: the tool may be right to refuse it, and the call reached it.
-        self._warn(f"{failure} (with the arguments that its schema gives, {chosen[1]})")
+        self._warn(f"{failure} (with the arguments from its schema, {chosen[1]})")
         return None
 
     def _record_no_call(self, tools: Sequence[Json]) -> None:

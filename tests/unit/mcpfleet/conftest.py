@@ -27,7 +27,7 @@ def anyio_backend():
 
 
 class Clock:
-    """Unix time that moves only when told."""
+    """Unix time that changes only when a test sets it."""
 
     def __init__(self):
         self.now = 1_800_000_000.0
@@ -40,7 +40,7 @@ class Clock:
 
 
 class GoogleAnswer:
-    """What google-auth expects of its transport: status, headers, data."""
+    """A response as google-auth expects it: status, headers, data."""
 
     def __init__(self, status, body, headers=None):
         self.status = status
@@ -130,7 +130,7 @@ class Google:
 
 @dataclass
 class IssuerSource:
-    """A token source that asks the in-memory issuer, and fails while told to."""
+    """A token source of the in-memory issuer; a test can make it fail."""
 
     google: Google
     lifetime: float = HOUR

@@ -1,4 +1,4 @@
-"""What a server may send: bounded in bytes, whatever it says of them, and read in time that grows with them alone."""
+"""Servers' responses: limited in bytes, whatever their headers, and read in linear time."""
 
 import httpx2
 import pytest
@@ -107,9 +107,9 @@ async def test_an_event_that_does_not_end_is_left(monkeypatch, piece):
 @given(st.lists(st.sampled_from([b"data: a", b"id: 1", b": c", b"", b"data"]), max_size=12), st.data())
 def test_events_are_the_same_in_whatever_pieces_and_by_whatever_line_ends_they_come(lines, data):
     end = data.draw(st.sampled_from([b"\n", b"\r\n", b"\r"]))
-    whole = end.join([*lines, b"", b""])
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
-    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    one, many = sse.EventParser(), sse.EventParser()
+    text = end.join([*lines, b"", b""])
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    single, many = sse.EventParser(), sse.EventParser()
     # A last byte that begins no event: a carriage return at the very end may yet be half of a line's end.
-    assert [event for piece in [*pieces, b":"] for event in many.feed(piece)] == list(one.feed(whole + b":"))
+    assert [event for piece in [*pieces, b":"] for event in many.feed(piece)] == list(single.feed(text + b":"))

@@ -1,4 +1,4 @@
-"""The configuration of desktop clients: what is written, where, and what of it is its owner's."""
+"""The configuration files of desktop clients: the entries, the paths, and the owner's text that stays."""
 
 import datetime
 import json
@@ -145,8 +145,8 @@ def test_no_word_of_a_url_is_given_to_cmd_that_it_would_obey(path):
     assert claude.create_entry(server, "mcp-remote", LAUNCH, 3000)["args"][2].endswith(path)
 
 
-def reached(how):
-    return stacks.DeployedServer("echo", ECHO.target, ECHO.audience, (), {"reached": how})
+def reached(reach):
+    return stacks.DeployedServer("echo", ECHO.target, ECHO.audience, (), {"reached": reach})
 
 
 def test_a_server_that_asks_for_no_google_identity_is_reached_by_its_url():
@@ -199,7 +199,7 @@ def test_what_others_wrote_is_not_taken_for_ours(entry):
 
 
 @pytest.mark.parametrize(
-    ("command", "before"),
+    ("command", "content_before"),
     [
         ("C:\\Users\\ada\\bin\\mcpfleet.exe", []),
         ("C:\\uv\\uvx.exe", ["mcpfleet"]),
@@ -209,9 +209,11 @@ def test_what_others_wrote_is_not_taken_for_ours(entry):
         ("uvx", ["mcpfleet"]),
     ],
 )
-def test_each_way_to_start_connect_is_known_again(command, before):
+def test_each_way_to_start_connect_is_known_again(command, content_before):
     identity = ["--credentials", "/home/ada/key.json", "--impersonate", "bot@acme.iam.gserviceaccount.com"]
-    assert is_mcpfleet_entry("echo", {"command": command, "args": [*before, *CONNECT[:-2], *identity, *CONNECT[-2:]]})
+    assert is_mcpfleet_entry(
+        "echo", {"command": command, "args": [*content_before, *CONNECT[:-2], *identity, *CONNECT[-2:]]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -297,8 +299,8 @@ def file(tmp_path):
     return path
 
 
-def entry(**more):
-    return {**CLIENTS["cursor"].create_entry(ECHO, "connect", LAUNCH, 3000), **more}
+def entry(**fields):
+    return {**CLIENTS["cursor"].create_entry(ECHO, "connect", LAUNCH, 3000), **fields}
 
 
 def test_installing_keeps_comments_and_other_servers_and_a_backup(file):
@@ -324,10 +326,10 @@ def test_what_is_installed_and_removed_leaves_the_file_as_it_was(file):
 
 def test_installing_again_changes_nothing_and_keeps_no_backup(file):
     install(file, "mcpServers", {"echo": entry()}, now=now)
-    before = file.read_bytes(), file.stat().st_mtime_ns
+    content_before = file.read_bytes(), file.stat().st_mtime_ns
     change = install(file, "mcpServers", {"echo": entry()}, now=now)
     assert (change.names, change.backup) == ((), None)
-    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == content_before
 
 
 def test_keys_that_the_owner_added_to_our_entry_stay(file):
@@ -405,12 +407,12 @@ def test_a_client_that_was_never_configured_gets_a_file_of_its_users_alone(tmp_p
     assert remove(tmp_path / "none.json", "servers", []).names == ()
 
 
-@pytest.mark.parametrize("held", [b"", b"\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}\r\n"])
-def test_a_file_with_nothing_in_it_is_filled_and_its_byte_order_mark_is_kept(file, held):
-    file.write_bytes(held)
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}\r\n"])
+def test_a_file_with_nothing_in_it_is_filled_and_its_byte_order_mark_is_kept(file, content):
+    file.write_bytes(content)
     assert remove(file, "mcpServers", []).names == ()
     install(file, "mcpServers", {"echo": entry()}, now=now)
-    assert file.read_bytes().startswith(b"\xef\xbb\xbf") is held.startswith(b"\xef\xbb\xbf")
+    assert file.read_bytes().startswith(b"\xef\xbb\xbf") is content.startswith(b"\xef\xbb\xbf")
     assert json.loads(file.read_text(encoding="utf-8-sig"))["mcpServers"] == {"echo": entry()}
 
 
@@ -454,7 +456,7 @@ def test_a_folder_that_cannot_be_written_leaves_the_file_and_says_so(file, monke
 
 
 @pytest.mark.parametrize(
-    ("lists", "said"),
+    ("lists", "warning"),
     [
         ({"allowed": ["files"]}, "is not in mcp.allowed. Add it there."),
         ({"excluded": ["other", " ECHO"]}, "is in mcp.excluded. Remove it there."),
@@ -464,13 +466,13 @@ def test_a_folder_that_cannot_be_written_leaves_the_file_and_says_so(file, monke
         ([], ""),
     ],
 )
-def test_a_server_that_gemini_cli_would_pass_over_in_silence_is_named(file, capsys, lists, said):
+def test_a_server_that_gemini_cli_would_pass_over_in_silence_is_named(file, capsys, lists, warning):
     gemini = CLIENTS["gemini-cli"]
     file.write_text(json.dumps({"mcp": lists}))
     for _ in range(2):  # what is there already is as silent
         install_servers(console(), gemini, file, {"echo": entry()}, force=False)
         out = capsys.readouterr().out
-        assert ("does not start" in out, said in out) == (bool(said), True)
+        assert ("does not start" in out, warning in out) == (bool(warning), True)
     assert loads(file.read_text())["mcp"] == lists, "whom it lets in is its owner's to say"
 
 
@@ -484,14 +486,14 @@ def test_a_server_that_gemini_cli_would_pass_over_in_silence_is_named(file, caps
     ],
 )
 def test_a_file_that_says_two_things_under_one_name_is_left_alone(file, text):
-    ours = json.dumps(entry())
-    file.write_text(text % {"ours": ours, "twice": ours.replace("{", '{"command": "mine", ', 1)})
-    before = file.read_bytes()
+    own_entry = json.dumps(entry())
+    file.write_text(text % {"ours": own_entry, "twice": own_entry.replace("{", '{"command": "mine", ', 1)})
+    content_before = file.read_bytes()
     change = {"echo": entry(args=[])}
     for act in (lambda: install(file, "mcpServers", change), lambda: remove(file, "mcpServers", ["echo"])):
         with pytest.raises(McpfleetError, match="occurs twice"):
             act()
-    assert file.read_bytes() == before
+    assert file.read_bytes() == content_before
 
 
 # --- whatever the file, nothing of its owner's is lost ----------------------------------------------------
@@ -527,16 +529,16 @@ def written(draw):
     def text(value, depth=0):
         if not isinstance(value, dict):
             return json.dumps(value, ensure_ascii=draw(st.booleans()))
-        parts = [member(name, one, depth) for name, one in value.items()]
+        parts = [member(name, part, depth) for name, part in value.items()]
         last = f",{gap()}" if parts and draw(st.booleans()) else gap()
         return "{" + ",".join(parts) + last + "}"
 
-    rest, theirs = draw(REST), draw(SERVERS)
-    ours = draw(st.sampled_from([{}, {"echo": OURS_HERE[0]}, {"echo": OURS_HERE[1]}, {"echo": OURS_HERE[2]}]))
-    named = draw(st.permutations([*theirs.items(), *ours.items()]))
-    whole = draw(st.permutations([*rest.items(), ("mcpServers", dict(named))]))
+    rest, other_servers = draw(REST), draw(SERVERS)
+    own_entry = draw(st.sampled_from([{}, {"echo": OURS_HERE[0]}, {"echo": OURS_HERE[1]}, {"echo": OURS_HERE[2]}]))
+    named = draw(st.permutations([*other_servers.items(), *own_entry.items()]))
+    members = draw(st.permutations([*rest.items(), ("mcpServers", dict(named))]))
     mark = draw(st.sampled_from(["", "\ufeff"]))
-    return (mark + gap() + text(dict(whole)) + gap()).encode(), theirs, rest
+    return (mark + gap() + text(dict(members)) + gap()).encode(), other_servers, rest
 
 
 def notes(file):
@@ -545,30 +547,30 @@ def notes(file):
 
 @settings(max_examples=150, deadline=None)
 @given(written(), st.sampled_from(["connect", "proxy"]), st.booleans())
-def test_what_others_wrote_survives_every_install_and_removal(tmp_path_factory, made, via, linked):
-    content, theirs, rest = made
+def test_what_others_wrote_survives_every_install_and_removal(tmp_path_factory, case, via, linked):
+    content, other_servers, rest = case
     real = tmp_path_factory.mktemp("client") / "real.json"
     real.write_bytes(content)
     file = real.with_name("link.json") if linked else real
     if linked:
         file.symlink_to(real)
     comments = notes(real)
-    wanted = {"echo": CLIENTS["cursor"].create_entry(ECHO, via, LAUNCH, 3000)}
+    expected = {"echo": CLIENTS["cursor"].create_entry(ECHO, via, LAUNCH, 3000)}
 
-    install(file, "mcpServers", wanted, now=now)
+    install(file, "mcpServers", expected, now=now)
     found = loads(real.read_bytes().decode())
-    ours = found["mcpServers"].pop("echo")
-    assert ours.items() >= wanted["echo"].items()
-    assert found == {**rest, "mcpServers": theirs}
+    own_entry = found["mcpServers"].pop("echo")
+    assert own_entry.items() >= expected["echo"].items()
+    assert found == {**rest, "mcpServers": other_servers}
     assert notes(real) == comments
 
     remove(file, "mcpServers", [], now=now)
-    assert loads(real.read_bytes().decode()) == {**rest, "mcpServers": theirs}
+    assert loads(real.read_bytes().decode()) == {**rest, "mcpServers": other_servers}
     assert notes(real) == comments
     assert real.read_bytes().startswith(b"\xef\xbb\xbf") is content.startswith(b"\xef\xbb\xbf")
     assert file.is_symlink() is linked
-    kept = [one.read_bytes() for one in real.parent.glob("*.bak")]
-    assert content in [*kept, real.read_bytes()]
+    backups = [part.read_bytes() for part in real.parent.glob("*.bak")]
+    assert content in [*backups, real.read_bytes()]
 
 
 CODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252"]
@@ -577,9 +579,9 @@ CODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp
 @settings(max_examples=150, deadline=None)
 @given(written(), st.data(), st.sampled_from(CODINGS), st.booleans())
 def test_a_file_that_is_damaged_or_of_any_encoding_is_edited_as_it_reads_or_left_alone(
-    tmp_path_factory, made, data, coding, taken_back
+    tmp_path_factory, case, data, coding, taken_back
 ):
-    content = made[0].decode("utf-8-sig").encode(coding, "replace")
+    content = case[0].decode("utf-8-sig").encode(coding, "replace")
     start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(content))] * 2)))
     if data.draw(st.booleans()):
         content = content[:start] + data.draw(st.sampled_from([b"", b'"', b"}", b"\xff", b"\0"])) + content[end:]
@@ -595,9 +597,9 @@ def test_a_file_that_is_damaged_or_of_any_encoding_is_edited_as_it_reads_or_left
         assert list(file.parent.iterdir()) == [file]
         return
     held, found = loads(content.decode() or "{}"), loads(file.read_bytes().decode() or "{}")
-    for one in (held, found):
-        one.get("mcpServers", {}).pop("echo", None)
-        one.setdefault("mcpServers", {})
+    for part in (held, found):
+        part.get("mcpServers", {}).pop("echo", None)
+        part.setdefault("mcpServers", {})
     assert found == held, "what others wrote is what they wrote"
     assert (change.backup is None) is (file.read_bytes() == content)
     assert change.backup is None or change.backup.read_bytes() == content

@@ -23,10 +23,10 @@ def run(monkeypatch, capsys, tmp_path):
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["mcpfleet", *arguments])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             cli.main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
+        message = capsys.readouterr()
+        return exit_info.value.code or 0, message.out, message.err
 
     return run
 
@@ -37,7 +37,7 @@ def test_it_says_its_version(run):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["proxy", "--url", "http://echo.run.app"], 2, "Use https://echo.run.app"),
         (["proxy", "--url", URL], 1, "gcloud auth application-default login"),
@@ -50,10 +50,10 @@ def test_it_says_its_version(run):
         (["proxy", "--url", URL, "--port", "70000"], 2, "--port"),
     ],
 )
-def test_a_mistake_is_one_message_with_the_next_step_and_no_traceback(run, arguments, code, said):
+def test_a_mistake_is_one_message_with_the_next_step_and_no_traceback(run, arguments, code, message):
     got, out, err = run(*arguments)
     assert got == code
-    assert said in err
+    assert message in err
     assert "Traceback" not in err
     assert out == ""
 
@@ -109,23 +109,23 @@ def test_a_configuration_can_be_piped_into_a_file(run, outputs):
     assert args[-6:] == ["connect", "--url", f"{URL}/mcp", f"--audience={URL}", "--", "echo"]
 
 
-@pytest.mark.parametrize(("place", "given"), [(".cursor/mcp.json", []), ("my own.json", ["--file", "my own.json"])])
+@pytest.mark.parametrize(("place", "options"), [(".cursor/mcp.json", []), ("my own.json", ["--file", "my own.json"])])
 def test_a_configuration_is_installed_and_taken_back_by_the_command_that_it_prints(
-    run, outputs, tmp_path, place, given
+    run, outputs, tmp_path, place, options
 ):
     file = tmp_path / place
-    code, out, _ = run("config", "cursor", "--outputs", outputs, "--install", *given)
+    code, out, _ = run("config", "cursor", "--outputs", outputs, "--install", *options)
     assert code == 0
     assert place in out
     assert "echo" in json.loads(file.read_text())["mcpServers"]
-    assert "already" in run("config", "cursor", "--outputs", outputs, "--install", *given)[1]
+    assert "already" in run("config", "cursor", "--outputs", outputs, "--install", *options)[1]
     undo = split_command(out.partition("Undo with: mcpfleet ")[2])
     assert run(*undo)[0] == 0
     assert json.loads(file.read_text()) == {"mcpServers": {}}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["config", "emacs"], "Choose one of claude-desktop"),
         (["config", "cursor", "--install", "--remove"], "not both"),
@@ -133,9 +133,9 @@ def test_a_configuration_is_installed_and_taken_back_by_the_command_that_it_prin
         (["config", "cursor", "nobody"], "there are: echo"),
     ],
 )
-def test_a_wish_that_cannot_be_met_is_one_message(run, outputs, arguments, said):
+def test_a_wish_that_cannot_be_met_is_one_message(run, outputs, arguments, message):
     code, _, err = run(*arguments, "--outputs", outputs)
-    assert (code, said in err) == (2, True)
+    assert (code, message in err) == (2, True)
 
 
 @pytest.fixture
@@ -149,10 +149,10 @@ def token(google, tmp_path):
 
 @pytest.mark.parametrize(("failed", "code"), [([], 0), (["x: was y"], 1)])
 def test_a_pipeline_reads_json_and_the_exit_code(run, monkeypatch, outputs, token, failed, code):
-    asked = []
+    calls = []
 
     async def look(checks):
-        asked.extend(checks)
+        calls.extend(checks)
         return [verify.Report("echo", ["a"], failed)]
 
     monkeypatch.setattr(verify, "check_all", look)
@@ -161,7 +161,7 @@ def test_a_pipeline_reads_json_and_the_exit_code(run, monkeypatch, outputs, toke
     assert got == code
     assert json.loads(out)["ok"] is (code == 0)
     assert json.loads(out)["servers"]["echo"]["identity"] == "user:ada@acme.dev"
-    ((_server, callers, wishes),) = asked
+    ((_server, callers, wishes),) = calls
     assert callers.any_audience is None, "a file's token is for one audience"
     assert wishes == verify.CheckOptions(["add"], ("add", {"a": 1}))
 
@@ -173,27 +173,27 @@ TWO = {
 
 
 @pytest.fixture
-def asked(monkeypatch, tmp_path, outputs):
-    """What `verify` would do with two servers and a client."""
+def verified(monkeypatch, tmp_path, outputs):
+    """The services of a stack that `verify` checks, each with the tool that it calls."""
     (tmp_path / "outputs.json").write_text(json.dumps(TWO))
-    seen = []
+    calls = []
 
     async def look(checks):
-        seen.extend((service.name, wishes and wishes.call) for service, _callers, wishes in checks)
-        return [verify.Report(name, ["a"]) for name, _call in seen]
+        calls.extend((service.name, options and options.call) for service, _callers, options in checks)
+        return [verify.Report(name, ["a"]) for name, _call in calls]
 
     monkeypatch.setattr(verify, "check_all", look)
-    return seen
+    return calls
 
 
-def test_clients_are_verified_like_servers_and_no_tool_is_called_unasked(run, asked, outputs, token):
+def test_clients_are_verified_like_servers_and_no_tool_is_called_unasked(run, verified, outputs, token):
     code, out, _ = run("verify", "--outputs", outputs, "--token-file", token, "--json")
-    assert (code, asked) == (0, [("echo", None), ("orders", None), ("assistant", None)])
-    found = json.loads(out)
-    assert (set(found["servers"]), set(found["clients"])) == ({"echo", "orders"}, {"assistant"})
-    asked.clear()
+    assert (code, verified) == (0, [("echo", None), ("orders", None), ("assistant", None)])
+    report = json.loads(out)
+    assert (set(report["servers"]), set(report["clients"])) == ({"echo", "orders"}, {"assistant"})
+    verified.clear()
     assert run("verify", "assistant", "--outputs", outputs, "--token-file", token)[0] == 0
-    assert asked == [("assistant", None)]
+    assert verified == [("assistant", None)]
 
 
 @pytest.mark.parametrize(
@@ -205,44 +205,44 @@ def test_clients_are_verified_like_servers_and_no_tool_is_called_unasked(run, as
         (["orders", "assistant"], "cancel"),
     ],
 )
-def test_a_tool_that_is_named_is_called_at_its_server_alone(run, asked, outputs, token, named, call):
+def test_a_tool_that_is_named_is_called_at_its_server_alone(run, verified, outputs, token, named, call):
     assert run("verify", *named, "--outputs", outputs, "--token-file", token, "--call", call)[0] == 0
-    assert [one for one in asked if one[1]] == [("orders", ("cancel", {}))]
+    assert [one for one in verified if one[1]] == [("orders", ("cancel", {}))]
 
 
 @pytest.mark.parametrize(("named", "call"), [([], "cancel"), ([], "nosuch/cancel"), (["assistant"], "cancel")])
-def test_a_tool_whose_server_is_not_named_is_called_nowhere(run, asked, outputs, token, named, call):
+def test_a_tool_whose_server_is_not_named_is_called_nowhere(run, verified, outputs, token, named, call):
     code, _, err = run("verify", *named, "--outputs", outputs, "--token-file", token, "--call", call)
     assert (code, "Use --call SERVER/TOOL" in err) == (2, True)
-    assert asked == []
+    assert verified == []
 
 
-def test_each_check_has_the_seconds_that_the_user_gives(run, monkeypatch, asked, outputs, token):
-    seen = {}
+def test_each_check_has_the_seconds_that_the_user_gives(run, monkeypatch, verified, outputs, token):
+    calls = {}
 
     async def look(checks):
-        seen.update({service.name: wishes.seconds for service, _callers, wishes in checks})
-        return [verify.Report(name, ["a"]) for name in seen]
+        calls.update({service.name: options.seconds for service, _callers, options in checks})
+        return [verify.Report(name, ["a"]) for name in calls]
 
     monkeypatch.setattr(verify, "check_all", look)
     assert run("verify", "--outputs", outputs, "--token-file", token, "--timeout", "300")[0] == 0
-    assert seen == {"echo": 300, "orders": 300, "assistant": 300}
+    assert calls == {"echo": 300, "orders": 300, "assistant": 300}
     assert run("verify", "--outputs", outputs, "--token-file", token, "--timeout", "0")[0] == 2
 
 
-@pytest.mark.parametrize("given", ["nonsense", "[1]"])
-def test_arguments_that_are_no_object_are_refused_before_anything_is_called(run, outputs, token, given):
-    code, _, err = run("verify", "--outputs", outputs, "--token-file", token, "--call", "add", "--arguments", given)
+@pytest.mark.parametrize("options", ["nonsense", "[1]"])
+def test_arguments_that_are_no_object_are_refused_before_anything_is_called(run, outputs, token, options):
+    code, _, err = run("verify", "--outputs", outputs, "--token-file", token, "--call", "add", "--arguments", options)
     assert (code, "--arguments is not" in err) == (2, True)
 
 
 def test_a_diagnosis_without_credentials_still_says_what_is_seen(run, monkeypatch):
     def seen(server, source):
-        with pytest.raises(AuthError) as why:
+        with pytest.raises(AuthError) as error_info:
             source.fetch(server.audience)
         return [
             doctor.CheckResult("ok", f"{server.name} answers"),
-            doctor.CheckResult("bad", "no token", str(why.value)),
+            doctor.CheckResult("bad", "no token", str(error_info.value)),
         ]
 
     monkeypatch.setattr(doctor, "examine", seen)

@@ -1,4 +1,4 @@
-"""Whatever comes over HTTP, a client of `mcpfleet connect` gets one well-formed answer for each of its requests."""
+"""A client of `mcpfleet connect` gets one valid reply to each request, whatever the server responds."""
 
 import asyncio
 import itertools
@@ -40,8 +40,8 @@ class Pieces(httpx2.AsyncByteStream):
         self.body, self.length, self.end = body, length, end
 
     async def __aiter__(self):
-        for at in range(0, len(self.body), self.length):
-            yield self.body[at : at + self.length]
+        for offset in range(0, len(self.body), self.length):
+            yield self.body[offset : offset + self.length]
         if self.end is not None:
             raise self.end("it broke off")
 
@@ -64,8 +64,8 @@ def strictly(constant):
     raise ValueError(f"{constant} is no JSON")
 
 
-def said_by(requests, transport, *, opening=()):
-    """The lines that a client gets in all: for what it says one after the other, and then for requests all at once."""
+def run_relay(requests, transport, *, opening=()):
+    """All lines that a client gets: for its *opening* messages, one after the other, and for concurrent *requests*."""
     lines = []
 
     async def run():
@@ -103,12 +103,12 @@ def said_by(requests, transport, *, opening=()):
 
 def alike(request, status, kind, body):
     """The lines for one request to a server that answers each alike."""
-    return said_by([request], Scripted((status, {"content-type": kind} if kind else {}, body)))
+    return run_relay([request], Scripted((status, {"content-type": kind} if kind else {}, body)))
 
 
-def answers_to(lines, *requests):
-    """Those of the lines that answer, each read as strictly as a client may read it."""
-    found = []
+def replies_to(lines, *requests):
+    """The replies among the lines, each parsed as strictly as a client may do."""
+    replies = []
     for line in lines:
         assert line.decode().splitlines() == [line.decode()]
         message = json.loads(line, parse_constant=strictly)
@@ -116,9 +116,9 @@ def answers_to(lines, *requests):
         if isinstance(read, JSONRPCResponse | JSONRPCError):
             assert message.keys() <= TOP, "a client may refuse what it does not know"
             assert ("result" in message) != ("error" in message)
-            assert json.dumps(message["id"]) in [json.dumps(one["id"]) for one in requests]
-            found.append(message)
-    return found
+            assert json.dumps(message["id"]) in [json.dumps(request["id"]) for request in requests]
+            replies.append(message)
+    return replies
 
 
 values = st.recursive(
@@ -180,7 +180,7 @@ RESULT = b'{"jsonrpc":"2.0","id":1,"result":{}'
 def test_a_request_gets_one_well_formed_answer_whatever_http_brings(method, modern, status, kind, body):
     request = request_of(method, modern=modern)
     lines = alike(request, status, kind, body)
-    assert len(answers_to(lines, request)) == 1
+    assert len(replies_to(lines, request)) == 1
 
 
 cuts = st.sampled_from([None, None, httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.ReadTimeout])
@@ -209,27 +209,27 @@ OPENING = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protoc
     st.sampled_from(["modern", "legacy", "session"]),
 )
 @settings(deadline=None)
-def test_every_request_of_many_is_answered_once_however_answers_break_off_and_change(script, asked, era):
+def test_every_request_of_many_is_answered_once_however_answers_break_off_and_change(script, asked, version):
     requests = [
-        {**request_of(method, modern=era == "modern"), "id": ident}
+        {**request_of(method, modern=version == "modern"), "id": ident}
         for ident, method in zip([1, "1", 2, "x"], asked, strict=False)
     ]
     opening, first = [], []
-    if era != "modern":
+    if version != "modern":
         opening = [OPENING, {"jsonrpc": "2.0", "method": "notifications/initialized"}]
-        session = {"mcp-session-id": "s1"} if era == "session" else {}
+        session = {"mcp-session-id": "s1"} if version == "session" else {}
         body = json.dumps({"jsonrpc": "2.0", "id": 0, "result": OPENED}).encode()
         first = [(200, {"content-type": JSON, **session}, body), (202, {}, b"")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(relay, "MAX_RESUMES", 20)
-        lines = said_by(requests, Scripted(*script, first=first), opening=opening)
-    found = answers_to(lines, *requests, *opening[:1])
-    wanted = [json.dumps(one["id"]) for one in (*opening[:1], *requests)]
-    assert sorted(json.dumps(one["id"]) for one in found) == sorted(wanted)
+        lines = run_relay(requests, Scripted(*script, first=first), opening=opening)
+    replies = replies_to(lines, *requests, *opening[:1])
+    expected_ids = [json.dumps(request["id"]) for request in (*opening[:1], *requests)]
+    assert sorted(json.dumps(request["id"]) for request in replies) == sorted(expected_ids)
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "reply"),
     [
         (200, {"id": 1, "result": {"a": 1}}, {"result": {"a": 1}}),
         (200, {"jsonrpc": "2.0", "id": 1, "result": {"a": 1}, "error": None}, {"result": {"a": 1}}),
@@ -241,14 +241,14 @@ def test_every_request_of_many_is_answered_once_however_answers_break_off_and_ch
         ),
     ],
 )
-def test_what_a_server_meant_reaches_the_client_in_the_protocols_form(status, body, said):
+def test_what_a_server_meant_reaches_the_client_in_the_protocols_form(status, body, reply):
     request = request_of("tools/call", modern=True)
-    (answer,) = answers_to(alike(request, status, JSON, json.dumps(body).encode()), request)
-    assert answer == {"jsonrpc": "2.0", "id": 1, **said}
+    (answer,) = replies_to(alike(request, status, JSON, json.dumps(body).encode()), request)
+    assert answer == {"jsonrpc": "2.0", "id": 1, **reply}
 
 
 def test_a_refusal_in_json_that_is_no_json_rpc_is_told_in_the_servers_words_and_as_not_carried_out():
     request = request_of("tools/call", modern=True)
-    (answer,) = answers_to(alike(request, 401, JSON, b'{"error": "invalid_token"}'), request)
+    (answer,) = replies_to(alike(request, 401, JSON, b'{"error": "invalid_token"}'), request)
     assert "invalid_token" in answer["error"]["message"]
     assert answer["error"]["data"]["mcpfleet"]["outcome"] == "not_done"

@@ -1,4 +1,4 @@
-"""What a line is, and which headers it wants: checked against the official SDK's own functions."""
+"""Lines of a client and their headers, compared with the official SDK's own functions."""
 
 import json
 
@@ -99,9 +99,11 @@ def test_arguments_that_a_tool_wants_in_headers_are_repeated_as_the_sdk_repeats_
     arguments = {**arguments, "deep": {"inner": deep}, "many": ["x"]}
     tools = Tools()
     tools.read_list(*listing(tool("t", schema)))
-    ours = {name: value for name, value in tools.headers(call("t", arguments)).items() if name.startswith("mcp-param-")}
-    theirs = mcp_param_headers(x_mcp_header_map(schema), arguments)
-    assert ours == {name.lower(): value for name, value in theirs.items() if not name.endswith("Never")}
+    actual = {
+        name: value for name, value in tools.headers(call("t", arguments)).items() if name.startswith("mcp-param-")
+    }
+    expected = mcp_param_headers(x_mcp_header_map(schema), arguments)
+    assert actual == {name.lower(): value for name, value in expected.items() if not name.endswith("Never")}
 
 
 def test_a_call_may_be_repeated_only_if_the_tool_says_so():

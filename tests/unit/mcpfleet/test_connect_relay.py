@@ -56,7 +56,7 @@ def stream(*parts, **headers):
     return httpx2.Response(200, headers={**SSE, **headers}, stream=Stream(*parts))
 
 
-def whole(result, ident=1, **headers):
+def json_response(result, ident=1, **headers):
     return httpx2.Response(200, headers={**JSON, **headers}, json={"jsonrpc": "2.0", "id": ident, "result": result})
 
 
@@ -64,8 +64,8 @@ def request(method, ident=1, **params):
     return {"jsonrpc": "2.0", "id": ident, "method": method, "params": params}
 
 
-def call(name="pay", ident=1, **more):
-    return request("tools/call", ident, name=name, arguments={}, **MODERN, **more)
+def call(name="pay", ident=1, **fields):
+    return request("tools/call", ident, name=name, arguments={}, **MODERN, **fields)
 
 
 class Server(httpx2.AsyncBaseTransport):
@@ -104,10 +104,13 @@ class Server(httpx2.AsyncBaseTransport):
 
     @property
     def methods(self):
-        return [json.loads(one.content).get("method", "answer") if one.content else one.method for one in self.requests]
+        return [
+            json.loads(client.content).get("method", "answer") if client.content else client.method
+            for client in self.requests
+        ]
 
 
-class Desk:
+class ConnectedClient:
     """A client at the relay's side."""
 
     def __init__(self, server, source, clock):
@@ -144,33 +147,33 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(source, clock):
-    made = []
+async def connect(source, clock):
+    clients = []
 
     def make(*answers):
-        made.append(Desk(Server(*answers), source, clock))
-        return made[-1]
+        clients.append(ConnectedClient(Server(*answers), source, clock))
+        return clients[-1]
 
     yield make
-    for one in made:
-        one.server.answers = one.server.answers or [httpx2.Response(200)]
-        await asyncio.wait_for(one.relay.aclose(), BOUND)
+    for client in clients:
+        client.server.answers = client.server.answers or [httpx2.Response(200)]
+        await asyncio.wait_for(client.relay.aclose(), BOUND)
 
 
 @pytest.fixture
 def handshake():
-    """What a client of a server with sessions says first, and what it is answered."""
+    """The first messages of a client of a server with sessions, and the replies to them."""
     result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {"listChanged": True}}, "serverInfo": {}}
     opening = request("initialize", 0, protocolVersion="2025-11-25", capabilities={"sampling": {}}, clientInfo={})
     opened = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
     def answers(session):
-        return [whole(result, 0, **{"mcp-session-id": session}), httpx2.Response(202)]
+        return [json_response(result, 0, **{"mcp-session-id": session}), httpx2.Response(202)]
 
-    async def shake(desk):
-        await desk.ask(opening)
-        await desk.say(opened)
-        await desk.server.received(3)
+    async def shake(client):
+        await client.ask(opening)
+        await client.say(opened)
+        await client.server.received(3)
 
     return answers, shake
 
@@ -178,11 +181,11 @@ def handshake():
 # --- crossing -------------------------------------------------------------------------------------------
 
 
-async def test_a_request_crosses_as_it_is_with_a_token_and_the_headers_of_its_revision(desk, google):
-    one = desk(httpx2.Response(200, headers=JSON, content=b'{"jsonrpc": "2.0", "id":1,"result":{"a" : 1}}'))
-    await one.say(call("add"))
-    assert await asyncio.wait_for(one.lines.get(), BOUND) == b'{"jsonrpc": "2.0", "id":1,"result":{"a" : 1}}'
-    (sent,) = one.server.requests
+async def test_a_request_crosses_as_it_is_with_a_token_and_the_headers_of_its_revision(connect, google):
+    client = connect(httpx2.Response(200, headers=JSON, content=b'{"jsonrpc": "2.0", "id":1,"result":{"a" : 1}}'))
+    await client.say(call("add"))
+    assert await asyncio.wait_for(client.lines.get(), BOUND) == b'{"jsonrpc": "2.0", "id":1,"result":{"a" : 1}}'
+    (sent,) = client.server.requests
     assert json.loads(sent.content) == call("add")
     assert (sent.method, str(sent.url)) == ("POST", f"{ORIGIN}/mcp")
     assert google.verify(sent.headers["x-serverless-authorization"], ORIGIN)
@@ -191,24 +194,26 @@ async def test_a_request_crosses_as_it_is_with_a_token_and_the_headers_of_its_re
     assert sent.headers["accept"] == "application/json, text/event-stream"
 
 
-async def test_progress_arrives_before_the_answer_and_the_connection_is_read_to_its_end(desk):
+async def test_progress_arrives_before_the_answer_and_the_connection_is_read_to_its_end(connect):
     body = Stream()
-    one = desk(httpx2.Response(200, headers=SSE, stream=body))
-    await one.say(call())
+    client = connect(httpx2.Response(200, headers=SSE, stream=body))
+    await client.say(call())
     progress = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}}
     body.send(b": keep-alive\n\n" + event(progress)[:20])
     body.send(event(progress)[20:])
-    assert await one.hear() == progress
+    assert await client.hear() == progress
     body.send(event({"jsonrpc": "2.0", "id": 1, "result": {}}))
-    assert (await one.hear())["result"] == {}
+    assert (await client.hear())["result"] == {}
     body.send(None)
     await asyncio.wait_for(body.closed.wait(), BOUND)
 
 
-async def test_an_answer_over_several_lines_becomes_one(desk):
-    one = desk(httpx2.Response(200, headers=JSON, content=b'{\n  "jsonrpc": "2.0",\n  "id": 1,\n  "result": {}\n}'))
-    await one.say(call())
-    line = await asyncio.wait_for(one.lines.get(), BOUND)
+async def test_an_answer_over_several_lines_becomes_one(connect):
+    client = connect(
+        httpx2.Response(200, headers=JSON, content=b'{\n  "jsonrpc": "2.0",\n  "id": 1,\n  "result": {}\n}')
+    )
+    await client.say(call())
+    line = await asyncio.wait_for(client.lines.get(), BOUND)
     assert b"\n" not in line
     assert json.loads(line)["result"] == {}
 
@@ -216,179 +221,186 @@ async def test_an_answer_over_several_lines_becomes_one(desk):
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("spaces", ["", "\n", "\r"])
 @pytest.mark.parametrize("text", ["\u2028", "\u2029", "\x85", "\x7f", "\u00e9", "\\u2028", "\\ud800", "\\n"])
-async def test_an_answer_is_one_line_whoever_reads_it(desk, streamed, spaces, text):
+async def test_an_answer_is_one_line_whoever_reads_it(connect, streamed, spaces, text):
     """Node's readline, among others, takes more for a line's end than a line feed."""
     planted = f'{text}{{\\"jsonrpc\\":\\"2.0\\"}}{text}'
     body = f'{{"jsonrpc":"2.0",{spaces}"id":1,"result":{{{spaces}"t":"{planted}"}}}}'.encode()
     lines = b"\n".join(b"data: " + line for line in body.splitlines())
-    one = desk(stream(lines + b"\n\n") if streamed else httpx2.Response(200, headers=JSON, content=body))
-    await one.say(call())
-    line = await asyncio.wait_for(one.lines.get(), BOUND)
+    client = connect(stream(lines + b"\n\n") if streamed else httpx2.Response(200, headers=JSON, content=body))
+    await client.say(call())
+    line = await asyncio.wait_for(client.lines.get(), BOUND)
     assert line.decode().splitlines() == [line.decode()]
     assert json.loads(line)["result"] == json.loads(body)["result"]
 
 
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
-async def test_an_answer_in_another_encoding_becomes_a_line_of_utf_8(desk, coding):
+async def test_an_answer_in_another_encoding_becomes_a_line_of_utf_8(connect, coding):
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"t": "\u0a0a\u0a00"}}, ensure_ascii=False).encode(coding)
-    one = desk(httpx2.Response(200, headers=JSON, content=body))
-    await one.say(call())
-    line = await asyncio.wait_for(one.lines.get(), BOUND)
+    client = connect(httpx2.Response(200, headers=JSON, content=body))
+    await client.say(call())
+    line = await asyncio.wait_for(client.lines.get(), BOUND)
     assert line.startswith(b"{")
     assert json.loads(line.decode())["result"]["t"] == "\u0a0a\u0a00"
 
 
-async def test_a_line_that_ends_as_on_windows_is_a_message(desk):
-    one = desk(whole({}))
-    await one.relay.handle_line(json.dumps(call()).encode() + b"\r")
-    assert (await one.hear())["result"] == {}
-    await one.relay.handle_line(b"\r")
-    assert one.lines.empty()
+async def test_a_line_that_ends_as_on_windows_is_a_message(connect):
+    client = connect(json_response({}))
+    await client.relay.handle_line(json.dumps(call()).encode() + b"\r")
+    assert (await client.hear())["result"] == {}
+    await client.relay.handle_line(b"\r")
+    assert client.lines.empty()
 
 
-async def test_a_slow_call_holds_up_no_other(desk):
+async def test_a_slow_call_holds_up_no_other(connect):
     slow = Stream()
-    one = desk(httpx2.Response(200, headers=SSE, stream=slow), whole({}, 2))
-    await one.say(call(ident=1))
-    await one.server.received(1)
-    await one.say(call(ident=2))
-    assert (await one.hear())["id"] == 2
+    client = connect(httpx2.Response(200, headers=SSE, stream=slow), json_response({}, 2))
+    await client.say(call(ident=1))
+    await client.server.received(1)
+    await client.say(call(ident=2))
+    assert (await client.hear())["id"] == 2
     slow.send(event({"jsonrpc": "2.0", "id": 1, "result": {}}))
     slow.send(None)
-    assert (await one.hear())["id"] == 1
+    assert (await client.hear())["id"] == 1
 
 
-async def test_the_servers_own_error_is_passed_on_under_the_requests_id(desk):
+async def test_the_servers_own_error_is_passed_on_under_the_requests_id(connect):
     error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32022, "message": "no", "data": {"supported": []}}}
-    answer = await desk(httpx2.Response(400, headers=JSON, json=error)).ask(call(ident="x"))
+    answer = await connect(httpx2.Response(400, headers=JSON, json=error)).ask(call(ident="x"))
     assert answer == {**error, "id": "x"}
 
 
-async def test_a_line_that_is_no_message_is_answered_and_hurts_nothing(desk):
-    one = desk(whole({}))
-    await one.relay.handle_line(b"nonsense")
-    assert (await one.hear())["error"]["code"] == -32700
-    await one.relay.handle_line(b'{"id": 7, "method": 1}')
-    assert (await one.hear())["id"] == 7
-    await one.relay.handle_line(b'{"id": NaN, "method": "ping"}')
-    assert (await one.hear())["id"] is None
-    await one.relay.handle_line(b"  ")
-    assert (await one.ask(call()))["result"] == {}
+async def test_a_line_that_is_no_message_is_answered_and_hurts_nothing(connect):
+    client = connect(json_response({}))
+    await client.relay.handle_line(b"nonsense")
+    assert (await client.hear())["error"]["code"] == -32700
+    await client.relay.handle_line(b'{"id": 7, "method": 1}')
+    assert (await client.hear())["id"] == 7
+    await client.relay.handle_line(b'{"id": NaN, "method": "ping"}')
+    assert (await client.hear())["id"] is None
+    await client.relay.handle_line(b"  ")
+    assert (await client.ask(call()))["result"] == {}
 
 
-async def test_an_old_server_that_cannot_be_discovered_is_to_be_shaken_hands_with(desk):
-    answer = await desk(httpx2.Response(400, headers={"content-type": "text/plain"})).ask(
+async def test_an_old_server_that_cannot_be_discovered_is_to_be_shaken_hands_with(connect):
+    answer = await connect(httpx2.Response(400, headers={"content-type": "text/plain"})).ask(
         request("server/discover", **MODERN)
     )
     assert answer["error"]["code"] == -32601
 
 
-async def test_an_answer_comes_from_its_own_request_alone(desk, handshake):
+async def test_an_answer_comes_from_its_own_request_alone(connect, handshake):
     answers, shake = handshake
-    first, spoken = Stream(), Stream()
-    one = desk(*answers("s1"), httpx2.Response(200, headers=SSE, stream=first), whole({"paid": 1}, 2))
-    one.server.listening = [httpx2.Response(200, headers=SSE, stream=spoken)]
-    await shake(one)
-    await one.say(request("tools/call", 1, name="slow"))
+    first, second = Stream(), Stream()
+    client = connect(*answers("s1"), httpx2.Response(200, headers=SSE, stream=first), json_response({"paid": 1}, 2))
+    client.server.listening = [httpx2.Response(200, headers=SSE, stream=second)]
+    await shake(client)
+    await client.say(request("tools/call", 1, name="slow"))
     planted = {"jsonrpc": "2.0", "id": 2, "result": {"planted": True}}
-    spoken.send(event(planted))
+    second.send(event(planted))
     first.send(event(planted) + event({"jsonrpc": "2.0", "method": "notifications/message", "params": {}}))
-    assert (await one.hear())["method"] == "notifications/message"
-    assert (await one.ask(request("tools/call", 2, name="pay")))["result"] == {"paid": 1}
+    assert (await client.hear())["method"] == "notifications/message"
+    assert (await client.ask(request("tools/call", 2, name="pay")))["result"] == {"paid": 1}
     first.send(event({"jsonrpc": "2.0", "id": 1, "result": {}}))
     first.send(None)
-    assert (await one.hear())["id"] == 1
-    assert one.lines.empty()
+    assert (await client.hear())["id"] == 1
+    assert client.lines.empty()
 
 
-async def test_a_connection_that_breaks_behind_the_answer_is_no_reason_to_ask_again(desk):
+async def test_a_connection_that_breaks_behind_the_answer_is_no_reason_to_ask_again(connect):
     class Broken(Stream):
         async def aclose(self):
             raise httpx2.ReadError("reset")
 
     body = event({"jsonrpc": "2.0", "id": 1, "result": {}})
-    one = desk(httpx2.Response(200, headers=SSE, stream=Broken(body, httpx2.ReadError("reset"))))
-    assert (await one.ask(request("tools/list", **MODERN)))["result"] == {}
-    await asyncio.wait_for(one.relay.aclose(1), BOUND)
-    assert one.lines.empty()
-    assert len(one.server.requests) == 1
+    client = connect(httpx2.Response(200, headers=SSE, stream=Broken(body, httpx2.ReadError("reset"))))
+    assert (await client.ask(request("tools/list", **MODERN)))["result"] == {}
+    await asyncio.wait_for(client.relay.aclose(1), BOUND)
+    assert client.lines.empty()
+    assert len(client.server.requests) == 1
 
 
 # --- sessions -------------------------------------------------------------------------------------------
 
 
-async def test_a_session_and_its_revision_go_with_every_later_message(desk, handshake):
+async def test_a_session_and_its_revision_go_with_every_later_message(connect, handshake):
     answers, shake = handshake
-    one = desk(*answers("s1"), whole({}))
-    await shake(one)
-    await one.ask(request("tools/call", name="x"))
-    opening, *later = one.server.requests
+    client = connect(*answers("s1"), json_response({}))
+    await shake(client)
+    await client.ask(request("tools/call", name="x"))
+    opening, *later = client.server.requests
     assert "mcp-session-id" not in opening.headers
     for sent in later:
         assert sent.headers["mcp-session-id"] == "s1"
         assert sent.headers["mcp-protocol-version"] == "2025-11-25"
-    assert one.server.methods == ["initialize", "notifications/initialized", "GET", "tools/call"]
+    assert client.server.methods == ["initialize", "notifications/initialized", "GET", "tools/call"]
 
 
-async def test_a_server_asks_its_client_and_gets_the_answer(desk, handshake):
+async def test_a_server_asks_its_client_and_gets_the_answer(connect, handshake):
     answers, shake = handshake
     body = Stream()
-    one = desk(*answers("s1"), httpx2.Response(200, headers=SSE, stream=body), httpx2.Response(202))
-    await shake(one)
-    await one.say(request("tools/call", name="ask"))
+    client = connect(*answers("s1"), httpx2.Response(200, headers=SSE, stream=body), httpx2.Response(202))
+    await shake(client)
+    await client.say(request("tools/call", name="ask"))
     sampling = request("sampling/createMessage", 7, messages=[])
     body.send(event(sampling))
-    assert await one.hear() == sampling
-    await one.say({"jsonrpc": "2.0", "id": 7, "result": {"content": {}}})
-    sent = (await one.server.received(5))[4]
+    assert await client.hear() == sampling
+    await client.say({"jsonrpc": "2.0", "id": 7, "result": {"content": {}}})
+    sent = (await client.server.received(5))[4]
     assert json.loads(sent.content)["result"] == {"content": {}}
     assert sent.headers["mcp-session-id"] == "s1"
     body.send(event({"jsonrpc": "2.0", "id": 1, "result": {}}))
     body.send(None)
-    assert (await one.hear())["id"] == 1
+    assert (await client.hear())["id"] == 1
 
 
-async def test_what_a_server_says_without_being_asked_reaches_the_client(desk, handshake):
+async def test_what_a_server_says_without_being_asked_reaches_the_client(connect, handshake):
     answers, shake = handshake
     changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
     body = Stream(event(changed))
-    one = desk(*answers("s1"))
-    one.server.listening = [httpx2.Response(200, headers=SSE, stream=body)]
-    await shake(one)
-    assert await one.hear() == changed
+    client = connect(*answers("s1"))
+    client.server.listening = [httpx2.Response(200, headers=SSE, stream=body)]
+    await shake(client)
+    assert await client.hear() == changed
 
 
-async def test_a_server_that_ends_every_stream_of_its_own_at_once_is_not_asked_without_a_pause(desk, handshake):
+async def test_a_server_that_ends_every_stream_of_its_own_at_once_is_not_asked_without_a_pause(connect, handshake):
     answers, shake = handshake
-    one = desk(*answers("s1"))
-    one.server.listening = [stream(event(None, retry=0), None) for _ in range(5)]
-    await shake(one)
-    await one.server.received(2 + 5)
-    assert min(one.slept) > 0
+    client = connect(*answers("s1"))
+    client.server.listening = [stream(event(None, retry=0), None) for _ in range(5)]
+    await shake(client)
+    await client.server.received(2 + 5)
+    assert min(client.slept) > 0
 
 
-async def test_a_session_that_the_server_forgot_is_made_anew_and_the_call_is_made_once(desk, handshake):
+async def test_a_session_that_the_server_forgot_is_made_anew_and_the_call_is_made_once(connect, handshake):
     answers, shake = handshake
-    gone = httpx2.Response(404, headers=JSON, json={"jsonrpc": "2.0", "id": None, "error": {"code": -32600}})
-    one = desk(*answers("s1"), whole({}, 5), gone, *answers("s2"), whole({}, 5), whole({"paid": 1}))
-    await shake(one)
-    await one.ask(request("logging/setLevel", 5, level="debug"))
-    await one.say(request("tools/call", name="pay"))
-    heard = [await one.hear(), await one.hear()]
-    assert {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"} in heard
-    assert {"jsonrpc": "2.0", "id": 1, "result": {"paid": 1}} in heard
-    again = one.server.requests[5:]
-    assert [json.loads(sent.content).get("method") for sent in again[:3] if sent.content] == [
+    not_found = httpx2.Response(404, headers=JSON, json={"jsonrpc": "2.0", "id": None, "error": {"code": -32600}})
+    client = connect(
+        *answers("s1"),
+        json_response({}, 5),
+        not_found,
+        *answers("s2"),
+        json_response({}, 5),
+        json_response({"paid": 1}),
+    )
+    await shake(client)
+    await client.ask(request("logging/setLevel", 5, level="debug"))
+    await client.say(request("tools/call", name="pay"))
+    notifications = [await client.hear(), await client.hear()]
+    assert {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"} in notifications
+    assert {"jsonrpc": "2.0", "id": 1, "result": {"paid": 1}} in notifications
+    repeated = client.server.requests[5:]
+    assert [json.loads(sent.content).get("method") for sent in repeated[:3] if sent.content] == [
         "initialize",
         "notifications/initialized",
         "logging/setLevel",
     ]
-    calls = [sent for sent in one.server.requests if b"tools/call" in sent.content]
+    calls = [sent for sent in client.server.requests if b"tools/call" in sent.content]
     assert [sent.headers["mcp-session-id"] for sent in calls] == ["s1", "s2"]
 
 
 @pytest.mark.parametrize(
-    ("said", "calls"),
+    ("error_text", "calls"),
     [
         ("Bad Request: No valid session ID provided", 2),
         ("Missing session ID", 2),
@@ -397,79 +409,81 @@ async def test_a_session_that_the_server_forgot_is_made_anew_and_the_call_is_mad
         ("the session with the bank ended after the transfer", 1),
     ],
 )
-async def test_only_words_about_its_own_session_make_a_call_go_again(desk, handshake, said, calls):
+async def test_only_words_about_its_own_session_make_a_call_go_again(connect, handshake, error_text, calls):
     answers, shake = handshake
-    error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": said}}
-    one = desk(*answers("s1"), httpx2.Response(400, headers=JSON, json=error), *answers("s2"), whole({"paid": 1}))
-    await shake(one)
-    await one.say(request("tools/call", name="pay"))
-    heard = await one.hear()
-    while heard.get("id") != 1:
-        heard = await one.hear()
-    assert one.server.methods.count("tools/call") == calls
+    error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": error_text}}
+    client = connect(
+        *answers("s1"), httpx2.Response(400, headers=JSON, json=error), *answers("s2"), json_response({"paid": 1})
+    )
+    await shake(client)
+    await client.say(request("tools/call", name="pay"))
+    notifications = await client.hear()
+    while notifications.get("id") != 1:
+        notifications = await client.hear()
+    assert client.server.methods.count("tools/call") == calls
 
 
-async def test_a_server_that_gives_up_every_session_is_not_asked_for_ever(desk, handshake):
+async def test_a_server_that_gives_up_every_session_is_not_asked_for_ever(connect, handshake):
     answers, shake = handshake
-    gone = [httpx2.Response(404, headers=JSON, json={}) for _ in range(9)]
+    not_found = [httpx2.Response(404, headers=JSON, json={}) for _ in range(9)]
     refused = httpx2.Response(500, headers=JSON, json={"jsonrpc": "2.0", "id": 0, "error": {"code": 1, "message": "x"}})
-    one = desk(*answers("s1"), gone[0], refused)
-    await shake(one)
-    answer = await one.ask(request("tools/call", name="pay"))
+    client = connect(*answers("s1"), not_found[0], refused)
+    await shake(client)
+    answer = await client.ask(request("tools/call", name="pay"))
     assert "makes no new one" in answer["error"]["message"]
     assert answer["error"]["data"]["mcpfleet"]["outcome"] == "not_done"
 
 
-async def test_leaving_ends_the_session(desk, handshake):
+async def test_leaving_ends_the_session(connect, handshake):
     answers, shake = handshake
-    one = desk(*answers("s1"), httpx2.Response(200))
-    await shake(one)
-    await one.relay.aclose()
-    assert one.server.requests[-1].method == "DELETE"
-    assert one.server.requests[-1].headers["mcp-session-id"] == "s1"
+    client = connect(*answers("s1"), httpx2.Response(200))
+    await shake(client)
+    await client.relay.aclose()
+    assert client.server.requests[-1].method == "DELETE"
+    assert client.server.requests[-1].headers["mcp-session-id"] == "s1"
 
 
 # --- cancelling -----------------------------------------------------------------------------------------
 
 
-async def test_cancelling_closes_the_stream_and_nothing_more_is_heard(desk):
+async def test_cancelling_closes_the_stream_and_nothing_more_is_heard(connect):
     body = Stream()
-    one = desk(httpx2.Response(200, headers=SSE, stream=body), whole({}, 2))
-    await one.say(call())
-    await one.server.received(1)
-    await one.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    client = connect(httpx2.Response(200, headers=SSE, stream=body), json_response({}, 2))
+    await client.say(call())
+    await client.server.received(1)
+    await client.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
     await asyncio.wait_for(body.closed.wait(), BOUND)
-    assert (await one.ask(call(ident=2)))["id"] == 2
-    assert one.lines.empty()
-    assert len(one.server.requests) == 2, "revision 2026-07-28 cancels by closing the stream, not by a message"
+    assert (await client.ask(call(ident=2)))["id"] == 2
+    assert client.lines.empty()
+    assert len(client.server.requests) == 2, "revision 2026-07-28 cancels by closing the stream, not by a message"
 
 
-async def test_cancelling_in_a_session_tells_the_server_and_then_closes_the_stream(desk, handshake):
+async def test_cancelling_in_a_session_tells_the_server_and_then_closes_the_stream(connect, handshake):
     answers, shake = handshake
     body = Stream()
-    one = desk(*answers("s1"), httpx2.Response(200, headers=SSE, stream=body), httpx2.Response(202))
-    await shake(one)
-    await one.say(request("tools/call", name="slow"))
-    await one.server.received(4)
-    await one.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    client = connect(*answers("s1"), httpx2.Response(200, headers=SSE, stream=body), httpx2.Response(202))
+    await shake(client)
+    await client.say(request("tools/call", name="slow"))
+    await client.server.received(4)
+    await client.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
     await asyncio.wait_for(body.closed.wait(), BOUND)
-    assert one.server.methods[-1] == "notifications/cancelled"
-    assert one.lines.empty()
+    assert client.server.methods[-1] == "notifications/cancelled"
+    assert client.lines.empty()
 
 
-async def test_cancelling_what_waits_for_its_next_attempt_ends_it(desk):
-    one = desk(httpx2.ConnectError("refused"), whole({}, 2))
-    held = asyncio.Event()
+async def test_cancelling_what_waits_for_its_next_attempt_ends_it(connect):
+    client = connect(httpx2.ConnectError("refused"), json_response({}, 2))
+    blocked = asyncio.Event()
 
     async def sleep(_seconds):
-        held.set()
+        blocked.set()
         await asyncio.Event().wait()
 
-    one.relay._sleep = sleep
-    await one.say(call())
-    await asyncio.wait_for(held.wait(), BOUND)
-    await one.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
-    assert (await one.ask(call(ident=2)))["id"] == 2
+    client.relay._sleep = sleep
+    await client.say(call())
+    await asyncio.wait_for(blocked.wait(), BOUND)
+    await client.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    assert (await client.ask(call(ident=2)))["id"] == 2
 
 
 # --- failures -------------------------------------------------------------------------------------------
@@ -483,10 +497,10 @@ async def test_cancelling_what_waits_for_its_next_attempt_ends_it(desk):
         httpx2.Response(429, headers={"content-type": "text/plain", "retry-after": "3"}, text="Rate exceeded."),
     ],
 )
-async def test_a_call_that_never_reached_the_tool_is_sent_again(desk, trouble):
-    one = desk(trouble, whole({"paid": 1}))
-    assert (await one.ask(call()))["result"] == {"paid": 1}
-    assert one.slept == [3.0 if isinstance(trouble, httpx2.Response) else 0.25]
+async def test_a_call_that_never_reached_the_tool_is_sent_again(connect, trouble):
+    client = connect(trouble, json_response({"paid": 1}))
+    assert (await client.ask(call()))["result"] == {"paid": 1}
+    assert client.slept == [3.0 if isinstance(trouble, httpx2.Response) else 0.25]
 
 
 BROKEN = [
@@ -505,156 +519,159 @@ def broken_streams():
 
 
 @pytest.mark.parametrize("number", range(9))
-async def test_a_call_that_may_have_been_made_is_not_made_twice_and_the_client_is_told(desk, number):
-    one = desk([*BROKEN, *broken_streams()][number])
-    answer = await one.ask(call("pay"))
-    assert len(one.server.requests) == 1
+async def test_a_call_that_may_have_been_made_is_not_made_twice_and_the_client_is_told(connect, number):
+    client = connect([*BROKEN, *broken_streams()][number])
+    answer = await client.ask(call("pay"))
+    assert len(client.server.requests) == 1
     assert answer["error"]["data"]["mcpfleet"]["outcome"] == "unknown"
     assert "The server may have handled pay" in answer["error"]["message"]
     assert "not called again" in answer["error"]["message"]
 
 
 @pytest.mark.parametrize("number", range(9))
-async def test_a_tool_that_only_reads_is_called_again(desk, number):
-    listing = whole({"tools": [{"name": "look", "annotations": {"readOnlyHint": True}}]}, 9)
-    one = desk(listing, [*BROKEN, *broken_streams()][number], whole({"seen": 1}))
-    await one.ask(request("tools/list", 9, **MODERN))
-    assert (await one.ask(call("look")))["result"] == {"seen": 1}
-    assert len(one.server.requests) == 3
+async def test_a_tool_that_only_reads_is_called_again(connect, number):
+    listing = json_response({"tools": [{"name": "look", "annotations": {"readOnlyHint": True}}]}, 9)
+    client = connect(listing, [*BROKEN, *broken_streams()][number], json_response({"seen": 1}))
+    await client.ask(request("tools/list", 9, **MODERN))
+    assert (await client.ask(call("look")))["result"] == {"seen": 1}
+    assert len(client.server.requests) == 3
 
 
-async def test_even_a_reading_tool_is_not_called_again_once_it_has_asked_the_client(desk, handshake):
+async def test_even_a_reading_tool_is_not_called_again_once_it_has_asked_the_client(connect, handshake):
     answers, shake = handshake
-    listing = whole({"tools": [{"name": "look", "annotations": {"readOnlyHint": True}}]}, 9)
+    listing = json_response({"tools": [{"name": "look", "annotations": {"readOnlyHint": True}}]}, 9)
     body = Stream(event(request("elicitation/create", 7)), httpx2.ReadError("reset"))
-    one = desk(*answers("s1"), listing, httpx2.Response(200, headers=SSE, stream=body))
-    await shake(one)
-    await one.ask(request("tools/list", 9))
-    await one.say(request("tools/call", name="look"))
-    assert (await one.hear())["method"] == "elicitation/create"
-    assert (await one.hear())["error"]["data"]["mcpfleet"] == {"outcome": "unknown", "attempts": 1}
-    assert one.server.methods.count("tools/call") == 1
+    client = connect(*answers("s1"), listing, httpx2.Response(200, headers=SSE, stream=body))
+    await shake(client)
+    await client.ask(request("tools/list", 9))
+    await client.say(request("tools/call", name="look"))
+    assert (await client.hear())["method"] == "elicitation/create"
+    assert (await client.hear())["error"]["data"]["mcpfleet"] == {"outcome": "unknown", "attempts": 1}
+    assert client.server.methods.count("tools/call") == 1
 
 
-async def test_who_may_not_call_is_told_whom_to_add_and_where_and_nothing_is_tried_again(desk):
-    one = desk(httpx2.Response(403, headers=HTML, text="<html>"))
-    error = (await one.ask(call()))["error"]
+async def test_who_may_not_call_is_told_whom_to_add_and_where_and_nothing_is_tried_again(connect):
+    client = connect(httpx2.Response(403, headers=HTML, text="<html>"))
+    error = (await client.ask(call()))["error"]
     assert "user:ada@acme.dev may not call" in error["message"]
     assert "add-iam-policy-binding mcp-echo --region=europe-west1 --member=user:ada@acme.dev" in error["message"]
     assert error["data"]["mcpfleet"] == {"outcome": "not_done", "attempts": 1, "status": 403}
 
 
-async def test_a_redirect_is_named_and_not_followed(desk):
+async def test_a_redirect_is_named_and_not_followed(connect):
     location = {"location": "http://mcp-echo-481516.europe-west1.run.app/mcp"}
-    error = (await desk(httpx2.Response(307, headers=location)).ask(call()))["error"]
+    error = (await connect(httpx2.Response(307, headers=location)).ask(call()))["error"]
     assert "redirects to http://" in error["message"]
 
 
-async def test_a_token_that_the_service_refuses_is_renewed_and_the_call_goes_through(desk, clock, source):
+async def test_a_token_that_the_service_refuses_is_renewed_and_the_call_goes_through(connect, clock, source):
     refused = {**HTML, "www-authenticate": 'Bearer error="invalid_token"'}
-    one = desk(whole({}, 0), httpx2.Response(401, headers=refused), whole({"paid": 1}))
-    await one.ask(call(ident=0))
+    client = connect(json_response({}, 0), httpx2.Response(401, headers=refused), json_response({"paid": 1}))
+    await client.ask(call(ident=0))
     clock.advance(600)
-    one.moment += 600
-    assert (await one.ask(call()))["result"] == {"paid": 1}
+    client.moment += 600
+    assert (await client.ask(call()))["result"] == {"paid": 1}
     assert source.fetched == 2
 
 
-async def test_a_token_endpoint_that_is_away_for_a_while_costs_only_time(desk, source):
-    one = desk(whole({"paid": 1}))
+async def test_a_token_endpoint_that_is_away_for_a_while_costs_only_time(connect, source):
+    client = connect(json_response({"paid": 1}))
     source.error = TokenEndpointUnavailableError("the metadata server did not answer")
-    one.after = (5, lambda: setattr(source, "error", None))
-    assert (await one.ask(call()))["result"] == {"paid": 1}
-    assert 5 <= one.moment < 10
+    client.after = (5, lambda: setattr(source, "error", None))
+    assert (await client.ask(call()))["result"] == {"paid": 1}
+    assert 5 <= client.moment < 10
 
 
-async def test_a_network_that_is_gone_for_ten_seconds_costs_only_time(desk):
-    one = desk(whole({}, 0))
-    await one.ask(call(ident=0))
-    one.server.answers = [*(httpx2.ConnectError("Network is unreachable") for _ in range(5)), whole({"paid": 1})]
-    assert (await one.ask(call()))["result"] == {"paid": 1}
-    assert sum(one.slept) < 12
+async def test_a_network_that_is_gone_for_ten_seconds_costs_only_time(connect):
+    client = connect(json_response({}, 0))
+    await client.ask(call(ident=0))
+    client.server.answers = [
+        *(httpx2.ConnectError("Network is unreachable") for _ in range(5)),
+        json_response({"paid": 1}),
+    ]
+    assert (await client.ask(call()))["result"] == {"paid": 1}
+    assert sum(client.slept) < 12
 
 
-async def test_what_stays_away_is_given_up_with_the_reason(desk):
-    one = desk(*(httpx2.ConnectError("Connection refused") for _ in range(50)))
-    error = (await one.ask(call()))["error"]
+async def test_what_stays_away_is_given_up_with_the_reason(connect):
+    client = connect(*(httpx2.ConnectError("Connection refused") for _ in range(50)))
+    error = (await client.ask(call()))["error"]
     assert "Cannot reach" in error["message"]
     assert error["data"]["mcpfleet"]["outcome"] == "not_done"
-    assert one.moment <= FIRST_RETRY_SECONDS
-    one.server.answers = [whole({}, 2)]
-    await one.ask(call(ident=2))
-    one.server.answers = [httpx2.ConnectError("Connection refused") for _ in range(50)]
-    before = one.moment
-    assert "Cannot reach" in (await one.ask(call(ident=3)))["error"]["message"]
-    assert FIRST_RETRY_SECONDS < one.moment - before <= RETRY_SECONDS
+    assert client.moment <= FIRST_RETRY_SECONDS
+    client.server.answers = [json_response({}, 2)]
+    await client.ask(call(ident=2))
+    client.server.answers = [httpx2.ConnectError("Connection refused") for _ in range(50)]
+    start = client.moment
+    assert "Cannot reach" in (await client.ask(call(ident=3)))["error"]["message"]
+    assert FIRST_RETRY_SECONDS < client.moment - start <= RETRY_SECONDS
 
 
-async def test_an_answer_that_is_no_json_rpc_is_not_taken_for_one(desk):
-    one = desk(httpx2.Response(200, headers={"content-type": "text/html"}, text="<html>hello"))
-    assert "Check that the URL is an MCP endpoint" in (await one.ask(call()))["error"]["message"]
+async def test_an_answer_that_is_no_json_rpc_is_not_taken_for_one(connect):
+    client = connect(httpx2.Response(200, headers={"content-type": "text/html"}, text="<html>hello"))
+    assert "Check that the URL is an MCP endpoint" in (await client.ask(call()))["error"]["message"]
 
 
-async def test_connections_from_before_a_sleep_are_not_used_after_it(desk, clock):
-    one = desk(whole({}, 1), whole({}, 2), whole({}, 3))
-    await one.ask(call(ident=1))
-    await one.ask(call(ident=2))
-    assert one.server.closed == 0
+async def test_connections_from_before_a_sleep_are_not_used_after_it(connect, clock):
+    client = connect(json_response({}, 1), json_response({}, 2), json_response({}, 3))
+    await client.ask(call(ident=1))
+    await client.ask(call(ident=2))
+    assert client.server.closed == 0
     clock.advance(3600)  # the wall's clock went on, the monotonic one stood still
-    await one.ask(call(ident=3))
-    await one.relay.aclose()
-    assert one.server.closed == 1
+    await client.ask(call(ident=3))
+    await client.relay.aclose()
+    assert client.server.closed == 1
 
 
 # --- streams that are opened again ----------------------------------------------------------------------
 
 
-async def test_a_stream_that_broke_off_is_resumed_where_it_was(desk, handshake):
+async def test_a_stream_that_broke_off_is_resumed_where_it_was(connect, handshake):
     answers, shake = handshake
     first = stream(event(None, "e1", 1500), event({"jsonrpc": "2.0", "method": "notifications/message"}, "e2"), None)
     rest = stream(event({"jsonrpc": "2.0", "id": 1, "result": {"paid": 1}}, "e3"), None)
-    one = desk(*answers("s1"), first, httpx2.ConnectError("away"), rest)
-    await shake(one)
-    await one.say(request("tools/call", name="pay"))
-    assert (await one.hear())["method"] == "notifications/message"
-    assert (await one.hear())["result"] == {"paid": 1}
-    resumed = one.server.requests[-1]
+    client = connect(*answers("s1"), first, httpx2.ConnectError("away"), rest)
+    await shake(client)
+    await client.say(request("tools/call", name="pay"))
+    assert (await client.hear())["method"] == "notifications/message"
+    assert (await client.hear())["result"] == {"paid": 1}
+    resumed = client.server.requests[-1]
     assert (resumed.method, resumed.headers["last-event-id"]) == ("GET", "e2")
-    assert one.slept == [1.5, 1.5]
-    assert one.server.methods.count("tools/call") == 1
+    assert client.slept == [1.5, 1.5]
+    assert client.server.methods.count("tools/call") == 1
 
 
-async def test_a_stream_that_cannot_be_resumed_is_an_unknown_outcome(desk, handshake):
+async def test_a_stream_that_cannot_be_resumed_is_an_unknown_outcome(connect, handshake):
     answers, shake = handshake
-    one = desk(*answers("s1"), stream(event(None, "e1"), None), httpx2.Response(405))
-    await shake(one)
-    answer = await one.ask(request("tools/call", name="pay"))
+    client = connect(*answers("s1"), stream(event(None, "e1"), None), httpx2.Response(405))
+    await shake(client)
+    answer = await client.ask(request("tools/call", name="pay"))
     assert answer["error"]["data"]["mcpfleet"]["outcome"] == "unknown"
 
 
-def polled(count):
-    """The streams of a server that ends each of them after a word that says where to go on."""
+def polled_streams(count):
+    """The streams of a server that ends each of them after an event with an id to resume from."""
     return [stream(event(None, f"e{number}", 0), None) for number in range(count)]
 
 
-async def test_a_stream_that_breaks_off_a_thousand_times_is_resumed_as_often(desk, handshake):
+async def test_a_stream_that_breaks_off_a_thousand_times_is_resumed_as_often(connect, handshake):
     answers, shake = handshake
     last = stream(event({"jsonrpc": "2.0", "id": 1, "result": {"paid": 1}}, "last"), None)
-    one = desk(*answers("s1"), *polled(1500), last)
-    await shake(one)
-    assert (await one.ask(request("tools/call", name="pay")))["result"] == {"paid": 1}
-    assert one.server.methods.count("tools/call") == 1
+    client = connect(*answers("s1"), *polled_streams(1500), last)
+    await shake(client)
+    assert (await client.ask(request("tools/call", name="pay")))["result"] == {"paid": 1}
+    assert client.server.methods.count("tools/call") == 1
 
 
-async def test_a_server_that_breaks_off_every_stream_is_not_asked_for_ever(desk, handshake, monkeypatch):
+async def test_a_server_that_breaks_off_every_stream_is_not_asked_for_ever(connect, handshake, monkeypatch):
     monkeypatch.setattr(relay, "MAX_RESUMES", 20)
     answers, shake = handshake
-    one = desk(*answers("s1"), *polled(30))
-    await shake(one)
-    answer = await one.ask(request("tools/call", name="pay"))
+    client = connect(*answers("s1"), *polled_streams(30))
+    await shake(client)
+    answer = await client.ask(request("tools/call", name="pay"))
     assert answer["error"]["data"]["mcpfleet"]["outcome"] == "unknown"
-    assert len(one.server.answers) == 30 - 1 - 20
-    assert min(one.slept) > 0, "nor without a pause"
+    assert len(client.server.answers) == 30 - 1 - 20
+    assert min(client.slept) > 0, "nor without a pause"
 
 
 def listening():
@@ -669,24 +686,24 @@ ACK = {"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "
     [None, httpx2.ReadError("reset"), event({"jsonrpc": "2.0", "id": 1, "result": {"resultType": "complete"}})],
     ids=["closed", "broken", "the instance says goodbye"],
 )
-async def test_a_subscription_outlives_the_instance_that_held_it(desk, end):
+async def test_a_subscription_outlives_the_instance_that_held_it(connect, end):
     first, second = Stream(event(ACK)), Stream(event(ACK))
-    one = desk(
+    client = connect(
         httpx2.Response(200, headers=SSE, stream=first),
         httpx2.Response(503, headers={"content-type": "text/plain"}),
         httpx2.Response(200, headers=SSE, stream=second),
     )
-    assert await one.ask(listening()) == ACK
+    assert await client.ask(listening()) == ACK
     first.send(end)
     first.send(None)
-    changed = await one.hear()
+    changed = await client.hear()
     assert changed["method"] == "notifications/tools/list_changed"
     assert changed["params"]["_meta"] == {"io.modelcontextprotocol/subscriptionId": 1}
-    assert one.lines.empty(), "it is acknowledged once"
-    await one.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    assert client.lines.empty(), "it is acknowledged once"
+    await client.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
     await asyncio.wait_for(second.closed.wait(), BOUND)
 
 
-async def test_a_subscription_that_is_refused_is_refused(desk):
+async def test_a_subscription_that_is_refused_is_refused(connect):
     error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "no"}}
-    assert await desk(httpx2.Response(404, headers=JSON, json=error)).ask(listening()) == error
+    assert await connect(httpx2.Response(404, headers=JSON, json=error)).ask(listening()) == error

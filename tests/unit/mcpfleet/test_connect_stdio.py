@@ -60,35 +60,35 @@ def pipes():
 
 
 async def served(pipes, data):
-    made = []
+    relays = []
     os.write(pipes.into, data)
     pipes.close(pipes.into)
-    serving = stdio.serve(lambda emit: made.append(Echo(emit)) or made[0], pipes.source, pipes.sink)
+    serving = stdio.serve(lambda emit: relays.append(Echo(emit)) or relays[0], pipes.source, pipes.sink)
     await asyncio.wait_for(serving, BOUND)
     pipes.close(pipes.sink)
     with os.fdopen(pipes.out, "rb", closefd=False) as file:
-        return file.read(), made[0]
+        return file.read(), relays[0]
 
 
 async def test_each_line_is_taken_and_each_answer_is_a_line_until_the_client_leaves(pipes):
-    said, relay = await served(pipes, b'{"a":1}\n\n{"b":2}')
-    assert said == b'<{"a":1}>\n<>\n<{"b":2}>\n'
+    output, relay = await served(pipes, b'{"a":1}\n\n{"b":2}')
+    assert output == b'<{"a":1}>\n<>\n<{"b":2}>\n'
     assert relay.closed == stdio.GRACE_SECONDS, "what runs may finish"
 
 
 async def test_a_client_that_reads_no_more_ends_it(pipes):
-    made = []
+    relays = []
     pipes.close(pipes.out)
     os.write(pipes.into, b"x\n")
-    serving = stdio.serve(lambda emit: made.append(Echo(emit)) or made[0], pipes.source, pipes.sink)
+    serving = stdio.serve(lambda emit: relays.append(Echo(emit)) or relays[0], pipes.source, pipes.sink)
     await asyncio.wait_for(serving, BOUND)
-    assert made[0].closed == 0
+    assert relays[0].closed == 0
 
 
 @pytest.mark.parametrize("end", ["\r", "\u2028", "\u2029", "\x85", "\v"])
 async def test_what_is_more_than_one_line_to_anybody_is_not_written(pipes, caplog, end):
-    said, _ = await served(pipes, f"a{end}b\nc".encode())
-    assert said == b"<c>\n"
+    output, _ = await served(pipes, f"a{end}b\nc".encode())
+    assert output == b"<c>\n"
     assert "with several lines" in caplog.text
 
 

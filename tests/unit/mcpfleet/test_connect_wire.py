@@ -44,13 +44,13 @@ sizes = st.lists(st.integers(1, 9), max_size=60)
 def test_events_are_those_that_httpx2_reads_however_the_bytes_arrive(parts, sizes):
     text = b"".join(line + end for line, end in parts)
     parser = EventParser()
-    fed = [one for piece in pieces(text, sizes) for one in parser.feed(piece)]
-    found = [(one.data.decode(), one.id, one.retry) for one in fed if one.data]
+    fed = [event for piece in pieces(text, sizes) for event in parser.feed(piece)]
+    actual = [(event.data.decode(), event.id, event.retry) for event in fed if event.data]
     response = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=text, request=GET)
-    theirs = [(one.data, one.id, one.retry) for one in httpx2.EventSource(response) if one.data]
+    expected = [(event.data, event.id, event.retry) for event in httpx2.EventSource(response) if event.data]
     # Those without data say nothing. httpx2 also gives an event that the end cut off, which the standard drops.
-    assert found == theirs[: len(found)]
-    assert len(theirs) - len(found) <= 1
+    assert actual == expected[: len(actual)]
+    assert len(expected) - len(actual) <= 1
 
 
 @given(st.binary(max_size=80), sizes)
@@ -73,7 +73,7 @@ def test_a_time_to_wait_that_is_beyond_all_measure_is_not_believed(digits):
 
 
 class Line(anyio.abc.ByteStream):
-    """A connection, in memory: takes what is written, and is given what the server says.
+    """A connection in memory: it records what is written, and returns what the test sends as the server.
 
     It stands in for its own socket, too. A pipe is what it can be asked by whether there is something to read.
     """
@@ -86,7 +86,7 @@ class Line(anyio.abc.ByteStream):
         self.closed = False
         self.options = set()
         self._said = asyncio.Queue()
-        self._asked = asyncio.Event()
+        self._written = asyncio.Event()
         self._readable, self._end = os.pipe()
         self._raw_socket = self
 
@@ -112,10 +112,10 @@ class Line(anyio.abc.ByteStream):
             os.close(self._end)
         self._end = None
 
-    async def asked(self):
-        """Return when something was written since this was asked last."""
-        await asyncio.wait_for(self._asked.wait(), BOUND)
-        self._asked.clear()
+    async def wait_for_request(self):
+        """Wait until something is written after the last call."""
+        await asyncio.wait_for(self._written.wait(), BOUND)
+        self._written.clear()
 
     async def receive(self, max_bytes=65536):
         piece = await self._said.get()
@@ -126,16 +126,16 @@ class Line(anyio.abc.ByteStream):
 
     async def send(self, item):
         self.sent += item
-        self._asked.set()
+        self._written.set()
 
     async def send_eof(self):
         raise AssertionError("nobody ends one half")
 
     async def aclose(self):
         self.closed = True
-        for one in (self._readable, self._end):
-            if one is not None:
-                os.close(one)
+        for event in (self._readable, self._end):
+            if event is not None:
+                os.close(event)
         self._readable, self._end = -1, None
 
 
@@ -157,20 +157,20 @@ class Network:
         self.lines.append(Line())
         return self.lines[-1]
 
-    async def asked(self, count=1):
-        """The newest connection, once there are as many and something was written to it since this was asked last."""
+    async def wait_for_request(self, count=1):
+        """Wait until the newest of *count* connections gets a request after the last call."""
         async with asyncio.timeout(BOUND):
             while len(self.lines) < count:  # noqa: ASYNC110 - nothing to wait for: it comes in some turns of the loop
                 await asyncio.sleep(0)
-        await self.lines[-1].asked()
+        await self.lines[-1].wait_for_request()
         return self.lines[-1]
 
 
 @pytest.fixture
 def network(monkeypatch):
-    made = Network()
-    monkeypatch.setattr(anyio, "connect_tcp", made.connect)
-    return made
+    network_created = Network()
+    monkeypatch.setattr(anyio, "connect_tcp", network_created.connect)
+    return network_created
 
 
 @pytest.fixture
@@ -180,15 +180,15 @@ def auth(source, clock):
 
 @pytest.fixture
 async def upstream(auth):
-    made = Upstream(Target.parse(f"{ORIGIN}/mcp?x=1"), auth, wall=lambda: 0.0, clock=lambda: 0.0)
-    yield made
-    await made.aclose()
+    network_created = Upstream(Target.parse(f"{ORIGIN}/mcp?x=1"), auth, wall=lambda: 0.0, clock=lambda: 0.0)
+    yield network_created
+    await network_created.aclose()
 
 
 def answer(body, *, chunked=False, status=b"200 OK", more=b""):
     head = b"HTTP/1.1 " + status + b"\r\ncontent-type: application/json\r\n" + more
     if chunked:
-        parts = b"".join(b"%x\r\n%s\r\n" % (len(one), one) for one in body)
+        parts = b"".join(b"%x\r\n%s\r\n" % (len(event), event) for event in body)
         return head + b"transfer-encoding: chunked\r\n\r\n" + parts + b"0\r\n\r\n"
     return head + b"content-length: %d\r\n\r\n" % len(body) + body
 
@@ -208,28 +208,28 @@ async def asking(upstream, headers=None):
 async def exchange(network, upstream, *pieces, lines=1):
     """One request on the newest of so many connections, answered by these pieces; its status, headers and body."""
     task = asyncio.ensure_future(asking(upstream))
-    (await network.asked(lines)).say(*pieces)
+    (await network.wait_for_request(lines)).say(*pieces)
     return await asyncio.wait_for(task, BOUND)
 
 
 @given(st.binary(max_size=60), st.lists(st.binary(min_size=1, max_size=9), max_size=6), sizes)
 def test_an_answer_is_the_same_however_its_bytes_arrive(body, chunks, sizes):
-    made = Network()
+    network_created = Network()
     auth = IdTokenAuth(ORIGIN, tokens=IdTokens(Held(), ORIGIN, clock=lambda: 0.0, start=lambda work: work()))
 
     async def run():
         upstream = Upstream(Target.parse(ORIGIN), auth, wall=lambda: 0.0, clock=lambda: 0.0)
-        first = await exchange(made, upstream, *pieces(answer(body), sizes))
-        second = await exchange(made, upstream, *pieces(answer(chunks, chunked=True), sizes))
+        first = await exchange(network_created, upstream, *pieces(answer(body), sizes))
+        second = await exchange(network_created, upstream, *pieces(answer(chunks, chunked=True), sizes))
         await upstream.aclose()
         return first, second
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(anyio, "connect_tcp", made.connect)
-        (status, headers, whole), (_, _, joined) = asyncio.run(run())
-    assert (status, headers["content-type"], whole) == (200, "application/json", body)
+        patch.setattr(anyio, "connect_tcp", network_created.connect)
+        (status, headers, complete), (_, _, joined) = asyncio.run(run())
+    assert (status, headers["content-type"], complete) == (200, "application/json", body)
     assert joined == b"".join(chunks)
-    assert len(made.lines) == 1, "the connection was used again"
+    assert len(network_created.lines) == 1, "the connection was used again"
 
 
 async def test_an_interim_answer_is_passed_over(network, upstream):
@@ -259,7 +259,7 @@ async def test_the_system_ends_a_connection_to_a_peer_that_is_gone(network, upst
 
 async def test_an_answer_without_a_length_ends_with_its_connection(network, upstream):
     task = asyncio.ensure_future(asking(upstream))
-    line = await network.asked()
+    line = await network.wait_for_request()
     line.say(b"HTTP/1.1 200 OK\r\n\r\nhalf")
     line.hang_up()
     assert (await asyncio.wait_for(task, BOUND))[2] == b"half"
@@ -275,7 +275,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection(network, upst
 )
 async def test_an_answer_that_breaks_off_is_not_taken_for_whole(network, upstream, data):
     task = asyncio.ensure_future(asking(upstream))
-    line = await network.asked()
+    line = await network.wait_for_request()
     line.say(*[data] if data else [])
     line.hang_up()
     with pytest.raises(FailedError, match="broke off") as raised:
@@ -300,12 +300,12 @@ async def test_what_is_no_http_ends_the_connection_and_is_said_in_a_line(network
     assert str(raised.value).isprintable()
 
 
-@pytest.mark.parametrize("begun", [[], [b"HTTP/1.1 200 OK\r\nx: "], [b"HTTP/1.1 103 Early Hints\r\n\r\n"] * 100])
-async def test_an_answer_that_does_not_begin_in_time_is_left(network, auth, begun, monkeypatch):
+@pytest.mark.parametrize("head", [[], [b"HTTP/1.1 200 OK\r\nx: "], [b"HTTP/1.1 103 Early Hints\r\n\r\n"] * 100])
+async def test_an_answer_that_does_not_begin_in_time_is_left(network, auth, head, monkeypatch):
     monkeypatch.setenv("MCPFLEET_ANSWER_SECONDS", "0.1")
     upstream = Upstream(Target.parse(ORIGIN), auth)
     with pytest.raises(FailedError, match="MCPFLEET_ANSWER_SECONDS") as raised:
-        await exchange(network, upstream, *begun)
+        await exchange(network, upstream, *head)
     assert raised.value.may_be_done
     assert network.lines[0].closed
 
@@ -316,7 +316,7 @@ async def test_a_client_that_leaves_early_closes_the_connection(network, upstrea
             return reply.status_code
 
     task = asyncio.ensure_future(leave())
-    (await network.asked()).say(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+    (await network.wait_for_request()).say(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
     assert await asyncio.wait_for(task, BOUND) == 200
     assert network.lines[0].closed
 
@@ -327,14 +327,14 @@ async def test_a_reader_that_is_slow_stops_the_sender(network, upstream):
 
     async def ask():
         async with upstream.send("POST", {}, b"{}") as reply:
-            held.set_result(network.lines[0].taken)
+            blocked.set_result(network.lines[0].taken)
             await holding.wait()
             return len(await reply.aread())
 
-    held = asyncio.get_running_loop().create_future()
+    blocked = asyncio.get_running_loop().create_future()
     task = asyncio.ensure_future(ask())
-    (await network.asked()).say(head + b"\r\n\r\n", *pieces(body, [65536] * 16))
-    assert await asyncio.wait_for(held, BOUND) < 65536
+    (await network.wait_for_request()).say(head + b"\r\n\r\n", *pieces(body, [65536] * 16))
+    assert await asyncio.wait_for(blocked, BOUND) < 65536
     holding.set()
     assert await asyncio.wait_for(task, BOUND) == len(body)
 
@@ -349,7 +349,7 @@ async def test_the_events_of_a_stream_arrive_one_by_one(network, upstream):
 
     task = asyncio.ensure_future(ask())
     stream = answer([b"data: {}\n", b"\n"], chunked=True).replace(b"application/json", b"text/event-stream")
-    (await network.asked()).say(stream)
+    (await network.wait_for_request()).say(stream)
     assert await asyncio.wait_for(task, BOUND) == [b"{}"]
 
 
@@ -368,8 +368,8 @@ async def test_a_token_that_was_refused_is_renewed_and_the_request_sent_once_mor
     await exchange(network, upstream, answer(b""))
     clock.advance(600)
     task = asyncio.ensure_future(asking(upstream))
-    (await network.asked()).say(answer(b"<html>", status=b"401 Unauthorized", more=REFUSED))
-    (await network.asked()).say(answer(b""))
+    (await network.wait_for_request()).say(answer(b"<html>", status=b"401 Unauthorized", more=REFUSED))
+    (await network.wait_for_request()).say(answer(b""))
     assert (await asyncio.wait_for(task, BOUND))[0] == 200
     assert source.fetched == 2
     assert len(network.lines) == 1

@@ -27,7 +27,7 @@ SERVER = read_servers({"servers": {"echo": {"mcp_url": URL, "audience": URL.remo
 
 @pytest.fixture
 def lines(source, clock):
-    """`lines(answer)`: what is said of a service that refuses who has no token, and gives *answer* to who has."""
+    """`lines(answer)`: the results for a service that refuses calls without a token, and returns *answer* to others."""
 
     def look(answer, *, anonymous=None, server=SERVER, clock_of_service=None, without=False):
         date = {"date": email.utils.formatdate(clock_of_service if clock_of_service is not None else clock())}
@@ -47,19 +47,19 @@ def lines(source, clock):
     return look
 
 
-def bad(found):
-    return [f"{line.text} {line.step}" for line in found if line.kind == "bad"]
+def bad(results):
+    return [f"{line.text} {line.step}" for line in results if line.kind == "bad"]
 
 
 def test_a_healthy_server_has_no_finding(lines):
-    found = lines(httpx2.Response(200, json=ANSWER))
-    assert bad(found) == []
-    assert [line.kind for line in found] == ["ok"] * 5
-    assert "user:ada@acme.dev" in found[3].text
+    results = lines(httpx2.Response(200, json=ANSWER))
+    assert bad(results) == []
+    assert [line.kind for line in results] == ["ok"] * 5
+    assert "user:ada@acme.dev" in results[3].text
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "said", "step"),
+    ("status", "headers", "output", "step"),
     [
         (401, HTML, "did not accept the token", "--audience"),
         (403, HTML, "may not call", "--member=user:ada@acme.dev --role=roles/run.invoker"),
@@ -79,9 +79,9 @@ def test_a_healthy_server_has_no_finding(lines):
         (200, HTML, "not MCP", "Check the path"),
     ],
 )
-def test_each_answer_is_mapped_to_its_cause_and_the_next_command(lines, status, headers, said, step):
+def test_each_answer_is_mapped_to_its_cause_and_the_next_command(lines, status, headers, output, step):
     (finding,) = bad(lines(httpx2.Response(status, headers=headers)))
-    assert said in finding
+    assert output in finding
     assert step in finding
 
 
@@ -116,8 +116,8 @@ def test_a_server_that_everybody_may_call_although_the_stack_says_otherwise_is_f
 def test_only_the_refusal_of_its_own_access_is_one(lines, access, answer, kind):
     output = {"mcp_url": URL, "audience": URL.removesuffix("/mcp"), "access": access}
     server = read_servers({"servers": {"echo": output}}, "here")["echo"]
-    found = lines(None, anonymous=answer, server=server, without=True)
-    assert found[1].kind == kind, found[1]
+    results = lines(None, anonymous=answer, server=server, without=True)
+    assert results[1].kind == kind, results[1]
 
 
 def server_of(**output):
@@ -128,10 +128,10 @@ def server_of(**output):
 
 def test_a_login_of_the_servers_own_is_named_with_its_metadata_and_no_grant_is_called_wrong(lines):
     challenge = httpx2.Response(401, headers={**JSON, **RESOURCE})
-    found = lines(None, anonymous=challenge, server=server_from_url(URL, None))
-    assert [line.kind for line in found] == ["ok"] * 3, "no token of Google's is tried where it is of no use"
-    assert "the server itself requires a login: 401 (https://x/m)" in found[1].text
-    assert "they log in by themselves" in found[1].step
+    results = lines(None, anonymous=challenge, server=server_from_url(URL, None))
+    assert [line.kind for line in results] == ["ok"] * 3, "no token of Google's is tried where it is of no use"
+    assert "the server itself requires a login: 401 (https://x/m)" in results[1].text
+    assert "they log in by themselves" in results[1].step
     (stated,) = bad(lines(challenge, anonymous=challenge, server=server_of(access="iam"), without=True))
     assert "Google lets everybody reach it, but in the stack its access is iam" in stated
     assert "access: {public: …}" in stated
@@ -144,36 +144,36 @@ def test_a_login_of_the_servers_own_behind_googles_is_told_from_it(lines):
 
 
 def test_behind_iap_the_token_is_for_an_oauth_client_and_in_the_header_that_iap_reads(lines, google):
-    seen = []
+    requests = []
 
     def answer(request):
-        seen.append(google.verify(request.headers["authorization"], "cli.apps.example")["aud"])
+        requests.append(google.verify(request.headers["authorization"], "cli.apps.example")["aud"])
         return httpx2.Response(200, json=ANSWER)
 
     login = httpx2.Response(302, headers=LOGIN)
     server = server_of(access="iap", program_audience="cli.apps.example")
     assert bad(lines(answer, anonymous=login, server=server)) == []
-    assert seen == ["cli.apps.example"]
+    assert requests == ["cli.apps.example"]
 
 
 def test_iap_that_takes_no_program_is_said_so_and_not_asked(lines):
-    found = lines(None, anonymous=httpx2.Response(302, headers=LOGIN), server=server_of(access="iap"))
-    assert (found[-1].kind, "programmatic_clients" in found[-1].step) == ("skip", True)
+    results = lines(None, anonymous=httpx2.Response(302, headers=LOGIN), server=server_of(access="iap"))
+    assert (results[-1].kind, "programmatic_clients" in results[-1].step) == ("skip", True)
 
 
 def test_iaps_redirect_is_no_redirect_of_the_servers(lines):
     login = httpx2.Response(302, headers={**HTML, **LOGIN})
-    found = lines(login, anonymous=login, server=server_from_url(URL, None))
-    assert (found[1].kind, found[1].text) == ("ok", "without a token Identity-Aware Proxy refuses: 302")
-    (finding,) = bad(found)
+    results = lines(login, anonymous=login, server=server_from_url(URL, None))
+    assert (results[1].kind, results[1].text) == ("ok", "without a token Identity-Aware Proxy refuses: 302")
+    (finding,) = bad(results)
     assert "redirects to Google's login" in finding
     assert "programmatic_clients" in finding
 
 
 def test_a_public_server_is_judged_without_a_token(lines):
     public = server_of(access="public")
-    found = lines(AssertionError(), anonymous=httpx2.Response(200, json=ANSWER), server=public)
-    assert [line.kind for line in found] == ["ok"] * 4
+    results = lines(AssertionError(), anonymous=httpx2.Response(200, json=ANSWER), server=public)
+    assert [line.kind for line in results] == ["ok"] * 4
     (finding,) = bad(lines(None, anonymous=httpx2.Response(200, text="hello"), server=public))
     assert "without a token it returns 200 with text/plain" in finding
     (finding,) = bad(lines(None, anonymous=httpx2.Response(403, headers=HTML), server=public))
@@ -211,8 +211,8 @@ def test_an_answer_that_is_not_mcps_is_found_whatever_it_calls_itself(lines, bod
     ],
 )
 def test_an_answer_that_clients_may_drop_is_warned_of(lines, answer):
-    found = lines(httpx2.Response(200, json=answer))
-    assert (found[-1].kind, "not valid JSON-RPC" in found[-1].text) == ("warn", True)
+    results = lines(httpx2.Response(200, json=answer))
+    assert (results[-1].kind, "not valid JSON-RPC" in results[-1].text) == ("warn", True)
 
 
 def test_an_answer_in_a_stream_is_read_up_to_the_answer(lines):
@@ -233,9 +233,9 @@ def test_a_server_that_speaks_the_newest_revision_alone_is_well(lines, status):
             return httpx2.Response(200, json={"jsonrpc": "2.0", "id": 1, "result": {"supportedVersions": []}})
         return httpx2.Response(status, json={"jsonrpc": "2.0", "id": 1, "error": {"code": -32022, "message": "old"}})
 
-    found = lines(answer)
-    assert bad(found) == []
-    assert "2026-07-28" in found[-1].text
+    results = lines(answer)
+    assert bad(results) == []
+    assert "2026-07-28" in results[-1].text
 
 
 def test_an_error_of_the_servers_own_is_told_in_its_words(lines):
@@ -251,17 +251,17 @@ def test_an_error_of_the_servers_own_is_told_in_its_words(lines):
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_whatever_comes_there_is_one_line_for_it(lines, status, kind, body):
-    found = lines(lambda _request: httpx2.Response(status, headers={"content-type": kind}, content=body))
-    assert len(found) == 5
-    assert all("\x1b" not in line.text + line.step for line in found)
-    assert found[-1].kind == "bad"
+    results = lines(lambda _request: httpx2.Response(status, headers={"content-type": kind}, content=body))
+    assert len(results) == 5
+    assert all("\x1b" not in line.text + line.step for line in results)
+    assert results[-1].kind == "bad"
 
 
-@pytest.mark.parametrize(("hours", "way"), [(2, "behind"), (-2, "ahead of")])
-def test_a_clock_that_is_wrong_is_named_before_its_consequences(lines, clock, hours, way):
-    found = lines(httpx2.Response(200, json=ANSWER), clock_of_service=clock() + hours * 3600)
-    (finding,) = bad(found)
-    assert finding.startswith(f"this machine's clock is 7200 s {way} the server's Set the clock")
+@pytest.mark.parametrize(("hours", "transport"), [(2, "behind"), (-2, "ahead of")])
+def test_a_clock_that_is_wrong_is_named_before_its_consequences(lines, clock, hours, transport):
+    results = lines(httpx2.Response(200, json=ANSWER), clock_of_service=clock() + hours * 3600)
+    (finding,) = bad(results)
+    assert finding.startswith(f"this machine's clock is 7200 s {transport} the server's Set the clock")
 
 
 def test_a_server_that_cannot_be_reached_is_the_only_finding(source):
@@ -291,7 +291,7 @@ def test_a_service_accounts_token_for_somebody_else_is_named(lines, source, goog
 
 
 @pytest.mark.parametrize(
-    ("said", "kinds"),
+    ("output", "kinds"),
     [
         ({"pulumi": "v3.272.0", "docker": "27.1.1", "gcloud": "Google Cloud SDK 528.0.0"}, ["ok", "ok", "ok"]),
         ({"pulumi": "v3.200.0", "docker": "19.3.1"}, ["bad", "bad", "skip"]),
@@ -299,14 +299,14 @@ def test_a_service_accounts_token_for_somebody_else_is_named(lines, source, goog
         ({"pulumi": "no version", "docker": ""}, ["bad", "bad", "skip"]),
     ],
 )
-def test_programs_that_are_missing_or_too_old_are_named_with_where_to_get_them(said, kinds):
-    found = prerequisites.check_programs(lambda command: said.get(command[0]))
-    assert [line.kind for line in found] == kinds
-    assert all(("https://" in line.step) == (line.kind == "bad") for line in found)
+def test_programs_that_are_missing_or_too_old_are_named_with_where_to_get_them(output, kinds):
+    results = prerequisites.check_programs(lambda command: output.get(command[0]))
+    assert [line.kind for line in results] == kinds
+    assert all(("https://" in line.step) == (line.kind == "bad") for line in results)
 
 
 @pytest.mark.parametrize(
-    ("said", "lines"),
+    ("output", "lines"),
     [
         (
             "28.0.1|Docker Desktop|x86_64|true|true|[name=seccomp,profile=builtin name=cgroupns]\n",
@@ -325,21 +325,21 @@ def test_programs_that_are_missing_or_too_old_are_named_with_where_to_get_them(s
         ),
     ],
 )
-def test_the_engine_is_named_with_what_it_lacks(said, lines):
-    found = prerequisites.check_programs(lambda command: said if command[0] == "docker" else None)
-    assert [(line.kind, line.text) for line in found if "ocker" in line.text or "engine" in line.text] == lines
+def test_the_engine_is_named_with_what_it_lacks(output, lines):
+    results = prerequisites.check_programs(lambda command: output if command[0] == "docker" else None)
+    assert [(line.kind, line.text) for line in results if "ocker" in line.text or "engine" in line.text] == lines
 
 
 @given(st.text())
-def test_whatever_docker_says_there_is_a_line_for_it(said):
-    assert prerequisites.check_programs(lambda command: said if command[0] == "docker" else None)[1].kind in {
+def test_whatever_docker_says_there_is_a_line_for_it(output):
+    assert prerequisites.check_programs(lambda command: output if command[0] == "docker" else None)[1].kind in {
         "ok",
         "bad",
     }
 
 
 class Project:
-    """Google's APIs, of a project where all is well but for what a test says."""
+    """Google's APIs, for a project without problems except for those that a test sets."""
 
     def __init__(self, **wrong):
         self.wrong = wrong
@@ -364,13 +364,13 @@ class Project:
 
 
 def test_a_project_that_is_ready_has_nothing_to_be_done():
-    found = prerequisites.check_project("acme", Project(), {})
-    assert {line.kind for line in found} == {"ok"}
-    assert len([line for line in found if "roles/" in line.text]) == 5
+    results = prerequisites.check_project("acme", Project(), {})
+    assert {line.kind for line in results} == {"ok"}
+    assert len([line for line in results if "roles/" in line.text]) == 5
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "output"),
     [
         ({"projects/acme": (403, {"error": {"message": "denied"}})}, "cannot be read: 403 denied"),
         ({"billingInfo": (200, {})}, "gcloud billing projects link acme"),
@@ -378,23 +378,23 @@ def test_a_project_that_is_ready_has_nothing_to_be_done():
         ({"services/": (200, {"state": "DISABLED"})}, "gcloud services enable serviceusage.googleapis.com"),
     ],
 )
-def test_what_a_project_lacks_is_named_with_the_command_that_gives_it(wrong, said):
-    assert any(said in line for line in bad(prerequisites.check_project("acme", Project(**wrong), {})))
+def test_what_a_project_lacks_is_named_with_the_command_that_gives_it(wrong, output):
+    assert any(output in line for line in bad(prerequisites.check_project("acme", Project(**wrong), {})))
 
 
 def test_an_organization_policy_that_stops_something_says_what():
     rules = {"spec": {"rules": [{"values": {"allowedValues": ["C012"]}}]}}
-    found = prerequisites.check_project("acme", Project(getEffectivePolicy=(200, rules)), {})
-    warned = [line.text for line in found if line.kind == "warn"]
+    results = prerequisites.check_project("acme", Project(getEffectivePolicy=(200, rules)), {})
+    warned = [line.text for line in results if line.kind == "warn"]
     assert len(warned) == len(prerequisites.POLICIES)
     assert any("allUsers, are refused" in text for text in warned)
 
 
 def test_what_may_not_be_asked_is_said_and_is_no_mistake():
     denied = (403, {"error": {"message": "denied"}})
-    found = prerequisites.check_project("acme", Project(billingInfo=denied, getEffectivePolicy=denied), {})
-    assert bad(found) == []
-    assert len([line for line in found if line.kind == "skip"]) == 1 + len(prerequisites.POLICIES)
+    results = prerequisites.check_project("acme", Project(billingInfo=denied, getEffectivePolicy=denied), {})
+    assert bad(results) == []
+    assert len([line for line in results if line.kind == "skip"]) == 1 + len(prerequisites.POLICIES)
 
 
 def test_the_same_endpoints_are_asked_as_the_deployment_asks():
@@ -404,10 +404,10 @@ def test_the_same_endpoints_are_asked_as_the_deployment_asks():
         "GOOGLE_SERVICE_USAGE_CUSTOM_ENDPOINT": "http://127.0.0.1:8500/serviceusage/v1beta1/",
         "GOOGLE_CLOUD_BILLING_CUSTOM_ENDPOINT": "http://127.0.0.1:8500/billing/v1/",
     }
-    found = prerequisites.check_project("acme", api, environ)
+    results = prerequisites.check_project("acme", api, environ)
     assert all(url.startswith("http://127.0.0.1:8500/") for url in api.asked)
     assert "http://127.0.0.1:8500/crm/v1/projects/acme" in api.asked
-    assert [line.kind for line in found if "organization" in line.text] == ["skip"]
+    assert [line.kind for line in results if "organization" in line.text] == ["skip"]
 
 
 def test_no_network_is_one_finding():
@@ -422,12 +422,12 @@ def test_a_report_for_a_pipeline_is_json_that_says_if_all_is_well():
     from mcpfleet.reports import reports_json
     from mcpfleet.verify import Report
 
-    good, wrong = Report("a", ["x"], first_ms=1.5, median_ms=1.0), Report("b", ["x"], ["y: was z"])
-    found = json.loads(reports_json([good, wrong], {"a": "user:ada", "b": "user:ada"}))
-    assert found["ok"] is False
-    assert found["servers"]["b"]["failed"] == ["y: was z"]
+    is_valid, wrong = Report("a", ["x"], first_ms=1.5, median_ms=1.0), Report("b", ["x"], ["y: was z"])
+    results = json.loads(reports_json([is_valid, wrong], {"a": "user:ada", "b": "user:ada"}))
+    assert results["ok"] is False
+    assert results["servers"]["b"]["failed"] == ["y: was z"]
     keys = {"identity", "passed", "failed", "warned", "unasked", "first_ms", "median_ms"}
-    assert set(found["servers"]["a"]) == keys
-    found = json.loads(reports_json([good, wrong], {"a": "user:ada", "b": "user:ada"}, {"b": None}))
-    assert (set(found["servers"]), set(found["clients"])) == ({"a"}, {"b"})
-    assert json.loads(reports_json([good], {"a": "user:ada"}))["ok"] is True
+    assert set(results["servers"]["a"]) == keys
+    results = json.loads(reports_json([is_valid, wrong], {"a": "user:ada", "b": "user:ada"}, {"b": None}))
+    assert (set(results["servers"]), set(results["clients"])) == ({"a"}, {"b"})
+    assert json.loads(reports_json([is_valid], {"a": "user:ada"}))["ok"] is True

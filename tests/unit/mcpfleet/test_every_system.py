@@ -65,7 +65,7 @@ PATHS = ("/proc", "/dev/", "/tmp", "/etc/", "/var/", "/usr/", "/bin/", "/sys/") 
 def only_posix(tree):
     """What a module uses that only POSIX has."""
     documented = {
-        id(one.value) for one in ast.walk(tree) if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
+        id(item.value) for item in ast.walk(tree) if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant)
     }
     for node in ast.walk(tree):
         match node:
@@ -74,13 +74,13 @@ def only_posix(tree):
             case ast.ImportFrom(module=module):
                 root = (module or "").partition(".")[0]
                 yield from [module] if root in MODULES.split() else []
-                yield from (one.name for one in node.names if one.name in ATTRIBUTES.get(module or "", ()))
+                yield from (item.name for item in node.names if item.name in ATTRIBUTES.get(module or "", ()))
             case ast.Attribute(value=ast.Name(id=name), attr=attribute) if attribute in ATTRIBUTES.get(name, ()):
                 yield f"{name}.{attribute}"
             case ast.Attribute(attr=attribute) if attribute in OF_LOOPS.split():
                 yield attribute
             case ast.Call(keywords=keywords):
-                yield from (one.arg for one in keywords if one.arg in OPTIONS)
+                yield from (item.arg for item in keywords if item.arg in OPTIONS)
             case ast.Constant(value=str(text)) if id(node) not in documented and text.startswith(PATHS):
                 yield text
             case _:
@@ -101,8 +101,8 @@ loop.add_signal_handler(1, f)
 subprocess.run([], start_new_session=True)
 open("/proc/self/stat")
 """
-    found = ["fcntl", "uvloop", "SIGKILL", "os.geteuid", "add_signal_handler", "start_new_session", "/proc/self/stat"]
-    assert sorted(only_posix(ast.parse(text))) == sorted(found)
+    result = ["fcntl", "uvloop", "SIGKILL", "os.geteuid", "add_signal_handler", "start_new_session", "/proc/self/stat"]
+    assert sorted(only_posix(ast.parse(text))) == sorted(result)
 
 
 def test_text_is_read_and_written_as_utf_8_whatever_the_systems_own_encoding_is():
@@ -112,8 +112,12 @@ def test_text_is_read_and_written_as_utf_8_whatever_the_systems_own_encoding_is(
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             match node:
                 case ast.Call(func=ast.Attribute(attr="read_text" | "write_text"), keywords=keywords):
-                    careless += [] if any(one.arg == "encoding" for one in keywords) else [f"{file.name}:{node.lineno}"]
-                case ast.Call(keywords=keywords) if any(one.arg in {"text", "universal_newlines"} for one in keywords):
+                    careless += (
+                        [] if any(item.arg == "encoding" for item in keywords) else [f"{file.name}:{node.lineno}"]
+                    )
+                case ast.Call(keywords=keywords) if any(
+                    item.arg in {"text", "universal_newlines"} for item in keywords
+                ):
                     careless += [f"{file.name}:{node.lineno}"] if "run" in ast.dump(node.func) else []
                 case _:
                     pass
@@ -149,19 +153,21 @@ def printed(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(encoding, *arguments, out=None, err=None):
-        streams = [io.TextIOWrapper(one or io.BytesIO(), encoding=encoding) for one in (out, err)]
+        streams = [io.TextIOWrapper(item or io.BytesIO(), encoding=encoding) for item in (out, err)]
         monkeypatch.setattr(sys, "stdout", streams[0])
         monkeypatch.setattr(sys, "stderr", streams[1])
         monkeypatch.setattr(sys, "argv", ["mcpfleet", *arguments])
         for name in ("_out", "_err"):  # one that has lost its reader says nothing any more, or says it later
             monkeypatch.setattr(cli, name, terminal.console(stderr=name == "_err"))
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             cli.main()
-        for one in (out, err):
-            if one is not None:
-                one.raw.error = None  # what is left in it is written when it is collected
-        said = [one.buffer.getvalue().decode(encoding) if isinstance(one.buffer, io.BytesIO) else "" for one in streams]
-        return ended.value.code, *said
+        for item in (out, err):
+            if item is not None:
+                item.raw.error = None  # what is left in it is written when it is collected
+        message = [
+            item.buffer.getvalue().decode(encoding) if isinstance(item.buffer, io.BytesIO) else "" for item in streams
+        ]
+        return exit_info.value.code, *message
 
     return run
 
@@ -297,12 +303,12 @@ def test_on_windows_a_command_to_copy_has_its_quotes():
 
 
 def test_a_program_is_found_by_its_short_name_and_its_text_is_utf_8(monkeypatch):
-    asked = []
+    requests = []
     monkeypatch.setattr(system.shutil, "which", lambda name: f"C:\\bin\\{name}.cmd")
     monkeypatch.setattr(subprocess, "CREATE_NO_WINDOW", 0x08000000, raising=False)
-    monkeypatch.setattr(subprocess, "run", lambda argv, **options: asked.append((argv, options)))
+    monkeypatch.setattr(subprocess, "run", lambda argv, **options: requests.append((argv, options)))
     system.run_program(["gcloud", "version"], 3)
-    ((argv, options),) = asked
+    ((argv, options),) = requests
     assert argv == ["C:\\bin\\gcloud.cmd", "version"]
     assert (options["encoding"], options["errors"], options["creationflags"]) == ("utf-8", "replace", 0x08000000)
     assert "shell" not in options

@@ -110,9 +110,9 @@ async def test_callers_who_arrive_together_share_one_refresh(clock, source):
     callers = [asyncio.ensure_future(tokens.aget()) for _ in range(20)]
     await asyncio.sleep(0)
     deferred.run()
-    held = await asyncio.wait_for(asyncio.gather(*callers), BOUND)
+    content = await asyncio.wait_for(asyncio.gather(*callers), BOUND)
     assert source.fetched == 1
-    assert len({token.value for token in held}) == 1
+    assert len({token.value for token in content}) == 1
 
 
 def test_threads_that_arrive_together_share_one_refresh(clock, source):

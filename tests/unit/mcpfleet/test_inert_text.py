@@ -1,4 +1,4 @@
-"""What others wrote is shown and not obeyed: no escape reaches a terminal, and no line of theirs begins like ours."""
+"""Untrusted text is inert: no escape sequence reaches a terminal, and no line looks like output of mcpfleet."""
 
 import io
 import json
@@ -39,18 +39,20 @@ texts = st.sampled_from(HOSTILE) | st.text(st.characters() | st.sampled_from("\x
 
 @pytest.fixture
 def screen():
-    made = io.StringIO()
-    return made, Console(file=made, soft_wrap=True, highlight=False, emoji=False, force_terminal=False)
+    created = io.StringIO()
+    return created, Console(file=created, soft_wrap=True, highlight=False, emoji=False, force_terminal=False)
 
 
 @given(texts)
 def test_an_inert_text_is_one_line_that_no_terminal_obeys(text):
-    shown = inert(text)
-    assert len(shown.splitlines()) <= 1
-    assert shown.isprintable()
-    assert inert(shown) == shown
+    credentials = inert(text)
+    assert len(credentials.splitlines()) <= 1
+    assert credentials.isprintable()
+    assert inert(credentials) == credentials
     assert (
-        json.loads(json.dumps({"x": 1}).replace("1", f'"{shown}"')) if '"' not in shown and "\\" not in text else True
+        json.loads(json.dumps({"x": 1}).replace("1", f'"{credentials}"'))
+        if '"' not in credentials and "\\" not in text
+        else True
     )
 
 
@@ -68,26 +70,26 @@ def test_what_people_write_is_shown_as_it_is():
 
 @given(texts, texts)
 def test_a_report_has_the_lines_that_it_would_have_anyway(server_text, text):
-    made = io.StringIO()
-    out = Console(file=made, soft_wrap=True, highlight=False, emoji=False)
+    created = io.StringIO()
+    out = Console(file=created, soft_wrap=True, highlight=False, emoji=False)
     report = Report("echo", ["it answers"], [f"its tool said: {server_text}"], [text])
     print_reports(out, [report], {"echo": text})
-    lines = made.getvalue().split("\n")
+    lines = created.getvalue().split("\n")
     assert [line[:3] for line in lines] == ["ech", "  ✓", "  !", "  ✗", "1 o", ""]
     assert lines[-2] == "1 of 2 checks passed"
     assert all(line.isprintable() for line in lines)
     print_lines(out, text, [CheckResult("bad", text, server_text)])
-    assert len(made.getvalue().split("\n")) == len(lines) + (3 if server_text else 2)
-    assert all(line.isprintable() for line in made.getvalue().split("\n"))
+    assert len(created.getvalue().split("\n")) == len(lines) + (3 if server_text else 2)
+    assert all(line.isprintable() for line in created.getvalue().split("\n"))
 
 
 @given(texts)
 def test_json_for_a_pipeline_stays_json_to_the_letter(text):
-    made = io.StringIO()
-    out = Console(file=made, soft_wrap=True, highlight=False, emoji=False)
+    created = io.StringIO()
+    out = Console(file=created, soft_wrap=True, highlight=False, emoji=False)
     out.print(reports_json([Report("echo", [], [text])], {"echo": text}), markup=False)
-    assert json.loads(made.getvalue())["servers"]["echo"]["failed"] == [text]
-    assert all(line.isprintable() for line in made.getvalue().split("\n"))
+    assert json.loads(created.getvalue())["servers"]["echo"]["failed"] == [text]
+    assert all(line.isprintable() for line in created.getvalue().split("\n"))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -129,8 +131,8 @@ class Answer(BaseModel):
 def test_what_went_wrong_is_one_inert_line_of_bounded_length(text, at_most):
     with pytest.raises(ValidationError) as wrong:
         Answer.model_validate({"tools": [text, [], {text: text}]}, strict=True)
-    said = error_line(wrong.value, 200)
-    assert said.startswith("a response is not valid MCP: tools.0: ")
-    assert said.endswith(", and 2 more")
+    output = error_line(wrong.value, 200)
+    assert output.startswith("a response is not valid MCP: tools.0: ")
+    assert output.endswith(", and 2 more")
     assert error_line(ValueError(text), at_most).isprintable()
     assert len(error_line(ValueError(f"a{text}"), at_most)) <= 12 * (at_most + 3)

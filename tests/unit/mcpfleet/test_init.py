@@ -33,10 +33,10 @@ def run(monkeypatch, capsys, tmp_path):
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["mcpfleet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             cli.main()
         printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
+        return exit_info.value.code or 0, printed.out, printed.err
 
     return run
 
@@ -82,9 +82,9 @@ def test_a_new_project_is_whole_and_each_file_is_named_with_what_it_is_for(run, 
 
 def test_the_fleet_of_a_new_project_has_no_mistake_in_any_environment(run, tmp_path):
     run("init", "acme-mcp", "--yes")
-    found = check_files(tmp_path / "acme-mcp")
-    assert [file.name for file in found] == ["Pulumi.dev.yaml", "Pulumi.local.yaml", "Pulumi.prod.yaml"]
-    assert [file.mistakes for file in found] == [(), (), ()]
+    result = check_files(tmp_path / "acme-mcp")
+    assert [file.name for file in result] == ["Pulumi.dev.yaml", "Pulumi.local.yaml", "Pulumi.prod.yaml"]
+    assert [file.mistakes for file in result] == [(), (), ()]
     assert run("check", "--cwd", tmp_path / "acme-mcp")[:2] == (
         0,
         "✓ Pulumi.dev.yaml  1 server\n✓ Pulumi.local.yaml  1 server\n✓ Pulumi.prod.yaml  1 server\n",
@@ -98,17 +98,17 @@ def test_nobody_can_call_a_server_on_google_cloud_until_the_user_says_who(run, t
         access = [
             check_file(tmp_path / name / f"Pulumi.{stack}.yaml").fleet.servers["hello"].access for name in ("a1", "a2")
         ]
-        assert [list(one.iam.invokers) for one in access] == [[], ["group:mcp@acme.dev", "user:ada@acme.dev"]]
+        assert [list(item.iam.invokers) for item in access] == [[], ["group:mcp@acme.dev", "user:ada@acme.dev"]]
 
 
 def test_run_again_it_changes_nothing(run, tmp_path):
     run("init", "acme-mcp", "--yes")
     (tmp_path / "acme-mcp" / "README.md").write_text("mine")
-    before = files_of(tmp_path / "acme-mcp")
+    content_before = files_of(tmp_path / "acme-mcp")
     code, out, _ = run("init", "acme-mcp", "--yes")
     assert code == 0
     assert "Nothing was changed" in out
-    assert files_of(tmp_path / "acme-mcp") == before
+    assert files_of(tmp_path / "acme-mcp") == content_before
 
 
 def test_in_a_project_that_is_there_it_writes_what_is_missing_and_no_server(run, tmp_path):
@@ -174,16 +174,16 @@ def test_every_kind_of_server_is_in_the_fleet_of_every_environment(run, tmp_path
 
 
 def test_on_a_terminal_it_asks_for_what_no_option_says(run, monkeypatch, tmp_path):
-    asked = []
+    requests = []
 
     def prompt(question, default, **further):
-        asked.append(question.partition(" ")[0])
-        return {"Who": "user:ada@acme.dev, group:mcp@acme.dev"}.get(asked[-1], default)
+        requests.append(question.partition(" ")[0])
+        return {"Who": "user:ada@acme.dev, group:mcp@acme.dev"}.get(requests[-1], default)
 
     monkeypatch.setattr(init, "is_interactive", lambda: True)
     monkeypatch.setattr("typer.prompt", prompt)
     assert run("init", "acme-mcp", "--region", "us-east4")[0] == 0
-    assert asked == ["Name", "First", "Who"]
+    assert requests == ["Name", "First", "Who"]
     fleet = check_file(tmp_path / "acme-mcp" / "Pulumi.dev.yaml").fleet
     assert set(fleet.servers["hello"].access.iam.invokers) == {"user:ada@acme.dev", "group:mcp@acme.dev"}
 
@@ -321,10 +321,10 @@ def test_uv_locks_the_program_and_the_server(run, uv, tmp_path):
     assert code == 0
     assert files_of(tmp_path / "acme-mcp").keys() == OF_HELLO | {"uv.lock", "servers/hello/uv.lock"}
     assert re.search(r"^  uv\.lock +their versions and hashes$", out, re.MULTILINE)
-    assert {tuple(words[:2]) for words in uv.words} == {("/usr/bin/uv", "lock")}
-    before = files_of(tmp_path / "acme-mcp")
+    assert {tuple(text[:2]) for text in uv.words} == {("/usr/bin/uv", "lock")}
+    content_before = files_of(tmp_path / "acme-mcp")
     assert run("init", "acme-mcp", "--yes")[0] == 0
-    assert files_of(tmp_path / "acme-mcp") == before
+    assert files_of(tmp_path / "acme-mcp") == content_before
     assert len(uv.words) == 2
 
 
@@ -362,8 +362,8 @@ def test_a_project_with_hello_needs_no_other_package(run, bare, tmp_path):
 def test_the_command_runs_once_more_where_the_server_can_be_looked_at(run, bare, monkeypatch, tmp_path):
     calls = []
 
-    def again(words, env, check):
-        calls.append((words, env["MCPFLEET_INIT_AGAIN"]))
+    def again(text, env, check):
+        calls.append((text, env["MCPFLEET_INIT_AGAIN"]))
         return SimpleNamespace(returncode=3)
 
     monkeypatch.setenv("UV", "/usr/bin/uv")
@@ -380,22 +380,22 @@ def test_the_command_runs_once_more_where_the_server_can_be_looked_at(run, bare,
         "us-east4",
     ]
     assert run("init", *arguments)[0] == 3
-    ((words, mark),) = calls
+    ((text, mark),) = calls
     version = tomllib.loads((Path(__file__).parents[3] / "packages/mcpfleet/pyproject.toml").read_text())["project"][
         "version"
     ]
-    assert words[:3] == ["/usr/bin/uv", "tool", "run"]
-    assert f"pulumi-mcpfleet=={version}" in words
-    assert words[words.index("init") + 1 :] == [
+    assert text[:3] == ["/usr/bin/uv", "tool", "run"]
+    assert f"pulumi-mcpfleet=={version}" in text
+    assert text[text.index("init") + 1 :] == [
         "--server", "npm:a-b@1", "--region", "us-east4", "--invoker", "user:a@b.c", "--no-lock", "--yes", "--", "acme",
     ]  # fmt: skip
     assert mark == "1"
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("again", [True, False])
-def test_where_that_cannot_be_the_command_to_type_is_named(run, bare, monkeypatch, tmp_path, again):
-    if again:
+@pytest.mark.parametrize("repeated", [True, False])
+def test_where_that_cannot_be_the_command_to_type_is_named(run, bare, monkeypatch, tmp_path, repeated):
+    if repeated:
         monkeypatch.setenv("UV", "/usr/bin/uv")
         monkeypatch.setenv("MCPFLEET_INIT_AGAIN", "1")
     code, _, err = run("init", "acme", "--yes", "--server", "npm:a-b@1")
@@ -429,10 +429,10 @@ def test_check_prints_each_mistake_under_its_file_and_ends_with_1(run, tmp_path)
         "✗ Pulumi.dev.yaml", mistake, "✓ Pulumi.local.yaml  1 server", "✗ Pulumi.prod.yaml", mistake,
     ]  # fmt: skip
     code, out, _ = run("check", "--cwd", "acme", "--json")
-    said = json.loads(out)
-    assert (code, said["ok"]) == (1, False)
-    assert said["files"]["Pulumi.dev.yaml"] == {"ok": False, "mistakes": [mistake.strip()]}
-    assert said["files"]["Pulumi.local.yaml"] == {"ok": True, "mistakes": []}
+    message = json.loads(out)
+    assert (code, message["ok"]) == (1, False)
+    assert message["files"]["Pulumi.dev.yaml"] == {"ok": False, "mistakes": [mistake.strip()]}
+    assert message["files"]["Pulumi.local.yaml"] == {"ok": True, "mistakes": []}
 
 
 def test_check_outside_of_a_project_is_a_mistake_of_the_call(run):

@@ -25,13 +25,14 @@ def files(draw, value=None, depth=0):
     gap = lambda: draw(st.sampled_from(COMMENTS))  # noqa: E731
     if isinstance(value, dict):
         parts = [
-            f"{gap()}{json.dumps(key, ensure_ascii=draw(st.booleans()))}{gap()}:{gap()}{draw(files(one, depth + 1))[0]}"
-            for key, one in value.items()
+            f"{gap()}{json.dumps(key, ensure_ascii=draw(st.booleans()))}{gap()}:"
+            f"{gap()}{draw(files(item, depth + 1))[0]}"
+            for key, item in value.items()
         ]
         last = "," if parts and draw(st.booleans()) else ""
         text = "{" + f"{gap()},".join(parts) + last + gap() + "}"
     elif isinstance(value, list):
-        text = "[" + ",".join(f"{gap()}{draw(files(one, depth + 1))[0]}{gap()}" for one in value) + "]"
+        text = "[" + ",".join(f"{gap()}{draw(files(item, depth + 1))[0]}{gap()}" for item in value) + "]"
     else:
         text = json.dumps(value)
     return (gap() + text + gap() if depth == 0 else text), value
@@ -51,33 +52,33 @@ def test_comments_and_commas_at_the_end_do_not_change_what_is_read(file):
 
 @given(files(), keys, values)
 def test_a_member_is_set_and_nothing_else_changes(file, key, value):
-    text, before = file
+    text, content_before = file
     edited = set_member(text, [key], value)
-    assert loads(edited) == {**before, key: value}
-    if key not in before:
+    assert loads(edited) == {**content_before, key: value}
+    if key not in content_before:
         assert notes(edited) == notes(text)
         undone = remove_member(edited, [key])
-        assert loads(undone) == before
+        assert loads(undone) == content_before
         assert notes(undone) == notes(text)
 
 
 @given(files(), keys)
 def test_a_member_is_removed_and_nothing_else_changes(file, key):
-    text, before = file
+    text, content_before = file
     edited = remove_member(text, [key])
-    assert loads(edited) == {name: value for name, value in before.items() if name != key}
+    assert loads(edited) == {name: value for name, value in content_before.items() if name != key}
     assert remove_member(edited, [key]) == edited
 
 
 @given(files(), keys, keys, values)
 def test_a_nested_member_is_set_where_there_is_an_object_or_nothing(file, outer, inner, value):
-    text, before = file
-    held = before.get(outer, {})
-    if not isinstance(held, dict):
+    text, content_before = file
+    content = content_before.get(outer, {})
+    if not isinstance(content, dict):
         with pytest.raises(JsoncError, match="not an object"):
             set_member(text, [outer, inner], value)
         return
-    assert loads(set_member(text, [outer, inner], value)) == {**before, outer: {**held, inner: value}}
+    assert loads(set_member(text, [outer, inner], value)) == {**content_before, outer: {**content, inner: value}}
 
 
 @given(st.text(max_size=30))

@@ -1,4 +1,4 @@
-"""The package's docstring says in which order its modules build on each other, and says it of each of them."""
+"""The package's docstring lists every module, in an order in which each imports only modules before it."""
 
 import ast
 import re
@@ -26,6 +26,7 @@ def test_every_module_has_a_place():
 
 def test_no_module_imports_one_that_comes_after_it():
     later = {
-        name: [one for one in imported(file) if ORDER.index(one) >= ORDER.index(name)] for name, file in FILES.items()
+        name: [item for item in imported(file) if ORDER.index(item) >= ORDER.index(name)]
+        for name, file in FILES.items()
     }
-    assert {name: found for name, found in later.items() if found} == {}
+    assert {name: result for name, result in later.items() if result} == {}

@@ -1,4 +1,4 @@
-"""An outputs file, or a state, that somebody else wrote: no word of it becomes an option, a line or a command."""
+"""Untrusted outputs files and states: no value becomes an option, a line or a command."""
 
 import json
 import re
@@ -108,9 +108,9 @@ def config_at(url):
 def test_a_word_that_is_not_of_its_grammar_is_named_with_its_file_and_key(key, value):
     with pytest.raises(McpfleetError) as raised:
         read(**{key: value})
-    said = str(raised.value)
-    assert f"outputs.json cannot be used: servers.echo.{key}: " in said
-    assert inert(said) == said
+    message = str(raised.value)
+    assert f"outputs.json cannot be used: servers.echo.{key}: " in message
+    assert inert(message) == message
 
 
 def test_an_address_that_is_no_text_is_none():
@@ -121,9 +121,9 @@ def test_an_address_that_is_no_text_is_none():
 def test_a_key_that_nobody_knows_may_hold_nothing_that_is_not_seen():
     with pytest.raises(McpfleetError) as raised:
         read(new_key={"deep": ["\u200b"]})
-    said = str(raised.value)
-    assert "new_key" in said
-    assert inert(said) == said
+    message = str(raised.value)
+    assert "new_key" in message
+    assert inert(message) == message
 
 
 def test_all_mistakes_are_said_at_once():
@@ -137,9 +137,9 @@ def test_all_mistakes_are_said_at_once():
 def test_a_file_that_never_ends_or_nests_without_end_is_one_message(tmp_path, monkeypatch):
     monkeypatch.setattr(stack, "MAX_FILE_BYTES", 1000)
     file = tmp_path / "outputs.json"
-    for text, said in ((" " * 2000, "larger than"), ("[" * 900, "not a JSON object")):
+    for text, message in ((" " * 2000, "larger than"), ("[" * 900, "not a JSON object")):
         file.write_text(text)
-        with pytest.raises(McpfleetError, match=said):
+        with pytest.raises(McpfleetError, match=message):
             stack.read_stack(file)
     monkeypatch.undo()
     file.write_text("[" * 200_000)
@@ -148,9 +148,9 @@ def test_a_file_that_never_ends_or_nests_without_end_is_one_message(tmp_path, mo
 
 
 def test_the_grammar_is_the_one_that_the_fleet_writes_by():
-    words = st.from_regex(rf"\A{values._name_pattern()}\Z", fullmatch=True)
+    text = st.from_regex(rf"\A{values._name_pattern()}\Z", fullmatch=True)
 
-    @given(words)
+    @given(text)
     def names(name):
         assert grammar.is_name(name)
 
@@ -175,15 +175,15 @@ hostile = st.one_of(
 def test_no_outputs_make_an_entry_that_starts_anything_else(name, url, audience, via, client):
     outputs = {"servers": {name: {"mcp_url": url, "audience": audience}}}
     try:
-        found = stack.Stack("x", stack.read_servers(outputs, "x"))
-        entries = create_entries(CLIENTS[client], found, [], via, 3000)
+        result = stack.Stack("x", stack.read_servers(outputs, "x"))
+        entries = create_entries(CLIENTS[client], result, [], via, 3000)
     except McpfleetError:
         return
     (entry,) = loads(json.dumps(entries)).values()
     arguments = entry.get("args", [])
     if "connect" in arguments:
-        given = arguments[arguments.index("connect") + 1 :]
-        assert given == ["--url", url_of(url), f"--audience={audience}", "--", name]
+        arguments_given = arguments[arguments.index("connect") + 1 :]
+        assert arguments_given == ["--url", url_of(url), f"--audience={audience}", "--", name]
         assert not name.startswith("-")
     for word in arguments:
         assert inert(word) == word
@@ -195,12 +195,12 @@ def url_of(url):
 
 @given(st.text(max_size=60) | hostile.map(lambda text: f"https://{text}"))
 def test_no_text_is_taken_for_a_url_that_a_shell_or_a_person_would_read_otherwise(text):
-    said, target = "", None
+    message, target = "", None
     try:
         target = Target.parse(text)
     except UsageError as error:
-        said = str(error)
-    assert inert(said) == said
+        message = str(error)
+    assert inert(message) == message
     if target is None:
         return
     assert re.fullmatch(r"https?://[a-z0-9\[][a-z0-9.:\[\]_-]*", target.origin)
@@ -229,5 +229,5 @@ def test_the_command_reads_the_entry_that_it_wrote(monkeypatch, tmp_path):
 def test_a_command_to_copy_quotes_the_tokens_own_words():
     caller = CallerIdentity("eve", "user:eve@evil.dev; rm -rf ~ #", "x")
     for status, headers in ((403, {}), (403, {"x-goog-iap-generated-response": "true"})):
-        found = diagnose(status, headers, read()["echo"].target, caller)
-        assert "--member='user:eve@evil.dev; rm -rf ~ #' " in found.step
+        result = diagnose(status, headers, read()["echo"].target, caller)
+        assert "--member='user:eve@evil.dev; rm -rf ~ #' " in result.step

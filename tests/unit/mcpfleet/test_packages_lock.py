@@ -1,4 +1,4 @@
-"""`mcpfleet packages lock`, with a Docker that is told what to say."""
+"""`mcpfleet packages lock`, with a fake Docker."""
 
 import datetime
 import subprocess
@@ -27,10 +27,10 @@ class Package:
     def dockerfile(self, today, days):
         return f"FROM scratch\n# {today} {days}\n"
 
-    def keep(self, made):
+    def keep(self, created):
         if self.refuses:
             raise ValueError(self.refuses)
-        self.kept = {file.name: file.read_text() for file in made.iterdir()}
+        self.kept = {file.name: file.read_text() for file in created.iterdir()}
 
 
 @dataclass
@@ -42,24 +42,24 @@ class Docker:
     calls: list[list[str]] = field(default_factory=list)
     built: str = ""
 
-    def __call__(self, words, seconds):
-        assert words[0] == "docker"
+    def __call__(self, text, seconds):
+        assert text[0] == "docker"
         assert seconds > 0
-        self.calls.append(words)
+        self.calls.append(text)
         if self.error is not None:
             raise self.error
-        command, said = words[1], ""
+        command, message = text[1], ""
         if command == self.fails:
-            return subprocess.CompletedProcess(words, 1, "", "#1 a step\nNo solution found\n")
+            return subprocess.CompletedProcess(text, 1, "", "#1 a step\nNo solution found\n")
         if command == "build":
-            self.built = (Path(words[-1]) / "Dockerfile").read_text()
-            said = "a warning\nsha256:abc\n"
+            self.built = (Path(text[-1]) / "Dockerfile").read_text()
+            message = "a warning\nsha256:abc\n"
         elif command == "create":
-            said = "c0ffee\n"
+            message = "c0ffee\n"
         elif command == "cp":
-            Path(words[-1]).mkdir()
-            (Path(words[-1]) / "requirements.txt").write_text("a==1")
-        return subprocess.CompletedProcess(words, 0, said, "")
+            Path(text[-1]).mkdir()
+            (Path(text[-1]) / "requirements.txt").write_text("a==1")
+        return subprocess.CompletedProcess(text, 0, message, "")
 
 
 def test_docker_makes_each_lock_and_leaves_no_container():
@@ -67,7 +67,7 @@ def test_docker_makes_each_lock_and_leaves_no_container():
     assert [*packages.lock([package], TODAY, 7, docker)] == [package]
     assert package.kept == {"requirements.txt": "a==1"}
     assert docker.built == "FROM scratch\n# 2026-11-30 7\n"
-    assert [words[1] for words in docker.calls] == ["build", "create", "cp", "rm"]
+    assert [text[1] for text in docker.calls] == ["build", "create", "cp", "rm"]
     assert docker.calls[0][2:5] == ["--quiet", "--build-arg", "BASE_IMAGE=b"]
     assert docker.calls[1][2] == "sha256:abc"
     assert docker.calls[2][2] == "c0ffee:/lock"
@@ -89,15 +89,15 @@ def test_a_container_goes_where_its_files_cannot_be_had():
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (FileNotFoundError("docker"), "Install Docker"),
         (subprocess.TimeoutExpired("docker", 1), "timed out"),
         (PermissionError("no"), "can't be locked: no"),
     ],
 )
-def test_a_docker_that_does_not_run_is_one_message(error, said):
-    with pytest.raises(McpfleetError, match=said):
+def test_a_docker_that_does_not_run_is_one_message(error, message):
+    with pytest.raises(McpfleetError, match=message):
         [*packages.lock([Package()], TODAY, 7, Docker(error=error))]
 
 
@@ -110,7 +110,7 @@ def test_a_package_that_fails_keeps_no_other_from_its_lock_and_all_that_failed_a
     ones = [Package("a==1", refuses="a has no hash"), Package("b==1"), Package("c==1", refuses="d is missing")]
     with pytest.raises(McpfleetError) as failed:
         [*packages.lock([*ones, Package("e==1")], TODAY, 7, Docker())]
-    assert [bool(one.kept) for one in ones] == [False, True, False]
+    assert [bool(item.kept) for item in ones] == [False, True, False]
     assert str(failed.value).splitlines() == [
         "a==1 can't be locked: a has no hash",
         "c==1 can't be locked: d is missing",
@@ -146,8 +146,8 @@ class Point:
 def test_the_fleets_own_distribution_says_which_packages_there_are():
     package = Package()
     assert packages.packages_of(Path(), None, readers=[Point([package])]) == ([], [package])
-    asked, _ = packages.packages_of(Path(), None, renew=True, readers=[Point([])])
-    assert asked == ["io.github.acme/weather@1.2.0"]
+    requests, _ = packages.packages_of(Path(), None, renew=True, readers=[Point([])])
+    assert requests == ["io.github.acme/weather@1.2.0"]
     with pytest.raises(McpfleetError, match=r"^Pulumi\.prod\.yaml:"):
         packages.packages_of(Path(), None, readers=[Point(ValueError("Pulumi.prod.yaml: …"))])
     with pytest.raises(McpfleetError, match=r"pulumi-mcpfleet, which reads the fleet, is not installed in this"):

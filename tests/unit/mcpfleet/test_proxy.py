@@ -101,11 +101,11 @@ class Call:
     async def answer(self):
         """The whole answer: status, headers, body, and whether it came to its end."""
         start = await self.next()
-        body, ended = b"", False
+        body, exit_info = b"", False
         while (part := await self.next()) is not None:
             body += part["body"]
-            ended = not part.get("more_body", False)
-        return start["status"], start["headers"], body, ended
+            exit_info = not part.get("more_body", False)
+        return start["status"], start["headers"], body, exit_info
 
 
 @pytest.fixture
@@ -129,28 +129,28 @@ async def bounded(awaitable):
 
 
 async def test_a_client_without_any_token_reaches_a_private_service(proxy, google):
-    seen = []
+    requests = []
 
     def service(request):
-        seen.append(request)
+        requests.append(request)
         claims = google.verify(request.headers["x-serverless-authorization"], SERVICE)
         return httpx2.Response(200, json={"you": claims["email"]})
 
     app = await proxy(service)
-    status, _, body, ended = await Call(app).answer()
-    assert (status, body, ended) == (200, b'{"you":"ada@acme.dev"}', True)
-    assert seen[0].headers["host"] == "mcp-echo-481516.europe-west1.run.app"
+    status, _, body, exit_info = await Call(app).answer()
+    assert (status, body, exit_info) == (200, b'{"you":"ada@acme.dev"}', True)
+    assert requests[0].headers["host"] == "mcp-echo-481516.europe-west1.run.app"
 
 
 async def test_a_caller_cannot_bring_another_identity(proxy):
-    seen = []
-    app = await proxy(lambda request: seen.append(request) or httpx2.Response(200))
+    requests = []
+    app = await proxy(lambda request: requests.append(request) or httpx2.Response(200))
     await Call(
         app, headers=[(b"x-serverless-authorization", b"Bearer stolen"), (b"authorization", b"Basic own")]
     ).answer()
-    assert seen[0].headers.get_list("x-serverless-authorization") != []
-    assert "stolen" not in str(seen[0].headers.raw)
-    assert seen[0].headers["authorization"] == "Basic own"
+    assert requests[0].headers.get_list("x-serverless-authorization") != []
+    assert "stolen" not in str(requests[0].headers.raw)
+    assert requests[0].headers["authorization"] == "Basic own"
 
 
 async def test_an_event_stream_arrives_part_by_part(proxy):
@@ -247,38 +247,38 @@ async def test_a_client_that_leaves_early_ends_the_services_request(proxy, uploa
 
 
 async def test_any_method_path_and_query_cross_byte_for_byte(proxy):
-    seen = []
-    app = await proxy(lambda request: seen.append(request) or httpx2.Response(200))
+    requests = []
+    app = await proxy(lambda request: requests.append(request) or httpx2.Response(200))
     await Call(app, "REPORT", "//a%2Fb/../%7E%C3%A9;v=1", query=b"q=a+b%20c&q=&x").answer()
-    assert seen[0].method == "REPORT"
-    assert seen[0].extensions["target"] == b"//a%2Fb/../%7E%C3%A9;v=1?q=a+b%20c&q=&x"
-    assert seen[0].url.host == "mcp-echo-481516.europe-west1.run.app"
+    assert requests[0].method == "REPORT"
+    assert requests[0].extensions["target"] == b"//a%2Fb/../%7E%C3%A9;v=1?q=a+b%20c&q=&x"
+    assert requests[0].url.host == "mcp-echo-481516.europe-west1.run.app"
 
 
 async def test_the_path_of_an_mcp_url_is_not_put_before_the_clients_path(proxy):
-    seen = []
-    app = await proxy(lambda request: seen.append(request) or httpx2.Response(200), f"{SERVICE}/mcp")
+    requests = []
+    app = await proxy(lambda request: requests.append(request) or httpx2.Response(200), f"{SERVICE}/mcp")
     await Call(app, path="/mcp").answer()
-    assert seen[0].url == f"{SERVICE}/mcp"
+    assert requests[0].url == f"{SERVICE}/mcp"
 
 
 async def test_a_request_without_a_body_gets_none(proxy):
-    seen = []
-    app = await proxy(lambda request: seen.append(request) or httpx2.Response(200))
+    requests = []
+    app = await proxy(lambda request: requests.append(request) or httpx2.Response(200))
     await Call(app, "DELETE").answer()
-    assert not {"transfer-encoding", "content-length"} & set(seen[0].headers)
+    assert not {"transfer-encoding", "content-length"} & set(requests[0].headers)
 
 
 async def test_a_declared_length_crosses_instead_of_chunks(proxy):
-    seen = []
+    requests = []
 
     async def service(request):
-        seen.append((request.headers, await request.aread()))
+        requests.append((request.headers, await request.aread()))
         return httpx2.Response(200)
 
     app = await proxy(service)
     await Call(app, "POST", headers=[(b"content-length", b"5")], body=(b"hello",)).answer()
-    headers, body = seen[0]
+    headers, body = requests[0]
     assert body == b"hello"
     assert headers["content-length"] == "5"
     assert "transfer-encoding" not in headers
@@ -298,17 +298,17 @@ async def test_a_compressed_answer_is_left_as_it_is(proxy):
 
 
 async def test_repeated_headers_cross_and_cookies_stay_with_their_caller(proxy):
-    seen = []
+    requests = []
 
     def service(request):
-        seen.append(request)
+        requests.append(request)
         return httpx2.Response(200, headers=[("set-cookie", "a=1"), ("set-cookie", "b=2")])
 
     app = await proxy(service)
     _, headers, _, _ = await Call(app).answer()
     assert [value for name, value in headers if name == b"set-cookie"] == [b"a=1", b"b=2"]
     await Call(app).answer()
-    assert "cookie" not in seen[1].headers, "one caller's cookie went out with another's request"
+    assert "cookie" not in requests[1].headers, "one caller's cookie went out with another's request"
 
 
 async def test_a_redirect_within_the_service_stays_in_the_proxy_and_is_not_followed(proxy):
@@ -361,11 +361,11 @@ async def test_an_answer_that_does_not_begin_in_time_is_a_504_that_names_the_bou
 
 async def test_without_a_token_the_client_reads_what_to_do(proxy, source):
     source.error = NoCredentialsError("No Google credentials. Run `gcloud auth application-default login`.")
-    asked = []
-    app = await proxy(lambda request: asked.append(request) or httpx2.Response(200))
+    requests = []
+    app = await proxy(lambda request: requests.append(request) or httpx2.Response(200))
     status, _, body, _ = await Call(app).answer()
     assert (status, b"gcloud auth application-default login" in body) == (502, True)
-    assert asked == [], "a request without a token must not leave"
+    assert requests == [], "a request without a token must not leave"
 
 
 async def test_hanging_up_ends_open_streams_so_that_a_server_can_stop(proxy):
@@ -390,8 +390,8 @@ async def test_an_answer_that_breaks_off_is_not_passed_off_as_whole(proxy, caplo
 
     stream = Chunks(broken())
     app = await proxy(lambda _: httpx2.Response(200, stream=stream))
-    status, _, body, ended = await Call(app).answer()
-    assert (status, body, ended) == (200, b"half", False)
+    status, _, body, exit_info = await Call(app).answer()
+    assert (status, body, exit_info) == (200, b"half", False)
     assert stream.closed.is_set()
     assert "broke off" in caplog.text
 
@@ -451,20 +451,20 @@ async def test_the_mcp_servers_own_refusal_is_its_own_matter(proxy, caplog, stat
     ],
 )
 async def test_only_programs_and_pages_of_this_machine_may_use_it(proxy, headers, status):
-    asked = []
-    app = await proxy(lambda request: asked.append(request) or httpx2.Response(200))
+    requests = []
+    app = await proxy(lambda request: requests.append(request) or httpx2.Response(200))
     assert (await Call(app, headers=headers).answer())[0] == status
-    assert bool(asked) == (status == 200), "a refused request must not reach the service"
+    assert bool(requests) == (status == 200), "a refused request must not reach the service"
 
 
 async def test_a_browsers_preflight_gets_the_identity_that_a_browser_leaves_out(proxy):
-    asked = []
-    app = await proxy(lambda request: asked.append(request) or httpx2.Response(200, headers=[(ALLOWED, PAGE)]))
+    requests = []
+    app = await proxy(lambda request: requests.append(request) or httpx2.Response(200, headers=[(ALLOWED, PAGE)]))
     asks = [(b"origin", PAGE.encode()), (b"access-control-request-method", b"POST")]
     status, headers, *_ = await Call(app, "OPTIONS", headers=asks).answer()
-    assert (asked[0].method, asked[0].headers["origin"]) == ("OPTIONS", PAGE)
-    assert asked[0].headers["access-control-request-method"] == "POST"
-    assert asked[0].headers["x-serverless-authorization"]
+    assert (requests[0].method, requests[0].headers["origin"]) == ("OPTIONS", PAGE)
+    assert requests[0].headers["access-control-request-method"] == "POST"
+    assert requests[0].headers["x-serverless-authorization"]
     assert (status, dict(headers)[ALLOWED.encode()]) == (200, PAGE.encode())
 
 
@@ -489,7 +489,7 @@ def test_a_services_or_an_mcp_url_names_the_service(url, origin, path):
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("echo.run.app", "not a service's URL"),
         ("ftp://echo.run.app", "not a service's URL"),
@@ -499,8 +499,8 @@ def test_a_services_or_an_mcp_url_names_the_service(url, origin, path):
         ("http://echo.run.app", "Use https://echo.run.app"),
     ],
 )
-def test_a_url_that_cannot_be_is_refused_before_anything_starts(url, said):
-    with pytest.raises(UsageError, match=said):
+def test_a_url_that_cannot_be_is_refused_before_anything_starts(url, message):
+    with pytest.raises(UsageError, match=message):
         Target.parse(url)
 
 

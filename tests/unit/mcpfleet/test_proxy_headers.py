@@ -33,12 +33,12 @@ hop_by_hop = st.lists(st.tuples(st.builds(case_of, st.sampled_from(HOP_BY_HOP), 
 
 @given(st.data(), ordinary, hop_by_hop)
 def test_hop_by_hop_headers_never_cross_and_others_do_unchanged_in_order(data, end_to_end, hops):
-    kept = [pair for pair in end_to_end if pair[0].lower() != b"x"]  # `Connection: x` names it
-    mixed = list(kept)
+    kept_pairs = [pair for pair in end_to_end if pair[0].lower() != b"x"]  # `Connection: x` names it
+    mixed = list(kept_pairs)
     for hop in hops:
         mixed.insert(data.draw(st.integers(0, len(mixed))), hop)
-    assert request_headers(mixed, b"echo.run.app", TOKEN_HEADER) == [(b"host", b"echo.run.app"), *kept]
-    assert response_headers(mixed, "https://echo.run.app", "http://localhost:3000") == kept
+    assert request_headers(mixed, b"echo.run.app", TOKEN_HEADER) == [(b"host", b"echo.run.app"), *kept_pairs]
+    assert response_headers(mixed, "https://echo.run.app", "http://localhost:3000") == kept_pairs
 
 
 @given(ordinary, st.lists(names, min_size=1, max_size=3), st.sampled_from([b"Connection", b"connection"]))
@@ -52,8 +52,8 @@ def test_what_connection_names_stays_on_its_hop(end_to_end, named, connection):
 
 @given(ordinary, values, st.booleans())
 def test_the_service_sees_its_own_host_and_no_token_of_the_caller(end_to_end, value, upper):
-    mine = [(case_of(name, upper), value) for name in (b"Host", b"Expect", TOKEN_HEADER)]
-    sent = request_headers([*mine, *end_to_end], b"echo.run.app", TOKEN_HEADER)
+    caller_headers = [(case_of(name, upper), value) for name in (b"Host", b"Expect", TOKEN_HEADER)]
+    sent = request_headers([*caller_headers, *end_to_end], b"echo.run.app", TOKEN_HEADER)
     assert sent == [(b"host", b"echo.run.app"), *end_to_end]
 
 
@@ -92,5 +92,5 @@ def test_connection_cannot_leave_behind_whose_a_message_is_or_what_it_holds(name
 
 
 def test_whichever_header_carries_the_token_a_caller_on_loopback_does_not_choose_the_identity():
-    own = [(b"X-Serverless-Authorization", b"Bearer mine"), (b"Proxy-Authorization", b"Bearer mine")]
-    assert request_headers(own, b"h", b"Authorization") == [(b"host", b"h")]
+    own_headers = [(b"X-Serverless-Authorization", b"Bearer mine"), (b"Proxy-Authorization", b"Bearer mine")]
+    assert request_headers(own_headers, b"h", b"Authorization") == [(b"host", b"h")]

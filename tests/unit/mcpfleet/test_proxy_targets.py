@@ -1,4 +1,4 @@
-"""What a program may ask the local proxy for: paths, whatever else HTTP allows in a request line."""
+"""Request targets at the local proxy: paths are forwarded, all other forms are refused."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""How the proxy is served: what Java's HTTP client sends to it. No socket: bytes in, bytes out."""
+"""The server of the proxy with the requests of Java's HTTP client, without a socket."""
 
 import asyncio
 
@@ -36,10 +36,10 @@ class Wire(asyncio.Transport):
 
 async def echo(scope, receive, send):
     """Answer with the body."""
-    body, more = b"", True
-    while more:
+    body, fields = b"", True
+    while fields:
         message = await receive()
-        body, more = body + message["body"], message["more_body"]
+        body, fields = body + message["body"], message["more_body"]
     length = str(len(body)).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
     await send({"type": "http.response.body", "body": body})

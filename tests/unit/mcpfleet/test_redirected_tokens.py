@@ -27,14 +27,14 @@ class World(httpx2.MockTransport):
             sent = [headers.get(name, "") for name in HEADERS]
             if request.url.path == "/mcp":
                 return httpx2.Response(status, headers={"location": location})
-            if any("Bearer" in one and google.verify(one, AUDIENCE) for one in sent):
+            if any("Bearer" in token and google.verify(token, AUDIENCE) for token in sent):
                 return httpx2.Response(200, text="hello")
             return httpx2.Response(403, headers={"server": "Google Frontend"})
 
         super().__init__(answer)
 
-    def told(self):
-        """Where a token went."""
+    def token_urls(self):
+        """The URLs that got a token."""
         return [url for url, headers, _ in self.requests if "Bearer ey" in " ".join(headers.values())]
 
 
@@ -65,7 +65,7 @@ async def test_a_redirect_to_another_origin_takes_no_token_along(google, tokens,
         blocking.get(f"{AUDIENCE}/mcp")
     assert answer.status_code == 403
     assert [url for url, _, _ in world.requests if url.endswith("/take")]
-    assert set(world.told()) == {f"{AUDIENCE}/mcp"}
+    assert set(world.token_urls()) == {f"{AUDIENCE}/mcp"}
 
 
 @pytest.mark.parametrize("status", [307, 308])
@@ -96,7 +96,7 @@ async def test_clients_for_frameworks_follow_no_redirect_with_a_token(google, so
         await client.post(f"{AUDIENCE}/mcp", content=b"{}")
         client.follow_redirects = True  # as a framework may set it
         await client.post(f"{AUDIENCE}/mcp", content=b"{}")
-    assert not [url for url in world.told() if not url.startswith(AUDIENCE)]
+    assert not [url for url in world.token_urls() if not url.startswith(AUDIENCE)]
 
 
 async def test_the_token_is_not_shown_by_what_shows_a_request(google, tokens):
@@ -110,13 +110,13 @@ async def test_the_token_is_not_shown_by_what_shows_a_request(google, tokens):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_token_endpoint_that_redirects_takes_no_login_to_another_host(login_file, status):
-    asked = []
+    requests = []
 
     def answer(request):
-        asked.append(request.url.host)
+        requests.append(request.url.host)
         return httpx2.Response(status, headers={"location": "https://evil.dev/take"})
 
     request = request_for("", httpx2.MockTransport(answer))
     with pytest.raises(AuthError):
         source_from_file(login_file(), request).fetch(AUDIENCE)
-    assert set(asked) == {"oauth2.googleapis.com"}
+    assert set(requests) == {"oauth2.googleapis.com"}

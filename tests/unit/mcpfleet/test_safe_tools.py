@@ -43,10 +43,10 @@ TOOLS = st.lists(
 @settings(derandomize=True, max_examples=300)
 @given(TOOLS)
 def test_whatever_a_server_lists_only_what_says_with_a_boolean_that_it_only_reads_is_called(tools):
-    found = find_safe_tool(tools)
-    if found is not None:
-        (said,) = (tool["annotations"] for tool in tools if tool["name"] == found[0])
-        assert said["readOnlyHint"] is True
+    result = find_safe_tool(tools)
+    if result is not None:
+        (annotations,) = (tool["annotations"] for tool in tools if tool["name"] == result[0])
+        assert annotations["readOnlyHint"] is True
 
 
 @settings(derandomize=True, max_examples=300)
@@ -56,8 +56,8 @@ def test_whatever_a_server_lists_only_what_says_with_a_boolean_that_it_only_read
 @example({"properties": {}, "required": 5})
 @example({"properties": {}, "required": [["a"]]})
 def test_no_schema_makes_the_choice_of_arguments_raise(schema):
-    found = schema_arguments(schema)
-    assert found is None or isinstance(found, dict)
+    result = schema_arguments(schema)
+    assert result is None or isinstance(result, dict)
 
 
 ARGUMENTS = st.dictionaries(
@@ -79,10 +79,10 @@ ARGUMENTS = st.dictionaries(
 @given(ARGUMENTS, st.data())
 def test_every_argument_is_one_that_the_schema_gives(properties, data):
     names = data.draw(st.lists(st.sampled_from([*properties, "unknown"]), unique=True))
-    found = schema_arguments({"type": "object", "properties": properties, "required": names})
+    result = schema_arguments({"type": "object", "properties": properties, "required": names})
     given_for = {name: one.keys() & {"const", "default", "enum", "examples"} for name, one in properties.items()}
-    assert (found is None) == any(not given_for.get(name) for name in names)
-    assert set((found or {}).values()) <= {"const", "default", "enum", "example"}
+    assert (result is None) == any(not given_for.get(name) for name in names)
+    assert set((result or {}).values()) <= {"const", "default", "enum", "example"}
 
 
 def test_arguments_are_valid_where_what_the_schema_gives_is():
@@ -92,14 +92,14 @@ def test_arguments_are_valid_where_what_the_schema_gives_is():
         "note": {"default": ""},
     }
     schema = {"type": "object", "properties": properties, "required": [*properties]}
-    found = schema_arguments(schema)
-    assert found == {"unit": "m", "value": 1.5, "note": ""}
-    jsonschema.validate(found, schema)
+    result = schema_arguments(schema)
+    assert result == {"unit": "m", "value": 1.5, "note": ""}
+    jsonschema.validate(result, schema)
 
 
-@pytest.mark.parametrize("more", [{"anyOf": [{"required": ["a"]}]}, {"minProperties": 1}, {"$ref": "#/$defs/x"}])
-def test_a_schema_with_conditions_between_arguments_gives_none(more):
-    assert schema_arguments({"type": "object", **more}) is None
+@pytest.mark.parametrize("keywords", [{"anyOf": [{"required": ["a"]}]}, {"minProperties": 1}, {"$ref": "#/$defs/x"}])
+def test_a_schema_with_conditions_between_arguments_gives_none(keywords):
+    assert schema_arguments({"type": "object", **keywords}) is None
 
 
 def tool(name, hints=None, required=()):
@@ -126,8 +126,8 @@ READS = {"readOnlyHint": True}
     ],
 )
 def test_a_tool_that_does_not_say_that_it_only_reads_is_never_called(tools, chosen):
-    found = find_safe_tool(tools)
-    assert (found and found[0]) == chosen
+    result = find_safe_tool(tools)
+    assert (result and result[0]) == chosen
 
 
 @pytest.mark.parametrize(

@@ -112,21 +112,21 @@ async def test_a_session_outlives_its_token(world, clock):
 
 
 async def test_in_a_mesh_no_token_is_fetched_or_sent(clock):
-    account, seen = Account(clock), []
+    account, requests = Account(clock), []
 
     def answer(request):
-        seen.append(request)
+        requests.append(request)
         return httpx2.Response(403, headers=HTML)
 
     clients = HttpClients(
         CalledServer(url="http://mcp-a"), identity=account, pool=httpx2.MockTransport(answer), clock=clock
     )
     async with clients() as http:
-        said = await http.post("http://mcp-a/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
-    (request,) = seen
+        response = await http.post("http://mcp-a/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+    (request,) = requests
     assert account.count == 0
     assert not {"authorization", "x-serverless-authorization"} & set(request.headers)
-    assert "add-iam-policy-binding mcp-a --region=REGION" in said.json()["error"]["message"]
+    assert "add-iam-policy-binding mcp-a --region=REGION" in response.json()["error"]["message"]
 
 
 async def test_a_token_that_is_refused_on_the_way_is_replaced_and_the_call_goes_again(world, clock):
@@ -137,7 +137,7 @@ async def test_a_token_that_is_refused_on_the_way_is_replaced_and_the_call_goes_
 
 
 @pytest.mark.parametrize(
-    ("status", "outcome", "said"),
+    ("status", "outcome", "response"),
     [
         (401, "not_done", f"did not accept the token of {ME} for {AUDIENCE}"),
         (403, "not_done", f"add-iam-policy-binding mcp-a --region=europe-west1 --member={ME} --role=roles/run.invoker"),
@@ -145,67 +145,69 @@ async def test_a_token_that_is_refused_on_the_way_is_replaced_and_the_call_goes_
         (503, "unknown", "The server may have handled the request."),
     ],
 )
-async def test_a_refusal_is_an_error_of_the_call_in_words_and_the_session_goes_on(world, status, outcome, said):
+async def test_a_refusal_is_an_error_of_the_call_in_words_and_the_session_goes_on(world, status, outcome, response):
     world.front_end.answers, world.front_end.on = [httpx2.Response(status, headers=HTML)], b"tools/call"
     with pytest.raises(MCPError) as raised:
         await world.add()
-    assert said in raised.value.error.message
+    assert response in raised.value.error.message
     assert raised.value.error.data == {"mcpfleet": {"outcome": outcome, "status": status}}
     assert await world.add() == {"result": 3}
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "response"),
     [
         (401, f"did not accept the token for {AUDIENCE}. Use an OAuth client"),
         (403, f"--service=mcp-a --region=europe-west1 --member={ME} --role=roles/iap.httpsResourceAccessor"),
     ],
 )
-async def test_a_refusal_by_iap_is_told_as_iaps(world, status, said):
+async def test_a_refusal_by_iap_is_told_as_iaps(world, status, response):
     iaps = httpx2.Response(status, headers={**HTML, "x-goog-iap-generated-response": "true"})
     world.front_end.answers, world.front_end.on = [iaps], b"tools/call"
     with pytest.raises(MCPError) as raised:
         await world.add()
-    assert said in raised.value.error.message
+    assert response in raised.value.error.message
     assert "run.invoker" not in raised.value.error.message
 
 
 async def test_behind_iap_the_token_is_in_authorization(clock):
-    seen = []
+    requests = []
 
     class Iap(httpx2.AsyncBaseTransport):
         async def handle_async_request(self, request):
-            seen.append(request.headers)
+            requests.append(request.headers)
             return httpx2.Response(200)
 
     client = "4711-cli.apps.googleusercontent.com"
     server = CalledServer(url=URL, audience=client, header="Authorization")
     async with HttpClients(server, identity=Account(clock), pool=Iap(), clock=clock)() as http:
         await http.get(URL)
-    assert seen[0]["authorization"] == f"Bearer 1|{client}"
-    assert "x-serverless-authorization" not in seen[0]
+    assert requests[0]["authorization"] == f"Bearer 1|{client}"
+    assert "x-serverless-authorization" not in requests[0]
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome", "said"),
+    ("error", "outcome", "response"),
     [
         (httpx2.ReadError("reset"), "unknown", f"Cannot reach {AUDIENCE}: reset."),
         (httpx2.ReadTimeout(""), "unknown", "did not respond in time"),
     ],
 )
-async def test_a_call_that_broke_off_is_not_sent_again_and_the_session_goes_on(world, error, outcome, said):
+async def test_a_call_that_broke_off_is_not_sent_again_and_the_session_goes_on(world, error, outcome, response):
     world.front_end.answers, world.front_end.on = [error], b"tools/call"
     with pytest.raises(MCPError) as raised:
         await world.add()
-    assert said in raised.value.error.message
+    assert response in raised.value.error.message
     assert raised.value.error.data["mcpfleet"]["outcome"] == outcome
     assert world.front_end.methods.count("tools/call") == 1
     assert await world.add() == {"result": 3}
 
 
-@pytest.mark.parametrize("said", [{"ok": True}, [], {"jsonrpc": "2.0", "method": "x"}, {"jsonrpc": "2.0", "id": 99}])
-async def test_json_that_answers_no_request_is_an_error_of_the_call_and_not_waited_on(world, said):
-    world.front_end.answers, world.front_end.on = [httpx2.Response(200, json=said)], b"tools/call"
+@pytest.mark.parametrize(
+    "response", [{"ok": True}, [], {"jsonrpc": "2.0", "method": "x"}, {"jsonrpc": "2.0", "id": 99}]
+)
+async def test_json_that_answers_no_request_is_an_error_of_the_call_and_not_waited_on(world, response):
+    world.front_end.answers, world.front_end.on = [httpx2.Response(200, json=response)], b"tools/call"
     with pytest.raises(MCPError) as raised:
         await world.add()
     assert raised.value.error.message == (
@@ -216,8 +218,8 @@ async def test_json_that_answers_no_request_is_an_error_of_the_call_and_not_wait
 
 
 async def test_an_error_without_the_requests_id_reaches_whoever_asked(world):
-    said = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "no such customer"}}
-    world.front_end.answers, world.front_end.on = [httpx2.Response(200, json=said)], b"tools/call"
+    response = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "no such customer"}}
+    world.front_end.answers, world.front_end.on = [httpx2.Response(200, json=response)], b"tools/call"
     with pytest.raises(MCPError, match="no such customer"):
         await world.add()
     assert await world.add() == {"result": 3}
@@ -228,9 +230,10 @@ async def test_an_answer_that_is_too_long_is_an_error_of_the_call_and_the_sessio
     long = httpx2.Response(200, headers={"content-type": "application/json"}, stream=httpx2.ByteStream(b" " * 4096))
     async with world.http() as http:
         world.front_end.answers = [long]
-        said = await http.post(URL, json={"jsonrpc": "2.0", "id": "a", "method": "tools/list"})
+        response = await http.post(URL, json={"jsonrpc": "2.0", "id": "a", "method": "tools/list"})
     assert (
-        "the response is larger than 2048 bytes; MCPFLEET_MAX_ANSWER sets this limit" in said.json()["error"]["message"]
+        "the response is larger than 2048 bytes; MCPFLEET_MAX_ANSWER sets this limit"
+        in response.json()["error"]["message"]
     )
 
 
@@ -242,18 +245,18 @@ ANSWERS = st.dictionaries(st.sampled_from(["jsonrpc", "id", "result", "error", "
 @given(
     body=st.binary(max_size=40)
     | (ANSWERS | st.lists(ANSWERS, max_size=2) | IDS).map(lambda one: json.dumps(one).encode()),
-    asked=st.integers() | st.text(),
+    request_id=st.integers() | st.text(),
 )
-async def test_whatever_json_comes_a_request_gets_one_answer_of_its_own(body, asked):
+async def test_whatever_json_comes_a_request_gets_one_answer_of_its_own(body, request_id):
     headers = {"content-type": "application/json", "mcp-session-id": "s"}
-    way = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=headers, content=body))
-    async with HttpClients(CalledServer(url="http://localhost:1/mcp"), pool=way)() as client:
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=headers, content=body))
+    async with HttpClients(CalledServer(url="http://localhost:1/mcp"), pool=transport)() as client:
         answer = await client.post(
-            "http://localhost:1/mcp", json={"jsonrpc": "2.0", "id": asked, "method": "tools/list"}
+            "http://localhost:1/mcp", json={"jsonrpc": "2.0", "id": request_id, "method": "tools/list"}
         )
-    found = answer.json()
-    assert (found["id"], type(found["id"])) == (asked, type(asked))
-    assert isinstance(found.get("result"), dict) != isinstance(found.get("error"), dict)
+    reply = answer.json()
+    assert (reply["id"], type(reply["id"])) == (request_id, type(request_id))
+    assert isinstance(reply.get("result"), dict) != isinstance(reply.get("error"), dict)
 
 
 async def test_a_cold_start_and_a_full_house_are_waited_for(world):
@@ -280,11 +283,11 @@ async def test_patience_has_an_end(clock, connect, longest):
     async def sleep(seconds):
         clock.advance(seconds)
 
-    began = clock()
+    started_at = clock()
     request = httpx2.Request("POST", URL, extensions={"timeout": {"connect": connect}})
     with pytest.raises(httpx2.ConnectError):
         await RetryTransport(Refusing(), 10, sleep, clock).handle_async_request(request)
-    assert clock() - began <= longest
+    assert clock() - started_at <= longest
 
 
 async def test_a_metadata_server_that_is_away_is_said_in_its_own_words(world, clock):
@@ -309,10 +312,10 @@ async def test_a_call_belongs_to_the_trace_that_is_current_where_it_is_made(worl
 
 
 async def test_a_server_without_an_audience_is_sent_no_token():
-    seen = []
+    requests = []
 
     async def app(scope, receive, send):
-        seen.append(dict(scope["headers"]))
+        requests.append(dict(scope["headers"]))
         await httpx2_answer(send)
 
     async def httpx2_answer(send):
@@ -322,8 +325,8 @@ async def test_a_server_without_an_audience_is_sent_no_token():
     http = HttpClients(CalledServer(url="http://localhost:8081/mcp"), pool=httpx2.ASGITransport(app))
     async with http(headers={"x-app": "1"}) as client:
         await client.get("http://localhost:8081/mcp")
-    assert seen[0][b"x-app"] == b"1"
-    assert b"x-serverless-authorization" not in seen[0]
+    assert requests[0][b"x-app"] == b"1"
+    assert b"x-serverless-authorization" not in requests[0]
 
 
 @given(
@@ -342,7 +345,7 @@ async def test_a_refusal_of_what_asks_nothing_is_left_as_it_is(body):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "response"),
     [
         ("", "MCP_SERVERS: Invalid JSON"),
         ("[]", "MCP_SERVERS: "),
@@ -357,10 +360,10 @@ async def test_a_refusal_of_what_asks_nothing_is_left_as_it_is(body):
         ),
     ],
 )
-def test_a_mistake_in_the_variable_is_named_by_its_path(text, said):
+def test_a_mistake_in_the_variable_is_named_by_its_path(text, response):
     with pytest.raises(UsageError) as raised:
         servers_of(text)
-    assert said in str(raised.value)
+    assert response in str(raised.value)
 
 
 def test_the_variable_of_the_fleet_is_read():

@@ -1,4 +1,4 @@
-"""Where servers come from: a file of outputs, a state, a checkout's local cloud, the Pulumi CLI."""
+"""Reads a stack from a file of outputs, a state, a checkout's local cloud, or the Pulumi CLI."""
 
 import json
 import subprocess
@@ -32,13 +32,13 @@ def never(command, folder):
 
 
 def test_a_file_of_outputs_names_the_servers(outputs):
-    found = stack.read_stack(outputs, run=never)
-    assert list(found.servers) == ["echo", "time"]
-    echo = found.servers["echo"]
+    deployed = stack.read_stack(outputs, run=never)
+    assert list(deployed.servers) == ["echo", "time"]
+    echo = deployed.servers["echo"]
     assert echo.target.mcp_url == ECHO["mcp_url"]
     assert echo.audience == "https://echo.acme.dev"
-    assert found.servers["time"].invokers == ("user:ada@acme.dev",)
-    assert found.credentials is None
+    assert deployed.servers["time"].invokers == ("user:ada@acme.dev",)
+    assert deployed.credentials is None
 
 
 def test_a_state_of_the_file_backend_does_as_well(tmp_path):
@@ -51,30 +51,30 @@ def test_a_checkouts_local_cloud_is_found_from_anywhere_in_it_with_its_invokers_
     file = tmp_path / ".mcpfleet" / "pulumi" / ".pulumi" / "stacks" / "mcpfleet" / "local.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(state(OUTPUTS)))
-    below = tmp_path / "docs" / "adr"
-    below.mkdir(parents=True)
-    found = stack.read_stack(folder=below, run=never)
-    assert list(found.servers) == ["echo", "time"]
-    assert found.credentials == tmp_path / ".mcpfleet" / "credentials" / "ada.json"
+    subfolder = tmp_path / "docs" / "adr"
+    subfolder.mkdir(parents=True)
+    deployed = stack.read_stack(folder=subfolder, run=never)
+    assert list(deployed.servers) == ["echo", "time"]
+    assert deployed.credentials == tmp_path / ".mcpfleet" / "credentials" / "ada.json"
     file.rename(file.with_name("showcase.json"))
-    assert "the stack showcase of" in stack.read_stack(folder=below, run=never).origin
+    assert "the stack showcase of" in stack.read_stack(folder=subfolder, run=never).origin
     file = file.with_name("showcase.json")
-    asked = []
+    commands = []
     stack.read_stack(
-        stack="dev", folder=below, run=lambda command, folder: asked.append(command) or (0, file.read_text(), "")
+        stack="dev", folder=subfolder, run=lambda command, folder: commands.append(command) or (0, file.read_text(), "")
     )
-    assert asked == [["pulumi", "stack", "output", "--json", "--non-interactive", "--stack", "dev"]]
+    assert commands == [["pulumi", "stack", "output", "--json", "--non-interactive", "--stack", "dev"]]
 
 
 def test_otherwise_the_pulumi_cli_is_asked_in_the_folder(tmp_path):
-    asked = []
+    commands = []
 
     def run(command, folder):
-        asked.append(folder)
+        commands.append(folder)
         return 0, json.dumps(OUTPUTS), ""
 
     assert list(stack.read_stack(folder=tmp_path, run=run).servers) == ["echo", "time"]
-    assert asked == [tmp_path]
+    assert commands == [tmp_path]
 
 
 def missing(command, folder):
@@ -86,7 +86,7 @@ def hangs(command, folder):
 
 
 @pytest.mark.parametrize(
-    ("run", "said"),
+    ("run", "message"),
     [
         (missing, "not installed"),
         (hangs, "did not end"),
@@ -99,16 +99,22 @@ def hangs(command, folder):
         ),
     ],
 )
-def test_a_stack_that_cannot_be_read_is_one_message_with_a_way_out(tmp_path, run, said):
-    with pytest.raises(McpfleetError, match=said) as raised:
+def test_a_stack_that_cannot_be_read_is_one_message_with_a_way_out(tmp_path, run, message):
+    with pytest.raises(McpfleetError, match=message) as raised:
         stack.read_stack(folder=tmp_path, run=run)
     assert any(word in str(raised.value) for word in ("--outputs", "pulumi up", "not a JSON object"))
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
-def test_no_file_brings_anything_but_a_message(tmp_path_factory, found):
+def test_no_file_brings_anything_but_a_message(tmp_path_factory, deployed):
     file = tmp_path_factory.mktemp("any") / "outputs.json"
-    for content in (found, {"servers": found}, {"servers": {"a": found}}, {"checkpoint": found}, state(found)):
+    for content in (
+        deployed,
+        {"servers": deployed},
+        {"servers": {"a": deployed}},
+        {"checkpoint": deployed},
+        state(deployed),
+    ):
         file.write_text(json.dumps(content))
         with pytest.raises(McpfleetError):
             stack.read_stack(file, run=never)
@@ -116,34 +122,34 @@ def test_no_file_brings_anything_but_a_message(tmp_path_factory, found):
 
 def after_a_failed_up(outputs):
     """A state with the server `echo`, and with `sqlite` and `late`, whose deployment failed."""
-    found = state(outputs)
+    deployed = state(outputs)
     service = "gcp:cloudrunv2/service:Service"
     urns = {
         name: f"urn:pulumi:local::mcpfleet::mcpfleet:index:McpServer::{name}" for name in ("echo", "sqlite", "late")
     }
     reason = "Error waiting to create Service: no such file: server.py\n  at the \x1b[31mend."
-    found["checkpoint"]["latest"]["resources"] += [
+    deployed["checkpoint"]["latest"]["resources"] += [
         *({"type": "mcpfleet:index:McpServer", "urn": urn} for urn in urns.values()),
         {"type": service, "urn": "e", "parent": urns["echo"]},
         {"type": service, "urn": "s", "parent": urns["sqlite"], "initErrors": [reason]},
     ]
-    return found
+    return deployed
 
 
 def test_a_server_whose_deployment_failed_is_named_with_the_reason(tmp_path):
     file = tmp_path / "dev.json"
     file.write_text(json.dumps(after_a_failed_up({"servers": {"echo": ECHO}})))
-    found = stack.read_stack(file, run=never)
-    assert list(found.servers) == ["echo"]
-    for choose in (found.select_servers, found.select_services):
+    deployed = stack.read_stack(file, run=never)
+    assert list(deployed.servers) == ["echo"]
+    for choose in (deployed.select_servers, deployed.select_services):
         with pytest.raises(UsageError) as raised:
             choose(["sqlite"])
-        said = str(raised.value)
-        assert said.startswith(f"sqlite is not in the outputs of {file}: its deployment failed: Error waiting to")
-        assert "no such file: server.py" in said
-        assert said.endswith("Fix what failed, then deploy again.")
-        assert "\n" not in said
-        assert "\x1b" not in said
+        message = str(raised.value)
+        assert message.startswith(f"sqlite is not in the outputs of {file}: its deployment failed: Error waiting to")
+        assert "no such file: server.py" in message
+        assert message.endswith("Fix what failed, then deploy again.")
+        assert "\n" not in message
+        assert "\x1b" not in message
         with pytest.raises(UsageError, match=r"late .*: its deployment ended before its service was created"):
             choose(["late"])
         with pytest.raises(UsageError, match="There is no server"):
@@ -171,9 +177,9 @@ RESOURCE = st.dictionaries(
 def test_no_resource_of_a_state_brings_anything_but_a_message(tmp_path_factory, resources):
     file = tmp_path_factory.mktemp("any") / "dev.json"
     for outputs in ({}, OUTPUTS):
-        found = state(outputs)
-        found["checkpoint"]["latest"]["resources"] += resources
-        file.write_text(json.dumps(found))
+        deployed = state(outputs)
+        deployed["checkpoint"]["latest"]["resources"] += resources
+        file.write_text(json.dumps(deployed))
         try:
             assert "echo" not in stack.read_stack(file, run=never).missing_outputs
         except McpfleetError:
@@ -188,8 +194,8 @@ def test_a_server_that_is_not_there_is_answered_with_those_that_are(outputs):
 
 
 def test_a_url_alone_is_a_server_too():
-    found = options.find_stack("https://mcp-echo-1.europe-west1.run.app/mcp", "https://a.dev", None, None, None)
-    server = options.select_server(found, None, "https://…", None)
+    deployed = options.find_stack("https://mcp-echo-1.europe-west1.run.app/mcp", "https://a.dev", None, None, None)
+    server = options.select_server(deployed, None, "https://…", None)
     assert (server.name, server.audience) == ("mcp-echo", "https://a.dev")
 
 

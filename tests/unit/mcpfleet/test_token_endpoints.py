@@ -1,4 +1,4 @@
-"""What answers for a token may be anybody's: a login file names its own endpoint. There is a token, or one message."""
+"""Untrusted token endpoints: the result is a token, or an error with one message."""
 
 import asyncio
 import gzip
@@ -102,10 +102,10 @@ def test_an_answer_that_is_no_text_is_said_so(login_file, status):
 
 
 def test_a_token_is_fetched_where_an_event_loop_runs_already(google, login_file):
-    said = {"access_token": "ya29.x", "expires_in": 10, "id_token": google.mint(AUDIENCE)}
+    body = {"access_token": "ya29.x", "expires_in": 10, "id_token": google.mint(AUDIENCE)}
 
     async def within():
-        return source_from_file(login_file(), answering(Pieces([json.dumps(said).encode()]))).fetch(AUDIENCE)
+        return source_from_file(login_file(), answering(Pieces([json.dumps(body).encode()]))).fetch(AUDIENCE)
 
     assert asyncio.run(within()).audience == AUDIENCE
 
@@ -183,11 +183,13 @@ def test_whatever_is_answered_there_is_a_token_or_one_line(
 
 @settings(max_examples=300, derandomize=True)
 @given(
-    claims=CLAIMS | LEAVES, at=st.integers(0, 200), put=st.sampled_from(["", "\n", "\r\n", " ", "\x00", "é", "\u2028"])
+    claims=CLAIMS | LEAVES,
+    expires_at=st.integers(0, 200),
+    put=st.sampled_from(["", "\n", "\r\n", " ", "\x00", "é", "\u2028"]),
 )
-def test_a_token_is_three_words_that_a_header_can_carry_and_says_when_it_ends(claims, at, put):
+def test_a_token_is_three_words_that_a_header_can_carry_and_says_when_it_ends(claims, expires_at, put):
     text = jwt_of(claims)
-    text = text[:at] + put + text[at:]
+    text = text[:expires_at] + put + text[expires_at:]
     try:
         token = IdToken.parse(text, "The command")
     except AuthError:

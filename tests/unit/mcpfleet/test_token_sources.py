@@ -212,10 +212,10 @@ def test_a_token_file_is_read_again_each_time(google, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("ya29.access", "an OAuth access token"), ("", "something else"), ("a.b.c", "something else")]
+    ("text", "message"), [("ya29.access", "an OAuth access token"), ("", "something else"), ("a.b.c", "something else")]
 )
-def test_what_is_not_an_id_token_is_refused_by_name(text, said):
-    with pytest.raises(AuthError, match=rf"gave {said}, not an ID token.*print-identity-token") as caught:
+def test_what_is_not_an_id_token_is_refused_by_name(text, message):
+    with pytest.raises(AuthError, match=rf"gave {message}, not an ID token.*print-identity-token") as caught:
         IdToken.parse(text, "The command")
     assert text == "" or text not in str(caught.value), "a credential must not be repeated in a message"
 
@@ -262,13 +262,13 @@ def iam(google, google_answer):
     def request(url, body=None, headers=None, **_):
         if not url.endswith(":generateIdToken"):
             return google_answer(200, {"access_token": "ya29.s", "expires_in": 3599})
-        asked.append(url)
+        requests.append(url)
         assert {name.lower(): value for name, value in headers.items()}["authorization"] == "Bearer ya29.s"
         if google.answer:
             return google_answer(403, {"error": {"message": "denied"}})
         return google_answer(200, {"token": google.mint(json.loads(body)["audience"], BOT)})
 
-    asked = request.asked = []
+    requests = request.asked = []
     return request
 
 

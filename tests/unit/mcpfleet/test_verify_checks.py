@@ -70,7 +70,7 @@ PEOPLE = Callers(invoker=Person("ada"), not_invoker=Person("bob"), any_audience=
 
 @dataclass(frozen=True)
 class FrontDoor:
-    """Answers as Cloud Run's does, but for what it is told to do wrong."""
+    """A front end like Cloud Run's, except for the mistakes that a test sets."""
 
     app: object
     anonymous: int = 403
@@ -129,35 +129,35 @@ def report(monkeypatch):
     for setting in Settings.model_fields.values():
         monkeypatch.delenv(str(setting.validation_alias), raising=False)
 
-    def look(server=None, wishes=ANY, instead=None, **wrong):
+    def look(server=None, options=ANY, instead=None, **wrong):
         async def run():
             app = instead or build_app(server or build_server(Settings()), Settings())
-            door = FrontDoor(app, **wrong)
+            front_door = FrontDoor(app, **wrong)
             async with lifespan(app):
-                found = await asyncio.wait_for(check(SERVER, PEOPLE, wishes, httpx2.ASGITransport(door)), 20)
-            return replace(found, passed=sorted(found.passed)), door
+                result = await asyncio.wait_for(check(SERVER, PEOPLE, options, httpx2.ASGITransport(front_door)), 20)
+            return replace(result, passed=sorted(result.passed)), front_door
 
-        found, door = asyncio.run(run())
-        assert door.seen
-        return found
+        result, front_door = asyncio.run(run())
+        assert front_door.seen
+        return result
 
     return look
 
 
 def test_a_server_that_does_all_it_must_passes_every_check(report):
-    found = report()
-    assert found.failed == []
-    assert found.warned == []
-    assert found.unasked == []
-    assert found.passed == sorted([ANONYMOUS, MADE_UP, AUDIENCE, STRANGER, LEGACY, MODERN])
-    assert found.first_ms > 0
-    assert found.median_ms > 0
+    result = report()
+    assert result.failed == []
+    assert result.warned == []
+    assert result.unasked == []
+    assert result.passed == sorted([ANONYMOUS, MADE_UP, AUDIENCE, STRANGER, LEGACY, MODERN])
+    assert result.first_ms > 0
+    assert result.median_ms > 0
 
 
 def test_a_tool_that_should_be_there_and_is_not_is_reported_with_those_that_are(report):
-    found = report(wishes=CheckOptions(tools=["add", "subtract"]))
-    said = "it does not list subtract; it lists add, echo, whoami, "
-    assert [said in line for line in found.failed] == [True, True]
+    result = report(options=CheckOptions(tools=["add", "subtract"]))
+    message = "it does not list subtract; it lists add, echo, whoami, "
+    assert [message in line for line in result.failed] == [True, True]
 
 
 def test_a_tool_is_called_with_the_arguments_that_were_asked_for_and_only_then(report):
@@ -169,11 +169,11 @@ def test_a_tool_is_called_with_the_arguments_that_were_asked_for_and_only_then(r
         called.append(start)
         return start
 
-    assert report(server, wishes=CheckOptions()).failed == []
+    assert report(server, options=CheckOptions()).failed == []
     assert called == []
-    assert report(server, wishes=CheckOptions(call=("count", {"start": 7}))).failed == []
+    assert report(server, options=CheckOptions(call=("count", {"start": 7}))).failed == []
     assert called == [7], "once: it does not say that twice is as good"
-    failed = report(server, wishes=CheckOptions(call=("cuont", {}))).failed
+    failed = report(server, options=CheckOptions(call=("cuont", {}))).failed
     assert [line.partition(": it has")[2] for line in failed] == [" no tool cuont; it lists count"] * 2
 
 
@@ -183,7 +183,7 @@ def test_what_only_some_clients_stumble_over_is_a_warning(report):
             await send({"type": "http.response.start", "status": 307, "headers": [(b"location", b"http://x/mcp")]})
             await send({"type": "http.response.body", "body": b""})
             return
-        scope = {**scope, "headers": [one for one in scope["headers"] if one[0] != b"origin"]}
+        scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"origin"]}
         await careless(scope, receive, send)
 
     careless = build_app(build_server(Settings()), Settings())
@@ -192,9 +192,9 @@ def test_what_only_some_clients_stumble_over_is_a_warning(report):
         async with lifespan(careless):
             return await check(SERVER, PEOPLE, ANY, httpx2.ASGITransport(FrontDoor(app)))
 
-    found = asyncio.run(asyncio.wait_for(run(), 20))
-    assert found.failed == []
-    redirect, origin = found.warned
+    result = asyncio.run(asyncio.wait_for(run(), 20))
+    assert result.failed == []
+    redirect, origin = result.warned
     assert redirect == f"{URL}/mcp/ redirects to http://x/mcp"
     assert "another origin" in origin
 
@@ -223,17 +223,17 @@ def answers(status, **headers):
     ],
 )
 def test_a_server_with_another_kind_of_door_is_refused_in_its_own_way(kind, transport, failed):
-    found = asyncio.run(check(of_access(kind), PEOPLE, ANY, transport))
-    assert len(found.failed) == failed
-    assert found.unasked[-1].startswith("its calls: not checked")
+    result = asyncio.run(check(of_access(kind), PEOPLE, ANY, transport))
+    assert len(result.failed) == failed
+    assert result.unasked[-1].startswith("its calls: not checked")
 
 
 def test_a_server_inside_its_network_is_not_there_from_outside_and_checked_as_any_other_from_inside():
-    inside = replace(SERVER, output={"access": "iam", "reached": "network"})
-    found = asyncio.run(check(inside, PEOPLE, ANY, answers(404)))
-    assert (found.passed, found.failed) == (["from outside its network: 404"], [])
-    assert "not checked" in found.unasked[0]
-    open_to_all = asyncio.run(check(inside, PEOPLE, ANY, answers(200)))
+    internal_server = replace(SERVER, output={"access": "iam", "reached": "network"})
+    result = asyncio.run(check(internal_server, PEOPLE, ANY, answers(404)))
+    assert (result.passed, result.failed) == (["from outside its network: 404"], [])
+    assert "not checked" in result.unasked[0]
+    open_to_all = asyncio.run(check(internal_server, PEOPLE, ANY, answers(200)))
     assert any(line.startswith("without a token: 403") for line in open_to_all.failed)
 
 
@@ -244,15 +244,15 @@ def test_a_public_server_is_called_without_a_token():
             server = replace(SERVER, output={"access": "public", "public_reason": "documentation"})
             return await check(server, PEOPLE, ANY, httpx2.ASGITransport(app))
 
-    found = asyncio.run(asyncio.wait_for(run(), 20))
-    assert (len(found.passed), found.failed) == (2, [])
-    assert all(line.startswith("without a token, protocol") for line in found.passed)
-    assert found.warned == ["it is public: anybody may call it (documentation)"]
+    result = asyncio.run(asyncio.wait_for(run(), 20))
+    assert (len(result.passed), result.failed) == (2, [])
+    assert all(line.startswith("without a token, protocol") for line in result.passed)
+    assert result.warned == ["it is public: anybody may call it (documentation)"]
 
 
 def test_who_is_no_invoker_is_told_whom_to_add(report):
-    found = report(denied=True)
-    assert [("user:EMAIL" in line, "may not call" in line) for line in found.failed] == [(True, True)] * 2
+    result = report(denied=True)
+    assert [("user:EMAIL" in line, "may not call" in line) for line in result.failed] == [(True, True)] * 2
 
 
 @pytest.mark.parametrize(
@@ -273,13 +273,13 @@ def test_whoever_is_let_in_by_mistake_or_perhaps_is_reported_alone(report, wrong
 
 @pytest.mark.parametrize("status", [302, 307])
 def test_a_redirect_is_reported_with_where_it_leads(report, status):
-    assert report(redirect=status).failed == [f"{words}: redirected: {status} to /elsewhere" for words in LISTED]
+    assert report(redirect=status).failed == [f"{text}: redirected: {status} to /elsewhere" for text in LISTED]
 
 
 def test_a_server_that_is_older_than_the_new_revision_and_says_so_is_a_warning(report):
-    found = report(refused_revision="2026-07-28", refusal=TOO_NEW)
-    assert found.failed == []
-    assert "it does not speak 2026-07-28; clients fall back to the revision before" in found.warned
+    result = report(refused_revision="2026-07-28", refusal=TOO_NEW)
+    assert result.failed == []
+    assert "it does not speak 2026-07-28; clients fall back to the revision before" in result.warned
 
 
 @pytest.mark.parametrize(
@@ -292,20 +292,20 @@ def test_a_server_that_is_older_than_the_new_revision_and_says_so_is_a_warning(r
     ],
 )
 def test_in_whatever_words_an_older_server_refuses_the_new_revision_it_passes_with_a_note(report, refusal):
-    found = report(refused_revision="2026-07-28", refusal=refusal)
-    assert found.failed == []
-    assert "it does not speak 2026-07-28; clients fall back to the revision before" in found.warned
+    result = report(refused_revision="2026-07-28", refusal=refusal)
+    assert result.failed == []
+    assert "it does not speak 2026-07-28; clients fall back to the revision before" in result.warned
 
 
 def test_a_server_that_offers_the_new_revision_and_does_not_serve_it_fails_that_check_only(report, broken_listing):
-    found = report(instead=broken_listing)
-    assert [line.startswith(f"{LISTED[1]}: ") for line in found.failed] == [True]
+    result = report(instead=broken_listing)
+    assert [line.startswith(f"{LISTED[1]}: ") for line in result.failed] == [True]
 
 
 @pytest.fixture
 def broken_listing():
     """A server of both revisions that lists no tools in the newer one."""
-    whole = build_app(build_server(Settings()), Settings())
+    full_app = build_app(build_server(Settings()), Settings())
 
     async def app(scope, receive, send):
         headers = dict(scope.get("headers", ()))
@@ -314,7 +314,7 @@ def broken_listing():
             await send({"type": "http.response.start", "status": 500, "headers": []})
             await send({"type": "http.response.body", "body": b""})
         else:
-            await whole(scope, receive, send)
+            await full_app(scope, receive, send)
 
     return app
 
@@ -345,10 +345,10 @@ def test_a_servers_own_login_is_told_from_googles_and_its_token_opens_it(report,
     assert [line.rpartition(", no redirect: ")[2] for line in failed] == [
         f"{wants}mcpfleet verify echo --bearer-file FILE"
     ] * 2
-    found = report(instead=guarded(), wishes=replace(ANY, bearer_token="s3same"))
-    assert (found.failed, LEGACY in found.passed, MODERN in found.passed) == ([], True, True)
+    result = report(instead=guarded(), options=replace(ANY, bearer_token="s3same"))
+    assert (result.failed, LEGACY in result.passed, MODERN in result.passed) == ([], True, True)
     assert "s3same" not in repr(replace(ANY, bearer_token="s3same"))
-    wrong = report(instead=guarded(), wishes=replace(ANY, bearer_token="another")).failed
+    wrong = report(instead=guarded(), options=replace(ANY, bearer_token="another")).failed
     assert "401: the server itself does not accept its token (--bearer-file)" in wrong[0]
 
 
@@ -359,7 +359,7 @@ class Streaming(httpx2.AsyncBaseTransport):
         self._app, self._tasks = app, []
 
     async def handle_async_request(self, request):
-        begun, pieces = asyncio.get_running_loop().create_future(), asyncio.Queue()
+        started, pieces = asyncio.get_running_loop().create_future(), asyncio.Queue()
         body = [{"type": "http.request", "body": await request.aread(), "more_body": False}]
 
         async def receive():
@@ -367,15 +367,15 @@ class Streaming(httpx2.AsyncBaseTransport):
 
         async def send(message):
             if message["type"] == "http.response.start":
-                begun.set_result(message)
+                started.set_result(message)
             else:
                 pieces.put_nowait(message)
 
         async def read():
-            more = True
-            while more:
+            fields = True
+            while fields:
                 message = await pieces.get()
-                more = message.get("more_body", False)
+                fields = message.get("more_body", False)
                 yield message.get("body", b"")
 
         scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": ""}
@@ -383,7 +383,7 @@ class Streaming(httpx2.AsyncBaseTransport):
         scope |= {"query_string": request.url.query, "server": ("127.0.0.1", 8080), "client": ("127.0.0.1", 1)}
         scope["headers"] = [(name.lower(), value) for name, value in request.headers.raw]
         self._tasks.append(asyncio.create_task(self._app(scope, receive, send)))
-        start = await begun
+        start = await started
         return httpx2.Response(start["status"], headers=start["headers"], content=read())
 
     async def aclose(self):
@@ -394,19 +394,19 @@ class Streaming(httpx2.AsyncBaseTransport):
 def test_a_server_of_the_legacy_transport_alone_is_called_by_it():
     server = replace(SERVER, target=Target.parse(f"{URL}/sse"), output={"transports": ["sse"]})
     settings = Settings(MCP_TRANSPORTS="sse")
-    door = FrontDoor(build_app(build_server(settings), settings))
+    front_door = FrontDoor(build_app(build_server(settings), settings))
 
     async def run():
-        async with lifespan(door.app):
-            return await asyncio.wait_for(check(server, PEOPLE, ANY, Streaming(door)), 20)
+        async with lifespan(front_door.app):
+            return await asyncio.wait_for(check(server, PEOPLE, ANY, Streaming(front_door)), 20)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the SDK's transport leaves streams open that were cut off
-        found = asyncio.run(run())
+        result = asyncio.run(run())
         gc.collect()
-    assert found.failed == []
-    assert LEGACY in found.passed
-    assert not any("2026-07-28" in line for line in (*found.passed, *found.warned))
+    assert result.failed == []
+    assert LEGACY in result.passed
+    assert not any("2026-07-28" in line for line in (*result.passed, *result.warned))
 
 
 class Malformed:
@@ -421,9 +421,9 @@ class Malformed:
                 await receive()
                 await send({"type": f"lifespan.{step}.complete"})
             return
-        asked = json.loads((await receive())["body"])
-        result = GREETING if asked["method"] == "initialize" else self._result
-        body = json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), "result": result}).encode()
+        reason = json.loads((await receive())["body"])
+        result = GREETING if reason["method"] == "initialize" else self._result
+        body = json.dumps({"jsonrpc": "2.0", "id": reason.get("id"), "result": result}).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
         await send({"type": "http.response.body", "body": body})
 
@@ -432,7 +432,7 @@ GREETING = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "ser
 
 
 @pytest.mark.parametrize(
-    ("result", "where"),
+    ("result", "location"),
     [
         ({}, "tools"),
         ({"tools": 1}, "tools"),
@@ -441,11 +441,11 @@ GREETING = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "ser
         ({"tools": [], "nextCursor": {}}, "nextCursor"),
     ],
 )
-def test_a_malformed_answer_is_told_in_one_line_that_says_where(report, result, where):
+def test_a_malformed_answer_is_told_in_one_line_that_says_where(report, result, location):
     failed = report(instead=Malformed(result)).failed
     assert len(failed) == 2
     assert all(line.isprintable() and len(line) < 700 for line in failed)
-    assert f"a response is not valid MCP: {where}" in failed[0]
+    assert f"a response is not valid MCP: {location}" in failed[0]
 
 
 READS = ToolAnnotations(read_only_hint=True)
@@ -463,16 +463,16 @@ def broken():
 
 
 def test_a_tool_that_fails_with_what_the_user_gave_it_is_reported_by_name(report, broken):
-    said = "the tool explode failed: Error executing tool explode: no database"
-    found = report(broken, wishes=CheckOptions(call=("explode", {"count": 1})))
-    assert [line.partition(", no redirect: ")[2] for line in found.failed] == [said, said]
+    message = "the tool explode failed: Error executing tool explode: no database"
+    result = report(broken, options=CheckOptions(call=("explode", {"count": 1})))
+    assert [line.partition(", no redirect: ")[2] for line in result.failed] == [message, message]
 
 
 def test_a_tool_that_refuses_what_its_schema_gives_is_a_warning_since_the_call_has_gone_all_the_way(report, broken):
-    found = report(broken)
-    assert found.failed == []
-    said = "no database (with the arguments that its schema gives, {})"
-    assert found.warned == [f"the tool explode failed: Error executing tool explode: {said}"]
+    result = report(broken)
+    assert result.failed == []
+    message = "no database (with the arguments from its schema, {})"
+    assert result.warned == [f"the tool explode failed: Error executing tool explode: {message}"]
 
 
 NONE = (
@@ -500,9 +500,9 @@ def test_a_tool_that_does_not_say_that_it_only_reads_is_listed_and_never_called(
         cancelled.append(order)
         return order
 
-    found = report(server)
-    assert (found.failed, found.unasked, cancelled) == ([], [NONE], [])
-    assert set(LISTED) < set(found.passed)
+    result = report(server)
+    assert (result.failed, result.unasked, cancelled) == ([], [NONE], [])
+    assert set(LISTED) < set(result.passed)
 
 
 def test_a_tool_is_called_in_both_revisions_only_if_it_says_that_twice_is_as_good_as_once(report):
@@ -514,7 +514,7 @@ def test_a_tool_is_called_in_both_revisions_only_if_it_says_that_twice_is_as_goo
         called.append(order)
         return order
 
-    assert report(server, wishes=CheckOptions(call=("settle", {"order": 7}))).failed == []
+    assert report(server, options=CheckOptions(call=("settle", {"order": 7}))).failed == []
     assert called == [7, 7]
 
 
@@ -532,18 +532,18 @@ def test_nothing_but_tools_is_asked_for_and_only_by_lists(report):
         touched.append("prompt")
         return ""
 
-    found = report(server)
-    assert (found.failed, touched) == ([], [])
+    result = report(server)
+    assert (result.failed, touched) == ([], [])
 
 
 def test_a_server_that_cannot_be_reached_fails_every_check():
     def refuse(_request):
         raise httpx2.ConnectError("connection refused")
 
-    found = asyncio.run(check(SERVER, PEOPLE, ANY, httpx2.MockTransport(refuse)))
-    assert found.passed == []
-    assert len(found.failed) == 6
-    assert all("connection refused" in line for line in found.failed)
+    result = asyncio.run(check(SERVER, PEOPLE, ANY, httpx2.MockTransport(refuse)))
+    assert result.passed == []
+    assert len(result.failed) == 6
+    assert all("connection refused" in line for line in result.failed)
 
 
 # Every way in, and clients.
@@ -559,24 +559,24 @@ class Doors:
         self.otherwise = otherwise
 
     def __call__(self, request):
-        shown = request.headers.get("x-serverless-authorization", "") or request.headers.get("authorization", "")
-        name, _, audience = shown.removeprefix("Bearer ").partition("|")
-        asked = f"{request.method} {request.url}"
+        credentials = request.headers.get("x-serverless-authorization", "") or request.headers.get("authorization", "")
+        name, _, audience = credentials.removeprefix("Bearer ").partition("|")
+        reason = f"{request.method} {request.url}"
         self.seen.append((request.method, str(request.url), request.content, name))
-        if name == "ada" and audience in {"http://127.0.0.1:8081", CLI} and asked not in self.otherwise:
+        if name == "ada" and audience in {"http://127.0.0.1:8081", CLI} and reason not in self.otherwise:
             answer = self.app.get(request.url.path, httpx2.Response(404))
             if isinstance(answer, Exception):
                 raise answer
             return httpx2.Response(answer.status_code, headers=answer.headers, content=answer.content)
         status = self.refusal if not name or name == "bob" else 401
-        return httpx2.Response(self.otherwise.get(asked, status), headers={"x-goog-iap-generated-response": "true"})
+        return httpx2.Response(self.otherwise.get(reason, status), headers={"x-goog-iap-generated-response": "true"})
 
 
 CLI = "4711-cli.apps.googleusercontent.com"
 
 
-def look(service, door, callers=PEOPLE):
-    return asyncio.run(check(service, callers, None, httpx2.MockTransport(door)))
+def look(service, front_door, callers=PEOPLE):
+    return asyncio.run(check(service, callers, None, httpx2.MockTransport(front_door)))
 
 
 BESIDE = {"url": "http://127.0.0.1:8081", "calls": ["echo", "toolbox"], "access": "iam"}
@@ -590,25 +590,27 @@ REFUSALS = [ANONYMOUS, MADE_UP, AUDIENCE, STRANGER]
 WELL = "as an invoker: GET / returned 200"
 
 
-def says(server, status=200, **more):
-    return {f"/servers/{server}": httpx2.Response(status, json={"server": server, **more})}
+def says(server, status=200, **fields):
+    return {f"/servers/{server}": httpx2.Response(status, json={"server": server, **fields})}
 
 
 REACHES = {**says("echo", tools=12), **says("toolbox", tools=1)}
 
 
 def test_a_client_refuses_all_others_and_is_seen_to_reach_each_of_its_servers():
-    door = Doors(app=REACHES)
-    found = look(client(), door)
+    front_door = Doors(app=REACHES)
+    result = look(client(), front_door)
     through = [f"through it, {name} answers: {count} tools listed" for name, count in (("echo", 12), ("toolbox", 1))]
-    assert found.passed == [*REFUSALS, WELL, *through]
-    assert (found.failed, found.warned, found.unasked) == ([], [], [])
-    assert {(method, url) for method, url, _, who in door.seen if who != "ada"} == {
+    assert result.passed == [*REFUSALS, WELL, *through]
+    assert (result.failed, result.warned, result.unasked) == ([], [], [])
+    assert {(method, url) for method, url, _, caller in front_door.seen if caller != "ada"} == {
         ("GET", "http://127.0.0.1:8081/"),
         ("POST", "http://127.0.0.1:8081/ask"),
         ("POST", "http://127.0.0.1:8081/"),
     }
-    assert {method for method, _, _, who in door.seen if who == "ada"} == {"GET"}, "its answers may cost and act"
+    assert {method for method, _, _, caller in front_door.seen if caller == "ada"} == {"GET"}, (
+        "its answers may cost and act"
+    )
 
 
 @pytest.mark.parametrize(
@@ -637,10 +639,10 @@ def test_a_client_refuses_all_others_and_is_seen_to_reach_each_of_its_servers():
     ],
 )
 def test_a_client_that_does_not_reach_one_of_its_servers_does_not_pass(echo, wrong):
-    found = look(client(), Doors(app={**REACHES, **echo}))
-    (failed,) = found.failed
+    result = look(client(), Doors(app={**REACHES, **echo}))
+    (failed,) = result.failed
     assert failed.startswith(f"through it, {wrong}")
-    assert "through it, toolbox answers: 1 tools listed" in found.passed
+    assert "through it, toolbox answers: 1 tools listed" in result.passed
 
 
 SAID = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just({}) | st.just([])
@@ -658,11 +660,11 @@ KINDS = st.sampled_from(["application/json", "text/html", "text/event-stream", "
 )
 def test_whatever_a_client_says_each_of_its_servers_has_one_finding(status, kind, body, location):
     answer = httpx2.Response(status, headers={"content-type": kind, "location": location}, content=body)
-    found = look(client(calls=["echo"]), Doors(app={"/servers/echo": answer}))
-    lines = [line for line in (*found.passed, *found.failed, *found.unasked) if "echo" in line]
+    result = look(client(calls=["echo"]), Doors(app={"/servers/echo": answer}))
+    lines = [line for line in (*result.passed, *result.failed, *result.unasked) if "echo" in line]
     assert len(lines) == 1
-    told = status < 300 and lines[0].startswith("through it, echo answers: ")
-    assert told is (lines[0] in found.passed)
+    oauth = status < 300 and lines[0].startswith("through it, echo answers: ")
+    assert oauth is (lines[0] in result.passed)
 
 
 def test_a_client_that_never_says_whether_it_reaches_a_server_costs_no_minute(monkeypatch):
@@ -674,8 +676,8 @@ def test_a_client_that_never_says_whether_it_reaches_a_server_costs_no_minute(mo
                 await asyncio.Event().wait()
             return await super().handle_async_request(request)
 
-    found = asyncio.run(check(client(), PEOPLE, None, Dead(Doors(app=REACHES))))
-    assert found.failed == ["through it, echo could not be checked: no answer within 0.05 s"]
+    result = asyncio.run(check(client(), PEOPLE, None, Dead(Doors(app=REACHES))))
+    assert result.failed == ["through it, echo could not be checked: no answer within 0.05 s"]
 
 
 class Never(httpx2.AsyncBaseTransport):
@@ -684,17 +686,19 @@ class Never(httpx2.AsyncBaseTransport):
 
 
 def test_no_check_takes_longer_than_the_user_says():
-    found = asyncio.run(check(SERVER, PEOPLE, CheckOptions(seconds=0.01), Never()))
-    assert len(found.failed) == 6
-    assert all(line.endswith(": it did not end within 0.01 s (--timeout)") for line in found.failed)
-    found = asyncio.run(check(client(), PEOPLE, CheckOptions(seconds=0.01), Never()))
-    assert "through it, echo could not be checked: no answer within 0.01 s" in found.failed
+    result = asyncio.run(check(SERVER, PEOPLE, CheckOptions(seconds=0.01), Never()))
+    assert len(result.failed) == 6
+    assert all(line.endswith(": it did not end within 0.01 s (--timeout)") for line in result.failed)
+    result = asyncio.run(check(client(), PEOPLE, CheckOptions(seconds=0.01), Never()))
+    assert "through it, echo could not be checked: no answer within 0.01 s" in result.failed
 
 
 def test_a_server_that_never_shows_whether_it_is_inside_its_network_costs_no_more_than_a_check(monkeypatch):
     monkeypatch.setenv("MCPFLEET_CHECK_SECONDS", "0.1")
-    inside = replace(SERVER, output={"access": "iam", "reached": "network"})
-    assert asyncio.run(check(inside, PEOPLE, None, Never())).failed[0].endswith("0.1 s (MCPFLEET_CHECK_SECONDS)")
+    internal_server = replace(SERVER, output={"access": "iam", "reached": "network"})
+    assert (
+        asyncio.run(check(internal_server, PEOPLE, None, Never())).failed[0].endswith("0.1 s (MCPFLEET_CHECK_SECONDS)")
+    )
 
 
 @pytest.mark.parametrize(
@@ -707,9 +711,9 @@ def test_a_server_that_never_shows_whether_it_is_inside_its_network_costs_no_mor
     ],
 )
 def test_an_app_that_does_not_say_what_it_reaches_is_not_held_to_it(other):
-    found = look(client(calls=["echo"]), Doors(app={"/servers/echo": other}))
-    assert found.failed == []
-    assert found.unasked == ["through it, echo: not checked; it has no GET /servers/NAME (mcpfleet.reach)"]
+    result = look(client(calls=["echo"]), Doors(app={"/servers/echo": other}))
+    assert result.failed == []
+    assert result.unasked == ["through it, echo: not checked; it has no GET /servers/NAME (mcpfleet.reach)"]
 
 
 @pytest.mark.parametrize(
@@ -725,14 +729,14 @@ def test_an_app_that_does_not_say_what_it_reaches_is_not_held_to_it(other):
     ],
 )
 def test_an_invoker_finds_a_client_in_health(output, path, status, well):
-    found = look(client(calls=[], **output), Doors(app={path: httpx2.Response(status)}))
-    words = f"as an invoker: GET {path} returned {status}"
-    assert any(line.startswith(words) for line in (found.passed if well else found.failed))
-    assert bool(found.failed) is not well
+    result = look(client(calls=[], **output), Doors(app={path: httpx2.Response(status)}))
+    text = f"as an invoker: GET {path} returned {status}"
+    assert any(line.startswith(text) for line in (result.passed if well else result.failed))
+    assert bool(result.failed) is not well
 
 
 @pytest.mark.parametrize(
-    ("output", "invoker", "asked"),
+    ("output", "invoker", "reason"),
     [
         ({"program_audience": CLI}, Person("ada"), True),
         ({"program_audience": CLI}, None, "no identity on this machine may call it"),
@@ -740,70 +744,70 @@ def test_an_invoker_finds_a_client_in_health(output, path, status, well):
         ({"program_audience": CLI}, Fixed("ada"), f"IAP requires a token for {CLI}, and your identity cannot get one"),
     ],
 )
-def test_behind_iap_a_client_is_asked_with_a_token_that_iap_takes(output, invoker, asked):
-    door = Doors(app=REACHES)
-    found = look(client(access="iap", **output), door, replace(PEOPLE, invoker=invoker))
-    assert found.failed == []
-    reached = [line for line in found.passed if line.startswith("through it")]
-    assert len(reached) == (2 if asked is True else 0)
-    assert asked is True or any(asked in line for line in found.unasked)
-    stranger = "as a member whom IAP does not let through: refused by IAP"
-    assert (stranger in found.passed) is bool(output["program_audience"])
+def test_behind_iap_a_client_is_asked_with_a_token_that_iap_takes(output, invoker, reason):
+    front_door = Doors(app=REACHES)
+    result = look(client(access="iap", **output), front_door, replace(PEOPLE, invoker=invoker))
+    assert result.failed == []
+    reached = [line for line in result.passed if line.startswith("through it")]
+    assert len(reached) == (2 if reason is True else 0)
+    assert reason is True or any(reason in line for line in result.unasked)
+    refusal_text = "as a member whom IAP does not let through: refused by IAP"
+    assert (refusal_text in result.passed) is bool(output["program_audience"])
 
 
 def test_behind_iap_a_servers_calls_are_made_with_a_token_that_iap_takes():
-    door = Doors()
+    front_door = Doors()
     server = replace(SERVER, output={"access": "iap", "program_audience": CLI})
-    found = look(server, door)
-    assert "ada" in {who for _, _, _, who in door.seen}
-    assert [line.partition(":")[0] for line in found.failed] == [
+    result = look(server, front_door)
+    assert "ada" in {caller for _, _, _, caller in front_door.seen}
+    assert [line.partition(":")[0] for line in result.failed] == [
         "as an invoker, protocol legacy",
         "as an invoker, protocol 2026-07-28",
     ], "there is no MCP behind this door"
 
 
-@pytest.mark.parametrize("door", ["GET http://127.0.0.1:8081/", "POST http://127.0.0.1:8081/ask"])
+@pytest.mark.parametrize("front_door", ["GET http://127.0.0.1:8081/", "POST http://127.0.0.1:8081/ask"])
 @pytest.mark.parametrize("status", [200, 302, 400, 404, 405, 422, 500, 503])
-def test_a_client_that_is_open_to_the_world_or_may_be_does_not_pass(door, status):
-    found = look(client(), Doors(**{door: status}))
-    assert not set(found.passed) & set(REFUSALS)
-    assert found.failed[0] == f"{ANONYMOUS}: {door} returned {status}"
+def test_a_client_that_is_open_to_the_world_or_may_be_does_not_pass(front_door, status):
+    result = look(client(), Doors(**{front_door: status}))
+    assert not set(result.passed) & set(REFUSALS)
+    assert result.failed[0] == f"{ANONYMOUS}: {front_door} returned {status}"
 
 
 def test_an_open_client_is_sent_nothing_that_it_could_act_on():
-    door = Doors(**{"GET http://127.0.0.1:8081/": 200})
-    assert len([line for line in look(client(), door).failed if ": GET http" in line]) == 4
-    assert {method for method, _, _, _ in door.seen} == {"GET"}, "an open page is found out by looking"
-    door = Doors()
-    look(client(), door)
-    assert {content for method, _, content, _ in door.seen if method == "POST"} == {b"?"}
+    front_door = Doors(**{"GET http://127.0.0.1:8081/": 200})
+    assert len([line for line in look(client(), front_door).failed if ": GET http" in line]) == 4
+    assert {method for method, _, _, _ in front_door.seen} == {"GET"}, "an open page is found out by looking"
+    front_door = Doors()
+    look(client(), front_door)
+    assert {content for method, _, content, _ in front_door.seen if method == "POST"} == {b"?"}
 
 
 def test_a_client_that_does_not_answer_does_not_pass():
     def silent(_request):
         raise httpx2.ReadTimeout("")
 
-    found = look(client(), silent)
-    assert (found.passed, len(found.failed)) == ([], 4 + 1 + 2)
+    result = look(client(), silent)
+    assert (result.passed, len(result.failed)) == ([], 4 + 1 + 2)
 
 
 def test_a_public_client_is_told_to_be_public_with_all_that_it_opens():
-    found = look(client(access="public", public_reason="a demonstration"), Doors(refusal=200))
-    assert (found.passed, found.failed) == (["without a token: GET / returned 200"], [])
-    assert found.warned == [
+    result = look(client(access="public", public_reason="a demonstration"), Doors(refusal=200))
+    assert (result.passed, result.failed) == (["without a token: GET / returned 200"], [])
+    assert result.warned == [
         "it is public: anybody may call it, and through it echo, toolbox as its account (a demonstration)"
     ]
 
 
 def test_an_access_that_is_not_known_is_held_to_be_private():
-    found = look(client(access="open"), Doors(refusal=200))
-    assert [line.partition(": ")[0] for line in found.failed] == ["without a token", "as a member who is no invoker"]
+    result = look(client(access="open"), Doors(refusal=200))
+    assert [line.partition(": ")[0] for line in result.failed] == ["without a token", "as a member who is no invoker"]
 
 
 def test_what_cannot_be_asked_is_said():
-    found = look(client(calls=[]), Doors(), Callers(invoker=Person("ada")))
-    assert found.passed == [ANONYMOUS, MADE_UP, WELL]
-    assert found.unasked == [
+    result = look(client(calls=[]), Doors(), Callers(invoker=Person("ada")))
+    assert result.passed == [ANONYMOUS, MADE_UP, WELL]
+    assert result.unasked == [
         "with a token for another audience: not checked; your identity cannot get one",
         "as a member who is no invoker: not checked; name such an account with --not-invoker",
     ]
@@ -815,14 +819,14 @@ BALANCED = DeployedServer(
 )
 
 
-def without_invoker(server, door):
-    return look(server, door, replace(PEOPLE, invoker=None))
+def without_invoker(server, front_door):
+    return look(server, front_door, replace(PEOPLE, invoker=None))
 
 
 @pytest.mark.parametrize("url", ["https://mcp.acme.dev", *REGIONS.values()])
 def test_every_url_of_a_server_is_asked(url):
-    found = without_invoker(BALANCED, Doors(**{f"POST {url}/mcp": 200}))
-    assert found.failed[0] == f"{ANONYMOUS}: POST {url}/mcp returned 200"
+    result = without_invoker(BALANCED, Doors(**{f"POST {url}/mcp": 200}))
+    assert result.failed[0] == f"{ANONYMOUS}: POST {url}/mcp returned 200"
 
 
 @pytest.mark.parametrize("url", ["https://x.dev/sse", f"https://x.dev/messages/?session_id={'0' * 32}"])
@@ -831,8 +835,8 @@ def test_every_transport_of_a_server_is_asked(url):
         "x", Target.parse("https://x.dev/mcp"), "https://x.dev", (), {"transports": ["streamable-http", "sse"]}
     )
     method = "GET" if url.endswith("sse") else "POST"
-    found = without_invoker(server, Doors(**{f"{method} {url}": 202}))
-    assert found.failed[0] == f"{ANONYMOUS}: {method} {url} returned 202"
+    result = without_invoker(server, Doors(**{f"{method} {url}": 202}))
+    assert result.failed[0] == f"{ANONYMOUS}: {method} {url} returned 202"
 
 
 def test_a_services_own_url_that_its_ingress_hides_need_not_be_there_and_its_domain_must():
@@ -844,11 +848,11 @@ def test_a_services_own_url_that_its_ingress_hides_need_not_be_there_and_its_dom
 
 
 def test_an_oauth_server_gets_tokens_that_claim_what_its_own_would_and_are_signed_by_nobody():
-    told = {"issuer": "https://login.acme.dev", "audience": "https://x.dev/mcp", "scopes": ["mcp:use"]}
+    oauth = {"issuer": "https://login.acme.dev", "audience": "https://x.dev/mcp", "scopes": ["mcp:use"]}
     server = DeployedServer(
-        "x", Target.parse("https://x.dev/mcp"), "https://x.dev", (), {"access": "oauth", "oauth": told}
+        "x", Target.parse("https://x.dev/mcp"), "https://x.dev", (), {"access": "oauth", "oauth": oauth}
     )
-    seen = []
+    requests = []
 
     def believing(request):
         """Believes whatever a token claims."""
@@ -857,11 +861,11 @@ def test_an_oauth_server_gets_tokens_that_claim_what_its_own_would_and_are_signe
             claims = jwt.decode(token, options={"verify_signature": False})
         except jwt.PyJWTError:
             return httpx2.Response(401, headers={"www-authenticate": 'Bearer resource_metadata="https://x.dev/m"'})
-        seen.append(claims)
-        good = (claims["iss"], claims["aud"], claims["scope"]) == (told["issuer"], told["audience"], "mcp:use")
-        return httpx2.Response(200 if good else 401)
+        requests.append(claims)
+        is_valid = (claims["iss"], claims["aud"], claims["scope"]) == (oauth["issuer"], oauth["audience"], "mcp:use")
+        return httpx2.Response(200 if is_valid else 401)
 
-    found = without_invoker(server, believing)
-    assert len(found.failed) == 1
-    assert found.failed[0].startswith("with a made-up token: 401 that names the resource's metadata: POST")
-    assert seen[0]["exp"] > seen[0]["iat"]
+    result = without_invoker(server, believing)
+    assert len(result.failed) == 1
+    assert result.failed[0].startswith("with a made-up token: 401 that names the resource's metadata: POST")
+    assert requests[0]["exp"] > requests[0]["iat"]

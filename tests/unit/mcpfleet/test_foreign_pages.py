@@ -1,4 +1,4 @@
-"""What a web page can have a browser send, and what of it reaches an application of ours."""
+"""Requests that a web page can make a browser send, and which of them reach an application."""
 
 import asyncio
 
@@ -90,13 +90,13 @@ async def test_a_name_that_leads_to_this_machine_is_no_page_of_ours():
     ]
     assert await status_of(rebound, client=("127.0.0.1", 1)) == (421, [])
     assert await status_of(rebound, client=("::1", 1)) == (421, [])
-    own = [
+    own_headers = [
         (b"host", b"localhost:8080"),
         JSON,
         (b"origin", b"http://localhost:8080"),
         (b"sec-fetch-site", b"same-origin"),
     ]
-    assert (await status_of(own, client=("127.0.0.1", 1)))[0] == 200
+    assert (await status_of(own_headers, client=("127.0.0.1", 1)))[0] == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FOO"])
