@@ -129,7 +129,12 @@ def _plan_folder(folder: Path, root: Path, name: str | None) -> NewServer:
     if asks_tags(layout):
         options = replace(options, version=described_version(git.described(place)))
     plan, keys = _decide(layout, options)
-    notes = [] if place.is_relative_to(top) else [f"{place} is outside of the project: whoever deploys needs it there"]
+    notes: list[str] = []
+    if top.is_relative_to(place) and top != place:
+        inner = top.relative_to(place).as_posix()
+        notes.append(f"write {inner} into {place / '.dockerignore'}, so that a change of the project builds no image")
+    elif not place.is_relative_to(top):
+        notes.append(f"{place} is outside of the project: whoever deploys needs it there")
     return _with_plan(draft, plan, keys, notes)
 
 

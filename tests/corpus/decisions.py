@@ -44,7 +44,7 @@ _BUILT = [
         {"pyproject.toml": SCRIPT + BUILD + "[tool.uv.workspace]\nmembers = ['packages/*']\n", "uv.lock": ""},
         {},
         ["uv"],
-        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge\nRUN uv sync --frozen --no-dev --no-editable"],
+        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge && find . -depth -name .mcpfleet -exec rm -rf {} +\nRUN uv sync --frozen --no-dev --no-editable"],
     ),
     (
         "uv with a dependency in a folder beside it",
@@ -107,7 +107,7 @@ _BUILT = [
         {"requirements.txt": "-r base.txt\n-e .\n", "base.txt": "", "main.py": "", "setup.py": ""},
         {},
         ["requirements"],
-        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge\nRUN uv venv --quiet /opt/venv"],
+        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge && find . -depth -name .mcpfleet -exec rm -rf {} +\nRUN uv venv --quiet /opt/venv"],
     ),
     (
         "requirements.txt of a package, whose script is to start",
@@ -191,7 +191,7 @@ _BUILT = [
         {"package.json": package(scripts={"prepare": "tsc"}, main="dist/index.js"), "package-lock.json": "{}"},
         {},
         ["main of package.json"],
-        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge\nRUN npm ci"],
+        ["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge && find . -depth -name .mcpfleet -exec rm -rf {} +\nRUN npm ci"],
     ),
     (
         "pnpm by its lock file's format",
@@ -212,7 +212,7 @@ _BUILT = [
         {"a.js": "", "package.json": package(main="a.js"), "pnpm-lock.yaml": "lockfileVersion: 6.0\n", "pnpm-workspace.yaml": ""},
         {},
         ["pnpm"],
-        ["pnpm@8.", "COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge\nRUN pnpm install"],
+        ["pnpm@8.", "COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge && find . -depth -name .mcpfleet -exec rm -rf {} +\nRUN pnpm install"],
     ),
     (
         "yarn of old",

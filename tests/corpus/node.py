@@ -198,7 +198,7 @@ CASES = {
     ),
     "pnpm's patches": Case(
         _pnpm(pnpm={"patchedDependencies": {"ms@2.1.3": "patches/ms@2.1.3.patch"}}),
-        decided=[LATE + "it has patches (`installer`)"], lines=["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge\nRUN pnpm install"],
+        decided=[LATE + "it has patches (`installer`)"], lines=["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge && find . -depth -name .mcpfleet -exec rm -rf {} +\nRUN pnpm install"],
     ),
     "pnpm's patches in its own file": Case({**_pnpm(), "pnpm-workspace.yaml": "patchedDependencies:\n  ms: p/ms.patch\n"}, decided=[LATE + "it is a workspace"]),
     "pnpm's hooks": Case({**_pnpm(), ".pnpmfile.cjs": ""}, decided=[LATE + "it has a .pnpmfile.cjs"]),

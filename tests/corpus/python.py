@@ -180,7 +180,7 @@ CASES = {
     ),
     "Poetry with settings of its own": Case({"pyproject.toml": '[tool.poetry]\npackage-mode = false\n', "poetry.lock": "", "poetry.toml": "", "main.py": ""}, lines=["COPY pyproject.toml poetry.lock poetry.toml ./"]),
     "requirements.txt with a folder and a wheel": Case(
-        {"requirements.txt": "libs/x\n./y-1.0-py3-none-any.whl\n", "server.py": PY_HTTP}, decided=["requirements.txt names files of its own"], lines=["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge\nRUN uv venv"]
+        {"requirements.txt": "libs/x\n./y-1.0-py3-none-any.whl\n", "server.py": PY_HTTP}, decided=["requirements.txt names files of its own"], lines=["COPY . .\nRUN rm -rf .git .venv venv node_modules .env .mcpfleet-bridge && find . -depth -name .mcpfleet -exec rm -rf {} +\nRUN uv venv"]
     ),
     "requirements.txt with a folder of wheels": Case({"requirements.txt": "--find-links wheels\niniconfig==2.1.0\n", "server.py": PY_HTTP}, decided=["names files of its own"]),
     "requirements.txt with an index and hashes": Case(

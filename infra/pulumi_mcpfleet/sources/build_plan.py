@@ -349,7 +349,11 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/bridge-code
 """
 
 
-LEFT_OUT: Final = f"RUN rm -rf .git .venv venv node_modules .env {BRIDGE_FOLDER}\n"
+LEFT_OUT: Final = (
+    f"RUN rm -rf .git .venv venv node_modules .env {BRIDGE_FOLDER}"
+    # The keys of a local cloud: a project may be within the source.
+    " && find . -depth -name .mcpfleet -exec rm -rf {} +\n"
+)
 """What a folder often holds that must not get into an image, should its .dockerignore not say so."""
 
 

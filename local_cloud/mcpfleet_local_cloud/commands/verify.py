@@ -85,7 +85,7 @@ def verify(
                 "These checks of the deployed services failed:\n  " + "\n  ".join(failed),
                 f"read the log of a service with {PROGRAM} logs NAME.",
             )
-        scope = f"{len(deployed_servers)} servers" + (
+        scope = f"{len(deployed_servers)} server{'s'[: len(deployed_servers) - 1]}" + (
             f" and {len(deployed_clients)} client{'s'[: len(deployed_clients) - 1]}" if deployed_clients else ""
         )
         step.note(f"{sum(len(report.passed) for report in reports)} checks of {scope} passed")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.inert import inert
@@ -220,9 +220,6 @@ def _template_files(folder: Traversable, above: str = "") -> Iterator[tuple[str,
 
 
 def _fill(text: str, name: str) -> str:
-    # A project's id is of Google's grammar, and the name is only a hint at it.
-    id_hint = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")[:24]
-    text = re.sub(r"(?<=gcp:project: )\$\{PROJECT\}", id_hint, text)
     return text.replace("${PROJECT}", name).replace("${DESCRIPTION}", "MCP servers on Google Cloud Run")
 
 
@@ -257,9 +254,13 @@ def _without_hello(text: str, server: str) -> str:
 def flow(value: Any) -> str:
     """A value in one line, as YAML has it in flow style."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {flow(entry)}" for key, entry in value.items()) + "}"  # type: ignore[misc]
+        return (
+            "{"
+            + ", ".join(f"{flow(key)}: {flow(entry)}" for key, entry in cast("Mapping[Any, Any]", value).items())
+            + "}"
+        )
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(flow(entry) for entry in value) + "]"  # type: ignore[misc]
+        return "[" + ", ".join(flow(entry) for entry in cast("Sequence[Any]", value)) + "]"
     if not isinstance(value, str):
         return json.dumps(value)
     if re.fullmatch(r"\.{0,2}/?[A-Za-z][A-Za-z0-9_./-]*|\.{1,2}", value) and value.lower() not in _NOT_TEXT:

@@ -83,6 +83,14 @@ def test_a_folder_outside_of_the_project_is_named_as_such(plan, tmp_path):
     assert "outside of the project" in server.decisions[0]
 
 
+def test_a_project_within_its_server_is_to_be_left_out_of_the_image(plan, tmp_path):
+    (tmp_path / "server.py").write_text(OVER_HTTP)
+    (tmp_path / "requirements.txt").write_text("mcp==2.3.0\n")
+    server = plan(".", "sky")
+    assert server.source == {"folder": ".."}
+    assert server.decisions[0].startswith(f"write acme into {tmp_path / '.dockerignore'}, ")
+
+
 def test_a_server_that_speaks_stdio_is_put_behind_the_bridge(plan, tmp_path):
     write_server(tmp_path / "acme" / "weather", OVER_STDIO)
     server = plan("acme/weather")

@@ -83,7 +83,7 @@ def test_clients_are_asked_as_servers_are_and_by_whom_the_fleet_names(verifies, 
     asked = verifies({})
     assert set(asked) == {"echo", "assistant"}
     assert (asked["assistant"][0].invoker.name, asked["assistant"][0].not_invoker.name) == ("ada", "bob")
-    assert "2 checks of 1 servers and 1 client passed" in printed()
+    assert "2 checks of 1 server and 1 client passed" in printed()
 
 
 def test_a_client_that_is_open_fails_the_verification(verifies):

@@ -1,0 +1,208 @@
+"""From nothing to a called private server, as a new user does it: in an empty folder, with the wheels from an index."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import docker
+import httpx2
+import pytest
+
+from devtools.peers import find_uv
+from mcpfleet_local_cloud.commands.paths import Paths
+from mcpfleet_local_cloud.commands.setup.host import ThisHost
+from tests.integration.checkout import ROOT, free_port
+
+pytestmark = pytest.mark.integration
+
+SECONDS = 300
+CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "greet", "arguments": {"name": "Grace"}}}
+HEADERS = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+PHASE = re.compile(r"✓ (?P<phase>\S.*?) +(?P<seconds>[0-9.]+) s")
+
+
+class _Index(BaseHTTPRequestHandler):
+    """A package index as PEP 503 has it, of the wheels in a folder."""
+
+    folder: Path
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        kind, _, name = self.path.strip("/").partition("/")
+        wheels = [file for file in self.folder.glob("*.whl") if name in (file.name, self._project(file))]
+        if not wheels:
+            self.send_error(404)
+            return
+        content = wheels[0].read_bytes() if kind == "files" else "".join(map(self._link, wheels)).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/octet-stream" if kind == "files" else "text/html")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    @staticmethod
+    def _project(file):
+        return file.name.partition("-")[0].replace("_", "-")
+
+    @staticmethod
+    def _link(file):
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        return f'<a href="/files/{file.name}#sha256={digest}">{file.name}</a>'
+
+    def log_message(self, *_):
+        pass
+
+
+def _left_out(folder, names):
+    """What a build needs not; the template in the package has hidden files and tests of its own."""
+    return {
+        name
+        for name in names
+        if name == "__pycache__" or (Path(folder) == ROOT and (name.startswith(".") or name in ("tests", "docs")))
+    }
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    """The address of an index with our wheels, which builds in Docker reach too."""
+    base = tmp_path_factory.mktemp("index")
+    copy = shutil.copytree(ROOT, base / "checkout", ignore=_left_out)
+    uv = find_uv(ThisHost(), Paths.from_environ(os.environ, ROOT))
+    build = [uv, "build", "--quiet", "--wheel", "--all-packages", "--project", copy, "--out-dir", base / "dist", copy]
+    subprocess.run(build, check=True, timeout=SECONDS, capture_output=True)
+    shutil.rmtree(copy)
+    bridge = docker.from_env().networks.get("bridge")
+    address = bridge.attrs["IPAM"]["Config"][0]["Gateway"]
+    handler = type("Index", (_Index,), {"folder": base / "dist"})
+    with ThreadingHTTPServer((address, 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{address}:{server.server_port}/simple"
+        server.shutdown()
+
+
+@dataclass
+class User:
+    """Somebody with uv and Docker, and nothing of this checkout."""
+
+    folder: Path
+    environment: dict[str, str]
+    commands: list[str] = field(default_factory=list)
+
+    def type(self, command, *further):
+        """Type a command; returns what it printed, and remembers the command."""
+        self.commands.append(command)
+        words = [*command.split(), *further]
+        if words[0] == "cd":
+            self.folder /= words[1]
+            return ""
+        done = subprocess.run(
+            words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=SECONDS
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def call(self, name):
+        """Call greet through `mcpfleet local proxy`, as a client on this machine does."""
+        port = free_port()
+        words = ["uv", "run", "mcpfleet", "local", "proxy", name, "--port", str(port)]
+        with (self.folder.parent / "proxy.log").open("w") as log:
+            proxy = subprocess.Popen(words, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + SECONDS
+            while time.monotonic() < deadline and proxy.poll() is None:
+                try:
+                    response = httpx2.post(
+                        f"http://127.0.0.1:{port}/mcp", json=CALL, headers=HEADERS, timeout=30, trust_env=False
+                    )
+                except httpx2.ConnectError:
+                    time.sleep(0.1)
+                    continue
+                return response.json()["result"]["structuredContent"]["result"]
+            pytest.fail((self.folder.parent / "proxy.log").read_text())
+        finally:
+            proxy.terminate()
+            proxy.wait(30)
+
+
+@pytest.fixture
+def user(index, tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    uv = find_uv(ThisHost(), Paths.from_environ(os.environ, ROOT))
+    # uv's own distribution has both; the cache of ./dev has the first.
+    for name, words in (("uv", ""), ("uvx", "tool run ")):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{uv}" {words}"$@"\n')
+        (programs / name).chmod(0o755)
+    cache = Paths.from_environ(os.environ).cache.parent
+    kept = {key: value for key, value in os.environ.items() if key.startswith(("DOCKER_", "SSL_", "LANG"))}
+    environment = {
+        **kept,
+        "PATH": os.pathsep.join([str(programs), *os.environ["PATH"].split(os.pathsep)]),
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(cache),  # what is costly to make, and what others' packages are
+        "UV_INDEX": index,
+        "UV_TOOL_DIR": str(tmp_path / "tools"),
+        "MCPFLEET_PORT": str(free_port()),
+    }
+    (tmp_path / "work").mkdir()
+    person = User(tmp_path / "work", environment)
+    yield person
+    if (person.folder / "Pulumi.yaml").exists():
+        subprocess.run(
+            ["uv", "run", "mcpfleet", "local", "down", "--force"],
+            cwd=person.folder, env=environment, capture_output=True, timeout=SECONDS,
+        )  # fmt: skip
+
+
+def test_three_commands_lead_from_nothing_to_a_private_server_that_was_called(user, capsys):
+    began = time.monotonic()
+    user.type("uvx mcpfleet init acme-mcp --yes")
+    written = time.monotonic() - began
+    user.type("cd acme-mcp")
+    printed = user.type("uv run mcpfleet local up")
+    seconds = time.monotonic() - began
+    assert len(user.commands) == 3
+    assert "6 checks of 1 server passed" in printed
+    assert "uv run mcpfleet local proxy hello --port 3000" in printed
+    phases = {found["phase"]: float(found["seconds"]) for found in PHASE.finditer(printed)}
+    with capsys.disabled():
+        print(f"\ninit {written:.1f} s, first call answered after {seconds:.1f} s; phases: {json.dumps(phases)}")
+
+    assert user.call("hello") == "Hello Grace, from ada@mcpfleet.test!"
+    assert str(ROOT) not in user.type("uv run python -c", "import sys, mcpfleet_local_cloud as m; print(sys.path, m)")
+    assert "✓ Pulumi.prod.yaml  1 server" in user.type("uv run mcpfleet check")
+    assert "3 passed" in user.type("uv run pytest -q")
+    assert "1 passed" in user.type("uv run --directory servers/hello pytest -q")
+
+    tool = user.folder / "servers" / "hello" / "server.py"
+    tool.write_text(tool.read_text().replace("Hello {name}", "Good morning {name}"))
+    user.type("uv run mcpfleet local up")
+    assert user.call("hello") == "Good morning Grace, from ada@mcpfleet.test!"
+    assert '"tool":"greet"' in user.type("uv run mcpfleet local logs hello").replace(" ", "")
+
+    before = {
+        file: file.read_bytes() for file in user.folder.rglob("*.*") if ".venv" not in file.parts and file.is_file()
+    }
+    assert "Nothing was changed" in user.type("uvx mcpfleet init . --yes")
+    assert {file: file.read_bytes() for file in before} == before
+    assert "Nothing is left of the stack." in user.type("uv run mcpfleet local down")
+
+
+def test_a_server_that_is_there_is_looked_at_though_uvx_brings_the_command_alone(user):
+    server = user.folder / "weather" / "server.py"
+    server.parent.mkdir()
+    shutil.copytree(ROOT / "examples" / "weather", server.parent, dirs_exist_ok=True)
+    printed = user.type("uvx mcpfleet init . --yes --name acme-mcp --server weather --no-lock")
+    assert "Server weather: {folder: ./weather}" in printed
+    assert "requirements: requirements.txt (`installer`)" in printed
