@@ -116,14 +116,14 @@ async def _gateway(folder: Path, python: str) -> Callable[[str, int], Awaitable[
         tunnel_port, registry, names, *web = (one.getsockname()[1] for one in taken)
     settings = GatewaySettings(
         networks=("127.0.0.0/16",),
-        own="127.0.0.1/32",
-        tunnel=tunnel_port,
-        registry=registry,
-        names=names,
-        web=tuple(web),
+        gateway_network="127.0.0.1/32",
+        tunnel_port=tunnel_port,
+        registry_port=registry,
+        dns_port=names,
+        web_ports=tuple(web),
     )
-    key = program.new_key()
-    with tarfile.open(fileobj=io.BytesIO(program.archive(key, settings))) as tar:
+    key = program.create_key()
+    with tarfile.open(fileobj=io.BytesIO(program.create_archive(key, settings))) as tar:
         tar.extractall(folder / "gateway", filter="data")
     command = [python, *program.COMMAND[1:-1], str(folder / "gateway")]
     print(await asyncio.to_thread(_start, command), flush=True)
@@ -133,8 +133,8 @@ async def _gateway(folder: Path, python: str) -> Callable[[str, int], Awaitable[
     def named(_name: str, _caller: str) -> bool:
         return False
 
-    tunnel = Tunnel(key, accept=accept, named=named)
-    await tunnel.open(("127.0.0.1", settings.tunnel))
+    tunnel = Tunnel(key, accept=accept, resolves=named)
+    await tunnel.open(("127.0.0.1", settings.tunnel_port))
     return tunnel.dial
 
 

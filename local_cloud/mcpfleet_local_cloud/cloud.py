@@ -14,12 +14,12 @@ from starlette.types import ASGIApp
 from mcpfleet_local_cloud import registry
 from mcpfleet_local_cloud.bootstrap import Bootstrap
 from mcpfleet_local_cloud.data_plane.contract import DataPlane, ServiceEndpoint
-from mcpfleet_local_cloud.front_end.balancer import Balancer, balanced_app
-from mcpfleet_local_cloud.front_end.certificates import Authority
+from mcpfleet_local_cloud.front_end.balancer import Balancer, create_balancer_app
+from mcpfleet_local_cloud.front_end.certificates import CertificateAuthority
 from mcpfleet_local_cloud.front_end.container_router import ContainerRouter, with_iap_keys
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
 from mcpfleet_local_cloud.front_end.mesh import Mesh, create_proxy
-from mcpfleet_local_cloud.front_end.routing import at_port
+from mcpfleet_local_cloud.front_end.routing import route_by_port
 from mcpfleet_local_cloud.identity.external import Issuers
 from mcpfleet_local_cloud.identity.groups import Groups
 from mcpfleet_local_cloud.identity.policy import Policies
@@ -180,7 +180,7 @@ class Cloud:
         self._identity_aware_proxy = IdentityAwareProxy(
             self.iap, Signer(settings.state / "keys", clock), settings.project_number
         )
-        self.authority: Final = Authority(settings.state / "ca")
+        self.authority: Final = CertificateAuthority(settings.state / "ca")
         self.dns: Final = dns.Dns(self.store, lambda network: self.compute.find(network) is not None, clock)
         self.networkservices: Final = networkservices.NetworkServices(self.store, self.compute.find, clock)
         self.compute.add_user_lookup(self.networkservices.find_route_to)
@@ -188,7 +188,7 @@ class Cloud:
             zones=self.dns,
             routing=self.networkservices,
             compute=self.compute,
-            doors=self._find_endpoint,
+            find_endpoint=self._find_endpoint,
             policies=self.policies,
             enabled=lambda project, api: self.usage.is_enabled(self.projects.get(project), api),
             token=lambda account, audience: self.identity.mint_id_token(
@@ -301,7 +301,7 @@ class Cloud:
         self.catalog.blobs.drop_uploads()
         self.storage.objects.delete_all()
         self.entries.forget_all()
-        await self.balancer.settle()
+        await self.balancer.sync_listeners()
         self.store.vacuum()
         self.operations.open()
         self._bootstrap.create_project()
@@ -397,7 +397,7 @@ class Cloud:
     async def _open_data_plane(self, docker: "DockerDataPlane", registry: ASGIApp | None) -> None:
         from mcpfleet_local_cloud.data_plane import FrontEnd
         from mcpfleet_local_cloud.front_end.authorizer import Authorizer
-        from mcpfleet_local_cloud.front_end.ingress import create_front
+        from mcpfleet_local_cloud.front_end.ingress import create_front_end
         from mcpfleet_local_cloud.identity.metadata import create_metadata
 
         def endpoint_at(port: int) -> ServiceEndpoint | None:
@@ -409,17 +409,17 @@ class Cloud:
 
         authorizer = Authorizer(self.identity, self.policies, is_active, proxy=self._identity_aware_proxy)
         router = ContainerRouter(self.run.find_endpoint, self.balancer, docker.find_workload, self.settings)
-        container_front = create_front(router, authorizer, docker)
+        container_front = create_front_end(router, authorizer, docker)
         internal_front = FrontEnd(
             app=with_iap_keys(self._identity_aware_proxy, container_front),
-            tls=self.authority.context(router.named),
-            resolves=lambda host, ip: router.named(host) or self.mesh.resolves(host, docker.find_workload(ip)),
-            trust_bundle=self.authority.bundle(),
+            tls=self.authority.create_tls_context(router.resolves),
+            resolves=lambda host, ip: router.resolves(host) or self.mesh.resolves(host, docker.find_workload(ip)),
+            trust_bundle=self.authority.write_bundle(),
         )
         metadata = create_metadata(docker.find_workload, self.identity, self.settings, self._unique_id)
         await docker.open(
             create_proxy(self.mesh, docker.find_workload, container_front, metadata), internal_front, registry
         )
-        await docker.publish(create_front(at_port(endpoint_at), authorizer, docker))
-        tls = self.authority.context(self.balancer.secured)
-        await self.balancer.open(balanced_app(lambda arrive: create_front(arrive, authorizer, docker)), tls)
+        await docker.publish(create_front_end(route_by_port(endpoint_at), authorizer, docker))
+        tls = self.authority.create_tls_context(self.balancer.has_certificate)
+        await self.balancer.open(create_balancer_app(lambda arrive: create_front_end(arrive, authorizer, docker)), tls)

@@ -16,7 +16,7 @@ import uvicorn
 from mcpfleet_local_cloud.app import create_app, create_registry
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.data_plane.contract import OpenError
-from mcpfleet_local_cloud.network.http_protocol import FrontProtocol
+from mcpfleet_local_cloud.network.http_protocol import FrontEndProtocol
 from mcpfleet_local_cloud.state.folder import Settings, State
 
 # A stop takes under five seconds: open requests have this many seconds to finish; containers keep running.
@@ -123,7 +123,7 @@ def _listen(settings: Settings) -> socket.socket:
 def _config(cloud: Cloud) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(cloud),
-        http=FrontProtocol,
+        http=FrontEndProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

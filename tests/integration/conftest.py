@@ -13,7 +13,7 @@ from tests.integration.checkout import ROOT, Checkout, free_port
 @pytest.fixture(scope="session")
 def engine():
     """Docker."""
-    client = docker_engine.client()
+    client = docker_engine.create_client()
     yield client
     client.close()
 

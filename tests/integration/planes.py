@@ -95,7 +95,7 @@ class World:
         self.cloud_id = cloud_id
         self.store = Store(state / "cloud.db")
         self.identity = Identity(state / "keys")
-        self.docker = docker_engine.client()
+        self.docker = docker_engine.create_client()
 
     @asynccontextmanager
     async def plane(self, **options):

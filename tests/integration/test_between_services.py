@@ -131,7 +131,7 @@ class Cloud:
 @pytest.fixture(scope="module")
 def caller_image():
     """google-auth and httpx as their users have them."""
-    client = docker_engine.client()
+    client = docker_engine.create_client()
     try:
         subprocess.run(["docker", "build", "-q", "-t", CLIENT_IMAGE, "-"], input=DOCKERFILE, text=True, check=True)
         yield CLIENT_IMAGE

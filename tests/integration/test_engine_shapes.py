@@ -34,8 +34,8 @@ PACKAGES = {
 """The programs that each shape needs besides Docker, and Debian's packages of them."""
 NAMED = """
 from mcpfleet_local_cloud import docker_engine
-facts = docker_engine.facts_of(docker_engine.client())
-print(facts, facts.lacks)
+facts = docker_engine.read_facts(docker_engine.create_client())
+print(facts, facts.limits_warning)
 """
 # A container of a revision, started as the data plane starts each: with limits of memory, CPU and processes.
 CONTAINER = """
@@ -99,7 +99,7 @@ def test_a_user_without_rights_hears_it_before_anything_is_made(shape):
     user = shape("podman")
     code, said = setup(user, DOCKER_HOST="unix:///var/run/docker.sock")
     assert code == 1
-    assert "this user may not talk to it" in said
+    assert "this user has no access to it" in said
     assert "✓" not in said
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from mcpfleet_local_cloud.front_end.certificates import Authority
+from mcpfleet_local_cloud.front_end.certificates import CertificateAuthority
 from mcpfleet_local_cloud.gateway import container as program_in_container
 from mcpfleet_local_cloud.gateway import program, protocol
 from mcpfleet_local_cloud.gateway.container import Settings
 from mcpfleet_local_cloud.gateway.tunnel import Tunnel, TunnelError
-from mcpfleet_local_cloud.network.listeners import Connections
+from mcpfleet_local_cloud.network.listeners import AcceptedConnections
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -47,22 +47,22 @@ class Program:
         tunnel, registry, names, http, https = free_ports(5)
         self.settings = Settings(
             networks=("127.0.0.0/16",),
-            own=f"{HOST}/32",
-            tunnel=tunnel,
-            registry=registry,
-            names=names,
-            web=(http, https),
+            gateway_network=f"{HOST}/32",
+            tunnel_port=tunnel,
+            registry_port=registry,
+            dns_port=names,
+            web_ports=(http, https),
             resolver=resolver,
         )
         self.process = None
 
     @property
     def web(self):
-        return self.settings.web[0]
+        return self.settings.web_ports[0]
 
     @property
     def tunnel(self):
-        return (HOST, self.settings.tunnel)
+        return (HOST, self.settings.tunnel_port)
 
     async def start(self):
         self._spawn()
@@ -72,7 +72,7 @@ class Program:
             pytest.fail(said + self.process.communicate()[1])
 
     def _spawn(self):
-        with tarfile.open(fileobj=io.BytesIO(program.archive(KEY, self.settings))) as tar:
+        with tarfile.open(fileobj=io.BytesIO(program.create_archive(KEY, self.settings))) as tar:
             tar.extractall(self._folder / "gateway", filter="data")
         command = [sys.executable, *program.COMMAND[1:-1], str(self._folder / "gateway")]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -99,11 +99,11 @@ class Here:
 
     @property
     def web(self):
-        return self.settings.web[0]
+        return self.settings.web_ports[0]
 
     @property
     def tunnel(self):
-        return (HOST, self.settings.tunnel)
+        return (HOST, self.settings.tunnel_port)
 
 
 class Host:
@@ -115,8 +115,8 @@ class Host:
         self.taken = asyncio.Event()
         self.raw = None
         """Set: connections are put there instead of being served."""
-        self.served = Connections(self._app, tls)
-        self.tunnel = Tunnel(KEY, accept=self._accept, named=lambda name, ip: name == f"of-{ip}.test")
+        self.served = AcceptedConnections(self._app, tls)
+        self.tunnel = Tunnel(KEY, accept=self._accept, resolves=lambda name, ip: name == f"of-{ip}.test")
 
     async def _accept(self, port, caller, sock):
         self.arrived.append((port, caller))
@@ -291,8 +291,13 @@ async def test_a_dial_says_what_went_wrong(host):
 
 async def test_containers_reach_the_host_and_it_knows_from_where(gateway, host):
     assert await get(gateway.web, "/a") == f"http {CONTAINER} {gateway.web} /a"
-    assert await get(gateway.settings.web[1], "/b", NEIGHBOUR) == f"http {NEIGHBOUR} {gateway.settings.web[1]} /b"
-    assert await get(gateway.settings.registry, "/v2/", HOST) == f"http {HOST} {gateway.settings.registry} /v2/"
+    assert (
+        await get(gateway.settings.web_ports[1], "/b", NEIGHBOUR)
+        == f"http {NEIGHBOUR} {gateway.settings.web_ports[1]} /b"
+    )
+    assert (
+        await get(gateway.settings.registry_port, "/v2/", HOST) == f"http {HOST} {gateway.settings.registry_port} /v2/"
+    )
 
 
 async def test_a_hundred_callers_at_once_are_all_served(gateway, host):
@@ -304,7 +309,7 @@ async def test_a_hundred_callers_at_once_are_all_served(gateway, host):
 
 
 async def test_names_lead_to_the_gateway_for_whom_they_are_and_others_are_asked_elsewhere(gateway, host):
-    port = gateway.settings.names
+    port = gateway.settings.dns_port
     for caller in (CONTAINER, NEIGHBOUR):
         said = await ask(port, query(f"of-{caller}.test"), caller)
         assert said[-4:] == socket.inet_aton(HOST)
@@ -313,7 +318,7 @@ async def test_names_lead_to_the_gateway_for_whom_they_are_and_others_are_asked_
 
 
 async def test_answers_too_large_for_udp_come_by_tcp(gateway, host):
-    reader, writer = await connect(gateway.settings.names)
+    reader, writer = await connect(gateway.settings.dns_port)
     for asked in (query("example.org"), query("example.com", 8)):
         writer.write(len(asked).to_bytes(2, "big") + asked)
         said = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
@@ -323,12 +328,12 @@ async def test_answers_too_large_for_udp_come_by_tcp(gateway, host):
 
 async def test_no_name_is_asked_elsewhere_while_nobody_can_say_whose_it_is(gateway):
     asked = query("weather.example.org")
-    said = await ask(gateway.settings.names, asked)
+    said = await ask(gateway.settings.dns_port, asked)
     assert (said[:2], said[3] & 15, said[4:]) == (asked[:2], 2, asked[4:])
 
 
 async def test_whatever_is_sent_to_the_name_server_it_goes_on(gateway, host):
-    port = gateway.settings.names
+    port = gateway.settings.dns_port
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hostile:
         hostile.bind((CONTAINER, 0))
         for junk in (b"", b"x", bytes(12), b"\xff" * 12, query("x.test")[:-3], bytes(2000), query("x.test") + bytes(5)):
@@ -346,7 +351,7 @@ async def test_whatever_is_sent_to_the_name_server_it_goes_on(gateway, host):
 
 
 async def test_a_container_is_not_let_in_where_the_host_or_the_engine_comes(gateway, host):
-    for port in (gateway.settings.tunnel, gateway.settings.registry):
+    for port in (gateway.settings.tunnel_port, gateway.settings.registry_port):
         assert await refused(port, CONTAINER)
     assert await refused(gateway.web, HOST)  # nor anybody but containers where they come
 
@@ -357,7 +362,9 @@ async def refused(port, caller):
     except ConnectionError:
         return True
     with contextlib.closing(writer):
-        writer.write(protocol.hello(bytes(protocol.NONCE_SIZE)))  # whoever is let in at the tunnel gets a challenge
+        writer.write(
+            protocol.create_hello(bytes(protocol.NONCE_SIZE))
+        )  # whoever is let in at the tunnel gets a challenge
         return await closed(reader)
 
 
@@ -365,14 +372,14 @@ async def refused(port, caller):
     "said",
     [
         b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" + bytes(100),
-        protocol.hello(b"n" * protocol.NONCE_SIZE) + b"A" + bytes(32),  # no key
-        protocol.hello(b"n" * protocol.NONCE_SIZE) + bytes(100_000),
+        protocol.create_hello(b"n" * protocol.NONCE_SIZE) + b"A" + bytes(32),  # no key
+        protocol.create_hello(b"n" * protocol.NONCE_SIZE) + bytes(100_000),
         bytes(100_000),
     ],
     ids=["HTTP", "no proof", "more than was asked for", "anything"],
 )
 async def test_a_stranger_on_the_machine_gets_nowhere(gateway, host, said):
-    reader, writer = await connect(gateway.settings.tunnel, HOST)
+    reader, writer = await connect(gateway.settings.tunnel_port, HOST)
     writer.write(said)
     async with asyncio.timeout(15):
         with contextlib.suppress(ConnectionError):
@@ -396,11 +403,11 @@ async def test_what_was_overheard_is_of_no_use_a_second_time(gateway, host):
         await heard.put(said)
 
     async with container(overhear, HOST) as (ip, port):
-        victim = Tunnel(KEY, accept=None, named=None)
+        victim = Tunnel(KEY, accept=None, resolves=None)
         await victim.open((ip, port))
         said = await heard.get()
         await victim.close()
-    reader, writer = await connect(gateway.settings.tunnel, HOST)
+    reader, writer = await connect(gateway.settings.tunnel_port, HOST)
     writer.write(said)
     async with asyncio.timeout(15):
         with contextlib.suppress(ConnectionError):
@@ -437,23 +444,23 @@ async def shut(_, writer):
 )
 async def test_the_host_gives_nothing_to_somebody_else_on_the_gateways_port_and_says_so(stranger, why):
     async with container(stranger, HOST) as (ip, port):
-        tunnel = Tunnel(KEY, accept=None, named=None)
+        tunnel = Tunnel(KEY, accept=None, resolves=None)
         with pytest.raises(TunnelError, match=why):
             await tunnel.open((ip, port), 0.5)
         await tunnel.close()
 
 
 async def test_the_host_does_not_wait_for_ever_for_who_says_nothing(monkeypatch):
-    monkeypatch.setattr(protocol, "SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "HANDSHAKE_SECONDS", 0.1)
     async with container(silent, HOST) as (ip, port):
-        tunnel = Tunnel(KEY, accept=None, named=None)
+        tunnel = Tunnel(KEY, accept=None, resolves=None)
         with pytest.raises(TunnelError, match=r"TimeoutError|does not answer"):
             await tunnel.open((ip, port), 0.5)
         await tunnel.close()
 
 
 async def test_a_host_with_another_key_is_not_the_gateways(gateway):
-    tunnel = Tunnel(b"o" * protocol.KEY_SIZE, accept=None, named=None)
+    tunnel = Tunnel(b"o" * protocol.KEY_SIZE, accept=None, resolves=None)
     with pytest.raises(TunnelError, match="does not have this cloud's key"):
         await tunnel.open(gateway.tunnel, 0.5)
     await tunnel.close()
@@ -465,7 +472,7 @@ async def test_a_host_with_another_key_is_not_the_gateways(gateway):
 async def test_strangers_who_hold_connections_keep_the_host_from_nothing(gateway):
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(200):
-            _, writer = await connect(gateway.settings.tunnel, HOST)
+            _, writer = await connect(gateway.settings.tunnel_port, HOST)
             stack.callback(writer.close)
         host = Host(gateway)
         stack.push_async_callback(host.close)
@@ -498,10 +505,12 @@ async def eventually(attempt, wanted):
 
 
 async def test_who_does_not_show_the_key_in_time_is_let_go(here, monkeypatch):
-    monkeypatch.setattr(protocol, "SECONDS", 0.1)
-    reader, writer = await connect(here.settings.tunnel, HOST)
+    monkeypatch.setattr(protocol, "HANDSHAKE_SECONDS", 0.1)
+    reader, writer = await connect(here.settings.tunnel_port, HOST)
     with contextlib.closing(writer):
-        writer.write(protocol.hello(b"n" * protocol.NONCE_SIZE))  # half of the handshake is no reason to wait longer
+        writer.write(
+            protocol.create_hello(b"n" * protocol.NONCE_SIZE)
+        )  # half of the handshake is no reason to wait longer
         assert len(await reader.readexactly(protocol.CHALLENGE_SIZE)) == protocol.CHALLENGE_SIZE
         assert await closed(reader)
 
@@ -531,7 +540,7 @@ async def test_a_container_has_only_so_many_connections_waiting_and_another_has_
 
 
 async def test_all_containers_together_have_only_so_many_connections_and_one_that_ends_makes_room(here):
-    here.bound("_CONNECTIONS", 3)
+    here.bound("_MAX_CONNECTIONS", 3)
     callers = [f"127.0.{service}.2" for service in range(1, 5)]
     host = Host(here)
     host.raw = asyncio.Queue()
@@ -628,7 +637,7 @@ async def test_a_break_is_passed_on_as_a_break_in_both_directions(gateway, host)
 
 async def test_a_container_that_comes_before_the_host_is_served_when_that_comes(gateway):
     early = asyncio.create_task(get(gateway.web, "/early"))
-    reader, writer = await connect(gateway.settings.tunnel, HOST)  # so that the early one has been taken in
+    reader, writer = await connect(gateway.settings.tunnel_port, HOST)  # so that the early one has been taken in
     writer.close()
     assert await closed(reader)
     host = Host(gateway)
@@ -658,13 +667,13 @@ async def test_a_dial_without_a_gateway_says_that_it_is_gone(gateway, host, monk
 
 
 async def test_tls_ends_on_the_host(gateway, tmp_path):
-    authority = Authority(tmp_path / "ca")
-    host = Host(gateway, authority.context(lambda name: name == "hello.test"))
+    authority = CertificateAuthority(tmp_path / "ca")
+    host = Host(gateway, authority.create_tls_context(lambda name: name == "hello.test"))
     await host.tunnel.open(gateway.tunnel)
     trusting = ssl.create_default_context(cafile=str(authority.certificate))
-    said = await get(gateway.settings.web[1], "/", ssl=trusting, server_hostname="hello.test")
-    assert said == f"https {CONTAINER} {gateway.settings.web[1]} /"
-    reader, writer = await connect(gateway.settings.web[1])
+    said = await get(gateway.settings.web_ports[1], "/", ssl=trusting, server_hostname="hello.test")
+    assert said == f"https {CONTAINER} {gateway.settings.web_ports[1]} /"
+    reader, writer = await connect(gateway.settings.web_ports[1])
     writer.write(b"GET / HTTP/1.1\r\n\r\n")  # what is no TLS is closed, and nothing else happens
     async with asyncio.timeout(15):
         with contextlib.suppress(ConnectionError):

@@ -334,7 +334,7 @@ def test_an_instance_that_is_not_ready_gets_no_requests_until_it_is(world):
             container = world.containers()[0]
             pool = next(iter(plane._running.values())).pool  # the only one who knows without a request
             async for _ in attempts():
-                if not pool._slots[0].ready:
+                if not pool._slots[0].is_ready:
                     break
             waiting = asyncio.create_task(get(plane, "/sh?echo%20served"))
             await asyncio.sleep(0.3)
@@ -354,16 +354,16 @@ def test_a_cookie_leads_back_to_the_same_instance(world):
             for slot in slots:  # each of them answers where the other is full
                 others = [one for one in slots if one is not slot]
                 for one in others:
-                    one.active += 80
+                    one.active_requests += 80
                 lease = await plane.lease(SERVICE)
-                names[lease.affinity] = slot.instance.seen.id
+                names[lease.affinity] = slot.instance.main_status.id
                 lease.release()
                 for one in others:
-                    one.active -= 80
+                    one.active_requests -= 80
             assert len(names) == 2
             for affinity, container in names.items():
                 lease = await plane.lease(SERVICE, affinity)
-                assert lease._slot.instance.seen.id == container
+                assert lease._slot.instance.main_status.id == container
                 lease.release()
             assert (await plane.lease(SERVICE, "gone")).affinity in names
 

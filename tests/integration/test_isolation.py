@@ -85,7 +85,7 @@ class World:
     def __init__(self, state):
         self.state = state
         self.cloud_id = f"test-{uuid.uuid4().hex[:8]}"
-        self.docker = docker_engine.client()
+        self.docker = docker_engine.create_client()
 
     @asynccontextmanager
     async def plane(self):

@@ -7,10 +7,10 @@ from contextlib import suppress
 from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError
-from mcpfleet_local_cloud.docker_engine import Address, Facts
+from mcpfleet_local_cloud.docker_engine import EngineAddress, EngineFacts
 
 
-def pin(folder: CloudFolder, address: Address, facts: Facts, *, force: bool = False) -> None:
+def pin(folder: CloudFolder, address: EngineAddress, facts: EngineFacts, *, force: bool = False) -> None:
     """Check that the engine is the one that the local cloud is pinned to; pin it if there is none yet.
 
     Args:

@@ -50,7 +50,7 @@ def find(
 
 
 def inventory(place: CloudFolder) -> dict[str, Any]:
-    """What the local cloud holds."""
+    """Read the inventory of the local cloud."""
     return AdminClient(place).inventory()
 
 

@@ -26,7 +26,7 @@ def remove_docker_objects(cloud_id: str, registry: str | None = None) -> list[st
     Raises:
         DockerException: Docker can't be reached.
     """
-    client = docker_engine.client()
+    client = docker_engine.create_client()
     try:
         filters: dict[str, Any] = {"label": f"{CLOUD_LABEL}={cloud_id}"}
         removed = [

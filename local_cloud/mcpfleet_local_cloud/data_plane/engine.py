@@ -16,7 +16,7 @@ from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.data_plane.cleanup import CLOUD_LABEL
 from mcpfleet_local_cloud.data_plane.contract import RolloutError
 from mcpfleet_local_cloud.data_plane.diagnosis import catches_sigterm, parse_listening
-from mcpfleet_local_cloud.docker_engine import Facts
+from mcpfleet_local_cloud.docker_engine import EngineFacts
 
 GRACE_SECONDS: Final = 10
 """Seconds between SIGTERM and SIGKILL (Cloud Run's container contract)."""
@@ -52,11 +52,11 @@ class CloudContainers:
         connect: Returns a Docker client; called when Docker is first needed.
     """
 
-    def __init__(self, cloud_id: str, connect: Callable[[], docker.DockerClient] = docker_engine.client) -> None:
+    def __init__(self, cloud_id: str, connect: Callable[[], docker.DockerClient] = docker_engine.create_client) -> None:
         self.cloud_id = cloud_id
         self._connect = connect
         self._client: docker.DockerClient | None = None
-        self._facts: Facts | None = None
+        self._facts: EngineFacts | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="docker")
         self._stopped = threading.Event()
         self._events: Any = None
@@ -69,10 +69,10 @@ class CloudContainers:
         return self._client
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> EngineFacts:
         """The facts about the Docker engine, read once; for use inside `call`."""
         if self._facts is None:
-            self._facts = docker_engine.facts_of(self.client)
+            self._facts = docker_engine.read_facts(self.client)
         return self._facts
 
     async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -97,7 +97,7 @@ class CloudContainers:
         """
 
         def run() -> ContainerStatus:
-            container = self.client.containers.create(**self.facts.limits.kept(spec))
+            container = self.client.containers.create(**self.facts.limits.without_unsupported(spec))
             try:
                 container.start()
                 container.reload()
@@ -196,7 +196,7 @@ class CloudContainers:
             **spec,
         }
         run: Any = self.client.containers.run  # its stubs have a different type for each result
-        supported_spec = self.facts.limits.kept(full_spec)
+        supported_spec = self.facts.limits.without_unsupported(full_spec)
         try:
             output: bytes = run(**supported_spec)
         except APIError as error:

@@ -17,7 +17,7 @@ from mcpfleet_local_cloud.data_plane.engine import CloudContainers
 from mcpfleet_local_cloud.data_plane.gateway_container import REGISTRY_PORT, GatewayContainer
 from mcpfleet_local_cloud.data_plane.networks import Network, Networks
 from mcpfleet_local_cloud.gateway.tunnel import Tunnel, TunnelError
-from mcpfleet_local_cloud.network.listeners import Connections
+from mcpfleet_local_cloud.network.listeners import AcceptedConnections
 from mcpfleet_local_cloud.state.folder import Settings
 
 _HTTP, _HTTPS = 80, 443
@@ -51,9 +51,9 @@ class Gateway:
     def __init__(self, engine: CloudContainers, settings: Settings) -> None:
         self._networks = Networks(engine)
         self._container = GatewayContainer(engine, self._networks, settings)
-        self._apps: dict[int, Connections] = {}
+        self._apps: dict[int, AcceptedConnections] = {}
         self._resolves: Callable[[str, str], bool] = lambda _host, _ip: False
-        self._tunnel = Tunnel(self._container.key, accept=self._accept, named=self._is_resolved)
+        self._tunnel = Tunnel(self._container.key, accept=self._accept, resolves=self._is_resolved)
         self._restart_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -80,12 +80,12 @@ class Gateway:
             OpenError: The gateway container can't run.
             DockerException: Docker can't be reached.
         """
-        self._apps[_HTTP] = Connections(metadata)
+        self._apps[_HTTP] = AcceptedConnections(metadata)
         if front_end is not None:
-            self._apps[_HTTPS] = Connections(front_end.app, front_end.tls)
+            self._apps[_HTTPS] = AcceptedConnections(front_end.app, front_end.tls)
             self._resolves = front_end.resolves
         if registry is not None:
-            self._apps[REGISTRY_PORT] = Connections(registry)
+            self._apps[REGISTRY_PORT] = AcceptedConnections(registry)
         await self._networks.open()
         await self._connect()
 

@@ -26,14 +26,14 @@ from mcpfleet_local_cloud.data_plane.engine import CloudContainers, error_text
 from mcpfleet_local_cloud.data_plane.networks import Network, Networks
 from mcpfleet_local_cloud.data_plane.spec import SPEC_LABEL
 from mcpfleet_local_cloud.gateway import container as program
-from mcpfleet_local_cloud.gateway.program import COMMAND, FOLDER, archive, new_key
+from mcpfleet_local_cloud.gateway.program import COMMAND, FOLDER, create_archive, create_key
 from mcpfleet_local_cloud.gateway.protocol import KEY_SIZE
 from mcpfleet_local_cloud.state.folder import Settings, write_private
 
 A = TypeVar("A")
 
 ROLE_LABEL: Final = "dev.mcpfleet.role"
-REGISTRY_PORT: Final = program.Settings.registry
+REGISTRY_PORT: Final = program.Settings.registry_port
 """The port in the container through which Docker reaches the registry."""
 _ROLE: Final = "gateway"
 _FIRST_PORT: Final = 18300
@@ -139,7 +139,7 @@ class GatewayContainer:
         """
         key = _read_stored(self._key_file, _parse_key)
         if key is None:
-            key = new_key()
+            key = create_key()
             write_private(self._key_file, key.hex() + "\n")
         return key
 
@@ -187,7 +187,7 @@ class GatewayContainer:
 
     def _ensure(self, networks: Sequence[Network]) -> str:
         container_settings = program.Settings(
-            networks=self._networks.ranges, own=str(self._networks.gateway_network.addresses.subnet)
+            networks=self._networks.ranges, gateway_network=str(self._networks.gateway_network.addresses.subnet)
         )
         try:
             image_id = str(self._engine.client.images.get(self._image).id)
@@ -195,7 +195,7 @@ class GatewayContainer:
             raise OpenError(
                 f"Docker lacks the image {self._image}, which the gateway container needs.", "type: ./dev setup"
             ) from None
-        files = archive(self.key, container_settings)
+        files = create_archive(self.key, container_settings)
         while True:
             ports = self.ports
             spec = self._spec(image_id, container_settings, ports)
@@ -237,7 +237,7 @@ class GatewayContainer:
         return adopted
 
     def _create(self, spec: dict[str, Any], files: bytes, networks: Sequence[Network]) -> Container:
-        container = self._engine.client.containers.create(**self._engine.facts.limits.kept(spec))
+        container = self._engine.client.containers.create(**self._engine.facts.limits.without_unsupported(spec))
         container.put_archive(FOLDER, files)  # pyright: ignore[reportUnknownMemberType]
         for network in networks:
             self._attach(network)
@@ -260,8 +260,8 @@ class GatewayContainer:
             "network": gateway_network.name,
             "networking_config": {gateway_network.name: endpoint},
             "ports": {
-                f"{container_settings.tunnel}/tcp": (_HOST, ports.tunnel),
-                f"{container_settings.registry}/tcp": (_HOST, ports.registry),
+                f"{container_settings.tunnel_port}/tcp": (_HOST, ports.tunnel),
+                f"{container_settings.registry_port}/tcp": (_HOST, ports.registry),
             },
             "mounts": [DockerMount(FOLDER, None, type="volume", no_copy=True, labels=cloud_label)],
             "read_only": True,

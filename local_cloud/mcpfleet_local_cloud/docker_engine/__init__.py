@@ -1,18 +1,25 @@
-"""Which Docker Engine is used, what it can do, and a client of it: one answer for every part of the local cloud."""
+"""Finds the Docker engine, its facts and a client of it, in the same way for every part of the local cloud."""
 
-from mcpfleet_local_cloud.docker_engine.address import Address, addresses
-from mcpfleet_local_cloud.docker_engine.client import NoEngineError, client, connect, environment, facts_of, reach
-from mcpfleet_local_cloud.docker_engine.facts import Facts, Limits
+from mcpfleet_local_cloud.docker_engine.address import EngineAddress, list_addresses
+from mcpfleet_local_cloud.docker_engine.client import (
+    NoEngineError,
+    connect,
+    create_client,
+    engine_environment,
+    find_engine,
+    read_facts,
+)
+from mcpfleet_local_cloud.docker_engine.facts import EngineFacts, Limits
 
 __all__ = [
-    "Address",
-    "Facts",
+    "EngineAddress",
+    "EngineFacts",
     "Limits",
     "NoEngineError",
-    "addresses",
-    "client",
     "connect",
-    "environment",
-    "facts_of",
-    "reach",
+    "create_client",
+    "engine_environment",
+    "find_engine",
+    "list_addresses",
+    "read_facts",
 ]

@@ -1,8 +1,8 @@
-"""At which addresses a Docker Engine may answer, and who says so.
+"""Lists the addresses at which a Docker engine may answer.
 
-As the docker command decides: DOCKER_HOST, then DOCKER_CONTEXT, then the current context of its config file. Where
-none of them names one, the usual sockets. Contexts are read here: the SDK's `docker.context` takes the default for one
-that is missing, and reads the working folder where there is no config file.
+The order is that of the docker command: DOCKER_HOST, then DOCKER_CONTEXT, then the current context of its config file.
+If none of them is set, the default sockets. Contexts are read here, because the SDK's `docker.context` falls back to
+the default for a missing one, and reads the working folder if there is no config file.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _OTHER_MACHINE: Final = (
 
 
 class AddressError(Exception):
-    """No engine can be used at the address that was chosen; the text says why, *next_step* what to do."""
+    """No engine can be used at the configured address; the text has the cause, *next_step* what to do."""
 
     def __init__(self, message: str, next_step: str) -> None:
         super().__init__(message)
@@ -29,15 +29,15 @@ class AddressError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Address:
-    """Where a Docker Engine may answer.
+class EngineAddress:
+    """The address of a Docker engine.
 
     Attributes:
-        host: As DOCKER_HOST has it.
-        chosen_by: What names it, as a person would say it: `DOCKER_HOST`, `the Docker context colima`. Empty: it is a
-            usual socket, which nobody chose.
+        host: The address in the format of DOCKER_HOST.
+        chosen_by: The setting that names it, for messages: `DOCKER_HOST`, `the Docker context colima`. Empty for a
+            default socket.
         certificates: The folder with `ca.pem`, `cert.pem` and `key.pem` for TLS; None: without TLS, or without these.
-        verify: Whether the engine's own certificate is checked.
+        verify: Whether the engine's certificate is verified.
     """
 
     host: str
@@ -50,7 +50,7 @@ class Address:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables with which every program finds this engine and no other."""
+        """The environment variables with which programs find this engine and no other."""
         return {
             "DOCKER_HOST": self.host,
             "DOCKER_CONTEXT": "",
@@ -60,86 +60,89 @@ class Address:
 
     @property
     def socket(self) -> Path | None:
-        """The socket's path; None for an address that has none."""
+        """The path of the socket; None if the address is not a socket."""
         return Path(self.host.removeprefix("unix://")) if self.host.startswith("unix://") else None
 
     @property
-    def instead(self) -> str:
-        """What whoever chose this engine may type to have another."""
+    def alternative(self) -> str:
+        """The command with which the user can choose another engine."""
         if self.chosen_by == "DOCKER_HOST":
             return "unset DOCKER_HOST"
         return "docker context use default" if self.chosen_by else "set DOCKER_HOST"
 
 
-def addresses(environ: Mapping[str, str]) -> list[Address]:
-    """The addresses to try, in this order. One that was chosen is the only one.
+def list_addresses(environ: Mapping[str, str]) -> list[EngineAddress]:
+    """List the addresses to try, in this order; only one if the user configured it.
 
     Raises:
-        AddressError: What was chosen cannot be used: an unknown context, an engine of another machine.
+        AddressError: The configured one cannot be used: an unknown context, an engine of another machine.
     """
-    chosen = _chosen(environ)
-    if chosen is None:
-        return [Address(host=f"unix://{path}") for path in usual_sockets(environ)]
-    _refuse_other_machines(chosen)
-    return [chosen]
+    configured = _find_configured(environ)
+    if configured is None:
+        return [EngineAddress(host=f"unix://{path}") for path in default_sockets(environ)]
+    _check_is_local(configured)
+    return [configured]
 
 
-def usual_sockets(environ: Mapping[str, str]) -> list[Path]:
-    """Where engines listen unless told otherwise; those of an ordinary user after the machine's.
+def default_sockets(environ: Mapping[str, str]) -> list[Path]:
+    """The sockets on which engines listen by default; the machine's before the user's.
 
     Docker Engine, rootless Docker, Docker Desktop (macOS, Linux), OrbStack, Rancher Desktop, Colima; last Podman, so
-    that a user who has nothing else is told what it is.
+    that a user who has only Podman gets a message about it.
     """
-    found = [Path("/var/run/docker.sock")]
+    sockets = [Path("/var/run/docker.sock")]
     if home := environ.get("HOME"):
-        place = Path(home)
+        home_folder = Path(home)
         runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
-        colima = Path(environ.get("COLIMA_HOME") or place / ".colima")
-        found += [runtime / "docker.sock"]
-        found += [place / each / "docker.sock" for each in (".docker/run", ".docker/desktop", ".orbstack/run", ".rd")]
-        found += [colima / "docker.sock", colima / "default/docker.sock", *sorted(colima.glob("*/docker.sock"))]
-        found += [place / ".config/colima/default/docker.sock"]
-        found += [runtime / "podman/podman.sock", place / ".local/share/containers/podman/machine/podman.sock"]
-    return list(dict.fromkeys(found))
+        colima = Path(environ.get("COLIMA_HOME") or home_folder / ".colima")
+        sockets += [runtime / "docker.sock"]
+        sockets += [
+            home_folder / relative / "docker.sock"
+            for relative in (".docker/run", ".docker/desktop", ".orbstack/run", ".rd")
+        ]
+        sockets += [colima / "docker.sock", colima / "default/docker.sock", *sorted(colima.glob("*/docker.sock"))]
+        sockets += [home_folder / ".config/colima/default/docker.sock"]
+        sockets += [runtime / "podman/podman.sock", home_folder / ".local/share/containers/podman/machine/podman.sock"]
+    return list(dict.fromkeys(sockets))
 
 
-def is_podmans(address: Address) -> bool:
-    """Whether it is a socket of Podman's own."""
+def is_podman_socket(address: EngineAddress) -> bool:
+    """Return whether the address is a default socket of Podman."""
     return not address.chosen_by and address.host.endswith("/podman.sock")
 
 
-def _chosen(environ: Mapping[str, str]) -> Address | None:
+def _find_configured(environ: Mapping[str, str]) -> EngineAddress | None:
     if host := environ.get("DOCKER_HOST", "").strip():
         folder = environ.get("DOCKER_CERT_PATH", "")
         verify = bool(environ.get("DOCKER_TLS_VERIFY"))
         if not folder and verify:
-            folder = str(_configuration(environ))
-        secured = not host.startswith("unix://")
-        certificates = Path(folder) if folder and secured else None
-        return Address(host=host, chosen_by="DOCKER_HOST", certificates=certificates, verify=verify and secured)
-    name = environ.get("DOCKER_CONTEXT") or _current(environ)
-    return None if name in {"", "default"} else _context(environ, name)
+            folder = str(_config_folder(environ))
+        has_tls = not host.startswith("unix://")
+        certificates = Path(folder) if folder and has_tls else None
+        return EngineAddress(host=host, chosen_by="DOCKER_HOST", certificates=certificates, verify=verify and has_tls)
+    name = environ.get("DOCKER_CONTEXT") or _current_context(environ)
+    return None if name in {"", "default"} else _read_context(environ, name)
 
 
-def _configuration(environ: Mapping[str, str]) -> Path:
-    """The docker command's own folder."""
+def _config_folder(environ: Mapping[str, str]) -> Path:
+    """The folder of the docker command's configuration."""
     return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or Path.home()) / ".docker")
 
 
-def _current(environ: Mapping[str, str]) -> str:
+def _current_context(environ: Mapping[str, str]) -> str:
     try:
-        name = _read(_configuration(environ) / "config.json").get("currentContext")
+        name = _read_json(_config_folder(environ) / "config.json").get("currentContext")
     except (OSError, ValueError):
-        return ""  # the docker command says what is wrong with its file; an engine may answer all the same
+        return ""  # the docker command reports the error in its file; an engine may answer nevertheless
     return name if isinstance(name, str) else ""
 
 
-def _context(environ: Mapping[str, str], name: str) -> Address:
-    number = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-    folder = _configuration(environ) / "contexts"
-    by = f"the Docker context {name}"
+def _read_context(environ: Mapping[str, str], name: str) -> EngineAddress:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    folder = _config_folder(environ) / "contexts"
+    chosen_by = f"the Docker context {name}"
     try:
-        endpoints = _table(_read(folder / "meta" / number / "meta.json").get("Endpoints"))
+        endpoints = _table(_read_json(folder / "meta" / digest / "meta.json").get("Endpoints"))
     except (OSError, ValueError) as error:
         raise AddressError(
             f"The Docker context {name!r} was chosen, but cannot be read: {error}",
@@ -149,15 +152,16 @@ def _context(environ: Mapping[str, str], name: str) -> Address:
     host = endpoint.get("Host")
     if not isinstance(host, str) or not host:
         raise AddressError(
-            f"The Docker context {name!r} was chosen, but names no engine.", "choose another: docker context use NAME."
+            f"The Docker context {name!r} was chosen, but has no address of an engine.",
+            "choose another: docker context use NAME.",
         )
-    secrets = folder / "tls" / number / "docker"
-    secured = not host.startswith("unix://") and (secrets / "ca.pem").is_file()
-    verify = secured and endpoint.get("SkipTLSVerify") is not True
-    return Address(host=host, chosen_by=by, certificates=secrets if secured else None, verify=verify)
+    secrets = folder / "tls" / digest / "docker"
+    has_tls = not host.startswith("unix://") and (secrets / "ca.pem").is_file()
+    verify = has_tls and endpoint.get("SkipTLSVerify") is not True
+    return EngineAddress(host=host, chosen_by=chosen_by, certificates=secrets if has_tls else None, verify=verify)
 
 
-def _refuse_other_machines(address: Address) -> None:
+def _check_is_local(address: EngineAddress) -> None:
     scheme, _, rest = address.host.partition("://")
     if scheme in {"unix", "npipe"} and rest:
         return
@@ -166,19 +170,21 @@ def _refuse_other_machines(address: Address) -> None:
     except ValueError:
         name = ""
     if not name or (rest and scheme not in {"tcp", "http", "https", "ssh"}):
-        raise AddressError(f"{address} is no address of a Docker Engine.", f"correct it, or: {address.instead}")
-    if scheme == "ssh" or not _is_here(name):
-        raise AddressError(f"{address} is another machine's engine; {_OTHER_MACHINE}.", f"type: {address.instead}")
+        raise AddressError(
+            f"{address} is not the address of a Docker engine.", f"correct it, or: {address.alternative}"
+        )
+    if scheme == "ssh" or not _is_loopback(name):
+        raise AddressError(f"{address} is another machine's engine; {_OTHER_MACHINE}.", f"type: {address.alternative}")
 
 
-def _is_here(name: str) -> bool:
+def _is_loopback(name: str) -> bool:
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return name == "localhost"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     return _table(json.loads(path.read_text(encoding="utf-8")))
 
 

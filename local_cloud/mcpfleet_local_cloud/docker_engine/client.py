@@ -1,4 +1,4 @@
-"""A client of the Docker Engine that is used here, and the reasons why there may be none."""
+"""Connects to the Docker engine, and explains why none can be used."""
 
 import errno
 import os
@@ -11,160 +11,160 @@ import requests
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 
-from mcpfleet_local_cloud.docker_engine.address import Address, AddressError, addresses, is_podmans
-from mcpfleet_local_cloud.docker_engine.facts import Facts
+from mcpfleet_local_cloud.docker_engine.address import AddressError, EngineAddress, is_podman_socket, list_addresses
+from mcpfleet_local_cloud.docker_engine.facts import EngineFacts
 
 INSTALL: Final = "install Docker Engine (https://docs.docker.com/engine/install), then run the command again."
 _TIMEOUT: Final = 60
-_KNOCK_SECONDS: Final = 10
+_PROBE_SECONDS: Final = 10
 
 T = TypeVar("T")
 
 
 class NoEngineError(DockerException):
-    """There is no Docker Engine that can be used; the text says why, *next_step* what to do."""
+    """No Docker engine can be used; the text has the cause, *next_step* what to do."""
 
     def __init__(self, message: str, next_step: str = INSTALL) -> None:
         super().__init__(message)
         self.next_step = next_step
 
 
-def client(environ: Mapping[str, str] | None = None, *, timeout: int = _TIMEOUT) -> docker.DockerClient:
-    """A client of the engine that the environment means.
+def create_client(environ: Mapping[str, str] | None = None, *, timeout: int = _TIMEOUT) -> docker.DockerClient:
+    """Create a client of the engine that the environment configures.
 
     Raises:
-        NoEngineError: None can be used.
+        NoEngineError: No engine can be used.
     """
-    return _reached(environ, lambda address: connect(address, timeout=timeout))
+    return _require_engine(environ, lambda address: connect(address, timeout=timeout))
 
 
-def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The whole environment for a program that is to use the same engine, such as the docker command.
+def engine_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The whole environment for a program that must use the same engine, such as the docker command.
 
     Raises:
-        NoEngineError: None can be used.
+        NoEngineError: No engine can be used.
     """
     environ = os.environ if environ is None else environ
     if environ.get("DOCKER_HOST"):
         return {**environ, "DOCKER_CONTEXT": ""}
 
-    def answers(address: Address) -> Address:
+    def probe(address: EngineAddress) -> EngineAddress:
         connect(address).close()
         return address
 
-    return {**environ, **_reached(environ, answers).environment}
+    return {**environ, **_require_engine(environ, probe).environment}
 
 
-def _reached(environ: Mapping[str, str] | None, connect: Callable[[Address], T]) -> T:
-    found = reach(os.environ if environ is None else environ, connect)
-    if found is None:
+def _require_engine(environ: Mapping[str, str] | None, connect: Callable[[EngineAddress], T]) -> T:
+    engine = find_engine(os.environ if environ is None else environ, connect)
+    if engine is None:
         raise NoEngineError("Docker does not run on this machine.")
-    return found
+    return engine
 
 
-def reach(environ: Mapping[str, str], connect: Callable[[Address], T], *, podman: bool = True) -> T | None:
-    """What *connect* makes of the first address at which an engine answers; None where nobody listens at any.
+def find_engine(environ: Mapping[str, str], connect: Callable[[EngineAddress], T], *, podman: bool = True) -> T | None:
+    """Find the first address at which an engine answers, and return the result of *connect*; None if none listens.
 
     Args:
         environ: The environment variables.
-        connect: As `connect`, with its errors.
-        podman: Whether to look at Podman's own sockets, to say that it is there.
+        connect: Connects to an address, and raises the errors of `connect`.
+        podman: Whether to try Podman's sockets, for a message about it.
 
     Raises:
-        NoEngineError: Somebody listens who cannot be used, or nobody does at the address that was chosen.
+        NoEngineError: The program that listens cannot be used, or none listens at the configured address.
     """
     try:
-        candidates = addresses(environ)
+        candidates = list_addresses(environ)
     except AddressError as error:
         raise NoEngineError(str(error), error.next_step) from error
-    refusals: list[NoEngineError] = []
+    errors: list[NoEngineError] = []
     for address in candidates:
-        if is_podmans(address) and not podman:
+        if is_podman_socket(address) and not podman:
             continue
         try:
             return connect(address)
         except PermissionError:
-            refusals += [] if is_podmans(address) else [_no_right(address)]
+            errors += [] if is_podman_socket(address) else [_permission_error(address)]
         except OSError as error:
             if address.chosen_by:
                 raise NoEngineError(
                     f"No Docker Engine answers at {address}: {error.strerror or error}",
-                    f"start it, or take this machine's own: {address.instead}",
+                    f"start it, or use this machine's own: {address.alternative}",
                 ) from error
         except NoEngineError as error:
             if address.chosen_by:
                 raise
-            refusals.append(error)
-    if refusals:
-        raise refusals[0]
+            errors.append(error)
+    if errors:
+        raise errors[0]
     return None
 
 
-def connect(address: Address, *, timeout: int = _TIMEOUT) -> docker.DockerClient:
-    """A client of the engine at *address*, which has said its version.
+def connect(address: EngineAddress, *, timeout: int = _TIMEOUT) -> docker.DockerClient:
+    """Connect to the engine at *address*, and check its version.
 
     Raises:
-        OSError: The operating system's error: nobody there, or no permission.
-        NoEngineError: Something answers that is not a Docker Engine, or none that we can talk to.
+        OSError: The operating system's error: no program listens, or this user has no permission.
+        NoEngineError: The program that answers is not a Docker engine, or an unsupported one.
     """
-    _knock(address)
+    _probe_socket(address)
     try:
         options = cast("dict[str, Any]", kwargs_from_env(environment=address.environment))
-        made = docker.DockerClient(version="auto", timeout=timeout, **options)
-        told: Any = made.version()
+        client = docker.DockerClient(version="auto", timeout=timeout, **options)
+        version: Any = client.version()
     except (DockerException, requests.RequestException, ValueError) as error:
-        cause = os_error_below(error)
+        cause = find_os_error(error)
         if cause is not None:
             raise cause from error
-        raise NoEngineError(f"What answers at {address} is no Docker Engine that can be used: {error}") from error
-    facts = Facts.of(told, {})
+        raise NoEngineError(f"The program at {address} is not a usable Docker engine: {error}") from error
+    facts = EngineFacts.from_api(version, {})
     if facts.kind == "Podman":
-        made.close()
+        client.close()
         raise NoEngineError(
             f"{facts} answers at {address}, and the local cloud needs Docker: Podman's networks differ.",
-            f"install Docker Engine beside it (https://docs.docker.com/engine/install), then: {address.instead}",
+            f"install Docker Engine beside it (https://docs.docker.com/engine/install), then: {address.alternative}",
         )
-    return made
+    return client
 
 
-def facts_of(client: docker.DockerClient) -> Facts:
-    """What the engine says of itself."""
-    told: Any = client.version()
-    said: Any = client.info()
-    return Facts.of(told, said)
+def read_facts(client: docker.DockerClient) -> EngineFacts:
+    """Read the engine's own description of itself."""
+    version: Any = client.version()
+    info: Any = client.info()
+    return EngineFacts.from_api(version, info)
 
 
-def _no_right(address: Address) -> NoEngineError:
+def _permission_error(address: EngineAddress) -> NoEngineError:
     return NoEngineError(
-        f"Docker Engine is there ({address}), but this user may not talk to it.",
+        f"Docker Engine runs ({address}), but this user has no access to it.",
         'type: sudo usermod -aG docker "$USER"   then log in again (or: newgrp docker) and run the command again.',
     )
 
 
-def _knock(address: Address) -> None:
-    # The SDK leaves its socket open where nobody listens, which Python warns about.
+def _probe_socket(address: EngineAddress) -> None:
+    # If no program listens, the SDK leaves its socket open, and Python warns about that.
     path = address.socket
     if path is None:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.settimeout(_KNOCK_SECONDS)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_PROBE_SECONDS)
         try:
-            caller.connect(str(path))
+            sock.connect(str(path))
         except ValueError as error:  # longer than a socket's name may be, or with a zero byte
             raise OSError(errno.EINVAL, str(error)) from error
 
 
-def os_error_below(error: BaseException) -> OSError | None:
-    """The operating system's error that an HTTP error was made from (Errno 2, 13, 111 …), or None."""
-    todo: list[object] = [error]
-    seen: set[int] = set()
-    while todo:
-        current = todo.pop(0)
-        if id(current) in seen or not isinstance(current, BaseException):
+def find_os_error(error: BaseException) -> OSError | None:
+    """Find the operating system's error (Errno 2, 13, 111 …) that caused an HTTP error; None if there is none."""
+    queue: list[object] = [error]
+    visited: set[int] = set()
+    while queue:
+        current = queue.pop(0)
+        if id(current) in visited or not isinstance(current, BaseException):
             continue
-        seen.add(id(current))
+        visited.add(id(current))
         # requests' errors are OSErrors too, without a number; urllib3 keeps the cause in `args` or `reason`.
         if isinstance(current, OSError) and current.errno is not None:
             return OSError(current.errno, os.strerror(current.errno))
-        todo += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
+        queue += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
     return None

@@ -1,4 +1,4 @@
-"""What a Docker Engine says of itself: which it is, for which machine, and which limits it can hold."""
+"""The facts about a Docker engine: its product, its platform, and the limits of containers that it supports."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ _LIMITED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "cpu": ("nano_cpus",),
     "processes": ("pids_limit",),
 }
-"""What is limited → the arguments of the SDK's `containers.create` that limit it."""
+"""The limited resource → the arguments of the SDK's `containers.create` that limit it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Which limits of a container the engine can hold.
+    """The limits of a container that the engine supports.
 
     Attributes:
-        memory: Of memory.
-        cpu: Of CPU time.
-        processes: Of the number of processes.
+        memory: Whether it can limit memory.
+        cpu: Whether it can limit CPU time.
+        processes: Whether it can limit the number of processes.
     """
 
     memory: bool = True
@@ -31,99 +31,98 @@ class Limits:
     processes: bool = True
 
     @property
-    def lacking(self) -> list[str]:
-        """The names of those that it cannot."""
-        held = {"memory": self.memory, "cpu": self.cpu, "processes": self.processes}
-        return [name for name, there in held.items() if not there]
+    def missing(self) -> list[str]:
+        """The names of the unsupported limits."""
+        supported = {"memory": self.memory, "cpu": self.cpu, "processes": self.processes}
+        return [name for name, is_supported in supported.items() if not is_supported]
 
-    def kept(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of `containers.create`, without the limits that the engine would refuse or drop."""
-        dropped = {argument for name in self.lacking for argument in _LIMITED_BY[name]}
+    def without_unsupported(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of `containers.create` without unsupported limits, which the engine would reject or ignore."""
+        dropped = {argument for name in self.missing for argument in _LIMITED_BY[name]}
         return {argument: value for argument, value in spec.items() if argument not in dropped}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """A Docker Engine.
+class EngineFacts:
+    """The facts about a Docker engine.
 
     Attributes:
-        kind: What its users call it: `Docker Engine`, `Docker Desktop`, `Colima`, `OrbStack`, `Rancher Desktop`,
-            `Podman`.
+        kind: The product: `Docker Engine`, `Docker Desktop`, `Colima`, `OrbStack`, `Rancher Desktop`, `Podman`.
         version: Its version.
-        identity: Tells it from every other engine of this machine.
-        architecture: For which machine its images are, as images name it: `amd64`, `arm64`.
-        rootless: Whether it runs as an ordinary user.
-        cpus: How many CPUs it has to give.
-        root_folder: Where it keeps images; on another machine if it runs there.
-        limits: Which limits it can hold.
+        identity: A text that differs between the engines of a machine.
+        architecture: The architecture of its images, as images name it: `amd64`, `arm64`.
+        is_rootless: Whether it runs as an ordinary user.
+        cpus: The number of CPUs that containers can use.
+        root_folder: The folder of its images, on the engine's machine.
+        limits: The limits of containers that it supports.
     """
 
     kind: str = "Docker Engine"
     version: str = ""
     identity: str = ""
     architecture: str = "amd64"
-    rootless: bool = False
+    is_rootless: bool = False
     cpus: float = 1.0
     root_folder: Path = Path("/var/lib/docker")
     limits: Limits = Limits()
 
     @classmethod
-    def of(cls, version: object, info: object) -> "Facts":
-        """Read the answers of the API's `/version` and `/info`; what is missing there has the value of most engines."""
-        told, said = _table(version), _table(info)
-        folder = _text(said, "DockerRootDir") or "/var/lib/docker"
-        machine = _text(said, "Architecture") or "x86_64"
-        cpus = said.get("NCPU")
+    def from_api(cls, version: object, info: object) -> "EngineFacts":
+        """Parse the responses of the API's `/version` and `/info`; missing values get the most common value."""
+        version_table, info_table = _table(version), _table(info)
+        folder = _text(info_table, "DockerRootDir") or "/var/lib/docker"
+        machine = _text(info_table, "Architecture") or "x86_64"
+        cpus = info_table.get("NCPU")
         return cls(
-            kind=_kind(told, said),
-            version=_text(told, "Version") or _text(said, "ServerVersion"),
-            # Engines that share /etc/docker have one ID up to Docker 20.10, but never one folder.
-            identity=f"{_text(said, 'ID')} {folder}",
+            kind=_kind(version_table, info_table),
+            version=_text(version_table, "Version") or _text(info_table, "ServerVersion"),
+            # Up to Docker 20.10, engines that share /etc/docker have the same ID, but never the same folder.
+            identity=f"{_text(info_table, 'ID')} {folder}",
             architecture=architecture_of(machine),
-            rootless=any("name=rootless" in str(one) for one in _list(said.get("SecurityOptions"))),
+            is_rootless=any("name=rootless" in str(option) for option in _list(info_table.get("SecurityOptions"))),
             cpus=float(cpus) if isinstance(cpus, int) and 0 < cpus < 2**16 else 1.0,
             root_folder=Path(folder.replace("\0", "")),
             limits=Limits(
-                memory=said.get("MemoryLimit") is not False,
+                memory=info_table.get("MemoryLimit") is not False,
                 # Both are needed for what the API calls NanoCpus.
-                cpu=said.get("CpuCfsQuota") is not False and said.get("CpuCfsPeriod") is not False,
-                processes=said.get("PidsLimit") is not False,
+                cpu=info_table.get("CpuCfsQuota") is not False and info_table.get("CpuCfsPeriod") is not False,
+                processes=info_table.get("PidsLimit") is not False,
             ),
         )
 
     @property
     def platform(self) -> str:
-        """The platform of its images, as the docker command has it."""
+        """The platform of its images, as the docker command names it."""
         return f"linux/{self.architecture}"
 
     def __str__(self) -> str:
-        return " ".join([self.kind, self.version, *(["(rootless)"] if self.rootless else [])])
+        return " ".join([self.kind, self.version, *(["(rootless)"] if self.is_rootless else [])])
 
     @property
-    def lacks(self) -> str:
-        """What it cannot limit and what follows from that, in a sentence; empty where it lacks nothing."""
-        lacking = self.limits.lacking
-        if not lacking:
+    def limits_warning(self) -> str:
+        """A warning about unsupported limits and their effects; empty if all limits are supported."""
+        missing = self.limits.missing
+        if not missing:
             return ""
-        follows = {
+        effects = {
             "memory": "no server is ended for using more memory than the fleet gives it",
             "cpu": "a server may use every CPU",
-            "processes": "one that starts processes without end takes the machine's last",
+            "processes": "a server that starts processes without end can exhaust the machine's",
         }
-        why = " (rootless Docker has them on cgroup v2 alone)" if self.rootless else ""
+        reason = " (rootless Docker has them on cgroup v2 alone)" if self.is_rootless else ""
         return (
-            f"it cannot limit containers' {_and(lacking)}{why}: {_and([follows[one] for one in lacking])}. "
+            f"it cannot limit containers' {_join(missing)}{reason}: {_join([effects[name] for name in missing])}. "
             "Servers run without these limits."
         )
 
 
 def architecture_of(machine: str) -> str:
-    """The kernel's name of a machine, as the name of it in an image."""
+    """Convert the kernel's name of an architecture to its name in images."""
     return _ARCHITECTURES.get(machine, machine)
 
 
 def _kind(version: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-    components = [_text(_table(one), "Name") for one in _list(version.get("Components"))]
+    components = [_text(_table(component), "Name") for component in _list(version.get("Components"))]
     if any(name.startswith("Podman") for name in components):
         return "Podman"
     system, name = _text(info, "OperatingSystem"), _text(info, "Name")
@@ -136,14 +135,14 @@ def _kind(version: Mapping[str, Any], info: Mapping[str, Any]) -> str:
     return "Colima" if name.startswith("colima") else "Docker Engine"
 
 
-def _and(words: list[str]) -> str:
+def _join(words: list[str]) -> str:
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def _text(table: Mapping[str, Any], key: str) -> str:
-    found = table.get(key)
-    return found if isinstance(found, str) else ""
+    value = table.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _table(value: object) -> Mapping[str, Any]:

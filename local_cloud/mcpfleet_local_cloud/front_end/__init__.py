@@ -1,1 +1,1 @@
-"""What stands between a caller and a container: ingress, routing, load balancers, mesh, and Identity-Aware Proxy."""
+"""The front end between callers and containers: ingress, routing, load balancers, mesh, and Identity-Aware Proxy."""

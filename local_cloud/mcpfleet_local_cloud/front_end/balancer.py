@@ -1,7 +1,7 @@
-"""External load balancers: what the forwarding rules of the project do, on loopback ports of this machine.
+"""External load balancers: serves the project's forwarding rules on loopback ports of this machine.
 
-Each rule has a port of 127.0.0.1 that follows from its name. TLS is by the cloud's own authority. A request goes by
-host and path through the URL map to a service, or is redirected.
+Each rule has a port of 127.0.0.1 that depends on its name. Certificates are issued by the cloud's own authority. The
+URL map routes a request by host and path to a service, or redirects it.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Final
 from starlette.types import ASGIApp, Scope
 
 from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
-from mcpfleet_local_cloud.front_end.routing import RoutedRequest, host_of
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest, read_host
 from mcpfleet_local_cloud.network.listeners import Listeners
 from mcpfleet_local_cloud.services.certificatemanager import CertificateManager
 from mcpfleet_local_cloud.services.compute.documents import LOOPBACK, parse_reference
@@ -36,55 +36,61 @@ class Balancer:
     """Serves every forwarding rule.
 
     Args:
-        compute: the documents.
-        certificates: the certificate maps of their proxies.
-        doors: the front door of a service, by its full name.
+        compute: The resources of Compute Engine.
+        certificates: The certificate maps of HTTPS proxies.
+        find_endpoint: Finds a service's endpoint by its full name.
     """
 
     def __init__(
-        self, compute: Compute, certificates: CertificateManager, doors: Callable[[str], ServiceEndpoint | None]
+        self, compute: Compute, certificates: CertificateManager, find_endpoint: Callable[[str], ServiceEndpoint | None]
     ) -> None:
         self._compute = compute
         self._certificates = certificates
-        self._doors = doors
+        self._find_endpoint = find_endpoint
         self._listeners: dict[str, tuple[Listeners, int]] = {}
-        self._make: Callable[[Balancer, str], ASGIApp] | None = None
+        self._create_app: Callable[[Balancer, str], ASGIApp] | None = None
         self._tls: ssl.SSLContext | None = None
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    # Which way a request goes.
+    # Routing.
 
-    def secured(self, host: str) -> bool:
-        """Whether a certificate of some HTTPS load balancer is for *host*."""
-        return any(self._has_certificate(path, host) for path, _ in self._compute.iterate("forwardingRules"))
+    def has_certificate(self, host: str) -> bool:
+        """Return whether an HTTPS load balancer has a certificate for *host*."""
+        return any(self._covers_host(path, host) for path, _ in self._compute.iterate("forwardingRules"))
 
     def domains(self) -> set[str]:
-        """The domains of every HTTPS forwarding rule; a wildcard as it is."""
-        return {one for path, _ in self._compute.iterate("forwardingRules") for one in self._certified(path)}
+        """The domains of all HTTPS forwarding rules, including wildcards."""
+        return {
+            domain for path, _ in self._compute.iterate("forwardingRules") for domain in self._certificate_domains(path)
+        }
 
-    def arrive(self, rule: str, host: str, path: str, query: str) -> RoutedRequest:
-        """How a request for *host* and *path* leaves the forwarding rule with that full name."""
+    def route(self, rule: str, host: str, path: str, query: str) -> RoutedRequest:
+        """Route a request for *host* and *path* through the forwarding rule with the full name *rule*."""
         forwarding = self._compute.find(rule)
         proxy = self._compute.find(parse_reference(forwarding["target"])) if forwarding else None
-        routes = self._compute.find(parse_reference(proxy["urlMap"])) if proxy else None
-        found = self._route(routes, host, path, query) if routes else RoutedRequest(door=None, balanced=True)
-        return replace(found, address=LOOPBACK, secure=forwarding is None or _secure(forwarding))
+        url_map = self._compute.find(parse_reference(proxy["urlMap"])) if proxy else None
+        routed = (
+            self._apply_url_map(url_map, host, path, query)
+            if url_map
+            else RoutedRequest(endpoint=None, is_balanced=True)
+        )
+        return replace(routed, balancer_address=LOOPBACK, is_https=forwarding is None or _is_https(forwarding))
 
-    def arrive_by_name(self, host: str, path: str, query: str) -> RoutedRequest | None:
-        """The same for an HTTPS request to *host* whose rule is not known; None where no rule is for it."""
-        rules = (name for name, _ in self._compute.iterate("forwardingRules") if self._has_certificate(name, host))
+    def route_by_host(self, host: str, path: str, query: str) -> RoutedRequest | None:
+        """Route an HTTPS request to *host* through the first rule with a certificate for it; None if there is none."""
+        rules = (name for name, _ in self._compute.iterate("forwardingRules") if self._covers_host(name, host))
         rule = next(rules, None)
-        return self.arrive(rule, host, path, query) if rule else None
+        return self.route(rule, host, path, query) if rule else None
 
     # Serving.
 
     async def open(self, app: Callable[["Balancer", str], ASGIApp], tls: ssl.SSLContext) -> None:
-        """Begin to serve the rules that there are, and from now on those that there will be."""
-        self._make = app
+        """Start to serve the existing rules and all later ones."""
+        self._create_app = app
         self._tls = tls
-        self._compute.watch(self._changed)
-        await self.settle()
+        self._compute.watch(self._on_change)
+        await self.sync_listeners()
 
     async def close(self) -> None:
         """Stop serving."""
@@ -92,9 +98,9 @@ class Balancer:
             await listeners.close_all()
         self._listeners.clear()
 
-    async def settle(self) -> None:
-        """Listen for the rules that there are, and for no others."""
-        if self._make is None:
+    async def sync_listeners(self) -> None:
+        """Open listeners for new rules, and close those of deleted rules."""
+        if self._create_app is None:
             return
         async with self._lock:
             rules = dict(self._compute.iterate("forwardingRules"))
@@ -102,15 +108,15 @@ class Balancer:
                 await self._listeners.pop(name)[0].close_all()
             for name, rule in rules.items():
                 if name not in self._listeners:
-                    await self._listen(name, secure=_secure(rule))
+                    await self._listen(name, secure=_is_https(rule))
 
     def inventory(self) -> list[Document]:
-        """What is served, for people."""
+        """List the served rules with their URLs and domains."""
         return [
             {
                 "name": name,
-                "url": f"{'https' if _secure(rule) else 'http'}://{LOOPBACK}:{self._listeners[name][1]}",
-                "domains": sorted(self._certified(name)),
+                "url": f"{'https' if _is_https(rule) else 'http'}://{LOOPBACK}:{self._listeners[name][1]}",
+                "domains": sorted(self._certificate_domains(name)),
             }
             for name, rule in self._compute.iterate("forwardingRules")
             if name in self._listeners
@@ -118,110 +124,118 @@ class Balancer:
 
     async def _listen(self, name: str, *, secure: bool) -> None:
         listeners = Listeners(LOOPBACK, self._tls if secure else None)
-        port = next((one for one in self._compute.ports_of(name) if listeners.open(one)), 0)
+        port = next((candidate for candidate in self._compute.ports_of(name) if listeners.open(candidate)), 0)
         if not port:
-            _log.warning("%s: all ports for load balancers on %s are taken", name, LOOPBACK)
+            _log.warning("%s: all ports for load balancers on %s are in use", name, LOOPBACK)
             return
-        assert self._make is not None  # noqa: S101 - `settle` has looked
-        await listeners.serve(self._make(self, name))
+        assert self._create_app is not None  # noqa: S101 - `sync_listeners` has checked it
+        await listeners.serve(self._create_app(self, name))
         self._listeners[name] = (listeners, port)
 
-    def _changed(self) -> None:
+    def _on_change(self) -> None:
         try:
-            task = asyncio.get_running_loop().create_task(self.settle())
-        except RuntimeError:  # nobody serves yet
+            task = asyncio.get_running_loop().create_task(self.sync_listeners())
+        except RuntimeError:  # there is no event loop yet
             return
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _proxy(self, rule: str) -> Document | None:
-        found = self._compute.find(rule)
-        return self._compute.find(parse_reference(found["target"])) if found else None
+    def _find_proxy(self, rule: str) -> Document | None:
+        forwarding = self._compute.find(rule)
+        return self._compute.find(parse_reference(forwarding["target"])) if forwarding else None
 
-    def _has_certificate(self, rule: str, host: str) -> bool:
-        proxy = self._proxy(rule) or {}
+    def _covers_host(self, rule: str, host: str) -> bool:
+        proxy = self._find_proxy(rule) or {}
         if proxy.get("certificateMap"):
-            return self._certificates.covers(_map_of(proxy), host)
-        return host in self._certified(rule)
+            return self._certificates.covers(_certificate_map(proxy), host)
+        return host in self._certificate_domains(rule)
 
-    def _certified(self, rule: str) -> set[str]:
-        proxy = self._proxy(rule) or {}
+    def _certificate_domains(self, rule: str) -> set[str]:
+        proxy = self._find_proxy(rule) or {}
         if proxy.get("certificateMap"):
-            return self._certificates.names(_map_of(proxy))
-        certificates = [self._compute.find(parse_reference(one)) for one in proxy.get("sslCertificates", [])]
-        return {domain.rstrip(".") for one in certificates if one for domain in one["managed"]["domains"]}
+            return self._certificates.names(_certificate_map(proxy))
+        certificates = [self._compute.find(parse_reference(item)) for item in proxy.get("sslCertificates", [])]
+        return {domain.rstrip(".") for item in certificates if item for domain in item["managed"]["domains"]}
 
-    def _route(self, routes: Document, host: str, path: str, query: str) -> RoutedRequest:
-        matcher: Document = routes
-        for host_rule in routes.get("hostRules", []):
-            if any(_matches(host, pattern) for pattern in host_rule["hosts"]):
-                matcher = next(one for one in routes["pathMatchers"] if one["name"] == host_rule["pathMatcher"])
-        # The longest pattern counts, in whichever order they are (Cloud Load Balancing, "URL maps overview").
-        fitting = [
+    def _apply_url_map(self, url_map: Document, host: str, path: str, query: str) -> RoutedRequest:
+        matcher: Document = url_map
+        for host_rule in url_map.get("hostRules", []):
+            if any(_host_matches(host, pattern) for pattern in host_rule["hosts"]):
+                matcher = next(
+                    path_matcher
+                    for path_matcher in url_map["pathMatchers"]
+                    if path_matcher["name"] == host_rule["pathMatcher"]
+                )
+        # The longest pattern wins, in any order (Cloud Load Balancing, "URL maps overview").
+        matches = [
             (len(pattern.removesuffix("*")), rule["service"])
             for rule in matcher.get("pathRules", [])
             for pattern in rule["paths"]
-            if _covers(pattern, path)
+            if _path_matches(pattern, path)
         ]
-        if fitting:
-            return self._to(max(fitting)[1])
+        if matches:
+            return self._route_to_backend(max(matches)[1])
         redirect: Document | None = matcher.get("defaultUrlRedirect")
         if redirect:
-            return RoutedRequest(door=None, balanced=True, redirect=_redirected(redirect, host, path, query))
-        return self._to(matcher.get("defaultService") or routes["defaultService"])
+            return RoutedRequest(endpoint=None, is_balanced=True, redirect=_build_redirect(redirect, host, path, query))
+        return self._route_to_backend(matcher.get("defaultService") or url_map["defaultService"])
 
-    def _to(self, service: str) -> RoutedRequest:
-        """The backend's service: on Google the nearest region's, here the first that there is."""
+    def _route_to_backend(self, service: str) -> RoutedRequest:
+        """Route to the backend's service: on Google in the nearest region, here the first that exists."""
         backends = (self._compute.find(parse_reference(service)) or {}).get("backends", [])
-        for one in backends:
-            group = parse_reference(one["group"])
-            found = self._compute.find(group) or {}
+        for backend in backends:
+            group = parse_reference(backend["group"])
+            endpoint_group = self._compute.find(group) or {}
             _, project, _, region, *_ = group.split("/")
-            door = self._doors(f"projects/{project}/locations/{region}/services/{found['cloudRun']['service']}")
-            if door is not None:
-                return RoutedRequest(door=door, balanced=True)
-        return RoutedRequest(door=None, balanced=True, unserved=not backends)
+            endpoint = self._find_endpoint(
+                f"projects/{project}/locations/{region}/services/{endpoint_group['cloudRun']['service']}"
+            )
+            if endpoint is not None:
+                return RoutedRequest(endpoint=endpoint, is_balanced=True)
+        return RoutedRequest(endpoint=None, is_balanced=True, has_no_backend=not backends)
 
 
-def balanced_app(front: Callable[[Callable[[Scope], RoutedRequest]], ASGIApp]) -> Callable[[Balancer, str], ASGIApp]:
-    """What answers for a forwarding rule; *front* makes a front end of the way in which requests arrive."""
+def create_balancer_app(
+    create_front_end: Callable[[Callable[[Scope], RoutedRequest]], ASGIApp],
+) -> Callable[[Balancer, str], ASGIApp]:
+    """Return a function that creates a forwarding rule's app; *create_front_end* makes a front end for a router."""
 
-    def make(balancer: Balancer, rule: str) -> ASGIApp:
-        def arrive(scope: Scope) -> RoutedRequest:
-            return balancer.arrive(
-                rule, host_of(scope["headers"]), scope["path"], scope["query_string"].decode("latin-1")
+    def create_app(balancer: Balancer, rule: str) -> ASGIApp:
+        def route(scope: Scope) -> RoutedRequest:
+            return balancer.route(
+                rule, read_host(scope["headers"]), scope["path"], scope["query_string"].decode("latin-1")
             )
 
-        return front(arrive)
+        return create_front_end(route)
 
-    return make
+    return create_app
 
 
-def _map_of(proxy: Document) -> str:
+def _certificate_map(proxy: Document) -> str:
     return str(proxy["certificateMap"]).removeprefix(CERTIFICATE_MANAGER)
 
 
-def _secure(rule: Document) -> bool:
+def _is_https(rule: Document) -> bool:
     return "/targetHttpsProxies/" in rule["target"]
 
 
-def _matches(host: str, pattern: str) -> bool:
+def _host_matches(host: str, pattern: str) -> bool:
     if pattern == "*":
         return True
     return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
 
 
-def _covers(pattern: str, path: str) -> bool:
+def _path_matches(pattern: str, path: str) -> bool:
     return path.startswith(pattern[:-1]) or path == pattern[:-2] if pattern.endswith("/*") else path == pattern
 
 
-def _redirected(redirect: Document, host: str, path: str, query: str) -> tuple[int, str]:
+def _build_redirect(redirect: Document, host: str, path: str, query: str) -> tuple[int, str]:
     scheme = "https" if redirect.get("httpsRedirect") else "http"
-    where = redirect.get("hostRedirect") or host
-    new = redirect.get("pathRedirect") or path
+    new_host = redirect.get("hostRedirect") or host
+    new_path = redirect.get("pathRedirect") or path
     if prefix := redirect.get("prefixRedirect"):
-        new = prefix.rstrip("/") + path
-    new = re.sub(r"[\r\n]", "", new)
-    kept = f"?{query}" if query and not redirect.get("stripQuery") else ""
+        new_path = prefix.rstrip("/") + path
+    new_path = re.sub(r"[\r\n]", "", new_path)
+    query_part = f"?{query}" if query and not redirect.get("stripQuery") else ""
     code = _CODES[redirect.get("redirectResponseCode") or "MOVED_PERMANENTLY_DEFAULT"]
-    return code, f"{scheme}://{where}{new}{kept}"
+    return code, f"{scheme}://{new_host}{new_path}{query_part}"

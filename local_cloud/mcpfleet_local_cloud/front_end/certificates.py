@@ -1,7 +1,7 @@
 """The cloud's own certificate authority: TLS for `*.run.app` inside of containers, and for load balancers' domains.
 
-The key lies in a file of mode 0600 in the cloud's state and leaves it never. Containers are told to trust the authority
-(`bundle`); nothing else on this machine does, unless somebody tells it to.
+The key is in a file of mode 0600 in the cloud's state, and never leaves it. Containers trust the authority
+(`write_bundle`); nothing else on this machine does, unless the user configures it.
 """
 
 import datetime
@@ -21,8 +21,8 @@ from mcpfleet_local_cloud.state.folder import write_private
 
 _YEARS: Final = 10
 _DAYS: Final = 90
-_CACHED: Final = 512
-_SYSTEM: Final = (
+_CACHED_CONTEXTS: Final = 512
+_SYSTEM_BUNDLES: Final = (
     Path("/etc/ssl/certs/ca-certificates.crt"),  # Debian, Ubuntu, Alpine
     Path("/etc/pki/tls/certs/ca-bundle.crt"),  # Fedora, Red Hat
 )
@@ -33,31 +33,31 @@ def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-class Authority:
-    """Signs certificates for whatever host is asked for.
+class CertificateAuthority:
+    """Issues certificates for any host.
 
     Args:
-        folder: where its key and certificate lie; made at first use.
-        now: the time.
+        folder: The folder of its key and certificate, which are created at first use.
+        now: Returns the current time.
     """
 
     def __init__(self, folder: Path, now: Now = _now) -> None:
         self._folder = folder
         self._now = now
         self.certificate: Final = folder / "ca.pem"
-        """The authority's own certificate, for whoever wants to trust it."""
+        """The file with the authority's own certificate."""
         key_path = folder / "ca.key"
         if not key_path.exists() or not self.certificate.exists():
-            self._make(key_path)
+            self._create(key_path)
         self._key = cast(
             "ec.EllipticCurvePrivateKey", serialization.load_pem_private_key(key_path.read_bytes(), password=None)
         )
         self._ca = x509.load_pem_x509_certificate(self.certificate.read_bytes())
         self._contexts: dict[str, ssl.SSLContext] = {}
 
-    def bundle(self) -> Path:
-        """A file with what this machine trusts, and the authority besides; readable for every user of a container."""
-        system = next((path.read_text() for path in _SYSTEM if path.exists()), "")
+    def write_bundle(self) -> Path:
+        """Write a file with this machine's trusted certificates and the authority's; containers' users can read it."""
+        system = next((path.read_text() for path in _SYSTEM_BUNDLES if path.exists()), "")
         path = self._folder / "bundle.pem"
         content = system.rstrip("\n") + "\n" + self.certificate.read_text()
         if not path.exists() or path.read_text() != content:
@@ -65,31 +65,31 @@ class Authority:
         path.chmod(0o644)
         return path
 
-    def context(self, allowed: Callable[[str], bool]) -> ssl.SSLContext:
-        """A server's TLS context that shows, for each host that is *allowed*, a certificate of its own."""
+    def create_tls_context(self, is_allowed: Callable[[str], bool]) -> ssl.SSLContext:
+        """Create a server's TLS context, with a certificate of its own for each host that is allowed."""
 
         def choose(connection: ssl.SSLObject, host: str | None, _context: ssl.SSLContext) -> int | None:
-            if not host or not allowed(host.lower()):
+            if not host or not is_allowed(host.lower()):
                 return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
-            connection.context = self._for(host.lower())
+            connection.context = self._host_context(host.lower())
             return None
 
-        outer = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        outer.minimum_version = ssl.TLSVersion.TLSv1_2
-        outer.set_alpn_protocols(["http/1.1"])
-        self._load(outer, *self.issue("localhost"))
-        outer.sni_callback = choose  # pyright: ignore[reportAttributeAccessIssue]  # the stubs name the base class
-        return outer
+        default_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        default_context.minimum_version = ssl.TLSVersion.TLSv1_2
+        default_context.set_alpn_protocols(["http/1.1"])
+        self._load(default_context, *self.issue("localhost"))
+        default_context.sni_callback = choose  # pyright: ignore[reportAttributeAccessIssue]  # the stubs name the base class
+        return default_context
 
     def issue(self, host: str) -> tuple[bytes, bytes]:
-        """A new certificate for *host*, with the authority's behind it, and its key; both PEM."""
+        """Issue a certificate for *host*; return its chain with the authority's, and its key, both as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = self._now()
         try:
             name: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
         except ValueError:
             name = x509.DNSName(host)
-        made = (
+        certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])]))
             .issuer_name(self._ca.subject)
@@ -105,12 +105,12 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         pem = serialization.Encoding.PEM
-        chain = made.public_bytes(pem) + self._ca.public_bytes(pem)
+        chain = certificate.public_bytes(pem) + self._ca.public_bytes(pem)
         return chain, key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
-    def _for(self, host: str) -> ssl.SSLContext:
+    def _host_context(self, host: str) -> ssl.SSLContext:
         if host not in self._contexts:
-            if len(self._contexts) >= _CACHED:
+            if len(self._contexts) >= _CACHED_CONTEXTS:
                 del self._contexts[next(iter(self._contexts))]
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.set_alpn_protocols(["http/1.1"])
@@ -119,13 +119,13 @@ class Authority:
         return self._contexts[host]
 
     def _load(self, context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
-        # The ssl module reads certificates from files alone; mkstemp's are ours alone.
+        # The ssl module reads certificates only from files; a temporary file is readable by its owner only.
         with tempfile.NamedTemporaryFile(dir=self._folder) as file:
             file.write(chain + key)
             file.flush()
             context.load_cert_chain(file.name)
 
-    def _make(self, key_path: Path) -> None:
+    def _create(self, key_path: Path) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mcpfleet local cloud")])
         now = self._now()
@@ -140,7 +140,7 @@ class Authority:
             encipher_only=False,
             decipher_only=False,
         )
-        made = (
+        certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
@@ -156,5 +156,5 @@ class Authority:
         pem = serialization.Encoding.PEM
         content = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         write_private(key_path, content.decode())
-        self.certificate.write_bytes(made.public_bytes(pem))
+        self.certificate.write_bytes(certificate.public_bytes(pem))
         self.certificate.chmod(0o644)

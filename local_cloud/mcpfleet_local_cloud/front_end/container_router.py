@@ -1,8 +1,8 @@
-"""How a container's request arrives: by the service's own name, at the gateway container.
+"""Routes the requests of containers, which call a service by its host name through the gateway container.
 
-On Google a container calls `https://NAME-NUMBER.REGION.run.app`, or a domain, whoever it is; whether it is *inside* for
-the called service depends on its own way out. The names of `run.app` are public, so only a caller that sends all its
-traffic through the VPC network arrives from there.
+On Google every container calls `https://NAME-NUMBER.REGION.run.app`, or a domain; whether its request is internal for
+the called service depends on its own egress setting. The names of `run.app` are public, so only a caller that sends all
+its traffic through the VPC network comes from there.
 """
 
 import json
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end.balancer import Balancer
-from mcpfleet_local_cloud.front_end.routing import RoutedRequest, host_of
+from mcpfleet_local_cloud.front_end.routing import RoutedRequest, read_host
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.services.iap.model import KEYS_HOST, KEYS_PATH, Keys
 from mcpfleet_local_cloud.state.folder import Settings
@@ -23,64 +23,63 @@ _HOST: Final = re.compile(r"([a-z](?:[a-z0-9-]{0,47}[a-z0-9])?)-(\d{1,19})\.([a-
 
 
 class ContainerRouter:
-    """See `routing.Router`.
+    """The router (`routing.Router`) for requests of containers.
 
     Args:
-        doors: the front door of a service, by its full name.
-        balancer: the load balancers.
-        workload: who has an address on the cloud's network.
-        settings: the cloud.
+        find_endpoint: Finds a service's endpoint by its full name.
+        balancer: The load balancers.
+        find_workload: Finds the workload with an address on the cloud's network.
+        settings: The settings of the local cloud.
     """
 
     def __init__(
         self,
-        doors: Callable[[str], ServiceEndpoint | None],
+        find_endpoint: Callable[[str], ServiceEndpoint | None],
         balancer: Balancer,
-        workload: Callable[[str], Workload | None],
+        find_workload: Callable[[str], Workload | None],
         settings: Settings,
     ) -> None:
-        self._doors = doors
+        self._find_endpoint = find_endpoint
         self._balancer = balancer
-        self._workload = workload
+        self._find_workload = find_workload
         self._settings = settings
 
-    def named(self, host: str) -> bool:
-        """Whether *host* leads to this cloud: a service of its project, whether it exists or not, a domain, or keys."""
-        return host == KEYS_HOST or self._service(host) is not None or self._balancer.secured(host)
+    def resolves(self, host: str) -> bool:
+        """Return whether this cloud serves *host*: a service of its project (existing or not), a domain or keys."""
+        return host == KEYS_HOST or self._parse_service(host) is not None or self._balancer.has_certificate(host)
 
     def __call__(self, scope: Scope) -> RoutedRequest:
-        """The arrival of a container's request."""
-        host = host_of(scope["headers"])
-        service = self._service(host)
+        """Route a container's request."""
+        host = read_host(scope["headers"])
+        service = self._parse_service(host)
         if service is None:
             query = scope["query_string"].decode("latin-1")
-            return self._balancer.arrive_by_name(host, scope["path"], query) or RoutedRequest(door=None)
+            return self._balancer.route_by_host(host, scope["path"], query) or RoutedRequest(endpoint=None)
         client: tuple[str, int] | None = scope["client"]
-        caller = self._workload(client[0]) if client else None
-        return RoutedRequest(door=self._doors(service), inside=caller is not None and caller.inside)
+        caller = self._find_workload(client[0]) if client else None
+        return RoutedRequest(endpoint=self._find_endpoint(service), is_internal=caller is not None and caller.inside)
 
-    def _service(self, host: str) -> str | None:
-        found = _HOST.fullmatch(host)
-        if found is None or found[2] != str(self._settings.project_number):
+    def _parse_service(self, host: str) -> str | None:
+        match = _HOST.fullmatch(host)
+        if match is None or match[2] != str(self._settings.project_number):
             return None
-        return f"projects/{self._settings.project}/locations/{found[3]}/services/{found[1]}"
+        return f"projects/{self._settings.project}/locations/{match[3]}/services/{match[1]}"
 
 
-def with_iap_keys(keys: Keys, front: ASGIApp) -> ASGIApp:
-    """The ASGI app at port 443 of the gateway container: *front*, and the proxy's public keys by their own host.
+def with_iap_keys(keys: Keys, front_end: ASGIApp) -> ASGIApp:
+    """The ASGI app on port 443 of the gateway container: *front_end*, and the public keys of Identity-Aware Proxy.
 
-    Whoever checks the assertions of Identity-Aware Proxy has that address built in, and would find Google's own keys
-    there, which sign nothing here.
+    Libraries that verify the proxy's assertions have the keys' URL built in, where they would get Google's own keys.
     """
 
-    async def published(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or host_of(scope["headers"]) != KEYS_HOST:
-            await front(scope, receive, send)
+    async def serve_keys(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or read_host(scope["headers"]) != KEYS_HOST:
+            await front_end(scope, receive, send)
             return
-        found = scope["path"] == KEYS_PATH and scope["method"] in ("GET", "HEAD")
-        body = json.dumps(keys.jwks()).encode() if found else b""
+        is_found = scope["path"] == KEYS_PATH and scope["method"] in ("GET", "HEAD")
+        body = json.dumps(keys.jwks()).encode() if is_found else b""
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": 200 if found else 404, "headers": headers})
+        await send({"type": "http.response.start", "status": 200 if is_found else 404, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    return published
+    return serve_keys

@@ -1,10 +1,10 @@
-"""Identity-Aware Proxy in front of a service: who passes, and what the container is told of them.
+"""Identity-Aware Proxy in front of a service: checks callers, and signs their identity for the container.
 
-Programs show an OIDC token whose audience is an OAuth client that the service's settings name; there is nobody here to
-sign in a browser. What passes is signed for the container with a key of the proxy's own (ES256), as on Google
-(cloud.google.com/iap/docs/signed-headers-howto), whose public half containers find at Google's own address. The proxy
-calls Cloud Run as its own account, by `X-Serverless-Authorization`, which the container gets without its signature
-(cloud.google.com/iap/docs/enabling-cloud-run): so there it never names the caller.
+Programs send an OIDC token whose audience is an OAuth client in the service's settings; there is no browser sign-in
+here. The proxy signs the caller's identity for the container with a key of its own (ES256), as on Google
+(cloud.google.com/iap/docs/signed-headers-howto); containers get the public key at Google's own address. The proxy calls
+Cloud Run as its own account, by `X-Serverless-Authorization`, which the container gets without its signature
+(cloud.google.com/iap/docs/enabling-cloud-run): so that header never identifies the caller.
 """
 
 import base64
@@ -33,18 +33,18 @@ _LIFETIME: Final = 600
 _ACCOUNTS: Final = "accounts.google.com"
 _KID: Final = "local"
 OWN_HEADERS: Final = (b"x-goog-iap-", b"x-goog-authenticated-user-")
-"""What nobody but the proxy may tell a container."""
+"""Prefixes of headers that only the proxy may send to a container."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protection:
-    """That a service is behind the proxy, and how.
+    """The settings of the proxy for one service.
 
     Attributes:
-        resource: whose IAM policy says who may pass.
-        agent: the proxy's account, which must be an invoker of the service.
-        audiences: OAuth clients for which a program's token may be made.
-        assertion_audience: the audience of the assertion that the container gets.
+        resource: The resource whose IAM policy decides who has access.
+        agent: The proxy's account, which must be an invoker of the service.
+        audiences: The OAuth clients that are accepted as audience of a program's token.
+        assertion_audience: The audience of the assertion for the container.
     """
 
     resource: str
@@ -54,21 +54,21 @@ class Protection:
 
 
 class Signer:
-    """Signs assertions; *keys_dir* holds the key, which is made at first use."""
+    """Signs assertions with a key in *keys_dir*, which is created at first use."""
 
     def __init__(self, keys_dir: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         path = keys_dir / "iap-key.pem"
         if not path.exists():
-            made = ec.generate_private_key(ec.SECP256R1())
-            content = made.private_bytes(
+            new_key = ec.generate_private_key(ec.SECP256R1())
+            content = new_key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
             write_private(path, content.decode())
         self._key = cast("ec.EllipticCurvePrivateKey", serialization.load_pem_private_key(path.read_bytes(), None))
 
     def headers(self, claims: Claims, audience: str) -> Headers:
-        """What the container is told of whoever passed."""
+        """The headers that describe an admitted caller to the container."""
         now = int(self._clock())
         assertion = jwt.encode(
             {
@@ -97,12 +97,12 @@ class Signer:
 
 
 class IdentityAwareProxy:
-    """What the front door asks (`authorizer.Proxy`).
+    """Implements `authorizer.Proxy`.
 
     Args:
-        settings: the OAuth clients.
-        signer: signs for the containers.
-        number: the project's number.
+        settings: The settings with the OAuth clients.
+        signer: Signs the assertions for containers.
+        number: The project's number.
     """
 
     def __init__(self, settings: Iap, signer: Signer, number: int) -> None:
@@ -110,10 +110,10 @@ class IdentityAwareProxy:
         self._signer = signer
         self._number = number
 
-    def protection(self, door: ServiceEndpoint) -> Protection:
-        """How the service behind *door* is protected."""
-        resource = resource_of(door.service)
-        _, _, _, region, _, name = door.service.split("/")
+    def protection(self, endpoint: ServiceEndpoint) -> Protection:
+        """The protection of the service at *endpoint*."""
+        resource = resource_of(endpoint.service)
+        _, _, _, region, _, name = endpoint.service.split("/")
         return Protection(
             resource=resource,
             agent=AGENT.format(self._number),
@@ -122,15 +122,15 @@ class IdentityAwareProxy:
         )
 
     def jwks(self) -> dict[str, Any]:
-        """The key that signs assertions."""
+        """The public key of the assertions, as a JSON Web Key Set."""
         return self._signer.jwks()
 
     def headers(self, claims: Claims, audience: str) -> Headers:
-        """What the container is told of whoever passed."""
+        """The headers that describe an admitted caller to the container."""
         return [*self._signer.headers(claims, audience), (b"x-serverless-authorization", self._own_token())]
 
     def _own_token(self) -> bytes:
-        """The proxy's own token, as Cloud Run passes it on: it is never signed, for no signature would be left."""
+        """The proxy's own token, as the container gets it: without a signature, so it is never signed."""
         claims = {"iss": ISSUER, "sub": f"1{self._number:020d}", "email": AGENT.format(self._number)}
         parts = [
             json.dumps(part).encode() for part in ({"alg": "RS256", "typ": "JWT"}, claims | {"email_verified": True})
@@ -139,28 +139,30 @@ class IdentityAwareProxy:
         return b"Bearer " + encoded + b"." + REMOVED.encode()
 
 
-def shown(headers: Headers) -> tuple[bytes, str]:
-    """The header with the caller's token, and the token: `Proxy-Authorization` wins, so that an app can have the other.
+def find_token(headers: Headers) -> tuple[bytes, str]:
+    """Find the header with the caller's token, and the token.
+
+    `Proxy-Authorization` takes precedence, so that the app can use `Authorization`.
 
     Raises:
-        TokenError: there is none.
+        TokenError: There is no token.
     """
-    for wanted in (b"proxy-authorization", b"authorization"):
+    for header in (b"proxy-authorization", b"authorization"):
         for name, value in headers:
             scheme, _, token = value.decode("latin-1").partition(" ")
-            if name == wanted and scheme.lower() == "bearer" and token.strip():
+            if name == header and scheme.lower() == "bearer" and token.strip():
                 return name, token.strip()
     raise TokenError("empty token")
 
 
-def invalid_credentials(why: str) -> pages.Page:
-    """IAP's own answer to a token that proves nothing."""
+def invalid_credentials(reason: str) -> pages.Page:
+    """IAP's response to an invalid token."""
     extra = ((b"x-goog-iap-generated-response", b"true"),)
-    return pages.Page(401, f"Invalid IAP credentials: {why}".encode(), pages.HTML, extra)
+    return pages.Page(401, f"Invalid IAP credentials: {reason}".encode(), pages.HTML, extra)
 
 
 def no_access(email: str) -> pages.Page:
-    """IAP's own answer to somebody who may not pass."""
+    """IAP's response to a caller without access."""
     body = (
         "<!DOCTYPE html><html lang=en><title>Access denied</title>\n<h1>You don't have access</h1>\n"
         f"<p>{pages.html.escape(email)} has no access to this application. Contact its administrator.</p></html>\n"
@@ -170,7 +172,7 @@ def no_access(email: str) -> pages.Page:
 
 
 def not_provisioned() -> pages.Page:
-    """IAP's own answer where its account may not call the service."""
+    """IAP's response if its own account may not call the service."""
     text = (
         b"The IAP service account is not provisioned. Please follow the instruction to create service account and "
         b"rectify IAP and Cloud Run setup: https://cloud.google.com/iap/docs/enabling-cloud-run"

@@ -1,4 +1,4 @@
-"""What Google's front end answers in place of a service, byte for byte (docs/google-apis.md 5.1)."""
+"""The responses that Google's front end sends itself, byte for byte (docs/google-apis.md 5.1)."""
 
 import html
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ TEXT: Final = b"text/plain"
 
 @dataclass(frozen=True)
 class Page:
-    """A whole answer."""
+    """A complete response."""
 
     status: int
     body: bytes
@@ -43,24 +43,24 @@ class Page:
 
 
 def forbidden(path: str) -> Page:
-    """No credential, or one without the right."""
+    """The request has no credential, or its account lacks the permission."""
     text = f"Your client does not have permission to get URL <code>{html.escape(path)}</code> from this server."
     return _page(403, "403 Forbidden", "Forbidden", text)
 
 
 def unauthorized(path: str) -> Page:
-    """A credential that proves nothing."""
+    """The credential is invalid."""
     text = f"Your client does not have permission to the requested URL <code>{html.escape(path)}</code>."
     return _page(401, "401 Unauthorized", "Unauthorized", text, _INVALID_TOKEN)
 
 
 def not_found(path: str) -> Page:
-    """No such service, not from here, or a path that Google keeps for itself (Google's page has a style sheet too)."""
+    """No such service, not reachable from here, or a reserved path (Google's page has a style sheet too)."""
     return Page(404, _NOT_FOUND.format(path=html.escape(path)).encode())
 
 
 def too_large() -> Page:
-    """More than 32 MiB in an HTTP/1 request."""
+    """An HTTP/1 request has more than 32 MiB."""
     return _page(
         413,
         "413 Request Entity Too Large",
@@ -70,12 +70,12 @@ def too_large() -> Page:
 
 
 def no_instance() -> Page:
-    """The request waited for an instance in vain."""
+    """The request waited too long for an instance."""
     return Page(429, b"Rate exceeded.", TEXT)
 
 
 def response_too_large() -> Page:
-    """More than 32 MiB in a response that is not streamed."""
+    """A response that is not streamed has more than 32 MiB."""
     return _page(
         500, "500 Server Error", "Server Error", "The server encountered an error and could not complete your request."
     )
@@ -86,7 +86,7 @@ def unavailable() -> Page:
     return Page(503, b"Service Unavailable", TEXT)
 
 
-def broken() -> Page:
+def connection_error() -> Page:
     """The instance broke the connection, or does not speak HTTP."""
     return Page(
         503,
@@ -96,7 +96,7 @@ def broken() -> Page:
 
 
 def no_backend() -> Page:
-    """A load balancer's backend has nothing in it (Envoy's words, which global Application Load Balancers answer)."""
+    """A load balancer's backend is empty (the text is Envoy's, which global Application Load Balancers send)."""
     return Page(503, b"no healthy upstream", TEXT)
 
 
@@ -106,7 +106,7 @@ def timed_out() -> Page:
 
 
 def redirect(status: int, location: str) -> Page:
-    """What a load balancer answers by itself."""
+    """A load balancer's redirect."""
     text = f'The document has moved\n<A HREF="{html.escape(location)}">here</A>.\n'
     title = {301: "Moved Permanently", 302: "Found"}.get(status, "Redirect")
     body = (
@@ -117,7 +117,7 @@ def redirect(status: int, location: str) -> Page:
 
 
 def no_websockets() -> Page:
-    """Google would upgrade this connection; the local cloud says that it does not."""
+    """Google would upgrade this connection; the local cloud does not support that."""
     return Page(501, b"WebSocket upgrades: the local cloud's ingress does not support them yet.\n", TEXT)
 
 

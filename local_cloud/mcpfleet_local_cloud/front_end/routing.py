@@ -1,7 +1,7 @@
-"""How a request came to the front end, and which service it means.
+"""Routes a request to its service.
 
 Google routes by Host. Here a request comes
-- *from outside*, at the loopback port that is the service's own;
+- *from outside*, at the service's own loopback port;
 - *from a container*, at the gateway container, by the service's deterministic host or a domain;
 - *through a load balancer*, at its forwarding rule's address, by the domain's URL map.
 """
@@ -17,44 +17,44 @@ from mcpfleet_local_cloud.network.upstream import Headers
 
 @dataclass(frozen=True, kw_only=True)
 class RoutedRequest:
-    """One request's way in."""
+    """The service of a request, and the way by which the request came."""
 
-    door: ServiceEndpoint | None
-    """The service; None where there is none."""
+    endpoint: ServiceEndpoint | None
+    """The service; None if there is none."""
     port: int = 0
-    """The loopback port, where the Host header need not name the service."""
-    inside: bool = False
+    """The loopback port, at which the Host header need not name the service; 0 for other requests."""
+    is_internal: bool = False
     """Whether it comes from the project's own VPC network (docs/local-cloud.md says when a container does)."""
-    balanced: bool = False
+    is_balanced: bool = False
     """Whether it came through an external load balancer."""
-    address: str = ""
+    balancer_address: str = ""
     """The load balancer's own address; empty without one."""
-    secure: bool = True
-    """Whether the caller spoke HTTPS: always, but for a load balancer's forwarding rule of plain HTTP."""
-    unserved: bool = False
-    """Whether it came to a backend of a load balancer that has nothing in it."""
+    is_https: bool = True
+    """Whether the caller used HTTPS: always, except for a load balancer's forwarding rule of plain HTTP."""
+    has_no_backend: bool = False
+    """Whether the load balancer's backend is empty."""
     redirect: tuple[int, str] | None = None
-    """Status and location that a load balancer answers with by itself."""
+    """Status and location of a load balancer's redirect."""
 
 
 Router = Callable[[Scope], RoutedRequest]
-"""Says how the request with an ASGI scope arrived."""
+"""Routes the request of an ASGI scope."""
 
 
-def at_port(lookup: Callable[[int], ServiceEndpoint | None]) -> Router:
-    """From outside: *lookup* knows the service of a loopback port."""
+def route_by_port(find_endpoint: Callable[[int], ServiceEndpoint | None]) -> Router:
+    """Return a router for requests from outside; *find_endpoint* finds the service of a loopback port."""
 
-    def arrive(scope: Scope) -> RoutedRequest:
+    def route(scope: Scope) -> RoutedRequest:
         port: int = scope["server"][1]
-        return RoutedRequest(door=lookup(port), port=port)
+        return RoutedRequest(endpoint=find_endpoint(port), port=port)
 
-    return arrive
+    return route
 
 
-def host_of(headers: Headers) -> str:
-    """The host that the request names, without a port, in lower case; empty unless there is exactly one."""
-    found = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
-    if len(found) != 1:
+def read_host(headers: Headers) -> str:
+    """Read the request's host, without a port, in lower case; empty unless there is exactly one Host header."""
+    hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
+    if len(hosts) != 1:
         return ""
-    name, _, port = found[0].rpartition(":")
-    return name if name and port.isdigit() else found[0]
+    name, _, port = hosts[0].rpartition(":")
+    return name if name and port.isdigit() else hosts[0]

@@ -1,5 +1,5 @@
-"""The tunnel between the local cloud's process on the host and the gateway container beside the services' containers.
+"""The tunnel between the local cloud's process on the host and the gateway container on the services' networks.
 
-Both ends are here: `wire`, `relay`, `resolver` and `container` are what runs in the container, on the standard library
-alone; `tunnel` is the end on the host; `program` packs the one for the other. ADR 0028 has the reasons.
+`protocol`, `relay`, `resolver` and `container` run in the container, with only the standard library; `tunnel` is the
+host's end; `program` packs the container's files. ADR 0028 has the reasons.
 """

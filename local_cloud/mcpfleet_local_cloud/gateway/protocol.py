@@ -1,15 +1,15 @@
-"""What host and gateway container say to each other, byte by byte. Standard library only: it runs in the container too.
+"""The protocol between host and gateway container. Standard library only, because it runs in the container too.
 
-Every TCP connection goes from the host to the gateway's tunnel port and begins with the same handshake:
+Every TCP connection goes from the host to the gateway's tunnel port and starts with the same handshake:
 
     host     hello       greeting, 32 random bytes
     gateway  challenge   32 random bytes, MAC as the gateway
     host     proof       purpose (1 byte), MAC as the host for that purpose
 
 A MAC is HMAC-SHA256 with the cloud's key over the role, the purpose and both sides' random bytes: it proves the key
-without showing it, for this connection, this direction and this purpose alone. Then, by purpose:
+without revealing it, only for this connection, this direction and this purpose. Then, by purpose:
 
-    ACCEPT   the gateway sends an `RoutedRequest` when a container has connected to it, then both pass its bytes
+    ACCEPT   the gateway sends an `IncomingConnection` when a container has connected to it, then both pass its bytes
     DIAL     the host sends an address; the gateway answers with an `Outcome`, then both pass the connection's bytes
     NAMES    the gateway sends DNS queries as frames, the host answers as frames
 
@@ -30,30 +30,30 @@ _GREETING: Final = b"mcpfleet-tunnel/1\n"
 HELLO_SIZE: Final = len(_GREETING) + NONCE_SIZE
 CHALLENGE_SIZE: Final = NONCE_SIZE + _MAC_SIZE
 PROOF_SIZE: Final = 1 + _MAC_SIZE
-SECONDS: Final = 5.0
-"""How long a handshake may take, on either side."""
+HANDSHAKE_SECONDS: Final = 5.0
+"""The time limit of a handshake in seconds, on either side."""
 
-_ARRIVAL: Final = struct.Struct("!H4sH")
-ARRIVAL_SIZE: Final = _ARRIVAL.size
+_INCOMING: Final = struct.Struct("!H4sH")
+INCOMING_SIZE: Final = _INCOMING.size
 _ADDRESS: Final = struct.Struct("!4sH")
 ADDRESS_SIZE: Final = _ADDRESS.size
 _LENGTH: Final = struct.Struct("!H")
 _QUERY: Final = struct.Struct("!I4s4s")
 _ANSWER: Final = struct.Struct("!I")
-DNS_HEADER: Final = 12
-LONGEST_QUERY: Final = 1024
-"""Bytes of a DNS query: a name has 255 at most, and what EDNS adds is small."""
+DNS_HEADER_SIZE: Final = 12
+MAX_QUERY_SIZE: Final = 1024
+"""The largest DNS query in bytes: a name has 255 at most, and EDNS adds little."""
 
 Address = tuple[str, int]
 """IPv4 address and port."""
 
 
-class WireError(Exception):
-    """The other side said what none of ours would."""
+class ProtocolError(Exception):
+    """The other side violated the protocol."""
 
 
 class Purpose(Enum):
-    """What a connection of the host is for."""
+    """The purpose of a connection of the host."""
 
     ACCEPT = b"A"
     DIAL = b"D"
@@ -61,7 +61,7 @@ class Purpose(Enum):
 
 
 class Outcome(IntEnum):
-    """What became of a dial."""
+    """The outcome of a dial."""
 
     CONNECTED = 0
     REFUSED = 1
@@ -73,118 +73,118 @@ def _mac(key: bytes, role: bytes, host_nonce: bytes, gateway_nonce: bytes) -> by
     return hmac.digest(key, _GREETING + role + host_nonce + gateway_nonce, "sha256")
 
 
-def hello(nonce: bytes) -> bytes:
-    """What the host begins with."""
+def create_hello(nonce: bytes) -> bytes:
+    """Create the host's first message."""
     return _GREETING + nonce
 
 
-def challenge(key: bytes, said: bytes, nonce: bytes) -> tuple[bytes, bytes]:
-    """The gateway's reply to the hello *said*, and the host's nonce out of that.
+def create_challenge(key: bytes, hello: bytes, nonce: bytes) -> tuple[bytes, bytes]:
+    """Create the gateway's reply to *hello*; return it with the host's nonce.
 
     Raises:
-        WireError: *said* is no hello.
+        ProtocolError: *hello* is invalid.
     """
-    if len(said) != HELLO_SIZE or not said.startswith(_GREETING):
-        raise WireError("no hello of ours")
-    host_nonce = said[len(_GREETING) :]
+    if len(hello) != HELLO_SIZE or not hello.startswith(_GREETING):
+        raise ProtocolError("the hello is invalid")
+    host_nonce = hello[len(_GREETING) :]
     return nonce + _mac(key, b"gateway", host_nonce, nonce), host_nonce
 
 
-def proof(key: bytes, purpose: Purpose, host_nonce: bytes, said: bytes) -> bytes:
-    """The host's reply to the challenge *said*.
+def create_proof(key: bytes, purpose: Purpose, host_nonce: bytes, challenge: bytes) -> bytes:
+    """Create the host's reply to *challenge*.
 
     Raises:
-        WireError: whoever said it does not have the key.
+        ProtocolError: The sender of the challenge does not have the key.
     """
-    if len(said) != CHALLENGE_SIZE:
-        raise WireError("no challenge of ours")
-    nonce, mac = said[:NONCE_SIZE], said[NONCE_SIZE:]
+    if len(challenge) != CHALLENGE_SIZE:
+        raise ProtocolError("the challenge is invalid")
+    nonce, mac = challenge[:NONCE_SIZE], challenge[NONCE_SIZE:]
     if not hmac.compare_digest(mac, _mac(key, b"gateway", host_nonce, nonce)):
-        raise WireError("it does not have this cloud's key")
+        raise ProtocolError("it does not have this cloud's key")
     return purpose.value + _mac(key, b"host " + purpose.value, host_nonce, nonce)
 
 
-def purpose_of(key: bytes, host_nonce: bytes, gateway_nonce: bytes, said: bytes) -> Purpose:
-    """What the connection is for, of which the host gave the proof *said*.
+def verify_proof(key: bytes, host_nonce: bytes, gateway_nonce: bytes, proof: bytes) -> Purpose:
+    """Verify the host's proof, and return the connection's purpose.
 
     Raises:
-        WireError: whoever said it does not have the key.
+        ProtocolError: The sender does not have the key.
     """
-    wanted, mac = said[:1], said[1:]
-    if not hmac.compare_digest(mac, _mac(key, b"host " + wanted, host_nonce, gateway_nonce)):
-        raise WireError("it does not have this cloud's key")
+    purpose, mac = proof[:1], proof[1:]
+    if not hmac.compare_digest(mac, _mac(key, b"host " + purpose, host_nonce, gateway_nonce)):
+        raise ProtocolError("it does not have this cloud's key")
     try:
-        return Purpose(wanted)
+        return Purpose(purpose)
     except ValueError:
-        raise WireError(f"unknown purpose {wanted!r}") from None
+        raise ProtocolError(f"unknown purpose {purpose!r}") from None
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """A connection that a container, or for the registry's port the engine, made to the gateway."""
+class IncomingConnection:
+    """A connection to the gateway, from a container, or from Docker to the registry's port."""
 
     port: int
-    """The gateway's port that it came to."""
+    """The gateway's port."""
     caller: Address
 
     def pack(self) -> bytes:
-        """Its bytes."""
+        """Encode it in `INCOMING_SIZE` bytes."""
         host, port = self.caller
-        return _ARRIVAL.pack(self.port, ipaddress.IPv4Address(host).packed, port)
+        return _INCOMING.pack(self.port, ipaddress.IPv4Address(host).packed, port)
 
     @staticmethod
-    def unpack(data: bytes) -> "Arrival":
-        """The arrival with those `ARRIVAL_SIZE` bytes."""
-        port, host, caller_port = _ARRIVAL.unpack(data)
-        return Arrival(port, (str(ipaddress.IPv4Address(host)), caller_port))
+    def unpack(data: bytes) -> "IncomingConnection":
+        """Decode `INCOMING_SIZE` bytes."""
+        port, host, caller_port = _INCOMING.unpack(data)
+        return IncomingConnection(port, (str(ipaddress.IPv4Address(host)), caller_port))
 
 
 def pack_address(address: Address) -> bytes:
-    """An address that is to be dialed.
+    """Encode an address that the gateway should dial.
 
     Raises:
-        ValueError: it is no IPv4 address and port.
+        ValueError: It is not an IPv4 address with a port.
     """
     host, port = address
     if not 0 < port < 1 << 16:
-        raise ValueError(f"{port} is no TCP port")
+        raise ValueError(f"{port} is not a TCP port")
     return _ADDRESS.pack(ipaddress.IPv4Address(host).packed, port)
 
 
 def unpack_address(data: bytes) -> Address:
-    """The address with those `ADDRESS_SIZE` bytes."""
+    """Decode an address from `ADDRESS_SIZE` bytes."""
     host, port = _ADDRESS.unpack(data)
     return str(ipaddress.IPv4Address(host)), port
 
 
 @dataclass(frozen=True)
 class Query:
-    """A container's DNS query, for the host to decide on."""
+    """A container's DNS query, which the gateway sends to the host."""
 
     number: int
     caller: str
     """The container's address."""
-    asked: str
-    """The gateway's own address that it asked: what names of the cloud lead to for this container."""
+    server: str
+    """The gateway's address that received the query: names of the cloud resolve to it for this container."""
     message: bytes
-    """RFC 1035, unread."""
+    """The DNS message (RFC 1035), not parsed by the gateway."""
 
     def pack(self) -> bytes:
-        """Its frame."""
-        caller, asked = (ipaddress.IPv4Address(each).packed for each in (self.caller, self.asked))
-        return _framed(_QUERY.pack(self.number, caller, asked) + self.message)
+        """Encode it as a frame."""
+        caller, server = (ipaddress.IPv4Address(address).packed for address in (self.caller, self.server))
+        return _frame(_QUERY.pack(self.number, caller, server) + self.message)
 
     @staticmethod
     def unpack(frame: bytes) -> "Query":
-        """The query in *frame*, as `Frames` gives it.
+        """Decode a frame of `FrameParser`.
 
         Raises:
-            WireError: it is none.
+            ProtocolError: It is not a query.
         """
-        if not _QUERY.size + DNS_HEADER <= len(frame) <= _QUERY.size + LONGEST_QUERY:
-            raise WireError(f"a query of {len(frame)} bytes")
-        number, caller, asked = _QUERY.unpack_from(frame)
-        addresses = str(ipaddress.IPv4Address(caller)), str(ipaddress.IPv4Address(asked))
+        if not _QUERY.size + DNS_HEADER_SIZE <= len(frame) <= _QUERY.size + MAX_QUERY_SIZE:
+            raise ProtocolError(f"a query of {len(frame)} bytes")
+        number, caller, server = _QUERY.unpack_from(frame)
+        addresses = str(ipaddress.IPv4Address(caller)), str(ipaddress.IPv4Address(server))
         return Query(number, *addresses, frame[_QUERY.size :])
 
 
@@ -194,46 +194,46 @@ class Answer:
 
     number: int
     message: bytes
-    """RFC 1035; empty: the name is none of the cloud's, so the gateway asks its own resolver."""
+    """The DNS message (RFC 1035); empty: the name is not of this cloud, so the gateway asks its own resolver."""
 
     def pack(self) -> bytes:
-        """Its frame."""
-        return _framed(_ANSWER.pack(self.number) + self.message)
+        """Encode it as a frame."""
+        return _frame(_ANSWER.pack(self.number) + self.message)
 
     @staticmethod
     def unpack(frame: bytes) -> "Answer":
-        """The answer in *frame*, as `Frames` gives it.
+        """Decode a frame of `FrameParser`.
 
         Raises:
-            WireError: it is none.
+            ProtocolError: It is not an answer.
         """
-        if len(frame) < _ANSWER.size or 0 < len(frame) - _ANSWER.size < DNS_HEADER:
-            raise WireError(f"an answer of {len(frame)} bytes")
+        if len(frame) < _ANSWER.size or 0 < len(frame) - _ANSWER.size < DNS_HEADER_SIZE:
+            raise ProtocolError(f"an answer of {len(frame)} bytes")
         (number,) = _ANSWER.unpack_from(frame)
         return Answer(number, frame[_ANSWER.size :])
 
 
-def _framed(data: bytes) -> bytes:
+def _frame(data: bytes) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-class Frames:
-    """Takes a stream of bytes apart into frames, each behind its length in two bytes; at most one is held."""
+class FrameParser:
+    """Splits a stream of bytes into frames, each prefixed by its length in two bytes; it buffers at most one frame."""
 
     def __init__(self) -> None:
-        self._held = b""
+        self._pending = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The frames that *data* completes."""
-        data = self._held + data
-        found: list[bytes] = []
-        at = 0
-        while len(data) - at >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(data, at)
-            end = at + _LENGTH.size + length
+        """Add *data*, and return the frames that it completes."""
+        data = self._pending + data
+        frames: list[bytes] = []
+        offset = 0
+        while len(data) - offset >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(data, offset)
+            end = offset + _LENGTH.size + length
             if len(data) < end:
                 break
-            found.append(data[at + _LENGTH.size : end])
-            at = end
-        self._held = data[at:]
-        return found
+            frames.append(data[offset + _LENGTH.size : end])
+            offset = end
+        self._pending = data[offset:]
+        return frames

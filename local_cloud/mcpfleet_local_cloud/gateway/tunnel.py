@@ -1,4 +1,4 @@
-"""The host's end of the tunnel to the gateway container (see `wire`)."""
+"""The host's end of the tunnel to the gateway container (see `protocol`)."""
 
 import asyncio
 import contextlib
@@ -11,68 +11,68 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from mcpfleet_local_cloud.gateway import names, protocol
-from mcpfleet_local_cloud.gateway.protocol import Address, Outcome, Purpose, WireError
+from mcpfleet_local_cloud.gateway.protocol import Address, Outcome, ProtocolError, Purpose
 
 Accept = Callable[[int, Address, socket.socket], Awaitable[None]]
-"""Takes a connection that came to a port of the gateway: the port, the caller's address, and the connected socket. It
-does not block, and is the taker's to close."""
+"""Accepts a connection to a port of the gateway: the port, the caller's address, and the connected, non-blocking
+socket, which the function has to close."""
 
-Named = Callable[[str, str], bool]
-"""Whether a name (lower case, without a final dot) leads to the gateway for the container with an address."""
+Resolves = Callable[[str, str], bool]
+"""Whether a name (lower case, without a final dot) resolves to the gateway, for the container with an address."""
 
-_FEWEST: Final = 4
-_MOST: Final = 64
-"""Connections that stand ready, of each purpose: so many at first, and at most as many as were ever short."""
+_MIN_READY: Final = 4
+_MAX_READY: Final = 64
+"""The number of ready connections of each purpose: at first, and at most. It grows when none is ready."""
 _GATEWAY_SECONDS: Final = 5.0
-"""How long a dial waits for a gateway that is not there."""
+"""Seconds that a dial waits for an unreachable gateway."""
 _PAUSES: Final = (0.05, 2.0)
 """Seconds between attempts to reach the gateway: at first, and at most."""
 _log = logging.getLogger(__name__)
 
 
 class TunnelError(Exception):
-    """The gateway cannot be reached; the text says why."""
+    """The gateway cannot be reached; the text has the cause."""
 
 
 class Tunnel:
-    """One cloud's tunnel; `open` before use.
+    """One cloud's tunnel. Call `open` before use.
 
     Args:
-        key: the cloud's (`program.new_key`).
-        accept: takes what comes to the gateway.
-        named: decides about names.
+        key: The cloud's key (`program.create_key`).
+        accept: Accepts connections to the gateway.
+        resolves: Decides about names.
     """
 
-    def __init__(self, key: bytes, *, accept: Accept, named: Named) -> None:
+    def __init__(self, key: bytes, *, accept: Accept, resolves: Resolves) -> None:
         self._key = key
         self._accept = accept
-        self._named = named
+        self._resolves = resolves
         self._address: Address | None = None
         self._connected = asyncio.Event()
-        self._problem = ""
+        self._last_error = ""
         self._idle = 0
-        """Connections on which the gateway may hand over what comes to it."""
+        """The number of connections that wait for a connection to the gateway."""
         self._acceptors = 0
         self._dialers = deque[socket.socket]()
-        self._filling = 0
-        self._wanted = _FEWEST
+        self._opening = 0
+        self._target = _MIN_READY
         self._tasks: set[asyncio.Task[None]] = set()
-        self._names: asyncio.Task[None] | None = None
+        self._name_task: asyncio.Task[None] | None = None
 
     async def open(self, address: Address, seconds: float = 10) -> None:
-        """Connect to the gateway's tunnel port at *address*, and from now on whenever the connection breaks.
+        """Connect to the gateway's tunnel port at *address*, and again whenever the connection breaks.
 
-        May be called again with another address, where the gateway was made anew.
+        It may be called again with another address, after the gateway was replaced.
 
         Raises:
-            TunnelError: it could not be reached within *seconds*; attempts go on nevertheless.
+            TunnelError: The gateway could not be reached within *seconds*; attempts continue.
         """
         self._address = address
-        if self._names is not None:
-            self._names.cancel()
+        if self._name_task is not None:
+            self._name_task.cancel()
         self._connected.clear()
-        self._names = self._spawn(self._stay())
-        while self._acceptors < _FEWEST:
+        self._name_task = self._spawn(self._keep_connected())
+        while self._acceptors < _MIN_READY:
             self._add_acceptor()
         try:
             await asyncio.wait_for(self._connected.wait(), seconds)
@@ -80,7 +80,7 @@ class Tunnel:
             raise TunnelError(self._unreachable()) from None
 
     async def close(self) -> None:
-        """Be connected no more; connections that were handed out are left alone."""
+        """Disconnect; connections that were handed out stay open."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -88,13 +88,13 @@ class Tunnel:
             self._dialers.popleft().close()
 
     async def dial(self, ip: str, port: int) -> socket.socket:
-        """A connection to a container (`network.dial.Dial`).
+        """Connect to a container (`network.dial.Dial`).
 
         Raises:
-            ConnectionRefusedError: nobody listens there.
-            PermissionError: it is not in the cloud's networks.
-            ConnectionError: the gateway cannot be reached.
-            OSError: there is no way there.
+            ConnectionRefusedError: No program listens there.
+            PermissionError: The address is not in the cloud's networks.
+            ConnectionError: The gateway cannot be reached.
+            OSError: The address cannot be reached.
         """
         header = protocol.pack_address((ip, port))
         try:
@@ -104,46 +104,46 @@ class Tunnel:
         if outcome is Outcome.CONNECTED:
             return sock
         sock.close()
-        where = f"{ip}:{port}"
+        target = f"{ip}:{port}"
         match outcome:
             case Outcome.REFUSED:
-                raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens at {where}")
+                raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens at {target}")
             case Outcome.FORBIDDEN:
-                raise PermissionError(errno.EACCES, f"{where} is not in the cloud's networks")
+                raise PermissionError(errno.EACCES, f"{target} is not in the cloud's networks")
             case _:
-                raise OSError(errno.EHOSTUNREACH, f"{where} does not answer")
+                raise OSError(errno.EHOSTUNREACH, f"{target} does not answer")
 
-    # Connections that containers are reached by.
+    # Connections to containers.
 
     async def _dial(self, header: bytes) -> tuple[socket.socket, Outcome]:
         while True:
-            sock = await self._dialer()
-            if (outcome := await self._ask(sock, header)) is not None:
+            sock = await self._take_dialer()
+            if (outcome := await self._request_dial(sock, header)) is not None:
                 return sock, outcome
-            # The gateway has gone since the connection was made.
+            # The gateway has ended since the connection was opened.
 
-    async def _dialer(self) -> socket.socket:
-        """A connection of that purpose: one that stands ready, or a new one."""
+    async def _take_dialer(self) -> socket.socket:
+        """Take a connection for a dial: a ready one, or a new one."""
         while self._dialers:
             sock = self._dialers.popleft()
-            self._fill()
+            self._open_dialers()
             if _is_open(sock):
                 return sock
             sock.close()
-        # None was ready, so that more shall be.
-        self._wanted = min(self._wanted * 2, _MOST)
-        self._fill()
+        # None was ready, so keep more of them.
+        self._target = min(self._target * 2, _MAX_READY)
+        self._open_dialers()
         while True:
             await self._connected.wait()
-            with contextlib.suppress(OSError, WireError):
+            with contextlib.suppress(OSError, ProtocolError):
                 return await self._open(Purpose.DIAL)
             await asyncio.sleep(_PAUSES[0])
 
-    async def _ask(self, sock: socket.socket, header: bytes) -> Outcome | None:
+    async def _request_dial(self, sock: socket.socket, header: bytes) -> Outcome | None:
         loop = asyncio.get_running_loop()
         try:
             await loop.sock_sendall(sock, header)
-            return Outcome((await _receive(sock, 1))[0])
+            return Outcome((await _receive_exactly(sock, 1))[0])
         except (OSError, ValueError):
             sock.close()
             return None
@@ -151,37 +151,37 @@ class Tunnel:
             sock.close()
             raise
 
-    def _fill(self) -> None:
-        if self._connected.is_set() and len(self._dialers) + self._filling < self._wanted:
-            self._filling += 1
+    def _open_dialers(self) -> None:
+        if self._connected.is_set() and len(self._dialers) + self._opening < self._target:
+            self._opening += 1
             self._spawn(self._add_dialer())
 
     async def _add_dialer(self) -> None:
         try:
             self._dialers.append(await self._open(Purpose.DIAL))
-        except (OSError, WireError):
+        except (OSError, ProtocolError):
             return  # the next dial tries again
         finally:
-            self._filling -= 1
-        self._fill()
+            self._opening -= 1
+        self._open_dialers()
 
-    # Connections by which containers reach the host.
+    # Connections from containers to the host.
 
     def _add_acceptor(self) -> None:
         self._acceptors += 1
-        self._spawn(self._accept_one_after_the_other())
+        self._spawn(self._accept_connections())
 
-    async def _accept_one_after_the_other(self) -> None:
+    async def _accept_connections(self) -> None:
         while True:
             await self._connected.wait()
             try:
                 sock = await self._open(Purpose.ACCEPT)
-            except (OSError, WireError):
+            except (OSError, ProtocolError):
                 await asyncio.sleep(_PAUSES[0])
                 continue
             self._idle += 1
             try:
-                arrival = protocol.Arrival.unpack(await _receive(sock, protocol.ARRIVAL_SIZE))
+                incoming = protocol.IncomingConnection.unpack(await _receive_exactly(sock, protocol.INCOMING_SIZE))
             except OSError:
                 sock.close()
                 continue
@@ -190,77 +190,77 @@ class Tunnel:
                 raise
             finally:
                 self._idle -= 1
-            if not self._idle and self._acceptors < _MOST:
+            if not self._idle and self._acceptors < _MAX_READY:
                 self._add_acceptor()
-            self._spawn(self._hand_over(arrival, sock))
+            self._spawn(self._hand_over(incoming, sock))
 
-    async def _hand_over(self, arrival: protocol.Arrival, sock: socket.socket) -> None:
+    async def _hand_over(self, incoming: protocol.IncomingConnection, sock: socket.socket) -> None:
         try:
-            await self._accept(arrival.port, arrival.caller, sock)
-        except OSError as broken:  # it went before it was served, or its TLS is none
-            _log.debug("%s: %s", arrival, broken)
+            await self._accept(incoming.port, incoming.caller, sock)
+        except OSError as error:  # it went before it was served, or its TLS is none
+            _log.debug("%s: %s", incoming, error)
 
-    # The connection that shows whether the gateway is there, by which it asks about names.
+    # The connection for DNS queries, which also shows whether the gateway can be reached.
 
-    async def _stay(self) -> None:
-        pause, longest = _PAUSES
+    async def _keep_connected(self) -> None:
+        pause, longest_pause = _PAUSES
         while True:
             try:
                 sock = await self._open(Purpose.NAMES)
-            except (OSError, WireError) as problem:
-                said = str(problem) or type(problem).__name__
-                if said != self._problem:
-                    _log.warning("the gateway cannot be reached: %s", said)
-                self._problem = said
+            except (OSError, ProtocolError) as error:
+                text = str(error) or type(error).__name__
+                if text != self._last_error:
+                    _log.warning("the gateway cannot be reached: %s", text)
+                self._last_error = text
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, longest)
+                pause = min(pause * 2, longest_pause)
                 continue
-            if self._problem:
-                _log.warning("the gateway is there again")
-            self._problem = ""
+            if self._last_error:
+                _log.warning("the gateway can be reached again")
+            self._last_error = ""
             pause = _PAUSES[0]
             self._connected.set()
-            self._fill()
+            self._open_dialers()
             try:
-                await self._answer(sock)
+                await self._answer_queries(sock)
             finally:
                 self._connected.clear()
                 sock.close()
 
-    async def _answer(self, sock: socket.socket) -> None:
-        """Answer about names until the connection ends."""
+    async def _answer_queries(self, sock: socket.socket) -> None:
+        """Answer DNS queries until the connection ends."""
         loop = asyncio.get_running_loop()
-        frames = protocol.Frames()
-        with contextlib.suppress(OSError, WireError):
+        frames = protocol.FrameParser()
+        with contextlib.suppress(OSError, ProtocolError):
             while data := await loop.sock_recv(sock, 1 << 16):
-                said = b"".join(self._decide(protocol.Query.unpack(frame)) for frame in frames.feed(data))
-                await loop.sock_sendall(sock, said)
+                answers = b"".join(self._answer_query(protocol.Query.unpack(frame)) for frame in frames.feed(data))
+                await loop.sock_sendall(sock, answers)
 
-    def _decide(self, query: protocol.Query) -> bytes:
-        said = names.answer(query.message, query.asked, lambda name: self._named(name, query.caller))
-        return protocol.Answer(query.number, said).pack()
+    def _answer_query(self, query: protocol.Query) -> bytes:
+        answer = names.answer_query(query.message, query.server, lambda name: self._resolves(name, query.caller))
+        return protocol.Answer(query.number, answer).pack()
 
-    # All of them.
+    # All connections.
 
     async def _open(self, purpose: Purpose) -> socket.socket:
-        """A new connection to the gateway, each of which has shown that it has the key.
+        """Open a connection to the gateway, with mutual authentication by the key.
 
         Raises:
-            OSError: there is none.
-            WireError: who is there is not the gateway.
+            OSError: The gateway cannot be reached.
+            ProtocolError: The other side is not the gateway.
         """
         loop = asyncio.get_running_loop()
         assert self._address is not None  # noqa: S101 - set before anything is spawned
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             sock.setblocking(False)
-            async with asyncio.timeout(protocol.SECONDS):
+            async with asyncio.timeout(protocol.HANDSHAKE_SECONDS):
                 await loop.sock_connect(sock, self._address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 nonce = secrets.token_bytes(protocol.NONCE_SIZE)
-                await loop.sock_sendall(sock, protocol.hello(nonce))
-                said = await _receive(sock, protocol.CHALLENGE_SIZE)
-                await loop.sock_sendall(sock, protocol.proof(self._key, purpose, nonce, said))
+                await loop.sock_sendall(sock, protocol.create_hello(nonce))
+                challenge = await _receive_exactly(sock, protocol.CHALLENGE_SIZE)
+                await loop.sock_sendall(sock, protocol.create_proof(self._key, purpose, nonce, challenge))
         except BaseException:
             sock.close()
             raise
@@ -268,7 +268,7 @@ class Tunnel:
 
     def _unreachable(self) -> str:
         host, port = self._address or ("", 0)
-        return f"the cloud's gateway at {host}:{port} cannot be reached: {self._problem or 'it does not answer'}"
+        return f"the cloud's gateway at {host}:{port} cannot be reached: {self._last_error or 'it does not answer'}"
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -277,11 +277,11 @@ class Tunnel:
         return task
 
 
-async def _receive(sock: socket.socket, size: int) -> bytes:
-    """So many bytes and no more: what follows is for whoever gets the connection.
+async def _receive_exactly(sock: socket.socket, size: int) -> bytes:
+    """Receive exactly *size* bytes: the following ones are for the function that gets the connection.
 
     Raises:
-        ConnectionError: they did not come.
+        ConnectionError: The connection was closed before.
     """
     loop = asyncio.get_running_loop()
     data = b""
@@ -294,7 +294,7 @@ async def _receive(sock: socket.socket, size: int) -> bytes:
 
 
 def _is_open(sock: socket.socket) -> bool:
-    """Whether a connection on which nothing should arrive has not ended meanwhile."""
+    """Return whether a connection, on which no data is expected, is still open."""
     try:
         sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:

@@ -1,1 +1,1 @@
-"""HTTP in and out, with no idea of what is said: listeners, their protocol, and connections to containers."""
+"""HTTP connections, independent of their content: listeners, their protocol, and connections to containers."""

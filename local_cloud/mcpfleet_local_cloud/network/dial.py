@@ -1,4 +1,4 @@
-"""Connections to containers: how one is made is handed to whoever needs it."""
+"""The type of functions that connect to containers, and one that connects directly."""
 
 import asyncio
 import socket
@@ -8,11 +8,11 @@ Address = tuple[str, int]
 """IPv4 address and port."""
 
 Dial = Callable[[str, int], Awaitable[socket.socket]]
-"""Connects to an IPv4 address and port: a connected socket that does not block. Raises OSError."""
+"""Connects to an IPv4 address and port, and returns the connected, non-blocking socket. Raises OSError."""
 
 
-async def direct(ip: str, port: int) -> socket.socket:
-    """A connection of this machine's own."""
+async def connect_directly(ip: str, port: int) -> socket.socket:
+    """Connect from this machine."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setblocking(False)

@@ -1,4 +1,4 @@
-"""ASGI apps on connections: on listeners of our own, and on connections that somebody else has accepted."""
+"""Serves ASGI apps on listening ports, and on connections that were accepted elsewhere."""
 
 import asyncio
 import errno
@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from mcpfleet_local_cloud.network.dial import Address
-from mcpfleet_local_cloud.network.http_protocol import FrontProtocol
+from mcpfleet_local_cloud.network.http_protocol import FrontEndProtocol
 
 _KEEP_ALIVE: Final = 75
 _CLOSE_SECONDS: Final = 2
@@ -18,9 +18,9 @@ _TLS_SECONDS: Final = 10
 
 
 class Listeners:
-    """Open ports on *host*, with *tls* if it is given; `serve` says who answers on them.
+    """Listening ports on *host*, with *tls* if it is given.
 
-    A port belongs to us from `open` on, so an address can be promised before anything answers there.
+    `open` reserves a port, so that its address can be used before `serve` starts an app on it.
     """
 
     def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
@@ -31,18 +31,18 @@ class Listeners:
         self._servers: dict[int, uvicorn.Server] = {}
 
     def open(self, port: int) -> bool:
-        """Take *port*; False where another program has it."""
+        """Listen on *port*; return False if another program has it."""
         if port in self._sockets:
             return True
-        # The protocol is named because asyncio turns Nagle's delay (40 ms for each small answer) off only then.
+        # With the protocol given, asyncio disables Nagle's algorithm (40 ms for each small response).
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # our own closed connections don't count
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore this process's closed connections
         try:
             listener.bind((self._host, port))
             listener.listen(2048)
-        except OSError as refusal:
+        except OSError as error:
             listener.close()
-            if refusal.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+            if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
                 return False
             raise
         listener.setblocking(False)
@@ -50,17 +50,17 @@ class Listeners:
         return True
 
     async def serve(self, app: ASGIApp | None = None) -> None:
-        """Answer on every open port that nobody answers on yet, with *app* or the one given before."""
+        """Serve *app*, by default that of the last call, on every open port that has no app yet."""
         self._app = app or self._app
         if self._app is None:
             return
         for port, listener in list(self._sockets.items()):
             if port not in self._servers:
-                self._servers[port] = server = _server(self._app, self._tls)
+                self._servers[port] = server = _create_server(self._app, self._tls)
                 await server.startup(sockets=[listener])
 
     async def close(self, port: int) -> None:
-        """Give *port* back; what is being answered may finish within two seconds."""
+        """Close *port*; running requests may finish within two seconds."""
         listener = self._sockets.pop(port, None)
         server = self._servers.pop(port, None)
         if server is not None:
@@ -69,50 +69,50 @@ class Listeners:
             listener.close()
 
     async def close_all(self) -> None:
-        """Give every port back."""
+        """Close every port."""
         await asyncio.gather(*(self.close(port) for port in list(self._sockets)))
 
 
-class Connections:
-    """*app*, with *tls* if it is given, on connections that somebody else has accepted."""
+class AcceptedConnections:
+    """Serves *app*, with *tls* if it is given, on connections that were accepted elsewhere."""
 
     def __init__(self, app: ASGIApp, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
-        self._server = _server(app, tls)
+        self._server = _create_server(app, tls)
         self._started = asyncio.Lock()
 
     async def serve(self, sock: socket.socket, client: Address, server: Address) -> None:
-        """Answer on *sock*, which came from *client* to *server*; returns when that has begun.
+        """Start to serve *sock*, a connection from *client* to *server*.
 
         Raises:
-            OSError: it has gone already, or there was no TLS within ten seconds.
+            OSError: It is closed already, or the TLS handshake took more than ten seconds.
         """
         async with self._started:
             if not self._server.started:
                 await self._server.startup(sockets=[])
         config = self._server.config
 
-        def make() -> FrontProtocol:
+        def create_protocol() -> FrontEndProtocol:
             state = self._server.lifespan.state
-            return FrontProtocol(config, self._server.server_state, state, between=(client, server))
+            return FrontEndProtocol(config, self._server.server_state, state, addresses=(client, server))
 
         seconds = None if self._tls is None else _TLS_SECONDS
         await asyncio.get_running_loop().connect_accepted_socket(
-            make, sock, ssl=self._tls, ssl_handshake_timeout=seconds
+            create_protocol, sock, ssl=self._tls, ssl_handshake_timeout=seconds
         )
 
     async def close(self) -> None:
-        """Close every connection; what is being answered may finish within two seconds."""
+        """Close every connection; running requests may finish within two seconds."""
         if self._server.started:
             await self._server.shutdown()
 
 
-def _server(app: ASGIApp, tls: ssl.SSLContext | None) -> uvicorn.Server:
-    """A server that is only ever started and shut down: its own loop (signals, Date header) is not wanted here."""
+def _create_server(app: ASGIApp, tls: ssl.SSLContext | None) -> uvicorn.Server:
+    """Create a server that is only started and shut down, without uvicorn's main loop (signals, Date header)."""
     config = uvicorn.Config(
         app,
         interface="asgi3",
-        http=FrontProtocol,
+        http=FrontEndProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,7 +1,7 @@
-"""HTTP/1.1 to one container: kept-alive connections, bodies streamed both ways.
+"""The HTTP/1.1 client for one container: persistent connections, bodies streamed both ways.
 
-On asyncio's transports and llhttp (`httptools`), the parser that is in front already: ADR 0029 says why there is no
-client library in between.
+It uses asyncio's transports and llhttp (`httptools`), which the front end uses too: ADR 0029 explains why it uses no
+client library.
 """
 
 import asyncio
@@ -15,27 +15,27 @@ from typing import Final, Protocol, Self, cast
 
 import httptools
 
-from mcpfleet_local_cloud.network.dial import Dial, direct
-from mcpfleet_local_cloud.network.gathering import Gathered
+from mcpfleet_local_cloud.network.dial import Dial, connect_directly
+from mcpfleet_local_cloud.network.gathering import BufferedTransport
 
 Headers = list[tuple[bytes, bytes]]
 _CONNECT_SECONDS: Final = 5.0
 _KEEP_SECONDS: Final = 4.0
-"""Below the 5 s after which uvicorn and Node close an idle connection, so that we never write into a closing one."""
+"""Seconds that a connection stays idle: less than the 5 s after which uvicorn and Node close it."""
 _BUFFER: Final = 64 * 1024
-"""Bytes of an answer that wait for the caller, and of a request that wait for the container, before the other waits."""
+"""Bytes of a response or a request that are buffered before its sender has to wait."""
 _OVERHEAD: Final = 100 * 1024
-"""Bytes that a container may send without a byte of a body: status lines, headers, trailers, what is around chunks."""
-_BREAKS: Final = re.compile(rb"[\0\r\n]")
+"""Bytes that a container may send without a byte of a body: status lines, headers, trailers, chunk extensions."""
+_LINE_BREAK: Final = re.compile(rb"[\0\r\n]")
 
 
 class UpstreamError(Exception):
-    """The container closed or broke the connection, or what it said is not HTTP."""
+    """The container closed or reset the connection, or its response is not HTTP."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A response whose body is still on its way."""
+class Response:
+    """A response whose body is still being received."""
 
     status: int
     headers: Headers
@@ -43,49 +43,49 @@ class Answer:
 
 
 class Upstream(Protocol):
-    """Where the ingress sends a request."""
+    """The server to which the ingress sends a request."""
 
     def send(
         self, method: bytes, target: bytes, headers: Headers, body: AsyncIterator[bytes] | None
-    ) -> AbstractAsyncContextManager[Answer]:
-        """Send a request; leaving the context gives up whatever is still on its way.
+    ) -> AbstractAsyncContextManager[Response]:
+        """Send a request; leaving the context aborts an unfinished exchange.
 
-        The answer may come before the request's body has been sent; what *body* raises ends the exchange, too.
+        The response may start before the request's body has been sent; an error that *body* raises ends the exchange.
 
         Raises:
-            UpstreamError: also from the answer's body.
+            UpstreamError: The exchange failed; the response's body may raise it too.
         """
         ...
 
 
 class HttpUpstream:
-    """One container's server, at *host*:*port*, to which *dial* connects."""
+    """The server of one container, at *host*:*port*, to which *dial* connects."""
 
-    def __init__(self, host: str, port: int, dial: Dial = direct) -> None:
+    def __init__(self, host: str, port: int, dial: Dial = connect_directly) -> None:
         self._host = host
         self._port = port
         self._dial = dial
-        # The number of requests is the instance pool's affair, so there is no limit.
+        # The instance pool limits the number of requests, so there is no limit here.
         self._open: set[_Connection] = set()
         self._idle: deque[_Connection] = deque()
         """In the order in which they became idle."""
 
     def send(
         self, method: bytes, target: bytes, headers: Headers, body: AsyncIterator[bytes] | None
-    ) -> AbstractAsyncContextManager[Answer]:
+    ) -> AbstractAsyncContextManager[Response]:
         """See `Upstream.send`."""
         return _Exchange(self, method, target, headers, body)
 
     async def close(self) -> None:
-        """Close every connection; what was on its way on one of them fails."""
+        """Close every connection; running exchanges fail."""
         for connection in list(self._open):
             connection.abandon()
 
-    async def take(self) -> "_Connection":
-        """A connection that is idle, or a new one.
+    async def acquire(self) -> "_Connection":
+        """Return an idle connection, or a new one.
 
         Raises:
-            UpstreamError: there is none.
+            UpstreamError: The container cannot be reached.
         """
         loop = asyncio.get_running_loop()
         oldest = loop.time() - _KEEP_SECONDS
@@ -93,7 +93,7 @@ class HttpUpstream:
             self._idle.popleft().abandon()
         while self._idle:
             connection = self._idle.pop()
-            if connection.reusable:
+            if connection.is_reusable:
                 return connection
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
@@ -103,28 +103,28 @@ class HttpUpstream:
             except BaseException:
                 sock.close()
                 raise
-        except OSError as refusal:  # TimeoutError is one
-            raise UpstreamError(str(refusal) or "no connection in time") from refusal
+        except OSError as error:  # TimeoutError is one
+            raise UpstreamError(str(error) or "no connection in time") from error
         return connection
 
-    def opened(self, connection: "_Connection") -> None:
-        """*connection* is there."""
+    def add(self, connection: "_Connection") -> None:
+        """Add *connection* to the open connections."""
         self._open.add(connection)
 
-    def give_back(self, connection: "_Connection") -> None:
-        """*connection* may be used again."""
+    def release(self, connection: "_Connection") -> None:
+        """Add *connection* to the idle connections."""
         connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
 
-    def lost(self, connection: "_Connection") -> None:
-        """*connection* is gone."""
+    def remove(self, connection: "_Connection") -> None:
+        """Remove *connection*, which is closed."""
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
 
 class _Exchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     _connection: "_Connection"
 
@@ -138,33 +138,33 @@ class _Exchange:
     ) -> None:
         self._upstream = upstream
         self._method = method
-        self._head = _head(method, target, headers)
+        self._head = _format_head(method, target, headers)
         self._chunked = any(name == b"transfer-encoding" for name, _ in headers)
         self._body = body
         self._sender: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Answer:
-        self._connection = connection = await self._upstream.take()
+    async def __aenter__(self) -> Response:
+        self._connection = connection = await self._upstream.acquire()
         try:
-            if self._body is not None:  # its first turn is before the head is sent, so that they go together
+            if self._body is not None:  # it starts before the head is sent, so that both are sent together
                 self._sender = asyncio.create_task(connection.send_body(self._body, chunked=self._chunked))
-            connection.begin(self._head, bodiless=self._method == b"HEAD")
+            connection.send_head(self._head, has_no_body=self._method == b"HEAD")
             while connection.status == 0:
-                await connection.more()
+                await connection.wait()
         except BaseException:
-            await self._end()
+            await self._release()
             raise
-        return Answer(connection.status, connection.headers, connection)
+        return Response(connection.status, connection.headers, connection)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._end()
+        await self._release()
 
-    async def _end(self) -> None:
-        sent = self._sender is None or (self._sender.done() and not self._sender.cancelled())
-        if sent and self._connection.reusable:
-            self._upstream.give_back(self._connection)
+    async def _release(self) -> None:
+        is_sent = self._sender is None or (self._sender.done() and not self._sender.cancelled())
+        if is_sent and self._connection.is_reusable:
+            self._upstream.release(self._connection)
             return
         self._connection.abandon()
         if self._sender is not None:
@@ -173,7 +173,7 @@ class _Exchange:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; iterating over it gives the current answer's body."""
+    """One connection; iterating over it gives the current response's body."""
 
     _transport: asyncio.Transport
 
@@ -184,42 +184,42 @@ class _Connection(asyncio.Protocol):
         # LF alone (2.2). Nothing is passed on as it was written, so neither can mean two things to two readers.
         self._parser.set_dangerous_leniencies(lenient_chunked_length=True, lenient_optional_cr_before_lf=True)
         self.idle_since = 0.0
-        self._busy = False
-        self._spoiled = False
-        """It cannot be used again."""
+        self._has_request = False
+        self._is_unusable = False
+        """Whether it must not be used again."""
         self._paused = False
-        self._lost = False
+        self._is_lost = False
         self._drained: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
-        """Know nothing of an exchange."""
+    def _reset(self) -> None:
+        """Reset the state of the last exchange."""
         self.status = 0
-        """Of the answer, once its head is there."""
+        """The response's status; 0 before its head was received."""
         self.headers: Headers = []
         self._chunks: deque[bytes] = deque()
-        self._held = 0
+        self._buffered_bytes = 0
         self._overhead = 0
         self._in_head = True
-        self._bodiless = False
+        self._has_no_body = False
         self._until_close = False
-        self._complete = False
-        self._broken: BaseException | None = None
+        self._is_complete = False
+        self._error: BaseException | None = None
 
-    # For an exchange.
+    # Methods for `_Exchange`.
 
-    def begin(self, head: bytes, *, bodiless: bool) -> None:
+    def send_head(self, head: bytes, *, has_no_body: bool) -> None:
         """Send the head of a request, whose answer has no body where it is *bodiless*."""
-        self._forget()
-        self._bodiless = bodiless
-        self._busy = True
-        if self._lost or self._transport.is_closing():
-            self._break(UpstreamError("the container closed the connection"))
+        self._reset()
+        self._has_no_body = has_no_body
+        self._has_request = True
+        if self._is_lost or self._transport.is_closing():
+            self._fail(UpstreamError("the container closed the connection"))
         self._out.write(head)
 
     async def send_body(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
-        """Send the body of a request; whatever goes wrong with it ends the exchange."""
+        """Send the body of a request; an error of it ends the exchange."""
         try:
             async for chunk in body:
                 if self._transport.is_closing():
@@ -231,27 +231,27 @@ class _Connection(asyncio.Protocol):
             if chunked:
                 self._out.write(b"0\r\n\r\n")
         except Exception as error:
-            self._spoiled = True
-            self._break(error)
+            self._is_unusable = True
+            self._fail(error)
 
     @property
-    def reusable(self) -> bool:
-        """Whether the exchange is over and another may follow."""
-        return self._complete and not self._spoiled and not self._lost and not self._transport.is_closing()
+    def is_reusable(self) -> bool:
+        """Whether the exchange is complete and another one may follow."""
+        return self._is_complete and not self._is_unusable and not self._is_lost and not self._transport.is_closing()
 
     def abandon(self) -> None:
-        """Close it, whatever is still on its way."""
-        self._break(UpstreamError("the connection was closed"))
+        """Close the connection, and abort its exchange."""
+        self._fail(UpstreamError("the connection was closed"))
         self._transport.abort()
 
-    async def more(self) -> None:
-        """Wait until something has happened.
+    async def wait(self) -> None:
+        """Wait until the state of the exchange has changed.
 
         Raises:
-            UpstreamError: nothing more can.
+            UpstreamError: The exchange failed.
         """
-        if self._broken is not None:
-            raise self._broken
+        if self._error is not None:
+            raise self._error
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
@@ -263,53 +263,53 @@ class _Connection(asyncio.Protocol):
 
     async def __anext__(self) -> bytes:
         while not self._chunks:
-            if self._complete:
+            if self._is_complete:
                 raise StopAsyncIteration
-            await self.more()
+            await self.wait()
         chunk = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
-        if self._held > _BUFFER and not self._transport.is_closing():
+        if self._buffered_bytes > _BUFFER and not self._transport.is_closing():
             self._transport.resume_reading()
-        self._held = 0
+        self._buffered_bytes = 0
         return chunk
 
-    # asyncio's.
+    # The methods of asyncio's protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(_BUFFER)
-        self._out = Gathered(self._transport, asyncio.get_running_loop())
-        self._upstream.opened(self)
+        self._out = BufferedTransport(self._transport, asyncio.get_running_loop())
+        self._upstream.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if not self._busy or self._complete:
-            self._spoiled = True  # nothing was asked
+        if not self._has_request or self._is_complete:
+            self._is_unusable = True  # there is no request
             self._transport.abort()
             return
         self._overhead += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._spoiled = True
+            self._is_unusable = True
         except httptools.HttpParserError as error:
-            self._spoiled = True
-            self._break(UpstreamError(str(error)))
+            self._is_unusable = True
+            self._fail(UpstreamError(str(error)))
         if self._overhead > _OVERHEAD:
-            self._break(UpstreamError(f"the container sent {_OVERHEAD // 1024} KiB of headers"))
-        if self._held > _BUFFER and not self._transport.is_closing():
+            self._fail(UpstreamError(f"the container sent {_OVERHEAD // 1024} KiB of headers"))
+        if self._buffered_bytes > _BUFFER and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def eof_received(self) -> None:
-        self._spoiled = True
+        self._is_unusable = True
         if self._until_close and not self._in_head:
             self._finish()
         else:
-            self._break(UpstreamError("the container closed the connection before its answer was complete"))
+            self._fail(UpstreamError("the container closed the connection before its response was complete"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
-        self._upstream.lost(self)
-        self._break(UpstreamError(str(exc) if exc else "the container closed the connection"))
+        self._is_lost = True
+        self._upstream.remove(self)
+        self._fail(UpstreamError(str(exc) if exc else "the container closed the connection"))
         self.resume_writing()
 
     def pause_writing(self) -> None:
@@ -320,18 +320,18 @@ class _Connection(asyncio.Protocol):
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
-    # The parser's.
+    # The callbacks of the parser.
 
     def on_message_begin(self) -> None:
-        if self._complete:
-            self._spoiled = True
+        if self._is_complete:
+            self._is_unusable = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._complete:
+        if self._is_complete:
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200 and status != 101:  # another head follows
@@ -339,9 +339,9 @@ class _Connection(asyncio.Protocol):
             return
         self._in_head = False
         self.status = status
-        if self._bodiless:
-            # The parser does not know what was asked, and waits for a body.
-            self._spoiled = True
+        if self._has_no_body:
+            # The parser does not know the request's method, and would wait for a body.
+            self._is_unusable = True
             self._finish()
             return
         self._until_close = not any(
@@ -351,45 +351,45 @@ class _Connection(asyncio.Protocol):
         self._wake()
 
     def on_body(self, body: bytes) -> None:
-        if self._complete:
+        if self._is_complete:
             return
         self._overhead = 0
         self._chunks.append(body)
-        self._held += len(body)
+        self._buffered_bytes += len(body)
         self._wake()
 
     def on_message_complete(self) -> None:
         if not self._in_head:
-            self._spoiled = self._spoiled or not self._parser.should_keep_alive()
+            self._is_unusable = self._is_unusable or not self._parser.should_keep_alive()
             self._finish()
 
-    # Both.
+    # Shared by both.
 
     def _finish(self) -> None:
-        if not self._complete and self._broken is None:
-            self._complete = True
+        if not self._is_complete and self._error is None:
+            self._is_complete = True
             self._wake()
 
-    def _break(self, error: BaseException) -> None:
-        if not self._complete and self._broken is None:
-            self._broken = error
+    def _fail(self, error: BaseException) -> None:
+        if not self._is_complete and self._error is None:
+            self._error = error
             self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
-            if self._broken is not None:
-                self._waiter.set_exception(self._broken)
+            if self._error is not None:
+                self._waiter.set_exception(self._error)
             else:
                 self._waiter.set_result(None)
 
 
-def _head(method: bytes, target: bytes, headers: Headers) -> bytes:
-    """The first line and the headers of a request.
+def _format_head(method: bytes, target: bytes, headers: Headers) -> bytes:
+    """Format the first line and the headers of a request.
 
     Raises:
-        UpstreamError: one of them would be read as two.
+        UpstreamError: A line contains a line break.
     """
-    lines = [b"%b %b HTTP/1.1" % (method, target), *[b"%b: %b" % one for one in headers]]
-    if any(map(_BREAKS.search, lines)):
-        raise UpstreamError("a line of the request's head has a break in it")
+    lines = [b"%b %b HTTP/1.1" % (method, target), *[b"%b: %b" % header for header in headers]]
+    if any(map(_LINE_BREAK.search, lines)):
+        raise UpstreamError("a line of the request's head contains a line break")
     return b"\r\n".join(lines) + b"\r\n\r\n"

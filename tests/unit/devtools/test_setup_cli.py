@@ -225,7 +225,7 @@ def test_an_engine_that_may_not_be_used_is_told_before_a_cli_is_compiled(ready, 
     def denied(_address):
         raise PermissionError(13, "Permission denied")
 
-    with pytest.raises(SetupError, match="this user may not talk to it") as failure:
+    with pytest.raises(SetupError, match="this user has no access to it") as failure:
         prepare(plain, ready, paths, denied)
     assert "usermod -aG docker" in failure.value.next_step
     assert ready.calls == ready.downloads == []

@@ -9,7 +9,7 @@ import docker
 import docker.errors
 import requests
 
-from mcpfleet_local_cloud.docker_engine import Address, Facts, connect, facts_of
+from mcpfleet_local_cloud.docker_engine import EngineAddress, EngineFacts, connect, read_facts
 
 # An unreachable registry must fail soon; a slow one that still sends may take longer.
 PULL_SILENCE_SECONDS = 20
@@ -36,7 +36,7 @@ class ReachableEngine(Protocol):
     """A Docker engine that answers."""
 
     @property
-    def address(self) -> Address:
+    def address(self) -> EngineAddress:
         """The engine's address."""
         ...
 
@@ -45,7 +45,7 @@ class ReachableEngine(Protocol):
         """The SDK's client, for operations that this class lacks."""
         ...
 
-    def facts(self) -> Facts:
+    def facts(self) -> EngineFacts:
         """Return the engine's own description of itself."""
         ...
 
@@ -73,19 +73,19 @@ class ReachableEngine(Protocol):
 class DockerEngine:
     """A Docker engine, through Docker's Python SDK."""
 
-    def __init__(self, address: Address, client: docker.DockerClient) -> None:
+    def __init__(self, address: EngineAddress, client: docker.DockerClient) -> None:
         self.address = address
         self.client = client
         # The SDK's stubs leave the low-level client's answers untyped.
         self._api: Any = client.api
 
     @classmethod
-    def connect(cls, address: Address) -> "DockerEngine":
+    def connect(cls, address: EngineAddress) -> "DockerEngine":
         """Connect to an address; raises the errors of `docker_engine.connect`."""
         return cls(address, connect(address))
 
-    def facts(self) -> Facts:  # noqa: D102 - see ReachableEngine
-        return facts_of(self.client)
+    def facts(self) -> EngineFacts:  # noqa: D102 - see ReachableEngine
+        return read_facts(self.client)
 
     def image(self, name: str) -> ImageFacts | None:  # noqa: D102
         try:

@@ -9,14 +9,14 @@ from mcpfleet_local_cloud.commands.phases import SetupError, Step
 from mcpfleet_local_cloud.commands.setup.docker_api import DockerEngine, ReachableEngine
 from mcpfleet_local_cloud.commands.setup.host import BackgroundProcess, Host
 from mcpfleet_local_cloud.commands.setup.locks import cache_lock
-from mcpfleet_local_cloud.docker_engine import Address, Facts, NoEngineError, reach
+from mcpfleet_local_cloud.docker_engine import EngineAddress, EngineFacts, NoEngineError, find_engine
 
 # The longest start of `dockerd`: it takes 2 s on two idle cores, more while a compiler runs.
 START_SECONDS = 90.0
 _APT_SECONDS = 900.0
 INSTALL_DOCKER = f"install Docker Engine (https://docs.docker.com/engine/install), then run {PROGRAM} again."
 
-Connect = Callable[[Address], ReachableEngine]
+Connect = Callable[[EngineAddress], ReachableEngine]
 
 
 def find_docker(host: Host, paths: Paths, step: Step, connect: Connect = DockerEngine.connect) -> ReachableEngine:
@@ -40,7 +40,7 @@ def reach_docker(host: Host, connect: Connect = DockerEngine.connect) -> Reachab
     """
     try:
         # For root, Docker is installed or started even if there is Podman, so Podman needs no message.
-        return reach(host.environ, connect, podman=not host.is_root())
+        return find_engine(host.environ, connect, podman=not host.is_root())
     except NoEngineError as error:
         raise SetupError(str(error), error.next_step) from error
 
@@ -59,12 +59,12 @@ def find_install_obstacle(host: Host) -> SetupError | None:
     return SetupError("Docker is not installed, and this user may not install it.", INSTALL_DOCKER)
 
 
-def report_engine(facts: Facts, address: Address, step: Step) -> None:
+def report_engine(facts: EngineFacts, address: EngineAddress, step: Step) -> None:
     """Show which engine was found, and which features of containers it lacks."""
     machine = "" if facts.architecture == "amd64" else f", {facts.platform}"
     step.note(f"{facts} at {address}{machine}")
-    if facts.lacks:
-        step.print_lines(f"{facts}: {facts.lacks}")
+    if facts.limits_warning:
+        step.print_lines(f"{facts}: {facts.limits_warning}")
 
 
 def _install_and_start(host: Host, paths: Paths, step: Step, connect: Connect) -> ReachableEngine:

@@ -24,7 +24,7 @@ from mcpfleet_local_cloud.commands.setup.docker_install import (
 from mcpfleet_local_cloud.commands.setup.host import Host, ThisHost
 from mcpfleet_local_cloud.commands.setup.pulumi_cli import PulumiCli, find_pulumi
 from mcpfleet_local_cloud.commands.setup.versions import Version
-from mcpfleet_local_cloud.docker_engine import Address, Facts
+from mcpfleet_local_cloud.docker_engine import EngineAddress, EngineFacts
 from pulumi_mcpfleet.sources.build_plan import BASE_IMAGE as PINNED_IMAGE
 
 
@@ -46,8 +46,8 @@ class PreparedMachine:
     pulumi: Path
     pulumi_version: Version
     docker: docker.DockerClient
-    address: Address
-    engine: Facts
+    address: EngineAddress
+    engine: EngineFacts
     base_image: str = BASE_IMAGE
 
     def environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -86,7 +86,7 @@ def prepare(
             step.note(f"{cli.version}, {cli.source}")
             return cli
 
-    def containers() -> tuple[ReachableEngine, Facts]:
+    def containers() -> tuple[ReachableEngine, EngineFacts]:
         with phases.phase("Docker") as step:
             engine = running_engine or find_docker(host, paths, step, connect)
             facts = engine.facts()

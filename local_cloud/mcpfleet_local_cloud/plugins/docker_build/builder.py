@@ -128,7 +128,7 @@ def docker_environment() -> dict[str, str]:
     from mcpfleet_local_cloud import docker_engine  # heavy, and not needed before the first build
 
     try:
-        return docker_engine.environment()
+        return docker_engine.engine_environment()
     except docker_engine.NoEngineError as error:
         raise ProviderError(f"{error} Next: {error.next_step}") from error
 

@@ -58,7 +58,7 @@ class LocalImages:
         from mcpfleet_local_cloud import docker_engine  # slow to import, and not needed before the first build
 
         try:
-            self._api = cast("Any", docker_engine.client(timeout=600).api)
+            self._api = cast("Any", docker_engine.create_client(timeout=600).api)
         except docker_engine.NoEngineError as error:
             raise ProviderError(f"{error} Next: {error.next_step}") from error
 

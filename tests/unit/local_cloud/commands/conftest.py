@@ -12,7 +12,7 @@ from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.commands.setup.docker_api import EngineError, ImageFacts
 from mcpfleet_local_cloud.commands.setup.host import CompletedProgram
-from mcpfleet_local_cloud.docker_engine import Address, Facts
+from mcpfleet_local_cloud.docker_engine import EngineAddress, EngineFacts
 
 Answer = CompletedProgram | Callable[[list[str]], CompletedProgram]
 
@@ -99,15 +99,15 @@ class FakeHost:
 class FakeEngine:
     """Keeps images by name; `refuse` names the operations that fail, with Docker's text."""
 
-    address: Address = field(default_factory=lambda: Address(host="unix:///var/run/docker.sock"))
-    said: Facts = field(default_factory=lambda: Facts(version="28.0.1"))
+    address: EngineAddress = field(default_factory=lambda: EngineAddress(host="unix:///var/run/docker.sock"))
+    said: EngineFacts = field(default_factory=lambda: EngineFacts(version="28.0.1"))
     client: object = None
     images: dict[str, ImageFacts] = field(default_factory=dict)
     refuse: dict[str, str] = field(default_factory=dict)
     did: list[str] = field(default_factory=list)
     contexts: list[dict[str, str]] = field(default_factory=list)
 
-    def facts(self) -> Facts:
+    def facts(self) -> EngineFacts:
         return self.said
 
     def image(self, name: str) -> ImageFacts | None:

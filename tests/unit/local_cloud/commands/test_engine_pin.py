@@ -7,11 +7,14 @@ import pytest
 from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.engine_pin import pin, unpin
 from mcpfleet_local_cloud.commands.phases import SetupError
-from mcpfleet_local_cloud.docker_engine import Address, Facts
+from mcpfleet_local_cloud.docker_engine import EngineAddress, EngineFacts
 
-FIRST = Facts(version="28.0.1", identity="7EI7 /var/lib/docker")
+FIRST = EngineFacts(version="28.0.1", identity="7EI7 /var/lib/docker")
 OTHER = replace(FIRST, kind="Colima", identity="9ABC /var/lib/docker")
-MACHINE, COLIMA = Address(host="unix:///var/run/docker.sock"), Address(host="unix:///c.sock", chosen_by="DOCKER_HOST")
+MACHINE, COLIMA = (
+    EngineAddress(host="unix:///var/run/docker.sock"),
+    EngineAddress(host="unix:///c.sock", chosen_by="DOCKER_HOST"),
+)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from mcpfleet_local_cloud.commands.setup.certificates import (
 )
 from mcpfleet_local_cloud.commands.setup.docker_api import ImageFacts
 from mcpfleet_local_cloud.commands.setup.host import CompletedProgram
-from mcpfleet_local_cloud.docker_engine import Facts
+from mcpfleet_local_cloud.docker_engine import EngineFacts
 from pulumi_mcpfleet.sources.build_plan import BASE_IMAGE as PINNED
 
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -66,7 +66,7 @@ def test_the_image_is_made_for_the_engines_machine_and_not_for_this_process(
     debian, paths, engine, recipe, step, process, machine, foreign
 ):
     debian.system = ("Linux", process)
-    engine.said = Facts(architecture=machine)
+    engine.said = EngineFacts(architecture=machine)
     engine.refuse["pull"] = NO_HUB
     ensure_base_image(debian, paths, engine, recipe, step)
     (command,) = [words for words in debian.calls if words[0] == "mmdebstrap"]

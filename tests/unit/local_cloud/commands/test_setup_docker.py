@@ -7,7 +7,7 @@ from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.setup.disk import NEEDED_BYTES, check_disk_space
 from mcpfleet_local_cloud.commands.setup.docker_install import START_SECONDS, find_docker, report_engine
 from mcpfleet_local_cloud.commands.setup.host import CompletedProgram
-from mcpfleet_local_cloud.docker_engine import Address, Facts, Limits, NoEngineError
+from mcpfleet_local_cloud.docker_engine import EngineAddress, EngineFacts, Limits, NoEngineError
 
 APT = ("apt-get", "-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=2")
 DEBIAN = {Path("/etc/os-release"): 'PRETTY_NAME="Debian"\nID=debian\n'}
@@ -57,15 +57,17 @@ def test_a_dead_docker_host_is_named_and_nothing_is_installed(host, paths, step,
 
 
 def test_no_permission_names_the_docker_group(host, paths, step):
-    with pytest.raises(SetupError, match="this user may not talk to it") as failure:
+    with pytest.raises(SetupError, match="this user has no access to it") as failure:
         find_docker(host, paths, step, failing(PermissionError(errno.EACCES, "docker.sock")))
     assert "usermod -aG docker" in failure.value.next_step
 
 
 def test_the_engine_is_named_with_what_it_lacks(plain):
-    facts = Facts(version="28.0.1", rootless=True, architecture="arm64", limits=Limits(memory=False, processes=False))
+    facts = EngineFacts(
+        version="28.0.1", is_rootless=True, architecture="arm64", limits=Limits(memory=False, processes=False)
+    )
     with plain.phase("Docker") as step:
-        report_engine(facts, Address(host="unix:///run/user/1000/docker.sock"), step)
+        report_engine(facts, EngineAddress(host="unix:///run/user/1000/docker.sock"), step)
     printed = plain.console.file.getvalue()
     assert "Docker Engine 28.0.1 (rootless) at unix:///run/user/1000/docker.sock, linux/arm64" in printed
     assert "it cannot limit containers' memory and processes" in printed
@@ -73,7 +75,7 @@ def test_the_engine_is_named_with_what_it_lacks(plain):
 
 def test_an_engine_that_lacks_nothing_is_named_and_nothing_more(plain):
     with plain.phase("Docker") as step:
-        report_engine(Facts(version="28.0.1"), Address(host="unix:///var/run/docker.sock"), step)
+        report_engine(EngineFacts(version="28.0.1"), EngineAddress(host="unix:///var/run/docker.sock"), step)
     assert len(plain.console.file.getvalue().splitlines()) == 1
 
 

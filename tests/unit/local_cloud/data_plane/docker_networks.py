@@ -4,7 +4,7 @@ from ipaddress import IPv4Network
 from types import SimpleNamespace
 
 from mcpfleet_local_cloud.data_plane import gateway_container
-from mcpfleet_local_cloud.docker_engine import Facts
+from mcpfleet_local_cloud.docker_engine import EngineFacts
 
 APIError, ImageNotFound, NotFound = (
     gateway_container.APIError,
@@ -137,7 +137,7 @@ class FakeEngine:
     """`Engine` whose calls are made at once."""
 
     def __init__(self, docker):
-        self.client, self.cloud_id, self.facts = docker, CLOUD, Facts()
+        self.client, self.cloud_id, self.facts = docker, CLOUD, EngineFacts()
 
     async def call(self, work, *args):
         return work(*args)

@@ -6,7 +6,7 @@ import pytest
 
 from mcpfleet_local_cloud.data_plane.contract import RolloutError
 from mcpfleet_local_cloud.data_plane.images import APIError, ImageNotFound, Images, parse_reference
-from mcpfleet_local_cloud.docker_engine import Facts
+from mcpfleet_local_cloud.docker_engine import EngineFacts
 
 REGISTRY = "127.0.0.1:8470"
 OWN = f"{REGISTRY}/europe-west1/p/mcpfleet/echo"
@@ -36,7 +36,7 @@ class FakeDocker:
         self.images = self
         self.api = self
         self.client = self
-        self.facts = Facts(architecture=architecture)
+        self.facts = EngineFacts(architecture=architecture)
 
     async def call(self, work, *args):
         return work(*args)

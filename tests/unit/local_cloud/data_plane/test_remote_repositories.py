@@ -3,7 +3,7 @@
 import pytest
 
 from mcpfleet_local_cloud.data_plane.images import Images
-from mcpfleet_local_cloud.docker_engine import Facts
+from mcpfleet_local_cloud.docker_engine import EngineFacts
 
 BASE = "/artifactregistry/v1/projects/mcpfleet-local/locations/europe-west1/repositories"
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
@@ -84,7 +84,7 @@ class Docker:
         self.asked = []
         self.client = self
         self.images = self
-        self.facts = Facts()
+        self.facts = EngineFacts()
 
     def get(self, name):
         self.asked.append(name)

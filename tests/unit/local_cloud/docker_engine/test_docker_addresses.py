@@ -9,9 +9,16 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.docker_engine import Address, NoEngineError, addresses, client, environment, reach
+from mcpfleet_local_cloud.docker_engine import (
+    EngineAddress,
+    NoEngineError,
+    create_client,
+    engine_environment,
+    find_engine,
+    list_addresses,
+)
 from mcpfleet_local_cloud.docker_engine.address import AddressError
-from mcpfleet_local_cloud.docker_engine.client import os_error_below
+from mcpfleet_local_cloud.docker_engine.client import find_os_error
 
 MACHINE = "unix:///var/run/docker.sock"
 
@@ -45,7 +52,7 @@ def context(home):
 
 
 def found(home, **environ):
-    return addresses({"HOME": str(home), **environ})
+    return list_addresses({"HOME": str(home), **environ})
 
 
 def test_docker_host_wins_over_every_context_and_socket(home, context):
@@ -69,13 +76,13 @@ def test_docker_context_wins_over_the_context_in_use(home, context):
 
 def test_the_config_folder_may_be_elsewhere(home, context):
     context("colima", "unix:///colima.sock")
-    (address,) = addresses({"HOME": "/nowhere", "DOCKER_CONFIG": str(home / ".docker")})
+    (address,) = list_addresses({"HOME": "/nowhere", "DOCKER_CONFIG": str(home / ".docker")})
     assert address.host == "unix:///colima.sock"
 
 
 @pytest.mark.parametrize("environ", [{"DOCKER_CONTEXT": "default"}, {"DOCKER_HOST": "", "DOCKER_CONTEXT": ""}])
 def test_the_default_context_means_the_usual_sockets(home, environ):
-    assert found(home, **environ)[0] == Address(host=MACHINE)
+    assert found(home, **environ)[0] == EngineAddress(host=MACHINE)
 
 
 def test_a_context_that_does_not_exist_is_an_error_and_not_another_engine(home):
@@ -88,7 +95,7 @@ def test_a_context_of_the_working_folder_is_not_read(home, context, monkeypatch)
     context("mine", "unix:///hostile.sock", current=False)
     monkeypatch.chdir(home / ".docker")
     with pytest.raises(AddressError, match="cannot be read"):
-        addresses({"HOME": "/nowhere", "DOCKER_CONTEXT": "mine"})
+        list_addresses({"HOME": "/nowhere", "DOCKER_CONTEXT": "mine"})
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"currentContext": 7}', "\u0000"])
@@ -141,7 +148,7 @@ def test_a_port_of_this_machine_is_taken(home, host):
 def outcome(environ):
     """The addresses, or the next step of the refusal: there is always one."""
     try:
-        return addresses(environ)
+        return list_addresses(environ)
     except AddressError as error:
         return error.next_step
 
@@ -175,8 +182,8 @@ def test_every_program_is_told_the_same_engine(home, context):
         "DOCKER_TLS_VERIFY": "1",
         "DOCKER_CERT_PATH": str(secrets),
     }
-    assert addresses({"HOME": "/nowhere", **address.environment}) == [
-        Address(host=address.host, chosen_by="DOCKER_HOST", certificates=secrets, verify=True)
+    assert list_addresses({"HOME": "/nowhere", **address.environment}) == [
+        EngineAddress(host=address.host, chosen_by="DOCKER_HOST", certificates=secrets, verify=True)
     ]
 
 
@@ -204,54 +211,54 @@ def answering(*there, refusing=None):
 
 def test_the_first_engine_that_answers_is_used(home):
     rootless = "unix:///run/user/7/docker.sock"
-    assert reach({"HOME": str(home), "XDG_RUNTIME_DIR": "/run/user/7"}, answering(rootless)) == rootless
+    assert find_engine({"HOME": str(home), "XDG_RUNTIME_DIR": "/run/user/7"}, answering(rootless)) == rootless
 
 
 def test_where_nobody_listens_there_is_none(home):
-    assert reach({"HOME": str(home)}, answering()) is None
+    assert find_engine({"HOME": str(home)}, answering()) is None
 
 
 def test_a_user_without_rights_to_the_machines_engine_uses_his_own(home):
     rootless = "unix:///run/user/7/docker.sock"
     denied = {MACHINE: PermissionError(errno.EACCES, "Permission denied")}
     environ = {"HOME": str(home), "XDG_RUNTIME_DIR": "/run/user/7"}
-    assert reach(environ, answering(rootless, refusing=denied)) == rootless
-    with pytest.raises(NoEngineError, match="this user may not talk to it") as refused:
-        reach(environ, answering(refusing=denied))
+    assert find_engine(environ, answering(rootless, refusing=denied)) == rootless
+    with pytest.raises(NoEngineError, match="this user has no access to it") as refused:
+        find_engine(environ, answering(refusing=denied))
     assert "usermod -aG docker" in refused.value.next_step
 
 
 def test_no_other_engine_stands_in_for_the_one_that_was_chosen(home, context):
     context("colima", "unix:///colima.sock")
     with pytest.raises(NoEngineError, match=r"No Docker Engine answers at unix:///colima\.sock") as refused:
-        reach({"HOME": str(home)}, answering(MACHINE))
-    assert refused.value.next_step == "start it, or take this machine's own: docker context use default"
+        find_engine({"HOME": str(home)}, answering(MACHINE))
+    assert refused.value.next_step == "start it, or use this machine's own: docker context use default"
 
 
 def test_podman_is_named_only_where_nothing_else_answers(home):
     podman = f"unix://{home}/podman/podman.sock"
     refusing = {podman: NoEngineError("Podman 4.3.1 answers")}
     environ = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
-    assert reach(environ, answering(MACHINE, refusing=refusing)) == MACHINE
+    assert find_engine(environ, answering(MACHINE, refusing=refusing)) == MACHINE
     with pytest.raises(NoEngineError, match=r"Podman 4\.3\.1"):
-        reach(environ, answering(refusing=refusing))
-    assert reach(environ, answering(refusing=refusing), podman=False) is None
+        find_engine(environ, answering(refusing=refusing))
+    assert find_engine(environ, answering(refusing=refusing), podman=False) is None
 
 
 def test_podmans_socket_of_the_machine_is_not_called_docker(home):
     podman = f"unix://{home}/podman/podman.sock"
     denied = {podman: PermissionError(errno.EACCES, "Permission denied")}
-    assert reach({"HOME": str(home), "XDG_RUNTIME_DIR": str(home)}, answering(refusing=denied)) is None
+    assert find_engine({"HOME": str(home), "XDG_RUNTIME_DIR": str(home)}, answering(refusing=denied)) is None
 
 
 def test_a_program_gets_the_whole_environment_and_the_engine(home):
     given = {"HOME": str(home), "DOCKER_HOST": MACHINE, "DOCKER_CONTEXT": "other", "PATH": "/bin"}
-    assert environment(given) == {**given, "DOCKER_CONTEXT": ""}
+    assert engine_environment(given) == {**given, "DOCKER_CONTEXT": ""}
 
 
 def test_a_refused_address_is_a_refusal_of_the_client_too(home):
     with pytest.raises(NoEngineError, match="another machine"):
-        client({"HOME": str(home), "DOCKER_HOST": "ssh://x"})
+        create_client({"HOME": str(home), "DOCKER_HOST": "ssh://x"})
 
 
 @pytest.mark.parametrize(
@@ -267,8 +274,8 @@ def test_the_operating_system_s_error_is_found_below_the_http_errors(cause, kind
     wrapped = requests.ConnectionError(Exception("Connection aborted.", cause))
     outer = RuntimeError("Error while fetching server API version")
     outer.__cause__ = wrapped
-    assert type(os_error_below(outer)) is kind
+    assert type(find_os_error(outer)) is kind
 
 
 def test_an_error_without_a_number_below_it_is_left_alone():
-    assert os_error_below(requests.ReadTimeout("timed out")) is None
+    assert find_os_error(requests.ReadTimeout("timed out")) is None

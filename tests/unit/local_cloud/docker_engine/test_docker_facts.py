@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.docker_engine import Facts, Limits
+from mcpfleet_local_cloud.docker_engine import EngineFacts, Limits
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
@@ -45,38 +45,40 @@ VERSION = {"Version": "20.10.24+dfsg1", "Components": [{"Name": "Engine"}]}
     ],
 )
 def test_an_engine_is_called_what_its_users_call_it(info, kind):
-    assert Facts.of(VERSION, info).kind == kind
+    assert EngineFacts.from_api(VERSION, info).kind == kind
 
 
 def test_podman_is_told_by_its_components():
     # podman 4.3.1
     components = [{"Name": "Podman Engine"}, {"Name": "Conmon"}]
     version = {"Platform": {"Name": "linux/amd64/debian-12"}, "Version": "4.3.1", "Components": components}
-    assert str(Facts.of(version, {})) == "Podman 4.3.1"
+    assert str(EngineFacts.from_api(version, {})) == "Podman 4.3.1"
 
 
 @pytest.mark.parametrize(
     ("kernels", "images"), [("x86_64", "amd64"), ("aarch64", "arm64"), ("arm64", "arm64"), ("riscv64", "riscv64")]
 )
 def test_images_are_for_the_engines_machine_and_not_for_this_process(kernels, images):
-    assert Facts.of(VERSION, {"Architecture": kernels}).platform == f"linux/{images}"
+    assert EngineFacts.from_api(VERSION, {"Architecture": kernels}).platform == f"linux/{images}"
 
 
 def test_two_engines_of_one_machine_are_told_apart_though_they_share_an_id():
-    one, other = (Facts.of(VERSION, {"ID": "7EI7", "DockerRootDir": place}) for place in ("/var/lib/docker", "/other"))
+    one, other = (
+        EngineFacts.from_api(VERSION, {"ID": "7EI7", "DockerRootDir": place}) for place in ("/var/lib/docker", "/other")
+    )
     assert one.identity != other.identity
 
 
 def test_rootless_docker_on_cgroup_v1_says_what_it_lacks_and_what_follows():
-    facts = Facts.of(VERSION, ROOTLESS)
+    facts = EngineFacts.from_api(VERSION, ROOTLESS)
     assert str(facts) == "Docker Engine 20.10.24+dfsg1 (rootless)"
-    assert facts.limits.lacking == ["memory", "cpu", "processes"]
-    assert "it cannot limit containers' memory, cpu and processes" in facts.lacks
-    assert "cgroup v2" in facts.lacks
+    assert facts.limits.missing == ["memory", "cpu", "processes"]
+    assert "it cannot limit containers' memory, cpu and processes" in facts.limits_warning
+    assert "cgroup v2" in facts.limits_warning
 
 
 def test_an_engine_with_every_limit_lacks_nothing():
-    assert Facts.of(VERSION, {"MemoryLimit": True, "PidsLimit": True}).lacks == ""
+    assert EngineFacts.from_api(VERSION, {"MemoryLimit": True, "PidsLimit": True}).limits_warning == ""
 
 
 SPEC = {"image": "x", "mem_limit": 1, "memswap_limit": 1, "nano_cpus": 1, "pids_limit": 1}
@@ -92,12 +94,12 @@ SPEC = {"image": "x", "mem_limit": 1, "memswap_limit": 1, "nano_cpus": 1, "pids_
     ],
 )
 def test_a_container_goes_without_the_limits_that_its_engine_lacks(limits, left):
-    assert set(limits.kept(SPEC)) == left
+    assert set(limits.without_unsupported(SPEC)) == left
 
 
 @given(JSON, JSON | st.dictionaries(KEYS, JSON))
 def test_any_answer_of_an_engine_is_read(version, info):
-    facts = Facts.of(version, info)
+    facts = EngineFacts.from_api(version, info)
     assert facts.cpus > 0
     assert isinstance(facts.root_folder, Path)
     assert str(facts)

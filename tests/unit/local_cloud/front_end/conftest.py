@@ -9,7 +9,7 @@ import pytest
 from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end.ingress import create_ingress
 from mcpfleet_local_cloud.identity.tokens import Identity
-from mcpfleet_local_cloud.network.upstream import Answer, UpstreamError
+from mcpfleet_local_cloud.network.upstream import Response, UpstreamError
 
 SERVICE = "projects/p/locations/europe-west1/services/echo"
 PORT = 18555
@@ -59,7 +59,7 @@ class FakeInstance:
         try:
             if self.breaks_before:
                 raise UpstreamError("connection reset")
-            yield Answer(self.status, self.headers, self._body())
+            yield Response(self.status, self.headers, self._body())
         except asyncio.CancelledError:
             self.given_up += 1
             raise

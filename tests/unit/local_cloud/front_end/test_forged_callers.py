@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
-from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, forwarded, returned
+from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, caller_headers, container_headers
 from mcpfleet_local_cloud.front_end.container_router import with_iap_keys
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
 from mcpfleet_local_cloud.front_end.routing import RoutedRequest
@@ -70,8 +70,8 @@ options = st.lists(
 def sent(identity, door, headers, proxy=None):
     """What the container gets, or None where the request is refused."""
     guard = Authorizer(identity, Everybody(), proxy=proxy)
-    verdict = guard.check(RoutedRequest(door=door, balanced=True), headers, "/mcp")
-    return forwarded(headers, verdict, "10.0.0.1") if isinstance(verdict, Allowed) else None
+    verdict = guard.check(RoutedRequest(endpoint=door, is_balanced=True), headers, "/mcp")
+    return container_headers(headers, verdict, "10.0.0.1") if isinstance(verdict, Allowed) else None
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
@@ -162,7 +162,7 @@ def test_the_keys_are_where_google_publishes_its_own_and_nothing_else_is_there(p
 @given(options)
 def test_what_says_whose_a_message_is_crosses_in_both_directions(options):
     mine = [(name, b"1") for name in (APP, b"host", b"cookie", b"mcp-session-id", b"origin", b"content-type")]
-    crossed = forwarded([*mine, (b"connection", options)], Allowed(), "10.0.0.1")
+    crossed = container_headers([*mine, (b"connection", options)], Allowed(), "10.0.0.1")
     assert set(mine) <= set(crossed)
     answer = [(b"set-cookie", b"1"), (b"mcp-session-id", b"1"), (b"content-type", b"1")]
-    assert set(answer) <= set(returned([*answer, (b"connection", b"set-cookie, " + options)], 200))
+    assert set(answer) <= set(caller_headers([*answer, (b"connection", b"set-cookie, " + options)], 200))

@@ -4,7 +4,7 @@ import jwt
 import pytest
 
 from mcpfleet_local_cloud.front_end import iap
-from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, forwarded
+from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, container_headers
 from mcpfleet_local_cloud.front_end.routing import RoutedRequest
 
 SERVICES = "/run/v2/projects/mcpfleet-local/locations/europe-west1/services"
@@ -57,7 +57,7 @@ def passed(api, token=None, header=b"authorization", **more):
     (door,) = api.cloud.run.endpoints()
     headers = [(b"host", b"127.0.0.1:1")]
     headers += [(header, f"Bearer {token}".encode())] if token else []
-    return guard.check(RoutedRequest(door=door, port=1, **more), headers, "/mcp"), headers
+    return guard.check(RoutedRequest(endpoint=door, port=1, **more), headers, "/mcp"), headers
 
 
 def token_of(api, email=ADA, audience=CLIENT):
@@ -73,7 +73,7 @@ def test_whoever_is_named_and_shows_a_token_for_an_allowed_client_passes(api, be
 def test_the_container_is_told_who_passed_and_can_check_it(api, behind):
     verdict, headers = passed(api, token_of(api))
     lies = [(b"x-goog-authenticated-user-email", b"accounts.google.com:root"), (b"x-goog-iap-jwt-assertion", b"lie")]
-    sent = forwarded([*headers, *lies], verdict, "10.0.0.1")
+    sent = container_headers([*headers, *lies], verdict, "10.0.0.1")
     told = {name: value.decode() for name, value in sent if name.startswith(b"x-goog-")}
     assert told[b"x-goog-authenticated-user-email"] == f"accounts.google.com:{ADA}"
     assert told[b"x-goog-authenticated-user-id"] == "accounts.google.com:42"
@@ -177,5 +177,5 @@ def test_the_role_is_iaps_own_and_cloud_runs_is_none(api):
 
 def test_a_service_that_is_not_behind_the_proxy_keeps_its_own_headers():
     headers = [(b"host", b"x"), (b"x-goog-iap-jwt-assertion", b"an app's own affair")]
-    assert (b"x-goog-iap-jwt-assertion", b"an app's own affair") in forwarded(headers, Allowed(), "10.0.0.1")
+    assert (b"x-goog-iap-jwt-assertion", b"an app's own affair") in container_headers(headers, Allowed(), "10.0.0.1")
     assert iap.invalid_credentials("x").status == 401

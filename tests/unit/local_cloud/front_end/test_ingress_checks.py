@@ -241,7 +241,7 @@ def test_a_token_is_verified_once_but_never_outlives_its_expiry(kit, signer):
     headers = [(b"host", b"127.0.0.1:18555"), (AUTHORIZATION, f"Bearer {token}".encode())]
 
     def check():
-        return guard.check(RoutedRequest(door=kit.door, port=kit.port), headers, "/")
+        return guard.check(RoutedRequest(endpoint=kit.door, port=kit.port), headers, "/")
 
     assert isinstance(check(), Allowed)
     assert isinstance(check(), Allowed)
@@ -249,5 +249,5 @@ def test_a_token_is_verified_once_but_never_outlives_its_expiry(kit, signer):
     now[0] = expires
     check()
     assert len(calls) == 2, "asked again once it may have expired"
-    other = RoutedRequest(door=replace(kit.door, audiences=frozenset({"x"})), port=kit.port)
+    other = RoutedRequest(endpoint=replace(kit.door, audiences=frozenset({"x"})), port=kit.port)
     assert isinstance(guard.check(other, headers, "/"), Denied)

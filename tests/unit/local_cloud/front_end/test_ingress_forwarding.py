@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from mcpfleet_local_cloud.data_plane.pool import NoInstanceError, NoRevisionError
-from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, forwarded, returned
-from mcpfleet_local_cloud.front_end.ingress import LIMIT, create_front
+from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, caller_headers, container_headers
+from mcpfleet_local_cloud.front_end.ingress import LIMIT, create_front_end
 from mcpfleet_local_cloud.front_end.routing import RoutedRequest
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-BALANCED = RoutedRequest(door=None, balanced=True, address="127.0.0.1")
+BALANCED = RoutedRequest(endpoint=None, is_balanced=True, balancer_address="127.0.0.1")
 
 
 def only(instance):
@@ -104,7 +104,7 @@ def test_a_trace_that_names_nothing_is_begun_anew(front, kit, value):
 )
 def test_a_load_balancer_appends_the_client_and_itself_to_what_the_client_claims(claimed, found):
     headers = [(b"x-forwarded-for", one) for one in claimed]
-    sent = forwarded(headers, Allowed(), "127.0.0.9", BALANCED)
+    sent = container_headers(headers, Allowed(), "127.0.0.9", BALANCED)
     assert [value for name, value in sent if name == b"x-forwarded-for"] == [found]
 
 
@@ -112,7 +112,9 @@ def test_a_load_balancer_appends_the_client_and_itself_to_what_the_client_claims
 def test_whatever_a_client_claims_the_last_two_addresses_are_true(claimed):
     headers = [(b"x-forwarded-for", one) for one in claimed]
     (found,) = [
-        value for name, value in forwarded(headers, Allowed(), "127.0.0.9", BALANCED) if name == b"x-forwarded-for"
+        value
+        for name, value in container_headers(headers, Allowed(), "127.0.0.9", BALANCED)
+        if name == b"x-forwarded-for"
     ]
     assert found.split(b",")[-2:] == [b"127.0.0.9", b"127.0.0.1"]
 
@@ -120,7 +122,7 @@ def test_whatever_a_client_claims_the_last_two_addresses_are_true(claimed):
 def test_a_request_through_a_load_balancer_reaches_the_container_with_its_headers(kit, signer):
     instance = kit.Instance()
     guard = Authorizer(signer, kit.May(None))
-    app = create_front(lambda scope: replace(BALANCED, door=kit.door, secure=False), guard, instance)
+    app = create_front_end(lambda scope: replace(BALANCED, endpoint=kit.door, is_https=False), guard, instance)
     answer = TestClient(app).get("/mcp", headers={"x-forwarded-for": "10.0.0.7"})
     sent = dict(only(instance)[2])
     assert (sent[b"x-forwarded-for"], sent[b"x-forwarded-proto"]) == (b"10.0.0.7,testclient,127.0.0.1", b"http")
@@ -130,17 +132,17 @@ def test_a_request_through_a_load_balancer_reaches_the_container_with_its_header
 @pytest.mark.parametrize(("secure", "protocol"), [(True, b"https"), (False, b"http")])
 def test_the_protocol_is_the_forwarding_rules(secure, protocol):
     lies = [(b"x-forwarded-proto", b"gopher"), (b"forwarded", b"for=1.2.3.4;proto=gopher")]
-    sent = dict(forwarded(lies, Allowed(), "127.0.0.9", replace(BALANCED, secure=secure)))
+    sent = dict(container_headers(lies, Allowed(), "127.0.0.9", replace(BALANCED, is_https=secure)))
     assert sent[b"x-forwarded-proto"] == protocol
     assert sent[b"forwarded"] == b'for="127.0.0.9";proto=' + protocol
 
 
 def test_a_load_balancer_says_in_both_directions_that_it_was_passed():
-    sent = forwarded([(b"via", b"1.1 squid")], Allowed(), "127.0.0.9", BALANCED)
+    sent = container_headers([(b"via", b"1.1 squid")], Allowed(), "127.0.0.9", BALANCED)
     assert [value for name, value in sent if name == b"via"] == [b"1.1 squid", b"1.1 google"]
-    assert (b"via", b"1.1 google") in returned([], 200, BALANCED)
-    assert b"via" not in dict(forwarded([], Allowed(), "127.0.0.9"))
-    assert b"via" not in dict(returned([], 200))
+    assert (b"via", b"1.1 google") in caller_headers([], 200, BALANCED)
+    assert b"via" not in dict(container_headers([], Allowed(), "127.0.0.9"))
+    assert b"via" not in dict(caller_headers([], 200))
 
 
 def test_a_request_without_a_trace_begins_one(front, kit):

@@ -164,17 +164,17 @@ def test_another_scheme_is_asked_for_in_place_and_refused_without_a_migration(pr
 
 
 def test_a_request_goes_by_the_url_map_to_the_service(api, balanced):
-    arrival = api.cloud.balancer.arrive("projects/mcpfleet-local/global/forwardingRules/mcp-https", DOMAIN, "/mcp", "")
-    assert (arrival.balanced, arrival.secure, arrival.address) == (True, True, "127.0.0.1")
-    assert arrival.door.service.endswith("/services/hello")
-    assert api.cloud.balancer.arrive_by_name("x.dev", "/", "") is None
+    arrival = api.cloud.balancer.route("projects/mcpfleet-local/global/forwardingRules/mcp-https", DOMAIN, "/mcp", "")
+    assert (arrival.is_balanced, arrival.is_https, arrival.balancer_address) == (True, True, "127.0.0.1")
+    assert arrival.endpoint.service.endswith("/services/hello")
+    assert api.cloud.balancer.route_by_host("x.dev", "/", "") is None
 
 
 def test_a_plain_request_is_redirected_with_its_path_and_query(api, balanced):
     rule = "projects/mcpfleet-local/global/forwardingRules/mcp-http"
-    arrival = api.cloud.balancer.arrive(rule, DOMAIN, "/mcp", "a=b")
+    arrival = api.cloud.balancer.route(rule, DOMAIN, "/mcp", "a=b")
     assert arrival.redirect == (301, f"https://{DOMAIN}/mcp?a=b")
-    assert not arrival.secure
+    assert not arrival.is_https
 
 
 def test_hosts_and_paths_have_backends_of_their_own(api, program, balanced):
@@ -197,7 +197,7 @@ def test_hosts_and_paths_have_backends_of_their_own(api, program, balanced):
 
     def to(host, path):
         rule = "projects/mcpfleet-local/global/forwardingRules/mcp-https"
-        return api.cloud.balancer.arrive(rule, host, path, "").door.service.rpartition("/")[2]
+        return api.cloud.balancer.route(rule, host, path, "").endpoint.service.rpartition("/")[2]
 
     assert to(DOMAIN, "/admin/x") == "admin"
     assert to(DOMAIN, "/admin") == "admin"
@@ -221,7 +221,7 @@ def test_the_longest_pattern_of_a_path_counts(api, program, balanced):
 
     def to(path):
         rule = "projects/mcpfleet-local/global/forwardingRules/mcp-https"
-        return api.cloud.balancer.arrive(rule, DOMAIN, path, "").door.service.rpartition("/")[2]
+        return api.cloud.balancer.route(rule, DOMAIN, path, "").endpoint.service.rpartition("/")[2]
 
     assert [to(path) for path in ("/a/b/c", "/a/b", "/a/c", "/b")] == ["admin", "admin", "hello", "hello"]
 
@@ -231,13 +231,13 @@ def test_a_backend_without_groups_answers_503(api, program, balanced):
     nowhere = program.create(BACKEND, {"name": "nowhere", "loadBalancingScheme": "EXTERNAL_MANAGED"}).resource_id
     inputs, made = next((inputs, made) for kind, inputs, made in balanced if kind == MAP)
     program.update(MAP, made, {**inputs, "defaultService": nowhere})
-    arrival = api.cloud.balancer.arrive("projects/mcpfleet-local/global/forwardingRules/mcp-https", DOMAIN, "/", "")
-    assert (arrival.door, arrival.unserved) == (None, True)
+    arrival = api.cloud.balancer.route("projects/mcpfleet-local/global/forwardingRules/mcp-https", DOMAIN, "/", "")
+    assert (arrival.endpoint, arrival.has_no_backend) == (None, True)
 
 
 def test_without_the_service_there_is_no_door(api, program):
     domain_resources(program)
-    assert api.cloud.balancer.arrive_by_name(DOMAIN, "/", "").door is None
+    assert api.cloud.balancer.route_by_host(DOMAIN, "/", "").endpoint is None
 
 
 # --- who is inside ----------------------------------------------------------------------------------------
@@ -251,8 +251,8 @@ class Everybody:
         raise AssertionError
 
 
-INSIDE = {"inside": True}
-BALANCED = {"balanced": True}
+INSIDE = {"is_internal": True}
+BALANCED = {"is_balanced": True}
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ BALANCED = {"balanced": True}
 def test_ingress_lets_in_whom_it_names_and_answers_404_to_others(ingress, arrival, passes):
     door = ServiceEndpoint(service="s", audiences=frozenset(), hosts=frozenset({"s-1.r.run.app"}), ingress=ingress)
     guard = Authorizer(Everybody(), Everybody())
-    verdict = guard.check(RoutedRequest(door=door, **arrival), [(b"host", b"s-1.r.run.app")], "/mcp")
+    verdict = guard.check(RoutedRequest(endpoint=door, **arrival), [(b"host", b"s-1.r.run.app")], "/mcp")
     assert isinstance(verdict, Allowed) == passes
     assert passes or verdict.page.status == 404
 
@@ -280,9 +280,9 @@ def test_a_disabled_default_url_leaves_load_balancers_alone():
     door = ServiceEndpoint(service="s", audiences=frozenset(), hosts=frozenset({"s-1.r.run.app"}), default_uri=False)
     guard = Authorizer(Everybody(), Everybody())
     host = [(b"host", b"s-1.r.run.app")]
-    assert not isinstance(guard.check(RoutedRequest(door=door, **INSIDE), host, "/"), Allowed)
-    assert not isinstance(guard.check(RoutedRequest(door=door, port=1), [(b"host", b"127.0.0.1:1")], "/"), Allowed)
-    assert isinstance(guard.check(RoutedRequest(door=door, **BALANCED), [(b"host", DOMAIN.encode())], "/"), Allowed)
+    assert not isinstance(guard.check(RoutedRequest(endpoint=door, **INSIDE), host, "/"), Allowed)
+    assert not isinstance(guard.check(RoutedRequest(endpoint=door, port=1), [(b"host", b"127.0.0.1:1")], "/"), Allowed)
+    assert isinstance(guard.check(RoutedRequest(endpoint=door, **BALANCED), [(b"host", DOMAIN.encode())], "/"), Allowed)
 
 
 # --- networks ---------------------------------------------------------------------------------------------

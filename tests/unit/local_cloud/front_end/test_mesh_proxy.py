@@ -180,11 +180,11 @@ def test_the_front_end_lets_the_mesh_in_by_the_services_policy_alone(api, meshed
     guard = Authorizer(api.cloud.identity, api.cloud.policies)
 
     def verdict():
-        return guard.check(RoutedRequest(door=arrival), headers, "/mcp")
+        return guard.check(RoutedRequest(endpoint=arrival), headers, "/mcp")
 
     assert verdict().page.status == 403
     api.grant("roles/run.invoker", f"serviceAccount:{ACCOUNT}", arrival.service)
-    assert verdict().checked == b"authorization"
+    assert verdict().checked_header == b"authorization"
 
 
 @pytest.mark.parametrize(("began", "said"), [(False, [504]), (True, [200])])

@@ -7,7 +7,7 @@ import pytest
 
 from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end.balancer import Balancer
-from mcpfleet_local_cloud.front_end.certificates import Authority
+from mcpfleet_local_cloud.front_end.certificates import CertificateAuthority
 from mcpfleet_local_cloud.front_end.container_router import ContainerRouter
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.state.folder import Settings
@@ -19,7 +19,7 @@ SERVICE = "projects/mcpfleet-local/locations/europe-west1/services/hello"
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ca")
-    return Authority(folder)
+    return CertificateAuthority(folder)
 
 
 def handshake(server_context, trusted, host):
@@ -42,32 +42,32 @@ def handshake(server_context, trusted, host):
 
 
 def test_a_host_gets_a_certificate_of_its_own_that_the_bundle_makes_trusted(authority):
-    context = authority.context(lambda host: host in {HOST, "mcp.acme.dev"})
+    context = authority.create_tls_context(lambda host: host in {HOST, "mcp.acme.dev"})
     for host in (HOST, "mcp.acme.dev"):
-        assert handshake(context, authority.bundle(), host)["subjectAltName"] == (("DNS", host),)
+        assert handshake(context, authority.write_bundle(), host)["subjectAltName"] == (("DNS", host),)
 
 
 def test_a_host_that_is_none_of_ours_gets_none(authority):
     with pytest.raises(ssl.SSLError):
-        handshake(authority.context(lambda host: False), authority.bundle(), HOST)
+        handshake(authority.create_tls_context(lambda host: False), authority.write_bundle(), HOST)
 
 
 def test_the_authority_stays_the_same_and_its_key_is_its_owners_alone(authority):
-    again = Authority(authority.certificate.parent)
-    assert handshake(again.context(lambda host: True), authority.certificate, HOST)
+    again = CertificateAuthority(authority.certificate.parent)
+    assert handshake(again.create_tls_context(lambda host: True), authority.certificate, HOST)
     assert (authority.certificate.parent / "ca.key").stat().st_mode & 0o777 == 0o600
-    assert authority.bundle().stat().st_mode & 0o777 == 0o644
-    assert b"PRIVATE" not in authority.bundle().read_bytes()
+    assert authority.write_bundle().stat().st_mode & 0o777 == 0o644
+    assert b"PRIVATE" not in authority.write_bundle().read_bytes()
 
 
 class NoBalancer(Balancer):
     def __init__(self):
         pass
 
-    def secured(self, host):
+    def has_certificate(self, host):
         return host == "mcp.acme.dev"
 
-    def arrive_by_name(self, host, path, query):
+    def route_by_host(self, host, path, query):
         return None
 
 
@@ -90,15 +90,15 @@ def scope(host, client="10.0.0.2"):
 def test_a_call_by_name_finds_the_service_and_is_inside_as_its_caller_is(entrance, client, inside):
     for host in (HOST, f"{HOST}:443"):
         arrival = entrance(scope(host, client))
-        assert arrival.door.service == SERVICE
-        assert arrival.inside == inside
+        assert arrival.endpoint.service == SERVICE
+        assert arrival.is_internal == inside
 
 
 def test_names_of_other_projects_and_of_nobody_lead_nowhere(entrance):
-    assert entrance.named(HOST)
-    assert entrance.named("none-481516234200.us-east1.run.app")
-    assert entrance.named("mcp.acme.dev")
-    assert entrance.named("www.gstatic.com"), "the keys of Identity-Aware Proxy are looked for there"
+    assert entrance.resolves(HOST)
+    assert entrance.resolves("none-481516234200.us-east1.run.app")
+    assert entrance.resolves("mcp.acme.dev")
+    assert entrance.resolves("www.gstatic.com"), "the keys of Identity-Aware Proxy are looked for there"
     for host in (
         "hello-1.europe-west1.run.app",
         "run.app",
@@ -107,6 +107,6 @@ def test_names_of_other_projects_and_of_nobody_lead_nowhere(entrance):
         "gstatic.com",
         f"x.{HOST}",
     ):
-        assert not entrance.named(host)
-    assert entrance(scope("none-481516234200.us-east1.run.app")).door is None
-    assert entrance(scope("example.org")).door is None
+        assert not entrance.resolves(host)
+    assert entrance(scope("none-481516234200.us-east1.run.app")).endpoint is None
+    assert entrance(scope("example.org")).endpoint is None

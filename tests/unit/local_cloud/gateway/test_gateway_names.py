@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.gateway.names import answer
+from mcpfleet_local_cloud.gateway.names import answer_query
 
 HOST = "hello-481516234200.europe-west1.run.app"
 GATEWAY = "172.18.0.1"
@@ -28,23 +28,23 @@ def ours(name):
 
 @pytest.mark.parametrize("name", [HOST, HOST.upper(), "weather"])
 def test_a_name_of_this_cloud_leads_to_the_gateway(name):
-    assert read(answer(query(name), GATEWAY, ours)) == (7, 0, 1, bytes([172, 18, 0, 1]))
+    assert read(answer_query(query(name), GATEWAY, ours)) == (7, 0, 1, bytes([172, 18, 0, 1]))
 
 
 def test_it_has_no_other_kind_of_address_and_says_so_without_an_error():
-    assert read(answer(query(HOST, kind=28), GATEWAY, ours))[1:3] == (0, 0)
+    assert read(answer_query(query(HOST, kind=28), GATEWAY, ours))[1:3] == (0, 0)
 
 
 def test_every_other_name_is_asked_elsewhere():
-    assert answer(query("example.org"), GATEWAY, ours) == b""
+    assert answer_query(query("example.org"), GATEWAY, ours) == b""
 
 
 def test_a_short_name_that_is_not_ours_is_nobodys_lest_docker_answer_with_a_container_of_another_network():
-    assert read(answer(query("mcpfleet-neighbour"), GATEWAY, ours))[1:3] == (3, 0)
+    assert read(answer_query(query("mcpfleet-neighbour"), GATEWAY, ours))[1:3] == (3, 0)
 
 
 def test_a_name_of_another_class_is_refused_and_not_asked_elsewhere():
-    assert read(answer(query("version.bind", kind=16, group=3), GATEWAY, ours))[1:3] == (5, 0)
+    assert read(answer_query(query("version.bind", kind=16, group=3), GATEWAY, ours))[1:3] == (5, 0)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_a_name_of_another_class_is_refused_and_not_asked_elsewhere():
 def test_what_is_no_single_question_is_a_format_error(at, byte):
     asked = bytearray(query(HOST))
     asked[at] = byte
-    assert read(answer(bytes(asked), GATEWAY, ours))[1:3] == (1, 0)
+    assert read(answer_query(bytes(asked), GATEWAY, ours))[1:3] == (1, 0)
 
 
 @given(st.binary(min_size=12, max_size=1024))
 def test_anything_is_answered_or_asked_elsewhere(asked):
-    said = answer(asked, GATEWAY, ours)
+    said = answer_query(asked, GATEWAY, ours)
     assert not said or said[:2] == asked[:2]

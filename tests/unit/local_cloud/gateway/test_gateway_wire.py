@@ -5,82 +5,85 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.gateway import protocol
-from mcpfleet_local_cloud.gateway.protocol import Answer, Arrival, Frames, Purpose, Query, WireError
+from mcpfleet_local_cloud.gateway.protocol import Answer, FrameParser, IncomingConnection, ProtocolError, Purpose, Query
 
 KEY, OTHER_KEY = b"k" * protocol.KEY_SIZE, b"o" * protocol.KEY_SIZE
 HOST_NONCE, GATEWAY_NONCE = b"h" * protocol.NONCE_SIZE, b"g" * protocol.NONCE_SIZE
 
 ports = st.integers(1, 65535)
 ips = st.ip_addresses(v=4).map(str)
-messages = st.binary(min_size=protocol.DNS_HEADER, max_size=protocol.LONGEST_QUERY)
+messages = st.binary(min_size=protocol.DNS_HEADER_SIZE, max_size=protocol.MAX_QUERY_SIZE)
 
 
 def challenge(key=KEY):
-    return protocol.challenge(key, protocol.hello(HOST_NONCE), GATEWAY_NONCE)[0]
+    return protocol.create_challenge(key, protocol.create_hello(HOST_NONCE), GATEWAY_NONCE)[0]
 
 
 @pytest.mark.parametrize("purpose", Purpose)
 def test_who_has_the_key_proves_it_and_says_for_what(purpose):
-    said, nonce = protocol.challenge(KEY, protocol.hello(HOST_NONCE), GATEWAY_NONCE)
-    proved = protocol.proof(KEY, purpose, HOST_NONCE, said)
+    said, nonce = protocol.create_challenge(KEY, protocol.create_hello(HOST_NONCE), GATEWAY_NONCE)
+    proved = protocol.create_proof(KEY, purpose, HOST_NONCE, said)
     assert nonce == HOST_NONCE
     assert (len(said), len(proved)) == (protocol.CHALLENGE_SIZE, protocol.PROOF_SIZE)
-    assert protocol.purpose_of(KEY, nonce, GATEWAY_NONCE, proved) is purpose
+    assert protocol.verify_proof(KEY, nonce, GATEWAY_NONCE, proved) is purpose
 
 
 def test_neither_side_believes_one_with_another_key():
-    with pytest.raises(WireError, match="does not have"):
-        protocol.proof(KEY, Purpose.DIAL, HOST_NONCE, challenge(OTHER_KEY))
-    with pytest.raises(WireError, match="does not have"):
-        protocol.purpose_of(
-            KEY, HOST_NONCE, GATEWAY_NONCE, protocol.proof(OTHER_KEY, Purpose.DIAL, HOST_NONCE, challenge(OTHER_KEY))
+    with pytest.raises(ProtocolError, match="does not have"):
+        protocol.create_proof(KEY, Purpose.DIAL, HOST_NONCE, challenge(OTHER_KEY))
+    with pytest.raises(ProtocolError, match="does not have"):
+        protocol.verify_proof(
+            KEY,
+            HOST_NONCE,
+            GATEWAY_NONCE,
+            protocol.create_proof(OTHER_KEY, Purpose.DIAL, HOST_NONCE, challenge(OTHER_KEY)),
         )
 
 
 def test_a_proof_is_good_for_one_connection_and_one_purpose_alone():
-    proved = protocol.proof(KEY, Purpose.NAMES, HOST_NONCE, challenge())
+    proved = protocol.create_proof(KEY, Purpose.NAMES, HOST_NONCE, challenge())
     for host_nonce, gateway_nonce, said in (
         (HOST_NONCE, b"x" * protocol.NONCE_SIZE, proved),  # replayed to the gateway
         (b"x" * protocol.NONCE_SIZE, GATEWAY_NONCE, proved),
         (HOST_NONCE, GATEWAY_NONCE, Purpose.DIAL.value + proved[1:]),  # turned to another purpose
         (HOST_NONCE, GATEWAY_NONCE, b"X" + proved[1:]),
     ):
-        with pytest.raises(WireError):
-            protocol.purpose_of(KEY, host_nonce, gateway_nonce, said)
+        with pytest.raises(ProtocolError):
+            protocol.verify_proof(KEY, host_nonce, gateway_nonce, said)
 
 
 def test_a_challenge_that_is_sent_back_proves_nothing():
     """Reflection: whoever has no key has the other side answer its own challenge."""
     said = challenge()
-    with pytest.raises(WireError, match="does not have"):
-        protocol.purpose_of(KEY, HOST_NONCE, GATEWAY_NONCE, Purpose.DIAL.value + said[protocol.NONCE_SIZE :])
-    proved = protocol.proof(KEY, Purpose.DIAL, HOST_NONCE, said)
-    with pytest.raises(WireError, match="does not have"):
-        protocol.proof(KEY, Purpose.DIAL, HOST_NONCE, GATEWAY_NONCE + proved[1:])
+    with pytest.raises(ProtocolError, match="does not have"):
+        protocol.verify_proof(KEY, HOST_NONCE, GATEWAY_NONCE, Purpose.DIAL.value + said[protocol.NONCE_SIZE :])
+    proved = protocol.create_proof(KEY, Purpose.DIAL, HOST_NONCE, said)
+    with pytest.raises(ProtocolError, match="does not have"):
+        protocol.create_proof(KEY, Purpose.DIAL, HOST_NONCE, GATEWAY_NONCE + proved[1:])
 
 
 def test_an_unknown_purpose_of_somebody_with_the_key_is_refused():
     mac = protocol._mac(KEY, b"host X", HOST_NONCE, GATEWAY_NONCE)
-    with pytest.raises(WireError, match="unknown purpose"):
-        protocol.purpose_of(KEY, HOST_NONCE, GATEWAY_NONCE, b"X" + mac)
+    with pytest.raises(ProtocolError, match="unknown purpose"):
+        protocol.verify_proof(KEY, HOST_NONCE, GATEWAY_NONCE, b"X" + mac)
 
 
 @given(st.binary(max_size=2 * protocol.CHALLENGE_SIZE))
 def test_no_made_up_bytes_pass_for_a_handshake(said):
     for read in (
-        lambda: protocol.challenge(KEY, said, GATEWAY_NONCE),
-        lambda: protocol.proof(KEY, Purpose.DIAL, HOST_NONCE, said),
-        lambda: protocol.purpose_of(KEY, HOST_NONCE, GATEWAY_NONCE, said),
+        lambda: protocol.create_challenge(KEY, said, GATEWAY_NONCE),
+        lambda: protocol.create_proof(KEY, Purpose.DIAL, HOST_NONCE, said),
+        lambda: protocol.verify_proof(KEY, HOST_NONCE, GATEWAY_NONCE, said),
     ):
-        with pytest.raises(WireError):
+        with pytest.raises(ProtocolError):
             read()
 
 
 @given(ports, ips, st.integers(0, 65535))
 def test_an_arrival_comes_as_it_was_sent(port, ip, caller_port):
-    arrival = Arrival(port, (ip, caller_port))
-    assert len(arrival.pack()) == protocol.ARRIVAL_SIZE
-    assert Arrival.unpack(arrival.pack()) == arrival
+    arrival = IncomingConnection(port, (ip, caller_port))
+    assert len(arrival.pack()) == protocol.INCOMING_SIZE
+    assert IncomingConnection.unpack(arrival.pack()) == arrival
 
 
 @given(ips, ports)
@@ -101,7 +104,7 @@ def test_queries_and_answers_come_as_they_were_sent_however_they_are_cut(number,
     query = Query(number, caller, asked, message)
     answers = [Answer(number, message), Answer(number, b""), Answer(number, bytes(65000))]
     stream = query.pack() + b"".join(answer.pack() for answer in answers)
-    frames = Frames()
+    frames = FrameParser()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     parts = [stream[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     first, *rest = [frame for part in parts for frame in frames.feed(part)]
@@ -111,18 +114,18 @@ def test_queries_and_answers_come_as_they_were_sent_however_they_are_cut(number,
 
 @given(st.lists(st.binary(max_size=3000), max_size=5))
 def test_a_stream_of_anything_is_frames_that_are_read_or_refused(parts):
-    frames = Frames()
+    frames = FrameParser()
     for frame in (frame for part in parts for frame in frames.feed(part)):
         for kind in (Query, Answer):
             try:
                 kind.unpack(frame)
-            except WireError:
+            except ProtocolError:
                 continue
-    assert len(frames._held) < 65537 + 3000
+    assert len(frames._pending) < 65537 + 3000
 
 
-@pytest.mark.parametrize("size", [protocol.DNS_HEADER - 1, protocol.LONGEST_QUERY + 1])
+@pytest.mark.parametrize("size", [protocol.DNS_HEADER_SIZE - 1, protocol.MAX_QUERY_SIZE + 1])
 def test_a_query_that_is_too_short_or_too_long_is_refused(size):
-    (frame,) = Frames().feed(Query(1, "127.0.0.1", "127.0.0.1", bytes(size)).pack())
-    with pytest.raises(WireError, match="a query of"):
+    (frame,) = FrameParser().feed(Query(1, "127.0.0.1", "127.0.0.1", bytes(size)).pack())
+    with pytest.raises(ProtocolError, match="a query of"):
         Query.unpack(frame)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpfleet_local_cloud.network.gathering import Gathered
+from mcpfleet_local_cloud.network.gathering import BufferedTransport
 
 
 class Wire:
@@ -30,7 +30,7 @@ class Wire:
 def gathered(act):
     async def scenario():
         wire = Wire()
-        act(Gathered(wire, asyncio.get_running_loop()))
+        act(BufferedTransport(wire, asyncio.get_running_loop()))
         at_once = list(wire.writes)
         await asyncio.sleep(0)
         return at_once, wire

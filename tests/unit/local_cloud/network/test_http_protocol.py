@@ -7,7 +7,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from mcpfleet_local_cloud.network import http_protocol
-from mcpfleet_local_cloud.network.http_protocol import HEAD_LIMIT, FrontProtocol
+from mcpfleet_local_cloud.network.http_protocol import HEAD_LIMIT, FrontEndProtocol
 
 # What Java's HTTP client adds to each request to an `http:` address.
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n"
@@ -63,7 +63,7 @@ def exchange():
             config = uvicorn.Config(echo, ws="none", lifespan="off", log_config=None, date_header=False)
             config.load()
             wire = Wire()
-            protocol = FrontProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+            protocol = FrontEndProtocol(config, ServerState(), {}, asyncio.get_running_loop())
             protocol.connection_made(wire)
             for piece in pieces:
                 if not wire.closing:

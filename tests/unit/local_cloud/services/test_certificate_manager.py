@@ -146,17 +146,17 @@ def test_a_proxy_is_given_another_map_or_certificates_of_its_own(api: Any, progr
 def test_a_load_balancer_has_certificates_for_the_names_of_its_map(api: Any, program: Any, mapped: Any) -> None:
     balancer = api.cloud.balancer
     assert balancer.domains() == {"mcp.acme.dev"}
-    assert balancer.secured("mcp.acme.dev")
-    assert not balancer.secured("a.mcp.acme.dev"), "there is no entry for it, and no primary one"
+    assert balancer.has_certificate("mcp.acme.dev")
+    assert not balancer.has_certificate("a.mcp.acme.dev"), "there is no entry for it, and no primary one"
     certificates = mapped[3][1]["certificates"]
     program.create(ENTRY, {"name": "w", "map": "m", "hostname": "*.mcp.acme.dev", "certificates": certificates})
-    assert balancer.secured("a.mcp.acme.dev")
-    assert not balancer.secured("a.b.mcp.acme.dev"), "a wildcard is one label"
-    assert not balancer.secured("acme.dev")
+    assert balancer.has_certificate("a.mcp.acme.dev")
+    assert not balancer.has_certificate("a.b.mcp.acme.dev"), "a wildcard is one label"
+    assert not balancer.has_certificate("acme.dev")
     wrong = {"name": "x", "map": "m", "hostname": "b.dev", "certificates": certificates}
     program.create(ENTRY, wrong)
-    assert not balancer.secured("b.dev"), "its certificate is another domain's"
-    routed = balancer.arrive_by_name("a.mcp.acme.dev", "/mcp", "")
+    assert not balancer.has_certificate("b.dev"), "its certificate is another domain's"
+    routed = balancer.route_by_host("a.mcp.acme.dev", "/mcp", "")
     assert routed is not None
     assert routed.redirect is not None
 
@@ -165,8 +165,8 @@ def test_the_primary_entry_is_for_what_no_other_is_for(api: Any, program: Any, m
     program.delete(ENTRY, mapped[3][2])
     certificates = mapped[3][1]["certificates"]
     program.create(ENTRY, {"name": "e", "map": "m", "matcher": "PRIMARY", "certificates": certificates})
-    assert api.cloud.balancer.secured("a.mcp.acme.dev")
-    assert not api.cloud.balancer.secured("b.dev")
+    assert api.cloud.balancer.has_certificate("a.mcp.acme.dev")
+    assert not api.cloud.balancer.has_certificate("b.dev")
     assert api.cloud.balancer.domains() == {"mcp.acme.dev", "*.mcp.acme.dev"}
 
 
