@@ -30,7 +30,7 @@ from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.pulumi_engine import PulumiStack
 from mcpfleet_local_cloud.commands.setup import PreparedMachine
-from pulumi_mcpfleet.fleet.field_docs import in_yaml
+from pulumi_mcpfleet.fleet.field_docs import to_yaml
 
 PAGE: Final = "docs/packages.md"
 MODES: Final = ("2026-07-28", "legacy")
@@ -72,7 +72,7 @@ class Package:
     def needed(self) -> str:
         """What stands in the fleet besides the package, in words of the fleet."""
         more = {key: value for key, value in self.said.items() if key not in ("npm", "pypi")}
-        parts = [f"`{key}: {in_yaml(value)}`" for key, value in more.items()]
+        parts = [f"`{key}: {to_yaml(value)}`" for key, value in more.items()]
         return ", ".join([*parts, *(f"`{name}`" for name in self.env)]) or "nothing"
 
 

@@ -18,8 +18,20 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pulumi_mcpfleet.fleet import access, client, git, made, model, parts, roles, server, sources, stdio, volumes
-from pulumi_mcpfleet.fleet.field_docs import FieldDoc, in_yaml
+from pulumi_mcpfleet.fleet import (
+    access,
+    built_source,
+    client,
+    git,
+    model,
+    parts,
+    roles,
+    server,
+    sources,
+    stdio,
+    volumes,
+)
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, to_yaml
 
 COMMAND: Final = ".venv/bin/python -m devtools.reference"
 SCHEMA: Final = "fleet.schema.json"
@@ -46,10 +58,10 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "client": client.Client,
     "source-build": sources.Build,
     "source-image": sources.ExistingImage,
-    "source-folder": made.Folder,
+    "source-folder": built_source.Folder,
     "source-git": git.Git,
     "source-git-repository": git.GitRepository,
-    "source-file-of-an-image": made.ImageFile,
+    "source-file-of-an-image": built_source.ImageFile,
     "source-stdio": stdio.Stdio,
     "source-stdio-server": stdio.StdioServer,
     "source-registry": stdio.Registered,
@@ -120,7 +132,7 @@ def _table(section: str, kind: type[BaseModel]) -> str:
         found = _kind(hints[key])
         bounds = "; ".join(text for text in (_bounds(field, hints[key]), found.accepted) if text)
         example = f"`{_example(section, key, field)}`"
-        cells = [f"`{key}`", found.one, _default(field), bounds, example, field.description or ""]
+        cells = [f"`{key}`", found.singular, _default(field), bounds, example, field.description or ""]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 
@@ -130,7 +142,7 @@ def _example(section: str, key: str, field: FieldInfo) -> str:
         raise PageError(
             f"the key {key} of {section} has no example; add examples=[…] to its field in infra/pulumi_mcpfleet/fleet"
         )
-    return f"{key}: {in_yaml(field.examples[0])}"
+    return f"{key}: {to_yaml(field.examples[0])}"
 
 
 def _kind(annotation: Any) -> FieldDoc:
@@ -144,11 +156,11 @@ def _kind(annotation: Any) -> FieldDoc:
         return FieldDoc("word", "words", ", ".join(f"`{word}`" for word in inner))
     if origin is tuple:
         item = _kind(inner[0])
-        return FieldDoc(f"list of {item.many}", "", item.accepted)
+        return FieldDoc(f"list of {item.plural}", "", item.accepted)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         key, item = _kind(inner[0]), _kind(inner[1])
         return FieldDoc(
-            f"map of {key.many} to {item.many}", "", "; ".join(one.accepted for one in (key, item) if one.accepted)
+            f"map of {key.plural} to {item.plural}", "", "; ".join(one.accepted for one in (key, item) if one.accepted)
         )
     if annotation in _PLAIN:
         return _PLAIN[annotation]
@@ -186,7 +198,7 @@ def _default(field: FieldInfo) -> str:
         return "see meaning"
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_defaults=True)
-    return f"`{in_yaml(value)}`" if value != "" else '`""`'
+    return f"`{to_yaml(value)}`" if value != "" else '`""`'
 
 
 def schema() -> str:

@@ -1,4 +1,4 @@
-"""How an MCP client on a person's machine reaches a server, as its configuration has it."""
+"""The configuration with which an MCP client on a person's machine reaches a server."""
 
 from typing import TypedDict
 
@@ -9,25 +9,25 @@ from pulumi_mcpfleet.fleet import OauthAccess, Server
 
 
 class ClientEntry(TypedDict):
-    """One server in an MCP client's configuration."""
+    """A server in an MCP client's configuration."""
 
     type: str
     url: str
 
 
 class ClientConfig(TypedDict):
-    """A configuration that MCP clients take as it is."""
+    """A configuration in the format that MCP clients read."""
 
     mcpServers: dict[str, ClientEntry]
 
 
 class AcceptedTokens(TypedDict):
-    """What tokens of a server's own OAuth have to be.
+    """The tokens that a server with its own OAuth accepts.
 
     Attributes:
         issuer: The authorization server.
-        audience: What they are for.
-        scopes: What each must have.
+        audience: The required audience.
+        scopes: The required scopes.
     """
 
     issuer: str
@@ -36,7 +36,7 @@ class AcceptedTokens(TypedDict):
 
 
 def client_config(name: str, spec: Server, mcp_url: pulumi.Output[str], port: int) -> pulumi.Input[ClientConfig] | None:
-    """The configuration for *name*: through its proxy at *port* where IAM checks the caller, else its URL."""
+    """Return the configuration for *name*: its proxy at *port* if IAM checks callers, its URL, or None for neither."""
     match spec.reached:
         case "proxy":
             return _entry(name, naming.proxy_url(port, spec.endpoint), spec)
@@ -47,7 +47,7 @@ def client_config(name: str, spec: Server, mcp_url: pulumi.Output[str], port: in
 
 
 def proxy_command(name: str, spec: Server, *, project: str, region: str, port: int) -> str | None:
-    """The command that opens the proxy in the configuration; none where the client needs none, or cannot come in."""
+    """Return the command that opens the proxy of the configuration; None if the server has no proxy."""
     if spec.reached != "proxy":
         return None
     if spec.domain is not None:
@@ -56,12 +56,12 @@ def proxy_command(name: str, spec: Server, *, project: str, region: str, port: i
 
 
 def proxy_port(spec: Server, port: int) -> int | None:
-    """The port of this machine that its proxy has; none where there is no proxy."""
+    """Return the local port of the server's proxy; None if it has no proxy."""
     return port if spec.reached == "proxy" else None
 
 
 def accepted_tokens(spec: Server, base_url: pulumi.Output[str]) -> AcceptedTokens | None:
-    """The tokens that a server takes; none where it is not the server that checks them."""
+    """Return the tokens that a server accepts; None if the server doesn't check tokens itself."""
     if not isinstance(spec.access, OauthAccess):
         return None
     oauth = spec.access.oauth
@@ -70,5 +70,5 @@ def accepted_tokens(spec: Server, base_url: pulumi.Output[str]) -> AcceptedToken
 
 
 def _entry(name: str, url: str, spec: Server) -> ClientConfig:
-    kind = "http" if "streamable-http" in spec.transports else "sse"
-    return {"mcpServers": {name: {"type": kind, "url": url}}}
+    transport = "http" if "streamable-http" in spec.transports else "sse"
+    return {"mcpServers": {name: {"type": transport, "url": url}}}

@@ -1,7 +1,7 @@
-"""The names a fleet gives to things, as pure functions, with the cloud's limits beside them.
+"""Pure functions that compute the names of a fleet's resources, with the cloud's limits for them.
 
-No random suffixes: a name computed from what the user wrote can be found again, granted on and
-imported. Nothing here reads configuration; `pulumi_mcpfleet.fleet` has already refused what does not fit.
+There are no random suffixes, so users can find, grant on, and import a resource by its name. Nothing here reads
+configuration; `pulumi_mcpfleet.fleet` has already refused values that don't fit.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 SERVER_PREFIX: Final = "mcp-"
-"""Every service and service account of a fleet begins with it, so a project's list shows whose they are."""
+"""The prefix of a fleet's services and service accounts, by which a project's lists show them."""
 
 # IAM's REST reference, projects.serviceAccounts.create, on accountId: 6 to 30 characters that match
 # [a-z]([-a-z0-9]*[a-z0-9]) as a whole.
@@ -23,7 +23,7 @@ BUCKET_NAME_MAX: Final = 63
 # and cannot end with hyphen; must contain fewer than 50 characters".
 SERVICE_NAME_MAX: Final = 49
 
-# The account is the tighter of the two that a server's name becomes.
+# The account's limits are tighter than the service's.
 SERVER_NAME_MIN: Final = ACCOUNT_ID_MIN - len(SERVER_PREFIX)
 SERVER_NAME_MAX: Final = min(ACCOUNT_ID_MAX, SERVICE_NAME_MAX) - len(SERVER_PREFIX)
 
@@ -34,54 +34,54 @@ MESH_ID: Final = "mcpfleet"
 """The service mesh of a fleet."""
 
 LOAD_BALANCER_ID: Final = "mcpfleet"
-"""The load balancer that all servers of a fleet share; those of one server are called as its service."""
+"""The load balancer that all servers of a fleet share. One of a single server has the name of its service."""
 
-OWN_VOLUME: Final = "fleet-"
-"""The volumes that a fleet makes by itself begin with it, and no others."""
+FLEET_VOLUME_PREFIX: Final = "fleet-"
+"""The prefix of volumes that a fleet creates by itself. Users' volumes can't have it."""
 
 FIRST_PROXY_PORT: Final = 3000
-"""Where the first server's authenticated proxy listens on a user's machine; the next takes the next."""
+"""The local port of the first server's authenticated proxy. The next servers have the next ports."""
 
 
-def service_name(server: str, own: str | None = None) -> str:
-    """The Cloud Run service of *server*: *own*, where the user has named it."""
-    return own or f"{SERVER_PREFIX}{server}"
+def service_name(server: str, custom_name: str | None = None) -> str:
+    """Return the name of the Cloud Run service of *server*: *custom_name* if the user has set one."""
+    return custom_name or f"{SERVER_PREFIX}{server}"
 
 
 def account_id(server: str) -> str:
-    """The service account (the part before the @) that *server* runs as."""
+    """Return the id (the part before the @) of the service account of *server*."""
     return f"{SERVER_PREFIX}{server}"
 
 
-def in_region(server: str, region: str) -> str:
-    """The stack's own name for what *server* has once in each region.
+def regional_name(server: str, region: str) -> str:
+    """Return the Pulumi name of a resource that *server* has in each region.
 
-    Also where there is one region only: a region that comes or goes changes no other region's names.
+    The region is in the name even if there is only one, so that adding or removing a region renames nothing.
     """
     return f"{server}-{region}"
 
 
-def of_service(name: str, own: str | None) -> str:
-    """The stack's own name for what is one service's alone, which would be *name* if the user had not named that *own*.
+def per_service_name(name: str, custom_name: str | None) -> str:
+    """Return the Pulumi name of a resource of one service: *name*, with the service's *custom_name* if it has one.
 
-    A service of another name is another one: it is created, and requests are led to it, before the old one is deleted.
-    The dot is in no name of a server or service, so no two pairs are called alike.
+    A service with another name is another resource: it is created and gets requests before the old one is deleted.
+    Names of servers and services have no dots, so different pairs have different names.
     """
-    return f"{name}.{own}" if own else name
+    return f"{name}.{custom_name}" if custom_name else name
 
 
 def grant_name(server: str, role: str, member: str) -> str:
-    """The stack's own name for a grant of *role* (a word) to *member*."""
+    """Return the Pulumi name of a grant of *role* (a short word) to *member*."""
     return f"{server}-{role}-{member}"
 
 
 def service_url(service: str, *, project_number: str, region: str) -> str:
-    """The URL that Cloud Run gives *service*, known before it exists (Cloud Run, "Deterministic URL")."""
+    """Return the URL of *service*, which is known before the service exists (Cloud Run, "Deterministic URL")."""
     return f"https://{service}-{project_number}.{region}.run.app"
 
 
 def remote_repository_id(repository: str, upstream: str | None = None) -> str:
-    """The Artifact Registry repository in front of a public registry: of the first, or of *upstream* behind it."""
+    """Return the id of the remote repository for the first public registry, or for *upstream*."""
     if upstream is None:
         return f"{repository[:56]}-remote"
     slug = re.sub(r"[^a-z0-9]+", "-", upstream)
@@ -89,81 +89,81 @@ def remote_repository_id(repository: str, upstream: str | None = None) -> str:
 
 
 def source_bucket(project: str, repository: str) -> str:
-    """The bucket of the sources that Cloud Build builds for *repository*; buckets are unique in the world.
+    """Return the bucket for the sources of Cloud Build builds for *repository*. Its name must be globally unique.
 
     Cloud Storage, "Bucket naming": at most 63 of a-z, 0-9 and `-`, and not the word google.
     """
-    whole = f"{project}-{repository}-source".replace("google", "g").replace(":", "-").replace(".", "-")
-    return _short(whole, BUCKET_NAME_MAX)
+    name = f"{project}-{repository}-source".replace("google", "g").replace(":", "-").replace(".", "-")
+    return _shorten(name, BUCKET_NAME_MAX)
 
 
 def builder_account_id(repository: str) -> str:
-    """The service account (the part before the @) that builds images for *repository*."""
-    return _short(f"{repository}-build", ACCOUNT_ID_MAX)
+    """Return the id (the part before the @) of the service account that builds images for *repository*."""
+    return _shorten(f"{repository}-build", ACCOUNT_ID_MAX)
 
 
 def build_machine(machine: str) -> str:
-    """What Cloud Build's API calls the kind of machine that gcloud calls *machine*."""
+    """Convert gcloud's name of a machine type to that of Cloud Build's API."""
     return machine.replace("-", "_").upper()
 
 
-def _short(name: str, most: int) -> str:
-    """*name* with at most *most* characters; two that differ in what is cut off stay different."""
-    if len(name) <= most:
+def _shorten(name: str, max_length: int) -> str:
+    """Shorten *name* to at most *max_length* characters; a hash keeps shortened names distinct."""
+    if len(name) <= max_length:
         return name
-    return f"{name[: most - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name[: max_length - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def through(registry_uri: str, image: str) -> str:
-    """*image* of another registry, as the remote repository at *registry_uri* names it: without its own host."""
+def remote_image(registry_uri: str, image: str) -> str:
+    """Return the name of another registry's *image* in the remote repository at *registry_uri*."""
     return f"{registry_uri}/{image.partition('/')[2]}"
 
 
 def account_member(email: str) -> str:
-    """A service account as IAM names it among the members of a policy."""
+    """Return the member of IAM policies for a service account."""
     return f"serviceAccount:{email}"
 
 
 def secret_id(secret: str) -> str:
-    """The short name of a secret."""
+    """Return the short name of a secret."""
     return secret.rpartition("/")[2]
 
 
 def secret_project(secret: str, project: str) -> str:
-    """The project that *secret* is in: its own where it says one, else *project*."""
+    """Return the project of *secret*: that in its name if it has one, else *project*."""
     return secret.split("/")[1] if secret.startswith("projects/") else project
 
 
 def iap_resource(service: str, *, project_number: str, region: str) -> str:
-    """What Identity-Aware Proxy calls *service* (iap.googleapis.com, settings of a Cloud Run service)."""
+    """Return Identity-Aware Proxy's name of *service* (iap.googleapis.com, settings of a Cloud Run service)."""
     return f"projects/{project_number}/iap_web/cloud_run-{region}/services/{service}"
 
 
 def iap_audience(service: str, *, project_number: str, region: str) -> str:
-    """What Identity-Aware Proxy's assertions for *service* are made for.
+    """Return the audience of Identity-Aware Proxy's assertions for *service*.
 
-    A service of Cloud Run (cloud.google.com/iap/docs/signed-headers-howto, "Verifying the JWT payload").
+    The format is that for Cloud Run (cloud.google.com/iap/docs/signed-headers-howto, "Verifying the JWT payload").
     """
     return f"/projects/{project_number}/locations/{region}/services/{service}"
 
 
 def api_host(api: str) -> str:
-    """The full name of a Google API, as Service Usage lists it: `run` is `run.googleapis.com`."""
+    """Return the full name of a Google API as in Service Usage: `run` is `run.googleapis.com`."""
     return f"{api}.googleapis.com"
 
 
 def image_repository(registry_uri: str, server: str) -> str:
-    """Where in the registry the images of *server* are, without tag or digest."""
+    """Return the name of the images of *server* in the registry, without tag or digest."""
     return f"{registry_uri}/{server}"
 
 
 def registry_host(registry_uri: str) -> str:
-    """The host (and port) of a registry address; credentials are kept by host, not by path."""
+    """Return the host (and port) of a registry address, because credentials are stored by host."""
     return registry_uri.partition("/")[0]
 
 
 def allowed_hosts(service: str, domain: str | None = None, *, in_mesh: str | None = None) -> tuple[str, ...]:
-    """The Host headers under which *service* is reached; `*` stands for any run of characters.
+    """Return the allowed Host headers of *service*; `*` matches any characters.
 
     A service answers on two run.app hosts. `SERVICE-NUMBER.REGION.run.app` can be computed from the
     project's number, `SERVICE-HASH-xx.a.run.app` cannot, so both are covered by one pattern; it
@@ -194,91 +194,94 @@ def group_name(resource: str, own: str | None) -> str:
 
 
 def mesh_name(server: str) -> str:
-    """What leads to *server* in the mesh: its group, backend service, route and zone. Its domain has others."""
+    """Return the name of the mesh's group, backend service, route and zone for *server*. Its domain has others."""
     return f"{SERVER_PREFIX}{server}-mesh"
 
 
 def mesh_host(server: str) -> str:
-    """The host under which clients in the mesh call *server*, whatever its service is called."""
+    """Return the host by which clients in the mesh call *server*, whatever the name of its service."""
     return f"{SERVER_PREFIX}{server}"
 
 
 def mesh_backend(name: str, *, project: str) -> str:
-    """A backend service as a route of the mesh names it."""
+    """Return the full path of a backend service, for a route of the mesh."""
     return f"projects/{project}/locations/global/backendServices/{name}"
 
 
 def mesh_url(server: str) -> str:
-    """Where a client in the mesh calls *server*; the mesh goes on over HTTPS."""
+    """Return the URL by which a client in the mesh calls *server*; the mesh itself uses HTTPS."""
     return f"http://{mesh_host(server)}"
 
 
 def network_path(network: str, project: str) -> str:
-    """A VPC network by its full path, which it has already where it is another project's."""
+    """Return the full path of a VPC network. A network of another project is already a full path."""
     return network if "/" in network else f"projects/{project}/global/networks/{network}"
 
 
 def subnetwork_of(network: str, region: str) -> str:
-    """The subnetwork that Cloud Run takes where only *network* is given: that of the same name."""
+    """Return the subnetwork that Cloud Run uses if only *network* is set: the one with the same name."""
     return network.replace("/global/networks/", f"/regions/{region}/subnetworks/")
 
 
 def connector_path(connector: str, *, project: str, region: str) -> str:
-    """A Serverless VPC Access connector by its full path, which it has already where it is another project's."""
+    """Return the full path of a Serverless VPC Access connector. One of another project is already a full path."""
     return connector if "/" in connector else f"projects/{project}/locations/{region}/connectors/{connector}"
 
 
 def secret_volume(folder: str) -> str:
-    """The volume of a folder of secret files; a user cannot name one so, and no two folders share one."""
+    """Return the volume of a folder of secret files. Users' volumes can't have this name, nor can other folders'."""
     slug = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:40]
-    return f"{OWN_VOLUME}{slug}-{hashlib.sha256(folder.encode()).hexdigest()[:6]}"
+    return f"{FLEET_VOLUME_PREFIX}{slug}-{hashlib.sha256(folder.encode()).hexdigest()[:6]}"
 
 
 def writable_volume(folder: str) -> str:
-    """The volume of a folder of the image in which the server may write."""
+    """Return the volume of a folder of the image in which the server can write."""
     return secret_volume(f"writable{folder}")
 
 
 def certificate_name(server: str, domain: str) -> str:
-    """The managed certificate of *domain*. Another domain has another name: its certificate comes before this goes."""
+    """Return the name of the managed certificate of *domain*.
+
+    Another domain has another name, so that its certificate is created before the old one is deleted.
+    """
     return f"{service_name(server)}-{hashlib.sha256(domain.encode()).hexdigest()[:8]}"
 
 
 def domain_id(domain: str) -> str:
-    """What of the shared load balancer is *domain*'s alone: its certificate, the proof for it, its paths."""
+    """Return the name of the shared load balancer's resources for *domain*: certificate, authorization and paths."""
     slug = re.sub(r"[^a-z0-9]+", "-", domain).strip("-")[:40]
     return f"{LOAD_BALANCER_ID}-{slug}-{hashlib.sha256(domain.encode()).hexdigest()[:8]}"
 
 
 def mcp_url(service_url: str, path: str) -> str:
-    """The URL a client is given: the endpoint itself, so that no redirect is needed."""
+    """Return the URL of the MCP endpoint for clients, which needs no redirect."""
     return f"{service_url.rstrip('/')}{path}"
 
 
 def proxy_ports(count: int) -> range:
-    """The local ports of the proxies of *count* servers, in the order of their names, as Pulumi sorts its config."""
+    """Return the local ports of the proxies of *count* servers, in the order of their names."""
     return range(FIRST_PROXY_PORT, FIRST_PROXY_PORT + count)
 
 
 def proxy_url(port: int, path: str) -> str:
-    """Where a client on the user's machine reaches a server through its authenticated proxy."""
+    """Return the URL of a server's endpoint through its authenticated proxy on the user's machine."""
     return mcp_url(f"http://127.0.0.1:{port}", path)
 
 
 def proxy_command(service: str, *, project: str, region: str, port: int) -> str:
-    """The command that opens a local port to *service* and adds the caller's ID token to each request."""
+    """Return the command that opens a local port to *service*, and adds the caller's ID token to each request."""
     return f"gcloud run services proxy {service} --project {project} --region {region} --port {port}"
 
 
 def audience(base: str, domain_path: str | None) -> str:
-    """What ID tokens for the server at *base* are for.
+    """Return the audience of ID tokens for the server at the URL *base*.
 
-    Servers that share a domain have audiences of their own, so that none of them can use a token that is for another.
+    Servers that share a domain have different audiences, so that none of them can use a token for another one.
     """
     return f"{base}{domain_path or ''}"
 
 
 def domain_proxy_command(domain: str, path: str, domain_path: str | None = None, *, port: int) -> str:
-    """The same for a server behind a domain, which gcloud's proxy does not know."""
+    """Return the command for a server behind a domain, which gcloud's proxy doesn't support."""
     url = f"https://{domain}"
     return f"mcpfleet proxy --url {mcp_url(url, path)} --audience {audience(url, domain_path)} --port {port}"

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
-from pulumi_mcpfleet.sources import BuildOptions, BuildPlan, BuildPlanError, Layout, git, recipe_for
-from pulumi_mcpfleet.sources.build_needs import asks_tags, described_version, version_of
+from pulumi_mcpfleet.sources import BuildOptions, BuildPlan, BuildPlanError, Layout, git, plan_build
+from pulumi_mcpfleet.sources.build_requirements import needs_tag_version, version_from_description, version_of
 from pulumi_mcpfleet.sources.checkout import checkout, refuse_pointers
-from pulumi_mcpfleet.sources.inside import own_folder
 from pulumi_mcpfleet.sources.layout import SKIPPED
+from pulumi_mcpfleet.sources.safe_paths import folder_problem
 from pulumi_mcpfleet.sources.stdio import npm_name, pypi_name
 
 _NAME_LENGTH: Final = 26
@@ -62,8 +62,8 @@ def plan_server(source: str, root: Path, name: str | None, cwd: Path) -> NewServ
         return _plan(source, root, name, cwd)
     except BuildPlanError as error:
         if all(one.key.startswith("git.") for one in error.mistakes):
-            raise NewServerError("\n".join(one.sentence for one in error.mistakes)) from None
-        keys = "\n".join(f"{f'source.{one.key}: ' if one.key else ''}{one.sentence}" for one in error.mistakes)
+            raise NewServerError("\n".join(one.message for one in error.mistakes)) from None
+        keys = "\n".join(f"{f'source.{one.key}: ' if one.key else ''}{one.message}" for one in error.mistakes)
         raise NewServerError(
             f"{source} can't be deployed without a decision of yours:\n{keys}\nGive mcpfleet init another server, and"
             " then write this one into the fleet with those keys."
@@ -122,12 +122,12 @@ def _plan_folder(folder: Path, root: Path, name: str | None) -> NewServer:
     # Its name before anything is read: a name that does not fit is the smaller correction.
     draft = NewServer(name=name or _name_of(place.name), source={"folder": written}, is_generated=True, decisions=())
     _checked(draft)
-    if why := own_folder(top, path):
-        raise NewServerError(why)
+    if problem := folder_problem(top, path):
+        raise NewServerError(problem)
     refuse_pointers(place, "lfs", f"run git lfs pull in {written}", SKIPPED)
     layout, options = Layout.read(place), BuildOptions()
-    if asks_tags(layout):
-        options = replace(options, version=described_version(git.described(place)))
+    if needs_tag_version(layout):
+        options = replace(options, version=version_from_description(git.describe(place)))
     plan, keys = _decide(layout, options)
     notes: list[str] = []
     if top.is_relative_to(place) and top != place:
@@ -157,12 +157,12 @@ def _plan_repository(url: str, ref: str, name: str | None) -> NewServer:
         options = BuildOptions(version=version_of(ref, found.commit))
         plan, keys = _decide(Layout.read(found.folder), options)
     draft = replace(draft, source={"git": {"url": url, "ref": ref}})
-    return _with_plan(draft, plan, keys, [f"{found.said} {found.commit}", *notes, *found.notes])
+    return _with_plan(draft, plan, keys, [f"{found.ref_description} {found.commit}", *notes, *found.notes])
 
 
 def _default_branch(url: str) -> tuple[str, str]:
     """The commit of a repository's default branch, and the branch's name."""
-    lines = git.asked(url, ["ls-remote", "--symref", "--", url, "HEAD"], None).splitlines()
+    lines = git.run_remote(url, ["ls-remote", "--symref", "--", url, "HEAD"], None).splitlines()
     branch = next((line.split()[1].removeprefix("refs/heads/") for line in lines if line.startswith("ref:")), "HEAD")
     commit = next((line.split()[0] for line in lines if re.match(r"[0-9a-f]{40}", line)), None)
     if commit is None:
@@ -173,11 +173,11 @@ def _default_branch(url: str) -> tuple[str, str]:
 def _decide(layout: Layout, options: BuildOptions) -> tuple[BuildPlan, dict[str, str]]:
     """How a source is built, and the keys that say so. One that speaks stdio is put behind the bridge."""
     try:
-        return recipe_for(layout, options), {}
+        return plan_build(layout, options), {}
     except BuildPlanError as error:
         if [one.key for one in error.mistakes] != ["speaks"]:
             raise
-    return recipe_for(layout, replace(options, speaks="stdio")), {"speaks": "stdio"}
+    return plan_build(layout, replace(options, speaks="stdio")), {"speaks": "stdio"}
 
 
 def _with_plan(draft: NewServer, plan: BuildPlan, keys: Mapping[str, str], notes: Sequence[str]) -> NewServer:
@@ -186,7 +186,7 @@ def _with_plan(draft: NewServer, plan: BuildPlan, keys: Mapping[str, str], notes
         draft,
         source={**draft.source, **keys},
         is_generated=plan.dockerfile is not None,
-        decisions=[*notes, *bridged, *plan.decided],
+        decisions=[*notes, *bridged, *plan.decisions],
     )
 
 

@@ -1,7 +1,7 @@
-"""The stack's public contract: the names, types and shape of what it exports.
+"""The outputs of a stack, which are public: their names and types.
 
-Tools read these by `pulumi stack output --json`. A key is added freely, never renamed or removed
-without a note in the changelog.
+Tools read these with `pulumi stack output --json`. Keys can be added, but not renamed or removed without a note in the
+changelog.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,36 +22,36 @@ from pulumi_mcpfleet.components.load_balancer import DnsRecord
 from pulumi_mcpfleet.components.mcp_client import McpClient
 from pulumi_mcpfleet.components.mcp_server import McpServer
 from pulumi_mcpfleet.fleet import Fleet
-from pulumi_mcpfleet.fleet.access import kind, program_audience, public_reason
+from pulumi_mcpfleet.fleet.access import access_kind, program_audience, public_reason
 
 
 class ServerOutput(TypedDict):
-    """One server, as clients and tools need it.
+    """The output of one server, for clients and tools.
 
     Attributes:
-        mcp_url: The MCP endpoint itself, without a redirect on the way.
-        service_url: Where the server answers: its domain, else the service's own URL.
-        urls: The service's own URL in each region.
-        audience: What a caller's ID token must be for.
-        service: The Cloud Run service's name.
+        mcp_url: The URL of the MCP endpoint, which does not redirect.
+        service_url: The URL of the server: that of its domain, else that of its service.
+        urls: The URL of the service in each region.
+        audience: The required audience of a caller's ID token.
+        service: The name of the Cloud Run service.
         region: The first of its regions.
         project: The Google Cloud project.
         access: Who checks the caller: iam, iap, oauth or public.
-        public_reason: Why anybody may call; null where not everybody may.
-        oauth: What tokens have to be, where the server checks them itself; null elsewhere.
-        ingress: From where requests may come: all, internal or internal-and-lb.
-        reached: How a person's client reaches it: by a proxy, by its url, or from the network only.
-        invokers: Who may call, where IAM or IAP checks it.
-        program_audience: The OAuth client that a program's token is for, where IAP checks it; null elsewhere.
-        transports: What it speaks.
+        public_reason: The reason why anybody can call; null if access is not public.
+        oauth: The required tokens, if the server checks them itself; else null.
+        ingress: The origin of allowed requests: all, internal or internal-and-lb.
+        reached: How a person's client reaches the server: through a proxy, by its url, or only from the network.
+        invokers: The principals that can call, if IAM or IAP checks callers.
+        program_audience: The OAuth client that is the audience of a program's token, if IAP checks callers; else null.
+        transports: Its MCP transports.
         sessions: stateless or stateful.
-        health_path: What its probes ask; null where they do not ask by HTTP.
-        domain: Its own domain, or null.
-        address: What the A record of its domain has to name, or null.
-        dns_records: The records that the DNS of its domain needs, each with a name, type and data; null without one.
-        client_config: A configuration that MCP clients take as it is; null where a desktop cannot reach the server.
-        proxy_command: The command that opens the authenticated proxy in it; null where there is none.
-        proxy_port: The port of a person's machine that this proxy has; null where there is none.
+        health_path: The path of its HTTP probes; null if they don't use HTTP.
+        domain: Its domain, or null.
+        address: The address for the A record of its domain, or null.
+        dns_records: The DNS records that its domain needs, each with a name, type and data; null without a domain.
+        client_config: A configuration for MCP clients; null if a desktop client can't reach the server.
+        proxy_command: The command that opens the configuration's authenticated proxy; null if it needs none.
+        proxy_port: The local port of this proxy; null if there is none.
     """
 
     mcp_url: pulumi.Output[str]
@@ -80,9 +80,9 @@ class ServerOutput(TypedDict):
 
 
 def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> dict[str, ServerOutput]:
-    """The export `servers`: every server of the fleet by name, in the order of their names, as Pulumi sorts its config.
+    """Return the output `servers`: every server of the fleet, sorted by name, as Pulumi sorts its config.
 
-    Each server's proxy has a local port of its own, so that several run side by side.
+    Each server's proxy has a local port of its own, so that several can run at the same time.
     """
     return {
         name: {
@@ -93,7 +93,7 @@ def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> 
             "service": server.service,
             "region": fleet.all_regions[0],
             "project": project,
-            "access": kind(spec.access),
+            "access": access_kind(spec.access),
             "public_reason": public_reason(spec.access),
             "oauth": accepted_tokens(spec, server.base_url),
             "ingress": spec.ingress,
@@ -117,21 +117,21 @@ def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> 
 
 
 class ClientOutput(TypedDict):
-    """One client.
+    """The output of one client.
 
     Attributes:
-        url: Where it answers.
-        service: The Cloud Run service's name.
+        url: The URL of its service.
+        service: The name of the Cloud Run service.
         region: Its region.
         project: The Google Cloud project.
-        account: The account that it calls as.
-        calls: The servers that it calls.
+        account: The service account with which it calls servers.
+        calls: The names of the servers that it calls.
         topology: service, sidecar or mesh.
-        access: Who checks its own callers: iam, iap or public.
-        public_reason: Why anybody may call it; null where not everybody may.
-        invokers: Who may call it, where IAM or IAP checks that.
-        program_audience: The OAuth client that a program's token is for, where IAP checks that; null elsewhere.
-        health_path: What its probes ask; null where they do not ask by HTTP.
+        access: Who checks its callers: iam, iap or public.
+        public_reason: The reason why anybody can call it; null if access is not public.
+        invokers: The principals that can call it, if IAM or IAP checks callers.
+        program_audience: The OAuth client that is the audience of a program's token, if IAP checks callers; else null.
+        health_path: The path of its HTTP probes; null if they don't use HTTP.
     """
 
     url: pulumi.Output[str]
@@ -149,7 +149,7 @@ class ClientOutput(TypedDict):
 
 
 def clients_output(project: str, fleet: Fleet, clients: Iterable[McpClient]) -> dict[str, ClientOutput]:
-    """The export `clients`: every client of the fleet by name."""
+    """Return the output `clients`: every client of the fleet by name."""
     return {
         name: {
             "url": client.url,
@@ -159,7 +159,7 @@ def clients_output(project: str, fleet: Fleet, clients: Iterable[McpClient]) -> 
             "account": client.account,
             "calls": list(spec.calls),
             "topology": spec.topology,
-            "access": kind(spec.access),
+            "access": access_kind(spec.access),
             "public_reason": public_reason(spec.access),
             "invokers": list(spec.invokers),
             "program_audience": program_audience(spec.access),

@@ -1,6 +1,6 @@
-"""What `mcpfleet packages` asks of a folder's fleets: which packages they name, and what locks each.
+"""Finds and locks the packages that a folder's fleets name, for the command `mcpfleet packages`.
 
-The command finds this module by the entry point `mcpfleet.packages`, and runs Docker and prints itself.
+The command finds this module by the entry point `mcpfleet.packages`. It runs Docker and prints the output itself.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ import yaml
 from pulumi_mcpfleet.fleet import Fleet, FleetError, Stdio, parse_fleet
 from pulumi_mcpfleet.fleet.stdio import Registered
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
-from pulumi_mcpfleet.sources.lock import Lock, lock_of
-from pulumi_mcpfleet.sources.registered import LARGEST, Entry
+from pulumi_mcpfleet.sources.lock import Lock, lock_for
+from pulumi_mcpfleet.sources.registry_entry import MAX_SERVER_JSON_BYTES, RegistryEntry
 
 _KEY: Final = "mcpfleet:fleet"
-_SECONDS: Final = 30.0
-_FOUND: Final = 200
+_TIMEOUT_SECONDS: Final = 30.0
+_OK: Final = 200
 
-Ask = Callable[[str], bytes]
+Fetch = Callable[[str], bytes]
 
 
 class PackagesError(ValueError):
-    """The packages of a folder can't be told, or one can't be locked; the text says what to do."""
+    """The packages of a folder can't be found, or one can't be locked. The text has the next step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class Package:
     """A package that a fleet names.
 
     Attributes:
-        lock: What locks it.
-        build_args: Of its image.
+        lock: Its lock, which may not exist yet.
+        build_args: The build arguments of its image.
         root: The folder of Pulumi.yaml.
     """
 
@@ -51,54 +51,54 @@ class Package:
 
     @property
     def place(self) -> Path:
-        """The folder of its lock."""
+        """The path of the lock's folder."""
         return self.root / self.lock.folder
 
     @property
     def locked(self) -> bool:
-        """Whether the lock has been made."""
-        return self.lock.there(self.root)
+        """Whether the lock exists."""
+        return self.lock.exists(self.root)
 
     def dockerfile(self, today: datetime.date, days: int) -> str:
-        """A Dockerfile whose image has the lock in /lock, of packages that are at least some days old."""
-        return self.lock.dockerfile(self.lock.newest(today, days))
+        """Return a Dockerfile whose image has the lock in /lock, with packages that are at least *days* days old."""
+        return self.lock.dockerfile(self.lock.newest_date(today, days))
 
     def keep(self, made: Path) -> None:
-        """Take over the files of a lock.
+        """Save the files of a lock that has been built.
 
         Args:
-            made: The folder that holds them.
+            made: The folder with the files.
 
         Raises:
-            PackagesError: They lock nothing, or not all.
-            OSError: They can't be written.
+            PackagesError: A file is missing, or a package has no hash.
+            OSError: A file can't be written.
         """
         try:
-            self.lock.keep(made, self.root)
+            self.lock.save(made, self.root)
         except (BuildPlanError, ValueError) as error:
             raise PackagesError(str(error)) from None
 
 
 def packages_of(root: Path, stack: str | None = None) -> list[Package]:
-    """The packages of the fleets of a folder, each once.
+    """Return the packages of a folder's fleets, each once.
 
     Args:
         root: The folder of Pulumi.yaml.
-        stack: Look at this stack alone, not at all that have a file.
+        stack: The only stack to read; None for all that have a config file.
 
     Raises:
-        PackagesError: There is no such file, or a fleet has mistakes.
+        PackagesError: There is no config file, or a fleet has mistakes.
     """
-    found: dict[str, Package] = {}
-    for file in _files(root, stack):
-        for source in _sources(_fleet(file), root):
-            lock = lock_of(source.server, source.build_args)
+    packages: dict[str, Package] = {}
+    for file in _find_config_files(root, stack):
+        for source in _find_stdio_sources(_read_fleet(file), root):
+            lock = lock_for(source.spec, source.build_args)
             if lock.kind != "image":
-                found.setdefault(lock.folder, Package(lock=lock, build_args=source.build_args, root=root))
-    return list(found.values())
+                packages.setdefault(lock.folder, Package(lock=lock, build_args=source.build_args, root=root))
+    return list(packages.values())
 
 
-def _files(root: Path, stack: str | None) -> list[Path]:
+def _find_config_files(root: Path, stack: str | None) -> list[Path]:
     files = sorted(root.glob("Pulumi.*.yaml")) if stack is None else [root / f"Pulumi.{stack}.yaml"]
     if not files or not files[0].is_file():
         name = f"Pulumi.{stack or 'STACK'}.yaml"
@@ -106,12 +106,12 @@ def _files(root: Path, stack: str | None) -> list[Path]:
     return files
 
 
-def _fleet(file: Path) -> Fleet | None:
+def _read_fleet(file: Path) -> Fleet | None:
     try:
-        said: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise PackagesError(f"{file.name} can't be read: {error}") from None
-    config: Any = cast("dict[str, Any]", said).get("config") if isinstance(said, dict) else None
+    config: Any = cast("dict[str, Any]", document).get("config") if isinstance(document, dict) else None
     raw: Any = cast("dict[str, Any]", config).get(_KEY) if isinstance(config, dict) else None
     try:
         return None if raw is None else parse_fleet(raw)
@@ -119,79 +119,79 @@ def _fleet(file: Path) -> Fleet | None:
         raise PackagesError(f"{file.name}:\n{error}") from None
 
 
-def _sources(fleet: Fleet | None, root: Path) -> Iterator[Stdio]:
+def _find_stdio_sources(fleet: Fleet | None, root: Path) -> Iterator[Stdio]:
     workloads = [] if fleet is None else [*fleet.servers.values(), *fleet.clients.values()]
-    for one in workloads:
-        if isinstance(one.source, Stdio):
-            yield one.source
-        elif isinstance(one.source, Registered):
+    for workload in workloads:
+        if isinstance(workload.source, Stdio):
+            yield workload.source
+        elif isinstance(workload.source, Registered):
             try:
-                yield one.source.resolved(root)
+                yield workload.source.resolve(root)
             except ValueError as error:
                 raise PackagesError(str(error)) from None
 
 
-def look_up(root: Path, stack: str | None = None, *, renew: bool = False, ask: Ask | None = None) -> list[str]:
-    """Ask registries for the servers of a folder's fleets, and keep what they answer.
+def look_up(root: Path, stack: str | None = None, *, renew: bool = False, fetch: Fetch | None = None) -> list[str]:
+    """Look up the servers of a folder's fleets in their registries, and save their server.json files.
 
     Args:
         root: The folder of Pulumi.yaml.
-        stack: Look at this stack alone, not at all that have a file.
-        renew: Whether those are asked for that are kept already.
-        ask: Gives the body of an address.
+        stack: The only stack to read; None for all that have a config file.
+        renew: Whether to look up servers that are saved already, too.
+        fetch: Returns the body of the response at a URL; by default over the network.
 
     Returns:
-        The servers that were asked for.
+        The servers that were looked up.
 
     Raises:
-        PackagesError: A registry does not have one, or one can't be deployed; all such are named, the others kept.
+        PackagesError: A registry doesn't have a server, or one can't be deployed. Names all of these; saves the others.
     """
-    entries: dict[str, Entry] = {}
-    for file in _files(root, stack):
-        fleet = _fleet(file)
-        for one in [] if fleet is None else [*fleet.servers.values(), *fleet.clients.values()]:
-            if isinstance(one.source, Registered):
-                entries[one.source.entry.folder] = one.source.entry
-    wanted = [entry for entry in entries.values() if renew or not entry.there(root)]
-    failed: list[str] = []
-    for entry in wanted:
+    entries: dict[str, RegistryEntry] = {}
+    for file in _find_config_files(root, stack):
+        fleet = _read_fleet(file)
+        for workload in [] if fleet is None else [*fleet.servers.values(), *fleet.clients.values()]:
+            if isinstance(workload.source, Registered):
+                entries[workload.source.entry.folder] = workload.source.entry
+    requested = [entry for entry in entries.values() if renew or not entry.exists(root)]
+    failures: list[str] = []
+    for entry in requested:
         try:
-            entry.keep((ask or _asked)(entry.address), root)
+            entry.save((fetch or _fetch)(entry.address), root)
         except (BuildPlanError, PackagesError) as error:
-            failed.append(str(error))
-    if failed:
-        raise PackagesError("\n".join(failed))
-    return [entry.server for entry in wanted]
+            failures.append(str(error))
+    if failures:
+        raise PackagesError("\n".join(failures))
+    return [entry.server for entry in requested]
 
 
-def _asked(address: str, transport: httpx2.AsyncBaseTransport | None = None) -> bytes:
-    """What a registry answers; no redirect is followed, and no more is read than a server.json may have.
+def _fetch(address: str, transport: httpx2.AsyncBaseTransport | None = None) -> bytes:
+    """Fetch a server from a registry, without following redirects, up to the maximum size of a server.json.
 
     Raises:
-        PackagesError: It does not answer as a whole within 30 s, compresses its answer, or has no such server.
+        PackagesError: The response is not complete within 30 s, is compressed, or is not a success.
     """
     try:
-        return asyncio.run(_answer(address, transport))
+        return asyncio.run(_read_response(address, transport))
     except TimeoutError:
-        raise PackagesError(f"{address} did not answer within {_SECONDS:g} s; run the command again") from None
+        raise PackagesError(f"{address} did not answer within {_TIMEOUT_SECONDS:g} s; run the command again") from None
     except httpx2.HTTPError as error:
-        raise PackagesError(f"{address} can't be asked: {error or type(error).__name__}") from None
+        raise PackagesError(f"can't reach {address}: {error or type(error).__name__}") from None
 
 
-async def _answer(address: str, transport: httpx2.AsyncBaseTransport | None) -> bytes:
+async def _read_response(address: str, transport: httpx2.AsyncBaseTransport | None) -> bytes:
     headers = {"accept": "application/json", "accept-encoding": "identity"}
     content = b""
     async with (
-        asyncio.timeout(_SECONDS),  # in all: a limit for each read lets an answer drip for hours
-        httpx2.AsyncClient(transport=transport, timeout=_SECONDS, headers=headers) as http,
-        http.stream("GET", address) as answer,
+        asyncio.timeout(_TIMEOUT_SECONDS),  # in total: with a limit for each read, a response could take hours
+        httpx2.AsyncClient(transport=transport, timeout=_TIMEOUT_SECONDS, headers=headers) as http,
+        http.stream("GET", address) as response,
     ):
-        if answer.status_code != _FOUND:
-            raise PackagesError(f"{address} answers {answer.status_code}: the registry has no such server")
-        if "content-encoding" in answer.headers:
-            raise PackagesError(f"{address} answers in a compressed form that was not asked for; correct the registry")
-        async for piece in answer.aiter_raw():
-            content += piece
-            if len(content) > LARGEST:
-                raise PackagesError(f"{address} answers with more than a server.json; correct the registry")
+        if response.status_code != _OK:
+            raise PackagesError(f"{address} answers {response.status_code}: the registry has no such server")
+        if "content-encoding" in response.headers:
+            raise PackagesError(f"{address} sends a compressed response, which was not requested; correct the registry")
+        async for chunk in response.aiter_raw():
+            content += chunk
+            if len(content) > MAX_SERVER_JSON_BYTES:
+                raise PackagesError(f"the response of {address} is too large for a server.json; correct the registry")
     return content

@@ -1,7 +1,7 @@
-"""Type tokens: the part of a component's identity that lives in every user's state.
+"""Type tokens: the part of a component's identity that is in every user's state.
 
-A token never changes by itself. To rename one, give the component an alias with the old token, or
-every resource below it is replaced in every stack that exists.
+Don't change a token without an alias. If you rename one, give the component an alias with the old token; otherwise
+every resource below it is replaced in every existing stack.
 """
 
 from typing import Final
@@ -10,25 +10,25 @@ FLEET: Final = "mcpfleet:index:Fleet"
 """Servers, their clients, and all that they share."""
 
 FOUNDATION: Final = "mcpfleet:index:Foundation"
-"""What all servers of a stack share."""
+"""The resources that all servers of a stack share."""
 
 CLOUD_BUILD: Final = "mcpfleet:index:CloudBuild"
-"""What all builds of a stack by Cloud Build share."""
+"""The resources that all Cloud Build builds of a stack share."""
 
 CLOUD_BUILT_IMAGE: Final = "mcpfleet-build:index:Image"
-"""An image that Cloud Build makes; the type of the provider in infra/pulumi_mcpfleet/cloud_build/."""
+"""An image that Cloud Build builds; the type of the provider in infra/pulumi_mcpfleet/cloud_build/."""
 
 CUSTOM_DOMAIN: Final = "mcpfleet:index:CustomDomain"
-"""A domain of the user's in front of a server, in all its regions."""
+"""A user's domain in front of a server, in all its regions."""
 
 LOAD_BALANCER: Final = "mcpfleet:index:LoadBalancer"
-"""The one load balancer of all domains of a fleet."""
+"""The load balancer that all domains of a fleet share."""
 
 MCP_CLIENT: Final = "mcpfleet:index:McpClient"
-"""A service that calls the fleet's servers as itself."""
+"""A service that calls the fleet's servers with its own account."""
 
 SERVICE_MESH: Final = "mcpfleet:index:ServiceMesh"
-"""The names under which clients in the mesh call servers."""
+"""The names by which clients in the mesh call servers."""
 
 MCP_SERVER: Final = "mcpfleet:index:McpServer"
-"""One MCP server: its identity, image, service and grants."""
+"""An MCP server: its service account, image, service and grants."""

@@ -33,7 +33,7 @@ class Case:
 
     @property
     def layout(self) -> Layout:
-        return Layout.of(self.files)
+        return Layout.from_files(self.files)
 
     @property
     def asked(self) -> BuildOptions:

@@ -310,9 +310,9 @@ _REFUSED = [
         {},
         {"dockerfile": "wants Node.js ^16"},
     ),
-    ("broken package.json", {"package.json": "{"}, {}, {"": "package.json is no JSON"}),
-    ("package.json that is a list", {"package.json": "[]"}, {}, {"": "no JSON object"}),
-    ("broken pyproject.toml", {"pyproject.toml": "[", "uv.lock": ""}, {}, {"": "pyproject.toml is no TOML"}),
+    ("broken package.json", {"package.json": "{"}, {}, {"": "package.json is not valid JSON"}),
+    ("package.json that is a list", {"package.json": "[]"}, {}, {"": "not a JSON object"}),
+    ("broken pyproject.toml", {"pyproject.toml": "[", "uv.lock": ""}, {}, {"": "pyproject.toml is not valid TOML"}),
     (
         "a script that nothing installs, beside a file that starts nothing",
         {"pyproject.toml": SCRIPT, "uv.lock": "", "main.py": "def main():\n    pass\n"},
@@ -339,7 +339,7 @@ _REFUSED = [
     ),
     ("several files", {"requirements.txt": "mcp==2", "server.py": "", "main.py": ""}, {}, {"start": "any of main.py, server.py"}),
     ("no start for Python", {"requirements.txt": "mcp==2", "weather.py": ""}, {}, {"start": "write start: [python, FILE.py]"}),
-    ("no dependencies", {"pyproject.toml": "[tool.ruff]\n", "server.py": ""}, {}, {"installer": "nothing says what"}),
+    ("no dependencies", {"pyproject.toml": "[tool.ruff]\n", "server.py": ""}, {}, {"installer": "can't find the server's dependencies"}),
     ("PDM", {"pyproject.toml": SCRIPT, "pdm.lock": "", "main.py": ""}, {}, {"installer": "PDM's lock file"}),
     ("Pipenv", {"Pipfile.lock": "", "setup.py": "", "main.py": ""}, {}, {"installer": "Pipenv's lock file"}),
     (

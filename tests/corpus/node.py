@@ -259,7 +259,7 @@ CASES = {
     ),
     "a start with a file of variables": Case(
         {**_scripts("node --env-file=.env index.js"), "index.js": NODE_HTTP, ".env.example": "A=1\n"},
-        decided=["without --env-file=.env, which no image has: what it sets goes into env and secrets"], lines=['CMD ["node", "index.js"]'], answers=True,
+        decided=["without --env-file=.env, which is not in the image: set its variables in env and secrets"], lines=['CMD ["node", "index.js"]'], answers=True,
     ),
     "a start with a file of variables that is in the repository": Case({**_scripts("node --env-file app.env index.js"), "index.js": "", "app.env": ""}, lines=['"--env-file", "app.env"']),
     "a start by a tool that nobody declares": Case({**_scripts("bun run index.ts"), "index.ts": ""}, refused={"start": "needs a shell or a tool"}),
@@ -279,7 +279,7 @@ CASES = {
     ),
     "a member by its folder": Case({**NPM_WORKSPACE, "packages/cli/package.json": '{"name": "cli", "bin": "i.js"}'}, wish={"package": "packages/server/"}, decided=[_CHOSEN]),
     "a member that is none": Case(NPM_WORKSPACE, wish={"package": "weather"}, refused={"package": "there is no member weather; its members are @acme/core, @acme/server"}),
-    "a member of what is no workspace": Case({**_scripts("node i.js"), "i.js": ""}, wish={"package": "weather"}, refused={"package": "the source is no workspace"}),
+    "a member of what is no workspace": Case({**_scripts("node i.js"), "i.js": ""}, wish={"package": "weather"}, refused={"package": "the source is not a workspace"}),
     "a workspace with two servers": Case(
         {**NPM_WORKSPACE, **workspace(bin="i.js"), "packages/cli/package.json": '{"name": "cli", "bin": "i.js"}'},
         refused={"package": "any of the workspace's members @acme/server, cli may be the server; write package: NAME"},
@@ -290,7 +290,7 @@ CASES = {
     "a workspace whose top is the server": Case({**NPM_WORKSPACE, "package.json": _root(main="index.js"), "index.js": ""}, lines=["WORKDIR /app\nCOPY", 'CMD ["node", "index.js"]']),
     "a workspace in yarn's long form": Case({**NPM_WORKSPACE, "package.json": _root(workspaces={"packages": ["packages/**"]})}, decided=[_CHOSEN]),
     "a member whose folder is no plain name": Case(
-        {**NPM_WORKSPACE, "packages/a b/package.json": "{}"}, refused={"": "the workspace's folder 'packages/a b' is no plain name; rename it"}
+        {**NPM_WORKSPACE, "packages/a b/package.json": "{}"}, refused={"": "the workspace's folder 'packages/a b' has characters that are not allowed; rename it"}
     ),
-    "pnpm-workspace.yaml that is no YAML": Case({**PNPM_WORKSPACE, "pnpm-workspace.yaml": "a: [\n"}, refused={"": "pnpm-workspace.yaml is no YAML"}),
+    "pnpm-workspace.yaml that is not valid YAML": Case({**PNPM_WORKSPACE, "pnpm-workspace.yaml": "a: [\n"}, refused={"": "pnpm-workspace.yaml is not valid YAML"}),
 }  # fmt: skip

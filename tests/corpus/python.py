@@ -211,7 +211,7 @@ CASES = {
     "a dependency from a repository": Case({"requirements.txt": "x @ git+https://git.acme.dev/x.git@v1\n", "server.py": ""}, lines=["install -y --no-install-recommends git &&"]),
     "an extra that brings the MCP library": Case(
         {**_quiet(FASTMCP, needs='"iniconfig"'), "pyproject.toml": project(needs='"iniconfig"', script="weather_mcp:main", more='[project.optional-dependencies]\nhttp = ["fastmcp==4.1.*"]\ndev = ["fastmcp", "pytest"]\n')},
-        decided=["the extra http is installed, which brings the MCP library (`extras`)"], lines=["python '.[http]'"], answers=True,
+        decided=["the extra http is installed, which has the MCP library (`extras`)"], lines=["python '.[http]'"], answers=True,
     ),
     "extras and groups of the user's": Case(
         {**PACKAGE, "uv.lock": UV_LOCK}, wish={"extras": ["http"], "groups": ["prod"]}, lines=["RUN uv sync --frozen --no-dev --extra http --group prod --no-install-project"]
@@ -227,10 +227,10 @@ CASES = {
     "the same with a bound of its own": Case(_quiet(SDK_ONE, needs='"mcp>=1.2,<2"'), wish={"speaks": "stdio"}, never=["'mcp<2'"]),
     "the same in requirements.txt": Case({"requirements.txt": "mcp\n", "server.py": SDK_ONE}, wish={"speaks": "stdio"}, lines=["-r requirements.txt 'mcp<2'\n"]),
     "bounds and a date of the user's": Case(PACKAGE, wish={"bounds": ["anyio<5"], "before": "2026-06-01"}, decided=["the newest versions of 2026-06-01"], lines=["python . 'anyio<5' --exclude-newer 2026-06-01\n"]),
-    "bounds beside a lock file": Case({**PACKAGE, "uv.lock": UV_LOCK}, wish={"bounds": ["anyio<5"]}, refused={"bounds": "the lock file says each version"}),
+    "bounds beside a lock file": Case({**PACKAGE, "uv.lock": UV_LOCK}, wish={"bounds": ["anyio<5"]}, refused={"bounds": "has no effect, because the lock file has each version"}),
     # --- keys that fit elsewhere
     "a stage of a Dockerfile of its own": Case({"Dockerfile": "FROM scratch AS prod", **PLAIN}, wish={"target": "prod"}, decided=["prod of the repository's own Dockerfile (`target`)"], own=True),
     "arguments for a Dockerfile of its own": Case({"Dockerfile": "FROM scratch", **PLAIN}, wish={"args": ["--http"]}, decided=["the repository's own Dockerfile (`dockerfile`)"], own=True),
-    "a stage of a Dockerfile that is made": Case(PLAIN, wish={"target": "prod"}, refused={"target": "is a stage of a Dockerfile of its own"}),
+    "a stage of a Dockerfile that is made": Case(PLAIN, wish={"target": "prod"}, refused={"target": "is for a source with its own Dockerfile"}),
     "keys for Python beside Node.js": Case({"package.json": "{}"}, wish={"extras": ["a"], "bounds": ["b"]}, refused={"extras": "is for Python", "bounds": "is for Python"}),
 }  # fmt: skip

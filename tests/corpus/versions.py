@@ -63,7 +63,7 @@ CASES = {
         _python(">=3.13"), wish={"build_args": {"BASE_IMAGE": "python:3.12-slim"}}, refused={"build_args": "and the base image has 3.12; write"}
     ),
     "requires-python and a base image of an unknown Python": Case(_python("<3.13"), wish={"build_args": {"BASE_IMAGE": "acme/base:1"}}, decided=["weather-mcp"]),
-    "requires-python that is no specifier": Case(_python("three"), refused={"": "requires-python 'three' is no version specifier"}),
+    "requires-python that is no specifier": Case(_python("three"), refused={"": "requires-python 'three' is not a version specifier"}),
     "Poetry's caret": Case(_poetry("^3.10"), decided=["poetry"]),
     "Poetry's tilde, of an older Python": Case(_poetry("~3.11"), refused={"build_args": "python of Poetry's dependencies wants Python ~3.11"}),
     "Poetry's alternatives": Case(_poetry("~3.9 || ^3.12"), decided=["poetry"]),
@@ -85,7 +85,7 @@ CASES = {
     ".nvmrc by its code name": Case({**NPM, ".nvmrc": "lts/Iron"}, decided=["Node.js 20.18.0, as .nvmrc prefers lts/Iron"]),
     ".nvmrc of the newest": Case({**NPM, ".nvmrc": "node\n"}, decided=["Node.js 24.19.0 ("]),
     ".nvmrc of an older Node.js gives way to the next newer": Case(
-        {**NPM, ".nvmrc": "18\n"}, decided=["Node.js 20.18.0; .nvmrc prefers 18, which is not to be had here or not allowed"], answers=True
+        {**NPM, ".nvmrc": "18\n"}, decided=["Node.js 20.18.0; .nvmrc prefers 18, which is not available here or not allowed"], answers=True
     ),
     ".nvmrc that engines do not allow": Case({**_node(">=22"), ".nvmrc": "20\n"}, decided=["Node.js 22.20.0; .nvmrc prefers 20"]),
     ".nvmrc of a Node.js that nobody has": Case({**NPM, ".nvmrc": "99\n"}, decided=["Node.js 24.19.0; .nvmrc prefers 99"]),

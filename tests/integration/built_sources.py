@@ -12,7 +12,7 @@ import pytest
 from mcpfleet_local_cloud.plugins.docker_build.builder import docker_environment, find_builder
 from pulumi_mcpfleet.environment import ACCESS, container_environment, fastmcp_environment
 from pulumi_mcpfleet.sources import BuildPlan
-from pulumi_mcpfleet.sources.reads import FASTMCP
+from pulumi_mcpfleet.sources.environment_use import FASTMCP_SETTINGS
 from tests.integration.checkout import eventually, free_port
 
 BASE_IMAGE = "mcpfleet/base:python3.13"
@@ -69,7 +69,7 @@ def served(image: str, options: Sequence[str] = ()) -> Iterator[str]:
 
 def told(recipe: BuildPlan) -> list[str]:
     """Options that give a container the variables which its source is known to read."""
-    found = fastmcp_environment(**_SAID, port=8080) if FASTMCP in recipe.reads else {}
+    found = fastmcp_environment(**_SAID, port=8080) if FASTMCP_SETTINGS in recipe.variables else {}
     return [f"--env={key}={value}" for key, value in found.items()]
 
 

@@ -3,14 +3,14 @@
     ./dev test --as-root -m corpus            # all of them: about a minute each
     ./dev test --as-root -m corpus -k nvmrc   # those whose name says so
 
-Without Pulumi and without a cloud: the folder goes through `recipe_for` and the builder alone. What each run of the
+Without Pulumi and without a cloud: the folder goes through `plan_build` and the builder alone. What each run of the
 tests builds of the corpus is in test_sources.py.
 """
 
 import pytest
 
-from pulumi_mcpfleet.sources import Layout, recipe_for
-from pulumi_mcpfleet.sources.staging import staged
+from pulumi_mcpfleet.sources import Layout, plan_build
+from pulumi_mcpfleet.sources.staging import stage_source
 from tests.corpus.corpus import CASES
 from tests.integration.built_sources import answers, image_of, served, told
 
@@ -23,10 +23,10 @@ def test_a_layout_is_built_and_answers(case, tmp_path):
     for name, content in case.files.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    recipe = recipe_for(Layout.read(source), case.asked)
+    recipe = plan_build(Layout.read(source), case.asked)
     if case.asked.speaks == "stdio":
-        staged(source, tmp_path / "copy")
+        stage_source(source, tmp_path / "copy")
         source = tmp_path / "copy"
-    text = recipe.dockerfile or (source / recipe.location).read_text()
+    text = recipe.dockerfile or (source / recipe.dockerfile_path).read_text()
     with image_of(text, source, case.asked.build_args) as image, served(image, told(recipe)) as url:
         answers(url, "shout", {"text": "gruezi"}, "GRUEZI")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pulumi_mcpfleet.sources import BuildPlanError
-from pulumi_mcpfleet.sources.build_needs import described_version
+from pulumi_mcpfleet.sources.build_requirements import version_from_description
 from pulumi_mcpfleet.sources.checkout import checkout
-from pulumi_mcpfleet.sources.git import described
+from pulumi_mcpfleet.sources.git import describe
 from tests.integration.generated_repositories import TOKEN, PrivateGit
 
 pytestmark = pytest.mark.integration
@@ -59,8 +59,8 @@ def url(repository):
 def test_a_tag_is_the_commit_that_it_names_and_a_branch_the_one_that_it_is_now(repository, tmp_path):
     tag = checkout(url(repository), "v1", tmp_path / "kept")
     branch = checkout(url(repository), "main", tmp_path / "kept")
-    assert (tag.commit, tag.said) == (git(repository, "rev-parse", "v1^{commit}"), "the tag v1 is")
-    assert (branch.commit, branch.said) == (git(repository, "rev-parse", "main"), "the branch main is")
+    assert (tag.commit, tag.ref_description) == (git(repository, "rev-parse", "v1^{commit}"), "the tag v1 is")
+    assert (branch.commit, branch.ref_description) == (git(repository, "rev-parse", "main"), "the branch main is")
     assert (tag.folder / "server.py").read_text() == "one"
     assert (branch.folder / "server.py").read_text() == "two"
 
@@ -112,7 +112,7 @@ def test_a_ref_that_is_not_there_is_said_so(repository, tmp_path, ref, key, said
         checkout(url(repository), ref, tmp_path / "kept")
     (mistake,) = refused.value.mistakes
     assert mistake.key == key
-    assert said in mistake.sentence
+    assert said in mistake.message
     assert list((tmp_path / "kept").glob("*")) == [] if (tmp_path / "kept").exists() else True
 
 
@@ -262,7 +262,7 @@ def test_a_submodule_of_another_host_is_fetched_by_https_alone(tmp_path, address
 
 
 def test_submodules_that_name_each_other_come_to_an_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("pulumi_mcpfleet.sources.checkout._NESTED", 2)
+    monkeypatch.setattr("pulumi_mcpfleet.sources.checkout._MAX_DEPTH", 2)
     last = made(tmp_path / "r0", {"a": ""})
     for number in range(1, 5):
         last = made(tmp_path / f"r{number}", {"a": ""}, submodules={"next": (f"../r{number - 1}", head(last))})
@@ -275,9 +275,9 @@ def test_submodules_that_name_each_other_come_to_an_end(tmp_path, monkeypatch):
 
 def test_a_folder_has_the_version_that_its_repositorys_tags_say(repository):
     (repository / "inner").mkdir()
-    assert described(repository / "inner").startswith("v1-1-g")
-    assert described_version(described(repository)) == f"2.dev1+g{head(repository)[:9]}"
-    assert described(repository.parent) == "", "in no repository"
+    assert describe(repository / "inner").startswith("v1-1-g")
+    assert version_from_description(describe(repository)) == f"2.dev1+g{head(repository)[:9]}"
+    assert describe(repository.parent) == "", "in no repository"
 
 
 # --- large files -------------------------------------------------------------------------------------------
@@ -442,7 +442,7 @@ def test_a_submodule_of_another_host_is_asked_for_as_a_stranger_would(tmp_path, 
     monkeypatch.setattr(
         "pulumi_mcpfleet.sources.checkout.host_of", lambda address: ("", "other" if "x.git" in address else "ours")
     )
-    monkeypatch.setattr("pulumi_mcpfleet.sources.checkout._OTHERS", "http://")
+    monkeypatch.setattr("pulumi_mcpfleet.sources.checkout._OTHER_HOST_SCHEME", "http://")
     with Listening() as other:
         outer = made(tmp_path / "outer", {"server.py": ""}, submodules={"lib": (f"{other.url}/x.git", "0" * 39 + "1")})
         with pytest.raises(BuildPlanError, match="git can't fetch"):

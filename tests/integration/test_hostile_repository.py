@@ -111,8 +111,8 @@ def test_what_was_left_out_is_said(deployed):
     [
         ("folder", "source.git.dir: folder leads out of"),
         ("up", "source.git.dir: up leads out of"),
-        ("dockerfile", "source: Dockerfile is no file of the source's own"),
-        ("ignored", "source: .dockerignore is no file of the source's own"),
+        ("dockerfile", "source: Dockerfile is not a plain file of the source"),
+        ("ignored", "source: .dockerignore is not a plain file of the source"),
     ],
 )
 def test_a_way_out_that_a_builder_would_follow_stops_the_deployment(deployed, checkout, outside, builder, folder, said):

@@ -96,7 +96,7 @@ def test_another_user_is_refused_and_this_one_is_answered(provider):
     _, _, addresses = provider
     for address in addresses:
         assert isinstance(answer(address), plugin_pb2.PluginInfo)
-        assert as_nobody(address) == f"PERMISSION_DENIED {peers.REFUSED}"
+        assert as_nobody(address) == f"PERMISSION_DENIED {peers.REFUSAL}"
         assert isinstance(answer(address), plugin_pb2.PluginInfo)
 
 
@@ -110,7 +110,7 @@ def test_a_provider_ends_with_the_process_that_needs_it_however_that_ends(provid
 
 def test_another_user_cannot_have_the_program_run_by_the_automation_api():
     """The engine calls back into `./dev` for the program; so could anybody."""
-    with peers.guarding():
+    with peers.restrict_servers():
         server = grpc.server(ThreadPoolExecutor(1))
     handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: empty_pb2.Empty())
     server.add_generic_rpc_handlers(
@@ -119,6 +119,6 @@ def test_another_user_cannot_have_the_program_run_by_the_automation_api():
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        assert as_nobody(f"127.0.0.1:{port}") == f"PERMISSION_DENIED {peers.REFUSED}"
+        assert as_nobody(f"127.0.0.1:{port}") == f"PERMISSION_DENIED {peers.REFUSAL}"
     finally:
         server.stop(0).wait()

@@ -14,7 +14,7 @@ import zipfile
 
 import pytest
 
-from pulumi_mcpfleet.sources import BuildOptions, Layout, recipe_for
+from pulumi_mcpfleet.sources import BuildOptions, Layout, plan_build
 from tests.corpus.servers import NODE_HTTP, NPM_LOCK, PY_HTTP, package, project
 from tests.integration.built_sources import answers, docker, image_of, served
 
@@ -116,7 +116,7 @@ def test_a_private_index_of_python_gives_its_packages_to_the_build_alone(index, 
     source = write(tmp_path, {"pyproject.toml": manifest, "server.py": server, "README.md": "gruezi-is-not-a-secret"})
     user = {"UV_INDEX_ACME_USERNAME": "deployer"}
     wish = BuildOptions(build_args=user, build_secrets=["UV_INDEX_ACME_PASSWORD"])
-    recipe = recipe_for(Layout.read(source), wish)
+    recipe = plan_build(Layout.read(source), wish)
     with image_of(recipe.dockerfile, source, user, secret(tmp_path, "UV_INDEX_ACME_PASSWORD")) as image:
         with served(image) as url:
             answers(url, "shout", {"text": "gruezi"}, "GRUEZI")
@@ -143,7 +143,7 @@ def test_a_private_registry_of_npm_gives_its_packages_to_the_build_alone(index, 
         ),
     }
     source = write(tmp_path, files)
-    recipe = recipe_for(Layout.read(source), BuildOptions(build_secrets=["NPM_TOKEN"]))
+    recipe = plan_build(Layout.read(source), BuildOptions(build_secrets=["NPM_TOKEN"]))
     with image_of(recipe.dockerfile, source, options=secret(tmp_path, "NPM_TOKEN")) as image:
         with served(image) as url:
             answers(url, "shout", {"text": "gruezi"}, "GRUEZI")
@@ -173,7 +173,7 @@ def test_a_private_index_refuses_a_build_without_the_password(index, tmp_path):
     source = write(
         tmp_path, {"requirements.txt": f"--index-url http://{address}/simple/\nacme-private\n", "server.py": PY_HTTP}
     )
-    recipe = recipe_for(Layout.read(source), BuildOptions())
+    recipe = plan_build(Layout.read(source), BuildOptions())
     with pytest.raises(AssertionError, match=r"401|[Uu]nauthorized"), image_of(recipe.dockerfile, source):
         pass
     assert "/simple/acme-private/" in refused

@@ -5,7 +5,7 @@
 
 import pytest
 
-from pulumi_mcpfleet.sources import BuildOptions, Layout, recipe_for
+from pulumi_mcpfleet.sources import BuildOptions, Layout, plan_build
 from pulumi_mcpfleet.sources.build_plan import FromImage
 from tests.corpus.servers import NPM, PLAIN, PY_HTTP
 from tests.integration.built_sources import BASE_IMAGE, answers, image_of, served
@@ -28,7 +28,7 @@ def test_recipes_programs_of_another_image_run(tmp_path):
     source = write(tmp_path / "server" / "source", files)
     with image_of(tool, write(tmp_path / "tool" / "source", {})) as made:
         wish = BuildOptions(copy_from={"/usr/local/bin/shouter": FromImage(made, "/shouter")})
-        recipe = recipe_for(Layout.read(source), wish)
+        recipe = plan_build(Layout.read(source), wish)
         with image_of(recipe.dockerfile, source) as image, served(image) as url:
             answers(url, "shout", {"text": "gruezi"}, "loud: gruezi")
 
@@ -50,7 +50,7 @@ def test_recipes_a_folder_beside_its_code_can_be_written(files, tmp_path):
         for name, text in files.items()
     }
     source = write(tmp_path / "server" / "source", {**changed, "data/old": "was there"})
-    recipe = recipe_for(Layout.read(source), BuildOptions(writable=["/app/data"]))
+    recipe = plan_build(Layout.read(source), BuildOptions(writable=["/app/data"]))
     mounted = ["--tmpfs=/app/data:mode=1777"]
     with image_of(recipe.dockerfile, source) as image, served(image, mounted) as url:
         answers(url, "shout", {"text": "gruezi"}, "was there gruezi")

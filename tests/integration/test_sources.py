@@ -278,7 +278,7 @@ def test_a_failing_build_is_one_message_and_what_ran_runs_on(deployed, checkout)
     assert "Cloud Build could not build 127.0.0.1:" in error
     assert "at step 'image': build step 0" in error
     assert "no-such-package-of-anybody" in error, "the log's last lines"
-    log = re.search(r"The whole log: file://(\S+), or gcloud builds log", error)
+    log = re.search(r"The full log: file://(\S+), or gcloud builds log", error)
     assert "no-such-package-of-anybody" in Path(unquote(log[1])).read_text()
     assert "Traceback" not in output
     assert cloud_builds(checkout)[0]["status"] == "FAILURE"

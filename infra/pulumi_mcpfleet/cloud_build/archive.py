@@ -1,7 +1,7 @@
-"""A source as one archive. The same content gives the same bytes, whenever, wherever and by whom it was made.
+"""Reproducible archives of sources: the same content gives the same bytes on every machine, at any time.
 
-Names are in order, every time is the same; owners, empty folders, and all permissions but "may be run" are left out.
-The archive's hash is that of the tar before compression: compressors differ from one machine to the next.
+Names are sorted, and every file has the same time. Owners, empty folders, and all permissions except "executable" are
+left out. The archive's hash is that of the tar before compression, because compressors differ between machines.
 """
 
 import gzip
@@ -16,27 +16,27 @@ from pathlib import Path
 from typing import IO, Final, Protocol
 
 from pulumi_mcpfleet.cloud_build.errors import BuildError
-from pulumi_mcpfleet.cloud_build.ignored import included
-from pulumi_mcpfleet.cloud_build.reading import is_there, opened
+from pulumi_mcpfleet.cloud_build.ignore_files import included_files
+from pulumi_mcpfleet.cloud_build.source_files import is_own_file, open_file
 
 CONTEXT: Final = "source"
-"""The folder within the archive that the Dockerfile's COPY lines see."""
+"""The folder within the archive that is the Dockerfile's build context."""
 
-TIME: Final = 315_619_200
-"""The time of every file: 2 January 1980 in UTC. Zip files (wheels, for one) know none before 1980."""
+FILE_TIME: Final = 315_619_200
+"""The time of every file: 2 January 1980 in UTC. Zip files, such as wheels, can't have a time before 1980."""
 
 GENERATED_DOCKERFILE: Final = "Dockerfile"
-"""Where the archive has a Dockerfile that is no file of the source: beside it, so that no COPY can take it along."""
+"""The path in the archive of a generated Dockerfile: outside of the build context, so that no COPY can include it."""
 
 
 @dataclass(frozen=True)
 class ArchiveSource:
-    """What is built.
+    """A folder with its Dockerfile, to be built.
 
     Attributes:
-        folder: The folder, as seen from where the process runs.
-        dockerfile: The path of the Dockerfile within it; empty where `inline` has its text.
-        inline: The text of a Dockerfile.
+        folder: The folder, relative to the working directory.
+        dockerfile: The path of the Dockerfile within it; ignored if `inline` is set.
+        inline: The text of a generated Dockerfile.
     """
 
     folder: str
@@ -44,21 +44,21 @@ class ArchiveSource:
     inline: str = ""
 
     @property
-    def file(self) -> str:
-        """Where the archive has the Dockerfile."""
+    def archived_dockerfile(self) -> str:
+        """The path of the Dockerfile in the archive."""
         return GENERATED_DOCKERFILE if self.inline else f"{CONTEXT}/{self.dockerfile}"
 
 
-class _Target(Protocol):
+class _Writer(Protocol):
     def write(self, content: memoryview, /) -> int: ...
 
 
-class _Summing(io.RawIOBase):
-    """Takes bytes, sums them up, and passes them on."""
+class _HashingWriter(io.RawIOBase):
+    """A writer that hashes its bytes, and passes them to another writer if there is one."""
 
-    def __init__(self, onward: _Target | None) -> None:
+    def __init__(self, target: _Writer | None) -> None:
         super().__init__()
-        self._onward = onward
+        self._target = target
         self.digest = hashlib.sha256()
 
     def writable(self) -> bool:
@@ -67,55 +67,55 @@ class _Summing(io.RawIOBase):
     def write(self, data: object, /) -> int:
         content = memoryview(data)  # pyright: ignore[reportArgumentType]  any buffer
         self.digest.update(content)
-        if self._onward is not None:
-            self._onward.write(content)
+        if self._target is not None:
+            self._target.write(content)
         return len(content)
 
 
 def source_hash(source: ArchiveSource) -> str:
-    """The sha256 of the archive of *source*, in hexadecimal digits.
+    """Return the SHA-256 hash of the archive of *source*, in hexadecimal digits.
 
     Raises:
-        BuildError: It can't be read, or has no Dockerfile.
+        BuildError: The source can't be read, or has no Dockerfile.
     """
     return _write(source, None)
 
 
 def write_archive(source: ArchiveSource, target: IO[bytes]) -> str:
-    """Write the archive of *source*, compressed, and give its hash.
+    """Write the compressed archive of *source* to *target*, and return its hash (see `source_hash`).
 
     Raises:
-        BuildError: It can't be read, or has no Dockerfile.
+        BuildError: The source can't be read, or has no Dockerfile.
     """
     with gzip.GzipFile(filename="", mode="wb", fileobj=target, compresslevel=6, mtime=0) as compressed:
         return _write(source, compressed)
 
 
-def _write(source: ArchiveSource, onward: _Target | None) -> str:
+def _write(source: ArchiveSource, target: _Writer | None) -> str:
     root = Path(source.folder)
     if not root.is_dir():
-        raise BuildError(f"there is no folder {source.folder} beside Pulumi.yaml; correct it")
-    if not source.inline and not is_there(root, source.dockerfile):
-        raise BuildError(f"there is no {source.dockerfile} in {source.folder}; add it, or name the one that is there")
-    summing = _Summing(onward)
+        raise BuildError(f"there is no folder {source.folder} beside Pulumi.yaml; correct the path")
+    if not source.inline and not is_own_file(root, source.dockerfile):
+        raise BuildError(f"there is no {source.dockerfile} in {source.folder}; add it, or correct its name")
+    hashing = _HashingWriter(target)
     try:
-        with tarfile.open(fileobj=summing, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as archive:
             if source.inline:
-                _add(archive, GENERATED_DOCKERFILE, source.inline.encode())
-            for name in included(root, None if source.inline else source.dockerfile):
+                _add_bytes(archive, GENERATED_DOCKERFILE, source.inline.encode())
+            for name in included_files(root, None if source.inline else source.dockerfile):
                 _add_file(archive, root / name, f"{CONTEXT}/{name}")
     except OSError as error:
         raise BuildError(f"the source {source.folder} can't be read: {error}") from None
-    return summing.digest.hexdigest()
+    return hashing.digest.hexdigest()
 
 
 def _entry(name: str, mode: int) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)  # owner 0:0 without names
-    entry.mode, entry.mtime = mode, TIME
+    entry.mode, entry.mtime = mode, FILE_TIME
     return entry
 
 
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     entry = _entry(name, 0o644)
     entry.size = len(content)
     archive.addfile(entry, io.BytesIO(content))
@@ -127,7 +127,7 @@ def _add_file(archive: tarfile.TarFile, path: Path, name: str) -> None:
         entry.type, entry.linkname = tarfile.SYMTYPE, str(path.readlink())
         archive.addfile(entry)
         return
-    with opened(path) as file:
+    with open_file(path) as file:
         status = os.fstat(file.fileno())
         entry = _entry(name, 0o755 if status.st_mode & stat.S_IXUSR else 0o644)
         entry.size = status.st_size
@@ -135,15 +135,15 @@ def _add_file(archive: tarfile.TarFile, path: Path, name: str) -> None:
 
 
 def content_hash(source: str, build_args: Mapping[str, str], labels: Mapping[str, str], stage: str = "") -> str:
-    """One hash of all that decides what is in an image: the source's and what the Dockerfile is told.
+    """Return one hash of everything that determines an image: its source, arguments, labels and stage.
 
     Args:
-        source: The hash of the source.
-        build_args: Values for its ARGs.
+        source: The hash of the source (see `source_hash`).
+        build_args: Values of the Dockerfile's ARGs.
         labels: Labels of the image.
-        stage: The stage of the Dockerfile that is the image; empty: the last.
+        stage: The stage of the Dockerfile that becomes the image; empty for the last one.
     """
-    told = [source, *(f"arg {key}={value}" for key, value in sorted(build_args.items()))]
-    told += [f"label {key}={value}" for key, value in sorted(labels.items())]
-    told += [f"stage {stage}"] if stage else []
-    return hashlib.sha256("\0".join(told).encode()).hexdigest()
+    parts = [source, *(f"arg {key}={value}" for key, value in sorted(build_args.items()))]
+    parts += [f"label {key}={value}" for key, value in sorted(labels.items())]
+    parts += [f"stage {stage}"] if stage else []
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""What the provider answers instead of a result."""
+"""The errors of the provider, and the escaping of text for its messages."""
 
 
 class BuildError(Exception):
-    """A refusal or failure, in a sentence for the user; the resource is as it was before."""
+    """A refused or failed operation, with a message for the user. The resource is unchanged."""
 
 
 class CancelledError(BuildError):
@@ -10,9 +10,11 @@ class CancelledError(BuildError):
 
 
 def inert(text: str) -> str:
-    """*text* as it may be shown: builds write what their source wants, escape sequences and Pulumi's markup too."""
-    shown = "".join(
-        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape", "replace").decode()
-        for sign in text
+    """Escape *text* for display: a build's output can have terminal escape sequences and Pulumi's markup."""
+    printable = "".join(
+        character
+        if character.isprintable() or character in "\n\t"
+        else character.encode("unicode_escape", "replace").decode()
+        for character in text
     )
-    return shown.replace("<{%", "< {%")
+    return printable.replace("<{%", "< {%")

@@ -1,7 +1,7 @@
-"""Google's APIs over HTTP: endpoints, tokens, in whose name, and refusals in the words of the API.
+"""Google's APIs over HTTP: endpoints, credentials, retries and errors.
 
-Endpoints come from the variables that the Google provider reads (`GOOGLE_CLOUD_BUILD_CUSTOM_ENDPOINT` and its
-sisters), so that both always speak to the same cloud.
+Endpoints come from the variables that the Google provider reads (`GOOGLE_CLOUD_BUILD_CUSTOM_ENDPOINT` and similar), so
+that both always use the same cloud.
 """
 
 import json
@@ -21,64 +21,64 @@ from google.oauth2 import service_account
 from pulumi_mcpfleet.cloud_build.errors import BuildError
 
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
-_KEYS: Final = ("GOOGLE_CREDENTIALS", "GOOGLE_CLOUD_KEYFILE_JSON", "GCLOUD_KEYFILE_JSON")
+_KEY_VARIABLES: Final = ("GOOGLE_CREDENTIALS", "GOOGLE_CLOUD_KEYFILE_JSON", "GCLOUD_KEYFILE_JSON")
 
 
 def find_credentials(environ: Mapping[str, str]) -> Any:
-    """google-auth's credentials of whoever deploys.
+    """Return google-auth's credentials of the deployer.
 
-    The stack's config (`gcp:accessToken`, `gcp:credentials`, `gcp:impersonateServiceAccount`) comes before the
-    environment, as in the provider.
+    The stack's config (`gcp:accessToken`, `gcp:credentials`, `gcp:impersonateServiceAccount`) takes precedence over the
+    environment, as in the Google provider.
 
     Args:
-        environ: The variables of this process; the engine puts the stack's config there.
+        environ: The environment of this process. The engine puts the stack's config there.
 
     Raises:
-        BuildError: There are none.
+        BuildError: There are no credentials, or they can't be read.
     """
-    config = _config(environ)
+    config = _stack_config(environ)
     token = config.get("gcp:accessToken") or environ.get("GOOGLE_OAUTH_ACCESS_TOKEN")
-    key = config.get("gcp:credentials") or next((environ[name] for name in _KEYS if environ.get(name)), "")
+    key = config.get("gcp:credentials") or next((environ[name] for name in _KEY_VARIABLES if environ.get(name)), "")
     try:
-        found = _of(token, key)
+        credentials = _load_credentials(token, key)
         account = config.get("gcp:impersonateServiceAccount") or environ.get("GOOGLE_IMPERSONATE_SERVICE_ACCOUNT")
         if account:
-            found = impersonated_credentials.Credentials(found, account, [SCOPE])
+            credentials = impersonated_credentials.Credentials(credentials, account, [SCOPE])
     except (GoogleAuthError, OSError, ValueError) as error:
         raise BuildError(
             f"no credentials for Google Cloud: {error}. Log in with gcloud auth application-default login, or set"
             " GOOGLE_APPLICATION_CREDENTIALS"
         ) from None
-    return found
+    return credentials
 
 
-def _of(token: str | None, key: str) -> Any:
+def _load_credentials(token: str | None, key: str) -> Any:
     if token:
         return google.oauth2.credentials.Credentials(token)  # pyright: ignore[reportNoUntypedCall]
     if not key:
         load: Any = google.auth
         return load.default(scopes=[SCOPE])[0]
     text = key if key.lstrip().startswith("{") else Path(key).expanduser().read_text(encoding="utf-8")
-    read: Any = json.loads(text)
-    info = cast("dict[str, Any]", read) if isinstance(read, dict) else {}
+    parsed: Any = json.loads(text)
+    info = cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else {}
     account: Any = service_account.Credentials
     person: Any = google.oauth2.credentials.Credentials
-    kinds: dict[str, Any] = {
+    loaders: dict[str, Any] = {
         "service_account": account.from_service_account_info,
         "authorized_user": person.from_authorized_user_info,
     }
-    kind = str(info.get("type"))
-    if kind not in kinds:
-        raise ValueError(f"a key of the type {kind} is read from GOOGLE_APPLICATION_CREDENTIALS alone")
-    return kinds[kind](info, scopes=[SCOPE])
+    key_type = str(info.get("type"))
+    if key_type not in loaders:
+        raise ValueError(f"a key of the type {key_type} is supported only in GOOGLE_APPLICATION_CREDENTIALS")
+    return loaders[key_type](info, scopes=[SCOPE])
 
 
-def _config(environ: Mapping[str, str]) -> dict[str, str]:
+def _stack_config(environ: Mapping[str, str]) -> dict[str, str]:
     try:
-        found = json.loads(environ.get("PULUMI_CONFIG") or "{}")
+        config = json.loads(environ.get("PULUMI_CONFIG") or "{}")
     except ValueError:
         return {}
-    return cast("dict[str, str]", found) if isinstance(found, dict) else {}
+    return cast("dict[str, str]", config) if isinstance(config, dict) else {}
 
 
 _APIS: Final[Mapping[str, tuple[str, str]]] = {
@@ -87,20 +87,20 @@ _APIS: Final[Mapping[str, tuple[str, str]]] = {
     "storage": ("GOOGLE_STORAGE_CUSTOM_ENDPOINT", "storage/v1/"),
 }
 _SECONDS: Final = 60.0
-_TRIES: Final = 4
-_PASSING: Final = frozenset({429, 500, 502, 503, 504})
-"""Answers that Google's clients repeat a request after."""
-_GO_ON: Final = 308  # Cloud Storage: the piece is taken, the next may come
-_THERE_ALREADY: Final = 412
-_CHUNK: Final = 8 * 2**20  # a multiple of 256 KiB, as Cloud Storage wants
+_ATTEMPTS: Final = 4
+_RETRIED_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
+"""HTTP statuses after which Google's own clients repeat a request."""
+_RESUME_INCOMPLETE: Final = 308  # Cloud Storage: the chunk is stored, send the next one
+_PRECONDITION_FAILED: Final = 412
+_CHUNK: Final = 8 * 2**20  # a multiple of 256 KiB, as Cloud Storage requires
 
 
 class GoogleError(BuildError):
-    """An API's refusal.
+    """An error that one of Google's APIs returned.
 
     Attributes:
         code: The HTTP status.
-        reason: The reason in its `ErrorInfo`; empty where there is none.
+        reason: The reason in its `ErrorInfo`; empty if there is none.
     """
 
     def __init__(self, message: str, code: int, reason: str = "") -> None:
@@ -109,14 +109,14 @@ class GoogleError(BuildError):
         self.reason = reason
 
 
-class Google:
-    """The APIs that a build needs.
+class GoogleApis:
+    """The Google APIs that a build needs.
 
     Args:
-        environ: Where endpoints may stand.
+        environ: The environment, which may name endpoints.
         credentials: google-auth's credentials.
-        wait: Pauses for so many seconds, or raises because the user stops the update.
-        transport: What carries the requests; the network where it is None.
+        wait: Waits for a number of seconds, or raises `CancelledError` if the user stops the update.
+        transport: The HTTP transport; None for the network.
     """
 
     def __init__(
@@ -136,120 +136,123 @@ class Google:
         self._client = httpx2.Client(transport=transport, timeout=_SECONDS, trust_env=not loopback)
 
     def token(self) -> str:
-        """An access token that is valid now.
+        """Return a valid access token.
 
         Raises:
-            BuildError: None can be had.
+            BuildError: Google issues no token.
         """
         if not self._credentials.valid:
             try:
                 self._credentials.refresh(Request())
             except GoogleAuthError as error:
                 raise BuildError(
-                    f"Google gives no token: {error}. Log in again: gcloud auth application-default login"
+                    f"Google issues no token: {error}. Log in again: gcloud auth application-default login"
                 ) from None
         return str(self._credentials.token)
 
     def call(
         self, api: str, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        """The answer of *api* at *path* below its endpoint.
+        """Call *api* at *path* below its endpoint, and return the body of the response.
 
         Raises:
-            GoogleError: It refuses.
-            BuildError: It can't be reached.
+            GoogleError: The API returned an error.
+            BuildError: The API can't be reached.
         """
-        return _json(self._send(method, self._bases[api] + path, json=body, params=query))
+        return _read_json(self._send(method, self._bases[api] + path, json=body, params=query))
 
     def upload(self, bucket: str, name: str, file: Path) -> tuple[str, bool]:
-        """Put *file* into *bucket* under *name*, in pieces; its generation, and whether it was not there before.
+        """Upload *file* to *bucket* as the object *name*. Return the object's generation, and whether it is new.
 
         Raises:
-            GoogleError: Cloud Storage refuses.
-            BuildError: It can't be reached.
+            GoogleError: Cloud Storage returned an error.
+            BuildError: The API can't be reached.
         """
-        # Uploads are below the host's root, whatever the endpoint's path is (Cloud Storage, JSON API).
+        # The path of uploads begins at the host's root, whatever the endpoint's path is (Cloud Storage, JSON API).
         root = urlunsplit((*urlsplit(self._bases["storage"])[:2], "", "", ""))
         address = f"{root}/upload/storage/v1/b/{quote(bucket, safe='')}/o"
         query = {"uploadType": "resumable", "name": name, "ifGenerationMatch": "0"}
-        kind = {"x-upload-content-type": "application/gzip"}
+        headers = {"x-upload-content-type": "application/gzip"}
         try:
-            place = self._send("POST", address, json={}, params=query, headers=kind).headers["location"]
+            upload_url = self._send("POST", address, json={}, params=query, headers=headers).headers["location"]
         except GoogleError as refusal:
-            if refusal.code != _THERE_ALREADY:
+            if refusal.code != _PRECONDITION_FAILED:
                 raise
-            found = self.call("storage", "GET", _object(bucket, name))
-            return str(found["generation"]), False
+            existing = self.call("storage", "GET", _object_path(bucket, name))
+            return str(existing["generation"]), False
         try:
-            return str(self._pieces(place, file)["generation"]), True
+            return str(self._upload_chunks(upload_url, file)["generation"]), True
         except BuildError:
-            self._once("DELETE", place)  # or what has arrived would stay for a week
+            self._send_once("DELETE", upload_url)  # otherwise the partial upload would stay for a week
             raise
 
     def delete(self, bucket: str, name: str, generation: str) -> None:
-        """Delete an object, without complaint where that is refused: the bucket forgets it by itself."""
-        self._once("DELETE", f"{self._bases['storage']}{_object(bucket, name)}?generation={quote(generation, safe='')}")
+        """Delete an object. Errors are ignored: the bucket's lifecycle rule deletes the object later."""
+        self._send_once(
+            "DELETE", f"{self._bases['storage']}{_object_path(bucket, name)}?generation={quote(generation, safe='')}"
+        )
 
-    def _once(self, method: str, url: str) -> None:
+    def _send_once(self, method: str, url: str) -> None:
         try:
             self._client.request(method, url, headers=self._authorization(url))
         except (httpx2.TransportError, BuildError):
             return
 
-    def _pieces(self, address: str, file: Path) -> dict[str, Any]:
+    def _upload_chunks(self, address: str, file: Path) -> dict[str, Any]:
         size, sent = file.stat().st_size, 0
         with file.open("rb") as content:
             while True:
-                piece = content.read(_CHUNK)
-                span = f"bytes {sent}-{sent + len(piece) - 1}/{size}"
-                answer = self._send("PUT", address, content=piece, headers={"content-range": span})
-                sent += len(piece)
-                if answer.status_code != _GO_ON or sent >= size:
-                    return _json(answer)
+                chunk = content.read(_CHUNK)
+                span = f"bytes {sent}-{sent + len(chunk) - 1}/{size}"
+                response = self._send("PUT", address, content=chunk, headers={"content-range": span})
+                sent += len(chunk)
+                if response.status_code != _RESUME_INCOMPLETE or sent >= size:
+                    return _read_json(response)
 
     def _authorization(self, url: str) -> dict[str, str]:
-        """The token, for the hosts that it is for: an answer says where an upload goes on, and that may be elsewhere.
+        """Return the token's header for *url* if it is an endpoint's host, else no header.
 
-        The address of an upload is its own credential (Cloud Storage, "Resumable uploads").
+        A response names the URL of an upload, which can be on another host. That URL is a credential by itself (Cloud
+        Storage, "Resumable uploads").
         """
-        known = {urlsplit(base)[:2] for base in self._bases.values()}
-        return {"authorization": f"Bearer {self.token()}"} if urlsplit(url)[:2] in known else {}
+        hosts = {urlsplit(base)[:2] for base in self._bases.values()}
+        return {"authorization": f"Bearer {self.token()}"} if urlsplit(url)[:2] in hosts else {}
 
-    def _send(self, method: str, url: str, **more: Any) -> httpx2.Response:
-        headers = {**more.pop("headers", {}), **self._authorization(url)}
-        for left in range(_TRIES - 1, -1, -1):
+    def _send(self, method: str, url: str, **options: Any) -> httpx2.Response:
+        headers = {**options.pop("headers", {}), **self._authorization(url)}
+        for attempts_left in range(_ATTEMPTS - 1, -1, -1):
             try:
-                answer = self._client.request(method, url, headers=headers, **more)
+                response = self._client.request(method, url, headers=headers, **options)
             except httpx2.TransportError as error:
-                if not left:
+                if not attempts_left:
                     host = urlsplit(url).netloc
-                    raise BuildError(f"{host} does not answer: {error}; check the network and try again") from None
+                    raise BuildError(f"can't reach {host}: {error}; check the network and try again") from None
             else:
-                if answer.is_success or answer.status_code == _GO_ON:
-                    return answer
-                if answer.status_code not in _PASSING or not left:
-                    raise _refusal(answer)
-            self._wait(2.0 ** (_TRIES - 1 - left))
-        raise AssertionError  # the last try returns or raises
+                if response.is_success or response.status_code == _RESUME_INCOMPLETE:
+                    return response
+                if response.status_code not in _RETRIED_STATUSES or not attempts_left:
+                    raise _to_error(response)
+            self._wait(2.0 ** (_ATTEMPTS - 1 - attempts_left))
+        raise AssertionError  # the last attempt returns or raises
 
 
-def _object(bucket: str, name: str) -> str:
+def _object_path(bucket: str, name: str) -> str:
     return f"b/{quote(bucket, safe='')}/o/{quote(name, safe='')}"
 
 
-def _json(answer: httpx2.Response) -> dict[str, Any]:
+def _read_json(response: httpx2.Response) -> dict[str, Any]:
     try:
-        found = answer.json()
+        body = response.json()
     except ValueError:
         return {}
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    return cast("dict[str, Any]", body) if isinstance(body, dict) else {}
 
 
-def _refusal(answer: httpx2.Response) -> GoogleError:
-    error: Any = _json(answer).get("error")
+def _to_error(response: httpx2.Response) -> GoogleError:
+    error: Any = _read_json(response).get("error")
     if not isinstance(error, dict):
-        return GoogleError(f"HTTP {answer.status_code}: {answer.text[:300]}", answer.status_code)
-    said = cast("dict[str, Any]", error)
-    details: list[dict[str, Any]] = said.get("details") or said.get("errors") or []
-    reason = next((str(one["reason"]) for one in details if one.get("reason")), "")
-    return GoogleError(str(said.get("message") or answer.status_code), answer.status_code, reason)
+        return GoogleError(f"HTTP {response.status_code}: {response.text[:300]}", response.status_code)
+    fields = cast("dict[str, Any]", error)
+    details: list[dict[str, Any]] = fields.get("details") or fields.get("errors") or []
+    reason = next((str(detail["reason"]) for detail in details if detail.get("reason")), "")
+    return GoogleError(str(fields.get("message") or response.status_code), response.status_code, reason)

@@ -1,4 +1,4 @@
-"""The resource `mcpfleet-build:index:Image`: an image, built anew when its content changes, and only then."""
+"""The resource `mcpfleet-build:index:Image`: an image that is rebuilt only when its content changes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Any, Final, cast
 from pulumi.runtime.rpc import UNKNOWN
 
 from pulumi_mcpfleet.cloud_build.archive import ArchiveSource, content_hash, source_hash
-from pulumi_mcpfleet.cloud_build.builds import Builds, Built, Job
+from pulumi_mcpfleet.cloud_build.builds import BuildRunner, BuiltImage, Job
 from pulumi_mcpfleet.cloud_build.errors import BuildError
-from pulumi_mcpfleet.cloud_build.registry import Registry
+from pulumi_mcpfleet.cloud_build.registry import ImageRegistry
 
 TYPE: Final = "mcpfleet-build:index:Image"
 
@@ -17,103 +17,103 @@ Properties = dict[str, Any]
 
 _REQUIRED: Final = ("project", "location", "bucket", "serviceAccount", "image", "context")
 _OPTIONAL: Final = ("dockerfile", "inline", "buildArgs", "labels", "platform", "machineType", "timeout", "target")
-_MADE: Final = ("digest", "ref", "build", "logUrl")
-_REPLACING: Final = ("image", "project", "location")
-"""Another repository is another image; the old one goes with the old resource."""
+_OUTPUTS: Final = ("digest", "ref", "build", "logUrl")
+_REPLACING_INPUTS: Final = ("image", "project", "location")
+"""A change of these replaces the resource: the new image is in another repository, and the old one is deleted."""
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A mistake in one input."""
+class InputFailure:
+    """A mistake in one input property."""
 
     property: str
     reason: str
 
 
-def check(news: Properties) -> tuple[Properties, list[Failure]]:
-    """The inputs with the hash of their content, and every mistake in them."""
-    failures = [Failure(name, f"{name} is missing") for name in _REQUIRED if not news.get(name)]
+def check(news: Properties) -> tuple[Properties, list[InputFailure]]:
+    """Return the inputs with their content's hash added, and all mistakes in them."""
+    failures = [InputFailure(name, f"{name} is missing") for name in _REQUIRED if not news.get(name)]
     failures += [
-        Failure(name, f"{TYPE} has no property {name}")
+        InputFailure(name, f"{TYPE} has no property {name}")
         for name in news
         if name not in (*_REQUIRED, *_OPTIONAL, "contentHash")
     ]
     if failures:
         return news, failures
-    said = [news.get(name) for name in ("context", "dockerfile", "inline", "buildArgs", "labels", "target")]
-    if any(_unknown(value) for value in said):
+    content_inputs = [news.get(name) for name in ("context", "dockerfile", "inline", "buildArgs", "labels", "target")]
+    if any(_is_unknown(value) for value in content_inputs):
         return {**news, "contentHash": UNKNOWN}, []
     try:
         job = _job(news)
         content = content_hash(source_hash(job.source), job.build_args, job.labels, job.stage)
     except BuildError as error:
-        return news, [Failure("context", str(error))]
+        return news, [InputFailure("context", str(error))]
     return {**news, "contentHash": content}, []
 
 
-def changes(olds: Properties, news: Properties) -> tuple[list[str], list[str]]:
-    """Which inputs differ from those of the state, and which of them make it another image.
+def find_changes(olds: Properties, news: Properties) -> tuple[list[str], list[str]]:
+    """Return the inputs that differ from the state, and those of them that replace the resource.
 
-    The folder's place is none of them: another person's checkout of the same content builds nothing.
+    The path of the folder doesn't count, so another checkout of the same content is not built again.
     """
     ignored = {"context", "dockerfile", "inline"}
     names = (*_REQUIRED, *_OPTIONAL, "contentHash")
     differing = [name for name in names if name not in ignored and olds.get(name) != news.get(name)]
-    return differing, [name for name in differing if name in _REPLACING]
+    return differing, [name for name in differing if name in _REPLACING_INPUTS]
 
 
-class Image:
-    """What is done to an image.
+class ImageResource:
+    """The operations on an image.
 
     Args:
-        builds: Builds.
-        registry: Knows what is there.
+        builds: Creates the runner of builds.
+        registry: Creates the client of the image's registry.
     """
 
-    def __init__(self, builds: Callable[[], Builds], registry: Callable[[], Registry]) -> None:
+    def __init__(self, builds: Callable[[], BuildRunner], registry: Callable[[], ImageRegistry]) -> None:
         self._builds = builds
         self._registry = registry
 
     def create(self, news: Properties) -> Properties:
-        """Build it.
+        """Build the image.
 
         Raises:
-            BuildError: It was not built.
+            BuildError: The image was not built.
         """
         return _state(news, self._builds().run(_job(news), str(news["contentHash"])))
 
     def update(self, olds: Properties, news: Properties) -> Properties:
-        """Build it anew where its content has changed; else take over how it would be built.
+        """Rebuild the image if its content has changed; otherwise only store the new inputs.
 
         Raises:
-            BuildError: It was not built.
+            BuildError: The image was not built.
         """
-        made = _made(olds, news)
-        return {**news, **made} if made else self.create(news)
+        reused = _reused_outputs(olds, news)
+        return {**news, **reused} if reused else self.create(news)
 
-    def planned(self, olds: Properties, news: Properties) -> Properties:
-        """What is known of it before it is built."""
-        return {**news, **(_made(olds, news) or dict.fromkeys(_MADE, UNKNOWN))}
+    def preview(self, olds: Properties, news: Properties) -> Properties:
+        """Return the resource's properties as far as they are known before the build."""
+        return {**news, **(_reused_outputs(olds, news) or dict.fromkeys(_OUTPUTS, UNKNOWN))}
 
     def exists(self, state: Mapping[str, Any]) -> bool:
-        """Whether it is still in its registry; true where that can't be found out."""
-        return self._registry().has(str(state["image"]), str(state["digest"])) is not False
+        """Whether the image is still in its registry; true if the registry doesn't tell."""
+        return self._registry().has_image(str(state["image"]), str(state["digest"])) is not False
 
     def delete(self, state: Mapping[str, Any]) -> None:
-        """Delete it from its registry."""
+        """Delete the image from its registry."""
         if state.get("digest"):
             self._registry().delete(str(state["image"]), str(state["digest"]))
 
 
-def _made(olds: Properties, news: Properties) -> Properties:
-    """What the last build of the same content has made; empty where there is none."""
-    same = all(olds.get(name) == news.get(name) for name in ("contentHash", "platform"))
-    if not same or news.get("contentHash") == UNKNOWN:
+def _reused_outputs(olds: Properties, news: Properties) -> Properties:
+    """Return the outputs of the last build if the content is unchanged, else an empty dict."""
+    is_unchanged = all(olds.get(name) == news.get(name) for name in ("contentHash", "platform"))
+    if not is_unchanged or news.get("contentHash") == UNKNOWN:
         return {}
-    return {name: olds[name] for name in _MADE if name in olds} if olds.get("digest") else {}
+    return {name: olds[name] for name in _OUTPUTS if name in olds} if olds.get("digest") else {}
 
 
-def _state(news: Properties, built: Built) -> Properties:
+def _state(news: Properties, built: BuiltImage) -> Properties:
     return {
         **news,
         "digest": built.digest,
@@ -146,7 +146,7 @@ def _job(news: Properties) -> Job:
     )
 
 
-def _unknown(value: Any) -> bool:
+def _is_unknown(value: Any) -> bool:
     if isinstance(value, dict):
-        return any(_unknown(one) for one in cast("dict[str, Any]", value).values())
+        return any(_is_unknown(inner) for inner in cast("dict[str, Any]", value).values())
     return value == UNKNOWN

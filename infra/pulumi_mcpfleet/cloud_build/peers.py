@@ -1,9 +1,9 @@
-"""A gRPC server for the Pulumi engine, which answers nobody but the user who runs it.
+"""A gRPC server for the Pulumi engine that rejects the calls of other users.
 
-The engine dials its providers as plain gRPC on 127.0.0.1 and shows no credential, so anybody with an account on the
-machine could have one read files, and act by the deployer's credentials. What a caller cannot choose is its user:
+The engine calls its providers over plain gRPC on 127.0.0.1 without a credential. Anybody with an account on the machine
+could therefore make a provider read files, and use the deployer's credentials. A caller cannot forge its user:
 `/proc/net/tcp` and `tcp6` of Linux (proc(5)) have a line for each connection, with the user who made the socket. They
-are those of this process's network namespace, which is also the only one that reaches its 127.0.0.1.
+cover this process's network namespace, the only one that can reach its 127.0.0.1.
 """
 
 import os
@@ -27,56 +27,58 @@ _MAPPED: Final = "0" * 16 + f"{int.from_bytes(bytes.fromhex('0000ffff'), sys.byt
 _UID, _INODE = 7, 9
 
 
-def owner(peer: tuple[str, int], ours: tuple[str, int], table: str) -> int | None:
-    """The user who holds the socket *peer* of the connection to our socket *ours*; None: nobody can be named.
+def find_owner(peer: tuple[str, int], local: tuple[str, int], table: str) -> int | None:
+    """Return the id of the user who owns the other end of a connection, or None if the tables don't identify one.
 
-    A socket that its program has closed is still in the table for a while, as user 0 without an inode: whoever sends
-    and hangs up at once would be root. So only an open connection counts.
+    A socket that its program has closed stays in the table for a while, as user 0 without an inode: a caller that sends
+    and closes at once would look like root. So only open connections count.
 
     Args:
         peer: The other end's IPv4 address and port.
-        ours: Our end's.
-        table: The text of one of the kernel's tables. A program may use an IPv6 socket for IPv4.
+        local: This end's IPv4 address and port.
+        table: The text of one of the kernel's tables. A program can use an IPv6 socket for IPv4.
     """
-    near, far = _written(peer), _written(ours)
+    near, far = _format_endpoint(peer), _format_endpoint(local)
     if near is None or far is None:
         return None
-    found: set[int] = set()
-    for wanted in (f" {near} {far} {_ESTABLISHED} ", f" {_MAPPED}{near} {_MAPPED}{far} {_ESTABLISHED} "):
-        start = table.find(wanted)
+    owners: set[int] = set()
+    for entry in (f" {near} {far} {_ESTABLISHED} ", f" {_MAPPED}{near} {_MAPPED}{far} {_ESTABLISHED} "):
+        start = table.find(entry)
         while start >= 0:
             line = table[table.rfind("\n", 0, start) + 1 :].partition("\n")[0].split()
-            start = table.find(wanted, start + 1)
-            if len(line) <= _INODE or not all(line[at].isascii() and line[at].isdecimal() for at in (_UID, _INODE)):
+            start = table.find(entry, start + 1)
+            if len(line) <= _INODE or not all(
+                line[column].isascii() and line[column].isdecimal() for column in (_UID, _INODE)
+            ):
                 return None
             if int(line[_INODE]) != 0:
-                found.add(int(line[_UID]))
-    return found.pop() if len(found) == 1 else None
+                owners.add(int(line[_UID]))
+    return owners.pop() if len(owners) == 1 else None
 
 
-def may_call(peer: tuple[str, int], ours: tuple[str, int], tables: Iterable[Path] = TABLES) -> bool:
-    """Whether the program at the other end is of this user or of root.
+def may_call(peer: tuple[str, int], local: tuple[str, int], tables: Iterable[Path] = TABLES) -> bool:
+    """Whether the program at the other end of a connection runs as this user or as root.
 
-    True on a machine without such tables (macOS): nothing can be known there.
+    True on a machine without these tables (macOS), where the user can't be determined.
     """
-    known = False
-    for table in tables:  # each takes the kernel milliseconds, and the engine is in the first
+    has_tables = False
+    for table in tables:  # each takes the kernel milliseconds; the engine is in the first
         if not table.exists():
             continue
-        known = True
+        has_tables = True
         try:
-            found = owner(peer, ours, table.read_text(encoding="ascii", errors="replace"))
+            owner = find_owner(peer, local, table.read_text(encoding="ascii", errors="replace"))
         except OSError:
             return False
-        if found is not None:
-            return found in {0, os.geteuid()}
-    return not known
+        if owner is not None:
+            return owner in {0, os.geteuid()}
+    return not has_tables
 
 
-def _written(end: tuple[str, int]) -> str | None:
-    """An end of a connection as the tables write it."""
+def _format_endpoint(endpoint: tuple[str, int]) -> str | None:
+    """Format an end of a connection as the kernel's tables do."""
     try:
-        return f"{int.from_bytes(socket.inet_aton(end[0]), sys.byteorder):08X}:{end[1]:04X}"
+        return f"{int.from_bytes(socket.inet_aton(endpoint[0]), sys.byteorder):08X}:{endpoint[1]:04X}"
     except OSError:
         return None
 
@@ -84,43 +86,43 @@ def _written(end: tuple[str, int]) -> str | None:
 HOST: Final = "127.0.0.1"
 _PEER: Final = re.compile(r"ipv4:(127\.\d{1,3}\.\d{1,3}\.\d{1,3}):(\d{1,5})")
 
-REFUSED: Final = (
+REFUSAL: Final = (
     "this port is for the Pulumi engine of the user who started it (or of root); the caller is another user, or its "
     "connection has ended. Run the engine as that user"
 )
 
-_REMEMBERED: Final = 0.25
-"""Seconds for which a connection is not looked up again: a look costs milliseconds, and the engine calls in bursts.
-Another user cannot have the address of a closed connection that soon: Linux keeps it for a second, on loopback too."""
+_CACHE_SECONDS: Final = 0.25
+"""Seconds for which a result is cached: a lookup costs milliseconds, and the engine calls in bursts. Another user can't
+get the address of a closed connection that soon: Linux reserves it for a second, also on loopback."""
 
-_KEPT: Final = 1000
+_MAX_CACHED: Final = 1000
 
 MayCall = Callable[[tuple[str, int], tuple[str, int]], bool]
 
 
-class OwnUserOnly(grpc.ServerInterceptor):
-    """Refuses the calls of other users with PERMISSION_DENIED.
+class OwnUserInterceptor(grpc.ServerInterceptor):
+    """Rejects the calls of other users with PERMISSION_DENIED.
 
     Args:
-        admits: Whether the program at the other end of a connection may call.
-        clock: Seconds, from anywhere.
+        check: Whether the program at the other end of a connection may call.
+        clock: Returns a monotonic time in seconds.
 
     Attributes:
-        port: Where the server listens.
+        port: The port on which the server listens.
     """
 
-    def __init__(self, admits: MayCall = may_call, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, check: MayCall = may_call, clock: Callable[[], float] = time.monotonic) -> None:
         self.port = 0
-        self._admits = admits
+        self._may_call = check
         self._clock = clock
-        self._admitted: dict[str, float] = {}
+        self._allowed_until: dict[str, float] = {}
 
     def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Any],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """The method's handler, behind the check."""
+        """Return the method's handler, preceded by the check."""
         handler = continuation(handler_call_details)
         if handler is None:
             return None
@@ -145,48 +147,48 @@ class OwnUserOnly(grpc.ServerInterceptor):
 
     def _check(self, context: grpc.ServicerContext) -> None:
         peer, now = context.peer(), self._clock()
-        if self._admitted.get(peer, now) > now:
+        if self._allowed_until.get(peer, now) > now:
             return
-        found = _PEER.fullmatch(peer)
-        if found is None or not self._admits((found[1], int(found[2])), (HOST, self.port)):
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, REFUSED)
-        if len(self._admitted) > _KEPT:
-            self._admitted.clear()
-        self._admitted[peer] = now + _REMEMBERED
+        match = _PEER.fullmatch(peer)
+        if match is None or not self._may_call((match[1], int(match[2])), (HOST, self.port)):
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, REFUSAL)
+        if len(self._allowed_until) > _MAX_CACHED:
+            self._allowed_until.clear()
+        self._allowed_until[peer] = now + _CACHE_SECONDS
 
 
-def server(pool: ThreadPoolExecutor, options: Any = None, **more: Any) -> grpc.Server:
-    """As `grpc.server`, but it answers this user only.
+def create_server(pool: ThreadPoolExecutor, options: Any = None, **settings: Any) -> grpc.Server:
+    """Create a gRPC server like `grpc.server` that answers only this user.
 
     Args:
-        pool: Runs the calls.
-        options: gRPC's own.
-        more: gRPC's own.
+        pool: The threads that run the calls.
+        options: gRPC's channel options.
+        settings: Further arguments of `grpc.server`.
     """
-    guard = OwnUserOnly()
-    made = _UNGUARDED(pool, interceptors=[guard], options=options, **more)
-    take: Callable[[str], int] = made.add_insecure_port
+    interceptor = OwnUserInterceptor()
+    server = _GRPC_SERVER(pool, interceptors=[interceptor], options=options, **settings)
+    add_port: Callable[[str], int] = server.add_insecure_port
 
     def add_insecure_port(address: str) -> int:
-        guard.port = take(address)
-        return guard.port
+        interceptor.port = add_port(address)
+        return interceptor.port
 
-    made.add_insecure_port = add_insecure_port
-    return made
+    server.add_insecure_port = add_insecure_port
+    return server
 
 
-_UNGUARDED: Final = grpc.server
+_GRPC_SERVER: Final = grpc.server
 
 
 @contextmanager
-def guarding() -> Generator[None]:
-    """Meanwhile every server that this process makes answers this user only.
+def restrict_servers() -> Generator[None]:
+    """Within this context, every gRPC server that this process creates answers only this user.
 
-    For those of Pulumi's Automation API, where the engine has the program run and reports what happens: it offers no
-    place for an interceptor.
+    This is for the servers of Pulumi's Automation API, through which the engine runs the program and reports events:
+    the API has no option for an interceptor.
     """
-    grpc.server = server
+    grpc.server = create_server
     try:
         yield
     finally:
-        grpc.server = _UNGUARDED
+        grpc.server = _GRPC_SERVER

@@ -1,8 +1,8 @@
 # ruff: noqa: D102, N802 - the methods are named by the protocol, and documented there (pulumi/proto/provider.proto)
-"""What every provider of ours says of itself to the engine, and the process that serves it.
+"""The parts that all providers of this repository share: their description for the engine, and their gRPC server.
 
-The SDK's own server for providers in Python (`pulumi.provider.experimental`) answers a mistake with a traceback, which
-no user should see; so this is one of its own, of the same messages.
+The SDK's server for providers in Python (`pulumi.provider.experimental`) answers an error with a traceback, which no
+user should see. So this is a server of its own for the same protocol.
 """
 
 import json
@@ -21,15 +21,15 @@ from pulumi.runtime.proto.provider_pb2_grpc import ResourceProviderServicer, add
 
 from pulumi_mcpfleet.cloud_build import peers
 
-GLANCE: Final = 0.5
-"""Seconds between two looks at whether the process that needs a provider lives."""
+POLL_SECONDS: Final = 0.5
+"""Seconds between two checks whether the process that started the provider is alive."""
 
 _MESSAGE_BYTES: Final = 400 * 1024 * 1024  # as the engine's own limit
 _log = logging.getLogger(__name__)
 
 
 class Plugin(ResourceProviderServicer):
-    """A provider plugin, as far as all of them are the same.
+    """The base class of the provider plugins.
 
     Args:
         types: The tokens of its resources.
@@ -62,55 +62,55 @@ class Plugin(ResourceProviderServicer):
         return pb.GetMappingsResponse()
 
 
-class EngineLog:
-    """The engine, as far as it shows messages.
+class PulumiEngineLog:
+    """Shows messages to the user through the Pulumi engine.
 
     Args:
-        address: Where it takes them.
+        address: The address at which the engine receives messages.
     """
 
     def __init__(self, address: str) -> None:
         self._stub = engine_pb2_grpc.EngineStub(grpc.insecure_channel(address))
 
     def show(
-        self, message: str, urn: str, severity: "engine_pb2.LogSeverity.ValueType", *, passing: bool = False
+        self, message: str, urn: str, severity: "engine_pb2.LogSeverity.ValueType", *, ephemeral: bool = False
     ) -> None:
-        """Show *message* beside the resource *urn*; *passing*: while it goes on only."""
-        said = engine_pb2.LogRequest(severity=severity, message=message, urn=urn, ephemeral=passing)
+        """Show *message* for the resource *urn*; an *ephemeral* message disappears when the operation ends."""
+        request = engine_pb2.LogRequest(severity=severity, message=message, urn=urn, ephemeral=ephemeral)
         try:
-            self._stub.Log(said, timeout=5)  # pyright: ignore[reportUnknownMemberType]  generic in the stubs
-        except grpc.RpcError as error:  # it is ending; nobody reads any more
-            _log.debug("the engine takes no messages: %s", error)
+            self._stub.Log(request, timeout=5)  # pyright: ignore[reportUnknownMemberType]  generic in the stubs
+        except grpc.RpcError as error:  # the engine is ending
+            _log.debug("the engine accepts no messages: %s", error)
 
 
 def serve(provider: Plugin, workers: int, port: int = 0) -> tuple[grpc.Server, int]:
     """Start *provider* on loopback.
 
     Args:
-        provider: What answers.
-        workers: How many calls at once: each blocks a thread.
-        port: Where; 0 means any free one.
+        provider: The provider.
+        workers: The number of concurrent calls; each blocks a thread.
+        port: The port; 0 for any free one.
 
     Returns:
         The running server and its port.
 
     Raises:
-        OSError: The port is taken.
+        OSError: The port is in use.
     """
     limits = [("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.max_send_message_length", _MESSAGE_BYTES)]
-    server = peers.server(ThreadPoolExecutor(workers, provider.package), [*limits, ("grpc.so_reuseport", 0)])
+    server = peers.create_server(ThreadPoolExecutor(workers, provider.package), [*limits, ("grpc.so_reuseport", 0)])
     try:
-        bound = server.add_insecure_port(f"{peers.HOST}:{port}")
+        bound_port = server.add_insecure_port(f"{peers.HOST}:{port}")
     except RuntimeError as error:
-        raise OSError(f"port {port} on {peers.HOST} is taken; choose another or leave the option out") from error
+        raise OSError(f"port {port} on {peers.HOST} is in use; choose another or leave the option out") from error
     add_ResourceProviderServicer_to_server(provider, server)
     server.start()
-    return server, bound
+    return server, bound_port
 
 
-def stopped_by_signal() -> threading.Event:
-    """Set when this process is told to end."""
-    ended = threading.Event()
+def stop_on_signals() -> threading.Event:
+    """Return an event that is set when this process receives SIGTERM or SIGINT."""
+    stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: ended.set())
-    return ended
+        signal.signal(number, lambda _number, _frame: stopped.set())
+    return stopped

@@ -1,11 +1,11 @@
-"""Images in their registry, over the registry's own API (OCI Distribution Specification)."""
+"""A client of image registries (OCI Distribution Specification)."""
 
 from collections.abc import Callable
 from typing import Final
 
 import httpx2
 
-_MANIFESTS: Final = ", ".join(
+_MANIFEST_TYPES: Final = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
         "application/vnd.oci.image.manifest.v1+json",
@@ -19,39 +19,39 @@ Login = tuple[str, str]
 """User name and password."""
 
 
-class Registry:
-    """The registries that images name.
+class ImageRegistry:
+    """Looks up and deletes images in the registries that their names refer to.
 
     Args:
-        login: What a registry is told about who asks, by its host; None: nothing.
-        transport: What carries the requests; the network where it is None.
+        login: Returns the credentials for a registry's host, or None for anonymous requests.
+        transport: The HTTP transport; None for the network.
     """
 
     def __init__(self, login: Callable[[str], Login | None], transport: httpx2.BaseTransport | None = None) -> None:
         self._login = login
         self._transport = transport
 
-    def has(self, image: str, digest: str) -> bool | None:
-        """Whether the registry has *image*, named without a tag, under *digest*; None where it does not tell."""
+    def has_image(self, image: str, digest: str) -> bool | None:
+        """Whether the registry has *image* (without tag) with *digest*; None if the registry doesn't tell."""
         try:
-            answer = self._asked("HEAD", image, digest)
+            response = self._request("HEAD", image, digest)
         except httpx2.TransportError:
             return None
-        if answer.status_code == _NOT_FOUND:
+        if response.status_code == _NOT_FOUND:
             return False
-        return True if answer.is_success else None
+        return True if response.is_success else None
 
     def delete(self, image: str, digest: str) -> None:
-        """Delete it, without complaint where the registry will not: the repository's clean-up policies are there."""
+        """Delete an image. Errors are ignored, because the repository's clean-up policies delete it later."""
         try:
-            self._asked("DELETE", image, digest)
+            self._request("DELETE", image, digest)
         except httpx2.TransportError:
             return
 
-    def _asked(self, method: str, image: str, digest: str) -> httpx2.Response:
+    def _request(self, method: str, image: str, digest: str) -> httpx2.Response:
         host, _, path = image.partition("/")
-        # Docker takes registries on loopback for plain ones, and so does this.
-        plain = host.startswith(("127.", "localhost:", "[::1]")) or host == "localhost"
-        url = f"{'http' if plain else 'https'}://{host}/v2/{path}/manifests/{digest}"
-        with httpx2.Client(transport=self._transport, timeout=30, trust_env=not plain) as client:
-            return client.request(method, url, headers={"accept": _MANIFESTS}, auth=self._login(host))
+        # As Docker does, use plain HTTP for registries on loopback.
+        is_plain = host.startswith(("127.", "localhost:", "[::1]")) or host == "localhost"
+        url = f"{'http' if is_plain else 'https'}://{host}/v2/{path}/manifests/{digest}"
+        with httpx2.Client(transport=self._transport, timeout=30, trust_env=not is_plain) as client:
+            return client.request(method, url, headers={"accept": _MANIFEST_TYPES}, auth=self._login(host))

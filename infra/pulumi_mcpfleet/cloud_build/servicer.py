@@ -13,29 +13,29 @@ from pulumi.runtime.proto import engine_pb2
 from pulumi.runtime.proto import provider_pb2 as pb
 
 from pulumi_mcpfleet.cloud_build import image
-from pulumi_mcpfleet.cloud_build.builds import Builds
+from pulumi_mcpfleet.cloud_build.builds import BuildRunner
 from pulumi_mcpfleet.cloud_build.errors import BuildError, CancelledError, inert
-from pulumi_mcpfleet.cloud_build.google import Google, find_credentials
-from pulumi_mcpfleet.cloud_build.image import Image, Properties
-from pulumi_mcpfleet.cloud_build.plugin import EngineLog, Plugin
-from pulumi_mcpfleet.cloud_build.registry import Registry
+from pulumi_mcpfleet.cloud_build.google import GoogleApis, find_credentials
+from pulumi_mcpfleet.cloud_build.image import ImageResource, Properties
+from pulumi_mcpfleet.cloud_build.plugin import Plugin, PulumiEngineLog
+from pulumi_mcpfleet.cloud_build.registry import ImageRegistry
 
 PACKAGE: Final = "mcpfleet-build"
 VERSION: Final = "0.1.0"
 _USER: Final = "oauth2accesstoken"
 """Artifact Registry's user name for "the password is an OAuth access token"."""
 
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
 
 
 class Provider(Plugin):
     """The provider, attached to one engine.
 
     Args:
-        engine: The engine's address; empty: nobody takes messages.
-        environ: The variables of this process.
-        transport: What carries HTTP requests; the network where it is None.
-        pause: Waits for so many seconds, or until an event is set; `threading.Event.wait` where it is not given.
+        engine: The engine's address; empty to show no messages.
+        environ: The environment; that of this process by default.
+        transport: The HTTP transport; None for the network.
+        pause: Waits for a number of seconds, or until an event is set.
     """
 
     package = PACKAGE
@@ -53,10 +53,10 @@ class Provider(Plugin):
         self._transport = transport
         self._pause = pause
         self._stopped = threading.Event()
-        self._engine = EngineLog(engine) if engine else None
+        self._engine = PulumiEngineLog(engine) if engine else None
 
     def stop(self) -> None:
-        """Cancel whatever is under way."""
+        """Cancel the builds that are running."""
         self._stopped.set()
 
     # The plugin itself.
@@ -84,15 +84,15 @@ class Provider(Plugin):
     # Its resource.
 
     def Check(self, request: pb.CheckRequest, context: grpc.ServicerContext) -> pb.CheckResponse:
-        def answer() -> pb.CheckResponse:
-            inputs, failures = image.check(_read(request.news))
-            found = [pb.CheckFailure(property=one.property, reason=one.reason) for one in failures]
-            return pb.CheckResponse(inputs=_written(inputs), failures=found)
+        def respond() -> pb.CheckResponse:
+            inputs, failures = image.check(_to_dict(request.news))
+            reported = [pb.CheckFailure(property=failure.property, reason=failure.reason) for failure in failures]
+            return pb.CheckResponse(inputs=_to_struct(inputs), failures=reported)
 
-        return _answered(context, answer)
+        return _respond(context, respond)
 
     def Diff(self, request: pb.DiffRequest, context: grpc.ServicerContext) -> pb.DiffResponse:
-        differing, replacing = image.changes(_read(request.olds), _read(request.news))
+        differing, replacing = image.find_changes(_to_dict(request.olds), _to_dict(request.news))
         return pb.DiffResponse(
             changes=pb.DiffResponse.DIFF_SOME if differing else pb.DiffResponse.DIFF_NONE,
             diffs=differing,
@@ -100,56 +100,56 @@ class Provider(Plugin):
         )
 
     def Create(self, request: pb.CreateRequest, context: grpc.ServicerContext) -> pb.CreateResponse:
-        def answer() -> pb.CreateResponse:
-            news = _read(request.properties)
+        def respond() -> pb.CreateResponse:
+            news = _to_dict(request.properties)
             if request.preview:
-                return pb.CreateResponse(properties=_written(self._image(request.urn).planned({}, news)))
-            made = self._image(request.urn).create(news)
-            return pb.CreateResponse(id=made["image"], properties=_written(made))
+                return pb.CreateResponse(properties=_to_struct(self._image_resource(request.urn).preview({}, news)))
+            outputs = self._image_resource(request.urn).create(news)
+            return pb.CreateResponse(id=outputs["image"], properties=_to_struct(outputs))
 
-        return _answered(context, answer)
+        return _respond(context, respond)
 
     def Update(self, request: pb.UpdateRequest, context: grpc.ServicerContext) -> pb.UpdateResponse:
-        def answer() -> pb.UpdateResponse:
-            olds, news = _read(request.olds), _read(request.news)
-            ours = self._image(request.urn)
-            made = ours.planned(olds, news) if request.preview else ours.update(olds, news)
-            return pb.UpdateResponse(properties=_written(made))
+        def respond() -> pb.UpdateResponse:
+            olds, news = _to_dict(request.olds), _to_dict(request.news)
+            resource = self._image_resource(request.urn)
+            outputs = resource.preview(olds, news) if request.preview else resource.update(olds, news)
+            return pb.UpdateResponse(properties=_to_struct(outputs))
 
-        return _answered(context, answer)
+        return _respond(context, respond)
 
     def Read(self, request: pb.ReadRequest, context: grpc.ServicerContext) -> pb.ReadResponse:
-        def answer() -> pb.ReadResponse:
-            state = _read(request.properties)
+        def respond() -> pb.ReadResponse:
+            state = _to_dict(request.properties)
             if not state.get("digest"):
                 raise (
                     BuildError(f"{image.TYPE} can't be imported: run an update, which builds it")
                     if not request.inputs.fields
                     else BuildError("its build was interrupted; run the update again")
                 )
-            if not self._image(request.urn).exists(state):
+            if not self._image_resource(request.urn).exists(state):
                 return pb.ReadResponse(id="")
             return pb.ReadResponse(id=request.id, properties=request.properties, inputs=request.inputs)
 
-        return _answered(context, answer)
+        return _respond(context, respond)
 
     def Delete(self, request: pb.DeleteRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        def answer() -> empty_pb2.Empty:
-            self._image(request.urn).delete(_read(request.properties))
+        def respond() -> empty_pb2.Empty:
+            self._image_resource(request.urn).delete(_to_dict(request.properties))
             return empty_pb2.Empty()
 
-        return _answered(context, answer)
+        return _respond(context, respond)
 
-    def _image(self, urn: str) -> Image:
+    def _image_resource(self, urn: str) -> ImageResource:
         def log(message: str) -> None:
-            self._say(urn, message)
+            self._show(urn, message)
 
-        def google() -> Google:
-            return Google(self._environ, find_credentials(self._environ), self._wait, self._transport)
+        def google_apis() -> GoogleApis:
+            return GoogleApis(self._environ, find_credentials(self._environ), self._wait, self._transport)
 
-        return Image(
-            builds=lambda: Builds(google(), log, self._wait),
-            registry=lambda: Registry(lambda _: (_USER, google().token()), self._transport),
+        return ImageResource(
+            builds=lambda: BuildRunner(google_apis(), log, self._wait),
+            registry=lambda: ImageRegistry(lambda _: (_USER, google_apis().token()), self._transport),
         )
 
     def _wait(self, seconds: float) -> None:
@@ -157,28 +157,28 @@ class Provider(Plugin):
         if self._stopped.is_set():
             raise CancelledError("the update was stopped")
 
-    def _say(self, urn: str, message: str) -> None:
+    def _show(self, urn: str, message: str) -> None:
         if self._engine is not None:
             self._engine.show(inert(message), urn, engine_pb2.INFO)
 
 
-def _read(struct: struct_pb2.Struct) -> Properties:
+def _to_dict(struct: struct_pb2.Struct) -> Properties:
     return json_format.MessageToDict(struct)
 
 
-def _written(properties: Properties) -> struct_pb2.Struct:
+def _to_struct(properties: Properties) -> struct_pb2.Struct:
     struct = struct_pb2.Struct()
     struct.update(properties)
     return struct
 
 
-def _answered(context: grpc.ServicerContext, answer: Callable[[], Answer]) -> Answer:
-    """The answer, or the call's end with a sentence that the engine shows."""
+def _respond(context: grpc.ServicerContext, respond: Callable[[], Response]) -> Response:
+    """Return the response, or abort the call with a message that the engine shows."""
     try:
-        return answer()
+        return respond()
     except BuildError as error:
         code = grpc.StatusCode.CANCELLED if isinstance(error, CancelledError) else grpc.StatusCode.UNKNOWN
         message = inert(str(error))
     except Exception as error:
         code, message = grpc.StatusCode.INTERNAL, f"{PACKAGE} failed ({type(error).__name__}: {inert(str(error))})"
-    raise context.abort(code, message)  # which raises by itself
+    raise context.abort(code, message)  # abort itself raises

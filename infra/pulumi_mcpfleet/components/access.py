@@ -10,7 +10,7 @@ import pulumi_gcp as gcp
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.fleet import Access, IamAccess, IapAccess, OauthAccess, PublicAccess
-from pulumi_mcpfleet.fleet.access import Iap, OauthClient, kind
+from pulumi_mcpfleet.fleet.access import Iap, OauthClient, access_kind
 from pulumi_mcpfleet.fleet.references import DEFAULT_POLICY
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 from pulumi_mcpfleet.fleet import Workload
-from pulumi_mcpfleet.fleet.roles import names as role_names
+from pulumi_mcpfleet.fleet.roles import role_names
 
 INVOKER_ROLE: Final = "roles/run.invoker"
 IAP_ROLE: Final = "roles/iap.httpsResourceAccessor"
@@ -78,7 +78,7 @@ def told(access: Access, service: str, regions: Sequence[str], foundation: Found
         regions: Where it is; Identity-Aware Proxy calls it by another name in each.
         foundation: Knows the project's number.
     """
-    found: dict[str, pulumi.Input[str]] = {environment.ACCESS: kind(access)}
+    found: dict[str, pulumi.Input[str]] = {environment.ACCESS: access_kind(access)}
     if isinstance(access, IapAccess):
         found[environment.IAP_AUDIENCE] = foundation.project_number.apply(
             lambda number: ",".join(
@@ -114,7 +114,7 @@ def admitted(
 def _invoker(
     guarded: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
 ) -> gcp.cloudrunv2.ServiceIamMember:
-    grant = naming.grant_name(naming.in_region(guarded.server, guarded.region), "invoker", name)
+    grant = naming.grant_name(naming.regional_name(guarded.server, guarded.region), "invoker", name)
     return _may_invoke(guarded, grant, member, child)
 
 
@@ -133,7 +133,7 @@ def _may_invoke(
 
 
 def _iap_members(guarded: GrantTarget, iap: Iap, child: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
-    place = naming.in_region(guarded.server, guarded.region)
+    place = naming.regional_name(guarded.server, guarded.region)
     return [_iap_member(guarded, naming.grant_name(place, "iap", one), one, child) for one in iap.members]
 
 
@@ -168,7 +168,7 @@ def _iap_settings(
     )
     return [
         gcp.iap.Settings(
-            naming.in_region(guarded.server, guarded.region),
+            naming.regional_name(guarded.server, guarded.region),
             name=resource,
             access_settings={"oauth_settings": oauth},
             opts=child,

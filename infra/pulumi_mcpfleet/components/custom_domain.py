@@ -71,7 +71,7 @@ class CustomDomain(pulumi.ComponentResource):
     ) -> pulumi.Output[str]:
         groups = [
             gcp.compute.RegionNetworkEndpointGroup(
-                naming.in_region(naming.of_service(name, args.service_name), region),
+                naming.regional_name(naming.per_service_name(name, args.service_name), region),
                 project=args.project,
                 region=region,
                 # A group of another service has another name: it is there before the balancer lets go of the old one.

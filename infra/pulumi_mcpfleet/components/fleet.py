@@ -99,7 +99,7 @@ def _clients(
     name: str,
     child: pulumi.ResourceOptions,
 ) -> dict[str, McpClient]:
-    called, networks = spec.meshed
+    called, networks = spec.mesh
     mesh = None
     if called:
         callees = {called_name: servers[called_name] for called_name in called}

@@ -16,7 +16,7 @@ from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.components.cloud_build import CloudBuild, CloudBuildArgs
 from pulumi_mcpfleet.components.prerequisites import Need, check
 from pulumi_mcpfleet.fleet import CloudBuildOptions, Fleet, IapAccess, Registry, Server, Workload, builds_in_cloud
-from pulumi_mcpfleet.fleet.roles import names as role_names
+from pulumi_mcpfleet.fleet.roles import role_names
 from pulumi_mcpfleet.tokens import FOUNDATION
 
 FIRST: Final = "cloudresourcemanager"
@@ -224,7 +224,7 @@ def apis_of(fleet: Fleet) -> tuple[str, ...]:
     """The APIs besides `FIRST`, each once and in a fixed order."""
     all_of_it = (*fleet.servers.values(), *fleet.clients.values())
     used = (api for spec in all_of_it for api in _of(spec))
-    mesh = MESH if fleet.meshed[0] else ()
+    mesh = MESH if fleet.mesh[0] else ()
     shared = fleet.load_balancer != "per-server" and any(one.domain for one in fleet.servers.values())
     return tuple(sorted({*ALWAYS, *used, *mesh, *(("certificatemanager",) if shared else ())}))
 

@@ -20,17 +20,17 @@ from pulumi_mcpfleet.components.template import Image
 from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from pulumi_mcpfleet.fleet.parts import SecretRef
 from pulumi_mcpfleet.fleet.stdio import Registered, is_bridged
-from pulumi_mcpfleet.sources import BuildPlanError, Layout, recipe_for
-from pulumi_mcpfleet.sources.build_needs import version_of
+from pulumi_mcpfleet.sources import BuildPlanError, Layout, plan_build
 from pulumi_mcpfleet.sources.build_plan import BuildPlan, inert
+from pulumi_mcpfleet.sources.build_requirements import version_of
 from pulumi_mcpfleet.sources.checkout import checkout, refuse_pointers
-from pulumi_mcpfleet.sources.generate import IGNORES
-from pulumi_mcpfleet.sources.inside import folder_in, own_folder
-from pulumi_mcpfleet.sources.lock import lock_of, newest_of
-from pulumi_mcpfleet.sources.reads import variables_read
-from pulumi_mcpfleet.sources.staging import stage_bridge, staged
-from pulumi_mcpfleet.sources.stdio import LOCK_FOLDER, stdio_recipe
-from pulumi_mcpfleet.sources.stdio import Stdio as StdioServer
+from pulumi_mcpfleet.sources.environment_use import find_variables
+from pulumi_mcpfleet.sources.lock import lock_for, read_newest_date
+from pulumi_mcpfleet.sources.planning import IGNORE_FILES
+from pulumi_mcpfleet.sources.safe_paths import find_folder, folder_problem
+from pulumi_mcpfleet.sources.staging import stage_bridge, stage_source
+from pulumi_mcpfleet.sources.stdio import LOCK_FOLDER, plan_stdio
+from pulumi_mcpfleet.sources.stdio import StdioSpec as StdioServer
 from pulumi_mcpfleet.sources.workspaces import workspace_root
 
 CHECKOUTS: Final = ".mcpfleet/sources"
@@ -96,9 +96,7 @@ def built_image(
         secrets = _secrets(source, project)
     except BuildPlanError as error:
         path = f"fleet.{section}.{name}.source"
-        lines = [
-            f"{path}.{one.key}: {one.sentence}" if one.key else f"{path}: {one.sentence}" for one in error.mistakes
-        ]
+        lines = [f"{path}.{one.key}: {one.message}" if one.key else f"{path}: {one.message}" for one in error.mistakes]
         raise pulumi.RunError("\n".join(lines)) from None
     for sentence in plan.decided:
         pulumi.info(f"{name}: {inert(sentence)}", parent)
@@ -199,15 +197,15 @@ def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
             if not (root / folder).is_dir():
                 return _Plan(context=folder, args=source.args)
             layout = Layout.read(root / folder)
-            layout.refuse_odd("Dockerfile", "Dockerfile.dockerignore", *IGNORES)
-            return _Plan(context=folder, args=source.args, reads=variables_read(layout))
+            layout.refuse_unsafe("Dockerfile", "Dockerfile.dockerignore", *IGNORE_FILES)
+            return _Plan(context=folder, args=source.args, reads=find_variables(layout))
         case Folder(folder=folder):
             _own(folder, root)
-            return _made(_bridged(source, folder, name, root), source.recipe(root))
+            return _made(_bridged(source, folder, name, root), source.build_plan(root))
         case Git():
             return _fetched(source, name, project, root)
         case Stdio():
-            return _packaged(source.server, source.build_args, name, root)
+            return _packaged(source.spec, source.build_args, name, root)
         case Registered():
             return _plan(_looked_up(source, root), name, project, root)
 
@@ -215,14 +213,14 @@ def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
 def _looked_up(source: Registered, root: Path) -> Stdio:
     """For a fleet that was read without its folder."""
     try:
-        return source.resolved(root)
+        return source.resolve(root)
     except ValueError as error:
         raise BuildPlanError.of("registry", str(error)) from None
 
 
 def _packaged(server: StdioServer, build_args: Mapping[str, str], name: str, root: Path) -> _Plan:
-    files = lock_of(server, build_args).read(root)
-    recipe = stdio_recipe(server, files, newest_of(files))
+    files = lock_for(server, build_args).read(root)
+    recipe = plan_stdio(server, files, read_newest_date(files))
     context = f"{CHECKOUTS}/bridge-{name}"
     stage_bridge(root / context)
     for file, content in files.items():
@@ -233,7 +231,7 @@ def _packaged(server: StdioServer, build_args: Mapping[str, str], name: str, roo
 
 def _own(folder: str, root: Path) -> None:
     """Refuse a folder that has become a link to elsewhere since the config was read."""
-    if why := own_folder(root, folder):
+    if why := folder_problem(root, folder):
         raise BuildPlanError.of("", why)
 
 
@@ -244,24 +242,24 @@ def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
         # Read when the program runs and given to git alone: it is no input of any resource, so no state has it.
         token = _read(git.token, project)
     found = checkout(git.url, git.ref, root / CHECKOUTS, token, submodules=git.submodules, lfs=git.lfs == "pull")
-    inner = folder_in(found.folder, git.dir, "git.dir", f"{git.url} at {git.ref}")
+    inner = find_folder(found.folder, git.dir, "git.dir", f"{git.url} at {git.ref}")
     place = found.folder / (
         within := inner.relative_to(found.folder.resolve())
     )  # without links, as seen from Pulumi.yaml
     if git.lfs != "pointers":
         refuse_pointers(place, "git.lfs", "write lfs: pull, to fetch them with git-lfs")
-    wish = replace(source.wish, version=version_of(git.ref, found.commit))
+    wish = replace(source.build_options, version=version_of(git.ref, found.commit))
     if (top := workspace_root(found.folder, within.as_posix())) is not None:
         # What a workspace's member is installed from is at its top.
         place, wish = found.folder / top, replace(wish, package=within.relative_to(top).as_posix())
-    recipe = recipe_for(Layout.read(place), wish)
+    recipe = plan_build(Layout.read(place), wish)
     labels = {"org.opencontainers.image.revision": found.commit, "org.opencontainers.image.source": git.url}
     context = _bridged(source, place.relative_to(root).as_posix(), name, root)
     return _made(
         context,
         recipe,
         labels,
-        [f"{git.url}: {found.said} {found.commit}", *(f"{git.url}: {note}" for note in found.notes)],
+        [f"{git.url}: {found.ref_description} {found.commit}", *(f"{git.url}: {note}" for note in found.notes)],
     )
 
 
@@ -270,7 +268,7 @@ def _bridged(source: Folder | Git, folder: str, name: str, root: Path) -> str:
     if not is_bridged(source):
         return folder
     copy = f"{CHECKOUTS}/with-bridge-{name}"
-    staged(root / folder, root / copy)
+    stage_source(root / folder, root / copy)
     return copy
 
 
@@ -280,10 +278,10 @@ def _made(
     return _Plan(
         context=context,
         inline=recipe.dockerfile or "",
-        location=recipe.location,
+        location=recipe.dockerfile_path,
         labels=labels or {},
         args=recipe.args,
-        decided=[*decided, *recipe.decided],
-        reads=recipe.reads,
-        shares=recipe.shares,
+        decided=[*decided, *recipe.decisions],
+        reads=recipe.variables,
+        shares=recipe.shared_state,
     )

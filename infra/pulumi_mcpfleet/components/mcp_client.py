@@ -66,7 +66,7 @@ class McpClient(pulumi.ComponentResource):
         self._mesh = args.mesh if args.spec.topology == "mesh" else None
         self._servers = {called: args.servers[called] for called in args.spec.calls}
         self._service_name = naming.service_name(name, args.spec.service_name)
-        self._place = naming.of_service(name, args.spec.service_name)
+        self._place = naming.per_service_name(name, args.spec.service_name)
         self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
 
         self.account = self._identity()
@@ -104,7 +104,7 @@ class McpClient(pulumi.ComponentResource):
                 naming.grant_name(
                     self._name,
                     "calls",
-                    naming.in_region(naming.of_service(called, server.spec.service_name), region),
+                    naming.regional_name(naming.per_service_name(called, server.spec.service_name), region),
                 ),
                 member,
                 self._child,
@@ -129,7 +129,7 @@ class McpClient(pulumi.ComponentResource):
             ingress="INGRESS_TRAFFIC_ALL",
             deletion_protection=spec.deletion_protection,
             scaling={"min_instance_count": 0},
-            launch_stage="BETA" if self._mesh is not None or spec.of_a_preview else "GA",
+            launch_stage="BETA" if self._mesh is not None or spec.needs_beta else "GA",
             template=revision,
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=[*held]),
             **switches(spec),

@@ -20,11 +20,11 @@ from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.components.load_balancer import Backend, DnsRecord, LoadBalancer, address_record
 from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
-from pulumi_mcpfleet.fleet.access import kind
-from pulumi_mcpfleet.fleet.images import host_of, pullable
+from pulumi_mcpfleet.fleet.access import access_kind
+from pulumi_mcpfleet.fleet.images import host_of, is_pullable
 from pulumi_mcpfleet.fleet.stdio import is_bridged
-from pulumi_mcpfleet.sources.reads import FASTMCP
-from pulumi_mcpfleet.sources.shared_state import FILE, way_out
+from pulumi_mcpfleet.sources.environment_use import FASTMCP_SETTINGS
+from pulumi_mcpfleet.sources.shared_state import FILE_STATE, separation_advice
 from pulumi_mcpfleet.tokens import MCP_SERVER
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class McpServer(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
         spec, foundation = args.spec, args.foundation
         self._service_name = naming.service_name(name, spec.service_name)
-        self._place = naming.of_service(name, spec.service_name)
+        self._place = naming.per_service_name(name, spec.service_name)
 
         self.spec = spec
         self.base_url = self._base_url()
@@ -262,12 +262,12 @@ class McpServer(pulumi.ComponentResource):
 
     def _say_what_callers_share(self) -> None:
         shares = self._image_ref.shares
-        if shares and (self._spec.sessions == "stateless" or shares.startswith(FILE)):
-            pulumi.info(f"{self._name}: {way_out(shares, bridged=is_bridged(self._spec.source))}", self)
+        if shares and (self._spec.sessions == "stateless" or shares.startswith(FILE_STATE)):
+            pulumi.info(f"{self._name}: {separation_advice(shares, bridged=is_bridged(self._spec.source))}", self)
 
     def _say_which_pages_need_a_proxy(self) -> None:
         """Google refuses a browser's preflight, which has no token. Behind a proxy the origins are right."""
-        checked = kind(self._spec.access)
+        checked = access_kind(self._spec.access)
         far = [one for one in self._spec.allowed_origins if urlsplit(one).hostname not in ("localhost", "127.0.0.1")]
         if far and checked in ("iam", "iap"):
             text = (
@@ -286,7 +286,7 @@ class McpServer(pulumi.ComponentResource):
         """Variables of others' that the source is known to read."""
         spec, args, reads = self._spec, self._args, self._image_ref.reads
         found: dict[str, pulumi.Input[str]] = {}
-        if FASTMCP in reads:
+        if FASTMCP_SETTINGS in reads:
             found |= environment.fastmcp_environment(
                 port=port,
                 path=spec.endpoint,
@@ -331,7 +331,7 @@ class McpServer(pulumi.ComponentResource):
         # Cloud Run lets nobody unset a functional type, and the provider would try.
         options.replace_on_changes = ["functional_type"] if typed is None else None
         return gcp.cloudrunv2.Service(
-            naming.in_region(self._place, region),
+            naming.regional_name(self._place, region),
             name=self._service_name,
             project=args.project,
             location=region,
@@ -346,7 +346,7 @@ class McpServer(pulumi.ComponentResource):
             scaling={"min_instance_count": spec.min_instances},
             functional_type=typed,
             # Said even where it is Cloud Run's default, or a service that was of the preview would stay so.
-            launch_stage="BETA" if spec.of_a_preview else "GA",
+            launch_stage="BETA" if spec.needs_beta else "GA",
             template=revision,
             opts=options,
             **switches(spec),
@@ -391,9 +391,9 @@ class McpServer(pulumi.ComponentResource):
 def pulled(image: str, foundation: Foundation) -> pulumi.Input[str]:
     """*image* from where Cloud Run can pull it."""
     remote = foundation.remote_uris.get(host_of(image))
-    if remote is None or pullable(image):
+    if remote is None or is_pullable(image):
         return image
-    return remote.apply(lambda uri: naming.through(uri, image))
+    return remote.apply(lambda uri: naming.remote_image(uri, image))
 
 
 def _after(value: pulumi.Input[str], waits: Sequence[pulumi.Output[str]]) -> pulumi.Output[str]:

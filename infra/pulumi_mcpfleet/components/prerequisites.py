@@ -16,7 +16,7 @@ from pulumi.runtime import invoke_async
 
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.fleet import Fleet, IapAccess, Workload
-from pulumi_mcpfleet.fleet.mistakes import spelled
+from pulumi_mcpfleet.fleet.mistakes import format_path
 from pulumi_mcpfleet.fleet.volumes import SecretVolume
 
 SECRET: Final = "gcp:secretmanager/getSecretVersion:getSecretVersion"  # noqa: S105 - a function's name
@@ -77,17 +77,17 @@ async def _line(need: Need) -> str | None:
         found: Any = await invoke_async(need.function, dict(need.arguments), _OPTIONS)
     except Exception as error:  # the SDK raises a plain one, with the provider's words
         if _MISSING.search(str(error)):
-            return f"{spelled(need.path)}: there is no {need.what}; {need.advice}"
+            return f"{format_path(need.path)}: there is no {need.what}; {need.advice}"
         return None
     if need.function == SECRET and not found["enabled"]:
-        return f"{spelled(need.path)}: {need.what} is disabled or destroyed; enable it, or name another"
+        return f"{format_path(need.path)}: {need.what} is disabled or destroyed; enable it, or name another"
     return None
 
 
 def _secrets(spec: Workload, project: str) -> Iterator[Need]:
     for place, ref in spec.secrets.items():
         yield _secret(("secrets", place), ref.secret, ref.version, project)
-    for name, sidecar in spec.beside.items():
+    for name, sidecar in spec.all_sidecars.items():
         for place, ref in sidecar.secrets.items():
             yield _secret(("sidecars", name, "secrets", place), ref.secret, ref.version, project)
     for name, volume in spec.volumes.items():

@@ -20,7 +20,7 @@ def all_servers(
         name: The name of the load balancer.
         child: The options of each component.
     """
-    called, _ = fleet.meshed
+    called, _ = fleet.mesh
     servers: dict[str, McpServer] = {}
     for server, spec in fleet.servers.items():
         args = McpServerArgs(

@@ -63,7 +63,7 @@ class ServiceMesh(pulumi.ComponentResource):
         args, resource, own = self._args, naming.mesh_name(name), server.spec.service_name
         groups = [
             gcp.compute.RegionNetworkEndpointGroup(
-                naming.in_region(naming.of_service(resource, own), region),
+                naming.regional_name(naming.per_service_name(resource, own), region),
                 project=args.project,
                 region=region,
                 name=naming.group_name(resource, own),

@@ -12,7 +12,7 @@ from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.fleet import ExistingImage, Server, Workload
 from pulumi_mcpfleet.fleet.containers import SERVER
 from pulumi_mcpfleet.fleet.parts import Probe, Probes, SecretRef, Sidecar, Vpc
-from pulumi_mcpfleet.fleet.rules import folder_of
+from pulumi_mcpfleet.fleet.rules import secret_folder
 from pulumi_mcpfleet.fleet.volumes import GcsVolume, InMemory, NfsVolume, OnDisk, SecretVolume
 from pulumi_mcpfleet.fleet.workload import SQL_MOUNT, SQL_VOLUME
 
@@ -64,7 +64,7 @@ class Image(NamedTuple):
     Attributes:
         url: The image.
         args: Arguments in place of its CMD.
-        reads: Variables that it is known to read (`sources.reads`).
+        reads: Variables that it is known to read (`sources.environment_use`).
         shares: State that its callers share (`sources.shared_state`).
     """
 
@@ -228,7 +228,7 @@ def _volumes(spec: Workload) -> list["Volume"]:
     if spec.cloudsql_instances:
         found.append({"name": SQL_VOLUME, "cloud_sql_instance": {"instances": spec.cloudsql_instances}})
     found += _secret_volumes("", spec.secrets)
-    for name, sidecar in spec.beside.items():
+    for name, sidecar in spec.all_sidecars.items():
         found += _secret_volumes(f"{name}-", sidecar.secrets)
     return found
 
@@ -271,7 +271,7 @@ def _files(secrets: Mapping[str, SecretRef]) -> dict[str, dict[str, SecretRef]]:
     """The secret files by their folder."""
     found: dict[str, dict[str, SecretRef]] = {}
     for place, ref in secrets.items():
-        if folder := folder_of(place):
+        if folder := secret_folder(place):
             found.setdefault(folder, {})[place.rpartition("/")[2]] = ref
     return found
 

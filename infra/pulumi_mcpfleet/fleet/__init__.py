@@ -6,9 +6,9 @@ Google's to say. Nothing in this package knows Pulumi.
 """
 
 from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess, PublicAccess
+from pulumi_mcpfleet.fleet.built_source import Folder
 from pulumi_mcpfleet.fleet.client import Client
 from pulumi_mcpfleet.fleet.git import Git
-from pulumi_mcpfleet.fleet.made import Folder
 from pulumi_mcpfleet.fleet.model import CloudBuildOptions, Fleet, Registry
 from pulumi_mcpfleet.fleet.parse import FleetError, parse_fleet
 from pulumi_mcpfleet.fleet.server import Server

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from pulumi_mcpfleet.fleet import identities, values
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, Model, kind_of, one_kind
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, Model, exactly_one_kind, kind_of
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 
 KINDS: Final = ("iam", "iap", "oauth", "public")
@@ -124,13 +124,13 @@ class PublicAccess(Model):
     )
 
 
-def _kind(value: Any) -> str | None:
+def _find_kind(value: Any) -> str | None:
     return kind_of(value, KINDS)
 
 
-def kind(access: "Access") -> str:
+def access_kind(access: "Access") -> str:
     """The one key by which *access* says who checks the caller."""
-    return str(_kind(access))
+    return str(_find_kind(access))
 
 
 def public_reason(access: "Access") -> str | None:
@@ -148,14 +148,14 @@ Access = Annotated[
     | Annotated[IapAccess, Tag("iap")]
     | Annotated[OauthAccess, Tag("oauth")]
     | Annotated[PublicAccess, Tag("public")],
-    Discriminator(_kind),
-    one_kind("access", KINDS),
+    Discriminator(_find_kind),
+    exactly_one_kind("access", KINDS),
     FieldDoc("[access](#access)", "accesses", "one of `iam`, `iap`, `oauth`, `public`"),
 ]
 """The one key says who checks the caller."""
 
 
-def _checked_in_front(value: Any) -> Any:
+def _refuse_oauth(value: Any) -> Any:
     if kind_of(value, KINDS) == "oauth":
         raise ValueError(
             "oauth leaves the check of tokens to the service itself, and a client is not told how: anybody could call"
@@ -166,9 +166,9 @@ def _checked_in_front(value: Any) -> Any:
 
 ClientAccess = Annotated[
     Annotated[IamAccess, Tag("iam")] | Annotated[IapAccess, Tag("iap")] | Annotated[PublicAccess, Tag("public")],
-    Discriminator(_kind),
-    one_kind("access", CLIENT_KINDS),
-    BeforeValidator(_checked_in_front),
+    Discriminator(_find_kind),
+    exactly_one_kind("access", CLIENT_KINDS),
+    BeforeValidator(_refuse_oauth),
     FieldDoc("[access](#access)", "accesses", "one of `iam`, `iap`, `public`"),
 ]
 """Who may call a client: only what is checked in front of it, for a client is any app that listens."""

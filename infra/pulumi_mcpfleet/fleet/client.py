@@ -50,25 +50,25 @@ class Client(Workload):
 
     @field_validator("env", "secrets", mode="after")
     @classmethod
-    def _the_fleets_own_is_left(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        taken = "MCP_SERVERS" in value
-        return raise_if_any(value, [(("MCP_SERVERS",), "is set by the fleet; write `calls`")] if taken else [])
+    def _refuse_reserved_variable(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        is_set = "MCP_SERVERS" in value
+        return raise_if_any(value, [(("MCP_SERVERS",), "is set by the fleet; write `calls`")] if is_set else [])
 
     @field_validator("source", mode="after")
     @classmethod
-    def _stdio_is_no_client(cls, value: Source) -> Source:
-        wrong = "is a kind of server; a client is an app that listens: write folder, build, git or image"
-        return raise_if_any(value, [(("stdio",), wrong)] if isinstance(value, Stdio | Registered) else [])
+    def _refuse_stdio(cls, value: Source) -> Source:
+        message = "is a kind of server; a client is an app that listens: write folder, build, git or image"
+        return raise_if_any(value, [(("stdio",), message)] if isinstance(value, Stdio | Registered) else [])
 
 
 def sidecar_ports(client: Client, servers: Mapping[str, Server]) -> dict[str, int]:
     """Where the servers beside a client listen: an existing image where it always does, built ones after the client."""
-    fixed = {name: port for name in client.calls if (port := _fixed_port(servers[name])) is not None}
+    fixed = {name: port for name in client.calls if (port := _find_fixed_port(servers[name])) is not None}
     free = (port for port in count(client.port + 1) if port not in fixed.values())
     return {name: fixed[name] if name in fixed else next(free) for name in client.calls}
 
 
-def _fixed_port(server: Server) -> int | None:
+def _find_fixed_port(server: Server) -> int | None:
     """Where a server listens whatever it is told."""
     source = server.source
     if isinstance(source, Stdio | Registered) or (source.port == BUILT_PORT and not isinstance(source, ExistingImage)):
@@ -76,32 +76,32 @@ def _fixed_port(server: Server) -> int | None:
     return source.port
 
 
-def among(
-    clients: Mapping[str, Client], servers: Mapping[str, Server], left_out: Collection[str] = ()
+def client_mistakes(
+    clients: Mapping[str, Client], servers: Mapping[str, Server], invalid: Collection[str] = ()
 ) -> Iterator[Mistake]:
-    """What a client cannot be in this fleet, by its path from the clients; of servers *left_out* nothing is said."""
+    """What a client cannot be in this fleet, by its path from the clients; of servers *invalid* nothing is said."""
     for name, client in clients.items():
         if name in servers:
             yield (name,), "is a server's name, too, and both name a service and an account; write another"
-        known = [one for one in client.calls if one in servers]
+        called_servers = [call for call in client.calls if call in servers]
         for index, called in enumerate(client.calls):
-            if called in left_out:
+            if called in invalid:
                 continue
             if called not in servers:
                 yield (
                     (name, "calls", index),
-                    f"{called!r} is not a server; there is {', '.join((*servers, *sorted(map(str, left_out))))}",
+                    f"{called!r} is not a server; there is {', '.join((*servers, *sorted(map(str, invalid))))}",
                 )
                 continue
-            for sentence in _cannot_call(client, called, servers[called]):
-                yield (name, "calls", index), sentence
+            for message in _call_mistakes(client, called, servers[called]):
+                yield (name, "calls", index), message
         if client.topology == "mesh":
-            yield from _no_way_out(name, client)
-        if client.topology == "sidecar" and len(known) == len(client.calls):
-            yield from _ports(name, client, servers)
+            yield from _mesh_mistakes(name, client)
+        if client.topology == "sidecar" and len(called_servers) == len(client.calls):
+            yield from _port_mistakes(name, client, servers)
 
 
-def _cannot_call(client: Client, name: str, server: Server) -> Iterator[str]:
+def _call_mistakes(client: Client, name: str, server: Server) -> Iterator[str]:
     if isinstance(server.access, OauthAccess):  # beside the client, too: the server itself asks
         yield f"{name} asks for a login that an account's ID token is not; give it access by iam"
     if client.topology == "sidecar":
@@ -127,7 +127,7 @@ def _cannot_call(client: Client, name: str, server: Server) -> Iterator[str]:
         )
 
 
-def _no_way_out(name: str, client: Client) -> Iterator[Mistake]:
+def _mesh_mistakes(name: str, client: Client) -> Iterator[Mistake]:
     if client.vpc is None:
         yield (
             (name, "vpc"),
@@ -140,10 +140,10 @@ def _no_way_out(name: str, client: Client) -> Iterator[Mistake]:
         )
 
 
-def _ports(name: str, client: Client, servers: Mapping[str, Server]) -> Iterator[Mistake]:
-    taken = {client.port: "the client"}
+def _port_mistakes(name: str, client: Client, servers: Mapping[str, Server]) -> Iterator[Mistake]:
+    used = {client.port: "the client"}
     for called, port in sidecar_ports(client, servers).items():
-        other = taken.setdefault(port, called)
+        other = used.setdefault(port, called)
         if other != called:
-            sentence = f"{called} listens on {port}, as {other} does, and they share one localhost; change one's port"
-            yield (name, "calls"), sentence
+            message = f"{called} listens on {port}, as {other} does, and they share one localhost; change one's port"
+            yield (name, "calls"), message

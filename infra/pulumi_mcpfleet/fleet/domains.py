@@ -7,20 +7,20 @@ from pulumi_mcpfleet.fleet.base import Mistake
 from pulumi_mcpfleet.fleet.server import Server
 
 
-def beside(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+def domain_mistakes(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     """Domains and paths that two servers cannot both have; keys of the fleet with mistakes are absent."""
-    shared = fleet.get("load_balancer", "shared") == "shared"
-    taken: dict[tuple[str, str | None], str] = {}
+    is_shared = fleet.get("load_balancer", "shared") == "shared"
+    used: dict[tuple[str, str | None], str] = {}
     for name, server in servers.items():
         if server.domain is None:
             continue
-        if server.domain_path is not None and not shared:
-            said = f"{server.domain_path} needs one load balancer for all; write load_balancer: shared in the fleet"
-            yield (name, "domain_path"), said
-        where = (server.domain, server.domain_path if shared else None)
-        other = taken.setdefault(where, name)
-        if other != name and server.domain_path is not None and shared:
+        if server.domain_path is not None and not is_shared:
+            message = f"{server.domain_path} needs one load balancer for all; write load_balancer: shared in the fleet"
+            yield (name, "domain_path"), message
+        address = (server.domain, server.domain_path if is_shared else None)
+        other = used.setdefault(address, name)
+        if other != name and server.domain_path is not None and is_shared:
             yield (name, "domain_path"), f"{server.domain}{server.domain_path} leads to {other} already; write another"
         elif other != name:
-            also = ", or domain_path: /NAME to share it" if shared else ""
-            yield (name, "domain"), f"{server.domain} leads to {other} already; write another{also}"
+            alternative = ", or domain_path: /NAME to share it" if is_shared else ""
+            yield (name, "domain"), f"{server.domain} leads to {other} already; write another{alternative}"

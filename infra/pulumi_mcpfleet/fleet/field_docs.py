@@ -27,8 +27,8 @@ class FieldDoc:
         schema: What an editor can check by itself, as keywords of JSON Schema.
     """
 
-    one: str
-    many: str
+    singular: str
+    plural: str
     accepted: str = ""
     schema: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
@@ -51,45 +51,45 @@ def is_visible(text: str) -> bool:
     return text.isprintable() and not _INVISIBLE.search(text)
 
 
-def checked_reason(value: str, what: str) -> str:
-    """*value* as one line that says *what*.
+def check_reason(value: str, subject: str) -> str:
+    """*value* as one line that says *subject*.
 
     Raises:
         ValueError: It is none.
     """
     text = value.strip()
     if len(text) < 10 or len(text) > 256 or not is_visible(text):
-        raise ValueError(f"has to say, in one line of 10 to 256 characters, all of which are seen, {what}")
+        raise ValueError(f"has to say, in one line of 10 to 256 characters, all of which are seen, {subject}")
     return text
 
 
-def near(word: str, known: Sequence[str]) -> str | None:
-    """The nearest of *known*, None when none is near."""
-    return next(iter(difflib.get_close_matches(word[:100], known, n=1, cutoff=0.6)), None)
+def find_nearest(word: str, choices: Sequence[str]) -> str | None:
+    """The nearest of *choices*, None when none is near."""
+    return next(iter(difflib.get_close_matches(word[:100], choices, n=1, cutoff=0.6)), None)
 
 
-def unknown_word(word: str, known: Sequence[str]) -> str:
-    """Name *word* and the nearest of *known*, or all of them when none is near."""
-    meant = near(word, known)
-    if meant:
-        return f"{word[:100]!r}; did you mean {meant}?"
-    return f"{word[:100]!r}; there is {', '.join(known)}"
+def describe_unknown(word: str, choices: Sequence[str]) -> str:
+    """Name *word* and the nearest of *choices*, or all of them when none is near."""
+    nearest = find_nearest(word, choices)
+    if nearest:
+        return f"{word[:100]!r}; did you mean {nearest}?"
+    return f"{word[:100]!r}; there is {', '.join(choices)}"
 
 
-def in_yaml(value: Any) -> str:
+def to_yaml(value: Any) -> str:
     """*value* in YAML's short form, as a person would write it."""
     if isinstance(value, Mapping):
         entries = cast("Mapping[str, Any]", value)
-        return "{" + ", ".join(f"{in_yaml(key)}: {in_yaml(one)}" for key, one in entries.items()) + "}"
+        return "{" + ", ".join(f"{to_yaml(key)}: {to_yaml(item)}" for key, item in entries.items()) + "}"
     if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(in_yaml(one) for one in cast("tuple[Any, ...]", value)) + "]"
+        return "[" + ", ".join(to_yaml(item) for item in cast("tuple[Any, ...]", value)) + "]"
     if not isinstance(value, str):
         return json.dumps(value)
     # A number in quotes is a text, a word without them is one as well; a colon or a comma would begin something.
-    plain = (
+    needs_no_quotes = (
         value.isprintable()
         and value
         and value[0] not in "0123456789-*&!%@`\"'[]{}#|>"
-        and not any(one in value for one in ",:#{}[]")
+        and not any(item in value for item in ",:#{}[]")
     )
-    return value if plain and value not in {"true", "false", "null", "yes", "no"} else json.dumps(value)
+    return value if needs_no_quotes and value not in {"true", "false", "null", "yes", "no"} else json.dumps(value)

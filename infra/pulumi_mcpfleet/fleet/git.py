@@ -7,25 +7,25 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import values
 from pulumi_mcpfleet.fleet.base import Model
+from pulumi_mcpfleet.fleet.built_source import BuiltSource, SourcePath
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
-from pulumi_mcpfleet.fleet.made import Made, Within
 from pulumi_mcpfleet.fleet.parts import SecretRef
 from pulumi_mcpfleet.sources import git
 
 
-def _git_url(value: str) -> str:
+def _check_url(value: str) -> str:
     # A token is often written in the place of the user; over ssh a user is no secret.
     if re.match(r"[a-z]+://[^/@]*:[^/@]*@|https?://[^/]*@", value):
         raise ValueError("holds a password or a token; remove all up to @, and write token: {secret: …, version: …}")
-    if why := git.refused(value):
-        raise ValueError(f"{value[:200]!r} {why}")
+    if reason := git.refusal_reason(value):
+        raise ValueError(f"{value[:200]!r} {reason}")
     return value
 
 
 GitUrl = Annotated[
     str,
     Field(max_length=2048),
-    AfterValidator(_git_url),
+    AfterValidator(_check_url),
     FieldDoc(
         "address",
         "addresses",
@@ -51,7 +51,7 @@ class GitRepository(Model):
         " deployed.",
         examples=["v1.2.0"],
     )
-    dir: Within = Field(default=".", description="The folder within it.", examples=["servers/weather"])
+    dir: SourcePath = Field(default=".", description="The folder within it.", examples=["servers/weather"])
     token: Annotated[SecretRef, FieldDoc("[version of a secret](#secrets)", "")] | None = Field(
         default=None,
         description="For a private repository: a token in Secret Manager, read by whoever deploys. Without it git uses"
@@ -76,13 +76,13 @@ class GitRepository(Model):
 
     @field_validator("token", mode="after")
     @classmethod
-    def _a_token_goes_over_https(cls, value: SecretRef | None, info: ValidationInfo) -> SecretRef | None:
+    def _require_https_for_token(cls, value: SecretRef | None, info: ValidationInfo) -> SecretRef | None:
         if value is not None and not str(info.data.get("url", "https://")).startswith("https://"):
             raise ValueError("a token is sent to https:// addresses only; write the address so, or remove the token")
         return value
 
 
-class Git(Made):
+class Git(BuiltSource):
     """An image that `up` builds from a git repository, with or without a Dockerfile."""
 
     git: Annotated[GitRepository, FieldDoc("[repository](#a-git-repository)", "")] = Field(

@@ -17,7 +17,7 @@ _MEMBER: Final = (
 )
 
 
-def _member(value: str) -> str:
+def _check_member(value: str) -> str:
     if value in {"allUsers", "allAuthenticatedUsers"}:
         raise ValueError(
             f"{value} would let anybody call the server; name people, groups or accounts, such as group:team@acme.dev,"
@@ -34,7 +34,7 @@ def _member(value: str) -> str:
 
 Member = Annotated[
     str,
-    AfterValidator(_member),
+    AfterValidator(_check_member),
     FieldDoc(
         "principal",
         "principals",
@@ -47,7 +47,7 @@ Member = Annotated[
 _ACCOUNT: Final = r"[a-z0-9][a-z0-9.-]*@[a-z0-9.-]+\.[a-z]+"
 
 
-def _account(value: str) -> str:
+def _check_account(value: str) -> str:
     if not re.fullmatch(_ACCOUNT, value) or len(value) > 320:
         raise ValueError(
             f"{value[:200]!r} is not a service account; write its address, NAME@PROJECT.iam.gserviceaccount.com"
@@ -62,7 +62,7 @@ def _account(value: str) -> str:
 
 Account = Annotated[
     str,
-    AfterValidator(_account),
+    AfterValidator(_check_account),
     FieldDoc(
         "service account",
         "service accounts",
@@ -80,13 +80,13 @@ SecretName = Annotated[
 ]
 
 
-def _number_as_text(value: Any) -> Any:
+def _number_to_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 SecretVersion = Annotated[
     str,
-    BeforeValidator(_number_as_text),
+    BeforeValidator(_number_to_text),
     matching(
         r"[1-9][0-9]{0,9}|latest",
         'is not a version; write its number, such as "3" (latest follows every new version, without a new revision)',
@@ -97,7 +97,7 @@ SecretVersion = Annotated[
 _ORGANIZATION: Final = r"[0-9]{6,20}"
 Organization = Annotated[
     str,
-    BeforeValidator(_number_as_text),
+    BeforeValidator(_number_to_text),
     matching(_ORGANIZATION, "is not an organization's number; find it by `gcloud projects get-ancestors PROJECT`"),
     FieldDoc("number", "numbers", "`gcloud projects get-ancestors PROJECT`", {"type": ["string", "integer"]}),
 ]
@@ -125,12 +125,12 @@ Scope = Annotated[
 ]
 
 
-def _reason(value: str) -> str:
-    return field_docs.checked_reason(
+def _check_reason(value: str) -> str:
+    return field_docs.check_reason(
         value,
         "why anybody on the internet may call this server; write for instance"
         ' "public documentation search, no private data"',
     )
 
 
-Reason = Annotated[str, AfterValidator(_reason), FieldDoc("text", "texts", "one line of 10 to 256 characters")]
+Reason = Annotated[str, AfterValidator(_check_reason), FieldDoc("text", "texts", "one line of 10 to 256 characters")]

@@ -25,7 +25,7 @@ ImageUrl = Annotated[
 ]
 
 
-def pinned(image: str) -> bool:
+def is_pinned(image: str) -> bool:
     """Whether *image* names one content for ever: by its digest."""
     return "@sha256:" in image
 
@@ -36,7 +36,7 @@ def host_of(image: str) -> str:
     return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
 
 
-def pullable(image: str) -> bool:
+def is_pullable(image: str) -> bool:
     """Whether Cloud Run pulls from *image*'s registry itself.
 
     "Artifact Registry, Container Registry or Docker Hub" (docs/google-apis.md 3.1: ghcr.io is rejected). A host with a
@@ -56,7 +56,7 @@ RepositoryId = Annotated[
 _UPSTREAM: Final = r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?"
 
 
-def _upstream(value: str) -> str:
+def _check_upstream(value: str) -> str:
     if not re.fullmatch(_UPSTREAM, value):
         raise ValueError(
             f"{value[:200]!r} is not a registry; write its host, such as ghcr.io, without https:// and without a path"
@@ -66,20 +66,20 @@ def _upstream(value: str) -> str:
 
 UpstreamRegistry = Annotated[
     str,
-    AfterValidator(_upstream),
+    AfterValidator(_check_upstream),
     FieldDoc("registry", "registries", "hosts, such as `ghcr.io`", pattern(_UPSTREAM)),
 ]
 
 
-def _one_or_several(value: object) -> object:
+def _to_tuple(value: object) -> object:
     if isinstance(value, str):
-        return (_upstream(value),)  # checked here, for there is no list yet whose entry could be wrong
+        return (_check_upstream(value),)  # checked here, for there is no list yet whose entry could be wrong
     return () if value is None else value
 
 
 UpstreamRegistries = Annotated[
     tuple[UpstreamRegistry, ...],
-    BeforeValidator(_one_or_several),
+    BeforeValidator(_to_tuple),
     FieldDoc(
         "registry, or list of them",
         "",

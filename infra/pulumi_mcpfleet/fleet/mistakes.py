@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from pulumi_mcpfleet.fleet.base import PARENT, MistakesError, UnknownKindError
 from pulumi_mcpfleet.fleet.cloud_run_terms import advice, snake
-from pulumi_mcpfleet.fleet.field_docs import in_yaml, near, unknown_word
+from pulumi_mcpfleet.fleet.field_docs import describe_unknown, find_nearest, to_yaml
 from pulumi_mcpfleet.fleet.model import Fleet
 from pulumi_mcpfleet.fleet.server import Server
 
@@ -21,7 +21,7 @@ _KEY_MARK: Final = "[key]"  # pydantic's last step in the place of a mapping's k
 
 
 @dataclass(frozen=True)
-class Line:
+class ReportLine:
     """One line of the report.
 
     Attributes:
@@ -31,33 +31,33 @@ class Line:
     """
 
     path: Sequence[int | str]
-    sentence: str
+    message: str
     entry: Sequence[int | str] | None
 
 
-def lines(mistake: ErrorDetails) -> Iterator[Line]:
+def report_lines(mistake: ErrorDetails) -> Iterator[ReportLine]:
     """What *mistake* is in the report."""
-    place = _follow(mistake["loc"])
+    location = _locate(mistake["loc"])
     error = mistake.get("ctx", {}).get("error")
     if not isinstance(error, MistakesError):
-        yield Line(place.path, _sentence(mistake, place), place.entry)
+        yield ReportLine(location.path, _describe(mistake, location), location.entry)
         return
-    for further, sentence in error.found:
-        inside = _follow(_walk(mistake["loc"], further))
-        yield Line(_walk(place.path, further), sentence, inside.entry)
+    for further, message in error.mistakes:
+        inner = _locate(_join_path(mistake["loc"], further))
+        yield ReportLine(_join_path(location.path, further), message, inner.entry)
 
 
-def _walk(path: Sequence[int | str], further: Sequence[int | str]) -> tuple[int | str, ...]:
-    there = list(path)
+def _join_path(path: Sequence[int | str], further: Sequence[int | str]) -> tuple[int | str, ...]:
+    joined = list(path)
     for step in further:
         if step == PARENT:
-            there.pop()
+            joined.pop()
         else:
-            there.append(step)
-    return tuple(there)
+            joined.append(step)
+    return tuple(joined)
 
 
-def spelled(path: Sequence[int | str]) -> str:
+def format_path(path: Sequence[int | str]) -> str:
     """The path as a person would write it; a key with odd characters is quoted so that a line stays a line."""
     text = _ROOT
     for step in path:
@@ -71,7 +71,7 @@ def spelled(path: Sequence[int | str]) -> str:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Location:
     """Where a mistake is.
 
     Attributes:
@@ -83,35 +83,35 @@ class _Place:
     """
 
     path: Sequence[int | str]
-    above: Sequence[tuple[Sequence[int | str], type[BaseModel]]]
+    models: Sequence[tuple[Sequence[int | str], type[BaseModel]]]
     example: Any = None
     kinds: Mapping[str, Any] = field(default_factory=dict[str, Any])
     entry: Sequence[int | str] | None = None
 
 
-def _sentence(mistake: ErrorDetails, place: _Place) -> str:
+def _describe(mistake: ErrorDetails, location: _Location) -> str:
     """What is wrong and what to do, for one mistake."""
-    context, given = mistake.get("ctx", {}), mistake["input"]
-    shown = _shown(given)
-    model = place.above[-1][1] if place.above else None
+    context, value = mistake.get("ctx", {}), mistake["input"]
+    formatted = _format_value(value)
+    model = location.models[-1][1] if location.models else None
     match mistake["type"]:
         case "extra_forbidden" if model:
-            return f"unknown key{_other_word(str(mistake['loc'][-1]), model, place)}"
+            return f"unknown key{_suggest_key(str(mistake['loc'][-1]), model, location)}"
         case "missing" if model:
             name = str(mistake["loc"][-1])
-            return f"missing; add {name}: {in_yaml((model.model_fields[name].examples or ['…'])[0])}"
+            return f"missing; add {name}: {to_yaml((model.model_fields[name].examples or ['…'])[0])}"
         case "value_error":
-            return _kindless(context["error"], place)
+            return _describe_value_error(context["error"], location)
         case "greater_than_equal":
-            return f"{shown} is too small; write {context['ge']} or more"
+            return f"{formatted} is too small; write {context['ge']} or more"
         case "less_than_equal":
-            return f"{shown} is too large; write {context['le']} or less"
+            return f"{formatted} is too large; write {context['le']} or less"
         case "int_type" | "int_parsing" | "int_from_float" | "int_parsing_size":
-            return f"{shown} is not a whole number; write one, without quotes"
+            return f"{formatted} is not a whole number; write one, without quotes"
         case "bool_type" | "bool_parsing":
-            return f"{shown} is neither true nor false; write one of them"
+            return f"{formatted} is neither true nor false; write one of them"
         case "string_type":
-            return f"{shown} is not text; put the text in quotes"
+            return f"{formatted} is not text; put the text in quotes"
         case "string_unicode":
             return "has characters that are not Unicode text; remove them"
         case "string_too_long":
@@ -121,16 +121,16 @@ def _sentence(mistake: ErrorDetails, place: _Place) -> str:
         case "too_short":
             return "is empty; add at least one entry"
         case "literal_error":
-            return f"{shown} is not known; write one of {context['expected']}"
+            return f"{formatted} is not known; write one of {context['expected']}"
         case "tuple_type":
-            return f"{shown} is not a list; write {_as_list(given, place)}"
+            return f"{formatted} is not a list; write {_suggest_list(value, location)}"
         case "model_type" | "dict_type" | "mapping_type" | "union_tag_not_found" | "model_attributes_type":
-            return f"{shown} is not a mapping; write {_as_mapping(given, place)}"
+            return f"{formatted} is not a mapping; write {_suggest_mapping(value, location)}"
         case _:
             return mistake["msg"]
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """*value* as it may stand in one line of a report: short, and as the config file would show it."""
     if value is None:
         return "nothing (null)"
@@ -141,124 +141,130 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _other_word(word: str, model: type[BaseModel], place: _Place) -> str:
+def _suggest_key(key: str, model: type[BaseModel], location: _Location) -> str:
     """What to write in place of a key that is unknown in *model*."""
-    known, snaked = list(model.model_fields), snake(word)
-    if snaked in known:
+    keys, snaked = list(model.model_fields), snake(key)
+    if snaked in keys:
         return f"; did you mean {snaked}?"
-    for path, above in reversed(place.above[:-1]):
-        if word in above.model_fields:
-            return f"; write it as {spelled([*path, word])}"
-    if model is Fleet and word in Server.model_fields:
-        return f"; write it as {spelled(['servers', 'NAME', word])}"
-    inside = _inside(model, word)
-    if inside:
-        return f"; write it as {spelled([*place.path[:-1], *inside])}"
-    said = advice(word) if "source" not in place.path else None  # a revision there would be git's
-    return f"; {said}" if said else unknown_word(word, known).removeprefix(repr(word[:100]))
+    for path, outer in reversed(location.models[:-1]):
+        if key in outer.model_fields:
+            return f"; write it as {format_path([*path, key])}"
+    if model is Fleet and key in Server.model_fields:
+        return f"; write it as {format_path(['servers', 'NAME', key])}"
+    nested = _find_nested_key(model, key)
+    if nested:
+        return f"; write it as {format_path([*location.path[:-1], *nested])}"
+    term_advice = advice(key) if "source" not in location.path else None  # a revision there would be git's
+    return f"; {term_advice}" if term_advice else describe_unknown(key, keys).removeprefix(repr(key[:100]))
 
 
-def _kindless(error: ValueError, place: _Place) -> str:
+def _describe_value_error(error: ValueError, location: _Location) -> str:
     if isinstance(error, UnknownKindError):
-        found = {word: _within(place.kinds, word) for word in error.words if near(word, list(place.kinds)) is None}
-        if found and all(found.values()):
-            ways = [f"{word} as {spelled([*place.path, *inside])}" for word, inside in found.items()]
-            return f"write {' and '.join(ways)}"
+        nested_keys = {
+            key: _find_in_union(location.kinds, key)
+            for key in error.keys
+            if find_nearest(key, list(location.kinds)) is None
+        }
+        if nested_keys and all(nested_keys.values()):
+            suggestions = [f"{key} as {format_path([*location.path, *nested])}" for key, nested in nested_keys.items()]
+            return f"write {' and '.join(suggestions)}"
     return str(error)
 
 
-def _inside(model: type[BaseModel], word: str) -> list[str]:
-    """The way to the key *word* one step further in: in a union, as a source's, or in a part, as `vpc`."""
-    for name, known in model.model_fields.items():
-        way = _within(_tagged(known.annotation), word)
-        if way:
-            return [name, *way]
-        part = _plain(known.annotation)
-        if isinstance(part, type) and issubclass(part, BaseModel) and word in part.model_fields:
-            return [name, word]
+def _find_nested_key(model: type[BaseModel], key: str) -> list[str]:
+    """The way to the key *key* one step further in: in a union, as a source's, or in a part, as `vpc`."""
+    for name, field_info in model.model_fields.items():
+        path = _find_in_union(_union_members(field_info.annotation), key)
+        if path:
+            return [name, *path]
+        part = _unwrap(field_info.annotation)
+        if isinstance(part, type) and issubclass(part, BaseModel) and key in part.model_fields:
+            return [name, key]
     return []
 
 
-def _within(kinds: Mapping[str, Any], word: str) -> list[str]:
-    """The way to the key *word* in one of the members of a union."""
-    members = [_plain(one) for one in kinds.values()]
+def _find_in_union(kinds: Mapping[str, Any], key: str) -> list[str]:
+    """The way to the key *key* in one of the members of a union."""
+    members = [_unwrap(kind) for kind in kinds.values()]
     for member in members:
-        if word in member.model_fields:
-            return [word]
+        if key in member.model_fields:
+            return [key]
     for member in members:
-        for name, known in member.model_fields.items():
-            inner = _plain(known.annotation)
-            if isinstance(inner, type) and issubclass(inner, BaseModel) and word in inner.model_fields:
-                return [name, word]
+        for name, field_info in member.model_fields.items():
+            inner = _unwrap(field_info.annotation)
+            if isinstance(inner, type) and issubclass(inner, BaseModel) and key in inner.model_fields:
+                return [name, key]
     return []
 
 
-def _as_mapping(given: Any, place: _Place) -> str:
-    example = place.example
-    if isinstance(given, str) and given in place.kinds:  # access: public
-        (known, *_) = _plain(place.kinds[given]).model_fields.values()
-        example = {given: known.examples[0]}
+def _suggest_mapping(value: Any, location: _Location) -> str:
+    example = location.example
+    if isinstance(value, str) and value in location.kinds:  # access: public
+        (field_info, *_) = _unwrap(location.kinds[value]).model_fields.values()
+        example = {value: field_info.examples[0]}
     if not isinstance(example, Mapping):
         return "{key: value}"
     example = cast("Mapping[str, Any]", example)
-    name = place.path[-1] if place.path else 0
-    others = [kind for kind in place.kinds if kind not in example]
-    written = in_yaml({name: example})[1:-1] if isinstance(name, str) else in_yaml(example)
+    name = location.path[-1] if location.path else 0
+    others = [kind for kind in location.kinds if kind not in example]
+    written = to_yaml({name: example})[1:-1] if isinstance(name, str) else to_yaml(example)
     return written + (f", or one of {', '.join(others)}" if others else "")
 
 
-def _as_list(given: Any, place: _Place) -> str:
-    short = isinstance(given, str) and len(given) < 100
-    words = [word for word in re.split(r"[\s,]+", given) if word] if short else place.example
-    name = place.path[-1] if place.path else 0
-    if not isinstance(words, list) or not words or not isinstance(name, str):
+def _suggest_list(value: Any, location: _Location) -> str:
+    is_short = isinstance(value, str) and len(value) < 100
+    items = [item for item in re.split(r"[\s,]+", value) if item] if is_short else location.example
+    name = location.path[-1] if location.path else 0
+    if not isinstance(items, list) or not items or not isinstance(name, str):
         return "[first, second]"
-    return f"{name}: {in_yaml(words)}"
+    return f"{name}: {to_yaml(items)}"
 
 
-def _follow(loc: tuple[int | str, ...]) -> _Place:
+def _locate(loc: tuple[int | str, ...]) -> _Location:
     """Walk pydantic's location through the model."""
     path: list[int | str] = []
-    here: Any = Fleet
+    annotation: Any = Fleet
     entry: Sequence[int | str] | None = None
     example: Any = None
-    above: list[tuple[Sequence[int | str], type[BaseModel]]] = []
+    models: list[tuple[Sequence[int | str], type[BaseModel]]] = []
     for step in loc:
-        members = _tagged(here)
+        members = _union_members(annotation)
         if isinstance(step, str) and step in members:
-            here = members[step]
+            annotation = members[step]
             continue
         if step == _KEY_MARK:
             continue
-        here = _plain(here)
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            above.append((list(path), here))
-            known = here.model_fields.get(str(step))
-            example = (known.examples or [None])[0] if known else None
+        annotation = _unwrap(annotation)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            models.append((list(path), annotation))
+            field_info = annotation.model_fields.get(str(step))
+            example = (field_info.examples or [None])[0] if field_info else None
             # `metadata` is what pydantic has taken off an Annotated type.
-            here = (
-                Annotated[known.annotation, *known.metadata] if known and known.metadata else known and known.annotation
+            annotation = (
+                Annotated[field_info.annotation, *field_info.metadata]
+                if field_info and field_info.metadata
+                else field_info and field_info.annotation
             )
         else:
-            inner = get_args(here)
-            here = inner[-1 if len(inner) != 2 or inner[1] is not Ellipsis else 0] if inner else None
+            inner = get_args(annotation)
+            annotation = inner[-1 if len(inner) != 2 or inner[1] is not Ellipsis else 0] if inner else None
             example = next(iter(cast("Mapping[Any, Any]", example).values())) if isinstance(example, Mapping) else None
             entry = (*path, step) if inner else entry
         path.append(step)
-    return _Place(path, above, example, _tagged(here), entry)
+    return _Location(path, models, example, _union_members(annotation), entry)
 
 
-def _plain(annotation: Any) -> Any:
+def _unwrap(annotation: Any) -> Any:
     """*annotation* without Annotated, and X for `X | None`."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, UnionType):
         (annotation, *_) = (member for member in get_args(annotation) if member is not type(None))
-        return _plain(annotation)
+        return _unwrap(annotation)
     return annotation
 
 
-def _tagged(annotation: Any) -> dict[str, Any]:
+def _union_members(annotation: Any) -> dict[str, Any]:
     """The members of a tagged union by their tags; empty when *annotation* is none."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]

@@ -13,14 +13,14 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.fleet import domains, identities, images, values
 from pulumi_mcpfleet.fleet.access import IapAccess
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, PARENT, Mistake, Model, left_out, raise_if_any
-from pulumi_mcpfleet.fleet.client import Client, among
-from pulumi_mcpfleet.fleet.field_docs import FieldDoc, in_yaml
-from pulumi_mcpfleet.fleet.images import host_of, pinned, pullable
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, PARENT, Mistake, Model, invalid_names, raise_if_any
+from pulumi_mcpfleet.fleet.client import Client, client_mistakes
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, to_yaml
+from pulumi_mcpfleet.fleet.images import host_of, is_pinned, is_pullable
 from pulumi_mcpfleet.fleet.references import key_region
 from pulumi_mcpfleet.fleet.server import Server
 from pulumi_mcpfleet.fleet.sources import ExistingImage
-from pulumi_mcpfleet.fleet.stdio import unlocked
+from pulumi_mcpfleet.fleet.stdio import lock_mistake
 from pulumi_mcpfleet.fleet.workload import Workload
 
 PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -152,81 +152,81 @@ class Fleet(Model):
         return self.regions or (str(self.region),)
 
     @property
-    def meshed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def mesh(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The servers that clients call through the mesh, and the VPC networks that these clients are in."""
-        clients = [one for one in self.clients.values() if one.topology == "mesh"]
-        called = {server: None for one in clients for server in one.calls}
-        networks = {str(one.vpc.network): None for one in clients if one.vpc is not None}
+        clients = [client for client in self.clients.values() if client.topology == "mesh"]
+        called = {server: None for client in clients for server in client.calls}
+        networks = {str(client.vpc.network): None for client in clients if client.vpc is not None}
         return tuple(called), tuple(networks)
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_the_profile(cls, raw: Any) -> Any:
+    def _apply_profile(cls, raw: Any) -> Any:
         """Put into each server what its profile says where the server says nothing."""
-        fleet = _mapping(raw)
+        fleet = _to_dict(raw)
         defaults = PROFILES.get(str(fleet.get("profile", "dev")), {})
-        guarded = {"deletion_protection": defaults["deletion_protection"]} if defaults else {}
+        client_defaults = {"deletion_protection": defaults["deletion_protection"]} if defaults else {}
         clients = {
-            name: {**guarded, **_mapping(one)} if isinstance(one, Mapping) else one
-            for name, one in _mapping(fleet.get("clients")).items()
+            name: {**client_defaults, **_to_dict(spec)} if isinstance(spec, Mapping) else spec
+            for name, spec in _to_dict(fleet.get("clients")).items()
         }
         servers = {
-            name: {**defaults, **_mapping(one)} if isinstance(one, Mapping) else one
-            for name, one in _mapping(fleet.get("servers")).items()
+            name: {**defaults, **_to_dict(spec)} if isinstance(spec, Mapping) else spec
+            for name, spec in _to_dict(fleet.get("servers")).items()
         }
-        with_defaults = {key: named for key, named in (("servers", servers), ("clients", clients)) if named}
+        with_defaults = {key: workloads for key, workloads in (("servers", servers), ("clients", clients)) if workloads}
         return {**fleet, **with_defaults} if with_defaults else raw
 
     @field_validator("regions", mode="after")
     @classmethod
-    def _somewhere(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    def _check_regions(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         region = info.data.get("region", "")
-        found: list[Mistake] = []
+        mistakes: list[Mistake] = []
         if value and region:
-            found.append(((), f"and region ({region}) are both there; keep one"))
+            mistakes.append(((), f"and region ({region}) are both there; keep one"))
         if not value and region is None:
-            found.append(((PARENT, "region"), "missing; add region: europe-west1"))
-        return raise_if_any(value, found)
+            mistakes.append(((PARENT, "region"), "missing; add region: europe-west1"))
+        return raise_if_any(value, mistakes)
 
     @field_validator("servers", mode="after")
     @classmethod
-    def _servers_fit_the_fleet(cls, value: Mapping[str, Server], info: ValidationInfo) -> Mapping[str, Server]:
-        return raise_if_any(value, [*_beside_each_other(value, info.data), *_unlocked(value, info)])
+    def _check_servers(cls, value: Mapping[str, Server], info: ValidationInfo) -> Mapping[str, Server]:
+        return raise_if_any(value, [*_server_mistakes(value, info.data), *_lock_mistakes(value, info)])
 
     @field_validator("clients", mode="after")
     @classmethod
-    def _clients_fit_the_servers(cls, value: Mapping[str, Client], info: ValidationInfo) -> Mapping[str, Client]:
+    def _check_clients(cls, value: Mapping[str, Client], info: ValidationInfo) -> Mapping[str, Client]:
         servers: Mapping[str, Server] = info.data.get("servers", {})
-        found = [*among(value, servers, left_out(info, "servers"))] if "servers" in info.data else []
-        found += _registries({"servers": servers, "clients": value}, info.data)
-        found += _services({name: one for name, one in value.items() if name not in servers}, servers)
-        found += _unlocked(value, info)
+        mistakes = [*client_mistakes(value, servers, invalid_names(info, "servers"))] if "servers" in info.data else []
+        mistakes += _registry_mistakes({"servers": servers, "clients": value}, info.data)
+        mistakes += _service_name_mistakes({name: spec for name, spec in value.items() if name not in servers}, servers)
+        mistakes += _lock_mistakes(value, info)
         for name, client in value.items():
-            found += [((name, *path), said) for path, said in _workload(client, info.data)]
-        return raise_if_any(value, found)
+            mistakes += [((name, *path), message) for path, message in _workload_mistakes(client, info.data)]
+        return raise_if_any(value, mistakes)
 
 
-def _beside_each_other(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+def _server_mistakes(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     """What a server cannot be in this fleet; keys of the fleet with mistakes are absent."""
-    yield from _services(servers, {})
-    yield from domains.beside(servers, fleet)
+    yield from _service_name_mistakes(servers, {})
+    yield from domains.domain_mistakes(servers, fleet)
     for name, server in servers.items():
-        for path, sentence in (*_over_regions(server, fleet), *_workload(server, fleet)):
-            yield (name, *path), sentence
+        for path, message in (*_multi_region_mistakes(server, fleet), *_workload_mistakes(server, fleet)):
+            yield (name, *path), message
 
 
-def _services(named: Mapping[str, Workload], others: Mapping[str, Workload]) -> Iterator[Mistake]:
-    """Cloud Run services of *named* that are called as another, or as one of *others*."""
-    taken = {naming.service_name(name, spec.service_name): name for name, spec in others.items()}
+def _service_name_mistakes(workloads: Mapping[str, Workload], others: Mapping[str, Workload]) -> Iterator[Mistake]:
+    """Cloud Run services of *workloads* that are called as another, or as one of *others*."""
+    used = {naming.service_name(name, spec.service_name): name for name, spec in others.items()}
     # Whoever has named its service is to write another; so those that have not come first.
-    for name, spec in sorted(named.items(), key=lambda one: one[1].service_name is not None):
+    for name, spec in sorted(workloads.items(), key=lambda item: item[1].service_name is not None):
         service = naming.service_name(name, spec.service_name)
-        other = taken.setdefault(service, name)
+        other = used.setdefault(service, name)
         if other != name:
             yield (name, "service_name"), f"{service} is the service of {other} already; write another"
 
 
-def _over_regions(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+def _multi_region_mistakes(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     regions: tuple[str, ...] = fleet.get("regions", ())
     if len(regions) < 2:
         return
@@ -241,58 +241,61 @@ def _over_regions(server: Server, fleet: Mapping[str, Any]) -> Iterator[Mistake]
         yield ("transports",), "sse keeps its stream in one instance, and there is one in each region; leave it out"
 
 
-def _workload(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+def _workload_mistakes(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     """What a server or a client cannot be in this fleet."""
-    yield from _images(spec, fleet)
-    yield from _organization(spec, fleet)
-    yield from _key(spec, fleet)
+    yield from _image_mistakes(spec, fleet)
+    yield from _organization_mistakes(spec, fleet)
+    yield from _key_mistakes(spec, fleet)
     count = len({**fleet.get("labels", {}), **spec.labels})
     if count > MAX_LABELS:
         yield ("labels",), f"are {count} with the fleet's; a resource has at most {MAX_LABELS}, remove some"
 
 
-def _key(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+def _key_mistakes(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     """Cloud Run, "Using customer managed encryption keys": the key is in the service's region."""
     regions = fleet.get("regions") or ((fleet["region"],) if fleet.get("region") else ())
     if spec.encryption_key is None or not regions:
         return
-    place = key_region(spec.encryption_key)
+    key_location = key_region(spec.encryption_key)
     if isinstance(spec, Server) and len(regions) > 1:
-        yield ("encryption_key",), f"is in {place}, and there are {len(regions)} regions; a key is for one of them"
-    elif place != regions[0]:
-        yield ("encryption_key",), f"is in {place} and the service in {regions[0]}; name a key of {regions[0]}"
+        yield (
+            ("encryption_key",),
+            f"is in {key_location}, and there are {len(regions)} regions; a key is for one of them",
+        )
+    elif key_location != regions[0]:
+        yield ("encryption_key",), f"is in {key_location} and the service in {regions[0]}; name a key of {regions[0]}"
 
 
-def _unlocked(workloads: Mapping[str, Workload], info: ValidationInfo) -> Iterator[Mistake]:
+def _lock_mistakes(workloads: Mapping[str, Workload], info: ValidationInfo) -> Iterator[Mistake]:
     """In profile prod a package is installed as it was locked."""
     root: Path | None = cast("Mapping[str, Any]", info.context or {}).get("root")
     if info.data.get("profile") != "prod" or root is None:
         return
     for name, spec in workloads.items():
-        if (found := unlocked(spec.source, root)) is not None:
-            path, sentence = found
-            yield (name, "source", *path), sentence
+        if (mistake := lock_mistake(spec.source, root)) is not None:
+            path, message = mistake
+            yield (name, "source", *path), message
 
 
-def _named(spec: Workload) -> Iterator[tuple[tuple[str, ...], str]]:
+def _existing_images(spec: Workload) -> Iterator[tuple[tuple[str, ...], str]]:
     """The images that somebody else builds, each with its path."""
-    for name, sidecar in spec.beside.items():
+    for name, sidecar in spec.all_sidecars.items():
         yield ("sidecars", name, "image"), sidecar.image
     if isinstance(spec.source, ExistingImage):
         yield ("source", "image"), spec.source.image
 
 
-def _images(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
-    for path, image in _named(spec):
-        if fleet.get("profile") == "prod" and not pinned(image):
-            sentence = (
+def _image_mistakes(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+    for path, image in _existing_images(spec):
+        if fleet.get("profile") == "prod" and not is_pinned(image):
+            message = (
                 f"{image} names a tag, which can move under a running service; in profile prod write the digest:"
                 " …@sha256:DIGEST (docker buildx imagetools inspect shows it)"
             )
-            yield path, sentence
+            yield path, message
 
 
-def _registries(workloads: Mapping[str, Mapping[str, Workload]], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+def _registry_mistakes(workloads: Mapping[str, Mapping[str, Workload]], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     """Images of registries that Cloud Run does not pull from, by their paths from the clients.
 
     Of all servers and clients at once, so that each line advises the same.
@@ -300,30 +303,30 @@ def _registries(workloads: Mapping[str, Mapping[str, Workload]], fleet: Mapping[
     if "registry" not in fleet:
         return
     remote: tuple[str, ...] = fleet["registry"].remote
-    found = {
+    hosts_by_path = {
         (section, name, *path): host_of(image)
-        for section, named in workloads.items()
-        for name, spec in named.items()
-        for path, image in _named(spec)
-        if not pullable(image) and host_of(image) not in remote
+        for section, section_workloads in workloads.items()
+        for name, spec in section_workloads.items()
+        for path, image in _existing_images(spec)
+        if not is_pullable(image) and host_of(image) not in remote
     }
-    hosts = [*dict.fromkeys((*remote, *found.values()))]
-    advice = in_yaml({"remote": hosts if len(hosts) > 1 else hosts[0]}) if hosts else ""
-    for path, host in found.items():
-        sentence = f"Cloud Run does not pull from {host}; write registry: {advice} in the fleet, and the image comes"
-        yield (PARENT, *path), f"{sentence} through Artifact Registry"
+    hosts = [*dict.fromkeys((*remote, *hosts_by_path.values()))]
+    advice = to_yaml({"remote": hosts if len(hosts) > 1 else hosts[0]}) if hosts else ""
+    for path, host in hosts_by_path.items():
+        message = f"Cloud Run does not pull from {host}; write registry: {advice} in the fleet, and the image comes"
+        yield (PARENT, *path), f"{message} through Artifact Registry"
 
 
-def _organization(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
+def _organization_mistakes(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
     if not isinstance(spec.access, IapAccess) or fleet.get("organization", "") is not None:
         return
     if spec.access.iap.oauth_client is None:
-        sentence = (
+        message = (
             "lets in members of the project's organization only, by Google's OAuth client, and the fleet names none;"
             " add organization: NUMBER to the fleet, or an oauth_client here"
         )
-        yield ("access", "iap"), sentence
+        yield ("access", "iap"), message
 
 
-def _mapping(value: Any) -> dict[Any, Any]:
+def _to_dict(value: Any) -> dict[Any, Any]:
     return dict(cast("Mapping[Any, Any]", value)) if isinstance(value, Mapping) else {}

@@ -10,21 +10,21 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from pulumi_mcpfleet.fleet.base import INVALID_SERVERS
-from pulumi_mcpfleet.fleet.mistakes import Line, lines, spelled
+from pulumi_mcpfleet.fleet.base import INVALID_NAMES
+from pulumi_mcpfleet.fleet.mistakes import ReportLine, format_path, report_lines
 from pulumi_mcpfleet.fleet.model import Fleet
 from pulumi_mcpfleet.fleet.values import NEW_REGIONS
 
 _SECTIONS: Final = ("servers", "clients")
-_DECIDING: Final = {"servers": {"source"}, "clients": {"source", "calls", "topology", "vpc"}}
+_IDENTITY_KEYS: Final = {"servers": {"source"}, "clients": {"source", "calls", "topology", "vpc"}}
 """Keys without which a server or client would be another one to the others."""
-_BETWEEN: Final = frozenset({"access", "domain", "encryption_key", "labels", "service_name", "sidecars"}).union(
-    *_DECIDING.values()
+_CROSS_RULE_KEYS: Final = frozenset({"access", "domain", "encryption_key", "labels", "service_name", "sidecars"}).union(
+    *_IDENTITY_KEYS.values()
 )
 """Keys of servers and clients that rules of the whole fleet look at."""
-_FILES: Final = "items"
+_NONEMPTY_MAPPING: Final = "items"
 """A mapping that may not be empty where it is written."""
-_PLACES: Final = "regions"
+_ORDERED_LIST: Final = "regions"
 """A list whose first entry decides about more than itself, and that other keys count."""
 
 
@@ -55,8 +55,8 @@ def parse_fleet(raw: Mapping[str, Any] | None, *, root: Path | None = None) -> F
 
 def _context(raw: Any, root: Path | None) -> dict[str, Any]:
     """What rules of single values look at besides: the folder, and the regions that the user adds to those known."""
-    said: Any = cast("Mapping[Any, Any]", raw).get(NEW_REGIONS) if isinstance(raw, Mapping) else None
-    return {"root": root, NEW_REGIONS: cast("list[Any]", said) if isinstance(said, list | tuple) else ()}
+    new_regions: Any = cast("Mapping[Any, Any]", raw).get(NEW_REGIONS) if isinstance(raw, Mapping) else None
+    return {"root": root, NEW_REGIONS: cast("list[Any]", new_regions) if isinstance(new_regions, list | tuple) else ()}
 
 
 class _Report:
@@ -72,103 +72,109 @@ class _Report:
     """
 
     def __init__(self, raw: Any, root: Path | None) -> None:
-        self._rest = _copied(raw)
+        self._remaining = _copy(raw)
         self._context = _context(raw, root)
-        self._left_out: dict[str, set[Any]] = {}
-        self._kept: dict[tuple[int | str, ...], list[int]] = {}
+        self._dropped: dict[str, set[Any]] = {}
+        self._user_indexes: dict[tuple[int | str, ...], list[int]] = {}
         """By the path of a list: where the entries that are left stand in the user's."""
 
     def lines(self, invalid: ValidationError) -> Iterator[str]:
         """Every line, in the order of the rounds; of a place where one found something the later ones say no more."""
-        said = set[str]()
+        reported = set[str]()
         while True:
-            found = [line for mistake in invalid.errors(include_url=False) for line in lines(mistake)]
-            places = [spelled(self._as_written(line.path)) for line in found]
-            yield from (f"{at}: {line.sentence}" for at, line in zip(places, found, strict=True) if at not in said)
-            said.update(places)
-            if not (self._without_entries(found) or self._without_servers(found)):
+            mistakes = [line for mistake in invalid.errors(include_url=False) for line in report_lines(mistake)]
+            paths = [format_path(self._user_path(line.path)) for line in mistakes]
+            yield from (
+                f"{path}: {line.message}" for path, line in zip(paths, mistakes, strict=True) if path not in reported
+            )
+            reported.update(paths)
+            if not (self._drop_entries(mistakes) or self._drop_workloads(mistakes)):
                 return
             try:
-                Fleet.model_validate(self._rest, context={**self._context, INVALID_SERVERS: self._left_out})
+                Fleet.model_validate(self._remaining, context={**self._context, INVALID_NAMES: self._dropped})
             except ValidationError as further:
                 invalid = further
             else:
                 return
 
-    def _as_written(self, path: Sequence[int | str]) -> list[int | str]:
+    def _user_path(self, path: Sequence[int | str]) -> list[int | str]:
         """*path* in what is left, as it is in the user's own file."""
         return [
-            self._kept[here][step] if isinstance(step, int) and (here := tuple(path[:index])) in self._kept else step
+            self._user_indexes[prefix][step]
+            if isinstance(step, int) and (prefix := tuple(path[:index])) in self._user_indexes
+            else step
             for index, step in enumerate(path)
         ]
 
-    def _without_entries(self, found: Sequence[Line]) -> bool:
+    def _drop_entries(self, mistakes: Sequence[ReportLine]) -> bool:
         """Leave out the entries that have a mistake; whether there were any."""
-        entries = {tuple(line.entry) for line in found if line.entry is not None and not _whole(line.entry)}
+        entries = {tuple(line.entry) for line in mistakes if line.entry is not None and not _is_workload(line.entry)}
         # Of a list from its end, so that the others stay where they are meanwhile.
-        ordered = sorted(entries, key=lambda entry: [*map(_order, entry)], reverse=True)
-        removed = [self._remove(entry) for entry in ordered if entry[-2] != _PLACES]
+        ordered = sorted(entries, key=lambda entry: [*map(_sort_key, entry)], reverse=True)
+        removed = [self._remove(entry) for entry in ordered if entry[-2] != _ORDERED_LIST]
         return any(removed)
 
     def _remove(self, entry: tuple[int | str, ...]) -> bool:
         """Remove *entry*, unless it is the last one where none would be another mistake."""
-        holder, last = self._rest, entry[-1]
+        container, last = self._remaining, entry[-1]
         for step in entry[:-1]:
             try:
-                holder = holder[step]
+                container = container[step]
             except (LookupError, TypeError):
                 return False
-        if isinstance(holder, dict):
-            named = cast("dict[Any, Any]", holder)
-            if last not in named or (len(named) == 1 and entry[-2] == _FILES):
+        if isinstance(container, dict):
+            mapping = cast("dict[Any, Any]", container)
+            if last not in mapping or (len(mapping) == 1 and entry[-2] == _NONEMPTY_MAPPING):
                 return False
-            self._left_out.setdefault(str(entry[-2]), set()).add(last)
-            del named[last]
+            self._dropped.setdefault(str(entry[-2]), set()).add(last)
+            del mapping[last]
             return True
-        items = cast("list[Any]", holder) if isinstance(holder, list) else []
+        items = cast("list[Any]", container) if isinstance(container, list) else []
         if not isinstance(last, int) or last >= len(items) or len(items) == 1:
             return False
-        del self._kept.setdefault(entry[:-1], [*range(len(items))])[last]
+        del self._user_indexes.setdefault(entry[:-1], [*range(len(items))])[last]
         del items[last]
         return True
 
-    def _without_servers(self, found: Sequence[Line]) -> bool:
+    def _drop_workloads(self, mistakes: Sequence[ReportLine]) -> bool:
         """Leave out of the servers and clients what has a mistake; whether any are left to look at."""
-        wrong: dict[tuple[Any, Any], set[Any]] = {}
-        for line in found:
+        wrong_keys: dict[tuple[Any, Any], set[Any]] = {}
+        for line in mistakes:
             if len(line.path) > 1 and line.path[0] in _SECTIONS:
-                wrong.setdefault((line.path[0], line.path[1]), set()).add(line.path[2] if len(line.path) > 2 else None)
-        left = [self._without_keys(entry, keys) or self._remove(entry) for entry, keys in wrong.items()]
-        return any(left) and bool(self._rest.get("servers"))
+                wrong_keys.setdefault((line.path[0], line.path[1]), set()).add(
+                    line.path[2] if len(line.path) > 2 else None
+                )
+        changed = [self._drop_keys(entry, keys) or self._remove(entry) for entry, keys in wrong_keys.items()]
+        return any(changed) and bool(self._remaining.get("servers"))
 
-    def _without_keys(self, entry: tuple[Any, Any], keys: Set[Any]) -> bool:
+    def _drop_keys(self, entry: tuple[Any, Any], keys: Set[Any]) -> bool:
         """Leave of a server or client what others have to do with; whether there is something, and no mistake in it."""
         section, name = entry
-        there: dict[Any, Any] = self._rest[section]
-        spec: Any = there.get(name)
-        if not isinstance(spec, dict) or keys & {None, *_DECIDING[section]}:
+        workloads: dict[Any, Any] = self._remaining[section]
+        spec: Any = workloads.get(name)
+        if not isinstance(spec, dict) or keys & {None, *_IDENTITY_KEYS[section]}:
             return False
-        named = cast("dict[Any, Any]", spec)
-        left = {key: value for key, value in named.items() if key in _BETWEEN - keys}
-        if len(left) == len(named):
+        fields = cast("dict[Any, Any]", spec)
+        remaining = {key: value for key, value in fields.items() if key in _CROSS_RULE_KEYS - keys}
+        if len(remaining) == len(fields):
             return False
-        if isinstance(volumes := named.get("volumes"), dict):
-            self._left_out.setdefault("volumes", set()).update(cast("dict[Any, Any]", volumes))
-        there[name] = left
+        if isinstance(volumes := fields.get("volumes"), dict):
+            self._dropped.setdefault("volumes", set()).update(cast("dict[Any, Any]", volumes))
+        workloads[name] = remaining
         return True
 
 
-def _whole(entry: Sequence[int | str]) -> bool:
+def _is_workload(entry: Sequence[int | str]) -> bool:
     """Whether *entry* is a whole server or client."""
     return len(entry) == 2 and entry[0] in _SECTIONS
 
 
-def _copied(value: Any) -> Any:
+def _copy(value: Any) -> Any:
     """*value* with mappings and lists of its own; one that stands in two places is two."""
     if isinstance(value, Mapping):
-        return {key: _copied(one) for key, one in cast("Mapping[Any, Any]", value).items()}
-    return [_copied(one) for one in cast("list[Any]", value)] if isinstance(value, list | tuple) else value
+        return {key: _copy(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+    return [_copy(item) for item in cast("list[Any]", value)] if isinstance(value, list | tuple) else value
 
 
-def _order(step: int | str) -> tuple[bool, int, str]:
+def _sort_key(step: int | str) -> tuple[bool, int, str]:
     return (True, step, "") if isinstance(step, int) else (False, 0, step)

@@ -34,22 +34,22 @@ class SecretRef(Model):
     )
 
 
-def _secret_place(value: str) -> str:
+def _check_secret_target(value: str) -> str:
     if value.startswith("/"):
         # The last step is the file, the folder before it is what gets mounted.
-        values.mount_path(value)
+        values.check_mount_path(value)
         if value.count("/") < 2:
             raise ValueError(
                 f"{value} would hide the container's whole root; write a file in a folder, such as /secrets/key"
             )
-        values.mount_path(value.rpartition("/")[0])
+        values.check_mount_path(value.rpartition("/")[0])
         return value
-    return values.environment_name(value)
+    return values.check_environment_name(value)
 
 
-SecretPlace = Annotated[
+SecretTarget = Annotated[
     str,
-    AfterValidator(_secret_place),
+    AfterValidator(_check_secret_target),
     FieldDoc("variable or file", "variables or files", "a variable's name, or a file as `/secrets/key.json`"),
 ]
 
@@ -97,40 +97,40 @@ class Probe(Model):
 
     @field_validator("grpc", mode="after")
     @classmethod
-    def _asks_in_one_way(cls, value: Grpc | None, info: ValidationInfo) -> Grpc | None:
+    def _refuse_path_with_grpc(cls, value: Grpc | None, info: ValidationInfo) -> Grpc | None:
         if value is not None and info.data.get("path"):
             raise ValueError(f"and path ({info.data['path']}) are both there; a probe asks in one way, keep one")
         return value
 
     @field_validator("timeout", mode="after")
     @classmethod
-    def _timeout_is_not_above_period(cls, value: int, info: ValidationInfo) -> int:
+    def _check_timeout(cls, value: int, info: ValidationInfo) -> int:
         period = info.data.get("period")
         if period is not None and value > period:
             raise ValueError(f"{value} is above the period ({period}), which Cloud Run refuses; lower it")
         return value
 
 
-def _startup(probe: Probe) -> Iterator[Mistake]:
+def _startup_mistakes(probe: Probe) -> Iterator[Mistake]:
     """Cloud Run, "Configure container health checks": a startup probe ends a container after 240 s at the latest."""
     for key in ("initial_delay", "period"):
         value = getattr(probe, key)
         if value > MAX_STARTUP:
             yield (key,), f"{value} is too large; of a startup probe write {MAX_STARTUP} or less"
-    waits = probe.period * probe.failures
-    if probe.period <= MAX_STARTUP < waits:
-        sentence = f"would wait {waits} s (period x failures); Cloud Run waits at most {MAX_STARTUP} s for a container"
-        yield (), f"{sentence}: lower one of the two"
+    seconds = probe.period * probe.failures
+    if probe.period <= MAX_STARTUP < seconds:
+        message = f"would wait {seconds} s (period x failures); Cloud Run waits at most {MAX_STARTUP} s for a container"
+        yield (), f"{message}: lower one of the two"
 
 
-def _running(probe: Probe) -> Iterator[Mistake]:
+def _running_mistakes(probe: Probe) -> Iterator[Mistake]:
     """What holds for a probe of a container that has started (`Probe.timeout_seconds`, discovery document)."""
     if probe.timeout == probe.period:
         yield ("timeout",), f"{probe.timeout} is the period, too, and Cloud Run wants it smaller; lower it"
 
 
-def _readiness(probe: Probe) -> Iterator[Mistake]:
-    yield from _running(probe)
+def _readiness_mistakes(probe: Probe) -> Iterator[Mistake]:
+    yield from _running_mistakes(probe)
     if probe.initial_delay:
         yield ("initial_delay",), "is not for a readiness probe, which begins when the startup probe ends; remove it"
     if probe.period > MAX_READINESS:
@@ -163,18 +163,18 @@ class Probes(Model):
 
     @field_validator("startup", mode="after")
     @classmethod
-    def _startup_is_one(cls, value: Probe | None) -> Probe | None:
-        return value and raise_if_any(value, _startup(value))
+    def _check_startup(cls, value: Probe | None) -> Probe | None:
+        return value and raise_if_any(value, _startup_mistakes(value))
 
     @field_validator("liveness", mode="after")
     @classmethod
-    def _liveness_is_one(cls, value: Probe | None) -> Probe | None:
-        return value and raise_if_any(value, _running(value))
+    def _check_liveness(cls, value: Probe | None) -> Probe | None:
+        return value and raise_if_any(value, _running_mistakes(value))
 
     @field_validator("readiness", mode="after")
     @classmethod
-    def _readiness_is_one(cls, value: Probe | None) -> Probe | None:
-        return value and raise_if_any(value, _readiness(value))
+    def _check_readiness(cls, value: Probe | None) -> Probe | None:
+        return value and raise_if_any(value, _readiness_mistakes(value))
 
 
 class WithEnvironment(Model):
@@ -182,15 +182,16 @@ class WithEnvironment(Model):
 
     @field_validator("env", mode="after", check_fields=False)
     @classmethod
-    def _env_holds_no_secret(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        return raise_if_any(value, rules.secrets_in_the_clear(value))
+    def _refuse_secrets_in_env(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        return raise_if_any(value, rules.plain_secret_mistakes(value))
 
     @field_validator("secrets", mode="after", check_fields=False)
     @classmethod
-    def _secrets_have_their_own_places(
-        cls, value: Mapping[str, SecretRef], info: ValidationInfo
-    ) -> Mapping[str, SecretRef]:
-        return raise_if_any(value, (*rules.set_twice(value, info.data.get("env", {})), *rules.hidden_secrets(value)))
+    def _check_secret_targets(cls, value: Mapping[str, SecretRef], info: ValidationInfo) -> Mapping[str, SecretRef]:
+        return raise_if_any(
+            value,
+            (*rules.duplicate_variable_mistakes(value, info.data.get("env", {})), *rules.secret_folder_mistakes(value)),
+        )
 
 
 class Sidecar(WithEnvironment):
@@ -206,7 +207,7 @@ class Sidecar(WithEnvironment):
     env: Mapping[values.EnvironmentName, Text] = Field(
         default={}, max_length=1000, description="Its environment variables.", examples=[{"LOG_LEVEL": "info"}]
     )
-    secrets: Mapping[SecretPlace, Annotated[SecretRef, FieldDoc("", "[versions of secrets](#secrets)")]] = Field(
+    secrets: Mapping[SecretTarget, Annotated[SecretRef, FieldDoc("", "[versions of secrets](#secrets)")]] = Field(
         default={},
         max_length=100,
         description="Secrets in its environment or files.",
@@ -230,7 +231,7 @@ class Sidecar(WithEnvironment):
 
     @field_validator("memory", mode="after")
     @classmethod
-    def _memory_goes_with_cpu(cls, value: str, info: ValidationInfo) -> str:
+    def _check_memory(cls, value: str, info: ValidationInfo) -> str:
         mistake = quantities.memory_mistake(info.data["cpu"], value) if "cpu" in info.data else None
         if mistake:
             raise ValueError(mistake)
@@ -238,10 +239,10 @@ class Sidecar(WithEnvironment):
 
     @field_validator("startup", mode="after")
     @classmethod
-    def _startup_names_a_port(cls, value: Probe | None) -> Probe | None:
+    def _require_startup_port(cls, value: Probe | None) -> Probe | None:
         if value is not None and value.port is None:
             raise ValueError("has no port; a sidecar has none of its own, add port: NUMBER")
-        return value and raise_if_any(value, _startup(value))
+        return value and raise_if_any(value, _startup_mistakes(value))
 
 
 class Vpc(Model):
@@ -272,13 +273,13 @@ class Vpc(Model):
 
     @field_validator("connector", mode="after")
     @classmethod
-    def _one_way_in(cls, value: str | None, info: ValidationInfo) -> str | None:
-        said = [key for key in ("network", "subnetwork", "tags") if info.data.get(key)]
-        found: list[Mistake] = []
-        if value is not None and said:
-            found.append(((), f"and {said[0]} are both there; a connector has a network of its own, keep one"))
-        if value is None and said in ([], ["tags"]) and {"network", "subnetwork"} <= info.data.keys():
-            found.append(
+    def _check_connector(cls, value: str | None, info: ValidationInfo) -> str | None:
+        keys = [key for key in ("network", "subnetwork", "tags") if info.data.get(key)]
+        mistakes: list[Mistake] = []
+        if value is not None and keys:
+            mistakes.append(((), f"and {keys[0]} are both there; a connector has a network of its own, keep one"))
+        if value is None and keys in ([], ["tags"]) and {"network", "subnetwork"} <= info.data.keys():
+            mistakes.append(
                 ((PARENT, "subnetwork"), "missing, and network too; write one of them, such as network: default")
             )
-        return raise_if_any(value, found)
+        return raise_if_any(value, mistakes)

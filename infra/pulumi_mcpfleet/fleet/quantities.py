@@ -15,8 +15,8 @@ _MEMORY_FLOOR: Final = {4: 2048, 6: 4096, 8: 4096}
 _CPU_FLOOR: Final = ((24_576, 8), (16_384, 6), (8_192, 4), (4_096, 2))
 _MEMORY_CEILING: Final = ((0.5, 512), (1.0, 1024))
 
-_MOST_CPUS: Final = 8
-_MOST_MEMORY: Final = 32 * 1024  # MiB
+_MAX_CPUS: Final = 8
+_MAX_MEMORY: Final = 32 * 1024  # MiB
 
 # Cloud Run, "GPU support for services": the least that goes with each, CPUs and MiB.
 GPUS: Final = {"nvidia-l4": (4, 16 * 1024), "nvidia-rtx-pro-6000": (20, 80 * 1024)}
@@ -44,12 +44,12 @@ def memory_mistake(cpu: str, memory: str) -> str | None:
     floor = _MEMORY_FLOOR.get(int(count), 0) if count >= 1 else 0
     if size < floor:
         return f"{memory} is too little for {count:g} CPUs; Cloud Run wants {floor}Mi or more"
-    ceiling = next((most for below, most in _MEMORY_CEILING if count < below), None)
+    ceiling = next((maximum for cpu_limit, maximum in _MEMORY_CEILING if count < cpu_limit), None)
     if ceiling is not None and size > ceiling:
         return f"{memory} is too much for {count:g} CPU; take {ceiling}Mi or less, or more cpu"
-    least = next((enough for above, enough in _CPU_FLOOR if size > above), 0)
-    if count < least:
-        return f'{memory} is too much for {count:g} CPU; take less memory, or cpu: "{least}"'
+    minimum = next((cpu_floor for memory_limit, cpu_floor in _CPU_FLOOR if size > memory_limit), 0)
+    if count < minimum:
+        return f'{memory} is too much for {count:g} CPU; take less memory, or cpu: "{minimum}"'
     return None
 
 
@@ -62,26 +62,26 @@ def gpu_mistakes(gpu: str | None, cpu: str | None, memory: str | None) -> Iterat
         yield (), f"{gpu} needs at least {size // 1024}Gi and memory is {memory}; raise it"
     if gpu == LARGE_GPU:
         return
-    if cpu is not None and cpus(cpu) > _MOST_CPUS:
-        yield (PARENT, "cpu"), f"{cpu} CPUs are there with gpu: {LARGE_GPU} alone; write {_MOST_CPUS} or less"
-    if memory is not None and mebibytes(memory) > _MOST_MEMORY:
+    if cpu is not None and cpus(cpu) > _MAX_CPUS:
+        yield (PARENT, "cpu"), f"{cpu} CPUs are there with gpu: {LARGE_GPU} alone; write {_MAX_CPUS} or less"
+    if memory is not None and mebibytes(memory) > _MAX_MEMORY:
         yield (PARENT, "memory"), f"{memory} are there with gpu: {LARGE_GPU} alone; write 32Gi or less"
 
 
-def _as_text(value: Any) -> Any:
+def _number_to_text(value: Any) -> Any:
     # YAML reads `cpu: 2` as a number; Cloud Run wants the text "2".
     return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
-def _own_cpu(value: str) -> str:
-    least, _ = GPUS[LARGE_GPU]
-    return value if re.fullmatch(r"[0-9]{2}", value) and int(value) >= least else _cpu(value)
+def _check_own_cpu(value: str) -> str:
+    minimum, _ = GPUS[LARGE_GPU]
+    return value if re.fullmatch(r"[0-9]{2}", value) and int(value) >= minimum else _check_cpu(value)
 
 
-def _cpu(value: str) -> str:
-    known = re.fullmatch(r"[0-9]{1,4}m|[0-9]{1,2}(\.[0-9]{1,3})?", value)
+def _check_cpu(value: str) -> str:
+    match = re.fullmatch(r"[0-9]{1,4}m|[0-9]{1,2}(\.[0-9]{1,3})?", value)
     # Cloud Run: 1, 2, 4, 6 or 8 CPUs, or from 0.08 to 1 in steps of 0.01.
-    if not known or not (0.08 <= cpus(value) < 1 or cpus(value) in {1, 2, 4, 6, 8}):
+    if not match or not (0.08 <= cpus(value) < 1 or cpus(value) in {1, 2, 4, 6, 8}):
         raise ValueError(
             f'{value[:50]!r} is not an amount of CPU that Cloud Run has; write "1", "2", "4", "6", "8" or "0.08" to "1"'
         )
@@ -90,8 +90,8 @@ def _cpu(value: str) -> str:
 
 Cpu = Annotated[
     str,
-    BeforeValidator(_as_text),
-    AfterValidator(_cpu),
+    BeforeValidator(_number_to_text),
+    AfterValidator(_check_cpu),
     FieldDoc(
         "CPUs",
         "CPUs",
@@ -103,8 +103,8 @@ Cpu = Annotated[
 
 OwnCpu = Annotated[
     str,
-    BeforeValidator(_as_text),
-    AfterValidator(_own_cpu),
+    BeforeValidator(_number_to_text),
+    AfterValidator(_check_own_cpu),
     FieldDoc(
         "CPUs",
         "CPUs",
@@ -115,12 +115,12 @@ OwnCpu = Annotated[
 """Of a service's own container, which may have a GPU."""
 
 
-def _own_memory(value: str) -> str:
-    _, least = GPUS[LARGE_GPU]
-    return value if re.fullmatch(_MEMORY, value) and mebibytes(value) >= least else _memory(value)
+def _check_own_memory(value: str) -> str:
+    _, minimum = GPUS[LARGE_GPU]
+    return value if re.fullmatch(_MEMORY, value) and mebibytes(value) >= minimum else _check_memory(value)
 
 
-def _memory(value: str) -> str:
+def _check_memory(value: str) -> str:
     if not re.fullmatch(_MEMORY, value):
         raise ValueError(f'{value[:50]!r} is not an amount of memory; write it as "512Mi" or "2Gi"')
     if not 128 <= mebibytes(value) <= 32 * 1024:
@@ -128,7 +128,7 @@ def _memory(value: str) -> str:
     return value
 
 
-def _with_unit(value: Any) -> Any:
+def _require_unit(value: Any) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         raise ValueError(f'{value} has no unit; write it as "{value:g}Mi"')  # noqa: TRY004 - a sentence for the user
     return value
@@ -136,40 +136,40 @@ def _with_unit(value: Any) -> Any:
 
 Memory = Annotated[
     str,
-    BeforeValidator(_with_unit),
-    AfterValidator(_memory),
+    BeforeValidator(_require_unit),
+    AfterValidator(_check_memory),
     FieldDoc("memory", "memories", "`128Mi` to `32Gi`", pattern(_MEMORY)),
 ]
 
 
 OwnMemory = Annotated[
     str,
-    BeforeValidator(_with_unit),
-    AfterValidator(_own_memory),
+    BeforeValidator(_require_unit),
+    AfterValidator(_check_own_memory),
     FieldDoc("memory", "memories", f"`128Mi` to `32Gi`; with `gpu: {LARGE_GPU}` `80Gi` or more", pattern(_MEMORY)),
 ]
 """Of a service's own container, which may have a GPU."""
 
 
-def _disk(value: str) -> str:
+def _check_disk(value: str) -> str:
     if not re.fullmatch(_MEMORY, value):
         raise ValueError(f'{value[:50]!r} is not a size; write it as "10Gi"')
-    if mebibytes(value) < _LEAST_DISK:
+    if mebibytes(value) < _MIN_DISK:
         raise ValueError(f"{value} is too small; Cloud Run's least disk is 10Gi, or write memory: {value[:50]}")
     return value
 
 
 # Cloud Run, "Configure an ephemeral disk": 10 GB for each instance without another quota.
-_LEAST_DISK: Final = 10 * 1024  # MiB
+_MIN_DISK: Final = 10 * 1024  # MiB
 DiskSize = Annotated[
     str,
-    BeforeValidator(_with_unit),
-    AfterValidator(_disk),
+    BeforeValidator(_require_unit),
+    AfterValidator(_check_disk),
     FieldDoc("size", "sizes", "`10Gi` or more", pattern(_MEMORY)),
 ]
 
 
-def _size(value: str) -> str:
+def _check_size(value: str) -> str:
     if not re.fullmatch(_MEMORY, value):
         raise ValueError(f'{value[:50]!r} is not a size; write it as "64Mi" or "1Gi"')
     if not 1 <= mebibytes(value) <= 32 * 1024:
@@ -179,7 +179,7 @@ def _size(value: str) -> str:
 
 Size = Annotated[
     str,
-    BeforeValidator(_with_unit),
-    AfterValidator(_size),
+    BeforeValidator(_require_unit),
+    AfterValidator(_check_size),
     FieldDoc("size", "sizes", "`1Mi` to `32Gi`", pattern(_MEMORY)),
 ]

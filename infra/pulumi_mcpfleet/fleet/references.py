@@ -58,34 +58,39 @@ Connector = Annotated[
 ]
 
 # Cloud Run's API v2 refuses what its v1 kept its own settings in ("annotations", discovery document).
-_SYSTEM: Final = ("run.googleapis.com", "cloud.googleapis.com", "serving.knative.dev", "autoscaling.knative.dev")
-_OWN: Final = "mcpfleet"
+_SYSTEM_PREFIXES: Final = (
+    "run.googleapis.com",
+    "cloud.googleapis.com",
+    "serving.knative.dev",
+    "autoscaling.knative.dev",
+)
+_FLEET_PREFIX: Final = "mcpfleet"
 # Kubernetes, "Annotations": an optional DNS name and /, then at most 63 of letters, digits, -, _ and dots.
-_NOTE: Final = r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_ANNOTATION: Final = r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 
 
-def _annotation(value: str) -> str:
-    if not re.fullmatch(_NOTE, value):
+def _check_annotation_key(value: str) -> str:
+    if not re.fullmatch(_ANNOTATION, value):
         raise ValueError(
             f"{value[:200]!r} cannot be an annotation's key; write acme.dev/owner: at most 63 of letters, digits, ., _"
             " and -, after a DNS name and / where it has one"
         )
     prefix = value.partition("/")[0] if "/" in value else ""
-    if any(prefix == one or prefix.endswith(f".{one}") for one in _SYSTEM):
+    if any(prefix == system or prefix.endswith(f".{system}") for system in _SYSTEM_PREFIXES):
         raise ValueError(f"{value} is a setting of Cloud Run's older API; write the fleet's key for it")
-    if prefix == _OWN:
+    if prefix == _FLEET_PREFIX:
         raise ValueError(f"{prefix}/ is the fleet's own; write another prefix")
     return value
 
 
 AnnotationKey = Annotated[
     str,
-    AfterValidator(_annotation),
+    AfterValidator(_check_annotation_key),
     FieldDoc(
         "annotation",
         "annotations",
         "keys: `[DNS-NAME/]NAME`, at most 63 of letters, digits, `.`, `_`, `-`; not Cloud Run's, not `mcpfleet/…`",
-        pattern(_NOTE),
+        pattern(_ANNOTATION),
     ),
 ]
 

@@ -17,7 +17,7 @@ from pulumi_mcpfleet.fleet.base import Model
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 
 _FORM: Final = r"roles/[a-zA-Z0-9_.]+|(projects|organizations)/[a-z0-9:.-]+/roles/[a-zA-Z0-9_.]+"
-_BARRED: Final = frozenset({"roles/owner", "roles/editor"})
+_REFUSED_ROLES: Final = frozenset({"roles/owner", "roles/editor"})
 
 _RUNS_CODE: Final = (
     r"roles/(run\.(developer|sourceDeveloper|builder)|cloudfunctions\.developer|cloudbuild\.builds\.(editor|builder)"
@@ -40,15 +40,15 @@ _POWERFUL: Final = (
 """What a role's name has to match as a whole, and what it then does; the first that matches says it."""
 
 
-def power_of(role: str) -> str | None:
+def describe_power(role: str) -> str | None:
     """What *role* lets an account do beyond its own work; None where nothing of the kind is known."""
-    return next((what for form, what in _POWERFUL if re.fullmatch(form, role)), None)
+    return next((effect for form, effect in _POWERFUL if re.fullmatch(form, role)), None)
 
 
-def _any_role(value: str) -> str:
+def _check_role(value: str) -> str:
     if not re.fullmatch(_FORM, value) or len(value) > 256:
         raise ValueError(f"{value[:200]!r} is not a role; write it as roles/bigquery.user, or projects/P/roles/NAME")
-    if value in _BARRED:
+    if value in _REFUSED_ROLES:
         raise ValueError(
             f"{value} would give a server that takes requests from clients the whole project; name the roles of what"
             " it uses, such as roles/bigquery.user"
@@ -56,19 +56,20 @@ def _any_role(value: str) -> str:
     return value
 
 
-def _plain_role(value: str) -> str:
-    what = power_of(_any_role(value))
-    if what is not None:
+def _check_plain_role(value: str) -> str:
+    effect = describe_power(_check_role(value))
+    if effect is not None:
         instead = "; a secret of its own goes into secrets instead" if "secretmanager" in value else ""
         raise ValueError(
-            f"{value} {what}, and whoever misleads the server gets that; take a lesser role{instead}, or say why it is"
+            f"{value} {effect}, and whoever misleads the server gets that; take a lesser role{instead},"
+            f" or say why it is"
             f' needed: {{role: {value}, reason: "…"}}'
         )
     return value
 
 
-def _reason(value: str) -> str:
-    return field_docs.checked_reason(value, "what the server does with this role")
+def _check_reason(value: str) -> str:
+    return field_docs.check_reason(value, "what the server does with this role")
 
 
 class PowerfulRole(Model):
@@ -76,23 +77,23 @@ class PowerfulRole(Model):
 
     role: Annotated[
         str,
-        AfterValidator(_any_role),
+        AfterValidator(_check_role),
         FieldDoc("role", "roles", "`roles/…`, `projects/P/roles/…`; not `roles/owner`, `roles/editor`", pattern(_FORM)),
     ] = Field(description="The role.", examples=["roles/pubsub.admin"])
-    reason: Annotated[str, AfterValidator(_reason), FieldDoc("text", "texts", "one line of 10 to 256 characters")] = (
-        Field(description="What the server does with it.", examples=["makes a topic for each tenant"])
-    )
+    reason: Annotated[
+        str, AfterValidator(_check_reason), FieldDoc("text", "texts", "one line of 10 to 256 characters")
+    ] = Field(description="What the server does with it.", examples=["makes a topic for each tenant"])
 
 
-def _form(value: Any) -> str:
+def _find_form(value: Any) -> str:
     return "reasoned" if isinstance(value, (dict, PowerfulRole)) else "name"
 
 
-PlainRole = Annotated[str, AfterValidator(_plain_role), FieldDoc("role", "roles", "", pattern(_FORM))]
+PlainRole = Annotated[str, AfterValidator(_check_plain_role), FieldDoc("role", "roles", "", pattern(_FORM))]
 
 Role = Annotated[
     Annotated[PlainRole, Tag("name")] | Annotated[PowerfulRole, Tag("reasoned")],
-    Discriminator(_form),
+    Discriminator(_find_form),
     FieldDoc(
         "role",
         "[roles](#roles)",
@@ -101,6 +102,6 @@ Role = Annotated[
 ]
 
 
-def names(roles: tuple[str | PowerfulRole, ...]) -> tuple[str, ...]:
+def role_names(roles: tuple[str | PowerfulRole, ...]) -> tuple[str, ...]:
     """The roles' names, each once."""
-    return tuple(dict.fromkeys(one.role if isinstance(one, PowerfulRole) else one for one in roles))
+    return tuple(dict.fromkeys(role.role if isinstance(role, PowerfulRole) else role for role in roles))

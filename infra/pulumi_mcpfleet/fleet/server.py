@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import containers, identities, quantities, values
 from pulumi_mcpfleet.fleet.access import Access, IamAccess, OauthAccess
-from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, PARENT, Mistake, left_out, raise_if_any
+from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, PARENT, Mistake, invalid_names, raise_if_any
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 from pulumi_mcpfleet.fleet.parts import Probe, Probes, Sidecar
 from pulumi_mcpfleet.fleet.sources import Build
@@ -26,11 +26,11 @@ SSE_PATH: Final = "/sse"
 """Where the legacy transport's streams begin, in the official SDK and in FastMCP."""
 
 _EXAMPLE: Final = "mcp.acme.dev"
-_SESSIONS_NEED_ONE: Final = (
+_SESSIONS_NEED_ONE_INSTANCE: Final = (
     "instances do not know each other's sessions, and MCP clients do not keep the cookie that would bring them back:"
     " calls would fail with 404; write max_instances: 1, or sessions: stateless"
 )
-_SSE_NEEDS_ONE: Final = (
+_SSE_NEEDS_ONE_INSTANCE: Final = (
     "instances cannot serve sse: a message would reach an instance that has not its stream; write max_instances: 1, or"
     " leave sse out of transports"
 )
@@ -145,11 +145,11 @@ class Server(Workload):
     @property
     def endpoint(self) -> str:
         """The path that its clients are given: where the legacy transport begins, if it speaks that alone."""
-        alone = self.transports == ("sse",) and "path" not in self.model_fields_set
-        return SSE_PATH if alone else self.path
+        is_sse_only = self.transports == ("sse",) and "path" not in self.model_fields_set
+        return SSE_PATH if is_sse_only else self.path
 
     @property
-    def beside(self) -> Mapping[str, Sidecar]:
+    def all_sidecars(self) -> Mapping[str, Sidecar]:
         """Further containers of each instance, by name."""
         return self.sidecars
 
@@ -159,10 +159,10 @@ class Server(Workload):
         return self.execution_environment or super().sandbox
 
     @property
-    def of_a_preview(self) -> bool:
+    def needs_beta(self) -> bool:
         """Whether Cloud Run takes it in the launch stage BETA alone."""
         preview = self.agent_registry == "functional-type" or self.probes.readiness is not None
-        return preview or super().of_a_preview
+        return preview or super().needs_beta
 
     @property
     def reached(self) -> Literal["proxy", "url", "network"]:
@@ -173,7 +173,7 @@ class Server(Workload):
 
     @field_validator("access", mode="after")
     @classmethod
-    def _somebody_checks_the_caller(cls, value: Access, info: ValidationInfo) -> Access:
+    def _refuse_oauth_behind_bridge(cls, value: Access, info: ValidationInfo) -> Access:
         if isinstance(value, OauthAccess) and is_bridged(info.data.get("source")):
             raise ValueError(
                 "oauth leaves the check of tokens to the server, and a stdio server behind the bridge checks none:"
@@ -183,80 +183,85 @@ class Server(Workload):
 
     @field_validator("health_path", mode="after")
     @classmethod
-    def _health_path_of_a_built_server(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _default_health_path(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None and (isinstance(info.data.get("source"), Build) or is_bridged(info.data.get("source"))):
             value = DEFAULT_HEALTH_PATH
         return value
 
     @field_validator("path", mode="after")
     @classmethod
-    def _the_endpoint_is_no_health_path(cls, value: str, info: ValidationInfo) -> str:
-        said = f"{value} is the MCP endpoint already; give one of the two another path"
-        return raise_if_any(value, [((PARENT, "health_path"), said)] if value == info.data.get("health_path") else [])
+    def _check_path(cls, value: str, info: ValidationInfo) -> str:
+        message = f"{value} is the MCP endpoint already; give one of the two another path"
+        return raise_if_any(
+            value, [((PARENT, "health_path"), message)] if value == info.data.get("health_path") else []
+        )
 
     @field_validator("transports", mode="after")
     @classmethod
-    def _sse_has_one_instance(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        return raise_if_any(value, _too_many(info, _SSE_NEEDS_ONE) if "sse" in value else ())
+    def _check_transports(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return raise_if_any(value, _instance_mistakes(info, _SSE_NEEDS_ONE_INSTANCE) if "sse" in value else ())
 
     @field_validator("sessions", mode="after")
     @classmethod
-    def _sessions_have_one_instance(cls, value: str, info: ValidationInfo) -> str:
-        return raise_if_any(value, _too_many(info, _SESSIONS_NEED_ONE) if value == "stateful" else ())
+    def _check_sessions(cls, value: str, info: ValidationInfo) -> str:
+        return raise_if_any(value, _instance_mistakes(info, _SESSIONS_NEED_ONE_INSTANCE) if value == "stateful" else ())
 
     @field_validator("min_instances", mode="after")
     @classmethod
-    def _no_more_are_kept_than_may_be(cls, value: int, info: ValidationInfo) -> int:
-        most = info.data.get("max_instances", value)
-        said = f"{most} is below min_instances ({value}); raise it or lower min_instances"
-        return raise_if_any(value, [((PARENT, "max_instances"), said)] if most < value else [])
+    def _check_min_instances(cls, value: int, info: ValidationInfo) -> int:
+        maximum = info.data.get("max_instances", value)
+        message = f"{maximum} is below min_instances ({value}); raise it or lower min_instances"
+        return raise_if_any(value, [((PARENT, "max_instances"), message)] if maximum < value else [])
 
     @field_validator("execution_environment", mode="after")
     @classmethod
-    def _gen2_has_room(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _check_execution_environment(cls, value: str | None, info: ValidationInfo) -> str | None:
         memory = info.data.get("memory")
         # Cloud Run, "Memory limits": the second generation needs at least 512 MiB.
         if value == "gen2" and memory is not None and quantities.mebibytes(memory) < 512:
             raise ValueError(f"gen2 needs at least 512Mi and memory is {memory}; raise it, or write gen1")
-        found: list[Mistake] = [
+        mistakes: list[Mistake] = [
             ((PARENT, "volumes", name), "needs execution_environment: gen2, which mounts file systems; gen1 does not")
             for name, volume in info.data.get("volumes", {}).items()
             if value == "gen1" and isinstance(volume, FileSystem)
         ]
-        return raise_if_any(value, found)
+        return raise_if_any(value, mistakes)
 
     @field_validator("sidecars", mode="after")
     @classmethod
-    def _sidecars_fit_together(cls, value: Mapping[str, Sidecar], info: ValidationInfo) -> Mapping[str, Sidecar]:
-        return raise_if_any(value, containers.sidecar_mistakes(info.data, value, lambda key: left_out(info, key)))
+    def _check_sidecars(cls, value: Mapping[str, Sidecar], info: ValidationInfo) -> Mapping[str, Sidecar]:
+        return raise_if_any(value, containers.sidecar_mistakes(info.data, value, lambda key: invalid_names(info, key)))
 
     @field_validator("depends_on", mode="after")
     @classmethod
-    def _depends_on_sidecars(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    def _check_depends_on(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         return raise_if_any(
-            value, containers.unknown(value, info.data.get("sidecars", value), left_out(info, "sidecars"))
+            value,
+            containers.unknown_dependencies(value, info.data.get("sidecars", value), invalid_names(info, "sidecars")),
         )
 
     @field_validator("probes", mode="after")
     @classmethod
-    def _probes_have_a_path(cls, value: Probes, info: ValidationInfo) -> Probes:
-        found: list[Mistake] = []
+    def _check_probes(cls, value: Probes, info: ValidationInfo) -> Probes:
+        mistakes: list[Mistake] = []
         health_path, http2 = info.data.get("health_path", ""), info.data.get("use_http2", False)
         for name in ("startup", "liveness", "readiness"):
             probe: Probe | None = getattr(value, name)
             if probe is not None and probe.path and http2:
-                sentence = "is asked in HTTP/1, and use_http2 has the container speak HTTP/2; remove one of them"
-                found.append(((name, "path"), sentence))
+                message = "is asked in HTTP/1, and use_http2 has the container speak HTTP/2; remove one of them"
+                mistakes.append(((name, "path"), message))
             elif name != "startup" and probe and not probe.path and probe.grpc is None and health_path is None:
-                found.append(((name, "path"), "missing, and health_path too; add path: /ready, or grpc: {}"))
-        return raise_if_any(value, found)
+                mistakes.append(((name, "path"), "missing, and health_path too; add path: /ready, or grpc: {}"))
+        return raise_if_any(value, mistakes)
 
     @field_validator("ingress", mode="after")
     @classmethod
-    def _people_come_from_outside(cls, value: str, info: ValidationInfo) -> str:
+    def _check_ingress(cls, value: str, info: ValidationInfo) -> str:
         access = info.data.get("access")
         people = (
-            [one for one in access.iam.invokers if one.startswith("user:")] if isinstance(access, IamAccess) else []
+            [invoker for invoker in access.iam.invokers if invoker.startswith("user:")]
+            if isinstance(access, IamAccess)
+            else []
         )
         if value == "internal" and people:
             raise ValueError(
@@ -267,7 +272,7 @@ class Server(Workload):
 
     @field_validator("domain", mode="after")
     @classmethod
-    def _a_load_balancer_gets_in(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _check_domain(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and info.data.get("ingress") == "internal":
             raise ValueError(
                 f"{value} leads to a load balancer, which ingress: internal keeps out; write internal-and-lb"
@@ -276,30 +281,30 @@ class Server(Workload):
 
     @field_validator("domain_path", mode="after")
     @classmethod
-    def _the_endpoint_is_below_it(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _check_domain_path(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return value
-        found: list[Mistake] = []
+        mistakes: list[Mistake] = []
         if "domain" in info.data and info.data["domain"] is None:
-            found.append(((), f"is a path of a domain, and there is none; add domain: {_EXAMPLE}, or remove it"))
+            mistakes.append(((), f"is a path of a domain, and there is none; add domain: {_EXAMPLE}, or remove it"))
         path: str = info.data.get("path", value)
         if path != value and not path.startswith(f"{value}/"):
-            found.append(((PARENT, "path"), f"{path} is not below domain_path; write path: {value}{path}"))
+            mistakes.append(((PARENT, "path"), f"{path} is not below domain_path; write path: {value}{path}"))
         if "sse" in info.data.get("transports", ()):
-            found.append(
+            mistakes.append(
                 ((PARENT, "transports"), f"sse is at {SSE_PATH}, which is not below domain_path; leave it out")
             )
-        return raise_if_any(value, found)
+        return raise_if_any(value, mistakes)
 
     @field_validator("default_url", mode="after")
     @classmethod
-    def _some_url_answers(cls, value: bool, info: ValidationInfo) -> bool:
+    def _check_default_url(cls, value: bool, info: ValidationInfo) -> bool:
         if not value and "domain" in info.data and info.data["domain"] is None:
             raise ValueError("off leaves no URL at which the server answers; add domain: mcp.acme.dev, or remove it")
         return value
 
 
-def _too_many(info: ValidationInfo, why: str) -> list[Mistake]:
+def _instance_mistakes(info: ValidationInfo, reason: str) -> list[Mistake]:
     """The mistake that there may be several instances; keys with mistakes are absent."""
-    most = info.data.get("max_instances", 1)
-    return [((PARENT, "max_instances"), f"{most} {why}")] if most > 1 else []
+    maximum = info.data.get("max_instances", 1)
+    return [((PARENT, "max_instances"), f"{maximum} {reason}")] if maximum > 1 else []

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from pulumi_mcpfleet.fleet import images, rules, values
-from pulumi_mcpfleet.fleet.base import Model, kind_of, one_kind
+from pulumi_mcpfleet.fleet.base import Model, exactly_one_kind, kind_of
+from pulumi_mcpfleet.fleet.built_source import Builder, Folder, StageName
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 from pulumi_mcpfleet.fleet.git import Git
-from pulumi_mcpfleet.fleet.made import Builder, Folder, StageName
-from pulumi_mcpfleet.fleet.stdio import Registered, Stdio, looked_up
+from pulumi_mcpfleet.fleet.stdio import Registered, Stdio, resolve_registry_source
 
 KINDS: Final = ("build", "image", "folder", "git", "stdio", "registry")
 
@@ -56,7 +56,7 @@ class ExistingImage(Model):
     )
 
 
-def _kind(value: Any) -> str | None:
+def _find_kind(value: Any) -> str | None:
     return kind_of(value, KINDS)
 
 
@@ -67,9 +67,9 @@ Source = Annotated[
     | Annotated[Git, Tag("git")]
     | Annotated[Stdio, Tag("stdio")]
     | Annotated[Registered, Tag("registry")],
-    Discriminator(_kind),
-    one_kind("source", KINDS),
-    AfterValidator(looked_up),
+    Discriminator(_find_kind),
+    exactly_one_kind("source", KINDS),
+    AfterValidator(resolve_registry_source),
     FieldDoc("[source](#source)", "sources", "one of `build`, `image`, `folder`, `git`, `stdio`, `registry`"),
 ]
 """The one key says the kind, and a kind holds only what it needs."""

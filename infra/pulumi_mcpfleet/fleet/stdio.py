@@ -9,13 +9,13 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 
 from pulumi_mcpfleet.fleet import images, rules, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, PARENT, Mistake, MistakesError, Model, raise_if_any
+from pulumi_mcpfleet.fleet.built_source import AptPackage, Builder, BuiltSource, CopyFrom, Date, Requirements, Writable
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
-from pulumi_mcpfleet.fleet.made import AptPackage, Bounds, Builder, CopyFrom, Date, Made, Writable
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
-from pulumi_mcpfleet.sources.lock import COMMAND, LOCKS, lock_of
-from pulumi_mcpfleet.sources.registered import NAME_AND_VERSION, OFFICIAL, Entry, Variable
-from pulumi_mcpfleet.sources.registered import Registered as Found
-from pulumi_mcpfleet.sources.stdio import Stdio as Server
+from pulumi_mcpfleet.sources.lock import COMMAND, LOCKS, lock_for
+from pulumi_mcpfleet.sources.registry_entry import NAME_AND_VERSION, OFFICIAL, RegistryEntry, Variable
+from pulumi_mcpfleet.sources.registry_entry import RegistryServer as Found
+from pulumi_mcpfleet.sources.stdio import StdioSpec as Server
 from pulumi_mcpfleet.sources.stdio import npm_name, pypi_name
 
 _NPM_NAME: Final = r"(?:@[a-z0-9~][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*"
@@ -33,12 +33,12 @@ NpmVersion = Annotated[
 ]
 
 
-def _npm(value: str) -> str:
+def _check_npm(value: str) -> str:
     npm_name(value)
     return value
 
 
-def _pypi(value: str) -> str:
+def _check_pypi(value: str) -> str:
     pypi_name(value)
     return value
 
@@ -53,12 +53,12 @@ _RUNNERS: Final[Mapping[str, str]] = {
 class StdioServer(Model):
     """A server that speaks stdio, in one of three forms."""
 
-    npm: Annotated[str, AfterValidator(_npm), FieldDoc("package", "", "`NAME@VERSION`")] | None = Field(
+    npm: Annotated[str, AfterValidator(_check_npm), FieldDoc("package", "", "`NAME@VERSION`")] | None = Field(
         default=None,
         description="A package of npm, at one version.",
         examples=["@modelcontextprotocol/server-everything@2026.8.31"],
     )
-    pypi: Annotated[str, AfterValidator(_pypi), FieldDoc("package", "", "`NAME==VERSION`")] | None = Field(
+    pypi: Annotated[str, AfterValidator(_check_pypi), FieldDoc("package", "", "`NAME==VERSION`")] | None = Field(
         default=None, description="A package of PyPI, at one version.", examples=["mcp-server-time==2026.10.19"]
     )
     image: images.ImageUrl | None = Field(
@@ -83,7 +83,7 @@ class StdioServer(Model):
         description="Debian packages that it needs while it is installed.",
         examples=[["gcc", "libc6-dev"]],
     )
-    bounds: Bounds = Field(
+    bounds: Requirements = Field(
         default=(),
         max_length=100,
         description="Requirements beside a package of PyPI, to hold what it depends on: many servers ask for any `mcp`,"
@@ -114,38 +114,41 @@ class StdioServer(Model):
     )
 
     @model_validator(mode="after")
-    def _held_by_its_own(self) -> "StdioServer":
-        wrong = {
+    def _check_package_options(self) -> "StdioServer":
+        misplaced = {
             "bounds": bool(self.bounds) and self.pypi is None,
             "overrides": bool(self.overrides) and self.npm is None,
             "install_scripts": bool(self.install_scripts) and self.npm is None,
             "before": bool(self.before) and self.image is not None,
             "apt_build": bool(self.apt_build) and self.image is not None,
         }
-        of = {"bounds": "a package of PyPI", **dict.fromkeys(("overrides", "install_scripts"), "a package of npm")}
+        owners = {"bounds": "a package of PyPI", **dict.fromkeys(("overrides", "install_scripts"), "a package of npm")}
         return raise_if_any(
-            self, [((key,), f"is for {of.get(key, 'a package')}; remove it") for key, said in wrong.items() if said]
+            self,
+            [
+                ((key,), f"is for {owners.get(key, 'a package')}; remove it")
+                for key, is_misplaced in misplaced.items()
+                if is_misplaced
+            ],
         )
 
     @field_validator("command", mode="after")
     @classmethod
-    def _one_form(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    def _check_command(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if not {"npm", "pypi", "image"} <= info.data.keys():
             return value  # one has a mistake of its own
-        said = [name for name in ("npm", "pypi", "image") if info.data[name] is not None]
-        if len(said) > 1:
-            raise MistakesError([((PARENT,), f"says {' and '.join(said)} at once; keep one")])
-        if not said and value and value[0] in _RUNNERS:
-            package = next((one for one in value[1:] if not one.startswith("-")), "NAME")
-            sentence = (
-                f"{value[0]} would fetch a package whenever it starts; write {_RUNNERS[value[0]].format(package)}"
-            )
-            raise MistakesError([((), f"{sentence}, and what comes after the package as args")])
-        if not said:
-            sentence = 'says no package; add npm: "NAME@VERSION", pypi: "NAME==VERSION", or image and command'
-            raise MistakesError([((PARENT,), sentence)])
-        found = [((), "missing; say how the server in the image is started, such as [acme-tools, --stdio]")]
-        return raise_if_any(value, found if said == ["image"] and not value else [])
+        forms = [name for name in ("npm", "pypi", "image") if info.data[name] is not None]
+        if len(forms) > 1:
+            raise MistakesError([((PARENT,), f"says {' and '.join(forms)} at once; keep one")])
+        if not forms and value and value[0] in _RUNNERS:
+            package = next((word for word in value[1:] if not word.startswith("-")), "NAME")
+            message = f"{value[0]} would fetch a package whenever it starts; write {_RUNNERS[value[0]].format(package)}"
+            raise MistakesError([((), f"{message}, and what comes after the package as args")])
+        if not forms:
+            message = 'says no package; add npm: "NAME@VERSION", pypi: "NAME==VERSION", or image and command'
+            raise MistakesError([((PARENT,), message)])
+        mistakes = [((), "missing; say how the server in the image is started, such as [acme-tools, --stdio]")]
+        return raise_if_any(value, mistakes if forms == ["image"] and not value else [])
 
 
 class Stdio(Model):
@@ -160,21 +163,21 @@ class Stdio(Model):
         examples=[{"BASE_IMAGE": "python:3.13"}],
     )
     builder: Builder = "docker"
-    _found: Found = PrivateAttr(default=Found(Server()))
+    _declaration: Found = PrivateAttr(default=Found(Server()))
 
-    def declare(self, found: Found) -> None:
+    def declare(self, declaration: Found) -> None:
         """Remember what a registry says of the server besides its package."""
-        self._found = found
+        self._declaration = declaration
 
     @property
-    def asked(self) -> tuple[Variable, ...]:
+    def required_variables(self) -> tuple[Variable, ...]:
         """Variables that the user has to give."""
-        return self._found.asked
+        return self._declaration.required_variables
 
     @property
-    def server(self) -> Server:
+    def spec(self) -> Server:
         """What the image is to hold."""
-        return Server(**dict(self.stdio), environment=self._found.environment)
+        return Server(**dict(self.stdio), environment=self._declaration.environment)
 
     @property
     def writable(self) -> tuple[str, ...]:
@@ -183,19 +186,19 @@ class Stdio(Model):
 
     @field_validator("build_args", mode="after")
     @classmethod
-    def _are_used(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        used = ("BASE_IMAGE", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
-        sentence = "is no ARG of the Dockerfile that is made for a package, which has BASE_IMAGE; remove it"
-        return raise_if_any(value, [((name,), sentence) for name in value if name.upper() not in used])
+    def _check_build_args(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        supported = ("BASE_IMAGE", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+        message = "is no ARG of the Dockerfile that is made for a package, which has BASE_IMAGE; remove it"
+        return raise_if_any(value, [((name,), message) for name in value if name.upper() not in supported])
 
 
-def _server(value: str) -> str:
+def _check_server_version(value: str) -> str:
     if not re.fullmatch(NAME_AND_VERSION, value) or value.endswith("@latest"):
         raise ValueError(f"{value[:100]!r} is no version of a server; write it as io.github.acme/weather@1.2.0")
     return value
 
 
-def _registry(value: str) -> str:
+def _check_registry_url(value: str) -> str:
     if not re.fullmatch(r"https://[a-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?", value):
         raise ValueError(f"{value[:200]!r} is not a registry's address; write https://HOST, without a query")
     return value
@@ -204,13 +207,13 @@ def _registry(value: str) -> str:
 class Registered(Model):
     """A server of an MCP registry: a package that speaks stdio, as its server.json names it."""
 
-    registry: Annotated[str, AfterValidator(_server), FieldDoc("server", "", "`NAME@VERSION`")] = Field(
+    registry: Annotated[str, AfterValidator(_check_server_version), FieldDoc("server", "", "`NAME@VERSION`")] = Field(
         description="The server, at one version. `mcpfleet packages lock` looks it up.",
         examples=["io.github.acme/weather@1.2.0"],
     )
-    registry_url: Annotated[str, Field(max_length=1024), AfterValidator(_registry), FieldDoc("address", "")] = Field(
-        default=OFFICIAL, description="The registry.", examples=["https://registry.acme.dev"]
-    )
+    registry_url: Annotated[
+        str, Field(max_length=1024), AfterValidator(_check_registry_url), FieldDoc("address", "")
+    ] = Field(default=OFFICIAL, description="The registry.", examples=["https://registry.acme.dev"])
     args: rules.Words = Field(
         default=(),
         max_length=1000,
@@ -223,11 +226,11 @@ class Registered(Model):
     builder: Builder = "docker"
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> RegistryEntry:
         """The version of the server in its registry."""
-        return Entry(self.registry_url, self.registry)
+        return RegistryEntry(self.registry_url, self.registry)
 
-    def resolved(self, root: Path) -> "Stdio":
+    def resolve(self, root: Path) -> "Stdio":
         """What was looked up, as a source.
 
         Args:
@@ -237,37 +240,41 @@ class Registered(Model):
             MistakesError: It was not, or can't be deployed.
         """
         try:
-            found = self.entry.read(root, self.args or None)
+            declaration = self.entry.read(root, self.args or None)
         except BuildPlanError as error:
-            raise MistakesError([((one.key or "registry",), one.sentence) for one in error.mistakes]) from None
-        named = StdioServer(npm=found.server.npm, pypi=found.server.pypi, args=tuple(found.server.args))
-        made = Stdio(stdio=named, build_args=self.build_args, builder=self.builder)
-        made.declare(found)
-        return made
+            raise MistakesError(
+                [((mistake.key or "registry",), mistake.message) for mistake in error.mistakes]
+            ) from None
+        server = StdioServer(
+            npm=declaration.server.npm, pypi=declaration.server.pypi, args=tuple(declaration.server.args)
+        )
+        source = Stdio(stdio=server, build_args=self.build_args, builder=self.builder)
+        source.declare(declaration)
+        return source
 
 
-def looked_up(value: object, info: ValidationInfo) -> object:
+def resolve_registry_source(value: object, info: ValidationInfo) -> object:
     """A source as it is deployed: a server of a registry is the package that was looked up."""
     root = cast("Mapping[str, Path | None]", info.context or {}).get("root")
-    return value.resolved(root) if isinstance(value, Registered) and root is not None else value
+    return value.resolve(root) if isinstance(value, Registered) and root is not None else value
 
 
-def undeclared(source: object, env: Mapping[str, str], secrets: Iterable[str]) -> Iterator[Mistake]:
+def missing_variables(source: object, env: Mapping[str, str], secrets: Iterable[str]) -> Iterator[Mistake]:
     """Variables that a registered server asks for and that are nowhere, as mistakes of the key `secrets`."""
-    there = {*env, *secrets}
-    for one in source.asked if isinstance(source, Stdio) else ():
-        if one.name not in there:
-            advice = "add {secret: NAME, version: NUMBER}" if one.secret else "add a text"
-            place = (one.name,) if one.secret else (PARENT, "env", one.name)
-            yield place, f"missing; {advice}: the server asks for it ({one.description})"
+    given_names = {*env, *secrets}
+    for variable in source.required_variables if isinstance(source, Stdio) else ():
+        if variable.name not in given_names:
+            advice = "add {secret: NAME, version: NUMBER}" if variable.secret else "add a text"
+            path = (variable.name,) if variable.secret else (PARENT, "env", variable.name)
+            yield path, f"missing; {advice}: the server asks for it ({variable.description})"
 
 
 def is_bridged(source: object) -> bool:
     """Whether a source is put behind the stdio bridge."""
-    return isinstance(source, Stdio | Registered) or (isinstance(source, Made) and source.speaks == "stdio")
+    return isinstance(source, Stdio | Registered) or (isinstance(source, BuiltSource) and source.speaks == "stdio")
 
 
-def unlocked(source: object, root: Path) -> Mistake | None:
+def lock_mistake(source: object, root: Path) -> Mistake | None:
     """The mistake that nothing holds a package to what it brings along; None where something does.
 
     Args:
@@ -276,11 +283,11 @@ def unlocked(source: object, root: Path) -> Mistake | None:
     """
     if not isinstance(source, Stdio):
         return None
-    lock = lock_of(source.server, source.build_args)
+    lock = lock_for(source.spec, source.build_args)
     if lock.kind == "image" and "@sha256:" not in lock.package:
-        sentence = f"{lock.package} names a tag, which can move; in profile prod write the digest: …@sha256:DIGEST"
-        return ("stdio", "image"), sentence
-    if lock.there(root):
+        message = f"{lock.package} names a tag, which can move; in profile prod write the digest: …@sha256:DIGEST"
+        return ("stdio", "image"), message
+    if lock.exists(root):
         return None
-    sentence = f"{lock.package} has no lock in {LOCKS}, and what it brings along could change with each build; run"
-    return ("stdio", lock.kind), f"{sentence} `{COMMAND}` and commit what it writes"
+    message = f"{lock.package} has no lock in {LOCKS}, and what it brings along could change with each build; run"
+    return ("stdio", lock.kind), f"{message} `{COMMAND}` and commit what it writes"

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, cast
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from pulumi_mcpfleet import environment, naming
-from pulumi_mcpfleet.fleet.field_docs import FieldDoc, near, pattern
-from pulumi_mcpfleet.sources.inside import is_file_in, odd, own_folder
+from pulumi_mcpfleet.fleet.field_docs import FieldDoc, find_nearest, pattern
+from pulumi_mcpfleet.sources.safe_paths import folder_problem, is_file_in, unsafe_file_message
 
 Text = Annotated[str, Field(max_length=32_768), FieldDoc("text", "texts", "each text at most 32,768 characters")]
 """Any text. The bound is Cloud Run's for one environment variable."""
@@ -36,12 +36,12 @@ def _name_pattern() -> str:
     return rf"[a-z][a-z0-9-]{{{low - 2},{high - 2}}}[a-z0-9]"
 
 
-def _server_name(value: str) -> str:
+def _check_server_name(value: str) -> str:
     if re.fullmatch(_name_pattern(), value):
         return value
     high = naming.SERVER_NAME_MAX
-    wish = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:high].rstrip("-")
-    advice = f"; write {wish}" if re.fullmatch(_name_pattern(), wish) else ""
+    suggestion = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:high].rstrip("-")
+    advice = f"; write {suggestion}" if re.fullmatch(_name_pattern(), suggestion) else ""
     raise ValueError(
         f"a name has {naming.SERVER_NAME_MIN} to {high} characters out of a-z, 0-9 and -, begins with a"
         f" letter and does not end with - (its service account is {naming.SERVER_PREFIX}NAME){advice}"
@@ -50,7 +50,7 @@ def _server_name(value: str) -> str:
 
 ServerName = Annotated[
     str,
-    AfterValidator(_server_name),
+    AfterValidator(_check_server_name),
     FieldDoc(
         "name",
         "names",
@@ -93,11 +93,11 @@ NEW_REGIONS: Final = "new_regions"
 """The fleet's key of regions that are newer than these; of the context of validation, too."""
 
 
-def _known_region(value: str, info: ValidationInfo) -> str:
+def _check_region(value: str, info: ValidationInfo) -> str:
     context = cast("Mapping[str, Any]", info.context or {})
     if value not in REGIONS and value not in context.get(NEW_REGIONS, ()):
-        meant = near(value, REGIONS)
-        advice = f"did you mean {meant}? For" if meant else "write one from `gcloud run regions list`; for"
+        nearest = find_nearest(value, REGIONS)
+        advice = f"did you mean {nearest}? For" if nearest else "write one from `gcloud run regions list`; for"
         newer = f"one that is newer, add {NEW_REGIONS}: [{value}] to the fleet"
         raise ValueError(f"{value} is not a region of Cloud Run (of those of 2026-11); {advice} {newer}")
     return value
@@ -110,7 +110,7 @@ _REGION: Final = (
     ),
     FieldDoc("region", "regions", "`gcloud run regions list`", pattern(REGION_FORM)),
 )
-Region = Annotated[str, *_REGION, AfterValidator(_known_region)]
+Region = Annotated[str, *_REGION, AfterValidator(_check_region)]
 NewRegion = Annotated[str, *_REGION]
 """One that need not be among `REGIONS`."""
 
@@ -137,26 +137,26 @@ LabelValue = Annotated[
 ]
 
 
-def _folder(value: str, info: ValidationInfo) -> str:
+def _check_folder(value: str, info: ValidationInfo) -> str:
     folder = Path(value)
     if not value.strip() or "\0" in value:
         raise ValueError("is empty; write a folder that holds a Dockerfile, such as ./my_server")
     if folder.is_absolute() or value.startswith("~"):
         raise ValueError(f"{value!r} is a place on one machine; write the folder as seen from Pulumi.yaml")
     root = cast("dict[str, Path | None]", info.context or {}).get("root")
-    if root is not None and (why := own_folder(root, value)):
-        raise ValueError(why)
+    if root is not None and (problem := folder_problem(root, value)):
+        raise ValueError(problem)
     if root is not None and not (root / folder / "Dockerfile").is_file():
         raise ValueError(f"there is no {folder.as_posix()}/Dockerfile beside Pulumi.yaml; correct the folder or add it")
     if root is not None and not is_file_in(root / folder, "Dockerfile"):
-        raise ValueError(f"in {folder.as_posix()}, {odd('Dockerfile')}")
+        raise ValueError(f"in {folder.as_posix()}, {unsafe_file_message('Dockerfile')}")
     return value
 
 
 Folder = Annotated[
     str,
     Field(max_length=1024),
-    AfterValidator(_folder),
+    AfterValidator(_check_folder),
     FieldDoc("folder", "folders", "below or beside `Pulumi.yaml`, not absolute; has a `Dockerfile`"),
 ]
 
@@ -168,7 +168,7 @@ BuildArgName = Annotated[
 ]
 
 
-def environment_name(value: str) -> str:
+def check_environment_name(value: str) -> str:
     """Check the name of a variable that a user sets.
 
     Raises:
@@ -185,7 +185,7 @@ def environment_name(value: str) -> str:
 
 EnvironmentName = Annotated[
     str,
-    AfterValidator(environment_name),
+    AfterValidator(check_environment_name),
     FieldDoc(
         "variable",
         "variables",
@@ -206,7 +206,7 @@ _SECRET_NAME: Final = re.compile(
 )
 
 
-def looks_secret(name: str, value: str) -> bool:
+def looks_like_secret(name: str, value: str) -> bool:
     """Whether a plain variable seems to hold a secret's value: by the form of the value, or by the name.
 
     A path, a URL, a number or a yes and no is not one, whatever the variable is called.
@@ -217,7 +217,7 @@ def looks_secret(name: str, value: str) -> bool:
     return bool(_SECRET_NAME.search(name)) and not plain
 
 
-def _url_path(value: str) -> str:
+def _check_url_path(value: str) -> str:
     if not re.fullmatch(r"/[A-Za-z0-9._~/-]{0,255}", value) or "//" in value or (value != "/" and value.endswith("/")):
         raise ValueError(f"{value[:200]!r} is not a path; write it as /mcp: / first, no / last, no query")
     if value.endswith("z"):
@@ -227,7 +227,7 @@ def _url_path(value: str) -> str:
 
 UrlPath = Annotated[
     str,
-    AfterValidator(_url_path),
+    AfterValidator(_check_url_path),
     FieldDoc(
         "path",
         "paths",
@@ -237,13 +237,13 @@ UrlPath = Annotated[
 ]
 
 
-def _endpoint_path(value: str) -> str:
-    return f"{_url_path(value[:-1])}/" if len(value) > 2 and value.endswith("/") else _url_path(value)
+def _check_endpoint_path(value: str) -> str:
+    return f"{_check_url_path(value[:-1])}/" if len(value) > 2 and value.endswith("/") else _check_url_path(value)
 
 
 EndpointPath = Annotated[
     str,
-    AfterValidator(_endpoint_path),
+    AfterValidator(_check_endpoint_path),
     FieldDoc(
         "path",
         "paths",
@@ -283,7 +283,7 @@ Audience = Annotated[
 _DOMAIN: Final = r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
-def _domain(value: str) -> str:
+def _check_domain(value: str) -> str:
     if not re.fullmatch(_DOMAIN, value):
         raise ValueError(
             f"{value[:200]!r} is not a domain; write it as mcp.acme.dev: small letters, no https://, no path"
@@ -298,7 +298,7 @@ def _domain(value: str) -> str:
 
 Domain = Annotated[
     str,
-    AfterValidator(_domain),
+    AfterValidator(_check_domain),
     FieldDoc("domain", "domains", "a DNS name of yours, at most 63 characters", pattern(_DOMAIN)),
 ]
 
@@ -325,28 +325,29 @@ ContainerName = Annotated[
     matching(_LABEL, "is not a container's name; use at most 63 of a-z, 0-9 and -, no - first or last"),
     FieldDoc("name", "names", "names: 1 to 63 of `a-z`, `0-9`, `-`; no `-` first or last", pattern(_LABEL)),
 ]
-_VOLUME: Final = rf"(?!{naming.OWN_VOLUME}){_LABEL}"
+_VOLUME: Final = rf"(?!{naming.FLEET_VOLUME_PREFIX}){_LABEL}"
 VolumeName = Annotated[
     str,
     matching(
         _VOLUME,
-        f"is not a volume's name; use at most 63 of a-z, 0-9 and -, no - first or last, and not {naming.OWN_VOLUME}…",
+        f"is not a volume's name; use at most 63 of a-z, 0-9 and -, no - first or last, and not"
+        f" {naming.FLEET_VOLUME_PREFIX}…",
     ),
     FieldDoc(
         "name",
         "names",
-        f"names: 1 to 63 of `a-z`, `0-9`, `-`; no `-` first or last, not `{naming.OWN_VOLUME}…`",
+        f"names: 1 to 63 of `a-z`, `0-9`, `-`; no `-` first or last, not `{naming.FLEET_VOLUME_PREFIX}…`",
         pattern(_VOLUME),
     ),
 ]
 
 # Cloud Run, "Configure secrets", "Disallowed paths and limitations": nothing is mounted at these or below. At /etc
 # itself a mount would hide the names of users and hosts; below it, as at /etc/secrets, Google's guides mount secrets.
-_NO_MOUNTS: Final = ("/dev", "/proc", "/sys")
-_HIDES: Final = "/etc"
+_UNMOUNTABLE: Final = ("/dev", "/proc", "/sys")
+_HIDDEN_BY_MOUNT: Final = "/etc"
 
 
-def mount_path(value: str) -> str:
+def check_mount_path(value: str) -> str:
     """Check a path at which something is mounted into a container.
 
     Raises:
@@ -359,10 +360,10 @@ def mount_path(value: str) -> str:
         or "/./" in f"{value}/"
     ):
         raise ValueError(f"{value[:200]!r} is not a place in a container; write it as /data: / first, no / last")
-    top = next((place for place in _NO_MOUNTS if value == place or value.startswith(f"{place}/")), None)
+    top = next((place for place in _UNMOUNTABLE if value == place or value.startswith(f"{place}/")), None)
     if top:
         raise ValueError(f"Cloud Run mounts nothing at {top}; write another place, such as /data")
-    if value == _HIDES:
+    if value == _HIDDEN_BY_MOUNT:
         raise ValueError(
             f"{value} would be hidden, names of users and hosts with it; write a folder in it: /etc/secrets"
         )
@@ -371,7 +372,7 @@ def mount_path(value: str) -> str:
 
 MountPath = Annotated[
     str,
-    AfterValidator(mount_path),
+    AfterValidator(check_mount_path),
     FieldDoc(
         "path in the container",
         "paths in the container",

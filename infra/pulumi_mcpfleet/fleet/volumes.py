@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import identities, quantities, references, values
-from pulumi_mcpfleet.fleet.base import PARENT, Mistake, Model, kind_of, one_kind, raise_if_any
+from pulumi_mcpfleet.fleet.base import PARENT, Mistake, Model, exactly_one_kind, kind_of, raise_if_any
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 
 
@@ -47,7 +47,7 @@ class GcsVolume(Model):
     mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/data"])
 
 
-def _octal(value: Any) -> Any:
+def _refuse_number(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         # YAML has read 0400 as the number 256, or as 400: nobody can tell which was meant.
         raise ValueError(f'{value} is a number, which YAML reads in one base or another; write it as "0440"')  # noqa: TRY004
@@ -58,7 +58,7 @@ def _octal(value: Any) -> Any:
 _MODE: Final = r"0[0-7]{3}"
 
 
-def _mode(value: str) -> str:
+def _check_mode(value: str) -> str:
     if not re.fullmatch(_MODE, value) or int(value, 8) == 0:
         raise ValueError(
             f'{value[:20]!r} is not a mode; write it as "0440": 0, then a digit each for owner, group, all'
@@ -72,8 +72,8 @@ def _mode(value: str) -> str:
 
 Mode = Annotated[
     str,
-    BeforeValidator(_octal),
-    AfterValidator(_mode),
+    BeforeValidator(_refuse_number),
+    AfterValidator(_check_mode),
     FieldDoc(
         "mode", "modes", '`"0400"`, `"0440"`, `"0444"` or another without a bit to write', {"pattern": f"^{_MODE}$"}
     ),
@@ -87,14 +87,14 @@ FileName = Annotated[
 _ITEM: Final = r"[A-Za-z0-9._][A-Za-z0-9._-]*(/[A-Za-z0-9._][A-Za-z0-9._-]*){0,9}"
 
 
-def _item(value: str) -> str:
-    if not re.fullmatch(_ITEM, value) or len(value) > 255 or any(one in (".", "..") for one in value.split("/")):
+def _check_item(value: str) -> str:
+    if not re.fullmatch(_ITEM, value) or len(value) > 255 or any(part in (".", "..") for part in value.split("/")):
         raise ValueError(f"{value[:200]!r} is not a file in the folder; write it as tools.yaml or certs/ca.pem")
     return value
 
 
 ItemPath = Annotated[
-    str, AfterValidator(_item), FieldDoc("file", "files", "a file in the folder, such as `certs/ca.pem`; no `..`")
+    str, AfterValidator(_check_item), FieldDoc("file", "files", "a file in the folder, such as `certs/ca.pem`; no `..`")
 ]
 
 
@@ -131,17 +131,19 @@ class SecretVolume(Model):
 
     @field_validator("items", mode="after")
     @classmethod
-    def _one_way(cls, value: dict[str, Item], info: ValidationInfo) -> dict[str, Item]:
+    def _check_items(cls, value: dict[str, Item], info: ValidationInfo) -> dict[str, Item]:
         if not {"version", "file"} <= info.data.keys():
             return value  # one has a mistake of its own
-        said = [key for key in ("version", "file") if info.data[key] is not None]
-        found: list[Mistake] = []
-        if value and said:
-            found.append(((), f"and {said[0]} are both there; keep items for several files, version and file for one"))
+        keys = [key for key in ("version", "file") if info.data[key] is not None]
+        mistakes: list[Mistake] = []
+        if value and keys:
+            mistakes.append(
+                ((), f"and {keys[0]} are both there; keep items for several files, version and file for one")
+            )
         elif not value:
             examples = {"version": 'version: "1"', "file": "file: tools.yaml"}
-            found += [((PARENT, key), f"missing; add {text}") for key, text in examples.items() if key not in said]
-        return raise_if_any(value, found)
+            mistakes += [((PARENT, key), f"missing; add {text}") for key, text in examples.items() if key not in keys]
+        return raise_if_any(value, mistakes)
 
     @property
     def files(self) -> dict[str, Item]:
@@ -175,7 +177,7 @@ FileSystem = OnDisk | GcsVolume | NfsVolume
 _VOLUMES: Final = ("memory", "disk", "gcs", "secret", "nfs")
 
 
-def _volume(value: Any) -> str | None:
+def _find_kind(value: Any) -> str | None:
     return kind_of(value, _VOLUMES)
 
 
@@ -185,7 +187,7 @@ Volume = Annotated[
     | Annotated[GcsVolume, Tag("gcs")]
     | Annotated[SecretVolume, Tag("secret")]
     | Annotated[NfsVolume, Tag("nfs")],
-    Discriminator(_volume),
-    one_kind("volume", _VOLUMES, beside=("mount",)),
+    Discriminator(_find_kind),
+    exactly_one_kind("volume", _VOLUMES, common_keys=("mount",)),
     FieldDoc("[volume](#volumes)", "[volumes](#volumes)", "each one of `memory`, `disk`, `gcs`, `secret`, `nfs`"),
 ]

@@ -8,12 +8,12 @@ from pydantic import Field, ValidationInfo, field_validator
 from pulumi_mcpfleet.fleet import quantities, references, rules, values
 from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, PARENT, Mistake, raise_if_any
+from pulumi_mcpfleet.fleet.built_source import BuiltSource
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc
-from pulumi_mcpfleet.fleet.made import Made
-from pulumi_mcpfleet.fleet.parts import SecretPlace, SecretRef, Sidecar, Vpc, WithEnvironment
+from pulumi_mcpfleet.fleet.parts import SecretRef, SecretTarget, Sidecar, Vpc, WithEnvironment
 from pulumi_mcpfleet.fleet.roles import Role
 from pulumi_mcpfleet.fleet.sources import Source
-from pulumi_mcpfleet.fleet.stdio import Registered, Stdio, undeclared
+from pulumi_mcpfleet.fleet.stdio import Registered, Stdio, missing_variables
 from pulumi_mcpfleet.fleet.values import Text
 from pulumi_mcpfleet.fleet.volumes import FileSystem, GcsVolume, NfsVolume, SecretVolume, Volume
 
@@ -79,7 +79,7 @@ class Workload(WithEnvironment):
         description="Further environment variables; plain text that everyone with access can read, so no secrets.",
         examples=[{"BIGQUERY_PROJECT": "acme-mcp-dev"}],
     )
-    secrets: Mapping[SecretPlace, Annotated[SecretRef, FieldDoc("", "[versions of secrets](#secrets)")]] = Field(
+    secrets: Mapping[SecretTarget, Annotated[SecretRef, FieldDoc("", "[versions of secrets](#secrets)")]] = Field(
         default={},
         max_length=100,
         description="Secrets of Secret Manager, as environment variables or as files. Its account may read just these.",
@@ -167,45 +167,47 @@ class Workload(WithEnvironment):
         return BUILT_PORT if isinstance(self.source, Stdio | Registered) else self.source.port
 
     @property
-    def beside(self) -> Mapping[str, Sidecar]:
+    def all_sidecars(self) -> Mapping[str, Sidecar]:
         """Further containers of each instance, by name."""
         return {}
 
     @property
     def sandbox(self) -> Literal["gen1", "gen2"] | None:
         """The execution environment: the second generation where a file system is mounted, which needs it."""
-        return "gen2" if any(isinstance(one, FileSystem) for one in self.volumes.values()) else None
+        return "gen2" if any(isinstance(volume, FileSystem) for volume in self.volumes.values()) else None
 
     @property
     def writable(self) -> tuple[str, ...]:
         """Folders of its image that are mounted in memory."""
-        return self.source.writable if isinstance(self.source, Made | Stdio) else ()
+        return self.source.writable if isinstance(self.source, BuiltSource | Stdio) else ()
 
     @property
-    def of_a_preview(self) -> bool:
+    def needs_beta(self) -> bool:
         """Whether Cloud Run takes it in the launch stage BETA alone."""
         return self.gpu == quantities.LARGE_GPU
 
     @property
     def all_secrets(self) -> tuple[str, ...]:
         """The secrets that its identity reads, each once."""
-        volumes = [one.secret for one in self.volumes.values() if isinstance(one, SecretVolume)]
-        sidecars = [ref.secret for one in self.beside.values() for ref in one.secrets.values()]
+        volumes = [item.secret for item in self.volumes.values() if isinstance(item, SecretVolume)]
+        sidecars = [ref.secret for item in self.all_sidecars.values() for ref in item.secrets.values()]
         return tuple(dict.fromkeys([*(ref.secret for ref in self.secrets.values()), *volumes, *sidecars]))
 
     @property
     def buckets(self) -> Mapping[str, bool]:
         """The buckets that its identity uses, and whether it only reads them."""
-        found: dict[str, bool] = {}
-        for one in self.volumes.values():
-            if isinstance(one, GcsVolume):
-                found[one.gcs.bucket] = found.get(one.gcs.bucket, True) and one.gcs.read_only
-        return found
+        read_only_by_bucket: dict[str, bool] = {}
+        for volume in self.volumes.values():
+            if isinstance(volume, GcsVolume):
+                read_only_by_bucket[volume.gcs.bucket] = (
+                    read_only_by_bucket.get(volume.gcs.bucket, True) and volume.gcs.read_only
+                )
+        return read_only_by_bucket
 
     @property
     def exports(self) -> tuple[NfsVolume, ...]:
         """The NFS exports that it mounts."""
-        return tuple(one for one in self.volumes.values() if isinstance(one, NfsVolume))
+        return tuple(volume for volume in self.volumes.values() if isinstance(volume, NfsVolume))
 
     @property
     def invokers(self) -> tuple[str, ...]:
@@ -220,14 +222,14 @@ class Workload(WithEnvironment):
 
     @field_validator("secrets", mode="after")
     @classmethod
-    def _what_a_registered_server_asks_for_is_there(
+    def _require_declared_variables(
         cls, value: Mapping[str, SecretRef], info: ValidationInfo
     ) -> Mapping[str, SecretRef]:
-        return raise_if_any(value, undeclared(info.data.get("source"), info.data.get("env", {}), value))
+        return raise_if_any(value, missing_variables(info.data.get("source"), info.data.get("env", {}), value))
 
     @field_validator("memory", mode="after")
     @classmethod
-    def _memory_goes_with_cpu(cls, value: str, info: ValidationInfo) -> str:
+    def _check_memory(cls, value: str, info: ValidationInfo) -> str:
         mistake = quantities.memory_mistake(info.data["cpu"], value) if "cpu" in info.data else None
         if mistake:
             raise ValueError(mistake)
@@ -235,7 +237,7 @@ class Workload(WithEnvironment):
 
     @field_validator("concurrency", mode="after")
     @classmethod
-    def _concurrency_goes_with_cpu(cls, value: int, info: ValidationInfo) -> int:
+    def _check_concurrency(cls, value: int, info: ValidationInfo) -> int:
         cpu = info.data.get("cpu")
         if cpu is not None and quantities.cpus(cpu) < 1 and value > 1:
             raise ValueError(f"{value} needs a whole CPU and cpu is {cpu}; write concurrency: 1, or cpu: 1")
@@ -243,7 +245,7 @@ class Workload(WithEnvironment):
 
     @field_validator("cpu_throttling", mode="after")
     @classmethod
-    def _cpu_that_stays_is_a_whole_one(cls, value: bool, info: ValidationInfo) -> bool:
+    def _check_cpu_throttling(cls, value: bool, info: ValidationInfo) -> bool:
         cpu, memory = info.data.get("cpu"), info.data.get("memory")
         if not value and cpu is not None and quantities.cpus(cpu) < 1:
             raise ValueError(f"false needs a whole CPU and cpu is {cpu}; write cpu: 1, or remove it")
@@ -253,48 +255,52 @@ class Workload(WithEnvironment):
 
     @field_validator("gpu", mode="after")
     @classmethod
-    def _a_gpu_has_what_it_needs(cls, value: str | None, info: ValidationInfo) -> str | None:
-        found = [*quantities.gpu_mistakes(value, info.data.get("cpu"), info.data.get("memory"))]
+    def _check_gpu(cls, value: str | None, info: ValidationInfo) -> str | None:
+        mistakes = [*quantities.gpu_mistakes(value, info.data.get("cpu"), info.data.get("memory"))]
         if value is not None and info.data.get("cpu_throttling") is True:
-            found.append(((), f"{value} needs CPU all the time; add cpu_throttling: false"))
-        return raise_if_any(value, found)
+            mistakes.append(((), f"{value} needs CPU all the time; add cpu_throttling: false"))
+        return raise_if_any(value, mistakes)
 
     @field_validator("gpu_zonal_redundancy", mode="after")
     @classmethod
-    def _zones_of_a_gpu(cls, value: bool, info: ValidationInfo) -> bool:
+    def _check_gpu_zonal_redundancy(cls, value: bool, info: ValidationInfo) -> bool:
         if not value and "gpu" in info.data and info.data["gpu"] is None:
             raise ValueError("false is about a GPU, and there is none; add gpu: nvidia-l4, or remove it")
         return value
 
     @field_validator("cloudsql_instances", mode="after")
     @classmethod
-    def _sockets_have_their_own_place(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    def _check_cloudsql_instances(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if not value:
             return value
         volumes: Mapping[str, Volume] = info.data.get("volumes", {})
-        taken = {name: one.mount for name, one in volumes.items()} | rules.places(info.data.get("secrets", {}))
-        found: list[Mistake] = [
+        used = {name: volume.mount for name, volume in volumes.items()} | rules.secret_files(
+            info.data.get("secrets", {})
+        )
+        mistakes: list[Mistake] = [
             ((), f"are seen in {SQL_MOUNT}, where {name} is; write another place for that")
-            for name, place in taken.items()
-            if f"{place}/".startswith(f"{SQL_MOUNT}/")
+            for name, mount in used.items()
+            if f"{mount}/".startswith(f"{SQL_MOUNT}/")
         ]
         if SQL_VOLUME in volumes:
-            found.append(((PARENT, "volumes", SQL_VOLUME), "is Cloud Run's name for cloudsql_instances; write another"))
-        return raise_if_any(value, found)
+            mistakes.append(
+                ((PARENT, "volumes", SQL_VOLUME), "is Cloud Run's name for cloudsql_instances; write another")
+            )
+        return raise_if_any(value, mistakes)
 
     @field_validator("vpc", mode="after")
     @classmethod
-    def _exports_are_reached(cls, value: Vpc | None, info: ValidationInfo) -> Vpc | None:
-        found: list[Mistake] = [
+    def _check_vpc(cls, value: Vpc | None, info: ValidationInfo) -> Vpc | None:
+        mistakes: list[Mistake] = [
             ((PARENT, "volumes", name), "needs vpc, over which its server is reached; add vpc: {network: default}")
-            for name, one in info.data.get("volumes", {}).items()
-            if value is None and isinstance(one, NfsVolume)
+            for name, volume in info.data.get("volumes", {}).items()
+            if value is None and isinstance(volume, NfsVolume)
         ]
-        return raise_if_any(value, found)
+        return raise_if_any(value, mistakes)
 
     @field_validator("use_http2", mode="after")
     @classmethod
-    def _probes_ask_in_http_1(cls, value: bool, info: ValidationInfo) -> bool:
+    def _check_use_http2(cls, value: bool, info: ValidationInfo) -> bool:
         path = info.data.get("health_path")
         if value and path is not None:
             raise ValueError(
@@ -305,13 +311,13 @@ class Workload(WithEnvironment):
 
     @field_validator("volumes", mode="after")
     @classmethod
-    def _volumes_have_their_own_places(cls, value: Mapping[str, Volume], info: ValidationInfo) -> Mapping[str, Volume]:
+    def _check_volumes(cls, value: Mapping[str, Volume], info: ValidationInfo) -> Mapping[str, Volume]:
         writable = getattr(info.data.get("source"), "writable", ())
-        found = [*rules.mounts(value, info.data.get("secrets", {}), writable)]
+        mistakes = [*rules.volume_mistakes(value, info.data.get("secrets", {}), writable)]
         memory = info.data.get("memory")
         # Cloud Run, "Memory limits": the second generation needs at least 512 MiB.
         if memory is not None and quantities.mebibytes(memory) < 512:
-            needed = next((name for name, one in value.items() if isinstance(one, FileSystem)), None)
-            sentence = f"{memory} is too little for the volume {needed}, which gen2 mounts; write 512Mi or more"
-            found += [((PARENT, "memory"), sentence)] if needed else []
-        return raise_if_any(value, found)
+            file_system = next((name for name, volume in value.items() if isinstance(volume, FileSystem)), None)
+            message = f"{memory} is too little for the volume {file_system}, which gen2 mounts; write 512Mi or more"
+            mistakes += [((PARENT, "memory"), message)] if file_system else []
+        return raise_if_any(value, mistakes)

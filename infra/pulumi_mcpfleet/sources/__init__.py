@@ -1,24 +1,24 @@
-"""From a source without a Dockerfile to one: pure functions from what a folder holds to the text that builds it.
+"""Decides how a source is built, and generates a Dockerfile for it if it has none.
 
-| module | says |
+| module | subject |
 |---|---|
-| `layout.py` | what a folder holds, as far as it is looked into |
-| `build_plan.py` | what a user may decide, and what was decided |
-| `python.py`, `node.py` | how a Python or a Node.js repository is installed and started |
-| `generate.py` | which of them it is |
-| `reads.py` | which variables of the environment a source reads |
-| `shared_state.py` | which state the callers of a server share |
-| `stdio.py` | a stdio server's package, with the bridge beside it |
-| `inside.py` | what of a folder is its own: nothing leads out of it |
+| `layout.py` | the names and texts of a folder's files |
+| `build_plan.py` | the options that a user can set, and the resulting plan |
+| `python.py`, `node.py` | the Dockerfile of a Python or a Node.js repository: how it is installed and started |
+| `planning.py` | selects among these |
+| `environment_use.py` | the environment variables that a source reads |
+| `shared_state.py` | the state that the callers of a server share |
+| `stdio.py` | the Dockerfile of a stdio server's package with the bridge |
+| `safe_paths.py` | reads files of a folder without following links out of it |
 | `checkout.py` | a git repository at one commit |
-| `git.py` | the user's git, which a repository does not command: the only module that starts a program |
+| `git.py` | runs the user's git, isolated from the repository's settings; the only module that starts a program |
 
-What can't be decided is a `BuildPlanError`, which names the keys to set; nothing is guessed where two answers are
-equally good. Nothing here imports pulumi.
+If something can't be decided, a `BuildPlanError` names the keys to set. Nothing is guessed if two answers are equally
+good. Nothing here imports pulumi.
 """
 
 from pulumi_mcpfleet.sources.build_plan import BuildOptions, BuildPlan, BuildPlanError
-from pulumi_mcpfleet.sources.generate import recipe_for
 from pulumi_mcpfleet.sources.layout import Layout
+from pulumi_mcpfleet.sources.planning import plan_build
 
-__all__ = ["BuildOptions", "BuildPlan", "BuildPlanError", "Layout", "recipe_for"]
+__all__ = ["BuildOptions", "BuildPlan", "BuildPlanError", "Layout", "plan_build"]

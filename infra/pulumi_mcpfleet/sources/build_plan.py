@@ -1,4 +1,4 @@
-"""What a user may decide about a build, what was decided, and what could not be."""
+"""The options and the plan of a build, and the parts that generated Dockerfiles share."""
 
 import json
 import re
@@ -18,27 +18,30 @@ _UV_HASHES: Final = (
     "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375",
     "5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe",
 )
-"""sha256 of that version's wheels for Linux: on x86-64, which Cloud Run runs, of glibc and of musl, and on arm64 (of
-glibc 2.28; of an older one and of musl), which other machines build for themselves."""
+"""SHA-256 hashes of that version's wheels for Linux: on x86-64, which Cloud Run runs, for glibc and musl; on arm64,
+which other machines build for themselves, for glibc 2.28 and for older glibc and musl."""
 
 USER: Final = "65532:65532"
 """A number, so that a runtime can prove it isn't root without reading /etc/passwd."""
 
 
 def inert(text: str) -> str:
-    """*text* as it may be shown: what a terminal or Pulumi would act on is written out.
+    """Escape *text* for display, so that neither a terminal nor Pulumi interprets it.
 
-    Sentences quote names and values of repositories, which may hold escape sequences, line ends and Pulumi's markup.
+    Messages quote names and values from repositories, which can have escape sequences, line ends and Pulumi's markup.
     """
-    shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "replace").decode() for sign in text)
-    return shown.replace("<{%", "< {%")
+    printable = "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "replace").decode()
+        for character in text
+    )
+    return printable.replace("<{%", "< {%")
 
 
-class Mistake(NamedTuple):
-    """Something that keeps a source from being built: the key of the source it is about, and a sentence."""
+class SourceMistake(NamedTuple):
+    """A reason why a source can't be built: the key of the source that it concerns, and a message."""
 
     key: str
-    sentence: str
+    message: str
 
 
 class FromImage(NamedTuple):
@@ -49,13 +52,13 @@ class FromImage(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Besides:
-    """What an image holds besides the server.
+class Additions:
+    """The parts of an image besides the server.
 
     Attributes:
         apt: Debian packages.
-        copy_from: Files and folders of other images, by where they are in this one.
-        writable: Folders in which the server may write: each is mounted in memory, and filled when it starts.
+        copy_from: Files and folders of other images, by their path in this image.
+        writable: Folders in which the server can write. Each is mounted in memory, and filled when the server starts.
     """
 
     apt: Sequence[str] = ()
@@ -63,24 +66,24 @@ class Besides:
     writable: Sequence[str] = ()
 
     @property
-    def lines(self) -> str:
-        """What brings them in, before the server."""
-        copies = (f"COPY --from={one.image} {one.path} {place}\n" for place, one in self.copy_from.items())
-        return packages(self.apt) + "".join(copies)
+    def install_lines(self) -> str:
+        """The lines that add the packages and files, before the server."""
+        copies = (f"COPY --from={file.image} {file.path} {path}\n" for path, file in self.copy_from.items())
+        return apt_line(self.apt) + "".join(copies)
 
     @property
-    def kept(self) -> str:
-        """The line that keeps what is in those folders, behind the server: a mount hides it."""
+    def save_line(self) -> str:
+        """The line that saves the content of the writable folders, after the server: the mounts hide it."""
         if not self.writable:
             return ""
-        # Some runtimes give a mount the mode of the folder that it hides.
-        each = f'mkdir -p "$each" "{_INITIAL}$each" && cp -a "$each/." "{_INITIAL}$each/"'
-        each += ' && chmod 1777 "$each" || exit 1'
-        return f"RUN for each in {' '.join(self.writable)}; do {each}; done && chmod -R a+rX {_INITIAL}\n"
+        # In some runtimes a mount has the mode of the folder that it hides.
+        command = f'mkdir -p "$each" "{_INITIAL}$each" && cp -a "$each/." "{_INITIAL}$each/"'
+        command += ' && chmod 1777 "$each" || exit 1'
+        return f"RUN for each in {' '.join(self.writable)}; do {command}; done && chmod -R a+rX {_INITIAL}\n"
 
-    def start(self, words: Sequence[str]) -> Sequence[str]:
-        """The command *words*, before which those folders are filled."""
-        return ("sh", "-c", f'cp -r {_INITIAL}/. / && exec "$@"', "sh", *words) if self.writable else words
+    def wrap_command(self, command: Sequence[str]) -> Sequence[str]:
+        """Return *command*, preceded by one that fills the writable folders."""
+        return ("sh", "-c", f'cp -r {_INITIAL}/. / && exec "$@"', "sh", *command) if self.writable else command
 
 
 _INITIAL: Final = "/opt/initial"
@@ -89,40 +92,40 @@ _INITIAL: Final = "/opt/initial"
 class BuildPlanError(Exception):
     """A source can't be built as it is; the text has one line for each mistake."""
 
-    def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes = tuple(Mistake(key, inert(sentence)) for key, sentence in mistakes)
-        super().__init__("\n".join(f"{key}: {sentence}" if key else sentence for key, sentence in self.mistakes))
+    def __init__(self, mistakes: Iterable[SourceMistake]) -> None:
+        self.mistakes = tuple(SourceMistake(key, inert(message)) for key, message in mistakes)
+        super().__init__("\n".join(f"{key}: {message}" if key else message for key, message in self.mistakes))
 
     @classmethod
-    def of(cls, key: str, sentence: str) -> "BuildPlanError":
-        """With one mistake."""
-        return cls([Mistake(key, sentence)])
+    def of(cls, key: str, message: str) -> "BuildPlanError":
+        """Return an error with one mistake."""
+        return cls([SourceMistake(key, message)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What the user decides; what is left out is found out.
+    """The options of a build. Options that the user doesn't set are detected.
 
     Attributes:
         language: python or node.
-        installer: Which tool installs the dependencies.
+        installer: The tool that installs the dependencies.
         start: The command that starts the server.
-        dockerfile: Which Dockerfile of the source's own builds it; empty: none, one is made.
+        dockerfile: The source's own Dockerfile; empty to generate one.
         apt: Debian packages that the server needs while it runs.
-        apt_build: Debian packages that it needs while it is built.
-        args: Arguments behind the command that starts it.
-        speaks: http, or stdio for a server that is put behind the bridge; None: http, unless its files say otherwise.
-        build_args: Values for the ARGs of the Dockerfile.
-        build_secrets: Variables that hold secrets while it is built, and in no layer.
-        package: Which member of a workspace is the server, by its name or folder.
-        extras: Extras of a Python package; None: none, or the one that brings the MCP library.
+        apt_build: Debian packages that the build needs.
+        args: Arguments of the command that starts the server.
+        speaks: http, or stdio for a server behind the bridge; None for http, unless its files show stdio.
+        build_args: Values of the Dockerfile's ARGs.
+        build_secrets: Variables that have secrets during the build, and are in no layer.
+        package: The name or folder of the workspace member that is the server.
+        extras: Extras of a Python package; None for none, or for the one that has the MCP library.
         groups: Groups of a Python project's dependencies.
-        bounds: Requirements beside those of a project without a lock file.
-        before: The date of the newest packages of a project without a lock file.
-        target: The stage of its own Dockerfile that is the image.
-        version: Which version the source is, where it is known: for what would ask git's tags.
-        copy_from: Files of other images that it needs.
-        writable: Folders of its image in which it may write.
+        bounds: Further requirements of a project without a lock file.
+        before: The date after which no package is taken, for a project without a lock file.
+        target: The stage of the source's own Dockerfile that becomes the image.
+        version: The version of the source, for tools that read it from git's tags; empty if unknown.
+        copy_from: Files of other images that the server needs.
+        writable: Folders of the image in which the server can write.
     """
 
     language: Language | None = None
@@ -146,9 +149,9 @@ class BuildOptions:
     writable: Sequence[str] = ()
 
     @property
-    def besides(self) -> Besides:
-        """What its image holds besides the server."""
-        return Besides(apt=self.apt, copy_from=self.copy_from, writable=self.writable)
+    def additions(self) -> Additions:
+        """The parts of the image besides the server."""
+        return Additions(apt=self.apt, copy_from=self.copy_from, writable=self.writable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,44 +159,44 @@ class BuildPlan:
     """How a source is built.
 
     Attributes:
-        dockerfile: The text of the Dockerfile; None where the source has one of its own.
-        location: The path of that one within the source, else empty.
-        args: Arguments in place of the CMD of that one.
-        decided: What was found out, a sentence each, with the key that would decide otherwise.
-        reads: Variables that the source is known to read (`reads.py`).
-        shares: State that its callers share (`shared_state.py`); empty where none is known.
+        dockerfile: The text of the generated Dockerfile; None if the source has its own.
+        dockerfile_path: The path of the source's own Dockerfile; empty if it is generated.
+        args: Arguments that replace the CMD of the source's own Dockerfile.
+        decisions: What was detected: a sentence each, with the key that overrides it.
+        variables: Environment variables that the source is known to read (`environment_use.py`).
+        shared_state: State that the server's callers share (`shared_state.py`); empty if none is known.
     """
 
     dockerfile: str | None
-    location: str = ""
+    dockerfile_path: str = ""
     args: Sequence[str] = ()
-    decided: Sequence[str] = field(default_factory=tuple[str, ...])
-    reads: frozenset[str] = frozenset()
-    shares: str = ""
+    decisions: Sequence[str] = field(default_factory=tuple[str, ...])
+    variables: frozenset[str] = frozenset()
+    shared_state: str = ""
 
 
-def command(words: Sequence[str]) -> str:
-    """A command as a Dockerfile's CMD takes it."""
-    return json.dumps(list(words))  # in ASCII: no sign in it ends a line, for whoever reads the file
+def cmd_list(arguments: Sequence[str]) -> str:
+    """Format a command for a Dockerfile's CMD."""
+    return json.dumps(list(arguments))  # in ASCII, so that no character ends a line
 
 
-def quoted(words: Sequence[str]) -> str:
-    """A JSON list as the value of a Dockerfile's ENV, which undoes quotes, backslashes and variables."""
-    text = json.dumps(list(words))
+def quote_list(arguments: Sequence[str]) -> str:
+    """Format a JSON list for a Dockerfile's ENV, which interprets quotes, backslashes and variables."""
+    text = json.dumps(list(arguments))
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
 
 
-def hashed(package: str, hashes: Sequence[str]) -> str:
-    """A shell's words that print one line of a requirements file: a package that has to have one of these hashes."""
-    return f"printf '%s' '{package} {' '.join(f'--hash=sha256:{one}' for one in hashes)}'"
+def print_requirement(package: str, hashes: Sequence[str]) -> str:
+    """Return the shell command that prints a line of a requirements file: a package with its allowed hashes."""
+    return f"printf '%s' '{package} {' '.join(f'--hash=sha256:{digest}' for digest in hashes)}'"
 
 
 INSTALL_UV: Final = (
     "python3 -m venv /opt/uv"
-    f" && {hashed(f'uv=={UV_VERSION}', _UV_HASHES)} > /tmp/uv.txt"
+    f" && {print_requirement(f'uv=={UV_VERSION}', _UV_HASHES)} > /tmp/uv.txt"
     " && /opt/uv/bin/pip install --quiet --no-cache-dir --no-deps --require-hashes -r /tmp/uv.txt && rm /tmp/uv.txt"
 )
-"""What a RUN line installs uv with: one version, of which what is installed is checked."""
+"""The shell command that installs one version of uv, and checks its hash."""
 
 
 TOOLS_STAGE: Final = f"""\
@@ -215,36 +218,38 @@ ENV PIP_NO_CACHE_DIR=1 \\
     PATH=/opt/uv/bin:$PATH
 RUN {INSTALL_UV}
 """
-"""The beginning of every Dockerfile that is made: the stage `tools`, with uv."""
+"""The beginning of every generated Dockerfile: the stage `tools`, with uv."""
 
 
-def built(
-    lines: str, copies: str, *, environment: str, start: Sequence[str], wish: BuildOptions, place: str = ""
+def generate_dockerfile(
+    lines: str, copies: str, *, environment: str, start: Sequence[str], options: BuildOptions, folder: str = ""
 ) -> str:
-    """The Dockerfile of a source: the stages `tools`, `build`, in which *lines* install it, and the last one.
+    """Generate the Dockerfile of a source: the stages `tools` and `build`, and the last stage.
 
     Args:
-        lines: What installs the source.
-        copies: What of it the last stage has.
-        environment: Its variables, as ENV has them.
-        start: The command that starts it.
-        wish: Debian packages, and whether it speaks stdio.
-        place: The folder within the source in which it starts.
+        lines: The lines of the stage `build` that install the source.
+        copies: The lines of the last stage that copy from the stage `build`.
+        environment: Environment variables, in the format of ENV.
+        start: The command that starts the server.
+        options: The build options.
+        folder: The folder within the source in which the server starts.
     """
-    bridged = wish.speaks == "stdio"
+    bridged = options.speaks == "stdio"
     bridge = bridge_stage(f"{BRIDGE_FOLDER}/") if bridged else ""
-    end = last_stage(copies, environment=environment, start=start, besides=wish.besides, bridged=bridged, place=place)
-    told = [name for name in wish.build_args if name != "BASE_IMAGE" and f"\nARG {name}=" not in f"\n{lines}"]
-    given = "".join(f"ARG {name}\n" for name in told)
+    last = last_stage(
+        copies, environment=environment, start=start, additions=options.additions, bridged=bridged, folder=folder
+    )
+    arg_names = [name for name in options.build_args if name != "BASE_IMAGE" and f"\nARG {name}=" not in f"\n{lines}"]
+    arg_lines = "".join(f"ARG {name}\n" for name in arg_names)
     return f"""\
 {TOOLS_STAGE}
 FROM tools AS build
 WORKDIR /app
-{packages(wish.apt_build)}{given}{_with_secrets(lines, wish.build_secrets)}{bridge}{end}"""
+{apt_line(options.apt_build)}{arg_lines}{_mount_secrets(lines, options.build_secrets)}{bridge}{last}"""
 
 
-def _with_secrets(lines: str, names: Sequence[str]) -> str:
-    """*lines* whose commands find secrets in their environment: by BuildKit's mounts, which no layer holds."""
+def _mount_secrets(lines: str, names: Sequence[str]) -> str:
+    """Give the RUN commands in *lines* secrets as environment variables, by BuildKit's mounts, which no layer has."""
     if not names:
         return lines
     mounts = "".join(f"--mount=type=secret,id={name},required=true " for name in names)
@@ -252,12 +257,13 @@ def _with_secrets(lines: str, names: Sequence[str]) -> str:
     return re.sub(r"^RUN ", lambda _: f"RUN {mounts}{exports}", lines, flags=re.MULTILINE)
 
 
-def with_apt(wish: BuildOptions, apt: tuple[Sequence[str], Sequence[str]]) -> BuildOptions:
-    """*wish* with further Debian packages: while it is built, and while it runs."""
+def add_apt(options: BuildOptions, apt: tuple[Sequence[str], Sequence[str]]) -> BuildOptions:
+    """Return *options* with further Debian packages: for the build, and for running the image."""
     build, run = (
-        tuple(dict.fromkeys((*said, *more))) for said, more in zip((wish.apt_build, wish.apt), apt, strict=True)
+        tuple(dict.fromkeys((*configured, *added)))
+        for configured, added in zip((options.apt_build, options.apt), apt, strict=True)
     )
-    return replace(wish, apt_build=build, apt=run)
+    return replace(options, apt_build=build, apt=run)
 
 
 def last_stage(
@@ -265,62 +271,62 @@ def last_stage(
     *,
     environment: str,
     start: Sequence[str],
-    besides: Besides,
+    additions: Additions,
     labels: str = "",
     bridged: bool = False,
-    place: str = "",
+    folder: str = "",
 ) -> str:
-    """The end of a Dockerfile that is made: what runs.
+    """Return the last stage of a generated Dockerfile, which becomes the image.
 
     Args:
-        copies: Lines that bring the server in from the stage that installed it.
-        environment: Its variables, as ENV has them.
-        start: The command that starts it.
-        besides: What else it needs.
+        copies: The lines that copy the server from the stage that installed it.
+        environment: Environment variables, in the format of ENV.
+        start: The command that starts the server.
+        additions: The parts of the image besides the server.
         labels: A LABEL line.
-        bridged: Whether it is put behind the bridge, of which there is a stage.
-        place: The folder within /app in which it starts.
+        bridged: Whether the server runs behind the bridge, which has a stage of its own.
+        folder: The folder within /app in which the server starts.
     """
     if bridged:
-        # First the bridge, which is the same in each such image.
+        # The bridge comes first, because it is the same in all these images.
         copies = f"{COPY_BRIDGE}{copies}{stdio_variable('COMMAND', start)}"
         start = START_BRIDGE
     return f"""
 FROM ${{BASE_IMAGE}}
-{labels}{besides.lines}WORKDIR {f"/app/{place}".rstrip("/")}
-{copies}{running(environment, start, besides)}"""
+{labels}{additions.install_lines}WORKDIR {f"/app/{folder}".rstrip("/")}
+{copies}{run_lines(environment, start, additions)}"""
 
 
-def packages(apt: Sequence[str]) -> str:
-    """The line that installs Debian packages; nothing for none."""
+def apt_line(apt: Sequence[str]) -> str:
+    """Return the line that installs Debian packages; empty for no packages."""
     if not apt:
         return ""
     install = f"apt-get update && apt-get install -y --no-install-recommends {' '.join(apt)}"
     return f"RUN {install} && rm -rf /var/lib/apt/lists/*\n"
 
 
-def running(environment: str, start: Sequence[str], besides: Besides) -> str:
-    """The lines that say how an image runs: as nobody, with *environment* besides, by the command *start*."""
+def run_lines(environment: str, start: Sequence[str], additions: Additions) -> str:
+    """Return the lines that configure how an image runs: unprivileged, with *environment* and the command *start*."""
     return f"""\
-{besides.kept}# On Cloud Run only memory can be written to; programs look for their caches at home.
+{additions.save_line}# On Cloud Run only memory can be written to; programs look for their caches at home.
 ENV {f"HOME=/tmp {environment}".rstrip()}
 USER {USER}
 EXPOSE 8080
-CMD {command(besides.start(start))}
+CMD {cmd_list(additions.wrap_command(start))}
 """
 
 
-def stdio_variable(name: str, words: Sequence[str]) -> str:
-    """The line that tells the bridge a list of words: the server's COMMAND, or its ARGS."""
-    return f"ENV MCP_STDIO_{name}={quoted(words)}\n"
+def stdio_variable(name: str, arguments: Sequence[str]) -> str:
+    """Return the line that sets a list for the bridge: the server's COMMAND, or its ARGS."""
+    return f"ENV MCP_STDIO_{name}={quote_list(arguments)}\n"
 
 
 BRIDGE_FOLDER: Final = ".mcpfleet-bridge"
-"""Where the bridge is within a source that is put behind it."""
+"""The folder of the bridge's files within a source that runs behind the bridge."""
 
 BRIDGE_PTH: Final = """/opt/bridge/bin/python -c "import pathlib, site; \\
 pathlib.Path(site.getsitepackages()[0], 'bridge.pth').write_text('/opt/bridge-code')\""""
-"""Makes the bridge importable in its own environment from any folder, and in the server's in none."""
+"""The shell command that makes the bridge importable in its own Python environment, and not in the server's."""
 
 COPY_BRIDGE: Final = """\
 COPY --from=bridge /opt/bridge /opt/bridge
@@ -330,10 +336,10 @@ START_BRIDGE: Final = ("/opt/bridge/bin/python", "-m", "mcpfleet_bridge")
 
 
 def bridge_stage(folder: str = "") -> str:
-    """The stage `bridge`.
+    """Return the stage `bridge`.
 
     Args:
-        folder: Where in the context the files of `staging.stage_bridge` are, with a slash at its end.
+        folder: The folder of the build context with the files of `staging.stage_bridge`, with a slash at its end.
     """
     return f"""
 FROM tools AS bridge
@@ -349,14 +355,14 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/bridge-code
 """
 
 
-LEFT_OUT: Final = (
+REMOVE_UNWANTED: Final = (
     f"RUN rm -rf .git .venv venv node_modules .env {BRIDGE_FOLDER}"
-    # The keys of a local cloud: a project may be within the source.
+    # The keys of a local cloud: a project can be within the source.
     " && find . -depth -name .mcpfleet -exec rm -rf {} +\n"
 )
-"""What a folder often holds that must not get into an image, should its .dockerignore not say so."""
+"""Removes files and folders that must not be in an image, in case the .dockerignore does not exclude them."""
 
 
-def unmarked(file: str) -> str:
-    """The line that takes a file's byte-order mark away, which most tools that read it do not know."""
+def strip_mark_line(file: str) -> str:
+    """Return the line that removes a file's byte-order mark, which most tools can't read."""
     return f"RUN sed -i '1s/^\\xEF\\xBB\\xBF//' {file}\n"

@@ -1,7 +1,7 @@
-"""A command that a repository wrote for a shell, as words that need none where that is possible.
+"""Parses a shell command of a repository into a list of words that needs no shell, if possible.
 
-A start script or a line of a Procfile is a stranger's. It becomes a list of words, each of them text of a JSON list;
-where it reads variables, one shell expands these and nothing else. What wants more of a shell than that is not taken.
+A start script or a line of a Procfile is untrusted. It becomes a JSON list of words. If it reads variables, one shell
+expands these and nothing else. A command that needs more of a shell is rejected.
 """
 
 import re
@@ -18,8 +18,8 @@ class Command:
     """One command.
 
     Attributes:
-        variables: What it sets for itself, each `NAME=VALUE`.
-        words: Its program and arguments; variables stand in them as a shell has them.
+        variables: The variables that it sets, each `NAME=VALUE`.
+        words: Its program and arguments, in which variables are written as in a shell.
     """
 
     variables: tuple[str, ...]
@@ -27,15 +27,15 @@ class Command:
 
     @property
     def executable(self) -> tuple[str, ...]:
-        """The command as a list that a system executes; the shell is in it only for variables."""
+        """The command as a list to execute. It has a shell only if it reads variables."""
         words = (*(("env", *self.variables) if self.variables else ()), *self.words)
         if not any("$" in word for word in words):
             return words
-        return ("sh", "-c", "exec " + " ".join(map(_expanded, words)))
+        return ("sh", "-c", "exec " + " ".join(map(_quote_word, words)))
 
 
-def commands(script: str) -> tuple[Command, ...] | None:
-    """The commands of a script that has them one after another (`&&`); None for one that wants more of a shell."""
+def parse_script(script: str) -> tuple[Command, ...] | None:
+    """Return the commands of a script that are joined by `&&`; None if the script needs more of a shell."""
     if re.search(r"[`~*?\[\]{}!\\]|\$\(", re.sub(_VARIABLE, "", script)) or re.search(r"'[^']*\$[^']*'", script):
         return None
     if "$" in re.sub(_VARIABLE, "", script):
@@ -54,27 +54,27 @@ def commands(script: str) -> tuple[Command, ...] | None:
                 parts[-1].append(token)
     except ValueError:
         return None
-    found = [_command(part) for part in parts]
-    return tuple(found) if all(one.words for one in found) else None
+    parsed = [_parse_command(part) for part in parts]
+    return tuple(parsed) if all(command.words for command in parsed) else None
 
 
-def _command(tokens: Sequence[str]) -> Command:
-    """Assignments, whoever makes them (a shell, env, cross-env), and the words behind them."""
-    left = list(tokens)
-    if left and left[0] in ("env", "cross-env"):
-        del left[0]
+def _parse_command(tokens: Sequence[str]) -> Command:
+    """Parse the assignments of a command (by the shell, env or cross-env), and its other words."""
+    remaining = list(tokens)
+    if remaining and remaining[0] in ("env", "cross-env"):
+        del remaining[0]
     variables: list[str] = []
-    while left and _ASSIGNMENT.fullmatch(left[0]):
-        variables.append(left.pop(0))
-    if left and left[0] == "cross-env":
-        return Command((*variables, *(inner := _command(left)).variables), inner.words)
-    if left and left[0] == "exec":
-        del left[0]
-    return Command(tuple(variables), tuple(left))
+    while remaining and _ASSIGNMENT.fullmatch(remaining[0]):
+        variables.append(remaining.pop(0))
+    if remaining and remaining[0] == "cross-env":
+        return Command((*variables, *(inner := _parse_command(remaining)).variables), inner.words)
+    if remaining and remaining[0] == "exec":
+        del remaining[0]
+    return Command(tuple(variables), tuple(remaining))
 
 
-def _expanded(word: str) -> str:
-    """A word for a shell that expands its variables and takes everything else as it is."""
+def _quote_word(word: str) -> str:
+    """Quote a word for a shell so that only its variables are expanded."""
     if "$" not in word:
         return shlex.quote(word)
     return '"' + re.sub(r'(["\\`])', r"\\\1", word) + '"'

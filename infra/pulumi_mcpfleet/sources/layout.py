@@ -1,4 +1,4 @@
-"""What a folder holds, as far as a recipe looks into it: names, and the text of a few files."""
+"""The contents of a folder that build plans look at: the names of its files, and the texts of some."""
 
 import codecs
 import json
@@ -11,13 +11,13 @@ from typing import Any, Final, cast
 
 import yaml
 
-from pulumi_mcpfleet.sources.build_plan import BuildPlanError, Mistake
-from pulumi_mcpfleet.sources.inside import is_file_in, odd, read_in
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError, SourceMistake
+from pulumi_mcpfleet.sources.safe_paths import is_file_in, read_file_in, unsafe_file_message
 
 MAX_FILE: Final = 2 * 2**20
-"""Bytes of the largest file that is read: lock files are looked for, and only their beginning is read."""
+"""The number of bytes that are read of a file. Of longer files, such as lock files, only the beginning is read."""
 
-_LOOKED_INTO: Final = frozenset(
+_READ_FILES: Final = frozenset(
     {
         *("pyproject.toml", "requirements.txt", "setup.cfg", "setup.py", "package.json", "Procfile", ".dockerignore"),
         *("uv.lock", "poetry.lock", "pylock.toml", "pnpm-lock.yaml", "yarn.lock", ".yarnrc.yml", ".python-version"),
@@ -27,66 +27,66 @@ _LOOKED_INTO: Final = frozenset(
     }
 )
 _MANIFESTS: Final = ("/package.json", "/pyproject.toml")
-"""Of the members of a workspace."""
+"""The manifests of workspace members."""
 
-_MOST_MANIFESTS: Final = 300
+_MAX_MANIFESTS: Final = 300
 _CODE: Final = (".py", ".js", ".mjs", ".cjs", ".ts", ".mts")
-_MOST_CODE: Final = 200
-_MAX_CODE: Final = 64 * 1024
-"""Files of code that are read, and bytes of each: enough to see how a server begins."""
+_MAX_CODE_FILES: Final = 200
+_MAX_CODE_BYTES: Final = 64 * 1024
+"""The numbers of code files that are read, and of bytes of each: enough to see how a server starts."""
 
-_MAX_YAML: Final = 64 * 1024
+_MAX_YAML_LENGTH: Final = 64 * 1024
 
 MAX_TEXT: Final = 4096
-"""Characters of the longest value that is taken from such a file."""
+"""The maximum number of characters of a value from a file."""
 
-MARK: Final = "\ufeff"
-"""The byte-order mark that some editors begin a file with; a text that was read has it still."""
+BYTE_ORDER_MARK: Final = "\ufeff"
+"""The byte-order mark that some editors write at the beginning of a file. It is not removed when a file is read."""
 
-_MOST: Final = 100_000
-"""Files and folders that are looked at, as far as the third level."""
+_MAX_ENTRIES: Final = 100_000
+"""The maximum number of files and folders down to the third level."""
 
 SKIPPED: Final = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", ".tox", ".mypy_cache"})
-"""Folders that no source is made of."""
+"""Folders that are not part of a source."""
 _DEPTH: Final = 3  # src/<package>/__main__.py
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A folder.
+    """The contents of a folder.
 
     Attributes:
-        names: Every file down to the third level, with / between the parts.
-        texts: The text of those that recipes read.
-        odd: What is called as a file, and is none: a link that leads out of the folder or nowhere, a pipe, a device.
-        code: The beginning of the files of code near the top.
+        names: The paths of all files down to the third level, with / between the parts.
+        texts: The texts of the files that build plans read, by path.
+        unsafe: The paths of links that lead out of the folder or nowhere, of pipes and of devices.
+        code: The beginnings of code files near the top, by path.
     """
 
     names: frozenset[str]
     texts: Mapping[str, str]
-    odd: frozenset[str] = frozenset()
+    unsafe: frozenset[str] = frozenset()
     code: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
-    def of(cls, files: Mapping[str, str | bytes]) -> "Layout":
-        """A folder that holds these files."""
+    def from_files(cls, files: Mapping[str, str | bytes]) -> "Layout":
+        """Return the layout of a folder with these files."""
 
-        def said(name: str) -> str:
+        def content_text(name: str) -> str:
             content = files[name]
-            return content if isinstance(content, str) else _decoded(content)
+            return content if isinstance(content, str) else _decode(content)
 
         return cls(
             frozenset(files),
-            {name: said(name) for name in _looked_into(files)},
-            code={name: said(name)[:_MAX_CODE] for name in _code(files)},
+            {name: content_text(name) for name in _select_texts(files)},
+            code={name: content_text(name)[:_MAX_CODE_BYTES] for name in _select_code(files)},
         )
 
     @classmethod
     def read(cls, folder: Path) -> "Layout":
-        """The folder on disk.
+        """Read the layout of a folder on disk.
 
         Raises:
-            BuildPlanError: It can't be read.
+            BuildPlanError: The folder can't be read, or has too many files.
         """
         try:
             return cls._read(folder)
@@ -96,121 +96,126 @@ class Layout:
     @classmethod
     def _read(cls, folder: Path) -> "Layout":
         names: set[str] = set()
-        strange: set[str] = set()
-        places, seen = [""], 0
-        while places:
-            place = places.pop()
-            with os.scandir(folder / place) as entries:
+        unsafe: set[str] = set()
+        pending, entry_count = [""], 0
+        while pending:
+            prefix = pending.pop()
+            with os.scandir(folder / prefix) as entries:
                 for entry in entries:
-                    name = f"{place}{entry.name}"
-                    seen += 1
-                    if seen > _MOST:
-                        sentence = f"the source has more than {_MOST} files near its top; write the folder within it"
-                        raise BuildPlanError.of("", sentence)
+                    name = f"{prefix}{entry.name}"
+                    entry_count += 1
+                    if entry_count > _MAX_ENTRIES:
+                        message = (
+                            f"the source has more than {_MAX_ENTRIES} files near its top; write the folder within it"
+                        )
+                        raise BuildPlanError.of("", message)
                     if entry.is_dir(follow_symlinks=False):
                         if entry.name not in SKIPPED and name.count("/") < _DEPTH - 1:
-                            places.append(f"{name}/")
+                            pending.append(f"{name}/")
                     elif entry.is_file(follow_symlinks=False) or is_file_in(folder, name):
                         names.add(name)
-                    elif not (folder / name).is_dir():  # which a ring of links is not, without an error
-                        strange.add(name)
-        texts = {name: _decoded(read_in(folder, name, MAX_FILE)) for name in _looked_into(names)}
-        code = {name: _decoded(read_in(folder, name, _MAX_CODE)) for name in _code(names)}
-        return cls(frozenset(names), texts, frozenset(strange), code)
+                    elif not (folder / name).is_dir():  # false for a loop of links, without an error
+                        unsafe.add(name)
+        texts = {name: _decode(read_file_in(folder, name, MAX_FILE)) for name in _select_texts(names)}
+        code = {name: _decode(read_file_in(folder, name, _MAX_CODE_BYTES)) for name in _select_code(names)}
+        return cls(frozenset(names), texts, frozenset(unsafe), code)
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file.
+        """Whether the folder has this file.
 
         Raises:
-            BuildPlanError: There is something of that name which is not the folder's own.
+            BuildPlanError: The name is a link, pipe or device (see `unsafe`).
         """
-        self.refuse_odd(name)
+        self.refuse_unsafe(name)
         return name in self.names
 
-    def refuse_odd(self, *names: str) -> None:
-        """Refuse each of *names* that is there without being the folder's own: builders would follow a link.
+    def refuse_unsafe(self, *names: str) -> None:
+        """Refuse the folder if one of *names* is in `unsafe`, because builders would follow a link.
 
         Raises:
-            BuildPlanError: There is one.
+            BuildPlanError: One of the names is in `unsafe`.
         """
-        mistakes = [Mistake("", odd(name)) for name in names if name in self.odd]
+        mistakes = [SourceMistake("", unsafe_file_message(name)) for name in names if name in self.unsafe]
         if mistakes:
             raise BuildPlanError(mistakes)
 
     def toml(self, name: str) -> dict[str, Any]:
-        """A TOML file; empty if it is not there.
+        """Parse a TOML file. Returns an empty dict if there is no such file.
 
         Raises:
-            BuildPlanError: It is no TOML.
+            BuildPlanError: The file is not valid TOML.
         """
         try:
-            return tomllib.loads(self.texts.get(name, "").removeprefix(MARK))
+            return tomllib.loads(self.texts.get(name, "").removeprefix(BYTE_ORDER_MARK))
         except (ValueError, RecursionError) as error:  # a number of 5,000 digits; a list 2,000 deep
-            raise BuildPlanError.of("", f"{name} is no TOML: {error}; mend it") from None
+            raise BuildPlanError.of("", f"{name} is not valid TOML: {error}; correct it") from None
 
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON object; empty if it is not there.
+        """Parse a file with a JSON object. Returns an empty dict if there is no such file.
 
         Raises:
-            BuildPlanError: It is none.
+            BuildPlanError: The file is not a valid JSON object.
         """
         try:
-            value = json.loads(self.texts.get(name, "{}").removeprefix(MARK))
+            value = json.loads(self.texts.get(name, "{}").removeprefix(BYTE_ORDER_MARK))
         except (ValueError, RecursionError) as error:
-            raise BuildPlanError.of("", f"{name} is no JSON: {error}; mend it") from None
+            raise BuildPlanError.of("", f"{name} is not valid JSON: {error}; correct it") from None
         if not isinstance(value, dict):
-            raise BuildPlanError.of("", f"{name} is no JSON object; mend it")
+            raise BuildPlanError.of("", f"{name} is not a JSON object; correct it")
         return cast("dict[str, Any]", value)
 
     def yaml(self, name: str) -> dict[str, Any]:
-        """A YAML mapping; empty if it is not there.
+        """Parse a file with a YAML mapping. Returns an empty dict if there is no such file, or if it is not a mapping.
 
         Raises:
-            BuildPlanError: It is no YAML.
+            BuildPlanError: The file is not valid YAML, or too long.
         """
-        content = self.texts.get(name, "").removeprefix(MARK)
+        content = self.texts.get(name, "").removeprefix(BYTE_ORDER_MARK)
         try:
-            if len(content) > _MAX_YAML:
-                raise ValueError("it is endless")
+            if len(content) > _MAX_YAML_LENGTH:
+                raise ValueError("it is too long")
             return table(yaml.safe_load(content))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise BuildPlanError.of("", f"{name} is no YAML: {str(error)[:200]}; mend it") from None
+            raise BuildPlanError.of("", f"{name} is not valid YAML: {str(error)[:200]}; correct it") from None
 
 
-def _looked_into(names: Iterable[str]) -> list[str]:
+def _select_texts(names: Iterable[str]) -> list[str]:
     inner = sorted(name for name in names if name.endswith(_MANIFESTS) and name.count("/") < _DEPTH)
-    return [*(_LOOKED_INTO.intersection(names)), *inner[:_MOST_MANIFESTS]]
+    return [*(_READ_FILES.intersection(names)), *inner[:_MAX_MANIFESTS]]
 
 
-def _code(names: Iterable[str]) -> list[str]:
-    """Files of code, those nearest to the top first."""
-    found = [name for name in names if name.endswith(_CODE) and name.count("/") < _DEPTH]
-    return sorted(found, key=lambda name: (name.count("/"), name))[:_MOST_CODE]
+def _select_code(names: Iterable[str]) -> list[str]:
+    """Return the paths of code files, those nearest to the top first."""
+    code_files = [name for name in names if name.endswith(_CODE) and name.count("/") < _DEPTH]
+    return sorted(code_files, key=lambda name: (name.count("/"), name))[:_MAX_CODE_FILES]
 
 
-def _decoded(content: bytes) -> str:
-    """A file's text: in UTF-8, or in UTF-16 where it begins with that mark."""
+def _decode(content: bytes) -> str:
+    """Decode a file: as UTF-16 if it begins with that byte-order mark, else as UTF-8."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", "replace")
     return content.decode("utf-8", "replace")
 
 
 def table(value: Any, *path: str) -> dict[str, Any]:
-    """What stands at a path of a parsed file; empty if it is no table, whatever else it is."""
+    """Return the table at a path of a parsed file; empty if there is none."""
     for step in path:
         value = cast("dict[str, Any]", value).get(step) if isinstance(value, dict) else None
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def text(value: Any) -> str | None:
-    """A text, or None for anything else, an empty one included.
+    """Return *value* if it is a text that is not empty, else None.
 
     Raises:
-        BuildPlanError: It is longer than any name or command, or holds a line end or another sign that is not shown.
+        BuildPlanError: The text is too long for a name or command, or has a line end or other invisible characters.
     """
     if not isinstance(value, str) or not value:
         return None
     if len(value) > MAX_TEXT or not value.isprintable():
-        sentence = f"{value[:60]!r} in a file of the source holds a sign that no name and no command has, or is endless"
-        raise BuildPlanError.of("", f"{sentence}; mend it")
+        message = (
+            f"{value[:60]!r} in a file of the source has a character that is not allowed in names and"
+            f" commands, or is too long"
+        )
+        raise BuildPlanError.of("", f"{message}; correct it")
     return value

@@ -1,7 +1,8 @@
-"""What a repository tells hosts and registries of how it starts: its smithery.yaml and its server.json.
+"""Reads how a repository starts from its manifests for hosts and registries: smithery.yaml and server.json.
 
-Smithery's `commandFunction` is JavaScript, which is never run: only one that gives plain texts is read, as
-`(config) => ({command: 'node', args: ['build/index.js'], env: {…}})` does. The format of the other is in `registered`.
+Smithery's `commandFunction` is JavaScript, which is never run. It is read only if it returns literal texts, such as
+`(config) => ({command: 'node', args: ['build/index.js'], env: {…}})`. For the format of server.json, see
+`registry_entry`.
 """
 
 import re
@@ -11,13 +12,13 @@ from typing import Any, Final, Literal, cast
 
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.layout import Layout, table, text
-from pulumi_mcpfleet.sources.registered import values_of
+from pulumi_mcpfleet.sources.registry_entry import argument_values
 
 SMITHERY: Final = "smithery.yaml"
 REGISTRY: Final = "server.json"
 
-_LONGEST: Final = 4096
-_MOST: Final = 20
+_MAX_LENGTH: Final = 4096
+_MAX_PACKAGES: Final = 20
 _TEXT: Final = r"""(?:'[^'\\\n]*+'|"[^"\\\n]*+")"""
 _LIST: Final = rf"\[\s*+(?:{_TEXT}\s*+(?:,\s*+{_TEXT}\s*+)*+,?+\s*+)?+\]"
 _MEMBER: Final = rf"(?:command\s*+:\s*+{_TEXT}|args\s*+:\s*+{_LIST}|env\s*+:\s*+\{{[^{{}}]*+\}})"
@@ -35,9 +36,9 @@ class RegistryPackage:
 
     Attributes:
         kind: npm, pypi or another registry.
-        name: What it is called there.
-        transport: How it speaks MCP.
-        args: The arguments that have a value.
+        name: Its name in that registry.
+        transport: Its MCP transport.
+        args: Its arguments that have a value.
     """
 
     kind: str
@@ -46,57 +47,61 @@ class RegistryPackage:
     args: tuple[str, ...]
 
 
-def transports(layout: Layout) -> dict[str, Literal["stdio", "http"]]:
-    """By manifest, how it says that the server speaks; `http` also where it speaks stdio besides."""
-    found: dict[str, Literal["stdio", "http"]] = {}
-    kind = _start_command(layout).get("type")
+def find_transports(layout: Layout) -> dict[str, Literal["stdio", "http"]]:
+    """Return the server's transport by manifest; `http` also if it speaks both."""
+    transports: dict[str, Literal["stdio", "http"]] = {}
+    kind = _read_start_command(layout).get("type")
     if kind in ("stdio", "http"):
-        found[SMITHERY] = kind
-    if kinds := {one.transport for one in packages(layout)} & {"stdio", "streamable-http", "sse"}:
-        found[REGISTRY] = "stdio" if kinds == {"stdio"} else "http"
-    return found
+        transports[SMITHERY] = kind
+    if kinds := {package.transport for package in registry_packages(layout)} & {"stdio", "streamable-http", "sse"}:
+        transports[REGISTRY] = "stdio" if kinds == {"stdio"} else "http"
+    return transports
 
 
 def smithery_command(layout: Layout, *, stdio: bool) -> tuple[str, ...]:
-    """The command of smithery.yaml; empty where it is none of plain texts, or is for another transport.
+    """Return the command of smithery.yaml; empty if it is not of literal texts, or is for another transport.
 
     Raises:
-        BuildPlanError: One of its words is none.
+        BuildPlanError: One of its words is not a valid text.
     """
-    start = _start_command(layout)
-    said = start.get("commandFunction")
-    if (start.get("type", "stdio") == "stdio") != stdio or not isinstance(said, str) or len(said) > _LONGEST:
+    start = _read_start_command(layout)
+    function = start.get("commandFunction")
+    if (start.get("type", "stdio") == "stdio") != stdio or not isinstance(function, str) or len(function) > _MAX_LENGTH:
         return ()
-    if not _FUNCTION.fullmatch(said):
+    if not _FUNCTION.fullmatch(function):
         return ()
-    plain = _ENVIRONMENT.sub("", said)
-    programs, lists = _COMMAND.findall(plain), _ARGS.findall(plain)
+    without_env = _ENVIRONMENT.sub("", function)
+    programs, lists = _COMMAND.findall(without_env), _ARGS.findall(without_env)
     if len(programs) != 1 or len(lists) > 1:
         return ()
-    words = [one[1:-1] for one in (*programs, *(re.findall(_TEXT, lists[0]) if lists else ()))]
-    # A path of another image's is none of this one's.
+    words = [literal[1:-1] for literal in (*programs, *(re.findall(_TEXT, lists[0]) if lists else ()))]
+    # Such paths are those of Smithery's image.
     if any(PurePosixPath(word).is_absolute() or ".." in PurePosixPath(word).parts for word in words):
         return ()
-    shown = tuple(text(word) or "" for word in words)
-    return shown if all(shown) else ()
+    checked = tuple(text(word) or "" for word in words)
+    return checked if all(checked) else ()
 
 
-def packages(layout: Layout) -> list[RegistryPackage]:
-    """The packages of server.json, as far as they say what they are; none of a file of that name which is another."""
+def registry_packages(layout: Layout) -> list[RegistryPackage]:
+    """Return the packages of server.json; empty if the file is something else."""
     try:
-        listed = layout.json(REGISTRY).get("packages")
-        return [_package(table(one)) for one in cast("list[Any]", listed)[:_MOST]] if isinstance(listed, list) else []
+        packages = layout.json(REGISTRY).get("packages")
+        return (
+            [_read_package(table(package)) for package in cast("list[Any]", packages)[:_MAX_PACKAGES]]
+            if isinstance(packages, list)
+            else []
+        )
     except BuildPlanError:
         return []
 
 
-def _package(said: dict[str, Any]) -> RegistryPackage:
-    kind, transport = text(said.get("registryType")), text(table(said, "transport").get("type"))
-    args = tuple(values_of(said, "packageArguments"))
-    return RegistryPackage(kind or "", text(said.get("identifier")) or "", transport or "", args)
+def _read_package(package: dict[str, Any]) -> RegistryPackage:
+    kind, transport = text(package.get("registryType")), text(table(package, "transport").get("type"))
+    args = tuple(argument_values(package, "packageArguments"))
+    return RegistryPackage(kind or "", text(package.get("identifier")) or "", transport or "", args)
 
 
-def _start_command(layout: Layout) -> dict[str, Any]:
+def _read_start_command(layout: Layout) -> dict[str, Any]:
     try:
         return table(layout.yaml(SMITHERY), "startCommand")
     except BuildPlanError:

@@ -1,4 +1,4 @@
-"""How a Node.js package's dependencies are installed: by which tool, in which layer, and what of them stays."""
+"""Plans the installation of a Node.js package's dependencies: the tool, the layers, and what stays in the image."""
 
 import re
 import shlex
@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pulumi_mcpfleet.sources.build_plan import LEFT_OUT, BuildPlanError
+from pulumi_mcpfleet.sources.build_plan import REMOVE_UNWANTED, BuildPlanError
 from pulumi_mcpfleet.sources.layout import Layout, table, text
 from pulumi_mcpfleet.sources.node_start import NodeStart
 from pulumi_mcpfleet.sources.node_version import in_range
-from pulumi_mcpfleet.sources.workspaces import PNPM, Member, before
+from pulumi_mcpfleet.sources.workspaces import PNPM, Member, member_dependencies
 
 INSTALLERS: Final = ("npm", "pnpm", "yarn")
-"""What `installer` may say for Node.js."""
+"""The values of `installer` for Node.js."""
 
 _LOCKS: Final = {
     "package-lock.json": "npm",
@@ -23,9 +23,9 @@ _LOCKS: Final = {
 }
 _FOREIGN: Final = {"bun.lock": "Bun's lock file", "bun.lockb": "Bun's lock file", "deno.lock": "Deno's lock file"}
 _SETTINGS: Final = (".npmrc", ".yarnrc.yml", ".yarnrc")
-"""What else an installation reads, which the layer of the dependencies can have before the code."""
+"""Settings that an installation reads. They are copied before the code, into the layer of the dependencies."""
 
-# By the format of the lock file, where package.json has no packageManager; the newest first.
+# By the format of the lock file, if package.json has no packageManager; the newest first.
 _PNPM: Final = {"5": ("7.33.7",), "6": ("8.15.9",), "9": ("10.18.3", "9.15.9")}
 _YARN_CLASSIC: Final = "1.22.22"
 _YARN_BERRY: Final = {"4": "2.4.2", "5": "3.1.1", "6": "3.8.7", "8": "4.10.3"}
@@ -33,25 +33,25 @@ _YARN_BERRY: Final = {"4": "2.4.2", "5": "3.1.1", "6": "3.8.7", "8": "4.10.3"}
 _MANAGER: Final = re.compile(
     r"(?P<name>[a-z]{2,20})@(?P<version>[0-9]{1,6}(?:\.[0-9]{1,6}){0,2}(?:-[0-9A-Za-z.-]{1,60})?)(?:\+[0-9A-Za-z.-]{1,200})?"
 )
-"""`packageManager` as Node.js' Corepack has it: a name, one version, and perhaps a hash."""
+"""The format of `packageManager` (Node.js, Corepack): a name, a version, and optionally a hash."""
 
 _LOCAL: Final = re.compile(r"(?:file|link|portal|workspace|patch|exec):|\.{0,2}/|~/")
-"""What a dependency begins with that is a file or folder of the repository."""
+"""The beginning of a dependency that is a file or folder of the repository."""
 
 
 @dataclass(frozen=True)
 class NodeInstall:
-    """Lines of a Dockerfile.
+    """The lines of a Dockerfile that install a package.
 
     Attributes:
         installer: The tool.
-        tool: What gets it.
-        lines: What installs, builds, and takes away what only that needed.
-        notes: What else was decided.
+        tool_lines: The lines that install the tool.
+        lines: The lines that install dependencies, build, and remove what only the build needed.
+        notes: Further decisions.
     """
 
     installer: str
-    tool: str
+    tool_lines: str
     lines: str
     notes: tuple[str, ...]
 
@@ -65,34 +65,36 @@ class _Tool:
     notes: tuple[str, ...] = ()
 
 
-def node_installer(layout: Layout, package: Mapping[str, Any]) -> str:
-    """Which tool installs a package's dependencies.
+def choose_node_installer(layout: Layout, package: Mapping[str, Any]) -> str:
+    """Choose the tool that installs a package's dependencies.
 
     Raises:
-        BuildPlanError: Nothing says so, or something else than these tools.
+        BuildPlanError: Nothing determines the tool, or it is not supported.
     """
-    said, _ = _manager(package)
+    package_manager, _ = _read_package_manager(package)
     locks = sorted({installer for name, installer in _LOCKS.items() if layout.has(name)})
-    foreign = [f"{name} is {what}" for name, what in _FOREIGN.items() if layout.has(name)]
-    if said in INSTALLERS:
-        return said
+    foreign = [f"{name} is {problem}" for name, problem in _FOREIGN.items() if layout.has(name)]
+    if package_manager in INSTALLERS:
+        return package_manager
     if len(locks) == 1:
         return locks[0]
     if locks:
         raise BuildPlanError.of(
             "installer", f"there are lock files of {' and '.join(locks)}; write installer: {locks[0]}"
         )
-    if foreign or said:
-        what = foreign[0] if foreign else f"packageManager is {said}"
-        raise BuildPlanError.of("installer", f"{what}, which is not supported; add a package-lock.json (npm install)")
+    if foreign or package_manager:
+        problem = foreign[0] if foreign else f"packageManager is {package_manager}"
+        raise BuildPlanError.of(
+            "installer", f"{problem}, which is not supported; add a package-lock.json (npm install)"
+        )
     raise BuildPlanError.of(
         "installer",
-        "there is no package-lock.json, pnpm-lock.yaml or yarn.lock, so nobody can say what would be installed;"
+        "there is no package-lock.json, pnpm-lock.yaml or yarn.lock, so the installed versions would be unknown;"
         " add one (npm install --package-lock-only), or a Dockerfile",
     )
 
 
-def node_install(
+def plan_node_install(
     layout: Layout,
     package: Mapping[str, Any],
     installer: str,
@@ -100,15 +102,15 @@ def node_install(
     member: Member,
     members: Sequence[Member],
 ) -> NodeInstall:
-    """How the dependencies are installed, and the server is built.
+    """Plan how the dependencies are installed and the server is built.
 
     Args:
         layout: The source.
         package: The package.json at its top.
         installer: The tool.
         start: How the server starts.
-        member: The package that it is.
-        members: Those of its workspace, if it is one.
+        member: The package that is the server.
+        members: The members of its workspace; empty if there is none.
 
     Raises:
         BuildPlanError: The tool can't install it.
@@ -119,35 +121,35 @@ def node_install(
     if not locks:
         missing = next(name for name, tool in _LOCKS.items() if tool == installer)
         raise BuildPlanError.of("installer", f"{installer} needs {missing}, and there is none")
-    tool = _tool(layout, package, installer, locks[0], workspace=bool(members))
-    build = "".join(_builds(package, tool.run, start, member, members))
-    prune, notes = ("", ()) if start.keeps else (tool.prune, tool.notes)
-    why = next(_why_late(layout, package, members), None)
-    if why is not None:
-        late = f"the dependencies are installed behind the code, whose every change installs them anew: {why}"
+    tool = _choose_tool(layout, package, installer, locks[0], workspace=bool(members))
+    build = "".join(_build_lines(package, tool.run, start, member, members))
+    prune, notes = ("", ()) if start.kept_packages else (tool.prune, tool.notes)
+    reason = next(_late_install_reasons(layout, package, members), None)
+    if reason is not None:
+        note = f"the dependencies are installed behind the code, whose every change installs them anew: {reason}"
         return NodeInstall(
             installer,
             tool.get,
-            f"COPY . .\n{LEFT_OUT}RUN {tool.install}\n{build}{prune}",
-            (*notes, f"{late} (`installer`)"),
+            f"COPY . .\n{REMOVE_UNWANTED}RUN {tool.install}\n{build}{prune}",
+            (*notes, f"{note} (`installer`)"),
         )
     files = " ".join(sorted({"package.json", *locks, *(name for name in _SETTINGS if layout.has(name))}))
-    code = f"COPY . .\n{LEFT_OUT.replace(' node_modules', '')}"
+    code = f"COPY . .\n{REMOVE_UNWANTED.replace(' node_modules', '')}"
     return NodeInstall(installer, tool.get, f"COPY {files} ./\nRUN {tool.install}\n{code}{build}{prune}", notes)
 
 
-def _why_late(layout: Layout, package: Mapping[str, Any], members: Sequence[Member]) -> Iterator[str]:
-    """Why the installation needs more than package.json, lock and settings."""
+def _late_install_reasons(layout: Layout, package: Mapping[str, Any], members: Sequence[Member]) -> Iterator[str]:
+    """Yield the reasons why the installation needs more files than package.json, lock and settings."""
     scripts = table(package, "scripts")
-    if ran := [name for name in ("preinstall", "install", "postinstall", "prepare") if name in scripts]:
-        yield f"the script {ran[0]} runs then"
+    if install_scripts := [name for name in ("preinstall", "install", "postinstall", "prepare") if name in scripts]:
+        yield f"the script {install_scripts[0]} runs then"
     if members or "workspaces" in package or layout.has(PNPM):
         yield "it is a workspace"
     if "patchedDependencies" in {**table(package, "pnpm"), **layout.yaml(PNPM)}:
         yield "it has patches"
     for kind in ("dependencies", "devDependencies", "optionalDependencies", "overrides", "resolutions"):
-        for name, said in table(package, kind).items():
-            if isinstance(said, str) and _LOCAL.match(said):
+        for name, version in table(package, kind).items():
+            if isinstance(version, str) and _LOCAL.match(version):
                 yield f"{name} is of the repository's own"
     if any(
         name.startswith((".yarn/patches/", ".yarn/plugins/", ".yarn/cache/", ".yarn/versions/"))
@@ -156,99 +158,108 @@ def _why_late(layout: Layout, package: Mapping[str, Any], members: Sequence[Memb
         yield "it has files of yarn's"
     if layout.has(".pnpmfile.cjs"):
         yield "it has a .pnpmfile.cjs"
-    if package_marked(layout):
+    if has_marked_manifest(layout):
         yield "its package.json begins with a byte-order mark"
 
 
-def package_marked(layout: Layout) -> bool:
+def has_marked_manifest(layout: Layout) -> bool:
     """Whether package.json begins with a byte-order mark."""
     return layout.texts.get("package.json", "").startswith("\ufeff")
 
 
-def _builds(
+def _build_lines(
     package: Mapping[str, Any], run: str, start: NodeStart, member: Member, members: Sequence[Member]
 ) -> Iterator[str]:
-    """Lines that build the server, and first what of its workspace it needs."""
-    place = f"cd {shlex.quote(member.folder)} && " if member.folder else ""
+    """Yield the lines that build the workspace members that the server depends on, and then the server."""
+    change_folder = f"cd {shlex.quote(member.folder)} && " if member.folder else ""
     if member.folder and text(table(package, "scripts").get("build")):
-        yield f"RUN {run} build\n"  # the repository's own word on what is built, and in which order
+        yield f"RUN {run} build\n"  # the repository's own script decides what is built, and in which order
     else:
-        for one in before(member, members):
-            if one.folder and text(table(one.manifest, "scripts").get("build")):
-                yield f"RUN cd {shlex.quote(one.folder)} && {run} build\n"
-        for name in start.build:
-            yield f"RUN {place}{run} {shlex.quote(name)}\n"
-    if start.tool:
-        yield f"RUN {place}PATH=node_modules/.bin:/app/node_modules/.bin:$PATH {shlex.join(start.tool)}\n"
+        for dependency in member_dependencies(member, members):
+            if dependency.folder and text(table(dependency.manifest, "scripts").get("build")):
+                yield f"RUN cd {shlex.quote(dependency.folder)} && {run} build\n"
+        for name in start.build_scripts:
+            yield f"RUN {change_folder}{run} {shlex.quote(name)}\n"
+    if start.build_tool:
+        yield f"RUN {change_folder}PATH=node_modules/.bin:/app/node_modules/.bin:$PATH {shlex.join(start.build_tool)}\n"
 
 
 # --- the tools ----------------------------------------------------------------------------------------------
 
 
-def _manager(package: Mapping[str, Any]) -> tuple[str, str]:
-    """Name and version of `packageManager`, or the name alone of devEngines; empty where there is none."""
-    said = text(package.get("packageManager"))
-    if said is None:
+def _read_package_manager(package: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the name and version of `packageManager`, or only the name in devEngines; empty texts if there is none."""
+    value = text(package.get("packageManager"))
+    if value is None:
         return text(table(package, "devEngines", "packageManager").get("name")) or "", ""
-    found = _MANAGER.fullmatch(said)
-    if found is None:
-        sentence = f"packageManager {said[:100]!r} of package.json is no NAME@VERSION, such as pnpm@10.18.3; mend it"
-        raise BuildPlanError.of("installer", sentence)
-    return found["name"], found["version"]
+    match = _MANAGER.fullmatch(value)
+    if match is None:
+        message = (
+            f"packageManager {value[:100]!r} of package.json is not of the form NAME@VERSION, such as"
+            f" pnpm@10.18.3; correct it"
+        )
+        raise BuildPlanError.of("installer", message)
+    return match["name"], match["version"]
 
 
-def _tool(layout: Layout, package: Mapping[str, Any], installer: str, lock: str, *, workspace: bool) -> _Tool:
-    name, pinned = _manager(package)
+def _choose_tool(layout: Layout, package: Mapping[str, Any], installer: str, lock: str, *, workspace: bool) -> _Tool:
+    name, pinned = _read_package_manager(package)
     pinned = pinned if name == installer else ""
     if installer == "npm":
         return _Tool("", "npm ci", "npm run", "RUN npm prune --omit=dev --ignore-scripts\n")
     if installer == "pnpm":
-        version = pinned or _pnpm(layout, package, lock)
-        # pnpm prune takes the dependencies of a workspace's members away.
-        again = (
+        version = pinned or _choose_pnpm_version(layout, package, lock)
+        # pnpm prune would remove the dependencies of a workspace's members.
+        reinstall = (
             "install --prod --frozen-lockfile --ignore-scripts --prefer-offline --config.confirm-modules-purge=false"
         )
-        prune = f"RUN pnpm {again}\n" if workspace else "RUN pnpm prune --prod --ignore-scripts\n"
-        return _Tool(_got(f"pnpm@{version}"), "pnpm install --frozen-lockfile", "pnpm run", prune)
-    settings = "\n".join(layout.texts.get(one, "") for one in (".yarnrc.yml", ".yarnrc"))
-    # The release that is in the repository, but from the registry: the layer of the dependencies has no code.
+        prune = f"RUN pnpm {reinstall}\n" if workspace else "RUN pnpm prune --prod --ignore-scripts\n"
+        return _Tool(_global_install_line(f"pnpm@{version}"), "pnpm install --frozen-lockfile", "pnpm run", prune)
+    settings = "\n".join(layout.texts.get(name_or_path, "") for name_or_path in (".yarnrc.yml", ".yarnrc"))
+    # The release in the repository is installed from the registry, because the layer of the dependencies has no code.
     release = re.search(r"yarn-(?:berry-)?([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})\.c?js", settings)
     pinned = pinned or (release[1] if release else "")
     metadata = re.search(r"^__metadata:\n\s+version: ['\"]?([0-9]{1,3})", layout.texts.get(lock, ""), re.MULTILINE)
     if "__metadata:" not in layout.texts.get(lock, "") and (not pinned or pinned.startswith("1.")):
         production = "RUN yarn install --frozen-lockfile --production --ignore-scripts --prefer-offline\n"
-        got = f"{_got(f'yarn@{pinned or _YARN_CLASSIC}')}ENV YARN_IGNORE_PATH=1\n"
-        return _Tool(got, "yarn install --frozen-lockfile", "yarn run", production)
+        get = f"{_global_install_line(f'yarn@{pinned or _YARN_CLASSIC}')}ENV YARN_IGNORE_PATH=1\n"
+        return _Tool(get, "yarn install --frozen-lockfile", "yarn run", production)
     version = (
         pinned
         if pinned and not pinned.startswith("1.")
         else _YARN_BERRY.get(metadata[1] if metadata else "8", "4.10.3")
     )
-    # Plug'n'Play wants a loader that the last stage has not.
-    got = (
-        f"{_got(f'@yarnpkg/cli-dist@{version}')}ENV YARN_NODE_LINKER=node-modules YARN_ENABLE_TELEMETRY=0"
+    # Plug'n'Play needs a loader that the last stage doesn't have.
+    get = (
+        f"{_global_install_line(f'@yarnpkg/cli-dist@{version}')}ENV YARN_NODE_LINKER=node-modules"
+        f" YARN_ENABLE_TELEMETRY=0"
         " YARN_ENABLE_GLOBAL_CACHE=0 YARN_IGNORE_PATH=1\n"
     )
-    if int(version.partition(".")[0]) < 4 and not any("plugin-workspace-tools" in one for one in layout.names):
+    if int(version.partition(".")[0]) < 4 and not any(
+        "plugin-workspace-tools" in name_or_path for name_or_path in layout.names
+    ):
         note = f"development dependencies stay in the image: yarn {version} takes none away without its plugin"
-        return _Tool(got, "yarn install --immutable", "yarn run", "", (f"{note} (`installer`)",))
+        return _Tool(get, "yarn install --immutable", "yarn run", "", (f"{note} (`installer`)",))
     prune = "RUN yarn workspaces focus --production --all && rm -rf .yarn\n"
-    return _Tool(got, "yarn install --immutable", "yarn run", prune)
+    return _Tool(get, "yarn install --immutable", "yarn run", prune)
 
 
-def _pnpm(layout: Layout, package: Mapping[str, Any], lock: str) -> str:
+def _choose_pnpm_version(layout: Layout, package: Mapping[str, Any], lock: str) -> str:
     format_ = re.search(r"^lockfileVersion:\s*['\"]?(\d+)", layout.texts.get(lock, ""), re.MULTILINE)
-    there = _PNPM.get(format_[1] if format_ else "", ())
-    if not there:
-        sentence = f"{lock} is of a format that is not known; write packageManager into package.json"
-        raise BuildPlanError.of("installer", sentence)
-    wanted = text(table(package, "engines").get("pnpm")) or "*"
-    found = next((version for version in there if in_range(wanted, version)), None)
-    if found is None:
-        sentence = f"package.json wants pnpm {wanted}, and {there[0]} is known for {lock}; write packageManager into it"
-        raise BuildPlanError.of("installer", sentence)
-    return found
+    known_versions = _PNPM.get(format_[1] if format_ else "", ())
+    if not known_versions:
+        message = f"{lock} is of a format that is not known; write packageManager into package.json"
+        raise BuildPlanError.of("installer", message)
+    range_ = text(table(package, "engines").get("pnpm")) or "*"
+    chosen = next((version for version in known_versions if in_range(range_, version)), None)
+    if chosen is None:
+        message = (
+            f"package.json wants pnpm {range_}, and {known_versions[0]} is known for {lock}; write"
+            f" packageManager into it"
+        )
+        raise BuildPlanError.of("installer", message)
+    return chosen
 
 
-def _got(package: str) -> str:
+def _global_install_line(package: str) -> str:
     return f"RUN npm install --loglevel=error --global {package}\n"

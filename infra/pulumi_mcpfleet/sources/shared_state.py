@@ -1,7 +1,7 @@
-"""Which state the callers of a server share, because one process answers them all, as far as names say so.
+"""Finds the state that all callers of a server share because one process answers them, as far as names show it.
 
-A stdio server was written for one user, whose process it is. Behind the bridge one process answers everybody: the next
-caller goes on in the browser, the notes or the history of the one before.
+A stdio server was written for one user, who starts it. Behind the bridge one process answers all callers: the next
+caller continues in the previous caller's browser, notes or history.
 """
 
 import re
@@ -11,13 +11,13 @@ from typing import Any, Final, cast
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.layout import Layout, table
 
-FILE: Final = "a file"
-"""How the words about state that processes share, too, begin."""
+FILE_STATE: Final = "a file"
+"""The beginning of descriptions of state that separate processes share, too."""
 
 _BROWSER: Final = "a browser"
 _HISTORY: Final = "a history"
-_DATABASE: Final = f"{FILE} (a database)"
-_MEMORY: Final = f"{FILE} (its memory)"
+_DATABASE: Final = f"{FILE_STATE} (a database)"
+_MEMORY: Final = f"{FILE_STATE} (its memory)"
 
 # Words in the name of a server's package.
 _SERVERS: Final[Mapping[str, re.Pattern[str]]] = {
@@ -27,7 +27,7 @@ _SERVERS: Final[Mapping[str, re.Pattern[str]]] = {
     _MEMORY: re.compile(r"(?:^|[/_-])memory(?:$|[_-])"),
 }
 
-# What a repository depends on. Libraries whose names say less are left out: a hint that is wrong is not read again.
+# Dependencies of a repository. Ambiguous libraries are left out, because users stop reading wrong hints.
 _LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     _BROWSER: frozenset(
         {"playwright", "playwright-core", "patchright", "puppeteer", "puppeteer-core", "selenium", "selenium-webdriver"}
@@ -38,36 +38,36 @@ _LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
 _PYTHON_NAME: Final = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)", re.MULTILINE)
 
 
-def shared_by_package(name: str) -> str:
-    """What the callers of a package of npm or PyPI share; empty where its name does not say so."""
-    return next((what for what, words in _SERVERS.items() if words.search(name.lower())), "")
+def find_package_state(name: str) -> str:
+    """Return the state that the callers of a package of npm or PyPI share; empty if its name doesn't show it."""
+    return next((state for state, words in _SERVERS.items() if words.search(name.lower())), "")
 
 
-def shared_by_source(layout: Layout) -> str:
-    """What the callers of a repository share; empty where what it depends on does not say so."""
+def find_source_state(layout: Layout) -> str:
+    """Return the state that the callers of a repository share; empty if its dependencies don't show it."""
     try:
         names = {name.lower().replace("_", "-") for name in _dependencies(layout)}
-    except BuildPlanError:  # whose Dockerfile is its own is built all the same
+    except BuildPlanError:  # a source with its own Dockerfile is built all the same
         return ""
-    return next((what for what, libraries in _LIBRARIES.items() if libraries & names), "")
+    return next((state for state, libraries in _LIBRARIES.items() if libraries & names), "")
 
 
-def way_out(shares: str, *, bridged: bool) -> str:
-    """What is told of state that callers share, and how it is kept apart."""
-    said = f"its callers share {shares}, because one process answers all of them"
-    if shares.startswith(FILE):
-        return f"{said}; if they may not see each other's data, deploy a server for each group of callers"
+def separation_advice(state: str, *, bridged: bool) -> str:
+    """Return the message about state that callers share, with the way to separate it."""
+    start = f"its callers share {state}, because one process answers all of them"
+    if state.startswith(FILE_STATE):
+        return f"{start}; if they may not see each other's data, deploy a server for each group of callers"
     if bridged:
-        return f"{said}; with sessions: stateful, each session has a process of its own (2026-07-28 has none)"
-    return f"{said}; if the server keeps it by session, write sessions: stateful"
+        return f"{start}; with sessions: stateful, each session has a process of its own (2026-07-28 has none)"
+    return f"{start}; if the server keeps it by session, write sessions: stateful"
 
 
 def _dependencies(layout: Layout) -> Iterable[str]:
     yield from table(layout.json("package.json"), "dependencies")
-    listed = table(layout.toml("pyproject.toml"), "project").get("dependencies")
-    wanted = [
+    project_dependencies = table(layout.toml("pyproject.toml"), "project").get("dependencies")
+    requirement_texts = [
         layout.texts.get("requirements.txt", ""),
-        *(cast("list[Any]", listed) if isinstance(listed, list) else []),
+        *(cast("list[Any]", project_dependencies) if isinstance(project_dependencies, list) else []),
     ]
-    for text in wanted:
+    for text in requirement_texts:
         yield from _PYTHON_NAME.findall(str(text))

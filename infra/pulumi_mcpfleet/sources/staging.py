@@ -1,4 +1,4 @@
-"""A source with the bridge in it: a copy, since a folder of the user's is not ours to write into."""
+"""Copies a source and adds the bridge's files, because the user's folder must not be changed."""
 
 import os
 import shutil
@@ -9,64 +9,64 @@ from pathlib import Path
 from typing import Final
 
 from pulumi_mcpfleet.sources.build_plan import BRIDGE_FOLDER
-from pulumi_mcpfleet.sources.inside import is_file_in, read_in
 from pulumi_mcpfleet.sources.layout import MAX_FILE
+from pulumi_mcpfleet.sources.safe_paths import is_file_in, read_file_in
 
 _LEFT_OUT: Final = (BRIDGE_FOLDER, ".git", ".venv", "venv", "node_modules", "__pycache__", ".mcpfleet", ".env")
-"""What is not the source's own, or not to be in an image."""
+"""Files and folders that are not copied: they are not part of the source, or must not be in an image."""
 
 _PACKAGES: Final = ("mcpfleet_bridge", "mcpfleet_server")
-"""The bridge, and what it stands on; of the second the base alone."""
+"""The bridge, and the package that it needs; of the second only the modules at its top."""
 
-_LAST_WORDS: Final = {
+_KEEP_BRIDGE_LINES: Final = {
     ".dockerignore": f"!{BRIDGE_FOLDER}",
     **dict.fromkeys((".gcloudignore", ".gitignore"), f"!/{BRIDGE_FOLDER}/\n!/{BRIDGE_FOLDER}/**"),
 }
-"""What takes the bridge in again, in the words of each file that Docker or Cloud Build goes by."""
+"""Patterns that include the bridge, in the syntax of each ignore file that Docker or Cloud Build reads."""
 
 
-def stage_bridge(place: Path) -> None:
-    """Make *place* a folder of what an image needs for the bridge: its code, as it is installed here, and its lock.
+def stage_bridge(target: Path) -> None:
+    """Create the folder *target* with the bridge's files for an image: its code as it is installed here, and its lock.
 
     Raises:
-        OSError: Something can't be read or written.
+        OSError: A file can't be read or written.
     """
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    with ExitStack() as held:
-        bridge, base = (held.enter_context(resources.as_file(resources.files(name))) for name in _PACKAGES)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    with ExitStack() as stack:
+        bridge, base = (stack.enter_context(resources.as_file(resources.files(name))) for name in _PACKAGES)
         for package in (bridge, base):
-            (place / package.name).mkdir()
+            (target / package.name).mkdir()
             for file in sorted(package.glob("*.py")):
-                shutil.copyfile(file, place / package.name / file.name)
-        shutil.copyfile(bridge / "requirements.txt", place / "requirements.txt")
+                shutil.copyfile(file, target / package.name / file.name)
+        shutil.copyfile(bridge / "requirements.txt", target / "requirements.txt")
 
 
-def staged(source: Path, place: Path) -> None:
-    """Make *place* a copy of *source* that holds the bridge.
+def stage_source(source: Path, target: Path) -> None:
+    """Create *target* as a copy of *source* with the bridge's files.
 
     Args:
         source: The folder of the server.
-        place: The folder to make; what was there is gone afterwards.
+        target: The folder to create; an existing one is replaced.
 
     Raises:
-        OSError: Something can't be read or written.
-        BuildPlanError: An ignore file is not the source's own.
+        OSError: A file can't be read or written.
+        BuildPlanError: An ignore file is not a plain file of the source.
     """
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
     ignored = shutil.ignore_patterns(*_LEFT_OUT)
-    shutil.copytree(source, place, symlinks=True, ignore=ignored, copy_function=_copied)
-    stage_bridge(place / BRIDGE_FOLDER)
-    for name, lines in _LAST_WORDS.items():
+    shutil.copytree(source, target, symlinks=True, ignore=ignored, copy_function=_copy_plain_file)
+    stage_bridge(target / BRIDGE_FOLDER)
+    for name, lines in _KEEP_BRIDGE_LINES.items():
         if is_file_in(source, name):
-            said = read_in(source, name, MAX_FILE).decode("utf-8", "surrogateescape")
-            # A file of our own in its place: what was copied may be a link, and nothing is written through one.
-            (place / name).unlink()
-            # It may leave out everything but a few files, and the last word counts.
-            (place / name).write_text(f"{said.rstrip()}\n{lines}\n", encoding="utf-8", errors="surrogateescape")
+            content = read_file_in(source, name, MAX_FILE).decode("utf-8", "surrogateescape")
+            # The copy is replaced, because it can be a link, and nothing may be written through a link.
+            (target / name).unlink()
+            # The file can exclude everything but a few files. The last pattern decides.
+            (target / name).write_text(f"{content.rstrip()}\n{lines}\n", encoding="utf-8", errors="surrogateescape")
 
 
-def _copied(file: str, target: str) -> None:
+def _copy_plain_file(file: str, target: str) -> None:
     """Copy a plain file; a pipe, a socket or a device has no content to copy."""
     if stat.S_ISREG(os.lstat(file).st_mode):
         shutil.copy2(file, target, follow_symlinks=False)

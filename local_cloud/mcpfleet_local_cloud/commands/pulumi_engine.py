@@ -161,7 +161,7 @@ class PulumiStack:
             return result
 
         try:
-            with peers.guarding():
+            with peers.restrict_servers():
                 return run_to_completion(run, step)
         except automation.ConcurrentUpdateError:
             raise self._lock.locked_error() from None

@@ -11,7 +11,7 @@ from typing import Final
 
 from mcpfleet_local_cloud.plugins.docker_build.image import DockerBuildProvider
 from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
-from pulumi_mcpfleet.cloud_build.plugin import GLANCE, serve, stopped_by_signal
+from pulumi_mcpfleet.cloud_build.plugin import POLL_SECONDS, serve, stop_on_signals
 
 _WORKERS: Final = 64  # an operation blocks its thread; the engine starts as many as the machine has CPUs, times 4
 
@@ -29,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         docker_build, docker_build_port = serve(DockerBuildProvider(), _WORKERS, options.docker_build_port)
     except OSError as error:
         sys.exit(f"the emulated providers could not start: {error}")
-    stop = stopped_by_signal()
+    stop = stop_on_signals()
     attach = f"gcp:{gcp_port},docker-build:{docker_build_port}"
     _write_ready_file(options.ready_file, {"pid": os.getpid(), "PULUMI_DEBUG_PROVIDERS": attach})
-    while not stop.wait(GLANCE) and _is_running(options.until, parent):
+    while not stop.wait(POLL_SECONDS) and _is_running(options.until, parent):
         pass
     for stopped in [server.stop(grace=2) for server in (gcp, docker_build)]:
         stopped.wait()

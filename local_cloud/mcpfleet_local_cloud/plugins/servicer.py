@@ -23,7 +23,7 @@ from mcpfleet_local_cloud.plugins.call import Call, CheckFailure, PartialFailure
 from mcpfleet_local_cloud.plugins.diffing import Change
 from mcpfleet_local_cloud.plugins.resources import CheckInput, Resource
 from mcpfleet_local_cloud.plugins.values import Properties, from_struct, to_struct
-from pulumi_mcpfleet.cloud_build.plugin import EngineLog, Plugin
+from pulumi_mcpfleet.cloud_build.plugin import Plugin, PulumiEngineLog
 
 _MAX_SESSIONS: Final = 256  # an engine opens one connection per provider
 _SEVERITIES: Final = {
@@ -40,18 +40,18 @@ class EngineSession:
     def __init__(self) -> None:
         self.cancelled = threading.Event()
         self.config: Any = None
-        self._engine: EngineLog | None = None
+        self._engine: PulumiEngineLog | None = None
 
     def connect(self, engine_address: str) -> None:
         """Remember the address of the engine, which receives the log."""
-        self._engine = EngineLog(engine_address)
+        self._engine = PulumiEngineLog(engine_address)
 
     def start_call(self, urn: str, timeout: float) -> Call:
         """The context of one operation on the resource *urn*; a *timeout* of 0 means 20 minutes; it is in seconds."""
 
         def log(severity: str, message: str) -> None:
             if self._engine is not None:
-                self._engine.show(message, urn, _SEVERITIES[severity], passing=severity == "status")
+                self._engine.show(message, urn, _SEVERITIES[severity], ephemeral=severity == "status")
 
         return Call(cancelled=self.cancelled, timeout=timeout or 1200, log=log)
 

@@ -214,9 +214,9 @@ def test_the_bridge_is_sent_whatever_the_ignore_files_say(up, root):
     plan = up({"weather": {**FOLDER, "speaks": "stdio", "start": ["python", "server.py"]}})
     context = plan.one(CLOUD_IMAGE).inputs["context"]
 
-    from pulumi_mcpfleet.cloud_build.ignored import included
+    from pulumi_mcpfleet.cloud_build.ignore_files import included_files
 
     assert {".mcpfleet-bridge/mcpfleet_bridge/edge.py", ".mcpfleet-bridge/requirements.txt"} <= set(
-        included(root / context)
+        included_files(root / context)
     )
     assert json.dumps(plan.one(CLOUD_IMAGE).inputs)

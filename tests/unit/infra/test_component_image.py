@@ -9,7 +9,7 @@ from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from pulumi_mcpfleet.sources.checkout import Checkout
 from pulumi_mcpfleet.sources.lock import Lock
-from pulumi_mcpfleet.sources.stdio import Stdio as StdioServer
+from pulumi_mcpfleet.sources.stdio import StdioSpec as StdioServer
 from tests.corpus.corpus import CASES
 from tests.corpus.node import NPM_WORKSPACE
 
@@ -140,7 +140,7 @@ def test_a_version_that_git_tags_would_say_is_what_they_say_of_a_folder(build, r
     for name, content in CASES["a version from git's tags, by hatch-vcs"].files.items():
         (root / "tagged" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "tagged" / name).write_text(content)
-    monkeypatch.setattr("pulumi_mcpfleet.sources.git.described", lambda folder: "v1.2.0-3-gc0ffee000")
+    monkeypatch.setattr("pulumi_mcpfleet.sources.git.describe", lambda folder: "v1.2.0-3-gc0ffee000")
     told = build({"folder": "./tagged"}).one(IMAGE).inputs["dockerfile"]["inline"]
     assert "\nARG SETUPTOOLS_SCM_PRETEND_VERSION=1.2.1.dev3+gc0ffee000\nCOPY . .\n" in told
 
@@ -227,7 +227,7 @@ def test_a_folder_whose_files_have_become_links_since_is_not_built(build, root, 
     place = root / "own" / "deploy"
     (place / name).unlink(missing_ok=True)
     (place / name).symlink_to(root / "weather" / "server.py")
-    with pytest.raises((pulumi.RunError, FleetError), match=f"{name} is no file of the source's own"):
+    with pytest.raises((pulumi.RunError, FleetError), match=f"{name} is not a plain file of the source"):
         build({"build": "./own/deploy"})
 
 
@@ -370,11 +370,11 @@ def test_a_preview_says_which_state_callers_share_and_the_way_out(build, root, m
         ({"git": {"url": "weather", "ref": "v1"}}, "source.git.url: 'weather' is not the address of a repository"),
         (
             {"git": {**GIT, "url": "http://acme.dev/x.git"}},
-            "source.git.url: 'http://acme.dev/x.git' lets everybody on the",
+            "source.git.url: 'http://acme.dev/x.git' is not encrypted, so others",
         ),
         (
             {"git": {**GIT, "url": "git://127.0.0.1.evil.dev/x"}},
-            "source.git.url: 'git://127.0.0.1.evil.dev/x' lets every",
+            "source.git.url: 'git://127.0.0.1.evil.dev/x' is not encrypted",
         ),
         ({"git": {**GIT, "url": "file:///srv/x.git"}}, "source.git.url: 'file:///srv/x.git' reads a folder of this"),
         (
@@ -390,7 +390,7 @@ def test_a_preview_says_which_state_callers_share_and_the_way_out(build, root, m
         ({"git": {**GIT, "url": "https://h/x\u001b[2J"}}, "source.git.url: 'https://h/x\\x1b[2J' is not the address"),
         ({"git": {**GIT, "url": "ext::sh -c id"}}, "source.git.url: 'ext::sh -c id' is not the address"),
         ({"build": "./linked"}, "source.build: ./linked is a symbolic link that leads to /etc"),
-        ({"build": "./own/linked"}, "source.build: in own/linked, Dockerfile is no file of the source's own"),
+        ({"build": "./own/linked"}, "source.build: in own/linked, Dockerfile is not a plain file of the source"),
         ({"folder": "./linked"}, "source.folder: ./linked is a symbolic link that leads to /etc"),
         ({"folder": "./weather", "apt": ["git-"]}, "source.apt[0]: 'git-' is not a package's name"),
         (
@@ -419,10 +419,10 @@ def test_a_preview_says_which_state_callers_share_and_the_way_out(build, root, m
         ),
         ({"stdio": {}}, "source.stdio: says no package; add npm:"),
         ({"stdio": {"npm": "a@1.0.0", "pypi": "a==1"}}, "source.stdio: says npm and pypi at once; keep one"),
-        ({"stdio": {"npm": "a"}}, "source.stdio.npm: 'a' is no version of a package; write NAME@VERSION"),
-        ({"stdio": {"npm": "a@^1"}}, "source.stdio.npm: 'a@^1' is no version of a package"),
+        ({"stdio": {"npm": "a"}}, "source.stdio.npm: 'a' is not a package with a version; write NAME@VERSION"),
+        ({"stdio": {"npm": "a@^1"}}, "source.stdio.npm: 'a@^1' is not a package with a version"),
         ({"stdio": {"npm": 'a@1" && rm'}}, "source.stdio.npm: "),
-        ({"stdio": {"pypi": "a>=1"}}, "source.stdio.pypi: 'a>=1' is no version of a package; write NAME==VERSION"),
+        ({"stdio": {"pypi": "a>=1"}}, "source.stdio.pypi: 'a>=1' is not a package with a version; write NAME==VERSION"),
         ({"stdio": {"image": "a/b"}}, "source.stdio.command: missing; say how the server in the image is started"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from pulumi_mcpfleet import environment
 from pulumi_mcpfleet.sources import Layout
-from pulumi_mcpfleet.sources.reads import FASTMCP, variables_read
+from pulumi_mcpfleet.sources.environment_use import FASTMCP_SETTINGS, find_variables
 
 HOSTS = ("mcp-a-*.run.app", "mcp.acme.dev")
 
@@ -70,15 +70,15 @@ def test_every_name_of_our_own_is_on_the_list_that_the_parser_refuses():
     addresses = {environment.BASE_URL, environment.AUDIENCE, environment.OAUTH_AUDIENCE}
     callers = {environment.ACCESS, environment.IAP_AUDIENCE}
     assert {*plain, *oauth, *addresses, *callers} - {"FORWARDED_ALLOW_IPS"} == set(environment.INJECTED)
-    assert all(name.startswith(environment.OWN) for name in environment.INJECTED)
+    assert all(name.startswith(environment.PREFIX) for name in environment.INJECTED)
 
 
 @pytest.mark.parametrize(
     ("files", "reads"),
     [
-        ({"server.py": "from fastmcp import FastMCP\n"}, {FASTMCP}),
-        ({"server.py": "from mcp.server.fastmcp import FastMCP\n"}, {FASTMCP}),
-        ({"requirements.txt": "fastmcp>=2\n", "app.py": "import app"}, {FASTMCP}),
+        ({"server.py": "from fastmcp import FastMCP\n"}, {FASTMCP_SETTINGS}),
+        ({"server.py": "from mcp.server.fastmcp import FastMCP\n"}, {FASTMCP_SETTINGS}),
+        ({"requirements.txt": "fastmcp>=2\n", "app.py": "import app"}, {FASTMCP_SETTINGS}),
         ({"index.ts": 'import { FastMCP } from "fastmcp";'}, set()),
         ({"index.ts": "const hosts = process.env.MCP_ALLOWED_HOSTS?.split(',')"}, {"MCP_ALLOWED_HOSTS"}),
         ({"a.py": "os.environ['MCP_BASE_URL']"}, {"MCP_BASE_URL"}),
@@ -87,4 +87,4 @@ def test_every_name_of_our_own_is_on_the_list_that_the_parser_refuses():
     ],
 )
 def test_a_source_is_known_to_read_what_its_code_names(files, reads):
-    assert variables_read(Layout.of(files)) == reads
+    assert find_variables(Layout.from_files(files)) == reads

@@ -17,8 +17,8 @@ from pulumi_mcpfleet.fleet import (
     FleetError,
     Server,
     access,
+    built_source,
     git,
-    made,
     parse_fleet,
     parts,
     stdio,
@@ -37,7 +37,7 @@ MODELS = (
     *(volumes.InMemory, volumes.OnDisk, volumes.GcsVolume, volumes.Gcs),
     *(volumes.SecretVolume, volumes.Item, volumes.NfsVolume, volumes.Nfs),
     *(parts.Probes, parts.Vpc),
-    *(made.Folder, made.ImageFile, git.Git, git.GitRepository, stdio.Stdio, stdio.StdioServer),
+    *(built_source.Folder, built_source.ImageFile, git.Git, git.GitRepository, stdio.Stdio, stdio.StdioServer),
 )
 
 # JSON with the vocabulary's own keys at random places goes deeper than JSON with random keys.

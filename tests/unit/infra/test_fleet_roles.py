@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
-from pulumi_mcpfleet.fleet.roles import names, power_of
+from pulumi_mcpfleet.fleet.roles import describe_power, role_names
 
 SOURCE = {"build": "./x"}
 WHY = "makes a topic for each tenant"
@@ -87,7 +87,7 @@ def test_a_role_that_reaches_further_needs_its_reason(role):
     assert "servers.one.roles[0]: " in said
     assert f'{{role: {role}, reason: "…"}}' in said
     made = fleet_with({"role": role, "reason": WHY})
-    assert names(made.servers["one"].roles) == (role,)
+    assert role_names(made.servers["one"].roles) == (role,)
 
 
 def test_a_client_needs_it_too():
@@ -96,7 +96,7 @@ def test_a_client_needs_it_too():
 
 @pytest.mark.parametrize("role", LESSER)
 def test_a_lesser_role_is_written_by_its_name(role):
-    assert names(fleet_with(role).servers["one"].roles) == (role,)
+    assert role_names(fleet_with(role).servers["one"].roles) == (role,)
 
 
 @pytest.mark.parametrize("role", ["roles/owner", "roles/editor"])
@@ -124,4 +124,4 @@ def test_a_secret_is_granted_by_its_own_key():
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.from_regex(r"roles/([a-z]{1,9}\.){0,2}\w{0,9}([aA]dmin|[oO]wner)", fullmatch=True))
 def test_whatever_administers_needs_a_reason(role):
-    assert power_of(role) is not None
+    assert describe_power(role) is not None

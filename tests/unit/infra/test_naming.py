@@ -84,7 +84,10 @@ def test_a_certificate_of_another_domain_has_another_name():
 
 
 def test_an_image_of_another_registry_keeps_its_path_behind_the_remote_repository():
-    assert naming.through("europe-docker.pkg.dev/p/r", "ghcr.io/acme/tool:1") == "europe-docker.pkg.dev/p/r/acme/tool:1"
+    assert (
+        naming.remote_image("europe-docker.pkg.dev/p/r", "ghcr.io/acme/tool:1")
+        == "europe-docker.pkg.dev/p/r/acme/tool:1"
+    )
 
 
 @given(

@@ -21,7 +21,7 @@ OVER_STDIO = SERVER.format('transport="stdio"')
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
     """Plans a server for the project `acme`, as seen from the folder around it."""
-    monkeypatch.setattr(new_servers.git, "described", lambda folder: "")
+    monkeypatch.setattr(new_servers.git, "describe", lambda folder: "")
     return lambda source, name=None: plan_server(source, tmp_path / "acme", name, tmp_path)
 
 
@@ -34,10 +34,10 @@ def repository(monkeypatch):
         state.calls.append(ref)
         (place / "server.py").write_text(state.code)
         (place / "requirements.txt").write_text("mcp==2.3.0\n")
-        return SimpleNamespace(folder=place, commit=COMMIT, said=f"{ref} is", notes=("a note",))
+        return SimpleNamespace(folder=place, commit=COMMIT, ref_description=f"{ref} is", notes=("a note",))
 
     monkeypatch.setattr(new_servers, "checkout", checkout)
-    monkeypatch.setattr(new_servers.git, "asked", lambda *arguments: state.default)
+    monkeypatch.setattr(new_servers.git, "run_remote", lambda *arguments: state.default)
     return state
 
 
@@ -132,9 +132,9 @@ def test_a_repository_that_speaks_stdio_is_put_behind_the_bridge(plan, repositor
     [
         ("./gone", "There is no folder ./gone. Give a folder, the address"),
         ("weather", "There is no folder weather. Give a folder, the address"),
-        ("npm:weather", "npm:weather: 'weather' is no version of a package; write NAME@VERSION"),
+        ("npm:weather", "npm:weather: 'weather' is not a package with a version; write NAME@VERSION"),
         ("pypi:weather@1", "pypi:weather@1: .* write NAME==VERSION"),
-        ("http://example.com/a.git", "lets everybody on the way change what is fetched"),
+        ("http://example.com/a.git", "is not encrypted, so others can change what is fetched"),
         ("file:///srv/weather.git", "write folder: … instead of git"),
         ("https://ada:secret@example.com/a.git", "holds a password or a token"),
         ("https://example.com/a.git#-x", "is not a commit, a tag or a branch"),
@@ -155,11 +155,11 @@ def test_a_repository_that_cannot_be_fetched_is_one_line(plan, repository, monke
     def asked(*arguments):
         raise BuildPlanError.of("git.url", "git can't fetch it: no network; check the address and your access")
 
-    monkeypatch.setattr(new_servers.git, "asked", asked)
+    monkeypatch.setattr(new_servers.git, "run_remote", asked)
     with pytest.raises(NewServerError, match=r"^git can't fetch it: no network; check the address and your access$"):
         plan("https://github.com/acme/weather.git")
     repository.default = ""
-    monkeypatch.setattr(new_servers.git, "asked", lambda *arguments: "")
+    monkeypatch.setattr(new_servers.git, "run_remote", lambda *arguments: "")
     with pytest.raises(NewServerError, match="has no default branch"):
         plan("https://github.com/acme/weather.git")
 

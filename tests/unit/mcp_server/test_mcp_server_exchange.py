@@ -163,7 +163,7 @@ async def test_numbers_that_json_has_no_word_for_are_null(modern):
         request = call(app, "odd", modern=modern)
         await request.start()
         body, _ = await request.part()
-    answer = json.loads(body, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    answer = json.loads(body, parse_constant=lambda word: pytest.fail(f"{word} is not valid JSON"))
     assert answer["result"]["structuredContent"] == {"nan": None, "inf": None}
 
 

@@ -212,7 +212,7 @@ def is_readable(status, headers, content) -> None:
     elif headers.get("content-type", "").startswith("text/event-stream"):
         assert '"jsonrpc":"2.0"' in text
     else:
-        answer = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+        answer = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not valid JSON"))
         assert answer["jsonrpc"] == "2.0"
         assert ("result" in answer) != ("error" in answer)
         assert "id" in answer

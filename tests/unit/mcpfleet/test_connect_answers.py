@@ -61,7 +61,7 @@ class Scripted(httpx2.AsyncBaseTransport):
 
 
 def strictly(constant):
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def run_relay(requests, transport, *, opening=()):

@@ -212,7 +212,7 @@ def test_without_a_terminal_it_says_which_option_takes_the_defaults(run, tmp_pat
         (["acme", "--server", "./gone"], 2, "There is no folder ./gone"),
         (["acme", "--server", "npm:weather"], 2, "NAME@VERSION"),
         (["acme", "--server", "npm:weather@1.0.0", "--server-name", "W"], 2, "a name has 2 to 26 characters"),
-        (["acme", "--server", "http://example.com/x.git"], 2, "lets everybody on the way change what is fetched"),
+        (["acme", "--server", "http://example.com/x.git"], 2, "is not encrypted, so others can change what is fetched"),
     ],
 )
 def test_a_mistake_is_one_message_and_nothing_is_written(run, tmp_path, arguments, code, message):

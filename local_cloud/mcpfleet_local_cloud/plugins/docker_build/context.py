@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from mcpfleet_local_cloud.plugins.call import ProviderError
 from pulumi_mcpfleet.cloud_build.errors import BuildError
-from pulumi_mcpfleet.cloud_build.ignored import DockerIgnore, walk
-from pulumi_mcpfleet.cloud_build.reading import opened
+from pulumi_mcpfleet.cloud_build.ignore_files import DockerIgnore, walk
+from pulumi_mcpfleet.cloud_build.source_files import open_file
 
 _REMOTE: Final = re.compile(r"(https?|git|ssh)://|git@|github\.com/")
 _CHUNK: Final = 1 << 20
@@ -66,7 +66,7 @@ def _add_file(digest: Any, path: Path, name: str) -> None:
     if content is not None:
         digest.update(content)
         return
-    with opened(path) as file:
+    with open_file(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
 
@@ -84,14 +84,14 @@ def read_plain_file(path: Path, context: Path) -> bytes:
     is_inside = lexical.is_relative_to(os.path.normpath(context.absolute()))
     if is_inside and not target.is_relative_to(context.resolve()):
         raise PermissionError(errno.EPERM, "a symbolic link that leads out of the context is not followed", str(path))
-    with opened(target) as file:
+    with open_file(target) as file:
         return file.read(_MAX_BYTES)
 
 
 def list_files(root: Path, dockerfile: str = "") -> list[str]:
     """List the files below *root* that Docker sends, as sorted relative paths."""
     ignore = DockerIgnore(_patterns(root, dockerfile))
-    return sorted(walk(root, ignore.skips, ignore.leaves_out))
+    return sorted(walk(root, ignore.excludes_all_below, ignore.excludes))
 
 
 def _patterns(root: Path, dockerfile: str) -> list[str]:

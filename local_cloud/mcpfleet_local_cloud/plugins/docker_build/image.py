@@ -22,7 +22,7 @@ from mcpfleet_local_cloud.plugins.properties import Field, block, blocks, boolea
 from mcpfleet_local_cloud.plugins.resources import CheckInput, Resource, ResourceDiff, ResourceState
 from mcpfleet_local_cloud.plugins.servicer import Provider
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, Properties, Secret, as_dict, as_list, has_unknown
-from pulumi_mcpfleet.cloud_build.registry import Registry
+from pulumi_mcpfleet.cloud_build.registry import ImageRegistry
 
 _NETWORKS: Final = ("default", "host", "none")
 
@@ -170,7 +170,7 @@ class Image(Resource[None]):
         if not state.get("push") or not digest:
             return ResourceState(resource_id, state)
         registry = self._open_registry(state)
-        has_digest = {tag: registry.has(name, digest) if (name := _hosted_name(tag)) else None for tag in tags}
+        has_digest = {tag: registry.has_image(name, digest) if (name := _hosted_name(tag)) else None for tag in tags}
         if any(is_present is None for is_present in has_digest.values()):
             call.log("warning", "unable to verify image tags, leaving state unchanged")
             return ResourceState(resource_id, state)
@@ -192,14 +192,14 @@ class Image(Resource[None]):
         finally:
             images.close()
 
-    def _open_registry(self, properties: Properties) -> Registry:
+    def _open_registry(self, properties: Properties) -> ImageRegistry:
         logins = _read_logins(properties)
 
         def login(host: str) -> tuple[str, str] | None:
             match = find_login(logins, host)
             return (match.username, match.password) if match else None
 
-        return Registry(login, self._transport)
+        return ImageRegistry(login, self._transport)
 
     def read_inputs(self, old_inputs: Properties, state: Properties) -> Properties:
         """The old inputs, without the tags that the registry doesn't have anymore."""

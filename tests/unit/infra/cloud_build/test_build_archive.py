@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pulumi_mcpfleet.cloud_build.archive import ArchiveSource, content_hash, source_hash, write_archive
 from pulumi_mcpfleet.cloud_build.errors import BuildError
-from pulumi_mcpfleet.cloud_build.ignored import DockerIgnore, included
+from pulumi_mcpfleet.cloud_build.ignore_files import DockerIgnore, included_files
 
 NAMES = st.sampled_from(["a", "b.txt", "é", "x y", "-z", "node_modules", ".env", "A"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
@@ -84,8 +84,8 @@ def test_a_made_dockerfile_is_beside_the_source_where_no_copy_line_sees_it(tmp_p
     found = entries(source)
     assert set(found) == {"Dockerfile", "source/a"}
     assert found["Dockerfile"][1] == b"FROM made"
-    assert source.file == "Dockerfile"
-    assert ArchiveSource(str(tmp_path), "deploy/Dockerfile").file == "source/deploy/Dockerfile"
+    assert source.archived_dockerfile == "Dockerfile"
+    assert ArchiveSource(str(tmp_path), "deploy/Dockerfile").archived_dockerfile == "source/deploy/Dockerfile"
 
 
 def test_the_compression_says_nothing_of_when_and_where(tmp_path):
@@ -104,7 +104,11 @@ def test_the_compression_says_nothing_of_when_and_where(tmp_path):
         (None, "Dockerfile", "there is no folder "),
         ({"a": "1"}, "Dockerfile", "there is no Dockerfile in "),
         ({"Dockerfile": "", ".dockerignore": "!"}, "Dockerfile", '.dockerignore: illegal exclusion pattern: "!"'),
-        ({"Dockerfile": "", ".dockerignore": "a[b"}, "Dockerfile", ".dockerignore: 'a[b' is no pattern; correct it"),
+        (
+            {"Dockerfile": "", ".dockerignore": "a[b"},
+            "Dockerfile",
+            (".dockerignore: 'a[b' is not a valid pattern; correct it"),
+        ),
         (
             {"Dockerfile": "", ".gcloudignore": "#!include:no"},
             "Dockerfile",
@@ -176,13 +180,13 @@ def test_arguments_and_labels_are_content_too():
     ],
 )
 def test_dockerignore_leaves_out_what_docker_leaves_out(patterns, path, out):
-    assert DockerIgnore(patterns).leaves_out(path) is out
+    assert DockerIgnore(patterns).excludes(path) is out
 
 
 def test_environments_and_secrets_are_not_sent_where_the_dockerfile_is_made(tmp_path):
     write(tmp_path, dict.fromkeys([".env", ".venv/a", "venv/a", "node_modules/a", "src/.env", "server.py"], ""))
-    assert included(tmp_path) == ["server.py", "src/.env"]
-    assert ".env" in included(tmp_path, "Dockerfile"), "what a Dockerfile of its own takes is its own business"
+    assert included_files(tmp_path) == ["server.py", "src/.env"]
+    assert ".env" in included_files(tmp_path, "Dockerfile"), "what a Dockerfile of its own takes is its own business"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +206,7 @@ def test_environments_and_secrets_are_not_sent_where_the_dockerfile_is_made(tmp_
     ],
 )
 def test_a_folder_is_skipped_below_which_no_exception_takes_anything_in(patterns, folder, skipped):
-    assert DockerIgnore(patterns).skips(folder) is skipped
+    assert DockerIgnore(patterns).excludes_all_below(folder) is skipped
 
 
 NEAR_LINES = st.lists(st.sampled_from(["*", "!a", "!b.txt/a", "!*/A", "a*", "!**/A", "!a/[A-b]/-z", "**"]), max_size=4)
@@ -211,7 +215,7 @@ NEAR_LINES = st.lists(st.sampled_from(["*", "!a", "!b.txt/a", "!*/A", "a*", "!**
 @given(NEAR_LINES, PATHS, PATHS)
 def test_nothing_below_a_folder_that_is_skipped_is_wanted(lines, folder, name):
     ignore = DockerIgnore(lines)
-    assert not ignore.skips(folder) or ignore.leaves_out(f"{folder}/{name}")
+    assert not ignore.excludes_all_below(folder) or ignore.excludes(f"{folder}/{name}")
 
 
 LINES = st.lists(st.text("ab*?!/.[]^-\\# é", max_size=8), max_size=5)
@@ -223,10 +227,10 @@ def test_any_dockerignore_decides_or_says_what_is_wrong_with_it(lines, path):
         ignore = DockerIgnore(lines)
     except BuildError:
         return
-    assert ignore.leaves_out(path) in (True, False)
+    assert ignore.excludes(path) in (True, False)
     folder, _, _ = path.rpartition("/")
-    if folder and ignore.skips(folder):
-        assert ignore.leaves_out(path), "nothing below a folder that is skipped is wanted"
+    if folder and ignore.excludes_all_below(folder):
+        assert ignore.excludes(path), "nothing below a folder that is skipped is wanted"
 
 
 @pytest.mark.parametrize(
@@ -244,7 +248,7 @@ def test_any_dockerignore_decides_or_says_what_is_wrong_with_it(lines, path):
 def test_both_ignore_files_count(tmp_path, files, sent):
     tree = {"src/app.py": "", "tests/t.py": "", "a.log": "", "build/out": "", ".git/HEAD": "", "deploy/Dockerfile": ""}
     write(tmp_path, {**tree, **files})
-    found = set(included(tmp_path, "deploy/Dockerfile"))
+    found = set(included_files(tmp_path, "deploy/Dockerfile"))
     assert "deploy/Dockerfile" in found, "the builder always needs it"
     if sent is not None:
         assert found - {"deploy/Dockerfile"} == sent
@@ -263,7 +267,7 @@ def test_any_ignore_files_leave_a_part_of_what_is_there_and_the_dockerfile(tmp_p
     (root / ".gcloudignore").write_text("\n".join(gcloud))
     there = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     try:
-        found = included(root, "Dockerfile")
+        found = included_files(root, "Dockerfile")
     except BuildError:
         return
     assert {"Dockerfile", ".dockerignore"} <= set(found) <= there

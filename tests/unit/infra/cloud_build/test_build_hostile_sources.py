@@ -27,7 +27,7 @@ def test_what_is_read_of_a_source_is_its_own(source, tmp_path, name, way):
     way(source / name, outside(tmp_path))
     with pytest.raises(BuildError) as refused:
         source_hash(ArchiveSource(str(source)))
-    assert f"{name} in {source} is no file of the source's own" in str(refused.value)
+    assert f"{name} in {source} is not a plain file of the source" in str(refused.value)
     assert "BEGIN" not in str(refused.value)
 
 
@@ -35,13 +35,13 @@ def test_what_is_read_of_a_source_is_its_own(source, tmp_path, name, way):
 def test_an_included_ignore_file_is_the_sources_own(source, tmp_path, way):
     (source / ".gcloudignore").write_text("#!include:more\n")
     way(source / "more", outside(tmp_path))
-    with pytest.raises(BuildError, match=r"more in .* is no file of the source's own"):
+    with pytest.raises(BuildError, match=r"more in .* is not a plain file of the source"):
         source_hash(ArchiveSource(str(source)))
 
 
 def test_a_dockerfile_beside_the_source_is_not_taken(source, tmp_path):
     outside(tmp_path)
-    with pytest.raises(BuildError, match="is no file of the source's own"):
+    with pytest.raises(BuildError, match="is not a plain file of the source"):
         source_hash(ArchiveSource(str(source), "../outside/id_ed25519"))
 
 

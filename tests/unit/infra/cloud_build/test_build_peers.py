@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulumi_mcpfleet.cloud_build import peers
-from pulumi_mcpfleet.cloud_build.peers import REFUSED, OwnUserOnly, may_call, owner
+from pulumi_mcpfleet.cloud_build.peers import REFUSAL, OwnUserInterceptor, find_owner, may_call
 
 PEER, OURS = ("127.0.0.1", 0xAE62), ("127.0.0.1", 0x94E5)
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
@@ -27,11 +27,11 @@ def line(near=NEAR, far=FAR, state="01", uid="1000", inode="68718"):
 def test_the_user_of_the_other_end_is_named():
     # Our own end is in the table too, and belongs to us.
     table = HEAD + line(near=FAR, far=NEAR, uid="0", inode="5") + line(uid="1000")
-    assert owner(PEER, OURS, table) == 1000
+    assert find_owner(PEER, OURS, table) == 1000
 
 
 def test_a_program_that_uses_an_ipv6_socket_is_named_too():
-    assert owner(PEER, OURS, HEAD + line(near=MAPPED + NEAR, far=MAPPED + FAR, uid="1001")) == 1001
+    assert find_owner(PEER, OURS, HEAD + line(near=MAPPED + NEAR, far=MAPPED + FAR, uid="1001")) == 1001
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_program_that_uses_an_ipv6_socket_is_named_too():
     ],
 )
 def test_nobody_is_named_where_there_is_doubt(table):
-    assert owner(PEER, OURS, table) is None
+    assert find_owner(PEER, OURS, table) is None
 
 
 OTHERS = st.builds(
@@ -69,13 +69,13 @@ OTHERS = st.builds(
 def test_no_other_line_makes_a_stranger_somebody_else(before, after):
     """Whatever else the table holds, a stranger's open connection is the stranger's or nobody's."""
     table = HEAD + "".join(before) + "\n" + line(uid="1001") + "".join(after)
-    assert owner(PEER, OURS, table) in {1001, None}
+    assert find_owner(PEER, OURS, table) in {1001, None}
 
 
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.text(max_size=400))
 def test_any_text_is_read_without_an_error(text):
-    assert owner(PEER, OURS, text) is None
+    assert find_owner(PEER, OURS, text) is None
 
 
 @pytest.fixture
@@ -138,17 +138,17 @@ HANDLERS = [
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_a_stranger_is_refused_whatever_kind_of_method_it_calls(handler):
     asked = []
-    guard = OwnUserOnly(lambda peer, ours: asked.append((peer, ours)))
+    guard = OwnUserInterceptor(lambda peer, ours: asked.append((peer, ours)))
     guard.port = 5
     with pytest.raises(RefusedError) as refused:
         calling(guard, handler)
-    assert refused.value.args == (grpc.StatusCode.PERMISSION_DENIED, REFUSED)
+    assert refused.value.args == (grpc.StatusCode.PERMISSION_DENIED, REFUSAL)
     assert asked == [(("127.0.0.1", 44642), ("127.0.0.1", 5))]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_the_own_user_is_answered(handler):
-    assert calling(OwnUserOnly(lambda _peer, _ours: True), handler) == ["request"]
+    assert calling(OwnUserInterceptor(lambda _peer, _ours: True), handler) == ["request"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_the_own_user_is_answered(handler):
 )
 def test_a_caller_from_elsewhere_is_refused_unasked(address):
     with pytest.raises(RefusedError):
-        calling(OwnUserOnly(lambda _peer, _ours: True), HANDLERS[0], address)
+        calling(OwnUserInterceptor(lambda _peer, _ours: True), HANDLERS[0], address)
 
 
 def test_a_connection_is_looked_up_again_before_its_port_can_be_another_users():
@@ -167,7 +167,7 @@ def test_a_connection_is_looked_up_again_before_its_port_can_be_another_users():
         asked.append(peer)
         return len(asked) < 2
 
-    guard = OwnUserOnly(admits, lambda: now[0])
+    guard = OwnUserInterceptor(admits, lambda: now[0])
     for now[0] in (0.0, 0.1, 0.2):
         calling(guard, HANDLERS[0])
     assert len(asked) == 1, "the engine calls in bursts"
@@ -177,4 +177,4 @@ def test_a_connection_is_looked_up_again_before_its_port_can_be_another_users():
 
 
 def test_an_unknown_method_stays_unknown():
-    assert OwnUserOnly().intercept_service(lambda _details: None, SimpleNamespace(method="/x")) is None
+    assert OwnUserInterceptor().intercept_service(lambda _details: None, SimpleNamespace(method="/x")) is None

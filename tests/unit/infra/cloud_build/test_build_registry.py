@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from pulumi_mcpfleet.cloud_build.registry import Registry
+from pulumi_mcpfleet.cloud_build.registry import ImageRegistry
 
 DIGEST = "sha256:" + "0a" * 32
 
@@ -20,7 +20,7 @@ def _registry():
                 raise httpx2.ConnectError("nobody there")
             return httpx2.Response(status)
 
-        return Registry(login, httpx2.MockTransport(answer)), asked
+        return ImageRegistry(login, httpx2.MockTransport(answer)), asked
 
     return made
 
@@ -30,7 +30,7 @@ def _registry():
 )
 def test_an_image_is_gone_only_where_the_registry_says_so(registry, status, there):
     client, _ = registry(status)
-    assert client.has("europe-docker.pkg.dev/p/r/app", DIGEST) is there
+    assert client.has_image("europe-docker.pkg.dev/p/r/app", DIGEST) is there
 
 
 @pytest.mark.parametrize("status", [202, 403, 404, None])
@@ -49,12 +49,12 @@ def test_a_registry_that_deletes_nothing_is_no_mistake(registry, status):
 )
 def test_only_a_registry_on_loopback_is_asked_in_the_clear(registry, host, scheme):
     client, asked = registry(200)
-    client.has(f"{host}/app", DIGEST)
+    client.has_image(f"{host}/app", DIGEST)
     assert asked[0][1] == f"{scheme}://{host}/v2/app/manifests/{DIGEST}"
     assert asked[0][2].startswith("Basic ")
 
 
 def test_a_registry_without_a_login_is_told_none(registry):
     client, asked = registry(200, login=lambda host: None)
-    assert client.has("127.0.0.1:8470/app", DIGEST)
+    assert client.has_image("127.0.0.1:8470/app", DIGEST)
     assert asked[0][2] == ""

@@ -21,12 +21,12 @@ from pulumi_mcpfleet.sources import checkout, git
     ],
 )
 def test_a_submodules_address_is_as_seen_from_its_repository(base, address, found):
-    assert checkout._absolute(address, base) == found
+    assert checkout._resolve_url(address, base) == found
 
 
 @given(st.integers(0, 30), st.text(max_size=20), st.sampled_from(["https://a.dev/b/c", "git@a.dev:b/c", "a"]))
 def test_any_address_of_a_submodule_comes_to_an_end(steps, name, base):
-    assert checkout._absolute("../" * steps + name, base).endswith(name)
+    assert checkout._resolve_url("../" * steps + name, base).endswith(name)
 
 
 SSH = """\
@@ -40,21 +40,23 @@ and the repository exists.
 
 
 def test_the_cause_of_a_failure_over_ssh_is_shown_and_not_gits_last_line():
-    said = git._refusal("git@git.acme.dev:a.git", SSH, None)
+    said = git._failure_message("git@git.acme.dev:a.git", SSH, None)
     assert "git@git.acme.dev: Permission denied (publickey).; fatal: Could not read from remote repository." in said
     assert said.endswith("the host takes none of your keys: add one there (ssh-add -l lists those of the agent)")
     assert "and the repository exists" not in said
 
 
 def test_an_unknown_host_is_said_with_what_to_do():
-    said = git._refusal("git@git.acme.dev:a.git", "No ED25519 host key is known\nHost key verification failed.\n", None)
+    said = git._failure_message(
+        "git@git.acme.dev:a.git", "No ED25519 host key is known\nHost key verification failed.\n", None
+    )
     assert "No ED25519 host key is known; Host key verification failed." in said
     assert "connect to it once by hand" in said
 
 
 @given(st.text(max_size=4000), st.sampled_from(["t0ken-of-somebody", None]))
 def test_whatever_git_says_is_bounded_and_shows_no_token(said, token):
-    shown = git._refusal("https://git.acme.dev/a.git", f"{said}\n{token}\n{said}", token)
+    shown = git._failure_message("https://git.acme.dev/a.git", f"{said}\n{token}\n{said}", token)
     assert len(shown) < 2500
     assert token is None or token not in shown
 
@@ -64,4 +66,4 @@ def test_files_in_git_lfs_are_found_by_their_text(tmp_path):
     (tmp_path / "models" / "a.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     (tmp_path / "models" / "b.bin").write_text("x" * 200)
     (tmp_path / "link").symlink_to("models/a.bin")
-    assert checkout.pointers(tmp_path) == ["models/a.bin"]
+    assert checkout.find_pointers(tmp_path) == ["models/a.bin"]

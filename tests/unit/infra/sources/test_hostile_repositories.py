@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulumi_mcpfleet.sources import BuildOptions, BuildPlanError, Layout, recipe_for
+from pulumi_mcpfleet.sources import BuildOptions, BuildPlanError, Layout, plan_build
 from pulumi_mcpfleet.sources.build_plan import inert
 from pulumi_mcpfleet.sources.checkout import checkout
-from pulumi_mcpfleet.sources.inside import folder_in, own_folder, read_in
-from pulumi_mcpfleet.sources.staging import staged
-from pulumi_mcpfleet.sources.stdio import Stdio, stdio_recipe
+from pulumi_mcpfleet.sources.safe_paths import find_folder, folder_problem, read_file_in
+from pulumi_mcpfleet.sources.staging import stage_source
+from pulumi_mcpfleet.sources.stdio import StdioSpec, plan_stdio
 from tests.unit.infra.sources.hostile import KEY, LINES, READ, WAYS_OUT, outside, package
 
 
@@ -34,7 +34,7 @@ def source(tmp_path):
 def outcome(layout, wish):
     """What is said where a folder is refused, or else its recipe."""
     try:
-        return "", recipe_for(layout, wish)
+        return "", plan_build(layout, wish)
     except BuildPlanError as refused:
         return str(refused), None
 
@@ -54,7 +54,7 @@ def test_nothing_is_read_by_a_link_out_and_no_pipe_is_opened(source, away, name,
     assert KEY not in str(layout)
     said, recipe = outcome(layout, BuildOptions())
     assert "BEGIN" not in said
-    assert f"{name} is no file of the source's own" in said or name not in recipe.dockerfile
+    assert f"{name} is not a plain file of the source" in said or name not in recipe.dockerfile
 
 
 @pytest.mark.parametrize("name", ["deploy/Dockerfile", "deploy/Dockerfile.dockerignore"])
@@ -63,8 +63,8 @@ def test_a_dockerfile_that_the_user_names_and_its_ignore_file_are_the_sources_ow
     (source / "deploy" / "Dockerfile").write_text("FROM scratch\n")
     (source / name).unlink(missing_ok=True)
     (source / name).symlink_to(away / "id_ed25519")
-    with pytest.raises(BuildPlanError, match=f"{name} is no file of the source's own"):
-        recipe_for(Layout.read(source), BuildOptions(dockerfile="deploy/Dockerfile"))
+    with pytest.raises(BuildPlanError, match=f"{name} is not a plain file of the source"):
+        plan_build(Layout.read(source), BuildOptions(dockerfile="deploy/Dockerfile"))
 
 
 def test_links_within_a_source_are_taken_and_rings_of_folders_end(source):
@@ -79,7 +79,7 @@ def test_links_within_a_source_are_taken_and_rings_of_folders_end(source):
     layout = Layout.read(source)
     assert layout.names >= {"Dockerfile", ".dockerignore", "main.py"}
     assert layout.texts[".dockerignore"] == "*.log\n"
-    assert recipe_for(layout, BuildOptions()).location == "Dockerfile"
+    assert plan_build(layout, BuildOptions()).dockerfile_path == "Dockerfile"
 
 
 def test_a_folder_of_a_repository_is_one_within_it(source, away):
@@ -87,10 +87,10 @@ def test_a_folder_of_a_repository_is_one_within_it(source, away):
     (source / "inner").mkdir()
     (source / "link").symlink_to("inner")
     with pytest.raises(BuildPlanError, match=r"^git\.dir: server leads out of it by a symbolic link"):
-        folder_in(source, "server", "git.dir", "it")
+        find_folder(source, "server", "git.dir", "it")
     with pytest.raises(BuildPlanError, match=r"^git\.dir: there is no nowhere in it; correct it"):
-        folder_in(source, "nowhere", "git.dir", "it")
-    assert folder_in(source, "link", "git.dir", "it") == source / "inner"
+        find_folder(source, "nowhere", "git.dir", "it")
+    assert find_folder(source, "link", "git.dir", "it") == source / "inner"
 
 
 def test_a_folder_of_the_users_is_where_its_path_says(tmp_path, source, away):
@@ -98,20 +98,20 @@ def test_a_folder_of_the_users_is_where_its_path_says(tmp_path, source, away):
     (root / "real").mkdir(parents=True)
     (root / "inside").symlink_to("real")
     (root / "weather").symlink_to(away / "server")
-    assert own_folder(root, "./real") is None
-    assert own_folder(root, "inside") is None
-    assert own_folder(root, "../source") is None, "beside Pulumi.yaml, in so many words"
-    assert "is a symbolic link that leads to" in own_folder(root, "weather")
-    assert "is a symbolic link that leads to" in own_folder(root, "../root/weather")
+    assert folder_problem(root, "./real") is None
+    assert folder_problem(root, "inside") is None
+    assert folder_problem(root, "../source") is None, "beside Pulumi.yaml, in so many words"
+    assert "is a symbolic link that leads to" in folder_problem(root, "weather")
+    assert "is a symbolic link that leads to" in folder_problem(root, "../root/weather")
 
 
 def test_a_file_has_a_bound(source):
     (source / "server.py").write_bytes(b"x" * 100)
-    assert read_in(source, "server.py", 10) == b"x" * 10
+    assert read_file_in(source, "server.py", 10) == b"x" * 10
 
 
 def test_a_folder_of_endless_files_is_refused(source, monkeypatch):
-    monkeypatch.setattr("pulumi_mcpfleet.sources.layout._MOST", 10)
+    monkeypatch.setattr("pulumi_mcpfleet.sources.layout._MAX_ENTRIES", 10)
     for number in range(11):
         (source / f"{number}.py").write_text("")
     with pytest.raises(BuildPlanError, match="more than 10 files near its top"):
@@ -139,7 +139,7 @@ def test_what_a_killed_run_left_is_swept_and_a_run_that_fetches_is_not_disturbed
 @pytest.mark.parametrize("way", WAYS_OUT, ids=lambda way: way.__name__)
 def test_nothing_is_written_by_a_link_out_of_a_copy(tmp_path, source, away, name, way):
     way(source / name, away)
-    staged(source, tmp_path / "copy")
+    stage_source(source, tmp_path / "copy")
     assert (away / "id_ed25519").read_text() == KEY
     assert not (away / "made-later").exists()
     copied = tmp_path / "copy" / name
@@ -152,7 +152,7 @@ def test_a_link_in_the_bridges_place_is_not_followed_and_a_link_to_an_ignore_fil
     (source / ".mcpfleet-bridge").symlink_to(away / "server")
     (source / ".gitignore").write_bytes(b"*.log\xff\n")
     (source / ".dockerignore").symlink_to(".gitignore")
-    staged(source, tmp_path / "copy")
+    stage_source(source, tmp_path / "copy")
     assert not (away / "server" / "edge.py").exists()
     assert (tmp_path / "copy" / ".mcpfleet-bridge" / "mcpfleet_bridge" / "edge.py").is_file()
     assert (tmp_path / "copy" / ".dockerignore").read_bytes() == b"*.log\xff\n!.mcpfleet-bridge\n"
@@ -200,7 +200,7 @@ def test_a_package_manager_is_a_name_and_a_version_and_nothing_else(line, manage
         lock: "lockfileVersion: '9.0'",
     }
     with pytest.raises(BuildPlanError) as refused:
-        recipe_for(Layout.of(files), BuildOptions(installer=lock.partition("-")[0].partition(".")[0]))
+        plan_build(Layout.from_files(files), BuildOptions(installer=lock.partition("-")[0].partition(".")[0]))
     assert str(refused.value).isprintable()
 
 
@@ -214,15 +214,15 @@ def test_a_package_manager_commands_no_shell(said):
         "pnpm-lock.yaml": "lockfileVersion: '9.0'",
     }
     with pytest.raises(BuildPlanError, match=r"^installer: packageManager"):
-        recipe_for(Layout.of(files), BuildOptions())
+        plan_build(Layout.from_files(files), BuildOptions())
 
 
 @pytest.mark.parametrize("path", ["--eval=process.exit()", "-e", "/etc/passwd", "../../x.js", "a/../../x"])
 @pytest.mark.parametrize("key", ["main", "bin"])
 def test_a_program_of_a_package_is_a_file_of_it_and_no_option(key, path):
     files = {"package.json": package(**{key: path}), "package-lock.json": "{}"}
-    with pytest.raises(BuildPlanError, match=r"^start: .* is no file of the repository"):
-        recipe_for(Layout.of(files), BuildOptions())
+    with pytest.raises(BuildPlanError, match=r"^start: .* is not a file of the repository"):
+        plan_build(Layout.from_files(files), BuildOptions())
 
 
 HOSTILE = st.builds(
@@ -351,7 +351,7 @@ def test_any_files_of_any_names_end_in_a_dockerfile_of_ours_or_in_shown_sentence
 
 
 def assert_harmless(files, wish):
-    said, recipe = outcome(Layout.of(files), wish)
+    said, recipe = outcome(Layout.from_files(files), wish)
     assert said.replace("\n", "").isprintable() or not said
     if recipe is None:
         return
@@ -359,15 +359,15 @@ def assert_harmless(files, wish):
     for line in recipe.dockerfile.splitlines():
         assert not re.search(r"\$\(id\)|`id`", line) or line.startswith(("CMD ", "ENV MCP_STDIO_COMMAND=")), line
     recipe.dockerfile.encode()
-    assert all(inert(sentence).isprintable() for sentence in recipe.decided)
+    assert all(inert(sentence).isprintable() for sentence in recipe.decisions)
 
 
 @pytest.mark.parametrize(
     "text", ["a = [" * 3000, "a = " + "9" * 6000, '"\ud800" = 1'.encode("utf-8", "replace").decode() * 2]
 )
 def test_a_file_that_breaks_a_parser_is_said_so(text):
-    with pytest.raises(BuildPlanError, match=r"pyproject\.toml is no TOML"):
-        Layout.of({"pyproject.toml": text}).toml("pyproject.toml")
+    with pytest.raises(BuildPlanError, match=r"pyproject\.toml is not valid TOML"):
+        Layout.from_files({"pyproject.toml": text}).toml("pyproject.toml")
 
 
 def test_a_range_of_versions_that_is_endless_is_refused_at_once():
@@ -376,8 +376,8 @@ def test_a_range_of_versions_that_is_endless_is_refused_at_once():
         "package.json": package(engines={"node": " " * 200_000}, main="a.js"),
         "package-lock.json": "{}",
     }
-    with pytest.raises(BuildPlanError, match="or is endless"):
-        recipe_for(Layout.of(files), BuildOptions())
+    with pytest.raises(BuildPlanError, match="or is too long"):
+        plan_build(Layout.from_files(files), BuildOptions())
 
 
 def test_what_is_shown_commands_no_terminal_and_no_engine():
@@ -389,14 +389,14 @@ def test_what_is_shown_commands_no_terminal_and_no_engine():
 
 @pytest.mark.parametrize("package", ["--global@1.0.0", "-g@1.0.0", "@-x/y@1.0.0", "@x/-y@1.0.0"])
 def test_a_package_is_never_an_option(package):
-    with pytest.raises(BuildPlanError, match="is no version of a package"):
-        stdio_recipe(Stdio(npm=package))
-    assert '--loglevel=error -- "a@1.0.0"' in stdio_recipe(Stdio(npm="a@1.0.0")).dockerfile
+    with pytest.raises(BuildPlanError, match="is not a package with a version"):
+        plan_stdio(StdioSpec(npm=package))
+    assert '--loglevel=error -- "a@1.0.0"' in plan_stdio(StdioSpec(npm="a@1.0.0")).dockerfile
 
 
-@pytest.mark.parametrize("server", [Stdio(image="a/b:1", command=["x"]), Stdio(npm="a@1.0.0")])
+@pytest.mark.parametrize("server", [StdioSpec(image="a/b:1", command=["x"]), StdioSpec(npm="a@1.0.0")])
 def test_what_installs_is_of_one_version_and_checked_by_its_hash(server):
-    dockerfile = stdio_recipe(server).dockerfile
+    dockerfile = plan_stdio(server).dockerfile
     installed = re.findall(r"pip install (?!.*mcp-server)[^&\n]*", dockerfile)
     assert installed
     assert all("--require-hashes" in line for line in installed)
@@ -412,7 +412,7 @@ def test_what_installs_is_of_one_version_and_checked_by_its_hash(server):
 )
 @pytest.mark.parametrize("speaks", ["http", "stdio"])
 def test_the_tools_of_a_dockerfile_that_is_made_are_checked_by_their_hashes(files, speaks):
-    dockerfile = recipe_for(Layout.of(files), BuildOptions(speaks=speaks)).dockerfile
+    dockerfile = plan_build(Layout.from_files(files), BuildOptions(speaks=speaks)).dockerfile
     assert re.search(r"'uv==[0-9.]+ --hash=sha256:[0-9a-f]{64}", dockerfile)
     assert "--require-hashes -r /tmp/uv.txt" in dockerfile
     if "package.json" in files:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pulumi_mcpfleet.sources import BuildOptions
-from pulumi_mcpfleet.sources.generate import recipe_for
 from pulumi_mcpfleet.sources.layout import Layout
-from pulumi_mcpfleet.sources.shared_state import shared_by_package, shared_by_source
+from pulumi_mcpfleet.sources.planning import plan_build
+from pulumi_mcpfleet.sources.shared_state import find_package_state, find_source_state
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from pulumi_mcpfleet.sources.shared_state import shared_by_package, shared_by_so
     ],
 )
 def test_a_package_says_by_its_name_what_its_callers_share(name, shares):
-    assert shared_by_package(name) == shares
+    assert find_package_state(name) == shares
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_package_says_by_its_name_what_its_callers_share(name, shares):
     ],
 )
 def test_a_repository_says_by_what_it_depends_on_what_its_callers_share(files, shares):
-    assert shared_by_source(Layout.of(files)) == shares
+    assert find_source_state(Layout.from_files(files)) == shares
 
 
 ANY = st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x))
@@ -53,4 +53,7 @@ MANIFESTS = st.dictionaries(
 
 @given(MANIFESTS)
 def test_no_manifest_keeps_a_repository_with_a_dockerfile_from_being_built(files):
-    assert recipe_for(Layout.of({**files, "Dockerfile": "FROM scratch"}), BuildOptions()).location == "Dockerfile"
+    assert (
+        plan_build(Layout.from_files({**files, "Dockerfile": "FROM scratch"}), BuildOptions()).dockerfile_path
+        == "Dockerfile"
+    )

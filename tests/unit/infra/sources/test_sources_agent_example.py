@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pulumi_mcpfleet.sources import BuildOptions, Layout, recipe_for
+from pulumi_mcpfleet.sources import BuildOptions, Layout, plan_build
 
 AGENTS = Path(__file__).parents[4] / "examples" / "agent"
 
@@ -12,6 +12,8 @@ AGENTS = Path(__file__).parents[4] / "examples" / "agent"
 @pytest.mark.parametrize("framework", ["adk", "pydantic-ai"])
 def test_an_agent_that_is_copied_is_a_repository_that_needs_no_dockerfile(framework):
     copied = [AGENTS / "main.py", *(AGENTS / framework).glob("*.*")]
-    recipe = recipe_for(Layout.of({file.name: file.read_text() for file in copied if file.is_file()}), BuildOptions())
-    assert [one.partition(":")[0] for one in recipe.decided] == ["Python (`language`)", "uv", "python main.py"]
+    recipe = plan_build(
+        Layout.from_files({file.name: file.read_text() for file in copied if file.is_file()}), BuildOptions()
+    )
+    assert [one.partition(":")[0] for one in recipe.decisions] == ["Python (`language`)", "uv", "python main.py"]
     assert 'CMD ["python", "main.py"]' in recipe.dockerfile

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulumi_mcpfleet.sources import BuildOptions, BuildPlanError, Layout, recipe_for
+from pulumi_mcpfleet.sources import BuildOptions, BuildPlanError, Layout, plan_build
 from pulumi_mcpfleet.sources.build_plan import BASE_IMAGE, UV_VERSION
 from tests.corpus.corpus import CASES
 
@@ -25,12 +25,12 @@ def package(**members):
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items() if not case.refused])
 def test_a_layout_is_built_as_its_people_would(case):
-    recipe = recipe_for(case.layout, case.asked)
-    said = "\n".join(recipe.decided)
+    recipe = plan_build(case.layout, case.asked)
+    said = "\n".join(recipe.decisions)
     assert [part for part in case.decided if part not in said] == []
     if case.own:
         assert recipe.dockerfile is None
-        assert recipe.location in case.files
+        assert recipe.dockerfile_path in case.files
         return
     assert [line for line in case.lines if line not in recipe.dockerfile] == []
     assert [line for line in case.never if line in recipe.dockerfile] == []
@@ -43,8 +43,8 @@ def test_a_layout_is_built_as_its_people_would(case):
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items() if case.refused])
 def test_what_cannot_be_decided_is_refused_with_the_keys_to_set(case):
     with pytest.raises(BuildPlanError) as refused:
-        recipe_for(case.layout, case.asked)
-    found = {mistake.key: mistake.sentence for mistake in refused.value.mistakes}
+        plan_build(case.layout, case.asked)
+    found = {mistake.key: mistake.message for mistake in refused.value.mistakes}
     assert found.keys() == case.refused.keys(), found
     assert all(part in found[key] for key, part in case.refused.items()), found
 
@@ -81,11 +81,11 @@ TEXTS = st.text(max_size=40) | st.sampled_from(
 )
 def test_any_folder_ends_in_a_recipe_or_in_sentences(files, language, installer):
     try:
-        recipe = recipe_for(Layout.of(files), BuildOptions(language=language, installer=installer or None))
+        recipe = plan_build(Layout.from_files(files), BuildOptions(language=language, installer=installer or None))
     except BuildPlanError as refused:
-        said = [mistake.sentence for mistake in refused.mistakes]
+        said = [mistake.message for mistake in refused.mistakes]
     else:
-        said = [recipe.dockerfile or recipe.location, *recipe.decided]
+        said = [recipe.dockerfile or recipe.dockerfile_path, *recipe.decisions]
     assert said
     assert all(said)
 
@@ -99,7 +99,7 @@ def test_any_folder_ends_in_a_recipe_or_in_sentences(files, language, installer)
 )  # fmt: skip
 def test_the_newest_node_that_package_json_allows_is_taken(wanted, version):
     files = {"i.js": "", "package.json": package(engines={"node": wanted}, main="i.js"), "package-lock.json": "{}"}
-    assert f"Node.js {version}." in recipe_for(Layout.of(files), BuildOptions()).decided[0]
+    assert f"Node.js {version}." in plan_build(Layout.from_files(files), BuildOptions()).decisions[0]
 
 
 def test_a_folder_on_disk_is_read_without_what_nobody_wrote(tmp_path):

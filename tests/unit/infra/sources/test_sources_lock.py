@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from pulumi_mcpfleet.packages import PackagesError, packages_of
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
-from pulumi_mcpfleet.sources.lock import Lock, newest_of
-from pulumi_mcpfleet.sources.stdio import Stdio, stdio_recipe
+from pulumi_mcpfleet.sources.lock import Lock, read_newest_date
+from pulumi_mcpfleet.sources.stdio import StdioSpec, plan_stdio
 
 TODAY = datetime.date(2026, 11, 30)
-PYPI = Stdio(pypi="a==1")
-NPM = Stdio(npm="@s/a@1.0.0", overrides={"zod": "3.25.76"})
+PYPI = StdioSpec(pypi="a==1")
+NPM = StdioSpec(npm="@s/a@1.0.0", overrides={"zod": "3.25.76"})
 NPM_LOCK = {
     "packages": {
         "": {"dependencies": {"@s/a": "1.0.0"}},
@@ -42,19 +42,19 @@ def test_a_lock_is_of_one_package_and_of_what_the_fleet_says_about_its_dependenc
     requests = [
         Lock(PYPI),
         Lock(PYPI, "python:3.12-slim"),
-        Lock(Stdio(pypi="a==2")),
-        Lock(Stdio(pypi="a==1", bounds=["mcp<2"])),
-        Lock(Stdio(pypi="a==1", before="2026-06-30")),
-        Lock(Stdio(npm="a@1")),
-        Lock(Stdio(npm="a@1", overrides={"b": "1"})),
+        Lock(StdioSpec(pypi="a==2")),
+        Lock(StdioSpec(pypi="a==1", bounds=["mcp<2"])),
+        Lock(StdioSpec(pypi="a==1", before="2026-06-30")),
+        Lock(StdioSpec(npm="a@1")),
+        Lock(StdioSpec(npm="a@1", overrides={"b": "1"})),
     ]
     assert len({one.folder for one in requests}) == len(requests)
-    assert Lock(Stdio(pypi="a==1", args=["x"], command=["y"], apt=["git"])).folder == Lock(PYPI).folder
+    assert Lock(StdioSpec(pypi="a==1", args=["x"], command=["y"], apt=["git"])).folder == Lock(PYPI).folder
 
 
 @given(st.sampled_from(["npm", "pypi"]), st.text(min_size=1, max_size=40), st.text(max_size=20))
 def test_no_package_names_a_folder_elsewhere(kind, package, base):
-    place = Lock(Stdio(**{kind: package}), base).folder
+    place = Lock(StdioSpec(**{kind: package}), base).folder
     first, second, last = place.split("/")
     assert (first, second) == ("packages.lock", kind)
     assert last.isascii()
@@ -66,11 +66,11 @@ def test_no_package_names_a_folder_elsewhere(kind, package, base):
     [("", 7, "2026-11-23"), ("2026-06-30", 7, "2026-06-30"), ("2026-11-29", 7, "2026-11-23"), ("", 0, "2026-11-30")],
 )
 def test_nothing_is_younger_than_the_age_that_is_wanted_nor_than_the_fleet_allows(before, days, newest):
-    assert Lock(Stdio(pypi="a==1", before=before)).newest(TODAY, days) == newest
+    assert Lock(StdioSpec(pypi="a==1", before=before)).newest_date(TODAY, days) == newest
 
 
 def test_a_package_of_pypi_is_locked_with_hashes_for_every_platform():
-    text = Lock(Stdio(pypi="a[x]==1", bounds=["mcp<2"], apt_build=["gcc"])).dockerfile("2026-11-23")
+    text = Lock(StdioSpec(pypi="a[x]==1", bounds=["mcp<2"], apt_build=["gcc"])).dockerfile("2026-11-23")
     assert "printf '%s\\n' 'a[x]==1' 'mcp<2' > " in text
     assert "--universal --generate-hashes" in text
     assert "--exclude-newer 2026-11-23" in text
@@ -91,9 +91,9 @@ def test_a_package_of_npm_is_locked_without_running_anything_of_it_and_without_n
 def test_a_lock_that_was_made_is_found_again(tmp_path, server):
     lock = Lock(server)
     assert lock.read(tmp_path) == {}
-    place = lock.keep(made(tmp_path / "made", lock), tmp_path)
+    place = lock.save(made(tmp_path / "made", lock), tmp_path)
     assert place == tmp_path / lock.folder
-    assert lock.there(tmp_path)
+    assert lock.exists(tmp_path)
     assert {name: (place / name).read_bytes() for name in lock.read(tmp_path)} == lock.read(tmp_path)
 
 
@@ -101,32 +101,32 @@ def test_what_has_no_hash_is_no_lock(tmp_path):
     content = {"packages": {**NPM_LOCK["packages"], "node_modules/c": {"resolved": "git+ssh://git@h/c.git#1"}}}
     lock = Lock(NPM)
     with pytest.raises(BuildPlanError, match=r"c of @s/a@1.0.0 comes from no registry and has no hash"):
-        lock.keep(made(tmp_path / "made", lock, content), tmp_path)
-    assert not lock.there(tmp_path)
+        lock.save(made(tmp_path / "made", lock, content), tmp_path)
+    assert not lock.exists(tmp_path)
 
 
 def test_where_nothing_was_made_nothing_is_kept(tmp_path):
     (tmp_path / "made").mkdir()
-    with pytest.raises(BuildPlanError, match="a==1: no lock came of it"):
-        Lock(PYPI).keep(tmp_path / "made", tmp_path)
+    with pytest.raises(BuildPlanError, match="a==1: the build created no lock"):
+        Lock(PYPI).save(tmp_path / "made", tmp_path)
 
 
 def test_an_image_installs_exactly_what_is_locked():
     locked = {"requirements.txt": b"# nothing newer than 2026-11-23\na==1 --hash=sha256:0\n"}
-    pypi = stdio_recipe(Stdio(pypi="a==1", bounds=["mcp<2"]), locked, newest_of(locked))
+    pypi = plan_stdio(StdioSpec(pypi="a==1", bounds=["mcp<2"]), locked, read_newest_date(locked))
     assert "uv pip sync --quiet --require-hashes --python /opt/server/bin/python requirements.txt" in pypi.dockerfile
     assert "--exclude-newer 2026-11-23" in pypi.dockerfile
     assert "lock/requirements.txt" in pypi.dockerfile
     assert '"a==1"' not in pypi.dockerfile
-    npm = stdio_recipe(NPM, {"package.json": b"{}", "package-lock.json": b"{}"})
+    npm = plan_stdio(NPM, {"package.json": b"{}", "package-lock.json": b"{}"})
     assert " ci --prefix /opt/server --omit=dev " in npm.dockerfile
     assert "COPY lock/package.json lock/package-lock.json /opt/server/\n" in npm.dockerfile
     assert '"@s/a@1.0.0"' not in npm.dockerfile
-    assert "what it depends on is locked" in [*pypi.decided, *npm.decided]
+    assert "what it depends on is locked" in [*pypi.decisions, *npm.decisions]
 
 
 def test_without_a_lock_it_is_said_that_there_is_none():
-    assert "mcpfleet packages lock" in " ".join(stdio_recipe(PYPI).decided)
+    assert "mcpfleet packages lock" in " ".join(plan_stdio(PYPI).decisions)
 
 
 # --- the fleets of a folder ------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_profile_prod_refuses_a_package_without_a_lock_and_an_image_without_a_di
     assert "run `mcpfleet packages lock` and commit what it writes" in lines[0]
     assert parse_fleet(fleet(A, B, image, profile="dev"), root=tmp_path).servers
     lock = Lock(PYPI)
-    lock.keep(made(tmp_path / "made", lock), tmp_path)
+    lock.save(made(tmp_path / "made", lock), tmp_path)
     assert parse_fleet(fleet(A, profile="prod"), root=tmp_path).servers
 
 

@@ -14,8 +14,8 @@ from pulumi_mcpfleet.components import image
 from pulumi_mcpfleet.fleet import FleetError, Stdio, parse_fleet
 from pulumi_mcpfleet.packages import PackagesError, look_up, packages_of
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
-from pulumi_mcpfleet.sources.registered import Entry, registered
-from pulumi_mcpfleet.sources.stdio import stdio_recipe
+from pulumi_mcpfleet.sources.registry_entry import RegistryEntry, read_server_json
+from pulumi_mcpfleet.sources.stdio import plan_stdio
 
 NAME, VERSION = "io.github.acme/weather", "1.2.0"
 SERVER = f"{NAME}@{VERSION}"
@@ -71,7 +71,7 @@ def stack(root, *, profile="dev", **server):
 def kept(tmp_path):
     """A folder whose fleet's server was looked up."""
     stack(tmp_path)
-    look_up(tmp_path, ask=registry({ADDRESS: {"server": FILE, "_meta": {}}})[0])
+    look_up(tmp_path, fetch=registry({ADDRESS: {"server": FILE, "_meta": {}}})[0])
     return tmp_path
 
 
@@ -86,7 +86,7 @@ def test_a_registered_server_is_its_package_with_its_arguments(kept):
     assert isinstance(source, Stdio)
     assert source.stdio.npm == "@acme/weather-mcp@1.2.3"
     assert source.stdio.args == ("serve", "--units", "metric", "--at", "https://a.dev/v1")
-    dockerfile = stdio_recipe(source.server).dockerfile
+    dockerfile = plan_stdio(source.spec).dockerfile
     assert 'ENV WEATHER_LEVEL="in\\"f\\$o"\n' in dockerfile
     assert "ENV PORT" not in dockerfile
 
@@ -109,7 +109,7 @@ def test_declared_variables_are_asked_for_by_name_and_secrets_as_secrets(kept):
 
 
 def test_a_server_that_is_not_looked_up_says_the_command(tmp_path):
-    with pytest.raises(FleetError, match=r"source\.registry: .* is not looked up yet; run `mcpfleet packages lock`"):
+    with pytest.raises(FleetError, match=r"source\.registry: .* has not been looked up; run `mcpfleet packages lock`"):
         parse_fleet(stack(tmp_path), root=tmp_path)
 
 
@@ -117,9 +117,9 @@ def test_each_server_is_looked_up_once_and_its_package_can_be_locked(tmp_path):
     stack(tmp_path)
     (tmp_path / "Pulumi.prod.yaml").write_text((tmp_path / "Pulumi.dev.yaml").read_text())
     ask, asked = registry({ADDRESS: {"server": FILE, "_meta": {}}})
-    assert look_up(tmp_path, ask=ask) == [SERVER]
-    assert look_up(tmp_path, ask=ask) == []
-    assert look_up(tmp_path, ask=ask, renew=True) == [SERVER]
+    assert look_up(tmp_path, fetch=ask) == [SERVER]
+    assert look_up(tmp_path, fetch=ask) == []
+    assert look_up(tmp_path, fetch=ask, renew=True) == [SERVER]
     assert asked == [ADDRESS, ADDRESS]
     assert [one.name for one in packages_of(tmp_path)] == ["@acme/weather-mcp@1.2.3"]
 
@@ -137,11 +137,11 @@ def test_all_servers_that_cannot_be_looked_up_are_named_and_the_others_are_kept(
         return json.dumps(FILE).encode()
 
     with pytest.raises(PackagesError) as failed:
-        look_up(tmp_path, ask=ask)
+        look_up(tmp_path, fetch=ask)
     gone, lost = str(failed.value).splitlines()
     assert "gone/versions/1.0.0 answers 404" in gone
     assert "lost/versions/1.0.0 answers 404" in lost
-    assert Entry("https://registry.modelcontextprotocol.io", SERVER).there(tmp_path)
+    assert RegistryEntry("https://registry.modelcontextprotocol.io", SERVER).exists(tmp_path)
 
 
 def test_profile_prod_wants_the_lock_of_a_registered_servers_package(kept):
@@ -157,7 +157,7 @@ def test_a_fleet_that_was_read_without_its_folder_is_built_all_the_same(kept):
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({**FILE, "packages": []}, "has no package, so there is nothing to deploy"),
+        ({**FILE, "packages": []}, "has no package, so it can't be deployed"),
         ({**FILE, "remotes": [{"type": "sse"}], "packages": None}, "has no package"),
         (
             with_package(registryType="oci", identifier="docker.io/acme/w:1"),
@@ -165,11 +165,11 @@ def test_a_fleet_that_was_read_without_its_folder_is_built_all_the_same(kept):
         ),
         (with_package(registryType="nuget"), "has nuget over stdio, and packages of npm and PyPI"),
         (with_package(transport={"type": "sse"}), "has npm over sse, and packages of npm and PyPI"),
-        (with_package(identifier='a" && rm'), "names a package that is none"),
-        (with_package(version="latest"), "names a package that is none"),
+        (with_package(identifier='a" && rm'), "names an invalid package"),
+        (with_package(version="latest"), "names an invalid package"),
         (
             with_package(runtimeArguments=[{"type": "named", "name": "--node-arg", "value": "x"}]),
-            'starts its package with --node-arg x, which only its runner knows; write stdio: {npm: "@acme',
+            'starts its package with --node-arg x, which only its runner supports; write stdio: {npm: "@acme',
         ),
         (
             with_package(packageArguments=[{"type": "positional", "valueHint": "path", "isRequired": True}]),
@@ -179,16 +179,16 @@ def test_a_fleet_that_was_read_without_its_folder_is_built_all_the_same(kept):
 )
 def test_what_cannot_be_deployed_is_refused_with_what_to_write(said, words):
     with pytest.raises(BuildPlanError) as refused:
-        registered(said, SERVER, None)
+        read_server_json(said, SERVER, None)
     assert words in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"<html>", "is no server.json"),
-        (b"[]", "is no server.json"),
-        (b"[" * 5000, "is no server.json"),
+        (b"<html>", "is not a valid server.json"),
+        (b"[]", "is not a valid server.json"),
+        (b"[" * 5000, "is not a valid server.json"),
         (json.dumps({"server": {**FILE, "version": "1.2.1"}}).encode(), "answers with another server or version"),
         (json.dumps({"server": {**FILE, "name": "io.github.evil/x"}}).encode(), "answers with another server"),
         (
@@ -203,7 +203,7 @@ def test_what_cannot_be_deployed_is_refused_with_what_to_write(said, words):
 def test_an_answer_that_is_no_such_server_is_not_kept(tmp_path, answer, words):
     stack(tmp_path)
     with pytest.raises(PackagesError, match=words):
-        look_up(tmp_path, ask=lambda _: answer)
+        look_up(tmp_path, fetch=lambda _: answer)
     assert not (tmp_path / "packages.lock").exists()
 
 
@@ -240,18 +240,18 @@ JSON = st.recursive(
 def test_whatever_a_registry_answers_is_a_package_or_is_refused(value, key):
     """And nothing of it is more than words of a list and values of variables in the Dockerfile."""
     try:
-        found = registered(with_package(**{key: value}), SERVER, ())
+        found = read_server_json(with_package(**{key: value}), SERVER, ())
     except BuildPlanError:
         return
-    lines = stdio_recipe(found.server).dockerfile.splitlines()
-    without = stdio_recipe(registered(FILE, SERVER, ()).server).dockerfile.splitlines()
+    lines = plan_stdio(found.server).dockerfile.splitlines()
+    without = plan_stdio(read_server_json(FILE, SERVER, ()).server).dockerfile.splitlines()
     known = {line.split(" ")[0] for line in without}
     assert {line.split(" ")[0] for line in lines} <= known
 
 
 def test_entries_of_other_registries_are_kept_apart():
-    other = Entry("https://registry.acme.dev/mcp/", SERVER)
-    assert other.folder != Entry("https://registry.modelcontextprotocol.io", SERVER).folder
+    other = RegistryEntry("https://registry.acme.dev/mcp/", SERVER)
+    assert other.folder != RegistryEntry("https://registry.modelcontextprotocol.io", SERVER).folder
     assert other.address == "https://registry.acme.dev/mcp/v0.1/servers/io.github.acme%2Fweather/versions/1.2.0"
 
 
@@ -274,25 +274,25 @@ class Endless(httpx2.AsyncByteStream):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (httpx2.Response(200, stream=Endless()), "answers with more than a server.json"),
-        (httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=Endless()), "in a compressed form"),
+        (httpx2.Response(200, stream=Endless()), "is too large for a server.json"),
+        (httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=Endless()), "sends a compressed response"),
         (httpx2.Response(302, headers={"location": "https://evil.example/"}), "answers 302"),
         (httpx2.Response(404), "answers 404"),
     ],
 )
 def test_a_registry_that_answers_otherwise_is_one_message(answer, words):
     with pytest.raises(PackagesError, match=words):
-        packages._asked("https://registry.example/x", httpx2.MockTransport(lambda _: answer))
+        packages._fetch("https://registry.example/x", httpx2.MockTransport(lambda _: answer))
 
 
 def test_a_registry_whose_answer_does_not_end_is_left_after_its_time(monkeypatch):
-    monkeypatch.setattr(packages, "_SECONDS", 0.01)
+    monkeypatch.setattr(packages, "_TIMEOUT_SECONDS", 0.01)
     with pytest.raises(PackagesError, match="did not answer within"):
-        packages._asked(
+        packages._fetch(
             "https://registry.example/x", httpx2.MockTransport(lambda _: httpx2.Response(200, stream=Drips()))
         )
 
 
 def test_a_registrys_answer_is_taken_as_it_is():
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, stream=httpx2.ByteStream(b"{}")))
-    assert packages._asked("https://registry.example/x", transport) == b"{}"
+    assert packages._fetch("https://registry.example/x", transport) == b"{}"

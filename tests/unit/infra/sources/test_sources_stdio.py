@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mcpfleet_bridge import installed
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError, FromImage
-from pulumi_mcpfleet.sources.stdio import PROGRAM, Stdio, stdio_recipe
+from pulumi_mcpfleet.sources.stdio import PROGRAM, StdioSpec, plan_stdio
 
 
 def variable(dockerfile, name):
@@ -20,7 +20,7 @@ def variable(dockerfile, name):
 
 
 def test_nothing_is_fetched_when_it_starts():
-    dockerfile = stdio_recipe(Stdio(npm="@a/b@1.0.0")).dockerfile
+    dockerfile = plan_stdio(StdioSpec(npm="@a/b@1.0.0")).dockerfile
     assert variable(dockerfile, "MCP_STDIO_COMMAND") == [PROGRAM]
     assert "npx" not in dockerfile
     assert "--ignore-scripts" in dockerfile
@@ -28,27 +28,27 @@ def test_nothing_is_fetched_when_it_starts():
 
 
 def test_packages_of_debian_are_installed_as_root_and_the_server_runs_as_nobody():
-    dockerfile = stdio_recipe(Stdio(pypi="a==1", apt=["git"])).dockerfile
+    dockerfile = plan_stdio(StdioSpec(pypi="a==1", apt=["git"])).dockerfile
     lines = dockerfile.splitlines()
     assert [line for line in lines if line.startswith("USER")] == ["USER 65532:65532"]
     assert next(at for at, line in enumerate(lines) if "apt-get" in line) < lines.index("USER 65532:65532")
 
 
 def test_a_command_of_the_users_needs_no_program_to_be_found():
-    dockerfile = stdio_recipe(Stdio(pypi="a==1", command=["python", "-m", "a"])).dockerfile
+    dockerfile = plan_stdio(StdioSpec(pypi="a==1", command=["python", "-m", "a"])).dockerfile
     assert variable(dockerfile, "MCP_STDIO_COMMAND") == ["python", "-m", "a"]
     assert "installed.py pypi" not in dockerfile
 
 
 def test_what_a_package_depends_on_is_held_by_bounds_and_a_date():
-    dockerfile = stdio_recipe(Stdio(pypi="a==1", bounds=["mcp<2"], before="2026-06-30", apt_build=["gcc"])).dockerfile
+    dockerfile = plan_stdio(StdioSpec(pypi="a==1", bounds=["mcp<2"], before="2026-06-30", apt_build=["gcc"])).dockerfile
     assert "\"a==1\" 'mcp<2' --exclude-newer 2026-06-30 && " in dockerfile
     assert "--no-install-recommends gcc" in dockerfile.partition("FROM tools AS server")[2].partition("\nFROM ")[0]
 
 
 def test_what_a_package_of_npm_depends_on_is_held_by_overrides_and_a_date():
-    server = Stdio(npm="a@1.0.0", overrides={"zod": "3.25.76", "@s/it's": "1"}, before="2026-06-30")
-    dockerfile = stdio_recipe(server).dockerfile
+    server = StdioSpec(npm="a@1.0.0", overrides={"zod": "3.25.76", "@s/it's": "1"}, before="2026-06-30")
+    dockerfile = plan_stdio(server).dockerfile
     assert ' --before=2026-06-30 -- "a@1.0.0"' in dockerfile
     (line,) = (line for line in dockerfile.splitlines() if "package.json" in line)
     words = shlex.split(line.removesuffix("\\"))
@@ -56,23 +56,23 @@ def test_what_a_package_of_npm_depends_on_is_held_by_overrides_and_a_date():
 
 
 def test_no_installation_script_runs_but_for_those_of_packages_that_the_user_names():
-    dockerfile = stdio_recipe(Stdio(npm="a@1.0.0", install_scripts=["better-sqlite3", "@s/b"])).dockerfile
+    dockerfile = plan_stdio(StdioSpec(npm="a@1.0.0", install_scripts=["better-sqlite3", "@s/b"])).dockerfile
     assert "--ignore-scripts" in dockerfile
     (line,) = (line for line in dockerfile.splitlines() if " rebuild " in line)
     assert line.endswith(" better-sqlite3 @s/b")
-    assert " rebuild " not in stdio_recipe(Stdio(npm="a@1.0.0")).dockerfile
+    assert " rebuild " not in plan_stdio(StdioSpec(npm="a@1.0.0")).dockerfile
 
 
 def test_programs_of_other_images_are_there_before_the_server_starts():
     kubectl = FromImage("registry.k8s.io/kubectl@sha256:0", "/bin/kubectl")
-    dockerfile = stdio_recipe(Stdio(npm="a@1.0.0", copy_from={"/usr/local/bin/kubectl": kubectl})).dockerfile
+    dockerfile = plan_stdio(StdioSpec(npm="a@1.0.0", copy_from={"/usr/local/bin/kubectl": kubectl})).dockerfile
     line = "\nCOPY --from=registry.k8s.io/kubectl@sha256:0 /bin/kubectl /usr/local/bin/kubectl\n"
     assert line in dockerfile.rpartition("\nFROM ")[2]
 
 
 @pytest.mark.parametrize("kind", [{"npm": "a@1.0.0"}, {"pypi": "a==1"}, {"image": "a/b", "command": ["a"]}])
 def test_folders_that_may_be_written_are_filled_before_the_bridge_starts(kind):
-    lines = stdio_recipe(Stdio(**kind, writable=["/opt/server/data", "/srv"])).dockerfile.splitlines()
+    lines = plan_stdio(StdioSpec(**kind, writable=["/opt/server/data", "/srv"])).dockerfile.splitlines()
     start = json.loads(next(line for line in lines if line.startswith("CMD ")).removeprefix("CMD "))
     assert start[:4] == ["sh", "-c", 'cp -r /opt/initial/. / && exec "$@"', "sh"]
     assert "for each in /opt/server/data /srv; do " in "\n".join(lines[: lines.index("USER 65532:65532")])
@@ -80,7 +80,7 @@ def test_folders_that_may_be_written_are_filled_before_the_bridge_starts(kind):
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=4))
 def test_arguments_arrive_as_they_were_written(args):
-    dockerfile = stdio_recipe(Stdio(pypi="a==1", args=args)).dockerfile
+    dockerfile = plan_stdio(StdioSpec(pypi="a==1", args=args)).dockerfile
     if args:
         assert variable(dockerfile, "MCP_STDIO_ARGS") == args
 
@@ -88,7 +88,7 @@ def test_arguments_arrive_as_they_were_written(args):
 @given(st.text(max_size=30), st.sampled_from(["npm", "pypi"]))
 def test_no_package_name_becomes_a_command(text, kind):
     try:
-        dockerfile = stdio_recipe(Stdio(**{kind: text})).dockerfile
+        dockerfile = plan_stdio(StdioSpec(**{kind: text})).dockerfile
     except BuildPlanError:
         return
     assert not set(text) & set(" \n\"'`$;&|<>\\()")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from pulumi_mcpfleet.sources.build_needs import described_version, version_of
+from pulumi_mcpfleet.sources.build_requirements import version_from_description, version_of
 
 COMMIT = "c0ffee123"
 
@@ -25,10 +25,10 @@ COMMIT = "c0ffee123"
     ],
 )
 def test_a_commit_has_the_version_that_setuptools_scm_would_give_it(said, version):
-    assert described_version(said) == version
+    assert version_from_description(said) == version
 
 
 @given(st.text(max_size=60), st.integers(0, 10**6))
 def test_whatever_a_tag_is_called_the_version_is_one(tag, since):
-    for version in (described_version(f"{tag}-{since}-g{COMMIT}"), version_of(tag, COMMIT)):
+    for version in (version_from_description(f"{tag}-{since}-g{COMMIT}"), version_of(tag, COMMIT)):
         assert not version or str(Version(version)) == version

@@ -97,7 +97,7 @@ def test_an_exception_below_a_pattern_of_any_depth_counts_as_it_does_in_a_build(
 
 def test_an_ignore_file_that_no_build_reads_is_one_sentence(context):
     (context / ".dockerignore").write_text("a[b\n")
-    with pytest.raises(ProviderError, match=r"^hashing build context: \.dockerignore: 'a\[b' is no pattern"):
+    with pytest.raises(ProviderError, match=r"^hashing build context: \.dockerignore: 'a\[b' is not a valid pattern"):
         hash_context(str(context), str(context / "Dockerfile"))
 
 

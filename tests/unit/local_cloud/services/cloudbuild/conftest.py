@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from pulumi.runtime.proto import provider_pb2 as pb
 
-from pulumi_mcpfleet.cloud_build.servicer import Provider, _read, _written
+from pulumi_mcpfleet.cloud_build.servicer import Provider, _to_dict, _to_struct
 
 BUILDER = "mcpfleet-build"
 BUCKET = "acme-source"
@@ -43,7 +43,7 @@ class Engine:
             "GOOGLE_CREDENTIALS": json.dumps(running.credential("deployer")),
         }
         self.provider = Provider("", environ, httpx2.MockTransport(self._answer), self._pause)
-        self.provider._say = lambda urn, message: self.said.append(message)
+        self.provider._show = lambda urn, message: self.said.append(message)
         self.put_fails = False
         self.elsewhere = ""
         """The host at which uploads go on, if it is another."""
@@ -79,27 +79,29 @@ class Engine:
         return httpx2.Response(answer.status_code, content=answer.content, headers=said)
 
     def check(self, news):
-        answer = self.provider.Check(pb.CheckRequest(urn=URN, news=_written(news)), Context())
-        return _read(answer.inputs), [(failure.property, failure.reason) for failure in answer.failures]
+        answer = self.provider.Check(pb.CheckRequest(urn=URN, news=_to_struct(news)), Context())
+        return _to_dict(answer.inputs), [(failure.property, failure.reason) for failure in answer.failures]
 
     def create(self, news, preview=False):
-        answer = self.provider.Create(pb.CreateRequest(urn=URN, properties=_written(news), preview=preview), Context())
-        return _read(answer.properties)
+        answer = self.provider.Create(
+            pb.CreateRequest(urn=URN, properties=_to_struct(news), preview=preview), Context()
+        )
+        return _to_dict(answer.properties)
 
     def update(self, olds, news, preview=False):
-        request = pb.UpdateRequest(urn=URN, id="i", olds=_written(olds), news=_written(news), preview=preview)
-        return _read(self.provider.Update(request, Context()).properties)
+        request = pb.UpdateRequest(urn=URN, id="i", olds=_to_struct(olds), news=_to_struct(news), preview=preview)
+        return _to_dict(self.provider.Update(request, Context()).properties)
 
     def diff(self, olds, news):
-        answer = self.provider.Diff(pb.DiffRequest(urn=URN, olds=_written(olds), news=_written(news)), Context())
+        answer = self.provider.Diff(pb.DiffRequest(urn=URN, olds=_to_struct(olds), news=_to_struct(news)), Context())
         return list(answer.diffs), list(answer.replaces)
 
     def is_there(self, state):
-        request = pb.ReadRequest(urn=URN, id="i", properties=_written(state), inputs=_written(state))
+        request = pb.ReadRequest(urn=URN, id="i", properties=_to_struct(state), inputs=_to_struct(state))
         return self.provider.Read(request, Context()).id == "i"
 
     def delete(self, state):
-        self.provider.Delete(pb.DeleteRequest(urn=URN, id="i", properties=_written(state)), Context())
+        self.provider.Delete(pb.DeleteRequest(urn=URN, id="i", properties=_to_struct(state)), Context())
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_a_source_that_is_there_already_is_not_sent_again(engine, news):
 def test_a_folder_that_changes_between_plan_and_build_is_not_built(engine, news):
     inputs, _ = engine.check(news)
     (Path(news["context"]) / "server.py").write_text("print('rainy')")
-    with pytest.raises(RefusedError, match="has changed since the update was planned; run it again"):
+    with pytest.raises(RefusedError, match="has changed since the update was planned; run the update again"):
         engine.create(inputs)
 
 
@@ -110,7 +110,7 @@ def test_mistakes_in_the_inputs_are_named(engine, news):
         ("color", "mcpfleet-build:index:Image has no property color"),
     ]
     _, failures = engine.check({**news, "bucket": "b", "context": "no-such-folder"})
-    assert failures == [("context", "there is no folder no-such-folder beside Pulumi.yaml; correct it")]
+    assert failures == [("context", "there is no folder no-such-folder beside Pulumi.yaml; correct the path")]
 
 
 def test_a_failed_build_is_one_message_with_its_step_its_last_lines_its_log_and_what_to_do(engine, worker, news):
@@ -121,9 +121,9 @@ def test_a_failed_build_is_one_message_with_its_step_its_last_lines_its_log_and_
     assert message.startswith(f"Cloud Build could not build {news['image']}:latest at step 'image': build step 0")
     assert "step exited with non-zero status: 7" in message
     assert "\n  building the weather" in message
-    assert "The whole log: file:///" in message
+    assert "The full log: file:///" in message
     assert "gcloud builds log " in message
-    assert message.endswith("Mend what it names, then run the update again.")
+    assert message.endswith("Correct what the log names, then run the update again.")
     assert "Traceback" not in message
 
 
@@ -234,7 +234,7 @@ def test_who_may_not_read_logs_builds_all_the_same(engine, news, api):
         api.grant(role, ADA)
     engine.email = "ada@mcpfleet.test"
     assert engine.create(engine.check(news)[0])["digest"] == DIGEST
-    assert sum("roles/logging.viewer lets you read it" in line for line in engine.said) == 1
+    assert sum("you need roles/logging.viewer" in line for line in engine.said) == 1
 
 
 def test_ctrl_c_cancels_the_build(engine, worker, news, api):

@@ -16,12 +16,12 @@ from pulumi_mcpfleet.fleet.base import NO_REPEATS, PARENT, MistakesError, Model,
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 from pulumi_mcpfleet.fleet.images import ImageUrl
 from pulumi_mcpfleet.fleet.parts import SecretRef
-from pulumi_mcpfleet.sources import BuildOptions, BuildPlan, BuildPlanError, Layout, git, recipe_for
-from pulumi_mcpfleet.sources.build_needs import asks_tags, described_version
+from pulumi_mcpfleet.sources import BuildOptions, BuildPlan, BuildPlanError, Layout, git, plan_build
 from pulumi_mcpfleet.sources.build_plan import FromImage
+from pulumi_mcpfleet.sources.build_requirements import needs_tag_version, version_from_description
 from pulumi_mcpfleet.sources.checkout import refuse_pointers
-from pulumi_mcpfleet.sources.inside import own_folder
 from pulumi_mcpfleet.sources.layout import SKIPPED
+from pulumi_mcpfleet.sources.safe_paths import folder_problem
 
 _NO_DOCKERFILE: Final = "none"
 
@@ -53,12 +53,12 @@ DependencyName = Annotated[
 ]
 
 _BOUND: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}(?:\[[A-Za-z0-9._,-]{1,100}\])?[<>=!~][<>=!~A-Za-z0-9.*+,]{1,100}"
-Bound = Annotated[
+Requirement = Annotated[
     str,
     values.matching(_BOUND, "is no requirement; write a package and which versions of it, such as mcp<2"),
     FieldDoc("requirement", "requirements", "`NAME<VERSION` and the like, without spaces", pattern(_BOUND)),
 ]
-Bounds = Annotated[tuple[Bound, ...], NO_REPEATS]
+Requirements = Annotated[tuple[Requirement, ...], NO_REPEATS]
 """Requirements that hold what would be installed otherwise."""
 
 _DATE: Final = r"(?:20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01]))?"
@@ -76,19 +76,19 @@ StageName = Annotated[
 ]
 
 
-def _within(value: str) -> str:
+def _check_path(value: str) -> str:
     path = PurePosixPath(value)
     if not value.strip() or path.is_absolute() or ".." in path.parts or not re.fullmatch(r"[^\s\\\0]{1,255}", value):
         raise ValueError(f"{value[:200]!r} is not a path within the source; write it as docker/Dockerfile")
     return value
 
 
-Within = Annotated[
-    str, AfterValidator(_within), FieldDoc("path", "paths", "within the source; no `/` first, no `..`, no spaces")
+SourcePath = Annotated[
+    str, AfterValidator(_check_path), FieldDoc("path", "paths", "within the source; no `/` first, no `..`, no spaces")
 ]
 
 
-def _any_folder(value: str) -> str:
+def _check_folder(value: str) -> str:
     if not value.strip() or not value.isprintable():
         raise ValueError("is empty, or holds a sign that is not shown; write a folder, such as ./weather")
     if Path(value).is_absolute() or value.startswith("~"):
@@ -99,7 +99,7 @@ def _any_folder(value: str) -> str:
 AnyFolder = Annotated[
     str,
     Field(max_length=1024),
-    AfterValidator(_any_folder),
+    AfterValidator(_check_folder),
     FieldDoc("folder", "folders", "below or beside `Pulumi.yaml`, not absolute"),
 ]
 
@@ -127,7 +127,7 @@ class ImageFile(Model):
 
     @field_validator("image", mode="after")
     @classmethod
-    def _by_digest(cls, value: str) -> str:
+    def _require_digest(cls, value: str) -> str:
         if "@sha256:" not in value:
             raise ValueError(f"{value} names a tag, which can move; write the digest: …@sha256:DIGEST")
         return value
@@ -154,7 +154,7 @@ Writable = Annotated[
 ]
 
 
-class Made(Model):
+class BuiltSource(Model):
     """What is common to sources whose Dockerfile is found out: every key decides what would be found out otherwise."""
 
     language: Literal["python", "node"] | None = Field(
@@ -179,7 +179,7 @@ class Made(Model):
         " only one that looks like a server.",
         examples=["@acme/weather"],
     )
-    dockerfile: Within | None = Field(
+    dockerfile: SourcePath | None = Field(
         default=None,
         description="A Dockerfile of its own, which builds it; by default `Dockerfile` if there is one. `none`: none of"
         " its own.",
@@ -222,7 +222,7 @@ class Made(Model):
         description="Groups of a Python project's dependencies that are installed besides.",
         examples=[["prod"]],
     )
-    bounds: Bounds = Field(
+    bounds: Requirements = Field(
         default=(),
         max_length=100,
         description="Requirements besides those of a Python project without a lock file, to hold what it depends on.",
@@ -261,13 +261,13 @@ class Made(Model):
 
     @field_validator("builder", mode="after")
     @classmethod
-    def _cloud_build_is_given_no_secrets(cls, value: str, info: ValidationInfo) -> str:
-        wrong = value == "cloud-build" and bool(info.data.get("build_secrets"))
-        sentence = "are given to no build of Cloud Build's; remove them, or write builder: docker"
-        return raise_if_any(value, [((PARENT, "build_secrets"), sentence)] if wrong else [])
+    def _refuse_secrets_for_cloud_build(cls, value: str, info: ValidationInfo) -> str:
+        is_refused = value == "cloud-build" and bool(info.data.get("build_secrets"))
+        message = "are given to no build of Cloud Build's; remove them, or write builder: docker"
+        return raise_if_any(value, [((PARENT, "build_secrets"), message)] if is_refused else [])
 
     @property
-    def wish(self) -> BuildOptions:
+    def build_options(self) -> BuildOptions:
         """What the user decides about the Dockerfile."""
         keys = {"language", "installer", "start", "apt", "apt_build", "args", "speaks", "build_args", "package"}
         keys |= {"extras", "groups", "bounds", "before", "target", "writable"}
@@ -285,7 +285,7 @@ def _root(info: ValidationInfo) -> Path | None:
     return cast("dict[str, Path | None]", info.context or {}).get("root")
 
 
-class Folder(Made):
+class Folder(BuiltSource):
     """An image that `up` builds from a folder, with or without a Dockerfile."""
 
     folder: AnyFolder = Field(description="The folder, as seen from Pulumi.yaml.", examples=["./weather"])
@@ -295,31 +295,31 @@ class Folder(Made):
         " build with the `pointers`, the texts that stand for them.",
         examples=["pointers"],
     )
-    _recipes: dict[Path, BuildPlan] = PrivateAttr(default_factory=dict[Path, BuildPlan])
+    _plans: dict[Path, BuildPlan] = PrivateAttr(default_factory=dict[Path, BuildPlan])
 
     @field_validator("folder", mode="after")
     @classmethod
-    def _is_there(cls, value: str, info: ValidationInfo) -> str:
+    def _require_folder(cls, value: str, info: ValidationInfo) -> str:
         root = _root(info)
         if root is None:
             return value
         if not (root / value).is_dir():
             raise ValueError(f"there is no {PurePosixPath(value)} beside Pulumi.yaml; correct it")
-        if why := own_folder(root, value):
-            raise ValueError(why)
+        if problem := folder_problem(root, value):
+            raise ValueError(problem)
         return value
 
     @model_validator(mode="after")
-    def _can_be_built(self, info: ValidationInfo) -> "Folder":
+    def _require_build_plan(self, info: ValidationInfo) -> "Folder":
         root = _root(info)
         try:
             if root is not None:
-                self.recipe(root)
+                self.build_plan(root)
         except BuildPlanError as error:
-            raise MistakesError([((one.key or "folder",), one.sentence) for one in error.mistakes]) from None
+            raise MistakesError([((mistake.key or "folder",), mistake.message) for mistake in error.mistakes]) from None
         return self
 
-    def recipe(self, root: Path) -> BuildPlan:
+    def build_plan(self, root: Path) -> BuildPlan:
         """How the folder is built, as found out once.
 
         Args:
@@ -328,11 +328,11 @@ class Folder(Made):
         Raises:
             BuildPlanError: Something can't be decided, or is not supported.
         """
-        if root not in self._recipes:
+        if root not in self._plans:
             if self.lfs == "refuse":
                 refuse_pointers(root / self.folder, "lfs", f"run git lfs pull in {self.folder}", SKIPPED)
-            layout, wish = Layout.read(root / self.folder), self.wish
-            if asks_tags(layout):
-                wish = replace(wish, version=described_version(git.described(root / self.folder)))
-            self._recipes[root] = recipe_for(layout, wish)
-        return self._recipes[root]
+            layout, options = Layout.read(root / self.folder), self.build_options
+            if needs_tag_version(layout):
+                options = replace(options, version=version_from_description(git.describe(root / self.folder)))
+            self._plans[root] = plan_build(layout, options)
+        return self._plans[root]

@@ -1,13 +1,13 @@
-"""Whether a server speaks stdio, as far as its files say so; nothing of it is run to find out.
+"""Detects from a server's files whether it speaks only stdio. Nothing is run to find out.
 
-A server that offers HTTP besides (an option, a variable, another file) is not taken for one that speaks stdio alone.
+A server that also offers HTTP (by an option, a variable or another file) doesn't count.
 """
 
 import re
 from typing import Any, Final, cast
 
 from pulumi_mcpfleet.sources.layout import Layout, table, text
-from pulumi_mcpfleet.sources.manifests import transports
+from pulumi_mcpfleet.sources.manifests import find_transports
 
 _PYTHON_STDIO: Final = re.compile(
     r"\bstdio_server\s*\(|\brun_stdio_async\s*\(|\btransport\s*=\s*[\"']stdio[\"']|\.run\(\s*[\"']stdio[\"']"
@@ -28,36 +28,36 @@ _NODE_HTTP: Final = re.compile(
 _TESTS: Final = re.compile(r"(?:^|/)(?:tests?|__tests__|examples?|docs|scripts)/|(?:^|/)test_|[._](?:test|spec)\.")
 
 
-def stdio_sign(layout: Layout) -> str | None:
-    """What says that a server speaks stdio and nothing else, in words; None where nothing does."""
-    if "http" in transports(layout).values():
+def find_stdio_sign(layout: Layout) -> str | None:
+    """Return a description of the sign that a server speaks only stdio; None if there is none."""
+    if "http" in find_transports(layout).values():
         return None
     code = {name: content for name, content in layout.code.items() if not _TESTS.search(name)}
     if any((_PYTHON_HTTP if name.endswith(".py") else _NODE_HTTP).search(content) for name, content in code.items()):
         return None
     for name, content in sorted(code.items()):
         if name.endswith(".py"):
-            if found := _PYTHON_STDIO.search(content):
-                return f"{name} has {_shown(found[0])}"
+            if match := _PYTHON_STDIO.search(content):
+                return f"{name} has {_collapse(match[0])}"
             if _PYTHON_SDK.search(content) and _PYTHON_PLAIN_RUN.search(content):
                 return f"{name} calls run() of the MCP SDK without a transport"
-        elif found := _NODE_STDIO.search(content):
-            return f"{name} has {_shown(found[0])}"
-    return _of_manifests(layout)
+        elif match := _NODE_STDIO.search(content):
+            return f"{name} has {_collapse(match[0])}"
+    return _find_manifest_sign(layout)
 
 
-def _shown(found: str) -> str:
-    return " ".join(found.split()).strip("(. ")
+def _collapse(code: str) -> str:
+    return " ".join(code.split()).strip("(. ")
 
 
-def _of_manifests(layout: Layout) -> str | None:
-    """What a file for desktop clients and registries says."""
+def _find_manifest_sign(layout: Layout) -> str | None:
+    """Return the sign in a manifest for desktop clients or registries; None if there is none."""
     start = table(layout.yaml("smithery.yaml"), "startCommand")
     if start.get("type") == "stdio":
         return "smithery.yaml says type: stdio"
     packages = layout.json("server.json").get("packages")
     kinds = (
-        [text(table(one, "transport").get("type")) for one in cast("list[Any]", packages)[:20]]
+        [text(table(package, "transport").get("type")) for package in cast("list[Any]", packages)[:20]]
         if isinstance(packages, list)
         else []
     )
