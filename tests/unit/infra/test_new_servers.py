@@ -136,7 +136,7 @@ def test_a_repository_that_speaks_stdio_is_put_behind_the_bridge(plan, repositor
         ("pypi:weather@1", "pypi:weather@1: .* write NAME==VERSION"),
         ("http://example.com/a.git", "is not encrypted, so others can change what is fetched"),
         ("file:///srv/weather.git", "write folder: … instead of git"),
-        ("https://ada:secret@example.com/a.git", "holds a password or a token"),
+        ("https://ada:secret@example.com/a.git", "holds a password or a token"),  # pragma: allowlist secret
         ("https://example.com/a.git#-x", "is not a commit, a tag or a branch"),
         ("docker.io/acme/UPPER:1", "toolbox|image"),
     ],
