@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from devtools import arguments
 from pulumi_mcpfleet.fleet import (
     access,
     built_source,
@@ -251,6 +252,7 @@ def main() -> None:
             path.write_text(after, encoding="utf-8")
         print(f"{name}: {'written' if after != before else 'in step with the code'}")
     (ROOT / SCHEMA).write_text(schema(), encoding="utf-8")
+    (ROOT / arguments.FILE).write_text(arguments.render(), encoding="utf-8")
 
 
 if __name__ == "__main__":

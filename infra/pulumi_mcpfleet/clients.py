@@ -9,14 +9,23 @@ from pulumi_mcpfleet.fleet import OauthAccess, Server
 
 
 class ClientEntry(TypedDict):
-    """A server in an MCP client's configuration."""
+    """A server in an MCP client's configuration.
+
+    Attributes:
+        type: The transport: http or sse.
+        url: Where the client calls it.
+    """
 
     type: str
     url: str
 
 
 class ClientConfig(TypedDict):
-    """A configuration in the format that MCP clients read."""
+    """A configuration in the format that MCP clients read.
+
+    Attributes:
+        mcpServers: The servers, by name.
+    """
 
     mcpServers: dict[str, ClientEntry]
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import mcpfleet_local_cloud.reference
-from devtools import cli, reference
+from devtools import arguments, cli, reference
 from devtools.reference import COMMAND, SCHEMA, PageError, written
 from mcpfleet_local_cloud.services.run import unsupported
 from pulumi_mcpfleet.fleet import FleetError, Server, parse_fleet
@@ -56,6 +56,11 @@ def mistakes(fleet, root=ROOT):
 def test_the_generated_parts_are_what_the_code_says(name, make):
     page = (ROOT / "docs" / f"{name}.md").read_text()
     assert written(page, make()) == page, f"docs/{name}.md is not in step with the code; run: {COMMAND}"
+
+
+def test_the_arguments_of_the_components_are_what_the_code_says():
+    text = (ROOT / arguments.FILE).read_text(encoding="utf-8")
+    assert text == arguments.render(), f"{arguments.FILE} is not in step with the code; run: {COMMAND}"
 
 
 def test_a_part_that_the_page_has_no_place_for_is_named():

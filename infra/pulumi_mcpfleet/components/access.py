@@ -161,7 +161,7 @@ def _iap_settings(
         oauth["programmatic_clients"] = iap.programmatic_clients
     if iap.oauth_client is not None:
         oauth["client_id"] = iap.oauth_client.client_id
-        oauth["client_secret"] = _client_secret(iap.oauth_client, guarded, foundation)
+        oauth["client_secret"] = _client_secret(iap.oauth_client, guarded, foundation, child)
     # The service's name is waited for: there are no settings of a service that does not exist.
     resource = pulumi.Output.all(foundation.project_number, guarded.service).apply(
         lambda known: naming.iap_resource(known[1], project_number=known[0], region=guarded.region)
@@ -176,13 +176,15 @@ def _iap_settings(
     ]
 
 
-def _client_secret(client: OauthClient, guarded: GrantTarget, foundation: Foundation) -> pulumi.Output[str]:
+def _client_secret(
+    client: OauthClient, guarded: GrantTarget, foundation: Foundation, child: pulumi.ResourceOptions
+) -> pulumi.Output[str]:
     """The client's secret, read at each run by whoever deploys; it stays a secret in Pulumi's state."""
     found = gcp.secretmanager.get_secret_version_access_output(
         project=naming.secret_project(client.secret, guarded.project),
         secret=naming.secret_id(client.secret),
         version=client.version,
-        opts=pulumi.InvokeOutputOptions(depends_on=foundation.apis),
+        opts=pulumi.InvokeOutputOptions(parent=child.parent, depends_on=foundation.apis),
     )
     return pulumi.Output.secret(found.secret_data)
 

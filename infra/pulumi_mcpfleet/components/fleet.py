@@ -2,22 +2,22 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Self, cast
 
 import pulumi
 
-from pulumi_mcpfleet import config, fleet, outputs
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs, apis_of
-from pulumi_mcpfleet.components.mcp_client import McpClient, McpClientArgs
+from pulumi_mcpfleet import config, outputs
+from pulumi_mcpfleet.components.alone import PROJECT, Arguments, read_fleet
+from pulumi_mcpfleet.components.arguments import FleetArgs
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, apis_of
+from pulumi_mcpfleet.components.mcp_client import ClientInFleet, McpClient
 from pulumi_mcpfleet.components.mcp_server import McpServer
 from pulumi_mcpfleet.components.prerequisites import needs
 from pulumi_mcpfleet.components.servers import all_servers
 from pulumi_mcpfleet.components.service_mesh import ServiceMesh, ServiceMeshArgs
+from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from pulumi_mcpfleet.outputs import ClientOutput, ServerOutput
 from pulumi_mcpfleet.tokens import FLEET
-
-PROJECT: Final = "project"
-"""The argument beside the fleet's own keys."""
 
 
 class Fleet(pulumi.ComponentResource):
@@ -33,14 +33,25 @@ class Fleet(pulumi.ComponentResource):
     clients: dict[str, ClientOutput]
     """Where each client answers, by name."""
 
-    def __init__(self, name: str, args: Mapping[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
-        project = str(args[PROJECT])
-        spec = parse({key: value for key, value in args.items() if key != PROJECT}, Path.cwd())
+    def __init__(self, name: str, args: FleetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Create the fleet *name*.
+
+        Args:
+            name: The component's name, and that of what its servers share.
+            args: The fleet.
+            opts: The component's options; its parts have its providers, transforms and `protect`.
+
+        Raises:
+            pulumi.RunError: The fleet has mistakes; all of them are in the text, one to a line.
+        """
+        found = read_fleet(args)
+        project, spec, deferred = found.project, found.fleet, found.deferred
+        opts = deferred.options(opts)
         super().__init__(FLEET, name, None, opts)
         child = pulumi.ResourceOptions(parent=self, aliases=[pulumi.Alias(parent=pulumi.ROOT_STACK_RESOURCE)])
-        foundation = Foundation(
+        foundation = Foundation.in_fleet(
             name,
-            FoundationArgs(
+            FoundationInFleet(
                 project=project,
                 region=spec.all_regions[0],
                 apis=apis_of(spec),
@@ -49,14 +60,14 @@ class Fleet(pulumi.ComponentResource):
                 platform=spec.platform,
                 root=Path.cwd(),
                 labels=spec.labels,
-                needs=needs(spec, project),
+                needs=[need for need in needs(spec, project) if not deferred.is_placeholder(need.arguments)],
             ),
             child,
         )
-        servers = all_servers(spec, project, foundation, name=name, child=child)
-        clients = _clients(spec, project, foundation, servers, name=name, child=child)
-        self.servers = outputs.servers_output(project, spec, servers.values())
-        self.clients = outputs.clients_output(project, spec, clients.values())
+        servers = all_servers(spec, project, foundation, name=name, child=child, deferred=deferred)
+        clients = _clients(found, foundation, servers, name=name, child=child)
+        self.servers = deferred.resolve(outputs.servers_output(project, spec, servers.values()))
+        self.clients = deferred.resolve(outputs.clients_output(project, spec, clients.values()))
         self.register_outputs({"servers": self.servers, "clients": self.clients})
 
     @classmethod
@@ -74,31 +85,22 @@ class Fleet(pulumi.ComponentResource):
         """
         project, found = config.read_project(), config.read_fleet()
         if not isinstance(found, Mapping) or PROJECT in found:
-            parse(found, Path.cwd())  # says what is wrong
-        return cls(name, {**cast("Mapping[str, Any]", found), PROJECT: project}, opts)
-
-
-def parse(raw: Any, root: Path) -> fleet.Fleet:
-    """The fleet that *raw* describes, whose folders are in *root*.
-
-    Raises:
-        pulumi.RunError: The fleet has mistakes; all of them are in the text, one to a line.
-    """
-    try:
-        return fleet.parse_fleet(raw, root=root)
-    except fleet.FleetError as error:
-        raise pulumi.RunError(str(error)) from None
+            try:
+                parse_fleet(cast("Any", found))  # says what is wrong
+            except FleetError as error:
+                raise pulumi.RunError(str(error)) from None
+        return cls(name, cast("FleetArgs", {**cast("Mapping[str, Any]", found), PROJECT: project}), opts)
 
 
 def _clients(
-    spec: fleet.Fleet,
-    project: str,
+    found: Arguments,
     foundation: Foundation,
     servers: Mapping[str, McpServer],
     *,
     name: str,
     child: pulumi.ResourceOptions,
 ) -> dict[str, McpClient]:
+    project, spec = found.project, found.fleet
     called, networks = spec.mesh
     mesh = None
     if called:
@@ -108,9 +110,9 @@ def _clients(
         )
         mesh = ServiceMesh(name, meshed, child)
     return {
-        client: McpClient(
+        client: McpClient.in_fleet(
             client,
-            McpClientArgs(
+            ClientInFleet(
                 project=project,
                 region=spec.all_regions[0],
                 foundation=foundation,
@@ -118,6 +120,7 @@ def _clients(
                 servers=servers,
                 mesh=mesh,
                 labels=spec.labels,
+                deferred=found.deferred,
             ),
             child,
         )

@@ -15,7 +15,7 @@ import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.components.cloud_build import CloudBuiltImage
-from pulumi_mcpfleet.components.foundation import Foundation
+from pulumi_mcpfleet.components.foundation import Foundation, RegistryLogin
 from pulumi_mcpfleet.components.template import Image
 from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from pulumi_mcpfleet.fleet.parts import SecretRef
@@ -92,19 +92,22 @@ def built_image(
         pulumi.RunError: The source can't be built; the text has one line for each mistake, under its path.
     """
     try:
-        plan = _plan(source, name, project, foundation.root)
-        secrets = _secrets(source, project)
+        plan = _plan(source, name, project, foundation.root, parent)
+        secrets = _secrets(source, project, parent)
     except BuildPlanError as error:
         path = f"fleet.{section}.{name}.source"
         lines = [f"{path}.{one.key}: {one.message}" if one.key else f"{path}: {one.message}" for one in error.mistakes]
         raise pulumi.RunError("\n".join(lines)) from None
     for sentence in plan.decided:
         pulumi.info(f"{name}: {inert(sentence)}", parent)
+    if foundation.registry_uri is None or foundation.registry_login is None:
+        raise pulumi.RunError(f"{name}: its foundation keeps no images, and its source is built")
     repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, name))
     if builds_in_cloud(source):
         digest = _in_cloud(name, plan, source, repository, foundation, parent)
     else:
-        digest = _by_docker(name, plan, source, repository, foundation, parent, secrets)
+        login, platform = foundation.registry_login, foundation.platform
+        digest = _by_docker(name, plan, source, repository, login, platform, parent, secrets)
     return Image(pulumi.Output.concat(repository, "@", digest), plan.args, plan.reads, plan.shares)
 
 
@@ -113,7 +116,8 @@ def _by_docker(
     plan: _Plan,
     source: Built,
     repository: pulumi.Output[str],
-    foundation: Foundation,
+    login: RegistryLogin,
+    platform: str,
     parent: pulumi.Resource,
     secrets: Mapping[str, pulumi.Output[str]],
 ) -> pulumi.Output[str]:
@@ -122,7 +126,6 @@ def _by_docker(
         dockerfile = {"inline": plan.inline}
     elif plan.location:
         dockerfile = {"location": f"{plan.context}/{plan.location}"}
-    login = foundation.registry_login
     image = docker_build.Image(
         name,
         context={"location": plan.context},
@@ -131,7 +134,7 @@ def _by_docker(
         target=_target(source) or None,
         secrets=secrets or None,
         labels=plan.labels or None,
-        platforms=None if foundation.platform == "native" else [docker_build.Platform(foundation.platform)],
+        platforms=None if platform == "native" else [docker_build.Platform(platform)],
         push=True,
         # The tag shows people the newest version; nothing is deployed by it.
         tags=[pulumi.Output.concat(repository, ":latest")],
@@ -172,16 +175,19 @@ def _in_cloud(
     return image.digest
 
 
-def _secrets(source: Built, project: str) -> dict[str, pulumi.Output[str]]:
+def _secrets(source: Built, project: str, parent: pulumi.Resource) -> dict[str, pulumi.Output[str]]:
     """What the build finds in its variables, read when the program runs."""
     if not isinstance(source, Folder | Git):
         return {}
-    return {name: pulumi.Output.secret(_read(ref, project)) for name, ref in source.build_secrets.items()}
+    return {name: pulumi.Output.secret(_read(ref, project, parent)) for name, ref in source.build_secrets.items()}
 
 
-def _read(ref: SecretRef, project: str) -> str:
+def _read(ref: SecretRef, project: str, parent: pulumi.Resource) -> str:
     return gcp.secretmanager.get_secret_version_access(
-        secret=naming.secret_id(ref.secret), project=naming.secret_project(ref.secret, project), version=ref.version
+        secret=naming.secret_id(ref.secret),
+        project=naming.secret_project(ref.secret, project),
+        version=ref.version,
+        opts=pulumi.InvokeOptions(parent=parent),
     ).secret_data
 
 
@@ -190,7 +196,7 @@ def _target(source: Built) -> str:
     return "" if isinstance(source, Stdio | Registered) else source.target
 
 
-def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
+def _plan(source: Built, name: str, project: str, root: Path, parent: pulumi.Resource) -> _Plan:
     match source:
         case Build(build=folder):
             _own(folder, root)
@@ -203,11 +209,11 @@ def _plan(source: Built, name: str, project: str, root: Path) -> _Plan:
             _own(folder, root)
             return _made(_bridged(source, folder, name, root), source.build_plan(root))
         case Git():
-            return _fetched(source, name, project, root)
+            return _fetched(source, name, project, root, parent)
         case Stdio():
             return _packaged(source.spec, source.build_args, name, root)
         case Registered():
-            return _plan(_looked_up(source, root), name, project, root)
+            return _plan(_looked_up(source, root), name, project, root, parent)
 
 
 def _looked_up(source: Registered, root: Path) -> Stdio:
@@ -235,12 +241,12 @@ def _own(folder: str, root: Path) -> None:
         raise BuildPlanError.of("", why)
 
 
-def _fetched(source: Git, name: str, project: str, root: Path) -> _Plan:
+def _fetched(source: Git, name: str, project: str, root: Path, parent: pulumi.Resource) -> _Plan:
     git = source.git
     token = None
     if git.token is not None:
         # Read when the program runs and given to git alone: it is no input of any resource, so no state has it.
-        token = _read(git.token, project)
+        token = _read(git.token, project, parent)
     found = checkout(git.url, git.ref, root / CHECKOUTS, token, submodules=git.submodules, lfs=git.lfs == "pull")
     inner = find_folder(found.folder, git.dir, "git.dir", f"{git.url} at {git.ref}")
     place = found.folder / (

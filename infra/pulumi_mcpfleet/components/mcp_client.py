@@ -7,7 +7,7 @@ token that goes with a call. The mesh itself is in `service_mesh`.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import pulumi
 import pulumi_gcp as gcp
@@ -15,7 +15,10 @@ import pulumi_gcp as gcp
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components import template
 from pulumi_mcpfleet.components.access import GrantTarget, admitted, grants, rights, switches, told
-from pulumi_mcpfleet.components.foundation import Foundation
+from pulumi_mcpfleet.components.alone import read_client
+from pulumi_mcpfleet.components.arguments import McpClientArgs
+from pulumi_mcpfleet.components.deferred import Deferred
+from pulumi_mcpfleet.components.foundation import Foundation, foundation_alone
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.components.mcp_server import McpServer, pulled
 from pulumi_mcpfleet.components.service_mesh import ServiceMesh
@@ -34,8 +37,8 @@ MESH_ROLES: Final = ("roles/trafficdirector.client", "roles/cloudtrace.agent")
 
 
 @dataclass(frozen=True, kw_only=True)
-class McpClientArgs:
-    """A client as the fleet describes it, and the servers that it calls."""
+class ClientInFleet:
+    """A client as its fleet describes it, and the servers that it calls."""
 
     project: str
     region: str
@@ -46,6 +49,8 @@ class McpClientArgs:
     mesh: ServiceMesh | None = None
     """The mesh, where some client of the fleet is in it."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    deferred: Deferred | None = None
+    """The outputs among its arguments."""
 
 
 class McpClient(pulumi.ComponentResource):
@@ -61,7 +66,44 @@ class McpClient(pulumi.ComponentResource):
     """The account that it runs as."""
 
     def __init__(self, name: str, args: McpClientArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Create the client *name*, which needs no fleet and no config file.
+
+        Args:
+            name: The client's name: 2 to 26 of `a-z`, `0-9` and `-`.
+            args: The arguments.
+            opts: The component's options; its parts have its providers, transforms and `protect`.
+
+        Raises:
+            pulumi.RunError: The arguments have mistakes; all of them are in the text, one to a line.
+        """
+        shared = args.get("foundation")
+        servers = {server.pulumi_resource_name: server for server in args["calls"]}
+        own = {key: value for key, value in args.items() if key not in ("foundation", "calls")}
+        specs = {called: server.spec for called, server in servers.items()}
+        found = read_client(name, own, specs, shared=bool(shared))
+        opts = found.deferred.options(opts)
         super().__init__(MCP_CLIENT, name, None, opts)
+        self._create(
+            name,
+            ClientInFleet(
+                project=found.project,
+                region=found.fleet.all_regions[0],
+                foundation=foundation_alone(name, found, shared, self),
+                spec=found.fleet.clients[name],
+                servers=servers,
+                deferred=found.deferred,
+            ),
+        )
+
+    @classmethod
+    def in_fleet(cls, name: str, args: ClientInFleet, opts: pulumi.ResourceOptions | None = None) -> Self:
+        """The client *name* of a fleet, whose arguments are checked already."""
+        component = cls.__new__(cls)
+        pulumi.ComponentResource.__init__(component, MCP_CLIENT, name, None, opts)
+        component._create(name, args)
+        return component
+
+    def _create(self, name: str, args: ClientInFleet) -> None:
         self._name, self._args, self._spec = name, args, args.spec
         self._mesh = args.mesh if args.spec.topology == "mesh" else None
         self._servers = {called: args.servers[called] for called in args.spec.calls}
@@ -81,7 +123,7 @@ class McpClient(pulumi.ComponentResource):
         self.url = pulumi.Output.all(service.uri, *(one.urn for one in (*callers, *held))).apply(
             lambda known: str(known[0])
         )
-        self.register_outputs({"service": self.service, "url": self.url})
+        self.register_outputs({"service": self.service, "url": self.url, "account": self.account})
 
     def _identity(self) -> pulumi.Output[str]:
         return gcp.serviceaccount.Account(

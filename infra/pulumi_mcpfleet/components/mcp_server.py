@@ -6,7 +6,7 @@ It creates no registry and enables no API (`Foundation` does). What a revision i
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 import pulumi
@@ -15,8 +15,11 @@ import pulumi_gcp as gcp
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components import template
 from pulumi_mcpfleet.components.access import GrantTarget, grants, rights, switches, told
+from pulumi_mcpfleet.components.alone import read_server
+from pulumi_mcpfleet.components.arguments import McpServerArgs
 from pulumi_mcpfleet.components.custom_domain import CustomDomain, CustomDomainArgs
-from pulumi_mcpfleet.components.foundation import Foundation
+from pulumi_mcpfleet.components.deferred import Deferred
+from pulumi_mcpfleet.components.foundation import Foundation, foundation_alone
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.components.load_balancer import Backend, DnsRecord, LoadBalancer, address_record
 from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
         ServiceTemplateContainerEnvArgsDict as Variable,
     )
 
+OUTPUTS: Final = ("service", "url", "urls", "mcp_url", "audience", "account")
+"""What programs in every language have of a server."""
+
 _INGRESS: Final = {
     "all": "INGRESS_TRAFFIC_ALL",
     "internal": "INGRESS_TRAFFIC_INTERNAL_ONLY",
@@ -46,8 +52,8 @@ _INGRESS: Final = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class McpServerArgs:
-    """A server as the fleet describes it, and the stack it stands in."""
+class ServerInFleet:
+    """A server as its fleet describes it, and the stack that it is in."""
 
     project: str
     regions: Sequence[str]
@@ -58,10 +64,15 @@ class McpServerArgs:
     in_mesh: bool = False
     """Whether a client calls it through the service mesh."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    deferred: Deferred | None = None
+    """The outputs among its arguments."""
 
 
 class McpServer(pulumi.ComponentResource):
     """A scale-to-zero MCP server that runs as its own service account and that only its invokers may call."""
+
+    account: pulumi.Output[str]
+    """The address of the account that it runs as."""
 
     service: pulumi.Output[str]
     """The Cloud Run service's name, the same in each region."""
@@ -97,7 +108,42 @@ class McpServer(pulumi.ComponentResource):
     """What a load balancer leads to; None without a domain."""
 
     def __init__(self, name: str, args: McpServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Create the server *name*, which needs no fleet and no config file.
+
+        Args:
+            name: The server's name: 2 to 26 of `a-z`, `0-9` and `-`.
+            args: The arguments.
+            opts: The component's options; its parts have its providers, transforms and `protect`.
+
+        Raises:
+            pulumi.RunError: The arguments have mistakes; all of them are in the text, one to a line.
+        """
+        shared = args.get("foundation")
+        found = read_server(
+            name, {key: value for key, value in args.items() if key != "foundation"}, shared=bool(shared)
+        )
+        opts = found.deferred.options(opts)
         super().__init__(MCP_SERVER, name, None, opts)
+        self._create(
+            name,
+            ServerInFleet(
+                project=found.project,
+                regions=found.fleet.all_regions,
+                foundation=foundation_alone(name, found, shared, self),
+                spec=found.fleet.servers[name],
+                deferred=found.deferred,
+            ),
+        )
+
+    @classmethod
+    def in_fleet(cls, name: str, args: ServerInFleet, opts: pulumi.ResourceOptions | None = None) -> Self:
+        """The server *name* of a fleet, whose arguments are checked already."""
+        component = cls.__new__(cls)
+        pulumi.ComponentResource.__init__(component, MCP_SERVER, name, None, opts)
+        component._create(name, args)
+        return component
+
+    def _create(self, name: str, args: ServerInFleet) -> None:
         self._name, self._args, self._spec = name, args, args.spec
         # Names are fixed, so a replacement has the name of what it replaces. The engine must know that even where
         # the provider sees no difference any more: when a replacement that failed half way is taken back, it would
@@ -110,7 +156,7 @@ class McpServer(pulumi.ComponentResource):
         self.spec = spec
         self.base_url = self._base_url()
         self._image_ref = self._image()
-        email = self._identity()
+        self.account = email = self._identity()
         held = self._rights(email)
         self._say_which_pages_need_a_proxy()
         self._say_what_callers_share()
@@ -146,7 +192,7 @@ class McpServer(pulumi.ComponentResource):
         self.records = self.address.apply(lambda one: [address_record(str(spec.domain), one)]) if self.address else None
         if spec.agent_registry == "entry":
             self._agent_registry_entry()
-        self.register_outputs({"service": self.service, "url": self.url, "mcp_url": self.mcp_url})
+        self.register_outputs({name: getattr(self, name) for name in OUTPUTS})
 
     def behind(self, balancer: LoadBalancer) -> None:
         """Say that *balancer* leads here: the domain's DNS is to name it, and the URL is known once it is ready."""
@@ -172,7 +218,8 @@ class McpServer(pulumi.ComponentResource):
     def _identity(self) -> pulumi.Output[str]:
         """The address of the account that the server runs as."""
         if self._spec.service_account is not None:
-            return pulumi.Output.from_input(self._spec.service_account)
+            deferred, account = self._args.deferred, self._spec.service_account
+            return pulumi.Output.from_input(deferred.resolve(account) if deferred else account)
         # A new account is not seen everywhere at once, and Cloud Run refuses a service whose account it does
         # not see. What protects us: the provider reads the account three times after it has created it and
         # then waits 10 s before it reports it done, and the address makes everything that uses it wait for that.
@@ -214,7 +261,7 @@ class McpServer(pulumi.ComponentResource):
         own["name"] = self._name
         own["resources"] = {"limits": {"cpu": self.spec.cpu, "memory": self.spec.memory}, "cpu_idle": idle}
         own["startup_probe"] = template.startup_probe(self.spec, port, self.spec.probes.startup)
-        return own
+        return self._args.deferred.resolve(own) if self._args.deferred else own
 
     def _containers(self) -> list["Container"]:
         spec = self._spec

@@ -27,7 +27,7 @@ SUBNETWORK: Final = "gcp:compute/getSubnetwork:getSubnetwork"
 _MISSING: Final = re.compile(r"Error 404\b|projects/\S+ not found")
 
 # Of the provider that the resources have; without a version the engine would take any that is there.
-_OPTIONS: Final = pulumi.InvokeOptions(version=version("pulumi-gcp"))
+_VERSION: Final = version("pulumi-gcp")
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,21 @@ def needs(fleet: Fleet, project: str) -> list[Need]:
     return list(found.values())
 
 
-async def check(wanted: Sequence[Need]) -> None:
-    """Look for all of *wanted* at once.
+async def check(wanted: Sequence[Need], parent: pulumi.Resource) -> None:
+    """Look for all of *wanted* at once, with the provider of *parent*.
 
     Raises:
         pulumi.RunError: Something is missing; a line for each.
     """
-    lines = [line for line in await asyncio.gather(*(_line(one) for one in wanted)) if line]
+    lines = [line for line in await asyncio.gather(*(_line(one, parent) for one in wanted)) if line]
     if lines:
         raise pulumi.RunError("\n".join(lines))
 
 
-async def _line(need: Need) -> str | None:
+async def _line(need: Need, parent: pulumi.Resource) -> str | None:
+    options = pulumi.InvokeOptions(parent=parent, version=_VERSION)
     try:
-        found: Any = await invoke_async(need.function, dict(need.arguments), _OPTIONS)
+        found: Any = await invoke_async(need.function, dict(need.arguments), options)
     except Exception as error:  # the SDK raises a plain one, with the provider's words
         if _MISSING.search(str(error)):
             return f"{format_path(need.path)}: there is no {need.what}; {need.advice}"

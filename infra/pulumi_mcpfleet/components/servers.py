@@ -2,14 +2,15 @@
 
 import pulumi
 
+from pulumi_mcpfleet.components.deferred import Deferred
 from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.load_balancer import LoadBalancer, LoadBalancerArgs
-from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
 from pulumi_mcpfleet.fleet import Fleet
 
 
 def all_servers(
-    fleet: Fleet, project: str, foundation: Foundation, *, name: str, child: pulumi.ResourceOptions
+    fleet: Fleet, project: str, foundation: Foundation, *, name: str, child: pulumi.ResourceOptions, deferred: Deferred
 ) -> dict[str, McpServer]:
     """Create every server of *fleet*, by name.
 
@@ -19,11 +20,12 @@ def all_servers(
         foundation: What its servers share.
         name: The name of the load balancer.
         child: The options of each component.
+        deferred: The outputs among the fleet's arguments.
     """
     called, _ = fleet.mesh
     servers: dict[str, McpServer] = {}
     for server, spec in fleet.servers.items():
-        args = McpServerArgs(
+        args = ServerInFleet(
             project=project,
             regions=fleet.all_regions,
             foundation=foundation,
@@ -31,8 +33,9 @@ def all_servers(
             balanced=fleet.load_balancer != "shared",
             in_mesh=server in called,
             labels=fleet.labels,
+            deferred=deferred,
         )
-        servers[server] = McpServer(server, args, child)
+        servers[server] = McpServer.in_fleet(server, args, child)
     backends = {server: one.backend for server, one in servers.items() if one.backend is not None}
     if backends and fleet.load_balancer != "per-server":
         args = LoadBalancerArgs(project=project, backends=backends, apis=foundation.apis, labels=fleet.labels)

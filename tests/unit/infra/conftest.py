@@ -73,6 +73,8 @@ class Registered:
     """None: the provider decides."""
     replace_on_changes: tuple[str, ...]
     """Properties whose change replaces it, whatever the provider says."""
+    provider: str = ""
+    """Its own provider, where it has one: its URN and id."""
 
 
 @dataclass
@@ -159,6 +161,7 @@ class _Recorder(mocks.MockMonitor):
                 protect=request.protect,
                 delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
                 replace_on_changes=tuple(request.replaceOnChanges),
+                provider=request.provider,
             )
         )
         return super().RegisterResource(request)

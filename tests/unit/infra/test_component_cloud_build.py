@@ -6,9 +6,9 @@ import pulumi
 import pytest
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs, apis_of
-from pulumi_mcpfleet.components.mcp_client import McpClient, McpClientArgs
-from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, apis_of
+from pulumi_mcpfleet.components.mcp_client import ClientInFleet, McpClient
+from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
 from pulumi_mcpfleet.fleet import parse_fleet
 from tests.unit.infra.conftest import ACCOUNT, API, CLOUD_IMAGE, DIGEST, IMAGE, SERVICE
 
@@ -41,9 +41,9 @@ def up(deploy, root):
             {"region": "europe-west1", "servers": {name: {"source": one} for name, one in servers.items()}, **fleet},
             root=root,
         )
-        foundation = Foundation(
+        foundation = Foundation.in_fleet(
             "fleet",
-            FoundationArgs(
+            FoundationInFleet(
                 project="acme",
                 region="europe-west1",
                 apis=apis_of(parsed),
@@ -55,14 +55,14 @@ def up(deploy, root):
             ),
         )
         made = {
-            name: McpServer(
-                name, McpServerArgs(project="acme", regions=parsed.all_regions, foundation=foundation, spec=spec)
+            name: McpServer.in_fleet(
+                name, ServerInFleet(project="acme", regions=parsed.all_regions, foundation=foundation, spec=spec)
             )
             for name, spec in parsed.servers.items()
         }
         for name, spec in parsed.clients.items():
-            args = McpClientArgs(project="acme", region="europe-west1", foundation=foundation, spec=spec, servers=made)
-            McpClient(name, args)
+            args = ClientInFleet(project="acme", region="europe-west1", foundation=foundation, spec=spec, servers=made)
+            McpClient.in_fleet(name, args)
 
     return lambda servers, answers=True, **fleet: deploy(lambda: program(servers, fleet), cloud_answers=answers)
 
@@ -186,8 +186,10 @@ def test_a_builder_without_its_api_is_named(deploy, root):
         spec = parse_fleet({"region": "europe-west1", "servers": {"weather": {"source": FOLDER}}}, root=root).servers[
             "weather"
         ]
-        foundation = Foundation("fleet", FoundationArgs(project="acme", region="europe-west1", root=root))
-        McpServer("weather", McpServerArgs(project="acme", regions=["europe-west1"], foundation=foundation, spec=spec))
+        foundation = Foundation.in_fleet("fleet", FoundationInFleet(project="acme", region="europe-west1", root=root))
+        McpServer.in_fleet(
+            "weather", ServerInFleet(project="acme", regions=["europe-west1"], foundation=foundation, spec=spec)
+        )
 
     with pytest.raises(pulumi.RunError, match=r"cloud-build needs the API cloudbuild\.googleapis\.com"):
         deploy(program)

@@ -3,8 +3,8 @@
 import pytest
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
-from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet
+from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
 from pulumi_mcpfleet.fleet import parse_fleet
 
 BUCKET_GRANT = "gcp:storage/bucketIAMMember:BucketIAMMember"
@@ -24,11 +24,11 @@ def _build(deploy):
         fleet = parse_fleet({"region": "europe-west1", "servers": {"echo": {"source": source, **keys}}})
 
         def program():
-            foundation = Foundation("fleet", FoundationArgs(project="p", region="europe-west1"))
-            args = McpServerArgs(
+            foundation = Foundation.in_fleet("fleet", FoundationInFleet(project="p", region="europe-west1"))
+            args = ServerInFleet(
                 project="p", regions=fleet.all_regions, foundation=foundation, spec=fleet.servers["echo"]
             )
-            McpServer("echo", args)
+            McpServer.in_fleet("echo", args)
 
         return deploy(program)
 

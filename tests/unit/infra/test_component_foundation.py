@@ -3,7 +3,7 @@
 import pulumi
 import pytest
 
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet
 
 API = "gcp:projects/service:Service"
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
@@ -11,7 +11,11 @@ REPOSITORY = "gcp:artifactregistry/repository:Repository"
 
 @pytest.fixture(name="plan")
 def _plan(deploy):
-    return deploy(lambda: Foundation("fleet", FoundationArgs(project="p", region="europe-west1", labels={"team": "x"})))
+    return deploy(
+        lambda: Foundation.in_fleet(
+            "fleet", FoundationInFleet(project="p", region="europe-west1", labels={"team": "x"})
+        )
+    )
 
 
 def test_every_api_that_the_stack_calls_is_enabled(plan):
@@ -60,7 +64,7 @@ def test_registry_login_is_the_deployers_own_short_lived_token_and_a_secret(depl
     seen = {}
 
     def program():
-        login = Foundation("fleet", FoundationArgs(project="p", region="r-x1")).registry_login
+        login = Foundation.in_fleet("fleet", FoundationInFleet(project="p", region="r-x1")).registry_login
         seen["username"] = login.username
         login.host.apply(lambda host: seen.update(host=host))
         login.password.apply(lambda password: seen.update(password=password))
@@ -78,7 +82,9 @@ def test_registry_login_is_the_deployers_own_short_lived_token_and_a_secret(depl
 def test_every_child_hangs_off_the_component_wherever_that_hangs(deploy):
     def program():
         outer = pulumi.ComponentResource("test:index:Outer", "outer")
-        Foundation("fleet", FoundationArgs(project="p", region="r-x1"), pulumi.ResourceOptions(parent=outer))
+        Foundation.in_fleet(
+            "fleet", FoundationInFleet(project="p", region="r-x1"), pulumi.ResourceOptions(parent=outer)
+        )
 
     plan = deploy(program)
     children = [*plan.of(API), *plan.of(REPOSITORY)]

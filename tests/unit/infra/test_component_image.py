@@ -4,8 +4,8 @@ import pulumi
 import pytest
 
 from pulumi_mcpfleet.components import image
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
-from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet
+from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from pulumi_mcpfleet.sources.checkout import Checkout
 from pulumi_mcpfleet.sources.lock import Lock
@@ -36,10 +36,10 @@ def root(tmp_path):
 def build(deploy, root):
     def program(source, keys):
         fleet = parse_fleet({"region": "europe-west1", "servers": {"echo": {"source": source, **keys}}}, root=root)
-        foundation = Foundation("fleet", FoundationArgs(project="p", region="europe-west1", root=root))
-        McpServer(
+        foundation = Foundation.in_fleet("fleet", FoundationInFleet(project="p", region="europe-west1", root=root))
+        McpServer.in_fleet(
             "echo",
-            McpServerArgs(
+            ServerInFleet(
                 project="p", regions=fleet.all_regions, foundation=foundation, spec=fleet.servers["echo"], labels={}
             ),
         )
@@ -77,8 +77,10 @@ def test_a_folder_is_built_by_the_dockerfile_that_was_made_when_the_config_was_c
     (root / "weather" / "server.py").unlink()  # of which another one would come to nothing
 
     def program():
-        foundation = Foundation("fleet", FoundationArgs(project="p", region="europe-west1", root=root))
-        McpServer("echo", McpServerArgs(project="p", regions=["europe-west1"], foundation=foundation, spec=spec))
+        foundation = Foundation.in_fleet("fleet", FoundationInFleet(project="p", region="europe-west1", root=root))
+        McpServer.in_fleet(
+            "echo", ServerInFleet(project="p", regions=["europe-west1"], foundation=foundation, spec=spec)
+        )
 
     assert 'CMD ["python", "server.py"]' in deploy(program).one(IMAGE).inputs["dockerfile"]["inline"]
 

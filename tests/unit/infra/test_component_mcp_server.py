@@ -3,8 +3,8 @@
 import pulumi
 import pytest
 
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs
-from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet
+from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
 from pulumi_mcpfleet.fleet import parse_fleet
 
 ACCOUNT = "gcp:serviceaccount/account:Account"
@@ -23,10 +23,10 @@ IAP_CLIENT = {"client_id": "4711-abc.apps.googleusercontent.com", "secret": "iap
 def server(source, *, opts=None, labels=None, platform="linux/amd64", **keys):
     """Build one server `echo` beside a foundation, as `__main__.py` does."""
     fleet = parse_fleet({"region": "europe-west1", "servers": {"echo": {"source": source, **keys}}})
-    foundation = Foundation("fleet", FoundationArgs(project="p", region="europe-west1", platform=platform))
-    return McpServer(
+    foundation = Foundation.in_fleet("fleet", FoundationInFleet(project="p", region="europe-west1", platform=platform))
+    return McpServer.in_fleet(
         "echo",
-        McpServerArgs(
+        ServerInFleet(
             project="p",
             regions=fleet.all_regions,
             foundation=foundation,
@@ -103,6 +103,9 @@ def test_the_component_registers_its_outputs(build):
         "service": "mcp-echo",
         "url": "https://mcp-echo-h4sh-ew.a.run.app",
         "mcp_url": "https://mcp-echo-h4sh-ew.a.run.app/v1/mcp",
+        "urls": {"europe-west1": "https://mcp-echo-h4sh-ew.a.run.app"},
+        "audience": "https://mcp-echo-h4sh-ew.a.run.app",
+        "account": "mcp-echo@p.iam.gserviceaccount.com",
     }
 
 
@@ -306,11 +309,11 @@ def test_two_servers_with_the_same_keys_share_nothing(deploy):
     fleet = parse_fleet({"region": "europe-west1", "servers": {"one": raw, "two": raw}})
 
     def program():
-        foundation = Foundation("fleet", FoundationArgs(project="p", region="r-x1"))
+        foundation = Foundation.in_fleet("fleet", FoundationInFleet(project="p", region="r-x1"))
         for name, spec in fleet.servers.items():
-            McpServer(
+            McpServer.in_fleet(
                 name,
-                McpServerArgs(project="p", regions=["r-x1"], foundation=foundation, spec=spec),
+                ServerInFleet(project="p", regions=["r-x1"], foundation=foundation, spec=spec),
             )
 
     plan = deploy(program)

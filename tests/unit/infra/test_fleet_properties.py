@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulumi_mcpfleet import environment
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs, apis_of
-from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, apis_of
+from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
 from pulumi_mcpfleet.fleet import (
     Build,
     Client,
@@ -224,12 +224,14 @@ def test_what_is_accepted_the_components_build(deploy, raw):
     fleet = parse_fleet(raw)
 
     def program():
-        foundation = Foundation(
+        foundation = Foundation.in_fleet(
             "fleet",
-            FoundationArgs(project="p", region=fleet.all_regions[0], apis=apis_of(fleet), registry=fleet.registry),
+            FoundationInFleet(project="p", region=fleet.all_regions[0], apis=apis_of(fleet), registry=fleet.registry),
         )
         for name, spec in fleet.servers.items():
-            McpServer(name, McpServerArgs(project="p", regions=fleet.all_regions, foundation=foundation, spec=spec))
+            McpServer.in_fleet(
+                name, ServerInFleet(project="p", regions=fleet.all_regions, foundation=foundation, spec=spec)
+            )
 
     plan = deploy(program)
     identities = [(r.parent, r.type, r.name) for r in plan.resources]

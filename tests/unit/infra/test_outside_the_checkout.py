@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationArgs, apis_of
-from pulumi_mcpfleet.components.mcp_server import McpServer, McpServerArgs
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, apis_of
+from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
 from pulumi_mcpfleet.fleet import parse_fleet
 
 IMAGE = "docker-build:index:Image"
@@ -21,10 +21,12 @@ def run(deploy, tmp_path, monkeypatch):
         fleet = parse_fleet({"region": "europe-west1", "servers": {"time": {"source": source}}}, root=tmp_path)
 
         def program():
-            foundation = Foundation("fleet", FoundationArgs(project="p", region="europe-west1", apis=apis_of(fleet)))
+            foundation = Foundation.in_fleet(
+                "fleet", FoundationInFleet(project="p", region="europe-west1", apis=apis_of(fleet))
+            )
             for name, spec in fleet.servers.items():
-                args = McpServerArgs(project="p", regions=fleet.all_regions, foundation=foundation, spec=spec)
-                McpServer(name, args)
+                args = ServerInFleet(project="p", regions=fleet.all_regions, foundation=foundation, spec=spec)
+                McpServer.in_fleet(name, args)
 
         return deploy(program)
 
