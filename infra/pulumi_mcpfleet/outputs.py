@@ -105,7 +105,7 @@ def servers_output(project: str, fleet: Fleet, servers: Iterable[McpServer]) -> 
             "health_path": spec.health_path,
             "domain": spec.domain,
             "address": server.address,
-            "dns_records": server.records,
+            "dns_records": server.dns_records,
             "client_config": client_config(name, spec, server.mcp_url, port),
             "proxy_command": proxy_command(name, spec, project=project, region=fleet.all_regions[0], port=port),
             "proxy_port": proxy_port(spec, port),

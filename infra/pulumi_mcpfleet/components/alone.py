@@ -15,6 +15,7 @@ from pulumi_mcpfleet.fleet import Fleet, FleetError, Server, parse_fleet
 from pulumi_mcpfleet.fleet.mistakes import spelled
 
 PROJECT: Final = "project"
+LOAD_BALANCER: Final = "load_balancer"
 _FLEET_KEYS: Final = ("region", "regions", "new_regions", "profile", "organization")
 _FOUNDATION_KEYS: Final = ("registry", "cloud_build", "platform")
 _ANY_REGION: Final = "europe-west1"
@@ -58,6 +59,14 @@ def read_server(name: str, args: Mapping[str, Any], *, shared: bool) -> Argument
         pulumi.RunError: They have mistakes; all of them are in the text, one to a line.
     """
     fleet, server = _split(args, name, shared=shared)
+    if (balanced := server.pop(LOAD_BALANCER, True)) is not True:
+        if balanced is not False:
+            raise pulumi.RunError(
+                f"{name}.{LOAD_BALANCER}: {balanced!r:.60} is neither true nor false; write one of them"
+            )
+        if "domain" not in server:
+            raise pulumi.RunError(f"{name}.{LOAD_BALANCER}: is about a domain, and there is none; add domain")
+        fleet[LOAD_BALANCER] = "shared"
     return _parsed(args, {**fleet, "servers": {name: server}}, _under("servers", name))
 
 

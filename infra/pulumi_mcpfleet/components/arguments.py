@@ -962,6 +962,8 @@ class McpServerArgs(TypedDict):
         agent_registry: How agents find it. `functional-type` declares the service an MCP server to Cloud Run (beta): it
             can never be changed or unset, so taking the key away deletes the service and creates it anew. `entry` is a
             record of its own in Agent Registry. One of `functional-type`, `entry`.
+        load_balancer: Whether its `domain` has a load balancer of its own. `false`: a load balancer of yours leads to
+            the output `backend_service`. By default `true`.
         foundation: What several servers share: the registry of their images, and the APIs. By default the component
             creates its own. With it, leave out `registry`, `cloud_build` and `platform`: they are arguments of the
             foundation.
@@ -1019,6 +1021,7 @@ class McpServerArgs(TypedDict):
     audiences: NotRequired[Sequence[str]]
     allowed_origins: NotRequired[Sequence[str]]
     agent_registry: NotRequired[str]
+    load_balancer: NotRequired[bool]
     foundation: NotRequired["Foundation"]
 
 

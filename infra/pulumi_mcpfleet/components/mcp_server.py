@@ -6,7 +6,7 @@ It creates no registry and enables no API (`Foundation` does). What a revision i
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 import pulumi
@@ -41,8 +41,18 @@ if TYPE_CHECKING:
         ServiceTemplateContainerEnvArgsDict as Variable,
     )
 
-OUTPUTS: Final = ("service", "url", "urls", "mcp_url", "audience", "account")
-"""What programs in every language have of a server."""
+OUTPUTS: Final = (
+    "service",
+    "url",
+    "urls",
+    "mcp_url",
+    "audience",
+    "account",
+    "address",
+    "dns_records",
+    "backend_service",
+)
+"""What programs in every language have of a server; the last three are missing without a domain."""
 
 _INGRESS: Final = {
     "all": "INGRESS_TRAFFIC_ALL",
@@ -101,7 +111,7 @@ class McpServer(pulumi.ComponentResource):
     address: pulumi.Output[str] | None
     """What the A record of its domain has to name."""
 
-    records: pulumi.Output[Sequence[DnsRecord]] | None
+    dns_records: pulumi.Output[Sequence[DnsRecord]] | None
     """What the DNS of its domain needs."""
 
     backend: Backend | None
@@ -131,6 +141,7 @@ class McpServer(pulumi.ComponentResource):
                 regions=found.fleet.all_regions,
                 foundation=foundation_alone(name, found, shared, self),
                 spec=found.fleet.servers[name],
+                balanced=found.fleet.load_balancer != "shared",
                 deferred=found.deferred,
             ),
         )
@@ -189,15 +200,27 @@ class McpServer(pulumi.ComponentResource):
         self._answers(_after(f"https://{spec.domain}", waits) if spec.domain else self.urls[args.regions[0]])
         self.backend = Backend(str(spec.domain), domain.backend, spec) if domain else None
         self.address = front.address if front else None
-        self.records = self.address.apply(lambda one: [address_record(str(spec.domain), one)]) if self.address else None
+        self.dns_records = (
+            self.address.apply(lambda one: [address_record(str(spec.domain), one)]) if self.address else None
+        )
         if spec.agent_registry == "entry":
             self._agent_registry_entry()
-        self.register_outputs({name: getattr(self, name) for name in OUTPUTS})
+        self.register_outputs(self.outputs)
+
+    @property
+    def backend_service(self) -> pulumi.Output[str] | None:
+        """The backend service of its domain, by which a load balancer of yours leads here; None without a domain."""
+        return self.backend.service if self.backend else None
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """What programs in every language have of it."""
+        return {name: found for name in OUTPUTS if (found := getattr(self, name)) is not None}
 
     def behind(self, balancer: LoadBalancer) -> None:
         """Say that *balancer* leads here: the domain's DNS is to name it, and the URL is known once it is ready."""
         self.address = balancer.address
-        self.records = balancer.records[str(self._spec.domain)]
+        self.dns_records = balancer.records[str(self._spec.domain)]
         self._answers(_after(self.url, [balancer.ready]))
 
     def _answers(self, url: pulumi.Output[str]) -> None:

@@ -24,6 +24,10 @@ NAME: Final = "mcpfleet"
 REPOSITORY: Final = "https://github.com/mcpfleet/mcpfleet"
 
 PROJECT: Final = "The Google Cloud project."
+BALANCED: Final = (
+    "Whether its `domain` has a load balancer of its own. `false`: a load balancer of yours leads to the output"
+    " `backend_service`. By default `true`."
+)
 OF_THE_FLEET: Final = ("region", "regions", "new_regions", "profile", "organization")
 OF_THE_FOUNDATION: Final = ("registry", "cloud_build", "platform")
 """Keys of a fleet that a server has by itself where it is alone in a program."""
@@ -35,6 +39,12 @@ SERVER_OUTPUTS: Final[Mapping[str, tuple[Any, str]]] = {
     "audience": (str, "What callers' ID tokens must be for."),
     "service": (str, "The Cloud Run service's name, the same in each region."),
     "account": (str, "The address of the account that it runs as."),
+    "address": (str | None, "The address that the A record of its domain has to name; missing without a domain."),
+    "dns_records": (list[load_balancer.DnsRecord] | None, "The records that the DNS of its domain needs."),
+    "backend_service": (
+        str | None,
+        "The backend service of its domain, by which a load balancer of yours leads to it.",
+    ),
 }
 """What an `McpServer` has, in every language: the type and the meaning of each output."""
 
@@ -128,12 +138,15 @@ def arguments() -> tuple[dict[str, Schema], dict[str, Schema]]:
     types = _Types()
     fleet = types.properties("Fleet")
     project: Schema = {"type": "string", "plain": True, "description": PROJECT}
+    balanced: Schema = {"type": "boolean", "plain": True, "description": BALANCED}
     alone = {key: fleet[key] for key in (*OF_THE_FLEET, *OF_THE_FOUNDATION)}
     server, client = types.properties("Server"), types.properties("Client")
     foundation = {key: fleet[key] for key in ("region", "new_regions", *OF_THE_FOUNDATION, "labels")}
     components = {
         "Fleet": _component({"project": project, **fleet}, ["project", *types.required("Fleet")]),
-        "McpServer": _component({"project": project, **alone, **server}, ["project", *types.required("Server")]),
+        "McpServer": _component(
+            {"project": project, **alone, **server, "load_balancer": balanced}, ["project", *types.required("Server")]
+        ),
         "McpClient": _component(
             {"project": project, **alone, **client}, ["project", "region", *types.required("Client")]
         ),
@@ -222,14 +235,20 @@ def package() -> Schema:
     server_outputs = {
         key: {**_of_hint(kind)[0], "description": meaning} for key, (kind, meaning) in SERVER_OUTPUTS.items()
     }
+    always = [key for key, (kind, _) in SERVER_OUTPUTS.items() if not _of_hint(kind)[1]]
     resources = {
         tokens.FLEET: _resource(
-            "MCP servers on Cloud Run, and the clients that call them.", components["Fleet"], fleet_outputs, rename
+            "MCP servers on Cloud Run, and the clients that call them.",
+            components["Fleet"],
+            fleet_outputs,
+            list(fleet_outputs),
+            rename,
         ),
         tokens.MCP_SERVER: _resource(
             "One MCP server on Cloud Run, with an account of its own, which only its invokers may call.",
             components["McpServer"],
             server_outputs,
+            always,
             rename,
         ),
     }
@@ -253,11 +272,17 @@ def package() -> Schema:
     }
 
 
-def _resource(description: str, component: Schema, found: dict[str, Schema], rename: Callable[[Any], Any]) -> Schema:
+def _resource(
+    description: str,
+    component: Schema,
+    found: dict[str, Schema],
+    required: Sequence[str],
+    rename: Callable[[Any], Any],
+) -> Schema:
     return {
         "isComponent": True,
         "description": description,
-        **rename({"properties": found, "required": list(found)}),
+        **rename({"properties": found, "required": list(required)}),
         **{
             f"{which}Inputs" if which == "required" else "inputProperties": one
             for which, one in rename(component).items()

@@ -36,7 +36,12 @@ DIGEST = "sha256:" + "d1" * 32
 
 # What a cloud answers that the program did not say; nothing else is made up.
 SERVER_ASSIGNED: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    ACCOUNT: lambda i: {"email": f"{i['accountId']}@{i['project']}.iam.gserviceaccount.com"},
+    ACCOUNT: lambda i: {
+        "email": f"{i['accountId']}@{i['project']}.iam.gserviceaccount.com",
+        "member": f"serviceAccount:{i['accountId']}@{i['project']}.iam.gserviceaccount.com",
+    },
+    "gcp:sql/databaseInstance:DatabaseInstance": lambda i: {"connectionName": f"{i['project']}:{i['region']}:db"},
+    "gcp:secretmanager/secretVersion:SecretVersion": lambda i: {"version": "1"},
     REPOSITORY: lambda i: {"registryUri": f"{i['location']}-docker.pkg.dev/{i['project']}/{i['repositoryId']}"},
     CLOUD_IMAGE: lambda i: {"digest": DIGEST},
     IMAGE: lambda i: {"digest": DIGEST, "ref": f"{i['tags'][0]}@{DIGEST}"},

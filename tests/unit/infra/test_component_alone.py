@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pulumi
 import pulumi_gcp as gcp
@@ -13,6 +14,7 @@ from pulumi_mcpfleet import Fleet, Foundation, McpClient, McpServer
 from pulumi_mcpfleet.components.deferred import PLACES, Deferred, place_of
 from tests.unit.infra.conftest import ACCOUNT, API, GRANT, IMAGE, REPOSITORY, SERVICE
 
+ROOT = Path(__file__).parents[3]
 SERVER = "mcpfleet:index:McpServer"
 FOUNDATION = "mcpfleet:index:Foundation"
 SECRET_GRANT = "gcp:secretmanager/secretIamMember:SecretIamMember"
@@ -234,6 +236,57 @@ def test_arguments_without_outputs_stay_as_they_are(value):
     deferred = Deferred("europe-west1", 2, str)
     assert deferred.resolve(deferred.replace(value)) == value
     assert deferred.mistakes == []
+
+
+# --- a domain -------------------------------------------------------------------------------------------
+
+DOMAIN = {**BASE, "domain": "mcp.acme.dev"}
+RULE = "gcp:compute/globalForwardingRule:GlobalForwardingRule"
+BACKEND = "gcp:compute/backendService:BackendService"
+
+
+def test_a_domain_has_a_load_balancer_of_its_own_unless_the_program_has_one(deploy):
+    assert deploy(lambda: McpServer("echo", DOMAIN)).names(RULE) == {"echo-https", "echo-http"}
+
+    def program():
+        server = McpServer("echo", {**DOMAIN, "load_balancer": False})
+        assert server.address is None
+        pulumi.export("backend", server.backend_service)
+        pulumi.export("url", server.url)
+
+    plan = deploy(program)
+    assert plan.of(RULE) == []
+    assert plan.exports == {"backend": "echo-id", "url": "https://mcp.acme.dev"}
+    assert plan.names(BACKEND) == {"echo"}
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"), [({**DOMAIN, "load_balancer": "no"}, "neither"), ({**BASE, "load_balancer": False}, "domain")]
+)
+def test_a_load_balancer_that_makes_no_sense_is_a_mistake(deploy, args, sentence):
+    (line,) = refused(deploy, lambda: McpServer("echo", args))
+    assert line.startswith("echo.load_balancer: ")
+    assert sentence in line
+
+
+def test_the_program_of_the_guide_deploys_what_the_guide_says(deploy):
+    """docs/components.md: a load balancer and a database beside the server, and the server waits for the database."""
+    page = (ROOT / "docs" / "components.md").read_text(encoding="utf-8")
+    (program,) = (
+        code for code in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) if "gcp.sql" in code
+    )
+    code = compile(program, "docs/components.md", "exec")
+    plan = deploy(lambda: exec(code, {}), config={"mcpfleet:ordersPassword": "x"})  # noqa: S102 - our own page
+    service = plan.one(SERVICE)
+    before = plan.before(service)
+    assert {kind for kind, _ in before} >= {
+        "gcp:sql/databaseInstance:DatabaseInstance",
+        "gcp:secretmanager/secretVersion:SecretVersion",
+    }
+    (matcher,) = plan.one("gcp:compute/uRLMap:URLMap").inputs["pathMatchers"]
+    assert matcher["defaultService"] == "orders-id"
+    assert plan.exports == {"mcp_url": "https://mcp.acme.dev/mcp"}
+    assert plan.one(GRANT).inputs["member"].startswith("serviceAccount:agent@")
 
 
 # --- options --------------------------------------------------------------------------------------------
