@@ -318,9 +318,9 @@ RULES = [
     Rule(
         "infra is not the provider",
         ("__main__.py", *INFRA),
-        no_import(r"pulumi_mcpfleet\.cloud_build"),
+        no_import(r"pulumi_mcpfleet\.cloud_build(?!\.peers)"),
         ("from pulumi_mcpfleet.cloud_build import image", "import pulumi_mcpfleet.cloud_build.archive"),
-        "from pulumi_mcpfleet.components import cloud_build",
+        "from pulumi_mcpfleet.components import cloud_build\nfrom pulumi_mcpfleet.cloud_build.peers import may_call",
         exempt=f"^{CLOUD_BUILD}/",
     ),
     Rule(

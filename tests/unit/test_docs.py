@@ -16,6 +16,7 @@ from devtools import arguments, cli, reference
 from devtools.reference import COMMAND, SCHEMA, PageError, written
 from mcpfleet_local_cloud.services.run import unsupported
 from pulumi_mcpfleet.fleet import FleetError, Server, parse_fleet
+from pulumi_mcpfleet.provider import translate
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/*.md")])
@@ -243,6 +244,11 @@ def test_every_fleet_on_a_page_is_one(page):
             assert mistakes(fleet, None if looked_up else ROOT) == []
         elif "servers" in found:
             assert mistakes({"region": "europe-west1", **found}) == []
+        elif found.get("runtime") == "yaml":
+            for one in found["resources"].values():
+                assert one["type"] == "mcpfleet:index:Fleet"
+                arguments_of = translate.to_arguments("Fleet", one["properties"])
+                assert mistakes({key: value for key, value in arguments_of.items() if key != "project"}) == []
         else:
             assert "steps" in found, f"neither a fleet nor a CI job:\n{body}"
 

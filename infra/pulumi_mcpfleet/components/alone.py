@@ -12,7 +12,7 @@ import pulumi
 
 from pulumi_mcpfleet.components.deferred import Deferred
 from pulumi_mcpfleet.fleet import Fleet, FleetError, Server, parse_fleet
-from pulumi_mcpfleet.fleet.mistakes import spelled
+from pulumi_mcpfleet.fleet.mistakes import format_path
 
 PROJECT: Final = "project"
 LOAD_BALANCER: Final = "load_balancer"
@@ -116,7 +116,7 @@ def _region(fleet: Mapping[str, Any]) -> str:
 
 def _under(section: str, name: str, shown: str | None = None) -> Callable[[str], str]:
     """What writes a line of the fleet's report for one component: under its name."""
-    own, whole = spelled([section, name]), spelled([])
+    own, whole = format_path([section, name]), format_path([])
 
     def line(text: str) -> str:
         return (
@@ -129,12 +129,12 @@ def _under(section: str, name: str, shown: str | None = None) -> Callable[[str],
 
 
 def _parsed(args: Mapping[str, Any], raw: Mapping[str, Any], line: Callable[[str], str]) -> Arguments:
-    deferred = Deferred(_region(raw), 2, lambda path: line(spelled(path)))
+    deferred = Deferred(_region(raw), 2, lambda path: line(format_path(path)))
     plain = deferred.replace(raw)
     lines = [*deferred.mistakes]
     project = args.get(PROJECT)
     if not isinstance(project, str) or not project:
-        lines.append(line(f"{spelled([PROJECT])}: missing; add the id of the Google Cloud project"))
+        lines.append(line(f"{format_path([PROJECT])}: missing; add the id of the Google Cloud project"))
     if not lines:
         try:
             return Arguments(str(project), parse_fleet(plain, root=Path.cwd()), deferred)

@@ -162,6 +162,11 @@ def _component(properties: dict[str, Schema], required: list[str]) -> Schema:
 # --- outputs ------------------------------------------------------------------------------------------
 
 
+def server_outputs() -> dict[str, Schema]:
+    """The outputs of an `McpServer`, under the outputs' keys."""
+    return {key: {**_of_hint(kind)[0], "description": meaning} for key, (kind, meaning) in SERVER_OUTPUTS.items()}
+
+
 def output_types() -> dict[str, Schema]:
     """The object types of outputs, under the outputs' keys."""
     kinds = (
@@ -232,9 +237,6 @@ def package() -> Schema:
             "description": "Where each client answers, by name.",
         },
     }
-    server_outputs = {
-        key: {**_of_hint(kind)[0], "description": meaning} for key, (kind, meaning) in SERVER_OUTPUTS.items()
-    }
     always = [key for key, (kind, _) in SERVER_OUTPUTS.items() if not _of_hint(kind)[1]]
     resources = {
         tokens.FLEET: _resource(
@@ -247,7 +249,7 @@ def package() -> Schema:
         tokens.MCP_SERVER: _resource(
             "One MCP server on Cloud Run, with an account of its own, which only its invokers may call.",
             components["McpServer"],
-            server_outputs,
+            server_outputs(),
             always,
             rename,
         ),
