@@ -106,11 +106,22 @@ class User:
         if words[0] == "cd":
             self.folder /= words[1]
             return ""
-        done = subprocess.run(
-            words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=SECONDS
-        )
+        done = self._run(words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def mistake(self, command):
+        """Type a command that fails; returns its only message."""
+        done = self._run(command.split())
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert done.stdout == ""
+        assert done.stderr.count("Error: ") == 1
+        return done.stderr
+
+    def _run(self, words):
+        return subprocess.run(
+            words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=SECONDS
+        )
 
     def call(self, name):
         """Call greet through `mcpfleet local proxy`, as a client on this machine does."""
@@ -206,3 +217,10 @@ def test_a_server_that_is_there_is_looked_at_though_uvx_brings_the_command_alone
     printed = user.type("uvx mcpfleet init . --yes --name acme-mcp --server weather --no-lock")
     assert "Server weather: {folder: ./weather}" in printed
     assert "requirements: requirements.txt (`installer`)" in printed
+
+
+def test_a_repository_that_does_not_answer_is_one_message_and_nothing_is_written(user):
+    message = user.mistake(f"uvx mcpfleet init acme-mcp --yes --server http://127.0.0.1:{free_port()}/weather.git")
+    assert "git can't fetch http://127.0.0.1:" in message
+    assert "Nothing was written." in message
+    assert [*user.folder.iterdir()] == []
