@@ -179,7 +179,7 @@ def _bounds(field: FieldInfo, annotation: Any) -> str:
         of = "" if get_origin(_bare(annotation)) is None else " entries"
         most = most if of else None
     else:
-        of = " characters" if annotation is str else " entries"
+        of = " characters" if _bare(annotation) is str else " entries"
     if least is not None:
         return f"at least {least} of them"
     return f"at most {most:,}{of}" if most is not None else ""
@@ -196,7 +196,7 @@ def _default(field: FieldInfo) -> str:
         return "**required**"
     value: Any = field.get_default()
     if value is PydanticUndefined or value is None:
-        return "see meaning"
+        return "see meaning" if "default" in (field.description or "").lower() else "none"
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_defaults=True)
     return f"`{to_yaml(value)}`" if value != "" else '`""`'

@@ -250,7 +250,7 @@ def test_every_fleet_on_a_page_is_one(page):
                 arguments_of = translate.to_arguments("Fleet", one["properties"])
                 assert mistakes({key: value for key, value in arguments_of.items() if key != "project"}) == []
         else:
-            assert "steps" in found, f"neither a fleet nor a CI job:\n{body}"
+            assert "jobs" in found, f"neither a fleet nor a CI job:\n{body}"
 
 
 @every_page

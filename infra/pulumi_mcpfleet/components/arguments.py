@@ -19,11 +19,11 @@ class RegistryArgs(TypedDict):
     """The Artifact Registry repository of the images that are built, and one in front of another registry.
 
     Attributes:
-        repository: The repository's name. By default `mcpfleet`.
-        keep: So many of the newest versions of each image stay; older ones without a tag are deleted. By default `10`.
-        dry_run: Only log what the clean-up would delete. By default `false`.
-        remote: Public registries that Cloud Run does not pull from, one or a list: the images of each come through a
-            remote repository of Artifact Registry, which also keeps them.
+        repository: The name of the Artifact Registry repository for the images. By default `mcpfleet`.
+        keep: The number of versions of each image to keep. Older versions without a tag are deleted. By default `10`.
+        dry_run: Whether the cleanup only logs what it would delete. By default `false`.
+        remote: One or more public registries from which Cloud Run doesn't pull. Cloud Run gets their images through a
+            remote repository of Artifact Registry, which also caches them.
     """
 
     repository: NotRequired[str]
@@ -36,9 +36,9 @@ class CloudBuildOptionsArgs(TypedDict):
     """How Cloud Build builds the images whose source says `builder: cloud-build`.
 
     Attributes:
-        machine_type: The kind of machine, as gcloud calls it; by default Cloud Build's own choice. One of `e2-medium`,
+        machine_type: The machine type, by gcloud's name. Default: the one that Cloud Build chooses. One of `e2-medium`,
             `e2-highcpu-8`, `e2-highcpu-32`.
-        timeout: Seconds that one build may take. By default `1200`.
+        timeout: The maximum duration of a build, in seconds. By default `1200`.
     """
 
     machine_type: NotRequired[str]
@@ -50,12 +50,12 @@ class BuildArgs(TypedDict):
 
     Attributes:
         build: The folder with the Dockerfile, as seen from Pulumi.yaml.
-        build_args: Values for the Dockerfile's ARGs; they stay visible in the image, so no secrets.
-        builder: Who builds the image: Docker on the machine that deploys, or Cloud Build. One of `docker`, `cloud-
+        build_args: Values for the Dockerfile's ARGs. They stay visible in the image: don't put secrets here.
+        builder: What builds the image: Docker on the machine that deploys, or Cloud Build. One of `docker`, `cloud-
             build`. By default `docker`.
         port: The port that the container listens on. By default `8080`.
-        args: Arguments in place of the image's CMD.
-        target: The stage of the Dockerfile that is the image; by default the last.
+        args: Arguments that replace the image's CMD.
+        target: The stage of the Dockerfile to build. Default: the last one.
     """
 
     build: str
@@ -70,10 +70,10 @@ class ExistingImageArgs(TypedDict):
     """An image that somebody else builds; used exactly as named.
 
     Attributes:
-        image: The image; by digest in profile prod, best everywhere.
+        image: The image. Profile `prod` requires a digest; a digest is the best choice everywhere.
         port: The port that the container listens on. By default `8080`.
-        args: Arguments in place of the image's CMD.
-        command: The program in place of the image's ENTRYPOINT.
+        args: Arguments that replace the image's CMD.
+        command: The program that replaces the image's ENTRYPOINT.
     """
 
     image: pulumi.Input[str]
@@ -86,8 +86,8 @@ class InMemoryArgs(TypedDict):
     """A folder in memory, empty when an instance starts.
 
     Attributes:
-        memory: Its bound; what is in it counts to the instance's memory.
-        mount: Where the server's container sees it.
+        memory: The maximum size. The files count towards the instance's memory.
+        mount: The path at which the server's container mounts the volume.
     """
 
     memory: str
@@ -98,9 +98,9 @@ class OnDiskArgs(TypedDict):
     """A folder on a disk of the instance's own, empty when it starts.
 
     Attributes:
-        disk: Its size, which is paid for as long as an instance is up. An instance has 10 GB in all, unless the project
-            has a quota for more.
-        mount: Where the server's container sees it.
+        disk: The size. You pay for it as long as an instance runs. An instance can have 10 GB in all, unless the
+            project has a quota for more.
+        mount: The path at which the server's container mounts the volume.
     """
 
     disk: str
@@ -123,11 +123,12 @@ class RegisteredArgs(TypedDict):
     """A server of an MCP registry: a package that speaks stdio, as its server.json names it.
 
     Attributes:
-        registry: The server, at one version. `mcpfleet packages lock` looks it up.
-        registry_url: The registry. By default `https://registry.modelcontextprotocol.io`.
-        args: Arguments in place of those in its server.json.
-        build_args: As of a stdio server.
-        builder: Who builds the image: Docker on the machine that deploys, or Cloud Build. One of `docker`, `cloud-
+        registry: The server, with its version. `mcpfleet packages lock` looks it up.
+        registry_url: The registry's address. By default `https://registry.modelcontextprotocol.io`.
+        args: Arguments that replace those in the server's server.json.
+        build_args: Another base image (`BASE_IMAGE`), and the variables of a proxy, such as `HTTPS_PROXY`. There are no
+            others.
+        builder: What builds the image: Docker on the machine that deploys, or Cloud Build. One of `docker`, `cloud-
             build`. By default `docker`.
     """
 
@@ -143,7 +144,8 @@ class SecretRefArgs(TypedDict):
 
     Attributes:
         secret: The secret.
-        version: Its version. A number makes a rotation a new revision; `latest` is read when an instance starts.
+        version: The version. To rotate a secret with a number, change the number, which creates a new revision.
+            `latest` is read when an instance starts.
     """
 
     secret: pulumi.Input[str]
@@ -154,12 +156,13 @@ class VpcArgs(TypedDict):
     """Egress into a VPC network: directly, the instances having addresses there, or through a connector.
 
     Attributes:
-        network: The network; by default that of the subnetwork. Named too where the subnetwork moves to another.
-        subnetwork: The subnetwork, in the server's region.
+        network: The network. Default: the subnetwork's network. If you change to a subnetwork of another network, set
+            `network` as well.
+        subnetwork: The subnetwork, in the server's region. Set `network`, `subnetwork` or `connector`.
         tags: Network tags, for firewall rules.
-        connector: Instead of a network: a Serverless VPC Access connector, in the server's region. It must exist.
-        all_traffic: Whether requests to the internet go through the network too, and not only those to private
-            addresses. A caller of a service with ingress `internal` needs it. By default `false`.
+        connector: A Serverless VPC Access connector instead of a network. It must exist in the server's region.
+        all_traffic: Whether all requests go through the network, and not only those to private addresses. To call a
+            service with `ingress: internal`, set it to `true`. By default `false`.
     """
 
     network: NotRequired[pulumi.Input[str]]
@@ -173,8 +176,8 @@ class ImageFileArgs(TypedDict):
     """A file or folder of another image.
 
     Attributes:
-        image: The image, by its digest.
-        path: The file or folder in it.
+        image: The image, named by its digest.
+        path: The file or folder in that image.
     """
 
     image: str
@@ -195,9 +198,9 @@ class OauthClientArgs(TypedDict):
     """An OAuth client of your own, by which people log in in a browser.
 
     Attributes:
-        client_id: Its id.
+        client_id: The client's ID.
         secret: The secret in Secret Manager that holds the client's secret.
-        version: Which version of it.
+        version: The version of the secret.
     """
 
     client_id: str
@@ -209,8 +212,8 @@ class OauthArgs(TypedDict):
     """OAuth 2 by the server itself, as the MCP specification has it (RFC 9728); Cloud Run lets every caller through.
 
     Attributes:
-        issuer: The authorization server whose tokens the server takes.
-        audience: What tokens must be for; by default the MCP URL.
+        issuer: The authorization server whose tokens the server accepts.
+        audience: The audience that every token must have. Default: the MCP URL.
         scopes: Scopes that every token must have.
     """
 
@@ -223,7 +226,7 @@ class PublicArgs(TypedDict):
     """Anybody on the internet.
 
     Attributes:
-        reason: Why that is right; it becomes an annotation of the service.
+        reason: Why everybody may call. It becomes an annotation of the service.
     """
 
     reason: str
@@ -234,7 +237,7 @@ class GcsArgs(TypedDict):
 
     Attributes:
         bucket: The bucket; it must exist.
-        read_only: Whether it can only be read. By default `true`.
+        read_only: Whether the server can only read the files. By default `true`.
     """
 
     bucket: pulumi.Input[str]
@@ -245,8 +248,8 @@ class ItemArgs(TypedDict):
     """One file of a volume: a version of the volume's secret.
 
     Attributes:
-        version: The version that is in it.
-        mode: Who may read it; by default the volume's `mode`.
+        version: The version that the file has.
+        mode: The file's permissions. Default: the volume's `mode`.
     """
 
     version: pulumi.Input[str]
@@ -257,9 +260,9 @@ class NfsArgs(TypedDict):
     """What an NFS server exports.
 
     Attributes:
-        server: The server, in your network.
-        path: What it exports.
-        read_only: Whether it can only be read. By default `true`.
+        server: The NFS server, in your network.
+        path: The path that the server exports.
+        read_only: Whether the server can only read the files. By default `true`.
     """
 
     server: pulumi.Input[str]
@@ -271,7 +274,7 @@ class GrpcArgs(TypedDict):
     """gRPC's own health check.
 
     Attributes:
-        service: The service that is asked about, as the server's health service knows it; by default the server as a
+        service: The name of the service to check, as the server's health service knows it. Default: the server as a
             whole.
     """
 
@@ -282,16 +285,16 @@ class GitRepositoryArgs(TypedDict):
     """A git repository at a commit.
 
     Attributes:
-        url: Its address.
-        ref: The commit, tag or branch. A branch is looked up at each `up`, and the commit that it is then is deployed.
-        dir: The folder within it. By default `.`.
-        token: For a private repository: a token in Secret Manager, read by whoever deploys. Without it git uses your
+        url: The repository's address.
+        ref: The commit, tag or branch. Each `up` looks up a branch again, and deploys its current commit.
+        dir: The server's folder in the repository. By default `.`.
+        token: For a private repository: a token in Secret Manager, which the deployer reads. Without it, Git uses your
             own credentials.
-        submodules: Whether to fetch the repositories that it names as its submodules. Those of the same host are
-            fetched with your credentials, whichever they are, and become part of the image: only for a repository that
-            you trust. Those of another host are fetched without any. By default `false`.
-        lfs: What becomes of files in Git LFS: `refuse` to build without them, `pull` them with git-lfs from the
-            repository's own server, or build with the `pointers`, the texts that stand for them. One of `refuse`,
+        submodules: Whether to fetch the repository's submodules. Set it only for a repository that you trust:
+            submodules on the same host are fetched with your credentials, and become part of the image. Submodules on
+            another host are fetched without credentials. By default `false`.
+        lfs: What to do with files in Git LFS. `refuse`: don't build. `pull`: download them with git-lfs from the
+            repository's own server. `pointers`: build with the pointer files that stand for them. One of `refuse`,
             `pull`, `pointers`. By default `refuse`.
     """
 
@@ -307,41 +310,47 @@ class FolderArgs(TypedDict):
     """An image that `up` builds from a folder, with or without a Dockerfile.
 
     Attributes:
-        language: What it is written in, where a repository holds both. One of `python`, `node`.
-        installer: What installs its dependencies; by default what its lock file is of. `project` takes the newest
-            versions that pyproject.toml allows. One of `uv`, `poetry`, `pylock`, `requirements`, `project`, `npm`,
-            `pnpm`, `yarn`.
-        start: The command that starts it; by default its only script, its package or its start script. It has to serve
-            MCP over HTTP on `$PORT`, or to speak stdio where `speaks` says so.
-        package: Which member of a workspace is the server, by its package's name or its folder; by default the only one
-            that looks like a server.
-        dockerfile: A Dockerfile of its own, which builds it; by default `Dockerfile` if there is one. `none`: none of
-            its own.
-        apt: Debian packages that it needs while it runs.
-        copy_from: Files and folders of other images, by where they are in this one: programs that Debian has not.
-        writable: Folders of its image in which it may write, where no variable or option of its own moves them to
-            `/tmp`: each is in memory, and filled with what the image has there when an instance starts.
-        speaks: How it speaks MCP: by default `http`, and one whose files say that it speaks stdio is refused. `stdio`
-            puts it behind the bridge; it then has no Dockerfile of its own. One of `http`, `stdio`.
-        apt_build: Debian packages that it needs while it is built, such as a compiler.
-        args: Arguments behind the command that starts it; with a Dockerfile of its own, in place of the image's CMD.
-        extras: Extras of a Python package that are installed; by default none, or the one that brings the MCP library
-            where nothing else does.
-        groups: Groups of a Python project's dependencies that are installed besides.
-        bounds: Requirements besides those of a Python project without a lock file, to hold what it depends on.
-        before: A date: of what a Python project without a lock file depends on, nothing newer is installed.
+        language: The language of the server. Default: the one that mcpfleet finds. Set it if the source has files of
+            both. One of `python`, `node`.
+        installer: The tool that installs the dependencies. Default: the tool of the lock file. `project` installs the
+            newest versions that pyproject.toml allows. One of `uv`, `poetry`, `pylock`, `requirements`, `project`,
+            `npm`, `pnpm`, `yarn`.
+        start: The command that starts the server. Default: [the one that mcpfleet finds](sources.md#how-mcpfleet-
+            decides). The command must serve MCP over HTTP on `$PORT`, or speak stdio with `speaks: stdio`.
+        package: The member of a workspace that is the server. Default: the only member that looks like a server.
+        dockerfile: The source's own Dockerfile. Default: `Dockerfile`, if the source has one; otherwise mcpfleet
+            generates one. `none`: ignore the source's Dockerfile, and generate one.
+        apt: Debian packages that the server needs at run time.
+        copy_from: Files and folders to copy from other images, by their path in this image. Use it for programs that
+            Debian doesn't package.
+        writable: Folders of the image in which the server can write. Use it if no variable or option of the server
+            moves its files to `/tmp`. Each folder is in memory. When an instance starts, it has the files that the
+            image has there.
+        speaks: How the server speaks MCP. Default: `http`; mcpfleet then refuses a source whose files show that it
+            speaks only stdio. `stdio` adds the bridge. You can't combine `stdio` with the source's own Dockerfile. One
+            of `http`, `stdio`.
+        apt_build: Debian packages that only the build needs, such as a compiler.
+        args: Arguments that follow the start command. With the source's own Dockerfile: arguments that replace the
+            image's CMD.
+        extras: Extras of the Python project to install. Default: none; or the extra that installs `mcp` or `fastmcp`,
+            if no other dependency does.
+        groups: Dependency groups of the Python project to install, in addition to its dependencies.
+        bounds: Further requirements for a Python project without a lock file. They limit the versions of its
+            dependencies.
+        before: For a Python project without a lock file: install no version that was published after this date.
         port: The port that the container listens on. By default `8080`.
-        target: The stage of its own Dockerfile that is the image; by default the last one.
-        build_args: Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; in one that is made, the others are
-            variables while it is built. They stay visible in the image, so no secrets.
-        build_secrets: Secrets that its build needs, such as a private index' token: read by whoever deploys, given to
-            BuildKit, and found by the build's commands in variables. A Dockerfile of its own mounts each by this name.
-            None is in a layer of the image; the stack's state has them encrypted.
-        builder: Who builds the image: Docker on the machine that deploys, or Cloud Build. One of `docker`, `cloud-
+        target: The stage of the source's own Dockerfile to build. Default: the last one.
+        build_args: Values for the Dockerfile's ARGs. In a generated Dockerfile, `BASE_IMAGE` is the base image, and
+            every other entry is an environment variable during the build. The values stay visible in the image: don't
+            put secrets here.
+        build_secrets: Secrets that the build needs, such as the token of a private index. The deployer reads them, and
+            the build's commands find each one in the variable. The source's own Dockerfile must mount each one by this
+            name. No layer of the image has them. The stack's state has them in encrypted form.
+        builder: What builds the image: Docker on the machine that deploys, or Cloud Build. One of `docker`, `cloud-
             build`. By default `docker`.
-        folder: The folder, as seen from Pulumi.yaml.
-        lfs: What becomes of files in Git LFS that git-lfs has not fetched: `refuse` to build without them, or build
-            with the `pointers`, the texts that stand for them. One of `refuse`, `pointers`. By default `refuse`.
+        folder: The folder, relative to the folder of Pulumi.yaml.
+        lfs: What to do with files in Git LFS that git-lfs has not downloaded. `refuse`: don't build. `pointers`: build
+            with the pointer files that stand for them. One of `refuse`, `pointers`. By default `refuse`.
     """
 
     language: NotRequired[str]
@@ -372,22 +381,25 @@ class StdioServerArgs(TypedDict):
     """A server that speaks stdio, in one of three forms.
 
     Attributes:
-        npm: A package of npm, at one version.
-        pypi: A package of PyPI, at one version.
-        image: An image that holds it, and Python 3.11 or newer for the bridge; with `command`.
-        command: How it is started; needed with `image`, and where a package has several programs.
-        args: Arguments for it.
-        apt: Debian packages that it needs while it runs.
-        apt_build: Debian packages that it needs while it is installed.
-        bounds: Requirements beside a package of PyPI, to hold what it depends on: many servers ask for any `mcp`, and
-            do not run with version 2.
-        overrides: Versions of what a package of npm depends on, as `overrides` of package.json.
-        before: A date: of what the package depends on, nothing newer is installed.
-        copy_from: Files and folders of other images, by where they are in this one: programs that Debian has not.
-        writable: Folders of its image in which it may write, where no variable or option of its own moves them to
-            `/tmp`: each is in memory, and filled with what the image has there when an instance starts.
-        install_scripts: Packages of npm whose installation scripts run, such as those that are compiled; by default
-            none does. With `apt_build` for a compiler.
+        npm: An npm package, with its version.
+        pypi: A PyPI package, with its version.
+        image: An image that has the server, and Python 3.11 or later for the bridge. It needs `command`.
+        command: The command that starts the server. Default: the package's program. Required with `image`, and if
+            mcpfleet can't choose among the package's programs.
+        args: Arguments for the command.
+        apt: Debian packages that the server needs at run time.
+        apt_build: Debian packages that only the installation needs, such as a compiler.
+        bounds: Further requirements for a PyPI package. They limit the versions of its dependencies: many servers
+            accept any version of `mcp`, but don't run with version 2.
+        overrides: Versions of an npm package's dependencies, like `overrides` in package.json.
+        before: Install no version of a dependency that was published after this date.
+        copy_from: Files and folders to copy from other images, by their path in this image. Use it for programs that
+            Debian doesn't package.
+        writable: Folders of the image in which the server can write. Use it if no variable or option of the server
+            moves its files to `/tmp`. Each folder is in memory. When an instance starts, it has the files that the
+            image has there.
+        install_scripts: The npm packages whose installation scripts run, for example because they are compiled. If they
+            need a compiler, add it with `apt_build`.
     """
 
     npm: NotRequired[str]
@@ -409,7 +421,7 @@ class IamAccessArgs(TypedDict):
     """Access for named Google identities.
 
     Attributes:
-        iam: Cloud Run checks the caller's Google ID token, and IAM who may call.
+        iam: Cloud Run checks the caller's Google ID token, and IAM checks that the caller is an invoker.
     """
 
     iam: IamArgs
@@ -419,9 +431,10 @@ class IapArgs(TypedDict):
     """Identity-Aware Proxy in front of the service: people log in, programs send a token.
 
     Attributes:
-        members: The principals that IAP lets through; nobody else.
-        oauth_client: Your own OAuth client instead of Google's; needed where the project is in no organization.
-        programmatic_clients: OAuth clients whose ID tokens IAP takes from programs; an MCP client needs one of them.
+        members: The principals that IAP lets through; nobody else can call.
+        oauth_client: Your own OAuth client, with which IAP logs people in, instead of Google's. Required if the project
+            is in no organization, or if `organization` is not set.
+        programmatic_clients: OAuth clients whose ID tokens IAP accepts from programs. An MCP client needs one of them.
     """
 
     members: NotRequired[Sequence[pulumi.Input[str]]]
@@ -453,8 +466,8 @@ class GcsVolumeArgs(TypedDict):
     """A bucket of Cloud Storage as a folder.
 
     Attributes:
-        gcs: The bucket; the server's identity gets the role that it needs on it.
-        mount: Where the server's container sees it.
+        gcs: The bucket. The server's account gets the role that it needs on the bucket.
+        mount: The path at which the server's container mounts the volume.
     """
 
     gcs: GcsArgs
@@ -466,11 +479,11 @@ class SecretVolumeArgs(TypedDict):
 
     Attributes:
         secret: The secret.
-        version: Its version, where there is one file.
-        file: That file's name in the folder.
-        items: Instead of `version` and `file`: several files, each a version of this secret.
-        mode: Who may read the files; by default everybody in the container.
-        mount: Where the server's container sees the folder.
+        version: The version, for a volume with one file. Use it together with `file`.
+        file: The file's name in the folder, for a volume with one file.
+        items: Several files instead of `version` and `file`: each is a version of this secret.
+        mode: The files' permissions. Default: every user in the container can read them.
+        mount: The path at which the server's container mounts the folder.
     """
 
     secret: pulumi.Input[str]
@@ -485,8 +498,8 @@ class NfsVolumeArgs(TypedDict):
     """An export of an NFS server as a folder; needs `vpc`.
 
     Attributes:
-        nfs: The export; instances reach its server over `vpc`.
-        mount: Where the server's container sees it.
+        nfs: The export. Instances reach its server through `vpc`.
+        mount: The path at which the server's container mounts the volume.
     """
 
     nfs: NfsArgs
@@ -497,13 +510,14 @@ class ProbeArgs(TypedDict):
     """When a container counts as started, or as alive.
 
     Attributes:
-        path: What is asked by HTTP; without it `health_path`, and without that only whether the port listens.
-        grpc: Instead of a path: the server is asked by gRPC's health checking protocol (`grpc.health.v1.Health`).
-        port: Which port; by default the container's own.
-        initial_delay: Seconds before the first try. By default `0`.
-        period: Seconds between two tries. By default `10`.
-        timeout: Seconds that one try may take. By default `1`.
-        failures: So many failed tries in a row end the container. By default `3`.
+        path: The path of an HTTP probe. Default: `health_path`. If neither is set, a startup probe only checks that the
+            port accepts connections.
+        grpc: A gRPC probe instead of a path: Cloud Run calls gRPC's health checking protocol (`grpc.health.v1.Health`).
+        port: The port to probe. Default: the container's own.
+        initial_delay: Seconds before the first probe. By default `0`.
+        period: Seconds between two probes. By default `10`.
+        timeout: Seconds after which a probe without a response counts as failed. By default `1`.
+        failures: The number of consecutive failures after which the probe as a whole counts as failed. By default `3`.
     """
 
     path: NotRequired[str]
@@ -519,37 +533,43 @@ class GitArgs(TypedDict):
     """An image that `up` builds from a git repository, with or without a Dockerfile.
 
     Attributes:
-        language: What it is written in, where a repository holds both. One of `python`, `node`.
-        installer: What installs its dependencies; by default what its lock file is of. `project` takes the newest
-            versions that pyproject.toml allows. One of `uv`, `poetry`, `pylock`, `requirements`, `project`, `npm`,
-            `pnpm`, `yarn`.
-        start: The command that starts it; by default its only script, its package or its start script. It has to serve
-            MCP over HTTP on `$PORT`, or to speak stdio where `speaks` says so.
-        package: Which member of a workspace is the server, by its package's name or its folder; by default the only one
-            that looks like a server.
-        dockerfile: A Dockerfile of its own, which builds it; by default `Dockerfile` if there is one. `none`: none of
-            its own.
-        apt: Debian packages that it needs while it runs.
-        copy_from: Files and folders of other images, by where they are in this one: programs that Debian has not.
-        writable: Folders of its image in which it may write, where no variable or option of its own moves them to
-            `/tmp`: each is in memory, and filled with what the image has there when an instance starts.
-        speaks: How it speaks MCP: by default `http`, and one whose files say that it speaks stdio is refused. `stdio`
-            puts it behind the bridge; it then has no Dockerfile of its own. One of `http`, `stdio`.
-        apt_build: Debian packages that it needs while it is built, such as a compiler.
-        args: Arguments behind the command that starts it; with a Dockerfile of its own, in place of the image's CMD.
-        extras: Extras of a Python package that are installed; by default none, or the one that brings the MCP library
-            where nothing else does.
-        groups: Groups of a Python project's dependencies that are installed besides.
-        bounds: Requirements besides those of a Python project without a lock file, to hold what it depends on.
-        before: A date: of what a Python project without a lock file depends on, nothing newer is installed.
+        language: The language of the server. Default: the one that mcpfleet finds. Set it if the source has files of
+            both. One of `python`, `node`.
+        installer: The tool that installs the dependencies. Default: the tool of the lock file. `project` installs the
+            newest versions that pyproject.toml allows. One of `uv`, `poetry`, `pylock`, `requirements`, `project`,
+            `npm`, `pnpm`, `yarn`.
+        start: The command that starts the server. Default: [the one that mcpfleet finds](sources.md#how-mcpfleet-
+            decides). The command must serve MCP over HTTP on `$PORT`, or speak stdio with `speaks: stdio`.
+        package: The member of a workspace that is the server. Default: the only member that looks like a server.
+        dockerfile: The source's own Dockerfile. Default: `Dockerfile`, if the source has one; otherwise mcpfleet
+            generates one. `none`: ignore the source's Dockerfile, and generate one.
+        apt: Debian packages that the server needs at run time.
+        copy_from: Files and folders to copy from other images, by their path in this image. Use it for programs that
+            Debian doesn't package.
+        writable: Folders of the image in which the server can write. Use it if no variable or option of the server
+            moves its files to `/tmp`. Each folder is in memory. When an instance starts, it has the files that the
+            image has there.
+        speaks: How the server speaks MCP. Default: `http`; mcpfleet then refuses a source whose files show that it
+            speaks only stdio. `stdio` adds the bridge. You can't combine `stdio` with the source's own Dockerfile. One
+            of `http`, `stdio`.
+        apt_build: Debian packages that only the build needs, such as a compiler.
+        args: Arguments that follow the start command. With the source's own Dockerfile: arguments that replace the
+            image's CMD.
+        extras: Extras of the Python project to install. Default: none; or the extra that installs `mcp` or `fastmcp`,
+            if no other dependency does.
+        groups: Dependency groups of the Python project to install, in addition to its dependencies.
+        bounds: Further requirements for a Python project without a lock file. They limit the versions of its
+            dependencies.
+        before: For a Python project without a lock file: install no version that was published after this date.
         port: The port that the container listens on. By default `8080`.
-        target: The stage of its own Dockerfile that is the image; by default the last one.
-        build_args: Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; in one that is made, the others are
-            variables while it is built. They stay visible in the image, so no secrets.
-        build_secrets: Secrets that its build needs, such as a private index' token: read by whoever deploys, given to
-            BuildKit, and found by the build's commands in variables. A Dockerfile of its own mounts each by this name.
-            None is in a layer of the image; the stack's state has them encrypted.
-        builder: Who builds the image: Docker on the machine that deploys, or Cloud Build. One of `docker`, `cloud-
+        target: The stage of the source's own Dockerfile to build. Default: the last one.
+        build_args: Values for the Dockerfile's ARGs. In a generated Dockerfile, `BASE_IMAGE` is the base image, and
+            every other entry is an environment variable during the build. The values stay visible in the image: don't
+            put secrets here.
+        build_secrets: Secrets that the build needs, such as the token of a private index. The deployer reads them, and
+            the build's commands find each one in the variable. The source's own Dockerfile must mount each one by this
+            name. No layer of the image has them. The stack's state has them in encrypted form.
+        builder: What builds the image: Docker on the machine that deploys, or Cloud Build. One of `docker`, `cloud-
             build`. By default `docker`.
         git: The repository.
     """
@@ -582,8 +602,9 @@ class StdioArgs(TypedDict):
 
     Attributes:
         stdio: The server.
-        build_args: Another `BASE_IMAGE`, and a proxy's variables (`HTTPS_PROXY`): there are no other ARGs.
-        builder: Who builds the image: Docker on the machine that deploys, or Cloud Build. One of `docker`, `cloud-
+        build_args: Another base image (`BASE_IMAGE`), and the variables of a proxy, such as `HTTPS_PROXY`. There are no
+            others.
+        builder: What builds the image: Docker on the machine that deploys, or Cloud Build. One of `docker`, `cloud-
             build`. By default `docker`.
     """
 
@@ -606,16 +627,17 @@ class SidecarArgs(TypedDict):
     """A further container of each instance, at localhost for the server's own.
 
     Attributes:
-        image: Its image.
-        args: Arguments in place of the image's CMD.
-        command: The program in place of the image's ENTRYPOINT.
-        env: Its environment variables.
-        secrets: Secrets in its environment or files.
-        mounts: Volumes of the server that it sees too, by name, and where.
-        cpu: Its CPUs. By default `1`.
-        memory: Its memory. By default `512Mi`.
-        startup: When it has started; containers that depend on it wait for that. It names a port.
-        depends_on: Sidecars that have to have started before it.
+        image: The sidecar's image.
+        args: Arguments that replace the image's CMD.
+        command: The program that replaces the image's ENTRYPOINT.
+        env: The sidecar's environment variables; plain text, so don't put secrets here.
+        secrets: Secrets, as environment variables or files of the sidecar.
+        mounts: Volumes of the server to mount into the sidecar: the volume's name, and the path.
+        cpu: The sidecar's CPUs. By default `1`.
+        memory: The sidecar's memory. By default `512Mi`.
+        startup: The probe that tells when the sidecar has started. Containers that depend on it wait for this. The
+            probe must name a `port`.
+        depends_on: Sidecars that must have started before this one.
     """
 
     image: pulumi.Input[str]
@@ -634,12 +656,12 @@ class ProbesArgs(TypedDict):
     """The probes of a server's own container, where the fleet's do not fit.
 
     Attributes:
-        startup: Until it succeeds an instance gets no request.
-        liveness: When it fails the instance is started anew. It asks by HTTP or gRPC: it needs a `path`, `health_path`,
-            or `grpc`.
-        readiness: While it fails the instance gets no new request, and is not started anew (a preview of Cloud Run's).
-            It asks by HTTP or gRPC: it needs a `path`, `health_path`, or `grpc`.
-        restart: Whether an instance that answers no more is started anew. By default `true`.
+        startup: An instance gets no requests until this probe succeeds.
+        liveness: If this probe fails, Cloud Run replaces the instance. It needs a `path`, `health_path` or `grpc`.
+        readiness: While this probe fails, the instance gets no new requests, but is not replaced (a preview of Cloud
+            Run). It needs a `path`, `health_path` or `grpc`.
+        restart: Whether Cloud Run replaces an instance that stops responding. `false` removes the liveness probe. By
+            default `true`.
     """
 
     startup: NotRequired[ProbeArgs]
@@ -653,47 +675,51 @@ class ClientArgs(TypedDict):
 
     Attributes:
         source: Where the image comes from.
-        access: Who may call the client itself. By default nobody.
-        health_path: What probes ask by HTTP; by default only that its port accepts connections.
-        timeout: The longest request, in seconds. By default `300`.
-        cpu: CPUs of its own container. By default `1`.
-        memory: Memory of its own container, its files in /tmp included. By default `512Mi`.
-        cpu_throttling: Whether CPU, and its bill, is there during requests alone. `false`: as long as an instance is
-            up, for work between requests. By default `true`.
-        gpu: A GPU for its own container; needs `cpu_throttling: false`, a quota of the project's, and 4 CPUs and `16Gi`
-            (`nvidia-l4`) or 20 CPUs and `80Gi` (`nvidia-rtx-pro-6000`, a preview of Cloud Run's). One of `nvidia-l4`,
-            `nvidia-rtx-pro-6000`.
-        gpu_zonal_redundancy: Whether GPUs are kept ready in a second zone. `false` costs less, and needs another quota.
-            By default `true`.
-        concurrency: Requests that one instance takes at once. By default `80`.
-        max_instances: The most instances; also the bound of the bill. By default `3`.
-        env: Further environment variables; plain text that everyone with access can read, so no secrets.
-        secrets: Secrets of Secret Manager, as environment variables or as files. Its account may read just these.
-        volumes: Folders of memory and of disk, buckets, secrets and NFS exports, by name.
-        roles: Roles on the project that its account gets.
-        vpc: Direct VPC egress: with `all_traffic` it reaches servers whose ingress is `internal`. A client in the mesh
-            needs it, with its `network`.
-        cloudsql_instances: Instances of Cloud SQL, each with a socket in `/cloudsql/PROJECT:REGION:INSTANCE`. Its
-            account gets `roles/cloudsql.client`.
-        session_affinity: Whether a caller that keeps cookies is led to the instance that answered it before, as long as
-            that is there. MCP clients keep none. By default `false`.
-        use_http2: Whether Cloud Run speaks HTTP/2 in the clear (h2c) to the container. Probes by HTTP do not go with
-            it. By default `false`.
-        encryption_key: A key of Cloud KMS, in the service's region, for what Google stores of the image. Cloud Run's
-            agent needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` on it.
-        binary_authorization: The policy of Binary Authorization that its images have to meet.
-        labels: Labels of its own resources, besides the fleet's; of two with one key its own counts.
-        annotations: Annotations on its service, for tools that read them.
-        service_name: What its Cloud Run service is called; by default `mcp-NAME`. Its account, image and load balancer
-            keep their names. Another name is another service, with another URL: it is created before the old one is
-            deleted.
-        description: A sentence for the people who see the service.
-        deletion_protection: Refuse to delete the service; by default on in profile prod.
-        calls: The servers that it calls. Its account may call just these, and finds where they answer in `MCP_SERVERS`.
-        topology: How it reaches them. `service`: over HTTPS, with an ID token for each. `sidecar`: their containers run
-            beside its own, at `http://localhost:PORT`, and are reached by nobody else. `mesh`: at `http://mcp-SERVER`,
-            through Cloud Service Mesh (a preview), which adds the ID token; needs `vpc`. One of `service`, `sidecar`,
-            `mesh`. By default `service`.
+        access: Who can call the client itself. By default, nobody can.
+        health_path: The path of HTTP probes. By default, Cloud Run only checks that the port accepts connections.
+        timeout: The maximum duration of a request, in seconds. By default `300`.
+        cpu: CPUs of the main container, without sidecars. By default `1`.
+        memory: Memory of the main container, without sidecars. Files in `/tmp` count. By default `512Mi`.
+        cpu_throttling: Whether an instance has CPU, and you pay for it, only during requests. `false`: as long as the
+            instance runs, for work between requests. By default `true`.
+        gpu: A GPU for the main container. It needs `cpu_throttling: false`, a quota of the project, and 4 CPUs and
+            `16Gi` (`nvidia-l4`), or 20 CPUs and `80Gi` (`nvidia-rtx-pro-6000`, a preview of Cloud Run). One of
+            `nvidia-l4`, `nvidia-rtx-pro-6000`.
+        gpu_zonal_redundancy: Whether Cloud Run reserves GPUs in a second zone. `false` costs less, and needs another
+            quota. By default `true`.
+        concurrency: The maximum number of concurrent requests for each instance. By default `80`.
+        max_instances: The maximum number of instances. It also limits your costs. By default `3`.
+        env: Further environment variables. They are plain text in the config and in Cloud Run: don't put secrets here.
+        secrets: Secrets of Secret Manager, as environment variables or as files. mcpfleet gives the service's account
+            read access to them.
+        volumes: Volumes by name: memory, disks, buckets, secrets and NFS exports.
+        roles: Roles on the project for the service's account.
+        vpc: Direct VPC egress: the client's requests leave through your network. To call servers with `ingress:
+            internal`, set `all_traffic`. With `topology: mesh`, set `network`.
+        cloudsql_instances: Cloud SQL instances. Each one has a socket at `/cloudsql/PROJECT:REGION:INSTANCE`. The
+            service's account gets `roles/cloudsql.client`.
+        session_affinity: Whether Cloud Run sends a caller that keeps cookies to the same instance again. MCP clients
+            keep no cookies. By default `false`.
+        use_http2: Whether Cloud Run sends requests to the container as HTTP/2 without TLS (h2c). You can't combine it
+            with HTTP probes. By default `false`.
+        encryption_key: A Cloud KMS key, in the service's region, which encrypts Cloud Run's copy of the image. Cloud
+            Run's service agent needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` on the key.
+        binary_authorization: The Binary Authorization policy that the images must meet.
+        labels: Labels for this service's resources, in addition to the fleet's `labels`. If both have the same key,
+            this value applies.
+        annotations: Annotations of the Cloud Run service, for tools that read them.
+        service_name: The name of the Cloud Run service. Default: `mcp-NAME`. The account, image and load balancer keep
+            their names. If you change it, Pulumi creates a second service with another URL, and then deletes the first
+            one.
+        description: The description of the Cloud Run service.
+        deletion_protection: Whether the service can't be deleted. Default in profile `prod`: `true`. By default
+            `false`.
+        calls: The servers that the client calls. Its account can call only these. The variable `MCP_SERVERS` has their
+            URLs.
+        topology: How the client reaches its servers. `service`: over HTTPS, with an ID token for each server.
+            `sidecar`: copies of the servers' containers run in the client's instances, at `http://localhost:PORT`,
+            where nobody else reaches them. `mesh`: at `http://mcp-SERVER`, through Cloud Service Mesh (a preview),
+            which adds the ID token; needs `vpc`. One of `service`, `sidecar`, `mesh`. By default `service`.
     """
 
     source: BuildArgs | ExistingImageArgs | FolderArgs | GitArgs | StdioArgs | RegisteredArgs
@@ -731,69 +757,72 @@ class ServerArgs(TypedDict):
 
     Attributes:
         source: Where the image comes from.
-        access: Who may call. By default nobody.
-        health_path: What probes ask by HTTP: /health where we build the image (`build`) or put the bridge before it;
-            for any other, whose path we cannot know, only that the port accepts connections is probed unless a path is
-            given.
-        timeout: The longest request, streams included, in seconds. By default `3600`.
-        cpu: CPUs of its own container. By default `1`.
-        memory: Memory of its own container, its files in /tmp included. By default `512Mi`.
-        cpu_throttling: Whether CPU, and its bill, is there during requests alone. `false`: as long as an instance is
-            up, for work between requests. By default `true`.
-        gpu: A GPU for its own container; needs `cpu_throttling: false`, a quota of the project's, and 4 CPUs and `16Gi`
-            (`nvidia-l4`) or 20 CPUs and `80Gi` (`nvidia-rtx-pro-6000`, a preview of Cloud Run's). One of `nvidia-l4`,
-            `nvidia-rtx-pro-6000`.
-        gpu_zonal_redundancy: Whether GPUs are kept ready in a second zone. `false` costs less, and needs another quota.
-            By default `true`.
-        concurrency: Requests that one instance takes at once. By default `80`.
-        max_instances: The most instances; also the bound of the bill. By default `3`.
-        env: Further environment variables; plain text that everyone with access can read, so no secrets.
-        secrets: Secrets of Secret Manager, as environment variables or as files. Its account may read just these.
-        volumes: Folders of memory and of disk, buckets, secrets and NFS exports, by name.
-        roles: Roles on the project that its account gets.
-        vpc: Direct VPC egress: its requests leave through your network.
-        cloudsql_instances: Instances of Cloud SQL, each with a socket in `/cloudsql/PROJECT:REGION:INSTANCE`. Its
-            account gets `roles/cloudsql.client`.
-        session_affinity: Whether a caller that keeps cookies is led to the instance that answered it before, as long as
-            that is there. MCP clients keep none. By default `false`.
-        use_http2: Whether Cloud Run speaks HTTP/2 in the clear (h2c) to the container. Probes by HTTP do not go with
-            it. By default `false`.
-        encryption_key: A key of Cloud KMS, in the service's region, for what Google stores of the image. Cloud Run's
-            agent needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` on it.
-        binary_authorization: The policy of Binary Authorization that its images have to meet.
-        labels: Labels of its own resources, besides the fleet's; of two with one key its own counts.
-        annotations: Annotations on its service, for tools that read them.
-        service_name: What its Cloud Run service is called; by default `mcp-NAME`. Its account, image and load balancer
-            keep their names. Another name is another service, with another URL: it is created before the old one is
-            deleted.
-        description: A sentence for the people who see the service.
-        deletion_protection: Refuse to delete the service; by default on in profile prod.
+        access: Who can call the server. By default, nobody can.
+        health_path: The path of HTTP probes. Default: `/health` for `build` and behind the bridge. For any other
+            source, Cloud Run by default only checks that the port accepts connections.
+        timeout: The maximum duration of a request, including its stream, in seconds. By default `3600`.
+        cpu: CPUs of the main container, without sidecars. By default `1`.
+        memory: Memory of the main container, without sidecars. Files in `/tmp` count. By default `512Mi`.
+        cpu_throttling: Whether an instance has CPU, and you pay for it, only during requests. `false`: as long as the
+            instance runs, for work between requests. By default `true`.
+        gpu: A GPU for the main container. It needs `cpu_throttling: false`, a quota of the project, and 4 CPUs and
+            `16Gi` (`nvidia-l4`), or 20 CPUs and `80Gi` (`nvidia-rtx-pro-6000`, a preview of Cloud Run). One of
+            `nvidia-l4`, `nvidia-rtx-pro-6000`.
+        gpu_zonal_redundancy: Whether Cloud Run reserves GPUs in a second zone. `false` costs less, and needs another
+            quota. By default `true`.
+        concurrency: The maximum number of concurrent requests for each instance. By default `80`.
+        max_instances: The maximum number of instances. It also limits your costs. By default `3`.
+        env: Further environment variables. They are plain text in the config and in Cloud Run: don't put secrets here.
+        secrets: Secrets of Secret Manager, as environment variables or as files. mcpfleet gives the service's account
+            read access to them.
+        volumes: Volumes by name: memory, disks, buckets, secrets and NFS exports.
+        roles: Roles on the project for the service's account.
+        vpc: VPC egress: the server's requests leave through your network.
+        cloudsql_instances: Cloud SQL instances. Each one has a socket at `/cloudsql/PROJECT:REGION:INSTANCE`. The
+            service's account gets `roles/cloudsql.client`.
+        session_affinity: Whether Cloud Run sends a caller that keeps cookies to the same instance again. MCP clients
+            keep no cookies. By default `false`.
+        use_http2: Whether Cloud Run sends requests to the container as HTTP/2 without TLS (h2c). You can't combine it
+            with HTTP probes. By default `false`.
+        encryption_key: A Cloud KMS key, in the service's region, which encrypts Cloud Run's copy of the image. Cloud
+            Run's service agent needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` on the key.
+        binary_authorization: The Binary Authorization policy that the images must meet.
+        labels: Labels for this service's resources, in addition to the fleet's `labels`. If both have the same key,
+            this value applies.
+        annotations: Annotations of the Cloud Run service, for tools that read them.
+        service_name: The name of the Cloud Run service. Default: `mcp-NAME`. The account, image and load balancer keep
+            their names. If you change it, Pulumi creates a second service with another URL, and then deletes the first
+            one.
+        description: The description of the Cloud Run service.
+        deletion_protection: Whether the service can't be deleted. Default in profile `prod`: `true`. By default
+            `false`.
         path: The path of the MCP endpoint. By default `/mcp`.
-        transports: What it speaks. `sse` is MCP's deprecated transport, at /sse; it needs `max_instances: 1`. With
-            `sse` alone the server's URL ends in /sse, or in the `path` of a server of your own.
-        sessions: Whether any instance can answer any request. `stateful` keeps sessions in one instance: they end when
-            it does, and it needs `max_instances: 1`. One of `stateless`, `stateful`. By default `stateless`.
-        min_instances: Instances kept warm, and paid for, without requests; by default 1 in profile prod.
-        startup_boost: More CPU while an instance starts. By default `true`.
-        execution_environment: The sandbox: `gen1` starts faster, `gen2` is a whole Linux; by default Cloud Run chooses.
-            One of `gen1`, `gen2`.
-        sidecars: Further containers of each instance, by name. None of them gets requests.
-        depends_on: Sidecars that have to have started before the server.
-        probes: When an instance may serve and when it is started anew, where the fleet's probes do not fit.
-        service_account: An existing account to run as; by default one that is created for this server.
-        ingress: From where requests may come: the internet, the project's networks, or these and a load balancer. Who
-            may call is IAM's question still. One of `all`, `internal`, `internal-and-lb`. By default `all`.
-        domain: A domain of yours, through a global load balancer with a managed certificate; it becomes an audience and
-            an allowed host by itself.
-        domain_path: The part of the `domain` that leads here, where several servers share one: this path and what is
-            below it. `path` has to be there, too.
-        default_url: Whether the run.app URL answers, too; off needs a `domain`. By default `true`.
-        audiences: Audiences that tokens may carry beside the service's URL.
-        allowed_origins: Web origins whose pages may call, and read the answers (CORS), as far as `access` lets a
-            browser through; by default none.
-        agent_registry: How agents find it. `functional-type` declares the service an MCP server to Cloud Run (beta): it
-            can never be changed or unset, so taking the key away deletes the service and creates it anew. `entry` is a
-            record of its own in Agent Registry. One of `functional-type`, `entry`.
+        transports: The transports that the server supports. `sse` is MCP's deprecated transport, at `/sse`; it needs
+            `max_instances: 1`. With only `sse`, the MCP URL ends in `/sse`, or in the `path` that you set.
+        sessions: `stateless`: any instance can answer any request. `stateful`: one instance keeps the sessions, which
+            end with it; needs `max_instances: 1`. One of `stateless`, `stateful`. By default `stateless`.
+        min_instances: The number of instances that run, and that you pay for, even without requests. Default in profile
+            `prod`: 1. By default `0`.
+        startup_boost: Whether an instance has more CPU while it starts. By default `true`.
+        execution_environment: The sandbox. `gen1` starts faster; `gen2` has full Linux compatibility. Default: Cloud
+            Run chooses. One of `gen1`, `gen2`.
+        sidecars: Further containers of each instance, by name. They get no requests.
+        depends_on: Sidecars that must have started before the server.
+        probes: Probes that replace the default ones.
+        service_account: An existing service account to run as. Default: mcpfleet creates one for this server.
+        ingress: Where requests can come from: the internet, only the project's networks, or these and a load balancer.
+            `access` still decides who can call. One of `all`, `internal`, `internal-and-lb`. By default `all`.
+        domain: A domain of yours. Callers reach the server through a global load balancer with a managed certificate.
+            mcpfleet adds the domain to the audiences and allowed hosts (domains).
+        domain_path: If several servers share the `domain`: the path that leads to this server, with all paths below it.
+            `path` must be below it, too.
+        default_url: Whether the server also responds at its run.app URL. `false` needs a `domain`. By default `true`.
+        audiences: Audiences to accept in tokens, in addition to the service's URL.
+        allowed_origins: Web origins whose pages can call the server and read its responses (CORS), if `access` lets
+            browsers through (web pages).
+        agent_registry: How agents find the server. `functional-type` declares the service an MCP server (beta). You
+            can't change or unset that: if you remove the key, the service is deleted and created again. `entry` creates
+            a record in Agent Registry. One of `functional-type`, `entry`.
     """
 
     source: BuildArgs | ExistingImageArgs | FolderArgs | GitArgs | StdioArgs | RegisteredArgs
@@ -846,24 +875,23 @@ class FleetArgs(TypedDict):
 
     Attributes:
         project: The Google Cloud project.
-        region: The Google Cloud region of everything.
-        regions: Instead of `region`: each server runs in all of them, behind its `domain`; images are kept in the
-            first.
-        new_regions: Regions of Cloud Run that this version of mcpfleet does not know yet, and that `region` and
-            `regions` may name all the same.
-        profile: Which defaults apply where the two differ. One of `dev`, `prod`. By default `dev`.
-        organization: The organization that the project is in, if it is in one; access by `iap` depends on it.
-        labels: Labels on every resource that can carry them.
-        registry: Where images are kept, and for how long.
-        load_balancer: Whether each `domain` has a load balancer of its own, or all of them share one, with a
-            certificate map. `both` is for the time in which domains move from one to the other (domains). One of `per-
-            server`, `both`, `shared`. By default `per-server`.
-        cloud_build: How images are built whose source says `builder: cloud-build`.
-        platform: For which machine images are built. Cloud Run runs linux/amd64 alone; `native` is for a stack on
-            another: what the machine that builds makes when it is told nothing. One of `linux/amd64`, `native`. By
-            default `linux/amd64`.
+        region: The Google Cloud region of all servers, clients and images. Required, unless you set `regions`.
+        regions: Several regions instead of `region`. Each server runs in all of them, behind its `domain`. The images
+            are in the first one.
+        new_regions: Regions of Cloud Run that this version of mcpfleet doesn't know yet. You can then use them in
+            `region` and `regions`.
+        profile: The set of defaults that applies (the differences). One of `dev`, `prod`. By default `dev`.
+        organization: The ID of the organization that the project is in. `access: iap` needs it, or an `oauth_client`.
+        labels: Labels for every resource that can have labels.
+        registry: Where images are stored, and for how long.
+        load_balancer: Whether each `domain` has its own load balancer, or all domains share one. Use `both` only while
+            you move from one to the other (domains). One of `per-server`, `both`, `shared`. By default `per-server`.
+        cloud_build: Options for builds with `builder: cloud-build`.
+        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for the local
+            cloud: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
+            `linux/amd64`.
         servers: The servers, by name.
-        clients: Services that call the servers, each as an account of its own, by name.
+        clients: Services that call the servers, by name. Each one has its own service account.
     """
 
     project: str
@@ -886,82 +914,85 @@ class McpServerArgs(TypedDict):
 
     Attributes:
         project: The Google Cloud project.
-        region: The Google Cloud region of everything.
-        regions: Instead of `region`: each server runs in all of them, behind its `domain`; images are kept in the
-            first.
-        new_regions: Regions of Cloud Run that this version of mcpfleet does not know yet, and that `region` and
-            `regions` may name all the same.
-        profile: Which defaults apply where the two differ. One of `dev`, `prod`. By default `dev`.
-        organization: The organization that the project is in, if it is in one; access by `iap` depends on it.
-        registry: Where images are kept, and for how long.
-        cloud_build: How images are built whose source says `builder: cloud-build`.
-        platform: For which machine images are built. Cloud Run runs linux/amd64 alone; `native` is for a stack on
-            another: what the machine that builds makes when it is told nothing. One of `linux/amd64`, `native`. By
-            default `linux/amd64`.
+        region: The Google Cloud region of all servers, clients and images. Required, unless you set `regions`.
+        regions: Several regions instead of `region`. Each server runs in all of them, behind its `domain`. The images
+            are in the first one.
+        new_regions: Regions of Cloud Run that this version of mcpfleet doesn't know yet. You can then use them in
+            `region` and `regions`.
+        profile: The set of defaults that applies (the differences). One of `dev`, `prod`. By default `dev`.
+        organization: The ID of the organization that the project is in. `access: iap` needs it, or an `oauth_client`.
+        registry: Where images are stored, and for how long.
+        cloud_build: Options for builds with `builder: cloud-build`.
+        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for the local
+            cloud: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
+            `linux/amd64`.
         source: Where the image comes from.
-        access: Who may call. By default nobody.
-        health_path: What probes ask by HTTP: /health where we build the image (`build`) or put the bridge before it;
-            for any other, whose path we cannot know, only that the port accepts connections is probed unless a path is
-            given.
-        timeout: The longest request, streams included, in seconds. By default `3600`.
-        cpu: CPUs of its own container. By default `1`.
-        memory: Memory of its own container, its files in /tmp included. By default `512Mi`.
-        cpu_throttling: Whether CPU, and its bill, is there during requests alone. `false`: as long as an instance is
-            up, for work between requests. By default `true`.
-        gpu: A GPU for its own container; needs `cpu_throttling: false`, a quota of the project's, and 4 CPUs and `16Gi`
-            (`nvidia-l4`) or 20 CPUs and `80Gi` (`nvidia-rtx-pro-6000`, a preview of Cloud Run's). One of `nvidia-l4`,
-            `nvidia-rtx-pro-6000`.
-        gpu_zonal_redundancy: Whether GPUs are kept ready in a second zone. `false` costs less, and needs another quota.
-            By default `true`.
-        concurrency: Requests that one instance takes at once. By default `80`.
-        max_instances: The most instances; also the bound of the bill. By default `3`.
-        env: Further environment variables; plain text that everyone with access can read, so no secrets.
-        secrets: Secrets of Secret Manager, as environment variables or as files. Its account may read just these.
-        volumes: Folders of memory and of disk, buckets, secrets and NFS exports, by name.
-        roles: Roles on the project that its account gets.
-        vpc: Direct VPC egress: its requests leave through your network.
-        cloudsql_instances: Instances of Cloud SQL, each with a socket in `/cloudsql/PROJECT:REGION:INSTANCE`. Its
-            account gets `roles/cloudsql.client`.
-        session_affinity: Whether a caller that keeps cookies is led to the instance that answered it before, as long as
-            that is there. MCP clients keep none. By default `false`.
-        use_http2: Whether Cloud Run speaks HTTP/2 in the clear (h2c) to the container. Probes by HTTP do not go with
-            it. By default `false`.
-        encryption_key: A key of Cloud KMS, in the service's region, for what Google stores of the image. Cloud Run's
-            agent needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` on it.
-        binary_authorization: The policy of Binary Authorization that its images have to meet.
-        labels: Labels of its own resources, besides the fleet's; of two with one key its own counts.
-        annotations: Annotations on its service, for tools that read them.
-        service_name: What its Cloud Run service is called; by default `mcp-NAME`. Its account, image and load balancer
-            keep their names. Another name is another service, with another URL: it is created before the old one is
-            deleted.
-        description: A sentence for the people who see the service.
-        deletion_protection: Refuse to delete the service; by default on in profile prod.
+        access: Who can call the server. By default, nobody can.
+        health_path: The path of HTTP probes. Default: `/health` for `build` and behind the bridge. For any other
+            source, Cloud Run by default only checks that the port accepts connections.
+        timeout: The maximum duration of a request, including its stream, in seconds. By default `3600`.
+        cpu: CPUs of the main container, without sidecars. By default `1`.
+        memory: Memory of the main container, without sidecars. Files in `/tmp` count. By default `512Mi`.
+        cpu_throttling: Whether an instance has CPU, and you pay for it, only during requests. `false`: as long as the
+            instance runs, for work between requests. By default `true`.
+        gpu: A GPU for the main container. It needs `cpu_throttling: false`, a quota of the project, and 4 CPUs and
+            `16Gi` (`nvidia-l4`), or 20 CPUs and `80Gi` (`nvidia-rtx-pro-6000`, a preview of Cloud Run). One of
+            `nvidia-l4`, `nvidia-rtx-pro-6000`.
+        gpu_zonal_redundancy: Whether Cloud Run reserves GPUs in a second zone. `false` costs less, and needs another
+            quota. By default `true`.
+        concurrency: The maximum number of concurrent requests for each instance. By default `80`.
+        max_instances: The maximum number of instances. It also limits your costs. By default `3`.
+        env: Further environment variables. They are plain text in the config and in Cloud Run: don't put secrets here.
+        secrets: Secrets of Secret Manager, as environment variables or as files. mcpfleet gives the service's account
+            read access to them.
+        volumes: Volumes by name: memory, disks, buckets, secrets and NFS exports.
+        roles: Roles on the project for the service's account.
+        vpc: VPC egress: the server's requests leave through your network.
+        cloudsql_instances: Cloud SQL instances. Each one has a socket at `/cloudsql/PROJECT:REGION:INSTANCE`. The
+            service's account gets `roles/cloudsql.client`.
+        session_affinity: Whether Cloud Run sends a caller that keeps cookies to the same instance again. MCP clients
+            keep no cookies. By default `false`.
+        use_http2: Whether Cloud Run sends requests to the container as HTTP/2 without TLS (h2c). You can't combine it
+            with HTTP probes. By default `false`.
+        encryption_key: A Cloud KMS key, in the service's region, which encrypts Cloud Run's copy of the image. Cloud
+            Run's service agent needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` on the key.
+        binary_authorization: The Binary Authorization policy that the images must meet.
+        labels: Labels for this service's resources, in addition to the fleet's `labels`. If both have the same key,
+            this value applies.
+        annotations: Annotations of the Cloud Run service, for tools that read them.
+        service_name: The name of the Cloud Run service. Default: `mcp-NAME`. The account, image and load balancer keep
+            their names. If you change it, Pulumi creates a second service with another URL, and then deletes the first
+            one.
+        description: The description of the Cloud Run service.
+        deletion_protection: Whether the service can't be deleted. Default in profile `prod`: `true`. By default
+            `false`.
         path: The path of the MCP endpoint. By default `/mcp`.
-        transports: What it speaks. `sse` is MCP's deprecated transport, at /sse; it needs `max_instances: 1`. With
-            `sse` alone the server's URL ends in /sse, or in the `path` of a server of your own.
-        sessions: Whether any instance can answer any request. `stateful` keeps sessions in one instance: they end when
-            it does, and it needs `max_instances: 1`. One of `stateless`, `stateful`. By default `stateless`.
-        min_instances: Instances kept warm, and paid for, without requests; by default 1 in profile prod.
-        startup_boost: More CPU while an instance starts. By default `true`.
-        execution_environment: The sandbox: `gen1` starts faster, `gen2` is a whole Linux; by default Cloud Run chooses.
-            One of `gen1`, `gen2`.
-        sidecars: Further containers of each instance, by name. None of them gets requests.
-        depends_on: Sidecars that have to have started before the server.
-        probes: When an instance may serve and when it is started anew, where the fleet's probes do not fit.
-        service_account: An existing account to run as; by default one that is created for this server.
-        ingress: From where requests may come: the internet, the project's networks, or these and a load balancer. Who
-            may call is IAM's question still. One of `all`, `internal`, `internal-and-lb`. By default `all`.
-        domain: A domain of yours, through a global load balancer with a managed certificate; it becomes an audience and
-            an allowed host by itself.
-        domain_path: The part of the `domain` that leads here, where several servers share one: this path and what is
-            below it. `path` has to be there, too.
-        default_url: Whether the run.app URL answers, too; off needs a `domain`. By default `true`.
-        audiences: Audiences that tokens may carry beside the service's URL.
-        allowed_origins: Web origins whose pages may call, and read the answers (CORS), as far as `access` lets a
-            browser through; by default none.
-        agent_registry: How agents find it. `functional-type` declares the service an MCP server to Cloud Run (beta): it
-            can never be changed or unset, so taking the key away deletes the service and creates it anew. `entry` is a
-            record of its own in Agent Registry. One of `functional-type`, `entry`.
+        transports: The transports that the server supports. `sse` is MCP's deprecated transport, at `/sse`; it needs
+            `max_instances: 1`. With only `sse`, the MCP URL ends in `/sse`, or in the `path` that you set.
+        sessions: `stateless`: any instance can answer any request. `stateful`: one instance keeps the sessions, which
+            end with it; needs `max_instances: 1`. One of `stateless`, `stateful`. By default `stateless`.
+        min_instances: The number of instances that run, and that you pay for, even without requests. Default in profile
+            `prod`: 1. By default `0`.
+        startup_boost: Whether an instance has more CPU while it starts. By default `true`.
+        execution_environment: The sandbox. `gen1` starts faster; `gen2` has full Linux compatibility. Default: Cloud
+            Run chooses. One of `gen1`, `gen2`.
+        sidecars: Further containers of each instance, by name. They get no requests.
+        depends_on: Sidecars that must have started before the server.
+        probes: Probes that replace the default ones.
+        service_account: An existing service account to run as. Default: mcpfleet creates one for this server.
+        ingress: Where requests can come from: the internet, only the project's networks, or these and a load balancer.
+            `access` still decides who can call. One of `all`, `internal`, `internal-and-lb`. By default `all`.
+        domain: A domain of yours. Callers reach the server through a global load balancer with a managed certificate.
+            mcpfleet adds the domain to the audiences and allowed hosts (domains).
+        domain_path: If several servers share the `domain`: the path that leads to this server, with all paths below it.
+            `path` must be below it, too.
+        default_url: Whether the server also responds at its run.app URL. `false` needs a `domain`. By default `true`.
+        audiences: Audiences to accept in tokens, in addition to the service's URL.
+        allowed_origins: Web origins whose pages can call the server and read its responses (CORS), if `access` lets
+            browsers through (web pages).
+        agent_registry: How agents find the server. `functional-type` declares the service an MCP server (beta). You
+            can't change or unset that: if you remove the key, the service is deleted and created again. `entry` creates
+            a record in Agent Registry. One of `functional-type`, `entry`.
         load_balancer: Whether its `domain` has a load balancer of its own. `false`: a load balancer of yours leads to
             the output `backend_service`. By default `true`.
         foundation: What several servers share: the registry of their images, and the APIs. By default the component
@@ -1030,60 +1061,63 @@ class McpClientArgs(TypedDict):
 
     Attributes:
         project: The Google Cloud project.
-        region: The Google Cloud region of everything.
-        regions: Instead of `region`: each server runs in all of them, behind its `domain`; images are kept in the
-            first.
-        new_regions: Regions of Cloud Run that this version of mcpfleet does not know yet, and that `region` and
-            `regions` may name all the same.
-        profile: Which defaults apply where the two differ. One of `dev`, `prod`. By default `dev`.
-        organization: The organization that the project is in, if it is in one; access by `iap` depends on it.
-        registry: Where images are kept, and for how long.
-        cloud_build: How images are built whose source says `builder: cloud-build`.
-        platform: For which machine images are built. Cloud Run runs linux/amd64 alone; `native` is for a stack on
-            another: what the machine that builds makes when it is told nothing. One of `linux/amd64`, `native`. By
-            default `linux/amd64`.
+        region: The Google Cloud region of all servers, clients and images. Required, unless you set `regions`.
+        regions: Several regions instead of `region`. Each server runs in all of them, behind its `domain`. The images
+            are in the first one.
+        new_regions: Regions of Cloud Run that this version of mcpfleet doesn't know yet. You can then use them in
+            `region` and `regions`.
+        profile: The set of defaults that applies (the differences). One of `dev`, `prod`. By default `dev`.
+        organization: The ID of the organization that the project is in. `access: iap` needs it, or an `oauth_client`.
+        registry: Where images are stored, and for how long.
+        cloud_build: Options for builds with `builder: cloud-build`.
+        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for the local
+            cloud: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
+            `linux/amd64`.
         source: Where the image comes from.
-        access: Who may call the client itself. By default nobody.
-        health_path: What probes ask by HTTP; by default only that its port accepts connections.
-        timeout: The longest request, in seconds. By default `300`.
-        cpu: CPUs of its own container. By default `1`.
-        memory: Memory of its own container, its files in /tmp included. By default `512Mi`.
-        cpu_throttling: Whether CPU, and its bill, is there during requests alone. `false`: as long as an instance is
-            up, for work between requests. By default `true`.
-        gpu: A GPU for its own container; needs `cpu_throttling: false`, a quota of the project's, and 4 CPUs and `16Gi`
-            (`nvidia-l4`) or 20 CPUs and `80Gi` (`nvidia-rtx-pro-6000`, a preview of Cloud Run's). One of `nvidia-l4`,
-            `nvidia-rtx-pro-6000`.
-        gpu_zonal_redundancy: Whether GPUs are kept ready in a second zone. `false` costs less, and needs another quota.
-            By default `true`.
-        concurrency: Requests that one instance takes at once. By default `80`.
-        max_instances: The most instances; also the bound of the bill. By default `3`.
-        env: Further environment variables; plain text that everyone with access can read, so no secrets.
-        secrets: Secrets of Secret Manager, as environment variables or as files. Its account may read just these.
-        volumes: Folders of memory and of disk, buckets, secrets and NFS exports, by name.
-        roles: Roles on the project that its account gets.
-        vpc: Direct VPC egress: with `all_traffic` it reaches servers whose ingress is `internal`. A client in the mesh
-            needs it, with its `network`.
-        cloudsql_instances: Instances of Cloud SQL, each with a socket in `/cloudsql/PROJECT:REGION:INSTANCE`. Its
-            account gets `roles/cloudsql.client`.
-        session_affinity: Whether a caller that keeps cookies is led to the instance that answered it before, as long as
-            that is there. MCP clients keep none. By default `false`.
-        use_http2: Whether Cloud Run speaks HTTP/2 in the clear (h2c) to the container. Probes by HTTP do not go with
-            it. By default `false`.
-        encryption_key: A key of Cloud KMS, in the service's region, for what Google stores of the image. Cloud Run's
-            agent needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` on it.
-        binary_authorization: The policy of Binary Authorization that its images have to meet.
-        labels: Labels of its own resources, besides the fleet's; of two with one key its own counts.
-        annotations: Annotations on its service, for tools that read them.
-        service_name: What its Cloud Run service is called; by default `mcp-NAME`. Its account, image and load balancer
-            keep their names. Another name is another service, with another URL: it is created before the old one is
-            deleted.
-        description: A sentence for the people who see the service.
-        deletion_protection: Refuse to delete the service; by default on in profile prod.
+        access: Who can call the client itself. By default, nobody can.
+        health_path: The path of HTTP probes. By default, Cloud Run only checks that the port accepts connections.
+        timeout: The maximum duration of a request, in seconds. By default `300`.
+        cpu: CPUs of the main container, without sidecars. By default `1`.
+        memory: Memory of the main container, without sidecars. Files in `/tmp` count. By default `512Mi`.
+        cpu_throttling: Whether an instance has CPU, and you pay for it, only during requests. `false`: as long as the
+            instance runs, for work between requests. By default `true`.
+        gpu: A GPU for the main container. It needs `cpu_throttling: false`, a quota of the project, and 4 CPUs and
+            `16Gi` (`nvidia-l4`), or 20 CPUs and `80Gi` (`nvidia-rtx-pro-6000`, a preview of Cloud Run). One of
+            `nvidia-l4`, `nvidia-rtx-pro-6000`.
+        gpu_zonal_redundancy: Whether Cloud Run reserves GPUs in a second zone. `false` costs less, and needs another
+            quota. By default `true`.
+        concurrency: The maximum number of concurrent requests for each instance. By default `80`.
+        max_instances: The maximum number of instances. It also limits your costs. By default `3`.
+        env: Further environment variables. They are plain text in the config and in Cloud Run: don't put secrets here.
+        secrets: Secrets of Secret Manager, as environment variables or as files. mcpfleet gives the service's account
+            read access to them.
+        volumes: Volumes by name: memory, disks, buckets, secrets and NFS exports.
+        roles: Roles on the project for the service's account.
+        vpc: Direct VPC egress: the client's requests leave through your network. To call servers with `ingress:
+            internal`, set `all_traffic`. With `topology: mesh`, set `network`.
+        cloudsql_instances: Cloud SQL instances. Each one has a socket at `/cloudsql/PROJECT:REGION:INSTANCE`. The
+            service's account gets `roles/cloudsql.client`.
+        session_affinity: Whether Cloud Run sends a caller that keeps cookies to the same instance again. MCP clients
+            keep no cookies. By default `false`.
+        use_http2: Whether Cloud Run sends requests to the container as HTTP/2 without TLS (h2c). You can't combine it
+            with HTTP probes. By default `false`.
+        encryption_key: A Cloud KMS key, in the service's region, which encrypts Cloud Run's copy of the image. Cloud
+            Run's service agent needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` on the key.
+        binary_authorization: The Binary Authorization policy that the images must meet.
+        labels: Labels for this service's resources, in addition to the fleet's `labels`. If both have the same key,
+            this value applies.
+        annotations: Annotations of the Cloud Run service, for tools that read them.
+        service_name: The name of the Cloud Run service. Default: `mcp-NAME`. The account, image and load balancer keep
+            their names. If you change it, Pulumi creates a second service with another URL, and then deletes the first
+            one.
+        description: The description of the Cloud Run service.
+        deletion_protection: Whether the service can't be deleted. Default in profile `prod`: `true`. By default
+            `false`.
         calls: The servers that it calls. Its account may call just these.
-        topology: How it reaches them. `service`: over HTTPS, with an ID token for each. `sidecar`: their containers run
-            beside its own, at `http://localhost:PORT`, and are reached by nobody else. `mesh`: at `http://mcp-SERVER`,
-            through Cloud Service Mesh (a preview), which adds the ID token; needs `vpc`. One of `service`, `sidecar`,
-            `mesh`. By default `service`.
+        topology: How the client reaches its servers. `service`: over HTTPS, with an ID token for each server.
+            `sidecar`: copies of the servers' containers run in the client's instances, at `http://localhost:PORT`,
+            where nobody else reaches them. `mesh`: at `http://mcp-SERVER`, through Cloud Service Mesh (a preview),
+            which adds the ID token; needs `vpc`. One of `service`, `sidecar`, `mesh`. By default `service`.
         foundation: What several servers share: the registry of their images, and the APIs. By default the component
             creates its own. With it, leave out `registry`, `cloud_build` and `platform`: they are arguments of the
             foundation.
@@ -1134,15 +1168,15 @@ class FoundationArgs(TypedDict):
 
     Attributes:
         project: The Google Cloud project.
-        region: The Google Cloud region of everything.
-        new_regions: Regions of Cloud Run that this version of mcpfleet does not know yet, and that `region` and
-            `regions` may name all the same.
-        registry: Where images are kept, and for how long.
-        cloud_build: How images are built whose source says `builder: cloud-build`.
-        platform: For which machine images are built. Cloud Run runs linux/amd64 alone; `native` is for a stack on
-            another: what the machine that builds makes when it is told nothing. One of `linux/amd64`, `native`. By
-            default `linux/amd64`.
-        labels: Labels on every resource that can carry them.
+        region: The Google Cloud region of all servers, clients and images. Required, unless you set `regions`.
+        new_regions: Regions of Cloud Run that this version of mcpfleet doesn't know yet. You can then use them in
+            `region` and `regions`.
+        registry: Where images are stored, and for how long.
+        cloud_build: Options for builds with `builder: cloud-build`.
+        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for the local
+            cloud: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
+            `linux/amd64`.
+        labels: Labels for every resource that can have labels.
     """
 
     project: str

@@ -28,7 +28,7 @@ class IamAccess(Model):
     """Access for named Google identities."""
 
     iam: Annotated[Iam, FieldDoc("[iam](#access)", "")] = Field(
-        description="Cloud Run checks the caller's Google ID token, and IAM who may call.",
+        description=("Cloud Run checks the caller's Google ID token, and IAM checks that the caller is an invoker."),
         examples=[{"invokers": ["user:ada@acme.dev"]}],
     )
 
@@ -36,11 +36,13 @@ class IamAccess(Model):
 class OauthClient(Model):
     """An OAuth client of your own, by which people log in in a browser."""
 
-    client_id: identities.OauthClientId = Field(description="Its id.", examples=["4711-abc.apps.googleusercontent.com"])
+    client_id: identities.OauthClientId = Field(
+        description="The client's ID.", examples=["4711-abc.apps.googleusercontent.com"]
+    )
     secret: identities.SecretName = Field(
         description="The secret in Secret Manager that holds the client's secret.", examples=["iap-client"]
     )
-    version: identities.SecretVersion = Field(description="Which version of it.", examples=["1"])
+    version: identities.SecretVersion = Field(description="The version of the secret.", examples=["1"])
 
 
 class Iap(Model):
@@ -49,18 +51,21 @@ class Iap(Model):
     members: Annotated[tuple[identities.Member, ...], NO_REPEATS] = Field(
         default=(),
         max_length=1500,
-        description="The principals that IAP lets through; nobody else.",
+        description="The principals that IAP lets through; nobody else can call.",
         examples=[["group:mcp-users@acme.dev"]],
     )
     oauth_client: Annotated[OauthClient, FieldDoc("[oauth_client](#access)", "")] | None = Field(
         default=None,
-        description="Your own OAuth client instead of Google's; needed where the project is in no organization.",
+        description=(
+            "Your own OAuth client, with which IAP logs people in, instead of Google's. Required if"
+            " the project is in no organization, or if `organization` is not set."
+        ),
         examples=[{"client_id": "4711-abc.apps.googleusercontent.com", "secret": "iap-client", "version": "1"}],
     )
     programmatic_clients: Annotated[tuple[identities.OauthClientId, ...], NO_REPEATS] = Field(
         default=(),
         max_length=100,
-        description="OAuth clients whose ID tokens IAP takes from programs; an MCP client needs one of them.",
+        description=("OAuth clients whose ID tokens IAP accepts from programs. An MCP client needs one of them."),
         examples=[["4711-cli.apps.googleusercontent.com"]],
     )
 
@@ -85,11 +90,11 @@ class Oauth(Model):
     """OAuth 2 by the server itself, as the MCP specification has it (RFC 9728); Cloud Run lets every caller through."""
 
     issuer: identities.Issuer = Field(
-        description="The authorization server whose tokens the server takes.", examples=["https://login.acme.dev"]
+        description="The authorization server whose tokens the server accepts.", examples=["https://login.acme.dev"]
     )
     audience: values.Audience | None = Field(
         default=None,
-        description="What tokens must be for; by default the MCP URL.",
+        description="The audience that every token must have. Default: the MCP URL.",
         examples=["https://mcp.acme.dev/mcp"],
     )
     scopes: Annotated[tuple[identities.Scope, ...], NO_REPEATS] = Field(
@@ -110,7 +115,7 @@ class Public(Model):
     """Anybody on the internet."""
 
     reason: identities.Reason = Field(
-        description="Why that is right; it becomes an annotation of the service.",
+        description="Why everybody may call. It becomes an annotation of the service.",
         examples=["documentation search without private data"],
     )
 

@@ -109,7 +109,7 @@ _KUBECTL: Final = f"registry.k8s.io/kubectl@sha256:{'0' * 64}"
 Builder = Annotated[
     Literal["docker", "cloud-build"],
     Field(
-        description="Who builds the image: Docker on the machine that deploys, or Cloud Build.",
+        description="What builds the image: Docker on the machine that deploys, or Cloud Build.",
         examples=["cloud-build"],
     ),
 ]
@@ -120,10 +120,10 @@ class ImageFile(Model):
     """A file or folder of another image."""
 
     image: ImageUrl = Field(
-        description="The image, by its digest.",
+        description="The image, named by its digest.",
         examples=[_KUBECTL],
     )
-    path: values.MountPath = Field(description="The file or folder in it.", examples=["/bin/kubectl"])
+    path: values.MountPath = Field(description="The file or folder in that image.", examples=["/bin/kubectl"])
 
     @field_validator("image", mode="after")
     @classmethod
@@ -138,7 +138,10 @@ CopyFrom = Annotated[
     FieldDoc("map of places to [files of images](#a-file-of-an-image)", "", "paths in the container"),
     Field(
         max_length=20,
-        description="Files and folders of other images, by where they are in this one: programs that Debian has not.",
+        description=(
+            "Files and folders to copy from other images, by their path in this image. Use it for "
+            "programs that Debian doesn't package."
+        ),
         examples=[{"/usr/bin/kubectl": {"image": _KUBECTL, "path": "/bin/kubectl"}}],
     ),
 ]
@@ -147,8 +150,11 @@ Writable = Annotated[
     NO_REPEATS,
     Field(
         max_length=5,
-        description="Folders of its image in which it may write, where no variable or option of its own moves them to"
-        " `/tmp`: each is in memory, and filled with what the image has there when an instance starts.",
+        description=(
+            "Folders of the image in which the server can write. Use it if no variable or option of"
+            " the server moves its files to `/tmp`. Each folder is in memory. When an instance "
+            "starts, it has the files that the image has there."
+        ),
         examples=[["/app/data"]],
     ),
 ]
@@ -158,91 +164,118 @@ class BuiltSource(Model):
     """What is common to sources whose Dockerfile is found out: every key decides what would be found out otherwise."""
 
     language: Literal["python", "node"] | None = Field(
-        default=None, description="What it is written in, where a repository holds both.", examples=["python"]
+        default=None,
+        description=(
+            "The language of the server. Default: the one that mcpfleet finds. Set it if the source has files of both."
+        ),
+        examples=["python"],
     )
     installer: Literal["uv", "poetry", "pylock", "requirements", "project", "npm", "pnpm", "yarn"] | None = Field(
         default=None,
-        description="What installs its dependencies; by default what its lock file is of. `project` takes the newest"
-        " versions that pyproject.toml allows.",
+        description=(
+            "The tool that installs the dependencies. Default: the tool of the lock file. `project`"
+            " installs the newest versions that pyproject.toml allows."
+        ),
         examples=["uv"],
     )
     start: rules.Words = Field(
         default=(),
         max_length=1000,
-        description="The command that starts it; by default its only script, its package or its start script. It has to"
-        " serve MCP over HTTP on `$PORT`, or to speak stdio where `speaks` says so.",
+        description=(
+            "The command that starts the server. Default: [the one that mcpfleet "
+            "finds](sources.md#how-mcpfleet-decides). The command must serve MCP over HTTP on "
+            "`$PORT`, or speak stdio with `speaks: stdio`."
+        ),
         examples=[["python", "-m", "weather_mcp"]],
     )
     package: MemberName | None = Field(
         default=None,
-        description="Which member of a workspace is the server, by its package's name or its folder; by default the"
-        " only one that looks like a server.",
+        description=(
+            "The member of a workspace that is the server. Default: the only member that looks like a server."
+        ),
         examples=["@acme/weather"],
     )
     dockerfile: SourcePath | None = Field(
         default=None,
-        description="A Dockerfile of its own, which builds it; by default `Dockerfile` if there is one. `none`: none of"
-        " its own.",
+        description=(
+            "The source's own Dockerfile. Default: `Dockerfile`, if the source has one; otherwise "
+            "mcpfleet generates one. `none`: ignore the source's Dockerfile, and generate one."
+        ),
         examples=["deploy/Dockerfile"],
     )
     apt: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
-        default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
+        default=(), max_length=100, description="Debian packages that the server needs at run time.", examples=[["git"]]
     )
     copy_from: CopyFrom = Field(default={})
     writable: Writable = ()
     speaks: Literal["http", "stdio"] | None = Field(
         default=None,
-        description="How it speaks MCP: by default `http`, and one whose files say that it speaks stdio is refused."
-        " `stdio` puts it behind the bridge; it then has no Dockerfile of its own.",
+        description=(
+            "How the server speaks MCP. Default: `http`; mcpfleet then refuses a source whose files"
+            " show that it speaks only stdio. `stdio` adds the bridge. You can't combine `stdio` "
+            "with the source's own Dockerfile."
+        ),
         examples=["stdio"],
     )
     apt_build: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
         default=(),
         max_length=100,
-        description="Debian packages that it needs while it is built, such as a compiler.",
+        description="Debian packages that only the build needs, such as a compiler.",
         examples=[["gcc", "libc6-dev"]],
     )
     args: rules.Words = Field(
         default=(),
         max_length=1000,
-        description="Arguments behind the command that starts it; with a Dockerfile of its own, in place of the image's"
-        " CMD.",
+        description=(
+            "Arguments that follow the start command. With the source's own Dockerfile: arguments "
+            "that replace the image's CMD."
+        ),
         examples=[["--transport", "http"]],
     )
     extras: Annotated[tuple[DependencyName, ...], NO_REPEATS] | None = Field(
         default=None,
         max_length=100,
-        description="Extras of a Python package that are installed; by default none, or the one that brings the MCP"
-        " library where nothing else does.",
+        description=(
+            "Extras of the Python project to install. Default: none; or the extra that installs "
+            "`mcp` or `fastmcp`, if no other dependency does."
+        ),
         examples=[["http"]],
     )
     groups: Annotated[tuple[DependencyName, ...], NO_REPEATS] = Field(
         default=(),
         max_length=100,
-        description="Groups of a Python project's dependencies that are installed besides.",
+        description="Dependency groups of the Python project to install, in addition to its dependencies.",
         examples=[["prod"]],
     )
     bounds: Requirements = Field(
         default=(),
         max_length=100,
-        description="Requirements besides those of a Python project without a lock file, to hold what it depends on.",
+        description=(
+            "Further requirements for a Python project without a lock file. They limit the versions"
+            " of its dependencies."
+        ),
         examples=[["mcp<2"]],
     )
     before: Date = Field(
         default="",
-        description="A date: of what a Python project without a lock file depends on, nothing newer is installed.",
+        description=(
+            "For a Python project without a lock file: install no version that was published after this date."
+        ),
         examples=["2026-06-30"],
     )
     port: rules.Port = Field(default=8080, description="The port that the container listens on.", examples=[5000])
     target: StageName = Field(
         default="",
-        description="The stage of its own Dockerfile that is the image; by default the last one.",
+        description="The stage of the source's own Dockerfile to build. Default: the last one.",
         examples=["prod"],
     )
     build_args: rules.BuildArgs = Field(
         default={},
-        description="Values for the Dockerfile's ARGs, such as another `BASE_IMAGE`; in one that is made, the others"
-        " are variables while it is built. They stay visible in the image, so no secrets.",
+        description=(
+            "Values for the Dockerfile's ARGs. In a generated Dockerfile, `BASE_IMAGE` is the base "
+            "image, and every other entry is an environment variable during the build. The values "
+            "stay visible in the image: don't put secrets here."
+        ),
         examples=[{"BASE_IMAGE": "python:3.13"}],
     )
 
@@ -252,9 +285,12 @@ class BuiltSource(Model):
     ] = Field(
         default={},
         max_length=20,
-        description="Secrets that its build needs, such as a private index' token: read by whoever deploys, given to"
-        " BuildKit, and found by the build's commands in variables. A Dockerfile of its own mounts each by this name."
-        " None is in a layer of the image; the stack's state has them encrypted.",
+        description=(
+            "Secrets that the build needs, such as the token of a private index. The deployer reads"
+            " them, and the build's commands find each one in the variable. The source's own "
+            "Dockerfile must mount each one by this name. No layer of the image has them. The "
+            "stack's state has them in encrypted form."
+        ),
         examples=[{"NPM_TOKEN": {"secret": "npm-token", "version": "1"}}],
     )
     builder: Builder = "docker"
@@ -288,11 +324,13 @@ def _root(info: ValidationInfo) -> Path | None:
 class Folder(BuiltSource):
     """An image that `up` builds from a folder, with or without a Dockerfile."""
 
-    folder: AnyFolder = Field(description="The folder, as seen from Pulumi.yaml.", examples=["./weather"])
+    folder: AnyFolder = Field(description="The folder, relative to the folder of Pulumi.yaml.", examples=["./weather"])
     lfs: Literal["refuse", "pointers"] = Field(
         default="refuse",
-        description="What becomes of files in Git LFS that git-lfs has not fetched: `refuse` to build without them, or"
-        " build with the `pointers`, the texts that stand for them.",
+        description=(
+            "What to do with files in Git LFS that git-lfs has not downloaded. `refuse`: don't "
+            "build. `pointers`: build with the pointer files that stand for them."
+        ),
         examples=["pointers"],
     )
     _plans: dict[Path, BuildPlan] = PrivateAttr(default_factory=dict[Path, BuildPlan])

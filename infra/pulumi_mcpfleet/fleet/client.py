@@ -26,25 +26,33 @@ class Client(Workload):
     )
     access: ClientAccess = Field(  # pyright: ignore[reportIncompatibleVariableOverride]  narrower, and frozen
         default=IamAccess(iam=Iam()),
-        description="Who may call the client itself. By default nobody.",
+        description="Who can call the client itself. By default, nobody can.",
         examples=[{"iam": {"invokers": ["group:staff@acme.dev"]}}],
     )
     vpc: Annotated[Vpc, FieldDoc("[vpc](#vpc)", "")] | None = Field(
         default=None,
-        description="Direct VPC egress: with `all_traffic` it reaches servers whose ingress is `internal`. A client in"
-        " the mesh needs it, with its `network`.",
+        description=(
+            "Direct VPC egress: the client's requests leave through your network. To call servers "
+            "with `ingress: internal`, set `all_traffic`. With `topology: mesh`, set `network`."
+        ),
         examples=[{"network": "default", "all_traffic": True}],
     )
     calls: Annotated[tuple[values.ServerName, ...], NO_REPEATS, NOT_EMPTY] = Field(
-        description="The servers that it calls. Its account may call just these, and finds where they answer in"
-        " `MCP_SERVERS`.",
+        description=(
+            "The servers that the client calls. Its account can call only these. The variable "
+            "`MCP_SERVERS` has their URLs."
+        ),
         examples=[["reference", "toolbox"]],
     )
     topology: Literal["service", "sidecar", "mesh"] = Field(
         default="service",
-        description="How it reaches them. `service`: over HTTPS, with an ID token for each. `sidecar`: their containers"
-        " run beside its own, at `http://localhost:PORT`, and are reached by nobody else. `mesh`: at"
-        " `http://mcp-SERVER`, through Cloud Service Mesh (a preview), which adds the ID token; needs `vpc`.",
+        description=(
+            "How the client reaches its servers. `service`: over HTTPS, with an ID token for each "
+            "server. `sidecar`: copies of the servers' containers run in the client's instances, at"
+            " `http://localhost:PORT`, where nobody else reaches them. `mesh`: at "
+            "`http://mcp-SERVER`, through Cloud Service Mesh (a preview), which adds the ID token; "
+            "needs `vpc`."
+        ),
         examples=["sidecar"],
     )
 

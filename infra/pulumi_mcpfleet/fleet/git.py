@@ -45,32 +45,40 @@ GitRef = Annotated[
 class GitRepository(Model):
     """A git repository at a commit."""
 
-    url: GitUrl = Field(description="Its address.", examples=["https://github.com/acme/weather-mcp.git"])
+    url: GitUrl = Field(description="The repository's address.", examples=["https://github.com/acme/weather-mcp.git"])
     ref: GitRef = Field(
-        description="The commit, tag or branch. A branch is looked up at each `up`, and the commit that it is then is"
-        " deployed.",
+        description=("The commit, tag or branch. Each `up` looks up a branch again, and deploys its current commit."),
         examples=["v1.2.0"],
     )
-    dir: SourcePath = Field(default=".", description="The folder within it.", examples=["servers/weather"])
+    dir: SourcePath = Field(
+        default=".", description="The server's folder in the repository.", examples=["servers/weather"]
+    )
     token: Annotated[SecretRef, FieldDoc("[version of a secret](#secrets)", "")] | None = Field(
         default=None,
-        description="For a private repository: a token in Secret Manager, read by whoever deploys. Without it git uses"
-        " your own credentials.",
+        description=(
+            "For a private repository: a token in Secret Manager, which the deployer reads. Without"
+            " it, Git uses your own credentials."
+        ),
         examples=[{"secret": "git-token", "version": "1"}],
     )
 
     submodules: bool = Field(
         default=False,
-        description="Whether to fetch the repositories that it names as its submodules. Those of the same host are"
-        " fetched with your credentials, whichever they are, and become part of the image: only for a repository that"
-        " you trust. Those of another host are fetched without any.",
+        description=(
+            "Whether to fetch the repository's submodules. Set it only for a repository that you "
+            "trust: submodules on the same host are fetched with your credentials, and become part "
+            "of the image. Submodules on another host are fetched without credentials."
+        ),
         examples=[True],
     )
 
     lfs: Literal["refuse", "pull", "pointers"] = Field(
         default="refuse",
-        description="What becomes of files in Git LFS: `refuse` to build without them, `pull` them with git-lfs from"
-        " the repository's own server, or build with the `pointers`, the texts that stand for them.",
+        description=(
+            "What to do with files in Git LFS. `refuse`: don't build. `pull`: download them with "
+            "git-lfs from the repository's own server. `pointers`: build with the pointer files "
+            "that stand for them."
+        ),
         examples=["pull"],
     )
 

@@ -38,21 +38,27 @@ class Registry(Model):
     """The Artifact Registry repository of the images that are built, and one in front of another registry."""
 
     repository: images.RepositoryId = Field(
-        default=naming.REPOSITORY_ID, description="The repository's name.", examples=["mcp-images"]
+        default=naming.REPOSITORY_ID,
+        description="The name of the Artifact Registry repository for the images.",
+        examples=["mcp-images"],
     )
     keep: Annotated[int, NUMBER] = Field(
         default=10,
         ge=1,
         le=1000,
-        description="So many of the newest versions of each image stay; older ones without a tag are deleted.",
+        description=("The number of versions of each image to keep. Older versions without a tag are deleted."),
         examples=[20],
     )
-    dry_run: bool = Field(default=False, description="Only log what the clean-up would delete.", examples=[True])
+    dry_run: bool = Field(
+        default=False, description="Whether the cleanup only logs what it would delete.", examples=[True]
+    )
     remote: Annotated[images.UpstreamRegistries, NO_REPEATS] = Field(
         default=(),
         max_length=20,
-        description="Public registries that Cloud Run does not pull from, one or a list: the images of each come"
-        " through a remote repository of Artifact Registry, which also keeps them.",
+        description=(
+            "One or more public registries from which Cloud Run doesn't pull. Cloud Run gets their "
+            "images through a remote repository of Artifact Registry, which also caches them."
+        ),
         examples=["ghcr.io"],
     )
 
@@ -62,14 +68,14 @@ class CloudBuildOptions(Model):
 
     machine_type: Literal["e2-medium", "e2-highcpu-8", "e2-highcpu-32"] | None = Field(
         default=None,
-        description="The kind of machine, as gcloud calls it; by default Cloud Build's own choice.",
+        description="The machine type, by gcloud's name. Default: the one that Cloud Build chooses.",
         examples=["e2-highcpu-8"],
     )
     timeout: Annotated[int, NUMBER] = Field(
         default=1200,
         ge=60,
         le=86_400,
-        description="Seconds that one build may take.",
+        description="The maximum duration of a build, in seconds.",
         examples=[3600],
     )
 
@@ -78,53 +84,67 @@ class Fleet(Model):
     """Every server of one stack."""
 
     region: values.Region | None = Field(
-        default=None, description="The Google Cloud region of everything.", examples=["europe-west1"]
+        default=None,
+        description=("The Google Cloud region of all servers, clients and images. Required, unless you set `regions`."),
+        examples=["europe-west1"],
     )
     regions: Annotated[tuple[values.Region, ...], NO_REPEATS] = Field(
         default=(),
         max_length=20,
-        description="Instead of `region`: each server runs in all of them, behind its `domain`; images are kept in the"
-        " first.",
+        description=(
+            "Several regions instead of `region`. Each server runs in all of them, behind its "
+            "`domain`. The images are in the first one."
+        ),
         examples=[["europe-west1", "us-central1"]],
     )
     new_regions: Annotated[tuple[values.NewRegion, ...], NO_REPEATS] = Field(
         default=(),
         max_length=20,
-        description="Regions of Cloud Run that this version of mcpfleet does not know yet, and that `region` and"
-        " `regions` may name all the same.",
+        description=(
+            "Regions of Cloud Run that this version of mcpfleet doesn't know yet. You can then use "
+            "them in `region` and `regions`."
+        ),
         examples=[["europe-north3"]],
     )
     profile: Literal["dev", "prod"] = Field(
-        default="dev", description="Which defaults apply where the two differ.", examples=["prod"]
+        default="dev",
+        description="The set of defaults that applies ([the differences](#the-keys-of-a-fleet)).",
+        examples=["prod"],
     )
     organization: identities.Organization | None = Field(
         default=None,
-        description="The organization that the project is in, if it is in one; access by `iap` depends on it.",
+        description=(
+            "The ID of the organization that the project is in. `access: iap` needs it, or an `oauth_client`."
+        ),
         examples=["481516234200"],
     )
     labels: Annotated[Mapping[values.LabelKey, values.LabelValue], Field(max_length=60)] = Field(
         default={},
-        description="Labels on every resource that can carry them.",
+        description="Labels for every resource that can have labels.",
         examples=[{"team": "platform", "cost-center": "4711"}],
     )
     registry: Annotated[Registry, FieldDoc("[registry](#registry)", "")] = Field(
-        default=Registry(), description="Where images are kept, and for how long.", examples=[{"keep": 20}]
+        default=Registry(), description="Where images are stored, and for how long.", examples=[{"keep": 20}]
     )
     load_balancer: Literal["per-server", "both", "shared"] = Field(
         default="per-server",
-        description="Whether each `domain` has a load balancer of its own, or all of them share one, with a certificate"
-        " map. `both` is for the time in which domains move from one to the other ([domains](#domains)).",
+        description=(
+            "Whether each `domain` has its own load balancer, or all domains share one. Use `both` "
+            "only while you move from one to the other ([domains](#domains))."
+        ),
         examples=["shared"],
     )
     cloud_build: Annotated[CloudBuildOptions, FieldDoc("[Cloud Build](#cloud-build)", "")] = Field(
         default=CloudBuildOptions(),
-        description="How images are built whose source says `builder: cloud-build`.",
+        description="Options for builds with `builder: cloud-build`.",
         examples=[{"machine_type": "e2-highcpu-8"}],
     )
     platform: Literal["linux/amd64", "native"] = Field(
         default="linux/amd64",
-        description="For which machine images are built. Cloud Run runs linux/amd64 alone; `native` is for a stack on"
-        " another: what the machine that builds makes when it is told nothing.",
+        description=(
+            "The platform of the images that are built. Cloud Run runs only linux/amd64. `native` "
+            "is for the local cloud: the platform of the Docker Engine that builds."
+        ),
         examples=["native"],
     )
     servers: Mapping[values.ServerName, Annotated[Server, FieldDoc("[server](#a-server)", "[servers](#a-server)")]] = (
@@ -139,7 +159,7 @@ class Fleet(Model):
         Field(
             default={},
             max_length=500,
-            description="Services that call the servers, each as an account of its own, by name.",
+            description="Services that call the servers, by name. Each one has its own service account.",
             examples=[
                 {"assistant": {"source": {"image": "docker.io/acme/assistant:1"}, "calls": ["reference"]}},
             ],

@@ -29,7 +29,10 @@ class SecretRef(Model):
 
     secret: identities.SecretName = Field(description="The secret.", examples=["toolbox-db"])
     version: identities.SecretVersion = Field(
-        description="Its version. A number makes a rotation a new revision; `latest` is read when an instance starts.",
+        description=(
+            "The version. To rotate a secret with a number, change the number, which creates a new "
+            "revision. `latest` is read when an instance starts."
+        ),
         examples=["3"],
     )
 
@@ -59,8 +62,9 @@ class Grpc(Model):
 
     service: Annotated[str, Field(max_length=255), GRPC_SERVICE] = Field(
         default="",
-        description="The service that is asked about, as the server's health service knows it; by default the server"
-        " as a whole.",
+        description=(
+            "The name of the service to check, as the server's health service knows it. Default: the server as a whole."
+        ),
         examples=["acme.v1.Weather"],
     )
 
@@ -70,29 +74,41 @@ class Probe(Model):
 
     path: values.UrlPath | None = Field(
         default=None,
-        description="What is asked by HTTP; without it `health_path`, and without that only whether the port listens.",
+        description=(
+            "The path of an HTTP probe. Default: `health_path`. If neither is set, a startup probe "
+            "only checks that the port accepts connections."
+        ),
         examples=["/ready"],
     )
     grpc: Annotated[Grpc, FieldDoc("[gRPC](#probes)", "")] | None = Field(
         default=None,
-        description="Instead of a path: the server is asked by gRPC's health checking protocol"
-        " (`grpc.health.v1.Health`).",
+        description=(
+            "A gRPC probe instead of a path: Cloud Run calls gRPC's health checking protocol (`grpc.health.v1.Health`)."
+        ),
         examples=[{"service": "acme.v1.Weather"}],
     )
     port: Annotated[int, NUMBER] | None = Field(
-        default=None, ge=1, le=65_535, description="Which port; by default the container's own.", examples=[9000]
+        default=None, ge=1, le=65_535, description="The port to probe. Default: the container's own.", examples=[9000]
     )
     initial_delay: Annotated[int, NUMBER] = Field(
-        default=0, ge=0, le=MAX_LIVENESS, description="Seconds before the first try.", examples=[5]
+        default=0, ge=0, le=MAX_LIVENESS, description="Seconds before the first probe.", examples=[5]
     )
     period: Annotated[int, NUMBER] = Field(
-        default=10, ge=1, le=MAX_LIVENESS, description="Seconds between two tries.", examples=[2]
+        default=10, ge=1, le=MAX_LIVENESS, description="Seconds between two probes.", examples=[2]
     )
     timeout: Annotated[int, NUMBER] = Field(
-        default=1, ge=1, le=MAX_LIVENESS, description="Seconds that one try may take.", examples=[2]
+        default=1,
+        ge=1,
+        le=MAX_LIVENESS,
+        description="Seconds after which a probe without a response counts as failed.",
+        examples=[2],
     )
     failures: Annotated[int, NUMBER] = Field(
-        default=3, ge=1, le=240, description="So many failed tries in a row end the container.", examples=[5]
+        default=3,
+        ge=1,
+        le=240,
+        description="The number of consecutive failures after which the probe as a whole counts as failed.",
+        examples=[5],
     )
 
     @field_validator("grpc", mode="after")
@@ -142,23 +158,30 @@ class Probes(Model):
 
     startup: Annotated[Probe, FieldDoc("[probe](#probes)", "")] | None = Field(
         default=None,
-        description="Until it succeeds an instance gets no request.",
+        description="An instance gets no requests until this probe succeeds.",
         examples=[{"period": 2, "failures": 30}],
     )
     liveness: Annotated[Probe, FieldDoc("[probe](#probes)", "")] | None = Field(
         default=None,
-        description="When it fails the instance is started anew. It asks by HTTP or gRPC: it needs a `path`,"
-        " `health_path`, or `grpc`.",
+        description=(
+            "If this probe fails, Cloud Run replaces the instance. It needs a `path`, `health_path` or `grpc`."
+        ),
         examples=[{"path": "/health", "period": 60, "timeout": 5}],
     )
     readiness: Annotated[Probe, FieldDoc("[probe](#probes)", "")] | None = Field(
         default=None,
-        description="While it fails the instance gets no new request, and is not started anew (a preview of Cloud"
-        " Run's). It asks by HTTP or gRPC: it needs a `path`, `health_path`, or `grpc`.",
+        description=(
+            "While this probe fails, the instance gets no new requests, but is not replaced (a "
+            "preview of Cloud Run). It needs a `path`, `health_path` or `grpc`."
+        ),
         examples=[{"path": "/ready", "period": 5, "failures": 2}],
     )
     restart: bool = Field(
-        default=True, description="Whether an instance that answers no more is started anew.", examples=[False]
+        default=True,
+        description=(
+            "Whether Cloud Run replaces an instance that stops responding. `false` removes the liveness probe."
+        ),
+        examples=[False],
     )
 
     @field_validator("startup", mode="after")
@@ -197,36 +220,45 @@ class WithEnvironment(Model):
 class Sidecar(WithEnvironment):
     """A further container of each instance, at localhost for the server's own."""
 
-    image: images.ImageUrl = Field(description="Its image.", examples=["docker.io/library/redis:7"])
+    image: images.ImageUrl = Field(description="The sidecar's image.", examples=["docker.io/library/redis:7"])
     args: rules.Words = Field(
-        default=(), max_length=1000, description="Arguments in place of the image's CMD.", examples=[["--save", ""]]
+        default=(), max_length=1000, description="Arguments that replace the image's CMD.", examples=[["--save", ""]]
     )
     command: rules.Words = Field(
-        default=(), max_length=1000, description="The program in place of the image's ENTRYPOINT.", examples=[["redis"]]
+        default=(),
+        max_length=1000,
+        description="The program that replaces the image's ENTRYPOINT.",
+        examples=[["redis"]],
     )
     env: Mapping[values.EnvironmentName, Text] = Field(
-        default={}, max_length=1000, description="Its environment variables.", examples=[{"LOG_LEVEL": "info"}]
+        default={},
+        max_length=1000,
+        description="The sidecar's environment variables; plain text, so don't put secrets here.",
+        examples=[{"LOG_LEVEL": "info"}],
     )
     secrets: Mapping[SecretTarget, Annotated[SecretRef, FieldDoc("", "[versions of secrets](#secrets)")]] = Field(
         default={},
         max_length=100,
-        description="Secrets in its environment or files.",
+        description="Secrets, as environment variables or files of the sidecar.",
         examples=[{"REDIS_PASSWORD": {"secret": "redis", "version": "1"}}],
     )
     mounts: Mapping[values.VolumeName, values.MountPath] = Field(
         default={},
-        description="Volumes of the server that it sees too, by name, and where.",
+        description="Volumes of the server to mount into the sidecar: the volume's name, and the path.",
         examples=[{"cache": "/cache"}],
     )
-    cpu: quantities.Cpu = Field(default="1", description="Its CPUs.", examples=["0.5"])
-    memory: quantities.Memory = Field(default="512Mi", description="Its memory.", examples=["256Mi"])
+    cpu: quantities.Cpu = Field(default="1", description="The sidecar's CPUs.", examples=["0.5"])
+    memory: quantities.Memory = Field(default="512Mi", description="The sidecar's memory.", examples=["256Mi"])
     startup: Annotated[Probe, FieldDoc("[probe](#probes)", "")] | None = Field(
         default=None,
-        description="When it has started; containers that depend on it wait for that. It names a port.",
+        description=(
+            "The probe that tells when the sidecar has started. Containers that depend on it wait "
+            "for this. The probe must name a `port`."
+        ),
         examples=[{"port": 6379, "period": 1, "failures": 30}],
     )
     depends_on: Annotated[tuple[values.ContainerName, ...], NO_REPEATS] = Field(
-        default=(), description="Sidecars that have to have started before it.", examples=[["database"]]
+        default=(), description="Sidecars that must have started before this one.", examples=[["database"]]
     )
 
     @field_validator("memory", mode="after")
@@ -250,24 +282,31 @@ class Vpc(Model):
 
     network: values.Network | None = Field(
         default=None,
-        description="The network; by default that of the subnetwork. Named too where the subnetwork moves to another.",
+        description=(
+            "The network. Default: the subnetwork's network. If you change to a subnetwork of "
+            "another network, set `network` as well."
+        ),
         examples=["default"],
     )
     subnetwork: values.Network | None = Field(
-        default=None, description="The subnetwork, in the server's region.", examples=["mcp-europe-west1"]
+        default=None,
+        description="The subnetwork, in the server's region. Set `network`, `subnetwork` or `connector`.",
+        examples=["mcp-europe-west1"],
     )
     tags: Annotated[tuple[values.NetworkTag, ...], NO_REPEATS] = Field(
         default=(), max_length=64, description="Network tags, for firewall rules.", examples=[["mcp-server"]]
     )
     connector: references.Connector | None = Field(
         default=None,
-        description="Instead of a network: a Serverless VPC Access connector, in the server's region. It must exist.",
+        description=("A Serverless VPC Access connector instead of a network. It must exist in the server's region."),
         examples=["mcp-connector"],
     )
     all_traffic: bool = Field(
         default=False,
-        description="Whether requests to the internet go through the network too, and not only those to private"
-        " addresses. A caller of a service with ingress `internal` needs it.",
+        description=(
+            "Whether all requests go through the network, and not only those to private addresses. "
+            "To call a service with `ingress: internal`, set it to `true`."
+        ),
         examples=[True],
     )
 

@@ -41,16 +41,17 @@ class Server(Workload):
 
     health_path: values.UrlPath | None = Field(
         default=None,
-        description="What probes ask by HTTP: /health where we build the image (`build`) or put the bridge before"
-        " it; for any other, whose path we cannot know, only that the port accepts connections is probed unless a path"
-        " is given.",
+        description=(
+            "The path of HTTP probes. Default: `/health` for `build` and behind the bridge. For any"
+            " other source, Cloud Run by default only checks that the port accepts connections."
+        ),
         examples=["/ready"],
     )
     timeout: Annotated[int, NUMBER] = Field(
         default=3600,
         ge=1,
         le=MAX_TIMEOUT,
-        description="The longest request, streams included, in seconds.",
+        description="The maximum duration of a request, including its stream, in seconds.",
         examples=[900],
     )
     path: values.EndpointPath = Field(
@@ -58,87 +59,112 @@ class Server(Workload):
     )
     transports: Annotated[tuple[Literal["streamable-http", "sse"], ...], NO_REPEATS, NOT_EMPTY] = Field(
         default=("streamable-http",),
-        description="What it speaks. `sse` is MCP's deprecated transport, at /sse; it needs `max_instances: 1`. With"
-        " `sse` alone the server's URL ends in /sse, or in the `path` of a server of your own.",
+        description=(
+            "The transports that the server supports. `sse` is MCP's deprecated transport, at "
+            "`/sse`; it needs `max_instances: 1`. With only `sse`, the MCP URL ends in `/sse`, or "
+            "in the `path` that you set."
+        ),
         examples=[["streamable-http", "sse"]],
     )
     sessions: Literal["stateless", "stateful"] = Field(
         default="stateless",
-        description="Whether any instance can answer any request. `stateful` keeps sessions in one instance: they end"
-        " when it does, and it needs `max_instances: 1`.",
+        description=(
+            "`stateless`: any instance can answer any request. `stateful`: one instance keeps the "
+            "sessions, which end with it; needs `max_instances: 1`."
+        ),
         examples=["stateful"],
     )
     min_instances: Annotated[int, NUMBER] = Field(
         default=0,
         ge=0,
         le=MAX_INSTANCES,
-        description="Instances kept warm, and paid for, without requests; by default 1 in profile prod.",
+        description=(
+            "The number of instances that run, and that you pay for, even without requests. Default"
+            " in profile `prod`: 1."
+        ),
         examples=[1],
     )
-    startup_boost: bool = Field(default=True, description="More CPU while an instance starts.", examples=[False])
+    startup_boost: bool = Field(
+        default=True, description="Whether an instance has more CPU while it starts.", examples=[False]
+    )
     execution_environment: Literal["gen1", "gen2"] | None = Field(
         default=None,
-        description="The sandbox: `gen1` starts faster, `gen2` is a whole Linux; by default Cloud Run chooses.",
+        description=(
+            "The sandbox. `gen1` starts faster; `gen2` has full Linux compatibility. Default: Cloud Run chooses."
+        ),
         examples=["gen2"],
     )
     sidecars: Mapping[values.ContainerName, Annotated[Sidecar, FieldDoc("", "[sidecars](#sidecars)")]] = Field(
         default={},
         max_length=9,
-        description="Further containers of each instance, by name. None of them gets requests.",
+        description="Further containers of each instance, by name. They get no requests.",
         examples=[{"redis": {"image": "docker.io/library/redis:7"}}],
     )
     depends_on: Annotated[tuple[values.ContainerName, ...], NO_REPEATS] = Field(
-        default=(), description="Sidecars that have to have started before the server.", examples=[["redis"]]
+        default=(), description="Sidecars that must have started before the server.", examples=[["redis"]]
     )
     probes: Annotated[Probes, FieldDoc("[probes](#probes)", "")] = Field(
         default=Probes(),
-        description="When an instance may serve and when it is started anew, where the fleet's probes do not fit.",
+        description="Probes that replace the [default ones](#probes).",
         examples=[{"startup": {"period": 2, "failures": 60}}],
     )
     service_account: identities.Account | None = Field(
         default=None,
-        description="An existing account to run as; by default one that is created for this server.",
+        description="An existing service account to run as. Default: mcpfleet creates one for this server.",
         examples=["toolbox@acme-mcp-dev.iam.gserviceaccount.com"],
     )
     ingress: Literal["all", "internal", "internal-and-lb"] = Field(
         default="all",
-        description="From where requests may come: the internet, the project's networks, or these and a load balancer."
-        " Who may call is IAM's question still.",
+        description=(
+            "Where requests can come from: the internet, only the project's networks, or these and "
+            "a load balancer. `access` still decides who can call."
+        ),
         examples=["internal"],
     )
     domain: values.Domain | None = Field(
         default=None,
-        description="A domain of yours, through a global load balancer with a managed certificate; it becomes an"
-        " audience and an allowed host by itself.",
+        description=(
+            "A domain of yours. Callers reach the server through a global load balancer with a "
+            "managed certificate. mcpfleet adds the domain to the audiences and allowed hosts "
+            "([domains](#domains))."
+        ),
         examples=["mcp.acme.dev"],
     )
     domain_path: values.UrlPath | None = Field(
         default=None,
-        description="The part of the `domain` that leads here, where several servers share one: this path and what is"
-        " below it. `path` has to be there, too.",
+        description=(
+            "If several servers share the `domain`: the path that leads to this server, with all "
+            "paths below it. `path` must be below it, too."
+        ),
         examples=["/weather"],
     )
     default_url: bool = Field(
-        default=True, description="Whether the run.app URL answers, too; off needs a `domain`.", examples=[False]
+        default=True,
+        description="Whether the server also responds at its run.app URL. `false` needs a `domain`.",
+        examples=[False],
     )
     audiences: Annotated[tuple[values.Audience, ...], NO_REPEATS] = Field(
         default=(),
         max_length=50,
-        description="Audiences that tokens may carry beside the service's URL.",
+        description="Audiences to accept in tokens, in addition to the service's URL.",
         examples=[["https://mcp.acme.dev"]],
     )
     allowed_origins: Annotated[tuple[values.Origin, ...], NO_REPEATS] = Field(
         default=(),
         max_length=50,
-        description="Web origins whose pages may call, and read the answers (CORS), as far as `access` lets a browser"
-        " through; by default none.",
+        description=(
+            "Web origins whose pages can call the server and read its responses (CORS), if `access`"
+            " lets browsers through ([web pages](#web-pages))."
+        ),
         examples=[["https://app.acme.dev"]],
     )
     agent_registry: Literal["functional-type", "entry"] | None = Field(
         default=None,
-        description="How agents find it. `functional-type` declares the service an MCP server to Cloud Run (beta): it"
-        " can never be changed or unset, so taking the key away deletes the service and creates it anew. `entry` is a"
-        " record of its own in Agent Registry.",
+        description=(
+            "How agents find the server. `functional-type` declares the service an MCP server "
+            "(beta). You can't change or unset that: if you remove the key, the service is deleted "
+            "and created again. `entry` creates a record in Agent Registry."
+        ),
         examples=["entry"],
     )
 

@@ -22,16 +22,16 @@ class Build(Model):
     )
     build_args: rules.BuildArgs = Field(
         default={},
-        description="Values for the Dockerfile's ARGs; they stay visible in the image, so no secrets.",
+        description=("Values for the Dockerfile's ARGs. They stay visible in the image: don't put secrets here."),
         examples=[{"UV_VERSION": "0.13.9"}],
     )
     builder: Builder = "docker"
     port: rules.Port = Field(default=8080, description="The port that the container listens on.", examples=[5000])
     args: rules.Words = Field(
-        default=(), max_length=1000, description="Arguments in place of the image's CMD.", examples=[["--http"]]
+        default=(), max_length=1000, description="Arguments that replace the image's CMD.", examples=[["--http"]]
     )
     target: StageName = Field(
-        default="", description="The stage of the Dockerfile that is the image; by default the last.", examples=["prod"]
+        default="", description="The stage of the Dockerfile to build. Default: the last one.", examples=["prod"]
     )
 
 
@@ -39,19 +39,20 @@ class ExistingImage(Model):
     """An image that somebody else builds; used exactly as named."""
 
     image: images.ImageUrl = Field(
-        description="The image; by digest in profile prod, best everywhere.", examples=["docker.io/acme/toolbox:1"]
+        description="The image. Profile `prod` requires a digest; a digest is the best choice everywhere.",
+        examples=["docker.io/acme/toolbox:1"],
     )
     port: rules.Port = Field(default=8080, description="The port that the container listens on.", examples=[5000])
     args: rules.Words = Field(
         default=(),
         max_length=1000,
-        description="Arguments in place of the image's CMD.",
+        description="Arguments that replace the image's CMD.",
         examples=[["--address=0.0.0.0", "--port=5000"]],
     )
     command: rules.Words = Field(
         default=(),
         max_length=1000,
-        description="The program in place of the image's ENTRYPOINT.",
+        description="The program that replaces the image's ENTRYPOINT.",
         examples=[["/app/toolbox"]],
     )
 

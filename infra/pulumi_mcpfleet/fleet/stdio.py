@@ -55,39 +55,46 @@ class StdioServer(Model):
 
     npm: Annotated[str, AfterValidator(_check_npm), FieldDoc("package", "", "`NAME@VERSION`")] | None = Field(
         default=None,
-        description="A package of npm, at one version.",
+        description="An npm package, with its version.",
         examples=["@modelcontextprotocol/server-everything@2026.8.31"],
     )
     pypi: Annotated[str, AfterValidator(_check_pypi), FieldDoc("package", "", "`NAME==VERSION`")] | None = Field(
-        default=None, description="A package of PyPI, at one version.", examples=["mcp-server-time==2026.10.19"]
+        default=None, description="A PyPI package, with its version.", examples=["mcp-server-time==2026.10.19"]
     )
     image: images.ImageUrl | None = Field(
         default=None,
-        description="An image that holds it, and Python 3.11 or newer for the bridge; with `command`.",
+        description=("An image that has the server, and Python 3.11 or later for the bridge. It needs `command`."),
         examples=["docker.io/acme/tools:1"],
     )
     command: rules.Words = Field(
         default=(),
         max_length=1000,
-        description="How it is started; needed with `image`, and where a package has several programs.",
+        description=(
+            "The command that starts the server. Default: the package's program. Required with "
+            "`image`, and if mcpfleet can't choose among the package's programs."
+        ),
         examples=[["acme-tools", "--stdio"]],
     )
-    args: rules.Words = Field(default=(), max_length=1000, description="Arguments for it.", examples=[["--verbose"]])
+    args: rules.Words = Field(
+        default=(), max_length=1000, description="Arguments for the command.", examples=[["--verbose"]]
+    )
     apt: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
-        default=(), max_length=100, description="Debian packages that it needs while it runs.", examples=[["git"]]
+        default=(), max_length=100, description="Debian packages that the server needs at run time.", examples=[["git"]]
     )
 
     apt_build: Annotated[tuple[AptPackage, ...], NO_REPEATS] = Field(
         default=(),
         max_length=100,
-        description="Debian packages that it needs while it is installed.",
+        description="Debian packages that only the installation needs, such as a compiler.",
         examples=[["gcc", "libc6-dev"]],
     )
     bounds: Requirements = Field(
         default=(),
         max_length=100,
-        description="Requirements beside a package of PyPI, to hold what it depends on: many servers ask for any `mcp`,"
-        " and do not run with version 2.",
+        description=(
+            "Further requirements for a PyPI package. They limit the versions of its dependencies: "
+            "many servers accept any version of `mcp`, but don't run with version 2."
+        ),
         examples=[["mcp<2"]],
     )
     overrides: Annotated[
@@ -95,12 +102,12 @@ class StdioServer(Model):
     ] = Field(
         default={},
         max_length=100,
-        description="Versions of what a package of npm depends on, as `overrides` of package.json.",
+        description="Versions of an npm package's dependencies, like `overrides` in package.json.",
         examples=[{"zod": "3.25.76"}],
     )
     before: Date = Field(
         default="",
-        description="A date: of what the package depends on, nothing newer is installed.",
+        description="Install no version of a dependency that was published after this date.",
         examples=["2026-06-30"],
     )
     copy_from: CopyFrom = Field(default={})
@@ -108,8 +115,10 @@ class StdioServer(Model):
     install_scripts: Annotated[tuple[NpmName, ...], NO_REPEATS] = Field(
         default=(),
         max_length=100,
-        description="Packages of npm whose installation scripts run, such as those that are compiled; by default none"
-        " does. With `apt_build` for a compiler.",
+        description=(
+            "The npm packages whose installation scripts run, for example because they are "
+            "compiled. If they need a compiler, add it with `apt_build`."
+        ),
         examples=[["better-sqlite3"]],
     )
 
@@ -159,7 +168,10 @@ class Stdio(Model):
     )
     build_args: rules.BuildArgs = Field(
         default={},
-        description="Another `BASE_IMAGE`, and a proxy's variables (`HTTPS_PROXY`): there are no other ARGs.",
+        description=(
+            "Another base image (`BASE_IMAGE`), and the variables of a proxy, such as "
+            "`HTTPS_PROXY`. There are no others."
+        ),
         examples=[{"BASE_IMAGE": "python:3.13"}],
     )
     builder: Builder = "docker"
@@ -208,20 +220,25 @@ class Registered(Model):
     """A server of an MCP registry: a package that speaks stdio, as its server.json names it."""
 
     registry: Annotated[str, AfterValidator(_check_server_version), FieldDoc("server", "", "`NAME@VERSION`")] = Field(
-        description="The server, at one version. `mcpfleet packages lock` looks it up.",
+        description="The server, with its version. `mcpfleet packages lock` looks it up.",
         examples=["io.github.acme/weather@1.2.0"],
     )
     registry_url: Annotated[
         str, Field(max_length=1024), AfterValidator(_check_registry_url), FieldDoc("address", "")
-    ] = Field(default=OFFICIAL, description="The registry.", examples=["https://registry.acme.dev"])
+    ] = Field(default=OFFICIAL, description="The registry's address.", examples=["https://registry.acme.dev"])
     args: rules.Words = Field(
         default=(),
         max_length=1000,
-        description="Arguments in place of those in its server.json.",
+        description="Arguments that replace those in the server's server.json.",
         examples=[["--verbose"]],
     )
     build_args: rules.BuildArgs = Field(
-        default={}, description="As of a stdio server.", examples=[{"BASE_IMAGE": "python:3.13"}]
+        default={},
+        description=(
+            "Another base image (`BASE_IMAGE`), and the variables of a proxy, such as "
+            "`HTTPS_PROXY`. There are no others."
+        ),
+        examples=[{"BASE_IMAGE": "python:3.13"}],
     )
     builder: Builder = "docker"
 

@@ -14,37 +14,45 @@ class InMemory(Model):
     """A folder in memory, empty when an instance starts."""
 
     memory: quantities.Size = Field(
-        description="Its bound; what is in it counts to the instance's memory.", examples=["64Mi"]
+        description="The maximum size. The files count towards the instance's memory.", examples=["64Mi"]
     )
-    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/cache"])
+    mount: values.MountPath = Field(
+        description="The path at which the server's container mounts the volume.", examples=["/cache"]
+    )
 
 
 class OnDisk(Model):
     """A folder on a disk of the instance's own, empty when it starts."""
 
     disk: quantities.DiskSize = Field(
-        description="Its size, which is paid for as long as an instance is up. An instance has 10 GB in all, unless the"
-        " project has a quota for more.",
+        description=(
+            "The size. You pay for it as long as an instance runs. An instance can have 10 GB in "
+            "all, unless the project has a quota for more."
+        ),
         examples=["10Gi"],
     )
-    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/scratch"])
+    mount: values.MountPath = Field(
+        description="The path at which the server's container mounts the volume.", examples=["/scratch"]
+    )
 
 
 class Gcs(Model):
     """A bucket."""
 
     bucket: values.Bucket = Field(description="The bucket; it must exist.", examples=["acme-mcp-data"])
-    read_only: bool = Field(default=True, description="Whether it can only be read.", examples=[False])
+    read_only: bool = Field(default=True, description="Whether the server can only read the files.", examples=[False])
 
 
 class GcsVolume(Model):
     """A bucket of Cloud Storage as a folder."""
 
     gcs: Annotated[Gcs, FieldDoc("[bucket](#volumes)", "")] = Field(
-        description="The bucket; the server's identity gets the role that it needs on it.",
+        description="The bucket. The server's account gets the role that it needs on the bucket.",
         examples=[{"bucket": "acme-mcp-data"}],
     )
-    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/data"])
+    mount: values.MountPath = Field(
+        description="The path at which the server's container mounts the volume.", examples=["/data"]
+    )
 
 
 def _refuse_number(value: Any) -> Any:
@@ -101,9 +109,9 @@ ItemPath = Annotated[
 class Item(Model):
     """One file of a volume: a version of the volume's secret."""
 
-    version: identities.SecretVersion = Field(description="The version that is in it.", examples=["2"])
+    version: identities.SecretVersion = Field(description="The version that the file has.", examples=["2"])
     mode: Mode | None = Field(
-        default=None, description="Who may read it; by default the volume's `mode`.", examples=["0400"]
+        default=None, description="The file's permissions. Default: the volume's `mode`.", examples=["0400"]
     )
 
 
@@ -112,22 +120,30 @@ class SecretVolume(Model):
 
     secret: identities.SecretName = Field(description="The secret.", examples=["toolbox-config"])
     version: identities.SecretVersion | None = Field(
-        default=None, description="Its version, where there is one file.", examples=["1"]
+        default=None,
+        description="The version, for a volume with one file. Use it together with `file`.",
+        examples=["1"],
     )
-    file: FileName | None = Field(default=None, description="That file's name in the folder.", examples=["tools.yaml"])
+    file: FileName | None = Field(
+        default=None, description="The file's name in the folder, for a volume with one file.", examples=["tools.yaml"]
+    )
     items: Annotated[
         dict[ItemPath, Annotated[Item, FieldDoc("", "[versions](#volumes)")]],
         FieldDoc("map of files to [versions](#volumes)", ""),
     ] = Field(
         default={},
         max_length=100,
-        description="Instead of `version` and `file`: several files, each a version of this secret.",
+        description="Several files instead of `version` and `file`: each is a version of this secret.",
         examples=[{"new.pem": {"version": "2"}, "old.pem": {"version": "1", "mode": "0400"}}],
     )
     mode: Mode | None = Field(
-        default=None, description="Who may read the files; by default everybody in the container.", examples=["0440"]
+        default=None,
+        description="The files' permissions. Default: every user in the container can read them.",
+        examples=["0440"],
     )
-    mount: values.MountPath = Field(description="Where the server's container sees the folder.", examples=["/config"])
+    mount: values.MountPath = Field(
+        description="The path at which the server's container mounts the folder.", examples=["/config"]
+    )
 
     @field_validator("items", mode="after")
     @classmethod
@@ -156,19 +172,21 @@ class SecretVolume(Model):
 class Nfs(Model):
     """What an NFS server exports."""
 
-    server: references.NfsServer = Field(description="The server, in your network.", examples=["10.0.0.2"])
-    path: references.NfsPath = Field(description="What it exports.", examples=["/share"])
-    read_only: bool = Field(default=True, description="Whether it can only be read.", examples=[False])
+    server: references.NfsServer = Field(description="The NFS server, in your network.", examples=["10.0.0.2"])
+    path: references.NfsPath = Field(description="The path that the server exports.", examples=["/share"])
+    read_only: bool = Field(default=True, description="Whether the server can only read the files.", examples=[False])
 
 
 class NfsVolume(Model):
     """An export of an NFS server as a folder; needs `vpc`."""
 
     nfs: Annotated[Nfs, FieldDoc("[export](#volumes)", "")] = Field(
-        description="The export; instances reach its server over `vpc`.",
+        description="The export. Instances reach its server through `vpc`.",
         examples=[{"server": "10.0.0.2", "path": "/share"}],
     )
-    mount: values.MountPath = Field(description="Where the server's container sees it.", examples=["/data"])
+    mount: values.MountPath = Field(
+        description="The path at which the server's container mounts the volume.", examples=["/data"]
+    )
 
 
 FileSystem = OnDisk | GcsVolume | NfsVolume

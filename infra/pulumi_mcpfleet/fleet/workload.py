@@ -35,129 +35,165 @@ class Workload(WithEnvironment):
     source: Source = Field(description="Where the image comes from.", examples=[{"build": "./my_server"}])
     access: Access = Field(
         default=IamAccess(iam=Iam()),
-        description="Who may call. By default nobody.",
+        description="Who can call the server. By default, nobody can.",
         examples=[{"iam": {"invokers": ["group:mcp-users@acme.dev"]}}],
     )
     health_path: values.UrlPath | None = Field(
         default=None,
-        description="What probes ask by HTTP; by default only that its port accepts connections.",
+        description=("The path of HTTP probes. By default, Cloud Run only checks that the port accepts connections."),
         examples=["/ready"],
     )
     timeout: Annotated[int, NUMBER] = Field(
-        default=300, ge=1, le=MAX_TIMEOUT, description="The longest request, in seconds.", examples=[900]
+        default=300, ge=1, le=MAX_TIMEOUT, description="The maximum duration of a request, in seconds.", examples=[900]
     )
-    cpu: quantities.OwnCpu = Field(default="1", description="CPUs of its own container.", examples=["2"])
+    cpu: quantities.OwnCpu = Field(
+        default="1", description="CPUs of the main container, without sidecars.", examples=["2"]
+    )
     memory: quantities.OwnMemory = Field(
-        default="512Mi", description="Memory of its own container, its files in /tmp included.", examples=["1Gi"]
+        default="512Mi",
+        description="Memory of the main container, without sidecars. Files in `/tmp` count.",
+        examples=["1Gi"],
     )
     cpu_throttling: bool = Field(
         default=True,
-        description="Whether CPU, and its bill, is there during requests alone. `false`: as long as an instance is up,"
-        " for work between requests.",
+        description=(
+            "Whether an instance has CPU, and you pay for it, only during requests. `false`: as "
+            "long as the instance runs, for work between requests."
+        ),
         examples=[False],
     )
     gpu: Literal["nvidia-l4", "nvidia-rtx-pro-6000"] | None = Field(
         default=None,
-        description="A GPU for its own container; needs `cpu_throttling: false`, a quota of the project's, and 4 CPUs"
-        " and `16Gi` (`nvidia-l4`) or 20 CPUs and `80Gi` (`nvidia-rtx-pro-6000`, a preview of Cloud Run's).",
+        description=(
+            "A GPU for the main container. It needs `cpu_throttling: false`, a quota of the "
+            "project, and 4 CPUs and `16Gi` (`nvidia-l4`), or 20 CPUs and `80Gi` "
+            "(`nvidia-rtx-pro-6000`, a preview of Cloud Run)."
+        ),
         examples=["nvidia-l4"],
     )
     gpu_zonal_redundancy: bool = Field(
         default=True,
-        description="Whether GPUs are kept ready in a second zone. `false` costs less, and needs another quota.",
+        description=("Whether Cloud Run reserves GPUs in a second zone. `false` costs less, and needs another quota."),
         examples=[False],
     )
     concurrency: Annotated[int, NUMBER] = Field(
-        default=80, ge=1, le=MAX_CONCURRENCY, description="Requests that one instance takes at once.", examples=[20]
+        default=80,
+        ge=1,
+        le=MAX_CONCURRENCY,
+        description="The maximum number of concurrent requests for each instance.",
+        examples=[20],
     )
     max_instances: Annotated[int, NUMBER] = Field(
-        default=3, ge=1, le=MAX_INSTANCES, description="The most instances; also the bound of the bill.", examples=[10]
+        default=3,
+        ge=1,
+        le=MAX_INSTANCES,
+        description="The maximum number of instances. It also limits your costs.",
+        examples=[10],
     )
     env: Mapping[values.EnvironmentName, Text] = Field(
         default={},
         max_length=900,  # Cloud Run has 1000, and the fleet sets some itself
-        description="Further environment variables; plain text that everyone with access can read, so no secrets.",
+        description=(
+            "Further environment variables. They are plain text in the config and in Cloud Run: don't put secrets here."
+        ),
         examples=[{"BIGQUERY_PROJECT": "acme-mcp-dev"}],
     )
     secrets: Mapping[SecretTarget, Annotated[SecretRef, FieldDoc("", "[versions of secrets](#secrets)")]] = Field(
         default={},
         max_length=100,
-        description="Secrets of Secret Manager, as environment variables or as files. Its account may read just these.",
+        description=(
+            "Secrets of Secret Manager, as environment variables or as files. mcpfleet gives the "
+            "service's account read access to them."
+        ),
         examples=[{"DB_PASSWORD": {"secret": "toolbox-db", "version": "3"}}],
     )
     volumes: Mapping[values.VolumeName, Volume] = Field(
         default={},
         max_length=10,
-        description="Folders of memory and of disk, buckets, secrets and NFS exports, by name.",
+        description="Volumes by name: memory, disks, buckets, secrets and NFS exports.",
         examples=[{"cache": {"memory": "64Mi", "mount": "/cache"}}],
     )
     roles: Annotated[tuple[Role, ...], NO_REPEATS] = Field(
         default=(),
         max_length=50,
-        description="Roles on the project that its account gets.",
+        description="Roles on the project for the service's account.",
         examples=[["roles/bigquery.user"]],
     )
     vpc: Annotated[Vpc, FieldDoc("[vpc](#vpc)", "")] | None = Field(
         default=None,
-        description="Direct VPC egress: its requests leave through your network.",
+        description="VPC egress: the server's requests leave through your network.",
         examples=[{"network": "default", "subnetwork": "mcp", "all_traffic": True}],
     )
     cloudsql_instances: Annotated[tuple[references.SqlInstance, ...], NO_REPEATS] = Field(
         default=(),
         max_length=100,
-        description="Instances of Cloud SQL, each with a socket in `/cloudsql/PROJECT:REGION:INSTANCE`. Its account"
-        " gets `roles/cloudsql.client`.",
+        description=(
+            "Cloud SQL instances. Each one has a socket at `/cloudsql/PROJECT:REGION:INSTANCE`. The"
+            " service's account gets `roles/cloudsql.client`."
+        ),
         examples=[["acme-mcp-dev:europe-west1:tools"]],
     )
     session_affinity: bool = Field(
         default=False,
-        description="Whether a caller that keeps cookies is led to the instance that answered it before, as long as"
-        " that is there. MCP clients keep none.",
+        description=(
+            "Whether Cloud Run sends a caller that keeps cookies to the same instance again. MCP "
+            "clients keep no cookies."
+        ),
         examples=[True],
     )
     use_http2: bool = Field(
         default=False,
-        description="Whether Cloud Run speaks HTTP/2 in the clear (h2c) to the container. Probes by HTTP do not go with"
-        " it.",
+        description=(
+            "Whether Cloud Run sends requests to the container as HTTP/2 without TLS (h2c). You "
+            "can't combine it with HTTP probes."
+        ),
         examples=[True],
     )
     encryption_key: references.EncryptionKey | None = Field(
         default=None,
-        description="A key of Cloud KMS, in the service's region, for what Google stores of the image. Cloud Run's"
-        " agent needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` on it.",
+        description=(
+            "A Cloud KMS key, in the service's region, which encrypts Cloud Run's copy of the "
+            "image. Cloud Run's service agent needs `roles/cloudkms.cryptoKeyEncrypterDecrypter` on"
+            " the key."
+        ),
         examples=["projects/acme-mcp-dev/locations/europe-west1/keyRings/mcp/cryptoKeys/run"],
     )
     binary_authorization: references.BinaryPolicy | None = Field(
         default=None,
-        description="The policy of Binary Authorization that its images have to meet.",
+        description="The Binary Authorization policy that the images must meet.",
         examples=["default"],
     )
     labels: Annotated[Mapping[values.LabelKey, values.LabelValue], Field(max_length=60)] = Field(
         default={},
-        description="Labels of its own resources, besides the fleet's; of two with one key its own counts.",
+        description=(
+            "Labels for this service's resources, in addition to the fleet's `labels`. If both have"
+            " the same key, this value applies."
+        ),
         examples=[{"team": "weather"}],
     )
     annotations: Annotated[Mapping[references.AnnotationKey, Text], Field(max_length=60)] = Field(
         default={},
-        description="Annotations on its service, for tools that read them.",
+        description="Annotations of the Cloud Run service, for tools that read them.",
         examples=[{"acme.dev/owner": "weather@acme.dev"}],
     )
     service_name: values.ServiceName | None = Field(
         default=None,
-        description="What its Cloud Run service is called; by default `mcp-NAME`. Its account, image and load balancer"
-        " keep their names. Another name is another service, with another URL: it is created before the old one is"
-        " deleted.",
+        description=(
+            "The name of the Cloud Run service. Default: `mcp-NAME`. The account, image and load "
+            "balancer keep their names. If you change it, Pulumi creates a second service with "
+            "another URL, and then deletes the first one."
+        ),
         examples=["weather-tools"],
     )
     description: str = Field(
         default="",
         max_length=512,
-        description="A sentence for the people who see the service.",
+        description="The description of the Cloud Run service.",
         examples=["Weather for the field teams"],
     )
     deletion_protection: bool = Field(
         default=False,
-        description="Refuse to delete the service; by default on in profile prod.",
+        description="Whether the service can't be deleted. Default in profile `prod`: `true`.",
         examples=[True],
     )
 
