@@ -57,7 +57,7 @@ def test(context: typer.Context) -> None:
     command, environ = [sys.executable, "-m", "pytest"], prepared.environment()
     match context.args:
         case []:
-            others = "not engines and not corpus"
+            others = "not engines and not corpus and not languages"
             runs = [[*_SIDE_BY_SIDE, "-m", f"not root and {others}"], ["-m", f"root and {others}"]]
         case ["--engines", *further]:
             runs = [[], ["-m", "engines", *further]]

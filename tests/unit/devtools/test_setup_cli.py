@@ -117,7 +117,11 @@ def test_arguments_of_test_reach_pytest_as_they_are_and_without_any_files_run_si
 @pytest.mark.parametrize(
     ("arguments", "ordinary", "of_root"),
     [
-        ([], "not root and not engines and not corpus", "root and not engines and not corpus"),
+        (
+            [],
+            "not root and not engines and not corpus and not languages",
+            "root and not engines and not corpus and not languages",
+        ),
         (["tests/unit", "-x"], "tests/unit -x", None),
         (["--as-root", "tests/unit"], None, "tests/unit"),
         (["--engines"], None, "-m engines"),
