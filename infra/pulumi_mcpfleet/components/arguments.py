@@ -887,8 +887,8 @@ class FleetArgs(TypedDict):
         load_balancer: Whether each `domain` has its own load balancer, or all domains share one. Use `both` only while
             you move from one to the other (domains). One of `per-server`, `both`, `shared`. By default `per-server`.
         cloud_build: Options for builds with `builder: cloud-build`.
-        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for the local
-            cloud: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
+        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for a stack
+            elsewhere: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
             `linux/amd64`.
         servers: The servers, by name.
         clients: Services that call the servers, by name. Each one has its own service account.
@@ -923,8 +923,8 @@ class McpServerArgs(TypedDict):
         organization: The ID of the organization that the project is in. `access: iap` needs it, or an `oauth_client`.
         registry: Where images are stored, and for how long.
         cloud_build: Options for builds with `builder: cloud-build`.
-        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for the local
-            cloud: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
+        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for a stack
+            elsewhere: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
             `linux/amd64`.
         source: Where the image comes from.
         access: Who can call the server. By default, nobody can.
@@ -1070,8 +1070,8 @@ class McpClientArgs(TypedDict):
         organization: The ID of the organization that the project is in. `access: iap` needs it, or an `oauth_client`.
         registry: Where images are stored, and for how long.
         cloud_build: Options for builds with `builder: cloud-build`.
-        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for the local
-            cloud: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
+        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for a stack
+            elsewhere: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
             `linux/amd64`.
         source: Where the image comes from.
         access: Who can call the client itself. By default, nobody can.
@@ -1173,8 +1173,8 @@ class FoundationArgs(TypedDict):
             `region` and `regions`.
         registry: Where images are stored, and for how long.
         cloud_build: Options for builds with `builder: cloud-build`.
-        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for the local
-            cloud: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
+        platform: The platform of the images that are built. Cloud Run runs only linux/amd64. `native` is for a stack
+            elsewhere: the platform of the Docker Engine that builds. One of `linux/amd64`, `native`. By default
             `linux/amd64`.
         labels: Labels for every resource that can have labels.
     """

@@ -143,7 +143,7 @@ class Fleet(Model):
         default="linux/amd64",
         description=(
             "The platform of the images that are built. Cloud Run runs only linux/amd64. `native` "
-            "is for the local cloud: the platform of the Docker Engine that builds."
+            "is for a stack elsewhere: the platform of the Docker Engine that builds."
         ),
         examples=["native"],
     )
