@@ -16,7 +16,7 @@ import typer
 from mcpfleet_local_cloud.commands.cli import begin_phases, new_app, run
 from mcpfleet_local_cloud.commands.paths import EXTRA_SETUP, Paths
 
-app = new_app("./dev", "Deploys a fleet of MCP servers on this machine, tests it, and takes it away again.")
+app = new_app("./dev", "Deploy a fleet of MCP servers on this machine, test it, and remove it.")
 
 EXTRA_SETUP["Example image"] = "devtools.example_image:find_toolbox_image"
 
@@ -46,8 +46,9 @@ _BENCHMARKS = {
 def test(context: typer.Context) -> None:
     """Set up this machine and run every test, several files at a time. With arguments for pytest, one test at a time.
 
-    Root runs them as an ordinary user that it makes for it, and then those that need root; --as-root first keeps root.
-    --engines runs those of other Docker engines, which it makes.
+    If you are root, the command creates an ordinary user, runs the tests as this user, and then runs those that need
+    root. With --as-root as the first argument, it runs all of them as root. With --engines, it runs the tests of other
+    Docker engines, which it creates.
     """
     from mcpfleet_local_cloud.commands.setup import prepare
 

@@ -188,7 +188,7 @@ def local(words: list[str]) -> NoReturn:
     """Run `mcpfleet local`; an entry point of the group `mcpfleet.commands`."""
     program = typed_program(os.environ)
     os.environ["MCPFLEET_PROGRAM"] = program  # before a module with messages is imported (`paths.PROGRAM`)
-    run(new_app(program, "Deploys a fleet of MCP servers on this machine, and takes it away again."), words)
+    run(new_app(program, "Deploy a fleet of MCP servers on this machine, verify it, and remove it."), words)
 
 
 def typed_program(environ: Mapping[str, str]) -> str:
@@ -198,4 +198,4 @@ def typed_program(environ: Mapping[str, str]) -> str:
 
 def main() -> NoReturn:
     """Run the command line; the entry point of the package."""
-    run(new_app("mcpfleet-local-cloud", "Deploys a fleet of MCP servers on this machine, and takes it away again."))
+    run(new_app("mcpfleet-local-cloud", "Deploy a fleet of MCP servers on this machine, verify it, and remove it."))

@@ -45,12 +45,12 @@ def init(
         ),
     ] = None,
     region: Annotated[str | None, typer.Option(help="The region of the servers. Default: europe-west1.")] = None,
-    lock: Annotated[bool, typer.Option("--lock/--no-lock", help="Whether uv makes uv.lock.")] = True,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing, and take the defaults.")] = False,
+    lock: Annotated[bool, typer.Option("--lock/--no-lock", help="Whether uv writes uv.lock.")] = True,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask no questions, and use the defaults.")] = False,
 ) -> None:
     """Write a project for a fleet of your own: its stacks' config files, its program, its tests.
 
-    It overwrites nothing. In a folder that is such a project already, it writes what is missing.
+    The command overwrites nothing. In an existing project, it writes the missing files.
     """
     from mcpfleet.init import Answers, init, is_interactive
 
@@ -77,14 +77,14 @@ def check(
     cwd: options.Folder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """Check the config file of every stack, and print all mistakes. It asks no cloud. Exit code 1 if there is one."""
+    """Check every stack's config file without a cloud, and print all mistakes. Exit code 1 if there is a mistake."""
     from mcpfleet.projects import check
 
     raise typer.Exit(int(not check(_out, cwd or Path.cwd(), as_json=as_json)))
 
 
 def local(context: typer.Context) -> None:
-    """Deploy a fleet on this machine, verify it, and take it down: up, down, status, logs, proxy, verify, env."""
+    """Deploy a fleet on this machine, verify it, and remove it: up, down, status, logs, proxy, verify, env."""
     from mcpfleet.projects import find_command
 
     find_command("local", "mcpfleet-local-cloud")(context.args)

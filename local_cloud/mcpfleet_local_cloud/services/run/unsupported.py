@@ -13,32 +13,32 @@ from mcpfleet_local_cloud.services.run.quantities import parse_seconds
 from mcpfleet_local_cloud.state.store import Document
 
 _SERVICE: Final = {
-    "binaryAuthorization": "images are not checked by policies here.",
-    "multiRegionSettings": "a service has one region here.",
-    "buildConfig": "nothing is built from source here; build an image and name it.",
+    "binaryAuthorization": "it doesn't check images against policies.",
+    "multiRegionSettings": "it runs a service in one region.",
+    "buildConfig": "it doesn't build from source; build an image and name it.",
     "sshEnabled": "use `docker exec` on this machine.",
 }
 _TEMPLATE: Final = {
-    "encryptionKey": "there is no Cloud KMS here.",
-    "encryptionKeyRevocationAction": "there is no Cloud KMS here.",
-    "encryptionKeyShutdownDuration": "there is no Cloud KMS here.",
-    "nodeSelector": "there is no GPU here.",
-    "gpuZonalRedundancyDisabled": "there is no GPU here.",
-    "workloadIdentityConfig": "there are no workload identities of agents here.",
+    "encryptionKey": "it has no Cloud KMS.",
+    "encryptionKeyRevocationAction": "it has no Cloud KMS.",
+    "encryptionKeyShutdownDuration": "it has no Cloud KMS.",
+    "nodeSelector": "it has no GPUs.",
+    "gpuZonalRedundancyDisabled": "it has no GPUs.",
+    "workloadIdentityConfig": "it has no workload identities of agents.",
 }
 _VOLUME: Final = {
-    "cloudSqlInstance": "there is no Cloud SQL here.",
-    "nfs": "there is no NFS server here.",
+    "cloudSqlInstance": "it has no Cloud SQL.",
+    "nfs": "it has no NFS server.",
 }
 _SCALING: Final = {
-    "cpuUtilization": "instances are added by concurrency alone.",
-    "concurrencyUtilization": "instances are added when all are full.",
+    "cpuUtilization": "it adds instances by concurrency only.",
+    "concurrencyUtilization": "it adds an instance when all others are full.",
 }
 _CONTAINER: Final = {
     "workingDir": "set WORKDIR in the image.",
-    "baseImageUri": "base images are not updated automatically.",
-    "sourceCode": "nothing is built from source here; build an image and name it.",
-    "sandboxLauncher": "there are no sandboxes here.",
+    "baseImageUri": "it doesn't update base images.",
+    "sourceCode": "it doesn't build from source; build an image and name it.",
+    "sandboxLauncher": "it has no sandboxes.",
 }
 
 
@@ -71,7 +71,7 @@ def _find_unsupported(service: Document) -> Iterator[tuple[str, str]]:
     yield from _find_set_fields(template, _TEMPLATE, "service.template")
     yield from _find_set_fields(template.get("scaling", {}), _SCALING, "service.template.scaling")
     if template.get("vpcAccess", {}).get("connector"):
-        yield "service.template.vpcAccess.connector", "there are no connectors here; use networkInterfaces."
+        yield "service.template.vpcAccess.connector", "it has no connectors; use networkInterfaces."
     yield from _values(service, template)
     yield from _traffic(service)
     containers: list[Document] = template["containers"]
@@ -88,27 +88,27 @@ def _find_set_fields(message: Document, refusals: dict[str, str], path: str) -> 
 
 def _values(service: Document, template: Document) -> Iterator[tuple[str, str]]:
     if service.get("ingress") == "INGRESS_TRAFFIC_NONE":
-        yield "service.ingress", "a service without ingress could not be called here."
+        yield "service.ingress", "nobody could call a service without ingress."
     if service.get("launchStage") == "ALPHA":
-        yield "service.launchStage", "features of this stage do not exist here; use BETA or GA."
+        yield "service.launchStage", "it has no features of this stage; use BETA or GA."
     scaling = service.get("scaling", {})
     if scaling.get("scalingMode") == "MANUAL" and not scaling.get("manualInstanceCount"):
-        yield "service.scaling.manualInstanceCount", "a service cannot be disabled by 0 instances here; delete it."
+        yield "service.scaling.manualInstanceCount", "it can't disable a service with 0 instances; delete the service."
     if service.get("functionalType") == "FUNCTIONAL_TYPE_AGENT":
-        yield "service.functionalType", "there are no workload identities of agents here; use another type."
+        yield "service.functionalType", "it has no workload identities of agents; use another type."
     if 0 < parse_seconds(template.get("timeout", "0s")) < 1:
-        yield "service.template.timeout", "timeouts have whole seconds here; use 1s or more."
+        yield "service.template.timeout", "its timeouts are whole seconds; use 1s or more."
 
 
 def _traffic(service: Document) -> Iterator[tuple[str, str]]:
     for index, target in enumerate(service.get("traffic", [])):
         path = f"service.traffic[{index}]"
         if target.get("tag"):
-            yield f"{path}.tag", "revisions have no URLs of their own here."
+            yield f"{path}.tag", "its revisions have no URLs of their own."
         if target.get("revision"):
-            yield f"{path}.revision", "all requests go to the latest ready revision."
+            yield f"{path}.revision", "it sends all requests to the latest ready revision."
         if target.get("percent") != 100:
-            yield f"{path}.percent", "all requests go to the latest ready revision."
+            yield f"{path}.percent", "it sends all requests to the latest ready revision."
 
 
 def _volumes(template: Document) -> Iterator[tuple[str, str]]:
@@ -123,16 +123,16 @@ def _volumes(template: Document) -> Iterator[tuple[str, str]]:
         if volume.get("gcs", {}).get("mountOptions"):
             yield (
                 f"{path}.gcs.mountOptions",
-                "the bucket is a folder here, and nothing reads Cloud Storage FUSE's options.",
+                "its buckets are folders, without Cloud Storage FUSE's options.",
             )
     for index, container in enumerate(template["containers"]):
         for number, mount in enumerate(container.get("volumeMounts", [])):
             if mount.get("subPath") and mount.get("name", "") in empty_volumes:
                 path = f"service.template.containers[{index}].volumeMounts[{number}].subPath"
-                yield path, "an empty volume has no folder to mount; mount the whole volume."
+                yield path, "a new volume has no folder to mount; mount the whole volume."
             if f"{mount.get('mountPath', '')}/".startswith(f"{_TRUST_FOLDER}/"):
                 path = f"service.template.containers[{index}].volumeMounts[{number}].mountPath"
-                yield path, "this machine's own certificates are there; mount it elsewhere."
+                yield path, "its certificates are there; mount the volume elsewhere."
 
 
 def _container(container: Document, path: str) -> Iterator[tuple[str, str]]:
@@ -141,7 +141,7 @@ def _container(container: Document, path: str) -> Iterator[tuple[str, str]]:
         if container.get(field):
             yield f"{path}.{field}", reason
     if container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu"):
-        yield f"{path}.resources.limits.nvidia.com/gpu", "there is no GPU here."
+        yield f"{path}.resources.limits.nvidia.com/gpu", "it has no GPUs."
     for index, port in enumerate(container.get("ports", [])):
         if port.get("name") == "h2c":
-            yield f"{path}.ports[{index}].name", "containers get HTTP/1 requests here; use http1."
+            yield f"{path}.ports[{index}].name", "it sends HTTP/1 requests to containers; use http1."
