@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 import yaml
 
-from pulumi_mcpfleet.fleet import Fleet, FleetError, parse_fleet
+from pulumi_mcpfleet.fleet import Fleet, FleetError, find_deprecated_keys, parse_fleet
 from pulumi_mcpfleet.new_servers import plan_server
 
 __all__ = ["ProjectError", "StackFile", "check_file", "check_files", "check_project", "plan_server"]
@@ -35,11 +35,13 @@ class StackFile:
         name: The name of the file.
         fleet: The fleet; None if the file has mistakes.
         mistakes: One line for each mistake, which begins with its path.
+        warnings: One line for each deprecated key, which begins with its path.
     """
 
     name: str
     fleet: Fleet | None
     mistakes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def contents(self) -> str:
@@ -95,7 +97,8 @@ def check_file(file: Path, shared: Any = None) -> StackFile:
         fleet = parse_fleet(values.get(_FLEET), root=file.parent)
     except FleetError as error:
         mistakes += str(error).splitlines()
-    return StackFile(file.name, None if mistakes else fleet, tuple(mistakes))
+    warnings = tuple(find_deprecated_keys(values.get(_FLEET)))
+    return StackFile(file.name, None if mistakes else fleet, tuple(mistakes), warnings)
 
 
 def check_project(root: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import pulumi
 
 from pulumi_mcpfleet.components.deferred import Deferred
-from pulumi_mcpfleet.fleet import Fleet, FleetError, Server, parse_fleet
+from pulumi_mcpfleet.fleet import Fleet, FleetError, Server, find_deprecated_keys, parse_fleet
 from pulumi_mcpfleet.fleet.mistakes import format_path
 
 PROJECT: Final = "project"
@@ -137,7 +137,11 @@ def _parsed(args: Mapping[str, Any], raw: Mapping[str, Any], line: Callable[[str
         lines.append(line(f"{format_path([PROJECT])}: missing; add the id of the Google Cloud project"))
     if not lines:
         try:
-            return Arguments(str(project), parse_fleet(plain, root=Path.cwd()), deferred)
+            fleet = parse_fleet(plain, root=Path.cwd())
         except FleetError as error:
             lines = [line(text) for text in str(error).splitlines()]
+        else:
+            for text in find_deprecated_keys(plain):
+                pulumi.log.warn(line(text))
+            return Arguments(str(project), fleet, deferred)
     raise pulumi.RunError("\n".join(lines))

@@ -8,6 +8,7 @@ Google's to say. Nothing in this package knows Pulumi.
 from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess, PublicAccess
 from pulumi_mcpfleet.fleet.built_source import Folder
 from pulumi_mcpfleet.fleet.client import Client
+from pulumi_mcpfleet.fleet.deprecated import find_deprecated_keys
 from pulumi_mcpfleet.fleet.git import Git
 from pulumi_mcpfleet.fleet.model import CloudBuildOptions, Fleet, Registry
 from pulumi_mcpfleet.fleet.parse import FleetError, parse_fleet
@@ -36,5 +37,6 @@ __all__ = [
     "Stdio",
     "Workload",
     "builds_in_cloud",
+    "find_deprecated_keys",
     "parse_fleet",
 ]

@@ -45,6 +45,11 @@ class StackFile(Protocol):
         """One line for each mistake, which begins with its path."""
         ...
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """One line for each deprecated key, which begins with its path."""
+        ...
+
 
 class ServerPlan(Protocol):
     """A server that `mcpfleet init` puts into a fleet."""
@@ -116,7 +121,7 @@ def find_command(name: str, distribution: str) -> Callable[[list[str]], object]:
 
 
 def check(out: Console, root: Path, projects: Projects | None = None, *, as_json: bool = False) -> bool:
-    """Print the mistakes of every stack's config file, under its name. Returns whether there are none.
+    """Print the mistakes and warnings of every stack's config file, under its name. Returns whether it has no mistake.
 
     Args:
         out: Where they are printed.
@@ -140,7 +145,10 @@ def check(out: Console, root: Path, projects: Projects | None = None, *, as_json
         raise UsageError(str(error)) from None
     is_right = not any(file.mistakes for file in files)
     if as_json:
-        found = {file.name: {"ok": not file.mistakes, "mistakes": list(file.mistakes)} for file in files}
+        found = {
+            file.name: {"ok": not file.mistakes, "mistakes": list(file.mistakes), "warnings": list(file.warnings)}
+            for file in files
+        }
         out.print(json.dumps({"ok": is_right, "files": found}, indent=2), markup=False)
         return is_right
     for file in files:
@@ -148,6 +156,8 @@ def check(out: Console, root: Path, projects: Projects | None = None, *, as_json
         out.print(f"{mark} [bold]{markup_safe(file.name)}[/]  {markup_safe(file.contents)}".rstrip())
         for mistake in file.mistakes:
             out.print(f"    {markup_safe(mistake)}")
+        for warning in file.warnings:
+            out.print(f"    [yellow]![/] {markup_safe(warning)}")
     return is_right
 
 

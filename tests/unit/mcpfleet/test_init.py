@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import mcpfleet
 from mcpfleet import cli, init, projects, scaffold
+from pulumi_mcpfleet.fleet import deprecated
 from pulumi_mcpfleet.projects import check_file, check_files
 
 TEMPLATE = Path(mcpfleet.__file__).parent / "template"
@@ -431,8 +432,22 @@ def test_check_prints_each_mistake_under_its_file_and_ends_with_1(run, tmp_path)
     code, out, _ = run("check", "--cwd", "acme", "--json")
     message = json.loads(out)
     assert (code, message["ok"]) == (1, False)
-    assert message["files"]["Pulumi.dev.yaml"] == {"ok": False, "mistakes": [mistake.strip()]}
-    assert message["files"]["Pulumi.local.yaml"] == {"ok": True, "mistakes": []}
+    assert message["files"]["Pulumi.dev.yaml"] == {
+        "ok": False,
+        "mistakes": [mistake.strip()],
+        "warnings": [],
+    }
+    assert message["files"]["Pulumi.local.yaml"] == {"ok": True, "mistakes": [], "warnings": []}
+
+
+def test_check_prints_a_warning_for_each_deprecated_key_and_ends_with_0(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(deprecated, "DEPRECATED_KEYS", {"servers.*.health_path": "write probes; 0.3.0 removes it"})
+    run("init", "acme", "--yes")
+    warning = "fleet.servers.hello.health_path: is deprecated; write probes; 0.3.0 removes it"
+    code, out, _ = run("check", "--cwd", "acme")
+    assert (code, out.splitlines()[:2]) == (0, ["✓ Pulumi.dev.yaml  1 server", f"    ! {warning}"])
+    code, out, _ = run("check", "--cwd", "acme", "--json")
+    assert (code, json.loads(out)["files"]["Pulumi.dev.yaml"]["warnings"]) == (0, [warning])
 
 
 def test_check_outside_of_a_project_is_a_mistake_of_the_call(run):
