@@ -1,8 +1,8 @@
-"""The fleet: all that a user may ask for in `mcpfleet:fleet`, checked once.
+"""The fleet: the typed and validated value of `mcpfleet:fleet`.
 
-`parse_fleet` is the only door. Behind it every value is frozen and every name fits the cloud, so
-nothing downstream checks again. It does not ask any cloud: whether an image or a member exists is
-Google's to say. Nothing in this package knows Pulumi.
+`parse_fleet` is the only entry point. In the fleet that it returns, every value is frozen and every name is valid in
+the cloud, so later code does not validate again. The parser calls no cloud: whether an image or a principal exists, is
+known only to Google. Nothing in this package imports Pulumi.
 """
 
 from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess, PublicAccess

@@ -1,4 +1,4 @@
-"""Who may call a server: a tagged union, one kind to each model. Nobody, unless said."""
+"""Who may call a server: a tagged union with one model for each kind of access. By default, no principal may call."""
 
 from typing import Annotated, Any, Final
 
@@ -10,7 +10,8 @@ from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 
 KINDS: Final = ("iam", "iap", "oauth", "public")
 CLIENT_KINDS: Final = ("iam", "iap", "public")
-"""What is checked in front of a service. With `oauth` the service checks, and only servers are told by what."""
+"""The kinds that Google checks in front of a service. With `oauth` the service itself checks, and only servers get the
+settings for that."""
 
 
 class Iam(Model):
@@ -46,7 +47,7 @@ class OauthClient(Model):
 
 
 class Iap(Model):
-    """Identity-Aware Proxy in front of the service: people log in, programs send a token."""
+    """Identity-Aware Proxy in front of the service: people log in, and programs send a token."""
 
     members: Annotated[tuple[identities.Member, ...], NO_REPEATS] = Field(
         default=(),
@@ -71,7 +72,10 @@ class Iap(Model):
 
     @property
     def program_audience(self) -> str | None:
-        """What a program's token is for; None where IAP takes none, for Google's own OAuth client is for browsers."""
+        """The audience of a program's token.
+
+        None if IAP accepts no such token, because Google's own OAuth client is only for browsers.
+        """
         if self.programmatic_clients:
             return self.programmatic_clients[0]
         return self.oauth_client.client_id if self.oauth_client else None
@@ -87,7 +91,7 @@ class IapAccess(Model):
 
 
 class Oauth(Model):
-    """OAuth 2 by the server itself, as the MCP specification has it (RFC 9728); Cloud Run lets every caller through."""
+    """OAuth 2, checked by the server itself as MCP specifies it (RFC 9728); Cloud Run lets every caller through."""
 
     issuer: identities.Issuer = Field(
         description="The authorization server whose tokens the server accepts.", examples=["https://login.acme.dev"]
@@ -103,7 +107,7 @@ class Oauth(Model):
 
 
 class OauthAccess(Model):
-    """Access for whoever has a token of an authorization server, checked by the server."""
+    """Access with tokens of an authorization server, which the server checks."""
 
     oauth: Annotated[Oauth, FieldDoc("[oauth](#access)", "")] = Field(
         description="The server itself checks OAuth tokens; it must, because Cloud Run then checks nothing.",
@@ -112,7 +116,7 @@ class OauthAccess(Model):
 
 
 class Public(Model):
-    """Anybody on the internet."""
+    """Access for everyone on the internet, with the reason for it."""
 
     reason: identities.Reason = Field(
         description="Why everybody may call. It becomes an annotation of the service.",
@@ -121,7 +125,7 @@ class Public(Model):
 
 
 class PublicAccess(Model):
-    """Access for anybody."""
+    """Access for everyone."""
 
     public: Annotated[Public, FieldDoc("[public](#access)", "")] = Field(
         description="Anybody may call, without any identity.",
@@ -134,17 +138,17 @@ def _find_kind(value: Any) -> str | None:
 
 
 def access_kind(access: "Access") -> str:
-    """The one key by which *access* says who checks the caller."""
+    """The kind of *access*, such as "iam"."""
     return str(_find_kind(access))
 
 
 def public_reason(access: "Access") -> str | None:
-    """Why anybody may call; None where not everybody may."""
+    """The reason why everyone may call; None if not everyone may."""
     return access.public.reason if isinstance(access, PublicAccess) else None
 
 
 def program_audience(access: "Access | ClientAccess") -> str | None:
-    """What a program's token is for, where IAP checks it; None where it takes none, and where others check."""
+    """The audience of a program's token for IAP; None if IAP accepts no such token or does not check this access."""
     return access.iap.program_audience if isinstance(access, IapAccess) else None
 
 
@@ -157,7 +161,7 @@ Access = Annotated[
     exactly_one_kind("access", KINDS),
     FieldDoc("[access](#access)", "accesses", "one of `iam`, `iap`, `oauth`, `public`"),
 ]
-"""The one key says who checks the caller."""
+"""Who may call a server. The one key of the mapping is the kind: it decides who checks the caller."""
 
 
 def _refuse_oauth(value: Any) -> Any:
@@ -176,4 +180,4 @@ ClientAccess = Annotated[
     BeforeValidator(_refuse_oauth),
     FieldDoc("[access](#access)", "accesses", "one of `iam`, `iap`, `public`"),
 ]
-"""Who may call a client: only what is checked in front of it, for a client is any app that listens."""
+"""Who may call a client. Only kinds that Google checks, because a client can be any app that listens."""

@@ -1,4 +1,4 @@
-"""What every model of the vocabulary is built on, and the rules that several of them share."""
+"""The base class of all models of the fleet, mistakes with their config paths, and rules that several models share."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
@@ -12,23 +12,30 @@ Value = TypeVar("Value")
 Items = TypeVar("Items", bound=Sequence[Hashable])
 
 
-Mistake = tuple[tuple[str | int, ...], str]
-"""A sentence for the user, and the path from the checked value to where it belongs; `PARENT` leaves the value."""
+ConfigPath = tuple[str | int, ...]
+"""A path in the user's config: keys of mappings and indexes of lists, outermost first."""
+
+Mistake = tuple[ConfigPath, str]
+"""A mistake: its path, relative to the value that was checked, and the message. `PARENT` is a step out of the value."""
 
 PARENT: Final = ".."
+"""A step of a relative path that goes to the mapping or list around the value, as in a file system."""
 
-INVALID_NAMES: Final = "left out"
-"""In pydantic's context: names that are in the user's file, but have mistakes of their own, by the key above them."""
+INVALID_NAMES: Final = "invalid_names"
+"""The key of pydantic's context with names that have mistakes of their own, by the key above them."""
 
 
 def invalid_names(info: ValidationInfo, key: str) -> frozenset[str]:
-    """The names below *key* (servers, sidecars, volumes) of which nothing is to be said."""
+    """The names below *key* (servers, sidecars, volumes) that have mistakes of their own.
+
+    They are in the user's file, but not in the fleet that is validated: other rules must not report them as missing.
+    """
     context = cast("Mapping[str, Any]", info.context or {})
     return frozenset(map(str, context.get(INVALID_NAMES, {}).get(key, ())))
 
 
 class MistakesError(ValueError):
-    """Several mistakes in one value; the report has a line for each."""
+    """Several mistakes in one value. The report has one line for each."""
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         super().__init__("; ".join(message for _, message in mistakes))
@@ -36,10 +43,10 @@ class MistakesError(ValueError):
 
 
 def raise_if_any(value: Value, mistakes: Iterable[Mistake]) -> Value:
-    """*value*, if nothing was found in it.
+    """Return *value* if there are no *mistakes*.
 
     Raises:
-        MistakesError: Something was.
+        MistakesError: There are some.
     """
     collected = tuple(mistakes)
     if collected:
@@ -48,7 +55,7 @@ def raise_if_any(value: Value, mistakes: Iterable[Mistake]) -> Value:
 
 
 class UnknownKindError(ValueError):
-    """A tagged union's value has no key that says its kind; the report knows where such keys belong."""
+    """The value of a tagged union has no key that names its kind. The report looks up where its keys belong."""
 
     def __init__(self, union: str, keys: Sequence[str], kinds: Sequence[str]) -> None:
         advices = {key: None if union == "source" else advice(key) for key in keys}
@@ -58,7 +65,7 @@ class UnknownKindError(ValueError):
 
 
 class Model(BaseModel):
-    """A part of a fleet: frozen, and with no key that the vocabulary does not have."""
+    """A part of a fleet. It is frozen and refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -74,7 +81,7 @@ def _refuse_repeats(items: Items) -> Items:
 
 
 NO_REPEATS: Final = AfterValidator(_refuse_repeats)
-"""A list without doubles. Letter case does not count: IAM compares members without it."""
+"""A list without duplicates. Upper and lower case are the same, as IAM compares members."""
 
 
 def _refuse_empty(items: Items) -> Items:
@@ -84,7 +91,7 @@ def _refuse_empty(items: Items) -> Items:
 
 
 NOT_EMPTY: Final = AfterValidator(_refuse_empty)
-"""A list of at least one. pydantic's own bound would also call a list empty whose only entry is wrong."""
+"""A list with at least one entry. pydantic's own bound would also report a list as empty whose only entry is wrong."""
 
 
 def _refuse_boolean(value: Any) -> Any:
@@ -95,19 +102,19 @@ def _refuse_boolean(value: Any) -> Any:
 
 
 NUMBER: Final = BeforeValidator(_refuse_boolean)
-"""A number that is not one of YAML's words for true and false."""
+"""A number; YAML's words for true and false are refused."""
 
 
 def exactly_one_kind(union: str, kinds: Sequence[str], common_keys: Sequence[str] = ()) -> BeforeValidator:
-    """A rule for a tagged union: exactly one of *kinds* is a key of the mapping.
+    """Return a rule for a tagged union: exactly one of *kinds* is a key of the mapping.
 
-    Without it a mistyped kind would be reported as several missing and unknown keys, one set for
-    each member of the union.
+    Without this rule, pydantic would report a mistyped kind as several missing and unknown keys, for each member of
+    the union.
 
     Args:
-        union: What the union is, in a word.
-        kinds: The keys that each say one kind.
-        common_keys: Keys that every kind may have besides.
+        union: The name of the union in messages, such as "source".
+        kinds: The keys that each name one kind.
+        common_keys: Keys that every kind may also have.
     """
     choice = " | ".join(kinds)
 
@@ -129,7 +136,7 @@ def exactly_one_kind(union: str, kinds: Sequence[str], common_keys: Sequence[str
 
 
 def kind_of(value: Any, kinds: Sequence[str]) -> str | None:
-    """Which of *kinds* a mapping or a parsed model is: the discriminator of a tagged union."""
+    """Find which of *kinds* a mapping or a parsed model is: the discriminator of a tagged union."""
     if isinstance(value, BaseModel):
         return next((kind for kind in kinds if kind in type(value).model_fields), None)
     if isinstance(value, dict):

@@ -1,6 +1,7 @@
-"""Sources for which the Dockerfile is made: what they have in common, and a folder; `git` and `stdio` have the others.
+"""Sources for which mcpfleet generates a Dockerfile: their common keys, and the source `folder`.
 
-Which Dockerfile that is, is `pulumi_mcpfleet.sources`' business. Here stands what a user may say about it.
+The modules `git` and `stdio` have the other such sources. This module has only the keys with which a user configures
+the build; `pulumi_mcpfleet.sources` plans the build and generates the Dockerfile.
 """
 
 import re
@@ -26,7 +27,7 @@ from pulumi_mcpfleet.sources.safe_paths import folder_problem
 _NO_DOCKERFILE: Final = "none"
 
 
-# apt takes a - at the end for "remove it".
+# For apt, a - at the end means "remove this package".
 _APT: Final = r"[a-z0-9][a-z0-9+.-]{0,62}[a-z0-9+.]"
 AptPackage = Annotated[
     str,
@@ -35,7 +36,7 @@ AptPackage = Annotated[
 ]
 
 
-# A member's name is npm's or PyPI's, and its folder a path of such words.
+# A member's name follows npm's or PyPI's rules, and its folder is a path of such names.
 _MEMBER: Final = r"@?[A-Za-z0-9_][A-Za-z0-9_.@/-]{0,254}"
 MemberName = Annotated[
     str,
@@ -44,7 +45,7 @@ MemberName = Annotated[
 ]
 
 
-# PEP 685: what an extra and a group are called.
+# PEP 685: the form of the names of extras and groups.
 _DEPENDENCY: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?"
 DependencyName = Annotated[
     str,
@@ -59,7 +60,7 @@ Requirement = Annotated[
     FieldDoc("requirement", "requirements", "`NAME<VERSION` and the like, without spaces", pattern(_BOUND)),
 ]
 Requirements = Annotated[tuple[Requirement, ...], NO_REPEATS]
-"""Requirements that hold what would be installed otherwise."""
+"""Requirements that limit the versions of dependencies."""
 
 _DATE: Final = r"(?:20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01]))?"
 Date = Annotated[
@@ -113,7 +114,7 @@ Builder = Annotated[
         examples=["cloud-build"],
     ),
 ]
-"""Who builds an image."""
+"""The tool that builds an image."""
 
 
 class ImageFile(Model):
@@ -161,7 +162,7 @@ Writable = Annotated[
 
 
 class BuiltSource(Model):
-    """What is common to sources whose Dockerfile is found out: every key decides what would be found out otherwise."""
+    """The common keys of sources that mcpfleet analyses to plan their build: each key overrides a part of the plan."""
 
     language: Literal["python", "node"] | None = Field(
         default=None,
@@ -304,20 +305,20 @@ class BuiltSource(Model):
 
     @property
     def build_options(self) -> BuildOptions:
-        """What the user decides about the Dockerfile."""
+        """The options with which the user overrides the build plan."""
         keys = {"language", "installer", "start", "apt", "apt_build", "args", "speaks", "build_args", "package"}
         keys |= {"extras", "groups", "bounds", "before", "target", "writable"}
-        said: Any = self.model_dump(include=keys)
+        options: Any = self.model_dump(include=keys)
         return BuildOptions(
-            **said,
-            copy_from={place: FromImage(one.image, one.path) for place, one in self.copy_from.items()},
+            **options,
+            copy_from={target: FromImage(file.image, file.path) for target, file in self.copy_from.items()},
             build_secrets=tuple(self.build_secrets),
             dockerfile="" if self.dockerfile == _NO_DOCKERFILE else self.dockerfile,
         )
 
 
 def _root(info: ValidationInfo) -> Path | None:
-    """The folder of Pulumi.yaml; None where no folder is to be looked at."""
+    """The folder of Pulumi.yaml; None if the parser must not read files."""
     return cast("dict[str, Path | None]", info.context or {}).get("root")
 
 
@@ -358,13 +359,13 @@ class Folder(BuiltSource):
         return self
 
     def build_plan(self, root: Path) -> BuildPlan:
-        """How the folder is built, as found out once.
+        """Plan the build of the folder; later calls return the same plan.
 
         Args:
             root: The folder of Pulumi.yaml.
 
         Raises:
-            BuildPlanError: Something can't be decided, or is not supported.
+            BuildPlanError: The plan needs a decision of the user, or the source is not supported.
         """
         if root not in self._plans:
             if self.lfs == "refuse":

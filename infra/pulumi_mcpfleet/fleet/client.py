@@ -1,4 +1,4 @@
-"""One client: a service of the fleet that calls its MCP servers as an account of its own."""
+"""One client: a service of the fleet that calls MCP servers of the fleet with an account of its own."""
 
 from collections.abc import Collection, Iterator, Mapping
 from itertools import count
@@ -70,14 +70,17 @@ class Client(Workload):
 
 
 def sidecar_ports(client: Client, servers: Mapping[str, Server]) -> dict[str, int]:
-    """Where the servers beside a client listen: an existing image where it always does, built ones after the client."""
+    """The ports of the servers that run as sidecars of *client*, by name.
+
+    An existing image keeps its port; images that are built here get the free ports after the client's.
+    """
     fixed = {name: port for name in client.calls if (port := _find_fixed_port(servers[name])) is not None}
     free = (port for port in count(client.port + 1) if port not in fixed.values())
     return {name: fixed[name] if name in fixed else next(free) for name in client.calls}
 
 
 def _find_fixed_port(server: Server) -> int | None:
-    """Where a server listens whatever it is told."""
+    """Find the port of a server that ignores the variable PORT; None if the server obeys it."""
     source = server.source
     if isinstance(source, Stdio | Registered) or (source.port == BUILT_PORT and not isinstance(source, ExistingImage)):
         return None
@@ -87,7 +90,13 @@ def _find_fixed_port(server: Server) -> int | None:
 def client_mistakes(
     clients: Mapping[str, Client], servers: Mapping[str, Server], invalid: Collection[str] = ()
 ) -> Iterator[Mistake]:
-    """What a client cannot be in this fleet, by its path from the clients; of servers *invalid* nothing is said."""
+    """Find mistakes between clients and servers of one fleet.
+
+    Args:
+        clients: The fleet's clients; the paths of mistakes are relative to them.
+        servers: The fleet's servers that have no mistakes.
+        invalid: The names of servers with mistakes of their own; calls of these are not checked.
+    """
     for name, client in clients.items():
         if name in servers:
             yield (name,), "is a server's name, too, and both name a service and an account; write another"
@@ -110,7 +119,7 @@ def client_mistakes(
 
 
 def _call_mistakes(client: Client, name: str, server: Server) -> Iterator[str]:
-    if isinstance(server.access, OauthAccess):  # beside the client, too: the server itself asks
+    if isinstance(server.access, OauthAccess):  # also as a sidecar, because the server itself checks the token
         yield f"{name} asks for a login that an account's ID token is not; give it access by iam"
     if client.topology == "sidecar":
         if server.all_secrets or server.volumes or server.writable or server.sidecars or server.cloudsql_instances:

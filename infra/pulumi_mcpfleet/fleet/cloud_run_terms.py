@@ -1,7 +1,7 @@
-"""What Cloud Run's API, its YAML and gcloud call things, and what a fleet says instead.
+"""Terms of Cloud Run's API, its YAML and gcloud, with the fleet's key for each.
 
-For the report only: a nearest word by its letters would mislead where the user has written a right word of another
-vocabulary (`gpu` is near `cpu`, `encryption_key` is near `description`).
+Only for error messages. If a user writes a correct term of another vocabulary, the fleet's key with the most similar
+spelling would mislead: `gpu` is similar to `cpu`, and `encryption_key` to `description`.
 """
 
 import re
@@ -114,15 +114,15 @@ TERMS: Final[Mapping[str, str]] = {
     "worker_pool": "a fleet has services alone; worker pools and jobs are deployed beside it",
     "job": "a fleet has services alone; worker pools and jobs are deployed beside it",
 }
-"""By the word in snake case: what to write, or that a fleet has nothing of the kind."""
+"""By the term in snake case: what to write instead, or that a fleet has no such setting."""
 
 
 def snake(word: str) -> str:
-    """*word* as the fleet's own keys are spelled: `maxInstances`, `--max-instances` and `max_instances` are one."""
+    """Convert *word* to the spelling of the fleet's keys: `maxInstances` and `--max-instances` to `max_instances`."""
     bare = re.sub(r"^(--)?(no-|add-|set-|update-)?", "", word.rpartition("/")[2])
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).replace("-", "_").lower()
 
 
 def advice(word: str) -> str | None:
-    """What to do about a term of Cloud Run's that is no key; None where *word* is none."""
+    """What to write instead of *word*; None if it is no term of Cloud Run."""
     return TERMS.get(snake(word))

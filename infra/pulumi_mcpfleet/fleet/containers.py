@@ -1,4 +1,4 @@
-"""The rules between the containers of one instance: names, ports, order, and what fits."""
+"""Rules between the containers of one instance: names, ports, start order, and the sum of CPU and memory."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
@@ -10,9 +10,9 @@ from pulumi_mcpfleet.fleet.parts import Sidecar
 from pulumi_mcpfleet.fleet.workload import BUILT_PORT
 
 SERVER: Final = "server"
-"""The name of the server's own container, beside its sidecars."""
+"""The name of the server's main container."""
 
-# Cloud Run, "CPU limits" and "Memory limits": of all containers of an instance together.
+# Cloud Run, "CPU limits" and "Memory limits": the limits of all containers of an instance together.
 _MAX_CPUS: Final = 8
 _MAX_MEMORY: Final = 32 * 1024  # MiB
 
@@ -20,12 +20,12 @@ _MAX_MEMORY: Final = 32 * 1024  # MiB
 def sidecar_mistakes(
     server: Mapping[str, Any], sidecars: Mapping[str, Sidecar], invalid: Callable[[str], Collection[str]]
 ) -> Iterator[Mistake]:
-    """What Cloud Run would refuse of *sidecars* beside a server with these keys; keys with mistakes are absent.
+    """Find what Cloud Run would refuse in the sidecars of a server.
 
     Args:
-        server: The server's keys.
-        sidecars: Its sidecars.
-        invalid: The names below a key of which nothing is said.
+        server: The server's keys, without those that have mistakes.
+        sidecars: The server's sidecars.
+        invalid: Returns the names below a key that have mistakes of their own; references to them are not checked.
     """
     if SERVER in sidecars:
         yield (SERVER,), "is the name of the server's own container; write another"
@@ -43,7 +43,7 @@ def sidecar_mistakes(
 def unknown_dependencies(
     names: Sequence[str], sidecars: Collection[str], invalid: Collection[str]
 ) -> Iterator[Mistake]:
-    """Dependencies on a sidecar that is not there; of those *invalid* nothing is said."""
+    """Find dependencies on a sidecar that does not exist; those with *invalid* names are not checked."""
     for index, name in enumerate(names):
         if name not in sidecars and name not in invalid:
             choices = f"there is {', '.join(sidecars)}" if sidecars else "there are none"
@@ -62,7 +62,7 @@ def _mount_mistakes(
 
 
 def _port_mistakes(server: Mapping[str, Any], sidecars: Mapping[str, Sidecar]) -> Iterator[Mistake]:
-    """An instance's containers share one localhost."""
+    """Find sidecars whose port another container has: the containers of an instance share one localhost."""
     used: dict[int, str] = {getattr(server.get("source"), "port", BUILT_PORT): "the server"}
     for name, sidecar in sidecars.items():
         port = sidecar.startup.port if sidecar.startup else None
@@ -87,7 +87,7 @@ def _cycle_mistakes(sidecars: Mapping[str, Sidecar]) -> Iterator[Mistake]:
 
 def _sum_mistakes(sidecars: Mapping[str, Sidecar], cpu: str, memory: str) -> Iterator[Mistake]:
     if quantities.cpus(cpu) > _MAX_CPUS or quantities.mebibytes(memory) > _MAX_MEMORY:
-        return  # beside the largest GPU; how many there are is Google's to say
+        return  # only with the largest GPU, for which Google documents no limit
     cpus = quantities.cpus(cpu) + sum(quantities.cpus(sidecar.cpu) for sidecar in sidecars.values())
     size = quantities.mebibytes(memory) + sum(quantities.mebibytes(sidecar.memory) for sidecar in sidecars.values())
     if cpus > _MAX_CPUS:

@@ -1,4 +1,4 @@
-"""Domains of several servers of one fleet: which may share one, by the paths below it."""
+"""Rules between the domains of a fleet's servers: several servers can share a domain with a path for each."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from pulumi_mcpfleet.fleet.server import Server
 
 
 def domain_mistakes(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Domains and paths that two servers cannot both have; keys of the fleet with mistakes are absent."""
+    """Find domains and paths that two servers have; *fleet* has no keys with mistakes."""
     is_shared = fleet.get("load_balancer", "shared") == "shared"
     used: dict[tuple[str, str | None], str] = {}
     for name, server in servers.items():

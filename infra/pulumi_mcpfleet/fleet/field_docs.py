@@ -1,7 +1,7 @@
-"""Words for users: what kinds of values are called, what to write instead of an unknown word, values in YAML.
+"""Documentation of value types, and parts of messages: the nearest known word, and values as YAML.
 
-A `FieldDoc` is metadata of an `Annotated` type: the reference page and editors read it. It checks nothing; the rule
-beside it does.
+A `FieldDoc` is metadata of an `Annotated` type, for the reference page and for editors. It does not validate; the rule
+next to it does.
 """
 
 import difflib
@@ -18,13 +18,13 @@ from pydantic_core import CoreSchema
 
 @dataclass(frozen=True)
 class FieldDoc:
-    """A kind of value, in words and in JSON Schema.
+    """The documentation of a type of value.
 
     Attributes:
-        one: What one of them is called.
-        many: What several are called.
-        accepted: Which ones there are, as Markdown.
-        schema: What an editor can check by itself, as keywords of JSON Schema.
+        singular: The name of one such value, as Markdown.
+        plural: The name of several.
+        accepted: Which values are accepted, as Markdown.
+        schema: The part of the rule that an editor can check, as keywords of JSON Schema.
     """
 
     singular: str
@@ -33,29 +33,33 @@ class FieldDoc:
     schema: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Add what this kind knows to the schema of its type."""
+        """Add the keywords of `schema` to the JSON Schema of the type."""
         return {**handler(core), **cast("dict[str, Any]", self.schema)}
 
 
 def pattern(text: str) -> dict[str, str]:
-    """The JSON Schema of a text that matches *text* as a whole."""
+    """The JSON Schema keyword for texts that match the regular expression *text* from start to end."""
     return {"pattern": f"^(?:{text})$"}
 
 
-# Shown as nothing at all, though they are letters and marks to Python: fillers, and variation selectors.
+# Fillers and variation selectors: Python calls them letters and marks, but nothing of them is visible.
 _INVISIBLE: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 def is_visible(text: str) -> bool:
-    """Whether each sign of *text* is shown as itself; what reads the outputs, `mcpfleet`, takes no others."""
+    """Check that every character of *text* is visible; the `mcpfleet` command refuses outputs with others."""
     return text.isprintable() and not _INVISIBLE.search(text)
 
 
 def check_reason(value: str, subject: str) -> str:
-    """*value* as one line that says *subject*.
+    """Return *value* without spaces around it, if it is one line of a reasonable length.
+
+    Args:
+        value: A reason that a user wrote.
+        subject: What the reason must explain, for the message.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The value is too short, too long, or not one visible line.
     """
     text = value.strip()
     if len(text) < 10 or len(text) > 256 or not is_visible(text):
@@ -64,12 +68,12 @@ def check_reason(value: str, subject: str) -> str:
 
 
 def find_nearest(word: str, choices: Sequence[str]) -> str | None:
-    """The nearest of *choices*, None when none is near."""
+    """The choice with the most similar spelling; None if none is similar."""
     return next(iter(difflib.get_close_matches(word[:100], choices, n=1, cutoff=0.6)), None)
 
 
 def describe_unknown(word: str, choices: Sequence[str]) -> str:
-    """Name *word* and the nearest of *choices*, or all of them when none is near."""
+    """Describe an unknown word: quote it, with the most similar of *choices*, or with all if none is similar."""
     nearest = find_nearest(word, choices)
     if nearest:
         return f"{word[:100]!r}; did you mean {nearest}?"
@@ -77,7 +81,7 @@ def describe_unknown(word: str, choices: Sequence[str]) -> str:
 
 
 def to_yaml(value: Any) -> str:
-    """*value* in YAML's short form, as a person would write it."""
+    """Format *value* in YAML's flow style, on one line, with quotes only where YAML needs them."""
     if isinstance(value, Mapping):
         entries = cast("Mapping[str, Any]", value)
         return "{" + ", ".join(f"{to_yaml(key)}: {to_yaml(item)}" for key, item in entries.items()) + "}"
@@ -85,7 +89,7 @@ def to_yaml(value: Any) -> str:
         return "[" + ", ".join(to_yaml(item) for item in cast("tuple[Any, ...]", value)) + "]"
     if not isinstance(value, str):
         return json.dumps(value)
-    # A number in quotes is a text, a word without them is one as well; a colon or a comma would begin something.
+    # Text that looks like a number needs quotes, a plain word does not; a colon or a comma has a meaning in YAML.
     needs_no_quotes = (
         value.isprintable()
         and value

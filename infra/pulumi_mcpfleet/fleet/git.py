@@ -1,4 +1,4 @@
-"""A source that is a git repository: its address, what of it is fetched, and with whose credentials."""
+"""A source that is a Git repository: its address, what mcpfleet fetches of it, and with which credentials."""
 
 import re
 from typing import Annotated, Final, Literal
@@ -14,7 +14,7 @@ from pulumi_mcpfleet.sources import git
 
 
 def _check_url(value: str) -> str:
-    # A token is often written in the place of the user; over ssh a user is no secret.
+    # A token is often written in place of the user name. In an ssh address, the user name is not a secret.
     if re.match(r"[a-z]+://[^/@]*:[^/@]*@|https?://[^/]*@", value):
         raise ValueError("holds a password or a token; remove all up to @, and write token: {secret: …, version: …}")
     if reason := git.refusal_reason(value):
@@ -33,7 +33,7 @@ GitUrl = Annotated[
     ),
 ]
 
-# git's own rule is longer (git help check-ref-format); what begins with - would be an option.
+# Stricter than Git's own rule (git help check-ref-format). A ref that begins with - would be an option of the command.
 _REF: Final = r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,254}"
 GitRef = Annotated[
     str,
@@ -43,7 +43,7 @@ GitRef = Annotated[
 
 
 class GitRepository(Model):
-    """A git repository at a commit."""
+    """A Git repository at a commit, tag or branch."""
 
     url: GitUrl = Field(description="The repository's address.", examples=["https://github.com/acme/weather-mcp.git"])
     ref: GitRef = Field(
@@ -91,7 +91,7 @@ class GitRepository(Model):
 
 
 class Git(BuiltSource):
-    """An image that `up` builds from a git repository, with or without a Dockerfile."""
+    """An image that `up` builds from a Git repository, with or without a Dockerfile."""
 
     git: Annotated[GitRepository, FieldDoc("[repository](#a-git-repository)", "")] = Field(
         description="The repository.",

@@ -1,4 +1,4 @@
-"""Principals, accounts, roles, secrets and OAuth words: who may do what, as a user writes it."""
+"""Types for principals, service accounts, secrets, organizations and OAuth settings."""
 
 import re
 from typing import Annotated, Any, Final
@@ -23,7 +23,7 @@ def _check_member(value: str) -> str:
             f"{value} would let anybody call the server; name people, groups or accounts, such as group:team@acme.dev,"
             ' or say so by access: {public: {reason: "…"}}'
         )
-    # IAM's own bound for a member is not documented; 2 KiB holds any workforce identity.
+    # IAM does not document a limit for the length of a member; any workforce identity fits into 2 KiB.
     if len(value) > 2048 or not re.fullmatch(_MEMBER, value):
         raise ValueError(
             f"{value[:200]!r} is not a principal; write user:ADDRESS, group:ADDRESS, serviceAccount:ADDRESS,"
@@ -116,7 +116,7 @@ Issuer = Annotated[
     FieldDoc("issuer", "issuers", "an `https://` URL, as in the tokens' `iss`", pattern(_ISSUER)),
 ]
 
-# RFC 6749, section 3.3, without the comma that separates them in the environment.
+# RFC 6749, section 3.3, without the comma, because commas separate scopes in the container's environment variable.
 _SCOPE: Final = r"[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]{1,256}"
 Scope = Annotated[
     str,

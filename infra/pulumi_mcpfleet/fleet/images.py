@@ -1,4 +1,4 @@
-"""Images and where they are kept: references, the repository of a fleet, the registries that it stands in front of."""
+"""Types for image references, for the fleet's repository, and for the registries that it is a proxy of."""
 
 import re
 from typing import Annotated, Final
@@ -26,21 +26,21 @@ ImageUrl = Annotated[
 
 
 def is_pinned(image: str) -> bool:
-    """Whether *image* names one content for ever: by its digest."""
+    """Check whether *image* has a digest, so that its content never changes."""
     return "@sha256:" in image
 
 
 def host_of(image: str) -> str:
-    """The registry that *image* is in; an image without a host is in Docker Hub, as everywhere."""
+    """The host of *image*'s registry; an image without a host is in Docker Hub, as for Docker itself."""
     first, slash, _ = image.partition("/")
     return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
 
 
 def is_pullable(image: str) -> bool:
-    """Whether Cloud Run pulls from *image*'s registry itself.
+    """Check whether Cloud Run pulls directly from *image*'s registry.
 
     "Artifact Registry, Container Registry or Docker Hub" (docs/google-apis.md 3.1: ghcr.io is rejected). A host with a
-    port is somebody's own registry, of which only the cloud can tell.
+    port is a private registry: it passes, because only the cloud knows whether it can pull from there.
     """
     host = host_of(image)
     return ":" in host or host in {"docker.io", "index.docker.io", "gcr.io"} or host.endswith((".pkg.dev", ".gcr.io"))
@@ -73,7 +73,7 @@ UpstreamRegistry = Annotated[
 
 def _to_tuple(value: object) -> object:
     if isinstance(value, str):
-        return (_check_upstream(value),)  # checked here, for there is no list yet whose entry could be wrong
+        return (_check_upstream(value),)  # checked here, so that the mistake's path has no index: the user wrote no list
     return () if value is None else value
 
 
@@ -87,4 +87,4 @@ UpstreamRegistries = Annotated[
         {"type": ["string", "array"], **pattern(_UPSTREAM)},
     ),
 ]
-"""One host, or several."""
+"""One host, or a list of hosts."""
