@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RegistryArgs(TypedDict):
-    """The Artifact Registry repository of the images that are built, and one in front of another registry.
+    """The Artifact Registry repository for built images, and remote repositories for other registries.
 
     Attributes:
         repository: The name of the Artifact Registry repository for the images. By default `mcpfleet`.
@@ -33,7 +33,7 @@ class RegistryArgs(TypedDict):
 
 
 class CloudBuildOptionsArgs(TypedDict):
-    """How Cloud Build builds the images whose source says `builder: cloud-build`.
+    """Options for the images that Cloud Build builds (`builder: cloud-build`).
 
     Attributes:
         machine_type: The machine type, by gcloud's name. Default: the one that Cloud Build chooses. One of `e2-medium`,
@@ -46,7 +46,7 @@ class CloudBuildOptionsArgs(TypedDict):
 
 
 class BuildArgs(TypedDict):
-    """An image that `up` builds from a folder and pushes to the stack's registry.
+    """An image that `up` builds from a folder with a Dockerfile, and pushes to the stack's registry.
 
     Attributes:
         build: The folder with the Dockerfile, as seen from Pulumi.yaml.
@@ -67,7 +67,7 @@ class BuildArgs(TypedDict):
 
 
 class ExistingImageArgs(TypedDict):
-    """An image that somebody else builds; used exactly as named.
+    """An existing image, which mcpfleet does not build; its reference is used unchanged.
 
     Attributes:
         image: The image. Profile `prod` requires a digest; a digest is the best choice everywhere.
@@ -83,7 +83,7 @@ class ExistingImageArgs(TypedDict):
 
 
 class InMemoryArgs(TypedDict):
-    """A folder in memory, empty when an instance starts.
+    """A folder in memory, which is empty when an instance starts.
 
     Attributes:
         memory: The maximum size. The files count towards the instance's memory.
@@ -95,7 +95,7 @@ class InMemoryArgs(TypedDict):
 
 
 class OnDiskArgs(TypedDict):
-    """A folder on a disk of the instance's own, empty when it starts.
+    """A folder on the instance's own disk, which is empty when the instance starts.
 
     Attributes:
         disk: The size. You pay for it as long as an instance runs. An instance can have 10 GB in all, unless the
@@ -108,7 +108,7 @@ class OnDiskArgs(TypedDict):
 
 
 class PowerfulRoleArgs(TypedDict):
-    """A role that reaches beyond its account's own work, and why it is needed all the same.
+    """A role that allows privilege escalation, with the reason why the server needs it.
 
     Attributes:
         role: The role.
@@ -120,7 +120,7 @@ class PowerfulRoleArgs(TypedDict):
 
 
 class RegisteredArgs(TypedDict):
-    """A server of an MCP registry: a package that speaks stdio, as its server.json names it.
+    """A server of an MCP registry: the stdio package that its server.json names.
 
     Attributes:
         registry: The server, with its version. `mcpfleet packages lock` looks it up.
@@ -140,7 +140,7 @@ class RegisteredArgs(TypedDict):
 
 
 class SecretRefArgs(TypedDict):
-    """A version of a secret in Secret Manager; its value never passes through the fleet.
+    """A version of a secret in Secret Manager. The fleet never contains its value.
 
     Attributes:
         secret: The secret.
@@ -153,7 +153,7 @@ class SecretRefArgs(TypedDict):
 
 
 class VpcArgs(TypedDict):
-    """Egress into a VPC network: directly, the instances having addresses there, or through a connector.
+    """Egress into a VPC network: directly, with addresses of the network for the instances, or through a connector.
 
     Attributes:
         network: The network. Default: the subnetwork's network. If you change to a subnetwork of another network, set
@@ -209,7 +209,7 @@ class OauthClientArgs(TypedDict):
 
 
 class OauthArgs(TypedDict):
-    """OAuth 2 by the server itself, as the MCP specification has it (RFC 9728); Cloud Run lets every caller through.
+    """OAuth 2, checked by the server itself as MCP specifies it (RFC 9728); Cloud Run lets every caller through.
 
     Attributes:
         issuer: The authorization server whose tokens the server accepts.
@@ -223,7 +223,7 @@ class OauthArgs(TypedDict):
 
 
 class PublicArgs(TypedDict):
-    """Anybody on the internet.
+    """Access for everyone on the internet, with the reason for it.
 
     Attributes:
         reason: Why everybody may call. It becomes an annotation of the service.
@@ -233,7 +233,7 @@ class PublicArgs(TypedDict):
 
 
 class GcsArgs(TypedDict):
-    """A bucket.
+    """A bucket of Cloud Storage, and how it is mounted.
 
     Attributes:
         bucket: The bucket; it must exist.
@@ -245,7 +245,7 @@ class GcsArgs(TypedDict):
 
 
 class ItemArgs(TypedDict):
-    """One file of a volume: a version of the volume's secret.
+    """One file of a secret's volume: the version that it contains, and its mode.
 
     Attributes:
         version: The version that the file has.
@@ -257,7 +257,7 @@ class ItemArgs(TypedDict):
 
 
 class NfsArgs(TypedDict):
-    """What an NFS server exports.
+    """An export of an NFS server, and how it is mounted.
 
     Attributes:
         server: The NFS server, in your network.
@@ -271,7 +271,7 @@ class NfsArgs(TypedDict):
 
 
 class GrpcArgs(TypedDict):
-    """gRPC's own health check.
+    """A health check by gRPC's health checking protocol.
 
     Attributes:
         service: The name of the service to check, as the server's health service knows it. Default: the server as a
@@ -282,7 +282,7 @@ class GrpcArgs(TypedDict):
 
 
 class GitRepositoryArgs(TypedDict):
-    """A git repository at a commit.
+    """A Git repository at a commit, tag or branch.
 
     Attributes:
         url: The repository's address.
@@ -378,7 +378,7 @@ class FolderArgs(TypedDict):
 
 
 class StdioServerArgs(TypedDict):
-    """A server that speaks stdio, in one of three forms.
+    """A server that speaks stdio: an npm package, a PyPI package, or an image.
 
     Attributes:
         npm: An npm package, with its version.
@@ -428,7 +428,7 @@ class IamAccessArgs(TypedDict):
 
 
 class IapArgs(TypedDict):
-    """Identity-Aware Proxy in front of the service: people log in, programs send a token.
+    """Identity-Aware Proxy in front of the service: people log in, and programs send a token.
 
     Attributes:
         members: The principals that IAP lets through; nobody else can call.
@@ -443,7 +443,7 @@ class IapArgs(TypedDict):
 
 
 class OauthAccessArgs(TypedDict):
-    """Access for whoever has a token of an authorization server, checked by the server.
+    """Access with tokens of an authorization server, which the server checks.
 
     Attributes:
         oauth: The server itself checks OAuth tokens; it must, because Cloud Run then checks nothing.
@@ -453,7 +453,7 @@ class OauthAccessArgs(TypedDict):
 
 
 class PublicAccessArgs(TypedDict):
-    """Access for anybody.
+    """Access for everyone.
 
     Attributes:
         public: Anybody may call, without any identity.
@@ -475,7 +475,7 @@ class GcsVolumeArgs(TypedDict):
 
 
 class SecretVolumeArgs(TypedDict):
-    """Versions of a secret as files of a folder: one, by `version` and `file`, or several, by `items`.
+    """Versions of a secret as files in a folder: one file with `version` and `file`, or several with `items`.
 
     Attributes:
         secret: The secret.
@@ -507,7 +507,7 @@ class NfsVolumeArgs(TypedDict):
 
 
 class ProbeArgs(TypedDict):
-    """When a container counts as started, or as alive.
+    """A probe, with which Cloud Run checks that a container has started, is alive, or is ready.
 
     Attributes:
         path: The path of an HTTP probe. Default: `health_path`. If neither is set, a startup probe only checks that the
@@ -530,7 +530,7 @@ class ProbeArgs(TypedDict):
 
 
 class GitArgs(TypedDict):
-    """An image that `up` builds from a git repository, with or without a Dockerfile.
+    """An image that `up` builds from a Git repository, with or without a Dockerfile.
 
     Attributes:
         language: The language of the server. Default: the one that mcpfleet finds. Set it if the source has files of
@@ -598,7 +598,7 @@ class GitArgs(TypedDict):
 
 
 class StdioArgs(TypedDict):
-    """A server that speaks stdio, behind the bridge of mcpfleet_bridge/.
+    """A server that speaks stdio, behind the stdio bridge (mcpfleet_bridge).
 
     Attributes:
         stdio: The server.
@@ -624,7 +624,7 @@ class IapAccessArgs(TypedDict):
 
 
 class SidecarArgs(TypedDict):
-    """A further container of each instance, at localhost for the server's own.
+    """A further container of each instance; the main container reaches it at localhost.
 
     Attributes:
         image: The sidecar's image.
@@ -653,7 +653,7 @@ class SidecarArgs(TypedDict):
 
 
 class ProbesArgs(TypedDict):
-    """The probes of a server's own container, where the fleet's do not fit.
+    """The probes of a server's main container, if the fleet's defaults are not suitable.
 
     Attributes:
         startup: An instance gets no requests until this probe succeeds.
@@ -671,7 +671,7 @@ class ProbesArgs(TypedDict):
 
 
 class ClientArgs(TypedDict):
-    """One client of the fleet's servers.
+    """A service that calls servers of the fleet.
 
     Attributes:
         source: Where the image comes from.
@@ -753,7 +753,7 @@ class ClientArgs(TypedDict):
 
 
 class ServerArgs(TypedDict):
-    """One MCP server.
+    """An MCP server of the fleet.
 
     Attributes:
         source: Where the image comes from.

@@ -161,7 +161,7 @@ Access = Annotated[
     exactly_one_kind("access", KINDS),
     FieldDoc("[access](#access)", "accesses", "one of `iam`, `iap`, `oauth`, `public`"),
 ]
-"""Who may call a server. The one key of the mapping is the kind: it decides who checks the caller."""
+"""The access to a server. The one key of the mapping is the kind: it decides who checks the caller."""
 
 
 def _refuse_oauth(value: Any) -> Any:
@@ -180,4 +180,4 @@ ClientAccess = Annotated[
     BeforeValidator(_refuse_oauth),
     FieldDoc("[access](#access)", "accesses", "one of `iam`, `iap`, `public`"),
 ]
-"""Who may call a client. Only kinds that Google checks, because a client can be any app that listens."""
+"""The access to a client: only kinds that Google checks, because a client can be any app that listens."""

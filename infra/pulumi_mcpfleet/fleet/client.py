@@ -1,4 +1,4 @@
-"""One client: a service of the fleet that calls MCP servers of the fleet with an account of its own."""
+"""The model of a client: a service that calls MCP servers of the fleet with an account of its own."""
 
 from collections.abc import Collection, Iterator, Mapping
 from itertools import count
@@ -18,7 +18,7 @@ from pulumi_mcpfleet.fleet.workload import BUILT_PORT, Workload
 
 
 class Client(Workload):
-    """One client of the fleet's servers."""
+    """A service that calls servers of the fleet."""
 
     source: Source = Field(
         description="Where the image comes from.",

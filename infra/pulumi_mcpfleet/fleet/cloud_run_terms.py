@@ -114,7 +114,7 @@ TERMS: Final[Mapping[str, str]] = {
     "worker_pool": "a fleet has services alone; worker pools and jobs are deployed beside it",
     "job": "a fleet has services alone; worker pools and jobs are deployed beside it",
 }
-"""By the term in snake case: what to write instead, or that a fleet has no such setting."""
+"""The advice for each term, in snake case: what to write instead, or that a fleet has no such setting."""
 
 
 def snake(word: str) -> str:
@@ -124,5 +124,5 @@ def snake(word: str) -> str:
 
 
 def advice(word: str) -> str | None:
-    """What to write instead of *word*; None if it is no term of Cloud Run."""
+    """The fleet's spelling of a term of Cloud Run, as a part of a message; None if *word* is no such term."""
     return TERMS.get(snake(word))

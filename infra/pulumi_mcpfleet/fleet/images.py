@@ -73,7 +73,9 @@ UpstreamRegistry = Annotated[
 
 def _to_tuple(value: object) -> object:
     if isinstance(value, str):
-        return (_check_upstream(value),)  # checked here, so that the mistake's path has no index: the user wrote no list
+        return (
+            _check_upstream(value),
+        )  # checked here, so that the mistake's path has no index: the user wrote no list
     return () if value is None else value
 
 

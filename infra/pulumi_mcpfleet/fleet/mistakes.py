@@ -1,4 +1,4 @@
-"""One mistake of pydantic's in the user's words: the path as in the config file, what is wrong, what to write."""
+"""Lines of the error report from pydantic's errors: the path in the config file, the cause, and what to write."""
 
 import json
 import re
@@ -10,14 +10,14 @@ from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic_core import ErrorDetails
 
-from pulumi_mcpfleet.fleet.base import PARENT, MistakesError, UnknownKindError
+from pulumi_mcpfleet.fleet.base import PARENT, ConfigPath, MistakesError, UnknownKindError
 from pulumi_mcpfleet.fleet.cloud_run_terms import advice, snake
 from pulumi_mcpfleet.fleet.field_docs import describe_unknown, find_nearest, to_yaml
 from pulumi_mcpfleet.fleet.model import Fleet
 from pulumi_mcpfleet.fleet.server import Server
 
 _ROOT: Final = "fleet"
-_KEY_MARK: Final = "[key]"  # pydantic's last step in the place of a mapping's key
+_KEY_MARK: Final = "[key]"  # pydantic's last step if the key of a mapping is wrong, and not its value
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,19 @@ class ReportLine:
     """One line of the report.
 
     Attributes:
-        path: Where the mistake is, in the user's own file.
-        sentence: What is wrong, and what to write.
-        entry: The entry of a mapping or list that it is in, without which the rest can be looked at, if it is in one.
+        path: The path of the mistake in the user's file.
+        message: The cause, and what to write.
+        entry: The path of the entry of a mapping or list with the mistake, if there is one; the parser can drop the
+            entry to validate the rest.
     """
 
-    path: Sequence[int | str]
+    path: ConfigPath
     message: str
-    entry: Sequence[int | str] | None
+    entry: ConfigPath | None
 
 
 def report_lines(mistake: ErrorDetails) -> Iterator[ReportLine]:
-    """What *mistake* is in the report."""
+    """The lines of the report for one error of pydantic: several if a rule found several mistakes."""
     location = _locate(mistake["loc"])
     error = mistake.get("ctx", {}).get("error")
     if not isinstance(error, MistakesError):
@@ -47,7 +48,7 @@ def report_lines(mistake: ErrorDetails) -> Iterator[ReportLine]:
         yield ReportLine(_join_path(location.path, further), message, inner.entry)
 
 
-def _join_path(path: Sequence[int | str], further: Sequence[int | str]) -> tuple[int | str, ...]:
+def _join_path(path: ConfigPath, further: ConfigPath) -> ConfigPath:
     joined = list(path)
     for step in further:
         if step == PARENT:
@@ -58,7 +59,7 @@ def _join_path(path: Sequence[int | str], further: Sequence[int | str]) -> tuple
 
 
 def format_path(path: Sequence[int | str]) -> str:
-    """The path as a person would write it; a key with odd characters is quoted so that a line stays a line."""
+    """Format *path* with dots and indexes; a key with special characters is quoted, so that it is always one line."""
     text = _ROOT
     for step in path:
         if isinstance(step, int):
@@ -72,25 +73,25 @@ def format_path(path: Sequence[int | str]) -> str:
 
 @dataclass(frozen=True)
 class _Location:
-    """Where a mistake is.
+    """The place of a mistake: its path in the config, and what the fleet's models have there.
 
     Attributes:
-        path: In the user's own file, which knows nothing of the tags that pydantic adds for the members of a union.
-        above: The models on the way, outermost first, each with the path to it.
-        example: What could stand there.
-        kinds: The members of the tagged union that stands there, by their tags.
-        entry: The innermost entry of a mapping or list that it is in.
+        path: The path in the user's file, without the tags that pydantic adds for the members of a union.
+        models: The models on the path, outermost first, each with its own path.
+        example: An example of a value for this place.
+        kinds: The members of the tagged union at this place, by their tags.
+        entry: The path of the innermost entry of a mapping or list that contains this place.
     """
 
-    path: Sequence[int | str]
-    models: Sequence[tuple[Sequence[int | str], type[BaseModel]]]
+    path: ConfigPath
+    models: Sequence[tuple[ConfigPath, type[BaseModel]]]
     example: Any = None
     kinds: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    entry: Sequence[int | str] | None = None
+    entry: ConfigPath | None = None
 
 
 def _describe(mistake: ErrorDetails, location: _Location) -> str:
-    """What is wrong and what to do, for one mistake."""
+    """The message for one mistake: the cause, and what to write."""
     context, value = mistake.get("ctx", {}), mistake["input"]
     formatted = _format_value(value)
     model = location.models[-1][1] if location.models else None
@@ -131,7 +132,7 @@ def _describe(mistake: ErrorDetails, location: _Location) -> str:
 
 
 def _format_value(value: Any) -> str:
-    """*value* as it may stand in one line of a report: short, and as the config file would show it."""
+    """Format *value* for a message: at most 60 characters, in the syntax of the config file."""
     if value is None:
         return "nothing (null)"
     try:
@@ -142,7 +143,7 @@ def _format_value(value: Any) -> str:
 
 
 def _suggest_key(key: str, model: type[BaseModel], location: _Location) -> str:
-    """What to write in place of a key that is unknown in *model*."""
+    """The end of the message for a key that *model* does not have: what to write instead."""
     keys, snaked = list(model.model_fields), snake(key)
     if snaked in keys:
         return f"; did you mean {snaked}?"
@@ -154,7 +155,7 @@ def _suggest_key(key: str, model: type[BaseModel], location: _Location) -> str:
     nested = _find_nested_key(model, key)
     if nested:
         return f"; write it as {format_path([*location.path[:-1], *nested])}"
-    term_advice = advice(key) if "source" not in location.path else None  # a revision there would be git's
+    term_advice = advice(key) if "source" not in location.path else None  # `revision` in a source is a term of Git
     return f"; {term_advice}" if term_advice else describe_unknown(key, keys).removeprefix(repr(key[:100]))
 
 
@@ -172,7 +173,7 @@ def _describe_value_error(error: ValueError, location: _Location) -> str:
 
 
 def _find_nested_key(model: type[BaseModel], key: str) -> list[str]:
-    """The way to the key *key* one step further in: in a union, as a source's, or in a part, as `vpc`."""
+    """Find *key* one level deeper: in a member of a union, such as `source`, or in a nested model, such as `vpc`."""
     for name, field_info in model.model_fields.items():
         path = _find_in_union(_union_members(field_info.annotation), key)
         if path:
@@ -184,7 +185,7 @@ def _find_nested_key(model: type[BaseModel], key: str) -> list[str]:
 
 
 def _find_in_union(kinds: Mapping[str, Any], key: str) -> list[str]:
-    """The way to the key *key* in one of the members of a union."""
+    """Find the path to *key* in the members of a union; an empty path if no member has it."""
     members = [_unwrap(kind) for kind in kinds.values()]
     for member in members:
         if key in member.model_fields:
@@ -220,13 +221,13 @@ def _suggest_list(value: Any, location: _Location) -> str:
     return f"{name}: {to_yaml(items)}"
 
 
-def _locate(loc: tuple[int | str, ...]) -> _Location:
-    """Walk pydantic's location through the model."""
+def _locate(loc: ConfigPath) -> _Location:
+    """Follow the location of a pydantic error through the fleet's models."""
     path: list[int | str] = []
     annotation: Any = Fleet
-    entry: Sequence[int | str] | None = None
+    entry: ConfigPath | None = None
     example: Any = None
-    models: list[tuple[Sequence[int | str], type[BaseModel]]] = []
+    models: list[tuple[ConfigPath, type[BaseModel]]] = []
     for step in loc:
         members = _union_members(annotation)
         if isinstance(step, str) and step in members:
@@ -236,10 +237,10 @@ def _locate(loc: tuple[int | str, ...]) -> _Location:
             continue
         annotation = _unwrap(annotation)
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            models.append((list(path), annotation))
+            models.append((tuple(path), annotation))
             field_info = annotation.model_fields.get(str(step))
             example = (field_info.examples or [None])[0] if field_info else None
-            # `metadata` is what pydantic has taken off an Annotated type.
+            # pydantic splits an Annotated type into `annotation` and `metadata`.
             annotation = (
                 Annotated[field_info.annotation, *field_info.metadata]
                 if field_info and field_info.metadata
@@ -251,11 +252,11 @@ def _locate(loc: tuple[int | str, ...]) -> _Location:
             example = next(iter(cast("Mapping[Any, Any]", example).values())) if isinstance(example, Mapping) else None
             entry = (*path, step) if inner else entry
         path.append(step)
-    return _Location(path, models, example, _union_members(annotation), entry)
+    return _Location(tuple(path), models, example, _union_members(annotation), entry)
 
 
 def _unwrap(annotation: Any) -> Any:
-    """*annotation* without Annotated, and X for `X | None`."""
+    """Remove Annotated and None from a type: `Annotated[X, …]` and `X | None` become X."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, UnionType):
@@ -265,7 +266,7 @@ def _unwrap(annotation: Any) -> Any:
 
 
 def _union_members(annotation: Any) -> dict[str, Any]:
-    """The members of a tagged union by their tags; empty when *annotation* is none."""
+    """The members of a tagged union by their tags; empty if *annotation* is no tagged union."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) not in (Union, UnionType):

@@ -1,7 +1,7 @@
-"""The user's whole vocabulary, as frozen models: every key with its default, limit and meaning.
+"""The fleet's top-level keys, each with its default, limits and description, and the rules between servers.
 
-Keys are the user's words, not the provider's. A field's first example is what the report tells a user to add when the
-field is missing; the reference page and the editors' schema show it, too.
+Keys follow the user's vocabulary, not the provider's. Error messages suggest a field's first example when the field is
+missing; the reference page and the editors' schema show it, too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,15 +27,15 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
     "dev": {"deletion_protection": False, "min_instances": 0},
     "prod": {"deletion_protection": True, "min_instances": 1},
 }
-"""The defaults of a server that differ between the profiles."""
+"""The defaults of a server's keys that depend on the profile."""
 
 
 MAX_LABELS: Final = 60
-"""Of one resource: Google's 64, less what the provider adds."""
+"""The most labels on one resource: Google's limit of 64, minus those that the provider adds."""
 
 
 class Registry(Model):
-    """The Artifact Registry repository of the images that are built, and one in front of another registry."""
+    """The Artifact Registry repository for built images, and remote repositories for other registries."""
 
     repository: images.RepositoryId = Field(
         default=naming.REPOSITORY_ID,
@@ -64,7 +64,7 @@ class Registry(Model):
 
 
 class CloudBuildOptions(Model):
-    """How Cloud Build builds the images whose source says `builder: cloud-build`."""
+    """Options for the images that Cloud Build builds (`builder: cloud-build`)."""
 
     machine_type: Literal["e2-medium", "e2-highcpu-8", "e2-highcpu-32"] | None = Field(
         default=None,
@@ -81,7 +81,7 @@ class CloudBuildOptions(Model):
 
 
 class Fleet(Model):
-    """Every server of one stack."""
+    """All servers and clients of one stack."""
 
     region: values.Region | None = Field(
         default=None,
@@ -168,12 +168,12 @@ class Fleet(Model):
 
     @property
     def all_regions(self) -> tuple[str, ...]:
-        """Where the servers run; the first is where the images are."""
+        """The regions in which the servers run; the images are in the first."""
         return self.regions or (str(self.region),)
 
     @property
     def mesh(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The servers that clients call through the mesh, and the VPC networks that these clients are in."""
+        """The servers that clients call through the mesh, and the VPC networks of these clients."""
         clients = [client for client in self.clients.values() if client.topology == "mesh"]
         called = {server: None for client in clients for server in client.calls}
         networks = {str(client.vpc.network): None for client in clients if client.vpc is not None}
@@ -182,7 +182,7 @@ class Fleet(Model):
     @model_validator(mode="before")
     @classmethod
     def _apply_profile(cls, raw: Any) -> Any:
-        """Put into each server what its profile says where the server says nothing."""
+        """Set the profile's defaults in each server and client that does not set these keys."""
         fleet = _to_dict(raw)
         defaults = PROFILES.get(str(fleet.get("profile", "dev")), {})
         client_defaults = {"deletion_protection": defaults["deletion_protection"]} if defaults else {}
@@ -227,7 +227,7 @@ class Fleet(Model):
 
 
 def _server_mistakes(servers: Mapping[str, Server], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
-    """What a server cannot be in this fleet; keys of the fleet with mistakes are absent."""
+    """Find mistakes between servers, and between a server and the fleet; *fleet* has no keys with mistakes."""
     yield from _service_name_mistakes(servers, {})
     yield from domains.domain_mistakes(servers, fleet)
     for name, server in servers.items():
@@ -236,9 +236,9 @@ def _server_mistakes(servers: Mapping[str, Server], fleet: Mapping[str, Any]) ->
 
 
 def _service_name_mistakes(workloads: Mapping[str, Workload], others: Mapping[str, Workload]) -> Iterator[Mistake]:
-    """Cloud Run services of *workloads* that are called as another, or as one of *others*."""
+    """Find workloads whose Cloud Run service has the name of another workload's, or of one in *others*."""
     used = {naming.service_name(name, spec.service_name): name for name, spec in others.items()}
-    # Whoever has named its service is to write another; so those that have not come first.
+    # Workloads with a default name come first, so that the mistake is at one whose user chose the name.
     for name, spec in sorted(workloads.items(), key=lambda item: item[1].service_name is not None):
         service = naming.service_name(name, spec.service_name)
         other = used.setdefault(service, name)
@@ -262,7 +262,7 @@ def _multi_region_mistakes(server: Server, fleet: Mapping[str, Any]) -> Iterator
 
 
 def _workload_mistakes(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
-    """What a server or a client cannot be in this fleet."""
+    """Find mistakes between a server or client and the fleet's keys."""
     yield from _image_mistakes(spec, fleet)
     yield from _organization_mistakes(spec, fleet)
     yield from _key_mistakes(spec, fleet)
@@ -272,7 +272,7 @@ def _workload_mistakes(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mis
 
 
 def _key_mistakes(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Cloud Run, "Using customer managed encryption keys": the key is in the service's region."""
+    """Find a key that is not in the service's region (Cloud Run, "Using customer managed encryption keys")."""
     regions = fleet.get("regions") or ((fleet["region"],) if fleet.get("region") else ())
     if spec.encryption_key is None or not regions:
         return
@@ -287,7 +287,7 @@ def _key_mistakes(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]
 
 
 def _lock_mistakes(workloads: Mapping[str, Workload], info: ValidationInfo) -> Iterator[Mistake]:
-    """In profile prod a package is installed as it was locked."""
+    """Find packages without a lock: profile `prod` installs only locked packages."""
     root: Path | None = cast("Mapping[str, Any]", info.context or {}).get("root")
     if info.data.get("profile") != "prod" or root is None:
         return
@@ -298,7 +298,7 @@ def _lock_mistakes(workloads: Mapping[str, Workload], info: ValidationInfo) -> I
 
 
 def _existing_images(spec: Workload) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The images that somebody else builds, each with its path."""
+    """The images that this program does not build, each with its path."""
     for name, sidecar in spec.all_sidecars.items():
         yield ("sidecars", name, "image"), sidecar.image
     if isinstance(spec.source, ExistingImage):
@@ -316,9 +316,9 @@ def _image_mistakes(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistak
 
 
 def _registry_mistakes(workloads: Mapping[str, Mapping[str, Workload]], fleet: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Images of registries that Cloud Run does not pull from, by their paths from the clients.
+    """Find images of registries from which Cloud Run does not pull, with paths relative to the clients.
 
-    Of all servers and clients at once, so that each line advises the same.
+    All servers and clients are checked together, so that each message gives the same complete list of registries.
     """
     if "registry" not in fleet:
         return

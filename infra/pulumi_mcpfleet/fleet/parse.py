@@ -1,7 +1,7 @@
-"""From the raw config to a `Fleet`, or to one report of every mistake in it.
+"""Parse the raw config into a `Fleet`, or into one report of all its mistakes.
 
-pydantic finds the mistakes, `mistakes` says each in the user's words. What one mistake hides from pydantic is found by
-looking again at a fleet without it.
+pydantic finds the mistakes, and the module `mistakes` formats them. One mistake can hide others from pydantic: so the
+fleet is validated again without the wrong parts, until there are no further mistakes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -10,40 +10,41 @@ from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
-from pulumi_mcpfleet.fleet.base import INVALID_NAMES
+from pulumi_mcpfleet.fleet.base import INVALID_NAMES, ConfigPath
 from pulumi_mcpfleet.fleet.mistakes import ReportLine, format_path, report_lines
 from pulumi_mcpfleet.fleet.model import Fleet
 from pulumi_mcpfleet.fleet.values import NEW_REGIONS
 
 _SECTIONS: Final = ("servers", "clients")
 _IDENTITY_KEYS: Final = {"servers": {"source"}, "clients": {"source", "calls", "topology", "vpc"}}
-"""Keys without which a server or client would be another one to the others."""
+"""Keys that rules between servers and clients need: without them, a server or client can't be validated partially."""
 _CROSS_RULE_KEYS: Final = frozenset({"access", "domain", "encryption_key", "labels", "service_name", "sidecars"}).union(
     *_IDENTITY_KEYS.values()
 )
-"""Keys of servers and clients that rules of the whole fleet look at."""
+"""Keys of servers and clients that rules of the whole fleet read."""
 _NONEMPTY_MAPPING: Final = "items"
-"""A mapping that may not be empty where it is written."""
+"""The key of a mapping that must not be empty if it is set."""
 _ORDERED_LIST: Final = "regions"
-"""A list whose first entry decides about more than itself, and that other keys count."""
+"""The key of a list whose length and first entry matter to other rules, so that no entry may be dropped."""
 
 
 class FleetError(Exception):
-    """The fleet cannot be deployed as written.
+    """The fleet has mistakes.
 
-    The text is for the person who wrote it: one line for each mistake, each beginning with its path.
+    The text is for the user: one line for each mistake, which begins with its path in the config.
     """
 
 
 def parse_fleet(raw: Mapping[str, Any] | None, *, root: Path | None = None) -> Fleet:
-    """Check *raw*, the value of `mcpfleet:fleet`.
+    """Validate *raw*, the value of `mcpfleet:fleet`.
 
     Args:
-        raw: What the config file says, as parsed from YAML or JSON; None where it has no such key.
-        root: The folder of Pulumi.yaml. When given, a folder to build must be there with its Dockerfile.
+        raw: The value as parsed from YAML or JSON; None if the config does not have the key.
+        root: The folder of Pulumi.yaml. If it is given, the parser also checks the folders and lock files that the
+            fleet names.
 
     Raises:
-        FleetError: the fleet has mistakes; all of them are in the text.
+        FleetError: The fleet has mistakes; the text has all of them.
     """
     if raw is None:
         raise FleetError("fleet: missing; add mcpfleet:fleet under config, as docs/fleet.md shows")
@@ -54,17 +55,18 @@ def parse_fleet(raw: Mapping[str, Any] | None, *, root: Path | None = None) -> F
 
 
 def _context(raw: Any, root: Path | None) -> dict[str, Any]:
-    """What rules of single values look at besides: the folder, and the regions that the user adds to those known."""
+    """The context for rules of single values: the root folder, and the regions that the user adds to the known ones."""
     new_regions: Any = cast("Mapping[Any, Any]", raw).get(NEW_REGIONS) if isinstance(raw, Mapping) else None
     return {"root": root, NEW_REGIONS: cast("list[Any]", new_regions) if isinstance(new_regions, list | tuple) else ()}
 
 
 class _Report:
-    """Every mistake of a fleet, round by round.
+    """All mistakes of a fleet, found in several rounds of validation.
 
-    A rule of a whole mapping or list, such as `env`, is looked at only once each of its entries is right, and what is
-    between servers only once each of them is. So after each round the wrong entries are left out; or where there are
-    none, of each wrong server all but what others have to do with; or the whole of it. The rest is looked at again.
+    pydantic runs the rules of a mapping or list, such as `env`, only if all its entries are valid, and the rules
+    between servers only if all servers are. So after each round, the report drops the wrong entries. If there are none,
+    it drops all keys of the wrong servers but those that rules between servers read, or else the whole servers. Then it
+    validates the rest again.
 
     Args:
         raw: The user's fleet.
@@ -75,11 +77,11 @@ class _Report:
         self._remaining = _copy(raw)
         self._context = _context(raw, root)
         self._dropped: dict[str, set[Any]] = {}
-        self._user_indexes: dict[tuple[int | str, ...], list[int]] = {}
-        """By the path of a list: where the entries that are left stand in the user's."""
+        self._user_indexes: dict[ConfigPath, list[int]] = {}
+        """By the path of a list: the indexes that its remaining entries have in the user's file."""
 
     def lines(self, invalid: ValidationError) -> Iterator[str]:
-        """Every line, in the order of the rounds; of a place where one found something the later ones say no more."""
+        """All lines, in the order of the rounds; a path that one round reported is not reported again."""
         reported = set[str]()
         while True:
             mistakes = [line for mistake in invalid.errors(include_url=False) for line in report_lines(mistake)]
@@ -98,7 +100,7 @@ class _Report:
                 return
 
     def _user_path(self, path: Sequence[int | str]) -> list[int | str]:
-        """*path* in what is left, as it is in the user's own file."""
+        """Convert *path* in the remaining fleet to the path in the user's file."""
         return [
             self._user_indexes[prefix][step]
             if isinstance(step, int) and (prefix := tuple(path[:index])) in self._user_indexes
@@ -107,15 +109,15 @@ class _Report:
         ]
 
     def _drop_entries(self, mistakes: Sequence[ReportLine]) -> bool:
-        """Leave out the entries that have a mistake; whether there were any."""
+        """Drop the entries with mistakes; true if any entry was dropped."""
         entries = {tuple(line.entry) for line in mistakes if line.entry is not None and not _is_workload(line.entry)}
-        # Of a list from its end, so that the others stay where they are meanwhile.
+        # In a list from its end, so that the indexes of the other entries do not change meanwhile.
         ordered = sorted(entries, key=lambda entry: [*map(_sort_key, entry)], reverse=True)
         removed = [self._remove(entry) for entry in ordered if entry[-2] != _ORDERED_LIST]
         return any(removed)
 
-    def _remove(self, entry: tuple[int | str, ...]) -> bool:
-        """Remove *entry*, unless it is the last one where none would be another mistake."""
+    def _remove(self, entry: ConfigPath) -> bool:
+        """Remove *entry*, unless an empty mapping or list would be another mistake; true if it was removed."""
         container, last = self._remaining, entry[-1]
         for step in entry[:-1]:
             try:
@@ -137,7 +139,7 @@ class _Report:
         return True
 
     def _drop_workloads(self, mistakes: Sequence[ReportLine]) -> bool:
-        """Leave out of the servers and clients what has a mistake; whether any are left to look at."""
+        """Drop wrong parts of servers and clients; true if anything was dropped and there are servers to validate."""
         wrong_keys: dict[tuple[Any, Any], set[Any]] = {}
         for line in mistakes:
             if len(line.path) > 1 and line.path[0] in _SECTIONS:
@@ -148,7 +150,11 @@ class _Report:
         return any(changed) and bool(self._remaining.get("servers"))
 
     def _drop_keys(self, entry: tuple[Any, Any], keys: Set[Any]) -> bool:
-        """Leave of a server or client what others have to do with; whether there is something, and no mistake in it."""
+        """Drop all keys of a server or client but those that rules of the whole fleet read.
+
+        Returns:
+            True if keys were dropped. False if a needed key has a mistake, or if only needed keys remain.
+        """
         section, name = entry
         workloads: dict[Any, Any] = self._remaining[section]
         spec: Any = workloads.get(name)
@@ -165,12 +171,12 @@ class _Report:
 
 
 def _is_workload(entry: Sequence[int | str]) -> bool:
-    """Whether *entry* is a whole server or client."""
+    """Check whether *entry* is the path of a whole server or client."""
     return len(entry) == 2 and entry[0] in _SECTIONS
 
 
 def _copy(value: Any) -> Any:
-    """*value* with mappings and lists of its own; one that stands in two places is two."""
+    """Copy *value* with all its mappings and lists; a YAML alias becomes a separate copy."""
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     return [_copy(item) for item in cast("list[Any]", value)] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""The parts of a server besides its own container: secrets, sidecars, probes, network; `volumes` has its volumes."""
+"""Models of parts of a server: secrets, sidecars, probes and the VPC network. The module `volumes` has its volumes."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final
@@ -15,7 +15,7 @@ GRPC_SERVICE: Final = values.matching(
 )
 
 MAX_STARTUP: Final = 240
-"""Seconds: Cloud Run's longest startup probe, and the longest period of one."""
+"""Seconds: the longest period of a startup probe, and the longest that it may take in all."""
 
 MAX_READINESS: Final = 300
 """Seconds: the longest period of a readiness probe."""
@@ -25,7 +25,7 @@ MAX_LIVENESS: Final = 3600
 
 
 class SecretRef(Model):
-    """A version of a secret in Secret Manager; its value never passes through the fleet."""
+    """A version of a secret in Secret Manager. The fleet never contains its value."""
 
     secret: identities.SecretName = Field(description="The secret.", examples=["toolbox-db"])
     version: identities.SecretVersion = Field(
@@ -39,7 +39,7 @@ class SecretRef(Model):
 
 def _check_secret_target(value: str) -> str:
     if value.startswith("/"):
-        # The last step is the file, the folder before it is what gets mounted.
+        # Cloud Run mounts the folder; the last part of the path is the file in it.
         values.check_mount_path(value)
         if value.count("/") < 2:
             raise ValueError(
@@ -58,7 +58,7 @@ SecretTarget = Annotated[
 
 
 class Grpc(Model):
-    """gRPC's own health check."""
+    """A health check by gRPC's health checking protocol."""
 
     service: Annotated[str, Field(max_length=255), GRPC_SERVICE] = Field(
         default="",
@@ -70,7 +70,7 @@ class Grpc(Model):
 
 
 class Probe(Model):
-    """When a container counts as started, or as alive."""
+    """A probe, with which Cloud Run checks that a container has started, is alive, or is ready."""
 
     path: values.UrlPath | None = Field(
         default=None,
@@ -128,7 +128,7 @@ class Probe(Model):
 
 
 def _startup_mistakes(probe: Probe) -> Iterator[Mistake]:
-    """Cloud Run, "Configure container health checks": a startup probe ends a container after 240 s at the latest."""
+    """Find a startup probe above 240 s, Cloud Run's limit ("Configure container health checks")."""
     for key in ("initial_delay", "period"):
         value = getattr(probe, key)
         if value > MAX_STARTUP:
@@ -140,7 +140,7 @@ def _startup_mistakes(probe: Probe) -> Iterator[Mistake]:
 
 
 def _running_mistakes(probe: Probe) -> Iterator[Mistake]:
-    """What holds for a probe of a container that has started (`Probe.timeout_seconds`, discovery document)."""
+    """Find a liveness or readiness probe whose timeout is too long (`Probe.timeout_seconds`, discovery document)."""
     if probe.timeout == probe.period:
         yield ("timeout",), f"{probe.timeout} is the period, too, and Cloud Run wants it smaller; lower it"
 
@@ -154,7 +154,7 @@ def _readiness_mistakes(probe: Probe) -> Iterator[Mistake]:
 
 
 class Probes(Model):
-    """The probes of a server's own container, where the fleet's do not fit."""
+    """The probes of a server's main container, if the fleet's defaults are not suitable."""
 
     startup: Annotated[Probe, FieldDoc("[probe](#probes)", "")] | None = Field(
         default=None,
@@ -201,7 +201,7 @@ class Probes(Model):
 
 
 class WithEnvironment(Model):
-    """What holds for whatever has the keys `env` and `secrets`, in this order: a container of any kind."""
+    """The rules of a container's `env` and `secrets`; subclasses declare the two keys in this order."""
 
     @field_validator("env", mode="after", check_fields=False)
     @classmethod
@@ -218,7 +218,7 @@ class WithEnvironment(Model):
 
 
 class Sidecar(WithEnvironment):
-    """A further container of each instance, at localhost for the server's own."""
+    """A further container of each instance; the main container reaches it at localhost."""
 
     image: images.ImageUrl = Field(description="The sidecar's image.", examples=["docker.io/library/redis:7"])
     args: rules.Words = Field(
@@ -278,7 +278,7 @@ class Sidecar(WithEnvironment):
 
 
 class Vpc(Model):
-    """Egress into a VPC network: directly, the instances having addresses there, or through a connector."""
+    """Egress into a VPC network: directly, with addresses of the network for the instances, or through a connector."""
 
     network: values.Network | None = Field(
         default=None,

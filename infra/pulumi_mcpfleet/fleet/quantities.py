@@ -1,4 +1,4 @@
-"""Amounts of CPU and memory, as Cloud Run has them, and what goes together."""
+"""Amounts of CPU, memory and disk that Cloud Run accepts, and which of them can be combined."""
 
 import re
 from collections.abc import Iterator
@@ -9,37 +9,38 @@ from pydantic import AfterValidator, BeforeValidator
 from pulumi_mcpfleet.fleet.base import PARENT, Mistake
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 
-# Cloud Run, "CPU limits": the least memory that goes with so many CPUs, in MiB.
+# Cloud Run, "CPU limits": the minimum of memory by the number of CPUs, in MiB.
 _MEMORY_FLOOR: Final = {4: 2048, 6: 4096, 8: 4096}
-# Cloud Run, "Memory limits": above so many MiB at least so many CPUs, and below one CPU at most this memory.
+# Cloud Run, "Memory limits": the minimum of CPUs above an amount of memory (MiB), and the maximum of memory below a
+# number of CPUs.
 _CPU_FLOOR: Final = ((24_576, 8), (16_384, 6), (8_192, 4), (4_096, 2))
 _MEMORY_CEILING: Final = ((0.5, 512), (1.0, 1024))
 
 _MAX_CPUS: Final = 8
 _MAX_MEMORY: Final = 32 * 1024  # MiB
 
-# Cloud Run, "GPU support for services": the least that goes with each, CPUs and MiB.
+# Cloud Run, "GPU support for services": the minimum of CPUs and of memory (MiB) for each GPU.
 GPUS: Final = {"nvidia-l4": (4, 16 * 1024), "nvidia-rtx-pro-6000": (20, 80 * 1024)}
 LARGE_GPU: Final = "nvidia-rtx-pro-6000"
-"""The one beside which an instance has more CPUs and memory than any without it; how many more is Google's to say."""
+"""The GPU with which an instance can have more than 8 CPUs and 32 GiB; Google documents no maximum for it."""
 
 _MEMORY_UNITS: Final = {"k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _MEMORY: Final = r"[0-9]{1,9}(k|M|G|Ki|Mi|Gi)"
 
 
 def cpus(value: str) -> float:
-    """A quantity of CPUs, such as "1" or "500m", in CPUs."""
+    """Convert a quantity of CPUs, such as "1" or "500m", to a number."""
     return float(value[:-1]) / 1000 if value.endswith("m") else float(value)
 
 
 def mebibytes(value: str) -> float:
-    """A quantity of memory, such as "512Mi" or "2G", in MiB."""
+    """Convert a quantity of memory, such as "512Mi" or "2G", to MiB."""
     number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]+)", value).groups()  # pyright: ignore[reportOptionalMemberAccess]
     return float(number) * _MEMORY_UNITS[unit] / 2**20
 
 
 def memory_mistake(cpu: str, memory: str) -> str | None:
-    """What is wrong with *memory* beside so much *cpu*, in a sentence; None where Cloud Run takes the pair."""
+    """The message if Cloud Run does not accept *memory* with *cpu*; None if it does."""
     count, size = cpus(cpu), mebibytes(memory)
     floor = _MEMORY_FLOOR.get(int(count), 0) if count >= 1 else 0
     if size < floor:
@@ -54,7 +55,13 @@ def memory_mistake(cpu: str, memory: str) -> str | None:
 
 
 def gpu_mistakes(gpu: str | None, cpu: str | None, memory: str | None) -> Iterator[Mistake]:
-    """What is wrong with a container's amounts beside *gpu*, which may be none; an amount that is wrong is None."""
+    """Find amounts of a container that Cloud Run does not accept with *gpu*.
+
+    Args:
+        gpu: The GPU; None for a container without one.
+        cpu: The CPUs; None if this key has a mistake of its own.
+        memory: The memory; None if this key has a mistake of its own.
+    """
     least, size = GPUS.get(gpu or "", (0, 0))
     if cpu is not None and cpus(cpu) < least:
         yield (), f"{gpu} needs at least {least} CPUs and cpu is {cpu}; raise it"
@@ -112,7 +119,7 @@ OwnCpu = Annotated[
         {"type": ["string", "number"]},
     ),
 ]
-"""Of a service's own container, which may have a GPU."""
+"""For the main container of a service, which can have a GPU."""
 
 
 def _check_own_memory(value: str) -> str:
@@ -148,7 +155,7 @@ OwnMemory = Annotated[
     AfterValidator(_check_own_memory),
     FieldDoc("memory", "memories", f"`128Mi` to `32Gi`; with `gpu: {LARGE_GPU}` `80Gi` or more", pattern(_MEMORY)),
 ]
-"""Of a service's own container, which may have a GPU."""
+"""For the main container of a service, which can have a GPU."""
 
 
 def _check_disk(value: str) -> str:

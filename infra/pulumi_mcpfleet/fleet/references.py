@@ -1,4 +1,4 @@
-"""Things of the project that a fleet names and does not make: keys, policies, databases, connectors; and notes."""
+"""References to resources that a fleet uses but does not create: keys, policies, databases, connectors; annotations."""
 
 import re
 from typing import Annotated, Final
@@ -57,7 +57,7 @@ Connector = Annotated[
     FieldDoc("connector", "connectors", "a name, or its full path in a host project", pattern(_CONNECTOR)),
 ]
 
-# Cloud Run's API v2 refuses what its v1 kept its own settings in ("annotations", discovery document).
+# Cloud Run's API v2 refuses the annotations in which API v1 had its settings ("annotations", discovery document).
 _SYSTEM_PREFIXES: Final = (
     "run.googleapis.com",
     "cloud.googleapis.com",

@@ -1,9 +1,9 @@
-"""Roles that a fleet's accounts get on the project: by name, and with a reason where one reaches beyond its own work.
+"""Roles on the project for a fleet's accounts: a name, with a reason if the role allows privilege escalation.
 
-A server takes requests from clients, and so may come to do what somebody else wants. Then it counts what its account
-may do: become another account, change who may do what, run code as another account, read every secret, change images.
-Google lists the permissions that allow this (cloud.google.com/iam/docs/best-practices-service-accounts, "Avoid letting
-users become more privileged"; cloud.google.com/iam/docs/service-account-permissions), and which roles have them
+A server takes requests from clients, so an attacker may mislead it. The damage then depends on what its account can do:
+impersonate another account, change permissions, run code as another account, read every secret, replace images. Google
+lists the permissions that allow this (cloud.google.com/iam/docs/best-practices-service-accounts, "Avoid letting users
+become more privileged"; cloud.google.com/iam/docs/service-account-permissions), and the roles that have them
 (cloud.google.com/iam/docs/roles-permissions).
 """
 
@@ -37,11 +37,11 @@ _POWERFUL: Final = (
     (r"roles/.+[sS]erviceAgent", "is meant for Google's own agents"),
     (r"roles/(.+[.])?\w*([aA]dmin|[oO]wner)(\.\w+)?", "administers a whole service, and mostly who may use it"),
 )
-"""What a role's name has to match as a whole, and what it then does; the first that matches says it."""
+"""Patterns of powerful roles, each with what such a role does. The first that matches the whole name applies."""
 
 
 def describe_power(role: str) -> str | None:
-    """What *role* lets an account do beyond its own work; None where nothing of the kind is known."""
+    """Describe the power that *role* gives an account; None if the role is not known to be powerful."""
     return next((effect for form, effect in _POWERFUL if re.fullmatch(form, role)), None)
 
 
@@ -73,7 +73,7 @@ def _check_reason(value: str) -> str:
 
 
 class PowerfulRole(Model):
-    """A role that reaches beyond its account's own work, and why it is needed all the same."""
+    """A role that allows privilege escalation, with the reason why the server needs it."""
 
     role: Annotated[
         str,
@@ -103,5 +103,5 @@ Role = Annotated[
 
 
 def role_names(roles: tuple[str | PowerfulRole, ...]) -> tuple[str, ...]:
-    """The roles' names, each once."""
+    """The names of *roles*, without duplicates."""
     return tuple(dict.fromkeys(role.role if isinstance(role, PowerfulRole) else role for role in roles))

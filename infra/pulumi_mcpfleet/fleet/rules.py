@@ -1,4 +1,4 @@
-"""Rules between the keys of one container: plain variables, secrets, and what is mounted where."""
+"""Rules between the keys of one container: plain variables, secrets, and mounts."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,11 +10,11 @@ from pulumi_mcpfleet.fleet import values
 from pulumi_mcpfleet.fleet.base import NUMBER, Mistake, raise_if_any
 
 Mounts = Mapping[str, str]
-"""What is mounted: the folder, and in words what is there."""
+"""Mounts of a container: the folder, and a description of its content for messages."""
 
 
 def plain_secret_mistakes(env: Mapping[str, str]) -> Iterator[Mistake]:
-    """Variables whose plain value seems to be a secret."""
+    """Find variables whose plain value looks like a secret."""
     for name, value in env.items():
         if values.looks_like_secret(name, value):
             secret = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-") or "name"
@@ -57,18 +57,18 @@ Words = Annotated[tuple[values.Text, ...], AfterValidator(_check_words)]
 
 
 Port = Annotated[int, NUMBER, Field(ge=1, le=65_535)]
-"""Where a container listens."""
+"""A port on which a container listens."""
 
 
 def duplicate_variable_mistakes(secrets: Mapping[str, object], env: Mapping[str, str]) -> Iterator[Mistake]:
-    """Secrets at a variable that env sets too."""
+    """Find secrets for a variable that `env` sets, too."""
     for target in secrets:
         if target in env:
             yield (target,), "is set in env as well; keep one"
 
 
 def secret_folder_mistakes(secrets: Mapping[str, object]) -> Iterator[Mistake]:
-    """Secrets whose folder hides the folder of another; files of one secret may share theirs."""
+    """Find secret files whose folder hides another's; only files of the same secret can share a folder."""
     secrets_by_folder: dict[str, str] = {}
     for target, ref in secrets.items():
         folder, secret = secret_folder(target), str(getattr(ref, "secret", ""))
@@ -83,11 +83,11 @@ def secret_folder_mistakes(secrets: Mapping[str, object]) -> Iterator[Mistake]:
 
 
 def mount_mistakes(mounts_by_key: Mapping[str, str], existing: Mounts, *, shared: bool = False) -> Iterator[Mistake]:
-    """Mounts that hide each other, or one of *existing*.
+    """Find mounts that hide each other, or one of *existing*.
 
     Args:
-        mounts_by_key: The key of each mount, and its folder.
-        existing: What is mounted already.
+        mounts_by_key: The folder of each mount, by its key in the config.
+        existing: The mounts that are not checked against each other.
         shared: Whether two of *mounts_by_key* may have the same folder.
     """
     used = dict(existing)
@@ -103,18 +103,18 @@ def mount_mistakes(mounts_by_key: Mapping[str, str], existing: Mounts, *, shared
 def volume_mistakes(
     volumes: Mapping[str, Any], secrets: Mapping[str, object], writable: Iterable[str] = ()
 ) -> Iterator[Mistake]:
-    """Volumes that hide each other, a folder of secrets, or one of *writable*."""
+    """Find volumes that hide each other, a folder of secrets, or a folder in *writable*."""
     existing = secret_folders(secrets) | dict.fromkeys(writable, "a folder of `writable`")
     yield from mount_mistakes({name: volume.mount for name, volume in volumes.items()}, existing)
 
 
 def secret_folders(secrets: Mapping[str, object]) -> dict[str, str]:
-    """The folders that the files of *secrets* need, each with what is there."""
+    """The folders of the secret files in *secrets*, each with a description of its content."""
     return {folder: f"the secret {target}" for target in secrets if (folder := secret_folder(target))}
 
 
 def secret_files(secrets: Mapping[str, object]) -> dict[str, str]:
-    """The files of *secrets*, each with its folder."""
+    """The paths of the secret files in *secrets*, each with its folder."""
     return {target: folder for target in secrets if (folder := secret_folder(target))}
 
 
@@ -122,6 +122,6 @@ _FILE: Final = re.compile(r"(/.+)/[^/]+")
 
 
 def secret_folder(target: str) -> str:
-    """The folder that is mounted for the file *target*; nothing for a variable."""
+    """The folder that Cloud Run mounts for the file *target*; empty if *target* is a variable."""
     match = _FILE.fullmatch(target)
     return match.group(1) if match else ""

@@ -1,7 +1,7 @@
-"""One MCP server: every key with its default, limit and meaning, and the rules between its keys.
+"""The model of an MCP server: every key with its default, limits and description, and the rules between its keys.
 
-Rules between two keys stand at the later one as field validators, not as model validators, so that they report
-even when another key is wrong; where a workload's key is the wrong one, they say so under that.
+A rule between two keys is a field validator of the later key, not a model validator, so that it also runs if a third
+key is wrong. The mistake's path can be that of the earlier key.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from pulumi_mcpfleet.fleet.volumes import FileSystem
 from pulumi_mcpfleet.fleet.workload import MAX_INSTANCES, MAX_TIMEOUT, Workload
 
 DEFAULT_HEALTH_PATH: Final = "/health"
-"""Answered by the reference server. Never /healthz: Google's front end keeps that one for itself."""
+"""The health path of the reference server. It can't be /healthz, which Google's front end answers itself."""
 
 SSE_PATH: Final = "/sse"
-"""Where the legacy transport's streams begin, in the official SDK and in FastMCP."""
+"""The default path of the legacy SSE transport in the official SDK and in FastMCP."""
 
 _EXAMPLE: Final = "mcp.acme.dev"
 _SESSIONS_NEED_ONE_INSTANCE: Final = (
@@ -37,7 +37,7 @@ _SSE_NEEDS_ONE_INSTANCE: Final = (
 
 
 class Server(Workload):
-    """One MCP server."""
+    """An MCP server of the fleet."""
 
     health_path: values.UrlPath | None = Field(
         default=None,
@@ -170,7 +170,7 @@ class Server(Workload):
 
     @property
     def endpoint(self) -> str:
-        """The path that its clients are given: where the legacy transport begins, if it speaks that alone."""
+        """The path of the MCP URL for clients: the legacy transport's path if the server supports only that."""
         is_sse_only = self.transports == ("sse",) and "path" not in self.model_fields_set
         return SSE_PATH if is_sse_only else self.path
 
@@ -181,18 +181,18 @@ class Server(Workload):
 
     @property
     def sandbox(self) -> Literal["gen1", "gen2"] | None:
-        """The execution environment: the user's, else what its volumes need."""
+        """The execution environment: the one that the user sets, or the one that the volumes need."""
         return self.execution_environment or super().sandbox
 
     @property
     def needs_beta(self) -> bool:
-        """Whether Cloud Run takes it in the launch stage BETA alone."""
+        """True if the server uses features that Cloud Run accepts only in launch stage BETA."""
         preview = self.agent_registry == "functional-type" or self.probes.readiness is not None
         return preview or super().needs_beta
 
     @property
     def reached(self) -> Literal["proxy", "url", "network"]:
-        """How a person's client reaches it: through an authenticated proxy, by its URL, or from the network only."""
+        """The way for a person's client: an authenticated proxy, the URL itself, or only from the VPC network."""
         if self.ingress == "internal":
             return "network"
         return "proxy" if isinstance(self.access, IamAccess) else "url"
@@ -331,6 +331,6 @@ class Server(Workload):
 
 
 def _instance_mistakes(info: ValidationInfo, reason: str) -> list[Mistake]:
-    """The mistake that there may be several instances; keys with mistakes are absent."""
+    """The mistake that the server can have several instances, if it can; *info* has no keys with mistakes."""
     maximum = info.data.get("max_instances", 1)
     return [((PARENT, "max_instances"), f"{maximum} {reason}")] if maximum > 1 else []

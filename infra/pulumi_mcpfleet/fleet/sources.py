@@ -1,4 +1,4 @@
-"""Where a server's image comes from: a tagged union, one kind to each model."""
+"""The source of a server's image: a tagged union with one model for each kind."""
 
 from typing import Annotated, Any, Final
 
@@ -15,7 +15,7 @@ KINDS: Final = ("build", "image", "folder", "git", "stdio", "registry")
 
 
 class Build(Model):
-    """An image that `up` builds from a folder and pushes to the stack's registry."""
+    """An image that `up` builds from a folder with a Dockerfile, and pushes to the stack's registry."""
 
     build: values.Folder = Field(
         description="The folder with the Dockerfile, as seen from Pulumi.yaml.", examples=["./my_server"]
@@ -36,7 +36,7 @@ class Build(Model):
 
 
 class ExistingImage(Model):
-    """An image that somebody else builds; used exactly as named."""
+    """An existing image, which mcpfleet does not build; its reference is used unchanged."""
 
     image: images.ImageUrl = Field(
         description="The image. Profile `prod` requires a digest; a digest is the best choice everywhere.",
@@ -73,9 +73,9 @@ Source = Annotated[
     AfterValidator(resolve_registry_source),
     FieldDoc("[source](#source)", "sources", "one of `build`, `image`, `folder`, `git`, `stdio`, `registry`"),
 ]
-"""The one key says the kind, and a kind holds only what it needs."""
+"""The source of an image. The kind is the key that only one of the models has."""
 
 
 def builds_in_cloud(source: object) -> bool:
-    """Whether Cloud Build builds the image of *source*."""
+    """Check whether Cloud Build builds the image of *source*."""
     return isinstance(source, Build | Folder | Git | Stdio | Registered) and source.builder == "cloud-build"

@@ -1,4 +1,4 @@
-"""A server that speaks stdio as a source: a package of npm or PyPI, or an image, behind the bridge."""
+"""Sources for servers that speak only stdio: an npm or PyPI package, an image, or a server of an MCP registry."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,10 +13,8 @@ from pulumi_mcpfleet.fleet.built_source import AptPackage, Builder, BuiltSource,
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc, pattern
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.lock import COMMAND, LOCKS, lock_for
-from pulumi_mcpfleet.sources.registry_entry import NAME_AND_VERSION, OFFICIAL, RegistryEntry, Variable
-from pulumi_mcpfleet.sources.registry_entry import RegistryServer as Found
-from pulumi_mcpfleet.sources.stdio import StdioSpec as Server
-from pulumi_mcpfleet.sources.stdio import npm_name, pypi_name
+from pulumi_mcpfleet.sources.registry_entry import NAME_AND_VERSION, OFFICIAL, RegistryEntry, RegistryServer, Variable
+from pulumi_mcpfleet.sources.stdio import StdioSpec, npm_name, pypi_name
 
 _NPM_NAME: Final = r"(?:@[a-z0-9~][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*"
 NpmName = Annotated[
@@ -47,11 +45,11 @@ _RUNNERS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("npx", "pnpx", "bunx"), 'npm: "{}@VERSION"'),
     **dict.fromkeys(("uvx", "pipx"), 'pypi: "{}==VERSION"'),
 }
-"""What desktop clients' files start packages with, and what a fleet says instead."""
+"""Programs with which the configs of desktop clients start packages, and the fleet's key for each."""
 
 
 class StdioServer(Model):
-    """A server that speaks stdio, in one of three forms."""
+    """A server that speaks stdio: an npm package, a PyPI package, or an image."""
 
     npm: Annotated[str, AfterValidator(_check_npm), FieldDoc("package", "", "`NAME@VERSION`")] | None = Field(
         default=None,
@@ -145,7 +143,7 @@ class StdioServer(Model):
     @classmethod
     def _check_command(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if not {"npm", "pypi", "image"} <= info.data.keys():
-            return value  # one has a mistake of its own
+            return value  # one of the keys has a mistake of its own
         forms = [name for name in ("npm", "pypi", "image") if info.data[name] is not None]
         if len(forms) > 1:
             raise MistakesError([((PARENT,), f"says {' and '.join(forms)} at once; keep one")])
@@ -161,7 +159,7 @@ class StdioServer(Model):
 
 
 class Stdio(Model):
-    """A server that speaks stdio, behind the bridge of mcpfleet_bridge/."""
+    """A server that speaks stdio, behind the stdio bridge (mcpfleet_bridge)."""
 
     stdio: Annotated[StdioServer, FieldDoc("[stdio server](#a-stdio-server)", "")] = Field(
         description="The server.", examples=[{"npm": "@modelcontextprotocol/server-everything@2026.8.31"}]
@@ -175,25 +173,25 @@ class Stdio(Model):
         examples=[{"BASE_IMAGE": "python:3.13"}],
     )
     builder: Builder = "docker"
-    _declaration: Found = PrivateAttr(default=Found(Server()))
+    _declaration: RegistryServer = PrivateAttr(default=RegistryServer(StdioSpec()))
 
-    def declare(self, declaration: Found) -> None:
-        """Remember what a registry says of the server besides its package."""
+    def declare(self, declaration: RegistryServer) -> None:
+        """Store the server's declaration in a registry: its variables, besides its package."""
         self._declaration = declaration
 
     @property
     def required_variables(self) -> tuple[Variable, ...]:
-        """Variables that the user has to give."""
+        """The variables that the user must set, by the registry's declaration."""
         return self._declaration.required_variables
 
     @property
-    def spec(self) -> Server:
-        """What the image is to hold."""
-        return Server(**dict(self.stdio), environment=self._declaration.environment)
+    def spec(self) -> StdioSpec:
+        """The content of the image, for `pulumi_mcpfleet.sources`."""
+        return StdioSpec(**dict(self.stdio), environment=self._declaration.environment)
 
     @property
     def writable(self) -> tuple[str, ...]:
-        """Folders of its image in which it may write."""
+        """The folders of the image in which the server can write."""
         return self.stdio.writable
 
     @field_validator("build_args", mode="after")
@@ -217,7 +215,7 @@ def _check_registry_url(value: str) -> str:
 
 
 class Registered(Model):
-    """A server of an MCP registry: a package that speaks stdio, as its server.json names it."""
+    """A server of an MCP registry: the stdio package that its server.json names."""
 
     registry: Annotated[str, AfterValidator(_check_server_version), FieldDoc("server", "", "`NAME@VERSION`")] = Field(
         description="The server, with its version. `mcpfleet packages lock` looks it up.",
@@ -248,13 +246,13 @@ class Registered(Model):
         return RegistryEntry(self.registry_url, self.registry)
 
     def resolve(self, root: Path) -> "Stdio":
-        """What was looked up, as a source.
+        """Convert the entry that `mcpfleet packages lock` stored to a stdio source.
 
         Args:
             root: The folder of Pulumi.yaml.
 
         Raises:
-            MistakesError: It was not, or can't be deployed.
+            MistakesError: The entry has not been looked up, or its server can't be deployed.
         """
         try:
             declaration = self.entry.read(root, self.args or None)
@@ -271,13 +269,16 @@ class Registered(Model):
 
 
 def resolve_registry_source(value: object, info: ValidationInfo) -> object:
-    """A source as it is deployed: a server of a registry is the package that was looked up."""
+    """Replace a registry's server by its package, if the root folder is known; return other sources unchanged."""
     root = cast("Mapping[str, Path | None]", info.context or {}).get("root")
     return value.resolve(root) if isinstance(value, Registered) and root is not None else value
 
 
 def missing_variables(source: object, env: Mapping[str, str], secrets: Iterable[str]) -> Iterator[Mistake]:
-    """Variables that a registered server asks for and that are nowhere, as mistakes of the key `secrets`."""
+    """Find variables that a registered server requires and that neither `env` nor `secrets` sets.
+
+    The paths of the mistakes are relative to the key `secrets`.
+    """
     given_names = {*env, *secrets}
     for variable in source.required_variables if isinstance(source, Stdio) else ():
         if variable.name not in given_names:
@@ -287,15 +288,15 @@ def missing_variables(source: object, env: Mapping[str, str], secrets: Iterable[
 
 
 def is_bridged(source: object) -> bool:
-    """Whether a source is put behind the stdio bridge."""
+    """Check whether the image of *source* gets the stdio bridge."""
     return isinstance(source, Stdio | Registered) or (isinstance(source, BuiltSource) and source.speaks == "stdio")
 
 
 def lock_mistake(source: object, root: Path) -> Mistake | None:
-    """The mistake that nothing holds a package to what it brings along; None where something does.
+    """The mistake that a stdio package has no lock, or its image no digest; None for a locked one and other sources.
 
     Args:
-        source: Of a server.
+        source: The source of a server.
         root: The folder of Pulumi.yaml.
     """
     if not isinstance(source, Stdio):

@@ -1,7 +1,7 @@
-"""The fleet's scalar values: one type for each kind of word a user writes, with its rule.
+"""The fleet's scalar values: a type with a rule for each kind of name, path or URL that a user writes.
 
-A rule that fails raises `ValueError` whose text says what to write instead; `pulumi_mcpfleet.fleet.mistakes` puts
-the config path before it. Quantities are in `quantities`, principals and accounts in `identities`.
+A rule raises `ValueError`, and its text tells the user what to write; `pulumi_mcpfleet.fleet.mistakes` adds the config
+path. Quantities are in `quantities`, principals and accounts in `identities`.
 """
 
 import re
@@ -16,11 +16,11 @@ from pulumi_mcpfleet.fleet.field_docs import FieldDoc, find_nearest, pattern
 from pulumi_mcpfleet.sources.safe_paths import folder_problem, is_file_in, unsafe_file_message
 
 Text = Annotated[str, Field(max_length=32_768), FieldDoc("text", "texts", "each text at most 32,768 characters")]
-"""Any text. The bound is Cloud Run's for one environment variable."""
+"""Any text. The limit is Cloud Run's for one environment variable."""
 
 
 def matching(regex: str, problem: str) -> AfterValidator:
-    """A rule: the whole text matches *regex*; otherwise *problem*, with the text quoted before it."""
+    """Return a rule that the whole text matches *regex*; the message is the quoted text, followed by *problem*."""
     compiled = re.compile(regex)
 
     def check(value: str) -> str:
@@ -84,13 +84,13 @@ REGIONS: Final = tuple(
     europe-west4 europe-west6 europe-west8 europe-west9 me-central1 me-central2 me-west1 northamerica-northeast1
     northamerica-northeast2 northamerica-south1 southamerica-east1 southamerica-west1 us-central1 us-east1 us-east4
     us-east5 us-south1 us-west1 us-west2 us-west3 us-west4
-    """.split()  # noqa: SIM905 - forty lines otherwise
+    """.split()  # noqa: SIM905 - a list would take forty lines
 )
-"""Cloud Run's regions (cloud.google.com/run/docs/locations, 2026-11). A wrong one would be found half way: Google says
-that permission is denied."""
+"""Cloud Run's regions (cloud.google.com/run/docs/locations, 2026-11). Without this check, a wrong region would fail in
+the middle of a deployment, and Google would report it as a missing permission."""
 
 NEW_REGIONS: Final = "new_regions"
-"""The fleet's key of regions that are newer than these; of the context of validation, too."""
+"""The fleet's key for regions that are newer than this list, and the key of pydantic's context for them."""
 
 
 def _check_region(value: str, info: ValidationInfo) -> str:
@@ -112,7 +112,7 @@ _REGION: Final = (
 )
 Region = Annotated[str, *_REGION, AfterValidator(_check_region)]
 NewRegion = Annotated[str, *_REGION]
-"""One that need not be among `REGIONS`."""
+"""A region that `REGIONS` need not contain."""
 
 # Labels: "keys and values can contain lowercase letters, numbers, underscores and dashes; both at most
 # 63 characters; keys begin with a letter" (Google Cloud, "Requirements for labels"). Keys that begin with
@@ -172,7 +172,7 @@ def check_environment_name(value: str) -> str:
     """Check the name of a variable that a user sets.
 
     Raises:
-        ValueError: It is no name, or Cloud Run or the fleet sets it.
+        ValueError: The name is not valid, or Cloud Run or mcpfleet sets this variable.
     """
     if not re.fullmatch(_VARIABLE, value):
         raise ValueError(f"{value[:200]!r} is not a variable's name; use letters, digits and _, no digit first")
@@ -195,7 +195,7 @@ EnvironmentName = Annotated[
     ),
 ]
 
-# Roughly the forms of keys that their issuers publish so that scanners find them.
+# Approximations of the key formats that issuers publish for secret scanners.
 _KEY_FORMS: Final = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAIza[0-9A-Za-z_-]{35}|\bya29\.|\bAKIA[0-9A-Z]{16}|\bgh[opsur]_[0-9A-Za-z]{36}"
     r"|\bgithub_pat_|\bglpat-|\bxox[abprs]-|\bsk-[A-Za-z0-9_-]{20}|\bnpm_[0-9A-Za-z]{36}|\beyJ[\w-]+\.eyJ[\w-]+\."
@@ -207,9 +207,9 @@ _SECRET_NAME: Final = re.compile(
 
 
 def looks_like_secret(name: str, value: str) -> bool:
-    """Whether a plain variable seems to hold a secret's value: by the form of the value, or by the name.
+    """Check whether a plain variable looks like a secret, by the format of its value or by its name.
 
-    A path, a URL, a number or a yes and no is not one, whatever the variable is called.
+    The name alone does not count for a path, a URL, a number or a boolean.
     """
     if _KEY_FORMS.search(value):
         return True
@@ -252,7 +252,7 @@ EndpointPath = Annotated[
         pattern(r"/[A-Za-z0-9._~/-]{0,255}"),
     ),
 ]
-"""The path of an endpoint, as a server has it: some redirect to the one with a slash at its end."""
+"""The path of an MCP endpoint. It can end in a slash, because some servers redirect to such a path."""
 
 _ORIGIN: Final = r"https?://[a-z0-9.-]+(:[0-9]{1,5})?"
 Origin = Annotated[
@@ -263,7 +263,7 @@ Origin = Annotated[
     FieldDoc("origin", "origins", "`https://HOST[:PORT]` or `http://…`; no path, no `*`", pattern(_ORIGIN)),
 ]
 
-# Printable ASCII without a comma, and no - first: it becomes an argument of commands.
+# Printable ASCII without a comma, and no - first, because the audience becomes an argument of commands.
 _AUDIENCE: Final = r"[!-+.-~][!-+\--~]{0,2047}"
 Audience = Annotated[
     str,
@@ -279,7 +279,7 @@ Audience = Annotated[
     ),
 ]
 
-# A host name of at least two labels (RFC 1123), in small letters as DNS compares them.
+# A host name of at least two labels (RFC 1123), in lowercase, because DNS ignores case.
 _DOMAIN: Final = r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 
 
@@ -318,7 +318,7 @@ Network = Annotated[
     FieldDoc("network", "networks", "a name, or its full path in a host project", pattern(_NETWORK)),
 ]
 
-# RFC 1123's label: what Cloud Run asks of a container's name.
+# A label of RFC 1123, which Cloud Run requires for a container's name.
 _LABEL: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 ContainerName = Annotated[
     str,
@@ -341,17 +341,17 @@ VolumeName = Annotated[
     ),
 ]
 
-# Cloud Run, "Configure secrets", "Disallowed paths and limitations": nothing is mounted at these or below. At /etc
-# itself a mount would hide the names of users and hosts; below it, as at /etc/secrets, Google's guides mount secrets.
+# Cloud Run, "Configure secrets", "Disallowed paths and limitations": no mounts at or below these. A mount at /etc
+# itself would hide the names of users and hosts; below it, as at /etc/secrets, Google's guides mount secrets.
 _UNMOUNTABLE: Final = ("/dev", "/proc", "/sys")
 _HIDDEN_BY_MOUNT: Final = "/etc"
 
 
 def check_mount_path(value: str) -> str:
-    """Check a path at which something is mounted into a container.
+    """Check the path of a mount in a container.
 
     Raises:
-        ValueError: It is no such path.
+        ValueError: The path is not valid, or Cloud Run allows no mount there.
     """
     if (
         not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", value)

@@ -1,4 +1,4 @@
-"""The volumes of a server: memory, disk, a bucket, versions of a secret, an NFS export; each with its place."""
+"""The volumes of a server: memory, disk, a bucket, versions of a secret, or an NFS export; each with its mount path."""
 
 import re
 from typing import Annotated, Any, Final
@@ -11,7 +11,7 @@ from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 
 
 class InMemory(Model):
-    """A folder in memory, empty when an instance starts."""
+    """A folder in memory, which is empty when an instance starts."""
 
     memory: quantities.Size = Field(
         description="The maximum size. The files count towards the instance's memory.", examples=["64Mi"]
@@ -22,7 +22,7 @@ class InMemory(Model):
 
 
 class OnDisk(Model):
-    """A folder on a disk of the instance's own, empty when it starts."""
+    """A folder on the instance's own disk, which is empty when the instance starts."""
 
     disk: quantities.DiskSize = Field(
         description=(
@@ -37,7 +37,7 @@ class OnDisk(Model):
 
 
 class Gcs(Model):
-    """A bucket."""
+    """A bucket of Cloud Storage, and how it is mounted."""
 
     bucket: values.Bucket = Field(description="The bucket; it must exist.", examples=["acme-mcp-data"])
     read_only: bool = Field(default=True, description="Whether the server can only read the files.", examples=[False])
@@ -57,12 +57,12 @@ class GcsVolume(Model):
 
 def _refuse_number(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
-        # YAML has read 0400 as the number 256, or as 400: nobody can tell which was meant.
+        # YAML reads 0400 as the number 256 or as 400, by its version: the user's intention is lost.
         raise ValueError(f'{value} is a number, which YAML reads in one base or another; write it as "0440"')  # noqa: TRY004
     return value
 
 
-# Cloud Run applies a umask of 0222 (SecretVolumeSource.default_mode): nobody writes into a secret.
+# Cloud Run applies a umask of 0222 (SecretVolumeSource.default_mode), so that secrets are never writable.
 _MODE: Final = r"0[0-7]{3}"
 
 
@@ -107,7 +107,7 @@ ItemPath = Annotated[
 
 
 class Item(Model):
-    """One file of a volume: a version of the volume's secret."""
+    """One file of a secret's volume: the version that it contains, and its mode."""
 
     version: identities.SecretVersion = Field(description="The version that the file has.", examples=["2"])
     mode: Mode | None = Field(
@@ -116,7 +116,7 @@ class Item(Model):
 
 
 class SecretVolume(Model):
-    """Versions of a secret as files of a folder: one, by `version` and `file`, or several, by `items`."""
+    """Versions of a secret as files in a folder: one file with `version` and `file`, or several with `items`."""
 
     secret: identities.SecretName = Field(description="The secret.", examples=["toolbox-config"])
     version: identities.SecretVersion | None = Field(
@@ -149,7 +149,7 @@ class SecretVolume(Model):
     @classmethod
     def _check_items(cls, value: dict[str, Item], info: ValidationInfo) -> dict[str, Item]:
         if not {"version", "file"} <= info.data.keys():
-            return value  # one has a mistake of its own
+            return value  # one of the keys has a mistake of its own
         keys = [key for key in ("version", "file") if info.data[key] is not None]
         mistakes: list[Mistake] = []
         if value and keys:
@@ -163,14 +163,14 @@ class SecretVolume(Model):
 
     @property
     def files(self) -> dict[str, Item]:
-        """Its files by their paths in the folder."""
+        """The volume's files by their paths in the folder."""
         if self.version is not None and self.file is not None:
             return {self.file: Item(version=self.version)}
         return self.items
 
 
 class Nfs(Model):
-    """What an NFS server exports."""
+    """An export of an NFS server, and how it is mounted."""
 
     server: references.NfsServer = Field(description="The NFS server, in your network.", examples=["10.0.0.2"])
     path: references.NfsPath = Field(description="The path that the server exports.", examples=["/share"])
@@ -190,7 +190,7 @@ class NfsVolume(Model):
 
 
 FileSystem = OnDisk | GcsVolume | NfsVolume
-"""What the second generation of the execution environment mounts, and the first does not."""
+"""The volumes that only the second generation of the execution environment supports."""
 
 _VOLUMES: Final = ("memory", "disk", "gcs", "secret", "nfs")
 

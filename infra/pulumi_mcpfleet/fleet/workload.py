@@ -1,4 +1,4 @@
-"""What servers and clients have in common: a container of their own on Cloud Run, and an account that it runs as."""
+"""The common keys of servers and clients: the main container of a Cloud Run service, its account and its resources."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
@@ -18,19 +18,19 @@ from pulumi_mcpfleet.fleet.values import Text
 from pulumi_mcpfleet.fleet.volumes import FileSystem, GcsVolume, NfsVolume, SecretVolume, Volume
 
 BUILT_PORT: Final = 8080
-"""Where a container listens whose image is built here: Cloud Run's default, which it gets in PORT."""
+"""The port of containers whose image is built here: Cloud Run's default, which it sets in the variable PORT."""
 
 MAX_TIMEOUT: Final = 3600  # seconds; Cloud Run's longest request
 MAX_CONCURRENCY: Final = 1000  # requests at once in one instance; Cloud Run's highest
 SQL_VOLUME: Final = "cloudsql"
 SQL_MOUNT: Final = "/cloudsql"
-"""What Cloud Run calls the volume of Cloud SQL's sockets, and where it is seen: both are fixed."""
+"""The name and the mount path of the volume with Cloud SQL's sockets, which Cloud Run fixes."""
 
-MAX_INSTANCES: Final = 1000  # above this a project needs a quota by agreement with Google
+MAX_INSTANCES: Final = 1000  # for more, a project needs an agreement with Google
 
 
 class Workload(WithEnvironment):
-    """A service of the fleet, be it a server or a client of servers."""
+    """A service of the fleet: a server, or a client of servers."""
 
     source: Source = Field(description="Where the image comes from.", examples=[{"build": "./my_server"}])
     access: Access = Field(
@@ -199,7 +199,7 @@ class Workload(WithEnvironment):
 
     @property
     def port(self) -> int:
-        """Where its own container listens."""
+        """The port on which the main container listens."""
         return BUILT_PORT if isinstance(self.source, Stdio | Registered) else self.source.port
 
     @property
@@ -209,29 +209,29 @@ class Workload(WithEnvironment):
 
     @property
     def sandbox(self) -> Literal["gen1", "gen2"] | None:
-        """The execution environment: the second generation where a file system is mounted, which needs it."""
+        """The execution environment that the volumes need: file systems need the second generation."""
         return "gen2" if any(isinstance(volume, FileSystem) for volume in self.volumes.values()) else None
 
     @property
     def writable(self) -> tuple[str, ...]:
-        """Folders of its image that are mounted in memory."""
+        """The folders of the image that are mounted in memory, so that the container can write there."""
         return self.source.writable if isinstance(self.source, BuiltSource | Stdio) else ()
 
     @property
     def needs_beta(self) -> bool:
-        """Whether Cloud Run takes it in the launch stage BETA alone."""
+        """True if the service uses features that Cloud Run accepts only in launch stage BETA."""
         return self.gpu == quantities.LARGE_GPU
 
     @property
     def all_secrets(self) -> tuple[str, ...]:
-        """The secrets that its identity reads, each once."""
+        """The secrets that the service's account reads, without duplicates."""
         volumes = [item.secret for item in self.volumes.values() if isinstance(item, SecretVolume)]
         sidecars = [ref.secret for item in self.all_sidecars.values() for ref in item.secrets.values()]
         return tuple(dict.fromkeys([*(ref.secret for ref in self.secrets.values()), *volumes, *sidecars]))
 
     @property
     def buckets(self) -> Mapping[str, bool]:
-        """The buckets that its identity uses, and whether it only reads them."""
+        """The buckets that the service's account uses; true for those that it only reads."""
         read_only_by_bucket: dict[str, bool] = {}
         for volume in self.volumes.values():
             if isinstance(volume, GcsVolume):
@@ -242,12 +242,12 @@ class Workload(WithEnvironment):
 
     @property
     def exports(self) -> tuple[NfsVolume, ...]:
-        """The NFS exports that it mounts."""
+        """The volumes that are NFS exports."""
         return tuple(volume for volume in self.volumes.values() if isinstance(volume, NfsVolume))
 
     @property
     def invokers(self) -> tuple[str, ...]:
-        """The principals that may call; none where Cloud Run asks nobody's name."""
+        """The principals that can call; empty if Google does not check the caller's identity."""
         match self.access:
             case IamAccess(iam=iam):
                 return iam.invokers
