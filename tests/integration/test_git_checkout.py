@@ -423,7 +423,7 @@ def test_a_token_follows_no_redirect_to_another_host_port_or_scheme(repository, 
 def test_a_redirect_is_said_with_what_to_write(tmp_path):
     with (
         Listening("http://127.0.0.1:1") as first,
-        pytest.raises(BuildPlanError, match="leads to another address, which is not"),
+        pytest.raises(BuildPlanError, match="redirects to another address, which is not"),
     ):
         checkout(f"{first.url}/x", "main", tmp_path / "kept")
 

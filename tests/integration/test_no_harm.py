@@ -86,7 +86,7 @@ def test_up_and_every_command_that_looks_leave_a_tool_that_says_nothing_uncalled
     assert mcpfleet(checkout, "verify")[0] == 0
     assert mcpfleet(checkout, "doctor", "orders")[0] == 0
     code, said = mcpfleet(checkout, "verify", "--call", "cancel_order")
-    assert (code, "Write --call SERVER/TOOL" in said) == (2, True)
+    assert (code, "Use --call SERVER/TOOL" in said) == (2, True)
     assert cancelled(checkout) == before
 
 

@@ -189,8 +189,8 @@ def supervise(count: int, run: Callable[[], int]) -> int:
                 logging.shutdown()
                 os._exit(code)
         children.add(child)
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, forward_signal)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward_signal)
     logger.info("Serving with %d processes", count)
     exit_code = 0
     while children:
