@@ -3,7 +3,7 @@
 The command finds this module by the entry point `mcpfleet.projects`. Nothing here imports pulumi or asks a cloud.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -13,10 +13,12 @@ import yaml
 from pulumi_mcpfleet.fleet import Fleet, FleetError, find_deprecated_keys, parse_fleet
 from pulumi_mcpfleet.new_servers import plan_server
 
-__all__ = ["ProjectError", "StackFile", "check_file", "check_files", "check_project", "plan_server"]
+__all__ = ["ProjectError", "StackFile", "check_file", "check_files", "check_project", "plan_server", "read_location"]
 
 _FLEET: Final = "mcpfleet:fleet"
 _PROJECT: Final = "gcp:project"
+_UNIVERSE: Final = "gcp:universeDomain"
+_GOOGLE_UNIVERSE: Final = "googleapis.com"
 
 
 class ProjectError(ValueError):
@@ -25,6 +27,21 @@ class ProjectError(ValueError):
 
 class _FileError(ValueError):
     """A file can't be read as a mapping of YAML; the text says where and why."""
+
+
+@dataclass(frozen=True)
+class StackLocation:
+    """Where a stack is deployed.
+
+    Attributes:
+        project: The id of its project.
+        universe: The universe domain of its cloud: Google's, or the local cloud's.
+        labels: The labels of the fleet's resources.
+    """
+
+    project: str
+    universe: str
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,46 @@ def check_project(root: Path) -> str:
             " in Python. Choose another folder."
         )
     return str(project.get("name") or "")
+
+
+def read_location(root: Path, stack: str) -> StackLocation:
+    """Read where a stack is deployed. The fleet may have mistakes: a secret is often stored before it is complete.
+
+    Args:
+        root: The folder of Pulumi.yaml.
+        stack: The stack's name.
+
+    Raises:
+        ProjectError: There is no such stack, or its config file names no project.
+    """
+    if not (root / "Pulumi.yaml").is_file():
+        raise ProjectError(f"There is no Pulumi.yaml in {root}. Run this in the folder that has it, or give --cwd.")
+    # The file of a stack has the last part of its name, without the organization and the project.
+    name = stack.rpartition("/")[2]
+    files = {file.name: file for file in root.glob("Pulumi.*.yaml")}
+    file = files.get(f"Pulumi.{name}.yaml")
+    if file is None:
+        raise ProjectError(
+            f"There is no Pulumi.{name}.yaml in {root}; there are: {', '.join(sorted(files)) or 'none'}."
+        )
+    values: dict[Any, Any] = {}
+    for source in (root / "Pulumi.yaml", file):
+        try:
+            config: Any = _read(source).get("config")
+        except _FileError as error:
+            raise ProjectError(f"{source.name}: {error}.") from None
+        values |= _as_mapping(config) if source == file else _shared_values(config)
+    project, universe = values.get(_PROJECT), values.get(_UNIVERSE, _GOOGLE_UNIVERSE)
+    if not isinstance(project, str) or not project:
+        raise ProjectError(f"{file.name}: {_PROJECT}: missing; add the id of a Google Cloud project under config.")
+    if not isinstance(universe, str):
+        raise ProjectError(f"{file.name}: {_UNIVERSE}: is not a text; write the universe's domain.")
+    labels = _as_mapping(_as_mapping(values.get(_FLEET)).get("labels"))
+    return StackLocation(project, universe, {str(key): str(value) for key, value in labels.items()})
+
+
+def _as_mapping(value: Any) -> dict[Any, Any]:
+    return cast("dict[Any, Any]", value) if isinstance(value, dict) else {}
 
 
 def _shared_values(shared: Any) -> dict[Any, Any]:

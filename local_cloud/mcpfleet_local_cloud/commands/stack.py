@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from mcpfleet.errors import McpfleetError, UsageError
@@ -42,15 +43,15 @@ _LOG_INTERVAL: Final = 0.5
 _PUBLIC_REPOSITORY: Final = "us/mcpfleet-public/images"
 
 
-def find_cloud_folder(environ: Mapping[str, str]) -> CloudFolder:
-    """Find this checkout's folder, with the deployed stack; MCPFLEET_PORT sets the control plane's port.
+def find_cloud_folder(environ: Mapping[str, str], root: Path | None = None) -> CloudFolder:
+    """Find this checkout's folder (or that of *root*), with the deployed stack; MCPFLEET_PORT sets the port.
 
     A local cloud that runs, or that was killed, keeps its port: it is part of its images' names.
 
     Raises:
         SetupError: MCPFLEET_PORT is not a port, or differs from the existing local cloud's.
     """
-    paths = Paths.from_environ(environ)
+    paths = Paths.from_environ(environ, root)
     current_port = read_port(paths.state)
     chosen = environ.get("MCPFLEET_PORT") or str(current_port or DEFAULT_PORT)
     if not (chosen.isascii() and chosen.isdecimal() and 1024 <= int(chosen) <= 65535):

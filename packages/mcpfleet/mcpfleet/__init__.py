@@ -15,6 +15,7 @@ Its modules, in an order in which each imports only modules before it:
 - `access_checks`, `client_checks`, `verify`, `doctor`, `prerequisites`, `reports`: verify and doctor
 - `packages`: `mcpfleet packages`
 - `projects`: `mcpfleet check`, and what other distributions add to the command
+- `secret_manager`: `mcpfleet secrets`
 - `scaffold`, `init`: `mcpfleet init`
 - `project_commands`: the commands of a user's project
 - `cli`: the command

@@ -261,20 +261,36 @@ def _shorten(text: str) -> str:
     return inert(lines[0].rstrip("."), _QUOTED_CHARACTERS) if lines else ""
 
 
-def google_api(environ: Mapping[str, str]) -> Callable[..., tuple[int, Mapping[str, Any]]]:
-    """Create a function that calls Google's APIs as this machine's default identity (`mcpfleet.prerequisites.Api`).
+def google_api(
+    environ: Mapping[str, str], key_file: Path | None = None
+) -> Callable[..., tuple[int, Mapping[str, Any]]]:
+    """Create a function that calls Google's APIs (`mcpfleet.prerequisites.Api`).
+
+    Args:
+        environ: The environment, which may name other endpoints.
+        key_file: The key of a service account to call as; None: this machine's default identity.
 
     Raises:
         NoCredentialsError: There are no credentials.
+        CredentialsFileError: The key file is not valid.
     """
     import google.auth
     from google.auth import exceptions
+    from google.oauth2 import service_account
 
     endpoints = [value for name, value in environ.items() if name.endswith("_CUSTOM_ENDPOINT")]
     request = request_for(next((endpoint for endpoint in endpoints if is_loopback(parse_host(endpoint))), ""))
+    scopes = ["https://www.googleapis.com/auth/cloud-platform"]
+    credentials: Any
     try:
-        find_default: Any = google.auth.default  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        credentials: Any = find_default(scopes=["https://www.googleapis.com/auth/cloud-platform"], request=request)[0]
+        if key_file is not None:
+            from_key_file: Any = service_account.Credentials.from_service_account_file  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            credentials = from_key_file(str(key_file), scopes=scopes)
+        else:
+            find_default: Any = google.auth.default  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            credentials = find_default(scopes=scopes, request=request)[0]
+    except (OSError, ValueError) as error:
+        raise CredentialsFileError(f"{key_file} is not the key of a service account: {_first_line(error)}.") from error
     except exceptions.DefaultCredentialsError as error:
         raise NoCredentialsError(f"No Google credentials on this machine. Run {LOGIN}.") from error
     if hasattr(credentials, "with_always_use_jwt_access"):

@@ -1,8 +1,9 @@
-"""The commands of a user's project: `mcpfleet init`, `check` and `local`."""
+"""The commands of a user's project: `mcpfleet init`, `check`, `local` and `secrets`."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,14 @@ from mcpfleet.terminal import console
 
 _out = console()
 
+secrets = typer.Typer(no_args_is_help=True, help="Store the values that servers read from Secret Manager.")
+
 
 def add_project_commands(app: typer.Typer) -> None:
     """Add the commands to those of the command line."""
     app.command()(init)
     app.command()(check)
+    app.add_typer(secrets, name="secrets")
     # Whatever follows is the business of the other distribution, its help too.
     others: dict[str, object] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(context_settings=others, options_metavar="")(local)
@@ -88,3 +92,55 @@ def local(context: typer.Context) -> None:
     from mcpfleet.projects import find_command
 
     find_command("local", "mcpfleet-local-cloud")(context.args)
+
+
+# A value that somebody types as an argument is refused without a word of it, not printed by typer.
+@secrets.command("set", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def set_secret(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The secret's name in Secret Manager.")],
+    stack: Annotated[str | None, typer.Option("--stack", "-s", help="The stack whose servers read it.")] = None,
+    project: Annotated[
+        str | None, typer.Option(help="The project that holds it. Default: the stack's; without a stack, on Google.")
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Keep the newline at the end of a value that is a single line.")
+    ] = False,
+    cwd: options.Folder = None,
+) -> None:
+    """Store a value as the newest version of a secret, and print the line for the fleet.
+
+    The value comes from standard input (mcpfleet secrets set NAME -s STACK < FILE), or from a prompt on a terminal. The
+    secret is created if there is none. On Google, it is stored with the login of this machine (gcloud auth
+    application-default login); for a stack of the local cloud, on this machine.
+    """
+    from mcpfleet import secret_manager
+    from mcpfleet.google_sources import google_api
+    from mcpfleet.terminal import ask_hidden, markup_safe
+
+    if context.args:
+        raise UsageError(
+            "A value is not given as an argument: the shell's history and the list of processes would have it. Give it"
+            " on standard input, or at the prompt; if the argument was a real secret, replace it. Nothing was stored."
+        )
+    secret_manager.check_name(name)
+    root = cwd or Path.cwd()
+    location = secret_manager.find_location(root, stack, project)
+    if sys.stdin is None:
+        raise UsageError("There is no standard input, so there is no value. Nothing was stored.")
+    if sys.stdin.isatty():
+        value = secret_manager.ask_value(name, ask_hidden)
+    else:
+        value = secret_manager.read_value(sys.stdin.buffer, is_raw=raw)
+    environ, key_file = secret_manager.connect(root, stack, location, os.environ)
+    manager = secret_manager.SecretManager(google_api(environ, key_file), location, environ)
+    version = manager.add_version(name, value)
+    _out.print(f"Version {version.number} of the secret {name} is stored in the project {location.project}.")
+    if version.is_new_secret:
+        _out.print("The secret was created; only those who could read the project's secrets before can read it.")
+    if version.enabled_api:
+        _out.print("The API secretmanager.googleapis.com was enabled in the project.")
+    if value.lost_newline:
+        _out.print("The newline at the end of the value was left out; --raw keeps it.")
+    _out.print(f"Its line for a server in {markup_safe(f'Pulumi.{stack}.yaml') if stack else 'a fleet'}:")
+    _out.print(f"  {markup_safe(secret_manager.fleet_line(name, version.number, value))}")

@@ -27,6 +27,25 @@ class NotInstalledError(McpfleetError):
     """A distribution that the command needs is not installed in its environment."""
 
 
+class StackLocation(Protocol):
+    """Where a stack is deployed."""
+
+    @property
+    def project(self) -> str:
+        """The id of its project."""
+        ...
+
+    @property
+    def universe(self) -> str:
+        """The universe domain of its cloud: Google's, or the local cloud's."""
+        ...
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels of the fleet's resources."""
+        ...
+
+
 class StackFile(Protocol):
     """A stack's config file, as it was checked."""
 
@@ -84,6 +103,10 @@ class Projects(Protocol):
 
     def check_project(self, root: Path) -> str:
         """Return the project's name. Raises ValueError if Pulumi.yaml is not that of a program in Python."""
+        ...
+
+    def read_location(self, root: Path, stack: str) -> StackLocation:
+        """Read where a stack is deployed. The fleet may have mistakes."""
         ...
 
     def plan_server(self, source: str, root: Path, name: str | None, cwd: Path) -> ServerPlan:

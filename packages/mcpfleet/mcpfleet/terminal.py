@@ -8,14 +8,17 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
+import getpass
 import io
 import os
 import sys
+import warnings
 from typing import Final, TextIO
 
 from rich.console import Console
 from rich.markup import escape
 
+from mcpfleet.errors import UsageError
 from mcpfleet.inert import inert
 from mcpfleet.system import WINDOWS
 
@@ -35,6 +38,20 @@ def console(*, stderr: bool = False) -> Console:
     People copy commands from the output, so a command has to stay on one line.
     """
     return Console(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
+
+
+def ask_hidden(question: str) -> str:
+    """Ask on the terminal without echo.
+
+    Raises:
+        UsageError: The terminal can't hide what is typed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        try:
+            return getpass.getpass(question)
+        except getpass.GetPassWarning:
+            raise UsageError("This terminal shows what is typed. Give the value on standard input.") from None
 
 
 def configure_streams() -> None:

@@ -143,3 +143,33 @@ def test_any_content_is_a_list_of_mistakes_and_never_a_traceback(tmp_path_factor
     found = projects.check_file(file)
     assert found.mistakes
     assert found.fleet is None
+
+
+def test_a_stacks_location_is_read_though_its_fleet_is_not_complete(write, tmp_path):
+    fleet = {"labels": {"team": "weather", "cost": 7}, "servers": {"x": {"secrets": {"KEY": None}}}}
+    write("dev", {"gcp:project": "acme", "mcpfleet:fleet": fleet})
+    location = projects.read_location(tmp_path, "acme/fleet/dev")
+    assert (location.project, location.universe) == ("acme", "googleapis.com")
+    assert location.labels == {"team": "weather", "cost": "7"}
+    write("local", {"gcp:universeDomain": "mcpfleet.test", "mcpfleet:fleet": None})
+    (tmp_path / "Pulumi.yaml").write_text("name: acme\nruntime: python\nconfig: {gcp:project: {value: shared}}\n")
+    location = projects.read_location(tmp_path, "local")
+    assert (location.project, location.universe, dict(location.labels)) == ("shared", "mcpfleet.test", {})
+
+
+@pytest.mark.parametrize(
+    ("stack", "content", "message"),
+    [
+        ("gone", {}, "There is no Pulumi.gone.yaml"),
+        ("../dev/x", {}, "There is no Pulumi.x.yaml"),
+        ("dev", {}, "Pulumi.dev.yaml: gcp:project: missing"),
+        ("dev", {"gcp:project": {"secure": "v1:x"}}, "Pulumi.dev.yaml: gcp:project: missing"),
+        ("dev", {"gcp:project": "acme", "gcp:universeDomain": 1}, "gcp:universeDomain: is not a text"),
+        ("dev", "config: {a: 1\n", "Pulumi.dev.yaml: line 2"),
+    ],
+)
+def test_a_stack_without_a_location_is_one_message(write, tmp_path, stack, content, message):
+    write("dev", content)
+    with pytest.raises(projects.ProjectError) as refused:
+        projects.read_location(tmp_path, stack)
+    assert message in str(refused.value)

@@ -319,3 +319,25 @@ def test_what_is_sealed_is_opened_again_and_never_shown(tmp_path_factory, value)
     sealed = vault.encrypt(value)
     assert vault.decrypt(sealed) == value
     assert len(value) < 4 or value not in sealed.encode()
+
+
+def test_the_command_stores_a_value_here_as_on_google(running):
+    from mcpfleet.secret_manager import SecretLocation, SecretManager, SecretValue
+
+    def send(method, url, body=None):
+        answer = running.call(method, url.removeprefix("http://cloud"), body)
+        return answer.status_code, answer.json()
+
+    endpoints = {
+        "GOOGLE_SECRET_MANAGER_CUSTOM_ENDPOINT": "http://cloud/secretmanager/v1/",
+        "GOOGLE_SERVICE_USAGE_CUSTOM_ENDPOINT": "http://cloud/serviceusage/v1beta1/",
+    }
+    location = SecretLocation("mcpfleet-local", "mcpfleet.test", {"team": "weather"})
+    manager = SecretManager(send, location, endpoints, sleep=lambda _: None)
+    first = manager.add_version("weather-key", SecretValue(VALUE.encode()))
+    assert (first.number, first.is_new_secret, first.enabled_api) == ("1", True, True)
+    second = manager.add_version("weather-key", SecretValue(b"next"))
+    assert (second.number, second.is_new_secret, second.enabled_api) == ("2", False, False)
+    assert value_of(accessed(running, "weather-key", "1")) == VALUE
+    assert value_of(accessed(running, "weather-key")) == "next"
+    assert running.call("GET", f"{SECRETS}/weather-key").json()["labels"] == {"team": "weather"}
