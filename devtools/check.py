@@ -103,6 +103,11 @@ CHECKS = (
         "take it out, and revoke it if it was ever pushed; a made-up one gets the comment: pragma: allowlist secret",
     ),
     Check(
+        "Workflows",
+        ("zizmor", "--offline", "--quiet", "--persona", "auditor", ".github"),
+        "mend what zizmor names above",
+    ),
+    Check(
         "Licences",
         ("python", "-m", "devtools.licences"),
         "take another package, or say in devtools/licences.py (EXCEPTIONS) why it may stay",
