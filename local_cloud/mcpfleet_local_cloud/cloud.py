@@ -20,7 +20,7 @@ from mcpfleet_local_cloud.front_end.container_router import ContainerRouter, wit
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
 from mcpfleet_local_cloud.front_end.mesh import Mesh, create_proxy
 from mcpfleet_local_cloud.front_end.routing import route_by_port
-from mcpfleet_local_cloud.identity.external import Issuers
+from mcpfleet_local_cloud.identity.external import IssuerKeys
 from mcpfleet_local_cloud.identity.groups import Groups
 from mcpfleet_local_cloud.identity.policy import Policies
 from mcpfleet_local_cloud.identity.tokens import Claims, Identity
@@ -114,7 +114,7 @@ class Cloud:
         self.people: Final = oauth.People(self.store)
         self.pools: Final = Pools(self.store, clock)
         self.groups: Final = Groups(self.store)
-        self.policies: Final = Policies(self.store, self.accounts.exists, self._is_missing_pool, self.groups.of)
+        self.policies: Final = Policies(self.store, self.accounts.exists, self._is_missing_pool, self.groups.groups_of)
         self.authorizer: Final = ApiAuthorizer(
             settings=settings,
             identity=self.identity,
@@ -129,7 +129,7 @@ class Cloud:
         self._tokens = oauth.TokenEndpoint(
             settings=settings, identity=self.identity, accounts=self.accounts, people=self.people, clock=clock
         )
-        self._exchange = sts.TokenExchange(self.pools, Issuers(clock, issuers), self.identity, clock)
+        self._exchange = sts.TokenExchange(self.pools, IssuerKeys(clock, issuers), self.identity, clock)
         self._bootstrap = Bootstrap(
             settings=settings,
             projects=self.projects,
@@ -266,7 +266,7 @@ class Cloud:
         self._bootstrap.create_project()
         self._bootstrap.write_credentials(self._credentials)
         self.operations.open()
-        self.catalog.collect()
+        self.catalog.collect_garbage()
         self.builds.recover()
         if self._docker is not None:
             await self._open_data_plane(self._docker, registry)
@@ -297,8 +297,8 @@ class Cloud:
         if self._docker is not None:
             await self._docker.sweep(())
         self.store.reset()
-        self.catalog.blobs.keep_only(())
-        self.catalog.blobs.drop_uploads()
+        self.catalog.blobs.delete_except(())
+        self.catalog.blobs.delete_uploads()
         self.storage.objects.delete_all()
         self.entries.forget_all()
         await self.balancer.sync_listeners()
@@ -398,7 +398,7 @@ class Cloud:
         from mcpfleet_local_cloud.data_plane import FrontEnd
         from mcpfleet_local_cloud.front_end.authorizer import Authorizer
         from mcpfleet_local_cloud.front_end.ingress import create_front_end
-        from mcpfleet_local_cloud.identity.metadata import create_metadata
+        from mcpfleet_local_cloud.identity.metadata import create_metadata_app
 
         def endpoint_at(port: int) -> ServiceEndpoint | None:
             service = docker.find_service(port)
@@ -416,7 +416,7 @@ class Cloud:
             resolves=lambda host, ip: router.resolves(host) or self.mesh.resolves(host, docker.find_workload(ip)),
             trust_bundle=self.authority.write_bundle(),
         )
-        metadata = create_metadata(docker.find_workload, self.identity, self.settings, self._unique_id)
+        metadata = create_metadata_app(docker.find_workload, self.identity, self.settings, self._unique_id)
         await docker.open(
             create_proxy(self.mesh, docker.find_workload, container_front, metadata), internal_front, registry
         )

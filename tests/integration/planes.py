@@ -9,7 +9,7 @@ from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.data_plane import DockerDataPlane, remove_docker_objects
 from mcpfleet_local_cloud.data_plane.contract import Container, Probe, Revision, ServiceEndpoint
 from mcpfleet_local_cloud.front_end.ingress import create_ingress
-from mcpfleet_local_cloud.identity.metadata import create_metadata
+from mcpfleet_local_cloud.identity.metadata import create_metadata_app
 from mcpfleet_local_cloud.identity.tokens import Identity
 from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Store
@@ -102,7 +102,7 @@ class World:
         plane = DockerDataPlane(
             settings=self.settings, cloud_id=self.cloud_id, store=self.store, registry_token=lambda: "t", **options
         )
-        await plane.open(create_metadata(plane.find_workload, self.identity, self.settings, lambda email: "123"))
+        await plane.open(create_metadata_app(plane.find_workload, self.identity, self.settings, lambda email: "123"))
         door = ServiceEndpoint(service=SERVICE, audiences=frozenset(), hosts=frozenset())
         lookup = {SERVICE: door}
         ingress = create_ingress(lambda port: lookup.get(plane.find_service(port)), self.identity, Everybody(), plane)

@@ -12,7 +12,7 @@ from mcpfleet_local_cloud import docker_engine
 from mcpfleet_local_cloud.data_plane import DockerDataPlane, remove_docker_objects
 from mcpfleet_local_cloud.data_plane.contract import Container, Probe, Revision
 from mcpfleet_local_cloud.data_plane.engine import CloudContainers
-from mcpfleet_local_cloud.identity.metadata import create_metadata
+from mcpfleet_local_cloud.identity.metadata import create_metadata_app
 from mcpfleet_local_cloud.identity.tokens import Identity
 from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Store
@@ -95,7 +95,7 @@ class World:
             settings=settings, cloud_id=self.cloud_id, store=store, registry_token=lambda: "t", engine=engine
         )
         identity = Identity(self.state / "keys")
-        await plane.open(create_metadata(plane.find_workload, identity, settings, lambda email: "1"))
+        await plane.open(create_metadata_app(plane.find_workload, identity, settings, lambda email: "1"))
         try:
             yield plane
         finally:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end import iap, pages
 from mcpfleet_local_cloud.front_end.routing import RoutedRequest
-from mcpfleet_local_cloud.identity.tokens import REMOVED, Claims, TokenError
+from mcpfleet_local_cloud.identity.tokens import REMOVED_SIGNATURE, Claims, TokenError
 from mcpfleet_local_cloud.network.upstream import Headers
 
 GCLOUD_CLIENT_ID: Final = "32555940559.apps.googleusercontent.com"
@@ -370,4 +370,4 @@ def _has_audience(endpoint: ServiceEndpoint, audience: str) -> bool:
 
 
 def _remove_signature(token: str) -> bytes:
-    return f"Bearer {token.rpartition('.')[0]}.{REMOVED}".encode("latin-1")
+    return f"Bearer {token.rpartition('.')[0]}.{REMOVED_SIGNATURE}".encode("latin-1")

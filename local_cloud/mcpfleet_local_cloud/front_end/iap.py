@@ -22,7 +22,7 @@ from jwt.algorithms import ECAlgorithm
 
 from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end import pages
-from mcpfleet_local_cloud.identity.tokens import ISSUER, REMOVED, Claims, TokenError
+from mcpfleet_local_cloud.identity.tokens import ISSUER, REMOVED_SIGNATURE, Claims, TokenError
 from mcpfleet_local_cloud.network.upstream import Headers
 from mcpfleet_local_cloud.services.iap.model import AGENT, Iap, resource_of
 from mcpfleet_local_cloud.state.folder import write_private
@@ -136,7 +136,7 @@ class IdentityAwareProxy:
             json.dumps(part).encode() for part in ({"alg": "RS256", "typ": "JWT"}, claims | {"email_verified": True})
         ]
         encoded = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
-        return b"Bearer " + encoded + b"." + REMOVED.encode()
+        return b"Bearer " + encoded + b"." + REMOVED_SIGNATURE.encode()
 
 
 def find_token(headers: Headers) -> tuple[bytes, str]:

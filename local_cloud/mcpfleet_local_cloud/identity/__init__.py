@@ -1,1 +1,1 @@
-"""Who somebody is and what they may do: keys, tokens, policies, roles, and the metadata server."""
+"""Identities and access: keys, tokens, IAM policies, roles, and the metadata server."""

@@ -1,8 +1,8 @@
-"""Signed tokens (JWT, RFC 7519) with RS256 alone, checked more strictly than the library does by itself.
+"""Signs and verifies tokens (JWT, RFC 7519) with RS256 only, more strictly than PyJWT does by itself.
 
-PyJWT takes the token apart and checks the signature, and that no bit is left over. What it leaves open is closed here:
-padding, which it would take, is refused, the algorithm is fixed (no `none`, no HMAC made with a public key), a critical
-extension is refused, and time comes from the caller's clock, in whole numbers.
+PyJWT parses the token and checks the signature, and that no bit is left over. This module also rejects padding and
+critical extensions, fixes the algorithm (no `none`, no HMAC with a public key), and takes the time from the caller's
+clock, as an integer.
 """
 
 import re
@@ -12,68 +12,69 @@ from typing import Any, Final, cast
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
-# What Google allows a client's clock to run ahead of its own.
+# The seconds that Google allows a client's clock to be ahead of its own.
 CLOCK_SKEW: Final = 10
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")
 _CLAIMS: Final = tuple(f"verify_{claim}" for claim in ("exp", "iat", "nbf", "aud", "sub", "jti", "iss"))
 
 
 class TokenError(Exception):
-    """The token is not to be trusted; the text says why, for a log and not for the caller."""
+    """The token is not valid; the message has the reason, for logs only and not for the caller."""
 
 
 class TokenTimeError(TokenError):
-    """The token is genuine, but not for now."""
+    """The token is genuine, but expired or not valid yet."""
 
 
 def sign(claims: Mapping[str, Any], key: RSAPrivateKey, kid: str) -> str:
-    """The compact token of *claims*, signed with *key* under the name *kid*."""
+    """The compact token with *claims*, signed with *key*, whose id is *kid*."""
     return jwt.encode(dict(claims), key, algorithm="RS256", headers={"kid": kid})
 
 
-def key_id(token: str) -> str:
-    """The `kid` in the header of a token that nobody has verified yet.
+def read_key_id(token: str) -> str:
+    """The `kid` in the header of an unverified token.
 
     Raises:
-        TokenError: not a token, not RS256, or without a `kid`.
+        TokenError: *token* is not a token, not RS256, or has no `kid`.
     """
-    kid = _complete(token, None)["header"].get("kid")
+    kid = _decode(token, None)["header"].get("kid")
     if not isinstance(kid, str):
-        raise TokenError("the token names no key")
+        raise TokenError("the token's header has no kid")
     return kid
 
 
-def unverified(token: str) -> dict[str, Any]:
-    """The claims of a token whose key must still be found; trust nothing in them.
+def unverified_claims(token: str) -> dict[str, Any]:
+    """The claims of a token before its verification, to find its key; they are untrusted.
 
     Raises:
-        TokenError: not a token.
+        TokenError: *token* is not a token.
     """
-    return _complete(token, None)["payload"]
+    return _decode(token, None)["payload"]
 
 
 def verify(token: str, key: RSAPublicKey, *, now: float) -> dict[str, Any]:
-    """The claims of a token that *key* signed and that is valid at *now* (seconds since the epoch).
+    """Verify that *key* signed the token and that it is valid at *now* (seconds since the epoch).
 
-    `exp` and `iat` must be there; audience and issuer are for the caller to judge.
+    Returns:
+        The claims, with `exp` and `iat`; callers must check audience and issuer.
 
     Raises:
-        TokenTimeError: expired, or not valid yet; the signature is good.
+        TokenTimeError: the signature is valid, but the token is expired or not valid yet.
         TokenError: anything else.
     """
-    key_id(token)
-    claims: dict[str, Any] = _complete(token, key)["payload"]
-    issued, expires = _instant(claims, "iat"), _instant(claims, "exp")
+    read_key_id(token)
+    claims: dict[str, Any] = _decode(token, key)["payload"]
+    issued, expires = _read_time(claims, "iat"), _read_time(claims, "exp")
     if expires <= now:
         raise TokenTimeError("the token has expired")
     if issued > now + CLOCK_SKEW:
         raise TokenTimeError("the token was issued in the future")
-    if "nbf" in claims and _instant(claims, "nbf") > now + CLOCK_SKEW:
+    if "nbf" in claims and _read_time(claims, "nbf") > now + CLOCK_SKEW:
         raise TokenTimeError("the token is not valid yet")
     return claims
 
 
-def _instant(claims: Mapping[str, Any], name: str) -> int:
+def _read_time(claims: Mapping[str, Any], name: str) -> int:
     value = claims.get(name)
     # A bool is an int to Python, and a NaN compares false with everything.
     if type(value) is not int:
@@ -81,16 +82,16 @@ def _instant(claims: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _complete(token: str, key: RSAPublicKey | None) -> dict[str, Any]:
-    """Header and payload of *token*; its signature is checked where there is a *key*, its time and names never."""
+def _decode(token: str, key: RSAPublicKey | None) -> dict[str, Any]:
+    """The header and payload of *token*; checks the signature if there is a *key*, but no claims."""
     if not _COMPACT.fullmatch(token):
         raise TokenError("not a token of three parts")
     options = {**dict.fromkeys(_CLAIMS, False), "verify_signature": key is not None}
     try:
         decoded = jwt.decode_complete(token, key or "", algorithms=["RS256"], options=cast("Any", options))
-    except jwt.PyJWTError as refusal:
-        raise TokenError(str(refusal)) from refusal
-    # Critical extensions change what a token means (RFC 7515 4.1.11); none is known here.
+    except jwt.PyJWTError as error:
+        raise TokenError(str(error)) from error
+    # Critical extensions change the meaning of a token (RFC 7515 4.1.11); this code supports none.
     if decoded["header"].get("alg") != "RS256" or "crit" in decoded["header"]:
         raise TokenError("the token is not a plain RS256 token")
     return decoded

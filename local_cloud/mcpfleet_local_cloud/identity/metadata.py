@@ -1,7 +1,7 @@
-"""The metadata server (docs/google-apis.md 5.3): tells a container who it is, and signs tokens for it.
+"""The metadata server (docs/google-apis.md 5.3), which gives a container its identity and tokens.
 
-It answers on port 80 of the gateway container, which only this cloud's containers reach, and knows a container by its
-address. google-auth, gcloud and Google's other client libraries work against it unchanged.
+It listens on port 80 of the gateway container, which only this cloud's containers can reach, and identifies a container
+by its IP address. google-auth, gcloud and Google's other client libraries work with it unchanged.
 """
 
 import hashlib
@@ -32,52 +32,52 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A container that asks."""
+    """A container that calls the metadata server."""
 
     service_account: str
     project: str
     region: str
     instance_id: str
     inside: bool = False
-    """Whether all that it sends goes through the project's VPC network."""
+    """Whether all its traffic goes through the project's VPC network."""
     network: str = ""
     """See `contract.Revision`."""
     mesh: str = ""
     """See `contract.Revision`."""
 
 
-class Minter(Protocol):
-    """The part of `tokens.Identity` that is needed here."""
+class TokenSigner(Protocol):
+    """The methods of `tokens.Identity` that the metadata server needs."""
 
     def mint_id_token(self, *, email: str, subject: str, audience: str) -> str:
-        """An ID token for an hour."""
+        """An ID token that is valid for an hour."""
         ...
 
     def mint_access_token(self, *, email: str, scopes: Sequence[str]) -> tuple[str, int]:
-        """An access token and its seconds."""
+        """An access token and the seconds that it is valid."""
         ...
 
 
-class _Refused(Exception):  # noqa: N818  # an answer, not an error of ours
+class _ErrorResponse(Exception):  # noqa: N818  # a response, not an error of the server
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
 
 
-def create_metadata(
+def create_metadata_app(
     lookup: Callable[[str], Workload | None],
-    identity: Minter,
+    identity: TokenSigner,
     settings: Settings,
     unique_id: Callable[[str], str],
 ) -> ASGIApp:
-    """The ASGI app.
+    """Create the ASGI app.
 
     Args:
-        lookup: the container at an IP address.
-        identity: signs tokens.
-        settings: the cloud.
-        unique_id: a service account's numeric id by e-mail; it is the `sub` of ID tokens.
+        lookup: finds the container with an IP address.
+        identity: signs the tokens.
+        settings: the cloud's settings.
+        unique_id: returns the numeric id of a service account's email, which is the `sub` of ID tokens.
     """
 
     async def metadata(scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,29 +87,29 @@ def create_metadata(
         try:
             value = _answer(request)
             response = _render(value)
-        except _Refused as refusal:
-            _log.info("metadata: %d %s: %s", refusal.status, request.url.path, refusal.text)
-            response = Response(refusal.text + "\n", refusal.status, media_type="text/html")
+        except _ErrorResponse as error:
+            _log.info("metadata: %d %s: %s", error.status, request.url.path, error.text)
+            response = Response(error.text + "\n", error.status, media_type="text/html")
         response.headers["metadata-flavor"] = FLAVOR
         response.headers["server"] = "Metadata Server for VM"
         await response(scope, receive, send)
 
     def _answer(request: Request) -> Any:
         if "x-forwarded-for" in request.headers:
-            raise _Refused(403, "Requests with the header X-Forwarded-For are refused.")
+            raise _ErrorResponse(403, "Requests with the header X-Forwarded-For are refused.")
         path = request.url.path.rstrip("/")
         if request.method not in ("GET", "HEAD"):
-            raise _Refused(405, f"{request.method} is not supported.")
+            raise _ErrorResponse(405, f"{request.method} is not supported.")
         if not path:
-            return "computeMetadata/\n"  # what google-auth's ping looks at is the response's header
+            return "computeMetadata/\n"  # google-auth's ping checks only the response's header
         if request.headers.get("metadata-flavor") != FLAVOR:
-            raise _Refused(403, _MISSING_FLAVOR)
+            raise _ErrorResponse(403, _MISSING_FLAVOR)
         workload = lookup(request.client.host) if request.client else None
         if workload is None:
-            raise _Refused(404, "No container of this cloud has this address.")
+            raise _ErrorResponse(404, "No container of this cloud has your IP address.")
         if path != _ROOT and not path.startswith(f"{_ROOT}/"):
-            raise _Refused(404, f"{path} is not served here.")
-        return _read(_tree(workload), path.removeprefix(_ROOT).strip("/"), request.query_params)
+            raise _ErrorResponse(404, f"{path} is not served here.")
+        return _read_path(_tree(workload), path.removeprefix(_ROOT).strip("/"), request.query_params)
 
     def _tree(workload: Workload) -> dict[str, Any]:
         email = workload.service_account
@@ -122,7 +122,7 @@ def create_metadata(
         def id_token(query: QueryParams) -> Any:
             audience = query.get("audience")
             if not audience:
-                raise _Refused(400, "non-empty audience parameter required")
+                raise _ErrorResponse(400, "non-empty audience parameter required")
             return identity.mint_id_token(email=email, subject=unique_id(email), audience=audience)
 
         account = {
@@ -147,12 +147,12 @@ def create_metadata(
     return metadata
 
 
-def _read(tree: dict[str, Any], path: str, query: QueryParams) -> Any:
-    """The value at *path*; a directory is listed, or given whole where `recursive=true`."""
+def _read_path(tree: dict[str, Any], path: str, query: QueryParams) -> Any:
+    """The value at *path*; for a directory, its list, or all its content if `recursive=true`."""
     value: Any = tree
     for part in path.split("/") if path else []:
         if not isinstance(value, dict) or part not in value:
-            raise _Refused(404, f"/{path} is not served here.")
+            raise _ErrorResponse(404, f"/{path} is not served here.")
         value = value[part]  # pyright: ignore[reportUnknownVariableType]
     if callable(value):  # pyright: ignore[reportUnknownArgumentType]
         return value(query)
@@ -161,20 +161,20 @@ def _read(tree: dict[str, Any], path: str, query: QueryParams) -> Any:
             return "".join(f"{line}\n" for line in value)  # pyright: ignore[reportUnknownVariableType]
         return value  # pyright: ignore[reportUnknownVariableType]
     if query.get("recursive", "").lower() == "true":
-        return _whole(value)  # pyright: ignore[reportUnknownArgumentType]
+        return _to_json(value)  # pyright: ignore[reportUnknownArgumentType]
     return "".join(f"{name}/\n" if isinstance(child, dict) else f"{name}\n" for name, child in value.items())  # pyright: ignore
 
 
-def _whole(directory: dict[str, Any]) -> dict[str, Any]:
-    """A directory as JSON, without what has to be asked for by name (tokens); names in camel case, as Google's are."""
+def _to_json(directory: dict[str, Any]) -> dict[str, Any]:
+    """A directory as JSON, with names in camel case as on Google, and without tokens, which need their own request."""
     return {
-        _camel(name): _whole(child) if isinstance(child, dict) else child  # pyright: ignore[reportUnknownArgumentType]
+        _camel_case(name): _to_json(child) if isinstance(child, dict) else child  # pyright: ignore[reportUnknownArgumentType]
         for name, child in directory.items()
         if not callable(child)
     }
 
 
-def _camel(name: str) -> str:
+def _camel_case(name: str) -> str:
     if "@" in name:
         return name
     head, *rest = name.split("-")

@@ -1,9 +1,9 @@
-"""IAM policies of every resource: one place that keeps them, one way to change them, one answer to "may they?".
+"""The IAM policies of all resources: stores them, checks changes, and decides whether a caller has a permission.
 
-A policy belongs to a resource's full name (`projects/P/locations/L/services/S`) and counts for everything below it.
-Members are checked as Google checks them: a service account must exist, and a workload identity pool of this project;
-people and groups have no directory here, so only their form is checked; `groups.py` says who is in a group. Conditions
-are refused (501).
+A policy belongs to a resource's full name (`projects/P/locations/L/services/S`) and applies to everything below it.
+As on Google, a member must exist if it is a service account or in a workload identity pool of this project. There is no
+directory of users and groups, so only their format is checked; `groups.py` has the members of groups. Conditions are
+rejected (501).
 """
 
 import base64
@@ -17,14 +17,14 @@ from mcpfleet_local_cloud.rest.errors import etag_conflict, invalid, unimplement
 from mcpfleet_local_cloud.state.store import Document, Store, StoreCache
 
 KIND: Final = "policy"
-# The members of each role; named here, because `set` means a method inside the class below.
-_Kept = dict[str, set[str]]
-# Google's etag of a policy that nobody has set yet.
+# Defined outside of the class, in which `set` is a method.
+_MembersByRole = dict[str, set[str]]
+# Google's etag of a policy that was never set.
 EMPTY_ETAG: Final = "ACAB"
 _EMAIL: Final = re.compile(r"[^@\s:]+@[^@\s:]+\.[^@\s:.]+")
 _DOMAIN: Final = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
-_EVERYBODY: Final = frozenset({"allUsers", "allAuthenticatedUsers"})
-_TYPES: Final = frozenset({"user", "serviceAccount", "group", "domain"})
+_PUBLIC_MEMBERS: Final = frozenset({"allUsers", "allAuthenticatedUsers"})
+_MEMBER_TYPES: Final = frozenset({"user", "serviceAccount", "group", "domain"})
 _PRINCIPAL: Final = re.compile(
     r"principal(?:Set)?://(?:iam|cloudresourcemanager|[a-z0-9.-]+)\.googleapis\.com/\S+|"
     r"principal(?:Set)?://goog/\S+|principal(?:Set)?://agents\.global\.\S+"
@@ -33,8 +33,8 @@ _FEDERATED: Final = ("principal://", "principalSet://")
 _POOL: Final = re.compile(
     r"principal(?:Set)?://iam\.googleapis\.com/(?P<pool>projects/[^/]+/locations/global/workloadIdentityPools/[^/]+)/.*"
 )
-# Accounts that Google makes itself for its services ("service agents"); they are nobody's to list.
-_AGENT: Final = re.compile(
+# Service agents: accounts that Google creates for its services; no API lists them.
+_SERVICE_AGENT: Final = re.compile(
     r"service-[0-9]+@[a-z0-9-]+\.iam\.gserviceaccount\.com|[0-9]+@cloudservices\.gserviceaccount\.com"
 )
 
@@ -43,10 +43,10 @@ class Policies:
     """The policies of one cloud.
 
     Args:
-        store: where they are kept.
-        account_exists: whether there is a service account of that e-mail.
-        groups_of: the groups (their addresses) that an address is in; follows from *store*.
-        pool_missing: whether a workload identity pool (its full name) would be this cloud's, and is not there.
+        store: stores the policies.
+        account_exists: whether a service account with an email exists.
+        groups_of: the addresses of the groups that an address is a member of; depends only on *store*.
+        pool_missing: whether a workload identity pool, by its full name, belongs to this cloud but doesn't exist.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class Policies:
         self._groups_of = groups_of
 
     def get(self, resource: str) -> Document:
-        """The policy of *resource*; like Google's, without `bindings` where there are none."""
+        """The policy of *resource*; as on Google, it has no field `bindings` if there are none."""
         return self._store.get(KIND, resource) or {"version": 1, "etag": EMPTY_ETAG}
 
     def set(self, resource: str, policy: Document) -> Document:
-        """Replace the policy of *resource*, and return it as it is kept.
+        """Replace the policy of *resource*; returns the stored policy.
 
-        Without an `etag` the write is unconditional, as in Google's API.
+        Without an `etag`, the write is unconditional, as in Google's API.
 
         Raises:
-            GoogleError: ABORTED (the etag is an old one), INVALID_ARGUMENT (member, role, version).
+            GoogleError: ABORTED (the etag is not current), INVALID_ARGUMENT (member, role, version).
         """
         if policy.get("version", 0) not in (0, 1, 3):
             raise invalid(f"Invalid policy version {policy['version']}: 0, 1 and 3 are valid.")
@@ -80,101 +80,100 @@ class Policies:
             current = self.get(resource)
             if policy.get("etag") and policy["etag"] != current["etag"]:
                 raise etag_conflict(resource)
-            kept = self._checked(resource, policy.get("bindings") or [], current)
-            return self._write(resource, kept)
+            members_by_role = self._check_bindings(resource, policy.get("bindings") or [], current)
+            return self._write(resource, members_by_role)
 
     def delete(self, resource: str) -> None:
-        """Forget the policy, with the resource."""
+        """Delete the policy of a deleted resource."""
         self._store.delete(KIND, resource)
 
     def allows(self, email: str | None, permission: str, resource: str) -> bool:
-        """Whether *email* has *permission* on *resource*.
+        """Whether the caller *email* has *permission* on *resource*.
 
-        None is nobody known, an empty one somebody known without an address, a `Principal` a federated identity.
+        None is an unauthenticated caller, an empty string an authenticated caller without an email, a `Principal` a
+        federated identity.
         """
         key = (email, sets_of(email), permission, resource)
-        known = self._allowed.get(key)
-        if known is None:
-            known = self._allows(email, permission, resource)
-            self._allowed.put(key, known)
-        return known
+        is_allowed = self._allowed.get(key)
+        if is_allowed is None:
+            is_allowed = self._allows(email, permission, resource)
+            self._allowed.put(key, is_allowed)
+        return is_allowed
 
-    def held(self, email: str, asked: list[str], resource: str) -> list[str]:
-        """Which of the permissions *asked* for `testIamPermissions` *email* has on *resource*.
+    def filter_permissions(self, email: str, permissions: list[str], resource: str) -> list[str]:
+        """The *permissions* that *email* has on *resource*, for `testIamPermissions`.
 
         Raises:
-            GoogleError: INVALID_ARGUMENT: a wildcard, or one that means nothing there.
+            GoogleError: INVALID_ARGUMENT: a permission is a wildcard, or doesn't apply to the resource.
         """
-        for permission in asked:
-            if not roles.testable(permission, resource):
+        for permission in permissions:
+            if not roles.is_testable(permission, resource):
                 raise invalid(f"Permission {permission} is not valid for this resource.")
-        return [one for one in asked if self.allows(email, one, resource)]
+        return [name for name in permissions if self.allows(email, name, resource)]
 
     def _allows(self, email: str | None, permission: str, resource: str) -> bool:
-        names = self._names(email)
-        for ancestor in _lineage(resource):
+        names = self._member_names(email)
+        for ancestor in _ancestors(resource):
             for binding in self.get(ancestor).get("bindings", []):
-                if not roles.grants(binding["role"], permission):
+                if not roles.has_permission(binding["role"], permission):
                     continue
-                if any(_canonical(member) in names for member in binding["members"]):
+                if any(_normalize(member) in names for member in binding["members"]):
                     return True
         return False
 
-    def _names(self, email: str | None) -> frozenset[str]:
-        """Every way in which a policy may name the caller."""
+    def _member_names(self, email: str | None) -> frozenset[str]:
+        """All members of policies that include the caller."""
         if email is None:
             return frozenset({"allUsers"})
-        if isinstance(email, Principal):  # no Google account, so not of allAuthenticatedUsers
+        if isinstance(email, Principal):  # not a Google account, so not in allAuthenticatedUsers
             return email.sets | {"allUsers", str(email)}
         address = email.lower()
         groups = {f"group:{group}" for group in self._groups_of(address)} if address else set[str]()
         domain = f"domain:{address.partition('@')[2]}"
-        return _EVERYBODY | groups | {f"user:{address}", f"serviceAccount:{address}", domain}
+        return _PUBLIC_MEMBERS | groups | {f"user:{address}", f"serviceAccount:{address}", domain}
 
     def mark_deleted(self, email: str, unique_id: str) -> None:
-        """Rename a service account that is gone in every policy, so that a new one of its name inherits nothing."""
+        """Replace a deleted service account in all policies, so that a new account with its name inherits no role."""
         member, tombstone = f"serviceAccount:{email}", f"deleted:serviceAccount:{email}?uid={unique_id}"
         with self._store.transaction():
             for resource, policy in self._store.list(KIND):
                 bindings = policy.get("bindings", [])
                 if not any(member in binding["members"] for binding in bindings):
                     continue
-                kept = {
-                    binding["role"]: {tombstone if one == member else one for one in binding["members"]}
+                members_by_role = {
+                    binding["role"]: {tombstone if other == member else other for other in binding["members"]}
                     for binding in bindings
                 }
-                self._write(resource, kept)
+                self._write(resource, members_by_role)
 
-    def _checked(self, resource: str, bindings: list[Document], current: Document) -> _Kept:
-        # A member that was deleted since may stay, or no one could write the rest of the policy back.
-        gone = {
+    def _check_bindings(self, resource: str, bindings: list[Document], current: Document) -> _MembersByRole:
+        # A member that was deleted may stay; otherwise, the rest of the policy could not be written back.
+        deleted_members = {
             member
             for binding in current.get("bindings", [])
             for member in binding["members"]
             if member.startswith("deleted:")
         }
-        kept: _Kept = {}
+        members_by_role: _MembersByRole = {}
         for index, binding in enumerate(bindings):
             _check_binding(index, binding)
             role = binding["role"]
-            if not roles.supported(role, resource):
+            if not roles.is_grantable(role, resource):
                 raise invalid(f"Role {role} is not supported for this resource.")
-            members = {_canonical(member) for member in binding.get("members", [])}
-            for member in sorted(members - gone):
+            members = {_normalize(member) for member in binding.get("members", [])}
+            for member in sorted(members - deleted_members):
                 self._check_member(member)
             if members:
-                kept.setdefault(role, set()).update(members)
-        return kept
+                members_by_role.setdefault(role, set()).update(members)
+        return members_by_role
 
     def _check_member(self, member: str) -> None:
-        if member in _EVERYBODY:
+        if member in _PUBLIC_MEMBERS:
             return
         if member.startswith(_FEDERATED):
-            # Of another project's pool: nobody here can ever be such a member, so it grants nothing.
+            # A member in another project's pool is accepted; no caller of this cloud can be that member.
             if not _PRINCIPAL.fullmatch(member):
-                raise invalid(
-                    f"The member {member} is not valid: it names no identity of a workload or workforce pool."
-                )
+                raise invalid(f"The member {member} is not valid: it is no identity of a workload or workforce pool.")
             pool = _POOL.fullmatch(member)
             if pool is not None and self._pool_missing(pool["pool"]):
                 raise invalid(
@@ -184,39 +183,40 @@ class Policies:
             return
         kind, _, name = member.partition(":")
         if kind == "deleted" and name:
-            raise invalid(f"The member {member} was deleted; only a policy that holds it already may keep it.")
-        if kind not in _TYPES or not name:
+            raise invalid(f"The member {member} was deleted; only a policy that has it already may keep it.")
+        if kind not in _MEMBER_TYPES or not name:
             raise invalid(f"The member {member} is of an unknown type. Please set a valid type prefix for the member.")
         pattern = _DOMAIN if kind == "domain" else _EMAIL
         if not pattern.fullmatch(name):
-            wanted = "a domain" if kind == "domain" else "an e-mail address"
-            raise invalid(f"The member {member} is not valid: {name!r} is not {wanted}.")
+            expected = "a domain" if kind == "domain" else "an e-mail address"
+            raise invalid(f"The member {member} is not valid: {name!r} is not {expected}.")
         if kind == "serviceAccount" and not is_service_agent(name) and not self._account_exists(name):
             raise invalid(f"Service account {name} does not exist.")
 
-    def _write(self, resource: str, kept: _Kept) -> Document:
+    def _write(self, resource: str, members_by_role: _MembersByRole) -> Document:
         policy: Document = {"version": 1, "etag": self._new_etag()}
-        if kept:
-            policy["bindings"] = [{"role": role, "members": sorted(kept[role])} for role in sorted(kept)]
+        if members_by_role:
+            policy["bindings"] = [
+                {"role": role, "members": sorted(members_by_role[role])} for role in sorted(members_by_role)
+            ]
         self._store.put(KIND, resource, policy)
         return policy
 
     def _new_etag(self) -> str:
-        # Eight bytes whose first is 7, as Google's are; never given twice.
+        # Eight bytes, the first of which is 7, as on Google; each etag is unique.
         number = self._store.next_number("policy-etag")
         return base64.b64encode(b"\x07" + number.to_bytes(7, "big")).decode()
 
 
 def is_service_agent(email: str) -> bool:
-    """Whether *email* is an account that Google makes by itself for one of its services."""
-    return _AGENT.fullmatch(email) is not None
+    """Whether *email* is an account that Google creates for one of its services."""
+    return _SERVICE_AGENT.fullmatch(email) is not None
 
 
-def policy_from(body: Document) -> Document:
+def read_policy_body(body: Document) -> Document:
     """The policy in the body of a setIamPolicy call.
 
-    `updateMask` names what to change; all that this cloud keeps is `bindings` and `etag`, so a mask without
-    `bindings` is refused.
+    The local cloud stores only `bindings` and `etag`, so it rejects an `updateMask` without `bindings`.
 
     Raises:
         GoogleError: INVALID_ARGUMENT, UNIMPLEMENTED.
@@ -238,13 +238,13 @@ def _check_binding(index: int, binding: Document) -> None:
         raise invalid(f"policy.bindings[{index}].role: must be set.")
 
 
-def _canonical(member: str) -> str:
-    """E-mail addresses do not distinguish case; Google keeps them in lower case."""
+def _normalize(member: str) -> str:
+    """The member with its email address in lower case, as Google stores it; case doesn't matter in emails."""
     kind, colon, name = member.partition(":")
-    return f"{kind}:{name.lower()}" if colon and kind in _TYPES else member
+    return f"{kind}:{name.lower()}" if colon and kind in _MEMBER_TYPES else member
 
 
-def _lineage(resource: str) -> Iterator[str]:
+def _ancestors(resource: str) -> Iterator[str]:
     parts = resource.split("/")
     for length in range(len(parts) - len(parts) % 2, 0, -2):
         yield "/".join(parts[:length])

@@ -1,6 +1,6 @@
-"""Callers as policies name them: an e-mail address, or an identity of a workload identity pool with its sets.
+"""The identities of callers in policies: an email address, or an identity of a workload identity pool with its sets.
 
-docs.cloud.google.com/iam/docs/principal-identifiers has the forms.
+The formats are from docs.cloud.google.com/iam/docs/principal-identifiers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,41 +10,41 @@ _HOST = "iam.googleapis.com/"
 
 
 class Principal(str):
-    """A federated identity's `principal://` name; *sets* are the `principalSet://` members that it is, too."""
+    """A federated identity's `principal://` name; *sets* are the `principalSet://` members that include it."""
 
     __slots__ = ("sets",)
     sets: frozenset[str]
 
     def __new__(cls, name: str, sets: Iterable[str] = ()) -> Self:
-        """The identity of that name in those sets."""
-        made = super().__new__(cls, name)
-        made.sets = frozenset(sets)
-        return made
+        """Create the identity *name*, which is in *sets*."""
+        principal = super().__new__(cls, name)
+        principal.sets = frozenset(sets)
+        return principal
 
     @property
     def pool(self) -> str:
-        """The full name of its pool: `projects/NUMBER/locations/global/workloadIdentityPools/POOL`."""
+        """The full name of the pool: `projects/NUMBER/locations/global/workloadIdentityPools/POOL`."""
         return self.partition(_HOST)[2].partition("/subject/")[0]
 
 
-def federated(pool: str, subject: str, groups: Sequence[str], attributes: Mapping[str, str]) -> Principal:
-    """The identity *subject* of *pool* (its full name).
+def federated_principal(pool: str, subject: str, groups: Sequence[str], attributes: Mapping[str, str]) -> Principal:
+    """The identity *subject* of *pool*, with its sets.
 
     Args:
         pool: the pool's full name.
         subject: `google.subject`.
         groups: `google.groups`.
-        attributes: each custom attribute (`repository`, without `attribute.`) and its value.
+        attributes: the value of each custom attribute, by name without `attribute.` (`repository`).
     """
-    everybody = f"principalSet://{_HOST}{pool}/"
+    prefix = f"principalSet://{_HOST}{pool}/"
     sets = [
-        f"{everybody}*",
-        *(f"{everybody}group/{group}" for group in groups),
-        *(f"{everybody}attribute.{name}/{value}" for name, value in attributes.items()),
+        f"{prefix}*",
+        *(f"{prefix}group/{group}" for group in groups),
+        *(f"{prefix}attribute.{name}/{value}" for name, value in attributes.items()),
     ]
     return Principal(f"principal://{_HOST}{pool}/subject/{subject}", sets)
 
 
 def sets_of(caller: str | None) -> frozenset[str]:
-    """The sets of a federated *caller*; none of any other."""
+    """The sets of a federated *caller*; empty for all other callers."""
     return caller.sets if isinstance(caller, Principal) else frozenset()

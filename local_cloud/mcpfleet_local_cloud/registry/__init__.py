@@ -1,4 +1,4 @@
-"""A registry for container images, as the OCI Distribution Specification 1.1 says, behind Google's IAM."""
+"""A container image registry according to the OCI Distribution Specification 1.1, with Google's IAM."""
 
 from mcpfleet_local_cloud.registry.blobs import BlobStore
 from mcpfleet_local_cloud.registry.catalog import Catalog, ImageName, RegistryError

@@ -1,4 +1,4 @@
-"""Image layers on disk, by digest, and the uploads that become them. Knows no HTTP, no names of images."""
+"""Stores blobs (image layers and manifests) by digest, and uploads in progress, without image names or HTTP."""
 
 import asyncio
 import hashlib
@@ -15,7 +15,7 @@ _CHUNK = 1 << 20
 
 
 def is_digest(text: str) -> bool:
-    """Whether *text* is a sha256 digest as OCI writes it; no other algorithm is accepted (nor by Google)."""
+    """Whether *text* is a sha256 digest in OCI's format; like Google, the registry accepts no other algorithm."""
     return _DIGEST.fullmatch(text) is not None
 
 
@@ -25,7 +25,7 @@ def digest_of(content: bytes) -> str:
 
 
 class DigestMismatchError(Exception):
-    """What was uploaded is not what the client said it would be."""
+    """The uploaded content doesn't have the digest that the client declared."""
 
 
 class UploadBusyError(Exception):
@@ -33,47 +33,47 @@ class UploadBusyError(Exception):
 
 
 class BlobStore:
-    """Files named by their digest below *root*; a blob is there whole or not at all, also after a `kill -9`."""
+    """Files below *root*, named by digest; a blob is complete or absent, even after a `kill -9`."""
 
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs"
         self._uploads = root / "uploads"
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._uploads.mkdir(parents=True, exist_ok=True)
-        # The running hash of an upload spares a second reading; an upload that outlives a restart is read again.
+        # Hashes are computed during uploads; only an upload that continues after a restart is read again.
         self._hashes: dict[str, Any] = {}
         self._busy: set[str] = set()
 
     def path(self, digest: str) -> Path:
-        """Where the blob lies; it may not be there."""
+        """The path of the blob, which may not exist."""
         return self._blobs / digest.removeprefix("sha256:")
 
-    def has(self, digest: str) -> bool:
-        """Whether the blob is there."""
+    def exists(self, digest: str) -> bool:
+        """Whether the blob exists."""
         return self.path(digest).is_file()
 
     def size(self, digest: str) -> int:
         """The blob's size in bytes."""
         return self.path(digest).stat().st_size
 
-    def begin(self) -> str:
-        """Open an upload and return its id."""
+    def begin_upload(self) -> str:
+        """Start an upload; returns its id."""
         upload = uuid4().hex
         (self._uploads / upload).touch()
         self._hashes[upload] = hashlib.sha256()
         return upload
 
-    def received(self, upload: str) -> int | None:
-        """How many bytes of the upload are there; None where there is no such upload."""
+    def received_bytes(self, upload: str) -> int | None:
+        """The number of bytes that the upload has; None if there is no such upload."""
         path = self._uploads / upload
         return path.stat().st_size if upload.isalnum() and path.is_file() else None
 
     @contextmanager
-    def claimed(self, upload: str) -> Generator[None]:
-        """Have the upload for oneself: two writers at once would mix their bytes.
+    def lock_upload(self, upload: str) -> Generator[None]:
+        """Hold exclusive access to the upload, so that concurrent writers don't mix their bytes.
 
         Raises:
-            UploadBusyError: another request has it.
+            UploadBusyError: another request is writing to the upload.
         """
         if upload in self._busy:
             raise UploadBusyError(upload)
@@ -84,42 +84,42 @@ class BlobStore:
             self._busy.discard(upload)
 
     async def append(self, upload: str, chunks: AsyncIterable[bytes]) -> int:
-        """Add *chunks* to the upload and return its size; a broken stream leaves what had arrived out of the hash."""
-        running = self._hashes.pop(upload, None)
+        """Append *chunks* to the upload; returns its size. After a broken stream, the file is hashed again."""
+        hasher = self._hashes.pop(upload, None)
         with (self._uploads / upload).open("ab") as file:
             async for chunk in chunks:
                 file.write(chunk)
-                if running is not None:
-                    running.update(chunk)
+                if hasher is not None:
+                    hasher.update(chunk)
             size = file.tell()
-        if running is not None:
-            self._hashes[upload] = running
+        if hasher is not None:
+            self._hashes[upload] = hasher
         return size
 
     async def finish(self, upload: str, digest: str) -> None:
-        """Make the upload the blob *digest*.
+        """Store the complete upload as the blob *digest*.
 
         Raises:
-            DigestMismatchError: its content has another digest; the upload is gone then.
+            DigestMismatchError: the content has another digest; the upload is deleted.
         """
         path = self._uploads / upload
-        running = self._hashes.pop(upload, None) or await asyncio.to_thread(_hash_file, path)
-        if f"sha256:{running.hexdigest()}" != digest:
+        hasher = self._hashes.pop(upload, None) or await asyncio.to_thread(_hash_file, path)
+        if f"sha256:{hasher.hexdigest()}" != digest:
             path.unlink()
             raise DigestMismatchError(digest)
         await asyncio.to_thread(_sync, path)
         path.replace(self.path(digest))
 
     def cancel(self, upload: str) -> None:
-        """Throw the upload away."""
+        """Delete the upload."""
         self._hashes.pop(upload, None)
         (self._uploads / upload).unlink(missing_ok=True)
 
     def put(self, content: bytes) -> str:
-        """Store *content* as a blob and return its digest."""
+        """Store *content* as a blob; returns its digest."""
         digest = digest_of(content)
-        if not self.has(digest):
-            upload = self.begin()
+        if not self.exists(digest):
+            upload = self.begin_upload()
             path = self._uploads / upload
             try:
                 path.write_bytes(content)
@@ -129,32 +129,32 @@ class BlobStore:
                 self.cancel(upload)
         return digest
 
-    def keep_only(self, digests: Iterable[str]) -> int:
-        """Delete every blob but *digests*; return how many bytes that freed. Open uploads stay."""
-        wanted = {self.path(digest).name for digest in digests}
+    def delete_except(self, digests: Iterable[str]) -> int:
+        """Delete all blobs except *digests*, but no uploads; returns the number of bytes freed."""
+        kept_names = {self.path(digest).name for digest in digests}
         freed = 0
         for path in self._blobs.iterdir():
-            if path.name not in wanted:
+            if path.name not in kept_names:
                 freed += path.stat().st_size
                 path.unlink()
         return freed
 
-    def drop_uploads(self, before: float | None = None) -> list[str]:
-        """Throw away every upload, or those that got nothing since *before* (seconds since 1970); returns their ids."""
+    def delete_uploads(self, older_than: float | None = None) -> list[str]:
+        """Delete all uploads, or those without data since *older_than* (seconds since the epoch); returns their ids."""
         dropped: list[str] = []
         for path in self._uploads.iterdir():
-            if path.name not in self._busy and (before is None or path.stat().st_mtime < before):
+            if path.name not in self._busy and (older_than is None or path.stat().st_mtime < older_than):
                 self.cancel(path.name)
                 dropped.append(path.name)
         return dropped
 
 
 def _hash_file(path: Path) -> Any:
-    running = hashlib.sha256()
+    hasher = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            running.update(chunk)
-    return running
+            hasher.update(chunk)
+    return hasher
 
 
 def _sync(path: Path) -> None:

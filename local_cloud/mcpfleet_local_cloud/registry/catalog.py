@@ -1,4 +1,4 @@
-"""Which image holds which manifest, tag and blob. Knows no HTTP; says no in the specification's error codes."""
+"""The manifests, tags and blobs of images, without HTTP; errors have the specification's codes."""
 
 import re
 import time
@@ -21,11 +21,11 @@ INDEX_TYPES: Final = frozenset(
 IMAGE_TYPES: Final = frozenset(
     {"application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"}
 )
-# Layers that never leave their own registry need not be here (OCI image spec, "non-distributable layers").
+# Layers that a push may omit (OCI image spec, "non-distributable layers").
 _FOREIGN: Final = ("nondistributable", "foreign")
 
-# A layer comes before the manifest that names it; a push may take this many seconds.
-_PUSH_TIME: Final = 3600
+# The maximum duration of a push: a client uploads layers before the manifest that references them.
+_PUSH_SECONDS: Final = 3600
 
 _COMPONENT: Final = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _PATH: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
@@ -33,7 +33,7 @@ _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 class RegistryError(Exception):
-    """A refusal with one of the specification's error codes (`NAME_UNKNOWN`, `MANIFEST_INVALID` …)."""
+    """An error response with one of the specification's codes (`NAME_UNKNOWN`, `MANIFEST_INVALID` …)."""
 
     def __init__(self, http_code: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class ImageName:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Read the name part of a registry URL.
+        """Parse the name in a registry URL.
 
         Raises:
             RegistryError: NAME_INVALID.
@@ -74,7 +74,7 @@ class ImageName:
 
 
 class Catalog:
-    """Manifests, tags and blob links of every image."""
+    """The manifests, tags and blob links of all images."""
 
     def __init__(self, store: Store, blobs: BlobStore, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -82,53 +82,53 @@ class Catalog:
         self._clock = clock
 
     def begin_upload(self, image: ImageName) -> str:
-        """Open an upload to the image and return its id."""
-        upload = self.blobs.begin()
+        """Start an upload to the image; returns its id."""
+        upload = self.blobs.begin_upload()
         self._store.put(UPLOAD, upload, {"image": str(image)})
         return upload
 
-    def received(self, image: ImageName, upload: str) -> int:
-        """How many bytes of the image's upload are there.
+    def received_bytes(self, image: ImageName, upload: str) -> int:
+        """The number of bytes that the image's upload has.
 
         Raises:
-            RegistryError: BLOB_UPLOAD_UNKNOWN; also for an upload to another image, whose rights are not this one's.
+            RegistryError: BLOB_UPLOAD_UNKNOWN, also for an upload to another image, which may have other permissions.
         """
         record = self._store.get(UPLOAD, upload)
-        size = self.blobs.received(upload) if record is not None and record["image"] == str(image) else None
+        size = self.blobs.received_bytes(upload) if record is not None and record["image"] == str(image) else None
         if size is None:
             raise RegistryError(404, "BLOB_UPLOAD_UNKNOWN", f"there is no upload {upload}")
         return size
 
     def end_upload(self, upload: str) -> None:
-        """Forget the upload, whether it became a blob or not."""
+        """Delete the upload's record, and its data unless it became a blob."""
         self.blobs.cancel(upload)
         self._store.delete(UPLOAD, upload)
 
     def link_blob(self, image: ImageName, digest: str) -> None:
-        """The image may from now on be asked for this blob."""
+        """Make the blob part of the image."""
         self._store.put(BLOB, f"{image}@{digest}", {"linked": self._clock()})
 
     def has_blob(self, image: ImageName, digest: str) -> bool:
-        """Whether the image holds this blob."""
-        return self._store.get(BLOB, f"{image}@{digest}") is not None and self.blobs.has(digest)
+        """Whether the blob is part of the image and exists."""
+        return self._store.get(BLOB, f"{image}@{digest}") is not None and self.blobs.exists(digest)
 
     def unlink_blob(self, image: ImageName, digest: str) -> None:
-        """Take the blob from the image.
+        """Remove the blob from the image.
 
         Raises:
             RegistryError: BLOB_UNKNOWN.
         """
         if not self._store.delete(BLOB, f"{image}@{digest}"):
             raise RegistryError(404, "BLOB_UNKNOWN", f"{image} has no blob {digest}")
-        self.collect()
+        self.collect_garbage()
 
     def put_manifest(self, image: ImageName, reference: str, content: bytes, media_type: str) -> str:
-        """Store a manifest under its digest and, where *reference* is a tag, under that tag; return the digest.
+        """Store a manifest by its digest, and by *reference* if that is a tag; returns the digest.
 
         Raises:
             RegistryError: MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN, DIGEST_INVALID, TAG_INVALID.
         """
-        manifest = self._checked(image, content, media_type)
+        manifest = self._check_manifest(image, content, media_type)
         digest = digest_of(content)
         if is_digest(reference):
             if reference != digest:
@@ -140,7 +140,7 @@ class Catalog:
         layers = _descriptors(manifest.get("layers"))
         self.blobs.put(content)
         with self._store.transaction():
-            known = self._store.get(MANIFEST, f"{image}@{digest}")
+            existing = self._store.get(MANIFEST, f"{image}@{digest}")
             self._store.put(
                 MANIFEST,
                 f"{image}@{digest}",
@@ -149,7 +149,7 @@ class Catalog:
                     "size": len(content),
                     "imageSize": sum(layer.get("size", 0) for layer in layers),
                     "blobs": [entry["digest"] for entry in (config, *layers) if entry],
-                    "uploaded": known["uploaded"] if known else self._clock(),
+                    "uploaded": existing["uploaded"] if existing else self._clock(),
                     "subject": subject.get("digest") if subject else None,
                     "artifactType": manifest.get("artifactType") or (config or {}).get("mediaType"),
                     "annotations": manifest.get("annotations"),
@@ -159,8 +159,8 @@ class Catalog:
                 self._store.put(TAG, f"{image}:{reference}", {"digest": digest})
         return digest
 
-    def manifest(self, image: ImageName, reference: str) -> tuple[str, Document]:
-        """The digest and the record (media type, size) of a manifest by tag or digest.
+    def find_manifest(self, image: ImageName, reference: str) -> tuple[str, Document]:
+        """Find a manifest by tag or digest; returns its digest and record (media type, size).
 
         Raises:
             RegistryError: MANIFEST_UNKNOWN.
@@ -175,12 +175,12 @@ class Catalog:
         return digest, record
 
     def delete_manifest(self, image: ImageName, reference: str) -> None:
-        """Delete a tag, or a manifest with every tag that points to it.
+        """Delete a tag, or a manifest with all its tags.
 
         Raises:
             RegistryError: MANIFEST_UNKNOWN.
         """
-        digest, _ = self.manifest(image, reference)
+        digest, _ = self.find_manifest(image, reference)
         if not is_digest(reference):
             self._store.delete(TAG, f"{image}:{reference}")
             return
@@ -188,65 +188,65 @@ class Catalog:
             self._store.delete(MANIFEST, f"{image}@{digest}")
             for tag in self.tags_of(image, digest):
                 self._store.delete(TAG, f"{image}:{tag}")
-        self.collect()
+        self.collect_garbage()
 
-    def tags(self, image: ImageName) -> list[str]:
-        """The image's tags in order."""
+    def list_tags(self, image: ImageName) -> list[str]:
+        """The image's tags in alphabetical order."""
         prefix = f"{image}:"
         return [name.removeprefix(prefix) for name, _ in self._store.list(TAG, prefix)]
 
     def tags_of(self, image: ImageName, digest: str) -> list[str]:
-        """The tags that point to *digest*."""
+        """The tags of the manifest *digest*."""
         prefix = f"{image}:"
         return [name.removeprefix(prefix) for name, tag in self._store.list(TAG, prefix) if tag["digest"] == digest]
 
-    def manifests(self, repository: str) -> list[tuple[ImageName, str, Document]]:
-        """Every (image, digest, record) of a repository, *repository* being its full name."""
-        found: list[tuple[ImageName, str, Document]] = []
+    def list_manifests(self, repository: str) -> list[tuple[ImageName, str, Document]]:
+        """The image, digest and record of all manifests in *repository* (its full name)."""
+        entries: list[tuple[ImageName, str, Document]] = []
         for name, record in self._store.list(MANIFEST, _prefix(repository)):
             image, _, digest = name.partition("@")
-            found.append((ImageName.parse(image), digest, record))
-        return found
+            entries.append((ImageName.parse(image), digest, record))
+        return entries
 
-    def referrers(self, image: ImageName, digest: str) -> list[tuple[str, Document]]:
-        """Every manifest of the image whose subject is *digest*."""
+    def list_referrers(self, image: ImageName, digest: str) -> list[tuple[str, Document]]:
+        """The digest and record of all manifests of the image whose subject is *digest*."""
         records = ((name.rpartition("@")[2], record) for name, record in self._store.list(MANIFEST, f"{image}@"))
-        return [(known, record) for known, record in records if record["subject"] == digest]
+        return [(manifest_digest, record) for manifest_digest, record in records if record["subject"] == digest]
 
-    def knows(self, image: ImageName) -> bool:
-        """Whether anything was ever pushed to the image."""
+    def has_image(self, image: ImageName) -> bool:
+        """Whether the image has a manifest."""
         return bool(self._store.list(MANIFEST, f"{image}@"))
 
-    def drop_repository(self, repository: str) -> None:
-        """Forget every image of the repository, and delete the blobs that no other image holds."""
+    def delete_repository(self, repository: str) -> None:
+        """Delete all images of the repository, and the blobs that no other image has."""
         with self._store.transaction():
             for kind in (MANIFEST, TAG, BLOB):
                 for name, _ in self._store.list(kind, _prefix(repository)):
                     self._store.delete(kind, name)
-        self.collect()
+        self.collect_garbage()
 
-    def collect(self) -> int:
-        """Delete the blobs that no manifest and no push under way needs; return the bytes freed."""
+    def collect_garbage(self) -> int:
+        """Delete the blobs that no manifest and no push in progress needs; returns the number of bytes freed."""
         manifests = self._store.list(MANIFEST)
-        wanted = {name.rpartition("@")[2] for name, _ in manifests}
-        held = {f"{name.partition('@')[0]}@{blob}" for name, record in manifests for blob in record["blobs"]}
-        fresh = self._clock() - _PUSH_TIME
+        needed_digests = {name.rpartition("@")[2] for name, _ in manifests}
+        linked_blobs = {f"{name.partition('@')[0]}@{blob}" for name, record in manifests for blob in record["blobs"]}
+        oldest_push = self._clock() - _PUSH_SECONDS
         for name, link in self._store.list(BLOB):
-            if name in held or link["linked"] > fresh:
-                wanted.add(name.rpartition("@")[2])
+            if name in linked_blobs or link["linked"] > oldest_push:
+                needed_digests.add(name.rpartition("@")[2])
             else:
                 self._store.delete(BLOB, name)
-        for upload in self.blobs.drop_uploads(before=fresh):
+        for upload in self.blobs.delete_uploads(older_than=oldest_push):
             self._store.delete(UPLOAD, upload)
-        return self.blobs.keep_only(wanted)
+        return self.blobs.delete_except(needed_digests)
 
-    def _checked(self, image: ImageName, content: bytes, media_type: str) -> dict[str, Any]:
+    def _check_manifest(self, image: ImageName, content: bytes, media_type: str) -> dict[str, Any]:
         try:
             manifest = as_object(parse_strict_json(content))
-        except (ValueError, RecursionError) as malformed:
-            raise RegistryError(400, "MANIFEST_INVALID", f"the manifest is not JSON: {malformed}") from None
+        except (ValueError, RecursionError) as error:
+            raise RegistryError(400, "MANIFEST_INVALID", f"the manifest is not JSON: {error}") from None
         if manifest is None or manifest.get("mediaType", media_type) != media_type:
-            message = f"the manifest is not of the media type {media_type} that the request names"
+            message = f"the manifest's media type is not {media_type}, the content type of the request"
             raise RegistryError(400, "MANIFEST_INVALID", message)
         _check_texts(manifest)
         if media_type in INDEX_TYPES:
@@ -256,17 +256,17 @@ class Catalog:
                 if self._store.get(MANIFEST, f"{image}@{entry['digest']}") is None
             ]
         elif media_type in IMAGE_TYPES:
-            wanted = _descriptors([manifest.get("config"), *(as_list(manifest.get("layers")) or ())])
+            descriptors = _descriptors([manifest.get("config"), *(as_list(manifest.get("layers")) or ())])
             missing = [
                 entry["digest"]
-                for entry in wanted
+                for entry in descriptors
                 if not any(word in entry.get("mediaType", "") for word in _FOREIGN)
                 and not self.has_blob(image, entry["digest"])
             ]
         else:
             raise RegistryError(400, "MANIFEST_INVALID", f"{media_type} is not an image manifest or index")
         if missing:
-            raise RegistryError(404, "MANIFEST_BLOB_UNKNOWN", f"{image} does not hold {', '.join(missing)}")
+            raise RegistryError(404, "MANIFEST_BLOB_UNKNOWN", f"{image} does not have {', '.join(missing)}")
         return manifest
 
 
@@ -279,7 +279,7 @@ def _optional_descriptor(value: Any) -> dict[str, Any] | None:
 
 
 def _descriptor(value: Any) -> dict[str, Any]:
-    """The descriptor (OCI image spec): what is kept of it and shown again must be of the right type."""
+    """Parse a descriptor (OCI image spec); checks the types of the fields that the registry stores and returns."""
     entry = as_object(value)
     if entry is None or not is_digest(str(entry.get("digest"))):
         raise RegistryError(400, "MANIFEST_INVALID", "a descriptor has no sha256 digest")
@@ -293,8 +293,8 @@ def _descriptor(value: Any) -> dict[str, Any]:
 
 def _check_texts(manifest: dict[str, Any]) -> None:
     annotations = as_object(manifest.get("annotations") or {})
-    good = annotations is not None and all(isinstance(value, str) for value in annotations.values())
-    if not good or not isinstance(manifest.get("artifactType") or "", str):
+    is_valid = annotations is not None and all(isinstance(value, str) for value in annotations.values())
+    if not is_valid or not isinstance(manifest.get("artifactType") or "", str):
         raise RegistryError(400, "MANIFEST_INVALID", "artifactType must be a string, annotations a map of strings")
 
 

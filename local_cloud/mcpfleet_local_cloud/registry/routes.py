@@ -1,9 +1,10 @@
-"""The OCI Distribution API at `/v2/`: parses and renders; `catalog.py` decides.
+"""The routes of the OCI Distribution API at `/v2/`, over the catalog.
 
-Who may push and pull is Artifact Registry's decision, in its words: a caller shows an OAuth access token as the
-password of `oauth2accesstoken` (cloud.google.com/artifact-registry/docs/docker/authentication) or as a bearer.
+Artifact Registry decides which callers may push and pull, and words the errors. A caller sends an OAuth access token
+as the password of `oauth2accesstoken` (cloud.google.com/artifact-registry/docs/docker/authentication) or as a bearer
+token.
 
-Python's packages for this API are clients; none serves it.
+The Python packages for this API are clients only; none is a server.
 """
 
 import base64
@@ -39,11 +40,11 @@ _REFERRERS: Final = re.compile(r"(?P<name>.+)/referrers/(?P<digest>[^/]+)")
 Handler = Callable[[Request, ImageName, dict[str, str]], Awaitable[Response]]
 
 
-class Access(Protocol):
-    """What the registry asks before it acts (Artifact Registry answers)."""
+class RegistryAuthorizer(Protocol):
+    """Authorizes requests to the registry; Artifact Registry implements it."""
 
     def check(self, token: str | None, permission: str, image: ImageName) -> None:
-        """Return where the caller may; *token* is the OAuth access token shown, or None.
+        """Check that the caller has *permission* for *image*; *token* is the caller's OAuth access token, or None.
 
         Raises:
             GoogleError: UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (no such repository).
@@ -51,7 +52,7 @@ class Access(Protocol):
         ...
 
     def authenticate(self, token: str) -> None:
-        """Return where *token* is somebody's; `docker login` asks this.
+        """Check that *token* is valid, for `docker login`.
 
         Raises:
             GoogleError: UNAUTHENTICATED, PERMISSION_DENIED.
@@ -59,11 +60,11 @@ class Access(Protocol):
         ...
 
     def pushed(self, image: ImageName) -> None:
-        """A manifest was added to the image: cleanup policies may now apply."""
+        """Apply cleanup policies after a manifest was pushed to the image."""
         ...
 
 
-def routes(catalog: Catalog, access: Access) -> list[BaseRoute]:
+def routes(catalog: Catalog, access: RegistryAuthorizer) -> list[BaseRoute]:
     """The registry's routes."""
     registry = _Registry(catalog, access)
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -71,10 +72,10 @@ def routes(catalog: Catalog, access: Access) -> list[BaseRoute]:
 
 
 class _Registry:
-    def __init__(self, catalog: Catalog, access: Access) -> None:
+    def __init__(self, catalog: Catalog, access: RegistryAuthorizer) -> None:
         self._catalog = catalog
         self._access = access
-        # The first pattern that matches wins: an upload's URL is also a blob's.
+        # The first match counts: the URL of an upload matches the pattern for blobs too.
         self._table: list[tuple[re.Pattern[str], dict[str, tuple[str, Handler]]]] = [
             (_UPLOADS, {"POST": (_PUSH, self._begin)}),
             (
@@ -104,37 +105,37 @@ class _Registry:
         ]
 
     async def root(self, request: Request) -> Response:
-        """`GET /v2/`: a client asks here how to authenticate."""
+        """`GET /v2/`, by which a client finds out how to authenticate."""
         token = _token(request)
         if token is None:
-            return _refusal(401, "UNAUTHORIZED", "authentication required")
+            return _error_response(401, "UNAUTHORIZED", "authentication required")
         try:
             self._access.authenticate(token)
-        except GoogleError as refused:
-            return _refusal(refused.http_code, _CODES.get(refused.http_code, "UNSUPPORTED"), refused.message)
+        except GoogleError as error:
+            return _error_response(error.http_code, _CODES.get(error.http_code, "UNSUPPORTED"), error.message)
         return JSONResponse({})
 
     async def dispatch(self, request: Request) -> Response:
-        """Find the handler, ask for permission, answer."""
+        """Find the handler, authorize the request, and return the response."""
         rest = request.path_params["rest"]
         for pattern, handlers in self._table:
             if (match := pattern.fullmatch(rest)) is None:
                 continue
             if request.method not in handlers:
-                return _refusal(405, "UNSUPPORTED", f"{request.method} is not supported here")
+                return _error_response(405, "UNSUPPORTED", f"{request.method} is not supported here")
             permission, handler = handlers[request.method]
             fields = match.groupdict()
             try:
                 image = ImageName.parse(fields["name"])
                 self._access.check(_token(request), permission, image)
                 return await handler(request, image, fields)
-            except RegistryError as refused:
-                return _refusal(refused.http_code, refused.code, refused.message)
-            except GoogleError as refused:
-                return _refusal(refused.http_code, _CODES.get(refused.http_code, "UNSUPPORTED"), refused.message)
+            except RegistryError as error:
+                return _error_response(error.http_code, error.code, error.message)
+            except GoogleError as error:
+                return _error_response(error.http_code, _CODES.get(error.http_code, "UNSUPPORTED"), error.message)
             except UploadBusyError:
-                return _refusal(409, "BLOB_UPLOAD_INVALID", "another request is writing to this upload")
-        return _refusal(404, "UNSUPPORTED", f"/v2/{rest} is not a path of the registry API")
+                return _error_response(409, "BLOB_UPLOAD_INVALID", "another request is writing to this upload")
+        return _error_response(404, "UNSUPPORTED", f"/v2/{rest} is not a path of the registry API")
 
     async def _begin(self, request: Request, image: ImageName, _fields: dict[str, str]) -> Response:
         mount, source = request.query_params.get("mount"), request.query_params.get("from")
@@ -146,16 +147,16 @@ class _Registry:
             return _accepted(image, self._catalog.begin_upload(image), 0)
         _check_digest(digest)
         upload = self._catalog.begin_upload(image)
-        with self._catalog.blobs.claimed(upload):
+        with self._catalog.blobs.lock_upload(upload):
             try:
                 await self._catalog.blobs.append(upload, request.stream())
             except BaseException:
-                self._catalog.end_upload(upload)  # the client was never told its name, and cannot go on with it
+                self._catalog.end_upload(upload)  # the client doesn't know its id, and can't continue it
                 raise
             return await self._commit(image, upload, digest)
 
     def _may_mount(self, request: Request, source: str, digest: str) -> bool:
-        """A caller who may pull the blob elsewhere need not send it again; a no here only means: send it."""
+        """Whether the caller may pull the blob from the image *source*; if not, the client uploads the blob."""
         try:
             origin = ImageName.parse(source)
             self._access.check(_token(request), _PULL, origin)
@@ -164,15 +165,15 @@ class _Registry:
         return self._catalog.has_blob(origin, digest)
 
     async def _status(self, _request: Request, image: ImageName, fields: dict[str, str]) -> Response:
-        response = _accepted(image, fields["upload"], self._catalog.received(image, fields["upload"]))
+        response = _accepted(image, fields["upload"], self._catalog.received_bytes(image, fields["upload"]))
         response.status_code = 204
         return response
 
     async def _append(self, request: Request, image: ImageName, fields: dict[str, str]) -> Response:
         upload = fields["upload"]
-        with self._catalog.blobs.claimed(upload):
-            received = self._catalog.received(image, upload)
-            if not _continues(request, received):
+        with self._catalog.blobs.lock_upload(upload):
+            received = self._catalog.received_bytes(image, upload)
+            if not _is_next_chunk(request, received):
                 response = _accepted(image, upload, received)
                 response.status_code = 416
                 return response
@@ -180,10 +181,12 @@ class _Registry:
 
     async def _finish(self, request: Request, image: ImageName, fields: dict[str, str]) -> Response:
         upload = fields["upload"]
-        with self._catalog.blobs.claimed(upload):
-            received = self._catalog.received(image, upload)
-            if not _continues(request, received):
-                return _refusal(416, "BLOB_UPLOAD_INVALID", f"{received} bytes have arrived; go on from there")
+        with self._catalog.blobs.lock_upload(upload):
+            received = self._catalog.received_bytes(image, upload)
+            if not _is_next_chunk(request, received):
+                return _error_response(
+                    416, "BLOB_UPLOAD_INVALID", f"the upload has {received} bytes; continue from there"
+                )
             await self._catalog.blobs.append(upload, request.stream())
             return await self._commit(image, upload, request.query_params.get("digest", ""))
 
@@ -192,7 +195,7 @@ class _Registry:
             _check_digest(digest)
             await self._catalog.blobs.finish(upload, digest)
         except DigestMismatchError:
-            message = f"what arrived does not have the digest {digest}"
+            message = f"the uploaded content does not have the digest {digest}"
             raise RegistryError(400, "DIGEST_INVALID", message) from None
         finally:
             self._catalog.end_upload(upload)
@@ -200,8 +203,8 @@ class _Registry:
         return _created(image, "blobs", digest)
 
     async def _cancel(self, _request: Request, image: ImageName, fields: dict[str, str]) -> Response:
-        with self._catalog.blobs.claimed(fields["upload"]):
-            self._catalog.received(image, fields["upload"])
+        with self._catalog.blobs.lock_upload(fields["upload"]):
+            self._catalog.received_bytes(image, fields["upload"])
             self._catalog.end_upload(fields["upload"])
         return Response(status_code=204)
 
@@ -218,7 +221,7 @@ class _Registry:
         return Response(status_code=202)
 
     async def _manifest(self, _request: Request, image: ImageName, fields: dict[str, str]) -> Response:
-        digest, record = self._catalog.manifest(image, fields["reference"])
+        digest, record = self._catalog.find_manifest(image, fields["reference"])
         headers = {"Docker-Content-Digest": digest}
         return FileResponse(self._catalog.blobs.path(digest), media_type=record["mediaType"], headers=headers)
 
@@ -231,7 +234,7 @@ class _Registry:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
         digest = self._catalog.put_manifest(image, fields["reference"], content, media_type)
         response = _created(image, "manifests", digest)
-        subject = self._catalog.manifest(image, digest)[1]["subject"]
+        subject = self._catalog.find_manifest(image, digest)[1]["subject"]
         if subject is not None:
             response.headers["OCI-Subject"] = subject
         self._access.pushed(image)
@@ -242,10 +245,10 @@ class _Registry:
         return Response(status_code=202)
 
     async def _tags(self, request: Request, image: ImageName, _fields: dict[str, str]) -> Response:
-        if not self._catalog.knows(image):
+        if not self._catalog.has_image(image):
             raise RegistryError(404, "NAME_UNKNOWN", f"nothing was ever pushed to {image}")
         last, limit = request.query_params.get("last"), parse_number(request.query_params.get("n", ""))
-        tags = [tag for tag in self._catalog.tags(image) if last is None or tag > last]
+        tags = [tag for tag in self._catalog.list_tags(image) if last is None or tag > last]
         headers: dict[str, str] = {}
         if limit is not None and limit < len(tags):
             tags = tags[:limit]
@@ -254,7 +257,7 @@ class _Registry:
         return JSONResponse({"name": str(image), "tags": tags}, headers=headers)
 
     async def _referrers(self, request: Request, image: ImageName, fields: dict[str, str]) -> Response:
-        wanted = request.query_params.get("artifactType")
+        artifact_type = request.query_params.get("artifactType")
         manifests = [
             {
                 "mediaType": record["mediaType"],
@@ -263,13 +266,13 @@ class _Registry:
                 "artifactType": record["artifactType"],
                 **({"annotations": record["annotations"]} if record["annotations"] else {}),
             }
-            for digest, record in self._catalog.referrers(image, fields["digest"])
-            if wanted is None or record["artifactType"] == wanted
+            for digest, record in self._catalog.list_referrers(image, fields["digest"])
+            if artifact_type is None or record["artifactType"] == artifact_type
         ]
-        kind = "application/vnd.oci.image.index.v1+json"
-        headers = {"OCI-Filters-Applied": "artifactType"} if wanted is not None else {}
-        body = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": manifests})
-        return Response(body, media_type=kind, headers=headers)
+        media_type = "application/vnd.oci.image.index.v1+json"
+        headers = {"OCI-Filters-Applied": "artifactType"} if artifact_type is not None else {}
+        body = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests})
+        return Response(body, media_type=media_type, headers=headers)
 
 
 def _token(request: Request) -> str | None:
@@ -290,16 +293,16 @@ def _check_digest(digest: str) -> None:
         raise RegistryError(400, "DIGEST_INVALID", f'"{digest}" is not a sha256 digest')
 
 
-def _continues(request: Request, received: int) -> bool:
-    """Whether a chunk begins where the last one ended; no Content-Range means that it does."""
+def _is_next_chunk(request: Request, received: int) -> bool:
+    """Whether a chunk starts at the end of the previous one, which a missing Content-Range means too."""
     start = request.headers.get("content-range", str(received)).removeprefix("bytes ").partition("-")[0]
     return parse_number(start) == received
 
 
 def _drop_bad_range(request: Request) -> None:
-    """Have a `Range` that makes no sense ignored, as RFC 9110 (14.2) wants; Starlette would answer 400."""
-    asked = _RANGE.fullmatch(request.headers.get("range", "bytes=0-"))
-    if asked is None or (asked[2] is not None and int(asked[2]) < int(asked[1])):
+    """Remove an invalid `Range` header, as RFC 9110 (14.2) requires; Starlette would respond with 400."""
+    match = _RANGE.fullmatch(request.headers.get("range", "bytes=0-"))
+    if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
         request.scope["headers"] = [(name, value) for name, value in request.scope["headers"] if name != b"range"]
 
 
@@ -312,12 +315,12 @@ def _accepted(image: ImageName, upload: str, received: int) -> Response:
     return Response(status_code=202, headers=headers)
 
 
-def _created(image: ImageName, kind: str, digest: str) -> Response:
-    headers = {"Location": f"/v2/{image}/{kind}/{digest}", "Docker-Content-Digest": digest}
+def _created(image: ImageName, collection: str, digest: str) -> Response:
+    headers = {"Location": f"/v2/{image}/{collection}/{digest}", "Docker-Content-Digest": digest}
     return Response(status_code=201, headers=headers)
 
 
-def _refusal(http_code: int, code: str, message: str) -> Response:
+def _error_response(http_code: int, code: str, message: str) -> Response:
     headers = {"Docker-Distribution-Api-Version": "registry/2.0"}
     if http_code == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Artifact Registry"'

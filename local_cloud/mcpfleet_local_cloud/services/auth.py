@@ -171,7 +171,7 @@ class ApiAuthorizer:
 
     def _identify_principal(self, token: str) -> tuple[str, frozenset[str]]:
         if token.startswith("ya29."):
-            access = self._identity.access_token(token)
+            access = self._identity.decode_access_token(token)
             return access.email, access.scopes
         claims = self._accounts.verify_signed(token, self._clock())
         email = claims["iss"]

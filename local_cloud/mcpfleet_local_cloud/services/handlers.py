@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.identity.policy import Policies, policy_from
+from mcpfleet_local_cloud.identity.policy import Policies, read_policy_body
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.message_parser import read_body
 from mcpfleet_local_cloud.rest.operations import Operations
@@ -107,7 +107,7 @@ class PolicyMethods:
     async def set(self, request: Request) -> Response:
         """Replace the policy."""
         name = self._resolve_name(request, "setIamPolicy")
-        policy = policy_from(await read_body(request))
+        policy = read_policy_body(await read_body(request))
         return json_api.reply(request, self._policies.set(name, policy))
 
     async def test(self, request: Request) -> Response:
@@ -115,5 +115,5 @@ class PolicyMethods:
         name = self._resolve_name(request, "")
         permissions: list[str] = (await read_body(request)).get("permissions", [])
         caller = self._authorizer.authenticate(request)
-        granted = self._policies.held(caller.email, permissions, name)
+        granted = self._policies.filter_permissions(caller.email, permissions, name)
         return json_api.reply(request, {"permissions": granted} if granted else {})

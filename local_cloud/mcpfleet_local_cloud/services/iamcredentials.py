@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity
+from mcpfleet_local_cloud.identity.tokens import LIFETIME_SECONDS, Identity
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.rest.message_parser import read_body
@@ -87,8 +87,8 @@ class _Api:
 
 def _lifetime(text: str) -> int:
     if not text:
-        return LIFETIME
+        return LIFETIME_SECONDS
     match = _DURATION.fullmatch(text)
-    if match is None or not 0 < int(match[1]) <= LIFETIME:
-        raise invalid(f"lifetime: {text!r} is not a duration from 1s to {LIFETIME}s.")
+    if match is None or not 0 < int(match[1]) <= LIFETIME_SECONDS:
+        raise invalid(f"lifetime: {text!r} is not a duration from 1s to {LIFETIME_SECONDS}s.")
     return int(match[1])

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity, TokenError, jws
+from mcpfleet_local_cloud.identity.tokens import LIFETIME_SECONDS, Identity, TokenError, jws
 from mcpfleet_local_cloud.services.iam.model import ServiceAccounts
 from mcpfleet_local_cloud.state.folder import Settings
 from mcpfleet_local_cloud.state.store import Document, Store
@@ -143,7 +143,7 @@ class TokenEndpoint:
 
     def _verify_assertion(self, assertion: str) -> dict[str, Any]:
         try:
-            issuer = jws.unverified(assertion).get("iss")
+            issuer = jws.unverified_claims(assertion).get("iss")
         except TokenError as refusal:
             raise OAuthError("invalid_grant", "Bad Request: the assertion is not a JWT") from refusal
         if not isinstance(issuer, str) or not self._accounts.exists(issuer):
@@ -154,7 +154,7 @@ class TokenEndpoint:
             raise OAuthError("invalid_grant", _INVALID_TIMES) from refusal
         except TokenError as refusal:
             raise OAuthError("invalid_grant", "Invalid JWT Signature.") from refusal
-        if claims["exp"] - claims["iat"] > LIFETIME + jws.CLOCK_SKEW:
+        if claims["exp"] - claims["iat"] > LIFETIME_SECONDS + jws.CLOCK_SKEW:
             raise OAuthError("invalid_grant", _INVALID_TIMES)
         if claims.get("aud") not in self._audiences:
             raise OAuthError("invalid_grant", "Invalid JWT: Failed audience check.")

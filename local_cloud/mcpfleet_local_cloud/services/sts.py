@@ -17,8 +17,8 @@ from starlette.routing import BaseRoute, Route
 
 from mcpfleet_local_cloud.identity import external, mapping
 from mcpfleet_local_cloud.identity.jws import TokenError, TokenTimeError
-from mcpfleet_local_cloud.identity.principals import federated
-from mcpfleet_local_cloud.identity.tokens import LIFETIME, Identity
+from mcpfleet_local_cloud.identity.principals import federated_principal
+from mcpfleet_local_cloud.identity.tokens import LIFETIME_SECONDS, Identity
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.services.auth import ApiAuthorizer
 from mcpfleet_local_cloud.services.iam.pools import Pools
@@ -64,7 +64,7 @@ class TokenExchange:
     """
 
     def __init__(
-        self, pools: Pools, issuers: external.Issuers, identity: Identity, clock: Callable[[], float] = time.time
+        self, pools: Pools, issuers: external.IssuerKeys, identity: Identity, clock: Callable[[], float] = time.time
     ) -> None:
         self._pools = pools
         self._issuers = issuers
@@ -86,8 +86,8 @@ class TokenExchange:
         token, name = form["subject_token"], provider["name"]
         claims = await self._verify_token(token, provider)
         try:
-            mapped = mapping.mapped(provider["attributeMapping"], claims)
-            mapping.require(provider.get("attributeCondition", ""), claims, mapped)
+            mapped = mapping.map_attributes(provider["attributeMapping"], claims)
+            mapping.check_condition(provider.get("attributeCondition", ""), claims, mapped)
         except mapping.MappingError as refusal:
             raise OAuthError("invalid_request", str(refusal)) from refusal
         except mapping.ConditionError as refusal:
@@ -95,8 +95,8 @@ class TokenExchange:
             raise OAuthError(
                 "unauthorized_client", "The given credential is rejected by the attribute condition."
             ) from refusal
-        principal = federated(name.partition("/providers/")[0], mapped.subject, mapped.groups, mapped.attributes)
-        lifetime = min(LIFETIME, claims["exp"] - int(self._clock()))
+        principal = federated_principal(name.partition("/providers/")[0], mapped.subject, mapped.groups, mapped.attributes)
+        lifetime = min(LIFETIME_SECONDS, claims["exp"] - int(self._clock()))
         access, seconds = self._identity.mint_access_token(
             email=principal, scopes=form["scope"].split(), lifetime=lifetime
         )
@@ -135,7 +135,7 @@ class TokenExchange:
     async def _verify_token(self, token: str, provider: Document) -> dict[str, Any]:
         oidc: Document = provider["oidc"]
         try:
-            unverified_claims = external.claims_of(token)
+            unverified_claims = external.unverified_claims(token)
         except TokenError as refusal:
             raise OAuthError("invalid_request", "Unable to parse the ID Token.") from refusal
         # Cheap checks first: keys are fetched only for a token that names this issuer and this provider.
@@ -154,9 +154,9 @@ class TokenExchange:
             )
         try:
             keys = (
-                external.key_set(oidc["jwksJson"])
+                external.parse_key_set(oidc["jwksJson"])
                 if "jwksJson" in oidc
-                else await self._issuers.keys(oidc["issuerUri"])
+                else await self._issuers.fetch_keys(oidc["issuerUri"])
             )
             claims = external.verify(token, keys, self._clock())
         except external.IssuerError as refusal:

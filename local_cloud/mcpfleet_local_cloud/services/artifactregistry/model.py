@@ -116,7 +116,7 @@ class ArtifactRegistry:
         """
         self._find_record(name)
         # Images first: after a kill in between, a repository without images remains, and can be deleted again.
-        self._catalog.drop_repository(name)
+        self._catalog.delete_repository(name)
         self._store.delete(KIND, name)
 
     def docker_images(self, name: str) -> list[Document]:
@@ -131,11 +131,11 @@ class ArtifactRegistry:
                 "mediaType": record["mediaType"],
                 "uploadTime": format_timestamp(record["uploaded"]),
             }
-            for image, digest, record in self._catalog.manifests(name)
+            for image, digest, record in self._catalog.list_manifests(name)
         ]
 
     def check(self, token: str | None, permission: str, image: ImageName) -> None:
-        """Check for the registry that the caller has *permission* (see `registry.routes.Access`).
+        """Check for the registry that the caller has *permission* (see `registry.routes.RegistryAuthorizer`).
 
         Raises:
             GoogleError: UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND.
@@ -183,10 +183,10 @@ class ArtifactRegistry:
     def clean(self, name: str) -> list[Version]:
         """Apply the cleanup policies; return the deleted versions. With `cleanupPolicyDryRun`, nothing is deleted."""
         record = self._find_record(name)
-        images = {f"{image.image}@{digest}": image for image, digest, _ in self._catalog.manifests(name)}
+        images = {f"{image.image}@{digest}": image for image, digest, _ in self._catalog.list_manifests(name)}
         versions = [
             Version(image.image, digest, tuple(self._catalog.tags_of(image, digest)), manifest["uploaded"])
-            for image, digest, manifest in self._catalog.manifests(name)
+            for image, digest, manifest in self._catalog.list_manifests(name)
         ]
         deletable = find_deletable(versions, record.get("cleanupPolicies", {}), self._clock())
         if not record.get("cleanupPolicyDryRun"):
@@ -211,7 +211,7 @@ class ArtifactRegistry:
 
     def _render(self, record: Document) -> Document:
         _, project, _, location, _, repository = record["name"].split("/")
-        size = sum(image["imageSize"] for _, _, image in self._catalog.manifests(record["name"]))
+        size = sum(image["imageSize"] for _, _, image in self._catalog.list_manifests(record["name"]))
         return {
             **record,
             "sizeBytes": str(size),

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from mcpfleet_local_cloud.identity.tokens import key_name, private_pem, public_pem
+from mcpfleet_local_cloud.identity.tokens import key_id, private_pem, public_pem
 from mcpfleet_local_cloud.rest.errors import GoogleError, not_found
 from mcpfleet_local_cloud.rest.json_api import format_timestamp
 from mcpfleet_local_cloud.state.folder import Settings
@@ -39,7 +39,7 @@ class AccountKeys:
             )
         public = key.public_key()
         created = format_timestamp(self._clock(), "seconds")
-        name = f"{account['name']}/keys/{key_name(public)}"
+        name = f"{account['name']}/keys/{key_id(public)}"
         document: Document = {
             "name": name,
             "validAfterTime": created,
@@ -82,7 +82,7 @@ class AccountKeys:
         return {
             "type": "service_account",
             "project_id": account["projectId"],
-            "private_key_id": key_name(key.public_key()),
+            "private_key_id": key_id(key.public_key()),
             "private_key": private_pem(key),
             "client_email": account["email"],
             "client_id": account["uniqueId"],

@@ -155,11 +155,11 @@ class ServiceAccounts:
         Raises:
             TokenError: not a token, not signed by an account, or not valid at *now* (seconds since the epoch).
         """
-        issuer = jws.unverified(token).get("iss")
+        issuer = jws.unverified_claims(token).get("iss")
         account = self.get(issuer) if isinstance(issuer, str) else None
         if account is None:
             raise TokenError(f"the issuer {issuer!r} is no service account")
-        key = self._store.get(keys.KIND, f"{account['name']}/keys/{jws.key_id(token)}")
+        key = self._store.get(keys.KIND, f"{account['name']}/keys/{jws.read_key_id(token)}")
         if key is None:
             raise TokenError(f"{issuer} has no key of that id")
         public = load_pem_public_key(key["publicKey"].encode())

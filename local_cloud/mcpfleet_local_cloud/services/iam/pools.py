@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from mcpfleet_local_cloud.identity import mapping
-from mcpfleet_local_cloud.identity.external import key_set, on_this_machine
+from mcpfleet_local_cloud.identity.external import is_on_this_machine, parse_key_set
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid, unimplemented
 from mcpfleet_local_cloud.rest.masks import merge_masked_fields
@@ -213,7 +213,7 @@ def _validate_provider(body: Document, path: str) -> Document:
     keys: str = oidc.get("jwksJson", "")
     if keys:
         try:
-            key_set(keys)
+            parse_key_set(keys)
         except ValueError as refusal:
             raise invalid(f"{path}.oidc.jwks_json: not a JSON Web Key Set: {refusal}") from refusal
         fields["oidc"]["jwksJson"] = keys
@@ -221,7 +221,7 @@ def _validate_provider(body: Document, path: str) -> Document:
     condition: str = body.get("attributeCondition", "")
     if condition:
         _check_expression(
-            condition, f"{path}.attribute_condition", mapping.CONDITION, frozenset({"assertion", "google", "attribute"})
+            condition, f"{path}.attribute_condition", mapping.MAX_CONDITION_LENGTH, frozenset({"assertion", "google", "attribute"})
         )
         fields["attributeCondition"] = condition
     shared = fields["oidc"]["issuerUri"].rstrip("/") in _SHARED_ISSUERS
@@ -236,7 +236,7 @@ def _validate_issuer(uri: str, path: str) -> str:
         is_absolute = bool(parts.hostname) and not parts.query and not parts.fragment and parts.username is None
     except ValueError:
         is_absolute, parts = False, urlsplit("")
-    is_local = parts.scheme == "http" and on_this_machine(uri)
+    is_local = parts.scheme == "http" and is_on_this_machine(uri)
     if len(uri) > _MAX_URI_LENGTH or not is_absolute or not (parts.scheme == "https" or is_local):
         raise invalid(
             f"{path}.oidc.issuer_uri: {uri[:200]!r} must be a URI with https:// (here also http:// on this machine) "
@@ -253,9 +253,9 @@ def _validate_mapping(attribute_mapping: dict[str, str], path: str) -> dict[str,
     if len(attribute_mapping) > _MAX_ATTRIBUTES:
         raise invalid(f"{path}.attribute_mapping: at most {_MAX_ATTRIBUTES} attributes can be mapped.")
     for key, expression in attribute_mapping.items():
-        if mistake := mapping.check_key(key):
+        if mistake := mapping.find_key_mistake(key):
             raise invalid(f"{path}.attribute_mapping: {key!r}: {mistake}.")
-        _check_expression(expression, f"{path}.attribute_mapping[{key}]", mapping.EXPRESSION, frozenset({"assertion"}))
+        _check_expression(expression, f"{path}.attribute_mapping[{key}]", mapping.MAX_EXPRESSION_LENGTH, frozenset({"assertion"}))
     return {key: attribute_mapping[key] for key in sorted(attribute_mapping)}
 
 
@@ -263,6 +263,6 @@ def _check_expression(expression: str, path: str, limit: int, variables: frozens
     if len(expression) > limit:
         raise invalid(f"{path}: cannot exceed {limit} characters.")
     try:
-        mapping.check(expression, variables)
+        mapping.check_expression(expression, variables)
     except mapping.ExpressionError as refusal:
         raise invalid(f"{path}: {refusal}.") from refusal

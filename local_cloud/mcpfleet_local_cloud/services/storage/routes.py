@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mcpfleet_local_cloud.identity.policy import Policies, policy_from
+from mcpfleet_local_cloud.identity.policy import Policies, read_policy_body
 from mcpfleet_local_cloud.rest import json_api
 from mcpfleet_local_cloud.rest.errors import GoogleError, invalid
 from mcpfleet_local_cloud.rest.message_parser import read_body
@@ -95,14 +95,14 @@ class _Api(Handlers):
     async def set_policy(self, request: Request) -> Response:
         name = self._authorize_bucket(request, "buckets.setIamPolicy")
         body = await read_body(request)
-        policy = self._policies.set(self._model.resource(name), policy_from({"policy": body}))
+        policy = self._policies.set(self._model.resource(name), read_policy_body({"policy": body}))
         return json_api.reply(request, _render_policy(name, policy))
 
     async def test_permissions(self, request: Request) -> Response:
         caller = self.authenticate(request)
         resource = self._model.resource(request.path_params["bucket"])
         permissions = request.query_params.getlist("permissions")
-        granted = self._policies.held(caller.email, permissions, resource)
+        granted = self._policies.filter_permissions(caller.email, permissions, resource)
         return json_api.reply(request, {"kind": "storage#testIamPermissionsResponse", "permissions": granted})
 
     async def objects(self, request: Request) -> Response:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.utils import base64url_encode
 
-from mcpfleet_local_cloud.identity.tokens import ISSUER, Identity, TokenError, key_name, new_key
+from mcpfleet_local_cloud.identity.tokens import ISSUER, Identity, TokenError, key_id, new_key
 
 NOW = 1_790_000_000
 AUDIENCE = "http://127.0.0.1:8500"
@@ -146,7 +146,7 @@ def test_a_token_without_a_signature_is_refused(identity, token, algorithm):
 def test_the_public_key_is_no_hmac_secret(identity, cloud_keys, token):
     key = serialization.load_pem_private_key((cloud_keys / "signing-key.pem").read_bytes(), None)
     pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    signed = _b64({"alg": "HS256", "typ": "JWT", "kid": key_name(key.public_key())}) + "." + token.split(".")[1]
+    signed = _b64({"alg": "HS256", "typ": "JWT", "kid": key_id(key.public_key())}) + "." + token.split(".")[1]
     signature = _b64(hmac.new(pem, signed.encode(), hashlib.sha256).digest())
     with pytest.raises(TokenError, match="RS256"):
         identity.verify_id_token(f"{signed}.{signature}")
@@ -163,7 +163,7 @@ def test_a_token_of_another_key_is_refused_under_either_name(identity, forged):
     with pytest.raises(TokenError, match=r"[Ss]ignature"):
         identity.verify_id_token(forged(signer=other))
     with pytest.raises(TokenError, match="does not have"):
-        identity.verify_id_token(forged(signer=other, headers={"kid": key_name(other.public_key())}))
+        identity.verify_id_token(forged(signer=other, headers={"kid": key_id(other.public_key())}))
 
 
 def test_a_key_inside_the_token_is_not_believed(identity, forged):
@@ -246,7 +246,7 @@ def test_an_access_token_is_no_id_token_and_an_id_token_no_access_token(identity
     assert seconds == 3600
     assert access.startswith("ya29.")
     assert identity.verify_access_token(access) == "ada@mcpfleet.test"
-    assert identity.access_token(access).scopes == {"a", "b"}
+    assert identity.decode_access_token(access).scopes == {"a", "b"}
     with pytest.raises(TokenError, match="issuer"):
         identity.verify_id_token(access.removeprefix("ya29."))
     with pytest.raises(TokenError):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mcpfleet_local_cloud.identity.policy import Policies, policy_from
-from mcpfleet_local_cloud.identity.roles import ROLES, grants
+from mcpfleet_local_cloud.identity.policy import Policies, read_policy_body
+from mcpfleet_local_cloud.identity.roles import ROLES, has_permission
 from mcpfleet_local_cloud.rest.errors import GoogleError
 from mcpfleet_local_cloud.rest.message_parser import parse_body
 from mcpfleet_local_cloud.rest.schemas import load_api
@@ -144,7 +144,7 @@ UNKNOWN_TYPE = "The member {} is of an unknown type. Please set a valid type pre
         (
             f"deleted:serviceAccount:{RUNNER}?uid=1",
             (
-                f"The member deleted:serviceAccount:{RUNNER}?uid=1 was deleted; only a policy that holds it already "
+                f"The member deleted:serviceAccount:{RUNNER}?uid=1 was deleted; only a policy that has it already "
                 "may keep it."
             ),
         ),
@@ -196,7 +196,7 @@ def asked(body):
     method = load_api("secretmanager.v1").methods[
         "POST /secretmanager/v1/projects/{project}/secrets/{secret}:setIamPolicy"
     ]
-    return policy_from(parse_body(json.dumps(body).encode(), method))
+    return read_policy_body(parse_body(json.dumps(body).encode(), method))
 
 
 def written(policies, policy):
@@ -222,7 +222,7 @@ def written(policies, policy):
         (
             one("roles/run.invoker", "principal://nonsense"),
             400,
-            "The member principal://nonsense is not valid: it names no identity of a workload or workforce pool.",
+            "The member principal://nonsense is not valid: it is no identity of a workload or workforce pool.",
         ),
         ({"version": 2}, 400, "Invalid policy version 2: 0, 1 and 3 are valid."),
         ({"bindings": {}, "version": 1, "x": 1}, 400, None),
@@ -288,7 +288,7 @@ def test_a_set_request_of_the_wrong_shape_is_refused(body, code, message):
 
 
 def test_the_providers_own_mask_is_taken():
-    assert policy_from({"policy": {"etag": "x"}, "updateMask": "bindings,etag,auditConfigs"}) == {"etag": "x"}
+    assert read_policy_body({"policy": {"etag": "x"}, "updateMask": "bindings,etag,auditConfigs"}) == {"etag": "x"}
 
 
 def test_only_the_member_with_the_role_is_allowed(policies):
@@ -393,5 +393,5 @@ def test_a_policy_dies_with_its_resource(policies):
     ],
 )
 def test_a_role_holds_what_google_says_and_not_the_next_thing(role, held, not_held):
-    assert grants(role, held)
-    assert not grants(role, not_held)
+    assert has_permission(role, held)
+    assert not has_permission(role, not_held)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.identity import external, mapping
 from mcpfleet_local_cloud.identity.external import TokenError, TokenTimeError
-from mcpfleet_local_cloud.identity.principals import federated, sets_of
+from mcpfleet_local_cloud.identity.principals import federated_principal, sets_of
 
 NOW = 1_790_000_000
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -76,13 +76,13 @@ def test_whatever_is_no_token_is_refused(text):
     with pytest.raises(TokenError):
         external.verify(text, keys(), NOW)
     with pytest.raises(TokenError):
-        external.claims_of(text)
+        external.unverified_claims(text)
 
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_whatever_is_no_key_set_is_refused(content):
     try:
-        found = external.key_set(content)
+        found = external.parse_key_set(content)
     except ValueError:
         return
     with pytest.raises(TokenError):
@@ -92,12 +92,12 @@ def test_whatever_is_no_key_set_is_refused(content):
 @given(st.dictionaries(st.text(), JSON), st.sampled_from(["assertion.sub", "assertion.a.b", "assertion.groups.join()"]))
 def test_whatever_a_claim_is_a_mapping_ends(claims, expression):
     try:
-        found = mapping.mapped({"google.subject": expression, "attribute.x": "assertion.x"}, claims)
+        found = mapping.map_attributes({"google.subject": expression, "attribute.x": "assertion.x"}, claims)
     except mapping.MappingError:
         return
     assert found.subject
     with pytest.raises(mapping.ConditionError):
-        mapping.require("assertion.nothing == google.subject", claims, found)
+        mapping.check_condition("assertion.nothing == google.subject", claims, found)
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_the_expressions_of_googles_guide_are_evaluated(expression, found):
         "teams": ["a", "b"],
         "kubernetes.io": {"namespace": "default"},
     }
-    mapping.check(expression, frozenset({"assertion"}))
-    assert mapping.mapped({"google.subject": expression}, claims).subject == found
+    mapping.check_expression(expression, frozenset({"assertion"}))
+    assert mapping.map_attributes({"google.subject": expression}, claims).subject == found
 
 
 @given(st.text(), st.lists(st.text()), st.dictionaries(st.from_regex(r"[a-z0-9_]{1,9}", fullmatch=True), st.text()))
 def test_no_claim_makes_a_principal_of_another_pool_or_another_subject(subject, groups, attributes):
     pool = "projects/1/locations/global/workloadIdentityPools/mine"
-    found = federated(pool, subject, groups, attributes)
+    found = federated_principal(pool, subject, groups, attributes)
     assert found.pool == pool
     assert found == f"principal://iam.googleapis.com/{pool}/subject/{subject}"
     assert all(one.startswith(f"principalSet://iam.googleapis.com/{pool}/") for one in sets_of(found))

@@ -89,4 +89,4 @@ def test_membership_is_the_transitive_closure(links, who):
     reached: set[str] = set()
     while more := {group for group, members in links.items() if {who, *reached} & set(members)} - reached:
         reached |= more
-    assert groups.of(who) == reached
+    assert groups.groups_of(who) == reached

@@ -5,7 +5,7 @@ import json
 import pytest
 from starlette.testclient import TestClient
 
-from mcpfleet_local_cloud.identity.metadata import Workload, create_metadata
+from mcpfleet_local_cloud.identity.metadata import Workload, create_metadata_app
 from mcpfleet_local_cloud.state.folder import Settings
 
 EMAIL = "mcp-echo@mcpfleet-local.iam.gserviceaccount.com"
@@ -20,7 +20,7 @@ WORKLOAD = Workload(
 def server(signer, tmp_path):
     """The metadata server as the container at 172.18.0.2 sees it."""
     containers = {"172.18.0.2": WORKLOAD}
-    app = create_metadata(containers.get, signer, Settings(state=tmp_path), lambda email: f"id of {email}")
+    app = create_metadata_app(containers.get, signer, Settings(state=tmp_path), lambda email: f"id of {email}")
 
     def client(address="172.18.0.2"):
         return TestClient(app, base_url="http://172.18.0.1", client=(address, 50000))
@@ -44,7 +44,7 @@ def test_an_access_token_is_the_accounts_own(server, signer):
     token = reply.json()
     assert reply.headers["content-type"] == "application/json"
     assert (token["token_type"], token["expires_in"]) == ("Bearer", 3600)
-    known = signer.access_token(token["access_token"])
+    known = signer.decode_access_token(token["access_token"])
     assert (known.email, known.scopes) == (EMAIL, {"a", "b"})
 
 

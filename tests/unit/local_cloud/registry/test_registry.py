@@ -214,19 +214,19 @@ def test_deleting_a_tag_keeps_the_manifest_and_deleting_the_manifest_frees_its_b
 
 def test_blobs_of_a_push_under_way_survive_a_collection(client, catalog):
     digest = upload(client, b"its manifest comes in a second")
-    catalog.collect()
-    assert catalog.blobs.has(digest)
+    catalog.collect_garbage()
+    assert catalog.blobs.exists(digest)
 
 
 def test_dropping_a_repository_leaves_blobs_that_others_hold(client, catalog, tmp_path, clock):
     push(client, layers=(b"shared", b"own"))
     keeper = "europe-west1/acme/keeper/image"
     digest, _ = push(client, layers=(b"shared",), name=keeper)
-    catalog.drop_repository("projects/acme/locations/europe-west1/repositories/mcpfleet")
+    catalog.delete_repository("projects/acme/locations/europe-west1/repositories/mcpfleet")
     assert refusal(client.get(f"/v2/{NAME}/manifests/latest")) == (404, "MANIFEST_UNKNOWN")
-    assert not catalog.blobs.has(digest_of(b"own"))
+    assert not catalog.blobs.exists(digest_of(b"own"))
     for blob in (digest, digest_of(b"shared")):
-        assert catalog.blobs.has(blob)
+        assert catalog.blobs.exists(blob)
 
 
 def test_nobody_pushes_or_pulls_without_a_token(client):

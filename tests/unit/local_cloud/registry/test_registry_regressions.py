@@ -174,7 +174,7 @@ def test_an_upload_can_be_finished_once_only(client, tmp_path):
 def test_an_upload_that_nobody_goes_on_with_is_thrown_away_with_the_next_collection(client, catalog, clock, tmp_path):
     old = begin(client)
     clock.now = (tmp_path / "uploads" / old.rpartition("/")[2]).stat().st_mtime + 3601
-    catalog.collect()
+    catalog.collect_garbage()
     assert refusal(client.get(old)) == (404, "BLOB_UPLOAD_UNKNOWN")
     assert list((tmp_path / "uploads").iterdir()) == []
 
@@ -182,7 +182,7 @@ def test_an_upload_that_nobody_goes_on_with_is_thrown_away_with_the_next_collect
 def test_an_upload_under_way_survives_a_collection(client, catalog, clock, tmp_path):
     fresh = begin(client)
     clock.now = (tmp_path / "uploads" / fresh.rpartition("/")[2]).stat().st_mtime + 3599
-    catalog.collect()
+    catalog.collect_garbage()
     assert client.get(fresh).status_code == 204
 
 

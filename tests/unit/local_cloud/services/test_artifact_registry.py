@@ -202,7 +202,7 @@ def test_deleting_a_repository_deletes_its_images(client, catalog, tmp_path):
     assert [(image["tags"], image["imageSizeBytes"]) for image in images] == [(["latest"], "5")]
     assert client.delete(REPOSITORY).json()["done"]
     assert client.get(REPOSITORY).status_code == 404
-    assert catalog.manifests(FULL_NAME) == []
+    assert catalog.list_manifests(FULL_NAME) == []
 
 
 def test_a_project_may_be_written_as_its_number_and_must_exist(client):
@@ -254,7 +254,7 @@ def test_cleanup_keeps_the_newest_and_deletes_the_rest_after_a_push(client, mode
         clock.now += 1
         digests.append(push(catalog, b"layer %d" % number, f"v{number}"))
         model.pushed(IMAGE)
-    assert {digest for _, digest, _ in catalog.manifests(FULL_NAME)} == set(digests[2:])
+    assert {digest for _, digest, _ in catalog.list_manifests(FULL_NAME)} == set(digests[2:])
 
 
 def test_a_dry_run_deletes_nothing(client, model, catalog):
@@ -262,7 +262,7 @@ def test_a_dry_run_deletes_nothing(client, model, catalog):
     create(client, {**BODY, "cleanupPolicies": {"drop": drop}, "cleanupPolicyDryRun": True})
     digest = push(catalog, b"layer", "v1")
     assert [version.digest for version in model.clean(FULL_NAME)] == [digest]
-    assert catalog.manifests(FULL_NAME)
+    assert catalog.list_manifests(FULL_NAME)
 
 
 VERSIONS = st.lists(

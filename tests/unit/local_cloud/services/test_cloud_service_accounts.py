@@ -260,7 +260,7 @@ def test_an_account_has_ten_keys_at_most(iam, account, account_key, keeper, monk
     from mcpfleet_local_cloud.services.iam import keys
 
     names = iter(range(100))
-    monkeypatch.setattr(keys, "key_name", lambda _: f"{next(names):040}")
+    monkeypatch.setattr(keys, "key_id", lambda _: f"{next(names):040}")
     document = iam.cloud.accounts.get(EMAIL)
     for _ in range(10):
         iam.cloud.keys.create(document, account_key)

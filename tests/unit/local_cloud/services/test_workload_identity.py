@@ -239,7 +239,7 @@ def test_who_may_not_make_pools_is_refused(api):
         ({"attributeMapping": {**MAPPING, "attribute.x": "assertion."}}, 400, "attribute_mapping[attribute.x]"),
         ({"attributeMapping": {**MAPPING, "attribute.x": "google.subject"}}, 400, "undeclared reference to 'google'"),
         ({"attributeMapping": {**MAPPING, "attribute.x": 5}}, 400, "attribute_mapping[4].value"),
-        ({"attributeCondition": "assertion.x.format([1])"}, 400, "does not know the function 'format'"),
+        ({"attributeCondition": "assertion.x.format([1])"}, 400, "does not support the function 'format'"),
         ({"attributeCondition": "x" * 4097}, 400, "cannot exceed 4096"),
         ({"oidc": {"issuerUri": "https://gitlab.com"}}, 400, "must reference one of the provider's claims"),
         ({"aws": {"accountId": "1"}}, 501, "workloadIdentityPoolProvider.aws"),
